@@ -1,0 +1,147 @@
+//! The cluster's pure core: who is a member, and how records reach them all.
+//!
+//! One state machine ([`Machine`]) without sockets, threads, clock or global randomness. The server
+//! drives it with mio; the simulator drives thousands of the very same machines.
+
+pub mod members;
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::limits::SHARDS;
+use crate::record::{NodeName, Now, SharedRecord};
+
+/// Number of a stream (TCP between nodes), given by the side that drives the machine for accepted
+/// ones (even) and by the machine for those it asks to be connected (odd).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// What the machine wants done. Drained with `poll_effect` after every `handle_*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send one datagram.
+    Datagram {
+        /// Where to.
+        to: SocketAddr,
+        /// All of it.
+        bytes: Bytes,
+    },
+    /// Open a stream; answered by `StreamEvent::Opened` or `Closed`.
+    Connect {
+        /// Its number from now on.
+        stream: StreamId,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Send bytes on a stream, in order. The driver buffers what the socket does not take and says
+    /// `Drained` when all is out; the machine keeps at most a bounded amount in flight.
+    Write {
+        /// Which.
+        stream: StreamId,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Close a stream once what was written is out.
+    Close {
+        /// Which.
+        stream: StreamId,
+    },
+    /// The member list changed: publish it to readers.
+    MembersChanged,
+    /// This node's name is alive at another address: it must not go on.
+    NameTaken {
+        /// Where the other one is.
+        by: SocketAddr,
+    },
+}
+
+/// What happened to a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamEvent {
+    /// A peer connected to this node.
+    Accepted {
+        /// From where.
+        from: SocketAddr,
+    },
+    /// The connection that was asked for stands.
+    Opened,
+    /// Bytes arrived, in order, cut anywhere.
+    Received(Bytes),
+    /// Everything written so far has left this process.
+    Drained,
+    /// It is over: closed by the peer, failed, or never came up.
+    Closed,
+}
+
+/// By which way a record came from a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Down the tree that its origin started.
+    Tree,
+    /// Asked for, to fill a gap.
+    Repair,
+    /// By reconciliation.
+    Reconcile,
+}
+
+/// The replicated map as the machine sees it.
+pub trait Replica {
+    /// Merges a record from a peer; delivers and stores it if it was newer.
+    /// `true`: it is the latest now.
+    fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool;
+    /// The latest record of a source, deletions and expired ones included.
+    fn get(&self, source: &str) -> Option<SharedRecord>;
+    /// The fingerprint of every shard: XOR of the checksums of its records, through a mixing step.
+    fn fingerprints(&self) -> [u64; SHARDS];
+    /// Shows every record of a shard, deletions and expired ones included, in no stated order.
+    fn visit_shard(&self, shard: usize, visit: &mut dyn FnMut(&SharedRecord));
+    /// How many sources are held.
+    fn len(&self) -> usize;
+}
+
+/// Intervals of the membership protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// One data centre.
+    #[default]
+    Lan,
+    /// Between regions.
+    Wan,
+    /// Loopback and tests.
+    Local,
+}
+
+/// What a machine is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node's name.
+    pub name: NodeName,
+    /// This life's number: greater at every start.
+    pub boot: u64,
+    /// Datagrams of other clusters are counted and ignored.
+    pub cluster_name: String,
+    /// The address others reach this node's UDP and TCP at.
+    pub gossip: SocketAddr,
+    /// `host:port` of this node's HTTP port, told to others and to clients.
+    pub http: String,
+    /// Where links are short.
+    pub zone: String,
+    /// This program's version, told to others.
+    pub version: String,
+    /// Intervals.
+    pub profile: Profile,
+    /// How long deletions are kept, in microseconds.
+    pub tombstones_us: u64,
+    /// When this node last agreed fully with the cluster (wall clock, microseconds); `None`: never,
+    /// or nothing is held.
+    pub agreed_us: Option<u64>,
+    /// Whether join targets were given: without any, a node is complete by itself.
+    pub has_seeds: bool,
+    /// Seed of all randomness in the machine.
+    pub seed: u64,
+}
+
+/// Up to which sequence number, without a hole, records of an origin's life are held or known to be
+/// superseded. Ordered, since its order can be seen in tokens.
+pub type Heads = std::collections::BTreeMap<(NodeName, u64), u64>;

@@ -1,0 +1,82 @@
+//! Every bound of the program by name, with its unit and its reason.
+//!
+//! What users may change is in [`crate::config`]; what stands here is fixed, because it is part of
+//! the contract, of the wire, or of what memory one peer may cost. Relations between bounds are
+//! asserted at compile time at the end of the file.
+
+/// Longest name of a source, in bytes of UTF-8.
+pub const SOURCE_BYTES_MAX: usize = 255;
+/// Most segments of a source's name.
+pub const SOURCE_SEGMENTS_MAX: usize = 16;
+/// Longest name of a node, in bytes.
+pub const NODE_NAME_BYTES_MAX: usize = 63;
+/// Longest `id` of a request, in bytes, so that an echo costs no more than it brought.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Greatest `ts`: the integers that every JSON reader holds exactly.
+pub const TS_MAX: u64 = (1 << 53) - 1;
+/// Longest `ttl_ms`: ten years.
+pub const TTL_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// How far ahead of the node's clock a publisher's stamp may be, in microseconds: a wrong clock
+/// must not hold a source for years.
+pub const FUTURE_US_MAX: u64 = 10_000_000;
+/// How far a node's clock may be off the median of its peers before it stops accepting.
+pub const CLOCK_SKEW_US_MAX: u64 = 5_000_000;
+/// Deepest nesting of JSON data.
+pub const JSON_DEPTH_MAX: usize = 64;
+
+/// Lock shards, and fingerprint shards, of the map. A part of the wire: nodes compare fingerprints
+/// shard by shard.
+pub const SHARDS: usize = 256;
+
+/// Largest datagram of the cluster, in bytes: fits every path that carries IPv6.
+pub const DATAGRAM_BYTES_MAX: usize = 1_200;
+/// IP and UDP headers, counted into the gossip byte metrics.
+pub const DATAGRAM_HEADER_BYTES: usize = 28;
+/// Largest record sent in fragments over the datagram links; larger ones are pulled over TCP.
+pub const FRAGMENTED_BYTES_MAX: usize = 16 * 1024;
+/// Largest frame on a stream between nodes, in bytes: one record of the greatest size with room.
+pub const STREAM_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest `--max-record-bytes` an operator may set.
+pub const RECORD_BYTES_CEILING: usize = 2 * 1024 * 1024;
+
+/// A request's head on the HTTP port, in bytes.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Body of `POST /v1/publish`, beside `--max-frame-bytes`, which bounds it.
+pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 1_024;
+/// Patterns of one subscription.
+pub const PATTERNS_PER_SUBSCRIPTION_MAX: usize = 256;
+/// The whole handshake of a client, in microseconds.
+pub const HANDSHAKE_US_MAX: u64 = 5_000_000;
+/// Silence after which a client is pinged.
+pub const PING_US: u64 = 25_000_000;
+/// Silence after which a client is closed with 4201.
+pub const PONG_US_MAX: u64 = 35_000_000;
+/// How often a subscriber gets a resume token.
+pub const RESUME_US: u64 = 10_000_000;
+/// `mode=all`: bytes that may wait for one connection before it is closed 4202.
+pub const ALL_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// `mode=latest`: bytes encoded for a connection before what follows is conflated by source.
+pub const LATEST_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that may wait in a worker's mailbox before publishers on other workers are slowed.
+pub const MAILBOX_BYTES_SOFT: usize = 8 * 1024 * 1024;
+/// Bytes that may wait in a worker's mailbox at all; beyond it the worker's subscribers are
+/// brought up to date from the map (`latest`) or closed 4202 (`all`).
+pub const MAILBOX_BYTES_HARD: usize = 32 * 1024 * 1024;
+/// Bytes of records that may wait for the cluster before publishers are slowed.
+pub const OUTBOX_BYTES_SOFT: usize = 8 * 1024 * 1024;
+/// Bytes of records that may wait for the cluster before publishing is refused (`overloaded`).
+pub const OUTBOX_BYTES_HARD: usize = 32 * 1024 * 1024;
+/// Bytes of records that may wait for the store before publishing is refused.
+pub const STORE_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long `stored` may take before the answer is `timeout`.
+pub const STORED_US_MAX: u64 = 5_000_000;
+/// The whole of an orderly shutdown, in microseconds.
+pub const SHUTDOWN_US_MAX: u64 = 10_000_000;
+
+const _: () = assert!(SHARDS.is_power_of_two() && SHARDS <= u16::MAX as usize + 1);
+const _: () = assert!(MAILBOX_BYTES_SOFT < MAILBOX_BYTES_HARD);
+const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_HARD);
+const _: () = assert!(RECORD_BYTES_CEILING + 4096 < STREAM_FRAME_BYTES_MAX);
+const _: () = assert!(PING_US < PONG_US_MAX);
+const _: () = assert!(FRAGMENTED_BYTES_MAX > DATAGRAM_BYTES_MAX);
+const _: () = assert!(CLOCK_SKEW_US_MAX < FUTURE_US_MAX);

@@ -1,0 +1,83 @@
+//! A publish as a client sent it: checked in form, not yet a record.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::AckLevel;
+use super::answer::Refusal;
+
+/// The `id` of a request, echoed as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestId<'a> {
+    /// The JSON text of the id, quotes included.
+    Json(&'a str),
+    /// From a protobuf frame: text.
+    Text(&'a str),
+    /// From a protobuf frame: a number.
+    Number(i64),
+}
+
+/// The data of a draft, borrowed from the frame where it can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DraftPayload<'a> {
+    /// One JSON value, verbatim.
+    Json(&'a [u8]),
+    /// Decoded bytes.
+    Binary(Cow<'a, [u8]>),
+    /// `deleted: true`.
+    Deleted,
+}
+
+impl DraftPayload<'_> {
+    /// The data's bytes; none for a deletion.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            DraftPayload::Json(bytes) => bytes,
+            DraftPayload::Binary(bytes) => bytes,
+            DraftPayload::Deleted => &[],
+        }
+    }
+
+    /// A payload of its own memory.
+    pub fn to_payload(&self) -> super::Payload {
+        match self {
+            DraftPayload::Json(bytes) => super::Payload::Json(Bytes::copy_from_slice(bytes)),
+            DraftPayload::Binary(bytes) => super::Payload::Binary(Bytes::copy_from_slice(bytes)),
+            DraftPayload::Deleted => super::Payload::Deleted,
+        }
+    }
+}
+
+/// What a client asks to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft<'a> {
+    /// The name, of checked form.
+    pub source: Cow<'a, str>,
+    /// The publisher's stamp; `None`: the node is to stamp it.
+    pub ts: Option<u64>,
+    /// The value.
+    pub payload: DraftPayload<'a>,
+    /// 0: for ever.
+    pub ttl_ms: u64,
+    /// `None`: the connection's default.
+    pub ack: Option<AckLevel>,
+}
+
+/// One item of a frame: what it asks, or why it cannot be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// As it came, if it came and could be read.
+    pub id: Option<RequestId<'a>>,
+    /// The draft, or the refusal.
+    pub draft: Result<Draft<'a>, Refusal>,
+}
+
+/// The items of one publish frame, and whether they came as a batch (and are answered as one).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishFrame<'a> {
+    /// In the frame's order.
+    pub items: Vec<Item<'a>>,
+    /// Whether the frame was an array.
+    pub is_batch: bool,
+}

@@ -1,0 +1,270 @@
+//! Publish frames: one object, or an array of them.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::scan::{Scanner, SyntaxError, Value, as_integer, as_string, object};
+use crate::limits::{REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX};
+use crate::record::answer::{Code, Refusal};
+use crate::record::draft::{Draft, DraftPayload, Item, PublishFrame, RequestId};
+use crate::record::{AckLevel, Source};
+
+/// Reads a publish frame. An error means that the text is no JSON, and nothing of it is known;
+/// whatever else is wrong stands at the item it is wrong with.
+pub fn publish_frame(text: &str) -> Result<PublishFrame<'_>, SyntaxError> {
+    let mut scanner = Scanner::new(text);
+    let mut frame = PublishFrame { items: Vec::new(), is_batch: scanner.take_if(b'[') };
+    if !frame.is_batch {
+        frame.items.push(item(&mut scanner)?);
+    } else if !scanner.take_if(b']') {
+        loop {
+            frame.items.push(item(&mut scanner)?);
+            if !scanner.take_if(b',') {
+                break;
+            }
+        }
+        scanner.take(b']', "',' or ']'")?;
+    }
+    scanner.end()?;
+    Ok(frame)
+}
+
+fn item<'a>(scanner: &mut Scanner<'a>) -> Result<Item<'a>, SyntaxError> {
+    if scanner.peek() != Some(b'{') {
+        let value = scanner.value()?;
+        let message = format!("a publish is an object, not {}", shortened(value.text));
+        return Ok(Item { id: None, draft: Err(Refusal::new(Code::BadRequest, message)) });
+    }
+    let mut fields = Fields::default();
+    object(scanner, |key, value| fields.take(&key, value))?;
+    let id = fields.id();
+    Ok(match id {
+        Ok(id) => Item { id, draft: fields.draft() },
+        Err(refusal) => Item { id: None, draft: Err(refusal) },
+    })
+}
+
+/// The fields of one object as they come by.
+#[derive(Default)]
+struct Fields<'a> {
+    id: Option<Value<'a>>,
+    source: Option<Value<'a>>,
+    ts: Option<Value<'a>>,
+    data: Option<Value<'a>>,
+    data_b64: Option<Value<'a>>,
+    deleted: Option<Value<'a>>,
+    ttl_ms: Option<Value<'a>>,
+    ack: Option<Value<'a>>,
+    wrong: Option<Refusal>,
+}
+
+fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::new(Code::BadRequest, message))
+}
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, key: &str, value: Value<'a>) {
+        let slot = match key {
+            "id" => &mut self.id,
+            "source" => &mut self.source,
+            "ts" => &mut self.ts,
+            "data" => &mut self.data,
+            "data_b64" => &mut self.data_b64,
+            "deleted" => &mut self.deleted,
+            "ttl_ms" => &mut self.ttl_ms,
+            "ack" => &mut self.ack,
+            unknown => {
+                let message = format!(
+                    "unknown field {:?}; known are id, source, ts, data, data_b64, deleted, ttl_ms, ack",
+                    shortened(unknown)
+                );
+                self.wrong.get_or_insert(Refusal::new(Code::BadRequest, message));
+                return;
+            }
+        };
+        if slot.replace(value).is_some() {
+            let message = format!("field {key:?} is there twice");
+            self.wrong.get_or_insert(Refusal::new(Code::BadRequest, message));
+        }
+    }
+
+    fn id(&self) -> Result<Option<RequestId<'a>>, Refusal> {
+        let Some(value) = &self.id else { return Ok(None) };
+        let is_integer = as_integer(value).is_some();
+        let is_text = as_string(value).is_some_and(|text| text.len() <= REQUEST_ID_BYTES_MAX);
+        if value.flaw.is_some() || !(is_integer || is_text) {
+            return bad_request(format!(
+                "id is {}; allowed is a string of up to {REQUEST_ID_BYTES_MAX} bytes or an integer",
+                shortened(value.text)
+            ));
+        }
+        Ok(Some(RequestId::Json(value.text)))
+    }
+
+    fn draft(self) -> Result<Draft<'a>, Refusal> {
+        let all =
+            [&self.source, &self.ts, &self.data, &self.data_b64, &self.deleted, &self.ttl_ms, &self.ack];
+        if let Some(flaw) = all.into_iter().flatten().find_map(|value| value.flaw) {
+            return Err(Refusal::new(Code::BadJson, flaw.to_string()));
+        }
+        if let Some(refusal) = self.wrong {
+            return Err(refusal);
+        }
+        let source = source(self.source)?;
+        let ts = self.ts.map(|value| ts(&value)).transpose()?;
+        let payload = payload(self.data, self.data_b64, self.deleted)?;
+        let ttl_ms = ttl_ms(self.ttl_ms, &payload)?;
+        let ack = self.ack.map(|value| ack(&value)).transpose()?;
+        Ok(Draft { source, ts, payload, ttl_ms, ack })
+    }
+}
+
+fn source(value: Option<Value<'_>>) -> Result<Cow<'_, str>, Refusal> {
+    let Some(value) = value else { return bad_request("field \"source\" is missing") };
+    let Some(name) = as_string(&value) else {
+        let message = format!("source is {}; it must be a string", shortened(value.text));
+        return Err(Refusal::new(Code::BadSource, message));
+    };
+    match Source::check(&name) {
+        Ok(()) => Ok(name),
+        Err(error) => Err(Refusal::new(Code::BadSource, error.to_string())),
+    }
+}
+
+fn ts(value: &Value<'_>) -> Result<u64, Refusal> {
+    let in_range = as_integer(value).and_then(|ts| u64::try_from(ts).ok()).filter(|&ts| ts <= TS_MAX);
+    in_range.ok_or_else(|| {
+        let message =
+            format!("ts is {}; allowed are integers in 0 to {TS_MAX}, microseconds", shortened(value.text));
+        Refusal::new(Code::BadTimestamp, message)
+    })
+}
+
+fn payload<'a>(
+    data: Option<Value<'a>>,
+    data_b64: Option<Value<'a>>,
+    deleted: Option<Value<'a>>,
+) -> Result<DraftPayload<'a>, Refusal> {
+    match (data, data_b64, deleted) {
+        (Some(value), None, None) => Ok(DraftPayload::Json(value.text.as_bytes())),
+        (None, Some(value), None) => match as_string(&value).map(|text| STANDARD.decode(text.as_bytes())) {
+            Some(Ok(bytes)) => Ok(DraftPayload::Binary(Cow::Owned(bytes))),
+            _ => bad_request("data_b64 must be a string of standard base64 with padding"),
+        },
+        (None, None, Some(value)) if value.text == "true" => Ok(DraftPayload::Deleted),
+        (None, None, Some(value)) => {
+            bad_request(format!("deleted is {}; allowed is true", shortened(value.text)))
+        }
+        (None, None, None) => bad_request("one of \"data\", \"data_b64\" and \"deleted\" is missing"),
+        _ => bad_request("only one of \"data\", \"data_b64\" and \"deleted\" is allowed"),
+    }
+}
+
+fn ttl_ms(value: Option<Value<'_>>, payload: &DraftPayload<'_>) -> Result<u64, Refusal> {
+    let Some(value) = value else { return Ok(0) };
+    if *payload == DraftPayload::Deleted {
+        return bad_request("ttl_ms is not allowed with \"deleted\"");
+    }
+    match as_integer(&value).and_then(|ttl| u64::try_from(ttl).ok()) {
+        Some(ttl @ 1..=TTL_MS_MAX) => Ok(ttl),
+        _ => bad_request(format!(
+            "ttl_ms is {}; allowed are integers in 1 to {TTL_MS_MAX}",
+            shortened(value.text)
+        )),
+    }
+}
+
+fn ack(value: &Value<'_>) -> Result<AckLevel, Refusal> {
+    match as_string(value).and_then(|name| AckLevel::parse(&name)) {
+        Some(level) => Ok(level),
+        None => bad_request(format!(
+            "ack is {}; allowed are \"accepted\", \"stored\", \"replicated\"",
+            shortened(value.text)
+        )),
+    }
+}
+
+/// A value as it is quoted in a message: at most 64 bytes of it.
+fn shortened(text: &str) -> Cow<'_, str> {
+    if text.len() <= 64 {
+        return Cow::Borrowed(text);
+    }
+    let cut = (0..=61).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    Cow::Owned(format!("{}…", &text[..cut]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str) -> Item<'_> {
+        let mut frame = publish_frame(text).expect(text);
+        assert!(!frame.is_batch);
+        frame.items.remove(0)
+    }
+
+    fn code(text: &str) -> Code {
+        one(text).draft.expect_err(text).code
+    }
+
+    #[test]
+    fn data_is_verbatim() {
+        let item = one(r#" { "id" : 7, "source":"a/b", "data" : {"b": 1.0e0 , "a":"\u0041"} , "ts":9 } "#);
+        assert_eq!(item.id, Some(RequestId::Json("7")));
+        let draft = item.draft.expect("draft");
+        assert_eq!(draft.payload.bytes(), br#"{"b": 1.0e0 , "a":"\u0041"}"#);
+        assert_eq!((draft.source.as_ref(), draft.ts, draft.ttl_ms), ("a/b", Some(9), 0));
+    }
+
+    #[test]
+    fn payload_kinds() {
+        let binary =
+            one(r#"{"source":"a","data_b64":"AAH/","ack":"stored","ttl_ms":5}"#).draft.expect("draft");
+        assert_eq!(binary.payload.bytes(), [0, 1, 255]);
+        assert_eq!((binary.ack, binary.ttl_ms), (Some(AckLevel::Stored), 5));
+        assert_eq!(
+            one(r#"{"source":"a","deleted":true}"#).draft.expect("draft").payload,
+            DraftPayload::Deleted
+        );
+        assert_eq!(one(r#"{"source":"a","data":null}"#).draft.expect("draft").payload.bytes(), b"null");
+    }
+
+    #[test]
+    fn refusals_name_the_code() {
+        for (text, want) in [
+            (r#"{"source":"a","data":1,"x":2}"#, Code::BadRequest),
+            (r#"{"source":"a"}"#, Code::BadRequest),
+            (r#"{"data":1}"#, Code::BadRequest),
+            (r#"{"source":"a","data":1,"data":2}"#, Code::BadRequest),
+            (r#"{"source":"a","data":1,"deleted":true}"#, Code::BadRequest),
+            (r#"{"source":"a","deleted":false}"#, Code::BadRequest),
+            (r#"{"source":"a","deleted":true,"ttl_ms":1}"#, Code::BadRequest),
+            (r#"{"source":"a","data":1,"ttl_ms":0}"#, Code::BadRequest),
+            (r#"{"source":"a","data":1,"ack":"best"}"#, Code::BadRequest),
+            (r#"{"source":"a","data_b64":"A"}"#, Code::BadRequest),
+            (r#"{"source":"a","data":1,"id":{}}"#, Code::BadRequest),
+            (r#"{"source":"a//b","data":1}"#, Code::BadSource),
+            (r#"{"source":7,"data":1}"#, Code::BadSource),
+            (r#"{"source":"a","data":1,"ts":-1}"#, Code::BadTimestamp),
+            (r#"{"source":"a","data":1,"ts":1.5}"#, Code::BadTimestamp),
+            (r#"{"source":"a","data":1,"ts":9007199254740992}"#, Code::BadTimestamp),
+            (r#"{"source":"a","data":"\ud800"}"#, Code::BadJson),
+            ("7", Code::BadRequest),
+        ] {
+            assert_eq!(code(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn one_bad_item_leaves_its_batch() {
+        let text = r#"[{"source":"a","data":1},{"id":"x","source":"a","data":"\udc00"},3]"#;
+        let frame = publish_frame(text).expect("frame");
+        assert!(frame.is_batch && frame.items[0].draft.is_ok());
+        assert_eq!(frame.items[1].id, Some(RequestId::Json("\"x\"")));
+        assert!(frame.items[1].draft.is_err() && frame.items[2].draft.is_err());
+        assert!(publish_frame("[{\"source\":\"a\",\"data\":1},").is_err());
+        assert!(publish_frame("[]").is_ok_and(|frame| frame.items.is_empty()));
+    }
+}

@@ -1,0 +1,397 @@
+//! A JSON scanner that finds where values end, and copies nothing.
+//!
+//! Data is kept verbatim, so there is no tree to build: one pass checks the grammar (RFC 8259) and
+//! yields spans. What makes a value unacceptable without making the text unreadable (too deep, a
+//! lone surrogate) is reported beside the span, so that one bad item does not take its batch along.
+//! Rejected: `serde_json::RawValue`, which neither bounds depth by itself nor sees lone surrogates.
+
+use std::borrow::Cow;
+
+use crate::limits::JSON_DEPTH_MAX;
+
+/// The text is no JSON: what was expected, and at which byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected} at byte {at}")]
+pub struct SyntaxError {
+    /// What would have been right.
+    pub expected: &'static str,
+    /// Offset in the text.
+    pub at: usize,
+}
+
+/// What is wrong with a value whose end could be found all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// Nested deeper than [`JSON_DEPTH_MAX`].
+    #[error("nested deeper than {JSON_DEPTH_MAX}")]
+    TooDeep,
+    /// A `\u` escape that is half of a surrogate pair.
+    #[error("a lone surrogate in a string")]
+    LoneSurrogate,
+}
+
+/// A value's text, and its flaw if it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Value<'a> {
+    /// From its first to its last byte.
+    pub text: &'a str,
+    /// The first flaw found.
+    pub flaw: Option<Flaw>,
+}
+
+/// Reads a text from left to right.
+#[derive(Debug)]
+pub struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+type Scan<T> = Result<T, SyntaxError>;
+
+impl<'a> Scanner<'a> {
+    /// Starts at the first byte of `text`.
+    pub fn new(text: &'a str) -> Scanner<'a> {
+        Scanner { text, at: 0 }
+    }
+
+    /// The next byte that is no white space.
+    pub fn peek(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(self.at) {
+            self.at += 1;
+        }
+        bytes.get(self.at).copied()
+    }
+
+    /// Takes `byte`, past white space.
+    pub fn take(&mut self, byte: u8, expected: &'static str) -> Scan<()> {
+        if self.peek() != Some(byte) {
+            return self.wrong(expected);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Takes `byte` if it is next.
+    pub fn take_if(&mut self, byte: u8) -> bool {
+        let is_next = self.peek() == Some(byte);
+        self.at += usize::from(is_next);
+        is_next
+    }
+
+    /// Nothing but white space may be left.
+    pub fn end(&mut self) -> Scan<()> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => self.wrong("the end of the text"),
+        }
+    }
+
+    /// Takes one value of any kind.
+    pub fn value(&mut self) -> Scan<Value<'a>> {
+        self.peek();
+        let start = self.at;
+        let mut flaw = None;
+        let mut open = Nesting::default();
+        loop {
+            match self.peek() {
+                Some(bracket @ (b'{' | b'[')) => {
+                    self.at += 1;
+                    open.push(bracket == b'{');
+                    if open.depth > JSON_DEPTH_MAX {
+                        flaw.get_or_insert(Flaw::TooDeep);
+                    }
+                    let close = if bracket == b'{' { b'}' } else { b']' };
+                    if !self.take_if(close) {
+                        if bracket == b'{' {
+                            self.key(&mut flaw)?;
+                        }
+                        continue;
+                    }
+                    open.pop();
+                }
+                _ => self.scalar(&mut flaw)?,
+            }
+            if !self.close(&mut open, &mut flaw)? {
+                return Ok(Value { text: &self.text[start..self.at], flaw });
+            }
+        }
+    }
+
+    /// After a value: closes what ends here. Whether another value follows.
+    fn close(&mut self, open: &mut Nesting, flaw: &mut Option<Flaw>) -> Scan<bool> {
+        while let Some(in_object) = open.top() {
+            if self.take_if(b',') {
+                if in_object {
+                    self.key(flaw)?;
+                }
+                return Ok(true);
+            }
+            let (bracket, expected) = if in_object { (b'}', "',' or '}'") } else { (b']', "',' or ']'") };
+            self.take(bracket, expected)?;
+            open.pop();
+        }
+        Ok(false)
+    }
+
+    fn key(&mut self, flaw: &mut Option<Flaw>) -> Scan<()> {
+        if self.peek() != Some(b'"') {
+            return self.wrong("a string");
+        }
+        self.string(flaw)?;
+        self.take(b':', "':'")
+    }
+
+    fn scalar(&mut self, flaw: &mut Option<Flaw>) -> Scan<()> {
+        match self.peek() {
+            Some(b'"') => self.string(flaw).map(|_| ()),
+            Some(b't') => self.literal("true"),
+            Some(b'f') => self.literal("false"),
+            Some(b'n') => self.literal("null"),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => self.wrong("a value"),
+        }
+    }
+
+    fn literal(&mut self, word: &'static str) -> Scan<()> {
+        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            return self.wrong(word);
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn number(&mut self) -> Scan<()> {
+        self.at += usize::from(self.byte() == Some(b'-'));
+        match self.byte() {
+            Some(b'0') => self.at += 1,
+            _ => self.digits()?,
+        }
+        if self.byte() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.byte() {
+            self.at += 1;
+            self.at += usize::from(matches!(self.byte(), Some(b'+' | b'-')));
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Scan<()> {
+        let start = self.at;
+        while self.byte().is_some_and(|b| b.is_ascii_digit()) {
+            self.at += 1;
+        }
+        if self.at == start { self.wrong("a digit") } else { Ok(()) }
+    }
+
+    /// Takes a string, the next byte being its quote. Its text without quotes, escapes as they are.
+    fn string(&mut self, flaw: &mut Option<Flaw>) -> Scan<&'a str> {
+        let bytes = self.text.as_bytes();
+        self.at += 1;
+        let start = self.at;
+        loop {
+            let plain = bytes[self.at..].iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20);
+            self.at = plain.map_or(bytes.len(), |n| self.at + n);
+            match bytes.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(&self.text[start..self.at - 1]);
+                }
+                Some(b'\\') => self.escape(flaw)?,
+                Some(_) => return self.wrong("no control character in a string"),
+                None => return self.wrong("'\"'"),
+            }
+        }
+    }
+
+    fn escape(&mut self, flaw: &mut Option<Flaw>) -> Scan<()> {
+        self.at += 1;
+        match self.byte() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
+            Some(b'u') => {
+                self.at += 1;
+                let unit = self.hex4()?;
+                let low_follows = || self.text.as_bytes()[self.at..].starts_with(b"\\u");
+                match unit {
+                    0xD800..=0xDBFF if low_follows() => {
+                        let before = self.at;
+                        self.at += 2;
+                        if !matches!(self.hex4()?, 0xDC00..=0xDFFF) {
+                            self.at = before;
+                            flaw.get_or_insert(Flaw::LoneSurrogate);
+                        }
+                    }
+                    0xD800..=0xDFFF => {
+                        flaw.get_or_insert(Flaw::LoneSurrogate);
+                    }
+                    _ => {}
+                }
+            }
+            _ => return self.wrong("an escape"),
+        }
+        Ok(())
+    }
+
+    fn hex4(&mut self) -> Scan<u16> {
+        let digits = self.text.as_bytes().get(self.at..self.at + 4);
+        let all_hex = |d: &&[u8]| d.iter().all(u8::is_ascii_hexdigit);
+        let Some(digits) = digits.filter(all_hex) else { return self.wrong("four hex digits") };
+        self.at += 4;
+        let value = |d: u8| (d as char).to_digit(16).unwrap_or(0) as u16;
+        Ok(digits.iter().fold(0, |unit, &d| unit << 4 | value(d)))
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn wrong<T>(&self, expected: &'static str) -> Scan<T> {
+        Err(SyntaxError { expected, at: self.at })
+    }
+}
+
+/// Which brackets are open: a bit each, the first 64 without allocating.
+#[derive(Default)]
+struct Nesting {
+    depth: usize,
+    near: u64,
+    far: Vec<u64>,
+}
+
+impl Nesting {
+    fn push(&mut self, is_object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.far.push(self.near);
+        }
+        self.near = self.near << 1 | u64::from(is_object);
+        self.depth += 1;
+    }
+
+    fn pop(&mut self) {
+        self.depth -= 1;
+        self.near >>= 1;
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.near = self.far.pop().unwrap_or(0);
+        }
+    }
+
+    fn top(&self) -> Option<bool> {
+        (self.depth > 0).then_some(self.near & 1 == 1)
+    }
+}
+
+/// Calls `field` with each key, unescaped, and value of the object that is next.
+pub fn object<'a>(
+    scanner: &mut Scanner<'a>,
+    mut field: impl FnMut(Cow<'a, str>, Value<'a>),
+) -> Result<(), SyntaxError> {
+    scanner.take(b'{', "'{'")?;
+    if scanner.take_if(b'}') {
+        return Ok(());
+    }
+    loop {
+        if scanner.peek() != Some(b'"') {
+            return scanner.wrong("a string");
+        }
+        let key = scanner.string(&mut None)?;
+        scanner.take(b':', "':'")?;
+        field(unescape(key), scanner.value()?);
+        if !scanner.take_if(b',') {
+            return scanner.take(b'}', "',' or '}'");
+        }
+    }
+}
+
+/// The text of a string value, unescaped; `None` if the value is no string.
+pub fn as_string<'a>(value: &Value<'a>) -> Option<Cow<'a, str>> {
+    let inner = value.text.strip_prefix('"')?.strip_suffix('"')?;
+    Some(unescape(inner))
+}
+
+/// The value of an integer without fraction or exponent; `None` for anything else or too large.
+pub fn as_integer(value: &Value<'_>) -> Option<i128> {
+    let text = value.text;
+    (text.len() <= 30).then(|| text.parse().ok()).flatten()
+}
+
+/// Resolves the escapes of a string that was scanned. A lone surrogate becomes U+FFFD.
+fn unescape(raw: &str) -> Cow<'_, str> {
+    if !raw.contains('\\') {
+        return Cow::Borrowed(raw);
+    }
+    let quoted = format!("\"{raw}\"");
+    match serde_json::from_str::<String>(&quoted) {
+        Ok(text) => Cow::Owned(text),
+        Err(_) => Cow::Owned(raw.replace("\\u", "\u{fffd}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scan(text: &str) -> Result<Option<Flaw>, SyntaxError> {
+        let mut scanner = Scanner::new(text);
+        let value = scanner.value()?;
+        scanner.end()?;
+        Ok(value.flaw)
+    }
+
+    #[test]
+    fn accepts_what_rfc_8259_accepts() {
+        for good in
+            ["1", "-0.5e+9", "\"a\\u00e9\\ud83d\\ude00\"", "[ ]", "{\"a\" : [1,{}]}", " null ", "[[],[[]]]"]
+        {
+            assert_eq!(scan(good), Ok(None), "{good}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_it_refuses() {
+        for bad in [
+            "",
+            "01",
+            "1.",
+            "+1",
+            ".5",
+            "tru",
+            "[1,]",
+            "{\"a\"}",
+            "{a:1}",
+            "\"\t\"",
+            "\"\\x\"",
+            "[1}",
+            "1 2",
+            "\"",
+            "{\"a\":1,}",
+            "]",
+            "\"\\u12g4\"",
+        ] {
+            assert!(scan(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn flaws_do_not_hide_the_end() {
+        let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
+        assert_eq!(scan(&deep(64)), Ok(None));
+        assert_eq!(scan(&deep(65)), Ok(Some(Flaw::TooDeep)));
+        assert_eq!(scan(&deep(100_000)), Ok(Some(Flaw::TooDeep)));
+        for lone in [r#""\ud800""#, r#""\udc00x""#, r#""\ud800\u0041""#, r#""\ud800\ud800\udc00""#] {
+            assert_eq!(scan(lone), Ok(Some(Flaw::LoneSurrogate)), "{lone}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_serde_json(text in r#"[\[\]{}:,"\\a0-9eu\-. ]{0,24}"#) {
+            let theirs = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();
+            prop_assert_eq!(scan(&text).is_ok(), theirs, "{}", text);
+        }
+    }
+}

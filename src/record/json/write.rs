@@ -1,0 +1,180 @@
+//! What clients are sent, written straight into the bytes of a frame.
+
+use std::io::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::record::answer::{Outcome, Published, Refusal};
+use crate::record::draft::RequestId;
+use crate::record::{Payload, Record};
+
+/// Appends `text` as a JSON string.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let mut from = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&text.as_bytes()[from..at]);
+        from = at + 1;
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            _ => number(out, format_args!("\\u{byte:04x}")),
+        }
+    }
+    out.extend_from_slice(&text.as_bytes()[from..]);
+    out.push(b'"');
+}
+
+/// Appends the record as a subscriber sees it. `as_deleted`: its time to live is over.
+pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
+    out.extend_from_slice(b"{\"source\":");
+    write_string(out, record.source.as_str());
+    number(out, format_args!(",\"ts\":{},\"origin\":", record.stamp.ts));
+    write_string(out, record.birth.origin.as_str());
+    match &record.payload {
+        Payload::Json(bytes) if !as_deleted => {
+            out.extend_from_slice(b",\"data\":");
+            out.extend_from_slice(bytes);
+        }
+        Payload::Binary(bytes) if !as_deleted => {
+            out.extend_from_slice(b",\"data_b64\":\"");
+            let start = out.len();
+            out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+            let written = STANDARD.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
+            out.truncate(start + written);
+            out.push(b'"');
+        }
+        _ => out.extend_from_slice(b",\"deleted\":true"),
+    }
+    out.push(b'}');
+}
+
+/// Appends the answer to one publish: `{"id":…,"index":…,"result":{…}}` or with `"error"`. The
+/// index stands in answers to batches only.
+pub fn write_publish_answer(
+    out: &mut Vec<u8>,
+    id: Option<&RequestId<'_>>,
+    index: Option<usize>,
+    answer: &Result<Published, Refusal>,
+) {
+    out.push(b'{');
+    if let Some(id) = id {
+        out.extend_from_slice(b"\"id\":");
+        write_id(out, id);
+        out.push(b',');
+    }
+    if let Some(index) = index {
+        number(out, format_args!("\"index\":{index},"));
+    }
+    match answer {
+        Ok(published) => {
+            out.extend_from_slice(b"\"result\":");
+            write_published(out, published);
+        }
+        Err(refusal) => {
+            out.extend_from_slice(b"\"error\":");
+            write_refusal(out, refusal);
+        }
+    }
+    out.push(b'}');
+}
+
+/// Appends an id as it came.
+pub fn write_id(out: &mut Vec<u8>, id: &RequestId<'_>) {
+    match id {
+        RequestId::Json(text) => out.extend_from_slice(text.as_bytes()),
+        RequestId::Text(text) => write_string(out, text),
+        RequestId::Number(value) => number(out, format_args!("{value}")),
+    }
+}
+
+/// Appends the result of a publish.
+pub fn write_published(out: &mut Vec<u8>, published: &Published) {
+    number(out, format_args!("{{\"ts\":{},\"outcome\":", published.ts));
+    match published.outcome {
+        Outcome::Applied => out.extend_from_slice(b"\"applied\""),
+        Outcome::Duplicate => out.extend_from_slice(b"\"duplicate\""),
+        Outcome::Stale { current_ts } => number(out, format_args!("\"stale\",\"current_ts\":{current_ts}")),
+    }
+    number(out, format_args!(",\"level\":\"{}\"", published.level.as_str()));
+    if let Some(nodes) = published.nodes {
+        number(out, format_args!(",\"nodes\":{nodes}"));
+    }
+    out.push(b'}');
+}
+
+/// Appends a refusal: `{"code":…,"message":…,"temporary":…}` and what else is known.
+pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
+    number(out, format_args!("{{\"code\":\"{}\",\"message\":", refusal.code.as_str()));
+    write_string(out, &refusal.message);
+    number(out, format_args!(",\"temporary\":{}", refusal.code.is_temporary()));
+    if let Some(ts) = refusal.applied_ts {
+        number(out, format_args!(",\"applied\":true,\"ts\":{ts}"));
+    }
+    if let Some(nodes) = refusal.nodes {
+        number(out, format_args!(",\"nodes\":{nodes}"));
+    }
+    out.push(b'}');
+}
+
+/// Appends formatted text; writing to a `Vec` cannot fail.
+fn number(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    let _ = out.write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{AckLevel, Birth, NodeName, Source, Stamp};
+    use bytes::Bytes;
+
+    fn record(payload: Payload) -> Record {
+        let stamp = match &payload {
+            Payload::Deleted => Stamp::of_deletion(9),
+            other => Stamp::of_data(9, other.bytes()),
+        };
+        let birth = Birth { origin: NodeName::parse("n1").expect("name"), boot: 1, seq: 1 };
+        Record::new(Source::parse("a\"\\/b").expect("source"), stamp, payload, birth, 9, 0)
+    }
+
+    fn written(record: &Record, as_deleted: bool) -> String {
+        let mut out = Vec::new();
+        write_record(&mut out, record, as_deleted);
+        String::from_utf8(out).expect("utf-8")
+    }
+
+    #[test]
+    fn records() {
+        let json = record(Payload::Json(Bytes::from_static(b"{ \"x\": 1.0 }")));
+        assert_eq!(written(&json, false), r#"{"source":"a\"\\/b","ts":9,"origin":"n1","data":{ "x": 1.0 }}"#);
+        assert_eq!(written(&json, true), r#"{"source":"a\"\\/b","ts":9,"origin":"n1","deleted":true}"#);
+        let binary = record(Payload::Binary(Bytes::from_static(&[0, 1, 255, 7])));
+        assert_eq!(
+            written(&binary, false),
+            r#"{"source":"a\"\\/b","ts":9,"origin":"n1","data_b64":"AAH/Bw=="}"#
+        );
+        assert_eq!(
+            written(&record(Payload::Deleted), false),
+            r#"{"source":"a\"\\/b","ts":9,"origin":"n1","deleted":true}"#
+        );
+    }
+
+    #[test]
+    fn answers() {
+        let mut out = Vec::new();
+        let stale = Published {
+            ts: 1,
+            outcome: Outcome::Stale { current_ts: 2 },
+            level: AckLevel::Stored,
+            nodes: None,
+        };
+        write_publish_answer(&mut out, Some(&RequestId::Json("\"q\"")), Some(3), &Ok(stale));
+        assert_eq!(
+            out,
+            br#"{"id":"q","index":3,"result":{"ts":1,"outcome":"stale","current_ts":2,"level":"stored"}}"#
+        );
+    }
+}

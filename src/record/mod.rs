@@ -1,0 +1,194 @@
+//! What is passed round: sources, patterns, stamps, records, and their JSON and protobuf forms.
+//!
+//! Nothing here knows of a socket, a thread or a clock. A [`Record`] is made once, at the node that
+//! accepts it, and never changes; everyone who holds it shares it.
+
+pub mod answer;
+pub mod draft;
+pub mod json;
+mod pattern;
+mod source;
+mod stamp;
+mod time;
+pub mod wire;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3;
+
+pub use pattern::{Pattern, PatternError, Segment};
+pub use source::{NodeName, NodeNameError, Source, SourceError};
+pub use stamp::{HybridClock, Stamp};
+pub use time::Now;
+
+/// What a record carries. The bytes are kept as they came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// The text of one JSON value, verbatim.
+    Json(Bytes),
+    /// Bytes that clients see as standard base64.
+    Binary(Bytes),
+    /// Nothing: the source was deleted.
+    Deleted,
+}
+
+impl Payload {
+    /// The data's bytes; none for a deletion.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Payload::Json(bytes) | Payload::Binary(bytes) => bytes,
+            Payload::Deleted => &[],
+        }
+    }
+}
+
+/// Who accepted a record from a client, in which of its lives, and as its how-manieth.
+///
+/// Its order breaks, in silence, the tie of two equal stamps, so that copies agree in every field.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Birth {
+    /// The accepting node.
+    pub origin: NodeName,
+    /// Its boot number: greater at every start.
+    pub boot: u64,
+    /// Counts the records accepted in that life, from 1, without holes.
+    pub seq: u64,
+}
+
+/// One value of one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Whose value it is.
+    pub source: Source,
+    /// Its place in the order.
+    pub stamp: Stamp,
+    /// The value.
+    pub payload: Payload,
+    /// Where it entered the cluster.
+    pub birth: Birth,
+    /// The origin's wall clock when it accepted the record, in microseconds since the Unix epoch.
+    pub accepted_us: u64,
+    /// Readers see it until `ts` + this; 0: for ever.
+    pub ttl_ms: u64,
+    /// [`Record::checksum_of`] of the fields above, made at acceptance and verified at every hop
+    /// and load. Also what the map's fingerprints are made of.
+    pub checksum: u64,
+}
+
+impl Record {
+    /// Makes the record and its checksum.
+    pub fn new(
+        source: Source,
+        stamp: Stamp,
+        payload: Payload,
+        birth: Birth,
+        accepted_us: u64,
+        ttl_ms: u64,
+    ) -> Record {
+        let mut record = Record { source, stamp, payload, birth, accepted_us, ttl_ms, checksum: 0 };
+        record.checksum = record.checksum_of();
+        record
+    }
+
+    /// XXH3-64 over every field but the checksum. Lengths are mixed in, so that fields cannot run
+    /// into each other.
+    pub fn checksum_of(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        let kind = match self.payload {
+            Payload::Json(_) => 0u64,
+            Payload::Binary(_) => 1,
+            Payload::Deleted => 2,
+        };
+        let (source, origin) = (self.source.as_str(), self.birth.origin.as_str());
+        for number in [
+            kind,
+            source.len() as u64,
+            origin.len() as u64,
+            self.stamp.ts,
+            self.birth.boot,
+            self.birth.seq,
+            self.accepted_us,
+            self.ttl_ms,
+        ] {
+            hash.update(&number.to_le_bytes());
+        }
+        hash.update(&self.stamp.hash.to_le_bytes());
+        hash.update(source.as_bytes());
+        hash.update(origin.as_bytes());
+        hash.update(self.payload.bytes());
+        hash.digest()
+    }
+
+    /// Whether the record says what its origin said: checksum, and the hash in its stamp.
+    pub fn is_intact(&self) -> bool {
+        let hash = xxhash_rust::xxh3::xxh3_128(self.payload.bytes());
+        self.checksum == self.checksum_of()
+            && self.stamp.hash == hash
+            && self.stamp.deleted == matches!(self.payload, Payload::Deleted)
+    }
+
+    /// When readers stop seeing it, in microseconds since the Unix epoch.
+    pub fn expires_us(&self) -> Option<u64> {
+        (self.ttl_ms > 0).then(|| self.stamp.ts.saturating_add(self.ttl_ms.saturating_mul(1000)))
+    }
+
+    /// Whether readers see a value at `wall_us`: neither deleted nor expired.
+    pub fn is_visible(&self, wall_us: u64) -> bool {
+        !self.stamp.deleted && self.expires_us().is_none_or(|at| wall_us < at)
+    }
+
+    /// When it may be collected, given how long tombstones are kept: computed from the record
+    /// alone, so it is the same on every node. `None` for a value that never goes.
+    pub fn collect_us(&self, tombstones_us: u64) -> Option<u64> {
+        let from = match self.expires_us() {
+            Some(expires) => expires.max(self.accepted_us),
+            None if self.stamp.deleted => self.accepted_us,
+            None => return None,
+        };
+        Some(from.saturating_add(tombstones_us))
+    }
+
+    /// Memory it holds, in bytes, for the bounds of queues and of the map. The source's name is
+    /// counted with it; allocators' overheads are estimated.
+    pub fn cost_bytes(&self) -> usize {
+        const OVERHEAD: usize = size_of::<Record>() + 2 * size_of::<usize>() + 64;
+        OVERHEAD + self.source.as_str().len() + self.payload.bytes().len()
+    }
+}
+
+/// How [`Record`]s are passed round.
+pub type SharedRecord = Arc<Record>;
+
+/// How far a publish must have come before it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckLevel {
+    /// Applied here, and on its way to the store and the cluster.
+    #[default]
+    Accepted,
+    /// Survives a power cut.
+    Stored,
+    /// Held by every member alive when it was accepted.
+    Replicated,
+}
+
+impl AckLevel {
+    /// The level of this name.
+    pub fn parse(name: &str) -> Option<AckLevel> {
+        match name {
+            "accepted" => Some(AckLevel::Accepted),
+            "stored" => Some(AckLevel::Stored),
+            "replicated" => Some(AckLevel::Replicated),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AckLevel::Accepted => "accepted",
+            AckLevel::Stored => "stored",
+            AckLevel::Replicated => "replicated",
+        }
+    }
+}
