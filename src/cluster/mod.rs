@@ -5,6 +5,7 @@
 
 pub mod members;
 pub mod purpose;
+pub mod reconcile;
 pub mod ring;
 
 use std::net::SocketAddr;

@@ -1,0 +1,2 @@
+//! Reconciliation
+mod riblt;
