@@ -6,7 +6,7 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::riblt::{Item, check_of};
+use super::riblt::{Difference, Encoder, Item};
 use crate::cluster::Replica;
 use crate::record::{NodeName, Record, SharedRecord};
 
@@ -29,9 +29,8 @@ pub(super) struct Filter {
 impl Filter {
     /// Whether a record takes part.
     pub fn admits(&self, record: &Record) -> bool {
-        let is_own = |(name, boot): &(NodeName, u64)| {
-            record.birth.origin == *name && record.birth.boot == *boot
-        };
+        let is_own =
+            |(name, boot): &(NodeName, u64)| record.birth.origin == *name && record.birth.boot == *boot;
         record.accepted_us <= self.accepted_us_max
             && record.collect_us(self.tombstones_us).is_none_or(|at| at > self.wall_us)
             && self.own_life.as_ref().is_none_or(is_own)
@@ -52,33 +51,18 @@ pub(super) fn source_of(item: Item) -> u64 {
     (item >> 64) as u64
 }
 
-/// The items of a shard.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ItemSet {
-    /// Ascending, so that what is sent does not depend on the order of the map.
-    pub items: Vec<Item>,
-    /// XOR of their checksums.
-    pub fold: u64,
-}
-
-impl ItemSet {
-    /// Gathers the items of a shard.
-    pub fn of_shard(replica: &dyn Replica, shard: usize, filter: &Filter) -> ItemSet {
-        let mut set = ItemSet::default();
-        replica.visit_shard(shard, &mut |record| {
-            if filter.admits(record) {
-                set.items.push(filter.item(record));
-            }
-        });
-        set.items.sort_unstable();
-        set.fold = set.items.iter().fold(0, |fold, &item| fold ^ check_of(item, filter.seed));
-        set
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.items.len()
-    }
+/// The items of a shard as a set, and how many records were looked at.
+pub(super) fn set_of_shard(replica: &dyn Replica, shard: usize, filter: &Filter) -> (Encoder, usize) {
+    let (mut items, mut visited) = (Vec::new(), 0);
+    replica.visit_shard(shard, &mut |record| {
+        visited += 1;
+        if filter.admits(record) {
+            items.push(filter.item(record));
+        }
+    });
+    // What is sent must not depend on the order of the map.
+    items.sort_unstable();
+    (Encoder::new(&items, filter.seed), visited)
 }
 
 /// Records of a shard in the order of their sources' hashes: all that take part, or (`wanted`,
@@ -98,4 +82,40 @@ pub(super) fn records_of_shard(
     });
     records.sort_unstable_by(|(a, left), (b, right)| a.cmp(b).then_with(|| left.source.cmp(&right.source)));
     records.into_iter().map(|(_, record)| record).collect()
+}
+
+/// What two ascending lists do not have in common.
+pub(super) fn compare_lists(theirs: &[Item], ours: &[Item]) -> Difference {
+    let mut difference = Difference::default();
+    let (mut theirs, mut ours) = (theirs.iter().peekable(), ours.iter().peekable());
+    loop {
+        match (theirs.peek(), ours.peek()) {
+            (Some(&&their), Some(&&our)) if their == our => {
+                theirs.next();
+                ours.next();
+            }
+            (Some(&&their), our) if our.is_none_or(|&&our| their < our) => {
+                difference.theirs.push(their);
+                theirs.next();
+            }
+            (_, Some(&&our)) => {
+                difference.ours.push(our);
+                ours.next();
+            }
+            (_, None) => return difference,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists() {
+        let difference = compare_lists(&[1, 2, 4, 9], &[2, 3, 9, 11, 12]);
+        assert_eq!(difference, Difference { theirs: vec![1, 4], ours: vec![3, 11, 12] });
+        assert_eq!(compare_lists(&[7, 8], &[]), Difference { theirs: vec![7, 8], ours: vec![] });
+        assert_eq!(compare_lists(&[], &[7]), Difference { theirs: vec![], ours: vec![7] });
+    }
 }

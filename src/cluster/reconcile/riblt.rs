@@ -52,7 +52,7 @@ impl Symbol {
 }
 
 /// The checksum of an item.
-pub(super) fn check_of(item: Item, seed: u64) -> u64 {
+fn check_of(item: Item, seed: u64) -> u64 {
     xxh3_64_with_seed(&item.to_le_bytes(), seed)
 }
 
@@ -105,6 +105,21 @@ impl Encoder {
         Encoder { coded: items.iter().map(|&item| Coded::new(item, seed)).collect(), produced: 0 }
     }
 
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.coded.len()
+    }
+
+    /// The items, in the order they came.
+    pub fn items(&self) -> impl Iterator<Item = Item> {
+        self.coded.iter().map(|coded| coded.item)
+    }
+
+    /// XOR of all checksums: equal sets have equal ones.
+    pub fn fold(&self) -> u64 {
+        self.coded.iter().fold(0, |fold, coded| fold ^ coded.check)
+    }
+
     /// How many symbols were made.
     pub fn produced(&self) -> usize {
         self.produced
@@ -151,9 +166,9 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder against these own items.
-    pub fn new(items: &[Item], seed: u64) -> Decoder {
-        Decoder { own: Encoder::new(items, seed), seed, symbols: Vec::new(), found: Vec::new() }
+    /// A decoder against the own set, whose sequence must not have begun.
+    pub fn new(own: Encoder, seed: u64) -> Decoder {
+        Decoder { own, seed, symbols: Vec::new(), found: Vec::new() }
     }
 
     /// How many symbols were taken in.
@@ -161,14 +176,9 @@ impl Decoder {
         self.symbols.len()
     }
 
-    /// How many own items there are.
-    pub fn own_len(&self) -> usize {
-        self.own.coded.len()
-    }
-
-    /// The own items.
-    pub fn own_items(&self) -> impl Iterator<Item = Item> {
-        self.own.coded.iter().map(|coded| coded.item)
+    /// The own set.
+    pub fn own(&self) -> &Encoder {
+        &self.own
     }
 
     /// Takes in the next symbols; `true`: the difference is found.
@@ -238,7 +248,7 @@ mod tests {
     /// The difference, sorted, and how many symbols it took, one at a time.
     fn reconcile(theirs: &[Item], ours: &[Item]) -> (Difference, usize) {
         let mut encoder = Encoder::new(theirs, SEED);
-        let mut decoder = Decoder::new(ours, SEED);
+        let mut decoder = Decoder::new(Encoder::new(ours, SEED), SEED);
         while !decoder.absorb(&encoder.extend(encoder.produced() + 1)).expect("an honest peer") {}
         let taken = decoder.taken();
         let mut difference = decoder.into_difference();
@@ -307,7 +317,7 @@ mod tests {
         let lone = Coded::new(item(1), SEED);
         let mut symbol = Symbol::default();
         symbol.add(&lone, 1);
-        let mut decoder = Decoder::new(&[], SEED);
+        let mut decoder = Decoder::new(Encoder::new(&[], SEED), SEED);
         assert_ne!(decoder.absorb(&[symbol; 1000]), Ok(true));
     }
 
@@ -329,7 +339,7 @@ mod tests {
         fn garbage_ends(symbols in proptest::collection::vec((any::<u128>(), any::<u64>(), -2i64..3), 0..300)) {
             let symbols: Vec<Symbol> =
                 symbols.into_iter().map(|(sum, check, count)| Symbol { sum, check, count }).collect();
-            let _ = Decoder::new(&items(0..50), SEED).absorb(&symbols);
+            let _ = Decoder::new(Encoder::new(&items(0..50), SEED), SEED).absorb(&symbols);
         }
     }
 }

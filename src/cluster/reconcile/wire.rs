@@ -134,16 +134,50 @@ impl FrameReader {
 /// What frames say. `shard` is always one.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Frame {
-    Hello { seed: u64, wall_us: u64, young_us: u64, is_reconciled: bool, fingerprints: Box<[u64; SHARDS]> },
+    Hello {
+        sender: NodeName,
+        seed: u64,
+        wall_us: u64,
+        young_us: u64,
+        is_reconciled: bool,
+        fingerprints: Box<[u64; SHARDS]>,
+    },
     Busy,
-    Welcome { wall_us: u64, is_reconciled: bool, differing: ShardSet },
-    Open { shard: usize, count: u64, fold: u64 },
-    Ask { shard: usize, upto: usize },
-    Symbols { shard: usize, symbols: Vec<Symbol> },
-    Ids { shard: usize, ids: Vec<Item>, has_more: bool },
+    Welcome {
+        sender: NodeName,
+        wall_us: u64,
+        is_reconciled: bool,
+        differing: ShardSet,
+    },
+    Open {
+        shard: usize,
+        count: u64,
+        fold: u64,
+    },
+    Ask {
+        shard: usize,
+        upto: usize,
+    },
+    Symbols {
+        shard: usize,
+        symbols: Vec<Symbol>,
+    },
+    Ids {
+        shard: usize,
+        ids: Vec<Item>,
+        has_more: bool,
+    },
     Records(Bytes),
-    Settled { shard: usize, found: u64, wanted: Vec<u64>, wants_all: bool },
-    Finish { is_complete: bool, heads: Bytes },
+    Settled {
+        shard: usize,
+        found: u64,
+        wanted: Vec<u64>,
+        wants_all: bool,
+    },
+    Finish {
+        is_complete: bool,
+        heads: Bytes,
+    },
 }
 
 impl Frame {
@@ -162,20 +196,36 @@ impl Frame {
 
     fn into_proto(self) -> ProtoFrame {
         match self {
-            Frame::Hello { seed, wall_us, young_us, is_reconciled, fingerprints } => {
+            Frame::Hello { sender, seed, wall_us, young_us, is_reconciled, fingerprints } => {
                 let fingerprints = fingerprints.iter().flat_map(|print| print.to_le_bytes()).collect();
-                let version = VERSION;
-                let hello =
-                    reconcile::Hello { version, seed, wall_us, young_us, is_reconciled, fingerprints };
+                let (version, sender) = (VERSION, sender.as_str().into());
+                let hello = reconcile::Hello {
+                    version,
+                    sender,
+                    seed,
+                    wall_us,
+                    young_us,
+                    is_reconciled,
+                    fingerprints,
+                };
                 ProtoFrame::Hello(hello)
             }
-            Frame::Busy => {
-                ProtoFrame::Welcome(reconcile::Welcome { version: VERSION, is_busy: true, ..Default::default() })
-            }
-            Frame::Welcome { wall_us, is_reconciled, differing } => {
+            Frame::Busy => ProtoFrame::Welcome(reconcile::Welcome {
+                version: VERSION,
+                is_busy: true,
+                ..Default::default()
+            }),
+            Frame::Welcome { sender, wall_us, is_reconciled, differing } => {
                 let differing = differing.0.iter().flat_map(|word| word.to_le_bytes()).collect();
-                let (version, is_busy) = (VERSION, false);
-                ProtoFrame::Welcome(reconcile::Welcome { version, is_busy, wall_us, is_reconciled, differing })
+                let (version, sender, is_busy) = (VERSION, sender.as_str().into(), false);
+                ProtoFrame::Welcome(reconcile::Welcome {
+                    version,
+                    sender,
+                    is_busy,
+                    wall_us,
+                    is_reconciled,
+                    differing,
+                })
             }
             Frame::Open { shard, count, fold } => {
                 ProtoFrame::Open(reconcile::Open { shard: shard as u32, count, fold })
@@ -211,10 +261,10 @@ impl Frame {
         Ok(match frame {
             ProtoFrame::Hello(hello) => {
                 check_version(hello.version)?;
-                let fingerprints = unpack(&hello.fingerprints, u64::from_le_bytes).and_then(|prints| {
-                    Box::<[u64; SHARDS]>::try_from(prints.into_boxed_slice()).ok()
-                });
+                let fingerprints = unpack(&hello.fingerprints, u64::from_le_bytes)
+                    .and_then(|prints| Box::<[u64; SHARDS]>::try_from(prints.into_boxed_slice()).ok());
                 Frame::Hello {
+                    sender: sender(&hello.sender)?,
                     seed: hello.seed,
                     wall_us: hello.wall_us,
                     young_us: hello.young_us,
@@ -231,7 +281,12 @@ impl Frame {
                     .and_then(|words| words.try_into().ok())
                     .map(ShardSet)
                     .ok_or(WireError::Field("differing"))?;
-                Frame::Welcome { wall_us: welcome.wall_us, is_reconciled: welcome.is_reconciled, differing }
+                Frame::Welcome {
+                    sender: sender(&welcome.sender)?,
+                    wall_us: welcome.wall_us,
+                    is_reconciled: welcome.is_reconciled,
+                    differing,
+                }
             }
             ProtoFrame::Open(open) => {
                 Frame::Open { shard: shard(open.shard)?, count: open.count, fold: open.fold }
@@ -258,6 +313,10 @@ fn check_version(version: u32) -> Result<(), WireError> {
     // Versions after this one must be able to speak it: nodes of both live in one cluster while it
     // is upgraded.
     if version == 0 { Err(WireError::Field("version")) } else { Ok(()) }
+}
+
+fn sender(name: &str) -> Result<NodeName, WireError> {
+    NodeName::parse(name).map_err(|_| WireError::Field("sender"))
 }
 
 fn shard(number: u32) -> Result<usize, WireError> {
@@ -340,10 +399,13 @@ mod tests {
         let mut differing = ShardSet::default();
         differing.insert(0);
         differing.insert(255);
-        let symbols =
-            vec![Symbol { sum: u128::MAX - 5, check: 9, count: -3 }, Symbol { sum: 1, check: 2, count: 70_000 }];
+        let symbols = vec![
+            Symbol { sum: u128::MAX - 5, check: 9, count: -3 },
+            Symbol { sum: 1, check: 2, count: 70_000 },
+        ];
         vec![
             Frame::Hello {
+                sender: NodeName::parse("a").expect("name"),
                 seed: 1,
                 wall_us: 2,
                 young_us: 3,
@@ -351,7 +413,12 @@ mod tests {
                 fingerprints: Box::new(std::array::from_fn(|shard| shard as u64 * 77)),
             },
             Frame::Busy,
-            Frame::Welcome { wall_us: 5, is_reconciled: false, differing },
+            Frame::Welcome {
+                sender: NodeName::parse("b").expect("name"),
+                wall_us: 5,
+                is_reconciled: false,
+                differing,
+            },
             Frame::Open { shard: 255, count: 1 << 40, fold: 4 },
             Frame::Ask { shard: 0, upto: 12 },
             Frame::Symbols { shard: 3, symbols },
