@@ -3,9 +3,13 @@
 //! One state machine ([`Machine`]) without sockets, threads, clock or global randomness. The server
 //! drives it with mio; the simulator drives thousands of the very same machines.
 
+pub mod frames;
 pub mod members;
 pub mod purpose;
+pub mod random;
 pub mod ring;
+mod swim;
+pub mod wire;
 
 use std::net::SocketAddr;
 
