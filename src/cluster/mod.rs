@@ -4,6 +4,7 @@
 //! drives it with mio; the simulator drives thousands of the very same machines.
 
 pub mod members;
+pub mod outbox;
 
 use std::net::SocketAddr;
 
