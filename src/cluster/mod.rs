@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+pub use crate::config::Profile;
 use crate::limits::SHARDS;
 use crate::record::{NodeName, Now, SharedRecord};
 
@@ -103,18 +104,6 @@ pub trait Replica {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-/// Intervals of the membership protocol.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Profile {
-    /// One data centre.
-    #[default]
-    Lan,
-    /// Between regions.
-    Wan,
-    /// Loopback and tests.
-    Local,
 }
 
 /// What a machine is started with.

@@ -46,7 +46,7 @@ const NOW: Now = Now { mono_us: 0, wall_us: 1_000_000_000_000 };
 fn node(name: &str) -> Ingest<Told> {
     let bounds = Bounds { record_bytes_max: 1_000, map_bytes_max: 1 << 20, tombstones_us: DAY_US };
     let outbox = Outbox::new(NodeName::parse(name).expect("name"), 1);
-    Ingest::new(bounds, HybridClock::new(0), outbox, Told::default())
+    Ingest::new(bounds, HybridClock::new(0), outbox, Arc::default(), Told::default())
 }
 
 fn draft(source: &str, ts: Option<u64>, payload: DraftPayload<'static>) -> Draft<'static> {
