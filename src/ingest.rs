@@ -294,6 +294,15 @@ impl<D: Downstream> Replica for &Ingest<D> {
         Ingest::apply(self, now, record, arrival)
     }
 
+    fn discard(&mut self, record: &SharedRecord) {
+        self.latest.update(record.source.as_str(), |slot| {
+            if let Some(change) = slot.remove(record) {
+                self.downstream.deliver(&change);
+                self.downstream.forget(&change.record);
+            }
+        });
+    }
+
     fn get(&self, source: &str) -> Option<SharedRecord> {
         self.latest.get(source)
     }
