@@ -77,7 +77,8 @@ impl Swim {
         self.leave.next_us = now.mono_us + self.timing.probe_timeout_us;
         self.news.push(ME);
         for slot in self.table.random_live(FANOUT, ME, &mut self.random) {
-            let Some((key, to)) = self.table.get(slot).map(|member| (member.key(), member.identity.gossip)) else {
+            let Some((key, to)) = self.table.get(slot).map(|member| (member.key(), member.identity.gossip))
+            else {
                 continue;
             };
             let sequence = self.next_sequence();

@@ -149,7 +149,8 @@ impl Swim {
     pub(super) fn exchange_lists(&mut self, now: Now, slot: Slot) {
         let offers = self.lists.sessions.values();
         let offers = offers.filter(|session| matches!(session.kind, Kind::Offer { .. })).count();
-        let is_early = self.lists.last_offer_us.is_some_and(|last_us| now.mono_us < last_us + OFFER_INTERVAL_US);
+        let is_early =
+            self.lists.last_offer_us.is_some_and(|last_us| now.mono_us < last_us + OFFER_INTERVAL_US);
         if is_early || offers >= OFFERS_MAX {
             return;
         }
@@ -181,7 +182,8 @@ impl Swim {
     }
 
     fn start_session(&mut self, now: Now, stream: StreamId, kind: Kind) {
-        let session = Session { kind, reader: FrameReader::new(FRAME_BYTES_MAX), due_us: now.mono_us + SESSION_US };
+        let session =
+            Session { kind, reader: FrameReader::new(FRAME_BYTES_MAX), due_us: now.mono_us + SESSION_US };
         self.lists.sessions.insert(stream, session);
     }
 
@@ -284,9 +286,10 @@ impl Swim {
                 self.answer_probe(now, None, &ack);
                 true
             }
-            (Kind::Offer { .. } | Kind::Serve { next: None }, Frame::List { introduction, updates, is_last }) => {
-                self.handle_list(now, stream, introduction, updates, is_last)
-            }
+            (
+                Kind::Offer { .. } | Kind::Serve { next: None },
+                Frame::List { introduction, updates, is_last },
+            ) => self.handle_list(now, stream, introduction, updates, is_last),
             _ => false,
         }
     }
@@ -313,7 +316,8 @@ impl Swim {
         if !is_last {
             return true;
         }
-        let is_offer = self.lists.sessions.get(&stream).is_some_and(|it| matches!(it.kind, Kind::Offer { .. }));
+        let is_offer =
+            self.lists.sessions.get(&stream).is_some_and(|it| matches!(it.kind, Kind::Offer { .. }));
         if is_offer {
             self.lists.is_joined = true;
             self.end_session(stream);

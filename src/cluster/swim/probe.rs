@@ -287,7 +287,11 @@ impl Swim {
         }
         if let Some(relay) = relay {
             let refusal = Message::Refusal { sequence: relay.asker_sequence, target, introduction: None };
-            self.outputs.push_back(Output::Datagram { to: relay.asker, message: refusal, updates: Vec::new() });
+            self.outputs.push_back(Output::Datagram {
+                to: relay.asker,
+                message: refusal,
+                updates: Vec::new(),
+            });
         }
         let Some(probe) = probe else { return };
         self.close_probe(probe.stream);

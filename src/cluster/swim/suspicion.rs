@@ -114,7 +114,8 @@ impl Swim {
         let (Some(suspect), Some(me)) = (self.table.get(slot), self.table.get(ME)) else { return false };
         let entries = self.table.ring().entries();
         let start = self.table.ring().lower_bound(suspect.identity.ring_hash()) + 1;
-        let mut followers = (start..start + WITNESSES).filter_map(|at| entries.get(at % entries.len().max(1)));
+        let mut followers =
+            (start..start + WITNESSES).filter_map(|at| entries.get(at % entries.len().max(1)));
         followers.any(|entry| entry.identity.name == me.identity.name)
     }
 }

@@ -125,8 +125,13 @@ impl Table {
         let Introduction { identity, incarnation } = introduction;
         let hash = identity.ring_hash();
         // Entered as left and then set alive, so that one place does the accounting.
-        let member =
-            Member { identity: identity.clone(), changed_us: now_us, incarnation, rtt_us: 0, state: State::Left };
+        let member = Member {
+            identity: identity.clone(),
+            changed_us: now_us,
+            incarnation,
+            rtt_us: 0,
+            state: State::Left,
+        };
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {

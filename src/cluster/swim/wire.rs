@@ -50,11 +50,9 @@ fn message_to_proto(message: &Message) -> Body {
             target: *target,
             introduction: introduction.as_ref().map(introduction_to_proto),
         }),
-        Message::NameTaken { name, boot, by } => Body::NameTaken(proto::NameTaken {
-            name: name.as_str().into(),
-            boot: *boot,
-            by: by.to_string(),
-        }),
+        Message::NameTaken { name, boot, by } => {
+            Body::NameTaken(proto::NameTaken { name: name.as_str().into(), boot: *boot, by: by.to_string() })
+        }
         Message::Gossip => Body::Gossip(proto::Gossip {}),
     }
 }
