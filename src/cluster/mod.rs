@@ -4,6 +4,8 @@
 //! drives it with mio; the simulator drives thousands of the very same machines.
 
 pub mod members;
+pub mod purpose;
+pub mod ring;
 
 use std::net::SocketAddr;
 
