@@ -6,6 +6,7 @@
 pub mod members;
 pub mod purpose;
 pub mod ring;
+pub mod spread;
 
 use std::net::SocketAddr;
 
