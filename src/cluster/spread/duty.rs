@@ -17,7 +17,7 @@ use super::link::Sent;
 use super::pack;
 use super::span::Span;
 use super::timers::Timer;
-use super::tree::{Members, WITHOUT_MAX, cut, turn};
+use super::tree::{Members, Turn, WITHOUT_MAX, cut};
 use crate::cluster::members::State;
 use crate::cluster::ring::{Ring, RingEntry};
 
@@ -145,7 +145,7 @@ impl Spread {
         let mut without = task.without.clone();
         without.push(stands_in.unwrap_or(self.place));
         let members = Members::new(ring, &self.zones, &task.zone, task.span, &without);
-        for part in cut(task.span, &members) {
+        for part in cut(task.span, &members, turn_of(batch, task.hops)) {
             let mut inside = task.clone();
             inside.without = without.iter().copied().filter(|place| part.span.contains(*place)).collect();
             inside.without.truncate(WITHOUT_MAX);
@@ -225,9 +225,7 @@ impl Spread {
     /// The member whose turn it is, or the next that was neither tried nor silent; failing that,
     /// one that was silent.
     fn choose<'a>(&self, duty: &Duty, members: &Members<'a>) -> Option<&'a RingEntry> {
-        let batch = &duty.batch;
-        let hops = duty.part.hops.saturating_sub(1);
-        let first = turn(batch.origin_place, hops, batch.epoch, duty.members);
+        let first = turn_of(&duty.batch, duty.part.hops.saturating_sub(1)).member(duty.members);
         let mut fallback = None;
         for step in 0..duty.members.min(CANDIDATES_MAX) {
             let Some(entry) = members.get((first + step) % duty.members) else { continue };
@@ -414,6 +412,10 @@ impl Duty {
             ask_first: false,
         }
     }
+}
+
+fn turn_of(batch: &Batch, hops: u32) -> Turn {
+    Turn { origin: batch.origin_place, epoch: batch.epoch, hops }
 }
 
 /// The member at this place, if it is still at this address.

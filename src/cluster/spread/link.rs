@@ -40,6 +40,17 @@ impl Rtt {
         Rtt { smooth_us: sample_us, var_us: sample_us / 2 }
     }
 
+    /// After a first sample on a link, where others vary as `typical` does: a link of the same kind
+    /// is taken to vary as much.
+    pub fn like(typical: Rtt, sample_us: u64) -> Rtt {
+        if sample_us / 2 > typical.smooth_us || sample_us < typical.smooth_us / 2 {
+            return Rtt::new(sample_us);
+        }
+        let mut rtt = typical;
+        rtt.sample(sample_us);
+        rtt
+    }
+
     /// Takes one more sample.
     pub fn sample(&mut self, us: u64) {
         self.var_us = (3 * self.var_us + self.smooth_us.abs_diff(us)) / 4;

@@ -94,10 +94,11 @@ impl Links {
 
     /// Takes a measured round trip of a link.
     pub fn sample_rtt(&mut self, id: usize, us: u64) {
+        let typical = self.typical_rtt();
         if let Some(link) = self.slab.get_mut(id) {
             match &mut link.rtt {
                 Some(rtt) => rtt.sample(us),
-                None => link.rtt = Some(Rtt::new(us)),
+                None => link.rtt = Some(Rtt::like(typical, us)),
             }
         }
         match &mut self.rtt {
