@@ -45,6 +45,9 @@ pub const STREAM_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest `--max-record-bytes` an operator may set.
 pub const RECORD_BYTES_CEILING: usize = 2 * 1024 * 1024;
 
+/// Bytes of fragments that wait for the rest of their batch, all peers together.
+pub const SPREAD_ASSEMBLY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// A request's head on the HTTP port, in bytes.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Body of `POST /v1/publish`, beside `--max-frame-bytes`, which bounds it.
@@ -83,6 +86,7 @@ const _: () = assert!(SHARDS.is_power_of_two() && SHARDS <= u16::MAX as usize + 
 const _: () = assert!(MAILBOX_BYTES_SOFT < MAILBOX_BYTES_HARD);
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_HARD);
 const _: () = assert!(RECORD_BYTES_CEILING + 4096 < STREAM_FRAME_BYTES_MAX);
+const _: () = assert!(2 * RECORD_BYTES_CEILING < SPREAD_ASSEMBLY_BYTES_MAX);
 const _: () = assert!(PING_US < PONG_US_MAX);
 const _: () = assert!(FRAGMENTED_BYTES_MAX > DATAGRAM_BYTES_MAX);
 // An update that outgrows its datagram would block the queue for ever (alertmanager#1340).

@@ -11,6 +11,7 @@ pub mod purpose;
 pub mod random;
 pub mod ring;
 pub mod stats;
+pub mod spread;
 mod streams;
 mod swim;
 pub mod wire;
