@@ -62,12 +62,12 @@ pub(super) struct Arrivals(pub BTreeMap<(NodeName, u64), (u64, Arrival)>);
 
 impl Replica for Arrivals {
     fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
-        assert!(record.is_intact());
         let birth = (record.birth.origin.clone(), record.birth.seq);
         let is_new = !self.0.contains_key(&birth);
         self.0.entry(birth).or_insert((now.mono_us, arrival));
         is_new
     }
+    fn discard(&mut self, _record: &SharedRecord) {}
     fn get(&self, _source: &str) -> Option<SharedRecord> {
         None
     }
@@ -288,7 +288,11 @@ impl World {
     pub fn probe_all(&mut self) {
         for index in 0..self.nodes.len() {
             let peer = (self.random() % self.nodes.len() as u64) as usize;
-            if peer == index || !self.nodes[peer].is_up || !self.nodes[index].is_up || (self.is_cut)(index, peer) {
+            if peer == index
+                || !self.nodes[peer].is_up
+                || !self.nodes[index].is_up
+                || (self.is_cut)(index, peer)
+            {
                 continue;
             }
             let now = self.now();

@@ -102,7 +102,7 @@ impl Lines {
         }
     }
 
-    /// Heads of others' lines.
+    /// Heads of all lines, this node's own included.
     pub fn heads(&self) -> &Heads {
         &self.heads
     }
@@ -243,9 +243,7 @@ impl Lines {
 
     fn head_changed(&mut self, hash: u64) {
         let Some(line) = self.lines.get_mut(&hash) else { return };
-        if hash != self.own
-            && let Some(birth) = &line.birth
-        {
+        if let Some(birth) = &line.birth {
             let head = line.have.head();
             match self.heads.get_mut(birth) {
                 Some(known) if *known == head => return,

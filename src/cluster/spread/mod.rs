@@ -187,7 +187,8 @@ impl Spread {
             self.lines.take_custody(batch.id, span);
             let task = Task::of_origin(span, self.zone.clone());
             self.serve(ring, &batch, &task);
-            let others: Vec<Arc<str>> = self.zones.names().filter(|zone| **zone != self.zone).cloned().collect();
+            let others: Vec<Arc<str>> =
+                self.zones.names().filter(|zone| **zone != self.zone).cloned().collect();
             for zone in others {
                 self.enter_zone(ring, &batch, zone);
             }
@@ -220,7 +221,8 @@ impl Spread {
         self.links.note_rtt(peer, rtt_us.max(1));
     }
 
-    /// Up to where the records of every other line are held without a gap.
+    /// Up to where the records of every line are held without a gap; of this node's own, up to where
+    /// they were handed over.
     pub fn heads(&self) -> &Heads {
         self.lines.heads()
     }
