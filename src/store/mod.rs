@@ -20,6 +20,8 @@ mod history;
 mod memory;
 mod queue;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod writer;
 
