@@ -35,7 +35,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use self::embedded::disk::{FileMedium, Medium};
+use self::embedded::medium::{FileMedium, Medium};
 use self::embedded::{Birth, Embedded, Settings};
 use self::engine::{Engine, Marks};
 use self::memory::Memory;
