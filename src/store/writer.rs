@@ -16,7 +16,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::engine::{Engine, Marks};
-use super::queue::{FULL_BYTES_MIN, Group, Queue};
+use super::log::Group;
+use super::queue::Queue;
 use super::{Clock, Health, Latest, Ticket};
 use crate::limits::SHARDS;
 
@@ -71,9 +72,9 @@ struct Control {
 
 impl Shared {
     /// `kept`: the marks as the store has them after opening.
-    pub(super) fn new(clock: Clock, kept: Marks) -> Shared {
+    pub(super) fn new(clock: Clock, queue_bytes_max: usize, kept: Marks) -> Shared {
         Shared {
-            queue: Queue::new(),
+            queue: Queue::new(queue_bytes_max),
             clock,
             rung: AtomicBool::new(false),
             control: Mutex::default(),
@@ -94,12 +95,19 @@ impl Shared {
         }
     }
 
-    /// Wakes the writer. Cheap while it is awake: the lane's lock orders a push before the
-    /// writer's look into the lane, so a bell that still rings is enough.
+    /// Wakes the writer.
     pub(super) fn ring(&self) {
-        if !self.rung.load(Ordering::Relaxed) && !self.rung.swap(true, Ordering::AcqRel) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
             drop(self.control.lock());
             self.woken.notify_all();
+        }
+    }
+
+    /// Wakes the writer after a push, at the cost of a read while the bell still rings: the lane's
+    /// lock orders the push before the writer's look into the lane, or after its silencing the bell.
+    pub(super) fn ring_for_push(&self) {
+        if !self.rung.load(Ordering::Relaxed) {
+            self.ring();
         }
     }
 
@@ -137,7 +145,7 @@ impl Shared {
         if self.needs_resync() {
             return Health::Failing { reason: "catching up with what was dropped while it failed".into() };
         }
-        if self.queue.waiting_bytes() >= FULL_BYTES_MIN {
+        if self.queue.is_full() {
             return Health::Failing { reason: "the queue is full: writing is too slow".into() };
         }
         Health::Open
@@ -215,7 +223,8 @@ impl Shared {
     fn wait_for_work(&self) -> bool {
         let mut control = self.control.lock();
         self.woken.wait_while(&mut control, |control| !control.stop && !self.rung.load(Ordering::Acquire));
-        self.rung.store(false, Ordering::Release);
+        // Takes over what was stored before the ring.
+        self.rung.swap(false, Ordering::AcqRel);
         control.stop
     }
 
@@ -244,11 +253,13 @@ pub(super) struct Writer {
     resync_from: Option<Ticket>,
     /// The clock's mark when the store was opened, before the lease on it.
     clock_floor_us: u64,
+    /// Whether the last turn ended in good health.
+    was_open: bool,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, engine: Arc<dyn Engine>, clock_floor_us: u64) -> Writer {
-        Writer { shared, engine, written: Ticket(0), resync_from: None, clock_floor_us }
+        Writer { shared, engine, written: Ticket(0), resync_from: None, clock_floor_us, was_open: true }
     }
 
     /// Runs until told to stop.
@@ -260,6 +271,7 @@ impl Writer {
             if self.shared.queue.lost_from().is_some() {
                 let Written::Yes = self.resync() else { break };
             }
+            self.announce_health();
             if stop && self.shared.queue.is_empty() {
                 self.write_exact_marks();
                 break;
@@ -267,6 +279,14 @@ impl Writer {
         }
         self.engine.close();
         drop(end);
+    }
+
+    /// Tells of a queue that became full, or is no more; errors tell of themselves.
+    fn announce_health(&mut self) {
+        let open = self.shared.health() == Health::Open;
+        if std::mem::replace(&mut self.was_open, open) != open {
+            self.shared.notify();
+        }
     }
 
     /// Writes what waits.

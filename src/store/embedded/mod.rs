@@ -26,7 +26,7 @@
 pub(super) mod medium;
 mod rows;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -36,7 +36,7 @@ use self::medium::Medium;
 use self::rows::{LatestRow, history_bounds, history_key, stamp_of_history_key};
 use super::engine::{Engine, EngineError, LoadReport, Marks};
 use super::history::HistoryQuery;
-use super::queue::{Group, ascending};
+use super::log::{Group, ascending};
 use super::{Identity, OpenError};
 use crate::record::{NodeName, Record, SharedRecord, Stamp, wire};
 
