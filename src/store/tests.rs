@@ -148,7 +148,6 @@ fn a_full_disk_is_told_of_waited_for_and_made_good() {
     store.push(&shared("b", 1));
     assert!(store.durable() < ticket);
     assert_eq!(store.pending_records(), 3);
-    // Readers of the history do not wait for the disk.
     disk.set(Faults::default());
     wait_until(&told, || store.health() == Health::Open);
     assert!(store.flush(PATIENCE));
@@ -283,7 +282,6 @@ fn history_sees_what_waits() {
     disk.set(Faults::default());
     let (page, next) = history(&store, "a", 2, None);
     assert_eq!(page, [5, 4]);
-    // The ring holds four, wherever they are.
     wait_until(&told, || store.health() == Health::Open);
     assert_eq!(history(&store, "a", 9, next), (vec![3, 2], None));
     let source = shared("a", 5).source.clone();

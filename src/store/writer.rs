@@ -228,11 +228,17 @@ impl Shared {
         control.stop
     }
 
-    /// Pauses; `false` at once, and from then on, if what waits is given up.
-    fn pause(&self, time: Duration) -> bool {
+    /// Pauses; ends at once if what waits is given up.
+    fn pause(&self, time: Duration) {
         let mut control = self.control.lock();
         self.woken.wait_while_for(&mut control, |control| !control.abandon, time);
-        !control.abandon
+    }
+
+    fn committed(&self, marks: Marks) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.kept_clock_us.store(marks.clock_high_water_us, Ordering::Relaxed);
+        self.kept_agreed_us.store(marks.agreed_us, Ordering::Relaxed);
+        self.set_trouble(None);
     }
 }
 
@@ -316,28 +322,21 @@ impl Writer {
     /// Writes a group, however long it takes.
     fn write(&self, group: &Group) -> Written {
         let mut pause_ms = BACKOFF_MS_MIN;
-        loop {
-            if self.shared.control.lock().abandon {
-                return Written::Abandoned;
-            }
+        let mut failed = false;
+        while !self.shared.control.lock().abandon {
             let marks = self.shared.marks();
-            let Err(error) = self.engine.commit(group, marks) else {
-                self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                self.shared.kept_clock_us.store(marks.clock_high_water_us, Ordering::Relaxed);
-                self.shared.kept_agreed_us.store(marks.agreed_us, Ordering::Relaxed);
-                self.shared.set_trouble(None);
+            let recovered = if failed { self.engine.recover() } else { Ok(()) };
+            let Err(error) = recovered.and_then(|()| self.engine.commit(group, marks)) else {
+                self.shared.committed(marks);
                 return Written::Yes;
             };
-            tracing::error!(%error, records = group.records(), "the store failed to commit; trying again");
+            failed = true;
+            tracing::error!(%error, records = group.records(), pause_ms, "the store failed to commit");
             self.shared.set_trouble(Some(error.to_string()));
-            if !self.shared.pause(Duration::from_millis(pause_ms)) {
-                return Written::Abandoned;
-            }
+            self.shared.pause(Duration::from_millis(pause_ms));
             pause_ms = (pause_ms * 2).min(BACKOFF_MS_MAX);
-            if let Err(error) = self.engine.recover() {
-                self.shared.set_trouble(Some(error.to_string()));
-            }
         }
+        Written::Abandoned
     }
 
     fn move_durable(&self) {
