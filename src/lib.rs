@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod limits;
 pub mod record;
+pub mod subscriptions;
 
 /// Generated from `proto/`. Used by the wire files alone; everyone else has types that cannot be
 /// wrong.
