@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod ingest;
+pub mod latest;
 pub mod limits;
 pub mod record;
 pub mod subscriptions;
