@@ -14,6 +14,7 @@ mod source;
 mod stamp;
 mod time;
 pub mod token;
+pub mod url;
 pub mod wire;
 
 use std::sync::Arc;
