@@ -6,6 +6,7 @@ pub mod ingest;
 pub mod latest;
 pub mod limits;
 pub mod record;
+pub mod server;
 
 /// Generated from `proto/`. Used by the wire files alone; everyone else has types that cannot be
 /// wrong.
