@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod config;
 pub mod ingest;
 pub mod latest;
 pub mod limits;
+pub mod metrics;
 pub mod record;
 pub mod server;
 
