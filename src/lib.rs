@@ -9,6 +9,7 @@ pub mod limits;
 pub mod metrics;
 pub mod record;
 pub mod server;
+pub mod subscriptions;
 
 /// Generated from `proto/`. Used by the wire files alone; everyone else has types that cannot be
 /// wrong.

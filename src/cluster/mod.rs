@@ -101,6 +101,10 @@ pub trait Replica {
     fn visit_shard(&self, shard: usize, visit: &mut dyn FnMut(&SharedRecord));
     /// How many sources are held.
     fn len(&self) -> usize;
+    /// Whether nothing is held.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Intervals of the membership protocol.

@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod draft;
+pub mod hash;
 pub mod json;
 mod pattern;
 mod source;

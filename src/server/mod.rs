@@ -1,5 +1,7 @@
 //! The event loops: sockets, timers, mailboxes.
+mod acceptor;
 pub mod clock;
+mod datagram;
 mod head;
 mod mailbox;
 mod outbound;
