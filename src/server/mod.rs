@@ -5,5 +5,6 @@ mod datagram;
 mod head;
 mod mailbox;
 mod outbound;
+mod stream;
 mod timer;
 mod websocket;
