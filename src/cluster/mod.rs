@@ -5,6 +5,8 @@
 
 pub mod members;
 pub mod outbox;
+pub mod purpose;
+pub mod ring;
 
 use std::net::SocketAddr;
 
