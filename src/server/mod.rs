@@ -5,6 +5,7 @@ mod datagram;
 mod head;
 mod mailbox;
 mod outbound;
+pub mod session;
 mod stream;
 mod timer;
 mod websocket;
