@@ -169,10 +169,6 @@ impl Turn<'_> {
             Codec::Protobuf => crate::record::client::write_notice(out, notice),
         });
     }
-
-    fn has_room(&self) -> bool {
-        self.out.len() <= LATEST_BUFFER_BYTES_MAX
-    }
 }
 
 /// One connection.
