@@ -1,0 +1,11 @@
+//! The event loops: sockets, timers, mailboxes.
+mod acceptor;
+pub mod clock;
+mod datagram;
+mod head;
+mod mailbox;
+mod outbound;
+pub mod session;
+mod stream;
+mod timer;
+mod websocket;
