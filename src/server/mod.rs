@@ -3,6 +3,7 @@ mod acceptor;
 pub mod clock;
 mod datagram;
 mod head;
+mod liveness;
 mod mailbox;
 mod outbound;
 mod stream;
