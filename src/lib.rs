@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod config;
+pub mod http;
 pub mod limits;
 pub mod metrics;
 pub mod record;
