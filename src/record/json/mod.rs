@@ -5,4 +5,4 @@ pub mod scan;
 mod write;
 
 pub use publish::publish_frame;
-pub use write::{write_publish_answer, write_record, write_string};
+pub use write::{write_publish_answer, write_published, write_record, write_string};
