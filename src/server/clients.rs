@@ -492,10 +492,7 @@ impl Clients {
         if is_going {
             return self.parts.close(now, key, connection, &CloseReason::new(4200, "draining"));
         }
-        let opened = self.parts.with(now, key, connection, |session, turn| session.handle_open(turn));
-        if let Some(Err(close)) = opened {
-            return self.parts.close(now, key, connection, &close);
-        }
+        self.parts.with(now, key, connection, |session, turn| session.handle_open(turn));
         Self::handle_frames(&mut self.parts, now, key, connection, rest);
     }
 
@@ -603,10 +600,7 @@ impl Clients {
 
     fn turn_session(&mut self, now: Now, key: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        let turned = self.parts.with(now, key, connection, |session, turn| session.handle_turn(turn));
-        if let Some(Err(close)) = turned {
-            self.parts.close(now, key, connection, &close);
-        }
+        self.parts.with(now, key, connection, |session, turn| session.handle_turn(turn));
         self.queue_turn(key);
         if let Some(connection) = self.table.get_mut(key) {
             self.parts.arm(key, connection);
@@ -625,12 +619,13 @@ impl Clients {
 
     fn handle_due(&mut self, now: Now, key: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
+        let is_due = connection.next_us().is_some_and(|due_us| due_us <= now.mono_us);
         match &mut connection.stage {
-            Stage::Head { .. } if connection.next_us().is_some_and(|due_us| due_us <= now.mono_us) => {
+            Stage::Head { .. } if is_due => {
                 let refusal = Refusal::new(Code::Timeout, "the request's head did not come within 5 s");
                 self.parts.refuse(now, key, connection, 408, &refusal);
             }
-            Stage::Closing(closing) if closing.deadline_us() <= now.mono_us => self.parts.kill(key, connection),
+            Stage::Closing(_) if is_due => self.parts.kill(key, connection),
             Stage::Open(open) => match open.liveness.check(now.mono_us) {
                 Silence::Dead => {
                     let close = CloseReason::new(4201, "no pong");

@@ -18,6 +18,7 @@ use super::datagram::DatagramSocket;
 use super::shared::{Fatal, Shared};
 use super::stream::Streams;
 use crate::cluster::members::State;
+use crate::cluster::stats::Stats;
 use crate::cluster::{Config, Effect, Heads, Machine};
 use crate::limits::CLOCK_SKEW_US_MAX;
 use crate::record::{Now, SharedRecord};
@@ -61,6 +62,7 @@ pub struct Gossip {
     heads: Heads,
     heads_us: u64,
     gauges_us: u64,
+    counted: Stats,
 }
 
 impl Gossip {
@@ -90,6 +92,7 @@ impl Gossip {
             heads: Heads::new(),
             heads_us: 0,
             gauges_us: 0,
+            counted: Stats::default(),
         })
     }
 
@@ -246,5 +249,21 @@ impl Gossip {
             let is_joined = !self.has_seeds || gave_up || (!is_alone && self.machine.is_reconciled());
             shared.cluster.is_joined.store(is_joined, Relaxed);
         }
+    }
+}
+
+impl Gossip {
+    /// Counters are added to by what the machine counted since the last time.
+    fn publish_stats(&mut self, shared: &Shared) {
+        let (stats, last, metrics) = (self.machine.stats(), &self.counted, &shared.metrics);
+        metrics.gossip_datagrams_sent.add(stats.datagrams_sent - last.datagrams_sent);
+        metrics.gossip_datagrams_received.add(stats.datagrams_received - last.datagrams_received);
+        metrics.gossip_bytes_sent.add(stats.bytes_sent - last.bytes_sent);
+        metrics.gossip_bytes_received.add(stats.bytes_received - last.bytes_received);
+        let ignored = stats.foreign + stats.corrupt - last.foreign - last.corrupt;
+        metrics.gossip_datagrams_ignored.add(ignored);
+        metrics.data_copies_received.add(stats.data_copies_received - last.data_copies_received);
+        metrics.shards_differing.set(stats.shards_differing as i64);
+        self.counted = *stats;
     }
 }

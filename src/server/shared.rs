@@ -28,24 +28,12 @@ pub struct Outlets {
     pub mailboxes: Vec<Mailbox>,
     /// The store.
     pub store: StoreHandle,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// This node.
-    pub name: NodeName,
 }
 
 impl Downstream for Outlets {
     fn deliver(&self, change: &Change) {
         for mailbox in &self.mailboxes {
             mailbox.push(change);
-        }
-        if change.is_expiry {
-            return;
-        }
-        self.metrics.records_applied.increment();
-        if change.record.birth.origin != self.name {
-            let travelled_us = clock::now().wall_us.saturating_sub(change.record.accepted_us);
-            self.metrics.propagation.record_us(travelled_us);
         }
     }
 
@@ -87,6 +75,13 @@ pub enum Phase {
     Stopped,
     /// The loops end at once: nothing is flushed, nobody is told.
     Killed,
+}
+
+impl ClusterState {
+    /// Whether tombstones may be collected: nobody is away who could bring deleted data back.
+    pub fn may_collect(&self) -> bool {
+        !self.is_unreachable.load(Relaxed)
+    }
 }
 
 const PHASES: [Phase; 7] = [
@@ -171,17 +166,17 @@ impl Shared {
     /// A node that is loading. `on_fatal` is called, at most a few times, when it must end.
     pub fn new(
         config: Config,
-        boot: u64,
+        (name, boot): (NodeName, u64),
         ingest: Ingest<Outlets>,
+        metrics: Arc<Metrics>,
         on_fatal: Box<dyn Fn() + Send + Sync>,
     ) -> Shared {
-        let outlets = ingest.downstream();
-        let workers = outlets.mailboxes.len();
+        let workers = ingest.downstream().mailboxes.len();
         Shared {
-            name: outlets.name.clone(),
-            metrics: outlets.metrics.clone(),
-            config,
+            name,
             boot,
+            config,
+            metrics,
             ingest,
             cluster: ClusterState::default(),
             pending: PendingAnswers::default(),
