@@ -61,6 +61,10 @@ pub const PONG_US_MAX: u64 = 35_000_000;
 pub const RESUME_US: u64 = 10_000_000;
 /// `mode=all`: bytes that may wait for one connection before it is closed 4202.
 pub const ALL_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// What publishes of one connection that wait for the store may hold, in bytes, before it is not read.
+pub const UNANSWERED_BYTES_MAX: usize = 1024 * 1024;
+/// Records a connection's snapshot looks at in one turn of its worker: some milliseconds.
+pub const SCAN_RECORDS_PER_TURN: usize = 10_000;
 /// `mode=latest`: bytes encoded for a connection before what follows is conflated by source.
 pub const LATEST_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that may wait in a worker's mailbox before publishers on other workers are slowed.

@@ -145,9 +145,16 @@ mod tests {
         let empty = UrlRequest::Subscribe { first: None, mode: None, batch: true };
         assert_eq!(subscribe_url("batch=true"), Ok(empty));
         let many = "source=a&".repeat(257);
-        for bad in
-            ["source=a&mode=x", "mode=all&mode=all", "snapshot=1", "batch=", "resume=zz", "resume=", "x=1", &many]
-        {
+        for bad in [
+            "source=a&mode=x",
+            "mode=all&mode=all",
+            "snapshot=1",
+            "batch=",
+            "resume=zz",
+            "resume=",
+            "x=1",
+            &many,
+        ] {
             assert_eq!(subscribe_url(bad).expect_err(bad).code, Code::BadRequest, "{bad}");
         }
         assert_eq!(subscribe_url("source=a//b").expect_err("pattern").code, Code::BadPattern);
