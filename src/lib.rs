@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod config;
+pub mod http;
 pub mod ingest;
 pub mod latest;
 pub mod limits;
