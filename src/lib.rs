@@ -4,9 +4,13 @@
 pub mod cluster;
 pub mod config;
 pub mod http;
+pub mod ingest;
+pub mod latest;
 pub mod limits;
 pub mod metrics;
 pub mod record;
+pub mod server;
+pub mod subscriptions;
 
 /// Generated from `proto/`. Used by the wire files alone; everyone else has types that cannot be
 /// wrong.

@@ -4,6 +4,9 @@
 //! drives it with mio; the simulator drives thousands of the very same machines.
 
 pub mod members;
+pub mod outbox;
+pub mod purpose;
+pub mod ring;
 
 use std::net::SocketAddr;
 
@@ -98,6 +101,10 @@ pub trait Replica {
     fn visit_shard(&self, shard: usize, visit: &mut dyn FnMut(&SharedRecord));
     /// How many sources are held.
     fn len(&self) -> usize;
+    /// Whether nothing is held.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Intervals of the membership protocol.
