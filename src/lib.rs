@@ -11,6 +11,7 @@ pub mod limits;
 pub mod metrics;
 pub mod record;
 pub mod server;
+pub mod store;
 pub mod subscriptions;
 
 /// Generated from `proto/`. Used by the wire files alone; everyone else has types that cannot be

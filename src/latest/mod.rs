@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::limits::SHARDS;
-use crate::record::{Pattern, SharedRecord, Stamp};
+use crate::record::{Pattern, SharedRecord};
 
 use shard::Shard;
 pub use shard::{Due, Slot, Swept};
@@ -80,6 +80,13 @@ impl Latest {
     pub fn get(&self, source: &str) -> Option<SharedRecord> {
         let (hash, shard) = place(source);
         self.shards[shard].0.lock().find(hash, source).cloned()
+    }
+
+    /// The same, with the version of its shard: later changes have greater ones.
+    pub fn get_versioned(&self, source: &str) -> (Option<SharedRecord>, u64) {
+        let (hash, shard) = place(source);
+        let shard = self.shards[shard].0.lock();
+        (shard.find(hash, source).cloned(), shard.version)
     }
 
     /// Shows the source's place under the shard's lock.
@@ -182,8 +189,8 @@ pub enum Verdict {
     SameOfGreaterBirth,
     /// This very record, or the same stamp of a lesser birth.
     Same,
-    /// It loses to this one.
-    Older(Stamp),
+    /// It loses.
+    Older,
 }
 
 /// Compares `stamp`, and `birth` where stamps tie, with the current record.
@@ -191,7 +198,7 @@ pub fn judge(current: Option<&SharedRecord>, record: &SharedRecord) -> Verdict {
     let Some(current) = current else { return Verdict::Newer };
     match record.stamp.cmp(&current.stamp) {
         Ordering::Greater => Verdict::Newer,
-        Ordering::Less => Verdict::Older(current.stamp),
+        Ordering::Less => Verdict::Older,
         // The checksum decides last, so that copies converge even if a birth was ever given twice.
         Ordering::Equal if (&record.birth, record.checksum) > (&current.birth, current.checksum) => {
             Verdict::SameOfGreaterBirth

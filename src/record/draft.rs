@@ -18,6 +18,47 @@ pub enum RequestId<'a> {
     Number(i64),
 }
 
+/// An id that outlives its frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnedRequestId {
+    /// As [`RequestId::Json`].
+    Json(Box<str>),
+    /// As [`RequestId::Text`].
+    Text(Box<str>),
+    /// As [`RequestId::Number`].
+    Number(i64),
+}
+
+impl RequestId<'_> {
+    /// A copy of its own memory.
+    pub fn to_owned(&self) -> OwnedRequestId {
+        match self {
+            RequestId::Json(text) => OwnedRequestId::Json((*text).into()),
+            RequestId::Text(text) => OwnedRequestId::Text((*text).into()),
+            RequestId::Number(number) => OwnedRequestId::Number(*number),
+        }
+    }
+}
+
+impl OwnedRequestId {
+    /// The id as it came.
+    pub fn as_id(&self) -> RequestId<'_> {
+        match self {
+            OwnedRequestId::Json(text) => RequestId::Json(text),
+            OwnedRequestId::Text(text) => RequestId::Text(text),
+            OwnedRequestId::Number(number) => RequestId::Number(*number),
+        }
+    }
+
+    /// Memory it holds beside itself, in bytes.
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            OwnedRequestId::Json(text) | OwnedRequestId::Text(text) => text.len(),
+            OwnedRequestId::Number(_) => 0,
+        }
+    }
+}
+
 /// The data of a draft, borrowed from the frame where it can be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DraftPayload<'a> {

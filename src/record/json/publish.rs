@@ -39,7 +39,7 @@ fn item<'a>(scanner: &mut Scanner<'a>) -> Result<Item<'a>, SyntaxError> {
     }
     let mut fields = Fields::default();
     object(scanner, |key, value| fields.take(&key, value))?;
-    let id = fields.id();
+    let id = request_id(fields.id.as_ref());
     Ok(match id {
         Ok(id) => Item { id, draft: fields.draft() },
         Err(refusal) => Item { id: None, draft: Err(refusal) },
@@ -60,7 +60,7 @@ struct Fields<'a> {
     wrong: Option<Refusal>,
 }
 
-fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
+pub(super) fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new(Code::BadRequest, message))
 }
 
@@ -90,19 +90,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn id(&self) -> Result<Option<RequestId<'a>>, Refusal> {
-        let Some(value) = &self.id else { return Ok(None) };
-        let is_integer = as_integer(value).is_some();
-        let is_text = as_string(value).is_some_and(|text| text.len() <= REQUEST_ID_BYTES_MAX);
-        if value.flaw.is_some() || !(is_integer || is_text) {
-            return bad_request(format!(
-                "id is {}; allowed is a string of up to {REQUEST_ID_BYTES_MAX} bytes or an integer",
-                shortened(value.text)
-            ));
-        }
-        Ok(Some(RequestId::Json(value.text)))
-    }
-
     fn draft(self) -> Result<Draft<'a>, Refusal> {
         let all =
             [&self.source, &self.ts, &self.data, &self.data_b64, &self.deleted, &self.ttl_ms, &self.ack];
@@ -119,6 +106,20 @@ impl<'a> Fields<'a> {
         let ack = self.ack.map(|value| ack(&value)).transpose()?;
         Ok(Draft { source, ts, payload, ttl_ms, ack })
     }
+}
+
+/// The `id` of a request, if it has one.
+pub(super) fn request_id<'a>(value: Option<&Value<'a>>) -> Result<Option<RequestId<'a>>, Refusal> {
+    let Some(value) = value else { return Ok(None) };
+    let is_integer = as_integer(value).is_some();
+    let is_text = as_string(value).is_some_and(|text| text.len() <= REQUEST_ID_BYTES_MAX);
+    if value.flaw.is_some() || !(is_integer || is_text) {
+        return bad_request(format!(
+            "id is {}; allowed is a string of up to {REQUEST_ID_BYTES_MAX} bytes or an integer",
+            shortened(value.text)
+        ));
+    }
+    Ok(Some(RequestId::Json(value.text)))
 }
 
 fn source(value: Option<Value<'_>>) -> Result<Cow<'_, str>, Refusal> {
@@ -187,7 +188,7 @@ fn ack(value: &Value<'_>) -> Result<AckLevel, Refusal> {
 }
 
 /// A value as it is quoted in a message: at most 64 bytes of it.
-fn shortened(text: &str) -> Cow<'_, str> {
+pub(super) fn shortened(text: &str) -> Cow<'_, str> {
     if text.len() <= 64 {
         return Cow::Borrowed(text);
     }
