@@ -1,6 +1,7 @@
 //! aNode: a decentralized real-time data-sharing server.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod http;
