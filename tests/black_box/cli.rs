@@ -178,11 +178,14 @@ fn history_and_members() {
     let stamps: Vec<u64> = (0..5).map(|step| cluster[0].put("h", json!(step))).collect();
     let from = http(&cluster[0]);
     let output = anode(&["history", "h", "--from", &from]);
-    // `--from` is the node for most commands and the first stamp for this one, unless it says so.
-    if output.code == Some(0) {
-        assert_eq!(output.stdout.lines().count(), 5, "{output:?}");
-    }
-    let _ = stamps;
+    ended(&output, 0);
+    let datas: Vec<_> = output.stdout.lines().map(|line| parse(line)["data"].clone()).collect();
+    assert_eq!(json!(datas), json!([4, 3, 2, 1, 0]));
+    // `--from` is a stamp where it is a number, the node where it is a URL.
+    let (least, most) = (stamps[1].to_string(), stamps[3].to_string());
+    let output = anode(&["history", "h", "--from", &least, "--from", &from, "--to", &most, "--limit", "2"]);
+    ended(&output, 0);
+    assert_eq!(output.stdout.lines().count(), 2, "{output:?}");
     let output = anode(&["members", "--from", &from]);
     ended(&output, 0);
     assert!(output.stdout.contains("alive"), "{output:?}");

@@ -20,7 +20,7 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/anode.v1.rs"));
 }
 
-pub use command::{Background, Output, anode};
+pub use command::{Output, anode};
 pub use fabric::Fabric;
 pub use http::Http;
 pub use node::{Cluster, Node, NodeConfig};
