@@ -2,7 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod config;
+pub mod ingest;
+pub mod latest;
 pub mod limits;
+pub mod metrics;
 pub mod record;
 
 /// Generated from `proto/`. Used by the wire files alone; everyone else has types that cannot be
