@@ -399,7 +399,7 @@ fn protobuf_says_the_same() {
     assert_eq!((client.connected.node.as_str(), client.connected.ping_ms), ("a", 25_000));
     assert_eq!(client.connected.members.len(), 1);
     let number = |number| Some(proto::Id { id: Some(proto::id::Id::Number(number)) });
-    let data = |text: &str| Some(proto::publish::Value::Data(text.to_owned().into()));
+    let data = |text: &str| Some(proto::publish::Value::Data(text.to_owned()));
     let record = proto::Publish { source: "p".into(), value: data("1.50"), ..Default::default() };
     client.publish(proto::Publish { id: number(-5), ts: Some(1000), ..record.clone() });
     let answer = client.answer();

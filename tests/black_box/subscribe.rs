@@ -331,11 +331,9 @@ fn a_resume_token_comes_every_ten_seconds() {
     let node = with_sources(&["x"]);
     let mut client = node.subscriber("source=x");
     client.snapshot();
-    let token = loop {
-        match client.event(Duration::from_secs(15)) {
-            Some(crate::harness::Event::Text(text)) => break crate::harness::json(&text)["resume"].clone(),
-            other => panic!("expected a resume token, got {other:?}"),
-        }
+    let token = match client.event(Duration::from_secs(15)) {
+        Some(crate::harness::Event::Text(text)) => crate::harness::json(&text)["resume"].clone(),
+        other => panic!("expected a resume token, got {other:?}"),
     };
     let token = token.as_str().unwrap_or_default().to_owned();
     drop(client);
