@@ -3,13 +3,24 @@
 //! One state machine ([`Machine`]) without sockets, threads, clock or global randomness. The server
 //! drives it with mio; the simulator drives thousands of the very same machines.
 
+pub mod frames;
+mod machine;
 pub mod members;
 pub mod outbox;
+pub mod purpose;
+pub mod random;
+pub mod ring;
+pub mod stats;
+pub mod spread;
+mod streams;
+mod swim;
+pub mod wire;
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+pub use self::machine::Machine;
 pub use crate::config::Profile;
 use crate::limits::SHARDS;
 use crate::record::{NodeName, Now, SharedRecord};

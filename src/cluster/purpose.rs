@@ -1,0 +1,87 @@
+//! What a stream between nodes is for, and how streams are numbered.
+//!
+//! The side that connects opens with a preamble (the header of [`super::wire`], with the purpose in
+//! its kind byte) and the other side hands all that follows to the room that serves this purpose.
+//! Rooms never see the preamble: the machine writes it before it tells them `Opened`, and takes it
+//! off before it tells them `Accepted`.
+//!
+//! Every room numbers the streams it asks for by itself, in steps, from a first number of its own;
+//! so an event on such a stream finds its room without a table. Numbers of accepted streams are
+//! even and given by the driver.
+
+use super::StreamId;
+
+/// What a stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// Member lists, and probes that distrust UDP.
+    Members = 1,
+    /// State reconciliation.
+    Reconcile = 2,
+    /// Bodies of records that are too large for datagrams.
+    Pull = 3,
+}
+
+impl Purpose {
+    /// The purpose of this kind byte.
+    pub fn from_kind(kind: u8) -> Option<Purpose> {
+        match kind {
+            1 => Some(Purpose::Members),
+            2 => Some(Purpose::Reconcile),
+            3 => Some(Purpose::Pull),
+            _ => None,
+        }
+    }
+
+    /// Who asked for the stream of this number; `None`: it was accepted.
+    pub fn of_connected(stream: StreamId) -> Option<Purpose> {
+        match stream.0 % STEP {
+            1 => Some(Purpose::Members),
+            3 => Some(Purpose::Reconcile),
+            5 => Some(Purpose::Pull),
+            _ => None,
+        }
+    }
+}
+
+/// Distance between two numbers of one room.
+const STEP: u64 = 8;
+
+/// Gives out the numbers of the streams that one room asks for.
+#[derive(Clone, Debug)]
+pub struct StreamIds {
+    next: u64,
+}
+
+impl StreamIds {
+    /// Numbers for streams of this purpose.
+    pub fn new(purpose: Purpose) -> StreamIds {
+        StreamIds { next: purpose as u64 * 2 - 1 }
+    }
+
+    /// A number not given out before.
+    pub fn next_id(&mut self) -> StreamId {
+        let stream = StreamId(self.next);
+        self.next += STEP;
+        stream
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_tell_their_room() {
+        for purpose in [Purpose::Members, Purpose::Reconcile, Purpose::Pull] {
+            let mut ids = StreamIds::new(purpose);
+            for _ in 0..5 {
+                let stream = ids.next_id();
+                assert_eq!(stream.0 % 2, 1);
+                assert_eq!(Purpose::of_connected(stream), Some(purpose));
+            }
+            assert_eq!(Purpose::from_kind(purpose as u8), Some(purpose));
+        }
+        assert_eq!(Purpose::of_connected(StreamId(4)), None);
+    }
+}

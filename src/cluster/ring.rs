@@ -1,0 +1,148 @@
+//! The live members on a ring, in the order of a hash of their names.
+//!
+//! A place on the ring is a hash of the name alone, so it outlives restarts and moves, and nodes
+//! that see the same members see the same ring. Spreading cuts it into ranges of hashes; membership
+//! owns it and changes it. Entries share what members say of themselves, so that a ring costs 24
+//! bytes a member; the whole is handed round as `Arc<Ring>` and copied only while somebody holds an
+//! older version.
+//!
+//! Two names with one hash (one pair in 2^64) are ordered by name.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::members::{Identity, State};
+use crate::record::NodeName;
+
+/// One live member.
+#[derive(Clone, Debug)]
+pub struct RingEntry {
+    /// Its place: [`Identity::ring_hash`].
+    pub hash: u64,
+    /// What it says of itself.
+    pub identity: Arc<Identity>,
+    /// `Alive` or `Suspect`.
+    pub state: State,
+}
+
+impl RingEntry {
+    /// Its name.
+    pub fn name(&self) -> &NodeName {
+        &self.identity.name
+    }
+
+    /// Which of its lives.
+    pub fn boot(&self) -> u64 {
+        self.identity.boot
+    }
+
+    /// Where its datagrams go.
+    pub fn gossip(&self) -> SocketAddr {
+        self.identity.gossip
+    }
+
+    /// Its zone; empty if it named none.
+    pub fn zone(&self) -> &str {
+        &self.identity.zone
+    }
+}
+
+/// All live members, this node included, in ascending order of hash.
+#[derive(Clone, Debug, Default)]
+pub struct Ring {
+    entries: Vec<RingEntry>,
+    version: u64,
+}
+
+impl Ring {
+    /// The members in ascending order of hash.
+    pub fn entries(&self) -> &[RingEntry] {
+        &self.entries
+    }
+
+    /// Grows with every change, of a state too.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// How many live members there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none; a machine's ring holds at least itself.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Index of the first member at or after `hash`; `len()` if there is none.
+    pub fn lower_bound(&self, hash: u64) -> usize {
+        self.entries.partition_point(|entry| entry.hash < hash)
+    }
+
+    /// The member of this name and hash.
+    pub fn get(&self, hash: u64, name: &str) -> Option<&RingEntry> {
+        self.position(hash, name).ok().and_then(|index| self.entries.get(index))
+    }
+
+    /// Puts a member in, or replaces what was known of it.
+    pub fn insert(&mut self, identity: Arc<Identity>, state: State) {
+        let hash = identity.ring_hash();
+        self.version += 1;
+        let entry = RingEntry { hash, identity, state };
+        match self.position(hash, entry.name().as_str()) {
+            Ok(index) => self.entries[index] = entry,
+            Err(index) => self.entries.insert(index, entry),
+        }
+    }
+
+    /// Takes a member out; `false` if it was not in.
+    pub fn remove(&mut self, hash: u64, name: &str) -> bool {
+        let Ok(index) = self.position(hash, name) else { return false };
+        self.version += 1;
+        self.entries.remove(index);
+        true
+    }
+
+    fn position(&self, hash: u64, name: &str) -> Result<usize, usize> {
+        self.entries
+            .binary_search_by(|entry| entry.hash.cmp(&hash).then_with(|| entry.name().as_str().cmp(name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(name: &str, boot: u64) -> Arc<Identity> {
+        Arc::new(Identity {
+            name: NodeName::parse(name).expect("name"),
+            boot,
+            gossip: SocketAddr::from(([10, 0, 0, 1], 7946)),
+            http: String::new(),
+            zone: String::new(),
+            version: String::new(),
+        })
+    }
+
+    #[test]
+    fn stays_sorted_and_counts_changes() {
+        let mut ring = Ring::default();
+        for index in 0..100 {
+            ring.insert(identity(&format!("n{index}"), 1), State::Alive);
+        }
+        assert!(ring.entries().windows(2).all(|pair| pair[0].hash < pair[1].hash));
+        assert_eq!((ring.len(), ring.version()), (100, 100));
+
+        let again = identity("n7", 2);
+        ring.insert(again.clone(), State::Suspect);
+        assert_eq!((ring.len(), ring.version()), (100, 101));
+        let entry = ring.get(again.ring_hash(), "n7").expect("there");
+        assert_eq!((entry.boot(), entry.state), (2, State::Suspect));
+
+        assert!(ring.remove(again.ring_hash(), "n7"));
+        assert!(!ring.remove(again.ring_hash(), "n7"));
+        assert_eq!((ring.len(), ring.version()), (99, 102));
+        assert!(ring.lower_bound(u64::MAX) <= 99);
+    }
+}
