@@ -176,16 +176,14 @@ impl Spread {
 
     /// Sends the batch to one member that a child did not know.
     pub(super) fn serve_member(&mut self, ring: &Ring, batch: &Arc<Batch>, parent: &Task, place: u64) {
-        let part = Task { span: Span::of_place(place), without: Vec::new(), instead_of: None, ..parent.clone() };
+        let part =
+            Task { span: Span::of_place(place), without: Vec::new(), instead_of: None, ..parent.clone() };
         self.hand_over(ring, batch, part);
     }
 
     /// Sends a kept batch to a peer that asked for it.
     pub(super) fn repair(&mut self, batch: &Arc<Batch>, link: usize) {
-        let part = Task {
-            is_own: false,
-            ..Task::of_origin(Span::of_place(self.place), self.zone.clone())
-        };
+        let part = Task { is_own: false, ..Task::of_origin(Span::of_place(self.place), self.zone.clone()) };
         let mut duty = Duty::new(batch.clone(), part, self.now_us);
         duty.is_repair = true;
         duty.members = 1;
@@ -343,7 +341,8 @@ impl Spread {
                 self.try_again(link_id, number, &sent);
             }
         } else {
-            let is_doubtful = silent_us > PATIENCE_US || entry.is_some_and(|entry| entry.state != State::Alive);
+            let is_doubtful =
+                silent_us > PATIENCE_US || entry.is_some_and(|entry| entry.state != State::Alive);
             let tries_max = match (is_heard, is_doubtful) {
                 (true, _) => TRIES_MAX,
                 (false, true) => 1,

@@ -28,8 +28,7 @@ const RECEIPT_RUNS_MAX: usize = 48;
 /// Bytes kept free for parts in a packet that has a receipt.
 const RECEIPT_BYTES_MAX: usize = 600;
 
-const _: () =
-    assert!(PART_HEADER_BYTES + ZONE_BYTES_MAX + 8 * WITHOUT_MAX + 256 < SPREAD_BYTES_MAX);
+const _: () = assert!(PART_HEADER_BYTES + ZONE_BYTES_MAX + 8 * WITHOUT_MAX + 256 < SPREAD_BYTES_MAX);
 const _: () = assert!(RECEIPT_RUNS_MAX * 6 + 64 < RECEIPT_BYTES_MAX);
 
 /// How many bytes of a batch fit into a packet beside the part's header.
@@ -131,7 +130,8 @@ impl Spread {
             && let Some(number) = link.queue.front().copied()
         {
             let sent = link.sent.get(&number).cloned();
-            let Some((sent, duty)) = sent.and_then(|sent| Some((self.duties.get(sent.duty)?, sent))).map(|x| (x.1, x.0))
+            let Some((sent, duty)) =
+                sent.and_then(|sent| Some((self.duties.get(sent.duty)?, sent))).map(|x| (x.1, x.0))
             else {
                 link.pop();
                 continue;

@@ -52,7 +52,10 @@ fn loss_costs_few_copies_and_little_time() {
                 "loss {loss} N={count} copies {copies:.4} resent {:.3} control {:.2} redelegated {redelegated} p50 {} p99 {} p99.9 {} max {}",
                 resent as f64 / data as f64,
                 control as f64 / data as f64,
-                quantile(&all, 500), quantile(&all, 990), quantile(&all, 999), all.last().unwrap()
+                quantile(&all, 500),
+                quantile(&all, 990),
+                quantile(&all, 999),
+                all.last().unwrap()
             );
             assert!(copies <= copies_max, "{copies}");
         }

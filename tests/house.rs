@@ -2,6 +2,7 @@
 //! rooms, and how long things may be. Each check is a function from a file to complaints, and each
 //! has a test that it complains.
 
+#[path = "house/source.rs"]
 mod source;
 
 use source::{File, closing, line_of, test_module};
