@@ -3,7 +3,7 @@
 //! The map in memory is what everyone reads; the store is where it comes from after a restart, and
 //! what an answer of level `stored` waits for. So the store is behind a queue: a push under a lock
 //! of the map is a few memory writes, and one thread (`writer`) writes what waits as one group
-//! with one sync. What is durable is a [`Ticket`] that only rises.
+//! in one durable commit. What is durable is a [`Ticket`] that only rises.
 //!
 //! - `queue` and its `log`s: what waits, bounded and merged;
 //! - `writer`: group commit, retries, catching up;
