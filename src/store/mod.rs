@@ -2,14 +2,14 @@
 //!
 //! The map in memory is what everyone reads; the store is where it comes from after a restart, and
 //! what an answer of level `stored` waits for. So the store is behind a queue: a push under a lock
-//! of the map is a few memory writes, and one thread ([`writer`]) writes what waits as one group
-//! with one sync. What is durable is a [`Ticket`] that only rises.
+//! of the map is a few memory writes, and one thread (`writer`) writes what waits as one group
+//! in one durable commit. What is durable is a [`Ticket`] that only rises.
 //!
-//! - [`queue`] and its [`log`]s: what waits, bounded and merged;
-//! - [`writer`]: group commit, retries, catching up;
-//! - [`engine`]: the trait behind which the records are kept; [`embedded`] (one redb file) is one.
+//! - `queue` and its `log`s: what waits, bounded and merged;
+//! - `writer`: group commit, retries, catching up;
+//! - `engine`: the trait behind which the records are kept; `embedded` (one redb file) is one.
 //!   Another store is another implementation of it and another [`Kind`];
-//! - [`memory`]: histories without a file, for tests and caches.
+//! - `memory`: histories without a file, for tests and caches.
 //!
 //! Rejected: writing before the map is changed, which puts a sync into the way of every record;
 //! a log of our own beside the tables, which doubles what recovery has to prove.
@@ -38,6 +38,7 @@ use parking_lot::Mutex;
 use self::embedded::medium::{FileMedium, Medium};
 use self::embedded::{Embedded, Settings};
 use self::engine::{Engine, Marks};
+use self::history::HistoryQuery;
 use self::memory::Memory;
 use self::open::{FILE_NAME, birth, lock_dir};
 use self::writer::{Shared, Writer};
@@ -45,7 +46,7 @@ use crate::limits::STORE_QUEUE_BYTES_MAX;
 use crate::record::{Record, SharedRecord, Source, Stamp};
 
 pub use self::engine::{EngineError, LoadReport};
-pub use self::history::{CursorError, HistoryCursor, HistoryPage, HistoryQuery};
+pub use self::history::{CursorError, HistoryCursor, HistoryPage};
 pub use self::open::{Clock, Identity, Kind, OpenError, Options};
 
 /// How long dropping the last handle waits for what was pushed. [`StoreHandle::close`] is the way

@@ -6,7 +6,7 @@
 //! range, and trimming removes the run's first key. A latest value begins with its stamp and the
 //! length of its ring, so that a write compares stamps and trims without decoding or counting.
 //!
-//! A group is one transaction with one sync ([`redb::Durability::Immediate`]); its sources come in
+//! A group is one durable transaction ([`redb::Durability::Immediate`]); its sources come in
 //! order of name, the order in which neighbours share a page. redb verifies checksums of its pages
 //! when it recovers, the record's own checksum is verified on every read.
 //!
