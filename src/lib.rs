@@ -8,6 +8,7 @@ pub mod latest;
 pub mod limits;
 pub mod metrics;
 pub mod record;
+pub mod sim;
 
 /// Generated from `proto/`. Used by the wire files alone; everyone else has types that cannot be
 /// wrong.
