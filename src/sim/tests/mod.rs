@@ -1,5 +1,7 @@
 //! The world itself: repeatable, and telling the truth about failures.
 
+mod membership;
+
 use super::*;
 
 fn digest_of(seed: u64) -> u64 {
