@@ -13,6 +13,7 @@ pub mod record;
 pub mod server;
 pub mod store;
 pub mod subscriptions;
+pub mod sim;
 
 /// Generated from `proto/`. Used by the wire files alone; everyone else has types that cannot be
 /// wrong.
