@@ -20,7 +20,7 @@ use crate::proto::gossip as proto;
 pub const SPREAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - 64;
 /// Most bytes of a part's header but zone and `without`, and of what stands around one part that is
 /// alone in its packet: the sum of all tags, longest varints and fixed fields.
-pub(super) const PART_HEADER_BYTES: usize = 110;
+pub(super) const PART_HEADER_BYTES: usize = 113;
 /// Longest name of a zone taken from a peer, in bytes.
 pub(super) const ZONE_BYTES_MAX: usize = 255;
 /// Most runs of taken numbers told in one receipt, the latest.
@@ -182,6 +182,7 @@ fn to_part(number: u64, fragment: u32, ask: bool, duty: &super::duty::Duty, now_
         message.without.clone_from(&part.without);
         message.instead_of = part.instead_of;
         message.other = duty.other;
+        message.hurried = part.is_hurried;
     }
     if ask {
         (message.line, message.first_seq) = duty.batch.id;

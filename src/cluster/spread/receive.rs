@@ -166,7 +166,7 @@ impl Spread {
             self.take_part(now, ring, replica, id, part);
         }
         for want in &message.wants {
-            self.answer_want(id, want.line, from_runs(0, &want.runs).unwrap_or_default());
+            self.answer_want(ring, id, want.line, from_runs(0, &want.runs).unwrap_or_default());
         }
         for lack in &message.lacks {
             self.handle_lack(lack.line);
@@ -388,6 +388,7 @@ impl Spread {
             instead_of: part.instead_of,
             hops: part.hops,
             age_us: u64::from(part.age_us) + way_us,
+            is_hurried: part.hurried,
             is_own: false,
         };
         Some(Header { task, other: part.other, is_repair: part.repair })
