@@ -363,7 +363,10 @@ impl Spread {
             return self.try_again(link_id, number, &sent);
         }
         self.stats.timeouts += 1;
-        link.on_loss(now_us, rtt);
+        // A first wait before a question is short: it proves nothing.
+        if sent.tries > 1 || !duty.asks_second() {
+            link.on_loss(now_us, rtt);
+        }
         let is_heard = link.heard_us > sent.first_us;
         let was_silent = link.silent_until_us > now_us;
         let falls_silent = !is_heard && sent.tries >= 2 && !was_silent;
@@ -419,8 +422,7 @@ impl Spread {
     fn try_again(&mut self, link_id: usize, number: u64, sent: &Sent) {
         let Some(duty) = self.duties.get(sent.duty) else { return };
         let is_single = duty.members <= 1;
-        // "Have you it?" is cheaper than sending it again, where only a receipt may have been lost.
-        let ask = is_single && duty.fragments == 1 && sent.tries == 1 && !duty.ask_first;
+        let ask = sent.tries == 1 && duty.asks_second();
         let timeout_us = self.links.rtt(link_id).timeout_us(sent.tries);
         let must_wait = is_single && !ask && !self.retry_budget.take(self.now_us, sent.bytes);
         let Some(link) = self.links.get_mut(link_id) else { return };
@@ -436,6 +438,12 @@ impl Spread {
 }
 
 impl Duty {
+    /// Whether the second try asks "have you it?": cheaper than sending it again to a single member,
+    /// where only the receipt may have been lost.
+    pub fn asks_second(&self) -> bool {
+        self.members <= 1 && self.fragments == 1 && !self.ask_first
+    }
+
     fn new(batch: Arc<Batch>, part: Task, now_us: u64) -> Duty {
         Duty {
             batch,

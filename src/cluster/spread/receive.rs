@@ -182,9 +182,11 @@ impl Spread {
         for answer in &receipt.unserved {
             self.take_unserved(ring, id, answer.number, answer.member);
         }
+        let rtt = self.links.rtt(id);
         let Some(link) = self.links.get_mut(id) else { return };
         for number in &receipt.wanted {
             if link.sent.get(number).is_some_and(|sent| sent.flying > 0 && sent.ask) {
+                link.on_loss(self.now_us, rtt);
                 link.push_again(*number, false);
             }
         }
@@ -341,7 +343,8 @@ impl Spread {
         if header.is_repair {
             return Taken::Yes;
         }
-        if self.duty_bytes > DUTY_BYTES_MAX && self.members_below(ring, &header.task) > 0 {
+        let is_relay = self.members_below(ring, &header.task) > 0;
+        if is_relay && self.duty_bytes > DUTY_BYTES_MAX {
             self.stats.refused += 1;
             return Taken::No;
         }
@@ -352,6 +355,11 @@ impl Spread {
             true => self.lines.take_custody(batch.id, span),
             false => vec![span],
         };
+        if is_relay
+            && let Some(link) = self.links.get_mut(id)
+        {
+            link.repeats_receipt = true;
+        }
         for span in rest {
             let task = Task { span, ..header.task.clone() };
             self.serve(ring, batch, &task);
