@@ -11,9 +11,9 @@ pub mod limits;
 pub mod metrics;
 pub mod record;
 pub mod server;
+pub mod sim;
 pub mod store;
 pub mod subscriptions;
-pub mod sim;
 
 /// Generated from `proto/`. Used by the wire files alone; everyone else has types that cannot be
 /// wrong.

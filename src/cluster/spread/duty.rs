@@ -6,14 +6,15 @@
 //! of its members, long before membership has made up its mind. The new one is told whom it stands
 //! in for and cuts the range as that one would have: if the first was alive after all, and only
 //! its receipts were lost, the same delegates get the same parts twice, and custody stops them
-//! there; a different cut would send the whole subtree twice.
+//! there; a different cut would send the whole subtree twice. Where one member was silent others may
+//! be, so below a stand-in one timeout is enough.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Spread;
 use super::batch::Batch;
-use super::link::Sent;
+use super::link::{Link, Sent};
 use super::pack;
 use super::span::Span;
 use super::timers::Timer;
@@ -30,11 +31,16 @@ const SILENCE_US: u64 = 2_000_000;
 /// A member silent for longer than this gets one try only, in microseconds.
 const PATIENCE_US: u64 = 100_000;
 /// Tries on the only member of a part, if nothing is heard of it.
-const SINGLE_TRIES_MAX: u32 = 5;
+const SINGLE_TRIES_MAX: u32 = 7;
 /// Tries on the only member of a part, if it is heard; and on a part of several.
 const TRIES_MAX: u32 = 20;
 /// Members of a part that are tried before it is given up.
 const DELEGATES_MAX: usize = 20;
+/// How many further members are asked for a sign of life when the first timed out once, so that
+/// the part goes to one that is there.
+const FEELERS: usize = 3;
+/// A member heard this lately is there, in microseconds.
+const HEARD_US: u64 = 50_000;
 /// How many members are looked at for one that was not silent.
 const CANDIDATES_MAX: usize = 64;
 
@@ -53,6 +59,8 @@ pub(super) struct Task {
     pub hops: u32,
     /// Age of the batch just now, in microseconds.
     pub age_us: u64,
+    /// Whether somebody above was found silent: then one timeout is enough here.
+    pub is_hurried: bool,
     /// Whether the batch is this node's own.
     pub is_own: bool,
 }
@@ -60,7 +68,16 @@ pub(super) struct Task {
 impl Task {
     /// What an origin asks of itself.
     pub fn of_origin(span: Span, zone: Arc<str>) -> Task {
-        Task { span, zone, without: Vec::new(), instead_of: None, hops: 0, age_us: 0, is_own: true }
+        Task {
+            span,
+            zone,
+            without: Vec::new(),
+            instead_of: None,
+            hops: 0,
+            age_us: 0,
+            is_hurried: false,
+            is_own: true,
+        }
     }
 }
 
@@ -182,13 +199,13 @@ impl Spread {
     }
 
     /// Sends a kept batch to a peer that asked for it.
-    pub(super) fn repair(&mut self, batch: &Arc<Batch>, link: usize) {
+    pub(super) fn repair(&mut self, ring: &Ring, batch: &Arc<Batch>, link: usize) {
         let part = Task { is_own: false, ..Task::of_origin(Span::of_place(self.place), self.zone.clone()) };
         let mut duty = Duty::new(batch.clone(), part, self.now_us);
         duty.is_repair = true;
         duty.members = 1;
         self.stats.repairs_sent += 1;
-        self.queue(duty, link);
+        self.queue(ring, duty, link);
     }
 
     fn hand_over(&mut self, ring: &Ring, batch: &Arc<Batch>, part: Task) {
@@ -215,37 +232,55 @@ impl Spread {
             _ => None,
         };
         match self.links.open(entry.gossip(), self.now_us) {
-            Some(link) => self.queue(duty, link),
+            Some(link) => self.queue(ring, duty, link),
             None => self.stats.given_up += 1,
         }
     }
 
     /// The member whose turn it is, or the next that was neither tried nor silent; failing that,
-    /// one that was silent.
+    /// one that was silent. After a failure, one that was heard just now if there is any.
     fn choose<'a>(&self, duty: &Duty, members: &Members<'a>) -> Option<&'a RingEntry> {
-        let first = turn_of(&duty.batch, duty.part.hops.saturating_sub(1)).member(duty.members);
-        let mut fallback = None;
-        for step in 0..duty.members.min(CANDIDATES_MAX) {
-            let Some(entry) = members.get((first + step) % duty.members) else { continue };
-            if duty.tried.contains(&entry.hash) {
-                continue;
-            }
-            let link = self.links.find(entry.gossip());
-            let is_silent = link.is_some_and(|link| link.silent_until_us > self.now_us);
-            let is_full = link.is_some_and(|link| link.queued_bytes > LINK_QUEUE_BYTES_MAX);
-            if is_full && entry.hash != self.place {
-                continue;
-            }
-            if entry.hash == self.place || (!is_silent && entry.state == State::Alive) {
+        let (mut next, mut doubtful) = (None, None);
+        for entry in candidates(duty, members) {
+            if entry.hash == self.place {
                 return Some(entry);
             }
-            fallback = fallback.or(Some(entry));
+            let link = self.links.find(entry.gossip());
+            if link.is_some_and(|link| link.queued_bytes > LINK_QUEUE_BYTES_MAX) {
+                continue;
+            }
+            let is_silent = link.is_some_and(|link| link.silent_until_us > self.now_us);
+            if is_silent || entry.state != State::Alive {
+                doubtful = doubtful.or(Some(entry));
+                continue;
+            }
+            if duty.tried.is_empty() || link.is_some_and(|link| link.heard_us + HEARD_US > self.now_us) {
+                return Some(entry);
+            }
+            next = next.or(Some(entry));
         }
-        fallback
+        next.or(doubtful)
+    }
+
+    /// Asks the members that would be next for a sign of life.
+    fn feel(&mut self, ring: &Ring, id: usize) {
+        let Some(duty) = self.duties.get(id) else { return };
+        let members = Members::new(ring, &self.zones, &duty.part.zone, duty.part.span, &duty.part.without);
+        let others =
+            candidates(duty, &members).filter(|entry| ![duty.delegate, self.place].contains(&entry.hash));
+        let peers: Vec<SocketAddr> = others.take(FEELERS).map(|entry| entry.gossip()).collect();
+        for peer in peers {
+            let is_heard = |link: &Link| link.heard_us > 0 && link.heard_us + HEARD_US / 2 > self.now_us;
+            if !self.links.find(peer).is_some_and(is_heard)
+                && let Some(link) = self.links.open(peer, self.now_us)
+            {
+                self.ask_sign_of_life(link);
+            }
+        }
     }
 
     /// Puts a duty's fragments on a link.
-    fn queue(&mut self, mut duty: Duty, link_id: usize) {
+    fn queue(&mut self, ring: &Ring, mut duty: Duty, link_id: usize) {
         let Some(link) = self.links.get_mut(link_id) else { return };
         let room = pack::batch_room(&duty.part);
         let len = duty.batch.encoded.len();
@@ -255,6 +290,7 @@ impl Spread {
         duty.fragments = len.div_ceil(room).max(1) as u32;
         duty.left = duty.fragments;
         let (is_own, ask, fragments) = (duty.part.is_own, duty.ask_first, duty.fragments);
+        let is_doubtful = duty.part.is_hurried && duty.members > 1;
         self.duty_bytes += duty.batch.cost_bytes();
         let id = self.duties.insert(duty);
         for fragment in 0..fragments {
@@ -265,6 +301,9 @@ impl Spread {
             }
         }
         self.mark_ready(link_id);
+        if is_doubtful {
+            self.feel(ring, id);
+        }
     }
 
     /// A peer acknowledged one fragment of a duty.
@@ -304,6 +343,7 @@ impl Spread {
             return;
         }
         duty.part.instead_of.get_or_insert(duty.delegate);
+        duty.part.is_hurried = true;
         duty.part.age_us += self.now_us.saturating_sub(duty.since_us);
         duty.since_us = self.now_us;
         duty.ask_first = false;
@@ -322,7 +362,10 @@ impl Spread {
             return self.try_again(link_id, number, &sent);
         }
         self.stats.timeouts += 1;
-        link.on_loss(now_us, rtt);
+        // A first wait before a question is short: it proves nothing.
+        if sent.tries > 1 || !duty.asks_second() {
+            link.on_loss(now_us, rtt);
+        }
         let is_heard = link.heard_us > sent.first_us;
         let was_silent = link.silent_until_us > now_us;
         let falls_silent = !is_heard && sent.tries >= 2 && !was_silent;
@@ -334,11 +377,14 @@ impl Spread {
         let entry = find(ring, duty.delegate, link.to);
         let is_gone = !duty.is_repair && entry.is_none();
         if duty.members > 1 {
-            let patience = if was_silent || duty.part.instead_of.is_some() { 1 } else { 2 };
+            let patience = if was_silent || duty.part.is_hurried { 1 } else { 2 };
             if is_gone || sent.tries >= TRIES_MAX || (!is_heard && sent.tries >= patience) {
                 self.move_on(ring, sent.duty);
             } else {
                 self.try_again(link_id, number, &sent);
+                if !is_heard {
+                    self.feel(ring, sent.duty);
+                }
             }
         } else {
             let is_doubtful =
@@ -376,8 +422,7 @@ impl Spread {
     fn try_again(&mut self, link_id: usize, number: u64, sent: &Sent) {
         let Some(duty) = self.duties.get(sent.duty) else { return };
         let is_single = duty.members <= 1;
-        // "Have you it?" is cheaper than sending it again, where only a receipt may have been lost.
-        let ask = is_single && duty.fragments == 1 && sent.tries == 1 && !duty.ask_first;
+        let ask = sent.tries == 1 && duty.asks_second();
         let timeout_us = self.links.rtt(link_id).timeout_us(sent.tries);
         let must_wait = is_single && !ask && !self.retry_budget.take(self.now_us, sent.bytes);
         let Some(link) = self.links.get_mut(link_id) else { return };
@@ -393,6 +438,12 @@ impl Spread {
 }
 
 impl Duty {
+    /// Whether the second try asks "have you it?": cheaper than sending it again to a single member,
+    /// where only the receipt may have been lost.
+    pub fn asks_second(&self) -> bool {
+        self.members <= 1 && self.fragments == 1 && !self.ask_first
+    }
+
     fn new(batch: Arc<Batch>, part: Task, now_us: u64) -> Duty {
         Duty {
             batch,
@@ -411,6 +462,15 @@ impl Duty {
             ask_first: false,
         }
     }
+}
+
+/// Members of a part that were not tried, from the one whose turn it is.
+fn candidates<'a>(duty: &Duty, members: &Members<'a>) -> impl Iterator<Item = &'a RingEntry> {
+    let count = members.len();
+    let first = turn_of(&duty.batch, duty.part.hops.saturating_sub(1)).member(count);
+    (0..count.min(CANDIDATES_MAX))
+        .filter_map(move |step| members.get((first + step) % count))
+        .filter(|entry| !duty.tried.contains(&entry.hash))
 }
 
 fn turn_of(batch: &Batch, hops: u32) -> Turn {

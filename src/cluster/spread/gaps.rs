@@ -32,6 +32,8 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 const QUEUE_BYTES_MAX: usize = 256 * 1024;
 /// Most wants and lacks that wait for one link.
 const NOTES_MAX: usize = 32;
+/// Stands for no line: a want of it asks for a sign of life.
+const NO_LINE: u64 = 0;
 
 impl Spread {
     /// Takes the heads of a peer, as [`Spread::heads_digest`] made them.
@@ -123,8 +125,16 @@ impl Spread {
         others.find(|peer| !is_silent(*peer)).or(Some(first))
     }
 
+    /// A want of nothing, answered by a lack of nothing.
+    pub(super) fn ask_sign_of_life(&mut self, id: usize) {
+        self.note(id, true, NO_LINE, Vec::new());
+    }
+
     /// Sends what is kept of the ranges, and says what is not.
-    pub(super) fn answer_want(&mut self, id: usize, hash: u64, ranges: Vec<(u64, u64)>) {
+    pub(super) fn answer_want(&mut self, ring: &Ring, id: usize, hash: u64, ranges: Vec<(u64, u64)>) {
+        if hash == NO_LINE {
+            return self.note(id, false, NO_LINE, Vec::new());
+        }
         let Some(link) = self.links.get(id).filter(|link| link.queued_bytes < QUEUE_BYTES_MAX) else {
             return;
         };
@@ -159,7 +169,7 @@ impl Spread {
             }
         }
         for batch in &found {
-            self.repair(batch, id);
+            self.repair(ring, batch, id);
         }
         if !lacking.is_empty() && found.is_empty() && underway.is_empty() {
             lacking.truncate(RANGES_MAX);

@@ -56,6 +56,23 @@ pub(super) fn record(origin: &NodeName, boot: u64, seq: u64, len: usize) -> Shar
     Arc::new(Record::new(source, Stamp::of_data(ts, &data), Payload::Binary(data.into()), birth, ts, 0))
 }
 
+fn config(identity: &Identity, boot: u64, seed: u64) -> Config {
+    Config {
+        name: identity.name.clone(),
+        boot,
+        cluster_name: String::new(),
+        gossip: identity.gossip,
+        http: String::new(),
+        zone: identity.zone.clone(),
+        version: String::new(),
+        profile: Profile::Lan,
+        tombstones_us: 0,
+        agreed_us: None,
+        has_seeds: false,
+        seed: mix(seed),
+    }
+}
+
 /// What arrived at a node: when, by which way.
 #[derive(Default)]
 pub(super) struct Arrivals(pub BTreeMap<(NodeName, u64), (u64, Arrival)>);
@@ -136,22 +153,11 @@ impl World {
         let now = Now { mono_us: 1_000_000, wall_us: 1_763_800_000_000_000 };
         let nodes = (0..count).map(|index| {
             let identity = identity_in(index, zone(index));
-            let config = Config {
-                name: identity.name.clone(),
-                boot: identity.boot,
-                cluster_name: String::new(),
-                gossip: identity.gossip,
-                http: String::new(),
-                zone: identity.zone.clone(),
-                version: String::new(),
-                profile: Profile::Lan,
-                tombstones_us: 0,
-                agreed_us: None,
-                has_seeds: false,
-                seed: mix(seed ^ index as u64),
-            };
-            let mut spread = Spread::new(&config, now);
-            spread.handle_rtt(address(index + 1), 2_000);
+            let mut spread = Spread::new(&config(&identity, identity.boot, seed ^ index as u64), now);
+            // As membership has measured them by probes.
+            for probe in 0..20 {
+                spread.handle_rtt(address(index + 1), 1_000 + mix(seed ^ probe ^ index as u64) % 2_001);
+            }
             Node {
                 spread,
                 ring: ring.clone(),
@@ -316,6 +322,28 @@ impl World {
         }
         times.sort_unstable();
         (times, missing)
+    }
+
+    /// Replaces the node's ring.
+    pub fn see(&mut self, index: usize, ring: Ring) {
+        self.nodes[index].ring = Arc::new(ring);
+    }
+
+    /// A new life of a node, which has nothing and knows nothing.
+    pub fn restart(&mut self, index: usize) {
+        let now = self.now();
+        let node = &mut self.nodes[index];
+        node.boot += 1_000_000;
+        node.next_seq = 1;
+        node.arrivals = Arrivals::default();
+        let config = config(&identity(index), node.boot, self.seed);
+        node.spread = Spread::new(&config, now);
+        node.wake_us = u64::MAX;
+    }
+
+    /// Records of `origin` from `first` on, `count` of them, that nodes which are up do not have.
+    pub fn missing(&self, origin: usize, first: u64, count: u64) -> usize {
+        (first..first + count).map(|seq| self.delivery(origin, seq, 0).1).sum()
     }
 
     /// Copies of records received, all nodes together.

@@ -62,6 +62,12 @@ impl Rtt {
         self.smooth_us
     }
 
+    /// How long to wait before asking whether something came: sooner than before sending it again,
+    /// since a question that was needless costs little.
+    pub fn ask_us(self) -> u64 {
+        self.smooth_us + (2 * self.var_us).max(RTO_MARGIN_US / 2)
+    }
+
     /// How long to wait for a receipt after `tries` tries: no backoff for the first four, then half
     /// as much again each time.
     pub fn timeout_us(self, tries: u32) -> u64 {
@@ -136,6 +142,8 @@ pub(super) struct Link {
     pub taken: SeqSet,
     /// When a receipt must go at the latest; 0: none is due.
     pub receipt_us: u64,
+    /// Whether the next receipt is to be followed by another: it is for a part that was passed on.
+    pub repeats_receipt: bool,
     /// When the last receipt went.
     pub receipt_sent_us: u64,
     /// Parts the peer asked about that are not here.
@@ -168,6 +176,7 @@ impl Link {
             paced_us: 0,
             taken: SeqSet::default(),
             receipt_us: 0,
+            repeats_receipt: false,
             receipt_sent_us: 0,
             wanted: Vec::new(),
             unserved: VecDeque::new(),

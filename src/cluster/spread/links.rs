@@ -111,9 +111,10 @@ impl Links {
     pub fn note_rtt(&mut self, to: SocketAddr, us: u64) {
         match self.by_address.get(&to) {
             Some(id) if self.slab.get(*id).is_some_and(|link| link.rtt.is_none()) => self.sample_rtt(*id, us),
-            Some(_) => {}
-            None if self.rtt.is_none() => self.rtt = Some(Rtt::new(us)),
-            None => {}
+            _ => match &mut self.rtt {
+                Some(rtt) => rtt.sample(us),
+                None => self.rtt = Some(Rtt::new(us)),
+            },
         }
     }
 

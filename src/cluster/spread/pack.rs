@@ -20,13 +20,17 @@ use crate::proto::gossip as proto;
 pub const SPREAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - 64;
 /// Most bytes of a part's header but zone and `without`, and of what stands around one part that is
 /// alone in its packet: the sum of all tags, longest varints and fixed fields.
-pub(super) const PART_HEADER_BYTES: usize = 110;
+pub(super) const PART_HEADER_BYTES: usize = 113;
 /// Longest name of a zone taken from a peer, in bytes.
 pub(super) const ZONE_BYTES_MAX: usize = 255;
 /// Most runs of taken numbers told in one receipt, the latest.
 const RECEIPT_RUNS_MAX: usize = 48;
 /// Bytes kept free for parts in a packet that has a receipt.
 const RECEIPT_BYTES_MAX: usize = 600;
+
+/// The receipt for a part that was passed on goes twice, so long apart, in microseconds: were it lost,
+/// a whole subtree might get its data again. Few parts are passed on, so this costs little.
+const RECEIPT_REPEAT_US: u64 = 500;
 
 const _: () = assert!(PART_HEADER_BYTES + ZONE_BYTES_MAX + 8 * WITHOUT_MAX + 256 < SPREAD_BYTES_MAX);
 const _: () = assert!(RECEIPT_RUNS_MAX * 6 + 64 < RECEIPT_BYTES_MAX);
@@ -83,6 +87,10 @@ impl Spread {
             link.receipt_us = 0;
             link.receipt_sent_us = self.now_us;
             link.wanted.clear();
+            if std::mem::take(&mut link.repeats_receipt) {
+                link.receipt_us = self.now_us + RECEIPT_REPEAT_US;
+                self.timers.push(link.receipt_us, Timer::Receipt { link: id });
+            }
         }
         // With the parts just put in, which are not settled.
         message.floor = link.floor();
@@ -129,10 +137,9 @@ impl Spread {
             && link.has_window()
             && let Some(number) = link.queue.front().copied()
         {
-            let sent = link.sent.get(&number).cloned();
-            let Some((sent, duty)) =
-                sent.and_then(|sent| Some((self.duties.get(sent.duty)?, sent))).map(|x| (x.1, x.0))
-            else {
+            let found = link.sent.get(&number).cloned();
+            let found = found.and_then(|sent| self.duties.get(sent.duty).map(|duty| (sent, duty)));
+            let Some((sent, duty)) = found else {
                 link.pop();
                 continue;
             };
@@ -142,7 +149,11 @@ impl Spread {
                 break;
             }
             link.pop();
-            let due_us = self.now_us + rtt.timeout_us(sent.tries + 1);
+            let wait_us = match sent.tries == 0 && duty.asks_second() {
+                true => rtt.ask_us(),
+                false => rtt.timeout_us(sent.tries + 1),
+            };
+            let due_us = self.now_us + wait_us;
             link.fly(self.now_us, number, len, due_us);
             self.timers.push(due_us, Timer::Try { link: id, number });
             if sent.tries == 0 {
@@ -182,6 +193,7 @@ fn to_part(number: u64, fragment: u32, ask: bool, duty: &super::duty::Duty, now_
         message.without.clone_from(&part.without);
         message.instead_of = part.instead_of;
         message.other = duty.other;
+        message.hurried = part.is_hurried;
     }
     if ask {
         (message.line, message.first_seq) = duty.batch.id;

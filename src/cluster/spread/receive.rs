@@ -166,7 +166,7 @@ impl Spread {
             self.take_part(now, ring, replica, id, part);
         }
         for want in &message.wants {
-            self.answer_want(id, want.line, from_runs(0, &want.runs).unwrap_or_default());
+            self.answer_want(ring, id, want.line, from_runs(0, &want.runs).unwrap_or_default());
         }
         for lack in &message.lacks {
             self.handle_lack(lack.line);
@@ -182,9 +182,11 @@ impl Spread {
         for answer in &receipt.unserved {
             self.take_unserved(ring, id, answer.number, answer.member);
         }
+        let rtt = self.links.rtt(id);
         let Some(link) = self.links.get_mut(id) else { return };
         for number in &receipt.wanted {
             if link.sent.get(number).is_some_and(|sent| sent.flying > 0 && sent.ask) {
+                link.on_loss(self.now_us, rtt);
                 link.push_again(*number, false);
             }
         }
@@ -341,7 +343,8 @@ impl Spread {
         if header.is_repair {
             return Taken::Yes;
         }
-        if self.duty_bytes > DUTY_BYTES_MAX && self.members_below(ring, &header.task) > 0 {
+        let is_relay = self.members_below(ring, &header.task) > 0;
+        if is_relay && self.duty_bytes > DUTY_BYTES_MAX {
             self.stats.refused += 1;
             return Taken::No;
         }
@@ -352,6 +355,9 @@ impl Spread {
             true => self.lines.take_custody(batch.id, span),
             false => vec![span],
         };
+        if is_relay && let Some(link) = self.links.get_mut(id) {
+            link.repeats_receipt = true;
+        }
         for span in rest {
             let task = Task { span, ..header.task.clone() };
             self.serve(ring, batch, &task);
@@ -388,6 +394,7 @@ impl Spread {
             instead_of: part.instead_of,
             hops: part.hops,
             age_us: u64::from(part.age_us) + way_us,
+            is_hurried: part.hurried,
             is_own: false,
         };
         Some(Header { task, other: part.other, is_repair: part.repair })
