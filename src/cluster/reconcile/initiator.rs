@@ -227,9 +227,8 @@ impl Initiator {
         Ok(())
     }
 
-    /// Does what there is to do and room for, up to a turn's worth.
-    pub fn work(&mut self, env: &mut Env<'_>) {
-        let mut cost = 0;
+    /// Does what there is to do and room for, up to a turn's worth, of which `cost` was spent.
+    pub fn work(&mut self, mut cost: usize, env: &mut Env<'_>) {
         self.is_runnable = loop {
             if cost >= TURN_COST {
                 break true;

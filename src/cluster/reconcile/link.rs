@@ -22,7 +22,7 @@ const CHUNK_BYTES: usize = 32 * 1024;
 /// session.
 const REPLIES_MAX: usize = 65_536;
 /// What a turn may cost, in records looked at: about a millisecond.
-pub(super) const TURN_COST: usize = 4_096;
+pub(super) const TURN_COST: usize = 2_048;
 /// What encoding a record costs, in records looked at.
 const RECORD_COST: usize = 4;
 

@@ -19,7 +19,7 @@ use super::link::{Env, Link, Report, TURN_COST};
 use super::riblt::{Decoder, Difference, Item, Symbol};
 use super::wire::{Frame, ShardSet, WireError, pack_heads, unpack_heads};
 use crate::cluster::{Heads, StreamId};
-use crate::record::{NodeName, Now};
+use crate::record::{NodeName, Now, SharedRecord};
 
 /// Shards under way at once: hides the round trips of one behind the others.
 pub(super) const LANES_MAX: usize = 32;
@@ -216,9 +216,8 @@ impl Responder {
         })
     }
 
-    /// Does what there is to do and room for, up to a turn's worth.
-    pub fn work(&mut self, env: &mut Env<'_>) {
-        let mut cost = 0;
+    /// Does what there is to do and room for, up to a turn's worth, of which `cost` was spent.
+    pub fn work(&mut self, mut cost: usize, env: &mut Env<'_>) {
         self.is_runnable = loop {
             if cost >= TURN_COST {
                 break true;
@@ -258,6 +257,11 @@ impl Responder {
     /// Picks the way to the difference of a shard.
     fn begin(&mut self, opened: Opened, filter: &Filter, env: &mut Env<'_>) -> usize {
         let Opened { shard, count, fold } = opened;
+        if count == 0 {
+            let records = records_of_shard(env.replica, shard, filter, None);
+            let found = records.len() as u64;
+            return self.send_all(shard, records, found, false);
+        }
         let (set, visited) = set_of_shard(env.replica, shard, filter);
         let own_count = set.len() as u64;
         if (count, fold) == (own_count, set.fold()) {
@@ -266,11 +270,8 @@ impl Responder {
             return visited + 64;
         }
         if count.min(own_count).saturating_mul(ONE_SIDED) <= count.max(own_count) {
-            self.link.send_records(records_of_shard(env.replica, shard, filter, None));
-            let found = count.abs_diff(own_count).max(1);
-            self.found = self.found.saturating_add(found);
-            self.closing = Some(Frame::Settled { shard, found, wanted: Vec::new(), wants_all: count > 0 });
-            return visited * 2 + 64;
+            let records = records_of_shard(env.replica, shard, filter, None);
+            return visited + self.send_all(shard, records, count.abs_diff(own_count).max(1), true);
         }
         let least = usize::try_from(count.abs_diff(own_count)).unwrap_or(usize::MAX);
         let asked = least.saturating_add(least / 2).max(FIRST_SYMBOLS);
@@ -279,6 +280,17 @@ impl Responder {
         let decoder = Decoder::new(set, filter.seed);
         self.lanes.insert(shard, Lane { decoder, asked, count, ids: Vec::new(), is_answered: false });
         visited + 64
+    }
+
+    fn send_all(&mut self, shard: usize, records: Vec<SharedRecord>, found: u64, wants_all: bool) -> usize {
+        let cost = records.len() + 64;
+        self.found = self.found.saturating_add(found);
+        if found == 0 {
+            self.equal.insert(shard);
+        }
+        self.link.send_records(records);
+        self.closing = Some(Frame::Settled { shard, found, wanted: Vec::new(), wants_all });
+        cost
     }
 
     /// Takes in an answer; settles the shard, or asks for more.

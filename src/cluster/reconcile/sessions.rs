@@ -36,12 +36,12 @@ impl Reconcile {
             let outgoing = self.outgoing.len();
             if let Some(session) = self.outgoing.get_mut(self.turn) {
                 if session.is_runnable {
-                    return session.work(&mut env);
+                    return session.work(0, &mut env);
                 }
             } else if let Some(session) = self.incoming.get_mut(self.turn - outgoing)
                 && session.is_runnable
             {
-                return session.work(&mut env);
+                return session.work(0, &mut env);
             }
         }
     }
@@ -83,6 +83,7 @@ impl Reconcile {
         let stream = session.link.stream;
         let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
         let mut env = Env { now, me, heads, replica, stats, outputs };
+        let cost = cost_of(&event);
         match event {
             StreamEvent::Opened => session.opened(&mut env),
             StreamEvent::Drained => session.link.drained(now),
@@ -101,7 +102,7 @@ impl Reconcile {
             }
             StreamEvent::Accepted { .. } | StreamEvent::Closed => return self.gone(stream),
         }
-        session.work(&mut env);
+        session.work(cost, &mut env);
         if session.peer_is_reconciled() {
             self.discard(stream);
         }
@@ -120,6 +121,7 @@ impl Reconcile {
         let stream = session.link.stream;
         let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
         let mut env = Env { now, me, heads, replica, stats, outputs };
+        let cost = cost_of(&event);
         match event {
             StreamEvent::Drained => session.link.drained(now),
             StreamEvent::Received(bytes) => {
@@ -136,7 +138,7 @@ impl Reconcile {
             StreamEvent::Accepted { .. } | StreamEvent::Opened => {}
             StreamEvent::Closed => return self.gone(stream),
         }
-        session.work(&mut env);
+        session.work(cost, &mut env);
         if session.peer_is_reconciled() {
             self.discard(stream);
         }
@@ -204,5 +206,13 @@ impl Reconcile {
     fn forget(&mut self, stream: StreamId) {
         self.outgoing.retain(|session| session.link.stream != stream);
         self.incoming.retain(|session| session.link.stream != stream);
+    }
+}
+
+/// What reading and merging cost, in records looked at.
+fn cost_of(event: &StreamEvent) -> usize {
+    match event {
+        StreamEvent::Received(bytes) => bytes.len() / 32,
+        _ => 0,
     }
 }

@@ -164,7 +164,7 @@ pub fn config(name: &str, index: usize, has_seeds: bool, seed: u64) -> Config {
         tombstones_us: 24 * HOUR_US,
         agreed_us: None,
         has_seeds,
-        seed: seed ^ index as u64 * 7919,
+        seed: seed ^ (index as u64 * 7919),
     }
 }
 
@@ -292,12 +292,6 @@ impl World {
         for end in [end, peer] {
             self.pipes.remove(&end);
             self.event(end, StreamEvent::Closed);
-        }
-    }
-
-    pub fn cut_streams(&mut self) {
-        while let Some((&end, _)) = self.peers.first_key_value() {
-            self.cut_stream(end);
         }
     }
 
