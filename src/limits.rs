@@ -64,6 +64,9 @@ pub const PONG_US_MAX: u64 = 35_000_000;
 pub const RESUME_US: u64 = 10_000_000;
 /// `mode=all`: bytes that may wait for one connection before it is closed 4202.
 pub const ALL_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// Items of one batch: no frame of the default size has more that are valid; one of items that are
+/// not would be answered with a hundred times its bytes.
+pub const BATCH_ITEMS_MAX: usize = 65_536;
 /// What publishes of one connection that wait for the store may hold, in bytes, before it is not read.
 pub const UNANSWERED_BYTES_MAX: usize = 1024 * 1024;
 /// Records a connection's snapshot looks at in one turn of its worker: some milliseconds.
