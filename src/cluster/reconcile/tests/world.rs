@@ -75,6 +75,10 @@ impl Replica for Map {
         is_newer
     }
 
+    fn discard(&mut self, record: &SharedRecord) {
+        self.remove(record.source.as_str());
+    }
+
     fn get(&self, source: &str) -> Option<SharedRecord> {
         self.shards[Map::shard_of(source)].get(source).cloned()
     }
