@@ -276,7 +276,8 @@ impl Swim {
     /// A node that was stopped (paused machine, debugger) must not take its own silence for that of
     /// others: everything it waited for gets the time that it slept.
     fn forgive_own_pause(&mut self, now: Now) {
-        let late_us = now.mono_us.saturating_sub(self.poll_timeout());
+        // Probes are always due in the future when they are scheduled; news may be due at once.
+        let late_us = now.mono_us.saturating_sub(self.probes.due_us());
         if late_us > self.timing.probe_timeout_us {
             self.health.worsen(1);
             self.probes.postpone(late_us);
