@@ -82,6 +82,13 @@ impl Latest {
         self.shards[shard].0.lock().find(hash, source).cloned()
     }
 
+    /// The same, with the version of its shard: later changes have greater ones.
+    pub fn get_versioned(&self, source: &str) -> (Option<SharedRecord>, u64) {
+        let (hash, shard) = place(source);
+        let shard = self.shards[shard].0.lock();
+        (shard.find(hash, source).cloned(), shard.version)
+    }
+
     /// Shows the source's place under the shard's lock.
     pub fn update<R>(&self, source: &str, decide: impl FnOnce(&mut Slot<'_>) -> R) -> R {
         let (hash, index) = place(source);

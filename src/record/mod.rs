@@ -4,12 +4,17 @@
 //! accepts it, and never changes; everyone who holds it shares it.
 
 pub mod answer;
+pub mod client;
 pub mod draft;
+pub mod hash;
 pub mod json;
 mod pattern;
+pub mod request;
 mod source;
 mod stamp;
 mod time;
+pub mod token;
+pub mod url;
 pub mod wire;
 
 use std::sync::Arc;
