@@ -199,16 +199,14 @@ impl Spread {
 
     /// Sends the batch to one member that a child did not know.
     pub(super) fn serve_member(&mut self, ring: &Ring, batch: &Arc<Batch>, parent: &Task, place: u64) {
-        let part = Task { span: Span::of_place(place), without: Vec::new(), instead_of: None, ..parent.clone() };
+        let part =
+            Task { span: Span::of_place(place), without: Vec::new(), instead_of: None, ..parent.clone() };
         self.hand_over(ring, batch, part);
     }
 
     /// Sends a kept batch to a peer that asked for it.
     pub(super) fn repair(&mut self, ring: &Ring, batch: &Arc<Batch>, link: usize) {
-        let part = Task {
-            is_own: false,
-            ..Task::of_origin(Span::of_place(self.place), self.zone.clone())
-        };
+        let part = Task { is_own: false, ..Task::of_origin(Span::of_place(self.place), self.zone.clone()) };
         let mut duty = Duty::new(batch.clone(), part, self.now_us);
         duty.is_repair = true;
         duty.members = 1;
@@ -280,7 +278,8 @@ impl Spread {
     fn feel(&mut self, ring: &Ring, id: usize) {
         let Some(duty) = self.duties.get(id) else { return };
         let members = Members::new(ring, &self.zones, &duty.part.zone, duty.part.span, &duty.part.without);
-        let others = candidates(duty, &members).filter(|entry| ![duty.delegate, self.place].contains(&entry.hash));
+        let others =
+            candidates(duty, &members).filter(|entry| ![duty.delegate, self.place].contains(&entry.hash));
         let peers: Vec<SocketAddr> = others.take(FEELERS).map(|entry| entry.gossip()).collect();
         for peer in peers {
             let is_heard = |link: &Link| link.heard_us > 0 && link.heard_us + HEARD_US / 2 > self.now_us;

@@ -87,7 +87,8 @@ impl Spread {
             return self.watch_gap(hash, false);
         }
         line.asks += 1;
-        let (asks, holder, origin) = (line.asks, line.holder, line.birth.as_ref().map(|birth| birth.0.clone()));
+        let (asks, holder, origin) =
+            (line.asks, line.holder, line.birth.as_ref().map(|birth| birth.0.clone()));
         let random = self.random();
         let peer = match asks {
             1 if holder.is_some() => holder,
@@ -115,9 +116,8 @@ impl Spread {
         let start = (random % entries.len().max(1) as u64) as usize;
         let candidates = entries.iter().cycle().skip(start).take(entries.len().min(16));
         let mut others = candidates.filter(|entry| entry.hash != self.place).map(|entry| entry.gossip());
-        let is_silent = |peer: SocketAddr| {
-            self.links.find(peer).is_some_and(|link| link.silent_until_us > self.now_us)
-        };
+        let is_silent =
+            |peer: SocketAddr| self.links.find(peer).is_some_and(|link| link.silent_until_us > self.now_us);
         let first = others.next()?;
         if !is_silent(first) {
             return Some(first);
@@ -135,7 +135,9 @@ impl Spread {
         if hash == NO_LINE {
             return self.note(id, false, NO_LINE, Vec::new());
         }
-        let Some(link) = self.links.get(id).filter(|link| link.queued_bytes < QUEUE_BYTES_MAX) else { return };
+        let Some(link) = self.links.get(id).filter(|link| link.queued_bytes < QUEUE_BYTES_MAX) else {
+            return;
+        };
         let duties = link.sent.values().filter_map(|sent| self.duties.get(sent.duty));
         let underway: Vec<u64> = duties
             .filter(|duty| duty.is_repair && duty.batch.id.0 == hash)

@@ -298,7 +298,11 @@ impl World {
     pub fn probe_all(&mut self) {
         for index in 0..self.nodes.len() {
             let peer = (self.random() % self.nodes.len() as u64) as usize;
-            if peer == index || !self.nodes[peer].is_up || !self.nodes[index].is_up || (self.is_cut)(index, peer) {
+            if peer == index
+                || !self.nodes[peer].is_up
+                || !self.nodes[index].is_up
+                || (self.is_cut)(index, peer)
+            {
                 continue;
             }
             let now = self.now();

@@ -205,7 +205,8 @@ impl Link {
     pub fn push(&mut self, duty: usize, fragment: u32, bytes: usize, ask: bool) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        let sent = Sent { duty, fragment, tries: 0, first_us: 0, last_us: 0, flying: 0, bytes, ask, due_us: 0 };
+        let sent =
+            Sent { duty, fragment, tries: 0, first_us: 0, last_us: 0, flying: 0, bytes, ask, due_us: 0 };
         self.sent.insert(number, sent);
         self.queue.push_back(number);
         self.queued_bytes += bytes;
@@ -235,7 +236,8 @@ impl Link {
         self.land(number);
         let sent = self.sent.remove(&number)?;
         if sent.due_us == 0
-            && let Some(at) = self.queue.iter().position(|queued| *queued == number) {
+            && let Some(at) = self.queue.iter().position(|queued| *queued == number)
+        {
             self.queue.remove(at);
             self.queued_bytes = self.queued_bytes.saturating_sub(sent.bytes);
         }

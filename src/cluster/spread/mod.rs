@@ -187,7 +187,8 @@ impl Spread {
             self.lines.take_custody(batch.id, span);
             let task = Task::of_origin(span, self.zone.clone());
             self.serve(ring, &batch, &task);
-            let others: Vec<Arc<str>> = self.zones.names().filter(|zone| **zone != self.zone).cloned().collect();
+            let others: Vec<Arc<str>> =
+                self.zones.names().filter(|zone| **zone != self.zone).cloned().collect();
             for zone in others {
                 self.enter_zone(ring, &batch, zone);
             }

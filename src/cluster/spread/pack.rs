@@ -32,8 +32,7 @@ const RECEIPT_BYTES_MAX: usize = 600;
 /// a whole subtree might get its data again. Few parts are passed on, so this costs little.
 const RECEIPT_REPEAT_US: u64 = 500;
 
-const _: () =
-    assert!(PART_HEADER_BYTES + ZONE_BYTES_MAX + 8 * WITHOUT_MAX + 256 < SPREAD_BYTES_MAX);
+const _: () = assert!(PART_HEADER_BYTES + ZONE_BYTES_MAX + 8 * WITHOUT_MAX + 256 < SPREAD_BYTES_MAX);
 const _: () = assert!(RECEIPT_RUNS_MAX * 6 + 64 < RECEIPT_BYTES_MAX);
 
 /// How many bytes of a batch fit into a packet beside the part's header.

@@ -355,9 +355,7 @@ impl Spread {
             true => self.lines.take_custody(batch.id, span),
             false => vec![span],
         };
-        if is_relay
-            && let Some(link) = self.links.get_mut(id)
-        {
+        if is_relay && let Some(link) = self.links.get_mut(id) {
             link.repeats_receipt = true;
         }
         for span in rest {

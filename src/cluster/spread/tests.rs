@@ -1,7 +1,7 @@
 //! The whole of spreading among many nodes, on a network that loses and delays.
 
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 use super::harness::{DELAY_US, World, address, identity};
 use crate::cluster::{Arrival, Heads};
@@ -36,7 +36,11 @@ fn loss_costs_few_copies_and_little_time() {
         for count in [10, 100, 1_000] {
             let mut world = World::new(count, 7 + loss);
             world.loss = loss;
-            let records = if std::env::var("BIG").is_ok() { if count == 1_000 { 120 } else { 400 } } else { 2_000 / count as u64 + 10 };
+            let records = if std::env::var("BIG").is_ok() {
+                if count == 1_000 { 120 } else { 400 }
+            } else {
+                2_000 / count as u64 + 10
+            };
             let mut all = Vec::new();
             for _ in 0..records {
                 let origin = (world.random() % count as u64) as usize;
@@ -58,7 +62,10 @@ fn loss_costs_few_copies_and_little_time() {
                 "loss {loss} N={count} copies {copies:.4} resent {:.3} control {:.2} redelegated {redelegated} given up {given_up} p50 {} p99 {} p99.9 {} max {}",
                 resent as f64 / data as f64,
                 control as f64 / data as f64,
-                quantile(&all, 500), quantile(&all, 990), quantile(&all, 999), all.last().unwrap()
+                quantile(&all, 500),
+                quantile(&all, 990),
+                quantile(&all, 999),
+                all.last().unwrap()
             );
             assert!(copies <= copies_max, "{copies}");
         }
@@ -86,7 +93,10 @@ fn survivors_are_served_before_the_dead_are_known() {
         let (times, missing) = world.delivery(0, seq, since_us);
         println!(
             "seed {seed}: p50 {} p99 {} max {} missing {missing} of {}",
-            quantile(&times, 500), quantile(&times, 990), times.last().unwrap(), times.len() + missing
+            quantile(&times, 500),
+            quantile(&times, 990),
+            times.last().unwrap(),
+            times.len() + missing
         );
         all.extend(times);
     }
@@ -248,7 +258,9 @@ fn records_of_every_size_pass_and_none_blocks_the_next() {
     for loss in [0, 50] {
         let mut world = World::new(12, 9 + loss);
         world.loss = loss;
-        for (index, len) in [0, 800, 880, 1_000, 1_136, 1_200, 16_384, 65_536, 2 << 20].into_iter().enumerate() {
+        for (index, len) in
+            [0, 800, 880, 1_000, 1_136, 1_200, 16_384, 65_536, 2 << 20].into_iter().enumerate()
+        {
             let origin = index % 3;
             let seq = world.publish(origin, 1, len);
             world.publish(origin, 1, 10);
@@ -420,7 +432,10 @@ impl Draw {
             hurried: self.below(2) == 0,
         });
         let parts = parts.collect();
-        let want = |draw: &mut Draw| proto::Want { line: draw.any(), runs: (0..draw.below(9)).map(|_| draw.any()).collect() };
+        let want = |draw: &mut Draw| proto::Want {
+            line: draw.any(),
+            runs: (0..draw.below(9)).map(|_| draw.any()).collect(),
+        };
         let receipt = proto::Receipt {
             life: self.below(4) as u32,
             below: self.any(),
