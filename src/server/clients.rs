@@ -407,9 +407,8 @@ impl Clients {
                 Incoming::Closed => return parts.finish(now, key, connection, true),
                 Incoming::Broken(close) => return parts.close(now, key, connection, close),
             };
-            let handled = parts.with(now, key, connection, |session, turn| {
-                session.handle_message(turn, message)
-            });
+            let handled =
+                parts.with(now, key, connection, |session, turn| session.handle_message(turn, message));
             if let Some(Err(close)) = handled {
                 return parts.close(now, key, connection, &close);
             }
@@ -462,7 +461,8 @@ impl Clients {
 
     fn upgrade(&mut self, now: Now, key: usize, upgrade: &Upgrade, rest: &[u8]) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        let id = format!("{}-{}-{}", self.parts.host.shared.boot, self.parts.host.worker, connection.generation);
+        let id =
+            format!("{}-{}-{}", self.parts.host.shared.boot, self.parts.host.worker, connection.generation);
         let session = match open_session(upgrade, id) {
             Ok(session) => session,
             Err(refusal) => return self.parts.refuse(now, key, connection, 400, &refusal),
@@ -541,9 +541,9 @@ impl Clients {
             }
             let Some(connection) = self.table.get_mut(key) else { continue };
             let frames = &mut self.frames;
-            let handled = self.parts.with(now, key, connection, |session, turn| {
-                session.handle_change(turn, frames, change)
-            });
+            let handled = self
+                .parts
+                .with(now, key, connection, |session, turn| session.handle_change(turn, frames, change));
             if let Some(Err(close)) = handled {
                 self.parts.close(now, key, connection, &close);
             }
@@ -557,7 +557,9 @@ impl Clients {
         if !is_overflowed {
             return;
         }
-        tracing::warn!("changes came faster than this worker could hand them out; subscribers are resynchronized");
+        tracing::warn!(
+            "changes came faster than this worker could hand them out; subscribers are resynchronized"
+        );
         for (key, connection) in &mut self.table {
             let handled = match &mut connection.stage {
                 Stage::Open(open) => open.session.handle_overflow(),

@@ -238,9 +238,7 @@ impl Shared {
 
     /// To be called after something was taken from the outbox or a mailbox.
     pub fn handle_room(&self) {
-        if self.is_room_wanted.load(SeqCst)
-            && !self.is_over_soft()
-            && self.is_room_wanted.swap(false, SeqCst)
+        if self.is_room_wanted.load(SeqCst) && !self.is_over_soft() && self.is_room_wanted.swap(false, SeqCst)
         {
             self.wake_all();
         }
