@@ -11,6 +11,7 @@ pub mod limits;
 pub mod metrics;
 pub mod record;
 pub mod server;
+pub mod sim;
 pub mod store;
 pub mod subscriptions;
 

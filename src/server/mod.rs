@@ -37,3 +37,6 @@ pub use address::AddressError;
 pub use node::{Node, NodeHandle, ServerError};
 pub use run::run;
 pub use shared::Fatal;
+
+#[cfg(test)]
+mod tests;
