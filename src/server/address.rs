@@ -52,7 +52,8 @@ pub fn advertised(config: &Config, bound: SocketAddr) -> Result<SocketAddr, Addr
             .map_err(|error| fail(format!("{given} does not resolve ({error})")))?
             // An address of the family that the socket can send from.
             .find(|address| address.is_ipv4() || bound.is_ipv6());
-        return resolved.ok_or_else(|| fail(format!("{given} has no address that {bound} can be reached by")));
+        return resolved
+            .ok_or_else(|| fail(format!("{given} has no address that {bound} can be reached by")));
     }
     if !bound.ip().is_unspecified() {
         return Ok(bound);

@@ -59,7 +59,9 @@ fn resolve(shared: &Shared) -> Vec<SocketAddr> {
                     }
                 }
             }
-            Err(error) => tracing::warn!(%target, %error, "a join target does not resolve; it is tried again"),
+            Err(error) => {
+                tracing::warn!(%target, %error, "a join target does not resolve; it is tried again")
+            }
         }
     }
     seeds

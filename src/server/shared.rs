@@ -175,10 +175,10 @@ impl Shared {
         Shared {
             name,
             boot,
-            config,
             metrics,
             ingest,
-            cluster: ClusterState::default(),
+            cluster: ClusterState { is_joined: config.join.is_empty().into(), ..ClusterState::default() },
+            config,
             pending: PendingAnswers::default(),
             members: RwLock::new(Arc::from(Vec::new())),
             heads: RwLock::default(),
@@ -238,9 +238,7 @@ impl Shared {
 
     /// To be called after something was taken from the outbox or a mailbox.
     pub fn handle_room(&self) {
-        if self.is_room_wanted.load(SeqCst)
-            && !self.is_over_soft()
-            && self.is_room_wanted.swap(false, SeqCst)
+        if self.is_room_wanted.load(SeqCst) && !self.is_over_soft() && self.is_room_wanted.swap(false, SeqCst)
         {
             self.wake_all();
         }

@@ -172,7 +172,8 @@ fn a_stream_of_records_arrives_in_order_from_every_worker() {
         .collect();
     let mut publisher = Client::open(&node, "/publish");
     for batch in (1..=RECORDS).collect::<Vec<_>>().chunks(50) {
-        let batch: Vec<_> = batch.iter().map(|n| json!({"source": format!("a/{}", n % 10), "data": n})).collect();
+        let batch: Vec<_> =
+            batch.iter().map(|n| json!({"source": format!("a/{}", n % 10), "data": n})).collect();
         publisher.send(&Value::Array(batch));
     }
     for reader in reading {
@@ -183,9 +184,11 @@ fn a_stream_of_records_arrives_in_order_from_every_worker() {
 #[test]
 fn bad_handshakes_are_refused_before_the_upgrade() {
     let node = started(|_| {});
-    for (path, protocol) in
-        [("/subscribe?nonsense=1", ""), ("/publish?ack=never", ""), ("/publish", "Sec-WebSocket-Protocol: mqtt\r\n")]
-    {
+    for (path, protocol) in [
+        ("/subscribe?nonsense=1", ""),
+        ("/publish?ack=never", ""),
+        ("/publish", "Sec-WebSocket-Protocol: mqtt\r\n"),
+    ] {
         let answer = http(
             &node,
             &format!(
@@ -316,10 +319,11 @@ fn a_name_that_is_alive_elsewhere_is_refused() {
     let named = |raw: &mut Raw| raw.node_name = Some(Text("twin".into()));
     let first = started(named);
     let join = Some(Text(first.gossip.to_string()));
-    let second = started(|raw| {
+    let second = config(|raw| {
         named(raw);
         raw.join = join;
     });
+    let second = Node::start(second).expect("started");
     eventually("the newcomer ends", || matches!(second.fatal(), Some(Fatal::NameTaken { .. })));
     assert!(first.fatal().is_none());
 }

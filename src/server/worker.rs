@@ -62,17 +62,7 @@ impl Worker {
         poll.registry().register(acceptor.listener(), LISTENER, mio::Interest::READABLE)?;
         let shared = clients.shared().clone();
         let phase = Phase::Loading;
-        Ok(Worker {
-            id,
-            shared,
-            poll,
-            acceptor,
-            clients,
-            start_gossip,
-            gossip: None,
-            has_left: false,
-            phase,
-        })
+        Ok(Worker { id, shared, poll, acceptor, clients, start_gossip, gossip: None, has_left: false, phase })
     }
 
     /// Turns until the node ends.
