@@ -296,9 +296,8 @@ impl<D: Downstream> Replica for &Ingest<D> {
 
     fn discard(&mut self, record: &SharedRecord) {
         self.latest.update(record.source.as_str(), |slot| {
-            if let Some(change) = slot.remove(record) {
-                self.downstream.deliver(&change);
-                self.downstream.forget(&change.record);
+            if slot.remove(record) {
+                self.downstream.forget(record);
             }
         });
     }

@@ -1,6 +1,7 @@
 //! aNode: a decentralized real-time data-sharing server.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod http;
@@ -10,6 +11,7 @@ pub mod limits;
 pub mod metrics;
 pub mod record;
 pub mod server;
+pub mod sim;
 pub mod store;
 pub mod subscriptions;
 

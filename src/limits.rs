@@ -45,6 +45,9 @@ pub const STREAM_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest `--max-record-bytes` an operator may set.
 pub const RECORD_BYTES_CEILING: usize = 2 * 1024 * 1024;
 
+/// Bytes of fragments that wait for the rest of their batch, all peers together.
+pub const SPREAD_ASSEMBLY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// A request's head on the HTTP port, in bytes.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Body of `POST /v1/publish`, beside `--max-frame-bytes`, which bounds it.
@@ -61,6 +64,9 @@ pub const PONG_US_MAX: u64 = 35_000_000;
 pub const RESUME_US: u64 = 10_000_000;
 /// `mode=all`: bytes that may wait for one connection before it is closed 4202.
 pub const ALL_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// Items of one batch: no frame of the default size has more that are valid; one of items that are
+/// not would be answered with a hundred times its bytes.
+pub const BATCH_ITEMS_MAX: usize = 65_536;
 /// What publishes of one connection that wait for the store may hold, in bytes, before it is not read.
 pub const UNANSWERED_BYTES_MAX: usize = 1024 * 1024;
 /// Records a connection's snapshot looks at in one turn of its worker: some milliseconds.
@@ -87,6 +93,7 @@ const _: () = assert!(SHARDS.is_power_of_two() && SHARDS <= u16::MAX as usize + 
 const _: () = assert!(MAILBOX_BYTES_SOFT < MAILBOX_BYTES_HARD);
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_HARD);
 const _: () = assert!(RECORD_BYTES_CEILING + 4096 < STREAM_FRAME_BYTES_MAX);
+const _: () = assert!(2 * RECORD_BYTES_CEILING < SPREAD_ASSEMBLY_BYTES_MAX);
 const _: () = assert!(PING_US < PONG_US_MAX);
 const _: () = assert!(FRAGMENTED_BYTES_MAX > DATAGRAM_BYTES_MAX);
 // An update that outgrows its datagram would block the queue for ever (alertmanager#1340).

@@ -159,7 +159,7 @@ mod tests {
     fn comes_back_as_it_went() {
         let (ours, theirs) = (Wire::new("c", 5), Wire::new("c", 9));
         assert_eq!(theirs.open(&ours.datagram(&message())), Ok((5, message())));
-        for purpose in [Purpose::Members, Purpose::Reconcile, Purpose::Pull] {
+        for purpose in [Purpose::Members, Purpose::Reconcile] {
             assert_eq!(theirs.open_preamble(&ours.preamble(purpose)), Ok(purpose));
         }
         assert_eq!(Wire::new("d", 9).open(&ours.datagram(&message())), Err(WireError::Foreign));

@@ -177,18 +177,16 @@ impl<'a> Slot<'a> {
         self.put(record, wall_us, tombstones_us);
     }
 
-    /// Takes the source out of the map, if `record` is still its latest. What readers saw until now
-    /// is told as a deletion.
-    pub fn remove(&mut self, record: &SharedRecord) -> Option<Change> {
+    /// Takes the source out of the map, if `record` is still its latest.
+    pub fn remove(&mut self, record: &SharedRecord) -> bool {
         let is_it = |entry: &Entry| is_of(entry, self.hash, self.source);
-        let place = self.shard.table.find_entry(self.hash, is_it).ok()?;
+        let Ok(place) = self.shard.table.find_entry(self.hash, is_it) else { return false };
         if place.get().record.checksum != record.checksum {
-            return None;
+            return false;
         }
         let (old, _) = place.remove();
         self.shard.forget(&old, 0);
-        self.shard.version += 1;
-        Some(Change { record: old.record, is_expiry: true, shard: self.index, version: self.shard.version })
+        true
     }
 
     fn put(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64) {

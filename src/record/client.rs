@@ -16,7 +16,9 @@ use super::json::scan::Scanner;
 use super::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
 use super::token::Token;
 use super::{AckLevel, Pattern, Payload, Record, Source};
-use crate::limits::{PATTERNS_PER_SUBSCRIPTION_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX};
+use crate::limits::{
+    BATCH_ITEMS_MAX, PATTERNS_PER_SUBSCRIPTION_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX,
+};
 use crate::proto::client as proto;
 use proto::client_message::Message as Asked;
 use proto::server_message::Message as Told;
@@ -48,6 +50,7 @@ impl ClientMessage {
         };
         match &self.0 {
             Some(Asked::Publish(publish)) => PublishFrame { items: vec![item(publish)], is_batch: false },
+            Some(Asked::Batch(batch)) if batch.items.len() > BATCH_ITEMS_MAX => PublishFrame::too_long(),
             Some(Asked::Batch(batch)) => {
                 PublishFrame { items: batch.items.iter().map(item).collect(), is_batch: true }
             }

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::AckLevel;
-use super::answer::Refusal;
+use super::answer::{Code, Refusal};
+use crate::limits::BATCH_ITEMS_MAX;
 
 /// The `id` of a request, echoed as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,4 +122,12 @@ pub struct PublishFrame<'a> {
     pub items: Vec<Item<'a>>,
     /// Whether the frame was an array.
     pub is_batch: bool,
+}
+
+impl PublishFrame<'_> {
+    /// The frame in the place of a batch of too many items: refused as a whole.
+    pub(super) fn too_long() -> PublishFrame<'static> {
+        let refusal = Refusal::new(Code::BadRequest, format!("a batch has at most {BATCH_ITEMS_MAX} items"));
+        PublishFrame { items: vec![Item { id: None, draft: Err(refusal) }], is_batch: false }
+    }
 }

@@ -7,7 +7,7 @@
 //! group and waits for the acknowledgements, `recover` connects again.
 
 use super::history::HistoryQuery;
-use super::queue::Group;
+use super::log::Group;
 use crate::record::{Record, Stamp};
 
 /// Small facts about the node that are kept with the records.

@@ -2,14 +2,14 @@
 //!
 //! The map in memory is what everyone reads; the store is where it comes from after a restart, and
 //! what an answer of level `stored` waits for. So the store is behind a queue: a push under a lock
-//! of the map is a few memory writes, and one thread ([`writer`]) writes what waits as one group
-//! with one sync. What is durable is a [`Ticket`] that only rises.
+//! of the map is a few memory writes, and one thread (`writer`) writes what waits as one group
+//! in one durable commit. What is durable is a [`Ticket`] that only rises.
 //!
-//! - [`queue`]: what waits, bounded and merged;
-//! - [`writer`]: group commit, retries, catching up;
-//! - [`engine`]: the trait behind which the records are kept; [`embedded`] (one redb file) is one.
+//! - `queue` and its `log`s: what waits, bounded and merged;
+//! - `writer`: group commit, retries, catching up;
+//! - `engine`: the trait behind which the records are kept; `embedded` (one redb file) is one.
 //!   Another store is another implementation of it and another [`Kind`];
-//! - [`memory`]: histories without a file, for tests and caches.
+//! - `memory`: histories without a file, for tests and caches.
 //!
 //! Rejected: writing before the map is changed, which puts a sync into the way of every record;
 //! a log of our own beside the tables, which doubles what recovery has to prove.
@@ -17,7 +17,9 @@
 mod embedded;
 mod engine;
 mod history;
+mod log;
 mod memory;
+mod open;
 mod queue;
 #[cfg(test)]
 mod testing;
@@ -25,119 +27,31 @@ mod testing;
 mod tests;
 mod writer;
 
-use std::fs::{File, TryLockError};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::embedded::medium::{FileMedium, Medium};
-use self::embedded::{Birth, Embedded, Settings};
+use self::embedded::{Embedded, Settings};
 use self::engine::{Engine, Marks};
+use self::history::HistoryQuery;
 use self::memory::Memory;
-use self::writer::{CLOCK_LEASE_US, Shared, Writer};
-use crate::record::{NodeName, Now, Record, SharedRecord, Source, Stamp};
+use self::open::{FILE_NAME, birth, lock_dir};
+use self::writer::{Shared, Writer};
+use crate::limits::STORE_QUEUE_BYTES_MAX;
+use crate::record::{Record, SharedRecord, Source, Stamp};
 
 pub use self::engine::{EngineError, LoadReport};
-pub use self::history::{CursorError, HistoryCursor, HistoryPage, HistoryQuery};
+pub use self::history::{CursorError, HistoryCursor, HistoryPage};
+pub use self::open::{Clock, Identity, Kind, OpenError, Options};
 
-/// How the store reads the time, which it only measures with and never waits by.
-pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
-
-/// The tables' file inside the data directory.
-const FILE_NAME: &str = "anode.redb";
-/// Locked for as long as a process uses the directory.
-const LOCK_NAME: &str = "anode.lock";
 /// How long dropping the last handle waits for what was pushed. [`StoreHandle::close`] is the way
 /// to wait longer, and to know.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Where records are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
-    /// In one file of the data directory.
-    #[default]
-    Embedded,
-    /// Nowhere: the data directory is not touched.
-    Memory,
-}
-
-/// How the store is opened.
-#[derive(Clone)]
-pub struct Options {
-    /// Records kept a source, the latest included. More: longer histories, a larger file, no
-    /// slower start. 0: no history at all. Default 256.
-    pub history: u32,
-    /// The node's name. Wins over the one that is kept, and is kept from then on. `None`: the kept
-    /// one, else one made up from `seed`.
-    pub node_name: Option<NodeName>,
-    /// Chance for a name that is made up.
-    pub seed: u64,
-    /// The time.
-    pub clock: Clock,
-    /// Memory for pages of the file, in bytes. More: fewer reads when writing to a large file.
-    /// Default 128 MiB.
-    pub cache_bytes: usize,
-}
-
-impl Options {
-    /// Defaults.
-    pub fn new(clock: Clock, seed: u64) -> Options {
-        Options { history: 256, node_name: None, seed, clock, cache_bytes: 128 * 1024 * 1024 }
-    }
-}
-
-/// Who the node is in this life.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Its name.
-    pub node_name: NodeName,
-    /// This life's number: greater than every one before, kept before anyone is told.
-    pub boot: u64,
-    /// No earlier life issued a stamp over this.
-    pub clock_high_water: u64,
-    /// When the node last agreed fully with the cluster, in microseconds since the Unix epoch.
-    pub agreed_us: Option<u64>,
-}
-
-/// Why the store cannot be opened. Nothing was changed, unless it says so.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has the directory.
-    #[error("data directory {0:?} is in use by another process")]
-    InUse(PathBuf),
-    /// The file system refused.
-    #[error("{path:?}: {source}")]
-    Io {
-        /// What could not be opened.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file is damaged, or no store.
-    #[error("{path:?} cannot be opened: {reason}")]
-    Database {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// The file was written by another version of the program.
-    #[error("the store has format {found}; this program knows format {known}")]
-    Format {
-        /// In the file.
-        found: u64,
-        /// In the program.
-        known: u64,
-    },
-    /// The new life could not be counted; it may have been.
-    #[error("the store cannot be written: {0}")]
-    Write(String),
-}
 
 /// Place in the order of what is written: everything pushed with a ticket up to
 /// [`StoreHandle::durable`] survives a power cut. Several pushes may share one.
@@ -241,7 +155,8 @@ impl StoreHandle {
             clock_high_water_us: identity.clock_high_water.max(lease_us),
             agreed_us: identity.agreed_us.unwrap_or(0),
         };
-        let shared = Arc::new(Shared::new(options.clock, kept));
+        let shared =
+            Arc::new(Shared::new(options.clock, options.queue_bytes_max.min(STORE_QUEUE_BYTES_MAX), kept));
         let writer = Writer::new(shared.clone(), engine.clone(), identity.clock_high_water);
         let thread = std::thread::Builder::new()
             .name("anode-store".into())
@@ -271,7 +186,7 @@ impl StoreHandle {
             }
             Inner::Written(written) => {
                 let ticket = written.shared.queue.push(record);
-                written.shared.ring();
+                written.shared.ring_for_push();
                 ticket
             }
         }
@@ -287,7 +202,7 @@ impl StoreHandle {
             }
             Inner::Written(written) => {
                 let ticket = written.shared.queue.remove(source, stamp);
-                written.shared.ring();
+                written.shared.ring_for_push();
                 ticket
             }
         }
@@ -325,7 +240,7 @@ impl StoreHandle {
     pub fn is_lagging(&self) -> bool {
         match &*self.inner {
             Inner::Memory(_) => false,
-            Inner::Written(written) => written.shared.queue.waiting_bytes() >= queue::MERGE_BYTES_MIN,
+            Inner::Written(written) => written.shared.queue.is_lagging(),
         }
     }
 
@@ -338,7 +253,8 @@ impl StoreHandle {
         }
     }
 
-    /// Gives the store the map to catch up from.
+    /// Gives the store the map to catch up from. Only once the map holds what
+    /// [`StoreHandle::load`] showed: catching up removes what the map does not hold.
     pub fn attach(&self, latest: Arc<dyn Latest>) {
         if let Inner::Written(written) = &*self.inner {
             written.shared.attach(latest);
@@ -388,7 +304,7 @@ impl StoreHandle {
                 // First what waits: what is written in between is then seen twice, not missed.
                 let (removed, waiting) = written.shared.queue.unwritten(source);
                 let refs: Vec<&SharedRecord> = waiting.iter().collect();
-                let stamps: Vec<Stamp> = queue::ascending(&refs).iter().map(|record| record.stamp).collect();
+                let stamps: Vec<Stamp> = log::ascending(&refs).iter().map(|record| record.stamp).collect();
                 let hidden = waiting.len().saturating_sub(written.history as usize);
                 query.unwritten = &stamps;
                 // One more tells whether there is a next page.
@@ -462,37 +378,5 @@ impl Written {
 impl Drop for Written {
     fn drop(&mut self) {
         self.close(DROP_TIMEOUT);
-    }
-}
-
-fn birth(options: &Options) -> Birth {
-    let now = (options.clock)();
-    Birth {
-        node_name: options.node_name.clone(),
-        made_up: made_up_name(options.seed, now),
-        boot_min: now.wall_us / 1000,
-        clock_lease_us: now.wall_us.saturating_add(CLOCK_LEASE_US),
-    }
-}
-
-/// A name that no other node will think of.
-fn made_up_name(seed: u64, now: Now) -> NodeName {
-    let hash = xxh3_64_with_seed(&now.wall_us.to_le_bytes(), seed);
-    let name = format!("node-{:012x}", hash & 0xffff_ffff_ffff);
-    NodeName::parse(&name).unwrap_or_else(|_| unreachable!("letters, digits and a dash"))
-}
-
-fn lock_dir(dir: &Path) -> Result<File, OpenError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| OpenError::Io { path, source }
-    };
-    std::fs::create_dir_all(dir).map_err(failed(dir))?;
-    let path = dir.join(LOCK_NAME);
-    let lock = File::options().create(true).append(true).open(&path).map_err(failed(&path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(dir.to_owned())),
-        Err(TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
     }
 }

@@ -1,13 +1,12 @@
 //! What waits for the store: bounded in bytes, and merged when the store lags.
 //!
 //! The queue is a few append-only logs (lanes), chosen by a hash of the source, so that pushes of
-//! different map shards seldom meet at one lock. Inside a log the changes of one source form a chain
-//! from the newest to the oldest. Three regimes, by the bytes that wait:
+//! different map shards seldom meet at one lock. Three regimes, by the bytes that wait ([`Bounds`]):
 //!
 //! - few: every change is appended, so history gets every record;
-//! - over [`MERGE_BYTES_MIN`]: a push replaces its source's chain by itself, so what waits grows with
+//! - from `merge_bytes`: a push replaces its source's chain by itself, so what waits grows with
 //!   the number of sources and no longer with the rate. Only history loses by it;
-//! - at [`WAITING_BYTES_MAX`]: what does not fit is dropped and counted, and the queue remembers
+//! - at `max_bytes`: what does not fit is dropped and counted, and the queue remembers
 //!   since when. The map still holds it; the writer reads the map again when the store works.
 //!
 //! A ticket is the number of the group a push will be written with at the latest, not a count of
@@ -18,247 +17,34 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use hashbrown::HashTable;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Ticket;
-use crate::limits::STORE_QUEUE_BYTES_MAX;
-use crate::record::{Record, SharedRecord, Source, Stamp};
+use super::log::{CHANGE_BYTES, Change, Freed, Group, Log, hash_of};
+use crate::record::{SharedRecord, Source, Stamp};
 
 /// Locks of the queue: enough that the workers of one machine seldom meet.
 const LANES: usize = 16;
-/// Bytes that may wait. As many again may be in the group that is being written.
-pub(super) const WAITING_BYTES_MAX: usize = STORE_QUEUE_BYTES_MAX / 2;
-/// From here on a push replaces what waits of its source.
-pub(super) const MERGE_BYTES_MIN: usize = WAITING_BYTES_MAX / 2;
-/// From here on the store counts as failing, and publishes are refused; the rest is for peers.
-pub(super) const FULL_BYTES_MIN: usize = WAITING_BYTES_MAX / 8 * 7;
-/// What a change costs beside its record: its place in the log and in the index.
-const CHANGE_BYTES: usize = 64;
-/// End of a chain.
-const NONE: u32 = u32::MAX;
 /// No group has lost anything.
 const NEVER: u64 = u64::MAX;
 
-const _: () = assert!(MERGE_BYTES_MIN < FULL_BYTES_MIN && FULL_BYTES_MIN < WAITING_BYTES_MAX);
-const _: () = assert!(WAITING_BYTES_MAX / CHANGE_BYTES < NONE as usize);
-
-/// A source that was collected: everything up to this stamp goes.
-struct Removal {
-    source: Source,
-    stamp: Stamp,
+/// When the queue changes its ways, in bytes that wait.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// From here on a push replaces what waits of its source.
+    merge_bytes: usize,
+    /// From here on the store counts as failing, and publishes are refused; the rest is for peers.
+    full_bytes: usize,
+    /// More does not fit.
+    max_bytes: usize,
 }
 
-/// One push. With both parts, the removal comes first. With neither, it was merged away.
-#[derive(Default)]
-struct Change {
-    removal: Option<Box<Removal>>,
-    record: Option<SharedRecord>,
-    /// The change of the same source before it, or [`NONE`]; set when it is appended.
-    older: u32,
-}
-
-impl Change {
-    fn source(&self) -> Option<&Source> {
-        match (&self.record, &self.removal) {
-            (Some(record), _) => Some(&record.source),
-            (None, Some(removal)) => Some(&removal.source),
-            (None, None) => None,
-        }
-    }
-
-    fn cost_bytes(&self) -> usize {
-        let record = self.record.as_ref().map_or(0, |record| record.cost_bytes());
-        let removal = self.removal.as_ref().map_or(0, |r| size_of::<Removal>() + r.source.as_str().len());
-        record + removal + CHANGE_BYTES
-    }
-}
-
-/// Changes in the order of their pushes, with an index of the newest of each source.
-#[derive(Default)]
-pub(super) struct Log {
-    changes: Vec<Change>,
-    newest: HashTable<u32>,
-    /// Records in it.
-    records: usize,
-    bytes: usize,
-}
-
-/// What merging freed.
-#[derive(Default)]
-struct Freed {
-    records: usize,
-    bytes: usize,
-}
-
-impl Log {
-    fn newest(&self, hash: u64, source: &str) -> Option<u32> {
-        self.newest.find(hash, |&at| self.is_of(at, source)).copied()
-    }
-
-    fn is_of(&self, at: u32, source: &str) -> bool {
-        self.changes.get(at as usize).and_then(Change::source).is_some_and(|s| s.as_str() == source)
-    }
-
-    /// Appends a change as the newest of its source.
-    fn append(&mut self, hash: u64, source: &str, mut change: Change) {
-        self.bytes += change.cost_bytes();
-        self.records += usize::from(change.record.is_some());
-        let at = self.changes.len() as u32;
-        let changes = &self.changes;
-        let same = |&of: &u32| {
-            changes.get(of as usize).and_then(Change::source).is_some_and(|s| s.as_str() == source)
-        };
-        let rehash = |&of: &u32| changes.get(of as usize).and_then(Change::source).map_or(0, hash_of);
-        change.older = NONE;
-        match self.newest.entry(hash, same, rehash) {
-            hashbrown::hash_table::Entry::Occupied(mut entry) => {
-                change.older = *entry.get();
-                *entry.get_mut() = at;
-            }
-            hashbrown::hash_table::Entry::Vacant(entry) => {
-                entry.insert(at);
-            }
-        }
-        self.changes.push(change);
-    }
-
-    /// Leaves of a chain its newest record and its removal, both in the newest place.
-    fn merge_chain(&mut self, newest: u32) -> Freed {
-        let Some(head) = self.changes.get_mut(newest as usize) else { return Freed::default() };
-        let mut at = std::mem::replace(&mut head.older, NONE);
-        let mut kept = Change { removal: head.removal.take(), record: head.record.take(), older: NONE };
-        let mut before = kept.cost_bytes();
-        let mut records = 0;
-        while let Some(change) = self.changes.get_mut(at as usize) {
-            before += change.cost_bytes();
-            records += usize::from(change.record.is_some());
-            at = change.older;
-            kept.removal = match (kept.removal.take(), std::mem::take(change).removal) {
-                (Some(one), Some(other)) if other.stamp > one.stamp => Some(other),
-                (one, other) => one.or(other),
-            };
-        }
-        let freed = Freed { records, bytes: before - kept.cost_bytes() };
-        if let Some(head) = self.changes.get_mut(newest as usize) {
-            *head = kept;
-        }
-        self.records -= freed.records;
-        self.bytes -= freed.bytes;
-        freed
-    }
-
-    /// Merges every chain and gives back the places of what was merged away.
-    fn merge_all(&mut self) -> Freed {
-        let mut freed = Freed::default();
-        if self.newest.len() == self.changes.len() {
-            return freed;
-        }
-        for newest in self.newest.iter().copied().collect::<Vec<_>>() {
-            let one = self.merge_chain(newest);
-            freed.records += one.records;
-            freed.bytes += one.bytes;
-        }
-        let old = std::mem::take(&mut self.changes);
-        self.newest.clear();
-        (self.records, self.bytes) = (0, 0);
-        for change in old {
-            if let Some(source) = change.source().cloned() {
-                self.append(hash_of(&source), source.as_str(), change);
-            }
-        }
-        freed
-    }
-
-    /// Puts `record` in the place of the newest record of its source.
-    fn replace_newest(&mut self, newest: u32, record: &SharedRecord) -> Freed {
-        let Some(change) = self.changes.get_mut(newest as usize) else { return Freed::default() };
-        let old = change.record.replace(record.clone());
-        let freed =
-            Freed { records: usize::from(old.is_some()), bytes: old.map_or(0, |record| record.cost_bytes()) };
-        self.bytes = self.bytes + record.cost_bytes() - freed.bytes;
-        self.records = self.records + 1 - freed.records;
-        freed
-    }
-
-    /// The chain of a source, oldest first: a removal that comes before all, and the records.
-    fn chain<'a>(&'a self, newest: u32, records: &mut Vec<&'a SharedRecord>) -> Option<Stamp> {
-        records.clear();
-        let mut removed = None;
-        let mut at = newest;
-        while let Some(change) = self.changes.get(at as usize) {
-            records.extend(&change.record);
-            if let Some(removal) = &change.removal {
-                removed = Some(removal.stamp);
-                break;
-            }
-            at = change.older;
-        }
-        records.reverse();
-        removed
-    }
-}
-
-/// What one commit writes: logs that no push reaches any more.
-#[derive(Clone, Default)]
-pub struct Group {
-    logs: Vec<Arc<Log>>,
-}
-
-impl Group {
-    /// A group of records alone, one or more a source in order.
-    pub(super) fn of_records(records: &[SharedRecord]) -> Group {
-        let mut log = Log::default();
-        for record in records {
-            let change = Change { record: Some(record.clone()), ..Change::default() };
-            log.append(hash_of(&record.source), record.source.as_str(), change);
-        }
-        Group { logs: vec![Arc::new(log)] }
-    }
-
-    /// A group of removals alone.
-    pub(super) fn of_removals(removals: Vec<(Source, Stamp)>) -> Group {
-        let mut log = Log::default();
-        for (source, stamp) in removals {
-            let removal = Some(Box::new(Removal { source: source.clone(), stamp }));
-            log.append(hash_of(&source), source.as_str(), Change { removal, ..Change::default() });
-        }
-        Group { logs: vec![Arc::new(log)] }
-    }
-
-    /// Records in it.
-    pub fn records(&self) -> usize {
-        self.logs.iter().map(|log| log.records).sum()
-    }
-
-    /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.logs.iter().all(|log| log.newest.is_empty())
-    }
-
-    /// Shows the changes source by source, in order of name, which is the order that a B-tree
-    /// takes best: everything up to the stamp, if any, goes; then the records are the latest, one
-    /// after the other. Stops at the first error.
-    pub fn each_source<E>(
-        &self,
-        mut each: impl FnMut(&str, Option<Stamp>, &[&SharedRecord]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut chains = Vec::new();
-        for log in &self.logs {
-            chains.extend(
-                log.newest
-                    .iter()
-                    .filter_map(|&at| Some((log.changes.get(at as usize)?.source()?.as_str(), log, at))),
-            );
-        }
-        chains.sort_unstable_by_key(|&(source, _, _)| source);
-        let mut records = Vec::new();
-        for (source, log, at) in chains {
-            let removed = log.chain(at, &mut records);
-            each(source, removed, &records)?;
-        }
-        Ok(())
+impl Bounds {
+    /// Half of `bytes_max` may wait; as much again may be in the group that is being written.
+    fn within(bytes_max: usize) -> Bounds {
+        let max_bytes = bytes_max / 2;
+        Bounds { merge_bytes: max_bytes / 2, full_bytes: max_bytes / 8 * 7, max_bytes }
     }
 }
 
@@ -272,6 +58,7 @@ struct Lane {
 /// The queue. Everything on it is a short critical section in memory.
 pub(super) struct Queue {
     lanes: [Mutex<Lane>; LANES],
+    bounds: Bounds,
     /// The group that a push now belongs to, at the latest. From 1.
     group: AtomicU64,
     waiting_bytes: AtomicUsize,
@@ -285,8 +72,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new() -> Queue {
+    /// A queue of at most `bytes_max`, what is being written included.
+    pub(super) fn new(bytes_max: usize) -> Queue {
         Queue {
+            bounds: Bounds::within(bytes_max),
             lanes: Default::default(),
             group: AtomicU64::new(1),
             waiting_bytes: AtomicUsize::new(0),
@@ -307,10 +96,10 @@ impl Queue {
         let mut lane = self.lane(hash).lock();
         // Read under the lane's lock: the writer raises it before it takes the lane.
         let ticket = self.group.load(Ordering::Acquire);
-        if self.waiting_bytes.load(Ordering::Relaxed) + cost > MERGE_BYTES_MIN {
+        if self.waiting_bytes.load(Ordering::Relaxed) + cost > self.bounds.merge_bytes {
             if let Some(newest) = lane.waiting.newest(hash, source) {
                 self.freed(lane.waiting.merge_chain(newest));
-                let old = lane.waiting.changes.get(newest as usize).map_or(0, Change::cost_bytes);
+                let old = lane.waiting.change(newest).map_or(0, Change::cost_bytes);
                 if !self.fits(cost.saturating_sub(old)) {
                     return self.drop_change(ticket);
                 }
@@ -325,8 +114,7 @@ impl Queue {
                 }
             }
         }
-        let change = Change { record: Some(record.clone()), ..Change::default() };
-        lane.waiting.append(hash, source, change);
+        lane.waiting.append(hash, source, Change::of_record(record));
         self.added(cost, 1);
         Ticket(ticket)
     }
@@ -336,10 +124,9 @@ impl Queue {
         let hash = hash_of(source);
         let mut lane = self.lane(hash).lock();
         let ticket = self.group.load(Ordering::Acquire);
-        let removal = Some(Box::new(Removal { source: source.clone(), stamp }));
-        let change = Change { removal, ..Change::default() };
+        let change = Change::of_removal(source, stamp);
         let newest = lane.waiting.newest(hash, source.as_str());
-        let newest = newest.and_then(|at| lane.waiting.changes.get(at as usize)?.record.as_ref());
+        let newest = newest.and_then(|at| lane.waiting.change(at)?.record.as_ref());
         if newest.is_some_and(|record| record.stamp > stamp) {
             return Ticket(ticket);
         }
@@ -366,7 +153,7 @@ impl Queue {
         let mut group = Group::default();
         for lane in &self.lanes {
             let mut lane = lane.lock();
-            if lane.waiting.changes.is_empty() {
+            if lane.waiting.is_empty() {
                 continue;
             }
             let log = Arc::new(std::mem::take(&mut lane.waiting));
@@ -428,13 +215,19 @@ impl Queue {
         self.waiting_bytes.load(Ordering::Acquire) == 0
     }
 
-    pub(super) fn waiting_bytes(&self) -> usize {
-        self.waiting_bytes.load(Ordering::Relaxed)
+    /// Whether pushes are merged.
+    pub(super) fn is_lagging(&self) -> bool {
+        self.waiting_bytes.load(Ordering::Relaxed) >= self.bounds.merge_bytes
+    }
+
+    /// Whether only peers' records are still taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting_bytes.load(Ordering::Relaxed) >= self.bounds.full_bytes
     }
 
     /// Waiting and being written.
     pub(super) fn bytes(&self) -> usize {
-        self.waiting_bytes() + self.flying_bytes.load(Ordering::Relaxed)
+        self.waiting_bytes.load(Ordering::Relaxed) + self.flying_bytes.load(Ordering::Relaxed)
     }
 
     /// Waiting and being written.
@@ -456,7 +249,7 @@ impl Queue {
     }
 
     fn fits(&self, more: usize) -> bool {
-        self.waiting_bytes.load(Ordering::Relaxed) + more <= WAITING_BYTES_MAX
+        self.waiting_bytes.load(Ordering::Relaxed) + more <= self.bounds.max_bytes
     }
 
     fn added(&self, bytes: usize, records: usize) {
@@ -477,22 +270,97 @@ impl Queue {
     }
 }
 
-fn hash_of(source: &Source) -> u64 {
-    xxh3_64(source.as_str().as_bytes())
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
 
-/// Keeps of a chain what is a history: ascending stamps, the last of equal ones.
-pub(super) fn ascending<'a>(records: &[&'a SharedRecord]) -> Vec<&'a Record> {
-    let mut run: Vec<&Record> = Vec::with_capacity(records.len());
-    for &record in records {
-        match run.last() {
-            Some(last) if record.stamp < last.stamp => {}
-            Some(last) if record.stamp == last.stamp => {
-                run.pop();
-                run.push(record);
-            }
-            _ => run.push(record),
-        }
+    use super::*;
+    use crate::record::Record;
+    use crate::store::testing::{record, shared};
+
+    fn written(group: &Group) -> Vec<Record> {
+        let mut all = Vec::new();
+        let read: Result<(), ()> = group.each_source(|_, _, records| {
+            all.extend(records.iter().map(|&record| (**record).clone()));
+            Ok(())
+        });
+        assert_eq!(read, Ok(()));
+        all
     }
-    run
+
+    #[test]
+    fn a_ticket_is_covered_by_the_take_that_follows() {
+        let queue = Queue::new(1 << 20);
+        let first = queue.push(&shared("a", 1));
+        let (taken, group) = queue.take();
+        assert!(first <= taken && group.records() == 1);
+        let second = queue.push(&shared("a", 2));
+        assert!(second > taken);
+        assert_eq!((queue.records(), queue.unwritten("a").1.len()), (2, 2));
+        queue.written();
+        assert_eq!((queue.records(), queue.unwritten("a").1.len()), (1, 1));
+    }
+
+    /// hashicorp/consul#9927, prometheus/alertmanager#1409: queues without a bound under load. Here
+    /// the bytes are bounded whatever is pushed, the newest of a source is kept, and what does not
+    /// fit is counted and holds its tickets back.
+    #[test]
+    fn bytes_are_bounded_and_the_newest_stays() {
+        let queue = Queue::new(64 * 1024);
+        for ts in 1..=5_000 {
+            for source in 0..8 {
+                queue.push(&shared(&format!("s/{source}"), ts));
+                assert!(queue.bytes() <= 32 * 1024);
+            }
+        }
+        assert!(queue.merged() > 0 && !queue.is_full());
+        assert_eq!((queue.dropped(), queue.lost_from()), (0, None));
+        let (_, group) = queue.take();
+        assert_eq!(queue.merged() + group.records() as u64, 8 * 5_000);
+        let records = written(&group);
+        for source in 0..8 {
+            let name = format!("s/{source}");
+            let last = records.iter().rfind(|record| record.source.as_str() == name);
+            assert_eq!(last.map(|record| record.stamp.ts), Some(5_000));
+        }
+        queue.written();
+        assert_eq!((queue.bytes(), queue.records()), (0, 0));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted_and_holds_its_tickets_back() {
+        let queue = Queue::new(64 * 1024);
+        // Chains first, then so many sources that even the newest of each is too much.
+        for ts in 1..=40 {
+            queue.push(&shared("chain", ts));
+        }
+        let sources: Vec<String> = (0..300).map(|n| format!("s/{n}")).collect();
+        let tickets: Vec<Ticket> = sources.iter().map(|name| queue.push(&shared(name, 1))).collect();
+        assert!(queue.bytes() <= 32 * 1024 && queue.is_full());
+        assert!(queue.dropped() > 0 && queue.records() < 300);
+        assert_eq!(queue.lost_from(), Some(tickets[0]));
+        // A record too large for what is left is dropped; the older one of its source still waits.
+        let before = queue.dropped();
+        let large = Arc::new(record("chain", 99, &vec![b'1'; 20_000]));
+        queue.push(&large);
+        assert_eq!(queue.dropped(), before + 1);
+        assert_eq!(queue.unwritten("chain").1.last().map(|record| record.stamp.ts), Some(40));
+        assert_eq!(queue.take_lost(), Some(tickets[0]));
+        assert_eq!(queue.lost_from(), None);
+    }
+
+    #[test]
+    fn a_removal_takes_what_waits_but_not_what_is_newer() {
+        let queue = Queue::new(1 << 20);
+        let (old, new) = (shared("a", 1), shared("a", 2));
+        queue.push(&old);
+        queue.push(&new);
+        queue.remove(&old.source, old.stamp);
+        assert_eq!(queue.unwritten("a"), (false, vec![old.clone(), new.clone()]));
+        queue.remove(&new.source, new.stamp);
+        assert_eq!(queue.unwritten("a"), (true, Vec::new()));
+        queue.push(&old);
+        assert_eq!(queue.unwritten("a"), (true, vec![old]));
+        assert_eq!(queue.records(), 1);
+    }
 }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::engine::{Engine, Marks};
-use super::queue::{FULL_BYTES_MIN, Group, Queue};
+use super::log::Group;
+use super::queue::Queue;
 use super::{Clock, Health, Latest, Ticket};
 use crate::limits::SHARDS;
 
@@ -71,9 +72,9 @@ struct Control {
 
 impl Shared {
     /// `kept`: the marks as the store has them after opening.
-    pub(super) fn new(clock: Clock, kept: Marks) -> Shared {
+    pub(super) fn new(clock: Clock, queue_bytes_max: usize, kept: Marks) -> Shared {
         Shared {
-            queue: Queue::new(),
+            queue: Queue::new(queue_bytes_max),
             clock,
             rung: AtomicBool::new(false),
             control: Mutex::default(),
@@ -94,12 +95,19 @@ impl Shared {
         }
     }
 
-    /// Wakes the writer. Cheap while it is awake: the lane's lock orders a push before the
-    /// writer's look into the lane, so a bell that still rings is enough.
+    /// Wakes the writer.
     pub(super) fn ring(&self) {
-        if !self.rung.load(Ordering::Relaxed) && !self.rung.swap(true, Ordering::AcqRel) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
             drop(self.control.lock());
             self.woken.notify_all();
+        }
+    }
+
+    /// Wakes the writer after a push, at the cost of a read while the bell still rings: the lane's
+    /// lock orders the push before the writer's look into the lane, or after its silencing the bell.
+    pub(super) fn ring_for_push(&self) {
+        if !self.rung.load(Ordering::Relaxed) {
+            self.ring();
         }
     }
 
@@ -137,7 +145,7 @@ impl Shared {
         if self.needs_resync() {
             return Health::Failing { reason: "catching up with what was dropped while it failed".into() };
         }
-        if self.queue.waiting_bytes() >= FULL_BYTES_MIN {
+        if self.queue.is_full() {
             return Health::Failing { reason: "the queue is full: writing is too slow".into() };
         }
         Health::Open
@@ -215,15 +223,22 @@ impl Shared {
     fn wait_for_work(&self) -> bool {
         let mut control = self.control.lock();
         self.woken.wait_while(&mut control, |control| !control.stop && !self.rung.load(Ordering::Acquire));
-        self.rung.store(false, Ordering::Release);
+        // Takes over what was stored before the ring.
+        self.rung.swap(false, Ordering::AcqRel);
         control.stop
     }
 
-    /// Pauses; `false` at once, and from then on, if what waits is given up.
-    fn pause(&self, time: Duration) -> bool {
+    /// Pauses; ends at once if what waits is given up.
+    fn pause(&self, time: Duration) {
         let mut control = self.control.lock();
         self.woken.wait_while_for(&mut control, |control| !control.abandon, time);
-        !control.abandon
+    }
+
+    fn committed(&self, marks: Marks) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.kept_clock_us.store(marks.clock_high_water_us, Ordering::Relaxed);
+        self.kept_agreed_us.store(marks.agreed_us, Ordering::Relaxed);
+        self.set_trouble(None);
     }
 }
 
@@ -244,11 +259,13 @@ pub(super) struct Writer {
     resync_from: Option<Ticket>,
     /// The clock's mark when the store was opened, before the lease on it.
     clock_floor_us: u64,
+    /// Whether the last turn ended in good health.
+    was_open: bool,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, engine: Arc<dyn Engine>, clock_floor_us: u64) -> Writer {
-        Writer { shared, engine, written: Ticket(0), resync_from: None, clock_floor_us }
+        Writer { shared, engine, written: Ticket(0), resync_from: None, clock_floor_us, was_open: true }
     }
 
     /// Runs until told to stop.
@@ -260,6 +277,7 @@ impl Writer {
             if self.shared.queue.lost_from().is_some() {
                 let Written::Yes = self.resync() else { break };
             }
+            self.announce_health();
             if stop && self.shared.queue.is_empty() {
                 self.write_exact_marks();
                 break;
@@ -267,6 +285,14 @@ impl Writer {
         }
         self.engine.close();
         drop(end);
+    }
+
+    /// Tells of a queue that became full, or is no more; errors tell of themselves.
+    fn announce_health(&mut self) {
+        let open = self.shared.health() == Health::Open;
+        if std::mem::replace(&mut self.was_open, open) != open {
+            self.shared.notify();
+        }
     }
 
     /// Writes what waits.
@@ -296,28 +322,21 @@ impl Writer {
     /// Writes a group, however long it takes.
     fn write(&self, group: &Group) -> Written {
         let mut pause_ms = BACKOFF_MS_MIN;
-        loop {
-            if self.shared.control.lock().abandon {
-                return Written::Abandoned;
-            }
+        let mut failed = false;
+        while !self.shared.control.lock().abandon {
             let marks = self.shared.marks();
-            let Err(error) = self.engine.commit(group, marks) else {
-                self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                self.shared.kept_clock_us.store(marks.clock_high_water_us, Ordering::Relaxed);
-                self.shared.kept_agreed_us.store(marks.agreed_us, Ordering::Relaxed);
-                self.shared.set_trouble(None);
+            let recovered = if failed { self.engine.recover() } else { Ok(()) };
+            let Err(error) = recovered.and_then(|()| self.engine.commit(group, marks)) else {
+                self.shared.committed(marks);
                 return Written::Yes;
             };
-            tracing::error!(%error, records = group.records(), "the store failed to commit; trying again");
+            failed = true;
+            tracing::error!(%error, records = group.records(), pause_ms, "the store failed to commit");
             self.shared.set_trouble(Some(error.to_string()));
-            if !self.shared.pause(Duration::from_millis(pause_ms)) {
-                return Written::Abandoned;
-            }
+            self.shared.pause(Duration::from_millis(pause_ms));
             pause_ms = (pause_ms * 2).min(BACKOFF_MS_MAX);
-            if let Err(error) = self.engine.recover() {
-                self.shared.set_trouble(Some(error.to_string()));
-            }
         }
+        Written::Abandoned
     }
 
     fn move_durable(&self) {

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::scan::{Scanner, SyntaxError, Value, as_integer, as_string, object};
-use crate::limits::{REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX};
+use crate::limits::{BATCH_ITEMS_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX};
 use crate::record::answer::{Code, Refusal};
 use crate::record::draft::{Draft, DraftPayload, Item, PublishFrame, RequestId};
 use crate::record::{AckLevel, Source};
@@ -16,11 +16,17 @@ use crate::record::{AckLevel, Source};
 pub fn publish_frame(text: &str) -> Result<PublishFrame<'_>, SyntaxError> {
     let mut scanner = Scanner::new(text);
     let mut frame = PublishFrame { items: Vec::new(), is_batch: scanner.take_if(b'[') };
+    let mut is_too_long = false;
     if !frame.is_batch {
         frame.items.push(item(&mut scanner)?);
     } else if !scanner.take_if(b']') {
         loop {
-            frame.items.push(item(&mut scanner)?);
+            if frame.items.len() < BATCH_ITEMS_MAX {
+                frame.items.push(item(&mut scanner)?);
+            } else {
+                scanner.value()?;
+                is_too_long = true;
+            }
             if !scanner.take_if(b',') {
                 break;
             }
@@ -28,7 +34,7 @@ pub fn publish_frame(text: &str) -> Result<PublishFrame<'_>, SyntaxError> {
         scanner.take(b']', "',' or ']'")?;
     }
     scanner.end()?;
-    Ok(frame)
+    Ok(if is_too_long { PublishFrame::too_long() } else { frame })
 }
 
 fn item<'a>(scanner: &mut Scanner<'a>) -> Result<Item<'a>, SyntaxError> {
@@ -267,5 +273,15 @@ mod tests {
         assert!(frame.items[1].draft.is_err() && frame.items[2].draft.is_err());
         assert!(publish_frame("[{\"source\":\"a\",\"data\":1},").is_err());
         assert!(publish_frame("[]").is_ok_and(|frame| frame.items.is_empty()));
+    }
+
+    #[test]
+    fn a_batch_of_too_many_items_is_refused_once() {
+        let text = |count: usize| format!("[{}1]", "1,".repeat(count - 1));
+        let (longest, longer) = (text(BATCH_ITEMS_MAX), text(BATCH_ITEMS_MAX + 1));
+        let longest = publish_frame(&longest).expect("json");
+        assert_eq!(longest.items.len(), BATCH_ITEMS_MAX);
+        let longer = publish_frame(&longer).expect("json");
+        assert_eq!((longer.items.len(), longer.is_batch), (1, false));
     }
 }

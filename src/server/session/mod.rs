@@ -41,7 +41,7 @@ use crate::cluster::Heads;
 use crate::cluster::members::MemberInfo;
 use crate::ingest::{Accepted, Change};
 use crate::latest::Latest;
-use crate::limits::{LATEST_BUFFER_BYTES_MAX, PING_US};
+use crate::limits::{LATEST_BUFFER_BYTES_MAX, PING_US, SCAN_RECORDS_PER_TURN};
 use crate::metrics::Metrics;
 use crate::record::answer::Refusal;
 use crate::record::draft::Draft;
@@ -123,7 +123,7 @@ pub trait Host {
 }
 
 /// What the sessions of one worker share. The worker keeps one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Workspace {
     /// Which connections want what.
     pub index: Index,
@@ -133,8 +133,23 @@ pub struct Workspace {
     pub conflated: u64,
     /// Heads that have been proved seen, shared by all sessions whose tokens are due.
     pub checkpoint: Checkpoint,
+    /// Records that a snapshot looks at in one turn.
+    scan_budget: usize,
     /// A message on its way into a frame.
     scratch: Vec<u8>,
+}
+
+impl Default for Workspace {
+    fn default() -> Workspace {
+        Workspace {
+            index: Index::default(),
+            deliveries: 0,
+            conflated: 0,
+            checkpoint: Checkpoint::default(),
+            scan_budget: SCAN_RECORDS_PER_TURN,
+            scratch: Vec::new(),
+        }
+    }
 }
 
 /// One call's view of the world, and the only door for its effects.

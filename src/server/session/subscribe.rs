@@ -9,9 +9,7 @@ use super::resume::{Tokens, is_proved};
 use super::snapshot::{Job, Names, Side, Step, Unanswered, name_key};
 use super::{Codec, Turn};
 use crate::latest::Change;
-use crate::limits::{
-    ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX, SCAN_RECORDS_PER_TURN, SUBSCRIPTIONS_PER_CONNECTION_MAX,
-};
+use crate::limits::{ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
 use crate::record::answer::{Code, Refusal};
 use crate::record::draft::{OwnedRequestId, RequestId};
 use crate::record::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
@@ -346,7 +344,7 @@ impl Subscriber {
 
     pub(super) fn handle_turn(&mut self, turn: &mut Turn<'_>) {
         self.answer_subscriptions(turn);
-        let mut budget = SCAN_RECORDS_PER_TURN;
+        let mut budget = turn.work.scan_budget;
         loop {
             self.drain_queue(turn);
             let is_paced = self.queue.has_snapshot() || !self.has_room(turn);

@@ -6,7 +6,7 @@
 //! range, and trimming removes the run's first key. A latest value begins with its stamp and the
 //! length of its ring, so that a write compares stamps and trims without decoding or counting.
 //!
-//! A group is one transaction with one sync ([`redb::Durability::Immediate`]); its sources come in
+//! A group is one durable transaction ([`redb::Durability::Immediate`]); its sources come in
 //! order of name, the order in which neighbours share a page. redb verifies checksums of its pages
 //! when it recovers, the record's own checksum is verified on every read.
 //!
@@ -26,7 +26,7 @@
 pub(super) mod medium;
 mod rows;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -36,7 +36,7 @@ use self::medium::Medium;
 use self::rows::{LatestRow, history_bounds, history_key, stamp_of_history_key};
 use super::engine::{Engine, EngineError, LoadReport, Marks};
 use super::history::HistoryQuery;
-use super::queue::{Group, ascending};
+use super::log::{Group, ascending};
 use super::{Identity, OpenError};
 use crate::record::{NodeName, Record, SharedRecord, Stamp, wire};
 

@@ -1,3 +1,7 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::cluster::Arrival;
 use crate::cluster::members::{Identity, State};
@@ -156,4 +160,80 @@ fn a_token_waits_behind_what_waits() {
     let rest = world.read_all(client);
     assert_eq!(records(&first).len() + records(&rest).len(), 60);
     assert!(rest.last().is_some_and(|value| value.get("resume").is_some()));
+}
+
+/// What a client holds: source → ts.
+type Held = BTreeMap<String, u64>;
+
+/// Carries what was read into what is held, and remembers what was held at the last token.
+fn hold(held: &mut Held, at_token: &mut Option<(String, Held)>, values: &[Value]) {
+    for value in values {
+        if let Some(source) = value.get("source").and_then(Value::as_str) {
+            match value.get("deleted") {
+                Some(_) => held.remove(source),
+                None => held.insert(source.to_owned(), value["ts"].as_u64().expect("a ts")),
+            };
+        } else if value.get("eos").is_some() || value.get("resume").is_some() {
+            *at_token = Some((token_of(std::slice::from_ref(value)), held.clone()));
+        }
+    }
+}
+
+proptest! {
+    /// Whoever loses the connection at any moment, and with it all after the last token, has the whole
+    /// again after resuming.
+    #[test]
+    fn a_token_and_what_follows_it_are_the_whole(
+        acts in proptest::collection::vec((0u8..10, 0usize..8), 1..80),
+        is_slow: bool,
+        all: bool,
+    ) {
+        let mut world = World::new();
+        world.work.scan_budget = 60;
+        let data = if is_slow { format!("\"{}\"", "x".repeat(30_000)) } else { "1".into() };
+        for n in 0..4 {
+            world.publish(&format!("a/{n}"), &data);
+        }
+        let mode = if all { "all" } else { "latest" };
+        let url = format!("/subscribe?source=a/*&mode={mode}");
+        let (mut held, mut at_token) = (Held::new(), None);
+        let mut client = world.open(&url);
+        for (kind, n) in acts {
+            let source = format!("a/{n}");
+            match kind {
+                0..4 => drop(world.publish(&source, &data)),
+                4 => drop(world.delete(&source)),
+                5 => drop(world.publish_draft(&source, None, DraftPayload::Json(b"0"), 2_000)),
+                6 => drop(world.drain_one()),
+                7 => world.turn_once(client),
+                8 => {
+                    world.pass(RESUME_US / 4);
+                    world.node.ingest.sweep(world.now, true, 100);
+                }
+                _ => {
+                    let values = world.read(client);
+                    hold(&mut held, &mut at_token, &values);
+                }
+            }
+            if world.clients[client].closed.is_some() {
+                world.turn(client, |session, turn| session.handle_closed(turn));
+                held = at_token.as_ref().map(|(_, held)| held.clone()).unwrap_or_default();
+                let token = at_token.as_ref().map(|(token, _)| format!("&resume={token}")).unwrap_or_default();
+                client = world.open(&format!("{url}{token}"));
+            }
+        }
+        // The last token that came through, and nothing after it.
+        let Some((token, mut held)) = at_token else { return Ok(()) };
+        let client = world.open(&format!("{url}&resume={token}"));
+        let values = world.read_all(client);
+        prop_assert_eq!(&values[1]["result"]["recovered"], true);
+        hold(&mut held, &mut None, &values);
+        world.now = world.now.plus_us(10_000);
+        world.node.ingest.sweep(world.now, true, 100);
+        hold(&mut held, &mut None, &world.read_all(client));
+        let pattern = crate::record::Pattern::parse("a/*").expect("pattern");
+        let visible = world.node.ingest.latest().list(&pattern, None, 100, world.now.wall_us);
+        let visible: Held = visible.iter().map(|record| (record.source.to_string(), record.stamp.ts)).collect();
+        prop_assert_eq!(held, visible);
+    }
 }
