@@ -10,7 +10,6 @@ mod get;
 mod history;
 mod machine;
 mod members;
-mod node;
 mod publish;
 mod serve;
 mod subscribe;
@@ -22,6 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::server::ServerError;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,15 @@ pub enum CliError {
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> CliError {
         CliError::Usage(error.to_string())
+    }
+}
+
+impl From<ServerError> for CliError {
+    fn from(error: ServerError) -> CliError {
+        match error.exit_code() {
+            2 => CliError::Usage(error.to_string()),
+            _ => CliError::Failed(error.to_string()),
+        }
     }
 }
 
