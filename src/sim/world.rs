@@ -293,8 +293,7 @@ impl World {
 
     /// What one node believes of a member.
     pub fn member(&self, id: NodeId, name: &str) -> Option<MemberInfo> {
-        let members = self.machine(id).members();
-        members.into_iter().find(|member| member.identity.name.as_str() == name)
+        self.machine(id).member(name)
     }
 
     /// The state in which one node sees a member.

@@ -385,3 +385,47 @@ fn idle_traffic_is_small_and_views_agree() {
     let most = after.iter().zip(&before).map(|(after, before)| (after - before) / 10).max();
     assert!(most.is_some_and(|bytes| bytes <= 1_200), "{most:?} bytes/s");
 }
+
+#[test]
+#[ignore = "figures"]
+fn detection_figures() {
+    let mut rows = Vec::new();
+    for seed in 0..2 {
+        let mut world = cluster(seed, 128, Conditions::lan());
+        for round in 0..12 {
+            world.run_us(3 * SECOND_US);
+            let victim = NodeId(5 + round * 9);
+            let its_name = name(victim.0);
+            world.kill(victim);
+            let start = world.now_us();
+            let others = || (0..128).filter(|&node| node < 5 || (node - 5) % 9 != 0 || node > 5 + round * 9);
+            let mut at = |world: &mut World, is_so: &dyn Fn(&World) -> bool| {
+                world.run_until(10 * SECOND_US, |world| is_so(world));
+                (world.now_us() - start) / 1000
+            };
+            let seen = |world: &World, state: State| {
+                others()
+                    .filter(|&node| node != victim.0)
+                    .filter(|&node| world.state(NodeId(node), &its_name) == Some(state))
+                    .count()
+            };
+            let suspect = at(&mut world, &|world| seen(world, State::Suspect) > 0);
+            let dead = at(&mut world, &|world| seen(world, State::Dead) > 0);
+            let all = at(&mut world, &|world| {
+                seen(world, State::Dead) >= others().filter(|&node| node != victim.0).count()
+            });
+            rows.push((suspect, dead, all));
+        }
+    }
+    for column in 0..3 {
+        let mut values: Vec<u64> = rows.iter().map(|row| [row.0, row.1, row.2][column]).collect();
+        values.sort();
+        println!(
+            "column {column}: median {} p90 {} max {}",
+            values[values.len() / 2],
+            values[values.len() * 9 / 10],
+            values[values.len() - 1]
+        );
+    }
+    println!("{rows:?}");
+}
