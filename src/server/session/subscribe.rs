@@ -1,17 +1,19 @@
-//! The subscriber's side: what it wants, what it is sent, and when.
+//! The subscriber's side: what it wants, and what of all that changes it is sent.
+
+mod deliver;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashMap;
 
 use super::batch::Batch;
-use super::encode::{self, EncodedChange};
+use super::encode::EncodedChange;
 use super::queue::{Entry, Queue, Waiting};
 use super::resume::{Tokens, is_proved};
 use super::snapshot::{Job, Names, Side, Step, Unanswered, name_key};
 use super::{Codec, Turn};
 use crate::latest::Change;
-use crate::limits::{ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
+use crate::limits::{LATEST_BUFFER_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
 use crate::record::answer::{Code, Refusal};
 use crate::record::draft::{OwnedRequestId, RequestId};
 use crate::record::hash::NameState;
@@ -291,77 +293,6 @@ impl Subscriber {
         side == Side::After && running.is_some_and(|job| !job.is_cancelled)
     }
 
-    fn deliver_latest(&mut self, turn: &mut Turn<'_>, frames: &mut EncodedChange, change: &Change) {
-        let waiting = |change: &Change| Waiting {
-            record: change.record.clone(),
-            as_deleted: change.is_expiry,
-            from_snapshot: false,
-        };
-        if !self.queue.is_empty() && self.queue.replace(waiting(change)).is_ok() {
-            turn.work.conflated += 1;
-            return;
-        }
-        if self.has_room(turn) {
-            self.write_change(turn, frames, change);
-        } else {
-            self.queue.push(waiting(change));
-        }
-    }
-
-    fn deliver_all(
-        &mut self,
-        turn: &mut Turn<'_>,
-        frames: &mut EncodedChange,
-        change: &Change,
-    ) -> Result<(), CloseReason> {
-        // What a snapshot has written is paced by the buffer, and not to the subscriber's account.
-        let paced = if self.jobs.is_empty() { 0 } else { LATEST_BUFFER_BYTES_MAX };
-        let waiting = (turn.out.len() + self.batch_len()).saturating_sub(paced) + self.queue.live_bytes();
-        let added = change.record.payload.bytes().len();
-        if waiting > 0 && waiting + added > ALL_QUEUE_BYTES_MAX {
-            let message = format!("over {ALL_QUEUE_BYTES_MAX} bytes wait; mode=all keeps no more");
-            return Err(CloseReason::new(4202, message));
-        }
-        if self.queue.is_empty() {
-            self.write_change(turn, frames, change);
-        } else {
-            let record = change.record.clone();
-            self.queue.push(Waiting { record, as_deleted: change.is_expiry, from_snapshot: false });
-        }
-        Ok(())
-    }
-
-    fn batch_len(&self) -> usize {
-        self.batch.as_ref().map_or(0, Batch::len)
-    }
-
-    fn has_room(&self, turn: &Turn<'_>) -> bool {
-        turn.out.len() + self.batch_len() <= LATEST_BUFFER_BYTES_MAX
-    }
-
-    fn write_change(&mut self, turn: &mut Turn<'_>, frames: &mut EncodedChange, change: &Change) {
-        turn.work.deliveries += 1;
-        match &mut self.batch {
-            Some(batch) => batch.push(turn, frames.message(self.codec, change)),
-            None => turn.out.append(frames.frame(self.codec, change)),
-        }
-    }
-
-    fn write_waiting(&mut self, turn: &mut Turn<'_>, waiting: &Waiting) {
-        turn.work.deliveries += 1;
-        let (codec, record) = (self.codec, &*waiting.record);
-        match &mut self.batch {
-            Some(batch) => {
-                let mut message = std::mem::take(&mut turn.work.scratch);
-                message.clear();
-                encode::write_record(&mut message, codec, record, waiting.as_deleted);
-                batch.push(turn, &message);
-                turn.work.scratch = message;
-            }
-            None => turn.record_frame(codec, record, waiting.as_deleted),
-        }
-    }
-
     pub(super) fn handle_turn(&mut self, turn: &mut Turn<'_>) {
         self.answer_subscriptions(turn);
         let mut budget = turn.work.scan_budget;
@@ -382,23 +313,6 @@ impl Subscriber {
         self.drain_queue(turn);
         if let Some(batch) = &mut self.batch {
             batch.flush(turn);
-        }
-    }
-
-    /// Writes what waits, as long as there is room.
-    fn drain_queue(&mut self, turn: &mut Turn<'_>) {
-        while self.has_room(turn) {
-            match self.queue.pop() {
-                None => break,
-                Some(Entry::Record(waiting)) => self.write_waiting(turn, &waiting),
-                Some(Entry::Mark { eos: Some(subscription), token }) => {
-                    self.tell(turn, &Notice::Eos { subscription, resume: &token });
-                }
-                Some(Entry::Mark { eos: None, token }) => {
-                    self.tell(turn, &Notice::Resume(&token));
-                    self.tokens.handle_sent(turn.now);
-                }
-            }
         }
     }
 

@@ -152,7 +152,7 @@ fn acts(may_end: bool) -> impl Strategy<Value = Vec<Act>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn stamps_increase_and_the_newest_comes_last(acts in acts(false), all: bool) {
