@@ -14,6 +14,7 @@ use crate::cluster::{Arrival, Replica};
 pub use crate::latest::Change;
 use crate::latest::{Due, Latest, Slot, Swept, Verdict, judge};
 use crate::limits::{FUTURE_US_MAX, OUTBOX_BYTES_HARD, SHARDS};
+use crate::metrics::Metrics;
 use crate::record::answer::{Code, Outcome, Refusal};
 use crate::record::draft::{Draft, DraftPayload};
 use crate::record::{HybridClock, Now, Record, SharedRecord, Source, Stamp};
@@ -61,6 +62,7 @@ pub struct Ingest<D> {
     clock: HybridClock,
     outbox: Mutex<Outbox>,
     bounds: Bounds,
+    metrics: Arc<Metrics>,
     downstream: D,
     is_skewed: AtomicBool,
     is_draining: AtomicBool,
@@ -68,12 +70,19 @@ pub struct Ingest<D> {
 
 impl<D: Downstream> Ingest<D> {
     /// An empty map before `downstream`.
-    pub fn new(bounds: Bounds, clock: HybridClock, outbox: Outbox, downstream: D) -> Ingest<D> {
+    pub fn new(
+        bounds: Bounds,
+        clock: HybridClock,
+        outbox: Outbox,
+        metrics: Arc<Metrics>,
+        downstream: D,
+    ) -> Ingest<D> {
         Ingest {
             latest: Latest::default(),
             clock,
             outbox: Mutex::new(outbox),
             bounds,
+            metrics,
             downstream,
             is_skewed: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
@@ -82,7 +91,22 @@ impl<D: Downstream> Ingest<D> {
 
     /// A client's record: stamped, judged, numbered, delivered, stored and queued for the cluster.
     pub fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
-        self.admit(now, draft)?;
+        let published = self.admit(now, draft).and_then(|()| self.merge_draft(now, draft));
+        match &published {
+            Ok(accepted) => {
+                self.metrics.records_published.increment();
+                self.count(match accepted.outcome {
+                    Outcome::Applied => &Verdict::Newer,
+                    Outcome::Duplicate => &Verdict::Same,
+                    Outcome::Stale { .. } => &Verdict::Older,
+                });
+            }
+            Err(refusal) => self.metrics.refused(refusal.code),
+        }
+        published
+    }
+
+    fn merge_draft(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
         let unstamped = stamp_of(0, &draft.payload);
         self.latest.update(&draft.source, |slot| {
             let current = slot.current();
@@ -110,24 +134,41 @@ impl<D: Downstream> Ingest<D> {
     }
 
     /// A peer's record, or one that the store kept: judged, delivered and stored. Whether it won.
-    pub fn apply(&self, now: Now, record: SharedRecord, _arrival: Arrival) -> bool {
+    pub fn apply(&self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
         let collect_us = record.collect_us(self.bounds.tombstones_us);
         if collect_us.is_some_and(|at| at <= now.wall_us) {
             return false;
         }
         let source = record.source.clone();
-        self.latest.update(source.as_str(), |slot| match judge(slot.current(), &record) {
-            Verdict::Newer => {
-                self.take(now, slot, record);
-                true
+        let accepted_us = record.accepted_us;
+        let verdict = self.latest.update(source.as_str(), |slot| {
+            let verdict = judge(slot.current(), &record);
+            match verdict {
+                Verdict::Newer => {
+                    self.take(now, slot, record);
+                }
+                Verdict::SameOfGreaterBirth => {
+                    slot.replace_silently(&record, now.wall_us, self.bounds.tombstones_us);
+                    self.downstream.store(&record);
+                }
+                Verdict::Same | Verdict::Older => {}
             }
-            Verdict::SameOfGreaterBirth => {
-                slot.replace_silently(&record, now.wall_us, self.bounds.tombstones_us);
-                self.downstream.store(&record);
-                false
-            }
-            Verdict::Same | Verdict::Older(_) => false,
-        })
+            verdict
+        });
+        self.count(&verdict);
+        if verdict == Verdict::Newer && arrival != Arrival::Reconcile {
+            self.metrics.propagation.record_us(now.wall_us.saturating_sub(accepted_us));
+        }
+        verdict == Verdict::Newer
+    }
+
+    fn count(&self, verdict: &Verdict) {
+        let counter = match verdict {
+            Verdict::Newer => &self.metrics.records_applied,
+            Verdict::Same | Verdict::SameOfGreaterBirth => &self.metrics.records_duplicate,
+            Verdict::Older => &self.metrics.records_stale,
+        };
+        counter.increment();
     }
 
     /// A record that the store kept: merged without telling anyone.
@@ -251,6 +292,14 @@ fn stamp_of(ts: u64, payload: &DraftPayload<'_>) -> Stamp {
 impl<D: Downstream> Replica for &Ingest<D> {
     fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
         Ingest::apply(self, now, record, arrival)
+    }
+
+    fn discard(&mut self, record: &SharedRecord) {
+        self.latest.update(record.source.as_str(), |slot| {
+            if slot.remove(record) {
+                self.downstream.forget(record);
+            }
+        });
     }
 
     fn get(&self, source: &str) -> Option<SharedRecord> {

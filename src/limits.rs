@@ -12,6 +12,12 @@ pub const SOURCE_SEGMENTS_MAX: usize = 16;
 pub const NODE_NAME_BYTES_MAX: usize = 63;
 /// Longest `id` of a request, in bytes, so that an echo costs no more than it brought.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Longest name of a zone, in bytes. What a member says of itself must fit one datagram.
+pub const ZONE_BYTES_MAX: usize = 63;
+/// Longest `host:port` of an HTTP port, in bytes: a DNS name, and a port.
+pub const HTTP_ADDRESS_BYTES_MAX: usize = 260;
+/// Longest version of the program, in bytes, as members tell it.
+pub const VERSION_BYTES_MAX: usize = 32;
 /// Greatest `ts`: the integers that every JSON reader holds exactly.
 pub const TS_MAX: u64 = (1 << 53) - 1;
 /// Longest `ttl_ms`: ten years.
@@ -38,6 +44,9 @@ pub const FRAGMENTED_BYTES_MAX: usize = 16 * 1024;
 pub const STREAM_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest `--max-record-bytes` an operator may set.
 pub const RECORD_BYTES_CEILING: usize = 2 * 1024 * 1024;
+
+/// Bytes of fragments that wait for the rest of their batch, all peers together.
+pub const SPREAD_ASSEMBLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A request's head on the HTTP port, in bytes.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -84,6 +93,12 @@ const _: () = assert!(SHARDS.is_power_of_two() && SHARDS <= u16::MAX as usize + 
 const _: () = assert!(MAILBOX_BYTES_SOFT < MAILBOX_BYTES_HARD);
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_HARD);
 const _: () = assert!(RECORD_BYTES_CEILING + 4096 < STREAM_FRAME_BYTES_MAX);
+const _: () = assert!(2 * RECORD_BYTES_CEILING < SPREAD_ASSEMBLY_BYTES_MAX);
 const _: () = assert!(PING_US < PONG_US_MAX);
 const _: () = assert!(FRAGMENTED_BYTES_MAX > DATAGRAM_BYTES_MAX);
+// An update that outgrows its datagram would block the queue for ever (alertmanager#1340).
+const _: () = assert!(
+    2 * (2 * NODE_NAME_BYTES_MAX + ZONE_BYTES_MAX + HTTP_ADDRESS_BYTES_MAX + VERSION_BYTES_MAX + 80)
+        < DATAGRAM_BYTES_MAX
+);
 const _: () = assert!(CLOCK_SKEW_US_MAX < FUTURE_US_MAX);

@@ -46,7 +46,7 @@ const NOW: Now = Now { mono_us: 0, wall_us: 1_000_000_000_000 };
 fn node(name: &str) -> Ingest<Told> {
     let bounds = Bounds { record_bytes_max: 1_000, map_bytes_max: 1 << 20, tombstones_us: DAY_US };
     let outbox = Outbox::new(NodeName::parse(name).expect("name"), 1);
-    Ingest::new(bounds, HybridClock::new(0), outbox, Told::default())
+    Ingest::new(bounds, HybridClock::new(0), outbox, Arc::default(), Told::default())
 }
 
 fn draft(source: &str, ts: Option<u64>, payload: DraftPayload<'static>) -> Draft<'static> {
@@ -143,6 +143,21 @@ fn tombstones_go_on_time_and_are_not_taken_back() {
     assert_eq!(node.latest.fingerprints(), [0; SHARDS]);
     assert_eq!(node.downstream.forgotten.lock().len(), 1);
     assert!(!node.apply(later, tombstone, Arrival::Reconcile));
+}
+
+#[test]
+fn what_the_cluster_forgot_is_discarded_unless_something_newer_came() {
+    let node = node("a");
+    let (old, new) = (record("s", 1, "x", Some("1"), 5), record("s", 2, "x", Some("1"), 5));
+    node.apply(NOW, old.clone(), Arrival::Tree);
+    node.apply(NOW, new.clone(), Arrival::Tree);
+    let mut replica = &node;
+    replica.discard(&old);
+    assert_eq!(node.latest.get("s"), Some(new.clone()));
+    replica.discard(&new);
+    assert!(node.latest.is_empty() && node.latest.fingerprints() == [0; SHARDS]);
+    assert_eq!(node.sweep(NOW.plus_us(DAY_US), true, 9), None, "nothing is due any more");
+    assert_eq!(node.downstream.forgotten.lock().len(), 1);
 }
 
 fn record(source: &str, ts: u64, origin: &str, data: Option<&str>, ttl_ms: u64) -> SharedRecord {

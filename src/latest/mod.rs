@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::limits::SHARDS;
-use crate::record::{Pattern, SharedRecord, Stamp};
+use crate::record::{Pattern, SharedRecord};
 
 use shard::Shard;
 pub use shard::{Due, Slot, Swept};
@@ -189,8 +189,8 @@ pub enum Verdict {
     SameOfGreaterBirth,
     /// This very record, or the same stamp of a lesser birth.
     Same,
-    /// It loses to this one.
-    Older(Stamp),
+    /// It loses.
+    Older,
 }
 
 /// Compares `stamp`, and `birth` where stamps tie, with the current record.
@@ -198,7 +198,7 @@ pub fn judge(current: Option<&SharedRecord>, record: &SharedRecord) -> Verdict {
     let Some(current) = current else { return Verdict::Newer };
     match record.stamp.cmp(&current.stamp) {
         Ordering::Greater => Verdict::Newer,
-        Ordering::Less => Verdict::Older(current.stamp),
+        Ordering::Less => Verdict::Older,
         // The checksum decides last, so that copies converge even if a birth was ever given twice.
         Ordering::Equal if (&record.birth, record.checksum) > (&current.birth, current.checksum) => {
             Verdict::SameOfGreaterBirth

@@ -177,6 +177,18 @@ impl<'a> Slot<'a> {
         self.put(record, wall_us, tombstones_us);
     }
 
+    /// Takes the source out of the map, if `record` is still its latest.
+    pub fn remove(&mut self, record: &SharedRecord) -> bool {
+        let is_it = |entry: &Entry| is_of(entry, self.hash, self.source);
+        let Ok(place) = self.shard.table.find_entry(self.hash, is_it) else { return false };
+        if place.get().record.checksum != record.checksum {
+            return false;
+        }
+        let (old, _) = place.remove();
+        self.shard.forget(&old, 0);
+        true
+    }
+
     fn put(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64) {
         debug_assert_eq!(record.source.as_str(), self.source);
         let expires = record.expires_us().filter(|&at| at > wall_us);

@@ -30,6 +30,7 @@ pub struct Mailbox {
     is_wanted: AtomicBool,
     waker: mio::Waker,
     is_asleep: AtomicBool,
+    is_nudged: AtomicBool,
     is_wake_wanted: AtomicBool,
 }
 
@@ -46,6 +47,7 @@ impl Mailbox {
             is_wanted: AtomicBool::new(false),
             waker,
             is_asleep: AtomicBool::new(false),
+            is_nudged: AtomicBool::new(false),
             is_wake_wanted: AtomicBool::new(false),
         }
     }
@@ -107,30 +109,33 @@ impl Mailbox {
     pub fn fall_asleep(&self) -> bool {
         self.is_asleep.store(true, SeqCst);
         fence(SeqCst);
-        if self.is_empty() {
+        if self.is_empty() && !self.is_nudged.load(SeqCst) {
             return true;
         }
         self.is_asleep.store(false, SeqCst);
         false
     }
 
-    /// The worker is awake.
+    /// The worker is awake, and looks at everything in the turn that begins.
     pub fn wake_up(&self) {
         self.is_asleep.store(false, SeqCst);
+        self.is_nudged.store(false, SeqCst);
     }
 
-    /// Wakes the worker if something was pushed since, and it sleeps.
+    /// Wakes the worker if something was pushed since the last time, and it sleeps.
     pub fn wake_if_wanted(&self) {
         if self.is_wake_wanted.load(SeqCst) && self.is_wake_wanted.swap(false, SeqCst) {
-            fence(SeqCst);
-            if self.is_asleep.load(SeqCst) {
-                self.wake();
-            }
+            self.wake();
         }
     }
 
-    /// Wakes the worker in any case: something other than a change is to be looked at.
+    /// The worker is to take another turn: wakes it, if it sleeps.
     pub fn wake(&self) {
+        self.is_nudged.store(true, SeqCst);
+        fence(SeqCst);
+        if !self.is_asleep.swap(false, SeqCst) {
+            return;
+        }
         match self.waker.wake() {
             Ok(()) => {}
             // The pipe is full of wakes already.

@@ -30,12 +30,13 @@ impl Timers {
         self.heap.push(Reverse((at_us, token)));
     }
 
-    /// The next one due at `now_us`, if any.
-    pub fn pop_due(&mut self, now_us: u64) -> Option<TimerToken> {
-        match self.heap.peek() {
-            Some(Reverse((at_us, _))) if *at_us <= now_us => self.heap.pop().map(|Reverse((_, token))| token),
-            _ => None,
+    /// The next one due at `now_us`, if any, and when it was due.
+    pub fn pop_due(&mut self, now_us: u64) -> Option<(u64, TimerToken)> {
+        let Reverse((at_us, _)) = self.heap.peek()?;
+        if *at_us > now_us {
+            return None;
         }
+        self.heap.pop().map(|Reverse(entry)| entry)
     }
 
     /// When the next one is due.
@@ -57,8 +58,8 @@ mod tests {
         timers.arm(20, token(2));
         assert_eq!(timers.next_us(), Some(10));
         assert_eq!(timers.pop_due(9), None);
-        assert_eq!(timers.pop_due(25), Some(token(1)));
-        assert_eq!(timers.pop_due(25), Some(token(2)));
+        assert_eq!(timers.pop_due(25), Some((10, token(1))));
+        assert_eq!(timers.pop_due(25), Some((20, token(2))));
         assert_eq!(timers.pop_due(25), None);
         assert_eq!(timers.next_us(), Some(30));
     }

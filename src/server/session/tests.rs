@@ -145,7 +145,7 @@ impl World {
                     tombstones_us: DAY_US,
                 },
                 boot,
-                ingest: Ingest::new(bounds, HybridClock::new(0), outbox, Below::default()),
+                ingest: Ingest::new(bounds, HybridClock::new(0), outbox, Arc::default(), Below::default()),
                 metrics: Metrics::default(),
                 durable: Cell::new(0),
                 is_loaded: Cell::new(true),

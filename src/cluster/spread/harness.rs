@@ -1,0 +1,353 @@
+//! A small world for tests: nodes that only spread, on a seeded network with delay, loss and
+//! duplication, in virtual time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::tree::mix;
+use super::{SPREAD_BYTES_MAX, Spread};
+use crate::cluster::members::{Identity, State};
+use crate::cluster::ring::Ring;
+use crate::cluster::{Arrival, Config, Profile, Replica};
+use crate::limits::SHARDS;
+use crate::proto::gossip as proto;
+use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
+
+/// The `index`-th node's identity, in no zone.
+pub(super) fn identity(index: usize) -> Arc<Identity> {
+    identity_in(index, "")
+}
+
+/// The `index`-th node's identity.
+pub(super) fn identity_in(index: usize, zone: &str) -> Arc<Identity> {
+    Arc::new(Identity {
+        name: NodeName::parse(&format!("node-{index}")).expect("name"),
+        boot: 1_763_800_000 + index as u64,
+        gossip: address(index),
+        http: String::new(),
+        zone: zone.into(),
+        version: String::new(),
+    })
+}
+
+/// The `index`-th node's address.
+pub(super) fn address(index: usize) -> SocketAddr {
+    let [_, a, b, c] = (index as u32).to_be_bytes();
+    SocketAddr::from(([10, a, b, c], 7946))
+}
+
+/// A ring of the first `count` nodes.
+pub(super) fn ring_of(count: usize) -> Ring {
+    let mut ring = Ring::default();
+    (0..count).for_each(|index| ring.insert(identity(index), State::Alive));
+    ring
+}
+
+/// A record with `len` bytes of data.
+pub(super) fn record(origin: &NodeName, boot: u64, seq: u64, len: usize) -> SharedRecord {
+    let source = Source::parse(&format!("sensors/{origin}/{seq}")).expect("source");
+    let data = vec![seq as u8; len];
+    let birth = Birth { origin: origin.clone(), boot, seq };
+    let ts = 1_763_800_000_000_000 + seq;
+    Arc::new(Record::new(source, Stamp::of_data(ts, &data), Payload::Binary(data.into()), birth, ts, 0))
+}
+
+fn config(identity: &Identity, boot: u64, seed: u64) -> Config {
+    Config {
+        name: identity.name.clone(),
+        boot,
+        cluster_name: String::new(),
+        gossip: identity.gossip,
+        http: String::new(),
+        zone: identity.zone.clone(),
+        version: String::new(),
+        profile: Profile::Lan,
+        tombstones_us: 0,
+        agreed_us: None,
+        has_seeds: false,
+        seed: mix(seed),
+    }
+}
+
+/// What arrived at a node: when, by which way.
+#[derive(Default)]
+pub(super) struct Arrivals(pub BTreeMap<(NodeName, u64), (u64, Arrival)>);
+
+impl Replica for Arrivals {
+    fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
+        let birth = (record.birth.origin.clone(), record.birth.seq);
+        let is_new = !self.0.contains_key(&birth);
+        self.0.entry(birth).or_insert((now.mono_us, arrival));
+        is_new
+    }
+    fn discard(&mut self, _record: &SharedRecord) {}
+    fn get(&self, _source: &str) -> Option<SharedRecord> {
+        None
+    }
+    fn fingerprints(&self) -> [u64; SHARDS] {
+        [0; SHARDS]
+    }
+    fn visit_shard(&self, _shard: usize, _visit: &mut dyn FnMut(&SharedRecord)) {}
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// One node of the world.
+pub(super) struct Node {
+    pub spread: Spread,
+    pub ring: Arc<Ring>,
+    pub arrivals: Arrivals,
+    pub is_up: bool,
+    /// Bytes and parts with data it sent.
+    pub sent_bytes: usize,
+    pub parts_sent: usize,
+    boot: u64,
+    next_seq: u64,
+    wake_us: u64,
+}
+
+enum Event {
+    Arrive { from: usize, to: usize, message: Box<proto::Spread> },
+    Wake { node: usize },
+}
+
+/// All nodes and the network between them.
+pub(super) struct World {
+    pub nodes: Vec<Node>,
+    pub now_us: u64,
+    /// Of a thousand messages, how many are lost, and how many come twice.
+    pub loss: u64,
+    pub duplicates: u64,
+    /// Which pairs cannot talk.
+    pub is_cut: Box<dyn Fn(usize, usize) -> bool>,
+    /// Most hops seen on a part that arrived.
+    pub hops_max: u32,
+    /// Messages delivered.
+    pub delivered: usize,
+    events: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    payloads: BTreeMap<usize, Event>,
+    order: u64,
+    seed: u64,
+    by_address: BTreeMap<SocketAddr, usize>,
+}
+
+/// Least and greatest delay of a message one way, in microseconds.
+pub(super) const DELAY_US: (u64, u64) = (500, 1_500);
+
+impl World {
+    /// `count` nodes that see one another, all at time one second.
+    pub fn new(count: usize, seed: u64) -> World {
+        World::with_zones(count, seed, |_| "")
+    }
+
+    /// Nodes in zones.
+    pub fn with_zones(count: usize, seed: u64, zone: impl Fn(usize) -> &'static str) -> World {
+        let mut ring = Ring::default();
+        (0..count).for_each(|index| ring.insert(identity_in(index, zone(index)), State::Alive));
+        let ring = Arc::new(ring);
+        let now = Now { mono_us: 1_000_000, wall_us: 1_763_800_000_000_000 };
+        let nodes = (0..count).map(|index| {
+            let identity = identity_in(index, zone(index));
+            let mut spread = Spread::new(&config(&identity, identity.boot, seed ^ index as u64), now);
+            // As membership has measured them by probes.
+            for probe in 0..20 {
+                spread.handle_rtt(address(index + 1), 1_000 + mix(seed ^ probe ^ index as u64) % 2_001);
+            }
+            Node {
+                spread,
+                ring: ring.clone(),
+                arrivals: Arrivals::default(),
+                is_up: true,
+                sent_bytes: 0,
+                parts_sent: 0,
+                boot: identity.boot,
+                next_seq: 1,
+                wake_us: u64::MAX,
+            }
+        });
+        World {
+            nodes: nodes.collect(),
+            now_us: now.mono_us,
+            loss: 0,
+            duplicates: 0,
+            is_cut: Box::new(|_, _| false),
+            hops_max: 0,
+            delivered: 0,
+            events: BinaryHeap::new(),
+            payloads: BTreeMap::new(),
+            order: 0,
+            seed,
+            by_address: (0..count).map(|index| (address(index), index)).collect(),
+        }
+    }
+
+    pub fn random(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        mix(self.seed)
+    }
+
+    pub fn now(&self) -> Now {
+        Now { mono_us: self.now_us, wall_us: 1_763_800_000_000_000 + self.now_us }
+    }
+
+    /// A node publishes `count` records of `len` bytes at once; returns the first's number.
+    pub fn publish(&mut self, node: usize, count: u64, len: usize) -> u64 {
+        let now = self.now();
+        let name = identity(node).name.clone();
+        let publisher = &mut self.nodes[node];
+        let first = publisher.next_seq;
+        publisher.next_seq += count;
+        let records: Vec<SharedRecord> =
+            (first..first + count).map(|seq| record(&name, publisher.boot, seq, len)).collect();
+        let ring = publisher.ring.clone();
+        publisher.spread.handle_published(now, &records, &ring);
+        self.pump(node);
+        first
+    }
+
+    /// Lets virtual time pass.
+    pub fn run(&mut self, for_us: u64) {
+        let end_us = self.now_us + for_us;
+        while let Some(Reverse((at_us, _, key))) = self.events.peek().copied() {
+            if at_us > end_us {
+                break;
+            }
+            self.events.pop();
+            self.now_us = at_us;
+            match self.payloads.remove(&key).expect("event") {
+                Event::Arrive { from, to, message } => self.deliver(from, to, *message),
+                Event::Wake { node } => self.wake(node),
+            }
+        }
+        self.now_us = end_us;
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, message: proto::Spread) {
+        let now = self.now();
+        let boot = self.nodes[from].boot;
+        let node = &mut self.nodes[to];
+        if !node.is_up {
+            return;
+        }
+        for part in message.parts.iter().filter(|part| !part.repair) {
+            self.hops_max = self.hops_max.max(part.hops);
+        }
+        self.delivered += 1;
+        let ring = node.ring.clone();
+        node.spread.handle_spread(now, address(from), boot, message, &ring, &mut node.arrivals);
+        self.pump(to);
+    }
+
+    fn wake(&mut self, index: usize) {
+        let now = self.now();
+        let node = &mut self.nodes[index];
+        node.wake_us = u64::MAX;
+        if node.is_up && node.spread.poll_timeout().is_some_and(|at_us| at_us <= now.mono_us) {
+            let ring = node.ring.clone();
+            node.spread.handle_timeout(now, &ring, &mut node.arrivals);
+        }
+        self.pump(index);
+    }
+
+    /// Sends what a node wants sent, and notes when it wants to be woken.
+    pub fn pump(&mut self, index: usize) {
+        while let Some((to, message)) = self.nodes[index].spread.poll_send() {
+            let bytes = message.encoded_len();
+            assert!(bytes <= SPREAD_BYTES_MAX, "{bytes} bytes");
+            let node = &mut self.nodes[index];
+            node.sent_bytes += bytes;
+            node.parts_sent += message.parts.iter().filter(|part| !part.batch.is_empty()).count();
+            let Some(&to) = self.by_address.get(&to) else { continue };
+            let copies = if self.random() % 1_000 < self.duplicates { 2 } else { 1 };
+            for _ in 0..copies {
+                let delay_us = DELAY_US.0 + self.random() % (DELAY_US.1 - DELAY_US.0 + 1);
+                if self.random() % 1_000 >= self.loss && !(self.is_cut)(index, to) {
+                    let message = Box::new(message.clone());
+                    self.schedule(self.now_us + delay_us, Event::Arrive { from: index, to, message });
+                }
+            }
+        }
+        let node = &mut self.nodes[index];
+        if let Some(at_us) = node.spread.poll_timeout()
+            && at_us < node.wake_us
+            && node.is_up
+        {
+            let at_us = at_us.max(self.now_us + 1);
+            node.wake_us = at_us;
+            self.schedule(at_us, Event::Wake { node: index });
+        }
+    }
+
+    fn schedule(&mut self, at_us: u64, event: Event) {
+        self.order += 1;
+        let key = self.order as usize;
+        self.events.push(Reverse((at_us, self.order, key)));
+        self.payloads.insert(key, event);
+    }
+
+    /// Exchanges heads between random pairs, as probes do every second.
+    pub fn probe_all(&mut self) {
+        for index in 0..self.nodes.len() {
+            let peer = (self.random() % self.nodes.len() as u64) as usize;
+            if peer == index
+                || !self.nodes[peer].is_up
+                || !self.nodes[index].is_up
+                || (self.is_cut)(index, peer)
+            {
+                continue;
+            }
+            let now = self.now();
+            let digest = self.nodes[index].spread.heads_digest(200);
+            self.nodes[peer].spread.handle_heads(now, address(index), &digest);
+            self.pump(peer);
+        }
+    }
+
+    /// Times from `since_us` until the record was at each node that is up and not its origin, ascending;
+    /// and at how many it is missing.
+    pub fn delivery(&self, origin: usize, seq: u64, since_us: u64) -> (Vec<u64>, usize) {
+        let birth = (identity(origin).name.clone(), seq);
+        let mut times = Vec::new();
+        let mut missing = 0;
+        for node in self.nodes.iter().enumerate().filter(|node| node.0 != origin && node.1.is_up) {
+            match node.1.arrivals.0.get(&birth) {
+                Some((at_us, _)) => times.push(at_us - since_us),
+                None => missing += 1,
+            }
+        }
+        times.sort_unstable();
+        (times, missing)
+    }
+
+    /// Replaces the node's ring.
+    pub fn see(&mut self, index: usize, ring: Ring) {
+        self.nodes[index].ring = Arc::new(ring);
+    }
+
+    /// A new life of a node, which has nothing and knows nothing.
+    pub fn restart(&mut self, index: usize) {
+        let now = self.now();
+        let node = &mut self.nodes[index];
+        node.boot += 1_000_000;
+        node.next_seq = 1;
+        node.arrivals = Arrivals::default();
+        let config = config(&identity(index), node.boot, self.seed);
+        node.spread = Spread::new(&config, now);
+        node.wake_us = u64::MAX;
+    }
+
+    /// Records of `origin` from `first` on, `count` of them, that nodes which are up do not have.
+    pub fn missing(&self, origin: usize, first: u64, count: u64) -> usize {
+        (first..first + count).map(|seq| self.delivery(origin, seq, 0).1).sum()
+    }
+
+    /// Copies of records received, all nodes together.
+    pub fn copies(&self) -> u64 {
+        self.nodes.iter().map(|node| node.spread.stats().data_copies_received).sum()
+    }
+}

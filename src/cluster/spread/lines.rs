@@ -1,0 +1,262 @@
+//! What is known of every origin's life: which records are held, which recent batches are kept, and
+//! which ranges this node answers for.
+//!
+//! A line is one life of one origin. Heads are what the rest of the program sees of it. Batches are
+//! kept for two reasons: to fill others' gaps, and to know, when one comes again, what of its range
+//! is served already (custody). Both end when the batch is pushed out by newer ones.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::batch::{Batch, BatchId, line_hash};
+use super::seqs::SeqSet;
+use super::span::{Span, Spans};
+use crate::cluster::Heads;
+use crate::record::NodeName;
+
+/// Bytes of recent batches kept, all lines together.
+const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most lines known. Beyond it the one that changed least recently is forgotten.
+const LINES_MAX: usize = 32 * 1024;
+/// How often a changed head is told.
+const TELLINGS: u8 = 3;
+/// Most bytes of one entry of a digest: tags, length, line, varint.
+const DIGEST_ENTRY_BYTES: usize = 2 + 9 + 11;
+
+/// One batch, and the places this node answers for with it.
+#[derive(Debug)]
+struct Kept {
+    batch: Arc<Batch>,
+    custody: Spans,
+}
+
+/// What is known of one life of one origin.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    /// `None` while only a digest spoke of it.
+    pub birth: Option<(NodeName, u64)>,
+    /// What is held, or known to be superseded.
+    pub have: SeqSet,
+    /// The greatest number known to exist.
+    pub seen: u64,
+    /// Who last said that it holds more than this node.
+    pub holder: Option<SocketAddr>,
+    /// Holes up to this are left to reconciliation: nobody asked could fill them.
+    pub abandoned: u64,
+    /// When the gap is asked for next; 0: it is not.
+    pub ask_due_us: u64,
+    /// Up to where the gap had stood long enough when it was last looked at.
+    pub asked_to: u64,
+    /// How often it was asked for without progress.
+    pub asks: u32,
+    kept: BTreeMap<u64, Kept>,
+    changed_us: u64,
+    tellings: u8,
+}
+
+impl Line {
+    /// The first holes that are still worth asking for, at most `count`.
+    pub fn gaps(&self, count: usize) -> Vec<(u64, u64)> {
+        let mut holes = self.have.holes(self.seen, count);
+        holes.retain(|hole| hole.1 > self.abandoned);
+        holes
+    }
+
+    /// Batches kept that overlap `first..=last`, ascending.
+    pub fn kept(&self, first: u64, last: u64) -> impl Iterator<Item = &Arc<Batch>> {
+        let from = self.kept.range(..=first).next_back().map_or(first, |kept| *kept.0);
+        let to = last.max(from);
+        self.kept.range(from..=to).map(|kept| &kept.1.batch).filter(move |batch| batch.last_seq >= first)
+    }
+}
+
+/// All lines.
+#[derive(Debug)]
+pub(super) struct Lines {
+    own: u64,
+    lines: BTreeMap<u64, Line>,
+    heads: Heads,
+    /// Batches in the order they came.
+    order: VecDeque<(BatchId, usize)>,
+    kept_bytes: usize,
+    /// Lines whose head is to be told, in turn.
+    changed: VecDeque<u64>,
+    /// Up to which line the others were told.
+    told: u64,
+}
+
+impl Lines {
+    /// The lines of a node that just started.
+    pub fn new(name: &NodeName, boot: u64) -> Lines {
+        let own = line_hash(name, boot);
+        let line = Line { birth: Some((name.clone(), boot)), ..Line::default() };
+        Lines {
+            own,
+            lines: BTreeMap::from([(own, line)]),
+            heads: Heads::new(),
+            order: VecDeque::new(),
+            kept_bytes: 0,
+            changed: VecDeque::new(),
+            told: 0,
+        }
+    }
+
+    /// Heads of all lines, this node's own included.
+    pub fn heads(&self) -> &Heads {
+        &self.heads
+    }
+
+    /// Up to where this node has published.
+    pub fn own_head(&self) -> u64 {
+        self.lines.get(&self.own).map_or(0, |line| line.have.head())
+    }
+
+    /// The line of this hash.
+    pub fn get(&self, line: u64) -> Option<&Line> {
+        self.lines.get(&line)
+    }
+
+    /// The line of this hash, to be changed.
+    pub fn get_mut(&mut self, line: u64) -> Option<&mut Line> {
+        self.lines.get_mut(&line)
+    }
+
+    /// The batch, if it is kept.
+    pub fn batch(&self, id: BatchId) -> Option<&Arc<Batch>> {
+        self.lines.get(&id.0)?.kept.get(&id.1).map(|kept| &kept.batch)
+    }
+
+    /// Whether everything the batch covers is held.
+    pub fn has(&self, batch: &Batch) -> bool {
+        self.lines.get(&batch.id.0).is_some_and(|line| line.have.covers(batch.id.1, batch.last_seq))
+    }
+
+    /// Keeps the batch and counts as held what it covers.
+    pub fn hold(&mut self, now_us: u64, batch: &Arc<Batch>) {
+        self.name(now_us, batch.id.0, &batch.origin, batch.boot);
+        let Some(line) = self.lines.get_mut(&batch.id.0) else { return };
+        line.seen = line.seen.max(batch.last_seq);
+        line.have.insert(batch.id.1, batch.last_seq);
+        line.changed_us = now_us;
+        if let std::collections::btree_map::Entry::Vacant(vacant) = line.kept.entry(batch.id.1) {
+            vacant.insert(Kept { batch: batch.clone(), custody: Spans::default() });
+            self.order.push_back((batch.id, batch.cost_bytes()));
+            self.kept_bytes += batch.cost_bytes();
+        }
+        self.head_changed(batch.id.0);
+        while self.kept_bytes > KEPT_BYTES_MAX
+            && let Some((id, bytes)) = self.order.pop_front()
+        {
+            self.kept_bytes -= bytes;
+            self.lines.get_mut(&id.0).map(|line| line.kept.remove(&id.1));
+        }
+    }
+
+    /// Takes a span of the batch into custody; returns what of it was not yet.
+    pub fn take_custody(&mut self, id: BatchId, span: Span) -> Vec<Span> {
+        match self.lines.get_mut(&id.0).and_then(|line| line.kept.get_mut(&id.1)) {
+            Some(kept) => kept.custody.insert(span),
+            None => vec![span],
+        }
+    }
+
+    /// Counts everything up to these heads as held.
+    pub fn merge_heads(&mut self, now_us: u64, heads: &Heads) {
+        for ((origin, boot), head) in heads {
+            let line = line_hash(origin, *boot);
+            if line == self.own {
+                continue;
+            }
+            self.name(now_us, line, origin, *boot);
+            if let Some(known) = self.lines.get_mut(&line) {
+                known.have.raise(*head);
+                known.seen = known.seen.max(*head);
+            }
+            self.head_changed(line);
+        }
+    }
+
+    /// Notes that `holder` holds the line up to `seq`. `true`: that is more than this node holds.
+    pub fn note(&mut self, now_us: u64, line: u64, seq: u64, holder: SocketAddr) -> bool {
+        if line == self.own {
+            return false;
+        }
+        self.make_room(line);
+        let line = self.lines.entry(line).or_insert_with(|| Line { changed_us: now_us, ..Line::default() });
+        line.seen = line.seen.max(seq);
+        let more = seq > line.have.head();
+        if more {
+            line.holder = Some(holder);
+        }
+        more
+    }
+
+    /// Heads to be told, as (line, head): what changed, and with every third entry others in turn.
+    pub fn digest(&mut self, bytes_max: usize) -> Vec<(u64, u64)> {
+        let count = (bytes_max / DIGEST_ENTRY_BYTES).min(self.lines.len());
+        let mut digest: Vec<(u64, u64)> = Vec::with_capacity(count);
+        for index in 0..count {
+            let changed = if index % 3 == 2 { None } else { self.changed.pop_front() };
+            let told = match changed {
+                Some(line) => line,
+                None => {
+                    let after = self.lines.range(self.told.saturating_add(1)..).next();
+                    let Some((line, _)) = after.or_else(|| self.lines.iter().next()) else { break };
+                    self.told = *line;
+                    *line
+                }
+            };
+            let Some(line) = self.lines.get_mut(&told) else { continue };
+            if changed.is_some() {
+                line.tellings = line.tellings.saturating_sub(1);
+                if line.tellings > 0 {
+                    self.changed.push_back(told);
+                }
+            }
+            if line.have.head() > 0 && digest.iter().all(|entry| entry.0 != told) {
+                digest.push((told, line.have.head()));
+            }
+        }
+        digest
+    }
+
+    /// Names a line, making it if it is new.
+    fn name(&mut self, now_us: u64, line: u64, origin: &NodeName, boot: u64) {
+        self.make_room(line);
+        let line = self.lines.entry(line).or_insert_with(|| Line { changed_us: now_us, ..Line::default() });
+        if line.birth.is_none() {
+            line.birth = Some((origin.clone(), boot));
+        }
+    }
+
+    fn make_room(&mut self, line: u64) {
+        if self.lines.len() < LINES_MAX || self.lines.contains_key(&line) {
+            return;
+        }
+        let others = self.lines.iter().filter(|other| *other.0 != self.own);
+        let Some((&oldest, _)) = others.min_by_key(|other| other.1.changed_us) else { return };
+        if let Some(Line { birth: Some(birth), .. }) = self.lines.remove(&oldest) {
+            self.heads.remove(&birth);
+        }
+    }
+
+    fn head_changed(&mut self, hash: u64) {
+        let Some(line) = self.lines.get_mut(&hash) else { return };
+        if let Some(birth) = &line.birth {
+            let head = line.have.head();
+            match self.heads.get_mut(birth) {
+                Some(known) if *known == head => return,
+                Some(known) => *known = head,
+                None if head == 0 => return,
+                None => {
+                    self.heads.insert(birth.clone(), head);
+                }
+            }
+        }
+        if line.tellings == 0 {
+            self.changed.push_back(hash);
+        }
+        line.tellings = TELLINGS;
+    }
+}

@@ -1,0 +1,298 @@
+//! How a record reaches every node: a tree cut anew for every batch, hops that are repeated until
+//! they are acknowledged, and gaps that are asked for.
+//!
+//! Think of a parcel and a street map. Whoever holds the parcel answers for a piece of the ring of
+//! members; it cuts the piece into eight and hands copies to one member in each, which go on
+//! likewise. Nobody builds a tree or keeps one in order: it follows from the ring that every node
+//! knows anyway, so it costs nothing while nothing is sent and needs no repair when nodes die.
+//! N−1 messages and about log₈ N hops bring a record everywhere.
+//!
+//! - [`tree`] cuts ranges and chooses who serves each; [`span`] is a range of places.
+//! - [`batch`] is what is passed on: encoded by the origin, copied by relays, never changed.
+//! - [`duty`] is one part handed to somebody: tried again, handed to another, given up.
+//! - [`link`] is a peer: numbers, receipts, round trip, window. [`links`] are all of them.
+//! - [`receive`] takes custody, [`pack`] fills datagrams.
+//! - [`lines`] knows what is held of each origin's life; [`gaps`] asks for what is not.
+//!
+//! What must hold: passing on depends on the batch and the range alone, never on what the merge
+//! made of the records. Only a client's record starts a tree. A receipt means custody: whoever gave
+//! it serves the range, or hands it to somebody who does.
+//!
+//! Rejected: flooding a mesh (5–6 copies a node), a tree pruned out of a random overlay (state for
+//! every edge, and one copy only once it has converged), rumours in rounds (about 16 copies sent a
+//! node at a thousand, and a percent is missed).
+//!
+//! The types generated from the schema stay in [`batch`], [`receive`] and [`pack`].
+
+mod batch;
+mod duty;
+mod gaps;
+mod latency;
+mod lines;
+mod link;
+mod links;
+mod pack;
+mod receive;
+mod seqs;
+mod span;
+mod timers;
+mod tree;
+
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use self::duty::{Duty, RetryBudget, Task};
+use self::latency::Latency;
+use self::lines::Lines;
+use self::links::Links;
+use self::receive::Assemblies;
+use self::span::Span;
+use self::timers::{Timer, Timers};
+use self::tree::Zones;
+use super::members::Identity;
+use super::ring::Ring;
+use super::{Config, Heads, Profile, Replica};
+use crate::record::{NodeName, Now, SharedRecord};
+
+pub use self::pack::SPREAD_BYTES_MAX;
+
+/// Bytes of this node's own parts that may wait to be sent for the first time, over all links.
+const OWN_WAITING_BYTES_MAX: usize = 512 * 1024;
+/// How often idle links and unfinished fragments are looked through, in microseconds.
+const SWEEP_US: u64 = 1_000_000;
+
+/// What was counted since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpreadStats {
+    /// Copies of records that came from peers, also the needless ones.
+    pub data_copies_received: u64,
+    /// Bytes of parts sent for the first time.
+    pub data_bytes_sent: u64,
+    /// Bytes of parts sent again.
+    pub resent_bytes: u64,
+    /// Bytes of receipts, questions, wants and frames around parts.
+    pub control_bytes_sent: u64,
+    /// Tries that were not acknowledged in time.
+    pub timeouts: u64,
+    /// Parts handed to another member after a failure.
+    pub redelegated: u64,
+    /// Parts given up: what they held is found missing by those it was for.
+    pub given_up: u64,
+    /// Parts not taken into custody for lack of room.
+    pub refused: u64,
+    /// Parts that were no batch, or whose checksum failed.
+    pub corrupt: u64,
+    /// Times this node asked for a gap.
+    pub wants_sent: u64,
+    /// Batches sent to fill others' gaps.
+    pub repairs_sent: u64,
+    /// Gaps left to reconciliation, since nobody asked could fill them.
+    pub gaps_abandoned: u64,
+}
+
+/// One node's part in spreading. Sans-IO: call any `handle_*`, then [`Spread::poll_send`] until it
+/// gives nothing, then [`Spread::poll_timeout`] for when [`Spread::handle_timeout`] is due.
+#[derive(Debug)]
+pub struct Spread {
+    name: NodeName,
+    boot: u64,
+    place: u64,
+    zone: Arc<str>,
+    /// Until when gaps are left to the first reconciliation.
+    ask_from_us: u64,
+    now_us: u64,
+    seed: u64,
+    zones: Zones,
+    lines: Lines,
+    links: Links,
+    duties: Slab<Duty>,
+    /// Memory of batches on duty, each counted as often as it is handed to somebody.
+    duty_bytes: usize,
+    own_waiting_bytes: usize,
+    retry_budget: RetryBudget,
+    latency: Latency,
+    assemblies: Assemblies,
+    timers: Timers,
+    /// Links with something to send.
+    ready: VecDeque<usize>,
+    is_sweeping: bool,
+    stats: SpreadStats,
+}
+
+impl Spread {
+    /// A node that has seen nothing yet.
+    pub fn new(config: &Config, now: Now) -> Spread {
+        let rtt_us = match config.profile {
+            Profile::Lan => 5_000,
+            Profile::Wan => 150_000,
+            Profile::Local => 2_000,
+        };
+        let identity = Identity {
+            name: config.name.clone(),
+            boot: config.boot,
+            gossip: config.gossip,
+            http: String::new(),
+            zone: String::new(),
+            version: String::new(),
+        };
+        Spread {
+            name: config.name.clone(),
+            boot: config.boot,
+            place: identity.ring_hash(),
+            zone: config.zone.as_str().into(),
+            ask_from_us: if config.has_seeds { now.mono_us + gaps::ASK_DELAY_AT_START_US } else { 0 },
+            now_us: now.mono_us,
+            seed: config.seed ^ 0x5EED_0F5B_4EAD,
+            zones: Zones::default(),
+            lines: Lines::new(&config.name, config.boot),
+            links: Links::new(rtt_us),
+            duties: Slab::new(),
+            duty_bytes: 0,
+            own_waiting_bytes: 0,
+            retry_budget: RetryBudget::default(),
+            latency: Latency::default(),
+            assemblies: Assemblies::default(),
+            timers: Timers::default(),
+            ready: VecDeque::new(),
+            is_sweeping: false,
+            stats: SpreadStats::default(),
+        }
+    }
+
+    /// How many bytes of own records are taken now; 0 while the links are full. What waits
+    /// elsewhere can still be merged to the newest of each source; what is here cannot.
+    pub fn room_bytes(&self) -> usize {
+        OWN_WAITING_BYTES_MAX.saturating_sub(self.own_waiting_bytes) / tree::FANOUT
+    }
+
+    /// Starts the trees of records that this node accepted from clients, ascending by seq. A number
+    /// missing in between was superseded while it waited, and counts as held.
+    pub fn handle_published(&mut self, now: Now, records: &[SharedRecord], ring: &Ring) {
+        self.begin(now, ring);
+        let head = self.lines.own_head();
+        let first = records.partition_point(|record| record.birth.seq <= head);
+        let fresh = records.get(first..).unwrap_or_default();
+        for batch in batch::pack(&self.name, self.boot, head, now.mono_us, fresh) {
+            let batch = Arc::new(batch);
+            let span = Span::whole_after(self.place);
+            self.lines.hold(now.mono_us, &batch);
+            self.lines.take_custody(batch.id, span);
+            let task = Task::of_origin(span, self.zone.clone());
+            self.serve(ring, &batch, &task);
+            let others: Vec<Arc<str>> =
+                self.zones.names().filter(|zone| **zone != self.zone).cloned().collect();
+            for zone in others {
+                self.enter_zone(ring, &batch, zone);
+            }
+        }
+        self.end();
+    }
+
+    /// Does what is due. Call it when [`Spread::poll_timeout`] is reached.
+    pub fn handle_timeout(&mut self, now: Now, ring: &Ring, _replica: &mut dyn Replica) {
+        self.begin(now, ring);
+        while let Some(timer) = self.timers.pop_due(now.mono_us) {
+            match timer.1 {
+                Timer::Try { link, number } => self.handle_silence(ring, link, number, timer.0),
+                Timer::Receipt { link } | Timer::Pace { link } => self.mark_ready(link),
+                Timer::Gap { line } => self.ask_for_gap(ring, line, timer.0),
+                Timer::Sweep => self.sweep(),
+            }
+        }
+        self.end();
+    }
+
+    /// When [`Spread::handle_timeout`] is due, on the monotonic clock.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.timers.next_us()
+    }
+
+    /// Takes a round trip that membership measured, so that the first hand-over to a peer does not
+    /// have to guess one.
+    pub fn handle_rtt(&mut self, peer: SocketAddr, rtt_us: u64) {
+        self.links.note_rtt(peer, rtt_us.max(1));
+    }
+
+    /// Up to where the records of every line are held without a gap; of this node's own, up to where
+    /// they were handed over.
+    pub fn heads(&self) -> &Heads {
+        self.lines.heads()
+    }
+
+    /// Counts everything up to these heads as held: after a reconciliation that ended equal.
+    pub fn merge_heads(&mut self, now: Now, heads: &Heads) {
+        self.ask_from_us = 0;
+        self.lines.merge_heads(now.mono_us, heads);
+    }
+
+    /// Heads to ride on a probe, as (hash of the line, head), in about `bytes_max` bytes; this
+    /// node's own line is among them.
+    pub fn heads_digest(&mut self, bytes_max: usize) -> Vec<(u64, u64)> {
+        self.lines.digest(bytes_max)
+    }
+
+    /// What was counted since the start.
+    pub fn stats(&self) -> &SpreadStats {
+        &self.stats
+    }
+
+    fn begin(&mut self, now: Now, ring: &Ring) {
+        self.now_us = self.now_us.max(now.mono_us);
+        self.zones.refresh(ring);
+    }
+
+    /// Drops timers that mean nothing any more, so that nobody is woken for them.
+    fn end(&mut self) {
+        while let Some((at_us, timer)) = self.timers.first() {
+            let is_stale = match timer {
+                Timer::Try { link, number } => {
+                    let sent = self.links.get(link).and_then(|link| link.sent.get(&number));
+                    sent.is_none_or(|sent| sent.due_us != at_us)
+                }
+                Timer::Receipt { link } => self.links.get(link).is_none_or(|link| link.receipt_us != at_us),
+                Timer::Pace { link } => self.links.get(link).is_none_or(|link| link.queue.is_empty()),
+                Timer::Gap { line } => self.lines.get(line).is_none_or(|line| line.ask_due_us != at_us),
+                Timer::Sweep => false,
+            };
+            if !is_stale {
+                break;
+            }
+            self.timers.pop();
+        }
+        if !self.is_sweeping && !self.links.is_empty() {
+            self.is_sweeping = true;
+            self.timers.push(self.now_us + SWEEP_US, Timer::Sweep);
+        }
+    }
+
+    fn sweep(&mut self) {
+        self.is_sweeping = false;
+        for link in self.links.close_idle(self.now_us) {
+            self.assemblies.forget_link(link);
+        }
+        self.assemblies.forget_old(self.now_us);
+    }
+
+    fn mark_ready(&mut self, id: usize) {
+        if let Some(link) = self.links.get_mut(id)
+            && !link.is_ready
+        {
+            link.is_ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// The next of a seeded series of numbers (SplitMix64).
+    fn random(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        tree::mix(self.seed)
+    }
+}

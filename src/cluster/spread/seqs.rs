@@ -1,0 +1,168 @@
+//! Sets of sequence numbers that are contiguous but for a few holes.
+
+/// Most islands beyond the head: bounds the memory one peer or one origin may cost.
+const ISLANDS_MAX: usize = 256;
+
+/// All numbers up to a head, and islands of further ones. Used for the records held of an origin
+/// and for the parts taken from a link: both arrive nearly in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SeqSet {
+    head: u64,
+    /// First and last of each, ascending, with a hole before each.
+    islands: Vec<(u64, u64)>,
+}
+
+impl SeqSet {
+    /// The greatest number up to which none is missing.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// The greatest number in the set.
+    pub fn max(&self) -> u64 {
+        self.islands.last().map_or(self.head, |island| island.1)
+    }
+
+    /// First and last of every run beyond the head.
+    pub fn islands(&self) -> &[(u64, u64)] {
+        &self.islands
+    }
+
+    /// Whether `seq` is in it.
+    pub fn contains(&self, seq: u64) -> bool {
+        self.covers(seq, seq)
+    }
+
+    /// Whether all of `first..=last` are in it.
+    pub fn covers(&self, first: u64, last: u64) -> bool {
+        let first = first.max(self.head.saturating_add(1));
+        first > last || self.islands.iter().any(|island| island.0 <= first && last <= island.1)
+    }
+
+    /// Puts `first..=last` in. `false`: that would be one island too many; nothing changed.
+    pub fn insert(&mut self, first: u64, last: u64) -> bool {
+        if first > last {
+            return true;
+        }
+        if first <= self.head.saturating_add(1) {
+            self.raise(last);
+            return true;
+        }
+        let from = self.islands.partition_point(|island| island.1.saturating_add(1) < first);
+        let to = self.islands.partition_point(|island| island.0 <= last.saturating_add(1));
+        if from == to && self.islands.len() >= ISLANDS_MAX {
+            return false;
+        }
+        let mut merged = (first, last);
+        for island in self.islands.get(from..to).unwrap_or_default() {
+            merged = (merged.0.min(island.0), merged.1.max(island.1));
+        }
+        self.islands.splice(from..to, [merged]);
+        true
+    }
+
+    /// Puts everything up to `head` in.
+    pub fn raise(&mut self, head: u64) {
+        self.head = self.head.max(head);
+        let swallowed = self.islands.partition_point(|island| island.0 <= self.head.saturating_add(1));
+        for island in self.islands.drain(..swallowed) {
+            self.head = self.head.max(island.1);
+        }
+    }
+
+    /// The first holes up to `last`, at most `count` of them.
+    pub fn holes(&self, last: u64, count: usize) -> Vec<(u64, u64)> {
+        let mut holes = Vec::new();
+        let mut next = self.head.saturating_add(1);
+        for island in &self.islands {
+            if next > last || holes.len() >= count {
+                break;
+            }
+            holes.push((next, (island.0 - 1).min(last)));
+            next = island.1.saturating_add(1);
+        }
+        if next <= last && holes.len() < count {
+            holes.push((next, last));
+        }
+        holes
+    }
+}
+
+/// Ranges as alternating lengths of what is skipped and what is meant, counted from `from`.
+pub(super) fn to_runs(from: u64, ranges: &[(u64, u64)]) -> Vec<u64> {
+    let mut runs = Vec::with_capacity(ranges.len() * 2);
+    let mut next = from;
+    for &(first, last) in ranges {
+        runs.push(first.saturating_sub(next));
+        runs.push((last - first).saturating_add(1));
+        next = last.saturating_add(1);
+    }
+    runs
+}
+
+/// The ranges of such lengths; `None` if they run over, or are none.
+pub(super) fn from_runs(from: u64, runs: &[u64]) -> Option<Vec<(u64, u64)>> {
+    let mut ranges = Vec::with_capacity((runs.len() / 2).min(ISLANDS_MAX));
+    let mut next = from;
+    for pair in runs.chunks(2).take(ISLANDS_MAX) {
+        let &[skipped, meant] = pair else { return None };
+        let first = next.checked_add(skipped)?;
+        next = first.checked_add(meant)?;
+        if meant == 0 {
+            return None;
+        }
+        ranges.push((first, next - 1));
+    }
+    Some(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn is_a_set(ranges in proptest::collection::vec((1u64..300, 0u64..9), 0..60), last in 0u64..330) {
+            let (mut set, mut model) = (SeqSet::default(), BTreeSet::new());
+            for (first, more) in ranges {
+                prop_assert!(set.insert(first, first + more));
+                model.extend(first..=first + more);
+            }
+            for seq in 1..330 {
+                prop_assert_eq!(set.contains(seq), model.contains(&seq), "{}", seq);
+            }
+            prop_assert!(!model.contains(&(set.head() + 1)));
+            prop_assert_eq!(set.max(), model.last().copied().unwrap_or(0));
+            let holes: Vec<u64> = set.holes(last, 1000).iter().flat_map(|hole| hole.0..=hole.1).collect();
+            let expected: Vec<u64> = (1..=last).filter(|seq| !model.contains(seq)).collect();
+            prop_assert_eq!(holes, expected);
+            let runs = to_runs(set.head() + 1, set.islands());
+            prop_assert_eq!(from_runs(set.head() + 1, &runs).expect("runs"), set.islands().to_vec());
+        }
+
+        #[test]
+        fn any_runs_are_read_without_panic(from: u64, runs in proptest::collection::vec(any::<u64>(), 0..40)) {
+            if let Some(ranges) = from_runs(from, &runs) {
+                let mut set = SeqSet::default();
+                for (first, last) in ranges {
+                    set.insert(first, last);
+                }
+                set.holes(u64::MAX, 10);
+            }
+        }
+    }
+
+    #[test]
+    fn islands_are_bounded() {
+        let mut set = SeqSet::default();
+        assert!((1..=ISLANDS_MAX as u64).all(|index| set.insert(index * 3, index * 3)));
+        assert!(!set.insert(9_000, 9_000));
+        assert!(set.insert(4, 4), "growing an island costs nothing");
+        set.raise(u64::MAX);
+        assert_eq!((set.head(), set.islands().len()), (u64::MAX, 0));
+    }
+}

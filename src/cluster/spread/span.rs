@@ -1,0 +1,133 @@
+//! Ranges of the ring, and sets of them.
+//!
+//! A range is two places, never two indices: nodes whose views differ may miss a member for a
+//! moment, but never disagree about who answers for a place.
+
+/// The places from `from` up to, but without, `to`, going round; the whole ring where they are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    /// The first place.
+    pub from: u64,
+    /// The first place after it.
+    pub to: u64,
+}
+
+impl Span {
+    /// One place.
+    pub fn of_place(place: u64) -> Span {
+        Span { from: place, to: place.wrapping_add(1) }
+    }
+
+    /// The whole ring, from just after `place` to `place` itself.
+    pub fn whole_after(place: u64) -> Span {
+        let next = place.wrapping_add(1);
+        Span { from: next, to: next }
+    }
+
+    /// Whether `place` is in it.
+    pub fn contains(self, place: u64) -> bool {
+        place.wrapping_sub(self.from) <= self.last_offset()
+    }
+
+    /// Offset of its last place from `from`; so that the whole ring, 2^64 places, needs no wider type.
+    fn last_offset(self) -> u64 {
+        self.to.wrapping_sub(self.from).wrapping_sub(1)
+    }
+}
+
+/// Places a node answers for, of one batch.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spans(Vec<Span>);
+
+/// Most spans kept of one batch. What is not kept is served again should it be asked again.
+const SPANS_MAX: usize = 32;
+
+impl Spans {
+    /// Puts `span` in and returns what of it was not in.
+    pub fn insert(&mut self, span: Span) -> Vec<Span> {
+        let mut rest = vec![span];
+        for held in &self.0 {
+            rest = rest.into_iter().flat_map(|span| without(span, *held)).collect();
+        }
+        if !rest.is_empty() && self.0.len() < SPANS_MAX {
+            self.0.push(span);
+        }
+        rest
+    }
+}
+
+/// What of `span` is not in `held`: none, one or two spans.
+fn without(span: Span, held: Span) -> Vec<Span> {
+    let last = span.last_offset();
+    // In offsets from `span.from`, `held` is one run, or two where it goes over the seam.
+    let start = held.from.wrapping_sub(span.from);
+    let (end, wraps) = start.overflowing_add(held.last_offset());
+    let mut rest = Vec::new();
+    let mut keep = |first: u64, final_: u64| {
+        if first <= final_ {
+            let from = span.from.wrapping_add(first);
+            rest.push(Span { from, to: span.from.wrapping_add(final_).wrapping_add(1) });
+        }
+    };
+    if wraps {
+        // Held are 0..=end and start..=MAX: between them is what remains.
+        if end < u64::MAX && start > 0 && end < start - 1 {
+            keep(end + 1, last.min(start - 1));
+        }
+        return rest;
+    }
+    if start > last {
+        return vec![span];
+    }
+    if start > 0 {
+        keep(0, start - 1);
+    }
+    if end < last {
+        keep(end + 1, last);
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn place(small: u64) -> u64 {
+        // Sixteen places round the seam and round the middle.
+        if small < 16 { small.wrapping_sub(8) } else { (1 << 63) + small - 24 }
+    }
+
+    proptest! {
+        #[test]
+        fn a_repeat_leaves_exactly_what_is_not_covered(
+            spans in proptest::collection::vec((0u64..32, 0u64..32), 1..6),
+            last in (0u64..32, 0u64..32),
+        ) {
+            let mut held = Spans::default();
+            let all: Vec<Span> = spans.iter().map(|s| Span { from: place(s.0), to: place(s.1) }).collect();
+            for span in &all {
+                held.insert(*span);
+            }
+            let span = Span { from: place(last.0), to: place(last.1) };
+            let rest = held.insert(span);
+            for small in 0..32 {
+                let place = place(small);
+                let before = all.iter().any(|span| span.contains(place));
+                let times = rest.iter().filter(|span| span.contains(place)).count();
+                prop_assert_eq!(times, usize::from(span.contains(place) && !before));
+            }
+            prop_assert!(held.insert(span).is_empty());
+        }
+    }
+
+    #[test]
+    fn whole_and_single() {
+        let whole = Span::whole_after(7);
+        assert!(whole.contains(7) && whole.contains(8) && whole.contains(0) && whole.contains(u64::MAX));
+        let single = Span::of_place(u64::MAX);
+        assert!(single.contains(u64::MAX) && !single.contains(0) && !single.contains(u64::MAX - 1));
+        assert!(without(single, whole).is_empty());
+    }
+}

@@ -1,0 +1,330 @@
+//! How a range is cut into parts, and who serves each: the tree itself.
+//!
+//! The holder of a batch cuts the members of its range, itself left out, into [`FANOUT`] runs and
+//! hands each to one member of it. A run may span the holder's own place: were the members left and
+//! right of it cut apart, a few trees would be one hop deeper than they need be (585 and 4,369
+//! members at a fanout of 8). The places of earlier holders that lie inside a part travel with it.
+//!
+//! Runs are as long as full trees of the least depth that does, and what is left over goes to as few
+//! of them as can take it. That is as shallow as runs of equal length, and has the fewest relays: of
+//! a thousand members 125 hand something on, where equal runs make it 490, most of them for one
+//! other member. A relay is what loss hurts most, since its part cannot be asked about first.
+//!
+//! Which run is long and who serves it turns with the epoch, in steps of square roots of primes:
+//! every member gets its turn before any gets many, so the load of one busy origin is even, and
+//! origins, whose phases differ, do not press on the same relays. Rejected: a fresh hash in every
+//! epoch, which is uneven by chance; "the first of the part", whose relays are the same in every
+//! epoch.
+
+use std::sync::Arc;
+
+use super::span::Span;
+use crate::cluster::ring::{Ring, RingEntry};
+
+/// Into how many parts a range is cut.
+pub(super) const FANOUT: usize = 8;
+/// Most places left out of a part: as many as the tree can be deep, with room.
+pub(super) const WITHOUT_MAX: usize = 16;
+/// Fractions of the square roots of the first primes, times 2^64. Multiples of each spread evenly
+/// over the ring, and of several together over the cube they span.
+const ROOTS: [u64; 8] = [
+    0x6A09_E667_F3BC_C908,
+    0xBB67_AE85_84CA_A73B,
+    0x3C6E_F372_FE94_F82B,
+    0xA54F_F53A_5F1D_36F1,
+    0x510E_527F_ADE6_82D1,
+    0x9B05_688C_2B3E_6C1F,
+    0x1F83_D9AB_FB41_BD6B,
+    0x5BE0_CD19_137E_2179,
+];
+
+/// The members of each zone, in the ring's order; nothing where all are in one zone.
+#[derive(Debug, Default)]
+pub(super) struct Zones {
+    version: Option<u64>,
+    groups: Vec<(Arc<str>, Vec<u32>)>,
+}
+
+impl Zones {
+    /// Brings the groups up to date with the ring.
+    pub fn refresh(&mut self, ring: &Ring) {
+        if self.version == Some(ring.version()) {
+            return;
+        }
+        self.version = Some(ring.version());
+        self.groups.clear();
+        let entries = ring.entries();
+        if entries.windows(2).all(|pair| pair[0].zone() == pair[1].zone()) {
+            return;
+        }
+        for (index, entry) in entries.iter().enumerate() {
+            let found = self.groups.binary_search_by(|group| (*group.0).cmp(entry.zone()));
+            let at = found.unwrap_or_else(|at| {
+                self.groups.insert(at, (entry.zone().into(), Vec::new()));
+                at
+            });
+            self.groups[at].1.push(index as u32);
+        }
+    }
+
+    /// Names of the zones, where there is more than one.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.groups.iter().map(|group| &group.0)
+    }
+
+    fn order(&self, zone: &str) -> Option<&[u32]> {
+        if self.groups.is_empty() {
+            return None;
+        }
+        let found = self.groups.binary_search_by(|group| (*group.0).cmp(zone));
+        Some(found.ok().and_then(|at| self.groups.get(at)).map_or(&[], |group| group.1.as_slice()))
+    }
+}
+
+/// The members of one zone in one span, some left out. Counts and finds them without listing them.
+pub(super) struct Members<'a> {
+    entries: &'a [RingEntry],
+    order: Option<&'a [u32]>,
+    start: usize,
+    /// How many there would be, were none left out.
+    count: usize,
+    /// Offsets from `start` of those left out, ascending.
+    left_out: Vec<usize>,
+}
+
+impl<'a> Members<'a> {
+    /// The members of `zone` in `span`, but those at the places `without`.
+    pub fn new(ring: &'a Ring, zones: &'a Zones, zone: &str, span: Span, without: &[u64]) -> Members<'a> {
+        let mut members = Members {
+            entries: ring.entries(),
+            order: zones.order(zone),
+            start: 0,
+            count: 0,
+            left_out: Vec::new(),
+        };
+        let total = members.total();
+        if zones.groups.is_empty() && ring.entries().first().is_none_or(|entry| entry.zone() != zone) {
+            return members;
+        }
+        members.start = members.lower_bound(span.from);
+        let end = members.lower_bound(span.to);
+        members.count = match span.from.cmp(&span.to) {
+            std::cmp::Ordering::Less => end - members.start,
+            std::cmp::Ordering::Equal => total,
+            std::cmp::Ordering::Greater => total - members.start + end,
+        };
+        for place in without.iter().filter(|place| span.contains(**place)) {
+            let at = members.lower_bound(*place);
+            if at < total && members.at(at).hash == *place {
+                members.left_out.push((at + total - members.start) % total);
+            }
+        }
+        members.left_out.sort_unstable();
+        members.left_out.dedup();
+        members
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count.saturating_sub(self.left_out.len())
+    }
+
+    /// The `index`-th from the start of the span.
+    pub fn get(&self, index: usize) -> Option<&'a RingEntry> {
+        let mut offset = index;
+        for left_out in &self.left_out {
+            if *left_out <= offset {
+                offset += 1;
+            }
+        }
+        (offset < self.count).then(|| self.at((self.start + offset) % self.total()))
+    }
+
+    fn total(&self) -> usize {
+        self.order.map_or(self.entries.len(), <[u32]>::len)
+    }
+
+    fn at(&self, index: usize) -> &'a RingEntry {
+        match self.order {
+            Some(order) => &self.entries[order[index] as usize],
+            None => &self.entries[index],
+        }
+    }
+
+    fn lower_bound(&self, place: u64) -> usize {
+        match self.order {
+            Some(order) => order.partition_point(|index| self.entries[*index as usize].hash < place),
+            None => self.entries.partition_point(|entry| entry.hash < place),
+        }
+    }
+}
+
+/// One part of a range that was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// The places of the part, the empty ones up to its neighbours included: members that only
+    /// its holder knows are served by it.
+    pub span: Span,
+    /// How many members it has, at least one.
+    pub count: usize,
+}
+
+/// What decides whose turn it is: the batch's origin and epoch, and how deep the tree is here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    /// The origin's place.
+    pub origin: u64,
+    /// The origin's period.
+    pub epoch: u64,
+    /// Hand-overs so far.
+    pub hops: u32,
+}
+
+impl Turn {
+    /// Which of `count` members of a part serves it.
+    pub fn member(self, count: usize) -> usize {
+        self.draw(1, count)
+    }
+
+    /// Which of `count` parts is the first of the long ones.
+    fn part(self, count: usize) -> usize {
+        self.draw(0, count)
+    }
+
+    fn draw(self, what: u64, count: usize) -> usize {
+        let dimension = 2 * u64::from(self.hops) + what;
+        let phase = mix(self.origin ^ mix(dimension));
+        let point = match ROOTS.get(dimension as usize) {
+            Some(root) => phase.wrapping_add(self.epoch.wrapping_mul(*root)),
+            None => mix(phase ^ self.epoch),
+        };
+        ((u128::from(point) * count as u128) >> 64) as usize
+    }
+}
+
+/// Cuts `span`, which holds `members`, into at most [`FANOUT`] parts.
+pub(super) fn cut(span: Span, members: &Members, turn: Turn) -> Vec<Cut> {
+    let counts = counts(members.len(), turn);
+    let mut cuts: Vec<Cut> = Vec::with_capacity(counts.len());
+    let mut first = 0;
+    for count in counts {
+        let from = match cuts.last_mut() {
+            None => span.from,
+            Some(last) => {
+                last.span.to = members.get(first).map_or(span.to, |entry| entry.hash);
+                last.span.to
+            }
+        };
+        cuts.push(Cut { span: Span { from, to: span.to }, count });
+        first += count;
+    }
+    cuts
+}
+
+/// How many members each part of `count` gets.
+fn counts(count: usize, turn: Turn) -> Vec<usize> {
+    if count <= FANOUT {
+        return vec![1; count];
+    }
+    // Members of a full tree, and of one a layer deeper: every part gets the one, and as few as
+    // possible get up to the other.
+    let (mut least, mut most) = (1, 1 + FANOUT);
+    while FANOUT * most < count {
+        (least, most) = (most, 1 + FANOUT * most);
+    }
+    let mut counts = vec![least; FANOUT];
+    let mut rest = count - FANOUT * least;
+    let first = turn.part(FANOUT);
+    for step in 0..FANOUT {
+        let more = rest.min(most - least);
+        counts[(first + step) % FANOUT] += more;
+        rest -= more;
+    }
+    counts
+}
+
+/// A finalizer that spreads every bit (Stafford's variant 13, as in SplitMix64).
+pub(super) fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::harness::ring_of;
+    use super::*;
+
+    /// Serves a range as the protocol does: messages sent and the deepest hop. `sent` counts by place.
+    fn serve(
+        ring: &Ring,
+        holder: u64,
+        span: Span,
+        without: &[u64],
+        turn: Turn,
+        sent: &mut BTreeMap<u64, usize>,
+    ) -> (usize, u32) {
+        let zones = Zones::default();
+        let mut without = without.to_vec();
+        without.push(holder);
+        let members = Members::new(ring, &zones, "", span, &without);
+        let (mut count, mut deepest) = (0, turn.hops);
+        for part in cut(span, &members, turn) {
+            let inside = Members::new(ring, &zones, "", part.span, &without);
+            assert_eq!(inside.len(), part.count);
+            let member = inside.get(turn.member(part.count)).expect("in the part");
+            assert!(part.span.contains(member.hash));
+            *sent.entry(holder).or_default() += 1;
+            let below = Turn { hops: turn.hops + 1, ..turn };
+            let below = serve(ring, member.hash, part.span, &without, below, sent);
+            count += below.0 + 1;
+            deepest = deepest.max(below.1);
+        }
+        (count, deepest)
+    }
+
+    #[test]
+    fn one_message_a_member_and_no_deeper_than_a_full_tree() {
+        let sizes = (1..=1000usize).chain([585, 586, 4369, 4681, 4682]);
+        for n in sizes {
+            let ring = ring_of(n);
+            let origin = ring.entries()[n / 3].hash;
+            let turn = Turn { origin, epoch: n as u64, hops: 0 };
+            let (sent, deepest) =
+                serve(&ring, origin, Span::whole_after(origin), &[], turn, &mut BTreeMap::new());
+            assert_eq!(sent, n - 1, "messages among {n}");
+            let (mut depth, mut full, mut layer) = (0, 1, 1);
+            while full < n {
+                layer *= FANOUT;
+                full += layer;
+                depth += 1;
+            }
+            assert!(deepest <= depth, "{deepest} hops among {n}, at most {depth}");
+        }
+    }
+
+    /// Ten seconds of one busy origin: it sends no more than a fanout's copies, and nobody else more
+    /// than twice the mean.
+    #[test]
+    fn the_load_of_one_origin_is_even() {
+        for n in [100, 128, 300, 1_000, 3_000] {
+            let ring = ring_of(n);
+            let mut worst: f64 = 0.0;
+            for origin in [0, n / 2, n - 1] {
+                let origin = ring.entries()[origin].hash;
+                let mut sent = BTreeMap::new();
+                for epoch in 0..100 {
+                    let turn = Turn { origin, epoch, hops: 0 };
+                    serve(&ring, origin, Span::whole_after(origin), &[], turn, &mut sent);
+                }
+                assert!(sent.remove(&origin).is_some_and(|sent| sent <= FANOUT * 100));
+                let busiest = sent.values().max().copied().unwrap_or(0);
+                worst = worst.max(busiest as f64 / 100.0);
+            }
+            println!("N={n}: busiest / mean {worst:.2}");
+            assert!(worst <= 2.0, "N={n}: busiest / mean {worst:.2}");
+        }
+    }
+}
