@@ -358,8 +358,9 @@ fn a_digest_stays_in_its_bounds_and_tells_all_in_turn() {
     let mut told = std::collections::BTreeSet::new();
     for _ in 0..300 {
         let digest = world.nodes[0].spread.heads_digest(200);
-        let message = proto::HeadsDigest {
+        let message = proto::Datagram {
             heads: digest.iter().map(|&(line, seq)| proto::Head { line, seq }).collect(),
+            ..Default::default()
         };
         assert!(message.encoded_len() <= 200);
         told.extend(digest);
