@@ -191,7 +191,7 @@ impl NodeHandle {
     /// Stops in order: publishes are refused, what is under way is finished and stored, clients are
     /// sent away, the cluster is told. Takes at most [`SHUTDOWN_US_MAX`].
     pub fn stop(mut self) {
-        let shared = self.shared.clone();
+        let shared = &self.shared;
         shared.advance(Phase::Draining);
         if !shared.wait_done(Phase::Draining, DRAIN_US_MAX) {
             tracing::warn!("stopping with work under way: it was not done in time");
@@ -208,8 +208,9 @@ impl NodeHandle {
         if let Some(control) = self.control.take() {
             control.stop();
         }
+        let store = shared.store().clone();
         self.end();
-        shared.store().close(Duration::from_micros(CLOSE_US_MAX));
+        store.close(Duration::from_micros(CLOSE_US_MAX));
     }
 
     /// Ends at once: sockets are dropped, nothing is flushed, nobody is told. What a crash would do.
