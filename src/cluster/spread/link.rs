@@ -116,6 +116,8 @@ pub(super) struct Link {
     pub silent_until_us: u64,
     /// Since when nothing came back, as timeouts tell; 0: it answers.
     pub silent_since_us: u64,
+    /// Timeouts in a row in which nothing was heard of it.
+    pub unheard: u32,
     /// When it was last used at all.
     pub used_us: u64,
     /// Its round trip, once measured.
@@ -161,6 +163,7 @@ impl Link {
             heard_us: 0,
             silent_until_us: 0,
             silent_since_us: 0,
+            unheard: 0,
             used_us: 0,
             rtt: None,
             next_number: first_number,
@@ -318,6 +321,7 @@ impl Link {
         self.used_us = now_us;
         self.silent_until_us = 0;
         self.silent_since_us = 0;
+        self.unheard = 0;
     }
 
     /// The peer will not ask for numbers below `floor` any more.
