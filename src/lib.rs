@@ -1,9 +1,19 @@
 //! aNode: a decentralized real-time data-sharing server.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod cluster;
+pub mod config;
+pub mod http;
+pub mod ingest;
+pub mod latest;
 pub mod limits;
+pub mod metrics;
 pub mod record;
+pub mod server;
+pub mod sim;
+pub mod store;
+pub mod subscriptions;
 
 /// Generated from `proto/`. Used by the wire files alone; everyone else has types that cannot be
 /// wrong.

@@ -12,6 +12,12 @@ pub const SOURCE_SEGMENTS_MAX: usize = 16;
 pub const NODE_NAME_BYTES_MAX: usize = 63;
 /// Longest `id` of a request, in bytes, so that an echo costs no more than it brought.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Longest name of a zone, in bytes. What a member says of itself must fit one datagram.
+pub const ZONE_BYTES_MAX: usize = 63;
+/// Longest `host:port` of an HTTP port, in bytes: a DNS name, and a port.
+pub const HTTP_ADDRESS_BYTES_MAX: usize = 260;
+/// Longest version of the program, in bytes, as members tell it.
+pub const VERSION_BYTES_MAX: usize = 32;
 /// Greatest `ts`: the integers that every JSON reader holds exactly.
 pub const TS_MAX: u64 = (1 << 53) - 1;
 /// Longest `ttl_ms`: ten years.
@@ -58,6 +64,13 @@ pub const PONG_US_MAX: u64 = 35_000_000;
 pub const RESUME_US: u64 = 10_000_000;
 /// `mode=all`: bytes that may wait for one connection before it is closed 4202.
 pub const ALL_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// Items of one batch: no frame of the default size has more that are valid; one of items that are
+/// not would be answered with a hundred times its bytes.
+pub const BATCH_ITEMS_MAX: usize = 65_536;
+/// What publishes of one connection that wait for the store may hold, in bytes, before it is not read.
+pub const UNANSWERED_BYTES_MAX: usize = 1024 * 1024;
+/// Records a connection's snapshot looks at in one turn of its worker: some milliseconds.
+pub const SCAN_RECORDS_PER_TURN: usize = 10_000;
 /// `mode=latest`: bytes encoded for a connection before what follows is conflated by source.
 pub const LATEST_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that may wait in a worker's mailbox before publishers on other workers are slowed.
@@ -83,4 +96,9 @@ const _: () = assert!(RECORD_BYTES_CEILING + 4096 < STREAM_FRAME_BYTES_MAX);
 const _: () = assert!(2 * RECORD_BYTES_CEILING < SPREAD_ASSEMBLY_BYTES_MAX);
 const _: () = assert!(PING_US < PONG_US_MAX);
 const _: () = assert!(FRAGMENTED_BYTES_MAX > DATAGRAM_BYTES_MAX);
+// An update that outgrows its datagram would block the queue for ever (alertmanager#1340).
+const _: () = assert!(
+    2 * (2 * NODE_NAME_BYTES_MAX + ZONE_BYTES_MAX + HTTP_ADDRESS_BYTES_MAX + VERSION_BYTES_MAX + 80)
+        < DATAGRAM_BYTES_MAX
+);
 const _: () = assert!(CLOCK_SKEW_US_MAX < FUTURE_US_MAX);

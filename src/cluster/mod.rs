@@ -3,15 +3,26 @@
 //! One state machine ([`Machine`]) without sockets, threads, clock or global randomness. The server
 //! drives it with mio; the simulator drives thousands of the very same machines.
 
+pub mod frames;
+mod machine;
 pub mod members;
+pub mod outbox;
 pub mod purpose;
+pub mod random;
+pub mod reconcile;
 pub mod ring;
 pub mod spread;
+pub mod stats;
+mod streams;
+mod swim;
+pub mod wire;
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+pub use self::machine::Machine;
+pub use crate::config::Profile;
 use crate::limits::SHARDS;
 use crate::record::{NodeName, Now, SharedRecord};
 
@@ -93,6 +104,9 @@ pub trait Replica {
     /// Merges a record from a peer; delivers and stores it if it was newer.
     /// `true`: it is the latest now.
     fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool;
+    /// Takes a record out that the cluster has forgotten while this node was away, if it is still
+    /// the latest of its source.
+    fn discard(&mut self, record: &SharedRecord);
     /// The latest record of a source, deletions and expired ones included.
     fn get(&self, source: &str) -> Option<SharedRecord>;
     /// The fingerprint of every shard: XOR of the checksums of its records, through a mixing step.
@@ -101,18 +115,10 @@ pub trait Replica {
     fn visit_shard(&self, shard: usize, visit: &mut dyn FnMut(&SharedRecord));
     /// How many sources are held.
     fn len(&self) -> usize;
-}
-
-/// Intervals of the membership protocol.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Profile {
-    /// One data centre.
-    #[default]
-    Lan,
-    /// Between regions.
-    Wan,
-    /// Loopback and tests.
-    Local,
+    /// Whether nothing is held.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// What a machine is started with.

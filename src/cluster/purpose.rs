@@ -18,8 +18,6 @@ pub enum Purpose {
     Members = 1,
     /// State reconciliation.
     Reconcile = 2,
-    /// Bodies of records that are too large for datagrams.
-    Pull = 3,
 }
 
 impl Purpose {
@@ -28,7 +26,6 @@ impl Purpose {
         match kind {
             1 => Some(Purpose::Members),
             2 => Some(Purpose::Reconcile),
-            3 => Some(Purpose::Pull),
             _ => None,
         }
     }
@@ -38,7 +35,6 @@ impl Purpose {
         match stream.0 % STEP {
             1 => Some(Purpose::Members),
             3 => Some(Purpose::Reconcile),
-            5 => Some(Purpose::Pull),
             _ => None,
         }
     }
@@ -73,7 +69,7 @@ mod tests {
 
     #[test]
     fn numbers_tell_their_room() {
-        for purpose in [Purpose::Members, Purpose::Reconcile, Purpose::Pull] {
+        for purpose in [Purpose::Members, Purpose::Reconcile] {
             let mut ids = StreamIds::new(purpose);
             for _ in 0..5 {
                 let stream = ids.next_id();

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::AckLevel;
-use super::answer::Refusal;
+use super::answer::{Code, Refusal};
+use crate::limits::BATCH_ITEMS_MAX;
 
 /// The `id` of a request, echoed as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,47 @@ pub enum RequestId<'a> {
     Text(&'a str),
     /// From a protobuf frame: a number.
     Number(i64),
+}
+
+/// An id that outlives its frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnedRequestId {
+    /// As [`RequestId::Json`].
+    Json(Box<str>),
+    /// As [`RequestId::Text`].
+    Text(Box<str>),
+    /// As [`RequestId::Number`].
+    Number(i64),
+}
+
+impl RequestId<'_> {
+    /// A copy of its own memory.
+    pub fn to_owned(&self) -> OwnedRequestId {
+        match self {
+            RequestId::Json(text) => OwnedRequestId::Json((*text).into()),
+            RequestId::Text(text) => OwnedRequestId::Text((*text).into()),
+            RequestId::Number(number) => OwnedRequestId::Number(*number),
+        }
+    }
+}
+
+impl OwnedRequestId {
+    /// The id as it came.
+    pub fn as_id(&self) -> RequestId<'_> {
+        match self {
+            OwnedRequestId::Json(text) => RequestId::Json(text),
+            OwnedRequestId::Text(text) => RequestId::Text(text),
+            OwnedRequestId::Number(number) => RequestId::Number(*number),
+        }
+    }
+
+    /// Memory it holds beside itself, in bytes.
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            OwnedRequestId::Json(text) | OwnedRequestId::Text(text) => text.len(),
+            OwnedRequestId::Number(_) => 0,
+        }
+    }
 }
 
 /// The data of a draft, borrowed from the frame where it can be.
@@ -80,4 +122,12 @@ pub struct PublishFrame<'a> {
     pub items: Vec<Item<'a>>,
     /// Whether the frame was an array.
     pub is_batch: bool,
+}
+
+impl PublishFrame<'_> {
+    /// The frame in the place of a batch of too many items: refused as a whole.
+    pub(super) fn too_long() -> PublishFrame<'static> {
+        let refusal = Refusal::new(Code::BadRequest, format!("a batch has at most {BATCH_ITEMS_MAX} items"));
+        PublishFrame { items: vec![Item { id: None, draft: Err(refusal) }], is_batch: false }
+    }
 }

@@ -22,7 +22,7 @@ const LINES_MAX: usize = 32 * 1024;
 /// How often a changed head is told.
 const TELLINGS: u8 = 3;
 /// Most bytes of one entry of a digest: tag and length, tag and line, tag and varint.
-const DIGEST_ENTRY_BYTES: usize = 2 + 9 + 1 + 10;
+const DIGEST_ENTRY_BYTES: usize = 3 + 9 + 1 + 10;
 
 /// One batch, and the places this node answers for with it.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Lines {
         }
     }
 
-    /// Heads of others' lines.
+    /// Heads of all lines, this node's own included.
     pub fn heads(&self) -> &Heads {
         &self.heads
     }
@@ -247,9 +247,7 @@ impl Lines {
 
     fn head_changed(&mut self, hash: u64) {
         let Some(line) = self.lines.get_mut(&hash) else { return };
-        if hash != self.own
-            && let Some(birth) = &line.birth
-        {
+        if let Some(birth) = &line.birth {
             let head = line.have.head();
             match self.heads.get_mut(birth) {
                 Some(known) if *known == head => return,

@@ -221,7 +221,8 @@ impl Spread {
         self.links.note_rtt(peer, rtt_us.max(1));
     }
 
-    /// Up to where the records of every other line are held without a gap.
+    /// Up to where the records of every line are held without a gap; of this node's own, up to where
+    /// they were handed over.
     pub fn heads(&self) -> &Heads {
         self.lines.heads()
     }

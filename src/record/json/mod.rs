@@ -2,7 +2,9 @@
 
 mod publish;
 pub mod scan;
+mod subscribe;
 mod write;
 
 pub use publish::publish_frame;
-pub use write::{write_publish_answer, write_record, write_string};
+pub use subscribe::{subscribe_frame, write_notice};
+pub use write::{write_publish_answer, write_published, write_record, write_string};

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::scan::{Scanner, SyntaxError, Value, as_integer, as_string, object};
-use crate::limits::{REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX};
+use crate::limits::{BATCH_ITEMS_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX};
 use crate::record::answer::{Code, Refusal};
 use crate::record::draft::{Draft, DraftPayload, Item, PublishFrame, RequestId};
 use crate::record::{AckLevel, Source};
@@ -16,11 +16,17 @@ use crate::record::{AckLevel, Source};
 pub fn publish_frame(text: &str) -> Result<PublishFrame<'_>, SyntaxError> {
     let mut scanner = Scanner::new(text);
     let mut frame = PublishFrame { items: Vec::new(), is_batch: scanner.take_if(b'[') };
+    let mut is_too_long = false;
     if !frame.is_batch {
         frame.items.push(item(&mut scanner)?);
     } else if !scanner.take_if(b']') {
         loop {
-            frame.items.push(item(&mut scanner)?);
+            if frame.items.len() < BATCH_ITEMS_MAX {
+                frame.items.push(item(&mut scanner)?);
+            } else {
+                scanner.value()?;
+                is_too_long = true;
+            }
             if !scanner.take_if(b',') {
                 break;
             }
@@ -28,7 +34,7 @@ pub fn publish_frame(text: &str) -> Result<PublishFrame<'_>, SyntaxError> {
         scanner.take(b']', "',' or ']'")?;
     }
     scanner.end()?;
-    Ok(frame)
+    Ok(if is_too_long { PublishFrame::too_long() } else { frame })
 }
 
 fn item<'a>(scanner: &mut Scanner<'a>) -> Result<Item<'a>, SyntaxError> {
@@ -39,7 +45,7 @@ fn item<'a>(scanner: &mut Scanner<'a>) -> Result<Item<'a>, SyntaxError> {
     }
     let mut fields = Fields::default();
     object(scanner, |key, value| fields.take(&key, value))?;
-    let id = fields.id();
+    let id = request_id(fields.id.as_ref());
     Ok(match id {
         Ok(id) => Item { id, draft: fields.draft() },
         Err(refusal) => Item { id: None, draft: Err(refusal) },
@@ -60,7 +66,7 @@ struct Fields<'a> {
     wrong: Option<Refusal>,
 }
 
-fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
+pub(super) fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new(Code::BadRequest, message))
 }
 
@@ -90,19 +96,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn id(&self) -> Result<Option<RequestId<'a>>, Refusal> {
-        let Some(value) = &self.id else { return Ok(None) };
-        let is_integer = as_integer(value).is_some();
-        let is_text = as_string(value).is_some_and(|text| text.len() <= REQUEST_ID_BYTES_MAX);
-        if value.flaw.is_some() || !(is_integer || is_text) {
-            return bad_request(format!(
-                "id is {}; allowed is a string of up to {REQUEST_ID_BYTES_MAX} bytes or an integer",
-                shortened(value.text)
-            ));
-        }
-        Ok(Some(RequestId::Json(value.text)))
-    }
-
     fn draft(self) -> Result<Draft<'a>, Refusal> {
         let all =
             [&self.source, &self.ts, &self.data, &self.data_b64, &self.deleted, &self.ttl_ms, &self.ack];
@@ -119,6 +112,20 @@ impl<'a> Fields<'a> {
         let ack = self.ack.map(|value| ack(&value)).transpose()?;
         Ok(Draft { source, ts, payload, ttl_ms, ack })
     }
+}
+
+/// The `id` of a request, if it has one.
+pub(super) fn request_id<'a>(value: Option<&Value<'a>>) -> Result<Option<RequestId<'a>>, Refusal> {
+    let Some(value) = value else { return Ok(None) };
+    let is_integer = as_integer(value).is_some();
+    let is_text = as_string(value).is_some_and(|text| text.len() <= REQUEST_ID_BYTES_MAX);
+    if value.flaw.is_some() || !(is_integer || is_text) {
+        return bad_request(format!(
+            "id is {}; allowed is a string of up to {REQUEST_ID_BYTES_MAX} bytes or an integer",
+            shortened(value.text)
+        ));
+    }
+    Ok(Some(RequestId::Json(value.text)))
 }
 
 fn source(value: Option<Value<'_>>) -> Result<Cow<'_, str>, Refusal> {
@@ -187,7 +194,7 @@ fn ack(value: &Value<'_>) -> Result<AckLevel, Refusal> {
 }
 
 /// A value as it is quoted in a message: at most 64 bytes of it.
-fn shortened(text: &str) -> Cow<'_, str> {
+pub(super) fn shortened(text: &str) -> Cow<'_, str> {
     if text.len() <= 64 {
         return Cow::Borrowed(text);
     }
@@ -266,5 +273,15 @@ mod tests {
         assert!(frame.items[1].draft.is_err() && frame.items[2].draft.is_err());
         assert!(publish_frame("[{\"source\":\"a\",\"data\":1},").is_err());
         assert!(publish_frame("[]").is_ok_and(|frame| frame.items.is_empty()));
+    }
+
+    #[test]
+    fn a_batch_of_too_many_items_is_refused_once() {
+        let text = |count: usize| format!("[{}1]", "1,".repeat(count - 1));
+        let (longest, longer) = (text(BATCH_ITEMS_MAX), text(BATCH_ITEMS_MAX + 1));
+        let longest = publish_frame(&longest).expect("json");
+        assert_eq!(longest.items.len(), BATCH_ITEMS_MAX);
+        let longer = publish_frame(&longer).expect("json");
+        assert_eq!((longer.items.len(), longer.is_batch), (1, false));
     }
 }

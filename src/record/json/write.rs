@@ -121,7 +121,7 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
 }
 
 /// Appends formatted text; writing to a `Vec` cannot fail.
-fn number(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+pub(super) fn number(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 

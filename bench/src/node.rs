@@ -1,0 +1,96 @@
+//! A real node process, started for a measurement and ended with it.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anode_loadgen::Outcome;
+
+/// The process, and where it listens.
+pub struct Node {
+    process: Child,
+    /// `host:port`
+    pub http: String,
+    /// `host:port`
+    pub gossip: String,
+    /// From spawning to the ready line.
+    pub start: Duration,
+}
+
+impl Node {
+    /// Starts `anode serve` on free ports of loopback and waits for its ready line.
+    pub fn start(anode: &Path, data_dir: &Path, further: &[&str]) -> Outcome<Node> {
+        let begun = Instant::now();
+        let mut process = Command::new(anode)
+            .args(["serve", "--http", "127.0.0.1:0", "--gossip", "127.0.0.1:0", "--data-dir"])
+            .arg(data_dir)
+            .args(further)
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("starting {}: {error}", anode.display()))?;
+        let mut line = String::new();
+        let stdout = process.stdout.take().ok_or("no stdout")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let field = |name: &str| {
+            let found = line.split_whitespace().find_map(|word| word.strip_prefix(name));
+            found.map(str::to_owned).ok_or_else(|| format!("no {name} in the ready line {line:?}"))
+        };
+        Ok(Node { http: field("http=")?, gossip: field("gossip=")?, start: begun.elapsed(), process })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Waits until `GET /readyz` is 200.
+    pub fn wait_ready(&self, deadline: Duration) -> Outcome<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < deadline {
+            if self.get("/readyz").is_ok_and(|head| head.starts_with("HTTP/1.1 200")) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(format!("{} is not ready after {deadline:?}", self.http).into())
+    }
+
+    /// Waits until `count` members are alive in its view.
+    pub fn wait_members(&self, count: usize, deadline: Duration) -> Outcome<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < deadline {
+            let answer = self.get("/v1/members").unwrap_or_default();
+            if answer.matches("\"state\":\"alive\"").count() >= count {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(format!("{} sees fewer than {count} members after {deadline:?}", self.http).into())
+    }
+
+    fn get(&self, path: &str) -> Outcome<String> {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(&self.http)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Kills the process as a power cut would end it.
+    pub fn kill(mut self) -> Outcome<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Already over is as good as killed.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

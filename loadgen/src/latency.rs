@@ -1,0 +1,127 @@
+//! Publish at a constant rate at one node, receive at others: how long did each record take?
+
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use tungstenite::{Message, WebSocket};
+
+use crate::{Outcome, client};
+
+/// A run's parameters.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// `host:port` that is published to.
+    pub publish: String,
+    /// `host:port` of every node that is subscribed to.
+    pub subscribe: Vec<String>,
+    /// Records a second.
+    pub rate_per_s: u32,
+    /// How long.
+    pub seconds: u32,
+    /// Records of the start that are not counted.
+    pub warmup: u32,
+    /// Sources that are published to in turn.
+    pub sources: u32,
+    /// Bytes of padding in each record's data.
+    pub padding_bytes: usize,
+}
+
+/// What one subscriber saw.
+pub struct Seen {
+    /// The node.
+    pub http: String,
+    /// From due to received, in nanoseconds.
+    pub latency_ns: Histogram<u64>,
+    /// Records that never came.
+    pub missing: u64,
+}
+
+/// Runs the plan. Every record must arrive once at every subscriber.
+pub fn run(plan: &Plan) -> Outcome<Vec<Seen>> {
+    let total = u64::from(plan.rate_per_s) * u64::from(plan.seconds);
+    let prefix = format!("loadgen/{}", std::process::id());
+    let path = format!("/subscribe?source={prefix}/**&mode=all&snapshot=false");
+    let mut sockets = Vec::new();
+    for http in &plan.subscribe {
+        let mut socket = client::connect(http, &path)?;
+        while !socket.read()?.into_text()?.contains("\"eos\"") {}
+        sockets.push((http.clone(), socket));
+    }
+    let publisher = client::connect(&plan.publish, "/publish")?;
+    let start = Instant::now() + Duration::from_millis(200);
+    thread::scope(|scope| {
+        let receivers: Vec<_> = sockets
+            .into_iter()
+            .map(|(http, socket)| scope.spawn(move || receive(http, socket, start, total, plan.warmup)))
+            .collect();
+        publish(publisher, plan, &prefix, start, total)?;
+        receivers.into_iter().map(|seen| seen.join().map_err(|_| "a receiver panicked")?).collect()
+    })
+}
+
+fn publish(
+    mut socket: WebSocket<TcpStream>,
+    plan: &Plan,
+    prefix: &str,
+    start: Instant,
+    total: u64,
+) -> Outcome<()> {
+    let padding = "x".repeat(plan.padding_bytes);
+    let interval_ns = 1_000_000_000 / u64::from(plan.rate_per_s.max(1));
+    for n in 0..total {
+        let due_ns = n * interval_ns;
+        let due = start + Duration::from_nanos(due_ns);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let source = n % u64::from(plan.sources.max(1));
+        let text = format!(r#"{{"source":"{prefix}/{source}","data":[{n},{due_ns},"{padding}"]}}"#);
+        socket.send(Message::text(text))?;
+    }
+    // A refused record would be answered: nothing may have come.
+    socket.get_mut().set_read_timeout(Some(Duration::from_millis(200)))?;
+    match socket.read() {
+        Ok(Message::Text(text)) => Err(format!("the node refused: {text}").into()),
+        _ => Ok(()),
+    }
+}
+
+fn receive(
+    http: String,
+    mut socket: WebSocket<TcpStream>,
+    start: Instant,
+    total: u64,
+    warmup: u32,
+) -> Outcome<Seen> {
+    let mut seen = Seen { http, latency_ns: Histogram::new(3)?, missing: 0 };
+    let mut got = vec![false; total as usize];
+    let mut left = total;
+    while left > 0 {
+        let text = match socket.read() {
+            Ok(Message::Text(text)) => text,
+            Ok(_) => continue,
+            Err(error) => {
+                eprintln!("{}: stopped waiting with {left} of {total} missing: {error}", seen.http);
+                break;
+            }
+        };
+        let now_ns = start.elapsed().as_nanos() as u64;
+        let Some((n, due_ns)) = parse(&text) else { continue };
+        if std::mem::replace(&mut got[n as usize], true) {
+            return Err(format!("{} delivered record {n} twice", seen.http).into());
+        }
+        left -= 1;
+        if n >= u64::from(warmup) {
+            seen.latency_ns.record(now_ns.saturating_sub(due_ns).max(1))?;
+        }
+    }
+    seen.missing = left;
+    Ok(seen)
+}
+
+/// The record's number and due time, from `"data":[n,due_ns,…`.
+fn parse(text: &str) -> Option<(u64, u64)> {
+    let (_, data) = text.split_once("\"data\":[")?;
+    let mut numbers = data.split(',');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}

@@ -1,0 +1,124 @@
+//! Where a node is: `ws://host:port`, `http://host:port` or just `host:port`.
+
+use std::fmt;
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::cli::CliError;
+
+/// Port of a URL without one.
+const PORT: u16 = 7070;
+/// How long one address may take to answer.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// A node as a client reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    host: String,
+    port: u16,
+    /// What stands before every path, for a node behind a proxy; no slash at its end.
+    prefix: String,
+}
+
+impl Endpoint {
+    /// Reads a URL. `flag` is for the message.
+    pub fn parse(url: &str, flag: &str) -> Result<Endpoint, CliError> {
+        let error = || {
+            let allowed = "ws://HOST:PORT or http://HOST:PORT, IPv6 in brackets";
+            CliError::Usage(format!("--{flag}: {url:?} cannot be used; allowed: {allowed}"))
+        };
+        let rest = match url.split_once("://") {
+            Some(("ws" | "http", rest)) => rest,
+            Some(_) => return Err(error()),
+            None => url,
+        };
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| error())?),
+            _ => (authority, PORT),
+        };
+        let host = match host.strip_prefix('[') {
+            Some(host) => host.strip_suffix(']').ok_or_else(error)?,
+            None if host.contains(':') => return Err(error()),
+            None => host,
+        };
+        let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '@');
+        if host.is_empty() || rest.contains(is_odd) {
+            return Err(error());
+        }
+        let path = path.trim_end_matches('/');
+        let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
+        Ok(Endpoint { host: host.into(), port, prefix })
+    }
+
+    /// `prefix` and `path`.
+    pub fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
+    }
+
+    /// A connection to the first of its addresses that answers.
+    pub fn connect(&self) -> io::Result<TcpStream> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in (self.host.as_str(), self.port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT_MAX) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// `host:port`, as in the header `Host`.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// The name of a source as a part of a URL's path.
+pub fn percent_encoded(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        for (url, shown, path) in [
+            ("ws://127.0.0.1:7070", "127.0.0.1:7070", "/x"),
+            ("http://a.example", "a.example:7070", "/x"),
+            ("a:1", "a:1", "/x"),
+            ("ws://[::1]:5/", "[::1]:5", "/x"),
+            ("http://[::1]/p/q/", "[::1]:7070", "/p/q/x"),
+        ] {
+            let endpoint = Endpoint::parse(url, "to").expect(url);
+            assert_eq!((endpoint.to_string().as_str(), endpoint.path("/x").as_str()), (shown, path), "{url}");
+        }
+        for bad in ["", "wss://a:1", "ws://", "ws://a:x", "ws://a b", "::1", "ws://u@a:1", "ws://a:1/?x"] {
+            assert!(matches!(Endpoint::parse(bad, "to"), Err(CliError::Usage(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_in_paths() {
+        assert_eq!(percent_encoded("a/history"), "a%2Fhistory");
+        assert_eq!(percent_encoded("ä +"), "%C3%A4%20%2B");
+    }
+}

@@ -1,0 +1,120 @@
+//! One GET, one answer.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use super::{Endpoint, Refused};
+use crate::cli::CliError;
+
+/// Silence after which an answer is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Largest answer, in bytes: a page is bounded by the node, well below.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What a node answered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+}
+
+impl Answer {
+    /// The body of a 200; else what the problem says.
+    pub fn ok(self) -> Result<String, CliError> {
+        if self.status == 200 {
+            return Ok(self.body);
+        }
+        match serde_json::from_str::<Refused>(&self.body) {
+            Ok(refused) if !refused.code.is_empty() => Err(CliError::Failed(refused.to_string())),
+            _ => Err(CliError::Failed(format!("the node answered with status {}", self.status))),
+        }
+    }
+}
+
+/// Asks `endpoint` for `path`.
+pub fn fetch(endpoint: &Endpoint, path: &str) -> Result<Answer, CliError> {
+    exchange(endpoint, path).map_err(|error| {
+        // Not a broken pipe of ours: it was the node's end.
+        CliError::Failed(format!("no answer from {endpoint}: {error}"))
+    })
+}
+
+fn exchange(endpoint: &Endpoint, path: &str) -> io::Result<Answer> {
+    let mut stream = endpoint.connect()?;
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    stream.set_write_timeout(Some(SILENCE_MAX))?;
+    let path = endpoint.path(path);
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {endpoint}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut bytes = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
+    parsed(bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is no whole HTTP answer"))
+}
+
+/// Reads an answer that was sent with `Connection: close`.
+fn parsed(bytes: Vec<u8>) -> Option<Answer> {
+    let text = String::from_utf8(bytes).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    let header = |name: &str| {
+        let mut fields = head.split("\r\n").filter_map(|line| line.split_once(':'));
+        fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    };
+    let body = match header("transfer-encoding") {
+        Some(coding) if coding.eq_ignore_ascii_case("chunked") => unchunked(body)?,
+        _ => match header("content-length") {
+            Some(length) => body.get(..length.parse().ok()?)?.to_owned(),
+            None => body.to_owned(),
+        },
+    };
+    Some(Answer { status, body })
+}
+
+/// Nodes say how long their answers are; a proxy between may not.
+fn unchunked(mut body: &str) -> Option<String> {
+    let mut whole = String::new();
+    loop {
+        let (head, rest) = body.split_once("\r\n")?;
+        let size = usize::from_str_radix(head.split(';').next()?.trim(), 16).ok()?;
+        if size == 0 {
+            return Some(whole);
+        }
+        whole.push_str(rest.get(..size)?);
+        body = rest.get(size..)?.strip_prefix("\r\n")?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Option<(u16, String)> {
+        parsed(text.into()).map(|answer| (answer.status, answer.body))
+    }
+
+    #[test]
+    fn answers() {
+        let of = |status, body: &str| Some((status, body.to_owned()));
+        assert_eq!(read("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}x"), of(200, "{}"));
+        assert_eq!(read("HTTP/1.0 404\r\n\r\nall"), of(404, "all"));
+        let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x\r\nc\r\n0\r\n\r\n";
+        assert_eq!(read(chunks), of(200, "abc"));
+        for bad in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", "x\r\n\r\n"]
+        {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn problems_become_messages() {
+        let body = r#"{"status":404,"code":"not_found","detail":"no record"}"#.to_owned();
+        assert_eq!(Answer { status: 404, body }.ok().expect_err("404").to_string(), "not_found: no record");
+        let error = Answer { status: 502, body: "<html>".into() }.ok().expect_err("502");
+        assert_eq!(error.to_string(), "the node answered with status 502");
+    }
+}

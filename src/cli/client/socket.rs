@@ -1,0 +1,110 @@
+//! WebSockets with blocking sockets.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
+use tungstenite::{Error, HandshakeError};
+
+use super::Endpoint;
+use crate::cli::CliError;
+
+/// How long a handshake, or a frame on its way out, may stand still.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// A WebSocket for both ways.
+pub type Socket = WebSocket<TcpStream>;
+
+/// Asks for the WebSocket at `path`.
+pub fn connect(endpoint: &Endpoint, path: &str) -> Result<Socket, CliError> {
+    open(endpoint, path, Ok)
+}
+
+/// The same for two threads, one that writes and one that reads.
+pub fn connect_in_halves(endpoint: &Endpoint, path: &str) -> Result<(Sender, WebSocket<Half>), CliError> {
+    let reader = open(endpoint, path, |stream| {
+        let outgoing = Arc::new(Mutex::new(stream.try_clone()?));
+        Ok(Half { incoming: stream, outgoing })
+    })?;
+    let half = reader.get_ref();
+    let half = half.try_clone().map_err(|error| lost(endpoint, error))?;
+    Ok((Sender(WebSocket::from_raw_socket(half, Role::Client, None)), reader))
+}
+
+/// The half that writes.
+pub struct Sender(WebSocket<Half>);
+
+impl Sender {
+    /// Sends a text frame.
+    pub fn send(&mut self, text: String) -> Result<(), Error> {
+        self.0.send(text.into())
+    }
+
+    /// Says goodbye.
+    pub fn close(&mut self) -> Result<(), Error> {
+        self.0.close(None)?;
+        self.0.flush()
+    }
+}
+
+/// One side of a connection. Every write is a whole number of frames and happens under the lock, so
+/// the reader's pongs never fall into the middle of the writer's frames.
+pub struct Half {
+    incoming: TcpStream,
+    outgoing: Arc<Mutex<TcpStream>>,
+}
+
+impl Half {
+    fn try_clone(&self) -> io::Result<Half> {
+        Ok(Half { incoming: self.incoming.try_clone()?, outgoing: self.outgoing.clone() })
+    }
+}
+
+impl Read for Half {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.incoming.read(buffer)
+    }
+}
+
+impl Write for Half {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.outgoing.lock().write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn open<S: Read + Write>(
+    endpoint: &Endpoint,
+    path: &str,
+    wrap: impl FnOnce(TcpStream) -> io::Result<S>,
+) -> Result<WebSocket<S>, CliError> {
+    let stream = endpoint.connect().map_err(|error| lost(endpoint, error))?;
+    let timed = stream.set_read_timeout(Some(STALL_MAX)).and(stream.set_write_timeout(Some(STALL_MAX)));
+    let stream = timed.and_then(|()| wrap(stream)).map_err(|error| lost(endpoint, error))?;
+    let url = format!("ws://{endpoint}{}", endpoint.path(path));
+    // Nothing is written until a frame is complete; the node bounds what it sends.
+    let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
+    match tungstenite::client::client_with_config(url, stream, Some(config)) {
+        Ok((socket, _)) => Ok(socket),
+        Err(HandshakeError::Failure(Error::Http(response))) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            let body = String::from_utf8_lossy(body).into_owned();
+            let answer = super::Answer { status: response.status().as_u16(), body };
+            // Never 200: then there would be a WebSocket.
+            answer.ok().map_or_else(Err, |_| Err(lost(endpoint, "it does not speak WebSocket")))
+        }
+        Err(HandshakeError::Failure(error)) => Err(lost(endpoint, error)),
+        Err(HandshakeError::Interrupted(_)) => Err(lost(endpoint, "the handshake took too long")),
+    }
+}
+
+fn lost(endpoint: &Endpoint, why: impl std::fmt::Display) -> CliError {
+    CliError::Failed(format!("no connection to {endpoint}: {why}"))
+}

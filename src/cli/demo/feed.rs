@@ -1,0 +1,53 @@
+//! Publishes this machine's figures at one node, over a WebSocket like any other client's.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use serde_json::json;
+
+use super::figures::Figures;
+use crate::cli::CliError;
+use crate::cli::client::{Endpoint, Socket, connect};
+use crate::server::clock;
+
+/// How often figures are read.
+const EVERY_US: u64 = 200_000;
+
+/// Publishes until it is told to end; a lost connection is made anew.
+pub fn run(endpoint: &Endpoint, ending: &AtomicBool) {
+    let mut figures = Figures::default();
+    while !ending.load(Relaxed) {
+        if let Err(error) = publish(endpoint, &mut figures, ending) {
+            tracing::warn!(%error, "the feed was interrupted");
+            clock::sleep(EVERY_US);
+        }
+    }
+}
+
+fn publish(endpoint: &Endpoint, figures: &mut Figures, ending: &AtomicBool) -> Result<(), CliError> {
+    let lost = |error: tungstenite::Error| CliError::Failed(error.to_string());
+    let mut socket: Socket = connect(endpoint, "/publish")?;
+    // Answers come only to what is refused, and pings: a look now and then is enough.
+    socket.get_ref().set_nonblocking(true)?;
+    let mut last_us = clock::now().mono_us;
+    while !ending.load(Relaxed) {
+        let now = clock::now();
+        let batch: Vec<serde_json::Value> = figures
+            .read(now.wall_us, now.mono_us - last_us)
+            .into_iter()
+            .map(|(source, data)| json!({ "source": source, "data": data }))
+            .collect();
+        last_us = now.mono_us;
+        socket.send(serde_json::Value::Array(batch).to_string().into()).map_err(lost)?;
+        loop {
+            match socket.read() {
+                Ok(_) => {}
+                Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(lost(error)),
+            }
+        }
+        clock::sleep(EVERY_US);
+    }
+    // The end either way.
+    let _ = socket.close(None);
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! `anode demo`: a whole cluster in one process, so that one can watch it.
+//!
+//! N real nodes on loopback, each with its sockets and its store in a temporary folder. A thread
+//! ([`feed`]) publishes this machine's own figures at the first node; another ([`watch`])
+//! subscribes at the last one and measures how long they took. After ten seconds the second node is
+//! killed and, a little later, brought back: the members show it, and the feed goes on. The main
+//! thread draws ([`screen`]).
+
+mod feed;
+mod figures;
+mod screen;
+mod watch;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
+use super::CliError;
+use super::client::{Endpoint, Interrupt};
+use super::machine::this_machine;
+use super::members;
+use super::node::Running;
+use super::serve::start_log;
+use crate::config::{Config, Raw, check};
+use crate::server::clock;
+
+/// Most nodes: each has threads and files of its own.
+const NODES_MAX: u64 = 64;
+/// The port of the first node if it is free: the commands next to it then need no URL.
+const PORT: &str = "127.0.0.1:7070";
+/// When the second node is killed, and when it is back, in microseconds from the start.
+const OUTAGE_US: (u64, u64) = (10_000_000, 18_000_000);
+/// How often the screen is drawn, and how often a line is printed where there is none.
+const DRAW_US: u64 = 250_000;
+const LINE_US: u64 = 1_000_000;
+
+/// How many, and for how long.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Nodes, 1 to 64
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=NODES_MAX))]
+    nodes: u64,
+    /// End by itself after so many seconds [default: at Ctrl-C]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: Option<u64>,
+}
+
+/// Runs the demo until Ctrl-C.
+pub fn run(arguments: Arguments) -> Result<(), CliError> {
+    let interrupt = Interrupt::watch()?;
+    let folder = Folder::make()?;
+    let mut cluster = Cluster::start(arguments.nodes, folder.path())?;
+    let ending = Arc::new(AtomicBool::new(false));
+    let (first, last) = (cluster.endpoint(0)?, cluster.endpoint(cluster.configs.len() - 1)?);
+    let seen = Arc::new(watch::Seen::default());
+    let feeder = thread::Builder::new().name("feed".into()).spawn({
+        let (ending, first) = (ending.clone(), first.clone());
+        move || feed::run(&first, &ending)
+    })?;
+    let watcher = thread::Builder::new().name("watch".into()).spawn({
+        let (ending, seen) = (ending.clone(), seen.clone());
+        move || watch::run(last, &seen, &ending)
+    })?;
+    let drawn = show(&mut cluster, &first, &seen, &interrupt, arguments.seconds);
+    ending.store(true, Relaxed);
+    let ended = [feeder.join(), watcher.join()].into_iter().any(|joined| joined.is_err());
+    cluster.kill();
+    drop(folder);
+    match ended {
+        true => Err(CliError::Failed("a thread of the demo panicked".into())),
+        false => drawn,
+    }
+}
+
+/// Draws, and makes the second node go and come, until it is time to end.
+fn show(
+    cluster: &mut Cluster,
+    first: &Endpoint,
+    seen: &watch::Seen,
+    interrupt: &Interrupt,
+    seconds: Option<u64>,
+) -> Result<(), CliError> {
+    let started_us = clock::now().mono_us;
+    let mut screen = screen::Screen::new();
+    let every_us = if screen.is_terminal() { DRAW_US } else { LINE_US };
+    let mut draw_at_us = 0;
+    while !interrupt.came() {
+        let up_us = clock::now().mono_us - started_us;
+        if seconds.is_some_and(|seconds| up_us >= seconds * 1_000_000) {
+            break;
+        }
+        cluster.play(up_us)?;
+        if up_us >= draw_at_us {
+            draw_at_us = up_us - up_us % every_us + every_us;
+            // A member list that does not come this time comes the next.
+            let members = members::ask(first).unwrap_or_default();
+            let told = screen::Told { up_us, urls: cluster.urls(), story: cluster.story, members };
+            match screen.draw(&told, seen) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                other => other?,
+            }
+        }
+        clock::sleep(20_000);
+    }
+    Ok(())
+}
+
+/// The nodes, and what is done to them.
+struct Cluster {
+    configs: Vec<Config>,
+    nodes: Vec<Option<Running>>,
+    story: &'static str,
+}
+
+impl Cluster {
+    fn start(count: u64, folder: &Path) -> Result<Cluster, CliError> {
+        let mut cluster = Cluster { configs: Vec::new(), nodes: Vec::new(), story: "all nodes run" };
+        for number in 1..=count {
+            let join = cluster.nodes.iter().flatten().next().map(|node| node.gossip.to_string());
+            let configured = |http: &str| -> Result<Config, CliError> {
+                let raw = Raw {
+                    http: Some(http.into()),
+                    gossip: Some("127.0.0.1:0".into()),
+                    join: join.as_deref().map(Into::into),
+                    cluster_name: Some("anode-demo".into()),
+                    node_name: Some(format!("node-{number}").as_str().into()),
+                    data_dir: Some(folder.join(format!("node-{number}")).to_string_lossy().as_ref().into()),
+                    workers: Some("1".into()),
+                    max_memory: Some("256MiB".into()),
+                    profile: Some("local".into()),
+                    log_level: Some("error".into()),
+                    ..Raw::default()
+                };
+                Ok(check(&raw, this_machine())?)
+            };
+            let any = configured("127.0.0.1:0")?;
+            if number == 1 {
+                start_log(&any);
+            }
+            let preferred = if number == 1 { configured(PORT)? } else { any.clone() };
+            let node = Running::start(preferred).or_else(|_| Running::start(any.clone()))?;
+            // Its ports are its own from now on: it comes back where it was.
+            cluster.configs.push(Config { http: node.http, gossip: node.gossip, ..any });
+            cluster.nodes.push(Some(node));
+        }
+        Ok(cluster)
+    }
+
+    fn endpoint(&self, index: usize) -> Result<Endpoint, CliError> {
+        let config = self.configs.get(index).ok_or_else(|| CliError::Failed("no such node".into()))?;
+        Endpoint::parse(&config.http.to_string(), "from")
+    }
+
+    /// The first node's address, and the others'.
+    fn urls(&self) -> Vec<String> {
+        self.configs.iter().map(|config| config.http.to_string()).collect()
+    }
+
+    /// Kills the second of three or more and brings it back, each at its time.
+    fn play(&mut self, up_us: u64) -> Result<(), CliError> {
+        if self.nodes.len() < 3 {
+            return Ok(());
+        }
+        let (Some(node), Some(config)) = (self.nodes.get_mut(1), self.configs.get(1)) else { return Ok(()) };
+        let is_down = (OUTAGE_US.0..OUTAGE_US.1).contains(&up_us);
+        if is_down && let Some(running) = node.take() {
+            running.kill();
+            self.story = "node-2 was killed: watch its state; the feed goes on";
+        } else if up_us >= OUTAGE_US.1 && node.is_none() {
+            *node = Some(Running::start(config.clone())?);
+            self.story = "node-2 is back and has caught up by itself";
+        }
+        Ok(())
+    }
+
+    fn kill(self) {
+        for node in self.nodes.into_iter().flatten() {
+            node.kill();
+        }
+    }
+}
+
+/// A temporary folder, gone at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> io::Result<Folder> {
+        let path = std::env::temp_dir().join(format!("anode-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Folder(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, folder = %self.0.display(), "the demo's folder stays");
+        }
+    }
+}

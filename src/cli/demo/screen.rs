@@ -1,0 +1,207 @@
+//! Draws the demo: anew several times a second on a terminal, a line a second elsewhere.
+
+use std::io::{self, IsTerminal, Write};
+
+use super::watch::{Seen, Summary};
+use crate::cli::members::Member;
+
+/// Lines and columns that every terminal has.
+const LINES: usize = 24;
+const COLUMNS: usize = 80;
+/// Members and sources shown at least; the rest of the lines goes to the sources.
+const MEMBERS_MAX: usize = 6;
+
+/// What there is to tell beside the records.
+pub struct Told {
+    /// How long the demo has run, in microseconds.
+    pub up_us: u64,
+    /// Where the nodes' clients go, the first node first.
+    pub urls: Vec<String>,
+    /// What is being shown.
+    pub story: &'static str,
+    /// The members as the first node sees them.
+    pub members: Vec<Member>,
+}
+
+/// The terminal, or a file.
+pub struct Screen {
+    is_terminal: bool,
+    is_first: bool,
+}
+
+impl Screen {
+    /// Draws on stdout.
+    pub fn new() -> Screen {
+        Screen { is_terminal: io::stdout().is_terminal(), is_first: true }
+    }
+
+    /// Whether there is a terminal to draw on.
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// Draws.
+    pub fn draw(&mut self, told: &Told, seen: &Seen) -> io::Result<()> {
+        let summary = seen.summary();
+        let mut out = String::new();
+        if self.is_terminal {
+            // From the top left; what is left of the picture before is cleared line by line, so
+            // that nothing flickers.
+            out.push_str(if self.is_first { "\x1b[2J\x1b[H" } else { "\x1b[H" });
+            for line in picture(told, &summary) {
+                out.push_str(&line);
+                out.push_str("\x1b[K\n");
+            }
+            out.push_str("\x1b[J");
+        } else {
+            if self.is_first {
+                for line in advice(told) {
+                    out.push_str(&format!("{line}\n"));
+                }
+            }
+            out.push_str(&line(told, &summary));
+            out.push('\n');
+        }
+        self.is_first = false;
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(out.as_bytes())?;
+        stdout.flush()
+    }
+}
+
+/// One line a second.
+fn line(told: &Told, summary: &Summary) -> String {
+    let counts = ["alive", "suspect", "dead", "left"].map(|state| {
+        let count = told.members.iter().filter(|member| member.state == state).count();
+        (count > 0).then(|| format!("{count} {state}"))
+    });
+    let members = counts.into_iter().flatten().collect::<Vec<String>>().join(", ");
+    format!(
+        "{:>4} s  members: {members}  records: {}  travel: {}  {}",
+        told.up_us / 1_000_000,
+        summary.count,
+        travel(summary),
+        told.story
+    )
+}
+
+fn travel(summary: &Summary) -> String {
+    let ms = |us: u64| format!("{}.{:02} ms", us / 1000, us % 1000 / 10);
+    match summary.p50_p99_us {
+        Some((p50_us, p99_us)) => format!("p50 {} p99 {}", ms(p50_us), ms(p99_us)),
+        None => "-".into(),
+    }
+}
+
+/// What to try next to it.
+fn advice(told: &Told) -> [String; 5] {
+    let first = told.urls.first().map_or("", String::as_str);
+    let last = told.urls.last().map_or("", String::as_str);
+    [
+        "Try in another terminal:".into(),
+        format!("  curl http://{first}/v1/members"),
+        format!("  anode sub 'host/**' --from ws://{last}"),
+        format!("  anode pub hello '\"world\"' --to ws://{first}"),
+        format!(
+            "  browser console: new WebSocket(\"ws://{last}/subscribe?source=host/**\").onmessage=m=>console.log(m.data)"
+        ),
+    ]
+}
+
+/// The whole picture, cut to what every terminal has.
+fn picture(told: &Told, summary: &Summary) -> Vec<String> {
+    let mut lines = vec![
+        format!(
+            "aNode demo: {} nodes in one process, {} s   Ctrl-C ends it",
+            told.urls.len(),
+            told.up_us / 1_000_000
+        ),
+        format!("\x1b[1m{}\x1b[0m", told.story),
+        String::new(),
+    ];
+    let mut members: Vec<&Member> = told.members.iter().collect();
+    // Those that are not well first: with many nodes they would not be seen.
+    members.sort_by_key(|member| (member.state == "alive", member.id.clone()));
+    for member in members.iter().take(MEMBERS_MAX) {
+        let colour = match member.state.as_str() {
+            "alive" => "32",
+            "suspect" => "33",
+            _ => "31",
+        };
+        let rtt = member.rtt_us.map_or(String::new(), |us| format!("rtt {us} us"));
+        let Member { id, state, http, .. } = member;
+        lines.push(format!("  {id:<10} \x1b[{colour}m{state:<8}\x1b[0m http://{http:<22} {rtt}"));
+    }
+    if members.len() > MEMBERS_MAX {
+        lines.push(format!("  … and {} more", members.len() - MEMBERS_MAX));
+    }
+    let connected = if summary.is_connected { "" } else { "  (connecting)" };
+    lines.extend([
+        String::new(),
+        format!("Received at the last node: {} records{connected}", summary.count),
+        format!("Travel time, accepted at the first node → received: {}", travel(summary)),
+        String::new(),
+    ]);
+    let advice = advice(told);
+    let room = LINES.saturating_sub(lines.len() + advice.len() + 3);
+    lines.extend(
+        summary.latest.iter().take(room).map(|(source, data)| cut(&format!("  {source:<16} {data}"))),
+    );
+    if summary.latest.len() > room {
+        lines.push(format!("  … and {} more sources", summary.latest.len() - room));
+    }
+    lines.push(String::new());
+    lines.extend(advice);
+    lines
+}
+
+/// A line that fits; the browser's is left whole, to be copied.
+fn cut(line: &str) -> String {
+    match line.char_indices().nth(COLUMNS - 1) {
+        Some((at, _)) => format!("{}…", line.get(..at).unwrap_or_default()),
+        None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(states: &[&str]) -> Told {
+        let member = |(at, state): (usize, &&str)| Member {
+            id: format!("node-{}", at + 1),
+            state: (*state).into(),
+            http: format!("127.0.0.1:{at}"),
+            gossip: String::new(),
+            zone: String::new(),
+            incarnation: 0,
+            version: String::new(),
+            rtt_us: Some(310),
+        };
+        let members: Vec<Member> = states.iter().enumerate().map(member).collect();
+        let urls = members.iter().map(|member| member.http.clone()).collect();
+        Told { up_us: 12_345_678, urls, story: "all nodes run", members }
+    }
+
+    fn summary(sources: usize) -> Summary {
+        let latest = (0..sources).map(|at| (format!("host/{at:03}"), "x".repeat(200))).collect();
+        Summary { latest, count: 7, p50_p99_us: Some((1_234, 20_500)), is_connected: true }
+    }
+
+    #[test]
+    fn one_line() {
+        assert_eq!(
+            line(&told(&["alive", "dead", "alive"]), &summary(0)),
+            "  12 s  members: 2 alive, 1 dead  records: 7  travel: p50 1.23 ms p99 20.50 ms  all nodes run"
+        );
+    }
+
+    #[test]
+    fn the_picture_fits_and_shows_who_is_not_well() {
+        let lines = picture(&told(&[&["alive"; 63][..], &["dead"]].concat()), &summary(200));
+        assert!(lines.len() <= LINES, "{} lines", lines.len());
+        assert!(lines[3].contains("node-64") && lines[3].contains("dead"), "{}", lines[3]);
+        assert!(lines.iter().any(|line| line.contains("… and 58 more")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.ends_with("more sources")), "{lines:?}");
+    }
+}

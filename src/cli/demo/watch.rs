@@ -1,0 +1,141 @@
+//! Subscribes at one node and remembers what came and how long it took.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::cli::client::{Endpoint, Event, Subscription, Wanted};
+use crate::server::clock;
+
+/// Travel times remembered for the percentiles: the last minute or so.
+const TIMES_MAX: usize = 4_096;
+/// Sources remembered for the screen.
+const SOURCES_MAX: usize = 256;
+
+/// What came, for whoever draws it.
+#[derive(Default)]
+pub struct Seen(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    latest: BTreeMap<String, String>,
+    times_us: VecDeque<u64>,
+    count: u64,
+    is_connected: bool,
+}
+
+/// What is drawn of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The newest data of every source, in order of name.
+    pub latest: Vec<(String, String)>,
+    /// Records received so far.
+    pub count: u64,
+    /// Median and 99th percentile of the travel time, in microseconds.
+    pub p50_p99_us: Option<(u64, u64)>,
+    /// Whether the subscription stands.
+    pub is_connected: bool,
+}
+
+#[derive(Deserialize)]
+struct Record<'a> {
+    source: String,
+    ts: u64,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+impl Seen {
+    /// Takes a record that was received at `wall_us`. The node that accepted it stamped it with the
+    /// same machine's clock, so the difference is how long it travelled.
+    fn take(&self, record: &str, wall_us: u64, is_live: bool) {
+        let Ok(Record { source, ts, data: Some(data) }) = serde_json::from_str(record) else { return };
+        let mut inner = self.0.lock();
+        inner.count += 1;
+        if is_live {
+            if inner.times_us.len() == TIMES_MAX {
+                inner.times_us.pop_front();
+            }
+            inner.times_us.push_back(wall_us.saturating_sub(ts));
+        }
+        if inner.latest.len() < SOURCES_MAX || inner.latest.contains_key(&source) {
+            inner.latest.insert(source, data.get().to_owned());
+        }
+    }
+
+    /// What came so far.
+    pub fn summary(&self) -> Summary {
+        let inner = self.0.lock();
+        let mut times_us: Vec<u64> = inner.times_us.iter().copied().collect();
+        times_us.sort_unstable();
+        let at = |percent: usize| times_us.get((times_us.len().saturating_sub(1)) * percent / 100).copied();
+        Summary {
+            latest: inner.latest.iter().map(|(source, data)| (source.clone(), data.clone())).collect(),
+            count: inner.count,
+            p50_p99_us: at(50).zip(at(99)),
+            is_connected: inner.is_connected,
+        }
+    }
+}
+
+/// Watches until it is told to end.
+pub fn run(endpoint: Endpoint, seen: &Seen, ending: &AtomicBool) {
+    let wanted = Wanted { sources: vec!["host/**".into()], has_snapshot: true, mode: "latest".into() };
+    while !ending.load(Relaxed) {
+        match Subscription::open(endpoint.clone(), wanted.clone()) {
+            Ok(subscription) => watch(subscription, seen, ending),
+            Err(error) => {
+                tracing::warn!(%error, "the subscriber does not reach its node");
+                clock::sleep(200_000);
+            }
+        }
+    }
+}
+
+fn watch(mut subscription: Subscription, seen: &Seen, ending: &AtomicBool) {
+    // What comes at once is the snapshot: records that were there before, and say nothing of travel.
+    let opened_us = clock::now().wall_us;
+    while !ending.load(Relaxed) {
+        match subscription.next() {
+            Ok(Event::Records(records)) => {
+                let wall_us = clock::now().wall_us;
+                let is_live = wall_us.saturating_sub(opened_us) > 1_000_000;
+                for record in &records {
+                    seen.take(record, wall_us, is_live);
+                }
+            }
+            Ok(Event::Subscribed { .. }) => seen.0.lock().is_connected = true,
+            Ok(Event::Lost(lost)) => {
+                tracing::warn!(reason = lost.reason, "the subscriber lost its node");
+                seen.0.lock().is_connected = false;
+            }
+            Ok(Event::Nothing) => {}
+            Err(error) => return tracing::warn!(%error, "the subscriber begins anew"),
+        }
+    }
+    subscription.close();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newest_data_and_percentiles() {
+        let seen = Seen::default();
+        for ts in 1..=100u64 {
+            let record = format!(r#"{{"source":"host/a","ts":{ts},"origin":"n","data": {ts}}}"#);
+            seen.take(&record, 1_000, true);
+        }
+        seen.take(r#"{"source":"host/b","ts":1,"origin":"n","data":"x"}"#, 9_000, false);
+        seen.take(r#"{"source":"host/c","ts":1,"origin":"n","deleted":true}"#, 9_000, true);
+        seen.take("nonsense", 1, true);
+        let summary = seen.summary();
+        assert_eq!(summary.latest, [("host/a".into(), "100".into()), ("host/b".into(), "\"x\"".into())]);
+        assert_eq!((summary.count, summary.p50_p99_us), (101, Some((949, 998))));
+        assert_eq!(Seen::default().summary().p50_p99_us, None);
+    }
+}

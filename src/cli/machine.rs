@@ -1,0 +1,37 @@
+//! What this machine is like: read here, at the edge, so that the configuration's check need not.
+
+use std::fs;
+use std::thread;
+
+use crate::config::Machine;
+
+/// Memory assumed where nothing tells, in bytes.
+const MEMORY_BYTES_ASSUMED: u64 = 2 << 30;
+
+/// This machine, or the container around this process where it is smaller.
+pub fn this_machine() -> Machine {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let physical = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_bytes(&text));
+    let allowed =
+        fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    let memory_bytes = [physical, allowed].into_iter().flatten().min().unwrap_or(MEMORY_BYTES_ASSUMED);
+    Machine { cores, memory_bytes }
+}
+
+/// `MemTotal` of `/proc/meminfo`, in bytes.
+fn total_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        assert_eq!(total_bytes("MemTotal:       16 kB\nMemFree: 1 kB\n"), Some(16 * 1024));
+        assert_eq!(total_bytes("MemFree: 1 kB\n"), None);
+    }
+}

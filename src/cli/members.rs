@@ -1,0 +1,106 @@
+//! `anode members`: the cluster as a node sees it.
+
+use std::io::Write;
+
+use serde::Deserialize;
+
+use super::CliError;
+use super::client::{DEFAULT_URL, Endpoint, fetch};
+
+/// Where from, and in which form.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// A node: ws://HOST:PORT or http://HOST:PORT
+    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
+    from: String,
+    /// Print the JSON as the node sent it
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is shown of a member.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub id: String,
+    /// alive, suspect, dead or left.
+    pub state: String,
+    /// Where its clients go.
+    pub http: String,
+    /// Where its peers go.
+    pub gossip: String,
+    /// Where links are short.
+    pub zone: String,
+    /// How often it refuted a suspicion.
+    pub incarnation: u64,
+    /// Its program's version.
+    pub version: String,
+    /// Smoothed round trip, in microseconds.
+    pub rtt_us: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Members {
+    members: Vec<Member>,
+}
+
+/// Asks a node for its members.
+pub fn ask(endpoint: &Endpoint) -> Result<Vec<Member>, CliError> {
+    let body = fetch(endpoint, "/v1/members")?.ok()?;
+    read(&body)
+}
+
+fn read(body: &str) -> Result<Vec<Member>, CliError> {
+    serde_json::from_str(body)
+        .map(|Members { members }| members)
+        .map_err(|error| CliError::Failed(format!("the node's answer cannot be read: {error}")))
+}
+
+/// Prints them.
+pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let endpoint = Endpoint::parse(&arguments.from, "from")?;
+    let body = fetch(&endpoint, "/v1/members")?.ok()?;
+    let text = if arguments.json { format!("{body}\n") } else { table(&read(&body)?) };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// A line a member, columns as wide as they must be.
+fn table(members: &[Member]) -> String {
+    let head = ["ID", "STATE", "HTTP", "GOSSIP", "ZONE", "RTT", "VERSION"].map(String::from);
+    let lines = members.iter().map(|member| {
+        let rtt = member.rtt_us.map_or("-".into(), |us| format!("{}.{:03} ms", us / 1000, us % 1000));
+        let zone = if member.zone.is_empty() { "-".into() } else { member.zone.clone() };
+        let Member { id, state, http, gossip, version, .. } = member.clone();
+        [id, state, http, gossip, zone, rtt, version]
+    });
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(lines).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 7] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<String>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let body = r#"{"members":[
+            {"id":"a","state":"alive","http":"h:1","gossip":"g:1","zone":"","incarnation":0,"boot":1,"version":"0.1.0","rtt_us":null},
+            {"id":"long-name","state":"suspect","http":"h:22","gossip":"g:2","zone":"z","incarnation":2,"boot":1,"version":"0.1.0","rtt_us":1310}]}"#;
+        assert_eq!(
+            table(&read(body).expect("members")),
+            "ID         STATE    HTTP  GOSSIP  ZONE  RTT       VERSION\n\
+             a          alive    h:1   g:1     -     -         0.1.0\n\
+             long-name  suspect  h:22  g:2     z     1.310 ms  0.1.0\n"
+        );
+        assert!(read("{}").is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! The command line: one file a subcommand.
+//!
+//! Each subcommand is a function from its arguments to `Result<(), CliError>`; only here does that
+//! become an exit code: 0 done, 1 failed while running, 2 unusable arguments. The clients among
+//! them ([`client`]) use blocking sockets: they have one thing to do, and wait for it.
+
+mod client;
+mod demo;
+mod get;
+mod history;
+mod machine;
+mod members;
+mod node;
+mod publish;
+mod serve;
+mod subscribe;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ConfigError;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The arguments cannot be used: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// It failed while running: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// It failed, and what is to be said of it stands on stderr already: exit code 1.
+    #[error("failed")]
+    Told,
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> CliError {
+        CliError::Usage(error.to_string())
+    }
+}
+
+/// A failed read or write. A reader of stdout that has gone (`anode sub … | head -1`) is no
+/// failure: see [`run`].
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> CliError {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => CliError::Told,
+            _ => CliError::Failed(error.to_string()),
+        }
+    }
+}
+
+/// A decentralized real-time data-sharing server: publish to any node, every node pushes to its
+/// subscribers.
+#[derive(Debug, Parser)]
+#[command(name = "anode", version, arg_required_else_help = true, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node
+    Serve(serve::Arguments),
+    /// Watch a whole cluster on this machine: a live feed of its own figures, a node killed and
+    /// brought back
+    Demo(demo::Arguments),
+    /// Publish one record, or the records on stdin
+    Pub(publish::Arguments),
+    /// Print matching records as they come, a JSON object a line
+    Sub(subscribe::Arguments),
+    /// Print the latest record of a source
+    Get(get::Arguments),
+    /// Print what a source was, newest first, a JSON object a line
+    History(history::Arguments),
+    /// Print the members of the cluster as a node sees them
+    Members(members::Arguments),
+}
+
+/// Runs the command line and says how the process ends.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let command = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments.command,
+        Err(error) => {
+            // Help and version end here too, with 0. Nobody is left to hear of a closed stdout.
+            let _ = error.print();
+            return exit_code(error.exit_code());
+        }
+    };
+    let outcome = match command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Pub(arguments) => publish::run(&arguments),
+        Command::Sub(arguments) => subscribe::run(&arguments),
+        Command::Get(arguments) => get::run(&arguments),
+        Command::History(arguments) => history::run(&arguments),
+        Command::Members(arguments) => members::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Told) => exit_code(1),
+        Err(error) => {
+            eprintln!("anode: {error}");
+            exit_code(if matches!(error, CliError::Usage(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn lines_of_the_contract_parse() {
+        for line in [
+            "anode serve --http 127.0.0.1:0 --gossip [::1]:0 --join a:1,b:2 --store memory",
+            "anode demo --nodes 5",
+            "anode pub a/b 21.5 --to ws://127.0.0.1:7070 --ack stored --ts 5",
+            "anode pub a/b -5",
+            "anode pub --stdin --ack replicated",
+            "anode sub a/* b/** --from ws://x:1 --no-snapshot --mode all --count 3",
+            "anode get a/b --from http://127.0.0.1:7070",
+            "anode history a/b --from 5 --to 9 --limit 3",
+            "anode history a/b --from 5 --from ws://x:1",
+            "anode members --from ws://x:1 --json",
+        ] {
+            assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line).err());
+        }
+        for line in ["anode", "anode serve --htpt x", "anode sub", "anode pub a", "anode pub", "anode get"] {
+            let error = parsed(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! `anode pub`: one record from the arguments, or many from stdin.
+//!
+//! Records from stdin are pipelined: up to [`WINDOW`] wait for their answers, each under an id of
+//! this program's own, so that answers find their lines in whatever order they come.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tungstenite::protocol::WebSocket;
+use tungstenite::{Error, Message};
+
+use super::CliError;
+use super::client::{DEFAULT_URL, Endpoint, Half, Refused, Sender, connect_in_halves, items};
+use crate::limits::TS_MAX;
+use crate::record::AckLevel;
+use crate::record::draft::{Draft, DraftPayload, RequestId};
+use crate::record::json::scan::Scanner;
+use crate::record::json::{publish_frame, write_string};
+
+/// Records that may wait for their answers.
+const WINDOW: usize = 1_024;
+/// Bytes of records that may wait for their answers.
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// Silence after which the answers are given up: well over what any level may take.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// What and where to.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Name of the source, for example sensors/7/temp
+    #[arg(required_unless_present = "stdin", conflicts_with = "stdin")]
+    source: Option<String>,
+    /// JSON if it parses, else a string
+    #[arg(required_unless_present = "stdin", conflicts_with = "stdin", allow_hyphen_values = true)]
+    data: Option<String>,
+    /// Publish objects from stdin, one a line: {"source":…,"data":…}; exit code 1 if any is refused
+    #[arg(long)]
+    stdin: bool,
+    /// A node: ws://HOST:PORT or http://HOST:PORT
+    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
+    to: String,
+    /// How far a record must have come: accepted, stored (survives a power cut), replicated (every
+    /// live member has it)
+    #[arg(long, value_name = "LEVEL", default_value = "accepted", value_parser = ["accepted", "stored", "replicated"])]
+    ack: String,
+    /// The record's ts, in microseconds since 1970 [default: the node's clock]
+    #[arg(long, value_name = "MICROS", conflicts_with = "stdin", value_parser = clap::value_parser!(u64).range(0..=TS_MAX))]
+    ts: Option<u64>,
+}
+
+/// Publishes, waits for every answer, and fails if any is a refusal.
+pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let endpoint = Endpoint::parse(&arguments.to, "to")?;
+    // The name is checked by the node: its refusal says more than ours could.
+    let mut pipeline = Pipeline::open(&endpoint, &arguments.ack)?;
+    match (&arguments.source, &arguments.data) {
+        (Some(source), Some(data)) => {
+            pipeline.is_single = true;
+            pipeline.send(None, &single(source, data, arguments.ts))?;
+        }
+        _ => pipeline.send_lines(io::stdin().lock())?,
+    }
+    pipeline.finish()
+}
+
+/// The fields of one record, without braces.
+fn single(source: &str, data: &str, ts: Option<u64>) -> String {
+    let mut out = b"\"source\":".to_vec();
+    write_string(&mut out, source);
+    if let Some(ts) = ts {
+        out.extend_from_slice(format!(",\"ts\":{ts}").as_bytes());
+    }
+    out.extend_from_slice(b",\"data\":");
+    let mut scanner = Scanner::new(data);
+    match scanner.value().is_ok() && scanner.end().is_ok() {
+        true => out.extend_from_slice(data.trim().as_bytes()),
+        false => write_string(&mut out, data),
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The fields of a record that was read from a line, without braces; the data verbatim.
+fn fields(draft: &Draft<'_>) -> String {
+    let mut out = b"\"source\":".to_vec();
+    write_string(&mut out, &draft.source);
+    match &draft.payload {
+        DraftPayload::Json(text) => {
+            out.extend_from_slice(b",\"data\":");
+            out.extend_from_slice(text);
+        }
+        DraftPayload::Binary(bytes) => {
+            use base64::Engine;
+            let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+            out.extend_from_slice(format!(",\"data_b64\":\"{text}\"").as_bytes());
+        }
+        DraftPayload::Deleted => out.extend_from_slice(b",\"deleted\":true"),
+    }
+    if let Some(ts) = draft.ts {
+        out.extend_from_slice(format!(",\"ts\":{ts}").as_bytes());
+    }
+    if draft.ttl_ms > 0 {
+        out.extend_from_slice(format!(",\"ttl_ms\":{}", draft.ttl_ms).as_bytes());
+    }
+    if let Some(level) = draft.ack.map(AckLevel::as_str) {
+        out.extend_from_slice(format!(",\"ack\":\"{level}\"").as_bytes());
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// What waits for an answer.
+#[derive(Default)]
+struct Waiting {
+    /// By number: how a message names the record, and its bytes.
+    records: BTreeMap<u64, (String, usize)>,
+    bytes: usize,
+    refused: u64,
+    /// Why the connection ended, if it did.
+    ended: Option<String>,
+}
+
+/// Shared by the thread that sends and the one that reads answers.
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+struct Pipeline {
+    sender: Sender,
+    shared: Arc<Shared>,
+    next: u64,
+    /// One record from the arguments: its result is printed.
+    is_single: bool,
+    results: Arc<Mutex<Option<String>>>,
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    id: Option<u64>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    error: Option<Refused>,
+}
+
+impl Pipeline {
+    fn open(endpoint: &Endpoint, ack: &str) -> Result<Pipeline, CliError> {
+        let (sender, reader) = connect_in_halves(endpoint, &format!("/publish?ack={ack}"))?;
+        let (shared, results) = (Arc::new(Shared::default()), Arc::new(Mutex::new(None)));
+        let (theirs, their_results) = (shared.clone(), results.clone());
+        thread::Builder::new().name("answers".into()).spawn(move || {
+            let ended = read_answers(reader, &theirs, &their_results);
+            theirs.waiting.lock().ended.get_or_insert(ended);
+            theirs.changed.notify_all();
+        })?;
+        Ok(Pipeline { sender, shared, next: 1, is_single: false, results })
+    }
+
+    fn send_lines(&mut self, input: impl BufRead) -> Result<(), CliError> {
+        for (at, line) in input.lines().enumerate() {
+            let line = line.map_err(|error| CliError::Failed(format!("stdin: {error}")))?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let mut name = format!("line {}", at + 1);
+            let refusal = match publish_frame(&line) {
+                Err(error) => format!("bad_json: {error}"),
+                Ok(frame) if frame.is_batch => "bad_request: a line is one object".into(),
+                Ok(frame) => match frame.items.into_iter().next().map(|item| (item.id, item.draft)) {
+                    Some((id, Ok(draft))) => {
+                        if let Some(RequestId::Json(id)) = id {
+                            name.push_str(&format!(" (id {id})"));
+                        }
+                        self.send(Some(name), &fields(&draft))?;
+                        continue;
+                    }
+                    Some((_, Err(refusal))) => refusal.to_string(),
+                    None => continue,
+                },
+            };
+            eprintln!("anode: {name}: {refusal}");
+            self.shared.waiting.lock().refused += 1;
+        }
+        Ok(())
+    }
+
+    /// Sends a record as soon as there is room for it.
+    fn send(&mut self, name: Option<String>, fields: &str) -> Result<(), CliError> {
+        let id = self.next;
+        self.next += 1;
+        let frame = format!("{{\"id\":{id},{fields}}}");
+        self.wait_until(|waiting| waiting.records.len() < WINDOW && waiting.bytes < WINDOW_BYTES)?;
+        {
+            let mut waiting = self.shared.waiting.lock();
+            waiting.bytes += frame.len();
+            let name = name.map(|name| format!("{name}: ")).unwrap_or_default();
+            waiting.records.insert(id, (name, frame.len()));
+        }
+        self.sender.send(frame).map_err(|error| {
+            // What the node said before it went tells more than the failed write.
+            let ended = self.shared.waiting.lock().ended.clone();
+            CliError::Failed(ended.unwrap_or_else(|| format!("the connection was lost: {error}")))
+        })
+    }
+
+    /// Waits for the answers that are missing.
+    fn finish(mut self) -> Result<(), CliError> {
+        self.wait_until(|waiting| waiting.records.is_empty())?;
+        // The answers are there; how the connection ends no longer matters.
+        let _ = self.sender.close();
+        if let Some(result) = self.results.lock().take().filter(|_| self.is_single) {
+            use io::Write;
+            writeln!(io::stdout(), "{result}")?;
+        }
+        match self.shared.waiting.lock().refused {
+            0 => Ok(()),
+            _ => Err(CliError::Told),
+        }
+    }
+
+    fn wait_until(&self, is_met: impl Fn(&Waiting) -> bool) -> Result<(), CliError> {
+        let mut waiting = self.shared.waiting.lock();
+        while !is_met(&waiting) {
+            if let Some(reason) = &waiting.ended {
+                let missing = waiting.records.len();
+                return Err(CliError::Failed(format!("{reason}; {missing} records are unanswered")));
+            }
+            self.shared.changed.wait(&mut waiting);
+        }
+        Ok(())
+    }
+}
+
+/// Reads answers until the connection ends; says why it did.
+fn read_answers(mut reader: WebSocket<Half>, shared: &Shared, results: &Mutex<Option<String>>) -> String {
+    // The socket's own timeout is the silence that an answer may take.
+    let mut silent = Duration::ZERO;
+    loop {
+        match reader.read() {
+            Ok(Message::Text(text)) => {
+                silent = Duration::ZERO;
+                for item in items(&text) {
+                    take_answer(item, shared, results);
+                }
+            }
+            Ok(Message::Close(frame)) => {
+                return match frame {
+                    Some(frame) => format!("the node closed with {} {}", u16::from(frame.code), frame.reason),
+                    None => "the node closed the connection".into(),
+                };
+            }
+            Ok(_) => {}
+            Err(Error::Io(error))
+                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
+            {
+                // Nothing to wait for is no silence: stdin may be slow.
+                let is_waiting = !shared.waiting.lock().records.is_empty();
+                silent = if is_waiting { silent + SILENCE_MAX } else { Duration::ZERO };
+                if silent > SILENCE_MAX {
+                    return "the node has gone silent".into();
+                }
+            }
+            Err(error) => return format!("the connection was lost: {error}"),
+        }
+    }
+}
+
+fn take_answer(item: &str, shared: &Shared, results: &Mutex<Option<String>>) {
+    // Frames that are no answers (`connected`) have neither part.
+    let Ok(answer) = serde_json::from_str::<Answer<'_>>(item) else { return };
+    let mut waiting = shared.waiting.lock();
+    let record = answer.id.and_then(|id| waiting.records.remove(&id));
+    let name = match record {
+        Some((name, bytes)) => {
+            waiting.bytes -= bytes;
+            name
+        }
+        None => String::new(),
+    };
+    if let Some(refused) = answer.error {
+        eprintln!("anode: {name}{refused}");
+        waiting.refused += 1;
+    }
+    if let Some(result) = answer.result {
+        *results.lock() = Some(result.get().to_owned());
+    }
+    shared.changed.notify_all();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_json_if_it_parses_else_a_string() {
+        assert_eq!(single("a", " {\"x\": 1.0} ", None), r#""source":"a","data":{"x": 1.0}"#);
+        assert_eq!(single("a", "hello", Some(5)), r#""source":"a","ts":5,"data":"hello""#);
+        assert_eq!(single("a", "1 2", None), r#""source":"a","data":"1 2""#);
+        assert_eq!(single("a", "", None), r#""source":"a","data":"""#);
+    }
+
+    #[test]
+    fn lines_go_on_as_they_came() {
+        let of = |line: &str| {
+            let item = publish_frame(line).expect(line).items.remove(0);
+            fields(&item.draft.expect(line))
+        };
+        assert_eq!(
+            of(r#"{"id":"x","source":"a","data":{"b": 1e0},"ts":5,"ttl_ms":9,"ack":"stored"}"#),
+            r#""source":"a","data":{"b": 1e0},"ts":5,"ttl_ms":9,"ack":"stored""#
+        );
+        assert_eq!(of(r#"{"source":"a","data_b64":"AAH/"}"#), r#""source":"a","data_b64":"AAH/""#);
+        assert_eq!(of(r#"{"source":"a","deleted":true}"#), r#""source":"a","deleted":true"#);
+    }
+}

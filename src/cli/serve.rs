@@ -1,0 +1,55 @@
+//! `anode serve`: flags, environment and file → configuration → a node.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use tracing_subscriber::EnvFilter;
+
+use super::CliError;
+use super::machine::this_machine;
+use crate::config::{Config, ConfigError, LogFormat, Raw, check};
+
+/// Flags beat the environment (ANODE_HTTP for --http) beats the file of --config.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Sizes are plain bytes or have KiB, MiB, GiB; durations have ms, s, m, h, d.\n\
+    On stdout the node prints one line, `ready node=ID http=ADDR gossip=ADDR`, when it serves.\n\
+    Exit codes: 0 done, 1 failed while running, 2 unusable arguments.")]
+pub struct Arguments {
+    /// TOML with the same names, for example http = "0.0.0.0:7070"
+    #[arg(long, env = "ANODE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    raw: Raw,
+}
+
+/// Runs a node until it is told to go.
+pub fn run(arguments: Arguments) -> Result<(), CliError> {
+    let config = configured(arguments)?;
+    start_log(&config);
+    super::node::run(config)
+}
+
+fn configured(arguments: Arguments) -> Result<Config, ConfigError> {
+    let file = match &arguments.config {
+        None => Raw::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                let allowed = format!("a readable file of TOML ({error})");
+                ConfigError::new("config", path.display().to_string(), allowed)
+            })?;
+            Raw::from_toml(&text, path)?
+        }
+    };
+    check(&arguments.raw.or(file), this_machine())
+}
+
+/// The log goes to stderr: stdout is for the line `ready …`.
+pub fn start_log(config: &Config) {
+    let filter = EnvFilter::new(config.log_level.as_str());
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    // An error means that a log was started before, by a test: it goes on.
+    let _ = match config.log {
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    };
+}

@@ -1,0 +1,381 @@
+//! The machine that joins membership, spreading and reconciliation.
+//!
+//! One datagram or stream event goes in, to the room that it is for; what the rooms want done comes
+//! out in one queue of effects. The machine itself only wraps and unwraps, counts, and keeps the order
+//! of precedence: membership is asked first, so load never makes a healthy node look dead.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::members::MemberInfo;
+use super::purpose::Purpose;
+use super::reconcile::{Output as ReconcileOutput, Reconcile};
+use super::ring::Ring;
+use super::spread::Spread;
+use super::stats::Stats;
+use super::streams::Streams;
+use super::swim::message::Message;
+use super::swim::{Output, Swim, wire as swim_wire};
+use super::wire::{Wire, WireError};
+use super::{Config, Effect, Heads, Replica, StreamEvent, StreamId};
+use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, SHARDS};
+use crate::proto::gossip as proto;
+use crate::proto::gossip::datagram::Body;
+use crate::record::{NodeName, Now, SharedRecord};
+
+/// Bytes of heads that ride on a probe or its answer.
+const HEADS_BYTES_MAX: usize = 200;
+
+/// A node's part in the cluster.
+///
+/// Call any `handle_*`, then `poll_effect` until it is empty, then `poll_timeout` for when
+/// `handle_timeout` wants to be called at the latest. Datagrams that arrived are to be handed over
+/// before a timeout is: what was received must not count as missing.
+#[derive(Debug)]
+pub struct Machine {
+    wire: Wire,
+    swim: Swim,
+    spread: Spread,
+    reconcile: Reconcile,
+    streams: Streams,
+    effects: VecDeque<Effect>,
+    name: NodeName,
+    boot: u64,
+    stats: Stats,
+}
+
+impl Machine {
+    /// A node that knows nobody.
+    pub fn new(config: Config, now: Now) -> Machine {
+        Machine {
+            wire: Wire::new(&config.cluster_name, config.boot),
+            swim: Swim::new(&config, now),
+            spread: Spread::new(&config, now),
+            reconcile: Reconcile::new(&config, now),
+            streams: Streams::default(),
+            effects: VecDeque::new(),
+            name: config.name,
+            boot: config.boot,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Join targets as they are resolved now; the whole list each time. The node's own address is
+    /// ignored.
+    pub fn handle_seeds(&mut self, now: Now, seeds: &[SocketAddr]) {
+        self.swim.handle_seeds(now, seeds);
+        self.collect_swim();
+    }
+
+    /// A datagram came. Whatever is wrong with it is counted, and it is ignored.
+    pub fn handle_datagram(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        datagram: &[u8],
+        replica: &mut dyn Replica,
+    ) {
+        self.stats.datagrams_received += 1;
+        self.stats.bytes_received += (datagram.len() + DATAGRAM_HEADER_BYTES) as u64;
+        match self.wire.open(datagram) {
+            Ok((boot, message)) => {
+                if self.handle_message(now, from, boot, message, replica).is_none() {
+                    self.stats.corrupt += 1;
+                }
+            }
+            Err(error) => self.count(error),
+        }
+        self.collect(now, replica);
+    }
+
+    /// `None`: malformed.
+    fn handle_message(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        boot: u64,
+        message: proto::Datagram,
+        replica: &mut dyn Replica,
+    ) -> Option<()> {
+        // A body that is not known is of the next version: skipped, not an error.
+        let Some(body) = message.body else { return Some(()) };
+        match body {
+            Body::Spread(spread) => {
+                let ring = self.swim.ring().clone();
+                self.spread.handle_spread(now, from, boot, spread, &ring, replica);
+            }
+            Body::Compare(compare) => self.reconcile.handle_compare(now, from, &compare, replica),
+            body => {
+                let updates = message.updates.into_iter().map(swim_wire::update_from_proto);
+                let updates = updates.collect::<Option<Vec<_>>>()?;
+                let message = swim_wire::message_from_proto(body)?;
+                self.swim.handle_message(now, from, boot, message, updates);
+            }
+        }
+        let heads: Vec<(u64, u64)> = message.heads.iter().map(|head| (head.line, head.seq)).collect();
+        self.spread.handle_heads(now, from, &heads);
+        Some(())
+    }
+
+    /// Something happened to a stream.
+    pub fn handle_stream(
+        &mut self,
+        now: Now,
+        stream: StreamId,
+        event: StreamEvent,
+        replica: &mut dyn Replica,
+    ) {
+        match (self.streams.purpose(stream), event) {
+            (None, StreamEvent::Accepted { from }) => {
+                if !self.streams.accepted(now, stream, from) {
+                    self.effects.push_back(Effect::Close { stream });
+                }
+            }
+            (None, StreamEvent::Received(bytes)) => match self.streams.received(&self.wire, stream, bytes) {
+                Ok(None) => {}
+                Ok(Some(introduced)) => {
+                    let accepted = StreamEvent::Accepted { from: introduced.from };
+                    self.route(now, stream, introduced.purpose, accepted, replica);
+                    if !introduced.rest.is_empty() {
+                        let received = StreamEvent::Received(introduced.rest);
+                        self.route(now, stream, introduced.purpose, received, replica);
+                    }
+                }
+                Err(error) => {
+                    self.count(error);
+                    self.effects.push_back(Effect::Close { stream });
+                }
+            },
+            (None, StreamEvent::Closed) => self.streams.closed(stream),
+            (None, StreamEvent::Opened | StreamEvent::Drained) => {}
+            (Some(purpose), event) => {
+                if event == StreamEvent::Opened {
+                    let bytes = self.wire.preamble(purpose);
+                    self.effects.push_back(Effect::Write { stream, bytes });
+                }
+                if event == StreamEvent::Closed {
+                    self.streams.closed(stream);
+                }
+                self.route(now, stream, purpose, event, replica);
+            }
+        }
+        self.collect(now, replica);
+    }
+
+    fn route(
+        &mut self,
+        now: Now,
+        stream: StreamId,
+        purpose: Purpose,
+        event: StreamEvent,
+        replica: &mut dyn Replica,
+    ) {
+        match purpose {
+            Purpose::Members => self.swim.handle_stream(now, stream, event),
+            Purpose::Reconcile => {
+                self.reconcile.handle_stream(now, stream, event, self.spread.heads(), replica);
+            }
+        }
+    }
+
+    /// `poll_timeout` is due.
+    pub fn handle_timeout(&mut self, now: Now, replica: &mut dyn Replica) {
+        if self.swim.poll_timeout() <= now.mono_us {
+            self.swim.handle_timeout(now);
+        }
+        let ring = self.swim.ring().clone();
+        if self.spread.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {
+            self.spread.handle_timeout(now, &ring, replica);
+        }
+        if self.reconcile.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {
+            self.reconcile.handle_timeout(now, &ring, self.spread.heads(), replica);
+        }
+        for stream in self.streams.take_overdue(now) {
+            self.effects.push_back(Effect::Close { stream });
+        }
+        self.collect(now, replica);
+    }
+
+    /// How many bytes of this node's records it takes now; 0: the links are full.
+    pub fn room_bytes(&self) -> usize {
+        self.spread.room_bytes()
+    }
+
+    /// This node's own accepted records, in ascending order of `seq`. One that is missing in between
+    /// was superseded while it waited.
+    pub fn handle_published(&mut self, now: Now, records: &[SharedRecord]) {
+        let ring = self.swim.ring().clone();
+        self.spread.handle_published(now, records, &ring);
+        self.collect_spread();
+    }
+
+    /// This node goes: the cluster is told. See [`Machine::is_left`].
+    pub fn handle_leave(&mut self, now: Now) {
+        self.swim.handle_leave(now);
+        self.collect_swim();
+    }
+
+    /// Whether the cluster knows that this node goes, or could not be told.
+    pub fn is_left(&self) -> bool {
+        self.swim.is_left()
+    }
+
+    /// What is to be done, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When `handle_timeout` wants to be called at the latest, on the monotonic clock.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let rooms = [self.spread.poll_timeout(), self.reconcile.poll_timeout()];
+        let due_us = self.swim.poll_timeout().min(self.streams.due_us());
+        let due_us = rooms.into_iter().flatten().fold(due_us, u64::min);
+        (due_us < u64::MAX).then_some(due_us)
+    }
+
+    /// All members, this node included, by name.
+    pub fn members(&self) -> Vec<MemberInfo> {
+        self.swim.members()
+    }
+
+    /// The live members.
+    pub fn ring(&self) -> &Arc<Ring> {
+        self.swim.ring()
+    }
+
+    /// Up to which sequence number, without a hole, records are held. Of this node's own life it is
+    /// what it was handed ([`Machine::handle_published`]).
+    pub fn heads(&self) -> &Heads {
+        self.spread.heads()
+    }
+
+    /// Whether it holds what the cluster holds: the first reconciliation is done, or it has nobody to
+    /// reconcile with by its own choice.
+    pub fn is_reconciled(&self) -> bool {
+        self.reconcile.is_reconciled()
+    }
+
+    /// This node's wall clock less the median of its peers'; `None` with fewer than three of them.
+    pub fn clock_offset_us(&self) -> Option<i64> {
+        self.swim.clock_offset_us()
+    }
+
+    /// This node's wall clock when it was last fully equal with a peer.
+    pub fn agreed_us(&self) -> Option<u64> {
+        self.reconcile.agreed_us()
+    }
+
+    /// Since when, on this node's wall clock, the longest dead of the members that are not
+    /// forgotten is so. Meanwhile tombstones are kept.
+    pub fn unreachable_since_us(&self) -> Option<u64> {
+        self.swim.unreachable_since_us()
+    }
+
+    /// Counts since the start.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn count(&mut self, error: WireError) {
+        match error {
+            WireError::Foreign => self.stats.foreign += 1,
+            WireError::Corrupt => self.stats.corrupt += 1,
+        }
+    }
+
+    /// What the rooms want done, as effects; membership first.
+    fn collect(&mut self, now: Now, replica: &mut dyn Replica) {
+        self.collect_swim();
+        self.collect_reconcile(now, replica);
+        self.collect_spread();
+    }
+
+    fn collect_swim(&mut self) {
+        while let Some(output) = self.swim.poll_output() {
+            let effect = match output {
+                Output::Datagram { to, message, updates } => {
+                    let is_probe = matches!(message, Message::Ping(_) | Message::Ack(_));
+                    let mut message = swim_wire::to_proto(&message, &updates);
+                    if is_probe {
+                        let heads = self.spread.heads_digest(HEADS_BYTES_MAX).into_iter();
+                        message.heads = heads.map(|(line, seq)| proto::Head { line, seq }).collect();
+                    }
+                    self.send(to, &message);
+                    continue;
+                }
+                Output::Connect { stream, to } => Effect::Connect { stream, to },
+                Output::Write { stream, bytes } => Effect::Write { stream, bytes },
+                Output::Close { stream } => self.close(stream),
+                Output::NameTaken { by } => Effect::NameTaken { by },
+            };
+            self.effects.push_back(effect);
+        }
+        if self.swim.take_changed() {
+            self.effects.push_back(Effect::MembersChanged);
+        }
+        self.stats.health_score = self.swim.health_score();
+    }
+
+    fn collect_reconcile(&mut self, now: Now, replica: &mut dyn Replica) {
+        while let Some(output) = self.reconcile.poll_output() {
+            let effect = match output {
+                ReconcileOutput::Datagram { to, message } => {
+                    self.send_body(to, Body::Compare(message));
+                    continue;
+                }
+                ReconcileOutput::Merged(heads) => {
+                    self.spread.merge_heads(now, &heads);
+                    continue;
+                }
+                ReconcileOutput::Discard => {
+                    self.discard(replica);
+                    continue;
+                }
+                ReconcileOutput::Connect { stream, to } => Effect::Connect { stream, to },
+                ReconcileOutput::Write { stream, bytes } => Effect::Write { stream, bytes },
+                ReconcileOutput::Close { stream } => self.close(stream),
+            };
+            self.effects.push_back(effect);
+        }
+        self.stats.shards_differing = self.reconcile.shards_differing() as u64;
+    }
+
+    fn collect_spread(&mut self) {
+        while let Some((to, spread)) = self.spread.poll_send() {
+            self.send_body(to, Body::Spread(spread));
+        }
+        self.stats.data_copies_received = self.spread.stats().data_copies_received;
+    }
+
+    /// This node was away for longer than deletions are kept: what it held before this life may have
+    /// been deleted meanwhile, and is read from the others again. Its spreading knows no heads yet.
+    fn discard(&mut self, replica: &mut dyn Replica) {
+        let mut old = Vec::new();
+        for shard in 0..SHARDS {
+            replica.visit_shard(shard, &mut |record| {
+                if (&record.birth.origin, record.birth.boot) != (&self.name, self.boot) {
+                    old.push(record.clone());
+                }
+            });
+            old.drain(..).for_each(|record| replica.discard(&record));
+        }
+    }
+
+    fn close(&mut self, stream: StreamId) -> Effect {
+        self.streams.closed(stream);
+        Effect::Close { stream }
+    }
+
+    fn send_body(&mut self, to: SocketAddr, body: Body) {
+        self.send(to, &proto::Datagram { body: Some(body), ..Default::default() });
+    }
+
+    fn send(&mut self, to: SocketAddr, message: &proto::Datagram) {
+        let bytes = self.wire.datagram(message);
+        debug_assert!(bytes.len() <= DATAGRAM_BYTES_MAX, "{} bytes", bytes.len());
+        self.stats.datagrams_sent += 1;
+        self.stats.bytes_sent += (bytes.len() + DATAGRAM_HEADER_BYTES) as u64;
+        self.effects.push_back(Effect::Datagram { to, bytes });
+    }
+}

@@ -1,0 +1,132 @@
+//! Records this node accepted from clients, numbered, on their way to the cluster machine.
+//!
+//! Numbering and queueing are one step under one short lock, so the queue is in the order of the
+//! numbers. When records wait, those of the same source are merged to the newest; a number that is
+//! missing in the queue was superseded, and the batch that covers it says so.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::limits::OUTBOX_BYTES_SOFT;
+use crate::record::{Birth, NodeName, Record, SharedRecord};
+
+/// The queue. The caller keeps it behind a mutex.
+#[derive(Debug)]
+pub struct Outbox {
+    origin: NodeName,
+    boot: u64,
+    last_seq: u64,
+    waiting: VecDeque<SharedRecord>,
+    bytes: usize,
+    /// Merging is tried when `bytes` passes it.
+    merge_at_bytes: usize,
+}
+
+impl Outbox {
+    /// An empty queue of this life of this node.
+    pub fn new(origin: NodeName, boot: u64) -> Outbox {
+        let waiting = VecDeque::new();
+        Outbox { origin, boot, last_seq: 0, waiting, bytes: 0, merge_at_bytes: OUTBOX_BYTES_SOFT / 2 }
+    }
+
+    /// Gives the record its birth, and queues it.
+    pub fn accept(&mut self, build: impl FnOnce(Birth) -> Record) -> SharedRecord {
+        self.last_seq += 1;
+        let birth = Birth { origin: self.origin.clone(), boot: self.boot, seq: self.last_seq };
+        let record = Arc::new(build(birth));
+        self.bytes += record.cost_bytes();
+        self.waiting.push_back(record.clone());
+        if self.bytes > self.merge_at_bytes {
+            self.merge();
+        }
+        record
+    }
+
+    /// Moves records of up to `max_bytes` (at least one) from the front into `out`.
+    pub fn take(&mut self, max_bytes: usize, out: &mut Vec<SharedRecord>) {
+        let mut taken = 0;
+        while let Some(record) = self.waiting.front() {
+            let cost = record.cost_bytes();
+            if taken > 0 && taken + cost > max_bytes {
+                break;
+            }
+            taken += cost;
+            self.bytes -= cost;
+            out.extend(self.waiting.pop_front());
+        }
+        if self.bytes < OUTBOX_BYTES_SOFT / 2 {
+            self.merge_at_bytes = OUTBOX_BYTES_SOFT / 2;
+        }
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The number of the record accepted last.
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// This node's life.
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// Keeps only the newest waiting record of each source: the last one queued.
+    fn merge(&mut self) {
+        let mut seen = HashSet::with_capacity(self.waiting.len());
+        let mut kept: VecDeque<_> = VecDeque::with_capacity(self.waiting.len());
+        for record in self.waiting.drain(..).rev() {
+            if seen.insert(record.source.clone()) {
+                kept.push_front(record);
+            } else {
+                self.bytes -= record.cost_bytes();
+            }
+        }
+        self.waiting = kept;
+        self.merge_at_bytes = (2 * self.bytes).max(OUTBOX_BYTES_SOFT / 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Payload, Source, Stamp};
+
+    fn build(source: &str, size: usize) -> impl FnOnce(Birth) -> Record {
+        let source = Source::parse(source).expect("source");
+        let data = vec![b'1'; size];
+        move |birth| {
+            Record::new(source, Stamp::of_data(birth.seq, &data), Payload::Json(data.into()), birth, 0, 0)
+        }
+    }
+
+    #[test]
+    fn numbers_from_one_and_hands_out_in_order() {
+        let mut outbox = Outbox::new(NodeName::parse("n").expect("name"), 3);
+        for _ in 0..5 {
+            outbox.accept(build("a", 10));
+        }
+        let mut out = Vec::new();
+        outbox.take(1, &mut out);
+        outbox.take(usize::MAX, &mut out);
+        let seqs: Vec<u64> = out.iter().map(|record| record.birth.seq).collect();
+        assert_eq!((seqs, outbox.bytes()), (vec![1, 2, 3, 4, 5], 0));
+    }
+
+    /// Unbounded queues under load: hashicorp/consul#9927, prometheus/alertmanager#1409.
+    #[test]
+    fn what_waits_is_merged_to_the_newest_of_each_source() {
+        let mut outbox = Outbox::new(NodeName::parse("n").expect("name"), 3);
+        for n in 0..3_000 {
+            outbox.accept(build(if n % 2 == 0 { "a" } else { "b" }, 16 * 1024));
+        }
+        assert!(outbox.bytes() <= OUTBOX_BYTES_SOFT);
+        let mut out = Vec::new();
+        outbox.take(usize::MAX, &mut out);
+        assert_eq!(out.last().map(|record| record.birth.seq), Some(3_000));
+        assert!(out.windows(2).all(|pair| pair[0].birth.seq < pair[1].birth.seq));
+    }
+}

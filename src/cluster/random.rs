@@ -1,0 +1,85 @@
+//! The cluster core's only source of chance: SplitMix64, seeded from outside.
+//!
+//! A machine's choices (whom to probe, when to try again) must differ between nodes and be the same
+//! for the same seed. Nothing here is secret, so eight bytes of state are enough, and a simulated
+//! world of ten thousand machines pays eight bytes for each.
+
+/// A seeded stream of numbers.
+#[derive(Clone, Debug)]
+pub struct Random {
+    state: u64,
+}
+
+impl Random {
+    /// The stream of this seed.
+    pub fn new(seed: u64) -> Random {
+        Random { state: seed }
+    }
+
+    /// The next 64 bits. Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014.
+    pub fn next_u64(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number in `0..bound`; 0 if `bound` is 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        // The high half of the product is uniform but for a bias of bound / 2^64.
+        ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// An index into something of this length; 0 if it is empty.
+    pub fn index(&mut self, len: usize) -> usize {
+        self.below(len as u64) as usize
+    }
+
+    /// A duration around `us`, up to a quarter shorter or longer.
+    pub fn jitter_us(&mut self, us: u64) -> u64 {
+        us - us / 4 + self.below(us / 2 + 1)
+    }
+
+    /// Whether something of this probability, in parts of a million, happens.
+    pub fn happens(&mut self, per_million: u32) -> bool {
+        self.below(1_000_000) < u64::from(per_million)
+    }
+
+    /// Puts a slice into a random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.index(last + 1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_seed_same_stream() {
+        let (mut a, mut b) = (Random::new(7), Random::new(7));
+        assert!((0..100).all(|_| a.next_u64() == b.next_u64()));
+    }
+
+    #[test]
+    fn stays_in_bounds() {
+        let mut random = Random::new(1);
+        for bound in [1, 2, 3, 1000] {
+            assert!((0..1000).all(|_| random.below(bound) < bound));
+        }
+        assert_eq!(random.below(0), 0);
+        assert!((0..1000).all(|_| (75..=125).contains(&random.jitter_us(100))));
+    }
+
+    #[test]
+    fn shuffling_keeps_everything() {
+        let mut items: Vec<u32> = (0..50).collect();
+        Random::new(3).shuffle(&mut items);
+        assert_ne!(items, (0..50).collect::<Vec<_>>());
+        items.sort();
+        assert_eq!(items, (0..50).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,272 @@
+//! Comparing maps by datagram, and judging what a difference means.
+//!
+//! On a busy cluster two maps hardly ever agree: records are on their way. So a difference alone
+//! means nothing. A shard is suspect when it differed in two comparisons running (a second apart,
+//! and mostly with two members). If it did not even change here in between, nothing was on its
+//! way, and something is really missing: that is reconciled at once. If it did change, it is
+//! probably busy: that is looked into as well, but with what is too young left out, and ever more
+//! rarely while nothing is found.
+//!
+//! Shards may also differ for good without lacking anything: one side has collected a deletion that
+//! the other still keeps. A session finds nothing then, and that very pair of fingerprints is not
+//! looked into again.
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::initiator::Plan;
+use super::link::Report;
+use super::wire::ShardSet;
+use crate::limits::SHARDS;
+use crate::proto::gossip as proto;
+use crate::record::Now;
+
+/// How long busy shards are left alone at first, after a session about them.
+const BUSY_US_MIN: u64 = 2_000_000;
+/// And at most.
+const BUSY_US_MAX: u64 = 32_000_000;
+/// Among sessions about busy shards one in so many leaves nothing out: only such a one can show
+/// that nothing at all is missing.
+const WHOLE_EVERY: u32 = 8;
+
+/// One hash over the fingerprints of all shards.
+pub(super) fn root_of(fingerprints: &[u64; SHARDS]) -> u64 {
+    let mut hash = Xxh3::new();
+    for print in fingerprints {
+        hash.update(&print.to_le_bytes());
+    }
+    hash.digest()
+}
+
+fn short(print: u64) -> u32 {
+    (print ^ (print >> 32)) as u32
+}
+
+/// What is sent back to who asked.
+pub(super) fn answer(fingerprints: &[u64; SHARDS], asked: &proto::Compare) -> proto::Compare {
+    let root = root_of(fingerprints);
+    let is_equal = root == asked.root;
+    let shards = if is_equal {
+        Default::default()
+    } else {
+        fingerprints.iter().flat_map(|&print| short(print).to_le_bytes()).collect()
+    };
+    proto::Compare { root, nonce: asked.nonce, is_answer: true, shards }
+}
+
+/// What an answer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The maps were equal.
+    Equal,
+    /// They differ, and there is nothing to be done about it so far.
+    Wait,
+    /// To be reconciled with the member that answered.
+    Reconcile(Plan),
+}
+
+/// What the last comparison saw.
+#[derive(Clone, Debug)]
+struct Seen {
+    own: [u64; SHARDS],
+    theirs: [u32; SHARDS],
+    differing: ShardSet,
+}
+
+/// What is remembered from one comparison to the next.
+#[derive(Clone, Debug)]
+pub(super) struct Comparison {
+    seen: Option<Box<Seen>>,
+    /// Pairs of fingerprints behind which a session found nothing.
+    harmless: Option<Box<[(u64, u32); SHARDS]>>,
+    suspect: usize,
+    busy_us: u64,
+    busy_until_us: u64,
+    busy_sessions: u32,
+    is_whole_next: bool,
+}
+
+impl Comparison {
+    pub fn new() -> Comparison {
+        Comparison {
+            seen: None,
+            harmless: None,
+            suspect: 0,
+            busy_us: BUSY_US_MIN,
+            busy_until_us: 0,
+            busy_sessions: 0,
+            is_whole_next: false,
+        }
+    }
+
+    /// Shards that differed in the last two comparisons, and not harmlessly.
+    pub fn suspect(&self) -> usize {
+        self.suspect
+    }
+
+    /// Judges the answer to a comparison that was asked with the root `asked`.
+    pub fn judge(&mut self, now: Now, own: &[u64; SHARDS], asked: u64, answer: &proto::Compare) -> Verdict {
+        let theirs = answer.shards.as_chunks::<4>().0;
+        if answer.root == asked || answer.root == root_of(own) {
+            self.seen = None;
+            self.suspect = 0;
+            self.busy_us = BUSY_US_MIN;
+            return Verdict::Equal;
+        }
+        let Ok(theirs) = <[[u8; 4]; SHARDS]>::try_from(theirs) else { return Verdict::Wait };
+        let theirs = theirs.map(u32::from_le_bytes);
+        let mut differing = ShardSet::default();
+        for shard in 0..SHARDS {
+            let is_harmless =
+                self.harmless.as_ref().is_some_and(|pairs| pairs[shard] == (own[shard], theirs[shard]));
+            if short(own[shard]) != theirs[shard] && !is_harmless {
+                differing.insert(shard);
+            }
+        }
+        // 32 bits may agree by chance while the roots tell that something differs.
+        if (0..SHARDS).all(|shard| short(own[shard]) == theirs[shard]) {
+            differing = ShardSet::all();
+        }
+        let (mut twice, mut is_quiet) = (ShardSet::default(), false);
+        if let Some(seen) = &self.seen {
+            twice = differing.and(&seen.differing);
+            is_quiet = twice.iter().any(|shard| seen.own[shard] == own[shard]);
+        }
+        self.suspect = twice.len();
+        self.seen = Some(Box::new(Seen { own: *own, theirs, differing }));
+        if twice == ShardSet::default() {
+            return Verdict::Wait;
+        }
+        if is_quiet || self.is_whole_next {
+            return Verdict::Reconcile(Plan::Whole);
+        }
+        if now.mono_us < self.busy_until_us {
+            return Verdict::Wait;
+        }
+        self.busy_sessions = self.busy_sessions.wrapping_add(1);
+        let is_whole = self.busy_sessions.is_multiple_of(WHOLE_EVERY);
+        Verdict::Reconcile(if is_whole { Plan::Whole } else { Plan::Settled(twice) })
+    }
+
+    /// Learns from a session that was begun after a verdict.
+    pub fn learn(&mut self, now: Now, report: &Report) {
+        self.suspect = 0;
+        self.is_whole_next = !report.is_whole && report.found > 0;
+        if self.is_whole_next {
+            return;
+        }
+        self.busy_until_us = now.mono_us.saturating_add(self.busy_us);
+        self.busy_us = (self.busy_us * 2).min(BUSY_US_MAX);
+        let Some(seen) = self.seen.take() else { return };
+        // A session that leaves something out proves nothing.
+        if !(report.has_shown && report.has_seen) || report.equal == ShardSet::default() {
+            return;
+        }
+        let harmless = self.harmless.get_or_insert_with(|| Box::new([(0, 0); SHARDS]));
+        for shard in report.equal.iter() {
+            harmless[shard] = (seen.own[shard], seen.theirs[shard]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::NodeName;
+
+    const NOW: Now = Now { mono_us: 1_000_000, wall_us: 0 };
+
+    fn report(is_whole: bool, found: u64, equal: ShardSet) -> Report {
+        Report {
+            peer: NodeName::parse("peer").expect("name"),
+            peer_has_shown: is_whole,
+            peer_is_reconciled: true,
+            is_whole,
+            found,
+            equal,
+            has_shown: is_whole,
+            has_seen: is_whole,
+            heads: Default::default(),
+        }
+    }
+
+    fn ask(comparison: &mut Comparison, now: Now, own: &[u64; SHARDS], theirs: &[u64; SHARDS]) -> Verdict {
+        let asked = proto::Compare { root: root_of(own), ..Default::default() };
+        comparison.judge(now, own, asked.root, &answer(theirs, &asked))
+    }
+
+    fn one(shard: usize) -> ShardSet {
+        let mut set = ShardSet::default();
+        set.insert(shard);
+        set
+    }
+
+    #[test]
+    fn a_lasting_difference_is_reconciled_at_the_second_look() {
+        let (own, mut theirs) = ([7; SHARDS], [7; SHARDS]);
+        let mut comparison = Comparison::new();
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Equal);
+        theirs[9] = 8;
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Wait);
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Reconcile(Plan::Whole));
+        assert_eq!(comparison.suspect(), 1);
+        theirs[9] = 7;
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Equal);
+        assert_eq!(comparison.suspect(), 0);
+    }
+
+    #[test]
+    fn records_on_their_way_cause_few_sessions() {
+        let mut comparison = Comparison::new();
+        let (mut now, mut sessions) = (NOW, 0);
+        for second in 0..120u64 {
+            now = now.plus_us(1_000_000);
+            let own = std::array::from_fn(|shard| shard as u64 + second * 1000);
+            let theirs = own.map(|print| print + 500);
+            if let Verdict::Reconcile(plan) = ask(&mut comparison, now, &own, &theirs) {
+                sessions += 1;
+                let equal = ShardSet::all();
+                comparison.learn(now, &report(plan == Plan::Whole, 0, equal));
+            }
+        }
+        assert!((4..10).contains(&sessions), "{sessions} sessions in two minutes");
+    }
+
+    #[test]
+    fn what_a_busy_session_finds_leads_to_a_whole_one() {
+        let mut comparison = Comparison::new();
+        let busy = |round: u64| std::array::from_fn(|_| round);
+        ask(&mut comparison, NOW, &busy(1), &busy(2));
+        assert!(matches!(
+            ask(&mut comparison, NOW, &busy(3), &busy(4)),
+            Verdict::Reconcile(Plan::Settled(shards)) if shards == ShardSet::all()
+        ));
+        comparison.learn(NOW, &report(false, 1, ShardSet::default()));
+        assert_eq!(ask(&mut comparison, NOW, &busy(5), &busy(6)), Verdict::Reconcile(Plan::Whole));
+    }
+
+    #[test]
+    fn a_harmless_difference_is_looked_into_once() {
+        let (own, mut theirs) = ([7; SHARDS], [7; SHARDS]);
+        theirs[9] = 8;
+        let mut comparison = Comparison::new();
+        ask(&mut comparison, NOW, &own, &theirs);
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Reconcile(Plan::Whole));
+        comparison.learn(NOW, &report(true, 0, one(9)));
+        for _ in 0..5 {
+            assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Wait);
+        }
+        theirs[9] = 10;
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Wait);
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Reconcile(Plan::Whole));
+    }
+
+    /// Fewer bytes than promised, more, or none: no comparison, and no panic.
+    #[test]
+    fn answers_of_the_wrong_length() {
+        let mut comparison = Comparison::new();
+        for length in [0usize, 1, 3, 1023, 1025, 2048] {
+            let answer = proto::Compare { root: 1, shards: vec![1; length].into(), ..Default::default() };
+            let _ = comparison.judge(NOW, &[7; SHARDS], 2, &answer);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Which records take part in a session, and as which items.
+//!
+//! An item is 128 bits: a hash of the source's name (upper half) and the record's checksum. Both
+//! sides must choose the same records, so the choice depends on the record and on what both agreed
+//! at the session's beginning, never on when a record came by.
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::riblt::{Difference, Encoder, Item};
+use crate::cluster::Replica;
+use crate::record::{NodeName, Record, SharedRecord};
+
+/// Which records take part.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Filter {
+    /// Seed of the session's hashes: two names that collide in one session do not in the next.
+    pub seed: u64,
+    /// The session's time. What could be collected by then takes no part: it is gone at one side,
+    /// and must not come back from the other.
+    pub wall_us: u64,
+    /// How long deletions are kept.
+    pub tombstones_us: u64,
+    /// Records accepted later take no part: they may still be on their way down their tree.
+    pub accepted_us_max: u64,
+    /// Set on a node that was away for too long: only what itself accepted in this life takes part.
+    pub own_life: Option<(NodeName, u64)>,
+}
+
+impl Filter {
+    /// Whether a record takes part.
+    pub fn admits(&self, record: &Record) -> bool {
+        let is_own =
+            |(name, boot): &(NodeName, u64)| record.birth.origin == *name && record.birth.boot == *boot;
+        record.accepted_us <= self.accepted_us_max
+            && record.collect_us(self.tombstones_us).is_none_or(|at| at > self.wall_us)
+            && self.own_life.as_ref().is_none_or(is_own)
+    }
+
+    /// The hash of a source's name.
+    pub fn source_hash(&self, source: &str) -> u64 {
+        xxh3_64_with_seed(source.as_bytes(), self.seed)
+    }
+
+    fn item(&self, record: &Record) -> Item {
+        Item::from(self.source_hash(record.source.as_str())) << 64 | Item::from(record.checksum)
+    }
+}
+
+/// The hash of the source that an item's record is of.
+pub(super) fn source_of(item: Item) -> u64 {
+    (item >> 64) as u64
+}
+
+/// The items of a shard as a set, and how many records were looked at.
+pub(super) fn set_of_shard(replica: &dyn Replica, shard: usize, filter: &Filter) -> (Encoder, usize) {
+    let (mut items, mut visited) = (Vec::new(), 0);
+    replica.visit_shard(shard, &mut |record| {
+        visited += 1;
+        if filter.admits(record) {
+            items.push(filter.item(record));
+        }
+    });
+    // What is sent must not depend on the order of the map.
+    items.sort_unstable();
+    (Encoder::new(&items, filter.seed), visited)
+}
+
+/// Records of a shard in the order of their sources' hashes: all that take part, or (`wanted`,
+/// ascending) those of the sources with these hashes.
+pub(super) fn records_of_shard(
+    replica: &dyn Replica,
+    shard: usize,
+    filter: &Filter,
+    wanted: Option<&[u64]>,
+) -> Vec<SharedRecord> {
+    let mut records = Vec::new();
+    replica.visit_shard(shard, &mut |record| {
+        let hash = filter.source_hash(record.source.as_str());
+        if wanted.is_none_or(|wanted| wanted.binary_search(&hash).is_ok()) && filter.admits(record) {
+            records.push((hash, record.clone()));
+        }
+    });
+    records.sort_unstable_by(|(a, left), (b, right)| a.cmp(b).then_with(|| left.source.cmp(&right.source)));
+    records.into_iter().map(|(_, record)| record).collect()
+}
+
+/// What two ascending lists do not have in common.
+pub(super) fn compare_lists(theirs: &[Item], ours: &[Item]) -> Difference {
+    let mut difference = Difference::default();
+    let (mut theirs, mut ours) = (theirs.iter().peekable(), ours.iter().peekable());
+    loop {
+        match (theirs.peek(), ours.peek()) {
+            (Some(&&their), Some(&&our)) if their == our => {
+                theirs.next();
+                ours.next();
+            }
+            (Some(&&their), our) if our.is_none_or(|&&our| their < our) => {
+                difference.theirs.push(their);
+                theirs.next();
+            }
+            (_, Some(&&our)) => {
+                difference.ours.push(our);
+                ours.next();
+            }
+            (_, None) => return difference,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists() {
+        let difference = compare_lists(&[1, 2, 4, 9], &[2, 3, 9, 11, 12]);
+        assert_eq!(difference, Difference { theirs: vec![1, 4], ours: vec![3, 11, 12] });
+        assert_eq!(compare_lists(&[7, 8], &[]), Difference { theirs: vec![7, 8], ours: vec![] });
+        assert_eq!(compare_lists(&[], &[7]), Difference { theirs: vec![], ours: vec![7] });
+    }
+}

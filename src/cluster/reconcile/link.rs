@@ -1,0 +1,192 @@
+//! What both ends of a session have in common: the stream, the records that wait to be sent, and
+//! the merging of those that come.
+//!
+//! Memory is bounded on both ways. Sending stops at [`WINDOW_BYTES`] until the driver says that all
+//! is out. What comes is merged at once and kept nowhere.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::items::Filter;
+use super::wire::{self, Frame, FrameReader};
+use super::{Me, Output, Stats};
+use crate::cluster::{Arrival, Heads, Replica, StreamId};
+use crate::record::{NodeName, Now, SharedRecord};
+
+/// Bytes written on a stream before the driver says that it is drained.
+pub(super) const WINDOW_BYTES: usize = 512 * 1024;
+/// Bytes of records in one frame; a larger record has a frame of its own.
+const CHUNK_BYTES: usize = 32 * 1024;
+/// Newer records that wait to be sent back to who sent an older one. More are left to the next
+/// session.
+const REPLIES_MAX: usize = 65_536;
+/// What a turn may cost, in records looked at: about a millisecond.
+pub(super) const TURN_COST: usize = 2_048;
+/// What encoding a record costs, in records looked at.
+const RECORD_COST: usize = 4;
+
+/// What a session works with in one call.
+pub(super) struct Env<'a> {
+    pub now: Now,
+    pub me: &'a Me,
+    pub heads: &'a Heads,
+    pub replica: &'a mut dyn Replica,
+    pub stats: &'a mut Stats,
+    pub outputs: &'a mut VecDeque<Output>,
+}
+
+/// One end of a stream.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub stream: StreamId,
+    /// When bytes last went or came.
+    pub progress_us: u64,
+    /// Whether every record that came was sound, and every one that ought to be sent was.
+    pub is_clean: bool,
+    reader: FrameReader,
+    pending: Vec<u8>,
+    in_flight_bytes: usize,
+    outgoing: VecDeque<SharedRecord>,
+}
+
+impl Link {
+    pub fn new(stream: StreamId, now: Now) -> Link {
+        Link {
+            stream,
+            progress_us: now.mono_us,
+            is_clean: true,
+            reader: FrameReader::default(),
+            pending: Vec::new(),
+            in_flight_bytes: 0,
+            outgoing: VecDeque::new(),
+        }
+    }
+
+    /// Takes in bytes.
+    pub fn received(&mut self, bytes: &[u8], env: &mut Env<'_>) {
+        self.progress_us = env.now.mono_us;
+        env.stats.bytes_received += bytes.len() as u64;
+        self.reader.push(bytes);
+    }
+
+    /// The next whole frame of those taken in.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, wire::WireError> {
+        let frame = self.reader.next_frame()?;
+        frame.map(|bytes| Frame::decode(&bytes)).transpose()
+    }
+
+    /// The driver wrote everything.
+    pub fn drained(&mut self, now: Now) {
+        self.progress_us = now.mono_us;
+        self.in_flight_bytes = 0;
+    }
+
+    /// Whether more may be written now.
+    pub fn has_room(&self) -> bool {
+        self.in_flight_bytes + self.pending.len() < WINDOW_BYTES
+    }
+
+    /// Queues a frame.
+    pub fn send(&mut self, frame: Frame) {
+        frame.encode(&mut self.pending);
+    }
+
+    /// Queues records; [`Link::pump`] sends them as there is room.
+    pub fn send_records(&mut self, records: Vec<SharedRecord>) {
+        self.outgoing.extend(records);
+    }
+
+    /// Whether no record waits.
+    pub fn is_idle(&self) -> bool {
+        self.outgoing.is_empty()
+    }
+
+    /// Sends a chunk of the records that wait, and says what it cost; `None`: there is none.
+    pub fn pump(&mut self, stats: &mut Stats) -> Option<usize> {
+        let mut batch = Vec::new();
+        let mut count = 0;
+        while let Some(record) = self.outgoing.front() {
+            let bytes = record.cost_bytes();
+            if count > 0 && batch.len() + bytes > CHUNK_BYTES {
+                break;
+            }
+            wire::push_record(&mut batch, record);
+            self.outgoing.pop_front();
+            count += 1;
+        }
+        if count == 0 {
+            return None;
+        }
+        stats.records_sent += count as u64;
+        self.send(Frame::Records(batch.into()));
+        Some(count * RECORD_COST)
+    }
+
+    /// Hands what was queued to the driver.
+    pub fn flush(&mut self, env: &mut Env<'_>) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let bytes = Bytes::from(std::mem::take(&mut self.pending));
+        self.in_flight_bytes += bytes.len();
+        env.stats.bytes_sent += bytes.len() as u64;
+        env.outputs.push_back(Output::Write { stream: self.stream, bytes });
+    }
+
+    /// Merges the records of a batch. With `replies`, an older record than ours is answered with
+    /// ours: of a source that differs on both sides only one side's record was sent, since items
+    /// do not tell which is newer.
+    pub fn merge(&mut self, batch: &[u8], replies: Option<&Filter>, env: &mut Env<'_>) {
+        for record in wire::records(batch) {
+            let Ok(record) = record else {
+                env.stats.records_bad += 1;
+                self.is_clean = false;
+                continue;
+            };
+            env.stats.records_received += 1;
+            if record.collect_us(env.me.tombstones_us).is_some_and(|at| at <= env.now.wall_us) {
+                env.stats.records_collectable += 1;
+                continue;
+            }
+            let record = SharedRecord::new(record);
+            if env.replica.apply(env.now, record.clone(), Arrival::Reconcile) {
+                env.stats.records_applied += 1;
+                continue;
+            }
+            let Some(filter) = replies else { continue };
+            let Some(own) = env.replica.get(record.source.as_str()) else { continue };
+            if (own.stamp, &own.birth) <= (record.stamp, &record.birth) || !filter.admits(&own) {
+                continue;
+            }
+            if self.outgoing.len() < REPLIES_MAX {
+                self.outgoing.push_back(own);
+            } else {
+                self.is_clean = false;
+            }
+        }
+    }
+}
+
+/// How a session ended that went to its end.
+#[derive(Debug)]
+pub(super) struct Report {
+    /// With whom.
+    pub peer: NodeName,
+    /// Whether the peer showed everything it held, by its own account.
+    pub peer_has_shown: bool,
+    /// Whether the peer's first reconciliation was done.
+    pub peer_is_reconciled: bool,
+    /// Whether nothing was left out for being young.
+    pub is_whole: bool,
+    /// How many records differed.
+    pub found: u64,
+    /// Shards whose fingerprints differed and whose records that take part did not.
+    pub equal: wire::ShardSet,
+    /// Whether the peer was shown everything held here.
+    pub has_shown: bool,
+    /// Whether the peer showed everything it held, and all of it was sound.
+    pub has_seen: bool,
+    /// The peer's heads, if everything was seen.
+    pub heads: Heads,
+}

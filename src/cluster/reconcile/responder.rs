@@ -1,0 +1,343 @@
+//! The end of a session that was asked for it, and does the thinking.
+//!
+//! For each shard the initiator opens it picks the cheapest way to the difference:
+//!
+//! | the shards are | it |
+//! | --- | --- |
+//! | equal in what takes part | says so |
+//! | on one side (nearly) empty | sends all of its records and wants all of theirs |
+//! | otherwise | asks for symbols, more and more until they decode; the initiator sends its ids instead as soon as they are cheaper |
+//!
+//! Then it sends the records that it has and the initiator lacks, and says which it wants. Of a
+//! source that differs on both sides it sends its own; the initiator answers with the newer, if
+//! that is what it has.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::items::{Filter, compare_lists, records_of_shard, set_of_shard, source_of};
+use super::link::{Env, Link, Report, TURN_COST};
+use super::riblt::{Decoder, Difference, Item, Symbol};
+use super::wire::{Frame, ShardSet, WireError, pack_heads, unpack_heads};
+use crate::cluster::{Heads, StreamId};
+use crate::record::{NodeName, Now, SharedRecord};
+
+/// Shards under way at once: hides the round trips of one behind the others.
+pub(super) const LANES_MAX: usize = 32;
+/// Own items held for shards under way; further ones wait.
+const LANE_ITEMS_MAX: usize = 65_536;
+/// Symbols asked for at first.
+const FIRST_SYMBOLS: usize = 12;
+/// A side with fewer records than the other's by this factor is sent all of them, unasked: what
+/// is sent twice then costs less than finding out.
+const ONE_SIDED: u64 = 16;
+/// Ids of one shard. At 256 shards that is a billion records.
+const IDS_MAX: u64 = 4 << 20;
+
+/// A shard the initiator opened and that waits for its turn.
+#[derive(Debug)]
+struct Opened {
+    shard: usize,
+    count: u64,
+    fold: u64,
+}
+
+/// A shard whose difference is being found.
+#[derive(Debug)]
+struct Lane {
+    decoder: Decoder,
+    asked: usize,
+    count: u64,
+    ids: Vec<Item>,
+    is_answered: bool,
+}
+
+/// What the initiator sent of a shard.
+#[derive(Debug)]
+enum Answer {
+    Symbols(Vec<Symbol>),
+    AllIds,
+}
+
+/// The session.
+#[derive(Debug)]
+pub(super) struct Responder {
+    pub link: Link,
+    /// Whether the next turn has something to do.
+    pub is_runnable: bool,
+    filter: Option<Filter>,
+    young_us: u64,
+    peer: Option<NodeName>,
+    peer_is_reconciled: bool,
+    heads: Heads,
+    opened: VecDeque<Opened>,
+    lanes: BTreeMap<usize, Lane>,
+    lane_items: usize,
+    answers: VecDeque<(usize, Answer)>,
+    /// Follows the records that wait.
+    closing: Option<Frame>,
+    found: u64,
+    equal: ShardSet,
+}
+
+impl Responder {
+    /// A session whose stream was accepted.
+    pub fn new(stream: StreamId, now: Now) -> Responder {
+        Responder {
+            link: Link::new(stream, now),
+            is_runnable: false,
+            filter: None,
+            young_us: 0,
+            peer: None,
+            peer_is_reconciled: false,
+            heads: Heads::new(),
+            opened: VecDeque::new(),
+            lanes: BTreeMap::new(),
+            lane_items: 0,
+            answers: VecDeque::new(),
+            closing: None,
+            found: 0,
+            equal: ShardSet::default(),
+        }
+    }
+
+    /// Whether the peer's first reconciliation was done when it greeted.
+    pub fn peer_is_reconciled(&self) -> bool {
+        self.peer_is_reconciled
+    }
+
+    /// Reads all whole frames; the report, when the session is at its end.
+    pub fn read(&mut self, env: &mut Env<'_>) -> Result<Option<Report>, WireError> {
+        while let Some(frame) = self.link.next_frame()? {
+            if let Some(report) = self.handle(frame, env)? {
+                return Ok(Some(report));
+            }
+        }
+        Ok(None)
+    }
+
+    fn handle(&mut self, frame: Frame, env: &mut Env<'_>) -> Result<Option<Report>, WireError> {
+        if self.filter.is_none() {
+            self.greeted(frame, env)?;
+            return Ok(None);
+        }
+        match frame {
+            Frame::Open { shard, count, fold } => self.open(Opened { shard, count, fold })?,
+            Frame::Symbols { shard, symbols } => self.take_symbols(shard, symbols)?,
+            Frame::Ids { shard, ids, has_more } => self.take_ids(shard, ids, has_more)?,
+            Frame::Records(batch) => self.link.merge(&batch, None, env),
+            Frame::Finish { is_complete, heads } => {
+                return self.finish(is_complete, &heads, env).map(Some);
+            }
+            _ => return Err(WireError::OutOfTurn("to the responder")),
+        }
+        Ok(None)
+    }
+
+    fn greeted(&mut self, frame: Frame, env: &mut Env<'_>) -> Result<(), WireError> {
+        let Frame::Hello { sender, seed, wall_us, young_us, is_reconciled, fingerprints } = frame else {
+            return Err(WireError::OutOfTurn("before the greeting"));
+        };
+        // The heads are of before all that is shown from here on; the end vouches for no more.
+        if young_us == 0 && !env.me.withholds {
+            self.heads = env.heads.clone();
+        }
+        let wall_us = wall_us.max(env.now.wall_us);
+        self.filter = Some(env.me.filter(seed, wall_us, young_us));
+        self.young_us = young_us;
+        self.peer = Some(sender);
+        self.peer_is_reconciled = is_reconciled;
+        let mut differing = ShardSet::default();
+        for (shard, (own, their)) in env.replica.fingerprints().iter().zip(fingerprints.iter()).enumerate() {
+            if own != their {
+                differing.insert(shard);
+            }
+        }
+        let (sender, is_reconciled) = (env.me.name.clone(), env.me.is_reconciled);
+        self.link.send(Frame::Welcome { sender, wall_us, is_reconciled, differing });
+        Ok(())
+    }
+
+    fn open(&mut self, opened: Opened) -> Result<(), WireError> {
+        let is_known = self.lanes.contains_key(&opened.shard)
+            || self.opened.iter().any(|other| other.shard == opened.shard);
+        if is_known || self.lanes.len() + self.opened.len() > LANES_MAX {
+            return Err(WireError::OutOfTurn("a shard is opened too often, or too many are"));
+        }
+        self.opened.push_back(opened);
+        Ok(())
+    }
+
+    fn take_symbols(&mut self, shard: usize, symbols: Vec<Symbol>) -> Result<(), WireError> {
+        let lane = self.lanes.get_mut(&shard).ok_or(WireError::OutOfTurn("symbols not asked for"))?;
+        let is_asked = !symbols.is_empty() && lane.decoder.taken() + symbols.len() <= lane.asked;
+        if std::mem::replace(&mut lane.is_answered, true) || !is_asked {
+            return Err(WireError::OutOfTurn("symbols not asked for"));
+        }
+        self.answers.push_back((shard, Answer::Symbols(symbols)));
+        Ok(())
+    }
+
+    fn take_ids(&mut self, shard: usize, ids: Vec<Item>, has_more: bool) -> Result<(), WireError> {
+        let lane = self.lanes.get_mut(&shard).ok_or(WireError::OutOfTurn("ids not asked for"))?;
+        let count = lane.ids.len() as u64 + ids.len() as u64;
+        if lane.is_answered || count > lane.count.min(IDS_MAX) {
+            return Err(WireError::OutOfTurn("ids not asked for"));
+        }
+        lane.ids.extend(ids);
+        if !has_more {
+            lane.is_answered = true;
+            self.answers.push_back((shard, Answer::AllIds));
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, is_complete: bool, heads: &[u8], env: &mut Env<'_>) -> Result<Report, WireError> {
+        let is_idle = self.lanes.is_empty() && self.opened.is_empty() && self.closing.is_none();
+        if !is_idle || !self.link.is_idle() {
+            return Err(WireError::OutOfTurn("an end in the middle"));
+        }
+        let is_open = self.filter.as_ref().is_some_and(|filter| filter.own_life.is_none());
+        let peer = self.peer.clone().ok_or(WireError::OutOfTurn("an end before the greeting"))?;
+        let has_shown = self.young_us == 0 && self.link.is_clean && is_open;
+        let own = if has_shown { pack_heads(&self.heads) } else { Default::default() };
+        self.link.send(Frame::Finish { is_complete: has_shown, heads: own });
+        self.link.flush(env);
+        let has_seen = is_complete && self.link.is_clean;
+        Ok(Report {
+            peer,
+            peer_has_shown: is_complete,
+            peer_is_reconciled: self.peer_is_reconciled,
+            is_whole: self.young_us == 0,
+            found: self.found,
+            equal: self.equal,
+            has_shown,
+            has_seen,
+            heads: if has_seen { unpack_heads(heads)? } else { Heads::new() },
+        })
+    }
+
+    /// Does what there is to do and room for, up to a turn's worth, of which `cost` was spent.
+    pub fn work(&mut self, mut cost: usize, env: &mut Env<'_>) {
+        self.is_runnable = loop {
+            if cost >= TURN_COST {
+                break true;
+            }
+            match self.step(env) {
+                Some(more) => cost += more,
+                None => break false,
+            }
+        };
+        self.link.flush(env);
+    }
+
+    /// One piece of work, and what it cost in records looked at.
+    fn step(&mut self, env: &mut Env<'_>) -> Option<usize> {
+        let filter = self.filter.clone()?;
+        if !self.link.has_room() {
+            return None;
+        }
+        if let Some(cost) = self.link.pump(env.stats) {
+            return Some(cost);
+        }
+        if let Some(frame) = self.closing.take() {
+            self.link.send(frame);
+            return Some(1);
+        }
+        // Answers first: they end lanes, and so make room for the shards that wait.
+        if let Some((shard, answer)) = self.answers.pop_front() {
+            return Some(self.advance(shard, answer, &filter, env));
+        }
+        if self.lane_items >= LANE_ITEMS_MAX {
+            return None;
+        }
+        let opened = self.opened.pop_front()?;
+        Some(self.begin(opened, &filter, env))
+    }
+
+    /// Picks the way to the difference of a shard.
+    fn begin(&mut self, opened: Opened, filter: &Filter, env: &mut Env<'_>) -> usize {
+        let Opened { shard, count, fold } = opened;
+        if count == 0 {
+            let records = records_of_shard(env.replica, shard, filter, None);
+            let found = records.len() as u64;
+            return self.send_all(shard, records, found, false);
+        }
+        let (set, visited) = set_of_shard(env.replica, shard, filter);
+        let own_count = set.len() as u64;
+        if (count, fold) == (own_count, set.fold()) {
+            self.equal.insert(shard);
+            self.link.send(Frame::Settled { shard, found: 0, wanted: Vec::new(), wants_all: false });
+            return visited + 64;
+        }
+        if count.min(own_count).saturating_mul(ONE_SIDED) <= count.max(own_count) {
+            let records = records_of_shard(env.replica, shard, filter, None);
+            return visited + self.send_all(shard, records, count.abs_diff(own_count).max(1), true);
+        }
+        let least = usize::try_from(count.abs_diff(own_count)).unwrap_or(usize::MAX);
+        let asked = least.saturating_add(least / 2).max(FIRST_SYMBOLS);
+        self.link.send(Frame::Ask { shard, upto: asked });
+        self.lane_items += set.len();
+        let decoder = Decoder::new(set, filter.seed);
+        self.lanes.insert(shard, Lane { decoder, asked, count, ids: Vec::new(), is_answered: false });
+        visited + 64
+    }
+
+    fn send_all(&mut self, shard: usize, records: Vec<SharedRecord>, found: u64, wants_all: bool) -> usize {
+        let cost = records.len() + 64;
+        self.found = self.found.saturating_add(found);
+        if found == 0 {
+            self.equal.insert(shard);
+        }
+        self.link.send_records(records);
+        self.closing = Some(Frame::Settled { shard, found, wanted: Vec::new(), wants_all });
+        cost
+    }
+
+    /// Takes in an answer; settles the shard, or asks for more.
+    fn advance(&mut self, shard: usize, answer: Answer, filter: &Filter, env: &mut Env<'_>) -> usize {
+        let Some(lane) = self.lanes.get_mut(&shard) else { return 1 };
+        let cost = lane.decoder.own().len() + 64;
+        let difference = match answer {
+            Answer::Symbols(symbols) => {
+                let is_found = lane.decoder.absorb(&symbols);
+                if matches!(is_found, Ok(true)) {
+                    None
+                } else {
+                    let taken = lane.decoder.taken();
+                    // Symbols of no set: only the ids can help.
+                    let more = if taken < 4 * FIRST_SYMBOLS { taken * 2 } else { taken + taken / 2 };
+                    lane.asked = if is_found.is_err() { usize::MAX } else { more };
+                    lane.is_answered = false;
+                    self.link.send(Frame::Ask { shard, upto: lane.asked });
+                    return cost;
+                }
+            }
+            Answer::AllIds => {
+                let mut theirs = std::mem::take(&mut lane.ids);
+                theirs.sort_unstable();
+                Some(compare_lists(&theirs, &lane.decoder.own().items().collect::<Vec<_>>()))
+            }
+        };
+        let Some(lane) = self.lanes.remove(&shard) else { return cost };
+        self.lane_items -= lane.decoder.own().len();
+        let difference = difference.unwrap_or_else(|| lane.decoder.into_difference());
+        self.settle(shard, &difference, filter, env);
+        cost * 2
+    }
+
+    fn settle(&mut self, shard: usize, difference: &Difference, filter: &Filter, env: &mut Env<'_>) {
+        let sources = |items: &[Item]| {
+            let mut sources: Vec<u64> = items.iter().copied().map(source_of).collect();
+            sources.sort_unstable();
+            sources
+        };
+        let (mut wanted, ours) = (sources(&difference.theirs), sources(&difference.ours));
+        wanted.retain(|source| ours.binary_search(source).is_err());
+        let found = wanted.len() as u64 + ours.len() as u64;
+        self.found = self.found.saturating_add(found);
+        if !ours.is_empty() {
+            self.link.send_records(records_of_shard(env.replica, shard, filter, Some(&ours)));
+        }
+        self.closing = Some(Frame::Settled { shard, found, wanted, wants_all: false });
+    }
+}

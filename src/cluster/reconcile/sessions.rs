@@ -1,0 +1,218 @@
+//! Beginning, driving and ending sessions.
+
+use super::initiator::{Initiator, Plan, Step};
+use super::link::{Env, Link, Report};
+use super::responder::Responder;
+use super::{
+    COMPARE_SOON_US, FRESH_PEERS, IDLE_US_MAX, INCOMING_MAX, OUTGOING_MAX, Output, Reconcile, STALLED_US,
+    wire,
+};
+use crate::cluster::{Heads, Replica, StreamEvent, StreamId};
+use crate::record::Now;
+
+use std::net::SocketAddr;
+
+impl Reconcile {
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        let outgoing = self.outgoing.iter().map(|session| &session.link);
+        outgoing.chain(self.incoming.iter().map(|session| &session.link))
+    }
+
+    pub(super) fn end_idle(&mut self, now: Now) {
+        let is_idle = |link: &Link| link.progress_us.saturating_add(IDLE_US_MAX) <= now.mono_us;
+        let idle: Vec<StreamId> = self.links().filter(|link| is_idle(link)).map(|link| link.stream).collect();
+        for stream in idle {
+            self.broken(stream);
+        }
+    }
+
+    /// Gives the next session that has work its turn.
+    pub(super) fn take_turn(&mut self, now: Now, heads: &Heads, replica: &mut dyn Replica) {
+        let count = self.outgoing.len() + self.incoming.len();
+        for _ in 0..count {
+            self.turn = (self.turn + 1) % count;
+            let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
+            let mut env = Env { now, me, heads, replica, stats, outputs };
+            let outgoing = self.outgoing.len();
+            if let Some(session) = self.outgoing.get_mut(self.turn) {
+                if session.is_runnable {
+                    return session.work(0, &mut env);
+                }
+            } else if let Some(session) = self.incoming.get_mut(self.turn - outgoing)
+                && session.is_runnable
+            {
+                return session.work(0, &mut env);
+            }
+        }
+    }
+
+    pub(super) fn begin(&mut self, now: Now, to: SocketAddr, plan: Plan) {
+        let is_moving = |session: &Initiator| session.link.progress_us + STALLED_US > now.mono_us;
+        if self.outgoing.len() >= OUTGOING_MAX || self.outgoing.iter().any(is_moving) {
+            return;
+        }
+        let (stream, seed) = (self.ids.next_id(), self.random());
+        self.stats.sessions_begun += 1;
+        self.outgoing.push(Initiator::new(stream, plan, seed, now));
+        self.outputs.push_back(Output::Connect { stream, to });
+    }
+
+    pub(super) fn accept(&mut self, now: Now, stream: StreamId) {
+        if self.incoming.len() < INCOMING_MAX {
+            self.stats.sessions_accepted += 1;
+            self.incoming.push(Responder::new(stream, now));
+            return;
+        }
+        self.stats.sessions_refused += 1;
+        let mut busy = Vec::new();
+        wire::Frame::Busy.encode(&mut busy);
+        self.outputs.push_back(Output::Write { stream, bytes: busy.into() });
+        self.outputs.push_back(Output::Close { stream });
+    }
+
+    /// Something happened to a stream that this node asked for.
+    pub(super) fn drive_outgoing(
+        &mut self,
+        now: Now,
+        index: usize,
+        event: StreamEvent,
+        heads: &Heads,
+        replica: &mut dyn Replica,
+    ) {
+        let Some(session) = self.outgoing.get_mut(index) else { return };
+        let stream = session.link.stream;
+        let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
+        let mut env = Env { now, me, heads, replica, stats, outputs };
+        let cost = cost_of(&event);
+        match event {
+            StreamEvent::Opened => session.opened(&mut env),
+            StreamEvent::Drained => session.link.drained(now),
+            StreamEvent::Received(bytes) => {
+                session.link.received(&bytes, &mut env);
+                match session.read(&mut env) {
+                    Ok(Step::Going) => {}
+                    Ok(Step::Refused) => return self.close(stream),
+                    Ok(Step::Done(report)) => {
+                        self.close(stream);
+                        self.comparison.learn(now, &report);
+                        return self.finished(now, report);
+                    }
+                    Err(_) => return self.broken(stream),
+                }
+            }
+            StreamEvent::Accepted { .. } | StreamEvent::Closed => return self.gone(stream),
+        }
+        session.work(cost, &mut env);
+        if session.peer_is_reconciled() {
+            self.discard(stream);
+        }
+    }
+
+    /// Something happened to a stream that was accepted.
+    pub(super) fn drive_incoming(
+        &mut self,
+        now: Now,
+        index: usize,
+        event: StreamEvent,
+        heads: &Heads,
+        replica: &mut dyn Replica,
+    ) {
+        let Some(session) = self.incoming.get_mut(index) else { return };
+        let stream = session.link.stream;
+        let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
+        let mut env = Env { now, me, heads, replica, stats, outputs };
+        let cost = cost_of(&event);
+        match event {
+            StreamEvent::Drained => session.link.drained(now),
+            StreamEvent::Received(bytes) => {
+                session.link.received(&bytes, &mut env);
+                match session.read(&mut env) {
+                    Ok(None) => {}
+                    Ok(Some(report)) => {
+                        self.close(stream);
+                        return self.finished(now, report);
+                    }
+                    Err(_) => return self.broken(stream),
+                }
+            }
+            StreamEvent::Accepted { .. } | StreamEvent::Opened => {}
+            StreamEvent::Closed => return self.gone(stream),
+        }
+        session.work(cost, &mut env);
+        if session.peer_is_reconciled() {
+            self.discard(stream);
+        }
+    }
+
+    /// A session went to its end.
+    fn finished(&mut self, now: Now, report: Report) {
+        self.stats.sessions_finished += 1;
+        self.stats.records_found += report.found;
+        if report.found > 0 && self.me.is_reconciled {
+            self.next_us = self.next_us.min(now.mono_us + COMPARE_SOON_US);
+        }
+        if report.has_seen && !report.heads.is_empty() {
+            self.outputs.push_back(Output::Merged(report.heads));
+        }
+        if report.has_shown && report.has_seen {
+            self.agreed_us = Some(now.wall_us);
+        }
+        if self.me.is_reconciled || !report.is_whole {
+            return;
+        }
+        if !report.peer_is_reconciled {
+            // It may be as new as this node; the next one may know more.
+            self.fresh_peers.insert(report.peer);
+        }
+        let is_fresh_cluster = self.fresh_peers.len() >= FRESH_PEERS.min(self.live_peers.max(1));
+        if is_fresh_cluster || (report.peer_is_reconciled && report.peer_has_shown) {
+            self.me.is_reconciled = true;
+            self.me.withholds = false;
+            self.fresh_peers.clear();
+        }
+        self.next_us = now.mono_us;
+    }
+
+    /// Asks for the copy to be dropped, if it must be, now that there is a member to reload from.
+    /// What other sessions have brought is dropped with it, so they end.
+    fn discard(&mut self, reloading: StreamId) {
+        if !self.must_discard() {
+            return;
+        }
+        self.has_discarded = true;
+        self.outputs.push_back(Output::Discard);
+        let others: Vec<StreamId> =
+            self.links().map(|link| link.stream).filter(|&stream| stream != reloading).collect();
+        others.into_iter().for_each(|stream| self.broken(stream));
+    }
+
+    fn broken(&mut self, stream: StreamId) {
+        self.stats.sessions_broken += 1;
+        self.close(stream);
+    }
+
+    /// Closes a stream and forgets its session.
+    fn close(&mut self, stream: StreamId) {
+        self.forget(stream);
+        self.outputs.push_back(Output::Close { stream });
+    }
+
+    /// The driver closed the stream in the middle of its session.
+    fn gone(&mut self, stream: StreamId) {
+        self.stats.sessions_broken += 1;
+        self.forget(stream);
+    }
+
+    fn forget(&mut self, stream: StreamId) {
+        self.outgoing.retain(|session| session.link.stream != stream);
+        self.incoming.retain(|session| session.link.stream != stream);
+    }
+}
+
+/// What reading and merging cost, in records looked at.
+fn cost_of(event: &StreamEvent) -> usize {
+    match event {
+        StreamEvent::Received(bytes) => bytes.len() / 32,
+        _ => 0,
+    }
+}

@@ -1,0 +1,5 @@
+//! Several nodes with real maps in one thread: bytes are cut anywhere, events come in any order,
+//! and everything follows from a seed.
+
+mod stories;
+mod world;

@@ -1,0 +1,511 @@
+//! Frames of a reconciliation stream, as bytes and as what they say.
+//!
+//! A frame is a varint length and a protobuf message. Nothing is taken on trust: a length over the
+//! bound ends the stream before a byte is set aside for it, memory grows only with bytes that have
+//! come, and what may be repeated comes as raw bytes that are unpacked here, so that no small input
+//! becomes a large value.
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::Message as _;
+
+use super::riblt::{Item, Symbol};
+use crate::cluster::Heads;
+use crate::limits::{SHARDS, STREAM_FRAME_BYTES_MAX};
+use crate::proto::gossip as proto;
+use crate::proto::gossip::reconcile::{self, Frame as ProtoFrame};
+use crate::record::{NodeName, Record, wire};
+
+/// Version of the protocol.
+pub(super) const VERSION: u32 = 1;
+/// Bytes of a symbol's sum and checksums.
+const SUM_BYTES: usize = 24;
+/// Bytes of an item.
+pub(super) const ITEM_BYTES: usize = 16;
+
+/// Why the bytes of a stream are not ours.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WireError {
+    /// A length no frame has.
+    #[error("a frame of {0} bytes; at most {STREAM_FRAME_BYTES_MAX}")]
+    Length(u64),
+    /// More than ten bytes of length.
+    #[error("a frame's length does not end")]
+    Varint,
+    /// No protobuf of this schema.
+    #[error("undecodable frame: {0}")]
+    Decode(#[from] prost::DecodeError),
+    /// A field that no node would have written.
+    #[error("frame with a bad {0}")]
+    Field(&'static str),
+    /// A frame that does not come next.
+    #[error("frame out of turn: {0}")]
+    OutOfTurn(&'static str),
+}
+
+/// A set of shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ShardSet([u64; SHARDS / 64]);
+
+impl ShardSet {
+    /// Every shard.
+    pub fn all() -> ShardSet {
+        ShardSet([u64::MAX; SHARDS / 64])
+    }
+
+    /// Puts a shard in.
+    pub fn insert(&mut self, shard: usize) {
+        if let Some(word) = self.0.get_mut(shard / 64) {
+            *word |= 1 << (shard % 64);
+        }
+    }
+
+    /// Takes a shard out.
+    pub fn remove(&mut self, shard: usize) {
+        if let Some(word) = self.0.get_mut(shard / 64) {
+            *word &= !(1 << (shard % 64));
+        }
+    }
+
+    /// Whether a shard is in.
+    pub fn contains(&self, shard: usize) -> bool {
+        self.0.get(shard / 64).is_some_and(|word| word >> (shard % 64) & 1 == 1)
+    }
+
+    /// How many are in.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Those in, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        (0..SHARDS).filter(|&shard| self.contains(shard))
+    }
+
+    /// Those in both.
+    pub fn and(&self, other: &ShardSet) -> ShardSet {
+        ShardSet(std::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
+}
+
+/// Reads frames out of bytes that come cut anywhere.
+#[derive(Debug, Default)]
+pub(super) struct FrameReader {
+    buffer: BytesMut,
+}
+
+impl FrameReader {
+    /// Takes in what came.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, WireError> {
+        let mut length = 0u64;
+        let mut digits = 0;
+        loop {
+            let Some(&byte) = self.buffer.get(digits) else { return Ok(None) };
+            // The tenth digit has room for one bit: 7 × 9 + 1 = 64.
+            if digits == 9 && byte > 1 {
+                return Err(WireError::Varint);
+            }
+            length |= u64::from(byte & 0x7f) << (7 * digits);
+            digits += 1;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        let Some(size) = usize::try_from(length).ok().filter(|&size| size <= STREAM_FRAME_BYTES_MAX) else {
+            return Err(WireError::Length(length));
+        };
+        if self.buffer.len() - digits < size {
+            return Ok(None);
+        }
+        self.buffer.advance(digits);
+        let frame = self.buffer.split_to(size).freeze();
+        if self.buffer.is_empty() {
+            // A large frame's memory goes with it.
+            self.buffer = BytesMut::new();
+        }
+        Ok(Some(frame))
+    }
+}
+
+/// What frames say. `shard` is always one.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Frame {
+    Hello {
+        sender: NodeName,
+        seed: u64,
+        wall_us: u64,
+        young_us: u64,
+        is_reconciled: bool,
+        fingerprints: Box<[u64; SHARDS]>,
+    },
+    Busy,
+    Welcome {
+        sender: NodeName,
+        wall_us: u64,
+        is_reconciled: bool,
+        differing: ShardSet,
+    },
+    Open {
+        shard: usize,
+        count: u64,
+        fold: u64,
+    },
+    Ask {
+        shard: usize,
+        upto: usize,
+    },
+    Symbols {
+        shard: usize,
+        symbols: Vec<Symbol>,
+    },
+    Ids {
+        shard: usize,
+        ids: Vec<Item>,
+        has_more: bool,
+    },
+    Records(Bytes),
+    Settled {
+        shard: usize,
+        found: u64,
+        wanted: Vec<u64>,
+        wants_all: bool,
+    },
+    Finish {
+        is_complete: bool,
+        heads: Bytes,
+    },
+}
+
+impl Frame {
+    /// Appends the frame with its length in front.
+    pub fn encode(self, out: &mut Vec<u8>) {
+        let message = proto::Reconcile { frame: Some(self.into_proto()) };
+        // A `Vec` takes whatever is written to it.
+        let _ = message.encode_length_delimited(out);
+    }
+
+    /// Reads a frame without its length.
+    pub fn decode(bytes: &[u8]) -> Result<Frame, WireError> {
+        let frame = proto::Reconcile::decode(bytes)?.frame;
+        Frame::from_proto(frame.ok_or(WireError::Field("kind"))?)
+    }
+
+    fn into_proto(self) -> ProtoFrame {
+        match self {
+            Frame::Hello { sender, seed, wall_us, young_us, is_reconciled, fingerprints } => {
+                let fingerprints = fingerprints.iter().flat_map(|print| print.to_le_bytes()).collect();
+                let (version, sender) = (VERSION, sender.as_str().into());
+                let hello = reconcile::Hello {
+                    version,
+                    sender,
+                    seed,
+                    wall_us,
+                    young_us,
+                    is_reconciled,
+                    fingerprints,
+                };
+                ProtoFrame::Hello(hello)
+            }
+            Frame::Busy => ProtoFrame::Welcome(reconcile::Welcome {
+                version: VERSION,
+                is_busy: true,
+                ..Default::default()
+            }),
+            Frame::Welcome { sender, wall_us, is_reconciled, differing } => {
+                let differing = differing.0.iter().flat_map(|word| word.to_le_bytes()).collect();
+                let (version, sender, is_busy) = (VERSION, sender.as_str().into(), false);
+                ProtoFrame::Welcome(reconcile::Welcome {
+                    version,
+                    sender,
+                    is_busy,
+                    wall_us,
+                    is_reconciled,
+                    differing,
+                })
+            }
+            Frame::Open { shard, count, fold } => {
+                ProtoFrame::Open(reconcile::Open { shard: shard as u32, count, fold })
+            }
+            Frame::Ask { shard, upto } => {
+                let upto = u32::try_from(upto).unwrap_or(u32::MAX);
+                ProtoFrame::Ask(reconcile::Ask { shard: shard as u32, upto })
+            }
+            Frame::Symbols { shard, symbols } => {
+                let mut sums = Vec::with_capacity(symbols.len() * SUM_BYTES);
+                for symbol in &symbols {
+                    sums.extend_from_slice(&symbol.sum.to_le_bytes());
+                    sums.extend_from_slice(&symbol.check.to_le_bytes());
+                }
+                let counts = symbols.iter().map(|symbol| symbol.count).collect();
+                ProtoFrame::Symbols(reconcile::Symbols { shard: shard as u32, sums: sums.into(), counts })
+            }
+            Frame::Ids { shard, ids, has_more } => {
+                let ids = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+                ProtoFrame::Ids(reconcile::Ids { shard: shard as u32, ids, has_more })
+            }
+            Frame::Records(batch) => ProtoFrame::Records(reconcile::Records { batch }),
+            Frame::Settled { shard, found, wanted, wants_all } => {
+                ProtoFrame::Settled(reconcile::Settled { shard: shard as u32, found, wanted, wants_all })
+            }
+            Frame::Finish { is_complete, heads } => {
+                ProtoFrame::Finish(reconcile::Finish { is_complete, heads })
+            }
+        }
+    }
+
+    fn from_proto(frame: ProtoFrame) -> Result<Frame, WireError> {
+        Ok(match frame {
+            ProtoFrame::Hello(hello) => {
+                check_version(hello.version)?;
+                let fingerprints = unpack(&hello.fingerprints, u64::from_le_bytes)
+                    .and_then(|prints| Box::<[u64; SHARDS]>::try_from(prints.into_boxed_slice()).ok());
+                Frame::Hello {
+                    sender: sender(&hello.sender)?,
+                    seed: hello.seed,
+                    wall_us: hello.wall_us,
+                    young_us: hello.young_us,
+                    is_reconciled: hello.is_reconciled,
+                    fingerprints: fingerprints.ok_or(WireError::Field("fingerprints"))?,
+                }
+            }
+            ProtoFrame::Welcome(welcome) => {
+                check_version(welcome.version)?;
+                if welcome.is_busy {
+                    return Ok(Frame::Busy);
+                }
+                let differing = unpack(&welcome.differing, u64::from_le_bytes)
+                    .and_then(|words| words.try_into().ok())
+                    .map(ShardSet)
+                    .ok_or(WireError::Field("differing"))?;
+                Frame::Welcome {
+                    sender: sender(&welcome.sender)?,
+                    wall_us: welcome.wall_us,
+                    is_reconciled: welcome.is_reconciled,
+                    differing,
+                }
+            }
+            ProtoFrame::Open(open) => {
+                Frame::Open { shard: shard(open.shard)?, count: open.count, fold: open.fold }
+            }
+            ProtoFrame::Ask(ask) => Frame::Ask { shard: shard(ask.shard)?, upto: ask.upto as usize },
+            ProtoFrame::Symbols(message) => symbols(message)?,
+            ProtoFrame::Ids(message) => {
+                let ids = unpack(&message.ids, Item::from_le_bytes).ok_or(WireError::Field("ids"))?;
+                Frame::Ids { shard: shard(message.shard)?, ids, has_more: message.has_more }
+            }
+            ProtoFrame::Records(records) => Frame::Records(records.batch),
+            ProtoFrame::Settled(settled) => {
+                let (shard, found) = (shard(settled.shard)?, settled.found);
+                Frame::Settled { shard, found, wanted: settled.wanted, wants_all: settled.wants_all }
+            }
+            ProtoFrame::Finish(finish) => {
+                Frame::Finish { is_complete: finish.is_complete, heads: finish.heads }
+            }
+        })
+    }
+}
+
+fn check_version(version: u32) -> Result<(), WireError> {
+    // Versions after this one must be able to speak it: nodes of both live in one cluster while it
+    // is upgraded.
+    if version == 0 { Err(WireError::Field("version")) } else { Ok(()) }
+}
+
+fn sender(name: &str) -> Result<NodeName, WireError> {
+    NodeName::parse(name).map_err(|_| WireError::Field("sender"))
+}
+
+fn shard(number: u32) -> Result<usize, WireError> {
+    usize::try_from(number).ok().filter(|&shard| shard < SHARDS).ok_or(WireError::Field("shard"))
+}
+
+/// Numbers of `N` bytes each; `None` if a rest remains.
+fn unpack<const N: usize, T>(bytes: &[u8], number: fn([u8; N]) -> T) -> Option<Vec<T>> {
+    let (numbers, rest) = bytes.as_chunks::<N>();
+    rest.is_empty().then(|| numbers.iter().map(|&bytes| number(bytes)).collect())
+}
+
+fn symbols(message: reconcile::Symbols) -> Result<Frame, WireError> {
+    let (sums, rest) = message.sums.as_chunks::<SUM_BYTES>();
+    if !rest.is_empty() || sums.len() != message.counts.len() {
+        return Err(WireError::Field("symbols"));
+    }
+    let symbols = sums.iter().zip(&message.counts).map(|(bytes, &count)| {
+        let (mut sum, mut check) = ([0; 16], [0; 8]);
+        sum.copy_from_slice(&bytes[..16]);
+        check.copy_from_slice(&bytes[16..]);
+        Symbol { sum: u128::from_le_bytes(sum), check: u64::from_le_bytes(check), count }
+    });
+    Ok(Frame::Symbols { shard: shard(message.shard)?, symbols: symbols.collect() })
+}
+
+/// Appends a record to a batch.
+pub(super) fn push_record(batch: &mut Vec<u8>, record: &Record) {
+    let _ = wire::to_proto(record, false).encode_length_delimited(batch);
+}
+
+/// The records of a batch, one by one. A bad one is an error and costs no other; after bytes that
+/// are no message at all the batch is over.
+pub(super) fn records(mut batch: &[u8]) -> impl Iterator<Item = Result<Record, wire::WireError>> {
+    std::iter::from_fn(move || {
+        if batch.is_empty() {
+            return None;
+        }
+        // Decoded from a slice, so that payloads are copies: one that outlives its neighbours must
+        // not hold the memory of the whole batch.
+        let message = proto::Record::decode_length_delimited(&mut batch);
+        if message.is_err() {
+            batch = &[];
+        }
+        Some(message.map_err(wire::WireError::from).and_then(|message| wire::from_proto(message, None)))
+    })
+}
+
+/// Heads as bytes; as many as fit into a frame. Those left out are merely not learnt.
+pub(super) fn pack_heads(heads: &Heads) -> Bytes {
+    let mut packed = Vec::new();
+    for ((origin, boot), &seq) in heads {
+        let head = proto::ReconcileHead { origin: origin.as_str().into(), boot: *boot, seq };
+        if packed.len() + head.encoded_len() + 1024 > STREAM_FRAME_BYTES_MAX {
+            break;
+        }
+        let _ = head.encode_length_delimited(&mut packed);
+    }
+    packed.into()
+}
+
+/// The heads of such bytes.
+pub(super) fn unpack_heads(mut packed: &[u8]) -> Result<Heads, WireError> {
+    let mut heads = Heads::new();
+    while !packed.is_empty() {
+        let head = proto::ReconcileHead::decode_length_delimited(&mut packed)?;
+        let origin = NodeName::parse(&head.origin).map_err(|_| WireError::Field("head"))?;
+        heads.insert((origin, head.boot), head.seq);
+    }
+    Ok(heads)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frames() -> Vec<Frame> {
+        let mut differing = ShardSet::default();
+        differing.insert(0);
+        differing.insert(255);
+        let symbols = vec![
+            Symbol { sum: u128::MAX - 5, check: 9, count: -3 },
+            Symbol { sum: 1, check: 2, count: 70_000 },
+        ];
+        vec![
+            Frame::Hello {
+                sender: NodeName::parse("a").expect("name"),
+                seed: 1,
+                wall_us: 2,
+                young_us: 3,
+                is_reconciled: true,
+                fingerprints: Box::new(std::array::from_fn(|shard| shard as u64 * 77)),
+            },
+            Frame::Busy,
+            Frame::Welcome {
+                sender: NodeName::parse("b").expect("name"),
+                wall_us: 5,
+                is_reconciled: false,
+                differing,
+            },
+            Frame::Open { shard: 255, count: 1 << 40, fold: 4 },
+            Frame::Ask { shard: 0, upto: 12 },
+            Frame::Symbols { shard: 3, symbols },
+            Frame::Ids { shard: 4, ids: vec![1, u128::MAX], has_more: true },
+            Frame::Records(Bytes::from_static(b"abc")),
+            Frame::Settled { shard: 9, found: 3, wanted: vec![1, u64::MAX], wants_all: false },
+            Frame::Finish { is_complete: true, heads: Bytes::from_static(b"h") },
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_back_however_they_are_cut(cuts in proptest::collection::vec(1usize..400, 1..60)) {
+            let mut bytes = Vec::new();
+            for frame in frames() {
+                frame.encode(&mut bytes);
+            }
+            let (mut reader, mut read, mut rest) = (FrameReader::default(), Vec::new(), &bytes[..]);
+            for cut in cuts.into_iter().chain([usize::MAX]) {
+                let (part, after) = rest.split_at(cut.min(rest.len()));
+                rest = after;
+                reader.push(part);
+                while let Some(frame) = reader.next_frame().expect("sound") {
+                    read.push(Frame::decode(&frame).expect("sound"));
+                }
+            }
+            prop_assert_eq!(read, frames());
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let mut reader = FrameReader::default();
+            reader.push(&bytes);
+            while let Ok(Some(frame)) = reader.next_frame() {
+                let _ = Frame::decode(&frame);
+            }
+            let _ = Frame::decode(&bytes);
+            let _ = unpack_heads(&bytes);
+            prop_assert!(records(&bytes).all(|record| record.is_err()));
+        }
+
+        #[test]
+        fn a_flipped_bit_never_panics(which in 0usize..10, at: prop::sample::Index) {
+            let mut bytes = Vec::new();
+            frames().swap_remove(which).encode(&mut bytes);
+            let bit = at.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let mut reader = FrameReader::default();
+            reader.push(&bytes);
+            while let Ok(Some(frame)) = reader.next_frame() {
+                let _ = Frame::decode(&frame);
+            }
+        }
+    }
+
+    /// nats-server 2.2–2.11: a 64-bit length with its top bit set panicked the frame parser.
+    #[test]
+    fn absurd_lengths_are_refused_at_once() {
+        for length in [1u64 << 63, u64::MAX, STREAM_FRAME_BYTES_MAX as u64 + 1] {
+            let mut reader = FrameReader::default();
+            let mut bytes = Vec::new();
+            prost::encoding::encode_varint(length, &mut bytes);
+            reader.push(&bytes);
+            assert!(matches!(reader.next_frame(), Err(WireError::Length(seen)) if seen == length));
+        }
+        let mut reader = FrameReader::default();
+        reader.push(&[0xff; 11]);
+        assert!(matches!(reader.next_frame(), Err(WireError::Varint)));
+    }
+
+    #[test]
+    fn heads_come_back() {
+        let name = |name| NodeName::parse(name).expect("name");
+        let heads = Heads::from([((name("a"), 1), 7), ((name("a"), 2), 1), ((name("b"), 1), u64::MAX)]);
+        assert_eq!(unpack_heads(&pack_heads(&heads)).expect("sound"), heads);
+        assert_eq!(unpack_heads(&[]).expect("sound"), Heads::new());
+    }
+
+    #[test]
+    fn shard_sets() {
+        let mut set = ShardSet::default();
+        set.insert(3);
+        set.insert(200);
+        set.insert(SHARDS);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [3, 200]);
+        set.remove(3);
+        assert!(!set.contains(3) && set.contains(200) && !set.contains(SHARDS));
+        assert_eq!((set.len(), ShardSet::all().len(), set.and(&ShardSet::all())), (1, SHARDS, set));
+    }
+}

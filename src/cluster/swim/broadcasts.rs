@@ -1,0 +1,77 @@
+//! News that still has to be told: members whose state changed, and how often each was told.
+//!
+//! An entry is a member, not a message: what is told is the member's state at that moment. So the
+//! queue holds at most one entry a member, never stale news, and a member that was forgotten is
+//! told of no more. Least told first, and of those the newest.
+
+use std::collections::BTreeMap;
+
+use super::table::Slot;
+
+/// Members whose news has to be told.
+#[derive(Debug, Default)]
+pub(super) struct Broadcasts {
+    /// By (times told, age): the newer, the smaller.
+    queue: BTreeMap<(u32, u64), Slot>,
+    places: BTreeMap<Slot, (u32, u64)>,
+    added: u64,
+}
+
+impl Broadcasts {
+    /// The member's state changed: tell it anew.
+    pub fn push(&mut self, slot: Slot) {
+        self.remove(slot);
+        self.added += 1;
+        let place = (0, u64::MAX - self.added);
+        self.queue.insert(place, slot);
+        self.places.insert(slot, place);
+    }
+
+    /// The member is not to be told of any more.
+    pub fn remove(&mut self, slot: Slot) {
+        if let Some(place) = self.places.remove(&slot) {
+            self.queue.remove(&place);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Members in the order in which they should be told, with how often they were.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, u32)> {
+        self.queue.iter().map(|(&(told, _), &slot)| (slot, told))
+    }
+
+    /// The member was told once more; after `times_max` it is done.
+    pub fn told(&mut self, slot: Slot, times_max: u32) {
+        let Some((told, age)) = self.places.remove(&slot) else { return };
+        self.queue.remove(&(told, age));
+        if told + 1 < times_max {
+            self.queue.insert((told + 1, age), slot);
+            self.places.insert(slot, (told + 1, age));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn least_told_first_and_done_at_last() {
+        let mut news = Broadcasts::default();
+        news.push(1);
+        news.push(2);
+        assert_eq!(news.iter().collect::<Vec<_>>(), [(2, 0), (1, 0)]);
+        news.told(2, 2);
+        assert_eq!(news.iter().collect::<Vec<_>>(), [(1, 0), (2, 1)]);
+        news.push(2);
+        assert_eq!(news.iter().collect::<Vec<_>>(), [(2, 0), (1, 0)]);
+        for _ in 0..2 {
+            news.told(1, 2);
+            news.told(2, 2);
+        }
+        assert!(news.is_empty());
+    }
+}

@@ -1,0 +1,166 @@
+//! Two that go by one name.
+//!
+//! A node that contacts us under the name of a live member at another address may be that member's next
+//! life (it moved), or a second one that was given the same name by mistake. Only the one we know
+//! can tell: it is asked at its address. If it answers there, the newcomer is told that its name is
+//! taken, and must not go on. If another answers, or nobody after a few tries, the newcomer is in
+//! truth the next life, and takes its place.
+//!
+//! Of two that both live (a partition healed between them) the older, that with the smaller boot,
+//! stays. A member that finds its own name at another address decides alike.
+
+use std::net::SocketAddr;
+
+use super::message::{Introduction, Message, life_key};
+use super::table::Slot;
+use super::{Output, Swim};
+use crate::record::Now;
+
+/// Claims looked into at once.
+const CLAIMS_MAX: usize = 32;
+/// Pings to the one that is known, before it counts as gone.
+const TRIES_MAX: u32 = 3;
+
+/// A name claimed by another.
+#[derive(Debug)]
+pub(super) struct Claim {
+    /// Who claims it; `None`: this node itself, against one that bore its name before.
+    contender: Option<Introduction>,
+    /// The member that bears it.
+    slot: Slot,
+    /// Its life.
+    key: u64,
+    boot: u64,
+    address: SocketAddr,
+    sequence: u32,
+    tries: u32,
+    due_us: u64,
+}
+
+/// All claims of the moment.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    open: Vec<Claim>,
+    /// When a member with this node's name at another address was last told off.
+    told_us: Option<u64>,
+    /// The other address whose bearer of our name was asked for in vain, and its boot.
+    refuted: Option<(SocketAddr, u64)>,
+}
+
+impl Claims {
+    pub fn due_us(&self) -> u64 {
+        self.open.iter().map(|claim| claim.due_us).min().unwrap_or(u64::MAX)
+    }
+
+    pub fn postpone(&mut self, by_us: u64) {
+        for claim in &mut self.open {
+            claim.due_us += by_us;
+        }
+    }
+
+    /// The claim that this answer is about.
+    pub fn take(&mut self, sequence: u32) -> Option<Claim> {
+        let at = self.open.iter().position(|claim| claim.sequence == sequence)?;
+        Some(self.open.remove(at))
+    }
+}
+
+impl Swim {
+    /// Looks into the claim of `contender` to the name of the member in `slot`.
+    pub(super) fn contend(&mut self, now: Now, slot: Slot, contender: Introduction) {
+        let Some(known) = self.table.get(slot) else { return };
+        let (key, boot, address) = (known.key(), known.identity.boot, known.identity.gossip);
+        let is_open = self.claims.open.iter().any(|claim| claim.contender.as_ref() == Some(&contender));
+        if !is_open {
+            self.open_claim(now, Some(contender), slot, key, boot, address);
+        }
+    }
+
+    /// Somebody goes by our own name at another address.
+    pub(super) fn contend_for_my_name(&mut self, now: Now, other: Introduction) {
+        const TELL_INTERVAL_US: u64 = 500_000;
+        let me = self.table.me().identity.clone();
+        let other = other.identity;
+        let is_older = (me.boot, me.gossip) < (other.boot, other.gossip);
+        if is_older {
+            if self.claims.told_us.is_some_and(|told_us| now.mono_us < told_us + TELL_INTERVAL_US) {
+                return;
+            }
+            self.claims.told_us = Some(now.mono_us);
+            self.tell_taken(&other.name, other.boot, other.gossip, me.gossip);
+        } else {
+            let is_open = self.claims.open.iter().any(|claim| claim.contender.is_none());
+            if !is_open && self.claims.refuted != Some((other.gossip, other.boot)) {
+                let key = life_key(&other.name, other.boot);
+                self.open_claim(now, None, super::ME, key, other.boot, other.gossip);
+            }
+        }
+    }
+
+    fn open_claim(
+        &mut self,
+        now: Now,
+        contender: Option<Introduction>,
+        slot: Slot,
+        key: u64,
+        boot: u64,
+        address: SocketAddr,
+    ) {
+        if self.claims.open.len() >= CLAIMS_MAX {
+            return;
+        }
+        let claim = Claim { contender, slot, key, boot, address, sequence: 0, tries: 0, due_us: 0 };
+        self.ask_bearer(now, claim);
+    }
+
+    fn ask_bearer(&mut self, now: Now, mut claim: Claim) {
+        claim.sequence = self.next_sequence();
+        claim.tries += 1;
+        claim.due_us = now.mono_us + 2 * self.timing.probe_timeout_us;
+        let ping = self.ping(claim.sequence, claim.key, None);
+        self.outputs.push_back(Output::Datagram { to: claim.address, message: ping, updates: Vec::new() });
+        self.claims.open.push(claim);
+    }
+
+    pub(super) fn claims_due(&mut self, now: Now) {
+        while let Some(at) = self.claims.open.iter().position(|claim| claim.due_us <= now.mono_us) {
+            let claim = self.claims.open.remove(at);
+            if claim.tries < TRIES_MAX {
+                self.ask_bearer(now, claim);
+            } else {
+                self.claim_granted(now, claim);
+            }
+        }
+    }
+
+    /// The bearer of the name answered: it lives.
+    pub(super) fn claim_answered(&mut self, _now: Now, sequence: u32) {
+        let Some(claim) = self.claims.take(sequence) else { return };
+        match claim.contender {
+            None => self.outputs.push_back(Output::NameTaken { by: claim.address }),
+            // A smaller boot at the same address is a datagram that was long on its way.
+            Some(contender) if contender.identity.boot >= claim.boot => {
+                let newcomer = contender.identity;
+                self.tell_taken(&newcomer.name, newcomer.boot, newcomer.gossip, claim.address);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The bearer of the name is gone.
+    pub(super) fn claim_granted(&mut self, now: Now, claim: Claim) {
+        let Some(contender) = claim.contender else {
+            self.claims.refuted = Some((claim.address, claim.boot));
+            return;
+        };
+        // Unless more became known of it meanwhile.
+        if self.table.get(claim.slot).is_some_and(|known| known.key() == claim.key) {
+            self.replace(now, claim.slot, contender);
+        }
+    }
+
+    fn tell_taken(&mut self, name: &crate::record::NodeName, boot: u64, to: SocketAddr, by: SocketAddr) {
+        let message = Message::NameTaken { name: name.clone(), boot, by };
+        self.outputs.push_back(Output::Datagram { to, message, updates: Vec::new() });
+    }
+}

@@ -1,0 +1,180 @@
+//! Reaching beyond the members that are alive here: join targets, and the dead.
+//!
+//! A node that is alone tries all its join targets, for ever, at growing intervals up to two seconds.
+//! A node that has company still tries, once a second, one that it has none of: a dead member or
+//! a join target that is no live member. So a partition heals after days, even though both sides gave
+//! each other up (weaviate#10698, antrea#4491: the dead were forgotten, and the sides never merged).
+//! Whoever answers is asked for its member list.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use super::Swim;
+use super::table::{ME, Slot};
+use super::timing::{CONTACT_INTERVAL_US, JOIN_RETRY_US_MAX};
+use crate::cluster::members::State;
+use crate::record::Now;
+
+/// Join targets: a name may resolve to many addresses, but not to a whole cluster of thousands.
+const SEEDS_MAX: usize = 256;
+/// Tries whose answer is waited for.
+const WAITING_MAX: usize = 64;
+
+#[derive(Debug)]
+struct Seed {
+    address: SocketAddr,
+    due_us: u64,
+    retry_us: u64,
+    /// Who answered there last, and which of its lives.
+    member: Option<(Slot, u64)>,
+    is_me: bool,
+}
+
+/// Join targets and tries under way.
+#[derive(Debug)]
+pub(super) struct Contacts {
+    seeds: Vec<Seed>,
+    has_seeds: bool,
+    is_resolved: bool,
+    next_us: u64,
+    waiting: VecDeque<u32>,
+}
+
+impl Contacts {
+    pub fn new(now_us: u64, has_seeds: bool) -> Contacts {
+        let next_us = now_us + CONTACT_INTERVAL_US;
+        Contacts { seeds: Vec::new(), has_seeds, is_resolved: false, next_us, waiting: VecDeque::new() }
+    }
+
+    /// No join targets, or none but this node itself.
+    pub fn is_alone_by_choice(&self) -> bool {
+        !self.has_seeds || (self.is_resolved && self.seeds.iter().all(|seed| seed.is_me))
+    }
+
+    /// Whether this answers a try; it is waited for no more.
+    pub fn take(&mut self, sequence: u32) -> bool {
+        let at = self.waiting.iter().position(|&waiting| waiting == sequence);
+        at.and_then(|at| self.waiting.remove(at)).is_some()
+    }
+}
+
+impl Swim {
+    /// Join targets as they are resolved now.
+    pub fn handle_seeds(&mut self, now: Now, addresses: &[SocketAddr]) {
+        self.clocks.set_now(now);
+        let me = self.table.me().identity.gossip;
+        self.contacts.has_seeds = true;
+        self.contacts.is_resolved |= !addresses.is_empty();
+        self.contacts.seeds.retain(|seed| addresses.contains(&seed.address));
+        for &address in addresses {
+            let seeds = &mut self.contacts.seeds;
+            let is_known = seeds.iter().any(|seed| seed.address == address);
+            if address != me && !is_known && seeds.len() < SEEDS_MAX {
+                let retry_us = self.timing.join_retry_us;
+                seeds.push(Seed { address, due_us: now.mono_us, retry_us, member: None, is_me: false });
+            }
+        }
+    }
+
+    pub(super) fn contacts_due_us(&self) -> u64 {
+        if !self.is_alone() {
+            return self.contacts.next_us;
+        }
+        let seeds = self.contacts.seeds.iter().filter(|seed| !seed.is_me).map(|seed| seed.due_us);
+        seeds.fold(self.contacts.next_us, u64::min)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.table.ring().len() <= 1
+    }
+
+    pub(super) fn contacts_due(&mut self, now: Now) {
+        if self.leave.is_leaving() {
+            self.contacts.next_us = now.mono_us + CONTACT_INTERVAL_US;
+            return;
+        }
+        if self.is_alone() {
+            self.try_seeds(now);
+        }
+        if now.mono_us >= self.contacts.next_us {
+            self.contacts.next_us = now.mono_us + self.random.jitter_us(CONTACT_INTERVAL_US);
+            self.try_one_lost(now);
+        }
+    }
+
+    fn try_seeds(&mut self, now: Now) {
+        let mut due = Vec::new();
+        for seed in &mut self.contacts.seeds {
+            if !seed.is_me && seed.due_us <= now.mono_us {
+                seed.due_us = now.mono_us + self.random.jitter_us(seed.retry_us);
+                seed.retry_us = (seed.retry_us + seed.retry_us / 2).min(JOIN_RETRY_US_MAX);
+                due.push(seed.address);
+            }
+        }
+        for address in due {
+            self.contact(address, None);
+        }
+    }
+
+    /// A dead member or a join target that is none of the live, by chance.
+    fn try_one_lost(&mut self, now: Now) {
+        let gone = self.table.gone().iter().copied();
+        let mut lost: Vec<(SocketAddr, Option<Slot>)> = gone
+            .filter_map(|slot| self.table.get(slot).map(|member| (slot, member)))
+            .filter(|(_, member)| member.state == State::Dead)
+            .map(|(slot, member)| (member.identity.gossip, Some(slot)))
+            .collect();
+        // While alone, join targets have their own intervals.
+        if !self.is_alone() {
+            let seeds = self.contacts.seeds.iter();
+            lost.extend(seeds.filter(|seed| !self.is_live_seed(seed)).map(|seed| (seed.address, None)));
+        }
+        if let Some(&(address, slot)) = lost.get(self.random.index(lost.len())) {
+            self.contact(address, slot);
+        }
+        if !self.is_alone() {
+            // Should it be alone again, it starts over without waiting.
+            for seed in &mut self.contacts.seeds {
+                (seed.due_us, seed.retry_us) = (now.mono_us, self.timing.join_retry_us);
+            }
+        }
+    }
+
+    fn is_live_seed(&self, seed: &Seed) -> bool {
+        let member = seed.member.and_then(|(slot, key)| self.table.get(slot).filter(|it| it.key() == key));
+        seed.is_me || member.is_some_and(|member| member.state.is_live())
+    }
+
+    /// Pings whoever is at `address`, or this dead member there, and introduces itself.
+    fn contact(&mut self, address: SocketAddr, slot: Option<Slot>) {
+        let sequence = self.next_sequence();
+        if self.contacts.waiting.len() >= WAITING_MAX {
+            self.contacts.waiting.pop_front();
+        }
+        self.contacts.waiting.push_back(sequence);
+        let target = slot.and_then(|slot| self.table.get(slot)).map_or(0, |member| member.key());
+        let ping = self.ping(sequence, target, Some(self.table.me().clone()));
+        self.send(address, slot, ping);
+    }
+
+    /// Somebody answered a try.
+    pub(super) fn contact_answered(
+        &mut self,
+        now: Now,
+        sequence: u32,
+        from: SocketAddr,
+        sender: Option<Slot>,
+    ) {
+        if !self.contacts.take(sequence) {
+            return;
+        }
+        let Some(slot) = sender else { return };
+        let member = self.table.get(slot).map(|member| (slot, member.key()));
+        for seed in self.contacts.seeds.iter_mut().filter(|seed| seed.address == from) {
+            (seed.member, seed.is_me) = (member, slot == ME);
+        }
+        if slot != ME {
+            self.exchange_lists(now, slot);
+        }
+    }
+}

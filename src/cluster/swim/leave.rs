@@ -1,0 +1,90 @@
+//! Going in an orderly way: the others hear `left` from the one that goes, and do not miss it.
+//!
+//! A few members are pinged with the news and acknowledge it; they tell it on. It is told when two of
+//! them know (or the only one there is), and given up after a second: then the rest find out by probing.
+
+use super::Swim;
+use super::table::{ME, Slot};
+use crate::record::Now;
+
+/// Members that must have heard it.
+const TOLD_MIN: usize = 2;
+/// Members told in a round.
+const FANOUT: usize = 5;
+/// The whole of it.
+const LEAVE_US_MAX: u64 = 1_000_000;
+
+/// How far this node is with going.
+#[derive(Debug, Default)]
+pub(super) struct Leave {
+    started_us: Option<u64>,
+    next_us: u64,
+    asked: Vec<(u32, Slot)>,
+    told: Vec<Slot>,
+    needed: usize,
+    is_over: bool,
+}
+
+impl Leave {
+    pub fn is_leaving(&self) -> bool {
+        self.started_us.is_some()
+    }
+
+    pub fn due_us(&self) -> u64 {
+        if self.is_leaving() && !self.is_left() { self.next_us } else { u64::MAX }
+    }
+
+    /// A ping with the news was answered.
+    pub fn answered(&mut self, sequence: u32) {
+        let Some(&(_, slot)) = self.asked.iter().find(|(asked, _)| *asked == sequence) else { return };
+        if !self.told.contains(&slot) {
+            self.told.push(slot);
+        }
+    }
+
+    fn is_left(&self) -> bool {
+        self.is_leaving() && (self.is_over || self.told.len() >= self.needed)
+    }
+}
+
+impl Swim {
+    /// This node goes: from now on it says so.
+    pub fn handle_leave(&mut self, now: Now) {
+        if self.leave.is_leaving() {
+            return;
+        }
+        self.clocks.set_now(now);
+        self.leave.started_us = Some(now.mono_us);
+        self.leave.needed = TOLD_MIN.min(self.table.ring().len().saturating_sub(1));
+        self.leave.next_us = now.mono_us;
+        self.leave_due(now);
+    }
+
+    /// Whether enough others know.
+    pub fn is_left(&self) -> bool {
+        self.leave.is_left()
+    }
+
+    pub(super) fn leave_due(&mut self, now: Now) {
+        if now.mono_us < self.leave.due_us() {
+            return;
+        }
+        let started_us = self.leave.started_us.unwrap_or(now.mono_us);
+        if now.mono_us >= started_us + LEAVE_US_MAX {
+            self.leave.is_over = true;
+            return;
+        }
+        self.leave.next_us = now.mono_us + self.timing.probe_timeout_us;
+        self.news.push(ME);
+        for slot in self.table.random_live(FANOUT, ME, &mut self.random) {
+            let Some((key, to)) = self.table.get(slot).map(|member| (member.key(), member.identity.gossip))
+            else {
+                continue;
+            };
+            let sequence = self.next_sequence();
+            self.leave.asked.push((sequence, slot));
+            let ping = self.ping(sequence, key, None);
+            self.send(to, Some(slot), ping);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Whole member lists, exchanged on streams; and probes on streams.
+//!
+//! The side that connects sends its list in parts, the other side merges it and answers with its own.
+//! One part is in flight at a time, so a list of any length costs little memory and never a datagram
+//! (quickwit#6653: the digest outgrew it after 500 dead nodes).
+//!
+//! Lists are exchanged when a node joins, when a dead member answers again, and when views differ though
+//! nothing changed for a while.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::message::{Claim, Frame, Introduction, Ping, Update};
+use super::news::Way;
+use super::table::{ME, Slot};
+use super::timing::{LISTS_INTERVAL_US, LISTS_INTERVAL_US_MAX};
+use super::{Output, Swim, wire};
+use crate::cluster::frames::{self, FrameReader};
+use crate::cluster::members::State;
+use crate::cluster::purpose::{Purpose, StreamIds};
+use crate::cluster::{StreamEvent, StreamId};
+use crate::record::Now;
+
+/// Members in one part of a list.
+const PART_MEMBERS_MAX: usize = 256;
+/// A part cannot be longer: its members' fields are bounded.
+const FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Streams of membership at once.
+const SESSIONS_MAX: usize = 64;
+/// Lists offered at once.
+const OFFERS_MAX: usize = 2;
+/// A stream without progress for so long is given up.
+const SESSION_US: u64 = 10_000_000;
+/// Between two tries to get a first list.
+const JOIN_INTERVAL_US: u64 = 500_000;
+/// Between two offers.
+const OFFER_INTERVAL_US: u64 = 500_000;
+
+#[derive(Debug)]
+enum Kind {
+    /// We ask whether it is there.
+    Probe { sequence: u32, ping: Ping },
+    /// We send our list first.
+    Offer { next: Option<Slot> },
+    /// A peer connected: it is answered.
+    Serve { next: Option<Slot> },
+}
+
+#[derive(Debug)]
+struct Session {
+    kind: Kind,
+    reader: FrameReader,
+    due_us: u64,
+}
+
+/// Streams of membership, and when to exchange lists.
+#[derive(Debug)]
+pub(super) struct Lists {
+    sessions: BTreeMap<StreamId, Session>,
+    ids: StreamIds,
+    is_joined: bool,
+    next_join_us: u64,
+    last_offer_us: Option<u64>,
+    /// Not before this for views that differ.
+    next_views_us: u64,
+    views_interval_us: u64,
+}
+
+impl Lists {
+    pub fn new(now_us: u64, is_joined: bool) -> Lists {
+        Lists {
+            sessions: BTreeMap::new(),
+            ids: StreamIds::new(Purpose::Members),
+            is_joined,
+            next_join_us: now_us,
+            last_offer_us: None,
+            next_views_us: now_us,
+            views_interval_us: LISTS_INTERVAL_US,
+        }
+    }
+
+    pub fn is_joined(&self) -> bool {
+        self.is_joined
+    }
+
+    pub fn due_us(&self) -> u64 {
+        let join_us = if self.is_joined { u64::MAX } else { self.next_join_us };
+        self.sessions.values().map(|session| session.due_us).fold(join_us, u64::min)
+    }
+}
+
+impl Swim {
+    /// Something happened to a stream of membership.
+    pub fn handle_stream(&mut self, now: Now, stream: StreamId, event: StreamEvent) {
+        self.clocks.set_now(now);
+        match event {
+            StreamEvent::Accepted { .. } => {
+                if self.lists.sessions.len() >= SESSIONS_MAX {
+                    return self.outputs.push_back(Output::Close { stream });
+                }
+                self.start_session(now, stream, Kind::Serve { next: None });
+            }
+            StreamEvent::Opened => self.opened(now, stream),
+            StreamEvent::Drained => {
+                if let Some(session) = self.lists.sessions.get_mut(&stream) {
+                    session.due_us = now.mono_us + SESSION_US;
+                    self.write_on(stream);
+                }
+            }
+            StreamEvent::Received(bytes) => self.read(now, stream, &bytes),
+            StreamEvent::Closed => {
+                self.lists.sessions.remove(&stream);
+            }
+        }
+    }
+
+    pub(super) fn lists_due(&mut self, now: Now) {
+        let sessions = self.lists.sessions.iter();
+        let over: Vec<StreamId> =
+            sessions.filter(|(_, session)| session.due_us <= now.mono_us).map(|(&id, _)| id).collect();
+        for stream in over {
+            self.end_session(stream);
+        }
+        if !self.lists.is_joined && now.mono_us >= self.lists.next_join_us {
+            self.lists.next_join_us = now.mono_us + self.random.jitter_us(JOIN_INTERVAL_US);
+            if let Some(&slot) = self.table.random_live(1, ME, &mut self.random).first() {
+                self.exchange_lists(now, slot);
+            }
+        }
+    }
+
+    /// Another sees other members than we do. That is so for a while after each change.
+    pub(super) fn compare_views(&mut self, now: Now, slot: Slot, view: u64) {
+        if view == self.table.view() {
+            self.lists.views_interval_us = LISTS_INTERVAL_US;
+            return;
+        }
+        let settled_us = self.changed_us + self.timing.settle_us;
+        if now.mono_us < settled_us.max(self.lists.next_views_us) || self.leave.is_leaving() {
+            return;
+        }
+        let interval_us = self.lists.views_interval_us;
+        self.lists.next_views_us = now.mono_us + self.random.jitter_us(interval_us);
+        self.lists.views_interval_us = (interval_us * 2).min(LISTS_INTERVAL_US_MAX);
+        self.exchange_lists(now, slot);
+    }
+
+    /// Exchanges lists with this member, unless that was just done with somebody.
+    pub(super) fn exchange_lists(&mut self, now: Now, slot: Slot) {
+        let offers = self.lists.sessions.values();
+        let offers = offers.filter(|session| matches!(session.kind, Kind::Offer { .. })).count();
+        let is_early =
+            self.lists.last_offer_us.is_some_and(|last_us| now.mono_us < last_us + OFFER_INTERVAL_US);
+        if is_early || offers >= OFFERS_MAX {
+            return;
+        }
+        let Some(to) = self.table.get(slot).map(|member| member.identity.gossip) else { return };
+        self.lists.last_offer_us = Some(now.mono_us);
+        self.connect(now, to, Kind::Offer { next: Some(ME) });
+    }
+
+    /// Probes a member that did not answer over UDP.
+    pub(super) fn connect_probe(&mut self, now: Now, to: SocketAddr, ping: Ping) -> Option<StreamId> {
+        self.connect(now, to, Kind::Probe { sequence: ping.sequence, ping })
+    }
+
+    /// The probe is over.
+    pub(super) fn close_probe(&mut self, stream: Option<StreamId>) {
+        if let Some(stream) = stream.filter(|stream| self.lists.sessions.contains_key(stream)) {
+            self.end_session(stream);
+        }
+    }
+
+    fn connect(&mut self, now: Now, to: SocketAddr, kind: Kind) -> Option<StreamId> {
+        if self.lists.sessions.len() >= SESSIONS_MAX {
+            return None;
+        }
+        let stream = self.lists.ids.next_id();
+        self.start_session(now, stream, kind);
+        self.outputs.push_back(Output::Connect { stream, to });
+        Some(stream)
+    }
+
+    fn start_session(&mut self, now: Now, stream: StreamId, kind: Kind) {
+        let session =
+            Session { kind, reader: FrameReader::new(FRAME_BYTES_MAX), due_us: now.mono_us + SESSION_US };
+        self.lists.sessions.insert(stream, session);
+    }
+
+    fn end_session(&mut self, stream: StreamId) {
+        self.lists.sessions.remove(&stream);
+        self.outputs.push_back(Output::Close { stream });
+    }
+
+    fn write(&mut self, stream: StreamId, frame: &Frame) {
+        let bytes = frames::frame(&wire::frame_to_proto(frame));
+        self.outputs.push_back(Output::Write { stream, bytes });
+    }
+
+    fn opened(&mut self, now: Now, stream: StreamId) {
+        let Some(session) = self.lists.sessions.get_mut(&stream) else { return };
+        session.due_us = now.mono_us + SESSION_US;
+        let Kind::Probe { ping, .. } = &session.kind else { return self.write_on(stream) };
+        let frame = Frame::Ping(ping.clone());
+        self.write(stream, &frame);
+    }
+
+    /// What was written is out: the next part, if there is one.
+    fn write_on(&mut self, stream: StreamId) {
+        let Some(session) = self.lists.sessions.get(&stream) else { return };
+        match &session.kind {
+            Kind::Probe { .. } => {}
+            Kind::Offer { next: Some(from) } | Kind::Serve { next: Some(from) } => {
+                let from = *from;
+                self.write_part(stream, from);
+            }
+            Kind::Offer { next: None } | Kind::Serve { next: None } => {}
+        }
+    }
+
+    fn write_part(&mut self, stream: StreamId, from: Slot) {
+        let mut updates = Vec::new();
+        let mut slots = self.table.slots();
+        slots.start = from;
+        let mut next = None;
+        for slot in slots {
+            if updates.len() == PART_MEMBERS_MAX {
+                next = Some(slot);
+                break;
+            }
+            updates.extend(self.listed(slot));
+        }
+        let introduction = (from == ME).then(|| self.table.me().clone());
+        self.write(stream, &Frame::List { introduction, updates, is_last: next.is_none() });
+        let Some(session) = self.lists.sessions.get_mut(&stream) else { return };
+        match &mut session.kind {
+            Kind::Offer { next: place } => *place = next,
+            // Closing waits for what was written.
+            Kind::Serve { .. } if next.is_none() => self.end_session(stream),
+            Kind::Serve { next: place } => *place = next,
+            Kind::Probe { .. } => {}
+        }
+    }
+
+    /// A member as it stands in a list.
+    fn listed(&self, slot: Slot) -> Option<Update> {
+        let member = self.table.get(slot)?;
+        let said = Introduction { identity: member.identity.clone(), incarnation: member.incarnation };
+        let alive = Update::alive(&said);
+        Some(match member.state {
+            _ if slot == ME && self.leave.is_leaving() => Update { claim: Claim::Left, ..alive },
+            State::Alive | State::Suspect => alive,
+            State::Dead => Update { claim: Claim::Dead(self.my_name().clone()), ..alive },
+            State::Left => Update { claim: Claim::Left, ..alive },
+        })
+    }
+
+    fn read(&mut self, now: Now, stream: StreamId, bytes: &[u8]) {
+        let Some(session) = self.lists.sessions.get_mut(&stream) else { return };
+        session.due_us = now.mono_us + SESSION_US;
+        session.reader.push(bytes);
+        // A frame may end the session.
+        while let Some(session) = self.lists.sessions.get_mut(&stream) {
+            let frame = match session.reader.next_frame() {
+                Ok(None) => return,
+                Ok(Some(bytes)) => wire::frame_from_bytes(bytes),
+                Err(_) => None,
+            };
+            let is_understood = frame.is_some_and(|frame| self.handle_frame(now, stream, frame));
+            if !is_understood {
+                self.end_session(stream);
+            }
+        }
+    }
+
+    /// `false`: it makes no sense here.
+    fn handle_frame(&mut self, now: Now, stream: StreamId, frame: Frame) -> bool {
+        let Some(session) = self.lists.sessions.get(&stream) else { return true };
+        match (&session.kind, frame) {
+            (Kind::Serve { next: None }, Frame::Ping(ping)) if self.is_for_me(ping.target) => {
+                let ack = self.ack(now, ping.sequence, false, None);
+                self.write(stream, &Frame::Ack(ack));
+                true
+            }
+            (Kind::Probe { sequence, .. }, Frame::Ack(ack)) if ack.sequence == *sequence => {
+                self.answer_probe(now, None, &ack);
+                true
+            }
+            (
+                Kind::Offer { .. } | Kind::Serve { next: None },
+                Frame::List { introduction, updates, is_last },
+            ) => self.handle_list(now, stream, introduction, updates, is_last),
+            _ => false,
+        }
+    }
+
+    fn handle_list(
+        &mut self,
+        now: Now,
+        stream: StreamId,
+        introduction: Option<Introduction>,
+        updates: Vec<Update>,
+        is_last: bool,
+    ) -> bool {
+        if let Some(said) = introduction {
+            self.hear(now, Update::alive(&said), Way::FirstHand);
+            let (name, boot) = (&said.identity.name, said.identity.boot);
+            // Who claims another's name is told nothing before that is cleared up; it comes again.
+            if self.find_life(name.as_str(), boot).is_none() {
+                return false;
+            }
+        }
+        for update in updates {
+            self.hear(now, update, Way::List);
+        }
+        if !is_last {
+            return true;
+        }
+        let is_offer =
+            self.lists.sessions.get(&stream).is_some_and(|it| matches!(it.kind, Kind::Offer { .. }));
+        if is_offer {
+            self.lists.is_joined = true;
+            self.end_session(stream);
+        } else {
+            self.write_part(stream, ME);
+        }
+        true
+    }
+}

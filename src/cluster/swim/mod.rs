@@ -1,0 +1,378 @@
+//! Who is a member: SWIM, with Lifeguard's extensions.
+//!
+//! Every node pings one other in turn. Who does not answer is asked for by three others and over
+//! TCP, then *suspected*; suspicion goes round like all news, on the pings themselves, and unless the
+//! suspect refutes it in time (with a greater *incarnation*), it is *dead*. Detection and the load of
+//! each node do not depend on the size of the cluster (Das, Gupta, Motivala, DSN 2002). Lifeguard
+//! (Dadgar, Phillips, Currey, 2018) adds: a node that misses answers it should have got doubts itself
+//! first (`timing::Health`); a suspicion that few confirm lasts longer (`suspicion`); a
+//! suspect is the first to be told (`news`).
+//!
+//! What is ours:
+//! - **Lives.** A member's boot number grows at every start. News of a life never touches another
+//!   one; a greater boot replaces a smaller one whatever was believed of it, so a node that comes back
+//!   needs no memory of its old incarnation. Pings name the life they mean, and whoever is at the
+//!   address instead refuses, which is proof enough that the old one is gone.
+//! - **Views.** Each ping and ack carries a hash of the live members. Where hashes go on differing
+//!   after the news has died down, the two exchange whole lists over TCP (`lists`). So lost
+//!   gossip is found out in a round of probing, and nothing is exchanged while all agree.
+//! - **Witnesses.** The four followers of a suspect on the ring probe it at once, so that the
+//!   confirmations which shorten a suspicion do not wait for chance.
+//! - **News about the dead in lists** is not believed but passed to the one concerned, who refutes
+//!   it if it can: a healed partition does not make anyone flap.
+//! - **Ghosts** cannot go round for ever: news of the dead and left never adds a member, and only
+//!   what changed something here is told on.
+//!
+//! By file: `table` the members, `news` what changes them, `probe` finding the silent, `suspicion`
+//! giving them up, `contacts` join targets and the dead, `claims` two that go by one name, `lists`
+//! whole lists on streams, `leave` going in an orderly way.
+//!
+//! Rejected: periodic exchange of whole lists (memberlist: every 30 s, N entries each, for nothing
+//! while all agree); clock-based epochs for whom to probe (finds the dead sooner than chance, as long
+//! as clocks agree).
+
+mod broadcasts;
+mod claims;
+mod clocks;
+mod contacts;
+mod leave;
+mod lists;
+pub(super) mod message;
+mod news;
+mod probe;
+mod suspicion;
+mod table;
+#[cfg(test)]
+mod tests;
+mod timing;
+pub(super) mod wire;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::broadcasts::Broadcasts;
+use self::claims::Claims;
+use self::clocks::Clocks;
+use self::contacts::Contacts;
+use self::leave::Leave;
+use self::lists::Lists;
+use self::message::{Ack, Introduction, Message, Ping, Update};
+use self::news::Way;
+use self::probe::Probes;
+use self::suspicion::Suspicions;
+use self::table::{ME, Slot, Table};
+use self::timing::{FORGET_INTERVAL_US, GOSSIP_FANOUT, Health, RETRANSMIT_FACTOR, Timing};
+use super::members::{Identity, MemberInfo, State};
+use super::random::Random;
+use super::ring::Ring;
+use super::wire::BODY_BYTES_MAX;
+use super::{Config, StreamId};
+use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
+use crate::record::{NodeName, Now};
+
+/// Bytes that a probe leaves to what else rides on it: heads.
+const RIDERS_BYTES: usize = 220;
+
+/// What membership wants done.
+#[derive(Debug)]
+pub(super) enum Output {
+    Datagram { to: SocketAddr, message: Message, updates: Vec<Update> },
+    Connect { stream: StreamId, to: SocketAddr },
+    Write { stream: StreamId, bytes: Bytes },
+    Close { stream: StreamId },
+    NameTaken { by: SocketAddr },
+}
+
+/// The membership of one node.
+///
+/// Call any `handle_*`, then `poll_output` until it is empty, then `poll_timeout`.
+#[derive(Debug)]
+pub(super) struct Swim {
+    timing: Timing,
+    random: Random,
+    table: Table,
+    news: Broadcasts,
+    health: Health,
+    probes: Probes,
+    suspicions: Suspicions,
+    contacts: Contacts,
+    claims: Claims,
+    lists: Lists,
+    leave: Leave,
+    clocks: Clocks,
+    outputs: VecDeque<Output>,
+    /// Members to be told what others believe of them: (member, incarnation that is called dead).
+    alerts: BTreeMap<Slot, u32>,
+    sequence: u32,
+    next_gossip_us: u64,
+    next_forget_us: u64,
+    /// When the table last changed, for views that differ.
+    changed_us: u64,
+    is_changed: bool,
+}
+
+impl Swim {
+    /// A node that knows nobody.
+    pub fn new(config: &Config, now: Now) -> Swim {
+        let mut random = Random::new(config.seed);
+        let timing = Timing::of(config.profile);
+        let identity = Arc::new(Identity {
+            name: config.name.clone(),
+            boot: config.boot,
+            gossip: config.gossip,
+            http: shortened(&config.http, HTTP_ADDRESS_BYTES_MAX),
+            zone: shortened(&config.zone, ZONE_BYTES_MAX),
+            version: shortened(&config.version, VERSION_BYTES_MAX),
+        });
+        let first_probe_us = now.mono_us + random.below(timing.probe_interval_us);
+        Swim {
+            table: Table::new(identity, now.mono_us),
+            news: Broadcasts::default(),
+            health: Health::default(),
+            probes: Probes::new(first_probe_us),
+            suspicions: Suspicions::default(),
+            contacts: Contacts::new(now.mono_us, config.has_seeds),
+            claims: Claims::default(),
+            lists: Lists::new(now.mono_us, !config.has_seeds),
+            leave: Leave::default(),
+            clocks: Clocks::default(),
+            outputs: VecDeque::new(),
+            alerts: BTreeMap::new(),
+            sequence: random.next_u64() as u32,
+            next_gossip_us: now.mono_us,
+            next_forget_us: now.mono_us + FORGET_INTERVAL_US,
+            changed_us: now.mono_us,
+            is_changed: false,
+            timing,
+            random,
+        }
+    }
+
+    /// A datagram of membership came, from this life at this address.
+    pub fn handle_message(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        boot: u64,
+        message: Message,
+        updates: Vec<Update>,
+    ) {
+        self.clocks.set_now(now);
+        match message {
+            Message::Ping(ping) => self.handle_ping(now, from, boot, ping),
+            Message::Ack(ack) => self.handle_ack(now, from, boot, ack),
+            Message::PingRequest { sequence, target, address, .. } => {
+                self.handle_ping_request(now, from, sequence, target, address);
+            }
+            Message::Nack { sequence } => self.probes.handle_nack(sequence),
+            Message::Refusal { sequence, target, introduction } => {
+                self.handle_refusal(now, sequence, target, introduction);
+            }
+            Message::NameTaken { name, boot, by } => {
+                let me = &self.table.me().identity;
+                if me.name == name && me.boot == boot && me.gossip != by {
+                    self.outputs.push_back(Output::NameTaken { by });
+                }
+            }
+            Message::Gossip => {}
+        }
+        for update in updates {
+            self.hear(now, update, Way::Gossip(from));
+        }
+    }
+
+    /// `poll_timeout` is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.clocks.set_now(now);
+        self.forgive_own_pause(now);
+        self.probe_due(now);
+        self.suspicions_due(now);
+        self.claims_due(now);
+        self.contacts_due(now);
+        self.lists_due(now);
+        self.leave_due(now);
+        self.gossip_due(now);
+        if now.mono_us >= self.next_forget_us {
+            self.next_forget_us = now.mono_us + FORGET_INTERVAL_US;
+            self.forget(now);
+        }
+    }
+
+    /// When `handle_timeout` wants to be called.
+    pub fn poll_timeout(&self) -> u64 {
+        let gossip = if self.has_news() { self.next_gossip_us } else { u64::MAX };
+        [
+            gossip,
+            self.next_forget_us,
+            self.probes.due_us(),
+            self.suspicions.due_us(),
+            self.claims.due_us(),
+            self.contacts_due_us(),
+            self.lists.due_us(),
+            self.leave.due_us(),
+        ]
+        .into_iter()
+        .min()
+        .unwrap_or(u64::MAX)
+    }
+
+    /// What is to be done, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Whether members changed since this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.is_changed)
+    }
+
+    /// The live members.
+    pub fn ring(&self) -> &Arc<Ring> {
+        self.table.ring()
+    }
+
+    /// All members, this node included, by name.
+    pub fn members(&self) -> Vec<MemberInfo> {
+        let members = self.table.slots().filter_map(|slot| self.table.get(slot));
+        let mut members: Vec<MemberInfo> = members
+            .map(|member| MemberInfo {
+                identity: member.identity.clone(),
+                state: member.state,
+                incarnation: member.incarnation,
+                rtt_us: (member.rtt_us > 0).then_some(member.rtt_us),
+            })
+            .collect();
+        members.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
+        members
+    }
+
+    /// Whether it has a whole member list: from another, or because there is nobody to ask.
+    pub fn is_joined(&self) -> bool {
+        self.lists.is_joined() || self.contacts.is_alone_by_choice()
+    }
+
+    /// Our wall clock less the median of the peers'.
+    pub fn clock_offset_us(&self) -> Option<i64> {
+        self.clocks.offset_us()
+    }
+
+    /// Since when (wall clock) the longest dead of the remembered members is so.
+    pub fn unreachable_since_us(&self) -> Option<u64> {
+        let gone = self.table.gone().iter().filter_map(|&slot| self.table.get(slot));
+        let dead = gone.filter(|member| member.state == State::Dead).map(|member| member.changed_us);
+        dead.min().map(|mono_us| self.clocks.wall_us(mono_us))
+    }
+
+    /// 0: this node has no reason to doubt itself.
+    pub fn health_score(&self) -> u32 {
+        self.health.score()
+    }
+
+    /// A node that was stopped (paused machine, debugger) must not take its own silence for that of
+    /// others: everything it waited for gets the time that it slept.
+    fn forgive_own_pause(&mut self, now: Now) {
+        let late_us = now.mono_us.saturating_sub(self.poll_timeout());
+        if late_us > self.timing.probe_timeout_us {
+            self.health.worsen(1);
+            self.probes.postpone(late_us);
+            self.suspicions.postpone(late_us);
+            self.claims.postpone(late_us);
+        }
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    fn my_name(&self) -> &NodeName {
+        &self.table.me().identity.name
+    }
+
+    fn ping(&self, sequence: u32, target: u64, introduction: Option<Introduction>) -> Message {
+        let (sender, view) = (self.my_name().clone(), self.table.view());
+        Message::Ping(Ping { sequence, target, sender, view, introduction })
+    }
+
+    fn ack(&self, now: Now, sequence: u32, is_unknown: bool, introduction: Option<Introduction>) -> Ack {
+        let (sender, view) = (self.my_name().clone(), self.table.view());
+        Ack { sequence, sender, wall_us: now.wall_us, view, is_unknown, introduction }
+    }
+
+    /// Sends a message with as much news as fits. A receiver that is doubted is told that first
+    /// (Lifeguard's buddy system).
+    fn send(&mut self, to: SocketAddr, receiver: Option<Slot>, message: Message) {
+        let room = BODY_BYTES_MAX - RIDERS_BYTES;
+        let mut bytes = wire::message_bytes(&message);
+        let mut updates = Vec::new();
+        if let Some(update) = receiver.and_then(|slot| self.accusation(slot)) {
+            bytes += wire::update_bytes(&update);
+            updates.push(update);
+        }
+        let mut told = Vec::new();
+        for (slot, times) in self.news.iter() {
+            if receiver == Some(slot) {
+                continue;
+            }
+            let Some(update) = self.news_of(slot, times) else { continue };
+            bytes += wire::update_bytes(&update);
+            if bytes > room {
+                break;
+            }
+            updates.push(update);
+            told.push(slot);
+        }
+        let times_max = RETRANSMIT_FACTOR * (self.table.ring().len() as f64 + 1.0).log10().ceil() as u32;
+        for slot in told {
+            self.news.told(slot, times_max);
+        }
+        self.outputs.push_back(Output::Datagram { to, message, updates });
+    }
+
+    fn has_news(&self) -> bool {
+        !self.alerts.is_empty() || (!self.news.is_empty() && self.table.ring().len() > 1)
+    }
+
+    /// Tells a few members the news, and those concerned what is believed of them. After a quiet time
+    /// at once; else a round an interval, so that churn cannot eat the link (memberlist#299).
+    fn gossip_due(&mut self, now: Now) {
+        const ALERTS_MAX: usize = 32;
+        if now.mono_us < self.next_gossip_us || !self.has_news() {
+            return;
+        }
+        self.next_gossip_us = now.mono_us + self.timing.gossip_interval_us;
+        for _ in 0..ALERTS_MAX {
+            let Some((slot, incarnation)) = self.alerts.pop_first() else { break };
+            self.send_alert(slot, incarnation);
+        }
+        if !self.news.is_empty() {
+            for slot in self.table.random_live(GOSSIP_FANOUT, ME, &mut self.random) {
+                let Some(to) = self.table.get(slot).map(|member| member.identity.gossip) else { continue };
+                self.send(to, Some(slot), Message::Gossip);
+            }
+        }
+    }
+
+    /// The dead after days, those that left after an hour, and the longest gone of too many.
+    fn forget(&mut self, now: Now) {
+        let forgettable = self.table.forgettable(|member| {
+            let kept_us = if member.state == State::Left { timing::LEFT_US } else { timing::DEAD_US };
+            now.mono_us.saturating_sub(member.changed_us) > kept_us
+        });
+        for slot in forgettable {
+            self.news.remove(slot);
+            self.alerts.remove(&slot);
+            self.table.forget(slot);
+            self.is_changed = true;
+        }
+    }
+}
+
+/// At most `bytes_max` bytes of `text`, cut between characters.
+fn shortened(text: &str, bytes_max: usize) -> String {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+    text.get(..end.unwrap_or(0)).unwrap_or_default().into()
+}

@@ -1,0 +1,180 @@
+//! What news of a member does to the table: the rules of precedence, in one place.
+//!
+//! Within one life, a greater incarnation beats a smaller one; at the same incarnation, dead beats
+//! suspect beats alive. Only the member itself raises its incarnation, so who was declared dead comes
+//! back by its own word alone. `Left` is final for its life. A greater boot beats all of that.
+
+use std::net::SocketAddr;
+
+use super::message::{Claim, Introduction, Message, Update};
+use super::table::{ME, Slot};
+use super::{Output, Swim};
+use crate::cluster::members::State;
+use crate::record::{NodeName, Now};
+
+/// By which way news came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From the one it is about.
+    FirstHand,
+    /// On a datagram from this address.
+    Gossip(SocketAddr),
+    /// In a whole list, which may be old.
+    List,
+}
+
+impl Swim {
+    /// Takes one piece of news in.
+    pub(super) fn hear(&mut self, now: Now, update: Update, way: Way) {
+        if update.name == *self.my_name() {
+            return self.hear_of_myself(now, update, way);
+        }
+        let Update { name, boot, incarnation, claim } = update;
+        if let Claim::Alive(identity) = claim {
+            return self.hear_alive(now, Introduction { identity, incarnation }, way);
+        }
+        // News of a life that is not known adds nobody: so ghosts die out (piko#314, chitchat#155).
+        let Some(slot) = self.table.find(name.as_str()) else { return };
+        let Some(member) = self.table.get(slot) else { return };
+        if member.identity.boot != boot {
+            return;
+        }
+        let (state, is_news) = (member.state, incarnation >= member.incarnation);
+        match claim {
+            Claim::Suspect(accuser) if state.is_live() && is_news => {
+                self.suspect(now, slot, incarnation, accuser);
+            }
+            Claim::Dead(_) if state.is_live() && is_news => match way {
+                Way::List => {
+                    self.alerts.insert(slot, incarnation);
+                }
+                _ => self.set_state(now, slot, incarnation, State::Dead),
+            },
+            Claim::Left if state != State::Left => {
+                self.set_state(now, slot, incarnation.max(member.incarnation), State::Left);
+            }
+            _ => {}
+        }
+    }
+
+    fn hear_alive(&mut self, now: Now, said: Introduction, way: Way) {
+        let Some(slot) = self.table.find(said.identity.name.as_str()) else {
+            if let Some(slot) = self.table.insert(said, now.mono_us, &mut self.random) {
+                self.changed(now, slot);
+            }
+            return;
+        };
+        let Some(known) = self.table.get(slot) else { return };
+        let is_same_address = known.identity.gossip == said.identity.gossip;
+        let is_first_hand = way == Way::FirstHand;
+        match said.identity.boot.cmp(&known.identity.boot) {
+            // The name may be alive elsewhere. Who contacts us is checked; what others tell they have
+            // checked already.
+            std::cmp::Ordering::Greater if is_same_address || !known.state.is_live() || !is_first_hand => {
+                self.replace(now, slot, said);
+            }
+            std::cmp::Ordering::Equal if is_same_address => {
+                // memberlist#311, al8n/memberlist#197: at an incarnation that was given up, nothing
+                // but a refutation counts; and a life that left does not come back.
+                if said.incarnation > known.incarnation && known.state != State::Left {
+                    self.replace(now, slot, said);
+                }
+            }
+            std::cmp::Ordering::Equal if !known.state.is_live() && is_first_hand => {
+                self.replace(now, slot, said);
+            }
+            _ if is_first_hand => self.contend(now, slot, said),
+            _ => {}
+        }
+    }
+
+    /// The member is alive, in this life and at this incarnation.
+    pub(super) fn replace(&mut self, now: Now, slot: Slot, said: Introduction) {
+        self.suspicions.remove(slot);
+        self.table.set(slot, said, State::Alive, now.mono_us, &mut self.random);
+        self.changed(now, slot);
+    }
+
+    /// The member's state changes within its life.
+    pub(super) fn set_state(&mut self, now: Now, slot: Slot, incarnation: u32, state: State) {
+        let Some(member) = self.table.get(slot) else { return };
+        let said = Introduction { identity: member.identity.clone(), incarnation };
+        if state != State::Suspect {
+            self.suspicions.remove(slot);
+        }
+        self.table.set(slot, said, state, now.mono_us, &mut self.random);
+        self.changed(now, slot);
+    }
+
+    /// Something about a member changed: it has to be told.
+    pub(super) fn changed(&mut self, now: Now, slot: Slot) {
+        self.news.push(slot);
+        self.changed_us = now.mono_us;
+        self.is_changed = true;
+    }
+
+    fn hear_of_myself(&mut self, now: Now, update: Update, way: Way) {
+        let me = self.table.me().clone();
+        if let Claim::Alive(identity) = &update.claim {
+            if identity.gossip != me.identity.gossip {
+                let said = Introduction { identity: identity.clone(), incarnation: update.incarnation };
+                self.contend_for_my_name(now, said);
+            }
+            return;
+        }
+        if update.boot != me.identity.boot || update.incarnation < me.incarnation || self.leave.is_leaving() {
+            return;
+        }
+        self.health.worsen(1);
+        let incarnation = update.incarnation.saturating_add(1);
+        let said = Introduction { identity: me.identity, incarnation };
+        self.table.set(ME, said, State::Alive, now.mono_us, &mut self.random);
+        self.changed(now, ME);
+        // Whoever said so is the first to be set right, without waiting for a round.
+        if let Way::Gossip(from) = way {
+            self.send(from, None, Message::Gossip);
+        }
+        self.next_gossip_us = self.next_gossip_us.min(now.mono_us);
+    }
+
+    /// The news of a member as it is told now; `times`: how often it was told before.
+    pub(super) fn news_of(&self, slot: Slot, times: u32) -> Option<Update> {
+        let member = self.table.get(slot)?;
+        let said = Introduction { identity: member.identity.clone(), incarnation: member.incarnation };
+        if slot == ME && self.leave.is_leaving() {
+            return Some(Update { claim: Claim::Left, ..Update::alive(&said) });
+        }
+        let claim = match member.state {
+            State::Alive => return Some(Update::alive(&said)),
+            // Accusers take turns, so that each confirmation goes round.
+            State::Suspect => Claim::Suspect(
+                self.suspicions.accuser(slot, times as usize).unwrap_or(self.my_name()).clone(),
+            ),
+            State::Dead => Claim::Dead(self.my_name().clone()),
+            State::Left => Claim::Left,
+        };
+        Some(Update { claim, ..Update::alive(&said) })
+    }
+
+    /// What a member that is not believed to be well must hear.
+    pub(super) fn accusation(&self, slot: Slot) -> Option<Update> {
+        match self.table.get(slot)?.state {
+            State::Alive => None,
+            _ if slot == ME => None,
+            _ => self.news_of(slot, 0),
+        }
+    }
+
+    /// Tells a member that others call it dead, though we do not.
+    pub(super) fn send_alert(&mut self, slot: Slot, incarnation: u32) {
+        let Some(member) = self.table.get(slot) else { return };
+        if !member.state.is_live() || member.incarnation > incarnation {
+            return;
+        }
+        let name: NodeName = member.identity.name.clone();
+        let (boot, to) = (member.identity.boot, member.identity.gossip);
+        let claim = Claim::Dead(self.my_name().clone());
+        let updates = vec![Update { name, boot, incarnation, claim }];
+        self.outputs.push_back(Output::Datagram { to, message: Message::Gossip, updates });
+    }
+}

@@ -1,0 +1,304 @@
+//! Finding the silent: direct, indirect and TCP probes, and their answers.
+//!
+//! A probe has three stages. *Direct*: a ping over UDP. After `probe_timeout_us` without an ack
+//! *indirect*: three others are asked to ping it, and a stream is opened to it, since it may be UDP that
+//! fails. At `probe_total_us` it is suspected. Those asked that cannot reach it either say so (nack);
+//! a nack that does not come casts doubt on this node's own links (Lifeguard).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use super::message::{Ack, Introduction, Message, Ping, Update};
+use super::news::Way;
+use super::table::{ME, Slot};
+use super::timing::INDIRECT_PROBES;
+use super::{Output, Swim};
+use crate::cluster::StreamId;
+use crate::cluster::members::State;
+use crate::record::Now;
+
+/// Probes under way at once; a probe lasts little longer than the interval between two.
+const PROBES_MAX: usize = 64;
+/// Probes for others under way at once.
+const RELAYS_MAX: usize = 256;
+
+#[derive(Debug)]
+struct Probe {
+    sequence: u32,
+    slot: Slot,
+    key: u64,
+    started_us: u64,
+    due_us: u64,
+    is_indirect: bool,
+    asked: u32,
+    nacks: u32,
+    stream: Option<StreamId>,
+}
+
+/// A probe for another member.
+#[derive(Debug)]
+struct Relay {
+    sequence: u32,
+    asker: SocketAddr,
+    asker_sequence: u32,
+    nack_us: u64,
+}
+
+/// Probes of this node.
+#[derive(Debug)]
+pub(super) struct Probes {
+    next_us: u64,
+    under_way: Vec<Probe>,
+    relays: VecDeque<Relay>,
+}
+
+impl Probes {
+    pub fn new(first_us: u64) -> Probes {
+        Probes { next_us: first_us, under_way: Vec::new(), relays: VecDeque::new() }
+    }
+
+    pub fn due_us(&self) -> u64 {
+        let probes = self.under_way.iter().map(|probe| probe.due_us);
+        let relays = self.relays.iter().map(|relay| relay.nack_us);
+        probes.chain(relays).fold(self.next_us, u64::min)
+    }
+
+    pub fn postpone(&mut self, by_us: u64) {
+        for probe in &mut self.under_way {
+            probe.due_us += by_us;
+        }
+    }
+
+    pub fn handle_nack(&mut self, sequence: u32) {
+        if let Some(probe) = self.under_way.iter_mut().find(|probe| probe.sequence == sequence) {
+            probe.nacks += 1;
+        }
+    }
+
+    fn take(&mut self, sequence: u32) -> Option<Probe> {
+        let at = self.under_way.iter().position(|probe| probe.sequence == sequence)?;
+        Some(self.under_way.swap_remove(at))
+    }
+}
+
+impl Swim {
+    /// Starts, deepens and ends probes that are due.
+    pub(super) fn probe_due(&mut self, now: Now) {
+        while let Some(at) = self.probes.under_way.iter().position(|probe| probe.due_us <= now.mono_us) {
+            let probe = self.probes.under_way.swap_remove(at);
+            if probe.is_indirect { self.fail_probe(now, probe) } else { self.deepen_probe(now, probe) }
+        }
+        while let Some(at) = self.probes.relays.iter().position(|relay| relay.nack_us <= now.mono_us) {
+            let Some(relay) = self.probes.relays.remove(at) else { break };
+            self.send(relay.asker, None, Message::Nack { sequence: relay.asker_sequence });
+        }
+        if now.mono_us >= self.probes.next_us {
+            let interval_us = self.health.scaled_us(self.timing.probe_interval_us);
+            self.probes.next_us = now.mono_us + self.random.jitter_us(interval_us);
+            if let Some(slot) = self.table.next_probe(&mut self.random) {
+                self.probe(now, slot);
+            }
+        }
+    }
+
+    /// Pings a live member, unless that is being done.
+    pub(super) fn probe(&mut self, now: Now, slot: Slot) {
+        let is_under_way = self.probes.under_way.iter().any(|probe| probe.slot == slot);
+        if is_under_way || self.probes.under_way.len() >= PROBES_MAX || self.leave.is_leaving() {
+            return;
+        }
+        let Some(member) = self.table.get(slot) else { return };
+        let (key, to) = (member.key(), member.identity.gossip);
+        let sequence = self.next_sequence();
+        self.probes.under_way.push(Probe {
+            sequence,
+            slot,
+            key,
+            started_us: now.mono_us,
+            due_us: now.mono_us + self.health.scaled_us(self.timing.probe_timeout_us),
+            is_indirect: false,
+            asked: 0,
+            nacks: 0,
+            stream: None,
+        });
+        let ping = self.ping(sequence, key, None);
+        self.send(to, Some(slot), ping);
+    }
+
+    fn deepen_probe(&mut self, now: Now, mut probe: Probe) {
+        let Some(member) = self.table.get(probe.slot).filter(|member| member.key() == probe.key) else {
+            return;
+        };
+        let (address, sender) = (member.identity.gossip, self.my_name().clone());
+        for slot in self.table.random_live(INDIRECT_PROBES, probe.slot, &mut self.random) {
+            let Some(to) = self.table.get(slot).map(|member| member.identity.gossip) else { continue };
+            let (sequence, target) = (probe.sequence, probe.key);
+            let request = Message::PingRequest { sequence, target, address, sender: sender.clone() };
+            self.send(to, Some(slot), request);
+            probe.asked += 1;
+        }
+        let ping = Ping {
+            sequence: probe.sequence,
+            target: probe.key,
+            sender,
+            view: self.table.view(),
+            introduction: None,
+        };
+        probe.stream = self.connect_probe(now, address, ping);
+        probe.is_indirect = true;
+        let total_us = self.health.scaled_us(self.timing.probe_total_us);
+        probe.due_us = (probe.started_us + total_us).max(now.mono_us + self.timing.probe_timeout_us);
+        self.probes.under_way.push(probe);
+    }
+
+    fn fail_probe(&mut self, now: Now, probe: Probe) {
+        self.close_probe(probe.stream);
+        // Without anyone to ask there is no telling whose fault it is: a little of it is ours.
+        let missing = if probe.asked == 0 { 1 } else { probe.asked.saturating_sub(probe.nacks) };
+        self.health.worsen(missing);
+        let Some(member) = self.table.get(probe.slot) else { return };
+        if member.key() == probe.key && member.state.is_live() {
+            let (incarnation, me) = (member.incarnation, self.my_name().clone());
+            self.suspect(now, probe.slot, incarnation, me);
+        }
+    }
+
+    pub(super) fn handle_ping(&mut self, now: Now, from: SocketAddr, boot: u64, ping: Ping) {
+        let me = self.table.me().clone();
+        if ping.sender == me.identity.name && boot == me.identity.boot && ping.introduction.is_none() {
+            return;
+        }
+        if !self.is_for_me(ping.target) {
+            let (sequence, target) = (ping.sequence, ping.target);
+            let refusal = Message::Refusal { sequence, target, introduction: Some(me) };
+            return self.send(from, None, refusal);
+        }
+        let wants_introduction = ping.target == 0 || ping.introduction.is_some();
+        if let Some(said) = ping.introduction {
+            self.hear(now, Update::alive(&said), Way::FirstHand);
+        }
+        let sender = self.find_life(ping.sender.as_str(), boot);
+        let introduction = wants_introduction.then(|| self.table.me().clone());
+        let ack = self.ack(now, ping.sequence, sender.is_none(), introduction);
+        self.send(from, sender, Message::Ack(ack));
+        if let Some(slot) = sender {
+            self.compare_views(now, slot, ping.view);
+        }
+    }
+
+    pub(super) fn is_for_me(&self, target: u64) -> bool {
+        target == 0 || self.table.get(ME).is_some_and(|me| me.key() == target)
+    }
+
+    /// The member of this name, if this is the life that is known.
+    pub(super) fn find_life(&self, name: &str, boot: u64) -> Option<Slot> {
+        let slot = self.table.find(name)?;
+        self.table.get(slot).is_some_and(|member| member.identity.boot == boot).then_some(slot)
+    }
+
+    pub(super) fn handle_ack(&mut self, now: Now, from: SocketAddr, boot: u64, ack: Ack) {
+        if let Some(said) = ack.introduction.clone() {
+            self.hear(now, Update::alive(&said), Way::FirstHand);
+        }
+        let sender = self.find_life(ack.sender.as_str(), boot);
+        let is_expected = self.answer_probe(now, sender, &ack);
+        self.answer_relay(now, ack.sequence);
+        self.claim_answered(now, ack.sequence);
+        self.leave.answered(ack.sequence);
+        self.contact_answered(now, ack.sequence, from, sender);
+        let Some(slot) = sender else { return };
+        if is_expected {
+            self.compare_views(now, slot, ack.view);
+        } else if self.accusation(slot).is_some() {
+            // Too late for its probe, but it lives: let it say so.
+            self.send(from, Some(slot), Message::Gossip);
+        }
+        if is_expected && ack.is_unknown {
+            let sequence = self.next_sequence();
+            let ping = self.ping(sequence, 0, Some(self.table.me().clone()));
+            self.send(from, Some(slot), ping);
+        }
+    }
+
+    /// Ends the probe that this answers.
+    pub(super) fn answer_probe(&mut self, now: Now, sender: Option<Slot>, ack: &Ack) -> bool {
+        let Some(probe) = self.probes.take(ack.sequence) else { return false };
+        self.close_probe(probe.stream);
+        if !probe.is_indirect {
+            self.health.improve();
+        }
+        // An ack that was relayed measures nothing.
+        if sender == Some(probe.slot) {
+            let rtt_us = now.mono_us.saturating_sub(probe.started_us);
+            self.table.measured(probe.slot, rtt_us);
+            self.clocks.measured(now, probe.slot, ack.wall_us, rtt_us);
+        }
+        true
+    }
+
+    /// A member asks whether another answers us.
+    pub(super) fn handle_ping_request(
+        &mut self,
+        now: Now,
+        asker: SocketAddr,
+        asker_sequence: u32,
+        target: u64,
+        address: SocketAddr,
+    ) {
+        if self.probes.relays.len() >= RELAYS_MAX {
+            self.probes.relays.pop_front();
+        }
+        let sequence = self.next_sequence();
+        // In time for the asker, who gives up at `probe_total_us` after its own timeout.
+        let nack_us = now.mono_us + self.timing.probe_timeout_us;
+        self.probes.relays.push_back(Relay { sequence, asker, asker_sequence, nack_us });
+        let ping = self.ping(sequence, target, None);
+        self.send(address, None, ping);
+    }
+
+    fn answer_relay(&mut self, now: Now, sequence: u32) {
+        let Some(at) = self.probes.relays.iter().position(|relay| relay.sequence == sequence) else { return };
+        let Some(relay) = self.probes.relays.remove(at) else { return };
+        let ack = self.ack(now, relay.asker_sequence, false, None);
+        self.send(relay.asker, None, Message::Ack(ack));
+    }
+
+    /// Somebody else is where we looked for a member.
+    pub(super) fn handle_refusal(
+        &mut self,
+        now: Now,
+        sequence: u32,
+        target: u64,
+        introduction: Option<Introduction>,
+    ) {
+        let probe = self.probes.take(sequence);
+        let relay = self.probes.relays.iter().position(|relay| relay.sequence == sequence);
+        let relay = relay.and_then(|at| self.probes.relays.remove(at));
+        let is_contact = self.contacts.take(sequence);
+        let claim = self.claims.take(sequence);
+        if let Some(said) = introduction {
+            let is_expected = probe.is_some() || relay.is_some() || is_contact || claim.is_some();
+            if is_expected {
+                self.hear(now, Update::alive(&said), Way::FirstHand);
+            }
+        }
+        if let Some(claim) = claim {
+            self.claim_granted(now, claim);
+        }
+        if let Some(relay) = relay {
+            let refusal = Message::Refusal { sequence: relay.asker_sequence, target, introduction: None };
+            self.outputs.push_back(Output::Datagram {
+                to: relay.asker,
+                message: refusal,
+                updates: Vec::new(),
+            });
+        }
+        let Some(probe) = probe else { return };
+        self.close_probe(probe.stream);
+        let Some(member) = self.table.get(probe.slot) else { return };
+        // memberlist#241: an address that another node uses now. The life we meant is over.
+        if member.key() == probe.key && probe.key == target && member.state.is_live() {
+            self.set_state(now, probe.slot, member.incarnation, State::Dead);
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The member list, kept small: ten thousand machines of ten thousand members stand in one
+//! simulated world.
+//!
+//! A member is 32 bytes in a vector of slots, beside a shared [`Identity`]; 24 in the ring, 4 in the
+//! order of probing, 5 in the index by name. [`Table::set`] is the only place that changes a state,
+//! so ring, view and the list of the gone always agree with it.
+//!
+//! This node itself is a member too, in slot [`ME`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::message::{Introduction, life_key};
+use crate::cluster::members::{Identity, State};
+use crate::cluster::random::Random;
+use crate::cluster::ring::Ring;
+
+/// Index of a member. Given out again once the member is forgotten.
+pub(super) type Slot = u32;
+
+/// This node's own.
+pub(super) const ME: Slot = 0;
+
+/// Most members, dead ones included: more than the design is for, and what garbage can cost.
+const MEMBERS_MAX: usize = 65_536;
+
+/// Dead and left members that are remembered in any case; above it, as many as live ones.
+const GONE_MAX: usize = 1_024;
+
+/// One member as this node sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub identity: Arc<Identity>,
+    /// When its state last changed, on the monotonic clock.
+    pub changed_us: u64,
+    pub incarnation: u32,
+    /// Smoothed; 0: not measured.
+    pub rtt_us: u32,
+    pub state: State,
+}
+
+impl Member {
+    /// Which of its lives, in eight bytes.
+    pub fn key(&self) -> u64 {
+        life_key(&self.identity.name, self.identity.boot)
+    }
+}
+
+/// All members.
+#[derive(Debug)]
+pub(super) struct Table {
+    me: Introduction,
+    slots: Vec<Option<Member>>,
+    free: Vec<Slot>,
+    index: HashTable<Slot>,
+    ring: Arc<Ring>,
+    view: u64,
+    /// Dead and left, those that went longest ago first.
+    gone: VecDeque<Slot>,
+    /// Others in the order in which they are probed; some have gone since it was made.
+    order: Vec<Slot>,
+    next: usize,
+}
+
+impl Table {
+    /// A table of this node alone.
+    pub fn new(me: Arc<Identity>, now_us: u64) -> Table {
+        let me = Introduction { identity: me, incarnation: 0 };
+        let mut table = Table {
+            me: me.clone(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            ring: Arc::new(Ring::default()),
+            view: 0,
+            gone: VecDeque::new(),
+            order: Vec::new(),
+            next: 0,
+        };
+        table.insert(me, now_us, &mut Random::new(0));
+        table
+    }
+
+    pub fn get(&self, slot: Slot) -> Option<&Member> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    /// This node itself.
+    pub fn me(&self) -> &Introduction {
+        &self.me
+    }
+
+    pub fn find(&self, name: &str) -> Option<Slot> {
+        let is_it = |&slot: &Slot| self.get(slot).is_some_and(|member| member.identity.name.as_str() == name);
+        self.index.find(xxh3_64(name.as_bytes()), is_it).copied()
+    }
+
+    /// The live members, this node included.
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// XOR of a hash of each live member: equal where the same lives are seen.
+    pub fn view(&self) -> u64 {
+        self.view
+    }
+
+    pub fn gone(&self) -> &VecDeque<Slot> {
+        &self.gone
+    }
+
+    /// Every slot there may be; some are empty.
+    pub fn slots(&self) -> std::ops::Range<Slot> {
+        0..self.slots.len() as Slot
+    }
+
+    /// Adds a live member that is not there yet; `None` if the table is full.
+    pub fn insert(&mut self, introduction: Introduction, now_us: u64, random: &mut Random) -> Option<Slot> {
+        if self.index.len() >= MEMBERS_MAX {
+            return None;
+        }
+        let Introduction { identity, incarnation } = introduction;
+        let hash = identity.ring_hash();
+        // Entered as left and then set alive, so that one place does the accounting.
+        let member = Member {
+            identity: identity.clone(),
+            changed_us: now_us,
+            incarnation,
+            rtt_us: 0,
+            state: State::Left,
+        };
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.slots.push(None);
+                self.slots.len() as Slot - 1
+            }
+        };
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = Some(member);
+        }
+        let slots = &self.slots;
+        self.index.insert_unique(hash, slot, |&slot| hash_of(slots, slot));
+        self.set(slot, Introduction { identity, incarnation }, State::Alive, now_us, random);
+        Some(slot)
+    }
+
+    /// Changes what is known of a member.
+    pub fn set(
+        &mut self,
+        slot: Slot,
+        introduction: Introduction,
+        state: State,
+        now_us: u64,
+        random: &mut Random,
+    ) {
+        let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let (was, was_state) = (member.identity.clone(), member.state);
+        let Introduction { identity, incarnation } = introduction;
+        if was_state != state || was.boot != identity.boot {
+            member.changed_us = now_us;
+        }
+        if was.boot != identity.boot || was.gossip != identity.gossip {
+            member.rtt_us = 0;
+        }
+        member.identity = identity.clone();
+        member.incarnation = incarnation;
+        member.state = state;
+        if slot == ME {
+            self.me = Introduction { identity: identity.clone(), incarnation };
+        }
+
+        let in_order = self.order.len();
+        match (was_state.is_live(), state.is_live()) {
+            (true, true) => self.view ^= view_of(&was) ^ view_of(&identity),
+            (true, false) => {
+                self.view ^= view_of(&was);
+                self.gone.push_back(slot);
+            }
+            (false, true) => {
+                self.view ^= view_of(&identity);
+                self.gone.retain(|&gone| gone != slot);
+                if slot != ME {
+                    self.order.push(slot);
+                    // Somewhere in the rest of this round, so that a newcomer is found out as soon
+                    // as anyone.
+                    let place = self.next.min(in_order);
+                    self.order.swap(place + random.index(in_order + 1 - place), in_order);
+                }
+            }
+            (false, false) => {}
+        }
+        if was_state == state && Arc::ptr_eq(&was, &identity) {
+            return;
+        }
+        let ring = Arc::make_mut(&mut self.ring);
+        if state.is_live() {
+            ring.insert(identity, state);
+        } else {
+            ring.remove(identity.ring_hash(), identity.name.as_str());
+        }
+    }
+
+    /// Takes a measured round trip in.
+    pub fn measured(&mut self, slot: Slot, rtt_us: u64) {
+        let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let rtt_us = u32::try_from(rtt_us).unwrap_or(u32::MAX).max(1);
+        member.rtt_us = match member.rtt_us {
+            0 => rtt_us,
+            smoothed => smoothed - smoothed / 8 + rtt_us / 8,
+        };
+    }
+
+    /// Drops a dead or left member.
+    pub fn forget(&mut self, slot: Slot) {
+        let Some(member) = self.get(slot) else { return };
+        if slot == ME || member.state.is_live() {
+            return;
+        }
+        let hash = member.identity.ring_hash();
+        if let Ok(entry) = self.index.find_entry(hash, |&other| other == slot) {
+            entry.remove();
+        }
+        self.gone.retain(|&gone| gone != slot);
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = None;
+        }
+        self.free.push(slot);
+    }
+
+    /// Those gone members that have been so for too long, or are too many.
+    pub fn forgettable(&self, is_over: impl Fn(&Member) -> bool) -> Vec<Slot> {
+        let surplus = self.gone.len().saturating_sub(GONE_MAX.max(self.ring.len()));
+        let by_age = self.gone.iter().enumerate();
+        let chosen = by_age.filter(|&(age, &slot)| age < surplus || self.get(slot).is_some_and(&is_over));
+        chosen.map(|(_, &slot)| slot).collect()
+    }
+
+    /// Whom to probe next: everyone once a round, each round in another random order.
+    pub fn next_probe(&mut self, random: &mut Random) -> Option<Slot> {
+        loop {
+            if self.next >= self.order.len() {
+                self.renew_order();
+                random.shuffle(&mut self.order);
+                if self.order.is_empty() {
+                    return None;
+                }
+            }
+            let slot = *self.order.get(self.next)?;
+            self.next += 1;
+            if self.is_live_other(slot) {
+                return Some(slot);
+            }
+        }
+    }
+
+    /// Up to `count` different live members, neither this node nor `but`.
+    pub fn random_live(&mut self, count: usize, but: Slot, random: &mut Random) -> Vec<Slot> {
+        let live_others = self.ring.len().saturating_sub(1);
+        if self.order.len() > 2 * live_others {
+            self.renew_order();
+        }
+        let mut chosen = Vec::with_capacity(count);
+        for _ in 0..8 * count {
+            if chosen.len() == count {
+                break;
+            }
+            let Some(&slot) = self.order.get(random.index(self.order.len())) else { break };
+            if slot != but && self.is_live_other(slot) && !chosen.contains(&slot) {
+                chosen.push(slot);
+            }
+        }
+        chosen
+    }
+
+    fn is_live_other(&self, slot: Slot) -> bool {
+        slot != ME && self.get(slot).is_some_and(|member| member.state.is_live())
+    }
+
+    fn renew_order(&mut self) {
+        let mut order = std::mem::take(&mut self.order);
+        order.retain(|&slot| self.is_live_other(slot));
+        order.sort_unstable();
+        order.dedup();
+        self.order = order;
+        self.next = 0;
+    }
+}
+
+fn hash_of(slots: &[Option<Member>], slot: Slot) -> u64 {
+    slots.get(slot as usize).and_then(Option::as_ref).map_or(0, |member| member.identity.ring_hash())
+}
+
+fn view_of(identity: &Identity) -> u64 {
+    life_key(&identity.name, identity.boot)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::record::NodeName;
+
+    fn introduction(name: &str, boot: u64) -> Introduction {
+        let identity = Identity {
+            name: NodeName::parse(name).expect("name"),
+            boot,
+            gossip: SocketAddr::from(([10, 0, 0, 1], 7946)),
+            http: String::new(),
+            zone: String::new(),
+            version: String::new(),
+        };
+        Introduction { identity: Arc::new(identity), incarnation: 0 }
+    }
+
+    fn table(count: usize) -> (Table, Random) {
+        let mut random = Random::new(5);
+        let mut table = Table::new(introduction("me", 1).identity, 0);
+        for index in 0..count {
+            table.insert(introduction(&format!("n{index}"), 1), 0, &mut random);
+        }
+        (table, random)
+    }
+
+    fn kill(table: &mut Table, slot: Slot, random: &mut Random) {
+        let member = table.get(slot).expect("there").clone();
+        let dead = Introduction { identity: member.identity, incarnation: member.incarnation };
+        table.set(slot, dead, State::Dead, 9, random);
+    }
+
+    #[test]
+    fn a_member_costs_little() {
+        assert_eq!(size_of::<Option<Member>>(), 32);
+    }
+
+    #[test]
+    fn every_round_probes_everyone_once() {
+        let (mut table, mut random) = table(50);
+        for _ in 0..3 {
+            let mut probed: Vec<Slot> = (0..50).filter_map(|_| table.next_probe(&mut random)).collect();
+            probed.sort_unstable();
+            assert_eq!(probed, (1..=50).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn view_ring_and_gone_follow_states() {
+        let (mut table, mut random) = table(20);
+        let view = table.view();
+        let slot = table.find("n7").expect("there");
+        kill(&mut table, slot, &mut random);
+        assert_ne!(table.view(), view);
+        assert_eq!((table.ring().len(), table.gone().len()), (20, 1));
+        assert!((0..100).all(|_| table.next_probe(&mut random) != Some(slot)));
+        assert!(table.random_live(30, ME, &mut random).len() <= 19);
+
+        table.set(slot, introduction("n7", 1), State::Alive, 10, &mut random);
+        assert_eq!((table.view(), table.ring().len(), table.gone().len()), (view, 21, 0));
+
+        kill(&mut table, slot, &mut random);
+        table.forget(slot);
+        assert_eq!(table.find("n7"), None);
+        assert_eq!(table.insert(introduction("new", 1), 11, &mut random), Some(slot));
+        assert_eq!(table.find("new"), Some(slot));
+    }
+
+    #[test]
+    fn the_gone_are_bounded() {
+        let (mut table, mut random) = table(3 * GONE_MAX);
+        for slot in 1..=3 * GONE_MAX as Slot {
+            kill(&mut table, slot, &mut random);
+        }
+        let forgettable = table.forgettable(|_| false);
+        assert_eq!(forgettable, (1..=2 * GONE_MAX as Slot).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,231 @@
+//! Protobuf forms of membership's messages. What does not parse is `None`, and the datagram counts
+//! as corrupt: a node of this program writes no such thing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::message::{Ack, Claim, Frame, Introduction, Message, Ping, Update};
+use crate::cluster::members::Identity;
+use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
+use crate::proto::gossip as proto;
+use crate::proto::gossip::datagram::Body;
+use crate::record::NodeName;
+
+/// Bytes that one update adds to a datagram.
+pub(super) fn update_bytes(update: &Update) -> usize {
+    // Two bytes of tag, and up to two of length.
+    update_to_proto(update).encoded_len() + 4
+}
+
+/// Bytes of a message without updates.
+pub(super) fn message_bytes(message: &Message) -> usize {
+    proto::Datagram { body: Some(message_to_proto(message)), ..Default::default() }.encoded_len()
+}
+
+/// The datagram's message of `message` and the updates that ride on it.
+pub(in crate::cluster) fn to_proto(message: &Message, updates: &[Update]) -> proto::Datagram {
+    proto::Datagram {
+        body: Some(message_to_proto(message)),
+        updates: updates.iter().map(update_to_proto).collect(),
+        ..Default::default()
+    }
+}
+
+fn message_to_proto(message: &Message) -> Body {
+    match message {
+        Message::Ping(ping) => Body::Ping(ping_to_proto(ping)),
+        Message::Ack(ack) => Body::Ack(ack_to_proto(ack)),
+        Message::PingRequest { sequence, target, address, sender } => Body::PingRequest(proto::PingRequest {
+            sequence: *sequence,
+            target: *target,
+            address: address.to_string(),
+            sender: sender.as_str().into(),
+        }),
+        Message::Nack { sequence } => Body::Nack(proto::Nack { sequence: *sequence }),
+        Message::Refusal { sequence, target, introduction } => Body::Refusal(proto::Refusal {
+            sequence: *sequence,
+            target: *target,
+            introduction: introduction.as_ref().map(introduction_to_proto),
+        }),
+        Message::NameTaken { name, boot, by } => {
+            Body::NameTaken(proto::NameTaken { name: name.as_str().into(), boot: *boot, by: by.to_string() })
+        }
+        Message::Gossip => Body::Gossip(proto::Gossip {}),
+    }
+}
+
+/// The message of a body of membership; `None` if it is malformed.
+pub(in crate::cluster) fn message_from_proto(body: Body) -> Option<Message> {
+    Some(match body {
+        Body::Ping(ping) => Message::Ping(ping_from_proto(ping)?),
+        Body::Ack(ack) => Message::Ack(ack_from_proto(ack)?),
+        Body::PingRequest(request) => Message::PingRequest {
+            sequence: request.sequence,
+            target: request.target,
+            address: request.address.parse().ok()?,
+            sender: NodeName::parse(&request.sender).ok()?,
+        },
+        Body::Nack(nack) => Message::Nack { sequence: nack.sequence },
+        Body::Refusal(refusal) => Message::Refusal {
+            sequence: refusal.sequence,
+            target: refusal.target,
+            introduction: introduction_from_proto(refusal.introduction)?,
+        },
+        Body::NameTaken(taken) => Message::NameTaken {
+            name: NodeName::parse(&taken.name).ok()?,
+            boot: taken.boot,
+            by: taken.by.parse().ok()?,
+        },
+        Body::Gossip(_) => Message::Gossip,
+        #[allow(unreachable_patterns)]
+        _ => return None,
+    })
+}
+
+fn ping_to_proto(ping: &Ping) -> proto::Ping {
+    proto::Ping {
+        sequence: ping.sequence,
+        target: ping.target,
+        sender: ping.sender.as_str().into(),
+        view: ping.view,
+        introduction: ping.introduction.as_ref().map(introduction_to_proto),
+    }
+}
+
+fn ping_from_proto(ping: proto::Ping) -> Option<Ping> {
+    Some(Ping {
+        sequence: ping.sequence,
+        target: ping.target,
+        sender: NodeName::parse(&ping.sender).ok()?,
+        view: ping.view,
+        introduction: introduction_from_proto(ping.introduction)?,
+    })
+}
+
+fn ack_to_proto(ack: &Ack) -> proto::Ack {
+    proto::Ack {
+        sequence: ack.sequence,
+        sender: ack.sender.as_str().into(),
+        wall_us: ack.wall_us,
+        view: ack.view,
+        unknown: ack.is_unknown,
+        introduction: ack.introduction.as_ref().map(introduction_to_proto),
+    }
+}
+
+fn ack_from_proto(ack: proto::Ack) -> Option<Ack> {
+    Some(Ack {
+        sequence: ack.sequence,
+        sender: NodeName::parse(&ack.sender).ok()?,
+        wall_us: ack.wall_us,
+        view: ack.view,
+        is_unknown: ack.unknown,
+        introduction: introduction_from_proto(ack.introduction)?,
+    })
+}
+
+fn introduction_to_proto(introduction: &Introduction) -> proto::MemberUpdate {
+    update_to_proto(&Update::alive(introduction))
+}
+
+/// The outer `None`: malformed.
+fn introduction_from_proto(update: Option<proto::MemberUpdate>) -> Option<Option<Introduction>> {
+    let Some(update) = update else { return Some(None) };
+    match update_from_proto(update)? {
+        Update { incarnation, claim: Claim::Alive(identity), .. } => {
+            Some(Some(Introduction { identity, incarnation }))
+        }
+        _ => None,
+    }
+}
+
+fn update_to_proto(update: &Update) -> proto::MemberUpdate {
+    let mut message = proto::MemberUpdate {
+        name: update.name.as_str().into(),
+        boot: update.boot,
+        incarnation: update.incarnation,
+        ..Default::default()
+    };
+    let state = match &update.claim {
+        Claim::Alive(identity) => {
+            message.gossip = identity.gossip.to_string();
+            message.http = identity.http.clone();
+            message.zone = identity.zone.clone();
+            message.version = identity.version.clone();
+            proto::MemberState::Alive
+        }
+        Claim::Suspect(accuser) => {
+            message.accuser = accuser.as_str().into();
+            proto::MemberState::Suspect
+        }
+        Claim::Dead(accuser) => {
+            message.accuser = accuser.as_str().into();
+            proto::MemberState::Dead
+        }
+        Claim::Left => proto::MemberState::Left,
+    };
+    message.set_state(state);
+    message
+}
+
+/// The update of its message; `None` if it is malformed.
+pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Option<Update> {
+    let name = NodeName::parse(&message.name).ok()?;
+    let accuser = || NodeName::parse(&message.accuser).ok();
+    let claim = match proto::MemberState::try_from(message.state).ok()? {
+        proto::MemberState::Suspect => Claim::Suspect(accuser()?),
+        proto::MemberState::Dead => Claim::Dead(accuser()?),
+        proto::MemberState::Left => Claim::Left,
+        proto::MemberState::Alive => {
+            let gossip: SocketAddr = message.gossip.parse().ok()?;
+            let fits = message.http.len() <= HTTP_ADDRESS_BYTES_MAX
+                && message.zone.len() <= ZONE_BYTES_MAX
+                && message.version.len() <= VERSION_BYTES_MAX;
+            // A member that cannot be reached is none.
+            if !fits || gossip.port() == 0 || gossip.ip().is_unspecified() {
+                return None;
+            }
+            Claim::Alive(Arc::new(Identity {
+                name: name.clone(),
+                boot: message.boot,
+                gossip,
+                http: message.http,
+                zone: message.zone,
+                version: message.version,
+            }))
+        }
+    };
+    Some(Update { name, boot: message.boot, incarnation: message.incarnation, claim })
+}
+
+/// A frame on a stream.
+pub(super) fn frame_to_proto(frame: &Frame) -> proto::MembersFrame {
+    use proto::members_frame::Body;
+    let body = match frame {
+        Frame::Ping(ping) => Body::Ping(ping_to_proto(ping)),
+        Frame::Ack(ack) => Body::Ack(ack_to_proto(ack)),
+        Frame::List { introduction, updates, is_last } => Body::List(proto::MemberList {
+            introduction: introduction.as_ref().map(introduction_to_proto),
+            updates: updates.iter().map(update_to_proto).collect(),
+            last: *is_last,
+        }),
+    };
+    proto::MembersFrame { body: Some(body) }
+}
+
+/// The frame of these bytes; `None` if they are malformed.
+pub(super) fn frame_from_bytes(bytes: Bytes) -> Option<Frame> {
+    use proto::members_frame::Body;
+    Some(match proto::MembersFrame::decode(bytes).ok()?.body? {
+        Body::Ping(ping) => Frame::Ping(ping_from_proto(ping)?),
+        Body::Ack(ack) => Frame::Ack(ack_from_proto(ack)?),
+        Body::List(list) => Frame::List {
+            introduction: introduction_from_proto(list.introduction)?,
+            updates: list.updates.into_iter().map(update_from_proto).collect::<Option<_>>()?,
+            is_last: list.last,
+        },
+    })
+}

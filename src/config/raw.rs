@@ -1,0 +1,204 @@
+//! The configuration as text, from flags, environment and file.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{self, SeqAccess, Visitor};
+
+use super::ConfigError;
+
+/// The text of one value. In the file it may also be a number, or a list of texts, which is the
+/// same as one text with commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Text {
+        Text(text.into())
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Text, D::Error> {
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text, a whole number or a list of texts")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
+        Ok(Text(text.into()))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Text, E> {
+        Ok(Text(number.to_string()))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Text, E> {
+        Ok(Text(number.to_string()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Text, A::Error> {
+        let mut texts: Vec<String> = Vec::new();
+        while let Some(text) = list.next_element()? {
+            texts.push(text);
+        }
+        Ok(Text(texts.join(",")))
+    }
+}
+
+/// Every flag of `anode serve`, unchecked. The comments are its `--help`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Raw {
+    /// Where HTTP and WebSocket clients are served, both on one port; port 0: any free one
+    /// [default: 127.0.0.1:7070]
+    #[arg(long, env = "ANODE_HTTP", value_name = "IP:PORT")]
+    pub http: Option<Text>,
+    /// UDP and TCP between nodes, one number for both; port 0: any that is free; IPv6 in brackets
+    /// [default: 127.0.0.1:7946]
+    #[arg(long, env = "ANODE_GOSSIP", value_name = "IP:PORT")]
+    pub gossip: Option<Text>,
+    /// What other nodes are told; without a port, gossip's
+    /// [default: the gossip address, or the one that routes to the first join target]
+    #[arg(long, env = "ANODE_ADVERTISE", value_name = "HOST[:PORT]")]
+    pub advertise: Option<Text>,
+    /// Any members of the cluster, by commas; names are resolved again at every retry
+    #[arg(long, env = "ANODE_JOIN", value_name = "HOST:PORT,…")]
+    pub join: Option<Text>,
+    /// Nodes of other clusters are ignored; 1 to 63 bytes [default: anode]
+    #[arg(long, env = "ANODE_CLUSTER_NAME", value_name = "NAME")]
+    pub cluster_name: Option<Text>,
+    /// This node's name: 1 to 63 of A-Z a-z 0-9 . _ - [default: kept in the data directory]
+    #[arg(long, env = "ANODE_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<Text>,
+    /// Where links are short; a record enters each other zone once [default: none]
+    #[arg(long, env = "ANODE_ZONE", value_name = "NAME")]
+    pub zone: Option<Text>,
+    /// Where the node keeps its name and its store [default: ./anode-data]
+    #[arg(long, env = "ANODE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<Text>,
+    /// embedded: in the data directory; memory: nowhere, a restarted node asks its peers
+    /// [default: embedded]
+    #[arg(long, env = "ANODE_STORE", value_name = "embedded|memory")]
+    pub store: Option<Text>,
+    /// Records kept per source; each costs disk, or memory with --store memory [default: 256]
+    #[arg(long, env = "ANODE_HISTORY", value_name = "RECORDS")]
+    pub history: Option<Text>,
+    /// How long deletions are kept (ms, s, m, h, d): longer than any node is ever away
+    /// [default: 24h]
+    #[arg(long, env = "ANODE_TOMBSTONES", value_name = "DURATION")]
+    pub tombstones: Option<Text>,
+    /// Event loops [default: one a core]
+    #[arg(long, env = "ANODE_WORKERS", value_name = "N")]
+    pub workers: Option<Text>,
+    /// Largest data of a record, in bytes or with KiB, MiB; at most 2MiB [default: 65536]
+    #[arg(long, env = "ANODE_MAX_RECORD_BYTES", value_name = "SIZE")]
+    pub max_record_bytes: Option<Text>,
+    /// Largest frame or HTTP body from a client, in bytes or with KiB, MiB; at most 64MiB
+    /// [default: 1048576]
+    #[arg(long, env = "ANODE_MAX_FRAME_BYTES", value_name = "SIZE")]
+    pub max_frame_bytes: Option<Text>,
+    /// Connections served at a time [default: 100000]
+    #[arg(long, env = "ANODE_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<Text>,
+    /// Bound of the map, in bytes or with KiB, MiB, GiB; when it is full, new sources are refused
+    /// [default: half of this machine's memory]
+    #[arg(long, env = "ANODE_MAX_MEMORY", value_name = "SIZE")]
+    pub max_memory: Option<Text>,
+    /// Intervals of the membership protocol: lan, wan (between regions), local (loopback)
+    /// [default: lan]
+    #[arg(long, env = "ANODE_PROFILE", value_name = "lan|wan|local")]
+    pub profile: Option<Text>,
+    /// How the log is written, on stderr [default: text]
+    #[arg(long, env = "ANODE_LOG", value_name = "text|json")]
+    pub log: Option<Text>,
+    /// off, error, warn, info, debug or trace [default: info]
+    #[arg(long, env = "ANODE_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<Text>,
+
+    /// Nodes of Cassandra, by commas.
+    #[arg(long, env = "ANODE_CASSANDRA", hide = true)]
+    pub cassandra: Option<Text>,
+    /// Keyspace in Cassandra.
+    #[arg(long, env = "ANODE_KEYSPACE", hide = true)]
+    pub keyspace: Option<Text>,
+    /// User in Cassandra.
+    #[arg(long, env = "ANODE_CASSANDRA_USER", hide = true)]
+    pub cassandra_user: Option<Text>,
+    /// File with the user's password.
+    #[arg(long, env = "ANODE_CASSANDRA_PASSWORD_FILE", hide = true)]
+    pub cassandra_password_file: Option<Text>,
+    /// Authority that signed Cassandra's certificates.
+    #[arg(long, env = "ANODE_CASSANDRA_TLS_CA", hide = true)]
+    pub cassandra_tls_ca: Option<Text>,
+    /// Consistency of reads and writes.
+    #[arg(long, env = "ANODE_CONSISTENCY", hide = true)]
+    pub consistency: Option<Text>,
+    /// Copies in Cassandra.
+    #[arg(long, env = "ANODE_REPLICATION", hide = true)]
+    pub replication: Option<Text>,
+}
+
+/// clap's way from an argument to its type; every text is one, the check comes later.
+impl std::str::FromStr for Text {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Text, Self::Err> {
+        Ok(Text(text.into()))
+    }
+}
+
+impl Raw {
+    /// Reads a configuration file's text. `path` is for the message.
+    pub fn from_toml(text: &str, path: &Path) -> Result<Raw, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let value = path.display().to_string();
+            let reason = error.message().to_owned();
+            let line =
+                error.span().map_or(0, |span| text.get(..span.start).map_or(0, |head| head.lines().count()));
+            let allowed = format!("TOML with the names of the flags (line {}: {reason})", line.max(1));
+            ConfigError::new("config", value, allowed)
+        })
+    }
+
+    /// What is missing here, from `file`.
+    pub fn or(self, file: Raw) -> Raw {
+        Raw {
+            http: self.http.or(file.http),
+            gossip: self.gossip.or(file.gossip),
+            advertise: self.advertise.or(file.advertise),
+            join: self.join.or(file.join),
+            cluster_name: self.cluster_name.or(file.cluster_name),
+            node_name: self.node_name.or(file.node_name),
+            zone: self.zone.or(file.zone),
+            data_dir: self.data_dir.or(file.data_dir),
+            store: self.store.or(file.store),
+            history: self.history.or(file.history),
+            tombstones: self.tombstones.or(file.tombstones),
+            workers: self.workers.or(file.workers),
+            max_record_bytes: self.max_record_bytes.or(file.max_record_bytes),
+            max_frame_bytes: self.max_frame_bytes.or(file.max_frame_bytes),
+            max_connections: self.max_connections.or(file.max_connections),
+            max_memory: self.max_memory.or(file.max_memory),
+            profile: self.profile.or(file.profile),
+            log: self.log.or(file.log),
+            log_level: self.log_level.or(file.log_level),
+            cassandra: self.cassandra.or(file.cassandra),
+            keyspace: self.keyspace.or(file.keyspace),
+            cassandra_user: self.cassandra_user.or(file.cassandra_user),
+            cassandra_password_file: self.cassandra_password_file.or(file.cassandra_password_file),
+            cassandra_tls_ca: self.cassandra_tls_ca.or(file.cassandra_tls_ca),
+            consistency: self.consistency.or(file.consistency),
+            replication: self.replication.or(file.replication),
+        }
+    }
+}

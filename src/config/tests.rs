@@ -1,0 +1,122 @@
+use std::path::Path;
+
+use super::*;
+
+const MACHINE: Machine = Machine { cores: 4, memory_bytes: 8 << 30 };
+
+fn checked(set: impl FnOnce(&mut Raw)) -> Result<Config, ConfigError> {
+    let mut raw = Raw::default();
+    set(&mut raw);
+    check(&raw, MACHINE)
+}
+
+fn refused(set: impl FnOnce(&mut Raw)) -> ConfigError {
+    checked(set).expect_err("refused")
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = checked(|_| {}).expect("defaults");
+    assert_eq!(config.http.to_string(), "127.0.0.1:7070");
+    assert_eq!(config.gossip.to_string(), "127.0.0.1:7946");
+    assert_eq!((config.advertise, config.join), (None, vec![]));
+    assert_eq!((config.cluster_name.as_str(), config.zone.as_str()), ("anode", ""));
+    assert_eq!((config.node_name, config.store), (None, StoreKind::Embedded));
+    assert_eq!(config.data_dir, Path::new("./anode-data"));
+    assert_eq!((config.history.get(), config.tombstones_us), (256, 24 * 3_600_000_000));
+    assert_eq!((config.workers.get(), config.max_memory_bytes), (4, 4 << 30));
+    assert_eq!((config.max_record_bytes, config.max_frame_bytes), (65_536, 1 << 20));
+    assert_eq!((config.max_connections, config.profile), (100_000, Profile::Lan));
+    assert_eq!((config.log, config.log_level), (LogFormat::Text, LogLevel::Info));
+}
+
+#[test]
+fn sizes_and_durations_take_units() {
+    let config = checked(|raw| {
+        raw.max_memory = Some("3 GiB".into());
+        raw.max_record_bytes = Some("128KiB".into());
+        raw.tombstones = Some("1500ms".into());
+    });
+    let config = config.expect("units");
+    assert_eq!((config.max_memory_bytes, config.max_record_bytes), (3 << 30, 128 << 10));
+    assert_eq!(config.tombstones_us, 1_500_000);
+    for bad in ["", "KiB", "1.5MiB", "-1", "+1", "1KB", "99999999999999999999", "18446744073709551615GiB"] {
+        assert_eq!(refused(|raw| raw.max_memory = Some(bad.into())).field, "--max-memory", "{bad:?}");
+    }
+    for bad in ["24", "h", "10ms", "1w", "24 hours", "99999999999d"] {
+        assert_eq!(refused(|raw| raw.tombstones = Some(bad.into())).field, "--tombstones", "{bad:?}");
+    }
+}
+
+#[test]
+fn join_targets() {
+    let config = checked(|raw| raw.join = Some("a.example:1, [::1]:2,10.0.0.1:3,a.example:1,".into()));
+    let shown: Vec<String> = config.expect("join").join.iter().map(HostPort::to_string).collect();
+    assert_eq!(shown, ["a.example:1", "[::1]:2", "10.0.0.1:3"]);
+    for bad in ["a", "a:", "a:0", "a:65536", "::1:7", "[::1]", "[a]:1", ":1", "a b:1", "a:+1"] {
+        assert_eq!(refused(|raw| raw.join = Some(bad.into())).value, bad);
+    }
+}
+
+#[test]
+fn an_unspecified_gossip_address_must_be_advertised_or_join() {
+    let any = |raw: &mut Raw| raw.gossip = Some("0.0.0.0:7946".into());
+    assert_eq!(refused(any).field, "--advertise");
+    assert!(checked(|raw| (any(raw), raw.join = Some("a:1".into())).1).is_ok());
+    let advertised = |text: &str| {
+        checked(|raw| (any(raw), raw.advertise = Some(text.into())).1).map(|config| config.advertise)
+    };
+    for (text, host, port) in [
+        ("10.0.0.9:1", "10.0.0.9", 1),
+        ("10.0.0.9", "10.0.0.9", 0),
+        ("node-1", "node-1", 0),
+        ("[2001:db8::1]:5", "2001:db8::1", 5),
+        ("[2001:db8::1]", "2001:db8::1", 0),
+    ] {
+        assert_eq!(advertised(text), Ok(Some(HostPort { host: host.into(), port })), "{text}");
+    }
+    for bad in ["0.0.0.0:1", "[::]:1", "", "a:0", "a b", "[x]:1"] {
+        assert!(advertised(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn errors_name_flag_value_and_what_is_allowed() {
+    let error = refused(|raw| raw.profile = Some("moon".into()));
+    assert_eq!(error.to_string(), r#"--profile: "moon" cannot be used; allowed: lan, wan, local"#);
+    assert_eq!(refused(|raw| raw.http = Some("7070".into())).field, "--http");
+    assert_eq!(refused(|raw| raw.workers = Some("0".into())).field, "--workers");
+    assert_eq!(refused(|raw| raw.history = Some("0".into())).field, "--history");
+    assert_eq!(refused(|raw| raw.node_name = Some("a b".into())).field, "--node-name");
+    assert_eq!(refused(|raw| raw.cluster_name = Some("".into())).field, "--cluster-name");
+    assert_eq!(refused(|raw| raw.max_record_bytes = Some("3MiB".into())).field, "--max-record-bytes");
+    assert_eq!(refused(|raw| raw.log_level = Some("loud".into())).field, "--log-level");
+}
+
+#[test]
+fn cassandra_is_refused_loudly() {
+    let error = refused(|raw| raw.store = Some("cassandra".into()));
+    assert!(error.field == "--store" && error.allowed.contains("not in this version"), "{error}");
+    assert_eq!(refused(|raw| raw.keyspace = Some("anode".into())).field, "--keyspace");
+    assert_eq!(refused(|raw| raw.cassandra = Some("a:9042".into())).field, "--cassandra");
+}
+
+#[test]
+fn the_file_has_the_flags_names_and_loses_to_them() {
+    let file = "http = \"0.0.0.0:80\"\njoin = [\"a:1\", \"b:2\"]\nworkers = 3\nmax-memory = \"1GiB\"\n";
+    let file = Raw::from_toml(file, Path::new("x.toml")).expect("file");
+    let flags = Raw { workers: Some("2".into()), ..Raw::default() };
+    let config = check(&flags.or(file), MACHINE).expect("config");
+    assert_eq!((config.http.port(), config.join.len()), (80, 2));
+    assert_eq!((config.workers.get(), config.max_memory_bytes), (2, 1 << 30));
+}
+
+#[test]
+fn unknown_keys_and_wrong_kinds_in_the_file_are_errors() {
+    let error = Raw::from_toml("http = \"a\"\nhtpt = 1\n", Path::new("x.toml")).expect_err("unknown key");
+    assert_eq!((error.field.as_str(), error.value.as_str()), ("--config", "x.toml"));
+    assert!(error.allowed.contains("htpt"), "{error}");
+    for bad in ["http = true", "http = 1.5", "[http]", "workers = [1]", "http", "max_memory = 1"] {
+        assert!(Raw::from_toml(bad, Path::new("x")).is_err(), "{bad}");
+    }
+}

@@ -1,0 +1,146 @@
+//! One small parser a kind of value; each says what it would have taken.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use super::{ConfigError, HostPort, WORKERS_MAX};
+use crate::record::NodeName;
+
+/// Longest name of a cluster or zone, in bytes.
+const NAME_BYTES_MAX: usize = 63;
+/// Most records of history a source.
+const HISTORY_MAX: usize = 1_000_000;
+
+pub(super) fn address(flag: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| {
+        ConfigError::new(flag, text, "IP:PORT, for example 127.0.0.1:7070 or [::1]:7070; port 0: any free")
+    })
+}
+
+pub(super) fn advertise(text: &str) -> Result<HostPort, ConfigError> {
+    let allowed = "HOST, HOST:PORT or [IPV6]:PORT that others can reach";
+    let error = || ConfigError::new("advertise", text, allowed);
+    // A host alone, brackets or not: the port is gossip's.
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let parsed = match bare.parse::<IpAddr>() {
+        Ok(_) => HostPort { host: bare.into(), port: 0 },
+        Err(_) if !text.contains(':') && is_host(text) => HostPort { host: text.into(), port: 0 },
+        Err(_) => host_port(text).filter(|parsed| parsed.port > 0).ok_or_else(error)?,
+    };
+    match parsed.host.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() || ip.is_multicast() => Err(error()),
+        _ => Ok(parsed),
+    }
+}
+
+pub(super) fn join(text: &str) -> Result<Vec<HostPort>, ConfigError> {
+    let mut targets = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let target = host_port(part).filter(|target| target.port > 0).ok_or_else(|| {
+            ConfigError::new("join", part, "HOST:PORT[,HOST:PORT…], port 1 to 65535, IPv6 in brackets")
+        })?;
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    Ok(targets)
+}
+
+fn host_port(text: &str) -> Option<HostPort> {
+    let (host, port) = text.rsplit_once(':')?;
+    // `+7` would be a number to Rust.
+    let port = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse().ok()).flatten()?;
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').filter(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok())?,
+        None if is_host(host) => host,
+        None => return None,
+    };
+    Some(HostPort { host: host.into(), port })
+}
+
+/// Whether a text may be a host's name or IPv4 address; what it stands for is seen when resolving.
+fn is_host(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    (1..=253).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+pub(super) fn name(flag: &str, text: &str, bytes_min: usize) -> Result<String, ConfigError> {
+    if (bytes_min..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control) {
+        return Ok(text.into());
+    }
+    let allowed = format!("{bytes_min} to {NAME_BYTES_MAX} bytes without control characters");
+    Err(ConfigError::new(flag, text, allowed))
+}
+
+pub(super) fn node_name(text: &str) -> Result<NodeName, ConfigError> {
+    NodeName::parse(text)
+        .map_err(|_| ConfigError::new("node-name", text, "1 to 63 characters of A-Z a-z 0-9 . _ -"))
+}
+
+pub(super) fn directory(flag: &str, text: &str) -> Result<PathBuf, ConfigError> {
+    match text.is_empty() || text.contains('\0') {
+        true => {
+            Err(ConfigError::new(flag, text, "the path of a directory, which is made if it is not there"))
+        }
+        false => Ok(text.into()),
+    }
+}
+
+pub(super) fn choice<T: Copy>(flag: &str, text: &str, choices: &[(&str, T)]) -> Result<T, ConfigError> {
+    match choices.iter().find(|(name, _)| *name == text) {
+        Some((_, choice)) => Ok(*choice),
+        None => {
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            Err(ConfigError::new(flag, text, names.join(", ")))
+        }
+    }
+}
+
+pub(super) fn count(flag: &str, text: &str, range: RangeInclusive<usize>) -> Result<usize, ConfigError> {
+    whole(text).and_then(|n| usize::try_from(n).ok()).filter(|n| range.contains(n)).ok_or_else(|| {
+        ConfigError::new(flag, text, format!("whole numbers from {} to {}", range.start(), range.end()))
+    })
+}
+
+pub(super) fn history(text: &str) -> Result<NonZeroU32, ConfigError> {
+    let count = count("history", text, 1..=HISTORY_MAX)?;
+    Ok(u32::try_from(count).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
+}
+
+pub(super) fn workers(text: &str) -> Result<NonZeroUsize, ConfigError> {
+    let count = count("workers", text, 1..=WORKERS_MAX)?;
+    Ok(NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN))
+}
+
+pub(super) fn size(flag: &str, text: &str, range: RangeInclusive<usize>) -> Result<usize, ConfigError> {
+    const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
+    let scaled = with_unit(text, &UNITS).and_then(|bytes| usize::try_from(bytes).ok());
+    scaled.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
+        let (from, to) = range.clone().into_inner();
+        let allowed = format!("{from} to {to} bytes, plain or with KiB, MiB or GiB (4MiB)");
+        ConfigError::new(flag, text, allowed)
+    })
+}
+
+pub(super) fn duration_us(flag: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64, ConfigError> {
+    const UNITS: [(&str, u64); 5] =
+        [("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 24 * 3_600_000_000)];
+    with_unit(text, &UNITS).filter(|us| range.contains(us)).ok_or_else(|| {
+        let (from, to) = (range.start() / 1_000_000, range.end() / 1_000_000);
+        ConfigError::new(flag, text, format!("{from}s to {to}s, with a unit of ms, s, m, h or d (24h)"))
+    })
+}
+
+/// A whole number and the first unit that the text ends with.
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, scale) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+    whole(number)?.checked_mul(*scale)
+}
+
+fn whole(text: &str) -> Option<u64> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}

@@ -1,0 +1,177 @@
+//! What stands in a URL: the name of a source in the path, and the query's parameters.
+
+use std::borrow::Cow;
+
+use crate::limits::TS_MAX;
+use crate::record::answer::{Code, Refusal};
+use crate::record::{AckLevel, Pattern, Source};
+
+/// Most records of one page.
+pub const LIMIT_MAX: usize = 10_000;
+/// Records of a page that says nothing of it.
+const LIMIT_DEFAULT: usize = 100;
+
+fn bad_request(message: String) -> Refusal {
+    Refusal::new(Code::BadRequest, message)
+}
+
+/// What the path after `/v1/sources/` asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The latest record of a source.
+    Latest(String),
+    /// What a source was.
+    History(String),
+}
+
+impl Target {
+    /// Reads the raw path after `/v1/sources/`. `/` and `%2F` both separate segments, but only a
+    /// literal last `/history` means history.
+    pub fn parse(raw: &str) -> Result<Target, Refusal> {
+        let (name, is_history) = match raw.strip_suffix("/history") {
+            Some(name) => (name, true),
+            None => (raw, false),
+        };
+        let name = percent_decoded(name, false)
+            .ok_or_else(|| Refusal::new(Code::BadSource, "the source's percent-encoding is no UTF-8"))?;
+        Source::check(&name).map_err(|error| Refusal::new(Code::BadSource, error.to_string()))?;
+        Ok(if is_history { Target::History(name.into()) } else { Target::Latest(name.into()) })
+    }
+}
+
+/// The parameters of a query, decoded. Unknown ones and repeated ones are refused: a misspelt
+/// `limti` must not silently mean something else.
+#[derive(Debug)]
+pub struct Query {
+    values: Vec<(&'static str, String)>,
+}
+
+impl Query {
+    /// Reads `query`, of which `known` are the names.
+    pub fn parse(query: Option<&str>, known: &[&'static str]) -> Result<Query, Refusal> {
+        let mut values: Vec<(&'static str, String)> = Vec::new();
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (Some(name), Some(value)) = (percent_decoded(name, true), percent_decoded(value, true))
+            else {
+                return Err(bad_request("the query's percent-encoding is no UTF-8".into()));
+            };
+            let Some(&name) = known.iter().find(|&&known| known == name) else {
+                let names = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(bad_request(format!("unknown parameter {name:?}; known are {names}")));
+            };
+            if values.iter().any(|&(seen, _)| seen == name) {
+                return Err(bad_request(format!("parameter {name} is there twice")));
+            }
+            values.push((name, value.into()));
+        }
+        Ok(Query { values })
+    }
+
+    /// The value of one parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// `limit`.
+    pub fn limit(&self) -> Result<usize, Refusal> {
+        let Some(text) = self.get("limit") else { return Ok(LIMIT_DEFAULT) };
+        match text.parse() {
+            Ok(limit @ 1..=LIMIT_MAX) => Ok(limit),
+            _ => Err(bad_request(format!("limit is {text:?}; allowed are integers in 1 to {LIMIT_MAX}"))),
+        }
+    }
+
+    /// `pattern`; all sources if there is none.
+    pub fn pattern(&self) -> Result<Pattern, Refusal> {
+        Pattern::parse(self.get("pattern").unwrap_or("**"))
+            .map_err(|error| Refusal::new(Code::BadPattern, error.to_string()))
+    }
+
+    /// A bound in time.
+    pub fn ts(&self, name: &'static str, default: u64) -> Result<u64, Refusal> {
+        let Some(text) = self.get(name) else { return Ok(default) };
+        text.parse().ok().filter(|&ts| ts <= TS_MAX).ok_or_else(|| {
+            let message = format!("{name} is {text:?}; allowed are integers in 0 to {TS_MAX}, microseconds");
+            Refusal::new(Code::BadTimestamp, message)
+        })
+    }
+
+    /// `ack`.
+    pub fn ack(&self) -> Result<AckLevel, Refusal> {
+        let Some(text) = self.get("ack") else { return Ok(AckLevel::default()) };
+        AckLevel::parse(text)
+            .ok_or_else(|| bad_request(format!("ack is {text:?}; allowed are accepted, stored, replicated")))
+    }
+}
+
+/// The text that `%41` and, in a query, `+` stand for; `None` if it is no UTF-8. A `%` without two
+/// digits is itself, as in browsers.
+fn percent_decoded(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
+    if !text.bytes().any(|byte| byte == b'%' || (plus_is_space && byte == b'+')) {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        out.push(match (byte, tail) {
+            (b'+', _) if plus_is_space => b' ',
+            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => {
+                    rest = after;
+                    high << 4 | low
+                }
+                _ => byte,
+            },
+            _ => byte,
+        });
+    }
+    String::from_utf8(out).ok().map(Cow::Owned)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let latest = |name: &str| Ok(Target::Latest(name.into()));
+        let history = |name: &str| Ok(Target::History(name.into()));
+        assert_eq!(Target::parse("a/b"), latest("a/b"));
+        assert_eq!(Target::parse("a%2Fb%2fc"), latest("a/b/c"));
+        assert_eq!(Target::parse("a/b/history"), history("a/b"));
+        assert_eq!(Target::parse("a%2Fb/history"), history("a/b"));
+        assert_eq!(Target::parse("a/b%2Fhistory"), latest("a/b/history"));
+        assert_eq!(Target::parse("a/history/history"), history("a/history"));
+        assert_eq!(Target::parse("history"), latest("history"));
+        assert_eq!(Target::parse("%C3%A4+b%20c"), latest("ä+b c"));
+        assert_eq!(Target::parse("a%zz%4"), latest("a%zz%4"));
+        for bad in ["", "/history", "a//b", "a/../b", "%00", "%FF", "a%2A", "*"] {
+            assert_eq!(Target::parse(bad).map_err(|refusal| refusal.code), Err(Code::BadSource), "{bad}");
+        }
+    }
+
+    #[test]
+    fn queries() {
+        let known = ["pattern", "limit", "after", "ack", "from"];
+        let query = Query::parse(Some("pattern=a%2F*&limit=7&&after=x+y&from=5"), &known).expect("query");
+        assert_eq!((query.pattern().expect("pattern").as_str(), query.limit()), ("a/*", Ok(7)));
+        assert_eq!((query.get("after"), query.ts("from", 0)), (Some("x y"), Ok(5)));
+        assert_eq!(query.ack(), Ok(AckLevel::Accepted));
+        let empty = Query::parse(None, &known).expect("query");
+        assert_eq!((empty.pattern().expect("pattern").as_str(), empty.limit()), ("**", Ok(100)));
+        for bad in ["limti=1", "limit=1&limit=2", "limit=%FF"] {
+            assert_eq!(Query::parse(Some(bad), &known).expect_err(bad).code, Code::BadRequest);
+        }
+        let refused = |text: &str| Query::parse(Some(text), &known).expect(text);
+        assert!(refused("limit=0").limit().is_err() && refused("limit=10001").limit().is_err());
+        assert!(refused("limit=").limit().is_err() && refused("ack=best").ack().is_err());
+        assert_eq!(refused("pattern=a**").pattern().expect_err("pattern").code, Code::BadPattern);
+        assert_eq!(refused("from=-1").ts("from", 0).expect_err("from").code, Code::BadTimestamp);
+    }
+}

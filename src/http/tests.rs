@@ -1,0 +1,386 @@
+//! Over real sockets: a listener hands every connection over, as an event loop would.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::*;
+use crate::cluster::members::{Identity, State};
+use crate::record::answer::{Code, Outcome};
+use crate::record::draft::DraftPayload;
+use crate::record::{Birth, NodeName, Payload, Source, Stamp};
+
+const WALL_US: u64 = 1_000_000;
+
+/// A node of a few records.
+#[derive(Default)]
+struct Few {
+    records: Mutex<BTreeMap<String, SharedRecord>>,
+    metrics: Metrics,
+    not_ready: Mutex<Option<String>>,
+}
+
+fn record(source: &str, ts: u64, payload: Payload, ttl_ms: u64) -> Record {
+    let stamp = match &payload {
+        Payload::Deleted => Stamp::of_deletion(ts),
+        data => Stamp::of_data(ts, data.bytes()),
+    };
+    let birth = Birth { origin: NodeName::parse("n1").expect("name"), boot: 1, seq: 1 };
+    Record::new(Source::parse(source).expect("source"), stamp, payload, birth, ts, ttl_ms)
+}
+
+impl Few {
+    fn put(&self, source: &str, ts: u64, payload: Payload, ttl_ms: u64) {
+        self.records.lock().insert(source.into(), Arc::new(record(source, ts, payload, ttl_ms)));
+    }
+}
+
+impl Node for Few {
+    fn now(&self) -> Now {
+        Now { mono_us: 0, wall_us: WALL_US }
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        self.not_ready.lock().clone().map_or(Ok(()), Err)
+    }
+
+    fn is_turning(&self) -> bool {
+        true
+    }
+
+    fn members(&self) -> Vec<MemberInfo> {
+        let identity = Identity {
+            name: NodeName::parse("n1").expect("name"),
+            boot: 7,
+            gossip: "10.0.0.1:7946".parse().expect("address"),
+            http: "10.0.0.1:7070".into(),
+            zone: "z\"1".into(),
+            version: "0.1.0".into(),
+        };
+        let other = Identity { name: NodeName::parse("n2").expect("name"), ..identity.clone() };
+        let member = |identity, state, rtt_us| MemberInfo {
+            identity: Arc::new(identity),
+            state,
+            incarnation: 3,
+            rtt_us,
+        };
+        vec![member(identity, State::Alive, None), member(other, State::Suspect, Some(310))]
+    }
+
+    fn get(&self, source: &str) -> Option<SharedRecord> {
+        self.records.lock().get(source).cloned()
+    }
+
+    fn list(&self, pattern: &Pattern, after: Option<&str>, limit: usize) -> Vec<SharedRecord> {
+        let records = self.records.lock();
+        let is_after = |name: &str| after.is_none_or(|after| name > after);
+        records
+            .iter()
+            .filter(|(name, record)| is_after(name) && pattern.matches(name) && record.is_visible(WALL_US))
+            .map(|(_, record)| record.clone())
+            .take(limit)
+            .collect()
+    }
+
+    /// A source has been counting to its `ts`; the cursor is the last `ts` shown.
+    fn history(&self, query: &HistoryQuery<'_>) -> Result<HistoryPage, Refusal> {
+        let latest = self.get(query.source).map_or(0, |record| record.stamp.ts);
+        let below = match query.after.map(str::parse::<u64>) {
+            Some(Err(_)) => return Err(Refusal::new(Code::BadRequest, "after is no cursor")),
+            Some(Ok(after)) => after - 1,
+            None => latest,
+        };
+        let stamps: Vec<u64> = (query.from_us.max(1)..=below.min(query.to_us)).rev().collect();
+        let payload = Payload::Json(Bytes::from_static(b"0"));
+        let shown: Vec<Record> =
+            stamps.iter().take(query.limit).map(|&ts| record(query.source, ts, payload.clone(), 0)).collect();
+        let last = shown.last().filter(|_| stamps.len() > shown.len());
+        Ok(HistoryPage { after: last.map(|record| record.stamp.ts.to_string()), records: shown })
+    }
+
+    fn publish(&self, draft: &Draft<'_>, level: AckLevel, answer: Answer) {
+        let ts = draft.ts.unwrap_or(WALL_US);
+        if &*draft.source == "lost" {
+            return;
+        }
+        if &*draft.source == "late" {
+            let refusal = Refusal::new(Code::Timeout, "2 of 3 nodes").after_applying(ts);
+            return answer.send(Err(Refusal { nodes: Some(2), ..refusal }));
+        }
+        if let DraftPayload::Json(bytes) = &draft.payload {
+            self.put(&draft.source, ts, Payload::Json(Bytes::copy_from_slice(bytes)), draft.ttl_ms);
+        }
+        let published = Published { ts, outcome: Outcome::Applied, level, nodes: None };
+        // From another thread, as the store does it.
+        std::thread::spawn(move || answer.send(Ok(published)));
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+}
+
+/// A control plane behind a listener that reads only the first bytes of a connection.
+struct Served {
+    http: Option<Http>,
+    node: Arc<Few>,
+    address: SocketAddr,
+}
+
+impl Served {
+    fn start() -> Served {
+        let node = Arc::new(Few::default());
+        let json = |text: &'static str| Payload::Json(Bytes::from_static(text.as_bytes()));
+        node.put("a/b", 5, json("{ \"x\": 1.0 }"), 0);
+        node.put("a/c", 9, json("2"), 0);
+        node.put("a/gone", 6, Payload::Deleted, 0);
+        node.put("a/over", 7, json("3"), 1);
+        node.put("b/history", 200, json("4"), 0);
+        let http = Http::start(node.clone(), Options { body_bytes_max: 1024 }).expect("starts");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let address = listener.local_addr().expect("address");
+        let hand_over = http.hand_over();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("accepts");
+                let mut head = vec![0; 16];
+                let count = stream.read(&mut head).expect("reads");
+                head.truncate(count);
+                if let Err(mut stream) = hand_over.hand_over(stream, head) {
+                    stream.write_all(BUSY).expect("writes");
+                }
+            }
+        });
+        Served { http: Some(http), node, address }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Answered {
+        let mut stream = TcpStream::connect(self.address).expect("connects");
+        let length = body.len();
+        let text = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
+        stream.write_all(text.as_bytes()).expect("writes");
+        answer(&mut stream, method == "HEAD")
+    }
+
+    fn get(&self, path: &str) -> Answered {
+        self.ask("GET", path, "")
+    }
+}
+
+#[derive(Debug)]
+struct Answered {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answered {
+    fn field(&self, pointer: &str) -> serde_json::Value {
+        let value: serde_json::Value = serde_json::from_str(&self.body).expect(&self.body);
+        value.pointer(pointer).cloned().unwrap_or_default()
+    }
+
+    fn is_problem(&self, status: u16, code: &str) {
+        assert_eq!((self.status, self.field("/status").as_u64()), (status, Some(status.into())), "{self:?}");
+        assert_eq!(self.field("/code"), code, "{self:?}");
+        assert!(self.head.contains("content-type: application/problem+json"), "{self:?}");
+    }
+}
+
+/// Reads one answer and leaves the connection open.
+fn answer(stream: &mut TcpStream, is_head: bool) -> Answered {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("head");
+        bytes.push(byte[0]);
+    }
+    let head = String::from_utf8(bytes).expect("utf-8").to_lowercase();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+    let mut body = vec![0; length.filter(|_| !is_head).map_or(0, |length| length.parse().expect("length"))];
+    stream.read_exact(&mut body).expect("body");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("status");
+    Answered { status, head, body: String::from_utf8(body).expect("utf-8") }
+}
+
+#[test]
+fn health_and_readiness() {
+    let served = Served::start();
+    assert_eq!(served.get("/healthz").status, 200);
+    assert_eq!(served.get("/readyz").status, 200);
+    *served.node.not_ready.lock() = Some("the store is loading".into());
+    let answer = served.get("/readyz");
+    answer.is_problem(503, "not_ready");
+    assert_eq!(answer.field("/detail"), "the store is loading");
+}
+
+#[test]
+fn members_and_metrics() {
+    let served = Served::start();
+    let members = served.get("/v1/members");
+    assert_eq!(
+        members.field("/members/1").to_string(),
+        concat!(
+            r#"{"boot":7,"gossip":"10.0.0.1:7946","http":"10.0.0.1:7070","id":"n2","incarnation":3,"#,
+            r#""rtt_us":310,"state":"suspect","version":"0.1.0","zone":"z\"1"}"#
+        )
+    );
+    assert!(members.field("/members/0/rtt_us").is_null());
+    assert!(members.head.contains("access-control-allow-origin: *"), "{members:?}");
+    let metrics = served.get("/metrics");
+    assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"), "{metrics:?}");
+    assert!(metrics.body.contains("\nanode_connections{endpoint=\"http\"} "), "{}", metrics.body);
+}
+
+#[test]
+fn records_are_verbatim_and_absent_ones_404() {
+    let served = Served::start();
+    for path in ["/v1/sources/a/b", "/v1/sources/a%2Fb"] {
+        let answer = served.get(path);
+        assert_eq!(answer.body, r#"{"source":"a/b","ts":5,"origin":"n1","data":{ "x": 1.0 }}"#);
+        assert!(answer.head.contains("content-type: application/json"), "{answer:?}");
+    }
+    served.get("/v1/sources/never").is_problem(404, "not_found");
+    assert!(served.get("/v1/sources/never").field("/deleted").is_null());
+    for gone in ["/v1/sources/a/gone", "/v1/sources/a/over"] {
+        let answer = served.get(gone);
+        answer.is_problem(404, "not_found");
+        assert_eq!(answer.field("/deleted"), true);
+        assert!(answer.field("/ts").is_u64() && answer.field("/source").is_string(), "{answer:?}");
+    }
+    served.get("/v1/sources/").is_problem(400, "bad_source");
+    served.get("/v1/sources/a//b").is_problem(400, "bad_source");
+    served.get("/v1/sources/a?x=1").is_problem(400, "bad_request");
+}
+
+#[test]
+fn lists_in_order_of_name_page_by_page() {
+    let served = Served::start();
+    let names = |answer: &Answered| -> Vec<String> {
+        let records = answer.field("/records");
+        let names = records.as_array().expect("array").iter().map(|record| record["source"].to_string());
+        names.collect()
+    };
+    let all = served.get("/v1/sources");
+    assert_eq!(names(&all), [r#""a/b""#, r#""a/c""#, r#""b/history""#]);
+    assert!(all.field("/after").is_null());
+    let first = served.get("/v1/sources?pattern=a/*&limit=1");
+    assert_eq!((names(&first), first.field("/after")), (vec![r#""a/b""#.to_owned()], "a/b".into()));
+    let second = served.get("/v1/sources?pattern=a%2F*&limit=1&after=a/b");
+    assert_eq!((names(&second), second.field("/after").is_null()), (vec![r#""a/c""#.to_owned()], true));
+    served.get("/v1/sources?pattern=a**").is_problem(400, "bad_pattern");
+    served.get("/v1/sources?limit=0").is_problem(400, "bad_request");
+    served.get("/v1/sources?limti=1").is_problem(400, "bad_request");
+}
+
+#[test]
+fn history_newest_first_page_by_page() {
+    let served = Served::start();
+    let stamps = |answer: &Answered| -> Vec<u64> {
+        let records = answer.field("/records");
+        records.as_array().expect("array").iter().filter_map(|record| record["ts"].as_u64()).collect()
+    };
+    // The source is called `b/history`: only a literal last `/history` asks for one.
+    assert_eq!(served.get("/v1/sources/b%2Fhistory").field("/ts"), 200);
+    let all = served.get("/v1/sources/b%2Fhistory/history?limit=500");
+    assert_eq!(stamps(&all), (1..=200).rev().collect::<Vec<u64>>());
+    assert!(all.field("/after").is_null());
+    let first = served.get("/v1/sources/b/history/history?limit=3");
+    assert_eq!((stamps(&first), first.field("/after")), (vec![200, 199, 198], "198".into()));
+    let next = served.get("/v1/sources/b/history/history?limit=3&after=198&from=196");
+    assert_eq!((stamps(&next), next.field("/after").is_null()), (vec![197, 196], true));
+    served.get("/v1/sources/b/history/history?after=x").is_problem(400, "bad_request");
+    served.get("/v1/sources/a/b/history?from=-1").is_problem(400, "bad_timestamp");
+}
+
+#[test]
+fn publishes_one() {
+    let served = Served::start();
+    let answer = served.ask("POST", "/v1/publish?ack=stored", r#"{"id":7,"source":"new","data":[1, 2]}"#);
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (200, r#"{"ts":1000000,"outcome":"applied","level":"stored"}"#)
+    );
+    assert!(served.get("/v1/sources/new").body.contains("[1, 2]"));
+    let post = |body: &str| served.ask("POST", "/v1/publish", body);
+    post("{").is_problem(400, "bad_json");
+    post("{}").is_problem(400, "bad_request");
+    post("[]").is_problem(400, "bad_request");
+    post(r#"{"source":"a//b","data":1}"#).is_problem(400, "bad_source");
+    post(&format!(r#"{{"source":"a","data":"{}"}}"#, "x".repeat(2000))).is_problem(413, "too_large");
+    post(r#"{"source":"lost","data":1}"#).is_problem(503, "overloaded");
+    let late = post(r#"{"source":"late","data":1,"ts":3}"#);
+    late.is_problem(504, "timeout");
+    assert_eq!(
+        (late.field("/applied"), late.field("/ts"), late.field("/nodes")),
+        (true.into(), 3.into(), 2.into())
+    );
+    served.ask("POST", "/v1/publish?ack=best", r#"{"source":"a","data":1}"#).is_problem(400, "bad_request");
+    assert_eq!(served.node.metrics.records_published.get(), 1);
+}
+
+#[test]
+fn publishes_a_batch() {
+    let served = Served::start();
+    let batch = r#"[{"source":"p","data":1},{"id":"x","source":"q","data":2},{"source":"r"}]"#;
+    let answer = served.ask("POST", "/v1/publish", batch);
+    assert_eq!(answer.status, 200);
+    assert_eq!((answer.field("/0/id"), answer.field("/0/index")), ("x".into(), 1.into()));
+    assert_eq!(answer.field("/0/result/outcome"), "applied");
+    assert_eq!((answer.field("/1/index"), answer.field("/1/error/code")), (2.into(), "bad_request".into()));
+    assert!(answer.field("/2").is_null());
+    assert!(served.node.records.lock().contains_key("p"));
+}
+
+#[test]
+fn wrong_methods_unknown_paths_and_websockets() {
+    let served = Served::start();
+    let answer = served.ask("DELETE", "/v1/sources/a/b", "");
+    answer.is_problem(405, "method_not_allowed");
+    assert!(answer.head.contains("allow: get,head"), "{answer:?}");
+    let answer = served.get("/v1/publish");
+    answer.is_problem(405, "method_not_allowed");
+    assert!(answer.head.contains("allow: post"), "{answer:?}");
+    served.get("/v2").is_problem(404, "not_found");
+    served.get("/publish").is_problem(426, "upgrade_required");
+    let head = served.ask("HEAD", "/v1/sources/a/b", "");
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+}
+
+#[test]
+fn connections_are_kept_and_malformed_ones_answered_400() {
+    let served = Served::start();
+    let mut stream = TcpStream::connect(served.address).expect("connects");
+    for _ in 0..3 {
+        stream.write_all(b"GET /v1/sources/a/c HTTP/1.1\r\nHost: x\r\n\r\n").expect("writes");
+        assert_eq!(answer(&mut stream, false).status, 200);
+    }
+    let mut stream = TcpStream::connect(served.address).expect("connects");
+    stream.write_all(b"NONSENSE\x01 \r\n\r\n").expect("writes");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("reads to the end");
+    assert!(text.starts_with("HTTP/1.1 400 "), "{text:?}");
+}
+
+#[test]
+fn busy_is_a_whole_answer() {
+    let text = std::str::from_utf8(BUSY).expect("utf-8");
+    let (head, body) = text.split_once("\r\n\r\n").expect("head and body");
+    assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+    serde_json::from_str::<serde_json::Value>(body).expect("JSON");
+}
+
+#[test]
+fn stopping_ends_idle_connections_and_killing_does_not_wait() {
+    let mut served = Served::start();
+    let mut stream = TcpStream::connect(served.address).expect("connects");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").expect("writes");
+    assert_eq!(answer(&mut stream, false).status, 200);
+    served.http.take().expect("running").stop();
+    assert_eq!(stream.read(&mut [0]).expect("closed in order"), 0);
+    drop(Served::start());
+}

@@ -1,0 +1,228 @@
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use proptest::prelude::*;
+
+use super::*;
+use crate::record::{AckLevel, Birth, NodeName, Payload};
+
+/// Remembers what it was told.
+#[derive(Default)]
+struct Told {
+    changes: Mutex<Vec<Change>>,
+    stored: Mutex<Vec<SharedRecord>>,
+    forgotten: Mutex<Vec<SharedRecord>>,
+    sick: AtomicBool,
+}
+
+impl Downstream for Told {
+    fn deliver(&self, change: &Change) {
+        self.changes.lock().push(change.clone());
+    }
+
+    fn store(&self, record: &SharedRecord) -> u64 {
+        let mut stored = self.stored.lock();
+        stored.push(record.clone());
+        stored.len() as u64
+    }
+
+    fn store_barrier(&self) -> u64 {
+        self.stored.lock().len() as u64
+    }
+
+    fn forget(&self, record: &SharedRecord) {
+        self.forgotten.lock().push(record.clone());
+    }
+
+    fn store_health(&self) -> Result<(), String> {
+        if self.sick.load(Relaxed) { Err("disk full".into()) } else { Ok(()) }
+    }
+}
+
+const DAY_US: u64 = 86_400_000_000;
+const NOW: Now = Now { mono_us: 0, wall_us: 1_000_000_000_000 };
+
+fn node(name: &str) -> Ingest<Told> {
+    let bounds = Bounds { record_bytes_max: 1_000, map_bytes_max: 1 << 20, tombstones_us: DAY_US };
+    let outbox = Outbox::new(NodeName::parse(name).expect("name"), 1);
+    Ingest::new(bounds, HybridClock::new(0), outbox, Arc::default(), Told::default())
+}
+
+fn draft(source: &str, ts: Option<u64>, payload: DraftPayload<'static>) -> Draft<'static> {
+    Draft { source: Cow::Owned(source.into()), ts, payload, ttl_ms: 0, ack: Some(AckLevel::Accepted) }
+}
+
+fn json(data: &'static str) -> DraftPayload<'static> {
+    DraftPayload::Json(data.as_bytes())
+}
+
+fn outcome(node: &Ingest<Told>, draft: &Draft<'_>) -> Outcome {
+    node.publish(NOW, draft).expect("accepted").outcome
+}
+
+fn refused(node: &Ingest<Told>, draft: &Draft<'_>) -> Code {
+    node.publish(NOW, draft).expect_err("refused").code
+}
+
+#[test]
+fn applied_duplicate_stale_and_tie() {
+    let node = node("a");
+    assert_eq!(outcome(&node, &draft("s", Some(5), json("1"))), Outcome::Applied);
+    assert_eq!(outcome(&node, &draft("s", Some(5), json("1"))), Outcome::Duplicate);
+    assert_eq!(outcome(&node, &draft("s", Some(4), json("9"))), Outcome::Stale { current_ts: 5 });
+    assert_eq!(outcome(&node, &draft("s", Some(5), DraftPayload::Deleted)), Outcome::Applied);
+    assert_eq!(outcome(&node, &draft("s", Some(5), json("2"))), Outcome::Stale { current_ts: 5 });
+    assert_eq!(node.downstream.changes.lock().len(), 2);
+    assert_eq!(node.outbox.lock().last_seq(), 2);
+}
+
+#[test]
+fn an_unstamped_publish_wins_over_what_the_node_has_seen() {
+    let node = node("a");
+    let ahead = NOW.wall_us + 9_000_000;
+    assert_eq!(outcome(&node, &draft("s", Some(ahead), json("1"))), Outcome::Applied);
+    let accepted = node.publish(NOW, &draft("s", None, json("2"))).expect("accepted");
+    assert_eq!((accepted.ts, accepted.outcome), (ahead + 1, Outcome::Applied));
+}
+
+/// A record stamped far in the future wins for ever (Jepsen: Riak, Cassandra): bound it where it
+/// enters.
+#[test]
+fn refusals() {
+    let node = node("a");
+    let future = NOW.wall_us + FUTURE_US_MAX + 1;
+    assert_eq!(refused(&node, &draft("s", Some(future), json("1"))), Code::FutureTimestamp);
+    assert_eq!(refused(&node, &draft("$s", None, json("1"))), Code::Forbidden);
+    let big: &'static str = Box::leak("1".repeat(1_001).into_boxed_str());
+    assert_eq!(refused(&node, &draft("s", None, json(big))), Code::TooLarge);
+    node.downstream.sick.store(true, Relaxed);
+    assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::StoreUnavailable);
+    node.set_skewed(true);
+    assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::ClockSkew);
+    assert!(node.latest.is_empty() && node.outbox.lock().last_seq() == 0);
+}
+
+#[test]
+fn a_full_map_refuses_new_sources_from_clients_only() {
+    let node = node("a");
+    let data: &'static str = Box::leak(format!("\"{}\"", "x".repeat(900)).into_boxed_str());
+    let mut n = 0;
+    while node.latest.bytes() <= 1 << 20 {
+        assert_eq!(outcome(&node, &draft(&format!("s/{n}"), None, json(data))), Outcome::Applied);
+        n += 1;
+    }
+    assert_eq!(refused(&node, &draft("new", None, json("1"))), Code::Overloaded);
+    assert_eq!(outcome(&node, &draft("s/0", None, json("1"))), Outcome::Applied);
+    assert!(node.apply(NOW, record("peer", 5, "x", Some("1"), 0), Arrival::Tree));
+}
+
+#[test]
+fn a_time_to_live_ends_in_a_deletion_of_the_same_ts() {
+    let node = node("a");
+    let mut brief = draft("s", Some(NOW.wall_us), json("1"));
+    brief.ttl_ms = 10;
+    assert_eq!(outcome(&node, &brief), Outcome::Applied);
+    assert_eq!(node.sweep(NOW, true, 100), Some(NOW.wall_us + 10_000));
+    let later = NOW.plus_us(10_000);
+    assert_eq!(node.sweep(later, true, 100), Some(later.wall_us + DAY_US));
+    let changes = node.downstream.changes.lock();
+    assert!(changes.len() == 2 && changes[1].is_expiry && changes[1].record.stamp.ts == NOW.wall_us);
+}
+
+/// Deleted data comes back, or tombstones never go: cortexproject/cortex#4420, #4010.
+#[test]
+fn tombstones_go_on_time_and_are_not_taken_back() {
+    let node = node("a");
+    outcome(&node, &draft("s", None, DraftPayload::Deleted));
+    let tombstone = node.latest.get("s").expect("tombstone");
+    let later = NOW.plus_us(DAY_US);
+    assert!(node.sweep(later, false, 100).is_some() && node.latest.len() == 1, "a member is away");
+    node.sweep(later.plus_us(60_000_000), true, 100);
+    assert!(node.latest.is_empty() && node.latest.bytes() == 0);
+    assert_eq!(node.latest.fingerprints(), [0; SHARDS]);
+    assert_eq!(node.downstream.forgotten.lock().len(), 1);
+    assert!(!node.apply(later, tombstone, Arrival::Reconcile));
+}
+
+#[test]
+fn what_the_cluster_forgot_is_discarded_unless_something_newer_came() {
+    let node = node("a");
+    let (old, new) = (record("s", 1, "x", Some("1"), 5), record("s", 2, "x", Some("1"), 5));
+    node.apply(NOW, old.clone(), Arrival::Tree);
+    node.apply(NOW, new.clone(), Arrival::Tree);
+    let mut replica = &node;
+    replica.discard(&old);
+    assert_eq!(node.latest.get("s"), Some(new.clone()));
+    replica.discard(&new);
+    assert!(node.latest.is_empty() && node.latest.fingerprints() == [0; SHARDS]);
+    assert_eq!(node.sweep(NOW.plus_us(DAY_US), true, 9), None, "nothing is due any more");
+    assert_eq!(node.downstream.forgotten.lock().len(), 1);
+}
+
+fn record(source: &str, ts: u64, origin: &str, data: Option<&str>, ttl_ms: u64) -> SharedRecord {
+    let (stamp, payload) = match data {
+        Some(data) => {
+            (Stamp::of_data(ts, data.as_bytes()), Payload::Json(Bytes::copy_from_slice(data.as_bytes())))
+        }
+        None => (Stamp::of_deletion(ts), Payload::Deleted),
+    };
+    let birth = Birth { origin: NodeName::parse(origin).expect("name"), boot: 1, seq: ts };
+    let source = Source::parse(source).expect("source");
+    Arc::new(Record::new(source, stamp, payload, birth, NOW.wall_us, ttl_ms))
+}
+
+fn any_record() -> impl Strategy<Value = SharedRecord> {
+    ("[a-c]", 0u64..4, "[xyz]", proptest::option::of("[01]"), 0u64..2).prop_map(
+        |(source, ts, origin, data, ttl)| {
+            record(&source, ts, &origin, data.as_deref(), if data.is_some() { ttl } else { 0 })
+        },
+    )
+}
+
+proptest! {
+    /// Values of a retained topic differ from node to node: emqx#11711, vernemq#507.
+    #[test]
+    fn the_order_of_arrival_does_not_matter(
+        (records, shuffled) in proptest::collection::vec(any_record(), 0..40)
+            .prop_flat_map(|records| (Just(records.clone()), Just(records).prop_shuffle())),
+    ) {
+        let (one, two) = (node("a"), node("b"));
+        records.iter().for_each(|record| { one.apply(NOW, record.clone(), Arrival::Tree); });
+        shuffled.iter().for_each(|record| { two.apply(NOW, record.clone(), Arrival::Reconcile); });
+        prop_assert_eq!(one.latest.fingerprints(), two.latest.fingerprints());
+        for source in ["a", "b", "c"] {
+            prop_assert_eq!(one.latest.get(source), two.latest.get(source));
+        }
+        prop_assert_eq!(one.latest.bytes(), two.latest.bytes());
+    }
+
+    #[test]
+    fn what_subscribers_are_told_only_gets_newer(records in proptest::collection::vec(any_record(), 0..60)) {
+        let node = node("a");
+        records.into_iter().for_each(|record| { node.apply(NOW, record, Arrival::Tree); });
+        let changes = node.downstream.changes.lock();
+        for source in ["a", "b", "c"] {
+            let told: Vec<_> = changes.iter().filter(|c| c.record.source.as_str() == source).collect();
+            prop_assert!(told.windows(2).all(|w| w[0].record.stamp < w[1].record.stamp && w[0].version < w[1].version));
+            let last = told.last().map(|change| change.record.stamp);
+            prop_assert_eq!(last, node.latest.get(source).map(|record| record.stamp));
+        }
+    }
+}
+
+#[test]
+fn lists_in_the_order_of_names() {
+    let node = node("a");
+    for n in (0..50).rev() {
+        outcome(&node, &draft(&format!("s/{n:02}"), None, json("1")));
+    }
+    outcome(&node, &draft("s/07", None, DraftPayload::Deleted));
+    let pattern = crate::record::Pattern::parse("s/*").expect("pattern");
+    let names = |after| -> Vec<String> {
+        let page = node.latest.list(&pattern, after, 3, NOW.wall_us);
+        page.iter().map(|record| record.source.to_string()).collect()
+    };
+    assert_eq!(names(None), ["s/00", "s/01", "s/02"]);
+    assert_eq!(names(Some("s/05")), ["s/06", "s/08", "s/09"]);
+}

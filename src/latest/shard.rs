@@ -1,0 +1,198 @@
+//! One shard of the map: table, fingerprint, version, and what is due when.
+
+use std::collections::BTreeSet;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as TableEntry;
+
+use super::Change;
+use crate::record::{SharedRecord, Source};
+
+/// A record in the table, with what would have to be computed again at every look.
+struct Entry {
+    /// Of the source's name, so that growing the table hashes nothing.
+    hash: u64,
+    /// When something happens to the record by itself: it expires, or may be collected. 0: never.
+    due_us: u64,
+    record: SharedRecord,
+}
+
+/// What the lock guards.
+#[derive(Default)]
+pub(super) struct Shard {
+    table: HashTable<Entry>,
+    due: BTreeSet<(u64, Source)>,
+    pub(super) fingerprint: u64,
+    pub(super) version: u64,
+    pub(super) bytes: usize,
+}
+
+/// What a sweep goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    /// The wall clock, in microseconds.
+    pub wall_us: u64,
+    /// How long tombstones are kept, in microseconds.
+    pub tombstones_us: u64,
+    /// Whether tombstones may go: not while a member that could bring the data back is away.
+    pub may_collect: bool,
+    /// How many records one call handles at most.
+    pub budget: usize,
+}
+
+/// What a sweep found.
+pub enum Swept {
+    /// A record's time to live is over.
+    Expired(Change),
+    /// A tombstone, or a record long expired, is gone from the map.
+    Collected(SharedRecord),
+}
+
+/// How long a collection that is not allowed yet is put off.
+const PUT_OFF_US: u64 = 30_000_000;
+
+impl Shard {
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(super) fn find(&self, hash: u64, source: &str) -> Option<&SharedRecord> {
+        self.table.find(hash, |entry| is_of(entry, hash, source)).map(|entry| &entry.record)
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = &SharedRecord> {
+        self.table.iter().map(|entry| &entry.record)
+    }
+
+    /// Puts the record in the place of the one that is there, if any.
+    fn put(&mut self, hash: u64, record: SharedRecord, due_us: u64) {
+        self.fingerprint ^= record.checksum;
+        self.bytes += record.cost_bytes();
+        if due_us > 0 {
+            self.due.insert((due_us, record.source.clone()));
+        }
+        let source = record.source.as_str();
+        match self.table.entry(hash, |entry| is_of(entry, hash, source), |entry| entry.hash) {
+            TableEntry::Occupied(mut place) => {
+                let old = std::mem::replace(place.get_mut(), Entry { hash, due_us, record });
+                self.forget(&old, due_us);
+            }
+            TableEntry::Vacant(place) => {
+                place.insert(Entry { hash, due_us, record });
+            }
+        }
+    }
+
+    /// Takes an entry that left the table out of the sums.
+    fn forget(&mut self, old: &Entry, due_us: u64) {
+        self.fingerprint ^= old.record.checksum;
+        self.bytes -= old.record.cost_bytes();
+        if old.due_us > 0 && old.due_us != due_us {
+            self.due.remove(&(old.due_us, old.record.source.clone()));
+        }
+    }
+
+    pub(super) fn sweep(&mut self, index: u16, due: Due, swept: &mut dyn FnMut(Swept)) -> Option<u64> {
+        for _ in 0..due.budget {
+            let (at, source) = self.due.first()?;
+            if *at > due.wall_us {
+                break;
+            }
+            let (at, source) = (*at, source.clone());
+            let hash = super::place(source.as_str()).0;
+            self.due.pop_first();
+            self.handle_due(index, hash, at, &source, due, swept);
+        }
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    fn handle_due(
+        &mut self,
+        index: u16,
+        hash: u64,
+        at: u64,
+        source: &Source,
+        due: Due,
+        swept: &mut dyn FnMut(Swept),
+    ) {
+        let is_it = |entry: &Entry| is_of(entry, hash, source.as_str());
+        let Ok(mut place) = self.table.find_entry(hash, is_it) else { return };
+        let record = place.get().record.clone();
+        let collect_us = record.collect_us(due.tombstones_us).unwrap_or(u64::MAX);
+        if due.wall_us >= collect_us && due.may_collect {
+            let (old, _) = place.remove();
+            self.forget(&old, at);
+            swept(Swept::Collected(old.record));
+            return;
+        }
+        let next = if collect_us > due.wall_us { collect_us } else { due.wall_us + PUT_OFF_US };
+        place.get_mut().due_us = next;
+        self.due.insert((next, source.clone()));
+        if record.expires_us() == Some(at) {
+            self.version += 1;
+            let version = self.version;
+            swept(Swept::Expired(Change { record, is_expiry: true, shard: index, version }));
+        }
+    }
+}
+
+fn is_of(entry: &Entry, hash: u64, source: &str) -> bool {
+    entry.hash == hash && entry.record.source.as_str() == source
+}
+
+/// The place of one source, under its shard's lock.
+pub struct Slot<'a> {
+    shard: &'a mut Shard,
+    hash: u64,
+    source: &'a str,
+    index: u16,
+}
+
+impl<'a> Slot<'a> {
+    pub(super) fn new(shard: &'a mut Shard, hash: u64, source: &'a str, index: u16) -> Slot<'a> {
+        Slot { shard, hash, source, index }
+    }
+
+    /// The record that is there.
+    pub fn current(&self) -> Option<&SharedRecord> {
+        self.shard.find(self.hash, self.source)
+    }
+
+    /// The source's name: the one in the map, shared, if there is one.
+    pub fn shared_name(&self) -> Option<Source> {
+        self.current().map(|record| record.source.clone())
+    }
+
+    /// Makes `record` the latest, and says how that change is told. What expired before it came is
+    /// told as a deletion.
+    pub fn replace(&mut self, record: SharedRecord, wall_us: u64, tombstones_us: u64) -> Change {
+        let is_expiry = !record.stamp.deleted && !record.is_visible(wall_us);
+        self.put(&record, wall_us, tombstones_us);
+        self.shard.version += 1;
+        Change { record, is_expiry, shard: self.index, version: self.shard.version }
+    }
+
+    /// Puts `record`, equal in the order to the one that is there, in its place: nothing to tell.
+    pub fn replace_silently(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64) {
+        self.put(record, wall_us, tombstones_us);
+    }
+
+    /// Takes the source out of the map, if `record` is still its latest.
+    pub fn remove(&mut self, record: &SharedRecord) -> bool {
+        let is_it = |entry: &Entry| is_of(entry, self.hash, self.source);
+        let Ok(place) = self.shard.table.find_entry(self.hash, is_it) else { return false };
+        if place.get().record.checksum != record.checksum {
+            return false;
+        }
+        let (old, _) = place.remove();
+        self.shard.forget(&old, 0);
+        true
+    }
+
+    fn put(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64) {
+        debug_assert_eq!(record.source.as_str(), self.source);
+        let expires = record.expires_us().filter(|&at| at > wall_us);
+        let due_us = expires.or_else(|| record.collect_us(tombstones_us)).unwrap_or(0);
+        self.shard.put(self.hash, record.clone(), due_us);
+    }
+}

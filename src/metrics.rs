@@ -1,0 +1,397 @@
+//! What the node counts, and how Prometheus reads it.
+//!
+//! One [`Metrics`] a node, shared by all threads. A field is an atomic on a cache line of its own,
+//! added to without ordering: counting must cost the event loops next to nothing. Who counts much
+//! (deliveries) sums up over its turn and adds once at the turn's end.
+//!
+//! Rejected: a registry of boxed metrics looked up by name. Every name is known when the program
+//! is compiled, and a field cannot be misspelt.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use crate::record::answer::Code;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// `count` more.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+
+    /// So many by now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that goes both ways.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// It is `value` now.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// It is `difference` more, or less.
+    pub fn add(&self, difference: i64) {
+        self.0.fetch_add(difference, Relaxed);
+    }
+
+    /// What it is now.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Upper bounds of the histogram's buckets, in microseconds: a loopback's hop to a healed partition.
+const BUCKETS_US: [u64; 17] = [
+    100, 250, 500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
+    2_500_000, 10_000_000, 60_000_000,
+];
+
+/// How long things took, in fixed buckets.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; BUCKETS_US.len() + 1],
+    sum_us: Counter,
+}
+
+impl Histogram {
+    /// One more thing that took `us` microseconds.
+    pub fn record_us(&self, us: u64) {
+        let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
+        if let Some(counter) = self.buckets.get(bucket) {
+            counter.increment();
+        }
+        self.sum_us.add(us);
+    }
+}
+
+/// Members by what they are believed to be.
+#[derive(Debug, Default)]
+pub struct MemberGauges {
+    /// Alive, this node included.
+    pub alive: Gauge,
+    /// Suspect.
+    pub suspect: Gauge,
+    /// Dead.
+    pub dead: Gauge,
+    /// Left.
+    pub left: Gauge,
+}
+
+/// Open connections by what they are for.
+#[derive(Debug, Default)]
+pub struct ConnectionGauges {
+    /// WebSocket, `/publish`.
+    pub publish: Gauge,
+    /// WebSocket, `/subscribe`.
+    pub subscribe: Gauge,
+    /// Plain HTTP.
+    pub http: Gauge,
+}
+
+/// All that a node counts. The fields are the metrics' names without `anode_` and `_total`.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Publishes by clients that were applied, duplicate or stale: not refused.
+    pub records_published: Counter,
+    /// Records, from clients and peers, that became the latest here.
+    pub records_applied: Counter,
+    /// Records older than what was there.
+    pub records_stale: Counter,
+    /// Records that were there already.
+    pub records_duplicate: Counter,
+    /// Publishes refused, by code; through [`Metrics::refused`].
+    refusals: [Counter; CODES.len()],
+    /// Records written to subscribers.
+    pub deliveries: Counter,
+    /// Records that a slow subscriber did not get because a newer one of the source took their place.
+    pub conflated: Counter,
+    /// Members by state.
+    pub members: MemberGauges,
+    /// Datagrams sent.
+    pub gossip_datagrams_sent: Counter,
+    /// Datagrams received, also those ignored.
+    pub gossip_datagrams_received: Counter,
+    /// Bytes sent in datagrams, with 28 of headers for each.
+    pub gossip_bytes_sent: Counter,
+    /// Bytes received in datagrams, with 28 of headers for each.
+    pub gossip_bytes_received: Counter,
+    /// Datagrams of other clusters, of other versions, or damaged: ignored.
+    pub gossip_datagrams_ignored: Counter,
+    /// Copies of records that came from peers, also the needless ones.
+    pub data_copies_received: Counter,
+    /// Accepted at the origin → applied here, by the two wall clocks.
+    pub propagation: Histogram,
+    /// Shards of the map that differed from the last peer compared with.
+    pub shards_differing: Gauge,
+    /// This node's wall clock less the median of its peers', in microseconds.
+    pub clock_offset_us: Gauge,
+    /// Records that wait for the store.
+    pub store_pending_records: Gauge,
+    /// Open connections.
+    pub connections: ConnectionGauges,
+    /// Connections accepted so far.
+    pub connections_accepted: Counter,
+    /// Sources in the map, deleted and expired ones included until they are collected.
+    pub sources: Gauge,
+    /// Memory held by the map, in bytes.
+    pub map_bytes: Gauge,
+}
+
+/// Codes that a publish may be refused with.
+const CODES: [Code; 13] = [
+    Code::BadJson,
+    Code::BadRequest,
+    Code::BadSource,
+    Code::BadPattern,
+    Code::BadTimestamp,
+    Code::FutureTimestamp,
+    Code::TooLarge,
+    Code::Forbidden,
+    Code::Overloaded,
+    Code::RateLimited,
+    Code::StoreUnavailable,
+    Code::Timeout,
+    Code::ClockSkew,
+];
+
+impl Metrics {
+    /// Counts a refused publish.
+    pub fn refused(&self, code: Code) {
+        if let Some(at) = CODES.iter().position(|&known| known == code)
+            && let Some(counter) = self.refusals.get(at)
+        {
+            counter.increment();
+        }
+    }
+
+    /// Appends everything in Prometheus' text format.
+    pub fn write(&self, out: &mut String) {
+        let mut text = Exposition { out };
+        self.write_records(&mut text);
+        self.write_cluster(&mut text);
+        text.gauge("store_pending_records", "Records that wait for the store.", &self.store_pending_records);
+        text.head("connections", "gauge", "Open connections.");
+        let ConnectionGauges { publish, subscribe, http } = &self.connections;
+        for (endpoint, gauge) in [("publish", publish), ("subscribe", subscribe), ("http", http)] {
+            text.line(format_args!("connections{{endpoint=\"{endpoint}\"}} {}", gauge.get()));
+        }
+        text.counter("connections_accepted_total", "Connections accepted.", &self.connections_accepted);
+        text.gauge("sources", "Sources in the map.", &self.sources);
+        text.gauge("map_bytes", "Memory held by the map.", &self.map_bytes);
+        text.head("build_info", "gauge", "1, with the version as a label.");
+        text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
+    }
+
+    fn write_records(&self, text: &mut Exposition<'_>) {
+        for (name, help, counter) in [
+            (
+                "records_published_total",
+                "Publishes by clients that were not refused.",
+                &self.records_published,
+            ),
+            ("records_applied_total", "Records that became the latest here.", &self.records_applied),
+            ("records_stale_total", "Records older than what was there.", &self.records_stale),
+            ("records_duplicate_total", "Records that were there already.", &self.records_duplicate),
+            ("deliveries_total", "Records written to subscribers.", &self.deliveries),
+            ("conflated_total", "Records replaced by newer ones for slow subscribers.", &self.conflated),
+        ] {
+            text.counter(name, help, counter);
+        }
+        text.head("refusals_total", "counter", "Publishes refused.");
+        for (code, counter) in CODES.iter().zip(&self.refusals) {
+            text.line(format_args!("refusals_total{{code=\"{}\"}} {}", code.as_str(), counter.get()));
+        }
+        text.histogram(
+            "propagation_seconds",
+            "From acceptance at the origin to here, by the two wall clocks.",
+            &self.propagation,
+        );
+    }
+
+    fn write_cluster(&self, text: &mut Exposition<'_>) {
+        text.head("members", "gauge", "Members by state, as this node sees them.");
+        let MemberGauges { alive, suspect, dead, left } = &self.members;
+        for (state, gauge) in [("alive", alive), ("suspect", suspect), ("dead", dead), ("left", left)] {
+            text.line(format_args!("members{{state=\"{state}\"}} {}", gauge.get()));
+        }
+        for (name, help, counter) in [
+            ("gossip_datagrams_sent_total", "Datagrams sent to peers.", &self.gossip_datagrams_sent),
+            ("gossip_datagrams_received_total", "Datagrams received.", &self.gossip_datagrams_received),
+            (
+                "gossip_bytes_sent_total",
+                "Bytes sent in datagrams, headers included.",
+                &self.gossip_bytes_sent,
+            ),
+            (
+                "gossip_bytes_received_total",
+                "Bytes received in datagrams, headers included.",
+                &self.gossip_bytes_received,
+            ),
+            (
+                "gossip_datagrams_ignored_total",
+                "Datagrams of strangers, or damaged.",
+                &self.gossip_datagrams_ignored,
+            ),
+            (
+                "data_copies_received_total",
+                "Copies of records that came from peers.",
+                &self.data_copies_received,
+            ),
+        ] {
+            text.counter(name, help, counter);
+        }
+        text.gauge(
+            "shards_differing",
+            "Shards that differed from the last peer compared with.",
+            &self.shards_differing,
+        );
+        text.head("clock_offset_seconds", "gauge", "This clock less the median of its peers'.");
+        let offset_us = self.clock_offset_us.get();
+        text.line(format_args!("clock_offset_seconds {}", Seconds::from_us(offset_us)));
+    }
+}
+
+/// Writes the text format; puts `anode_` before every name.
+struct Exposition<'a> {
+    out: &'a mut String,
+}
+
+impl Exposition<'_> {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        self.raw(format_args!("# HELP anode_{name} {help}\n# TYPE anode_{name} {kind}\n"));
+    }
+
+    fn line(&mut self, sample: std::fmt::Arguments<'_>) {
+        self.raw(format_args!("anode_{sample}\n"));
+    }
+
+    fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
+        self.head(name, "counter", help);
+        self.line(format_args!("{name} {}", counter.get()));
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, gauge: &Gauge) {
+        self.head(name, "gauge", help);
+        self.line(format_args!("{name} {}", gauge.get()));
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.head(name, "histogram", help);
+        let mut count = 0;
+        for (bound_us, bucket) in BUCKETS_US.iter().zip(&histogram.buckets) {
+            count += bucket.get();
+            let bound = Seconds::from_us(*bound_us as i64);
+            self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {count}"));
+        }
+        count += histogram.buckets.last().map_or(0, Counter::get);
+        self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
+        self.line(format_args!("{name}_sum {}", Seconds::from_us(histogram.sum_us.get() as i64)));
+        self.line(format_args!("{name}_count {count}"));
+    }
+
+    /// Writing to a `String` cannot fail.
+    fn raw(&mut self, text: std::fmt::Arguments<'_>) {
+        let _ = self.out.write_fmt(text);
+    }
+}
+
+/// Microseconds, written as seconds.
+struct Seconds(f64);
+
+impl Seconds {
+    fn from_us(us: i64) -> Seconds {
+        Seconds(us as f64 / 1e6)
+    }
+}
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(metrics: &Metrics) -> String {
+        let mut out = String::new();
+        metrics.write(&mut out);
+        out
+    }
+
+    #[test]
+    fn every_name_of_the_contract_is_there_with_its_head() {
+        let text = written(&Metrics::default());
+        for name in [
+            "anode_records_published_total 0",
+            "anode_records_applied_total 0",
+            "anode_records_stale_total 0",
+            "anode_records_duplicate_total 0",
+            "anode_deliveries_total 0",
+            "anode_conflated_total 0",
+            "anode_members{state=\"alive\"} 0",
+            "anode_gossip_datagrams_sent_total 0",
+            "anode_gossip_datagrams_received_total 0",
+            "anode_gossip_bytes_sent_total 0",
+            "anode_gossip_bytes_received_total 0",
+            "anode_data_copies_received_total 0",
+            "anode_propagation_seconds_count 0",
+            "anode_shards_differing 0",
+            "anode_clock_offset_seconds 0",
+            "anode_store_pending_records 0",
+            "anode_connections{endpoint=\"subscribe\"} 0",
+            "anode_sources 0",
+        ] {
+            assert!(text.contains(&format!("\n{name}\n")), "{name} in\n{text}");
+        }
+        let heads = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
+        assert_eq!(heads, text.lines().filter(|line| line.starts_with("# HELP ")).count());
+    }
+
+    #[test]
+    fn histogram_is_cumulative() {
+        let metrics = Metrics::default();
+        for us in [100, 101, 2_000_000, 90_000_000] {
+            metrics.propagation.record_us(us);
+        }
+        let text = written(&metrics);
+        for line in [
+            "anode_propagation_seconds_bucket{le=\"0.0001\"} 1\n",
+            "anode_propagation_seconds_bucket{le=\"0.00025\"} 2\n",
+            "anode_propagation_seconds_bucket{le=\"2.5\"} 3\n",
+            "anode_propagation_seconds_bucket{le=\"60\"} 3\n",
+            "anode_propagation_seconds_bucket{le=\"+Inf\"} 4\n",
+            "anode_propagation_seconds_sum 92.000201\n",
+            "anode_propagation_seconds_count 4\n",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn refusals_by_code_and_offsets_below_zero() {
+        let metrics = Metrics::default();
+        metrics.refused(Code::TooLarge);
+        metrics.clock_offset_us.set(-1_500);
+        let text = written(&metrics);
+        assert!(text.contains("anode_refusals_total{code=\"too_large\"} 1\n"), "{text}");
+        assert!(text.contains("anode_clock_offset_seconds -0.0015\n"), "{text}");
+    }
+}

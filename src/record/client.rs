@@ -1,0 +1,349 @@
+//! The protobuf form of what clients send and are sent: the same things as in JSON, under the same
+//! names.
+//!
+//! A frame is decoded into a [`ClientMessage`], which keeps what the drafts borrow. Records are
+//! written by hand, since they are most of what a node sends and would be copied once more on their
+//! way through a generated message; a test holds that form against the generated one.
+
+use std::borrow::Cow;
+
+use prost::Message;
+use prost::encoding::{encode_varint, encoded_len_varint};
+
+use super::answer::{Code, Outcome, Published, Refusal};
+use super::draft::{Draft, DraftPayload, Item, PublishFrame, RequestId};
+use super::json::scan::Scanner;
+use super::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
+use super::token::Token;
+use super::{AckLevel, Pattern, Payload, Record, Source};
+use crate::limits::{
+    BATCH_ITEMS_MAX, PATTERNS_PER_SUBSCRIPTION_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX,
+};
+use crate::proto::client as proto;
+use proto::client_message::Message as Asked;
+use proto::server_message::Message as Told;
+
+/// The bytes are no protobuf of this schema.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("undecodable message: {0}")]
+pub struct DecodeError(#[from] prost::DecodeError);
+
+/// A frame from a client.
+#[derive(Debug)]
+pub struct ClientMessage(Option<Asked>);
+
+fn refuse<T>(code: Code, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::new(code, message))
+}
+
+impl ClientMessage {
+    /// Decodes a frame.
+    pub fn decode(bytes: &[u8]) -> Result<ClientMessage, DecodeError> {
+        Ok(ClientMessage(proto::ClientMessage::decode(bytes)?.message))
+    }
+
+    /// The frame as `/publish` takes it.
+    pub fn publish_frame(&self) -> PublishFrame<'_> {
+        let refused = |id| {
+            let draft = refuse(Code::BadRequest, "allowed on /publish are \"publish\" and \"batch\"");
+            PublishFrame { items: vec![Item { id, draft }], is_batch: false }
+        };
+        match &self.0 {
+            Some(Asked::Publish(publish)) => PublishFrame { items: vec![item(publish)], is_batch: false },
+            Some(Asked::Batch(batch)) if batch.items.len() > BATCH_ITEMS_MAX => PublishFrame::too_long(),
+            Some(Asked::Batch(batch)) => {
+                PublishFrame { items: batch.items.iter().map(item).collect(), is_batch: true }
+            }
+            Some(Asked::Subscribe(subscribe)) => refused(request_id(&subscribe.id).unwrap_or(None)),
+            Some(Asked::Unsubscribe(unsubscribe)) => refused(request_id(&unsubscribe.id).unwrap_or(None)),
+            None => refused(None),
+        }
+    }
+
+    /// The frame as `/subscribe` takes it.
+    pub fn subscribe_frame(&self) -> SubscribeFrame<'_> {
+        let (id, request) = match &self.0 {
+            Some(Asked::Subscribe(message)) => (&message.id, subscribe(message).map(Request::Subscribe)),
+            Some(Asked::Unsubscribe(message)) => {
+                (&message.id, Ok(Request::Unsubscribe(message.subscription)))
+            }
+            other => {
+                let id = match other {
+                    Some(Asked::Publish(publish)) => &publish.id,
+                    _ => &None,
+                };
+                let allowed = "allowed on /subscribe are \"subscribe\" and \"unsubscribe\"";
+                (id, refuse(Code::BadRequest, allowed))
+            }
+        };
+        match request_id(id) {
+            Ok(id) => SubscribeFrame { id, request },
+            Err(refusal) => SubscribeFrame { id: None, request: Err(refusal) },
+        }
+    }
+}
+
+fn request_id(id: &Option<proto::Id>) -> Result<Option<RequestId<'_>>, Refusal> {
+    match id.as_ref().and_then(|id| id.id.as_ref()) {
+        None => Ok(None),
+        Some(proto::id::Id::Number(number)) => Ok(Some(RequestId::Number(*number))),
+        Some(proto::id::Id::Text(text)) if text.len() <= REQUEST_ID_BYTES_MAX => {
+            Ok(Some(RequestId::Text(text)))
+        }
+        Some(proto::id::Id::Text(text)) => {
+            let bytes = text.len();
+            refuse(Code::BadRequest, format!("id has {bytes} bytes; at most {REQUEST_ID_BYTES_MAX}"))
+        }
+    }
+}
+
+fn item(publish: &proto::Publish) -> Item<'_> {
+    match request_id(&publish.id) {
+        Ok(id) => Item { id, draft: draft(publish) },
+        Err(refusal) => Item { id: None, draft: Err(refusal) },
+    }
+}
+
+fn draft(publish: &proto::Publish) -> Result<Draft<'_>, Refusal> {
+    if let Err(error) = Source::check(&publish.source) {
+        return refuse(Code::BadSource, error.to_string());
+    }
+    if let Some(ts) = publish.ts.filter(|&ts| ts > TS_MAX) {
+        return refuse(Code::BadTimestamp, format!("ts is {ts}; allowed are 0 to {TS_MAX}, microseconds"));
+    }
+    let payload = match &publish.value {
+        Some(proto::publish::Value::Data(text)) => DraftPayload::Json(json(text)?),
+        Some(proto::publish::Value::DataB64(bytes)) => DraftPayload::Binary(Cow::Borrowed(bytes)),
+        Some(proto::publish::Value::Deleted(true)) => DraftPayload::Deleted,
+        Some(proto::publish::Value::Deleted(false)) => {
+            return refuse(Code::BadRequest, "deleted is false; allowed is true");
+        }
+        None => {
+            return refuse(Code::BadRequest, "one of \"data\", \"data_b64\" and \"deleted\" is missing");
+        }
+    };
+    let ttl_ms = match publish.ttl_ms {
+        None => 0,
+        Some(_) if payload == DraftPayload::Deleted => {
+            return refuse(Code::BadRequest, "ttl_ms is not allowed with \"deleted\"");
+        }
+        Some(ttl @ 1..=TTL_MS_MAX) => ttl,
+        Some(ttl) => {
+            return refuse(Code::BadRequest, format!("ttl_ms is {ttl}; allowed are 1 to {TTL_MS_MAX}"));
+        }
+    };
+    let ack = match publish.ack.as_deref() {
+        None => None,
+        Some(name) => Some(AckLevel::parse(name).ok_or_else(|| {
+            let allowed = "allowed are \"accepted\", \"stored\", \"replicated\"";
+            Refusal::new(Code::BadRequest, format!("ack is unknown; {allowed}"))
+        })?),
+    };
+    Ok(Draft { source: Cow::Borrowed(&publish.source), ts: publish.ts, payload, ttl_ms, ack })
+}
+
+/// The one JSON value that `text` must be, without the white space around it.
+fn json(text: &str) -> Result<&[u8], Refusal> {
+    let mut scanner = Scanner::new(text);
+    let value = scanner.value().and_then(|value| scanner.end().map(|()| value));
+    let value = value.map_err(|error| Refusal::new(Code::BadJson, format!("data: {error}")))?;
+    match value.flaw {
+        Some(flaw) => refuse(Code::BadJson, format!("data: {flaw}")),
+        None => Ok(value.text.as_bytes()),
+    }
+}
+
+fn subscribe(message: &proto::Subscribe) -> Result<Subscribe, Refusal> {
+    let count = message.sources.len();
+    if count == 0 || count > PATTERNS_PER_SUBSCRIPTION_MAX {
+        let allowed = format!("allowed are 1 to {PATTERNS_PER_SUBSCRIPTION_MAX}");
+        return refuse(Code::BadRequest, format!("sources has {count} patterns; {allowed}"));
+    }
+    let patterns = message
+        .sources
+        .iter()
+        .map(|text| Pattern::parse(text).map_err(|error| Refusal::new(Code::BadPattern, error.to_string())));
+    let patterns = patterns.collect::<Result<_, _>>()?;
+    let mode = message.mode.as_deref().map(|name| {
+        Mode::parse(name)
+            .ok_or_else(|| Refusal::new(Code::BadRequest, "mode is unknown; allowed are \"latest\", \"all\""))
+    });
+    let resume = message
+        .resume
+        .as_deref()
+        .map(|text| Token::decode(text).map_err(|error| Refusal::new(Code::BadRequest, error.to_string())));
+    Ok(Subscribe {
+        patterns,
+        snapshot: message.snapshot.unwrap_or(true),
+        mode: mode.transpose()?,
+        resume: resume.transpose()?,
+    })
+}
+
+fn told_id(id: Option<&RequestId<'_>>) -> Option<proto::Id> {
+    use proto::id::Id;
+    let id = match id? {
+        RequestId::Number(number) => Id::Number(*number),
+        RequestId::Text(text) => Id::Text((*text).into()),
+        // Ids of JSON frames are answered in JSON; as text they would still be told apart.
+        RequestId::Json(text) => Id::Text((*text).into()),
+    };
+    Some(proto::Id { id: Some(id) })
+}
+
+fn told_refusal(refusal: &Refusal) -> proto::answer::Answer {
+    proto::answer::Answer::Error(proto::Error {
+        code: refusal.code.as_str().into(),
+        message: refusal.message.clone(),
+        temporary: refusal.code.is_temporary(),
+        applied: refusal.applied_ts.is_some(),
+        ts: refusal.applied_ts,
+        nodes: refusal.nodes,
+    })
+}
+
+fn told_published(published: &Published) -> proto::answer::Answer {
+    let (outcome, current_ts) = match published.outcome {
+        Outcome::Applied => ("applied", None),
+        Outcome::Duplicate => ("duplicate", None),
+        Outcome::Stale { current_ts } => ("stale", Some(current_ts)),
+    };
+    proto::answer::Answer::Result(proto::PublishResult {
+        ts: published.ts,
+        outcome: outcome.into(),
+        current_ts,
+        level: published.level.as_str().into(),
+        nodes: published.nodes,
+    })
+}
+
+fn write(out: &mut Vec<u8>, message: Told) {
+    let message = proto::ServerMessage { message: Some(message) };
+    out.reserve(message.encoded_len());
+    message.encode_raw(out);
+}
+
+/// One entry of an answer to publishes.
+pub struct PublishAnswer<'a> {
+    /// The request's.
+    pub id: Option<RequestId<'a>>,
+    /// Its place in the batch; `None` outside batches.
+    pub index: Option<usize>,
+    /// What became of it.
+    pub answer: &'a Result<Published, Refusal>,
+}
+
+impl PublishAnswer<'_> {
+    fn to_proto(&self) -> proto::Answer {
+        let answer = match self.answer {
+            Ok(published) => told_published(published),
+            Err(refusal) => told_refusal(refusal),
+        };
+        let index = self.index.map(|index| u32::try_from(index).unwrap_or(u32::MAX));
+        proto::Answer { id: told_id(self.id.as_ref()), index, answer: Some(answer) }
+    }
+}
+
+/// Appends the answer to one publish.
+pub fn write_publish_answer(out: &mut Vec<u8>, answer: &PublishAnswer<'_>) {
+    write(out, Told::Answer(answer.to_proto()));
+}
+
+/// Appends the answer to a batch.
+pub fn write_publish_answers(out: &mut Vec<u8>, answers: &[PublishAnswer<'_>]) {
+    let items = answers.iter().map(PublishAnswer::to_proto).collect();
+    write(out, Told::Answers(proto::AnswerBatch { items }));
+}
+
+/// Appends what a connection is told, apart from records and answers to publishes.
+pub fn write_notice(out: &mut Vec<u8>, notice: &Notice<'_>) {
+    let answer = |id: &Option<RequestId<'_>>, answer| {
+        Told::Answer(proto::Answer { id: told_id(id.as_ref()), index: None, answer: Some(answer) })
+    };
+    let told = match notice {
+        Notice::Connected(connected) => Told::Connected(proto::Connected {
+            node: connected.node.as_str().into(),
+            session: connected.session.into(),
+            ping_ms: connected.ping_ms,
+            max_record_bytes: connected.max_record_bytes as u64,
+            max_frame_bytes: connected.max_frame_bytes as u64,
+            members: connected
+                .members
+                .iter()
+                .map(|(id, http)| proto::Member { id: (*id).into(), http: (*http).into() })
+                .collect(),
+        }),
+        Notice::Subscribed { id, subscription, recovered } => {
+            let result = proto::SubscribeResult { subscription: *subscription, recovered: *recovered };
+            answer(id, proto::answer::Answer::Subscribed(result))
+        }
+        Notice::Refused { id, refusal } => answer(id, told_refusal(refusal)),
+        Notice::Eos { subscription, resume } => {
+            Told::Eos(proto::Eos { subscription: *subscription, resume: (*resume).into() })
+        }
+        Notice::Resume(resume) => Told::Resume((*resume).into()),
+    };
+    write(out, told);
+}
+
+/// Key of `ServerMessage.record`: field 4, length-delimited.
+const RECORD_KEY: u8 = 4 << 3 | 2;
+/// Key of `ServerMessage.records`: field 5, length-delimited.
+const RECORDS_KEY: u8 = 5 << 3 | 2;
+/// Key of `RecordBatch.items`: field 1, length-delimited.
+const ITEM_KEY: u8 = 1 << 3 | 2;
+
+/// Appends a message of one record as a subscriber sees it. `as_deleted`: its time to live is over.
+pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
+    const TS_KEY: u8 = 2 << 3;
+    const DELETED: [u8; 2] = [6 << 3, 1];
+    let value = match &record.payload {
+        Payload::Json(bytes) if !as_deleted => Some((4, bytes)),
+        Payload::Binary(bytes) if !as_deleted => Some((5, bytes)),
+        _ => None,
+    };
+    let field_len = |bytes: usize| 1 + encoded_len_varint(bytes as u64) + bytes;
+    let ts = record.stamp.ts;
+    // As in all proto3, what is zero is left out.
+    let ts_len = if ts == 0 { 0 } else { 1 + encoded_len_varint(ts) };
+    let value_len = value.map_or(DELETED.len(), |(_, bytes)| field_len(bytes.len()));
+    let (source, origin) = (record.source.as_str(), record.birth.origin.as_str());
+    let len = field_len(source.len()) + ts_len + field_len(origin.len()) + value_len;
+    out.reserve(1 + encoded_len_varint(len as u64) + len);
+    out.push(RECORD_KEY);
+    encode_varint(len as u64, out);
+    write_field(out, 1, source.as_bytes());
+    if ts > 0 {
+        out.push(TS_KEY);
+        encode_varint(ts, out);
+    }
+    write_field(out, 3, origin.as_bytes());
+    match value {
+        Some((field, bytes)) => write_field(out, field, bytes),
+        None => out.extend_from_slice(&DELETED),
+    }
+}
+
+fn write_field(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    out.push(field << 3 | 2);
+    encode_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+/// Appends to the items of a batch the record of a message that [`write_record`] wrote.
+pub fn append_to_batch(items: &mut Vec<u8>, message: &[u8]) {
+    // The record stands in both behind a key of one byte, and is otherwise the same.
+    if let Some((_, record)) = message.split_first() {
+        items.push(ITEM_KEY);
+        items.extend_from_slice(record);
+    }
+}
+
+/// The beginning of a message whose batch has `items_len` bytes of items, which are to follow.
+pub fn write_batch_head(out: &mut Vec<u8>, items_len: usize) {
+    out.push(RECORDS_KEY);
+    encode_varint(items_len as u64, out);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! What the URL of a WebSocket asks for.
+//!
+//! Read as forms write it: `+` is a space, `%XX` a byte. Anything unknown or said twice is refused,
+//! so that a mistyped parameter is not a subscription to something else.
+
+use super::answer::{Code, Refusal};
+use super::request::{Mode, Subscribe, UrlRequest};
+use super::token::Token;
+use super::{AckLevel, Pattern};
+use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
+
+fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::new(Code::BadRequest, message))
+}
+
+/// Reads the query (without `?`) of `/publish`.
+pub fn publish_url(query: &str) -> Result<UrlRequest, Refusal> {
+    let mut ack = None;
+    for parameter in parameters(query) {
+        let (name, value) = parameter?;
+        if name != "ack" {
+            return bad_request(format!("unknown parameter {name:?}; known is ack"));
+        }
+        let allowed = "allowed are accepted, stored, replicated";
+        let Some(level) = AckLevel::parse(&value) else {
+            return bad_request(format!("ack is {value:?}; {allowed}"));
+        };
+        once(&mut ack, level, "ack")?;
+    }
+    Ok(UrlRequest::Publish(ack.unwrap_or_default()))
+}
+
+/// Reads the query (without `?`) of `/subscribe`.
+pub fn subscribe_url(query: &str) -> Result<UrlRequest, Refusal> {
+    let mut patterns = Vec::new();
+    let (mut mode, mut snapshot, mut resume, mut batch) = (None, None, None, None);
+    for parameter in parameters(query) {
+        let (name, value) = parameter?;
+        match name.as_str() {
+            "source" if patterns.len() == PATTERNS_PER_SUBSCRIPTION_MAX => {
+                return bad_request(format!("more than {PATTERNS_PER_SUBSCRIPTION_MAX} parameters source"));
+            }
+            "source" => patterns.push(
+                Pattern::parse(&value).map_err(|error| Refusal::new(Code::BadPattern, error.to_string()))?,
+            ),
+            "mode" => match Mode::parse(&value) {
+                Some(value) => once(&mut mode, value, "mode")?,
+                None => return bad_request(format!("mode is {value:?}; allowed are latest, all")),
+            },
+            "snapshot" => once(&mut snapshot, flag("snapshot", &value)?, "snapshot")?,
+            "batch" => once(&mut batch, flag("batch", &value)?, "batch")?,
+            "resume" => match Token::decode(&value) {
+                Ok(token) => once(&mut resume, token, "resume")?,
+                Err(error) => return bad_request(error.to_string()),
+            },
+            _ => {
+                let known = "known are source, mode, snapshot, resume, batch";
+                return bad_request(format!("unknown parameter {name:?}; {known}"));
+            }
+        }
+    }
+    let batch = batch.unwrap_or(false);
+    if !patterns.is_empty() {
+        let first = Some(Subscribe { patterns, snapshot: snapshot.unwrap_or(true), mode, resume });
+        return Ok(UrlRequest::Subscribe { first, mode, batch });
+    }
+    if snapshot.is_some() || resume.is_some() {
+        return bad_request("snapshot and resume are allowed with source only");
+    }
+    Ok(UrlRequest::Subscribe { first: None, mode, batch })
+}
+
+fn once<T>(slot: &mut Option<T>, value: T, name: &str) -> Result<(), Refusal> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => bad_request(format!("parameter {name:?} is there twice")),
+    }
+}
+
+fn flag(name: &str, value: &str) -> Result<bool, Refusal> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => bad_request(format!("{name} is {other:?}; allowed are true and false")),
+    }
+}
+
+fn parameters(query: &str) -> impl Iterator<Item = Result<(String, String), Refusal>> {
+    query.split('&').filter(|part| !part.is_empty()).map(|part| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        Ok((decoded(name)?, decoded(value)?))
+    })
+}
+
+/// The text behind the percent signs.
+fn decoded(text: &str) -> Result<String, Refusal> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || rest.next().and_then(|digit| (digit as char).to_digit(16));
+                match (digit(), digit()) {
+                    (Some(high), Some(low)) => (high * 16 + low) as u8,
+                    _ => return bad_request("\"%\" in the URL without two hex digits"),
+                }
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).or_else(|_| bad_request("a parameter of the URL is no UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(query: &str) -> Subscribe {
+        match subscribe_url(query) {
+            Ok(UrlRequest::Subscribe { first: Some(first), .. }) => first,
+            other => panic!("{query}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn publishes() {
+        assert_eq!(publish_url(""), Ok(UrlRequest::Publish(AckLevel::Accepted)));
+        assert_eq!(publish_url("ack=stored"), Ok(UrlRequest::Publish(AckLevel::Stored)));
+        for bad in ["ack=best", "ack", "x=1", "ack=stored&ack=stored", "%zz=1", "ack=%ff"] {
+            assert_eq!(publish_url(bad).expect_err(bad).code, Code::BadRequest, "{bad}");
+        }
+    }
+
+    #[test]
+    fn subscriptions() {
+        let subscribe = first("source=sensors/**&source=weather%2F%2a&mode=all&snapshot=false");
+        let patterns: Vec<_> = subscribe.patterns.iter().map(Pattern::as_str).collect();
+        assert_eq!(patterns, ["sensors/**", "weather/*"]);
+        assert!(!subscribe.snapshot && subscribe.mode == Some(Mode::All));
+        assert_eq!(first("source=a+b").patterns[0].as_str(), "a b");
+        assert_eq!(first("source=%c3%A4").patterns[0].as_str(), "ä");
+        let token = Token { cluster: 1, issued_us: 2, patterns: vec![3], heads: [(4, 5)].into() };
+        assert_eq!(first(&format!("source=a&resume={}", token.encode())).resume, Some(token));
+        let empty = UrlRequest::Subscribe { first: None, mode: None, batch: true };
+        assert_eq!(subscribe_url("batch=true"), Ok(empty));
+        let many = "source=a&".repeat(257);
+        for bad in [
+            "source=a&mode=x",
+            "mode=all&mode=all",
+            "snapshot=1",
+            "batch=",
+            "resume=zz",
+            "resume=",
+            "x=1",
+            &many,
+        ] {
+            assert_eq!(subscribe_url(bad).expect_err(bad).code, Code::BadRequest, "{bad}");
+        }
+        assert_eq!(subscribe_url("source=a//b").expect_err("pattern").code, Code::BadPattern);
+        assert_eq!(subscribe_url("source=").expect_err("pattern").code, Code::BadPattern);
+    }
+}

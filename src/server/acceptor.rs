@@ -1,0 +1,148 @@
+//! The port that clients come to: one listener a worker, on the same number.
+//!
+//! With `SO_REUSEPORT` the kernel spreads connections over the workers' listeners, and no accepted
+//! socket ever changes its thread. But such a listener does not notice that another program holds the
+//! port. So the first one is bound and listens without it: that fails if anyone listens there. Then it
+//! is opened to the others, which join it. Rejected: probing with a socket that is closed again, since
+//! two nodes that start at the same moment could both pass.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::clock;
+
+/// Connections the kernel keeps until they are accepted.
+const BACKLOG: i32 = 4096;
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// How long nothing is accepted after an error that accepting again at once would only repeat (no
+/// file descriptors left).
+const PAUSE_US: u64 = 100_000;
+
+/// Binds `count` listeners to one port. With port 0 the first takes any free one.
+pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    let first = socket(address)?;
+    first.bind(&address.into())?;
+    first.listen(BACKLOG)?;
+    let taken = local_address(&first)?;
+    first.set_reuse_port(true)?;
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        let next = socket(taken)?;
+        next.set_reuse_port(true)?;
+        next.bind(&taken.into())?;
+        next.listen(BACKLOG)?;
+        sockets.push(next);
+    }
+    Ok(sockets.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect())
+}
+
+/// A nonblocking TCP socket for `address`.
+pub fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of an earlier life that still linger are not in the way.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Where it is bound.
+pub fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+/// One worker's listener.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: TcpListener,
+    is_ready: bool,
+    paused_until_us: u64,
+}
+
+impl Acceptor {
+    /// Accepts from `listener`, which is registered edge-triggered.
+    pub fn new(listener: TcpListener) -> Acceptor {
+        Acceptor { listener, is_ready: true, paused_until_us: 0 }
+    }
+
+    /// The poll says that there are connections.
+    pub fn set_ready(&mut self) {
+        self.is_ready = true;
+    }
+
+    /// Whether to call [`Acceptor::accept`] again without waiting for the poll.
+    pub fn is_ready(&self, now_us: u64) -> bool {
+        self.is_ready && now_us >= self.paused_until_us
+    }
+
+    /// When a pause after an error is over.
+    pub fn resumes_us(&self, now_us: u64) -> Option<u64> {
+        (self.is_ready && now_us < self.paused_until_us).then_some(self.paused_until_us)
+    }
+
+    /// Accepts some of the connections that wait.
+    pub fn accept(&mut self, accepted: &mut Vec<TcpStream>) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listener.accept() {
+                Ok((socket, _)) => accepted.push(socket),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_ready = false;
+                    return;
+                }
+                // The client went while it waited.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection; accepting pauses for 100 ms");
+                    self.paused_until_us = clock::now().mono_us + PAUSE_US;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The listener, to register it.
+    pub fn listener(&mut self) -> &mut TcpListener {
+        &mut self.listener
+    }
+}
+
+/// Raises the number of files this process may open to what the system allows it at most: every
+/// connection is one.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "the limit of open files stays as it was");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_a_port_that_nobody_else_gets() {
+        let address = "127.0.0.1:0".parse().expect("address");
+        let listeners = bind(address, 3).expect("bound");
+        let taken = listeners[0].local_addr().expect("address");
+        assert!(listeners.iter().all(|listener| listener.local_addr().is_ok_and(|at| at == taken)));
+        assert_eq!(bind(taken, 2).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+        assert!(std::net::TcpListener::bind(taken).is_err());
+        drop(listeners);
+        assert!(bind(taken, 2).is_ok(), "free again");
+    }
+
+    #[test]
+    fn a_port_that_another_program_holds_is_taken() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = other.local_addr().expect("address");
+        assert_eq!(bind(address, 2).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,100 @@
+//! The node as the control plane sees it.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::clock;
+use super::shared::{Phase, Shared};
+use crate::cluster::members::MemberInfo;
+use crate::http::{Answer, HistoryPage, HistoryQuery, Node};
+use crate::metrics::Metrics;
+use crate::record::answer::{Code, Published, Refusal};
+use crate::record::draft::Draft;
+use crate::record::{AckLevel, Now, Pattern, SharedRecord};
+use crate::store::HistoryCursor;
+
+/// A loop that has not turned for so long does not turn.
+const TURN_US_MAX: u64 = 10_000_000;
+
+/// The control plane's view of a node.
+pub struct Control(pub Arc<Shared>);
+
+impl Node for Control {
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        self.0.readiness()
+    }
+
+    fn is_turning(&self) -> bool {
+        let now_us = clock::now().mono_us;
+        self.0.turned_us.iter().all(|turned_us| now_us.saturating_sub(turned_us.load(Relaxed)) < TURN_US_MAX)
+    }
+
+    fn members(&self) -> Vec<MemberInfo> {
+        self.0.members().to_vec()
+    }
+
+    fn get(&self, source: &str) -> Option<SharedRecord> {
+        self.0.ingest.latest().get(source)
+    }
+
+    fn list(&self, pattern: &Pattern, after: Option<&str>, limit: usize) -> Vec<SharedRecord> {
+        self.0.ingest.latest().list(pattern, after, limit, clock::now().wall_us)
+    }
+
+    fn history(&self, query: &HistoryQuery<'_>) -> Result<HistoryPage, Refusal> {
+        let after = match query.after {
+            None => None,
+            Some(text) => Some(HistoryCursor::from_str(text).map_err(|_| {
+                Refusal::new(Code::BadRequest, format!("after {text:?} is no cursor of a history"))
+            })?),
+        };
+        let HistoryQuery { source, from_us, to_us, limit, .. } = *query;
+        let (records, after) = self
+            .0
+            .store()
+            .history(source, from_us, to_us, limit, after)
+            .map_err(|error| Refusal::new(Code::StoreUnavailable, error.to_string()))?;
+        Ok(HistoryPage { records, after: after.map(|cursor| cursor.to_string()) })
+    }
+
+    fn publish(&self, draft: &Draft<'_>, level: AckLevel, answer: Answer) {
+        if self.0.phase() == Phase::Loading {
+            let refusal = Refusal::new(Code::StoreUnavailable, "the store is being loaded");
+            return answer.send(Err(refusal));
+        }
+        if level == AckLevel::Replicated {
+            let refusal =
+                Refusal::new(Code::BadRequest, "ack \"replicated\" is not served yet; use \"stored\"");
+            return answer.send(Err(refusal));
+        }
+        let now = clock::now();
+        let accepted = self.0.ingest.publish(now, draft);
+        self.0.wake_wanted();
+        match accepted {
+            Err(refusal) => answer.send(Err(refusal)),
+            Ok(accepted) if level == AckLevel::Stored => {
+                self.0.pending.wait(now.mono_us, accepted.ticket, accepted.ts, accepted.outcome, answer);
+                self.0.wake_gossip();
+            }
+            Ok(accepted) => {
+                self.0.wake_gossip();
+                let (ts, outcome) = (accepted.ts, accepted.outcome);
+                answer.send(Ok(Published { ts, outcome, level, nodes: None }));
+            }
+        }
+    }
+
+    fn metrics(&self) -> &Metrics {
+        let metrics = &self.0.metrics;
+        let latest = self.0.ingest.latest();
+        metrics.sources.set(latest.len() as i64);
+        metrics.map_bytes.set(latest.bytes() as i64);
+        metrics.store_pending_records.set(self.0.store().pending_records() as i64);
+        metrics
+    }
+}

@@ -1,0 +1,244 @@
+//! The cluster's UDP socket: many datagrams a system call, both ways.
+//!
+//! Receiving takes a batch at a time, in which the kernel may have joined datagrams of one sender
+//! (GRO). Sending joins neighbours in the queue of the same receiver and size (GSO). What the socket
+//! does not take waits, bounded in bytes; what does not fit is dropped and counted, as a network would
+//! do, and the machine's retries make it good.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use bytes::Bytes;
+use mio::net::UdpSocket;
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+
+use crate::limits::DATAGRAM_BYTES_MAX;
+
+/// Receive buffers, each for what one system call may return joined.
+const RECEIVE_BUFFERS: usize = 8;
+const RECEIVE_BYTES: usize = 64 * 1024;
+/// Asked of the kernel for each direction, in bytes; it may give less.
+const SOCKET_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes that may wait to be sent.
+const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes joined into one transmission at most: what fits a datagram's length field.
+const JOINED_BYTES_MAX: usize = 60_000;
+
+/// The socket and what waits to be sent on it.
+pub struct DatagramSocket {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    is_ipv6: bool,
+    is_readable: bool,
+    is_writable: bool,
+    received: Vec<u8>,
+    joined: Vec<u8>,
+    queue: VecDeque<(SocketAddr, Bytes)>,
+    queued_bytes: usize,
+    dropped: u64,
+}
+
+impl DatagramSocket {
+    /// Takes a bound, nonblocking socket.
+    pub fn new(socket: UdpSocket) -> io::Result<DatagramSocket> {
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let is_ipv6 = socket.local_addr()?.is_ipv6();
+        for set in [UdpSocketState::set_send_buffer_size, UdpSocketState::set_recv_buffer_size] {
+            if let Err(error) = set(&state, UdpSockRef::from(&socket), SOCKET_BYTES) {
+                tracing::debug!(%error, "the UDP socket's buffers stay as they are");
+            }
+        }
+        Ok(DatagramSocket {
+            socket,
+            state,
+            is_ipv6,
+            is_readable: true,
+            is_writable: true,
+            received: vec![0; RECEIVE_BUFFERS * RECEIVE_BYTES],
+            joined: Vec::new(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            dropped: 0,
+        })
+    }
+
+    /// The socket, to register it.
+    pub fn socket(&mut self) -> &mut UdpSocket {
+        &mut self.socket
+    }
+
+    /// What the poll says.
+    pub fn set_ready(&mut self, is_readable: bool, is_writable: bool) {
+        self.is_readable |= is_readable;
+        self.is_writable |= is_writable;
+    }
+
+    /// Whether more may have arrived.
+    pub fn is_readable(&self) -> bool {
+        self.is_readable
+    }
+
+    /// Datagrams dropped because the queue was full.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Shows one batch of datagrams.
+    pub fn receive(&mut self, mut each: impl FnMut(SocketAddr, &[u8])) {
+        let mut metas = [RecvMeta::default(); RECEIVE_BUFFERS];
+        let mut slices = self.received.chunks_mut(RECEIVE_BYTES).map(IoSliceMut::new);
+        let mut buffers: [IoSliceMut<'_>; RECEIVE_BUFFERS] =
+            std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
+        let count = match self.state.recv(UdpSockRef::from(&self.socket), &mut buffers, &mut metas) {
+            Ok(count) => count,
+            Err(error) => {
+                // Others (a port that an earlier datagram did not reach) say nothing about this one.
+                self.is_readable = error.kind() != io::ErrorKind::WouldBlock;
+                return;
+            }
+        };
+        for (buffer, meta) in buffers.iter().zip(&metas).take(count) {
+            let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+            let bytes = buffer.get(..meta.len).unwrap_or_default();
+            for datagram in bytes.chunks(meta.stride.max(1)) {
+                each(from, datagram);
+            }
+        }
+    }
+
+    /// Queues a datagram.
+    pub fn push(&mut self, to: SocketAddr, bytes: Bytes) {
+        if self.queued_bytes + bytes.len() > QUEUE_BYTES_MAX {
+            self.dropped += 1;
+            return;
+        }
+        self.queued_bytes += bytes.len();
+        self.queue.push_back((to, bytes));
+    }
+
+    /// Sends what the socket takes.
+    pub fn flush(&mut self) {
+        while self.is_writable
+            && let Some((to, first)) = self.queue.pop_front()
+        {
+            let size = first.len();
+            self.joined.clear();
+            self.joined.extend_from_slice(&first);
+            let mut count = 1;
+            while count < self.state.max_gso_segments()
+                && let Some((_, next)) = self.queue.pop_front_if(|(next_to, next)| {
+                    *next_to == to
+                        && next.len() <= size
+                        && self.joined.len() == count * size
+                        && self.joined.len() + next.len() <= JOINED_BYTES_MAX
+                })
+            {
+                self.joined.extend_from_slice(&next);
+                count += 1;
+            }
+            self.transmit(to, size, count);
+        }
+    }
+
+    fn transmit(&mut self, to: SocketAddr, size: usize, count: usize) {
+        let destination = self.mapped(to);
+        let contents = self.joined.as_slice();
+        let segment_size = (count > 1).then_some(size);
+        let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+        match self.state.try_send(UdpSockRef::from(&self.socket), &transmit) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_writable = false;
+                for datagram in contents.chunks(size.max(1)).rev() {
+                    self.queue.push_front((to, Bytes::copy_from_slice(datagram)));
+                }
+                return;
+            }
+            Err(error) if count > 1 => {
+                // This path does not take joined ones (quinn-udp has noted it): one by one.
+                tracing::debug!(%error, "datagrams are sent one by one");
+                for datagram in contents.chunks(size.max(1)) {
+                    let transmit = Transmit {
+                        destination,
+                        ecn: None,
+                        contents: datagram,
+                        segment_size: None,
+                        src_ip: None,
+                    };
+                    let _ = self.state.try_send(UdpSockRef::from(&self.socket), &transmit);
+                }
+            }
+            // A lost datagram like any other: the machine tries again, or finds the peer dead.
+            Err(error) => tracing::trace!(%error, %to, "datagram not sent"),
+            Ok(()) => {}
+        }
+        self.queued_bytes = self.queued_bytes.saturating_sub(self.joined.len());
+    }
+
+    /// An IPv6 socket reaches IPv4 addresses in their mapped form.
+    fn mapped(&self, to: SocketAddr) -> SocketAddr {
+        match to.ip() {
+            IpAddr::V4(ip) if self.is_ipv6 => {
+                SocketAddr::new(Ipv6Addr::from(ip.to_ipv6_mapped()).into(), to.port())
+            }
+            _ => to,
+        }
+    }
+}
+
+const _: () = assert!(DATAGRAM_BYTES_MAX < RECEIVE_BYTES && DATAGRAM_BYTES_MAX < JOINED_BYTES_MAX);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn bound() -> (mio::Poll, DatagramSocket, SocketAddr) {
+        let socket = UdpSocket::bind("127.0.0.1:0".parse().expect("address")).expect("bound");
+        let address = socket.local_addr().expect("address");
+        let mut datagrams = DatagramSocket::new(socket).expect("socket");
+        let poll = mio::Poll::new().expect("poll");
+        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        poll.registry().register(datagrams.socket(), mio::Token(0), interest).expect("registered");
+        (poll, datagrams, address)
+    }
+
+    #[test]
+    fn datagrams_of_any_size_arrive_as_they_were_sent() {
+        let (_poll, mut sender, from) = bound();
+        let (mut poll, mut receiver, to) = bound();
+        let sizes = [1200, 1200, 1200, 700, 1200, 1, 1200, 1200, 3];
+        for (at, size) in sizes.into_iter().enumerate() {
+            sender.push(to, Bytes::from(vec![at as u8; size]));
+        }
+        sender.flush();
+        assert_eq!((sender.queue.len(), sender.queued_bytes), (0, 0));
+        let mut arrived = Vec::new();
+        let mut events = mio::Events::with_capacity(8);
+        while arrived.len() < sizes.len() {
+            poll.poll(&mut events, Some(Duration::from_secs(5))).expect("poll");
+            assert!(!events.is_empty(), "lost on loopback: {arrived:?}");
+            receiver.set_ready(true, false);
+            while receiver.is_readable() {
+                receiver.receive(|sender, datagram| {
+                    assert_eq!(sender, from);
+                    assert!(datagram.iter().all(|byte| usize::from(*byte) == arrived.len()));
+                    arrived.push(datagram.len());
+                });
+            }
+        }
+        assert_eq!(arrived, sizes);
+    }
+
+    #[test]
+    fn a_queue_that_cannot_be_sent_is_bounded() {
+        let (_poll, mut sender, to) = bound();
+        sender.is_writable = false;
+        for _ in 0..10_000 {
+            sender.push(to, Bytes::from_static(&[0; 1200]));
+            sender.flush();
+        }
+        assert!(sender.queued_bytes <= QUEUE_BYTES_MAX && sender.dropped() > 0);
+    }
+}

@@ -1,0 +1,95 @@
+//! The node as a session of one worker sees it.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::mailbox::Mailbox;
+use super::session::{Facts, Host};
+use super::shared::{Phase, Shared};
+use crate::cluster::Heads;
+use crate::cluster::members::MemberInfo;
+use crate::ingest::{Accepted, Downstream};
+use crate::latest::Latest;
+use crate::metrics::Metrics;
+use crate::record::Now;
+use crate::record::answer::Refusal;
+use crate::record::draft::Draft;
+use crate::record::token::cluster_key;
+
+/// One worker's view.
+pub struct WorkerHost {
+    /// The node.
+    pub shared: Arc<Shared>,
+    /// Which worker.
+    pub worker: usize,
+    facts: Facts,
+    has_published: Cell<bool>,
+}
+
+impl WorkerHost {
+    /// The view of worker number `worker`.
+    pub fn new(shared: Arc<Shared>, worker: usize) -> WorkerHost {
+        let config = &shared.config;
+        let facts = Facts {
+            node: shared.name.clone(),
+            cluster: cluster_key(&config.cluster_name),
+            max_record_bytes: config.max_record_bytes,
+            max_frame_bytes: config.max_frame_bytes,
+            tombstones_us: config.tombstones_us,
+        };
+        WorkerHost { shared, worker, facts, has_published: Cell::new(false) }
+    }
+
+    /// The worker's own mailbox.
+    pub fn mailbox(&self) -> Option<&Mailbox> {
+        self.shared.mailboxes().get(self.worker)
+    }
+
+    /// Whether anything was published since the last call: worker 0 is to be told.
+    pub fn take_published(&self) -> bool {
+        self.has_published.replace(false)
+    }
+}
+
+impl Host for WorkerHost {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+        self.has_published.set(true);
+        self.shared.ingest.publish(now, draft)
+    }
+
+    fn latest(&self) -> &Latest {
+        self.shared.ingest.latest()
+    }
+
+    fn durable(&self) -> u64 {
+        self.shared.store().durable().0
+    }
+
+    fn store_health(&self) -> Result<(), String> {
+        self.shared.ingest.downstream().store_health()
+    }
+
+    fn is_loaded(&self) -> bool {
+        self.shared.phase() > Phase::Loading
+    }
+
+    fn heads(&self) -> Arc<Heads> {
+        self.shared.heads()
+    }
+
+    fn members(&self) -> Arc<[MemberInfo]> {
+        self.shared.members()
+    }
+
+    fn mailbox_end(&self) -> u64 {
+        self.mailbox().map_or(0, Mailbox::position)
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+}

@@ -1,0 +1,96 @@
+//! Whether a client is still there: counted in received bytes, any byte.
+//!
+//! After [`PING_US`] without one a ping is sent, after [`PONG_US_MAX`] the connection is closed 4201.
+//! While the server itself does not read (back-pressure), the silence is its own: the timers stand.
+
+use crate::limits::{PING_US, PONG_US_MAX};
+
+/// The timers of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Liveness {
+    received_us: u64,
+    is_pinged: bool,
+    paused_us: Option<u64>,
+}
+
+/// What silence calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// Nothing yet.
+    Short,
+    /// A ping, once.
+    Ping,
+    /// The end.
+    Dead,
+}
+
+impl Liveness {
+    /// Just connected.
+    pub fn new(now_us: u64) -> Liveness {
+        Liveness { received_us: now_us, is_pinged: false, paused_us: None }
+    }
+
+    /// Bytes were received.
+    pub fn handle_received(&mut self, now_us: u64) {
+        self.received_us = now_us;
+        self.is_pinged = false;
+    }
+
+    /// The server reads, or does not.
+    pub fn set_paused(&mut self, now_us: u64, is_paused: bool) {
+        match (self.paused_us, is_paused) {
+            (None, true) => self.paused_us = Some(now_us),
+            (Some(since_us), false) => {
+                self.received_us += now_us.saturating_sub(since_us);
+                self.paused_us = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// When to ask again; never while paused.
+    pub fn next_us(&self) -> Option<u64> {
+        let after_us = if self.is_pinged { PONG_US_MAX } else { PING_US };
+        self.paused_us.is_none().then_some(self.received_us + after_us)
+    }
+
+    /// What the silence calls for now. `Ping` is said once.
+    pub fn check(&mut self, now_us: u64) -> Silence {
+        let silent_us = now_us.saturating_sub(self.received_us);
+        if self.paused_us.is_some() || silent_us < PING_US {
+            return Silence::Short;
+        }
+        if silent_us >= PONG_US_MAX {
+            return Silence::Dead;
+        }
+        if std::mem::replace(&mut self.is_pinged, true) { Silence::Short } else { Silence::Ping }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_pinged_once_and_then_ends() {
+        let mut liveness = Liveness::new(1000);
+        assert_eq!(liveness.next_us(), Some(1000 + PING_US));
+        assert_eq!(liveness.check(999 + PING_US), Silence::Short);
+        assert_eq!(liveness.check(1000 + PING_US), Silence::Ping);
+        assert_eq!(liveness.check(1001 + PING_US), Silence::Short);
+        assert_eq!(liveness.next_us(), Some(1000 + PONG_US_MAX));
+        assert_eq!(liveness.check(1000 + PONG_US_MAX), Silence::Dead);
+        liveness.handle_received(5000 + PING_US);
+        assert_eq!(liveness.check(1000 + PONG_US_MAX), Silence::Short);
+    }
+
+    #[test]
+    fn the_timers_stand_while_the_server_does_not_read() {
+        let mut liveness = Liveness::new(0);
+        liveness.set_paused(PING_US - 10, true);
+        assert_eq!(liveness.next_us(), None);
+        assert_eq!(liveness.check(100 * PING_US), Silence::Short);
+        liveness.set_paused(100 * PING_US, false);
+        assert_eq!(liveness.next_us(), Some(100 * PING_US + 10));
+    }
+}

@@ -1,0 +1,364 @@
+//! A whole node in this process: started, stopped in order, or killed.
+//!
+//! Threads: the workers, the store's writer, the control plane, one that loads the store and then
+//! sweeps what expires, one that resolves join names. They share [`Shared`] and nothing else.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::acceptor::{self, Acceptor};
+use super::address::{self, AddressError};
+use super::clients::Clients;
+use super::clock;
+use super::control::Control;
+use super::gossip::{Gossip, Sockets};
+use super::host::WorkerHost;
+use super::mailbox::Mailbox;
+use super::resolver;
+use super::shared::{Fatal, Outlets, Phase, Shared};
+use super::worker::{StartGossip, WAKER, Worker};
+use crate::cluster;
+use crate::cluster::outbox::Outbox;
+use crate::config::{Config, StoreKind};
+use crate::http::{Http, Options as HttpOptions};
+use crate::ingest::{Bounds, Ingest};
+use crate::limits::SHUTDOWN_US_MAX;
+use crate::metrics::Metrics;
+use crate::record::{HybridClock, NodeName, SharedRecord};
+use crate::store::{Identity, Kind, OpenError, Options as StoreOptions, StoreHandle};
+
+/// Shares of the shutdown's time, in microseconds; the rest is for what is not waited for by name.
+const DRAIN_US_MAX: u64 = 3_500_000;
+const FLUSH_US_MAX: u64 = 2_500_000;
+const CLOSE_US_MAX: u64 = 1_500_000;
+const LEAVE_US_MAX: u64 = 1_000_000;
+const _: () = assert!(DRAIN_US_MAX + FLUSH_US_MAX + CLOSE_US_MAX + LEAVE_US_MAX < SHUTDOWN_US_MAX);
+/// Records of each shard handled by one sweep, so that no lock is held for long.
+const SWEPT_PER_SHARD: usize = 256;
+/// Least and longest pause between two sweeps, in microseconds: how late an expiry may be told, and
+/// how late a stop is noticed.
+const SWEEP_US_MIN: u64 = 5_000;
+const SWEEP_US_MAX: u64 = 50_000;
+
+/// Why a node does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The HTTP port.
+    #[error("--http {address}: {source}")]
+    Http {
+        /// What was asked for.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The gossip port.
+    #[error("--gossip {address}: {source}")]
+    Gossip {
+        /// What was asked for.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What others are to be told cannot be found out.
+    #[error(transparent)]
+    Advertise(#[from] AddressError),
+    /// The data directory.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The operating system gives no thread, poll or pipe.
+    #[error("the operating system refused: {0}")]
+    System(#[from] io::Error),
+    /// While running.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
+impl ServerError {
+    /// The process's exit code: 2 for arguments that cannot be used, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ServerError::Advertise(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Starts nodes.
+#[derive(Debug)]
+pub struct Node;
+
+/// A running node. Dropped, it is killed.
+pub struct NodeHandle {
+    /// Its name.
+    pub name: NodeName,
+    /// Where clients come.
+    pub http: SocketAddr,
+    /// Where the cluster's datagrams and streams come.
+    pub gossip: SocketAddr,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    control: Option<Http>,
+    /// Dropped to end the threads that wait on it.
+    alive: Option<Sender<()>>,
+}
+
+impl Node {
+    /// Starts a node. It serves its control plane when this returns, and its clients as soon as the
+    /// store is loaded ([`NodeHandle::wait_loaded`]).
+    pub fn start(config: Config) -> Result<NodeHandle, ServerError> {
+        Node::start_with(config, Box::new(|| {}))
+    }
+
+    /// The same; `on_fatal` is called, from any thread, when the node can run no longer.
+    pub fn start_with(
+        config: Config,
+        on_fatal: Box<dyn Fn() + Send + Sync>,
+    ) -> Result<NodeHandle, ServerError> {
+        let bind_http = |source| ServerError::Http { address: config.http, source };
+        let bind_gossip = |source| ServerError::Gossip { address: config.gossip, source };
+        // Ports first: who cannot have them must not touch the data directory's boot number.
+        let listeners = acceptor::bind(config.http, config.workers.get()).map_err(bind_http)?;
+        let http = listeners.first().map(|first| first.local_addr()).transpose().map_err(bind_http)?;
+        let http = http.unwrap_or(config.http);
+        let (sockets, gossip) = address::bind_gossip(config.gossip).map_err(bind_gossip)?;
+        let advertised = address::advertised(&config, gossip)?;
+        let (store, identity) = open_store(&config)?;
+        let told = Told { name: identity.node_name.clone(), http, gossip: advertised };
+        let (mut polls, mut mailboxes) = (Vec::new(), Vec::new());
+        for _ in 0..listeners.len() {
+            let poll = mio::Poll::new()?;
+            mailboxes.push(Mailbox::new(mio::Waker::new(poll.registry(), WAKER)?));
+            polls.push(poll);
+        }
+        let shared = share(config, &identity, store, mailboxes, on_fatal);
+        let options = HttpOptions { body_bytes_max: shared.config.max_frame_bytes };
+        let control = Http::start(Arc::new(Control(shared.clone())), options)?;
+        let (alive, ended) = bounded(0);
+        let mut handle = NodeHandle {
+            name: told.name.clone(),
+            http,
+            gossip,
+            shared: shared.clone(),
+            threads: Vec::new(),
+            control: Some(control),
+            alive: Some(alive),
+        };
+        let seeds = resolver::start(&shared, ended.clone(), &mut handle.threads)?;
+        let mut start_gossip = Some(gossip_starter(&shared, &identity, &told, sockets, seeds));
+        for (id, (listener, poll)) in listeners.into_iter().zip(polls).enumerate() {
+            let Some(control) = &handle.control else { break };
+            let clients = Clients::new(WorkerHost::new(shared.clone(), id), control.hand_over());
+            let worker = Worker::new(id, poll, Acceptor::new(listener), clients, start_gossip.take())?;
+            handle.spawn(format!("worker-{id}"), move || worker.run())?;
+        }
+        handle.spawn("loader".into(), move || load_and_sweep(&shared, &ended))?;
+        Ok(handle)
+    }
+}
+
+impl NodeHandle {
+    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(std::thread::Builder::new().name(name).spawn(run)?);
+        Ok(())
+    }
+
+    /// Waits until the store is loaded and clients are served.
+    pub fn wait_loaded(&self) -> Result<(), ServerError> {
+        loop {
+            if let Some(fatal) = self.shared.fatal() {
+                return Err(fatal.into());
+            }
+            if self.shared.phase() > Phase::Loading {
+                return Ok(());
+            }
+            clock::sleep(1_000);
+        }
+    }
+
+    /// Why the node can run no longer, if it cannot.
+    pub fn fatal(&self) -> Option<Fatal> {
+        self.shared.fatal()
+    }
+
+    /// Stops in order: publishes are refused, what is under way is finished and stored, clients are
+    /// sent away, the cluster is told. Takes at most [`SHUTDOWN_US_MAX`].
+    pub fn stop(mut self) {
+        let shared = self.shared.clone();
+        shared.advance(Phase::Draining);
+        if !shared.wait_done(Phase::Draining, DRAIN_US_MAX) {
+            tracing::warn!("stopping with work under way: it was not done in time");
+        }
+        if !shared.store().flush(Duration::from_micros(FLUSH_US_MAX)) {
+            tracing::warn!("stopping with records that are not stored");
+        }
+        shared.advance(Phase::Closing);
+        shared.wait_done(Phase::Closing, CLOSE_US_MAX);
+        shared.advance(Phase::Leaving);
+        shared.wait_done(Phase::Leaving, LEAVE_US_MAX);
+        shared.advance(Phase::Stopped);
+        shared.store().set_clock_high_water(shared.ingest.clock().high_water());
+        if let Some(control) = self.control.take() {
+            control.stop();
+        }
+        self.end();
+        shared.store().close(Duration::from_micros(CLOSE_US_MAX));
+    }
+
+    /// Ends at once: sockets are dropped, nothing is flushed, nobody is told. What a crash would do.
+    pub fn kill(mut self) {
+        self.shared.advance(Phase::Killed);
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.alive = None;
+        drop(self.control.take());
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the node panicked");
+            }
+        }
+    }
+}
+
+impl Drop for NodeHandle {
+    fn drop(&mut self) {
+        self.shared.advance(Phase::Killed);
+        self.end();
+    }
+}
+
+/// What others are told of this node.
+struct Told {
+    name: NodeName,
+    http: SocketAddr,
+    gossip: SocketAddr,
+}
+
+fn open_store(config: &Config) -> Result<(StoreHandle, Identity), OpenError> {
+    let kind = match config.store {
+        StoreKind::Embedded => Kind::Embedded,
+        StoreKind::Memory => Kind::Memory,
+    };
+    let options = StoreOptions {
+        history: config.history.get(),
+        node_name: config.node_name.clone(),
+        ..StoreOptions::new(Arc::new(clock::now), chance())
+    };
+    StoreHandle::open(kind, &config.data_dir, options)
+}
+
+/// A number that no other process has at this time: what seeds are made of.
+fn chance() -> u64 {
+    let now = clock::now();
+    let mut bytes = now.wall_us.to_le_bytes().to_vec();
+    bytes.extend(std::process::id().to_le_bytes());
+    // A fresh hasher's keys come from the operating system.
+    let keys = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), now.mono_us);
+    xxh3_64_with_seed(&bytes, keys)
+}
+
+fn share(
+    config: Config,
+    identity: &Identity,
+    store: StoreHandle,
+    mailboxes: Vec<Mailbox>,
+    on_fatal: Box<dyn Fn() + Send + Sync>,
+) -> Arc<Shared> {
+    let bounds = Bounds {
+        record_bytes_max: config.max_record_bytes,
+        map_bytes_max: config.max_memory_bytes,
+        tombstones_us: config.tombstones_us,
+    };
+    let metrics = Arc::new(Metrics::default());
+    let clock = HybridClock::new(identity.clock_high_water);
+    let outbox = Outbox::new(identity.node_name.clone(), identity.boot);
+    let outlets = Outlets { mailboxes, store: store.clone() };
+    let ingest = Ingest::new(bounds, clock, outbox, metrics.clone(), outlets);
+    let who = (identity.node_name.clone(), identity.boot);
+    let shared = Arc::new(Shared::new(config, who, ingest, metrics, on_fatal));
+    // Weak: the store is part of what it calls.
+    let woken = Arc::downgrade(&shared);
+    store.subscribe(Box::new(move || {
+        if let Some(shared) = woken.upgrade() {
+            shared.wake_all();
+        }
+    }));
+    shared
+}
+
+fn gossip_starter(
+    shared: &Shared,
+    identity: &Identity,
+    told: &Told,
+    sockets: Sockets,
+    seeds: Receiver<Vec<SocketAddr>>,
+) -> StartGossip {
+    let config = cluster::Config {
+        name: told.name.clone(),
+        boot: identity.boot,
+        cluster_name: shared.config.cluster_name.clone(),
+        gossip: told.gossip,
+        http: address::advertised_http(told.http, told.gossip).to_string(),
+        zone: shared.config.zone.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        profile: shared.config.profile,
+        tombstones_us: shared.config.tombstones_us,
+        agreed_us: identity.agreed_us,
+        has_seeds: !shared.config.join.is_empty(),
+        seed: chance(),
+    };
+    Box::new(move |registry, now| Gossip::new(registry, sockets, seeds, config, now))
+}
+
+/// Reads what the store kept into the map; then tells expiries and collects tombstones until the end.
+fn load_and_sweep(shared: &Arc<Shared>, ended: &Receiver<()>) {
+    let start_us = clock::now().mono_us;
+    let mut greatest_ts = 0;
+    let loaded = shared.store().load(&mut |record| {
+        greatest_ts = greatest_ts.max(record.stamp.ts);
+        shared.ingest.load(clock::now(), record);
+    });
+    match loaded {
+        Ok(report) => {
+            let ms = (clock::now().mono_us - start_us) / 1_000;
+            tracing::info!(records = report.records, damaged = report.damaged, ms, "the store is loaded");
+        }
+        Err(error) => return shared.fail(Fatal::Load(error.to_string())),
+    }
+    shared.store().attach(Arc::new(MapOf(Arc::downgrade(shared))));
+    shared.advance(Phase::Serving);
+    while shared.phase() < Phase::Leaving {
+        let now = clock::now();
+        let may_collect = shared.cluster.may_collect();
+        let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);
+        shared.wake_wanted();
+        shared.store().set_clock_high_water(shared.ingest.clock().high_water());
+        let wait_us = next_us.map_or(SWEEP_US_MAX, |at_us| at_us.saturating_sub(now.wall_us));
+        let wait = Duration::from_micros(wait_us.clamp(SWEEP_US_MIN, SWEEP_US_MAX));
+        if !matches!(ended.recv_timeout(wait), Err(RecvTimeoutError::Timeout)) {
+            return;
+        }
+    }
+}
+
+/// The map, for a store that has to catch up. Weak, since the map holds the store.
+struct MapOf(std::sync::Weak<Shared>);
+
+impl crate::store::Latest for MapOf {
+    fn visit(&self, shard: usize, each: &mut dyn FnMut(&SharedRecord)) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.ingest.latest().scan_shard(shard, each);
+        }
+    }
+
+    fn holds(&self, source: &str) -> bool {
+        self.0.upgrade().is_some_and(|shared| shared.ingest.latest().get(source).is_some())
+    }
+}

@@ -1,0 +1,216 @@
+//! What waits to be sent on one connection: one contiguous buffer of whole WebSocket frames.
+//!
+//! Ready-made data frames are appended as they are, control frames are written into it by
+//! tungstenite; since both only ever append whole frames, they interleave at frame borders alone. The
+//! buffer belongs to the connection only while something waits: an idle connection has none
+//! ([`Outbound::lend`], [`Outbound::give_back`]). Rejected: a list of shared frames and `writev`; for
+//! frames of some hundred bytes one copy is cheaper than a reference each.
+
+use std::io::{self, Write};
+
+/// Buffers that no connection needs at the moment.
+#[derive(Debug, Default)]
+pub struct BufferPool {
+    free: Vec<Vec<u8>>,
+}
+
+/// Buffers kept at most, and the largest that is kept, in bytes: what a worker's pool may hold.
+const POOLED_BUFFERS_MAX: usize = 256;
+const POOLED_BYTES_MAX: usize = 32 * 1024;
+/// Sent bytes at the front are cut off once they pass this, so that a connection that always has
+/// something waiting does not grow.
+const COMPACT_BYTES: usize = 64 * 1024;
+
+/// The bytes that wait for one connection.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    bytes: Vec<u8>,
+    /// Up to here the socket has taken them.
+    sent: usize,
+    /// A frame begins here; all before it are sent, or partly. Moved on when needed, by reading the
+    /// frames' headers.
+    border: usize,
+}
+
+impl Outbound {
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends whole frames, headers included; and, before the first frame, the HTTP response.
+    pub fn append(&mut self, frames: &[u8]) {
+        self.bytes.extend_from_slice(frames);
+    }
+
+    /// The buffer itself, to append whole frames to. Nothing in it may be changed.
+    pub fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// What was appended so far is no frames (the response to the handshake): frames begin here.
+    pub fn start_frames(&mut self) {
+        self.border = self.bytes.len();
+    }
+
+    /// Drops every frame of which no byte was sent: nobody is to wait for them before a close.
+    pub fn drop_unsent_frames(&mut self) {
+        self.advance_border();
+        self.bytes.truncate(self.border);
+    }
+
+    /// Hands the socket as much as it takes. `true`: all of it.
+    pub fn flush(&mut self, socket: &mut impl Write) -> io::Result<bool> {
+        while self.sent < self.bytes.len() {
+            let waiting = self.bytes.get(self.sent..).unwrap_or_default();
+            match socket.write(waiting) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.sent += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.compact();
+                    return Ok(false);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        (self.sent, self.border) = (0, 0);
+        self.bytes.clear();
+        Ok(true)
+    }
+
+    /// Takes a buffer from the pool, unless it has one.
+    pub fn lend(&mut self, pool: &mut BufferPool) {
+        if self.bytes.capacity() == 0
+            && let Some(buffer) = pool.free.pop()
+        {
+            self.bytes = buffer;
+        }
+    }
+
+    /// Gives an empty buffer back.
+    pub fn give_back(&mut self, pool: &mut BufferPool) {
+        if !self.is_empty() || self.bytes.capacity() == 0 {
+            return;
+        }
+        let mut buffer = std::mem::take(self).bytes;
+        buffer.clear();
+        if buffer.capacity() <= POOLED_BYTES_MAX && pool.free.len() < POOLED_BUFFERS_MAX {
+            pool.free.push(buffer);
+        }
+    }
+
+    fn compact(&mut self) {
+        if self.sent < COMPACT_BYTES || self.sent < self.len() {
+            return;
+        }
+        self.advance_border();
+        self.bytes.drain(..self.sent);
+        self.border -= self.sent;
+        self.sent = 0;
+    }
+
+    /// Moves `border` to the first beginning of a frame at or after `sent`.
+    fn advance_border(&mut self) {
+        while self.border < self.sent {
+            let header = self.bytes.get(self.border..).unwrap_or_default();
+            self.border = match frame_bytes(header) {
+                Some(bytes) => (self.border + bytes).min(self.bytes.len()),
+                None => self.bytes.len(),
+            };
+        }
+    }
+}
+
+/// Length of the unmasked frame that begins here, header included.
+fn frame_bytes(header: &[u8]) -> Option<usize> {
+    let be = |range: std::ops::Range<usize>| {
+        header.get(range).map(|bytes| bytes.iter().fold(0usize, |sum, byte| sum << 8 | usize::from(*byte)))
+    };
+    match header.get(1)? & 0x7f {
+        126 => Some(4 + be(2..4)?),
+        127 => Some(10 + be(2..10)?),
+        short => Some(2 + usize::from(short)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket that takes so many bytes and then would block.
+    struct Takes(usize, Vec<u8>);
+
+    impl Write for Takes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = self.0.min(bytes.len());
+            if taken == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.0 -= taken;
+            self.1.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn frame(payload: usize) -> Vec<u8> {
+        let mut frame = vec![0x81];
+        match payload {
+            0..126 => frame.push(payload as u8),
+            126..65536 => frame.extend([126, (payload >> 8) as u8, payload as u8]),
+            _ => {
+                frame.push(127);
+                frame.extend((payload as u64).to_be_bytes());
+            }
+        }
+        frame.resize(frame.len() + payload, b'x');
+        frame
+    }
+
+    #[test]
+    fn a_frame_that_was_begun_is_finished_and_the_rest_dropped() {
+        for payloads in [[3, 200, 70_000], [200, 70_000, 3], [70_000, 3, 200]] {
+            let frames: Vec<_> = payloads.into_iter().map(frame).collect();
+            let all = frames.concat();
+            for cut in [0, 1, 2, 5, 206, 70_005, 70_100, all.len() - 1] {
+                let (mut out, mut socket) = (Outbound::default(), Takes(cut, Vec::new()));
+                out.append(&all);
+                assert!(!out.flush(&mut socket).expect("flush"));
+                out.drop_unsent_frames();
+                out.append(b"END");
+                socket.0 = usize::MAX;
+                assert!(out.flush(&mut socket).expect("flush"));
+                let mut whole = Vec::new();
+                for frame in &frames {
+                    if whole.len() < cut {
+                        whole.extend_from_slice(frame);
+                    }
+                }
+                whole.extend_from_slice(b"END");
+                assert!(socket.1 == whole, "{payloads:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_idle_connection_holds_no_buffer() {
+        let (mut pool, mut out) = (BufferPool::default(), Outbound::default());
+        out.append(&frame(100));
+        out.give_back(&mut pool);
+        assert_eq!(out.len(), 102, "what waits is kept");
+        assert!(out.flush(&mut Takes(usize::MAX, Vec::new())).expect("flush"));
+        out.give_back(&mut pool);
+        assert_eq!(out.bytes.capacity(), 0);
+        out.lend(&mut pool);
+        assert!(out.bytes.capacity() > 0 && pool.free.is_empty());
+    }
+}

@@ -1,0 +1,75 @@
+//! Publishes from outside the event loops that wait for the store (`ack=stored` over HTTP).
+//!
+//! A publish of a session waits in its session. One over HTTP has no session, so it waits here until
+//! the store's mark passes its ticket, the store fails, or its time is over. Worker 0 looks after it.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use crate::http::Answer;
+use crate::limits::STORED_US_MAX;
+use crate::record::AckLevel;
+use crate::record::answer::{Code, Outcome, Published, Refusal};
+
+/// Waiting answers.
+#[derive(Default)]
+pub struct PendingAnswers {
+    /// By ticket, then by order of arrival.
+    waiting: Mutex<(u64, BTreeMap<(u64, u64), Waiting>)>,
+}
+
+struct Waiting {
+    ts: u64,
+    outcome: Outcome,
+    deadline_us: u64,
+    answer: Answer,
+}
+
+impl PendingAnswers {
+    /// Lets an answer wait until the store's mark reaches `ticket`.
+    pub fn wait(&self, now_us: u64, ticket: u64, ts: u64, outcome: Outcome, answer: Answer) {
+        let mut waiting = self.waiting.lock();
+        waiting.0 += 1;
+        let place = (ticket, waiting.0);
+        waiting.1.insert(place, Waiting { ts, outcome, deadline_us: now_us + STORED_US_MAX, answer });
+    }
+
+    /// Answers those that `durable` covers, and, if the store fails or their time is over, the others.
+    pub fn handle_durable(&self, now_us: u64, durable: u64, health: Result<(), String>) {
+        let mut waiting = self.waiting.lock();
+        while let Some(first) = waiting.1.first_entry()
+            && first.key().0 <= durable
+        {
+            let Waiting { ts, outcome, answer, .. } = first.remove();
+            answer.send(Ok(Published { ts, outcome, level: AckLevel::Stored, nodes: None }));
+        }
+        let late: Vec<_> = waiting
+            .1
+            .iter()
+            .filter(|(_, waiting)| health.is_err() || waiting.deadline_us <= now_us)
+            .map(|(place, _)| *place)
+            .collect();
+        for place in late {
+            let Some(Waiting { ts, answer, .. }) = waiting.1.remove(&place) else { continue };
+            let refusal = match &health {
+                Err(reason) => Refusal::new(Code::StoreUnavailable, reason.clone()),
+                Ok(()) => {
+                    let message = format!("not stored within {} s", STORED_US_MAX / 1_000_000);
+                    Refusal::new(Code::Timeout, message)
+                }
+            };
+            answer.send(Err(refusal.after_applying(ts)));
+        }
+    }
+
+    /// When the next one's time is over.
+    pub fn next_us(&self) -> Option<u64> {
+        self.waiting.lock().1.values().map(|waiting| waiting.deadline_us).min()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.lock().1.is_empty()
+    }
+}

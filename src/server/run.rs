@@ -1,0 +1,51 @@
+//! `anode serve`: a node until a signal, or a failure, ends it.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
+
+use super::acceptor;
+use super::node::{Node, ServerError};
+use crate::config::Config;
+
+/// The exit code of a second signal, while the first is still being obeyed.
+const SECOND_SIGNAL: i32 = 1;
+
+/// Runs a node until SIGTERM or SIGINT, then stops it in order. Prints the `ready` line when it
+/// serves.
+pub fn run(config: Config) -> Result<(), ServerError> {
+    acceptor::raise_file_limit();
+    // One pipe wakes this thread for both: a signal, and a node that can run no longer.
+    let (mut woken, waker) = UnixStream::pair()?;
+    let is_signalled = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, SECOND_SIGNAL, is_signalled.clone())?;
+        flag::register(signal, is_signalled.clone())?;
+        low_level::pipe::register(signal, waker.try_clone()?)?;
+    }
+    let on_fatal = move || {
+        let _ = (&waker).write_all(&[0]);
+    };
+    let node = Node::start_with(config, Box::new(on_fatal))?;
+    node.wait_loaded()?;
+    println!("ready node={} http={} gossip={}", node.name, node.http, node.gossip);
+    io::stdout().flush()?;
+    let mut byte = [0];
+    while let Err(error) = woken.read_exact(&mut byte) {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error.into());
+        }
+    }
+    if let Some(fatal) = node.fatal() {
+        tracing::error!(%fatal, "the node ends");
+        node.stop();
+        return Err(fatal.into());
+    }
+    tracing::info!("stopping");
+    node.stop();
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! The publisher's side: every record is judged at once; answers come when its level is reached.
+//!
+//! A frame that must wait for the store is kept with its answers so far, in the order of arrival.
+//! Tickets of one connection never go down, so the store's mark answers frames from the front, and
+//! so do deadlines. Rejected: a map from tickets to answers, which a line does as well.
+
+use std::collections::VecDeque;
+
+use super::{Codec, Turn};
+use crate::limits::{STORED_US_MAX, UNANSWERED_BYTES_MAX};
+use crate::record::AckLevel;
+use crate::record::answer::{Code, Outcome, Published, Refusal};
+use crate::record::client::{self, PublishAnswer};
+use crate::record::draft::{Draft, OwnedRequestId, PublishFrame, RequestId};
+use crate::record::json;
+
+/// One publisher.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    codec: Codec,
+    level: AckLevel,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+}
+
+/// A frame that waits for the store.
+#[derive(Debug)]
+struct Waiting {
+    entries: Vec<Entry>,
+    is_batch: bool,
+    ticket: u64,
+    deadline_us: u64,
+    bytes: usize,
+}
+
+/// One entry of a frame's answer, if it turns out to have one.
+#[derive(Debug)]
+struct Entry {
+    id: Option<OwnedRequestId>,
+    index: usize,
+    answer: Result<Published, Refusal>,
+    /// The result holds only when the store's mark has passed.
+    is_pending: bool,
+}
+
+/// A record that was judged: its answer, and the ticket it waits for.
+type Judged = (Result<Published, Refusal>, Option<u64>);
+
+impl Publisher {
+    pub(super) fn new(codec: Codec, level: AckLevel) -> Publisher {
+        Publisher { codec, level, waiting: VecDeque::new(), waiting_bytes: 0 }
+    }
+
+    pub(super) fn handle_text(&mut self, turn: &mut Turn<'_>, text: &str) {
+        match json::publish_frame(text) {
+            Ok(frame) => self.handle_frame(turn, &frame),
+            Err(error) => self.refuse(turn, Refusal::new(Code::BadJson, error.to_string())),
+        }
+    }
+
+    /// Refuses a frame as a whole.
+    fn refuse(&self, turn: &mut Turn<'_>, refusal: Refusal) {
+        turn.host.metrics().refused(refusal.code);
+        let entry = Entry { id: None, index: 0, answer: Err(refusal), is_pending: false };
+        self.answer(turn, &[entry], false);
+    }
+
+    pub(super) fn handle_frame(&mut self, turn: &mut Turn<'_>, frame: &PublishFrame<'_>) {
+        if frame.items.is_empty() {
+            return self.refuse(turn, Refusal::new(Code::BadRequest, "a batch has at least one item"));
+        }
+        let (mut entries, mut ticket_max) = (Vec::new(), None);
+        for (index, item) in frame.items.iter().enumerate() {
+            let (answer, ticket) = match &item.draft {
+                Ok(draft) => self.judge(turn, draft),
+                Err(refusal) => {
+                    turn.host.metrics().refused(refusal.code);
+                    (Err(refusal.clone()), None)
+                }
+            };
+            ticket_max = ticket_max.max(ticket);
+            if item.id.is_some() || answer.is_err() || ticket.is_some() {
+                let id = item.id.as_ref().map(RequestId::to_owned);
+                entries.push(Entry { id, index, answer, is_pending: ticket.is_some() });
+            }
+        }
+        match ticket_max {
+            None => self.answer(turn, &entries, frame.is_batch),
+            Some(ticket) => self.wait(turn, entries, frame.is_batch, ticket),
+        }
+    }
+
+    fn judge(&self, turn: &Turn<'_>, draft: &Draft<'_>) -> Judged {
+        let level = draft.ack.unwrap_or(self.level);
+        if level == AckLevel::Replicated {
+            let message = "ack \"replicated\" is not offered by this version";
+            turn.host.metrics().refused(Code::BadRequest);
+            return (Err(Refusal::new(Code::BadRequest, message)), None);
+        }
+        let accepted = match turn.host.publish(turn.now, draft) {
+            Ok(accepted) => accepted,
+            Err(refusal) => return (Err(refusal), None),
+        };
+        let published = Published { ts: accepted.ts, outcome: accepted.outcome, level, nodes: None };
+        if level == AckLevel::Accepted || accepted.ticket <= turn.host.durable() {
+            return (Ok(published), None);
+        }
+        match turn.host.store_health() {
+            Ok(()) => (Ok(published), Some(accepted.ticket)),
+            Err(reason) => (Err(failed(&published, Code::StoreUnavailable, reason)), None),
+        }
+    }
+
+    fn wait(&mut self, turn: &Turn<'_>, entries: Vec<Entry>, is_batch: bool, ticket: u64) {
+        let ids: usize = entries.iter().flat_map(|entry| &entry.id).map(OwnedRequestId::heap_bytes).sum();
+        let bytes = size_of::<Waiting>() + entries.len() * size_of::<Entry>() + ids;
+        // What comes later is never done earlier: the line stays in order whatever tickets do.
+        let ticket = self.waiting.back().map_or(ticket, |before| ticket.max(before.ticket));
+        let deadline_us = turn.now.mono_us + STORED_US_MAX;
+        self.waiting_bytes += bytes;
+        self.waiting.push_back(Waiting { entries, is_batch, ticket, deadline_us, bytes });
+    }
+
+    pub(super) fn handle_durable(&mut self, turn: &mut Turn<'_>) {
+        let durable = turn.host.durable();
+        while let Some(frame) = self.take_if(|frame| frame.ticket <= durable) {
+            self.answer(turn, &frame.entries, frame.is_batch);
+        }
+        if self.waiting.is_empty() {
+            return;
+        }
+        if let Err(reason) = turn.host.store_health() {
+            while let Some(frame) = self.take_if(|_| true) {
+                self.fail(turn, frame, Code::StoreUnavailable, &reason);
+            }
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, turn: &mut Turn<'_>) {
+        let now_us = turn.now.mono_us;
+        if self.waiting.front().is_none_or(|frame| now_us < frame.deadline_us) {
+            return;
+        }
+        // The mark may have moved without a word since.
+        self.handle_durable(turn);
+        let message = format!("not stored within {} s", STORED_US_MAX / 1_000_000);
+        while let Some(frame) = self.take_if(|frame| frame.deadline_us <= now_us) {
+            self.fail(turn, frame, Code::Timeout, &message);
+        }
+    }
+
+    fn take_if(&mut self, is_done: impl FnOnce(&Waiting) -> bool) -> Option<Waiting> {
+        let frame = self.waiting.pop_front_if(|frame| is_done(frame))?;
+        self.waiting_bytes -= frame.bytes;
+        Some(frame)
+    }
+
+    /// Answers a frame whose level was not reached.
+    fn fail(&self, turn: &mut Turn<'_>, mut frame: Waiting, code: Code, reason: &str) {
+        for entry in &mut frame.entries {
+            if let (true, Ok(published)) = (entry.is_pending, &entry.answer) {
+                turn.host.metrics().refused(code);
+                entry.answer = Err(failed(published, code, reason.to_owned()));
+            }
+        }
+        self.answer(turn, &frame.entries, frame.is_batch);
+    }
+
+    /// Sends the entries that have an id or failed.
+    fn answer(&self, turn: &mut Turn<'_>, entries: &[Entry], is_batch: bool) {
+        let told: Vec<_> = entries
+            .iter()
+            .filter(|entry| entry.id.is_some() || entry.answer.is_err())
+            .map(|entry| PublishAnswer {
+                id: entry.id.as_ref().map(OwnedRequestId::as_id),
+                index: is_batch.then_some(entry.index),
+                answer: &entry.answer,
+            })
+            .collect();
+        if !told.is_empty() {
+            turn.frame(self.codec, |out| write_answers(out, self.codec, &told, is_batch));
+        }
+    }
+
+    pub(super) fn next_timeout_us(&self) -> Option<u64> {
+        self.waiting.front().map(|frame| frame.deadline_us)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting_bytes > UNANSWERED_BYTES_MAX
+    }
+
+    pub(super) fn has_unanswered(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+}
+
+/// The refusal of a record whose level was not reached. A stale one was not applied, and changes
+/// nothing when it is sent again.
+fn failed(published: &Published, code: Code, reason: String) -> Refusal {
+    let refusal = Refusal::new(code, reason);
+    match published.outcome {
+        Outcome::Applied | Outcome::Duplicate => refusal.after_applying(published.ts),
+        Outcome::Stale { .. } => refusal,
+    }
+}
+
+fn write_answers(out: &mut Vec<u8>, codec: Codec, told: &[PublishAnswer<'_>], is_batch: bool) {
+    match (codec, told) {
+        (Codec::Protobuf, [one]) if !is_batch => client::write_publish_answer(out, one),
+        (Codec::Protobuf, several) => client::write_publish_answers(out, several),
+        (Codec::Json, several) => {
+            if is_batch {
+                out.push(b'[');
+            }
+            for (at, one) in several.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                json::write_publish_answer(out, one.id.as_ref(), one.index, one.answer);
+            }
+            if is_batch {
+                out.push(b']');
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What waits for room in a subscriber's buffer.
+//!
+//! First in, first out. In `mode=latest` a source waits at most once: a newer record takes the place
+//! of the one that waits, where that one stands. So memory is bounded by the number of sources, no
+//! source starves behind a busier one, and what is sent last is the newest. In `mode=all` every
+//! record waits.
+//!
+//! Tokens wait in the same line ([`Entry::Mark`]): when one gets to the front, everything it speaks of
+//! has been written.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use crate::record::hash::NameState;
+use crate::record::request::Mode;
+use crate::record::{SharedRecord, Source, Stamp};
+
+/// One thing that waits.
+#[derive(Clone, Debug)]
+pub(super) enum Entry {
+    /// A record.
+    Record(Waiting),
+    /// A token, and the subscription whose snapshot ends with it, if one does.
+    Mark {
+        /// The number of the subscription.
+        eos: Option<u32>,
+        /// As it is sent.
+        token: String,
+    },
+}
+
+/// A record that waits.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    pub(super) record: SharedRecord,
+    pub(super) as_deleted: bool,
+    /// It comes from a scan, and not from a change.
+    pub(super) from_snapshot: bool,
+}
+
+impl Waiting {
+    /// Its place in the order of what a subscriber sees: an expired value is a deletion there.
+    fn order(&self) -> (Stamp, bool) {
+        (self.record.stamp, self.as_deleted)
+    }
+}
+
+/// The line.
+#[derive(Debug)]
+pub(super) struct Queue {
+    entries: VecDeque<Entry>,
+    /// How many entries have left at the front: place of an entry = its index here + this.
+    left: u64,
+    /// `mode=latest`: the place of each source.
+    places: Option<HashMap<Source, u64, NameState>>,
+    snapshot_waiting: usize,
+    live_bytes: usize,
+}
+
+impl Queue {
+    pub(super) fn new(mode: Mode) -> Queue {
+        let places = (mode == Mode::Latest).then(HashMap::default);
+        Queue { entries: VecDeque::new(), left: 0, places, snapshot_waiting: 0, live_bytes: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether records of a scan still wait: the next scan is put off.
+    pub(super) fn has_snapshot(&self) -> bool {
+        self.snapshot_waiting > 0
+    }
+
+    /// Memory of the records that do not come from a scan, in bytes.
+    pub(super) fn live_bytes(&self) -> usize {
+        self.live_bytes
+    }
+
+    pub(super) fn mark(&mut self, eos: Option<u32>, token: String) {
+        self.entries.push_back(Entry::Mark { eos, token });
+    }
+
+    /// The record of this source that waits and would be replaced.
+    fn waiting(&mut self, source: &Source) -> Option<&mut Waiting> {
+        let place = *self.places.as_ref()?.get(source)?;
+        let index = usize::try_from(place - self.left).ok()?;
+        match self.entries.get_mut(index) {
+            Some(Entry::Record(waiting)) => Some(waiting),
+            _ => None,
+        }
+    }
+
+    /// Puts a newer record in the place of the one of its source that waits. The record is given
+    /// back if none does.
+    pub(super) fn replace(&mut self, newer: Waiting) -> Result<(), Waiting> {
+        let Some(waiting) = self.waiting(&newer.record.source) else { return Err(newer) };
+        if newer.order() <= waiting.order() {
+            return Ok(());
+        }
+        let older = std::mem::replace(waiting, newer);
+        let (cost, is_live) = (waiting.record.cost_bytes(), !waiting.from_snapshot);
+        self.forget(&older);
+        self.count(cost, is_live);
+        Ok(())
+    }
+
+    /// Puts a record at the end of the line.
+    pub(super) fn push(&mut self, waiting: Waiting) {
+        if let Some(places) = &mut self.places {
+            let place = self.left + self.entries.len() as u64;
+            places.insert(waiting.record.source.clone(), place);
+        }
+        self.count(waiting.record.cost_bytes(), !waiting.from_snapshot);
+        self.entries.push_back(Entry::Record(waiting));
+    }
+
+    /// Takes what has waited longest.
+    pub(super) fn pop(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.left += 1;
+        if let Entry::Record(waiting) = &entry {
+            self.forget(waiting);
+            if let Some(places) = &mut self.places {
+                places.remove(&waiting.record.source);
+            }
+        }
+        if self.entries.is_empty() {
+            // A connection that keeps up again gives the memory back.
+            *self = Queue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
+        }
+        Some(entry)
+    }
+
+    /// Keeps what `wanted` says.
+    pub(super) fn retain(&mut self, mut wanted: impl FnMut(&Entry) -> bool) {
+        let entries = std::mem::take(&mut self.entries);
+        *self = Queue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
+        for entry in entries {
+            match entry {
+                entry if !wanted(&entry) => {}
+                Entry::Record(waiting) => self.push(waiting),
+                mark => self.entries.push_back(mark),
+            }
+        }
+    }
+
+    fn count(&mut self, cost: usize, is_live: bool) {
+        if is_live {
+            self.live_bytes += cost;
+        } else {
+            self.snapshot_waiting += 1;
+        }
+    }
+
+    fn forget(&mut self, waiting: &Waiting) {
+        if waiting.from_snapshot {
+            self.snapshot_waiting -= 1;
+        } else {
+            self.live_bytes -= waiting.record.cost_bytes();
+        }
+    }
+
+    /// How many entries wait.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}

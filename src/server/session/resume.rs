@@ -1,0 +1,118 @@
+//! Resume tokens: when they are sent, and when one that comes back proves something.
+
+use hashbrown::HashSet;
+
+use super::Turn;
+use super::checkpoint::Proof;
+use crate::limits::{FUTURE_US_MAX, RESUME_US};
+use crate::record::hash::NameState;
+use crate::record::token::{SharedHeads, Token, head_key, pattern_key};
+use crate::record::{Now, Pattern};
+
+const HOUR_US: u64 = 3_600_000_000;
+
+/// When a subscriber gets its next token.
+#[derive(Debug, Default)]
+pub(super) struct Tokens {
+    /// On the monotonic clock; `None` before the first subscription is live.
+    due_us: Option<u64>,
+    /// Heads that may be sent once the mailbox is drained far enough.
+    proof: Option<Proof>,
+    /// A token waits in the queue.
+    is_queued: bool,
+}
+
+impl Tokens {
+    /// A subscription is live.
+    pub(super) fn start(&mut self, now: Now) {
+        self.due_us.get_or_insert(now.mono_us + RESUME_US);
+    }
+
+    /// Whether a token can be made now.
+    pub(super) fn is_due(&mut self, turn: &mut Turn<'_>) -> bool {
+        if self.is_queued || self.due_us.is_none_or(|due_us| turn.now.mono_us < due_us) {
+            return false;
+        }
+        let proof = self.proof.get_or_insert_with(|| turn.work.checkpoint.recent(turn.now, turn.host));
+        turn.mailbox_position >= proof.position
+    }
+
+    /// The token that is due, of these patterns.
+    pub(super) fn take<'p>(
+        &mut self,
+        turn: &mut Turn<'_>,
+        live: impl Iterator<Item = &'p Pattern>,
+    ) -> String {
+        let proof = self.proof.take();
+        let proof = proof.unwrap_or_else(|| turn.work.checkpoint.fresh(turn.now, turn.host));
+        self.is_queued = true;
+        token(turn, live, proof.heads, proof.issued_us)
+    }
+
+    /// The token that was queued has been written.
+    pub(super) fn handle_sent(&mut self, now: Now) {
+        self.is_queued = false;
+        self.due_us = Some(now.mono_us + RESUME_US);
+    }
+
+    pub(super) fn next_timeout_us(&self) -> Option<u64> {
+        if self.is_queued { None } else { self.due_us }
+    }
+
+    /// Whether it waits for the mailbox alone.
+    pub(super) fn waits_for_mailbox(&self) -> bool {
+        self.proof.is_some()
+    }
+}
+
+/// A token of these patterns and heads.
+pub(super) fn token<'p>(
+    turn: &Turn<'_>,
+    patterns: impl Iterator<Item = &'p Pattern>,
+    heads: SharedHeads,
+    issued_us: u64,
+) -> String {
+    let mut patterns: Vec<_> = patterns.map(pattern_key).collect();
+    patterns.sort_unstable();
+    patterns.dedup();
+    Token { cluster: turn.host.facts().cluster, issued_us, patterns, heads }.encode()
+}
+
+/// Whether the token says here what the subscriber lacks of these patterns.
+pub(super) fn is_proved(token: &Token, patterns: &[Pattern], turn: &mut Turn<'_>) -> bool {
+    let facts = turn.host.facts();
+    // Deletions older than this may have been collected: their absence proves nothing.
+    let age_us_max = if facts.tombstones_us > 2 * HOUR_US {
+        facts.tombstones_us - HOUR_US
+    } else {
+        facts.tombstones_us / 2
+    };
+    let now_us = turn.now.wall_us;
+    token.cluster == facts.cluster
+        && token.issued_us <= now_us.saturating_add(FUTURE_US_MAX)
+        && now_us.saturating_sub(token.issued_us) <= age_us_max
+        && patterns.iter().all(|pattern| token.covers_pattern(pattern))
+        && heads_are_reached(token, turn)
+}
+
+/// Whether this node has, or is sure to get, all that the token says was seen: what is lacking must
+/// be of a life that still goes on. What a node took with it when it died, this one may never get,
+/// and the subscriber would keep values that nobody else has.
+fn heads_are_reached(token: &Token, turn: &mut Turn<'_>) -> bool {
+    let own = turn.work.checkpoint.heads(turn.host);
+    let is_reached = |(key, seq): &&(u64, u64)| {
+        let place = own.binary_search_by_key(key, |head| head.0);
+        place.is_ok_and(|place| own.get(place).is_some_and(|head| head.1 >= *seq))
+    };
+    let mut lacking = token.heads.iter().filter(|head| !is_reached(head)).peekable();
+    if lacking.peek().is_none() {
+        return true;
+    }
+    let members = turn.host.members();
+    let live: HashSet<u64, NameState> = members
+        .iter()
+        .filter(|member| member.state.is_live())
+        .map(|member| head_key(&member.identity.name, member.identity.boot))
+        .collect();
+    lacking.all(|(key, _)| live.contains(key))
+}

@@ -1,0 +1,150 @@
+use serde_json::json;
+
+use super::*;
+use crate::limits::STORED_US_MAX;
+
+fn publisher(url: &str) -> (World, usize) {
+    let mut world = World::new();
+    let client = world.open(url);
+    let hello = world.read(client);
+    assert_eq!(hello[0]["connected"]["node"], "n1");
+    assert_eq!(hello[0]["connected"]["ping_ms"], 25_000);
+    (world, client)
+}
+
+fn codes(values: &[Value]) -> Vec<&str> {
+    values.iter().map(|value| value["error"]["code"].as_str().unwrap_or("ok")).collect()
+}
+
+#[test]
+fn answers_only_with_an_id_or_when_refused() {
+    let (mut world, client) = publisher("/publish");
+    world.say(client, r#"{"source":"a","data":1}"#);
+    assert!(world.read(client).is_empty());
+    world.say(client, r#"{"id":" x\u0041","source":"a","ts":7,"data":1}"#);
+    let stale = world.read(client);
+    let current = stale[0]["result"]["current_ts"].as_u64().expect("a ts");
+    assert_eq!(
+        stale,
+        [
+            json!({"id": " xA", "result": {"ts": 7, "outcome": "stale", "current_ts": current, "level": "accepted"}})
+        ]
+    );
+    world.say(client, r#"{"source":"a","data":1,"x":2}"#);
+    world.say(client, r#"{"source":"$a","data":1}"#);
+    world.say(client, r#"{"source":"a/*","data":1}"#);
+    world.say(client, r#"{"id":1,"subscribe":{"sources":["a"]}}"#);
+    world.say(client, r#"{"source":"a","data":1,"ack":"replicated"}"#);
+    world.say(client, r#"{"source":"a","#);
+    world.say(client, "[]");
+    let answers = world.read(client);
+    assert_eq!(
+        codes(&answers),
+        ["bad_request", "forbidden", "bad_source", "bad_request", "bad_request", "bad_json", "bad_request"]
+    );
+    assert_eq!(answers[3]["id"], 1);
+    assert!(answers[5].get("id").is_none() && world.clients[client].closed.is_none());
+}
+
+#[test]
+fn ids_are_echoed_as_they_came() {
+    let (mut world, client) = publisher("/publish");
+    world.say(client, r#"{"id":"\u0041/\/","source":"a","data":1}"#);
+    let mut bytes = Vec::new();
+    world.clients[client].out.flush(&mut bytes).expect("flushes");
+    assert!(payloads(&bytes)[0].starts_with(br#"{"id":"\u0041/\/","result""#));
+}
+
+#[test]
+fn a_batch_is_one_array_when_its_slowest_item_is_done() {
+    let (mut world, client) = publisher("/publish?ack=stored");
+    world.say(
+        client,
+        r#"[{"id":1,"source":"a","data":1},{"source":"b","data":1},{"id":2,"source":"c","data":1,"ack":"accepted"},{"source":"d"}]"#,
+    );
+    world.say(client, r#"{"id":3,"source":"e","data":1,"ack":"accepted"}"#);
+    assert_eq!(world.read(client)[0]["id"], 3, "answers may overtake one another");
+    world.node.durable.set(1);
+    world.turn(client, |session, turn| session.handle_durable(turn));
+    assert!(world.read(client).is_empty());
+    world.node.durable.set(3);
+    world.turn(client, |session, turn| session.handle_durable(turn));
+    let answers = world.read(client);
+    let batch = answers[0].as_array().expect("an array");
+    let told: Vec<_> = batch.iter().map(|entry| (entry["index"].as_u64(), entry["id"].as_u64())).collect();
+    assert_eq!(told, [(Some(0), Some(1)), (Some(2), Some(2)), (Some(3), None)]);
+    assert_eq!(batch[0]["result"]["level"], "stored");
+    assert_eq!(batch[1]["result"]["level"], "accepted");
+    assert_eq!(batch[2]["error"]["code"], "bad_request");
+    assert!(!world.clients[client].session.has_unanswered());
+}
+
+/// Jepsen, NATS 2.12.1: writes were acknowledged before they were synced.
+#[test]
+fn stored_is_never_said_before_the_mark() {
+    let (mut world, client) = publisher("/publish?ack=stored");
+    world.say(client, r#"{"id":1,"source":"a","ts":5,"data":1}"#);
+    world.say(client, r#"{"id":2,"source":"a","ts":5,"data":1}"#);
+    world.say(client, r#"{"id":3,"source":"a","ts":4,"data":1}"#);
+    world.pass(STORED_US_MAX - 1);
+    assert!(world.read(client).is_empty());
+    world.node.durable.set(1);
+    world.turn(client, |session, turn| session.handle_durable(turn));
+    let outcomes: Vec<_> = world.read(client).iter().map(|v| v["result"]["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["applied", "duplicate", "stale"]);
+}
+
+#[test]
+fn what_is_not_stored_in_time_says_that_it_was_applied() {
+    let (mut world, client) = publisher("/publish");
+    world.say(client, r#"{"source":"a","ts":5,"data":1,"ack":"stored"}"#);
+    world.say(client, r#"{"id":2,"source":"a","ts":4,"data":1,"ack":"stored"}"#);
+    world.pass(STORED_US_MAX);
+    let answers = world.read(client);
+    assert_eq!(codes(&answers), ["timeout", "timeout"]);
+    assert_eq!((&answers[0]["error"]["applied"], &answers[0]["error"]["ts"]), (&json!(true), &json!(5)));
+    assert_eq!(answers[0]["error"]["temporary"], true);
+    assert!(answers[1]["error"].get("applied").is_none(), "a stale one was not applied");
+    world.say(client, r#"{"id":3,"source":"a","ts":5,"data":1,"ack":"stored"}"#);
+    *world.node.ingest.downstream().sick.lock() = Some("disk full".into());
+    world.turn(client, |session, turn| session.handle_durable(turn));
+    let answers = world.read(client);
+    assert_eq!(codes(&answers), ["store_unavailable"]);
+    assert_eq!((&answers[0]["error"]["applied"], &answers[0]["error"]["ts"]), (&json!(true), &json!(5)));
+}
+
+/// hashicorp/consul#9927: queues without bound.
+#[test]
+fn a_publisher_that_outruns_the_store_is_not_read() {
+    let (mut world, client) = publisher("/publish?ack=stored");
+    let is_blocked = |world: &World| {
+        let Client { session, out, .. } = &world.clients[client];
+        session.blocks_reading(out.len())
+    };
+    let mut said = 0;
+    while !is_blocked(&world) {
+        world.say(client, &format!(r#"{{"id":{said},"source":"a","data":1}}"#));
+        said += 1;
+        assert!(said < 100_000);
+    }
+    world.node.durable.set(u64::MAX);
+    world.turn(client, |session, turn| session.handle_durable(turn));
+    assert_eq!(world.read(client).len(), said);
+    assert!(!is_blocked(&world));
+}
+
+#[test]
+fn the_wrong_kind_of_frame_closes() {
+    let mut world = World::new();
+    let json = world.open("/publish");
+    let protobuf = world.open_as("/subscribe", Codec::Protobuf);
+    let close = |world: &mut World, client, message: Incoming<'static>| {
+        world.turn(client, |session, turn| session.handle_message(turn, message)).expect_err("closes").code
+    };
+    assert_eq!(close(&mut world, json, Incoming::Binary(b"{}")), 1003);
+    assert_eq!(close(&mut world, protobuf, Incoming::Text("{}")), 1003);
+    assert_eq!(close(&mut world, protobuf, Incoming::Binary(&[0xff, 0xff])), 4002);
+    for bad in ["ack=x", "source=a", "x"] {
+        assert!(Session::open(Endpoint::Publish, Codec::Json, bad, String::new()).is_err(), "{bad}");
+    }
+}

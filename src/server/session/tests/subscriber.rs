@@ -1,0 +1,258 @@
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::*;
+use crate::limits::{ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX};
+
+fn subscriber(world: &mut World, url: &str) -> usize {
+    let client = world.open(url);
+    let hello = world.read(client);
+    assert!(hello[0].get("connected").is_some());
+    client
+}
+
+#[test]
+fn snapshot_then_eos_then_live() {
+    let mut world = World::new();
+    let first = world.publish("a/1", "1");
+    world.publish("b/1", "1");
+    world.publish("a/2", "1");
+    let deleted = world.delete("a/2");
+    let client = world.open("/subscribe?source=a/*");
+    let told = world.read_all(client);
+    assert_eq!(told[1], json!({"result": {"subscription": 1}}));
+    assert_eq!(told[2], json!({"source": "a/1", "ts": first, "origin": "n1", "data": 1}));
+    assert_eq!(told[3]["eos"]["subscription"], 1);
+    assert_eq!(told.len(), 4, "a plain snapshot has no deletions");
+    let live = world.publish("a/2", "2");
+    assert!(live > deleted);
+    world.publish("b/2", "2");
+    world.delete("a/1");
+    let told = world.read_all(client);
+    assert_eq!(told[0], json!({"source": "a/2", "ts": live, "origin": "n1", "data": 2}));
+    assert_eq!((&told[1]["source"], &told[1]["deleted"]), (&json!("a/1"), &json!(true)));
+    assert_eq!(told.len(), 2);
+}
+
+#[test]
+fn frames_subscribe_and_unsubscribe() {
+    let mut world = World::new();
+    world.publish("a", "1");
+    let client = subscriber(&mut world, "/subscribe");
+    world.say(client, r#"{"id":"q","subscribe":{"sources":["a"],"snapshot":false}}"#);
+    let told = world.read_all(client);
+    assert_eq!(told[0], json!({"id": "q", "result": {"subscription": 1}}));
+    assert_eq!(told[1]["eos"]["subscription"], 1);
+    assert_eq!(told.len(), 2);
+    world.publish("a", "2");
+    assert_eq!(records(&world.read_all(client)).len(), 1);
+    world.say(client, r#"{"id":2,"unsubscribe":1}"#);
+    world.publish("a", "3");
+    assert_eq!(world.read_all(client), [json!({"id": 2, "result": {"subscription": 1}})]);
+    assert!(world.work.index.is_empty());
+    for (text, code) in [
+        (r#"{"id":3,"unsubscribe":1}"#, "bad_request"),
+        (r#"{"id":3,"subscribe":{"sources":["a//"]}}"#, "bad_pattern"),
+        (r#"{"id":3,"source":"a","data":1}"#, "bad_request"),
+        (r#"{"id":3"#, "bad_json"),
+        (r#"{"id":3,"subscribe":{"sources":["a"],"mode":"all"}}"#, "bad_request"),
+    ] {
+        world.say(client, text);
+        assert_eq!(world.read(client)[0]["error"]["code"], code, "{text}");
+    }
+    world.say(client, r#"{"subscribe":{"sources":["a"]}}"#);
+    let told = world.read_all(client);
+    assert_eq!(told[0]["result"]["subscription"], 2, "numbers are not given twice");
+    assert_eq!(records(&told).len(), 1);
+    world.turn(client, |session, turn| session.handle_closed(turn));
+    assert!(world.work.index.is_empty());
+}
+
+#[test]
+fn overlapping_subscriptions_repeat_nothing() {
+    let mut world = World::new();
+    for n in 0..20 {
+        world.publish(&format!("a/{n}"), "1");
+    }
+    world.publish("b", "1");
+    let client = subscriber(&mut world, "/subscribe?source=a/*&source=a/1");
+    assert_eq!(records(&world.read_all(client)).len(), 20);
+    world.say(client, r#"{"subscribe":{"sources":["**","a/*"]}}"#);
+    world.say(client, r#"{"subscribe":{"sources":["b","a/1"]}}"#);
+    let told = world.read_all(client);
+    assert_eq!(records(&told).iter().map(|r| r.0.as_str()).collect::<Vec<_>>(), ["b"]);
+    let eos = told.iter().filter(|value| value.get("eos").is_some()).count();
+    assert_eq!(eos, 2);
+    world.publish("a/1", "2");
+    assert_eq!(records(&world.read_all(client)).len(), 1, "once, however many match");
+}
+
+#[test]
+fn a_snapshot_after_a_subscription_without_one_is_whole() {
+    let mut world = World::new();
+    for n in 0..10 {
+        world.publish(&format!("a/{n}"), "1");
+    }
+    let client = subscriber(&mut world, "/subscribe?source=a/*&snapshot=false");
+    world.read_all(client);
+    world.publish("a/3", "2");
+    assert_eq!(records(&world.read_all(client)).len(), 1);
+    world.say(client, r#"{"subscribe":{"sources":["a/**"]}}"#);
+    let told = records(&world.read_all(client));
+    assert_eq!(told.len(), 9, "all but the one that was sent");
+    assert!(!told.iter().any(|(source, _)| source == "a/3"));
+}
+
+/// emqx#15605: the snapshot was silently truncated.
+#[test]
+fn a_snapshot_of_100_000_sources_is_whole_and_paced() {
+    let mut world = World::new();
+    for n in 0..100_000 {
+        world.publish(&format!("s/{n}"), "\"some data\"");
+    }
+    while world.drain_one() {}
+    let client = subscriber(&mut world, "/subscribe?source=s/**&batch=true");
+    let mut seen = std::collections::BTreeSet::new();
+    loop {
+        world.settle();
+        assert!(world.clients[client].out.len() < LATEST_BUFFER_BYTES_MAX + 80_000);
+        let told = world.read(client);
+        seen.extend(records(&told).into_iter().map(|record| record.0));
+        if told.iter().any(|value| value.get("eos").is_some()) {
+            break;
+        }
+        assert!(!told.is_empty());
+    }
+    assert_eq!(seen.len(), 100_000);
+}
+
+#[test]
+fn latest_conflates_and_ends_with_the_newest() {
+    let mut world = World::new();
+    let client = subscriber(&mut world, "/subscribe?source=a/*");
+    world.read_all(client);
+    let data = format!("\"{}\"", "x".repeat(1_000));
+    let mut newest = BTreeMap::new();
+    for round in 0..200 {
+        for n in 0..10 {
+            let source = format!("a/{n}");
+            let ts = world.publish(&source, &data);
+            newest.insert(source, ts);
+        }
+        if round % 10 == 0 {
+            world.settle();
+        }
+    }
+    world.settle();
+    assert!(world.clients[client].out.len() < LATEST_BUFFER_BYTES_MAX + 2_000);
+    assert!(world.work.conflated > 1_000);
+    let told = records(&world.read_all(client));
+    assert_eq!(told.len() as u64, world.work.deliveries);
+    assert_eq!(world.work.deliveries + world.work.conflated, 2_000);
+    assert_eq!(told.into_iter().collect::<BTreeMap<_, _>>(), newest);
+}
+
+/// prometheus/alertmanager#1409: what waits for a slow reader must be bounded.
+#[test]
+fn mode_all_is_whole_and_in_order_or_closed() {
+    let mut world = World::new();
+    let client = subscriber(&mut world, "/subscribe?source=a&mode=all");
+    world.read_all(client);
+    let stamps: Vec<_> = (0..1_000).map(|n| world.publish("a", &n.to_string())).collect();
+    world.settle();
+    let told: Vec<_> = records(&world.read_all(client)).into_iter().map(|record| record.1).collect();
+    assert_eq!(told, stamps);
+    let data = format!("\"{}\"", "x".repeat(10_000));
+    for _ in 0..200 {
+        world.publish("a", &data);
+    }
+    world.settle();
+    assert_eq!(world.clients[client].closed.as_ref().map(|close| close.code), Some(4202));
+    assert!(world.clients[client].out.len() <= ALL_QUEUE_BYTES_MAX + 20_000);
+}
+
+#[test]
+fn a_subscription_waits_for_the_store() {
+    let mut world = World::new();
+    world.node.is_loaded.set(false);
+    let client = subscriber(&mut world, "/subscribe?source=a");
+    world.say(client, r#"{"id":2,"subscribe":{"sources":["b"]}}"#);
+    world.say(client, r#"{"id":3,"unsubscribe":2}"#);
+    let told = world.read_all(client);
+    assert_eq!(told[0], json!({"id": 2, "result": {"subscription": 2}}));
+    assert_eq!(told[1], json!({"id": 3, "result": {"subscription": 2}}));
+    world.publish("a", "1");
+    world.settle();
+    world.pass(1_000_000);
+    assert!(world.read_all(client).is_empty());
+    world.node.is_loaded.set(true);
+    world.pass(1_000_000);
+    let told = world.read_all(client);
+    assert_eq!(told[0]["result"]["subscription"], 1);
+    assert_eq!(records(&told).len(), 1);
+    assert!(told[2].get("eos").is_some());
+}
+
+#[test]
+fn expiries_are_deletions_of_the_same_stamp() {
+    let mut world = World::new();
+    let ts = world.publish_draft("a", None, DraftPayload::Json(b"1"), 1_000);
+    let client = subscriber(&mut world, "/subscribe?source=a");
+    assert_eq!(records(&world.read_all(client)).len(), 1);
+    world.pass(1_000_000);
+    world.node.ingest.sweep(world.now, true, 10);
+    let told = world.read_all(client);
+    assert_eq!(told, [json!({"source": "a", "ts": ts, "origin": "n1", "deleted": true})]);
+    let late = subscriber(&mut world, "/subscribe?source=a");
+    assert!(records(&world.read_all(late)).is_empty());
+}
+
+#[test]
+fn nothing_comes_after_the_answer_to_unsubscribe() {
+    let mut world = World::new();
+    let client = subscriber(&mut world, "/subscribe?source=a/*");
+    world.read_all(client);
+    let data = format!("\"{}\"", "x".repeat(10_000));
+    for n in 0..100 {
+        world.publish(&format!("a/{n}"), &data);
+    }
+    world.settle();
+    world.say(client, r#"{"id":1,"unsubscribe":1}"#);
+    let told = world.read_all(client);
+    let answer = told.iter().position(|value| value.get("id").is_some()).expect("answered");
+    assert_eq!(answer + 1, told.len());
+}
+
+#[test]
+fn protobuf_and_batches() {
+    let mut world = World::new();
+    world.publish("a", "{\"x\": 1}");
+    let single = world.open_as("/subscribe?source=a", Codec::Protobuf);
+    let batched = world.open_as("/subscribe?source=a&batch=true", Codec::Protobuf);
+    let json = world.open("/subscribe?source=a&batch=true");
+    world.settle();
+    world.publish("a", "2");
+    world.publish("a", "3");
+    world.settle();
+    assert_eq!(records(&world.read(json)).len(), 3);
+    let mut count = |client: usize| {
+        let mut bytes = Vec::new();
+        world.clients[client].out.flush(&mut bytes).expect("flushes");
+        // Keys of connected, answer, record, records and eos.
+        payloads(&bytes).iter().map(|payload| payload[0] >> 3).collect::<Vec<_>>()
+    };
+    assert_eq!(count(single), [1, 2, 4, 6, 4, 4]);
+    assert_eq!(count(batched), [1, 2, 5, 6, 5]);
+}
+
+#[test]
+fn an_overflow_closes_whoever_may_have_missed_something() {
+    let mut world = World::new();
+    let latest = subscriber(&mut world, "/subscribe?source=a");
+    let all = subscriber(&mut world, "/subscribe?source=a&mode=all");
+    let idle = subscriber(&mut world, "/subscribe");
+    let mut code =
+        |client: usize| world.clients[client].session.handle_overflow().err().map(|close| close.code);
+    assert_eq!((code(latest), code(all), code(idle)), (Some(4100), Some(4202), None));
+}

@@ -1,0 +1,239 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cluster::Arrival;
+use crate::cluster::members::{Identity, State};
+use crate::limits::RESUME_US;
+
+fn resume(world: &mut World, token: &str) -> (Option<bool>, Vec<Value>) {
+    let client = world.open(&format!("/subscribe?source=a/*&resume={token}"));
+    let told = world.read_all(client);
+    let recovered = told[1]["result"]["recovered"].as_bool();
+    let records = told.into_iter().filter(|value| value.get("source").is_some()).collect();
+    (recovered, records)
+}
+
+/// Ten sources, and the token of a subscriber that has seen them.
+fn seen() -> (World, String) {
+    let mut world = World::new();
+    for n in 0..10 {
+        world.publish(&format!("a/{n}"), "1");
+    }
+    let client = world.open("/subscribe?source=a/*");
+    let token = token_of(&world.read_all(client));
+    (world, token)
+}
+
+#[test]
+fn a_recovered_snapshot_has_only_what_was_missed() {
+    let (mut world, token) = seen();
+    assert_eq!(resume(&mut world, &token), (Some(true), vec![]));
+    world.publish("a/1", "2");
+    world.delete("a/2");
+    world.publish("a/new", "1");
+    let (recovered, mut told) = resume(&mut world, &token);
+    told.sort_by_key(|record| record["source"].to_string());
+    assert_eq!(recovered, Some(true));
+    let names: Vec<_> = told.iter().map(|record| record["source"].as_str().expect("name")).collect();
+    assert_eq!(names, ["a/1", "a/2", "a/new"]);
+    assert_eq!(told[1]["deleted"], true, "deletions included");
+}
+
+#[test]
+fn what_expired_meanwhile_is_told_once() {
+    let mut world = World::new();
+    world.publish_draft("a/1", None, DraftPayload::Json(b"1"), 1_000);
+    let client = world.open("/subscribe?source=a/*");
+    let token = token_of(&world.read_all(client));
+    world.now = world.now.plus_us(2_000_000);
+    let client = world.open(&format!("/subscribe?source=a/*&resume={token}"));
+    let told = world.read_all(client);
+    assert_eq!(told[2]["deleted"], true);
+    world.node.ingest.sweep(world.now, true, 10);
+    assert!(world.read_all(client).is_empty(), "the map tells it again");
+}
+
+#[test]
+fn what_a_token_cannot_prove_gives_a_full_snapshot() {
+    let (mut world, token) = seen();
+    let whole = |told: (Option<bool>, Vec<Value>)| told.0 == Some(false) && told.1.len() == 10;
+    // Another pattern.
+    let client = world.open(&format!("/subscribe?source=a/**&resume={token}"));
+    assert_eq!(world.read_all(client)[1]["result"]["recovered"], false);
+    // Another cluster.
+    let cluster = std::mem::replace(&mut world.node.facts.cluster, 7);
+    assert!(whole(resume(&mut world, &token)));
+    world.node.facts.cluster = cluster;
+    // Older than tombstones are sure to be kept.
+    world.now = world.now.plus_us(DAY_US - 3_600_000_000);
+    assert_eq!(resume(&mut world, &token).0, Some(true));
+    world.now = world.now.plus_us(1);
+    assert!(whole(resume(&mut world, &token)));
+}
+
+#[test]
+fn without_a_snapshot_what_cannot_be_proved_is_not_sent() {
+    let (mut world, token) = seen();
+    world.publish("a/1", "2");
+    let url = format!("/subscribe?source=a/*&snapshot=false&resume={token}");
+    let client = world.open(&url);
+    let told = world.read_all(client);
+    assert_eq!((told[1]["result"]["recovered"].as_bool(), records(&told).len()), (Some(true), 1));
+    world.now = world.now.plus_us(DAY_US);
+    let client = world.open(&url);
+    let told = world.read_all(client);
+    assert_eq!((told[1]["result"]["recovered"].as_bool(), records(&told).len()), (Some(false), 0));
+}
+
+/// A token is good on any node: on one that has what it speaks of, or is sure to get it.
+#[test]
+fn tokens_on_another_node() {
+    let (here, token) = seen();
+    let origin = here.node.facts.node.clone();
+    let mut there = World::named("n2", 9);
+    let copy = |there: &World, n: usize| {
+        let record = here.node.ingest.latest().get(&format!("a/{n}")).expect("a record");
+        there.node.ingest.apply(there.now, record, Arrival::Tree);
+    };
+    (0..9).for_each(|n| copy(&there, n));
+    there.node.others.borrow_mut().insert((origin.clone(), 1), 9);
+    assert_eq!(resume(&mut there, &token).0, Some(false), "one is missing, and its origin is not known");
+    let identity = |boot| Identity {
+        name: origin.clone(),
+        boot,
+        gossip: ([127, 0, 0, 1], 1).into(),
+        http: "127.0.0.1:1".into(),
+        zone: String::new(),
+        version: String::new(),
+    };
+    let member = |boot, state| {
+        Arc::from([MemberInfo { identity: Arc::new(identity(boot)), state, incarnation: 0, rtt_us: None }])
+    };
+    *there.node.members.borrow_mut() = member(1, State::Alive);
+    assert_eq!(resume(&mut there, &token), (Some(true), vec![]), "its origin lives: it will come");
+    *there.node.members.borrow_mut() = member(2, State::Alive);
+    assert_eq!(resume(&mut there, &token).0, Some(false), "that life is over");
+    copy(&there, 9);
+    there.node.others.borrow_mut().insert((origin.clone(), 1), 10);
+    there.publish("a/mine", "1");
+    let (recovered, told) = resume(&mut there, &token);
+    assert_eq!((recovered, told.len()), (Some(true), 1));
+}
+
+/// nats.go#1777: a subscription died silently after reconnecting. Here every token that is sent, the
+/// periodic ones too, brings back exactly what followed it.
+#[test]
+fn periodic_tokens_wait_for_what_they_speak_of() {
+    let mut world = World::new();
+    let client = world.open("/subscribe?source=a/*");
+    world.read_all(client);
+    world.publish("a/1", "1");
+    world.now = world.now.plus_us(RESUME_US);
+    world.turn_once(client);
+    assert!(world.read(client).is_empty(), "the mailbox is not drained yet");
+    let told = world.read_all(client);
+    assert_eq!(records(&told).len(), 1);
+    assert!(told[1].get("resume").is_some());
+    assert_eq!(resume(&mut world, &token_of(&told)), (Some(true), vec![]));
+    world.pass(RESUME_US);
+    let told = world.read_all(client);
+    assert_eq!(told.len(), 1, "again every ten seconds");
+    world.publish("a/2", "1");
+    assert_eq!(resume(&mut world, &token_of(&told)).1.len(), 1);
+}
+
+#[test]
+fn a_token_waits_behind_what_waits() {
+    let mut world = World::new();
+    let client = world.open("/subscribe?source=a/*");
+    world.read_all(client);
+    let data = format!("\"{}\"", "x".repeat(10_000));
+    for n in 0..60 {
+        world.publish(&format!("a/{n}"), &data);
+    }
+    world.settle();
+    world.pass(RESUME_US);
+    let first = world.read(client);
+    assert!(!first.iter().any(|value| value.get("resume").is_some()));
+    let rest = world.read_all(client);
+    assert_eq!(records(&first).len() + records(&rest).len(), 60);
+    assert!(rest.last().is_some_and(|value| value.get("resume").is_some()));
+}
+
+/// What a client holds: source → ts.
+type Held = BTreeMap<String, u64>;
+
+/// Carries what was read into what is held, and remembers what was held at the last token.
+fn hold(held: &mut Held, at_token: &mut Option<(String, Held)>, values: &[Value]) {
+    for value in values {
+        if let Some(source) = value.get("source").and_then(Value::as_str) {
+            match value.get("deleted") {
+                Some(_) => held.remove(source),
+                None => held.insert(source.to_owned(), value["ts"].as_u64().expect("a ts")),
+            };
+        } else if value.get("eos").is_some() || value.get("resume").is_some() {
+            *at_token = Some((token_of(std::slice::from_ref(value)), held.clone()));
+        }
+    }
+}
+
+proptest! {
+    /// Whoever loses the connection at any moment, and with it all after the last token, has the whole
+    /// again after resuming.
+    #[test]
+    fn a_token_and_what_follows_it_are_the_whole(
+        acts in proptest::collection::vec((0u8..10, 0usize..8), 1..80),
+        is_slow: bool,
+        all: bool,
+    ) {
+        let mut world = World::new();
+        world.work.scan_budget = 60;
+        let data = if is_slow { format!("\"{}\"", "x".repeat(30_000)) } else { "1".into() };
+        for n in 0..4 {
+            world.publish(&format!("a/{n}"), &data);
+        }
+        let mode = if all { "all" } else { "latest" };
+        let url = format!("/subscribe?source=a/*&mode={mode}");
+        let (mut held, mut at_token) = (Held::new(), None);
+        let mut client = world.open(&url);
+        for (kind, n) in acts {
+            let source = format!("a/{n}");
+            match kind {
+                0..4 => drop(world.publish(&source, &data)),
+                4 => drop(world.delete(&source)),
+                5 => drop(world.publish_draft(&source, None, DraftPayload::Json(b"0"), 2_000)),
+                6 => drop(world.drain_one()),
+                7 => world.turn_once(client),
+                8 => {
+                    world.pass(RESUME_US / 4);
+                    world.node.ingest.sweep(world.now, true, 100);
+                }
+                _ => {
+                    let values = world.read(client);
+                    hold(&mut held, &mut at_token, &values);
+                }
+            }
+            if world.clients[client].closed.is_some() {
+                world.turn(client, |session, turn| session.handle_closed(turn));
+                held = at_token.as_ref().map(|(_, held)| held.clone()).unwrap_or_default();
+                let token = at_token.as_ref().map(|(token, _)| format!("&resume={token}")).unwrap_or_default();
+                client = world.open(&format!("{url}{token}"));
+            }
+        }
+        // The last token that came through, and nothing after it.
+        let Some((token, mut held)) = at_token else { return Ok(()) };
+        let client = world.open(&format!("{url}&resume={token}"));
+        let values = world.read_all(client);
+        prop_assert_eq!(&values[1]["result"]["recovered"], true);
+        hold(&mut held, &mut None, &values);
+        world.now = world.now.plus_us(10_000);
+        world.node.ingest.sweep(world.now, true, 100);
+        hold(&mut held, &mut None, &world.read_all(client));
+        let pattern = crate::record::Pattern::parse("a/*").expect("pattern");
+        let visible = world.node.ingest.latest().list(&pattern, None, 100, world.now.wall_us);
+        let visible: Held = visible.iter().map(|record| (record.source.to_string(), record.stamp.ts)).collect();
+        prop_assert_eq!(held, visible);
+    }
+}

@@ -1,0 +1,342 @@
+//! TCP between nodes, for worker 0: what the cluster machine asks to be connected, written and closed.
+//!
+//! The machine says what is to be sent and is told what arrives; here are only sockets and the bytes
+//! they did not take yet. What a peer sends is read in bounded pieces, a piece a turn and stream, so
+//! that a reconciliation never keeps worker 0 from its datagrams.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+
+use crate::cluster::{StreamEvent, StreamId};
+
+/// Tokens of streams are their numbers with this bit.
+const TOKEN_BIT: usize = 1 << (usize::BITS - 1);
+/// Bytes read from a stream at a time.
+const READ_BYTES: usize = 64 * 1024;
+/// Bytes that may wait on one stream. The machine keeps less in flight; a stream that is over is
+/// closed rather than grown.
+const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Streams that peers may have open to this node at a time.
+const ACCEPTED_MAX: usize = 512;
+
+struct Stream {
+    socket: TcpStream,
+    is_connected: bool,
+    is_readable: bool,
+    is_queued: bool,
+    is_closing: bool,
+    waiting: VecDeque<Bytes>,
+    waiting_bytes: usize,
+    /// Something was written since `Drained` was said last.
+    owes_drained: bool,
+}
+
+/// All streams of this node.
+pub struct Streams {
+    registry: Registry,
+    listener: TcpListener,
+    streams: BTreeMap<StreamId, Stream>,
+    /// Those that may have more to read.
+    readable: VecDeque<StreamId>,
+    /// What is to be told to the machine.
+    events: VecDeque<(StreamId, StreamEvent)>,
+    next_accepted: u64,
+    accepted: usize,
+    buffer: Vec<u8>,
+}
+
+impl Streams {
+    /// No streams yet. The listener is registered by the caller.
+    pub fn new(registry: Registry, listener: TcpListener) -> Streams {
+        Streams {
+            registry,
+            listener,
+            streams: BTreeMap::new(),
+            readable: VecDeque::new(),
+            events: VecDeque::new(),
+            next_accepted: 2,
+            accepted: 0,
+            buffer: vec![0; READ_BYTES],
+        }
+    }
+
+    /// Which stream a token is of.
+    pub fn of_token(token: Token) -> Option<StreamId> {
+        (token.0 & TOKEN_BIT != 0).then_some(StreamId((token.0 & !TOKEN_BIT) as u64))
+    }
+
+    /// Whether streams wait to be read.
+    pub fn has_work(&self) -> bool {
+        !self.readable.is_empty() || !self.events.is_empty()
+    }
+
+    /// The next event for the machine; reads one piece if none waits.
+    pub fn poll_event(&mut self) -> Option<(StreamId, StreamEvent)> {
+        if self.events.is_empty()
+            && let Some(id) = self.readable.pop_front()
+        {
+            self.read_piece(id);
+        }
+        self.events.pop_front()
+    }
+
+    /// Accepts those that wait.
+    pub fn handle_acceptable(&mut self) {
+        loop {
+            match self.listener.accept() {
+                Ok((socket, from)) if self.accepted < ACCEPTED_MAX => {
+                    let id = StreamId(self.next_accepted);
+                    self.next_accepted += 2;
+                    if self.add(id, socket, true).is_ok() {
+                        self.accepted += 1;
+                        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+                        self.events.push_back((id, StreamEvent::Accepted { from }));
+                    }
+                }
+                // One too many: the peer finds it closed and comes again.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a peer's connection");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What the poll says of one stream.
+    pub fn handle_ready(&mut self, id: StreamId, is_readable: bool, is_writable: bool) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if is_writable && !stream.is_connected {
+            match (stream.socket.take_error(), stream.socket.peer_addr()) {
+                (Ok(None), Ok(_)) => {
+                    stream.is_connected = true;
+                    self.events.push_back((id, StreamEvent::Opened));
+                }
+                (Ok(None), Err(error)) if error.kind() == io::ErrorKind::NotConnected => return,
+                _ => return self.end(id),
+            }
+        }
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if is_readable {
+            stream.is_readable = true;
+            if !stream.is_queued {
+                stream.is_queued = true;
+                self.readable.push_back(id);
+            }
+        }
+        if is_writable {
+            self.flush(id);
+        }
+    }
+
+    /// Asks for a connection; `Opened` or `Closed` follows.
+    pub fn connect(&mut self, id: StreamId, to: SocketAddr) {
+        let added = TcpStream::connect(to).and_then(|socket| self.add(id, socket, false));
+        if let Err(error) = added {
+            tracing::debug!(%error, %to, "no stream to a peer");
+            self.events.push_back((id, StreamEvent::Closed));
+        }
+    }
+
+    /// Sends bytes after those that wait.
+    pub fn write(&mut self, id: StreamId, bytes: Bytes) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.waiting_bytes += bytes.len();
+        stream.waiting.push_back(bytes);
+        stream.owes_drained = true;
+        if stream.waiting_bytes > WAITING_BYTES_MAX {
+            tracing::warn!("a stream to a peer is closed: too much waits on it");
+            return self.end(id);
+        }
+        if stream.is_connected {
+            self.flush(id);
+        }
+    }
+
+    /// Closes once everything written is out; nothing more is told of this stream.
+    pub fn close(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.is_closing = true;
+        if stream.waiting.is_empty() || !stream.is_connected {
+            self.remove(id);
+        }
+    }
+
+    fn add(&mut self, id: StreamId, mut socket: TcpStream, is_connected: bool) -> io::Result<()> {
+        let token = Token(id.0 as usize | TOKEN_BIT);
+        self.registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::trace!(%error, "no TCP_NODELAY");
+        }
+        let stream = Stream {
+            socket,
+            is_connected,
+            is_readable: false,
+            is_queued: false,
+            is_closing: false,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            owes_drained: false,
+        };
+        self.streams.insert(id, stream);
+        Ok(())
+    }
+
+    fn read_piece(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.is_queued = false;
+        match stream.socket.read(&mut self.buffer) {
+            Ok(0) => self.end(id),
+            Ok(read) => {
+                stream.is_queued = true;
+                self.readable.push_back(id);
+                // While it closes, what arrives is read only to see the end.
+                if !stream.is_closing {
+                    let bytes = Bytes::copy_from_slice(self.buffer.get(..read).unwrap_or_default());
+                    self.events.push_back((id, StreamEvent::Received(bytes)));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.is_readable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                stream.is_queued = true;
+                self.readable.push_back(id);
+            }
+            Err(_) => self.end(id),
+        }
+    }
+
+    fn flush(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        while let Some(front) = stream.waiting.front_mut() {
+            match stream.socket.write(front) {
+                Ok(written) if written > 0 => {
+                    stream.waiting_bytes -= written;
+                    let _ = front.split_to(written);
+                    if front.is_empty() {
+                        stream.waiting.pop_front();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => return self.end(id),
+            }
+        }
+        if stream.is_closing {
+            self.remove(id);
+        } else if std::mem::take(&mut stream.owes_drained) {
+            self.events.push_back((id, StreamEvent::Drained));
+        }
+    }
+
+    /// It is over by itself: the machine is told, unless it asked for the end.
+    fn end(&mut self, id: StreamId) {
+        if let Some(stream) = self.remove(id)
+            && !stream.is_closing
+        {
+            self.events.push_back((id, StreamEvent::Closed));
+        }
+    }
+
+    fn remove(&mut self, id: StreamId) -> Option<Stream> {
+        let mut stream = self.streams.remove(&id)?;
+        self.accepted -= usize::from(id.0 % 2 == 0);
+        if let Err(error) = self.registry.deregister(&mut stream.socket) {
+            tracing::trace!(%error, "a closed stream was not registered");
+        }
+        Some(stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// One node's streams with the poll that drives them.
+    struct Side {
+        poll: mio::Poll,
+        streams: Streams,
+        address: SocketAddr,
+    }
+
+    const LISTENER: Token = Token(0);
+
+    impl Side {
+        fn new() -> Side {
+            let poll = mio::Poll::new().expect("poll");
+            let mut listener = TcpListener::bind("127.0.0.1:0".parse().expect("address")).expect("bound");
+            poll.registry().register(&mut listener, LISTENER, Interest::READABLE).expect("registered");
+            let address = listener.local_addr().expect("address");
+            let registry = poll.registry().try_clone().expect("registry");
+            Side { poll, streams: Streams::new(registry, listener), address }
+        }
+
+        fn turn(&mut self) -> Vec<(StreamId, StreamEvent)> {
+            let mut events = mio::Events::with_capacity(64);
+            self.poll.poll(&mut events, Some(Duration::from_millis(5))).expect("poll");
+            for event in &events {
+                match Streams::of_token(event.token()) {
+                    Some(id) => self.streams.handle_ready(id, event.is_readable(), event.is_writable()),
+                    None => self.streams.handle_acceptable(),
+                }
+            }
+            let mut told = Vec::new();
+            while let Some(event) = self.streams.poll_event() {
+                told.push(event);
+            }
+            told
+        }
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_and_the_end_is_told_once() {
+        let (mut here, mut there) = (Side::new(), Side::new());
+        let id = StreamId(1);
+        let sent: Vec<u8> = (0..3_000_000u32).map(|number| number as u8).collect();
+        here.streams.connect(id, there.address);
+        for piece in sent.chunks(100_000) {
+            here.streams.write(id, Bytes::copy_from_slice(piece));
+        }
+        let (mut ours, mut theirs, mut received) = (Vec::new(), Vec::new(), Vec::new());
+        while !ours.contains(&StreamEvent::Drained) || received.len() < sent.len() {
+            ours.extend(here.turn().into_iter().map(|(_, event)| event));
+            for (id, event) in there.turn() {
+                match event {
+                    StreamEvent::Received(bytes) => received.extend_from_slice(&bytes),
+                    event => theirs.push((id, event)),
+                }
+            }
+        }
+        assert!(received == sent);
+        assert_eq!(ours.first(), Some(&StreamEvent::Opened));
+        here.streams.close(id);
+        while theirs.len() < 2 {
+            theirs.extend(there.turn());
+        }
+        assert!(matches!(theirs[0], (StreamId(2), StreamEvent::Accepted { .. })), "{theirs:?}");
+        assert_eq!(theirs[1], (StreamId(2), StreamEvent::Closed));
+        assert!(there.turn().is_empty() && here.turn().is_empty());
+        assert!(here.streams.streams.is_empty() && there.streams.streams.is_empty());
+    }
+
+    #[test]
+    fn a_peer_that_is_not_there_is_told_as_closed() {
+        let mut here = Side::new();
+        let gone = Side::new().address;
+        here.streams.connect(StreamId(1), gone);
+        let mut told = Vec::new();
+        while told.is_empty() {
+            told = here.turn();
+        }
+        assert_eq!(told, [(StreamId(1), StreamEvent::Closed)]);
+    }
+}

@@ -1,0 +1,208 @@
+//! One event loop: a thread, its poll, its connections.
+//!
+//! A turn: wait; the cluster's sockets (worker 0); new connections; read those that have something;
+//! hand out the changes of the mailbox; give sessions that want one a turn; what is due; then one
+//! flush of every touched socket, and one wake for every other worker that something was left for.
+//! Each part is bounded in time, so that none starves another; what is left over is taken up in the
+//! next turn, which then does not wait.
+//!
+//! Rejected: a runtime with a task per connection. The loop knows when it is done with everything
+//! that is there, and that is the moment to flush once instead of after each record.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use mio::{Events, Poll, Token};
+
+use super::acceptor::Acceptor;
+use super::clients::Clients;
+use super::clock;
+use super::gossip::Gossip;
+use super::shared::{Fatal, Phase, Shared};
+use crate::record::Now;
+
+/// Token of the mailbox's waker.
+pub const WAKER: Token = Token(0);
+/// Token of the listener.
+pub const LISTENER: Token = Token(3);
+/// Connections have tokens from here on.
+pub const FIRST_CONNECTION: usize = 16;
+/// Longest wait, so that `healthz` sees the loop turn.
+const WAIT_US_MAX: u64 = 1_000_000;
+/// The same while the node is loading or going: phases are looked at again.
+const WAIT_US_MAX_UNSETTLED: u64 = 10_000;
+
+/// Makes worker 0's gossip once the store is loaded.
+pub type StartGossip = Box<dyn FnOnce(&mio::Registry, Now) -> io::Result<Gossip> + Send>;
+
+/// One event loop.
+pub struct Worker {
+    id: usize,
+    shared: Arc<Shared>,
+    poll: Poll,
+    acceptor: Acceptor,
+    clients: Clients,
+    start_gossip: Option<StartGossip>,
+    gossip: Option<Gossip>,
+    has_left: bool,
+    phase: Phase,
+}
+
+impl Worker {
+    /// Takes over a poll (whose waker is the mailbox's), a listener and, on worker 0, the cluster.
+    pub fn new(
+        id: usize,
+        poll: Poll,
+        mut acceptor: Acceptor,
+        clients: Clients,
+        start_gossip: Option<StartGossip>,
+    ) -> io::Result<Worker> {
+        poll.registry().register(acceptor.listener(), LISTENER, mio::Interest::READABLE)?;
+        let shared = clients.shared().clone();
+        let phase = Phase::Loading;
+        Ok(Worker { id, shared, poll, acceptor, clients, start_gossip, gossip: None, has_left: false, phase })
+    }
+
+    /// Turns until the node ends.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        while let Err(error) = self.turns(&mut events) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                tracing::error!(%error, worker = self.id, "the event loop failed");
+                self.shared.fail(Fatal::Loop(error.to_string()));
+                return;
+            }
+        }
+    }
+
+    fn turns(&mut self, events: &mut Events) -> io::Result<()> {
+        let mut is_busy = true;
+        loop {
+            self.wait(events, is_busy)?;
+            let now = clock::now();
+            if let Some(turned_us) = self.shared.turned_us.get(self.id) {
+                turned_us.store(now.mono_us, Relaxed);
+            }
+            match self.shared.phase() {
+                Phase::Killed => return Ok(()),
+                Phase::Stopped => {
+                    self.clients.flush(clock::now());
+                    return Ok(());
+                }
+                phase if phase != self.phase => self.handle_phase(phase, now)?,
+                _ => {}
+            }
+            is_busy = self.turn(events, now);
+            self.report_done();
+        }
+    }
+
+    fn wait(&mut self, events: &mut Events, is_busy: bool) -> io::Result<()> {
+        let Some(mailbox) = self.shared.mailboxes().get(self.id) else { return Ok(()) };
+        let timeout_us = if is_busy || !mailbox.fall_asleep() { 0 } else { self.timeout_us() };
+        let waited = self.poll.poll(events, Some(Duration::from_micros(timeout_us)));
+        mailbox.wake_up();
+        waited
+    }
+
+    fn timeout_us(&self) -> u64 {
+        let now_us = clock::now().mono_us;
+        let is_settled = self.phase == Phase::Serving;
+        let most_us = if is_settled { WAIT_US_MAX } else { WAIT_US_MAX_UNSETTLED };
+        let pending_us = if self.id == 0 { self.shared.pending.next_us() } else { None };
+        [
+            self.clients.next_us(),
+            self.acceptor.resumes_us(now_us),
+            self.gossip.as_ref().and_then(Gossip::next_us),
+            pending_us,
+        ]
+        .into_iter()
+        .flatten()
+        .map(|at_us| at_us.saturating_sub(now_us))
+        .fold(most_us, u64::min)
+    }
+
+    /// One turn. Whether something is left over.
+    fn turn(&mut self, events: &Events, now: Now) -> bool {
+        for event in events {
+            let is_gossip = self.gossip.as_mut().is_some_and(|gossip| gossip.handle_event(event));
+            match event.token() {
+                _ if is_gossip => {}
+                WAKER => {}
+                LISTENER => self.acceptor.set_ready(),
+                token => self.clients.handle_event(token.0.wrapping_sub(FIRST_CONNECTION), event),
+            }
+        }
+        let shared = self.shared.clone();
+        let mut is_busy = self.gossip.as_mut().is_some_and(|gossip| gossip.turn(now, &shared));
+        if self.acceptor.is_ready(now.mono_us) && self.phase < Phase::Closing {
+            let mut accepted = Vec::new();
+            self.acceptor.accept(&mut accepted);
+            self.clients.admit(self.poll.registry(), accepted, now);
+            is_busy |= self.acceptor.is_ready(now.mono_us);
+        }
+        is_busy |= self.clients.turn(now);
+        if self.id == 0 {
+            self.handle_pending(now);
+        }
+        // What this turn's clients published is on its way before their answers are.
+        if let Some(gossip) = &mut self.gossip
+            && self.clients.take_published()
+        {
+            is_busy |= gossip.turn(clock::now(), &shared);
+        } else if self.clients.take_published() {
+            shared.wake_gossip();
+        }
+        self.clients.flush(clock::now());
+        self.clients.reap(self.poll.registry());
+        shared.wake_wanted();
+        is_busy || self.clients.has_work()
+    }
+
+    fn handle_pending(&mut self, now: Now) {
+        if !self.shared.pending.is_empty() {
+            let store = self.shared.store();
+            let health = crate::ingest::Downstream::store_health(self.shared.ingest.downstream());
+            self.shared.pending.handle_durable(now.mono_us, store.durable().0, health);
+        }
+    }
+
+    fn handle_phase(&mut self, phase: Phase, now: Now) -> io::Result<()> {
+        self.phase = phase;
+        if phase == Phase::Serving {
+            self.clients.handle_loaded();
+            if let Some(start) = self.start_gossip.take() {
+                self.gossip = Some(start(self.poll.registry(), now)?);
+            }
+        }
+        if phase >= Phase::Closing {
+            self.clients.close_all(now);
+        }
+        if phase >= Phase::Leaving
+            && let Some(gossip) = &mut self.gossip
+            && !std::mem::replace(&mut self.has_left, true)
+        {
+            gossip.leave(now, &self.shared);
+        }
+        Ok(())
+    }
+
+    /// Says which phase's work is done.
+    fn report_done(&self) {
+        let is_drained = || {
+            let is_sent = self.id != 0 || self.shared.ingest.outbox().lock().bytes() == 0;
+            is_sent && self.shared.pending.is_empty() && !self.clients.has_unanswered()
+        };
+        let is_done = match self.phase {
+            Phase::Loading | Phase::Serving | Phase::Stopped | Phase::Killed => false,
+            Phase::Draining => is_drained(),
+            Phase::Closing => self.clients.is_empty(),
+            Phase::Leaving => self.gossip.as_ref().is_none_or(Gossip::is_left),
+        };
+        if is_done {
+            self.shared.set_done(self.id, self.phase);
+        }
+    }
+}

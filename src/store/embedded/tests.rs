@@ -1,0 +1,401 @@
+//! The tables on a disk that can lose power, run full and fail to sync.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use proptest::prelude::*;
+use redb::{Builder, DatabaseError, StorageBackend};
+
+use super::*;
+use crate::record::Source;
+use crate::store::testing::{deletion, record, shared};
+
+/// What went wrong with the disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::store) struct Faults {
+    /// Writes that would grow what is written beyond this fail, as on a full disk.
+    pub(in crate::store) room_bytes: Option<usize>,
+    /// Syncs fail, and the pages they should have written count as clean, as in Linux.
+    pub(in crate::store) syncs_fail: bool,
+    /// The same once: the sync after so many that succeed.
+    pub(in crate::store) sync_fails_after: Option<u32>,
+    /// Nothing gets through: the power is off.
+    pub(in crate::store) off: bool,
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    /// What the process sees: the page cache.
+    cache: Vec<u8>,
+    /// What a power cut leaves.
+    platter: Vec<u8>,
+    /// Ranges of the cache that the next sync has to write.
+    dirty: Vec<(usize, usize)>,
+    written_bytes: usize,
+    faults: Faults,
+    /// The platter after every sync, and between: each with the first dirty writes, or all but them.
+    images: Option<Vec<Vec<u8>>>,
+}
+
+impl Disk {
+    fn sync(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        self.platter.resize(self.cache.len(), 0);
+        if let Some(images) = &mut self.images {
+            for cut in [0, dirty.len() / 3, dirty.len().saturating_sub(1)] {
+                for part in [&dirty[..cut], &dirty[cut..]] {
+                    let mut image = self.platter.clone();
+                    copy(&self.cache, &mut image, part);
+                    images.push(image);
+                }
+            }
+        }
+        copy(&self.cache, &mut self.platter, &dirty);
+        if let Some(images) = &mut self.images {
+            images.push(self.platter.clone());
+        }
+    }
+}
+
+fn copy(from: &[u8], to: &mut [u8], ranges: &[(usize, usize)]) {
+    for &(start, end) in ranges {
+        let end = end.min(from.len()).min(to.len());
+        if start < end {
+            to[start..end].copy_from_slice(&from[start..end]);
+        }
+    }
+}
+
+/// A simulated disk; clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub(in crate::store) struct SimDisk {
+    disk: Arc<Mutex<Disk>>,
+}
+
+impl SimDisk {
+    fn of_image(image: Vec<u8>) -> SimDisk {
+        let disk = Disk { cache: image.clone(), platter: image, ..Disk::default() };
+        SimDisk { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    pub(in crate::store) fn set(&self, faults: Faults) {
+        self.disk.lock().faults = faults;
+    }
+
+    /// The disk as the next process finds it after a power cut.
+    pub(in crate::store) fn after_power_cut(&self) -> SimDisk {
+        SimDisk::of_image(self.disk.lock().platter.clone())
+    }
+
+    fn keep_images(&self) {
+        self.disk.lock().images = Some(Vec::new());
+    }
+
+    fn images(&self) -> Vec<Vec<u8>> {
+        self.disk.lock().images.take().unwrap_or_default()
+    }
+}
+
+impl Medium for SimDisk {
+    fn open(&self, builder: &Builder) -> Result<Database, DatabaseError> {
+        builder.create_with_backend(self.clone())
+    }
+
+    fn path(&self) -> PathBuf {
+        "simulated".into()
+    }
+}
+
+impl StorageBackend for SimDisk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk.lock().cache.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let disk = self.disk.lock();
+        let from = disk.cache.get(offset as usize..offset as usize + out.len());
+        out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        if disk.faults.off {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        disk.cache.resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        if disk.faults.off {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let left = disk.faults.sync_fails_after;
+        disk.faults.sync_fails_after = left.and_then(|left| left.checked_sub(1));
+        if disk.faults.syncs_fail || left == Some(0) {
+            disk.dirty.clear();
+            return Err(io::Error::other("sync failed"));
+        }
+        disk.sync();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        if disk.faults.off {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let written = disk.written_bytes + data.len();
+        if disk.faults.room_bytes.is_some_and(|room| written > room) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        disk.written_bytes = written;
+        let (start, end) = (offset as usize, offset as usize + data.len());
+        if end > disk.cache.len() {
+            disk.cache.resize(end, 0);
+        }
+        disk.cache[start..end].copy_from_slice(data);
+        disk.dirty.push((start, end));
+        Ok(())
+    }
+}
+
+fn birth(boot_min: u64, name: Option<&str>) -> super::Birth {
+    super::Birth {
+        node_name: name.map(|name| NodeName::parse(name).expect("name")),
+        made_up: NodeName::parse("made-up").expect("name"),
+        boot_min,
+        clock_lease_us: 0,
+    }
+}
+
+fn open(disk: &SimDisk, history: u32) -> Embedded {
+    let settings = Settings { history, cache_bytes: 1024 * 1024 };
+    Embedded::open(Box::new(disk.clone()), settings, birth(1, None)).expect("opens").0
+}
+
+fn commit(store: &Embedded, records: &[SharedRecord]) -> Result<(), EngineError> {
+    store.commit(&Group::of_records(records), Marks::default())
+}
+
+fn loaded(store: &Embedded) -> Vec<Record> {
+    let mut records = Vec::new();
+    let report = store.load(&mut |record| records.push(record)).expect("loads");
+    assert_eq!((report.records, report.damaged), (records.len() as u64, 0));
+    records
+}
+
+fn all_of<'a>(source: &'a str, unwritten: &'a [Stamp]) -> HistoryQuery<'a> {
+    HistoryQuery { source, from_us: 0, to_us: u64::MAX, before: None, limit: 1000, unwritten }
+}
+
+fn stamps(store: &Embedded, query: &HistoryQuery<'_>) -> Vec<u64> {
+    store.history(query).expect("reads").iter().map(|record| record.stamp.ts).collect()
+}
+
+#[test]
+fn history_is_a_ring_and_a_page_is_a_range() {
+    let disk = SimDisk::default();
+    let store = open(&disk, 5);
+    for ts in 1..=3 {
+        commit(&store, &[shared("a", ts * 10)]).expect("commits");
+    }
+    assert_eq!(stamps(&store, &all_of("a", &[])), [30, 20, 10]);
+    let group: Vec<_> = [40, 50, 60].map(|ts| shared("a", ts)).into();
+    commit(&store, &group).expect("commits");
+    assert_eq!(stamps(&store, &all_of("a", &[])), [60, 50, 40, 30, 20]);
+    let part = HistoryQuery { from_us: 30, to_us: 50, ..all_of("a", &[]) };
+    assert_eq!(stamps(&store, &part), [50, 40, 30]);
+    assert_eq!(stamps(&store, &HistoryQuery { limit: 2, ..part }), [50, 40]);
+    assert_eq!(stamps(&store, &HistoryQuery { before: Some(shared("a", 40).stamp), ..part }), [30]);
+    // What waits takes the places of the oldest.
+    let waiting = [shared("a", 70).stamp, shared("a", 80).stamp];
+    assert_eq!(stamps(&store, &all_of("a", &waiting)), [60, 50, 40]);
+    // A group longer than the ring, and neighbours that must not be touched.
+    let group: Vec<_> = (7..=20).map(|n| shared("a", n * 10)).collect();
+    commit(&store, &[shared("a/b", 1), shared("Z", 1)]).expect("commits");
+    commit(&store, &group).expect("commits");
+    assert_eq!(stamps(&store, &all_of("a", &[])), [200, 190, 180, 170, 160]);
+    assert_eq!(loaded(&store).len(), 3);
+    // A shorter ring at the next start: trimmed by the next write.
+    drop(store);
+    let store = open(&disk, 2);
+    commit(&store, &[shared("a", 210)]).expect("commits");
+    assert_eq!(stamps(&store, &all_of("a", &[])), [210, 200]);
+}
+
+#[test]
+fn writes_compare_stamps_and_removals_reach_only_what_they_know() {
+    let store = open(&SimDisk::default(), 4);
+    commit(&store, &[shared("a", 10), shared("b", 10)]).expect("commits");
+    commit(&store, &[shared("a", 5), shared("a", 10), shared("a", 7)]).expect("commits");
+    assert_eq!(stamps(&store, &all_of("a", &[])), [10]);
+    commit(&store, &[Arc::new(deletion("a", 20))]).expect("commits");
+    let stamp = Stamp::of_deletion(20);
+    let older = Group::of_removals(vec![(Source::parse("a").expect("source"), Stamp::of_deletion(19))]);
+    store.commit(&older, Marks::default()).expect("commits");
+    assert_eq!(stamps(&store, &all_of("a", &[])), [20, 10]);
+    let same = Group::of_removals(vec![(Source::parse("a").expect("source"), stamp)]);
+    store.commit(&same, Marks::default()).expect("commits");
+    assert_eq!(stamps(&store, &all_of("a", &[])), [0u64; 0]);
+    let mut names = Vec::new();
+    store.sources(None, 9, &mut |name, _| names.push(name.to_owned())).expect("reads");
+    assert_eq!(names, ["b"]);
+    commit(&store, &[shared("a", 3)]).expect("commits");
+    assert_eq!(stamps(&store, &all_of("a", &[])), [3]);
+}
+
+#[test]
+fn the_node_is_born_anew_at_every_start() {
+    let disk = SimDisk::default();
+    let settings = || Settings { history: 1, cache_bytes: 1 << 20 };
+    let open = |birth| Embedded::open(Box::new(disk.clone()), settings(), birth).expect("opens").1;
+    let first = open(birth(100, None));
+    assert_eq!((first.boot, first.node_name.as_str(), first.agreed_us), (100, "made-up", None));
+    // The clock was set back: the number rises all the same.
+    assert_eq!(open(birth(7, None)).boot, 101);
+    assert_eq!(open(birth(500, Some("n1"))).node_name.as_str(), "n1");
+    let last = open(birth(1, None));
+    assert_eq!((last.boot, last.node_name.as_str()), (501, "n1"));
+}
+
+/// S3, 2008-07-20: one flipped bit, unchecked, spread through the whole cluster.
+#[test]
+fn a_record_damaged_on_disk_is_counted_and_skipped() {
+    let disk = SimDisk::default();
+    let store = open(&disk, 1);
+    let data = b"\"find these bytes on the disk\"";
+    commit(&store, &[Arc::new(record("bad", 1, data)), shared("good", 1)]).expect("commits");
+    store.close();
+    let mut image = disk.after_power_cut().disk.lock().platter.clone();
+    let places: Vec<_> = (0..image.len() - data.len()).filter(|&at| image[at..].starts_with(data)).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        image[at + 5] ^= 4;
+    }
+    let store = open(&SimDisk::of_image(image), 1);
+    let mut names = Vec::new();
+    let report = store.load(&mut |record| names.push(record.source.to_string())).expect("loads");
+    assert_eq!((report, names), (LoadReport { records: 1, damaged: 1 }, vec!["good".to_owned()]));
+}
+
+/// Jepsen, NATS 2.12.1: acknowledged writes were lost in a power cut, because the sync came later.
+/// The power goes at every sync, with none, some or all but some of its pages on the platter: every
+/// image opens, and holds every group whose commit had returned before, whole groups only.
+#[test]
+fn nothing_durable_is_lost_by_a_power_cut_at_any_sync() {
+    let disk = SimDisk::default();
+    let store = open(&disk, 3);
+    disk.keep_images();
+    let mut images = Vec::new();
+    for round in 1..=12u64 {
+        let group: Vec<_> = (0..40).map(|n| shared(&format!("s/{}", n * round % 97), round)).collect();
+        // Every source carries the round, and "round" tells which rounds a file holds.
+        let group = [vec![shared("round", round)], group].concat();
+        commit(&store, &group).expect("commits");
+        images.extend(disk.images().into_iter().map(|image| (round - 1, image)));
+        disk.keep_images();
+        images.push((round, disk.after_power_cut().disk.lock().platter.clone()));
+    }
+    for (durable, image) in images {
+        let store = open(&SimDisk::of_image(image), 3);
+        let records = loaded(&store);
+        let round = records.iter().find(|r| r.source.as_str() == "round").map_or(0, |r| r.stamp.ts);
+        assert!((durable..=durable + 1).contains(&round), "{round} is there, {durable} was durable");
+        for n in 0..97 {
+            let name = format!("s/{n}");
+            let last = (1..=round).rev().find(|r| (0..40).any(|k| k * r % 97 == n));
+            let found = records.iter().find(|r| r.source.as_str() == name).map(|r| r.stamp.ts);
+            assert_eq!(found, last, "{name} after round {round}");
+        }
+    }
+}
+
+/// PostgreSQL, 2018: the kernel forgets the pages of a failed sync, and the next one succeeds
+/// without them. What is acknowledged after the failure must be on the platter.
+#[test]
+fn a_failed_sync_is_made_good_before_the_next_counts() {
+    for after in 0..12 {
+        let disk = SimDisk::default();
+        let store = open(&disk, 3);
+        let group =
+            |from: u64| (from..from + 300).map(|n| shared(&format!("s/{n}"), from + 1)).collect::<Vec<_>>();
+        commit(&store, &group(0)).expect("commits");
+        disk.set(Faults { sync_fails_after: Some(after), ..Faults::default() });
+        for from in [100, 200, 300, 400] {
+            while commit(&store, &group(from)).is_err() {
+                while store.recover().is_err() {}
+            }
+            let survived = open(&disk.after_power_cut(), 3);
+            assert_eq!(loaded(&survived).len() as u64, from + 300, "sync {after} failed");
+            assert_eq!(loaded(&survived), loaded(&store));
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_works_again_with_room() {
+    for room in [0, 5_000, 30_000, 100_000] {
+        let disk = SimDisk::default();
+        let store = open(&disk, 3);
+        commit(&store, &[shared("a", 1)]).expect("commits");
+        let written = disk.disk.lock().written_bytes;
+        disk.set(Faults { room_bytes: Some(written + room), ..Faults::default() });
+        let group: Vec<_> = (0..2000).map(|n| shared(&format!("s/{n}"), 5)).collect();
+        assert!(commit(&store, &group).is_err());
+        // Whether or not it can be opened again, the power may go now.
+        let _ = store.recover();
+        assert_eq!(loaded(&open(&disk.after_power_cut(), 3)).len(), 1);
+        disk.set(Faults::default());
+        store.recover().expect("recovers");
+        commit(&store, &group).expect("commits");
+        assert_eq!(loaded(&open(&disk.after_power_cut(), 3)).len(), 2001);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    /// Against a model: any groups, of any order, cut at any place, written twice or not.
+    #[test]
+    fn latest_and_history_are_those_of_a_model(
+        changes in proptest::collection::vec((0u8..4, 1u64..30, any::<bool>()), 1..60),
+        group_len in 1usize..9,
+        again in any::<bool>(),
+    ) {
+        let store = open(&SimDisk::default(), 4);
+        let mut model: std::collections::BTreeMap<String, Vec<Record>> = Default::default();
+        let records: Vec<SharedRecord> = changes.iter().map(|&(source, ts, deleted)| {
+            let name = format!("s/{source}");
+            Arc::new(if deleted { deletion(&name, ts) } else { record(&name, ts, b"1") })
+        }).collect();
+        for group in records.chunks(group_len) {
+            for _ in 0..=usize::from(again) {
+                commit(&store, group).expect("commits");
+            }
+            for record in group {
+                let ring = model.entry(record.source.to_string()).or_default();
+                if ring.last().is_none_or(|last| last.stamp < record.stamp) {
+                    ring.push((**record).clone());
+                }
+            }
+        }
+        for (source, ring) in &model {
+            let kept: Vec<Record> = ring.iter().rev().take(4).cloned().collect();
+            prop_assert_eq!(store.history(&all_of(source, &[])).expect("reads"), kept);
+        }
+        let latest: Vec<Record> = model.values().filter_map(|ring| ring.last().cloned()).collect();
+        prop_assert_eq!(loaded(&store), latest);
+    }
+}
+
+#[test]
+fn garbage_is_no_store() {
+    let disk = SimDisk::of_image(vec![7; 100_000]);
+    let settings = Settings { history: 1, cache_bytes: 1 << 20 };
+    let opened = Embedded::open(Box::new(disk), settings, birth(1, None));
+    assert!(matches!(opened, Err(OpenError::Database { .. })));
+}

@@ -1,0 +1,133 @@
+//! Stopping in good order: SIGTERM, SIGINT, and the second signal.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Client, Cluster, Deadline, Event, Http, Node};
+
+#[test]
+fn sigterm_and_sigint_exit_0_within_ten_seconds() {
+    for signal in ["TERM", "INT"] {
+        let mut node = Node::single();
+        node.put("x", json!(1));
+        let _idle = node.subscriber("source=x");
+        let start = Deadline::after(Duration::from_secs(30));
+        node.signal(signal);
+        assert_eq!(node.process().wait(Duration::from_secs(15)), Some(0), "SIG{signal}");
+        assert!(start.elapsed() < Duration::from_secs(10), "SIG{signal}: {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn clients_are_closed_4200() {
+    let mut node = Node::single();
+    let mut publisher = node.publisher();
+    let mut subscriber = node.subscriber("source=x");
+    subscriber.snapshot();
+    node.signal("TERM");
+    assert_eq!(subscriber.close_code(), 4200);
+    assert_eq!(publisher.close_code(), 4200);
+    assert_eq!(node.process().wait(Duration::from_secs(15)), Some(0));
+}
+
+#[test]
+fn answers_that_were_due_come_before_the_end() {
+    let mut node = Node::single();
+    let mut client = Client::open(&node.http, "/publish?ack=stored");
+    for step in 0..500 {
+        client.send_json(json!({"id": step, "source": format!("d/{step}"), "data": step}));
+    }
+    // The first answer says that the node is at work on them.
+    let mut answers = vec![client.json()];
+    node.signal("TERM");
+    loop {
+        match client.event(Duration::from_secs(15)) {
+            Some(Event::Text(text)) => answers.push(crate::harness::json(&text)),
+            Some(Event::Close(code, _)) => {
+                assert_eq!(code, Some(4200));
+                break;
+            }
+            other => panic!("{other:?} after {} answers", answers.len()),
+        }
+    }
+    assert_eq!(node.process().wait(Duration::from_secs(15)), Some(0));
+    let applied: Vec<_> = answers.iter().filter(|answer| answer["result"]["level"] == "stored").collect();
+    for answer in &answers {
+        let is_refused = answer["error"]["code"] == "overloaded" && answer["error"]["temporary"] == true;
+        assert!(answer["result"].is_object() || is_refused, "{answer}");
+    }
+    node.restart();
+    for answer in applied {
+        assert!(node.latest(&format!("d/{}", answer["id"])).is_some(), "{answer} was said and is lost");
+    }
+}
+
+#[test]
+fn others_are_told_left_and_take_over() {
+    let mut cluster = Cluster::start(3);
+    let ts = cluster[1].put("x", json!(1));
+    assert_eq!(cluster[1].sigterm(), Some(0));
+    for index in [0, 2] {
+        cluster[index].wait_ts("x", ts);
+        cluster[index].wait_member("b", "left", Duration::from_secs(5));
+    }
+    let ts = cluster[0].put("y", json!(2));
+    cluster[2].wait_ts("y", ts);
+}
+
+#[test]
+fn a_record_accepted_just_before_the_end_reaches_the_others() {
+    let mut cluster = Cluster::start(2);
+    let mut client = cluster[0].publisher();
+    for step in 0..1000 {
+        client.send_json(json!({"source": format!("l/{step}"), "data": step}));
+    }
+    assert_eq!(client.publish(json!({"source": "last", "data": 1}))["result"]["outcome"], "applied");
+    assert_eq!(cluster[0].sigterm(), Some(0));
+    assert_eq!(cluster[1].all_records("**").len(), 1001, "links drain before the node leaves");
+}
+
+#[test]
+fn a_second_signal_exits_at_once() {
+    let mut node = Node::single();
+    // A client that never reads holds up the drain, if anything does.
+    let _held = crate::harness::http::connect(&node.http);
+    node.signal("TERM");
+    node.signal("TERM");
+    let start = Deadline::after(Duration::from_secs(30));
+    let _ = node.process().wait(Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+/// While it drains: not ready, no new publishes; what is asked gets an answer or a closed door.
+#[test]
+fn while_draining_it_is_not_ready() {
+    let mut node = Node::single();
+    node.signal("TERM");
+    let mut seen = Vec::new();
+    while node.process().is_running() {
+        if let Ok(answer) = Http::attempt(&node.http, "GET", "/readyz", &[], b"") {
+            seen.push(answer.status);
+        }
+        if let Ok(answer) =
+            Http::attempt(&node.http, "POST", "/v1/publish", &[], br#"{"source":"x","data":1}"#)
+            && answer.status != 200
+        {
+            answer.assert_problem(503, "overloaded");
+        }
+    }
+    assert!(seen.iter().skip_while(|status| **status == 200).all(|status| *status == 503), "{seen:?}");
+    assert_eq!(node.process().wait(Duration::from_secs(15)), Some(0));
+}
+
+#[test]
+fn the_port_is_free_again_at_once() {
+    let mut node = Node::single();
+    let mut held: Vec<Client> = (0..5).map(|_| node.subscriber("source=x")).collect();
+    held.iter_mut().for_each(|client| drop(client.snapshot()));
+    for _ in 0..3 {
+        assert_eq!(node.sigterm(), Some(0));
+        node.restart();
+    }
+}

@@ -1,0 +1,152 @@
+//! Several nodes: what enters at one comes out of all.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Cluster, Fabric, Node, NodeConfig, ProtoClient, eventually, proto};
+
+#[test]
+fn published_at_one_received_at_the_others_in_both_codecs() {
+    let cluster = Cluster::start(3);
+    let mut plain = cluster[1].subscriber("source=sensors/**");
+    plain.snapshot();
+    let mut binary = ProtoClient::open(&cluster[2].http, "/subscribe?source=sensors/**&snapshot=false");
+    binary.answer();
+    assert!(matches!(binary.next(), proto::server_message::Message::Eos(_)));
+
+    let ts = cluster[0].put("sensors/7/temp", json!({"c": 21.5}));
+    let want = json!({"source": "sensors/7/temp", "ts": ts, "origin": "a", "data": {"c": 21.5}});
+    assert_eq!(plain.record(), want);
+    let record = binary.record();
+    assert_eq!((record.source.as_str(), record.ts, record.origin.as_str()), ("sensors/7/temp", ts, "a"));
+    assert_eq!(record.value, Some(proto::record::Value::Data("{\"c\":21.5}".into())));
+
+    let mut publisher = ProtoClient::open(&cluster[2].http, "/publish");
+    let value = Some(proto::publish::Value::DataB64(vec![1, 2, 3].into()));
+    publisher.publish(proto::Publish { source: "sensors/8".into(), value, ..Default::default() });
+    let record = plain.record();
+    assert_eq!((&record["origin"], &record["data_b64"]), (&json!("c"), &json!("AQID")));
+    assert_eq!(binary.record().value, Some(proto::record::Value::DataB64(vec![1, 2, 3].into())));
+}
+
+#[test]
+fn a_stale_record_is_neither_kept_nor_spread() {
+    let cluster = Cluster::start(2);
+    let mut subscriber = cluster[1].subscriber("source=x");
+    subscriber.snapshot();
+    cluster[0].post(json!({"source": "x", "ts": 1000, "data": "new"}));
+    assert_eq!(subscriber.record()["ts"], 1000);
+    cluster[0].post(json!({"source": "x", "ts": 999, "data": "old"}));
+    cluster[0].post(json!({"source": "x", "ts": 1000, "data": "new"}));
+    // The other node may be the one that gets it first: it is no different there.
+    assert_eq!(
+        cluster[1].post(json!({"source": "x", "ts": 998, "data": "older"})).json()["outcome"],
+        "stale"
+    );
+    subscriber.assert_silent(Duration::from_millis(500));
+}
+
+#[test]
+fn deletions_and_times_to_live_hold_on_every_node() {
+    let cluster = Cluster::start(3);
+    cluster[0].put("gone", json!(1));
+    let mut subscriber = cluster[2].subscriber("source=brief");
+    subscriber.snapshot();
+    let answer = cluster[0].post(json!({"source": "brief", "data": 1, "ttl_ms": 1000})).json();
+    assert_eq!(subscriber.record()["data"], 1);
+    assert_eq!(
+        subscriber.record(),
+        json!({"source": "brief", "ts": answer["ts"], "origin": "a", "deleted": true})
+    );
+    cluster[1]
+        .wait_ts("gone", cluster[0].latest("gone").and_then(|record| record["ts"].as_u64()).unwrap_or(0));
+    assert_eq!(cluster[1].post(json!({"source": "gone", "deleted": true})).status, 200);
+    for node in &cluster.nodes {
+        eventually("the deletion is everywhere", Duration::from_secs(5), || {
+            node.latest("gone").is_none().then_some(())
+        });
+        assert!(node.latest("brief").is_none(), "{}", node.id);
+    }
+}
+
+/// prometheus/alertmanager#1340: a message larger than the datagram blocked the queue for ever.
+#[test]
+fn records_of_every_size_arrive_and_none_blocks_the_next() {
+    let cluster = Cluster::start_with(3, &["--max-record-bytes", "524288"]);
+    let mut subscriber = cluster[2].subscriber("source=size/**&mode=latest");
+    subscriber.snapshot();
+    let sizes = [
+        0, 1, 100, 1_000, 1_100, 1_150, 1_200, 1_300, 5_000, 16_000, 16_384, 16_400, 65_000, 300_000,
+        524_000, 10,
+    ];
+    for size in sizes {
+        cluster[0].put(&format!("size/{size}"), json!("x".repeat(size)));
+    }
+    let mut seen = 0;
+    let records = subscriber.records_until(Duration::from_secs(20), |_| {
+        seen += 1;
+        seen == sizes.len()
+    });
+    for record in records {
+        let size =
+            record["source"].as_str().and_then(|source| source.strip_prefix("size/")).map(str::to_owned);
+        let length = record["data"].as_str().map(str::len);
+        assert_eq!(length.map(|length| length.to_string()), size);
+    }
+}
+
+#[test]
+fn zones_see_everything() {
+    let first = Node::spawn(NodeConfig::named("a").with(&["--zone", "east"]));
+    let second = Node::spawn(NodeConfig::joining("b", &first).with(&["--zone", "west"]));
+    let third = Node::spawn(NodeConfig::joining("c", &first).with(&["--zone", "west"]));
+    let cluster = Cluster { nodes: vec![first, second, third] };
+    cluster.wait_whole();
+    let members = cluster[0].get("/v1/members").json();
+    let zones: Vec<_> =
+        members["members"].as_array().into_iter().flatten().map(|member| member["zone"].clone()).collect();
+    assert_eq!(zones.iter().filter(|zone| *zone == "west").count(), 2, "{members}");
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        node.put(&format!("z/{index}"), json!(index));
+    }
+    assert_eq!(cluster.wait_equal("z/*", Duration::from_secs(5)).len(), 3);
+}
+
+#[test]
+fn strangers_stay_strangers() {
+    let ours = Cluster::start(2);
+    let strange = NodeConfig { join: vec![ours[0].gossip.clone()], ..NodeConfig::named("x") };
+    let strange = Node::spawn(strange);
+    ours[0].put("secret", json!(1));
+    crate::harness::wait::throughout("nobody meets", Duration::from_secs(2), || {
+        strange.alive() <= 1 && ours[0].alive() == 2 && strange.latest("secret").is_none()
+    });
+}
+
+/// Everything that spreads also passes a network that translates nothing but addresses.
+#[test]
+fn advertised_addresses_are_the_ones_used() {
+    let (_fabric, cluster) = Fabric::start(3, &[]);
+    let members = cluster[0].get("/v1/members").json();
+    for (member, node) in members["members"].as_array().into_iter().flatten().zip(&cluster.nodes) {
+        assert_eq!(member["gossip"], node.advertised(), "{members}");
+    }
+    cluster[1].put("x", json!("x".repeat(60_000)));
+    assert_eq!(cluster.wait_equal("**", Duration::from_secs(10)).len(), 1);
+}
+
+/// About one copy of a record comes in per node; nobody is sent what it has.
+#[test]
+fn copies_received_are_about_one() {
+    let cluster = Cluster::start(3);
+    let mut publisher = cluster[0].publisher();
+    for step in 0..2000 {
+        publisher.send_json(json!({"source": format!("c/{step}"), "data": step}));
+    }
+    publisher.publish(json!({"source": "end", "data": 1, "ack": "replicated"}));
+    cluster.wait_equal("**", Duration::from_secs(20));
+    let copies: f64 =
+        cluster.nodes.iter().map(|node| node.metric("anode_data_copies_received_total", &[])).sum();
+    assert!((4002.0..=4002.0 * 1.10).contains(&copies), "{copies} copies for 2 × 2,001 deliveries");
+}

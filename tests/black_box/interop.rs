@@ -1,0 +1,116 @@
+//! Clients that others wrote: Python's `websockets`, Node's `ws`, and curl. `scripts/test` installs
+//! them; without them these tests fail and say so.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::command::{Background, run};
+use crate::harness::{Cluster, Node};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What `scripts/interop` installs.
+fn installed(path: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let full = target.join("interop").join(path);
+    assert!(
+        full.exists(),
+        "{} is missing: run scripts/interop (scripts/test does), which needs the network once",
+        full.display()
+    );
+    full
+}
+
+/// Runs a script of tests/interop against two nodes of a cluster, in their two modes.
+fn check(mut command: Command, script: &str) {
+    let cluster = Cluster::start(2);
+    command.arg(root().join("tests/interop").join(script)).arg(&cluster[0].http).arg(&cluster[1].http);
+    let output = run(&mut command, "");
+    assert_eq!(output.code, Some(0), "{script}:\n{}\n{}", output.stdout, output.stderr);
+    assert!(output.stdout.contains("interop ok"), "{script}: {output:?}");
+}
+
+#[test]
+fn python_websockets() {
+    check(Command::new(installed("python/bin/python")), "client.py");
+}
+
+#[test]
+fn node_ws() {
+    let modules = installed("node/node_modules");
+    let mut command = Command::new("node");
+    command.env("INTEROP_MODULES", modules);
+    check(command, "client.cjs");
+}
+
+#[test]
+fn curl_reads_and_writes() {
+    let node = Node::single();
+    let url = |path: &str| format!("http://{}{path}", node.http);
+    let curl = |args: &[&str]| {
+        run(Command::new("curl").args(["--silent", "--show-error", "--max-time", "20"]).args(args), "")
+    };
+    let output =
+        curl(&["--fail", "-d", r#"{"source":"curl/1","data":{"c":21.5}}"#, &url("/v1/publish?ack=stored")]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert_eq!(crate::harness::json(&output.stdout)["level"], "stored");
+    let output = curl(&["--fail", &url("/v1/sources/curl/1")]);
+    assert_eq!(crate::harness::json(&output.stdout)["data"], json!({"c": 21.5}));
+    let output = curl(&["-o", "/dev/null", "-w", "%{http_code} %{content_type}", &url("/v1/sources/none")]);
+    assert!(output.stdout.starts_with("404 application/problem+json"), "{output:?}");
+    // A large body makes curl ask first (`Expect: 100-continue`).
+    let body = json!({"source": "curl/large", "data": "x".repeat(60_000)}).to_string();
+    let mut command = Command::new("curl");
+    command.args([
+        "--silent",
+        "--fail",
+        "--max-time",
+        "20",
+        "-H",
+        "Expect: 100-continue",
+        "--data-binary",
+        "@-",
+        &url("/v1/publish"),
+    ]);
+    assert_eq!(run(&mut command, &body).code, Some(0));
+    // Chunked, because its length is not known beforehand.
+    let mut command = Command::new("curl");
+    command.args([
+        "--silent",
+        "--fail",
+        "--max-time",
+        "20",
+        "-H",
+        "Transfer-Encoding: chunked",
+        "--data-binary",
+        "@-",
+        &url("/v1/publish"),
+    ]);
+    assert_eq!(run(&mut command, r#"{"source":"curl/chunked","data":1}"#).code, Some(0));
+    assert!(node.latest("curl/chunked").is_some());
+}
+
+/// A browser's own WebSocket, as far as Node's built-in one is the same.
+#[test]
+fn the_first_lines_of_the_readme() {
+    let node = Node::single();
+    let script = format!(
+        "const s = new (globalThis.WebSocket ?? require('{}'))('ws://{}/subscribe?source=tour/**');\
+         s.onmessage = m => console.log(m.data);",
+        installed("node/node_modules").join("ws").display(),
+        node.http
+    );
+    let mut process = Background::start(Command::new("node").args(["-e", &script]));
+    let mut lines = Vec::new();
+    while !lines.iter().any(|line: &String| line.contains("\"eos\"")) {
+        lines.push(process.line(Duration::from_secs(20)).unwrap_or_else(|| panic!("{}", process.stderr())));
+    }
+    node.put("tour/1", json!("hello"));
+    let line = process.line(Duration::from_secs(20)).unwrap_or_default();
+    assert_eq!(crate::harness::json(&line)["data"], "hello");
+}

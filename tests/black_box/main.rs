@@ -1,0 +1,20 @@
+//! The public contract, tested from outside: real processes, real sockets, no code of the server.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod cli;
+mod closing;
+mod cluster;
+mod config;
+mod durability;
+mod healing;
+mod hostile;
+mod http;
+mod interop;
+mod members;
+mod order;
+mod publish;
+mod resume;
+mod subscribe;
+mod volume;

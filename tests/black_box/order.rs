@@ -1,0 +1,119 @@
+//! The order of records: stale, duplicate, ties, the node's own stamps. The same everywhere.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Cluster, Node, wall_us};
+
+fn outcome(node: &Node, record: Value) -> String {
+    let answer = node.post(record);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["outcome"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn older_is_stale_and_equal_is_duplicate() {
+    let node = Node::single();
+    let mut subscriber = node.subscriber("source=a");
+    subscriber.snapshot();
+    assert_eq!(outcome(&node, json!({"source": "a", "ts": 100, "data": 1})), "applied");
+    assert_eq!(outcome(&node, json!({"source": "a", "ts": 100, "data": 1})), "duplicate");
+    let stale = node.post(json!({"source": "a", "ts": 99, "data": 2})).json();
+    assert_eq!((&stale["outcome"], &stale["current_ts"]), (&json!("stale"), &json!(100)));
+    assert_eq!(outcome(&node, json!({"source": "a", "ts": 101, "data": 3})), "applied");
+    assert_eq!(subscriber.record()["ts"], 100);
+    assert_eq!(subscriber.record()["ts"], 101);
+    subscriber.assert_silent(Duration::from_millis(300));
+    assert_eq!(node.metric("anode_records_stale_total", &[]), 1.0);
+    assert_eq!(node.metric("anode_records_duplicate_total", &[]), 1.0);
+    assert_eq!(node.metric("anode_records_published_total", &[]), 4.0);
+}
+
+/// Equal stamps: the greater (`deleted`, hash of the data) wins, in whichever order they come.
+#[test]
+fn a_tie_has_the_same_winner_in_every_order() {
+    let node = Node::single();
+    let values = [json!("one"), json!("two"), json!("three"), json!(4), json!({"five": 5})];
+    let mut winners = Vec::new();
+    for round in 0..values.len() {
+        let source = format!("t/{round}");
+        for step in 0..values.len() {
+            let data = &values[(round + step) % values.len()];
+            let answer = node.post(json!({"source": source, "ts": 500, "data": data})).json();
+            if answer["outcome"] == "stale" {
+                assert_eq!(answer["current_ts"], 500, "{answer}");
+            }
+        }
+        winners.push(node.latest(&source).map(|record| record["data"].clone()));
+    }
+    assert!(winners.iter().all(|winner| winner.is_some() && *winner == winners[0]), "{winners:?}");
+    // A deletion beats every value of its stamp, and none beats it.
+    assert_eq!(outcome(&node, json!({"source": "t/0", "ts": 500, "deleted": true})), "applied");
+    assert_eq!(outcome(&node, json!({"source": "t/0", "ts": 500, "data": "one"})), "stale");
+    assert_eq!(outcome(&node, json!({"source": "t/0", "ts": 500, "deleted": true})), "duplicate");
+    assert!(node.latest("t/0").is_none());
+    assert_eq!(outcome(&node, json!({"source": "t/0", "ts": 501, "data": "back"})), "applied");
+}
+
+/// vernemq#507, emqx#11711: the values of a retained topic differed from node to node.
+#[test]
+fn writers_at_all_nodes_end_in_one_value_everywhere() {
+    let cluster = Cluster::start(3);
+    std::thread::scope(|scope| {
+        for node in &cluster.nodes {
+            scope.spawn(move || {
+                let mut client = node.publisher();
+                for step in 0..300 {
+                    let source = format!("r/{}", step % 10);
+                    client.send_json(
+                        json!({"source": source, "ts": 1000 + step / 10, "data": [node.id, step]}),
+                    );
+                }
+                assert!(
+                    client
+                        .publish(json!({"source": format!("end/{}", node.id), "data": 1}))
+                        .get("result")
+                        .is_some()
+                );
+            });
+        }
+    });
+    let records = cluster.wait_equal("**", Duration::from_secs(20));
+    assert_eq!(records.len(), 13);
+    assert!(
+        records.iter().filter(|record| record["source"] != "end").all(|record| record["origin"].is_string())
+    );
+}
+
+/// Riak and Cassandra under Jepsen: a slow clock lost its writers' updates in silence, a fast one
+/// held a key for years.
+#[test]
+fn an_unstamped_publish_wins_over_all_its_node_has_seen() {
+    let node = Node::single();
+    let ahead = wall_us() + 8_000_000;
+    assert_eq!(outcome(&node, json!({"source": "f", "ts": ahead, "data": "ahead"})), "applied");
+    let answer = node.post(json!({"source": "f", "data": "mine"})).json();
+    assert_eq!((&answer["outcome"], answer["ts"].as_u64()), (&json!("applied"), Some(ahead + 1)));
+    assert_eq!(node.latest("f").map(|record| record["data"].clone()), Some(json!("mine")));
+    let far = node.post(json!({"source": "f", "ts": wall_us() + 3_600_000_000, "data": "poison"}));
+    far.assert_problem(400, "future_timestamp");
+}
+
+#[test]
+fn stamps_of_a_node_strictly_increase_even_over_a_restart() {
+    let mut node = Node::single();
+    let ahead = wall_us() + 9_000_000;
+    assert_eq!(outcome(&node, json!({"source": "f", "ts": ahead, "data": 0})), "applied");
+    let mut last = node.put("f", json!(1));
+    assert!(last > ahead);
+    for step in 0..100 {
+        let ts = node.put(&format!("s/{step}"), json!(step));
+        assert!(ts > last, "{ts} after {last}");
+        last = ts;
+    }
+    node.sigterm();
+    node.restart();
+    let ts = node.put("another", json!(1));
+    assert!(ts > last, "{ts} after {last}, issued before the restart");
+}

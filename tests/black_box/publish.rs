@@ -1,0 +1,489 @@
+//! `/publish`: requests, answers, refusals, acknowledgement levels, times to live.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tungstenite::Message;
+
+use crate::harness::proto::client_message::Message as ToNode;
+use crate::harness::proto::server_message::Message as FromNode;
+use crate::harness::{Client, Cluster, Event, Node, NodeConfig, ProtoClient, proto, wall_us};
+
+/// What a single record is refused with.
+fn refusal(client: &mut Client, record: Value) -> Value {
+    let answer = client.publish(record);
+    assert!(answer["error"]["message"].is_string(), "{answer}");
+    assert!(answer["error"]["temporary"].is_boolean(), "{answer}");
+    answer["error"]["code"].clone()
+}
+
+#[test]
+fn the_greeting_says_where_and_what() {
+    let node = Node::single();
+    let client = node.publisher();
+    let greeting = &client.connected;
+    assert_eq!(greeting["node"], "a");
+    assert!(greeting["session"].as_str().is_some_and(|session| !session.is_empty()));
+    assert_eq!(greeting["ping_ms"], 25_000);
+    assert_eq!(greeting["max_record_bytes"], 65_536);
+    assert_eq!(greeting["max_frame_bytes"], 1_048_576);
+    let members = greeting["members"].as_array().cloned().unwrap_or_default();
+    assert_eq!(members, [json!({"id": "a", "http": node.http})]);
+    assert_ne!(node.publisher().connected["session"], greeting["session"]);
+}
+
+#[test]
+fn ids_are_echoed_as_they_came() {
+    let node = Node::single();
+    let mut client = node.publisher();
+    let longest = format!("\"{}\"", "x".repeat(64));
+    for id in ["7", "-3", "0", "\"seven\"", "\"\"", r#""\u0041\n""#, "\"ä\"", "9007199254740993", &longest] {
+        client.send_text(&format!(r#"{{"id":{id},"source":"a","data":1}}"#));
+        let answer = client.text();
+        assert!(answer.contains(&format!("\"id\":{id}")), "{id} → {answer}");
+        assert!(answer.contains("\"result\""), "{id} → {answer}");
+    }
+    // Never checked for reuse.
+    for _ in 0..2 {
+        assert_eq!(client.ask(json!({"id": 7, "source": "a", "data": 1}))["id"], 7);
+    }
+    let too_long = "x".repeat(65);
+    for id in [json!(1.5), json!(null), json!([]), json!({}), json!(true), json!(too_long)] {
+        client.send_json(json!({"id": id, "source": "a", "data": 1}));
+        assert_eq!(client.json()["error"]["code"], "bad_request", "{id}");
+    }
+}
+
+#[test]
+fn without_an_id_only_refusals_are_answered() {
+    let node = Node::single();
+    let mut client = node.publisher();
+    client.send_json(json!({"source": "a", "data": 1}));
+    client.send_json(json!([{"source": "a", "data": 2}, {"source": "b", "data": 2}]));
+    client.send_json(json!({"source": "a//b", "data": 3}));
+    let answer = client.json();
+    assert_eq!(answer["error"]["code"], "bad_source", "{answer}");
+    assert!(answer.get("id").is_none(), "{answer}");
+    assert_eq!(client.ask(json!({"id": 1, "source": "c", "data": 4}))["result"]["outcome"], "applied");
+    client.assert_silent(Duration::from_millis(300));
+    assert_eq!(node.latest("a").map(|record| record["data"].clone()), Some(json!(2)));
+}
+
+#[test]
+fn a_result_has_stamp_outcome_and_level() {
+    let node = Node::single();
+    let mut client = node.publisher();
+    let before = wall_us();
+    let answer = client.ask(json!({"id": 1, "source": "a", "data": 1}));
+    let result = &answer["result"];
+    let ts = result["ts"].as_u64().unwrap_or_default();
+    assert!((before..=wall_us() + 1_000).contains(&ts), "{answer}");
+    assert_eq!((&result["outcome"], &result["level"]), (&json!("applied"), &json!("accepted")));
+    assert!(result.get("current_ts").is_none() && result.get("nodes").is_none(), "{answer}");
+}
+
+#[test]
+fn a_batch_is_answered_by_one_array() {
+    let node = Node::single();
+    let mut client = node.publisher();
+    client.send_json(json!([
+        {"source": "b/0", "data": 0},
+        {"id": "one", "source": "b/1", "data": 1},
+        {"source": "b//2", "data": 2},
+        {"id": 3, "source": "$b", "data": 3},
+        17,
+        {"id": 5, "source": "b/5", "data": 5, "ack": "stored"},
+    ]));
+    let answer = client.json();
+    let items = answer.as_array().cloned().unwrap_or_default();
+    let indices: Vec<_> = items.iter().map(|item| item["index"].clone()).collect();
+    assert_eq!(indices, [json!(1), json!(2), json!(3), json!(4), json!(5)], "{answer}");
+    assert_eq!((&items[0]["id"], &items[0]["result"]["outcome"]), (&json!("one"), &json!("applied")));
+    assert_eq!(items[1]["error"]["code"], "bad_source");
+    assert!(items[1].get("id").is_none());
+    assert_eq!((&items[2]["id"], &items[2]["error"]["code"]), (&json!(3), &json!("forbidden")));
+    assert_eq!(items[3]["error"]["code"], "bad_request");
+    assert_eq!(items[4]["result"]["level"], "stored");
+    // The rest of the batch is untouched by what was refused.
+    for source in ["b/0", "b/1", "b/5"] {
+        assert!(node.latest(source).is_some(), "{source}");
+    }
+    client.send_text("[]");
+    assert!(client.text().contains("\"bad_request\""));
+}
+
+#[test]
+fn refusals_name_their_code_and_leave_the_connection_open() {
+    let node = Node::single();
+    let mut client = node.publisher();
+    let cases = [
+        ("bad_request", json!({"source": "a"})),
+        ("bad_request", json!({"data": 1})),
+        ("bad_request", json!({"source": "a", "data": 1, "colour": "red"})),
+        ("bad_request", json!({"source": "a", "data": 1, "deleted": true})),
+        ("bad_request", json!({"source": "a", "data": 1, "data_b64": "AA=="})),
+        ("bad_request", json!({"source": "a", "deleted": false})),
+        ("bad_request", json!({"source": "a", "deleted": true, "ttl_ms": 5})),
+        ("bad_request", json!({"source": "a", "data": 1, "ttl_ms": 0})),
+        ("bad_request", json!({"source": "a", "data": 1, "ttl_ms": 315_360_000_001u64})),
+        ("bad_request", json!({"source": "a", "data": 1, "ack": "best"})),
+        ("bad_request", json!({"source": "a", "data_b64": "AA"})),
+        ("bad_request", json!({"source": "a", "data_b64": "A-_="})),
+        ("bad_source", json!({"source": "", "data": 1})),
+        ("bad_source", json!({"source": "a/../b", "data": 1})),
+        ("bad_source", json!({"source": "a/*", "data": 1})),
+        ("bad_source", json!({"source": "x".repeat(256), "data": 1})),
+        ("bad_source", json!({"source": vec!["a"; 17].join("/"), "data": 1})),
+        ("bad_source", json!({"source": "a\u{7f}", "data": 1})),
+        ("bad_timestamp", json!({"source": "a", "ts": -1, "data": 1})),
+        ("bad_timestamp", json!({"source": "a", "ts": 1.5, "data": 1})),
+        ("bad_timestamp", json!({"source": "a", "ts": "1", "data": 1})),
+        ("bad_timestamp", json!({"source": "a", "ts": 9_007_199_254_740_992u64, "data": 1})),
+        ("future_timestamp", json!({"source": "a", "ts": wall_us() + 60_000_000, "data": 1})),
+        ("future_timestamp", json!({"source": "a", "ts": 9_007_199_254_740_991u64, "data": 1})),
+        ("too_large", json!({"source": "a", "data": "x".repeat(65_535)})),
+        ("forbidden", json!({"source": "$sys/a", "data": 1})),
+    ];
+    for (code, record) in cases {
+        assert_eq!(refusal(&mut client, record.clone()), code, "{:.200}", record.to_string());
+    }
+    assert!(node.latest("a").is_none());
+    assert_eq!(client.publish(json!({"source": "a", "data": 1}))["result"]["outcome"], "applied");
+}
+
+#[test]
+fn refusals_name_the_field() {
+    let node = Node::single();
+    let mut client = node.publisher();
+    for (word, record) in [
+        ("colour", json!({"source": "a", "data": 1, "colour": "red"})),
+        ("source", json!({"data": 1})),
+        ("ttl_ms", json!({"source": "a", "data": 1, "ttl_ms": -5})),
+        ("ack", json!({"source": "a", "data": 1, "ack": "best"})),
+        ("data_b64", json!({"source": "a", "data_b64": "?"})),
+    ] {
+        let answer = client.publish(record);
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains(word), "{word:?} in {answer}");
+    }
+}
+
+#[test]
+fn text_that_is_no_json_is_refused_without_an_id() {
+    let node = Node::single();
+    let mut client = node.publisher();
+    for text in
+        ["", "{", "nonsense", r#"{"id":1,"source":"a","data":1"#, r#"{"id":1,"source":"a","data":01}"#]
+    {
+        client.send_text(text);
+        let answer = client.json();
+        assert_eq!(answer["error"]["code"], "bad_json", "{text:?} → {answer}");
+        assert!(answer.get("id").is_none(), "{answer}");
+    }
+    for data in [r#""\ud800""#, r#""\udc00x""#, &nested(65)] {
+        client.send_text(&format!(r#"{{"id":1,"source":"a","data":{data}}}"#));
+        assert_eq!(client.json()["error"]["code"], "bad_json", "{data:.40}");
+    }
+    client.send_text(&format!(r#"{{"id":1,"source":"a","data":{}}}"#, nested(64)));
+    assert_eq!(client.json()["result"]["outcome"], "applied");
+}
+
+fn nested(depth: usize) -> String {
+    format!("{}{}", "[".repeat(depth), "]".repeat(depth))
+}
+
+#[test]
+fn data_is_kept_verbatim() {
+    let node = Node::single();
+    let mut subscriber = node.subscriber("source=v/**");
+    subscriber.snapshot();
+    let mut client = node.publisher();
+    let datas = [
+        "1.0",
+        "1e2",
+        "-0",
+        "100000000000000000000000000.000",
+        "null",
+        "true",
+        r#""""#,
+        r#""\u0041\/\ud83d\ude00""#,
+        r#"{"b":1,"a":2,"b":3}"#,
+        "[ 1 ,\t2 ]",
+        r#"{ "x" : { } }"#,
+        "\"ä\u{1f600}\u{2028}\"",
+    ];
+    for (index, data) in datas.iter().enumerate() {
+        client.send_text(&format!(r#"{{"id":1, "source" : "v/{index}" ,"data" :  {data}  }}"#));
+        assert!(client.text().contains("applied"), "{data}");
+        let delivered = subscriber.text();
+        assert!(delivered.contains(&format!("\"data\":{data}}}")), "{data} → {delivered}");
+        let fetched = node.get(&format!("/v1/sources/v/{index}")).body;
+        assert!(fetched.contains(&format!("\"data\":{data}")), "{data} → {fetched}");
+    }
+}
+
+#[test]
+fn data_survives_a_restart_verbatim() {
+    let mut node = Node::single();
+    let mut client = node.publisher();
+    let data = r#"{ "b":1.00, "a" : "\u00e4" }"#;
+    client.send_text(&format!(r#"{{"id":1,"source":"v","data":{data},"ack":"stored"}}"#));
+    assert!(client.text().contains("applied"));
+    node.kill9();
+    node.restart();
+    let fetched = node.get("/v1/sources/v").body;
+    assert!(fetched.contains(&format!("\"data\":{data}")), "{fetched}");
+}
+
+#[test]
+fn bytes_come_out_as_they_went_in() {
+    let node = Node::single();
+    let mut client = node.publisher();
+    let mut subscriber = node.subscriber("source=b");
+    subscriber.snapshot();
+    for text in ["", "AA==", "AAH/", "+/+/"] {
+        let answer = client.publish(json!({"source": "b", "data_b64": text}));
+        assert_eq!(answer["result"]["outcome"], "applied", "{answer}");
+        let record = subscriber.record();
+        assert_eq!(record["data_b64"], text);
+        assert!(record.get("data").is_none() && record.get("deleted").is_none(), "{record}");
+    }
+}
+
+#[test]
+fn the_bound_counts_the_bytes_of_the_data_alone() {
+    let node = Node::start(NodeConfig::named("a").with(&["--max-record-bytes", "1000"]));
+    let mut client = node.publisher();
+    assert_eq!(client.connected["max_record_bytes"], 1000);
+    let source = "s".repeat(255);
+    let fits = json!({"source": source, "data": "x".repeat(998)});
+    assert_eq!(client.publish(fits)["result"]["outcome"], "applied");
+    assert_eq!(refusal(&mut client, json!({"source": source, "data": "x".repeat(999)})), "too_large");
+    // Of bytes the bytes count, not their base64.
+    let bytes = base64(&[7; 1000]);
+    assert_eq!(client.publish(json!({"source": "b", "data_b64": bytes}))["result"]["outcome"], "applied");
+    let bytes = base64(&[7; 1001]);
+    assert_eq!(refusal(&mut client, json!({"source": "b", "data_b64": bytes})), "too_large");
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use ::base64::Engine;
+    ::base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[test]
+fn a_deletion_is_delivered_and_hides_the_source() {
+    let node = Node::single();
+    node.put("d", json!(1));
+    let mut subscriber = node.subscriber("source=d");
+    assert_eq!(subscriber.snapshot().records.len(), 1);
+    let answer = node.publisher().publish(json!({"source": "d", "deleted": true}));
+    assert_eq!(answer["result"]["outcome"], "applied", "{answer}");
+    let record = subscriber.record();
+    let ts = &answer["result"]["ts"];
+    assert_eq!(record, json!({"source": "d", "ts": ts, "origin": "a", "deleted": true}));
+    assert!(node.latest("d").is_none());
+    assert!(node.subscriber("source=d").snapshot().records.is_empty());
+}
+
+#[test]
+fn after_its_time_to_live_a_record_is_gone() {
+    let node = Node::single();
+    let mut subscriber = node.subscriber("source=t");
+    subscriber.snapshot();
+    let answer = node.publisher().publish(json!({"source": "t", "data": 1, "ttl_ms": 700}));
+    let ts = &answer["result"]["ts"];
+    assert_eq!(subscriber.record()["data"], 1);
+    assert!(node.latest("t").is_some());
+    let end = subscriber.record();
+    assert_eq!(end, json!({"source": "t", "ts": ts, "origin": "a", "deleted": true}));
+    assert!(wall_us() >= ts.as_u64().unwrap_or_default() + 700_000, "too early");
+    assert!(node.latest("t").is_none());
+    assert!(node.subscriber("source=t").snapshot().records.is_empty());
+    // What is over when it comes is never seen.
+    let late = json!({"source": "u", "data": 1, "ts": wall_us() - 5_000_000, "ttl_ms": 1000});
+    assert_eq!(node.publisher().publish(late)["result"]["outcome"], "applied");
+    assert!(node.latest("u").is_none());
+}
+
+#[test]
+fn an_update_outlives_the_time_to_live_of_what_it_replaced() {
+    let node = Node::single();
+    let mut client = node.publisher();
+    client.publish(json!({"source": "t", "data": 1, "ttl_ms": 300}));
+    client.publish(json!({"source": "t", "data": 2}));
+    let mut subscriber = node.subscriber("source=t");
+    assert_eq!(subscriber.snapshot().records.len(), 1);
+    subscriber.assert_silent(Duration::from_millis(800));
+    assert_eq!(node.latest("t").map(|record| record["data"].clone()), Some(json!(2)));
+}
+
+#[test]
+fn the_url_sets_the_level_and_a_record_may_say_otherwise() {
+    let node = Node::single();
+    let mut client = Client::open(&node.http, "/publish?ack=stored");
+    assert_eq!(client.publish(json!({"source": "a", "data": 1}))["result"]["level"], "stored");
+    let accepted = client.publish(json!({"source": "a", "data": 2, "ack": "accepted"}));
+    assert_eq!(accepted["result"]["level"], "accepted");
+    let replicated = client.publish(json!({"source": "a", "data": 3, "ack": "replicated"}));
+    assert_eq!(replicated["result"]["level"], "replicated");
+    assert_eq!(replicated["result"]["nodes"], 1);
+}
+
+#[test]
+fn stored_holds_for_what_lost_as_well() {
+    let node = Node::single();
+    let mut client = Client::open(&node.http, "/publish?ack=stored");
+    let first = client.publish(json!({"source": "a", "ts": 1000, "data": 1}));
+    assert_eq!(first["result"], json!({"ts": 1000, "outcome": "applied", "level": "stored"}));
+    let again = client.publish(json!({"source": "a", "ts": 1000, "data": 1}));
+    assert_eq!(again["result"], json!({"ts": 1000, "outcome": "duplicate", "level": "stored"}));
+    let older = client.publish(json!({"source": "a", "ts": 999, "data": 0}));
+    assert_eq!(
+        older["result"],
+        json!({"ts": 999, "outcome": "stale", "current_ts": 1000, "level": "stored"})
+    );
+}
+
+#[test]
+fn replicated_counts_every_member() {
+    let cluster = Cluster::start(3);
+    let answer = cluster[1].publisher().publish(json!({"source": "a", "data": 1, "ack": "replicated"}));
+    assert_eq!(answer["result"]["nodes"], 3, "{answer}");
+    for node in &cluster.nodes {
+        assert!(node.latest("a").is_some(), "{}", node.id);
+    }
+}
+
+/// An error that comes after the record was applied says so; the retry waits for the level.
+#[test]
+fn replicated_times_out_while_a_member_is_paused() {
+    let slow = |config: NodeConfig| NodeConfig { profile: "wan", ..config };
+    let cluster = Cluster::configured(3, slow);
+    cluster[2].signal("STOP");
+    let mut client = cluster[0].publisher();
+    let answer = client.publish(json!({"source": "a", "data": 1, "ack": "replicated"}));
+    cluster[2].signal("CONT");
+    let error = &answer["error"];
+    assert_eq!((&error["code"], &error["temporary"]), (&json!("timeout"), &json!(true)), "{answer}");
+    assert_eq!((&error["applied"], &error["nodes"]), (&json!(true), &json!(2)), "{answer}");
+    let retry = json!({"source": "a", "data": 1, "ts": error["ts"], "ack": "replicated"});
+    cluster.wait_whole();
+    let answer = client.publish(retry);
+    assert_eq!((&answer["result"]["outcome"], &answer["result"]["nodes"]), (&json!("duplicate"), &json!(3)));
+}
+
+#[test]
+fn a_full_map_refuses_new_sources_only() {
+    let node = Node::start(NodeConfig::named("a").with(&["--max-memory", "4194304", "--history", "1"]));
+    let mut client = node.publisher();
+    let data = "x".repeat(60_000);
+    let mut refused = None;
+    for index in 0..200 {
+        let answer = client.publish(json!({"source": format!("m/{index}"), "data": data}));
+        if answer.get("error").is_some() {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let Some(refused) = refused else { panic!("200 records of 60 KB fit into 4 MiB") };
+    assert_eq!(refused["error"]["code"], "overloaded", "{refused}");
+    assert_eq!(refused["error"]["temporary"], true, "{refused}");
+    assert_eq!(client.publish(json!({"source": "m/0", "data": "small"}))["result"]["outcome"], "applied");
+}
+
+#[test]
+fn protobuf_says_the_same() {
+    let node = Node::single();
+    let mut client = ProtoClient::open(&node.http, "/publish");
+    assert_eq!((client.connected.node.as_str(), client.connected.ping_ms), ("a", 25_000));
+    assert_eq!(client.connected.members.len(), 1);
+    let number = |number| Some(proto::Id { id: Some(proto::id::Id::Number(number)) });
+    let data = |text: &str| Some(proto::publish::Value::Data(text.to_owned()));
+    let record = proto::Publish { source: "p".into(), value: data("1.50"), ..Default::default() };
+    client.publish(proto::Publish { id: number(-5), ts: Some(1000), ..record.clone() });
+    let answer = client.answer();
+    assert_eq!(answer.id, number(-5));
+    let Some(proto::answer::Answer::Result(result)) = answer.answer else { panic!("{answer:?}") };
+    assert_eq!((result.ts, result.outcome.as_str(), result.level.as_str()), (1000, "applied", "accepted"));
+    client.publish(proto::Publish { id: number(6), ts: Some(999), ..record.clone() });
+    let Some(proto::answer::Answer::Result(result)) = client.answer().answer else { panic!("no result") };
+    assert_eq!((result.outcome.as_str(), result.current_ts), ("stale", Some(1000)));
+    let bad = proto::Publish { source: "p//q".into(), ..record.clone() };
+    client.send(ToNode::Batch(proto::PublishBatch { items: vec![record.clone(), bad] }));
+    let FromNode::Answers(answers) = client.next() else { panic!("no batch of answers") };
+    assert_eq!((answers.items.len(), answers.items[0].index), (1, Some(1)));
+    let Some(proto::answer::Answer::Error(error)) = &answers.items[0].answer else { panic!("{answers:?}") };
+    assert_eq!(error.code, "bad_source");
+    let bad = proto::Publish { id: number(7), value: data("{nonsense"), ..record.clone() };
+    client.publish(bad);
+    let Some(proto::answer::Answer::Error(error)) = client.answer().answer else { panic!("no error") };
+    assert_eq!(error.code, "bad_json");
+    let bytes = proto::publish::Value::DataB64(vec![0, 255].into());
+    client.publish(proto::Publish { id: number(8), value: Some(bytes), ..record });
+    client.answer();
+    assert_eq!(node.latest("p").map(|record| record["data_b64"].clone()), Some(json!("AP8=")));
+}
+
+#[test]
+fn subprotocols_are_negotiated() {
+    let node = Node::single();
+    let chosen = |offer: &[&str]| Client::offering(&node.http, "/publish", offer).protocol;
+    assert_eq!(chosen(&[]), None);
+    assert_eq!(chosen(&["anode.v1.json"]).as_deref(), Some("anode.v1.json"));
+    assert_eq!(chosen(&["anode.v1.protobuf"]).as_deref(), Some("anode.v1.protobuf"));
+    assert_eq!(chosen(&["something.else", "anode.v1.json"]).as_deref(), Some("anode.v1.json"));
+    let both = chosen(&["anode.v1.protobuf", "anode.v1.json"]);
+    assert!(both.is_some_and(|name| name.starts_with("anode.v1.")));
+    for path in ["/publish", "/subscribe"] {
+        let answer = crate::harness::ws::refused(&node.http, path, &["mqtt", "stomp"]);
+        assert_eq!(answer.status, 400, "{answer:?}");
+    }
+}
+
+#[test]
+fn bad_url_parameters_are_refused_before_the_upgrade() {
+    let node = Node::single();
+    for path in ["/publish?ack=best", "/publish?ack=", "/publish?colour=red", "/publish?source=a"] {
+        let answer = crate::harness::ws::refused(&node.http, path, &[]);
+        answer.assert_problem(400, "bad_request");
+    }
+    let answer = crate::harness::ws::refused(&node.http, "/elsewhere", &[]);
+    assert_eq!(answer.status, 404, "{answer:?}");
+}
+
+#[test]
+fn the_wrong_kind_of_frame_closes_1003() {
+    let node = Node::single();
+    for path in ["/publish", "/subscribe"] {
+        let mut client = Client::open(&node.http, path);
+        client.send(Message::binary(vec![1, 2, 3]));
+        assert_eq!(client.close_code(), 1003, "{path}");
+        let mut client = ProtoClient::open(&node.http, path);
+        client.client.send_text("{}");
+        assert_eq!(client.client.close_code(), 1003, "{path}");
+    }
+}
+
+#[test]
+fn undecodable_protobuf_closes_4002() {
+    let node = Node::single();
+    for bytes in [vec![0xff; 20], vec![0x0a, 0x7f], vec![0x0a, 0x02, 0x12, 0x05]] {
+        let mut client = ProtoClient::open(&node.http, "/publish");
+        client.client.send(Message::binary(bytes.clone()));
+        assert_eq!(client.client.close_code(), 4002, "{bytes:?}");
+    }
+}
+
+#[test]
+fn answers_to_a_closed_publisher_harm_nobody() {
+    let node = Node::single();
+    let mut client = node.publisher();
+    for index in 0..500 {
+        client.send_json(json!({"id": index, "source": format!("c/{index}"), "data": 1, "ack": "stored"}));
+    }
+    let first = client.event(Duration::from_secs(20));
+    assert!(matches!(first, Some(Event::Text(_))), "{first:?}");
+    drop(client);
+    assert_eq!(node.publisher().publish(json!({"source": "d", "data": 1}))["result"]["outcome"], "applied");
+}

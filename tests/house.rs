@@ -1,0 +1,433 @@
+//! The house's own rules, read from its source: who may know whom, what stays outside the pure
+//! rooms, and how long things may be. Each check is a function from a file to complaints, and each
+//! has a test that it complains.
+
+#[path = "house/source.rs"]
+mod source;
+
+use source::{File, closing, line_of, test_module};
+
+/// What a room may use of the others. A room not in the list may not exist.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("lib", &[]),
+    ("main", &["cli", "config"]),
+    (
+        "cli",
+        &[
+            "server",
+            "http",
+            "store",
+            "sim",
+            "ingest",
+            "latest",
+            "subscriptions",
+            "cluster",
+            "record",
+            "metrics",
+            "config",
+            "limits",
+        ],
+    ),
+    (
+        "server",
+        &[
+            "http",
+            "store",
+            "ingest",
+            "latest",
+            "subscriptions",
+            "cluster",
+            "record",
+            "metrics",
+            "config",
+            "limits",
+        ],
+    ),
+    ("http", &["ingest", "latest", "subscriptions", "cluster", "record", "metrics", "config", "limits"]),
+    ("store", &["ingest", "latest", "cluster", "record", "metrics", "config", "limits"]),
+    ("sim", &["ingest", "latest", "subscriptions", "cluster", "record", "metrics", "config", "limits"]),
+    ("ingest", &["latest", "subscriptions", "cluster", "record", "metrics", "config", "limits"]),
+    ("latest", &["record", "metrics", "config", "limits"]),
+    ("subscriptions", &["record", "metrics", "config", "limits"]),
+    ("cluster", &["record", "metrics", "config", "limits"]),
+    ("record", &["config", "limits"]),
+    ("metrics", &["record", "limits"]),
+    ("config", &["record", "limits"]),
+    ("limits", &["config"]),
+];
+
+/// Rooms without sockets, threads, clock or randomness of their own.
+const PURE: &[&str] = &["record", "latest", "subscriptions", "cluster", "ingest"];
+
+/// What would break that, and iteration in an order that nobody chose.
+const IMPURE: &[&str] = &[
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::net::ToSocketAddrs",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "std::thread",
+    "thread::spawn",
+    "std::time::Instant",
+    "SystemTime",
+    "Instant::now",
+    "std::fs",
+    "std::process",
+    "std::env::var",
+    "mio::",
+    "socket2::",
+    "quinn_udp::",
+    "rand::",
+    "fastrand::",
+    "RandomState",
+    "std::collections::HashMap",
+    "std::collections::HashSet",
+    "thread_local!",
+];
+
+/// Reading the clock and sleeping, which one file does for all.
+const CLOCK: &[&str] = &["Instant::now", "SystemTime::now", "thread::sleep"];
+const CLOCK_FILE: &str = "src/server/clock.rs";
+
+/// The files whose names say that they turn bytes into types.
+const WIRE: &[&str] = &["wire", "codec", "protobuf", "proto", "client"];
+
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
+const INLINE_TEST_LINES_MAX: usize = 200;
+
+type Check = fn(&File) -> Vec<String>;
+
+/// The rooms that `code`, in `module`, names by `crate::`, `super::` or `anode::`.
+fn rooms_named(code: &str, module: &[&str]) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let ups = "super::".repeat(module.len());
+    for root in ["crate::", "anode::", ups.as_str()] {
+        if root.is_empty() {
+            continue;
+        }
+        for (at, _) in code.match_indices(root) {
+            let before = code[..at].bytes().next_back();
+            if before.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':') {
+                continue;
+            }
+            let rest = &code[at + root.len()..];
+            let names = if rest.starts_with('{') { first_names(rest) } else { vec![word(rest)] };
+            found.extend(names.into_iter().map(|name| (at, name)));
+        }
+    }
+    found
+}
+
+fn word(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// The first name of every branch of a `use` tree that begins with its brace.
+fn first_names(tree: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut depth = 0;
+    for (at, byte) in tree.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+        if depth == 1 && matches!(byte, b'{' | b',') {
+            names.push(word(tree[at + 1..].trim_start()));
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+/// Who may know whom.
+fn knows_only_rooms_beneath(file: &File) -> Vec<String> {
+    let room = file.room();
+    let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+        return vec![format!("{}: there is no room {room:?}", file.path)];
+    };
+    let code = file.production();
+    let is_room = |name: &str| ROOMS.iter().any(|(room, _)| *room == name);
+    let complain = |(at, name): (usize, String)| {
+        let reads_clock = name == "server" && code[at..].starts_with("crate::server::clock");
+        let is_outer = matches!(room, "cli" | "http" | "store");
+        let fine = name == room || !is_room(&name) || allowed.contains(&name.as_str());
+        let fine = fine || (reads_clock && is_outer);
+        (!fine).then(|| format!("{}:{}: {room} knows {name}", file.path, line_of(&code, at)))
+    };
+    if file.is_test() {
+        Vec::new()
+    } else {
+        rooms_named(&code, &file.module()).into_iter().filter_map(complain).collect()
+    }
+}
+
+fn mentions(file: &File, code: &str, words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in words {
+        for (at, _) in code.match_indices(name) {
+            let before = code[..at].bytes().next_back();
+            if !before.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+                found.push(format!("{}:{}: {name}", file.path, line_of(code, at)));
+            }
+        }
+    }
+    found
+}
+
+/// The pure rooms open no socket, start no thread, read no clock, use no global randomness.
+fn pure_rooms_are_pure(file: &File) -> Vec<String> {
+    if !PURE.contains(&file.room()) || file.is_test() {
+        return Vec::new();
+    }
+    mentions(file, &file.production(), IMPURE)
+}
+
+/// One file reads the clock.
+fn one_file_reads_the_clock(file: &File) -> Vec<String> {
+    if file.path == CLOCK_FILE || file.is_test() {
+        return Vec::new();
+    }
+    mentions(file, &file.production(), CLOCK)
+}
+
+/// tokio and axum live in `http/` and `store/cassandra*` alone.
+fn tokio_stays_in_its_rooms(file: &File) -> Vec<String> {
+    if file.room() == "http" || file.path.starts_with("src/store/cassandra") {
+        return Vec::new();
+    }
+    mentions(file, &file.code, &["tokio::", "axum::", "hyper::"])
+}
+
+/// Generated protobuf types stop at the wire files.
+fn protobuf_stops_at_the_wire(file: &File) -> Vec<String> {
+    let name = file.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
+    let is_wire = WIRE.contains(&name) || file.module().iter().any(|part| WIRE.contains(part));
+    if is_wire || file.room() == "lib" || file.is_test() {
+        return Vec::new();
+    }
+    mentions(file, &file.production(), &["crate::proto"])
+}
+
+/// Nothing is left for later.
+fn nothing_is_left_for_later(file: &File) -> Vec<String> {
+    let mut found = mentions(file, &file.code, &["todo!", "unimplemented!"]);
+    for (number, line) in file.text.lines().enumerate() {
+        for word in [concat!("TO", "DO"), concat!("FIX", "ME")] {
+            if line.contains(word) {
+                found.push(format!("{}:{}: {word}", file.path, number + 1));
+            }
+        }
+    }
+    found
+}
+
+/// Files of at most 500 lines without their tests; tests of more than 200 in a file of their own.
+fn files_are_short(file: &File) -> Vec<String> {
+    if file.is_test() {
+        return Vec::new();
+    }
+    let total = file.code.lines().count();
+    let tests = test_module(&file.code).map_or(0, |(start, end)| file.code[start..end].lines().count());
+    let mut found = Vec::new();
+    if total - tests > FILE_LINES_MAX {
+        found.push(format!("{}: {} lines without its tests", file.path, total - tests));
+    }
+    if tests > INLINE_TEST_LINES_MAX {
+        found.push(format!("{}: {tests} lines of tests; give them a file of their own", file.path));
+    }
+    found
+}
+
+/// Functions of at most 70 lines.
+fn functions_are_short(file: &File) -> Vec<String> {
+    let code = &file.code;
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("fn ") {
+        let before = code[..at].bytes().next_back();
+        let name = word(&code[at + 3..]);
+        if name.is_empty() || before.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            continue;
+        }
+        let Some(open) = code[at..].find(['{', ';']).map(|offset| at + offset) else { continue };
+        if code.as_bytes()[open] == b';' {
+            continue;
+        }
+        let Some(end) = closing(code, open) else { continue };
+        let lines = code[at..end].lines().count();
+        if lines > FUNCTION_LINES_MAX {
+            found.push(format!("{}:{}: fn {name} has {lines} lines", file.path, line_of(code, at)));
+        }
+    }
+    found
+}
+
+/// What `check` says of every file beneath these folders.
+fn hold(check: Check, folders: &[&str]) {
+    let files: Vec<File> = folders.iter().flat_map(|folder| File::all_beneath(folder)).collect();
+    assert!(!files.is_empty(), "nothing to read in {folders:?}");
+    let complaints: Vec<String> = files.iter().flat_map(check).collect();
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+/// `check` complains of `bad` at `path`, and of nothing in `good`.
+fn tells_apart(check: Check, path: &str, good: &str, bad: &str) {
+    let complaints = |text: &str| check(&File::new(path, text));
+    assert_eq!(complaints(good), [""; 0], "{good}");
+    assert!(!complaints(bad).is_empty(), "no complaint of {bad}");
+}
+
+#[test]
+fn rooms_know_only_what_is_beneath_them() {
+    hold(knows_only_rooms_beneath, &["src"]);
+}
+
+#[test]
+fn knowing_too_much_is_seen() {
+    let good =
+        "use crate::record::Source;\nuse crate::{limits, record::{Now, Stamp}};\nfn f() { super::x() }";
+    for bad in [
+        "use crate::server::clock;",
+        "use crate::{record::Now, ingest};",
+        "use crate::{\n    record::{Now, Stamp},\n    cluster::Machine,\n};",
+        "fn f() { crate::http::serve() }",
+        "use super::super::store::Queue;",
+    ] {
+        tells_apart(knows_only_rooms_beneath, "src/latest/shard.rs", good, bad);
+    }
+    tells_apart(
+        knows_only_rooms_beneath,
+        "src/sim/world.rs",
+        "use crate::cluster::Machine;",
+        "use crate::server::x;",
+    );
+    tells_apart(
+        knows_only_rooms_beneath,
+        "src/ingest.rs",
+        "use super::latest::Map;",
+        "use super::server::X;",
+    );
+    tells_apart(
+        knows_only_rooms_beneath,
+        "src/http/a.rs",
+        "use crate::server::clock;",
+        "use crate::server::worker;",
+    );
+    assert!(!knows_only_rooms_beneath(&File::new("src/util/mod.rs", "")).is_empty(), "an unknown room");
+    let in_tests = "#[cfg(test)]\nmod tests {\n    use crate::ingest;\n}";
+    assert!(knows_only_rooms_beneath(&File::new("src/latest/mod.rs", in_tests)).is_empty());
+}
+
+#[test]
+fn pure_rooms_have_no_world() {
+    hold(pure_rooms_are_pure, &["src"]);
+}
+
+#[test]
+fn impurity_is_seen() {
+    let good =
+        "use std::net::SocketAddr; // not std::thread\nuse std::time::Duration;\nuse hashbrown::HashMap;";
+    for bad in [
+        "use std::thread;",
+        "use std::net::{SocketAddr, UdpSocket};",
+        "let now = std::time::Instant::now();",
+        "use std::time::SystemTime;",
+        "use std::collections::HashMap;",
+        "let x = mio::Poll::new();",
+    ] {
+        tells_apart(pure_rooms_are_pure, "src/cluster/mod.rs", good, bad);
+    }
+}
+
+#[test]
+fn the_clock_is_read_in_one_place() {
+    hold(one_file_reads_the_clock, &["src"]);
+}
+
+#[test]
+fn another_clock_is_seen() {
+    tells_apart(
+        one_file_reads_the_clock,
+        "src/server/worker.rs",
+        "let now = clock::now();",
+        "let now = Instant::now();",
+    );
+    tells_apart(one_file_reads_the_clock, "src/cli/sub.rs", "wait(now);", "std::thread::sleep(x);");
+    assert!(one_file_reads_the_clock(&File::new(CLOCK_FILE, "Instant::now()")).is_empty());
+}
+
+#[test]
+fn tokio_lives_in_two_rooms() {
+    hold(tokio_stays_in_its_rooms, &["src"]);
+}
+
+#[test]
+fn tokio_elsewhere_is_seen() {
+    tells_apart(
+        tokio_stays_in_its_rooms,
+        "src/server/worker.rs",
+        "use mio::Poll;",
+        "use tokio::net::TcpStream;",
+    );
+    tells_apart(tokio_stays_in_its_rooms, "src/store/embedded.rs", "use redb::Database;", "tokio::spawn(x);");
+    assert!(
+        tokio_stays_in_its_rooms(&File::new("src/store/cassandra/mod.rs", "use tokio::sync;")).is_empty()
+    );
+}
+
+#[test]
+fn generated_types_stop_at_the_wire() {
+    hold(protobuf_stops_at_the_wire, &["src"]);
+}
+
+#[test]
+fn generated_types_elsewhere_are_seen() {
+    let bad = "use crate::proto::gossip;";
+    tells_apart(protobuf_stops_at_the_wire, "src/cluster/mod.rs", "mod wire;", bad);
+    assert!(protobuf_stops_at_the_wire(&File::new("src/cluster/wire.rs", bad)).is_empty());
+    assert!(protobuf_stops_at_the_wire(&File::new("src/record/client/read.rs", bad)).is_empty());
+}
+
+#[test]
+fn no_notes_to_oneself() {
+    hold(nothing_is_left_for_later, &["src", "tests", "loadgen", "bench"]);
+}
+
+#[test]
+fn notes_to_oneself_are_seen() {
+    let note = format!("// {}: later", concat!("TO", "DO"));
+    tells_apart(nothing_is_left_for_later, "src/a.rs", "// done", &note);
+    let gap = format!("fn f() {{ {}!() }}", "unimplemented");
+    tells_apart(nothing_is_left_for_later, "src/a.rs", "fn f() {}", &gap);
+}
+
+#[test]
+fn files_stay_short() {
+    hold(files_are_short, &["src", "loadgen", "bench"]);
+}
+
+#[test]
+fn long_files_are_seen() {
+    let line = "const A: u8 = 1;\n";
+    tells_apart(files_are_short, "src/a.rs", &line.repeat(500), &line.repeat(501));
+    let with_tests = |lines: usize| format!("{line}#[cfg(test)]\nmod tests {{\n{}}}\n", line.repeat(lines));
+    tells_apart(files_are_short, "src/a.rs", &with_tests(150), &with_tests(250));
+}
+
+#[test]
+fn functions_stay_short() {
+    hold(functions_are_short, &["src", "tests", "loadgen", "bench"]);
+}
+
+#[test]
+fn long_functions_are_seen() {
+    let function = |lines: usize| {
+        format!("impl X {{\n    pub fn f() {{\n{}    }}\n}}\n", "        x();\n".repeat(lines))
+    };
+    tells_apart(functions_are_short, "src/a.rs", &function(68), &function(69));
+}
