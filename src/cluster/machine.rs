@@ -239,6 +239,11 @@ impl Machine {
         self.swim.members()
     }
 
+    /// The member of this name, as this node sees it.
+    pub fn member(&self, name: &str) -> Option<MemberInfo> {
+        self.swim.member(name)
+    }
+
     /// The live members.
     pub fn ring(&self) -> &Arc<Ring> {
         self.swim.ring()

@@ -276,6 +276,11 @@ impl World {
         self.now_us
     }
 
+    /// How many nodes were started so far; the next one's number.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// A node's machine.
     pub fn machine(&self, id: NodeId) -> &Machine {
         &self.nodes[id.0].machine
@@ -293,8 +298,7 @@ impl World {
 
     /// What one node believes of a member.
     pub fn member(&self, id: NodeId, name: &str) -> Option<MemberInfo> {
-        let members = self.machine(id).members();
-        members.into_iter().find(|member| member.identity.name.as_str() == name)
+        self.machine(id).member(name)
     }
 
     /// The state in which one node sees a member.

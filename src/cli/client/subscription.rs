@@ -201,7 +201,7 @@ impl Subscription {
         // The node it began with at every second try, the others in turn between.
         let other = usize::try_from(self.tries / 2).unwrap_or(0) % self.members.len().max(1);
         let endpoint = match self.members.get(other) {
-            Some(member) if self.tries % 2 == 1 => member.clone(),
+            Some(member) if !self.tries.is_multiple_of(2) => member.clone(),
             _ => self.home.clone(),
         };
         match self.connect(&endpoint) {

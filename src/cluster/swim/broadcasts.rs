@@ -38,9 +38,9 @@ impl Broadcasts {
         self.queue.is_empty()
     }
 
-    /// Members in the order in which they should be told, with how often they were.
-    pub fn iter(&self) -> impl Iterator<Item = (Slot, u32)> {
-        self.queue.iter().map(|(&(told, _), &slot)| (slot, told))
+    /// Members in the order in which they should be told.
+    pub fn iter(&self) -> impl Iterator<Item = Slot> {
+        self.queue.values().copied()
     }
 
     /// The member was told once more; after `times_max` it is done.
@@ -63,11 +63,11 @@ mod tests {
         let mut news = Broadcasts::default();
         news.push(1);
         news.push(2);
-        assert_eq!(news.iter().collect::<Vec<_>>(), [(2, 0), (1, 0)]);
+        assert_eq!(news.iter().collect::<Vec<_>>(), [2, 1]);
         news.told(2, 2);
-        assert_eq!(news.iter().collect::<Vec<_>>(), [(1, 0), (2, 1)]);
+        assert_eq!(news.iter().collect::<Vec<_>>(), [1, 2]);
         news.push(2);
-        assert_eq!(news.iter().collect::<Vec<_>>(), [(2, 0), (1, 0)]);
+        assert_eq!(news.iter().collect::<Vec<_>>(), [2, 1]);
         for _ in 0..2 {
             news.told(1, 2);
             news.told(2, 2);

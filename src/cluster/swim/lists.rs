@@ -250,7 +250,7 @@ impl Swim {
         Some(match member.state {
             _ if slot == ME && self.leave.is_leaving() => Update { claim: Claim::Left, ..alive },
             State::Alive | State::Suspect => alive,
-            State::Dead => Update { claim: Claim::Dead(self.my_name().clone()), ..alive },
+            State::Dead => Update { claim: Claim::Dead, ..alive },
             State::Left => Update { claim: Claim::Left, ..alive },
         })
     }

@@ -35,10 +35,10 @@ pub(in crate::cluster) struct Update {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) enum Claim {
     Alive(Arc<Identity>),
-    /// Doubted by the accuser.
-    Suspect(NodeName),
-    /// Given up; by whom is for people to read.
-    Dead(NodeName),
+    /// Doubted by these: the more, the sooner it is given up.
+    Suspect(Vec<NodeName>),
+    /// Given up.
+    Dead,
     Left,
 }
 

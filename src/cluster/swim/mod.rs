@@ -16,6 +16,8 @@
 //! - **Views.** Each ping and ack carries a hash of the live members. Where hashes go on differing
 //!   after the news has died down, the two exchange whole lists over TCP (`lists`). So lost
 //!   gossip is found out in a round of probing, and nothing is exchanged while all agree.
+//! - **The last word.** Before a suspicion ends in death the suspect is pinged once more, by everyone who
+//!   is about to give it up; who answers is not buried by news that was late.
 //! - **Witnesses.** The four followers of a suspect on the ring probe it at once, so that the
 //!   confirmations which shorten a suspicion do not wait for chance.
 //! - **News about the dead in lists** is not believed but passed to the one concerned, who refutes
@@ -63,8 +65,10 @@ use self::message::{Ack, Introduction, Message, Ping, Update};
 use self::news::Way;
 use self::probe::Probes;
 use self::suspicion::Suspicions;
-use self::table::{ME, Slot, Table};
-use self::timing::{FORGET_INTERVAL_US, GOSSIP_FANOUT, Health, RETRANSMIT_FACTOR, Timing};
+use self::table::{ME, Member, Slot, Table};
+use self::timing::{
+    FORGET_INTERVAL_US, GOSSIP_FANOUT, Health, RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN, Timing,
+};
 use super::members::{Identity, MemberInfo, State};
 use super::random::Random;
 use super::ring::Ring;
@@ -237,16 +241,14 @@ impl Swim {
     /// All members, this node included, by name.
     pub fn members(&self) -> Vec<MemberInfo> {
         let members = self.table.slots().filter_map(|slot| self.table.get(slot));
-        let mut members: Vec<MemberInfo> = members
-            .map(|member| MemberInfo {
-                identity: member.identity.clone(),
-                state: member.state,
-                incarnation: member.incarnation,
-                rtt_us: (member.rtt_us > 0).then_some(member.rtt_us),
-            })
-            .collect();
+        let mut members: Vec<MemberInfo> = members.map(Member::info).collect();
         members.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
         members
+    }
+
+    /// The member of this name.
+    pub fn member(&self, name: &str) -> Option<MemberInfo> {
+        self.table.find(name).and_then(|slot| self.table.get(slot)).map(Member::info)
     }
 
     /// Whether it has a whole member list: from another, or because there is nobody to ask.
@@ -274,7 +276,8 @@ impl Swim {
     /// A node that was stopped (paused machine, debugger) must not take its own silence for that of
     /// others: everything it waited for gets the time that it slept.
     fn forgive_own_pause(&mut self, now: Now) {
-        let late_us = now.mono_us.saturating_sub(self.poll_timeout());
+        // Probes are always due in the future when they are scheduled; news may be due at once.
+        let late_us = now.mono_us.saturating_sub(self.probes.due_us());
         if late_us > self.timing.probe_timeout_us {
             self.health.worsen(1);
             self.probes.postpone(late_us);
@@ -313,11 +316,11 @@ impl Swim {
             updates.push(update);
         }
         let mut told = Vec::new();
-        for (slot, times) in self.news.iter() {
+        for slot in self.news.iter() {
             if receiver == Some(slot) {
                 continue;
             }
-            let Some(update) = self.news_of(slot, times) else { continue };
+            let Some(update) = self.news_of(slot) else { continue };
             bytes += wire::update_bytes(&update);
             if bytes > room {
                 break;
@@ -325,7 +328,8 @@ impl Swim {
             updates.push(update);
             told.push(slot);
         }
-        let times_max = RETRANSMIT_FACTOR * (self.table.ring().len() as f64 + 1.0).log10().ceil() as u32;
+        let size_log = (self.table.ring().len() as f64 + 1.0).log10().ceil() as u32;
+        let times_max = RETRANSMIT_FACTOR * size_log.max(RETRANSMIT_LOG_MIN);
         for slot in told {
             self.news.told(slot, times_max);
         }

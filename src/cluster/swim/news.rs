@@ -41,10 +41,10 @@ impl Swim {
         }
         let (state, is_news) = (member.state, incarnation >= member.incarnation);
         match claim {
-            Claim::Suspect(accuser) if state.is_live() && is_news => {
-                self.suspect(now, slot, incarnation, accuser);
+            Claim::Suspect(accusers) if state.is_live() && is_news => {
+                self.suspect(now, slot, incarnation, &accusers);
             }
-            Claim::Dead(_) if state.is_live() && is_news => match way {
+            Claim::Dead if state.is_live() && is_news => match way {
                 Way::List => {
                     self.alerts.insert(slot, incarnation);
                 }
@@ -137,8 +137,8 @@ impl Swim {
         self.next_gossip_us = self.next_gossip_us.min(now.mono_us);
     }
 
-    /// The news of a member as it is told now; `times`: how often it was told before.
-    pub(super) fn news_of(&self, slot: Slot, times: u32) -> Option<Update> {
+    /// The news of a member as it is told now.
+    pub(super) fn news_of(&self, slot: Slot) -> Option<Update> {
         let member = self.table.get(slot)?;
         let said = Introduction { identity: member.identity.clone(), incarnation: member.incarnation };
         if slot == ME && self.leave.is_leaving() {
@@ -146,11 +146,8 @@ impl Swim {
         }
         let claim = match member.state {
             State::Alive => return Some(Update::alive(&said)),
-            // Accusers take turns, so that each confirmation goes round.
-            State::Suspect => Claim::Suspect(
-                self.suspicions.accuser(slot, times as usize).unwrap_or(self.my_name()).clone(),
-            ),
-            State::Dead => Claim::Dead(self.my_name().clone()),
+            State::Suspect => Claim::Suspect(self.suspicions.accusers(slot).to_vec()),
+            State::Dead => Claim::Dead,
             State::Left => Claim::Left,
         };
         Some(Update { claim, ..Update::alive(&said) })
@@ -161,7 +158,7 @@ impl Swim {
         match self.table.get(slot)?.state {
             State::Alive => None,
             _ if slot == ME => None,
-            _ => self.news_of(slot, 0),
+            _ => self.news_of(slot),
         }
     }
 
@@ -173,7 +170,7 @@ impl Swim {
         }
         let name: NodeName = member.identity.name.clone();
         let (boot, to) = (member.identity.boot, member.identity.gossip);
-        let claim = Claim::Dead(self.my_name().clone());
+        let claim = Claim::Dead;
         let updates = vec![Update { name, boot, incarnation, claim }];
         self.outputs.push_back(Output::Datagram { to, message: Message::Gossip, updates });
     }

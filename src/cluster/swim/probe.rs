@@ -159,7 +159,7 @@ impl Swim {
         let Some(member) = self.table.get(probe.slot) else { return };
         if member.key() == probe.key && member.state.is_live() {
             let (incarnation, me) = (member.incarnation, self.my_name().clone());
-            self.suspect(now, probe.slot, incarnation, me);
+            self.suspect(now, probe.slot, incarnation, &[me]);
         }
     }
 
@@ -205,6 +205,7 @@ impl Swim {
         self.answer_relay(now, ack.sequence);
         self.claim_answered(now, ack.sequence);
         self.leave.answered(ack.sequence);
+        self.suspicions.answered(now, ack.sequence);
         self.contact_answered(now, ack.sequence, from, sender);
         let Some(slot) = sender else { return };
         if is_expected {

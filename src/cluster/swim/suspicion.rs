@@ -1,18 +1,29 @@
 //! From suspected to dead: a suspicion waits for its refutation, the shorter the more confirm it.
+//!
+//! News of a suspicion carries all accusers that its teller knows, so sets of accusers merge on the
+//! way and no confirmation waits for another. Shortly before the end the suspect gets the last word: one
+//! more ping. If it answers it is not buried here, whatever others do, and the ping tells it what to
+//! refute.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Swim;
 use super::message::Message;
 use super::table::{ME, Slot};
-use super::timing::{CONFIRMATIONS, WITNESSES};
+use super::timing::{ACCUSERS_MAX, WITNESSES};
 use crate::cluster::members::State;
 use crate::record::{NodeName, Now};
+
+/// How long the refutation of one that had the last word may take.
+const REFUTATION_US: u64 = 500_000;
 
 #[derive(Debug)]
 struct Suspicion {
     started_us: u64,
+    /// When the last word is asked for; then, when it ends.
     due_us: u64,
+    /// Sequence number of that ping.
+    last_word: Option<u32>,
     /// Different members that say so: the first, and those that confirmed it.
     accusers: Vec<NodeName>,
 }
@@ -22,6 +33,7 @@ struct Suspicion {
 pub(super) struct Suspicions {
     by_slot: BTreeMap<Slot, Suspicion>,
     by_due: BTreeSet<(u64, Slot)>,
+    by_last_word: BTreeMap<u32, Slot>,
 }
 
 impl Suspicions {
@@ -32,14 +44,12 @@ impl Suspicions {
     pub fn remove(&mut self, slot: Slot) {
         if let Some(suspicion) = self.by_slot.remove(&slot) {
             self.by_due.remove(&(suspicion.due_us, slot));
+            suspicion.last_word.map(|sequence| self.by_last_word.remove(&sequence));
         }
     }
 
-    /// One of the accusers, in turn.
-    pub fn accuser(&self, slot: Slot, turn: usize) -> Option<&NodeName> {
-        let accusers = &self.by_slot.get(&slot)?.accusers;
-        // The latest first: the others have been told of longer.
-        accusers.iter().rev().nth(turn % accusers.len().max(1))
+    pub fn accusers(&self, slot: Slot) -> &[NodeName] {
+        self.by_slot.get(&slot).map_or(&[], |suspicion| &suspicion.accusers)
     }
 
     /// Everything waits this much longer.
@@ -49,6 +59,15 @@ impl Suspicions {
             suspicion.due_us += by_us;
         }
         self.by_due = self.by_slot.iter().map(|(&slot, suspicion)| (suspicion.due_us, slot)).collect();
+    }
+
+    /// A suspect used its last word.
+    pub fn answered(&mut self, now: Now, sequence: u32) {
+        let Some(slot) = self.by_last_word.remove(&sequence) else { return };
+        if let Some(suspicion) = self.by_slot.get_mut(&slot) {
+            (suspicion.last_word, suspicion.started_us) = (None, now.mono_us);
+        }
+        self.set_due(slot, now.mono_us + REFUTATION_US);
     }
 
     fn set_due(&mut self, slot: Slot, due_us: u64) {
@@ -61,28 +80,31 @@ impl Suspicions {
 }
 
 impl Swim {
-    /// A live member is doubted by `accuser`, who may be this node.
-    pub(super) fn suspect(&mut self, now: Now, slot: Slot, incarnation: u32, accuser: NodeName) {
+    /// A live member is doubted by `accusers`, this node perhaps among them.
+    pub(super) fn suspect(&mut self, now: Now, slot: Slot, incarnation: u32, accusers: &[NodeName]) {
         let Some(member) = self.table.get(slot) else { return };
         let to = member.identity.gossip;
-        let is_mine = accuser == *self.my_name();
         let is_known = member.state == State::Suspect && member.incarnation == incarnation;
-        if is_known {
-            let Some(suspicion) = self.suspicions.by_slot.get_mut(&slot) else { return };
-            // Enough is enough; and nobody counts twice.
-            if suspicion.accusers.len() > CONFIRMATIONS || suspicion.accusers.contains(&accuser) {
-                return;
-            }
-            suspicion.accusers.push(accuser);
-            self.news.push(slot);
-        } else {
+        if !is_known {
             self.set_state(now, slot, incarnation, State::Suspect);
             self.suspicions.remove(slot);
-            let suspicion = Suspicion { started_us: now.mono_us, due_us: 0, accusers: vec![accuser] };
+            let (started_us, due_us) = (now.mono_us, u64::MAX);
+            let suspicion = Suspicion { started_us, due_us, last_word: None, accusers: Vec::new() };
             self.suspicions.by_slot.insert(slot, suspicion);
         }
-        self.reckon(slot);
-        if is_mine {
+        let Some(suspicion) = self.suspicions.by_slot.get_mut(&slot) else { return };
+        let before = suspicion.accusers.len();
+        for accuser in accusers {
+            // Enough is enough; and nobody counts twice.
+            if suspicion.accusers.len() < ACCUSERS_MAX && !suspicion.accusers.contains(accuser) {
+                suspicion.accusers.push(accuser.clone());
+            }
+        }
+        if suspicion.accusers.len() > before || !is_known {
+            self.news.push(slot);
+            self.reckon(slot);
+        }
+        if accusers.contains(self.my_name()) {
             // The suspect should hear it from its accuser, who then hears the refutation.
             self.send(to, Some(slot), Message::Gossip);
         } else if !is_known && self.is_witness(slot) {
@@ -90,11 +112,15 @@ impl Swim {
         }
     }
 
+    /// When the last word is due, by the accusers known now.
     fn reckon(&mut self, slot: Slot) {
         let Some(suspicion) = self.suspicions.by_slot.get(&slot) else { return };
+        if suspicion.last_word.is_some() {
+            return;
+        }
         let confirmations = suspicion.accusers.len().saturating_sub(1);
         let lasts_us = self.timing.suspicion_us(self.table.ring().len(), confirmations);
-        let due_us = suspicion.started_us + lasts_us;
+        let due_us = suspicion.started_us + lasts_us - self.timing.probe_timeout_us.min(lasts_us);
         self.suspicions.set_due(slot, due_us);
     }
 
@@ -103,10 +129,29 @@ impl Swim {
             if now.mono_us < due_us {
                 return;
             }
-            let incarnation = self.table.get(slot).map_or(0, |member| member.incarnation);
-            self.suspicions.remove(slot);
-            self.set_state(now, slot, incarnation, State::Dead);
+            let has_had_last_word =
+                self.suspicions.by_slot.get(&slot).is_none_or(|suspicion| suspicion.last_word.is_some());
+            if has_had_last_word {
+                let incarnation = self.table.get(slot).map_or(0, |member| member.incarnation);
+                self.suspicions.remove(slot);
+                self.set_state(now, slot, incarnation, State::Dead);
+            } else {
+                self.ask_last_word(now, slot);
+            }
         }
+    }
+
+    fn ask_last_word(&mut self, now: Now, slot: Slot) {
+        let Some(member) = self.table.get(slot) else { return self.suspicions.remove(slot) };
+        let (key, to) = (member.key(), member.identity.gossip);
+        let sequence = self.next_sequence();
+        self.suspicions.by_last_word.insert(sequence, slot);
+        if let Some(suspicion) = self.suspicions.by_slot.get_mut(&slot) {
+            suspicion.last_word = Some(sequence);
+        }
+        self.suspicions.set_due(slot, now.mono_us + self.timing.probe_timeout_us);
+        let ping = self.ping(sequence, key, None);
+        self.send(to, Some(slot), ping);
     }
 
     /// Whether this node is one of the suspect's next followers on the ring.

@@ -14,7 +14,7 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::message::{Introduction, life_key};
-use crate::cluster::members::{Identity, State};
+use crate::cluster::members::{Identity, MemberInfo, State};
 use crate::cluster::random::Random;
 use crate::cluster::ring::Ring;
 
@@ -46,6 +46,16 @@ impl Member {
     /// Which of its lives, in eight bytes.
     pub fn key(&self) -> u64 {
         life_key(&self.identity.name, self.identity.boot)
+    }
+
+    /// As others see it.
+    pub fn info(&self) -> MemberInfo {
+        MemberInfo {
+            identity: self.identity.clone(),
+            state: self.state,
+            incarnation: self.incarnation,
+            rtt_us: (self.rtt_us > 0).then_some(self.rtt_us),
+        }
     }
 }
 

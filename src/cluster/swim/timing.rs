@@ -31,6 +31,8 @@ pub(super) const SUSPICION_MAX_FACTOR: u64 = 3;
 pub(super) const CONFIRMATIONS: usize = 3;
 /// Members asked to probe one that did not answer.
 pub(super) const INDIRECT_PROBES: usize = 3;
+/// Accusers told of: the first, and those that confirm it.
+pub(super) const ACCUSERS_MAX: usize = CONFIRMATIONS + 1;
 /// Followers on the ring that probe a suspect at once when they hear of it, so that confirmations
 /// do not wait for everybody's round to come by.
 pub(super) const WITNESSES: usize = 4;
@@ -38,6 +40,8 @@ pub(super) const WITNESSES: usize = 4;
 pub(super) const GOSSIP_FANOUT: usize = 3;
 /// An update is told this many times the decimal logarithm of the cluster's size.
 pub(super) const RETRANSMIT_FACTOR: u32 = 4;
+/// The least logarithm, so that a few losses while a cluster is small cost nothing.
+pub(super) const RETRANSMIT_LOG_MIN: u32 = 2;
 /// Between two tries to reach one dead member or join target, so that partitions heal.
 pub(super) const CONTACT_INTERVAL_US: u64 = 1_000_000;
 /// Longest pause between two tries of a join target while alone.
@@ -64,7 +68,7 @@ impl Timing {
                 suspicion_min_us: 900_000,
                 gossip_interval_us: 200_000,
                 join_retry_us: 200_000,
-                settle_us: 2_000_000,
+                settle_us: 1_000_000,
             },
             Profile::Wan => Timing {
                 probe_interval_us: 1_000_000,
@@ -82,7 +86,7 @@ impl Timing {
                 suspicion_min_us: 700_000,
                 gossip_interval_us: 100_000,
                 join_retry_us: 100_000,
-                settle_us: 1_000_000,
+                settle_us: 500_000,
             },
         }
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::message::{Ack, Claim, Frame, Introduction, Message, Ping, Update};
+use super::timing::ACCUSERS_MAX;
 use crate::cluster::members::Identity;
 use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::proto::gossip as proto;
@@ -157,14 +158,11 @@ fn update_to_proto(update: &Update) -> proto::MemberUpdate {
             message.version = identity.version.clone();
             proto::MemberState::Alive
         }
-        Claim::Suspect(accuser) => {
-            message.accuser = accuser.as_str().into();
+        Claim::Suspect(accusers) => {
+            message.accusers = accusers.iter().map(|accuser| accuser.as_str().into()).collect();
             proto::MemberState::Suspect
         }
-        Claim::Dead(accuser) => {
-            message.accuser = accuser.as_str().into();
-            proto::MemberState::Dead
-        }
+        Claim::Dead => proto::MemberState::Dead,
         Claim::Left => proto::MemberState::Left,
     };
     message.set_state(state);
@@ -174,10 +172,12 @@ fn update_to_proto(update: &Update) -> proto::MemberUpdate {
 /// The update of its message; `None` if it is malformed.
 pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Option<Update> {
     let name = NodeName::parse(&message.name).ok()?;
-    let accuser = || NodeName::parse(&message.accuser).ok();
     let claim = match proto::MemberState::try_from(message.state).ok()? {
-        proto::MemberState::Suspect => Claim::Suspect(accuser()?),
-        proto::MemberState::Dead => Claim::Dead(accuser()?),
+        proto::MemberState::Suspect => {
+            let accusers = message.accusers.iter().take(ACCUSERS_MAX);
+            Claim::Suspect(accusers.map(|name| NodeName::parse(name).ok()).collect::<Option<_>>()?)
+        }
+        proto::MemberState::Dead => Claim::Dead,
         proto::MemberState::Left => Claim::Left,
         proto::MemberState::Alive => {
             let gossip: SocketAddr = message.gossip.parse().ok()?;
