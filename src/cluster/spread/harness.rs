@@ -116,6 +116,9 @@ enum Event {
     Wake { node: usize },
 }
 
+/// Shown sender, receiver and part.
+type OnPart = Box<dyn Fn(usize, usize, &proto::Part)>;
+
 /// All nodes and the network between them.
 pub(super) struct World {
     pub nodes: Vec<Node>,
@@ -126,7 +129,7 @@ pub(super) struct World {
     /// Which pairs cannot talk.
     pub is_cut: Box<dyn Fn(usize, usize) -> bool>,
     /// Shown every part with data that is sent.
-    pub on_part: Box<dyn Fn(usize, usize, &proto::Part)>,
+    pub on_part: OnPart,
     /// Most hops seen on a part that arrived.
     pub hops_max: u32,
     /// Messages delivered.

@@ -22,7 +22,7 @@ const LINES_MAX: usize = 32 * 1024;
 /// How often a changed head is told.
 const TELLINGS: u8 = 3;
 /// Most bytes of one entry of a digest: tag and length, tag and line, tag and varint.
-const DIGEST_ENTRY_BYTES: usize = 2 + 9 + 1 + 10;
+const DIGEST_ENTRY_BYTES: usize = 3 + 9 + 1 + 10;
 
 /// One batch, and the places this node answers for with it.
 #[derive(Debug)]

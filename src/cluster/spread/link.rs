@@ -103,6 +103,17 @@ pub(super) struct Sent {
     pub due_us: u64,
 }
 
+/// A want, or an answer to one that cannot be filled.
+#[derive(Debug)]
+pub(super) struct Note {
+    /// Whether it is a want.
+    pub is_want: bool,
+    /// Hash of the line.
+    pub line: u64,
+    /// First and last number of each range.
+    pub ranges: Vec<(u64, u64)>,
+}
+
 /// One peer, by address.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -132,8 +143,8 @@ pub(super) struct Link {
     pub queued_bytes: usize,
     /// Whether the link stands in the list of those with something to send.
     pub is_ready: bool,
-    /// Wants and lacks that wait to be sent: (is it a want, line, ranges).
-    pub notes: VecDeque<(bool, u64, Vec<(u64, u64)>)>,
+    /// Wants and lacks that wait to be sent.
+    pub notes: VecDeque<Note>,
     flying_bytes: usize,
     window_bytes: usize,
     threshold_bytes: usize,

@@ -36,11 +36,7 @@ fn loss_costs_few_copies_and_little_time() {
         for count in [10, 100, 1_000] {
             let mut world = World::new(count, 7 + loss);
             world.loss = loss;
-            let records = if std::env::var("BIG").is_ok() {
-                if count == 1_000 { 120 } else { 400 }
-            } else {
-                2_000 / count as u64 + 10
-            };
+            let records = 2_000 / count as u64 + 10;
             let mut all = Vec::new();
             for _ in 0..records {
                 let origin = (world.random() % count as u64) as usize;
@@ -85,7 +81,7 @@ fn survivors_are_served_before_the_dead_are_known() {
             world.run(20_000);
         }
         for index in 1..count {
-            world.nodes[index].is_up = world.random() % 2 == 0;
+            world.nodes[index].is_up = world.random().is_multiple_of(2);
         }
         let since_us = world.now_us;
         let seq = world.publish(0, 1, 100);
@@ -112,7 +108,7 @@ fn members_that_many_do_not_know_are_found() {
         let mut ring = (*world.nodes[index].ring).clone();
         let me = identity(index).ring_hash();
         for entry in world.nodes[index].ring.clone().entries() {
-            if world.random() % 50 == 0 && entry.hash != me {
+            if world.random().is_multiple_of(50) && entry.hash != me {
                 ring.remove(entry.hash, entry.name().as_str());
             }
         }
