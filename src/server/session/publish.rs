@@ -104,7 +104,6 @@ impl Publisher {
                 return (Err(refusal), None);
             }
         };
-        turn.host.metrics().records_published.increment();
         let published = Published { ts: accepted.ts, outcome: accepted.outcome, level, nodes: None };
         if level == AckLevel::Accepted || accepted.ticket <= turn.host.durable() {
             return (Ok(published), None);
