@@ -10,7 +10,6 @@ mod get;
 mod history;
 mod machine;
 mod members;
-mod node;
 mod publish;
 mod serve;
 mod subscribe;
@@ -22,6 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::server::ServerError;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,15 @@ impl From<ConfigError> for CliError {
     }
 }
 
+impl From<ServerError> for CliError {
+    fn from(error: ServerError) -> CliError {
+        match error.exit_code() {
+            2 => CliError::Usage(error.to_string()),
+            _ => CliError::Failed(error.to_string()),
+        }
+    }
+}
+
 /// A failed read or write. A reader of stdout that has gone (`anode sub … | head -1`) is no
 /// failure: see [`run`].
 impl From<io::Error> for CliError {
@@ -57,7 +66,7 @@ impl From<io::Error> for CliError {
 /// A decentralized real-time data-sharing server: publish to any node, every node pushes to its
 /// subscribers.
 #[derive(Debug, Parser)]
-#[command(name = "anode", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "anode", version, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -66,7 +75,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// Watch a whole cluster on this machine: a live feed of its own figures, a node killed and
     /// brought back
     Demo(demo::Arguments),
@@ -93,7 +102,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let outcome = match command {
-        Command::Serve(arguments) => serve::run(arguments),
+        Command::Serve(arguments) => serve::run(*arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Pub(arguments) => publish::run(&arguments),
         Command::Sub(arguments) => subscribe::run(&arguments),

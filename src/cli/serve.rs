@@ -26,7 +26,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<(), CliError> {
     let config = configured(arguments)?;
     start_log(&config);
-    super::node::run(config)
+    Ok(crate::server::run(config)?)
 }
 
 fn configured(arguments: Arguments) -> Result<Config, ConfigError> {

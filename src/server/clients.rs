@@ -30,6 +30,8 @@ use crate::record::answer::{Code, Refusal};
 const READ_BYTES: usize = 64 * 1024;
 /// Time a turn spends on reading, on the mailbox, and on sessions' turns, in microseconds each.
 const PART_US_MAX: u64 = 1_500;
+/// How soon a timer is tried again that is over and yet had nothing to do, in microseconds.
+const RETRY_US: u64 = 1_000;
 /// Changes handed out between two looks at the clock.
 const CHANGES_PER_LOOK: usize = 64;
 /// Connections over `--max-connections` that a worker turns away with an answer at a time; those
@@ -145,8 +147,10 @@ impl Parts {
         self.finish(now, key, connection, false);
     }
 
-    fn arm(&mut self, key: usize, connection: &mut Connection) {
-        if let Some(at_us) = connection.next_us()
+    fn arm(&mut self, now_us: u64, key: usize, connection: &mut Connection) {
+        // What is due and cannot be done yet is tried again soon, not at once.
+        let at_us = connection.next_us().map(|at_us| at_us.max(now_us + RETRY_US));
+        if let Some(at_us) = at_us
             && at_us < connection.armed_us
         {
             connection.armed_us = at_us;
@@ -239,7 +243,7 @@ impl Clients {
             let connection = entry.insert(Connection::new(socket, self.next_generation, now.mono_us));
             connection.is_excess = is_excess;
             self.parts.excess += usize::from(is_excess);
-            self.parts.arm(key, connection);
+            self.parts.arm(now.mono_us, key, connection);
         }
     }
 
@@ -330,7 +334,7 @@ impl Clients {
         self.queue_reading(key);
         self.queue_turn(key);
         if let Some(connection) = self.table.get_mut(key) {
-            self.parts.arm(key, connection);
+            self.parts.arm(now.mono_us, key, connection);
         }
     }
 
@@ -357,7 +361,7 @@ impl Clients {
             {
                 self.queue_reading(key);
                 if let Some(connection) = self.table.get_mut(key) {
-                    self.parts.arm(key, connection);
+                    self.parts.arm(now.mono_us, key, connection);
                 }
             }
         }
@@ -605,7 +609,7 @@ impl Clients {
         self.parts.with(now, key, connection, |session, turn| session.handle_turn(turn));
         self.queue_turn(key);
         if let Some(connection) = self.table.get_mut(key) {
-            self.parts.arm(key, connection);
+            self.parts.arm(now.mono_us, key, connection);
         }
     }
 
@@ -649,7 +653,7 @@ impl Clients {
             self.turn_session(now, key);
         }
         if let Some(connection) = self.table.get_mut(key) {
-            self.parts.arm(key, connection);
+            self.parts.arm(now.mono_us, key, connection);
         }
     }
 
@@ -689,7 +693,7 @@ impl Clients {
             }
         }
         if let Some(connection) = self.table.get_mut(key) {
-            self.parts.arm(key, connection);
+            self.parts.arm(now.mono_us, key, connection);
         }
     }
 
@@ -722,7 +726,7 @@ impl Clients {
                 Stage::Head { .. } => self.parts.kill(key, connection),
                 Stage::Closing(_) => {}
             }
-            self.parts.arm(key, connection);
+            self.parts.arm(now.mono_us, key, connection);
         }
     }
 }

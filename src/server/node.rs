@@ -39,6 +39,8 @@ const FLUSH_US_MAX: u64 = 2_500_000;
 const CLOSE_US_MAX: u64 = 1_500_000;
 const LEAVE_US_MAX: u64 = 1_000_000;
 const _: () = assert!(DRAIN_US_MAX + FLUSH_US_MAX + CLOSE_US_MAX + LEAVE_US_MAX < SHUTDOWN_US_MAX);
+/// How long the last users of a stopped node are waited for, in milliseconds.
+const RELEASE_MS_MAX: u64 = 1_000;
 /// Records of each shard handled by one sweep, so that no lock is held for long.
 const SWEPT_PER_SHARD: usize = 256;
 /// Least and longest pause between two sweeps, in microseconds: how late an expiry may be told, and
@@ -189,7 +191,7 @@ impl NodeHandle {
     /// Stops in order: publishes are refused, what is under way is finished and stored, clients are
     /// sent away, the cluster is told. Takes at most [`SHUTDOWN_US_MAX`].
     pub fn stop(mut self) {
-        let shared = self.shared.clone();
+        let shared = &self.shared;
         shared.advance(Phase::Draining);
         if !shared.wait_done(Phase::Draining, DRAIN_US_MAX) {
             tracing::warn!("stopping with work under way: it was not done in time");
@@ -206,8 +208,9 @@ impl NodeHandle {
         if let Some(control) = self.control.take() {
             control.stop();
         }
+        let store = shared.store().clone();
         self.end();
-        shared.store().close(Duration::from_micros(CLOSE_US_MAX));
+        store.close(Duration::from_micros(CLOSE_US_MAX));
     }
 
     /// Ends at once: sockets are dropped, nothing is flushed, nobody is told. What a crash would do.
@@ -223,6 +226,14 @@ impl NodeHandle {
             if thread.join().is_err() {
                 tracing::error!("a thread of the node panicked");
             }
+        }
+        // A request's thread, or the store's, may hold the node for a moment longer; the data
+        // directory is free when the last has let go.
+        for _ in 0..RELEASE_MS_MAX {
+            if Arc::strong_count(&self.shared) == 1 {
+                return;
+            }
+            clock::sleep(1_000);
         }
     }
 }

@@ -175,10 +175,10 @@ impl Shared {
         Shared {
             name,
             boot,
-            config,
             metrics,
             ingest,
-            cluster: ClusterState::default(),
+            cluster: ClusterState { is_joined: config.join.is_empty().into(), ..ClusterState::default() },
+            config,
             pending: PendingAnswers::default(),
             members: RwLock::new(Arc::from(Vec::new())),
             heads: RwLock::default(),

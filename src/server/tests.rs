@@ -319,10 +319,11 @@ fn a_name_that_is_alive_elsewhere_is_refused() {
     let named = |raw: &mut Raw| raw.node_name = Some(Text("twin".into()));
     let first = started(named);
     let join = Some(Text(first.gossip.to_string()));
-    let second = started(|raw| {
+    let second = config(|raw| {
         named(raw);
         raw.join = join;
     });
+    let second = Node::start(second).expect("started");
     eventually("the newcomer ends", || matches!(second.fatal(), Some(Fatal::NameTaken { .. })));
     assert!(first.fatal().is_none());
 }

@@ -21,10 +21,9 @@ use super::CliError;
 use super::client::{Endpoint, Interrupt};
 use super::machine::this_machine;
 use super::members;
-use super::node::Running;
 use super::serve::start_log;
 use crate::config::{Config, Raw, check};
-use crate::server::clock;
+use crate::server::{Node, NodeHandle, clock};
 
 /// Most nodes: each has threads and files of its own.
 const NODES_MAX: u64 = 64;
@@ -110,7 +109,7 @@ fn show(
 /// The nodes, and what is done to them.
 struct Cluster {
     configs: Vec<Config>,
-    nodes: Vec<Option<Running>>,
+    nodes: Vec<Option<NodeHandle>>,
     story: &'static str,
 }
 
@@ -140,7 +139,8 @@ impl Cluster {
                 start_log(&any);
             }
             let preferred = if number == 1 { configured(PORT)? } else { any.clone() };
-            let node = Running::start(preferred).or_else(|_| Running::start(any.clone()))?;
+            let node = Node::start(preferred).or_else(|_| Node::start(any.clone()))?;
+            node.wait_loaded()?;
             // Its ports are its own from now on: it comes back where it was.
             cluster.configs.push(Config { http: node.http, gossip: node.gossip, ..any });
             cluster.nodes.push(Some(node));
@@ -169,8 +169,15 @@ impl Cluster {
             running.kill();
             self.story = "node-2 was killed: watch its state; the feed goes on";
         } else if up_us >= OUTAGE_US.1 && node.is_none() {
-            *node = Some(Running::start(config.clone())?);
-            self.story = "node-2 is back and has caught up by itself";
+            match Node::start(config.clone()) {
+                Ok(running) => *node = Some(running),
+                // Someone took its port meanwhile. Tried again at the next turn.
+                Err(error) => {
+                    tracing::warn!(%error, "node-2 cannot come back yet");
+                    return Ok(());
+                }
+            }
+            self.story = "node-2 is back: what it missed comes by itself";
         }
         Ok(())
     }

@@ -99,15 +99,22 @@ impl Publisher {
         }
         let accepted = match turn.host.publish(turn.now, draft) {
             Ok(accepted) => accepted,
-            Err(refusal) => return (Err(refusal), None),
+            Err(refusal) => {
+                turn.host.metrics().refused(refusal.code);
+                return (Err(refusal), None);
+            }
         };
+        turn.host.metrics().records_published.increment();
         let published = Published { ts: accepted.ts, outcome: accepted.outcome, level, nodes: None };
         if level == AckLevel::Accepted || accepted.ticket <= turn.host.durable() {
             return (Ok(published), None);
         }
         match turn.host.store_health() {
             Ok(()) => (Ok(published), Some(accepted.ticket)),
-            Err(reason) => (Err(failed(&published, Code::StoreUnavailable, reason)), None),
+            Err(reason) => {
+                turn.host.metrics().refused(Code::StoreUnavailable);
+                (Err(failed(&published, Code::StoreUnavailable, reason)), None)
+            }
         }
     }
 
