@@ -258,7 +258,7 @@ impl Machine {
     /// Whether it holds what the cluster holds: the first reconciliation is done, or it has nobody to
     /// reconcile with by its own choice.
     pub fn is_reconciled(&self) -> bool {
-        self.reconcile.is_reconciled()
+        self.reconcile.is_reconciled() || self.swim.is_alone_by_choice()
     }
 
     /// This node's wall clock less the median of its peers'; `None` with fewer than three of them.
@@ -313,6 +313,10 @@ impl Machine {
                 Output::Write { stream, bytes } => Effect::Write { stream, bytes },
                 Output::Close { stream } => self.close(stream),
                 Output::NameTaken { by } => Effect::NameTaken { by },
+                Output::Measured { peer, rtt_us } => {
+                    self.spread.handle_rtt(peer, rtt_us);
+                    continue;
+                }
             };
             self.effects.push_back(effect);
         }
