@@ -6,14 +6,14 @@
 //! A paused node keeps receiving into its sockets, as a stopped process does; when it goes on it gets
 //! all that first, and its overdue timers after.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::network::{Conditions, Network};
+use super::queue::{Event, Queue};
 use super::replica::SimReplica;
 use crate::cluster::members::{MemberInfo, State};
 use crate::cluster::random::Random;
@@ -62,39 +62,6 @@ impl Start {
     }
 }
 
-#[derive(Debug)]
-enum Event {
-    Datagram { to: SocketAddr, from: SocketAddr, bytes: Bytes },
-    Stream { to: NodeId, stream: StreamId, event: StreamEvent },
-    Connect { from: NodeId, stream: StreamId, to: SocketAddr },
-    Wake { node: NodeId, token: u64 },
-    Resume { node: NodeId },
-}
-
-#[derive(Debug)]
-struct Scheduled {
-    at_us: u64,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Scheduled) -> bool {
-        self.order == other.order
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
-        (self.at_us, self.order).cmp(&(other.at_us, other.order))
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Running {
     Yes,
@@ -130,8 +97,7 @@ pub struct World {
     /// Its links.
     pub network: Network,
     now_us: u64,
-    order: u64,
-    queue: BinaryHeap<Reverse<Scheduled>>,
+    queue: Queue,
     nodes: Vec<Node>,
     /// Who has an address now.
     hosts: BTreeMap<SocketAddr, NodeId>,
@@ -147,8 +113,7 @@ impl World {
         World {
             network: Network::new(conditions, random.next_u64()),
             now_us: 0,
-            order: 0,
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
             nodes: Vec::new(),
             hosts: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -317,16 +282,12 @@ impl World {
     }
 
     fn schedule(&mut self, in_us: u64, event: Event) {
-        self.order += 1;
-        self.queue.push(Reverse(Scheduled { at_us: self.now_us + in_us, order: self.order, event }));
+        self.queue.push(self.now_us + in_us, event);
     }
 
     /// The next event, if it is not later than `end_us`.
     fn step(&mut self, end_us: u64) -> bool {
-        if self.queue.peek().is_none_or(|Reverse(next)| next.at_us > end_us) {
-            return false;
-        }
-        let Some(Reverse(Scheduled { at_us, event, .. })) = self.queue.pop() else { return false };
+        let Some((at_us, event)) = self.queue.pop_until(end_us) else { return false };
         self.now_us = at_us;
         match event {
             Event::Datagram { to, .. } => {

@@ -67,20 +67,18 @@ impl Swim {
         let Some(known) = self.table.get(slot) else { return };
         let is_same_address = known.identity.gossip == said.identity.gossip;
         let is_first_hand = way == Way::FirstHand;
+        let is_refutation = said.incarnation > known.incarnation;
         match said.identity.boot.cmp(&known.identity.boot) {
             // The name may be alive elsewhere. Who contacts us is checked; what others tell they have
             // checked already.
             std::cmp::Ordering::Greater if is_same_address || !known.state.is_live() || !is_first_hand => {
                 self.replace(now, slot, said);
             }
-            std::cmp::Ordering::Equal if is_same_address => {
-                // memberlist#311, al8n/memberlist#197: at an incarnation that was given up, nothing
-                // but a refutation counts; and a life that left does not come back.
-                let is_news = said.incarnation > known.incarnation && known.state != State::Left;
-                if is_news {
-                    self.replace(now, slot, said);
-                }
-            }
+            // memberlist#311, al8n/memberlist#197: at an incarnation that was given up, nothing but a
+            // refutation counts; and a life that left does not come back.
+            std::cmp::Ordering::Equal
+                if is_same_address && (!is_refutation || known.state == State::Left) => {}
+            std::cmp::Ordering::Equal if is_same_address => self.replace(now, slot, said),
             std::cmp::Ordering::Equal if !known.state.is_live() && is_first_hand => {
                 self.replace(now, slot, said);
             }

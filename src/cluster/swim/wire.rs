@@ -81,7 +81,6 @@ pub(in crate::cluster) fn message_from_proto(body: Body) -> Option<Message> {
             by: taken.by.parse().ok()?,
         },
         Body::Gossip(_) => Message::Gossip,
-        #[allow(unreachable_patterns)]
         _ => return None,
     })
 }
