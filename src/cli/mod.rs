@@ -66,7 +66,7 @@ impl From<io::Error> for CliError {
 /// A decentralized real-time data-sharing server: publish to any node, every node pushes to its
 /// subscribers.
 #[derive(Debug, Parser)]
-#[command(name = "anode", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "anode", version, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -75,7 +75,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// Watch a whole cluster on this machine: a live feed of its own figures, a node killed and
     /// brought back
     Demo(demo::Arguments),
@@ -102,7 +102,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let outcome = match command {
-        Command::Serve(arguments) => serve::run(arguments),
+        Command::Serve(arguments) => serve::run(*arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Pub(arguments) => publish::run(&arguments),
         Command::Sub(arguments) => subscribe::run(&arguments),

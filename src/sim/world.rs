@@ -276,6 +276,11 @@ impl World {
         self.now_us
     }
 
+    /// How many nodes were started so far; the next one's number.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// A node's machine.
     pub fn machine(&self, id: NodeId) -> &Machine {
         &self.nodes[id.0].machine

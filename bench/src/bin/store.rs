@@ -4,6 +4,8 @@
 //! histories), the latency of lone durable writes, and how long a start takes after a clean end and
 //! after a kill (the program kills a child of its own).
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks")]
+
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;

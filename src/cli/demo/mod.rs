@@ -169,8 +169,15 @@ impl Cluster {
             running.kill();
             self.story = "node-2 was killed: watch its state; the feed goes on";
         } else if up_us >= OUTAGE_US.1 && node.is_none() {
-            *node = Some(Node::start(config.clone())?);
-            self.story = "node-2 is back and has caught up by itself";
+            match Node::start(config.clone()) {
+                Ok(running) => *node = Some(running),
+                // Someone took its port meanwhile. Tried again at the next turn.
+                Err(error) => {
+                    tracing::warn!(%error, "node-2 cannot come back yet");
+                    return Ok(());
+                }
+            }
+            self.story = "node-2 is back: what it missed comes by itself";
         }
         Ok(())
     }

@@ -120,11 +120,6 @@ impl Encoder {
         self.coded.iter().fold(0, |fold, coded| fold ^ coded.check)
     }
 
-    /// How many symbols were made.
-    pub fn produced(&self) -> usize {
-        self.produced
-    }
-
     /// The next symbols, up to (without) the one at `upto`.
     pub fn extend(&mut self, upto: usize) -> Vec<Symbol> {
         let from = self.produced;
@@ -249,7 +244,7 @@ mod tests {
     fn reconcile(theirs: &[Item], ours: &[Item]) -> (Difference, usize) {
         let mut encoder = Encoder::new(theirs, SEED);
         let mut decoder = Decoder::new(Encoder::new(ours, SEED), SEED);
-        while !decoder.absorb(&encoder.extend(encoder.produced() + 1)).expect("an honest peer") {}
+        while !decoder.absorb(&encoder.extend(encoder.produced + 1)).expect("an honest peer") {}
         let taken = decoder.taken();
         let mut difference = decoder.into_difference();
         difference.theirs.sort_unstable();
@@ -308,7 +303,7 @@ mod tests {
             parts.extend(many.extend(upto));
         }
         assert_eq!(whole, parts);
-        assert_eq!(many.produced(), 300);
+        assert_eq!(many.produced, 300);
     }
 
     #[test]

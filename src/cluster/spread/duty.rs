@@ -28,14 +28,17 @@ pub(super) const DUTY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const LINK_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long a silent member is remembered, in microseconds.
 const SILENCE_US: u64 = 2_000_000;
-/// A member silent for longer than this gets one try only, in microseconds.
+/// A member silent for longer than this, and through as many tries as any gets, gets one try only,
+/// in microseconds.
 const PATIENCE_US: u64 = 100_000;
 /// Tries on the only member of a part, if nothing is heard of it.
 const SINGLE_TRIES_MAX: u32 = 7;
 /// Tries on the only member of a part, if it is heard; and on a part of several.
 const TRIES_MAX: u32 = 20;
-/// Members of a part that are tried before it is given up.
-const DELEGATES_MAX: usize = 20;
+/// How often a part is handed over before it is given up.
+const HANDOVERS_MAX: u32 = 20;
+/// How often all members of a part are tried again, since two of a small part fail by chance.
+const ROUNDS_MAX: u32 = 3;
 /// How many further members are asked for a sign of life when the first timed out once, so that
 /// the part goes to one that is there.
 const FEELERS: usize = 3;
@@ -108,8 +111,11 @@ pub(super) struct Duty {
     pub fragments: u32,
     /// How many of them are not acknowledged.
     left: u32,
-    /// Places of members tried in vain.
+    /// Places of members tried in vain in this round.
     tried: Vec<u64>,
+    /// How often all its members were tried, and how often it was handed over.
+    rounds: u32,
+    handovers: u32,
     /// The first question is whether it is there already.
     ask_first: bool,
 }
@@ -216,7 +222,13 @@ impl Spread {
     fn assign(&mut self, ring: &Ring, mut duty: Duty) {
         let members = Members::new(ring, &self.zones, &duty.part.zone, duty.part.span, &duty.part.without);
         duty.members = members.len();
-        let Some(entry) = self.choose(&duty, &members) else {
+        let mut chosen = self.choose(&duty, &members);
+        if chosen.is_none() && !duty.tried.is_empty() && duty.rounds < ROUNDS_MAX {
+            duty.rounds += 1;
+            duty.tried.clear();
+            chosen = self.choose(&duty, &members);
+        }
+        let Some(entry) = chosen else {
             self.stats.given_up += u64::from(duty.members > 0);
             return;
         };
@@ -338,7 +350,8 @@ impl Spread {
     fn move_on(&mut self, ring: &Ring, id: usize) {
         let Some(mut duty) = self.withdraw(id) else { return };
         duty.tried.push(duty.delegate);
-        if duty.is_repair || duty.tried.len() >= DELEGATES_MAX {
+        duty.handovers += 1;
+        if duty.is_repair || duty.handovers >= HANDOVERS_MAX {
             self.stats.given_up += 1;
             return;
         }
@@ -369,11 +382,14 @@ impl Spread {
         let is_heard = link.heard_us > sent.first_us;
         let was_silent = link.silent_until_us > now_us;
         let falls_silent = !is_heard && sent.tries >= 2 && !was_silent;
+        link.unheard = if is_heard { 0 } else { link.unheard + 1 };
         if !is_heard && sent.tries >= 2 {
             link.silent_until_us = now_us + SILENCE_US;
             link.silent_since_us = if link.silent_since_us == 0 { now_us } else { link.silent_since_us };
         }
-        let silent_us = if link.silent_since_us == 0 { 0 } else { now_us - link.silent_since_us };
+        let is_given_up_on = link.unheard > SINGLE_TRIES_MAX
+            && link.silent_since_us > 0
+            && now_us - link.silent_since_us > PATIENCE_US;
         let entry = find(ring, duty.delegate, link.to);
         let is_gone = !duty.is_repair && entry.is_none();
         if duty.members > 1 {
@@ -387,8 +403,7 @@ impl Spread {
                 }
             }
         } else {
-            let is_doubtful =
-                silent_us > PATIENCE_US || entry.is_some_and(|entry| entry.state != State::Alive);
+            let is_doubtful = is_given_up_on || entry.is_some_and(|entry| entry.state != State::Alive);
             let tries_max = match (is_heard, is_doubtful) {
                 (true, _) => TRIES_MAX,
                 (false, true) => 1,
@@ -459,6 +474,8 @@ impl Duty {
             fragments: 0,
             left: 0,
             tried: Vec::new(),
+            rounds: 0,
+            handovers: 0,
             ask_first: false,
         }
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::Spread;
 use super::batch::Batch;
+use super::link::Note;
 use super::timers::Timer;
 use crate::cluster::ring::Ring;
 use crate::record::Now;
@@ -190,7 +191,7 @@ impl Spread {
     fn note(&mut self, id: usize, is_want: bool, line: u64, ranges: Vec<(u64, u64)>) {
         let Some(link) = self.links.get_mut(id) else { return };
         if link.notes.len() < NOTES_MAX {
-            link.notes.push_back((is_want, line, ranges));
+            link.notes.push_back(Note { is_want, line, ranges });
             self.mark_ready(id);
         }
     }

@@ -116,6 +116,9 @@ enum Event {
     Wake { node: usize },
 }
 
+/// Shown sender, receiver and part.
+type OnPart = Box<dyn Fn(usize, usize, &proto::Part)>;
+
 /// All nodes and the network between them.
 pub(super) struct World {
     pub nodes: Vec<Node>,
@@ -125,6 +128,8 @@ pub(super) struct World {
     pub duplicates: u64,
     /// Which pairs cannot talk.
     pub is_cut: Box<dyn Fn(usize, usize) -> bool>,
+    /// Shown every part with data that is sent.
+    pub on_part: OnPart,
     /// Most hops seen on a part that arrived.
     pub hops_max: u32,
     /// Messages delivered.
@@ -176,6 +181,7 @@ impl World {
             loss: 0,
             duplicates: 0,
             is_cut: Box::new(|_, _| false),
+            on_part: Box::new(|_, _, _| {}),
             hops_max: 0,
             delivered: 0,
             events: BinaryHeap::new(),
@@ -263,6 +269,7 @@ impl World {
             node.sent_bytes += bytes;
             node.parts_sent += message.parts.iter().filter(|part| !part.batch.is_empty()).count();
             let Some(&to) = self.by_address.get(&to) else { continue };
+            message.parts.iter().for_each(|part| (self.on_part)(index, to, part));
             let copies = if self.random() % 1_000 < self.duplicates { 2 } else { 1 };
             for _ in 0..copies {
                 let delay_us = DELAY_US.0 + self.random() % (DELAY_US.1 - DELAY_US.0 + 1);

@@ -21,8 +21,8 @@ const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const LINES_MAX: usize = 32 * 1024;
 /// How often a changed head is told.
 const TELLINGS: u8 = 3;
-/// Most bytes of one entry of a digest: tags, length, line, varint.
-const DIGEST_ENTRY_BYTES: usize = 2 + 9 + 11;
+/// Most bytes of one entry of a digest: tag and length, tag and line, tag and varint.
+const DIGEST_ENTRY_BYTES: usize = 3 + 9 + 1 + 10;
 
 /// One batch, and the places this node answers for with it.
 #[derive(Debug)]
@@ -194,19 +194,14 @@ impl Lines {
 
     /// Heads to be told, as (line, head): what changed, and with every third entry others in turn.
     pub fn digest(&mut self, bytes_max: usize) -> Vec<(u64, u64)> {
-        let count = (bytes_max / DIGEST_ENTRY_BYTES).min(self.lines.len());
-        let mut digest: Vec<(u64, u64)> = Vec::with_capacity(count);
-        for index in 0..count {
+        let mut digest: Vec<(u64, u64)> = Vec::new();
+        let mut bytes = 0;
+        for index in 0..self.lines.len() {
+            if bytes + DIGEST_ENTRY_BYTES > bytes_max {
+                break;
+            }
             let changed = if index % 3 == 2 { None } else { self.changed.pop_front() };
-            let told = match changed {
-                Some(line) => line,
-                None => {
-                    let after = self.lines.range(self.told.saturating_add(1)..).next();
-                    let Some((line, _)) = after.or_else(|| self.lines.iter().next()) else { break };
-                    self.told = *line;
-                    *line
-                }
-            };
+            let Some(told) = changed.or_else(|| self.next_in_turn()) else { break };
             let Some(line) = self.lines.get_mut(&told) else { continue };
             if changed.is_some() {
                 line.tellings = line.tellings.saturating_sub(1);
@@ -214,11 +209,20 @@ impl Lines {
                     self.changed.push_back(told);
                 }
             }
-            if line.have.head() > 0 && digest.iter().all(|entry| entry.0 != told) {
-                digest.push((told, line.have.head()));
+            let head = line.have.head();
+            if head > 0 && digest.iter().all(|entry| entry.0 != told) {
+                bytes += DIGEST_ENTRY_BYTES - 10 + varint_bytes(head);
+                digest.push((told, head));
             }
         }
         digest
+    }
+
+    fn next_in_turn(&mut self) -> Option<u64> {
+        let mut after = self.lines.range(self.told.saturating_add(1)..);
+        let line = *after.next().or_else(|| self.lines.iter().next())?.0;
+        self.told = line;
+        Some(line)
     }
 
     /// Names a line, making it if it is new.
@@ -259,4 +263,9 @@ impl Lines {
         }
         line.tellings = TELLINGS;
     }
+}
+
+/// Bytes of a number as protobuf writes it.
+fn varint_bytes(number: u64) -> usize {
+    (64 - (number | 1).leading_zeros()).div_ceil(7) as usize
 }

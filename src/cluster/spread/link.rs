@@ -103,6 +103,17 @@ pub(super) struct Sent {
     pub due_us: u64,
 }
 
+/// A want, or an answer to one that cannot be filled.
+#[derive(Debug)]
+pub(super) struct Note {
+    /// Whether it is a want.
+    pub is_want: bool,
+    /// Hash of the line.
+    pub line: u64,
+    /// First and last number of each range.
+    pub ranges: Vec<(u64, u64)>,
+}
+
 /// One peer, by address.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -116,6 +127,8 @@ pub(super) struct Link {
     pub silent_until_us: u64,
     /// Since when nothing came back, as timeouts tell; 0: it answers.
     pub silent_since_us: u64,
+    /// Timeouts in a row in which nothing was heard of it.
+    pub unheard: u32,
     /// When it was last used at all.
     pub used_us: u64,
     /// Its round trip, once measured.
@@ -130,8 +143,8 @@ pub(super) struct Link {
     pub queued_bytes: usize,
     /// Whether the link stands in the list of those with something to send.
     pub is_ready: bool,
-    /// Wants and lacks that wait to be sent: (is it a want, line, ranges).
-    pub notes: VecDeque<(bool, u64, Vec<(u64, u64)>)>,
+    /// Wants and lacks that wait to be sent.
+    pub notes: VecDeque<Note>,
     flying_bytes: usize,
     window_bytes: usize,
     threshold_bytes: usize,
@@ -161,6 +174,7 @@ impl Link {
             heard_us: 0,
             silent_until_us: 0,
             silent_since_us: 0,
+            unheard: 0,
             used_us: 0,
             rtt: None,
             next_number: first_number,
@@ -318,6 +332,7 @@ impl Link {
         self.used_us = now_us;
         self.silent_until_us = 0;
         self.silent_since_us = 0;
+        self.unheard = 0;
     }
 
     /// The peer will not ask for numbers below `floor` any more.

@@ -117,15 +117,15 @@ impl Spread {
 
     fn fill_notes(&mut self, id: usize, message: &mut proto::Spread, bytes: &mut usize) {
         let Some(link) = self.links.get_mut(id) else { return };
-        while let Some((is_want, line, ranges)) = link.notes.pop_front() {
-            let note = proto::Want { line, runs: to_runs(0, &ranges) };
+        while let Some(next) = link.notes.pop_front() {
+            let note = proto::Want { line: next.line, runs: to_runs(0, &next.ranges) };
             let len = note.encoded_len() + 4;
             if *bytes + len > SPREAD_BYTES_MAX {
-                link.notes.push_front((is_want, line, ranges));
+                link.notes.push_front(next);
                 return;
             }
             *bytes += len;
-            if is_want { message.wants.push(note) } else { message.lacks.push(note) }
+            if next.is_want { message.wants.push(note) } else { message.lacks.push(note) }
         }
     }
 

@@ -83,11 +83,30 @@ const RIDERS_BYTES: usize = 220;
 /// What membership wants done.
 #[derive(Debug)]
 pub(super) enum Output {
-    Datagram { to: SocketAddr, message: Message, updates: Vec<Update> },
-    Connect { stream: StreamId, to: SocketAddr },
-    Write { stream: StreamId, bytes: Bytes },
-    Close { stream: StreamId },
-    NameTaken { by: SocketAddr },
+    Datagram {
+        to: SocketAddr,
+        message: Message,
+        updates: Vec<Update>,
+    },
+    Connect {
+        stream: StreamId,
+        to: SocketAddr,
+    },
+    Write {
+        stream: StreamId,
+        bytes: Bytes,
+    },
+    Close {
+        stream: StreamId,
+    },
+    NameTaken {
+        by: SocketAddr,
+    },
+    /// A member answered a probe after so long.
+    Measured {
+        peer: SocketAddr,
+        rtt_us: u64,
+    },
 }
 
 /// The membership of one node.
@@ -251,9 +270,9 @@ impl Swim {
         self.table.find(name).and_then(|slot| self.table.get(slot)).map(Member::info)
     }
 
-    /// Whether it has a whole member list: from another, or because there is nobody to ask.
-    pub fn is_joined(&self) -> bool {
-        self.lists.is_joined() || self.contacts.is_alone_by_choice()
+    /// Whether there is nobody to join: no join targets were given, or none but this node itself.
+    pub fn is_alone_by_choice(&self) -> bool {
+        self.contacts.is_alone_by_choice()
     }
 
     /// Our wall clock less the median of the peers'.
@@ -276,7 +295,8 @@ impl Swim {
     /// A node that was stopped (paused machine, debugger) must not take its own silence for that of
     /// others: everything it waited for gets the time that it slept.
     fn forgive_own_pause(&mut self, now: Now) {
-        let late_us = now.mono_us.saturating_sub(self.poll_timeout());
+        // Probes are always due in the future when they are scheduled; news may be due at once.
+        let late_us = now.mono_us.saturating_sub(self.probes.due_us());
         if late_us > self.timing.probe_timeout_us {
             self.health.worsen(1);
             self.probes.postpone(late_us);

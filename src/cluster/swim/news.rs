@@ -76,7 +76,8 @@ impl Swim {
             std::cmp::Ordering::Equal if is_same_address => {
                 // memberlist#311, al8n/memberlist#197: at an incarnation that was given up, nothing
                 // but a refutation counts; and a life that left does not come back.
-                if said.incarnation > known.incarnation && known.state != State::Left {
+                let is_news = said.incarnation > known.incarnation && known.state != State::Left;
+                if is_news {
                     self.replace(now, slot, said);
                 }
             }

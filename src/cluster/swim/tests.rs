@@ -1,1 +1,248 @@
+//! What comes from outside: every form survives the wire, and nothing makes the machine panic.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::message::{Ack, Claim, Frame, Introduction, Message, Ping, Update};
+use super::wire;
+use crate::cluster::members::Identity;
+use crate::cluster::wire::Wire;
+use crate::cluster::{Config, Effect, Machine, Profile, Replica, StreamEvent, StreamId};
+use crate::limits::{DATAGRAM_BYTES_MAX, HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
+use crate::proto::gossip as proto;
+use crate::record::{NodeName, Now};
+use crate::sim::SimReplica;
+
+fn name(name: &str) -> NodeName {
+    NodeName::parse(name).expect("name")
+}
+
+fn address(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, last], 7946))
+}
+
+fn introduction(member: &str, boot: u64, incarnation: u32) -> Introduction {
+    let identity = Identity {
+        name: name(member),
+        boot,
+        gossip: address(9),
+        http: "10.0.0.9:7070".into(),
+        zone: "z".into(),
+        version: "0.1.0".into(),
+    };
+    Introduction { identity: Arc::new(identity), incarnation }
+}
+
+fn machine(seed: u64) -> Machine {
+    let config = Config {
+        name: name("me"),
+        boot: 5,
+        cluster_name: "c".into(),
+        gossip: address(1),
+        http: "10.0.0.1:7070".into(),
+        zone: String::new(),
+        version: "0.1.0".into(),
+        profile: Profile::Lan,
+        tombstones_us: 0,
+        agreed_us: None,
+        has_seeds: false,
+        seed,
+    };
+    Machine::new(config, Now::default())
+}
+
+/// Takes all effects, and looks at the datagrams among them.
+fn drain(machine: &mut Machine) -> usize {
+    let mut count = 0;
+    while let Some(effect) = machine.poll_effect() {
+        if let Effect::Datagram { bytes, .. } = effect {
+            assert!(bytes.len() <= DATAGRAM_BYTES_MAX);
+        }
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn messages_come_back_as_they_went() {
+    let said = introduction("a", 3, 2);
+    let ping = Ping { sequence: 1, target: 2, sender: name("a"), view: 3, introduction: Some(said.clone()) };
+    let ack =
+        Ack { sequence: 1, sender: name("a"), wall_us: 9, view: 3, is_unknown: true, introduction: None };
+    let messages = [
+        Message::Ping(ping.clone()),
+        Message::Ack(ack.clone()),
+        Message::PingRequest { sequence: 4, target: 5, address: address(7), sender: name("b") },
+        Message::Nack { sequence: 6 },
+        Message::Refusal { sequence: 7, target: 8, introduction: Some(said.clone()) },
+        Message::NameTaken { name: name("c"), boot: 9, by: address(2) },
+        Message::Gossip,
+    ];
+    let alive = Update::alive(&said);
+    let updates = vec![
+        alive.clone(),
+        Update { claim: Claim::Suspect(vec![name("x"), name("y")]), ..alive.clone() },
+        Update { claim: Claim::Dead, ..alive.clone() },
+        Update { claim: Claim::Left, ..alive },
+    ];
+    for message in messages {
+        let datagram = wire::to_proto(&message, &updates);
+        let back: Option<Vec<Update>> = datagram.updates.into_iter().map(wire::update_from_proto).collect();
+        assert_eq!(back.as_ref(), Some(&updates));
+        assert_eq!(datagram.body.and_then(wire::message_from_proto), Some(message));
+    }
+    let frames = [
+        Frame::Ping(ping),
+        Frame::Ack(ack),
+        Frame::List { introduction: Some(said), updates, is_last: true },
+    ];
+    for frame in frames {
+        let bytes = prost::Message::encode_to_vec(&wire::frame_to_proto(&frame));
+        assert_eq!(wire::frame_from_bytes(bytes.into()), Some(frame));
+    }
+}
+
+/// alertmanager#1340: a message larger than the datagram blocked the queue for ever.
+#[test]
+fn the_largest_member_fits_a_datagram() {
+    let long = |length| "x".repeat(length);
+    let identity = Identity {
+        name: name(&long(63)),
+        boot: u64::MAX,
+        gossip: "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().expect("address"),
+        http: long(HTTP_ADDRESS_BYTES_MAX),
+        zone: long(ZONE_BYTES_MAX),
+        version: long(VERSION_BYTES_MAX),
+    };
+    let said = Introduction { identity: Arc::new(identity), incarnation: u32::MAX };
+    let accusers = (0..4).map(|index| name(&format!("{index}{}", long(62)))).collect();
+    let updates = [Update::alive(&said), Update { claim: Claim::Suspect(accusers), ..Update::alive(&said) }];
+    let sender = said.identity.name.clone();
+    let ping = Message::Ping(Ping {
+        sequence: u32::MAX,
+        target: u64::MAX,
+        sender,
+        view: u64::MAX,
+        introduction: Some(said),
+    });
+    for update in updates {
+        let room = crate::cluster::wire::BODY_BYTES_MAX - super::RIDERS_BYTES;
+        assert!(wire::message_bytes(&Message::Gossip) + wire::update_bytes(&update) <= room);
+        assert!(wire::message_bytes(&ping) + wire::update_bytes(&update) <= room + super::RIDERS_BYTES);
+    }
+}
+
+#[test]
+fn members_that_cannot_be_are_refused() {
+    let good = wire::to_proto(&Message::Gossip, &[Update::alive(&introduction("a", 1, 0))]);
+    let good = good.updates.into_iter().next().expect("one");
+    assert!(wire::update_from_proto(good.clone()).is_some());
+    let bad = [
+        proto::MemberUpdate { name: String::new(), ..good.clone() },
+        proto::MemberUpdate { name: "a b".into(), ..good.clone() },
+        proto::MemberUpdate { gossip: "10.0.0.1".into(), ..good.clone() },
+        proto::MemberUpdate { gossip: "10.0.0.1:0".into(), ..good.clone() },
+        proto::MemberUpdate { gossip: "0.0.0.0:7946".into(), ..good.clone() },
+        proto::MemberUpdate { zone: "z".repeat(ZONE_BYTES_MAX + 1), ..good.clone() },
+        proto::MemberUpdate { state: 99, ..good },
+    ];
+    for update in bad {
+        assert_eq!(wire::update_from_proto(update.clone()), None, "{update:?}");
+    }
+}
+
+/// What a peer may say, true or not.
+fn any_update() -> impl Strategy<Value = Update> {
+    let claim = 0..5u8;
+    (0..6u8, 0..8u64, any::<u32>(), claim, 1..12u8).prop_map(|(who, boot, incarnation, claim, host)| {
+        let member = if who == 0 { "me".into() } else { format!("n{who}") };
+        let mut said = introduction(&member, boot, incarnation);
+        Arc::make_mut(&mut said.identity).gossip = address(host);
+        let alive = Update::alive(&said);
+        match claim {
+            0 => Update { claim: Claim::Suspect(vec![name("n1")]), ..alive },
+            1 => Update { claim: Claim::Dead, ..alive },
+            2 => Update { claim: Claim::Left, ..alive },
+            _ => alive,
+        }
+    })
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    let said = any_update().prop_map(|update| match update.claim {
+        Claim::Alive(identity) => Some(Introduction { identity, incarnation: update.incarnation }),
+        _ => None,
+    });
+    (0..7u8, any::<u32>(), prop_oneof![Just(0u64), any::<u64>()], said, 1..12u8).prop_map(
+        |(kind, sequence, target, introduction, host)| {
+            let sender = name(&format!("n{}", host % 6));
+            match kind {
+                0 => Message::Ping(Ping { sequence, target, sender, view: target, introduction }),
+                1 => Message::Ack(Ack {
+                    sequence,
+                    sender,
+                    wall_us: target,
+                    view: target,
+                    is_unknown: sequence % 2 == 0,
+                    introduction,
+                }),
+                2 => Message::PingRequest { sequence, target, address: address(host), sender },
+                3 => Message::Nack { sequence },
+                4 => Message::Refusal { sequence, target, introduction },
+                5 => Message::NameTaken { name: name("me"), boot: target, by: address(host) },
+                _ => Message::Gossip,
+            }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// memberlist#368, #369: bytes of any kind under a good header.
+    #[test]
+    fn garbage_does_not_panic(bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..80), 1..20)) {
+        let mut machine = machine(1);
+        let mut replica = SimReplica::default();
+        let replica: &mut dyn Replica = &mut replica;
+        let preamble = Wire::new("c", 1).preamble(crate::cluster::purpose::Purpose::Members);
+        for (index, body) in bodies.into_iter().enumerate() {
+            let stream = StreamId(2 * index as u64);
+            let now = Now::default().plus_us(index as u64 * 1_000);
+            machine.handle_datagram(now, address(3), &body, replica);
+            machine.handle_stream(now, stream, StreamEvent::Accepted { from: address(3) }, replica);
+            machine.handle_stream(now, stream, StreamEvent::Received(preamble.clone()), replica);
+            machine.handle_stream(now, stream, StreamEvent::Received(Bytes::from(body)), replica);
+            drain(&mut machine);
+        }
+    }
+
+    /// Any lies in any order: no panic, no datagram too large, no answer to what needs none in a loop,
+    /// and the node goes on believing in itself.
+    #[test]
+    fn lies_do_not_panic(
+        said in proptest::collection::vec((any_message(), proptest::collection::vec(any_update(), 0..6), 0..400_000u64), 1..60),
+        seed in any::<u64>(),
+    ) {
+        let mut machine = machine(seed);
+        let wire = Wire::new("c", 2);
+        let mut replica = SimReplica::default();
+        let replica: &mut dyn Replica = &mut replica;
+        let mut now = Now { mono_us: 1, wall_us: 1 };
+        for (message, updates, later_us) in said {
+            now = now.plus_us(later_us);
+            let datagram = wire.datagram(&wire::to_proto(&message, &updates));
+            machine.handle_datagram(now, address(3), &datagram, replica);
+            prop_assert!(drain(&mut machine) < 50);
+            if machine.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {
+                machine.handle_timeout(now, replica);
+                drain(&mut machine);
+            }
+        }
+        prop_assert_eq!(machine.stats().corrupt, 0);
+        prop_assert!(machine.member("me").is_some_and(|me| me.state.is_live() && me.identity.boot == 5));
+    }
+}

@@ -226,16 +226,6 @@ impl Session {
         }
     }
 
-    /// How its messages are written.
-    pub fn codec(&self) -> Codec {
-        self.codec
-    }
-
-    /// Its name.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
     /// The upgrade is done: greets, and starts the URL's subscription.
     pub fn handle_open(&mut self, turn: &mut Turn<'_>) {
         self.greet(turn);

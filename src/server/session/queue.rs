@@ -161,10 +161,59 @@ impl Queue {
             self.live_bytes -= waiting.record.cost_bytes();
         }
     }
+}
 
-    /// How many entries wait.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::{Birth, NodeName, Payload, Record};
+
+    fn waiting(source: u8, ts: u64, from_snapshot: bool) -> Waiting {
+        let birth = Birth { origin: NodeName::parse("n").expect("name"), boot: 1, seq: ts };
+        let source = Source::parse(&format!("s/{source}")).expect("source");
+        let record = Record::new(source, Stamp::of_data(ts, b"1"), Payload::Json("1".into()), birth, ts, 0);
+        Waiting { record: Arc::new(record), as_deleted: false, from_snapshot }
+    }
+
+    proptest! {
+        /// openobserve and consul#9927: what waits is bounded by the number of sources, whatever comes;
+        /// and its counts are right whatever leaves.
+        #[test]
+        fn latest_holds_each_source_once(acts in proptest::collection::vec((0u8..5, 0u8..8, any::<bool>()), 1..200)) {
+            let mut queue = Queue::new(Mode::Latest);
+            let mut newest = BTreeMap::new();
+            for (at, (source, kind, from_snapshot)) in acts.into_iter().enumerate() {
+                match kind {
+                    0..5 => {
+                        let newer = waiting(source, at as u64, from_snapshot);
+                        newest.insert(newer.record.source.clone(), at as u64);
+                        if let Err(newer) = queue.replace(newer) {
+                            queue.push(newer);
+                        }
+                    }
+                    5 => queue.mark(None, String::new()),
+                    6 => queue.retain(|entry| !matches!(entry, Entry::Record(w) if w.record.source.as_str() == "s/1")),
+                    _ => {
+                        if let Some(Entry::Record(taken)) = queue.pop() {
+                            prop_assert_eq!(newest[&taken.record.source], taken.record.stamp.ts);
+                        }
+                    }
+                }
+                let records: Vec<_> = queue.entries.iter().filter_map(|entry| match entry {
+                    Entry::Record(waiting) => Some(waiting),
+                    Entry::Mark { .. } => None,
+                }).collect();
+                prop_assert!(records.len() <= 5);
+                let snapshots = records.iter().filter(|w| w.from_snapshot).count();
+                prop_assert_eq!(queue.snapshot_waiting, snapshots);
+                let live: usize = records.iter().filter(|w| !w.from_snapshot).map(|w| w.record.cost_bytes()).sum();
+                prop_assert_eq!(queue.live_bytes(), live);
+            }
+        }
     }
 }

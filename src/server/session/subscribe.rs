@@ -1,17 +1,22 @@
-//! The subscriber's side: what it wants, what it is sent, and when.
+//! The subscriber's side: what it wants, and what of all that changes it is sent.
+
+mod deliver;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use hashbrown::HashMap;
+
 use super::batch::Batch;
-use super::encode::{self, EncodedChange};
+use super::encode::EncodedChange;
 use super::queue::{Entry, Queue, Waiting};
 use super::resume::{Tokens, is_proved};
 use super::snapshot::{Job, Names, Side, Step, Unanswered, name_key};
 use super::{Codec, Turn};
 use crate::latest::Change;
-use crate::limits::{ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
+use crate::limits::{LATEST_BUFFER_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
 use crate::record::answer::{Code, Refusal};
 use crate::record::draft::{OwnedRequestId, RequestId};
+use crate::record::hash::NameState;
 use crate::record::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
 use crate::record::{Pattern, json};
 use crate::server::websocket::CloseReason;
@@ -32,9 +37,12 @@ pub(super) struct Subscriber {
     /// Subscriptions on their way to being live; the first one runs.
     jobs: VecDeque<Job>,
     /// Subscriptions that were live when they ended, until no job is left.
-    ghosts: Vec<Subscription>,
-    /// What was sent, while there is a live subscription (or ghost) without a snapshot.
-    sent: Option<Names>,
+    ghosts: Vec<Ghost>,
+    /// While there is a live subscription (or ghost) without a snapshot: what was sent, and in which
+    /// epoch last.
+    sent: Option<HashMap<u64, u32, NameState>>,
+    /// A new one begins whenever a subscription without a snapshot becomes live.
+    epoch: u32,
     /// Checksums of records that a scan has told as expired, a moment before the map does.
     told_expired: Names,
     queue: Queue,
@@ -49,7 +57,17 @@ struct Subscription {
     patterns: Vec<Pattern>,
     /// It came without a snapshot.
     is_bare: bool,
+    /// In which epoch it became live, if it is bare.
+    epoch: u32,
     is_live: bool,
+}
+
+/// A subscription that ended while others were on their way.
+#[derive(Debug)]
+struct Ghost {
+    subscription: Subscription,
+    /// It counts for the jobs up to this number: later ones began when it was over already.
+    numbered: u32,
 }
 
 impl Subscription {
@@ -69,6 +87,7 @@ impl Subscriber {
             jobs: VecDeque::new(),
             ghosts: Vec::new(),
             sent: None,
+            epoch: 0,
             told_expired: Names::default(),
             queue: Queue::new(mode.unwrap_or_default()),
             batch: batch.then(|| Batch::new(codec)),
@@ -143,7 +162,8 @@ impl Subscriber {
             turn.work.index.insert(pattern, turn.connection);
         }
         let patterns = job.patterns.clone();
-        self.subscriptions.insert(number, Subscription { patterns, is_bare: false, is_live: false });
+        self.subscriptions
+            .insert(number, Subscription { patterns, is_bare: false, epoch: 0, is_live: false });
         self.jobs.push_back(job);
         self.answer_subscriptions(turn);
         Ok(())
@@ -200,7 +220,7 @@ impl Subscriber {
             }
         }
         if ended.is_live && !self.jobs.is_empty() {
-            self.ghosts.push(ended);
+            self.ghosts.push(Ghost { subscription: ended, numbered: self.numbered });
         }
         let subscriptions = &self.subscriptions;
         self.queue.retain(|entry| match entry {
@@ -220,7 +240,8 @@ impl Subscriber {
         if self.jobs.is_empty() {
             self.ghosts.clear();
         }
-        let mut live = self.subscriptions.values().chain(&self.ghosts);
+        let ghosts = self.ghosts.iter().map(|ghost| &ghost.subscription);
+        let mut live = self.subscriptions.values().chain(ghosts);
         if !live.any(|subscription| subscription.is_live && subscription.is_bare) {
             self.sent = None;
         }
@@ -239,7 +260,7 @@ impl Subscriber {
             return Ok(());
         }
         if let Some(sent) = &mut self.sent {
-            sent.insert(name_key(change.record.source.as_str()));
+            sent.insert(name_key(change.record.source.as_str()), self.epoch);
         }
         match self.mode.unwrap_or_default() {
             Mode::Latest => self.deliver_latest(turn, frames, change),
@@ -253,11 +274,14 @@ impl Subscriber {
         let source = change.record.source.as_str();
         let running = self.jobs.front().filter(|job| job.matches(source));
         let side = running.map_or(Side::NotScanned, |job| job.side_of(change));
-        let is_job_of = |ghost: &&Subscription| {
-            ghost.matches(source) && self.jobs.iter().any(|job| !job.is_cancelled && job.matches(source))
+        let counts_for = |ghost: &Ghost, job: &Job| {
+            job.number <= ghost.numbered && !job.is_cancelled && job.matches(source)
+        };
+        let haunts = |ghost: &&Ghost| {
+            ghost.subscription.matches(source) && self.jobs.iter().any(|job| counts_for(ghost, job))
         };
         let live = self.subscriptions.values().filter(|s| s.is_live && s.matches(source));
-        let ghosts = self.ghosts.iter().filter(is_job_of);
+        let ghosts = self.ghosts.iter().filter(haunts).map(|ghost| &ghost.subscription);
         let (mut is_live, mut is_whole) = (false, false);
         for subscription in live.chain(ghosts) {
             is_live = true;
@@ -267,79 +291,6 @@ impl Subscriber {
             return is_whole || side != (Side::Scanned { was_snapped: true });
         }
         side == Side::After && running.is_some_and(|job| !job.is_cancelled)
-    }
-
-    fn deliver_latest(&mut self, turn: &mut Turn<'_>, frames: &mut EncodedChange, change: &Change) {
-        let waiting = |change: &Change| Waiting {
-            record: change.record.clone(),
-            as_deleted: change.is_expiry,
-            from_snapshot: false,
-        };
-        if !self.queue.is_empty() {
-            if self.queue.replace(waiting(change)).is_ok() {
-                turn.work.conflated += 1;
-                return;
-            }
-        }
-        if self.has_room(turn) {
-            self.write_change(turn, frames, change);
-        } else {
-            self.queue.push(waiting(change));
-        }
-    }
-
-    fn deliver_all(
-        &mut self,
-        turn: &mut Turn<'_>,
-        frames: &mut EncodedChange,
-        change: &Change,
-    ) -> Result<(), CloseReason> {
-        // What a snapshot has written is paced by the buffer, and not to the subscriber's account.
-        let paced = if self.jobs.is_empty() { 0 } else { LATEST_BUFFER_BYTES_MAX };
-        let waiting = (turn.out.len() + self.batch_len()).saturating_sub(paced) + self.queue.live_bytes();
-        let added = change.record.payload.bytes().len();
-        if waiting > 0 && waiting + added > ALL_QUEUE_BYTES_MAX {
-            let message = format!("over {ALL_QUEUE_BYTES_MAX} bytes wait; mode=all keeps no more");
-            return Err(CloseReason::new(4202, message));
-        }
-        if self.queue.is_empty() {
-            self.write_change(turn, frames, change);
-        } else {
-            let record = change.record.clone();
-            self.queue.push(Waiting { record, as_deleted: change.is_expiry, from_snapshot: false });
-        }
-        Ok(())
-    }
-
-    fn batch_len(&self) -> usize {
-        self.batch.as_ref().map_or(0, Batch::len)
-    }
-
-    fn has_room(&self, turn: &Turn<'_>) -> bool {
-        turn.out.len() + self.batch_len() <= LATEST_BUFFER_BYTES_MAX
-    }
-
-    fn write_change(&mut self, turn: &mut Turn<'_>, frames: &mut EncodedChange, change: &Change) {
-        turn.work.deliveries += 1;
-        match &mut self.batch {
-            Some(batch) => batch.push(turn, frames.message(self.codec, change)),
-            None => turn.out.append(frames.frame(self.codec, change)),
-        }
-    }
-
-    fn write_waiting(&mut self, turn: &mut Turn<'_>, waiting: &Waiting) {
-        turn.work.deliveries += 1;
-        let (codec, record) = (self.codec, &*waiting.record);
-        match &mut self.batch {
-            Some(batch) => {
-                let mut message = std::mem::take(&mut turn.work.scratch);
-                message.clear();
-                encode::write_record(&mut message, codec, record, waiting.as_deleted);
-                batch.push(turn, &message);
-                turn.work.scratch = message;
-            }
-            None => turn.record_frame(codec, record, waiting.as_deleted),
-        }
     }
 
     pub(super) fn handle_turn(&mut self, turn: &mut Turn<'_>) {
@@ -365,23 +316,6 @@ impl Subscriber {
         }
     }
 
-    /// Writes what waits, as long as there is room.
-    fn drain_queue(&mut self, turn: &mut Turn<'_>) {
-        while self.has_room(turn) {
-            match self.queue.pop() {
-                None => break,
-                Some(Entry::Record(waiting)) => self.write_waiting(turn, &waiting),
-                Some(Entry::Mark { eos: Some(subscription), token }) => {
-                    self.tell(turn, &Notice::Eos { subscription, resume: &token });
-                }
-                Some(Entry::Mark { eos: None, token }) => {
-                    self.tell(turn, &Notice::Resume(&token));
-                    self.tokens.handle_sent(turn.now);
-                }
-            }
-        }
-    }
-
     /// Takes the running job one step on. `false`: it cannot go on now.
     fn advance(&mut self, turn: &mut Turn<'_>, budget: &mut usize) -> bool {
         let Some(job) = self.jobs.front_mut().filter(|job| job.unanswered.is_none()) else { return false };
@@ -391,7 +325,8 @@ impl Subscriber {
             if !job.has_scan
                 && let Some(subscription) = self.subscriptions.get_mut(&number)
             {
-                subscription.is_live = true;
+                self.epoch += 1;
+                (subscription.is_live, subscription.epoch) = (true, self.epoch);
                 self.sent.get_or_insert_default();
             }
             return true;
@@ -426,10 +361,13 @@ impl Subscriber {
     fn take_scanned(&mut self, waiting: Waiting) {
         let source = waiting.record.source.as_str();
         let (mut is_bare, key) = (false, name_key(source));
+        let number = self.jobs.front().map_or(u32::MAX, |job| job.number);
         let live = self.subscriptions.values().filter(|s| s.is_live);
-        for subscription in live.chain(&self.ghosts).filter(|s| s.matches(source)) {
-            let was_sent = || self.sent.as_ref().is_some_and(|sent| sent.contains(&key));
-            if !subscription.is_bare || was_sent() {
+        let ghosts = self.ghosts.iter().filter(|ghost| number <= ghost.numbered).map(|g| &g.subscription);
+        for subscription in live.chain(ghosts).filter(|s| s.matches(source)) {
+            // Of what was sent before it was live, it may have missed the changes since.
+            let sent = self.sent.as_ref().and_then(|sent| sent.get(&key));
+            if !subscription.is_bare || sent.is_some_and(|epoch| *epoch >= subscription.epoch) {
                 return;
             }
             is_bare = true;
@@ -438,7 +376,7 @@ impl Subscriber {
             job.remember_snapped(key);
         }
         if let Some(sent) = &mut self.sent {
-            sent.insert(key);
+            sent.insert(key, self.epoch);
         }
         if waiting.as_deleted && !waiting.record.stamp.deleted {
             self.told_expired.insert(waiting.record.checksum);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cluster::members::{Identity, State};
-use crate::cluster::reconcile::{Output, Reconcile};
+use crate::cluster::reconcile::{Output, Plan, Reconcile};
 use crate::cluster::ring::Ring;
 use crate::cluster::{Arrival, Config, Heads, Profile, Replica, StreamEvent, StreamId};
 use crate::limits::SHARDS;
@@ -140,6 +140,8 @@ pub struct World {
     pub random: u64,
     /// No stream and no datagram between these.
     pub cut: BTreeSet<(usize, usize)>,
+    /// What this node writes stays in its driver.
+    pub frozen: Option<usize>,
     /// One in so many deliveries breaks its stream; 0: none.
     pub break_one_in: u64,
     pub stream_bytes: usize,
@@ -180,6 +182,7 @@ impl World {
             ring: Ring::default(),
             random: seed,
             cut: BTreeSet::new(),
+            frozen: None,
             break_one_in: 0,
             stream_bytes: 0,
             datagram_bytes: 0,
@@ -262,7 +265,10 @@ impl World {
                     let node = &mut self.nodes[from];
                     node.discards += 1;
                     let name = node.name.clone();
-                    node.map.retain(|record| record.birth.origin == name && record.birth.boot == 1);
+                    let since_us = node.machine.me.started_from_us;
+                    let is_own =
+                        |record: &Record| record.birth.origin == name && record.accepted_us > since_us;
+                    node.map.retain(is_own);
                     node.heads.clear();
                 }
             }
@@ -295,6 +301,19 @@ impl World {
         }
     }
 
+    pub fn begin(&mut self, from: usize, to: usize, plan: Plan) {
+        let to = self.nodes[to].addr;
+        self.nodes[from].machine.begin(self.now, to, plan);
+        self.drain(from);
+    }
+
+    /// One session, and nothing else, from its beginning to its end.
+    pub fn session(&mut self, from: usize, to: usize, plan: Plan) {
+        self.begin(from, to, plan);
+        while self.step() {}
+        assert_eq!(self.nodes[from].machine.stats().sessions_finished, 1);
+    }
+
     pub fn open_streams(&self) -> usize {
         self.peers.len() / 2
     }
@@ -314,7 +333,7 @@ impl World {
         let ready: Vec<End> = self
             .pipes
             .iter()
-            .filter(|(_, pipe)| !pipe.bytes.is_empty() || pipe.is_closing)
+            .filter(|(end, pipe)| self.frozen != Some(end.0) && (!pipe.bytes.is_empty() || pipe.is_closing))
             .map(|(&end, _)| end)
             .collect();
         let due: Vec<usize> = (0..self.nodes.len())

@@ -84,11 +84,11 @@ impl Play {
         let Play { world, client, .. } = self;
         world.now = world.now.plus_us(1_000);
         match *act {
-            Act::Publish(n) => drop(world.publish(SOURCES[n], &self.data)),
-            Act::Delete(n) => drop(world.delete(SOURCES[n])),
-            Act::Expiring(n) => drop(world.publish_draft(SOURCES[n], None, DraftPayload::Json(b"0"), 3)),
-            Act::Sweep => drop(world.node.ingest.sweep(world.now, true, 100)),
-            Act::Drain(count) => (0..count).for_each(|_| drop(world.drain_one())),
+            Act::Publish(n) => _ = world.publish(SOURCES[n], &self.data),
+            Act::Delete(n) => _ = world.delete(SOURCES[n]),
+            Act::Expiring(n) => _ = world.publish_draft(SOURCES[n], None, DraftPayload::Json(b"0"), 3),
+            Act::Sweep => _ = world.node.ingest.sweep(world.now, true, 100),
+            Act::Drain(count) => (0..count).for_each(|_| _ = world.drain_one()),
             Act::Turn => world.turn_once(*client),
             Act::Read => {
                 let values = world.read(*client);
@@ -180,8 +180,8 @@ proptest! {
         let client = world.open("/subscribe?source=**&mode=all");
         for act in &before {
             match act {
-                Act::Publish(n) => drop(world.publish(SOURCES[*n], "1")),
-                Act::Drain(_) => drop(world.drain_one()),
+                Act::Publish(n) => _ = world.publish(SOURCES[*n], "1"),
+                Act::Drain(_) => _ = world.drain_one(),
                 Act::Turn => world.turn_once(client),
                 _ => {}
             }
@@ -194,7 +194,7 @@ proptest! {
         let (mut published, mut told) = (Vec::new(), Vec::new());
         for (n, drains, turns) in after {
             published.push((SOURCES[n].to_owned(), world.publish(SOURCES[n], "1")));
-            (0..drains).for_each(|_| drop(world.drain_one()));
+            (0..drains).for_each(|_| _ = world.drain_one());
             if turns {
                 world.turn_once(client);
                 told.extend(records(&world.read(client)));

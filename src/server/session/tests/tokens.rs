@@ -201,10 +201,10 @@ proptest! {
         for (kind, n) in acts {
             let source = format!("a/{n}");
             match kind {
-                0..4 => drop(world.publish(&source, &data)),
-                4 => drop(world.delete(&source)),
-                5 => drop(world.publish_draft(&source, None, DraftPayload::Json(b"0"), 2_000)),
-                6 => drop(world.drain_one()),
+                0..4 => _ = world.publish(&source, &data),
+                4 => _ = world.delete(&source),
+                5 => _ = world.publish_draft(&source, None, DraftPayload::Json(b"0"), 2_000),
+                6 => _ = world.drain_one(),
                 7 => world.turn_once(client),
                 8 => {
                     world.pass(RESUME_US / 4);
