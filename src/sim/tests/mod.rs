@@ -1,6 +1,7 @@
 //! The world itself: repeatable, and telling the truth about failures.
 
 mod membership;
+mod records;
 
 use super::*;
 
