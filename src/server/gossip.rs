@@ -153,9 +153,8 @@ impl Gossip {
 
     /// When the machine wants to be called without anything happening.
     pub fn next_us(&self) -> Option<u64> {
-        let alone_us = self.started_us + ALONE_US;
-        let gauges_us = self.gauges_us + 10 * GAUGES_US;
-        let own_us = alone_us.max(self.gauges_us + 1).min(gauges_us);
+        // Gauges, and whether the node is alone, are looked at in any case.
+        let own_us = self.gauges_us + 10 * GAUGES_US;
         Some(self.machine.poll_timeout().map_or(own_us, |due_us| due_us.min(own_us)))
     }
 

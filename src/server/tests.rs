@@ -315,6 +315,32 @@ fn nodes_find_each_other_and_see_one_leave() {
 }
 
 #[test]
+fn a_record_published_at_one_node_is_pushed_by_every_node() {
+    let first = started(|_| {});
+    let join = Some(Text(first.gossip.to_string()));
+    let nodes = [started(|raw| raw.join = join.clone()), started(|raw| raw.join = join.clone())];
+    let alive = |node: &NodeHandle| get(node, "/v1/members").matches("\"alive\"").count();
+    eventually("three members", || nodes.iter().chain([&first]).all(|node| alive(node) == 3));
+    let mut subscribers: Vec<_> =
+        nodes.iter().map(|node| Client::open(node, "/subscribe?source=**&mode=all")).collect();
+    for subscriber in &mut subscribers {
+        while subscriber.next().get("eos").is_none() {}
+    }
+    let mut publisher = Client::open(&first, "/publish");
+    for n in 0..200 {
+        publisher.send(&json!({"source": format!("s/{n}"), "data": n}));
+    }
+    for subscriber in &mut subscribers {
+        let mut seen: Vec<_> = (0..200).map(|_| subscriber.next()["data"].as_u64()).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..200).map(Some).collect::<Vec<_>>());
+    }
+    let late = started(|raw| raw.join = join);
+    eventually("the latecomer is ready", || get(&late, "/readyz").starts_with("HTTP/1.1 200"));
+    assert!(get(&late, "/v1/sources/s/199").ends_with("199}"));
+}
+
+#[test]
 fn a_name_that_is_alive_elsewhere_is_refused() {
     let named = |raw: &mut Raw| raw.node_name = Some(Text("twin".into()));
     let first = started(named);
