@@ -135,6 +135,7 @@ fn sub_of_all_prints_every_record() {
         }
         (!sub.is_running()).then_some(())
     });
+    assert_eq!(sub.wait(Duration::from_secs(20)), Some(0));
     let numbers: Vec<u64> = sub.stdout().lines().filter_map(|line| parse(line)["data"].as_u64()).collect();
     assert_eq!(numbers.len(), 200);
     assert!(numbers.windows(2).skip(1).all(|two| two[1] == two[0] + 1), "{numbers:?}");

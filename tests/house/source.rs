@@ -32,10 +32,12 @@ impl File {
         paths.into_iter().map(read).collect()
     }
 
-    /// Whether the whole file is a test's: `tests.rs`, `…_tests.rs`, `testing.rs`, in a folder `tests`.
+    /// Whether the whole file is a test's: `tests.rs`, `…_tests.rs`, `testing.rs`, `harness.rs`, in a folder `tests`.
     pub fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
-        name == "tests" || name == "testing" || name.ends_with("_tests") || self.path.contains("/tests/")
+        matches!(name, "tests" | "testing" | "harness")
+            || name.ends_with("_tests")
+            || self.path.contains("/tests/")
     }
 
     /// The code without what stands in `#[cfg(test)] mod … { }`.
