@@ -111,6 +111,10 @@ impl Machine {
                 let updates = updates.collect::<Option<Vec<_>>>()?;
                 let message = swim_wire::message_from_proto(body)?;
                 self.swim.handle_message(now, from, boot, message, updates);
+                // So that spreading need not guess how soon a first receipt from there is late.
+                if let Some(rtt_us) = self.swim.take_round_trip_us() {
+                    self.spread.handle_rtt(from, rtt_us);
+                }
             }
         }
         let heads: Vec<(u64, u64)> = message.heads.iter().map(|head| (head.line, head.seq)).collect();

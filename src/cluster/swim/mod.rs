@@ -116,6 +116,8 @@ pub(super) struct Swim {
     /// When the table last changed, for views that differ.
     changed_us: u64,
     is_changed: bool,
+    /// What the message just handled measured.
+    round_trip_us: Option<u64>,
 }
 
 impl Swim {
@@ -150,6 +152,7 @@ impl Swim {
             next_forget_us: now.mono_us + FORGET_INTERVAL_US,
             changed_us: now.mono_us,
             is_changed: false,
+            round_trip_us: None,
             timing,
             random,
         }
@@ -226,6 +229,11 @@ impl Swim {
     /// What is to be done, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// The round trip to the sender of the message just handled, if it answered a probe.
+    pub fn take_round_trip_us(&mut self) -> Option<u64> {
+        self.round_trip_us.take()
     }
 
     /// Whether members changed since this was last asked.

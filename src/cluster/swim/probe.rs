@@ -232,6 +232,7 @@ impl Swim {
         if sender == Some(probe.slot) {
             let rtt_us = now.mono_us.saturating_sub(probe.started_us);
             self.table.measured(probe.slot, rtt_us);
+            self.round_trip_us = Some(rtt_us);
             self.clocks.measured(now, probe.slot, ack.wall_us, rtt_us);
         }
         true
