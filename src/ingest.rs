@@ -90,18 +90,16 @@ impl<D: Downstream> Ingest<D> {
     }
 
     /// A client's record: stamped, judged, numbered, delivered, stored and queued for the cluster.
+    /// Refusals are counted by whoever answers them.
     pub fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
         let published = self.admit(now, draft).and_then(|()| self.merge_draft(now, draft));
-        match &published {
-            Ok(accepted) => {
-                self.metrics.records_published.increment();
-                self.count(match accepted.outcome {
-                    Outcome::Applied => &Verdict::Newer,
-                    Outcome::Duplicate => &Verdict::Same,
-                    Outcome::Stale { .. } => &Verdict::Older,
-                });
-            }
-            Err(refusal) => self.metrics.refused(refusal.code),
+        if let Ok(accepted) = &published {
+            self.metrics.records_published.increment();
+            self.count(match accepted.outcome {
+                Outcome::Applied => &Verdict::Newer,
+                Outcome::Duplicate => &Verdict::Same,
+                Outcome::Stale { .. } => &Verdict::Older,
+            });
         }
         published
     }

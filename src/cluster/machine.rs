@@ -41,7 +41,7 @@ pub struct Machine {
     streams: Streams,
     effects: VecDeque<Effect>,
     name: NodeName,
-    boot: u64,
+    agreed_at_start_us: u64,
     stats: Stats,
 }
 
@@ -56,7 +56,7 @@ impl Machine {
             streams: Streams::default(),
             effects: VecDeque::new(),
             name: config.name,
-            boot: config.boot,
+            agreed_at_start_us: config.agreed_us.unwrap_or(0),
             stats: Stats::default(),
         }
     }
@@ -111,10 +111,6 @@ impl Machine {
                 let updates = updates.collect::<Option<Vec<_>>>()?;
                 let message = swim_wire::message_from_proto(body)?;
                 self.swim.handle_message(now, from, boot, message, updates);
-                // So that spreading need not guess how soon a first receipt from there is late.
-                if let Some(rtt_us) = self.swim.take_round_trip_us() {
-                    self.spread.handle_rtt(from, rtt_us);
-                }
             }
         }
         let heads: Vec<(u64, u64)> = message.heads.iter().map(|head| (head.line, head.seq)).collect();
@@ -262,7 +258,7 @@ impl Machine {
     /// Whether it holds what the cluster holds: the first reconciliation is done, or it has nobody to
     /// reconcile with by its own choice.
     pub fn is_reconciled(&self) -> bool {
-        self.reconcile.is_reconciled()
+        self.reconcile.is_reconciled() || self.swim.is_alone_by_choice()
     }
 
     /// This node's wall clock less the median of its peers'; `None` with fewer than three of them.
@@ -317,6 +313,10 @@ impl Machine {
                 Output::Write { stream, bytes } => Effect::Write { stream, bytes },
                 Output::Close { stream } => self.close(stream),
                 Output::NameTaken { by } => Effect::NameTaken { by },
+                Output::Measured { peer, rtt_us } => {
+                    self.spread.handle_rtt(peer, rtt_us);
+                    continue;
+                }
             };
             self.effects.push_back(effect);
         }
@@ -357,13 +357,15 @@ impl Machine {
         self.stats.data_copies_received = self.spread.stats().data_copies_received;
     }
 
-    /// This node was away for longer than deletions are kept: what it held before this life may have
-    /// been deleted meanwhile, and is read from the others again. Its spreading knows no heads yet.
+    /// This node was away for longer than deletions are kept: what it held may have been deleted
+    /// meanwhile, and is read from the others again. What itself accepted since it last agreed with
+    /// them is kept: nobody else may have it.
     fn discard(&mut self, replica: &mut dyn Replica) {
         let mut old = Vec::new();
         for shard in 0..SHARDS {
             replica.visit_shard(shard, &mut |record| {
-                if (&record.birth.origin, record.birth.boot) != (&self.name, self.boot) {
+                let is_own = record.birth.origin == self.name;
+                if !is_own || record.accepted_us <= self.agreed_at_start_us {
                     old.push(record.clone());
                 }
             });

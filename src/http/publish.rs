@@ -85,10 +85,8 @@ async fn finished(app: &App, waiting: Waiting) -> Outcome {
             Err(Refusal::new(Code::Overloaded, message))
         }),
     };
-    let metrics = app.node.metrics();
-    match &outcome {
-        Ok(_) => metrics.records_published.increment(),
-        Err(refusal) => metrics.refused(refusal.code),
+    if let Err(refusal) = &outcome {
+        app.node.metrics().refused(refusal.code);
     }
     outcome
 }

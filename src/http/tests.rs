@@ -320,7 +320,6 @@ fn publishes_one() {
         (true.into(), 3.into(), 2.into())
     );
     served.ask("POST", "/v1/publish?ack=best", r#"{"source":"a","data":1}"#).is_problem(400, "bad_request");
-    assert_eq!(served.node.metrics.records_published.get(), 1);
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! The only place that reads clocks or sleeps.
+//! The only place that reads clocks, sleeps, or asks for chance.
 //!
-//! Everyone else is given [`Now`]; so a test, or the simulator, can invent it.
+//! Everyone else is given [`Now`], and seeds; so a test, or the simulator, can invent them.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,6 +21,14 @@ pub fn now() -> Now {
 #[allow(clippy::disallowed_methods)]
 pub fn sleep(us: u64) {
     std::thread::sleep(Duration::from_micros(us));
+}
+
+/// A number that no other process, and no other call, has: what seeds are made of.
+#[allow(clippy::disallowed_methods)]
+pub fn chance() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // A fresh hasher's keys come from the operating system.
+    RandomState::new().hash_one((now().wall_us, std::process::id()))
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -78,7 +78,7 @@ pub struct Open {
 /// How a connection ends.
 pub struct Closing {
     /// While the peer's close frame is waited for.
-    pub websocket: Option<WebSocket>,
+    pub websocket: Option<Box<WebSocket>>,
     /// Nothing is waited for but that everything is sent.
     pub is_final: bool,
     since_us: u64,
@@ -144,7 +144,7 @@ impl Connection {
         if let Stage::Closing(closing) = &mut self.stage
             && !is_broken
         {
-            closing.websocket = Some(websocket);
+            closing.websocket = Some(Box::new(websocket));
         }
         Some(session)
     }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use mio::net::UdpSocket;
@@ -178,9 +178,7 @@ impl DatagramSocket {
     /// An IPv6 socket reaches IPv4 addresses in their mapped form.
     fn mapped(&self, to: SocketAddr) -> SocketAddr {
         match to.ip() {
-            IpAddr::V4(ip) if self.is_ipv6 => {
-                SocketAddr::new(Ipv6Addr::from(ip.to_ipv6_mapped()).into(), to.port())
-            }
+            IpAddr::V4(ip) if self.is_ipv6 => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
             _ => to,
         }
     }

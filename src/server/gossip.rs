@@ -63,6 +63,7 @@ pub struct Gossip {
     heads_us: u64,
     gauges_us: u64,
     counted: Stats,
+    dropped: u64,
 }
 
 impl Gossip {
@@ -93,6 +94,7 @@ impl Gossip {
             heads_us: 0,
             gauges_us: 0,
             counted: Stats::default(),
+            dropped: 0,
         })
     }
 
@@ -265,5 +267,13 @@ impl Gossip {
         metrics.data_copies_received.add(stats.data_copies_received - last.data_copies_received);
         metrics.shards_differing.set(stats.shards_differing as i64);
         self.counted = *stats;
+        let dropped = self.datagrams.dropped();
+        if dropped > self.dropped {
+            tracing::warn!(
+                datagrams = dropped - self.dropped,
+                "the network takes less than there is to send"
+            );
+            self.dropped = dropped;
+        }
     }
 }

@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::acceptor::{self, Acceptor};
 use super::address::{self, AddressError};
@@ -191,7 +190,7 @@ impl NodeHandle {
     /// Stops in order: publishes are refused, what is under way is finished and stored, clients are
     /// sent away, the cluster is told. Takes at most [`SHUTDOWN_US_MAX`].
     pub fn stop(mut self) {
-        let shared = self.shared.clone();
+        let shared = &self.shared;
         shared.advance(Phase::Draining);
         if !shared.wait_done(Phase::Draining, DRAIN_US_MAX) {
             tracing::warn!("stopping with work under way: it was not done in time");
@@ -208,8 +207,9 @@ impl NodeHandle {
         if let Some(control) = self.control.take() {
             control.stop();
         }
+        let store = shared.store().clone();
         self.end();
-        shared.store().close(Duration::from_micros(CLOSE_US_MAX));
+        store.close(Duration::from_micros(CLOSE_US_MAX));
     }
 
     /// Ends at once: sockets are dropped, nothing is flushed, nobody is told. What a crash would do.
@@ -259,19 +259,9 @@ fn open_store(config: &Config) -> Result<(StoreHandle, Identity), OpenError> {
     let options = StoreOptions {
         history: config.history.get(),
         node_name: config.node_name.clone(),
-        ..StoreOptions::new(Arc::new(clock::now), chance())
+        ..StoreOptions::new(Arc::new(clock::now), clock::chance())
     };
     StoreHandle::open(kind, &config.data_dir, options)
-}
-
-/// A number that no other process has at this time: what seeds are made of.
-fn chance() -> u64 {
-    let now = clock::now();
-    let mut bytes = now.wall_us.to_le_bytes().to_vec();
-    bytes.extend(std::process::id().to_le_bytes());
-    // A fresh hasher's keys come from the operating system.
-    let keys = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), now.mono_us);
-    xxh3_64_with_seed(&bytes, keys)
 }
 
 fn share(
@@ -322,7 +312,7 @@ fn gossip_starter(
         tombstones_us: shared.config.tombstones_us,
         agreed_us: identity.agreed_us,
         has_seeds: !shared.config.join.is_empty(),
-        seed: chance(),
+        seed: clock::chance(),
     };
     Box::new(move |registry, now| Gossip::new(registry, sockets, seeds, config, now))
 }

@@ -15,8 +15,14 @@ use crate::record::answer::{Code, Outcome, Published, Refusal};
 /// Waiting answers.
 #[derive(Default)]
 pub struct PendingAnswers {
+    line: Mutex<Line>,
+}
+
+#[derive(Default)]
+struct Line {
     /// By ticket, then by order of arrival.
-    waiting: Mutex<(u64, BTreeMap<(u64, u64), Waiting>)>,
+    waiting: BTreeMap<(u64, u64), Waiting>,
+    arrived: u64,
 }
 
 struct Waiting {
@@ -29,29 +35,28 @@ struct Waiting {
 impl PendingAnswers {
     /// Lets an answer wait until the store's mark reaches `ticket`.
     pub fn wait(&self, now_us: u64, ticket: u64, ts: u64, outcome: Outcome, answer: Answer) {
-        let mut waiting = self.waiting.lock();
-        waiting.0 += 1;
-        let place = (ticket, waiting.0);
-        waiting.1.insert(place, Waiting { ts, outcome, deadline_us: now_us + STORED_US_MAX, answer });
+        let mut line = self.line.lock();
+        line.arrived += 1;
+        let place = (ticket, line.arrived);
+        line.waiting.insert(place, Waiting { ts, outcome, deadline_us: now_us + STORED_US_MAX, answer });
     }
 
     /// Answers those that `durable` covers, and, if the store fails or their time is over, the others.
     pub fn handle_durable(&self, now_us: u64, durable: u64, health: Result<(), String>) {
-        let mut waiting = self.waiting.lock();
-        while let Some(first) = waiting.1.first_entry()
+        let waiting = &mut self.line.lock().waiting;
+        while let Some(first) = waiting.first_entry()
             && first.key().0 <= durable
         {
             let Waiting { ts, outcome, answer, .. } = first.remove();
             answer.send(Ok(Published { ts, outcome, level: AckLevel::Stored, nodes: None }));
         }
         let late: Vec<_> = waiting
-            .1
             .iter()
             .filter(|(_, waiting)| health.is_err() || waiting.deadline_us <= now_us)
             .map(|(place, _)| *place)
             .collect();
         for place in late {
-            let Some(Waiting { ts, answer, .. }) = waiting.1.remove(&place) else { continue };
+            let Some(Waiting { ts, answer, .. }) = waiting.remove(&place) else { continue };
             let refusal = match &health {
                 Err(reason) => Refusal::new(Code::StoreUnavailable, reason.clone()),
                 Ok(()) => {
@@ -65,11 +70,11 @@ impl PendingAnswers {
 
     /// When the next one's time is over.
     pub fn next_us(&self) -> Option<u64> {
-        self.waiting.lock().1.values().map(|waiting| waiting.deadline_us).min()
+        self.line.lock().waiting.values().map(|waiting| waiting.deadline_us).min()
     }
 
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.lock().1.is_empty()
+        self.line.lock().waiting.is_empty()
     }
 }

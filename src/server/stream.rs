@@ -247,7 +247,7 @@ impl Streams {
 
     fn remove(&mut self, id: StreamId) -> Option<Stream> {
         let mut stream = self.streams.remove(&id)?;
-        self.accepted -= usize::from(id.0 % 2 == 0);
+        self.accepted -= usize::from(id.0.is_multiple_of(2));
         if let Err(error) = self.registry.deregister(&mut stream.socket) {
             tracing::trace!(%error, "a closed stream was not registered");
         }

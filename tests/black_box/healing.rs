@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::wait::{self, PATIENCE};
-use crate::harness::{Cluster, Fabric, Node, NodeConfig, eventually, ports};
+use crate::harness::{Cluster, Deadline, Fabric, Node, NodeConfig, eventually, ports};
 
 fn publish_many(node: &Node, prefix: &str, count: usize) {
     let mut client = node.publisher();
@@ -27,10 +27,13 @@ fn a_node_that_was_away_while_50_000_changed_is_equal_within_seconds() {
     cluster.wait_equal("before/*", PATIENCE);
     assert_eq!(cluster[2].sigterm(), Some(0));
     publish_many(&cluster[0], "away", 50_000);
-    cluster[2].restart();
+    cluster[2].restart_unready();
     let held = || cluster[2].metric("anode_sources", &[]);
     let want = cluster[0].metric("anode_sources", &[]);
-    eventually("it has caught up", Duration::from_secs(30), || (held() >= want).then_some(()));
+    let start = Deadline::after(Duration::from_secs(60));
+    eventually("it has caught up", Duration::from_secs(60), || (held() >= want).then_some(()));
+    println!("50,000 records caught up in {:?}", start.elapsed());
+    cluster[2].wait_ready();
     assert_eq!(cluster.wait_equal("**", Duration::from_secs(60)).len(), 51_002);
 }
 

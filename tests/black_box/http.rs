@@ -192,8 +192,14 @@ fn history_is_newest_first_bounded_and_paged() {
     let history = node.get("/v1/sources/h/history").json();
     assert_eq!(history["records"][0]["deleted"], true, "{history}");
     assert!(!datas(&history).contains(&json!("stale")));
-    for bad in ["limit=0", "limit=x", "from=x", "to=-1", "colour=red"] {
-        node.get(&format!("/v1/sources/h/history?{bad}")).assert_problem(400, "bad_request");
+    for (bad, code) in [
+        ("limit=0", "bad_request"),
+        ("limit=x", "bad_request"),
+        ("from=x", "bad_timestamp"),
+        ("to=-1", "bad_timestamp"),
+        ("colour=red", "bad_request"),
+    ] {
+        node.get(&format!("/v1/sources/h/history?{bad}")).assert_problem(400, code);
     }
 }
 

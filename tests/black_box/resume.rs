@@ -111,6 +111,31 @@ fn a_token_of_another_world_gives_a_full_snapshot() {
     assert!(snapshot.result["recovered"].is_boolean(), "{}", snapshot.result);
 }
 
+/// A restart of the node is no reason to start over: what was stored is what was seen.
+#[test]
+fn a_token_outlives_a_restart_of_its_node() {
+    let mut node = Node::single();
+    node.put("r/old", json!(1));
+    let token = node.subscriber("source=r/*").snapshot().resume;
+    assert_eq!(node.sigterm(), Some(0));
+    node.restart();
+    node.put("r/new", json!(2));
+    let snapshot = resumed(&node, "r/*", &token);
+    assert_eq!(snapshot.result["recovered"], true);
+    assert_eq!(snapshot.sources(), ["r/new"]);
+}
+
+/// A token proves what its own patterns saw, and nothing of what a wider one would have.
+#[test]
+fn a_token_of_fewer_sources_hides_none() {
+    let node = Node::single();
+    node.put("w/1", json!(1));
+    node.put("w/2", json!(2));
+    let token = node.subscriber("source=w/1").snapshot().resume;
+    let snapshot = resumed(&node, "w/*", &token);
+    assert!(snapshot.sources().contains(&"w/2".to_owned()), "{snapshot:?}");
+}
+
 #[test]
 fn a_malformed_token_is_refused() {
     let node = Node::single();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::ws::{Handshake, shake};
-use crate::harness::{Client, Cluster, Event, Node, NodeConfig, eventually};
+use crate::harness::{Client, Cluster, Event, Node, NodeConfig, eventually, raw};
 
 const LONG: Duration = Duration::from_secs(180);
 
@@ -94,6 +94,8 @@ fn a_reader_that_stops_ends_with_the_newest_and_costs_little() {
         publisher.send_json(json!(items));
         if round % 50 == 0 {
             most = most.max(node.rss_bytes());
+            // A sign of life: it is the reading that stopped, not the client.
+            client.send_bytes(&raw::frame(true, 0xa, b""));
         }
     }
     assert!(publisher.publish(json!({"source": "done", "data": 1})).get("result").is_some());

@@ -341,9 +341,12 @@ impl Client {
     pub fn close(mut self) -> Option<u16> {
         let frame = CloseFrame { code: 1000.into(), reason: "".into() };
         self.socket.close(Some(frame)).ok()?;
-        match self.event(PATIENCE) {
-            Some(Event::Close(code, _)) => code,
-            _ => None,
+        loop {
+            match self.event(PATIENCE)? {
+                Event::Close(code, _) => return code,
+                Event::Eof => return None,
+                _ => {}
+            }
         }
     }
 

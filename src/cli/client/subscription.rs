@@ -4,8 +4,11 @@
 //! connection ends it goes on with that token at the same node, or at the next that answers: a token
 //! is good on any node of the cluster. Between tries it waits, twice as long each time, with jitter,
 //! so that the clients of a restarted node do not all come back in the same millisecond.
+//!
+//! A token is up to ten seconds old when it is needed, and what came after it comes again. [`Repeats`]
+//! knows those records and drops them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
 
@@ -24,6 +27,8 @@ const TURN: Duration = Duration::from_millis(100);
 /// Silence after which a connection is given up: the node sends a token every 10 s and a ping after
 /// 25 s.
 const SILENCE_US_MAX: u64 = 40_000_000;
+/// Sources of which repeated records are known.
+const REPEATS_MAX: usize = 65_536;
 /// First and longest wait between two tries.
 const WAIT_US: (u64, u64) = (100_000, 10_000_000);
 
@@ -98,6 +103,36 @@ struct Eos {
     resume: Option<String>,
 }
 
+/// What came since the newest token, which a node that goes on from it sends again.
+#[derive(Default)]
+struct Repeats {
+    /// By source: the newest `ts`, and a hash of the record.
+    newest: BTreeMap<String, (u64, u64)>,
+}
+
+#[derive(Deserialize)]
+struct Place {
+    source: String,
+    ts: u64,
+}
+
+impl Repeats {
+    /// Whether `record` is none that came before. Of more sources than [`REPEATS_MAX`] the others'
+    /// records may come twice.
+    fn is_new(&mut self, record: &str) -> bool {
+        let Ok(Place { source, ts }) = serde_json::from_str(record) else { return true };
+        let hash = xxh3_64(record.as_bytes());
+        match self.newest.get(&source) {
+            Some(newest) if ts < newest.0 || (ts, hash) == *newest => return false,
+            None if self.newest.len() >= REPEATS_MAX => {}
+            _ => {
+                self.newest.insert(source, (ts, hash));
+            }
+        }
+        true
+    }
+}
+
 /// A running subscription. Call [`Subscription::next`] until there is nothing left to want.
 pub struct Subscription {
     wanted: Wanted,
@@ -107,6 +142,7 @@ pub struct Subscription {
     socket: Option<Socket>,
     node: String,
     token: Option<String>,
+    repeats: Repeats,
     retry_at_us: u64,
     heard_at_us: u64,
     events: VecDeque<Event>,
@@ -123,6 +159,7 @@ impl Subscription {
             socket: None,
             node: String::new(),
             token: None,
+            repeats: Repeats::default(),
             retry_at_us: 0,
             heard_at_us: 0,
             events: VecDeque::new(),
@@ -244,7 +281,9 @@ impl Subscription {
         let mut records = Vec::new();
         for item in items(frame) {
             if item.starts_with("{\"source\":") {
-                records.push(item.to_owned());
+                if self.repeats.is_new(item) {
+                    records.push(item.to_owned());
+                }
                 continue;
             }
             // A frame of a later version that cannot be read is none of ours.
@@ -264,8 +303,13 @@ impl Subscription {
                 connected.members.iter().filter_map(|member| Endpoint::parse(&member.http, "from").ok());
             self.members = endpoints.filter(|endpoint| *endpoint != self.home).collect();
         }
-        if let Some(token) = control.resume.or(control.eos.and_then(|eos| eos.resume)) {
+        if let Some(token) = control.eos.and_then(|eos| eos.resume) {
+            // It is as old as the snapshot's beginning: what came meanwhile may come again.
             self.token = Some(token);
+        }
+        if let Some(token) = control.resume {
+            self.token = Some(token);
+            self.repeats = Repeats::default();
         }
         if let Some(refused) = control.error {
             if !refused.temporary {
@@ -277,6 +321,10 @@ impl Subscription {
         if let Some(result) = control.result {
             self.tries = 0;
             let recovered = self.token.as_ref().and(result.recovered);
+            if recovered != Some(true) {
+                // A full snapshot: what was held is forgotten.
+                self.repeats = Repeats::default();
+            }
             self.events.push_back(Event::Subscribed { node: self.node.clone(), recovered });
         }
         Ok(())
@@ -353,7 +401,7 @@ mod tests {
         assert_eq!(event, Event::Subscribed { node: "n1".into(), recovered: None });
         let event = until(&mut subscription, |event| matches!(event, Event::Records(_)));
         let record = r#"{"source":"a/b","ts":1,"origin":"n1","data": 1.0}"#.to_owned();
-        assert_eq!(event, Event::Records(vec![record.clone(), record]));
+        assert_eq!(event, Event::Records(vec![record]));
         until(&mut subscription, |event| matches!(event, Event::Lost(_)));
         let event = until(&mut subscription, |event| matches!(event, Event::Subscribed { .. }));
         assert_eq!(event, Event::Subscribed { node: "n1".into(), recovered: Some(true) });
@@ -365,6 +413,21 @@ mod tests {
         };
         assert_eq!(error.to_string(), "the node closed with 4003 no");
         node.join().expect("node");
+    }
+
+    #[test]
+    fn repeated_records_are_dropped_and_newer_ones_are_not() {
+        let mut repeats = Repeats::default();
+        let record = |ts: u64, data: &str| format!(r#"{{"source":"a","ts":{ts},"data":{data}}}"#);
+        for (text, is_new) in [
+            (record(5, "1"), true),
+            (record(5, "1"), false),
+            (record(5, "2"), true),
+            (record(4, "3"), false),
+            (record(6, "1"), true),
+        ] {
+            assert_eq!(repeats.is_new(&text), is_new, "{text}");
+        }
     }
 
     #[test]

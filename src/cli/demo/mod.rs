@@ -172,7 +172,10 @@ impl Cluster {
             match Node::start(config.clone()) {
                 Ok(running) => *node = Some(running),
                 // Someone took its port meanwhile. Tried again at the next turn.
-                Err(error) => return Ok(tracing::warn!(%error, "node-2 cannot come back yet")),
+                Err(error) => {
+                    tracing::warn!(%error, "node-2 cannot come back yet");
+                    return Ok(());
+                }
             }
             self.story = "node-2 is back: what it missed comes by itself";
         }

@@ -306,6 +306,6 @@ impl Initiator {
     }
 
     fn has_shown(&self) -> bool {
-        self.is_whole() && self.link.is_clean && self.filter.own_life.is_none()
+        self.is_whole() && self.link.is_clean && self.filter.own_since.is_none()
     }
 }

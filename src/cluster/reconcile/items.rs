@@ -22,18 +22,20 @@ pub(super) struct Filter {
     pub tombstones_us: u64,
     /// Records accepted later take no part: they may still be on their way down their tree.
     pub accepted_us_max: u64,
-    /// Set on a node that was away for too long: only what itself accepted in this life takes part.
-    pub own_life: Option<(NodeName, u64)>,
+    /// Set on a node that was away for too long: only what itself accepted since this time, when it
+    /// last agreed with the cluster, takes part.
+    pub own_since: Option<(NodeName, u64)>,
 }
 
 impl Filter {
     /// Whether a record takes part.
     pub fn admits(&self, record: &Record) -> bool {
-        let is_own =
-            |(name, boot): &(NodeName, u64)| record.birth.origin == *name && record.birth.boot == *boot;
+        let is_own = |(name, since_us): &(NodeName, u64)| {
+            record.birth.origin == *name && record.accepted_us > *since_us
+        };
         record.accepted_us <= self.accepted_us_max
             && record.collect_us(self.tombstones_us).is_none_or(|at| at > self.wall_us)
-            && self.own_life.as_ref().is_none_or(is_own)
+            && self.own_since.as_ref().is_none_or(is_own)
     }
 
     /// The hash of a source's name.

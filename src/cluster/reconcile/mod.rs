@@ -22,7 +22,7 @@
 //! **Deletions.** A deletion that may be collected takes no part: it is neither offered nor taken
 //! from a peer, and no session starts again for its sake. A node that was away for longer than
 //! deletions are kept might hold values whose deletion nobody remembers. Until its first
-//! reconciliation it offers only what itself accepted in this life, and as soon as it meets a
+//! reconciliation it offers only what itself accepted since it last agreed, and as soon as it meets a
 //! member to reload from it asks for its old copy to be dropped ([`Output::Discard`]); not sooner,
 //! since after a power cut of the whole cluster all nodes have been away, and one that drops its
 //! copy before it has met another would lose what nobody else has.
@@ -115,8 +115,9 @@ pub(crate) enum Output {
     },
     /// Everything up to these heads is held or superseded here.
     Merged(Heads),
-    /// Drop every record but those this node accepted in this life, and all heads, before any
-    /// further event is handed in: the copy is too old, and there is a member to reload from.
+    /// Drop every record but those this node accepted since `agreed_us`, the time it was started
+    /// with, before any further event is handed in: the copy is too old, and there is a member to
+    /// reload from.
     Discard,
 }
 
@@ -157,7 +158,8 @@ pub struct Stats {
 #[derive(Clone, Debug)]
 struct Me {
     name: NodeName,
-    boot: u64,
+    /// When it last agreed with the cluster before this life, or 0.
+    started_from_us: u64,
     tombstones_us: u64,
     is_reconciled: bool,
     /// Its copy was too old at the start, and it has not reloaded so far.
@@ -171,7 +173,7 @@ impl Me {
             wall_us,
             tombstones_us: self.tombstones_us,
             accepted_us_max: if young_us == 0 { u64::MAX } else { wall_us.saturating_sub(young_us) },
-            own_life: self.withholds.then(|| (self.name.clone(), self.boot)),
+            own_since: self.withholds.then(|| (self.name.clone(), self.started_from_us)),
         }
     }
 }
@@ -222,7 +224,7 @@ impl Reconcile {
         Reconcile {
             me: Me {
                 name: config.name.clone(),
-                boot: config.boot,
+                started_from_us: config.agreed_us.unwrap_or(0),
                 tombstones_us: config.tombstones_us,
                 is_reconciled: !config.has_seeds,
                 withholds: config.has_seeds && is_too_old(config, now),

@@ -196,7 +196,7 @@ impl Responder {
         if !is_idle || !self.link.is_idle() {
             return Err(WireError::OutOfTurn("an end in the middle"));
         }
-        let is_open = self.filter.as_ref().is_some_and(|filter| filter.own_life.is_none());
+        let is_open = self.filter.as_ref().is_some_and(|filter| filter.own_since.is_none());
         let peer = self.peer.clone().ok_or(WireError::OutOfTurn("an end before the greeting"))?;
         let has_shown = self.young_us == 0 && self.link.is_clean && is_open;
         let own = if has_shown { pack_heads(&self.heads) } else { Default::default() };

@@ -79,10 +79,6 @@ impl Lists {
         }
     }
 
-    pub fn is_joined(&self) -> bool {
-        self.is_joined
-    }
-
     pub fn due_us(&self) -> u64 {
         let join_us = if self.is_joined { u64::MAX } else { self.next_join_us };
         self.sessions.values().map(|session| session.due_us).fold(join_us, u64::min)

@@ -83,11 +83,30 @@ const RIDERS_BYTES: usize = 220;
 /// What membership wants done.
 #[derive(Debug)]
 pub(super) enum Output {
-    Datagram { to: SocketAddr, message: Message, updates: Vec<Update> },
-    Connect { stream: StreamId, to: SocketAddr },
-    Write { stream: StreamId, bytes: Bytes },
-    Close { stream: StreamId },
-    NameTaken { by: SocketAddr },
+    Datagram {
+        to: SocketAddr,
+        message: Message,
+        updates: Vec<Update>,
+    },
+    Connect {
+        stream: StreamId,
+        to: SocketAddr,
+    },
+    Write {
+        stream: StreamId,
+        bytes: Bytes,
+    },
+    Close {
+        stream: StreamId,
+    },
+    NameTaken {
+        by: SocketAddr,
+    },
+    /// A member answered a probe after so long.
+    Measured {
+        peer: SocketAddr,
+        rtt_us: u64,
+    },
 }
 
 /// The membership of one node.
@@ -116,8 +135,6 @@ pub(super) struct Swim {
     /// When the table last changed, for views that differ.
     changed_us: u64,
     is_changed: bool,
-    /// What the message just handled measured.
-    round_trip_us: Option<u64>,
 }
 
 impl Swim {
@@ -152,7 +169,6 @@ impl Swim {
             next_forget_us: now.mono_us + FORGET_INTERVAL_US,
             changed_us: now.mono_us,
             is_changed: false,
-            round_trip_us: None,
             timing,
             random,
         }
@@ -231,11 +247,6 @@ impl Swim {
         self.outputs.pop_front()
     }
 
-    /// The round trip to the sender of the message just handled, if it answered a probe.
-    pub fn take_round_trip_us(&mut self) -> Option<u64> {
-        self.round_trip_us.take()
-    }
-
     /// Whether members changed since this was last asked.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.is_changed)
@@ -259,9 +270,9 @@ impl Swim {
         self.table.find(name).and_then(|slot| self.table.get(slot)).map(Member::info)
     }
 
-    /// Whether it has a whole member list: from another, or because there is nobody to ask.
-    pub fn is_joined(&self) -> bool {
-        self.lists.is_joined() || self.contacts.is_alone_by_choice()
+    /// Whether there is nobody to join: no join targets were given, or none but this node itself.
+    pub fn is_alone_by_choice(&self) -> bool {
+        self.contacts.is_alone_by_choice()
     }
 
     /// Our wall clock less the median of the peers'.

@@ -232,7 +232,9 @@ impl Swim {
         if sender == Some(probe.slot) {
             let rtt_us = now.mono_us.saturating_sub(probe.started_us);
             self.table.measured(probe.slot, rtt_us);
-            self.round_trip_us = Some(rtt_us);
+            if let Some(peer) = self.table.get(probe.slot).map(|member| member.identity.gossip) {
+                self.outputs.push_back(Output::Measured { peer, rtt_us });
+            }
             self.clocks.measured(now, probe.slot, ack.wall_us, rtt_us);
         }
         true

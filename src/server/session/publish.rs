@@ -99,7 +99,10 @@ impl Publisher {
         }
         let accepted = match turn.host.publish(turn.now, draft) {
             Ok(accepted) => accepted,
-            Err(refusal) => return (Err(refusal), None),
+            Err(refusal) => {
+                turn.host.metrics().refused(refusal.code);
+                return (Err(refusal), None);
+            }
         };
         let published = Published { ts: accepted.ts, outcome: accepted.outcome, level, nodes: None };
         if level == AckLevel::Accepted || accepted.ticket <= turn.host.durable() {
@@ -107,7 +110,10 @@ impl Publisher {
         }
         match turn.host.store_health() {
             Ok(()) => (Ok(published), Some(accepted.ticket)),
-            Err(reason) => (Err(failed(&published, Code::StoreUnavailable, reason)), None),
+            Err(reason) => {
+                turn.host.metrics().refused(Code::StoreUnavailable);
+                (Err(failed(&published, Code::StoreUnavailable, reason)), None)
+            }
         }
     }
 

@@ -57,7 +57,7 @@ struct Node {
     facts: Facts,
     boot: u64,
     ingest: Ingest<Below>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     durable: Cell<u64>,
     is_loaded: Cell<bool>,
     /// Heads of other origins, beside this node's own.
@@ -135,6 +135,7 @@ impl World {
         let name = NodeName::parse(name).expect("name");
         let bounds = Bounds { record_bytes_max: 65_536, map_bytes_max: 1 << 30, tombstones_us: DAY_US };
         let outbox = Outbox::new(name.clone(), boot);
+        let metrics = Arc::<Metrics>::default();
         World {
             node: Node {
                 facts: Facts {
@@ -145,8 +146,8 @@ impl World {
                     tombstones_us: DAY_US,
                 },
                 boot,
-                ingest: Ingest::new(bounds, HybridClock::new(0), outbox, Arc::default(), Below::default()),
-                metrics: Metrics::default(),
+                ingest: Ingest::new(bounds, HybridClock::new(0), outbox, metrics.clone(), Below::default()),
+                metrics,
                 durable: Cell::new(0),
                 is_loaded: Cell::new(true),
                 others: RefCell::default(),

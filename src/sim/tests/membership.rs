@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use crate::cluster::Profile;
 use crate::cluster::members::State;
 use crate::sim::{Conditions, NodeId, Start, World};
 
@@ -252,12 +253,23 @@ fn ghosts_die_out() {
     world.run_us(20 * SECOND_US);
     assert_eq!(world.live(newcomer), 10);
     assert_eq!(world.state(newcomer, "n3"), None);
+}
 
-    // An hour after one left, and three days after one died, nobody knows them any more.
+#[test]
+fn those_that_left_are_forgotten_after_an_hour() {
+    let mut world = World::new(1, Conditions::lan());
+    let seeds = [World::address_of(NodeId(0))];
+    for index in 0..3 {
+        world.start(Start { profile: Profile::Wan, ..Start::new(name(index), &seeds) });
+    }
+    assert!(world.run_until(10 * SECOND_US, |world| all_see(world, 0..3, 3)).is_some());
     world.leave(NodeId(2));
     world.run_us(2 * SECOND_US);
     world.kill(NodeId(2));
-    assert_eq!(world.state(NodeId(0), "n2"), Some(State::Left));
+    world.run_us(3500 * SECOND_US);
+    assert!(agree(&world, 0..2, "n2", State::Left));
+    world.run_us(200 * SECOND_US);
+    assert!((0..2).all(|node| world.state(NodeId(node), "n2").is_none()));
 }
 
 /// quickwit#6653: the digest outgrew the datagram after 500 dead nodes.

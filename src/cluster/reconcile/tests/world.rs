@@ -265,7 +265,10 @@ impl World {
                     let node = &mut self.nodes[from];
                     node.discards += 1;
                     let name = node.name.clone();
-                    node.map.retain(|record| record.birth.origin == name && record.birth.boot == 1);
+                    let since_us = node.machine.me.started_from_us;
+                    let is_own =
+                        |record: &Record| record.birth.origin == name && record.accepted_us > since_us;
+                    node.map.retain(is_own);
                     node.heads.clear();
                 }
             }

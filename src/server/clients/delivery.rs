@@ -1,0 +1,94 @@
+//! The way out: changes of the mailbox to the sessions that want them, and the store's mark to those
+//! that wait for it.
+
+use super::super::clock;
+use super::super::connection::Stage;
+use super::{Clients, PART_US_MAX};
+use crate::ingest::Change;
+use crate::limits::ALL_QUEUE_BYTES_MAX;
+use crate::record::Now;
+use crate::store::Health;
+
+/// Changes handed out between two looks at the clock.
+const CHANGES_PER_LOOK: usize = 64;
+
+impl Clients {
+    /// Hands out changes. Whether there are more.
+    pub(super) fn drain_mailbox(&mut self) -> bool {
+        self.set_wanted();
+        let shared = self.shared().clone();
+        let Some(mailbox) = shared.mailboxes().get(self.parts.host.worker) else { return false };
+        let mut now = clock::now();
+        let end_us = now.mono_us + PART_US_MAX;
+        while now.mono_us < end_us {
+            for _ in 0..CHANGES_PER_LOOK {
+                let Some(change) = mailbox.pop() else {
+                    self.handle_overflow(now, mailbox.take_overflow());
+                    shared.handle_room();
+                    return false;
+                };
+                self.parts.drained += 1;
+                self.deliver(now, &change);
+            }
+            now = clock::now();
+        }
+        shared.handle_room();
+        true
+    }
+
+    fn deliver(&mut self, now: Now, change: &Change) {
+        let mut hits = std::mem::take(&mut self.hits);
+        self.parts.work.index.matches(change.record.source.as_str(), &mut hits);
+        self.frames.start();
+        for key in hits.drain(..) {
+            let Some(connection) = self.table.get_mut(key) else { continue };
+            if connection.out.len() > ALL_QUEUE_BYTES_MAX / 2 && connection.is_writable {
+                self.flush_one(now, key);
+            }
+            let Some(connection) = self.table.get_mut(key) else { continue };
+            let frames = &mut self.frames;
+            let handled = self
+                .parts
+                .with(now, key, connection, |session, turn| session.handle_change(turn, frames, change));
+            if let Some(Err(close)) = handled {
+                self.parts.close(now, key, connection, &close);
+            }
+            self.queue_turn(key);
+        }
+        self.hits = hits;
+    }
+
+    /// The mailbox dropped changes: every session is asked whether it may have missed one.
+    fn handle_overflow(&mut self, now: Now, is_overflowed: bool) {
+        if !is_overflowed {
+            return;
+        }
+        tracing::warn!(
+            "changes came faster than this worker could hand them out; subscribers are resynchronized"
+        );
+        for (key, connection) in &mut self.table {
+            let handled = match &mut connection.stage {
+                Stage::Open(open) => open.session.handle_overflow(),
+                _ => Ok(()),
+            };
+            if let Err(close) = handled {
+                self.parts.close(now, key, connection, &close);
+            }
+        }
+    }
+
+    /// If the store's mark or health moved, sessions answer what waited for it.
+    pub(super) fn handle_durable(&mut self, now: Now) {
+        let store = self.parts.host.shared.store();
+        let durable = (store.durable().0, store.health() == Health::Open);
+        if std::mem::replace(&mut self.durable, durable) == durable {
+            return;
+        }
+        for (key, connection) in &mut self.table {
+            let Stage::Open(open) = &connection.stage else { continue };
+            if open.session.has_unanswered() {
+                self.parts.with(now, key, connection, |session, turn| session.handle_durable(turn));
+            }
+        }
+    }
+}
