@@ -128,7 +128,10 @@ impl Spread {
 
     /// A want of nothing, answered by a lack of nothing.
     pub(super) fn ask_sign_of_life(&mut self, id: usize) {
-        self.note(id, true, NO_LINE, Vec::new());
+        let Some(link) = self.links.get(id) else { return };
+        if link.notes.iter().all(|note| !note.is_want || note.line != NO_LINE) {
+            self.note(id, true, NO_LINE, Vec::new());
+        }
     }
 
     /// Sends what is kept of the ranges, and says what is not.

@@ -112,7 +112,8 @@ impl Links {
         match self.by_address.get(&to) {
             Some(id) if self.slab.get(*id).is_some_and(|link| link.rtt.is_none()) => self.sample_rtt(*id, us),
             _ => match &mut self.rtt {
-                Some(rtt) => rtt.sample(us),
+                // A probe may have been answered late for other reasons than its way.
+                Some(rtt) => rtt.sample(us.min(4 * rtt.smooth_us())),
                 None => self.rtt = Some(Rtt::new(us)),
             },
         }

@@ -9,9 +9,10 @@
 //!
 //! - [`tree`] cuts ranges and chooses who serves each; [`span`] is a range of places.
 //! - [`batch`] is what is passed on: encoded by the origin, copied by relays, never changed.
-//! - [`duty`] is one part handed to somebody: tried again, handed to another, given up.
+//! - [`duty`] is one part with one member; [`handover`] gives it to them, [`retry`] tries again,
+//!   moves it on or gives it up.
 //! - [`link`] is a peer: numbers, receipts, round trip, window. [`links`] are all of them.
-//! - [`receive`] takes custody, [`pack`] fills datagrams.
+//! - [`receive`] takes custody, [`assembly`] joins fragments, [`pack`] fills datagrams.
 //! - [`lines`] knows what is held of each origin's life; [`gaps`] asks for what is not.
 //!
 //! What must hold: passing on depends on the batch and the range alone, never on what the merge
@@ -22,17 +23,20 @@
 //! every edge, and one copy only once it has converged), rumours in rounds (about 16 copies sent a
 //! node at a thousand, and a percent is missed).
 //!
-//! The types generated from the schema stay in [`batch`], [`receive`] and [`pack`].
+//! The types generated from the schema stay in [`batch`], [`receive`], [`assembly`] and [`pack`].
 
+mod assembly;
 mod batch;
 mod duty;
 mod gaps;
+mod handover;
 mod latency;
 mod lines;
 mod link;
 mod links;
 mod pack;
 mod receive;
+mod retry;
 mod seqs;
 mod span;
 mod timers;
@@ -49,11 +53,12 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use self::duty::{Duty, RetryBudget, Task};
+use self::assembly::Assemblies;
+use self::duty::{Duty, Task};
 use self::latency::Latency;
 use self::lines::Lines;
 use self::links::Links;
-use self::receive::Assemblies;
+use self::retry::RetryBudget;
 use self::span::Span;
 use self::timers::{Timer, Timers};
 use self::tree::Zones;

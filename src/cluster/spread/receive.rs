@@ -1,15 +1,13 @@
 //! Takes what a peer sent: parts into custody, receipts off the books.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Spread;
 use super::batch::{Batch, unpack};
-use super::duty::{DUTY_BYTES_MAX, Task};
+use super::duty::Task;
 use super::pack::ZONE_BYTES_MAX;
 use super::seqs::from_runs;
 use super::span::Span;
@@ -17,20 +15,16 @@ use super::timers::Timer;
 use super::tree::{Members, WITHOUT_MAX};
 use crate::cluster::ring::Ring;
 use crate::cluster::{Arrival, Replica};
-use crate::limits::{RECORD_BYTES_CEILING, SPREAD_ASSEMBLY_BYTES_MAX};
 use crate::proto::gossip as proto;
 use crate::record::Now;
 
+/// Memory of batches on duty beyond which no further custody is taken, in bytes.
+const DUTY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// More hand-overs than any tree has.
 const HOPS_MAX: u32 = 64;
 /// A receipt goes at once if the last one is older than this, else so long after it: in
 /// microseconds.
 const RECEIPT_DELAY_US: u64 = 1_000;
-/// Most fragments of a batch.
-const FRAGMENTS_MAX: u32 = 8_192;
-/// Fragments of a batch that made no progress for so long are dropped, in microseconds.
-const ASSEMBLY_US_MAX: u64 = 10_000_000;
-
 /// What stands for a life in receipts.
 pub(super) fn life(boot: u64) -> u32 {
     (xxh3_64(&boot.to_le_bytes()) & 0x3FFF) as u32
@@ -52,89 +46,6 @@ struct Header {
     task: Task,
     other: Option<u64>,
     is_repair: bool,
-}
-
-/// Fragments of a batch that is not whole yet.
-#[derive(Debug)]
-struct Assembly {
-    /// By index.
-    pieces: Vec<Option<Bytes>>,
-    header: Option<proto::Part>,
-    bytes: usize,
-    touched_us: u64,
-}
-
-/// All unfinished ones, by link and number of the first fragment; bounded in bytes.
-#[derive(Debug, Default)]
-pub(super) struct Assemblies {
-    open: BTreeMap<(usize, u64), Assembly>,
-    bytes: usize,
-}
-
-impl Assemblies {
-    /// Drops those of a link that was closed, or whose peer has a new life.
-    pub fn forget_link(&mut self, link: usize) {
-        let keys: Vec<_> = self.open.range((link, 0)..=(link, u64::MAX)).map(|open| *open.0).collect();
-        keys.into_iter().for_each(|key| self.close(key));
-    }
-
-    /// Drops those that made no progress for long.
-    pub fn forget_old(&mut self, now_us: u64) {
-        let is_old = |open: &Assembly| now_us.saturating_sub(open.touched_us) > ASSEMBLY_US_MAX;
-        let keys: Vec<_> = self.open.iter().filter(|open| is_old(open.1)).map(|open| *open.0).collect();
-        keys.into_iter().for_each(|key| self.close(key));
-    }
-
-    fn close(&mut self, key: (usize, u64)) {
-        if let Some(open) = self.open.remove(&key) {
-            self.bytes -= open.bytes;
-        }
-    }
-
-    /// Puts a fragment in. `None`: there is no room, or it cannot be one.
-    fn put(&mut self, now_us: u64, link: usize, part: &proto::Part) -> Option<(usize, u64)> {
-        let (index, count) = (part.fragment, part.fragments);
-        let len = part.batch.len();
-        let first = part.number.checked_sub(u64::from(index))?;
-        if count > FRAGMENTS_MAX || index >= count || len == 0 {
-            return None;
-        }
-        if self.bytes + len > SPREAD_ASSEMBLY_BYTES_MAX {
-            return None;
-        }
-        let key = (link, first);
-        let open = self.open.entry(key).or_insert_with(|| Assembly {
-            pieces: Vec::new(),
-            header: None,
-            bytes: 0,
-            touched_us: now_us,
-        });
-        if open.pieces.is_empty() {
-            open.pieces.resize(count as usize, None);
-        }
-        let slot = open.pieces.get_mut(index as usize)?;
-        if slot.is_none() && open.bytes + len <= RECORD_BYTES_CEILING + 4096 {
-            *slot = Some(part.batch.clone());
-            open.bytes += len;
-            self.bytes += len;
-        }
-        open.touched_us = now_us;
-        if index == 0 {
-            open.header = Some(proto::Part { batch: Bytes::new(), ..part.clone() });
-        }
-        Some(key)
-    }
-
-    /// The whole, if all is there.
-    fn whole(&self, key: (usize, u64)) -> Option<proto::Part> {
-        let open = self.open.get(&key)?;
-        let mut whole = BytesMut::with_capacity(open.bytes);
-        for piece in &open.pieces {
-            whole.extend_from_slice(piece.as_ref()?);
-        }
-        let header = open.header.clone()?;
-        Some(proto::Part { batch: whole.freeze(), fragments: 0, fragment: 0, ..header })
-    }
 }
 
 impl Spread {
