@@ -20,6 +20,7 @@ mod gossip;
 mod head;
 mod host;
 mod liveness;
+mod inbox;
 mod mailbox;
 mod node;
 mod outbound;
