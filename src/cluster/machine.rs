@@ -68,6 +68,14 @@ impl Machine {
         self.collect_swim();
     }
 
+    /// What the map held of every origin's life when it was loaded. To be called first, if at all;
+    /// ignored if the copy is too old to be believed.
+    pub fn handle_restored(&mut self, now: Now, heads: &Heads) {
+        if !self.reconcile.must_discard() {
+            self.spread.restore_heads(now, heads);
+        }
+    }
+
     /// A datagram came. Whatever is wrong with it is counted, and it is ignored.
     pub fn handle_datagram(
         &mut self,
@@ -177,6 +185,11 @@ impl Machine {
                 self.reconcile.handle_stream(now, stream, event, self.spread.heads(), replica);
             }
         }
+    }
+
+    /// Whether a stream brings records in bulk: its bytes may be left in the socket for a while.
+    pub fn is_bulk(&self, stream: StreamId) -> bool {
+        self.streams.purpose(stream) == Some(Purpose::Reconcile)
     }
 
     /// `poll_timeout` is due.

@@ -177,7 +177,8 @@ async fn serve_all(
     drop(receiver);
     if ended_by == Phase::Draining {
         // All permits back: no connection is left. What is left after the grace is cut.
-        let _ = tokio::time::timeout(Duration::from_micros(GRACE_US), turns.acquire_many(CONNECTIONS_MAX)).await;
+        let _ =
+            tokio::time::timeout(Duration::from_micros(GRACE_US), turns.acquire_many(CONNECTIONS_MAX)).await;
     }
 }
 

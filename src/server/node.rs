@@ -22,9 +22,10 @@ use super::mailbox::Mailbox;
 use super::resolver;
 use super::shared::{Fatal, Outlets, Phase, Shared};
 use super::worker::{StartGossip, WAKER, Worker};
-use crate::cluster;
 use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
 use crate::cluster::outbox::Outbox;
+use crate::cluster::reconcile::is_too_old;
+use crate::cluster::{self, Heads};
 use crate::config::{Config, StoreKind};
 use crate::http::{GRACE_US, Http, Options as HttpOptions};
 use crate::ingest::{Bounds, Ingest};
@@ -154,6 +155,7 @@ impl Node {
         let gossip_config = gossip_config(&shared, &identity, &told);
         // Who connects at once is already told of this node.
         shared.set_members(vec![myself(&gossip_config)]);
+        let heads = if is_too_old(&gossip_config, clock::now()) { Heads::new() } else { identity.heads };
         let options = HttpOptions { body_bytes_max: shared.config.max_frame_bytes };
         let control = Http::start(Arc::new(Control(shared.clone())), options)?;
         let (alive, ended) = bounded(0);
@@ -174,7 +176,7 @@ impl Node {
             let worker = Worker::new(id, poll, Acceptor::new(listener), clients, start_gossip.take())?;
             handle.spawn(format!("worker-{id}"), move || worker.run())?;
         }
-        handle.spawn("loader".into(), move || load_and_sweep(&shared, &ended))?;
+        handle.spawn("loader".into(), move || load_and_sweep(&shared, heads, &ended))?;
         Ok(handle)
     }
 }
@@ -226,7 +228,10 @@ impl NodeHandle {
         if let Some(control) = self.control.take() {
             control.stop();
         }
-        let store = shared.store().clone();
+        let (store, heads) = (shared.store().clone(), shared.heads());
+        // What they count was numbered under a shard's lock; behind it, it is pushed.
+        shared.ingest.latest().barrier();
+        store.keep_heads((*heads).clone());
         self.end(RELEASE_MS_MAX);
         store.close(Duration::from_micros(STORE_US_MAX));
     }
@@ -359,7 +364,7 @@ fn gossip_starter(
 }
 
 /// Reads what the store kept into the map; then tells expiries and collects tombstones until the end.
-fn load_and_sweep(shared: &Arc<Shared>, ended: &Receiver<()>) {
+fn load_and_sweep(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
     let start_us = clock::now().mono_us;
     let mut greatest_ts = 0;
     let loaded = shared.store().load(&mut |record| {
@@ -370,6 +375,10 @@ fn load_and_sweep(shared: &Arc<Shared>, ended: &Receiver<()>) {
         Ok(report) => {
             let ms = (clock::now().mono_us - start_us) / 1_000;
             tracing::info!(records = report.records, damaged = report.damaged, ms, "the store is loaded");
+            // With a record missing they would promise too much.
+            if report.damaged == 0 {
+                shared.set_heads(heads);
+            }
         }
         Err(error) => return shared.fail(Fatal::Load(error.to_string())),
     }

@@ -238,6 +238,12 @@ impl Spread {
         self.lines.merge_heads(now.mono_us, heads);
     }
 
+    /// Counts everything up to these heads as held: what an earlier life of this node kept. Gaps since
+    /// then are left to the first reconciliation, as without them.
+    pub fn restore_heads(&mut self, now: Now, heads: &Heads) {
+        self.lines.merge_heads(now.mono_us, heads);
+    }
+
     /// Heads to ride on a probe, as (hash of the line, head), in about `bytes_max` bytes; this
     /// node's own line is among them.
     pub fn heads_digest(&mut self, bytes_max: usize) -> Vec<(u64, u64)> {

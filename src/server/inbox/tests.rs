@@ -40,8 +40,7 @@ impl World {
     }
 
     fn sweep(&mut self) {
-        let due =
-            Due { wall_us: self.clock_us, tombstones_us: 1 << 40, may_collect: false, budget: 100 };
+        let due = Due { wall_us: self.clock_us, tombstones_us: 1 << 40, may_collect: false, budget: 100 };
         for shard in 0..SHARDS {
             self.latest.sweep_shard(shard, due, &mut |swept| {
                 if let Swept::Expired(change) = swept {

@@ -270,7 +270,8 @@ fn an_overflow_of_the_mailbox_loses_nothing_of_the_latest() {
     for client in [latest, bare, all] {
         world.read_all(client);
     }
-    let newest: Vec<_> = (0..100).map(|n| (format!("a/{}", n % 40), world.publish(&format!("a/{}", n % 40), "1"))).collect();
+    let newest: Vec<_> =
+        (0..100).map(|n| (format!("a/{}", n % 40), world.publish(&format!("a/{}", n % 40), "1"))).collect();
     let deleted = world.delete("old");
     let mut expected: BTreeMap<String, u64> = newest.into_iter().collect();
     for client in [bare, latest] {
