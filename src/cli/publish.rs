@@ -45,12 +45,12 @@ pub struct Arguments {
     /// A node: ws://HOST:PORT or http://HOST:PORT
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     to: String,
-    /// How far a record must have come: accepted, stored (survives a power cut), replicated (every
-    /// live member has it)
+    /// How far a record must have come: accepted, stored (survives a power cut); replicated is not
+    /// offered by this version yet
     #[arg(long, value_name = "LEVEL", default_value = "accepted", value_parser = ["accepted", "stored", "replicated"])]
     ack: String,
     /// The record's ts, in microseconds since 1970 [default: the node's clock]
-    #[arg(long, value_name = "MICROS", conflicts_with = "stdin", value_parser = clap::value_parser!(u64).range(0..=TS_MAX))]
+    #[arg(long, value_name = "MICROS", conflicts_with = "stdin", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(0..=TS_MAX))]
     ts: Option<u64>,
 }
 

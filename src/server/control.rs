@@ -69,7 +69,7 @@ impl Node for Control {
         }
         if level == AckLevel::Replicated {
             let refusal =
-                Refusal::new(Code::BadRequest, "ack \"replicated\" is not served yet; use \"stored\"");
+                Refusal::new(Code::BadRequest, "ack \"replicated\" is not offered by this version yet");
             return answer.send(Err(refusal));
         }
         let now = clock::now();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::harness::wait::PATIENCE;
 use crate::harness::{Cluster, Fabric, Node, NodeConfig, ProtoClient, eventually, proto};
 
 #[test]
@@ -144,8 +145,12 @@ fn copies_received_are_about_one() {
     for step in 0..2000 {
         publisher.send_json(json!({"source": format!("c/{step}"), "data": step}));
     }
-    publisher.publish(json!({"source": "end", "data": 1, "ack": "replicated"}));
-    cluster.wait_equal("**", Duration::from_secs(20));
+    let last = publisher.publish(json!({"source": "end", "data": 1}));
+    assert_eq!(last["result"]["outcome"], "applied", "{last}");
+    let held = eventually("all have it", PATIENCE, || {
+        Some(cluster.wait_equal("**", PATIENCE)).filter(|records| records.len() == 2001)
+    });
+    assert_eq!(held.len(), 2001);
     let copies: f64 =
         cluster.nodes.iter().map(|node| node.metric("anode_data_copies_received_total", &[])).sum();
     // A busy machine acknowledges late, and a little is sent again; the simulator has the figures.

@@ -33,7 +33,9 @@ fn unusable_arguments_name_flag_value_and_what_is_allowed() {
     unusable(&["serve", "--history", "many"], &["history", "many"]);
     unusable(&["serve", "--tombstones", "soon"], &["tombstones", "soon"]);
     unusable(&["serve", "--workers", "0"], &["workers", "0"]);
-    unusable(&["serve", "--max-record-bytes", "-1"], &["max-record-bytes"]);
+    unusable(&["serve", "--max-record-bytes", "-1"], &["max-record-bytes", "-1", "allowed"]);
+    unusable(&["serve", "--history", "-5"], &["history", "-5", "allowed"]);
+    unusable(&["serve", "--tombstones", "-1h"], &["tombstones", "-1h", "allowed"]);
     unusable(&["serve", "--max-record-bytes", "99999999999"], &["max-record-bytes", "99999999999"]);
     unusable(&["serve", "--max-record-bytes", "2000000", "--max-frame-bytes", "1000"], &["max-"]);
     unusable(&["serve", "--no-such-flag"], &["no-such-flag"]);
@@ -43,7 +45,10 @@ fn unusable_arguments_name_flag_value_and_what_is_allowed() {
     unusable(&["pub", "a"], &[]);
     unusable(&["pub", "a", "1", "--ack", "best"], &["ack", "best", "accepted", "stored", "replicated"]);
     unusable(&["pub", "a", "1", "--to", "ftp://x"], &["to", "ftp://x"]);
+    unusable(&["pub", "a", "1", "--ts", "-1"], &["ts", "-1", "0.."]);
     unusable(&["sub"], &[]);
+    unusable(&["sub", "x", "--count", "-1"], &["count", "-1"]);
+    unusable(&["history", "x", "--limit", "-1"], &["limit", "-1"]);
     unusable(&["sub", "x", "--mode", "some"], &["mode", "some", "latest", "all"]);
 }
 

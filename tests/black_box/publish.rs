@@ -7,7 +7,8 @@ use tungstenite::Message;
 
 use crate::harness::proto::client_message::Message as ToNode;
 use crate::harness::proto::server_message::Message as FromNode;
-use crate::harness::{Client, Cluster, Event, Node, NodeConfig, ProtoClient, proto, wall_us};
+use crate::harness::wait::PATIENCE;
+use crate::harness::{Client, Cluster, Event, Node, NodeConfig, ProtoClient, eventually, proto, wall_us};
 
 /// What a single record is refused with.
 fn refusal(client: &mut Client, record: Value) -> Value {
@@ -325,9 +326,6 @@ fn the_url_sets_the_level_and_a_record_may_say_otherwise() {
     assert_eq!(client.publish(json!({"source": "a", "data": 1}))["result"]["level"], "stored");
     let accepted = client.publish(json!({"source": "a", "data": 2, "ack": "accepted"}));
     assert_eq!(accepted["result"]["level"], "accepted");
-    let replicated = client.publish(json!({"source": "a", "data": 3, "ack": "replicated"}));
-    assert_eq!(replicated["result"]["level"], "replicated");
-    assert_eq!(replicated["result"]["nodes"], 1);
 }
 
 #[test]
@@ -345,32 +343,47 @@ fn stored_holds_for_what_lost_as_well() {
     );
 }
 
+/// The level is named in the protocol and not offered yet: it is refused before anything happens.
 #[test]
-fn replicated_counts_every_member() {
-    let cluster = Cluster::start(3);
-    let answer = cluster[1].publisher().publish(json!({"source": "a", "data": 1, "ack": "replicated"}));
-    assert_eq!(answer["result"]["nodes"], 3, "{answer}");
-    for node in &cluster.nodes {
-        assert!(node.latest("a").is_some(), "{}", node.id);
+fn replicated_is_refused_and_nothing_else_happens() {
+    let cluster = Cluster::start(2);
+    let mut subscribers: Vec<Client> =
+        cluster.nodes.iter().map(|node| node.subscriber("source=a/*")).collect();
+    subscribers.iter_mut().for_each(|subscriber| drop(subscriber.snapshot()));
+    let mut by_field = cluster[0].publisher();
+    let mut by_url = Client::open(&cluster[0].http, "/publish?ack=replicated");
+    let refused = |answer: &Value| {
+        assert_eq!(answer["error"]["code"], "bad_request", "{answer}");
+        assert_eq!(answer["error"]["temporary"], false, "{answer}");
+        assert!(
+            answer["error"]["message"].as_str().is_some_and(|text| text.contains("replicated")),
+            "{answer}"
+        );
+        assert!(answer["error"].get("applied").is_none() && answer.get("result").is_none(), "{answer}");
+    };
+    refused(&by_field.publish(json!({"source": "a/field", "data": 1, "ack": "replicated"})));
+    refused(&by_url.publish(json!({"source": "a/url", "data": 1})));
+    // The rest of its batch and the connections are untouched.
+    by_field.send_json(json!([
+        {"id": 1, "source": "a/batch", "data": 1, "ack": "replicated"},
+        {"id": 2, "source": "a/rest", "data": 2},
+    ]));
+    let answers = by_field.json();
+    refused(&answers[0]);
+    assert_eq!((&answers[0]["id"], &answers[0]["index"]), (&json!(1), &json!(0)), "{answers}");
+    assert_eq!(answers[1]["result"]["outcome"], "applied", "{answers}");
+    let ts =
+        by_url.publish(json!({"source": "a/last", "data": 3, "ack": "accepted"}))["result"]["ts"].clone();
+    cluster[1].wait_ts("a/last", ts.as_u64().unwrap_or_default());
+    for (node, subscriber) in cluster.nodes.iter().zip(&mut subscribers) {
+        let mut seen: Vec<Value> = (0..2).map(|_| subscriber.record()["source"].clone()).collect();
+        seen.sort_by_key(Value::to_string);
+        assert_eq!(seen, ["a/last", "a/rest"], "{}", node.id);
+        eventually("both are held", PATIENCE, || (node.all_records("a/*").len() == 2).then_some(()));
     }
-}
-
-/// An error that comes after the record was applied says so; the retry waits for the level.
-#[test]
-fn replicated_times_out_while_a_member_is_paused() {
-    let slow = |config: NodeConfig| NodeConfig { profile: "wan", ..config };
-    let cluster = Cluster::configured(3, slow);
-    cluster[2].signal("STOP");
-    let mut client = cluster[0].publisher();
-    let answer = client.publish(json!({"source": "a", "data": 1, "ack": "replicated"}));
-    cluster[2].signal("CONT");
-    let error = &answer["error"];
-    assert_eq!((&error["code"], &error["temporary"]), (&json!("timeout"), &json!(true)), "{answer}");
-    assert_eq!((&error["applied"], &error["nodes"]), (&json!(true), &json!(2)), "{answer}");
-    let retry = json!({"source": "a", "data": 1, "ts": error["ts"], "ack": "replicated"});
-    cluster.wait_whole();
-    let answer = client.publish(retry);
-    assert_eq!((&answer["result"]["outcome"], &answer["result"]["nodes"]), (&json!("duplicate"), &json!(3)));
+    for metric in ["anode_records_published_total", "anode_records_applied_total"] {
+        assert_eq!(cluster[0].metric(metric, &[]), 2.0, "{metric}");
+    }
 }
 
 #[test]

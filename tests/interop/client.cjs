@@ -26,7 +26,7 @@ function open(url, protocols) {
 }
 
 async function main(first, second) {
-  const publisher = await open(`ws://${first}/publish?ack=replicated`);
+  const publisher = await open(`ws://${first}/publish?ack=stored`);
   const subscriber = await open(`ws://${second}/subscribe`);
   assert.ok((await publisher.json()).connected.session);
   assert.ok((await subscriber.json()).connected.node);
@@ -37,7 +37,7 @@ async function main(first, second) {
 
   publisher.send(JSON.stringify({ id: 1, source: 'js/1', data: { nested: [1, 'zwei', null] } }));
   const answer = await publisher.json();
-  assert.equal(answer.result.nodes, 2, JSON.stringify(answer));
+  assert.equal(answer.result.level, 'stored', JSON.stringify(answer));
   assert.deepEqual((await subscriber.json()).data, { nested: [1, 'zwei', null] });
 
   publisher.send(JSON.stringify({ source: 'js/2', data_b64: Buffer.from([0, 255]).toString('base64') }));
