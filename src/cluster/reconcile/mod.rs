@@ -56,10 +56,10 @@ use self::compare::{Comparison, Verdict, answer, root_of};
 use self::initiator::{Initiator, Plan};
 use self::items::Filter;
 use self::responder::Responder;
+pub use self::wire::Compare;
 use super::purpose::{Purpose, StreamIds};
 use super::ring::Ring;
 use super::{Config, Heads, Replica, StreamEvent, StreamId};
-use crate::proto::gossip as proto;
 use crate::record::{NodeName, Now};
 
 /// How often maps are compared, give or take an eighth.
@@ -92,7 +92,7 @@ pub(crate) enum Output {
         /// Where to.
         to: SocketAddr,
         /// What.
-        message: proto::Compare,
+        message: Compare,
     },
     /// Open a stream.
     Connect {
@@ -316,7 +316,7 @@ impl Reconcile {
         &mut self,
         now: Now,
         from: SocketAddr,
-        message: &proto::Compare,
+        message: &Compare,
         replica: &mut dyn Replica,
     ) {
         self.handled_us = now.mono_us;
@@ -362,7 +362,7 @@ impl Reconcile {
         let nonce = self.random() as u32;
         self.asked = Some(Asked { to, nonce, root });
         self.stats.compared += 1;
-        let message = proto::Compare { root, nonce, is_answer: false, shards: Bytes::new() };
+        let message = Compare { root, nonce, is_answer: false, shards: Bytes::new() };
         self.outputs.push_back(Output::Datagram { to, message });
     }
 
