@@ -34,6 +34,9 @@ pub const JSON_DEPTH_MAX: usize = 64;
 /// shard by shard.
 pub const SHARDS: usize = 256;
 
+/// Bytes of deletions that are kept past their time because a member is away, over all shards.
+pub const TOMBSTONE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 /// Largest datagram of the cluster, in bytes: fits every path that carries IPv6.
 pub const DATAGRAM_BYTES_MAX: usize = 1_200;
 /// IP and UDP headers, counted into the gossip byte metrics.

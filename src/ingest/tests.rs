@@ -145,6 +145,24 @@ fn tombstones_go_on_time_and_are_not_taken_back() {
     assert!(!node.apply(later, tombstone, Arrival::Reconcile));
 }
 
+/// Tombstones that wait for a member that never comes back must not grow for ever.
+#[test]
+fn tombstones_kept_past_their_time_have_a_bound() {
+    let node = node("a");
+    let bound = crate::limits::TOMBSTONE_BYTES_MAX / SHARDS;
+    let (mut number, mut held) = (0, 0);
+    while held <= 2 * bound {
+        let tombstone = record(&format!("s/{number}"), 1, "x", None, 0);
+        number += 1;
+        if crate::latest::shard_of(tombstone.source.as_str()) == 7 {
+            held += tombstone.cost_bytes();
+            node.apply(NOW, tombstone, Arrival::Tree);
+        }
+    }
+    node.sweep(NOW.plus_us(DAY_US), false, usize::MAX);
+    assert!(node.latest.bytes() <= bound && node.latest.bytes() > bound / 2, "{}", node.latest.bytes());
+}
+
 #[test]
 fn what_the_cluster_forgot_is_discarded_unless_something_newer_came() {
     let node = node("a");

@@ -6,6 +6,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 
 use super::Change;
+use crate::limits::{SHARDS, TOMBSTONE_BYTES_MAX};
 use crate::record::{SharedRecord, Source};
 
 /// A record in the table, with what would have to be computed again at every look.
@@ -35,6 +36,8 @@ pub(super) struct Shard {
     pub(super) fingerprint: u64,
     pub(super) version: u64,
     pub(super) bytes: usize,
+    /// Of `bytes`, what deletions hold.
+    tombstone_bytes: usize,
 }
 
 /// What a sweep goes by.
@@ -44,7 +47,8 @@ pub struct Due {
     pub wall_us: u64,
     /// How long tombstones are kept, in microseconds.
     pub tombstones_us: u64,
-    /// Whether tombstones may go: not while a member that could bring the data back is away.
+    /// Whether tombstones may go: not while a member that could bring the data back is away, unless
+    /// they hold more than [`TOMBSTONE_BYTES_MAX`].
     pub may_collect: bool,
     /// How many records one call handles at most.
     pub budget: usize,
@@ -90,6 +94,7 @@ impl Shard {
     fn put(&mut self, hash: u64, record: SharedRecord, due_us: u64, version: Option<u64>) {
         self.fingerprint ^= record.checksum;
         self.bytes += record.cost_bytes();
+        self.tombstone_bytes += tombstone_bytes(&record);
         if due_us > 0 {
             self.due.insert((due_us, record.source.clone()));
         }
@@ -110,6 +115,7 @@ impl Shard {
     fn forget(&mut self, old: &Entry, due_us: u64) {
         self.fingerprint ^= old.record.checksum;
         self.bytes -= old.record.cost_bytes();
+        self.tombstone_bytes -= tombstone_bytes(&old.record);
         if old.due_us > 0 && old.due_us != due_us {
             self.due.remove(&(old.due_us, old.record.source.clone()));
         }
@@ -142,7 +148,8 @@ impl Shard {
         let Ok(mut place) = self.table.find_entry(hash, is_it) else { return };
         let record = place.get().record.clone();
         let collect_us = record.collect_us(due.tombstones_us).unwrap_or(u64::MAX);
-        if due.wall_us >= collect_us && due.may_collect {
+        let may_collect = due.may_collect || self.tombstone_bytes > TOMBSTONE_BYTES_MAX / SHARDS;
+        if due.wall_us >= collect_us && may_collect {
             let (old, _) = place.remove();
             self.forget(&old, at);
             swept(Swept::Collected(old.record));
@@ -160,6 +167,11 @@ impl Shard {
             swept(Swept::Expired(Change { record, is_expiry: true, shard: index, version }));
         }
     }
+}
+
+/// What a record holds as a deletion, in bytes.
+fn tombstone_bytes(record: &SharedRecord) -> usize {
+    if record.stamp.deleted { record.cost_bytes() } else { 0 }
 }
 
 fn is_of(entry: &Entry, hash: u64, source: &str) -> bool {
