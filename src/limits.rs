@@ -85,7 +85,8 @@ pub const MAILBOX_BYTES_HARD: usize = 32 * 1024 * 1024;
 pub const OUTBOX_BYTES_SOFT: usize = 8 * 1024 * 1024;
 /// Bytes of records that may wait for the cluster before publishing is refused (`overloaded`).
 pub const OUTBOX_BYTES_HARD: usize = 32 * 1024 * 1024;
-/// Bytes of records that may wait for the store before publishing is refused.
+/// Bytes of records that wait for the store or are being written. Publishers and bulk streams of
+/// peers are slowed at a quarter of it; publishing is refused before it is full.
 pub const STORE_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long `stored` may take before the answer is `timeout`.
 pub const STORED_US_MAX: u64 = 5_000_000;

@@ -125,6 +125,17 @@ fn a_token_outlives_a_restart_of_its_node() {
     assert_eq!(snapshot.sources(), ["r/new"]);
 }
 
+/// After a crash it may have seen what was not yet stored.
+#[test]
+fn a_token_does_not_outlive_a_crash_of_its_node() {
+    let mut node = Node::single();
+    node.put("r/old", json!(1));
+    let token = node.subscriber("source=r/*").snapshot().resume;
+    node.kill9();
+    node.restart();
+    assert_eq!(resumed(&node, "r/*", &token).result["recovered"], false);
+}
+
 /// A token proves what its own patterns saw, and nothing of what a wider one would have.
 #[test]
 fn a_token_of_fewer_sources_hides_none() {

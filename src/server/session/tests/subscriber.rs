@@ -246,17 +246,6 @@ fn protobuf_and_batches() {
     assert_eq!(count(batched), [1, 2, 5, 6, 5]);
 }
 
-#[test]
-fn an_overflow_closes_whoever_may_have_missed_something() {
-    let mut world = World::new();
-    let latest = subscriber(&mut world, "/subscribe?source=a");
-    let all = subscriber(&mut world, "/subscribe?source=a&mode=all");
-    let idle = subscriber(&mut world, "/subscribe");
-    let mut code =
-        |client: usize| world.clients[client].session.handle_overflow().err().map(|close| close.code);
-    assert_eq!((code(latest), code(all), code(idle)), (Some(4100), Some(4202), None));
-}
-
 /// gorilla/websocket and NATS users know the slow node that sends everybody away at once. A mailbox
 /// that overflows brings `latest` up to date, each source once, and closes `all`.
 #[test]
