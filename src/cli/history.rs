@@ -23,10 +23,10 @@ pub struct Arguments {
     #[arg(long, value_name = "MICROS|URL")]
     from: Vec<String>,
     /// The greatest ts, in microseconds since 1970
-    #[arg(long, value_name = "MICROS", value_parser = clap::value_parser!(u64).range(0..=TS_MAX))]
+    #[arg(long, value_name = "MICROS", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(0..=TS_MAX))]
     to: Option<u64>,
     /// Most records
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
 }
 

@@ -50,7 +50,7 @@ pub struct Arguments {
     #[arg(long, value_name = "LEVEL", default_value = "accepted", value_parser = ["accepted", "stored", "replicated"])]
     ack: String,
     /// The record's ts, in microseconds since 1970 [default: the node's clock]
-    #[arg(long, value_name = "MICROS", conflicts_with = "stdin", value_parser = clap::value_parser!(u64).range(0..=TS_MAX))]
+    #[arg(long, value_name = "MICROS", allow_negative_numbers = true, conflicts_with = "stdin", value_parser = clap::value_parser!(u64).range(0..=TS_MAX))]
     ts: Option<u64>,
 }
 

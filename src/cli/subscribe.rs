@@ -23,7 +23,7 @@ pub struct Arguments {
     #[arg(long, value_name = "latest|all", default_value = "latest", value_parser = ["latest", "all"])]
     mode: String,
     /// End after so many records
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
 

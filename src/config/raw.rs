@@ -91,28 +91,28 @@ pub struct Raw {
     #[arg(long, env = "ANODE_STORE", value_name = "embedded|memory")]
     pub store: Option<Text>,
     /// Records kept per source; each costs disk, or memory with --store memory [default: 256]
-    #[arg(long, env = "ANODE_HISTORY", value_name = "RECORDS")]
+    #[arg(long, env = "ANODE_HISTORY", allow_negative_numbers = true, value_name = "RECORDS")]
     pub history: Option<Text>,
     /// How long deletions are kept (ms, s, m, h, d): longer than any node is ever away
     /// [default: 24h]
-    #[arg(long, env = "ANODE_TOMBSTONES", value_name = "DURATION")]
+    #[arg(long, env = "ANODE_TOMBSTONES", allow_negative_numbers = true, value_name = "DURATION")]
     pub tombstones: Option<Text>,
     /// Event loops [default: one a core]
-    #[arg(long, env = "ANODE_WORKERS", value_name = "N")]
+    #[arg(long, env = "ANODE_WORKERS", allow_negative_numbers = true, value_name = "N")]
     pub workers: Option<Text>,
     /// Largest data of a record, in bytes or with KiB, MiB; at most 2MiB [default: 65536]
-    #[arg(long, env = "ANODE_MAX_RECORD_BYTES", value_name = "SIZE")]
+    #[arg(long, env = "ANODE_MAX_RECORD_BYTES", allow_negative_numbers = true, value_name = "SIZE")]
     pub max_record_bytes: Option<Text>,
     /// Largest frame or HTTP body from a client, in bytes or with KiB, MiB; at most 64MiB
     /// [default: 1048576]
-    #[arg(long, env = "ANODE_MAX_FRAME_BYTES", value_name = "SIZE")]
+    #[arg(long, env = "ANODE_MAX_FRAME_BYTES", allow_negative_numbers = true, value_name = "SIZE")]
     pub max_frame_bytes: Option<Text>,
     /// Connections served at a time [default: 100000]
-    #[arg(long, env = "ANODE_MAX_CONNECTIONS", value_name = "N")]
+    #[arg(long, env = "ANODE_MAX_CONNECTIONS", allow_negative_numbers = true, value_name = "N")]
     pub max_connections: Option<Text>,
     /// Bound of the map, in bytes or with KiB, MiB, GiB; when it is full, new sources are refused
     /// [default: half of this machine's memory]
-    #[arg(long, env = "ANODE_MAX_MEMORY", value_name = "SIZE")]
+    #[arg(long, env = "ANODE_MAX_MEMORY", allow_negative_numbers = true, value_name = "SIZE")]
     pub max_memory: Option<Text>,
     /// Intervals of the membership protocol: lan, wan (between regions), local (loopback)
     /// [default: lan]

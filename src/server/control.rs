@@ -68,8 +68,8 @@ impl Node for Control {
             return answer.send(Err(refusal));
         }
         if level == AckLevel::Replicated {
-            let refusal =
-                Refusal::new(Code::BadRequest, "ack \"replicated\" is not served yet; use \"stored\"");
+            let message = "ack \"replicated\" is not offered by this version yet; use \"stored\"";
+            let refusal = Refusal::new(Code::BadRequest, message);
             return answer.send(Err(refusal));
         }
         let now = clock::now();

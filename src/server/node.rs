@@ -23,6 +23,7 @@ use super::resolver;
 use super::shared::{Fatal, Outlets, Phase, Shared};
 use super::worker::{StartGossip, WAKER, Worker};
 use crate::cluster;
+use crate::cluster::members::{MemberInfo, State};
 use crate::cluster::outbox::Outbox;
 use crate::config::{Config, StoreKind};
 use crate::http::{Http, Options as HttpOptions};
@@ -314,7 +315,22 @@ fn gossip_starter(
         has_seeds: !shared.config.join.is_empty(),
         seed: clock::chance(),
     };
+    shared.set_members(vec![oneself(&config)]);
+    shared.metrics.members.alive.set(1);
     Box::new(move |registry, now| Gossip::new(registry, sockets, seeds, config, now))
+}
+
+/// This node as a member: it is one before its cluster machine has had a turn.
+fn oneself(config: &cluster::Config) -> MemberInfo {
+    let identity = cluster::members::Identity {
+        name: config.name.clone(),
+        boot: config.boot,
+        gossip: config.gossip,
+        http: config.http.clone(),
+        zone: config.zone.clone(),
+        version: config.version.clone(),
+    };
+    MemberInfo { identity: Arc::new(identity), state: State::Alive, incarnation: 0, rtt_us: None }
 }
 
 /// Reads what the store kept into the map; then tells expiries and collects tombstones until the end.

@@ -39,10 +39,10 @@ const LINE_US: u64 = 1_000_000;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Nodes, 1 to 64
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=NODES_MAX))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=NODES_MAX))]
     nodes: u64,
     /// End by itself after so many seconds [default: at Ctrl-C]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
 }
 

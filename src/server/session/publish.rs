@@ -93,7 +93,7 @@ impl Publisher {
     fn judge(&self, turn: &Turn<'_>, draft: &Draft<'_>) -> Judged {
         let level = draft.ack.unwrap_or(self.level);
         if level == AckLevel::Replicated {
-            let message = "ack \"replicated\" is not offered by this version";
+            let message = "ack \"replicated\" is not offered by this version yet; use \"stored\"";
             turn.host.metrics().refused(Code::BadRequest);
             return (Err(Refusal::new(Code::BadRequest, message)), None);
         }
