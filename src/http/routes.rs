@@ -19,6 +19,7 @@ use super::problem::Problem;
 use super::publish::publish;
 use super::{HistoryQuery, Node};
 use crate::limits::TS_MAX;
+use crate::record::Record;
 use crate::record::answer::{Code, Refusal};
 use crate::record::json::{write_record, write_string};
 
@@ -170,7 +171,7 @@ async fn history(app: App, source: String, query: Option<String>) -> Answered {
     let query = Query::parse(query.as_deref(), &["from", "to", "limit", "after"])?;
     let (from_us, to_us, mut limit) = (query.ts("from", 0)?, query.ts("to", TS_MAX)?, query.limit()?);
     apart(move || {
-        let mut page = Page::new();
+        let (mut page, wall_us) = (Page::new(), app.node.now().wall_us);
         let mut after = query.get("after").map(str::to_owned);
         while limit > 0 && !page.is_full() {
             let chunk = HistoryQuery {
@@ -181,10 +182,12 @@ async fn history(app: App, source: String, query: Option<String>) -> Answered {
                 after: after.as_deref(),
             };
             let found = app.node.history(&chunk)?;
-            for record in found.records.iter().take(limit) {
+            // A value that is over is over for whoever reads what was, too; deletions are shown.
+            let is_shown = |record: &&Record| record.stamp.deleted || record.is_visible(wall_us);
+            for record in found.records.iter().filter(is_shown).take(limit) {
                 page.push(|out| write_record(out, record, false));
+                limit -= 1;
             }
-            limit = limit.saturating_sub(found.records.len());
             after = found.after;
             if after.is_none() || found.records.is_empty() {
                 break;

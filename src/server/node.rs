@@ -155,6 +155,7 @@ impl Node {
         let gossip_config = gossip_config(&shared, &identity, &told);
         // Who connects at once is already told of this node.
         shared.set_members(vec![myself(&gossip_config)]);
+        shared.metrics.members.alive.set(1);
         let heads = if is_too_old(&gossip_config, clock::now()) { Heads::new() } else { identity.heads };
         let options = HttpOptions { body_bytes_max: shared.config.max_frame_bytes };
         let control = Http::start(Arc::new(Control(shared.clone())), options)?;

@@ -36,6 +36,10 @@ fn unusable_arguments_name_flag_value_and_what_is_allowed() {
     unusable(&["serve", "--max-record-bytes", "-1"], &["max-record-bytes", "-1", "allowed"]);
     unusable(&["serve", "--history", "-5"], &["history", "-5", "allowed"]);
     unusable(&["serve", "--tombstones", "-1h"], &["tombstones", "-1h", "allowed"]);
+    // A negative number was taken for a flag, and the message did not name the one it was given to.
+    unusable(&["pub", "a", "1", "--ts", "-1"], &["--ts", "-1"]);
+    unusable(&["history", "a", "--limit", "-1"], &["--limit", "-1"]);
+    unusable(&["sub", "a", "--count", "-1"], &["--count", "-1"]);
     unusable(&["serve", "--max-record-bytes", "99999999999"], &["max-record-bytes", "99999999999"]);
     unusable(&["serve", "--max-record-bytes", "2000000", "--max-frame-bytes", "1000"], &["max-"]);
     unusable(&["serve", "--no-such-flag"], &["no-such-flag"]);

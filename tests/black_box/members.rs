@@ -27,6 +27,17 @@ fn boot_of(node: &Node, id: &str) -> u64 {
     list.iter().find(|member| member["id"] == id).and_then(|member| member["boot"].as_u64()).unwrap_or(0)
 }
 
+/// For its first second a node that was ready listed no members, not even itself.
+#[test]
+fn a_node_is_a_member_from_its_first_answer_on() {
+    let node = Node::start(NodeConfig::named("a"));
+    let members = node.get("/v1/members").json();
+    assert_eq!(members["members"][0]["id"], "a", "{members}");
+    assert_eq!(members["members"][0]["state"], "alive", "{members}");
+    let metrics = node.get("/metrics").body;
+    assert!(metrics.contains("anode_members{state=\"alive\"} 1"), "{metrics}");
+}
+
 #[test]
 fn stopped_is_left_and_back_is_alive() {
     let mut cluster = Cluster::start(3);

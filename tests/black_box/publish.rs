@@ -301,6 +301,9 @@ fn after_its_time_to_live_a_record_is_gone() {
     assert!(wall_us() >= ts.as_u64().unwrap_or_default() + 700_000, "too early");
     assert!(node.latest("t").is_none());
     assert!(node.subscriber("source=t").snapshot().records.is_empty());
+    // The history went on showing a value that every other reader was told is gone.
+    let history = node.get("/v1/sources/t/history").json();
+    assert_eq!(history, json!({"records": [], "after": null}));
     // What is over when it comes is never seen.
     let late = json!({"source": "u", "data": 1, "ts": wall_us() - 5_000_000, "ttl_ms": 1000});
     assert_eq!(node.publisher().publish(late)["result"]["outcome"], "applied");
