@@ -16,12 +16,10 @@ use super::spread::Spread;
 use super::stats::Stats;
 use super::streams::Streams;
 use super::swim::message::Message;
-use super::swim::{Output, Swim, wire as swim_wire};
-use super::wire::{Wire, WireError};
+use super::swim::{Output, Swim};
+use super::wire::{Body, Wire, WireError};
 use super::{Config, Effect, Heads, Replica, StreamEvent, StreamId};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, SHARDS};
-use crate::proto::gossip as proto;
-use crate::proto::gossip::datagram::Body;
 use crate::record::{NodeName, Now, SharedRecord};
 
 /// Bytes of heads that ride on a probe or its answer.
@@ -68,6 +66,14 @@ impl Machine {
         self.collect_swim();
     }
 
+    /// What the map held of every origin's life when it was loaded. To be called first, if at all;
+    /// ignored if the copy is too old to be believed.
+    pub fn handle_restored(&mut self, now: Now, heads: &Heads) {
+        if !self.reconcile.must_discard() {
+            self.spread.restore_heads(now, heads);
+        }
+    }
+
     /// A datagram came. Whatever is wrong with it is counted, and it is ignored.
     pub fn handle_datagram(
         &mut self,
@@ -79,43 +85,23 @@ impl Machine {
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += (datagram.len() + DATAGRAM_HEADER_BYTES) as u64;
         match self.wire.open(datagram) {
-            Ok((boot, message)) => {
-                if self.handle_message(now, from, boot, message, replica).is_none() {
-                    self.stats.corrupt += 1;
+            Ok((boot, body, heads)) => {
+                match body {
+                    Body::Members(message, updates) => {
+                        self.swim.handle_message(now, from, boot, message, updates);
+                    }
+                    Body::Spread(packet) => {
+                        let ring = self.swim.ring().clone();
+                        self.spread.handle_spread(now, from, boot, packet, &ring, replica);
+                    }
+                    Body::Compare(compare) => self.reconcile.handle_compare(now, from, &compare, replica),
+                    Body::Unknown => {}
                 }
+                self.spread.handle_heads(now, from, &heads);
             }
             Err(error) => self.count(error),
         }
         self.collect(now, replica);
-    }
-
-    /// `None`: malformed.
-    fn handle_message(
-        &mut self,
-        now: Now,
-        from: SocketAddr,
-        boot: u64,
-        message: proto::Datagram,
-        replica: &mut dyn Replica,
-    ) -> Option<()> {
-        // A body that is not known is of the next version: skipped, not an error.
-        let Some(body) = message.body else { return Some(()) };
-        match body {
-            Body::Spread(spread) => {
-                let ring = self.swim.ring().clone();
-                self.spread.handle_spread(now, from, boot, spread, &ring, replica);
-            }
-            Body::Compare(compare) => self.reconcile.handle_compare(now, from, &compare, replica),
-            body => {
-                let updates = message.updates.into_iter().map(swim_wire::update_from_proto);
-                let updates = updates.collect::<Option<Vec<_>>>()?;
-                let message = swim_wire::message_from_proto(body)?;
-                self.swim.handle_message(now, from, boot, message, updates);
-            }
-        }
-        let heads: Vec<(u64, u64)> = message.heads.iter().map(|head| (head.line, head.seq)).collect();
-        self.spread.handle_heads(now, from, &heads);
-        Some(())
     }
 
     /// Something happened to a stream.
@@ -177,6 +163,11 @@ impl Machine {
                 self.reconcile.handle_stream(now, stream, event, self.spread.heads(), replica);
             }
         }
+    }
+
+    /// Whether a stream brings records in bulk: its bytes may be left in the socket for a while.
+    pub fn is_bulk(&self, stream: StreamId) -> bool {
+        self.streams.purpose(stream) == Some(Purpose::Reconcile)
     }
 
     /// `poll_timeout` is due.
@@ -301,12 +292,11 @@ impl Machine {
             let effect = match output {
                 Output::Datagram { to, message, updates } => {
                     let is_probe = matches!(message, Message::Ping(_) | Message::Ack(_));
-                    let mut message = swim_wire::to_proto(&message, &updates);
-                    if is_probe {
-                        let heads = self.spread.heads_digest(HEADS_BYTES_MAX).into_iter();
-                        message.heads = heads.map(|(line, seq)| proto::Head { line, seq }).collect();
-                    }
-                    self.send(to, &message);
+                    let heads = match is_probe {
+                        true => self.spread.heads_digest(HEADS_BYTES_MAX),
+                        false => Vec::new(),
+                    };
+                    self.send(to, Body::Members(message, updates), &heads);
                     continue;
                 }
                 Output::Connect { stream, to } => Effect::Connect { stream, to },
@@ -330,7 +320,7 @@ impl Machine {
         while let Some(output) = self.reconcile.poll_output() {
             let effect = match output {
                 ReconcileOutput::Datagram { to, message } => {
-                    self.send_body(to, Body::Compare(message));
+                    self.send(to, Body::Compare(message), &[]);
                     continue;
                 }
                 ReconcileOutput::Merged(heads) => {
@@ -351,8 +341,8 @@ impl Machine {
     }
 
     fn collect_spread(&mut self) {
-        while let Some((to, spread)) = self.spread.poll_send() {
-            self.send_body(to, Body::Spread(spread));
+        while let Some((to, packet)) = self.spread.poll_send() {
+            self.send(to, Body::Spread(packet), &[]);
         }
         self.stats.data_copies_received = self.spread.stats().data_copies_received;
     }
@@ -378,12 +368,8 @@ impl Machine {
         Effect::Close { stream }
     }
 
-    fn send_body(&mut self, to: SocketAddr, body: Body) {
-        self.send(to, &proto::Datagram { body: Some(body), ..Default::default() });
-    }
-
-    fn send(&mut self, to: SocketAddr, message: &proto::Datagram) {
-        let bytes = self.wire.datagram(message);
+    fn send(&mut self, to: SocketAddr, body: Body, heads: &[(u64, u64)]) {
+        let bytes = self.wire.datagram(body, heads);
         debug_assert!(bytes.len() <= DATAGRAM_BYTES_MAX, "{} bytes", bytes.len());
         self.stats.datagrams_sent += 1;
         self.stats.bytes_sent += (bytes.len() + DATAGRAM_HEADER_BYTES) as u64;

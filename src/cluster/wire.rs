@@ -24,6 +24,10 @@ use prost::Message as _;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::purpose::Purpose;
+use super::reconcile::Compare;
+use super::spread::Packet;
+use super::swim::message::{Message, Update};
+use super::swim::wire as members;
 use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::proto::gossip as proto;
 
@@ -48,6 +52,22 @@ pub enum WireError {
     Corrupt,
 }
 
+/// What a datagram says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Body {
+    /// Membership, and what is to be known of members.
+    Members(Message, Vec<Update>),
+    /// Records on their way.
+    Spread(Packet),
+    /// Whether two maps are equal.
+    Compare(Compare),
+    /// Something of the next version: skipped, not an error.
+    Unknown,
+}
+
+/// Heads as (hash of the line, head), which ride on what a datagram says.
+pub(super) type Digest = Vec<(u64, u64)>;
+
 /// Wraps and unwraps what one node of one cluster says.
 #[derive(Clone, Copy, Debug)]
 pub struct Wire {
@@ -61,8 +81,15 @@ impl Wire {
         Wire { cluster: xxh3_64(cluster_name.as_bytes()) as u32, boot }
     }
 
-    /// A whole datagram around `message`.
-    pub(super) fn datagram(&self, message: &proto::Datagram) -> Bytes {
+    /// A whole datagram.
+    pub(super) fn datagram(&self, body: Body, heads: &[(u64, u64)]) -> Bytes {
+        let mut message = match body {
+            Body::Members(message, updates) => members::to_proto(&message, &updates),
+            Body::Spread(packet) => wrap(proto::datagram::Body::Spread(packet.into_proto())),
+            Body::Compare(compare) => wrap(proto::datagram::Body::Compare(compare.into_proto())),
+            Body::Unknown => proto::Datagram::default(),
+        };
+        message.heads = heads.iter().map(|&(line, seq)| proto::Head { line, seq }).collect();
         let mut bytes = BytesMut::with_capacity(HEADER_BYTES + message.encoded_len());
         self.put_header(&mut bytes, KIND_DATAGRAM);
         // A `BytesMut` grows: encoding into it cannot fail.
@@ -71,8 +98,8 @@ impl Wire {
         bytes.freeze()
     }
 
-    /// The message in a datagram, and its sender's boot number.
-    pub(super) fn open(&self, datagram: &[u8]) -> Result<(u64, proto::Datagram), WireError> {
+    /// What a datagram says, the heads that ride on it, and its sender's boot number.
+    pub(super) fn open(&self, datagram: &[u8]) -> Result<(u64, Body, Digest), WireError> {
         let (kind, boot, body) = self.open_header(datagram, datagram)?;
         if kind != KIND_DATAGRAM {
             return Err(WireError::Corrupt);
@@ -80,7 +107,18 @@ impl Wire {
         // One copy of the body, so that the byte fields inside share it.
         let body = Bytes::copy_from_slice(body);
         let message = proto::Datagram::decode(body).map_err(|_| WireError::Corrupt)?;
-        Ok((boot, message))
+        let heads = message.heads.iter().map(|head| (head.line, head.seq)).collect();
+        let body = match message.body {
+            None => Body::Unknown,
+            Some(proto::datagram::Body::Spread(spread)) => Body::Spread(Packet::from_proto(spread)),
+            Some(proto::datagram::Body::Compare(compare)) => Body::Compare(Compare::from_proto(compare)),
+            Some(body) => {
+                let updates = message.updates.into_iter().map(members::update_from_proto);
+                let updates = updates.collect::<Option<_>>().ok_or(WireError::Corrupt)?;
+                Body::Members(members::message_from_proto(body).ok_or(WireError::Corrupt)?, updates)
+            }
+        };
+        Ok((boot, body, heads))
     }
 
     /// What the side that connects writes first.
@@ -135,6 +173,10 @@ fn checksum_of(bytes: &[u8]) -> u64 {
     hash.digest()
 }
 
+fn wrap(body: proto::datagram::Body) -> proto::Datagram {
+    proto::Datagram { body: Some(body), ..Default::default() }
+}
+
 fn seal(bytes: &mut BytesMut) {
     let checksum = checksum_of(bytes);
     if let Some(place) = bytes.get_mut(4..12) {
@@ -148,21 +190,22 @@ mod tests {
 
     use super::*;
 
-    fn message() -> proto::Datagram {
-        proto::Datagram {
-            body: Some(proto::datagram::Body::Nack(proto::Nack { sequence: 7 })),
-            ..Default::default()
-        }
+    fn body() -> Body {
+        Body::Members(Message::Nack { sequence: 7 }, Vec::new())
+    }
+
+    fn datagram(wire: &Wire) -> Bytes {
+        wire.datagram(body(), &[(3, 4)])
     }
 
     #[test]
     fn comes_back_as_it_went() {
         let (ours, theirs) = (Wire::new("c", 5), Wire::new("c", 9));
-        assert_eq!(theirs.open(&ours.datagram(&message())), Ok((5, message())));
+        assert_eq!(theirs.open(&datagram(&ours)), Ok((5, body(), vec![(3, 4)])));
         for purpose in [Purpose::Members, Purpose::Reconcile] {
             assert_eq!(theirs.open_preamble(&ours.preamble(purpose)), Ok(purpose));
         }
-        assert_eq!(Wire::new("d", 9).open(&ours.datagram(&message())), Err(WireError::Foreign));
+        assert_eq!(Wire::new("d", 9).open(&datagram(&ours)), Err(WireError::Foreign));
         assert_eq!(ours.open(b"GET / HTTP/1.1\r\n\r\n and so on"), Err(WireError::Foreign));
     }
 
@@ -170,7 +213,7 @@ mod tests {
     fn neighbouring_versions_understand_each_other() {
         let wire = Wire::new("c", 5);
         for (version, is_understood) in [(VERSION - 1, true), (VERSION + 1, true), (VERSION + 2, false)] {
-            let mut bytes = BytesMut::from(&wire.datagram(&message())[..]);
+            let mut bytes = BytesMut::from(&datagram(&wire)[..]);
             bytes[2] = version;
             seal(&mut bytes);
             assert_eq!(wire.open(&bytes).is_ok(), is_understood, "{version}");
@@ -181,7 +224,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_is_seen() {
         let wire = Wire::new("c", 5);
-        let bytes = wire.datagram(&message());
+        let bytes = datagram(&wire);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.to_vec();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -196,7 +239,7 @@ mod tests {
             let wire = Wire::new("c", 5);
             prop_assert!(wire.open(&bytes).is_err());
             prop_assert!(wire.open_preamble(&bytes).is_err());
-            let good = wire.datagram(&message());
+            let good = datagram(&wire);
             prop_assert!(cut >= good.len() || wire.open(&good[..cut]).is_err());
         }
     }

@@ -27,7 +27,7 @@ use crate::record::answer::{Published, Refusal};
 use crate::record::draft::Draft;
 use crate::record::{AckLevel, Now, Pattern, Record, SharedRecord};
 
-pub use serve::{BUSY, HandOver, Http, Options};
+pub use serve::{BUSY, GRACE_US, HandOver, Http, Options};
 
 /// What the control plane asks of the node it belongs to. `list` and `history` may take their time:
 /// they are called on threads of their own; everything else answers at once.

@@ -29,8 +29,8 @@ const CONNECTIONS_MAX: u32 = 1_024;
 const IDLE: Duration = Duration::from_secs(30);
 /// What one connection may buffer of its requests, in bytes.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// How long requests under way may take to finish when the node goes.
-const GRACE: Duration = Duration::from_secs(6);
+/// How long requests under way may take to finish when the node goes, in microseconds.
+pub const GRACE_US: u64 = 2_000_000;
 
 /// A whole answer for those that [`HandOver::hand_over`] gives back.
 pub const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
@@ -118,7 +118,14 @@ impl Http {
         self.hand_over.clone()
     }
 
-    /// Finishes the requests under way, for a few seconds at most, and ends the thread.
+    /// Begins to end: no further connection is taken, and requests under way have [`GRACE_US`] to
+    /// finish. Does not wait; [`Http::stop`] does.
+    pub fn drain(&self) {
+        let _ = self.phase.send(Phase::Draining);
+    }
+
+    /// Finishes the requests under way, for [`GRACE_US`] since [`Http::drain`] at most, and ends the
+    /// thread.
     pub fn stop(mut self) {
         self.end(Phase::Draining);
     }
@@ -170,7 +177,8 @@ async fn serve_all(
     drop(receiver);
     if ended_by == Phase::Draining {
         // All permits back: no connection is left. What is left after the grace is cut.
-        let _ = tokio::time::timeout(GRACE, turns.acquire_many(CONNECTIONS_MAX)).await;
+        let _ =
+            tokio::time::timeout(Duration::from_micros(GRACE_US), turns.acquire_many(CONNECTIONS_MAX)).await;
     }
 }
 

@@ -107,6 +107,20 @@ impl Latest {
         shard.version
     }
 
+    /// Collects the sources of a shard that changed after `version`, each as its last change. Returns
+    /// the shard's version: later changes have greater ones.
+    pub fn changes_since(&self, shard: usize, version: u64, changes: &mut impl Extend<Change>) -> u64 {
+        let index = shard as u16;
+        let shard = self.shards[shard].0.lock();
+        changes.extend(shard.changes_since(index, version));
+        shard.version
+    }
+
+    /// The versions of all shards.
+    pub fn versions(&self) -> [u64; SHARDS] {
+        std::array::from_fn(|shard| self.shards[shard].0.lock().version)
+    }
+
     /// The fingerprints of all shards.
     pub fn fingerprints(&self) -> [u64; SHARDS] {
         std::array::from_fn(|shard| self.shards[shard].0.lock().fingerprint)

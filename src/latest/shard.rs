@@ -14,7 +14,17 @@ struct Entry {
     hash: u64,
     /// When something happens to the record by itself: it expires, or may be collected. 0: never.
     due_us: u64,
+    /// The shard's count of changes at this source's last one.
+    version: u64,
     record: SharedRecord,
+}
+
+impl Entry {
+    /// Whether it was told that the record's time to live is over.
+    fn is_told_expired(&self) -> bool {
+        // Until then, that is what it is due for.
+        !self.record.stamp.deleted && self.record.expires_us().is_some_and(|at_us| self.due_us != at_us)
+    }
 }
 
 /// What the lock guards.
@@ -64,8 +74,20 @@ impl Shard {
         self.table.iter().map(|entry| &entry.record)
     }
 
-    /// Puts the record in the place of the one that is there, if any.
-    fn put(&mut self, hash: u64, record: SharedRecord, due_us: u64) {
+    /// The sources that changed after `version`, as changes.
+    pub(super) fn changes_since(&self, index: u16, version: u64) -> impl Iterator<Item = Change> {
+        let is_later = move |entry: &&Entry| entry.version > version;
+        self.table.iter().filter(is_later).map(move |entry| Change {
+            record: entry.record.clone(),
+            is_expiry: entry.is_told_expired(),
+            shard: index,
+            version: entry.version,
+        })
+    }
+
+    /// Puts the record in the place of the one that is there, if any. A new one has `version`, or,
+    /// where that is `None`, the one before it keeps its own.
+    fn put(&mut self, hash: u64, record: SharedRecord, due_us: u64, version: Option<u64>) {
         self.fingerprint ^= record.checksum;
         self.bytes += record.cost_bytes();
         if due_us > 0 {
@@ -74,11 +96,12 @@ impl Shard {
         let source = record.source.as_str();
         match self.table.entry(hash, |entry| is_of(entry, hash, source), |entry| entry.hash) {
             TableEntry::Occupied(mut place) => {
-                let old = std::mem::replace(place.get_mut(), Entry { hash, due_us, record });
+                let version = version.unwrap_or(place.get().version);
+                let old = std::mem::replace(place.get_mut(), Entry { hash, due_us, version, record });
                 self.forget(&old, due_us);
             }
             TableEntry::Vacant(place) => {
-                place.insert(Entry { hash, due_us, record });
+                place.insert(Entry { hash, due_us, version: version.unwrap_or(0), record });
             }
         }
     }
@@ -131,6 +154,9 @@ impl Shard {
         if record.expires_us() == Some(at) {
             self.version += 1;
             let version = self.version;
+            if let Some(entry) = self.table.find_mut(hash, is_it) {
+                entry.version = version;
+            }
             swept(Swept::Expired(Change { record, is_expiry: true, shard: index, version }));
         }
     }
@@ -167,14 +193,14 @@ impl<'a> Slot<'a> {
     /// told as a deletion.
     pub fn replace(&mut self, record: SharedRecord, wall_us: u64, tombstones_us: u64) -> Change {
         let is_expiry = !record.stamp.deleted && !record.is_visible(wall_us);
-        self.put(&record, wall_us, tombstones_us);
         self.shard.version += 1;
+        self.put(&record, wall_us, tombstones_us, Some(self.shard.version));
         Change { record, is_expiry, shard: self.index, version: self.shard.version }
     }
 
     /// Puts `record`, equal in the order to the one that is there, in its place: nothing to tell.
     pub fn replace_silently(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64) {
-        self.put(record, wall_us, tombstones_us);
+        self.put(record, wall_us, tombstones_us, None);
     }
 
     /// Takes the source out of the map, if `record` is still its latest.
@@ -189,10 +215,10 @@ impl<'a> Slot<'a> {
         true
     }
 
-    fn put(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64) {
+    fn put(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64, version: Option<u64>) {
         debug_assert_eq!(record.source.as_str(), self.source);
         let expires = record.expires_us().filter(|&at| at > wall_us);
         let due_us = expires.or_else(|| record.collect_us(tombstones_us)).unwrap_or(0);
-        self.shard.put(self.hash, record.clone(), due_us);
+        self.shard.put(self.hash, record.clone(), due_us, version);
     }
 }

@@ -28,6 +28,11 @@ use crate::record::{Now, SharedRecord};
 const TURN_US_MAX: u64 = 1_000;
 /// Of which receiving may take.
 const RECEIVE_US_MAX: u64 = 600;
+/// A timer that is overdue by this much says that the node stood still: what arrived meanwhile must
+/// not count as missing.
+const STOOD_US: u64 = 20_000;
+/// What receiving may take then: a full socket buffer's worth.
+const RECEIVE_AFTER_STANDING_US_MAX: u64 = 50_000;
 /// Pieces read from streams in one turn.
 const PIECES_PER_TURN: usize = 8;
 /// Heads are copied for readers at most so often, per origin: a copy costs about a tenth of that.
@@ -98,6 +103,12 @@ impl Gossip {
         })
     }
 
+    /// Takes over what the node held when its store was loaded.
+    pub fn restore(&mut self, now: Now, shared: &Shared) {
+        self.machine.handle_restored(now, &shared.heads());
+        shared.set_heads(self.machine.heads().clone());
+    }
+
     /// What the poll says. `false`: the event is not the cluster's.
     pub fn handle_event(&mut self, event: &Event) -> bool {
         match event.token() {
@@ -119,7 +130,14 @@ impl Gossip {
             self.machine.handle_seeds(now, &seeds);
         }
         let mut at = now;
-        while self.datagrams.is_readable() && at.mono_us < now.mono_us + RECEIVE_US_MAX {
+        let overdue_us = self.machine.poll_timeout().map_or(0, |due_us| now.mono_us.saturating_sub(due_us));
+        let mut receive_us_max = RECEIVE_US_MAX;
+        if overdue_us > STOOD_US {
+            // The poll may have looked before.
+            self.datagrams.set_ready(true, false);
+            receive_us_max = RECEIVE_AFTER_STANDING_US_MAX;
+        }
+        while self.datagrams.is_readable() && at.mono_us < now.mono_us + receive_us_max {
             let machine = &mut self.machine;
             self.datagrams
                 .receive(|from, datagram| machine.handle_datagram(at, from, datagram, &mut replica));
@@ -131,11 +149,17 @@ impl Gossip {
             self.perform(shared);
         }
         self.send_published(at, shared);
+        let mut may_read_bulk = !shared.is_store_lagging();
+        if may_read_bulk {
+            self.streams.release();
+        }
         for _ in 0..PIECES_PER_TURN {
-            let Some((stream, event)) = self.streams.poll_event() else { break };
+            let may_read = |stream| may_read_bulk || !self.machine.is_bulk(stream);
+            let Some((stream, event)) = self.streams.poll_event(may_read) else { break };
             self.machine.handle_stream(at, stream, event, &mut replica);
             self.perform(shared);
             at = clock::now();
+            may_read_bulk = !shared.is_store_lagging();
             if at.mono_us > now.mono_us + TURN_US_MAX {
                 break;
             }

@@ -6,8 +6,9 @@
 //! the pusher's turn ([`Mailbox::wake_if_wanted`]), however many changes were pushed.
 //!
 //! The queue is bounded in bytes. Over [`MAILBOX_BYTES_SOFT`] this node's publishers are not read;
-//! over [`MAILBOX_BYTES_HARD`] (peers cannot be paused) changes are dropped and the mailbox says so:
-//! its worker then brings its subscribers up to date from the map. Rejected: a bounded channel, since
+//! over [`MAILBOX_BYTES_HARD`] (peers cannot be paused) changes are dropped and counted, and the
+//! mailbox says so: its worker ([`super::inbox`]) then reads from the map which sources changed since
+//! what it handed out last. Rejected: a bounded channel, since
 //! a push under a shard's lock must neither block nor fail half-way.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -26,6 +27,8 @@ pub struct Mailbox {
     receiver: Receiver<Change>,
     bytes: AtomicUsize,
     pushed: AtomicU64,
+    dropped: AtomicU64,
+    bytes_max: usize,
     is_overflowed: AtomicBool,
     is_wanted: AtomicBool,
     waker: mio::Waker,
@@ -37,12 +40,19 @@ pub struct Mailbox {
 impl Mailbox {
     /// An empty mailbox of the worker that `waker` wakes.
     pub fn new(waker: mio::Waker) -> Mailbox {
+        Mailbox::bounded(waker, MAILBOX_BYTES_HARD)
+    }
+
+    /// The same with another bound.
+    pub(super) fn bounded(waker: mio::Waker, bytes_max: usize) -> Mailbox {
         let (sender, receiver) = crossbeam_channel::unbounded();
         Mailbox {
             sender,
             receiver,
             bytes: AtomicUsize::new(0),
             pushed: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            bytes_max,
             is_overflowed: AtomicBool::new(false),
             is_wanted: AtomicBool::new(false),
             waker,
@@ -60,12 +70,16 @@ impl Mailbox {
 
     /// Leaves a change. Called under the lock of its shard.
     pub fn push(&self, change: &Change) {
-        if !self.is_wanted.load(SeqCst) || self.is_overflowed.load(SeqCst) {
+        if !self.is_wanted.load(SeqCst) {
             return;
         }
+        // Once one is dropped all are, until the worker has emptied the mailbox and noticed.
         let cost = change.record.cost_bytes() + mem::size_of::<Change>();
-        if self.bytes.fetch_add(cost, Relaxed) + cost > MAILBOX_BYTES_HARD {
+        if self.is_overflowed.load(SeqCst) {
+            self.dropped.fetch_add(1, SeqCst);
+        } else if self.bytes.fetch_add(cost, Relaxed) + cost > self.bytes_max {
             self.bytes.fetch_sub(cost, Relaxed);
+            self.dropped.fetch_add(1, SeqCst);
             self.is_overflowed.store(true, SeqCst);
         } else {
             // Counted before it is sent: whoever reads the count then knows that what is drained up
@@ -77,9 +91,15 @@ impl Mailbox {
         self.is_wake_wanted.store(true, SeqCst);
     }
 
-    /// How many changes were pushed so far. Compared with how many were drained.
+    /// How many changes were pushed so far, those that were dropped included. Compared with how many
+    /// were handed out.
     pub fn position(&self) -> u64 {
-        self.pushed.load(SeqCst)
+        self.pushed.load(SeqCst) + self.dropped()
+    }
+
+    /// How many of them were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(SeqCst)
     }
 
     /// The oldest change that waits. For the worker alone.
@@ -99,8 +119,8 @@ impl Mailbox {
         self.bytes.load(Relaxed) > MAILBOX_BYTES_SOFT
     }
 
-    /// Whether changes were dropped. The worker drains first, then asks this, then brings its
-    /// subscribers up to date: every change dropped before is in the map by then.
+    /// Whether changes were dropped since the last time; from now on they are taken again. For the
+    /// worker, once nothing waits.
     pub fn take_overflow(&self) -> bool {
         self.is_overflowed.load(SeqCst) && self.is_overflowed.swap(false, SeqCst)
     }

@@ -19,6 +19,7 @@ mod datagram;
 mod gossip;
 mod head;
 mod host;
+mod inbox;
 mod liveness;
 mod mailbox;
 mod node;

@@ -22,10 +22,12 @@ use super::mailbox::Mailbox;
 use super::resolver;
 use super::shared::{Fatal, Outlets, Phase, Shared};
 use super::worker::{StartGossip, WAKER, Worker};
-use crate::cluster;
+use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
 use crate::cluster::outbox::Outbox;
+use crate::cluster::reconcile::is_too_old;
+use crate::cluster::{self, Heads};
 use crate::config::{Config, StoreKind};
-use crate::http::{Http, Options as HttpOptions};
+use crate::http::{GRACE_US, Http, Options as HttpOptions};
 use crate::ingest::{Bounds, Ingest};
 use crate::limits::SHUTDOWN_US_MAX;
 use crate::metrics::Metrics;
@@ -33,13 +35,25 @@ use crate::record::{HybridClock, NodeName, SharedRecord};
 use crate::store::{Identity, Kind, OpenError, Options as StoreOptions, StoreHandle};
 
 /// Shares of the shutdown's time, in microseconds; the rest is for what is not waited for by name.
-const DRAIN_US_MAX: u64 = 3_500_000;
-const FLUSH_US_MAX: u64 = 2_500_000;
-const CLOSE_US_MAX: u64 = 1_500_000;
+const DRAIN_US_MAX: u64 = 3_000_000;
+const FLUSH_US_MAX: u64 = 2_000_000;
+const CLOSE_US_MAX: u64 = 1_000_000;
 const LEAVE_US_MAX: u64 = 1_000_000;
-const _: () = assert!(DRAIN_US_MAX + FLUSH_US_MAX + CLOSE_US_MAX + LEAVE_US_MAX < SHUTDOWN_US_MAX);
-/// How long the last users of a stopped node are waited for, in milliseconds.
-const RELEASE_MS_MAX: u64 = 1_000;
+/// The store's last write, and the end of its file.
+const STORE_US_MAX: u64 = 1_000_000;
+/// How long the threads, and then the last users of a stopped node, are waited for, in milliseconds.
+const RELEASE_MS_MAX: u64 = 500;
+/// The same for a killed one, which another node in this process may follow.
+const KILL_MS_MAX: u64 = 5_000;
+// Requests under way are finished while clients are closed and the cluster is told.
+const ENDING_US_MAX: u64 = max(CLOSE_US_MAX + LEAVE_US_MAX, GRACE_US);
+const _: () = assert!(
+    DRAIN_US_MAX + FLUSH_US_MAX + ENDING_US_MAX + STORE_US_MAX + 2 * RELEASE_MS_MAX * 1_000
+        < SHUTDOWN_US_MAX - 500_000
+);
+const fn max(a: u64, b: u64) -> u64 {
+    if a > b { a } else { b }
+}
 /// Records of each shard handled by one sweep, so that no lock is held for long.
 const SWEPT_PER_SHARD: usize = 256;
 /// Least and longest pause between two sweeps, in microseconds: how late an expiry may be told, and
@@ -138,6 +152,10 @@ impl Node {
             polls.push(poll);
         }
         let shared = share(config, &identity, store, mailboxes, on_fatal);
+        let gossip_config = gossip_config(&shared, &identity, &told);
+        // Who connects at once is already told of this node.
+        shared.set_members(vec![myself(&gossip_config)]);
+        let heads = if is_too_old(&gossip_config, clock::now()) { Heads::new() } else { identity.heads };
         let options = HttpOptions { body_bytes_max: shared.config.max_frame_bytes };
         let control = Http::start(Arc::new(Control(shared.clone())), options)?;
         let (alive, ended) = bounded(0);
@@ -151,14 +169,14 @@ impl Node {
             alive: Some(alive),
         };
         let seeds = resolver::start(&shared, ended.clone(), &mut handle.threads)?;
-        let mut start_gossip = Some(gossip_starter(&shared, &identity, &told, sockets, seeds));
+        let mut start_gossip = Some(gossip_starter(gossip_config, sockets, seeds));
         for (id, (listener, poll)) in listeners.into_iter().zip(polls).enumerate() {
             let Some(control) = &handle.control else { break };
             let clients = Clients::new(WorkerHost::new(shared.clone(), id), control.hand_over());
             let worker = Worker::new(id, poll, Acceptor::new(listener), clients, start_gossip.take())?;
             handle.spawn(format!("worker-{id}"), move || worker.run())?;
         }
-        handle.spawn("loader".into(), move || load_and_sweep(&shared, &ended))?;
+        handle.spawn("loader".into(), move || load_and_sweep(&shared, heads, &ended))?;
         Ok(handle)
     }
 }
@@ -199,6 +217,9 @@ impl NodeHandle {
             tracing::warn!("stopping with records that are not stored");
         }
         shared.advance(Phase::Closing);
+        if let Some(control) = &self.control {
+            control.drain();
+        }
         shared.wait_done(Phase::Closing, CLOSE_US_MAX);
         shared.advance(Phase::Leaving);
         shared.wait_done(Phase::Leaving, LEAVE_US_MAX);
@@ -207,28 +228,39 @@ impl NodeHandle {
         if let Some(control) = self.control.take() {
             control.stop();
         }
-        let store = shared.store().clone();
-        self.end();
-        store.close(Duration::from_micros(CLOSE_US_MAX));
+        let (store, heads) = (shared.store().clone(), shared.heads());
+        // What they count was numbered under a shard's lock; behind it, it is pushed.
+        shared.ingest.latest().barrier();
+        store.keep_heads((*heads).clone());
+        self.end(RELEASE_MS_MAX);
+        store.close(Duration::from_micros(STORE_US_MAX));
     }
 
     /// Ends at once: sockets are dropped, nothing is flushed, nobody is told. What a crash would do.
     pub fn kill(mut self) {
         self.shared.advance(Phase::Killed);
-        self.end();
+        self.end(KILL_MS_MAX);
     }
 
-    fn end(&mut self) {
+    /// Waits for threads, and for the last users, so long each.
+    fn end(&mut self, wait_ms: u64) {
         self.alive = None;
         drop(self.control.take());
-        for thread in self.threads.drain(..) {
+        // One that waits for a name server, or still reads a large store, is left behind.
+        for _ in 0..wait_ms {
+            if self.threads.iter().all(JoinHandle::is_finished) {
+                break;
+            }
+            clock::sleep(1_000);
+        }
+        for thread in self.threads.drain(..).filter(JoinHandle::is_finished) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the node panicked");
             }
         }
         // A request's thread, or the store's, may hold the node for a moment longer; the data
         // directory is free when the last has let go.
-        for _ in 0..RELEASE_MS_MAX {
+        for _ in 0..wait_ms {
             if Arc::strong_count(&self.shared) == 1 {
                 return;
             }
@@ -240,7 +272,7 @@ impl NodeHandle {
 impl Drop for NodeHandle {
     fn drop(&mut self) {
         self.shared.advance(Phase::Killed);
-        self.end();
+        self.end(KILL_MS_MAX);
     }
 }
 
@@ -293,14 +325,8 @@ fn share(
     shared
 }
 
-fn gossip_starter(
-    shared: &Shared,
-    identity: &Identity,
-    told: &Told,
-    sockets: Sockets,
-    seeds: Receiver<Vec<SocketAddr>>,
-) -> StartGossip {
-    let config = cluster::Config {
+fn gossip_config(shared: &Shared, identity: &Identity, told: &Told) -> cluster::Config {
+    cluster::Config {
         name: told.name.clone(),
         boot: identity.boot,
         cluster_name: shared.config.cluster_name.clone(),
@@ -313,12 +339,32 @@ fn gossip_starter(
         agreed_us: identity.agreed_us,
         has_seeds: !shared.config.join.is_empty(),
         seed: clock::chance(),
+    }
+}
+
+/// This node as a member, before the machine that says so runs.
+fn myself(config: &cluster::Config) -> MemberInfo {
+    let identity = MemberIdentity {
+        name: config.name.clone(),
+        boot: config.boot,
+        gossip: config.gossip,
+        http: config.http.clone(),
+        zone: config.zone.clone(),
+        version: config.version.clone(),
     };
+    MemberInfo { identity: Arc::new(identity), state: State::Alive, incarnation: 0, rtt_us: None }
+}
+
+fn gossip_starter(
+    config: cluster::Config,
+    sockets: Sockets,
+    seeds: Receiver<Vec<SocketAddr>>,
+) -> StartGossip {
     Box::new(move |registry, now| Gossip::new(registry, sockets, seeds, config, now))
 }
 
 /// Reads what the store kept into the map; then tells expiries and collects tombstones until the end.
-fn load_and_sweep(shared: &Arc<Shared>, ended: &Receiver<()>) {
+fn load_and_sweep(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
     let start_us = clock::now().mono_us;
     let mut greatest_ts = 0;
     let loaded = shared.store().load(&mut |record| {
@@ -329,6 +375,10 @@ fn load_and_sweep(shared: &Arc<Shared>, ended: &Receiver<()>) {
         Ok(report) => {
             let ms = (clock::now().mono_us - start_us) / 1_000;
             tracing::info!(records = report.records, damaged = report.damaged, ms, "the store is loaded");
+            // With a record missing they would promise too much.
+            if report.damaged == 0 {
+                shared.set_heads(heads);
+            }
         }
         Err(error) => return shared.fail(Fatal::Load(error.to_string())),
     }

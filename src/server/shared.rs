@@ -224,8 +224,8 @@ impl Shared {
         }
     }
 
-    /// Whether publishers are to wait: for the cluster, or for a worker with a full mailbox. Who asks
-    /// and is told so is woken when there is room.
+    /// Whether publishers are to wait: for the cluster, for the store, or for a worker with a full
+    /// mailbox. Who asks and is told so is woken when there is room.
     pub fn is_congested(&self) -> bool {
         let is_congested = self.is_over_soft();
         if is_congested {
@@ -244,8 +244,23 @@ impl Shared {
         }
     }
 
+    /// Whether anyone waits for room.
+    pub fn is_room_awaited(&self) -> bool {
+        self.is_room_wanted.load(SeqCst)
+    }
+
+    /// Whether peers that bring records in bulk are to wait. Likewise.
+    pub fn is_store_lagging(&self) -> bool {
+        let is_lagging = self.store().is_lagging();
+        if is_lagging {
+            self.is_room_wanted.store(true, SeqCst);
+        }
+        is_lagging
+    }
+
     fn is_over_soft(&self) -> bool {
-        self.mailboxes().iter().any(Mailbox::is_over_soft)
+        self.store().is_lagging()
+            || self.mailboxes().iter().any(Mailbox::is_over_soft)
             || self.ingest.outbox().lock().bytes() > OUTBOX_BYTES_SOFT
     }
 

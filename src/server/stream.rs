@@ -43,6 +43,8 @@ pub struct Streams {
     streams: BTreeMap<StreamId, Stream>,
     /// Those that may have more to read.
     readable: VecDeque<StreamId>,
+    /// Those of them that are not to be read for now.
+    held: Vec<StreamId>,
     /// What is to be told to the machine.
     events: VecDeque<(StreamId, StreamEvent)>,
     next_accepted: u64,
@@ -58,6 +60,7 @@ impl Streams {
             listener,
             streams: BTreeMap::new(),
             readable: VecDeque::new(),
+            held: Vec::new(),
             events: VecDeque::new(),
             next_accepted: 2,
             accepted: 0,
@@ -75,14 +78,24 @@ impl Streams {
         !self.readable.is_empty() || !self.events.is_empty()
     }
 
-    /// The next event for the machine; reads one piece if none waits.
-    pub fn poll_event(&mut self) -> Option<(StreamId, StreamEvent)> {
-        if self.events.is_empty()
+    /// The next event for the machine; reads one piece if none waits. A stream that `may_read` denies
+    /// is left alone until [`Streams::release`]: then its peer is slowed by its own full socket.
+    pub fn poll_event(&mut self, may_read: impl Fn(StreamId) -> bool) -> Option<(StreamId, StreamEvent)> {
+        while self.events.is_empty()
             && let Some(id) = self.readable.pop_front()
         {
-            self.read_piece(id);
+            if may_read(id) {
+                self.read_piece(id);
+                break;
+            }
+            self.held.push(id);
         }
         self.events.pop_front()
+    }
+
+    /// All streams may be read again.
+    pub fn release(&mut self) {
+        self.readable.extend(self.held.drain(..));
     }
 
     /// Accepts those that wait.
@@ -290,7 +303,7 @@ mod tests {
                 }
             }
             let mut told = Vec::new();
-            while let Some(event) = self.streams.poll_event() {
+            while let Some(event) = self.streams.poll_event(|_| true) {
                 told.push(event);
             }
             told

@@ -33,6 +33,8 @@ pub const FIRST_CONNECTION: usize = 16;
 const WAIT_US_MAX: u64 = 1_000_000;
 /// The same while the node is loading or going: phases are looked at again.
 const WAIT_US_MAX_UNSETTLED: u64 = 10_000;
+/// The same while publishers, or peers, are not read: the store does not say when it has room.
+const WAIT_US_MAX_CONGESTED: u64 = 5_000;
 
 /// Makes worker 0's gossip once the store is loaded.
 pub type StartGossip = Box<dyn FnOnce(&mio::Registry, Now) -> io::Result<Gossip> + Send>;
@@ -110,7 +112,11 @@ impl Worker {
     fn timeout_us(&self) -> u64 {
         let now_us = clock::now().mono_us;
         let is_settled = self.phase == Phase::Serving;
-        let most_us = if is_settled { WAIT_US_MAX } else { WAIT_US_MAX_UNSETTLED };
+        let most_us = match is_settled {
+            _ if self.shared.is_room_awaited() => WAIT_US_MAX_CONGESTED,
+            true => WAIT_US_MAX,
+            false => WAIT_US_MAX_UNSETTLED,
+        };
         let pending_us = if self.id == 0 { self.shared.pending.next_us() } else { None };
         [
             self.clients.next_us(),
@@ -174,7 +180,9 @@ impl Worker {
         if phase == Phase::Serving {
             self.clients.handle_loaded();
             if let Some(start) = self.start_gossip.take() {
-                self.gossip = Some(start(self.poll.registry(), now)?);
+                let mut gossip = start(self.poll.registry(), now)?;
+                gossip.restore(now, &self.shared);
+                self.gossip = Some(gossip);
             }
         }
         if phase >= Phase::Closing {

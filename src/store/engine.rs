@@ -8,6 +8,7 @@
 
 use super::history::HistoryQuery;
 use super::log::Group;
+use crate::cluster::Heads;
 use crate::record::{Record, Stamp};
 
 /// Small facts about the node that are kept with the records.
@@ -37,6 +38,8 @@ pub struct LoadReport {
 pub trait Engine: Send + Sync {
     /// Writes a group and the marks; returns once they survive a power cut.
     fn commit(&self, group: &Group, marks: Marks) -> Result<(), EngineError>;
+    /// Keeps the heads of what is written, for the next time it is opened, and for that time alone.
+    fn keep_heads(&self, heads: &Heads) -> Result<(), EngineError>;
     /// Makes the engine usable again after an error, if that is possible.
     fn recover(&self) -> Result<(), EngineError>;
     /// Shows the latest record of every source, in order of name.

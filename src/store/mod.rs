@@ -42,6 +42,7 @@ use self::history::HistoryQuery;
 use self::memory::Memory;
 use self::open::{FILE_NAME, birth, lock_dir};
 use self::writer::{Shared, Writer};
+use crate::cluster::Heads;
 use crate::limits::STORE_QUEUE_BYTES_MAX;
 use crate::record::{Record, SharedRecord, Source, Stamp};
 
@@ -128,6 +129,7 @@ impl StoreHandle {
                     boot: birth.boot_min,
                     clock_high_water: 0,
                     agreed_us: None,
+                    heads: Heads::new(),
                 };
                 let inner = Arc::new(Inner::Memory(Memory::new(options.history)));
                 Ok((StoreHandle { inner }, identity))
@@ -282,6 +284,14 @@ impl StoreHandle {
     pub fn set_agreed(&self, us: u64) {
         if let Inner::Written(written) = &*self.inner {
             written.shared.set_agreed(us);
+        }
+    }
+
+    /// Says what is held of every origin's life, all of it pushed already. If the store then ends in
+    /// order with nothing lost, the next life finds it in its [`Identity`]; after a kill it does not.
+    pub fn keep_heads(&self, heads: Heads) {
+        if let Inner::Written(written) = &*self.inner {
+            written.shared.keep_heads(heads);
         }
     }
 

@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::embedded::Birth;
 use super::writer::CLOCK_LEASE_US;
+use crate::cluster::Heads;
 use crate::limits::STORE_QUEUE_BYTES_MAX;
 use crate::record::{NodeName, Now};
 
@@ -75,6 +76,8 @@ pub struct Identity {
     pub clock_high_water: u64,
     /// When the node last agreed fully with the cluster, in microseconds since the Unix epoch.
     pub agreed_us: Option<u64>,
+    /// What was held of every origin's life when the life before ended in order; empty if it did not.
+    pub heads: Heads,
 }
 
 /// Why the store cannot be opened. Nothing was changed, unless it says so.

@@ -315,3 +315,32 @@ fn memory_keeps_histories_and_nothing_else() {
     }
     assert!(memory.bytes() > 5_000);
 }
+
+/// A node's clean restart is no reason for its clients to start over; a crash is, since what the
+/// heads count may not have been written.
+#[test]
+fn heads_are_found_once_after_an_orderly_end_and_never_after_a_crash() {
+    let disk = SimDisk::default();
+    let heads = Heads::from([
+        ((NodeName::parse("n1").expect("name"), 5), 7),
+        ((NodeName::parse("n2").expect("name"), 9), 1),
+    ]);
+    let (store, first) = open_sim(&disk, options(1_000_000));
+    assert!(first.heads.is_empty());
+    store.push(&shared("a", 7));
+    store.keep_heads(heads.clone());
+    assert!(store.close(PATIENCE));
+    drop(store);
+    let (store, again) = open_sim(&disk, options(1_000_000));
+    assert_eq!(again.heads, heads);
+    // Nobody says anything this time.
+    assert!(store.close(PATIENCE));
+    drop(store);
+    let (store, third) = open_sim(&disk, options(1_000_000));
+    assert!(third.heads.is_empty());
+    store.keep_heads(heads);
+    assert!(store.flush(PATIENCE), "written, but the end is not orderly");
+    let after = disk.after_power_cut();
+    drop(store);
+    assert!(open_sim(&after, options(1_000_000)).1.heads.is_empty());
+}

@@ -19,6 +19,7 @@ use super::engine::{Engine, Marks};
 use super::log::Group;
 use super::queue::Queue;
 use super::{Clock, Health, Latest, Ticket};
+use crate::cluster::Heads;
 use crate::limits::SHARDS;
 
 /// How far ahead of the stamps issued the clock's mark is kept, in microseconds. More: a life that
@@ -58,6 +59,8 @@ pub(super) struct Shared {
     /// The marks as they are in the store.
     kept_clock_us: AtomicU64,
     kept_agreed_us: AtomicU64,
+    /// To be kept at an orderly end.
+    heads: Mutex<Heads>,
     commits: AtomicU64,
     commit_us: AtomicU64,
 }
@@ -90,6 +93,7 @@ impl Shared {
             agreed_us: AtomicU64::new(kept.agreed_us),
             kept_clock_us: AtomicU64::new(kept.clock_high_water_us),
             kept_agreed_us: AtomicU64::new(kept.agreed_us),
+            heads: Mutex::default(),
             commits: AtomicU64::new(0),
             commit_us: AtomicU64::new(0),
         }
@@ -176,6 +180,10 @@ impl Shared {
         if self.agreed_is_due() {
             self.ring();
         }
+    }
+
+    pub(super) fn keep_heads(&self, heads: Heads) {
+        *self.heads.lock() = heads;
     }
 
     /// Commits so far, and how long the last one took, in microseconds.
@@ -280,6 +288,7 @@ impl Writer {
             self.announce_health();
             if stop && self.shared.queue.is_empty() {
                 self.write_exact_marks();
+                self.write_heads();
                 break;
             }
         }
@@ -420,6 +429,19 @@ impl Writer {
         let marks = Marks { clock_high_water_us, agreed_us: self.shared.agreed_us.load(Ordering::Relaxed) };
         if let Err(error) = self.engine.commit(&Group::default(), marks) {
             tracing::warn!(%error, "the last marks were not kept; the lease on the clock stands");
+        }
+    }
+}
+
+impl Writer {
+    /// At an orderly end everything that was pushed is written, unless some of it was dropped.
+    fn write_heads(&self) {
+        let heads = std::mem::take(&mut *self.shared.heads.lock());
+        if heads.is_empty() || self.shared.needs_resync() {
+            return;
+        }
+        if let Err(error) = self.engine.keep_heads(&heads) {
+            tracing::warn!(%error, "resume tokens of this life will prove nothing after it");
         }
     }
 }

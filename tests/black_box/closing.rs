@@ -1,5 +1,6 @@
 //! Stopping in good order: SIGTERM, SIGINT, and the second signal.
 
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
@@ -150,4 +151,35 @@ fn the_port_is_free_again_at_once() {
         assert_eq!(node.sigterm(), Some(0));
         node.restart();
     }
+}
+
+/// A stop that waits for each thing by itself takes the sum of all: here is one of every kind that
+/// never ends by itself.
+#[test]
+fn neither_hung_requests_nor_slow_consumers_hold_up_the_end() {
+    let mut node = Node::single();
+    let mut held: Vec<_> = [
+        "GET /v1/me",
+        "POST /v1/publish HTTP/1.1\r\nHost: n\r\nContent-Length: 100\r\n\r\n{",
+        "GET /healthz HTTP/1.1\r\nHost: n\r\n\r\n",
+    ]
+    .iter()
+    .map(|said| {
+        let mut stream = crate::harness::http::connect(&node.http);
+        assert!(stream.write_all(said.as_bytes()).is_ok());
+        stream
+    })
+    .collect();
+    let mut slow = node.subscriber("source=big");
+    slow.snapshot();
+    let mut publisher = node.publisher();
+    let filler = "x".repeat(60_000);
+    for n in 0..200 {
+        publisher.publish(json!({"source": "big", "data": {"n": n, "filler": filler}}));
+    }
+    let start = Deadline::after(Duration::from_secs(30));
+    node.signal("TERM");
+    assert_eq!(node.process().wait(Duration::from_secs(15)), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    held.clear();
 }

@@ -148,3 +148,42 @@ fn everyone_learns_of_everyone() {
         list.iter().any(|member| member["rtt_us"].as_u64().is_some_and(|rtt| rtt > 0)).then_some(())
     });
 }
+
+/// A client that connects on the ready line needs somebody to fall back to, and a list without the
+/// node that sends it reads as broken.
+#[test]
+fn the_ready_node_is_a_member_of_its_own_list_at_once() {
+    for _ in 0..5 {
+        let node = Node::spawn(NodeConfig::named("self").in_memory());
+        assert_eq!(node.member_state("self").as_deref(), Some("alive"));
+        assert_eq!(node.get("/v1/members").json()["members"][0]["http"], node.http);
+        let members = &node.publisher().connected["members"];
+        assert_eq!(*members, json!([{"id": "self", "http": node.http}]));
+    }
+}
+
+/// A laptop that slept, a VM that was moved: what arrived meanwhile is read before anyone is judged
+/// by his silence.
+#[test]
+fn a_node_that_stood_still_suspects_nobody() {
+    let cluster = Cluster::start(3);
+    cluster[0].signal("STOP");
+    cluster[1].wait_member("a", "dead", PATIENCE);
+    cluster[0].signal("CONT");
+    let mut seen = Vec::new();
+    eventually("all see all again", PATIENCE, || {
+        seen.extend(["b", "c"].iter().filter_map(|id| cluster[0].member_state(id)));
+        cluster.nodes.iter().all(|node| node.alive() == 3).then_some(())
+    });
+    assert!(seen.iter().all(|state| state == "alive"), "{seen:?}");
+}
+
+/// An idle event loop that asks for a timeout of zero costs a core, and nobody notices for weeks.
+#[test]
+fn an_idle_node_uses_no_processor() {
+    let cluster = Cluster::start(2);
+    let before: Vec<f64> = cluster.nodes.iter().map(Node::cpu_seconds).collect();
+    wait::throughout("idle nodes use less than a tenth of a core", Duration::from_secs(4), || {
+        cluster.nodes.iter().zip(&before).all(|(node, before)| node.cpu_seconds() - before < 0.4)
+    });
+}

@@ -15,9 +15,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::initiator::Plan;
 use super::link::Report;
-use super::wire::ShardSet;
+use super::wire::{Compare, ShardSet};
 use crate::limits::SHARDS;
-use crate::proto::gossip as proto;
 use crate::record::Now;
 
 /// How long busy shards are left alone at first, after a session about them.
@@ -42,7 +41,7 @@ fn short(print: u64) -> u32 {
 }
 
 /// What is sent back to who asked.
-pub(super) fn answer(fingerprints: &[u64; SHARDS], asked: &proto::Compare) -> proto::Compare {
+pub(super) fn answer(fingerprints: &[u64; SHARDS], asked: &Compare) -> Compare {
     let root = root_of(fingerprints);
     let is_equal = root == asked.root;
     let shards = if is_equal {
@@ -50,7 +49,7 @@ pub(super) fn answer(fingerprints: &[u64; SHARDS], asked: &proto::Compare) -> pr
     } else {
         fingerprints.iter().flat_map(|&print| short(print).to_le_bytes()).collect()
     };
-    proto::Compare { root, nonce: asked.nonce, is_answer: true, shards }
+    Compare { root, nonce: asked.nonce, is_answer: true, shards }
 }
 
 /// What an answer means.
@@ -104,7 +103,7 @@ impl Comparison {
     }
 
     /// Judges the answer to a comparison that was asked with the root `asked`.
-    pub fn judge(&mut self, now: Now, own: &[u64; SHARDS], asked: u64, answer: &proto::Compare) -> Verdict {
+    pub fn judge(&mut self, now: Now, own: &[u64; SHARDS], asked: u64, answer: &Compare) -> Verdict {
         let theirs = answer.shards.as_chunks::<4>().0;
         if answer.root == asked || answer.root == root_of(own) {
             self.seen = None;
@@ -190,7 +189,7 @@ mod tests {
     }
 
     fn ask(comparison: &mut Comparison, now: Now, own: &[u64; SHARDS], theirs: &[u64; SHARDS]) -> Verdict {
-        let asked = proto::Compare { root: root_of(own), ..Default::default() };
+        let asked = Compare { root: root_of(own), ..Default::default() };
         comparison.judge(now, own, asked.root, &answer(theirs, &asked))
     }
 
@@ -265,7 +264,7 @@ mod tests {
     fn answers_of_the_wrong_length() {
         let mut comparison = Comparison::new();
         for length in [0usize, 1, 3, 1023, 1025, 2048] {
-            let answer = proto::Compare { root: 1, shards: vec![1; length].into(), ..Default::default() };
+            let answer = Compare { root: 1, shards: vec![1; length].into(), ..Default::default() };
             let _ = comparison.judge(NOW, &[7; SHARDS], 2, &answer);
         }
     }

@@ -56,10 +56,10 @@ use self::compare::{Comparison, Verdict, answer, root_of};
 use self::initiator::{Initiator, Plan};
 use self::items::Filter;
 use self::responder::Responder;
+pub use self::wire::Compare;
 use super::purpose::{Purpose, StreamIds};
 use super::ring::Ring;
 use super::{Config, Heads, Replica, StreamEvent, StreamId};
-use crate::proto::gossip as proto;
 use crate::record::{NodeName, Now};
 
 /// How often maps are compared, give or take an eighth.
@@ -92,7 +92,7 @@ pub(crate) enum Output {
         /// Where to.
         to: SocketAddr,
         /// What.
-        message: proto::Compare,
+        message: Compare,
     },
     /// Open a stream.
     Connect {
@@ -212,10 +212,11 @@ pub struct Reconcile {
 
 /// Whether a copy that last agreed with the cluster at `agreed_us` is too old to be believed: it
 /// may hold values whose deletion has been collected meanwhile.
-fn is_too_old(config: &Config, now: Now) -> bool {
+pub fn is_too_old(config: &Config, now: Now) -> bool {
     // Where deletions are kept for a short time only, the margin must leave some of it.
     let allowed_us = config.tombstones_us - MARGIN_US.min(config.tombstones_us / 2);
-    config.agreed_us.is_some_and(|agreed_us| now.wall_us.saturating_sub(agreed_us) > allowed_us)
+    let is_old = |agreed_us| now.wall_us.saturating_sub(agreed_us) > allowed_us;
+    config.has_seeds && config.agreed_us.is_some_and(is_old)
 }
 
 impl Reconcile {
@@ -227,7 +228,7 @@ impl Reconcile {
                 started_from_us: config.agreed_us.unwrap_or(0),
                 tombstones_us: config.tombstones_us,
                 is_reconciled: !config.has_seeds,
-                withholds: config.has_seeds && is_too_old(config, now),
+                withholds: is_too_old(config, now),
             },
             ids: StreamIds::new(Purpose::Reconcile),
             random: config.seed ^ 0x7265_636f_6e63_696c,
@@ -315,7 +316,7 @@ impl Reconcile {
         &mut self,
         now: Now,
         from: SocketAddr,
-        message: &proto::Compare,
+        message: &Compare,
         replica: &mut dyn Replica,
     ) {
         self.handled_us = now.mono_us;
@@ -361,7 +362,7 @@ impl Reconcile {
         let nonce = self.random() as u32;
         self.asked = Some(Asked { to, nonce, root });
         self.stats.compared += 1;
-        let message = proto::Compare { root, nonce, is_answer: false, shards: Bytes::new() };
+        let message = Compare { root, nonce, is_answer: false, shards: Bytes::new() };
         self.outputs.push_back(Output::Datagram { to, message });
     }
 

@@ -1,4 +1,4 @@
-//! Frames of a reconciliation stream, as bytes and as what they say.
+//! Comparisons by datagram, and frames of a reconciliation stream, as bytes and as what they say.
 //!
 //! A frame is a varint length and a protobuf message. Nothing is taken on trust: a length over the
 //! bound ends the stream before a byte is set aside for it, memory grows only with bytes that have
@@ -14,6 +14,33 @@ use crate::limits::{SHARDS, STREAM_FRAME_BYTES_MAX};
 use crate::proto::gossip as proto;
 use crate::proto::gossip::reconcile::{self, Frame as ProtoFrame};
 use crate::record::{NodeName, Record, wire};
+
+/// Asks a member whether it holds the same map, or answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compare {
+    /// Hash over the fingerprints of all shards.
+    pub(super) root: u64,
+    /// Chosen by who asks, repeated in the answer.
+    pub(super) nonce: u32,
+    /// Whether this is an answer.
+    pub(super) is_answer: bool,
+    /// In an answer where the roots differ: 32 bits of each shard's fingerprint, little endian.
+    pub(super) shards: Bytes,
+}
+
+impl Compare {
+    /// As it came.
+    pub(in crate::cluster) fn from_proto(message: proto::Compare) -> Compare {
+        let proto::Compare { root, nonce, is_answer, shards } = message;
+        Compare { root, nonce, is_answer, shards }
+    }
+
+    /// As it goes.
+    pub(in crate::cluster) fn into_proto(self) -> proto::Compare {
+        let Compare { root, nonce, is_answer, shards } = self;
+        proto::Compare { root, nonce, is_answer, shards }
+    }
+}
 
 /// Version of the protocol.
 pub(super) const VERSION: u32 = 1;

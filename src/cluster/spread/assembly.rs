@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
+use super::wire::Header;
 use crate::limits::{RECORD_BYTES_CEILING, SPREAD_ASSEMBLY_BYTES_MAX};
-use crate::proto::gossip as proto;
 
 /// Most fragments of a batch.
 const FRAGMENTS_MAX: u32 = 8_192;
@@ -17,9 +17,23 @@ const ASSEMBLY_US_MAX: u64 = 10_000_000;
 struct Assembly {
     /// By index.
     pieces: Vec<Option<Bytes>>,
-    header: Option<proto::Part>,
+    header: Option<Header>,
     bytes: usize,
     touched_us: u64,
+}
+
+/// One of the pieces of a batch, as it came.
+pub(super) struct Fragment {
+    /// Number of the part on its link.
+    pub number: u64,
+    /// What came with it; it counts with the first.
+    pub header: Header,
+    /// Which, from 0.
+    pub index: u32,
+    /// Of how many.
+    pub count: u32,
+    /// The piece.
+    pub bytes: Bytes,
 }
 
 /// All unfinished ones, by link and number of the first fragment; bounded in bytes.
@@ -51,10 +65,10 @@ impl Assemblies {
     }
 
     /// Puts a fragment in. `None`: there is no room, or it cannot be one.
-    pub fn put(&mut self, now_us: u64, link: usize, part: &proto::Part) -> Option<(usize, u64)> {
-        let (index, count) = (part.fragment, part.fragments);
-        let len = part.batch.len();
-        let first = part.number.checked_sub(u64::from(index))?;
+    pub fn put(&mut self, now_us: u64, link: usize, fragment: Fragment) -> Option<(usize, u64)> {
+        let Fragment { number, header, index, count, bytes } = fragment;
+        let len = bytes.len();
+        let first = number.checked_sub(u64::from(index))?;
         if count > FRAGMENTS_MAX || index >= count || len == 0 {
             return None;
         }
@@ -73,25 +87,24 @@ impl Assemblies {
         }
         let slot = open.pieces.get_mut(index as usize)?;
         if slot.is_none() && open.bytes + len <= RECORD_BYTES_CEILING + 4096 {
-            *slot = Some(part.batch.clone());
+            *slot = Some(bytes);
             open.bytes += len;
             self.bytes += len;
         }
         open.touched_us = now_us;
         if index == 0 {
-            open.header = Some(proto::Part { batch: Bytes::new(), ..part.clone() });
+            open.header = Some(header);
         }
         Some(key)
     }
 
     /// The whole, if all is there.
-    pub fn whole(&self, key: (usize, u64)) -> Option<proto::Part> {
+    pub fn whole(&self, key: (usize, u64)) -> Option<(Header, Bytes)> {
         let open = self.open.get(&key)?;
         let mut whole = BytesMut::with_capacity(open.bytes);
         for piece in &open.pieces {
             whole.extend_from_slice(piece.as_ref()?);
         }
-        let header = open.header.clone()?;
-        Some(proto::Part { batch: whole.freeze(), fragments: 0, fragment: 0, ..header })
+        Some((open.header.clone()?, whole.freeze()))
     }
 }

@@ -7,9 +7,10 @@ use super::Spread;
 use super::batch::Batch;
 use super::duty::{Duty, Task};
 use super::link::Link;
-use super::pack;
+use super::pack::batch_room;
 use super::span::Span;
 use super::tree::{Members, Turn, WITHOUT_MAX, cut};
+use super::wire::PART_HEADER_BYTES;
 use crate::cluster::members::State;
 use crate::cluster::ring::{Ring, RingEntry};
 
@@ -159,7 +160,7 @@ impl Spread {
     /// Puts a duty's fragments on a link.
     fn queue(&mut self, ring: &Ring, mut duty: Duty, link_id: usize) {
         let Some(link) = self.links.get_mut(link_id) else { return };
-        let room = pack::batch_room(&duty.part);
+        let room = batch_room(&duty.part);
         let len = duty.batch.encoded.len();
         duty.link = link_id;
         duty.first_number = link.next_number();
@@ -171,7 +172,7 @@ impl Spread {
         self.duty_bytes += duty.batch.cost_bytes();
         let id = self.duties.insert(duty);
         for fragment in 0..fragments {
-            let bytes = len.saturating_sub(fragment as usize * room).min(room) + pack::PART_HEADER_BYTES;
+            let bytes = len.saturating_sub(fragment as usize * room).min(room) + PART_HEADER_BYTES;
             link.push(id, fragment, bytes, ask && fragments == 1);
             if is_own {
                 self.own_waiting_bytes += bytes;

@@ -6,10 +6,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use prost::Message;
-
 use super::tree::mix;
-use super::{SPREAD_BYTES_MAX, Spread};
+use super::{Packet, SPREAD_BYTES_MAX, Spread};
 use crate::cluster::members::{Identity, State};
 use crate::cluster::ring::Ring;
 use crate::cluster::{Arrival, Config, Profile, Replica};
@@ -112,7 +110,7 @@ pub(super) struct Node {
 }
 
 enum Event {
-    Arrive { from: usize, to: usize, message: Box<proto::Spread> },
+    Arrive { from: usize, to: usize, message: Box<Packet> },
     Wake { node: usize },
 }
 
@@ -233,14 +231,14 @@ impl World {
         self.now_us = end_us;
     }
 
-    fn deliver(&mut self, from: usize, to: usize, message: proto::Spread) {
+    fn deliver(&mut self, from: usize, to: usize, message: Packet) {
         let now = self.now();
         let boot = self.nodes[from].boot;
         let node = &mut self.nodes[to];
         if !node.is_up {
             return;
         }
-        for part in message.parts.iter().filter(|part| !part.repair) {
+        for part in message.as_proto().parts.iter().filter(|part| !part.repair) {
             self.hops_max = self.hops_max.max(part.hops);
         }
         self.delivered += 1;
@@ -267,9 +265,9 @@ impl World {
             assert!(bytes <= SPREAD_BYTES_MAX, "{bytes} bytes");
             let node = &mut self.nodes[index];
             node.sent_bytes += bytes;
-            node.parts_sent += message.parts.iter().filter(|part| !part.batch.is_empty()).count();
+            node.parts_sent += message.as_proto().parts.iter().filter(|part| !part.batch.is_empty()).count();
             let Some(&to) = self.by_address.get(&to) else { continue };
-            message.parts.iter().for_each(|part| (self.on_part)(index, to, part));
+            message.as_proto().parts.iter().for_each(|part| (self.on_part)(index, to, part));
             let copies = if self.random() % 1_000 < self.duplicates { 2 } else { 1 };
             for _ in 0..copies {
                 let delay_us = DELAY_US.0 + self.random() % (DELAY_US.1 - DELAY_US.0 + 1);

@@ -8,7 +8,8 @@
 //! N−1 messages and about log₈ N hops bring a record everywhere.
 //!
 //! - [`tree`] cuts ranges and chooses who serves each; [`span`] is a range of places.
-//! - [`batch`] is what is passed on: encoded by the origin, copied by relays, never changed.
+//! - [`batch`] is what is passed on: encoded by the origin, copied by relays, never changed;
+//!   [`codec`] writes and reads it, [`wire`] what stands around it in a packet.
 //! - [`duty`] is one part with one member; [`handover`] gives it to them, [`retry`] tries again,
 //!   moves it on or gives it up.
 //! - [`link`] is a peer: numbers, receipts, round trip, window. [`links`] are all of them.
@@ -22,11 +23,10 @@
 //! Rejected: flooding a mesh (5–6 copies a node), a tree pruned out of a random overlay (state for
 //! every edge, and one copy only once it has converged), rumours in rounds (about 16 copies sent a
 //! node at a thousand, and a percent is missed).
-//!
-//! The types generated from the schema stay in [`batch`], [`receive`], [`assembly`] and [`pack`].
 
 mod assembly;
 mod batch;
+mod codec;
 mod duty;
 mod gaps;
 mod handover;
@@ -41,6 +41,7 @@ mod seqs;
 mod span;
 mod timers;
 mod tree;
+mod wire;
 
 #[cfg(test)]
 mod harness;
@@ -67,7 +68,7 @@ use super::ring::Ring;
 use super::{Config, Heads, Profile, Replica};
 use crate::record::{NodeName, Now, SharedRecord};
 
-pub use self::pack::SPREAD_BYTES_MAX;
+pub use self::wire::{Packet, SPREAD_BYTES_MAX};
 
 /// Bytes of this node's own parts that may wait to be sent for the first time, over all links.
 const OWN_WAITING_BYTES_MAX: usize = 512 * 1024;
@@ -185,7 +186,7 @@ impl Spread {
         let head = self.lines.own_head();
         let first = records.partition_point(|record| record.birth.seq <= head);
         let fresh = records.get(first..).unwrap_or_default();
-        for batch in batch::pack(&self.name, self.boot, head, now.mono_us, fresh) {
+        for batch in codec::pack(&self.name, self.boot, head, now.mono_us, fresh) {
             let batch = Arc::new(batch);
             let span = Span::whole_after(self.place);
             self.lines.hold(now.mono_us, &batch);
@@ -235,6 +236,12 @@ impl Spread {
     /// Counts everything up to these heads as held: after a reconciliation that ended equal.
     pub fn merge_heads(&mut self, now: Now, heads: &Heads) {
         self.ask_from_us = 0;
+        self.lines.merge_heads(now.mono_us, heads);
+    }
+
+    /// Counts everything up to these heads as held: what an earlier life of this node kept. Gaps since
+    /// then are left to the first reconciliation, as without them.
+    pub fn restore_heads(&mut self, now: Now, heads: &Heads) {
         self.lines.merge_heads(now.mono_us, heads);
     }
 

@@ -3,25 +3,24 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Spread;
-use super::batch::{Batch, unpack};
+use super::assembly::Fragment;
+use super::batch::{Batch, BatchId};
+use super::codec::unpack;
 use super::duty::Task;
-use super::pack::ZONE_BYTES_MAX;
-use super::seqs::from_runs;
 use super::span::Span;
 use super::timers::Timer;
-use super::tree::{Members, WITHOUT_MAX};
+use super::tree::Members;
+use super::wire::{Content, Header, Packet, Part, Receipt};
 use crate::cluster::ring::Ring;
 use crate::cluster::{Arrival, Replica};
-use crate::proto::gossip as proto;
 use crate::record::Now;
 
 /// Memory of batches on duty beyond which no further custody is taken, in bytes.
 const DUTY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// More hand-overs than any tree has.
-const HOPS_MAX: u32 = 64;
 /// A receipt goes at once if the last one is older than this, else so long after it: in
 /// microseconds.
 const RECEIPT_DELAY_US: u64 = 1_000;
@@ -41,13 +40,6 @@ enum Taken {
     Wanted,
 }
 
-/// A part's header, checked.
-struct Header {
-    task: Task,
-    other: Option<u64>,
-    is_repair: bool,
-}
-
 impl Spread {
     /// Takes a message from a peer. `boot`: the sender's, from the datagram's header.
     pub fn handle_spread(
@@ -55,7 +47,7 @@ impl Spread {
         now: Now,
         from: SocketAddr,
         boot: u64,
-        message: crate::proto::gossip::Spread,
+        packet: Packet,
         ring: &Ring,
         replica: &mut dyn Replica,
     ) {
@@ -67,31 +59,32 @@ impl Spread {
             }
             link.hear(now.mono_us, boot);
         }
-        if let Some(receipt) = &message.receipt {
+        let packet = packet.open();
+        if let Some(receipt) = packet.receipt {
             self.take_receipt(ring, id, receipt);
         }
         if let Some(link) = self.links.get_mut(id) {
-            link.raise_floor(message.floor);
+            link.raise_floor(packet.floor);
         }
-        for part in message.parts {
+        for part in packet.parts {
             self.take_part(now, ring, replica, id, part);
         }
-        for want in &message.wants {
-            self.answer_want(ring, id, want.line, from_runs(0, &want.runs).unwrap_or_default());
+        for (line, ranges) in packet.wants {
+            self.answer_want(ring, id, line, ranges);
         }
-        for lack in &message.lacks {
-            self.handle_lack(lack.line);
+        for line in packet.lacks {
+            self.handle_lack(line);
         }
         self.end();
     }
 
-    fn take_receipt(&mut self, ring: &Ring, id: usize, receipt: &proto::Receipt) {
+    fn take_receipt(&mut self, ring: &Ring, id: usize, receipt: Receipt) {
         if receipt.life != life(self.boot) {
             return;
         }
         // Before the parts are settled: an answer is about one that is not.
-        for answer in &receipt.unserved {
-            self.take_unserved(ring, id, answer.number, answer.member);
+        for (number, member) in receipt.unserved {
+            self.take_unserved(ring, id, number, member);
         }
         let rtt = self.links.rtt(id);
         let Some(link) = self.links.get_mut(id) else { return };
@@ -101,7 +94,7 @@ impl Spread {
                 link.push_again(*number, false);
             }
         }
-        let Some(mut ranges) = from_runs(receipt.below, &receipt.runs) else { return };
+        let mut ranges = receipt.ranges;
         if receipt.below > 0 {
             ranges.push((0, receipt.below - 1));
         }
@@ -141,21 +134,36 @@ impl Spread {
         }
     }
 
-    fn take_part(&mut self, now: Now, ring: &Ring, replica: &mut dyn Replica, id: usize, part: proto::Part) {
-        let number = part.number;
+    fn take_part(&mut self, now: Now, ring: &Ring, replica: &mut dyn Replica, id: usize, part: Part) {
+        let Part { number, header, content } = part;
         let is_repeat = self.links.get(id).is_none_or(|link| link.taken.contains(number));
-        let taken = if is_repeat {
-            if part.fragments == 0
-                && let Some((_, records)) = unpack(part.batch)
-            {
-                self.stats.data_copies_received += records.len() as u64;
+        let taken = match (header, content) {
+            (_, content) if is_repeat => {
+                if let Content::Whole(encoded) = content
+                    && let Some((_, records)) = unpack(encoded)
+                {
+                    self.stats.data_copies_received += records.len() as u64;
+                }
+                Taken::Yes
             }
-            Taken::Yes
-        } else if part.fragments > 0 {
-            self.take_fragment(now, ring, replica, id, part)
-        } else {
-            self.take_whole(now, ring, replica, id, part)
+            (None, _) => {
+                self.stats.corrupt += 1;
+                Taken::No
+            }
+            (Some(header), Content::Fragment { index, count, bytes }) => {
+                let fragment = Fragment { number, header, index, count, bytes };
+                self.take_fragment(now, ring, replica, id, fragment)
+            }
+            (Some(header), Content::Question(batch)) => self.take_question(ring, id, number, batch, header),
+            (Some(header), Content::Whole(encoded)) => {
+                self.take_whole(now, ring, replica, id, (number, header, encoded))
+            }
         };
+        self.answer(id, number, taken);
+    }
+
+    /// Sees to it that the peer is told what became of a part.
+    fn answer(&mut self, id: usize, number: u64, taken: Taken) {
         let Some(link) = self.links.get_mut(id) else { return };
         match taken {
             Taken::Yes => {
@@ -180,14 +188,15 @@ impl Spread {
         ring: &Ring,
         replica: &mut dyn Replica,
         id: usize,
-        part: proto::Part,
+        fragment: Fragment,
     ) -> Taken {
-        let Some(key) = self.assemblies.put(now.mono_us, id, &part) else {
+        let number = fragment.number;
+        let Some(key) = self.assemblies.put(now.mono_us, id, fragment) else {
             self.stats.refused += 1;
             return Taken::No;
         };
-        let Some(whole) = self.assemblies.whole(key) else { return Taken::Yes };
-        let taken = self.take_whole(now, ring, replica, id, whole);
+        let Some((header, encoded)) = self.assemblies.whole(key) else { return Taken::Yes };
+        let taken = self.take_whole(now, ring, replica, id, (number, header, encoded));
         if taken == Taken::Yes {
             self.assemblies.close(key);
         }
@@ -200,44 +209,49 @@ impl Spread {
         ring: &Ring,
         replica: &mut dyn Replica,
         id: usize,
-        part: proto::Part,
+        (number, header, encoded): (u64, Header, Bytes),
     ) -> Taken {
-        let number = part.number;
-        let Some(header) = self.header(id, &part) else {
-            self.stats.corrupt += 1;
-            return Taken::No;
-        };
-        if part.batch.is_empty() {
-            return self.take_question(ring, id, &header, &part);
-        }
-        let Some((batch, records)) = unpack(part.batch) else {
+        let Some((batch, records)) = unpack(encoded) else {
             self.stats.corrupt += 1;
             return Taken::No;
         };
         self.stats.data_copies_received += records.len() as u64;
         let batch = Arc::new(batch);
+        let is_repair = header.is_repair;
+        let (task, other) = self.task(id, header);
         if !self.lines.has(&batch) {
-            let arrival = if header.is_repair { Arrival::Repair } else { Arrival::Tree };
+            let arrival = if is_repair { Arrival::Repair } else { Arrival::Tree };
             for record in records {
                 replica.apply(now, record, arrival);
             }
-            if !header.is_repair {
-                self.latency.sample(header.task.age_us);
+            if !is_repair {
+                self.latency.sample(task.age_us);
             }
         }
         self.lines.hold(now.mono_us, &batch);
-        self.watch_gap(batch.id.0, header.is_repair);
-        self.take_custody(ring, id, number, &batch, header)
+        self.watch_gap(batch.id.0, is_repair);
+        if is_repair { Taken::Yes } else { self.take_custody(ring, id, number, &batch, (task, other)) }
     }
 
     /// "Have you it?" asks for custody, too.
-    fn take_question(&mut self, ring: &Ring, id: usize, header: &Header, part: &proto::Part) -> Taken {
-        if let Some(batch) = self.lines.batch((part.line, part.first_seq)).cloned() {
-            let header = Header { task: header.task.clone(), ..*header };
-            return self.take_custody(ring, id, part.number, &batch, header);
+    fn take_question(
+        &mut self,
+        ring: &Ring,
+        id: usize,
+        number: u64,
+        (line, first_seq): BatchId,
+        header: Header,
+    ) -> Taken {
+        let is_repair = header.is_repair;
+        let (task, other) = self.task(id, header);
+        if let Some(batch) = self.lines.batch((line, first_seq)).cloned() {
+            return match is_repair {
+                true => Taken::Yes,
+                false => self.take_custody(ring, id, number, &batch, (task, other)),
+            };
         }
-        let is_held = self.lines.get(part.line).is_some_and(|line| line.have.contains(part.first_seq));
-        if is_held && (header.is_repair || self.members_below(ring, &header.task) == 0) {
+        let is_held = self.lines.get(line).is_some_and(|line| line.have.contains(first_seq));
+        if is_held && (is_repair || self.members_below(ring, &task) == 0) {
             return Taken::Yes;
         }
         Taken::Wanted
@@ -249,20 +263,17 @@ impl Spread {
         id: usize,
         number: u64,
         batch: &Arc<Batch>,
-        header: Header,
+        (task, other): (Task, Option<u64>),
     ) -> Taken {
-        if header.is_repair {
-            return Taken::Yes;
-        }
-        let is_relay = self.members_below(ring, &header.task) > 0;
+        let is_relay = self.members_below(ring, &task) > 0;
         if is_relay && self.duty_bytes > DUTY_BYTES_MAX {
             self.stats.refused += 1;
             return Taken::No;
         }
-        let span = header.task.span;
+        let span = task.span;
         // Custody is remembered for this node's zone; it is asked for another only by one whose
         // view is old.
-        let rest = match header.task.zone == self.zone {
+        let rest = match task.zone == self.zone {
             true => self.lines.take_custody(batch.id, span),
             false => vec![span],
         };
@@ -270,12 +281,12 @@ impl Spread {
             link.repeats_receipt = true;
         }
         for span in rest {
-            let task = Task { span, ..header.task.clone() };
+            let task = Task { span, ..task.clone() };
             self.serve(ring, batch, &task);
         }
-        if let Some(other) = header.other.filter(|place| span.contains(*place) && *place != self.place) {
+        if let Some(other) = other.filter(|place| span.contains(*place) && *place != self.place) {
             let place = Span::of_place(other);
-            let is_known = Members::new(ring, &self.zones, &header.task.zone, place, &[]).len() > 0;
+            let is_known = Members::new(ring, &self.zones, &task.zone, place, &[]).len() > 0;
             if !is_known && let Some(link) = self.links.get_mut(id) {
                 link.answer_unserved(number, other);
             }
@@ -289,25 +300,23 @@ impl Spread {
         Members::new(ring, &self.zones, &task.zone, task.span, &without).len()
     }
 
-    fn header(&self, id: usize, part: &proto::Part) -> Option<Header> {
-        if part.without.len() > WITHOUT_MAX || part.zone.len() > ZONE_BYTES_MAX || part.hops > HOPS_MAX {
-            return None;
-        }
-        let zone = match part.zone == *self.zone {
+    /// What a header asks of this node, and the other member of a part of two.
+    fn task(&self, id: usize, header: Header) -> (Task, Option<u64>) {
+        let zone = match header.zone == *self.zone {
             true => self.zone.clone(),
-            false => part.zone.as_str().into(),
+            false => header.zone.into(),
         };
         let way_us = self.links.rtt(id).smooth_us() / 2;
         let task = Task {
-            span: Span { from: part.from, to: part.to },
+            span: header.span,
             zone,
-            without: part.without.clone(),
-            instead_of: part.instead_of,
-            hops: part.hops,
-            age_us: u64::from(part.age_us) + way_us,
-            is_hurried: part.hurried,
+            without: header.without,
+            instead_of: header.instead_of,
+            hops: header.hops,
+            age_us: u64::from(header.age_us) + way_us,
+            is_hurried: header.is_hurried,
             is_own: false,
         };
-        Some(Header { task, other: part.other, is_repair: part.repair })
+        (task, header.other)
     }
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use prost::Message;
 
+use super::Packet;
 use super::harness::{DELAY_US, World, address, identity};
 use crate::cluster::{Arrival, Heads};
 use crate::proto::gossip as proto;
@@ -382,7 +383,8 @@ proptest! {
             let node = &mut world.nodes[0];
             let ring = node.ring.clone();
             let from = address((draw.below(30)) as usize);
-            node.spread.handle_spread(now, from, draw.below(3), message, &ring, &mut node.arrivals);
+            let packet = Packet::from_proto(message);
+            node.spread.handle_spread(now, from, draw.below(3), packet, &ring, &mut node.arrivals);
             node.spread.handle_heads(now, from, &[(draw.any(), draw.any())]);
             world.pump(0);
             world.run(draw.below(100_000));

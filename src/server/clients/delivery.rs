@@ -3,6 +3,7 @@
 
 use super::super::clock;
 use super::super::connection::Stage;
+use super::super::inbox::Mail;
 use super::{Clients, PART_US_MAX};
 use crate::ingest::Change;
 use crate::limits::ALL_QUEUE_BYTES_MAX;
@@ -22,13 +23,15 @@ impl Clients {
         let end_us = now.mono_us + PART_US_MAX;
         while now.mono_us < end_us {
             for _ in 0..CHANGES_PER_LOOK {
-                let Some(change) = mailbox.pop() else {
-                    self.handle_overflow(now, mailbox.take_overflow());
-                    shared.handle_room();
-                    return false;
-                };
-                self.parts.drained += 1;
-                self.deliver(now, &change);
+                match self.parts.inbox.next(mailbox, shared.ingest.latest()) {
+                    Mail::Change(change) => self.deliver(now, &change),
+                    Mail::Overflow => self.handle_overflow(now),
+                    Mail::Scanned => break,
+                    Mail::Empty => {
+                        shared.handle_room();
+                        return false;
+                    }
+                }
             }
             now = clock::now();
         }
@@ -58,11 +61,8 @@ impl Clients {
         self.hits = hits;
     }
 
-    /// The mailbox dropped changes: every session is asked whether it may have missed one.
-    fn handle_overflow(&mut self, now: Now, is_overflowed: bool) {
-        if !is_overflowed {
-            return;
-        }
+    /// The mailbox dropped changes: who wants all of them is closed.
+    fn handle_overflow(&mut self, now: Now) {
         tracing::warn!(
             "changes came faster than this worker could hand them out; subscribers are resynchronized"
         );

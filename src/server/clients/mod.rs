@@ -185,6 +185,9 @@ impl Clients {
         {
             self.is_wanted = is_wanted;
             mailbox.set_wanted(is_wanted);
+            if is_wanted {
+                self.parts.inbox.start(self.parts.host.shared.ingest.latest());
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 use super::super::connection::{Connection, Stage};
 use super::super::head;
 use super::super::host::WorkerHost;
+use super::super::inbox::Inbox;
 use super::super::outbound::BufferPool;
 use super::super::session::{Endpoint, Session, Turn, Workspace};
 use super::super::timer::{TimerToken, Timers};
@@ -28,8 +29,8 @@ pub struct Parts {
     pub touched: Vec<usize>,
     /// To be removed at the end of the turn.
     pub dead: Vec<usize>,
-    /// Changes of the mailbox handed out so far.
-    pub drained: u64,
+    /// What of the mailbox was handed out so far.
+    pub inbox: Inbox,
     /// Connections over the node's bound that are being turned away.
     pub excess: usize,
 }
@@ -44,7 +45,7 @@ impl Parts {
             timers: Timers::default(),
             touched: Vec::new(),
             dead: Vec::new(),
-            drained: 0,
+            inbox: Inbox::default(),
             excess: 0,
         }
     }
@@ -65,7 +66,7 @@ impl Parts {
             work: &mut self.work,
             connection: key,
             out: &mut connection.out,
-            mailbox_position: self.drained,
+            mailbox_position: self.inbox.position(),
         };
         let result = work(&mut open.session, &mut turn);
         self.touch(key, connection);
@@ -101,7 +102,7 @@ impl Parts {
             work: &mut self.work,
             connection: key,
             out: &mut connection.out,
-            mailbox_position: self.drained,
+            mailbox_position: self.inbox.position(),
         };
         session.handle_closed(&mut turn);
         let gauges = &self.host.shared.metrics.connections;

@@ -310,9 +310,8 @@ impl Session {
         }
     }
 
-    /// The worker's mailbox dropped changes: whoever may have missed one is closed, to come back with
-    /// its token. Rejected: to scan the map again here, since without a memory of what it was sent a
-    /// connection would get stamps that do not increase.
+    /// The worker's mailbox dropped changes: who wants all of them is closed, to come back with its
+    /// token. To the others the worker hands out what they missed, like any change.
     pub fn handle_overflow(&mut self) -> Result<(), CloseReason> {
         match &self.side {
             Side::Publish(_) => Ok(()),

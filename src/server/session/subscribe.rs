@@ -385,13 +385,10 @@ impl Subscriber {
     }
 
     pub(super) fn handle_overflow(&self) -> Result<(), CloseReason> {
-        match self.mode {
-            _ if self.subscriptions.is_empty() => Ok(()),
-            Some(Mode::All) => {
-                Err(CloseReason::new(4202, "the node could not keep up; resume with your token"))
-            }
-            _ => Err(CloseReason::new(4100, "the node could not keep up; resume with your token")),
+        if self.subscriptions.is_empty() || self.mode != Some(Mode::All) {
+            return Ok(());
         }
+        Err(CloseReason::new(4202, "the node could not keep up; resume with your token"))
     }
 
     pub(super) fn handle_closed(&mut self, turn: &mut Turn<'_>) {

@@ -7,7 +7,6 @@ mod tokens;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use parking_lot::Mutex;
@@ -19,23 +18,34 @@ use crate::ingest::{Bounds, Downstream, Ingest};
 use crate::record::draft::DraftPayload;
 use crate::record::token::cluster_key;
 use crate::record::{AckLevel, HybridClock, SharedRecord};
+use crate::server::inbox::{Inbox, Mail};
+use crate::server::mailbox::Mailbox;
 
 const WALL_US: u64 = 1_700_000_000_000_000;
 const DAY_US: u64 = 86_400_000_000;
 
 /// The mailbox and the store.
-#[derive(Default)]
 struct Below {
-    mailbox: Mutex<VecDeque<Change>>,
-    pushed: AtomicU64,
+    mailbox: Mailbox,
+    /// Nobody waits on it; the mailbox's waker needs one.
+    _poll: mio::Poll,
     tickets: AtomicU64,
     sick: Mutex<Option<String>>,
 }
 
+impl Below {
+    fn new(mailbox_bytes_max: usize) -> Below {
+        let poll = mio::Poll::new().expect("poll");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("waker");
+        let mailbox = Mailbox::bounded(waker, mailbox_bytes_max);
+        mailbox.set_wanted(true);
+        Below { mailbox, _poll: poll, tickets: AtomicU64::new(0), sick: Mutex::default() }
+    }
+}
+
 impl Downstream for Below {
     fn deliver(&self, change: &Change) {
-        self.mailbox.lock().push_back(change.clone());
-        self.pushed.fetch_add(1, SeqCst);
+        self.mailbox.push(change);
     }
 
     fn store(&self, _record: &SharedRecord) -> u64 {
@@ -101,7 +111,7 @@ impl Host for Node {
     }
 
     fn mailbox_end(&self) -> u64 {
-        self.ingest.downstream().pushed.load(SeqCst)
+        self.ingest.downstream().mailbox.position()
     }
 
     fn metrics(&self) -> &Metrics {
@@ -123,7 +133,7 @@ struct World {
     work: Workspace,
     frames: EncodedChange,
     clients: Vec<Client>,
-    position: u64,
+    inbox: Inbox,
 }
 
 impl World {
@@ -131,7 +141,16 @@ impl World {
         World::named("n1", 1)
     }
 
+    /// A world whose mailbox holds no more bytes than that.
+    fn with_mailbox(bytes_max: usize) -> World {
+        World::built("n1", 1, bytes_max)
+    }
+
     fn named(name: &str, boot: u64) -> World {
+        World::built(name, boot, usize::MAX)
+    }
+
+    fn built(name: &str, boot: u64, mailbox_bytes_max: usize) -> World {
         let name = NodeName::parse(name).expect("name");
         let bounds = Bounds { record_bytes_max: 65_536, map_bytes_max: 1 << 30, tombstones_us: DAY_US };
         let outbox = Outbox::new(name.clone(), boot);
@@ -146,7 +165,13 @@ impl World {
                     tombstones_us: DAY_US,
                 },
                 boot,
-                ingest: Ingest::new(bounds, HybridClock::new(0), outbox, metrics.clone(), Below::default()),
+                ingest: Ingest::new(
+                    bounds,
+                    HybridClock::new(0),
+                    outbox,
+                    metrics.clone(),
+                    Below::new(mailbox_bytes_max),
+                ),
                 metrics,
                 durable: Cell::new(0),
                 is_loaded: Cell::new(true),
@@ -157,7 +182,7 @@ impl World {
             work: Workspace::default(),
             frames: EncodedChange::default(),
             clients: Vec::new(),
-            position: 0,
+            inbox: Inbox::default(),
         }
     }
 
@@ -169,7 +194,7 @@ impl World {
             work: &mut self.work,
             connection: client,
             out,
-            mailbox_position: self.position,
+            mailbox_position: self.inbox.position(),
         };
         act(session, &mut turn)
     }
@@ -197,8 +222,20 @@ impl World {
 
     /// Hands the oldest change of the mailbox out.
     fn drain_one(&mut self) -> bool {
-        let Some(change) = self.node.ingest.downstream().mailbox.lock().pop_front() else { return false };
-        self.position += 1;
+        let (mailbox, latest) = (&self.node.ingest.downstream().mailbox, self.node.ingest.latest());
+        let change = match self.inbox.next(mailbox, latest) {
+            Mail::Change(change) => change,
+            Mail::Overflow => {
+                for client in &mut self.clients {
+                    if let Err(close) = client.session.handle_overflow() {
+                        client.closed = Some(close);
+                    }
+                }
+                return true;
+            }
+            Mail::Scanned => return true,
+            Mail::Empty => return false,
+        };
         let mut connections = Vec::new();
         self.work.index.matches(change.record.source.as_str(), &mut connections);
         let mut frames = std::mem::take(&mut self.frames);

@@ -38,6 +38,7 @@ use super::engine::{Engine, EngineError, LoadReport, Marks};
 use super::history::HistoryQuery;
 use super::log::{Group, ascending};
 use super::{Identity, OpenError};
+use crate::cluster::Heads;
 use crate::record::{NodeName, Record, SharedRecord, Stamp, wire};
 
 /// Source → [`LatestRow`].
@@ -46,6 +47,8 @@ const LATEST: TableDefinition<&str, &[u8]> = TableDefinition::new("latest");
 const HISTORY: TableDefinition<&[u8], &[u8]> = TableDefinition::new("history");
 /// Numbers about the node, by name.
 const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
+/// Origin and life → up to which number its records are held. Empty while the store is open.
+const HEADS: TableDefinition<(&str, u64), u64> = TableDefinition::new("heads");
 /// Texts about the node, by name.
 const TEXTS: TableDefinition<&str, &str> = TableDefinition::new("texts");
 
@@ -173,6 +176,20 @@ impl Engine for Embedded {
                 let mut numbers = transaction.open_table(NUMBERS)?;
                 numbers.insert(CLOCK_HIGH_WATER_US, marks.clock_high_water_us)?;
                 numbers.insert(AGREED_US, marks.agreed_us)?;
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    fn keep_heads(&self, heads: &Heads) -> Result<(), EngineError> {
+        self.with_database(|database| {
+            let transaction = begin(database)?;
+            {
+                let mut table = transaction.open_table(HEADS)?;
+                for ((origin, boot), seq) in heads {
+                    table.insert((origin.as_str(), *boot), *seq)?;
+                }
             }
             transaction.commit()?;
             Ok(())
@@ -336,6 +353,20 @@ fn be_born(database: &Database, birth: Birth) -> Result<Identity, OpenError> {
     Ok(identity)
 }
 
+/// Reads the heads and removes them: they are true of this state of the file and of no later one.
+fn take_heads(table: &mut Table<'_, (&'static str, u64), u64>) -> Result<Heads, redb::Error> {
+    let mut heads = Heads::new();
+    for row in table.iter()? {
+        let (key, seq) = row?;
+        let (origin, boot) = key.value();
+        if let Ok(origin) = NodeName::parse(origin) {
+            heads.insert((origin, boot), seq.value());
+        }
+    }
+    table.retain(|_, _| false)?;
+    Ok(heads)
+}
+
 fn write_birth(transaction: &WriteTransaction, birth: Birth) -> Result<Identity, OpenError> {
     let failed = |error: redb::Error| OpenError::Write(error.to_string());
     let write = || -> Result<Result<Identity, u64>, redb::Error> {
@@ -356,6 +387,7 @@ fn write_birth(transaction: &WriteTransaction, birth: Birth) -> Result<Identity,
             boot: birth.boot_min.max(number(&numbers, BOOT)? + 1),
             clock_high_water: number(&numbers, CLOCK_HIGH_WATER_US)?,
             agreed_us: Some(number(&numbers, AGREED_US)?).filter(|&us| us > 0),
+            heads: take_heads(&mut transaction.open_table(HEADS)?)?,
         };
         texts.insert(NODE_NAME, identity.node_name.as_str())?;
         numbers.insert(FORMAT, FORMAT_VERSION)?;

@@ -8,11 +8,10 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cluster::members::{Identity, State};
-use crate::cluster::reconcile::{Output, Plan, Reconcile};
+use crate::cluster::reconcile::{Compare, Output, Plan, Reconcile};
 use crate::cluster::ring::Ring;
 use crate::cluster::{Arrival, Config, Heads, Profile, Replica, StreamEvent, StreamId};
 use crate::limits::SHARDS;
-use crate::proto::gossip as proto;
 use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
 
 pub const SECOND_US: u64 = 1_000_000;
@@ -149,7 +148,7 @@ pub struct World {
     pipes: BTreeMap<End, Pipe>,
     peers: BTreeMap<End, End>,
     next_accepted: u64,
-    datagrams: VecDeque<(usize, usize, proto::Compare)>,
+    datagrams: VecDeque<(usize, usize, Compare)>,
     events: VecDeque<(End, StreamEvent)>,
 }
 
@@ -240,7 +239,7 @@ impl World {
             match output {
                 Output::Datagram { to, message } => {
                     let Some(to) = self.index_of(to) else { continue };
-                    self.datagram_bytes += prost::Message::encoded_len(&message);
+                    self.datagram_bytes += prost::Message::encoded_len(&message.clone().into_proto());
                     if !self.is_cut(from, to) {
                         self.datagrams.push_back((from, to, message));
                     }

@@ -256,3 +256,39 @@ fn an_overflow_closes_whoever_may_have_missed_something() {
         |client: usize| world.clients[client].session.handle_overflow().err().map(|close| close.code);
     assert_eq!((code(latest), code(all), code(idle)), (Some(4100), Some(4202), None));
 }
+
+/// gorilla/websocket and NATS users know the slow node that sends everybody away at once. A mailbox
+/// that overflows brings `latest` up to date, each source once, and closes `all`.
+#[test]
+fn an_overflow_of_the_mailbox_loses_nothing_of_the_latest() {
+    let mut world = World::with_mailbox(4_096);
+    world.publish("old", "0");
+    let latest = world.open("/subscribe?source=**");
+    let bare = world.open("/subscribe?source=a/*&snapshot=false");
+    let all = world.open("/subscribe?source=**&mode=all");
+    let nothing = world.open("/subscribe?mode=all");
+    for client in [latest, bare, all] {
+        world.read_all(client);
+    }
+    let newest: Vec<_> =
+        (0..100).map(|n| (format!("a/{}", n % 40), world.publish(&format!("a/{}", n % 40), "1"))).collect();
+    let deleted = world.delete("old");
+    let mut expected: BTreeMap<String, u64> = newest.into_iter().collect();
+    for client in [bare, latest] {
+        if client == latest {
+            expected.insert("old".into(), deleted);
+        }
+        let told = records(&world.read_all(client));
+        let mut last = BTreeMap::new();
+        for (source, ts) in told {
+            assert!(last.insert(source, ts).is_none_or(|before| before < ts));
+        }
+        assert_eq!(last, expected);
+        assert!(world.clients[client].closed.is_none());
+    }
+    assert_eq!(world.clients[all].closed.as_ref().map(|close| close.code), Some(4202));
+    assert!(world.clients[nothing].closed.is_none());
+    // From here on as ever.
+    let ts = world.publish("a/1", "2");
+    assert_eq!(records(&world.read_all(latest)), [("a/1".to_owned(), ts)]);
+}
