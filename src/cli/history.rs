@@ -5,8 +5,8 @@ use std::io::Write;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::CliError;
 use super::client::{DEFAULT_URL, Endpoint, fetch, percent_encoded};
+use super::{CliError, whole_number};
 use crate::limits::TS_MAX;
 use crate::record::Source;
 
@@ -23,10 +23,10 @@ pub struct Arguments {
     #[arg(long, value_name = "MICROS|URL")]
     from: Vec<String>,
     /// The greatest ts, in microseconds since 1970
-    #[arg(long, value_name = "MICROS", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(0..=TS_MAX))]
+    #[arg(long, value_name = "MICROS", allow_negative_numbers = true, value_parser = whole_number(0..=TS_MAX))]
     to: Option<u64>,
     /// Most records
-    #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true, value_parser = whole_number(1..=u64::MAX))]
     limit: u64,
 }
 

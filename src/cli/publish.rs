@@ -15,8 +15,8 @@ use serde_json::value::RawValue;
 use tungstenite::protocol::WebSocket;
 use tungstenite::{Error, Message};
 
-use super::CliError;
 use super::client::{DEFAULT_URL, Endpoint, Half, Refused, Sender, connect_in_halves, items};
+use super::{CliError, whole_number};
 use crate::limits::TS_MAX;
 use crate::record::AckLevel;
 use crate::record::draft::{Draft, DraftPayload, RequestId};
@@ -50,7 +50,7 @@ pub struct Arguments {
     #[arg(long, value_name = "LEVEL", default_value = "accepted", value_parser = ["accepted", "stored", "replicated"])]
     ack: String,
     /// The record's ts, in microseconds since 1970 [default: the node's clock]
-    #[arg(long, value_name = "MICROS", conflicts_with = "stdin", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(0..=TS_MAX))]
+    #[arg(long, value_name = "MICROS", conflicts_with = "stdin", allow_negative_numbers = true, value_parser = whole_number(0..=TS_MAX))]
     ts: Option<u64>,
 }
 

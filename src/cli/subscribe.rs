@@ -2,8 +2,8 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::CliError;
 use super::client::{DEFAULT_URL, Endpoint, Event, Interrupt, Subscription, Wanted};
+use super::{CliError, whole_number};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
 use crate::record::Pattern;
 
@@ -23,7 +23,7 @@ pub struct Arguments {
     #[arg(long, value_name = "latest|all", default_value = "latest", value_parser = ["latest", "all"])]
     mode: String,
     /// End after so many records
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole_number(1..=u64::MAX))]
     count: Option<u64>,
 }
 

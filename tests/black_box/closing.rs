@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Client, Cluster, Deadline, Event, Http, Node};
+use crate::harness::wait::PATIENCE;
+use crate::harness::{Client, Cluster, Deadline, Event, Http, Node, NodeConfig, eventually};
 
 #[test]
 fn sigterm_and_sigint_exit_0_within_ten_seconds() {
@@ -89,37 +90,56 @@ fn a_record_accepted_just_before_the_end_reaches_the_others() {
     assert_eq!(cluster[1].all_records("**").len(), 1001, "links drain before the node leaves");
 }
 
+/// Two nodes of which the first has more to hand over than it can: the second stands still.
+fn with_a_drain_that_lasts() -> Cluster {
+    let slow = |config: NodeConfig| NodeConfig { profile: "wan", ..config };
+    let cluster = Cluster::configured(2, slow);
+    cluster[1].signal("STOP");
+    let data = "x".repeat(60_000);
+    let mut publisher = cluster[0].publisher();
+    for step in 0..40 {
+        publisher.send_json(json!({"source": format!("d/{step}"), "data": data}));
+    }
+    let last = publisher.publish(json!({"source": "d/last", "data": 1}));
+    assert_eq!(last["result"]["outcome"], "applied", "{last}");
+    cluster
+}
+
+/// The status of `/readyz`; 0 where nobody answers.
+fn readiness(node: &Node) -> u16 {
+    Http::attempt(&node.http, "GET", "/readyz", &[], b"").map_or(0, |answer| answer.status)
+}
+
 #[test]
 fn a_second_signal_exits_at_once() {
-    let mut node = Node::single();
-    // A client that never reads holds up the drain, if anything does.
-    let _held = crate::harness::http::connect(&node.http);
-    node.signal("TERM");
-    node.signal("TERM");
-    let start = Deadline::after(Duration::from_secs(30));
-    let _ = node.process().wait(Duration::from_secs(5));
+    let mut cluster = with_a_drain_that_lasts();
+    cluster[0].signal("TERM");
+    eventually("it drains", PATIENCE, || (readiness(&cluster[0]) == 503).then_some(()));
+    assert!(cluster[0].process().is_running());
+    cluster[0].signal("TERM");
+    let start = Deadline::after(PATIENCE);
+    cluster[0].process().wait(PATIENCE);
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
-/// While it drains: not ready, no new publishes; what is asked gets an answer or a closed door.
+/// While it drains: not ready, no new publishes, not by those who are connected already either.
 #[test]
 fn while_draining_it_is_not_ready() {
-    let mut node = Node::single();
-    node.signal("TERM");
-    let mut seen = Vec::new();
-    while node.process().is_running() {
-        if let Ok(answer) = Http::attempt(&node.http, "GET", "/readyz", &[], b"") {
-            seen.push(answer.status);
-        }
-        if let Ok(answer) =
-            Http::attempt(&node.http, "POST", "/v1/publish", &[], br#"{"source":"x","data":1}"#)
-            && answer.status != 200
-        {
-            answer.assert_problem(503, "overloaded");
-        }
+    let mut cluster = with_a_drain_that_lasts();
+    let mut publisher = cluster[0].publisher();
+    let start = Deadline::after(PATIENCE);
+    cluster[0].signal("TERM");
+    eventually("it is not ready", PATIENCE, || (readiness(&cluster[0]) == 503).then_some(()));
+    cluster[0].post(json!({"source": "x", "data": 1})).assert_problem(503, "overloaded");
+    let error = publisher.publish(json!({"source": "x", "data": 1}))["error"].clone();
+    assert_eq!((&error["code"], &error["temporary"]), (&json!("overloaded"), &json!(true)), "{error}");
+    assert!(cluster[0].latest("d/last").is_some(), "readers are served to the end");
+    assert!(cluster[0].latest("x").is_none(), "what is refused is not applied");
+    while cluster[0].process().is_running() {
+        assert!(matches!(readiness(&cluster[0]), 0 | 503));
     }
-    assert!(seen.iter().skip_while(|status| **status == 200).all(|status| *status == 503), "{seen:?}");
-    assert_eq!(node.process().wait(Duration::from_secs(15)), Some(0));
+    assert_eq!(cluster[0].process().wait(PATIENCE), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -49,10 +49,10 @@ fn unusable_arguments_name_flag_value_and_what_is_allowed() {
     unusable(&["pub", "a"], &[]);
     unusable(&["pub", "a", "1", "--ack", "best"], &["ack", "best", "accepted", "stored", "replicated"]);
     unusable(&["pub", "a", "1", "--to", "ftp://x"], &["to", "ftp://x"]);
-    unusable(&["pub", "a", "1", "--ts", "-1"], &["ts", "-1", "0.."]);
+    unusable(&["pub", "a", "1", "--ts", "-1"], &["ts", "-1", "allowed"]);
     unusable(&["sub"], &[]);
-    unusable(&["sub", "x", "--count", "-1"], &["count", "-1"]);
-    unusable(&["history", "x", "--limit", "-1"], &["limit", "-1"]);
+    unusable(&["sub", "x", "--count", "-1"], &["count", "-1", "allowed"]);
+    unusable(&["history", "x", "--limit", "-1"], &["limit", "-1", "allowed"]);
     unusable(&["sub", "x", "--mode", "some"], &["mode", "some", "latest", "all"]);
 }
 

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use super::CliError;
 use super::client::{Endpoint, Interrupt};
 use super::machine::this_machine;
 use super::members;
 use super::serve::start_log;
+use super::{CliError, whole_number};
 use crate::config::{Config, Raw, check};
 use crate::server::{Node, NodeHandle, clock};
 
@@ -39,7 +39,7 @@ const LINE_US: u64 = 1_000_000;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Nodes, 1 to 64
-    #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=NODES_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, value_parser = whole_number(1..=NODES_MAX))]
     nodes: u64,
     /// End by itself after so many seconds [default: at Ctrl-C]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
