@@ -361,6 +361,8 @@ impl Machine {
             });
             old.drain(..).for_each(|record| replica.discard(&record));
         }
+        // Some of it came in this life: heads that cover it would claim what is gone.
+        self.spread.forget_held();
     }
 
     fn close(&mut self, stream: StreamId) -> Effect {

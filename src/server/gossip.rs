@@ -61,7 +61,6 @@ pub struct Gossip {
     datagrams: DatagramSocket,
     streams: Streams,
     seeds: Receiver<Vec<SocketAddr>>,
-    has_seeds: bool,
     started_us: u64,
     records: Vec<SharedRecord>,
     heads: Heads,
@@ -88,7 +87,6 @@ impl Gossip {
         // Peers may have connected before the listener was registered.
         streams.handle_acceptable();
         Ok(Gossip {
-            has_seeds: config.has_seeds,
             machine: Machine::new(config, now),
             datagrams,
             streams,
@@ -271,8 +269,7 @@ impl Gossip {
         if !shared.cluster.is_joined.load(Relaxed) {
             let is_alone = shared.members().iter().filter(|member| member.state.is_live()).count() <= 1;
             let gave_up = is_alone && now.mono_us >= self.started_us + ALONE_US;
-            let is_joined = !self.has_seeds || gave_up || (!is_alone && self.machine.is_reconciled());
-            shared.cluster.is_joined.store(is_joined, Relaxed);
+            shared.cluster.is_joined.store(gave_up || self.machine.is_reconciled(), Relaxed);
         }
     }
 }

@@ -46,6 +46,10 @@ pub struct Start {
     pub profile: Profile,
     /// How far its wall clock is off, in microseconds.
     pub wall_offset_us: i64,
+    /// When it last agreed with the cluster before this life (wall clock, microseconds).
+    pub agreed_us: Option<u64>,
+    /// What it held at its end.
+    pub records: Vec<SharedRecord>,
 }
 
 impl Start {
@@ -58,6 +62,8 @@ impl Start {
             seeds: seeds.to_vec(),
             profile: Profile::Lan,
             wall_offset_us: 0,
+            agreed_us: None,
+            records: Vec::new(),
         }
     }
 }
@@ -136,14 +142,18 @@ impl World {
             version: "0.1.0".into(),
             profile: start.profile,
             tombstones_us: 24 * 3600 * 1_000_000,
-            agreed_us: None,
+            agreed_us: start.agreed_us,
             has_seeds: !start.seeds.is_empty(),
             seed: self.random.next_u64(),
         };
         let now = now_of(self.now_us, start.wall_offset_us);
+        let mut replica = SimReplica::default();
+        start.records.into_iter().for_each(|record| {
+            replica.merge(record);
+        });
         self.nodes.push(Node {
             machine: Machine::new(config, now),
-            replica: SimReplica::default(),
+            replica,
             address,
             running: Running::Yes,
             inbox: VecDeque::new(),

@@ -42,7 +42,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, value_parser = whole_number(1..=NODES_MAX))]
     nodes: u64,
     /// End by itself after so many seconds [default: at Ctrl-C]
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = whole_number(1..=u64::MAX))]
     seconds: Option<u64>,
 }
 

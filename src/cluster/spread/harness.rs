@@ -107,6 +107,8 @@ pub(super) struct Node {
     boot: u64,
     next_seq: u64,
     wake_us: u64,
+    /// Until when it stands still.
+    stalled_until_us: u64,
 }
 
 enum Event {
@@ -124,6 +126,9 @@ pub(super) struct World {
     /// Of a thousand messages, how many are lost, and how many come twice.
     pub loss: u64,
     pub duplicates: u64,
+    /// Of a thousand events of a node, how many it stands still before, as on a busy machine, and for
+    /// how long at most.
+    pub stalls: (u64, u64),
     /// Which pairs cannot talk.
     pub is_cut: Box<dyn Fn(usize, usize) -> bool>,
     /// Shown every part with data that is sent.
@@ -171,6 +176,7 @@ impl World {
                 boot: identity.boot,
                 next_seq: 1,
                 wake_us: u64::MAX,
+                stalled_until_us: 0,
             }
         });
         World {
@@ -178,6 +184,7 @@ impl World {
             now_us: now.mono_us,
             loss: 0,
             duplicates: 0,
+            stalls: (0, 0),
             is_cut: Box::new(|_, _| false),
             on_part: Box::new(|_, _, _| {}),
             hops_max: 0,
@@ -223,12 +230,34 @@ impl World {
             }
             self.events.pop();
             self.now_us = at_us;
-            match self.payloads.remove(&key).expect("event") {
+            let event = self.payloads.remove(&key).expect("event");
+            if let Some(later_us) = self.stall(&event) {
+                self.schedule(later_us, event);
+                continue;
+            }
+            match event {
                 Event::Arrive { from, to, message } => self.deliver(from, to, *message),
                 Event::Wake { node } => self.wake(node),
             }
         }
         self.now_us = end_us;
+    }
+
+    /// When a node that stands still gets this event: what arrived first, what is due after it.
+    fn stall(&mut self, event: &Event) -> Option<u64> {
+        let (node, rank_us) = match event {
+            Event::Arrive { to, .. } => (*to, 0),
+            Event::Wake { node } => (*node, 1),
+        };
+        if self.stalls.0 > 0 && self.nodes[node].stalled_until_us + 1 < self.now_us {
+            let stalls = self.random() % 1_000 < self.stalls.0;
+            let for_us = self.random() % self.stalls.1;
+            if stalls {
+                self.nodes[node].stalled_until_us = self.now_us + for_us;
+            }
+        }
+        let until_us = self.nodes[node].stalled_until_us + rank_us;
+        (until_us > self.now_us).then_some(until_us)
     }
 
     fn deliver(&mut self, from: usize, to: usize, message: Packet) {

@@ -177,6 +177,20 @@ impl Lines {
         }
     }
 
+    /// Forgets what is held of all lines but this node's own: the copy was dropped.
+    pub fn forget_held(&mut self) {
+        let own = self.own;
+        self.changed.retain(|line| *line == own);
+        for (_, line) in self.lines.iter_mut().filter(|line| *line.0 != own) {
+            // The batches stay, and with them what was passed on already.
+            let (birth, kept) = (line.birth.take(), std::mem::take(&mut line.kept));
+            if let Some(birth) = &birth {
+                self.heads.remove(birth);
+            }
+            *line = Line { birth, kept, changed_us: line.changed_us, ..Line::default() };
+        }
+    }
+
     /// Notes that `holder` holds the line up to `seq`. `true`: that is more than this node holds.
     pub fn note(&mut self, now_us: u64, line: u64, seq: u64, holder: SocketAddr) -> bool {
         if line == self.own {

@@ -20,6 +20,10 @@ const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 /// Least allowance for a late receipt over the smoothed round trip: what a receipt may wait for
 /// company, in microseconds.
 const RTO_MARGIN_US: u64 = 1_000;
+/// The same for a peer that is busy, in microseconds: its machine may give it its turn that late.
+const PATIENCE_MARGIN_US: u64 = 4_000;
+/// So many questions in a row answered by "it is here" tell that a peer is busy and nothing is lost.
+const LATE_RECEIPTS_MIN: u32 = 4;
 /// Longest timeout, in microseconds.
 const RTO_US_MAX: u64 = 1_000_000;
 /// How far ahead of its pace a link may send, in microseconds of that pace.
@@ -66,6 +70,11 @@ impl Rtt {
     /// since a question that was needless costs little.
     pub fn ask_us(self) -> u64 {
         self.smooth_us + (2 * self.var_us).max(RTO_MARGIN_US / 2)
+    }
+
+    /// How long to wait for the receipt of a peer that is busy and not out of reach.
+    pub fn patient_us(self) -> u64 {
+        (self.smooth_us + (4 * self.var_us).max(PATIENCE_MARGIN_US)).min(RTO_US_MAX)
     }
 
     /// How long to wait for a receipt after `tries` tries: no backoff for the first four, then half
@@ -125,6 +134,8 @@ pub(super) struct Link {
     pub heard_us: u64,
     /// Until when it counts as silent lately.
     pub silent_until_us: u64,
+    /// Questions in a row to which what was asked about was there: its receipt was late, not lost.
+    pub late_receipts: u32,
     /// Since when nothing came back, as timeouts tell; 0: it answers.
     pub silent_since_us: u64,
     /// Timeouts in a row in which nothing was heard of it.
@@ -173,6 +184,7 @@ impl Link {
             boot: 0,
             heard_us: 0,
             silent_until_us: 0,
+            late_receipts: 0,
             silent_since_us: 0,
             unheard: 0,
             used_us: 0,
@@ -195,6 +207,11 @@ impl Link {
             wanted: Vec::new(),
             unserved: VecDeque::new(),
         }
+    }
+
+    /// Whether the peer answers late, and loses nothing: to send again would only add to its load.
+    pub fn is_busy(&self) -> bool {
+        self.late_receipts >= LATE_RECEIPTS_MIN
     }
 
     /// Whether nothing waits in either direction.

@@ -245,6 +245,11 @@ impl Spread {
         self.lines.merge_heads(now.mono_us, heads);
     }
 
+    /// The copy was dropped: of other nodes' records nothing counts as held any more.
+    pub fn forget_held(&mut self) {
+        self.lines.forget_held();
+    }
+
     /// Heads to ride on a probe, as (hash of the line, head), in about `bytes_max` bytes; this
     /// node's own line is among them.
     pub fn heads_digest(&mut self, bytes_max: usize) -> Vec<(u64, u64)> {

@@ -124,9 +124,10 @@ impl Spread {
             let pushed = packet.push_part(number, sent.fragment, sent.ask, duty, self.now_us);
             let Some(len) = pushed else { break };
             link.pop();
-            let wait_us = match sent.tries == 0 && duty.asks_second() {
-                true => rtt.ask_us(),
-                false => rtt.timeout_us(sent.tries + 1),
+            let wait_us = match sent.tries {
+                0 if duty.asks_second() => rtt.ask_us(),
+                tries if link.is_busy() => rtt.timeout_us(tries + 1).max(rtt.patient_us()),
+                tries => rtt.timeout_us(tries + 1),
             };
             let due_us = self.now_us + wait_us;
             link.fly(self.now_us, number, len, due_us);

@@ -90,6 +90,7 @@ impl Spread {
         let Some(link) = self.links.get_mut(id) else { return };
         for number in &receipt.wanted {
             if link.sent.get(number).is_some_and(|sent| sent.flying > 0 && sent.ask) {
+                link.late_receipts = 0;
                 link.on_loss(self.now_us, rtt);
                 link.push_again(*number, false);
             }
@@ -111,9 +112,16 @@ impl Spread {
             }) else {
                 continue;
             };
-            // After a second try nobody knows which of them is acknowledged (Karn).
-            if sent.tries == 1 {
-                newest = newest.max(Some(sent.last_us));
+            // After a second try nobody knows which of them is acknowledged (Karn); but if all that was
+            // asked about lately was there, it is the first. Were late receipts left out then, a busy
+            // peer would never be known to be slow.
+            let is_late = sent.tries == 2 && sent.ask;
+            let is_busy = self.links.get_mut(id).is_some_and(|link| {
+                link.late_receipts = link.late_receipts.saturating_add(u32::from(is_late));
+                link.is_busy()
+            });
+            if sent.tries == 1 || (is_late && is_busy) {
+                newest = newest.max(Some(sent.first_us));
             }
             self.settle(&sent);
         }

@@ -15,6 +15,15 @@ fn name(index: usize) -> String {
     format!("n{index}")
 }
 
+/// A record as the node of this number accepts it.
+fn record(node: usize, boot: u64, seq: u64, source: &str, accepted_us: u64) -> SharedRecord {
+    let payload = Payload::Json(Bytes::from(format!("{seq}")));
+    let stamp = Stamp::of_data(accepted_us, payload.bytes());
+    let birth = Birth { origin: NodeName::parse(&name(node)).expect("name"), boot, seq };
+    let source = Source::parse(source).expect("source");
+    Arc::new(Record::new(source, stamp, payload, birth, accepted_us, 0))
+}
+
 /// Publishes at many nodes, numbering their records as a node does.
 #[derive(Default)]
 struct Publisher {
@@ -25,13 +34,7 @@ impl Publisher {
     fn publish(&mut self, world: &mut World, node: usize, source: &str) {
         let seq = self.seqs.entry(node).or_default();
         *seq += 1;
-        let now_us = WALL_US + world.now_us();
-        let payload = Payload::Json(Bytes::from(format!("{}", *seq)));
-        let stamp = Stamp::of_data(now_us, payload.bytes());
-        let origin = NodeName::parse(&name(node)).expect("name");
-        let birth = Birth { origin, boot: 1, seq: *seq };
-        let source = Source::parse(source).expect("source");
-        let record: SharedRecord = Arc::new(Record::new(source, stamp, payload, birth, now_us, 0));
+        let record = record(node, 1, *seq, source, WALL_US + world.now_us());
         world.publish(NodeId(node), &[record]);
     }
 }
@@ -97,4 +100,74 @@ fn both_sides_of_a_partition_end_equal() {
     world.network.heal();
     let took = world.run_until(60 * SECOND_US, |world| hold(world, 0..8, 60));
     assert!(took.is_some_and(|us| us <= 20 * SECOND_US), "{took:?}");
+}
+
+/// cortexproject/cortex#4420, #4010: deleted data came back. Here from a node that was away for longer
+/// than deletions are kept, hears new records before it meets a member to reload from, and has
+/// accepted some that nobody else has.
+#[test]
+fn a_node_away_for_too_long_brings_nothing_back_and_keeps_its_own() {
+    const HOUR_US: u64 = 3_600 * SECOND_US;
+    for seed in 0..5 {
+        let mut world = World::new(seed, Conditions::lossy(50_000));
+        start(&mut world, 4);
+        let mut publisher = Publisher::default();
+        for index in 0..40 {
+            publisher.publish(&mut world, index % 4, &format!("s/{index}"));
+        }
+        world.run_us(3 * SECOND_US);
+        let agreed_us = WALL_US - 30 * HOUR_US;
+        let mut records: Vec<SharedRecord> = (0..50)
+            .map(|seq| record(1, 0, seq + 1, &format!("deleted/{seq}"), agreed_us - HOUR_US))
+            .collect();
+        records.push(record(4, 1, 7, "deleted/own", agreed_us - 1));
+        records.push(record(4, 1, 8, "own/new", agreed_us + HOUR_US));
+        let seeds = [World::address_of(NodeId(0))];
+        let late = Start { boot: 2, agreed_us: Some(agreed_us), records, ..Start::new(name(4), &seeds) };
+        let late = world.start(late);
+        for index in 0..200 {
+            publisher.publish(&mut world, index % 4, &format!("live/{index}"));
+            world.run_us(2_000);
+        }
+        let took = world.run_until(20 * SECOND_US, |world| hold(world, 0..5, 241));
+        assert!(took.is_some(), "seed {seed}: {} held", world.replica(late).records().len());
+        assert!(world.machine(late).is_reconciled());
+        assert!(world.replica(NodeId(0)).records().contains_key("own/new"));
+        assert!(world.replica(NodeId(0)).records().keys().all(|source| !source.starts_with("deleted/")));
+        // And heads claim no more than is held: the newcomer's are those of the others in the end.
+        assert!(
+            world
+                .run_until(20 * SECOND_US, |world| {
+                    let heads = world.machine(NodeId(0)).heads();
+                    (0..4).all(|node| {
+                        let line = (NodeName::parse(&name(node)).expect("name"), 1);
+                        world.machine(late).heads().get(&line) == heads.get(&line)
+                    })
+                })
+                .is_some()
+        );
+    }
+}
+
+/// hashicorp/memberlist#299: membership traffic starved user data at 1,000 nodes. Half of the cluster
+/// joins at once and a quarter dies while records are published.
+#[test]
+fn news_of_members_do_not_hold_up_records() {
+    let mut world = World::new(11, Conditions::lan());
+    start(&mut world, 64);
+    let seeds = [World::address_of(NodeId(0))];
+    (64..128).for_each(|index| {
+        world.start(Start::new(name(index), &seeds));
+    });
+    (32..64).for_each(|node| world.kill(NodeId(node)));
+    let mut publisher = Publisher::default();
+    for index in 0..50 {
+        publisher.publish(&mut world, index % 32, &format!("s/{index}"));
+        let since_us = world.now_us();
+        let source = format!("s/{index}");
+        let took = world.run_until(SECOND_US, |world| {
+            (0..32).all(|node| world.replica(NodeId(node)).records().contains_key(&source))
+        });
+        assert!(took.is_some_and(|us| us <= 150_000), "{source} at {since_us}: {took:?}");
+    }
 }
