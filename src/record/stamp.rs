@@ -49,10 +49,10 @@ impl HybridClock {
     /// A stamp over every one issued before and over `latest`, the source's newest `ts`.
     pub fn issue(&self, now: Now, latest: Option<u64>) -> u64 {
         use std::sync::atomic::Ordering::Relaxed;
-        let floor = now.wall_us.max(latest.map_or(0, |ts| ts + 1));
+        let floor = now.wall_us.max(latest.map_or(0, |ts| ts.saturating_add(1)));
         let mut last = self.last_issued.load(Relaxed);
         loop {
-            let next = floor.max(last + 1);
+            let next = floor.max(last.saturating_add(1));
             match self.last_issued.compare_exchange_weak(last, next, Relaxed, Relaxed) {
                 Ok(_) => return next,
                 Err(seen) => last = seen,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{Birth, NodeName, Payload, Record, Source, Stamp};
+use crate::limits::TS_MAX;
 use crate::proto::gossip as proto;
 
 /// Why bytes are no record.
@@ -41,6 +42,10 @@ pub fn to_proto(record: &Record, in_batch: bool) -> proto::Record {
 
 /// The message as a record, its checksum verified. `batch`: origin and boot of the batch it came in.
 pub fn from_proto(message: proto::Record, batch: Option<(&NodeName, u64)>) -> Result<Record, WireError> {
+    // A stamp over the greatest would overflow the clock that issues greater ones.
+    if message.ts > TS_MAX {
+        return Err(WireError::Field("ts"));
+    }
     let source = Source::parse(&message.source).map_err(|_| WireError::Field("source"))?;
     let (payload, stamp) = match message.payload {
         Some(proto::record::Payload::Json(bytes)) => {
@@ -110,6 +115,13 @@ mod tests {
         fn garbage_is_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(decode(bytes.into()).is_err());
         }
+    }
+
+    #[test]
+    fn a_stamp_over_the_greatest_is_refused() {
+        let beyond = record(Payload::Binary(vec![7; 4].into()), TS_MAX + 1, 0);
+        assert!(matches!(decode(encode(&beyond).into()), Err(WireError::Field("ts"))));
+        assert!(decode(encode(&record(Payload::Deleted, TS_MAX, 0)).into()).is_ok());
     }
 
     /// S3, 2008-07-20: one flipped bit, unchecked, spread through the whole cluster.

@@ -110,6 +110,8 @@ impl Inbox {
             None => {
                 self.dropped = rescan.dropped;
                 self.rescan = None;
+                // Who subscribed to every record meanwhile was handed only the last of each source.
+                return Mail::Overflow;
             }
         }
         Mail::Scanned

@@ -190,12 +190,20 @@ impl NodeHandle {
 
     /// Waits until the store is loaded and clients are served.
     pub fn wait_loaded(&self) -> Result<(), ServerError> {
+        self.wait_loaded_unless(&|| false).map(|_| ())
+    }
+
+    /// The same, but gives up, with `false`, once `is_ended` says so.
+    pub fn wait_loaded_unless(&self, is_ended: &dyn Fn() -> bool) -> Result<bool, ServerError> {
         loop {
             if let Some(fatal) = self.shared.fatal() {
                 return Err(fatal.into());
             }
             if self.shared.phase() > Phase::Loading {
-                return Ok(());
+                return Ok(true);
+            }
+            if is_ended() {
+                return Ok(false);
             }
             clock::sleep(1_000);
         }

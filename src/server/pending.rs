@@ -56,7 +56,7 @@ impl PendingAnswers {
             .map(|(place, _)| *place)
             .collect();
         for place in late {
-            let Some(Waiting { ts, answer, .. }) = waiting.remove(&place) else { continue };
+            let Some(Waiting { ts, outcome, answer, .. }) = waiting.remove(&place) else { continue };
             let refusal = match &health {
                 Err(reason) => Refusal::new(Code::StoreUnavailable, reason.clone()),
                 Ok(()) => {
@@ -64,7 +64,11 @@ impl PendingAnswers {
                     Refusal::new(Code::Timeout, message)
                 }
             };
-            answer.send(Err(refusal.after_applying(ts)));
+            answer.send(Err(match outcome {
+                Outcome::Applied | Outcome::Duplicate => refusal.after_applying(ts),
+                // It was never applied: a retry is stale again.
+                Outcome::Stale { .. } => refusal,
+            }));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
@@ -31,9 +31,11 @@ pub fn run(config: Config) -> Result<(), ServerError> {
         let _ = (&waker).write_all(&[0]);
     };
     let node = Node::start_with(config, Box::new(on_fatal))?;
-    node.wait_loaded()?;
-    println!("ready node={} http={} gossip={}", node.name, node.http, node.gossip);
-    io::stdout().flush()?;
+    // A large store takes a while: a signal need not wait for it.
+    if node.wait_loaded_unless(&|| is_signalled.load(SeqCst))? {
+        println!("ready node={} http={} gossip={}", node.name, node.http, node.gossip);
+        io::stdout().flush()?;
+    }
     let mut byte = [0];
     while let Err(error) = woken.read_exact(&mut byte) {
         if error.kind() != io::ErrorKind::Interrupted {

@@ -117,7 +117,8 @@ impl<'a> Fields<'a> {
 /// The `id` of a request, if it has one.
 pub(super) fn request_id<'a>(value: Option<&Value<'a>>) -> Result<Option<RequestId<'a>>, Refusal> {
     let Some(value) = value else { return Ok(None) };
-    let is_integer = as_integer(value).is_some();
+    let digits = value.text.strip_prefix('-').unwrap_or(value.text);
+    let is_integer = digits.len() <= REQUEST_ID_BYTES_MAX && digits.bytes().all(|b| b.is_ascii_digit());
     let is_text = as_string(value).is_some_and(|text| text.len() <= REQUEST_ID_BYTES_MAX);
     if value.flaw.is_some() || !(is_integer || is_text) {
         return bad_request(format!(

@@ -191,7 +191,8 @@ impl Subscriber {
         let Some(Unanswered { id, token, snapshot }) = job.unanswered.take() else { return };
         let had_token = token.is_some();
         job.proved = token.filter(|token| may_recover && is_proved(token, &job.patterns, turn));
-        job.has_scan = snapshot || job.proved.is_some();
+        // A token that proves nothing gives a full snapshot, whatever was asked for.
+        job.has_scan = snapshot || had_token;
         let (subscription, recovered) = (job.number, had_token.then_some(job.proved.is_some()));
         if let Some(known) = self.subscriptions.get_mut(&subscription) {
             known.is_bare = !job.has_scan;
@@ -410,8 +411,10 @@ impl Subscriber {
         let has_room = out_len + self.batch_len() <= LATEST_BUFFER_BYTES_MAX;
         let is_waiting = self.poll_us.is_some();
         let has_job = !self.jobs.is_empty() && !is_waiting;
+        // Without a live subscription nobody would take the token that waits.
+        let is_live = self.subscriptions.values().any(|subscription| subscription.is_live);
         self.batch_len() > 0
-            || self.tokens.waits_for_mailbox()
+            || is_live && self.tokens.waits_for_mailbox()
             || has_room && (has_job || !self.queue.is_empty())
     }
 }
