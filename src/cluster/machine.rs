@@ -193,6 +193,11 @@ impl Machine {
         self.spread.room_bytes()
     }
 
+    /// Whether this node's own records are with others, or were given up.
+    pub fn is_drained(&self) -> bool {
+        self.spread.is_drained()
+    }
+
     /// This node's own accepted records, in ascending order of `seq`. One that is missing in between
     /// was superseded while it waited.
     pub fn handle_published(&mut self, now: Now, records: &[SharedRecord]) {

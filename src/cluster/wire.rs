@@ -101,7 +101,7 @@ impl Wire {
     /// What a datagram says, the heads that ride on it, and its sender's boot number.
     pub(super) fn open(&self, datagram: &[u8]) -> Result<(u64, Body, Digest), WireError> {
         let (kind, boot, body) = self.open_header(datagram, datagram)?;
-        if kind != KIND_DATAGRAM {
+        if kind != KIND_DATAGRAM || datagram.len() > DATAGRAM_BYTES_MAX {
             return Err(WireError::Corrupt);
         }
         // One copy of the body, so that the byte fields inside share it.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{Birth, NodeName, Payload, Record, Source, Stamp};
-use crate::limits::TS_MAX;
+use crate::limits::{TS_MAX, TTL_MS_MAX};
 use crate::proto::gossip as proto;
 
 /// Why bytes are no record.
@@ -45,6 +45,9 @@ pub fn from_proto(message: proto::Record, batch: Option<(&NodeName, u64)>) -> Re
     // A stamp over the greatest would overflow the clock that issues greater ones.
     if message.ts > TS_MAX {
         return Err(WireError::Field("ts"));
+    }
+    if message.ttl_ms > TTL_MS_MAX {
+        return Err(WireError::Field("ttl_ms"));
     }
     let source = Source::parse(&message.source).map_err(|_| WireError::Field("source"))?;
     let (payload, stamp) = match message.payload {

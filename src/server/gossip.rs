@@ -180,6 +180,11 @@ impl Gossip {
         Some(self.machine.poll_timeout().map_or(own_us, |due_us| due_us.min(own_us)))
     }
 
+    /// Whether the records taken from the outbox are with others, or were given up.
+    pub fn is_drained(&self) -> bool {
+        self.machine.is_drained()
+    }
+
     /// Tells the cluster that this node goes.
     pub fn leave(&mut self, now: Now, shared: &Shared) {
         self.machine.handle_leave(now);

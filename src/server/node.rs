@@ -375,9 +375,11 @@ fn gossip_starter(
 /// Reads what the store kept into the map; then tells expiries and collects tombstones until the end.
 fn load_and_sweep(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
     let start_us = clock::now().mono_us;
-    let mut greatest_ts = 0;
     let loaded = shared.store().load(&mut |record| {
-        greatest_ts = greatest_ts.max(record.stamp.ts);
+        if record.birth.origin == shared.name {
+            // A stamp may have been issued over it just before the end.
+            shared.ingest.clock().raise(record.stamp.ts);
+        }
         shared.ingest.load(clock::now(), record);
     });
     match loaded {
@@ -418,6 +420,7 @@ impl crate::store::Latest for MapOf {
     }
 
     fn holds(&self, source: &str) -> bool {
-        self.0.upgrade().is_some_and(|shared| shared.ingest.latest().get(source).is_some())
+        // Without the map nothing may be concluded: what is stored stays.
+        self.0.upgrade().is_none_or(|shared| shared.ingest.latest().get(source).is_some())
     }
 }

@@ -102,7 +102,7 @@ impl Streams {
     pub fn handle_acceptable(&mut self) {
         loop {
             match self.listener.accept() {
-                Ok((socket, from)) if self.accepted < ACCEPTED_MAX => {
+                Ok((socket, from)) if self.accepted < ACCEPTED_MAX || self.give_up_one() => {
                     let id = StreamId(self.next_accepted);
                     self.next_accepted += 2;
                     if self.add(id, socket, true).is_ok() {
@@ -258,6 +258,15 @@ impl Streams {
         }
     }
 
+    /// Gives up an accepted stream that only waits for its peer to read the rest; `false`: there is
+    /// none.
+    fn give_up_one(&mut self) -> bool {
+        let mut streams = self.streams.iter();
+        let found =
+            streams.find(|(id, stream)| id.0.is_multiple_of(2) && stream.is_closing).map(|(id, _)| *id);
+        found.is_some_and(|id| self.remove(id).is_some())
+    }
+
     fn remove(&mut self, id: StreamId) -> Option<Stream> {
         let mut stream = self.streams.remove(&id)?;
         self.accepted -= usize::from(id.0.is_multiple_of(2));
@@ -388,5 +397,23 @@ mod tests {
             told = here.turn();
         }
         assert_eq!(told, [(StreamId(1), StreamEvent::Closed)]);
+    }
+
+    /// Peers that read nothing held every place for streams, once their sessions were over.
+    #[test]
+    fn a_closing_stream_gives_its_place_to_a_new_one() {
+        let mut here = Side::new();
+        let peer = std::net::TcpStream::connect(here.address).expect("connected");
+        let mut told = Vec::new();
+        while told.is_empty() {
+            told = here.turn();
+        }
+        let (id, _) = told.remove(0);
+        here.streams.write(id, Bytes::from(vec![7; 64 << 20]));
+        here.streams.close(id);
+        assert_eq!(here.streams.accepted, 1, "what was written waits for its reader");
+        assert!(here.streams.give_up_one() && here.streams.accepted == 0);
+        assert!(!here.streams.give_up_one());
+        drop(peer);
     }
 }

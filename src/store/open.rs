@@ -139,7 +139,14 @@ pub(super) fn lock_dir(dir: &Path) -> Result<File, OpenError> {
         let path = path.to_owned();
         move |source| OpenError::Io { path, source }
     };
+    let is_new = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let made: Vec<&Path> = dir.ancestors().take_while(is_new).collect();
     std::fs::create_dir_all(dir).map_err(failed(dir))?;
+    // Their names must survive a power cut as well as what is in them.
+    for name in made {
+        let above = name.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(above).and_then(|above| above.sync_all()).map_err(failed(above))?;
+    }
     let path = dir.join(LOCK_NAME);
     let lock = File::options().create(true).append(true).open(&path).map_err(failed(&path))?;
     match lock.try_lock() {

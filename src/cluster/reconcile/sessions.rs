@@ -167,6 +167,10 @@ impl Reconcile {
         let is_fresh_cluster = self.fresh_peers.len() >= FRESH_PEERS.min(self.live_peers.max(1));
         if is_fresh_cluster || (report.peer_is_reconciled && report.peer_has_shown) {
             self.me.is_reconciled = true;
+            if self.must_discard() {
+                // The copy was kept: it is the cluster's from now on, in a next life too.
+                self.agreed_us = Some(now.wall_us);
+            }
             self.me.withholds = false;
             self.fresh_peers.clear();
         }

@@ -36,6 +36,9 @@ pub(super) struct Fragment {
     pub bytes: Bytes,
 }
 
+/// What the place of a piece costs, filled or not.
+const PLACE_BYTES: usize = size_of::<Option<Bytes>>();
+
 /// All unfinished ones, by link and number of the first fragment; bounded in bytes.
 #[derive(Debug, Default)]
 pub(super) struct Assemblies {
@@ -60,7 +63,7 @@ impl Assemblies {
     /// Drops one.
     pub fn close(&mut self, key: (usize, u64)) {
         if let Some(open) = self.open.remove(&key) {
-            self.bytes -= open.bytes;
+            self.bytes -= open.bytes + open.pieces.len() * PLACE_BYTES;
         }
     }
 
@@ -72,10 +75,12 @@ impl Assemblies {
         if count > FRAGMENTS_MAX || index >= count || len == 0 {
             return None;
         }
-        if self.bytes + len > SPREAD_ASSEMBLY_BYTES_MAX {
+        let key = (link, first);
+        let places = if self.open.contains_key(&key) { 0 } else { count as usize * PLACE_BYTES };
+        if self.bytes + len + places > SPREAD_ASSEMBLY_BYTES_MAX {
             return None;
         }
-        let key = (link, first);
+        self.bytes += places;
         let open = self.open.entry(key).or_insert_with(|| Assembly {
             pieces: Vec::new(),
             header: None,
@@ -87,7 +92,8 @@ impl Assemblies {
         }
         let slot = open.pieces.get_mut(index as usize)?;
         if slot.is_none() && open.bytes + len <= RECORD_BYTES_CEILING + 4096 {
-            *slot = Some(bytes);
+            // A copy: a piece must not hold its whole datagram.
+            *slot = Some(Bytes::copy_from_slice(&bytes));
             open.bytes += len;
             self.bytes += len;
         }
@@ -106,5 +112,38 @@ impl Assemblies {
             whole.extend_from_slice(piece.as_ref()?);
         }
         Some((open.header.clone()?, whole.freeze()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::span::Span;
+    use super::*;
+
+    fn fragment(number: u64, count: u32) -> Fragment {
+        let header = Header {
+            span: Span::whole_after(0),
+            zone: String::new(),
+            without: Vec::new(),
+            instead_of: None,
+            hops: 1,
+            age_us: 0,
+            is_hurried: false,
+            other: None,
+            is_repair: false,
+        };
+        Fragment { number, header, index: 0, count, bytes: Bytes::from_static(b"x") }
+    }
+
+    /// Fragments of one byte that announce thousands more set memory aside that no bound counted.
+    #[test]
+    fn announced_pieces_count_before_they_come() {
+        let mut assemblies = Assemblies::default();
+        let taken =
+            (0..100_000).filter(|n| assemblies.put(0, 1, fragment(n * 10_000, FRAGMENTS_MAX)).is_some());
+        let places = taken.count() * FRAGMENTS_MAX as usize * PLACE_BYTES;
+        assert!(places > 0 && places <= SPREAD_ASSEMBLY_BYTES_MAX, "{places}");
+        assemblies.forget_link(1);
+        assert_eq!(assemblies.bytes, 0);
     }
 }

@@ -96,7 +96,7 @@ pub(super) fn unpack(encoded: Bytes) -> Option<(Batch, Vec<SharedRecord>)> {
         if record.seq < next || record.seq > last_seq {
             return None;
         }
-        next = record.seq + 1;
+        next = record.seq.saturating_add(1);
         records.push(SharedRecord::new(from_proto(record, Some((&origin, message.boot))).ok()?));
     }
     Some((batch_of(&message, origin, encoded), records))

@@ -165,7 +165,8 @@ impl Lines {
     pub fn merge_heads(&mut self, now_us: u64, heads: &Heads) {
         for ((origin, boot), head) in heads {
             let line = line_hash(origin, *boot);
-            if line == self.own {
+            let is_full = self.lines.len() >= LINES_MAX && !self.lines.contains_key(&line);
+            if line == self.own || is_full {
                 continue;
             }
             self.name(now_us, line, origin, *boot);
@@ -196,7 +197,10 @@ impl Lines {
         if line == self.own {
             return false;
         }
-        self.make_room(line);
+        // What only a digest speaks of pushes nobody out.
+        if self.lines.len() >= LINES_MAX && !self.lines.contains_key(&line) {
+            return false;
+        }
         let line = self.lines.entry(line).or_insert_with(|| Line { changed_us: now_us, ..Line::default() });
         line.seen = line.seen.max(seq);
         let more = seq > line.have.head();

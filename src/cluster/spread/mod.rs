@@ -179,6 +179,11 @@ impl Spread {
         OWN_WAITING_BYTES_MAX.saturating_sub(self.own_waiting_bytes) / tree::FANOUT
     }
 
+    /// Whether all records of this node's own are with others, or were given up.
+    pub fn is_drained(&self) -> bool {
+        self.duties.iter().all(|(_, duty)| !duty.part.is_own)
+    }
+
     /// Starts the trees of records that this node accepted from clients, ascending by seq. A number
     /// missing in between was superseded while it waited, and counts as held.
     pub fn handle_published(&mut self, now: Now, records: &[SharedRecord], ring: &Ring) {

@@ -80,7 +80,7 @@ impl Swim {
         if !self.is_alone() {
             return self.contacts.next_us;
         }
-        let seeds = self.contacts.seeds.iter().filter(|seed| !seed.is_me).map(|seed| seed.due_us);
+        let seeds = self.contacts.seeds.iter().map(|seed| seed.due_us);
         seeds.fold(self.contacts.next_us, u64::min)
     }
 
@@ -105,7 +105,8 @@ impl Swim {
     fn try_seeds(&mut self, now: Now) {
         let mut due = Vec::new();
         for seed in &mut self.contacts.seeds {
-            if !seed.is_me && seed.due_us <= now.mono_us {
+            // One that led back here may be an address of many: others may answer there later.
+            if seed.due_us <= now.mono_us {
                 seed.due_us = now.mono_us + self.random.jitter_us(seed.retry_us);
                 seed.retry_us = (seed.retry_us + seed.retry_us / 2).min(JOIN_RETRY_US_MAX);
                 due.push(seed.address);

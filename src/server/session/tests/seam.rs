@@ -143,6 +143,16 @@ fn play(mode: &str, acts: &[Act], is_slow: bool) -> Result<(), TestCaseError> {
     play.end()
 }
 
+/// A token that was due while the mailbox had a backlog kept its worker busy for ever once the last
+/// subscription was gone.
+#[test]
+fn an_ended_subscription_leaves_nothing_to_do() {
+    use Act::{Pass, Publish, Subscribe, Turn, Unsubscribe};
+    let first = [Subscribe(0, false), Pass, Unsubscribe(1), Pass];
+    let second = [Subscribe(0, false), Publish(0), Turn, Unsubscribe(2)];
+    play("latest", &[first, second].concat(), true).expect("settles");
+}
+
 fn acts(may_end: bool) -> impl Strategy<Value = Vec<Act>> {
     let acts = proptest::collection::vec(act(), 1..100);
     acts.prop_map(move |mut acts| {
