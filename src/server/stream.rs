@@ -409,7 +409,7 @@ mod tests {
             told = here.turn();
         }
         let (id, _) = told.remove(0);
-        here.streams.write(id, Bytes::from(vec![7; 64 << 20]));
+        here.streams.write(id, Bytes::from(vec![7; WAITING_BYTES_MAX]));
         here.streams.close(id);
         assert_eq!(here.streams.accepted, 1, "what was written waits for its reader");
         assert!(here.streams.give_up_one() && here.streams.accepted == 0);
