@@ -53,7 +53,7 @@ pub const SPREAD_ASSEMBLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A request's head on the HTTP port, in bytes.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Body of `POST /v1/publish`, beside `--max-frame-bytes`, which bounds it.
+/// Subscriptions of one connection, so that one client cannot grow the index without end.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 1_024;
 /// Patterns of one subscription.
 pub const PATTERNS_PER_SUBSCRIPTION_MAX: usize = 256;
