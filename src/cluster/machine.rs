@@ -8,15 +8,15 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::members::MemberInfo;
+use super::members::{Identity, MemberInfo};
 use super::purpose::Purpose;
-use super::reconcile::{Output as ReconcileOutput, Reconcile};
+use super::reconcile::{Output as ReconcileOutput, Reconcile, Stats as ReconcileStats};
 use super::ring::Ring;
-use super::spread::Spread;
+use super::spread::{Spread, SpreadStats};
 use super::stats::Stats;
 use super::streams::Streams;
 use super::swim::message::Message;
-use super::swim::{Output, Swim};
+use super::swim::{Known, Output, Swim};
 use super::wire::{Body, Wire, WireError};
 use super::{Config, Effect, Heads, Replica, StreamEvent, StreamId};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, SHARDS};
@@ -63,6 +63,13 @@ impl Machine {
     /// ignored.
     pub fn handle_seeds(&mut self, now: Now, seeds: &[SocketAddr]) {
         self.swim.handle_seeds(now, seeds);
+        self.collect_swim();
+    }
+
+    /// Members that are known from before, all alive. To be called first, if at all: a cluster begins
+    /// without a storm of joins.
+    pub fn handle_known(&mut self, now: Now, known: &Known) {
+        self.swim.handle_known(now, known);
         self.collect_swim();
     }
 
@@ -219,7 +226,11 @@ impl Machine {
 
     /// What is to be done, in order.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        let effect = self.effects.pop_front();
+        if let Some(Effect::Write { bytes, .. }) = &effect {
+            self.stats.stream_bytes_sent += bytes.len() as u64;
+        }
+        effect
     }
 
     /// When `handle_timeout` wants to be called at the latest, on the monotonic clock.
@@ -238,6 +249,11 @@ impl Machine {
     /// The member of this name, as this node sees it.
     pub fn member(&self, name: &str) -> Option<MemberInfo> {
         self.swim.member(name)
+    }
+
+    /// What this node says of itself.
+    pub fn identity(&self) -> &Arc<Identity> {
+        self.swim.identity()
     }
 
     /// The live members.
@@ -276,6 +292,16 @@ impl Machine {
     /// Counts since the start.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Counts of spreading since the start.
+    pub fn spread_stats(&self) -> &SpreadStats {
+        self.spread.stats()
+    }
+
+    /// Counts of reconciliation since the start.
+    pub fn reconcile_stats(&self) -> &ReconcileStats {
+        self.reconcile.stats()
     }
 
     fn count(&mut self, error: WireError) {

@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 pub use self::machine::Machine;
+pub use self::swim::Known;
 pub use crate::config::Profile;
 use crate::limits::SHARDS;
 use crate::record::{NodeName, Now, SharedRecord};
@@ -92,7 +93,10 @@ pub enum StreamEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// Down the tree that its origin started.
-    Tree,
+    Tree {
+        /// How often it was handed over on its way, at least once.
+        hops: u32,
+    },
     /// Asked for, to fill a gap.
     Repair,
     /// By reconciliation.

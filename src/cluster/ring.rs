@@ -55,6 +55,17 @@ pub struct Ring {
 }
 
 impl Ring {
+    /// A ring of these members, all alive; of several with one name the first counts.
+    pub fn of(identities: impl IntoIterator<Item = Arc<Identity>>) -> Ring {
+        let entry =
+            |identity: Arc<Identity>| RingEntry { hash: identity.ring_hash(), identity, state: State::Alive };
+        let mut entries: Vec<RingEntry> = identities.into_iter().map(entry).collect();
+        entries.sort_by(|a, b| a.hash.cmp(&b.hash).then_with(|| a.name().cmp(b.name())));
+        entries.dedup_by(|a, b| a.name() == b.name());
+        entries.shrink_to_fit();
+        Ring { version: entries.len() as u64, entries }
+    }
+
     /// The members in ascending order of hash.
     pub fn entries(&self) -> &[RingEntry] {
         &self.entries
@@ -144,5 +155,16 @@ mod tests {
         assert!(!ring.remove(again.ring_hash(), "n7"));
         assert_eq!((ring.len(), ring.version()), (99, 102));
         assert!(ring.lower_bound(u64::MAX) <= 99);
+    }
+
+    #[test]
+    fn built_at_once_is_built_one_by_one() {
+        let identities: Vec<_> = (0..50).map(|index| identity(&format!("n{index}"), 1)).collect();
+        let mut ring = Ring::default();
+        identities.iter().for_each(|it| ring.insert(it.clone(), State::Alive));
+        let twice = Ring::of(identities.iter().chain(&identities).cloned());
+        assert_eq!(twice.version(), ring.version());
+        let places = |ring: &Ring| ring.entries().iter().map(|it| it.name().clone()).collect::<Vec<_>>();
+        assert_eq!(places(&twice), places(&ring));
     }
 }

@@ -11,6 +11,8 @@ pub struct Stats {
     pub datagrams_received: u64,
     /// Their bytes, with 28 of IP and UDP header each.
     pub bytes_received: u64,
+    /// Bytes written on streams.
+    pub stream_bytes_sent: u64,
     /// Datagrams and streams of other programs, clusters or generations, ignored.
     pub foreign: u64,
     /// Datagrams and streams that were truncated, damaged or malformed, ignored.

@@ -114,7 +114,7 @@ fn a_full_map_refuses_new_sources_from_clients_only() {
     }
     assert_eq!(refused(&node, &draft("new", None, json("1"))), Code::Overloaded);
     assert_eq!(outcome(&node, &draft("s/0", None, json("1"))), Outcome::Applied);
-    assert!(node.apply(NOW, record("peer", 5, "x", Some("1"), 0), Arrival::Tree));
+    assert!(node.apply(NOW, record("peer", 5, "x", Some("1"), 0), Arrival::Tree { hops: 1 }));
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn tombstones_kept_past_their_time_have_a_bound() {
         number += 1;
         if crate::latest::shard_of(tombstone.source.as_str()) == 7 {
             held += tombstone.cost_bytes();
-            node.apply(NOW, tombstone, Arrival::Tree);
+            node.apply(NOW, tombstone, Arrival::Tree { hops: 1 });
         }
     }
     node.sweep(NOW.plus_us(DAY_US), false, usize::MAX);
@@ -167,8 +167,8 @@ fn tombstones_kept_past_their_time_have_a_bound() {
 fn what_the_cluster_forgot_is_discarded_unless_something_newer_came() {
     let node = node("a");
     let (old, new) = (record("s", 1, "x", Some("1"), 5), record("s", 2, "x", Some("1"), 5));
-    node.apply(NOW, old.clone(), Arrival::Tree);
-    node.apply(NOW, new.clone(), Arrival::Tree);
+    node.apply(NOW, old.clone(), Arrival::Tree { hops: 1 });
+    node.apply(NOW, new.clone(), Arrival::Tree { hops: 1 });
     let mut replica = &node;
     replica.discard(&old);
     assert_eq!(node.latest.get("s"), Some(new.clone()));
@@ -206,7 +206,7 @@ proptest! {
             .prop_flat_map(|records| (Just(records.clone()), Just(records).prop_shuffle())),
     ) {
         let (one, two) = (node("a"), node("b"));
-        records.iter().for_each(|record| { one.apply(NOW, record.clone(), Arrival::Tree); });
+        records.iter().for_each(|record| { one.apply(NOW, record.clone(), Arrival::Tree { hops: 1 }); });
         shuffled.iter().for_each(|record| { two.apply(NOW, record.clone(), Arrival::Reconcile); });
         prop_assert_eq!(one.latest.fingerprints(), two.latest.fingerprints());
         for source in ["a", "b", "c"] {
@@ -218,7 +218,7 @@ proptest! {
     #[test]
     fn what_subscribers_are_told_only_gets_newer(records in proptest::collection::vec(any_record(), 0..60)) {
         let node = node("a");
-        records.into_iter().for_each(|record| { node.apply(NOW, record, Arrival::Tree); });
+        records.into_iter().for_each(|record| { node.apply(NOW, record, Arrival::Tree { hops: 1 }); });
         let changes = node.downstream.changes.lock();
         for source in ["a", "b", "c"] {
             let told: Vec<_> = changes.iter().filter(|c| c.record.source.as_str() == source).collect();

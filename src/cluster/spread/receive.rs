@@ -228,7 +228,10 @@ impl Spread {
         let is_repair = header.is_repair;
         let (task, other) = self.task(id, header);
         if !self.lines.has(&batch) {
-            let arrival = if is_repair { Arrival::Repair } else { Arrival::Tree };
+            let arrival = match is_repair {
+                true => Arrival::Repair,
+                false => Arrival::Tree { hops: task.hops },
+            };
             for record in records {
                 replica.apply(now, record, arrival);
             }

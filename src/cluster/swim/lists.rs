@@ -79,6 +79,11 @@ impl Lists {
         }
     }
 
+    /// A first list is here.
+    pub fn joined(&mut self) {
+        self.is_joined = true;
+    }
+
     pub fn due_us(&self) -> u64 {
         let join_us = if self.is_joined { u64::MAX } else { self.next_join_us };
         self.sessions.values().map(|session| session.due_us).fold(join_us, u64::min)

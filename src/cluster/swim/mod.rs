@@ -27,7 +27,7 @@
 //!
 //! By file: `table` the members, `news` what changes them, `probe` finding the silent, `suspicion`
 //! giving them up, `contacts` join targets and the dead, `claims` two that go by one name, `lists`
-//! whole lists on streams, `leave` going in an orderly way.
+//! whole lists on streams, `known` members from before, `leave` going in an orderly way.
 //!
 //! Rejected: periodic exchange of whole lists (memberlist: every 30 s, N entries each, for nothing
 //! while all agree); clock-based epochs for whom to probe (finds the dead sooner than chance, as long
@@ -37,6 +37,7 @@ mod broadcasts;
 mod claims;
 mod clocks;
 mod contacts;
+mod known;
 mod leave;
 mod lists;
 pub(super) mod message;
@@ -59,6 +60,7 @@ use self::broadcasts::Broadcasts;
 use self::claims::Claims;
 use self::clocks::Clocks;
 use self::contacts::Contacts;
+pub use self::known::Known;
 use self::leave::Leave;
 use self::lists::Lists;
 use self::message::{Ack, Introduction, Message, Ping, Update};
@@ -250,6 +252,11 @@ impl Swim {
     /// Whether members changed since this was last asked.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.is_changed)
+    }
+
+    /// What this node says of itself.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.table.me().identity
     }
 
     /// The live members.

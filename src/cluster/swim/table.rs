@@ -13,6 +13,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::known::Known;
 use super::message::{Introduction, life_key};
 use crate::cluster::members::{Identity, MemberInfo, State};
 use crate::cluster::random::Random;
@@ -156,6 +157,55 @@ impl Table {
         self.index.insert_unique(hash, slot, |&slot| hash_of(slots, slot));
         self.set(slot, Introduction { identity, incarnation }, State::Alive, now_us, random);
         Some(slot)
+    }
+
+    /// Adds members that are known from before, all alive: at once if nobody is known so far. The
+    /// ring is shared with whoever else was given the same.
+    pub fn fill(&mut self, known: &Known, now_us: u64, random: &mut Random) {
+        let entries = known.ring.entries();
+        let me = self.me.identity.clone();
+        let is_one_of_them =
+            known.ring.get(me.ring_hash(), me.name.as_str()).is_some_and(|entry| entry.identity == me);
+        if self.index.len() > 1 || !is_one_of_them || entries.len() > MEMBERS_MAX {
+            for entry in entries.iter().filter(|entry| *entry.name() != me.name) {
+                let said = Introduction { identity: entry.identity.clone(), incarnation: 0 };
+                match self.find(entry.name().as_str()) {
+                    Some(slot) => self.set(slot, said, State::Alive, now_us, random),
+                    None => {
+                        self.insert(said, now_us, random);
+                    }
+                }
+            }
+            return;
+        }
+        let member = |identity: &Arc<Identity>| Member {
+            identity: identity.clone(),
+            changed_us: now_us,
+            incarnation: 0,
+            rtt_us: 0,
+            state: State::Alive,
+        };
+        let mut index = HashTable::with_capacity(entries.len());
+        let mut slots = Vec::with_capacity(entries.len());
+        let mut mine = None;
+        slots.push(None);
+        for entry in entries {
+            let slot = if *entry.name() == me.name { ME } else { slots.len() as Slot };
+            // There is room for all: nothing is hashed anew.
+            index.insert_unique(entry.hash, slot, |_| 0);
+            match slot {
+                ME => mine = Some(entry.identity.clone()),
+                _ => slots.push(Some(member(&entry.identity))),
+            }
+        }
+        if let (Some(identity), Some(place)) = (mine, slots.first_mut()) {
+            *place = Some(member(&identity));
+            self.me.identity = identity;
+        }
+        self.order = (1..slots.len() as Slot).collect();
+        random.shuffle(&mut self.order);
+        (self.slots, self.index, self.next) = (slots, index, 0);
+        (self.ring, self.view) = (known.ring.clone(), known.view);
     }
 
     /// Changes what is known of a member.
@@ -345,6 +395,34 @@ mod tests {
     #[test]
     fn a_member_costs_little() {
         assert_eq!(size_of::<Option<Member>>(), 32);
+    }
+
+    #[test]
+    fn filled_at_once_is_filled_one_by_one() {
+        let (one_by_one, _) = table(40);
+        let identities = one_by_one.ring().entries().iter().map(|entry| entry.identity.clone());
+        let known = Known::new(identities);
+        for me in [introduction("me", 1), introduction("n7", 1), introduction("other", 1)] {
+            let mut random = Random::new(6);
+            let mut table = Table::new(me.identity.clone(), 0);
+            table.fill(&known, 0, &mut random);
+            let is_one_of_them = me.identity.name.as_str() != "other";
+            assert_eq!(table.ring().len(), if is_one_of_them { 41 } else { 42 });
+            assert_eq!(Arc::ptr_eq(table.ring(), &known.ring), is_one_of_them);
+            assert_eq!(table.view() == one_by_one.view(), is_one_of_them);
+            for entry in known.ring.entries() {
+                let slot = table.find(entry.name().as_str()).expect("known");
+                assert_eq!(table.get(slot).map(|it| it.identity.clone()), Some(entry.identity.clone()));
+                assert_eq!(slot == ME, *entry.name() == me.identity.name);
+            }
+            let others = table.ring().len() - 1;
+            let mut probed: Vec<Slot> = (0..others).filter_map(|_| table.next_probe(&mut random)).collect();
+            probed.sort_unstable();
+            assert_eq!(probed, (1..=others as Slot).collect::<Vec<_>>());
+            let slot = table.find("n3").expect("known");
+            kill(&mut table, slot, &mut random);
+            assert_eq!((table.ring().len(), known.len()), (others, 41));
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn tokens_on_another_node() {
     let mut there = World::named("n2", 9);
     let copy = |there: &World, n: usize| {
         let record = here.node.ingest.latest().get(&format!("a/{n}")).expect("a record");
-        there.node.ingest.apply(there.now, record, Arrival::Tree);
+        there.node.ingest.apply(there.now, record, Arrival::Tree { hops: 1 });
     };
     (0..9).for_each(|n| copy(&there, n));
     there.node.others.borrow_mut().insert((origin.clone(), 1), 9);
