@@ -4,19 +4,37 @@
 //! can be repeated to the byte; [`World::digest`] is a hash over all that was delivered. A failure
 //! prints the seed, and the seed brings the failure back.
 //!
-//! By file: `network` what happens between nodes, `queue` what will happen, `replica` a small replicated map, `world` time, nodes
-//! and streams.
+//! | file | what it holds |
+//! | --- | --- |
+//! | `world` | time: what happens next, and to whom |
+//! | `queue` | what will happen |
+//! | `nodes` | starting, stopping, pausing nodes, and what they accept |
+//! | `streams` | TCP between them |
+//! | `network`, `conditions` | what happens to bytes on their way |
+//! | `replica` | a small replicated map |
+//! | `deliveries`, `histogram`, `accounts` | what arrived where and when, and what it cost |
 //!
 //! Rejected: threads or an executor per node (their order cannot be repeated); simulated sockets
 //! below the server's own loops (what is of interest is the protocol, and ten thousand nodes must fit).
 
+mod accounts;
+mod conditions;
+mod deliveries;
+mod histogram;
 mod network;
+mod nodes;
 mod queue;
 mod replica;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod world;
 
-pub use network::{Conditions, Network};
+pub use accounts::Account;
+pub use conditions::{Conditions, Delay};
+pub use deliveries::{Deliveries, Publication, Rule, Violation};
+pub use histogram::Histogram;
+pub use network::{Arrivals, Network, Traffic};
+pub use nodes::{Keeps, NodeId, Start, Value};
 pub use replica::SimReplica;
-pub use world::{NodeId, Start, World};
+pub use world::World;

@@ -1,51 +1,63 @@
-//! What happens to bytes between two nodes: delay, loss, duplication, reordering, cuts.
+//! What happens to bytes between two nodes: delay, loss, duplication, reordering, rates, cuts.
+//!
+//! Bursts keep no state: whether a pair of nodes has a bad time is a hash of the seed, the pair and
+//! the time, so ten thousand nodes with fifty million links cost nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::world::NodeId;
+use super::conditions::{Conditions, Delay};
+use super::nodes::NodeId;
 use crate::cluster::random::Random;
-
-/// How all links behave. Probabilities are in parts of a million.
-#[derive(Clone, Copy, Debug)]
-pub struct Conditions {
-    /// Shortest one-way delay.
-    pub delay_us_min: u64,
-    /// Longest one-way delay of what is not held up.
-    pub delay_us_max: u64,
-    /// Datagrams that vanish.
-    pub loss_per_million: u32,
-    /// Datagrams that arrive twice.
-    pub duplicates_per_million: u32,
-    /// Datagrams that are held up, by up to ten times the longest delay.
-    pub reordered_per_million: u32,
-}
-
-impl Conditions {
-    /// A healthy local network: 0.5 to 1.5 ms, nothing lost.
-    pub fn lan() -> Conditions {
-        Conditions {
-            delay_us_min: 500,
-            delay_us_max: 1_500,
-            loss_per_million: 0,
-            duplicates_per_million: 0,
-            reordered_per_million: 0,
-        }
-    }
-
-    /// The same with a share of the datagrams lost, and a few duplicated and reordered.
-    pub fn lossy(loss_per_million: u32) -> Conditions {
-        let few = 10_000;
-        Conditions {
-            loss_per_million,
-            duplicates_per_million: few,
-            reordered_per_million: few,
-            ..Conditions::lan()
-        }
-    }
-}
 
 /// A retransmission timeout of a stream.
 const RETRANSMIT_US: u64 = 200_000;
+/// How long a link's bad time lasts.
+const BURST_US: u64 = 10_000;
+/// What is lost in it.
+const BURST_LOSS_PER_MILLION: u32 = 500_000;
+
+/// When the copies of one datagram arrive: none, one or two of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrivals {
+    at_us: [u64; 2],
+    count: usize,
+}
+
+impl Arrivals {
+    /// The times, in microseconds of the world.
+    pub fn as_slice(&self) -> &[u64] {
+        self.at_us.get(..self.count).unwrap_or_default()
+    }
+}
+
+/// What became of all datagrams so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Handed to the network.
+    pub sent: u64,
+    /// Their bytes, headers included.
+    pub sent_bytes: u64,
+    /// Stopped by a cut or a partition.
+    pub cut: u64,
+    /// Lost on the way.
+    pub lost: u64,
+    /// Dropped at the sender, whose queue was full.
+    pub dropped: u64,
+    /// Delivered twice.
+    pub duplicated: u64,
+    /// Handed to a node, both copies of duplicates counted.
+    pub delivered: u64,
+    /// Dropped at a receiver that was stopped or too busy to empty its socket.
+    pub overflowed: u64,
+}
+
+/// A node's own end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Port {
+    zone: u32,
+    /// When its link has sent what it was given, in nanoseconds.
+    free_ns: u64,
+}
 
 /// The links between all nodes.
 #[derive(Debug)]
@@ -53,13 +65,31 @@ pub struct Network {
     /// How they behave; may be changed at any time.
     pub conditions: Conditions,
     cuts: BTreeSet<(NodeId, NodeId)>,
+    /// Of each partition, by node: 0 not concerned, else its side.
+    partitions: Vec<Vec<u8>>,
+    ports: Vec<Port>,
+    zones: BTreeMap<String, u32>,
+    delays: BTreeMap<(u32, u32), Delay>,
     random: Random,
+    burst_seed: u64,
+    traffic: Traffic,
 }
 
 impl Network {
     /// A network without cuts.
     pub fn new(conditions: Conditions, seed: u64) -> Network {
-        Network { conditions, cuts: BTreeSet::new(), random: Random::new(seed) }
+        let mut random = Random::new(seed);
+        Network {
+            conditions,
+            cuts: BTreeSet::new(),
+            partitions: Vec::new(),
+            ports: Vec::new(),
+            zones: BTreeMap::new(),
+            delays: BTreeMap::new(),
+            burst_seed: random.next_u64(),
+            random,
+            traffic: Traffic::default(),
+        }
     }
 
     /// Nothing passes from `from` to `to` any more; the other direction is not touched.
@@ -67,49 +97,173 @@ impl Network {
         self.cuts.insert((from, to));
     }
 
-    /// Nothing passes between the two sides any more.
-    pub fn partition(&mut self, one: &[NodeId], other: &[NodeId]) {
-        for &a in one {
-            for &b in other {
-                self.cut(a, b);
-                self.cut(b, a);
-            }
-        }
+    /// Takes a cut back.
+    pub fn mend(&mut self, from: NodeId, to: NodeId) {
+        self.cuts.remove(&(from, to));
     }
 
-    /// All cuts are mended.
+    /// Nothing passes between the two sides any more. Other nodes are not concerned.
+    pub fn partition(&mut self, one: &[NodeId], other: &[NodeId]) {
+        let count = one.iter().chain(other).map(|node| node.0 + 1).max().unwrap_or(0);
+        let mut sides = vec![0; count];
+        one.iter().for_each(|node| sides[node.0] = 1);
+        other.iter().for_each(|node| sides[node.0] = 2);
+        self.partitions.push(sides);
+    }
+
+    /// All partitions are over; cuts stay.
+    pub fn reunite(&mut self) {
+        self.partitions.clear();
+    }
+
+    /// All cuts are mended and all partitions over.
     pub fn heal(&mut self) {
         self.cuts.clear();
+        self.partitions.clear();
     }
 
     /// Whether anything passes.
     pub fn is_open(&self, from: NodeId, to: NodeId) -> bool {
-        !self.cuts.contains(&(from, to))
+        let side = |sides: &[u8], node: NodeId| sides.get(node.0).copied().unwrap_or(0);
+        let divides = |sides: &Vec<u8>| {
+            let (a, b) = (side(sides, from), side(sides, to));
+            a != b && a != 0 && b != 0
+        };
+        !(self.partitions.iter().any(divides) || (!self.cuts.is_empty() && self.cuts.contains(&(from, to))))
     }
 
-    /// When copies of a datagram arrive: none if it is lost, two if it is duplicated.
-    pub fn datagram_delays_us(&mut self, from: NodeId, to: NodeId) -> Vec<u64> {
-        let conditions = self.conditions;
-        if !self.is_open(from, to) || self.random.happens(conditions.loss_per_million) {
-            return Vec::new();
+    /// Puts a node into a zone. All are in the zone without a name at first.
+    pub fn place(&mut self, node: NodeId, zone: &str) {
+        let zone = self.zone(zone);
+        self.port(node).zone = zone;
+    }
+
+    /// Sets the delay from one zone to another; the same name twice: inside it. The other direction
+    /// is not touched.
+    pub fn set_delay(&mut self, from_zone: &str, to_zone: &str, delay: Delay) {
+        let pair = (self.zone(from_zone), self.zone(to_zone));
+        self.delays.insert(pair, delay);
+    }
+
+    /// What became of all datagrams so far.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    pub(super) fn delivered(&mut self) {
+        self.traffic.delivered += 1;
+    }
+
+    pub(super) fn overflowed(&mut self) {
+        self.traffic.overflowed += 1;
+    }
+
+    /// Sends a datagram of so many bytes, headers included, that is ready at `ready_us`.
+    pub fn send(&mut self, ready_us: u64, from: NodeId, to: NodeId, bytes: usize) -> Arrivals {
+        self.traffic.sent += 1;
+        self.traffic.sent_bytes += bytes as u64;
+        let mut arrivals = Arrivals::default();
+        let Some(left_us) = self.leave(ready_us, from, bytes) else {
+            self.traffic.dropped += 1;
+            return arrivals;
+        };
+        if !self.is_open(from, to) {
+            self.traffic.cut += 1;
+            return arrivals;
         }
-        let copies = if self.random.happens(conditions.duplicates_per_million) { 2 } else { 1 };
-        (0..copies).map(|_| self.delay_us()).collect()
+        let loss_per_million = self.loss_per_million(left_us, from, to);
+        if self.random.happens(loss_per_million) {
+            self.traffic.lost += 1;
+            return arrivals;
+        }
+        arrivals.count = if self.random.happens(self.conditions.duplicates_per_million) { 2 } else { 1 };
+        self.traffic.duplicated += arrivals.count as u64 - 1;
+        for copy in 0..arrivals.count {
+            arrivals.at_us[copy] = left_us + self.delay_us(from, to);
+        }
+        arrivals
     }
 
-    /// How long a piece of a stream takes. Losses are made good, and cost time.
-    pub fn stream_delay_us(&mut self) -> u64 {
+    /// Sends a piece of a stream; when it arrives. Losses are made good, and cost time; what
+    /// finds the node's link busy waits.
+    pub(super) fn stream(&mut self, now_us: u64, from: NodeId, to: NodeId, bytes: usize) -> u64 {
+        let left_us = self.enqueue(now_us, from, bytes);
         let is_lost = self.random.happens(self.conditions.loss_per_million);
-        self.delay_us() + if is_lost { RETRANSMIT_US } else { 0 }
+        left_us + self.delay_us(from, to) + if is_lost { RETRANSMIT_US } else { 0 }
     }
 
-    fn delay_us(&mut self) -> u64 {
-        let Conditions { delay_us_min, delay_us_max, reordered_per_million, .. } = self.conditions;
-        let spread_us = delay_us_max.saturating_sub(delay_us_min);
-        let held_us = match self.random.happens(reordered_per_million) {
-            true => self.random.below(10 * delay_us_max + 1),
+    /// When a datagram has left its node; `None`: too much waits already.
+    fn leave(&mut self, ready_us: u64, from: NodeId, bytes: usize) -> Option<u64> {
+        let Conditions { egress_bytes_per_s, egress_queue_bytes, .. } = self.conditions;
+        if egress_bytes_per_s > 0 {
+            let wait_us = (self.port(from).free_ns / 1_000).saturating_sub(ready_us);
+            let waiting = wait_us.saturating_mul(egress_bytes_per_s) / 1_000_000;
+            if waiting + bytes as u64 > egress_queue_bytes {
+                return None;
+            }
+        }
+        Some(self.enqueue(ready_us, from, bytes))
+    }
+
+    fn enqueue(&mut self, ready_us: u64, from: NodeId, bytes: usize) -> u64 {
+        let rate = self.conditions.egress_bytes_per_s;
+        if rate == 0 {
+            return ready_us;
+        }
+        let port = self.port(from);
+        port.free_ns = port.free_ns.max(ready_us * 1_000) + bytes as u64 * 1_000_000_000 / rate;
+        port.free_ns.div_ceil(1_000)
+    }
+
+    /// The loss on a link just now.
+    fn loss_per_million(&self, at_us: u64, from: NodeId, to: NodeId) -> u32 {
+        let mean = self.conditions.loss_per_million;
+        if !self.conditions.is_bursty || mean == 0 {
+            return mean;
+        }
+        let link = hash(self.burst_seed ^ hash((from.0 as u64) << 32 | to.0 as u64));
+        // Links turn bad at different times.
+        let time = (at_us + link % BURST_US) / BURST_US;
+        let bad_per_million = u64::from(mean) * 1_000_000 / u64::from(BURST_LOSS_PER_MILLION);
+        let is_bad = hash(link ^ hash(time)) % 1_000_000 < bad_per_million;
+        if is_bad { BURST_LOSS_PER_MILLION } else { 0 }
+    }
+
+    fn delay_us(&mut self, from: NodeId, to: NodeId) -> u64 {
+        let Delay { min_us, max_us } = self.delay(from, to);
+        let held_us = match self.random.happens(self.conditions.reordered_per_million) {
+            true => self.random.below(10 * max_us + 1),
             false => 0,
         };
-        delay_us_min + self.random.below(spread_us + 1) + held_us
+        min_us + self.random.below(max_us.saturating_sub(min_us) + 1) + held_us
     }
+
+    fn delay(&self, from: NodeId, to: NodeId) -> Delay {
+        let Conditions { delay_us_min, delay_us_max, between_zones, .. } = self.conditions;
+        let zone = |node: NodeId| self.ports.get(node.0).map_or(0, |port| port.zone);
+        let pair = (zone(from), zone(to));
+        let set = if self.delays.is_empty() { None } else { self.delays.get(&pair).copied() };
+        let general = between_zones.filter(|_| pair.0 != pair.1);
+        set.or(general).unwrap_or(Delay { min_us: delay_us_min, max_us: delay_us_max })
+    }
+
+    fn port(&mut self, node: NodeId) -> &mut Port {
+        if self.ports.len() <= node.0 {
+            self.ports.resize(node.0 + 1, Port::default());
+        }
+        &mut self.ports[node.0]
+    }
+
+    fn zone(&mut self, name: &str) -> u32 {
+        if name.is_empty() {
+            return 0;
+        }
+        let next = self.zones.len() as u32 + 1;
+        *self.zones.entry(name.into()).or_insert(next)
+    }
+}
+
+/// One number of SplitMix64 out of another.
+fn hash(number: u64) -> u64 {
+    Random::new(number).next_u64()
 }

@@ -1,6 +1,8 @@
 //! The world itself: repeatable, and telling the truth about failures.
 
+mod life;
 mod membership;
+mod network;
 mod records;
 
 use super::*;

@@ -166,7 +166,7 @@ fn news_of_members_do_not_hold_up_records() {
         let since_us = world.now_us();
         let source = format!("s/{index}");
         let took = world.run_until(SECOND_US, |world| {
-            (0..32).all(|node| world.replica(NodeId(node)).records().contains_key(&source))
+            (0..32).all(|node| world.replica(NodeId(node)).latest(&source).is_some())
         });
         assert!(took.is_some_and(|us| us <= 150_000), "{source} at {since_us}: {took:?}");
     }
