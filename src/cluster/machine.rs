@@ -167,7 +167,8 @@ impl Machine {
         match purpose {
             Purpose::Members => self.swim.handle_stream(now, stream, event),
             Purpose::Reconcile => {
-                self.reconcile.handle_stream(now, stream, event, self.spread.heads(), replica);
+                let heads = || self.spread.heads();
+                self.reconcile.handle_stream(now, stream, event, &heads, replica);
             }
         }
     }
@@ -187,7 +188,8 @@ impl Machine {
             self.spread.handle_timeout(now, &ring, replica);
         }
         if self.reconcile.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {
-            self.reconcile.handle_timeout(now, &ring, self.spread.heads(), replica);
+            let heads = || self.spread.heads();
+            self.reconcile.handle_timeout(now, &ring, &heads, replica);
         }
         for stream in self.streams.take_overdue(now) {
             self.effects.push_back(Effect::Close { stream });
@@ -263,8 +265,13 @@ impl Machine {
 
     /// Up to which sequence number, without a hole, records are held. Of this node's own life it is
     /// what it was handed ([`Machine::handle_published`]).
-    pub fn heads(&self) -> &Heads {
+    pub fn heads(&self) -> Heads {
         self.spread.heads()
+    }
+
+    /// Grows whenever [`Machine::heads`] changes.
+    pub fn heads_version(&self) -> u64 {
+        self.spread.heads_version()
     }
 
     /// Whether it holds what the cluster holds: the first reconciliation is done, or it has nobody to

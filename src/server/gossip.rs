@@ -64,6 +64,7 @@ pub struct Gossip {
     started_us: u64,
     records: Vec<SharedRecord>,
     heads: Heads,
+    heads_version: u64,
     heads_us: u64,
     gauges_us: u64,
     counted: Stats,
@@ -94,6 +95,7 @@ impl Gossip {
             started_us: now.mono_us,
             records: Vec::new(),
             heads: Heads::new(),
+            heads_version: 0,
             heads_us: 0,
             gauges_us: 0,
             counted: Stats::default(),
@@ -104,7 +106,7 @@ impl Gossip {
     /// Takes over what the node held when its store was loaded.
     pub fn restore(&mut self, now: Now, shared: &Shared) {
         self.machine.handle_restored(now, &shared.heads());
-        shared.set_heads(self.machine.heads().clone());
+        shared.set_heads(self.machine.heads());
     }
 
     /// What the poll says. `false`: the event is not the cluster's.
@@ -247,8 +249,9 @@ impl Gossip {
     /// Snapshots for readers.
     fn publish_state(&mut self, now: Now, shared: &Shared) {
         let heads_due_us = self.heads_us + HEADS_US_PER_ORIGIN * self.heads.len() as u64;
-        if now.mono_us >= heads_due_us && *self.machine.heads() != self.heads {
-            self.heads = self.machine.heads().clone();
+        if now.mono_us >= heads_due_us && self.machine.heads_version() != self.heads_version {
+            self.heads = self.machine.heads();
+            self.heads_version = self.machine.heads_version();
             self.heads_us = now.mono_us;
             shared.set_heads(self.heads.clone());
         }

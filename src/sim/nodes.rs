@@ -246,7 +246,7 @@ impl World {
         match keeps {
             Keeps::Everything => {
                 node.config.agreed_us = node.machine.agreed_us().or(node.config.agreed_us);
-                heads = Some(node.machine.heads().clone());
+                heads = Some(node.machine.heads());
             }
             Keeps::Nothing => {
                 node.config.agreed_us = None;

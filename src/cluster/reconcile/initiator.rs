@@ -124,7 +124,7 @@ impl Initiator {
         self.link.progress_us = env.now.mono_us;
         // The heads are of before all that is shown from here on; the end vouches for no more.
         if self.is_whole() && !env.me.withholds {
-            self.heads = env.heads.clone();
+            self.heads = (env.heads)();
         }
         self.link.send(Frame::Hello {
             sender: env.me.name.clone(),

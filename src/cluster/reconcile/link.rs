@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::items::Filter;
 use super::wire::{self, Frame, FrameReader};
-use super::{Me, Output, Stats};
+use super::{HeadsNow, Me, Output, Stats};
 use crate::cluster::{Arrival, Heads, Replica, StreamId};
 use crate::record::{NodeName, Now, SharedRecord};
 
@@ -30,7 +30,7 @@ const RECORD_COST: usize = 4;
 pub(super) struct Env<'a> {
     pub now: Now,
     pub me: &'a Me,
-    pub heads: &'a Heads,
+    pub heads: HeadsNow<'a>,
     pub replica: &'a mut dyn Replica,
     pub stats: &'a mut Stats,
     pub outputs: &'a mut VecDeque<Output>,

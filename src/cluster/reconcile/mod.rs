@@ -178,6 +178,9 @@ impl Me {
     }
 }
 
+/// Tells the heads as they are now. They are asked for once a session, so they are made then.
+pub type HeadsNow<'a> = &'a dyn Fn() -> Heads;
+
 /// A comparison that was asked for.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
@@ -291,7 +294,7 @@ impl Reconcile {
     }
 
     /// Does what is due: ends sessions on which nothing moves, gives one its turn, compares.
-    pub fn handle_timeout(&mut self, now: Now, ring: &Ring, heads: &Heads, replica: &mut dyn Replica) {
+    pub fn handle_timeout(&mut self, now: Now, ring: &Ring, heads: HeadsNow, replica: &mut dyn Replica) {
         self.handled_us = now.mono_us;
         self.live_peers = ring.len().saturating_sub(1);
         self.end_idle(now);
@@ -340,7 +343,7 @@ impl Reconcile {
         now: Now,
         stream: StreamId,
         event: StreamEvent,
-        heads: &Heads,
+        heads: HeadsNow,
         replica: &mut dyn Replica,
     ) {
         self.handled_us = now.mono_us;

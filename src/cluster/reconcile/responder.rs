@@ -139,7 +139,7 @@ impl Responder {
         };
         // The heads are of before all that is shown from here on; the end vouches for no more.
         if young_us == 0 && !env.me.withholds {
-            self.heads = env.heads.clone();
+            self.heads = (env.heads)();
         }
         let wall_us = wall_us.max(env.now.wall_us);
         self.filter = Some(env.me.filter(seed, wall_us, young_us));

@@ -4,10 +4,10 @@ use super::initiator::{Initiator, Plan, Step};
 use super::link::{Env, Link, Report};
 use super::responder::Responder;
 use super::{
-    COMPARE_SOON_US, FRESH_PEERS, IDLE_US_MAX, INCOMING_MAX, OUTGOING_MAX, Output, Reconcile, STALLED_US,
-    wire,
+    COMPARE_SOON_US, FRESH_PEERS, HeadsNow, IDLE_US_MAX, INCOMING_MAX, OUTGOING_MAX, Output, Reconcile,
+    STALLED_US, wire,
 };
-use crate::cluster::{Heads, Replica, StreamEvent, StreamId};
+use crate::cluster::{Replica, StreamEvent, StreamId};
 use crate::record::Now;
 
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ impl Reconcile {
     }
 
     /// Gives the next session that has work its turn.
-    pub(super) fn take_turn(&mut self, now: Now, heads: &Heads, replica: &mut dyn Replica) {
+    pub(super) fn take_turn(&mut self, now: Now, heads: HeadsNow, replica: &mut dyn Replica) {
         let count = self.outgoing.len() + self.incoming.len();
         for _ in 0..count {
             self.turn = (self.turn + 1) % count;
@@ -76,7 +76,7 @@ impl Reconcile {
         now: Now,
         index: usize,
         event: StreamEvent,
-        heads: &Heads,
+        heads: HeadsNow,
         replica: &mut dyn Replica,
     ) {
         let Some(session) = self.outgoing.get_mut(index) else { return };
@@ -114,7 +114,7 @@ impl Reconcile {
         now: Now,
         index: usize,
         event: StreamEvent,
-        heads: &Heads,
+        heads: HeadsNow,
         replica: &mut dyn Replica,
     ) {
         let Some(session) = self.incoming.get_mut(index) else { return };

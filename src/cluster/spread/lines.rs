@@ -50,8 +50,11 @@ pub(super) struct Line {
     pub asked_to: u64,
     /// How often it was asked for without progress.
     pub asks: u32,
-    kept: BTreeMap<u64, Kept>,
+    /// Ascending by number.
+    kept: VecDeque<Kept>,
     changed_us: u64,
+    /// The head that is being told.
+    head: u64,
     tellings: u8,
 }
 
@@ -65,9 +68,30 @@ impl Line {
 
     /// Batches kept that overlap `first..=last`, ascending.
     pub fn kept(&self, first: u64, last: u64) -> impl Iterator<Item = &Arc<Batch>> {
-        let from = self.kept.range(..=first).next_back().map_or(first, |kept| *kept.0);
-        let to = last.max(from);
-        self.kept.range(from..=to).map(|kept| &kept.1.batch).filter(move |batch| batch.last_seq >= first)
+        let from = self.kept.partition_point(|kept| kept.batch.id.1 <= first).saturating_sub(1);
+        let batches = self.kept.range(from..).map(|kept| &kept.batch);
+        batches.take_while(move |batch| batch.id.1 <= last).filter(move |batch| batch.last_seq >= first)
+    }
+
+    fn find_kept(&self, first_seq: u64) -> Result<usize, usize> {
+        self.kept.binary_search_by_key(&first_seq, |kept| kept.batch.id.1)
+    }
+
+    /// Keeps a batch; `false`: it was kept already.
+    fn keep(&mut self, batch: &Arc<Batch>) -> bool {
+        let Err(at) = self.find_kept(batch.id.1) else { return false };
+        if self.kept.is_empty() {
+            // Many lines have one batch and no more for a long time.
+            self.kept.reserve_exact(1);
+        }
+        self.kept.insert(at, Kept { batch: batch.clone(), custody: Spans::default() });
+        true
+    }
+
+    fn drop_kept(&mut self, first_seq: u64) {
+        if let Ok(at) = self.find_kept(first_seq) {
+            self.kept.remove(at);
+        }
     }
 }
 
@@ -76,7 +100,8 @@ impl Line {
 pub(super) struct Lines {
     own: u64,
     lines: BTreeMap<u64, Line>,
-    heads: Heads,
+    /// How often a head changed.
+    version: u64,
     /// Batches in the order they came.
     order: VecDeque<(BatchId, usize)>,
     kept_bytes: usize,
@@ -94,7 +119,7 @@ impl Lines {
         Lines {
             own,
             lines: BTreeMap::from([(own, line)]),
-            heads: Heads::new(),
+            version: 0,
             order: VecDeque::new(),
             kept_bytes: 0,
             changed: VecDeque::new(),
@@ -102,9 +127,16 @@ impl Lines {
         }
     }
 
-    /// Heads of all lines, this node's own included.
-    pub fn heads(&self) -> &Heads {
-        &self.heads
+    /// Heads of all lines, this node's own included. Made when they are asked for: keeping them in
+    /// order of name with every record would cost more than all the rest of this file.
+    pub fn heads(&self) -> Heads {
+        let held = self.lines.values().filter(|line| line.have.head() > 0);
+        held.filter_map(|line| line.birth.clone().map(|birth| (birth, line.have.head()))).collect()
+    }
+
+    /// Grows whenever a head does, or is forgotten.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Up to where this node has published.
@@ -124,7 +156,8 @@ impl Lines {
 
     /// The batch, if it is kept.
     pub fn batch(&self, id: BatchId) -> Option<&Arc<Batch>> {
-        self.lines.get(&id.0)?.kept.get(&id.1).map(|kept| &kept.batch)
+        let line = self.lines.get(&id.0)?;
+        line.find_kept(id.1).ok().and_then(|at| line.kept.get(at)).map(|kept| &kept.batch)
     }
 
     /// Whether everything the batch covers is held.
@@ -139,8 +172,7 @@ impl Lines {
         line.seen = line.seen.max(batch.last_seq);
         line.have.insert(batch.id.1, batch.last_seq);
         line.changed_us = now_us;
-        if let std::collections::btree_map::Entry::Vacant(vacant) = line.kept.entry(batch.id.1) {
-            vacant.insert(Kept { batch: batch.clone(), custody: Spans::default() });
+        if line.keep(batch) {
             self.order.push_back((batch.id, batch.cost_bytes()));
             self.kept_bytes += batch.cost_bytes();
         }
@@ -149,13 +181,19 @@ impl Lines {
             && let Some((id, bytes)) = self.order.pop_front()
         {
             self.kept_bytes -= bytes;
-            self.lines.get_mut(&id.0).map(|line| line.kept.remove(&id.1));
+            if let Some(line) = self.lines.get_mut(&id.0) {
+                line.drop_kept(id.1);
+            }
         }
     }
 
     /// Takes a span of the batch into custody; returns what of it was not yet.
     pub fn take_custody(&mut self, id: BatchId, span: Span) -> Vec<Span> {
-        match self.lines.get_mut(&id.0).and_then(|line| line.kept.get_mut(&id.1)) {
+        let kept = self.lines.get_mut(&id.0).and_then(|line| {
+            let at = line.find_kept(id.1).ok()?;
+            line.kept.get_mut(at)
+        });
+        match kept {
             Some(kept) => kept.custody.insert(span),
             None => vec![span],
         }
@@ -185,9 +223,7 @@ impl Lines {
         for (_, line) in self.lines.iter_mut().filter(|line| *line.0 != own) {
             // The batches stay, and with them what was passed on already.
             let (birth, kept) = (line.birth.take(), std::mem::take(&mut line.kept));
-            if let Some(birth) = &birth {
-                self.heads.remove(birth);
-            }
+            self.version += 1;
             *line = Line { birth, kept, changed_us: line.changed_us, ..Line::default() };
         }
     }
@@ -258,24 +294,17 @@ impl Lines {
         }
         let others = self.lines.iter().filter(|other| *other.0 != self.own);
         let Some((&oldest, _)) = others.min_by_key(|other| other.1.changed_us) else { return };
-        if let Some(Line { birth: Some(birth), .. }) = self.lines.remove(&oldest) {
-            self.heads.remove(&birth);
-        }
+        self.lines.remove(&oldest);
+        self.version += 1;
     }
 
     fn head_changed(&mut self, hash: u64) {
         let Some(line) = self.lines.get_mut(&hash) else { return };
-        if let Some(birth) = &line.birth {
-            let head = line.have.head();
-            match self.heads.get_mut(birth) {
-                Some(known) if *known == head => return,
-                Some(known) => *known = head,
-                None if head == 0 => return,
-                None => {
-                    self.heads.insert(birth.clone(), head);
-                }
-            }
+        if line.head == line.have.head() {
+            return;
         }
+        line.head = line.have.head();
+        self.version += 1;
         if line.tellings == 0 {
             self.changed.push_back(hash);
         }

@@ -234,8 +234,13 @@ impl Spread {
 
     /// Up to where the records of every line are held without a gap; of this node's own, up to where
     /// they were handed over.
-    pub fn heads(&self) -> &Heads {
+    pub fn heads(&self) -> Heads {
         self.lines.heads()
+    }
+
+    /// Grows whenever the heads change.
+    pub fn heads_version(&self) -> u64 {
+        self.lines.version()
     }
 
     /// Counts everything up to these heads as held: after a reconciliation that ended equal.

@@ -50,6 +50,8 @@ impl Spans {
             rest = rest.into_iter().flat_map(|span| without(span, *held)).collect();
         }
         if !rest.is_empty() && self.0.len() < SPANS_MAX {
+            // Nearly always there is but one.
+            self.0.reserve_exact(1);
             self.0.push(span);
         }
         rest

@@ -319,7 +319,7 @@ impl World {
 
     pub fn event(&mut self, (index, stream): End, event: StreamEvent) {
         let node = &mut self.nodes[index];
-        node.machine.handle_stream(self.now, stream, event, &node.heads, &mut node.map);
+        node.machine.handle_stream(self.now, stream, event, &|| node.heads.clone(), &mut node.map);
         self.drain(index);
     }
 
@@ -347,7 +347,7 @@ impl World {
             self.deliver(end);
         } else if let Some(&index) = due.get(choice - ready.len()) {
             let node = &mut self.nodes[index];
-            node.machine.handle_timeout(self.now, &self.ring, &node.heads, &mut node.map);
+            node.machine.handle_timeout(self.now, &self.ring, &|| node.heads.clone(), &mut node.map);
             self.drain(index);
         } else if let Some((from, to, message)) = self.datagrams.pop_front() {
             let from = self.nodes[from].addr;
