@@ -104,8 +104,8 @@ impl Wire {
         if kind != KIND_DATAGRAM || datagram.len() > DATAGRAM_BYTES_MAX {
             return Err(WireError::Corrupt);
         }
-        // One copy of the body, so that the byte fields inside share it.
-        let body = Bytes::copy_from_slice(body);
+        // From a slice, so that byte fields are copied: a batch that is kept must not hold all of its
+        // datagram.
         let message = proto::Datagram::decode(body).map_err(|_| WireError::Corrupt)?;
         let heads = message.heads.iter().map(|head| (head.line, head.seq)).collect();
         let body = match message.body {

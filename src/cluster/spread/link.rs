@@ -263,6 +263,10 @@ impl Link {
     pub fn settle(&mut self, number: u64) -> Option<Sent> {
         self.land(number);
         let sent = self.sent.remove(&number)?;
+        if self.sent.is_empty() {
+            // An empty tree holds on to a leaf of most of a kilobyte.
+            self.sent = BTreeMap::new();
+        }
         if sent.due_us == 0
             && let Some(at) = self.queue.iter().position(|queued| *queued == number)
         {

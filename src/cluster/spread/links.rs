@@ -1,23 +1,24 @@
 //! All links of a node, by address and by number; bounded.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use slab::Slab;
-use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::link::{Link, Rtt};
+use super::tree::mix;
 
 /// Most links. Beyond it those that are idle go, the longest unused first.
 const LINKS_MAX: usize = 2_048;
 /// An idle link goes after this long, in microseconds.
 const IDLE_US_MAX: u64 = 30_000_000;
 
-/// All links. The map of addresses is only looked into, never gone through.
+/// All links. Each stands where it was made: a node may have thousands, and mostly small ones. The
+/// table of addresses is only looked into, never gone through.
 #[derive(Debug)]
 pub(super) struct Links {
-    slab: Slab<Link>,
-    by_address: HashMap<SocketAddr, usize, Xxh3DefaultBuilder>,
+    slab: Slab<Box<Link>>,
+    by_address: HashTable<u32>,
     /// Numbers of new links start here: a peer that remembers an earlier link of this life must
     /// not take new numbers for old ones.
     first_number: u64,
@@ -31,7 +32,7 @@ impl Links {
     pub fn new(default_rtt_us: u64) -> Links {
         Links {
             slab: Slab::new(),
-            by_address: HashMap::with_hasher(Xxh3DefaultBuilder::new()),
+            by_address: HashTable::new(),
             first_number: 1,
             rtt: None,
             default_rtt: Rtt::new(default_rtt_us),
@@ -40,8 +41,8 @@ impl Links {
 
     /// The number of the link to an address; made if there is none. `None`: too many are in use.
     pub fn open(&mut self, to: SocketAddr, now_us: u64) -> Option<usize> {
-        if let Some(id) = self.by_address.get(&to) {
-            return Some(*id);
+        if let Some(id) = self.id_of(to) {
+            return Some(id);
         }
         if self.slab.len() >= LINKS_MAX {
             let idle = self.slab.iter().filter(|link| link.1.is_idle());
@@ -50,24 +51,26 @@ impl Links {
         }
         let mut link = Link::new(to, self.first_number);
         link.used_us = now_us;
-        let id = self.slab.insert(link);
-        self.by_address.insert(to, id);
+        let id = self.slab.insert(Box::new(link));
+        let slab = &self.slab;
+        let hash_at = |id: &u32| slab.get(*id as usize).map_or(0, |link| hash_of(link.to));
+        self.by_address.insert_unique(hash_of(to), id as u32, hash_at);
         Some(id)
     }
 
     /// The link of this number.
     pub fn get(&self, id: usize) -> Option<&Link> {
-        self.slab.get(id)
+        self.slab.get(id).map(Box::as_ref)
     }
 
     /// The link of this number, to be changed.
     pub fn get_mut(&mut self, id: usize) -> Option<&mut Link> {
-        self.slab.get_mut(id)
+        self.slab.get_mut(id).map(Box::as_mut)
     }
 
     /// The link to this address, if there is one.
     pub fn find(&self, to: SocketAddr) -> Option<&Link> {
-        self.by_address.get(&to).and_then(|id| self.slab.get(*id))
+        self.id_of(to).and_then(|id| self.get(id))
     }
 
     /// Whether there is any.
@@ -85,9 +88,16 @@ impl Links {
         over
     }
 
+    fn id_of(&self, to: SocketAddr) -> Option<usize> {
+        let is_it = |id: &u32| self.slab.get(*id as usize).is_some_and(|link| link.to == to);
+        self.by_address.find(hash_of(to), is_it).map(|id| *id as usize)
+    }
+
     fn close(&mut self, id: usize) {
         if let Some(link) = self.slab.try_remove(id) {
-            self.by_address.remove(&link.to);
+            if let Ok(entry) = self.by_address.find_entry(hash_of(link.to), |other| *other as usize == id) {
+                entry.remove();
+            }
             self.first_number = self.first_number.max(link.next_number());
         }
     }
@@ -109,8 +119,8 @@ impl Links {
 
     /// Takes a round trip measured elsewhere: what a link assumes until it has one of its own.
     pub fn note_rtt(&mut self, to: SocketAddr, us: u64) {
-        match self.by_address.get(&to) {
-            Some(id) if self.slab.get(*id).is_some_and(|link| link.rtt.is_none()) => self.sample_rtt(*id, us),
+        match self.id_of(to) {
+            Some(id) if self.slab.get(id).is_some_and(|link| link.rtt.is_none()) => self.sample_rtt(id, us),
             _ => match &mut self.rtt {
                 // A probe may have been answered late for other reasons than its way.
                 Some(rtt) => rtt.sample(us.min(4 * rtt.smooth_us())),
@@ -128,5 +138,16 @@ impl Links {
     /// The round trip over all links.
     pub fn typical_rtt(&self) -> Rtt {
         self.rtt.unwrap_or(self.default_rtt)
+    }
+}
+
+fn hash_of(address: SocketAddr) -> u64 {
+    let port = u64::from(address.port());
+    match address.ip() {
+        IpAddr::V4(ip) => mix(u64::from(u32::from(ip)) << 16 | port),
+        IpAddr::V6(ip) => {
+            let bits = u128::from(ip);
+            mix(bits as u64 ^ mix((bits >> 64) as u64 ^ port))
+        }
     }
 }

@@ -187,20 +187,21 @@ impl Table {
         };
         let mut index = HashTable::with_capacity(entries.len());
         let mut slots = Vec::with_capacity(entries.len());
-        let mut mine = None;
-        slots.push(None);
-        for entry in entries {
-            let slot = if *entry.name() == me.name { ME } else { slots.len() as Slot };
+        // Names are looked at no more: a hundred million of them would take minutes.
+        let first = known.ring.lower_bound(me.ring_hash());
+        let mine = entries.iter().skip(first).position(|entry| *entry.name() == me.name);
+        let mine = mine.map_or(entries.len(), |after| first + after);
+        slots.push(entries.get(mine).map(|entry| member(&entry.identity)));
+        for (at, entry) in entries.iter().enumerate() {
+            let slot = if at == mine { ME } else { slots.len() as Slot };
             // There is room for all: nothing is hashed anew.
             index.insert_unique(entry.hash, slot, |_| 0);
-            match slot {
-                ME => mine = Some(entry.identity.clone()),
-                _ => slots.push(Some(member(&entry.identity))),
+            if slot != ME {
+                slots.push(Some(member(&entry.identity)));
             }
         }
-        if let (Some(identity), Some(place)) = (mine, slots.first_mut()) {
-            *place = Some(member(&identity));
-            self.me.identity = identity;
+        if let Some(entry) = entries.get(mine) {
+            self.me.identity = entry.identity.clone();
         }
         self.order = (1..slots.len() as Slot).collect();
         random.shuffle(&mut self.order);
