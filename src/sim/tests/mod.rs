@@ -5,19 +5,46 @@ mod membership;
 mod network;
 mod records;
 
-use super::*;
+use bytes::Bytes;
 
-fn digest_of(seed: u64) -> u64 {
-    let mut world = World::new(seed, Conditions::lossy(50_000));
-    let first = world.start(Start::new("n0", &[]));
-    let seeds = [World::address_of(first)];
-    for index in 1..8 {
-        world.start(Start::new(format!("n{index}"), &seeds));
+use super::*;
+use crate::record::{Payload, Source};
+
+/// A run with everything that can happen in it.
+fn digest_of(seed: u64) -> (u64, u64) {
+    let conditions = Conditions {
+        is_bursty: true,
+        cpu_us: 6,
+        egress_bytes_per_s: 4_000_000,
+        between_zones: Some(Delay { min_us: 9_000, max_us: 11_000 }),
+        ..Conditions::lossy(50_000)
+    };
+    let mut world = World::new(seed, conditions);
+    let start = |index: usize| {
+        let zone = if index < 6 { "west" } else { "east" }.into();
+        Start { zone, ..Start::new(format!("n{index}"), &[]) }
+    };
+    world.start_known_partly((0..10).map(start).collect(), 50_000);
+    let seeds = [World::address_of(NodeId(0))];
+    for round in 0..30 {
+        let payload = Payload::Json(Bytes::from(format!("{round}")));
+        let source = Source::parse(&format!("s/{}", round % 9)).expect("source");
+        world.accept(NodeId(round % 10), vec![Value { source, payload, ttl_ms: 0 }]);
+        match round {
+            3 => world.kill(NodeId(3)),
+            6 => world.pause(NodeId(4), 400_000),
+            8 => world.network.partition(&[NodeId(0), NodeId(1)], &[NodeId(7), NodeId(8)]),
+            12 => world.restart(NodeId(3), Keeps::Everything, &seeds),
+            14 => world.jump_clock(NodeId(5), -7_000_000),
+            16 => world.restart(NodeId(6), Keeps::Nothing, &seeds),
+            18 => world.network.heal(),
+            20 => world.network.cut(NodeId(1), NodeId(2)),
+            _ => {}
+        }
+        world.run_us(150_000);
     }
-    world.run_us(3_000_000);
-    world.kill(NodeId(3));
-    world.run_us(3_000_000);
-    world.digest()
+    assert_eq!(world.deliveries.violations(), []);
+    (world.digest(), world.replica(NodeId(2)).digest().1)
 }
 
 #[test]
