@@ -13,7 +13,7 @@ use super::purpose::Purpose;
 use super::reconcile::{Output as ReconcileOutput, Reconcile, Stats as ReconcileStats};
 use super::ring::Ring;
 use super::spread::{Spread, SpreadStats};
-use super::stats::Stats;
+use super::stats::{Gauge, Stats};
 use super::streams::Streams;
 use super::swim::message::Message;
 use super::swim::{Known, Output, Swim};
@@ -299,6 +299,14 @@ impl Machine {
     /// Counts since the start.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Shows how full every queue is that has a bound. Cheap: a few dozen comparisons.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+        self.swim.visit_gauges(visit);
+        self.spread.visit_gauges(visit);
+        self.reconcile.visit_gauges(visit);
+        self.streams.visit_gauges(visit);
     }
 
     /// Counts of spreading since the start.

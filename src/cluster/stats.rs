@@ -1,4 +1,26 @@
-//! What a machine counts.
+//! What a machine counts, and how full its queues are.
+
+/// How full something is that has a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gauge {
+    /// What it is, with its unit.
+    pub name: &'static str,
+    /// How much is in it.
+    pub used: usize,
+    /// How much may be.
+    pub max: usize,
+}
+
+impl Gauge {
+    pub(super) fn new(name: &'static str, used: usize, max: usize) -> Gauge {
+        Gauge { name, used, max }
+    }
+
+    /// Whether there is more in it than may be.
+    pub fn is_over(&self) -> bool {
+        self.used > self.max
+    }
+}
 
 /// Counts since the start, and a few states of the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

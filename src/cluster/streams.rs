@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::StreamId;
 use super::purpose::Purpose;
+use super::stats::Gauge;
 use super::wire::{HEADER_BYTES, Wire, WireError};
 use crate::record::Now;
 
@@ -42,6 +43,11 @@ pub(super) struct Introduced {
 }
 
 impl Streams {
+    /// How full it is.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+        visit(Gauge::new("streams without a purpose", self.unknown.len(), UNKNOWN_MAX));
+    }
+
     /// A peer connected; `false`: too many have without saying what for.
     pub fn accepted(&mut self, now: Now, stream: StreamId, from: SocketAddr) -> bool {
         if self.unknown.len() >= UNKNOWN_MAX {

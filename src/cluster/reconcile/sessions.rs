@@ -7,6 +7,7 @@ use super::{
     COMPARE_SOON_US, FRESH_PEERS, HeadsNow, IDLE_US_MAX, INCOMING_MAX, OUTGOING_MAX, Output, Reconcile,
     STALLED_US, wire,
 };
+use crate::cluster::stats::Gauge;
 use crate::cluster::{Replica, StreamEvent, StreamId};
 use crate::record::Now;
 
@@ -68,6 +69,12 @@ impl Reconcile {
         wire::Frame::Busy.encode(&mut busy);
         self.outputs.push_back(Output::Write { stream, bytes: busy.into() });
         self.outputs.push_back(Output::Close { stream });
+    }
+
+    /// How many sessions there are.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+        visit(Gauge::new("sessions begun", self.outgoing.len(), OUTGOING_MAX));
+        visit(Gauge::new("sessions of others", self.incoming.len(), INCOMING_MAX));
     }
 
     /// Something happened to a stream that this node asked for.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 
 use super::wire::Header;
+use crate::cluster::stats::Gauge;
 use crate::limits::{RECORD_BYTES_CEILING, SPREAD_ASSEMBLY_BYTES_MAX};
 
 /// Most fragments of a batch.
@@ -47,6 +48,11 @@ pub(super) struct Assemblies {
 }
 
 impl Assemblies {
+    /// How full it is.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+        visit(Gauge::new("bytes of fragments", self.bytes, SPREAD_ASSEMBLY_BYTES_MAX));
+    }
+
     /// Drops those of a link that was closed, or whose peer has a new life.
     pub fn forget_link(&mut self, link: usize) {
         let keys: Vec<_> = self.open.range((link, 0)..=(link, u64::MAX)).map(|open| *open.0).collect();

@@ -13,6 +13,7 @@ use super::batch::{Batch, BatchId, line_hash};
 use super::seqs::SeqSet;
 use super::span::{Span, Spans};
 use crate::cluster::Heads;
+use crate::cluster::stats::Gauge;
 use crate::record::NodeName;
 
 /// Bytes of recent batches kept, all lines together.
@@ -125,6 +126,12 @@ impl Lines {
             changed: VecDeque::new(),
             told: 0,
         }
+    }
+
+    /// How full it is.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+        visit(Gauge::new("lines", self.lines.len(), LINES_MAX));
+        visit(Gauge::new("bytes of batches kept", self.kept_bytes, KEPT_BYTES_MAX));
     }
 
     /// Heads of all lines, this node's own included. Made when they are asked for: keeping them in

@@ -7,6 +7,7 @@ use slab::Slab;
 
 use super::link::{Link, Rtt};
 use super::tree::mix;
+use crate::cluster::stats::Gauge;
 
 /// Most links. Beyond it those that are idle go, the longest unused first.
 const LINKS_MAX: usize = 2_048;
@@ -71,6 +72,11 @@ impl Links {
     /// The link to this address, if there is one.
     pub fn find(&self, to: SocketAddr) -> Option<&Link> {
         self.id_of(to).and_then(|id| self.get(id))
+    }
+
+    /// How full it is.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+        visit(Gauge::new("links", self.slab.len(), LINKS_MAX));
     }
 
     /// Whether there is any.

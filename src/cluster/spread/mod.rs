@@ -65,7 +65,9 @@ use self::timers::{Timer, Timers};
 use self::tree::Zones;
 use super::members::Identity;
 use super::ring::Ring;
+use super::stats::Gauge;
 use super::{Config, Heads, Profile, Replica};
+use crate::limits::RECORD_BYTES_CEILING;
 use crate::record::{NodeName, Now, SharedRecord};
 
 pub use self::wire::{Packet, SPREAD_BYTES_MAX};
@@ -264,6 +266,19 @@ impl Spread {
     /// node's own line is among them.
     pub fn heads_digest(&mut self, bytes_max: usize) -> Vec<(u64, u64)> {
         self.lines.digest(bytes_max)
+    }
+
+    /// How full its queues are.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+        self.lines.visit_gauges(visit);
+        self.links.visit_gauges(visit);
+        self.assemblies.visit_gauges(visit);
+        // Whoever asks for room first is let in by an eighth of it, and then counted with headers.
+        let own_max = OWN_WAITING_BYTES_MAX + OWN_WAITING_BYTES_MAX / tree::FANOUT;
+        visit(Gauge::new("bytes of own parts that wait", self.own_waiting_bytes, own_max));
+        // A part is refused while there is too much; the last that was not is cut into as many.
+        let duty_max = receive::DUTY_BYTES_MAX + tree::FANOUT * RECORD_BYTES_CEILING;
+        visit(Gauge::new("bytes of batches on duty", self.duty_bytes, duty_max));
     }
 
     /// What was counted since the start.

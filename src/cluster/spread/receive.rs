@@ -20,7 +20,7 @@ use crate::cluster::{Arrival, Replica};
 use crate::record::Now;
 
 /// Memory of batches on duty beyond which no further custody is taken, in bytes.
-const DUTY_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const DUTY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A receipt goes at once if the last one is older than this, else so long after it: in
 /// microseconds.
 const RECEIPT_DELAY_US: u64 = 1_000;

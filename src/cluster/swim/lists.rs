@@ -18,6 +18,7 @@ use super::{Output, Swim, wire};
 use crate::cluster::frames::{self, FrameReader};
 use crate::cluster::members::State;
 use crate::cluster::purpose::{Purpose, StreamIds};
+use crate::cluster::stats::Gauge;
 use crate::cluster::{StreamEvent, StreamId};
 use crate::record::Now;
 
@@ -77,6 +78,10 @@ impl Lists {
             next_views_us: now_us,
             views_interval_us: LISTS_INTERVAL_US,
         }
+    }
+
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+        visit(Gauge::new("exchanges of lists", self.sessions.len(), SESSIONS_MAX));
     }
 
     /// A first list is here.

@@ -74,6 +74,7 @@ use self::timing::{
 use super::members::{Identity, MemberInfo, State};
 use super::random::Random;
 use super::ring::Ring;
+use super::stats::Gauge;
 use super::wire::BODY_BYTES_MAX;
 use super::{Config, StreamId};
 use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
@@ -242,6 +243,13 @@ impl Swim {
         .into_iter()
         .min()
         .unwrap_or(u64::MAX)
+    }
+
+    /// How full its queues are.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+        self.table.visit_gauges(visit);
+        self.probes.visit_gauges(visit);
+        self.lists.visit_gauges(visit);
     }
 
     /// What is to be done, in order.

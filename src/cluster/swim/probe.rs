@@ -15,6 +15,7 @@ use super::timing::INDIRECT_PROBES;
 use super::{Output, Swim};
 use crate::cluster::StreamId;
 use crate::cluster::members::State;
+use crate::cluster::stats::Gauge;
 use crate::record::Now;
 
 /// Probes under way at once; a probe lasts little longer than the interval between two.
@@ -55,6 +56,11 @@ pub(super) struct Probes {
 impl Probes {
     pub fn new(first_us: u64) -> Probes {
         Probes { next_us: first_us, under_way: Vec::new(), relays: VecDeque::new() }
+    }
+
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+        visit(Gauge::new("probes", self.under_way.len(), PROBES_MAX));
+        visit(Gauge::new("probes for others", self.relays.len(), RELAYS_MAX));
     }
 
     pub fn due_us(&self) -> u64 {

@@ -18,6 +18,7 @@ use super::message::{Introduction, life_key};
 use crate::cluster::members::{Identity, MemberInfo, State};
 use crate::cluster::random::Random;
 use crate::cluster::ring::Ring;
+use crate::cluster::stats::Gauge;
 
 /// Index of a member. Given out again once the member is forgotten.
 pub(super) type Slot = u32;
@@ -93,6 +94,10 @@ impl Table {
         };
         table.insert(me, now_us, &mut Random::new(0));
         table
+    }
+
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+        visit(Gauge::new("members", self.index.len(), MEMBERS_MAX));
     }
 
     pub fn get(&self, slot: Slot) -> Option<&Member> {
