@@ -14,6 +14,9 @@
 //! | `replica` | a small replicated map |
 //! | `deliveries`, `histogram`, `accounts` | what arrived where and when, and what it cost |
 //!
+//! [`scenario`] says what is done to a world, and does it; [`report`] shows what came of
+//! it; [`table`] is what is wanted of it all.
+//!
 //! Rejected: threads or an executor per node (their order cannot be repeated); simulated sockets
 //! below the server's own loops (what is of interest is the protocol, and ten thousand nodes must fit).
 
@@ -25,7 +28,10 @@ mod network;
 mod nodes;
 mod queue;
 mod replica;
+pub mod report;
+pub mod scenario;
 mod streams;
+pub mod table;
 #[cfg(test)]
 mod tests;
 mod world;

@@ -1,0 +1,247 @@
+//! Curves as SVG.
+
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{Ranged, ValueFormatter};
+use plotters::prelude::*;
+
+use crate::sim::scenario::Outcome;
+
+/// Pixels of a plot.
+const SIZE: (u32, u32) = (800, 480);
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0x1f, 0x77, 0xb4),
+    RGBColor(0xd6, 0x27, 0x28),
+    RGBColor(0x2c, 0xa0, 0x2c),
+    RGBColor(0x94, 0x67, 0xbd),
+    RGBColor(0xff, 0x7f, 0x0e),
+    RGBColor(0x17, 0xbe, 0xcf),
+];
+
+/// A plot could not be drawn: a bug, or numbers that are none.
+#[derive(Debug, thiserror::Error)]
+#[error("the plot cannot be drawn: {0}")]
+pub struct PlotError(String);
+
+type Drawn = Result<String, PlotError>;
+
+/// A line with a name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve {
+    /// What it shows.
+    pub name: String,
+    /// Its points, ascending in the first number.
+    pub points: Vec<(f64, f64)>,
+    /// Whether it is a bound rather than a measurement.
+    pub is_bound: bool,
+}
+
+/// What stands around the curves.
+struct Frame<'a> {
+    title: &'a str,
+    x: &'a str,
+    y: &'a str,
+}
+
+/// The least depth of a tree of fanout 8 that holds `nodes`.
+pub fn hops_bound(nodes: usize) -> u64 {
+    let fanout = crate::sim::scenario::FANOUT;
+    let (mut depth, mut level, mut held) = (0, 1usize, 1usize);
+    while held < nodes {
+        level = level.saturating_mul(fanout);
+        held = held.saturating_add(level);
+        depth += 1;
+    }
+    depth
+}
+
+/// Hops to the last node against the number of nodes.
+pub fn hops_against_nodes(outcomes: &[Outcome]) -> Drawn {
+    let bound = bound_over(outcomes, |nodes| hops_bound(nodes) as f64);
+    let most = against(outcomes, |outcome| (outcome.nodes as f64, outcome.hops.max as f64));
+    let middle = against(outcomes, |outcome| (outcome.nodes as f64, outcome.hops.p50 as f64));
+    let curves = [curve("most hops", most), curve("median", middle), bound];
+    let frame = Frame { title: "Hops to a node", x: "nodes", y: "hops" };
+    draw_against_nodes(&frame, &curves)
+}
+
+/// Time to all and to a node against the number of nodes. `delay_us_max`: the longest one-way delay.
+pub fn time_against_nodes(outcomes: &[Outcome], delay_us_max: u64) -> Drawn {
+    let millis = |us: u64| us as f64 / 1e3;
+    let bound = bound_over(outcomes, |nodes| (hops_bound(nodes) * delay_us_max + 500) as f64 / 1e3);
+    let p50 = against(outcomes, |outcome| (outcome.nodes as f64, millis(outcome.time_us.p50)));
+    let p99 = against(outcomes, |outcome| (outcome.nodes as f64, millis(outcome.time_us.p99)));
+    let last = against(outcomes, |outcome| (outcome.nodes as f64, millis(outcome.time_us.max)));
+    let curves = [curve("p50", p50), curve("p99", p99), curve("last node", last), bound];
+    let frame = Frame { title: "Accepted to applied", x: "nodes", y: "ms" };
+    draw_against_nodes(&frame, &curves)
+}
+
+/// Copies a node received of a record against the share of datagrams lost.
+pub fn copies_against_loss(outcomes: &[Outcome]) -> Drawn {
+    let of = |is_bursty: bool| {
+        let some = outcomes.iter().filter(|outcome| outcome.is_bursty == is_bursty || outcome.loss == 0.0);
+        let some: Vec<Outcome> = some.cloned().collect();
+        against(&some, |outcome| (outcome.loss * 100.0, outcome.copies_mean))
+    };
+    let mut curves = vec![curve("one by one", of(false))];
+    if outcomes.iter().any(|outcome| outcome.is_bursty) {
+        curves.push(curve("in bursts", of(true)));
+    }
+    let frame = Frame { title: "Copies of a record a node received", x: "datagrams lost, %", y: "copies" };
+    let (x, y) = ranges(&curves, 1.0);
+    draw(&frame, &curves, x.start..x.end.max(1.0), 1.0..y.end.max(1.01))
+}
+
+/// The share of deliveries done against the time since acceptance, a curve for every run.
+pub fn deliveries_over_time(outcomes: &[Outcome]) -> Drawn {
+    let curves: Vec<Curve> = outcomes
+        .iter()
+        .take(COLOURS.len())
+        .map(|outcome| {
+            let points = outcome.curve_us.iter().enumerate();
+            let points = points.map(|(percent, us)| (*us as f64 / 1e3, percent as f64 + 1.0)).collect();
+            let loss =
+                if outcome.loss > 0.0 { format!(" {} % lost", outcome.loss * 100.0) } else { String::new() };
+            curve(&format!("{} N={}{loss}", outcome.scenario, outcome.nodes), points)
+        })
+        .collect();
+    let frame = Frame { title: "Deliveries over time", x: "ms since acceptance", y: "% of deliveries" };
+    let (x, _) = ranges(&curves, 0.0);
+    draw(&frame, &curves, 0.0..x.end, 0.0..100.0)
+}
+
+fn curve(name: &str, points: Vec<(f64, f64)>) -> Curve {
+    Curve { name: name.into(), points, is_bound: false }
+}
+
+/// The greatest second number for every first, ascending: over seeds, the worst counts.
+fn against(outcomes: &[Outcome], point: impl Fn(&Outcome) -> (f64, f64)) -> Vec<(f64, f64)> {
+    let mut points: Vec<(f64, f64)> = outcomes.iter().map(point).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    points.dedup_by(|later, kept| later.0 == kept.0);
+    points
+}
+
+fn bound_over(outcomes: &[Outcome], bound: impl Fn(usize) -> f64) -> Curve {
+    let most = outcomes.iter().map(|outcome| outcome.nodes).max().unwrap_or(1).max(2);
+    let least = outcomes.iter().map(|outcome| outcome.nodes).min().unwrap_or(1).max(1);
+    let steps = 400;
+    let ratio = most as f64 / least as f64;
+    let points = (0..=steps).map(|step| {
+        let nodes = least as f64 * ratio.powf(f64::from(step) / f64::from(steps));
+        (nodes, bound(nodes.round() as usize))
+    });
+    Curve { name: "bound".into(), points: points.collect(), is_bound: true }
+}
+
+fn ranges(curves: &[Curve], least: f64) -> (std::ops::Range<f64>, std::ops::Range<f64>) {
+    let points = || curves.iter().flat_map(|curve| &curve.points);
+    let x_max = points().map(|point| point.0).fold(0.0, f64::max);
+    let x_min = points().map(|point| point.0).fold(x_max, f64::min);
+    let y_max = points().map(|point| point.1).fold(least, f64::max);
+    (x_min..x_max.max(x_min + 1e-3), least..y_max * 1.05 + 1e-3)
+}
+
+fn draw_against_nodes(frame: &Frame<'_>, curves: &[Curve]) -> Drawn {
+    let (x, y) = ranges(curves, 0.0);
+    let x = x.start.max(1.0)..x.end.max(x.start.max(1.0) * 1.1);
+    on_canvas(|root| {
+        let mut chart = framed(root, frame)
+            .build_cartesian_2d(x.log_scale(), y)
+            .map_err(|error| PlotError(error.to_string()))?;
+        fill(&mut chart, frame, curves)
+    })
+}
+
+fn draw(frame: &Frame<'_>, curves: &[Curve], x: std::ops::Range<f64>, y: std::ops::Range<f64>) -> Drawn {
+    on_canvas(|root| {
+        let mut chart =
+            framed(root, frame).build_cartesian_2d(x, y).map_err(|error| PlotError(error.to_string()))?;
+        fill(&mut chart, frame, curves)
+    })
+}
+
+type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+fn on_canvas(paint: impl FnOnce(&Canvas<'_>) -> Result<(), PlotError>) -> Drawn {
+    let mut text = String::new();
+    {
+        let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        root.fill(&WHITE).map_err(|error| PlotError(error.to_string()))?;
+        paint(&root)?;
+        root.present().map_err(|error| PlotError(error.to_string()))?;
+    }
+    Ok(text)
+}
+
+fn framed<'a, 'b>(root: &'a Canvas<'b>, frame: &Frame<'_>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut builder = ChartBuilder::on(root);
+    builder.caption(frame.title, ("sans-serif", 20)).margin(12);
+    builder.x_label_area_size(44).y_label_area_size(60);
+    builder
+}
+
+/// Axes, curves and their names.
+fn fill<'a, X, Y>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
+    frame: &Frame<'_>,
+    curves: &[Curve],
+) -> Result<(), PlotError>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64> + 'a,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64> + 'a,
+{
+    let failed = |error: DrawingAreaErrorKind<_>| PlotError(error.to_string());
+    chart.configure_mesh().x_desc(frame.x).y_desc(frame.y).light_line_style(WHITE).draw().map_err(failed)?;
+    for (index, curve) in curves.iter().enumerate() {
+        let colour = if curve.is_bound { BLACK } else { COLOURS[index % COLOURS.len()] };
+        let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2));
+        let drawn = chart.draw_series(line).map_err(failed)?;
+        drawn.label(curve.name.clone()).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour));
+        if !curve.is_bound && curve.points.len() < 20 {
+            let dots = curve.points.iter().map(|point| Circle::new(*point, 3, colour.filled()));
+            chart.draw_series(dots).map_err(failed)?;
+        }
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()
+        .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_is_that_of_a_full_tree() {
+        let bounds = [1, 9, 10, 73, 100, 1_000, 10_000].map(hops_bound);
+        assert_eq!(bounds, [0, 1, 2, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn plots_show_their_curves_and_bounds() {
+        let outcomes: Vec<Outcome> = [10, 100, 1_000]
+            .map(|nodes| Outcome {
+                nodes,
+                curve_us: (1..=100).collect(),
+                hops: crate::sim::scenario::Quantiles { max: hops_bound(nodes), ..Default::default() },
+                copies_mean: 1.0,
+                ..Outcome::default()
+            })
+            .into();
+        for (drawn, word) in [
+            (hops_against_nodes(&outcomes), "bound"),
+            (time_against_nodes(&outcomes, 1_500), "last node"),
+            (copies_against_loss(&outcomes), "one by one"),
+            (deliveries_over_time(&outcomes), "N=1000"),
+        ] {
+            let svg = drawn.expect("a plot");
+            assert!(svg.starts_with("<svg") && svg.contains("polyline") && svg.contains(word), "{word}");
+        }
+        assert!(deliveries_over_time(&[]).is_ok(), "of nothing, an empty frame");
+    }
+}

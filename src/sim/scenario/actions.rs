@@ -1,0 +1,255 @@
+//! Faults done to a world, and taken back.
+
+use std::net::SocketAddr;
+
+use super::faults::{Fault, FaultKind, Share};
+use crate::cluster::random::Random;
+use crate::sim::{Keeps, NodeId, Start, World};
+
+/// How long a restarted node of a churning cluster is away.
+const AWAY_US: u64 = 1_000_000;
+/// How long a node that leaves goes on running: the cluster is told meanwhile.
+const LEAVING_US: u64 = 2_000_000;
+/// How long a node that is paused in turn stands still, at most; and how often others follow.
+const TURN_US: u64 = 1_000_000;
+/// Join targets that a node is given.
+const SEEDS: usize = 3;
+
+/// What is to be done at a later time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Task {
+    /// A fault begins.
+    Begin(Fault),
+    /// One that was begun is over.
+    End(usize),
+    /// A node that was stopped starts again.
+    Up(NodeId, Keeps),
+    /// A node that told the others is stopped.
+    Gone(NodeId),
+    /// The next of a fault that goes on, until so late.
+    Again(FaultKind, u64),
+}
+
+/// What cuts the network or disturbs a clock, to be taken back.
+#[derive(Debug)]
+enum Active {
+    Sides(Vec<NodeId>, Vec<NodeId>),
+    Cuts(Vec<(NodeId, NodeId)>),
+    Clocks(Vec<NodeId>, i64),
+    Loss(u32),
+}
+
+/// Who runs, and what is wrong just now.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// The nodes that run, those that stand still among them; ascending.
+    pub running: Vec<NodeId>,
+    /// Nodes that began with nothing since this was last looked at.
+    pub wiped: Vec<NodeId>,
+    active: Vec<Option<Active>>,
+    random: Random,
+    loss_per_million: u32,
+    zones: usize,
+}
+
+impl Stage {
+    /// A stage with these nodes, where nothing is wrong yet.
+    pub fn new(world: &World, running: Vec<NodeId>, zones: usize, seed: u64) -> Stage {
+        Stage {
+            running,
+            wiped: Vec::new(),
+            active: Vec::new(),
+            random: Random::new(seed),
+            loss_per_million: world.network.conditions.loss_per_million,
+            zones,
+        }
+    }
+
+    /// How a node is started: its name and zone follow from its number.
+    pub fn start_of(index: usize, zones: usize, seeds: &[SocketAddr]) -> Start {
+        let zone = if zones > 1 { format!("z{}", index % zones) } else { String::new() };
+        Start { zone, ..Start::new(format!("n{index}"), seeds) }
+    }
+
+    /// Does what is to be done, `at_us` after the first record, and says what follows from it.
+    pub fn perform(&mut self, world: &mut World, at_us: u64, task: Task) -> Vec<(u64, Task)> {
+        match task {
+            Task::Begin(fault) => self.begin(world, &fault),
+            Task::End(index) => {
+                let over = self.active.get_mut(index).and_then(Option::take);
+                if let Some(Active::Clocks(nodes, by_us)) = over {
+                    nodes.iter().for_each(|node| world.jump_clock(*node, -by_us));
+                }
+                self.apply(world);
+                Vec::new()
+            }
+            Task::Up(node, keeps) => {
+                let seeds = self.seeds();
+                if keeps == Keeps::Nothing {
+                    self.wiped.push(node);
+                }
+                world.restart(node, keeps, &seeds);
+                self.joined(node);
+                Vec::new()
+            }
+            Task::Gone(node) => {
+                self.stop(world, node);
+                Vec::new()
+            }
+            Task::Again(kind, until_us) => self.again(world, at_us, kind, until_us),
+        }
+    }
+
+    fn begin(&mut self, world: &mut World, fault: &Fault) -> Vec<(u64, Task)> {
+        let end_us = fault.end_us();
+        let active = match fault.kind {
+            FaultKind::Partition(share) => {
+                let side = self.choose(share);
+                let others = self.running.iter().filter(|node| !side.contains(node)).copied().collect();
+                Active::Sides(side, others)
+            }
+            FaultKind::Deaf(share) => {
+                let deaf = self.choose(share);
+                let all = &self.running;
+                let to =
+                    |to: NodeId| all.iter().filter(move |from| **from != to).map(move |from| (*from, to));
+                Active::Cuts(deaf.iter().flat_map(|node| to(*node)).collect())
+            }
+            FaultKind::Cut(pairs) => Active::Cuts((0..pairs).filter_map(|_| self.pair()).collect()),
+            FaultKind::Clock(share, by_us) => {
+                let nodes = self.choose(share);
+                nodes.iter().for_each(|node| world.jump_clock(*node, by_us));
+                Active::Clocks(nodes, by_us)
+            }
+            FaultKind::Loss(per_million) => Active::Loss(per_million),
+            _ => return self.stop_or_start(world, fault),
+        };
+        self.active.push(Some(active));
+        self.apply(world);
+        // One without an end stays until all faults are over.
+        if fault.for_us == 0 { Vec::new() } else { vec![(end_us, Task::End(self.active.len() - 1))] }
+    }
+
+    /// Faults of nodes rather than of what is between them.
+    fn stop_or_start(&mut self, world: &mut World, fault: &Fault) -> Vec<(u64, Task)> {
+        let end_us = fault.end_us();
+        match fault.kind {
+            FaultKind::Pause(share) => {
+                self.choose(share).iter().for_each(|node| world.pause(*node, fault.for_us));
+                Vec::new()
+            }
+            FaultKind::Kill(share) => {
+                for node in self.choose(share) {
+                    self.stop(world, node);
+                }
+                Vec::new()
+            }
+            FaultKind::Leave(share) => {
+                let nodes = self.choose(share);
+                nodes.iter().for_each(|node| world.leave(*node));
+                nodes.iter().map(|node| (fault.at_us + LEAVING_US, Task::Gone(*node))).collect()
+            }
+            FaultKind::Restart(share, keeps_data) => {
+                let keeps = if keeps_data { Keeps::Everything } else { Keeps::Nothing };
+                let nodes = self.choose(share);
+                nodes.iter().filter_map(|node| Some((end_us, self.restart(world, *node, keeps)?))).collect()
+            }
+            FaultKind::Join(count) => {
+                (0..count).for_each(|_| {
+                    let start = Stage::start_of(world.nodes(), self.zones, &self.seeds());
+                    self.running.push(world.start(start));
+                });
+                Vec::new()
+            }
+            kind => self.again(world, fault.at_us, kind, end_us),
+        }
+    }
+
+    /// One more of what goes on for a while.
+    fn again(&mut self, world: &mut World, at_us: u64, kind: FaultKind, until_us: u64) -> Vec<(u64, Task)> {
+        if at_us >= until_us {
+            return Vec::new();
+        }
+        let mut follow = Vec::new();
+        let next_us = match kind {
+            FaultKind::Churn(part) => {
+                if let Some(node) = self.choose(Share::Count(1)).pop()
+                    && let Some(up) = self.restart(world, node, Keeps::Everything)
+                {
+                    follow.push((at_us + AWAY_US, up));
+                }
+                (1e6 / (part * self.running.len() as f64).max(1e-3)) as u64
+            }
+            FaultKind::PauseInTurns(share) => {
+                for node in self.choose(share) {
+                    world.pause(node, self.random.below(TURN_US) + 1);
+                }
+                TURN_US
+            }
+            _ => return follow,
+        };
+        follow.push((at_us + next_us.max(1), Task::Again(kind, until_us)));
+        follow
+    }
+
+    /// All that cuts or disturbs the network is over.
+    pub fn heal(&mut self, world: &mut World) {
+        self.active.iter_mut().for_each(|active| *active = None);
+        self.apply(world);
+    }
+
+    /// Sets the network to what is wrong just now.
+    fn apply(&self, world: &mut World) {
+        world.network.heal();
+        let mut loss = self.loss_per_million;
+        for active in self.active.iter().flatten() {
+            match active {
+                Active::Sides(one, other) => world.network.partition(one, other),
+                Active::Cuts(pairs) => pairs.iter().for_each(|(from, to)| world.network.cut(*from, *to)),
+                Active::Loss(more) => loss = (loss + more).min(1_000_000),
+                Active::Clocks(..) => {}
+            }
+        }
+        world.network.conditions.loss_per_million = loss;
+    }
+
+    fn restart(&mut self, world: &mut World, node: NodeId, keeps: Keeps) -> Option<Task> {
+        self.stop(world, node).then_some(Task::Up(node, keeps))
+    }
+
+    /// Stops a node unless it is the last.
+    fn stop(&mut self, world: &mut World, node: NodeId) -> bool {
+        let Ok(at) = self.running.binary_search(&node) else { return false };
+        if self.running.len() == 1 {
+            return false;
+        }
+        self.running.remove(at);
+        world.kill(node);
+        true
+    }
+
+    fn joined(&mut self, node: NodeId) {
+        if let Err(at) = self.running.binary_search(&node) {
+            self.running.insert(at, node);
+        }
+    }
+
+    fn choose(&mut self, share: Share) -> Vec<NodeId> {
+        let mut nodes = self.running.clone();
+        self.random.shuffle(&mut nodes);
+        nodes.truncate(share.of(self.running.len()));
+        nodes.sort_unstable();
+        nodes
+    }
+
+    fn pair(&mut self) -> Option<(NodeId, NodeId)> {
+        let pair = self.choose(Share::Count(2));
+        let is_other_way = self.random.below(2) == 1;
+        let (first, second) = (*pair.first()?, *pair.get(1)?);
+        Some(if is_other_way { (second, first) } else { (first, second) })
+    }
+
+    fn seeds(&mut self) -> Vec<SocketAddr> {
+        self.choose(Share::Count(SEEDS)).into_iter().map(World::address_of).collect()
+    }
+}

@@ -1,0 +1,135 @@
+//! What must hold, whatever was done to the world.
+//!
+//! In the end every running node holds, of every source, the same record: the greatest that any of
+//! them accepted or ever held. What a node accepted and lost with its data before anybody else had
+//! it is missing with a reason. That nothing arrives which was never accepted, or before it was, or
+//! makes a source go back, is seen by the world itself at every delivery.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use crate::record::{Record, SharedRecord};
+use crate::sim::{NodeId, World};
+
+/// Above this, members are counted and not compared one by one: there are as many pairs as the
+/// square of it.
+const PAIRS_NODES_MAX: usize = 1_000;
+
+/// What was accepted where, and must not be lost.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// The greatest record of every source.
+    greatest: BTreeMap<String, SharedRecord>,
+    /// The same of those that each node accepted since it last began with nothing.
+    accepted: BTreeMap<NodeId, BTreeMap<String, SharedRecord>>,
+}
+
+/// How many pairs of source and node lack the newest record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// All.
+    pub all: u64,
+    /// Those that some running node accepted or has held.
+    pub unexplained: u64,
+}
+
+impl Ledger {
+    /// A node accepted a record.
+    pub fn accept(&mut self, node: NodeId, record: &SharedRecord) {
+        raise(&mut self.greatest, record);
+        raise(self.accepted.entry(node).or_default(), record);
+    }
+
+    /// A node begins with nothing.
+    pub fn wipe(&mut self, node: NodeId) {
+        self.accepted.remove(&node);
+    }
+
+    /// Compares what the running nodes hold with what they must.
+    pub fn missing(&self, world: &World, running: &[NodeId]) -> Missing {
+        // Of nodes that hold the same, one is looked at.
+        let mut alike: BTreeMap<(usize, u64), (NodeId, u64)> = BTreeMap::new();
+        for &node in running {
+            alike.entry(world.replica(node).digest()).or_insert((node, 0)).1 += 1;
+        }
+        let mut must: BTreeMap<&str, &Record> = BTreeMap::new();
+        let accepted = running.iter().filter_map(|node| self.accepted.get(node)).flat_map(BTreeMap::values);
+        let held = alike.values().flat_map(|(node, _)| world.replica(*node).iter());
+        for record in accepted.chain(held) {
+            let greatest = must.entry(record.source.as_str()).or_insert(record);
+            if order(record, greatest).is_gt() {
+                *greatest = record;
+            }
+        }
+        let mut missing = Missing::default();
+        for &(node, count) in alike.values() {
+            let replica = world.replica(node);
+            let lacks = |record: &Record| {
+                replica.latest(record.source.as_str()).is_none_or(|held| order(held, record).is_lt())
+            };
+            missing.all += count * self.greatest.values().filter(|record| lacks(record)).count() as u64;
+            missing.unexplained += count * must.values().filter(|record| lacks(record)).count() as u64;
+        }
+        missing
+    }
+}
+
+/// Whether all running nodes hold the same and none of them thinks that another is gone.
+pub(super) fn are_equal(world: &World, running: &[NodeId]) -> bool {
+    let Some(first) = running.first() else { return true };
+    let digest = world.replica(*first).digest();
+    let is_equal =
+        |node: &NodeId| world.live(*node) >= running.len() && world.replica(*node).digest() == digest;
+    running.iter().all(is_equal)
+}
+
+/// Who believes a running node dead, in words; the first few.
+pub(super) fn believed_dead(world: &World, running: &[NodeId]) -> Vec<String> {
+    let name = |node: NodeId| world.machine(node).identity().name.clone();
+    if running.len() > PAIRS_NODES_MAX {
+        let blind = running.iter().filter(|node| world.live(**node) < running.len());
+        let tell =
+            |node: &NodeId| format!("{} sees {} live of {}", name(*node), world.live(*node), running.len());
+        return blind.take(3).map(tell).collect();
+    }
+    let identities: Vec<_> = running.iter().map(|node| world.machine(*node).identity()).collect();
+    let mut found = Vec::new();
+    for &node in running {
+        let ring = world.machine(node).ring();
+        for other in &identities {
+            let seen = ring.get(other.ring_hash(), other.name.as_str());
+            if found.len() < 3 && seen.is_none_or(|entry| entry.boot() != other.boot) {
+                found.push(format!("{} believes the running {} dead", name(node), other.name));
+            }
+        }
+    }
+    found
+}
+
+/// A queue of this node that is over its bound, in words.
+pub(super) fn overfull(world: &World, node: NodeId) -> Option<String> {
+    let mut over = None;
+    world.machine(node).visit_gauges(&mut |gauge| {
+        if gauge.is_over() {
+            over = Some(gauge);
+        }
+    });
+    let over = over?;
+    let name = &world.machine(node).identity().name;
+    Some(format!("{name}: {} {}, at most {} allowed", over.used, over.name, over.max))
+}
+
+fn raise(greatest: &mut BTreeMap<String, SharedRecord>, record: &SharedRecord) {
+    match greatest.get_mut(record.source.as_str()) {
+        Some(known) if order(record, known).is_le() => {}
+        Some(known) => *known = record.clone(),
+        None => {
+            greatest.insert(record.source.as_str().into(), record.clone());
+        }
+    }
+}
+
+/// Which of two records of a source wins.
+fn order(a: &Record, b: &Record) -> Ordering {
+    a.stamp.cmp(&b.stamp).then_with(|| a.birth.cmp(&b.birth))
+}
