@@ -12,6 +12,7 @@ mod machine;
 mod members;
 mod publish;
 mod serve;
+mod sim;
 mod subscribe;
 
 use std::ffi::OsString;
@@ -89,6 +90,8 @@ enum Command {
     History(history::Arguments),
     /// Print the members of the cluster as a node sees them
     Members(members::Arguments),
+    /// Run whole clusters in a virtual world: what they cost, how fast they are, what they survive
+    Sim(Box<sim::Arguments>),
 }
 
 /// Runs the command line and says how the process ends.
@@ -109,6 +112,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Get(arguments) => get::run(&arguments),
         Command::History(arguments) => history::run(&arguments),
         Command::Members(arguments) => members::run(&arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -162,6 +166,7 @@ mod tests {
             "anode history a/b --from 5 --to 9 --limit 3",
             "anode history a/b --from 5 --from ws://x:1",
             "anode members --from ws://x:1 --json",
+            "anode sim lossy --loss 5% --burst --seeds 1..5 --nodes 10,100 --json",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line).err());
         }

@@ -1,0 +1,138 @@
+//! `anode sim`: the cluster's very machines in a virtual world, by the hundred and thousand.
+//!
+//! The world is pure; here are what it may not have: threads, a clock, files, a terminal.
+//!
+//! By file: `plan` turns arguments into runs, `runs` runs them side by side and shows how far they
+//! are, `soak` goes on for hours, `table` measures the figures that are wanted.
+
+mod memory;
+mod plan;
+mod plots;
+mod runs;
+mod soak;
+mod table;
+
+use std::path::PathBuf;
+
+use super::{CliError, whole_number};
+use crate::sim::report;
+use crate::sim::scenario::{NODES_MAX, Outcome, ScenarioError};
+
+/// What to simulate. The same arguments and seed give the same run, to the byte.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Scenarios:\n\
+    \x20 spread       records reach everyone; nothing goes wrong\n\
+    \x20 lossy        datagrams are lost: --loss P, one by one or in bursts: --burst\n\
+    \x20 churn        nodes restart: --rate P of them every second\n\
+    \x20 kill         nodes die at once, just before the first record: --fraction P\n\
+    \x20 partition    two halves do not hear each other for ten seconds\n\
+    \x20 pause        4 % of the nodes at a time stand still, up to a second each\n\
+    \x20 join-storm   all join through one at once, while records are published\n\
+    \x20 safety       faults of all kinds; invariants are looked at after every step\n\
+    \x20 liveness     faults of all kinds, which stop: all must be equal in time\n\
+    \x20 table        every figure that is wanted, measured, against what is wanted\n\
+    \x20 soak         safety and liveness with ever new seeds: --hours H\n\
+    \x20 FILE.toml    a scenario of your own: see docs/simulator.md\n\n\
+    P is a part: 0.05 or 5%. Exit codes: 0 all held, 1 something did not (stderr has the command that\n\
+    repeats it), 2 unusable arguments.")]
+pub struct Arguments {
+    /// A scenario's name, or a file: a path that ends in .toml or has a slash
+    #[arg(value_name = "SCENARIO")]
+    scenario: String,
+    /// What chance is made from
+    #[arg(long, value_name = "S", conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// A run for every seed from A to B, both included
+    #[arg(long, value_name = "A..B", value_parser = plan::seeds)]
+    seeds: Option<plan::Seeds>,
+    /// Nodes; a run for every number
+    #[arg(long, value_name = "N[,N…]", value_delimiter = ',', value_parser = whole_number(1..=NODES_MAX as u64))]
+    nodes: Vec<u64>,
+    /// Zones that the nodes are dealt out to, 40 ms apart
+    #[arg(long, value_name = "Z", value_parser = whole_number(1..=255))]
+    zones: Option<u64>,
+    /// Members that one hand-over is cut into: 8, a part of the protocol
+    #[arg(long, value_name = "8", value_parser = plan::fanout)]
+    fanout: Option<usize>,
+    /// Records published in all
+    #[arg(long, value_name = "R", value_parser = whole_number(0..=10_000_000))]
+    records: Option<u64>,
+    /// Records a second, all nodes together; for churn: the part of the nodes that restarts every second
+    #[arg(long, value_name = "R", value_parser = plan::rate)]
+    rate: Option<f64>,
+    /// Records a second, for churn too
+    #[arg(long, value_name = "R", value_parser = plan::rate, conflicts_with = "rate")]
+    record_rate: Option<f64>,
+    /// lossy: datagrams lost; a run for every part
+    #[arg(long, value_name = "P[,P…]", value_delimiter = ',', value_parser = plan::part)]
+    loss: Vec<f64>,
+    /// lossy: lose them in bursts: half of what a link carries in one direction, for 10 ms at a time
+    #[arg(long)]
+    burst: bool,
+    /// kill: nodes that die
+    #[arg(long, value_name = "P", value_parser = plan::part)]
+    fraction: Option<f64>,
+    /// Print one JSON object a run instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Write plots (SVG) into this directory
+    #[arg(long, value_name = "DIR")]
+    plot: Option<PathBuf>,
+    /// Runs at the same time; default: one a core
+    #[arg(long, value_name = "J", value_parser = whole_number(1..=1_024))]
+    jobs: Option<u64>,
+    /// soak: for how long
+    #[arg(long, value_name = "H", value_parser = plan::rate)]
+    hours: Option<f64>,
+    /// table: smaller samples
+    #[arg(long)]
+    quick: bool,
+}
+
+impl Arguments {
+    fn jobs(&self) -> usize {
+        self.jobs.map_or_else(|| super::machine::this_machine().cores, |jobs| jobs as usize)
+    }
+}
+
+impl From<ScenarioError> for CliError {
+    fn from(error: ScenarioError) -> CliError {
+        CliError::Usage(error.to_string())
+    }
+}
+
+/// Simulates.
+pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    match arguments.scenario.as_str() {
+        "table" => table::run(arguments),
+        "soak" => soak::run(arguments),
+        _ => plain(arguments),
+    }
+}
+
+/// Runs by name or file.
+fn plain(arguments: &Arguments) -> Result<(), CliError> {
+    let plans = plan::plans(arguments)?;
+    let mut all: Vec<(Outcome, u64)> = Vec::new();
+    let mut lines = String::new();
+    runs::run(&plans, arguments.jobs(), |outcome, wall_us| {
+        if arguments.json {
+            lines.push_str(&report::json_line(&outcome, wall_us));
+            lines.push('\n');
+        }
+        all.push((outcome, wall_us));
+    })?;
+    match arguments.json {
+        true => print!("{lines}"),
+        false => print!("{}", report::table(&all)),
+    }
+    if let Some(directory) = &arguments.plot {
+        let outcomes: Vec<Outcome> = all.iter().map(|(outcome, _)| outcome.clone()).collect();
+        plots::write(directory, &outcomes)?;
+    }
+    let failed = all.iter().zip(&plans).filter_map(|((outcome, _), plan)| Some((outcome.failure()?, plan)));
+    let told: Vec<_> = failed
+        .map(|(reason, plan)| eprintln!("anode: seed {}: {reason}\n  again: {}", plan.seed, plan.command))
+        .collect();
+    if told.is_empty() { Ok(()) } else { Err(CliError::Told) }
+}

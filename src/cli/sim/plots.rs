@@ -1,0 +1,66 @@
+//! Plots as files.
+
+use std::path::Path;
+
+use crate::cli::CliError;
+use crate::sim::report::plot;
+use crate::sim::scenario::{Links, Outcome};
+
+/// Writes what these runs can show into a directory, which is made if there is none, and prints the
+/// files' names.
+pub fn write(directory: &Path, outcomes: &[Outcome]) -> Result<(), CliError> {
+    std::fs::create_dir_all(directory)?;
+    let delay_us_max = Links::default().delay_us.1;
+    let mut plots = vec![("deliveries.svg", plot::deliveries_over_time(&one_a_kind(outcomes)))];
+    let calm = alike(outcomes, |outcome| (outcome.loss * 1e6) as u64);
+    if varies(&calm, |outcome| outcome.nodes) {
+        plots.push(("hops.svg", plot::hops_against_nodes(&calm)));
+        plots.push(("time.svg", plot::time_against_nodes(&calm, delay_us_max)));
+    }
+    let largest = outcomes.iter().map(|outcome| outcome.nodes).filter(|nodes| {
+        varies(&alike_to(outcomes, |outcome| outcome.nodes, *nodes), |outcome| (outcome.loss * 1e6) as u64)
+    });
+    if let Some(nodes) = largest.max() {
+        let same_size = alike_to(outcomes, |outcome| outcome.nodes, nodes);
+        plots.push(("copies.svg", plot::copies_against_loss(&same_size)));
+    }
+    for (name, drawn) in plots {
+        let path = directory.join(name);
+        let svg = drawn.map_err(|error| CliError::Failed(format!("{name}: {error}")))?;
+        std::fs::write(&path, svg)?;
+        eprintln!("wrote {}", path.display());
+    }
+    Ok(())
+}
+
+/// Those whose key is the least.
+fn alike<K: Ord + Copy>(outcomes: &[Outcome], key: impl Fn(&Outcome) -> K) -> Vec<Outcome> {
+    let least = outcomes.iter().map(&key).min();
+    least.map(|least| alike_to(outcomes, key, least)).unwrap_or_default()
+}
+
+/// Those with this key.
+fn alike_to<K: Eq>(outcomes: &[Outcome], key: impl Fn(&Outcome) -> K, wanted: K) -> Vec<Outcome> {
+    outcomes.iter().filter(|outcome| key(outcome) == wanted).cloned().collect()
+}
+
+/// Whether there are several keys.
+fn varies<K: Eq>(outcomes: &[Outcome], key: impl Fn(&Outcome) -> K) -> bool {
+    outcomes.windows(2).any(|pair| key(&pair[0]) != key(&pair[1]))
+}
+
+/// The first of several that differ in their seed alone.
+fn one_a_kind(outcomes: &[Outcome]) -> Vec<Outcome> {
+    let mut kept: Vec<Outcome> = Vec::new();
+    for outcome in outcomes {
+        let is_like = |other: &Outcome| {
+            (&other.scenario, other.nodes, other.is_bursty)
+                == (&outcome.scenario, outcome.nodes, outcome.is_bursty)
+                && other.loss == outcome.loss
+        };
+        if !kept.iter().any(is_like) {
+            kept.push(outcome.clone());
+        }
+    }
+    kept
+}

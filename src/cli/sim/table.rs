@@ -1,0 +1,57 @@
+//! `anode sim table`: the figures that are wanted, measured.
+
+use super::{Arguments, plots, runs};
+use crate::cli::CliError;
+use crate::server::clock;
+use crate::sim::report::Columns;
+use crate::sim::scenario::Outcome;
+use crate::sim::table::{Finding, Size, Table};
+
+/// Measures them all and judges each. Fails if one is not met.
+pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let since_us = clock::now().mono_us;
+    let size = if arguments.quick { Size::Quick } else { Size::Full };
+    let memory = super::memory::row();
+    let table = Table::new(size);
+    let sizes: Vec<usize> = table.cases.iter().map(|case| case.nodes()).collect();
+    let done = runs::in_parallel(&sizes, arguments.jobs(), |at, step| {
+        table.cases.get(at).map_or(Finding::Numbers(Default::default()), |case| case.run(step))
+    });
+    let findings: Vec<Finding> = done.into_iter().map(|(finding, _)| finding).collect();
+    let mut columns = Columns::new(&["WHAT", "WANTED", "MEASURED", "", "SAMPLE"], 5);
+    let mut failed = 0;
+    let judged = table.rows.iter().map(|row| (&row.what, &row.wanted, row.judge(&findings), &row.sample));
+    let rest = memory.iter().map(|row| (&row.what, &row.wanted, row.verdict.clone(), &row.sample));
+    for (what, wanted, verdict, sample) in judged.chain(rest) {
+        let sign = if verdict.has_passed { "PASS" } else { "FAIL" };
+        failed += usize::from(!verdict.has_passed);
+        columns.push(vec![what.clone(), wanted.clone(), verdict.measured, sign.into(), sample.clone()]);
+    }
+    print!("{columns}");
+    let seconds = (clock::now().mono_us - since_us) / 1_000_000;
+    let rows = table.rows.len() + memory.iter().len();
+    println!("\n{} of {rows} met; {} runs in {seconds} s", rows - failed, findings.len());
+    println!(
+        "Of a row's seeds the worst counts. One-way delay 0.5 to 1.5 ms, 6 us of work a datagram at each end."
+    );
+    if size == Size::Quick {
+        println!(
+            "QUICK: smaller samples, fewer seeds, no world of 10,000 nodes; not what is to be published."
+        );
+    }
+    if let Some(directory) = &arguments.plot {
+        plots::write(directory, &outcomes(findings))?;
+    }
+    if failed > 0 { Err(CliError::Failed(format!("{failed} of {rows} figures are not met"))) } else { Ok(()) }
+}
+
+/// What the plots show: plain and lossy runs.
+fn outcomes(findings: Vec<Finding>) -> Vec<Outcome> {
+    let outcome = |finding| match finding {
+        Finding::Outcome(outcome) if ["spread", "lossy"].contains(&outcome.scenario.as_str()) => {
+            Some(*outcome)
+        }
+        _ => None,
+    };
+    findings.into_iter().filter_map(outcome).collect()
+}
