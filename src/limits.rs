@@ -41,8 +41,10 @@ pub const TOMBSTONE_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub const DATAGRAM_BYTES_MAX: usize = 1_200;
 /// IP and UDP headers, counted into the gossip byte metrics.
 pub const DATAGRAM_HEADER_BYTES: usize = 28;
-/// Largest record sent in fragments over the datagram links; larger ones are pulled over TCP.
-pub const FRAGMENTED_BYTES_MAX: usize = 16 * 1024;
+/// Largest batch sent in fragments over the datagram links, in bytes; larger ones are pulled over TCP.
+/// Up to here fragments are sooner everywhere: a pull asks first, and connects before that. Among 64
+/// nodes 64 KiB take 9 ms in fragments and 13 pulled; 1 MiB takes 221 ms and 13.
+pub const FRAGMENTED_BYTES_MAX: usize = 64 * 1024;
 /// Largest frame on a stream between nodes, in bytes: one record of the greatest size with room.
 pub const STREAM_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest `--max-record-bytes` an operator may set.

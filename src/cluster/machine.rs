@@ -12,7 +12,7 @@ use super::members::{Identity, MemberInfo};
 use super::purpose::Purpose;
 use super::reconcile::{Output as ReconcileOutput, Reconcile, Stats as ReconcileStats};
 use super::ring::Ring;
-use super::spread::{Spread, SpreadStats};
+use super::spread::{Spread, SpreadStats, StreamOutput};
 use super::stats::{Gauge, Stats};
 use super::streams::Streams;
 use super::swim::message::Message;
@@ -170,12 +170,21 @@ impl Machine {
                 let heads = || self.spread.heads();
                 self.reconcile.handle_stream(now, stream, event, &heads, replica);
             }
+            Purpose::Bodies => {
+                let ring = self.swim.ring().clone();
+                self.spread.handle_stream(now, stream, event, &ring, replica);
+            }
         }
     }
 
     /// Whether a stream brings records in bulk: its bytes may be left in the socket for a while.
     pub fn is_bulk(&self, stream: StreamId) -> bool {
-        self.streams.purpose(stream) == Some(Purpose::Reconcile)
+        match self.streams.purpose(stream) {
+            Some(Purpose::Reconcile) => true,
+            // What peers ask for is read: only bodies that this node asked for are many bytes.
+            Some(Purpose::Bodies) => Purpose::of_connected(stream).is_some(),
+            Some(Purpose::Members) | None => false,
+        }
     }
 
     /// `poll_timeout` is due.
@@ -389,6 +398,14 @@ impl Machine {
     fn collect_spread(&mut self) {
         while let Some((to, packet)) = self.spread.poll_send() {
             self.send(to, Body::Spread(packet), &[]);
+        }
+        while let Some(output) = self.spread.poll_stream() {
+            let effect = match output {
+                StreamOutput::Connect { stream, to } => Effect::Connect { stream, to },
+                StreamOutput::Write { stream, bytes } => Effect::Write { stream, bytes },
+                StreamOutput::Close { stream } => self.close(stream),
+            };
+            self.effects.push_back(effect);
         }
         self.stats.data_copies_received = self.spread.stats().data_copies_received;
     }

@@ -18,6 +18,8 @@ pub enum Purpose {
     Members = 1,
     /// State reconciliation.
     Reconcile = 2,
+    /// Batches too large for datagrams.
+    Bodies = 3,
 }
 
 impl Purpose {
@@ -26,6 +28,7 @@ impl Purpose {
         match kind {
             1 => Some(Purpose::Members),
             2 => Some(Purpose::Reconcile),
+            3 => Some(Purpose::Bodies),
             _ => None,
         }
     }
@@ -35,6 +38,7 @@ impl Purpose {
         match stream.0 % STEP {
             1 => Some(Purpose::Members),
             3 => Some(Purpose::Reconcile),
+            5 => Some(Purpose::Bodies),
             _ => None,
         }
     }
@@ -69,7 +73,7 @@ mod tests {
 
     #[test]
     fn numbers_tell_their_room() {
-        for purpose in [Purpose::Members, Purpose::Reconcile] {
+        for purpose in [Purpose::Members, Purpose::Reconcile, Purpose::Bodies] {
             let mut ids = StreamIds::new(purpose);
             for _ in 0..5 {
                 let stream = ids.next_id();

@@ -202,7 +202,7 @@ mod tests {
     fn comes_back_as_it_went() {
         let (ours, theirs) = (Wire::new("c", 5), Wire::new("c", 9));
         assert_eq!(theirs.open(&datagram(&ours)), Ok((5, body(), vec![(3, 4)])));
-        for purpose in [Purpose::Members, Purpose::Reconcile] {
+        for purpose in [Purpose::Members, Purpose::Reconcile, Purpose::Bodies] {
             assert_eq!(theirs.open_preamble(&ours.preamble(purpose)), Ok(purpose));
         }
         assert_eq!(Wire::new("d", 9).open(&datagram(&ours)), Err(WireError::Foreign));

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::limits::FRAGMENTED_BYTES_MAX;
 use crate::record::NodeName;
 
 /// Which batch: the line (origin and boot) by hash, and its first sequence number.
@@ -32,6 +33,8 @@ pub(super) struct Batch {
     pub epoch: u64,
     /// A `Batch` as the origin wrote it.
     pub encoded: Bytes,
+    /// XXH3-64 of `encoded`, of a batch that does not go in datagrams; else 0.
+    pub checksum: u64,
 }
 
 impl Batch {
@@ -50,6 +53,7 @@ impl Batch {
             boot,
             last_seq: *seqs.end(),
             epoch,
+            checksum: if encoded.len() > FRAGMENTED_BYTES_MAX { xxh3_64(&encoded) } else { 0 },
             encoded,
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::batch::Batch;
+use super::bodies::Announced;
 use super::span::Span;
 
 /// A range to be served: what a holder was asked for.
@@ -82,7 +83,7 @@ impl Duty {
     /// Whether the second try asks "have you it?": cheaper than sending it again to a single member,
     /// where only the receipt may have been lost.
     pub fn asks_second(&self) -> bool {
-        self.members <= 1 && self.fragments == 1 && !self.ask_first
+        self.members <= 1 && self.fragments == 1 && !self.ask_first && Announced::of(&self.batch).is_none()
     }
 
     /// A part nobody has yet.

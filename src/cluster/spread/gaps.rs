@@ -77,7 +77,7 @@ impl Spread {
         line.ask_due_us = 0;
         let mut gaps = line.gaps(RANGES_MAX);
         // What opened since the wait began is too young to be asked for.
-        gaps.retain(|gap| gap.0 <= line.asked_to);
+        gaps.retain(|gap| gap.0 <= line.asked_to && !self.bodies.pulls_any(hash, *gap));
         if gaps.is_empty() {
             return self.watch_gap(hash, false);
         }
@@ -100,7 +100,7 @@ impl Spread {
             _ => None,
         };
         let peer = peer.or_else(|| self.random_peer(ring, random));
-        if let Some(id) = peer.and_then(|peer| self.links.open(peer, self.now_us)) {
+        if let Some(id) = peer.and_then(|peer| self.open_link(peer)) {
             self.note(id, true, hash, gaps);
             self.stats.wants_sent += 1;
         }

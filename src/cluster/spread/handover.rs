@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Spread;
 use super::batch::Batch;
+use super::bodies::Announced;
 use super::duty::{Duty, Task};
 use super::link::Link;
 use super::pack::batch_room;
@@ -109,7 +110,7 @@ impl Spread {
             }
             _ => None,
         };
-        match self.links.open(entry.gossip(), self.now_us) {
+        match self.open_link(entry.gossip()) {
             Some(link) => self.queue(ring, duty, link),
             None => self.stats.given_up += 1,
         }
@@ -150,18 +151,22 @@ impl Spread {
         for peer in peers {
             let is_heard = |link: &Link| link.heard_us > 0 && link.heard_us + HEARD_US / 2 > self.now_us;
             if !self.links.find(peer).is_some_and(is_heard)
-                && let Some(link) = self.links.open(peer, self.now_us)
+                && let Some(link) = self.open_link(peer)
             {
                 self.ask_sign_of_life(link);
             }
         }
     }
 
-    /// Puts a duty's fragments on a link.
+    /// Puts a duty's fragments on a link, or the announcement of its batch.
     fn queue(&mut self, ring: &Ring, mut duty: Duty, link_id: usize) {
         let Some(link) = self.links.get_mut(link_id) else { return };
         let room = batch_room(&duty.part);
-        let len = duty.batch.encoded.len();
+        let is_announced = Announced::of(&duty.batch).is_some();
+        let len = if is_announced { 0 } else { duty.batch.encoded.len() };
+        if is_announced {
+            self.bodies.announce(&duty.batch, duty.part.is_own);
+        }
         duty.link = link_id;
         duty.first_number = link.next_number();
         duty.fragment_bytes = room;
@@ -173,7 +178,7 @@ impl Spread {
         let id = self.duties.insert(duty);
         for fragment in 0..fragments {
             let bytes = len.saturating_sub(fragment as usize * room).min(room) + PART_HEADER_BYTES;
-            link.push(id, fragment, bytes, ask && fragments == 1);
+            link.push(id, fragment, bytes, ask && fragments == 1 && !is_announced);
             if is_own {
                 self.own_waiting_bytes += bytes;
             }

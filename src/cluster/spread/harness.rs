@@ -1,16 +1,19 @@
 //! A small world for tests: nodes that only spread, on a seeded network with delay, loss and
 //! duplication, in virtual time.
 
+mod streams;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use self::streams::Streams;
 use super::tree::mix;
 use super::{Packet, SPREAD_BYTES_MAX, Spread};
 use crate::cluster::members::{Identity, State};
 use crate::cluster::ring::Ring;
-use crate::cluster::{Arrival, Config, Profile, Replica};
+use crate::cluster::{Arrival, Config, Profile, Replica, StreamEvent, StreamId};
 use crate::limits::SHARDS;
 use crate::proto::gossip as proto;
 use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
@@ -114,6 +117,8 @@ pub(super) struct Node {
 enum Event {
     Arrive { from: usize, to: usize, message: Box<Packet> },
     Wake { node: usize },
+    Stream { node: usize, stream: StreamId, event: StreamEvent },
+    Connect { node: usize, stream: StreamId, to: SocketAddr },
 }
 
 /// Shown sender, receiver and part.
@@ -129,6 +134,8 @@ pub(super) struct World {
     /// Of a thousand events of a node, how many it stands still before, as on a busy machine, and for
     /// how long at most.
     pub stalls: (u64, u64),
+    /// Bytes a node sends in a millisecond; 0: any number.
+    pub rate: u64,
     /// Which pairs cannot talk.
     pub is_cut: Box<dyn Fn(usize, usize) -> bool>,
     /// Shown every part with data that is sent.
@@ -137,6 +144,11 @@ pub(super) struct World {
     pub hops_max: u32,
     /// Messages delivered.
     pub delivered: usize,
+    /// Bytes written on streams.
+    pub stream_bytes: usize,
+    streams: Streams,
+    /// When each node has sent what it was given so far.
+    sent_us: Vec<u64>,
     events: BinaryHeap<Reverse<(u64, u64, usize)>>,
     payloads: BTreeMap<usize, Event>,
     order: u64,
@@ -185,10 +197,14 @@ impl World {
             loss: 0,
             duplicates: 0,
             stalls: (0, 0),
+            rate: 0,
             is_cut: Box::new(|_, _| false),
             on_part: Box::new(|_, _, _| {}),
             hops_max: 0,
             delivered: 0,
+            stream_bytes: 0,
+            streams: Streams::default(),
+            sent_us: vec![0; count],
             events: BinaryHeap::new(),
             payloads: BTreeMap::new(),
             order: 0,
@@ -238,6 +254,8 @@ impl World {
             match event {
                 Event::Arrive { from, to, message } => self.deliver(from, to, *message),
                 Event::Wake { node } => self.wake(node),
+                Event::Stream { node, stream, event } => self.on_stream(node, stream, event),
+                Event::Connect { node, stream, to } => self.connect(node, stream, to),
             }
         }
         self.now_us = end_us;
@@ -247,7 +265,9 @@ impl World {
     fn stall(&mut self, event: &Event) -> Option<u64> {
         let (node, rank_us) = match event {
             Event::Arrive { to, .. } => (*to, 0),
+            Event::Stream { node, .. } => (*node, 0),
             Event::Wake { node } => (*node, 1),
+            Event::Connect { .. } => return None,
         };
         if self.stalls.0 > 0 && self.nodes[node].stalled_until_us + 1 < self.now_us {
             let stalls = self.random() % 1_000 < self.stalls.0;
@@ -297,15 +317,17 @@ impl World {
             node.parts_sent += message.as_proto().parts.iter().filter(|part| !part.batch.is_empty()).count();
             let Some(&to) = self.by_address.get(&to) else { continue };
             message.as_proto().parts.iter().for_each(|part| (self.on_part)(index, to, part));
+            let sent_us = self.sent_us(index, bytes);
             let copies = if self.random() % 1_000 < self.duplicates { 2 } else { 1 };
             for _ in 0..copies {
                 let delay_us = DELAY_US.0 + self.random() % (DELAY_US.1 - DELAY_US.0 + 1);
                 if self.random() % 1_000 >= self.loss && !(self.is_cut)(index, to) {
                     let message = Box::new(message.clone());
-                    self.schedule(self.now_us + delay_us, Event::Arrive { from: index, to, message });
+                    self.schedule(sent_us + delay_us, Event::Arrive { from: index, to, message });
                 }
             }
         }
+        self.pump_streams(index);
         let node = &mut self.nodes[index];
         if let Some(at_us) = node.spread.poll_timeout()
             && at_us < node.wake_us
@@ -315,6 +337,14 @@ impl World {
             node.wake_us = at_us;
             self.schedule(at_us, Event::Wake { node: index });
         }
+    }
+
+    /// When bytes that a node wants sent now are on the wire.
+    fn sent_us(&mut self, index: usize, bytes: usize) -> u64 {
+        let Some(took_us) = (bytes as u64 * 1_000).checked_div(self.rate) else { return self.now_us };
+        let sent_us = &mut self.sent_us[index];
+        *sent_us = self.now_us.max(*sent_us) + took_us;
+        *sent_us
     }
 
     fn schedule(&mut self, at_us: u64, event: Event) {
@@ -373,6 +403,7 @@ impl World {
         let config = config(&identity(index), node.boot, self.seed);
         node.spread = Spread::new(&config, now);
         node.wake_us = u64::MAX;
+        self.end_streams_of(index);
     }
 
     /// Records of `origin` from `first` on, `count` of them, that nodes which are up do not have.

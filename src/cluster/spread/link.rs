@@ -172,6 +172,8 @@ pub(super) struct Link {
     pub receipt_sent_us: u64,
     /// Parts the peer asked about that are not here.
     pub wanted: Vec<u64>,
+    /// Parts of the peer whose bodies are being pulled, to be told in the coming receipts.
+    pub pulling: VecDeque<u64>,
     /// Members the peer spoke of that are not known here, by number of the part.
     pub unserved: VecDeque<(u64, u64)>,
 }
@@ -205,6 +207,7 @@ impl Link {
             repeats_receipt: false,
             receipt_sent_us: 0,
             wanted: Vec::new(),
+            pulling: VecDeque::new(),
             unserved: VecDeque::new(),
         }
     }
@@ -256,6 +259,14 @@ impl Link {
         self.land(number);
         if let Some(sent) = self.sent.get_mut(&number) {
             sent.due_us = due_us;
+        }
+    }
+
+    /// The peer is pulling what a part announced: it was heard, and gets time until `due_us`.
+    pub fn pulls(&mut self, number: u64, now_us: u64, due_us: u64) {
+        self.land(number);
+        if let Some(sent) = self.sent.get_mut(&number) {
+            (sent.tries, sent.first_us, sent.due_us) = (1, now_us, due_us);
         }
     }
 
@@ -347,6 +358,7 @@ impl Link {
             self.boot = boot;
             self.taken = SeqSet::default();
             self.wanted.clear();
+            self.pulling.clear();
             self.unserved.clear();
         }
         self.heard_us = now_us.max(1);
@@ -366,6 +378,13 @@ impl Link {
     pub fn answer_unserved(&mut self, number: u64, member: u64) {
         if self.unserved.len() < ANSWERS_MAX && !self.unserved.contains(&(number, member)) {
             self.unserved.push_back((number, member));
+        }
+    }
+
+    /// Keeps the answer that a body is being pulled for the coming receipts.
+    pub fn answer_pulling(&mut self, number: u64) {
+        if self.pulling.len() < ANSWERS_MAX && !self.pulling.contains(&number) {
+            self.pulling.push_back(number);
         }
     }
 

@@ -40,15 +40,18 @@ impl Links {
         }
     }
 
-    /// The number of the link to an address; made if there is none. `None`: too many are in use.
-    pub fn open(&mut self, to: SocketAddr, now_us: u64) -> Option<usize> {
+    /// The number of the link to an address, made if there is none, and of the link that was closed
+    /// for it, which may be the same. `None`: too many are in use.
+    pub fn open(&mut self, to: SocketAddr, now_us: u64) -> Option<(usize, Option<usize>)> {
         if let Some(id) = self.id_of(to) {
-            return Some(id);
+            return Some((id, None));
         }
+        let mut closed = None;
         if self.slab.len() >= LINKS_MAX {
             let idle = self.slab.iter().filter(|link| link.1.is_idle());
             let oldest = idle.min_by_key(|link| link.1.used_us).map(|link| link.0)?;
             self.close(oldest);
+            closed = Some(oldest);
         }
         let mut link = Link::new(to, self.first_number);
         link.used_us = now_us;
@@ -56,7 +59,7 @@ impl Links {
         let slab = &self.slab;
         let hash_at = |id: &u32| slab.get(*id as usize).map_or(0, |link| hash_of(link.to));
         self.by_address.insert_unique(hash_of(to), id as u32, hash_at);
-        Some(id)
+        Some((id, closed))
     }
 
     /// The link of this number.

@@ -13,7 +13,8 @@
 //! - [`duty`] is one part with one member; [`handover`] gives it to them, [`retry`] tries again,
 //!   moves it on or gives it up.
 //! - [`link`] is a peer: numbers, receipts, round trip, window. [`links`] are all of them.
-//! - [`receive`] takes custody, [`assembly`] joins fragments, [`pack`] fills datagrams.
+//! - [`receive`] takes custody, [`assembly`] joins fragments, [`pack`] fills datagrams; [`bodies`]
+//!   pulls what is too large for them over TCP.
 //! - [`lines`] knows what is held of each origin's life; [`gaps`] asks for what is not.
 //!
 //! What must hold: passing on depends on the batch and the range alone, never on what the merge
@@ -26,6 +27,7 @@
 
 mod assembly;
 mod batch;
+mod bodies;
 mod codec;
 mod duty;
 mod gaps;
@@ -55,6 +57,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use self::assembly::Assemblies;
+use self::bodies::Bodies;
 use self::duty::{Duty, Task};
 use self::latency::Latency;
 use self::lines::Lines;
@@ -70,6 +73,7 @@ use super::{Config, Heads, Profile, Replica};
 use crate::limits::RECORD_BYTES_CEILING;
 use crate::record::{NodeName, Now, SharedRecord};
 
+pub(super) use self::bodies::Output as StreamOutput;
 pub use self::wire::{Packet, SPREAD_BYTES_MAX};
 
 /// Bytes of this node's own parts that may wait to be sent for the first time, over all links.
@@ -128,6 +132,7 @@ pub struct Spread {
     retry_budget: RetryBudget,
     latency: Latency,
     assemblies: Assemblies,
+    bodies: Bodies,
     timers: Timers,
     /// Links with something to send.
     ready: VecDeque<usize>,
@@ -168,6 +173,7 @@ impl Spread {
             retry_budget: RetryBudget::default(),
             latency: Latency::default(),
             assemblies: Assemblies::default(),
+            bodies: Bodies::new(),
             timers: Timers::default(),
             ready: VecDeque::new(),
             is_sweeping: false,
@@ -178,7 +184,8 @@ impl Spread {
     /// How many bytes of own records are taken now; 0 while the links are full. What waits
     /// elsewhere can still be merged to the newest of each source; what is here cannot.
     pub fn room_bytes(&self) -> usize {
-        OWN_WAITING_BYTES_MAX.saturating_sub(self.own_waiting_bytes) / tree::FANOUT
+        let on_links = OWN_WAITING_BYTES_MAX.saturating_sub(self.own_waiting_bytes) / tree::FANOUT;
+        on_links.min(self.bodies.room_bytes())
     }
 
     /// Whether all records of this node's own are with others, or were given up.
@@ -309,7 +316,7 @@ impl Spread {
             }
             self.timers.pop();
         }
-        if !self.is_sweeping && !self.links.is_empty() {
+        if !self.is_sweeping && !(self.links.is_empty() && self.bodies.is_empty()) {
             self.is_sweeping = true;
             self.timers.push(self.now_us + SWEEP_US, Timer::Sweep);
         }
@@ -321,6 +328,16 @@ impl Spread {
             self.assemblies.forget_link(link);
         }
         self.assemblies.forget_old(self.now_us);
+        self.bodies.sweep(self.now_us);
+    }
+
+    /// The link to an address. `None`: too many are in use.
+    fn open_link(&mut self, to: SocketAddr) -> Option<usize> {
+        let (id, closed) = self.links.open(to, self.now_us)?;
+        if let Some(closed) = closed {
+            self.assemblies.forget_link(closed);
+        }
+        Some(id)
     }
 
     fn mark_ready(&mut self, id: usize) {

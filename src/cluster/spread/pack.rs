@@ -14,6 +14,8 @@ use super::wire::{PART_HEADER_BYTES, Packet, Receipt, SPREAD_BYTES_MAX, ZONE_BYT
 
 /// Most runs of taken numbers told in one receipt, the latest.
 const RECEIPT_RUNS_MAX: usize = 48;
+/// Most parts told to be pulled in one receipt.
+const PULLING_MAX: usize = 16;
 /// Bytes kept free for parts in a packet that has a receipt.
 const RECEIPT_BYTES_MAX: usize = 600;
 
@@ -70,8 +72,12 @@ impl Spread {
             link.receipt_us = 0;
             link.receipt_sent_us = self.now_us;
             link.wanted.clear();
+            link.pulling.drain(..link.pulling.len().min(PULLING_MAX));
             if std::mem::take(&mut link.repeats_receipt) {
                 link.receipt_us = self.now_us + RECEIPT_REPEAT_US;
+                self.timers.push(link.receipt_us, Timer::Receipt { link: id });
+            } else if !link.pulling.is_empty() {
+                link.receipt_us = self.now_us;
                 self.timers.push(link.receipt_us, Timer::Receipt { link: id });
             }
         }
@@ -94,6 +100,7 @@ impl Spread {
             ranges: latest.to_vec(),
             wanted: link.wanted.iter().copied().take(16).collect(),
             unserved: link.unserved.iter().copied().take(12).collect(),
+            pulling: link.pulling.iter().copied().take(PULLING_MAX).collect(),
         })
     }
 

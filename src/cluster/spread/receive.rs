@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Spread;
 use super::assembly::Fragment;
 use super::batch::{Batch, BatchId};
+use super::bodies::Announced;
 use super::codec::unpack;
 use super::duty::Task;
 use super::span::Span;
@@ -31,13 +32,15 @@ pub(super) fn life(boot: u64) -> u32 {
 
 /// What became of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Taken {
+pub(super) enum Taken {
     /// It is in custody, or needs none.
     Yes,
     /// Not now: it will be tried again.
     No,
     /// It was a question, and the batch is not here.
     Wanted,
+    /// It is being pulled.
+    Pulling,
 }
 
 impl Spread {
@@ -52,7 +55,7 @@ impl Spread {
         replica: &mut dyn Replica,
     ) {
         self.begin(now, ring);
-        let Some(id) = self.links.open(from, now.mono_us) else { return };
+        let Some(id) = self.open_link(from) else { return };
         if let Some(link) = self.links.get_mut(id) {
             if link.boot != boot {
                 self.assemblies.forget_link(id);
@@ -85,6 +88,9 @@ impl Spread {
         // Before the parts are settled: an answer is about one that is not.
         for (number, member) in receipt.unserved {
             self.take_unserved(ring, id, number, member);
+        }
+        for number in receipt.pulling {
+            self.take_pulling(id, number);
         }
         let rtt = self.links.rtt(id);
         let Some(link) = self.links.get_mut(id) else { return };
@@ -120,7 +126,10 @@ impl Spread {
                 link.late_receipts = link.late_receipts.saturating_add(u32::from(is_late));
                 link.is_busy()
             });
-            if sent.tries == 1 || (is_late && is_busy) {
+            // How long a body takes to come says nothing of the round trip.
+            let duty = self.duties.get(sent.duty);
+            let is_announced = duty.is_some_and(|duty| Announced::of(&duty.batch).is_some());
+            if !is_announced && (sent.tries == 1 || (is_late && is_busy)) {
                 newest = newest.max(Some(sent.first_us));
             }
             self.settle(&sent);
@@ -162,6 +171,9 @@ impl Spread {
                 let fragment = Fragment { number, header, index, count, bytes };
                 self.take_fragment(now, ring, replica, id, fragment)
             }
+            (Some(header), Content::Announced(announced)) => {
+                self.take_announced(ring, id, number, announced, header)
+            }
             (Some(header), Content::Question(batch)) => self.take_question(ring, id, number, batch, header),
             (Some(header), Content::Whole(encoded)) => {
                 self.take_whole(now, ring, replica, id, (number, header, encoded))
@@ -171,13 +183,14 @@ impl Spread {
     }
 
     /// Sees to it that the peer is told what became of a part.
-    fn answer(&mut self, id: usize, number: u64, taken: Taken) {
+    pub(super) fn answer(&mut self, id: usize, number: u64, taken: Taken) {
         let Some(link) = self.links.get_mut(id) else { return };
         match taken {
             Taken::Yes => {
                 link.taken.insert(number, number);
             }
             Taken::Wanted => link.answer_wanted(number),
+            Taken::Pulling => link.answer_pulling(number),
             Taken::No => return,
         }
         if link.receipt_us == 0 {
@@ -211,7 +224,7 @@ impl Spread {
         taken
     }
 
-    fn take_whole(
+    pub(super) fn take_whole(
         &mut self,
         now: Now,
         ring: &Ring,
@@ -245,7 +258,7 @@ impl Spread {
     }
 
     /// "Have you it?" asks for custody, too.
-    fn take_question(
+    pub(super) fn take_question(
         &mut self,
         ring: &Ring,
         id: usize,

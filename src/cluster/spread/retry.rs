@@ -77,6 +77,7 @@ impl Spread {
         duty.left = duty.left.saturating_sub(1);
         if duty.left == 0 {
             self.duty_bytes = self.duty_bytes.saturating_sub(duty.batch.cost_bytes());
+            self.bodies.settle(&duty.batch);
             self.duties.remove(sent.duty);
         }
     }
@@ -85,6 +86,7 @@ impl Spread {
     fn withdraw(&mut self, id: usize) -> Option<Duty> {
         let duty = self.duties.try_remove(id)?;
         self.duty_bytes = self.duty_bytes.saturating_sub(duty.batch.cost_bytes());
+        self.bodies.settle(&duty.batch);
         let link = self.links.get_mut(duty.link)?;
         for number in duty.first_number..duty.first_number + u64::from(duty.fragments) {
             if let Some(sent) = link.settle(number)

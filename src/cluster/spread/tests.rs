@@ -449,6 +449,8 @@ impl Draw {
             line: self.any(),
             first_seq: self.any(),
             hurried: self.below(2) == 0,
+            body_bytes: self.any() as u32,
+            body_checksum: self.any(),
         });
         let parts = parts.collect();
         let want = |draw: &mut Draw| proto::Want {
@@ -461,6 +463,7 @@ impl Draw {
             runs: (0..self.below(9)).map(|_| self.any()).collect(),
             wanted: vec![self.any(), self.any()],
             unserved: vec![proto::Unserved { number: self.any(), member: self.any() }],
+            pulling: vec![self.any(), self.any()],
         };
         proto::Spread {
             floor: self.any(),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::batch::BatchId;
+use super::bodies::Announced;
 use super::duty::Duty;
 use super::link::Note;
 use super::seqs::{from_runs, to_runs};
@@ -162,6 +163,8 @@ pub(super) struct Receipt {
     pub wanted: Vec<u64>,
     /// Members that the holder of a part does not know, by number of the part.
     pub unserved: Vec<(u64, u64)>,
+    /// Parts whose bodies are being pulled.
+    pub pulling: Vec<u64>,
 }
 
 impl Receipt {
@@ -173,6 +176,7 @@ impl Receipt {
             runs: to_runs(self.below, &self.ranges),
             wanted: self.wanted,
             unserved: unserved.map(|(number, member)| proto::Unserved { number, member }).collect(),
+            pulling: self.pulling,
         }
     }
 
@@ -184,6 +188,7 @@ impl Receipt {
             ranges: from_runs(receipt.below, &receipt.runs)?,
             wanted: receipt.wanted,
             unserved: unserved.map(|answer| (answer.number, answer.member)).collect(),
+            pulling: receipt.pulling,
         })
     }
 }
@@ -211,6 +216,8 @@ pub(super) enum Content {
         /// The piece.
         bytes: Bytes,
     },
+    /// A batch to be pulled.
+    Announced(Announced),
     /// Whether this batch is here.
     Question(BatchId),
 }
@@ -242,6 +249,9 @@ impl Part {
     fn from_proto(part: proto::Part) -> Part {
         let content = if part.fragments > 0 {
             Content::Fragment { index: part.fragment, count: part.fragments, bytes: part.batch }
+        } else if part.batch.is_empty() && part.body_bytes > 0 {
+            let (batch, bytes) = ((part.line, part.first_seq), part.body_bytes as usize);
+            Content::Announced(Announced { batch, bytes, checksum: part.body_checksum })
         } else if part.batch.is_empty() {
             Content::Question((part.line, part.first_seq))
         } else {
@@ -285,6 +295,10 @@ fn part_to_proto(number: u64, fragment: u32, ask: bool, duty: &Duty, now_us: u64
     }
     if ask {
         (message.line, message.first_seq) = duty.batch.id;
+    } else if let Some(announced) = Announced::of(&duty.batch) {
+        (message.line, message.first_seq) = announced.batch;
+        message.body_bytes = u32::try_from(announced.bytes).unwrap_or(u32::MAX);
+        message.body_checksum = announced.checksum;
     } else {
         let encoded = &duty.batch.encoded;
         let from = (fragment as usize * duty.fragment_bytes).min(encoded.len());

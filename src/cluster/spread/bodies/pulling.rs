@@ -1,0 +1,304 @@
+//! The side that asks for bodies.
+//!
+//! One stream to a peer, opened when something is to be pulled from it and closed when nothing was
+//! for a while; on it batches are asked for ahead, up to a window. Answers come in the order of the
+//! questions, so pieces need no names.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::{Bytes, BytesMut};
+
+use super::wire::{FRAME_BYTES_MAX, Frame};
+use super::{Announced, Output, Waiter};
+use crate::cluster::frames::FrameReader;
+use crate::cluster::purpose::{Purpose, StreamIds};
+use crate::cluster::spread::batch::BatchId;
+use crate::cluster::{StreamEvent, StreamId};
+use crate::limits::RECORD_BYTES_CEILING;
+
+/// Longest body: the largest record, and what stands around it.
+pub(super) const BODY_BYTES_MAX: usize = RECORD_BYTES_CEILING + 4096;
+/// Bodies that are being pulled or wait for it, all peers together, and from one peer.
+pub(super) const PULLS_MAX: usize = 1_024;
+pub(super) const PULLS_PER_PEER_MAX: usize = 128;
+/// Peers pulled from at a time. For one more, one from which nothing is pulled goes.
+pub(super) const STREAMS_MAX: usize = 128;
+/// Parts that wait for one body.
+pub(super) const WAITERS_MAX: usize = 16;
+/// Bytes asked for and not come, on one stream and on all.
+const STREAM_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const ASKED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bodies asked for and not come on one stream: fewer than the other side allows.
+const STREAM_ASKS_MAX: usize = super::serving::ASKS_MAX / 2;
+/// A stream on which something is owed and nothing moves is given up after so long, in microseconds.
+const STUCK_US_MAX: u64 = 5_000_000;
+/// The same where another peer offers one of its bodies.
+const STALLED_US: u64 = 1_000_000;
+/// A stream on which nothing is asked is closed after so long, in microseconds.
+const IDLE_US_MAX: u64 = 10_000_000;
+
+const _: () = assert!(BODY_BYTES_MAX <= STREAM_BYTES_MAX && STREAM_BYTES_MAX <= ASKED_BYTES_MAX);
+
+/// A body on its way.
+#[derive(Debug)]
+struct Pull {
+    from: SocketAddr,
+    announced: Announced,
+    body: BytesMut,
+    waiters: Vec<Waiter>,
+}
+
+/// The stream to one peer.
+#[derive(Debug)]
+struct Stream {
+    id: StreamId,
+    is_open: bool,
+    reader: FrameReader,
+    /// Not asked for so far.
+    waiting: VecDeque<BatchId>,
+    /// Asked for, in order, with the bytes that have not come.
+    asked: VecDeque<(BatchId, usize)>,
+    asked_bytes: usize,
+    moved_us: u64,
+}
+
+impl Stream {
+    fn owes(&self) -> bool {
+        !self.asked.is_empty() || !self.waiting.is_empty()
+    }
+}
+
+/// A body that came, as long as it was announced; its checksum is not verified.
+pub(super) struct Whole {
+    pub announced: Announced,
+    pub body: Bytes,
+    pub waiters: Vec<Waiter>,
+}
+
+/// Everything this node pulls.
+#[derive(Debug)]
+pub(super) struct Pulling {
+    ids: StreamIds,
+    pulls: BTreeMap<BatchId, Pull>,
+    streams: BTreeMap<SocketAddr, Stream>,
+    asked_bytes: usize,
+}
+
+impl Pulling {
+    /// Nothing is pulled.
+    pub fn new() -> Pulling {
+        Pulling {
+            ids: StreamIds::new(Purpose::Bodies),
+            pulls: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            asked_bytes: 0,
+        }
+    }
+
+    /// Whether there is no stream.
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Whether a batch from `first` to `last` is on its way.
+    pub fn has_between(&self, first: BatchId, last: BatchId) -> bool {
+        first <= last && self.pulls.range(first..=last).next().is_some()
+    }
+
+    /// Sees to it that a body is pulled from `from`, or from who offered it sooner. `false`: there is
+    /// no room, or no body is so long.
+    pub fn pull(
+        &mut self,
+        now_us: u64,
+        from: SocketAddr,
+        announced: Announced,
+        waiter: Waiter,
+        outputs: &mut VecDeque<Output>,
+    ) -> bool {
+        let known = self.pulls.get(&announced.batch).map(|pull| pull.from);
+        if let Some(holder) = known.filter(|holder| *holder != from)
+            && self.streams.get(&holder).is_some_and(|stream| now_us > stream.moved_us + STALLED_US)
+        {
+            self.give_up(holder, outputs);
+        }
+        if let Some(pull) = self.pulls.get_mut(&announced.batch) {
+            if pull.waiters.iter().all(|other| !other.is_same(&waiter)) && pull.waiters.len() < WAITERS_MAX {
+                pull.waiters.push(waiter);
+            }
+            return true;
+        }
+        // From where on a peer announces is its own affair: another version may do it sooner.
+        let is_possible = (1..=BODY_BYTES_MAX).contains(&announced.bytes);
+        let of_peer = self.streams.get(&from).map_or(0, |stream| stream.waiting.len() + stream.asked.len());
+        if !is_possible || self.pulls.len() >= PULLS_MAX || of_peer >= PULLS_PER_PEER_MAX {
+            return false;
+        }
+        let Some(stream) = self.open(now_us, from, outputs) else { return false };
+        if !stream.owes() {
+            stream.moved_us = now_us;
+        }
+        stream.waiting.push_back(announced.batch);
+        let pull = Pull { from, announced, body: BytesMut::new(), waiters: vec![waiter] };
+        self.pulls.insert(announced.batch, pull);
+        self.ask(from, outputs);
+        true
+    }
+
+    /// The stream to a peer; asked for, if there is none. `None`: all others are in use.
+    fn open(&mut self, now_us: u64, to: SocketAddr, outputs: &mut VecDeque<Output>) -> Option<&mut Stream> {
+        if !self.streams.contains_key(&to) {
+            if self.streams.len() >= STREAMS_MAX {
+                let idle = self.streams.iter().filter(|(_, stream)| !stream.owes());
+                let oldest = idle.min_by_key(|(_, stream)| stream.moved_us).map(|(peer, _)| *peer)?;
+                self.give_up(oldest, outputs);
+            }
+            let id = self.ids.next_id();
+            outputs.push_back(Output::Connect { stream: id, to });
+            let stream = Stream {
+                id,
+                is_open: false,
+                reader: FrameReader::new(FRAME_BYTES_MAX),
+                waiting: VecDeque::new(),
+                asked: VecDeque::new(),
+                asked_bytes: 0,
+                moved_us: now_us,
+            };
+            self.streams.insert(to, stream);
+        }
+        self.streams.get_mut(&to)
+    }
+
+    /// Something happened on a stream that was asked for. What came whole is put into `whole`.
+    pub fn handle(
+        &mut self,
+        now_us: u64,
+        id: StreamId,
+        event: StreamEvent,
+        whole: &mut Vec<Whole>,
+        outputs: &mut VecDeque<Output>,
+    ) {
+        let Some((&peer, stream)) = self.streams.iter_mut().find(|(_, stream)| stream.id == id) else {
+            return;
+        };
+        match event {
+            StreamEvent::Opened => {
+                stream.is_open = true;
+                stream.moved_us = now_us;
+            }
+            StreamEvent::Received(bytes) => {
+                stream.moved_us = now_us;
+                stream.reader.push(&bytes);
+                if self.read(peer, whole).is_none() {
+                    self.give_up(peer, outputs);
+                }
+                // The window is of all streams: what came here may let others ask.
+                let peers: Vec<SocketAddr> = self.streams.keys().copied().collect();
+                peers.into_iter().for_each(|peer| self.ask(peer, outputs));
+                return;
+            }
+            StreamEvent::Closed => {
+                self.forget(peer);
+                return;
+            }
+            StreamEvent::Drained | StreamEvent::Accepted { .. } => {}
+        }
+        self.ask(peer, outputs);
+    }
+
+    /// Gives up streams on which nothing moves, and those not needed for long.
+    pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<Output>) {
+        let is_over = |stream: &Stream| {
+            let us_max = if stream.owes() { STUCK_US_MAX } else { IDLE_US_MAX };
+            now_us.saturating_sub(stream.moved_us) > us_max
+        };
+        let over: Vec<SocketAddr> =
+            self.streams.iter().filter(|(_, stream)| is_over(stream)).map(|(peer, _)| *peer).collect();
+        over.into_iter().for_each(|peer| self.give_up(peer, outputs));
+    }
+
+    /// Asks for what waits, up to the window.
+    fn ask(&mut self, peer: SocketAddr, outputs: &mut VecDeque<Output>) {
+        let Some(stream) = self.streams.get_mut(&peer).filter(|stream| stream.is_open) else { return };
+        while let Some(id) = stream.waiting.front().copied() {
+            let bytes = self.pulls.get(&id).map_or(0, |pull| pull.announced.bytes);
+            let is_full = stream.asked.len() >= STREAM_ASKS_MAX
+                || stream.asked_bytes + bytes > STREAM_BYTES_MAX
+                || self.asked_bytes + bytes > ASKED_BYTES_MAX;
+            if is_full {
+                return;
+            }
+            stream.waiting.pop_front();
+            stream.asked.push_back((id, bytes));
+            stream.asked_bytes += bytes;
+            self.asked_bytes += bytes;
+            outputs.push_back(Output::Write { stream: stream.id, bytes: Frame::Ask(id).encode() });
+        }
+    }
+
+    /// Reads what came of a peer. `None`: no node would send it.
+    fn read(&mut self, peer: SocketAddr, whole: &mut Vec<Whole>) -> Option<()> {
+        let stream = self.streams.get_mut(&peer)?;
+        while let Some(frame) = stream.reader.next_frame().ok()? {
+            let (id, left) = stream.asked.front_mut()?;
+            let id = *id;
+            let (came, is_over) = match Frame::decode(frame)? {
+                Frame::Piece(piece) => {
+                    let rest = left.checked_sub(piece.len())?;
+                    let came = std::mem::replace(left, rest) - rest;
+                    let pull = self.pulls.get_mut(&id)?;
+                    if pull.body.is_empty() {
+                        // Its bytes are being sent, and are within the window: no announcement alone
+                        // sets memory aside.
+                        pull.body.reserve(pull.announced.bytes);
+                    }
+                    pull.body.extend_from_slice(&piece);
+                    (came, rest == 0)
+                }
+                Frame::Lack => (*left, true),
+                Frame::Ask(_) => return None,
+            };
+            stream.asked_bytes -= came;
+            self.asked_bytes -= came;
+            if !is_over {
+                continue;
+            }
+            stream.asked.pop_front();
+            let pull = self.pulls.remove(&id)?;
+            let Pull { announced, body, waiters, .. } = pull;
+            if body.len() == announced.bytes {
+                whole.push(Whole { announced, body: body.freeze(), waiters });
+            }
+        }
+        Some(())
+    }
+
+    fn give_up(&mut self, peer: SocketAddr, outputs: &mut VecDeque<Output>) {
+        if let Some(stream) = self.forget(peer) {
+            outputs.push_back(Output::Close { stream });
+        }
+    }
+
+    /// Forgets a stream and what was to come on it: whoever offered it does so again.
+    fn forget(&mut self, peer: SocketAddr) -> Option<StreamId> {
+        let stream = self.streams.remove(&peer)?;
+        self.asked_bytes -= stream.asked_bytes;
+        let asked = stream.asked.iter().map(|(id, _)| id);
+        for id in asked.chain(&stream.waiting) {
+            self.pulls.remove(id);
+        }
+        Some(stream.id)
+    }
+
+    /// Bytes asked for and not come, and bytes that came of what is not whole.
+    #[cfg(test)]
+    pub fn bytes(&self) -> (usize, usize) {
+        (self.asked_bytes, self.pulls.values().map(|pull| pull.body.capacity()).sum())
+    }
+
+    /// How many bodies are on their way, and over how many streams.
+    #[cfg(test)]
+    pub fn len(&self) -> (usize, usize) {
+        (self.pulls.len(), self.streams.len())
+    }
+}

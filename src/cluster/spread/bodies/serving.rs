@@ -1,0 +1,174 @@
+//! The side that is asked for bodies.
+//!
+//! A body is looked up anew for every piece, so a peer that asks and does not read holds no batch in
+//! memory: what it costs is one window of written bytes and a short list of names.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::Output;
+use super::wire::{FRAME_BYTES_MAX, Frame, PIECE_BYTES_MAX};
+use crate::cluster::frames::FrameReader;
+use crate::cluster::spread::batch::BatchId;
+use crate::cluster::{StreamEvent, StreamId};
+
+/// Bytes written on a stream before the driver says that it is drained.
+pub(super) const WINDOW_BYTES: usize = 128 * 1024;
+/// Streams of peers at a time. For one more, one on which nothing is asked goes.
+pub(super) const STREAMS_MAX: usize = 128;
+/// Bodies a peer may have asked for and not got. A node asks for fewer.
+pub(super) const ASKS_MAX: usize = 64;
+/// A stream on which something is owed, and nothing moves for so long, is closed: in microseconds.
+const STUCK_US_MAX: u64 = 10_000_000;
+/// A stream on which nothing is owed is closed after so long; its peer mostly does it sooner.
+const IDLE_US_MAX: u64 = 30_000_000;
+
+#[derive(Debug)]
+struct Server {
+    reader: FrameReader,
+    /// What was asked for, and how many bytes of the first were sent.
+    asks: VecDeque<BatchId>,
+    sent: usize,
+    in_flight_bytes: usize,
+    moved_us: u64,
+}
+
+/// Streams on which peers pull from this node.
+#[derive(Debug, Default)]
+pub(super) struct Serving {
+    streams: BTreeMap<StreamId, Server>,
+}
+
+impl Serving {
+    /// Whether there is no stream.
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// A stream was accepted, or something happened on it. `find` gives a batch as it was packed.
+    /// Returns how many bytes of bodies went out.
+    pub fn handle(
+        &mut self,
+        now_us: u64,
+        stream: StreamId,
+        event: StreamEvent,
+        find: &dyn Fn(BatchId) -> Option<Bytes>,
+        outputs: &mut VecDeque<Output>,
+    ) -> usize {
+        if let StreamEvent::Accepted { .. } = event {
+            self.accept(now_us, stream, outputs);
+            return 0;
+        }
+        let Some(server) = self.streams.get_mut(&stream) else { return 0 };
+        let is_sound = match event {
+            StreamEvent::Received(bytes) => server.take(&bytes),
+            StreamEvent::Drained => {
+                server.in_flight_bytes = 0;
+                server.moved_us = now_us;
+                true
+            }
+            StreamEvent::Closed => {
+                self.streams.remove(&stream);
+                return 0;
+            }
+            StreamEvent::Accepted { .. } | StreamEvent::Opened => true,
+        };
+        if !is_sound {
+            self.streams.remove(&stream);
+            outputs.push_back(Output::Close { stream });
+            return 0;
+        }
+        server.pump(now_us, stream, find, outputs)
+    }
+
+    fn accept(&mut self, now_us: u64, stream: StreamId, outputs: &mut VecDeque<Output>) {
+        if self.streams.len() >= STREAMS_MAX {
+            let idle = self.streams.iter().filter(|(_, server)| server.is_idle());
+            let Some(oldest) = idle.min_by_key(|(_, server)| server.moved_us).map(|(id, _)| *id) else {
+                outputs.push_back(Output::Close { stream });
+                return;
+            };
+            self.streams.remove(&oldest);
+            outputs.push_back(Output::Close { stream: oldest });
+        }
+        let server = Server {
+            reader: FrameReader::new(FRAME_BYTES_MAX),
+            asks: VecDeque::new(),
+            sent: 0,
+            in_flight_bytes: 0,
+            moved_us: now_us,
+        };
+        self.streams.insert(stream, server);
+    }
+
+    /// Closes streams whose peer does not read, and those nothing was asked on for long.
+    pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<Output>) {
+        let is_over = |server: &Server| {
+            let us_max = if server.is_idle() { IDLE_US_MAX } else { STUCK_US_MAX };
+            now_us.saturating_sub(server.moved_us) > us_max
+        };
+        self.streams.retain(|&stream, server| {
+            let is_over = is_over(server);
+            if is_over {
+                outputs.push_back(Output::Close { stream });
+            }
+            !is_over
+        });
+    }
+}
+
+impl Server {
+    fn is_idle(&self) -> bool {
+        self.asks.is_empty() && self.in_flight_bytes == 0
+    }
+
+    /// Reads what a peer asks for; `false`: it is no node, or asks for too much.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        self.reader.push(bytes);
+        loop {
+            match self.reader.next_frame() {
+                Ok(None) => return true,
+                Ok(Some(frame)) => match Frame::decode(frame) {
+                    Some(Frame::Ask(id)) if self.asks.len() < ASKS_MAX => self.asks.push_back(id),
+                    _ => return false,
+                },
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Writes pieces, up to the window.
+    fn pump(
+        &mut self,
+        now_us: u64,
+        stream: StreamId,
+        find: &dyn Fn(BatchId) -> Option<Bytes>,
+        outputs: &mut VecDeque<Output>,
+    ) -> usize {
+        let mut served = 0;
+        while self.in_flight_bytes < WINDOW_BYTES
+            && let Some(id) = self.asks.front()
+        {
+            let body = find(*id);
+            let len = body.as_ref().map_or(0, Bytes::len);
+            let from = self.sent.min(len);
+            let to = (from + PIECE_BYTES_MAX).min(len);
+            let frame = match body {
+                Some(body) if from < to => Frame::Piece(body.slice(from..to)),
+                _ => Frame::Lack,
+            };
+            served += to - from;
+            self.sent = to;
+            if to >= len {
+                self.asks.pop_front();
+                self.sent = 0;
+            }
+            let bytes = frame.encode();
+            self.in_flight_bytes += bytes.len();
+            self.moved_us = now_us;
+            outputs.push_back(Output::Write { stream, bytes });
+        }
+        served
+    }
+}

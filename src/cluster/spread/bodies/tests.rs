@@ -1,0 +1,321 @@
+//! Bodies among many nodes, and from peers that are none.
+
+use proptest::prelude::*;
+
+use super::pulling::{ASKED_BYTES_MAX, BODY_BYTES_MAX, PULLS_MAX, PULLS_PER_PEER_MAX, STREAMS_MAX};
+use super::serving::{ASKS_MAX, STREAMS_MAX as SERVED_MAX, WINDOW_BYTES};
+use super::wire::{Frame, PIECE_BYTES_MAX};
+use super::*;
+use crate::cluster::Arrival;
+use crate::cluster::spread::harness::{World, address, identity};
+use crate::cluster::spread::span::Span;
+
+const LARGE: usize = 200_000;
+
+/// Times until a record was at all, in milliseconds, and copies and bytes a node.
+fn measure(count: usize, len: usize, rate: u64, seed: u64) -> (u64, u64, f64, f64) {
+    let mut world = World::new(count, seed);
+    world.rate = rate;
+    let (mut p50, mut max) = (Vec::new(), 0);
+    // A thousand large ones would need gigabytes.
+    let records = if count * len > 512 << 20 { 1 } else { 4 };
+    for round in 0..records {
+        let origin = round * 7 % count;
+        let since_us = world.now_us;
+        let seq = world.publish(origin, 1, len);
+        world.run(20_000_000);
+        let (times, missing) = world.delivery(origin, seq, since_us);
+        assert_eq!(missing, 0, "N={count}, {len} bytes");
+        p50.push(times[times.len() / 2]);
+        max = max.max(times[times.len() - 1]);
+    }
+    p50.sort_unstable();
+    let sent: usize = world.nodes.iter().map(|node| node.sent_bytes).sum();
+    let others = (records * (count - 1)) as f64;
+    let bytes = (sent + world.stream_bytes) as f64 / (others * len as f64);
+    (p50[records / 2], max, world.copies() as f64 / others, bytes)
+}
+
+#[test]
+#[ignore = "a measurement: half a minute"]
+fn table_of_large_records() {
+    for rate in [0, 125_000] {
+        for count in [3, 64, 1_000] {
+            for len in [16 << 10, 63 << 10, 128 << 10, 1 << 20] {
+                let (p50, max, copies, bytes) = measure(count, len, rate, 5);
+                println!(
+                    "rate {rate} N={count} {len}: p50 {p50} us, last {max} us, copies {copies:.3}, bytes {bytes:.3}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn large_records_reach_all_once() {
+    let mut world = World::new(60, 3);
+    for round in 0..6 {
+        let seq = world.publish(round, 2, LARGE);
+        world.publish(round, 2, 100);
+        world.run(300_000);
+        assert_eq!(world.missing(round, seq, 4), 0);
+    }
+    assert_eq!(world.copies(), 6 * 4 * 59);
+    let sent: usize = world.nodes.iter().map(|node| node.sent_bytes).sum();
+    assert!(sent < 6 * 59 * 4 * 400, "{sent} bytes in datagrams");
+    assert!(world.stream_bytes < 12 * 59 * (LARGE + 1_000), "{} bytes on streams", world.stream_bytes);
+    assert!(
+        world.nodes.iter().all(|node| node.spread.duties.is_empty() && node.spread.bodies.own_bytes == 0)
+    );
+    world.run(60_000_000);
+    assert!(world.nodes.iter().all(|node| node.spread.bodies.is_empty()), "streams nobody needs");
+}
+
+#[test]
+fn loss_and_duplicates_cost_large_records_no_copies() {
+    let mut world = World::new(60, 4);
+    (world.loss, world.duplicates) = (50, 50);
+    for round in 0..10 {
+        let seq = world.publish(round, 1, LARGE);
+        world.run(4_000_000);
+        assert_eq!(world.missing(round, seq, 1), 0);
+    }
+    let copies = world.copies() as f64 / (10 * 59) as f64;
+    assert!(copies <= 1.01, "{copies}");
+}
+
+/// A node dies while others pull from it, before membership knows: its part goes to another.
+#[test]
+fn a_relay_that_dies_amid_a_pull_costs_nobody_the_record() {
+    for seed in 0..4 {
+        let mut world = World::new(200, seed);
+        // A body takes a node some milliseconds to send, so the relays are in the midst of it.
+        world.rate = 50_000;
+        world.publish(0, 1, 100);
+        world.run(500_000);
+        let seq = world.publish(0, 1, LARGE);
+        world.run(25_000 + 5_000 * seed);
+        let is_relay = |node: &crate::cluster::spread::harness::Node| !node.spread.duties.is_empty();
+        let relays: Vec<usize> = (1..200).filter(|index| is_relay(&world.nodes[*index])).take(3).collect();
+        relays.iter().for_each(|index| world.nodes[*index].is_up = false);
+        let mut seconds = 0;
+        while world.missing(0, seq, 1) > 0 {
+            world.run(1_000_000);
+            world.probe_all();
+            seconds += 1;
+            assert!(seconds < 30, "seed {seed}: {} missing", world.missing(0, seq, 1));
+        }
+        println!("seed {seed}: {} relays died, all others have it after {seconds} s", relays.len());
+    }
+}
+
+#[test]
+fn a_gap_with_a_large_record_is_filled() {
+    let mut world = World::new(20, 8);
+    world.publish(0, 1, 100);
+    world.run(500_000);
+    world.is_cut = Box::new(|from, to| (from < 10) != (to < 10));
+    let first = world.publish(0, 3, LARGE);
+    world.run(500_000);
+    world.is_cut = Box::new(|_, _| false);
+    for _ in 0..20 {
+        world.probe_all();
+        world.run(1_000_000);
+    }
+    assert_eq!(world.missing(0, first, 3), 0);
+    let name = identity(0).name.clone();
+    let repaired = (10..20).filter(|index| {
+        let arrivals = &world.nodes[*index].arrivals.0;
+        (first..first + 3).any(|seq| arrivals[&(name.clone(), seq)].1 == Arrival::Repair)
+    });
+    assert!(repaired.count() > 0);
+}
+
+/// Both ends of streams, without a world.
+#[derive(Default)]
+struct Desk {
+    outputs: VecDeque<Output>,
+    whole: Vec<Whole>,
+}
+
+impl Desk {
+    fn drain(&mut self) -> (usize, usize) {
+        let is_close = |output: &Output| matches!(output, Output::Close { .. });
+        let closed = self.outputs.iter().filter(|output| is_close(output)).count();
+        let written = self.outputs.drain(..).map(|output| match output {
+            Output::Write { bytes, .. } => bytes.len(),
+            _ => 0,
+        });
+        (written.sum(), closed)
+    }
+}
+
+fn waiter(from: SocketAddr, number: u64) -> Waiter {
+    let header = Header {
+        span: Span::whole_after(0),
+        zone: String::new(),
+        without: Vec::new(),
+        instead_of: None,
+        hops: 1,
+        age_us: 0,
+        is_hurried: false,
+        other: None,
+        is_repair: false,
+    };
+    Waiter { from, boot: 1, number, header, since_us: 0 }
+}
+
+fn announced(number: u64, bytes: usize) -> Announced {
+    Announced { batch: (7, number), bytes, checksum: 0 }
+}
+
+const ACCEPTED: StreamEvent =
+    StreamEvent::Accepted { from: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1) };
+
+/// A peer announces what it never sends, of every size: little memory is set aside, and no more
+/// than a few streams are asked for.
+#[test]
+fn announcements_alone_cost_little() {
+    let (mut pulling, mut desk) = (Pulling::new(), Desk::default());
+    for bytes in [0, BODY_BYTES_MAX + 1, usize::MAX] {
+        let is_taken =
+            pulling.pull(0, address(0), announced(1, bytes), waiter(address(0), 1), &mut desk.outputs);
+        assert!(!is_taken, "{bytes} bytes");
+    }
+    let mut taken = 0;
+    for number in 0..200_000u64 {
+        let from = address(number as usize / 200);
+        let is_taken =
+            pulling.pull(0, from, announced(number, BODY_BYTES_MAX), waiter(from, number), &mut desk.outputs);
+        taken += usize::from(is_taken);
+    }
+    assert_eq!(taken, PULLS_MAX);
+    let (pulls, streams) = pulling.len();
+    assert!(pulls == PULLS_MAX && streams <= PULLS_MAX.div_ceil(PULLS_PER_PEER_MAX));
+    let connects: Vec<StreamId> = desk
+        .outputs
+        .drain(..)
+        .filter_map(|output| match output {
+            Output::Connect { stream, .. } => Some(stream),
+            _ => None,
+        })
+        .collect();
+    for &stream in &connects {
+        pulling.handle(1, stream, StreamEvent::Opened, &mut desk.whole, &mut desk.outputs);
+    }
+    let (asked, kept) = pulling.bytes();
+    assert!(asked > 0 && asked <= ASKED_BYTES_MAX && kept == 0, "{asked} {kept}");
+    // Each begins its first body, and stops.
+    let piece = Frame::Piece(vec![0; PIECE_BYTES_MAX].into()).encode();
+    for &stream in &connects {
+        let event = StreamEvent::Received(piece.clone());
+        pulling.handle(2, stream, event, &mut desk.whole, &mut desk.outputs);
+    }
+    let (asked, kept) = pulling.bytes();
+    assert!(asked <= ASKED_BYTES_MAX && kept <= connects.len() * BODY_BYTES_MAX, "{asked} {kept}");
+    pulling.sweep(10_000_000, &mut desk.outputs);
+    assert_eq!((pulling.len(), pulling.bytes()), ((0, 0), (0, 0)));
+}
+
+#[test]
+fn streams_to_peers_are_bounded() {
+    let (mut pulling, mut desk) = (Pulling::new(), Desk::default());
+    for number in 0..2 * STREAMS_MAX as u64 {
+        let from = address(number as usize);
+        pulling.pull(number, from, announced(number, 50_000), waiter(from, 1), &mut desk.outputs);
+    }
+    assert_eq!(pulling.len(), (STREAMS_MAX, STREAMS_MAX));
+}
+
+/// A peer that asks without end, or never reads, costs one window, and goes.
+#[test]
+fn asking_alone_costs_little() {
+    let body = Bytes::from(vec![1; BODY_BYTES_MAX]);
+    let find = |id: BatchId| (id.1 > 0).then(|| body.clone());
+    let (mut serving, mut desk) = (Serving::default(), Desk::default());
+    let mut opened = 0;
+    let handle = |serving: &mut Serving, desk: &mut Desk, number: u64, event| {
+        serving.handle(5, StreamId(number), event, &find, &mut desk.outputs)
+    };
+    for number in 0..10 * SERVED_MAX as u64 {
+        handle(&mut serving, &mut desk, 2 * number, ACCEPTED);
+        handle(&mut serving, &mut desk, 2 * number, StreamEvent::Received(Frame::Ask((7, 1)).encode()));
+        opened += 1;
+    }
+    let (written, closed) = desk.drain();
+    assert_eq!(closed, opened - SERVED_MAX, "those that read nothing keep their places for a while");
+    assert!(written <= SERVED_MAX * (WINDOW_BYTES + PIECE_BYTES_MAX), "{written} bytes");
+    handle(&mut serving, &mut desk, 0, StreamEvent::Drained);
+    assert!((1..=WINDOW_BYTES + PIECE_BYTES_MAX).contains(&desk.drain().0));
+    for count in 0..2 * ASKS_MAX {
+        let ask = Frame::Ask((7, count as u64 % 2)).encode();
+        handle(&mut serving, &mut desk, 2, StreamEvent::Received(ask));
+    }
+    assert_eq!(desk.drain(), (0, 1), "too many at a time");
+    serving.sweep(11_000_000, &mut desk.outputs);
+    assert_eq!(desk.drain().1, SERVED_MAX - 1);
+    assert!(serving.is_empty());
+    handle(&mut serving, &mut desk, 2, ACCEPTED);
+    handle(&mut serving, &mut desk, 2, StreamEvent::Received(Frame::Ask((7, 0)).encode()));
+    assert_eq!(
+        desk.outputs.pop_front(),
+        Some(Output::Write { stream: StreamId(2), bytes: Frame::Lack.encode() })
+    );
+}
+
+/// S3, 2008-07-20: one flipped bit, unchecked, spread through the whole cluster.
+#[test]
+fn a_body_of_another_checksum_is_not_taken() {
+    let mut world = World::new(3, 1);
+    let now = world.now();
+    let node = &mut world.nodes[0];
+    let ring = node.ring.clone();
+    let spread = &mut node.spread;
+    let from = address(1);
+    let id = spread.open_link(from).expect("a link");
+    let body = Bytes::from(vec![3; 20_000]);
+    let header = waiter(from, 1).header;
+    let announced = Announced { batch: (7, 1), bytes: body.len(), checksum: xxh3_64(&body) ^ 1 };
+    assert_eq!(spread.take_announced(&ring, id, 1, announced, header), Taken::Pulling);
+    let Some(Output::Connect { stream, .. }) = spread.poll_stream() else { panic!("no stream") };
+    spread.handle_stream(now, stream, StreamEvent::Opened, &ring, &mut node.arrivals);
+    let piece = Frame::Piece(body).encode();
+    spread.handle_stream(now, stream, StreamEvent::Received(piece), &ring, &mut node.arrivals);
+    assert_eq!((spread.stats.corrupt, spread.bodies.pulling.len()), (1, (0, 1)));
+    assert!(node.arrivals.0.is_empty() && spread.duties.is_empty());
+}
+
+proptest! {
+    /// hashicorp/memberlist#368, #369: bytes nobody would write panicked the decoder.
+    #[test]
+    fn garbage_on_streams_ends_them(
+        bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        kinds in proptest::collection::vec((0u8..4, 1usize..40_000), 0..20),
+    ) {
+        let mut frames: Vec<u8> = Vec::new();
+        for (kind, len) in kinds {
+            let frame = match kind {
+                0 => Frame::Ask((7, len as u64)),
+                1 => Frame::Piece(vec![kind; len.min(PIECE_BYTES_MAX)].into()),
+                _ => Frame::Lack,
+            };
+            frames.extend_from_slice(&frame.encode());
+        }
+        frames.extend_from_slice(&bytes);
+        let (mut pulling, mut serving, mut desk) = (Pulling::new(), Serving::default(), Desk::default());
+        for number in 0..5 {
+            pulling.pull(0, address(1), announced(number, 20_000), waiter(address(1), number), &mut desk.outputs);
+        }
+        let Some(Output::Connect { stream, .. }) = desk.outputs.pop_front() else { panic!("no stream") };
+        pulling.handle(1, stream, StreamEvent::Opened, &mut desk.whole, &mut desk.outputs);
+        serving.handle(1, StreamId(2), ACCEPTED, &|_| None, &mut desk.outputs);
+        for part in frames.chunks(1_000) {
+            let event = StreamEvent::Received(Bytes::copy_from_slice(part));
+            pulling.handle(2, stream, event.clone(), &mut desk.whole, &mut desk.outputs);
+            serving.handle(2, StreamId(2), event, &|_| None, &mut desk.outputs);
+        }
+        prop_assert!(desk.whole.iter().all(|whole| whole.body.len() == 20_000));
+        pulling.sweep(60_000_000, &mut desk.outputs);
+        prop_assert_eq!((pulling.len(), pulling.bytes()), ((0, 0), (0, 0)));
+    }
+}

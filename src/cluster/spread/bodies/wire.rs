@@ -1,0 +1,47 @@
+//! Frames of a stream of bodies, as bytes and as what they say.
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::cluster::frames::frame;
+use crate::cluster::spread::batch::BatchId;
+use crate::proto::gossip as proto;
+use crate::proto::gossip::bodies::Frame as ProtoFrame;
+
+/// Most bytes of a body in one frame.
+pub(super) const PIECE_BYTES_MAX: usize = 32 * 1024;
+/// Longest frame: a piece with its tag and length.
+pub(super) const FRAME_BYTES_MAX: usize = PIECE_BYTES_MAX + 64;
+
+/// What a frame says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Frame {
+    /// Send this batch.
+    Ask(BatchId),
+    /// A piece of the batch that was asked for first and is not whole yet.
+    Piece(Bytes),
+    /// That batch is not here.
+    Lack,
+}
+
+impl Frame {
+    /// The frame with its length in front.
+    pub fn encode(self) -> Bytes {
+        let inner = match self {
+            Frame::Ask((line, first_seq)) => ProtoFrame::Ask(proto::BodyAsk { line, first_seq }),
+            Frame::Piece(bytes) => ProtoFrame::Piece(bytes),
+            Frame::Lack => ProtoFrame::Lack(true),
+        };
+        frame(&proto::Bodies { frame: Some(inner) })
+    }
+
+    /// Reads a frame without its length. `None`: no node would write it.
+    pub fn decode(bytes: Bytes) -> Option<Frame> {
+        match proto::Bodies::decode(bytes).ok()?.frame? {
+            ProtoFrame::Ask(ask) => Some(Frame::Ask((ask.line, ask.first_seq))),
+            ProtoFrame::Piece(bytes) if bytes.is_empty() => None,
+            ProtoFrame::Piece(bytes) => Some(Frame::Piece(bytes)),
+            ProtoFrame::Lack(_) => Some(Frame::Lack),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Streams of the small world: in order, delayed, ended by cuts.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::{DELAY_US, Event, World, address};
+use crate::cluster::spread::StreamOutput;
+use crate::cluster::{StreamEvent, StreamId};
+
+/// How long a lost piece takes longer, and how long a stream nothing passes on stands, in microseconds.
+const RETRANSMIT_US: u64 = 200_000;
+const BROKEN_US: u64 = 3_000_000;
+
+type End = (usize, StreamId);
+
+/// The other end of each, and when what was written on it last arrives.
+#[derive(Default)]
+pub(super) struct Streams {
+    ends: BTreeMap<End, (End, u64)>,
+    accepted: u64,
+}
+
+impl World {
+    /// Does what a node wants done with streams.
+    pub(super) fn pump_streams(&mut self, index: usize) {
+        while let Some(output) = self.nodes[index].spread.poll_stream() {
+            match output {
+                StreamOutput::Connect { stream, to } => {
+                    let at_us = self.now_us + self.stream_delay_us();
+                    self.schedule(at_us, Event::Connect { node: index, stream, to });
+                }
+                StreamOutput::Write { stream, bytes } => {
+                    self.stream_bytes += bytes.len();
+                    let sent_us = self.sent_us(index, bytes.len());
+                    self.send_on((index, stream), sent_us, StreamEvent::Received(bytes));
+                    self.schedule(
+                        sent_us,
+                        Event::Stream { node: index, stream, event: StreamEvent::Drained },
+                    );
+                }
+                StreamOutput::Close { stream } => self.close((index, stream)),
+            }
+        }
+    }
+
+    pub(super) fn connect(&mut self, node: usize, stream: StreamId, to: SocketAddr) {
+        let back_us = self.now_us + self.stream_delay_us();
+        let target = self.by_address.get(&to).copied().filter(|to| self.nodes[*to].is_up);
+        let Some(target) = target.filter(|to| !(self.is_cut)(node, *to)) else {
+            let event = StreamEvent::Closed;
+            return self.schedule(back_us, Event::Stream { node, stream, event });
+        };
+        self.streams.accepted += 2;
+        let (here, there) = ((node, stream), (target, StreamId(self.streams.accepted)));
+        self.streams.ends.insert(here, (there, self.now_us));
+        self.streams.ends.insert(there, (here, back_us));
+        let accepted = StreamEvent::Accepted { from: address(node) };
+        self.schedule(self.now_us, Event::Stream { node: target, stream: there.1, event: accepted });
+        self.schedule(back_us, Event::Stream { node, stream, event: StreamEvent::Opened });
+    }
+
+    pub(super) fn on_stream(&mut self, index: usize, stream: StreamId, event: StreamEvent) {
+        let now = self.now();
+        let node = &mut self.nodes[index];
+        if node.is_up {
+            let ring = node.ring.clone();
+            node.spread.handle_stream(now, stream, event, &ring, &mut node.arrivals);
+            self.pump(index);
+        }
+    }
+
+    /// The process at one end of these is gone.
+    pub(super) fn end_streams_of(&mut self, index: usize) {
+        let ends: Vec<End> = self.streams.ends.keys().copied().filter(|end| end.0 == index).collect();
+        ends.into_iter().for_each(|end| self.close(end));
+    }
+
+    fn send_on(&mut self, end: End, sent_us: u64, event: StreamEvent) {
+        let Some(&(peer, last_us)) = self.streams.ends.get(&end) else { return };
+        if (self.is_cut)(end.0, peer.0) {
+            for (node, stream) in [end, peer] {
+                self.streams.ends.remove(&(node, stream));
+                let event = StreamEvent::Closed;
+                self.schedule(self.now_us + BROKEN_US, Event::Stream { node, stream, event });
+            }
+            return;
+        }
+        let at_us = last_us.max(sent_us + self.stream_delay_us());
+        self.streams.ends.insert(end, (peer, at_us));
+        self.schedule(at_us, Event::Stream { node: peer.0, stream: peer.1, event });
+    }
+
+    fn close(&mut self, end: End) {
+        self.send_on(end, self.now_us, StreamEvent::Closed);
+        if let Some((peer, _)) = self.streams.ends.remove(&end) {
+            self.streams.ends.remove(&peer);
+        }
+    }
+
+    fn stream_delay_us(&mut self) -> u64 {
+        let delay_us = DELAY_US.0 + self.random() % (DELAY_US.1 - DELAY_US.0 + 1);
+        let is_lost = self.loss > 0 && self.random() % 1_000 < self.loss;
+        delay_us + if is_lost { RETRANSMIT_US } else { 0 }
+    }
+}
