@@ -59,6 +59,12 @@ impl Assemblies {
         keys.into_iter().for_each(|key| self.close(key));
     }
 
+    /// How many are unfinished.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
     /// Drops those that made no progress for long.
     pub fn forget_old(&mut self, now_us: u64) {
         let is_old = |open: &Assembly| now_us.saturating_sub(open.touched_us) > ASSEMBLY_US_MAX;

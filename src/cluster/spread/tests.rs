@@ -309,6 +309,40 @@ fn a_restarted_peer_is_heard_again() {
     }
 }
 
+/// The place of a link that was closed for a new one is taken by it: fragments of the old peer were
+/// joined with those of the new one.
+#[test]
+fn a_link_closed_for_another_takes_its_fragments_along() {
+    let mut world = World::new(3, 14);
+    let give = |world: &mut World, index: usize, fragment: u32, text: &'static [u8]| {
+        let now = world.now();
+        let node = &mut world.nodes[0];
+        let part = proto::Part {
+            number: 1 + u64::from(fragment),
+            fragment,
+            fragments: 2,
+            batch: text.into(),
+            ..Default::default()
+        };
+        let packet = Packet::from_proto(proto::Spread { parts: vec![part], ..Default::default() });
+        let ring = node.ring.clone();
+        node.spread.handle_spread(now, address(index), 1, packet, &ring, &mut node.arrivals);
+        world.pump(0);
+        world.run(5_000);
+    };
+    give(&mut world, 10, 0, b"old");
+    let opened = |world: &World| world.nodes[0].spread.assemblies.len();
+    assert_eq!(opened(&world), 1);
+    for index in 11..10 + 3_000 {
+        let now = world.now();
+        let node = &mut world.nodes[0];
+        let (packet, ring) = (Packet::default(), node.ring.clone());
+        node.spread.handle_spread(now, address(index), 1, packet, &ring, &mut node.arrivals);
+    }
+    assert!(world.nodes[0].spread.links.find(address(10)).is_none());
+    assert_eq!(opened(&world), 0);
+}
+
 /// hashicorp/consul#9927, prometheus/alertmanager#1409: queues without a bound under load.
 #[test]
 fn a_node_nobody_answers_keeps_its_queues_bounded() {
