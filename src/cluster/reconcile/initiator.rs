@@ -15,12 +15,13 @@ use super::wire::{Frame, ITEM_BYTES, ShardSet, WireError, pack_heads, unpack_hea
 use crate::cluster::{Heads, StreamId};
 use crate::record::{NodeName, Now};
 
-/// Items held for shards under way. A shard that has more goes alone.
-const LANE_ITEMS_MAX: usize = 65_536;
+/// Items held for shards under way. A shard that has more goes alone. A responder holds its peer to
+/// it.
+pub(super) const LANE_ITEMS_MAX: usize = 65_536;
 /// Ids in one frame.
 const IDS_PER_FRAME: usize = 8_192;
 /// What a symbol costs on the wire, in bytes, with its share of the frame.
-const SYMBOL_BYTES: usize = 26;
+pub(super) const SYMBOL_BYTES: usize = 26;
 
 /// What to reconcile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +212,9 @@ impl Initiator {
         let lane = self.lanes.remove(&shard).ok_or(WireError::OutOfTurn("a shard not open is settled"))?;
         if lane.is_asked {
             return Err(WireError::OutOfTurn("a shard is settled before the answer"));
+        }
+        if wanted.len() > lane.set.len() {
+            return Err(WireError::OutOfTurn("more is wanted of a shard than it has"));
         }
         self.lane_items -= lane.set.len();
         self.found = self.found.saturating_add(found);

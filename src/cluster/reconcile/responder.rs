@@ -14,24 +14,25 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::initiator::{LANE_ITEMS_MAX, SYMBOL_BYTES};
 use super::items::{Filter, compare_lists, records_of_shard, set_of_shard, source_of};
 use super::link::{Env, Link, Report, TURN_COST};
 use super::riblt::{Decoder, Difference, Item, Symbol};
-use super::wire::{Frame, ShardSet, WireError, pack_heads, unpack_heads};
+use super::wire::{Frame, ITEM_BYTES, ShardSet, WireError, pack_heads, unpack_heads};
 use crate::cluster::{Heads, StreamId};
 use crate::record::{NodeName, Now, SharedRecord};
 
 /// Shards under way at once: hides the round trips of one behind the others.
 pub(super) const LANES_MAX: usize = 32;
-/// Own items held for shards under way; further ones wait.
-const LANE_ITEMS_MAX: usize = 65_536;
 /// Symbols asked for at first.
 const FIRST_SYMBOLS: usize = 12;
 /// A side with fewer records than the other's by this factor is sent all of them, unasked: what
 /// is sent twice then costs less than finding out.
 const ONE_SIDED: u64 = 16;
-/// Ids of one shard. At 256 shards that is a billion records.
-const IDS_MAX: u64 = 4 << 20;
+/// Symbols of one shard. Where they do not decode, ids are asked for.
+const SYMBOLS_MAX: usize = 65_536;
+/// Ids of one shard, 16 bytes each. At 256 shards that is a quarter of a billion records.
+const IDS_MAX: u64 = 1 << 20;
 
 /// A shard the initiator opened and that waits for its turn.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ struct Opened {
 #[derive(Debug)]
 struct Lane {
     decoder: Decoder,
+    /// Up to which symbol was asked; `usize::MAX`: for the ids, since symbols do not help.
     asked: usize,
     count: u64,
     ids: Vec<Item>,
@@ -56,6 +58,11 @@ struct Lane {
 enum Answer {
     Symbols(Vec<Symbol>),
     AllIds,
+}
+
+/// Up to which symbol to ask: for the ids, if it were too many.
+fn bounded(symbols: usize) -> usize {
+    if symbols <= SYMBOLS_MAX { symbols } else { usize::MAX }
 }
 
 /// The session.
@@ -163,13 +170,22 @@ impl Responder {
         if is_known || self.lanes.len() + self.opened.len() > LANES_MAX {
             return Err(WireError::OutOfTurn("a shard is opened too often, or too many are"));
         }
+        // What the peer may send of all of them is bounded by what it says it has.
+        let lanes = self.lanes.values().map(|lane| lane.count);
+        let counts = lanes.chain(self.opened.iter().map(|other| other.count));
+        if counts.fold(0, u64::saturating_add) >= LANE_ITEMS_MAX as u64 {
+            return Err(WireError::OutOfTurn("shards with too many records are opened"));
+        }
         self.opened.push_back(opened);
         Ok(())
     }
 
     fn take_symbols(&mut self, shard: usize, symbols: Vec<Symbol>) -> Result<(), WireError> {
         let lane = self.lanes.get_mut(&shard).ok_or(WireError::OutOfTurn("symbols not asked for"))?;
-        let is_asked = !symbols.is_empty() && lane.decoder.taken() + symbols.len() <= lane.asked;
+        let count = lane.decoder.taken() + symbols.len();
+        // A peer sends its ids where they cost less, so its symbols are fewer than its records.
+        let is_cheaper = (count * SYMBOL_BYTES) as u64 <= lane.count.saturating_mul(ITEM_BYTES as u64);
+        let is_asked = !symbols.is_empty() && count <= lane.asked && lane.asked <= SYMBOLS_MAX && is_cheaper;
         if std::mem::replace(&mut lane.is_answered, true) || !is_asked {
             return Err(WireError::OutOfTurn("symbols not asked for"));
         }
@@ -180,7 +196,8 @@ impl Responder {
     fn take_ids(&mut self, shard: usize, ids: Vec<Item>, has_more: bool) -> Result<(), WireError> {
         let lane = self.lanes.get_mut(&shard).ok_or(WireError::OutOfTurn("ids not asked for"))?;
         let count = lane.ids.len() as u64 + ids.len() as u64;
-        if lane.is_answered || count > lane.count.min(IDS_MAX) {
+        let is_endless = has_more && ids.is_empty();
+        if lane.is_answered || is_endless || count > lane.count.min(IDS_MAX) {
             return Err(WireError::OutOfTurn("ids not asked for"));
         }
         lane.ids.extend(ids);
@@ -274,7 +291,7 @@ impl Responder {
             return visited + self.send_all(shard, records, count.abs_diff(own_count).max(1), true);
         }
         let least = usize::try_from(count.abs_diff(own_count)).unwrap_or(usize::MAX);
-        let asked = least.saturating_add(least / 2).max(FIRST_SYMBOLS);
+        let asked = bounded(least.saturating_add(least / 2).max(FIRST_SYMBOLS));
         self.link.send(Frame::Ask { shard, upto: asked });
         self.lane_items += set.len();
         let decoder = Decoder::new(set, filter.seed);
@@ -306,7 +323,7 @@ impl Responder {
                     let taken = lane.decoder.taken();
                     // Symbols of no set: only the ids can help.
                     let more = if taken < 4 * FIRST_SYMBOLS { taken * 2 } else { taken + taken / 2 };
-                    lane.asked = if is_found.is_err() { usize::MAX } else { more };
+                    lane.asked = if is_found.is_err() { usize::MAX } else { bounded(more) };
                     lane.is_answered = false;
                     self.link.send(Frame::Ask { shard, upto: lane.asked });
                     return cost;

@@ -463,3 +463,49 @@ fn frame(kind: usize, shard: usize) -> Frame {
         _ => Frame::Busy,
     }
 }
+
+/// A peer that opens a session and then says whatever costs memory is cut off.
+#[test]
+fn a_peer_that_sends_without_end_is_cut_off() {
+    let map = map_of(0..12_000);
+    let sent = |frames: Vec<Frame>| {
+        let mut world = two(map.clone(), Map::new());
+        let end = (0, StreamId(1000));
+        world.event(end, StreamEvent::Accepted { from: world.nodes[1].addr });
+        let taken = std::iter::once(hello()).chain(frames).map(|frame| {
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            world.event(end, StreamEvent::Received(bytes.into()));
+            world.nodes[0].machine.incoming.len()
+        });
+        taken.sum::<usize>()
+    };
+    let open = |shard: usize, count: u64| Frame::Open { shard, count, fold: 9 };
+    // Symbols of no set unfold without end: ids alone are asked for then, and no symbols are taken.
+    let lone = xxhash_rust::xxh3::xxh3_64_with_seed(&7u128.to_le_bytes(), 5);
+    let symbol = crate::cluster::reconcile::riblt::Symbol { sum: 7, check: lone, count: 1 };
+    let symbols = |count: usize| Frame::Symbols { shard: 0, symbols: vec![symbol; count] };
+    assert_eq!(sent(vec![open(0, 600), symbols(300), symbols(1), symbols(1)]), 3);
+    // More symbols than ids would have cost.
+    assert_eq!(sent(vec![open(0, 600), symbols(400)]), 2);
+    // Ids, more than were announced; and none, again and again.
+    let ids = |count: usize| Frame::Ids { shard: 0, ids: vec![7; count], has_more: true };
+    assert_eq!(sent(vec![open(0, 600), ids(450), ids(200)]), 3);
+    assert_eq!(sent(vec![open(0, 600), ids(0), ids(0)]), 2);
+}
+
+/// What a peer may send is bounded by what it opened: shards of any size cannot be open together.
+#[test]
+fn shards_are_opened_as_memory_allows() {
+    for (count, sessions) in [(5, 1), (65_535, 1), (65_536, 0), (u64::MAX, 0)] {
+        let mut world = two(map_of(0..50), Map::new());
+        let end = (0, StreamId(1000));
+        world.event(end, StreamEvent::Accepted { from: world.nodes[1].addr });
+        let mut bytes = Vec::new();
+        hello().encode(&mut bytes);
+        Frame::Open { shard: 0, count, fold: 9 }.encode(&mut bytes);
+        Frame::Open { shard: 1, count: 5, fold: 9 }.encode(&mut bytes);
+        world.event(end, StreamEvent::Received(bytes.into()));
+        assert_eq!(world.nodes[0].machine.incoming.len(), sessions, "{count} records");
+    }
+}
