@@ -92,6 +92,11 @@ pub const OUTBOX_BYTES_HARD: usize = 32 * 1024 * 1024;
 pub const STORE_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long `stored` may take before the answer is `timeout`.
 pub const STORED_US_MAX: u64 = 5_000_000;
+/// How long `replicated` may take before the answer is `timeout`.
+pub const REPLICATED_US_MAX: u64 = 5_000_000;
+/// Publishes that may wait for `replicated` on one node; further ones are `overloaded`. Each costs up to
+/// half a kilobyte, and an answer of every member at worst.
+pub const REPLICATED_WAITING_MAX: usize = 16_384;
 /// The whole of an orderly shutdown, in microseconds.
 pub const SHUTDOWN_US_MAX: u64 = 10_000_000;
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::members::{Identity, MemberInfo};
+use super::outbox::Awaited;
 use super::purpose::Purpose;
 use super::reconcile::{Output as ReconcileOutput, Reconcile, Stats as ReconcileStats};
 use super::ring::Ring;
@@ -224,6 +225,15 @@ impl Machine {
         self.collect_spread();
     }
 
+    /// Records this node took from clients whose answers wait until every live member holds them:
+    /// [`Effect::Replicated`] tells. To be called before [`Machine::handle_published`] is with the same
+    /// records.
+    pub fn handle_awaited(&mut self, now: Now, awaited: Vec<Awaited>) {
+        let ring = self.swim.ring().clone();
+        self.spread.handle_awaited(now, awaited, &ring);
+        self.collect_spread();
+    }
+
     /// This node goes: the cluster is told. See [`Machine::is_left`].
     pub fn handle_leave(&mut self, now: Now) {
         self.swim.handle_leave(now);
@@ -338,6 +348,7 @@ impl Machine {
     /// What the rooms want done, as effects; membership first.
     fn collect(&mut self, now: Now, replica: &mut dyn Replica) {
         self.collect_swim();
+        self.spread.handle_ring(now, self.swim.ring());
         self.collect_reconcile(now, replica);
         self.collect_spread();
     }
@@ -406,6 +417,9 @@ impl Machine {
                 StreamOutput::Close { stream } => self.close(stream),
             };
             self.effects.push_back(effect);
+        }
+        while let Some(replicated) = self.spread.poll_replicated() {
+            self.effects.push_back(Effect::Replicated(replicated));
         }
         self.stats.data_copies_received = self.spread.stats().data_copies_received;
     }

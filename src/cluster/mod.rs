@@ -69,6 +69,20 @@ pub enum Effect {
         /// Where the other one is.
         by: SocketAddr,
     },
+    /// An answer need not wait any longer.
+    Replicated(Replicated),
+}
+
+/// What became of a record that every member was to hold ([`Machine::handle_awaited`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replicated {
+    /// The caller's.
+    pub token: u64,
+    /// Members known to hold it or a newer one, this node included.
+    pub nodes: u32,
+    /// Whether these are all that were alive when it was accepted and have not gone since; if not,
+    /// [`crate::limits::REPLICATED_US_MAX`] is over.
+    pub is_whole: bool,
 }
 
 /// What happened to a stream.

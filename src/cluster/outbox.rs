@@ -8,7 +8,22 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::limits::OUTBOX_BYTES_SOFT;
-use crate::record::{Birth, NodeName, Record, SharedRecord};
+use crate::record::{Birth, NodeName, Record, SharedRecord, Source, Stamp};
+
+/// A record that is to be with every live member before its publisher is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// The caller's name for the answer.
+    pub token: u64,
+    /// The record's source.
+    pub source: Source,
+    /// What every member must hold of it, or something newer.
+    pub stamp: Stamp,
+    /// The birth of the record that has this stamp here.
+    pub birth: Birth,
+    /// Whether it is on its way from the outbox just now; else it was accepted earlier, or elsewhere.
+    pub is_fresh: bool,
+}
 
 /// The queue. The caller keeps it behind a mutex.
 #[derive(Debug)]
@@ -18,6 +33,7 @@ pub struct Outbox {
     last_seq: u64,
     waiting: VecDeque<SharedRecord>,
     bytes: usize,
+    awaited: Vec<Awaited>,
     /// Merging is tried when `bytes` passes it.
     merge_at_bytes: usize,
 }
@@ -26,7 +42,8 @@ impl Outbox {
     /// An empty queue of this life of this node.
     pub fn new(origin: NodeName, boot: u64) -> Outbox {
         let waiting = VecDeque::new();
-        Outbox { origin, boot, last_seq: 0, waiting, bytes: 0, merge_at_bytes: OUTBOX_BYTES_SOFT / 2 }
+        let merge_at_bytes = OUTBOX_BYTES_SOFT / 2;
+        Outbox { origin, boot, last_seq: 0, waiting, bytes: 0, awaited: Vec::new(), merge_at_bytes }
     }
 
     /// Gives the record its birth, and queues it.
@@ -57,6 +74,18 @@ impl Outbox {
         if self.bytes < OUTBOX_BYTES_SOFT / 2 {
             self.merge_at_bytes = OUTBOX_BYTES_SOFT / 2;
         }
+    }
+
+    /// The answer of this name waits until every live member holds the record or a newer one. The
+    /// caller bounds how many wait.
+    pub fn await_everywhere(&mut self, token: u64, record: &Record, is_fresh: bool) {
+        let (source, birth) = (record.source.clone(), record.birth.clone());
+        self.awaited.push(Awaited { token, source, stamp: record.stamp, birth, is_fresh });
+    }
+
+    /// What is awaited since the last call; to be handed over before the records are.
+    pub fn take_awaited(&mut self) -> Vec<Awaited> {
+        std::mem::take(&mut self.awaited)
     }
 
     /// Bytes that wait.

@@ -228,6 +228,7 @@ impl Gossip {
                 Effect::Write { stream, bytes } => self.streams.write(stream, bytes),
                 Effect::Close { stream } => self.streams.close(stream),
                 Effect::MembersChanged => self.publish_members(shared),
+                Effect::Replicated(_) => {}
                 Effect::NameTaken { by } => {
                     shared.fail(Fatal::NameTaken { name: shared.name.to_string(), by });
                 }

@@ -331,7 +331,7 @@ impl World {
             }
             Effect::Write { stream, bytes } => self.write(id, stream, bytes),
             Effect::Close { stream } => self.close(id, stream),
-            Effect::MembersChanged => {}
+            Effect::MembersChanged | Effect::Replicated(_) => {}
             Effect::NameTaken { by } => self.nodes[id.0].name_taken = Some(by),
         }
     }

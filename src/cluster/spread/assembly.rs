@@ -142,6 +142,7 @@ mod tests {
             is_hurried: false,
             other: None,
             is_repair: false,
+            counted: None,
         };
         Fragment { number, header, index: 0, count, bytes: Bytes::from_static(b"x") }
     }

@@ -77,6 +77,8 @@ pub(super) struct Duty {
     pub handovers: u32,
     /// The first question is whether it is there already.
     pub ask_first: bool,
+    /// Which of the counted parts of its batch it is, if somebody waits for the count.
+    pub counted: Option<usize>,
 }
 
 impl Duty {
@@ -105,6 +107,7 @@ impl Duty {
             rounds: 0,
             handovers: 0,
             ask_first: false,
+            counted: None,
         }
     }
 }

@@ -67,7 +67,7 @@ impl Spread {
     }
 
     /// How long a gap must have stood before it is asked for.
-    fn gap_delay_us(&self) -> u64 {
+    pub(super) fn gap_delay_us(&self) -> u64 {
         ASK_US_MIN.max(2 * self.latency.p99_us())
     }
 

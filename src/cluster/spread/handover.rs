@@ -54,6 +54,7 @@ impl Spread {
             };
             let mut duty = Duty::new(batch.clone(), part, self.now_us);
             duty.ask_first = true;
+            self.open_part(&mut duty);
             self.assign(ring, duty);
         }
     }
@@ -82,7 +83,9 @@ impl Spread {
     }
 
     fn hand_over(&mut self, ring: &Ring, batch: &Arc<Batch>, part: Task) {
-        self.assign(ring, Duty::new(batch.clone(), part, self.now_us));
+        let mut duty = Duty::new(batch.clone(), part, self.now_us);
+        self.open_part(&mut duty);
+        self.assign(ring, duty);
     }
 
     /// Gives a duty to one of its members, or gives it up.
@@ -97,11 +100,11 @@ impl Spread {
         }
         let Some(entry) = chosen else {
             self.stats.given_up += u64::from(duty.members > 0);
-            return;
+            return self.close_part(&duty);
         };
         if entry.hash == self.place {
-            let (batch, task) = (duty.batch.clone(), duty.part);
-            return self.serve(ring, &batch, &task);
+            self.serve(ring, &duty.batch, &duty.part);
+            return self.close_part(&duty);
         }
         duty.delegate = entry.hash;
         duty.other = match (members.get(0), members.get(1)) {
@@ -112,7 +115,7 @@ impl Spread {
         };
         match self.open_link(entry.gossip()) {
             Some(link) => self.queue(ring, duty, link),
-            None => self.stats.given_up += 1,
+            None => self.give_up(&duty),
         }
     }
 
@@ -175,6 +178,10 @@ impl Spread {
         let (is_own, ask, fragments) = (duty.part.is_own, duty.ask_first, duty.fragments);
         let is_doubtful = duty.part.is_hurried && duty.members > 1;
         self.duty_bytes += duty.batch.cost_bytes();
+        if let Some(part) = duty.counted {
+            let (to, first, tallies) = (link.to, duty.first_number, &mut self.replication.tallies);
+            tallies.hand(duty.batch.id, part, to, first, fragments);
+        }
         let id = self.duties.insert(duty);
         for fragment in 0..fragments {
             let bytes = len.saturating_sub(fragment as usize * room).min(room) + PART_HEADER_BYTES;

@@ -12,8 +12,9 @@ use self::streams::Streams;
 use super::tree::mix;
 use super::{Packet, SPREAD_BYTES_MAX, Spread};
 use crate::cluster::members::{Identity, State};
+use crate::cluster::outbox::Awaited;
 use crate::cluster::ring::Ring;
-use crate::cluster::{Arrival, Config, Profile, Replica, StreamEvent, StreamId};
+use crate::cluster::{Arrival, Config, Profile, Replica, Replicated, StreamEvent, StreamId};
 use crate::limits::SHARDS;
 use crate::proto::gossip as proto;
 use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
@@ -74,20 +75,24 @@ fn config(identity: &Identity, boot: u64, seed: u64) -> Config {
     }
 }
 
-/// What arrived at a node: when, by which way.
+/// What arrived at a node: when, by which way; and what it holds of each source.
 #[derive(Default)]
-pub(super) struct Arrivals(pub BTreeMap<(NodeName, u64), (u64, Arrival)>);
+pub(super) struct Arrivals(pub BTreeMap<(NodeName, u64), (u64, Arrival)>, pub BTreeMap<Source, SharedRecord>);
 
 impl Replica for Arrivals {
     fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
         let birth = (record.birth.origin.clone(), record.birth.seq);
         let is_new = !self.0.contains_key(&birth);
         self.0.entry(birth).or_insert((now.mono_us, arrival));
+        let held = self.1.entry(record.source.clone()).or_insert_with(|| record.clone());
+        if record.stamp > held.stamp {
+            *held = record;
+        }
         is_new
     }
     fn discard(&mut self, _record: &SharedRecord) {}
-    fn get(&self, _source: &str) -> Option<SharedRecord> {
-        None
+    fn get(&self, source: &str) -> Option<SharedRecord> {
+        self.1.get(&Source::parse(source).ok()?).cloned()
     }
     fn fingerprints(&self) -> [u64; SHARDS] {
         [0; SHARDS]
@@ -149,6 +154,10 @@ pub(super) struct World {
     streams: Streams,
     /// When each node has sent what it was given so far.
     sent_us: Vec<u64>,
+    /// Answers that waited until all held a record: when they went, and how many nodes that were up
+    /// lacked it in that instant.
+    pub answers: BTreeMap<(usize, u64), (Replicated, u64, usize)>,
+    awaited: BTreeMap<(usize, u64), Awaited>,
     events: BinaryHeap<Reverse<(u64, u64, usize)>>,
     payloads: BTreeMap<usize, Event>,
     order: u64,
@@ -205,6 +214,8 @@ impl World {
             stream_bytes: 0,
             streams: Streams::default(),
             sent_us: vec![0; count],
+            answers: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             events: BinaryHeap::new(),
             payloads: BTreeMap::new(),
             order: 0,
@@ -231,10 +242,47 @@ impl World {
         publisher.next_seq += count;
         let records: Vec<SharedRecord> =
             (first..first + count).map(|seq| record(&name, publisher.boot, seq, len)).collect();
+        let held = records.iter().map(|record| (record.source.clone(), record.clone()));
+        publisher.arrivals.1.extend(held);
         let ring = publisher.ring.clone();
         publisher.spread.handle_published(now, &records, &ring);
         self.pump(node);
         first
+    }
+
+    /// A node publishes one record, and waits for all to hold it; returns its number, which is also
+    /// the answer's token.
+    pub fn publish_awaited(&mut self, node: usize, len: usize) -> u64 {
+        let publisher = &self.nodes[node];
+        let (seq, boot) = (publisher.next_seq, publisher.boot);
+        let awaited = record(&identity(node).name, boot, seq, len);
+        self.await_held(node, seq, &awaited, true);
+        self.publish(node, 1, len)
+    }
+
+    /// A node waits for all to hold a record.
+    pub fn await_held(&mut self, node: usize, token: u64, record: &SharedRecord, is_fresh: bool) {
+        let (source, stamp, birth) = (record.source.clone(), record.stamp, record.birth.clone());
+        let awaited = Awaited { token, source, stamp, birth, is_fresh };
+        self.awaited.insert((node, token), awaited.clone());
+        let (now, ring) = (self.now(), self.nodes[node].ring.clone());
+        self.nodes[node].spread.handle_awaited(now, vec![awaited], &ring);
+        self.pump(node);
+    }
+
+    fn take_answers(&mut self, index: usize) {
+        while let Some(replicated) = self.nodes[index].spread.poll_replicated() {
+            let key = (index, replicated.token);
+            let awaited = &self.awaited[&key];
+            let holds = |node: &Node| {
+                let held = node.arrivals.1.get(&awaited.source);
+                held.is_some_and(|held| held.stamp >= awaited.stamp)
+            };
+            let others = self.nodes.iter().enumerate().filter(|node| node.0 != index && node.1.is_up);
+            let lacking = others.filter(|node| !holds(node.1)).count();
+            let before = self.answers.insert(key, (replicated, self.now_us, lacking));
+            assert!(before.is_none(), "answered once");
+        }
     }
 
     /// Lets virtual time pass.
@@ -309,6 +357,7 @@ impl World {
 
     /// Sends what a node wants sent, and notes when it wants to be woken.
     pub fn pump(&mut self, index: usize) {
+        self.take_answers(index);
         while let Some((to, message)) = self.nodes[index].spread.poll_send() {
             let bytes = message.encoded_len();
             assert!(bytes <= SPREAD_BYTES_MAX, "{bytes} bytes");
@@ -390,7 +439,11 @@ impl World {
 
     /// Replaces the node's ring.
     pub fn see(&mut self, index: usize, ring: Ring) {
-        self.nodes[index].ring = Arc::new(ring);
+        let now = self.now();
+        let node = &mut self.nodes[index];
+        node.ring = Arc::new(ring);
+        node.spread.handle_ring(now, &node.ring);
+        self.pump(index);
     }
 
     /// A new life of a node, which has nothing and knows nothing.

@@ -146,6 +146,11 @@ impl Lines {
         self.version
     }
 
+    /// Hash of this node's life.
+    pub fn own(&self) -> u64 {
+        self.own
+    }
+
     /// Up to where this node has published.
     pub fn own_head(&self) -> u64 {
         self.lines.get(&self.own).map_or(0, |line| line.have.head())

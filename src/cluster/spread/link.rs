@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::seqs::SeqSet;
+use super::tally::Tally;
 
 /// Least congestion window, in bytes: a handful of full datagrams.
 const WINDOW_BYTES_MIN: usize = 8 * 1024;
@@ -30,6 +31,10 @@ const RTO_US_MAX: u64 = 1_000_000;
 const PACE_BURST_US: u64 = 2_000;
 /// Most answers about single parts that wait for a receipt.
 const ANSWERS_MAX: usize = 64;
+/// Most tallies that wait for receipts. The peer asks again for those that are dropped.
+const TALLIES_MAX: usize = 1_024;
+/// In how many receipts a tally stands, the first of which is sent for its sake.
+const TALLY_TELLINGS: u8 = 2;
 
 /// A smoothed round trip, as in RFC 6298.
 #[derive(Clone, Copy, Debug)]
@@ -176,6 +181,8 @@ pub(super) struct Link {
     pub pulling: VecDeque<u64>,
     /// Members the peer spoke of that are not known here, by number of the part.
     pub unserved: VecDeque<(u64, u64)>,
+    /// Tallies the peer is to be told, by number of the part, and in how many receipts yet.
+    pub tallies: VecDeque<(u64, Tally, u8)>,
 }
 
 impl Link {
@@ -209,6 +216,7 @@ impl Link {
             wanted: Vec::new(),
             pulling: VecDeque::new(),
             unserved: VecDeque::new(),
+            tallies: VecDeque::new(),
         }
     }
 
@@ -360,6 +368,7 @@ impl Link {
             self.wanted.clear();
             self.pulling.clear();
             self.unserved.clear();
+            self.tallies.clear();
         }
         self.heard_us = now_us.max(1);
         self.used_us = now_us;
@@ -386,6 +395,26 @@ impl Link {
         if self.pulling.len() < ANSWERS_MAX && !self.pulling.contains(&number) {
             self.pulling.push_back(number);
         }
+    }
+
+    /// Keeps a part's tally for the coming receipts.
+    pub fn answer_tally(&mut self, number: u64, tally: Tally) {
+        self.tallies.retain(|known| known.0 != number);
+        if self.tallies.len() < TALLIES_MAX {
+            self.tallies.push_back((number, tally, TALLY_TELLINGS));
+        }
+    }
+
+    /// A receipt with the first `count` of the tallies goes. Whether there are some that were never told.
+    pub fn tell_tallies(&mut self, count: usize) -> bool {
+        for _ in 0..count.min(self.tallies.len()) {
+            if let Some((number, tally, tellings)) = self.tallies.pop_front()
+                && tellings > 1
+            {
+                self.tallies.push_back((number, tally, tellings - 1));
+            }
+        }
+        self.tallies.front().is_some_and(|first| first.2 == TALLY_TELLINGS)
     }
 
     /// Keeps a question's answer for the coming receipt.

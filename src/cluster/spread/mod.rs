@@ -15,6 +15,8 @@
 //! - [`link`] is a peer: numbers, receipts, round trip, window. [`links`] are all of them.
 //! - [`receive`] takes custody, [`assembly`] joins fragments, [`pack`] fills datagrams; [`bodies`]
 //!   pulls what is too large for them over TCP.
+//! - [`tally`] counts up the tree who holds a batch, where somebody waits for it ([`replicate`], [`waits`],
+//!   [`roster`]).
 //! - [`lines`] knows what is held of each origin's life; [`gaps`] asks for what is not.
 //!
 //! What must hold: passing on depends on the batch and the range alone, never on what the merge
@@ -38,15 +40,21 @@ mod link;
 mod links;
 mod pack;
 mod receive;
+mod replicate;
 mod retry;
+mod roster;
 mod seqs;
 mod span;
+mod tally;
 mod timers;
 mod tree;
+mod waits;
 mod wire;
 
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod replicate_tests;
 #[cfg(test)]
 mod tests;
 
@@ -62,6 +70,7 @@ use self::duty::{Duty, Task};
 use self::latency::Latency;
 use self::lines::Lines;
 use self::links::Links;
+use self::replicate::Replication;
 use self::retry::RetryBudget;
 use self::span::Span;
 use self::timers::{Timer, Timers};
@@ -134,6 +143,7 @@ pub struct Spread {
     assemblies: Assemblies,
     bodies: Bodies,
     timers: Timers,
+    replication: Replication,
     /// Links with something to send.
     ready: VecDeque<usize>,
     is_sweeping: bool,
@@ -175,6 +185,7 @@ impl Spread {
             assemblies: Assemblies::default(),
             bodies: Bodies::new(),
             timers: Timers::default(),
+            replication: Replication::default(),
             ready: VecDeque::new(),
             is_sweeping: false,
             stats: SpreadStats::default(),
@@ -200,11 +211,13 @@ impl Spread {
         let head = self.lines.own_head();
         let first = records.partition_point(|record| record.birth.seq <= head);
         let fresh = records.get(first..).unwrap_or_default();
+        let awaited = self.awaited_among(fresh);
         for batch in codec::pack(&self.name, self.boot, head, now.mono_us, fresh) {
             let batch = Arc::new(batch);
             let span = Span::whole_after(self.place);
             self.lines.hold(now.mono_us, &batch);
             self.lines.take_custody(batch.id, span);
+            self.count_own(&batch, &awaited);
             let task = Task::of_origin(span, self.zone.clone());
             self.serve(ring, &batch, &task);
             let others: Vec<Arc<str>> =
@@ -212,6 +225,7 @@ impl Spread {
             for zone in others {
                 self.enter_zone(ring, &batch, zone);
             }
+            self.count_changed(batch.id);
         }
         self.end();
     }
@@ -224,6 +238,8 @@ impl Spread {
                 Timer::Try { link, number } => self.handle_silence(ring, link, number, timer.0),
                 Timer::Receipt { link } | Timer::Pace { link } => self.mark_ready(link),
                 Timer::Gap { line } => self.ask_for_gap(ring, line, timer.0),
+                Timer::Count { batch, polls } => self.poll_tallies(batch, polls),
+                Timer::Await => self.handle_await(ring),
                 Timer::Sweep => self.sweep(),
             }
         }
@@ -296,10 +312,14 @@ impl Spread {
     fn begin(&mut self, now: Now, ring: &Ring) {
         self.now_us = self.now_us.max(now.mono_us);
         self.zones.refresh(ring);
+        self.refresh_roster(ring);
     }
 
     /// Drops timers that mean nothing any more, so that nobody is woken for them.
     fn end(&mut self) {
+        if let Some(due_us) = self.replication.arm() {
+            self.timers.push(due_us, Timer::Await);
+        }
         while let Some((at_us, timer)) = self.timers.first() {
             let is_stale = match timer {
                 Timer::Try { link, number } => {
@@ -309,6 +329,8 @@ impl Spread {
                 Timer::Receipt { link } => self.links.get(link).is_none_or(|link| link.receipt_us != at_us),
                 Timer::Pace { link } => self.links.get(link).is_none_or(|link| link.queue.is_empty()),
                 Timer::Gap { line } => self.lines.get(line).is_none_or(|line| line.ask_due_us != at_us),
+                Timer::Count { batch, .. } => !self.is_counting(batch),
+                Timer::Await => !self.replication.is_armed(at_us),
                 Timer::Sweep => false,
             };
             if !is_stale {
@@ -329,6 +351,7 @@ impl Spread {
         }
         self.assemblies.forget_old(self.now_us);
         self.bodies.sweep(self.now_us);
+        self.expire_tallies();
     }
 
     /// The link to an address. `None`: too many are in use.

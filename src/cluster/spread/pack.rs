@@ -23,7 +23,12 @@ const RECEIPT_BYTES_MAX: usize = 600;
 /// a whole subtree might get its data again. Few parts are passed on, so this costs little.
 const RECEIPT_REPEAT_US: u64 = 500;
 
-const _: () = assert!(RECEIPT_RUNS_MAX * 6 + 64 < RECEIPT_BYTES_MAX);
+/// Most tallies in one receipt.
+const RECEIPT_TALLIES_MAX: usize = 8;
+/// Most bytes of a tally: tag and length, and three fields with their tags.
+const TALLY_BYTES: usize = 2 + 11 + 6 + 9;
+
+const _: () = assert!(RECEIPT_RUNS_MAX * 6 + RECEIPT_TALLIES_MAX * TALLY_BYTES + 64 < RECEIPT_BYTES_MAX);
 
 /// How many bytes of a batch fit into a packet beside the part's header.
 pub(super) fn batch_room(part: &Task) -> usize {
@@ -34,6 +39,9 @@ pub(super) fn batch_room(part: &Task) -> usize {
 impl Spread {
     /// The next message to send, and to whom. Call it until it gives nothing.
     pub fn poll_send(&mut self) -> Option<(SocketAddr, Packet)> {
+        if let Some(aside) = self.replication.poll_aside() {
+            return Some(aside);
+        }
         while let Some(id) = self.ready.pop_front() {
             let Some(link) = self.links.get_mut(id) else { continue };
             link.is_ready = false;
@@ -73,7 +81,8 @@ impl Spread {
             link.receipt_sent_us = self.now_us;
             link.wanted.clear();
             link.pulling.drain(..link.pulling.len().min(PULLING_MAX));
-            if std::mem::take(&mut link.repeats_receipt) {
+            let has_more = link.tell_tallies(RECEIPT_TALLIES_MAX);
+            if std::mem::take(&mut link.repeats_receipt) || has_more {
                 link.receipt_us = self.now_us + RECEIPT_REPEAT_US;
                 self.timers.push(link.receipt_us, Timer::Receipt { link: id });
             } else if !link.pulling.is_empty() {
@@ -101,6 +110,7 @@ impl Spread {
             wanted: link.wanted.iter().copied().take(16).collect(),
             unserved: link.unserved.iter().copied().take(12).collect(),
             pulling: link.pulling.iter().copied().take(PULLING_MAX).collect(),
+            tallies: link.tallies.iter().take(RECEIPT_TALLIES_MAX).map(|told| (told.0, told.1)).collect(),
         })
     }
 

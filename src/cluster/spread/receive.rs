@@ -43,6 +43,16 @@ pub(super) enum Taken {
     Pulling,
 }
 
+/// What a header asks of this node.
+struct Asked {
+    /// The range to serve.
+    task: Task,
+    /// The other member of a part of two.
+    other: Option<u64>,
+    /// Under which number the range's tally is to be reported, if at all.
+    counted: Option<u64>,
+}
+
 impl Spread {
     /// Takes a message from a peer. `boot`: the sender's, from the datagram's header.
     pub fn handle_spread(
@@ -77,6 +87,15 @@ impl Spread {
         }
         for line in packet.lacks {
             self.handle_lack(line);
+        }
+        for number in packet.uncounted {
+            self.count_again(id, number);
+        }
+        if let Some((member, ids)) = packet.holding {
+            self.take_holdings(member, &ids);
+        }
+        if !packet.inquiries.is_empty() {
+            self.answer_inquiries(from, &packet.inquiries, replica);
         }
         self.end();
     }
@@ -137,6 +156,9 @@ impl Spread {
         if let Some(sent_us) = newest {
             self.links.sample_rtt(id, self.now_us.saturating_sub(sent_us).max(1));
         }
+        for (number, tally) in receipt.tallies {
+            self.take_tally(id, number, tally);
+        }
         self.mark_ready(id);
     }
 
@@ -156,6 +178,7 @@ impl Spread {
         let is_repeat = self.links.get(id).is_none_or(|link| link.taken.contains(number));
         let taken = match (header, content) {
             (_, content) if is_repeat => {
+                self.count_again(id, number);
                 if let Content::Whole(encoded) = content
                     && let Some((_, records)) = unpack(encoded)
                 {
@@ -193,6 +216,12 @@ impl Spread {
             Taken::Pulling => link.answer_pulling(number),
             Taken::No => return,
         }
+        self.schedule_receipt(id);
+    }
+
+    /// Sees to it that the peer gets a receipt soon.
+    pub(super) fn schedule_receipt(&mut self, id: usize) {
+        let Some(link) = self.links.get_mut(id) else { return };
         if link.receipt_us == 0 {
             let at_us = (link.receipt_sent_us + RECEIPT_DELAY_US).max(self.now_us).max(1);
             link.receipt_us = at_us;
@@ -239,22 +268,22 @@ impl Spread {
         self.stats.data_copies_received += records.len() as u64;
         let batch = Arc::new(batch);
         let is_repair = header.is_repair;
-        let (task, other) = self.task(id, header);
+        let asked = self.asked(id, header);
         if !self.lines.has(&batch) {
             let arrival = match is_repair {
                 true => Arrival::Repair,
-                false => Arrival::Tree { hops: task.hops },
+                false => Arrival::Tree { hops: asked.task.hops },
             };
             for record in records {
                 replica.apply(now, record, arrival);
             }
             if !is_repair {
-                self.latency.sample(task.age_us);
+                self.latency.sample(asked.task.age_us);
             }
         }
         self.lines.hold(now.mono_us, &batch);
         self.watch_gap(batch.id.0, is_repair);
-        if is_repair { Taken::Yes } else { self.take_custody(ring, id, number, &batch, (task, other)) }
+        if is_repair { Taken::Yes } else { self.take_custody(ring, id, number, &batch, asked) }
     }
 
     /// "Have you it?" asks for custody, too.
@@ -267,15 +296,19 @@ impl Spread {
         header: Header,
     ) -> Taken {
         let is_repair = header.is_repair;
-        let (task, other) = self.task(id, header);
+        let asked = self.asked(id, header);
         if let Some(batch) = self.lines.batch((line, first_seq)).cloned() {
             return match is_repair {
                 true => Taken::Yes,
-                false => self.take_custody(ring, id, number, &batch, (task, other)),
+                false => self.take_custody(ring, id, number, &batch, asked),
             };
         }
         let is_held = self.lines.get(line).is_some_and(|line| line.have.contains(first_seq));
-        if is_held && (is_repair || self.members_below(ring, &task) == 0) {
+        if is_held && (is_repair || self.members_below(ring, &asked.task) == 0) {
+            if let Some(counted) = asked.counted {
+                self.count_for(id, counted, (line, first_seq), asked.task.span);
+                self.count_changed((line, first_seq));
+            }
             return Taken::Yes;
         }
         Taken::Wanted
@@ -287,7 +320,7 @@ impl Spread {
         id: usize,
         number: u64,
         batch: &Arc<Batch>,
-        (task, other): (Task, Option<u64>),
+        Asked { task, other, counted }: Asked,
     ) -> Taken {
         let is_relay = self.members_below(ring, &task) > 0;
         if is_relay && self.duty_bytes > DUTY_BYTES_MAX {
@@ -304,6 +337,9 @@ impl Spread {
         if is_relay && let Some(link) = self.links.get_mut(id) {
             link.repeats_receipt = true;
         }
+        if let Some(counted) = counted {
+            self.count_for(id, counted, batch.id, span);
+        }
         for span in rest {
             let task = Task { span, ..task.clone() };
             self.serve(ring, batch, &task);
@@ -315,6 +351,9 @@ impl Spread {
                 link.answer_unserved(number, other);
             }
         }
+        if counted.is_some() {
+            self.count_changed(batch.id);
+        }
         Taken::Yes
     }
 
@@ -324,8 +363,7 @@ impl Spread {
         Members::new(ring, &self.zones, &task.zone, task.span, &without).len()
     }
 
-    /// What a header asks of this node, and the other member of a part of two.
-    fn task(&self, id: usize, header: Header) -> (Task, Option<u64>) {
+    fn asked(&self, id: usize, header: Header) -> Asked {
         let zone = match header.zone == *self.zone {
             true => self.zone.clone(),
             false => header.zone.into(),
@@ -341,6 +379,6 @@ impl Spread {
             is_hurried: header.is_hurried,
             is_own: false,
         };
-        (task, header.other)
+        Asked { task, other: header.other, counted: header.counted }
     }
 }

@@ -101,14 +101,19 @@ impl Spread {
         Some(duty)
     }
 
+    /// Nobody is to have it from here any more.
+    pub(super) fn give_up(&mut self, duty: &Duty) {
+        self.stats.given_up += 1;
+        self.close_part(duty);
+    }
+
     /// Hands a duty to another of its members.
     fn move_on(&mut self, ring: &Ring, id: usize) {
         let Some(mut duty) = self.withdraw(id) else { return };
         duty.tried.push(duty.delegate);
         duty.handovers += 1;
         if duty.is_repair || duty.handovers >= HANDOVERS_MAX {
-            self.stats.given_up += 1;
-            return;
+            return self.give_up(&duty);
         }
         duty.part.instead_of.get_or_insert(duty.delegate);
         duty.part.is_hurried = true;
@@ -168,8 +173,9 @@ impl Spread {
                 // Dead, or at another address by now.
                 self.move_on(ring, sent.duty);
             } else if sent.tries >= tries_max {
-                self.withdraw(sent.duty);
-                self.stats.given_up += 1;
+                if let Some(duty) = self.withdraw(sent.duty) {
+                    self.give_up(&duty);
+                }
             } else {
                 self.try_again(link_id, number, &sent);
             }

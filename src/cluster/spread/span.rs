@@ -29,6 +29,12 @@ impl Span {
         place.wrapping_sub(self.from) <= self.last_offset()
     }
 
+    /// Whether all places of `other` are in it.
+    pub fn includes(self, other: Span) -> bool {
+        let offset = other.from.wrapping_sub(self.from);
+        offset <= self.last_offset() && other.last_offset() <= self.last_offset() - offset
+    }
+
     /// Offset of its last place from `from`; so that the whole ring, 2^64 places, needs no wider type.
     fn last_offset(self) -> u64 {
         self.to.wrapping_sub(self.from).wrapping_sub(1)

@@ -485,6 +485,7 @@ impl Draw {
             hurried: self.below(2) == 0,
             body_bytes: self.any() as u32,
             body_checksum: self.any(),
+            counted: self.below(2) == 0,
         });
         let parts = parts.collect();
         let want = |draw: &mut Draw| proto::Want {
@@ -498,6 +499,7 @@ impl Draw {
             wanted: vec![self.any(), self.any()],
             unserved: vec![proto::Unserved { number: self.any(), member: self.any() }],
             pulling: vec![self.any(), self.any()],
+            tallies: vec![proto::Tally { number: self.any(), count: self.any() as u32, members: self.any() }],
         };
         proto::Spread {
             floor: self.any(),
@@ -505,6 +507,17 @@ impl Draw {
             receipt: Some(receipt),
             wants: vec![want(self), want(self)],
             lacks: vec![want(self)],
+            inquiries: vec![proto::Inquiry {
+                id: self.any(),
+                source: "a".repeat(self.below(3) as usize),
+                ts: self.any(),
+                deleted: self.below(2) == 0,
+                hash: vec![0; 15 + self.below(3) as usize].into(),
+                line: self.any(),
+                seq: self.any(),
+            }],
+            holding: Some(proto::Holding { member: self.any(), ids: vec![self.any()] }),
+            uncounted: vec![self.any()],
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::batch::BatchId;
+
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
@@ -14,6 +16,10 @@ pub(super) enum Timer {
     Pace { link: usize },
     /// A gap is to be asked for.
     Gap { line: u64 },
+    /// Tallies of a batch may have been lost; how often they were asked for, this time included.
+    Count { batch: BatchId, polls: u32 },
+    /// An answer that waits for all members is to be seen to.
+    Await,
     /// Idle links are to be closed.
     Sweep,
 }

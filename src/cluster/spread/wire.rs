@@ -5,24 +5,29 @@
 //! part that no node would write is marked so and costs no other; the bytes of a batch are shared
 //! with the datagram they came in, and copied only where they are read.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::batch::BatchId;
+use super::batch::{BatchId, line_hash};
 use super::bodies::Announced;
 use super::duty::Duty;
 use super::link::Note;
 use super::seqs::{from_runs, to_runs};
 use super::span::Span;
+use super::tally::Tally;
 use super::tree::WITHOUT_MAX;
+use crate::cluster::outbox::Awaited;
 use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::proto::gossip as proto;
+use crate::record::Stamp;
 
 /// Most bytes of one encoded packet: a datagram less its fixed header and what wraps the message.
 pub const SPREAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - 64;
 /// Most bytes of a part's header but zone and `without`, and of what stands around one part that is
 /// alone in its packet: the sum of all tags, longest varints and fixed fields.
-pub(super) const PART_HEADER_BYTES: usize = 113;
+pub(super) const PART_HEADER_BYTES: usize = 116;
 /// Longest name of a zone taken from a peer, in bytes.
 pub(super) const ZONE_BYTES_MAX: usize = 255;
 /// Bytes of the floor, with its tag.
@@ -87,6 +92,36 @@ impl Packet {
         Some(len)
     }
 
+    /// Puts a question in; `false`: it does not fit.
+    pub(super) fn push_inquiry(&mut self, inquiry: &Inquiry) -> bool {
+        let message = inquiry.to_proto();
+        let bytes = self.bytes + message.encoded_len() + PART_FRAME_BYTES;
+        if bytes > SPREAD_BYTES_MAX {
+            return false;
+        }
+        self.bytes = bytes;
+        self.message.inquiries.push(message);
+        true
+    }
+
+    /// Puts in that `member`, the sender, holds what it was asked about. As many answers fit as fit
+    /// questions.
+    pub(super) fn push_holding(&mut self, member: u64, id: u64) {
+        let holding = self.message.holding.get_or_insert_default();
+        holding.member = member;
+        holding.ids.push(id);
+    }
+
+    /// Whether it answers any question.
+    pub(super) fn has_holding(&self) -> bool {
+        self.message.holding.is_some()
+    }
+
+    /// Asks for the tally of the part of this number again.
+    pub(super) fn push_uncounted(&mut self, number: u64) {
+        self.message.uncounted.push(number);
+    }
+
     /// Tells the peer that everything with a smaller number is settled.
     pub(super) fn set_floor(&mut self, floor: u64) {
         self.message.floor = floor;
@@ -124,7 +159,8 @@ impl Packet {
 
     /// Takes it apart.
     pub(super) fn open(self) -> Opened {
-        let proto::Spread { floor, parts, receipt, wants, lacks } = self.message;
+        let proto::Spread { floor, parts, receipt, wants, lacks, inquiries, holding, uncounted } =
+            self.message;
         let want = |want: proto::Want| (want.line, from_runs(0, &want.runs).unwrap_or_default());
         Opened {
             floor,
@@ -132,6 +168,9 @@ impl Packet {
             parts: parts.into_iter().map(Part::from_proto).collect(),
             wants: wants.into_iter().map(want).collect(),
             lacks: lacks.into_iter().map(|lack| lack.line).collect(),
+            inquiries: inquiries.into_iter().filter_map(Inquiry::from_proto).collect(),
+            holding: holding.map(|holding| (holding.member, holding.ids)),
+            uncounted,
         }
     }
 }
@@ -148,6 +187,12 @@ pub(super) struct Opened {
     pub wants: Vec<(u64, Vec<(u64, u64)>)>,
     /// Lines of the gaps it was asked to fill and cannot.
     pub lacks: Vec<u64>,
+    /// What the peer asks whether it is held.
+    pub inquiries: Vec<Inquiry>,
+    /// The peer's life, and which inquiries it answers with yes.
+    pub holding: Option<(u64, Vec<u64>)>,
+    /// Numbers of parts whose tallies the peer misses.
+    pub uncounted: Vec<u64>,
 }
 
 /// Which parts were taken into custody.
@@ -165,6 +210,8 @@ pub(super) struct Receipt {
     pub unserved: Vec<(u64, u64)>,
     /// Parts whose bodies are being pulled.
     pub pulling: Vec<u64>,
+    /// Who holds the batches of parts that are counted, by number of the part.
+    pub tallies: Vec<(u64, Tally)>,
 }
 
 impl Receipt {
@@ -177,6 +224,11 @@ impl Receipt {
             wanted: self.wanted,
             unserved: unserved.map(|(number, member)| proto::Unserved { number, member }).collect(),
             pulling: self.pulling,
+            tallies: self
+                .tallies
+                .into_iter()
+                .map(|(number, Tally { count, members })| proto::Tally { number, count, members })
+                .collect(),
         }
     }
 
@@ -189,6 +241,63 @@ impl Receipt {
             wanted: receipt.wanted,
             unserved: unserved.map(|answer| (answer.number, answer.member)).collect(),
             pulling: receipt.pulling,
+            tallies: receipt
+                .tallies
+                .into_iter()
+                .map(|proto::Tally { number, count, members }| (number, Tally { count, members }))
+                .collect(),
+        })
+    }
+}
+
+/// Whether what is held of a source is as new as this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Inquiry {
+    /// Chosen by who asks.
+    pub id: u64,
+    /// Of which source; as it came, which may be no source's name.
+    pub source: Arc<str>,
+    /// As new as what.
+    pub stamp: Stamp,
+    /// Where the record was born: hash of origin and boot, and sequence number.
+    pub line: u64,
+    /// Its number there.
+    pub seq: u64,
+}
+
+impl Inquiry {
+    /// About an awaited record.
+    pub fn new(id: u64, awaited: &Awaited) -> Inquiry {
+        let birth = &awaited.birth;
+        Inquiry {
+            id,
+            source: awaited.source.as_str().into(),
+            stamp: awaited.stamp,
+            line: line_hash(&birth.origin, birth.boot),
+            seq: birth.seq,
+        }
+    }
+
+    fn to_proto(&self) -> proto::Inquiry {
+        proto::Inquiry {
+            id: self.id,
+            source: self.source.as_ref().into(),
+            ts: self.stamp.ts,
+            deleted: self.stamp.deleted,
+            hash: Bytes::copy_from_slice(&self.stamp.hash.to_le_bytes()),
+            line: self.line,
+            seq: self.seq,
+        }
+    }
+
+    fn from_proto(inquiry: proto::Inquiry) -> Option<Inquiry> {
+        let hash = u128::from_le_bytes(inquiry.hash.as_ref().try_into().ok()?);
+        Some(Inquiry {
+            id: inquiry.id,
+            source: inquiry.source.into(),
+            stamp: Stamp { ts: inquiry.ts, deleted: inquiry.deleted, hash },
+            line: inquiry.line,
+            seq: inquiry.seq,
         })
     }
 }
@@ -243,6 +352,8 @@ pub(super) struct Header {
     pub other: Option<u64>,
     /// An answer to a want: nothing is to be passed on.
     pub is_repair: bool,
+    /// Under which number the tally of the range is to be reported, if at all.
+    pub counted: Option<u64>,
 }
 
 impl Part {
@@ -269,6 +380,7 @@ impl Part {
             is_hurried: part.hurried,
             other: part.other,
             is_repair: part.repair,
+            counted: part.counted.then_some(part.number),
         });
         Part { number: part.number, header, content }
     }
@@ -292,6 +404,7 @@ fn part_to_proto(number: u64, fragment: u32, ask: bool, duty: &Duty, now_us: u64
         message.instead_of = part.instead_of;
         message.other = duty.other;
         message.hurried = part.is_hurried;
+        message.counted = duty.counted.is_some();
     }
     if ask {
         (message.line, message.first_seq) = duty.batch.id;

@@ -161,6 +161,7 @@ fn waiter(from: SocketAddr, number: u64) -> Waiter {
         is_hurried: false,
         other: None,
         is_repair: false,
+        counted: None,
     };
     Waiter { from, boot: 1, number, header, since_us: 0 }
 }
