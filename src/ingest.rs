@@ -92,7 +92,17 @@ impl<D: Downstream> Ingest<D> {
     /// A client's record: stamped, judged, numbered, delivered, stored and queued for the cluster.
     /// Refusals are counted by whoever answers them.
     pub fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
-        let published = self.admit(now, draft).and_then(|()| self.merge_draft(now, draft));
+        self.publish_or_await(now, draft, None)
+    }
+
+    /// The same for a record whose answer waits until every live member holds it or a newer one: the
+    /// cluster machine will say so, or not in time, under the name of `token`.
+    pub fn publish_awaited(&self, now: Now, draft: &Draft<'_>, token: u64) -> Result<Accepted, Refusal> {
+        self.publish_or_await(now, draft, Some(token))
+    }
+
+    fn publish_or_await(&self, now: Now, draft: &Draft<'_>, token: Option<u64>) -> Result<Accepted, Refusal> {
+        let published = self.admit(now, draft).and_then(|()| self.merge_draft(now, draft, token));
         if let Ok(accepted) = &published {
             self.metrics.records_published.increment();
             self.count(match accepted.outcome {
@@ -104,7 +114,7 @@ impl<D: Downstream> Ingest<D> {
         published
     }
 
-    fn merge_draft(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+    fn merge_draft(&self, now: Now, draft: &Draft<'_>, token: Option<u64>) -> Result<Accepted, Refusal> {
         let unstamped = stamp_of(0, &draft.payload);
         self.latest.update(&draft.source, |slot| {
             let current = slot.current();
@@ -115,6 +125,9 @@ impl<D: Downstream> Ingest<D> {
             {
                 let stale = Outcome::Stale { current_ts: current.stamp.ts };
                 let outcome = if stamp == current.stamp { Outcome::Duplicate } else { stale };
+                if let Some(token) = token {
+                    self.outbox.lock().await_everywhere(token, current, false);
+                }
                 return Ok(Accepted { ts, outcome, ticket: self.downstream.store_barrier() });
             }
             let source = match slot.shared_name() {
@@ -122,10 +135,15 @@ impl<D: Downstream> Ingest<D> {
                 None => self.new_source(&draft.source)?,
             };
             let payload = draft.payload.to_payload();
-            let record = self
-                .outbox
-                .lock()
-                .accept(|birth| Record::new(source, stamp, payload, birth, now.wall_us, draft.ttl_ms));
+            let build = |birth| Record::new(source, stamp, payload, birth, now.wall_us, draft.ttl_ms);
+            let record = {
+                let mut outbox = self.outbox.lock();
+                let record = outbox.accept(build);
+                if let Some(token) = token {
+                    outbox.await_everywhere(token, &record, true);
+                }
+                record
+            };
             let ticket = self.take(now, slot, record);
             Ok(Accepted { ts, outcome: Outcome::Applied, ticket })
         })

@@ -45,8 +45,8 @@ pub struct Arguments {
     /// A node: ws://HOST:PORT or http://HOST:PORT
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     to: String,
-    /// How far a record must have come: accepted, stored (survives a power cut); replicated is not
-    /// offered by this version yet
+    /// How far a record must have come: accepted, stored (survives a power cut), replicated (on every
+    /// live node)
     #[arg(long, value_name = "LEVEL", default_value = "accepted", value_parser = ["accepted", "stored", "replicated"])]
     ack: String,
     /// The record's ts, in microseconds since 1970 [default: the node's clock]

@@ -68,9 +68,7 @@ impl Node for Control {
             return answer.send(Err(refusal));
         }
         if level == AckLevel::Replicated {
-            let refusal =
-                Refusal::new(Code::BadRequest, "ack \"replicated\" is not offered by this version yet");
-            return answer.send(Err(refusal));
+            return self.publish_awaited(draft, answer);
         }
         let now = clock::now();
         let accepted = self.0.ingest.publish(now, draft);
@@ -96,5 +94,19 @@ impl Node for Control {
         metrics.map_bytes.set(latest.bytes() as i64);
         metrics.store_pending_records.set(self.0.store().pending_records() as i64);
         metrics
+    }
+}
+
+impl Control {
+    /// Publishes a record that every live member is to hold before it is answered.
+    fn publish_awaited(&self, draft: &Draft<'_>, answer: Answer) {
+        let replications = &self.0.replications;
+        let Some(token) = replications.register_http(answer) else { return };
+        match self.0.ingest.publish_awaited(clock::now(), draft, token) {
+            Ok(accepted) => replications.handle_published(token, accepted.ts, accepted.outcome),
+            Err(refusal) => replications.refuse(token, &refusal),
+        }
+        self.0.wake_wanted();
+        self.0.wake_gossip();
     }
 }

@@ -202,8 +202,18 @@ impl Gossip {
     /// This node's own records, as many as the links take.
     fn send_published(&mut self, now: Now, shared: &Shared) {
         let mut room_bytes = self.machine.room_bytes();
-        while room_bytes > 0 {
-            shared.ingest.outbox().lock().take(room_bytes, &mut self.records);
+        loop {
+            // In one step: who waits for a record must be known before it is handed over.
+            let awaited = {
+                let mut outbox = shared.ingest.outbox().lock();
+                if room_bytes > 0 {
+                    outbox.take(room_bytes, &mut self.records);
+                }
+                outbox.take_awaited()
+            };
+            if !awaited.is_empty() {
+                self.machine.handle_awaited(now, awaited);
+            }
             if self.records.is_empty() {
                 break;
             }
@@ -228,7 +238,7 @@ impl Gossip {
                 Effect::Write { stream, bytes } => self.streams.write(stream, bytes),
                 Effect::Close { stream } => self.streams.close(stream),
                 Effect::MembersChanged => self.publish_members(shared),
-                Effect::Replicated(_) => {}
+                Effect::Replicated(replicated) => shared.handle_replicated(replicated),
                 Effect::NameTaken { by } => {
                     shared.fail(Fatal::NameTaken { name: shared.name.to_string(), by });
                 }

@@ -61,6 +61,19 @@ impl Host for WorkerHost {
         self.shared.ingest.publish(now, draft)
     }
 
+    fn publish_awaited(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        connection: usize,
+    ) -> Result<(Accepted, u64), Refusal> {
+        let replications = &self.shared.replications;
+        let token = replications.register_session(self.worker, connection)?;
+        self.has_published.set(true);
+        let published = self.shared.ingest.publish_awaited(now, draft, token);
+        published.map(|accepted| (accepted, token)).inspect_err(|refusal| replications.refuse(token, refusal))
+    }
+
     fn latest(&self) -> &Latest {
         self.shared.ingest.latest()
     }

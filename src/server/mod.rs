@@ -25,6 +25,7 @@ mod mailbox;
 mod node;
 mod outbound;
 mod pending;
+mod replications;
 mod resolver;
 mod run;
 mod session;

@@ -13,8 +13,9 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::clock;
 use super::mailbox::Mailbox;
 use super::pending::PendingAnswers;
-use crate::cluster::Heads;
+use super::replications::Replications;
 use crate::cluster::members::MemberInfo;
+use crate::cluster::{Heads, Replicated};
 use crate::config::Config;
 use crate::ingest::{Change, Downstream, Ingest};
 use crate::limits::OUTBOX_BYTES_SOFT;
@@ -140,6 +141,8 @@ pub struct Shared {
     pub cluster: ClusterState,
     /// Publishes over HTTP that wait for the store.
     pub pending: PendingAnswers,
+    /// Publishes that wait until every member holds their records.
+    pub replications: Replications,
     members: RwLock<Arc<[MemberInfo]>>,
     heads: RwLock<Arc<Heads>>,
     phase: AtomicU8,
@@ -180,6 +183,7 @@ impl Shared {
             cluster: ClusterState { is_joined: config.join.is_empty().into(), ..ClusterState::default() },
             config,
             pending: PendingAnswers::default(),
+            replications: Replications::new(workers),
             members: RwLock::new(Arc::from(Vec::new())),
             heads: RwLock::default(),
             phase: AtomicU8::new(Phase::Loading as u8),
@@ -220,6 +224,14 @@ impl Shared {
     /// Worker 0 has records to take from the outbox.
     pub fn wake_gossip(&self) {
         if let Some(mailbox) = self.mailboxes().first() {
+            mailbox.wake();
+        }
+    }
+
+    /// An answer need not wait any longer.
+    pub fn handle_replicated(&self, replicated: Replicated) {
+        let worker = self.replications.handle_replicated(replicated);
+        if let Some(mailbox) = worker.and_then(|worker| self.mailboxes().get(worker)) {
             mailbox.wake();
         }
     }

@@ -202,7 +202,10 @@ impl Worker {
         let is_drained = || {
             let is_taken = self.id != 0 || self.shared.ingest.outbox().lock().bytes() == 0;
             let is_sent = is_taken && self.gossip.as_ref().is_none_or(Gossip::is_drained);
-            is_sent && self.shared.pending.is_empty() && !self.clients.has_unanswered()
+            is_sent
+                && self.shared.pending.is_empty()
+                && self.shared.replications.is_empty()
+                && !self.clients.has_unanswered()
         };
         let is_done = match self.phase {
             Phase::Loading | Phase::Serving | Phase::Stopped | Phase::Killed => false,

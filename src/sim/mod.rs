@@ -12,6 +12,7 @@
 //! | `streams` | TCP between them |
 //! | `network`, `conditions` | what happens to bytes on their way |
 //! | `replica` | a small replicated map |
+//! | `awaited` | answers that wait for all members |
 //! | `deliveries`, `histogram`, `accounts` | what arrived where and when, and what it cost |
 //!
 //! [`scenario`] says what is done to a world, and does it; [`report`] shows what came of
@@ -21,6 +22,7 @@
 //! below the server's own loops (what is of interest is the protocol, and ten thousand nodes must fit).
 
 mod accounts;
+mod awaited;
 mod conditions;
 mod deliveries;
 mod histogram;

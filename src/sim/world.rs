@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::awaited::AwaitedAnswers;
 use super::conditions::Conditions;
 use super::deliveries::{Applying, Deliveries};
 use super::network::Network;
@@ -36,6 +37,7 @@ pub struct World {
     pub network: Network,
     /// What was accepted, and where it arrived.
     pub deliveries: Deliveries,
+    pub(super) awaited: AwaitedAnswers,
     pub(super) now_us: u64,
     pub(super) queue: Queue,
     pub(super) nodes: Vec<Node>,
@@ -55,6 +57,7 @@ impl World {
         World {
             network: Network::new(conditions, random.next_u64()),
             deliveries: Deliveries::default(),
+            awaited: AwaitedAnswers::default(),
             now_us: 0,
             queue: Queue::default(),
             nodes: Vec::new(),
@@ -331,7 +334,8 @@ impl World {
             }
             Effect::Write { stream, bytes } => self.write(id, stream, bytes),
             Effect::Close { stream } => self.close(id, stream),
-            Effect::MembersChanged | Effect::Replicated(_) => {}
+            Effect::Replicated(replicated) => self.handle_replicated(id, replicated),
+            Effect::MembersChanged => {}
             Effect::NameTaken { by } => self.nodes[id.0].name_taken = Some(by),
         }
     }

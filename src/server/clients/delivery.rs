@@ -77,6 +77,17 @@ impl Clients {
         }
     }
 
+    /// Sessions answer what every member holds by now, or too late.
+    pub(super) fn handle_replicated(&mut self, now: Now) {
+        let host = &self.parts.host;
+        for (key, token, reached) in host.shared.replications.take_settled(host.worker) {
+            let Some(connection) = self.table.get_mut(key) else { continue };
+            self.parts.with(now, key, connection, |session, turn| {
+                session.handle_replicated(turn, token, reached);
+            });
+        }
+    }
+
     /// If the store's mark or health moved, sessions answer what waited for it.
     pub(super) fn handle_durable(&mut self, now: Now) {
         let store = self.parts.host.shared.store();

@@ -172,6 +172,7 @@ impl Clients {
         self.read_ready();
         let has_mail = self.drain_mailbox();
         self.handle_durable(now);
+        self.handle_replicated(now);
         self.turn_sessions();
         self.handle_timers(now);
         has_mail || self.has_work()

@@ -17,7 +17,8 @@
 //!    connection whose buffer is over half of [`crate::limits::ALL_QUEUE_BYTES_MAX`];
 //! 4. [`Session::handle_turn`] when [`Session::next_timeout_us`] is over, and while
 //!    [`Session::wants_turn`], to be asked after any of these calls and whenever something was flushed;
-//! 5. [`Session::handle_durable`] when the store's mark or health moved.
+//! 5. [`Session::handle_durable`] when the store's mark or health moved, and
+//!    [`Session::handle_replicated`] when the cluster answers for one of its records.
 //!
 //! At the end: [`Session::handle_closed`]. Rejected: a task per connection, whose stack and wakeups
 //! an idle subscriber would pay for.
@@ -25,6 +26,7 @@
 mod batch;
 mod checkpoint;
 mod encode;
+mod everywhere;
 mod publish;
 mod queue;
 mod resume;
@@ -36,6 +38,7 @@ use std::sync::Arc;
 use self::publish::Publisher;
 use self::subscribe::Subscriber;
 use super::outbound::Outbound;
+use super::replications::Reached;
 use super::websocket::CloseReason;
 use crate::cluster::Heads;
 use crate::cluster::members::MemberInfo;
@@ -104,6 +107,14 @@ pub trait Host {
     fn facts(&self) -> &Facts;
     /// `ingest`'s: applies a publish.
     fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal>;
+    /// The same for a record that every live member is to hold: [`Session::handle_replicated`] is called
+    /// for this connection with the token that is returned.
+    fn publish_awaited(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        connection: usize,
+    ) -> Result<(Accepted, u64), Refusal>;
     /// The map.
     fn latest(&self) -> &Latest;
     /// Tickets up to this one are durable.
@@ -299,6 +310,14 @@ impl Session {
     pub fn handle_durable(&mut self, turn: &mut Turn<'_>) {
         if let Side::Publish(publisher) = &mut self.side {
             publisher.handle_durable(turn);
+        }
+    }
+
+    /// The cluster's answer for one of this session's records, or for one of a connection that had this
+    /// number before.
+    pub fn handle_replicated(&mut self, turn: &mut Turn<'_>, token: u64, reached: Reached) {
+        if let Side::Publish(publisher) = &mut self.side {
+            publisher.handle_replicated(turn, token, reached);
         }
     }
 

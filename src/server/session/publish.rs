@@ -2,10 +2,12 @@
 //!
 //! A frame that must wait for the store is kept with its answers so far, in the order of arrival.
 //! Tickets of one connection never go down, so the store's mark answers frames from the front, and
-//! so do deadlines. Rejected: a map from tickets to answers, which a line does as well.
+//! so do deadlines. Rejected: a map from tickets to answers, which a line does as well. Frames with
+//! records that every member must hold are done in any order, and wait [`everywhere`](super::everywhere).
 
 use std::collections::VecDeque;
 
+use super::everywhere::{Everywhere, Frame};
 use super::{Codec, Turn};
 use crate::limits::{STORED_US_MAX, UNANSWERED_BYTES_MAX};
 use crate::record::AckLevel;
@@ -13,6 +15,7 @@ use crate::record::answer::{Code, Outcome, Published, Refusal};
 use crate::record::client::{self, PublishAnswer};
 use crate::record::draft::{Draft, OwnedRequestId, PublishFrame, RequestId};
 use crate::record::json;
+use crate::server::replications::Reached;
 
 /// One publisher.
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub(super) struct Publisher {
     codec: Codec,
     level: AckLevel,
     waiting: VecDeque<Waiting>,
+    everywhere: Everywhere,
     waiting_bytes: usize,
 }
 
@@ -35,20 +39,32 @@ struct Waiting {
 
 /// One entry of a frame's answer, if it turns out to have one.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     id: Option<OwnedRequestId>,
     index: usize,
-    answer: Result<Published, Refusal>,
-    /// The result holds only when the store's mark has passed.
-    is_pending: bool,
+    pub answer: Result<Published, Refusal>,
+    /// What must be before the result holds.
+    pub awaits: Option<Awaits>,
+    /// Refused while it waited.
+    pub is_late: bool,
 }
 
-/// A record that was judged: its answer, and the ticket it waits for.
-type Judged = (Result<Published, Refusal>, Option<u64>);
+/// What an answer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// That the store's mark passes this ticket.
+    Store(u64),
+    /// That every member holds the record of this token.
+    Members(u64),
+}
+
+/// A record that was judged: its answer, and what it waits for.
+type Judged = (Result<Published, Refusal>, Option<Awaits>);
 
 impl Publisher {
     pub(super) fn new(codec: Codec, level: AckLevel) -> Publisher {
-        Publisher { codec, level, waiting: VecDeque::new(), waiting_bytes: 0 }
+        let everywhere = Everywhere::default();
+        Publisher { codec, level, waiting: VecDeque::new(), everywhere, waiting_bytes: 0 }
     }
 
     pub(super) fn handle_text(&mut self, turn: &mut Turn<'_>, text: &str) {
@@ -61,7 +77,7 @@ impl Publisher {
     /// Refuses a frame as a whole.
     fn refuse(&self, turn: &mut Turn<'_>, refusal: Refusal) {
         turn.host.metrics().refused(refusal.code);
-        let entry = Entry { id: None, index: 0, answer: Err(refusal), is_pending: false };
+        let entry = Entry { id: None, index: 0, answer: Err(refusal), awaits: None, is_late: false };
         self.answer(turn, &[entry], false);
     }
 
@@ -69,22 +85,31 @@ impl Publisher {
         if frame.items.is_empty() {
             return self.refuse(turn, Refusal::new(Code::BadRequest, "a batch has at least one item"));
         }
-        let (mut entries, mut ticket_max) = (Vec::new(), None);
+        let (mut entries, mut ticket_max, mut is_everywhere) = (Vec::new(), None, false);
         for (index, item) in frame.items.iter().enumerate() {
-            let (answer, ticket) = match &item.draft {
+            let (answer, awaits) = match &item.draft {
                 Ok(draft) => self.judge(turn, draft),
                 Err(refusal) => {
                     turn.host.metrics().refused(refusal.code);
                     (Err(refusal.clone()), None)
                 }
             };
-            ticket_max = ticket_max.max(ticket);
-            if item.id.is_some() || answer.is_err() || ticket.is_some() {
+            match awaits {
+                Some(Awaits::Store(ticket)) => ticket_max = ticket_max.max(Some(ticket)),
+                Some(Awaits::Members(_)) => is_everywhere = true,
+                None => {}
+            }
+            if item.id.is_some() || answer.is_err() || awaits.is_some() {
                 let id = item.id.as_ref().map(RequestId::to_owned);
-                entries.push(Entry { id, index, answer, is_pending: ticket.is_some() });
+                entries.push(Entry { id, index, answer, awaits, is_late: false });
             }
         }
         match ticket_max {
+            _ if is_everywhere => {
+                let bytes = bytes_of(&entries);
+                self.waiting_bytes += bytes;
+                self.everywhere.insert(turn.now.mono_us, entries, frame.is_batch, bytes);
+            }
             None => self.answer(turn, &entries, frame.is_batch),
             Some(ticket) => self.wait(turn, entries, frame.is_batch, ticket),
         }
@@ -92,24 +117,26 @@ impl Publisher {
 
     fn judge(&self, turn: &Turn<'_>, draft: &Draft<'_>) -> Judged {
         let level = draft.ack.unwrap_or(self.level);
-        if level == AckLevel::Replicated {
-            let message = "ack \"replicated\" is not offered by this version yet";
-            turn.host.metrics().refused(Code::BadRequest);
-            return (Err(Refusal::new(Code::BadRequest, message)), None);
-        }
-        let accepted = match turn.host.publish(turn.now, draft) {
-            Ok(accepted) => accepted,
+        let published = match level {
+            AckLevel::Replicated => turn.host.publish_awaited(turn.now, draft, turn.connection),
+            _ => turn.host.publish(turn.now, draft).map(|accepted| (accepted, 0)),
+        };
+        let (accepted, token) = match published {
+            Ok(published) => published,
             Err(refusal) => {
                 turn.host.metrics().refused(refusal.code);
                 return (Err(refusal), None);
             }
         };
         let published = Published { ts: accepted.ts, outcome: accepted.outcome, level, nodes: None };
+        if level == AckLevel::Replicated {
+            return (Ok(published), Some(Awaits::Members(token)));
+        }
         if level == AckLevel::Accepted || accepted.ticket <= turn.host.durable() {
             return (Ok(published), None);
         }
         match turn.host.store_health() {
-            Ok(()) => (Ok(published), Some(accepted.ticket)),
+            Ok(()) => (Ok(published), Some(Awaits::Store(accepted.ticket))),
             Err(reason) => {
                 turn.host.metrics().refused(Code::StoreUnavailable);
                 (Err(failed(&published, Code::StoreUnavailable, reason)), None)
@@ -118,8 +145,7 @@ impl Publisher {
     }
 
     fn wait(&mut self, turn: &Turn<'_>, entries: Vec<Entry>, is_batch: bool, ticket: u64) {
-        let ids: usize = entries.iter().flat_map(|entry| &entry.id).map(OwnedRequestId::heap_bytes).sum();
-        let bytes = size_of::<Waiting>() + entries.len() * size_of::<Entry>() + ids;
+        let bytes = bytes_of(&entries);
         // What comes later is never done earlier: the line stays in order whatever tickets do.
         let ticket = self.waiting.back().map_or(ticket, |before| ticket.max(before.ticket));
         let deadline_us = turn.now.mono_us + STORED_US_MAX;
@@ -132,10 +158,14 @@ impl Publisher {
         while let Some(frame) = self.take_if(|frame| frame.ticket <= durable) {
             self.answer(turn, &frame.entries, frame.is_batch);
         }
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() && self.everywhere.is_empty() {
             return;
         }
-        if let Err(reason) = turn.host.store_health() {
+        let health = turn.host.store_health();
+        for frame in self.everywhere.handle_durable(durable, &health) {
+            self.answer_frame(turn, frame);
+        }
+        if let Err(reason) = health {
             while let Some(frame) = self.take_if(|_| true) {
                 self.fail(turn, frame, Code::StoreUnavailable, &reason);
             }
@@ -144,15 +174,29 @@ impl Publisher {
 
     pub(super) fn handle_timeout(&mut self, turn: &mut Turn<'_>) {
         let now_us = turn.now.mono_us;
-        if self.waiting.front().is_none_or(|frame| now_us < frame.deadline_us) {
+        if self.next_timeout_us().is_none_or(|due_us| now_us < due_us) {
             return;
         }
         // The mark may have moved without a word since.
         self.handle_durable(turn);
-        let message = format!("not stored within {} s", STORED_US_MAX / 1_000_000);
         while let Some(frame) = self.take_if(|frame| frame.deadline_us <= now_us) {
-            self.fail(turn, frame, Code::Timeout, &message);
+            self.fail(turn, frame, Code::Timeout, &not_stored());
         }
+        for frame in self.everywhere.handle_timeout(now_us) {
+            self.answer_frame(turn, frame);
+        }
+    }
+
+    /// A record of this connection is everywhere, or its time is over.
+    pub(super) fn handle_replicated(&mut self, turn: &mut Turn<'_>, token: u64, reached: Reached) {
+        if let Some(frame) = self.everywhere.handle_replicated(token, reached) {
+            self.answer_frame(turn, frame);
+        }
+    }
+
+    fn answer_frame(&mut self, turn: &mut Turn<'_>, frame: Frame) {
+        self.waiting_bytes -= frame.bytes;
+        self.answer_late(turn, &frame.entries, frame.is_batch);
     }
 
     fn take_if(&mut self, is_done: impl FnOnce(&Waiting) -> bool) -> Option<Waiting> {
@@ -163,13 +207,18 @@ impl Publisher {
 
     /// Answers a frame whose level was not reached.
     fn fail(&self, turn: &mut Turn<'_>, mut frame: Waiting, code: Code, reason: &str) {
-        for entry in &mut frame.entries {
-            if let (true, Ok(published)) = (entry.is_pending, &entry.answer) {
-                turn.host.metrics().refused(code);
-                entry.answer = Err(failed(published, code, reason.to_owned()));
-            }
+        frame.entries.iter_mut().for_each(|entry| entry.fail(code, reason));
+        self.answer_late(turn, &frame.entries, frame.is_batch);
+    }
+
+    /// Answers a frame that waited, and counts what was refused meanwhile.
+    fn answer_late(&self, turn: &mut Turn<'_>, entries: &[Entry], is_batch: bool) {
+        for refusal in
+            entries.iter().filter(|entry| entry.is_late).flat_map(|entry| entry.answer.as_ref().err())
+        {
+            turn.host.metrics().refused(refusal.code);
         }
-        self.answer(turn, &frame.entries, frame.is_batch);
+        self.answer(turn, entries, is_batch);
     }
 
     /// Sends the entries that have an id or failed.
@@ -189,7 +238,8 @@ impl Publisher {
     }
 
     pub(super) fn next_timeout_us(&self) -> Option<u64> {
-        self.waiting.front().map(|frame| frame.deadline_us)
+        let stored_us = self.waiting.front().map(|frame| frame.deadline_us);
+        stored_us.into_iter().chain(self.everywhere.next_timeout_us()).min()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -197,13 +247,24 @@ impl Publisher {
     }
 
     pub(super) fn has_unanswered(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || !self.everywhere.is_empty()
     }
+}
+
+/// Why a record that is not stored in time is refused.
+pub(super) fn not_stored() -> String {
+    format!("not stored within {} s", STORED_US_MAX / 1_000_000)
+}
+
+/// Memory that a frame's answers hold while they wait.
+fn bytes_of(entries: &[Entry]) -> usize {
+    let ids: usize = entries.iter().flat_map(|entry| &entry.id).map(OwnedRequestId::heap_bytes).sum();
+    size_of::<Waiting>() + size_of_val(entries) + ids
 }
 
 /// The refusal of a record whose level was not reached. A stale one was not applied, and changes
 /// nothing when it is sent again.
-fn failed(published: &Published, code: Code, reason: String) -> Refusal {
+pub(super) fn failed(published: &Published, code: Code, reason: String) -> Refusal {
     let refusal = Refusal::new(code, reason);
     match published.outcome {
         Outcome::Applied | Outcome::Duplicate => refusal.after_applying(published.ts),

@@ -69,6 +69,8 @@ struct Node {
     ingest: Ingest<Below>,
     metrics: Arc<Metrics>,
     durable: Cell<u64>,
+    /// The last one given to a record that every member is to hold.
+    tokens: Cell<u64>,
     is_loaded: Cell<bool>,
     /// Heads of other origins, beside this node's own.
     others: RefCell<Heads>,
@@ -82,6 +84,17 @@ impl Host for Node {
 
     fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
         self.ingest.publish(now, draft)
+    }
+
+    fn publish_awaited(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        _connection: usize,
+    ) -> Result<(Accepted, u64), Refusal> {
+        let token = self.tokens.get() + 1;
+        self.tokens.set(token);
+        self.ingest.publish_awaited(now, draft, token).map(|accepted| (accepted, token))
     }
 
     fn latest(&self) -> &Latest {
@@ -174,6 +187,7 @@ impl World {
                 ),
                 metrics,
                 durable: Cell::new(0),
+                tokens: Cell::new(0),
                 is_loaded: Cell::new(true),
                 others: RefCell::default(),
                 members: RefCell::new(Arc::new([])),

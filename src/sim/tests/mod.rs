@@ -4,6 +4,7 @@ mod life;
 mod membership;
 mod network;
 mod records;
+mod replicated;
 
 use bytes::Bytes;
 

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::limits::STORED_US_MAX;
+use crate::limits::{REPLICATED_US_MAX, STORED_US_MAX};
 
 fn publisher(url: &str) -> (World, usize) {
     let mut world = World::new();
@@ -34,16 +34,15 @@ fn answers_only_with_an_id_or_when_refused() {
     world.say(client, r#"{"source":"$a","data":1}"#);
     world.say(client, r#"{"source":"a/*","data":1}"#);
     world.say(client, r#"{"id":1,"subscribe":{"sources":["a"]}}"#);
-    world.say(client, r#"{"source":"a","data":1,"ack":"replicated"}"#);
     world.say(client, r#"{"source":"a","#);
     world.say(client, "[]");
     let answers = world.read(client);
     assert_eq!(
         codes(&answers),
-        ["bad_request", "forbidden", "bad_source", "bad_request", "bad_request", "bad_json", "bad_request"]
+        ["bad_request", "forbidden", "bad_source", "bad_request", "bad_json", "bad_request"]
     );
     assert_eq!(answers[3]["id"], 1);
-    assert!(answers[5].get("id").is_none() && world.clients[client].closed.is_none());
+    assert!(answers[4].get("id").is_none() && world.clients[client].closed.is_none());
     assert_eq!(world.node.metrics.records_published.get(), 2);
 }
 
@@ -112,6 +111,68 @@ fn what_is_not_stored_in_time_says_that_it_was_applied() {
     let answers = world.read(client);
     assert_eq!(codes(&answers), ["store_unavailable"]);
     assert_eq!((&answers[0]["error"]["applied"], &answers[0]["error"]["ts"]), (&json!(true), &json!(5)));
+}
+
+#[test]
+fn replicated_is_said_when_the_cluster_says_so() {
+    let (mut world, client) = publisher("/publish?ack=replicated");
+    world.say(client, r#"{"id":1,"source":"a","ts":5,"data":1}"#);
+    world.say(client, r#"{"id":2,"source":"a","ts":4,"data":1}"#);
+    world.say(client, r#"{"id":3,"source":"b","ts":6,"data":1}"#);
+    world.node.durable.set(u64::MAX);
+    world.turn(client, |session, turn| session.handle_durable(turn));
+    world.pass(REPLICATED_US_MAX);
+    assert!(world.read(client).is_empty() && world.clients[client].session.has_unanswered());
+    for (token, reached) in [(2, Ok(3)), (3, Err(2)), (1, Ok(3)), (1, Ok(3)), (9, Ok(3))] {
+        world.turn(client, |session, turn| session.handle_replicated(turn, token, reached));
+    }
+    let answers = world.read(client);
+    assert_eq!(
+        answers[0],
+        json!({"id": 2, "result": {"ts": 4, "outcome": "stale", "current_ts": 5, "level": "replicated", "nodes": 3}})
+    );
+    let error = &answers[1]["error"];
+    assert_eq!(
+        (&answers[1]["id"], &error["code"], &error["nodes"]),
+        (&json!(3), &json!("timeout"), &json!(2))
+    );
+    assert_eq!(
+        (&error["applied"], &error["ts"], &error["temporary"]),
+        (&json!(true), &json!(6), &json!(true))
+    );
+    assert_eq!(
+        answers[2],
+        json!({"id": 1, "result": {"ts": 5, "outcome": "applied", "level": "replicated", "nodes": 3}})
+    );
+    assert_eq!(answers.len(), 3);
+    assert!(!world.clients[client].session.has_unanswered());
+    assert_eq!(world.node.ingest.outbox().lock().take_awaited().len(), 3);
+}
+
+#[test]
+fn a_batch_waits_for_the_store_and_for_the_members() {
+    let (mut world, client) = publisher("/publish?ack=stored");
+    let batch = r#"[{"id":1,"source":"a","data":1},{"id":2,"source":"b","data":1,"ack":"replicated"},{"id":3,"source":"c","data":1,"ack":"accepted"}]"#;
+    world.say(client, batch);
+    world.turn(client, |session, turn| session.handle_replicated(turn, 1, Ok(7)));
+    assert!(world.read(client).is_empty(), "not stored");
+    world.node.durable.set(u64::MAX);
+    world.turn(client, |session, turn| session.handle_durable(turn));
+    let told = world.read(client);
+    let levels: Vec<_> = (0..3).map(|index| told[0][index]["result"]["level"].clone()).collect();
+    assert_eq!(levels, ["stored", "replicated", "accepted"]);
+
+    // The store is over time, and nothing is ever heard of the cluster.
+    world.node.durable.set(0);
+    world.say(client, batch);
+    world.pass(STORED_US_MAX);
+    assert!(world.read(client).is_empty());
+    world.pass(1_000_000);
+    let told = world.read(client);
+    let told = told[0].as_array().expect("an array");
+    assert_eq!(codes(told), ["timeout", "timeout", "ok"]);
+    assert_eq!((&told[0]["error"]["nodes"], &told[1]["error"]["nodes"]), (&Value::Null, &json!(1)));
+    assert!(!world.clients[client].session.has_unanswered());
 }
 
 /// hashicorp/consul#9927: queues without bound.

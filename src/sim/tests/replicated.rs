@@ -1,0 +1,134 @@
+//! The level `replicated` among whole nodes, with membership: an answer never says too much.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::cluster::Replicated;
+use crate::cluster::outbox::Awaited;
+use crate::limits::REPLICATED_US_MAX;
+use crate::record::{Birth, NodeName, Payload, Record, SharedRecord, Source, Stamp};
+
+fn cluster(world: &mut World, count: usize) -> Vec<NodeId> {
+    let first = world.start(Start::new("n0", &[]));
+    let seeds = [World::address_of(first)];
+    let mut nodes = vec![first];
+    for index in 1..count {
+        nodes.push(world.start(Start::new(format!("n{index}"), &seeds)));
+    }
+    let all = |world: &World| nodes.iter().all(|node| world.live(*node) == count);
+    world.run_until(20_000_000, all).expect("all see all");
+    nodes
+}
+
+fn record(node: NodeId, source: &str, seq: u64) -> SharedRecord {
+    let data = seq.to_string();
+    let name = NodeName::parse(&format!("n{}", node.0)).expect("name");
+    let birth = Birth { origin: name, boot: 1, seq };
+    let stamp = Stamp::of_data(1_763_800_000_000_000 + seq, data.as_bytes());
+    let source = Source::parse(source).expect("source");
+    Arc::new(Record::new(source, stamp, Payload::Json(data.into()), birth, 0, 0))
+}
+
+fn awaited(record: &SharedRecord, token: u64, is_fresh: bool) -> Awaited {
+    let (source, birth) = (record.source.clone(), record.birth.clone());
+    Awaited { token, source, stamp: record.stamp, birth, is_fresh }
+}
+
+/// Publishes one record and lets it wait; its token.
+fn publish(world: &mut World, node: NodeId, seq: u64) -> u64 {
+    let record = record(node, &format!("s/{}", node.0), seq);
+    world.publish_awaited(node, awaited(&record, seq, true), &[record]);
+    seq
+}
+
+#[test]
+fn whole_while_all_are_there() {
+    for (count, loss) in [(1, 0), (2, 0), (3, 100_000), (40, 100_000)] {
+        let mut world = World::new(count as u64, Conditions::lossy(loss));
+        let nodes = cluster(&mut world, count);
+        for seq in 1..=10 {
+            let token = publish(&mut world, nodes[count / 2], seq);
+            world.run_us(2_000_000);
+            let whole = Replicated { token, nodes: count as u32, is_whole: true };
+            assert_eq!(world.answer(nodes[count / 2], token), Some(whole), "N={count}");
+        }
+    }
+}
+
+/// A member that is killed is waited for until it is declared dead, and no longer.
+#[test]
+fn the_dead_are_not_waited_for() {
+    for seed in 0..3 {
+        let mut world = World::new(seed, Conditions::lan());
+        let nodes = cluster(&mut world, 20);
+        world.kill(nodes[7 + seed as usize]);
+        let token = publish(&mut world, nodes[0], 1);
+        world.run_us(50_000);
+        assert_eq!(world.answer(nodes[0], token), None);
+        let is_answered = |world: &World| world.answer(nodes[0], token).is_some();
+        let took_us = world.run_until(REPLICATED_US_MAX, is_answered).expect("an answer");
+        assert_eq!(world.answer(nodes[0], token), Some(Replicated { token, nodes: 19, is_whole: true }));
+        println!("seed {seed}: answered {took_us} us after the kill");
+
+        world.leave(nodes[15]);
+        world.run_us(500_000);
+        let token = publish(&mut world, nodes[1], 1);
+        world.run_us(100_000);
+        assert_eq!(world.answer(nodes[1], token), Some(Replicated { token, nodes: 18, is_whole: true }));
+    }
+}
+
+#[test]
+fn a_partition_is_a_timeout_unless_it_is_a_death() {
+    let mut world = World::new(5, Conditions::lan());
+    let nodes = cluster(&mut world, 9);
+    // One way only: the others hear it, so it is alive, and it hears nothing of what they say of it.
+    for from in &nodes[..8] {
+        world.network.cut(*from, nodes[8]);
+    }
+    let token = publish(&mut world, nodes[0], 1);
+    world.run_us(6_000_000);
+    let answer = world.answer(nodes[0], token).expect("an answer");
+    assert_eq!(answer.nodes, 8);
+    world.network.heal();
+    world.run_us(10_000_000);
+    // A retry is a duplicate: no tree, but all are asked.
+    let again = awaited(&record(nodes[0], "s/0", 1), 100, false);
+    world.publish_awaited(nodes[0], again, &[]);
+    world.run_us(100_000);
+    let live = world.live(nodes[0]) as u32;
+    assert_eq!(world.answer(nodes[0], 100), Some(Replicated { token: 100, nodes: live, is_whole: true }));
+}
+
+/// All kinds of trouble: whatever says "all" is right in that instant ([`World::publish_awaited`] checks).
+#[test]
+fn an_answer_never_says_too_much() {
+    for seed in 0..4 {
+        let mut world = World::new(100 + seed, Conditions::lossy(50_000));
+        let nodes = cluster(&mut world, 24);
+        let (mut whole, mut late) = (0, 0);
+        let mut expected = Vec::new();
+        for round in 1..=60u64 {
+            let origin = nodes[(round % 5) as usize];
+            match round % 12 {
+                3 => world.kill(nodes[(5 + round / 12) as usize]),
+                5 => world.pause(nodes[(12 + round / 12) as usize], 700_000),
+                7 => world.network.partition(&nodes[18..20], &nodes[..18]),
+                9 => world.network.heal(),
+                _ => {}
+            }
+            expected.push((origin, publish(&mut world, origin, 1 + round / 5)));
+            world.run_us(100_000);
+        }
+        world.network.heal();
+        world.run_us(REPLICATED_US_MAX + 10_000);
+        for (origin, token) in expected {
+            match world.answer(origin, token).expect("an answer in time").is_whole {
+                true => whole += 1,
+                false => late += 1,
+            }
+        }
+        println!("seed {}: {whole} whole, {late} late", 100 + seed);
+        assert!(whole >= 30, "{whole}");
+    }
+}
