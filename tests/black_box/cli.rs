@@ -26,6 +26,9 @@ fn pub_and_get() {
     ended(&anode(&["pub", "cli/number", "21.50", "--to", &ws(&node)]), 0);
     ended(&anode(&["pub", "cli/object", r#"{ "b":1, "a":2 }"#, "--to", &ws(&node), "--ack", "stored"]), 0);
     ended(&anode(&["pub", "cli/text", "no json at all", "--to", &ws(&node), "--ts", "1234"]), 0);
+    let everywhere = anode(&["pub", "cli/all", "1", "--to", &ws(&node), "--ack", "replicated"]);
+    ended(&everywhere, 0);
+    assert_eq!(parse(everywhere.stdout.trim())["nodes"], 1, "{everywhere:?}");
     assert!(node.get("/v1/sources/cli/number").body.contains("\"data\":21.50"));
     assert!(node.get("/v1/sources/cli/object").body.contains(r#""data":{ "b":1, "a":2 }"#));
     let output = anode(&["get", "cli/text", "--from", &ws(&node)]);

@@ -65,16 +65,15 @@ fn publish_one() {
     assert!(result["ts"].is_u64(), "{result}");
     let stored = Http::post(&node.http, "/v1/publish?ack=stored", r#"{"source":"p","data":2}"#);
     assert_eq!(stored.json()["level"], "stored", "{stored:?}");
-    // Not offered by this version: refused by URL and by field, alone and in a batch.
-    let one = r#"{"source":"q","data":3}"#;
-    Http::post(&node.http, "/v1/publish?ack=replicated", one).assert_problem(400, "bad_request");
-    let asks = json!({"source": "q", "data": 3, "ack": "replicated"});
-    node.post(asks.clone()).assert_problem(400, "bad_request");
-    let batch = node.post(json!([asks, {"id": 1, "source": "r", "data": 4}]));
-    assert_eq!(batch.status, 200, "{batch:?}");
-    assert_eq!(batch.json()[0]["error"]["code"], "bad_request", "{batch:?}");
-    assert_eq!(batch.json()[1]["result"]["outcome"], "applied", "{batch:?}");
-    assert!(node.latest("q").is_none());
+    // Alone, every member is this node.
+    let everywhere = Http::post(&node.http, "/v1/publish?ack=replicated", r#"{"source":"q","data":3}"#);
+    assert_eq!((everywhere.status, &everywhere.json()["nodes"]), (200, &json!(1)), "{everywhere:?}");
+    let batch =
+        json!([{"id": 1, "source": "q", "data": 3, "ack": "replicated"}, {"source": "q//", "data": 4}]);
+    let batch = node.post(batch);
+    assert_eq!((batch.status, &batch.json()[0]["result"]["level"]), (200, &json!("replicated")), "{batch:?}");
+    assert_eq!(batch.json()[1]["error"]["code"], "bad_source", "{batch:?}");
+    Http::post(&node.http, "/v1/publish?ack=replicated", "{}").assert_problem(400, "bad_request");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use tungstenite::Message;
 use crate::harness::proto::client_message::Message as ToNode;
 use crate::harness::proto::server_message::Message as FromNode;
 use crate::harness::wait::PATIENCE;
-use crate::harness::{Client, Cluster, Event, Node, NodeConfig, ProtoClient, eventually, proto, wall_us};
+use crate::harness::{
+    Client, Cluster, Event, Http, Node, NodeConfig, ProtoClient, eventually, proto, wall_us,
+};
 
 /// What a single record is refused with.
 fn refusal(client: &mut Client, record: Value) -> Value {
@@ -346,47 +348,82 @@ fn stored_holds_for_what_lost_as_well() {
     );
 }
 
-/// The level is named in the protocol and not offered yet: it is refused before anything happens.
 #[test]
-fn replicated_is_refused_and_nothing_else_happens() {
-    let cluster = Cluster::start(2);
-    let mut subscribers: Vec<Client> =
-        cluster.nodes.iter().map(|node| node.subscriber("source=a/*")).collect();
-    subscribers.iter_mut().for_each(|subscriber| drop(subscriber.snapshot()));
-    let mut by_field = cluster[0].publisher();
-    let mut by_url = Client::open(&cluster[0].http, "/publish?ack=replicated");
-    let refused = |answer: &Value| {
-        assert_eq!(answer["error"]["code"], "bad_request", "{answer}");
-        assert_eq!(answer["error"]["temporary"], false, "{answer}");
-        assert!(
-            answer["error"]["message"].as_str().is_some_and(|text| text.contains("replicated")),
-            "{answer}"
-        );
-        assert!(answer["error"].get("applied").is_none() && answer.get("result").is_none(), "{answer}");
-    };
-    refused(&by_field.publish(json!({"source": "a/field", "data": 1, "ack": "replicated"})));
-    refused(&by_url.publish(json!({"source": "a/url", "data": 1})));
-    // The rest of its batch and the connections are untouched.
-    by_field.send_json(json!([
-        {"id": 1, "source": "a/batch", "data": 1, "ack": "replicated"},
-        {"id": 2, "source": "a/rest", "data": 2},
+fn alone_replicated_is_one_node() {
+    let node = Node::single();
+    let mut client = Client::open(&node.http, "/publish?ack=replicated");
+    let first = client.publish(json!({"source": "a", "ts": 1000, "data": 1}));
+    assert_eq!(first["result"], json!({"ts": 1000, "outcome": "applied", "level": "replicated", "nodes": 1}));
+    let again = client.publish(json!({"source": "a", "ts": 1000, "data": 1}));
+    assert_eq!((&again["result"]["outcome"], &again["result"]["nodes"]), (&json!("duplicate"), &json!(1)));
+}
+
+/// In the moment of the answer every node has it: asked at once, none needs a second question.
+#[test]
+fn replicated_is_on_every_node() {
+    let cluster = Cluster::start(3);
+    let mut client = Client::open(&cluster[1].http, "/publish?ack=replicated");
+    for index in 0..20 {
+        let source = format!("a/{index}");
+        let answer = client.publish(json!({"source": source, "data": index}));
+        assert_eq!(answer["result"]["nodes"], 3, "{answer}");
+        assert_eq!(answer["result"]["level"], "replicated", "{answer}");
+        for node in cluster.nodes.iter() {
+            assert_eq!(node.latest(&source).map(|record| record["data"].clone()), Some(json!(index)));
+        }
+    }
+    // A batch is answered when its slowest is done; what lost is everywhere as well.
+    client.send_json(json!([
+        {"id": 1, "source": "b/1", "ts": 1000, "data": 1, "ack": "stored"},
+        {"id": 2, "source": "b/2", "ts": 1000, "data": 2},
+        {"id": 3, "source": "b/2", "ts": 999, "data": 3},
+        {"id": 4, "source": "b//2", "data": 3},
+        {"id": 5, "source": "b/5", "data": "x".repeat(12_000)},
     ]));
-    let answers = by_field.json();
-    refused(&answers[0]);
-    assert_eq!((&answers[0]["id"], &answers[0]["index"]), (&json!(1), &json!(0)), "{answers}");
-    assert_eq!(answers[1]["result"]["outcome"], "applied", "{answers}");
-    let ts =
-        by_url.publish(json!({"source": "a/last", "data": 3, "ack": "accepted"}))["result"]["ts"].clone();
-    cluster[1].wait_ts("a/last", ts.as_u64().unwrap_or_default());
-    for (node, subscriber) in cluster.nodes.iter().zip(&mut subscribers) {
-        let mut seen: Vec<Value> = (0..2).map(|_| subscriber.record()["source"].clone()).collect();
-        seen.sort_by_key(Value::to_string);
-        assert_eq!(seen, ["a/last", "a/rest"], "{}", node.id);
-        eventually("both are held", PATIENCE, || (node.all_records("a/*").len() == 2).then_some(()));
+    let answers = client.json();
+    let levels: Vec<&Value> = (0..5).map(|index| &answers[index]["result"]["level"]).collect();
+    let (stored, replicated) = (&json!("stored"), &json!("replicated"));
+    assert_eq!(levels, [stored, replicated, replicated, &Value::Null, replicated], "{answers}");
+    assert_eq!(
+        (&answers[2]["result"]["current_ts"], &answers[2]["result"]["nodes"]),
+        (&json!(1000), &json!(3))
+    );
+    // At another node it is a duplicate, and nobody's tree.
+    let asked = json!({"source": "b/2", "ts": 1000, "data": 2}).to_string();
+    let there = Http::post(&cluster[2].http, "/v1/publish?ack=replicated", &asked);
+    assert_eq!(
+        (there.status, there.json()),
+        (200, json!({"ts": 1000, "outcome": "duplicate", "level": "replicated", "nodes": 3}))
+    );
+}
+
+/// A member that stands still is waited for until it is declared dead, or five seconds.
+#[test]
+fn replicated_waits_for_who_is_not_dead() {
+    let cluster = Cluster::start(3);
+    let mut client = cluster[0].publisher();
+    cluster[2].signal("STOP");
+    let asked = json!({"source": "a", "ts": 1000, "data": 1, "ack": "replicated"});
+    let answer = client.publish(asked.clone());
+    let state = cluster[0].member_state("c");
+    match answer.get("result") {
+        Some(result) => {
+            assert_eq!((&result["nodes"], state.as_deref()), (&json!(2), Some("dead")), "{answer}")
+        }
+        None => {
+            let error = &answer["error"];
+            assert_eq!((&error["code"], &error["nodes"]), (&json!("timeout"), &json!(2)), "{answer}");
+            assert_eq!((&error["applied"], &error["ts"]), (&json!(true), &json!(1000)), "{answer}");
+        }
     }
-    for metric in ["anode_records_published_total", "anode_records_applied_total"] {
-        assert_eq!(cluster[0].metric(metric, &[]), 2.0, "{metric}");
-    }
+    cluster[2].signal("CONT");
+    cluster.wait_whole();
+    let again = eventually("all three hold it", PATIENCE, || {
+        let answer = client.publish(asked.clone());
+        (answer["result"]["nodes"] == 3).then_some(answer)
+    });
+    assert_eq!(again["result"]["outcome"], "duplicate", "{again}");
+    assert!(cluster[2].latest("a").is_some());
 }
 
 #[test]

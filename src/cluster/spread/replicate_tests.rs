@@ -145,6 +145,40 @@ fn views_that_differ_do_not_matter() {
     }
 }
 
+/// Stand-ins serve the parts of those that do not answer, and theirs are counted like any others.
+#[test]
+fn of_a_tree_with_many_dead_only_they_are_missing() {
+    let count = 200;
+    let mut world = World::new(count, 12);
+    let dead: Vec<usize> = (1..count).filter(|index| index % 5 == 3).collect();
+    dead.iter().for_each(|index| world.nodes[*index].is_up = false);
+    let token = world.publish_awaited(0, 100);
+    world.run(1_000_000);
+    assert!(world.nodes.iter().map(|node| node.spread.stats().redelegated).sum::<u64>() > 0);
+    let mut ring = ring_of(count);
+    for index in &dead[1..] {
+        ring.remove(identity(*index).ring_hash(), identity(*index).name.as_str());
+    }
+    world.see(0, ring.clone());
+    assert_eq!(answer(&world, 0, token), None);
+    ring.remove(identity(dead[0]).ring_hash(), identity(dead[0]).name.as_str());
+    world.see(0, ring);
+    assert_eq!(whole(&world, 0, token, (count - dead.len()) as u32), world.now_us);
+}
+
+#[test]
+fn zones_count_too() {
+    for (count, loss) in [(4, 0), (60, 0), (60, 100)] {
+        let mut world = World::with_zones(count, 13, |index| ["", "b", "c"][index % 3]);
+        world.loss = loss;
+        let since_us = world.now_us;
+        let token = world.publish_awaited(1, 100);
+        world.run(2_000_000);
+        let took_us = whole(&world, 1, token, count as u32) - since_us;
+        assert!(loss > 0 || took_us < 15_000, "{took_us} us");
+    }
+}
+
 /// A duplicate or a stale record starts no tree: all are asked what they hold.
 #[test]
 fn what_came_before_is_asked_for() {

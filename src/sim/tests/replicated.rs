@@ -55,6 +55,21 @@ fn whole_while_all_are_there() {
     }
 }
 
+/// While it waited for room it was replaced by a newer one of its source: that one counts.
+#[test]
+fn what_was_superseded_on_its_way_waits_for_the_newer() {
+    let mut world = World::new(3, Conditions::lan());
+    let nodes = cluster(&mut world, 5);
+    let (first, second) = (record(nodes[0], "s", 1), record(nodes[0], "s", 3));
+    let between = record(nodes[0], "other", 2);
+    world.publish_awaited(nodes[0], awaited(&first, 1, true), &[between]);
+    world.run_us(100_000);
+    assert_eq!(world.answer(nodes[0], 1), None, "the batch that covers its number has no record of it");
+    world.publish(nodes[0], &[second]);
+    world.run_us(20_000);
+    assert_eq!(world.answer(nodes[0], 1), Some(Replicated { token: 1, nodes: 5, is_whole: true }));
+}
+
 /// A member that is killed is waited for until it is declared dead, and no longer.
 #[test]
 fn the_dead_are_not_waited_for() {
