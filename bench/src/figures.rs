@@ -1,11 +1,12 @@
 //! The three figures of the README.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anode_loadgen::{Outcome, fill, idle, latency};
 
+use crate::folder::Folder;
+use crate::machine::Machine;
 use crate::node::Node;
 
 /// What to measure with.
@@ -25,13 +26,13 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Measures and prints all of them.
 pub fn run(plan: &Plan) -> Outcome<()> {
-    print_machine(&plan.anode)?;
+    println!("{}", Machine::look(&plan.anode)?);
     let folder = Folder::new()?;
-    idle_subscribers(plan, &folder.0.join("idle"))?;
+    idle_subscribers(plan, &folder.join("idle"))?;
     for run in 1..=plan.runs {
-        three_nodes(plan, &folder.0.join(format!("latency-{run}")), run)?;
+        three_nodes(plan, &folder.join(format!("latency-{run}")), run)?;
     }
-    start_with_records(plan, &folder.0.join("stored"))
+    start_with_records(plan, &folder.join("stored"))
 }
 
 fn idle_subscribers(plan: &Plan, data_dir: &Path) -> Outcome<()> {
@@ -106,39 +107,4 @@ fn start_with_records(plan: &Plan, data_dir: &Path) -> Outcome<()> {
         node.kill()?;
     }
     Ok(())
-}
-
-fn print_machine(anode: &Path) -> Outcome<()> {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
-    let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    println!(
-        "machine: {cores} cores,{}, Linux {}",
-        model.trim_start_matches(['\t', ' ', ':']),
-        kernel.trim()
-    );
-    let version = Command::new(anode).arg("--version").output()?;
-    let commit = Command::new("git").args(["describe", "--always", "--dirty"]).output();
-    let commit = commit.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default();
-    println!("version: {}, commit {commit}", String::from_utf8_lossy(&version.stdout).trim());
-    Ok(())
-}
-
-/// A folder under `target/`, gone with the run.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Outcome<Folder> {
-        let path = std::env::current_dir()?.join(format!("target/bench-{}", std::process::id()));
-        std::fs::create_dir_all(&path)?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Leaving data behind is no failure of the measurement.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

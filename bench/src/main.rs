@@ -1,13 +1,17 @@
-//! `anode-bench figures`: measures, on this machine, the figures that the README states.
+//! `anode-bench`: measures, on this machine, the figures that the README states.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks and sleeps")]
 
 mod figures;
+mod folder;
+mod machine;
 mod node;
+mod propagation;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anode_loadgen::Outcome;
 use clap::{Parser, Subcommand};
 
 /// Measures aNode's figures on this machine.
@@ -35,16 +39,44 @@ enum Command {
         #[arg(long, default_value_t = 1_000_000)]
         stored: u64,
     },
+    /// Published at one node until received at all others, against the number of nodes; memberlist beside it
+    Propagation(propagation::Arguments),
 }
 
 fn main() -> ExitCode {
-    let Command::Figures { anode, runs, connections, stored } = Arguments::parse().command;
-    let plan = figures::Plan { anode, runs: runs.max(1), connections, stored };
-    match figures::run(&plan) {
+    match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(command: Command) -> Outcome<()> {
+    match command {
+        Command::Figures { anode, runs, connections, stored } => {
+            figures::run(&figures::Plan { anode, runs: runs.max(1), connections, stored })
+        }
+        Command::Propagation(arguments) => propagation::run(arguments),
+    }
+}
+
+/// The anode binary: the one asked for, or the one next to this program, or one that is built now.
+fn find_anode(asked: Option<PathBuf>) -> Outcome<PathBuf> {
+    if let Some(asked) = asked {
+        return Ok(asked);
+    }
+    let beside = std::env::current_exe()?.with_file_name("anode");
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    eprintln!("{} is not there: building it", beside.display());
+    let built =
+        std::process::Command::new("cargo").args(["build", "--release", "--bin", "anode"]).status()?;
+    let path = Path::new("target/release/anode");
+    match built.success() && path.is_file() {
+        true => Ok(path.to_owned()),
+        false => Err("cargo build --release --bin anode: no binary".into()),
     }
 }

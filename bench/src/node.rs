@@ -69,7 +69,8 @@ impl Node {
         Err(format!("{} sees fewer than {count} members after {deadline:?}", self.http).into())
     }
 
-    fn get(&self, path: &str) -> Outcome<String> {
+    /// `GET path`: the whole answer, head and body.
+    pub fn get(&self, path: &str) -> Outcome<String> {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(&self.http)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;

@@ -1,0 +1,58 @@
+//! What was measured, and on what: without that a figure means nothing.
+
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+
+use anode_loadgen::Outcome;
+use serde::Serialize;
+
+/// The machine and the program.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    cores: usize,
+    cpu: String,
+    kernel: String,
+    /// Of the last minute: what else was going on.
+    load_average: String,
+    version: String,
+    commit: String,
+}
+
+impl Machine {
+    /// Looks at this machine and asks the binary for its version.
+    pub fn look(anode: &Path) -> Outcome<Machine> {
+        let cpu = read("/proc/cpuinfo");
+        let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+        let load = read("/proc/loadavg");
+        let version = Command::new(anode)
+            .arg("--version")
+            .output()
+            .map_err(|error| format!("starting {}: {error}", anode.display()))?;
+        let commit = Command::new("git").args(["describe", "--always", "--dirty"]).output();
+        Ok(Machine {
+            cores: std::thread::available_parallelism().map_or(0, |cores| cores.get()),
+            cpu: cpu.trim_start_matches(['\t', ' ', ':']).to_owned(),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            load_average: load.split(' ').next().unwrap_or_default().to_owned(),
+            version: text(&version.stdout),
+            commit: commit.map(|out| text(&out.stdout)).unwrap_or_default(),
+        })
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Machine { cores, cpu, kernel, load_average, version, commit } = self;
+        writeln!(out, "machine: {cores} cores, {cpu}, Linux {kernel}, load {load_average} before")?;
+        write!(out, "version: {version}, commit {commit}")
+    }
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
+}

@@ -1,0 +1,61 @@
+//! hashicorp/memberlist, driven by a Go program of our own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anode_loadgen::Outcome;
+
+use super::measures::Measures;
+use super::{IDLE_SECONDS, Plan};
+
+/// The built driver.
+pub struct Memberlist {
+    binary: PathBuf,
+    /// memberlist's version.
+    pub version: String,
+}
+
+impl Memberlist {
+    /// Builds the driver into `target/`. Says why if it cannot be, for example without Go.
+    pub fn build() -> Result<Memberlist, String> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/memberlist");
+        let binary =
+            std::env::current_dir().map_err(|error| error.to_string())?.join("target/bench-memberlist");
+        let go = |arguments: &[&str]| -> Result<String, String> {
+            let run = Command::new("go")
+                .args(arguments)
+                .current_dir(&source)
+                .output()
+                .map_err(|error| format!("starting go: {error}"))?;
+            match run.status.success() {
+                true => Ok(String::from_utf8_lossy(&run.stdout).trim().to_owned()),
+                false => Err(format!(
+                    "go {}: {}",
+                    arguments.join(" "),
+                    String::from_utf8_lossy(&run.stderr).trim()
+                )),
+            }
+        };
+        go(&["build", "-o", &binary.to_string_lossy(), "."])?;
+        let version = go(&["list", "-m", "-f", "{{.Version}}", "github.com/hashicorp/memberlist"])?;
+        Ok(Memberlist { binary, version: format!("{version}, {}", go(&["env", "GOVERSION"])?) })
+    }
+
+    /// One run: nodes in one process, the rest as with aNode.
+    pub fn measure(&self, plan: &Plan, nodes: usize, seed: u64) -> Outcome<Measures> {
+        let run = Command::new(&self.binary)
+            .args(["-nodes", &nodes.to_string()])
+            .args(["-rate", &plan.rate_per_s.to_string()])
+            .args(["-seconds", &plan.seconds.to_string()])
+            .args(["-payload", &plan.payload_bytes.to_string()])
+            .args(["-seed", &seed.to_string()])
+            .args(["-idle-seconds", &IDLE_SECONDS.to_string()])
+            .stderr(Stdio::inherit())
+            .output()?;
+        let text = String::from_utf8_lossy(&run.stdout);
+        match text.lines().last() {
+            Some(line) if run.status.success() => Ok(serde_json::from_str(line)?),
+            _ => Err(format!("the memberlist driver failed: {}", run.status).into()),
+        }
+    }
+}
