@@ -4,6 +4,9 @@
 //! (GRO). Sending joins neighbours in the queue of the same receiver and size (GSO). What the socket
 //! does not take waits, bounded in bytes; what does not fit is dropped and counted, as a network would
 //! do, and the machine's retries make it good.
+//!
+//! The poll is asked about writing only while something waits for it: a UDP socket is reported writable
+//! anew each time a datagram has left it, so every send would cost a turn of the loop.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
@@ -11,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 
 use crate::limits::DATAGRAM_BYTES_MAX;
@@ -28,6 +32,8 @@ const JOINED_BYTES_MAX: usize = 60_000;
 /// The socket and what waits to be sent on it.
 pub struct DatagramSocket {
     socket: UdpSocket,
+    registry: Registry,
+    token: Token,
     state: UdpSocketState,
     is_ipv6: bool,
     is_readable: bool,
@@ -40,8 +46,9 @@ pub struct DatagramSocket {
 }
 
 impl DatagramSocket {
-    /// Takes a bound, nonblocking socket.
-    pub fn new(socket: UdpSocket) -> io::Result<DatagramSocket> {
+    /// Takes a bound, nonblocking socket, and registers it under this token.
+    pub fn new(mut socket: UdpSocket, registry: Registry, token: Token) -> io::Result<DatagramSocket> {
+        registry.register(&mut socket, token, Interest::READABLE)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let is_ipv6 = socket.local_addr()?.is_ipv6();
         for set in [UdpSocketState::set_send_buffer_size, UdpSocketState::set_recv_buffer_size] {
@@ -51,6 +58,8 @@ impl DatagramSocket {
         }
         Ok(DatagramSocket {
             socket,
+            registry,
+            token,
             state,
             is_ipv6,
             is_readable: true,
@@ -63,15 +72,23 @@ impl DatagramSocket {
         })
     }
 
-    /// The socket, to register it.
-    pub fn socket(&mut self) -> &mut UdpSocket {
-        &mut self.socket
-    }
-
     /// What the poll says.
     pub fn set_ready(&mut self, is_readable: bool, is_writable: bool) {
         self.is_readable |= is_readable;
-        self.is_writable |= is_writable;
+        if is_writable && !self.is_writable {
+            self.set_writable(true);
+        }
+    }
+
+    /// Asks the poll about writing only while the socket takes nothing.
+    fn set_writable(&mut self, is_writable: bool) {
+        self.is_writable = is_writable;
+        let interest = if is_writable { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+        if let Err(error) = self.registry.reregister(&mut self.socket, self.token, interest) {
+            // Then the next turn tries again by itself.
+            self.is_writable = true;
+            tracing::warn!(%error, "the poll does not take the UDP socket");
+        }
     }
 
     /// Whether more may have arrived.
@@ -91,7 +108,11 @@ impl DatagramSocket {
         let mut buffers: [IoSliceMut<'_>; RECEIVE_BUFFERS] =
             std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
         let count = match self.state.recv(UdpSockRef::from(&self.socket), &mut buffers, &mut metas) {
-            Ok(count) => count,
+            Ok(count) => {
+                // Fewer than asked for: what comes from now on is told by the poll.
+                self.is_readable = count == RECEIVE_BUFFERS;
+                count
+            }
             Err(error) => {
                 // Others (a port that an earlier datagram did not reach) say nothing about this one.
                 self.is_readable = error.kind() != io::ErrorKind::WouldBlock;
@@ -148,11 +169,10 @@ impl DatagramSocket {
         let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
         match self.state.try_send(UdpSockRef::from(&self.socket), &transmit) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.is_writable = false;
                 for datagram in contents.chunks(size.max(1)).rev() {
                     self.queue.push_front((to, Bytes::copy_from_slice(datagram)));
                 }
-                return;
+                return self.set_writable(false);
             }
             Err(error) if count > 1 => {
                 // This path does not take joined ones (quinn-udp has noted it): one by one.
@@ -195,10 +215,9 @@ mod tests {
     fn bound() -> (mio::Poll, DatagramSocket, SocketAddr) {
         let socket = UdpSocket::bind("127.0.0.1:0".parse().expect("address")).expect("bound");
         let address = socket.local_addr().expect("address");
-        let mut datagrams = DatagramSocket::new(socket).expect("socket");
         let poll = mio::Poll::new().expect("poll");
-        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
-        poll.registry().register(datagrams.socket(), mio::Token(0), interest).expect("registered");
+        let registry = poll.registry().try_clone().expect("registry");
+        let datagrams = DatagramSocket::new(socket, registry, Token(0)).expect("socket");
         (poll, datagrams, address)
     }
 
@@ -227,6 +246,40 @@ mod tests {
             }
         }
         assert_eq!(arrived, sizes);
+    }
+
+    /// Every datagram sent had cost an event of its own, and every batch received a call more.
+    #[test]
+    fn a_datagram_that_has_left_is_no_event() {
+        let (mut poll, mut sender, _) = bound();
+        let (mut receiving, mut receiver, to) = bound();
+        let mut events = mio::Events::with_capacity(8);
+        sender.push(to, Bytes::from_static(b"x"));
+        sender.flush();
+        receiving.poll(&mut events, Some(Duration::from_secs(5))).expect("poll");
+        receiver.set_ready(true, false);
+        receiver.receive(|_, datagram| assert_eq!(datagram, b"x"));
+        assert!(!receiver.is_readable(), "a batch that is not full was the last");
+        poll.poll(&mut events, Some(Duration::ZERO)).expect("poll");
+        assert!(events.is_empty(), "{events:?}");
+    }
+
+    #[test]
+    fn a_sender_that_waits_is_woken() {
+        let (mut poll, mut sender, _) = bound();
+        let (_receiving, mut receiver, to) = bound();
+        // As after a send that would have blocked; loopback takes everything at once.
+        sender.set_writable(false);
+        sender.push(to, Bytes::from_static(b"x"));
+        sender.flush();
+        assert_eq!(sender.queue.len(), 1);
+        let mut events = mio::Events::with_capacity(8);
+        poll.poll(&mut events, Some(Duration::from_secs(5))).expect("poll");
+        assert!(events.iter().any(|event| event.is_writable()));
+        sender.set_ready(false, true);
+        sender.flush();
+        assert_eq!((sender.queue.len(), sender.queued_bytes), (0, 0));
+        receiver.receive(|_, datagram| assert_eq!(datagram, b"x"));
     }
 
     #[test]

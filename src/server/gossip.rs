@@ -81,8 +81,7 @@ impl Gossip {
         now: Now,
     ) -> std::io::Result<Gossip> {
         let Sockets { udp, mut tcp } = sockets;
-        let mut datagrams = DatagramSocket::new(udp)?;
-        registry.register(datagrams.socket(), DATAGRAMS, Interest::READABLE | Interest::WRITABLE)?;
+        let datagrams = DatagramSocket::new(udp, registry.try_clone()?, DATAGRAMS)?;
         registry.register(&mut tcp, STREAMS, Interest::READABLE)?;
         let mut streams = Streams::new(registry.try_clone()?, tcp);
         // Peers may have connected before the listener was registered.
