@@ -14,6 +14,7 @@
 //! | `replica` | a small replicated map |
 //! | `awaited` | answers that wait for all members |
 //! | `deliveries`, `histogram`, `accounts` | what arrived where and when, and what it cost |
+//! | [`baseline`] | what others do, in the same network |
 //!
 //! [`scenario`] says what is done to a world, and does it; [`report`] shows what came of
 //! it; [`table`] is what is wanted of it all.
@@ -23,6 +24,7 @@
 
 mod accounts;
 mod awaited;
+pub mod baseline;
 mod conditions;
 mod deliveries;
 mod histogram;

@@ -1,0 +1,194 @@
+//! Time, links, and what arrived where.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::rc::Rc;
+
+use super::super::{Histogram, Network, NodeId};
+use super::{Measures, Plan};
+use crate::cluster::random::Random;
+use crate::limits::DATAGRAM_HEADER_BYTES;
+
+/// What is still under way so long after the last record was published counts as missing.
+const PATIENCE_US: u64 = 30_000_000;
+
+/// What nodes do. A call is at the instant [`Engine::now_us`].
+pub(super) trait Protocol {
+    /// A record is at this node for the first time, by a client or a datagram.
+    fn hear(&mut self, engine: &mut Engine, node: usize, record: u32);
+    /// What [`Engine::wake`] asked for.
+    fn wake(&mut self, engine: &mut Engine, node: usize);
+}
+
+#[derive(Debug)]
+enum Event {
+    Publish { record: u32 },
+    Datagram { to: usize, records: Rc<[u32]> },
+    Wake { node: usize },
+}
+
+/// The world of a baseline.
+pub(super) struct Engine {
+    plan: Plan,
+    network: Network,
+    now_us: u64,
+    /// By time and, within an instant, by the order in which it was decided; the key of `events`.
+    due: BinaryHeap<Reverse<(u64, u64)>>,
+    events: BTreeMap<u64, Event>,
+    decided: u64,
+    /// Until when each node is busy.
+    busy_us: Vec<u64>,
+    origins: Vec<usize>,
+    /// A bit for each record, node by node.
+    held: Vec<u64>,
+    /// How many nodes have each record, its origin not counted, and since when the last of them.
+    reached: Vec<(u64, u64)>,
+    times: Histogram,
+    copies: u64,
+    protocol_seed: u64,
+}
+
+impl Engine {
+    /// A world in which all records are planned.
+    pub fn new(plan: &Plan) -> Engine {
+        let mut random = Random::new(plan.seed);
+        let network = Network::new(plan.conditions, random.next_u64());
+        let mut engine = Engine {
+            plan: *plan,
+            network,
+            now_us: 0,
+            due: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            decided: 0,
+            busy_us: vec![0; plan.nodes],
+            origins: (0..plan.records).map(|_| random.index(plan.nodes)).collect(),
+            held: vec![0; plan.nodes * plan.records.div_ceil(64)],
+            reached: vec![(0, 0); plan.records],
+            times: Histogram::default(),
+            copies: 0,
+            protocol_seed: random.next_u64(),
+        };
+        for record in 0..plan.records as u32 {
+            engine.push(engine.published_us(record), Event::Publish { record });
+        }
+        engine
+    }
+
+    /// Lets the nodes do this until nothing is left to happen.
+    pub fn run(mut self, mut protocol: impl Protocol) -> Measures {
+        let end_us = self.published_us(self.plan.records as u32) + PATIENCE_US;
+        while let Some(Reverse((at_us, key))) = self.due.pop()
+            && at_us <= end_us
+        {
+            let Some(event) = self.events.remove(&key) else { continue };
+            self.now_us = at_us;
+            match event {
+                Event::Publish { record } => {
+                    let origin = self.origin(record);
+                    self.hold(origin, record);
+                    protocol.hear(&mut self, origin, record);
+                }
+                Event::Datagram { to, records } => self.receive(&mut protocol, to, &records),
+                Event::Wake { node } => protocol.wake(&mut self, node),
+            }
+        }
+        self.measures()
+    }
+
+    /// For what the protocol leaves to chance.
+    pub fn protocol_seed(&self) -> u64 {
+        self.protocol_seed
+    }
+
+    /// Microseconds since the beginning.
+    pub fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.plan.nodes
+    }
+
+    /// Where a record is published.
+    pub fn origin(&self, record: u32) -> usize {
+        self.origins[record as usize]
+    }
+
+    /// Calls the protocol for this node then.
+    pub fn wake(&mut self, at_us: u64, node: usize) {
+        self.push(at_us, Event::Wake { node });
+    }
+
+    /// Sends a datagram of so many bytes, the headers of IP and UDP not counted.
+    pub fn send(&mut self, from: usize, to: usize, records: Rc<[u32]>, bytes: usize) {
+        let ready_us = self.busy(from, self.now_us) + self.plan.conditions.cpu_us;
+        let bytes = bytes + DATAGRAM_HEADER_BYTES;
+        let arrivals = self.network.send(ready_us, NodeId(from), NodeId(to), bytes);
+        for &at_us in arrivals.as_slice() {
+            self.push(at_us, Event::Datagram { to, records: records.clone() });
+        }
+    }
+
+    /// A node that is busy gets to it later, and to everything else later still.
+    fn receive(&mut self, protocol: &mut impl Protocol, node: usize, records: &[u32]) {
+        let heard_us = self.busy(node, self.now_us);
+        let arrived_us = std::mem::replace(&mut self.now_us, heard_us);
+        for &record in records {
+            self.copies += 1;
+            if !self.hold(node, record) {
+                continue;
+            }
+            let took_us = heard_us - self.published_us(record);
+            self.times.add(took_us);
+            let (nodes, last_us) = &mut self.reached[record as usize];
+            *nodes += 1;
+            *last_us = took_us.max(*last_us);
+            protocol.hear(self, node, record);
+        }
+        self.now_us = arrived_us;
+    }
+
+    /// Takes a datagram's time of a node; when that begins.
+    fn busy(&mut self, node: usize, at_us: u64) -> u64 {
+        let from_us = at_us.max(self.busy_us[node]);
+        self.busy_us[node] = from_us + self.plan.conditions.cpu_us;
+        from_us
+    }
+
+    /// Whether the record was not there yet.
+    fn hold(&mut self, node: usize, record: u32) -> bool {
+        let words = self.plan.records.div_ceil(64);
+        let (word, bit) = (node * words + record as usize / 64, 1 << (record % 64));
+        let is_new = self.held[word] & bit == 0;
+        self.held[word] |= bit;
+        is_new
+    }
+
+    fn published_us(&self, record: u32) -> u64 {
+        u64::from(record) * 1_000_000 / self.plan.rate_per_s.max(1)
+    }
+
+    fn push(&mut self, at_us: u64, event: Event) {
+        self.decided += 1;
+        self.due.push(Reverse((at_us, self.decided)));
+        self.events.insert(self.decided, event);
+    }
+
+    fn measures(self) -> Measures {
+        let others = self.plan.nodes as u64 - 1;
+        let mut last = Histogram::default();
+        self.reached.iter().filter(|(nodes, _)| *nodes > 0).for_each(|(_, last_us)| last.add(*last_us));
+        let expected = self.plan.records as u64 * others;
+        Measures {
+            missing: expected - self.times.count(),
+            times: self.times,
+            last,
+            expected,
+            partial: self.reached.iter().filter(|(nodes, _)| *nodes < others).count() as u64,
+            copies: self.copies,
+            datagrams: self.network.traffic().sent,
+            bytes: self.network.traffic().sent_bytes,
+        }
+    }
+}
