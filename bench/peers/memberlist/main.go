@@ -30,7 +30,7 @@ type Plan struct {
 func main() {
 	var plan Plan
 	flag.IntVar(&plan.Nodes, "nodes", 8, "nodes")
-	flag.IntVar(&plan.RatePerS, "rate", 20, "updates a second, at random nodes")
+	flag.IntVar(&plan.RatePerS, "rate", 10, "updates a second, at random nodes")
 	flag.IntVar(&plan.Seconds, "seconds", 8, "how long")
 	flag.IntVar(&plan.Payload, "payload", 128, "bytes of an update")
 	flag.Int64Var(&plan.Seed, "seed", 1, "chooses the nodes that broadcast")

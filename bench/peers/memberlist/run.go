@@ -65,7 +65,11 @@ func Run(plan Plan) (*Measures, error) {
 // startAll starts the members, joins them, and waits until each sees all.
 func startAll(count, updates int) ([]*Node, error) {
 	nodes := make([]*Node, 0, count)
+	deadline := time.Now().Add(joinDeadline)
 	for i := range count {
+		if time.Now().After(deadline) {
+			return nodes, fmt.Errorf("%d of %d members joined after %v", i, count, joinDeadline)
+		}
 		node, err := StartNode(fmt.Sprintf("node-%d", i), updates)
 		if err != nil {
 			return nil, err
@@ -77,7 +81,6 @@ func startAll(count, updates int) ([]*Node, error) {
 		}
 		nodes = append(nodes, node)
 	}
-	deadline := time.Now().Add(joinDeadline)
 	for _, node := range nodes {
 		for node.list.NumMembers() < count {
 			if time.Now().After(deadline) {

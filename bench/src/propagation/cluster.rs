@@ -60,8 +60,8 @@ impl Cluster {
     }
 }
 
-/// Processor time that all threads of a process have used, in seconds; 0 if it is gone.
-pub fn cpu_s(pid: u32) -> f64 {
+/// Processor time that the threads of a process have used, in seconds; 0 if it is gone.
+fn cpu_s(pid: u32) -> f64 {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let used_ns = tasks.filter_map(|task| {
         let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;

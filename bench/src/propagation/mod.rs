@@ -21,7 +21,7 @@ use anode_loadgen::Outcome;
 use clap::Args;
 use serde::Serialize;
 
-use cluster::{Cluster, cpu_s};
+use cluster::Cluster;
 use drive::{Driver, Load, PAYLOAD_BYTES_MIN, Seen};
 use measures::{Measures, Percentiles};
 use memberlist::Memberlist;
@@ -42,8 +42,8 @@ pub struct Arguments {
     /// Runs of each; medians are printed
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// Records a second, at random nodes
-    #[arg(long, default_value_t = 20)]
+    /// Records a second, at random nodes. memberlist's queues grow from about 12 on, at 128 nodes
+    #[arg(long, default_value_t = 10)]
     rate: u32,
     /// How long records are published in each run
     #[arg(long, default_value_t = 8)]
@@ -89,6 +89,11 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// After the last delivery: acknowledgements, and heads in probes.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// A driver that is itself later than this in one of ten cases measures the machine's other work.
+const LATE_MS_MAX: f64 = 10.0;
+/// Runs until one is taken as it is.
+const ATTEMPTS: usize = 3;
+
 /// Measures, prints, and writes the files.
 pub fn run(arguments: Arguments) -> Outcome<()> {
     let begun = Instant::now();
@@ -116,10 +121,9 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
             }
             let seed = plan.seed.wrapping_add(run as u64 - 1);
             let folder = folder.join(format!("{run}-{nodes}"));
-            let cluster = Cluster::start(&anode, &folder, nodes)?;
-            report.add(run, measure(cluster, &plan, seed)?);
+            report.add(run, undisturbed(|| measure(Cluster::start(&anode, &folder, nodes)?, &plan, seed))?);
             if let Ok(memberlist) = &memberlist {
-                report.add(run, memberlist.measure(&plan, nodes, seed)?);
+                report.add(run, undisturbed(|| memberlist.measure(&plan, nodes, seed))?);
             }
         }
     }
@@ -128,6 +132,23 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
     std::fs::write(&arguments.svg, plot::svg(&report.medians()?))?;
     println!("written: {}, {}", arguments.json.display(), arguments.svg.display());
     report.check()
+}
+
+/// Measures, and once or twice again if the machine did something else meanwhile.
+fn undisturbed(measure: impl Fn() -> Outcome<Measures>) -> Outcome<Measures> {
+    for _ in 1..ATTEMPTS {
+        match measure() {
+            Ok(measures) if measures.late_ms.p90 <= LATE_MS_MAX => return Ok(measures),
+            Ok(Measures { system, nodes, late_ms, .. }) => {
+                println!(
+                    "{system} N = {nodes}: disturbed: published {:.1} ms late (p90): again",
+                    late_ms.p90
+                );
+            }
+            Err(error) => println!("again, because of this: {error}"),
+        }
+    }
+    measure()
 }
 
 fn plan(arguments: &Arguments) -> Outcome<Plan> {
@@ -162,11 +183,9 @@ fn measure(cluster: Cluster, plan: &Plan, seed: u64) -> Outcome<Measures> {
     let records = plan.rate_per_s * plan.seconds;
     let load = Load { records, rate_per_s: plan.rate_per_s, payload_bytes: plan.payload_bytes, seed };
     let (busy_begun, busy_cpu_s) = (Instant::now(), cluster.cpu_s());
-    let driver_cpu_s = Instant::now();
-    let driver_before_s = cpu_s(std::process::id());
     let seen = driver.run(load)?;
-    let driver_share = (cpu_s(std::process::id()) - driver_before_s) / driver_cpu_s.elapsed().as_secs_f64();
-    let busy_cpu_s = (cluster.cpu_s() - busy_cpu_s) / busy_begun.elapsed().as_secs_f64();
+    let busy_s = busy_begun.elapsed().as_secs_f64();
+    let busy_cpu_s = (cluster.cpu_s() - busy_cpu_s) / busy_s;
     driver.check_refusals()?;
     std::thread::sleep(DRAIN);
     let after = cluster.traffic()?;
@@ -195,7 +214,7 @@ fn measure(cluster: Cluster, plan: &Plan, seed: u64) -> Outcome<Measures> {
         idle_bytes_per_node_per_s: idle_bytes_per_s / count,
         idle_cpu_percent: 100.0 * idle_cpu_s,
         busy_cpu_percent: 100.0 * busy_cpu_s,
-        driver_cpu_percent: 100.0 * driver_share,
+        driver_cpu_percent: 100.0 * seen.cpu_s / busy_s,
         own_ms: Some(after.own_since(&idle)),
     })
 }
