@@ -5,8 +5,11 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashTable;
+
 use super::Swim;
 use super::message::life_key;
+use super::table::Slot;
 use crate::cluster::members::Identity;
 use crate::cluster::ring::Ring;
 use crate::record::Now;
@@ -19,6 +22,8 @@ pub struct Known {
     pub(super) keys: Arc<[u64]>,
     /// XOR of them all.
     pub(super) view: u64,
+    /// By hash: one more than the place on the ring.
+    pub(super) index: HashTable<Slot>,
 }
 
 impl Known {
@@ -39,7 +44,12 @@ impl Known {
 
     fn with(ring: Ring, keys: Vec<u64>) -> Known {
         let view = keys.iter().fold(0, |view, key| view ^ key);
-        Known { ring: Arc::new(ring), keys: keys.into(), view }
+        let mut index = HashTable::with_capacity(ring.len());
+        for (slot, entry) in (1..).zip(ring.entries()) {
+            // There is room for all: nothing is hashed anew.
+            index.insert_unique(entry.hash, slot, |_| 0);
+        }
+        Known { ring: Arc::new(ring), keys: keys.into(), view, index }
     }
 
     /// How many there are.

@@ -190,25 +190,22 @@ impl Table {
             rtt_us: 0,
             state: State::Alive,
         };
-        let mut index = HashTable::with_capacity(entries.len());
-        let mut slots = Vec::with_capacity(entries.len());
-        // Names are looked at no more: a hundred million of them would take minutes.
         let first = known.ring.lower_bound(me.ring_hash());
-        let mine = entries.iter().skip(first).position(|entry| *entry.name() == me.name);
-        let mine = mine.map_or(entries.len(), |after| first + after);
-        slots.push(entries.get(mine).map(|entry| member(&entry.identity)));
-        for (at, entry) in entries.iter().enumerate() {
-            let slot = if at == mine { ME } else { slots.len() as Slot };
-            // There is room for all: nothing is hashed anew.
-            index.insert_unique(entry.hash, slot, |_| 0);
-            if slot != ME {
-                slots.push(Some(member(&entry.identity)));
-            }
+        let mine = entries.iter().skip(first).position(|entry| entry.identity == me);
+        let Some(mine) = mine.map(|after| first + after) else { return };
+        // Everyone has the slot after its place on the ring, but for this node itself.
+        let hole = mine + 1;
+        let mut slots = Vec::with_capacity(entries.len() + 1);
+        slots.push(None);
+        slots.extend(entries.iter().map(|entry| Some(member(&entry.identity))));
+        slots.swap(ME as usize, hole);
+        self.free = vec![hole as Slot];
+        let mut index = known.index.clone();
+        if let Some(slot) = index.find_mut(me.ring_hash(), |&slot| slot == hole as Slot) {
+            *slot = ME;
         }
-        if let Some(entry) = entries.get(mine) {
-            self.me.identity = entry.identity.clone();
-        }
-        self.order = (1..slots.len() as Slot).collect();
+        self.me.identity = known.ring.entries().get(mine).map_or(me, |entry| entry.identity.clone());
+        self.order = (1..slots.len() as Slot).filter(|&slot| slot != hole as Slot).collect();
         random.shuffle(&mut self.order);
         (self.slots, self.index, self.next) = (slots, index, 0);
         (self.ring, self.view) = (known.ring.clone(), known.view);
@@ -424,7 +421,14 @@ mod tests {
             let others = table.ring().len() - 1;
             let mut probed: Vec<Slot> = (0..others).filter_map(|_| table.next_probe(&mut random)).collect();
             probed.sort_unstable();
-            assert_eq!(probed, (1..=others as Slot).collect::<Vec<_>>());
+            let names = known.ring.entries().iter().map(|entry| entry.name().as_str());
+            let mut slots: Vec<Slot> = names.filter_map(|name| table.find(name)).collect();
+            slots.retain(|&slot| slot != ME);
+            slots.sort_unstable();
+            assert_eq!(probed, slots);
+            let new = table.insert(introduction("new", 1), 0, &mut random).expect("there is room");
+            assert_eq!((table.find("new"), table.ring().len()), (Some(new), others + 2));
+            kill(&mut table, new, &mut random);
             let slot = table.find("n3").expect("known");
             kill(&mut table, slot, &mut random);
             assert_eq!((table.ring().len(), known.len()), (others, 41));
