@@ -12,6 +12,8 @@ use crate::sim::table::Verdict;
 const MEMBERS: usize = 60_000;
 /// What a member may cost a node, in bytes.
 const MEMBER_BYTES_MAX: f64 = 128.0;
+/// What a world of ten thousand nodes may hold.
+const WORLD_GIB_MAX: f64 = 20.0;
 
 /// A row of the table that is measured here.
 pub struct Row {
@@ -81,10 +83,26 @@ fn identity(index: usize) -> Option<Arc<Identity>> {
     }))
 }
 
+/// The most that this process ever held: one world of ten thousand nodes, and small ones beside it. To
+/// be called after it was there. `None`: this system does not tell.
+pub fn peak_row() -> Option<Row> {
+    let peak = status_bytes("VmHWM:")? as f64 / f64::from(1 << 30);
+    Some(Row {
+        what: "memory of a world of 10,000 nodes".into(),
+        wanted: format!("< {WORLD_GIB_MAX} GiB"),
+        sample: "peak of the process, which ran smaller worlds beside it".into(),
+        verdict: Verdict { measured: format!("{peak:.2} GiB"), has_passed: peak < WORLD_GIB_MAX },
+    })
+}
+
 /// The process's resident size.
 fn resident_bytes() -> Option<u64> {
+    status_bytes("VmRSS:")
+}
+
+fn status_bytes(name: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }

@@ -1,6 +1,6 @@
 //! `anode sim table`: the figures that are wanted, measured.
 
-use super::{Arguments, plots, runs};
+use super::{Arguments, memory, plots, runs};
 use crate::cli::CliError;
 use crate::server::clock;
 use crate::sim::report::Columns;
@@ -11,17 +11,20 @@ use crate::sim::table::{Finding, Size, Table};
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let since_us = clock::now().mono_us;
     let size = if arguments.quick { Size::Quick } else { Size::Full };
-    let memory = super::memory::row();
+    let mut weighed: Vec<memory::Row> = memory::row().into_iter().collect();
     let table = Table::new(size);
     let sizes: Vec<usize> = table.cases.iter().map(|case| case.nodes()).collect();
     let done = runs::in_parallel(&sizes, arguments.jobs(), |at, step| {
         table.cases.get(at).map_or(Finding::Numbers(Default::default()), |case| case.run(step))
     });
+    if size == Size::Full {
+        weighed.extend(memory::peak_row());
+    }
     let findings: Vec<Finding> = done.into_iter().map(|(finding, _)| finding).collect();
     let mut columns = Columns::new(&["WHAT", "WANTED", "MEASURED", "", "SAMPLE"], 5);
     let mut failed = 0;
     let judged = table.rows.iter().map(|row| (&row.what, &row.wanted, row.judge(&findings), &row.sample));
-    let rest = memory.iter().map(|row| (&row.what, &row.wanted, row.verdict.clone(), &row.sample));
+    let rest = weighed.iter().map(|row| (&row.what, &row.wanted, row.verdict.clone(), &row.sample));
     for (what, wanted, verdict, sample) in judged.chain(rest) {
         let sign = if verdict.has_passed { "PASS" } else { "FAIL" };
         failed += usize::from(!verdict.has_passed);
@@ -29,7 +32,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
     print!("{columns}");
     let seconds = (clock::now().mono_us - since_us) / 1_000_000;
-    let rows = table.rows.len() + memory.iter().len();
+    let rows = table.rows.len() + weighed.len();
     println!("\n{} of {rows} met; {} runs in {seconds} s", rows - failed, findings.len());
     println!(
         "Of a row's seeds the worst counts. One-way delay 0.5 to 1.5 ms, 6 us of work a datagram at each end."
