@@ -9,9 +9,12 @@ import (
 )
 
 const (
-	joinDeadline = 60 * time.Second
-	// What members say of the joins dies down before anything is counted.
-	settle = 2 * time.Second
+	// Joining costs memberlist N² messages: at 128 nodes some 40 s of processor time.
+	joinDeadline = 120 * time.Second
+	// What members say of the joins must have died down before anything is counted: a node that has
+	// nothing to tell sends two datagrams a second.
+	quietDatagramsPerS = 4
+	settleDeadline     = 30 * time.Second
 	// An update's last transmissions are over long before.
 	drain = 3 * time.Second
 )
@@ -35,8 +38,7 @@ func Run(plan Plan) (*Measures, error) {
 			_ = node.list.Shutdown()
 		}
 	}()
-	time.Sleep(settle)
-	before := look(nodes)
+	before := settle(nodes)
 	time.Sleep(time.Duration(plan.IdleSeconds) * time.Second)
 	idle := look(nodes)
 	start := time.Now().Add(200 * time.Millisecond)
@@ -90,6 +92,21 @@ func startAll(count, updates int) ([]*Node, error) {
 		}
 	}
 	return nodes, nil
+}
+
+// settle waits until the members have nothing to tell each other, and looks.
+func settle(nodes []*Node) traffic {
+	before := look(nodes)
+	deadline := time.Now().Add(settleDeadline)
+	for {
+		time.Sleep(time.Second)
+		after := look(nodes)
+		perS := float64(after.datagrams-before.datagrams) / after.at.Sub(before.at).Seconds()
+		if perS < quietDatagramsPerS*float64(len(nodes)) || time.Now().After(deadline) {
+			return after
+		}
+		before = after
+	}
 }
 
 // publish broadcasts at a constant rate at random nodes; where, and how late each was.

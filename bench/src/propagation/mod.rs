@@ -123,7 +123,10 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
             let folder = folder.join(format!("{run}-{nodes}"));
             report.add(run, undisturbed(|| measure(Cluster::start(&anode, &folder, nodes)?, &plan, seed))?);
             if let Ok(memberlist) = &memberlist {
-                report.add(run, undisturbed(|| memberlist.measure(&plan, nodes, seed))?);
+                match undisturbed(|| memberlist.measure(&plan, nodes, seed)) {
+                    Ok(measures) => report.add(run, measures),
+                    Err(error) => println!("run {run}: memberlist N = {nodes}: NOT MEASURED: {error}"),
+                }
             }
         }
     }
