@@ -338,7 +338,8 @@ impl Spread {
             }
             self.timers.pop();
         }
-        if !self.is_sweeping && !(self.links.is_empty() && self.bodies.is_empty()) {
+        let is_in_use = !self.links.is_empty() || !self.bodies.is_empty();
+        if is_in_use && !self.is_sweeping {
             self.is_sweeping = true;
             self.timers.push(self.now_us + SWEEP_US, Timer::Sweep);
         }

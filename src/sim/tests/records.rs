@@ -69,6 +69,32 @@ fn records_reach_everyone() {
     }
 }
 
+/// Too large for datagrams: announced in them, and pulled over streams. Where streams lose pieces and
+/// wait for them, a reconciliation may be there before a pull is done.
+#[test]
+fn large_records_reach_everyone() {
+    for (conditions, copies_min, us_max) in
+        [(Conditions::lan(), 66, 100_000), (Conditions::lossy(20_000), 33, 2 * SECOND_US)]
+    {
+        let mut world = World::new(12, conditions);
+        start(&mut world, 12);
+        for node in 0..6 {
+            let accepted_us = WALL_US + world.now_us();
+            let data = Bytes::from(vec![node as u8; 300_000]);
+            let stamp = Stamp::of_data(accepted_us, &data);
+            let birth = Birth { origin: NodeName::parse(&name(node)).expect("name"), boot: 1, seq: 1 };
+            let source = Source::parse(&format!("large/{node}")).expect("source");
+            let record = Record::new(source, stamp, Payload::Binary(data), birth, accepted_us, 0);
+            world.publish(NodeId(node), &[Arc::new(record)]);
+        }
+        let took = world.run_until(5 * SECOND_US, |world| hold(world, 0..12, 6));
+        let copies: u64 = (0..12).map(|node| world.machine(NodeId(node)).stats().data_copies_received).sum();
+        println!("{took:?}, {copies} copies");
+        assert!(took.is_some_and(|us| us <= us_max), "{took:?}");
+        assert!((copies_min..=70).contains(&copies), "{copies} copies of 66 that are needed");
+    }
+}
+
 #[test]
 fn a_newcomer_gets_what_was_before() {
     let mut world = World::new(4, Conditions::lossy(20_000));

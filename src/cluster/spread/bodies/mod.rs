@@ -85,7 +85,7 @@ impl Announced {
     pub fn of(batch: &Batch) -> Option<Announced> {
         let bytes = batch.encoded.len();
         let is_large = bytes > FRAGMENTED_BYTES_MAX;
-        is_large.then(|| Announced { batch: batch.id, bytes, checksum: batch.checksum })
+        is_large.then_some(Announced { batch: batch.id, bytes, checksum: batch.checksum })
     }
 }
 
