@@ -5,7 +5,7 @@ use crate::cli::CliError;
 use crate::server::clock;
 use crate::sim::report::Columns;
 use crate::sim::scenario::Outcome;
-use crate::sim::table::{Finding, Size, Table};
+use crate::sim::table::{Finding, Row, Size, Table};
 
 /// Measures them all and judges each. Fails if one is not met.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
@@ -23,12 +23,16 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let findings: Vec<Finding> = done.into_iter().map(|(finding, _)| finding).collect();
     let mut columns = Columns::new(&["WHAT", "WANTED", "MEASURED", "", "SAMPLE"], 5);
     let mut failed = 0;
-    let judged = table.rows.iter().map(|row| (&row.what, &row.wanted, row.judge(&findings), &row.sample));
-    let rest = weighed.iter().map(|row| (&row.what, &row.wanted, row.verdict.clone(), &row.sample));
+    let judge =
+        |row: &Row| (row.what.clone(), row.wanted.clone(), row.judge(&findings), row.sample(&findings));
+    let judged = table.rows.iter().map(judge);
+    let rest = weighed
+        .iter()
+        .map(|row| (row.what.clone(), row.wanted.clone(), row.verdict.clone(), row.sample.clone()));
     for (what, wanted, verdict, sample) in judged.chain(rest) {
         let sign = if verdict.has_passed { "PASS" } else { "FAIL" };
         failed += usize::from(!verdict.has_passed);
-        columns.push(vec![what.clone(), wanted.clone(), verdict.measured, sign.into(), sample.clone()]);
+        columns.push(vec![what, wanted, verdict.measured, sign.into(), sample]);
     }
     print!("{columns}");
     let seconds = (clock::now().mono_us - since_us) / 1_000_000;

@@ -40,19 +40,6 @@ impl Case {
         }
     }
 
-    /// About how much work it is, in deliveries.
-    pub fn cost(&self) -> u64 {
-        match self {
-            Case::Run(scenario, _) => {
-                let idle = scenario.nodes as u64 * (scenario.warm_up_us + scenario.publishing_us()) / 200_000;
-                scenario.nodes as u64 * scenario.publishing.records as u64 + idle
-            }
-            Case::Deaths(nodes, deaths, _) => (nodes * deaths * 20) as u64,
-            Case::Pauses(nodes, seconds, _) | Case::Idle(nodes, seconds, _) => *nodes as u64 * seconds * 5,
-            Case::Healing(records, ..) => *records as u64,
-        }
-    }
-
     /// Runs it; `progress` is told how far it is, 0 to 1.
     pub fn run(&self, progress: &mut dyn FnMut(f64)) -> Finding {
         match self {
@@ -99,17 +86,33 @@ pub struct Row {
     pub what: String,
     /// How much.
     pub wanted: String,
-    /// How much was measured for it.
-    pub sample: String,
     cases: Vec<usize>,
+    /// What its runs are made of, if not of deliveries.
+    more: String,
     judge: Judge,
 }
 
 impl Row {
     /// Judges it by the findings of all cases, in the table's order.
     pub fn judge(&self, findings: &[Finding]) -> Verdict {
-        let own: Vec<&Finding> = self.cases.iter().filter_map(|case| findings.get(*case)).collect();
-        (self.judge)(&own)
+        (self.judge)(&self.own(findings))
+    }
+
+    /// How much was measured for it.
+    pub fn sample(&self, findings: &[Finding]) -> String {
+        let runs = self.cases.len();
+        let deliveries = self.own(findings).into_iter().filter_map(|finding| match finding {
+            Finding::Outcome(outcome) => Some(outcome.time_us.count),
+            Finding::Numbers(_) => None,
+        });
+        match deliveries.reduce(|sum, more| sum + more) {
+            Some(deliveries) => format!("{runs} runs, {deliveries} deliveries"),
+            None => format!("{runs} runs{}", self.more),
+        }
+    }
+
+    fn own<'a>(&self, findings: &'a [Finding]) -> Vec<&'a Finding> {
+        self.cases.iter().filter_map(|case| findings.get(*case)).collect()
     }
 }
 
@@ -172,18 +175,41 @@ impl Table {
         cases: &[usize],
         judge: impl Fn(&[&Finding]) -> Verdict + 'static,
     ) {
-        let deliveries: u64 = cases.iter().filter_map(|case| self.cases.get(*case)).map(Case::cost).sum();
-        let sample = match cases.first().and_then(|case| self.cases.get(*case)) {
-            Some(Case::Run(..)) => format!("{} runs, about {deliveries} deliveries", cases.len()),
-            Some(Case::Deaths(_, deaths, _)) => {
-                format!("{} runs, {} deaths", cases.len(), deaths * cases.len())
-            }
-            Some(Case::Pauses(_, seconds, _) | Case::Idle(_, seconds, _)) => {
-                format!("{} runs of {seconds} s", cases.len())
-            }
-            Some(Case::Healing(..)) | None => format!("{} runs", cases.len()),
+        let more = match cases.first().and_then(|case| self.cases.get(*case)) {
+            Some(Case::Deaths(_, deaths, _)) => format!(", {} deaths", deaths * cases.len()),
+            Some(Case::Pauses(_, seconds, _) | Case::Idle(_, seconds, _)) => format!(" of {seconds} s"),
+            _ => String::new(),
         };
         let (what, wanted) = (what.into(), wanted.into());
-        self.rows.push(Row { what, wanted, sample, cases: cases.to_vec(), judge: Box::new(judge) });
+        self.rows.push(Row { what, wanted, cases: cases.to_vec(), more, judge: Box::new(judge) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_is_judged_and_nothing_measured_is_no_success() {
+        for size in [Size::Quick, Size::Full] {
+            let table = Table::new(size);
+            let judged: std::collections::BTreeSet<usize> =
+                table.rows.iter().flat_map(|row| row.cases.iter().copied()).collect();
+            assert_eq!(judged, (0..table.cases.len()).collect());
+            assert!(table.rows.iter().all(|row| row.cases.len() >= 2));
+            let nothing: Vec<Finding> =
+                table.cases.iter().map(|_| Finding::Numbers(Numbers::new())).collect();
+            for row in &table.rows {
+                assert!(!row.judge(&nothing).has_passed, "{}", row.what);
+            }
+        }
+        assert!(Table::new(Size::Full).rows.iter().all(|row| row.cases.len() >= 5));
+    }
+
+    #[test]
+    fn two_maps_become_equal_at_the_cost_of_what_differs() {
+        let finding = Case::Healing(5_000, 50, 1).run(&mut |_| {});
+        let Finding::Numbers(numbers) = finding else { panic!("numbers") };
+        assert!(numbers["seconds"][0] < 20.0 && numbers["bytes"][0] > 50.0 * 60.0, "{numbers:?}");
     }
 }

@@ -91,7 +91,8 @@ fn lossy(table: &mut Table, is_bursty: bool) {
 }
 
 fn tail(table: &mut Table, title: &str, cases: &[usize], nodes: usize, is_bursty: bool) {
-    if nodes < 1_000 && !is_bursty {
+    // What is wanted in multiples is so of worlds in which the median takes several hops.
+    if nodes < 1_000 {
         table.row(title, "<= 17 ms", cases, |found| {
             most(found, 1e3, 17_000.0, " ms", |outcome| outcome.time_us.p999 as f64)
         });
@@ -107,12 +108,13 @@ fn tail(table: &mut Table, title: &str, cases: &[usize], nodes: usize, is_bursty
 
 fn busy(table: &mut Table) {
     for nodes in [100, 1_000] {
-        let mut scenario = plain(nodes, table.many(1_000), 100.0);
+        // Ten seconds, whatever the table's size: who relays changes with time.
+        let mut scenario = plain(nodes, 1_000, 100.0);
         scenario.publishing.publishers = 1;
         let cases = table.runs(&scenario);
         let title = format!("one busy origin, N = {nodes}");
         table.row(format!("{title}: what it sends"), "<= 8 copies", &cases, |found| {
-            most(found, 1.0, 8.005, " copies", |outcome| outcome.origin_copies)
+            most(found, 1.0, 8.0, " copies", |outcome| outcome.origin_copies)
         });
         table.row(format!("{title}: busiest other"), "<= 2 x mean", &cases, |found| {
             most(found, 1.0, 2.0, " x mean", |outcome| outcome.busiest_over_mean)
@@ -206,7 +208,8 @@ fn missing(table: &mut Table) {
                 measured.push_str(&format!(" ({died} died with who accepted them)"));
             }
             measured.extend(unequal.iter().map(|why| format!(": {why}")));
-            Verdict { measured, has_passed: sum == 0 && unequal.is_none() }
+            let is_measured = outcomes(found).next().is_some();
+            Verdict { measured, has_passed: sum == 0 && unequal.is_none() && is_measured }
         });
     }
 }
