@@ -53,6 +53,8 @@ pub enum WireError {
 }
 
 /// What a datagram says.
+// Most are packets, and live for a call: boxed, each would cost an allocation for a copy of 300 bytes.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Body {
     /// Membership, and what is to be known of members.
