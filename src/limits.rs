@@ -83,6 +83,8 @@ pub const MAILBOX_BYTES_SOFT: usize = 8 * 1024 * 1024;
 /// Bytes that may wait in a worker's mailbox at all; beyond it the worker's subscribers are
 /// brought up to date from the map (`latest`) or closed 4202 (`all`).
 pub const MAILBOX_BYTES_HARD: usize = 32 * 1024 * 1024;
+/// Bytes of heads that ride on one datagram: a sixth of it at most.
+pub const HEADS_BYTES_MAX: usize = 200;
 /// Bytes of records that may wait for the cluster before publishers are slowed.
 pub const OUTBOX_BYTES_SOFT: usize = 8 * 1024 * 1024;
 /// Bytes of records that may wait for the cluster before publishing is refused (`overloaded`).
@@ -107,6 +109,7 @@ const _: () = assert!(RECORD_BYTES_CEILING + 4096 < STREAM_FRAME_BYTES_MAX);
 const _: () = assert!(2 * RECORD_BYTES_CEILING < SPREAD_ASSEMBLY_BYTES_MAX);
 const _: () = assert!(PING_US < PONG_US_MAX);
 const _: () = assert!(FRAGMENTED_BYTES_MAX > DATAGRAM_BYTES_MAX);
+const _: () = assert!(6 * HEADS_BYTES_MAX <= DATAGRAM_BYTES_MAX);
 // An update that outgrows its datagram would block the queue for ever (alertmanager#1340).
 const _: () = assert!(
     2 * (2 * NODE_NAME_BYTES_MAX + ZONE_BYTES_MAX + HTTP_ADDRESS_BYTES_MAX + VERSION_BYTES_MAX + 80)

@@ -20,11 +20,8 @@ use super::swim::message::Message;
 use super::swim::{Known, Output, Swim};
 use super::wire::{Body, Wire, WireError};
 use super::{Config, Effect, Heads, Replica, StreamEvent, StreamId};
-use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, SHARDS};
+use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, HEADS_BYTES_MAX, SHARDS};
 use crate::record::{NodeName, Now, SharedRecord};
-
-/// Bytes of heads that ride on a probe or its answer.
-const HEADS_BYTES_MAX: usize = 200;
 
 /// A node's part in the cluster.
 ///
@@ -408,7 +405,8 @@ impl Machine {
 
     fn collect_spread(&mut self) {
         while let Some((to, packet)) = self.spread.poll_send() {
-            self.send(to, Body::Spread(packet), &[]);
+            let heads = self.spread.heads_beside(&packet);
+            self.send(to, Body::Spread(packet), &heads);
         }
         while let Some(output) = self.spread.poll_stream() {
             let effect = match output {

@@ -79,7 +79,7 @@ use super::members::Identity;
 use super::ring::Ring;
 use super::stats::Gauge;
 use super::{Config, Heads, Profile, Replica};
-use crate::limits::RECORD_BYTES_CEILING;
+use crate::limits::{HEADS_BYTES_MAX, RECORD_BYTES_CEILING};
 use crate::record::{NodeName, Now, SharedRecord};
 
 pub(super) use self::bodies::Output as StreamOutput;
@@ -87,6 +87,9 @@ pub use self::wire::{Packet, SPREAD_BYTES_MAX};
 
 /// Bytes of this node's own parts that may wait to be sent for the first time, over all links.
 const OWN_WAITING_BYTES_MAX: usize = 512 * 1024;
+/// Between two packets with records that bring heads as well, in microseconds: as long as a gap must
+/// have stood before it is asked for.
+const HEADS_PAUSE_US: u64 = 50_000;
 /// How often idle links and unfinished fragments are looked through, in microseconds.
 const SWEEP_US: u64 = 1_000_000;
 
@@ -147,6 +150,7 @@ pub struct Spread {
     /// Links with something to send.
     ready: VecDeque<usize>,
     is_sweeping: bool,
+    heads_due_us: u64,
     stats: SpreadStats,
 }
 
@@ -188,6 +192,7 @@ impl Spread {
             replication: Replication::default(),
             ready: VecDeque::new(),
             is_sweeping: false,
+            heads_due_us: 0,
             stats: SpreadStats::default(),
         }
     }
@@ -289,6 +294,20 @@ impl Spread {
     /// node's own line is among them.
     pub fn heads_digest(&mut self, bytes_max: usize) -> Vec<(u64, u64)> {
         self.lines.digest(bytes_max)
+    }
+
+    /// Heads to ride on a packet that brings records and has room, once in a while: while records
+    /// flow, a gap is known sooner than probes alone would tell.
+    pub fn heads_beside(&mut self, packet: &Packet) -> Vec<(u64, u64)> {
+        if packet.is_bare() || self.now_us < self.heads_due_us {
+            return Vec::new();
+        }
+        let room = SPREAD_BYTES_MAX.saturating_sub(packet.encoded_len());
+        let heads = self.lines.digest(room.min(HEADS_BYTES_MAX));
+        if !heads.is_empty() {
+            self.heads_due_us = self.now_us + HEADS_PAUSE_US;
+        }
+        heads
     }
 
     /// How full its queues are.

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use prost::Message;
 
-use super::Packet;
-use super::harness::{DELAY_US, World, address, identity};
+use super::harness::{DELAY_US, World, address, identity, record};
+use super::{Packet, SPREAD_BYTES_MAX};
 use crate::cluster::{Arrival, Heads};
 use crate::proto::gossip as proto;
 
@@ -399,6 +399,33 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 /// The digest rides on probes: it must never outgrow what it was given (quickwit-oss/quickwit#6653).
+#[test]
+fn heads_ride_on_records_where_there_is_room() {
+    let mut world = World::new(30, 1);
+    let mut publish = |world: &mut World, seq: u64, len: usize| {
+        let (now, ring) = (world.now(), world.nodes[0].ring.clone());
+        let record = record(&identity(0).name, identity(0).boot, seq, len);
+        let spread = &mut world.nodes[0].spread;
+        spread.handle_published(now, &[record], &ring);
+        let mut told = Vec::new();
+        while let Some((_, packet)) = spread.poll_send() {
+            let heads = spread.heads_beside(&packet);
+            let message = proto::Datagram {
+                heads: heads.iter().map(|&(line, seq)| proto::Head { line, seq }).collect(),
+                ..Default::default()
+            };
+            assert!(packet.encoded_len() + message.encoded_len() <= SPREAD_BYTES_MAX);
+            told.extend(heads.into_iter().map(|head| head.1));
+        }
+        told
+    };
+    assert_eq!(publish(&mut world, 1, 100), [1], "once for all packets of an instant");
+    world.now_us += 10_000;
+    assert!(publish(&mut world, 2, 100).is_empty());
+    world.now_us += 100_000;
+    assert_eq!(publish(&mut world, 3, 5_000), [3], "beside a fragment too");
+}
+
 #[test]
 fn a_digest_stays_in_its_bounds_and_tells_all_in_turn() {
     let mut world = World::new(3, 1);
