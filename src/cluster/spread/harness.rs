@@ -115,13 +115,14 @@ pub(super) struct Node {
     boot: u64,
     next_seq: u64,
     wake_us: u64,
-    /// Until when it stands still.
+    /// Until when it stands still, and until when it is at work.
     stalled_until_us: u64,
+    works_until_us: u64,
 }
 
 enum Event {
     Arrive { from: usize, to: usize, message: Box<Packet> },
-    Wake { node: usize },
+    Wake { node: usize, at_us: u64 },
     Stream { node: usize, stream: StreamId, event: StreamEvent },
     Connect { node: usize, stream: StreamId, to: SocketAddr },
 }
@@ -136,9 +137,13 @@ pub(super) struct World {
     /// Of a thousand messages, how many are lost, and how many come twice.
     pub loss: u64,
     pub duplicates: u64,
+    /// Of a thousand times of [`BURST_US`], how many lose half of what goes one way between two nodes.
+    pub bursts: u64,
+    /// What a datagram costs the node that sends it and the one that takes it, in microseconds.
+    pub cpu_us: u64,
     /// Of a thousand events of a node, how many it stands still before, as on a busy machine, and for
-    /// how long at most.
-    pub stalls: (u64, u64),
+    /// how long at least and at most.
+    pub stalls: (u64, u64, u64),
     /// Bytes a node sends in a millisecond; 0: any number.
     pub rate: u64,
     /// Which pairs cannot talk.
@@ -162,11 +167,14 @@ pub(super) struct World {
     payloads: BTreeMap<usize, Event>,
     order: u64,
     seed: u64,
+    salt: u64,
     by_address: BTreeMap<SocketAddr, usize>,
 }
 
 /// Least and greatest delay of a message one way, in microseconds.
 pub(super) const DELAY_US: (u64, u64) = (500, 1_500);
+/// How long a burst of losses lasts, in microseconds.
+const BURST_US: u64 = 10_000;
 
 impl World {
     /// `count` nodes that see one another, all at time one second.
@@ -198,6 +206,7 @@ impl World {
                 next_seq: 1,
                 wake_us: u64::MAX,
                 stalled_until_us: 0,
+                works_until_us: 0,
             }
         });
         World {
@@ -205,7 +214,9 @@ impl World {
             now_us: now.mono_us,
             loss: 0,
             duplicates: 0,
-            stalls: (0, 0),
+            bursts: 0,
+            cpu_us: 0,
+            stalls: (0, 0, 0),
             rate: 0,
             is_cut: Box::new(|_, _| false),
             on_part: Box::new(|_, _, _| {}),
@@ -220,6 +231,7 @@ impl World {
             payloads: BTreeMap::new(),
             order: 0,
             seed,
+            salt: mix(seed),
             by_address: (0..count).map(|index| (address(index), index)).collect(),
         }
     }
@@ -295,13 +307,15 @@ impl World {
             self.events.pop();
             self.now_us = at_us;
             let event = self.payloads.remove(&key).expect("event");
-            if let Some(later_us) = self.stall(&event) {
+            if let Some(later_us) = self.work(&event).or_else(|| self.stall(&event)) {
                 self.schedule(later_us, event);
                 continue;
             }
             match event {
                 Event::Arrive { from, to, message } => self.deliver(from, to, *message),
-                Event::Wake { node } => self.wake(node),
+                // Woken for something that was done meanwhile.
+                Event::Wake { node, at_us } if self.nodes[node].wake_us != at_us => {}
+                Event::Wake { node, .. } => self.wake(node),
                 Event::Stream { node, stream, event } => self.on_stream(node, stream, event),
                 Event::Connect { node, stream, to } => self.connect(node, stream, to),
             }
@@ -314,18 +328,34 @@ impl World {
         let (node, rank_us) = match event {
             Event::Arrive { to, .. } => (*to, 0),
             Event::Stream { node, .. } => (*node, 0),
-            Event::Wake { node } => (*node, 1),
+            Event::Wake { node, .. } => (*node, 1),
             Event::Connect { .. } => return None,
         };
         if self.stalls.0 > 0 && self.nodes[node].stalled_until_us + 1 < self.now_us {
             let stalls = self.random() % 1_000 < self.stalls.0;
-            let for_us = self.random() % self.stalls.1;
+            let (least_us, most_us) = (self.stalls.1, self.stalls.2);
+            let for_us = least_us + self.random() % (most_us - least_us);
             if stalls {
                 self.nodes[node].stalled_until_us = self.now_us + for_us;
             }
         }
         let until_us = self.nodes[node].stalled_until_us + rank_us;
         (until_us > self.now_us).then_some(until_us)
+    }
+
+    /// When a node that is at work gets what arrived.
+    fn work(&self, event: &Event) -> Option<u64> {
+        let Event::Arrive { to, .. } = event else { return None };
+        let until_us = self.nodes[*to].works_until_us;
+        (until_us > self.now_us).then_some(until_us)
+    }
+
+    fn is_lost(&mut self, from: usize, to: usize) -> bool {
+        let link = mix(from as u64) ^ to as u64;
+        let slot = (self.now_us + mix(link) % BURST_US) / BURST_US;
+        let is_bursting = self.bursts > 0 && mix(self.salt ^ mix(link) ^ mix(slot)) % 1_000 < self.bursts;
+        let loss = if is_bursting { 500 } else { self.loss };
+        self.random() % 1_000 < loss || (self.is_cut)(from, to)
     }
 
     fn deliver(&mut self, from: usize, to: usize, message: Packet) {
@@ -339,6 +369,7 @@ impl World {
             self.hops_max = self.hops_max.max(part.hops);
         }
         self.delivered += 1;
+        node.works_until_us = self.now_us + self.cpu_us;
         let ring = node.ring.clone();
         node.spread.handle_spread(now, address(from), boot, message, &ring, &mut node.arrivals);
         self.pump(to);
@@ -367,12 +398,15 @@ impl World {
             let Some(&to) = self.by_address.get(&to) else { continue };
             message.as_proto().parts.iter().for_each(|part| (self.on_part)(index, to, part));
             let sent_us = self.sent_us(index, bytes);
+            let node = &mut self.nodes[index];
+            node.works_until_us = node.works_until_us.max(self.now_us) + self.cpu_us;
+            let leaves_us = node.works_until_us.max(sent_us);
             let copies = if self.random() % 1_000 < self.duplicates { 2 } else { 1 };
             for _ in 0..copies {
                 let delay_us = DELAY_US.0 + self.random() % (DELAY_US.1 - DELAY_US.0 + 1);
-                if self.random() % 1_000 >= self.loss && !(self.is_cut)(index, to) {
+                if !self.is_lost(index, to) {
                     let message = Box::new(message.clone());
-                    self.schedule(sent_us + delay_us, Event::Arrive { from: index, to, message });
+                    self.schedule(leaves_us + delay_us, Event::Arrive { from: index, to, message });
                 }
             }
         }
@@ -384,7 +418,7 @@ impl World {
         {
             let at_us = at_us.max(self.now_us + 1);
             node.wake_us = at_us;
-            self.schedule(at_us, Event::Wake { node: index });
+            self.schedule(at_us, Event::Wake { node: index, at_us });
         }
     }
 

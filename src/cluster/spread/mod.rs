@@ -52,6 +52,8 @@ mod waits;
 mod wire;
 
 #[cfg(test)]
+mod figures;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod replicate_tests;

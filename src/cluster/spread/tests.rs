@@ -142,7 +142,7 @@ fn members_that_many_do_not_know_are_found() {
 fn a_busy_machine_causes_no_needless_copies() {
     for (count, per_mille, for_us) in [(5, 20, 4_000), (5, 50, 8_000)] {
         let mut world = World::new(count, 12);
-        world.stalls = (per_mille, for_us);
+        world.stalls = (per_mille, 0, for_us);
         let records = 2_000;
         for round in 0..records {
             world.publish(round % count, 1, 100);
