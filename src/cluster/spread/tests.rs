@@ -73,9 +73,10 @@ fn loss_costs_few_copies_and_little_time() {
 #[test]
 fn survivors_are_served_before_the_dead_are_known() {
     let count = 1_000;
-    let mut all = Vec::new();
-    for seed in 1..=2 {
+    // The last two took 44 and 39 ms when three were asked for a sign of life: often all were dead.
+    for seed in [1, 5, 11] {
         let mut world = World::new(count, seed);
+        world.cpu_us = 6;
         for _ in 0..5 {
             let origin = (world.random() % count as u64) as usize;
             world.publish(origin, 1, 100);
@@ -95,10 +96,8 @@ fn survivors_are_served_before_the_dead_are_known() {
             times.last().unwrap(),
             times.len() + missing
         );
-        all.extend(times);
+        assert!(quantile(&times, 990) <= 35_000, "p99 {}", quantile(&times, 990));
     }
-    all.sort_unstable();
-    assert!(quantile(&all, 990) <= 35_000, "p99 {}", quantile(&all, 990));
 }
 
 #[test]
