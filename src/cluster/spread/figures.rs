@@ -94,7 +94,7 @@ fn case(count: usize) -> Case {
 #[test]
 #[ignore = "prints figures"]
 fn loss() {
-    for count in [10, 100, 1_000] {
+    for count in [1_000, 100, 10] {
         for loss in [0, 50, 100] {
             show(&format!("loss {loss}"), Case { loss, ..case(count) }, 1..=5);
         }
@@ -104,7 +104,7 @@ fn loss() {
 #[test]
 #[ignore = "prints figures"]
 fn bursts() {
-    for count in [10, 100, 1_000] {
+    for count in [1_000, 100, 10] {
         for bursts in [100, 200] {
             show(&format!("bursts {bursts}"), Case { bursts, ..case(count) }, 1..=5);
         }

@@ -43,7 +43,10 @@ impl Spread {
             inside.span = part.span;
             inside.instead_of = None;
             inside.hops += 1;
-            self.hand_over(ring, batch, inside);
+            let mut duty = Duty::new(batch.clone(), inside, self.now_us);
+            // Whom it stands in for may be late, and has served them.
+            duty.ask_first = stands_in.is_some() && self.links.are_late();
+            self.assign(ring, duty);
         }
         if let Some(place) = stands_in {
             let part = Task {

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
+use super::lateness::Lateness;
 use super::seqs::SeqSet;
 use super::tally::Tally;
 
@@ -23,8 +24,6 @@ const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 const RTO_MARGIN_US: u64 = 1_000;
 /// The same for a peer that is busy, in microseconds: its machine may give it its turn that late.
 const PATIENCE_MARGIN_US: u64 = 4_000;
-/// So many questions in a row answered by "it is here" tell that a peer is busy and nothing is lost.
-const LATE_RECEIPTS_MIN: u32 = 4;
 /// Longest timeout, in microseconds.
 const RTO_US_MAX: u64 = 1_000_000;
 /// How far ahead of its pace a link may send, in microseconds of that pace.
@@ -103,6 +102,9 @@ pub(super) struct Sent {
     pub fragment: u32,
     /// How often it was sent, questions included.
     pub tries: u32,
+    /// How often the data itself was sent, and when last.
+    pub copies: u32,
+    pub copied_us: u64,
     /// When it was first and last sent; 0: not yet.
     pub first_us: u64,
     /// When it was last sent.
@@ -139,8 +141,8 @@ pub(super) struct Link {
     pub heard_us: u64,
     /// Until when it counts as silent lately.
     pub silent_until_us: u64,
-    /// Questions in a row to which what was asked about was there: its receipt was late, not lost.
-    pub late_receipts: u32,
+    /// Whether its receipts are late rather than lost.
+    pub lateness: Lateness,
     /// Since when nothing came back, as timeouts tell; 0: it answers.
     pub silent_since_us: u64,
     /// Timeouts in a row in which nothing was heard of it.
@@ -186,14 +188,15 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// A link that has not been used; its numbers start at `first_number`.
-    pub fn new(to: SocketAddr, first_number: u64) -> Link {
+    /// A link that has not been used; its numbers start at `first_number`. Of its lateness is assumed
+    /// what is known of others.
+    pub fn new(to: SocketAddr, first_number: u64, lateness: Lateness) -> Link {
         Link {
             to,
             boot: 0,
             heard_us: 0,
             silent_until_us: 0,
-            late_receipts: 0,
+            lateness,
             silent_since_us: 0,
             unheard: 0,
             used_us: 0,
@@ -220,11 +223,6 @@ impl Link {
         }
     }
 
-    /// Whether the peer answers late, and loses nothing: to send again would only add to its load.
-    pub fn is_busy(&self) -> bool {
-        self.late_receipts >= LATE_RECEIPTS_MIN
-    }
-
     /// Whether nothing waits in either direction.
     pub fn is_idle(&self) -> bool {
         self.sent.is_empty() && self.notes.is_empty() && self.receipt_us == 0
@@ -244,8 +242,19 @@ impl Link {
     pub fn push(&mut self, duty: usize, fragment: u32, bytes: usize, ask: bool) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        let sent =
-            Sent { duty, fragment, tries: 0, first_us: 0, last_us: 0, flying: 0, bytes, ask, due_us: 0 };
+        let sent = Sent {
+            duty,
+            fragment,
+            tries: 0,
+            copies: 0,
+            copied_us: 0,
+            first_us: 0,
+            last_us: 0,
+            flying: 0,
+            bytes,
+            ask,
+            due_us: 0,
+        };
         self.sent.insert(number, sent);
         self.queue.push_back(number);
         self.queued_bytes += bytes;
@@ -307,6 +316,10 @@ impl Link {
     pub fn fly(&mut self, now_us: u64, number: u64, bytes: usize, due_us: u64) {
         let Some(sent) = self.sent.get_mut(&number) else { return };
         sent.tries += 1;
+        if !sent.ask {
+            sent.copies += 1;
+            sent.copied_us = now_us;
+        }
         sent.last_us = now_us;
         sent.due_us = due_us;
         if sent.first_us == 0 {

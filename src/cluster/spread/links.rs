@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use hashbrown::HashTable;
 use slab::Slab;
 
+use super::lateness::Lateness;
 use super::link::{Link, Rtt};
 use super::tree::mix;
 use crate::cluster::stats::Gauge;
@@ -26,6 +27,8 @@ pub(super) struct Links {
     /// Round trip over all links, which stands in for those that have none of their own.
     rtt: Option<Rtt>,
     default_rtt: Rtt,
+    /// Lateness over all links.
+    lateness: Lateness,
 }
 
 impl Links {
@@ -37,6 +40,7 @@ impl Links {
             first_number: 1,
             rtt: None,
             default_rtt: Rtt::new(default_rtt_us),
+            lateness: Lateness::default(),
         }
     }
 
@@ -53,7 +57,7 @@ impl Links {
             self.close(oldest);
             closed = Some(oldest);
         }
-        let mut link = Link::new(to, self.first_number);
+        let mut link = Link::new(to, self.first_number, self.lateness);
         link.used_us = now_us;
         let id = self.slab.insert(Box::new(link));
         let slab = &self.slab;
@@ -136,6 +140,32 @@ impl Links {
                 None => self.rtt = Some(Rtt::new(us)),
             },
         }
+    }
+
+    /// Takes the answer to a question: whether what was asked about had been lost.
+    pub fn note_answer(&mut self, id: usize, was_lost: bool) {
+        self.lateness.note(was_lost);
+        if let Some(link) = self.slab.get_mut(id) {
+            link.lateness.note(was_lost);
+        }
+    }
+
+    /// Takes note of a receipt that came in time.
+    pub fn note_in_time(&mut self, id: usize) {
+        self.lateness.fade();
+        if let Some(link) = self.slab.get_mut(id) {
+            link.lateness.fade();
+        }
+    }
+
+    /// Whether receipts on this link, or on most, are late rather than lost.
+    pub fn is_late(&self, id: usize) -> bool {
+        self.lateness.is_late() || self.slab.get(id).is_some_and(|link| link.lateness.is_late())
+    }
+
+    /// Whether receipts on most links are late rather than lost.
+    pub fn are_late(&self) -> bool {
+        self.lateness.is_late()
     }
 
     /// The round trip of a link, its own or what stands in for it.

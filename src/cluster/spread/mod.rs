@@ -35,6 +35,7 @@ mod duty;
 mod gaps;
 mod handover;
 mod latency;
+mod lateness;
 mod lines;
 mod link;
 mod links;

@@ -126,7 +126,7 @@ impl Spread {
 
     /// Puts parts in, as many as fit; returns their bytes.
     fn fill_parts(&mut self, id: usize, packet: &mut Packet) -> usize {
-        let rtt = self.links.rtt(id);
+        let (rtt, is_late) = (self.links.rtt(id), self.links.is_late(id));
         let mut data_bytes = 0;
         while let Some(link) = self.links.get_mut(id)
             && link.has_window()
@@ -143,7 +143,7 @@ impl Spread {
             link.pop();
             let wait_us = match sent.tries {
                 0 if duty.asks_second() => rtt.ask_us(),
-                tries if link.is_busy() => rtt.timeout_us(tries + 1).max(rtt.patient_us()),
+                tries if is_late => rtt.timeout_us(tries + 1).max(rtt.patient_us()),
                 tries => rtt.timeout_us(tries + 1),
             };
             let due_us = self.now_us + wait_us;

@@ -12,6 +12,7 @@ use super::batch::{Batch, BatchId};
 use super::bodies::Announced;
 use super::codec::unpack;
 use super::duty::Task;
+use super::link::Sent;
 use super::span::Span;
 use super::timers::Timer;
 use super::tree::Members;
@@ -113,9 +114,10 @@ impl Spread {
         }
         let rtt = self.links.rtt(id);
         let Some(link) = self.links.get_mut(id) else { return };
+        let mut lost = 0;
         for number in &receipt.wanted {
             if link.sent.get(number).is_some_and(|sent| sent.flying > 0 && sent.ask) {
-                link.late_receipts = 0;
+                lost += 1;
                 link.on_loss(self.now_us, rtt);
                 link.push_again(*number, false);
             }
@@ -128,6 +130,9 @@ impl Spread {
         for (first, last) in ranges {
             numbers.extend(link.sent.range(first..=last).filter(|sent| sent.1.tries > 0).map(|sent| *sent.0));
         }
+        for _ in 0..lost {
+            self.links.note_answer(id, true);
+        }
         let mut newest = None;
         for number in numbers {
             let Some(sent) = self.links.get_mut(id).and_then(|link| {
@@ -137,20 +142,7 @@ impl Spread {
             }) else {
                 continue;
             };
-            // After a second try nobody knows which of them is acknowledged (Karn); but if all that was
-            // asked about lately was there, it is the first. Were late receipts left out then, a busy
-            // peer would never be known to be slow.
-            let is_late = sent.tries == 2 && sent.ask;
-            let is_busy = self.links.get_mut(id).is_some_and(|link| {
-                link.late_receipts = link.late_receipts.saturating_add(u32::from(is_late));
-                link.is_busy()
-            });
-            // How long a body takes to come says nothing of the round trip.
-            let duty = self.duties.get(sent.duty);
-            let is_announced = duty.is_some_and(|duty| Announced::of(&duty.batch).is_some());
-            if !is_announced && (sent.tries == 1 || (is_late && is_busy)) {
-                newest = newest.max(Some(sent.first_us));
-            }
+            newest = newest.max(self.learn(id, &sent));
             self.settle(&sent);
         }
         if let Some(sent_us) = newest {
@@ -160,6 +152,32 @@ impl Spread {
             self.take_tally(id, number, tally);
         }
         self.mark_ready(id);
+    }
+
+    /// Learns what a settled number tells of the link; returns when its round trip began, if that is
+    /// known. After a second copy nobody knows which of them is acknowledged (Karn), unless that is
+    /// sooner than any answer could be. After questions it is the one copy that was sent: were late
+    /// receipts left out, a busy peer would never be known to be slow.
+    fn learn(&mut self, id: usize, sent: &Sent) -> Option<u64> {
+        // How long a body takes to come says nothing of the round trip.
+        let duty = self.duties.get(sent.duty);
+        if duty.is_some_and(|duty| Announced::of(&duty.batch).is_some()) {
+            return None;
+        }
+        let rtt = self.links.rtt(id);
+        // A question may have been asked too soon: then it tells nothing.
+        let is_answer = sent.ask
+            && sent.copies <= 1
+            && sent.tries > sent.copies
+            && self.now_us > sent.first_us + rtt.timeout_us(0);
+        let is_prompt = sent.copies > 1 && self.now_us < sent.last_us + rtt.smooth_us() / 2;
+        if is_answer || is_prompt {
+            self.links.note_answer(id, false);
+        } else if sent.tries == 1 {
+            self.links.note_in_time(id);
+        }
+        let is_known = sent.tries == 1 || (sent.copies == 1 && self.links.is_late(id));
+        is_known.then(|| sent.first_us.max(sent.copied_us))
     }
 
     /// A child does not know the other member of its part of two: it gets the batch from here.

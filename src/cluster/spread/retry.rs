@@ -201,7 +201,10 @@ impl Spread {
     fn try_again(&mut self, link_id: usize, number: u64, sent: &Sent) {
         let Some(duty) = self.duties.get(sent.duty) else { return };
         let is_single = duty.members <= 1;
-        let ask = sent.tries == 1 && duty.asks_second();
+        let ask = match self.links.is_late(link_id) {
+            true => duty.fragments == 1,
+            false => sent.tries == 1 && duty.asks_second(),
+        };
         let timeout_us = self.links.rtt(link_id).timeout_us(sent.tries);
         let must_wait = is_single && !ask && !self.retry_budget.take(self.now_us, sent.bytes);
         let Some(link) = self.links.get_mut(link_id) else { return };
