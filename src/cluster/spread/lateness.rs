@@ -11,11 +11,11 @@
 const WHOLE: u32 = 1 << 20;
 /// Weight of one answer.
 const WEIGHT: u32 = 24;
-/// Weight of a receipt that came in time: where fewer than about six in a thousand are late, a kill
+/// Weight of a receipt that came in time: where fewer than about eight in a thousand are late, a kill
 /// must be answered as fast as ever.
-const WEIGHT_IN_TIME: i32 = 1024;
-/// What is assumed at first: loss, so that a first loss is not waited out, but a few answers tell.
-const AT_FIRST: u32 = WHOLE / 4;
+const WEIGHT_IN_TIME: i32 = 2048;
+/// What is assumed at first: loss, and by so much that a few receipts lost in a row do not deceive.
+const AT_FIRST: u32 = WHOLE / 3;
 /// Below this share of "send it", answers are late.
 const LATE: u32 = WHOLE / 5;
 
