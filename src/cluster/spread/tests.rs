@@ -406,7 +406,7 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn heads_ride_on_records_where_there_is_room() {
     let mut world = World::new(30, 1);
-    let mut publish = |world: &mut World, seq: u64, len: usize| {
+    let publish = |world: &mut World, seq: u64, len: usize| {
         let (now, ring) = (world.now(), world.nodes[0].ring.clone());
         let record = record(&identity(0).name, identity(0).boot, seq, len);
         let spread = &mut world.nodes[0].spread;
