@@ -8,6 +8,7 @@ pub mod client;
 pub mod draft;
 pub mod hash;
 pub mod json;
+mod node_name;
 mod pattern;
 pub mod request;
 mod source;
@@ -22,8 +23,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
+pub use node_name::{NodeName, NodeNameError};
 pub use pattern::{Pattern, PatternError, Segment};
-pub use source::{NodeName, NodeNameError, Source, SourceError};
+pub use source::{Source, SourceError};
 pub use stamp::{HybridClock, Stamp};
 pub use time::Now;
 

@@ -1,10 +1,10 @@
-//! Names: of sources, and of nodes.
+//! Names of sources.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::limits::{NODE_NAME_BYTES_MAX, SOURCE_BYTES_MAX, SOURCE_SEGMENTS_MAX};
+use crate::limits::{SOURCE_BYTES_MAX, SOURCE_SEGMENTS_MAX};
 
 /// The checked name of a source, shared by all that hold it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,49 +89,6 @@ impl fmt::Display for Source {
     }
 }
 
-/// The checked name of a node, which is its member id.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeName(Arc<str>);
-
-/// Why a name is no name of a node.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no node name; allowed are 1 to {NODE_NAME_BYTES_MAX} of A-Z a-z 0-9 . _ -")]
-pub struct NodeNameError(pub String);
-
-impl NodeName {
-    /// Checks `name` and takes a copy of it.
-    pub fn parse(name: &str) -> Result<NodeName, NodeNameError> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if name.is_empty() || name.len() > NODE_NAME_BYTES_MAX || !name.bytes().all(allowed) {
-            return Err(NodeNameError(name.into()));
-        }
-        Ok(NodeName(name.into()))
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Borrow<str> for NodeName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for NodeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
-    }
-}
-
-impl fmt::Display for NodeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,13 +105,5 @@ mod tests {
         assert!(Source::check(&"x".repeat(256)).is_err());
         assert!(Source::check(&vec!["a"; 16].join("/")).is_ok());
         assert!(Source::check(&vec!["a"; 17].join("/")).is_err());
-    }
-
-    #[test]
-    fn node_names() {
-        assert!(NodeName::parse("a.b_c-9").is_ok());
-        for bad in ["", "a b", "ä", &"x".repeat(64)] {
-            assert!(NodeName::parse(bad).is_err(), "{bad:?}");
-        }
     }
 }

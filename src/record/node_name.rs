@@ -1,0 +1,146 @@
+//! Names of nodes.
+//!
+//! A node's name stands in the birth of every record and in every member of every node, and most
+//! are short: a host name, a container's id. So up to 14 bytes lie in the value itself, which costs
+//! neither an allocation nor a shared count; longer ones are shared.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use crate::limits::NODE_NAME_BYTES_MAX;
+
+/// Bytes of a name that need no allocation: what makes a [`NodeName`] 16 bytes.
+const SHORT_BYTES_MAX: usize = 14;
+
+/// The checked name of a node, which is its member id.
+#[derive(Clone)]
+pub struct NodeName(Form);
+
+#[derive(Clone)]
+enum Form {
+    Short { len: u8, bytes: [u8; SHORT_BYTES_MAX] },
+    // Twice boxed, since a pointer to a slice is two words.
+    Long(Arc<Box<str>>),
+}
+
+/// Why a name is no name of a node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no node name; allowed are 1 to {NODE_NAME_BYTES_MAX} of A-Z a-z 0-9 . _ -")]
+pub struct NodeNameError(pub String);
+
+impl NodeName {
+    /// Checks `name` and takes a copy of it.
+    pub fn parse(name: &str) -> Result<NodeName, NodeNameError> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if name.is_empty() || name.len() > NODE_NAME_BYTES_MAX || !name.bytes().all(allowed) {
+            return Err(NodeNameError(name.into()));
+        }
+        let mut bytes = [0; SHORT_BYTES_MAX];
+        Ok(NodeName(match bytes.get_mut(..name.len()) {
+            Some(place) => {
+                place.copy_from_slice(name.as_bytes());
+                Form::Short { len: name.len() as u8, bytes }
+            }
+            None => Form::Long(Arc::new(name.into())),
+        }))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            // What was checked is ASCII.
+            Form::Short { .. } => str::from_utf8(self.as_bytes()).unwrap_or_default(),
+            Form::Long(name) => name,
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Form::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Form::Long(name) => name.as_bytes(),
+        }
+    }
+}
+
+impl PartialEq for NodeName {
+    fn eq(&self, other: &NodeName) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for NodeName {}
+
+impl PartialOrd for NodeName {
+    fn partial_cmp(&self, other: &NodeName) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for NodeName {
+    fn cmp(&self, other: &NodeName) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for NodeName {
+    // As `str` does it, so that a map can be asked with one.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Borrow<str> for NodeName {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Debug for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashSet};
+
+    use super::*;
+
+    #[test]
+    fn node_names() {
+        assert!(NodeName::parse("a.b_c-9").is_ok());
+        for bad in ["", "a b", "\u{e4}", &"x".repeat(64)] {
+            assert!(NodeName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn short_and_long_ones_behave_as_their_text() {
+        let texts: Vec<String> = (1..=63).flat_map(|len| ["a".repeat(len), "b".repeat(len)]).collect();
+        let names: Vec<NodeName> = texts.iter().filter_map(|text| NodeName::parse(text).ok()).collect();
+        assert!(names.iter().zip(&texts).all(|(name, text)| name.as_str() == text));
+        for (a, text_a) in names.iter().zip(&texts) {
+            for (b, text_b) in names.iter().zip(&texts) {
+                assert_eq!((a.cmp(b), a == b), (text_a.cmp(text_b), text_a == text_b));
+            }
+        }
+        let hashed: HashSet<NodeName> = names.iter().cloned().collect();
+        let ordered: BTreeSet<NodeName> = names.iter().cloned().collect();
+        assert!(texts.iter().all(|text| hashed.contains(text.as_str()) && ordered.contains(text.as_str())));
+    }
+
+    #[test]
+    fn a_name_is_two_words() {
+        assert_eq!((size_of::<NodeName>(), size_of::<Option<NodeName>>()), (16, 16));
+    }
+}
