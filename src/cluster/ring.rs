@@ -11,7 +11,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::members::{Identity, State};
+use super::members::{Identity, State, grow_a_little};
 use crate::record::NodeName;
 
 /// One live member.
@@ -38,12 +38,12 @@ impl RingEntry {
 
     /// Where its datagrams go.
     pub fn gossip(&self) -> SocketAddr {
-        self.identity.gossip
+        self.identity.gossip()
     }
 
     /// Its zone; empty if it named none.
     pub fn zone(&self) -> &str {
-        &self.identity.zone
+        self.identity.zone()
     }
 }
 
@@ -81,6 +81,12 @@ impl Ring {
         self.entries.len()
     }
 
+    /// For how many there is room.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.entries.capacity()
+    }
+
     /// Whether there is none; a machine's ring holds at least itself.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -103,7 +109,10 @@ impl Ring {
         let entry = RingEntry { hash, identity, state };
         match self.position(hash, entry.name().as_str()) {
             Ok(index) => self.entries[index] = entry,
-            Err(index) => self.entries.insert(index, entry),
+            Err(index) => {
+                grow_a_little(&mut self.entries);
+                self.entries.insert(index, entry);
+            }
         }
     }
 
@@ -126,14 +135,8 @@ mod tests {
     use super::*;
 
     fn identity(name: &str, boot: u64) -> Arc<Identity> {
-        Arc::new(Identity {
-            name: NodeName::parse(name).expect("name"),
-            boot,
-            gossip: SocketAddr::from(([10, 0, 0, 1], 7946)),
-            http: String::new(),
-            zone: String::new(),
-            version: String::new(),
-        })
+        let name = NodeName::parse(name).expect("name");
+        Arc::new(Identity::new(name, boot, SocketAddr::from(([10, 0, 0, 1], 7946)), "", "", ""))
     }
 
     #[test]

@@ -109,15 +109,15 @@ async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> Answered 
         let identity = &member.identity;
         out.extend_from_slice(if at == 0 { b"{\"id\":" } else { b",{\"id\":" });
         write_string(&mut out, identity.name.as_str());
-        let (state, gossip) = (member.state.as_str(), identity.gossip);
+        let (state, gossip) = (member.state.as_str(), identity.gossip());
         out.extend_from_slice(format!(",\"state\":\"{state}\",\"http\":").as_bytes());
-        write_string(&mut out, &identity.http);
+        write_string(&mut out, &identity.http());
         out.extend_from_slice(format!(",\"gossip\":\"{gossip}\",\"zone\":").as_bytes());
-        write_string(&mut out, &identity.zone);
+        write_string(&mut out, identity.zone());
         let mut numbers = format!(",\"incarnation\":{},\"boot\":{}", member.incarnation, identity.boot);
         numbers.push_str(",\"version\":");
         out.extend_from_slice(numbers.as_bytes());
-        write_string(&mut out, &identity.version);
+        write_string(&mut out, identity.version());
         let rtt = member.rtt_us.map_or("null".to_owned(), |us| us.to_string());
         out.extend_from_slice(format!(",\"rtt_us\":{rtt}}}").as_bytes());
     }

@@ -53,15 +53,11 @@ impl Node for Few {
     }
 
     fn members(&self) -> Vec<MemberInfo> {
-        let identity = Identity {
-            name: NodeName::parse("n1").expect("name"),
-            boot: 7,
-            gossip: "10.0.0.1:7946".parse().expect("address"),
-            http: "10.0.0.1:7070".into(),
-            zone: "z\"1".into(),
-            version: "0.1.0".into(),
-        };
-        let other = Identity { name: NodeName::parse("n2").expect("name"), ..identity.clone() };
+        let (name, gossip) =
+            (NodeName::parse("n1").expect("name"), "10.0.0.1:7946".parse().expect("address"));
+        let identity = Identity::new(name, 7, gossip, "10.0.0.1:7070", "z\"1", "0.1.0");
+        let mut other = identity.clone();
+        other.name = NodeName::parse("n2").expect("name");
         let member = |identity, state, rtt_us| MemberInfo {
             identity: Arc::new(identity),
             state,

@@ -353,14 +353,8 @@ fn gossip_config(shared: &Shared, identity: &Identity, told: &Told) -> cluster::
 
 /// This node as a member, before the machine that says so runs.
 fn myself(config: &cluster::Config) -> MemberInfo {
-    let identity = MemberIdentity {
-        name: config.name.clone(),
-        boot: config.boot,
-        gossip: config.gossip,
-        http: config.http.clone(),
-        zone: config.zone.clone(),
-        version: config.version.clone(),
-    };
+    let cluster::Config { name, boot, gossip, http, zone, version, .. } = config;
+    let identity = MemberIdentity::new(name.clone(), *boot, *gossip, http, zone, version);
     MemberInfo { identity: Arc::new(identity), state: State::Alive, incarnation: 0, rtt_us: None }
 }
 

@@ -47,16 +47,23 @@ pub fn row() -> Option<Row> {
 }
 
 fn machine() -> Option<Machine> {
-    let identities: Option<Vec<Arc<Identity>>> = (0..MEMBERS).map(identity).collect();
+    let mut common = Vec::new();
+    let identities: Option<Vec<Arc<Identity>>> = (0..MEMBERS)
+        .map(|index| {
+            let mut identity = identity(index)?;
+            identity.share(&mut common);
+            Some(identity)
+        })
+        .collect();
     let me = identity(0)?;
     let config = Config {
         name: me.name.clone(),
         boot: me.boot,
         cluster_name: "sim".into(),
-        gossip: me.gossip,
-        http: me.http.clone(),
-        zone: me.zone.clone(),
-        version: me.version.clone(),
+        gossip: me.gossip(),
+        http: me.http().into_owned(),
+        zone: me.zone().into(),
+        version: me.version().into(),
         profile: Profile::Lan,
         tombstones_us: 86_400_000_000,
         agreed_us: None,
@@ -73,14 +80,10 @@ fn machine() -> Option<Machine> {
 /// What a member of a real cluster might say of itself.
 fn identity(index: usize) -> Option<Arc<Identity>> {
     let [_, a, b, c] = (index as u32 + 1).to_be_bytes();
-    Some(Arc::new(Identity {
-        name: NodeName::parse(&format!("node-{index:07}")).ok()?,
-        boot: 1_763_800_000_000_000 + index as u64,
-        gossip: ([10, a, b, c], 7946).into(),
-        http: format!("10.{a}.{b}.{c}:7070"),
-        zone: "zone-a".into(),
-        version: "0.1.0".into(),
-    }))
+    let name = NodeName::parse(&format!("node-{index:07}")).ok()?;
+    let boot = 1_763_800_000_000_000 + index as u64;
+    let http = format!("10.{a}.{b}.{c}:7070");
+    Some(Arc::new(Identity::new(name, boot, ([10, a, b, c], 7946).into(), &http, "zone-a", "0.1.0")))
 }
 
 /// The most that this process ever held: one world of ten thousand nodes, and small ones beside it. To

@@ -26,14 +26,8 @@ pub(super) fn identity(index: usize) -> Arc<Identity> {
 
 /// The `index`-th node's identity.
 pub(super) fn identity_in(index: usize, zone: &str) -> Arc<Identity> {
-    Arc::new(Identity {
-        name: NodeName::parse(&format!("node-{index}")).expect("name"),
-        boot: 1_763_800_000 + index as u64,
-        gossip: address(index),
-        http: String::new(),
-        zone: zone.into(),
-        version: String::new(),
-    })
+    let name = NodeName::parse(&format!("node-{index}")).expect("name");
+    Arc::new(Identity::new(name, 1_763_800_000 + index as u64, address(index), "", zone, ""))
 }
 
 /// The `index`-th node's address.
@@ -63,9 +57,9 @@ fn config(identity: &Identity, boot: u64, seed: u64) -> Config {
         name: identity.name.clone(),
         boot,
         cluster_name: String::new(),
-        gossip: identity.gossip,
+        gossip: identity.gossip(),
         http: String::new(),
-        zone: identity.zone.clone(),
+        zone: identity.zone().into(),
         version: String::new(),
         profile: Profile::Lan,
         tombstones_us: 0,

@@ -165,14 +165,7 @@ impl Spread {
             Profile::Wan => 150_000,
             Profile::Local => 2_000,
         };
-        let identity = Identity {
-            name: config.name.clone(),
-            boot: config.boot,
-            gossip: config.gossip,
-            http: String::new(),
-            zone: String::new(),
-            version: String::new(),
-        };
+        let identity = Identity::new(config.name.clone(), config.boot, config.gossip, "", "", "");
         Spread {
             name: config.name.clone(),
             boot: config.boot,

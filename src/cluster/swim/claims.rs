@@ -69,7 +69,7 @@ impl Swim {
     /// Looks into the claim of `contender` to the name of the member in `slot`.
     pub(super) fn contend(&mut self, now: Now, slot: Slot, contender: Introduction) {
         let Some(known) = self.table.get(slot) else { return };
-        let (key, boot, address) = (known.key(), known.identity.boot, known.identity.gossip);
+        let (key, boot, address) = (known.key(), known.identity.boot, known.identity.gossip());
         let is_open = self.claims.open.iter().any(|claim| claim.contender.as_ref() == Some(&contender));
         if !is_open {
             self.open_claim(now, Some(contender), slot, key, boot, address);
@@ -81,18 +81,18 @@ impl Swim {
         const TELL_INTERVAL_US: u64 = 500_000;
         let me = self.table.me().identity.clone();
         let other = other.identity;
-        let is_older = (me.boot, me.gossip) < (other.boot, other.gossip);
+        let is_older = (me.boot, me.gossip()) < (other.boot, other.gossip());
         if is_older {
             if self.claims.told_us.is_some_and(|told_us| now.mono_us < told_us + TELL_INTERVAL_US) {
                 return;
             }
             self.claims.told_us = Some(now.mono_us);
-            self.tell_taken(&other.name, other.boot, other.gossip, me.gossip);
+            self.tell_taken(&other.name, other.boot, other.gossip(), me.gossip());
         } else {
             let is_open = self.claims.open.iter().any(|claim| claim.contender.is_none());
-            if !is_open && self.claims.refuted != Some((other.gossip, other.boot)) {
+            if !is_open && self.claims.refuted != Some((other.gossip(), other.boot)) {
                 let key = life_key(&other.name, other.boot);
-                self.open_claim(now, None, super::ME, key, other.boot, other.gossip);
+                self.open_claim(now, None, super::ME, key, other.boot, other.gossip());
             }
         }
     }
@@ -141,7 +141,7 @@ impl Swim {
             // A smaller boot at the same address is a datagram that was long on its way.
             Some(contender) if contender.identity.boot >= claim.boot => {
                 let newcomer = contender.identity;
-                self.tell_taken(&newcomer.name, newcomer.boot, newcomer.gossip, claim.address);
+                self.tell_taken(&newcomer.name, newcomer.boot, newcomer.gossip(), claim.address);
             }
             Some(_) => {}
         }

@@ -62,7 +62,7 @@ impl Swim {
     /// Join targets as they are resolved now.
     pub fn handle_seeds(&mut self, now: Now, addresses: &[SocketAddr]) {
         self.clocks.set_now(now);
-        let me = self.table.me().identity.gossip;
+        let me = self.table.me().identity.gossip();
         self.contacts.has_seeds = true;
         self.contacts.is_resolved |= !addresses.is_empty();
         self.contacts.seeds.retain(|seed| addresses.contains(&seed.address));
@@ -123,7 +123,7 @@ impl Swim {
         let mut lost: Vec<(SocketAddr, Option<Slot>)> = gone
             .filter_map(|slot| self.table.get(slot).map(|member| (slot, member)))
             .filter(|(_, member)| member.state == State::Dead)
-            .map(|(slot, member)| (member.identity.gossip, Some(slot)))
+            .map(|(slot, member)| (member.identity.gossip(), Some(slot)))
             .collect();
         // While alone, join targets have their own intervals.
         if !self.is_alone() {

@@ -77,7 +77,7 @@ impl Swim {
         self.leave.next_us = now.mono_us + self.timing.probe_timeout_us;
         self.news.push(ME);
         for slot in self.table.random_live(FANOUT, ME, &mut self.random) {
-            let Some((key, to)) = self.table.get(slot).map(|member| (member.key(), member.identity.gossip))
+            let Some((key, to)) = self.table.get(slot).map(|member| (member.key(), member.identity.gossip()))
             else {
                 continue;
             };

@@ -160,7 +160,7 @@ impl Swim {
         if is_early || offers >= OFFERS_MAX {
             return;
         }
-        let Some(to) = self.table.get(slot).map(|member| member.identity.gossip) else { return };
+        let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { return };
         self.lists.last_offer_us = Some(now.mono_us);
         self.connect(now, to, Kind::Offer { next: Some(ME) });
     }
@@ -309,15 +309,15 @@ impl Swim {
         is_last: bool,
     ) -> bool {
         if let Some(said) = introduction {
-            self.hear(now, Update::alive(&said), Way::FirstHand);
-            let (name, boot) = (&said.identity.name, said.identity.boot);
+            let (name, boot) = (said.identity.name.clone(), said.identity.boot);
+            self.hear(now, said.into(), Way::FirstHand);
             // Who claims another's name is told nothing before that is cleared up; it comes again.
             if self.find_life(name.as_str(), boot).is_none() {
                 return false;
             }
         }
         for update in updates {
-            self.hear(now, update, Way::List);
+            self.hear(now, update, way);
         }
         if !is_last {
             return true;

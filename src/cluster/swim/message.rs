@@ -42,15 +42,17 @@ pub(in crate::cluster) enum Claim {
     Left,
 }
 
+impl From<Introduction> for Update {
+    fn from(said: Introduction) -> Update {
+        let Introduction { identity, incarnation } = said;
+        let (name, boot) = (identity.name.clone(), identity.boot);
+        Update { name, boot, incarnation, claim: Claim::Alive(identity) }
+    }
+}
+
 impl Update {
     pub fn alive(introduction: &Introduction) -> Update {
-        let identity = introduction.identity.clone();
-        Update {
-            name: identity.name.clone(),
-            boot: identity.boot,
-            incarnation: introduction.incarnation,
-            claim: Claim::Alive(identity),
-        }
+        introduction.clone().into()
     }
 }
 

@@ -145,14 +145,14 @@ impl Swim {
     pub fn new(config: &Config, now: Now) -> Swim {
         let mut random = Random::new(config.seed);
         let timing = Timing::of(config.profile);
-        let identity = Arc::new(Identity {
-            name: config.name.clone(),
-            boot: config.boot,
-            gossip: config.gossip,
-            http: shortened(&config.http, HTTP_ADDRESS_BYTES_MAX),
-            zone: shortened(&config.zone, ZONE_BYTES_MAX),
-            version: shortened(&config.version, VERSION_BYTES_MAX),
-        });
+        let identity = Arc::new(Identity::new(
+            config.name.clone(),
+            config.boot,
+            config.gossip,
+            shortened(&config.http, HTTP_ADDRESS_BYTES_MAX),
+            shortened(&config.zone, ZONE_BYTES_MAX),
+            shortened(&config.version, VERSION_BYTES_MAX),
+        ));
         let first_probe_us = now.mono_us + random.below(timing.probe_interval_us);
         Swim {
             table: Table::new(identity, now.mono_us),
@@ -199,7 +199,7 @@ impl Swim {
             }
             Message::NameTaken { name, boot, by } => {
                 let me = &self.table.me().identity;
-                if me.name == name && me.boot == boot && me.gossip != by {
+                if me.name == name && me.boot == boot && me.gossip() != by {
                     self.outputs.push_back(Output::NameTaken { by });
                 }
             }
@@ -298,7 +298,7 @@ impl Swim {
     /// Since when (wall clock) the longest dead of the remembered members is so.
     pub fn unreachable_since_us(&self) -> Option<u64> {
         let gone = self.table.gone().iter().filter_map(|&slot| self.table.get(slot));
-        let dead = gone.filter(|member| member.state == State::Dead).map(|member| member.changed_us);
+        let dead = gone.filter(|member| member.state == State::Dead).map(Member::changed_us);
         dead.min().map(|mono_us| self.clocks.wall_us(mono_us))
     }
 
@@ -388,7 +388,7 @@ impl Swim {
         }
         if !self.news.is_empty() {
             for slot in self.table.random_live(GOSSIP_FANOUT, ME, &mut self.random) {
-                let Some(to) = self.table.get(slot).map(|member| member.identity.gossip) else { continue };
+                let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { continue };
                 self.send(to, Some(slot), Message::Gossip);
             }
         }
@@ -398,7 +398,7 @@ impl Swim {
     fn forget(&mut self, now: Now) {
         let forgettable = self.table.forgettable(|member| {
             let kept_us = if member.state == State::Left { timing::LEFT_US } else { timing::DEAD_US };
-            now.mono_us.saturating_sub(member.changed_us) > kept_us
+            now.mono_us.saturating_sub(member.changed_us()) > kept_us
         });
         for slot in forgettable {
             self.news.remove(slot);
@@ -410,7 +410,7 @@ impl Swim {
 }
 
 /// At most `bytes_max` bytes of `text`, cut between characters.
-fn shortened(text: &str, bytes_max: usize) -> String {
+fn shortened(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
-    text.get(..end.unwrap_or(0)).unwrap_or_default().into()
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
 }

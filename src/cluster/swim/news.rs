@@ -65,7 +65,7 @@ impl Swim {
             return;
         };
         let Some(known) = self.table.get(slot) else { return };
-        let is_same_address = known.identity.gossip == said.identity.gossip;
+        let is_same_address = known.identity.gossip() == said.identity.gossip();
         let is_first_hand = way == Way::FirstHand;
         let is_refutation = said.incarnation > known.incarnation;
         match said.identity.boot.cmp(&known.identity.boot) {
@@ -115,7 +115,7 @@ impl Swim {
     fn hear_of_myself(&mut self, now: Now, update: Update, way: Way) {
         let me = self.table.me().clone();
         if let Claim::Alive(identity) = &update.claim {
-            if identity.gossip != me.identity.gossip {
+            if identity.gossip() != me.identity.gossip() {
                 let said = Introduction { identity: identity.clone(), incarnation: update.incarnation };
                 self.contend_for_my_name(now, said);
             }
@@ -168,7 +168,7 @@ impl Swim {
             return;
         }
         let name: NodeName = member.identity.name.clone();
-        let (boot, to) = (member.identity.boot, member.identity.gossip);
+        let (boot, to) = (member.identity.boot, member.identity.gossip());
         let claim = Claim::Dead;
         let updates = vec![Update { name, boot, incarnation, claim }];
         self.outputs.push_back(Output::Datagram { to, message: Message::Gossip, updates });

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::message::{Ack, Introduction, Message, Ping, Update};
+use super::message::{Ack, Introduction, Message, Ping};
 use super::news::Way;
 use super::table::{ME, Slot};
 use super::timing::INDIRECT_PROBES;
@@ -114,7 +114,7 @@ impl Swim {
             return;
         }
         let Some(member) = self.table.get(slot) else { return };
-        let (key, to) = (member.key(), member.identity.gossip);
+        let (key, to) = (member.key(), member.identity.gossip());
         let sequence = self.next_sequence();
         self.probes.under_way.push(Probe {
             sequence,
@@ -137,7 +137,7 @@ impl Swim {
         };
         let (address, sender) = (member.identity.gossip, self.my_name().clone());
         for slot in self.table.random_live(INDIRECT_PROBES, probe.slot, &mut self.random) {
-            let Some(to) = self.table.get(slot).map(|member| member.identity.gossip) else { continue };
+            let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { continue };
             let (sequence, target) = (probe.sequence, probe.key);
             let request = Message::PingRequest { sequence, target, address, sender: sender.clone() };
             self.send(to, Some(slot), request);
@@ -181,7 +181,7 @@ impl Swim {
         }
         let wants_introduction = ping.target == 0 || ping.introduction.is_some();
         if let Some(said) = ping.introduction {
-            self.hear(now, Update::alive(&said), Way::FirstHand);
+            self.hear(now, said.into(), Way::FirstHand);
         }
         let sender = self.find_life(ping.sender.as_str(), boot);
         let introduction = wants_introduction.then(|| self.table.me().clone());
@@ -202,9 +202,9 @@ impl Swim {
         self.table.get(slot).is_some_and(|member| member.identity.boot == boot).then_some(slot)
     }
 
-    pub(super) fn handle_ack(&mut self, now: Now, from: SocketAddr, boot: u64, ack: Ack) {
-        if let Some(said) = ack.introduction.clone() {
-            self.hear(now, Update::alive(&said), Way::FirstHand);
+    pub(super) fn handle_ack(&mut self, now: Now, from: SocketAddr, boot: u64, mut ack: Ack) {
+        if let Some(said) = ack.introduction.take() {
+            self.hear(now, said.into(), Way::FirstHand);
         }
         let sender = self.find_life(ack.sender.as_str(), boot);
         let is_expected = self.answer_probe(now, sender, &ack);
@@ -238,7 +238,7 @@ impl Swim {
         if sender == Some(probe.slot) {
             let rtt_us = now.mono_us.saturating_sub(probe.started_us);
             self.table.measured(probe.slot, rtt_us);
-            if let Some(peer) = self.table.get(probe.slot).map(|member| member.identity.gossip) {
+            if let Some(peer) = self.table.get(probe.slot).map(|member| member.identity.gossip()) {
                 self.outputs.push_back(Output::Measured { peer, rtt_us });
             }
             self.clocks.measured(now, probe.slot, ack.wall_us, rtt_us);
@@ -289,7 +289,7 @@ impl Swim {
         if let Some(said) = introduction {
             let is_expected = probe.is_some() || relay.is_some() || is_contact || claim.is_some();
             if is_expected {
-                self.hear(now, Update::alive(&said), Way::FirstHand);
+                self.hear(now, said.into(), Way::FirstHand);
             }
         }
         if let Some(claim) = claim {

@@ -83,7 +83,7 @@ impl Swim {
     /// A live member is doubted by `accusers`, this node perhaps among them.
     pub(super) fn suspect(&mut self, now: Now, slot: Slot, incarnation: u32, accusers: &[NodeName]) {
         let Some(member) = self.table.get(slot) else { return };
-        let to = member.identity.gossip;
+        let to = member.identity.gossip();
         let is_known = member.state == State::Suspect && member.incarnation == incarnation;
         if !is_known {
             self.set_state(now, slot, incarnation, State::Suspect);
@@ -143,9 +143,8 @@ impl Swim {
 
     fn ask_last_word(&mut self, now: Now, slot: Slot) {
         let Some(member) = self.table.get(slot) else { return self.suspicions.remove(slot) };
-        let (key, to) = (member.key(), member.identity.gossip);
-        let sequence = self.next_sequence();
-        self.suspicions.by_last_word.insert(sequence, slot);
+        let (key, to) = (member.key(), member.identity.gossip());
+        let left = left - 1;
         if let Some(suspicion) = self.suspicions.by_slot.get_mut(&slot) {
             suspicion.last_word = Some(sequence);
         }

@@ -25,14 +25,11 @@ fn address(last: u8) -> SocketAddr {
 }
 
 fn introduction(member: &str, boot: u64, incarnation: u32) -> Introduction {
-    let identity = Identity {
-        name: name(member),
-        boot,
-        gossip: address(9),
-        http: "10.0.0.9:7070".into(),
-        zone: "z".into(),
-        version: "0.1.0".into(),
-    };
+    introduction_at(member, boot, incarnation, address(9))
+}
+
+fn introduction_at(member: &str, boot: u64, incarnation: u32, gossip: SocketAddr) -> Introduction {
+    let identity = Identity::new(name(member), boot, gossip, "10.0.0.9:7070", "z", "0.1.0");
     Introduction { identity: Arc::new(identity), incarnation }
 }
 
@@ -109,14 +106,14 @@ fn messages_come_back_as_they_went() {
 #[test]
 fn the_largest_member_fits_a_datagram() {
     let long = |length| "x".repeat(length);
-    let identity = Identity {
-        name: name(&long(63)),
-        boot: u64::MAX,
-        gossip: "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().expect("address"),
-        http: long(HTTP_ADDRESS_BYTES_MAX),
-        zone: long(ZONE_BYTES_MAX),
-        version: long(VERSION_BYTES_MAX),
-    };
+    let identity = Identity::new(
+        name(&long(63)),
+        u64::MAX,
+        "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().expect("address"),
+        &long(HTTP_ADDRESS_BYTES_MAX),
+        &long(ZONE_BYTES_MAX),
+        &long(VERSION_BYTES_MAX),
+    );
     let said = Introduction { identity: Arc::new(identity), incarnation: u32::MAX };
     let accusers = (0..4).map(|index| name(&format!("{index}{}", long(62)))).collect();
     let updates = [Update::alive(&said), Update { claim: Claim::Suspect(accusers), ..Update::alive(&said) }];
@@ -159,8 +156,7 @@ fn any_update() -> impl Strategy<Value = Update> {
     let claim = 0..5u8;
     (0..6u8, 0..8u64, any::<u32>(), claim, 1..12u8).prop_map(|(who, boot, incarnation, claim, host)| {
         let member = if who == 0 { "me".into() } else { format!("n{who}") };
-        let mut said = introduction(&member, boot, incarnation);
-        Arc::make_mut(&mut said.identity).gossip = address(host);
+        let said = introduction_at(&member, boot, incarnation, address(host));
         let alive = Update::alive(&said);
         match claim {
             0 => Update { claim: Claim::Suspect(vec![name("n1")]), ..alive },

@@ -151,10 +151,10 @@ fn update_to_proto(update: &Update) -> proto::MemberUpdate {
     };
     let state = match &update.claim {
         Claim::Alive(identity) => {
-            message.gossip = identity.gossip.to_string();
-            message.http = identity.http.clone();
-            message.zone = identity.zone.clone();
-            message.version = identity.version.clone();
+            message.gossip = identity.gossip().to_string();
+            message.http = identity.http().into_owned();
+            message.zone = identity.zone().into();
+            message.version = identity.version().into();
             proto::MemberState::Alive
         }
         Claim::Suspect(accusers) => {
@@ -187,14 +187,8 @@ pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Opt
             if !fits || gossip.port() == 0 || gossip.ip().is_unspecified() {
                 return None;
             }
-            Claim::Alive(Arc::new(Identity {
-                name: name.clone(),
-                boot: message.boot,
-                gossip,
-                http: message.http,
-                zone: message.zone,
-                version: message.version,
-            }))
+            let proto::MemberUpdate { boot, http, zone, version, .. } = &message;
+            Claim::Alive(Arc::new(Identity::new(name.clone(), *boot, gossip, http, zone, version)))
         }
     };
     Some(Update { name, boot: message.boot, incarnation: message.incarnation, claim })

@@ -255,14 +255,16 @@ impl Session {
             count => xxhash_rust::xxh3::xxh3_64(self.id.as_bytes()) as usize % count,
         };
         let (first, last) = live.split_at(start);
-        let members = last.iter().chain(first).take(CONNECTED_MEMBERS_MAX);
+        let members: Vec<_> = (last.iter().chain(first).take(CONNECTED_MEMBERS_MAX))
+            .map(|member| (member.identity.name.as_str(), member.identity.http()))
+            .collect();
         let connected = Connected {
             node: &facts.node,
             session: &self.id,
             ping_ms: PING_US / 1_000,
             max_record_bytes: facts.max_record_bytes,
             max_frame_bytes: facts.max_frame_bytes,
-            members: members.map(|m| (m.identity.name.as_str(), m.identity.http.as_str())).collect(),
+            members: members.iter().map(|(name, http)| (*name, &**http)).collect(),
         };
         turn.notice(self.codec, &Notice::Connected(connected));
     }

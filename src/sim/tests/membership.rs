@@ -195,7 +195,7 @@ fn a_name_that_is_alive_elsewhere_is_refused() {
         assert!(all_see(&world, 0..6, 6), "seed {seed}");
         assert!((0..6).all(|node| world.name_taken(NodeId(node)).is_none()), "seed {seed}");
         let member = world.member(NodeId(0), "n5").expect("known");
-        assert_eq!(member.identity.gossip, World::address_of(NodeId(5)), "seed {seed}");
+        assert_eq!(member.identity.gossip(), World::address_of(NodeId(5)), "seed {seed}");
     }
 }
 

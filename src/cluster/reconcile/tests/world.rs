@@ -198,14 +198,7 @@ impl World {
         let index = self.nodes.len();
         let mut config = config(&format!("n{index}"), index, has_seeds, self.random);
         change(&mut config);
-        let identity = Identity {
-            name: config.name.clone(),
-            boot: config.boot,
-            gossip: config.gossip,
-            http: String::new(),
-            zone: String::new(),
-            version: String::new(),
-        };
+        let identity = Identity::new(config.name.clone(), config.boot, config.gossip, "", "", "");
         self.ring.insert(Arc::new(identity), State::Alive);
         self.nodes.push(Node {
             name: config.name.clone(),

@@ -100,14 +100,8 @@ fn tokens_on_another_node() {
     (0..9).for_each(|n| copy(&there, n));
     there.node.others.borrow_mut().insert((origin.clone(), 1), 9);
     assert_eq!(resume(&mut there, &token).0, Some(false), "one is missing, and its origin is not known");
-    let identity = |boot| Identity {
-        name: origin.clone(),
-        boot,
-        gossip: ([127, 0, 0, 1], 1).into(),
-        http: "127.0.0.1:1".into(),
-        zone: String::new(),
-        version: String::new(),
-    };
+    let gossip = ([127, 0, 0, 1], 1).into();
+    let identity = |boot| Identity::new(origin.clone(), boot, gossip, "127.0.0.1:1", "", "");
     let member = |boot, state| {
         Arc::from([MemberInfo { identity: Arc::new(identity(boot)), state, incarnation: 0, rtt_us: None }])
     };
