@@ -121,7 +121,15 @@ impl Swim {
             }
             return;
         }
-        if update.boot != me.identity.boot || update.incarnation < me.incarnation || self.leave.is_leaving() {
+        if update.boot != me.identity.boot || self.leave.is_leaving() {
+            return;
+        }
+        if update.incarnation < me.incarnation {
+            // Refuted before: whoever says so missed it, and would bury us over a few lost pings.
+            if let Way::Gossip(from) = way {
+                let (message, updates) = (Message::Gossip, vec![Update::alive(&me)]);
+                self.outputs.push_back(Output::Datagram { to: from, message, updates });
+            }
             return;
         }
         self.health.worsen(1);

@@ -1,8 +1,8 @@
 //! Finding the silent: direct, indirect and TCP probes, and their answers.
 //!
 //! A probe has three stages. *Direct*: a ping over UDP. After `probe_timeout_us` without an ack
-//! *indirect*: three others are asked to ping it, and a stream is opened to it, since it may be UDP that
-//! fails. At `probe_total_us` it is suspected. Those asked that cannot reach it either say so (nack);
+//! *indirect*: it is pinged once more, three others are asked to ping it, and a stream is opened to it,
+//! since it may be UDP that fails. At `probe_total_us` it is suspected. Those asked that cannot reach it either say so (nack);
 //! a nack that does not come casts doubt on this node's own links (Lifeguard).
 
 use std::collections::VecDeque;
@@ -29,11 +29,25 @@ struct Probe {
     slot: Slot,
     key: u64,
     started_us: u64,
+    /// The second ping, and when it was sent: a number of its own tells whose answer came, so both
+    /// measure a round trip.
+    again: Option<(u32, u64)>,
     due_us: u64,
     is_indirect: bool,
     asked: u32,
     nacks: u32,
     stream: Option<StreamId>,
+}
+
+impl Probe {
+    /// When the ping of this number was sent; `None`: it is none of this probe's.
+    fn sent_us(&self, sequence: u32) -> Option<u64> {
+        match self.again {
+            _ if sequence == self.sequence => Some(self.started_us),
+            Some((again, sent_us)) if sequence == again => Some(sent_us),
+            _ => None,
+        }
+    }
 }
 
 /// A probe for another member.
@@ -82,7 +96,7 @@ impl Probes {
     }
 
     fn take(&mut self, sequence: u32) -> Option<Probe> {
-        let at = self.under_way.iter().position(|probe| probe.sequence == sequence)?;
+        let at = self.under_way.iter().position(|probe| probe.sent_us(sequence).is_some())?;
         Some(self.under_way.swap_remove(at))
     }
 }
@@ -121,6 +135,7 @@ impl Swim {
             slot,
             key,
             started_us: now.mono_us,
+            again: None,
             due_us: now.mono_us + self.health.scaled_us(self.timing.probe_timeout_us),
             is_indirect: false,
             asked: 0,
@@ -135,7 +150,11 @@ impl Swim {
         let Some(member) = self.table.get(probe.slot).filter(|member| member.key() == probe.key) else {
             return;
         };
-        let (address, sender) = (member.identity.gossip, self.my_name().clone());
+        let (address, sender) = (member.identity.gossip(), self.my_name().clone());
+        let again = self.next_sequence();
+        probe.again = Some((again, now.mono_us));
+        let ping = self.ping(again, probe.key, None);
+        self.send(address, Some(probe.slot), ping);
         for slot in self.table.random_live(INDIRECT_PROBES, probe.slot, &mut self.random) {
             let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { continue };
             let (sequence, target) = (probe.sequence, probe.key);
@@ -236,7 +255,8 @@ impl Swim {
         }
         // An ack that was relayed measures nothing.
         if sender == Some(probe.slot) {
-            let rtt_us = now.mono_us.saturating_sub(probe.started_us);
+            let sent_us = probe.sent_us(ack.sequence).unwrap_or(probe.started_us);
+            let rtt_us = now.mono_us.saturating_sub(sent_us);
             self.table.measured(probe.slot, rtt_us);
             if let Some(peer) = self.table.get(probe.slot).map(|member| member.identity.gossip()) {
                 self.outputs.push_back(Output::Measured { peer, rtt_us });

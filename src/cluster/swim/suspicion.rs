@@ -1,9 +1,9 @@
 //! From suspected to dead: a suspicion waits for its refutation, the shorter the more confirm it.
 //!
 //! News of a suspicion carries all accusers that its teller knows, so sets of accusers merge on the
-//! way and no confirmation waits for another. Shortly before the end the suspect gets the last word: one
-//! more ping. If it answers it is not buried here, whatever others do, and the ping tells it what to
-//! refute.
+//! way and no confirmation waits for another. Shortly before the end the suspect gets the last word: it
+//! is pinged a few times more, since one ping in five gets no answer where one datagram in ten is lost.
+//! If it answers it is not buried here, whatever others do, and the ping tells it what to refute.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,13 +17,16 @@ use crate::record::{NodeName, Now};
 /// How long the refutation of one that had the last word may take.
 const REFUTATION_US: u64 = 500_000;
 
+/// Pings for the last word, half a probe's timeout apart; the last is given the whole of it.
+const LAST_PINGS: u64 = 3;
+
 #[derive(Debug)]
 struct Suspicion {
     started_us: u64,
-    /// When the last word is asked for; then, when it ends.
+    /// When the last word is asked for, first or again; then, when it ends.
     due_us: u64,
-    /// Sequence number of that ping.
-    last_word: Option<u32>,
+    /// Sequence number of those pings, and how many are still to be sent.
+    last_word: Option<(u32, u64)>,
     /// Different members that say so: the first, and those that confirmed it.
     accusers: Vec<NodeName>,
 }
@@ -44,7 +47,7 @@ impl Suspicions {
     pub fn remove(&mut self, slot: Slot) {
         if let Some(suspicion) = self.by_slot.remove(&slot) {
             self.by_due.remove(&(suspicion.due_us, slot));
-            suspicion.last_word.map(|sequence| self.by_last_word.remove(&sequence));
+            suspicion.last_word.map(|(sequence, _)| self.by_last_word.remove(&sequence));
         }
     }
 
@@ -120,7 +123,8 @@ impl Swim {
         }
         let confirmations = suspicion.accusers.len().saturating_sub(1);
         let lasts_us = self.timing.suspicion_us(self.table.ring().len(), confirmations);
-        let due_us = suspicion.started_us + lasts_us - self.timing.probe_timeout_us.min(lasts_us);
+        let last_word_us = self.timing.probe_timeout_us * (LAST_PINGS + 1) / 2;
+        let due_us = suspicion.started_us + lasts_us - last_word_us.min(lasts_us);
         self.suspicions.set_due(slot, due_us);
     }
 
@@ -129,26 +133,33 @@ impl Swim {
             if now.mono_us < due_us {
                 return;
             }
-            let has_had_last_word =
-                self.suspicions.by_slot.get(&slot).is_none_or(|suspicion| suspicion.last_word.is_some());
-            if has_had_last_word {
-                let incarnation = self.table.get(slot).map_or(0, |member| member.incarnation);
-                self.suspicions.remove(slot);
-                self.set_state(now, slot, incarnation, State::Dead);
-            } else {
-                self.ask_last_word(now, slot);
+            let last_word = self.suspicions.by_slot.get(&slot).and_then(|suspicion| suspicion.last_word);
+            match last_word {
+                Some((_, 0)) => {
+                    let incarnation = self.table.get(slot).map_or(0, |member| member.incarnation);
+                    self.suspicions.remove(slot);
+                    self.set_state(now, slot, incarnation, State::Dead);
+                }
+                Some((sequence, left)) => self.ask_last_word(now, slot, sequence, left),
+                None => {
+                    let sequence = self.next_sequence();
+                    self.suspicions.by_last_word.insert(sequence, slot);
+                    self.ask_last_word(now, slot, sequence, LAST_PINGS);
+                }
             }
         }
     }
 
-    fn ask_last_word(&mut self, now: Now, slot: Slot) {
+    /// Pings a suspect, with `left` pings to go.
+    fn ask_last_word(&mut self, now: Now, slot: Slot, sequence: u32, left: u64) {
         let Some(member) = self.table.get(slot) else { return self.suspicions.remove(slot) };
         let (key, to) = (member.key(), member.identity.gossip());
         let left = left - 1;
         if let Some(suspicion) = self.suspicions.by_slot.get_mut(&slot) {
-            suspicion.last_word = Some(sequence);
+            suspicion.last_word = Some((sequence, left));
         }
-        self.suspicions.set_due(slot, now.mono_us + self.timing.probe_timeout_us);
+        let wait_us = self.timing.probe_timeout_us;
+        self.suspicions.set_due(slot, now.mono_us + if left == 0 { wait_us } else { wait_us / 2 });
         let ping = self.ping(sequence, key, None);
         self.send(to, Some(slot), ping);
     }

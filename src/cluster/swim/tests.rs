@@ -151,6 +151,38 @@ fn members_that_cannot_be_are_refused() {
     }
 }
 
+/// A node that missed a refutation asked the suspect for its last word, was answered without a word
+/// about the refutation, and buried it when three more pings were lost.
+#[test]
+fn who_tells_an_old_suspicion_is_told_the_refutation() {
+    let (mut machine, wire) = (machine(1), Wire::new("c", 2));
+    let mut replica = SimReplica::default();
+    let me = machine.member("me").expect("itself").identity;
+    let doubted = |incarnation| {
+        let claim = Claim::Suspect(vec![name("n1")]);
+        let update = Update { name: me.name.clone(), boot: me.boot, incarnation, claim };
+        wire.datagram(Body::Members(Message::Gossip, vec![update]), &[])
+    };
+    let told = |machine: &mut Machine| {
+        let mut told = None;
+        while let Some(effect) = machine.poll_effect() {
+            let Effect::Datagram { to, bytes } = effect else { continue };
+            let (_, Body::Members(_, updates), _) = wire.open(&bytes).expect("ours") else { continue };
+            let alive = updates.into_iter().find(|update| update.name == me.name);
+            told = alive.map(|update| (to, update.incarnation)).or(told);
+        }
+        told
+    };
+    let mut now = Now { mono_us: 1, wall_us: 1 };
+    for expected in [1, 1, 1] {
+        machine.handle_datagram(now, address(3), &doubted(0), &mut replica);
+        assert_eq!(told(&mut machine), Some((address(3), expected)));
+        now = now.plus_us(60_000_000);
+    }
+    machine.handle_datagram(now, address(3), &doubted(1), &mut replica);
+    assert_eq!(machine.member("me").map(|me| me.incarnation), Some(2));
+}
+
 /// What a peer may say, true or not.
 fn any_update() -> impl Strategy<Value = Update> {
     let claim = 0..5u8;
