@@ -18,6 +18,8 @@
 //!   gossip is found out in a round of probing, and nothing is exchanged while all agree.
 //! - **The last word.** Before a suspicion ends in death the suspect is pinged once more, by everyone who
 //!   is about to give it up; who answers is not buried by news that was late.
+//! - **Neighbours.** One probe in four goes to the member before the prober on the ring. So everyone is
+//!   probed by somebody within a second, while chance alone lets one in a hundred wait for longer.
 //! - **Witnesses.** The four followers of a suspect on the ring probe it at once, so that the
 //!   confirmations which shorten a suspicion do not wait for chance.
 //! - **News about the dead in lists** is not believed but passed to the one concerned, who refutes

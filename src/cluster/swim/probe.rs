@@ -20,6 +20,8 @@ use crate::record::Now;
 
 /// Probes under way at once; a probe lasts little longer than the interval between two.
 const PROBES_MAX: usize = 64;
+/// One probe in so many goes to the member before this node on the ring.
+const NEIGHBOUR_EVERY: u32 = 4;
 /// Probes for others under way at once.
 const RELAYS_MAX: usize = 256;
 
@@ -63,13 +65,14 @@ struct Relay {
 #[derive(Debug)]
 pub(super) struct Probes {
     next_us: u64,
+    started: u32,
     under_way: Vec<Probe>,
     relays: VecDeque<Relay>,
 }
 
 impl Probes {
     pub fn new(first_us: u64) -> Probes {
-        Probes { next_us: first_us, under_way: Vec::new(), relays: VecDeque::new() }
+        Probes { next_us: first_us, started: 0, under_way: Vec::new(), relays: VecDeque::new() }
     }
 
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
@@ -115,7 +118,10 @@ impl Swim {
         if now.mono_us >= self.probes.next_us {
             let interval_us = self.health.scaled_us(self.timing.probe_interval_us);
             self.probes.next_us = now.mono_us + self.random.jitter_us(interval_us);
-            if let Some(slot) = self.table.next_probe(&mut self.random) {
+            self.probes.started = self.probes.started.wrapping_add(1);
+            let is_neighbours_turn = self.probes.started.is_multiple_of(NEIGHBOUR_EVERY);
+            let neighbour = self.table.neighbour().filter(|_| is_neighbours_turn);
+            if let Some(slot) = neighbour.or_else(|| self.table.next_probe(&mut self.random)) {
                 self.probe(now, slot);
             }
         }

@@ -307,6 +307,14 @@ impl Table {
         chosen.map(|(_, &slot)| slot).collect()
     }
 
+    /// The live member before this node on the ring.
+    pub fn neighbour(&self) -> Option<Slot> {
+        let entries = self.ring.entries();
+        let before = self.ring.lower_bound(self.me.identity.ring_hash()).checked_sub(1);
+        let entry = before.map_or(entries.last(), |before| entries.get(before))?;
+        self.find(entry.name().as_str()).filter(|&slot| slot != ME)
+    }
+
     /// Whom to probe next: everyone once a round, each round in another random order.
     pub fn next_probe(&mut self, random: &mut Random) -> Option<Slot> {
         loop {
@@ -480,6 +488,7 @@ mod tests {
     #[test]
     fn view_ring_and_gone_follow_states() {
         let (mut table, mut random) = table(20);
+        assert!(table.neighbour().is_some_and(|slot| slot != ME));
         let view = table.view();
         let slot = table.find("n7").expect("there");
         kill(&mut table, slot, &mut random);

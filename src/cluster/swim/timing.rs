@@ -62,7 +62,7 @@ impl Timing {
     pub fn of(profile: Profile) -> Timing {
         match profile {
             Profile::Lan => Timing {
-                probe_interval_us: 250_000,
+                probe_interval_us: 225_000,
                 probe_timeout_us: 100_000,
                 probe_total_us: 300_000,
                 suspicion_min_us: 900_000,
