@@ -316,14 +316,15 @@ impl Swim {
                 return false;
             }
         }
+        let is_offer =
+            self.lists.sessions.get(&stream).is_some_and(|it| matches!(it.kind, Kind::Offer { .. }));
+        let way = if is_offer && !self.lists.is_joined { Way::FirstList } else { Way::List };
         for update in updates {
             self.hear(now, update, way);
         }
         if !is_last {
             return true;
         }
-        let is_offer =
-            self.lists.sessions.get(&stream).is_some_and(|it| matches!(it.kind, Kind::Offer { .. }));
         if is_offer {
             self.lists.is_joined = true;
             self.end_session(stream);

@@ -21,6 +21,9 @@ pub(super) enum Way {
     Gossip(SocketAddr),
     /// In a whole list, which may be old.
     List,
+    /// In the list that a node joins by: those it came from know all that is in it, and a newcomer that
+    /// told ten thousand members of each other would keep them busy for many minutes.
+    FirstList,
 }
 
 impl Swim {
@@ -45,7 +48,7 @@ impl Swim {
                 self.suspect(now, slot, incarnation, &accusers);
             }
             Claim::Dead if state.is_live() && is_news => match way {
-                Way::List => {
+                Way::List | Way::FirstList => {
                     self.alerts.insert(slot, incarnation);
                 }
                 _ => self.set_state(now, slot, incarnation, State::Dead),
@@ -61,6 +64,9 @@ impl Swim {
         let Some(slot) = self.table.find(said.identity.name.as_str()) else {
             if let Some(slot) = self.table.insert(said, now.mono_us, &mut self.random) {
                 self.changed(now, slot);
+                if way == Way::FirstList {
+                    self.news.remove(slot);
+                }
             }
             return;
         };
