@@ -22,6 +22,10 @@ const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const LINES_MAX: usize = 32 * 1024;
 /// How often a changed head is told.
 const TELLINGS: u8 = 3;
+/// A line that did not change for so long is quiet: if its end got lost, it was reconciled since.
+const QUIET_US: u64 = 30_000_000;
+/// Quiet lines in a digest: every probe of an idle node and every answer carries them.
+const QUIET_MAX: usize = 3;
 /// Most bytes of one entry of a digest: tag and length, tag and line, tag and varint.
 const DIGEST_ENTRY_BYTES: usize = 3 + 9 + 1 + 10;
 
@@ -258,17 +262,25 @@ impl Lines {
         more
     }
 
-    /// Heads to be told, as (line, head): what changed, and with every third entry others in turn.
-    pub fn digest(&mut self, bytes_max: usize) -> Vec<(u64, u64)> {
+    /// Heads to be told, as (line, head): what changed, and with every third entry others in turn,
+    /// few of them if they have been quiet for long.
+    pub fn digest(&mut self, now_us: u64, bytes_max: usize) -> Vec<(u64, u64)> {
         let mut digest: Vec<(u64, u64)> = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut quiet) = (0, 0);
         for index in 0..self.lines.len() {
             if bytes + DIGEST_ENTRY_BYTES > bytes_max {
                 break;
             }
             let changed = if index % 3 == 2 { None } else { self.changed.pop_front() };
+            if changed.is_none() && quiet == QUIET_MAX {
+                match self.changed.is_empty() {
+                    true => break,
+                    false => continue,
+                }
+            }
             let Some(told) = changed.or_else(|| self.next_in_turn()) else { break };
             let Some(line) = self.lines.get_mut(&told) else { continue };
+            quiet += usize::from(now_us > line.changed_us.saturating_add(QUIET_US));
             if changed.is_some() {
                 line.tellings = line.tellings.saturating_sub(1);
                 if line.tellings > 0 {

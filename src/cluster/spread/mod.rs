@@ -289,7 +289,7 @@ impl Spread {
     /// Heads to ride on a probe, as (hash of the line, head), in about `bytes_max` bytes; this
     /// node's own line is among them.
     pub fn heads_digest(&mut self, bytes_max: usize) -> Vec<(u64, u64)> {
-        self.lines.digest(bytes_max)
+        self.lines.digest(self.now_us, bytes_max)
     }
 
     /// Heads to ride on a packet that brings records and has room, once in a while: while records
