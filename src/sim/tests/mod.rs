@@ -5,6 +5,7 @@ mod membership;
 mod network;
 mod records;
 mod replicated;
+mod scale;
 
 use bytes::Bytes;
 
