@@ -56,8 +56,6 @@ pub enum WireError {
 // Most are packets, and live for a call: boxed, each would cost an allocation for a copy of 300 bytes.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
-// It lives for one call and is never kept: an allocation for each datagram would cost more.
-#[allow(clippy::large_enum_variant)]
 pub(super) enum Body {
     /// Membership, and what is to be known of members.
     Members(Message, Vec<Update>),

@@ -299,7 +299,7 @@ impl Spread {
             return Vec::new();
         }
         let room = SPREAD_BYTES_MAX.saturating_sub(packet.encoded_len());
-        let heads = self.lines.digest(room.min(HEADS_BYTES_MAX));
+        let heads = self.lines.digest(self.now_us, room.min(HEADS_BYTES_MAX));
         if !heads.is_empty() {
             self.heads_due_us = self.now_us + HEADS_PAUSE_US;
         }
