@@ -46,6 +46,7 @@ impl Spread {
             let mut duty = Duty::new(batch.clone(), inside, self.now_us);
             // Whom it stands in for may be late, and has served them.
             duty.ask_first = stands_in.is_some() && self.links.are_late();
+            self.open_part(&mut duty);
             self.assign(ring, duty);
         }
         if let Some(place) = stands_in {
