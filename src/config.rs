@@ -8,6 +8,7 @@
 //! Rejected: typed fields in clap. Its messages do not reach the file's values, and the same value
 //! would be judged by two parsers.
 
+pub mod cassandra;
 pub mod raw;
 mod values;
 
@@ -74,6 +75,8 @@ pub enum StoreKind {
     Embedded,
     /// Nowhere: a restarted node gets them from its peers.
     Memory,
+    /// In Apache Cassandra ([`Config::cassandra`]); the data directory keeps what waits for it.
+    Cassandra,
 }
 
 /// Intervals of the membership protocol.
@@ -152,6 +155,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Which store.
     pub store: StoreKind,
+    /// How Cassandra is reached; given with [`StoreKind::Cassandra`] and never without.
+    pub cassandra: Option<cassandra::Cassandra>,
     /// Records kept per source.
     pub history: NonZeroU32,
     /// How long deletions are kept, in microseconds.
@@ -186,14 +191,14 @@ pub struct Machine {
 /// Turns text into a configuration. Missing values get their defaults; `machine` gives those that
 /// depend on it.
 pub fn check(raw: &Raw, machine: Machine) -> Result<Config, ConfigError> {
-    refuse_cassandra(raw)?;
     let text = |value: &Option<raw::Text>, default: &str| match value {
         Some(raw::Text(text)) => text.clone(),
         None => default.to_owned(),
     };
+    let store = values::choice("store", &text(&raw.store, "embedded"), &STORES)?;
     let gossip = values::address("gossip", &text(&raw.gossip, "127.0.0.1:7946"))?;
     let advertise = raw.advertise.as_ref().map(|given| values::advertise(&given.0)).transpose()?;
-    let join = values::join(&text(&raw.join, ""))?;
+    let join = values::hosts("join", &text(&raw.join, ""))?;
     if gossip.ip().is_unspecified() && advertise.is_none() && join.is_empty() {
         let allowed = format!(
             "an address that others can reach, since --gossip {gossip} is unspecified and there is no --join \
@@ -211,7 +216,8 @@ pub fn check(raw: &Raw, machine: Machine) -> Result<Config, ConfigError> {
         node_name: raw.node_name.as_ref().map(|given| values::node_name(&given.0)).transpose()?,
         zone: values::name("zone", &text(&raw.zone, ""), 0)?,
         data_dir: values::directory("data-dir", &text(&raw.data_dir, "./anode-data"))?,
-        store: values::choice("store", &text(&raw.store, "embedded"), &STORES)?,
+        store,
+        cassandra: cassandra::check(raw, store)?,
         history: values::history(&text(&raw.history, "256"))?,
         tombstones_us: values::duration_us("tombstones", &text(&raw.tombstones, "24h"), TOMBSTONES_US)?,
         workers: values::workers(&text(&raw.workers, &machine.cores.clamp(1, WORKERS_MAX).to_string()))?,
@@ -250,7 +256,8 @@ pub const CONNECTIONS_CEILING: usize = 10_000_000;
 /// From a second (tests of collection) to ten years, in microseconds.
 const TOMBSTONES_US: std::ops::RangeInclusive<u64> = 1_000_000..=10 * 365 * 24 * 3_600_000_000;
 
-const STORES: [(&str, StoreKind); 2] = [("embedded", StoreKind::Embedded), ("memory", StoreKind::Memory)];
+const STORES: [(&str, StoreKind); 3] =
+    [("embedded", StoreKind::Embedded), ("memory", StoreKind::Memory), ("cassandra", StoreKind::Cassandra)];
 const PROFILES: [(&str, Profile); 3] =
     [("lan", Profile::Lan), ("wan", Profile::Wan), ("local", Profile::Local)];
 const LOGS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
@@ -262,32 +269,6 @@ const LEVELS: [(&str, LogLevel); 6] = [
     ("debug", LogLevel::Debug),
     ("trace", LogLevel::Trace),
 ];
-
-/// The store in Cassandra comes with a later version. Its flags are known, so that a configuration
-/// meant for it fails loudly instead of keeping its records somewhere else.
-fn refuse_cassandra(raw: &Raw) -> Result<(), ConfigError> {
-    const LATER: &str = "embedded or memory; the Cassandra store is not in this version";
-    if let Some(raw::Text(store)) = &raw.store
-        && store == "cassandra"
-    {
-        return Err(ConfigError::new("store", store, LATER));
-    }
-    let flags = [
-        ("cassandra", &raw.cassandra),
-        ("keyspace", &raw.keyspace),
-        ("cassandra-user", &raw.cassandra_user),
-        ("cassandra-password-file", &raw.cassandra_password_file),
-        ("cassandra-tls-ca", &raw.cassandra_tls_ca),
-        ("consistency", &raw.consistency),
-        ("replication", &raw.replication),
-    ];
-    match flags.into_iter().find_map(|(flag, value)| value.as_ref().map(|given| (flag, given))) {
-        Some((flag, raw::Text(value))) => {
-            Err(ConfigError::new(flag, value, "nothing: the Cassandra store is not in this version"))
-        }
-        None => Ok(()),
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -26,8 +26,8 @@ pub trait Downstream: Send + Sync {
     fn deliver(&self, change: &Change);
     /// To the store's queue. Returns the ticket that is durable when the record is.
     fn store(&self, record: &SharedRecord) -> u64;
-    /// The ticket that is durable when everything pushed so far is.
-    fn store_barrier(&self) -> u64;
+    /// The ticket that is durable when `winner`, which a client's record did not beat, is.
+    fn store_winner(&self, winner: &SharedRecord) -> u64;
     /// Collected: the store may forget it.
     fn forget(&self, record: &SharedRecord);
     /// Whether the store takes records; if not, why.
@@ -114,6 +114,11 @@ impl<D: Downstream> Ingest<D> {
         published
     }
 
+    /// The node's own word, under a name that clients may not publish to.
+    pub fn tell(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+        self.merge_draft(now, draft, None)
+    }
+
     fn merge_draft(&self, now: Now, draft: &Draft<'_>, token: Option<u64>) -> Result<Accepted, Refusal> {
         let unstamped = stamp_of(0, &draft.payload);
         self.latest.update(&draft.source, |slot| {
@@ -128,7 +133,7 @@ impl<D: Downstream> Ingest<D> {
                 if let Some(token) = token {
                     self.outbox.lock().await_everywhere(token, current, false);
                 }
-                return Ok(Accepted { ts, outcome, ticket: self.downstream.store_barrier() });
+                return Ok(Accepted { ts, outcome, ticket: self.downstream.store_winner(current) });
             }
             let source = match slot.shared_name() {
                 Some(source) => source,

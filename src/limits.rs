@@ -92,6 +92,11 @@ pub const OUTBOX_BYTES_HARD: usize = 32 * 1024 * 1024;
 /// Bytes of records that wait for the store or are being written. Publishers and bulk streams of
 /// peers are slowed at a quarter of it; publishing is refused before it is full.
 pub const STORE_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of records that wait on the disk for Cassandra and are kept with all that came before them of
+/// their source; beyond it a record replaces the one before.
+pub const SPILL_HISTORY_BYTES: usize = 1024 * 1024 * 1024;
+/// Bytes of records that wait on the disk for Cassandra at most.
+pub const SPILL_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
 /// How long `stored` may take before the answer is `timeout`.
 pub const STORED_US_MAX: u64 = 5_000_000;
 /// How long `replicated` may take before the answer is `timeout`.

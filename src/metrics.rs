@@ -143,6 +143,10 @@ pub struct Metrics {
     pub clock_offset_us: Gauge,
     /// Records that wait for the store.
     pub store_pending_records: Gauge,
+    /// Of these, those that wait on the disk.
+    pub store_spilled_records: Gauge,
+    /// 0 while nothing becomes durable.
+    pub store_up: Gauge,
     /// Open connections.
     pub connections: ConnectionGauges,
     /// Connections accepted so far.
@@ -186,6 +190,9 @@ impl Metrics {
         self.write_records(&mut text);
         self.write_cluster(&mut text);
         text.gauge("store_pending_records", "Records that wait for the store.", &self.store_pending_records);
+        let help = "Records that wait for the store on the disk.";
+        text.gauge("store_spilled_records", help, &self.store_spilled_records);
+        text.gauge("store_up", "1 while records become durable, else 0.", &self.store_up);
         text.head("connections", "gauge", "Open connections.");
         let ConnectionGauges { publish, subscribe, http } = &self.connections;
         for (endpoint, gauge) in [("publish", publish), ("subscribe", subscribe), ("http", http)] {

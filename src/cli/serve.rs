@@ -45,7 +45,8 @@ fn configured(arguments: Arguments) -> Result<Config, ConfigError> {
 
 /// The log goes to stderr: stdout is for the line `ready …`.
 pub fn start_log(config: &Config) {
-    let filter = EnvFilter::new(config.log_level.as_str());
+    // The driver calls every cut connection an error; the store says what comes of it.
+    let filter = EnvFilter::new(format!("{},cdrs_tokio=off", config.log_level.as_str()));
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
     // An error means that a log was started before, by a test: it goes on.
     let _ = match config.log {

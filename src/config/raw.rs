@@ -86,9 +86,9 @@ pub struct Raw {
     /// Where the node keeps its name and its store [default: ./anode-data]
     #[arg(long, env = "ANODE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<Text>,
-    /// embedded: in the data directory; memory: nowhere, a restarted node asks its peers
-    /// [default: embedded]
-    #[arg(long, env = "ANODE_STORE", value_name = "embedded|memory")]
+    /// embedded: in the data directory; memory: nowhere, a restarted node asks its peers;
+    /// cassandra: in Apache Cassandra [default: embedded]
+    #[arg(long, env = "ANODE_STORE", value_name = "embedded|memory|cassandra")]
     pub store: Option<Text>,
     /// Records kept per source; each costs disk, or memory with --store memory [default: 256]
     #[arg(long, env = "ANODE_HISTORY", value_name = "RECORDS", allow_hyphen_values = true)]
@@ -125,26 +125,30 @@ pub struct Raw {
     #[arg(long, env = "ANODE_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<Text>,
 
-    /// Nodes of Cassandra, by commas.
-    #[arg(long, env = "ANODE_CASSANDRA", hide = true)]
+    /// --store cassandra: nodes of Cassandra that are asked first, by commas
+    #[arg(long, env = "ANODE_CASSANDRA", value_name = "HOST:PORT[,…]")]
     pub cassandra: Option<Text>,
-    /// Keyspace in Cassandra.
-    #[arg(long, env = "ANODE_KEYSPACE", hide = true)]
+    /// Its keyspace, made if it is not there [default: anode]
+    #[arg(long, env = "ANODE_KEYSPACE", value_name = "NAME")]
     pub keyspace: Option<Text>,
-    /// User in Cassandra.
-    #[arg(long, env = "ANODE_CASSANDRA_USER", hide = true)]
+    /// User, if it asks for one
+    #[arg(long, env = "ANODE_CASSANDRA_USER", value_name = "NAME")]
     pub cassandra_user: Option<Text>,
-    /// File with the user's password.
-    #[arg(long, env = "ANODE_CASSANDRA_PASSWORD_FILE", hide = true)]
+    /// File with the user's password on its first line
+    #[arg(long, env = "ANODE_CASSANDRA_PASSWORD_FILE", value_name = "FILE")]
     pub cassandra_password_file: Option<Text>,
-    /// Authority that signed Cassandra's certificates.
-    #[arg(long, env = "ANODE_CASSANDRA_TLS_CA", hide = true)]
+    /// PEM file of the authorities that sign its certificates; with it TLS is spoken
+    #[arg(long, env = "ANODE_CASSANDRA_TLS_CA", value_name = "FILE")]
     pub cassandra_tls_ca: Option<Text>,
-    /// Consistency of reads and writes.
-    #[arg(long, env = "ANODE_CONSISTENCY", hide = true)]
+    /// Copies that must have answered: ONE, TWO, THREE, QUORUM, ALL, LOCAL_QUORUM, LOCAL_ONE
+    /// [default: LOCAL_QUORUM]
+    #[arg(long, env = "ANODE_CONSISTENCY", value_name = "LEVEL")]
     pub consistency: Option<Text>,
-    /// Copies in Cassandra.
-    #[arg(long, env = "ANODE_REPLICATION", hide = true)]
+    /// How long Cassandra keeps history [default: 30d]
+    #[arg(long, env = "ANODE_HISTORY_TTL", value_name = "TIME", allow_hyphen_values = true)]
+    pub history_ttl: Option<Text>,
+    /// Copies in each data centre when the keyspace is made [default: one a node, at most 3]
+    #[arg(long, env = "ANODE_REPLICATION", value_name = "N|DC:N,…", allow_hyphen_values = true)]
     pub replication: Option<Text>,
 }
 
@@ -198,6 +202,7 @@ impl Raw {
             cassandra_password_file: self.cassandra_password_file.or(file.cassandra_password_file),
             cassandra_tls_ca: self.cassandra_tls_ca.or(file.cassandra_tls_ca),
             consistency: self.consistency.or(file.consistency),
+            history_ttl: self.history_ttl.or(file.history_ttl),
             replication: self.replication.or(file.replication),
         }
     }

@@ -94,14 +94,6 @@ fn errors_name_flag_value_and_what_is_allowed() {
 }
 
 #[test]
-fn cassandra_is_refused_loudly() {
-    let error = refused(|raw| raw.store = Some("cassandra".into()));
-    assert!(error.field == "--store" && error.allowed.contains("not in this version"), "{error}");
-    assert_eq!(refused(|raw| raw.keyspace = Some("anode".into())).field, "--keyspace");
-    assert_eq!(refused(|raw| raw.cassandra = Some("a:9042".into())).field, "--cassandra");
-}
-
-#[test]
 fn the_file_has_the_flags_names_and_loses_to_them() {
     let file = "http = \"0.0.0.0:80\"\njoin = [\"a:1\", \"b:2\"]\nworkers = 3\nmax-memory = \"1GiB\"\n";
     let file = Raw::from_toml(file, Path::new("x.toml")).expect("file");

@@ -35,11 +35,11 @@ pub(super) fn advertise(text: &str) -> Result<HostPort, ConfigError> {
     }
 }
 
-pub(super) fn join(text: &str) -> Result<Vec<HostPort>, ConfigError> {
+pub(super) fn hosts(flag: &str, text: &str) -> Result<Vec<HostPort>, ConfigError> {
     let mut targets = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let target = host_port(part).filter(|target| target.port > 0).ok_or_else(|| {
-            ConfigError::new("join", part, "HOST:PORT[,HOST:PORT…], port 1 to 65535, IPv6 in brackets")
+            ConfigError::new(flag, part, "HOST:PORT[,HOST:PORT…], port 1 to 65535, IPv6 in brackets")
         })?;
         if !targets.contains(&target) {
             targets.push(target);

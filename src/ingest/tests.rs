@@ -27,7 +27,7 @@ impl Downstream for Told {
         stored.len() as u64
     }
 
-    fn store_barrier(&self) -> u64 {
+    fn store_winner(&self, _: &SharedRecord) -> u64 {
         self.stored.lock().len() as u64
     }
 

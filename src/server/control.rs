@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::record::answer::{Code, Published, Refusal};
 use crate::record::draft::Draft;
 use crate::record::{AckLevel, Now, Pattern, SharedRecord};
-use crate::store::HistoryCursor;
+use crate::store::{Health, HistoryCursor};
 
 /// A loop that has not turned for so long does not turn.
 const TURN_US_MAX: u64 = 10_000_000;
@@ -92,7 +92,12 @@ impl Node for Control {
         let latest = self.0.ingest.latest();
         metrics.sources.set(latest.len() as i64);
         metrics.map_bytes.set(latest.bytes() as i64);
-        metrics.store_pending_records.set(self.0.store().pending_records() as i64);
+        let store = self.0.store();
+        let stats = store.stats();
+        metrics.store_pending_records.set(stats.pending_records as i64);
+        metrics.store_spilled_records.set(stats.spilled_records as i64);
+        let is_up = store.health() == Health::Open && store.away().is_none();
+        metrics.store_up.set(i64::from(is_up));
         metrics
     }
 }

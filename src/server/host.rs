@@ -86,6 +86,10 @@ impl Host for WorkerHost {
         self.shared.ingest.downstream().store_health()
     }
 
+    fn store_away(&self) -> Option<String> {
+        self.shared.store().away()
+    }
+
     fn is_loaded(&self) -> bool {
         self.shared.phase() > Phase::Loading
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::acceptor::{self, Acceptor};
 use super::address::{self, AddressError};
@@ -18,6 +18,7 @@ use super::clock;
 use super::control::Control;
 use super::gossip::{Gossip, Sockets};
 use super::host::WorkerHost;
+use super::loader;
 use super::mailbox::Mailbox;
 use super::resolver;
 use super::shared::{Fatal, Outlets, Phase, Shared};
@@ -31,7 +32,7 @@ use crate::http::{GRACE_US, Http, Options as HttpOptions};
 use crate::ingest::{Bounds, Ingest};
 use crate::limits::SHUTDOWN_US_MAX;
 use crate::metrics::Metrics;
-use crate::record::{HybridClock, NodeName, SharedRecord};
+use crate::record::{HybridClock, NodeName};
 use crate::store::{Identity, Kind, OpenError, Options as StoreOptions, StoreHandle};
 
 /// Shares of the shutdown's time, in microseconds; the rest is for what is not waited for by name.
@@ -54,13 +55,6 @@ const _: () = assert!(
 const fn max(a: u64, b: u64) -> u64 {
     if a > b { a } else { b }
 }
-/// Records of each shard handled by one sweep, so that no lock is held for long.
-const SWEPT_PER_SHARD: usize = 256;
-/// Least and longest pause between two sweeps, in microseconds: how late an expiry may be told, and
-/// how late a stop is noticed.
-const SWEEP_US_MIN: u64 = 5_000;
-const SWEEP_US_MAX: u64 = 50_000;
-
 /// Why a node does not start, or ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -177,7 +171,7 @@ impl Node {
             let worker = Worker::new(id, poll, Acceptor::new(listener), clients, start_gossip.take())?;
             handle.spawn(format!("worker-{id}"), move || worker.run())?;
         }
-        handle.spawn("loader".into(), move || load_and_sweep(&shared, heads, &ended))?;
+        handle.spawn("loader".into(), move || loader::run(&shared, heads, &ended))?;
         Ok(handle)
     }
 }
@@ -293,9 +287,10 @@ struct Told {
 }
 
 fn open_store(config: &Config) -> Result<(StoreHandle, Identity), OpenError> {
-    let kind = match config.store {
-        StoreKind::Embedded => Kind::Embedded,
-        StoreKind::Memory => Kind::Memory,
+    let kind = match (config.store, &config.cassandra) {
+        (StoreKind::Memory, _) => Kind::Memory,
+        (StoreKind::Cassandra, Some(cassandra)) => Kind::Cassandra(Box::new(cassandra.clone())),
+        _ => Kind::Embedded,
     };
     let options = StoreOptions {
         history: config.history.get(),
@@ -320,7 +315,12 @@ fn share(
     let metrics = Arc::new(Metrics::default());
     let clock = HybridClock::new(identity.clock_high_water);
     let outbox = Outbox::new(identity.node_name.clone(), identity.boot);
-    let outlets = Outlets { mailboxes, store: store.clone() };
+    let outlets = Outlets {
+        mailboxes,
+        store: store.clone(),
+        name: identity.node_name.clone(),
+        tombstones_us: config.tombstones_us,
+    };
     let ingest = Ingest::new(bounds, clock, outbox, metrics.clone(), outlets);
     let who = (identity.node_name.clone(), identity.boot);
     let shared = Arc::new(Shared::new(config, who, ingest, metrics, on_fatal));
@@ -364,57 +364,4 @@ fn gossip_starter(
     seeds: Receiver<Vec<SocketAddr>>,
 ) -> StartGossip {
     Box::new(move |registry, now| Gossip::new(registry, sockets, seeds, config, now))
-}
-
-/// Reads what the store kept into the map; then tells expiries and collects tombstones until the end.
-fn load_and_sweep(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
-    let start_us = clock::now().mono_us;
-    let loaded = shared.store().load(&mut |record| {
-        if record.birth.origin == shared.name {
-            // A stamp may have been issued over it just before the end.
-            shared.ingest.clock().raise(record.stamp.ts);
-        }
-        shared.ingest.load(clock::now(), record);
-    });
-    match loaded {
-        Ok(report) => {
-            let ms = (clock::now().mono_us - start_us) / 1_000;
-            tracing::info!(records = report.records, damaged = report.damaged, ms, "the store is loaded");
-            // With a record missing they would promise too much.
-            if report.damaged == 0 {
-                shared.set_heads(heads);
-            }
-        }
-        Err(error) => return shared.fail(Fatal::Load(error.to_string())),
-    }
-    shared.store().attach(Arc::new(MapOf(Arc::downgrade(shared))));
-    shared.advance(Phase::Serving);
-    while shared.phase() < Phase::Leaving {
-        let now = clock::now();
-        let may_collect = shared.cluster.may_collect();
-        let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);
-        shared.wake_wanted();
-        shared.store().set_clock_high_water(shared.ingest.clock().high_water());
-        let wait_us = next_us.map_or(SWEEP_US_MAX, |at_us| at_us.saturating_sub(now.wall_us));
-        let wait = Duration::from_micros(wait_us.clamp(SWEEP_US_MIN, SWEEP_US_MAX));
-        if !matches!(ended.recv_timeout(wait), Err(RecvTimeoutError::Timeout)) {
-            return;
-        }
-    }
-}
-
-/// The map, for a store that has to catch up. Weak, since the map holds the store.
-struct MapOf(std::sync::Weak<Shared>);
-
-impl crate::store::Latest for MapOf {
-    fn visit(&self, shard: usize, each: &mut dyn FnMut(&SharedRecord)) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.ingest.latest().scan_shard(shard, each);
-        }
-    }
-
-    fn holds(&self, source: &str) -> bool {
-        // Without the map nothing may be concluded: what is stored stays.
-        self.0.upgrade().is_none_or(|shared| shared.ingest.latest().get(source).is_some())
-    }
 }

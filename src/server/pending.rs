@@ -18,6 +18,15 @@ pub struct PendingAnswers {
     line: Mutex<Line>,
 }
 
+/// Why a record is not stored after all the time there is.
+pub fn too_late(away: Option<String>) -> Refusal {
+    let late = format!("not stored within {} s", STORED_US_MAX / 1_000_000);
+    match away {
+        Some(reason) => Refusal::new(Code::StoreUnavailable, format!("{late}: {reason}")),
+        None => Refusal::new(Code::Timeout, late),
+    }
+}
+
 #[derive(Default)]
 struct Line {
     /// By ticket, then by order of arrival.
@@ -42,7 +51,14 @@ impl PendingAnswers {
     }
 
     /// Answers those that `durable` covers, and, if the store fails or their time is over, the others.
-    pub fn handle_durable(&self, now_us: u64, durable: u64, health: Result<(), String>) {
+    /// `away`: why nothing becomes durable for now.
+    pub fn handle_durable(
+        &self,
+        now_us: u64,
+        durable: u64,
+        health: Result<(), String>,
+        away: impl Fn() -> Option<String>,
+    ) {
         let waiting = &mut self.line.lock().waiting;
         while let Some(first) = waiting.first_entry()
             && first.key().0 <= durable
@@ -57,12 +73,9 @@ impl PendingAnswers {
             .collect();
         for place in late {
             let Some(Waiting { ts, outcome, answer, .. }) = waiting.remove(&place) else { continue };
-            let refusal = match &health {
-                Err(reason) => Refusal::new(Code::StoreUnavailable, reason.clone()),
-                Ok(()) => {
-                    let message = format!("not stored within {} s", STORED_US_MAX / 1_000_000);
-                    Refusal::new(Code::Timeout, message)
-                }
+            let refusal = match (&health, away()) {
+                (Err(reason), _) => Refusal::new(Code::StoreUnavailable, reason.clone()),
+                (Ok(()), away) => too_late(away),
             };
             answer.send(Err(match outcome {
                 Outcome::Applied | Outcome::Duplicate => refusal.after_applying(ts),

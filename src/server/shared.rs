@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::ingest::{Change, Downstream, Ingest};
 use crate::limits::OUTBOX_BYTES_SOFT;
 use crate::metrics::Metrics;
-use crate::record::{NodeName, SharedRecord};
+use crate::record::{NodeName, SharedRecord, Source};
 use crate::store::{Health, StoreHandle};
 
 /// Where applied records go: the workers' mailboxes and the store.
@@ -29,6 +29,10 @@ pub struct Outlets {
     pub mailboxes: Vec<Mailbox>,
     /// The store.
     pub store: StoreHandle,
+    /// This node: a store that all nodes share is given the records that it accepted, and no others.
+    pub name: NodeName,
+    /// How long deletions are kept, in microseconds.
+    pub tombstones_us: u64,
 }
 
 impl Downstream for Outlets {
@@ -39,15 +43,27 @@ impl Downstream for Outlets {
     }
 
     fn store(&self, record: &SharedRecord) -> u64 {
+        let is_mine = record.birth.origin == self.name && !Source::is_system(record.source.as_str());
+        if self.store.is_shared() && !is_mine {
+            return 0;
+        }
         self.store.push(record).0
     }
 
-    fn store_barrier(&self) -> u64 {
+    fn store_winner(&self, winner: &SharedRecord) -> u64 {
+        // In a shared store another node writes it, some time: whoever asks now is not to wait for that.
+        if self.store.is_shared() && winner.birth.origin != self.name {
+            return self.store.push(winner).0;
+        }
         self.store.barrier().0
     }
 
     fn forget(&self, record: &SharedRecord) {
-        self.store.remove(&record.source, record.stamp);
+        // A copy that is dropped before its time is this node's alone; a shared store keeps the record.
+        let is_due = || record.collect_us(self.tombstones_us).is_some_and(|at| at <= clock::now().wall_us);
+        if !self.store.is_shared() || is_due() {
+            self.store.remove(&record.source, record.stamp);
+        }
     }
 
     fn store_health(&self) -> Result<(), String> {
@@ -363,6 +379,9 @@ impl Shared {
         }
         if let Err(reason) = self.ingest.downstream().store_health() {
             return Err(format!("the store fails: {reason}"));
+        }
+        if let Some(reason) = self.store().away() {
+            return Err(format!("nothing can be stored: {reason}"));
         }
         if self.cluster.is_skewed.load(Relaxed) {
             return Err("this node's clock is off its peers'".into());

@@ -171,7 +171,7 @@ impl Worker {
         if !self.shared.pending.is_empty() {
             let store = self.shared.store();
             let health = crate::ingest::Downstream::store_health(self.shared.ingest.downstream());
-            self.shared.pending.handle_durable(now.mono_us, store.durable().0, health);
+            self.shared.pending.handle_durable(now.mono_us, store.durable().0, health, || store.away());
         }
     }
 

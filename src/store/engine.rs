@@ -1,10 +1,9 @@
 //! The narrow door between the writer and whatever keeps the records.
 //!
 //! The writer thread calls [`Engine::commit`] with one [`Group`] at a time and retries the same group
-//! until it succeeds; readers call the rest from any thread. A commit is idempotent: every write
+//! until it succeeds; readers call [`Reader`] from any thread. A commit is idempotent: every write
 //! compares stamps, so a group that was half written, or written without its answer having come
-//! back, may be written again. A remote database fits behind the same door: `commit` sends the
-//! group and waits for the acknowledgements, `recover` connects again.
+//! back, may be written again.
 
 use super::history::HistoryQuery;
 use super::log::Group;
@@ -32,18 +31,26 @@ pub struct LoadReport {
     pub records: u64,
     /// Records skipped because their bytes or their checksum are wrong.
     pub damaged: u64,
+    /// There is more that cannot be read now ([`super::StoreHandle::is_load_owed`]).
+    pub is_partial: bool,
+}
+
+/// What other threads than the writer's ask.
+pub trait Reader: Send + Sync {
+    /// Shows the latest record of every source, the embedded store in order of name.
+    fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, EngineError>;
+    /// Records of a source, newest first, the latest included.
+    fn history(&self, query: &HistoryQuery<'_>) -> Result<Vec<Record>, EngineError>;
 }
 
 /// A place that keeps the latest record of every source and the ring of those before it.
-pub trait Engine: Send + Sync {
+pub trait Engine: Reader {
     /// Writes a group and the marks; returns once they survive a power cut.
     fn commit(&self, group: &Group, marks: Marks) -> Result<(), EngineError>;
     /// Keeps the heads of what is written, for the next time it is opened, and for that time alone.
     fn keep_heads(&self, heads: &Heads) -> Result<(), EngineError>;
     /// Makes the engine usable again after an error, if that is possible.
     fn recover(&self) -> Result<(), EngineError>;
-    /// Shows the latest record of every source, in order of name.
-    fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, EngineError>;
     /// Shows at most `limit` names, with the stamps of their latest records, that follow `after`.
     fn sources(
         &self,
@@ -51,8 +58,6 @@ pub trait Engine: Send + Sync {
         limit: usize,
         each: &mut dyn FnMut(&str, Stamp),
     ) -> Result<(), EngineError>;
-    /// Records of a source, newest first, the latest included.
-    fn history(&self, query: &HistoryQuery<'_>) -> Result<Vec<Record>, EngineError>;
     /// Gives the files back, cleanly. What is asked afterwards is an error.
     fn close(&self);
 }

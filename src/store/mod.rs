@@ -5,15 +5,16 @@
 //! of the map is a few memory writes, and one thread (`writer`) writes what waits as one group
 //! in one durable commit. What is durable is a [`Ticket`] that only rises.
 //!
-//! - `queue` and its `log`s: what waits, bounded and merged;
+//! - `queue` and its `log`s: what waits, bounded and merged; `shared`: what is durable, and health;
 //! - `writer`: group commit, retries, catching up;
-//! - `engine`: the trait behind which the records are kept; `embedded` (one redb file) is one.
-//!   Another store is another implementation of it and another [`Kind`];
+//! - `engine`: the trait behind which the records are kept; `embedded` (one redb file) is one;
+//! - `cassandra`: a store that all nodes share, with a writer of its own behind the same queue;
 //! - `memory`: histories without a file, for tests and caches.
 //!
 //! Rejected: writing before the map is changed, which puts a sync into the way of every record;
 //! a log of our own beside the tables, which doubles what recovery has to prove.
 
+mod cassandra;
 mod embedded;
 mod engine;
 mod history;
@@ -21,6 +22,7 @@ mod log;
 mod memory;
 mod open;
 mod queue;
+mod shared;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -35,13 +37,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use self::cassandra::Cassandra;
 use self::embedded::medium::{FileMedium, Medium};
 use self::embedded::{Embedded, Settings};
-use self::engine::{Engine, Marks};
+use self::engine::{Engine, Marks, Reader};
 use self::history::HistoryQuery;
 use self::memory::Memory;
 use self::open::{FILE_NAME, birth, lock_dir};
-use self::writer::{Shared, Writer};
+use self::shared::Shared;
+use self::writer::Writer;
 use crate::cluster::Heads;
 use crate::limits::STORE_QUEUE_BYTES_MAX;
 use crate::record::{Record, SharedRecord, Source, Stamp};
@@ -53,6 +57,8 @@ pub use self::open::{Clock, Identity, Kind, OpenError, Options};
 /// How long dropping the last handle waits for what was pushed. [`StoreHandle::close`] is the way
 /// to wait longer, and to know.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Memory for the pages of a file that holds only who the node is.
+const IDENTITY_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Place in the order of what is written: everything pushed with a ticket up to
 /// [`StoreHandle::durable`] survives a power cut. Several pushes may share one.
@@ -84,7 +90,9 @@ pub trait Latest: Send + Sync {
 pub struct Stats {
     /// Records that wait or are being written.
     pub pending_records: usize,
-    /// Their bytes.
+    /// Of these, those that wait on the disk because Cassandra is away.
+    pub spilled_records: usize,
+    /// Bytes of those in memory.
     pub queued_bytes: usize,
     /// Records that were merged into a newer one of their source, because the store lagged.
     pub merged_total: u64,
@@ -110,7 +118,10 @@ enum Inner {
 /// A store with a writer.
 struct Written {
     shared: Arc<Shared>,
-    engine: Arc<dyn Engine>,
+    reader: Arc<dyn Reader>,
+    /// The reader too, if it is the one that nodes share.
+    cassandra: Option<Arc<Cassandra>>,
+    /// Records of history a source, as far as the store counts them.
     history: u32,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Holds the data directory.
@@ -139,7 +150,27 @@ impl StoreHandle {
                 let medium = Box::new(FileMedium::new(dir.join(FILE_NAME)));
                 StoreHandle::open_embedded(medium, options, Some(lock))
             }
+            Kind::Cassandra(config) => StoreHandle::open_cassandra(&config, dir, options),
         }
+    }
+
+    fn open_cassandra(
+        config: &crate::config::cassandra::Cassandra,
+        dir: &Path,
+        options: Options,
+    ) -> Result<(StoreHandle, Identity), OpenError> {
+        let lock = lock_dir(dir)?;
+        let medium = Box::new(FileMedium::new(dir.join(FILE_NAME)));
+        // Its tables of records stay empty.
+        let options = Options { history: 1, cache_bytes: IDENTITY_CACHE_BYTES, ..options };
+        let (embedded, identity, shared) = open_identity(medium, &options)?;
+        let (reader, driver) =
+            cassandra::open(config, dir, embedded, shared.clone(), identity.clock_high_water)?;
+        let reader = Arc::new(reader);
+        let writer = spawn_writer(move || driver.run(), dir)?;
+        let cassandra = Some(reader.clone());
+        let written = Written { shared, reader, cassandra, history: u32::MAX, writer, _lock: Some(lock) };
+        Ok((StoreHandle { inner: Arc::new(Inner::Written(written)) }, identity))
     }
 
     fn open_embedded(
@@ -147,25 +178,13 @@ impl StoreHandle {
         options: Options,
         lock: Option<File>,
     ) -> Result<(StoreHandle, Identity), OpenError> {
-        let birth = birth(&options);
-        let lease_us = birth.clock_lease_us;
         let path = medium.path();
-        let settings = Settings { history: options.history, cache_bytes: options.cache_bytes };
-        let (embedded, identity) = Embedded::open(medium, settings, birth)?;
+        let (embedded, identity, shared) = open_identity(medium, &options)?;
         let engine: Arc<dyn Engine> = Arc::new(embedded);
-        let kept = Marks {
-            clock_high_water_us: identity.clock_high_water.max(lease_us),
-            agreed_us: identity.agreed_us.unwrap_or(0),
-        };
-        let shared =
-            Arc::new(Shared::new(options.clock, options.queue_bytes_max.min(STORE_QUEUE_BYTES_MAX), kept));
         let writer = Writer::new(shared.clone(), engine.clone(), identity.clock_high_water);
-        let thread = std::thread::Builder::new()
-            .name("anode-store".into())
-            .spawn(|| writer.run())
-            .map_err(|source| OpenError::Io { path, source })?;
-        let writer = Mutex::new(Some(thread));
-        let written = Written { shared, engine, history: options.history, writer, _lock: lock };
+        let writer = spawn_writer(|| writer.run(), &path)?;
+        let history = options.history;
+        let written = Written { shared, reader: engine, cassandra: None, history, writer, _lock: lock };
         Ok((StoreHandle { inner: Arc::new(Inner::Written(written)) }, identity))
     }
 
@@ -174,7 +193,7 @@ impl StoreHandle {
     pub fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, EngineError> {
         match &*self.inner {
             Inner::Memory(_) => Ok(LoadReport::default()),
-            Inner::Written(written) => written.engine.load(each),
+            Inner::Written(written) => written.reader.load(each),
         }
     }
 
@@ -255,6 +274,28 @@ impl StoreHandle {
         }
     }
 
+    /// Why nothing becomes durable for now, although what is pushed is taken: Cassandra is away.
+    pub fn away(&self) -> Option<String> {
+        match &*self.inner {
+            Inner::Memory(_) => None,
+            Inner::Written(written) => written.shared.away(),
+        }
+    }
+
+    /// Whether all nodes share the store: then each writes the records that it accepted, and a node
+    /// that forgets its own copy must not take the record back from the others.
+    pub fn is_shared(&self) -> bool {
+        matches!(&*self.inner, Inner::Written(Written { cassandra: Some(_), .. }))
+    }
+
+    /// Whether a load that was partial can be repeated now.
+    pub fn is_load_owed(&self) -> bool {
+        match &*self.inner {
+            Inner::Written(Written { cassandra: Some(cassandra), .. }) => cassandra.is_load_owed(),
+            _ => false,
+        }
+    }
+
     /// Gives the store the map to catch up from. Only once the map holds what
     /// [`StoreHandle::load`] showed: catching up removes what the map does not hold.
     pub fn attach(&self, latest: Arc<dyn Latest>) {
@@ -319,7 +360,7 @@ impl StoreHandle {
                 query.unwritten = &stamps;
                 // One more tells whether there is a next page.
                 query.limit = limit.saturating_add(1);
-                let stored = if removed { Vec::new() } else { written.engine.history(&query)? };
+                let stored = if removed { Vec::new() } else { written.reader.history(&query)? };
                 Ok(history::page(&query, &waiting[hidden..], stored, limit))
             }
         }
@@ -331,7 +372,8 @@ impl StoreHandle {
         let (commits_total, commit_us) = written.shared.commits();
         let queue = &written.shared.queue;
         Stats {
-            pending_records: queue.records(),
+            pending_records: queue.records() + written.shared.spilled(),
+            spilled_records: written.shared.spilled(),
             queued_bytes: queue.bytes(),
             merged_total: queue.merged(),
             dropped_total: queue.dropped(),
@@ -371,6 +413,34 @@ impl StoreHandle {
             Inner::Written(written) => written.close(timeout),
         }
     }
+}
+
+/// Opens the embedded store of a directory, counts the node's life, and makes what is shared.
+fn open_identity(
+    medium: Box<dyn Medium>,
+    options: &Options,
+) -> Result<(Embedded, Identity, Arc<Shared>), OpenError> {
+    let birth = birth(options);
+    let lease_us = birth.clock_lease_us;
+    let settings = Settings { history: options.history, cache_bytes: options.cache_bytes };
+    let (embedded, identity) = Embedded::open(medium, settings, birth)?;
+    let kept = Marks {
+        clock_high_water_us: identity.clock_high_water.max(lease_us),
+        agreed_us: identity.agreed_us.unwrap_or(0),
+    };
+    let queue_bytes_max = options.queue_bytes_max.min(STORE_QUEUE_BYTES_MAX);
+    let shared = Arc::new(Shared::new(options.clock.clone(), queue_bytes_max, kept));
+    Ok((embedded, identity, shared))
+}
+
+fn spawn_writer(
+    run: impl FnOnce() + Send + 'static,
+    path: &Path,
+) -> Result<Mutex<Option<JoinHandle<()>>>, OpenError> {
+    let thread = std::thread::Builder::new().name("anode-store".into()).spawn(run);
+    thread
+        .map(|thread| Mutex::new(Some(thread)))
+        .map_err(|source| OpenError::Io { path: path.into(), source })
 }
 
 impl Written {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::embedded::Birth;
-use super::writer::CLOCK_LEASE_US;
+use super::shared::CLOCK_LEASE_US;
 use crate::cluster::Heads;
+use crate::config::cassandra::Cassandra;
 use crate::limits::STORE_QUEUE_BYTES_MAX;
 use crate::record::{NodeName, Now};
 
@@ -21,13 +22,15 @@ pub(super) const FILE_NAME: &str = "anode.redb";
 /// Locked for as long as a process uses the directory.
 const LOCK_NAME: &str = "anode.lock";
 /// Where records are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// In one file of the data directory.
     #[default]
     Embedded,
     /// Nowhere: the data directory is not touched.
     Memory,
+    /// In Cassandra; in the data directory what waits for it, and who the node is.
+    Cassandra(Box<Cassandra>),
 }
 
 /// How the store is opened.

@@ -210,6 +210,12 @@ impl Queue {
         Some(self.lost_from.swap(NEVER, Ordering::AcqRel)).filter(|&from| from != NEVER).map(Ticket)
     }
 
+    /// A group that was taken cannot be written: its records count as dropped.
+    pub(super) fn lose(&self, ticket: Ticket) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.lost_from.fetch_min(ticket.0, Ordering::AcqRel);
+    }
+
     /// Nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting_bytes.load(Ordering::Acquire) == 0

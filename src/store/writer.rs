@@ -10,24 +10,14 @@
 //! again ([`Latest`]) once the store works, and only then lets the tickets since become durable.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use super::engine::{Engine, Marks};
 use super::log::Group;
-use super::queue::Queue;
-use super::{Clock, Health, Latest, Ticket};
-use crate::cluster::Heads;
+use super::shared::{End, Shared};
+use super::{Health, Latest, Ticket};
 use crate::limits::SHARDS;
 
-/// How far ahead of the stamps issued the clock's mark is kept, in microseconds. More: a life that
-/// follows a kill stamps further ahead of a clock that was set back; less: more writes.
-pub(super) const CLOCK_LEASE_US: u64 = 2_000_000;
-/// How old the kept time of the last agreement may become, in microseconds: an idle node must not
-/// sync every second.
-const AGREED_US_MAX: u64 = 60_000_000;
 /// Pauses between tries, in milliseconds: the first, and the longest.
 const BACKOFF_MS_MIN: u64 = 100;
 const BACKOFF_MS_MAX: u64 = 5_000;
@@ -37,218 +27,6 @@ const REST_US_MAX: u64 = 10_000;
 const REST_RECORDS_MIN: usize = 64;
 /// Records written at a time when the map is read again.
 const RESYNC_RECORDS: usize = 16_384;
-
-/// What the handles and the writer share.
-pub(super) struct Shared {
-    pub(super) queue: Queue,
-    pub(super) clock: Clock,
-    rung: AtomicBool,
-    control: Mutex<Control>,
-    woken: Condvar,
-    durable: AtomicU64,
-    /// Held while `durable` or `stopped` moves, so that no waiter misses it.
-    moved_lock: Mutex<bool>,
-    moved: Condvar,
-    trouble: Mutex<Option<String>>,
-    subscribers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
-    latest: Mutex<Option<Arc<dyn Latest>>>,
-    resyncing: AtomicBool,
-    /// Greatest stamp issued in this life.
-    issued_us: AtomicU64,
-    agreed_us: AtomicU64,
-    /// The marks as they are in the store.
-    kept_clock_us: AtomicU64,
-    kept_agreed_us: AtomicU64,
-    /// To be kept at an orderly end.
-    heads: Mutex<Heads>,
-    commits: AtomicU64,
-    commit_us: AtomicU64,
-}
-
-#[derive(Default)]
-struct Control {
-    /// Write what waits, then end.
-    stop: bool,
-    /// End, whatever waits.
-    abandon: bool,
-}
-
-impl Shared {
-    /// `kept`: the marks as the store has them after opening.
-    pub(super) fn new(clock: Clock, queue_bytes_max: usize, kept: Marks) -> Shared {
-        Shared {
-            queue: Queue::new(queue_bytes_max),
-            clock,
-            rung: AtomicBool::new(false),
-            control: Mutex::default(),
-            woken: Condvar::new(),
-            durable: AtomicU64::new(0),
-            moved_lock: Mutex::default(),
-            moved: Condvar::new(),
-            trouble: Mutex::default(),
-            subscribers: Mutex::default(),
-            latest: Mutex::default(),
-            resyncing: AtomicBool::new(false),
-            issued_us: AtomicU64::new(0),
-            agreed_us: AtomicU64::new(kept.agreed_us),
-            kept_clock_us: AtomicU64::new(kept.clock_high_water_us),
-            kept_agreed_us: AtomicU64::new(kept.agreed_us),
-            heads: Mutex::default(),
-            commits: AtomicU64::new(0),
-            commit_us: AtomicU64::new(0),
-        }
-    }
-
-    /// Wakes the writer.
-    pub(super) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            drop(self.control.lock());
-            self.woken.notify_all();
-        }
-    }
-
-    /// Wakes the writer after a push, at the cost of a read while the bell still rings: the lane's
-    /// lock orders the push before the writer's look into the lane, or after its silencing the bell.
-    pub(super) fn ring_for_push(&self) {
-        if !self.rung.load(Ordering::Relaxed) {
-            self.ring();
-        }
-    }
-
-    pub(super) fn stop(&self, abandon: bool) {
-        let mut control = self.control.lock();
-        control.stop = true;
-        control.abandon |= abandon;
-        drop(control);
-        self.woken.notify_all();
-    }
-
-    pub(super) fn durable(&self) -> Ticket {
-        Ticket(self.durable.load(Ordering::Acquire))
-    }
-
-    /// Waits until `ticket` is durable; `false` if it is not in time.
-    pub(super) fn wait_durable(&self, ticket: Ticket, timeout: Duration) -> bool {
-        let mut stopped = self.moved_lock.lock();
-        let waiting = |stopped: &mut bool| !*stopped && self.durable() < ticket;
-        self.moved.wait_while_for(&mut stopped, waiting, timeout);
-        self.durable() >= ticket
-    }
-
-    /// Waits until the writer has ended.
-    pub(super) fn wait_stopped(&self, timeout: Duration) -> bool {
-        let mut stopped = self.moved_lock.lock();
-        self.moved.wait_while_for(&mut stopped, |stopped| !*stopped, timeout);
-        *stopped
-    }
-
-    pub(super) fn health(&self) -> Health {
-        if let Some(reason) = &*self.trouble.lock() {
-            return Health::Failing { reason: reason.clone() };
-        }
-        if self.needs_resync() {
-            return Health::Failing { reason: "catching up with what was dropped while it failed".into() };
-        }
-        if self.queue.is_full() {
-            return Health::Failing { reason: "the queue is full: writing is too slow".into() };
-        }
-        Health::Open
-    }
-
-    pub(super) fn needs_resync(&self) -> bool {
-        self.resyncing.load(Ordering::Acquire) || self.queue.lost_from().is_some()
-    }
-
-    pub(super) fn subscribe(&self, subscriber: Box<dyn Fn() + Send + Sync>) {
-        self.subscribers.lock().push(subscriber);
-    }
-
-    pub(super) fn attach(&self, latest: Arc<dyn Latest>) {
-        *self.latest.lock() = Some(latest);
-        self.ring();
-    }
-
-    pub(super) fn set_clock_high_water(&self, us: u64) {
-        self.issued_us.fetch_max(us, Ordering::Relaxed);
-        if self.clock_is_due() {
-            self.ring();
-        }
-    }
-
-    pub(super) fn set_agreed(&self, us: u64) {
-        self.agreed_us.fetch_max(us, Ordering::Relaxed);
-        if self.agreed_is_due() {
-            self.ring();
-        }
-    }
-
-    pub(super) fn keep_heads(&self, heads: Heads) {
-        *self.heads.lock() = heads;
-    }
-
-    /// Commits so far, and how long the last one took, in microseconds.
-    pub(super) fn commits(&self) -> (u64, u64) {
-        (self.commits.load(Ordering::Relaxed), self.commit_us.load(Ordering::Relaxed))
-    }
-
-    fn clock_is_due(&self) -> bool {
-        let issued = self.issued_us.load(Ordering::Relaxed);
-        issued > 0 && issued.saturating_add(CLOCK_LEASE_US / 2) > self.kept_clock_us.load(Ordering::Relaxed)
-    }
-
-    fn agreed_is_due(&self) -> bool {
-        let kept = self.kept_agreed_us.load(Ordering::Relaxed);
-        self.agreed_us.load(Ordering::Relaxed)
-            > kept.saturating_add(if kept == 0 { 0 } else { AGREED_US_MAX })
-    }
-
-    fn marks(&self) -> Marks {
-        let issued = self.issued_us.load(Ordering::Relaxed);
-        let lease = if issued > 0 { issued.saturating_add(CLOCK_LEASE_US) } else { 0 };
-        Marks {
-            clock_high_water_us: lease.max(self.kept_clock_us.load(Ordering::Relaxed)),
-            agreed_us: self.agreed_us.load(Ordering::Relaxed),
-        }
-    }
-
-    fn notify(&self) {
-        for subscriber in &*self.subscribers.lock() {
-            subscriber();
-        }
-    }
-
-    fn set_trouble(&self, reason: Option<String>) {
-        let mut trouble = self.trouble.lock();
-        if *trouble == reason {
-            return;
-        }
-        *trouble = reason;
-        drop(trouble);
-        self.notify();
-    }
-
-    /// Sleeps until rung or told to stop; `true`: to stop.
-    fn wait_for_work(&self) -> bool {
-        let mut control = self.control.lock();
-        self.woken.wait_while(&mut control, |control| !control.stop && !self.rung.load(Ordering::Acquire));
-        // Takes over what was stored before the ring.
-        self.rung.swap(false, Ordering::AcqRel);
-        control.stop
-    }
-
-    /// Pauses; ends at once if what waits is given up.
-    fn pause(&self, time: Duration) {
-        let mut control = self.control.lock();
-        self.woken.wait_while_for(&mut control, |control| !control.abandon, time);
-    }
-
-    fn committed(&self, marks: Marks) {
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        self.kept_clock_us.store(marks.clock_high_water_us, Ordering::Relaxed);
-        self.kept_agreed_us.store(marks.agreed_us, Ordering::Relaxed);
-        self.set_trouble(None);
-    }
-}
 
 /// What an error leaves to do.
 enum Written {
@@ -308,31 +86,26 @@ impl Writer {
     fn turn(&mut self) -> Written {
         let (ticket, group) = self.shared.queue.take();
         let mut rest_us = 0;
-        if !group.is_empty() || self.shared.clock_is_due() || self.shared.agreed_is_due() {
+        if !group.is_empty() || self.shared.marks_are_due() {
             let began_us = (self.shared.clock)().mono_us;
             let Written::Yes = self.write(&group) else { return Written::Abandoned };
             rest_us = (self.shared.clock)().mono_us.saturating_sub(began_us);
-            self.shared.commit_us.store(rest_us, Ordering::Relaxed);
+            self.shared.set_commit_us(rest_us);
         }
         self.shared.queue.written();
         self.written = ticket;
         self.move_durable();
         if group.records() >= REST_RECORDS_MIN && rest_us > 0 {
-            self.rest(rest_us.min(REST_US_MAX));
+            self.shared.rest(Duration::from_micros(rest_us.min(REST_US_MAX)));
         }
         Written::Yes
-    }
-
-    fn rest(&self, us: u64) {
-        let mut control = self.shared.control.lock();
-        self.shared.woken.wait_while_for(&mut control, |control| !control.stop, Duration::from_micros(us));
     }
 
     /// Writes a group, however long it takes.
     fn write(&self, group: &Group) -> Written {
         let mut pause_ms = BACKOFF_MS_MIN;
         let mut failed = false;
-        while !self.shared.control.lock().abandon {
+        while !self.shared.is_abandoned() {
             let marks = self.shared.marks();
             let recovered = if failed { self.engine.recover() } else { Ok(()) };
             let Err(error) = recovered.and_then(|()| self.engine.commit(group, marks)) else {
@@ -350,15 +123,7 @@ impl Writer {
 
     fn move_durable(&self) {
         let lost = [self.resync_from, self.shared.queue.lost_from()].into_iter().flatten().min();
-        let durable = lost.map_or(self.written, |lost| self.written.min(Ticket(lost.0.saturating_sub(1))));
-        {
-            let _lock = self.shared.moved_lock.lock();
-            if self.shared.durable.fetch_max(durable.0, Ordering::AcqRel) >= durable.0 {
-                return;
-            }
-        }
-        self.shared.moved.notify_all();
-        self.shared.notify();
+        self.shared.move_durable(self.written, lost);
     }
 
     /// Makes the store whole again after the queue had to drop: writes the map, then removes what
@@ -366,8 +131,8 @@ impl Writer {
     /// visited is made good by the visit, since a record is in the map before it is pushed; one
     /// after it is counted anew and makes the next turn start over.
     fn resync(&mut self) -> Written {
-        let Some(latest) = self.shared.latest.lock().clone() else { return Written::Yes };
-        self.shared.resyncing.store(true, Ordering::Release);
+        let Some(latest) = self.shared.latest() else { return Written::Yes };
+        self.shared.set_resyncing(true);
         self.resync_from = self.shared.queue.take_lost();
         let mut chunk = Vec::new();
         for shard in 0..SHARDS {
@@ -383,7 +148,7 @@ impl Writer {
         }
         let Written::Yes = self.remove_unknown(&*latest) else { return Written::Abandoned };
         self.resync_from = None;
-        self.shared.resyncing.store(false, Ordering::Release);
+        self.shared.set_resyncing(false);
         self.move_durable();
         self.shared.notify();
         self.shared.ring();
@@ -425,8 +190,8 @@ impl Writer {
 
     /// At an orderly end the clock's mark is what was issued, without the lease.
     fn write_exact_marks(&self) {
-        let clock_high_water_us = self.shared.issued_us.load(Ordering::Relaxed).max(self.clock_floor_us);
-        let marks = Marks { clock_high_water_us, agreed_us: self.shared.agreed_us.load(Ordering::Relaxed) };
+        let clock_high_water_us = self.shared.issued_us().max(self.clock_floor_us);
+        let marks = Marks { clock_high_water_us, agreed_us: self.shared.agreed_us() };
         if let Err(error) = self.engine.commit(&Group::default(), marks) {
             tracing::warn!(%error, "the last marks were not kept; the lease on the clock stands");
         }
@@ -436,24 +201,12 @@ impl Writer {
 impl Writer {
     /// At an orderly end everything that was pushed is written, unless some of it was dropped.
     fn write_heads(&self) {
-        let heads = std::mem::take(&mut *self.shared.heads.lock());
+        let heads = self.shared.take_heads();
         if heads.is_empty() || self.shared.needs_resync() {
             return;
         }
         if let Err(error) = self.engine.keep_heads(&heads) {
             tracing::warn!(%error, "resume tokens of this life will prove nothing after it");
         }
-    }
-}
-
-/// Says that the writer ended, however it ended.
-struct End(Arc<Shared>);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        let reason = if std::thread::panicking() { "the store's writer died" } else { "the store is closed" };
-        self.0.set_trouble(Some(reason.into()));
-        *self.0.moved_lock.lock() = true;
-        self.0.moved.notify_all();
     }
 }

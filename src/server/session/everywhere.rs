@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::publish::{Awaits, Entry, failed};
 use crate::limits::{REPLICATED_US_MAX, STORED_US_MAX};
-use crate::record::answer::Code;
+use crate::record::answer::{Code, Refusal};
 use crate::server::replications::{Reached, answer};
 
 /// The cluster machine says itself when the time is over; after so much more it is not waited for, in
@@ -89,8 +89,9 @@ impl Everywhere {
         touched.into_iter().filter_map(|number| self.take_if_done(number)).collect()
     }
 
-    /// The frames whose time is over; [`Everywhere::handle_durable`] is to be called before.
-    pub fn handle_timeout(&mut self, now_us: u64) -> Vec<Frame> {
+    /// The frames whose time is over; [`Everywhere::handle_durable`] is to be called before. `late`: why
+    /// what is not stored now is refused.
+    pub fn handle_timeout(&mut self, now_us: u64, late: &Refusal) -> Vec<Frame> {
         let mut done = Vec::new();
         while let Some(&(due_us, number)) = self.due.first()
             && due_us <= now_us
@@ -100,7 +101,7 @@ impl Everywhere {
             let end_us = frame.since_us + REPLICATED_US_MAX + GRACE_US;
             for entry in &mut frame.entries {
                 match entry.awaits {
-                    Some(Awaits::Store(_)) => entry.fail(Code::Timeout, &super::publish::not_stored()),
+                    Some(Awaits::Store(_)) => entry.fail(late.code, &late.message),
                     // This node at least holds it.
                     Some(Awaits::Members(_)) if due_us >= end_us => entry.settle(Err(1)),
                     _ => {}

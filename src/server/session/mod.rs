@@ -121,6 +121,10 @@ pub trait Host {
     fn durable(&self) -> u64;
     /// Whether the store takes records; if not, why.
     fn store_health(&self) -> Result<(), String>;
+    /// Why nothing becomes durable for now, although records are taken.
+    fn store_away(&self) -> Option<String> {
+        None
+    }
     /// Whether the map holds what the store kept: subscriptions wait for it.
     fn is_loaded(&self) -> bool;
     /// The heads of every origin's lives, this node's own included.

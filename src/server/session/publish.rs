@@ -15,6 +15,7 @@ use crate::record::answer::{Code, Outcome, Published, Refusal};
 use crate::record::client::{self, PublishAnswer};
 use crate::record::draft::{Draft, OwnedRequestId, PublishFrame, RequestId};
 use crate::record::json;
+use crate::server::pending::too_late;
 use crate::server::replications::Reached;
 
 /// One publisher.
@@ -179,10 +180,11 @@ impl Publisher {
         }
         // The mark may have moved without a word since.
         self.handle_durable(turn);
+        let late = too_late(turn.host.store_away());
         while let Some(frame) = self.take_if(|frame| frame.deadline_us <= now_us) {
-            self.fail(turn, frame, Code::Timeout, &not_stored());
+            self.fail(turn, frame, late.code, &late.message);
         }
-        for frame in self.everywhere.handle_timeout(now_us) {
+        for frame in self.everywhere.handle_timeout(now_us, &late) {
             self.answer_frame(turn, frame);
         }
     }
@@ -249,11 +251,6 @@ impl Publisher {
     pub(super) fn has_unanswered(&self) -> bool {
         !self.waiting.is_empty() || !self.everywhere.is_empty()
     }
-}
-
-/// Why a record that is not stored in time is refused.
-pub(super) fn not_stored() -> String {
-    format!("not stored within {} s", STORED_US_MAX / 1_000_000)
 }
 
 /// Memory that a frame's answers hold while they wait.

@@ -52,7 +52,7 @@ impl Downstream for Below {
         self.tickets.fetch_add(1, SeqCst) + 1
     }
 
-    fn store_barrier(&self) -> u64 {
+    fn store_winner(&self, _: &SharedRecord) -> u64 {
         self.tickets.load(SeqCst)
     }
 

@@ -34,7 +34,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, Wr
 
 use self::medium::Medium;
 use self::rows::{LatestRow, history_bounds, history_key, stamp_of_history_key};
-use super::engine::{Engine, EngineError, LoadReport, Marks};
+use super::engine::{Engine, EngineError, LoadReport, Marks, Reader};
 use super::history::HistoryQuery;
 use super::log::{Group, ascending};
 use super::{Identity, OpenError};
@@ -108,6 +108,23 @@ impl Embedded {
         }
     }
 
+    /// The latest record of a source.
+    pub(super) fn latest(&self, source: &str) -> Result<Option<Record>, EngineError> {
+        self.with_database(|database| {
+            let latest = database.begin_read()?.open_table(LATEST)?;
+            Ok(latest.get(source)?.and_then(|row| decode_latest(source, row.value())))
+        })
+    }
+
+    /// The marks as they are kept.
+    pub(super) fn marks(&self) -> Result<Marks, EngineError> {
+        self.with_database(|database| {
+            let numbers = database.begin_read()?.open_table(NUMBERS)?;
+            let number = |name| Ok::<_, redb::Error>(numbers.get(name)?.map_or(0, |number| number.value()));
+            Ok(Marks { clock_high_water_us: number(CLOCK_HIGH_WATER_US)?, agreed_us: number(AGREED_US)? })
+        })
+    }
+
     /// Writes what became of one source.
     fn write_source(
         &self,
@@ -161,52 +178,7 @@ struct Tables<'a> {
     history: Table<'a, &'static [u8], &'static [u8]>,
 }
 
-impl Engine for Embedded {
-    fn commit(&self, group: &Group, marks: Marks) -> Result<(), EngineError> {
-        self.with_database(|database| {
-            let transaction = begin(database)?;
-            {
-                let mut tables = Tables {
-                    latest: transaction.open_table(LATEST)?,
-                    history: transaction.open_table(HISTORY)?,
-                };
-                group.each_source(|source, removed, records| {
-                    self.write_source(&mut tables, source, removed, records)
-                })?;
-                let mut numbers = transaction.open_table(NUMBERS)?;
-                numbers.insert(CLOCK_HIGH_WATER_US, marks.clock_high_water_us)?;
-                numbers.insert(AGREED_US, marks.agreed_us)?;
-            }
-            transaction.commit()?;
-            Ok(())
-        })
-    }
-
-    fn keep_heads(&self, heads: &Heads) -> Result<(), EngineError> {
-        self.with_database(|database| {
-            let transaction = begin(database)?;
-            {
-                let mut table = transaction.open_table(HEADS)?;
-                for ((origin, boot), seq) in heads {
-                    table.insert((origin.as_str(), *boot), *seq)?;
-                }
-            }
-            transaction.commit()?;
-            Ok(())
-        })
-    }
-
-    fn recover(&self) -> Result<(), EngineError> {
-        let mut database = self.database.write();
-        // The old one first: it holds the file's lock.
-        *database = None;
-        *database = Some(
-            open_database(&*self.medium, self.settings.cache_bytes)
-                .map_err(|error| EngineError(error.to_string()))?,
-        );
-        Ok(())
-    }
-
+impl Reader for Embedded {
     fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, EngineError> {
         self.with_database(|database| {
             let mut report = LoadReport::default();
@@ -225,26 +197,6 @@ impl Engine for Embedded {
                 }
             }
             Ok(report)
-        })
-    }
-
-    fn sources(
-        &self,
-        after: Option<&str>,
-        limit: usize,
-        each: &mut dyn FnMut(&str, Stamp),
-    ) -> Result<(), EngineError> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        self.with_database(|database| {
-            let latest = database.begin_read()?.open_table(LATEST)?;
-            let from = after.map_or(Unbounded, Excluded);
-            for row in latest.range::<&str>((from, Unbounded))?.take(limit) {
-                let (source, row) = row?;
-                // A damaged row goes with any removal.
-                let stamp = LatestRow::parse(row.value()).map_or(Stamp::of_deletion(0), |row| row.stamp);
-                each(source.value(), stamp);
-            }
-            Ok(())
         })
     }
 
@@ -291,6 +243,73 @@ impl Engine for Embedded {
                 }
             }
             Ok(records)
+        })
+    }
+}
+
+impl Engine for Embedded {
+    fn commit(&self, group: &Group, marks: Marks) -> Result<(), EngineError> {
+        self.with_database(|database| {
+            let transaction = begin(database)?;
+            {
+                let mut tables = Tables {
+                    latest: transaction.open_table(LATEST)?,
+                    history: transaction.open_table(HISTORY)?,
+                };
+                group.each_source(|source, removed, records| {
+                    self.write_source(&mut tables, source, removed, records)
+                })?;
+                let mut numbers = transaction.open_table(NUMBERS)?;
+                numbers.insert(CLOCK_HIGH_WATER_US, marks.clock_high_water_us)?;
+                numbers.insert(AGREED_US, marks.agreed_us)?;
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    fn keep_heads(&self, heads: &Heads) -> Result<(), EngineError> {
+        self.with_database(|database| {
+            let transaction = begin(database)?;
+            {
+                let mut table = transaction.open_table(HEADS)?;
+                for ((origin, boot), seq) in heads {
+                    table.insert((origin.as_str(), *boot), *seq)?;
+                }
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    fn recover(&self) -> Result<(), EngineError> {
+        let mut database = self.database.write();
+        // The old one first: it holds the file's lock.
+        *database = None;
+        *database = Some(
+            open_database(&*self.medium, self.settings.cache_bytes)
+                .map_err(|error| EngineError(error.to_string()))?,
+        );
+        Ok(())
+    }
+
+    fn sources(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        each: &mut dyn FnMut(&str, Stamp),
+    ) -> Result<(), EngineError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.with_database(|database| {
+            let latest = database.begin_read()?.open_table(LATEST)?;
+            let from = after.map_or(Unbounded, Excluded);
+            for row in latest.range::<&str>((from, Unbounded))?.take(limit) {
+                let (source, row) = row?;
+                // A damaged row goes with any removal.
+                let stamp = LatestRow::parse(row.value()).map_or(Stamp::of_deletion(0), |row| row.stamp);
+                each(source.value(), stamp);
+            }
+            Ok(())
         })
     }
 

@@ -1,0 +1,101 @@
+//! The thread that reads the store into the map, and then does what is done now and then: it tells
+//! expiries, collects tombstones, and looks after the records of nodes that are gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::clock;
+use super::custody::Custody;
+use super::shared::{Fatal, Phase, Shared};
+use crate::cluster::{Arrival, Heads};
+use crate::record::{Record, SharedRecord};
+
+/// Records of each shard handled by one sweep, so that no lock is held for long.
+const SWEPT_PER_SHARD: usize = 256;
+/// Least and longest pause between two sweeps, in microseconds: how late an expiry may be told, and
+/// how late a stop is noticed.
+const SWEEP_US_MIN: u64 = 5_000;
+const SWEEP_US_MAX: u64 = 50_000;
+
+/// Reads what the store kept into the map; then works until the end.
+pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
+    let start_us = clock::now().mono_us;
+    let loaded = shared.store().load(&mut |record| {
+        raise_clock(shared, &record);
+        shared.ingest.load(clock::now(), record);
+    });
+    match loaded {
+        Ok(report) => {
+            let ms = (clock::now().mono_us - start_us) / 1_000;
+            tracing::info!(records = report.records, damaged = report.damaged, ms, "the store is loaded");
+            // With a record missing they would promise too much.
+            if report.damaged == 0 && !report.is_partial {
+                shared.set_heads(heads);
+            }
+        }
+        Err(error) => return shared.fail(Fatal::Load(error.to_string())),
+    }
+    shared.store().attach(Arc::new(MapOf(Arc::downgrade(shared))));
+    shared.advance(Phase::Serving);
+    let mut custody = Custody::default();
+    while shared.phase() < Phase::Leaving {
+        let now = clock::now();
+        let may_collect = shared.cluster.may_collect();
+        let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);
+        shared.wake_wanted();
+        shared.store().set_clock_high_water(shared.ingest.clock().high_water());
+        custody.look(now, shared);
+        if shared.store().is_load_owed() {
+            load_late(shared);
+        }
+        let wait_us = next_us.map_or(SWEEP_US_MAX, |at_us| at_us.saturating_sub(now.wall_us));
+        let wait = Duration::from_micros(wait_us.clamp(SWEEP_US_MIN, SWEEP_US_MAX));
+        if !matches!(ended.recv_timeout(wait), Err(RecvTimeoutError::Timeout)) {
+            return;
+        }
+    }
+}
+
+/// What the store could not show at the start, now that it can: merged like a peer's records, since
+/// clients are served already.
+fn load_late(shared: &Shared) {
+    let loaded = shared.store().load(&mut |record| {
+        raise_clock(shared, &record);
+        let clock = shared.ingest.clock();
+        shared.ingest.apply(clock::now(), Arc::new(record), Arrival::Reconcile);
+        shared.store().set_clock_high_water(clock.high_water());
+    });
+    shared.wake_wanted();
+    match loaded {
+        Ok(report) if !report.is_partial => {
+            tracing::info!(records = report.records, "the store is loaded, late")
+        }
+        Ok(_) => {}
+        Err(error) => tracing::error!(%error, "the store cannot be read"),
+    }
+}
+
+/// A stamp may have been issued over this node's own just before its end.
+fn raise_clock(shared: &Shared, record: &Record) {
+    if record.birth.origin == shared.name {
+        shared.ingest.clock().raise(record.stamp.ts);
+    }
+}
+
+/// The map, for a store that has to catch up. Weak, since the map holds the store.
+struct MapOf(std::sync::Weak<Shared>);
+
+impl crate::store::Latest for MapOf {
+    fn visit(&self, shard: usize, each: &mut dyn FnMut(&SharedRecord)) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.ingest.latest().scan_shard(shard, each);
+        }
+    }
+
+    fn holds(&self, source: &str) -> bool {
+        // Without the map nothing may be concluded: what is stored stays.
+        self.0.upgrade().is_none_or(|shared| shared.ingest.latest().get(source).is_some())
+    }
+}

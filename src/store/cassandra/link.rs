@@ -1,0 +1,366 @@
+//! What is done with a standing session: groups written, the latest records and histories read.
+//!
+//! Requests are sent many at a time, so a group costs little more than its slowest request; how
+//! many, follows what Cassandra bears ([`Window`]). A group is written when every one of its rows is
+//! acknowledged at the configured consistency; every row may be written again at any time.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use cdrs_tokio::cluster::Murmur3Token;
+use cdrs_tokio::query::{PreparedQuery, QueryValues};
+use cdrs_tokio::statement::StatementParams;
+use cdrs_tokio::types::blob::Blob;
+use cdrs_tokio::types::rows::Row;
+use cdrs_tokio::types::value::Value;
+use cdrs_tokio::types::{ByIndex, CBytes};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::rows::{BUCKET_US, bigint, bucket, decode, encode, tie};
+use super::schema::{self, Statements};
+use super::session::{Fault, Session, rows_of};
+use crate::config::cassandra::Cassandra;
+use crate::record::{Record, Stamp};
+use crate::store::history::HistoryQuery;
+use crate::store::log::{Group, ascending};
+
+/// Requests on their way at a time, at the least and at the most.
+const IN_FLIGHT_MIN: usize = 16;
+const IN_FLIGHT_MAX: usize = 256;
+/// Rows of one page.
+const PAGE_ROWS: i32 = 1_000;
+/// Partitions of a history that are asked for at a time.
+const BUCKETS_AT_A_TIME: usize = 4;
+/// Buckets remembered as listed: 16 bytes each. Then all is forgotten, and listed again once.
+const LISTED_MAX: usize = 1_000_000;
+
+/// How many requests are on their way at a time: one more with every answer, and few again after a
+/// failure, so that a Cassandra that comes back is not overrun and soon has all it can bear.
+#[derive(Debug)]
+pub(super) struct Window(AtomicUsize);
+
+impl Window {
+    pub(super) fn new() -> Window {
+        Window(IN_FLIGHT_MIN.into())
+    }
+
+    fn size(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
+    /// How many requests take the place of one that was answered.
+    fn handle_answer(&self) -> usize {
+        let size = self.size();
+        self.0.store((size + 1).min(IN_FLIGHT_MAX), Relaxed);
+        if size < IN_FLIGHT_MAX { 2 } else { 1 }
+    }
+
+    pub(super) fn handle_failure(&self) {
+        self.0.store(IN_FLIGHT_MIN, Relaxed);
+    }
+}
+
+/// A session with its statements.
+pub(super) struct Link {
+    session: Session,
+    statements: Statements,
+    keyspace: String,
+    /// Which `latest` this is; another id is another, empty table.
+    pub(super) table_id: String,
+    /// Hashes of (source, bucket) that this session has listed, and the hour it began to.
+    listed: Mutex<(HashSet<u64, BuildIdentity>, u64)>,
+}
+
+type BuildIdentity = std::hash::BuildHasherDefault<Identity>;
+
+/// The keys are hashes already.
+#[derive(Default)]
+struct Identity(u64);
+
+impl std::hash::Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// One write.
+struct Write {
+    kind: WriteKind,
+    params: StatementParams,
+}
+
+enum WriteKind {
+    Put,
+    Remove,
+    Append,
+    OpenBucket(u64),
+}
+
+impl Link {
+    /// Connects, and makes the tables if they are not there.
+    pub(super) async fn open(config: &Cassandra) -> Result<Link, Fault> {
+        let session = Session::connect(config).await?;
+        let (statements, table_id) = schema::prepare(&session, config).await?;
+        let listed = Mutex::new((HashSet::default(), 0));
+        Ok(Link { session, statements, keyspace: config.keyspace.clone(), table_id, listed })
+    }
+
+    /// Whether Cassandra answers, and with the same tables.
+    pub(super) async fn check(&self) -> Result<(), Fault> {
+        match schema::table_id(&self.session, &self.keyspace).await? {
+            Some(id) if id == self.table_id => Ok(()),
+            _ => Err(Fault::Schema("the tables in Cassandra are gone".into())),
+        }
+    }
+
+    /// Writes a group: every record into its source's history, the last one as the latest.
+    pub(super) async fn write(&self, group: &Group, now_us: u64, window: &Window) -> Result<(), Fault> {
+        self.forget_listed(now_us);
+        let mut writes = Vec::with_capacity(group.records() * 2);
+        let shown: Result<(), std::convert::Infallible> = group.each_source(|source, removed, records| {
+            if let Some(stamp) = removed {
+                writes.push(self.remove(source, stamp));
+            }
+            let run = ascending(records);
+            for record in &run {
+                writes.extend(self.open_bucket(record));
+                writes.push(self.append(record));
+            }
+            writes.extend(run.last().map(|newest| self.put(newest)));
+            Ok(())
+        });
+        let Ok(()) = shown;
+        self.send(writes, window).await
+    }
+
+    async fn send(&self, writes: Vec<Write>, window: &Window) -> Result<(), Fault> {
+        let mut waiting = writes.into_iter().map(|write| self.send_one(write));
+        let mut flying: FuturesUnordered<_> = waiting.by_ref().take(window.size()).collect();
+        let mut failed = None;
+        while let Some(done) = flying.next().await {
+            match done {
+                Err(fault) => failed = Some(failed.unwrap_or(fault)),
+                // After a failure the rest is not begun, but what is on its way is waited for.
+                Ok(()) if failed.is_none() => flying.extend(waiting.by_ref().take(window.handle_answer())),
+                Ok(()) => {}
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn send_one(&self, write: Write) -> Result<(), Fault> {
+        let Write { kind, params } = write;
+        self.session.execute(self.statement(&kind), params).await?;
+        if let WriteKind::OpenBucket(hash) = kind {
+            let mut listed = self.listed.lock();
+            if listed.0.len() >= LISTED_MAX {
+                listed.0.clear();
+            }
+            listed.0.insert(hash);
+        }
+        Ok(())
+    }
+
+    fn statement(&self, kind: &WriteKind) -> &PreparedQuery {
+        match kind {
+            WriteKind::Put => &self.statements.put,
+            WriteKind::Remove => &self.statements.remove,
+            WriteKind::Append => &self.statements.append,
+            WriteKind::OpenBucket(_) => &self.statements.open_bucket,
+        }
+    }
+
+    fn write_of(&self, kind: WriteKind, values: Vec<Value>) -> Write {
+        Write { kind, params: self.session.params().with_values(QueryValues::SimpleValues(values)).build() }
+    }
+
+    fn put(&self, record: &Record) -> Write {
+        let values = vec![text(record.source.as_str()), Value::Some(encode(record)), number(record.stamp.ts)];
+        self.write_of(WriteKind::Put, values)
+    }
+
+    /// The row goes, and so does what is written to it late with an older `ts`.
+    fn remove(&self, source: &str, stamp: Stamp) -> Write {
+        self.write_of(WriteKind::Remove, vec![number(stamp.ts), text(source)])
+    }
+
+    fn append(&self, record: &Record) -> Write {
+        let Stamp { ts, .. } = record.stamp;
+        let values = vec![
+            text(record.source.as_str()),
+            signed(bucket(ts)),
+            number(ts),
+            Value::Some(tie(record.stamp).to_vec()),
+            Value::Some(encode(record)),
+            number(ts),
+        ];
+        self.write_of(WriteKind::Append, values)
+    }
+
+    /// Lists the bucket of a record, unless this session has lately.
+    fn open_bucket(&self, record: &Record) -> Option<Write> {
+        let bucket = bucket(record.stamp.ts);
+        let hash = xxh3_64_with_seed(record.source.as_str().as_bytes(), bucket as u64);
+        if self.listed.lock().0.contains(&hash) {
+            return None;
+        }
+        let values = vec![text(record.source.as_str()), signed(bucket)];
+        Some(self.write_of(WriteKind::OpenBucket(hash), values))
+    }
+
+    /// A list lives two days longer than what it lists; within one everything is listed anew.
+    fn forget_listed(&self, now_us: u64) {
+        let day = now_us / (24 * BUCKET_US);
+        let mut listed = self.listed.lock();
+        if listed.1 != day {
+            *listed = (HashSet::default(), day);
+        }
+    }
+
+    /// A page of the values of `latest` between two tokens, both included, and where the next begins.
+    pub(super) async fn scan(
+        &self,
+        (from, to): (i64, i64),
+        at: Option<CBytes>,
+    ) -> Result<(Vec<Vec<u8>>, Option<CBytes>), Fault> {
+        let mut params = self.session.params().with_page_size(PAGE_ROWS).with_token(Murmur3Token::new(from));
+        params = params.with_values(QueryValues::SimpleValues(vec![signed(from), signed(to)]));
+        if let Some(state) = at {
+            params = params.with_paging_state(state);
+        }
+        let answer = self.session.execute(&self.statements.scan, params.build()).await?;
+        let (rows, next) = rows_of(&answer)?;
+        Ok((rows.iter().filter_map(value_of).collect(), next))
+    }
+
+    /// Records of a source, newest first.
+    pub(super) async fn history(&self, query: &OwnedQuery) -> Result<Vec<Record>, Fault> {
+        // What comes before a stamp ends at it; else at the first of the next microsecond.
+        let end = match query.before {
+            Some(before) if before.ts <= query.to_us => (before.ts, tie(before).to_vec()),
+            _ => (query.to_us.saturating_add(1), Vec::new()),
+        };
+        let buckets = self.buckets(&query.source, bucket(query.from_us), bucket(end.0)).await?;
+        let mut records = Vec::new();
+        for some in buckets.chunks(BUCKETS_AT_A_TIME) {
+            let left = query.limit - records.len();
+            let pages = some.iter().map(|&bucket| self.read_bucket(query, bucket, &end, left));
+            for page in futures_util::future::join_all(pages).await {
+                records.extend(page?);
+            }
+            if records.len() >= query.limit {
+                records.truncate(query.limit);
+                break;
+            }
+        }
+        Ok(records)
+    }
+
+    /// Buckets of a source, the latest first.
+    async fn buckets(&self, source: &str, from: i64, to: i64) -> Result<Vec<i64>, Fault> {
+        let (mut buckets, mut next) = (Vec::new(), None);
+        loop {
+            let values = vec![text(source), signed(from), signed(to)];
+            let mut params = self.session.params().with_page_size(PAGE_ROWS);
+            params = params.with_values(QueryValues::SimpleValues(values));
+            if let Some(state) = next {
+                params = params.with_paging_state(state);
+            }
+            let answer = self.session.execute(&self.statements.list_buckets, params.build()).await?;
+            let (rows, state) = rows_of(&answer)?;
+            buckets.extend(rows.iter().filter_map(|row| row.by_index::<i64>(0).ok().flatten()));
+            match state {
+                Some(_) => next = state,
+                None => return Ok(buckets),
+            }
+        }
+    }
+
+    async fn read_bucket(
+        &self,
+        query: &OwnedQuery,
+        bucket: i64,
+        end: &(u64, Vec<u8>),
+        limit: usize,
+    ) -> Result<Vec<Record>, Fault> {
+        let (mut records, mut next) = (Vec::new(), None);
+        loop {
+            let values = vec![
+                text(&query.source),
+                signed(bucket),
+                number(query.from_us),
+                Value::Some(Vec::new()),
+                number(end.0),
+                Value::Some(end.1.clone()),
+                Value::Some(i32::try_from(limit).unwrap_or(i32::MAX).to_be_bytes().to_vec()),
+            ];
+            let mut params = self.session.params().with_page_size(PAGE_ROWS);
+            params = params.with_values(QueryValues::SimpleValues(values));
+            if let Some(state) = next {
+                params = params.with_paging_state(state);
+            }
+            let answer = self.session.execute(&self.statements.read_bucket, params.build()).await?;
+            let (rows, state) = rows_of(&answer)?;
+            for value in rows.iter().filter_map(value_of) {
+                match decode(value) {
+                    Some(record) => records.push(record),
+                    None => {
+                        tracing::error!(source = query.source, "history in Cassandra is damaged; skipped")
+                    }
+                }
+            }
+            match state {
+                Some(_) if records.len() < limit => next = state,
+                _ => return Ok(records),
+            }
+        }
+    }
+}
+
+/// What is asked of a history, without borrows.
+#[derive(Clone, Debug)]
+pub(super) struct OwnedQuery {
+    pub(super) source: String,
+    pub(super) from_us: u64,
+    pub(super) to_us: u64,
+    pub(super) before: Option<Stamp>,
+    pub(super) limit: usize,
+}
+
+impl OwnedQuery {
+    pub(super) fn of(query: &HistoryQuery<'_>) -> OwnedQuery {
+        let HistoryQuery { source, from_us, to_us, before, limit, .. } = *query;
+        OwnedQuery { source: source.into(), from_us, to_us, before, limit }
+    }
+}
+
+/// How the link is shared: `None` while there is none.
+pub(super) type LinkSlot = Arc<Mutex<Option<Arc<Link>>>>;
+
+fn text(text: &str) -> Value {
+    Value::Some(text.as_bytes().to_vec())
+}
+
+fn number(ts: u64) -> Value {
+    signed(bigint(ts))
+}
+
+fn signed(number: i64) -> Value {
+    Value::Some(number.to_be_bytes().to_vec())
+}
+
+fn value_of(row: &Row) -> Option<Vec<u8>> {
+    row.by_index::<Blob>(0).ok().flatten().map(Blob::into_vec)
+}

@@ -1,0 +1,247 @@
+//! Against a real Cassandra, on 127.0.0.1:9042, which `scripts/cassandra start --secure` provides and
+//! `scripts/test` runs: password cassandra/cassandra, TLS on the same port. Each test has a keyspace
+//! of its own, named after it, and drops it first.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use tokio::runtime::Runtime;
+
+use super::link::{Link, OwnedQuery, Window};
+use super::rows::decode;
+use super::session::{Fault, Session};
+use crate::config::cassandra::Cassandra as Config;
+use crate::config::{Machine, Raw, check};
+use crate::record::{Birth, NodeName, Payload, Record, SharedRecord, Source, Stamp};
+use crate::store::log::Group;
+use crate::store::testing::{deletion, shared};
+
+const HOUR_US: u64 = 3_600_000_000;
+
+fn password_file() -> PathBuf {
+    let path = std::env::temp_dir().join(format!("anode-cassandra-password-{}", std::process::id()));
+    std::fs::write(&path, "cassandra\n").expect("written");
+    path
+}
+
+fn config(keyspace: &str, set: impl FnOnce(&mut Raw)) -> Config {
+    let mut raw = Raw {
+        store: Some("cassandra".into()),
+        cassandra: Some("127.0.0.1:9042".into()),
+        keyspace: Some(keyspace.into()),
+        cassandra_user: Some("cassandra".into()),
+        cassandra_password_file: Some(password_file().to_str().expect("text").into()),
+        ..Raw::default()
+    };
+    set(&mut raw);
+    let checked = check(&raw, Machine { cores: 1, memory_bytes: 1 << 30 }).expect("checked");
+    checked.cassandra.expect("asked for")
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime")
+}
+
+/// A keyspace without tables.
+async fn fresh(config: &Config) {
+    let session = Session::connect(config).await.expect("Cassandra answers");
+    session.change(&format!("DROP KEYSPACE IF EXISTS {}", config.keyspace)).await.expect("dropped");
+}
+
+async fn open(config: &Config) -> Link {
+    Link::open(config).await.expect("opens")
+}
+
+async fn write(link: &Link, records: &[SharedRecord]) {
+    link.write(&Group::of_records(records), 0, &Window::new()).await.expect("written");
+}
+
+async fn everything(link: &Link) -> BTreeMap<String, Record> {
+    let (mut all, mut at) = (BTreeMap::new(), None);
+    loop {
+        let (values, next) = link.scan((i64::MIN, i64::MAX), at).await.expect("read");
+        for record in values.into_iter().map(|value| decode(value).expect("whole")) {
+            all.insert(record.source.to_string(), record);
+        }
+        match next {
+            Some(_) => at = next,
+            None => return all,
+        }
+    }
+}
+
+fn query(source: &str, limit: usize) -> OwnedQuery {
+    OwnedQuery { source: source.into(), from_us: 0, to_us: u64::MAX, before: None, limit }
+}
+
+/// Records of one source with many ties: few stamps, few values, deletions, several births.
+fn any_record(source: String) -> impl Strategy<Value = SharedRecord> {
+    let payload = prop_oneof![
+        4 => (0u8..5).prop_map(|n| Payload::Json(vec![b'0' + n].into())),
+        1 => Just(Payload::Deleted),
+    ];
+    (payload, 1_000u64..1_003, "[ab]{1,2}", 0u64..3, 1u64..300).prop_map(
+        move |(payload, ts, origin, boot, seq)| {
+            let stamp = match &payload {
+                Payload::Deleted => Stamp::of_deletion(ts),
+                data => Stamp::of_data(ts, data.bytes()),
+            };
+            let birth = Birth { origin: NodeName::parse(&origin).expect("name"), boot, seq };
+            let source = Source::parse(&source).expect("source");
+            Arc::new(Record::new(source, stamp, payload, birth, ts, 0))
+        },
+    )
+}
+
+/// Jepsen on Cassandra: of two writes with one timestamp, the "later" one was not the one that was
+/// kept. Here the database decides ties as aNode does, births included, whatever the order of writes
+/// and however often each is repeated.
+#[test]
+#[ignore = "needs Cassandra: scripts/test"]
+fn cassandra_keeps_what_anode_keeps() {
+    let config = config("t_ties", |_| {});
+    let mut runner = TestRunner::deterministic();
+    let histories: Vec<Vec<SharedRecord>> = (0..400)
+        .map(|n| {
+            let records = proptest::collection::vec(any_record(format!("tie/{n}")), 2..7);
+            records.new_tree(&mut runner).expect("drawn").current()
+        })
+        .collect();
+    runtime().block_on(async {
+        fresh(&config).await;
+        let (one, other) = (open(&config).await, open(&config).await);
+        for step in 0..7 {
+            let at = |records: &Vec<SharedRecord>| records.get(step % records.len()).cloned();
+            let group: Vec<SharedRecord> = histories.iter().filter_map(at).collect();
+            write(if step % 2 == 0 { &one } else { &other }, &group).await;
+        }
+        let kept = everything(&one).await;
+        assert_eq!(kept.len(), histories.len());
+        for records in &histories {
+            let newest = records.iter().max_by(|a, b| (a.stamp, &a.birth).cmp(&(b.stamp, &b.birth)));
+            let newest = newest.expect("some");
+            assert_eq!(kept.get(newest.source.as_str()), Some(&**newest), "of {records:?}");
+        }
+    });
+}
+
+/// Ten nodes that start at once make one schema: with two coordinators the tables get two ids, and
+/// what is written to one of them is gone.
+#[test]
+#[ignore = "needs Cassandra: scripts/test"]
+fn ten_nodes_make_the_schema_once() {
+    let config = config("t_ten", |_| {});
+    runtime().block_on(async {
+        fresh(&config).await;
+        let links = futures_util::future::join_all((0..10).map(|_| open(&config))).await;
+        let first = links.first().expect("ten").table_id.clone();
+        assert!(!first.is_empty() && links.iter().all(|link| link.table_id == first));
+        for (n, link) in links.iter().enumerate() {
+            write(link, &[shared(&format!("s/{n}"), 5)]).await;
+        }
+        assert_eq!(everything(&links[0]).await.len(), 10);
+    });
+}
+
+#[test]
+#[ignore = "needs Cassandra: scripts/test"]
+fn history_is_read_in_pages_over_many_hours() {
+    let config = config("t_history", |_| {});
+    runtime().block_on(async {
+        fresh(&config).await;
+        let link = open(&config).await;
+        // Three a bucket, over 40 buckets, the last one a deletion.
+        let stamps: Vec<u64> = (0..120).map(|n| 500_000 * HOUR_US + n * HOUR_US / 3).collect();
+        let mut records: Vec<SharedRecord> = stamps.iter().map(|&ts| shared("h", ts)).collect();
+        records.push(Arc::new(deletion("h", 500_040 * HOUR_US)));
+        for part in records.chunks(25) {
+            write(&link, part).await;
+        }
+        write(&link, &[shared("other", 7)]).await;
+        let newest_first: Vec<u64> = records.iter().rev().map(|record| record.stamp.ts).collect();
+        let stamps_of = |records: &[Record]| records.iter().map(|record| record.stamp.ts).collect::<Vec<_>>();
+        let all = link.history(&query("h", 1_000)).await.expect("read");
+        assert_eq!(stamps_of(&all), newest_first);
+        assert!(all[0].stamp.deleted);
+        let (mut paged, mut before) = (Vec::new(), None);
+        loop {
+            let page = link.history(&OwnedQuery { before, ..query("h", 7) }).await.expect("read");
+            before = page.last().map(|record| record.stamp);
+            paged.extend(stamps_of(&page));
+            if page.len() < 7 {
+                break;
+            }
+        }
+        assert_eq!(paged, newest_first);
+        let (from_us, to_us) = (stamps[10], stamps[30]);
+        let some = link.history(&OwnedQuery { from_us, to_us, ..query("h", 1_000) }).await.expect("read");
+        assert_eq!(stamps_of(&some), stamps[10..=30].iter().rev().copied().collect::<Vec<_>>());
+        assert_eq!(link.history(&query("nobody", 9)).await, Ok(Vec::new()));
+    });
+}
+
+/// A schema dropped under a running node is noticed, and made again.
+#[test]
+#[ignore = "needs Cassandra: scripts/test"]
+fn a_dropped_schema_is_a_fault_of_its_own() {
+    let config = config("t_dropped", |_| {});
+    runtime().block_on(async {
+        fresh(&config).await;
+        let link = open(&config).await;
+        assert_eq!(link.check().await, Ok(()));
+        fresh(&config).await;
+        assert!(matches!(link.check().await, Err(Fault::Schema(_))));
+        let group = Group::of_records(&[shared("s", 1)]);
+        assert!(matches!(link.write(&group, 0, &Window::new()).await, Err(Fault::Schema(_))));
+        let again = open(&config).await;
+        assert_ne!(again.table_id, link.table_id);
+        write(&again, &[shared("s", 1)]).await;
+    });
+}
+
+/// A removal takes what it collected, and nothing newer.
+#[test]
+#[ignore = "needs Cassandra: scripts/test"]
+fn a_removal_takes_what_is_not_newer() {
+    let config = config("t_removal", |_| {});
+    runtime().block_on(async {
+        fresh(&config).await;
+        let link = open(&config).await;
+        write(&link, &[shared("old", 5), shared("new", 9)]).await;
+        let (old, new) = (shared("old", 5), shared("new", 5));
+        let removals =
+            Group::of_removals(vec![(old.source.clone(), old.stamp), (new.source.clone(), new.stamp)]);
+        link.write(&removals, 0, &Window::new()).await.expect("written");
+        assert_eq!(everything(&link).await.into_keys().collect::<Vec<_>>(), ["new"]);
+    });
+}
+
+#[test]
+#[ignore = "needs Cassandra: scripts/test"]
+fn tls_is_spoken_and_strangers_are_refused() {
+    let certificates =
+        std::env::var("ANODE_TEST_CASSANDRA_CA").unwrap_or("target/cassandra/tls/ca.pem".into());
+    runtime().block_on(async {
+        let secure = config("t_tls", |raw| {
+            raw.cassandra = Some("localhost:9042".into());
+            raw.cassandra_tls_ca = Some(certificates.as_str().into());
+        });
+        fresh(&secure).await;
+        write(&open(&secure).await, &[shared("s", 1)]).await;
+        // Another authority than the one that signed.
+        let dir = tempfile::tempdir().expect("directory");
+        let empty = dir.path().join("none.pem");
+        std::fs::write(&empty, "").expect("written");
+        let nobody = config("t_tls", |raw| raw.cassandra_tls_ca = Some(empty.to_str().expect("text").into()));
+        assert!(matches!(Session::connect(&nobody).await.map(|_| ()), Err(Fault::Refused(_))));
+        let wrong = dir.path().join("password");
+        std::fs::write(&wrong, "wrong\n").expect("written");
+        let stranger =
+            config("t_tls", |raw| raw.cassandra_password_file = Some(wrong.to_str().expect("text").into()));
+        assert!(Session::connect(&stranger).await.is_err());
+    });
+}
