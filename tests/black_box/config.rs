@@ -62,11 +62,10 @@ fn what_an_address_needs_is_said() {
     unusable(&["serve", "--http", "127.0.0.1:0", "--gossip", "0.0.0.0:0"], &["advertise"]);
 }
 
-/// This version has no Cassandra store: whoever asks for one is told so, and not served another.
+/// Flags of a store that is not used would be believed in by whoever wrote them.
 #[test]
-fn cassandra_is_refused_in_clear_words() {
+fn flags_of_cassandra_are_refused_without_it() {
     for args in [
-        ["--store", "cassandra"],
         ["--cassandra", "127.0.0.1:9042"],
         ["--keyspace", "k"],
         ["--cassandra-user", "u"],
@@ -74,9 +73,11 @@ fn cassandra_is_refused_in_clear_words() {
         ["--cassandra-tls-ca", "/dev/null"],
         ["--consistency", "QUORUM"],
         ["--replication", "3"],
+        ["--history-ttl", "1h"],
     ] {
-        unusable(&["serve", args[0], args[1]], &[args[0], "Cassandra"]);
+        unusable(&["serve", args[0], args[1]], &[args[0], "--store cassandra"]);
     }
+    unusable(&["serve", "--store", "cassandra"], &["--cassandra", "HOST:PORT"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod cassandra;
 mod cli;
 mod closing;
 mod cluster;
