@@ -69,6 +69,13 @@ impl Node {
         Err(format!("{} sees fewer than {count} members after {deadline:?}", self.http).into())
     }
 
+    /// A metric without labels.
+    pub fn metric(&self, name: &str) -> Outcome<f64> {
+        let answer = self.get("/metrics")?;
+        let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.ok_or_else(|| format!("no metric {name}"))?.trim().parse()?)
+    }
+
     /// `GET path`: the whole answer, head and body.
     pub fn get(&self, path: &str) -> Outcome<String> {
         use std::io::{Read, Write};
