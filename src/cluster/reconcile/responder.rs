@@ -321,8 +321,10 @@ impl Responder {
                     None
                 } else {
                     let taken = lane.decoder.taken();
+                    // Thin differences are asked for in small steps: over all shards a symbol too
+                    // many costs as much as a record, and other lanes hide the round trip.
+                    let more = taken + if taken < 4 * FIRST_SYMBOLS { taken / 3 } else { taken / 2 };
                     // Symbols of no set: only the ids can help.
-                    let more = if taken < 4 * FIRST_SYMBOLS { taken * 2 } else { taken + taken / 2 };
                     lane.asked = if is_found.is_err() { usize::MAX } else { bounded(more) };
                     lane.is_answered = false;
                     self.link.send(Frame::Ask { shard, upto: lane.asked });

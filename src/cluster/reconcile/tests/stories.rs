@@ -144,6 +144,21 @@ fn a_large_difference_costs_at_most_three_times_itself() {
     assert!(times < 3.0, "{times:.2} times the records that differ");
 }
 
+/// Some four differences in each of all shards: what finding them costs weighs most there.
+#[test]
+fn a_thin_difference_in_all_shards_is_found_in_few_symbols() {
+    let (mut left, mut right) = (map_of(0..20_000), map_of(0..20_000));
+    for number in 0..1000u64 {
+        let map = if number.is_multiple_of(2) { &mut left } else { &mut right };
+        map.put(value(number * 20, TS + 1));
+    }
+    let mut world = two(left, right);
+    assert!(world.run(World::are_equal));
+    world.run_us(2 * SECOND_US);
+    // 1,000 records are 169 KB, half of them cross twice; the rest is 17 symbols a shard.
+    assert!(world.stream_bytes < 390_000, "{} bytes", world.stream_bytes);
+}
+
 #[test]
 fn everything_differs_on_both_sides() {
     let left = map_of(0..10_000);
