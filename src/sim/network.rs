@@ -145,6 +145,11 @@ impl Network {
         self.delays.insert(pair, delay);
     }
 
+    /// Whether these two are in different zones.
+    pub fn is_between_zones(&self, one: NodeId, other: NodeId) -> bool {
+        self.zone_of(one) != self.zone_of(other)
+    }
+
     /// What became of all datagrams so far.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
@@ -240,11 +245,14 @@ impl Network {
 
     fn delay(&self, from: NodeId, to: NodeId) -> Delay {
         let Conditions { delay_us_min, delay_us_max, between_zones, .. } = self.conditions;
-        let zone = |node: NodeId| self.ports.get(node.0).map_or(0, |port| port.zone);
-        let pair = (zone(from), zone(to));
+        let pair = (self.zone_of(from), self.zone_of(to));
         let set = if self.delays.is_empty() { None } else { self.delays.get(&pair).copied() };
         let general = between_zones.filter(|_| pair.0 != pair.1);
         set.or(general).unwrap_or(Delay { min_us: delay_us_min, max_us: delay_us_max })
+    }
+
+    fn zone_of(&self, node: NodeId) -> u32 {
+        self.ports.get(node.0).map_or(0, |port| port.zone)
     }
 
     fn port(&mut self, node: NodeId) -> &mut Port {

@@ -44,6 +44,7 @@ pub struct World {
     pub(super) hosts: Hosts,
     pub(super) ends: BTreeMap<(NodeId, StreamId), End>,
     pub(super) random: Random,
+    crossings: u64,
     digest: u64,
     /// Kept to be used again.
     effects: Vec<Effect>,
@@ -64,6 +65,7 @@ impl World {
             hosts: Hosts::default(),
             ends: BTreeMap::new(),
             random,
+            crossings: 0,
             digest: 0,
             effects: Vec::new(),
             records: Vec::new(),
@@ -149,6 +151,11 @@ impl World {
     /// How many members a node sees alive or suspect, itself included.
     pub fn live(&self, id: NodeId) -> usize {
         self.machine(id).ring().len()
+    }
+
+    /// Copies of records that datagrams brought from one zone into another, the needless ones too.
+    pub fn crossings(&self) -> u64 {
+        self.crossings
     }
 
     /// Hash over everything that was delivered so far, and when.
@@ -266,14 +273,24 @@ impl World {
         match event {
             Event::Datagram { from, bytes, .. } => {
                 self.network.delivered();
+                let sender = self.hosts.node_at(from);
                 let from = self.hosts.address(from);
+                let copies = self.copies_received(id);
                 self.with(id, |machine, replica, now| machine.handle_datagram(now, from, &bytes, replica));
+                if sender.is_some_and(|sender| self.network.is_between_zones(sender, id)) {
+                    self.crossings += self.copies_received(id) - copies;
+                }
             }
             Event::Stream { stream, event, .. } => {
                 self.with(id, |machine, replica, now| machine.handle_stream(now, stream, event, replica));
             }
             _ => {}
         }
+    }
+
+    /// Copies of records that a node received in this life.
+    fn copies_received(&self, id: NodeId) -> u64 {
+        self.machine(id).spread_stats().data_copies_received
     }
 
     /// Calls a node, does what it wants done, and wakes it when it wants to be.

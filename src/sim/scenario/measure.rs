@@ -93,6 +93,9 @@ pub struct Outcome {
     pub busiest_over_mean: f64,
     /// Bytes of records the origin that published most sent, in copies of what it published.
     pub origin_copies: f64,
+    /// Copies of a record that datagrams brought from one zone into another, for every other zone: 1 is
+    /// the least, 0 if there is one zone.
+    pub crossings_mean: f64,
     /// Newest records of their source that a node which runs at the end does not hold.
     pub missing: u64,
     /// The same, of those that a node which runs at the end accepted or once held.
@@ -179,6 +182,7 @@ pub(super) fn measure(
         reconciled: count(2),
         busiest_over_mean: busiest_over_mean(world, tally.origin),
         origin_copies: origin_copies(world, tally),
+        crossings_mean: ratio(world.crossings(), tally.records * (outcome.zones.max(1) as u64 - 1)),
         control_bytes_per_node_per_s: account.control_bytes() as f64 / node_seconds,
         bytes_per_node_per_s: (account.bytes_sent + account.stream_bytes) as f64 / node_seconds,
         datagrams: account.datagrams_sent,

@@ -131,3 +131,14 @@ fn passing_on_does_not_depend_on_what_is_held() {
         assert_eq!(world.replica(node).digest(), world.replica(NodeId(0)).digest(), "{node:?}");
     }
 }
+
+#[test]
+fn copies_that_cross_into_other_zones_are_counted() {
+    let mut scenario = small("spread", 24, 40);
+    assert_eq!(run_quietly(&scenario, 1).crossings_mean, 0.0);
+    scenario.zones = 3;
+    let outcome = run_quietly(&scenario, 1);
+    assert_eq!(outcome.failure(), None);
+    assert!(outcome.crossings_mean >= 1.0, "every record was everywhere");
+    assert!(outcome.time_us.max <= 2 * scenario.links.zone_delay_us.1, "{} us", outcome.time_us.max);
+}
