@@ -5,13 +5,16 @@
 //! taken over a run's single deliveries, and the worst of a row's seeds counts.
 //!
 //! By file: `rows` what is wanted, `experiments` worlds that are no scenario (who notices a death
-//! when, what idling and healing cost).
+//! when, what idling and healing cost), `comparison` what others do.
 
+mod comparison;
 mod experiments;
 mod rows;
 
+pub use comparison::Baseline;
 pub use experiments::Numbers;
 
+use super::baseline::Plan;
 use super::scenario::{self, Outcome, Scenario};
 
 /// One world to be run.
@@ -27,6 +30,8 @@ pub enum Case {
     Idle(usize, u64, u64),
     /// Two maps become equal. Records, how many of them differ, seed.
     Healing(usize, usize, u64),
+    /// What others do.
+    Baseline(Baseline, Plan),
 }
 
 impl Case {
@@ -37,6 +42,7 @@ impl Case {
             Case::Deaths(nodes, ..) | Case::Pauses(nodes, ..) | Case::Idle(nodes, ..) => *nodes,
             // As much memory as a large world's.
             Case::Healing(records, ..) => records / 100,
+            Case::Baseline(_, plan) => plan.nodes,
         }
     }
 
@@ -56,6 +62,7 @@ impl Case {
             Case::Healing(records, different, seed) => {
                 Finding::Numbers(experiments::healing(*records, *different, *seed))
             }
+            Case::Baseline(baseline, plan) => Finding::Numbers(comparison::run(*baseline, plan)),
         }
     }
 }
@@ -84,7 +91,7 @@ type Judge = Box<dyn Fn(&[&Finding]) -> Verdict>;
 pub struct Row {
     /// What.
     pub what: String,
-    /// How much.
+    /// How much; empty: nothing, it is there for comparison.
     pub wanted: String,
     cases: Vec<usize>,
     /// What its runs are made of, if not of deliveries.
@@ -98,12 +105,17 @@ impl Row {
         (self.judge)(&self.own(findings))
     }
 
+    /// Whether something is wanted of it.
+    pub fn is_bounded(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
     /// How much was measured for it.
     pub fn sample(&self, findings: &[Finding]) -> String {
         let runs = self.cases.len();
         let deliveries = self.own(findings).into_iter().filter_map(|finding| match finding {
             Finding::Outcome(outcome) => Some(outcome.time_us.count),
-            Finding::Numbers(_) => None,
+            Finding::Numbers(numbers) => Some(*numbers.get("deliveries")?.first()? as u64),
         });
         match deliveries.reduce(|sum, more| sum + more) {
             Some(deliveries) => format!("{runs} runs, {deliveries} deliveries"),
@@ -139,6 +151,7 @@ impl Table {
     pub fn new(size: Size) -> Table {
         let mut table = Table { cases: Vec::new(), rows: Vec::new(), size };
         rows::add(&mut table);
+        comparison::add(&mut table);
         table
     }
 
@@ -166,6 +179,10 @@ impl Table {
 
     fn runs(&mut self, scenario: &Scenario) -> Vec<usize> {
         self.cases(|seed| Case::Run(Box::new(scenario.clone()), seed))
+    }
+
+    fn unbounded_row(&mut self, what: String, cases: &[usize], judge: fn(&[&Finding]) -> Verdict) {
+        self.row(what, "", cases, judge);
     }
 
     fn row(
@@ -204,6 +221,23 @@ mod tests {
             }
         }
         assert!(Table::new(Size::Full).rows.iter().all(|row| row.cases.len() >= 5));
+    }
+
+    #[test]
+    fn what_others_do_is_shown_and_not_judged() {
+        let table = Table::new(Size::Quick);
+        let compared: Vec<&Row> = table.rows.iter().filter(|row| !row.is_bounded()).collect();
+        assert_eq!(compared.len(), 3 * 2 * 3);
+        let row = compared.iter().find(|row| row.what.ends_with("flooding")).expect("a row");
+        let findings: Vec<Finding> = (0..table.cases.len())
+            .map(|at| match row.cases.contains(&at) {
+                true => table.cases[at].run(&mut |_| {}),
+                false => Finding::Numbers(Numbers::new()),
+            })
+            .collect();
+        let verdict = row.judge(&findings);
+        assert!(verdict.has_passed && verdict.measured.contains("1.000 copies, 0 missing"), "{verdict:?}");
+        assert_eq!(row.sample(&findings), "2 runs, 1800 deliveries");
     }
 
     #[test]
