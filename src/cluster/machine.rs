@@ -366,8 +366,8 @@ impl Machine {
                 Output::Write { stream, bytes } => Effect::Write { stream, bytes },
                 Output::Close { stream } => self.close(stream),
                 Output::NameTaken { by } => Effect::NameTaken { by },
-                Output::Measured { peer, rtt_us } => {
-                    self.spread.handle_rtt(peer, rtt_us);
+                Output::Measured { member, rtt_us } => {
+                    self.spread.handle_rtt(member.gossip(), member.zone(), rtt_us);
                     continue;
                 }
             };

@@ -119,7 +119,11 @@ impl Spread {
             _ => None,
         };
         match self.open_link(entry.gossip()) {
-            Some(link) => self.queue(ring, duty, link),
+            Some(link) => {
+                let zone = &duty.part.zone;
+                self.links.set_zone(link, (*zone != self.zone).then_some(zone));
+                self.queue(ring, duty, link)
+            }
             None => self.give_up(&duty),
         }
     }

@@ -187,7 +187,11 @@ impl World {
             let mut spread = Spread::new(&config(&identity, identity.boot, seed ^ index as u64), now);
             // As membership has measured them by probes.
             for probe in 0..20 {
-                spread.handle_rtt(address(index + 1), 1_000 + mix(seed ^ probe ^ index as u64) % 2_001);
+                spread.handle_rtt(
+                    address(index + 1),
+                    zone(index),
+                    1_000 + mix(seed ^ probe ^ index as u64) % 2_001,
+                );
             }
             Node {
                 spread,

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::lateness::Lateness;
 use super::seqs::SeqSet;
@@ -149,6 +150,8 @@ pub(super) struct Link {
     pub unheard: u32,
     /// When it was last used at all.
     pub used_us: u64,
+    /// Its zone, if that is another one.
+    pub zone: Option<Arc<str>>,
     /// Its round trip, once measured.
     pub rtt: Option<Rtt>,
 
@@ -200,6 +203,7 @@ impl Link {
             silent_since_us: 0,
             unheard: 0,
             used_us: 0,
+            zone: None,
             rtt: None,
             next_number: first_number,
             sent: BTreeMap::new(),

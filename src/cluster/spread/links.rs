@@ -1,6 +1,8 @@
 //! All links of a node, by address and by number; bounded.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -12,6 +14,11 @@ use crate::cluster::stats::Gauge;
 
 /// Most links. Beyond it those that are idle go, the longest unused first.
 const LINKS_MAX: usize = 2_048;
+/// Round trip to another zone before one was measured, in microseconds: too long costs time if a
+/// first packet is lost, too short sends a whole zone everything again.
+const FAR_RTT_US: u64 = 200_000;
+/// Most zones whose round trips are kept.
+const ZONES_MAX: usize = 1_024;
 /// An idle link goes after this long, in microseconds.
 const IDLE_US_MAX: u64 = 30_000_000;
 
@@ -24,8 +31,10 @@ pub(super) struct Links {
     /// Numbers of new links start here: a peer that remembers an earlier link of this life must
     /// not take new numbers for old ones.
     first_number: u64,
-    /// Round trip over all links, which stands in for those that have none of their own.
+    /// Round trip over the links inside this zone, which stands in for those that have none of their own.
     rtt: Option<Rtt>,
+    /// The same to each other zone: one that is 40 ms away must not be given up after five.
+    far: BTreeMap<Arc<str>, Rtt>,
     default_rtt: Rtt,
     /// Lateness over all links.
     lateness: Lateness,
@@ -39,6 +48,7 @@ impl Links {
             by_address: HashTable::new(),
             first_number: 1,
             rtt: None,
+            far: BTreeMap::new(),
             default_rtt: Rtt::new(default_rtt_us),
             lateness: Lateness::default(),
         }
@@ -117,28 +127,51 @@ impl Links {
 
     /// Takes a measured round trip of a link.
     pub fn sample_rtt(&mut self, id: usize, us: u64) {
-        let typical = self.typical_rtt();
-        if let Some(link) = self.slab.get_mut(id) {
-            match &mut link.rtt {
-                Some(rtt) => rtt.sample(us),
-                None => link.rtt = Some(Rtt::like(typical, us)),
-            }
-        }
-        match &mut self.rtt {
+        let typical = self.rtt_of_zone(id);
+        let Some(link) = self.slab.get_mut(id) else { return };
+        match &mut link.rtt {
             Some(rtt) => rtt.sample(us),
-            None => self.rtt = Some(Rtt::new(us)),
+            None => link.rtt = Some(Rtt::like(typical, us)),
+        }
+        let zone = link.zone.clone();
+        self.sample_zone(zone.as_deref(), us);
+    }
+
+    /// Takes a measured round trip to a zone; `None`: inside this one.
+    fn sample_zone(&mut self, zone: Option<&str>, us: u64) {
+        let has_room = self.far.len() < ZONES_MAX;
+        let known = match zone {
+            Some(zone) => self.far.get_mut(zone),
+            None => self.rtt.as_mut(),
+        };
+        match (known, zone) {
+            (Some(rtt), _) => rtt.sample(us),
+            (None, None) => self.rtt = Some(Rtt::new(us)),
+            (None, Some(zone)) if has_room => {
+                self.far.insert(zone.into(), Rtt::new(us));
+            }
+            (None, Some(_)) => {}
         }
     }
 
-    /// Takes a round trip measured elsewhere: what a link assumes until it has one of its own.
-    pub fn note_rtt(&mut self, to: SocketAddr, us: u64) {
+    /// Takes a round trip to a member of a zone that was measured elsewhere: what a link assumes until
+    /// it has one of its own. `None`: of this zone.
+    pub fn note_rtt(&mut self, to: SocketAddr, zone: Option<&str>, us: u64) {
         match self.id_of(to) {
             Some(id) if self.slab.get(id).is_some_and(|link| link.rtt.is_none()) => self.sample_rtt(id, us),
-            _ => match &mut self.rtt {
+            _ => {
+                let known = zone.map_or(self.rtt, |zone| self.far.get(zone).copied());
                 // A probe may have been answered late for other reasons than its way.
-                Some(rtt) => rtt.sample(us.min(4 * rtt.smooth_us())),
-                None => self.rtt = Some(Rtt::new(us)),
-            },
+                let us_max = known.map_or(u64::MAX, |rtt| 4 * rtt.smooth_us());
+                self.sample_zone(zone, us.min(us_max));
+            }
+        }
+    }
+
+    /// Says in which zone the peer of a link is; `None`: in this one.
+    pub fn set_zone(&mut self, id: usize, zone: Option<&Arc<str>>) {
+        if let Some(link) = self.slab.get_mut(id) {
+            link.zone = zone.cloned();
         }
     }
 
@@ -171,10 +204,18 @@ impl Links {
     /// The round trip of a link, its own or what stands in for it.
     pub fn rtt(&self, id: usize) -> Rtt {
         let own = self.slab.get(id).and_then(|link| link.rtt);
-        own.or(self.rtt).unwrap_or(self.default_rtt)
+        own.unwrap_or_else(|| self.rtt_of_zone(id))
     }
 
-    /// The round trip over all links.
+    /// What is usual between here and a link's peer.
+    fn rtt_of_zone(&self, id: usize) -> Rtt {
+        match self.slab.get(id).and_then(|link| link.zone.as_ref()) {
+            Some(zone) => self.far.get(zone).copied().unwrap_or(Rtt::new(FAR_RTT_US)),
+            None => self.typical_rtt(),
+        }
+    }
+
+    /// The round trip over all links inside this zone.
     pub fn typical_rtt(&self) -> Rtt {
         self.rtt.unwrap_or(self.default_rtt)
     }

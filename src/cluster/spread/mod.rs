@@ -254,8 +254,9 @@ impl Spread {
 
     /// Takes a round trip that membership measured, so that the first hand-over to a peer does not
     /// have to guess one.
-    pub fn handle_rtt(&mut self, peer: SocketAddr, rtt_us: u64) {
-        self.links.note_rtt(peer, rtt_us.max(1));
+    pub fn handle_rtt(&mut self, peer: SocketAddr, zone: &str, rtt_us: u64) {
+        let zone = (*zone != *self.zone).then_some(zone);
+        self.links.note_rtt(peer, zone, rtt_us.max(1));
     }
 
     /// Up to where the records of every line are held without a gap; of this node's own, up to where

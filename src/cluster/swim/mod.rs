@@ -109,7 +109,7 @@ pub(super) enum Output {
     },
     /// A member answered a probe after so long.
     Measured {
-        peer: SocketAddr,
+        member: Arc<Identity>,
         rtt_us: u64,
     },
 }

@@ -264,8 +264,8 @@ impl Swim {
             let sent_us = probe.sent_us(ack.sequence).unwrap_or(probe.started_us);
             let rtt_us = now.mono_us.saturating_sub(sent_us);
             self.table.measured(probe.slot, rtt_us);
-            if let Some(peer) = self.table.get(probe.slot).map(|member| member.identity.gossip()) {
-                self.outputs.push_back(Output::Measured { peer, rtt_us });
+            if let Some(member) = self.table.get(probe.slot).map(|member| member.identity.clone()) {
+                self.outputs.push_back(Output::Measured { member, rtt_us });
             }
             self.clocks.measured(now, probe.slot, ack.wall_us, rtt_us);
         }
