@@ -1,16 +1,23 @@
 //! What a member costs, measured from outside: by how much this process grows.
 
 use std::fs;
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::cluster::members::Identity;
+use crate::cluster::members::{Common, Identity};
 use crate::cluster::{Config, Known, Machine, Profile};
 use crate::record::{NodeName, Now};
 use crate::sim::table::Verdict;
 use crate::sim::{Conditions, NodeId, Start, World};
 
-/// Members of the machine that is weighed: so many that pages do not matter.
-const MEMBERS: usize = 60_000;
+/// Members that are weighed: so many that pages do not matter.
+const MEMBERS: usize = 40_000;
+/// Members of the same machine before them: what the first ones make a process touch for the first
+/// time is no cost of theirs.
+const MEMBERS_BEFORE: usize = 10_000;
+/// Members that the machine is told of at once.
+const AT_A_TIME: usize = 100;
+const NOW: Now = Now { mono_us: 0, wall_us: 1_763_800_000_000_000 };
 /// Nodes of the world that is weighed: so many that what a node costs without members does not matter.
 const WORLD_NODES: usize = 2_000;
 /// What a member may cost a node, in bytes.
@@ -30,12 +37,17 @@ pub struct Row {
     pub verdict: Verdict,
 }
 
-/// Weighs a machine that knows many members, each of which says something else of itself, and then a
+/// Weighs a machine's members, each of which says something else of itself, and then a
 /// world whose machines share what members say of themselves, as simulated ones do. To be called
 /// before there are threads. Empty where the system does not tell a process's size.
 pub fn rows() -> Vec<Row> {
-    let Some((machine, one)) = weighed(machine) else { return Vec::new() };
-    let members = machine.as_ref().map_or(0, |machine| machine.ring().len());
+    let mut common = Vec::new();
+    let Some(mut machine) = machine() else { return Vec::new() };
+    tell(&mut machine, &mut common, 1..MEMBERS_BEFORE);
+    let before = machine.ring().len();
+    let all = MEMBERS_BEFORE..MEMBERS_BEFORE + MEMBERS;
+    let Some(((), one)) = weighed(|| tell(&mut machine, &mut common, all)) else { return Vec::new() };
+    let members = machine.ring().len() - before;
     let mut rows = vec![member_row("memory a member costs a node", one, members, 1)];
     // The first stays while the second is weighed: what it would free would be used again, unseen.
     if let Some((world, more)) = weighed(world) {
@@ -73,15 +85,19 @@ fn world() -> World {
     world
 }
 
+/// Tells a machine of members, a few at a time, as they come from the network: so what is needed
+/// meanwhile weighs nothing.
+fn tell(machine: &mut Machine, common: &mut Vec<Arc<Common>>, which: Range<usize>) {
+    for first in which.clone().step_by(AT_A_TIME) {
+        let some = first..which.end.min(first + AT_A_TIME);
+        let mut members: Vec<Arc<Identity>> = some.filter_map(identity).collect();
+        members.iter_mut().for_each(|member| member.share(common));
+        machine.handle_known(NOW, &Known::new(members));
+    }
+}
+
+/// A machine that knows nobody yet.
 fn machine() -> Option<Machine> {
-    let mut common = Vec::new();
-    let identities: Option<Vec<Arc<Identity>>> = (0..MEMBERS)
-        .map(|index| {
-            let mut identity = identity(index)?;
-            identity.share(&mut common);
-            Some(identity)
-        })
-        .collect();
     let me = identity(0)?;
     let config = Config {
         name: me.name.clone(),
@@ -97,11 +113,7 @@ fn machine() -> Option<Machine> {
         has_seeds: false,
         seed: 1,
     };
-    let now = Now { mono_us: 0, wall_us: 1_763_800_000_000_000 };
-    let mut machine = Machine::new(config, now);
-    let known = Known::new(identities?);
-    machine.handle_known(now, &known);
-    Some(machine)
+    Some(Machine::new(config, NOW))
 }
 
 /// What a member of a real cluster might say of itself.
