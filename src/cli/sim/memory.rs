@@ -90,8 +90,11 @@ fn world() -> World {
 fn tell(machine: &mut Machine, common: &mut Vec<Arc<Common>>, which: Range<usize>) {
     for first in which.clone().step_by(AT_A_TIME) {
         let some = first..which.end.min(first + AT_A_TIME);
-        let mut members: Vec<Arc<Identity>> = some.filter_map(identity).collect();
-        members.iter_mut().for_each(|member| member.share(common));
+        let members = some.filter_map(|index| {
+            let mut member = identity(index)?;
+            member.share(common);
+            Some(member)
+        });
         machine.handle_known(NOW, &Known::new(members));
     }
 }

@@ -212,12 +212,21 @@ pub(super) fn frame_to_proto(frame: &Frame) -> proto::MembersFrame {
 /// The frame of these bytes; `None` if they are malformed.
 pub(super) fn frame_from_bytes(bytes: Bytes) -> Option<Frame> {
     use proto::members_frame::Body;
+    // Shared at once: what one is freed of is room for the next, and no hole is left between them.
+    let mut common = Vec::new();
+    let mut listed = |update| {
+        let mut update = update_from_proto(update)?;
+        if let Claim::Alive(identity) = &mut update.claim {
+            identity.share(&mut common);
+        }
+        Some(update)
+    };
     Some(match proto::MembersFrame::decode(bytes).ok()?.body? {
         Body::Ping(ping) => Frame::Ping(ping_from_proto(ping)?),
         Body::Ack(ack) => Frame::Ack(ack_from_proto(ack)?),
         Body::List(list) => Frame::List {
             introduction: introduction_from_proto(list.introduction)?,
-            updates: list.updates.into_iter().map(update_from_proto).collect::<Option<_>>()?,
+            updates: list.updates.into_iter().map(&mut listed).collect::<Option<_>>()?,
             is_last: list.last,
         },
     })
