@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::OLD_ENOUGH_US;
 use super::items::{Filter, records_of_shard, set_of_shard};
-use super::link::{Env, Link, Report, TURN_COST};
+use super::link::{Env, Link, Report, Step, TURN_COST};
 use super::responder::LANES_MAX;
 use super::riblt::Encoder;
 use super::wire::{Frame, ITEM_BYTES, ShardSet, WireError, pack_heads, unpack_heads};
@@ -56,23 +56,14 @@ struct Lane {
     is_asked: bool,
 }
 
-/// How a frame left the session.
-#[derive(Debug)]
-pub(super) enum Step {
-    /// It goes on.
-    Going,
-    /// The peer has too many sessions.
-    Refused,
-    /// It came to its end.
-    Done(Report),
-}
-
 /// The session.
 #[derive(Debug)]
 pub(super) struct Initiator {
     pub link: Link,
     /// Whether the next turn has something to do.
     pub is_runnable: bool,
+    /// With whom, as the ring said.
+    pub to: NodeName,
     plan: Plan,
     state: State,
     filter: Filter,
@@ -89,10 +80,11 @@ pub(super) struct Initiator {
 
 impl Initiator {
     /// A session whose stream is being connected.
-    pub fn new(stream: StreamId, plan: Plan, seed: u64, now: Now) -> Initiator {
+    pub fn new(stream: StreamId, to: NodeName, plan: Plan, seed: u64, now: Now) -> Initiator {
         Initiator {
             link: Link::new(stream, now),
             is_runnable: false,
+            to,
             plan,
             state: State::Connecting,
             filter: Filter { seed, ..Filter::default() },
@@ -136,6 +128,11 @@ impl Initiator {
             fingerprints: Box::new(env.replica.fingerprints()),
         });
         self.link.flush(env);
+    }
+
+    /// With whom, if it has greeted and moves.
+    pub fn greeted(&self, now: Now) -> Option<&NodeName> {
+        (self.state != State::Connecting && self.link.is_moving(now)).then_some(&self.to)
     }
 
     /// Whether the peer said that its first reconciliation is done.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::items::Filter;
 use super::wire::{self, Frame, FrameReader};
-use super::{HeadsNow, Me, Output, Stats};
+use super::{HeadsNow, Me, Output, STALLED_US, Stats};
 use crate::cluster::{Arrival, Heads, Replica, StreamId};
 use crate::record::{NodeName, Now, SharedRecord};
 
@@ -34,6 +34,8 @@ pub(super) struct Env<'a> {
     pub replica: &'a mut dyn Replica,
     pub stats: &'a mut Stats,
     pub outputs: &'a mut VecDeque<Output>,
+    /// With whom this node has greeted in a session of its own that moves.
+    pub greeted: Option<&'a NodeName>,
 }
 
 /// One end of a stream.
@@ -61,6 +63,11 @@ impl Link {
             in_flight_bytes: 0,
             outgoing: VecDeque::new(),
         }
+    }
+
+    /// Whether it is not stuck.
+    pub fn is_moving(&self, now: Now) -> bool {
+        self.progress_us + STALLED_US > now.mono_us
     }
 
     /// Takes in bytes.
@@ -166,6 +173,17 @@ impl Link {
             }
         }
     }
+}
+
+/// How a frame left a session.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// It goes on.
+    Going,
+    /// It was refused, by the one or the other.
+    Refused,
+    /// It came to its end.
+    Done(Report),
 }
 
 /// How a session ended that went to its end.

@@ -19,6 +19,11 @@
 //! A session is never resumed: after a broken one, what came has been merged, and the next
 //! comparison starts from there. Nothing it merges is spread again.
 //!
+//! Two nodes that compare with each other at the same time find the same, so only one of them may
+//! act on it: who hears the other's greeting first lets its own session go, and where both greeted,
+//! the one whose name is smaller keeps its own. While one of them joins, each keeps its own: it has
+//! questions that the other's does not answer.
+//!
 //! **Deletions.** A deletion that may be collected takes no part: it is neither offered nor taken
 //! from a peer, and no session starts again for its sake. A node that was away for longer than
 //! deletions are kept might hold values whose deletion nobody remembers. Until its first
@@ -130,7 +135,7 @@ pub struct Stats {
     pub sessions_begun: u64,
     /// Sessions accepted from others.
     pub sessions_accepted: u64,
-    /// Sessions of others refused, since there were too many.
+    /// Sessions of others refused: there were too many, or one with that node already.
     pub sessions_refused: u64,
     /// Sessions of both kinds that went to their end.
     pub sessions_finished: u64,
@@ -181,10 +186,17 @@ impl Me {
 /// Tells the heads as they are now. They are asked for once a session, so they are made then.
 pub type HeadsNow<'a> = &'a dyn Fn() -> Heads;
 
+/// A member as the ring knows it.
+#[derive(Clone, Debug)]
+struct Peer {
+    name: NodeName,
+    gossip: SocketAddr,
+}
+
 /// A comparison that was asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Asked {
-    to: SocketAddr,
+    to: Peer,
     nonce: u32,
     root: u64,
 }
@@ -328,12 +340,12 @@ impl Reconcile {
             self.outputs.push_back(Output::Datagram { to: from, message: answer(&fingerprints, message) });
             return;
         }
-        let is_expected = |asked: &Asked| asked.to == from && asked.nonce == message.nonce;
-        let Some(asked) = self.asked.take_if(|asked| is_expected(asked)) else { return };
+        let is_expected = |asked: &mut Asked| asked.to.gossip == from && asked.nonce == message.nonce;
+        let Some(asked) = self.asked.take_if(is_expected) else { return };
         match self.comparison.judge(now, &fingerprints, asked.root, message) {
             Verdict::Equal => self.agreed_us = Some(now.wall_us),
             Verdict::Wait => {}
-            Verdict::Reconcile(plan) => self.begin(now, from, plan),
+            Verdict::Reconcile(plan) => self.begin(now, asked.to, plan),
         }
     }
 
@@ -363,14 +375,14 @@ impl Reconcile {
         };
         let root = root_of(&replica.fingerprints());
         let nonce = self.random() as u32;
-        self.asked = Some(Asked { to, nonce, root });
         self.stats.compared += 1;
         let message = Compare { root, nonce, is_answer: false, shards: Bytes::new() };
-        self.outputs.push_back(Output::Datagram { to, message });
+        self.outputs.push_back(Output::Datagram { to: to.gossip, message });
+        self.asked = Some(Asked { to, nonce, root });
     }
 
     /// A random live member other than this one; `is_unmet`: of those not met while joining.
-    fn pick(&mut self, ring: &Ring, is_unmet: bool) -> Option<SocketAddr> {
+    fn pick(&mut self, ring: &Ring, is_unmet: bool) -> Option<Peer> {
         let entries = ring.entries();
         let start = self.random() as usize % entries.len().max(1);
         let (before, after) = entries.split_at_checked(start)?;
@@ -380,7 +392,7 @@ impl Reconcile {
                 let is_met = self.fresh_peers.contains(entry.name());
                 *entry.name() != self.me.name && !(is_unmet && is_met)
             })
-            .map(|entry| entry.gossip())
+            .map(|entry| Peer { name: entry.name().clone(), gossip: entry.gossip() })
     }
 
     fn random(&mut self) -> u64 {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::initiator::{LANE_ITEMS_MAX, SYMBOL_BYTES};
 use super::items::{Filter, compare_lists, records_of_shard, set_of_shard, source_of};
-use super::link::{Env, Link, Report, TURN_COST};
+use super::link::{Env, Link, Report, Step, TURN_COST};
 use super::riblt::{Decoder, Difference, Item, Symbol};
 use super::wire::{Frame, ITEM_BYTES, ShardSet, WireError, pack_heads, unpack_heads};
 use crate::cluster::{Heads, StreamId};
@@ -112,20 +112,25 @@ impl Responder {
         self.peer_is_reconciled
     }
 
-    /// Reads all whole frames; the report, when the session is at its end.
-    pub fn read(&mut self, env: &mut Env<'_>) -> Result<Option<Report>, WireError> {
-        while let Some(frame) = self.link.next_frame()? {
-            if let Some(report) = self.handle(frame, env)? {
-                return Ok(Some(report));
-            }
-        }
-        Ok(None)
+    /// Whether the session is with this node, both have reconciled before, and it moves.
+    pub fn is_with(&self, peer: &NodeName, now: Now) -> bool {
+        self.peer.as_ref() == Some(peer) && self.peer_is_reconciled && self.link.is_moving(now)
     }
 
-    fn handle(&mut self, frame: Frame, env: &mut Env<'_>) -> Result<Option<Report>, WireError> {
+    /// Reads all whole frames.
+    pub fn read(&mut self, env: &mut Env<'_>) -> Result<Step, WireError> {
+        while let Some(frame) = self.link.next_frame()? {
+            match self.handle(frame, env)? {
+                Step::Going => {}
+                end => return Ok(end),
+            }
+        }
+        Ok(Step::Going)
+    }
+
+    fn handle(&mut self, frame: Frame, env: &mut Env<'_>) -> Result<Step, WireError> {
         if self.filter.is_none() {
-            self.greeted(frame, env)?;
-            return Ok(None);
+            return self.greeted(frame, env);
         }
         match frame {
             Frame::Open { shard, count, fold } => self.open(Opened { shard, count, fold })?,
@@ -133,17 +138,23 @@ impl Responder {
             Frame::Ids { shard, ids, has_more } => self.take_ids(shard, ids, has_more)?,
             Frame::Records(batch) => self.link.merge(&batch, None, env),
             Frame::Finish { is_complete, heads } => {
-                return self.finish(is_complete, &heads, env).map(Some);
+                return self.finish(is_complete, &heads, env).map(Step::Done);
             }
             _ => return Err(WireError::OutOfTurn("to the responder")),
         }
-        Ok(None)
+        Ok(Step::Going)
     }
 
-    fn greeted(&mut self, frame: Frame, env: &mut Env<'_>) -> Result<(), WireError> {
+    fn greeted(&mut self, frame: Frame, env: &mut Env<'_>) -> Result<Step, WireError> {
         let Frame::Hello { sender, seed, wall_us, young_us, is_reconciled, fingerprints } = frame else {
             return Err(WireError::OutOfTurn("before the greeting"));
         };
+        let is_rival = env.greeted == Some(&sender) && env.me.name < sender;
+        if is_rival && is_reconciled && env.me.is_reconciled {
+            self.link.send(Frame::Busy);
+            self.link.flush(env);
+            return Ok(Step::Refused);
+        }
         // The heads are of before all that is shown from here on; the end vouches for no more.
         if young_us == 0 && !env.me.withholds {
             self.heads = (env.heads)();
@@ -161,7 +172,7 @@ impl Responder {
         }
         let (sender, is_reconciled) = (env.me.name.clone(), env.me.is_reconciled);
         self.link.send(Frame::Welcome { sender, wall_us, is_reconciled, differing });
-        Ok(())
+        Ok(Step::Going)
     }
 
     fn open(&mut self, opened: Opened) -> Result<(), WireError> {

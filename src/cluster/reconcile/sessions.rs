@@ -1,17 +1,15 @@
 //! Beginning, driving and ending sessions.
 
-use super::initiator::{Initiator, Plan, Step};
-use super::link::{Env, Link, Report};
+use super::initiator::{Initiator, Plan};
+use super::link::{Env, Link, Report, Step};
 use super::responder::Responder;
 use super::{
-    COMPARE_SOON_US, FRESH_PEERS, HeadsNow, IDLE_US_MAX, INCOMING_MAX, OUTGOING_MAX, Output, Reconcile,
-    STALLED_US, wire,
+    COMPARE_SOON_US, FRESH_PEERS, HeadsNow, IDLE_US_MAX, INCOMING_MAX, OUTGOING_MAX, Output, Peer, Reconcile,
+    wire,
 };
 use crate::cluster::stats::Gauge;
 use crate::cluster::{Replica, StreamEvent, StreamId};
-use crate::record::Now;
-
-use std::net::SocketAddr;
+use crate::record::{NodeName, Now};
 
 impl Reconcile {
     pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
@@ -33,7 +31,7 @@ impl Reconcile {
         for _ in 0..count {
             self.turn = (self.turn + 1) % count;
             let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
-            let mut env = Env { now, me, heads, replica, stats, outputs };
+            let mut env = Env { now, me, heads, replica, stats, outputs, greeted: None };
             let outgoing = self.outgoing.len();
             if let Some(session) = self.outgoing.get_mut(self.turn) {
                 if session.is_runnable {
@@ -47,15 +45,20 @@ impl Reconcile {
         }
     }
 
-    pub(super) fn begin(&mut self, now: Now, to: SocketAddr, plan: Plan) {
-        let is_moving = |session: &Initiator| session.link.progress_us + STALLED_US > now.mono_us;
-        if self.outgoing.len() >= OUTGOING_MAX || self.outgoing.iter().any(is_moving) {
+    pub(super) fn begin(&mut self, now: Now, to: Peer, plan: Plan) {
+        let is_moving = self.outgoing.iter().any(|session| session.link.is_moving(now));
+        if self.outgoing.len() >= OUTGOING_MAX || is_moving || self.is_done_by(&to.name, now) {
             return;
         }
         let (stream, seed) = (self.ids.next_id(), self.random());
         self.stats.sessions_begun += 1;
-        self.outgoing.push(Initiator::new(stream, plan, seed, now));
-        self.outputs.push_back(Output::Connect { stream, to });
+        self.outgoing.push(Initiator::new(stream, to.name, plan, seed, now));
+        self.outputs.push_back(Output::Connect { stream, to: to.gossip });
+    }
+
+    /// Whether a session of this peer is under way that does what one with it would.
+    fn is_done_by(&self, peer: &NodeName, now: Now) -> bool {
+        self.me.is_reconciled && self.incoming.iter().any(|session| session.is_with(peer, now))
     }
 
     pub(super) fn accept(&mut self, now: Now, stream: StreamId) {
@@ -86,10 +89,14 @@ impl Reconcile {
         heads: HeadsNow,
         replica: &mut dyn Replica,
     ) {
-        let Some(session) = self.outgoing.get_mut(index) else { return };
+        let Some(session) = self.outgoing.get(index) else { return };
         let stream = session.link.stream;
+        if matches!(event, StreamEvent::Opened) && self.is_done_by(&session.to, now) {
+            return self.close(stream);
+        }
+        let Some(session) = self.outgoing.get_mut(index) else { return };
         let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
-        let mut env = Env { now, me, heads, replica, stats, outputs };
+        let mut env = Env { now, me, heads, replica, stats, outputs, greeted: None };
         let cost = cost_of(&event);
         match event {
             StreamEvent::Opened => session.opened(&mut env),
@@ -127,15 +134,20 @@ impl Reconcile {
         let Some(session) = self.incoming.get_mut(index) else { return };
         let stream = session.link.stream;
         let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
-        let mut env = Env { now, me, heads, replica, stats, outputs };
+        let greeted = self.outgoing.iter().find_map(|session| session.greeted(now));
+        let mut env = Env { now, me, heads, replica, stats, outputs, greeted };
         let cost = cost_of(&event);
         match event {
             StreamEvent::Drained => session.link.drained(now),
             StreamEvent::Received(bytes) => {
                 session.link.received(&bytes, &mut env);
                 match session.read(&mut env) {
-                    Ok(None) => {}
-                    Ok(Some(report)) => {
+                    Ok(Step::Going) => {}
+                    Ok(Step::Refused) => {
+                        self.stats.sessions_refused += 1;
+                        return self.close(stream);
+                    }
+                    Ok(Step::Done(report)) => {
                         self.close(stream);
                         return self.finished(now, report);
                     }

@@ -331,11 +331,11 @@ fn too_many_sessions_are_refused_and_come_back() {
         world.add(true, |_| {}, Map::new());
     }
     // All want the only one that holds anything.
-    let lone = world.nodes[0].addr;
+    let lone = world.peer(0);
     for index in 1..13 {
         let now = world.now;
         let node = &mut world.nodes[index];
-        node.machine.begin(now, lone, Plan::Whole);
+        node.machine.begin(now, lone.clone(), Plan::Whole);
     }
     assert!(
         world.run(|world| {
@@ -380,7 +380,7 @@ fn heads_say_nothing_after_a_session_with_a_bad_record() {
 #[test]
 fn a_silent_peer_is_given_up() {
     let mut world = two(map_of(0..10), map_of(0..20));
-    let peer = world.nodes[1].addr;
+    let peer = world.peer(1);
     let now = world.now;
     let machine = &mut world.nodes[0].machine;
     machine.begin(now, peer, Plan::Whole);

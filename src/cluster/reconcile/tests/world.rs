@@ -8,7 +8,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cluster::members::{Identity, State};
-use crate::cluster::reconcile::{Compare, Output, Plan, Reconcile};
+use crate::cluster::reconcile::{Compare, Output, Peer, Plan, Reconcile};
 use crate::cluster::ring::Ring;
 use crate::cluster::{Arrival, Config, Heads, Profile, Replica, StreamEvent, StreamId};
 use crate::limits::SHARDS;
@@ -294,9 +294,14 @@ impl World {
     }
 
     pub fn begin(&mut self, from: usize, to: usize, plan: Plan) {
-        let to = self.nodes[to].addr;
+        let to = self.peer(to);
         self.nodes[from].machine.begin(self.now, to, plan);
         self.drain(from);
+    }
+
+    /// A node as the ring knows it.
+    pub fn peer(&self, index: usize) -> Peer {
+        Peer { name: self.nodes[index].name.clone(), gossip: self.nodes[index].addr }
     }
 
     /// One session, and nothing else, from its beginning to its end.

@@ -1,0 +1,68 @@
+//! Two nodes that find the same difference at the same time.
+
+use super::world::*;
+use crate::cluster::reconcile::Plan;
+
+const TS: u64 = START.wall_us - HOUR_US;
+const RECORDS: u64 = 2_000;
+
+/// Two nodes with the same records, but for a few that are newer at the one or the other.
+fn pair(seed: u64) -> World {
+    let mut world = World::new(seed);
+    for side in 0..2 {
+        let mut map = Map::new();
+        for number in 0..RECORDS {
+            let is_newer = number % 20 == side * 10;
+            map.put(value(number, TS + u64::from(is_newer)));
+        }
+        world.add(false, |_| {}, map);
+    }
+    world
+}
+
+fn finished(world: &World) -> u64 {
+    world.nodes.iter().map(|node| node.machine.stats().sessions_finished).sum()
+}
+
+/// Our own: both compared in the same second, both began a session, and healing cost twice.
+#[test]
+fn both_find_the_same_and_one_session_is_held() {
+    for seed in 0..40 {
+        let mut world = pair(seed);
+        world.begin(0, 1, Plan::Whole);
+        world.begin(1, 0, Plan::Whole);
+        assert!(world.run(|world| world.are_equal() && world.open_streams() == 0), "seed {seed}");
+        assert_eq!(finished(&world), 2, "seed {seed}: one session, told by both its ends");
+        world.run_us(5 * SECOND_US);
+        assert_eq!(finished(&world), 2, "seed {seed}: nothing is left to be done");
+    }
+}
+
+/// The same, a comparison later: the session of the other is there already.
+#[test]
+fn no_session_is_begun_with_who_holds_one() {
+    for seed in 0..40 {
+        let mut world = pair(seed);
+        world.begin(0, 1, Plan::Whole);
+        for _ in 0..seed {
+            world.step();
+        }
+        world.begin(1, 0, Plan::Whole);
+        assert!(world.run(|world| world.are_equal() && world.open_streams() == 0), "seed {seed}");
+        assert_eq!(finished(&world), 2, "seed {seed}");
+    }
+}
+
+/// The one that keeps its session must not keep the other from healing when it is stuck itself.
+#[test]
+fn a_stuck_session_keeps_nobody_from_another() {
+    let mut world = pair(7);
+    world.begin(0, 1, Plan::Whole);
+    while world.nodes[1].machine.stats().sessions_accepted == 0 {
+        assert!(world.step());
+    }
+    world.frozen = Some(0);
+    world.run_us(2 * SECOND_US);
+    world.frozen = None;
+    assert!(world.run(World::are_equal));
+}
