@@ -55,6 +55,8 @@ mod wire;
 #[cfg(test)]
 mod figures;
 #[cfg(test)]
+mod garbage_tests;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod replicate_tests;

@@ -16,6 +16,8 @@ use super::wire::{PART_HEADER_BYTES, Packet, Receipt, SPREAD_BYTES_MAX, ZONE_BYT
 const RECEIPT_RUNS_MAX: usize = 48;
 /// Most parts told to be pulled in one receipt.
 const PULLING_MAX: usize = 16;
+/// Most parts told to be wanted in one receipt.
+const WANTED_MAX: usize = 16;
 /// Bytes kept free for parts in a packet that has a receipt.
 const RECEIPT_BYTES_MAX: usize = 600;
 
@@ -79,13 +81,13 @@ impl Spread {
         if packet.has_receipt() {
             link.receipt_us = 0;
             link.receipt_sent_us = self.now_us;
-            link.wanted.clear();
+            link.wanted.drain(..link.wanted.len().min(WANTED_MAX));
             link.pulling.drain(..link.pulling.len().min(PULLING_MAX));
             let has_more = link.tell_tallies(RECEIPT_TALLIES_MAX);
             if std::mem::take(&mut link.repeats_receipt) || has_more {
                 link.receipt_us = self.now_us + RECEIPT_REPEAT_US;
                 self.timers.push(link.receipt_us, Timer::Receipt { link: id });
-            } else if !link.pulling.is_empty() {
+            } else if !link.pulling.is_empty() || !link.wanted.is_empty() {
                 link.receipt_us = self.now_us;
                 self.timers.push(link.receipt_us, Timer::Receipt { link: id });
             }
@@ -107,7 +109,7 @@ impl Spread {
             life: life(link.boot),
             below,
             ranges: latest.to_vec(),
-            wanted: link.wanted.iter().copied().take(16).collect(),
+            wanted: link.wanted.iter().copied().take(WANTED_MAX).collect(),
             unserved: link.unserved.iter().copied().take(12).collect(),
             pulling: link.pulling.iter().copied().take(PULLING_MAX).collect(),
             tallies: link.tallies.iter().take(RECEIPT_TALLIES_MAX).map(|told| (told.0, told.1)).collect(),
