@@ -19,7 +19,7 @@ use super::shared::{Fatal, Shared};
 use super::stream::Streams;
 use crate::cluster::members::State;
 use crate::cluster::stats::Stats;
-use crate::cluster::{Config, Effect, Heads, Machine};
+use crate::cluster::{Config, Effect, Machine};
 use crate::limits::CLOCK_SKEW_US_MAX;
 use crate::record::{Now, SharedRecord};
 
@@ -35,10 +35,12 @@ const STOOD_US: u64 = 20_000;
 const RECEIVE_AFTER_STANDING_US_MAX: u64 = 50_000;
 /// Pieces read from streams in one turn.
 const PIECES_PER_TURN: usize = 8;
-/// Heads are copied for readers at most so often, per origin: a copy costs about a tenth of that.
-const HEADS_US_PER_ORIGIN: u64 = 2;
+/// Heads are copied for readers at most so often, per origin: a copy costs about a hundredth of that.
+const HEADS_US_PER_ORIGIN: u64 = 20;
 /// Gauges are brought up to date so often.
 const GAUGES_US: u64 = 100_000;
+/// Readers see members' round trips as old as this; a change of state they see at once.
+const MEMBERS_US: u64 = 1_000_000;
 /// A node with join targets none of which answered is complete by itself after so long.
 const ALONE_US: u64 = 10_000_000;
 
@@ -63,10 +65,10 @@ pub struct Gossip {
     seeds: Receiver<Vec<SocketAddr>>,
     started_us: u64,
     records: Vec<SharedRecord>,
-    heads: Heads,
     heads_version: u64,
-    heads_us: u64,
+    heads_due_us: u64,
     gauges_us: u64,
+    members_due_us: u64,
     counted: Stats,
     dropped: u64,
 }
@@ -93,10 +95,10 @@ impl Gossip {
             seeds,
             started_us: now.mono_us,
             records: Vec::new(),
-            heads: Heads::new(),
             heads_version: 0,
-            heads_us: 0,
+            heads_due_us: 0,
             gauges_us: 0,
+            members_due_us: 0,
             counted: Stats::default(),
             dropped: 0,
         })
@@ -177,7 +179,10 @@ impl Gossip {
     /// When the machine wants to be called without anything happening.
     pub fn next_us(&self) -> Option<u64> {
         // Gauges, and whether the node is alone, are looked at in any case.
-        let own_us = self.gauges_us + 10 * GAUGES_US;
+        let mut own_us = self.gauges_us + 10 * GAUGES_US;
+        if self.machine.heads_version() != self.heads_version {
+            own_us = own_us.min(self.heads_due_us);
+        }
         Some(self.machine.poll_timeout().map_or(own_us, |due_us| due_us.min(own_us)))
     }
 
@@ -258,18 +263,20 @@ impl Gossip {
 
     /// Snapshots for readers.
     fn publish_state(&mut self, now: Now, shared: &Shared) {
-        let heads_due_us = self.heads_us + HEADS_US_PER_ORIGIN * self.heads.len() as u64;
-        if now.mono_us >= heads_due_us && self.machine.heads_version() != self.heads_version {
-            self.heads = self.machine.heads();
+        if now.mono_us >= self.heads_due_us && self.machine.heads_version() != self.heads_version {
+            let heads = self.machine.heads();
             self.heads_version = self.machine.heads_version();
-            self.heads_us = now.mono_us;
-            shared.set_heads(self.heads.clone());
+            self.heads_due_us = now.mono_us + HEADS_US_PER_ORIGIN * heads.len() as u64;
+            shared.set_heads(heads);
         }
         if now.mono_us < self.gauges_us + GAUGES_US {
             return;
         }
         self.gauges_us = now.mono_us;
-        self.publish_members(shared);
+        if now.mono_us >= self.members_due_us {
+            self.members_due_us = now.mono_us + MEMBERS_US;
+            self.publish_members(shared);
+        }
         self.publish_health(now, shared);
         self.publish_stats(shared);
     }
