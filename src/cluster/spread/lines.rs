@@ -203,14 +203,15 @@ impl Lines {
         }
     }
 
-    /// Takes a span of the batch into custody; returns what of it was not yet.
-    pub fn take_custody(&mut self, id: BatchId, span: Span) -> Vec<Span> {
+    /// Takes a span of the batch into custody, asked for after so many hops; returns what of it was
+    /// not yet.
+    pub fn take_custody(&mut self, id: BatchId, span: Span, hops: u32) -> Vec<Span> {
         let kept = self.lines.get_mut(&id.0).and_then(|line| {
             let at = line.find_kept(id.1).ok()?;
             line.kept.get_mut(at)
         });
         match kept {
-            Some(kept) => kept.custody.insert(span),
+            Some(kept) => kept.custody.insert(span, hops),
             None => vec![span],
         }
     }

@@ -53,6 +53,8 @@ mod waits;
 mod wire;
 
 #[cfg(test)]
+mod custody_tests;
+#[cfg(test)]
 mod figures;
 #[cfg(test)]
 mod garbage_tests;
@@ -219,7 +221,7 @@ impl Spread {
             let batch = Arc::new(batch);
             let span = Span::whole_after(self.place);
             self.lines.hold(now.mono_us, &batch);
-            self.lines.take_custody(batch.id, span);
+            self.lines.take_custody(batch.id, span, 0);
             self.count_own(&batch, &awaited);
             let task = Task::of_origin(span, self.zone.clone());
             self.serve(ring, &batch, &task);

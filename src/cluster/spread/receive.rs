@@ -349,7 +349,7 @@ impl Spread {
         // Custody is remembered for this node's zone; it is asked for another only by one whose
         // view is old.
         let rest = match task.zone == self.zone {
-            true => self.lines.take_custody(batch.id, span),
+            true => self.lines.take_custody(batch.id, span, task.hops),
             false => vec![span],
         };
         if is_relay && let Some(link) = self.links.get_mut(id) {

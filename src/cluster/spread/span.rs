@@ -41,24 +41,28 @@ impl Span {
     }
 }
 
-/// Places a node answers for, of one batch.
+/// Places a node answers for, of one batch, each with how deep in the tree it was asked.
+///
+/// A range that is asked for deeper than it is held is no repeat: who stands in for another answers
+/// for a range that its own place lies in, and may be handed a part of it by one of its delegates.
+/// Were that taken for held, the delegate would rely on this node, and this node on the delegate.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Spans(Vec<Span>);
+pub(super) struct Spans(Vec<(Span, u32)>);
 
 /// Most spans kept of one batch. What is not kept is served again should it be asked again.
 const SPANS_MAX: usize = 32;
 
 impl Spans {
-    /// Puts `span` in and returns what of it was not in.
-    pub fn insert(&mut self, span: Span) -> Vec<Span> {
+    /// Puts `span` in, asked for after so many hops, and returns what of it was not in.
+    pub fn insert(&mut self, span: Span, hops: u32) -> Vec<Span> {
         let mut rest = vec![span];
-        for held in &self.0 {
+        for (held, _) in self.0.iter().filter(|held| held.1 >= hops) {
             rest = rest.into_iter().flat_map(|span| without(span, *held)).collect();
         }
         if !rest.is_empty() && self.0.len() < SPANS_MAX {
             // Nearly always there is but one.
             self.0.reserve_exact(1);
-            self.0.push(span);
+            self.0.push((span, hops));
         }
         rest
     }
@@ -110,23 +114,24 @@ mod tests {
     proptest! {
         #[test]
         fn a_repeat_leaves_exactly_what_is_not_covered(
-            spans in proptest::collection::vec((0u64..32, 0u64..32), 1..6),
-            last in (0u64..32, 0u64..32),
+            spans in proptest::collection::vec((0u64..32, 0u64..32, 0u32..3), 1..6),
+            last in (0u64..32, 0u64..32, 0u32..3),
         ) {
             let mut held = Spans::default();
-            let all: Vec<Span> = spans.iter().map(|s| Span { from: place(s.0), to: place(s.1) }).collect();
-            for span in &all {
-                held.insert(*span);
+            let spanned = |(from, to, hops)| (Span { from: place(from), to: place(to) }, hops);
+            let all: Vec<(Span, u32)> = spans.into_iter().map(spanned).collect();
+            for (span, hops) in &all {
+                held.insert(*span, *hops);
             }
-            let span = Span { from: place(last.0), to: place(last.1) };
-            let rest = held.insert(span);
+            let (span, hops) = spanned(last);
+            let rest = held.insert(span, hops);
             for small in 0..32 {
                 let place = place(small);
-                let before = all.iter().any(|span| span.contains(place));
+                let before = all.iter().any(|(span, at)| *at >= hops && span.contains(place));
                 let times = rest.iter().filter(|span| span.contains(place)).count();
                 prop_assert_eq!(times, usize::from(span.contains(place) && !before));
             }
-            prop_assert!(held.insert(span).is_empty());
+            prop_assert!(held.insert(span, hops).is_empty());
         }
     }
 
