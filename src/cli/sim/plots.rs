@@ -1,5 +1,7 @@
 //! Plots as files.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::cli::CliError;
@@ -17,10 +19,13 @@ pub fn write(directory: &Path, outcomes: &[Outcome]) -> Result<(), CliError> {
         plots.push(("hops.svg", plot::hops_against_nodes(&calm)));
         plots.push(("time.svg", plot::time_against_nodes(&calm, delay_us_max)));
     }
-    let largest = outcomes.iter().map(|outcome| outcome.nodes).filter(|nodes| {
-        varies(&alike_to(outcomes, |outcome| outcome.nodes, *nodes), |outcome| (outcome.loss * 1e6) as u64)
-    });
-    if let Some(nodes) = largest.max() {
+    // The size with the most losses; of several, the largest.
+    let losses_of = |nodes: usize| {
+        let same_size = outcomes.iter().filter(|outcome| outcome.nodes == nodes);
+        same_size.map(|outcome| (outcome.loss * 1e6) as u64).collect::<BTreeSet<_>>().len()
+    };
+    let richest = outcomes.iter().map(|outcome| outcome.nodes).max_by_key(|&nodes| (losses_of(nodes), nodes));
+    if let Some(nodes) = richest.filter(|&nodes| losses_of(nodes) > 1) {
         let same_size = alike_to(outcomes, |outcome| outcome.nodes, nodes);
         plots.push(("copies.svg", plot::copies_against_loss(&same_size)));
     }
@@ -49,7 +54,8 @@ fn varies<K: Eq>(outcomes: &[Outcome], key: impl Fn(&Outcome) -> K) -> bool {
     outcomes.windows(2).any(|pair| key(&pair[0]) != key(&pair[1]))
 }
 
-/// The first of several that differ in their seed alone.
+/// The first of several that differ in their seed alone: calm ones from the smallest, then others from
+/// the largest.
 fn one_a_kind(outcomes: &[Outcome]) -> Vec<Outcome> {
     let mut kept: Vec<Outcome> = Vec::new();
     for outcome in outcomes {
@@ -62,5 +68,8 @@ fn one_a_kind(outcomes: &[Outcome]) -> Vec<Outcome> {
             kept.push(outcome.clone());
         }
     }
-    kept
+    let (calm, mut lossy): (Vec<Outcome>, Vec<Outcome>) =
+        kept.into_iter().partition(|outcome| outcome.loss == 0.0);
+    lossy.sort_by_key(|outcome| Reverse(outcome.nodes));
+    calm.into_iter().chain(lossy).collect()
 }

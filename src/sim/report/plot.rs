@@ -40,6 +40,8 @@ struct Frame<'a> {
     title: &'a str,
     x: &'a str,
     y: &'a str,
+    /// Where the curves' names stand: where no curve goes.
+    names: SeriesLabelPosition,
 }
 
 /// The least depth of a tree of fanout 8 that holds `nodes`.
@@ -60,7 +62,8 @@ pub fn hops_against_nodes(outcomes: &[Outcome]) -> Drawn {
     let most = against(outcomes, |outcome| (outcome.nodes as f64, outcome.hops.max as f64));
     let middle = against(outcomes, |outcome| (outcome.nodes as f64, outcome.hops.p50 as f64));
     let curves = [curve("most hops", most), curve("median", middle), bound];
-    let frame = Frame { title: "Hops to a node", x: "nodes", y: "hops" };
+    let frame =
+        Frame { title: "Hops to a node", x: "nodes", y: "hops", names: SeriesLabelPosition::UpperLeft };
     draw_against_nodes(&frame, &curves)
 }
 
@@ -72,7 +75,8 @@ pub fn time_against_nodes(outcomes: &[Outcome], delay_us_max: u64) -> Drawn {
     let p99 = against(outcomes, |outcome| (outcome.nodes as f64, millis(outcome.time_us.p99)));
     let last = against(outcomes, |outcome| (outcome.nodes as f64, millis(outcome.time_us.max)));
     let curves = [curve("p50", p50), curve("p99", p99), curve("last node", last), bound];
-    let frame = Frame { title: "Accepted to applied", x: "nodes", y: "ms" };
+    let frame =
+        Frame { title: "Accepted to applied", x: "nodes", y: "ms", names: SeriesLabelPosition::UpperLeft };
     draw_against_nodes(&frame, &curves)
 }
 
@@ -87,7 +91,13 @@ pub fn copies_against_loss(outcomes: &[Outcome]) -> Drawn {
     if outcomes.iter().any(|outcome| outcome.is_bursty) {
         curves.push(curve("in bursts", of(true)));
     }
-    let frame = Frame { title: "Copies of a record a node received", x: "datagrams lost, %", y: "copies" };
+    let nodes = outcomes.first().map_or(0, |outcome| outcome.nodes);
+    let frame = Frame {
+        title: &format!("Copies of a record a node received, N = {nodes}"),
+        x: "datagrams lost, %",
+        y: "copies",
+        names: SeriesLabelPosition::UpperLeft,
+    };
     let (x, y) = ranges(&curves, 1.0);
     draw(&frame, &curves, x.start..x.end.max(1.0), 1.0..y.end.max(1.01))
 }
@@ -100,12 +110,20 @@ pub fn deliveries_over_time(outcomes: &[Outcome]) -> Drawn {
         .map(|outcome| {
             let points = outcome.curve_us.iter().enumerate();
             let points = points.map(|(percent, us)| (*us as f64 / 1e3, percent as f64 + 1.0)).collect();
-            let loss =
-                if outcome.loss > 0.0 { format!(" {} % lost", outcome.loss * 100.0) } else { String::new() };
+            let loss = match (outcome.loss > 0.0, outcome.is_bursty) {
+                (false, _) => String::new(),
+                (true, false) => format!(" {} % lost", outcome.loss * 100.0),
+                (true, true) => format!(" {} % lost in bursts", outcome.loss * 100.0),
+            };
             curve(&format!("{} N={}{loss}", outcome.scenario, outcome.nodes), points)
         })
         .collect();
-    let frame = Frame { title: "Deliveries over time", x: "ms since acceptance", y: "% of deliveries" };
+    let frame = Frame {
+        title: "Deliveries over time",
+        x: "ms since acceptance",
+        y: "% of deliveries",
+        names: SeriesLabelPosition::LowerRight,
+    };
     let (x, _) = ranges(&curves, 0.0);
     draw(&frame, &curves, 0.0..x.end, 0.0..100.0)
 }
@@ -176,7 +194,7 @@ fn on_canvas(paint: impl FnOnce(&Canvas<'_>) -> Result<(), PlotError>) -> Drawn 
 
 fn framed<'a, 'b>(root: &'a Canvas<'b>, frame: &Frame<'_>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
     let mut builder = ChartBuilder::on(root);
-    builder.caption(frame.title, ("sans-serif", 20)).margin(12);
+    builder.caption(frame.title, ("sans-serif", 20)).margin(12).margin_right(32);
     builder.x_label_area_size(44).y_label_area_size(60);
     builder
 }
@@ -192,7 +210,10 @@ where
     Y: Ranged<ValueType = f64> + ValueFormatter<f64> + 'a,
 {
     let failed = |error: DrawingAreaErrorKind<_>| PlotError(error.to_string());
-    chart.configure_mesh().x_desc(frame.x).y_desc(frame.y).light_line_style(WHITE).draw().map_err(failed)?;
+    let label = |number: &f64| ((number * 1e6).round() / 1e6).to_string();
+    let mut mesh = chart.configure_mesh();
+    mesh.x_label_formatter(&label).y_label_formatter(&label).x_desc(frame.x).y_desc(frame.y);
+    mesh.light_line_style(WHITE).draw().map_err(failed)?;
     for (index, curve) in curves.iter().enumerate() {
         let colour = if curve.is_bound { BLACK } else { COLOURS[index % COLOURS.len()] };
         let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2));
@@ -205,7 +226,7 @@ where
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(frame.names.clone())
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .draw()
