@@ -1,6 +1,7 @@
 //! Worlds side by side, and how far they are.
 
 use std::io::{IsTerminal, stderr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -14,6 +15,8 @@ use crate::sim::scenario::{self, Outcome};
 const LARGE_NODES: usize = 4_000;
 /// Steps of the progress bar that a run takes.
 const STEPS: u64 = 1_000;
+/// From how many runs on it is told how many are done where there is no bar: a line every tenth.
+const MANY_RUNS: usize = 20;
 
 /// Runs them all and hands over each outcome, with the microseconds it took, in the order of `plans`.
 pub fn run(plans: &[Plan], jobs: usize, mut each: impl FnMut(Outcome, u64)) -> Result<(), CliError> {
@@ -28,7 +31,7 @@ pub fn run(plans: &[Plan], jobs: usize, mut each: impl FnMut(Outcome, u64)) -> R
     Ok(())
 }
 
-/// A bar on stderr; none where that is no terminal.
+/// A bar on stderr; hidden where that is no terminal.
 fn bar(steps: u64) -> ProgressBar {
     let target = match stderr().is_terminal() {
         true => ProgressDrawTarget::stderr(),
@@ -80,6 +83,8 @@ pub fn in_parallel<R: Send>(
     let (large, small) = (0..sizes.len()).rev().partition(|at| sizes[*at] >= LARGE_NODES);
     let pending = Mutex::new(Pending { large, small, is_large_busy: false });
     let is_free = Condvar::new();
+    let finished = AtomicUsize::new(0);
+    let tenth = |runs: usize| runs * 10 / sizes.len();
     let done: Mutex<Vec<Option<(R, u64)>>> = Mutex::new(sizes.iter().map(|_| None).collect());
     let worker = || {
         while let Some((at, is_large)) = take(&pending, &is_free) {
@@ -91,6 +96,10 @@ pub fn in_parallel<R: Send>(
                 shown = reached;
             });
             bar.inc(STEPS - shown);
+            let before = finished.fetch_add(1, Ordering::Relaxed);
+            if bar.is_hidden() && sizes.len() >= MANY_RUNS && tenth(before) < tenth(before + 1) {
+                eprintln!("{} of {} runs done", before + 1, sizes.len());
+            }
             let wall_us = clock::now().mono_us - since_us;
             if let Some(place) = lock(&done).get_mut(at) {
                 *place = Some((result, wall_us));
@@ -129,8 +138,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
 
     #[test]

@@ -5,11 +5,12 @@
 //! kept for two reasons: to fill others' gaps, and to know, when one comes again, what of its range
 //! is served already (custody). Both end when the batch is pushed out by newer ones.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::batch::{Batch, BatchId, line_hash};
+use super::by_hash::ByHash;
 use super::seqs::SeqSet;
 use super::span::{Span, Spans};
 use crate::cluster::Heads;
@@ -104,7 +105,7 @@ impl Line {
 #[derive(Debug)]
 pub(super) struct Lines {
     own: u64,
-    lines: BTreeMap<u64, Line>,
+    lines: ByHash<Line>,
     /// How often a head changed.
     version: u64,
     /// Batches in the order they came.
@@ -112,23 +113,24 @@ pub(super) struct Lines {
     kept_bytes: usize,
     /// Lines whose head is to be told, in turn.
     changed: VecDeque<u64>,
-    /// Up to which line the others were told.
-    told: u64,
+    /// Whose turn it was to be told last.
+    turn: usize,
 }
 
 impl Lines {
     /// The lines of a node that just started.
     pub fn new(name: &NodeName, boot: u64) -> Lines {
         let own = line_hash(name, boot);
-        let line = Line { birth: Some((name.clone(), boot)), ..Line::default() };
+        let mut lines = ByHash::default();
+        lines.get_or_insert_with(own, || Line { birth: Some((name.clone(), boot)), ..Line::default() });
         Lines {
             own,
-            lines: BTreeMap::from([(own, line)]),
+            lines,
             version: 0,
             order: VecDeque::new(),
             kept_bytes: 0,
             changed: VecDeque::new(),
-            told: 0,
+            turn: 0,
         }
     }
 
@@ -141,8 +143,8 @@ impl Lines {
     /// Heads of all lines, this node's own included. Made when they are asked for: keeping them in
     /// order of name with every record would cost more than all the rest of this file.
     pub fn heads(&self) -> Heads {
-        let held = self.lines.values().filter(|line| line.have.head() > 0);
-        held.filter_map(|line| line.birth.clone().map(|birth| (birth, line.have.head()))).collect()
+        let held = self.lines.iter().filter(|(_, line)| line.have.head() > 0);
+        held.filter_map(|(_, line)| line.birth.clone().map(|birth| (birth, line.have.head()))).collect()
     }
 
     /// Grows whenever a head does, or is forgotten.
@@ -157,34 +159,34 @@ impl Lines {
 
     /// Up to where this node has published.
     pub fn own_head(&self) -> u64 {
-        self.lines.get(&self.own).map_or(0, |line| line.have.head())
+        self.lines.get(self.own).map_or(0, |line| line.have.head())
     }
 
     /// The line of this hash.
     pub fn get(&self, line: u64) -> Option<&Line> {
-        self.lines.get(&line)
+        self.lines.get(line)
     }
 
     /// The line of this hash, to be changed.
     pub fn get_mut(&mut self, line: u64) -> Option<&mut Line> {
-        self.lines.get_mut(&line)
+        self.lines.get_mut(line)
     }
 
     /// The batch, if it is kept.
     pub fn batch(&self, id: BatchId) -> Option<&Arc<Batch>> {
-        let line = self.lines.get(&id.0)?;
+        let line = self.lines.get(id.0)?;
         line.find_kept(id.1).ok().and_then(|at| line.kept.get(at)).map(|kept| &kept.batch)
     }
 
     /// Whether everything the batch covers is held.
     pub fn has(&self, batch: &Batch) -> bool {
-        self.lines.get(&batch.id.0).is_some_and(|line| line.have.covers(batch.id.1, batch.last_seq))
+        self.lines.get(batch.id.0).is_some_and(|line| line.have.covers(batch.id.1, batch.last_seq))
     }
 
     /// Keeps the batch and counts as held what it covers.
     pub fn hold(&mut self, now_us: u64, batch: &Arc<Batch>) {
         self.name(now_us, batch.id.0, &batch.origin, batch.boot);
-        let Some(line) = self.lines.get_mut(&batch.id.0) else { return };
+        let Some(line) = self.lines.get_mut(batch.id.0) else { return };
         line.seen = line.seen.max(batch.last_seq);
         line.have.insert(batch.id.1, batch.last_seq);
         line.changed_us = now_us;
@@ -197,7 +199,7 @@ impl Lines {
             && let Some((id, bytes)) = self.order.pop_front()
         {
             self.kept_bytes -= bytes;
-            if let Some(line) = self.lines.get_mut(&id.0) {
+            if let Some(line) = self.lines.get_mut(id.0) {
                 line.drop_kept(id.1);
             }
         }
@@ -206,7 +208,7 @@ impl Lines {
     /// Takes a span of the batch into custody, asked for after so many hops; returns what of it was
     /// not yet.
     pub fn take_custody(&mut self, id: BatchId, span: Span, hops: u32) -> Vec<Span> {
-        let kept = self.lines.get_mut(&id.0).and_then(|line| {
+        let kept = self.lines.get_mut(id.0).and_then(|line| {
             let at = line.find_kept(id.1).ok()?;
             line.kept.get_mut(at)
         });
@@ -220,12 +222,12 @@ impl Lines {
     pub fn merge_heads(&mut self, now_us: u64, heads: &Heads) {
         for ((origin, boot), head) in heads {
             let line = line_hash(origin, *boot);
-            let is_full = self.lines.len() >= LINES_MAX && !self.lines.contains_key(&line);
+            let is_full = self.lines.len() >= LINES_MAX && !self.lines.contains(line);
             if line == self.own || is_full {
                 continue;
             }
             self.name(now_us, line, origin, *boot);
-            if let Some(known) = self.lines.get_mut(&line) {
+            if let Some(known) = self.lines.get_mut(line) {
                 known.have.raise(*head);
                 known.seen = known.seen.max(*head);
             }
@@ -237,7 +239,7 @@ impl Lines {
     pub fn forget_held(&mut self) {
         let own = self.own;
         self.changed.retain(|line| *line == own);
-        for (_, line) in self.lines.iter_mut().filter(|line| *line.0 != own) {
+        for (_, line) in self.lines.iter_mut().filter(|line| line.0 != own) {
             // The batches stay, and with them what was passed on already.
             let (birth, kept) = (line.birth.take(), std::mem::take(&mut line.kept));
             self.version += 1;
@@ -251,10 +253,10 @@ impl Lines {
             return false;
         }
         // What only a digest speaks of pushes nobody out.
-        if self.lines.len() >= LINES_MAX && !self.lines.contains_key(&line) {
+        if self.lines.len() >= LINES_MAX && !self.lines.contains(line) {
             return false;
         }
-        let line = self.lines.entry(line).or_insert_with(|| Line { changed_us: now_us, ..Line::default() });
+        let line = self.lines.get_or_insert_with(line, || Line { changed_us: now_us, ..Line::default() });
         line.seen = line.seen.max(seq);
         let more = seq > line.have.head();
         if more {
@@ -279,8 +281,8 @@ impl Lines {
                     false => continue,
                 }
             }
-            let Some(told) = changed.or_else(|| self.next_in_turn()) else { break };
-            let Some(line) = self.lines.get_mut(&told) else { continue };
+            let Some(told) = changed.or_else(|| self.lines.next_in_turn(&mut self.turn)) else { break };
+            let Some(line) = self.lines.get_mut(told) else { continue };
             quiet += usize::from(now_us > line.changed_us.saturating_add(QUIET_US));
             if changed.is_some() {
                 line.tellings = line.tellings.saturating_sub(1);
@@ -297,34 +299,27 @@ impl Lines {
         digest
     }
 
-    fn next_in_turn(&mut self) -> Option<u64> {
-        let mut after = self.lines.range(self.told.saturating_add(1)..);
-        let line = *after.next().or_else(|| self.lines.iter().next())?.0;
-        self.told = line;
-        Some(line)
-    }
-
     /// Names a line, making it if it is new.
     fn name(&mut self, now_us: u64, line: u64, origin: &NodeName, boot: u64) {
         self.make_room(line);
-        let line = self.lines.entry(line).or_insert_with(|| Line { changed_us: now_us, ..Line::default() });
+        let line = self.lines.get_or_insert_with(line, || Line { changed_us: now_us, ..Line::default() });
         if line.birth.is_none() {
             line.birth = Some((origin.clone(), boot));
         }
     }
 
     fn make_room(&mut self, line: u64) {
-        if self.lines.len() < LINES_MAX || self.lines.contains_key(&line) {
+        if self.lines.len() < LINES_MAX || self.lines.contains(line) {
             return;
         }
-        let others = self.lines.iter().filter(|other| *other.0 != self.own);
-        let Some((&oldest, _)) = others.min_by_key(|other| other.1.changed_us) else { return };
-        self.lines.remove(&oldest);
+        let others = self.lines.iter().filter(|other| other.0 != self.own);
+        let Some((oldest, _)) = others.min_by_key(|other| other.1.changed_us) else { return };
+        self.lines.remove(oldest);
         self.version += 1;
     }
 
     fn head_changed(&mut self, hash: u64) {
-        let Some(line) = self.lines.get_mut(&hash) else { return };
+        let Some(line) = self.lines.get_mut(hash) else { return };
         if line.head == line.have.head() {
             return;
         }

@@ -30,6 +30,7 @@
 mod assembly;
 mod batch;
 mod bodies;
+mod by_hash;
 mod codec;
 mod duty;
 mod gaps;

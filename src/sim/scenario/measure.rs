@@ -104,6 +104,8 @@ pub struct Outcome {
     pub converged_us: Option<u64>,
     /// Bytes that are no records, a node and second, headers of datagrams included.
     pub control_bytes_per_node_per_s: f64,
+    /// The same for each delivery, in bytes.
+    pub control_bytes_per_delivery: f64,
     /// All bytes sent, a node and second, headers of datagrams included.
     pub bytes_per_node_per_s: f64,
     /// Datagrams sent.
@@ -184,6 +186,7 @@ pub(super) fn measure(
         origin_copies: origin_copies(world, tally),
         crossings_mean: ratio(world.crossings(), tally.records * (outcome.zones.max(1) as u64 - 1)),
         control_bytes_per_node_per_s: account.control_bytes() as f64 / node_seconds,
+        control_bytes_per_delivery: ratio(account.control_bytes(), times.count()),
         bytes_per_node_per_s: (account.bytes_sent + account.stream_bytes) as f64 / node_seconds,
         datagrams: account.datagrams_sent,
         unknown_share: tally.unknown_share,

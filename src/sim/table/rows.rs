@@ -304,10 +304,14 @@ fn verdict(worst: f64, unit: f64, allowed: f64, name: &str) -> Verdict {
     Verdict { measured: format!("{}{name}", short(worst / unit)), has_passed }
 }
 
-/// The worst copies a node, and the mean over the seeds.
+/// The worst copies a node, and beside it what else was sent for each delivery: receipts, questions,
+/// headers, and the probes meanwhile.
 fn copies(found: &[&Finding], allowed: f64) -> Verdict {
     let worst = outcomes(found).map(|outcome| outcome.copies_mean).fold(f64::NEG_INFINITY, f64::max);
-    Verdict { measured: format!("{worst:.4}"), has_passed: worst.is_finite() && worst <= allowed }
+    let control =
+        outcomes(found).map(|outcome| outcome.control_bytes_per_delivery).fold(f64::NEG_INFINITY, f64::max);
+    let measured = format!("{worst:.4} ({control:.0} bytes of control a delivery)");
+    Verdict { measured, has_passed: worst.is_finite() && worst <= allowed }
 }
 
 pub(super) fn millis(us: f64) -> String {
