@@ -1,14 +1,35 @@
-//! Load for a node or a cluster, and what came of it.
+//! Load for a node or a cluster, or for another broker, and what came of it.
 //!
-//! Latencies count from the instant at which a record was *due* to be sent, not from when it was, so
+//! `args` → [`plan`] (what each connection does, pure) → [`engine`] (event loops that do it, speaking
+//! [`wire`]) → [`report`]. [`schedule`], [`payload`], [`zipf`], [`sequence`], [`window`] and [`find_max`]
+//! are pure: the same seed makes the same load.
+//!
+//! Latencies count from the instant at which a message was *due* to be sent, not from when it was, so
 //! that a server that holds its publisher up cannot hide it (coordinated omission).
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a load generator reads clocks and sleeps")]
 
+pub mod args;
 pub mod client;
+pub mod engine;
 pub mod fill;
+pub mod find_max;
 pub mod idle;
 pub mod latency;
+pub mod machine;
+pub mod measure;
+pub mod names;
+pub mod payload;
+pub mod plan;
+pub mod progress;
+pub mod random;
+pub mod replay;
+pub mod report;
+pub mod schedule;
+pub mod sequence;
+pub mod window;
+pub mod wire;
+pub mod zipf;
 
 /// What a run fails with: a sentence for people.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

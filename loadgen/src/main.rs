@@ -1,16 +1,43 @@
-//! `anode-loadgen`: load for a node or a cluster.
+//! `anode-loadgen`: load for a node or a cluster, or for another broker.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a load generator sleeps")]
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anode_loadgen::args::RunArgs;
+use anode_loadgen::engine::{self, Silent, Watcher};
+use anode_loadgen::find_max::Search;
+use anode_loadgen::machine::Machine;
+use anode_loadgen::plan::Plan;
+use anode_loadgen::progress::Progress;
+use anode_loadgen::replay::Recording;
+use anode_loadgen::report::{Report, compare, html, text};
 use anode_loadgen::{Outcome, fill, idle, latency};
 use clap::{Parser, Subcommand};
 
-/// Load for an aNode cluster.
+const EXAMPLES: &str = "Examples:
+  One publisher at 10,000 messages a second, 100 subscribers, every payload verified:
+    anode-loadgen run --rate 10000 --subscribers 100 --verify
+  As fast as it goes, 64 publishers, in protobuf, with the node's CPU time in the report:
+    anode-loadgen run --rate max -p 64 --format protobuf --server-pid $(pidof anode) --html out.html
+  A hundred thousand sources of which a few are hot, random arrivals, at a cluster:
+    anode-loadgen run --to a:7070,b:7070 --sources 100000 --skew 1.1 --shape poisson --rate 50000 --mode latest
+  The same load for NATS over WebSocket, then both side by side:
+    anode-loadgen run --target nats --transport ws --to 127.0.0.1:8080 --report nats.json
+    anode-loadgen run --report anode.json && anode-loadgen compare nats.json anode.json
+  The highest rate at which 99 % of all deliveries take at most 5 ms:
+    anode-loadgen find-max --p99-ms 5 --subscribers 100
+  What anode sub has recorded, at ten times the speed:
+    anode sub 'sensors/**' --mode all > day.jsonl; anode-loadgen replay day.jsonl --speed 10
+
+Exit codes: 0 done, 1 failed or something was lost, refused or wrong, 2 unusable arguments.";
+
+/// Load for aNode, NATS, MQTT brokers and Redis, and what came of it.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -18,7 +45,47 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Publish at a constant rate at one node, receive at others, print the latency's percentiles
+    /// Publish and subscribe as told, and report throughput, latencies and losses
+    #[command(after_help = EXAMPLES)]
+    Run(Box<RunArgs>),
+    /// Publish the records of a file again, at the times at which they were
+    Replay {
+        /// Lines of JSON with source, data and ts, as anode sub prints them
+        file: PathBuf,
+        /// 2 is twice as fast
+        #[arg(long, default_value_t = 1.0)]
+        speed: f64,
+        #[command(flatten)]
+        run: Box<RunArgs>,
+    },
+    /// Find the highest rate at which a latency holds and nothing is lost, in runs of --seconds each
+    FindMax {
+        /// Milliseconds that the 99th percentile may take
+        #[arg(long, default_value_t = 10.0)]
+        p99_ms: f64,
+        /// The first rate that is tried
+        #[arg(long, default_value_t = 10_000.0)]
+        from: f64,
+        /// The highest one
+        #[arg(long, default_value_t = 100_000_000.0)]
+        most: f64,
+        /// How well the answer must be known: 0.05 is to five per cent
+        #[arg(long, default_value_t = 0.05)]
+        precision: f64,
+        #[command(flatten)]
+        run: Box<RunArgs>,
+    },
+    /// Compare two JSON reports
+    Compare {
+        /// The first
+        before: PathBuf,
+        /// The second
+        after: PathBuf,
+        /// Exit 1 if a figure of the second is worse by more than this factor
+        #[arg(long)]
+        worse_max: Option<f64>,
+    },
+    /// Publish at a constant rate at one node, receive at others, print each one's percentiles
     Latency {
         /// host:port to publish to
         #[arg(long, default_value = "127.0.0.1:7070")]
@@ -76,7 +143,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -84,46 +151,173 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Outcome<()> {
+fn run(command: Command) -> Outcome<ExitCode> {
     match command {
+        Command::Run(args) => match args.plan(None) {
+            Ok(plan) => measure(&args, plan),
+            Err(reason) => Ok(unusable(&reason)),
+        },
+        Command::Replay { file, speed, run } => replay(&file, speed, &run),
+        Command::FindMax { p99_ms, from, most, precision, run } => {
+            if !(p99_ms > 0.0 && from > 0.0 && most >= from && precision > 0.0) {
+                return Ok(unusable(
+                    "--p99-ms, --from, --most, --precision: must be above 0, --most not below --from",
+                ));
+            }
+            find_max(&run, p99_ms, Search::new(from, most, precision))
+        }
+        Command::Compare { before, after, worse_max } => compare_files(&before, &after, worse_max),
         Command::Latency { publish, subscribe, rate, seconds, sources, padding_bytes } => {
+            let warmup = rate;
+            let (publish, subscribe) = (publish, subscribe);
             let plan = latency::Plan {
                 publish,
                 subscribe,
                 rate_per_s: rate,
                 seconds,
-                warmup: rate,
+                warmup,
                 sources,
                 padding_bytes,
             };
-            println!("{plan:?}");
-            for seen in latency::run(&plan)? {
-                let at = |q: f64| seen.latency_ns.value_at_quantile(q) as f64 / 1e6;
-                println!(
-                    "{}: p50 {:.3} ms, p90 {:.3}, p99 {:.3}, p99.9 {:.3}, max {:.3}; {} counted, {} missing",
-                    seen.http,
-                    at(0.5),
-                    at(0.9),
-                    at(0.99),
-                    at(0.999),
-                    at(1.0),
-                    seen.latency_ns.len(),
-                    seen.missing
-                );
-            }
+            print_latencies(&plan)
         }
         Command::Fill { to, count, batch, prefix, padding_bytes } => {
-            fill::run(&to, &prefix, count, batch.max(1), padding_bytes)?
+            fill::run(&to, &prefix, count, batch.max(1), padding_bytes)?;
+            Ok(ExitCode::SUCCESS)
         }
-        Command::Idle { to, connections, pid, seconds } => {
-            let before = pid.map(idle::resident_bytes).transpose()?;
-            let idle = idle::Idle::open(&to, connections)?;
-            std::thread::sleep(Duration::from_secs(seconds));
-            if let (Some(pid), Some(before)) = (pid, before) {
-                let each = idle::resident_bytes(pid)?.saturating_sub(before) / idle.len().max(1) as u64;
-                println!("{} connections, {each} resident bytes each", idle.len());
-            }
-        }
+        Command::Idle { to, connections, pid, seconds } => hold_idle(&to, connections, pid, seconds),
+    }
+}
+
+fn unusable(reason: &str) -> ExitCode {
+    eprintln!("error: {reason}");
+    ExitCode::from(2)
+}
+
+fn one_run(args: &RunArgs, plan: Plan) -> Outcome<Report> {
+    let parameters = args.parameters(&plan);
+    let (plan, machine) = (Arc::new(plan), Machine::look());
+    let mut watcher: Box<dyn Watcher> =
+        if args.quiet { Box::new(Silent) } else { Box::new(Progress::new(plan.whole_ns() as f64 / 1e9)) };
+    let measured = engine::run(&plan, &mut *watcher)?;
+    drop(watcher);
+    let labels = args.label.iter().cloned().collect();
+    Ok(Report::new(&plan, &measured, parameters, labels, machine))
+}
+
+fn measure(args: &RunArgs, plan: Plan) -> Outcome<ExitCode> {
+    let report = one_run(args, plan)?;
+    print!("{}", text::write(&report));
+    keep(args, &report)?;
+    Ok(if report.correctness.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn keep(args: &RunArgs, report: &Report) -> Outcome<()> {
+    if let Some(path) = &args.html {
+        write(path, &html::write(report)?)?;
+    }
+    if let Some(path) = &args.report {
+        write(path, &serde_json::to_string_pretty(report)?)?;
+    }
+    if args.json {
+        println!("{}", serde_json::to_string(report)?);
     }
     Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Outcome<()> {
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+fn replay(file: &Path, speed: f64, args: &RunArgs) -> Outcome<ExitCode> {
+    if !(speed > 0.0 && speed <= 1e6) {
+        return Ok(unusable("--speed: must be above 0, at most 1,000,000"));
+    }
+    let open = std::fs::File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let recording = Recording::read(std::io::BufReader::new(open), speed)
+        .map_err(|error| format!("{}: {error}", file.display()))?;
+    if recording.deletions > 0 {
+        eprintln!("{} deletions are left out", recording.deletions);
+    }
+    match args.plan(Some(recording)) {
+        Ok(plan) => measure(args, plan),
+        Err(reason) => Ok(unusable(&reason)),
+    }
+}
+
+/// Runs at one rate after the other. The last run that held is the one that is kept.
+fn find_max(args: &RunArgs, p99_ms: f64, mut search: Search) -> Outcome<ExitCode> {
+    let mut best = None;
+    while let Some(rate) = search.next() {
+        let args = RunArgs { rate: rate.to_string(), ..args.clone() };
+        let plan = match args.plan(None) {
+            Ok(plan) => plan,
+            Err(reason) => return Ok(unusable(&reason)),
+        };
+        let report = one_run(&args, plan)?;
+        let why_not = report.exceeds(p99_ms);
+        let p99 = report.latency.as_ref().or(report.ack_latency.as_ref()).map_or(f64::NAN, |it| it.at("p99"));
+        let said = why_not.clone().unwrap_or_else(|| "held".to_owned());
+        println!("{rate:>12.0}/s  p99 {:>12}  {said}", text::time(p99));
+        if let Some(why) = &report.generator.is_bottleneck {
+            println!("              the generator may be the bottleneck: {why}");
+        }
+        search.note(rate, why_not.is_none());
+        if why_not.is_none() {
+            best = Some(report);
+        }
+    }
+    match (search.found(), best) {
+        (Some(rate), Some(report)) => {
+            println!("highest rate with p99 of at most {p99_ms} ms: {rate:.0}/s");
+            keep(args, &report)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => Err("no rate holds".into()),
+    }
+}
+
+fn compare_files(before: &Path, after: &Path, worse_max: Option<f64>) -> Outcome<ExitCode> {
+    let read = |path: &Path| -> Outcome<Report> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
+    };
+    let (before, after) = (read(before)?, read(after)?);
+    print!("{}", compare::write(&before, &after));
+    let rows = compare::rows(&before, &after);
+    let is_worse = |row: &compare::Row| worse_max.is_some_and(|most| row.worse() > most);
+    for row in rows.iter().filter(|row| is_worse(row)) {
+        println!("{} is worse by {:.2}", row.name, row.worse());
+    }
+    Ok(if rows.iter().any(is_worse) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print_latencies(plan: &latency::Plan) -> Outcome<ExitCode> {
+    println!("{plan:?}");
+    for seen in latency::run(plan)? {
+        let at = |q: f64| seen.latency_ns.value_at_quantile(q) as f64 / 1e6;
+        println!(
+            "{}: p50 {:.3} ms, p90 {:.3}, p99 {:.3}, p99.9 {:.3}, max {:.3}; {} counted, {} missing",
+            seen.http,
+            at(0.5),
+            at(0.9),
+            at(0.99),
+            at(0.999),
+            at(1.0),
+            seen.latency_ns.len(),
+            seen.missing
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn hold_idle(to: &str, connections: usize, pid: Option<u32>, seconds: u64) -> Outcome<ExitCode> {
+    let before = pid.map(idle::resident_bytes).transpose()?;
+    let idle = idle::Idle::open(to, connections)?;
+    std::thread::sleep(Duration::from_secs(seconds));
+    if let (Some(pid), Some(before)) = (pid, before) {
+        let each = idle::resident_bytes(pid)?.saturating_sub(before) / idle.len().max(1) as u64;
+        println!("{} connections, {each} resident bytes each", idle.len());
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,59 @@
+//! One time for all threads: nanoseconds since the Unix epoch, that never go back.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+/// The wall clock of its making, advanced by the monotonic one.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    began: Instant,
+    began_ns: u64,
+}
+
+impl Clock {
+    /// Reads both clocks.
+    pub fn start() -> Clock {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clock { began: Instant::now(), began_ns: wall.as_nanos() as u64 }
+    }
+
+    /// Nanoseconds since the Unix epoch.
+    #[inline]
+    pub fn now_ns(&self) -> u64 {
+        self.began_ns + self.began.elapsed().as_nanos() as u64
+    }
+}
+
+/// Wakes a poll within microseconds of when it should; a poll's own timeout is rounded to milliseconds.
+pub struct Alarm {
+    timer: OwnedFd,
+}
+
+impl Alarm {
+    /// A timer that is not set.
+    pub fn new() -> std::io::Result<Alarm> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        Ok(Alarm { timer: timerfd_create(TimerfdClockId::Monotonic, flags)? })
+    }
+
+    /// What is polled. Edge-triggered, nothing need be read from it.
+    pub fn fd(&self) -> RawFd {
+        self.timer.as_raw_fd()
+    }
+
+    /// Rings after so many nanoseconds, at least one.
+    pub fn set(&self, after_ns: u64) -> std::io::Result<()> {
+        let after_ns = after_ns.max(1);
+        let it_value = Timespec {
+            tv_sec: (after_ns / 1_000_000_000) as i64,
+            tv_nsec: (after_ns % 1_000_000_000) as i64,
+        };
+        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval, it_value })?;
+        Ok(())
+    }
+}

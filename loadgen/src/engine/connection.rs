@@ -1,0 +1,207 @@
+//! One socket with its protocol and its part in the run.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+
+use mio::net::TcpStream;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::publisher::Publisher;
+use super::subscriber::{Subscriber, Times};
+use crate::measure::{Tally, note};
+use crate::payload::Payloads;
+use crate::wire::{Broken, Sink, Wire};
+
+/// What a connection is for.
+pub enum Part {
+    /// It publishes.
+    Publisher(Publisher),
+    /// It subscribes.
+    Subscriber(Subscriber),
+}
+
+/// A connection.
+pub struct Connection {
+    socket: TcpStream,
+    /// Its protocol.
+    pub wire: Box<dyn Wire>,
+    /// What it is for.
+    pub part: Part,
+    /// Bytes to be written, and how many of them are.
+    pub out: Vec<u8>,
+    written: usize,
+    /// What came of a message that is not whole yet.
+    rest: Vec<u8>,
+    /// The handshake is done.
+    pub is_ready: bool,
+    /// The socket took nothing more.
+    pub is_choked: bool,
+    /// It is of no more use.
+    pub is_broken: bool,
+}
+
+/// Opens a socket that connects by itself, from `local` if there is one.
+pub fn open(to: SocketAddr, local: Option<IpAddr>) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(local) = local {
+        socket.bind(&SocketAddr::new(local, 0).into())?;
+    }
+    match socket.connect(&to.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(TcpStream::from_std(socket.into()))
+}
+
+/// What connecting without waiting begins with, on Linux.
+const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
+
+/// What reading needs besides the connection.
+pub struct Reading<'a> {
+    /// The thread's buffer.
+    pub buffer: &'a mut Vec<u8>,
+    /// The thread's counts.
+    pub tally: &'a mut Tally,
+    /// What payloads must be.
+    pub payloads: &'a Payloads,
+    /// The instants that matter.
+    pub times: Times,
+}
+
+/// The longest message that may come.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+impl Connection {
+    /// Says hello over a socket that is connecting.
+    pub fn new(socket: TcpStream, mut wire: Box<dyn Wire>, part: Part) -> Connection {
+        let mut out = Vec::new();
+        wire.hello(&mut out);
+        Connection {
+            socket,
+            wire,
+            part,
+            out,
+            written: 0,
+            rest: Vec::new(),
+            is_ready: false,
+            // Until the first event says that it is connected.
+            is_choked: true,
+            is_broken: false,
+        }
+    }
+
+    /// What is polled.
+    pub fn socket(&mut self) -> &mut TcpStream {
+        &mut self.socket
+    }
+
+    /// Whether bytes wait for the socket.
+    pub fn has_unwritten(&self) -> bool {
+        self.written < self.out.len()
+    }
+
+    /// Writes what the socket takes.
+    pub fn flush(&mut self) -> Result<(), Broken> {
+        while self.has_unwritten() && !self.is_choked {
+            match self.socket.write(&self.out[self.written..]) {
+                Ok(0) => return Broken::because("closed by the peer"),
+                Ok(bytes) => self.written += bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_choked = true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Broken::because(error.to_string()),
+            }
+        }
+        if !self.has_unwritten() {
+            self.out.clear();
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// Reads until there is nothing more, and handles what came.
+    pub fn read(&mut self, reading: &mut Reading<'_>, mut now_ns: impl FnMut() -> u64) -> Result<(), Broken> {
+        loop {
+            let kept = self.rest.len();
+            if reading.buffer.len() < kept * 2 {
+                if kept > MESSAGE_BYTES_MAX {
+                    return Broken::because("a message that is too long");
+                }
+                reading.buffer.resize(kept * 2, 0);
+            }
+            reading.buffer[..kept].copy_from_slice(&self.rest);
+            let room = reading.buffer.len() - kept;
+            let bytes = match self.socket.read(&mut reading.buffer[kept..]) {
+                Ok(0) => return Broken::because("closed by the peer"),
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Broken::because(error.to_string()),
+            };
+            reading.times.now_ns = now_ns();
+            reading.tally.received_bytes += bytes as u64;
+            self.handle(kept + bytes, reading)?;
+            // Less than there was room for: the socket is empty, and an event will say when it is not.
+            if bytes < room {
+                return Ok(());
+            }
+        }
+    }
+
+    fn handle(&mut self, length: usize, reading: &mut Reading<'_>) -> Result<(), Broken> {
+        let bytes = &reading.buffer[..length];
+        let mut inbox = Inbox {
+            part: &mut self.part,
+            is_ready: &mut self.is_ready,
+            tally: reading.tally,
+            payloads: reading.payloads,
+            times: reading.times,
+        };
+        let done = self.wire.read(bytes, &mut self.out, &mut inbox)?;
+        self.rest.clear();
+        self.rest.extend_from_slice(bytes.get(done..).unwrap_or_default());
+        Ok(())
+    }
+}
+
+/// Where a wire's news of one connection go.
+struct Inbox<'a> {
+    part: &'a mut Part,
+    is_ready: &'a mut bool,
+    tally: &'a mut Tally,
+    payloads: &'a Payloads,
+    times: Times,
+}
+
+impl Sink for Inbox<'_> {
+    fn ready(&mut self) {
+        *self.is_ready = true;
+    }
+
+    #[inline]
+    fn delivered(&mut self, bytes: &[u8]) {
+        if let Part::Subscriber(subscriber) = self.part {
+            subscriber.take(bytes, self.times, self.payloads, self.tally);
+        }
+    }
+
+    fn acked(&mut self, id: u64) {
+        if let Part::Publisher(publisher) = self.part
+            && let Some(due_ns) = publisher.answer(id)
+        {
+            self.tally.acked += 1;
+            if due_ns >= self.times.counted_ns {
+                note(&mut self.tally.ack_latency, self.times.now_ns.saturating_sub(due_ns));
+            }
+        }
+    }
+
+    fn refused(&mut self, id: Option<u64>, code: &str) {
+        if let (Part::Publisher(publisher), Some(id)) = (&mut *self.part, id) {
+            publisher.answer(id);
+        }
+        *self.tally.faults.refused.entry(code.to_owned()).or_default() += 1;
+    }
+}

@@ -1,0 +1,387 @@
+//! One thread of the generator: an event loop over its share of the connections.
+//!
+//! A turn: send what is due, wait for sockets or for the next due time, read what came. Everything of a
+//! turn that goes to one socket is written at once.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use super::clock::{Alarm, Clock};
+use super::connection::{self, Connection, Part, Reading};
+use super::publisher::Publisher;
+use super::shared::Shared;
+use super::subscriber::{Subscriber, Times};
+use crate::Outcome;
+use crate::measure::{Tally, histogram};
+use crate::plan::Plan;
+use crate::wire::{Broken, Role};
+
+/// The thread's read buffer.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// Connections of a thread that are opened at the same time; listeners' queues are not endless.
+const OPENING_MAX: usize = 64;
+/// Events of a turn.
+const EVENTS: usize = 1_024;
+/// The longest wait: how soon what other threads said is seen.
+const WAIT_NS_MAX: u64 = 10_000_000;
+/// The wait for deliveries on other threads.
+const WAIT_CREDIT_NS: u64 = 50_000;
+/// How often the worker looks whether publishers are done or subscribers have everything.
+const LOOK_NS: u64 = 2_000_000;
+/// The alarm's token; connections have theirs from 0.
+const ALARM: Token = Token(usize::MAX);
+
+/// What a connection is to be.
+pub struct Task {
+    /// Where to.
+    pub to: SocketAddr,
+    /// The name for the handshake.
+    pub host: String,
+    /// Publisher or subscriber, and which.
+    pub is_publisher: bool,
+    /// Its index among its kind.
+    pub index: u32,
+}
+
+/// A second's latencies of one thread.
+pub struct Second {
+    /// From the start.
+    pub second: u64,
+    /// From due to delivered.
+    pub latency: Histogram<u64>,
+}
+
+/// What a thread leaves behind.
+pub struct Left {
+    /// What it measured.
+    pub tally: Tally,
+    /// Share of the time in which it did not wait, while publishing.
+    pub busy: f64,
+    /// Deliveries expected, lost, and newest values that never came.
+    pub missing: super::subscriber::Missing,
+    /// Messages that were never answered.
+    pub unanswered: u64,
+}
+
+/// An event loop.
+pub struct Worker {
+    pub(super) plan: Arc<Plan>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) index: usize,
+    pub(super) clock: Clock,
+    pub(super) connections: Vec<Connection>,
+    /// Publishers that may send, by when they must.
+    pub(super) due: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Publishers that wait until enough is delivered.
+    pub(super) waiting: Vec<usize>,
+    pub(super) tally: Tally,
+    pub(super) times: Times,
+    /// A payload, on its way into a buffer.
+    pub(super) payload: Vec<u8>,
+    pub(super) sent: u64,
+    pub(super) expected: u64,
+    /// What lost subscribers had received.
+    lost: Vec<u64>,
+    poll: Poll,
+    events: Events,
+    alarm: Alarm,
+    buffer: Vec<u8>,
+    tasks: std::vec::IntoIter<Task>,
+    opening: usize,
+    ready: u64,
+    waited_ns: u64,
+    seconds: mpsc::Sender<Second>,
+    second: u64,
+}
+
+impl Worker {
+    /// A loop with these connections to open.
+    pub fn new(
+        plan: Arc<Plan>,
+        shared: Arc<Shared>,
+        index: usize,
+        clock: Clock,
+        tasks: Vec<Task>,
+        seconds: mpsc::Sender<Second>,
+    ) -> Outcome<Worker> {
+        let (poll, alarm) = (Poll::new()?, Alarm::new()?);
+        poll.registry().register(&mut SourceFd(&alarm.fd()), ALARM, Interest::READABLE)?;
+        Ok(Worker {
+            plan,
+            shared,
+            index,
+            clock,
+            connections: Vec::with_capacity(tasks.len()),
+            due: BinaryHeap::new(),
+            waiting: Vec::new(),
+            tally: Tally::default(),
+            times: Times { now_ns: 0, start_ns: 0, counted_ns: u64::MAX },
+            payload: Vec::new(),
+            sent: 0,
+            expected: 0,
+            lost: Vec::new(),
+            poll,
+            events: Events::with_capacity(EVENTS),
+            alarm,
+            buffer: vec![0; BUFFER_BYTES],
+            tasks: tasks.into_iter(),
+            opening: 0,
+            ready: 0,
+            waited_ns: 0,
+            seconds,
+            second: 0,
+        })
+    }
+
+    /// Runs until it is told to stop. Publishers' counts go to `published` when all are done.
+    pub fn run(mut self, published: &mpsc::Sender<Vec<u32>>) -> Outcome<Left> {
+        let mut is_told = false;
+        let (mut busy, mut began_ns, mut waited_before, mut looked_ns) = (0.0, 0, 0, 0);
+        while !self.shared.stop.load(Acquire) {
+            self.open_more()?;
+            self.begin();
+            let now_ns = self.clock.now_ns();
+            if self.times.start_ns > 0 && began_ns == 0 && now_ns >= self.times.start_ns {
+                (began_ns, waited_before) = (now_ns, self.waited_ns);
+            }
+            if began_ns > 0 {
+                self.publish(now_ns);
+                self.end_second(now_ns);
+                // Looking at every connection is for now and then.
+                if now_ns >= looked_ns + LOOK_NS {
+                    looked_ns = now_ns;
+                    if is_told {
+                        let is_complete = self.is_complete();
+                        self.shared.counters[self.index].is_complete.store(is_complete, Relaxed);
+                    } else if self.publishers_are_done(now_ns) {
+                        is_told = true;
+                        let waited = (self.waited_ns - waited_before) as f64;
+                        busy = 1.0 - waited / (now_ns - began_ns).max(1) as f64;
+                        // Whoever does not listen has ended the run.
+                        let _ = published.send(self.published());
+                    }
+                }
+            }
+            self.wait(now_ns)?;
+            self.handle();
+            self.tell();
+        }
+        Ok(self.leave(busy))
+    }
+
+    fn open_more(&mut self) -> Outcome<()> {
+        while self.opening < OPENING_MAX {
+            let Some(task) = self.tasks.next() else { break };
+            let addresses = &self.plan.local_addresses;
+            let number = self.connections.len() * self.shared.counters.len() + self.index;
+            let local = addresses.get(number % addresses.len().max(1)).copied();
+            let mut socket = connection::open(task.to, local)
+                .map_err(|error| format!("connecting to {}: {error}", task.host))?;
+            let (role, part) = if task.is_publisher {
+                (Role::Publisher, Part::Publisher(Publisher::new(&self.plan, task.index)))
+            } else {
+                let subscriber = Subscriber::new(&self.plan, task.index);
+                (self.plan.role(task.index), Part::Subscriber(subscriber))
+            };
+            let token = Token(self.connections.len());
+            self.poll.registry().register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+            let wire = self.plan.wire(role, &task.host, number as u64);
+            self.connections.push(Connection::new(socket, wire, part));
+            self.opening += 1;
+        }
+        Ok(())
+    }
+
+    /// Once the start is known, queues the publishers.
+    fn begin(&mut self) {
+        let start_ns = self.shared.start_ns.load(Acquire);
+        if start_ns == 0 || self.times.start_ns != 0 {
+            return;
+        }
+        self.times.start_ns = start_ns;
+        self.times.counted_ns = start_ns + self.plan.warmup_ns;
+        for token in 0..self.connections.len() {
+            self.queue(token);
+        }
+    }
+
+    fn publishers_are_done(&mut self, now_ns: u64) -> bool {
+        if self.plan.is_saturating() && now_ns >= self.times.start_ns + self.plan.whole_ns() {
+            for connection in &mut self.connections {
+                if let Part::Publisher(publisher) = &mut connection.part {
+                    publisher.end();
+                }
+            }
+        }
+        let drain_ends_ns = self.times.start_ns + self.plan.whole_ns() + self.plan.drain_ns;
+        let publishers = self.connections.iter().filter_map(|connection| match &connection.part {
+            Part::Publisher(publisher) if !connection.is_broken => Some((publisher, connection)),
+            _ => None,
+        });
+        let mut left = publishers.filter(|(publisher, connection)| {
+            // What is merely unanswered is waited for only so long.
+            let is_over = publisher.due_ns().is_none() && now_ns > drain_ends_ns;
+            (!publisher.is_done() || connection.has_unwritten()) && !is_over
+        });
+        left.next().is_none()
+    }
+
+    fn published(&self) -> Vec<u32> {
+        let mut of = vec![0; self.plan.sources as usize];
+        for connection in &self.connections {
+            if let Part::Publisher(publisher) = &connection.part {
+                publisher.count(&mut of);
+            }
+        }
+        of
+    }
+
+    fn wait(&mut self, now_ns: u64) -> Outcome<()> {
+        let until_start =
+            if self.times.start_ns > now_ns { self.times.start_ns - now_ns } else { WAIT_NS_MAX };
+        let next_ns = match self.due.peek() {
+            Some(Reverse((due_ns, _))) if self.times.start_ns <= now_ns => due_ns.saturating_sub(now_ns),
+            _ => until_start,
+        };
+        let next_ns = if self.waiting.is_empty() { next_ns } else { next_ns.min(WAIT_CREDIT_NS) };
+        let does_wait = next_ns > 0 && !self.plan.spin;
+        if does_wait && next_ns < WAIT_NS_MAX {
+            self.alarm.set(next_ns)?;
+        }
+        let longest = Duration::from_nanos(if does_wait { WAIT_NS_MAX } else { 0 });
+        match self.poll.poll(&mut self.events, Some(longest)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+        if does_wait || self.events.is_empty() {
+            self.waited_ns += self.clock.now_ns().saturating_sub(now_ns);
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self) {
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            if event.token() == ALARM {
+                continue;
+            }
+            let token = event.token().0;
+            if let Err(Broken(reason)) = self.handle_one(token, event) {
+                self.give_up(token, reason);
+            }
+        }
+        self.events = events;
+    }
+
+    fn handle_one(&mut self, token: usize, event: &mio::event::Event) -> Result<(), Broken> {
+        let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
+        if connection.is_broken {
+            return Ok(());
+        }
+        if event.is_writable() && connection.is_choked {
+            connection.is_choked = false;
+            connection.flush()?;
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            let was_ready = connection.is_ready;
+            let mut reading = Reading {
+                buffer: &mut self.buffer,
+                tally: &mut self.tally,
+                payloads: &self.plan.payloads,
+                times: self.times,
+            };
+            let clock = self.clock;
+            connection.read(&mut reading, || clock.now_ns())?;
+            connection.flush()?;
+            if connection.is_ready && !was_ready {
+                self.opening -= 1;
+                self.ready += 1;
+            }
+        }
+        if self.times.start_ns != 0 {
+            self.queue(token);
+        }
+        Ok(())
+    }
+
+    /// A connection is lost. Before the start that ends the run; later it is counted.
+    pub(super) fn give_up(&mut self, token: usize, reason: String) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.is_broken = true;
+        if self.times.start_ns == 0 {
+            return self.shared.fail(reason);
+        }
+        if let Part::Subscriber(subscriber) = &connection.part {
+            self.lost.push(subscriber.received);
+        }
+        *self.tally.faults.closed.entry(reason).or_default() += 1;
+        // A socket that is gone is no longer polled; failing to say so does no harm.
+        let _ = self.poll.registry().deregister(connection.socket());
+    }
+
+    /// Tells the other threads how far this one is.
+    fn tell(&mut self) {
+        let counters = &self.shared.counters[self.index];
+        // What lost subscribers will not get, so that nobody waits for it.
+        let each = self.shared.sum(|counters| &counters.expected) / u64::from(self.plan.subscribers.max(1));
+        let given_up: u64 = self.lost.iter().map(|received| each.saturating_sub(*received)).sum();
+        counters.ready.store(self.ready, Relaxed);
+        counters.sent.store(self.sent, Relaxed);
+        counters.expected.store(self.expected, Relaxed);
+        counters.delivered.store(self.tally.delivered, Relaxed);
+        counters.given_up.store(given_up, Relaxed);
+        counters.acked.store(self.tally.acked, Relaxed);
+        counters.received_bytes.store(self.tally.received_bytes, Relaxed);
+    }
+
+    fn end_second(&mut self, now_ns: u64) {
+        let second = now_ns.saturating_sub(self.times.start_ns) / 1_000_000_000;
+        if second > self.second {
+            let latency = std::mem::replace(&mut self.tally.latency, histogram());
+            // Whoever does not listen has ended the run.
+            let _ = self.seconds.send(Second { second: self.second, latency });
+            self.second = second;
+        }
+    }
+
+    /// Whether every subscriber has what it must get.
+    fn is_complete(&self) -> bool {
+        let Some(published) = self.shared.published.get() else { return false };
+        self.connections.iter().all(|connection| match &connection.part {
+            Part::Subscriber(subscriber) => {
+                connection.is_broken || subscriber.is_complete(published, &self.plan)
+            }
+            Part::Publisher(_) => true,
+        })
+    }
+
+    fn leave(mut self, busy: f64) -> Left {
+        let mut left = Left { busy, missing: Default::default(), unanswered: 0, tally: Tally::default() };
+        for connection in &self.connections {
+            match &connection.part {
+                Part::Publisher(publisher) => left.unanswered += publisher.unanswered(),
+                Part::Subscriber(subscriber) => {
+                    if let Some(published) = self.shared.published.get() {
+                        let missing = subscriber.missing(published, &self.plan);
+                        left.missing.expected += missing.expected;
+                        left.missing.lost += missing.lost;
+                        left.missing.stale += missing.stale;
+                    }
+                }
+            }
+        }
+        let latency = std::mem::replace(&mut self.tally.latency, histogram());
+        let _ = self.seconds.send(Second { second: self.second, latency });
+        left.tally = self.tally;
+        left
+    }
+}

@@ -1,0 +1,80 @@
+//! The machine that was measured on, and what processes cost it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Outcome, idle};
+
+/// Without it figures mean nothing.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Machine {
+    /// Cores that may be used.
+    pub cores: usize,
+    /// The processor's name.
+    pub cpu: String,
+    /// Linux's release.
+    pub kernel: String,
+    /// MiB of memory.
+    pub memory_mib: u64,
+    /// Of the last minute before the run: what else was going on.
+    pub load_average: String,
+}
+
+impl Machine {
+    /// Looks at this machine.
+    pub fn look() -> Machine {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let cpu = read("/proc/cpuinfo");
+        let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+        let memory = read("/proc/meminfo");
+        let kib = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+        let kib = kib.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
+        Machine {
+            cores: std::thread::available_parallelism().map_or(0, |cores| cores.get()),
+            cpu: cpu.trim_start_matches(['\t', ' ', ':']).to_owned(),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            memory_mib: kib.unwrap_or_default() / 1_024,
+            load_average: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// CPU time that these processes have used, in seconds.
+pub fn cpu_seconds(pids: &[u32]) -> Outcome<f64> {
+    let ticks_per_s = rustix::param::clock_ticks_per_second() as f64;
+    pids.iter().map(|pid| Ok(cpu_ticks(*pid)? as f64 / ticks_per_s)).sum()
+}
+
+fn cpu_ticks(pid: u32) -> Outcome<u64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    parse_ticks(&stat).ok_or_else(|| format!("{path}: no CPU times").into())
+}
+
+/// User and system time: fields 14 and 15. The second field, a name in parentheses, may hold blanks.
+fn parse_ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ').skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
+/// Resident bytes of these processes.
+pub fn resident_bytes(pids: &[u32]) -> Outcome<u64> {
+    pids.iter().map(|pid| idle::resident_bytes(*pid)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_found_behind_any_name() {
+        let stat = "7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 400 50 0 0 20 0 3";
+        assert_eq!(parse_ticks(stat), Some(450));
+        assert_eq!(parse_ticks("7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn this_process_has_times() {
+        assert!(cpu_seconds(&[std::process::id()]).is_ok());
+    }
+}

@@ -1,0 +1,327 @@
+//! What a run does: checked parameters, and from them what each connection is for. Pure.
+
+use std::sync::Arc;
+
+use crate::names::{Names, Pattern, Separator};
+use crate::payload::{Payloads, Sizes};
+use crate::random::Random;
+use crate::replay::Recording;
+use crate::schedule::{Schedule, Shape};
+use crate::wire::anode_json::AnodeJson;
+use crate::wire::anode_proto::AnodeProto;
+use crate::wire::mqtt::Mqtt;
+use crate::wire::nats::Nats;
+use crate::wire::redis::Redis;
+use crate::wire::tunnel::Tunnel;
+use crate::wire::{Common, Role, Wire};
+use crate::zipf::Zipf;
+
+/// What is put under load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Target {
+    /// aNode
+    Anode,
+    /// nats-server
+    Nats,
+    /// any MQTT 3.1.1 broker
+    Mqtt,
+    /// Redis pub/sub
+    Redis,
+}
+
+/// What the target's protocol is carried by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Transport {
+    /// Plain TCP
+    Tcp,
+    /// WebSocket
+    Ws,
+}
+
+/// What is in aNode's frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Text frames of JSON
+    Json,
+    /// Binary frames of protobuf
+    Protobuf,
+}
+
+/// Which sources a subscriber asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Patterns {
+    /// Every subscriber gets every source (with one source: asks for it by name)
+    All,
+    /// Subscriber i gets the sources of group i modulo --groups
+    Group,
+    /// Subscriber i gets source i modulo --sources, by name
+    Each,
+}
+
+/// A run's parameters. Made by `args`, which checks them.
+#[derive(Clone)]
+pub struct Plan {
+    /// What is put under load.
+    pub target: Target,
+    /// How it is reached.
+    pub transport: Transport,
+    /// aNode's frames.
+    pub format: Format,
+    /// `host:port` of each server that is published to; publishers take turns.
+    pub publish_to: Vec<String>,
+    /// The same for subscribers.
+    pub subscribe_to: Vec<String>,
+    /// Connections that publish.
+    pub publishers: u32,
+    /// Connections that subscribe.
+    pub subscribers: u32,
+    /// Sources, at least one a publisher; each has one publisher.
+    pub sources: u32,
+    /// Exponent of Zipf's law over a publisher's sources; 0: in turn.
+    pub skew: f64,
+    /// What subscribers ask for.
+    pub patterns: Patterns,
+    /// Groups of sources.
+    pub groups: u32,
+    /// Patterns of each subscriber that match nothing.
+    pub unrelated: u32,
+    /// Messages a second of all publishers, and how they come.
+    pub rate_per_s: f64,
+    /// How the rate is spread over time.
+    pub shape: Shape,
+    /// Unanswered messages of a publisher; at saturation also undelivered ones in all.
+    pub window: usize,
+    /// What all wires share.
+    pub common: Common,
+    /// What messages carry.
+    pub payloads: Payloads,
+    /// For the report: lengths of payloads.
+    pub sizes: Sizes,
+    /// What is replayed, instead of made up.
+    pub recording: Option<Arc<Recording>>,
+    /// Check every payload and every source's order at every subscriber.
+    pub verify: bool,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Of the beginning, that is not counted.
+    pub warmup_ns: u64,
+    /// Of what is counted.
+    pub duration_ns: u64,
+    /// How long what is missing may take to come after the last message.
+    pub drain_ns: u64,
+    /// Stop after so many messages.
+    pub records_max: Option<u64>,
+    /// Threads of the generator.
+    pub threads: usize,
+    /// Cores that they are pinned to, in turn; empty: none.
+    pub cpus: Vec<usize>,
+    /// Never sleep.
+    pub spin: bool,
+    /// Addresses that connections are made from, in turn; empty: the system's choice.
+    pub local_addresses: Vec<std::net::IpAddr>,
+    /// Processes of the servers.
+    pub server_pids: Vec<u32>,
+}
+
+/// The separator of a target's names.
+pub fn separator(target: Target) -> Separator {
+    match target {
+        Target::Nats => Separator::Dot,
+        Target::Anode | Target::Mqtt | Target::Redis => Separator::Slash,
+    }
+}
+
+impl Plan {
+    /// What subscriber `index` asks for that sources of the run match.
+    pub fn pattern(&self, index: u32) -> Pattern {
+        match self.patterns {
+            Patterns::All if self.sources == 1 => Pattern::One(0),
+            Patterns::All => Pattern::All,
+            Patterns::Group => Pattern::Group(index % self.groups),
+            Patterns::Each => Pattern::One(index % self.sources),
+        }
+    }
+
+    /// All patterns of subscriber `index`.
+    pub fn role(&self, index: u32) -> Role {
+        let unrelated = (0..self.unrelated).map(|n| Pattern::Unrelated(index * self.unrelated + n));
+        Role::Subscriber(std::iter::once(self.pattern(index)).chain(unrelated).collect())
+    }
+
+    /// To how many subscribers a message of `source` goes.
+    pub fn fan_out(&self, source: u32) -> u32 {
+        let share = |of: u32, index: u32| self.subscribers / of + u32::from(index < self.subscribers % of);
+        match self.patterns {
+            Patterns::All => self.subscribers,
+            Patterns::Group => share(self.groups, self.names().group(source)),
+            Patterns::Each => share(self.sources, source),
+        }
+    }
+
+    /// The sources' names.
+    pub fn names(&self) -> &Names {
+        &self.common.names
+    }
+
+    /// A connection's protocol. `number` is its own in the run.
+    pub fn wire(&self, role: Role, host: &str, number: u64) -> Box<dyn Wire> {
+        let random = Random::new(self.seed, number ^ 0x7769_7265);
+        let common = self.common.clone();
+        let is_ws = self.transport == Transport::Ws;
+        match self.target {
+            Target::Anode if self.format == Format::Json => {
+                Box::new(AnodeJson::new(common, role, host, random))
+            }
+            Target::Anode => Box::new(AnodeProto::new(common, role, host, random)),
+            Target::Nats if is_ws => Box::new(Tunnel::new(Nats::new(common, role), host, "/", None, random)),
+            Target::Nats => Box::new(Nats::new(common, role)),
+            Target::Mqtt => {
+                let inner = Mqtt::new(common, role, format!("lg-{}-{number}", std::process::id()));
+                if is_ws {
+                    Box::new(Tunnel::new(inner, host, "/mqtt", Some("mqtt"), random))
+                } else {
+                    Box::new(inner)
+                }
+            }
+            Target::Redis => Box::new(Redis::new(common, role)),
+        }
+    }
+
+    /// Whether publishers go as fast as they are let.
+    pub fn is_saturating(&self) -> bool {
+        self.shape == Shape::Saturate && self.recording.is_none()
+    }
+
+    /// Messages a second that the schedule wants while it counts.
+    pub fn mean_rate_per_s(&self) -> f64 {
+        match self.shape {
+            Shape::Ramp(from_per_s) => {
+                let middle = 1.0 - self.duration_ns as f64 / 2.0 / self.whole_ns().max(1) as f64;
+                from_per_s + (self.rate_per_s - from_per_s) * middle
+            }
+            _ => self.rate_per_s,
+        }
+    }
+
+    /// From the first message to the last.
+    pub fn whole_ns(&self) -> u64 {
+        self.warmup_ns.saturating_add(self.duration_ns)
+    }
+
+    /// What publisher `index` sends, and when.
+    pub fn feed(&self, index: u32) -> Feed {
+        let publishers = self.publishers;
+        if let Some(recording) = &self.recording {
+            let entries = recording.entries.iter().filter(|(_, source)| source % publishers == index);
+            return Feed::Recorded(entries.copied().collect::<Vec<_>>().into_iter());
+        }
+        let sources = self.sources / publishers + u32::from(index < self.sources % publishers);
+        let random = Random::new(self.seed, u64::from(index));
+        let whole = self.whole_ns();
+        let place = (u64::from(index), u64::from(publishers));
+        let schedule = {
+            let random = Random::new(!self.seed, u64::from(index));
+            Schedule::new(self.shape, self.rate_per_s, place, whole, random)
+        };
+        let zipf = (self.skew > 0.0).then(|| Zipf::new(u64::from(sources), self.skew));
+        let records = self.records_max.map(|max| {
+            max / u64::from(publishers) + u64::from(u64::from(index) < max % u64::from(publishers))
+        });
+        Feed::Made(Box::new(Made {
+            schedule,
+            zipf,
+            random,
+            sources,
+            at: 0,
+            index,
+            publishers,
+            left: records.unwrap_or(u64::MAX),
+            whole_ns: whole,
+        }))
+    }
+}
+
+/// One publisher's messages: when, from the start, and of which source.
+pub enum Feed {
+    /// Made up as it goes.
+    Made(Box<Made>),
+    /// From a file.
+    Recorded(std::vec::IntoIter<(u64, u32)>),
+}
+
+/// The state of a feed that is made up.
+pub struct Made {
+    schedule: Schedule,
+    zipf: Option<Zipf>,
+    random: Random,
+    /// This publisher's sources: index, index + publishers, …
+    sources: u32,
+    at: u32,
+    index: u32,
+    publishers: u32,
+    left: u64,
+    whole_ns: u64,
+}
+
+impl Iterator for Feed {
+    type Item = (u64, u32);
+
+    fn next(&mut self) -> Option<(u64, u32)> {
+        match self {
+            Feed::Made(made) => made.next(),
+            Feed::Recorded(entries) => entries.next(),
+        }
+    }
+}
+
+impl Iterator for Made {
+    type Item = (u64, u32);
+
+    fn next(&mut self) -> Option<(u64, u32)> {
+        let due_ns = self.schedule.next_ns();
+        if self.left == 0 || due_ns >= self.whole_ns {
+            return None;
+        }
+        self.left -= 1;
+        let own = match &self.zipf {
+            Some(zipf) => zipf.draw(&mut self.random) as u32,
+            None => {
+                let own = self.at;
+                self.at = if own + 1 >= self.sources { 0 } else { own + 1 };
+                own
+            }
+        };
+        Some((due_ns, self.index + own * self.publishers))
+    }
+}
+
+/// How many messages match each kind of pattern, once all are published.
+pub struct Published {
+    /// Of each source.
+    pub of: Vec<u32>,
+    all: u64,
+    groups: Vec<u64>,
+}
+
+impl Published {
+    /// Sums up what was published of each source.
+    pub fn new(of: Vec<u32>, plan: &Plan) -> Published {
+        let mut groups = vec![0; plan.groups as usize];
+        for (source, count) in of.iter().enumerate() {
+            if let Some(group) = groups.get_mut(plan.names().group(source as u32) as usize) {
+                *group += u64::from(*count);
+            }
+        }
+        Published { all: of.iter().map(|count| u64::from(*count)).sum(), of, groups }
+    }
+
+    /// Messages that match.
+    pub fn matching(&self, pattern: Pattern) -> u64 {
+        match pattern {
+            Pattern::All => self.all,
+            Pattern::Group(group) => self.groups.get(group as usize).copied().unwrap_or_default(),
+            Pattern::One(source) => self.of.get(source as usize).copied().unwrap_or_default().into(),
+            Pattern::Unrelated(_) => 0,
+        }
+    }
+}
