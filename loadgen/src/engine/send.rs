@@ -73,6 +73,9 @@ impl Worker {
     /// Sends what is due on one connection; whether there is more that it could send at once.
     fn send(&mut self, token: usize, now_ns: u64, credit: &mut u64) -> bool {
         let connection = &mut self.connections[token];
+        if connection.is_broken {
+            return false;
+        }
         let Part::Publisher(publisher) = &mut connection.part else { return false };
         let mut has_more = false;
         while let Some(due_ns) = publisher.due_ns() {
@@ -116,10 +119,8 @@ impl Worker {
         }
         connection.wire.seal(&mut connection.out);
         let flushed = connection.flush();
-        if connection.is_choked {
-            if let Part::Publisher(publisher) = &mut connection.part {
-                publisher.is_held = true;
-            }
+        if let (true, Part::Publisher(publisher)) = (connection.is_choked, &mut connection.part) {
+            publisher.is_held = true;
         }
         if let Err(broken) = flushed {
             self.give_up(token, broken.0);

@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::clock::{Alarm, Clock};
+use super::clock::{Alarm, Clock, thread_cpu_ns};
 use super::connection::{self, Connection, Part, Reading};
 use super::publisher::Publisher;
 use super::shared::Shared;
@@ -57,6 +57,25 @@ pub struct Second {
     pub second: u64,
     /// From due to delivered.
     pub latency: Histogram<u64>,
+}
+
+/// How much of a thread's time has gone where.
+#[derive(Clone, Copy)]
+struct Effort {
+    at_ns: u64,
+    waited_ns: u64,
+    cpu_ns: u64,
+}
+
+impl Effort {
+    /// The share of the time since `before` in which the thread did not wait: by its own count, or by
+    /// the system's where that is more and the thread does not spin.
+    fn since(self, before: Effort, spins: bool) -> f64 {
+        let whole = self.at_ns.saturating_sub(before.at_ns).max(1) as f64;
+        let awake = 1.0 - (self.waited_ns - before.waited_ns) as f64 / whole;
+        let cpu = (self.cpu_ns - before.cpu_ns) as f64 / whole;
+        if spins { awake } else { awake.max(cpu) }
+    }
 }
 
 /// What a thread leaves behind.
@@ -144,15 +163,15 @@ impl Worker {
     /// Runs until it is told to stop. Publishers' counts go to `published` when all are done.
     pub fn run(mut self, published: &mpsc::Sender<Vec<u32>>) -> Outcome<Left> {
         let mut is_told = false;
-        let (mut busy, mut began_ns, mut waited_before, mut looked_ns) = (0.0, 0, 0, 0);
+        let (mut busy, mut looked_ns, mut began) = (0.0, 0, None);
         while !self.shared.stop.load(Acquire) {
             self.open_more()?;
             self.begin();
             let now_ns = self.clock.now_ns();
-            if self.times.start_ns > 0 && began_ns == 0 && now_ns >= self.times.start_ns {
-                (began_ns, waited_before) = (now_ns, self.waited_ns);
+            if began.is_none() && self.times.start_ns > 0 && now_ns >= self.times.start_ns {
+                began = Some(self.effort(now_ns));
             }
-            if began_ns > 0 {
+            if let Some(began) = began {
                 self.publish(now_ns);
                 self.end_second(now_ns);
                 // Looking at every connection is for now and then.
@@ -163,8 +182,7 @@ impl Worker {
                         self.shared.counters[self.index].is_complete.store(is_complete, Relaxed);
                     } else if self.publishers_are_done(now_ns) {
                         is_told = true;
-                        let waited = (self.waited_ns - waited_before) as f64;
-                        busy = 1.0 - waited / (now_ns - began_ns).max(1) as f64;
+                        busy = self.effort(now_ns).since(began, self.plan.spin);
                         // Whoever does not listen has ended the run.
                         let _ = published.send(self.published());
                     }
@@ -175,6 +193,10 @@ impl Worker {
             self.tell();
         }
         Ok(self.leave(busy))
+    }
+
+    fn effort(&self, now_ns: u64) -> Effort {
+        Effort { at_ns: now_ns, waited_ns: self.waited_ns, cpu_ns: thread_cpu_ns() }
     }
 
     fn open_more(&mut self) -> Outcome<()> {
@@ -316,7 +338,10 @@ impl Worker {
     /// A connection is lost. Before the start that ends the run; later it is counted.
     pub(super) fn give_up(&mut self, token: usize, reason: String) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        connection.is_broken = true;
+        // Reading and writing may both have found it out.
+        if std::mem::replace(&mut connection.is_broken, true) {
+            return;
+        }
         if self.times.start_ns == 0 {
             return self.shared.fail(reason);
         }

@@ -5,6 +5,9 @@ use std::fmt::{self, Write};
 use super::Report;
 use super::text::time;
 
+/// A figure that a report may have.
+type Figure = fn(&Report) -> Option<f64>;
+
 /// A figure of both, and whether more of it is better.
 pub struct Row {
     /// What it is.
@@ -40,8 +43,8 @@ pub fn rows(before: &Report, after: &Report) -> Vec<Row> {
             rows.push(Row { name: name.to_owned(), before, after, is_rate });
         }
     };
-    let both = |of: fn(&Report) -> Option<f64>| (of(before), of(after));
-    let rates: [(&str, fn(&Report) -> Option<f64>); 4] = [
+    let both = |of: Figure| (of(before), of(after));
+    let rates: [(&str, Figure); 4] = [
         ("published/s", |it| Some(it.throughput.published_per_s)),
         ("delivered/s", |it| Some(it.throughput.delivered_per_s)),
         ("delivered/CPU s", |it| it.server.map(|server| server.delivered_per_cpu_s)),

@@ -134,27 +134,28 @@ pub(super) fn path(common: &Common, role: &Role) -> String {
     }
 }
 
-/// Answers to publishes, one object or an array of them: an id comes before its result or error.
+/// Answers to publishes, one object or an array of them: `{"id":7,"index":0,"result":…}`, where the id
+/// and the index may be absent and an error may be in the result's place.
 fn read_answers(text: &[u8], sink: &mut dyn Sink) {
     let mut at = 0;
     while let Some(found) = memmem::find(&text[at..], b"{\"") {
         at += found + 1;
-        let rest = &text[at..];
-        if let Some(digits) = rest.strip_prefix(b"\"id\":") {
-            let length = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            let id = std::str::from_utf8(&digits[..length]).ok().and_then(|text| text.parse().ok());
-            let after = &digits[length..];
-            match id {
-                Some(id) if after.starts_with(b",\"result\"") => sink.acked(id),
-                id if memmem::find(&after[..after.len().min(32)], b"\"error\"").is_some() => {
-                    sink.refused(id, error_code(after));
-                }
-                _ => {}
-            }
-        } else if rest.starts_with(b"\"error\"") || rest.starts_with(b"\"index\"") {
-            sink.refused(None, error_code(rest));
+        let (id, rest) = number(&text[at..], b"\"id\":");
+        let (_, rest) = number(rest, b"\"index\":");
+        match id {
+            Some(id) if rest.starts_with(b"\"result\"") => sink.acked(id),
+            id if rest.starts_with(b"\"error\"") => sink.refused(id, error_code(rest)),
+            _ => {}
         }
     }
+}
+
+/// The number behind `name` and what follows it and its comma; all of `text` if there is none.
+fn number<'a>(text: &'a [u8], name: &[u8]) -> (Option<u64>, &'a [u8]) {
+    let Some(digits) = text.strip_prefix(name) else { return (None, text) };
+    let (digits, rest) = digits.split_at(digits.iter().take_while(|byte| byte.is_ascii_digit()).count());
+    let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    (number, rest.strip_prefix(b",").unwrap_or(rest))
 }
 
 /// The first error's code, from `…"code":"CODE"…`.

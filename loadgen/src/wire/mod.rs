@@ -11,6 +11,9 @@ pub mod redis;
 pub mod tunnel;
 pub mod websocket;
 
+#[cfg(test)]
+mod tests;
+
 use crate::names::{Names, Pattern};
 
 /// What happened on a connection.

@@ -56,11 +56,8 @@ impl Mqtt {
             CONNACK if body.get(1) != Some(&0) => {
                 return Broken::because(format!("connection refused, {body:?}"));
             }
-            CONNACK => {
-                if !self.subscribe(out) {
-                    sink.ready();
-                }
-            }
+            CONNACK if self.subscribe(out) => {}
+            CONNACK => sink.ready(),
             SUBACK if body.iter().skip(2).any(|code| *code == 0x80) => {
                 return Broken::because("subscription refused");
             }

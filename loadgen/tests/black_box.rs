@@ -1,0 +1,199 @@
+//! The program against a real node: everything that is published comes, and is seen to come.
+#![allow(clippy::disallowed_methods, reason = "a test waits for processes")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The node's binary beside this test's, built if it is not there.
+fn anode() -> PathBuf {
+    let test = std::env::current_exe().expect("a path");
+    let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+    let binary = profile.join("anode");
+    if !binary.exists() {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--package", "anode", "--bin", "anode"]);
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo").success(), "building anode");
+    }
+    binary
+}
+
+/// A node that ends with the test.
+struct Node {
+    process: Child,
+    http: String,
+    _data: tempfile::TempDir,
+}
+
+impl Node {
+    fn start() -> Node {
+        let data = tempfile::tempdir().expect("a folder");
+        let mut process = Command::new(anode())
+            .args(["serve", "--http", "127.0.0.1:0", "--gossip", "127.0.0.1:0", "--store", "memory"])
+            .args(["--workers", "1", "--data-dir"])
+            .arg(data.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a node");
+        let mut line = String::new();
+        let stdout = process.stdout.take().expect("stdout");
+        BufReader::new(stdout).read_line(&mut line).expect("the ready line");
+        let http = line.split_whitespace().find_map(|word| word.strip_prefix("http=")).map(str::to_owned);
+        Node { process, http: http.expect("an address in the ready line"), _data: data }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Over already is as good as killed.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn loadgen(arguments: &[&str]) -> Output {
+    let out = Command::new(env!("CARGO_BIN_EXE_anode-loadgen")).args(arguments).output();
+    out.expect("the program")
+}
+
+/// Runs a load of so many records without sleeping for a warm-up; gives the report.
+fn report(node: &Node, arguments: &[&str]) -> Value {
+    let fixed = ["--to", &node.http, "--quiet", "--json", "--verify", "--warmup", "0", "--drain", "30"];
+    let out = loadgen(&[&arguments[..1], &fixed, &arguments[1..]].concat());
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&out.stderr));
+    serde_json::from_str(text.lines().last().expect("a line")).expect("a report")
+}
+
+fn is_whole(report: &Value, published: u64, expected: u64) {
+    let it = &report["correctness"];
+    assert_eq!(it["is_verified"], true);
+    assert_eq!(
+        (it["published"].as_u64(), it["expected"].as_u64()),
+        (Some(published), Some(expected)),
+        "{it}"
+    );
+    for fault in ["missing", "newest_missing", "duplicates", "out_of_order", "wrong", "foreign", "unanswered"]
+    {
+        assert_eq!(it[fault], 0, "{fault}: {it}");
+    }
+}
+
+#[test]
+fn every_record_comes_once_to_every_subscriber() {
+    let node = Node::start();
+    let load = ["run", "--rate", "max", "--seconds", "30", "--records", "3000", "--window", "200"];
+    let groups = ["--publishers", "3", "--subscribers", "8", "--sources", "30", "--groups", "4"];
+    for format in ["json", "protobuf"] {
+        let further = ["--patterns", "group", "--size", "40..400", "--unrelated", "3", "--format", format];
+        let whole = report(&node, &[&load[..], &groups, &further].concat());
+        // Two subscribers a group.
+        is_whole(&whole, 3_000, 6_000);
+        let batches = ["--publish-batch", "20", "--subscribe-batch", "--ack", "accepted", "--format", format];
+        let whole = report(&node, &[&load[..], &["--skew", "1.1", "--sources", "50"], &batches].concat());
+        is_whole(&whole, 3_000, 3_000);
+        assert_eq!(whole["ack_latency"]["count"], 3_000);
+        assert_eq!(whole["latency"]["count"], 3_000);
+    }
+}
+
+#[test]
+fn with_mode_latest_the_newest_of_every_source_comes() {
+    let node = Node::start();
+    let load = ["run", "--rate", "max", "--seconds", "30", "--records", "5000", "--ack", "accepted"];
+    let latest =
+        report(&node, &[&load[..], &["--mode", "latest", "--subscribers", "4", "--sources", "20"]].concat());
+    assert_eq!(latest["correctness"]["newest_missing"], 0);
+    assert_eq!(latest["correctness"]["wrong"], 0);
+    assert_eq!(latest["correctness"]["out_of_order"], 0);
+}
+
+#[test]
+fn a_recording_is_replayed_and_reports_are_kept() {
+    let node = Node::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+    let mut file = std::fs::File::create(path("day.jsonl")).expect("a file");
+    for n in 0..200u64 {
+        let ts = 1_700_000_000_000_000 + n * 1_000;
+        writeln!(file, r#"{{"source":"s/{}","ts":{ts},"origin":"x","data":{{"n":{n}}}}}"#, n % 7)
+            .expect("written");
+    }
+    writeln!(file, r#"{{"source":"s/1","ts":1700000001000000,"deleted":true}}"#).expect("written");
+    drop(file);
+    let (day, json, html) = (path("day.jsonl"), path("a.json"), path("a.html"));
+    let kept = ["--speed", "10", "--report", &json, "--html", &html, "--label", "what=replay"];
+    let whole = report(&node, &[&["replay", "--subscribers", "2"][..], &kept, &[&day]].concat());
+    is_whole(&whole, 200, 400);
+    assert_eq!(whole["labels"]["what"], "replay");
+    let page = std::fs::read_to_string(&html).expect("a page");
+    assert_eq!(page.matches("<svg").count(), 2);
+    assert!(!page.contains("src="), "the page needs nothing else");
+    let same = loadgen(&["compare", &json, &json, "--worse-max", "1.0"]);
+    assert!(same.status.success());
+    assert!(String::from_utf8_lossy(&same.stdout).contains("delivered p99"));
+}
+
+#[test]
+fn a_search_finds_a_rate_that_holds() {
+    let node = Node::start();
+    let bounds = ["--p99-ms", "60000", "--from", "500", "--most", "500", "--seconds", "0.2", "--warmup", "0"];
+    let out = loadgen(&[&["find-max", "--quiet", "--to", &node.http][..], &bounds].concat());
+    let text = String::from_utf8_lossy(&out.stdout);
+    // A machine that is busy with other things may not even send so few in time; then that is said.
+    let is_found = text.contains("highest rate") && out.status.success();
+    assert!(is_found || text.contains("were sent"), "{text}");
+}
+
+#[test]
+fn unusable_arguments_and_absent_servers_are_told() {
+    let unusable: [&[&str]; 5] = [
+        &["run", "--size", "3"],
+        &["run", "--target", "nats", "--ack", "stored"],
+        &["run", "--rate", "fast"],
+        &["run", "--publishers", "9", "--sources", "3"],
+        &["run", "--target", "redis", "--transport", "ws"],
+    ];
+    for arguments in unusable {
+        let out = loadgen(arguments);
+        assert_eq!(out.status.code(), Some(2), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&out.stderr).contains("--"), "the option is named");
+    }
+    let out = loadgen(&["run", "--to", "127.0.0.1:1", "--quiet"]);
+    assert_eq!(out.status.code(), Some(1));
+}
+
+/// A subscriber that is lost is no reason to wait for ever, nor is it kept secret.
+#[test]
+fn a_node_that_dies_is_reported() {
+    let mut node = Node::start();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_anode-loadgen"))
+        .args(["run", "--to", &node.http, "--quiet", "--json", "--rate", "2000", "--seconds", "30"])
+        .args(["--warmup", "0", "--drain", "0.2", "--subscribers", "2"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program");
+    let deliveries = || {
+        let mut get = std::net::TcpStream::connect(&node.http).expect("the node");
+        write!(get, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("asked");
+        let text = std::io::read_to_string(get).expect("an answer");
+        let line = text.lines().find_map(|line| line.strip_prefix("anode_deliveries_total "));
+        line.and_then(|count| count.trim().parse::<f64>().ok()).unwrap_or_default()
+    };
+    while deliveries() == 0.0 {
+        assert!(run.try_wait().expect("a status").is_none(), "the run ended before anything came");
+    }
+    node.process.kill().expect("killed");
+    let out = run.wait_with_output().expect("the run ends");
+    assert_eq!(out.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&out.stdout);
+    let report: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("a report");
+    let closed = report["correctness"]["closed"].as_object().expect("reasons");
+    assert_eq!(closed.values().filter_map(Value::as_u64).sum::<u64>(), 3, "{closed:?}");
+    assert!(report["correctness"]["missing"].as_u64() > Some(0));
+}
