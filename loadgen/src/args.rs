@@ -178,6 +178,14 @@ pub struct RunArgs {
     pub quiet: bool,
 }
 
+/// Options on their own, as a command's.
+#[derive(clap::Parser)]
+#[command(no_binary_name = true)]
+struct Alone {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
@@ -189,6 +197,11 @@ fn wrong<T>(option: &str, value: impl std::fmt::Display, allowed: &str) -> Resul
 }
 
 impl RunArgs {
+    /// Reads options as the command line has them; what is absent gets its default.
+    pub fn parse(options: &[&str]) -> Result<RunArgs, clap::Error> {
+        clap::Parser::try_parse_from(options).map(|Alone { run }| run)
+    }
+
     /// The plan of these options, of a recording if there is one.
     pub fn plan(&self, recording: Option<Recording>) -> Result<Plan, String> {
         self.check()?;
@@ -220,7 +233,7 @@ impl RunArgs {
         self.check_sources(sources)?;
         let (shape, rate_per_s) = self.rate()?;
         let whole = recording.as_ref().map(|recording| recording.whole_ns() + 1);
-        let or_to = |own: &Vec<String>| if own.is_empty() { to.clone() } else { own.clone() };
+        let or_to = |own: &Vec<String>| if own.is_empty() { to.clone() } else { plain(own) };
         Ok(Plan {
             target: self.target,
             transport,
@@ -308,7 +321,7 @@ impl RunArgs {
                 ("--snapshot", self.snapshot),
             ];
             if let Some((option, _)) = only.iter().find(|(_, is_set)| *is_set) {
-                return Err(format!("{option} so is for --target anode only"));
+                return Err(format!("{option}, as it is given, is for --target anode only"));
             }
         }
         Ok(())
@@ -330,7 +343,7 @@ impl RunArgs {
 
     fn hosts(&self) -> Vec<String> {
         if !self.to.is_empty() {
-            return self.to.clone();
+            return plain(&self.to);
         }
         let port = match self.target {
             Target::Anode => 7070,
@@ -424,6 +437,15 @@ impl RunArgs {
         set("spin", plan.spin.to_string());
         all
     }
+}
+
+/// Addresses without the scheme that a URL would have.
+fn plain(addresses: &[String]) -> Vec<String> {
+    let strip = |address: &String| {
+        let (_, rest) = address.split_once("://").unwrap_or(("", address));
+        rest.trim_end_matches('/').to_owned()
+    };
+    addresses.iter().map(strip).collect()
 }
 
 /// The most pairs of subscriber and source whose sequences are followed: 3 GiB.

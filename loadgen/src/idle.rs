@@ -1,43 +1,78 @@
 //! Many subscribers that do nothing: what does each cost the node?
 
-use std::net::TcpStream;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tungstenite::WebSocket;
 
-use crate::{Outcome, client};
+use crate::Outcome;
+use crate::args::RunArgs;
+use crate::engine::{Running, Sample, Watcher};
 
-/// Connections that are held open.
+/// Connections that are held open by a thread, which answers pings, until this is dropped.
 pub struct Idle {
-    sockets: Vec<WebSocket<TcpStream>>,
+    running: Option<Running>,
+    count: usize,
 }
 
 impl Idle {
     /// Opens `count` subscribers of sources that nobody publishes.
     pub fn open(http: &str, count: usize) -> Outcome<Idle> {
+        Idle::open_from(http, count, &[])
+    }
+
+    /// The same from these addresses in turn: each has some 28,000 ports.
+    pub fn open_from(http: &str, count: usize, local_addresses: &[IpAddr]) -> Outcome<Idle> {
         crate::raise_open_files();
+        let subscribers = u32::try_from(count)?;
+        let mut args =
+            RunArgs::parse(&["--to", http, "--publishers", "0", "--sources", "2", "--prefix", "idle"])?;
+        args.subscribers = subscribers;
+        args.local_address = local_addresses.to_vec();
+        let running = Running::start(&Arc::new(args.plan(None)?))?;
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} connections")?;
-        let progress = ProgressBar::new(count as u64).with_style(style);
-        let mut sockets = Vec::with_capacity(count);
-        for _ in 0..count {
-            let mut socket = client::connect(http, "/subscribe?source=idle/**&snapshot=false")?;
-            while !socket.read()?.into_text()?.contains("\"eos\"") {}
-            sockets.push(socket);
-            progress.inc(1);
-        }
-        progress.finish();
-        Ok(Idle { sockets })
+        let mut opening = Opening(ProgressBar::new(count as u64).with_style(style));
+        running.wait_open(&mut opening)?;
+        opening.0.finish();
+        Ok(Idle { running: Some(running), count })
     }
 
     /// How many are open.
     pub fn len(&self) -> usize {
-        self.sockets.len()
+        self.count
     }
 
     /// Whether none is open.
     pub fn is_empty(&self) -> bool {
-        self.sockets.is_empty()
+        self.count == 0
     }
+
+    /// Fails if one of them was lost.
+    pub fn check(&self) -> Outcome<()> {
+        match self.running.as_ref().and_then(Running::failure) {
+            Some(reason) => Err(reason.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            // The connections are of no more interest, nor is how they ended.
+            let _ = running.stop();
+        }
+    }
+}
+
+struct Opening(ProgressBar);
+
+impl Watcher for Opening {
+    fn opening(&mut self, ready: u64, _: u64) {
+        self.0.set_position(ready);
+    }
+    fn running(&mut self, _: Sample, _: Sample) {}
+    fn draining(&mut self) {}
 }
 
 /// Resident bytes of a process.

@@ -325,3 +325,68 @@ impl Published {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::RunArgs;
+    use proptest::prelude::*;
+
+    fn plan(options: &[String]) -> Plan {
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        RunArgs::parse(&options).expect("options").plan(None).expect("a plan")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// What publishers think goes out is what subscribers wait for, whoever asks for what.
+        #[test]
+        fn fan_out_and_expectations_agree(
+            publishers in 1u32..6, subscribers in 0u32..20, more in 0u32..30, groups in 1u32..6,
+            records in 0u64..500, patterns in 0usize..3, skewed: bool,
+        ) {
+            let sources = publishers + more;
+            let plan = plan(&[
+                format!("--publishers={publishers}"),
+                format!("--subscribers={subscribers}"),
+                format!("--sources={sources}"),
+                format!("--groups={groups}"),
+                format!("--records={records}"),
+                format!("--patterns={}", ["all", "group", "each"][patterns]),
+                format!("--skew={}", if skewed { 1.1 } else { 0.0 }),
+            ]);
+            let mut of = vec![0; sources as usize];
+            let mut sent = 0;
+            for index in 0..publishers {
+                for (_, source) in plan.feed(index) {
+                    prop_assert_eq!(source % publishers, index, "each source has one publisher");
+                    of[source as usize] += 1;
+                    sent += u64::from(plan.fan_out(source));
+                }
+            }
+            prop_assert_eq!(of.iter().map(|count| u64::from(*count)).sum::<u64>(), records);
+            let published = Published::new(of, &plan);
+            let awaited: u64 = (0..subscribers).map(|index| published.matching(plan.pattern(index))).sum();
+            prop_assert_eq!(sent, awaited);
+        }
+    }
+
+    #[test]
+    fn the_same_seed_is_the_same_load() {
+        let load = |seed: u32| {
+            let options =
+                ["--shape=poisson", "--skew=1.1", "--sources=90", "--records=300"].map(str::to_owned);
+            let plan = plan(&[&options[..], &[format!("--seed={seed}")]].concat());
+            plan.feed(0).collect::<Vec<_>>()
+        };
+        assert_eq!(load(1), load(1));
+        assert_ne!(load(1), load(2));
+    }
+
+    #[test]
+    fn a_ramps_mean_is_of_what_counts() {
+        let plan = plan(&["--shape=ramp", "--ramp-from=0", "--rate=1000", "--warmup=0"].map(str::to_owned));
+        assert!((plan.mean_rate_per_s() - 500.0).abs() < 1e-6);
+    }
+}

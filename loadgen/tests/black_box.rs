@@ -132,7 +132,7 @@ fn a_recording_is_replayed_and_reports_are_kept() {
     is_whole(&whole, 200, 400);
     assert_eq!(whole["labels"]["what"], "replay");
     let page = std::fs::read_to_string(&html).expect("a page");
-    assert_eq!(page.matches("<svg").count(), 2);
+    assert_eq!(page.matches("<svg").count(), 3);
     assert!(!page.contains("src="), "the page needs nothing else");
     let same = loadgen(&["compare", &json, &json, "--worse-max", "1.0"]);
     assert!(same.status.success());

@@ -208,12 +208,9 @@ impl Running {
         samples.push(self.sample(start_ns));
         let watched = Watched {
             samples,
-            server_cpu_s: if pids.is_empty() {
-                None
-            } else {
-                Some(machine::cpu_seconds(pids)? - server_before)
-            },
-            server_resident_bytes: if pids.is_empty() { None } else { Some(machine::resident_bytes(pids)?) },
+            // A server that has died meanwhile has no figures.
+            server_cpu_s: cpu_seconds_of(pids).map(|after| after - server_before),
+            server_resident_bytes: machine::resident_bytes(pids).ok(),
             own_cpu_s: machine::cpu_seconds(&[std::process::id()])? - own_before,
         };
         watcher.draining();
@@ -318,6 +315,11 @@ impl Running {
         Ok(measured)
     }
 
+    /// Why it cannot go on, if something is wrong.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure()
+    }
+
     /// Ends the threads; what they measured is of no interest.
     pub fn stop(self) -> Outcome<()> {
         self.shared.stop.store(true, Release);
@@ -326,6 +328,11 @@ impl Running {
         }
         Ok(())
     }
+}
+
+/// CPU time of the servers, if there are any and they live.
+fn cpu_seconds_of(pids: &[u32]) -> Option<f64> {
+    machine::cpu_seconds(pids).ok().filter(|_| !pids.is_empty())
 }
 
 /// Each thread's connections. Subscribers come first, so that they are open before anything is sent.

@@ -143,3 +143,113 @@ impl Subscriber {
 
 /// The most sources of a run.
 pub const SOURCES_MAX: usize = 1 << 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::RunArgs;
+
+    const START_NS: u64 = 1_000;
+
+    fn plan(options: &[&str]) -> Plan {
+        RunArgs::parse(&[options, &["--verify", "--sources", "4"]].concat())
+            .expect("options")
+            .plan(None)
+            .expect("a plan")
+    }
+
+    /// A subscriber that gets these records of (source, seq) while three of each source are published.
+    fn gets(plan: &Plan, records: &[(u32, u32)]) -> (Missing, bool, Tally) {
+        let (mut subscriber, mut tally) = (Subscriber::new(plan, 0), Tally::default());
+        for (source, seq) in records {
+            let mut frame = b"{\"source\":".to_vec();
+            let header = Header { due_ns: START_NS + 5, source: *source, seq: *seq };
+            plan.payloads.write(header, &mut frame);
+            take(&mut subscriber, &frame, plan, &mut tally);
+        }
+        let published = Published::new(vec![3; 4], plan);
+        (subscriber.missing(&published, plan), subscriber.is_complete(&published, plan), tally)
+    }
+
+    fn take(subscriber: &mut Subscriber, frame: &[u8], plan: &Plan, tally: &mut Tally) {
+        let times = Times { now_ns: START_NS + 9, start_ns: START_NS, counted_ns: START_NS };
+        subscriber.take(frame, times, &plan.payloads, tally);
+    }
+
+    fn all() -> Vec<(u32, u32)> {
+        (0..3).flat_map(|seq| (0..4).map(move |source| (source, seq))).collect()
+    }
+
+    #[test]
+    fn nothing_is_missing_when_all_came() {
+        let (missing, is_complete, tally) = gets(&plan(&[]), &all());
+        assert_eq!(missing, Missing { expected: 12, lost: 0, stale: 0 });
+        assert!(is_complete);
+        assert_eq!(tally.faults, Default::default());
+        assert_eq!((tally.delivered, tally.latency.len(), tally.latency.max()), (12, 12, 4));
+    }
+
+    #[test]
+    fn what_is_lost_or_comes_twice_or_late_is_told() {
+        let mut records = all();
+        records.remove(0);
+        let (missing, is_complete, _) = gets(&plan(&[]), &records);
+        assert_eq!(missing, Missing { expected: 12, lost: 1, stale: 0 });
+        assert!(!is_complete);
+        records.push((0, 0));
+        let (missing, _, tally) = gets(&plan(&[]), &records);
+        assert_eq!((missing.lost, tally.faults.late, tally.faults.duplicates), (0, 1, 0));
+        records.push((0, 0));
+        // A duplicate does not make up for a loss.
+        records.retain(|record| *record != (3, 2));
+        let (missing, _, tally) = gets(&plan(&[]), &records);
+        assert_eq!((missing.lost, missing.stale, tally.faults.duplicates), (1, 1, 1));
+    }
+
+    #[test]
+    fn with_mode_latest_only_the_newest_must_come() {
+        let plan = plan(&["--mode", "latest"]);
+        let (missing, is_complete, _) = gets(&plan, &[(0, 2), (1, 2), (2, 0), (2, 2), (3, 1)]);
+        assert_eq!((missing.lost, missing.stale, is_complete), (7, 1, false));
+        let (missing, is_complete, _) = gets(&plan, &[(0, 2), (1, 2), (2, 2), (3, 2)]);
+        assert_eq!((missing.stale, is_complete), (0, true));
+    }
+
+    #[test]
+    fn other_groups_are_not_missed() {
+        let plan = plan(&["--groups", "2", "--patterns", "group"]);
+        let records: Vec<_> = all().into_iter().filter(|(source, _)| source % 2 == 0).collect();
+        assert_eq!(gets(&plan, &records).0, Missing { expected: 6, lost: 0, stale: 0 });
+    }
+
+    #[test]
+    fn a_changed_payload_and_a_stranger_are_told() {
+        let plan = plan(&[]);
+        let (mut subscriber, mut tally) = (Subscriber::new(&plan, 0), Tally::default());
+        let mut frame = Vec::new();
+        plan.payloads.write(Header { due_ns: START_NS, source: 1, seq: 0 }, &mut frame);
+        let last = frame.len() - 2;
+        frame[last] ^= 1;
+        take(&mut subscriber, &frame, &plan, &mut tally);
+        assert_eq!((tally.faults.wrong, tally.faults.foreign), (1, 0));
+        frame.clear();
+        // From before the run began.
+        plan.payloads.write(Header { due_ns: START_NS - 1, source: 1, seq: 0 }, &mut frame);
+        take(&mut subscriber, &frame, &plan, &mut tally);
+        take(&mut subscriber, b"{\"source\":\"x\",\"data\":1}", &plan, &mut tally);
+        assert_eq!((tally.faults.wrong, tally.faults.foreign), (1, 2));
+    }
+
+    #[test]
+    fn every_record_of_a_batch_is_taken() {
+        let plan = plan(&["--subscribe-batch"]);
+        let (mut subscriber, mut tally) = (Subscriber::new(&plan, 0), Tally::default());
+        let mut frame = b"[".to_vec();
+        for (source, seq) in all() {
+            plan.payloads.write(Header { due_ns: START_NS, source, seq }, &mut frame);
+            frame.push(b',');
+        }
+        take(&mut subscriber, &frame, &plan, &mut tally);
+        assert_eq!((subscriber.received, tally.faults), (12, Default::default()));
+    }
+}

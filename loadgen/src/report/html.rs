@@ -25,6 +25,7 @@ pub fn write(report: &Report) -> Outcome<String> {
     write!(out, "<pre>{}</pre>", escape(&text::write(report)))?;
     write!(out, "<h2>Latency</h2>{}", plot::percentiles(report)?)?;
     times(report, &mut out)?;
+    write!(out, "{}", plot::latency(report)?)?;
     write!(out, "<h2>Throughput</h2>{}", plot::throughput(report)?)?;
     write!(out, "<h2>Parameters</h2><table>")?;
     for (name, value) in report.parameters.iter().chain(&report.labels) {

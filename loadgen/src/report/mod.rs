@@ -59,8 +59,10 @@ pub struct Report {
     pub server: Option<Server>,
     /// What it cost here.
     pub generator: Generator,
-    /// By second.
+    /// Rates over time.
     pub timeline: Vec<Moment>,
+    /// From due to delivered, by second of the arrival, from the first message on.
+    pub latency_by_second: Vec<Second>,
 }
 
 /// Counted after the warm-up, until the last message was due.
@@ -197,10 +199,10 @@ pub struct Generator {
     pub is_bottleneck: Option<String>,
 }
 
-/// A second of the run, from the first message on.
+/// A quarter of a second of the run, or more where it took long.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Moment {
-    /// When it ends.
+    /// When it ends, from the first message on.
     pub at_s: f64,
     /// Messages sent, by second.
     pub published_per_s: f64,
@@ -211,11 +213,28 @@ pub struct Moment {
 /// A run that falls short of its rate by more than this share has not kept it.
 const RATE_SHARE_MIN: f64 = 0.99;
 
+/// The latencies of a second.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Second {
+    /// Its number, from 0.
+    pub second: u64,
+    /// Deliveries.
+    pub count: u64,
+    /// Their median.
+    pub p50_us: f64,
+    /// Their 99th percentile.
+    pub p99_us: f64,
+    /// The longest.
+    pub max_us: f64,
+}
+
 impl Report {
     /// Why this run does not hold a bound on the 99th percentile; `None` if it does. Deliveries count,
     /// or answers where nobody subscribes.
     pub fn exceeds(&self, p99_ms: f64) -> Option<String> {
-        let times = self.latency.as_ref().or(self.ack_latency.as_ref())?;
+        let Some(times) = self.latency.as_ref().or(self.ack_latency.as_ref()) else {
+            return Some("nothing was delivered or answered".to_owned());
+        };
         if !self.correctness.is_fine() {
             return Some("something was lost, refused or wrong".to_owned());
         }
@@ -257,6 +276,7 @@ impl Report {
             generator: generator(measured, server.as_ref(), plan.is_saturating()),
             server,
             timeline: timeline(&measured.samples),
+            latency_by_second: seconds(&measured.seconds),
         }
     }
 }
@@ -332,4 +352,16 @@ fn timeline(samples: &[Sample]) -> Vec<Moment> {
         }
     }
     moments
+}
+
+fn seconds(histograms: &[Histogram<u64>]) -> Vec<Second> {
+    let us = |ns: u64| ns as f64 / 1_000.0;
+    let of = |(second, times): (usize, &Histogram<u64>)| Second {
+        second: second as u64,
+        count: times.len(),
+        p50_us: us(times.value_at_quantile(0.5)),
+        p99_us: us(times.value_at_quantile(0.99)),
+        max_us: us(times.max()),
+    };
+    histograms.iter().enumerate().filter(|(_, times)| !times.is_empty()).map(of).collect()
 }

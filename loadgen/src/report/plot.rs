@@ -1,17 +1,26 @@
 //! The plots of a report, as SVG.
 
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
-use super::{Percentiles, Report};
+use super::{Moment, Percentiles, Report, Second};
 use crate::Outcome;
 
 const SIZE: (u32, u32) = (860, 360);
+const COLORS: [RGBColor; 3] = [RGBColor(31, 111, 235), RGBColor(192, 57, 43), RGBColor(46, 125, 50)];
+const FAINT: RGBColor = RGBColor(240, 240, 240);
 
-/// A line of a plot.
-type Line = (&'static str, RGBColor, Vec<(f64, f64)>);
+/// A line of a plot: its name and its points.
+type Line = (&'static str, Vec<(f64, f64)>);
 
-const BLUE_LINE: RGBColor = RGBColor(31, 111, 235);
-const RED_LINE: RGBColor = RGBColor(192, 57, 43);
+/// What is written around a plot.
+struct Words<'a> {
+    title: &'a str,
+    x: &'a str,
+    x_label: fn(&f64) -> String,
+    y_label: fn(&f64) -> String,
+    x_labels: usize,
+}
 
 /// Times against percentiles. The axis is stretched towards 100 %: each nine is as wide as the last.
 pub fn percentiles(report: &Report) -> Outcome<String> {
@@ -19,91 +28,112 @@ pub fn percentiles(report: &Report) -> Outcome<String> {
         let points = times.curve.iter().filter(|(quantile, _)| *quantile < 1.0);
         points.map(|(quantile, us)| (-(1.0 - quantile).log10(), *us / 1_000.0)).collect::<Vec<_>>()
     };
-    let mut lines: Vec<Line> = Vec::new();
-    if let Some(times) = &report.latency {
-        lines.push(("due to delivered", BLUE_LINE, nines(times)));
+    let kinds = [("due to delivered", &report.latency), ("due to answered", &report.ack_latency)];
+    let lines: Vec<Line> =
+        kinds.into_iter().filter_map(|(name, times)| Some((name, nines(times.as_ref()?)))).collect();
+    let (_, right) = bounds(&lines, |point| point.0);
+    let right = right.max(1.0);
+    let words = Words {
+        title: "Latency by percentile (ms)",
+        x: "percentile",
+        x_label: |nines| format!("{}", ((100.0 - 100.0 * 10f64.powf(-nines)) * 1e6).round() / 1e6),
+        y_label: |ms| format!("{ms}"),
+        x_labels: right.ceil() as usize + 1,
+    };
+    draw(&lines, 0.0..right, logarithmic(&lines), &words)
+}
+
+/// Messages and deliveries a second over time.
+pub fn throughput(report: &Report) -> Outcome<String> {
+    let of = |value: fn(&Moment) -> f64| {
+        report.timeline.iter().map(|moment| (moment.at_s, value(moment))).collect::<Vec<_>>()
+    };
+    let lines = [
+        ("delivered/s", of(|moment| moment.delivered_per_s)),
+        ("published/s", of(|moment| moment.published_per_s)),
+    ];
+    let (_, high) = bounds(&lines, |point| point.1);
+    let words = over_time("Messages a second", |rate| format!("{rate:.0}"));
+    draw(&lines, time(&lines), 0.0..high.max(1.0) * 1.1, &words)
+}
+
+/// Latencies over time.
+pub fn latency(report: &Report) -> Outcome<String> {
+    let of = |value: fn(&Second) -> f64| {
+        let points = report.latency_by_second.iter();
+        points.map(|second| (second.second as f64, value(second) / 1_000.0)).collect::<Vec<_>>()
+    };
+    let lines = [
+        ("p50", of(|second| second.p50_us)),
+        ("p99", of(|second| second.p99_us)),
+        ("max", of(|second| second.max_us)),
+    ];
+    let words = over_time("Latency by second of arrival (ms)", |ms| format!("{ms}"));
+    draw(&lines, time(&lines), logarithmic(&lines), &words)
+}
+
+fn over_time(title: &str, y_label: fn(&f64) -> String) -> Words<'_> {
+    Words {
+        title,
+        x: "seconds from the first message",
+        x_label: |at| format!("{at:.1}"),
+        y_label,
+        x_labels: 10,
     }
-    if let Some(times) = &report.ack_latency {
-        lines.push(("due to answered", RED_LINE, nines(times)));
-    }
-    let all = || lines.iter().flat_map(|(_, _, points)| points.iter());
-    let right = all().map(|point| point.0).fold(1.0, f64::max);
-    let low = all().map(|point| point.1).fold(f64::INFINITY, f64::min).clamp(0.001, 1e6);
-    let high = all().map(|point| point.1).fold(low * 2.0, f64::max);
+}
+
+/// The least and the greatest of all points; 0 and 0 if there is none.
+fn bounds(lines: &[Line], of: fn(&(f64, f64)) -> f64) -> (f64, f64) {
+    let all = || lines.iter().flat_map(|(_, points)| points).map(of);
+    let low = all().fold(f64::INFINITY, f64::min);
+    if low.is_finite() { (low, all().fold(low, f64::max)) } else { (0.0, 0.0) }
+}
+
+fn time(lines: &[Line]) -> std::ops::Range<f64> {
+    let (left, right) = bounds(lines, |point| point.0);
+    left..right.max(left + 0.1)
+}
+
+/// A logarithmic axis needs a beginning above zero and an end above that.
+fn logarithmic(lines: &[Line]) -> LogCoord {
+    let (low, high) = bounds(lines, |point| point.1);
+    let low = low.max(0.000_1);
+    (low * 0.8..high.max(low * 2.0) * 1.2).log_scale().into()
+}
+
+type LogCoord = plotters::coord::combinators::LogCoord<f64>;
+
+fn draw<Y>(lines: &[Line], x: std::ops::Range<f64>, y: Y, words: &Words<'_>) -> Outcome<String>
+where
+    Y: AsRangedCoord<Value = f64>,
+    Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&root)
-            .caption("Latency by percentile (ms)", ("sans-serif", 16))
+            .caption(words.title, ("sans-serif", 16))
             .margin(12)
             .x_label_area_size(34)
-            .y_label_area_size(64)
-            .build_cartesian_2d(0.0..right, (low * 0.8..high * 1.2).log_scale())?;
-        let percent = |nines: &f64| format!("{}", round(100.0 - 100.0 * 10f64.powf(-nines)));
+            .y_label_area_size(84)
+            .build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()
-            .x_labels(right.ceil() as usize + 1)
-            .x_label_formatter(&percent)
-            .y_label_formatter(&|ms| format!("{ms:.3}"))
-            .x_desc("percentile")
-            .light_line_style(RGBColor(240, 240, 240))
+            .x_desc(words.x)
+            .x_labels(words.x_labels)
+            .x_label_formatter(&words.x_label)
+            .y_label_formatter(&words.y_label)
+            .light_line_style(FAINT)
             .draw()?;
-        for (name, color, points) in lines {
+        for ((name, points), color) in lines.iter().zip(COLORS) {
             chart
-                .draw_series(LineSeries::new(points, color.stroke_width(2)))?
-                .label(name)
+                .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?
+                .label(*name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
         }
         chart.configure_series_labels().position(SeriesLabelPosition::UpperLeft).draw()?;
         root.present()?;
     }
     Ok(svg)
-}
-
-/// Messages and deliveries a second over time.
-pub fn throughput(report: &Report) -> Outcome<String> {
-    let of = |value: fn(&super::Moment) -> f64| {
-        report.timeline.iter().map(|moment| (moment.at_s, value(moment))).collect::<Vec<_>>()
-    };
-    let lines: [Line; 2] = [
-        ("delivered/s", BLUE_LINE, of(|moment| moment.delivered_per_s)),
-        ("published/s", RED_LINE, of(|moment| moment.published_per_s)),
-    ];
-    let all = || lines.iter().flat_map(|(_, _, points)| points.iter());
-    let left = all().map(|point| point.0).fold(f64::INFINITY, f64::min).clamp(0.0, 1e9);
-    let right = all().map(|point| point.0).fold(left + 0.1, f64::max);
-    let high = all().map(|point| point.1).fold(1.0, f64::max);
-    let mut svg = String::new();
-    {
-        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        root.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&root)
-            .caption("Messages a second over time (s)", ("sans-serif", 16))
-            .margin(12)
-            .x_label_area_size(34)
-            .y_label_area_size(84)
-            .build_cartesian_2d(left..right, 0.0..high * 1.1)?;
-        chart
-            .configure_mesh()
-            .x_desc("seconds from the first message")
-            .x_label_formatter(&|at| format!("{at:.1}"))
-            .y_label_formatter(&|rate| format!("{rate:.0}"))
-            .light_line_style(RGBColor(240, 240, 240))
-            .draw()?;
-        for (name, color, points) in lines {
-            chart
-                .draw_series(LineSeries::new(points, color.stroke_width(2)))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
-        }
-        chart.configure_series_labels().position(SeriesLabelPosition::LowerRight).draw()?;
-        root.present()?;
-    }
-    Ok(svg)
-}
-
-/// Enough digits to tell 99.9 from 99.99.
-fn round(percent: f64) -> f64 {
-    (percent * 1e6).round() / 1e6
 }
