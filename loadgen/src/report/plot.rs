@@ -132,7 +132,8 @@ where
                 .label(*name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
         }
-        chart.configure_series_labels().position(SeriesLabelPosition::UpperLeft).draw()?;
+        let labels = SeriesLabelPosition::UpperLeft;
+        chart.configure_series_labels().position(labels).background_style(WHITE).draw()?;
         root.present()?;
     }
     Ok(svg)
