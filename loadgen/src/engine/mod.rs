@@ -177,7 +177,7 @@ impl Running {
         self.wait_open(watcher)?;
         let start_ns = self.clock.now_ns() + LEAD.as_nanos() as u64;
         self.shared.start_ns.store(start_ns, Release);
-        self.sleep_until(start_ns + self.plan.warmup_ns);
+        self.warm_up(start_ns, watcher);
         let pids = &self.plan.server_pids;
         let server_before = machine::cpu_seconds(pids)?;
         let own_before = machine::cpu_seconds(&[std::process::id()])?;
@@ -266,8 +266,19 @@ impl Running {
         }
     }
 
-    fn sleep_until(&self, ns: u64) {
-        std::thread::sleep(Duration::from_nanos(ns.saturating_sub(self.clock.now_ns())));
+    /// Waits until what is sent counts.
+    fn warm_up(&self, start_ns: u64, watcher: &mut dyn Watcher) {
+        let mut before = Sample::default();
+        loop {
+            let left_ns = (start_ns + self.plan.warmup_ns).saturating_sub(self.clock.now_ns());
+            if left_ns == 0 || self.shared.failure().is_some() {
+                return;
+            }
+            std::thread::sleep(Duration::from_nanos(left_ns).min(SAMPLE));
+            let now = self.sample(start_ns);
+            watcher.running(now, before);
+            before = now;
+        }
     }
 
     /// Ends the threads and joins what they measured.
