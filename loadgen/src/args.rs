@@ -95,7 +95,7 @@ pub struct RunArgs {
     /// Sources' first segments [default: lg and something new each time]
     #[arg(long, help_heading = "Load")]
     pub prefix: Option<String>,
-    /// Messages a second of all publishers, or max: as fast as --window allows
+    /// Messages a second of all publishers, or max: as fast as --window and --in-flight allow
     #[arg(long, short, default_value = "1000", help_heading = "Load")]
     pub rate: String,
     /// How the rate is spread over time
@@ -107,9 +107,12 @@ pub struct RunArgs {
     /// Rate at which a ramp begins
     #[arg(long, default_value_t = 0.0, help_heading = "Load")]
     pub ramp_from: f64,
-    /// Most unanswered messages of a publisher; with --rate max and --mode all also most messages under way
+    /// With --ack: most unanswered messages of a publisher
     #[arg(long, default_value_t = 2_048, help_heading = "Load")]
     pub window: usize,
+    /// With --rate max and --mode all: most messages in all that are sent but not delivered to all
+    #[arg(long, default_value_t = 2_048, help_heading = "Load")]
+    pub in_flight: u64,
     /// Payload bytes: N, LOW..HIGH (evenly), or N@WEIGHT,N@WEIGHT,…
     #[arg(long, default_value = "128", help_heading = "Load")]
     pub size: String,
@@ -225,7 +228,7 @@ impl RunArgs {
                 (recording.names.len() as u32, names, payloads)
             }
             None => {
-                let sources = self.sources.unwrap_or(self.publishers);
+                let sources = self.sources.unwrap_or(self.publishers.max(1));
                 let names = Names::numbered(separator, &prefix, sources, self.groups);
                 (sources, names, Payloads::derived(seed, sizes.clone()))
             }
@@ -250,6 +253,7 @@ impl RunArgs {
             rate_per_s,
             shape,
             window: self.window,
+            in_flight: self.in_flight,
             common: self.common(names),
             payloads,
             sizes,
@@ -298,6 +302,9 @@ impl RunArgs {
         if self.window == 0 || self.window > WINDOW_MAX {
             return wrong("--window", self.window, &format!("from 1 to {WINDOW_MAX}"));
         }
+        if self.in_flight == 0 {
+            return wrong("--in-flight", 0, "at least 1");
+        }
         if self.threads == Some(0) {
             return wrong("--threads", 0, "at least 1");
         }
@@ -331,8 +338,8 @@ impl RunArgs {
         if self.publishers > sources && self.publishers > 0 && self.sources.is_some() {
             return wrong("--sources", sources, "at least as many as --publishers: each has one publisher");
         }
-        if sources as usize > SOURCES_MAX {
-            return wrong("--sources", sources, &format!("at most {SOURCES_MAX}"));
+        if sources == 0 || sources as usize > SOURCES_MAX {
+            return wrong("--sources", sources, &format!("from 1 to {SOURCES_MAX}"));
         }
         let pairs = u64::from(self.subscribers) * u64::from(sources);
         if self.verify && self.patterns != Patterns::Each && pairs > PAIRS_MAX {
@@ -421,6 +428,7 @@ impl RunArgs {
         set("rate", self.rate.clone());
         set("shape", lower(&plan.shape));
         set("window", plan.window.to_string());
+        set("in_flight", plan.in_flight.to_string());
         set("size", self.size.clone());
         set("ack", plan.common.ack.name().to_owned());
         set("mode", lower(&self.mode));

@@ -1,6 +1,5 @@
 //! Many subscribers that do nothing: what does each cost the node?
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,17 +17,17 @@ pub struct Idle {
 impl Idle {
     /// Opens `count` subscribers of sources that nobody publishes.
     pub fn open(http: &str, count: usize) -> Outcome<Idle> {
-        Idle::open_from(http, count, &[])
+        Idle::open_with(RunArgs::parse(&["--to", http])?, count)
     }
 
-    /// The same from these addresses in turn: each has some 28,000 ports.
-    pub fn open_from(http: &str, count: usize, local_addresses: &[IpAddr]) -> Outcome<Idle> {
+    /// The same as these options say: at which target, from which addresses.
+    pub fn open_with(mut args: RunArgs, count: usize) -> Outcome<Idle> {
         crate::raise_open_files();
-        let subscribers = u32::try_from(count)?;
-        let mut args =
-            RunArgs::parse(&["--to", http, "--publishers", "0", "--sources", "2", "--prefix", "idle"])?;
-        args.subscribers = subscribers;
-        args.local_address = local_addresses.to_vec();
+        args.publishers = 0;
+        args.subscribers = u32::try_from(count)?;
+        // Two, so that nobody asks for the one by its name.
+        args.sources = Some(2);
+        args.prefix = Some("idle".to_owned());
         let running = Running::start(&Arc::new(args.plan(None)?))?;
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} connections")?;
         let mut opening = Opening(ProgressBar::new(count as u64).with_style(style));

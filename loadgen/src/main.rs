@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anode_loadgen::args::RunArgs;
-use anode_loadgen::engine::{self, Silent, Watcher};
+use anode_loadgen::engine;
 use anode_loadgen::find_max::Search;
 use anode_loadgen::machine::{Machine, cpu_seconds};
-use anode_loadgen::plan::Plan;
-use anode_loadgen::progress::Progress;
+use anode_loadgen::plan::{Plan, Target, Transport};
+use anode_loadgen::progress::{Interrupt, Progress};
 use anode_loadgen::replay::Recording;
 use anode_loadgen::report::{Report, compare, html, text};
 use anode_loadgen::{Outcome, fill, idle, latency};
@@ -128,15 +128,21 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         padding_bytes: usize,
     },
-    /// Open idle subscribers and hold them
+    /// Open idle subscribers, hold them, and tell what they cost the server
     Idle {
-        /// host:port
-        #[arg(long, default_value = "127.0.0.1:7070")]
-        to: String,
+        /// What they are held open at
+        #[arg(long, value_enum, default_value = "anode")]
+        target: Target,
+        /// tcp or ws [default: ws for aNode, tcp for the others]
+        #[arg(long, value_enum)]
+        transport: Option<Transport>,
+        /// host:port [default: the target's port on 127.0.0.1]
+        #[arg(long)]
+        to: Option<String>,
         /// How many
         #[arg(long, default_value_t = 10_000)]
         connections: usize,
-        /// Process of the node: prints what each connection costs it, resident
+        /// Process of the server: prints what each connection costs it, resident
         #[arg(long)]
         pid: Option<u32>,
         /// How long to hold them
@@ -192,8 +198,11 @@ fn run(command: Command) -> Outcome<ExitCode> {
             fill::run(&to, &prefix, count, batch.max(1), padding_bytes)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Idle { to, connections, pid, seconds, local_address } => {
-            hold_idle(&to, connections, pid, seconds, &local_address)
+        Command::Idle { target, transport, to, connections, pid, seconds, local_address } => {
+            let mut args = RunArgs::parse(&[])?;
+            (args.target, args.transport, args.local_address) = (target, transport, local_address);
+            args.to = to.into_iter().collect();
+            hold_idle(args, connections, pid, seconds)
         }
     }
 }
@@ -203,19 +212,21 @@ fn unusable(reason: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn one_run(args: &RunArgs, plan: Plan) -> Outcome<Report> {
+fn one_run(args: &RunArgs, plan: Plan, interrupt: &Interrupt) -> Outcome<Report> {
     let parameters = args.parameters(&plan);
     let (plan, machine) = (Arc::new(plan), Machine::look());
-    let mut watcher: Box<dyn Watcher> =
-        if args.quiet { Box::new(Silent) } else { Box::new(Progress::new(plan.whole_ns() as f64 / 1e9)) };
-    let measured = engine::run(&plan, &mut *watcher)?;
-    drop(watcher);
+    let whole_s = plan.whole_ns() as f64 / 1e9;
+    let interrupt = interrupt.clone();
+    let mut progress =
+        if args.quiet { Progress::hidden(interrupt) } else { Progress::new(whole_s, interrupt) };
+    let measured = engine::run(&plan, &mut progress)?;
+    drop(progress);
     let labels = args.label.iter().cloned().collect();
     Ok(Report::new(&plan, &measured, parameters, labels, machine))
 }
 
 fn measure(args: &RunArgs, plan: Plan) -> Outcome<ExitCode> {
-    let report = one_run(args, plan)?;
+    let report = one_run(args, plan, &Interrupt::listen()?)?;
     print!("{}", text::write(&report));
     keep(args, &report)?;
     Ok(if report.correctness.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -256,6 +267,7 @@ fn replay(file: &Path, speed: f64, args: &RunArgs) -> Outcome<ExitCode> {
 
 /// Runs at one rate after the other. The report of the last one that held is kept.
 fn find_max(args: &RunArgs, p99_ms: f64, attempts: u32, mut search: Search) -> Outcome<ExitCode> {
+    let interrupt = Interrupt::listen()?;
     let (mut best, mut own_limit) = (None, None);
     while let Some(rate) = search.next() {
         let mut is_held = false;
@@ -265,7 +277,10 @@ fn find_max(args: &RunArgs, p99_ms: f64, attempts: u32, mut search: Search) -> O
                 Ok(plan) => plan,
                 Err(reason) => return Ok(unusable(&reason)),
             };
-            let report = one_run(&args, plan)?;
+            let report = one_run(&args, plan, &interrupt)?;
+            if interrupt.is_set() {
+                return Err("interrupted".into());
+            }
             let why_not = report.exceeds(p99_ms);
             let times = report.latency.as_ref().or(report.ack_latency.as_ref());
             let p99 = times.map_or("none".to_owned(), |times| text::time(times.at("p99")));
@@ -326,15 +341,9 @@ fn print_latencies(plan: &latency::Plan) -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn hold_idle(
-    to: &str,
-    connections: usize,
-    pid: Option<u32>,
-    seconds: u64,
-    local_addresses: &[IpAddr],
-) -> Outcome<ExitCode> {
+fn hold_idle(args: RunArgs, connections: usize, pid: Option<u32>, seconds: u64) -> Outcome<ExitCode> {
     let before = pid.map(idle::resident_bytes).transpose()?;
-    let idle = idle::Idle::open_from(to, connections, local_addresses)?;
+    let idle = idle::Idle::open_with(args, connections)?;
     let pids: Vec<u32> = pid.into_iter().collect();
     let cpu_before = cpu_seconds(&pids)?;
     std::thread::sleep(Duration::from_secs(seconds));

@@ -89,8 +89,10 @@ pub struct Plan {
     pub rate_per_s: f64,
     /// How the rate is spread over time.
     pub shape: Shape,
-    /// Unanswered messages of a publisher; at saturation also undelivered ones in all.
+    /// Unanswered messages of a publisher.
     pub window: usize,
+    /// At saturation: undelivered messages in all.
+    pub in_flight: u64,
     /// What all wires share.
     pub common: Common,
     /// What messages carry.
@@ -190,6 +192,15 @@ impl Plan {
     /// Whether publishers go as fast as they are let.
     pub fn is_saturating(&self) -> bool {
         self.shape == Shape::Saturate && self.recording.is_none()
+    }
+
+    /// Messages that a publisher may send in one turn: at saturation its share of those in flight, so that
+    /// all of them publish and not only the first.
+    pub fn share(&self) -> u64 {
+        if !self.is_saturating() {
+            return u64::MAX;
+        }
+        (self.in_flight / u64::from(self.publishers.max(1))).max(1)
     }
 
     /// Messages a second that the schedule wants while it counts.

@@ -1,23 +1,56 @@
-//! A run's progress on the terminal.
+//! A run's progress on the terminal, and the key that ends it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
+use crate::Outcome;
 use crate::engine::{Sample, Watcher};
+
+/// Ctrl-C ends a run early; a second one ends the program.
+#[derive(Clone, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Listens from now on.
+    pub fn listen() -> Outcome<Interrupt> {
+        let interrupt = Interrupt::default();
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal sets the flag, and finds it not yet set.
+            flag::register_conditional_shutdown(signal, 1, interrupt.0.clone())?;
+            flag::register(signal, interrupt.0.clone())?;
+        }
+        Ok(interrupt)
+    }
+
+    /// Whether it was pressed.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// One line on stderr; nothing where stderr is no terminal.
 pub struct Progress {
     bar: ProgressBar,
     whole_s: f64,
+    interrupt: Interrupt,
 }
 
 impl Progress {
-    /// Of a run that takes so long.
-    pub fn new(whole_s: f64) -> Progress {
+    /// Of a run that takes so long, or until it is interrupted.
+    pub fn new(whole_s: f64, interrupt: Interrupt) -> Progress {
         let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(Duration::from_millis(200));
-        Progress { bar, whole_s }
+        Progress { bar, whole_s, interrupt }
+    }
+
+    /// The same, with nothing to be seen.
+    pub fn hidden(interrupt: Interrupt) -> Progress {
+        Progress { bar: ProgressBar::hidden(), whole_s: 0.0, interrupt }
     }
 }
 
@@ -47,6 +80,10 @@ impl Watcher for Progress {
 
     fn draining(&mut self) {
         self.bar.set_message("waiting for what is missing");
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupt.is_set()
     }
 }
 

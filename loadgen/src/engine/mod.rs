@@ -90,15 +90,10 @@ pub trait Watcher {
     fn running(&mut self, now: Sample, before: Sample);
     /// Everything is sent; what is missing is waited for.
     fn draining(&mut self);
-}
-
-/// Shows nothing.
-pub struct Silent;
-
-impl Watcher for Silent {
-    fn opening(&mut self, _: u64, _: u64) {}
-    fn running(&mut self, _: Sample, _: Sample) {}
-    fn draining(&mut self) {}
+    /// Whether the run is to end before its time, with a report of what was.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
 }
 
 /// Runs a plan. Fails if the connections cannot be opened; what goes wrong later is measured.
@@ -194,7 +189,9 @@ impl Running {
                 counts.iter_mut().zip(of).for_each(|(sum, count)| *sum += count);
                 threads_done += 1;
             }
-            let is_over = self.clock.now_ns() >= end_ns;
+            let is_interrupted = watcher.is_interrupted();
+            self.shared.is_over.store(is_interrupted, Relaxed);
+            let is_over = self.clock.now_ns() >= end_ns || is_interrupted;
             if sampled.elapsed() >= SAMPLE && !is_over {
                 sampled = Instant::now();
                 let now = self.sample(start_ns);
@@ -271,7 +268,7 @@ impl Running {
         let mut before = Sample::default();
         loop {
             let left_ns = (start_ns + self.plan.warmup_ns).saturating_sub(self.clock.now_ns());
-            if left_ns == 0 || self.shared.failure().is_some() {
+            if left_ns == 0 || self.shared.failure().is_some() || watcher.is_interrupted() {
                 return;
             }
             std::thread::sleep(Duration::from_nanos(left_ns).min(SAMPLE));

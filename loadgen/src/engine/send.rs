@@ -11,6 +11,18 @@ use crate::plan::Patterns;
 /// Bytes that are gathered for one write.
 const WRITE_BYTES: usize = 64 * 1024;
 
+/// At saturation everyone is due at once: they take turns, in the order in which they were queued.
+#[derive(Default)]
+pub(super) struct Turns(u64);
+
+impl Turns {
+    /// A time in the past, after all before it.
+    fn next(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
 impl Worker {
     /// Queues the publisher of a connection if it has something to send and may.
     pub(super) fn queue(&mut self, token: usize) {
@@ -19,7 +31,9 @@ impl Worker {
         let is_free = !connection.is_broken && !connection.is_choked && !publisher.is_blocked();
         if let (Some(due_ns), true, false) = (publisher.due_ns(), is_free, publisher.is_queued) {
             publisher.is_queued = true;
-            self.due.push(Reverse((self.times.start_ns + due_ns, token)));
+            let at_ns =
+                if self.plan.is_saturating() { self.turns.next() } else { self.times.start_ns + due_ns };
+            self.due.push(Reverse((at_ns, token)));
         }
     }
 
@@ -27,8 +41,8 @@ impl Worker {
     pub(super) fn publish(&mut self, now_ns: u64) {
         let mut credit = self.credit();
         if credit > 0 {
-            let start_ns = self.times.start_ns;
-            self.due.extend(self.waiting.drain(..).map(|token| Reverse((start_ns, token))));
+            let turns = &mut self.turns;
+            self.due.extend(self.waiting.drain(..).map(|token| Reverse((turns.next(), token))));
         }
         // Everyone who is due now gets one turn; who has more is queued again.
         let mut again = Vec::new();
@@ -50,7 +64,7 @@ impl Worker {
         }
     }
 
-    /// Deliveries that may be added to those under way: at saturation the window bounds them.
+    /// Deliveries that may be added to those under way: at saturation `in_flight` bounds them.
     fn credit(&self) -> u64 {
         if !self.plan.is_saturating() || self.plan.subscribers == 0 || self.plan.common.is_latest {
             return u64::MAX;
@@ -65,7 +79,7 @@ impl Worker {
             Patterns::Group => u64::from(self.plan.subscribers / self.plan.groups),
             Patterns::Each => u64::from(self.plan.subscribers / self.plan.sources),
         };
-        let most = self.plan.window as u64 * fan_out.max(1);
+        let most = self.plan.in_flight.saturating_mul(fan_out.max(1));
         let threads = self.shared.counters.len() as u64;
         most.saturating_sub(under_way) / threads.max(1)
     }
@@ -78,6 +92,7 @@ impl Worker {
         }
         let Part::Publisher(publisher) = &mut connection.part else { return false };
         let mut has_more = false;
+        let mut share = self.plan.share();
         while let Some(due_ns) = publisher.due_ns() {
             let is_saturating = self.plan.is_saturating();
             let due_ns = if is_saturating { now_ns } else { self.times.start_ns + due_ns };
@@ -95,7 +110,7 @@ impl Worker {
                 self.waiting.push(token);
                 break;
             }
-            if connection.out.len() >= WRITE_BYTES {
+            if connection.out.len() >= WRITE_BYTES || share == 0 {
                 has_more = true;
                 break;
             }
@@ -114,6 +129,7 @@ impl Worker {
             connection.wire.publish(&message, &mut connection.out);
             let fan_out = u64::from(self.plan.fan_out(due.source));
             *credit = credit.saturating_sub(fan_out);
+            share -= 1;
             self.sent += 1;
             self.expected += fan_out;
         }

@@ -33,6 +33,8 @@ pub struct Shared {
     pub counters: Vec<Counters>,
     /// When publishing begins; 0: not yet known.
     pub start_ns: AtomicU64,
+    /// Publishers end before their time.
+    pub is_over: AtomicBool,
     /// Everyone ends.
     pub stop: AtomicBool,
     /// What was published, once all publishers are done.
@@ -47,6 +49,7 @@ impl Shared {
         Shared {
             counters: (0..threads).map(|_| Counters::default()).collect(),
             start_ns: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             published: OnceLock::new(),
             failure: Mutex::new(None),

@@ -17,6 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::clock::{Alarm, Clock, thread_cpu_ns};
 use super::connection::{self, Connection, Part, Reading};
 use super::publisher::Publisher;
+use super::send::Turns;
 use super::shared::Shared;
 use super::subscriber::{Subscriber, Times};
 use crate::Outcome;
@@ -101,6 +102,7 @@ pub struct Worker {
     pub(super) due: BinaryHeap<Reverse<(u64, usize)>>,
     /// Publishers that wait until enough is delivered.
     pub(super) waiting: Vec<usize>,
+    pub(super) turns: Turns,
     pub(super) tally: Tally,
     pub(super) times: Times,
     /// A payload, on its way into a buffer.
@@ -141,6 +143,7 @@ impl Worker {
             connections: Vec::with_capacity(tasks.len()),
             due: BinaryHeap::new(),
             waiting: Vec::new(),
+            turns: Turns::default(),
             tally: Tally::default(),
             times: Times { now_ns: 0, start_ns: 0, counted_ns: u64::MAX },
             payload: Vec::new(),
@@ -236,12 +239,18 @@ impl Worker {
     }
 
     fn publishers_are_done(&mut self, now_ns: u64) -> bool {
-        if self.plan.is_saturating() && now_ns >= self.times.start_ns + self.plan.whole_ns() {
+        let is_over = self.shared.is_over.load(Relaxed);
+        let has_ended = now_ns >= self.times.start_ns + self.plan.whole_ns();
+        if is_over || (has_ended && self.plan.is_saturating()) {
             for connection in &mut self.connections {
                 if let Part::Publisher(publisher) = &mut connection.part {
                     publisher.end();
                 }
             }
+        }
+        if self.plan.publishers == 0 && !is_over && !has_ended {
+            // A run that only listens lasts as long as it was told.
+            return false;
         }
         let drain_ends_ns = self.times.start_ns + self.plan.whole_ns() + self.plan.drain_ns;
         let publishers = self.connections.iter().filter_map(|connection| match &connection.part {
