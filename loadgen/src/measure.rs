@@ -29,6 +29,8 @@ pub struct Faults {
     pub wrong: u64,
     /// Frames without a header of this run.
     pub foreign: u64,
+    /// Messages that were due but could not be sent before the end, nor while missing ones were waited for.
+    pub unsent: u64,
     /// Refused messages by code.
     pub refused: BTreeMap<String, u64>,
     /// Connections lost while running, by reason.
@@ -42,6 +44,7 @@ impl Faults {
         self.late += other.late;
         self.wrong += other.wrong;
         self.foreign += other.foreign;
+        self.unsent += other.unsent;
         for (code, count) in other.refused {
             *self.refused.entry(code).or_default() += count;
         }

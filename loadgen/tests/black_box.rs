@@ -78,8 +78,16 @@ fn is_whole(report: &Value, published: u64, expected: u64) {
         (Some(published), Some(expected)),
         "{it}"
     );
-    for fault in ["missing", "newest_missing", "duplicates", "out_of_order", "wrong", "foreign", "unanswered"]
-    {
+    for fault in [
+        "missing",
+        "newest_missing",
+        "duplicates",
+        "out_of_order",
+        "wrong",
+        "foreign",
+        "unanswered",
+        "unsent",
+    ] {
         assert_eq!(it[fault], 0, "{fault}: {it}");
     }
 }
@@ -221,4 +229,19 @@ fn an_interrupted_run_reports_what_was() {
     assert_eq!(code, Some(0), "{report}");
     assert!(report["correctness"]["published"].as_u64() > Some(0));
     assert!(report["throughput"]["seconds"].as_f64() < Some(60.0));
+}
+
+/// A target that takes less than is due ended in an error, without a report.
+#[test]
+fn a_target_that_falls_behind_is_reported() {
+    let node = Node::start();
+    let load = ["run", "--to", &node.http, "--quiet", "--json", "--rate", "1000000", "--records", "500000"];
+    let slow = ["--warmup", "0", "--seconds", "0.5", "--drain", "0", "--ack", "accepted", "--window", "1"];
+    let out = loadgen(&[&load[..], &slow].concat());
+    assert_eq!(out.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&out.stdout);
+    let report: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("a report");
+    let it = &report["correctness"];
+    let (published, unsent) = (it["published"].as_u64(), it["unsent"].as_u64());
+    assert_eq!(published.zip(unsent).map(|(sent, unsent)| sent + unsent), Some(500_000), "{it}");
 }

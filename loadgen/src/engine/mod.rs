@@ -217,7 +217,9 @@ impl Running {
 
     /// Waits for the publishers' last answers, then for what subscribers have not got yet.
     fn drain(&self, mut counts: Vec<u32>, mut threads_done: usize) -> Outcome<()> {
-        let deadline = Instant::now() + Duration::from_nanos(self.plan.drain_ns) + QUIET;
+        let drain = Duration::from_nanos(self.plan.drain_ns);
+        // The threads end by themselves then, unless something is very wrong.
+        let deadline = Instant::now() + drain + OPEN;
         while threads_done < self.plan.threads {
             if let Some(reason) = self.shared.failure() {
                 return Err(reason.into());
@@ -227,7 +229,7 @@ impl Running {
                     counts.iter_mut().zip(of).for_each(|(sum, count)| *sum += count);
                     threads_done += 1;
                 }
-                Err(_) if Instant::now() > deadline + QUIET => {
+                Err(_) if Instant::now() > deadline => {
                     return Err("the publishers do not end".into());
                 }
                 Err(_) => {}
@@ -236,6 +238,7 @@ impl Running {
         // It is set once, here.
         let _ = self.shared.published.set(Published::new(counts, &self.plan));
         let (mut delivered, mut since) = (0, Instant::now());
+        let deadline = Instant::now() + drain;
         let can_know = self.plan.verify || !self.plan.common.is_latest;
         while Instant::now() < deadline {
             let now = self.shared.sum(|counters| &counters.delivered);

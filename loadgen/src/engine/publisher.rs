@@ -89,9 +89,11 @@ impl Publisher {
         self.window.as_mut()?.answer(id)
     }
 
-    /// Sends nothing more.
-    pub fn end(&mut self) {
-        self.next = None;
+    /// Sends nothing more. If `is_counting`, says how many messages it would have had to send.
+    pub fn end(&mut self, is_counting: bool) -> u64 {
+        let left =
+            self.next.take().map_or(0, |_| if is_counting { 1 + self.feed.by_ref().count() } else { 0 });
+        left as u64
     }
 
     /// Adds what it published of each source.

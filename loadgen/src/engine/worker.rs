@@ -241,10 +241,13 @@ impl Worker {
     fn publishers_are_done(&mut self, now_ns: u64) -> bool {
         let is_over = self.shared.is_over.load(Relaxed);
         let has_ended = now_ns >= self.times.start_ns + self.plan.whole_ns();
-        if is_over || (has_ended && self.plan.is_saturating()) {
+        let drain_ends_ns = self.times.start_ns + self.plan.whole_ns() + self.plan.drain_ns;
+        let is_too_late = now_ns > drain_ends_ns;
+        if is_over || is_too_late || (has_ended && self.plan.is_saturating()) {
             for connection in &mut self.connections {
                 if let Part::Publisher(publisher) = &mut connection.part {
-                    publisher.end();
+                    let unsent = publisher.end(is_too_late && !is_over);
+                    self.tally.faults.unsent += unsent;
                 }
             }
         }
@@ -252,17 +255,14 @@ impl Worker {
             // A run that only listens lasts as long as it was told.
             return false;
         }
-        let drain_ends_ns = self.times.start_ns + self.plan.whole_ns() + self.plan.drain_ns;
         let publishers = self.connections.iter().filter_map(|connection| match &connection.part {
             Part::Publisher(publisher) if !connection.is_broken => Some((publisher, connection)),
             _ => None,
         });
-        let mut left = publishers.filter(|(publisher, connection)| {
-            // What is merely unanswered is waited for only so long.
-            let is_over = publisher.due_ns().is_none() && now_ns > drain_ends_ns;
-            (!publisher.is_done() || connection.has_unwritten()) && !is_over
-        });
-        left.next().is_none()
+        let mut left =
+            publishers.filter(|(publisher, connection)| !publisher.is_done() || connection.has_unwritten());
+        // What is unanswered is waited for only so long.
+        is_too_late || left.next().is_none()
     }
 
     fn published(&self) -> Vec<u32> {
@@ -287,6 +287,7 @@ impl Worker {
         if does_wait && next_ns < WAIT_NS_MAX {
             self.alarm.set(next_ns)?;
         }
+        let began_ns = self.clock.now_ns();
         let longest = Duration::from_nanos(if does_wait { WAIT_NS_MAX } else { 0 });
         match self.poll.poll(&mut self.events, Some(longest)) {
             Ok(()) => {}
@@ -294,7 +295,7 @@ impl Worker {
             Err(error) => return Err(error.into()),
         }
         if does_wait || self.events.is_empty() {
-            self.waited_ns += self.clock.now_ns().saturating_sub(now_ns);
+            self.waited_ns += self.clock.now_ns().saturating_sub(began_ns);
         }
         Ok(())
     }

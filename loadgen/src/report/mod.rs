@@ -156,6 +156,8 @@ pub struct Correctness {
     pub foreign: u64,
     /// Messages that were never answered.
     pub unanswered: u64,
+    /// Messages that were due but that the target did not take in time.
+    pub unsent: u64,
     /// Refused messages by code.
     pub refused: BTreeMap<String, u64>,
     /// Connections lost while running, by reason.
@@ -167,7 +169,7 @@ impl Correctness {
     pub fn is_fine(&self) -> bool {
         let missing = if self.may_conflate { 0 } else { self.missing };
         let faults = missing + self.newest_missing + self.duplicates + self.out_of_order + self.wrong;
-        faults + self.unanswered == 0 && self.refused.is_empty() && self.closed.is_empty()
+        faults + self.unanswered + self.unsent == 0 && self.refused.is_empty() && self.closed.is_empty()
     }
 }
 
@@ -314,6 +316,7 @@ fn correctness(plan: &Plan, measured: &Measured) -> Correctness {
         wrong: faults.wrong,
         foreign: faults.foreign,
         unanswered: measured.unanswered,
+        unsent: faults.unsent,
         refused: faults.refused,
         closed: faults.closed,
     }

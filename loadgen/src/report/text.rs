@@ -81,7 +81,7 @@ fn faults(report: &Report, out: &mut String) -> fmt::Result {
     writeln!(
         out,
         "{}: {} published, {} of {} expected deliveries {word}, {} newest missing, {} duplicates, \
-         {} out of order, {} wrong, {} unanswered ({how})",
+         {} out of order, {} wrong, {} unanswered, {} unsent ({how})",
         if it.is_fine() { "fine" } else { "FAULTS" },
         it.published,
         it.missing,
@@ -90,7 +90,8 @@ fn faults(report: &Report, out: &mut String) -> fmt::Result {
         it.duplicates,
         it.out_of_order,
         it.wrong,
-        it.unanswered
+        it.unanswered,
+        it.unsent
     )?;
     for (what, counts) in [("refused", &it.refused), ("connections lost", &it.closed)] {
         for (reason, count) in counts {
