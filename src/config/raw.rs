@@ -83,7 +83,8 @@ pub struct Raw {
     /// Where links are short; a record enters each other zone once [default: none]
     #[arg(long, env = "ANODE_ZONE", value_name = "NAME")]
     pub zone: Option<Text>,
-    /// Where the node keeps its name and its store [default: ./anode-data]
+    /// Where the node keeps its name and its store; DIR/* is a numbered directory in DIR that no
+    /// other node uses [default: ./anode-data]
     #[arg(long, env = "ANODE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<Text>,
     /// embedded: in the data directory; memory: nowhere, a restarted node asks its peers;

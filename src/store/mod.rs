@@ -43,7 +43,7 @@ use self::embedded::{Embedded, Settings};
 use self::engine::{Engine, Marks, Reader};
 use self::history::HistoryQuery;
 use self::memory::Memory;
-use self::open::{FILE_NAME, birth, lock_dir};
+use self::open::{FILE_NAME, birth, take_dir};
 use self::shared::Shared;
 use self::writer::Writer;
 use crate::cluster::Heads;
@@ -129,7 +129,8 @@ struct Written {
 }
 
 impl StoreHandle {
-    /// Opens the store in `dir`, which is made if need be, for this process alone. The boot number
+    /// Opens the store in `dir`, which is made if need be, for this process alone; `DIR/*` is one of
+    /// several numbered ones. The boot number
     /// survives a power cut when this returns.
     pub fn open(kind: Kind, dir: &Path, options: Options) -> Result<(StoreHandle, Identity), OpenError> {
         match kind {
@@ -146,7 +147,7 @@ impl StoreHandle {
                 Ok((StoreHandle { inner }, identity))
             }
             Kind::Embedded => {
-                let lock = lock_dir(dir)?;
+                let (dir, lock) = take_dir(dir)?;
                 let medium = Box::new(FileMedium::new(dir.join(FILE_NAME)));
                 StoreHandle::open_embedded(medium, options, Some(lock))
             }
@@ -159,15 +160,15 @@ impl StoreHandle {
         dir: &Path,
         options: Options,
     ) -> Result<(StoreHandle, Identity), OpenError> {
-        let lock = lock_dir(dir)?;
+        let (dir, lock) = take_dir(dir)?;
         let medium = Box::new(FileMedium::new(dir.join(FILE_NAME)));
         // Its tables of records stay empty.
         let options = Options { history: 1, cache_bytes: IDENTITY_CACHE_BYTES, ..options };
         let (embedded, identity, shared) = open_identity(medium, &options)?;
         let (reader, driver) =
-            cassandra::open(config, dir, embedded, shared.clone(), identity.clock_high_water)?;
+            cassandra::open(config, &dir, embedded, shared.clone(), identity.clock_high_water)?;
         let reader = Arc::new(reader);
-        let writer = spawn_writer(move || driver.run(), dir)?;
+        let writer = spawn_writer(move || driver.run(), &dir)?;
         let cassandra = Some(reader.clone());
         let written = Written { shared, reader, cassandra, history: u32::MAX, writer, _lock: Some(lock) };
         Ok((StoreHandle { inner: Arc::new(Inner::Written(written)) }, identity))

@@ -1,9 +1,11 @@
 //! How the store is opened, and who the node turns out to be.
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -21,6 +23,11 @@ pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 pub(super) const FILE_NAME: &str = "anode.redb";
 /// Locked for as long as a process uses the directory.
 const LOCK_NAME: &str = "anode.lock";
+/// The last part of a data directory's path that stands for a number; see [`take_dir`].
+const ANY_NUMBER: &str = "*";
+/// Most numbered directories: far more nodes than share a volume.
+const NUMBER_MAX: u32 = 10_000;
+
 /// Where records are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
@@ -136,8 +143,60 @@ fn made_up_name(seed: u64, now: Now) -> NodeName {
     NodeName::parse(&name).unwrap_or_else(|_| unreachable!("letters, digits and a dash"))
 }
 
+/// Takes the data directory for this process, and says which one it is.
+///
+/// A last part `*` stands for a number: nodes that are given the same volume share no directory,
+/// and a new node takes up what one before it left. Of those that nobody uses it is the one that was
+/// written last, since the others may have been left long ago and lack what came after; only when
+/// all are in use is one made.
+pub(super) fn take_dir(dir: &Path) -> Result<(PathBuf, File), OpenError> {
+    if dir.file_name().is_none_or(|last| last != ANY_NUMBER) {
+        return lock_dir(dir).map(|lock| (dir.to_owned(), lock));
+    }
+    let volume = dir.parent().unwrap_or(Path::new(""));
+    let left = numbered(volume)?;
+    let known: BTreeSet<u32> = left.iter().map(|(_, number)| *number).collect();
+    let new = (1..=NUMBER_MAX).filter(|number| !known.contains(number));
+    for number in left.iter().rev().map(|(_, number)| *number).chain(new) {
+        let dir = volume.join(number.to_string());
+        match lock_dir(&dir) {
+            Ok(lock) => {
+                tracing::info!(?dir, "the data directory");
+                return Ok((dir, lock));
+            }
+            Err(OpenError::InUse(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(OpenError::InUse(dir.to_owned()))
+}
+
+/// The numbered directories of a volume, the one whose store was written last at the end.
+fn numbered(volume: &Path) -> Result<Vec<(SystemTime, u32)>, OpenError> {
+    let failed = |source| OpenError::Io { path: volume.to_owned(), source };
+    let here = if volume.as_os_str().is_empty() { Path::new(".") } else { volume };
+    let entries = match std::fs::read_dir(here) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        let number =
+            name.to_str().and_then(|name| name.parse().ok()).filter(|n| (1..=NUMBER_MAX).contains(n));
+        // Another spelling, such as 01, is not ours.
+        let Some(number) = number.filter(|number| name.to_str() == Some(number.to_string().as_str())) else {
+            continue;
+        };
+        let written = std::fs::metadata(volume.join(&name).join(FILE_NAME)).and_then(|file| file.modified());
+        found.push((written.unwrap_or(SystemTime::UNIX_EPOCH), number));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// Makes the directory and takes it for this process.
-pub(super) fn lock_dir(dir: &Path) -> Result<File, OpenError> {
+fn lock_dir(dir: &Path) -> Result<File, OpenError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| OpenError::Io { path, source }

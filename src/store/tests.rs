@@ -82,6 +82,34 @@ fn a_directory_is_for_one_process_and_keeps_everything() {
     assert_eq!((named.node_name.as_str(), named.boot), ("n1", 9_000));
 }
 
+// Replicas of one service share a volume, and those that come later must find what others left: the
+// newest of it, since a directory that was left long ago lacks what the others stored since.
+#[test]
+fn nodes_that_share_a_volume_take_the_directory_that_was_written_last() {
+    let volume = tempfile::tempdir().expect("directory");
+    let path = volume.path().join("pool/*");
+    let open = || StoreHandle::open(Kind::Embedded, &path, Options { seed: 0, ..options(1_000_000) });
+    let place = |number: u32| volume.path().join(format!("pool/{number}"));
+    let stores: Vec<StoreHandle> = (0..3).map(|_| open().expect("opens").0).collect();
+    for (number, store) in (1..).zip(&stores) {
+        store.push(&shared(&format!("of/{number}"), 1));
+        assert!(store.close(PATIENCE));
+    }
+    std::fs::create_dir(volume.path().join("pool/04")).expect("no number of ours");
+    drop(stores);
+    // The second was the last to stop, the third the first.
+    for (number, hours) in [(1, 2), (2, 3), (3, 1)] {
+        let file = std::fs::File::options().append(true).open(place(number).join(FILE_NAME));
+        let at = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(hours * 3_600);
+        file.expect("the store").set_modified(at).expect("a date");
+    }
+    let again: Vec<StoreHandle> = (0..3).map(|_| open().expect("opens").0).collect();
+    let found: Vec<String> = again.iter().flat_map(|store| loaded(store).into_keys()).collect();
+    assert_eq!(found, ["of/2", "of/1", "of/3"]);
+    let fourth = open().expect("a new one");
+    assert!(loaded(&fourth.0).is_empty() && place(4).exists());
+}
+
 #[test]
 fn the_file_is_closed_cleanly_when_the_last_handle_goes() {
     let disk = SimDisk::default();
