@@ -7,6 +7,7 @@
 mod client;
 mod demo;
 mod get;
+mod health;
 mod history;
 mod machine;
 mod members;
@@ -88,6 +89,8 @@ enum Command {
     Get(get::Arguments),
     /// Print what a source was, newest first, a JSON object a line
     History(history::Arguments),
+    /// Say by the exit code whether a node runs, or is ready for clients
+    Health(health::Arguments),
     /// Print the members of the cluster as a node sees them
     Members(members::Arguments),
     /// Run whole clusters in a virtual world: what they cost, how fast they are, what they survive
@@ -111,6 +114,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sub(arguments) => subscribe::run(&arguments),
         Command::Get(arguments) => get::run(&arguments),
         Command::History(arguments) => history::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
         Command::Members(arguments) => members::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
     };
@@ -165,6 +169,7 @@ mod tests {
             "anode get a/b --from http://127.0.0.1:7070",
             "anode history a/b --from 5 --to 9 --limit 3",
             "anode history a/b --from 5 --from ws://x:1",
+            "anode health --from http://x:1 --ready",
             "anode members --from ws://x:1 --json",
             "anode sim lossy --loss 5% --burst --seeds 1..5 --nodes 10,100 --json",
         ] {

@@ -1,4 +1,4 @@
-//! The commands that are not the server: `pub`, `sub`, `get`, `history`, `members`, `demo`.
+//! The commands that are not the server: `pub`, `sub`, `get`, `history`, `health`, `members`, `demo`.
 
 use std::time::Duration;
 
@@ -174,6 +174,16 @@ fn sub_goes_on_at_another_node_when_its_own_is_gone() {
     cluster[1].put("r/new", json!(2));
     let next = sub.line(Duration::from_secs(60)).unwrap_or_default();
     assert_eq!(parse(&next)["source"], "r/new", "the greeting named the other member");
+}
+
+#[test]
+fn health_is_an_exit_code() {
+    let node = Node::single();
+    ended(&anode(&["health", "--from", &http(&node)]), 0);
+    ended(&anode(&["health", "--ready", "--from", &ws(&node)]), 0);
+    let closed = format!("http://127.0.0.1:{}", crate::harness::ports::free());
+    ended(&anode(&["health", "--from", &closed]), 1);
+    ended(&anode(&["health", "--from", "ftp://x"]), 2);
 }
 
 #[test]
