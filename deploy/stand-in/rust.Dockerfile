@@ -1,0 +1,11 @@
+# Stands in for the official image of this name: Debian with a C compiler, and of the machine
+# that builds it, which is the context, the toolchain and the certificates it trusts.
+FROM debian:bookworm-slim
+LABEL anode.stand-in=1
+RUN apt-get update -qq \
+    && apt-get install -y -qq --no-install-recommends ca-certificates gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+ENV CARGO_HOME=/usr/local/cargo \
+    PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+COPY . /usr/local/rust
+RUN mv /usr/local/rust/ca-certificates.crt /etc/ssl/certs/
