@@ -8,13 +8,16 @@ use crate::config::Machine;
 /// Memory assumed where nothing tells, in bytes.
 const MEMORY_BYTES_ASSUMED: u64 = 2 << 30;
 
+/// Where a container reads how much memory it may use, by the version of control groups. Without a
+/// limit there is no number, or one beyond every machine.
+const ALLOWANCES: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+
 /// This machine, or the container around this process where it is smaller.
 pub fn this_machine() -> Machine {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let physical = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_bytes(&text));
-    let allowed =
-        fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    let memory_bytes = [physical, allowed].into_iter().flatten().min().unwrap_or(MEMORY_BYTES_ASSUMED);
+    let allowed = ALLOWANCES.iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+    let memory_bytes = physical.into_iter().chain(allowed).min().unwrap_or(MEMORY_BYTES_ASSUMED);
     Machine { cores, memory_bytes }
 }
 
