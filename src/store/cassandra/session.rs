@@ -16,6 +16,7 @@ use std::time::Duration;
 use cdrs_tokio::authenticators::{
     NoneAuthenticatorProvider, SaslAuthenticatorProvider, StaticPasswordAuthenticatorProvider,
 };
+use cdrs_tokio::cluster::connection_pool::ConnectionPoolConfigBuilder;
 use cdrs_tokio::cluster::session::{self, RustlsSessionBuilder, SessionBuilder, TcpSessionBuilder};
 use cdrs_tokio::cluster::topology::NodeState;
 use cdrs_tokio::cluster::{
@@ -45,6 +46,10 @@ use crate::config::cassandra::{Cassandra, Consistency};
 /// Longest one request takes. Under the time a publisher waits for `stored`, over the two seconds
 /// after which Cassandra itself gives a write up.
 pub(super) const REQUEST_MAX: Duration = Duration::from_millis(3_000);
+/// Longest a connection of a standing session takes. A node of Cassandra whose machine is gone refuses
+/// nothing, it is silent, and who waits for a connection to it waits to send: so much under
+/// [`REQUEST_MAX`] that there is time left for the next node.
+const CONNECTION_MAX: Duration = Duration::from_millis(1_500);
 /// Longest a change of the schema takes.
 const CHANGE_MAX: Duration = Duration::from_secs(20);
 /// Longest a new session takes to stand.
@@ -299,11 +304,13 @@ where
         Some(local) => Box::new(TopologyAwareNodeDistanceEvaluator::new(local)),
     };
     let reconnect = ExponentialReconnectionPolicy::new(RECONNECT_MIN, RECONNECT_MAX, 8);
+    let pool = ConnectionPoolConfigBuilder::new().with_connect_timeout(Some(CONNECTION_MAX)).build();
     builder
         .with_node_distance_evaluator(distance)
         .with_retry_policy(Box::new(DefaultRetryPolicy))
         .with_reconnection_policy(Arc::new(reconnect))
         .with_transport_buffer_size(TRANSPORT_QUEUE)
+        .with_connection_pool_config(pool)
 }
 
 fn authenticator(config: &Cassandra) -> Result<Arc<dyn SaslAuthenticatorProvider + Send + Sync>, Fault> {
