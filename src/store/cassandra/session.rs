@@ -54,6 +54,8 @@ const CONNECTION_MAX: Duration = Duration::from_millis(1_500);
 const CHANGE_MAX: Duration = Duration::from_secs(20);
 /// Longest a new session takes to stand.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// How long a contact is given before the next one is asked too.
+const CONTACT_PAUSE: Duration = Duration::from_millis(500);
 /// How often connections are tried again, first and at the longest.
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
@@ -164,19 +166,20 @@ impl Session {
     async fn connect_to_local(config: &Cassandra) -> Result<Session, Fault> {
         let contacts = resolve(&config.contacts).await?;
         let level = level_of(config.consistency);
-        let first = Session { kind: build(config, &contacts, None).await?, level };
-        match first.local_data_center(&contacts) {
+        let (kind, contact) = first_to_answer(config, &contacts).await?;
+        let first = Session { kind, level };
+        match first.local_data_center(contact) {
             None => Ok(first),
-            Some(local) => Ok(Session { kind: build(config, &contacts, Some(local)).await?, level }),
+            Some(local) => Ok(Session { kind: build(config, contact, Some(local)).await?, level }),
         }
     }
 
-    /// The contacts' data centre, if there is more than one.
-    fn local_data_center(&self, contacts: &[SocketAddr]) -> Option<String> {
+    /// The contact's data centre, if there is more than one.
+    fn local_data_center(&self, contact: SocketAddr) -> Option<String> {
         either!(self, session => {
             let metadata = session.cluster_metadata();
             let nodes = metadata.unignored_nodes();
-            let local = nodes.iter().find(|node| contacts.contains(&node.broadcast_rpc_address()))?;
+            let local = nodes.iter().find(|node| node.broadcast_rpc_address() == contact)?;
             let has_others = nodes.iter().any(|node| node.datacenter() != local.datacenter());
             has_others.then(|| local.datacenter().to_owned())
         })
@@ -259,12 +262,25 @@ async fn resolve(contacts: &[HostPort]) -> Result<Vec<SocketAddr>, Fault> {
     }
     match failed {
         Some(error) if found.is_empty() => Err(Fault::Away(error)),
+        None if found.is_empty() => Err(Fault::Away("the contacts have no address".into())),
         _ => Ok(found),
     }
 }
 
-async fn build(config: &Cassandra, contacts: &[SocketAddr], local: Option<String>) -> Result<Kind, Fault> {
-    let addresses: Vec<NodeAddress> = contacts.iter().map(|&address| address.into()).collect();
+/// A session by whichever contact answers first. The driver would take them in turn, and wait for a
+/// silent one as long as the system does; so each next one is begun with soon, beside the others.
+async fn first_to_answer(config: &Cassandra, contacts: &[SocketAddr]) -> Result<(Kind, SocketAddr), Fault> {
+    let tries = contacts.iter().zip(0u32..).map(|(&contact, place)| {
+        Box::pin(async move {
+            tokio::time::sleep(CONTACT_PAUSE * place).await;
+            build(config, contact, None).await.map(|kind| (kind, contact))
+        })
+    });
+    futures_util::future::select_ok(tries).await.map(|(answered, _)| answered)
+}
+
+async fn build(config: &Cassandra, contact: SocketAddr, local: Option<String>) -> Result<Kind, Fault> {
+    let addresses: Vec<NodeAddress> = vec![contact.into()];
     let authenticator = authenticator(config)?;
     let failed =
         |error: session::SessionBuildError| Fault::Away(format!("no session with Cassandra: {error}"));

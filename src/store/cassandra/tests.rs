@@ -245,6 +245,21 @@ fn a_silent_node_does_not_hold_up_the_others() {
     drop(silent);
 }
 
+/// The machine of the first contact was switched off, and no new session came about although the
+/// second was there: the driver takes contacts in turn and waits for each.
+#[test]
+#[ignore = "needs Cassandra: scripts/test"]
+fn a_silent_contact_is_passed_over() {
+    let silent = std::net::TcpListener::bind("127.0.0.8:9042").expect("an address nobody has");
+    let contacts = "127.0.0.8:9042,127.0.0.7:9042,127.0.0.1:9042";
+    let config = config("t_contact", |raw| raw.cassandra = Some(contacts.into()));
+    runtime().block_on(async {
+        let session = Session::connect(&config).await.expect("the third answers");
+        assert_eq!(session.query("SELECT key FROM system.local").await.map(|rows| rows.len()), Ok(1));
+    });
+    drop(silent);
+}
+
 /// A removal takes what it collected, and nothing newer.
 #[test]
 #[ignore = "needs Cassandra: scripts/test"]
