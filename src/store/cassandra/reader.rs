@@ -195,7 +195,7 @@ async fn scan(link: &Link, bounds: (i64, i64), pages: &mpsc::Sender<Page>) -> Re
                 }
                 at = next;
             }
-            Err(Fault::Away(_)) if tries + 1 < SCAN_TRIES => {
+            Err(Fault::Away(_) | Fault::Lost(_)) if tries + 1 < SCAN_TRIES => {
                 tries += 1;
                 tokio::time::sleep(SCAN_PAUSE).await;
             }

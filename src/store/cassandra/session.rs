@@ -68,6 +68,9 @@ pub(super) enum Fault {
     /// It may do it later, or somewhere else.
     #[error("{0}")]
     Away(String),
+    /// This session has lost every node, and may be long in finding one: another finds it sooner.
+    #[error("{0}")]
+    Lost(String),
     /// It answers, and does not know the tables: they must be made.
     #[error("{0}")]
     Schema(String),
@@ -93,6 +96,9 @@ impl Fault {
             InvalidProtocol(addr) => Fault::Refused(format!("Cassandra at {addr} speaks another protocol")),
             // The driver says so when a statement means something else than before.
             General(text) if text.contains("schema changed") => Fault::Schema(text.clone()),
+            General(text) if text.contains("No nodes available") => {
+                Fault::Lost("no node of Cassandra is known to be up".into())
+            }
             other => Fault::Away(other.to_string()),
         }
     }
