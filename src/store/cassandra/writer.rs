@@ -62,8 +62,8 @@ pub(super) struct Parts {
 enum Standing {
     /// The last request was answered.
     Good { checked_us: u64 },
-    /// It was not; since when, when it is tried again, and after which pause.
-    Away { since_us: u64, next_us: u64, backoff_us: u64 },
+    /// It was not; when it is tried again.
+    Away { next_us: u64 },
 }
 
 /// The map is written again, shard by shard.
@@ -78,6 +78,10 @@ pub(super) struct Writer {
     parts: Parts,
     clock_floor_us: u64,
     standing: Standing,
+    /// Since when nothing was written that had to be, and the pause after the next failure. Only a
+    /// write ends both: with too few copies alive Cassandra answers, and takes nothing.
+    failing_since_us: Option<u64>,
+    backoff_us: u64,
     window: Window,
     /// Which `latest` was written to.
     table_id: Option<String>,
@@ -91,11 +95,12 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(parts: Parts, clock_floor_us: u64) -> Writer {
-        let standing = Standing::Away { since_us: 0, next_us: 0, backoff_us: BACKOFF_US_MIN };
         Writer {
             parts,
             clock_floor_us,
-            standing,
+            standing: Standing::Away { next_us: 0 },
+            failing_since_us: None,
+            backoff_us: BACKOFF_US_MIN,
             window: Window::new(),
             table_id: None,
             resync: None,
@@ -146,7 +151,7 @@ impl Writer {
             Standing::Good { checked_us } if now_us < checked_us + CHECK_US => return self.good_link(),
             Standing::Good { .. } => self.attempt().await,
             // Meanwhile turns go on: what comes goes to the disk.
-            Standing::Away { next_us, .. } => match self.trying.take() {
+            Standing::Away { next_us } => match self.trying.take() {
                 None if now_us < next_us => return None,
                 Some(trying) if trying.is_finished() => {
                     trying.await.unwrap_or_else(|_| Err(Fault::Away("connecting to Cassandra failed".into())))
@@ -188,26 +193,32 @@ impl Writer {
         }
         self.table_id = Some(link.table_id.clone());
         *self.parts.slot.lock() = Some(link.clone());
-        if let Standing::Away { .. } = self.standing {
+        self.standing = Standing::Good { checked_us: self.now_us() };
+        if self.parts.spill.is_empty() && self.resync.is_none() {
+            self.handle_back();
+        }
+    }
+
+    /// Cassandra takes what it is given, or there is nothing to give.
+    fn handle_back(&mut self) {
+        (self.failing_since_us, self.backoff_us) = (None, BACKOFF_US_MIN);
+        if self.parts.shared.away().is_some() {
             tracing::info!(waiting = self.parts.spill.records(), "Cassandra answers");
             self.parts.shared.set_away(None);
         }
-        self.standing = Standing::Good { checked_us: self.now_us() };
     }
 
     fn handle_fault(&mut self, fault: &Fault) {
         let now_us = self.now_us();
-        let (since_us, backoff_us) = match self.standing {
-            Standing::Good { .. } => (now_us, BACKOFF_US_MIN),
-            Standing::Away { since_us, backoff_us, .. } => (since_us, (backoff_us * 2).min(BACKOFF_US_MAX)),
-        };
+        let since_us = *self.failing_since_us.get_or_insert(now_us);
         let reason = fault.to_string();
         // Once for each reason: it may stay away for days.
         if self.parts.shared.away().as_ref() != Some(&reason) {
             tracing::warn!(reason, "Cassandra is away");
         }
         self.parts.shared.set_away(Some(reason));
-        self.standing = Standing::Away { since_us, next_us: now_us + backoff_us, backoff_us };
+        self.standing = Standing::Away { next_us: now_us + self.backoff_us };
+        self.backoff_us = (self.backoff_us * 2).min(BACKOFF_US_MAX);
         self.window.handle_failure();
         if !matches!(fault, Fault::Away(_)) || now_us - since_us >= HUNG_US {
             *self.parts.slot.lock() = None;
@@ -262,6 +273,9 @@ impl Writer {
         match written {
             Ok(()) => {
                 self.standing = Standing::Good { checked_us: self.now_us() };
+                if !group.is_empty() {
+                    self.handle_back();
+                }
                 true
             }
             Err(fault) => {
@@ -332,6 +346,7 @@ impl Writer {
             self.resync = Some(Resync { shard: next, lost });
         } else {
             self.parts.shared.set_resyncing(false);
+            self.handle_back();
             tracing::info!("the whole map is in Cassandra");
         }
     }
@@ -378,7 +393,7 @@ impl Writer {
                 // An elapsed time is as good as the bell.
                 let _ = tokio::time::timeout(idle, self.parts.bell.notified()).await;
             }
-            Standing::Away { next_us, .. } => match &self.trying {
+            Standing::Away { next_us } => match &self.trying {
                 None => {
                     let left = Duration::from_micros(next_us.saturating_sub(self.now_us()));
                     tokio::time::sleep(left.min(SPILL_PAUSE)).await;
