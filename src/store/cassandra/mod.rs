@@ -9,7 +9,8 @@
 //! (`rows`), so whoever writes what, how often and how late, changes nothing.
 //!
 //! - `writer`: the thread, its turns, what is durable;
-//! - `link`: groups written, records and histories read, over a `session` and the `schema`;
+//! - `link`: groups written, records and histories read, over a `session`, which
+//!   `placing` leads to the right node, and the `schema`;
 //! - `spill`: what waits while Cassandra is away;
 //! - `reader`: how other threads ask.
 //!
@@ -22,6 +23,7 @@
 //! trips where the order of records needs none.
 
 mod link;
+mod placing;
 mod reader;
 mod rows;
 mod schema;

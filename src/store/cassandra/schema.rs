@@ -1,7 +1,7 @@
 //! The keyspace and its tables, made by whichever node comes first.
 //!
 //! Every statement may be repeated, and all nodes send theirs to the same coordinator (see
-//! `session`), which makes one change after the other; then everyone waits until Cassandra's nodes
+//! `placing`), which makes one change after the other; then everyone waits until Cassandra's nodes
 //! agree on the schema. The version stands in the comment of `latest`: a newer one is refused, an
 //! older one is brought up to date by the steps that follow it.
 

@@ -4,12 +4,19 @@
 //! statement to a replica of its partition. It does not promise that a request ever ends, so each
 //! one here does, by [`REQUEST_MAX`]; who sees several end so gives the session up and makes another.
 //!
-//! Statements that no key places (schema, system tables) all go to the same node of Cassandra, the
-//! one that is up and has the least host id: so whatever number of nodes start at once, changes of
-//! the schema are made one after the other by one coordinator, and `IF NOT EXISTS` is exact.
+//! A node that hangs keeps its connections, so the driver goes on sending to it. A request that one
+//! node has not answered within [`SILENCE_MAX`] is sent to a second one too (every statement may be
+//! repeated), and whom a second outran is asked last for a while (`placing`). The driver's own way of
+//! sending a request twice was rejected: when the last node's connection breaks it spins.
+//!
+//! The newest protocol that a contact speaks is found by a connection of its own, before the session:
+//! the driver tries the one that it was told for ever, without a word of why. A wrong password or an
+//! unknown certificate is told at once for the same reason.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,19 +25,17 @@ use cdrs_tokio::authenticators::{
 };
 use cdrs_tokio::cluster::connection_pool::ConnectionPoolConfigBuilder;
 use cdrs_tokio::cluster::session::{self, RustlsSessionBuilder, SessionBuilder, TcpSessionBuilder};
-use cdrs_tokio::cluster::topology::NodeState;
 use cdrs_tokio::cluster::{
-    ClusterMetadata, ConnectionManager, NodeAddress, NodeRustlsConfigBuilder, NodeTcpConfigBuilder,
+    ConnectionManager, KeyspaceHolder, NodeAddress, NodeRustlsConfigBuilder, NodeTcpConfigBuilder,
     RustlsConnectionManager, TcpConnectionManager,
 };
+use cdrs_tokio::compression::Compression;
 use cdrs_tokio::consistency::Consistency as Level;
 use cdrs_tokio::frame::message_error::ErrorType;
 use cdrs_tokio::frame::{Envelope, Version};
+use cdrs_tokio::frame_encoding::ProtocolFrameEncodingFactory;
 use cdrs_tokio::load_balancing::node_distance_evaluator::{
     AllLocalNodeDistanceEvaluator, NodeDistanceEvaluator, TopologyAwareNodeDistanceEvaluator,
-};
-use cdrs_tokio::load_balancing::{
-    LoadBalancingStrategy, QueryPlan, Request, TopologyAwareLoadBalancingStrategy,
 };
 use cdrs_tokio::query::PreparedQuery;
 use cdrs_tokio::retry::{DefaultRetryPolicy, ExponentialReconnectionPolicy};
@@ -40,12 +45,16 @@ use cdrs_tokio::types::rows::Row;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 
+use super::placing::{Placing, Silent, TRIED, Tried};
 use crate::config::HostPort;
 use crate::config::cassandra::{Cassandra, Consistency};
 
 /// Longest one request takes. Under the time a publisher waits for `stored`, over the two seconds
 /// after which Cassandra itself gives a write up.
 pub(super) const REQUEST_MAX: Duration = Duration::from_millis(3_000);
+/// How long one node is given before a second one is asked too; so much under [`REQUEST_MAX`] that
+/// this one has time to answer.
+const SILENCE_MAX: Duration = Duration::from_millis(1_000);
 /// Longest a connection of a standing session takes. A node of Cassandra whose machine is gone refuses
 /// nothing, it is silent, and who waits for a connection to it waits to send: so much under
 /// [`REQUEST_MAX`] that there is time left for the next node.
@@ -104,30 +113,6 @@ impl Fault {
     }
 }
 
-/// Where statements go; see the module's head.
-struct Placing<T: CdrsTransport + 'static, CM: ConnectionManager<T> + 'static> {
-    by_key: TopologyAwareLoadBalancingStrategy<T, CM>,
-}
-
-impl<T: CdrsTransport + 'static, CM: ConnectionManager<T> + 'static> Placing<T, CM> {
-    fn new() -> Placing<T, CM> {
-        Placing { by_key: TopologyAwareLoadBalancingStrategy::new(None, false) }
-    }
-}
-
-impl<T: CdrsTransport + 'static, CM: ConnectionManager<T> + 'static> LoadBalancingStrategy<T, CM>
-    for Placing<T, CM>
-{
-    fn query_plan(&self, request: Option<Request<'_>>, cluster: &ClusterMetadata<T, CM>) -> QueryPlan<T, CM> {
-        if request.as_ref().is_some_and(|request| request.token.is_none() && request.routing_key.is_none()) {
-            let mut nodes = cluster.unignored_nodes();
-            nodes.sort_by_key(|node| (node.state() != NodeState::Up, node.host_id()));
-            return QueryPlan { nodes };
-        }
-        self.by_key.query_plan(request, cluster)
-    }
-}
-
 type Plain =
     session::Session<TransportTcp, TcpConnectionManager, Placing<TransportTcp, TcpConnectionManager>>;
 type Secure = session::Session<
@@ -145,6 +130,7 @@ enum Kind {
 pub(super) struct Session {
     kind: Kind,
     level: Level,
+    silent: Silent,
 }
 
 /// Calls the same method of whichever session it is.
@@ -172,12 +158,12 @@ impl Session {
     async fn connect_to_local(config: &Cassandra) -> Result<Session, Fault> {
         let contacts = resolve(&config.contacts).await?;
         let level = level_of(config.consistency);
-        let (kind, contact) = first_to_answer(config, &contacts).await?;
-        let first = Session { kind, level };
-        match first.local_data_center(contact) {
-            None => Ok(first),
-            Some(local) => Ok(Session { kind: build(config, contact, Some(local)).await?, level }),
-        }
+        let silent = Silent::default();
+        let (kind, contact, version) = first_to_answer(config, &contacts, &silent).await?;
+        let first = Session { kind, level, silent: silent.clone() };
+        let Some(local) = first.local_data_center(contact) else { return Ok(first) };
+        let kind = build(config, contact, version, Some(local), &silent).await?;
+        Ok(Session { kind, level, silent })
     }
 
     /// The contact's data centre, if there is more than one.
@@ -211,7 +197,7 @@ impl Session {
 
     /// Prepares a statement.
     pub(super) async fn prepare(&self, text: &str) -> Result<PreparedQuery, Fault> {
-        in_time(async { either!(self, session => session.prepare(text).await) }).await
+        self.ask(|| async { either!(self, session => session.prepare(text).await) }).await
     }
 
     /// Runs a prepared statement.
@@ -220,14 +206,50 @@ impl Session {
         statement: &PreparedQuery,
         params: StatementParams,
     ) -> Result<Envelope, Fault> {
-        in_time(async { either!(self, session => session.exec_with_params(statement, &params).await) }).await
+        let params = &params;
+        self.ask(move || async move {
+            either!(self, session => session.exec_with_params(statement, params).await)
+        })
+        .await
     }
 
     /// Runs a statement that is asked for seldom; no key places it, and any one copy may answer.
     pub(super) async fn query(&self, text: &str) -> Result<Vec<Row>, Fault> {
         let params = StatementParamsBuilder::new().with_consistency(Level::One).idempotent(true).build();
-        let query = async { either!(self, session => session.query_with_params(text, params).await) };
-        rows_of(&in_time(query).await?).map(|(rows, _)| rows)
+        let query =
+            || async { either!(self, session => session.query_with_params(text, params.clone()).await) };
+        rows_of(&self.ask(query).await?).map(|(rows, _)| rows)
+    }
+
+    /// Makes a request within [`REQUEST_MAX`], of a second node too if the first is silent.
+    async fn ask<T, F>(&self, request: impl Fn() -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = cdrs_tokio::Result<T>>,
+    {
+        let asked = async {
+            let mut first = pin!(request());
+            if let Ok(answer) = tokio::time::timeout(SILENCE_MAX, first.as_mut()).await {
+                return answer;
+            }
+            let Tried { node: Some(silent), has_others: true } = TRIED.with(Cell::get) else {
+                return first.await;
+            };
+            let mut second = pin!(request());
+            tokio::select! {
+                answer = first.as_mut() => match answer {
+                    Err(_) => second.await,
+                    answer => answer,
+                },
+                answer = second.as_mut() => match answer {
+                    Err(_) => first.await,
+                    answer => {
+                        self.silent.pass_over(silent);
+                        answer
+                    }
+                },
+            }
+        };
+        within(REQUEST_MAX, TRIED.scope(Cell::default(), asked)).await
     }
 
     /// Changes the schema, which a busy Cassandra is slow to do.
@@ -244,10 +266,6 @@ pub(super) fn rows_of(envelope: &Envelope) -> Result<(Vec<Row>, Option<cdrs_toki
     let next = body.as_rows_metadata().and_then(|metadata| metadata.paging_state.clone());
     let next = next.filter(|state| !state.is_null_or_empty());
     Ok((body.into_rows().unwrap_or_default(), next))
-}
-
-async fn in_time<T>(request: impl Future<Output = cdrs_tokio::Result<T>>) -> Result<T, Fault> {
-    within(REQUEST_MAX, request).await
 }
 
 async fn within<T>(most: Duration, request: impl Future<Output = cdrs_tokio::Result<T>>) -> Result<T, Fault> {
@@ -275,41 +293,86 @@ async fn resolve(contacts: &[HostPort]) -> Result<Vec<SocketAddr>, Fault> {
 
 /// A session by whichever contact answers first. The driver would take them in turn, and wait for a
 /// silent one as long as the system does; so each next one is begun with soon, beside the others.
-async fn first_to_answer(config: &Cassandra, contacts: &[SocketAddr]) -> Result<(Kind, SocketAddr), Fault> {
+async fn first_to_answer(
+    config: &Cassandra,
+    contacts: &[SocketAddr],
+    silent: &Silent,
+) -> Result<(Kind, SocketAddr, Version), Fault> {
     let tries = contacts.iter().zip(0u32..).map(|(&contact, place)| {
         Box::pin(async move {
             tokio::time::sleep(CONTACT_PAUSE * place).await;
-            build(config, contact, None).await.map(|kind| (kind, contact))
+            let version = version_of(config, contact).await?;
+            build(config, contact, version, None, silent).await.map(|kind| (kind, contact, version))
         })
     });
     futures_util::future::select_ok(tries).await.map(|(answered, _)| answered)
 }
 
-async fn build(config: &Cassandra, contact: SocketAddr, local: Option<String>) -> Result<Kind, Fault> {
+/// The newest protocol that the contact speaks: 5, or 4, which is all that Cassandra 3 and some
+/// databases that are like Cassandra have.
+async fn version_of(config: &Cassandra, contact: SocketAddr) -> Result<Version, Fault> {
+    match greet(config, contact, Version::V5).await? {
+        Ok(()) => return Ok(Version::V5),
+        Err(cdrs_tokio::Error::InvalidProtocol(_)) => {}
+        Err(error) => return Err(Fault::of(&error)),
+    }
+    greet(config, contact, Version::V4).await?.map_err(|error| Fault::of(&error))?;
+    tracing::info!(%contact, "Cassandra speaks protocol 4");
+    Ok(Version::V4)
+}
+
+/// Makes a connection, logs in, and lets it go.
+async fn greet(
+    config: &Cassandra,
+    contact: SocketAddr,
+    version: Version,
+) -> Result<cdrs_tokio::Result<()>, Fault> {
+    let keyspace = Arc::new(KeyspaceHolder::new(tokio::sync::watch::channel(None).0));
+    let (login, frames) = (authenticator(config)?, Box::new(ProtocolFrameEncodingFactory));
+    let (none, queue) = (Compression::None, TRANSPORT_QUEUE);
+    Ok(match secured(config)? {
+        None => {
+            let plain = TcpConnectionManager::new(login, keyspace, frames, none, queue, true, version);
+            plain.connection(None, None, contact).await.map(drop)
+        }
+        Some((name, tls)) => {
+            let secure =
+                RustlsConnectionManager::new(name, login, tls, keyspace, frames, none, queue, true, version);
+            secure.connection(None, None, contact).await.map(drop)
+        }
+    })
+}
+
+async fn build(
+    config: &Cassandra,
+    contact: SocketAddr,
+    version: Version,
+    local: Option<String>,
+    silent: &Silent,
+) -> Result<Kind, Fault> {
     let addresses: Vec<NodeAddress> = vec![contact.into()];
     let authenticator = authenticator(config)?;
     let failed =
         |error: session::SessionBuildError| Fault::Away(format!("no session with Cassandra: {error}"));
-    match &config.tls_ca {
+    match secured(config)? {
         None => {
             let nodes = NodeTcpConfigBuilder::new()
                 .with_contact_points(addresses)
                 .with_authenticator_provider(authenticator)
-                .with_version(Version::V5);
+                .with_version(version);
             let nodes = nodes.build().await.map_err(|error| Fault::of(&error))?;
-            let session = set(TcpSessionBuilder::new(Placing::new(), nodes), local).build().await;
+            let session =
+                set(TcpSessionBuilder::new(Placing::new(silent.clone()), nodes), local).build().await;
             Ok(Kind::Plain(Box::new(session.map_err(failed)?)))
         }
-        Some(path) => {
-            let host = config.contacts.first().map(|contact| contact.host.clone()).unwrap_or_default();
-            let name = ServerName::try_from(host.clone())
-                .map_err(|_| Fault::Refused(format!("{host:?} cannot be a name in a certificate")))?;
-            let nodes = NodeRustlsConfigBuilder::new(name, tls(path)?)
+        Some((name, tls)) => {
+            let nodes = NodeRustlsConfigBuilder::new(name, tls)
                 .with_contact_points(addresses)
                 .with_authenticator_provider(authenticator)
-                .with_version(Version::V5);
+                .with_version(version);
             let nodes = nodes.build().await.map_err(|error| Fault::of(&error))?;
-            let session = set(RustlsSessionBuilder::new(Placing::new(), nodes), local).build().await;
+            let session =
+                set(RustlsSessionBuilder::new(Placing::new(silent.clone()), nodes), local).build().await;
             Ok(Kind::Secure(Box::new(session.map_err(failed)?)))
         }
     }
@@ -342,6 +405,15 @@ fn authenticator(config: &Cassandra) -> Result<Arc<dyn SaslAuthenticatorProvider
         .map_err(|error| Fault::Refused(format!("--cassandra-password-file {}: {error}", file.display())))?;
     let password = text.lines().next().unwrap_or_default();
     Ok(Arc::new(StaticPasswordAuthenticatorProvider::new(user.as_str(), password)))
+}
+
+/// The name that certificates must bear, and who may have signed them. `None`: no TLS.
+fn secured(config: &Cassandra) -> Result<Option<(ServerName<'static>, Arc<rustls::ClientConfig>)>, Fault> {
+    let Some(path) = &config.tls_ca else { return Ok(None) };
+    let host = config.contacts.first().map(|contact| contact.host.clone()).unwrap_or_default();
+    let name = ServerName::try_from(host.clone())
+        .map_err(|_| Fault::Refused(format!("{host:?} cannot be a name in a certificate")))?;
+    Ok(Some((name, tls(path)?)))
 }
 
 fn tls(path: &std::path::Path) -> Result<Arc<rustls::ClientConfig>, Fault> {

@@ -1,0 +1,105 @@
+//! Where statements go.
+//!
+//! To a replica of their partition. Those that no key places (schema, system tables) all go to the same
+//! node of Cassandra, the one that is up and has the least host id: so whatever number of nodes start at
+//! once, changes of the schema are made one after the other by one coordinator, and `IF NOT EXISTS` is
+//! exact.
+//!
+//! A node that hangs keeps its connections, so the driver goes on sending to it. So a request that one
+//! node does not answer in time is sent to another one too (see `session`), and whom that one outran is
+//! asked last for a while.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdrs_tokio::cluster::topology::NodeState;
+use cdrs_tokio::cluster::{ClusterMetadata, ConnectionManager};
+use cdrs_tokio::load_balancing::{
+    LoadBalancingStrategy, QueryPlan, Request, TopologyAwareLoadBalancingStrategy,
+};
+use cdrs_tokio::transport::CdrsTransport;
+use parking_lot::Mutex;
+
+/// How long a node that was silent is asked after all others.
+const PASSED_OVER: Duration = Duration::from_secs(30);
+
+/// Nodes that did not answer in time; at most as many as there are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Silent(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl Silent {
+    fn contains(&self, node: SocketAddr) -> bool {
+        self.0.lock().contains(&node)
+    }
+
+    /// Asks a node last from now on, for [`PASSED_OVER`].
+    pub(super) fn pass_over(&self, node: SocketAddr) {
+        let mut silent = self.0.lock();
+        if silent.contains(&node) {
+            return;
+        }
+        silent.push(node);
+        tracing::warn!(%node, "a node of Cassandra is silent; the others are asked first");
+        let silent = self.0.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(PASSED_OVER).await;
+            silent.lock().retain(|passed_over| *passed_over != node);
+        });
+    }
+}
+
+/// Where a request went first.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tried {
+    pub(super) node: Option<SocketAddr>,
+    pub(super) has_others: bool,
+}
+
+tokio::task_local! {
+    /// Of the request that is being made: its plan is asked for deep inside the driver.
+    pub(super) static TRIED: Cell<Tried>;
+}
+
+/// See the module's head.
+pub(super) struct Placing<T: CdrsTransport + 'static, CM: ConnectionManager<T> + 'static> {
+    by_key: TopologyAwareLoadBalancingStrategy<T, CM>,
+    silent: Silent,
+}
+
+impl<T: CdrsTransport + 'static, CM: ConnectionManager<T> + 'static> Placing<T, CM> {
+    pub(super) fn new(silent: Silent) -> Placing<T, CM> {
+        Placing { by_key: TopologyAwareLoadBalancingStrategy::new(None, false), silent }
+    }
+
+    fn placed(&self, request: Option<Request<'_>>, cluster: &ClusterMetadata<T, CM>) -> QueryPlan<T, CM> {
+        if request.as_ref().is_some_and(|request| request.token.is_none() && request.routing_key.is_none()) {
+            let mut nodes = cluster.unignored_nodes();
+            nodes.sort_by_key(|node| (node.state() != NodeState::Up, node.host_id()));
+            return QueryPlan { nodes };
+        }
+        self.by_key.query_plan(request, cluster)
+    }
+}
+
+impl<T: CdrsTransport + 'static, CM: ConnectionManager<T> + 'static> LoadBalancingStrategy<T, CM>
+    for Placing<T, CM>
+{
+    fn query_plan(&self, request: Option<Request<'_>>, cluster: &ClusterMetadata<T, CM>) -> QueryPlan<T, CM> {
+        let mut plan = self.placed(request, cluster);
+        // A change of the schema is made without it, and always goes to the same node.
+        let _ = TRIED.try_with(|tried| {
+            let Tried { node: first, has_others } = tried.get();
+            plan.nodes.sort_by_key(|node| {
+                let node = node.broadcast_rpc_address();
+                (first == Some(node), self.silent.contains(node))
+            });
+            if first.is_none() {
+                let node = plan.nodes.first().map(|node| node.broadcast_rpc_address());
+                tried.set(Tried { node, has_others: has_others || plan.nodes.len() > 1 });
+            }
+        });
+        plan
+    }
+}
