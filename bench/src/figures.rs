@@ -70,16 +70,11 @@ fn three_nodes(plan: &Plan, data_dir: &Path, run: usize) -> Outcome<()> {
         println!("three nodes on loopback, embedded store, {latency:?}");
     }
     for seen in latency::run(&latency)? {
-        let at = |q: f64| seen.latency_ns.value_at_quantile(q) as f64 / 1e6;
         println!(
-            "run {run}, published at {}, received at {}: p50 {:.3} ms, p90 {:.3}, p99 {:.3}, p99.9 {:.3}, max {:.3}; {} missing",
+            "run {run}, published at {}, received at {}: {}; {} missing",
             first.http,
             seen.http,
-            at(0.5),
-            at(0.9),
-            at(0.99),
-            at(0.999),
-            at(1.0),
+            seen.percentiles(),
             seen.missing
         );
         if seen.missing > 0 {

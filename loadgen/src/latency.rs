@@ -38,6 +38,15 @@ pub struct Seen {
     pub missing: u64,
 }
 
+impl Seen {
+    /// The percentiles, in words.
+    pub fn percentiles(&self) -> String {
+        let at = |q: f64| self.latency_ns.value_at_quantile(q) as f64 / 1e6;
+        let [p50, p90, p99, p999, max] = [0.5, 0.9, 0.99, 0.999, 1.0].map(at);
+        format!("p50 {p50:.3} ms, p90 {p90:.3}, p99 {p99:.3}, p99.9 {p999:.3}, max {max:.3}")
+    }
+}
+
 /// Runs the plan. Every record must arrive once at every subscriber.
 pub fn run(plan: &Plan) -> Outcome<Vec<Seen>> {
     let total = u64::from(plan.rate_per_s) * u64::from(plan.seconds);

@@ -325,18 +325,8 @@ fn compare_files(before: &Path, after: &Path, worse_max: Option<f64>) -> Outcome
 fn print_latencies(plan: &latency::Plan) -> Outcome<ExitCode> {
     println!("{plan:?}");
     for seen in latency::run(plan)? {
-        let at = |q: f64| seen.latency_ns.value_at_quantile(q) as f64 / 1e6;
-        println!(
-            "{}: p50 {:.3} ms, p90 {:.3}, p99 {:.3}, p99.9 {:.3}, max {:.3}; {} counted, {} missing",
-            seen.http,
-            at(0.5),
-            at(0.9),
-            at(0.99),
-            at(0.999),
-            at(1.0),
-            seen.latency_ns.len(),
-            seen.missing
-        );
+        let (counted, missing) = (seen.latency_ns.len(), seen.missing);
+        println!("{}: {}; {counted} counted, {missing} missing", seen.http, seen.percentiles());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 /// The longest time that is told apart, ten minutes.
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
@@ -19,12 +20,12 @@ pub fn note(histogram: &mut Histogram<u64>, ns: u64) {
 }
 
 /// What went wrong, or may have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
     /// Deliveries of what had come already.
     pub duplicates: u64,
     /// Deliveries after a newer one of their source.
-    pub late: u64,
+    pub out_of_order: u64,
     /// Payloads that are not what was published.
     pub wrong: u64,
     /// Frames without a header of this run.
@@ -41,7 +42,7 @@ impl Faults {
     /// Adds another thread's.
     pub fn add(&mut self, other: Faults) {
         self.duplicates += other.duplicates;
-        self.late += other.late;
+        self.out_of_order += other.out_of_order;
         self.wrong += other.wrong;
         self.foreign += other.foreign;
         self.unsent += other.unsent;

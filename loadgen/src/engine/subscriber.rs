@@ -110,7 +110,7 @@ impl Subscriber {
         }
         match self.seen[source].note(header.seq) {
             Arrival::New => {}
-            Arrival::Late => tally.faults.late += 1,
+            Arrival::Late => tally.faults.out_of_order += 1,
             Arrival::Duplicate => tally.faults.duplicates += 1,
         }
     }
@@ -198,7 +198,7 @@ mod tests {
         assert!(!is_complete);
         records.push((0, 0));
         let (missing, _, tally) = gets(&plan(&[]), &records);
-        assert_eq!((missing.lost, tally.faults.late, tally.faults.duplicates), (0, 1, 0));
+        assert_eq!((missing.lost, tally.faults.out_of_order, tally.faults.duplicates), (0, 1, 0));
         records.push((0, 0));
         // A duplicate does not make up for a loss.
         records.retain(|record| *record != (3, 2));

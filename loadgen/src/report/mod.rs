@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Measured, Sample};
 use crate::machine::Machine;
+use crate::measure::Faults;
 use crate::plan::Plan;
 
 /// A thread that waits for less than this share of its time is in the way.
@@ -146,30 +147,20 @@ pub struct Correctness {
     pub may_conflate: bool,
     /// Subscribers' sources whose newest value never came.
     pub newest_missing: u64,
-    /// Made twice.
-    pub duplicates: u64,
-    /// Made after a newer one of their source.
-    pub out_of_order: u64,
-    /// Payloads that were not what was published.
-    pub wrong: u64,
-    /// Frames that are not of this run.
-    pub foreign: u64,
     /// Messages that were never answered.
     pub unanswered: u64,
-    /// Messages that were due but that the target did not take in time.
-    pub unsent: u64,
-    /// Refused messages by code.
-    pub refused: BTreeMap<String, u64>,
-    /// Connections lost while running, by reason.
-    pub closed: BTreeMap<String, u64>,
+    /// What else went wrong.
+    #[serde(flatten)]
+    pub faults: Faults,
 }
 
 impl Correctness {
     /// Whether anything is wrong.
     pub fn is_fine(&self) -> bool {
         let missing = if self.may_conflate { 0 } else { self.missing };
-        let faults = missing + self.newest_missing + self.duplicates + self.out_of_order + self.wrong;
-        faults + self.unanswered + self.unsent == 0 && self.refused.is_empty() && self.closed.is_empty()
+        let Faults { duplicates, out_of_order, wrong, foreign: _, unsent, refused, closed } = &self.faults;
+        let faults = missing + self.newest_missing + duplicates + out_of_order + wrong;
+        faults + self.unanswered + unsent == 0 && refused.is_empty() && closed.is_empty()
     }
 }
 
@@ -303,7 +294,6 @@ fn throughput(plan: &Plan, measured: &Measured) -> Throughput {
 }
 
 fn correctness(plan: &Plan, measured: &Measured) -> Correctness {
-    let faults = measured.faults.clone();
     Correctness {
         is_verified: plan.verify,
         published: measured.sent,
@@ -311,14 +301,8 @@ fn correctness(plan: &Plan, measured: &Measured) -> Correctness {
         missing: measured.missing.lost,
         may_conflate: plan.common.is_latest,
         newest_missing: measured.missing.stale,
-        duplicates: faults.duplicates,
-        out_of_order: faults.late,
-        wrong: faults.wrong,
-        foreign: faults.foreign,
         unanswered: measured.unanswered,
-        unsent: faults.unsent,
-        refused: faults.refused,
-        closed: faults.closed,
+        faults: measured.faults.clone(),
     }
 }
 

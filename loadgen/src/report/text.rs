@@ -87,13 +87,13 @@ fn faults(report: &Report, out: &mut String) -> fmt::Result {
         it.missing,
         it.expected,
         it.newest_missing,
-        it.duplicates,
-        it.out_of_order,
-        it.wrong,
+        it.faults.duplicates,
+        it.faults.out_of_order,
+        it.faults.wrong,
         it.unanswered,
-        it.unsent
+        it.faults.unsent
     )?;
-    for (what, counts) in [("refused", &it.refused), ("connections lost", &it.closed)] {
+    for (what, counts) in [("refused", &it.faults.refused), ("connections lost", &it.faults.closed)] {
         for (reason, count) in counts {
             writeln!(out, "{what}: {count} × {reason}")?;
         }

@@ -3,7 +3,7 @@
 
 use memchr::memmem;
 
-use super::websocket::{self, Frame};
+use super::websocket::{self, Frame, Opening};
 use super::{Ack, Broken, Common, Message, Role, Sink, Wire};
 use crate::random::Random;
 
@@ -13,7 +13,7 @@ pub struct AnodeJson {
     role: Role,
     host: String,
     random: Random,
-    is_open: bool,
+    opening: Opening,
     /// Where the unfinished batch's frame begins in the buffer, and how many records it has.
     batch: Option<(usize, usize)>,
 }
@@ -21,7 +21,7 @@ pub struct AnodeJson {
 impl AnodeJson {
     /// A connection to `host`.
     pub fn new(common: Common, role: Role, host: &str, random: Random) -> AnodeJson {
-        AnodeJson { common, role, host: host.to_owned(), random, is_open: false, batch: None }
+        AnodeJson { common, role, host: host.to_owned(), random, opening: Opening::default(), batch: None }
     }
 
     fn subscribe(&mut self, out: &mut Vec<u8>) {
@@ -104,14 +104,7 @@ impl Wire for AnodeJson {
     }
 
     fn read(&mut self, bytes: &[u8], out: &mut Vec<u8>, sink: &mut dyn Sink) -> Result<usize, Broken> {
-        let mut at = 0;
-        if !self.is_open {
-            match websocket::read_answer(bytes)? {
-                Some(length) => at = length,
-                None => return Ok(0),
-            }
-            self.is_open = true;
-        }
+        let Some(mut at) = self.opening.read(bytes)? else { return Ok(0) };
         while let Some(frame) = Frame::read(&bytes[at..])? {
             match frame.opcode {
                 websocket::TEXT if frame.is_last => self.read_text(frame.payload, out, sink),

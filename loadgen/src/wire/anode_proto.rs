@@ -2,7 +2,7 @@
 //! into and from the buffers where they lie; the schema is `proto/anode/v1/client.proto`.
 
 use super::anode_json::path;
-use super::websocket::{self, Frame};
+use super::websocket::{self, Frame, Opening};
 use super::{Broken, Common, Message, Role, Sink, Wire};
 use crate::random::Random;
 
@@ -20,7 +20,7 @@ pub struct AnodeProto {
     role: Role,
     host: String,
     random: Random,
-    is_open: bool,
+    opening: Opening,
     /// The unfinished batch: `Publish` messages as items.
     batch: Vec<u8>,
     records: usize,
@@ -32,7 +32,16 @@ impl AnodeProto {
     /// A connection to `host`.
     pub fn new(common: Common, role: Role, host: &str, random: Random) -> AnodeProto {
         let (batch, scratch) = (Vec::new(), Vec::new());
-        AnodeProto { common, role, host: host.to_owned(), random, is_open: false, batch, records: 0, scratch }
+        AnodeProto {
+            common,
+            role,
+            host: host.to_owned(),
+            random,
+            opening: Opening::default(),
+            batch,
+            records: 0,
+            scratch,
+        }
     }
 
     fn subscribe(&mut self, out: &mut Vec<u8>) {
@@ -132,14 +141,7 @@ impl Wire for AnodeProto {
     }
 
     fn read(&mut self, bytes: &[u8], out: &mut Vec<u8>, sink: &mut dyn Sink) -> Result<usize, Broken> {
-        let mut at = 0;
-        if !self.is_open {
-            match websocket::read_answer(bytes)? {
-                Some(length) => at = length,
-                None => return Ok(0),
-            }
-            self.is_open = true;
-        }
+        let Some(mut at) = self.opening.read(bytes)? else { return Ok(0) };
         while let Some(frame) = Frame::read(&bytes[at..])? {
             match frame.opcode {
                 websocket::BINARY if frame.is_last => self.read_message(frame.payload, out, sink)?,

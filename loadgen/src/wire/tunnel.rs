@@ -1,7 +1,7 @@
 //! A protocol over a stream of bytes (NATS, MQTT), carried in WebSocket frames. The frames' bounds mean
 //! nothing to it: a message may be split over several, and one may hold many.
 
-use super::websocket::{self, Frame};
+use super::websocket::{self, Frame, Opening};
 use super::{Broken, Message, Sink, Wire};
 use crate::random::Random;
 
@@ -12,7 +12,7 @@ pub struct Tunnel<W> {
     path: &'static str,
     protocol: Option<&'static str>,
     random: Random,
-    is_open: bool,
+    opening: Opening,
     /// What the inner protocol has to say, not yet framed.
     outgoing: Vec<u8>,
     /// What came, without frames; at most one message of it is unread.
@@ -29,11 +29,20 @@ impl<W: Wire> Tunnel<W> {
         random: Random,
     ) -> Self {
         let (outgoing, incoming) = (Vec::new(), Vec::new());
-        Tunnel { inner, host: host.to_owned(), path, protocol, random, is_open: false, outgoing, incoming }
+        Tunnel {
+            inner,
+            host: host.to_owned(),
+            path,
+            protocol,
+            random,
+            opening: Opening::default(),
+            outgoing,
+            incoming,
+        }
     }
 
     fn flush(&mut self, out: &mut Vec<u8>) {
-        if self.is_open && !self.outgoing.is_empty() {
+        if self.opening.is_open() && !self.outgoing.is_empty() {
             websocket::write_frame(websocket::BINARY, &self.outgoing, &mut self.random, out);
             self.outgoing.clear();
         }
@@ -56,15 +65,7 @@ impl<W: Wire> Wire for Tunnel<W> {
     }
 
     fn read(&mut self, bytes: &[u8], out: &mut Vec<u8>, sink: &mut dyn Sink) -> Result<usize, Broken> {
-        let mut at = 0;
-        if !self.is_open {
-            match websocket::read_answer(bytes)? {
-                Some(length) => at = length,
-                None => return Ok(0),
-            }
-            self.is_open = true;
-            self.flush(out);
-        }
+        let Some(mut at) = self.opening.read(bytes)? else { return Ok(0) };
         while let Some(frame) = Frame::read(&bytes[at..])? {
             match frame.opcode {
                 0..8 => self.incoming.extend_from_slice(frame.payload),

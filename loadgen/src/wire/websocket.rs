@@ -42,8 +42,31 @@ pub fn write_request(host: &str, path: &str, protocol: Option<&str>, random: &mu
     out.extend_from_slice(text.as_bytes());
 }
 
+/// Where a connection stands: frames come only behind the answer to the request.
+#[derive(Debug, Default)]
+pub struct Opening {
+    is_open: bool,
+}
+
+impl Opening {
+    /// Whether the answer came.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Where the frames begin in what came; `None`: the answer is not whole.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
+        if self.is_open {
+            return Ok(Some(0));
+        }
+        let length = read_answer(bytes)?;
+        self.is_open = length.is_some();
+        Ok(length)
+    }
+}
+
 /// Reads the answer to the request: its length once it is whole.
-pub fn read_answer(bytes: &[u8]) -> Result<Option<usize>, Broken> {
+fn read_answer(bytes: &[u8]) -> Result<Option<usize>, Broken> {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
         if bytes.len() > ANSWER_BYTES_MAX {
             return Broken::because("the answer to the handshake has no end");
