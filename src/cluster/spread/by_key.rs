@@ -1,86 +1,124 @@
-//! Things found by a 64-bit hash of theirs.
+//! Things found by a key of theirs, or by the place where they stand.
 //!
-//! A node of a large cluster has thousands, and looks one up several times a datagram, mostly one that
-//! no cache holds any more: a tree of them costs a miss a level, this costs two. They are gone
-//! through in the order of their places, so that the order does not depend on the hash table.
+//! A node of a large cluster has thousands of links and of lines, and looks up a few for every datagram,
+//! mostly ones that no cache holds any more: a tree of them costs a miss a level, this costs two. They
+//! are gone through in the order of their places, so that the order does not depend on the hash table.
+
+use std::net::{IpAddr, SocketAddr};
 
 use hashbrown::HashTable;
 use slab::Slab;
 
 use super::tree::mix;
 
-/// The things. Each stands where it was put; the table of hashes is only looked into, never gone
-/// through.
-#[derive(Debug)]
-pub(super) struct ByHash<T> {
-    places: Slab<(u64, T)>,
-    by_hash: HashTable<u32>,
+/// What things are found by.
+pub(super) trait Key: Copy + Eq {
+    /// The same for equal keys, and hardly ever for others.
+    fn hash(self) -> u64;
 }
 
-impl<T> Default for ByHash<T> {
-    fn default() -> ByHash<T> {
-        ByHash { places: Slab::new(), by_hash: HashTable::new() }
+impl Key for u64 {
+    fn hash(self) -> u64 {
+        mix(self)
     }
 }
 
-impl<T> ByHash<T> {
+impl Key for SocketAddr {
+    fn hash(self) -> u64 {
+        let port = u64::from(self.port());
+        match self.ip() {
+            IpAddr::V4(ip) => mix(u64::from(u32::from(ip)) << 16 | port),
+            IpAddr::V6(ip) => {
+                let bits = u128::from(ip);
+                mix(bits as u64 ^ mix((bits >> 64) as u64 ^ port))
+            }
+        }
+    }
+}
+
+/// The things. Each stands where it was put; the table of hashes is only looked into, never gone
+/// through.
+#[derive(Debug)]
+pub(super) struct ByKey<K, T> {
+    places: Slab<(K, T)>,
+    by_hash: HashTable<u32>,
+}
+
+impl<K, T> Default for ByKey<K, T> {
+    fn default() -> ByKey<K, T> {
+        ByKey { places: Slab::new(), by_hash: HashTable::new() }
+    }
+}
+
+impl<K: Key, T> ByKey<K, T> {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// The one with this hash.
-    pub fn get(&self, hash: u64) -> Option<&T> {
-        self.place(hash).and_then(|place| self.places.get(place)).map(|held| &held.1)
+    /// The place of the one with this key.
+    pub fn place(&self, key: K) -> Option<usize> {
+        let is_it = |place: &u32| self.places.get(*place as usize).is_some_and(|held| held.0 == key);
+        self.by_hash.find(key.hash(), is_it).map(|place| *place as usize)
     }
 
-    /// The one with this hash, to be changed.
-    pub fn get_mut(&mut self, hash: u64) -> Option<&mut T> {
-        let place = self.place(hash)?;
+    /// The one at this place.
+    pub fn at(&self, place: usize) -> Option<&T> {
+        self.places.get(place).map(|held| &held.1)
+    }
+
+    /// The one at this place, to be changed.
+    pub fn at_mut(&mut self, place: usize) -> Option<&mut T> {
         self.places.get_mut(place).map(|held| &mut held.1)
     }
 
-    /// Whether there is one with this hash.
-    pub fn contains(&self, hash: u64) -> bool {
-        self.place(hash).is_some()
+    /// The one with this key.
+    pub fn get(&self, key: K) -> Option<&T> {
+        self.place(key).and_then(|place| self.at(place))
     }
 
-    /// The one with this hash, made if there is none.
-    pub fn get_or_insert_with(&mut self, hash: u64, make: impl FnOnce() -> T) -> &mut T {
-        let place = self.place(hash).unwrap_or_else(|| self.insert(hash, make()));
+    /// The one with this key, to be changed.
+    pub fn get_mut(&mut self, key: K) -> Option<&mut T> {
+        self.place(key).and_then(|place| self.at_mut(place))
+    }
+
+    /// The one with this key, made if there is none.
+    pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> T) -> &mut T {
+        let place = self.place(key).unwrap_or_else(|| self.insert(key, make()));
         &mut self.places[place].1
     }
 
-    fn insert(&mut self, hash: u64, thing: T) -> usize {
-        let place = self.places.insert((hash, thing));
+    /// Puts one in whose key no other has; its place.
+    pub fn insert(&mut self, key: K, thing: T) -> usize {
+        let place = self.places.insert((key, thing));
         let places = &self.places;
-        let hash_at = |place: &u32| places.get(*place as usize).map_or(0, |held| mix(held.0));
-        self.by_hash.insert_unique(mix(hash), place as u32, hash_at);
+        let hash_at = |place: &u32| places.get(*place as usize).map_or(0, |held| held.0.hash());
+        self.by_hash.insert_unique(key.hash(), place as u32, hash_at);
         place
     }
 
-    /// Takes the one with this hash out.
-    pub fn remove(&mut self, hash: u64) -> Option<T> {
-        let place = self.place(hash)?;
-        if let Ok(entry) = self.by_hash.find_entry(mix(hash), |other| *other as usize == place) {
+    /// Takes the one at this place out.
+    pub fn remove(&mut self, place: usize) -> Option<T> {
+        let (key, thing) = self.places.try_remove(place)?;
+        if let Ok(entry) = self.by_hash.find_entry(key.hash(), |other| *other as usize == place) {
             entry.remove();
         }
-        self.places.try_remove(place).map(|held| held.1)
+        Some(thing)
     }
 
-    /// All, each with its hash.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        self.places.iter().map(|(_, held)| (held.0, &held.1))
+    /// All, each with its place.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+        self.places.iter().map(|(place, held)| (place, &held.1))
     }
 
-    /// All, each with its hash, to be changed.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
+    /// All, each with its key, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut T)> {
         self.places.iter_mut().map(|(_, held)| (held.0, &mut held.1))
     }
 
-    /// The next one in turn after the place `turn`, which is moved there: its hash. After the last
+    /// The next one in turn after the place `turn`, which is moved there: its key. After the last
     /// comes the first.
-    pub fn next_in_turn(&self, turn: &mut usize) -> Option<u64> {
+    pub fn next_in_turn(&self, turn: &mut usize) -> Option<K> {
         for _ in 0..=self.places.capacity() {
             *turn = if *turn + 1 < self.places.capacity() { *turn + 1 } else { 0 };
             if let Some(held) = self.places.get(*turn) {
@@ -88,11 +126,6 @@ impl<T> ByHash<T> {
             }
         }
         None
-    }
-
-    fn place(&self, hash: u64) -> Option<usize> {
-        let is_it = |place: &u32| self.places.get(*place as usize).is_some_and(|held| held.0 == hash);
-        self.by_hash.find(mix(hash), is_it).map(|place| *place as usize)
     }
 }
 
@@ -107,16 +140,18 @@ mod tests {
     proptest! {
         #[test]
         fn holds_what_a_map_would(steps in proptest::collection::vec((any::<bool>(), 0u64..20), 1..200)) {
-            let (mut held, mut map) = (ByHash::default(), BTreeMap::new());
+            let (mut held, mut map) = (ByKey::<u64, usize>::default(), BTreeMap::new());
             for (step, (is_put, hash)) in steps.into_iter().enumerate() {
                 if is_put {
                     let there = *held.get_or_insert_with(hash, || step);
                     prop_assert_eq!(there, *map.entry(hash).or_insert(step));
                 } else {
-                    prop_assert_eq!(held.remove(hash), map.remove(&hash));
+                    let taken = held.place(hash).and_then(|place| held.remove(place));
+                    prop_assert_eq!(taken, map.remove(&hash));
                 }
                 prop_assert_eq!(held.len(), map.len());
-                prop_assert_eq!(held.iter().map(|one| (one.0, *one.1)).collect::<BTreeMap<_, _>>(), map.clone());
+                let all: BTreeMap<u64, usize> = held.iter_mut().map(|one| (one.0, *one.1)).collect();
+                prop_assert_eq!(&all, &map);
                 for hash in 0..20 {
                     prop_assert_eq!(held.get(hash), map.get(&hash));
                 }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::batch::{Batch, BatchId, line_hash};
-use super::by_hash::ByHash;
+use super::by_key::ByKey;
 use super::seqs::SeqSet;
 use super::span::{Span, Spans};
 use crate::cluster::Heads;
@@ -105,7 +105,7 @@ impl Line {
 #[derive(Debug)]
 pub(super) struct Lines {
     own: u64,
-    lines: ByHash<Line>,
+    lines: ByKey<u64, Line>,
     /// How often a head changed.
     version: u64,
     /// Batches in the order they came.
@@ -121,7 +121,7 @@ impl Lines {
     /// The lines of a node that just started.
     pub fn new(name: &NodeName, boot: u64) -> Lines {
         let own = line_hash(name, boot);
-        let mut lines = ByHash::default();
+        let mut lines = ByKey::default();
         lines.get_or_insert_with(own, || Line { birth: Some((name.clone(), boot)), ..Line::default() });
         Lines {
             own,
@@ -222,7 +222,7 @@ impl Lines {
     pub fn merge_heads(&mut self, now_us: u64, heads: &Heads) {
         for ((origin, boot), head) in heads {
             let line = line_hash(origin, *boot);
-            let is_full = self.lines.len() >= LINES_MAX && !self.lines.contains(line);
+            let is_full = self.lines.len() >= LINES_MAX && self.lines.place(line).is_none();
             if line == self.own || is_full {
                 continue;
             }
@@ -253,7 +253,7 @@ impl Lines {
             return false;
         }
         // What only a digest speaks of pushes nobody out.
-        if self.lines.len() >= LINES_MAX && !self.lines.contains(line) {
+        if self.lines.len() >= LINES_MAX && self.lines.place(line).is_none() {
             return false;
         }
         let line = self.lines.get_or_insert_with(line, || Line { changed_us: now_us, ..Line::default() });
@@ -309,10 +309,11 @@ impl Lines {
     }
 
     fn make_room(&mut self, line: u64) {
-        if self.lines.len() < LINES_MAX || self.lines.contains(line) {
+        if self.lines.len() < LINES_MAX || self.lines.place(line).is_some() {
             return;
         }
-        let others = self.lines.iter().filter(|other| other.0 != self.own);
+        let own = self.lines.place(self.own);
+        let others = self.lines.iter().filter(|other| Some(other.0) != own);
         let Some((oldest, _)) = others.min_by_key(|other| other.1.changed_us) else { return };
         self.lines.remove(oldest);
         self.version += 1;

@@ -1,15 +1,12 @@
 //! All links of a node, by address and by number; bounded.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-use slab::Slab;
-
+use super::by_key::ByKey;
 use super::lateness::Lateness;
 use super::link::{Link, Rtt};
-use super::tree::mix;
 use crate::cluster::stats::Gauge;
 
 /// Most links. Beyond it those that are idle go, the longest unused first.
@@ -22,12 +19,10 @@ const ZONES_MAX: usize = 1_024;
 /// An idle link goes after this long, in microseconds.
 const IDLE_US_MAX: u64 = 30_000_000;
 
-/// All links. Each stands where it was made: a node may have thousands, and mostly small ones. The
-/// table of addresses is only looked into, never gone through.
+/// All links, by address; their numbers are their places.
 #[derive(Debug)]
 pub(super) struct Links {
-    slab: Slab<Box<Link>>,
-    by_address: HashTable<u32>,
+    links: ByKey<SocketAddr, Box<Link>>,
     /// Numbers of new links start here: a peer that remembers an earlier link of this life must
     /// not take new numbers for old ones.
     first_number: u64,
@@ -44,8 +39,7 @@ impl Links {
     /// No links; `default_rtt_us` is assumed until a round trip was measured.
     pub fn new(default_rtt_us: u64) -> Links {
         Links {
-            slab: Slab::new(),
-            by_address: HashTable::new(),
+            links: ByKey::default(),
             first_number: 1,
             rtt: None,
             far: BTreeMap::new(),
@@ -57,70 +51,58 @@ impl Links {
     /// The number of the link to an address, made if there is none, and of the link that was closed
     /// for it, which may be the same. `None`: too many are in use.
     pub fn open(&mut self, to: SocketAddr, now_us: u64) -> Option<(usize, Option<usize>)> {
-        if let Some(id) = self.id_of(to) {
+        if let Some(id) = self.links.place(to) {
             return Some((id, None));
         }
         let mut closed = None;
-        if self.slab.len() >= LINKS_MAX {
-            let idle = self.slab.iter().filter(|link| link.1.is_idle());
+        if self.links.len() >= LINKS_MAX {
+            let idle = self.links.iter().filter(|link| link.1.is_idle());
             let oldest = idle.min_by_key(|link| link.1.used_us).map(|link| link.0)?;
             self.close(oldest);
             closed = Some(oldest);
         }
         let mut link = Link::new(to, self.first_number, self.lateness);
         link.used_us = now_us;
-        let id = self.slab.insert(Box::new(link));
-        let slab = &self.slab;
-        let hash_at = |id: &u32| slab.get(*id as usize).map_or(0, |link| hash_of(link.to));
-        self.by_address.insert_unique(hash_of(to), id as u32, hash_at);
-        Some((id, closed))
+        Some((self.links.insert(to, Box::new(link)), closed))
     }
 
     /// The link of this number.
     pub fn get(&self, id: usize) -> Option<&Link> {
-        self.slab.get(id).map(Box::as_ref)
+        self.links.at(id).map(Box::as_ref)
     }
 
     /// The link of this number, to be changed.
     pub fn get_mut(&mut self, id: usize) -> Option<&mut Link> {
-        self.slab.get_mut(id).map(Box::as_mut)
+        self.links.at_mut(id).map(Box::as_mut)
     }
 
     /// The link to this address, if there is one.
     pub fn find(&self, to: SocketAddr) -> Option<&Link> {
-        self.id_of(to).and_then(|id| self.get(id))
+        self.links.get(to).map(Box::as_ref)
     }
 
     /// How full it is.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("links", self.slab.len(), LINKS_MAX));
+        visit(Gauge::new("links", self.links.len(), LINKS_MAX));
     }
 
     /// Whether there is any.
     pub fn is_empty(&self) -> bool {
-        self.slab.is_empty()
+        self.links.len() == 0
     }
 
     /// Closes the links that were not used for long; returns their numbers.
     pub fn close_idle(&mut self, now_us: u64) -> Vec<usize> {
         let is_over = |link: &Link| link.is_idle() && now_us.saturating_sub(link.used_us) > IDLE_US_MAX;
-        let over: Vec<usize> = self.slab.iter().filter(|link| is_over(link.1)).map(|link| link.0).collect();
+        let over: Vec<usize> = self.links.iter().filter(|link| is_over(link.1)).map(|link| link.0).collect();
         for id in &over {
             self.close(*id);
         }
         over
     }
 
-    fn id_of(&self, to: SocketAddr) -> Option<usize> {
-        let is_it = |id: &u32| self.slab.get(*id as usize).is_some_and(|link| link.to == to);
-        self.by_address.find(hash_of(to), is_it).map(|id| *id as usize)
-    }
-
     fn close(&mut self, id: usize) {
-        if let Some(link) = self.slab.try_remove(id) {
-            if let Ok(entry) = self.by_address.find_entry(hash_of(link.to), |other| *other as usize == id) {
-                entry.remove();
-            }
+        if let Some(link) = self.links.remove(id) {
             self.first_number = self.first_number.max(link.next_number());
         }
     }
@@ -128,7 +110,7 @@ impl Links {
     /// Takes a measured round trip of a link.
     pub fn sample_rtt(&mut self, id: usize, us: u64) {
         let typical = self.rtt_of_zone(id);
-        let Some(link) = self.slab.get_mut(id) else { return };
+        let Some(link) = self.links.at_mut(id) else { return };
         match &mut link.rtt {
             Some(rtt) => rtt.sample(us),
             None => link.rtt = Some(Rtt::like(typical, us)),
@@ -157,8 +139,8 @@ impl Links {
     /// Takes a round trip to a member of a zone that was measured elsewhere: what a link assumes until
     /// it has one of its own. `None`: of this zone.
     pub fn note_rtt(&mut self, to: SocketAddr, zone: Option<&str>, us: u64) {
-        match self.id_of(to) {
-            Some(id) if self.slab.get(id).is_some_and(|link| link.rtt.is_none()) => self.sample_rtt(id, us),
+        match self.links.place(to) {
+            Some(id) if self.links.at(id).is_some_and(|link| link.rtt.is_none()) => self.sample_rtt(id, us),
             _ => {
                 let known = zone.map_or(self.rtt, |zone| self.far.get(zone).copied());
                 // A probe may have been answered late for other reasons than its way.
@@ -170,7 +152,7 @@ impl Links {
 
     /// Says in which zone the peer of a link is; `None`: in this one.
     pub fn set_zone(&mut self, id: usize, zone: Option<&Arc<str>>) {
-        if let Some(link) = self.slab.get_mut(id) {
+        if let Some(link) = self.links.at_mut(id) {
             link.zone = zone.cloned();
         }
     }
@@ -178,7 +160,7 @@ impl Links {
     /// Takes the answer to a question: whether what was asked about had been lost.
     pub fn note_answer(&mut self, id: usize, was_lost: bool) {
         self.lateness.note(was_lost);
-        if let Some(link) = self.slab.get_mut(id) {
+        if let Some(link) = self.links.at_mut(id) {
             link.lateness.note(was_lost);
         }
     }
@@ -186,14 +168,14 @@ impl Links {
     /// Takes note of a receipt that came in time.
     pub fn note_in_time(&mut self, id: usize) {
         self.lateness.fade();
-        if let Some(link) = self.slab.get_mut(id) {
+        if let Some(link) = self.links.at_mut(id) {
             link.lateness.fade();
         }
     }
 
     /// Whether receipts on this link, or on most, are late rather than lost.
     pub fn is_late(&self, id: usize) -> bool {
-        self.lateness.is_late() || self.slab.get(id).is_some_and(|link| link.lateness.is_late())
+        self.lateness.is_late() || self.links.at(id).is_some_and(|link| link.lateness.is_late())
     }
 
     /// Whether receipts on most links are late rather than lost.
@@ -203,13 +185,13 @@ impl Links {
 
     /// The round trip of a link, its own or what stands in for it.
     pub fn rtt(&self, id: usize) -> Rtt {
-        let own = self.slab.get(id).and_then(|link| link.rtt);
+        let own = self.links.at(id).and_then(|link| link.rtt);
         own.unwrap_or_else(|| self.rtt_of_zone(id))
     }
 
     /// What is usual between here and a link's peer.
     fn rtt_of_zone(&self, id: usize) -> Rtt {
-        match self.slab.get(id).and_then(|link| link.zone.as_ref()) {
+        match self.links.at(id).and_then(|link| link.zone.as_ref()) {
             Some(zone) => self.far.get(zone).copied().unwrap_or(Rtt::new(FAR_RTT_US)),
             None => self.typical_rtt(),
         }
@@ -218,16 +200,5 @@ impl Links {
     /// The round trip over all links inside this zone.
     pub fn typical_rtt(&self) -> Rtt {
         self.rtt.unwrap_or(self.default_rtt)
-    }
-}
-
-fn hash_of(address: SocketAddr) -> u64 {
-    let port = u64::from(address.port());
-    match address.ip() {
-        IpAddr::V4(ip) => mix(u64::from(u32::from(ip)) << 16 | port),
-        IpAddr::V6(ip) => {
-            let bits = u128::from(ip);
-            mix(bits as u64 ^ mix((bits >> 64) as u64 ^ port))
-        }
     }
 }

@@ -30,7 +30,7 @@
 mod assembly;
 mod batch;
 mod bodies;
-mod by_hash;
+mod by_key;
 mod codec;
 mod duty;
 mod gaps;
