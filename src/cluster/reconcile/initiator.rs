@@ -21,7 +21,7 @@ pub(super) const LANE_ITEMS_MAX: usize = 65_536;
 /// Ids in one frame.
 const IDS_PER_FRAME: usize = 8_192;
 /// What a symbol costs on the wire, in bytes, with its share of the frame.
-pub(super) const SYMBOL_BYTES: usize = 26;
+pub(super) const SYMBOL_BYTES: usize = 22;
 
 /// What to reconcile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,8 +27,9 @@ pub(super) type Item = u128;
 pub(super) struct Symbol {
     /// Of the items.
     pub sum: u128,
-    /// Of their checksums: tells a symbol of one item from one of several.
-    pub check: u64,
+    /// Of half of their checksums: tells a symbol of one item from one of several. Where it errs, once in four
+    /// billion, the symbols do not decode and more are asked for.
+    pub check: u32,
     /// How many; after subtraction, theirs count up and ours down.
     pub count: i64,
 }
@@ -40,7 +41,7 @@ impl Symbol {
 
     fn add(&mut self, coded: &Coded, sign: i64) {
         self.sum ^= coded.item;
-        self.check ^= coded.check;
+        self.check ^= coded.check as u32;
         self.count = self.count.wrapping_add(sign);
     }
 
@@ -196,7 +197,7 @@ impl Decoder {
         let mut todo: Vec<usize> = (from..self.symbols.len()).collect();
         while let Some(at) = todo.pop() {
             let Some(&symbol) = self.symbols.get(at) else { continue };
-            if symbol.count.unsigned_abs() != 1 || symbol.check != check_of(symbol.sum, self.seed) {
+            if symbol.count.unsigned_abs() != 1 || symbol.check != check_of(symbol.sum, self.seed) as u32 {
                 continue;
             }
             if self.found.len() >= self.symbols.len() {
@@ -331,7 +332,7 @@ mod tests {
         }
 
         #[test]
-        fn garbage_ends(symbols in proptest::collection::vec((any::<u128>(), any::<u64>(), -2i64..3), 0..300)) {
+        fn garbage_ends(symbols in proptest::collection::vec((any::<u128>(), any::<u32>(), -2i64..3), 0..300)) {
             let symbols: Vec<Symbol> =
                 symbols.into_iter().map(|(sum, check, count)| Symbol { sum, check, count }).collect();
             let _ = Decoder::new(Encoder::new(&items(0..50), SEED), SEED).absorb(&symbols);

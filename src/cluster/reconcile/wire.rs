@@ -45,7 +45,7 @@ impl Compare {
 /// Version of the protocol.
 pub(super) const VERSION: u32 = 1;
 /// Bytes of a symbol's sum and checksums.
-const SUM_BYTES: usize = 24;
+const SUM_BYTES: usize = 20;
 /// Bytes of an item.
 pub(super) const ITEM_BYTES: usize = 16;
 
@@ -355,10 +355,10 @@ fn symbols(message: reconcile::Symbols) -> Result<Frame, WireError> {
         return Err(WireError::Field("symbols"));
     }
     let symbols = sums.iter().zip(&message.counts).map(|(bytes, &count)| {
-        let (mut sum, mut check) = ([0; 16], [0; 8]);
+        let (mut sum, mut check) = ([0; 16], [0; 4]);
         sum.copy_from_slice(&bytes[..16]);
         check.copy_from_slice(&bytes[16..]);
-        Symbol { sum: u128::from_le_bytes(sum), check: u64::from_le_bytes(check), count }
+        Symbol { sum: u128::from_le_bytes(sum), check: u32::from_le_bytes(check), count }
     });
     Ok(Frame::Symbols { shard: shard(message.shard)?, symbols: symbols.collect() })
 }
