@@ -3,8 +3,10 @@
 //! The world is pure; here are what it may not have: threads, a clock, files, a terminal.
 //!
 //! By file: `plan` turns arguments into runs, `runs` runs them side by side and shows how far they
-//! are, `soak` goes on for hours, `table` measures the figures that are wanted.
+//! are, `soak` goes on for hours, `table` measures the figures that are wanted, `memory` weighs members;
+//! `huge_pages` makes all of them faster.
 
+mod huge_pages;
 mod memory;
 mod plan;
 mod plots;
@@ -106,7 +108,10 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     match arguments.scenario.as_str() {
         "table" => table::run(arguments),
         "soak" => soak::run(arguments),
-        _ => plain(arguments),
+        _ => {
+            huge_pages::ask_for();
+            plain(arguments)
+        }
     }
 }
 
