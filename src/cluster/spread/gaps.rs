@@ -142,7 +142,7 @@ impl Spread {
         let Some(link) = self.links.get(id).filter(|link| link.queued_bytes < QUEUE_BYTES_MAX) else {
             return;
         };
-        let duties = link.sent.values().filter_map(|sent| self.duties.get(sent.duty));
+        let duties = link.sent.iter().filter_map(|sent| self.duties.get(sent.duty));
         let underway: Vec<u64> = duties
             .filter(|duty| duty.is_repair && duty.batch.id.0 == hash)
             .map(|duty| duty.batch.id.1)

@@ -6,13 +6,14 @@
 //! set stays contiguous. Rejected: a new number for every try, as in QUIC, since a receipt that was
 //! lost would then make the data come twice.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::lateness::Lateness;
 use super::seqs::SeqSet;
 use super::tally::Tally;
+use super::unsettled::{Sent, Unsettled};
 
 /// Least congestion window, in bytes: a handful of full datagrams.
 const WINDOW_BYTES_MIN: usize = 8 * 1024;
@@ -94,32 +95,6 @@ impl Rtt {
     }
 }
 
-/// Something handed over and not yet settled.
-#[derive(Clone, Debug)]
-pub(super) struct Sent {
-    /// Whose part it is.
-    pub duty: usize,
-    /// Which fragment of its batch.
-    pub fragment: u32,
-    /// How often it was sent, questions included.
-    pub tries: u32,
-    /// How often the data itself was sent, and when last.
-    pub copies: u32,
-    pub copied_us: u64,
-    /// When it was first and last sent; 0: not yet.
-    pub first_us: u64,
-    /// When it was last sent.
-    pub last_us: u64,
-    /// Bytes in flight for it; 0 while it waits to be sent.
-    pub flying: usize,
-    /// Bytes it takes in a packet, about.
-    pub bytes: usize,
-    /// The next try only asks whether the peer has it.
-    pub ask: bool,
-    /// When it is seen to again, if nothing is heard; 0: while it waits to be sent.
-    pub due_us: u64,
-}
-
 /// A want, or an answer to one that cannot be filled.
 #[derive(Debug)]
 pub(super) struct Note {
@@ -157,7 +132,7 @@ pub(super) struct Link {
 
     next_number: u64,
     /// By number: what is not settled.
-    pub sent: BTreeMap<u64, Sent>,
+    pub sent: Unsettled,
     /// Numbers that wait to be sent.
     pub queue: VecDeque<u64>,
     /// Bytes that wait to be sent.
@@ -206,7 +181,7 @@ impl Link {
             zone: None,
             rtt: None,
             next_number: first_number,
-            sent: BTreeMap::new(),
+            sent: Unsettled::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
             is_ready: false,
@@ -239,27 +214,14 @@ impl Link {
 
     /// All smaller numbers are settled.
     pub fn floor(&self) -> u64 {
-        self.sent.first_key_value().map_or(self.next_number, |(number, _)| *number)
+        self.sent.first().unwrap_or(self.next_number)
     }
 
     /// Queues something new; returns its number.
     pub fn push(&mut self, duty: usize, fragment: u32, bytes: usize, ask: bool) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        let sent = Sent {
-            duty,
-            fragment,
-            tries: 0,
-            copies: 0,
-            copied_us: 0,
-            first_us: 0,
-            last_us: 0,
-            flying: 0,
-            bytes,
-            ask,
-            due_us: 0,
-        };
-        self.sent.insert(number, sent);
+        self.sent.push(number, Sent::new(duty, fragment, bytes, ask));
         self.queue.push_back(number);
         self.queued_bytes += bytes;
         number
@@ -268,7 +230,7 @@ impl Link {
     /// Queues a further try, before what was never sent.
     pub fn push_again(&mut self, number: u64, ask: bool) {
         self.land(number);
-        let Some(sent) = self.sent.get_mut(&number) else { return };
+        let Some(sent) = self.sent.get_mut(number) else { return };
         sent.ask = ask;
         sent.due_us = 0;
         self.queued_bytes += sent.bytes;
@@ -278,7 +240,7 @@ impl Link {
     /// Keeps something that was lost until there is budget for a further try.
     pub fn wait(&mut self, number: u64, due_us: u64) {
         self.land(number);
-        if let Some(sent) = self.sent.get_mut(&number) {
+        if let Some(sent) = self.sent.get_mut(number) {
             sent.due_us = due_us;
         }
     }
@@ -286,7 +248,7 @@ impl Link {
     /// The peer is pulling what a part announced: it was heard, and gets time until `due_us`.
     pub fn pulls(&mut self, number: u64, now_us: u64, due_us: u64) {
         self.land(number);
-        if let Some(sent) = self.sent.get_mut(&number) {
+        if let Some(sent) = self.sent.get_mut(number) {
             (sent.tries, sent.first_us, sent.due_us) = (1, now_us, due_us);
         }
     }
@@ -294,11 +256,7 @@ impl Link {
     /// Settles a number; returns what it was.
     pub fn settle(&mut self, number: u64) -> Option<Sent> {
         self.land(number);
-        let sent = self.sent.remove(&number)?;
-        if self.sent.is_empty() {
-            // An empty tree holds on to a leaf of most of a kilobyte.
-            self.sent = BTreeMap::new();
-        }
+        let sent = self.sent.remove(number)?;
         if sent.due_us == 0
             && let Some(at) = self.queue.iter().position(|queued| *queued == number)
         {
@@ -311,14 +269,14 @@ impl Link {
     /// Takes the first number off the queue.
     pub fn pop(&mut self) -> Option<u64> {
         let number = self.queue.pop_front()?;
-        let bytes = self.sent.get(&number).map_or(0, |sent| sent.bytes);
+        let bytes = self.sent.get(number).map_or(0, |sent| sent.bytes);
         self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
         Some(number)
     }
 
     /// Notes that `bytes` of it went out just now.
     pub fn fly(&mut self, now_us: u64, number: u64, bytes: usize, due_us: u64) {
-        let Some(sent) = self.sent.get_mut(&number) else { return };
+        let Some(sent) = self.sent.get_mut(number) else { return };
         sent.tries += 1;
         if !sent.ask {
             sent.copies += 1;
@@ -339,7 +297,7 @@ impl Link {
 
     /// No longer counts it as in flight.
     fn land(&mut self, number: u64) {
-        if let Some(sent) = self.sent.get_mut(&number) {
+        if let Some(sent) = self.sent.get_mut(number) {
             self.flying_bytes = self.flying_bytes.saturating_sub(sent.flying);
             sent.flying = 0;
         }

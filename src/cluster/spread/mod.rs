@@ -12,7 +12,7 @@
 //!   [`codec`] writes and reads it, [`wire`] what stands around it in a packet.
 //! - [`duty`] is one part with one member; [`handover`] gives it to them, [`retry`] tries again,
 //!   moves it on or gives it up.
-//! - [`link`] is a peer: numbers, receipts, round trip, window. [`links`] are all of them.
+//! - [`link`] is a peer: numbers, receipts, round trip, window; [`unsettled`] is what it has not acknowledged. [`links`] are all of them.
 //! - [`receive`] takes custody, [`assembly`] joins fragments, [`pack`] fills datagrams; [`bodies`]
 //!   pulls what is too large for them over TCP.
 //! - [`tally`] counts up the tree who holds a batch, where somebody waits for it ([`replicate`], [`waits`],
@@ -50,6 +50,7 @@ mod span;
 mod tally;
 mod timers;
 mod tree;
+mod unsettled;
 mod waits;
 mod wire;
 
@@ -344,7 +345,7 @@ impl Spread {
         while let Some((at_us, timer)) = self.timers.first() {
             let is_stale = match timer {
                 Timer::Try { link, number } => {
-                    let sent = self.links.get(link).and_then(|link| link.sent.get(&number));
+                    let sent = self.links.get(link).and_then(|link| link.sent.get(number));
                     sent.is_none_or(|sent| sent.due_us != at_us)
                 }
                 Timer::Receipt { link } => self.links.get(link).is_none_or(|link| link.receipt_us != at_us),

@@ -134,7 +134,7 @@ impl Spread {
             && link.has_window()
             && let Some(number) = link.queue.front().copied()
         {
-            let found = link.sent.get(&number).cloned();
+            let found = link.sent.get(number).cloned();
             let found = found.and_then(|sent| self.duties.get(sent.duty).map(|duty| (sent, duty)));
             let Some((sent, duty)) = found else {
                 link.pop();

@@ -12,10 +12,10 @@ use super::batch::{Batch, BatchId};
 use super::bodies::Announced;
 use super::codec::unpack;
 use super::duty::Task;
-use super::link::Sent;
 use super::span::Span;
 use super::timers::Timer;
 use super::tree::Members;
+use super::unsettled::Sent;
 use super::wire::{Content, Header, Packet, Part, Receipt};
 use crate::cluster::ring::Ring;
 use crate::cluster::{Arrival, Replica};
@@ -116,7 +116,7 @@ impl Spread {
         let Some(link) = self.links.get_mut(id) else { return };
         let mut lost = 0;
         for number in &receipt.wanted {
-            if link.sent.get(number).is_some_and(|sent| sent.flying > 0 && sent.ask) {
+            if link.sent.get(*number).is_some_and(|sent| sent.flying > 0 && sent.ask) {
                 lost += 1;
                 link.on_loss(self.now_us, rtt);
                 link.push_again(*number, false);
@@ -128,7 +128,7 @@ impl Spread {
         }
         let mut numbers = Vec::new();
         for (first, last) in ranges {
-            numbers.extend(link.sent.range(first..=last).filter(|sent| sent.1.tries > 0).map(|sent| *sent.0));
+            numbers.extend(link.sent.range(first, last).filter(|sent| sent.1.tries > 0).map(|sent| sent.0));
         }
         for _ in 0..lost {
             self.links.note_answer(id, true);
@@ -182,7 +182,7 @@ impl Spread {
 
     /// A child does not know the other member of its part of two: it gets the batch from here.
     fn take_unserved(&mut self, ring: &Ring, id: usize, number: u64, member: u64) {
-        let sent = self.links.get(id).and_then(|link| link.sent.get(&number));
+        let sent = self.links.get(id).and_then(|link| link.sent.get(number));
         let Some(duty) = sent.and_then(|sent| self.duties.get_mut(sent.duty)) else { return };
         if duty.other == Some(member) {
             duty.other = None;

@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 
 use super::Spread;
 use super::duty::Duty;
-use super::link::Sent;
 use super::timers::Timer;
+use super::unsettled::Sent;
 use crate::cluster::members::State;
 use crate::cluster::ring::{Ring, RingEntry};
 
@@ -129,7 +129,7 @@ impl Spread {
         let now_us = self.now_us;
         let rtt = self.links.rtt(link_id);
         let Some(link) = self.links.get_mut(link_id) else { return };
-        let Some(sent) = link.sent.get(&number).filter(|sent| sent.due_us == at_us).cloned() else { return };
+        let Some(sent) = link.sent.get(number).filter(|sent| sent.due_us == at_us).cloned() else { return };
         let Some(duty) = self.duties.get(sent.duty) else { return };
         if sent.flying == 0 {
             return self.try_again(link_id, number, &sent);
@@ -188,7 +188,7 @@ impl Spread {
     /// Moves what only waits for a peer that fell silent, where it has somewhere else to go.
     fn desert(&mut self, ring: &Ring, link_id: usize) {
         let Some(link) = self.links.get(link_id) else { return };
-        let unsent = link.sent.values().filter(|sent| sent.tries == 0);
+        let unsent = link.sent.iter().filter(|sent| sent.tries == 0);
         let mut waiting: Vec<usize> = unsent.map(|sent| sent.duty).collect();
         waiting.dedup();
         for id in waiting {

@@ -270,7 +270,7 @@ impl Spread {
     pub(super) fn take_pulling(&mut self, id: usize, number: u64) {
         let now_us = self.now_us;
         let Some(link) = self.links.get_mut(id) else { return };
-        let Some(sent) = link.sent.get(&number).filter(|sent| sent.flying > 0) else { return };
+        let Some(sent) = link.sent.get(number).filter(|sent| sent.flying > 0) else { return };
         let is_patient = |duty: &Duty| {
             Announced::of(&duty.batch).is_some() && now_us.saturating_sub(duty.since_us) < PULL_US_MAX
         };

@@ -1,0 +1,153 @@
+//! What was handed over to a peer and is not settled yet, by number.
+//!
+//! Numbers only grow, and nearly always the oldest is settled first, so a queue is a map of them. Rejected: a
+//! tree, whose leaf of a kilobyte is allocated and freed for every single part, and a slot for every number, held
+//! for as long as one old part is tried again.
+
+use std::collections::VecDeque;
+
+/// Something handed over and not yet settled.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    /// Whose part it is.
+    pub duty: usize,
+    /// Which fragment of its batch.
+    pub fragment: u32,
+    /// How often it was sent, questions included.
+    pub tries: u32,
+    /// How often the data itself was sent, and when last.
+    pub copies: u32,
+    pub copied_us: u64,
+    /// When it was first and last sent; 0: not yet.
+    pub first_us: u64,
+    /// When it was last sent.
+    pub last_us: u64,
+    /// Bytes in flight for it; 0 while it waits to be sent.
+    pub flying: usize,
+    /// Bytes it takes in a packet, about.
+    pub bytes: usize,
+    /// The next try only asks whether the peer has it.
+    pub ask: bool,
+    /// When it is seen to again, if nothing is heard; 0: while it waits to be sent.
+    pub due_us: u64,
+}
+
+impl Sent {
+    /// A fragment of so many bytes that waits to be sent.
+    pub fn new(duty: usize, fragment: u32, bytes: usize, ask: bool) -> Sent {
+        Sent {
+            duty,
+            fragment,
+            tries: 0,
+            copies: 0,
+            copied_us: 0,
+            first_us: 0,
+            last_us: 0,
+            flying: 0,
+            bytes,
+            ask,
+            due_us: 0,
+        }
+    }
+}
+
+/// All of one link, ascending by number.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled(VecDeque<(u64, Sent)>);
+
+impl Unsettled {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The least number.
+    pub fn first(&self) -> Option<u64> {
+        self.0.front().map(|first| first.0)
+    }
+
+    /// Puts one in; its number is greater than any before.
+    pub fn push(&mut self, number: u64, sent: Sent) {
+        debug_assert!(self.0.back().is_none_or(|last| last.0 < number), "{number}");
+        if self.0.capacity() == 0 {
+            // Most links have one and no more.
+            self.0.reserve_exact(1);
+        }
+        self.0.push_back((number, sent));
+    }
+
+    /// The one of this number.
+    pub fn get(&self, number: u64) -> Option<&Sent> {
+        self.find(number).ok().and_then(|at| self.0.get(at)).map(|held| &held.1)
+    }
+
+    /// The one of this number, to be changed.
+    pub fn get_mut(&mut self, number: u64) -> Option<&mut Sent> {
+        self.find(number).ok().and_then(|at| self.0.get_mut(at)).map(|held| &mut held.1)
+    }
+
+    /// Takes the one of this number out.
+    pub fn remove(&mut self, number: u64) -> Option<Sent> {
+        let at = self.find(number).ok()?;
+        let (_, sent) = self.0.remove(at)?;
+        if self.0.is_empty() {
+            // A node of a large cluster has thousands of links, nearly all of them idle.
+            self.0 = VecDeque::new();
+        }
+        Some(sent)
+    }
+
+    /// Those of `first..=last`, ascending.
+    pub fn range(&self, first: u64, last: u64) -> impl Iterator<Item = (u64, &Sent)> {
+        let from = self.find(first).unwrap_or_else(|at| at);
+        let rest = self.0.range(from..).map(|(number, sent)| (*number, sent));
+        rest.take_while(move |held| held.0 <= last)
+    }
+
+    /// All.
+    pub fn iter(&self) -> impl Iterator<Item = &Sent> {
+        self.0.iter().map(|held| &held.1)
+    }
+
+    fn find(&self, number: u64) -> Result<usize, usize> {
+        // What is settled is mostly the oldest.
+        if self.first().is_none_or(|first| number <= first) {
+            return if self.first() == Some(number) { Ok(0) } else { Err(0) };
+        }
+        self.0.binary_search_by_key(&number, |held| held.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn holds_what_a_map_would(steps in proptest::collection::vec((0u8..4, 0u64..40), 0..120)) {
+            let (mut held, mut map, mut next) = (Unsettled::default(), BTreeMap::new(), 0);
+            for (what, number) in steps {
+                if what == 0 {
+                    prop_assert_eq!(held.remove(number).map(|sent| sent.duty), map.remove(&number));
+                } else {
+                    // Some numbers are left out.
+                    next += u64::from(what);
+                    held.push(next, Sent::new(next as usize, 0, 1, false));
+                    map.insert(next, next as usize);
+                }
+                prop_assert_eq!(held.is_empty(), map.is_empty());
+                prop_assert_eq!(held.first(), map.keys().next().copied());
+                prop_assert_eq!(held.get(number).map(|sent| sent.duty), map.get(&number).copied());
+                prop_assert_eq!(held.get_mut(number).map(|sent| sent.duty), map.get(&number).copied());
+                let all: Vec<usize> = held.iter().map(|sent| sent.duty).collect();
+                prop_assert_eq!(all, map.values().copied().collect::<Vec<_>>());
+                let some: Vec<u64> = held.range(number, number + 9).map(|held| held.0).collect();
+                prop_assert_eq!(some, map.range(number..=number + 9).map(|held| *held.0).collect::<Vec<_>>());
+            }
+        }
+    }
+}
