@@ -17,6 +17,7 @@ mod connection;
 mod control;
 mod custody;
 mod datagram;
+mod frame;
 mod gossip;
 mod head;
 mod host;

@@ -8,6 +8,8 @@
 
 use std::io::{self, Write};
 
+use super::frame::Head;
+
 /// Buffers that no connection needs at the moment.
 #[derive(Debug, Default)]
 pub struct BufferPool {
@@ -118,29 +120,17 @@ impl Outbound {
     /// Moves `border` to the first beginning of a frame at or after `sent`.
     fn advance_border(&mut self) {
         while self.border < self.sent {
-            let header = self.bytes.get(self.border..).unwrap_or_default();
-            self.border = match frame_bytes(header) {
-                Some(bytes) => (self.border + bytes).min(self.bytes.len()),
-                None => self.bytes.len(),
-            };
+            let frames = self.bytes.get(self.border..).unwrap_or_default();
+            let bytes = Head::read(frames).map_or(u64::MAX, |head| head.frame());
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            self.border = self.border.saturating_add(bytes).min(self.bytes.len());
         }
-    }
-}
-
-/// Length of the unmasked frame that begins here, header included.
-fn frame_bytes(header: &[u8]) -> Option<usize> {
-    let be = |range: std::ops::Range<usize>| {
-        header.get(range).map(|bytes| bytes.iter().fold(0usize, |sum, byte| sum << 8 | usize::from(*byte)))
-    };
-    match header.get(1)? & 0x7f {
-        126 => Some(4 + be(2..4)?),
-        127 => Some(10 + be(2..10)?),
-        short => Some(2 + usize::from(short)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame;
     use super::*;
 
     /// A socket that takes so many bytes and then would block.
@@ -163,17 +153,8 @@ mod tests {
     }
 
     fn frame(payload: usize) -> Vec<u8> {
-        let mut frame = vec![0x81];
-        match payload {
-            0..126 => frame.push(payload as u8),
-            126..65536 => frame.extend([126, (payload >> 8) as u8, payload as u8]),
-            _ => {
-                frame.push(127);
-                frame.extend((payload as u64).to_be_bytes());
-            }
-        }
-        frame.resize(frame.len() + payload, b'x');
-        frame
+        let (head, len) = frame::head(frame::TEXT, payload);
+        [&head[..len], &vec![b'x'; payload]].concat()
     }
 
     #[test]

@@ -1,10 +1,19 @@
 //! WebSocket framing without a socket: bytes in, messages out, control frames answered.
 //!
-//! tungstenite wants a stream that it can read from and write to. It gets a [`Pipe`] that exists for
-//! one call: reading takes from what the worker just read (one buffer a worker, not a connection),
-//! writing appends to the connection's [`Outbound`]. So nothing here ever blocks, and an idle
-//! connection costs a small read buffer. Rejected: tungstenite over the socket itself, which would
-//! keep a read buffer the size of a busy connection's for each idle one.
+//! Nearly every frame is a whole message, masked, and lies whole in what the worker just read (one
+//! buffer a worker, not a connection). Such a frame is unmasked where it lies and lent to the session:
+//! nothing is copied or allocated. Of one that is cut off by the end of the buffer, the beginning is
+//! kept until the rest has come; an idle connection keeps nothing.
+//!
+//! Every other frame (control, fragments, whatever is wrong) goes to tungstenite, byte for byte and
+//! never beyond its end, so that it alone decides what they mean, and the frames before and after can
+//! still be read here. It wants a stream that it can read from and write to, and gets a [`Pipe`] that
+//! exists for one call: reading takes from the input, writing appends to the connection's
+//! [`Outbound`]. So nothing here ever blocks.
+//!
+//! Rejected: tungstenite for all frames, which copies each into a buffer of the connection's and
+//! allocates for it, half of what a small publish cost; and no tungstenite, since what is rare and
+//! subtle is best left to those who have got it right.
 
 use std::io::{self, Read, Write};
 
@@ -13,14 +22,17 @@ use tungstenite::error::{CapacityError, Error};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 
+use super::frame::{self, BINARY, Head, TEXT};
 use super::outbound::Outbound;
 
 /// Read buffer of a connection, in bytes: allocated at once by tungstenite, so small.
-const READ_BUFFER_BYTES: usize = 1024;
-/// A connection that received a frame over this gives the memory back once it rests.
+const READ_BUFFER_BYTES: usize = 64;
+/// A connection that received a frame over this, in bytes, gives the memory back once it rests.
 const KEPT_BYTES_MAX: usize = 4096;
 /// Longest reason of a close frame, in bytes.
 const REASON_BYTES_MAX: usize = 120;
+/// Why text was refused.
+const NOT_UTF8: &str = "text that is not UTF-8";
 
 /// A close code and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,11 +52,11 @@ impl CloseReason {
 
 /// What came of reading.
 #[derive(Debug)]
-pub enum Incoming {
+pub enum Incoming<'a> {
     /// A whole text message.
-    Text(tungstenite::Utf8Bytes),
+    Text(&'a str),
     /// A whole binary message.
-    Binary(bytes::Bytes),
+    Binary(&'a [u8]),
     /// The input is used up.
     Starved,
     /// The close handshake is done: send what waits, then drop the connection.
@@ -57,32 +69,36 @@ pub enum Incoming {
 #[derive(Debug)]
 pub struct WebSocket {
     context: WebSocketContext,
-    /// Bytes fed that no returned message accounts for: 0 only between messages.
-    unaccounted: usize,
-    largest: usize,
+    /// The beginning of a frame whose end has not come, or the whole of one that was lent out.
+    partial: Vec<u8>,
+    /// Whether `partial` was lent out, and is to be emptied.
+    is_spent: bool,
+    /// Bytes of the frame that tungstenite reads that are still to come.
+    passing: u64,
+    /// A message was begun whose last fragment has not come.
+    is_fragmented: bool,
+    /// The largest frame that tungstenite read, in bytes.
+    largest: u64,
+    /// What tungstenite read last, while it is lent out.
+    lent: Option<Message>,
     frame_bytes_max: usize,
 }
 
-struct Pipe<'a, 'b> {
-    input: &'a mut &'b [u8],
-    /// Counts what is read.
-    fed: &'a mut usize,
+struct Pipe<'a> {
+    input: &'a [u8],
     out: &'a mut Outbound,
 }
 
-impl Read for Pipe<'_, '_> {
+impl Read for Pipe<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.input.read(buffer)? {
             0 => Err(io::ErrorKind::WouldBlock.into()),
-            read => {
-                *self.fed += read;
-                Ok(read)
-            }
+            read => Ok(read),
         }
     }
 }
 
-impl Write for Pipe<'_, '_> {
+impl Write for Pipe<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.out.append(bytes);
         Ok(bytes.len())
@@ -96,28 +112,158 @@ impl Write for Pipe<'_, '_> {
 impl WebSocket {
     /// The server's side of an accepted handshake.
     pub fn new(frame_bytes_max: usize) -> WebSocket {
-        WebSocket { context: context(frame_bytes_max), unaccounted: 0, largest: 0, frame_bytes_max }
+        WebSocket {
+            context: context(frame_bytes_max),
+            partial: Vec::new(),
+            is_spent: false,
+            passing: 0,
+            is_fragmented: false,
+            largest: 0,
+            lent: None,
+            frame_bytes_max,
+        }
     }
 
     /// The next message in `input`, which is to be offered until it is `Starved`. Pongs and the answer
     /// to a close go to `out`.
-    pub fn read(&mut self, input: &mut &[u8], out: &mut Outbound) -> Incoming {
+    pub fn read<'a, 'b: 'a>(&'a mut self, input: &mut &'b mut [u8], out: &mut Outbound) -> Incoming<'a> {
+        self.lent = None;
+        if std::mem::take(&mut self.is_spent) {
+            self.partial.clear();
+            self.partial.shrink_to(KEPT_BYTES_MAX);
+        }
         loop {
-            let mut pipe = Pipe { input, fed: &mut self.unaccounted, out };
-            match self.context.read(&mut pipe) {
-                Ok(Message::Text(text)) => {
-                    self.account(text.len());
-                    return Incoming::Text(text);
+            if self.passing > 0 {
+                match self.pass(input, out) {
+                    Ok(true) => return self.lend(),
+                    Ok(false) if self.passing > 0 && input.is_empty() => return Incoming::Starved,
+                    Ok(false) => continue,
+                    Err(error) => return end(error),
                 }
-                Ok(Message::Binary(data)) => {
-                    self.account(data.len());
-                    return Incoming::Binary(data);
+            }
+            if !self.partial.is_empty() {
+                match self.complete(input) {
+                    Some(head) if self.is_plain(head) => return self.take_partial(head),
+                    Some(head) => self.begin_passing(head),
+                    None => return self.starve(),
                 }
-                Ok(Message::Ping(data) | Message::Pong(data)) => self.account(data.len()),
-                Ok(Message::Close(_) | Message::Frame(_)) => {}
-                Err(error) => return self.handle_error(error),
+                continue;
+            }
+            let Ok(head) = Head::read(input) else {
+                self.keep(input, usize::MAX);
+                return self.starve();
+            };
+            if !self.is_plain(head) {
+                self.begin_passing(head);
+            } else if head.frame() <= input.len() as u64 {
+                let (frame, rest) = std::mem::take(input).split_at_mut(head.len + head.payload as usize);
+                *input = rest;
+                return message(head, frame.get_mut(head.len..).unwrap_or_default());
+            } else {
+                self.keep(input, usize::MAX);
+                return self.starve();
             }
         }
+    }
+
+    /// Whether the frame is a whole message, which needs no knowledge of what was before it.
+    fn is_plain(&self, head: Head) -> bool {
+        matches!(head.first, TEXT | BINARY)
+            && head.mask.is_some()
+            && head.payload <= self.frame_bytes_max as u64
+            && !self.is_fragmented
+            && self.context.can_write()
+    }
+
+    /// Moves up to `count` bytes from the input behind those that are kept.
+    fn keep(&mut self, input: &mut &mut [u8], count: usize) {
+        let count = count.min(input.len());
+        let (kept, rest) = std::mem::take(input).split_at_mut(count);
+        self.partial.extend_from_slice(kept);
+        *input = rest;
+    }
+
+    /// Completes what is kept: of a plain frame everything, of others the head. `None`: it takes more.
+    fn complete(&mut self, input: &mut &mut [u8]) -> Option<Head> {
+        loop {
+            let needed = match Head::read(&self.partial) {
+                Ok(head) if !self.is_plain(head) => return Some(head),
+                Ok(head) if head.frame() <= self.partial.len() as u64 => return Some(head),
+                Ok(head) => usize::try_from(head.frame()).unwrap_or(usize::MAX),
+                Err(needed) => needed,
+            };
+            if input.is_empty() {
+                return None;
+            }
+            self.keep(input, needed - self.partial.len());
+        }
+    }
+
+    /// Lends the frame that was kept.
+    fn take_partial(&mut self, head: Head) -> Incoming<'_> {
+        self.is_spent = true;
+        message(head, self.partial.get_mut(head.len..).unwrap_or_default())
+    }
+
+    /// From here to its end the frame is tungstenite's.
+    fn begin_passing(&mut self, head: Head) {
+        self.passing = head.frame();
+        self.largest = self.largest.max(head.frame());
+        // Of a data frame; a control frame may stand between fragments.
+        if head.first & 0x08 == 0 {
+            self.is_fragmented = head.first & 0x80 == 0;
+        }
+    }
+
+    /// Hands tungstenite what there is of its frame. `true`: that was the end of a message.
+    fn pass(&mut self, input: &mut &mut [u8], out: &mut Outbound) -> Result<bool, Error> {
+        let kept = std::mem::take(&mut self.partial);
+        if !kept.is_empty() {
+            return self.feed(&kept, out);
+        }
+        let count = usize::try_from(self.passing).unwrap_or(usize::MAX).min(input.len());
+        let (fed, rest) = std::mem::take(input).split_at_mut(count);
+        *input = rest;
+        self.feed(fed, out)
+    }
+
+    fn feed(&mut self, bytes: &[u8], out: &mut Outbound) -> Result<bool, Error> {
+        self.passing = self.passing.saturating_sub(bytes.len() as u64);
+        let mut pipe = Pipe { input: bytes, out };
+        loop {
+            match self.context.read(&mut pipe) {
+                Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
+                    // With its last byte: there is nothing left in the pipe.
+                    self.lent = Some(message);
+                    return Ok(true);
+                }
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => {}
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn lend(&self) -> Incoming<'_> {
+        match &self.lent {
+            Some(Message::Text(text)) => Incoming::Text(text.as_str()),
+            Some(Message::Binary(data)) => Incoming::Binary(data),
+            _ => Incoming::Starved,
+        }
+    }
+
+    /// Between messages the connection keeps no more than it must.
+    fn starve(&mut self) -> Incoming<'_> {
+        if self.partial.is_empty() {
+            self.partial = Vec::new();
+        }
+        // After a large frame tungstenite's buffer is as large as it was. Between messages nothing is in
+        // it, and a new one does as well.
+        if self.largest > KEPT_BYTES_MAX as u64 && !self.is_fragmented && self.context.can_write() {
+            self.context = context(self.frame_bytes_max);
+            self.largest = 0;
+        }
+        Incoming::Starved
     }
 
     /// Begins the close handshake, or, after a close frame was sent, does nothing.
@@ -129,49 +275,34 @@ impl WebSocket {
         let reason = close.reason.get(..end).unwrap_or_default();
         let frame = CloseFrame { code: CloseCode::from(close.code), reason: reason.into() };
         // An error says that the handshake is over already: there is nothing left to send.
-        let mut pipe = Pipe { input: &mut &[][..], fed: &mut 0, out };
+        let mut pipe = Pipe { input: &[], out };
         let _ = self.context.close(&mut pipe, Some(frame));
-    }
-
-    fn account(&mut self, payload: usize) {
-        let extended = match payload {
-            0..126 => 0,
-            126..65536 => 2,
-            _ => 8,
-        };
-        self.largest = self.largest.max(payload);
-        // A fragmented message has more headers than this; then the count never comes to 0 again,
-        // and the connection keeps its buffer.
-        self.unaccounted = self.unaccounted.saturating_sub(2 + extended + 4 + payload);
-    }
-
-    fn handle_error(&mut self, error: Error) -> Incoming {
-        match error {
-            Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.rest();
-                Incoming::Starved
-            }
-            Error::ConnectionClosed | Error::AlreadyClosed => Incoming::Closed,
-            Error::Utf8(_) => broken(1007, "text that is not UTF-8"),
-            Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-                broken(1009, &format!("a frame of {size} bytes; at most {max_size}"))
-            }
-            Error::Capacity(_) => broken(1009, "a frame over the limit"),
-            error => broken(1002, &error.to_string()),
-        }
-    }
-
-    /// After a large frame the buffer is as large as it was. Between messages nothing is in it, and a
-    /// new one does as well.
-    fn rest(&mut self) {
-        if self.largest > KEPT_BYTES_MAX && self.unaccounted == 0 && self.context.can_write() {
-            self.context = context(self.frame_bytes_max);
-            self.largest = 0;
-        }
     }
 }
 
-fn broken(code: u16, reason: &str) -> Incoming {
+/// The message of a plain frame, whose mask is taken off.
+fn message(head: Head, payload: &mut [u8]) -> Incoming<'_> {
+    frame::mask(payload, head.mask.unwrap_or_default());
+    match (head.first, str::from_utf8(payload)) {
+        (BINARY, _) => Incoming::Binary(payload),
+        (_, Ok(text)) => Incoming::Text(text),
+        (_, Err(_)) => broken(1007, NOT_UTF8),
+    }
+}
+
+fn end(error: Error) -> Incoming<'static> {
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => Incoming::Closed,
+        Error::Utf8(_) => broken(1007, NOT_UTF8),
+        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+            broken(1009, &format!("a frame of {size} bytes; at most {max_size}"))
+        }
+        Error::Capacity(_) => broken(1009, "a frame over the limit"),
+        error => broken(1002, &error.to_string()),
+    }
+}
+
+fn broken(code: u16, reason: &str) -> Incoming<'static> {
     Incoming::Broken(CloseReason::new(code, reason))
 }
 

@@ -22,13 +22,41 @@ fn text(payload: &str) -> Vec<u8> {
     masked(0x81, payload.as_bytes())
 }
 
-fn read_all(websocket: &mut WebSocket, mut input: &[u8], out: &mut Outbound) -> (Vec<String>, Incoming) {
-    let mut texts = Vec::new();
+/// How reading ended.
+#[derive(Debug, PartialEq)]
+enum End {
+    Starved,
+    Closed,
+    Broken(u16, String),
+}
+
+fn read_all(websocket: &mut WebSocket, input: &[u8], out: &mut Outbound) -> (Vec<String>, End) {
+    let (mut texts, mut input) = (Vec::new(), input.to_vec());
+    let mut input = input.as_mut_slice();
     loop {
         match websocket.read(&mut input, out) {
             Incoming::Text(text) => texts.push(text.to_string()),
             Incoming::Binary(data) => texts.push(format!("{data:?}")),
-            end => return (texts, end),
+            Incoming::Starved => return (texts, End::Starved),
+            Incoming::Closed => return (texts, End::Closed),
+            Incoming::Broken(close) => return (texts, End::Broken(close.code, close.reason)),
+        }
+    }
+}
+
+/// The same by tungstenite alone.
+fn read_by_tungstenite(context: &mut WebSocketContext, input: &[u8], out: &mut Outbound) -> (Vec<String>, End) {
+    let (mut texts, mut pipe) = (Vec::new(), Pipe { input, out });
+    loop {
+        match context.read(&mut pipe) {
+            Ok(Message::Text(text)) => texts.push(text.to_string()),
+            Ok(Message::Binary(data)) => texts.push(format!("{:?}", &data[..])),
+            Ok(_) => {}
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return (texts, End::Starved),
+            Err(error) => match end(error) {
+                Incoming::Broken(close) => return (texts, End::Broken(close.code, close.reason)),
+                _ => return (texts, End::Closed),
+            },
         }
     }
 }
@@ -36,7 +64,7 @@ fn read_all(websocket: &mut WebSocket, mut input: &[u8], out: &mut Outbound) -> 
 fn broken_code(input: &[u8]) -> Option<u16> {
     let (mut websocket, mut out) = (WebSocket::new(1000), Outbound::default());
     match read_all(&mut websocket, input, &mut out).1 {
-        Incoming::Broken(close) => Some(close.code),
+        End::Broken(code, _) => Some(code),
         _ => None,
     }
 }
@@ -69,7 +97,7 @@ fn pings_are_answered_between_frames() {
     let input = [masked(0x89, b"hi"), text("a")].concat();
     let (texts, end) = read_all(&mut websocket, &input, &mut out);
     assert_eq!(texts, ["a"]);
-    assert!(matches!(end, Incoming::Starved));
+    assert_eq!(end, End::Starved);
     assert_eq!(out.tail().as_slice(), b"\x8a\x02hi");
 }
 
@@ -77,7 +105,7 @@ fn pings_are_answered_between_frames() {
 fn a_close_is_echoed_and_ends_the_connection() {
     let (mut websocket, mut out) = (WebSocket::new(1000), Outbound::default());
     let (_, end) = read_all(&mut websocket, &masked(0x88, b"\x03\xe8bye"), &mut out);
-    assert!(matches!(end, Incoming::Closed));
+    assert_eq!(end, End::Closed);
     assert_eq!(out.tail().as_slice(), b"\x88\x05\x03\xe8bye");
 }
 
@@ -87,21 +115,50 @@ fn our_close_waits_for_the_peers() {
     websocket.close(&CloseReason::new(4200, "draining"), &mut out);
     assert_eq!(out.tail().as_slice(), b"\x88\x0a\x10\x68draining");
     let (texts, end) = read_all(&mut websocket, &text("late"), &mut out);
-    assert_eq!((texts.len(), matches!(end, Incoming::Starved)), (1, true));
+    assert_eq!((texts.len(), end), (1, End::Starved));
     let (_, end) = read_all(&mut websocket, &masked(0x88, b"\x10\x68"), &mut out);
-    assert!(matches!(end, Incoming::Closed));
+    assert_eq!(end, End::Closed);
 }
 
 #[test]
 fn memory_of_a_large_frame_is_given_back() {
     let (mut websocket, mut out) = (WebSocket::new(1 << 20), Outbound::default());
-    let large = [text(&"x".repeat(500_000)), text("a")].concat();
-    for piece in large.chunks(60_000) {
-        read_all(&mut websocket, piece, &mut out);
+    let whole = text(&"x".repeat(500_000));
+    let halves = [masked(0x01, &[b'x'; 250_000]), masked(0x80, &[b'x'; 250_000])].concat();
+    for large in [whole, halves] {
+        for piece in [large, text("a")].concat().chunks(60_000) {
+            read_all(&mut websocket, piece, &mut out);
+        }
+        assert_eq!((websocket.largest, websocket.partial.capacity()), (0, 0));
     }
-    assert_eq!((websocket.largest, websocket.unaccounted), (0, 0));
     let (texts, _) = read_all(&mut websocket, &text("b"), &mut out);
     assert_eq!(texts, ["b"]);
+}
+
+/// A frame as a client might send it: mostly proper ones, of every kind.
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let payload = prop_oneof![
+        4 => "[a-zé]{0,20}".prop_map(String::into_bytes),
+        1 => "[a-zé]{60,130}".prop_map(String::into_bytes),
+        1 => prop::collection::vec(any::<u8>(), 0..8),
+        1 => prop::collection::vec(Just(b'x'), 100..260),
+    ];
+    let first = prop_oneof![
+        8 => Just(0x81u8),
+        3 => Just(0x82),
+        2 => prop::sample::select(vec![0x01u8, 0x02, 0x00, 0x80, 0x89, 0x8a]),
+        1 => prop::sample::select(vec![0x88u8, 0x09, 0x83, 0x8b, 0xc1, 0x91]),
+    ];
+    let spoil = prop::option::weighted(0.05, (0usize..10, any::<u8>()));
+    (first, payload, spoil).prop_map(|(first, payload, spoil)| {
+        let mut frame = masked(first, &payload);
+        if let Some((at, byte)) = spoil
+            && let Some(spoilt) = frame.get_mut(at)
+        {
+            *spoilt = byte;
+        }
+        frame
+    })
 }
 
 proptest! {
@@ -117,7 +174,37 @@ proptest! {
             texts.extend(read_all(&mut websocket, piece, &mut out).0);
         }
         prop_assert_eq!(texts, payloads);
-        prop_assert_eq!(websocket.unaccounted, 0);
+        prop_assert_eq!(websocket.partial.capacity(), 0);
+    }
+
+    /// Whatever comes, in whatever pieces: the same messages, answers and end as from tungstenite.
+    #[test]
+    fn agrees_with_tungstenite(
+        frames in prop::collection::vec(any_frame(), 1..12),
+        cut in prop::collection::vec(1usize..60, 1..8),
+        closes_after in prop::option::of(0usize..12),
+    ) {
+        let (mut ours, mut theirs) = (WebSocket::new(200), context(200));
+        let (mut our_out, mut their_out) = (Outbound::default(), Outbound::default());
+        let input = frames.concat();
+        let (mut rest, mut cuts) = (input.as_slice(), cut.iter().cycle().enumerate());
+        while let (false, Some((step, cut))) = (rest.is_empty(), cuts.next()) {
+            if closes_after == Some(step) {
+                ours.close(&CloseReason::new(4200, "draining"), &mut our_out);
+                let frame = CloseFrame { code: CloseCode::from(4200), reason: "draining".into() };
+                let _ = theirs.close(&mut Pipe { input: &[], out: &mut their_out }, Some(frame));
+            }
+            let (piece, left) = rest.split_at((*cut).min(rest.len()));
+            rest = left;
+            let (our_texts, our_end) = read_all(&mut ours, piece, &mut our_out);
+            let (their_texts, their_end) = read_by_tungstenite(&mut theirs, piece, &mut their_out);
+            prop_assert_eq!(our_texts, their_texts);
+            prop_assert_eq!(our_out.tail(), their_out.tail());
+            prop_assert_eq!(&our_end, &their_end);
+            if our_end != End::Starved {
+                break;
+            }
+        }
     }
 
     #[test]

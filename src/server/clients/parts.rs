@@ -5,7 +5,7 @@ use super::super::connection::{Connection, Stage};
 use super::super::head;
 use super::super::host::WorkerHost;
 use super::super::inbox::Inbox;
-use super::super::outbound::BufferPool;
+use super::super::outbound::{BufferPool, Outbound};
 use super::super::session::{Endpoint, Session, Turn, Workspace};
 use super::super::timer::{TimerToken, Timers};
 use super::super::websocket::CloseReason;
@@ -50,6 +50,18 @@ impl Parts {
         }
     }
 
+    /// The view of the world of a session that works on this connection.
+    pub fn turn<'a>(&'a mut self, now: Now, key: usize, out: &'a mut Outbound) -> Turn<'a> {
+        Turn {
+            now,
+            host: &self.host,
+            work: &mut self.work,
+            connection: key,
+            out,
+            mailbox_position: self.inbox.position(),
+        }
+    }
+
     /// Lets `session` work on a connection, and takes note that it is to be flushed.
     pub fn with<R>(
         &mut self,
@@ -60,15 +72,7 @@ impl Parts {
     ) -> Option<R> {
         let Stage::Open(open) = &mut connection.stage else { return None };
         connection.out.lend(&mut self.pool);
-        let mut turn = Turn {
-            now,
-            host: &self.host,
-            work: &mut self.work,
-            connection: key,
-            out: &mut connection.out,
-            mailbox_position: self.inbox.position(),
-        };
-        let result = work(&mut open.session, &mut turn);
+        let result = work(&mut open.session, &mut self.turn(now, key, &mut connection.out));
         self.touch(key, connection);
         Some(result)
     }
@@ -96,15 +100,7 @@ impl Parts {
         session: Option<Session>,
     ) {
         let Some(mut session) = session else { return };
-        let mut turn = Turn {
-            now,
-            host: &self.host,
-            work: &mut self.work,
-            connection: key,
-            out: &mut connection.out,
-            mailbox_position: self.inbox.position(),
-        };
-        session.handle_closed(&mut turn);
+        session.handle_closed(&mut self.turn(now, key, &mut connection.out));
         let gauges = &self.host.shared.metrics.connections;
         match session.endpoint() {
             Endpoint::Publish => gauges.publish.add(-1),

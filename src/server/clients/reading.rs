@@ -97,7 +97,7 @@ impl Clients {
     /// `read` bytes stand at the beginning of the buffer.
     fn handle_bytes(&mut self, now: Now, key: usize, read: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        let input = self.buffer.get(..read).unwrap_or_default();
+        let mut input = self.buffer.get_mut(..read).unwrap_or_default();
         match &mut connection.stage {
             Stage::Open(open) => {
                 open.liveness.handle_received(now.mono_us);
@@ -108,7 +108,6 @@ impl Clients {
                 self.handle_head(now, key);
             }
             Stage::Closing(closing) => {
-                let mut input = input;
                 let Some(websocket) = &mut closing.websocket else { return };
                 loop {
                     match websocket.read(&mut input, &mut connection.out) {
@@ -125,25 +124,30 @@ impl Clients {
         self.set_wanted();
     }
 
-    fn handle_frames(parts: &mut Parts, now: Now, key: usize, connection: &mut Connection, input: &[u8]) {
-        let mut input = input;
-        loop {
-            let Stage::Open(open) = &mut connection.stage else { return };
-            connection.out.lend(&mut parts.pool);
-            let incoming = open.websocket.read(&mut input, &mut connection.out);
-            let message = match &incoming {
-                Incoming::Text(text) => Message::Text(text.as_str()),
+    fn handle_frames(
+        parts: &mut Parts,
+        now: Now,
+        key: usize,
+        connection: &mut Connection,
+        mut input: &mut [u8],
+    ) {
+        let Stage::Open(open) = &mut connection.stage else { return };
+        let Open { websocket, session, .. } = &mut **open;
+        connection.out.lend(&mut parts.pool);
+        let close = loop {
+            let message = match websocket.read(&mut input, &mut connection.out) {
+                Incoming::Text(text) => Message::Text(text),
                 Incoming::Binary(bytes) => Message::Binary(bytes),
                 Incoming::Starved => return parts.touch(key, connection),
                 Incoming::Closed => return parts.finish(now, key, connection, true),
-                Incoming::Broken(close) => return parts.close(now, key, connection, close),
+                Incoming::Broken(close) => break close,
             };
-            let handled =
-                parts.with(now, key, connection, |session, turn| session.handle_message(turn, message));
-            if let Some(Err(close)) = handled {
-                return parts.close(now, key, connection, &close);
+            let handled = session.handle_message(&mut parts.turn(now, key, &mut connection.out), message);
+            if let Err(close) = handled {
+                break close;
             }
-        }
+        };
+        parts.close(now, key, connection, &close);
     }
 
     fn handle_head(&mut self, now: Now, key: usize) {
@@ -164,8 +168,8 @@ impl Clients {
                 self.hand_over(now, key, bytes);
             }
             Head::Upgrade(upgrade) => {
-                let rest = bytes.split_off(upgrade.head_bytes.min(bytes.len()));
-                self.upgrade(now, key, &upgrade, &rest);
+                let mut rest = bytes.split_off(upgrade.head_bytes.min(bytes.len()));
+                self.upgrade(now, key, &upgrade, &mut rest);
             }
         }
     }
@@ -190,7 +194,7 @@ impl Clients {
         }
     }
 
-    fn upgrade(&mut self, now: Now, key: usize, upgrade: &Upgrade, rest: &[u8]) {
+    fn upgrade(&mut self, now: Now, key: usize, upgrade: &Upgrade, rest: &mut [u8]) {
         let Some(connection) = self.table.get_mut(key) else { return };
         let id =
             format!("{}-{}-{}", self.parts.host.shared.boot, self.parts.host.worker, connection.generation);

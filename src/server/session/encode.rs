@@ -3,45 +3,22 @@
 use super::{Codec, Turn};
 use crate::ingest::Change;
 use crate::record::{Record, client, json};
+use crate::server::frame::{BINARY, HEAD_BYTES_MAX, TEXT, head};
 
-/// Final text frame, final binary frame (RFC 6455, 5.2).
-const TEXT: u8 = 0x81;
-const BINARY: u8 = 0x82;
-/// Longest header of a frame that is not masked.
-const HEADER_BYTES_MAX: usize = 10;
-
-/// The header of an unmasked, final frame, and how long it is.
-fn header(codec: Codec, payload: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
-    let mut header = [0; HEADER_BYTES_MAX];
-    header[0] = match codec {
+/// The first byte of a frame of this codec.
+fn first_byte(codec: Codec) -> u8 {
+    match codec {
         Codec::Json => TEXT,
         Codec::Protobuf => BINARY,
-    };
-    let len = match payload {
-        0..126 => {
-            header[1] = payload as u8;
-            2
-        }
-        126..65536 => {
-            header[1] = 126;
-            header[2..4].copy_from_slice(&(payload as u16).to_be_bytes());
-            4
-        }
-        _ => {
-            header[1] = 127;
-            header[2..].copy_from_slice(&(payload as u64).to_be_bytes());
-            10
-        }
-    };
-    (header, len)
+    }
 }
 
 /// Appends a frame whose payload is the pieces in a row.
 pub(super) fn append_frame_of(out: &mut Vec<u8>, codec: Codec, pieces: &[&[u8]]) {
     let payload = pieces.iter().map(|piece| piece.len()).sum();
-    let (header, len) = header(codec, payload);
+    let (head, len) = head(first_byte(codec), payload);
     out.reserve(len + payload);
-    out.extend_from_slice(&header[..len]);
+    out.extend_from_slice(&head[..len]);
     for piece in pieces {
         out.extend_from_slice(piece);
     }
@@ -72,9 +49,9 @@ pub struct EncodedChange {
 
 #[derive(Debug, Default)]
 struct Encoded {
-    /// The payload, behind room for a header.
+    /// The payload, behind room for a head.
     bytes: Vec<u8>,
-    /// Where the frame begins; the payload begins at [`HEADER_BYTES_MAX`].
+    /// Where the frame begins; the payload begins at [`HEAD_BYTES_MAX`].
     start: usize,
 }
 
@@ -96,11 +73,11 @@ impl EncodedChange {
             Codec::Protobuf => &mut self.protobuf,
         };
         if encoded.bytes.is_empty() {
-            encoded.bytes.resize(HEADER_BYTES_MAX, 0);
+            encoded.bytes.resize(HEAD_BYTES_MAX, 0);
             write_record(&mut encoded.bytes, codec, &change.record, change.is_expiry);
-            let (header, len) = header(codec, encoded.bytes.len() - HEADER_BYTES_MAX);
-            encoded.start = HEADER_BYTES_MAX - len;
-            encoded.bytes[encoded.start..HEADER_BYTES_MAX].copy_from_slice(&header[..len]);
+            let (head, len) = head(first_byte(codec), encoded.bytes.len() - HEAD_BYTES_MAX);
+            encoded.start = HEAD_BYTES_MAX - len;
+            encoded.bytes[encoded.start..HEAD_BYTES_MAX].copy_from_slice(&head[..len]);
         }
         encoded
     }
@@ -113,7 +90,7 @@ impl EncodedChange {
 
     /// The message alone.
     pub(super) fn message(&mut self, codec: Codec, change: &Change) -> &[u8] {
-        &self.encoded(codec, change).bytes[HEADER_BYTES_MAX..]
+        &self.encoded(codec, change).bytes[HEAD_BYTES_MAX..]
     }
 }
 
@@ -121,24 +98,5 @@ impl Turn<'_> {
     /// Appends a frame of one record.
     pub(super) fn record_frame(&mut self, codec: Codec, record: &Record, as_deleted: bool) {
         self.frame(codec, |out| write_record(out, codec, record, as_deleted));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn headers_of_every_length() {
-        for (len, want) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
-            let mut out = Vec::new();
-            append_frame(&mut out, Codec::Json, &vec![b'x'; len]);
-            assert_eq!(out.len(), want + len);
-            let mut input = std::io::Cursor::new(&out);
-            let (header, payload) =
-                tungstenite::protocol::frame::FrameHeader::parse(&mut input).expect("parses").expect("whole");
-            assert!(header.is_final && header.mask.is_none());
-            assert_eq!(payload, len as u64);
-        }
     }
 }
