@@ -365,7 +365,7 @@ fn symbols(message: reconcile::Symbols) -> Result<Frame, WireError> {
 
 /// Appends a record to a batch.
 pub(super) fn push_record(batch: &mut Vec<u8>, record: &Record) {
-    let _ = wire::to_proto(record, false).encode_length_delimited(batch);
+    wire::write_delimited(batch, record, false);
 }
 
 /// The records of a batch, one by one. A bad one is an error and costs no other; after bytes that

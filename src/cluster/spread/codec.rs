@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::encode_varint;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::batch::Batch;
+use crate::limits::NODE_NAME_BYTES_MAX;
 use crate::proto::gossip as proto;
-use crate::record::wire::{from_proto, to_proto};
+use crate::record::wire::{encoded_len, from_proto, write, write_bytes, write_number};
 use crate::record::{NodeName, SharedRecord};
 
 /// How long one choice of delegates stands, in microseconds.
@@ -19,6 +21,9 @@ const RECORDS_MAX: usize = 1_024;
 /// Most sequence numbers one batch may cover: what can be superseded while waiting is bounded by
 /// what an origin accepts in the meantime.
 const COVERED_MAX: u64 = 1 << 32;
+
+/// Most bytes of a batch beside its records: origin, four numbers, checksum.
+const HEADER_BYTES_MAX: usize = (2 + NODE_NAME_BYTES_MAX) + 4 * 11 + 5;
 
 /// Records carry their own checksums; this one is over what says which numbers are covered.
 fn header_checksum(message: &proto::Batch) -> u32 {
@@ -44,36 +49,54 @@ pub(super) fn pack(
     now_us: u64,
     records: &[SharedRecord],
 ) -> Vec<Batch> {
-    let mut batches = Vec::new();
-    let mut waiting = Vec::new();
-    let mut bytes = 0;
-    let mut close = |waiting: &mut Vec<proto::Record>| {
-        let Some(last) = waiting.last().map(|record| record.seq) else { return };
+    let (mut batches, mut body) = (Vec::new(), Vec::with_capacity(BATCH_BYTES_MAX));
+    let mut close = |body: &mut Vec<u8>, last: u64| {
         let mut message = proto::Batch {
             origin: origin.as_str().into(),
             boot,
             epoch: now_us / EPOCH_US,
             first_seq: head + 1,
             more: last - head - 1,
-            records: std::mem::take(waiting),
+            records: Vec::new(),
             checksum: 0,
         };
         message.checksum = header_checksum(&message);
         head = last;
-        batches.push(batch_of(&message, origin.clone(), message.encode_to_vec().into()));
+        batches.push(batch_of(&message, origin.clone(), encode(&message, body).into()));
+        body.clear();
     };
+    let mut last = None;
     for record in records {
-        let message = to_proto(record, true);
-        let len = message.encoded_len() + 3;
-        if bytes + len > BATCH_BYTES_MAX {
-            close(&mut waiting);
-            bytes = 0;
+        let len = encoded_len(record, true);
+        if let Some(last) = last
+            && body.len() + len + 3 > BATCH_BYTES_MAX
+        {
+            close(&mut body, last);
         }
-        bytes += len;
-        waiting.push(message);
+        body.push(6 << 3 | 2);
+        encode_varint(len as u64, &mut body);
+        write(&mut body, record, true);
+        last = Some(record.birth.seq);
     }
-    close(&mut waiting);
+    if let Some(last) = last {
+        close(&mut body, last);
+    }
     batches
+}
+
+/// A batch as bytes: the header's numbers, the records, the checksum, as the schema orders them.
+fn encode(header: &proto::Batch, records: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER_BYTES_MAX + records.len());
+    write_bytes(&mut out, 1, header.origin.as_bytes());
+    for (field, number) in [(2, header.boot), (3, header.epoch), (4, header.first_seq), (5, header.more)] {
+        write_number(&mut out, field, number);
+    }
+    out.extend_from_slice(records);
+    if header.checksum != 0 {
+        out.push(7 << 3 | 5);
+        out.extend_from_slice(&header.checksum.to_le_bytes());
+    }
+    out
 }
 
 /// Reads a batch and verifies the checksum of each of its records. `None`: no node has packed this,
@@ -119,6 +142,8 @@ mod tests {
         assert_eq!(covered, [(2, 4), (5, 11)]);
         let mut back = Vec::new();
         for batch in batches {
+            let message = proto::Batch::decode(&batch.encoded[..]).expect("decodes");
+            assert_eq!(message.encode_to_vec(), batch.encoded, "as the generated message is written");
             let (read, records) = unpack(batch.encoded.clone()).expect("reads");
             assert_eq!((read.id, read.last_seq), (batch.id, batch.last_seq));
             back.extend(records);
