@@ -80,6 +80,15 @@ impl Line {
     }
 
     fn find_kept(&self, first_seq: u64) -> Result<usize, usize> {
+        // What comes is nearly always the newest, what goes the oldest. A search among thousands of
+        // batches all over the memory costs as much as all else that is done with one.
+        let seq_at = |kept: Option<&Kept>| kept.map(|kept| kept.batch.id.1);
+        match (seq_at(self.kept.front()), seq_at(self.kept.back())) {
+            (_, newest) if newest < Some(first_seq) => return Err(self.kept.len()),
+            (_, newest) if newest == Some(first_seq) => return Ok(self.kept.len() - 1),
+            (oldest, _) if oldest == Some(first_seq) => return Ok(0),
+            _ => {}
+        }
         self.kept.binary_search_by_key(&first_seq, |kept| kept.batch.id.1)
     }
 
