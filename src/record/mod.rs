@@ -21,13 +21,18 @@ pub mod wire;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::limits::{NODE_NAME_BYTES_MAX, SOURCE_BYTES_MAX};
 
 pub use node_name::{NodeName, NodeNameError};
 pub use pattern::{Pattern, PatternError, Segment};
 pub use source::{Source, SourceError};
 pub use stamp::{HybridClock, Stamp};
 pub use time::Now;
+
+/// Most bytes that a record's checksum is over: eight numbers, the data's hash, and two names.
+const CHECKED_BYTES_MAX: usize = 8 * 8 + 16 + SOURCE_BYTES_MAX + NODE_NAME_BYTES_MAX;
 
 /// What a record carries. The bytes are kept as they came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,14 +107,13 @@ impl Record {
     /// into each other; the data is covered by its hash, which whoever decodes a record computes
     /// from the bytes that came.
     pub fn checksum_of(&self) -> u64 {
-        let mut hash = Xxh3::new();
         let kind = match self.payload {
             Payload::Json(_) => 0u64,
             Payload::Binary(_) => 1,
             Payload::Deleted => 2,
         };
         let (source, origin) = (self.source.as_str(), self.birth.origin.as_str());
-        for number in [
+        let numbers = [
             kind,
             source.len() as u64,
             origin.len() as u64,
@@ -118,13 +122,20 @@ impl Record {
             self.birth.seq,
             self.accepted_us,
             self.ttl_ms,
-        ] {
-            hash.update(&number.to_le_bytes());
-        }
-        hash.update(&self.stamp.hash.to_le_bytes());
-        hash.update(source.as_bytes());
-        hash.update(origin.as_bytes());
-        hash.digest()
+        ];
+        // In one piece: the streaming hash costs five times as much for so few bytes.
+        let (mut bytes, mut len) = ([0; CHECKED_BYTES_MAX], 0);
+        let mut put = |piece: &[u8]| {
+            if let Some(place) = bytes.get_mut(len..len + piece.len()) {
+                place.copy_from_slice(piece);
+                len += piece.len();
+            }
+        };
+        numbers.iter().for_each(|number| put(&number.to_le_bytes()));
+        put(&self.stamp.hash.to_le_bytes());
+        put(source.as_bytes());
+        put(origin.as_bytes());
+        xxh3_64(bytes.get(..len).unwrap_or_default())
     }
 
     /// When readers stop seeing it, in microseconds since the Unix epoch.
@@ -188,6 +199,32 @@ impl AckLevel {
             AckLevel::Accepted => "accepted",
             AckLevel::Stored => "stored",
             AckLevel::Replicated => "replicated",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xxhash_rust::xxh3::Xxh3;
+
+    use super::*;
+
+    /// Nodes and stores of every version must agree on it.
+    #[test]
+    fn a_checksum_is_of_all_fields_in_a_row() {
+        for (source, origin) in [("a".to_owned(), "n".to_owned()), ("s".repeat(255), "o".repeat(63))] {
+            let birth = Birth { origin: NodeName::parse(&origin).expect("name"), boot: 4, seq: 5 };
+            let stamp = Stamp::of_data(3, b"12");
+            let name = Source::parse(&source).expect("source");
+            let record = Record::new(name, stamp, Payload::Binary("12".into()), birth, 6, 7);
+            let mut hash = Xxh3::new();
+            for number in [1, source.len() as u64, origin.len() as u64, 3, 4, 5, 6, 7] {
+                hash.update(&number.to_le_bytes());
+            }
+            hash.update(&stamp.hash.to_le_bytes());
+            hash.update(source.as_bytes());
+            hash.update(origin.as_bytes());
+            assert_eq!(record.checksum, hash.digest());
         }
     }
 }
