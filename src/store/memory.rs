@@ -17,15 +17,17 @@ const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 struct Ring {
     source: Source,
-    /// Oldest first.
-    records: VecDeque<SharedRecord>,
+    /// Oldest first, each with its number in the order of all.
+    records: VecDeque<(u64, SharedRecord)>,
 }
 
 #[derive(Default)]
 struct Rings {
     of: HashTable<Ring>,
-    /// Whose oldest record goes next. May name records that have gone already.
-    order: VecDeque<(Source, Stamp)>,
+    /// Whose oldest record goes next: the hash of its source, and its number. May name records that
+    /// have gone already.
+    order: VecDeque<(u64, u64)>,
+    numbered: u64,
     bytes: usize,
 }
 
@@ -54,16 +56,17 @@ impl Memory {
         let mut rings = self.rings.lock();
         let found = rings.of.find_entry(hash_of(source.as_str()), |ring| ring.source == *source);
         let Ok(entry) = found else { return };
-        if entry.get().records.back().is_none_or(|newest| newest.stamp <= stamp) {
+        if entry.get().records.back().is_none_or(|(_, newest)| newest.stamp <= stamp) {
             let (ring, _) = entry.remove();
-            rings.bytes -= ring.records.iter().map(|record| record.cost_bytes()).sum::<usize>();
+            rings.bytes -= ring.records.iter().map(|(_, record)| record.cost_bytes()).sum::<usize>();
         }
     }
 
     pub(super) fn history(&self, query: &HistoryQuery<'_>, limit: usize) -> HistoryPage {
         let rings = self.rings.lock();
         let ring = rings.of.find(hash_of(query.source), |ring| ring.source.as_str() == query.source);
-        let all = ring.map(|ring| ring.records.iter().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let all: Vec<_> =
+            ring.into_iter().flat_map(|ring| &ring.records).map(|(_, record)| record.clone()).collect();
         drop(rings);
         page(query, &all, Vec::new(), limit)
     }
@@ -87,49 +90,53 @@ impl Rings {
         let mut entry =
             entry.or_insert_with(|| Ring { source: record.source.clone(), records: VecDeque::new() });
         let records = &mut entry.get_mut().records;
-        match records.back() {
-            Some(newest) if newest.stamp > record.stamp => return,
-            Some(newest) if newest.stamp == record.stamp => {
-                self.bytes -= newest.cost_bytes();
-                records.pop_back();
+        match records.back_mut() {
+            Some((_, newest)) if newest.stamp > record.stamp => return,
+            Some((_, newest)) if newest.stamp == record.stamp => {
+                self.bytes = self.bytes - newest.cost_bytes() + record.cost_bytes();
+                *newest = record.clone();
+                return;
             }
-            _ => self.order.push_back((record.source.clone(), record.stamp)),
+            _ => {}
         }
-        records.push_back(record.clone());
+        self.numbered += 1;
+        self.order.push_back((hash, self.numbered));
+        records.push_back((self.numbered, record.clone()));
         self.bytes += record.cost_bytes();
         if records.len() > history
-            && let Some(oldest) = records.pop_front()
+            && let Some((number, oldest)) = records.pop_front()
         {
             self.bytes -= oldest.cost_bytes();
+            // Where sources take turns it is the oldest of all.
+            self.order.pop_front_if(|first| *first == (hash, number));
         }
         self.forget_gone();
     }
 
-    /// Keeps the order as short as what it orders, within a factor of two.
+    /// Keeps the order as short as what it orders, within a small factor.
     fn forget_gone(&mut self) {
         let held: usize = self.bytes / size_of::<crate::record::Record>() + 1024;
-        if self.order.len() <= 2 * held {
+        if self.order.len() <= 4 * held {
             return;
         }
         let of = &self.of;
-        self.order.retain(|(source, stamp)| {
-            let ring = of.find(hash_of(source.as_str()), |ring| ring.source == *source);
-            ring.is_some_and(|ring| ring.records.front().is_some_and(|oldest| oldest.stamp <= *stamp))
+        self.order.retain(|(hash, number)| {
+            let is_oldest_or_later =
+                |ring: &Ring| ring.records.front().is_some_and(|(first, _)| first <= number);
+            of.iter_hash(*hash).any(is_oldest_or_later)
         });
     }
 
     /// Drops the record that is longest in its ring; `false` if there is none.
     fn drop_oldest(&mut self) -> bool {
-        let Some((source, stamp)) = self.order.pop_front() else { return false };
-        let found = self.of.find_entry(hash_of(source.as_str()), |ring| ring.source == source);
-        let Ok(mut entry) = found else { return true };
+        let Some((hash, number)) = self.order.pop_front() else { return false };
+        let is_it = |ring: &Ring| ring.records.front().is_some_and(|(first, _)| *first == number);
+        let Ok(mut entry) = self.of.find_entry(hash, is_it) else { return true };
         let records = &mut entry.get_mut().records;
-        if records.front().is_some_and(|oldest| oldest.stamp <= stamp)
-            && let Some(oldest) = records.pop_front()
-        {
+        if let Some((_, oldest)) = records.pop_front() {
             self.bytes -= oldest.cost_bytes();
         }
-        if entry.get().records.is_empty() {
+        if records.is_empty() {
             entry.remove();
         }
         true
