@@ -36,7 +36,9 @@ pub enum Mail {
 pub struct Inbox {
     /// By shard: changes up to this version were handed out, or nobody wanted them.
     versions: Box<[u64; SHARDS]>,
-    /// How many were taken from the mailbox.
+    /// Taken from the mailbox, and still to be handed out.
+    taken: VecDeque<Change>,
+    /// How many were handed out of it.
     popped: u64,
     /// How many were dropped, and made good.
     dropped: u64,
@@ -54,7 +56,7 @@ struct Rescan {
 
 impl Default for Inbox {
     fn default() -> Inbox {
-        Inbox { versions: Box::new([0; SHARDS]), popped: 0, dropped: 0, rescan: None }
+        Inbox { versions: Box::new([0; SHARDS]), taken: VecDeque::new(), popped: 0, dropped: 0, rescan: None }
     }
 }
 
@@ -76,7 +78,8 @@ impl Inbox {
         if self.rescan.is_some() {
             return self.catch_up(latest);
         }
-        while let Some(change) = mailbox.pop() {
+        while !self.taken.is_empty() || mailbox.take(&mut self.taken) {
+            let Some(change) = self.taken.pop_front() else { break };
             self.popped += 1;
             if let Some(version) = self.versions.get_mut(usize::from(change.shard))
                 && *version < change.version

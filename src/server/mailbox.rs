@@ -11,30 +11,45 @@
 //! what it handed out last. Rejected: a bounded channel, since
 //! a push under a shard's lock must neither block nor fail half-way.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, fence};
 use std::{io, mem};
 
-use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
 
 use crate::ingest::Change;
 use crate::limits::{MAILBOX_BYTES_HARD, MAILBOX_BYTES_SOFT};
 
-/// One worker's mailbox. Everyone pushes; the worker alone drains.
+/// Room for changes that an empty mailbox keeps.
+const KEPT_MAX: usize = 4096;
+/// Changes that are taken out at a time.
+const TAKEN_MAX: usize = 256;
+
+/// One worker's mailbox. Everyone pushes; the worker alone takes.
 #[derive(Debug)]
 pub struct Mailbox {
-    sender: Sender<Change>,
-    receiver: Receiver<Change>,
+    line: Mutex<Line>,
+    /// The line's, for those who only look.
     bytes: AtomicUsize,
-    pushed: AtomicU64,
-    dropped: AtomicU64,
     bytes_max: usize,
-    is_overflowed: AtomicBool,
     is_wanted: AtomicBool,
     waker: mio::Waker,
     is_asleep: AtomicBool,
     is_nudged: AtomicBool,
     is_wake_wanted: AtomicBool,
+}
+
+/// What waits. Under one lock, which a push holds for a few memory writes.
+#[derive(Debug, Default)]
+struct Line {
+    changes: VecDeque<Change>,
+    /// Of these and of those taken last: they are held until the worker comes for the next.
+    bytes: usize,
+    taken_bytes: usize,
+    pushed: u64,
+    dropped: u64,
+    is_overflowed: bool,
 }
 
 impl Mailbox {
@@ -45,15 +60,10 @@ impl Mailbox {
 
     /// The same with another bound.
     pub(super) fn bounded(waker: mio::Waker, bytes_max: usize) -> Mailbox {
-        let (sender, receiver) = crossbeam_channel::unbounded();
         Mailbox {
-            sender,
-            receiver,
+            line: Mutex::default(),
             bytes: AtomicUsize::new(0),
-            pushed: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
             bytes_max,
-            is_overflowed: AtomicBool::new(false),
             is_wanted: AtomicBool::new(false),
             waker,
             is_asleep: AtomicBool::new(false),
@@ -73,45 +83,55 @@ impl Mailbox {
         if !self.is_wanted.load(SeqCst) {
             return;
         }
+        let mut line = self.line.lock();
         // Once one is dropped all are, until the worker has emptied the mailbox and noticed.
-        let cost = change.record.cost_bytes() + mem::size_of::<Change>();
-        if self.is_overflowed.load(SeqCst) {
-            self.dropped.fetch_add(1, SeqCst);
-        } else if self.bytes.fetch_add(cost, Relaxed) + cost > self.bytes_max {
-            self.bytes.fetch_sub(cost, Relaxed);
-            self.dropped.fetch_add(1, SeqCst);
-            self.is_overflowed.store(true, SeqCst);
+        line.is_overflowed |= line.bytes + cost_of(change) > self.bytes_max;
+        if line.is_overflowed {
+            line.dropped += 1;
         } else {
-            // Counted before it is sent: whoever reads the count then knows that what is drained up
-            // to it holds every change that was finished before the reading.
-            self.pushed.fetch_add(1, SeqCst);
-            // The receiver lives as long as the sender: this cannot fail.
-            let _ = self.sender.send(change.clone());
+            line.pushed += 1;
+            line.bytes += cost_of(change);
+            self.bytes.store(line.bytes, Relaxed);
+            line.changes.push_back(change.clone());
         }
-        self.is_wake_wanted.store(true, SeqCst);
+        drop(line);
+        // Looked at first: nearly always it is set, and a write would take the line from other cores.
+        if !self.is_wake_wanted.load(SeqCst) {
+            self.is_wake_wanted.store(true, SeqCst);
+        }
     }
 
     /// How many changes were pushed so far, those that were dropped included. Compared with how many
     /// were handed out.
     pub fn position(&self) -> u64 {
-        self.pushed.load(SeqCst) + self.dropped()
+        let line = self.line.lock();
+        line.pushed + line.dropped
     }
 
     /// How many of them were dropped.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(SeqCst)
+        self.line.lock().dropped
     }
 
-    /// The oldest change that waits. For the worker alone.
-    pub fn pop(&self) -> Option<Change> {
-        let change = self.receiver.try_recv().ok()?;
-        self.bytes.fetch_sub(change.record.cost_bytes() + mem::size_of::<Change>(), Relaxed);
-        Some(change)
+    /// Moves the oldest changes that wait behind those in `taken`; those taken before are done with.
+    /// `false`: nothing waits. For the worker alone.
+    pub fn take(&self, taken: &mut VecDeque<Change>) -> bool {
+        let mut line = self.line.lock();
+        let count = line.changes.len().min(TAKEN_MAX);
+        line.bytes -= mem::take(&mut line.taken_bytes);
+        self.bytes.store(line.bytes, Relaxed);
+        line.taken_bytes = line.changes.range(..count).map(cost_of).sum();
+        taken.extend(line.changes.drain(..count));
+        if line.changes.is_empty() && line.changes.capacity() > KEPT_MAX {
+            line.changes = VecDeque::new();
+        }
+        count > 0
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.receiver.is_empty() && !self.is_overflowed.load(SeqCst)
+        let line = self.line.lock();
+        line.changes.is_empty() && !line.is_overflowed
     }
 
     /// Whether this node's publishers must wait for the worker.
@@ -122,7 +142,7 @@ impl Mailbox {
     /// Whether changes were dropped since the last time; from now on they are taken again. For the
     /// worker, once nothing waits.
     pub fn take_overflow(&self) -> bool {
-        self.is_overflowed.load(SeqCst) && self.is_overflowed.swap(false, SeqCst)
+        mem::take(&mut self.line.lock().is_overflowed)
     }
 
     /// The worker is about to block. `false`: it must not, something waits.
@@ -165,6 +185,10 @@ impl Mailbox {
     }
 }
 
+fn cost_of(change: &Change) -> usize {
+    change.record.cost_bytes() + mem::size_of::<Change>()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -187,16 +211,22 @@ mod tests {
         Change { record: Arc::new(record), is_expiry: false, shard: 0, version: 1 }
     }
 
+    fn taken(mailbox: &Mailbox) -> usize {
+        let mut taken = VecDeque::new();
+        while mailbox.take(&mut taken) {}
+        taken.len()
+    }
+
     #[test]
     fn nothing_is_kept_for_a_worker_without_subscriptions() {
         let (_poll, mailbox) = mailbox();
         mailbox.push(&change(1));
-        assert!(mailbox.pop().is_none() && mailbox.position() == 0);
+        assert_eq!((taken(&mailbox), mailbox.position()), (0, 0));
         mailbox.set_wanted(true);
         mailbox.push(&change(1));
         assert_eq!(mailbox.position(), 1);
         assert!(!mailbox.fall_asleep(), "something waits");
-        assert!(mailbox.pop().is_some());
+        assert_eq!(taken(&mailbox), 1);
         assert!(mailbox.fall_asleep());
     }
 
@@ -210,11 +240,11 @@ mod tests {
             mailbox.push(&big);
         }
         assert!(mailbox.is_over_soft());
-        let kept = std::iter::from_fn(|| mailbox.pop()).count();
+        let kept = taken(&mailbox);
         assert!((16..=MAILBOX_BYTES_HARD / (1024 * 1024)).contains(&kept), "{kept}");
         assert!(mailbox.take_overflow() && !mailbox.take_overflow());
         mailbox.push(&big);
-        assert_eq!(mailbox.pop().map(|change| change.version), Some(1));
+        assert_eq!(taken(&mailbox), 1);
         assert_eq!(mailbox.bytes.load(Relaxed), 0);
     }
 }
