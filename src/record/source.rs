@@ -39,7 +39,10 @@ impl Source {
         if name.is_empty() || name.len() > SOURCE_BYTES_MAX {
             return Err(SourceError::Length(name.len()));
         }
-        if name.chars().any(|c| c == '*' || c.is_control()) {
+        // Nearly every name is plain ASCII, and seen to be so without decoding it.
+        let is_plain = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'*';
+        let all_plain = name.bytes().fold(true, |all, byte| all & is_plain(byte));
+        if !all_plain && name.chars().any(|c| c == '*' || c.is_control()) {
             return Err(SourceError::Character(name.into()));
         }
         check_segments(name)
@@ -59,8 +62,8 @@ impl Source {
 /// What names and patterns share: the number of segments, none of them empty, `.` or `..`.
 pub(super) fn check_segments(name: &str) -> Result<(), SourceError> {
     let mut count = 0;
-    for segment in name.split('/') {
-        if matches!(segment, "" | "." | "..") {
+    for segment in name.as_bytes().split(|byte| *byte == b'/') {
+        if matches!(segment, b"" | b"." | b"..") {
             return Err(SourceError::Segment(name.into()));
         }
         count += 1;
