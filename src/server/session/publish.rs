@@ -13,7 +13,7 @@ use crate::limits::{STORED_US_MAX, UNANSWERED_BYTES_MAX};
 use crate::record::AckLevel;
 use crate::record::answer::{Code, Outcome, Published, Refusal};
 use crate::record::client::{self, PublishAnswer};
-use crate::record::draft::{Draft, OwnedRequestId, PublishFrame, RequestId};
+use crate::record::draft::{Draft, Item, OwnedRequestId, PublishFrame, RequestId};
 use crate::record::json;
 use crate::server::pending::too_late;
 use crate::server::replications::Reached;
@@ -88,13 +88,16 @@ impl Publisher {
         }
         let (mut entries, mut ticket_max, mut is_everywhere) = (Vec::new(), None, false);
         for (index, item) in frame.items.iter().enumerate() {
-            let (answer, awaits) = match &item.draft {
-                Ok(draft) => self.judge(turn, draft),
-                Err(refusal) => {
-                    turn.host.metrics().refused(refusal.code);
-                    (Err(refusal.clone()), None)
+            let (answer, awaits) = self.judge_item(turn, item);
+            if awaits.is_none() && !frame.is_batch {
+                // Most frames by far: nothing of them outlives this call.
+                let id = item.id.clone();
+                if id.is_some() || answer.is_err() {
+                    let told = [PublishAnswer { id, index: None, answer: &answer }];
+                    turn.frame(self.codec, |out| write_answers(out, self.codec, &told, false));
                 }
-            };
+                return;
+            }
             match awaits {
                 Some(Awaits::Store(ticket)) => ticket_max = ticket_max.max(Some(ticket)),
                 Some(Awaits::Members(_)) => is_everywhere = true,
@@ -113,6 +116,16 @@ impl Publisher {
             }
             None => self.answer(turn, &entries, frame.is_batch),
             Some(ticket) => self.wait(turn, entries, frame.is_batch, ticket),
+        }
+    }
+
+    fn judge_item(&self, turn: &Turn<'_>, item: &Item<'_>) -> Judged {
+        match &item.draft {
+            Ok(draft) => self.judge(turn, draft),
+            Err(refusal) => {
+                turn.host.metrics().refused(refusal.code);
+                (Err(refusal.clone()), None)
+            }
         }
     }
 
