@@ -2,16 +2,19 @@
 //! that wait for it.
 
 use super::super::clock;
-use super::super::connection::Stage;
+use super::super::connection::{Connection, Stage};
 use super::super::inbox::Mail;
-use super::{Clients, PART_US_MAX};
+use super::{Clients, PART_US_MAX, queue_turn_of};
 use crate::ingest::Change;
 use crate::limits::ALL_QUEUE_BYTES_MAX;
 use crate::record::Now;
 use crate::store::Health;
 
-/// Changes handed out between two looks at the clock.
-const CHANGES_PER_LOOK: usize = 64;
+/// Deliveries between two looks at the clock; a change counts as so many besides.
+const DELIVERIES_PER_LOOK: usize = 1_024;
+const DELIVERIES_PER_CHANGE: usize = 16;
+/// The longest that changes are handed out before what they made is flushed, in microseconds.
+const DRAIN_US_MAX: u64 = 8_000;
 
 impl Clients {
     /// Hands out changes. Whether there are more.
@@ -20,11 +23,14 @@ impl Clients {
         let shared = self.shared().clone();
         let Some(mailbox) = shared.mailboxes().get(self.parts.host.worker) else { return false };
         let mut now = clock::now();
-        let end_us = now.mono_us + PART_US_MAX;
+        // Who flushes long, to many connections, is to have much to flush to each: a write costs more
+        // than what is written. Where little is flushed, or little waits, nothing is put off by this.
+        let end_us = now.mono_us + self.flush_us.clamp(PART_US_MAX, DRAIN_US_MAX);
         while now.mono_us < end_us {
-            for _ in 0..CHANGES_PER_LOOK {
+            let mut deliveries = 0;
+            while deliveries < DELIVERIES_PER_LOOK {
                 match self.parts.inbox.next(mailbox, shared.ingest.latest()) {
-                    Mail::Change(change) => self.deliver(now, &change),
+                    Mail::Change(change) => deliveries += DELIVERIES_PER_CHANGE + self.deliver(now, &change),
                     Mail::Overflow => self.handle_overflow(now),
                     Mail::Scanned => break,
                     Mail::Empty => {
@@ -39,13 +45,17 @@ impl Clients {
         true
     }
 
-    fn deliver(&mut self, now: Now, change: &Change) {
+    /// Returns to how many connections.
+    fn deliver(&mut self, now: Now, change: &Change) -> usize {
         let mut hits = std::mem::take(&mut self.hits);
         self.parts.work.index.matches(change.record.source.as_str(), &mut hits);
         self.frames.start();
+        let count = hits.len();
         for key in hits.drain(..) {
-            let Some(connection) = self.table.get_mut(key) else { continue };
-            if connection.out.len() > ALL_QUEUE_BYTES_MAX / 2 && connection.is_writable {
+            let is_full = |connection: &Connection| {
+                connection.out.len() > ALL_QUEUE_BYTES_MAX / 2 && connection.is_writable
+            };
+            if self.table.get(key).is_some_and(is_full) {
                 self.flush_one(now, key);
             }
             let Some(connection) = self.table.get_mut(key) else { continue };
@@ -56,9 +66,10 @@ impl Clients {
             if let Some(Err(close)) = handled {
                 self.parts.close(now, key, connection, &close);
             }
-            self.queue_turn(key);
+            queue_turn_of(&mut self.turning, key, connection);
         }
         self.hits = hits;
+        count
     }
 
     /// The mailbox dropped changes: who wants all of them is closed.

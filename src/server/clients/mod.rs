@@ -54,6 +54,17 @@ pub struct Clients {
     next_generation: u64,
     durable: (u64, bool),
     is_wanted: bool,
+    /// How long the last flush took, in microseconds.
+    flush_us: u64,
+}
+
+/// Queues a connection for a turn of its session, if that wants one.
+fn queue_turn_of(turning: &mut VecDeque<usize>, key: usize, connection: &mut Connection) {
+    let Stage::Open(open) = &connection.stage else { return };
+    let wants = open.session.wants_turn(connection.out.len());
+    if wants && !std::mem::replace(&mut connection.is_turning, true) {
+        turning.push_back(key);
+    }
 }
 
 impl Clients {
@@ -72,6 +83,7 @@ impl Clients {
             next_generation: 0,
             durable: (0, true),
             is_wanted: false,
+            flush_us: 0,
         }
     }
 
@@ -158,11 +170,8 @@ impl Clients {
     }
 
     fn queue_turn(&mut self, key: usize) {
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let Stage::Open(open) = &connection.stage else { return };
-        let wants = open.session.wants_turn(connection.out.len());
-        if wants && !std::mem::replace(&mut connection.is_turning, true) {
-            self.turning.push_back(key);
+        if let Some(connection) = self.table.get_mut(key) {
+            queue_turn_of(&mut self.turning, key, connection);
         }
     }
 
@@ -261,13 +270,17 @@ impl Clients {
 
     /// Flushes every touched socket once, and counts what was delivered.
     pub fn flush(&mut self, now: Now) {
-        for key in std::mem::take(&mut self.parts.touched) {
+        let touched = std::mem::take(&mut self.parts.touched);
+        for &key in &touched {
             if let Some(connection) = self.table.get_mut(key) {
                 connection.is_touched = false;
                 self.flush_one(now, key);
                 self.queue_turn(key);
             }
         }
+        self.parts.reuse_touched(touched);
+        self.parts.pool.handle_turn();
+        self.flush_us = clock::now().mono_us.saturating_sub(now.mono_us);
         let metrics = &self.parts.host.shared.metrics;
         metrics.deliveries.add(std::mem::take(&mut self.parts.work.deliveries));
         metrics.conflated.add(std::mem::take(&mut self.parts.work.conflated));

@@ -84,6 +84,14 @@ impl Parts {
         }
     }
 
+    /// The list of what was touched, to be filled again in its memory: nothing was touched since.
+    pub fn reuse_touched(&mut self, mut touched: Vec<usize>) {
+        if self.touched.is_empty() {
+            touched.clear();
+            self.touched = touched;
+        }
+    }
+
     /// It is to be removed.
     pub fn kill(&mut self, key: usize, connection: &mut Connection) {
         if !std::mem::replace(&mut connection.is_dead, true) {
