@@ -95,7 +95,8 @@ mod tests {
         for (payload, want) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
             let (bytes, len) = head(TEXT, payload);
             assert_eq!(len, want);
-            let (header, claimed) = FrameHeader::parse(&mut std::io::Cursor::new(&bytes[..len])).expect("parses").expect("whole");
+            let (header, claimed) =
+                FrameHeader::parse(&mut std::io::Cursor::new(&bytes[..len])).expect("parses").expect("whole");
             assert!(header.is_final && header.mask.is_none());
             assert_eq!(claimed, payload as u64);
             let read = Head { first: TEXT, mask: None, payload: payload as u64, len };

@@ -11,6 +11,7 @@
 
 mod acceptor;
 mod address;
+mod batch;
 mod clients;
 pub mod clock;
 mod connection;

@@ -8,17 +8,53 @@
 
 use std::io::{self, Write};
 
+use super::batch::Batch;
 use super::frame::Head;
+use super::session::Codec;
 
 /// Buffers that no connection needs at the moment.
 #[derive(Debug, Default)]
 pub struct BufferPool {
     free: Vec<Vec<u8>>,
+    bytes: usize,
+    /// The fewest that were free since the last look: so many more than needed.
+    spare: usize,
+    turns: u32,
 }
 
-/// Buffers kept at most, and the largest that is kept, in bytes: what a worker's pool may hold.
-const POOLED_BUFFERS_MAX: usize = 256;
-const POOLED_BYTES_MAX: usize = 32 * 1024;
+/// Bytes that a worker's pool may hold, and the largest buffer in it.
+const POOL_BYTES_MAX: usize = 32 * 1024 * 1024;
+const POOLED_BYTES_MAX: usize = 256 * 1024;
+/// After so many turns, half of the buffers that nobody needed in the meantime are let go.
+const TURNS_PER_LOOK: u32 = 256;
+
+impl BufferPool {
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let buffer = self.free.pop()?;
+        self.bytes -= buffer.capacity();
+        self.spare = self.spare.min(self.free.len());
+        Some(buffer)
+    }
+
+    fn put(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        if buffer.capacity() <= POOLED_BYTES_MAX && self.bytes + buffer.capacity() <= POOL_BYTES_MAX {
+            self.bytes += buffer.capacity();
+            self.free.push(buffer);
+        }
+    }
+
+    /// To be called once a turn, so that a pool is as large as it was needed lately.
+    pub fn handle_turn(&mut self) {
+        self.turns += 1;
+        if self.turns >= TURNS_PER_LOOK {
+            let unneeded = self.spare.div_ceil(2);
+            self.bytes -= self.free.drain(..unneeded).map(|buffer| buffer.capacity()).sum::<usize>();
+            (self.turns, self.spare) = (0, self.free.len());
+        }
+    }
+}
+
 /// Sent bytes at the front are cut off once they pass this, so that a connection that always has
 /// something waiting does not grow.
 const COMPACT_BYTES: usize = 64 * 1024;
@@ -32,6 +68,8 @@ pub struct Outbound {
     /// A frame begins here; all before it are sent, or partly. Moved on when needed, by reading the
     /// frames' headers.
     border: usize,
+    /// The frame at the end that still grows. Closed before anything else happens to the buffer.
+    open: Option<Batch>,
 }
 
 impl Outbound {
@@ -47,12 +85,28 @@ impl Outbound {
 
     /// Appends whole frames, headers included; and, before the first frame, the HTTP response.
     pub fn append(&mut self, frames: &[u8]) {
+        self.close_batch();
         self.bytes.extend_from_slice(frames);
     }
 
     /// The buffer itself, to append whole frames to. Nothing in it may be changed.
     pub fn tail(&mut self) -> &mut Vec<u8> {
+        self.close_batch();
         &mut self.bytes
+    }
+
+    /// Appends the message of a record to the frame at the end, which many of them share.
+    pub fn append_to_batch(&mut self, codec: Codec, message: &[u8]) {
+        let batch = self.open.get_or_insert_with(|| Batch::open(codec, &mut self.bytes));
+        if batch.push(&mut self.bytes, message) {
+            self.close_batch();
+        }
+    }
+
+    fn close_batch(&mut self) {
+        if let Some(batch) = self.open.take() {
+            batch.close(&mut self.bytes);
+        }
     }
 
     /// What was appended so far is no frames (the response to the handshake): frames begin here.
@@ -62,12 +116,14 @@ impl Outbound {
 
     /// Drops every frame of which no byte was sent: nobody is to wait for them before a close.
     pub fn drop_unsent_frames(&mut self) {
+        self.close_batch();
         self.advance_border();
         self.bytes.truncate(self.border);
     }
 
     /// Hands the socket as much as it takes. `true`: all of it.
     pub fn flush(&mut self, socket: &mut impl Write) -> io::Result<bool> {
+        self.close_batch();
         while self.sent < self.bytes.len() {
             let waiting = self.bytes.get(self.sent..).unwrap_or_default();
             match socket.write(waiting) {
@@ -89,7 +145,7 @@ impl Outbound {
     /// Takes a buffer from the pool, unless it has one.
     pub fn lend(&mut self, pool: &mut BufferPool) {
         if self.bytes.capacity() == 0
-            && let Some(buffer) = pool.free.pop()
+            && let Some(buffer) = pool.take()
         {
             self.bytes = buffer;
         }
@@ -100,11 +156,7 @@ impl Outbound {
         if !self.is_empty() || self.bytes.capacity() == 0 {
             return;
         }
-        let mut buffer = std::mem::take(self).bytes;
-        buffer.clear();
-        if buffer.capacity() <= POOLED_BYTES_MAX && pool.free.len() < POOLED_BUFFERS_MAX {
-            pool.free.push(buffer);
-        }
+        pool.put(std::mem::take(self).bytes);
     }
 
     fn compact(&mut self) {

@@ -45,14 +45,20 @@ fn read_all(websocket: &mut WebSocket, input: &[u8], out: &mut Outbound) -> (Vec
 }
 
 /// The same by tungstenite alone.
-fn read_by_tungstenite(context: &mut WebSocketContext, input: &[u8], out: &mut Outbound) -> (Vec<String>, End) {
+fn read_by_tungstenite(
+    context: &mut WebSocketContext,
+    input: &[u8],
+    out: &mut Outbound,
+) -> (Vec<String>, End) {
     let (mut texts, mut pipe) = (Vec::new(), Pipe { input, out });
     loop {
         match context.read(&mut pipe) {
             Ok(Message::Text(text)) => texts.push(text.to_string()),
             Ok(Message::Binary(data)) => texts.push(format!("{:?}", &data[..])),
             Ok(_) => {}
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return (texts, End::Starved),
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                return (texts, End::Starved);
+            }
             Err(error) => match end(error) {
                 Incoming::Broken(close) => return (texts, End::Broken(close.code, close.reason)),
                 _ => return (texts, End::Closed),

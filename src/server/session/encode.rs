@@ -1,32 +1,17 @@
 //! Frames, ready to be copied into connections' buffers.
 
+use super::snapshot::name_key;
 use super::{Codec, Turn};
 use crate::ingest::Change;
 use crate::record::{Record, client, json};
-use crate::server::frame::{BINARY, HEAD_BYTES_MAX, TEXT, head};
-
-/// The first byte of a frame of this codec.
-fn first_byte(codec: Codec) -> u8 {
-    match codec {
-        Codec::Json => TEXT,
-        Codec::Protobuf => BINARY,
-    }
-}
-
-/// Appends a frame whose payload is the pieces in a row.
-pub(super) fn append_frame_of(out: &mut Vec<u8>, codec: Codec, pieces: &[&[u8]]) {
-    let payload = pieces.iter().map(|piece| piece.len()).sum();
-    let (head, len) = head(first_byte(codec), payload);
-    out.reserve(len + payload);
-    out.extend_from_slice(&head[..len]);
-    for piece in pieces {
-        out.extend_from_slice(piece);
-    }
-}
+use crate::server::frame::{HEAD_BYTES_MAX, head};
 
 /// Appends a frame.
 pub(super) fn append_frame(out: &mut Vec<u8>, codec: Codec, payload: &[u8]) {
-    append_frame_of(out, codec, &[payload]);
+    let (head, len) = head(codec.first_byte(), payload.len());
+    out.reserve(len + payload.len());
+    out.extend_from_slice(&head[..len]);
+    out.extend_from_slice(payload);
 }
 
 /// Appends the message of one record, without a frame.
@@ -43,6 +28,8 @@ pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_
 /// used again.
 #[derive(Debug, Default)]
 pub struct EncodedChange {
+    /// [`name_key`] of its source.
+    key: Option<u64>,
     json: Encoded,
     protobuf: Encoded,
 }
@@ -61,6 +48,7 @@ const KEPT_BYTES_MAX: usize = 128 * 1024;
 impl EncodedChange {
     /// Forgets the change before.
     pub fn start(&mut self) {
+        self.key = None;
         for encoded in [&mut self.json, &mut self.protobuf] {
             encoded.bytes.clear();
             encoded.bytes.shrink_to(KEPT_BYTES_MAX);
@@ -75,11 +63,16 @@ impl EncodedChange {
         if encoded.bytes.is_empty() {
             encoded.bytes.resize(HEAD_BYTES_MAX, 0);
             write_record(&mut encoded.bytes, codec, &change.record, change.is_expiry);
-            let (head, len) = head(first_byte(codec), encoded.bytes.len() - HEAD_BYTES_MAX);
+            let (head, len) = head(codec.first_byte(), encoded.bytes.len() - HEAD_BYTES_MAX);
             encoded.start = HEAD_BYTES_MAX - len;
             encoded.bytes[encoded.start..HEAD_BYTES_MAX].copy_from_slice(&head[..len]);
         }
         encoded
+    }
+
+    /// What stands for the source where many are remembered.
+    pub(super) fn key(&mut self, change: &Change) -> u64 {
+        *self.key.get_or_insert_with(|| name_key(change.record.source.as_str()))
     }
 
     /// The whole frame.

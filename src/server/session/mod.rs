@@ -23,7 +23,6 @@
 //! At the end: [`Session::handle_closed`]. Rejected: a task per connection, whose stack and wakeups
 //! an idle subscriber would pay for.
 
-mod batch;
 mod checkpoint;
 mod encode;
 mod everywhere;
@@ -37,6 +36,7 @@ use std::sync::Arc;
 
 use self::publish::Publisher;
 use self::subscribe::Subscriber;
+use super::frame::{BINARY, TEXT};
 use super::outbound::Outbound;
 use super::replications::Reached;
 use super::websocket::CloseReason;
@@ -75,6 +75,16 @@ pub enum Codec {
     Json,
     /// Binary frames of protobuf.
     Protobuf,
+}
+
+impl Codec {
+    /// The first byte of its frames.
+    pub fn first_byte(self) -> u8 {
+        match self {
+            Codec::Json => TEXT,
+            Codec::Protobuf => BINARY,
+        }
+    }
 }
 
 /// A message as it came.

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashMap;
 
-use super::batch::Batch;
 use super::encode::EncodedChange;
 use super::queue::{Entry, Queue, Waiting};
 use super::resume::{Tokens, is_proved};
@@ -46,7 +45,7 @@ pub(super) struct Subscriber {
     /// Checksums of records that a scan has told as expired, a moment before the map does.
     told_expired: Names,
     queue: Queue,
-    batch: Option<Batch>,
+    is_batched: bool,
     tokens: Tokens,
     /// When to look again whether the store is loaded.
     poll_us: Option<u64>,
@@ -77,7 +76,12 @@ impl Subscription {
 }
 
 impl Subscriber {
-    pub(super) fn new(codec: Codec, first: Option<Subscribe>, mode: Option<Mode>, batch: bool) -> Subscriber {
+    pub(super) fn new(
+        codec: Codec,
+        first: Option<Subscribe>,
+        mode: Option<Mode>,
+        is_batched: bool,
+    ) -> Subscriber {
         Subscriber {
             codec,
             mode,
@@ -90,7 +94,7 @@ impl Subscriber {
             epoch: 0,
             told_expired: Names::default(),
             queue: Queue::new(mode.unwrap_or_default()),
-            batch: batch.then(|| Batch::new(codec)),
+            is_batched,
             tokens: Tokens::default(),
             poll_us: None,
         }
@@ -125,11 +129,7 @@ impl Subscriber {
         self.tell(turn, &Notice::Refused { id, refusal });
     }
 
-    /// Sends a notice, after the records that were written before it.
-    fn tell(&mut self, turn: &mut Turn<'_>, notice: &Notice<'_>) {
-        if let Some(batch) = &mut self.batch {
-            batch.flush(turn);
-        }
+    fn tell(&self, turn: &mut Turn<'_>, notice: &Notice<'_>) {
         turn.notice(self.codec, notice);
     }
 
@@ -261,7 +261,7 @@ impl Subscriber {
             return Ok(());
         }
         if let Some(sent) = &mut self.sent {
-            sent.insert(name_key(change.record.source.as_str()), self.epoch);
+            sent.insert(frames.key(change), self.epoch);
         }
         match self.mode.unwrap_or_default() {
             Mode::Latest => self.deliver_latest(turn, frames, change),
@@ -312,9 +312,6 @@ impl Subscriber {
             self.queue.mark(None, token);
         }
         self.drain_queue(turn);
-        if let Some(batch) = &mut self.batch {
-            batch.flush(turn);
-        }
     }
 
     /// Takes the running job one step on. `false`: it cannot go on now.
@@ -408,13 +405,11 @@ impl Subscriber {
     }
 
     pub(super) fn wants_turn(&self, out_len: usize) -> bool {
-        let has_room = out_len + self.batch_len() <= LATEST_BUFFER_BYTES_MAX;
+        let has_room = out_len <= LATEST_BUFFER_BYTES_MAX;
         let is_waiting = self.poll_us.is_some();
         let has_job = !self.jobs.is_empty() && !is_waiting;
         // Without a live subscription nobody would take the token that waits.
-        let is_live = self.subscriptions.values().any(|subscription| subscription.is_live);
-        self.batch_len() > 0
-            || is_live && self.tokens.waits_for_mailbox()
-            || has_room && (has_job || !self.queue.is_empty())
+        let is_live = || self.subscriptions.values().any(|subscription| subscription.is_live);
+        has_room && (has_job || !self.queue.is_empty()) || self.tokens.waits_for_mailbox() && is_live()
     }
 }

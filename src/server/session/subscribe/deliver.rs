@@ -5,7 +5,6 @@ use crate::latest::Change;
 use crate::limits::{ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX};
 use crate::record::request::Notice;
 use crate::server::session::Turn;
-use crate::server::session::batch::Batch;
 use crate::server::session::encode::{self, EncodedChange};
 use crate::server::session::queue::{Entry, Waiting};
 use crate::server::websocket::CloseReason;
@@ -41,7 +40,7 @@ impl Subscriber {
     ) -> Result<(), CloseReason> {
         // What a snapshot has written is paced by the buffer, and not to the subscriber's account.
         let paced = if self.jobs.is_empty() { 0 } else { LATEST_BUFFER_BYTES_MAX };
-        let waiting = (turn.out.len() + self.batch_len()).saturating_sub(paced) + self.queue.live_bytes();
+        let waiting = turn.out.len().saturating_sub(paced) + self.queue.live_bytes();
         let added = change.record.payload.bytes().len();
         if waiting > 0 && waiting + added > ALL_QUEUE_BYTES_MAX {
             let message = format!("over {ALL_QUEUE_BYTES_MAX} bytes wait; mode=all keeps no more");
@@ -56,34 +55,27 @@ impl Subscriber {
         Ok(())
     }
 
-    pub(super) fn batch_len(&self) -> usize {
-        self.batch.as_ref().map_or(0, Batch::len)
-    }
-
     pub(super) fn has_room(&self, turn: &Turn<'_>) -> bool {
-        turn.out.len() + self.batch_len() <= LATEST_BUFFER_BYTES_MAX
+        turn.out.len() <= LATEST_BUFFER_BYTES_MAX
     }
 
     fn write_change(&mut self, turn: &mut Turn<'_>, frames: &mut EncodedChange, change: &Change) {
         turn.work.deliveries += 1;
-        match &mut self.batch {
-            Some(batch) => batch.push(turn, frames.message(self.codec, change)),
-            None => turn.out.append(frames.frame(self.codec, change)),
+        match self.is_batched {
+            true => turn.out.append_to_batch(self.codec, frames.message(self.codec, change)),
+            false => turn.out.append(frames.frame(self.codec, change)),
         }
     }
 
     fn write_waiting(&mut self, turn: &mut Turn<'_>, waiting: &Waiting) {
         turn.work.deliveries += 1;
         let (codec, record) = (self.codec, &*waiting.record);
-        match &mut self.batch {
-            Some(batch) => {
-                let mut message = std::mem::take(&mut turn.work.scratch);
-                message.clear();
-                encode::write_record(&mut message, codec, record, waiting.as_deleted);
-                batch.push(turn, &message);
-                turn.work.scratch = message;
-            }
-            None => turn.record_frame(codec, record, waiting.as_deleted),
+        if self.is_batched {
+            turn.work.scratch.clear();
+            encode::write_record(&mut turn.work.scratch, codec, record, waiting.as_deleted);
+            turn.out.append_to_batch(codec, &turn.work.scratch);
+        } else {
+            turn.record_frame(codec, record, waiting.as_deleted);
         }
     }
 
