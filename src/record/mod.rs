@@ -17,6 +17,7 @@ mod time;
 pub mod token;
 pub mod url;
 pub mod wire;
+pub mod words;
 
 use std::sync::Arc;
 

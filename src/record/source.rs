@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use super::words::{equal, not_ascii, position, under};
 use crate::limits::{SOURCE_BYTES_MAX, SOURCE_SEGMENTS_MAX};
 
 /// The checked name of a source, shared by all that hold it.
@@ -40,9 +41,8 @@ impl Source {
             return Err(SourceError::Length(name.len()));
         }
         // Nearly every name is plain ASCII, and seen to be so without decoding it.
-        let is_plain = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'*';
-        let all_plain = name.bytes().fold(true, |all, byte| all & is_plain(byte));
-        if !all_plain && name.chars().any(|c| c == '*' || c.is_control()) {
+        let odd = |word| under(word, 0x20) | equal(word, 0x7f) | equal(word, b'*') | not_ascii(word);
+        if position(name.as_bytes(), odd).is_some() && name.chars().any(|c| c == '*' || c.is_control()) {
             return Err(SourceError::Character(name.into()));
         }
         check_segments(name)

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 
 use crate::record::hash::NameState;
+use crate::record::words::{equal, position};
 use crate::record::{Pattern, Segment};
 
 /// The patterns of one worker's connections. A connection is a number that the worker gives.
@@ -83,8 +84,10 @@ impl Index {
         connections.clear();
         let mut lists = 0;
         let mut take = |list: &Connections| {
-            lists += usize::from(!list.is_empty());
-            connections.extend(list.keys());
+            if !list.is_empty() {
+                lists += 1;
+                connections.extend(list.keys());
+            }
         };
         if source.starts_with('$') {
             // No wildcard matches a leading `$`, so the first segment has to be named.
@@ -157,8 +160,7 @@ fn release(connections: &mut Connections, connection: usize) -> bool {
 
 /// The first segment, and the rest if there is one.
 fn split(name: &str) -> (&str, Option<&str>) {
-    // By hand: segments are so short that a search by words costs more to begin than to do.
-    match name.bytes().position(|byte| byte == b'/') {
+    match position(name.as_bytes(), |word| equal(word, b'/')) {
         Some(at) => (&name[..at], Some(&name[at + 1..])),
         None => (name, None),
     }
