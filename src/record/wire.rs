@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use prost::encoding::{encode_varint, encoded_len_varint};
+use prost::encoding::encoded_len_varint;
 
 use super::{Birth, NodeName, Payload, Record, Source, Stamp};
 use crate::limits::{TS_MAX, TTL_MS_MAX};
@@ -69,8 +69,23 @@ pub fn write(out: &mut Vec<u8>, record: &Record, in_batch: bool) {
 pub fn write_delimited(out: &mut Vec<u8>, record: &Record, in_batch: bool) {
     let len = encoded_len(record, in_batch);
     out.reserve(encoded_len_varint(len as u64) + len);
-    encode_varint(len as u64, out);
+    write_varint(out, len as u64);
     write(out, record, in_batch);
+}
+
+/// Appends a varint. In one piece, since most here are stamps of eight bytes.
+pub fn write_varint(out: &mut Vec<u8>, number: u64) {
+    let (mut bytes, mut len, mut rest) = ([0u8; 10], 0, number);
+    for byte in &mut bytes {
+        *byte = rest as u8 | 0x80;
+        len += 1;
+        rest >>= 7;
+        if rest == 0 {
+            *byte &= 0x7f;
+            break;
+        }
+    }
+    out.extend_from_slice(bytes.get(..len).unwrap_or_default());
 }
 
 /// Appends a field of bytes, as in all proto3 unless there are none.
@@ -83,7 +98,7 @@ pub fn write_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
 /// Appends a field of bytes.
 pub fn write_field(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     out.push(field << 3 | 2);
-    encode_varint(bytes.len() as u64, out);
+    write_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
@@ -91,7 +106,7 @@ pub fn write_field(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
 pub fn write_number(out: &mut Vec<u8>, field: u8, number: u64) {
     if number != 0 {
         out.push(field << 3);
-        encode_varint(number, out);
+        write_varint(out, number);
     }
 }
 

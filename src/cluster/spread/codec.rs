@@ -2,13 +2,12 @@
 
 use bytes::Bytes;
 use prost::Message;
-use prost::encoding::encode_varint;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::batch::Batch;
 use crate::limits::NODE_NAME_BYTES_MAX;
 use crate::proto::gossip as proto;
-use crate::record::wire::{encoded_len, from_proto, write, write_bytes, write_number};
+use crate::record::wire::{encoded_len, from_proto, write, write_bytes, write_number, write_varint};
 use crate::record::{NodeName, SharedRecord};
 
 /// How long one choice of delegates stands, in microseconds.
@@ -74,7 +73,7 @@ pub(super) fn pack(
             close(&mut body, last);
         }
         body.push(6 << 3 | 2);
-        encode_varint(len as u64, &mut body);
+        write_varint(&mut body, len as u64);
         write(&mut body, record, true);
         last = Some(record.birth.seq);
     }
