@@ -214,6 +214,15 @@ impl Lines {
         }
     }
 
+    /// Counts this node's own records up to this number as held, and keeps no batch of them.
+    pub fn raise_own(&mut self, now_us: u64, seq: u64) {
+        let Some(line) = self.lines.get_mut(self.own) else { return };
+        line.seen = line.seen.max(seq);
+        line.have.raise(seq);
+        line.changed_us = now_us;
+        self.head_changed(self.own);
+    }
+
     /// Takes a span of the batch into custody, asked for after so many hops; returns what of it was
     /// not yet.
     pub fn take_custody(&mut self, id: BatchId, span: Span, hops: u32) -> Vec<Span> {

@@ -139,6 +139,8 @@ pub struct Spread {
     boot: u64,
     place: u64,
     zone: Arc<str>,
+    /// Nobody else was on the ring so far, nor is anybody looked for.
+    is_hermit: bool,
     /// Until when gaps are left to the first reconciliation.
     ask_from_us: u64,
     now_us: u64,
@@ -177,6 +179,7 @@ impl Spread {
             boot: config.boot,
             place: identity.ring_hash(),
             zone: config.zone.as_str().into(),
+            is_hermit: !config.has_seeds,
             ask_from_us: if config.has_seeds { now.mono_us + gaps::ASK_DELAY_AT_START_US } else { 0 },
             now_us: now.mono_us,
             seed: config.seed ^ 0x5EED_0F5B_4EAD,
@@ -219,6 +222,14 @@ impl Spread {
         let first = records.partition_point(|record| record.birth.seq <= head);
         let fresh = records.get(first..).unwrap_or_default();
         let awaited = self.awaited_among(fresh);
+        self.is_hermit &= ring.len() <= 1;
+        if self.is_hermit && awaited.is_empty() {
+            // Who comes later reads all this when it reconciles, and has no gap to ask about.
+            if let Some(last) = fresh.last() {
+                self.lines.raise_own(now.mono_us, last.birth.seq);
+            }
+            return self.end();
+        }
         for batch in codec::pack(&self.name, self.boot, head, now.mono_us, fresh) {
             let batch = Arc::new(batch);
             let span = Span::whole_after(self.place);
