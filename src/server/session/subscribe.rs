@@ -39,7 +39,7 @@ pub(super) struct Subscriber {
     ghosts: Vec<Ghost>,
     /// While there is a live subscription (or ghost) without a snapshot: what was sent, and in which
     /// epoch last.
-    sent: Option<HashMap<u64, u32, NameState>>,
+    sent: Option<Sent>,
     /// A new one begins whenever a subscription without a snapshot becomes live.
     epoch: u32,
     /// Checksums of records that a scan has told as expired, a moment before the map does.
@@ -59,6 +59,22 @@ struct Subscription {
     /// In which epoch it became live, if it is bare.
     epoch: u32,
     is_live: bool,
+}
+
+/// The epochs in which sources were sent last, by [`name_key`].
+#[derive(Debug, Default)]
+struct Sent {
+    epochs: HashMap<u64, u32, NameState>,
+    /// What was noted last, which is often what comes next.
+    last: Option<(u64, u32)>,
+}
+
+impl Sent {
+    fn note(&mut self, key: u64, epoch: u32) {
+        if self.last.replace((key, epoch)) != Some((key, epoch)) {
+            self.epochs.insert(key, epoch);
+        }
+    }
 }
 
 /// A subscription that ended while others were on their way.
@@ -261,7 +277,7 @@ impl Subscriber {
             return Ok(());
         }
         if let Some(sent) = &mut self.sent {
-            sent.insert(frames.key(change), self.epoch);
+            sent.note(frames.key(change), self.epoch);
         }
         match self.mode.unwrap_or_default() {
             Mode::Latest => self.deliver_latest(turn, frames, change),
@@ -364,7 +380,7 @@ impl Subscriber {
         let ghosts = self.ghosts.iter().filter(|ghost| number <= ghost.numbered).map(|g| &g.subscription);
         for subscription in live.chain(ghosts).filter(|s| s.matches(source)) {
             // Of what was sent before it was live, it may have missed the changes since.
-            let sent = self.sent.as_ref().and_then(|sent| sent.get(&key));
+            let sent = self.sent.as_ref().and_then(|sent| sent.epochs.get(&key));
             if !subscription.is_bare || sent.is_some_and(|epoch| *epoch >= subscription.epoch) {
                 return;
             }
@@ -374,7 +390,7 @@ impl Subscriber {
             job.remember_snapped(key);
         }
         if let Some(sent) = &mut self.sent {
-            sent.insert(key, self.epoch);
+            sent.note(key, self.epoch);
         }
         if waiting.as_deleted && !waiting.record.stamp.deleted {
             self.told_expired.insert(waiting.record.checksum);
