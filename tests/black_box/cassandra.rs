@@ -10,27 +10,33 @@ use crate::harness::wait::PATIENCE;
 use crate::harness::{Client, Cluster, Event, Http, Node, NodeConfig, eventually};
 
 /// A test's own keyspace, made anew by whoever starts first.
-struct Keyspace {
+pub struct Keyspace {
     name: String,
+    contacts: &'static str,
     password: tempfile::NamedTempFile,
 }
 
 impl Keyspace {
-    fn new(test: &str) -> Keyspace {
+    pub fn new(test: &str) -> Keyspace {
         let password = tempfile::NamedTempFile::new().unwrap_or_else(|error| panic!("no file: {error}"));
         std::fs::write(password.path(), "cassandra\n").unwrap_or_else(|error| panic!("no file: {error}"));
-        Keyspace { name: format!("b_{test}_{}", std::process::id()), password }
+        let name = format!("b_{test}_{}", std::process::id());
+        Keyspace { name, contacts: "127.0.0.1:9042", password }
     }
 
-    fn set(&self, mut config: NodeConfig) -> NodeConfig {
+    /// The same in other nodes of Cassandra.
+    pub fn at(self, contacts: &'static str) -> Keyspace {
+        Keyspace { contacts, ..self }
+    }
+
+    pub fn set(&self, mut config: NodeConfig) -> NodeConfig {
         config.store = "cassandra";
         let password = self.password.path().display().to_string();
-        let flags =
-            ["--cassandra", "127.0.0.1:9042", "--keyspace", &self.name, "--cassandra-user", "cassandra"];
+        let flags = ["--cassandra", self.contacts, "--keyspace", &self.name, "--cassandra-user", "cassandra"];
         config.with(&flags).with(&["--cassandra-password-file", &password])
     }
 
-    fn node(&self, name: &str) -> NodeConfig {
+    pub fn node(&self, name: &str) -> NodeConfig {
         self.set(NodeConfig::named(name))
     }
 }
@@ -60,12 +66,18 @@ impl Drop for Paused {
     }
 }
 
-fn publish_stored(client: &mut Client, source: &str, data: Value) -> Value {
+pub fn publish_stored(client: &mut Client, source: &str, data: Value) -> Value {
     client.publish(json!({"source": source, "data": data, "ack": "stored"}))
 }
 
-fn ready_code(node: &Node) -> u16 {
+pub fn ready_code(node: &Node) -> u16 {
     Http::attempt(&node.http, "GET", "/readyz", &[], b"").map_or(0, |answer| answer.status)
+}
+
+pub fn all_is_written(node: &Node) {
+    eventually("all is written", Duration::from_secs(60), || {
+        (node.metric("anode_store_pending_records", &[]) == 0.0).then_some(())
+    });
 }
 
 /// Jepsen on NATS 2.12.1: acknowledged writes were lost. Here they are in the database, and a node
@@ -141,9 +153,7 @@ fn a_paused_cassandra_delays_nobody_and_misses_nothing() {
     assert!(nodes[0].metric("anode_store_pending_records", &[]) > 0.0);
     drop(paused);
     eventually("readyz recovers", PATIENCE, || (ready_code(&nodes[0]) == 200).then_some(()));
-    eventually("all is written", PATIENCE, || {
-        (nodes[0].metric("anode_store_pending_records", &[]) == 0.0).then_some(())
-    });
+    all_is_written(&nodes[0]);
     assert_eq!(publish_stored(&mut client, "p/after", json!(1))["result"]["level"], "stored");
     drop(nodes);
     let other = Node::start(keyspace.node("c"));
@@ -168,9 +178,7 @@ fn what_waits_for_cassandra_survives_a_restart_of_the_node() {
     eventually("it serves", PATIENCE, || node.latest("w/49"));
     drop(paused);
     node.wait_ready();
-    eventually("all is written", PATIENCE, || {
-        (node.metric("anode_store_pending_records", &[]) == 0.0).then_some(())
-    });
+    all_is_written(&node);
     node.kill9();
     let other = Node::start(keyspace.node("b"));
     assert_eq!(other.all_records("w/*").len(), 50);

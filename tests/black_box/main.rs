@@ -16,6 +16,7 @@ mod interop;
 mod members;
 mod order;
 mod publish;
+mod quorum;
 mod resume;
 mod subscribe;
 mod volume;
