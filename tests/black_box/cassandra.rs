@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Client, Cluster, Event, Http, Node, NodeConfig, eventually};
+use crate::resume::resumed;
 
 /// A test's own keyspace, made anew by whoever starts first.
 pub struct Keyspace {
@@ -214,6 +215,99 @@ fn survivors_store_what_a_dead_node_could_not() {
     }
     // c/0 … c/99, and c/before.
     assert_eq!(stored, 101);
+}
+
+/// `stored` asked for while what waited is being written: it is said when that, too, is in Cassandra,
+/// or not within its time.
+#[test]
+#[ignore = "needs Cassandra: scripts/test"]
+fn stored_is_said_only_after_all_that_waited() {
+    // Written in three turns and more.
+    const WAITING: usize = 10_000;
+    let keyspace = Keyspace::new("drain");
+    let mut node = Node::start(keyspace.node("a"));
+    let mut client = node.publisher();
+    let paused = Paused::now();
+    eventually("it is noticed", PATIENCE, || (ready_code(&node) == 503).then_some(()));
+    for from in (0..WAITING).step_by(500) {
+        let batch: Vec<Value> = (from..from + 500)
+            .map(|step| json!({"id": step, "source": format!("w/{step}"), "data": step}))
+            .collect();
+        client.send_json(json!(batch));
+        let answers = client.next();
+        let are_applied = answers.as_array().is_some_and(|answers| {
+            answers.len() == 500 && answers.iter().all(|one| one["result"]["outcome"] == "applied")
+        });
+        assert!(are_applied, "{answers}");
+    }
+    eventually("it waits on the disk", PATIENCE, || {
+        (node.metric("anode_store_spilled_records", &[]) >= WAITING as f64).then_some(())
+    });
+    drop(paused);
+    // Asked before anything of it is written, and again and again while it is.
+    let answer = eventually("it is stored", Duration::from_secs(60), || {
+        let answer = publish_stored(&mut client, "w/last", json!(1));
+        if answer["result"]["level"] == "stored" {
+            return Some(answer);
+        }
+        // `timeout` once Cassandra answers again, but has not all of it yet.
+        let code = answer["error"]["code"].as_str();
+        assert!(matches!(code, Some("store_unavailable" | "timeout")), "{answer}");
+        assert_eq!(answer["error"]["applied"], true, "{answer}");
+        None
+    });
+    node.kill9();
+    node.forget_data();
+    let other = Node::start(keyspace.node("b"));
+    assert_eq!(other.all_records("w/*").len(), WAITING + 1, "{answer}");
+}
+
+/// What a client knows by its token is told again or proved, whichever node was restarted: a token
+/// that hides what was missed is worse than none.
+#[test]
+#[ignore = "needs Cassandra: scripts/test"]
+fn a_token_over_a_restart_hides_nothing() {
+    let keyspace = Keyspace::new("token");
+    let mut alone = Node::start(keyspace.node("a"));
+    let mut client = alone.publisher();
+    publish_stored(&mut client, "r/old", json!(1));
+    let token = alone.subscriber("source=r/*").snapshot().resume;
+    assert_eq!(alone.sigterm(), Some(0));
+    // Written by another node meanwhile, so that it is in Cassandra and nowhere else.
+    let other = Node::start(keyspace.node("b"));
+    publish_stored(&mut other.publisher(), "r/meanwhile", json!(2));
+    drop(other);
+    alone.restart();
+    alone.put("r/new", json!(3));
+    let snapshot = resumed(&alone, "r/*", &token);
+    // With nobody to ask, it cannot prove what it has seen: Cassandra may lack what others hold.
+    assert_eq!(snapshot.result["recovered"], false);
+    assert_eq!(snapshot.sources(), ["r/meanwhile", "r/new", "r/old"]);
+}
+
+/// In a cluster those that ran on tell the restarted node what it has seen.
+#[test]
+#[ignore = "needs Cassandra: scripts/test"]
+fn a_token_is_good_at_a_restarted_node_of_a_cluster() {
+    let keyspace = Keyspace::new("tokens");
+    let mut nodes = Cluster::configured(2, |config| keyspace.set(config));
+    publish_stored(&mut nodes[1].publisher(), "r/old", json!(1));
+    nodes.wait_equal("r/*", Duration::from_secs(10));
+    let token = eventually("a token proves everything", PATIENCE, || {
+        let token = nodes[1].subscriber("source=r/*").snapshot().resume;
+        let snapshot = resumed(&nodes[0], "r/*", &token);
+        (snapshot.result["recovered"] == true && snapshot.records.is_empty()).then_some(token)
+    });
+    assert_eq!(nodes[0].sigterm(), Some(0));
+    publish_stored(&mut nodes[1].publisher(), "r/meanwhile", json!(2));
+    nodes[0].restart();
+    nodes.wait_equal("r/*", Duration::from_secs(10));
+    let snapshot = eventually("it has learned what it has seen", PATIENCE, || {
+        let snapshot = resumed(&nodes[0], "r/*", &token);
+        assert!(snapshot.sources().contains(&"r/meanwhile".to_owned()), "{snapshot:?}");
+        (snapshot.result["recovered"] == true).then_some(snapshot)
+    });
+    assert_eq!(snapshot.sources(), ["r/meanwhile"]);
 }
 
 /// Tables dropped under running nodes are made again, and filled again from what the nodes hold.

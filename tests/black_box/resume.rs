@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::{Cluster, Fabric, Node, encode, eventually};
 
-fn resumed(node: &Node, pattern: &str, token: &str) -> crate::harness::ws::Snapshot {
+pub fn resumed(node: &Node, pattern: &str, token: &str) -> crate::harness::ws::Snapshot {
     let query = format!("source={}&resume={}", encode(pattern), encode(token));
     node.subscriber(&query).snapshot()
 }
