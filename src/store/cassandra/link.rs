@@ -117,6 +117,10 @@ impl Link {
         Ok(Link { session, statements, keyspace: config.keyspace.clone(), table_id, listed })
     }
 
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
     /// Whether Cassandra answers, and with the same tables.
     pub(super) async fn check(&self) -> Result<(), Fault> {
         match schema::table_id(&self.session, &self.keyspace).await? {

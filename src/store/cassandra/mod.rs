@@ -11,6 +11,7 @@
 //! - `writer`: the thread, its turns, what is durable;
 //! - `link`: groups written, records and histories read, over a `session`, which
 //!   `placing` leads to the right node, and the `schema`;
+//! - `watch`: that no node of Cassandra is overlooked;
 //! - `spill`: what waits while Cassandra is away;
 //! - `reader`: how other threads ask.
 //!
@@ -31,6 +32,7 @@ mod session;
 mod spill;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod writer;
 
 use std::path::Path;
@@ -62,6 +64,7 @@ pub(super) struct Driver {
     writer: Writer,
     jobs: mpsc::Receiver<reader::Job>,
     slot: LinkSlot,
+    config: Config,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -90,17 +93,20 @@ pub(super) fn open(
     shared.set_bell(Box::new(move || ringing.notify_one()));
     let reader = Cassandra::new(asked, spill.clone(), slot.clone());
     let parts = Parts { config: config.clone(), shared, slot: slot.clone(), spill, identity, bell };
-    Ok((reader, Driver { writer: Writer::new(parts, clock_floor_us), jobs, slot, runtime }))
+    let writer = Writer::new(parts, clock_floor_us);
+    Ok((reader, Driver { writer, jobs, slot, config: config.clone(), runtime }))
 }
 
 impl Driver {
     /// Runs until the store is told to stop.
     pub(super) fn run(self) {
-        let Driver { writer, jobs, slot, runtime } = self;
+        let Driver { writer, jobs, slot, config, runtime } = self;
         runtime.block_on(async {
-            let answering = tokio::spawn(reader::answer(jobs, slot));
+            let answering = tokio::spawn(reader::answer(jobs, slot.clone()));
+            let watching = tokio::spawn(watch::watch(config, slot));
             writer.run().await;
             answering.abort();
+            watching.abort();
         });
         // A name server that does not answer must not keep the process.
         runtime.shutdown_background();

@@ -190,6 +190,16 @@ impl Session {
         counts.into_iter().collect()
     }
 
+    /// The ids of the nodes that requests are sent to.
+    pub(super) fn hosts(&self) -> Vec<String> {
+        let mut hosts = Vec::new();
+        either!(self, session => {
+            let nodes = session.cluster_metadata().unignored_nodes();
+            hosts.extend(nodes.iter().filter_map(|node| node.host_id()).map(|id| id.to_string()));
+        });
+        hosts
+    }
+
     /// Parameters of a statement at the configured consistency. All of aNode's may be repeated.
     pub(super) fn params(&self) -> StatementParamsBuilder {
         StatementParamsBuilder::new().with_consistency(self.level).idempotent(true)
@@ -319,6 +329,11 @@ async fn version_of(config: &Cassandra, contact: SocketAddr) -> Result<Version, 
     greet(config, contact, Version::V4).await?.map_err(|error| Fault::of(&error))?;
     tracing::info!(%contact, "Cassandra speaks protocol 4");
     Ok(Version::V4)
+}
+
+/// Whether a node lets one in within [`CONNECTION_MAX`].
+pub(super) async fn answers(config: &Cassandra, node: SocketAddr) -> bool {
+    matches!(tokio::time::timeout(CONNECTION_MAX, version_of(config, node)).await, Ok(Ok(_)))
 }
 
 /// Makes a connection, logs in, and lets it go.

@@ -1,0 +1,75 @@
+//! A session that overlooks a node of Cassandra gives way to another.
+//!
+//! The driver learns over one connection, to one node, which others come, go and move. While that node
+//! hangs it hears nothing; it waits for the next such connection without a deadline; and a node that
+//! it was told of late, or under another address, it never uses. A new session knows everyone. So now
+//! and then Cassandra's own list is compared with the nodes that the session uses, and if it leaves out
+//! one that answers, twice running, a new session takes its place. Nothing is interrupted: what is on
+//! its way ends on the old one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdrs_tokio::types::ByName;
+use cdrs_tokio::types::rows::Row;
+
+use super::link::{Link, LinkSlot};
+use super::session::{Fault, Session, answers};
+use crate::config::cassandra::Cassandra;
+
+/// How often it is looked; twice as seldom after every replacement that did not help, up to the longest.
+const WATCH_MIN: Duration = Duration::from_secs(15);
+const WATCH_MAX: Duration = Duration::from_secs(600);
+
+/// Watches over whichever link is in the slot, for ever.
+pub(super) async fn watch(config: Cassandra, slot: LinkSlot) {
+    let (mut pause, mut is_second) = (WATCH_MIN, false);
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(link) = slot.lock().clone() else { continue };
+        match overlooked(link.session(), &config).await {
+            Ok(Some(node)) if is_second => {
+                tracing::warn!(%node, "a node of Cassandra is not used although it answers: a new session");
+                replace(&link, &config, &slot).await;
+                (pause, is_second) = ((pause * 2).min(WATCH_MAX), false);
+            }
+            // It may be on its way into the session at this very moment.
+            Ok(Some(_)) => is_second = true,
+            Ok(None) => (pause, is_second) = (WATCH_MIN, false),
+            // Whether Cassandra is there is the writer's question.
+            Err(_) => is_second = false,
+        }
+    }
+}
+
+/// A node that Cassandra lists and that answers, but that the session does not use.
+pub(super) async fn overlooked(session: &Session, config: &Cassandra) -> Result<Option<SocketAddr>, Fault> {
+    let used = session.hosts();
+    let listed = session
+        .query("SELECT CAST(host_id AS text) AS host, native_address, native_port FROM system.peers_v2")
+        .await?;
+    for (host, address) in listed.iter().filter_map(host_of) {
+        if !used.contains(&host) && answers(config, address).await {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
+}
+
+fn host_of(row: &Row) -> Option<(String, SocketAddr)> {
+    let host: String = row.by_name("host").ok()??;
+    let address: IpAddr = row.by_name("native_address").ok()??;
+    let port: i32 = row.by_name("native_port").ok()??;
+    Some((host, SocketAddr::new(address, u16::try_from(port).ok()?)))
+}
+
+async fn replace(link: &Arc<Link>, config: &Cassandra, slot: &LinkSlot) {
+    let Ok(new) = Link::open(config).await else { return };
+    let mut slot = slot.lock();
+    // Another session, or other tables, are the writer's to deal with.
+    let is_same = slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, link));
+    if is_same && new.table_id == link.table_id {
+        *slot = Some(Arc::new(new));
+    }
+}
