@@ -49,6 +49,15 @@ impl fmt::Display for Machine {
     }
 }
 
+/// Processor time that a process has used so far, ended threads included, in seconds; 0 if it is gone.
+pub fn cpu_s(pid: u32) -> f64 {
+    const TICKS_PER_S: f64 = 100.0;
+    let stat = read(&format!("/proc/{pid}/stat"));
+    // After the name in brackets, which may hold anything: from the process's state on.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_S
+}
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }

@@ -43,35 +43,7 @@ enum Command {
     /// Published at one node until received at all others, against the number of nodes; memberlist beside it
     Propagation(propagation::Arguments),
     /// The store in a real Cassandra (`scripts/cassandra start`): throughput, kills, a pause, a load
-    StoreCassandra {
-        /// The anode binary
-        #[arg(long, default_value = "target/release/anode")]
-        anode: PathBuf,
-        /// `IP:PORT` of Cassandra, which asks for no password
-        #[arg(long, default_value = "127.0.0.1:9042")]
-        cassandra: String,
-        /// File with the process id of Cassandra, which is paused
-        #[arg(long, default_value = "target/cassandra/node1/pid")]
-        pid_file: PathBuf,
-        /// Which figures
-        #[arg(long, value_delimiter = ',', default_value = "throughput,kill,pause,load")]
-        only: Vec<String>,
-        /// Records of a throughput run
-        #[arg(long, default_value_t = 100_000)]
-        records: u64,
-        /// Runs of throughput
-        #[arg(long, default_value_t = 3)]
-        runs: usize,
-        /// Kills
-        #[arg(long, default_value_t = 20)]
-        kills: usize,
-        /// Seconds of the pause
-        #[arg(long, default_value_t = 60)]
-        pause_s: u32,
-        /// Sources that a node is started with
-        #[arg(long, default_value_t = 1_000_000)]
-        sources: u64,
-    },
+    StoreCassandra(cassandra::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -90,20 +62,7 @@ fn run(command: Command) -> Outcome<()> {
             figures::run(&figures::Plan { anode, runs: runs.max(1), connections, stored })
         }
         Command::Propagation(arguments) => propagation::run(arguments),
-        Command::StoreCassandra {
-            anode,
-            cassandra,
-            pid_file,
-            only,
-            records,
-            runs,
-            kills,
-            pause_s,
-            sources,
-        } => {
-            let plan = cassandra::Plan { anode, cassandra, pid_file, records, runs, kills, pause_s, sources };
-            cassandra::run(&plan, &only)
-        }
+        Command::StoreCassandra(arguments) => cassandra::run(arguments),
     }
 }
 

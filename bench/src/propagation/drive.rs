@@ -15,6 +15,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use tungstenite::{Message, WebSocket};
 
+use crate::machine::cpu_s;
+
 /// What to publish.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
@@ -100,13 +102,13 @@ impl Driver {
         let nodes = self.receivers.len();
         let origins: Vec<usize> = (0..load.records).map(|_| random.index(nodes)).collect();
         let start = Instant::now() + LEAD;
-        let cpu_s = own_cpu_s();
+        let began_s = cpu_s(std::process::id());
         let Driver { publishers, receivers, poll } = self;
         thread::scope(|scope| {
             let publisher = scope.spawn(|| publish(publishers, &origins, load, start));
             let records = receive(receivers, poll, &origins, load, start)?;
             let late_ns = publisher.join().map_err(|_| "the publisher panicked")??;
-            Ok(Seen { records, late_ns, cpu_s: own_cpu_s() - cpu_s })
+            Ok(Seen { records, late_ns, cpu_s: cpu_s(std::process::id()) - began_s })
         })
     }
 
@@ -121,15 +123,6 @@ impl Driver {
         }
         Ok(())
     }
-}
-
-/// Processor time of this process so far, ended threads included, in seconds.
-fn own_cpu_s() -> f64 {
-    const TICKS_PER_S: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // After the name in brackets, which may hold anything: from the process's state on.
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_S
 }
 
 fn publish(sockets: &mut [Socket], origins: &[usize], load: Load, start: Instant) -> Outcome<Vec<u64>> {

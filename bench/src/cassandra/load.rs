@@ -1,0 +1,24 @@
+//! How long a node with an empty directory takes to start with what is in Cassandra.
+
+use std::time::Instant;
+
+use anode_loadgen::{Outcome, fill};
+
+use super::Bench;
+
+/// Kept from one run to the next, since filling it takes minutes.
+const KEYSPACE: &str = "bench_load";
+
+/// Measures and prints.
+pub fn measure(bench: &Bench) -> Outcome<()> {
+    let node = bench.start(KEYSPACE, &bench.folder.join("fill"), None)?;
+    if (node.metric("anode_sources")? as u64) < bench.arguments.sources {
+        fill::run(&node.http, "load", bench.arguments.sources, 500, 20)?;
+    }
+    drop(node);
+    let began = Instant::now();
+    let node = bench.start(KEYSPACE, &bench.folder.join("empty"), None)?;
+    let sources = node.metric("anode_sources")?;
+    println!("load: {sources} sources, ready after {:.1} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
