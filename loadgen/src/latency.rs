@@ -9,6 +9,9 @@ use tungstenite::{Message, WebSocket};
 
 use crate::{Outcome, client};
 
+/// After so long without a record the rest is missing.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// A run's parameters.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -104,16 +107,22 @@ fn receive(
 ) -> Outcome<Seen> {
     let mut seen = Seen { http, latency_ns: Histogram::new(3)?, missing: 0 };
     let mut got = vec![false; total as usize];
-    let mut left = total;
+    let (mut left, mut last) = (total, Instant::now());
     while left > 0 {
         let text = match socket.read() {
             Ok(Message::Text(text)) => text,
-            Ok(_) => continue,
+            // The node's pings go on when no record comes any more.
+            Ok(_) if last.elapsed() < SILENCE => continue,
+            Ok(_) => {
+                eprintln!("{}: stopped waiting with {left} of {total} missing", seen.http);
+                break;
+            }
             Err(error) => {
                 eprintln!("{}: stopped waiting with {left} of {total} missing: {error}", seen.http);
                 break;
             }
         };
+        last = Instant::now();
         let now_ns = start.elapsed().as_nanos() as u64;
         let Some((n, due_ns)) = parse(&text) else { continue };
         if std::mem::replace(&mut got[n as usize], true) {

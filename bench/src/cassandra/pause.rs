@@ -19,6 +19,10 @@ const WRITTEN: Duration = Duration::from_secs(900);
 /// How often memory and what waits are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Published to in turn: ten seconds apart at the usual rate, so that a record that comes late is still
+/// the latest, and not dropped as superseded.
+const SOURCES: u32 = 50_000;
+
 /// The most of each that was seen during a run.
 #[derive(Default)]
 struct Peaks {
@@ -44,7 +48,7 @@ pub fn measure(bench: &Bench) -> Outcome<()> {
         rate_per_s,
         seconds,
         warmup: rate_per_s,
-        sources: 10_000,
+        sources: SOURCES,
         padding_bytes: 100,
     };
     let before = observe("before the pause", &plan, &first)?;
