@@ -231,9 +231,9 @@ impl Group {
     /// Shows the changes source by source, in order of name, which is the order that a B-tree
     /// takes best: everything up to the stamp, if any, goes; then the records are the latest, one
     /// after the other. Stops at the first error.
-    pub fn each_source<E>(
-        &self,
-        mut each: impl FnMut(&str, Option<Stamp>, &[&SharedRecord]) -> Result<(), E>,
+    pub fn each_source<'a, E>(
+        &'a self,
+        mut each: impl FnMut(&'a str, Option<Stamp>, &[&'a SharedRecord]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut chains = Vec::new();
         for log in &self.logs {

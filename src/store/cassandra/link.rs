@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use cdrs_tokio::cluster::Murmur3Token;
 use cdrs_tokio::query::{PreparedQuery, QueryValues};
-use cdrs_tokio::statement::StatementParams;
 use cdrs_tokio::types::blob::Blob;
 use cdrs_tokio::types::rows::Row;
 use cdrs_tokio::types::value::Value;
@@ -95,17 +94,14 @@ impl std::hash::Hasher for Identity {
     }
 }
 
-/// One write.
-struct Write {
-    kind: WriteKind,
-    params: StatementParams,
-}
-
-enum WriteKind {
-    Put,
-    Remove,
-    Append,
-    OpenBucket(u64),
+/// One write. What is sent is made of it only when its turn comes, so that the first of a large group
+/// are on their way while the last are still records.
+enum Write<'a> {
+    Put(&'a Record),
+    Append(&'a Record),
+    /// And the hash by which it is remembered as listed.
+    OpenBucket(&'a Record, u64),
+    Remove(&'a str, Stamp),
 }
 
 impl Link {
@@ -135,21 +131,21 @@ impl Link {
         let mut writes = Vec::with_capacity(group.records() * 2);
         let shown: Result<(), std::convert::Infallible> = group.each_source(|source, removed, records| {
             if let Some(stamp) = removed {
-                writes.push(self.remove(source, stamp));
+                writes.push(Write::Remove(source, stamp));
             }
             let run = ascending(records);
-            for record in &run {
+            for &record in &run {
                 writes.extend(self.open_bucket(record));
-                writes.push(self.append(record));
+                writes.push(Write::Append(record));
             }
-            writes.extend(run.last().map(|newest| self.put(newest)));
+            writes.extend(run.last().map(|&newest| Write::Put(newest)));
             Ok(())
         });
         let Ok(()) = shown;
         self.send(writes, window).await
     }
 
-    async fn send(&self, writes: Vec<Write>, window: &Window) -> Result<(), Fault> {
+    async fn send(&self, writes: Vec<Write<'_>>, window: &Window) -> Result<(), Fault> {
         let mut waiting = writes.into_iter().map(|write| self.send_one(write));
         let mut flying: FuturesUnordered<_> = waiting.by_ref().take(window.size()).collect();
         let mut failed = None;
@@ -164,10 +160,11 @@ impl Link {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn send_one(&self, write: Write) -> Result<(), Fault> {
-        let Write { kind, params } = write;
-        self.session.execute(self.statement(&kind), params).await?;
-        if let WriteKind::OpenBucket(hash) = kind {
+    async fn send_one(&self, write: Write<'_>) -> Result<(), Fault> {
+        let (statement, values) = self.statement_of(&write);
+        let params = self.session.params().with_values(QueryValues::SimpleValues(values)).build();
+        self.session.execute(statement, params).await?;
+        if let Write::OpenBucket(_, hash) = write {
             let mut listed = self.listed.lock();
             if listed.0.len() >= LISTED_MAX {
                 listed.0.clear();
@@ -177,51 +174,34 @@ impl Link {
         Ok(())
     }
 
-    fn statement(&self, kind: &WriteKind) -> &PreparedQuery {
-        match kind {
-            WriteKind::Put => &self.statements.put,
-            WriteKind::Remove => &self.statements.remove,
-            WriteKind::Append => &self.statements.append,
-            WriteKind::OpenBucket(_) => &self.statements.open_bucket,
+    fn statement_of(&self, write: &Write<'_>) -> (&PreparedQuery, Vec<Value>) {
+        let value = |record| Value::Some(encode(record));
+        match write {
+            Write::Put(record) => {
+                let source = text(record.source.as_str());
+                (&self.statements.put, vec![source, value(record), number(record.stamp.ts)])
+            }
+            Write::Append(record) => {
+                let (source, ts) = (text(record.source.as_str()), record.stamp.ts);
+                let tie = Value::Some(tie(record.stamp).to_vec());
+                let values = vec![source, signed(bucket(ts)), number(ts), tie, value(record), number(ts)];
+                (&self.statements.append, values)
+            }
+            Write::OpenBucket(record, _) => {
+                let values = vec![text(record.source.as_str()), signed(bucket(record.stamp.ts))];
+                (&self.statements.open_bucket, values)
+            }
+            // The row goes, and so does what is written to it late with an older `ts`.
+            Write::Remove(source, stamp) => (&self.statements.remove, vec![number(stamp.ts), text(source)]),
         }
-    }
-
-    fn write_of(&self, kind: WriteKind, values: Vec<Value>) -> Write {
-        Write { kind, params: self.session.params().with_values(QueryValues::SimpleValues(values)).build() }
-    }
-
-    fn put(&self, record: &Record) -> Write {
-        let values = vec![text(record.source.as_str()), Value::Some(encode(record)), number(record.stamp.ts)];
-        self.write_of(WriteKind::Put, values)
-    }
-
-    /// The row goes, and so does what is written to it late with an older `ts`.
-    fn remove(&self, source: &str, stamp: Stamp) -> Write {
-        self.write_of(WriteKind::Remove, vec![number(stamp.ts), text(source)])
-    }
-
-    fn append(&self, record: &Record) -> Write {
-        let Stamp { ts, .. } = record.stamp;
-        let values = vec![
-            text(record.source.as_str()),
-            signed(bucket(ts)),
-            number(ts),
-            Value::Some(tie(record.stamp).to_vec()),
-            Value::Some(encode(record)),
-            number(ts),
-        ];
-        self.write_of(WriteKind::Append, values)
     }
 
     /// Lists the bucket of a record, unless this session has lately.
-    fn open_bucket(&self, record: &Record) -> Option<Write> {
+    fn open_bucket<'a>(&self, record: &'a Record) -> Option<Write<'a>> {
         let bucket = bucket(record.stamp.ts);
         let hash = xxh3_64_with_seed(record.source.as_str().as_bytes(), bucket as u64);
-        if self.listed.lock().0.contains(&hash) {
-            return None;
-        }
-        let values = vec![text(record.source.as_str()), signed(bucket)];
-        Some(self.write_of(WriteKind::OpenBucket(hash), values))
+        let is_listed = self.listed.lock().0.contains(&hash);
+        (!is_listed).then_some(Write::OpenBucket(record, hash))
     }
 
     /// A list lives two days longer than what it lists; within one everything is listed anew.

@@ -244,7 +244,8 @@ impl Session {
             let Tried { node: Some(silent), has_others: true } = TRIED.with(Cell::get) else {
                 return first.await;
             };
-            let mut second = pin!(request());
+            // Seldom made, so not a part of every request.
+            let mut second = Box::pin(request());
             tokio::select! {
                 answer = first.as_mut() => match answer {
                     Err(_) => second.await,
