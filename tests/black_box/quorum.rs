@@ -84,7 +84,7 @@ fn stored_again(client: &mut Client, what: &str) {
 #[ignore = "needs three Cassandras: see the head of the file"]
 fn one_of_three_may_be_lost_and_two_are_missed() {
     let keyspace = keyspace("quorum");
-    let nodes = Cluster::configured(2, |config| keyspace.set(config));
+    let nodes = Cluster::configured(2, |config| keyspace.set(config).with(&["--replication", "3"]));
     let mut client = nodes[0].publisher();
     store(&mut client, "three", 20);
     let disturbed = Disturbed;
@@ -113,7 +113,7 @@ fn one_of_three_may_be_lost_and_two_are_missed() {
 #[ignore = "needs three Cassandras: see the head of the file"]
 fn one_of_three_may_hang() {
     let keyspace = keyspace("hang");
-    let nodes = Cluster::configured(2, |config| keyspace.set(config));
+    let nodes = Cluster::configured(2, |config| keyspace.set(config).with(&["--replication", "3"]));
     let mut client = nodes[0].publisher();
     store(&mut client, "three", 20);
     for database in 1..=3 {
