@@ -6,6 +6,8 @@ mod cassandra;
 mod figures;
 mod folder;
 mod machine;
+mod map;
+mod median;
 mod node;
 mod propagation;
 
@@ -40,6 +42,8 @@ enum Command {
         #[arg(long, default_value_t = 1_000_000)]
         stored: u64,
     },
+    /// The map of the latest records against dashmap, papaya and scc, all doing the same work
+    Map(map::Arguments),
     /// Published at one node until received at all others, against the number of nodes; memberlist beside it
     Propagation(propagation::Arguments),
     /// The store in a real Cassandra (`scripts/cassandra start`): throughput, kills, a pause, a load
@@ -61,6 +65,7 @@ fn run(command: Command) -> Outcome<()> {
         Command::Figures { anode, runs, connections, stored } => {
             figures::run(&figures::Plan { anode, runs: runs.max(1), connections, stored })
         }
+        Command::Map(arguments) => map::run(&arguments),
         Command::Propagation(arguments) => propagation::run(arguments),
         Command::StoreCassandra(arguments) => cassandra::run(arguments),
     }

@@ -1,0 +1,72 @@
+//! The records that are merged: made before, the same for every map.
+
+use std::sync::Arc;
+
+use anode::record::{Birth, NodeName, Payload, Record, SharedRecord, Source, Stamp};
+use anode_loadgen::Outcome;
+use anode_loadgen::random::Random;
+use anode_loadgen::zipf::Zipf;
+use bytes::Bytes;
+
+/// How often which source is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// All equally
+    Uniform,
+    /// The k-th 1/k as often as the first
+    Zipf,
+}
+
+/// Bytes of each record's data.
+pub const DATA_BYTES: usize = 128;
+/// One of so many merges brings a record that is older than the one that is there.
+const STALE_ONE_OF: u64 = 10;
+
+/// What a map is filled with, and what is merged then.
+pub struct Load {
+    first: Vec<SharedRecord>,
+    merges: Vec<SharedRecord>,
+}
+
+impl Load {
+    /// One record of each of `sources`, and then `merges` by this law.
+    pub fn new(keys: Keys, sources: usize, merges: usize, seed: u64) -> Outcome<Load> {
+        let names: Vec<Source> = (0..sources)
+            .map(|number| Source::parse(&format!("sensors/site-{}/temperature-{number}", number % 100)))
+            .collect::<Result<_, _>>()?;
+        let (mut random, origin) = (Random::new(seed, 0), NodeName::parse("bench-node")?);
+        let zipf = Zipf::new(sources as u64, if keys == Keys::Zipf { 1.0 } else { 0.0 });
+        let record = |source: &Source, ts: u64, seq: u64| {
+            let data = Bytes::from(format!("\"{seq:0width$}\"", width = DATA_BYTES - 2));
+            let birth = Birth { origin: origin.clone(), boot: 1, seq };
+            Arc::new(Record::new(
+                source.clone(),
+                Stamp::of_data(ts, &data),
+                Payload::Json(data),
+                birth,
+                ts,
+                0,
+            ))
+        };
+        let first = names.iter().zip(1..).map(|(name, seq)| record(name, 1, seq)).collect();
+        // Ranks are spread over the names, so that neighbours in memory are not neighbours in rank.
+        let spread = |rank: u64| &names[(rank.wrapping_mul(0x9E37_79B1) % sources as u64) as usize];
+        let merges = (0..merges as u64).map(|number| {
+            let is_stale = random.next_u64() % STALE_ONE_OF == 0;
+            let ts = if is_stale { 0 } else { number + 2 };
+            record(spread(zipf.draw(&mut random)), ts, sources as u64 + number)
+        });
+        let merges = merges.collect();
+        Ok(Load { first, merges })
+    }
+
+    /// One record of each source.
+    pub fn first(&self) -> &[SharedRecord] {
+        &self.first
+    }
+
+    /// What is merged, in this order.
+    pub fn merges(&self) -> &[SharedRecord] {
+        &self.merges
+    }
+}

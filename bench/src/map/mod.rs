@@ -1,0 +1,156 @@
+//! The map of the latest records against concurrent maps of general use, all doing the same work.
+//!
+//! Rounds are interleaved (A B C D A B C D), so that whatever else the machine does falls on all; every
+//! round fills a new map and counts the merges that follow. Medians are compared.
+
+mod contenders;
+mod load;
+
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use anode::record::SharedRecord;
+use anode_loadgen::Outcome;
+use clap::Args;
+use serde::Serialize;
+
+use crate::median::{geometric_mean, median};
+use contenders::{CONTENDERS, Contender};
+use load::{DATA_BYTES, Keys, Load};
+
+/// What may be asked for.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// Sources in the map
+    #[arg(long, default_value_t = 100_000)]
+    sources: usize,
+    /// Merges of a round
+    #[arg(long, default_value_t = 400_000)]
+    merges: usize,
+    /// Rounds of each map; medians are printed
+    #[arg(long, default_value_t = 21)]
+    rounds: usize,
+    /// Numbers of threads, split by commas
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    threads: Vec<usize>,
+    /// Of everything random
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Exit 1 if aNode's map has less than so much of the best rate in a row
+    #[arg(long)]
+    least: Option<f64>,
+    /// Where the results go, as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// One line of the table.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    keys: String,
+    threads: usize,
+    /// Name and median, in merges a second, aNode's first.
+    merges_per_s: Vec<(String, f64)>,
+    /// aNode's by the best of the others.
+    ratio: f64,
+}
+
+/// Measures all, prints the table and returns it.
+pub fn run(arguments: &Arguments) -> Outcome<()> {
+    let Arguments { sources, merges, rounds, .. } = *arguments;
+    println!("map: {sources} sources, {merges} merges of {DATA_BYTES} bytes a round, {rounds} rounds");
+    let mut rows = Vec::new();
+    for keys in [Keys::Uniform, Keys::Zipf] {
+        let load = Load::new(keys, sources.max(1), merges, arguments.seed)?;
+        for &threads in &arguments.threads {
+            rows.push(row(keys, &load, threads.max(1), rounds.max(1))?);
+        }
+    }
+    print!("{}", table(&rows));
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, serde_json::to_string_pretty(&rows)?)?;
+    }
+    let worst = rows.iter().map(|row| row.ratio).fold(f64::INFINITY, f64::min);
+    match arguments.least {
+        Some(least) if worst < least => Err(format!("{worst:.2} of the best, wanted {least}").into()),
+        _ => Ok(()),
+    }
+}
+
+fn row(keys: Keys, load: &Load, threads: usize, rounds: usize) -> Outcome<Row> {
+    let mut took = vec![Vec::new(); CONTENDERS.len()];
+    let mut fingerprints = Vec::new();
+    for round in 0..rounds {
+        // Another one begins each time: nobody always comes after the same one.
+        for index in (0..CONTENDERS.len()).map(|index| (index + round) % CONTENDERS.len()) {
+            let (time, fingerprint) = measure(CONTENDERS[index], load, threads);
+            took[index].push(time.as_secs_f64());
+            fingerprints.push(fingerprint);
+        }
+    }
+    if fingerprints.iter().any(|it| *it != fingerprints[0]) {
+        return Err("the maps do not agree: they did not do the same work".into());
+    }
+    let per_s = |times: &[f64]| load.merges().len() as f64 / median(times);
+    let named = CONTENDERS.iter().zip(&took).map(|((name, _), times)| (name.to_string(), per_s(times)));
+    let merges_per_s: Vec<(String, f64)> = named.collect();
+    let best = merges_per_s[1..].iter().map(|(_, rate)| *rate).fold(f64::MIN_POSITIVE, f64::max);
+    let ratio = merges_per_s[0].1 / best;
+    Ok(Row { keys: format!("{keys:?}").to_lowercase(), threads, merges_per_s, ratio })
+}
+
+/// Fills a new map, lets the threads merge, and says how long that took and what is in it.
+fn measure((_, make): Contender, load: &Load, threads: usize) -> (Duration, u64) {
+    let map = make();
+    for record in load.first() {
+        map.merge(record);
+    }
+    let share = |thread: usize| {
+        let all = load.merges();
+        &all[all.len() * thread / threads..all.len() * (thread + 1) / threads]
+    };
+    let merge_all = |records: &[SharedRecord]| {
+        for record in records {
+            std::hint::black_box(map.merge(record));
+        }
+    };
+    let barrier = Barrier::new(threads);
+    let spans: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
+        let started: Vec<_> = (0..threads)
+            .map(|thread| {
+                let (barrier, merge_all) = (&barrier, &merge_all);
+                scope.spawn(move || {
+                    barrier.wait();
+                    let begun = Instant::now();
+                    merge_all(share(thread));
+                    (begun, Instant::now())
+                })
+            })
+            .collect();
+        started.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+    let (begun, ended) = (spans.iter().map(|it| it.0).min(), spans.iter().map(|it| it.1).max());
+    let took = begun.zip(ended).map_or(Duration::ZERO, |(begun, ended)| ended - begun);
+    (took, map.fingerprint())
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut out = String::from("| keys | threads |");
+    for (name, _) in CONTENDERS {
+        out += &format!(" {name} |");
+    }
+    out += " aNode / best other |\n| --- | --- |";
+    out += &" --- |".repeat(CONTENDERS.len() + 1);
+    out.push('\n');
+    for Row { keys, threads, merges_per_s, ratio } in rows {
+        out += &format!("| {keys} | {threads} |");
+        for (_, rate) in merges_per_s {
+            out += &format!(" {:.2} M/s |", rate / 1e6);
+        }
+        out += &format!(" {ratio:.2} |\n");
+    }
+    let ratios: Vec<f64> = rows.iter().map(|row| row.ratio).collect();
+    out += &format!("geometric mean of the ratios: {:.2}\n", geometric_mean(&ratios));
+    out
+}
