@@ -187,7 +187,10 @@ impl Latest {
 
     /// Carries a shard's change of (bytes, records) into the totals.
     fn account(&self, before: (usize, usize), after: (usize, usize)) {
-        self.bytes.fetch_add(after.0.wrapping_sub(before.0), Relaxed);
+        // All shards share the totals: they are left alone where nothing changed.
+        if after.0 != before.0 {
+            self.bytes.fetch_add(after.0.wrapping_sub(before.0), Relaxed);
+        }
         if after.1 != before.1 {
             self.sources.fetch_add(after.1.wrapping_sub(before.1), Relaxed);
         }
@@ -208,6 +211,7 @@ pub enum Verdict {
 }
 
 /// Compares `stamp`, and `birth` where stamps tie, with the current record.
+#[inline]
 pub fn judge(current: Option<&SharedRecord>, record: &SharedRecord) -> Verdict {
     let Some(current) = current else { return Verdict::Newer };
     match record.stamp.cmp(&current.stamp) {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as TableEntry;
 
 use super::Change;
 use crate::limits::{SHARDS, TOMBSTONE_BYTES_MAX};
@@ -89,25 +88,33 @@ impl Shard {
         })
     }
 
-    /// Puts the record in the place of the one that is there, if any. A new one has `version`, or,
-    /// where that is `None`, the one before it keeps its own.
-    fn put(&mut self, hash: u64, record: SharedRecord, due_us: u64, version: Option<u64>) {
+    /// Where the source's record stands in the table.
+    fn position(&self, hash: u64, source: &str) -> Option<usize> {
+        self.table.find_bucket_index(hash, |entry| is_of(entry, hash, source))
+    }
+
+    /// Puts the entry in the place of the one at `position`, or, where there is none, in a new one.
+    /// Returns its position. With `version` 0 the one before it keeps its own.
+    #[inline]
+    fn put(&mut self, position: Option<usize>, mut entry: Entry) -> usize {
+        let record = &entry.record;
         self.fingerprint ^= record.checksum;
         self.bytes += record.cost_bytes();
-        self.tombstone_bytes += tombstone_bytes(&record);
+        self.tombstone_bytes += tombstone_bytes(record);
+        let due_us = entry.due_us;
         if due_us > 0 {
             self.due.insert((due_us, record.source.clone()));
         }
-        let source = record.source.as_str();
-        match self.table.entry(hash, |entry| is_of(entry, hash, source), |entry| entry.hash) {
-            TableEntry::Occupied(mut place) => {
-                let version = version.unwrap_or(place.get().version);
-                let old = std::mem::replace(place.get_mut(), Entry { hash, due_us, version, record });
+        match position.and_then(|at| Some((at, self.table.get_bucket_mut(at)?))) {
+            Some((at, place)) => {
+                if entry.version == 0 {
+                    entry.version = place.version;
+                }
+                let old = std::mem::replace(place, entry);
                 self.forget(&old, due_us);
+                at
             }
-            TableEntry::Vacant(place) => {
-                place.insert(Entry { hash, due_us, version: version.unwrap_or(0), record });
-            }
+            None => self.table.insert_unique(entry.hash, entry, |entry| entry.hash).bucket_index(),
         }
     }
 
@@ -178,22 +185,27 @@ fn is_of(entry: &Entry, hash: u64, source: &str) -> bool {
     entry.hash == hash && entry.record.source.as_str() == source
 }
 
-/// The place of one source, under its shard's lock.
+/// The place of one source, under its shard's lock. It is looked up once.
 pub struct Slot<'a> {
     shard: &'a mut Shard,
     hash: u64,
     source: &'a str,
     index: u16,
+    /// In the table, if the source is there.
+    position: Option<usize>,
 }
 
 impl<'a> Slot<'a> {
+    #[inline]
     pub(super) fn new(shard: &'a mut Shard, hash: u64, source: &'a str, index: u16) -> Slot<'a> {
-        Slot { shard, hash, source, index }
+        let position = shard.position(hash, source);
+        Slot { shard, hash, source, index, position }
     }
 
     /// The record that is there.
+    #[inline]
     pub fn current(&self) -> Option<&SharedRecord> {
-        self.shard.find(self.hash, self.source)
+        self.shard.table.get_bucket(self.position?).map(|entry| &entry.record)
     }
 
     /// The source's name: the one in the map, shared, if there is one.
@@ -203,34 +215,38 @@ impl<'a> Slot<'a> {
 
     /// Makes `record` the latest, and says how that change is told. What expired before it came is
     /// told as a deletion.
+    #[inline]
     pub fn replace(&mut self, record: SharedRecord, wall_us: u64, tombstones_us: u64) -> Change {
         let is_expiry = !record.stamp.deleted && !record.is_visible(wall_us);
         self.shard.version += 1;
-        self.put(&record, wall_us, tombstones_us, Some(self.shard.version));
+        self.put(&record, wall_us, tombstones_us, self.shard.version);
         Change { record, is_expiry, shard: self.index, version: self.shard.version }
     }
 
     /// Puts `record`, equal in the order to the one that is there, in its place: nothing to tell.
     pub fn replace_silently(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64) {
-        self.put(record, wall_us, tombstones_us, None);
+        self.put(record, wall_us, tombstones_us, 0);
     }
 
     /// Takes the source out of the map, if `record` is still its latest.
     pub fn remove(&mut self, record: &SharedRecord) -> bool {
-        let is_it = |entry: &Entry| is_of(entry, self.hash, self.source);
-        let Ok(place) = self.shard.table.find_entry(self.hash, is_it) else { return false };
+        let Some(at) = self.position else { return false };
+        let Ok(place) = self.shard.table.get_bucket_entry(at) else { return false };
         if place.get().record.checksum != record.checksum {
             return false;
         }
         let (old, _) = place.remove();
+        self.position = None;
         self.shard.forget(&old, 0);
         true
     }
 
-    fn put(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64, version: Option<u64>) {
+    #[inline]
+    fn put(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64, version: u64) {
         debug_assert_eq!(record.source.as_str(), self.source);
         let expires = record.expires_us().filter(|&at| at > wall_us);
         let due_us = expires.or_else(|| record.collect_us(tombstones_us)).unwrap_or(0);
-        self.shard.put(self.hash, record.clone(), due_us, version);
+        let entry = Entry { hash: self.hash, due_us, version, record: record.clone() };
+        self.position = Some(self.shard.put(self.position, entry));
     }
 }

@@ -9,15 +9,15 @@ use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use anode::latest::{Latest, Verdict, judge, shard_of};
+use anode::latest::{Change, Latest, Verdict, judge, shard_of};
 use anode::limits::SHARDS;
 use anode::record::hash::NameState;
 use anode::record::{SharedRecord, Source};
 
 /// A map of the newest record of every source.
 pub trait Map: Sync {
-    /// Merges a record. Whether it won.
-    fn merge(&self, record: &SharedRecord) -> bool;
+    /// Merges a record. If it won: the change as it would be told.
+    fn merge(&self, record: &SharedRecord) -> Option<Change>;
     /// XOR of the checksums of all records in it.
     fn fingerprint(&self) -> u64;
 }
@@ -37,17 +37,10 @@ pub const CONTENDERS: [Contender; 4] = [
 const WALL_US: u64 = 1;
 
 impl Map for Latest {
-    fn merge(&self, record: &SharedRecord) -> bool {
+    fn merge(&self, record: &SharedRecord) -> Option<Change> {
         self.update(record.source.as_str(), |slot| match judge(slot.current(), record) {
-            Verdict::Newer => {
-                std::hint::black_box(slot.replace(record.clone(), WALL_US, 0));
-                true
-            }
-            Verdict::SameOfGreaterBirth => {
-                slot.replace_silently(record, WALL_US, 0);
-                true
-            }
-            Verdict::Same | Verdict::Older => false,
+            Verdict::Newer => Some(slot.replace(record.clone(), WALL_US, 0)),
+            Verdict::SameOfGreaterBirth | Verdict::Same | Verdict::Older => None,
         })
     }
 
@@ -79,6 +72,13 @@ struct Held {
     version: u64,
     /// Kept, so that it need not be computed at every merge.
     shard: u16,
+}
+
+impl Held {
+    fn change(&self) -> Change {
+        let (record, is_expiry) = (self.record.clone(), !self.record.is_visible(WALL_US));
+        Change { record, is_expiry, shard: self.shard, version: self.version }
+    }
 }
 
 /// What aNode's shards keep besides their tables.
@@ -117,14 +117,14 @@ impl Sums {
     }
 
     /// Puts the record in the place of what is held, if it wins.
-    fn put(&self, held: &mut Held, record: &SharedRecord) -> bool {
-        let wins = matches!(judge(Some(&held.record), record), Verdict::Newer | Verdict::SameOfGreaterBirth);
-        if wins {
-            held.version = self.next_version(held.shard);
-            self.note(held.shard, Some(&held.record), record);
-            held.record = record.clone();
+    fn put(&self, held: &mut Held, record: &SharedRecord) -> Option<Change> {
+        if judge(Some(&held.record), record) != Verdict::Newer {
+            return None;
         }
-        wins
+        held.version = self.next_version(held.shard);
+        self.note(held.shard, Some(&held.record), record);
+        held.record = record.clone();
+        Some(held.change())
     }
 
     fn first(&self, record: &SharedRecord) -> Held {
@@ -145,7 +145,7 @@ struct Dash {
 }
 
 impl Map for Dash {
-    fn merge(&self, record: &SharedRecord) -> bool {
+    fn merge(&self, record: &SharedRecord) -> Option<Change> {
         if let Some(mut held) = self.table.get_mut(record.source.as_str()) {
             return self.sums.put(&mut held, record);
         }
@@ -154,8 +154,9 @@ impl Map for Dash {
             dashmap::Entry::Vacant(place) => {
                 let held = self.sums.first(record);
                 self.sums.note(held.shard, None, record);
+                let change = held.change();
                 place.insert(held);
-                true
+                Some(change)
             }
         }
     }
@@ -173,27 +174,30 @@ struct Papaya {
 }
 
 impl Map for Papaya {
-    fn merge(&self, record: &SharedRecord) -> bool {
+    fn merge(&self, record: &SharedRecord) -> Option<Change> {
         use papaya::{Compute, Operation};
         let table = self.table.pin();
         let decide = |held: Option<(&Name, &Held)>| match held {
             None => Operation::Insert(self.sums.first(record)),
             Some((_, held)) => match judge(Some(&held.record), record) {
-                Verdict::Newer | Verdict::SameOfGreaterBirth => {
+                Verdict::Newer => {
                     let version = self.sums.next_version(held.shard);
                     Operation::Insert(Held { record: record.clone(), version, shard: held.shard })
                 }
-                Verdict::Same | Verdict::Older => Operation::Abort(()),
+                Verdict::SameOfGreaterBirth | Verdict::Same | Verdict::Older => Operation::Abort(()),
             },
         };
         match table.compute(Name(record.source.clone()), decide) {
-            Compute::Inserted(_, held) => self.sums.note(held.shard, None, &held.record),
+            Compute::Inserted(_, held) => {
+                self.sums.note(held.shard, None, &held.record);
+                Some(held.change())
+            }
             Compute::Updated { old: (_, old), new: (_, new) } => {
                 self.sums.note(new.shard, Some(&old.record), &new.record);
+                Some(new.change())
             }
-            Compute::Removed(..) | Compute::Aborted(()) => return false,
+            Compute::Removed(..) | Compute::Aborted(()) => None,
         }
-        true
     }
 
     fn fingerprint(&self) -> u64 {
@@ -219,7 +223,7 @@ impl scc::Equivalent<Name> for Text<'_> {
 }
 
 impl Map for Scc {
-    fn merge(&self, record: &SharedRecord) -> bool {
+    fn merge(&self, record: &SharedRecord) -> Option<Change> {
         let text = Text(record.source.as_str());
         if let Some(wins) = self.table.update_sync(&text, |_, held| self.sums.put(held, record)) {
             return wins;
@@ -229,8 +233,9 @@ impl Map for Scc {
             scc::hash_map::Entry::Vacant(place) => {
                 let held = self.sums.first(record);
                 self.sums.note(held.shard, None, record);
+                let change = held.change();
                 place.insert_entry(held);
-                true
+                Some(change)
             }
         }
     }
@@ -252,7 +257,8 @@ mod tests {
             let mut seen = Vec::new();
             for (name, make) in CONTENDERS {
                 let map = make();
-                let won = load.first().iter().chain(load.merges()).filter(|it| map.merge(it)).count();
+                let won =
+                    load.first().iter().chain(load.merges()).filter(|it| map.merge(it).is_some()).count();
                 let backwards = make();
                 load.merges().iter().rev().chain(load.first()).for_each(|it| {
                     backwards.merge(it);
