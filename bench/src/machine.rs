@@ -15,7 +15,8 @@ pub struct Machine {
     kernel: String,
     /// Of the last minute: what else was going on.
     load_average: String,
-    version: String,
+    /// Of the binary, as it says it.
+    pub version: String,
     commit: String,
 }
 

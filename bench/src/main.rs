@@ -3,13 +3,17 @@
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks and sleeps")]
 
 mod cassandra;
+mod chart;
+mod document;
 mod figures;
 mod folder;
 mod machine;
 mod map;
 mod median;
 mod node;
+mod peers;
 mod propagation;
+mod relay;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,6 +48,17 @@ enum Command {
     },
     /// The map of the latest records against dashmap, papaya and scc, all doing the same work
     Map(map::Arguments),
+    /// aNode and its peers under the same load, in turns
+    Peers(peers::Arguments),
+    /// The least that a server can do: relays what is published to all subscribers, as it is
+    Relay {
+        /// Where it listens
+        #[arg(long)]
+        listen: std::net::SocketAddr,
+        /// A write for every frame
+        #[arg(long)]
+        singly: bool,
+    },
     /// Published at one node until received at all others, against the number of nodes; memberlist beside it
     Propagation(propagation::Arguments),
     /// The store in a real Cassandra (`scripts/cassandra start`): throughput, kills, a pause, a load
@@ -66,6 +81,8 @@ fn run(command: Command) -> Outcome<()> {
             figures::run(&figures::Plan { anode, runs: runs.max(1), connections, stored })
         }
         Command::Map(arguments) => map::run(&arguments),
+        Command::Peers(arguments) => peers::run(arguments),
+        Command::Relay { listen, singly } => relay::run(listen, singly),
         Command::Propagation(arguments) => propagation::run(arguments),
         Command::StoreCassandra(arguments) => cassandra::run(arguments),
     }
