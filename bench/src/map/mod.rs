@@ -8,7 +8,7 @@ mod load;
 
 use std::path::PathBuf;
 use std::sync::Barrier;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anode::record::SharedRecord;
 use anode_loadgen::Outcome;
@@ -34,6 +34,9 @@ pub struct Arguments {
     /// Numbers of threads, split by commas
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
     threads: Vec<usize>,
+    /// Count the threads' CPU time rather than the time that passes: for a machine that does other work, too
+    #[arg(long)]
+    cpu_time: bool,
     /// Of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -64,7 +67,7 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     for keys in [Keys::Uniform, Keys::Zipf] {
         let load = Load::new(keys, sources.max(1), merges, arguments.seed)?;
         for &threads in &arguments.threads {
-            rows.push(row(keys, &load, threads.max(1), rounds.max(1))?);
+            rows.push(row(keys, &load, threads.max(1), arguments)?);
         }
     }
     print!("{}", table(&rows));
@@ -78,14 +81,14 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     }
 }
 
-fn row(keys: Keys, load: &Load, threads: usize, rounds: usize) -> Outcome<Row> {
+fn row(keys: Keys, load: &Load, threads: usize, arguments: &Arguments) -> Outcome<Row> {
     let mut took = vec![Vec::new(); CONTENDERS.len()];
     let mut fingerprints = Vec::new();
-    for round in 0..rounds {
+    for round in 0..arguments.rounds.max(1) {
         // Another one begins each time: nobody always comes after the same one.
         for index in (0..CONTENDERS.len()).map(|index| (index + round) % CONTENDERS.len()) {
-            let (time, fingerprint) = measure(CONTENDERS[index], load, threads);
-            took[index].push(time.as_secs_f64());
+            let (took_s, fingerprint) = measure(CONTENDERS[index], load, threads, arguments.cpu_time);
+            took[index].push(took_s);
             fingerprints.push(fingerprint);
         }
     }
@@ -100,8 +103,8 @@ fn row(keys: Keys, load: &Load, threads: usize, rounds: usize) -> Outcome<Row> {
     Ok(Row { keys: format!("{keys:?}").to_lowercase(), threads, merges_per_s, ratio })
 }
 
-/// Fills a new map, lets the threads merge, and says how long that took and what is in it.
-fn measure((_, make): Contender, load: &Load, threads: usize) -> (Duration, u64) {
+/// Fills a new map, lets the threads merge, and says how many seconds that took and what is in it.
+fn measure((_, make): Contender, load: &Load, threads: usize, is_cpu_time: bool) -> (f64, u64) {
     let map = make();
     for record in load.first() {
         map.merge(record);
@@ -116,23 +119,30 @@ fn measure((_, make): Contender, load: &Load, threads: usize) -> (Duration, u64)
         }
     };
     let barrier = Barrier::new(threads);
-    let spans: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
+    let spans: Vec<(Instant, Instant, f64)> = std::thread::scope(|scope| {
         let started: Vec<_> = (0..threads)
             .map(|thread| {
                 let (barrier, merge_all) = (&barrier, &merge_all);
                 scope.spawn(move || {
                     barrier.wait();
-                    let begun = Instant::now();
+                    let (begun, cpu_s) = (Instant::now(), thread_cpu_s());
                     merge_all(share(thread));
-                    (begun, Instant::now())
+                    (begun, Instant::now(), thread_cpu_s() - cpu_s)
                 })
             })
             .collect();
         started.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
     let (begun, ended) = (spans.iter().map(|it| it.0).min(), spans.iter().map(|it| it.1).max());
-    let took = begun.zip(ended).map_or(Duration::ZERO, |(begun, ended)| ended - begun);
-    (took, map.fingerprint())
+    let passed_s = begun.zip(ended).map_or(0.0, |(begun, ended)| (ended - begun).as_secs_f64());
+    let cpu_s = spans.iter().map(|it| it.2).fold(0.0, f64::max);
+    (if is_cpu_time { cpu_s } else { passed_s }, map.fingerprint())
+}
+
+/// CPU time of this thread so far, in seconds.
+fn thread_cpu_s() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn table(rows: &[Row]) -> String {

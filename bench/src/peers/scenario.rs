@@ -51,6 +51,9 @@ pub const STEADY: [Scenario; 4] = [
 /// Bytes of each message's payload.
 pub const PAYLOAD_BYTES: usize = 128;
 
+/// So long is waited for what was not delivered yet.
+const DRAIN_S: f64 = 30.0;
+
 /// What one run showed.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Seen {
@@ -106,6 +109,8 @@ fn args_for(system: &System, server: &Server) -> Outcome<RunArgs> {
     let mut args = RunArgs::parse(&["--to", &server.address])?;
     let (target, transport, format) = system.speaks();
     (args.target, args.transport, args.format) = (target, Some(transport), format);
+    // The slow ones are given the time to deliver what they took.
+    args.drain = DRAIN_S;
     (args.threads, args.cpu) = (Some(1), vec![LOAD_CORE]);
     Ok(args)
 }

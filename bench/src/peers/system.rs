@@ -176,8 +176,10 @@ impl System {
                 .args(["--maxclients", "100000", "--client-output-buffer-limit", "pubsub 0 0 0"]),
             Kind::Mosquitto => {
                 let config = folder.join("mosquitto.conf");
+                // 2.0.11 does not start if it has no listener but for WebSockets.
+                let plain = free_port()?;
                 let text = format!(
-                    "listener {port} 127.0.0.1\nprotocol websockets\nallow_anonymous true\n\
+                    "listener {plain} 127.0.0.1\nlistener {port} 127.0.0.1\nprotocol websockets\nallow_anonymous true\n\
                     max_queued_messages 0\nmax_queued_bytes 0\npersistence false\nset_tcp_nodelay true\n"
                 );
                 std::fs::write(&config, text)?;
