@@ -4,6 +4,7 @@
 
 mod cassandra;
 mod chart;
+mod cluster;
 mod document;
 mod figures;
 mod folder;
@@ -48,6 +49,8 @@ enum Command {
     },
     /// The map of the latest records against dashmap, papaya and scc, all doing the same work
     Map(map::Arguments),
+    /// Clusters of 1, 3, 5 and 8 nodes, of nats-servers and of memberlist: records a second, and what they cost
+    Cluster(cluster::Arguments),
     /// aNode and its peers under the same load, in turns
     Peers(peers::Arguments),
     /// The least that a server can do: relays what is published to all subscribers, as it is
@@ -81,6 +84,7 @@ fn run(command: Command) -> Outcome<()> {
             figures::run(&figures::Plan { anode, runs: runs.max(1), connections, stored })
         }
         Command::Map(arguments) => map::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(arguments),
         Command::Peers(arguments) => peers::run(arguments),
         Command::Relay { listen, singly } => relay::run(listen, singly),
         Command::Propagation(arguments) => propagation::run(arguments),

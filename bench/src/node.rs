@@ -78,13 +78,7 @@ impl Node {
 
     /// `GET path`: the whole answer, head and body.
     pub fn get(&self, path: &str) -> Outcome<String> {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(&self.http)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        get(&self.http, path)
     }
 
     /// Kills the process as a power cut would end it.
@@ -93,6 +87,17 @@ impl Node {
         self.process.wait()?;
         Ok(())
     }
+}
+
+/// `GET path` of an HTTP server at `host:port`: the whole answer, head and body.
+pub fn get(address: &str, path: &str) -> Outcome<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 impl Drop for Node {

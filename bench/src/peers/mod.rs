@@ -20,7 +20,7 @@ use crate::chart::{self, Group};
 use crate::document;
 use crate::folder::Folder;
 use crate::machine::Machine;
-use install::Programs;
+pub use install::Programs;
 use results::Results;
 use scenario::{SATURATED, STEADY, Scenario};
 use system::{ANODE, LIMIT, NATS, PROTOBUF, SINGLY, STORED, System, TWO};

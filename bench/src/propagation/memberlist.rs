@@ -43,11 +43,23 @@ impl Memberlist {
 
     /// One run: nodes in one process, the rest as with aNode.
     pub fn measure(&self, plan: &Plan, nodes: usize, seed: u64) -> Outcome<Measures> {
+        self.run(nodes, plan.rate_per_s, plan.seconds, plan.payload_bytes, seed)
+    }
+
+    /// The same, at this rate for so long.
+    pub fn run(
+        &self,
+        nodes: usize,
+        per_s: u32,
+        seconds: u32,
+        payload: usize,
+        seed: u64,
+    ) -> Outcome<Measures> {
         let run = Command::new(&self.binary)
             .args(["-nodes", &nodes.to_string()])
-            .args(["-rate", &plan.rate_per_s.to_string()])
-            .args(["-seconds", &plan.seconds.to_string()])
-            .args(["-payload", &plan.payload_bytes.to_string()])
+            .args(["-rate", &per_s.to_string()])
+            .args(["-seconds", &seconds.to_string()])
+            .args(["-payload", &payload.to_string()])
             .args(["-seed", &seed.to_string()])
             .args(["-idle-seconds", &IDLE_SECONDS.to_string()])
             .stderr(Stdio::inherit())

@@ -21,10 +21,10 @@ use anode_loadgen::Outcome;
 use clap::Args;
 use serde::Serialize;
 
-use cluster::Cluster;
+pub use cluster::Cluster;
 use drive::{Driver, Load, PAYLOAD_BYTES_MIN, Seen};
 use measures::{Measures, Percentiles};
-use memberlist::Memberlist;
+pub use memberlist::Memberlist;
 use report::Report;
 
 use crate::folder::Folder;

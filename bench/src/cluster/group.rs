@@ -1,0 +1,129 @@
+//! Servers that form one cluster: aNode's nodes, or nats-servers joined by routes.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anode_loadgen::Outcome;
+
+use crate::node;
+use crate::propagation::Cluster;
+
+/// How long the servers may take to find each other.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A running cluster; its servers end with it.
+pub enum Group {
+    /// aNode's.
+    Anode(Cluster),
+    /// nats-server's.
+    Nats(Vec<Nats>),
+}
+
+impl Group {
+    /// Where clients connect, one address a server.
+    pub fn addresses(&self) -> Vec<String> {
+        match self {
+            Group::Anode(cluster) => cluster.nodes.iter().map(|node| node.http.clone()).collect(),
+            Group::Nats(servers) => servers.iter().map(|server| server.client.clone()).collect(),
+        }
+    }
+
+    /// The servers' processes.
+    pub fn pids(&self) -> Vec<u32> {
+        match self {
+            Group::Anode(cluster) => cluster.nodes.iter().map(node::Node::pid).collect(),
+            Group::Nats(servers) => servers.iter().map(|server| server.process.id()).collect(),
+        }
+    }
+
+    /// Bytes that the servers have sent to each other so far. aNode counts the headers of its datagrams,
+    /// NATS its messages alone.
+    pub fn bytes_between(&self) -> Outcome<f64> {
+        match self {
+            Group::Anode(cluster) => Ok(cluster.traffic()?.bytes),
+            Group::Nats(servers) => servers.iter().map(Nats::bytes_sent).sum(),
+        }
+    }
+}
+
+/// One nats-server of a cluster.
+pub struct Nats {
+    process: Child,
+    client: String,
+    monitor: String,
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        // Already over is as good as killed.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Nats {
+    /// Starts `count` servers that know each other.
+    pub fn start(program: &Path, folder: &Path, count: usize) -> Outcome<Vec<Nats>> {
+        std::fs::create_dir_all(folder)?;
+        let routes: Vec<String> = (0..count).map(|_| free_address()).collect::<Outcome<_>>()?;
+        let all = routes.iter().map(|route| format!("\"nats://{route}\"")).collect::<Vec<_>>().join(", ");
+        let mut servers = Vec::new();
+        for (number, route) in routes.iter().enumerate() {
+            let (plain, client, monitor) = (free_address()?, free_address()?, free_address()?);
+            let text = format!(
+                "listen: \"{plain}\"\nhttp: \"{monitor}\"\nserver_name: \"n{number}\"\nmax_pending: 1GB\n\
+                websocket {{ listen: \"{client}\", no_tls: true, compression: false }}\n\
+                cluster {{ name: \"bench\", listen: \"{route}\", routes: [{all}] }}\n"
+            );
+            let config = folder.join(format!("{number}.conf"));
+            std::fs::write(&config, text)?;
+            let process = Command::new(program)
+                .arg("-c")
+                .arg(config)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?;
+            servers.push(Nats { process, client, monitor });
+        }
+        for server in &servers {
+            server.wait_routes(count - 1)?;
+        }
+        Ok(servers)
+    }
+
+    fn wait_routes(&self, count: usize) -> Outcome<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < DEADLINE {
+            let peers = self.routes().map(|routes| {
+                let mut peers: Vec<_> =
+                    routes.iter().filter_map(|route| route["remote_id"].as_str()).collect();
+                peers.sort_unstable();
+                peers.dedup();
+                peers.len()
+            });
+            if peers.is_ok_and(|peers| peers >= count) && TcpStream::connect(&self.client).is_ok() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Err(format!("{} has not {count} peers after {DEADLINE:?}", self.monitor).into())
+    }
+
+    fn routes(&self) -> Outcome<Vec<serde_json::Value>> {
+        let answer = node::get(&self.monitor, "/routez")?;
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let answer: serde_json::Value = serde_json::from_str(body)?;
+        Ok(answer["routes"].as_array().cloned().unwrap_or_default())
+    }
+
+    fn bytes_sent(&self) -> Outcome<f64> {
+        Ok(self.routes()?.iter().filter_map(|route| route["out_bytes"].as_f64()).sum())
+    }
+}
+
+/// An address of loopback that nobody listens on at this instant.
+fn free_address() -> Outcome<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}

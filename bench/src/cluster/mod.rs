@@ -1,0 +1,225 @@
+//! Clusters side by side, by one command: how many records a second every node of a cluster delivers to
+//! a subscriber without losing one, and what half of that costs. aNode, nats-servers, and memberlist,
+//! in turns for each number of nodes, all on this machine.
+
+mod group;
+mod load;
+
+use std::path::{Path, PathBuf};
+
+use anode_loadgen::Outcome;
+use anode_loadgen::find_max::Search;
+use clap::Args;
+
+use crate::chart::{self, Group as Bars};
+use crate::document;
+use crate::folder::Folder;
+use crate::machine::Machine;
+use crate::median::median;
+use crate::peers;
+use crate::propagation::{Cluster, Memberlist};
+use group::{Group, Nats};
+use load::{P99_MS_MAX, PAYLOAD_BYTES, SOURCES, Seen};
+
+/// What may be asked for.
+#[derive(Args)]
+pub struct Arguments {
+    /// The anode binary [default: the one next to this program, else it is built]
+    #[arg(long)]
+    anode: Option<PathBuf>,
+    /// Numbers of nodes, split by commas
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 3, 5, 8])]
+    nodes: Vec<usize>,
+    /// Runs of each; medians are told
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Seconds that count at each rate that is tried
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// aNode alone
+    #[arg(long)]
+    no_peers: bool,
+    /// Write table and chart into this folder's benchmarks.md and benchmarks/
+    #[arg(long)]
+    docs: Option<PathBuf>,
+    /// Where the results go, as JSON
+    #[arg(long, default_value = "target/cluster.json")]
+    json: PathBuf,
+}
+
+/// The first rate that is tried, in records a second.
+const FROM_PER_S: f64 = 20_000.0;
+/// The same at memberlist.
+const MEMBERLIST_FROM_PER_S: u32 = 10;
+/// Seconds of a memberlist run: its queues take some to show that they only grow.
+const MEMBERLIST_SECONDS: u32 = 6;
+
+const ANODE: &str = "aNode";
+const NATS: &str = "NATS";
+const MEMBERLIST: &str = "memberlist";
+
+/// Measures, prints, writes.
+pub fn run(arguments: Arguments) -> Outcome<()> {
+    anode_loadgen::raise_open_files();
+    let anode = crate::find_anode(arguments.anode.clone())?;
+    let machine = Machine::look(&anode)?;
+    println!("{machine}");
+    let (nats, memberlist) = match arguments.no_peers {
+        true => (Err("not asked for".to_owned()), Err("not asked for".to_owned())),
+        false => {
+            let folder = std::env::current_dir()?.join("target/peers");
+            (peers::Programs::find(&folder)?.nats, Memberlist::build())
+        }
+    };
+    let version = |name: &str, found: Result<&String, &String>| match found {
+        Ok(version) => format!("{name}: {version}"),
+        Err(reason) => format!("{name}: NOT MEASURED: {reason}"),
+    };
+    let nats_version = version(NATS, nats.as_ref().map(|(_, version)| version));
+    let versions = [nats_version, version(MEMBERLIST, memberlist.as_ref().map(|it| &it.version))];
+    println!("{}", versions.join("\n"));
+    let folder = Folder::new()?;
+    let mut all: Vec<Seen> = Vec::new();
+    for run in 1..=arguments.runs.max(1) {
+        for &nodes in &arguments.nodes {
+            let folder = folder.join(format!("cluster-{run}-{nodes}"));
+            note(&mut all, ANODE, || {
+                let group = Group::Anode(Cluster::start(&anode, &folder, nodes)?);
+                load::measure(ANODE, &group, FROM_PER_S, arguments.seconds)
+            });
+            if let Ok((program, _)) = &nats {
+                note(&mut all, NATS, || {
+                    let group = Group::Nats(Nats::start(program, &folder.join("nats"), nodes)?);
+                    load::measure(NATS, &group, FROM_PER_S, arguments.seconds)
+                });
+            }
+            if let (Ok(memberlist), true) = (&memberlist, nodes > 1) {
+                note(&mut all, MEMBERLIST, || rumours(memberlist, nodes, run as u64));
+            }
+        }
+    }
+    let medians = medians(&all);
+    let table = table(&medians);
+    println!("\n{table}");
+    std::fs::write(&arguments.json, serde_json::to_string_pretty(&all)?)?;
+    match &arguments.docs {
+        Some(docs) => write(docs, &arguments, &machine, &versions, &medians),
+        None => Ok(()),
+    }
+}
+
+/// Keeps what a measurement says. One that fails is told and left out.
+fn note(all: &mut Vec<Seen>, system: &str, measure: impl FnOnce() -> Outcome<Seen>) {
+    match measure() {
+        Ok(seen) => {
+            println!("{seen:?}");
+            all.push(seen);
+        }
+        Err(error) => println!("{system}: NOT MEASURED: {error}"),
+    }
+}
+
+/// memberlist, whose driver publishes and receives in its own process.
+fn rumours(memberlist: &Memberlist, nodes: usize, seed: u64) -> Outcome<Seen> {
+    let run = |rate: f64| memberlist.run(nodes, rate as u32, MEMBERLIST_SECONDS, PAYLOAD_BYTES, seed);
+    let mut search = Search::new(f64::from(MEMBERLIST_FROM_PER_S), 1e6, 0.2);
+    while let Some(rate) = search.next() {
+        let seen = run(rate)?;
+        let is_held = seen.missing == 0.0 && seen.all_ms.p99 <= P99_MS_MAX;
+        println!(
+            "    {MEMBERLIST}, {nodes} nodes: {rate:.0}/s {} missing of {}, p99 {:.0} ms",
+            seen.missing, seen.expected, seen.all_ms.p99
+        );
+        search.note(rate, is_held);
+    }
+    let records_per_s = search.found().ok_or("no rate holds")?;
+    let seen = run((records_per_s / 2.0).max(1.0))?;
+    let busy_s = f64::from(MEMBERLIST_SECONDS) * (seen.busy_cpu_percent - seen.idle_cpu_percent) / 100.0;
+    Ok(Seen {
+        system: MEMBERLIST.to_owned(),
+        nodes,
+        records_per_s,
+        p50_ms: seen.one_ms.p50,
+        p99_ms: seen.one_ms.p99,
+        p999_ms: seen.one_ms.p999,
+        cpu_us_per_record: 1e6 * busy_s.max(0.0) / seen.records.max(1.0),
+        bytes_per_record: seen.bytes_per_record_per_node * nodes as f64,
+    })
+}
+
+/// The median of every figure over the runs of the same.
+fn medians(all: &[Seen]) -> Vec<Seen> {
+    let mut medians: Vec<Seen> = Vec::new();
+    for seen in all {
+        if medians.iter().any(|it| it.system == seen.system && it.nodes == seen.nodes) {
+            continue;
+        }
+        let same: Vec<&Seen> =
+            all.iter().filter(|it| it.system == seen.system && it.nodes == seen.nodes).collect();
+        let of = |figure: fn(&Seen) -> f64| median(&same.iter().map(|it| figure(it)).collect::<Vec<_>>());
+        medians.push(Seen {
+            system: seen.system.clone(),
+            nodes: seen.nodes,
+            records_per_s: of(|it| it.records_per_s),
+            p50_ms: of(|it| it.p50_ms),
+            p99_ms: of(|it| it.p99_ms),
+            p999_ms: of(|it| it.p999_ms),
+            cpu_us_per_record: of(|it| it.cpu_us_per_record),
+            bytes_per_record: of(|it| it.bytes_per_record),
+        });
+    }
+    medians
+}
+
+fn table(medians: &[Seen]) -> String {
+    let mut out = String::from(
+        "| nodes | | records/s without loss | by NATS' | at half of it: p50 / p99 / p99.9, ms | CPU µs a record | bytes a record between nodes |\n\
+        | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for seen in medians {
+        let nats = medians.iter().find(|it| it.system == NATS && it.nodes == seen.nodes);
+        let ratio =
+            nats.map_or(String::new(), |nats| format!("{:.2}", seen.records_per_s / nats.records_per_s));
+        out += &format!(
+            "| {} | {} | {:.0} | {ratio} | {:.2} / {:.2} / {:.2} | {:.1} | {:.0} |\n",
+            seen.nodes,
+            seen.system,
+            seen.records_per_s,
+            seen.p50_ms,
+            seen.p99_ms,
+            seen.p999_ms,
+            seen.cpu_us_per_record,
+            seen.bytes_per_record
+        );
+    }
+    out
+}
+
+fn write(
+    docs: &Path,
+    arguments: &Arguments,
+    machine: &Machine,
+    versions: &[String],
+    medians: &[Seen],
+) -> Outcome<()> {
+    let charts = docs.join("benchmarks");
+    std::fs::create_dir_all(&charts)?;
+    let groups = arguments.nodes.iter().map(|&nodes| {
+        let of = medians.iter().filter(|it| it.nodes == nodes);
+        let name = if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") };
+        Bars { name, bars: of.map(|it| (it.system.clone(), it.records_per_s)).collect() }
+    });
+    let title = "Records a second that every node delivers to a subscriber, none lost";
+    let svg = chart::bars(title, &groups.collect::<Vec<_>>(), |it| format!("{it:.0}"));
+    std::fs::write(charts.join("cluster.svg"), svg)?;
+    let Arguments { runs, seconds, .. } = arguments;
+    let text = format!(
+        "`anode-bench cluster`, medians of {runs} runs in turns, {seconds} s at each rate that was tried; a publisher and a subscriber \
+        of everything at every node, {SOURCES} sources, {PAYLOAD_BYTES} bytes. A rate holds if every record came to every \
+        subscriber and 99 % within {P99_MS_MAX} ms. memberlist's nodes share a process, and a delivery counts when its callback has it.\n\n\
+        ```\n{machine}\n{}\n```\n\n{}\n![Records a second by nodes](benchmarks/cluster.svg)",
+        versions.join("\n"),
+        table(medians)
+    );
+    document::replace(&docs.join("benchmarks.md"), "cluster", &text)
+}
