@@ -8,6 +8,8 @@ mod cluster;
 mod document;
 mod figures;
 mod folder;
+mod instructions;
+mod load;
 mod machine;
 mod map;
 mod median;
@@ -15,6 +17,7 @@ mod node;
 mod peers;
 mod propagation;
 mod relay;
+mod store;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -47,6 +50,16 @@ enum Command {
         #[arg(long, default_value_t = 1_000_000)]
         stored: u64,
     },
+    /// Instructions of each piece of a record's way, by valgrind, against the baseline
+    Instructions(instructions::Arguments),
+    /// One piece of a record's way, so many times: what `instructions` counts
+    #[command(hide = true)]
+    Work {
+        /// The piece
+        name: String,
+        /// How often
+        calls: u64,
+    },
     /// The map of the latest records against dashmap, papaya and scc, all doing the same work
     Map(map::Arguments),
     /// Clusters of 1, 3, 5 and 8 nodes, of nats-servers and of memberlist: records a second, and what they cost
@@ -64,6 +77,8 @@ enum Command {
     },
     /// Published at one node until received at all others, against the number of nodes; memberlist beside it
     Propagation(propagation::Arguments),
+    /// The embedded store through a node against a bare loop into the same kind of file on the same disk
+    Store(store::Arguments),
     /// The store in a real Cassandra (`scripts/cassandra start`): throughput, kills, a pause, a load
     StoreCassandra(cassandra::Arguments),
 }
@@ -83,11 +98,14 @@ fn run(command: Command) -> Outcome<()> {
         Command::Figures { anode, runs, connections, stored } => {
             figures::run(&figures::Plan { anode, runs: runs.max(1), connections, stored })
         }
+        Command::Instructions(arguments) => instructions::run(&arguments),
+        Command::Work { name, calls } => instructions::work(&name, calls),
         Command::Map(arguments) => map::run(&arguments),
         Command::Cluster(arguments) => cluster::run(arguments),
         Command::Peers(arguments) => peers::run(arguments),
         Command::Relay { listen, singly } => relay::run(listen, singly),
         Command::Propagation(arguments) => propagation::run(arguments),
+        Command::Store(arguments) => store::run(&arguments),
         Command::StoreCassandra(arguments) => cassandra::run(arguments),
     }
 }

@@ -78,7 +78,7 @@ impl Node {
 
     /// `GET path`: the whole answer, head and body.
     pub fn get(&self, path: &str) -> Outcome<String> {
-        get(&self.http, path)
+        get(&self.http, path, "1.1")
     }
 
     /// Kills the process as a power cut would end it.
@@ -89,12 +89,12 @@ impl Node {
     }
 }
 
-/// `GET path` of an HTTP server at `host:port`: the whole answer, head and body.
-pub fn get(address: &str, path: &str) -> Outcome<String> {
+/// `GET path` of an HTTP server at `host:port`, with this version of HTTP: the whole answer, head and body.
+pub fn get(address: &str, path: &str, version: &str) -> Outcome<String> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/{version}\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)

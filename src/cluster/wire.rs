@@ -179,7 +179,8 @@ fn wrap(body: proto::datagram::Body) -> proto::Datagram {
     proto::Datagram { body: Some(body), ..Default::default() }
 }
 
-fn seal(bytes: &mut BytesMut) {
+/// Writes the checksum of a datagram, or of a stream's header, into its place.
+pub fn seal(bytes: &mut [u8]) {
     let checksum = checksum_of(bytes);
     if let Some(place) = bytes.get_mut(4..12) {
         place.copy_from_slice(&checksum.to_le_bytes());

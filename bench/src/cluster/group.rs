@@ -112,7 +112,8 @@ impl Nats {
     }
 
     fn routes(&self) -> Outcome<Vec<serde_json::Value>> {
-        let answer = node::get(&self.monitor, "/routez")?;
+        // 1.0 knows no chunks: the body comes in one piece.
+        let answer = node::get(&self.monitor, "/routez", "1.0")?;
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         let answer: serde_json::Value = serde_json::from_str(body)?;
         Ok(answer["routes"].as_array().cloned().unwrap_or_default())

@@ -1,12 +1,8 @@
 //! The load: every node is published at and subscribed at, and every subscriber wants everything.
 
-use std::sync::Arc;
-
 use anode_loadgen::Outcome;
 use anode_loadgen::args::RunArgs;
-use anode_loadgen::engine::{self, Sample, Watcher};
 use anode_loadgen::find_max::Search;
-use anode_loadgen::machine::Machine;
 use anode_loadgen::plan::{Target, Transport};
 use anode_loadgen::report::Report;
 use serde::Serialize;
@@ -22,7 +18,7 @@ pub const P99_MS_MAX: f64 = 1_000.0;
 /// The search ends when the rate is known to this share.
 const PRECISION: f64 = 0.1;
 /// A rate must fail so often.
-const ATTEMPTS: usize = 2;
+pub const ATTEMPTS: usize = 2;
 
 /// What a cluster does.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -93,17 +89,5 @@ fn run(group: &Group, rate: f64, seconds: f64) -> Outcome<Report> {
         Group::Anode(_) => (Target::Anode, Some(Transport::Ws)),
         Group::Nats(_) => (Target::Nats, Some(Transport::Ws)),
     };
-    let plan = args.plan(None)?;
-    let (parameters, plan) = (args.parameters(&plan), Arc::new(plan));
-    let measured = engine::run(&plan, &mut Silent)?;
-    Ok(Report::new(&plan, &measured, parameters, [].into(), Machine::look()))
-}
-
-/// Shows nothing.
-struct Silent;
-
-impl Watcher for Silent {
-    fn opening(&mut self, _: u64, _: u64) {}
-    fn running(&mut self, _: Sample, _: Sample) {}
-    fn draining(&mut self) {}
+    crate::load::run(&args)
 }

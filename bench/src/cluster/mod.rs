@@ -124,12 +124,18 @@ fn rumours(memberlist: &Memberlist, nodes: usize, seed: u64) -> Outcome<Seen> {
     let run = |rate: f64| memberlist.run(nodes, rate as u32, MEMBERLIST_SECONDS, PAYLOAD_BYTES, seed);
     let mut search = Search::new(f64::from(MEMBERLIST_FROM_PER_S), 1e6, 0.2);
     while let Some(rate) = search.next() {
-        let seen = run(rate)?;
-        let is_held = seen.missing == 0.0 && seen.all_ms.p99 <= P99_MS_MAX;
-        println!(
-            "    {MEMBERLIST}, {nodes} nodes: {rate:.0}/s {} missing of {}, p99 {:.0} ms",
-            seen.missing, seen.expected, seen.all_ms.p99
-        );
+        let mut is_held = false;
+        for _ in 0..load::ATTEMPTS {
+            let seen = run(rate)?;
+            is_held = seen.missing == 0.0 && seen.all_ms.p99 <= P99_MS_MAX;
+            println!(
+                "    {MEMBERLIST}, {nodes} nodes: {rate:.0}/s {} missing of {}, p99 {:.0} ms",
+                seen.missing, seen.expected, seen.all_ms.p99
+            );
+            if is_held {
+                break;
+            }
+        }
         search.note(rate, is_held);
     }
     let records_per_s = search.found().ok_or("no rate holds")?;

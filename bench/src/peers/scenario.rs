@@ -1,11 +1,6 @@
 //! What is done to every system, and what comes out of one run of it.
 
-use std::sync::Arc;
-
 use anode_loadgen::args::RunArgs;
-use anode_loadgen::engine::{self, Sample, Watcher};
-use anode_loadgen::machine::Machine;
-use anode_loadgen::report::Report;
 use anode_loadgen::{Outcome, idle};
 use serde::Serialize;
 
@@ -83,10 +78,7 @@ impl Scenario {
         args.rate = self.rate_per_s.map_or("max".to_owned(), |rate| rate.to_string());
         args.size = PAYLOAD_BYTES.to_string();
         (args.seconds, args.server_pid) = (seconds, vec![server.pid()]);
-        let plan = args.plan(None)?;
-        let (parameters, plan) = (args.parameters(&plan), Arc::new(plan));
-        let measured = engine::run(&plan, &mut Silent)?;
-        let report = Report::new(&plan, &measured, parameters, [].into(), Machine::look());
+        let report = crate::load::run(&args)?;
         if !report.correctness.faults.closed.is_empty() || !report.correctness.faults.refused.is_empty() {
             return Err(format!("{:?}", report.correctness.faults).into());
         }
@@ -124,13 +116,4 @@ pub fn idle_bytes(system: &System, server: &Server, connections: usize) -> Outco
     idle.check()?;
     let after = idle::resident_bytes(server.pid())?;
     Ok(after.saturating_sub(before) as f64 / connections.max(1) as f64)
-}
-
-/// Shows nothing.
-struct Silent;
-
-impl Watcher for Silent {
-    fn opening(&mut self, _: u64, _: u64) {}
-    fn running(&mut self, _: Sample, _: Sample) {}
-    fn draining(&mut self) {}
 }

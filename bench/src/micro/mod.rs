@@ -1,0 +1,166 @@
+//! Small pieces of a record's way, each on its own: what `benches/micro.rs` times and what
+//! `anode-bench instructions` counts. Every call of a piece does the same.
+
+mod fan_out;
+mod wires;
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use anode::latest::{Latest, Verdict, judge};
+use anode::record::{Birth, NodeName, Pattern, Payload, Record, SharedRecord, Source, Stamp};
+use anode::record::{client, json};
+use anode::subscriptions::Index;
+use bytes::Bytes;
+
+/// A piece of work.
+pub struct Work {
+    /// As it is called in reports.
+    pub name: &'static str,
+    /// Makes what it works on; each call of what comes back handles [`RECORDS`] records.
+    pub make: fn() -> Box<dyn FnMut()>,
+}
+
+/// Records, or frames, of a call.
+pub const RECORDS: usize = 64;
+/// Bytes of each record's data.
+pub const DATA_BYTES: usize = 128;
+/// Sources in the map.
+const SOURCES: usize = 10_000;
+
+/// All of them.
+pub const WORKS: [Work; 12] = [
+    Work { name: "decode/json", make: wires::decode_json },
+    Work { name: "decode/protobuf", make: wires::decode_protobuf },
+    Work {
+        name: "record/checksum",
+        make: || {
+            each_record(|record| {
+                black_box(record.checksum_of());
+            })
+        },
+    },
+    Work { name: "merge", make: merge },
+    Work { name: "match/alone", make: || matches(0) },
+    Work { name: "match/1000_unrelated", make: || matches(1_000) },
+    Work { name: "match/100000_unrelated", make: || matches(100_000) },
+    Work { name: "encode/json", make: || encode(json::write_record) },
+    Work { name: "encode/protobuf", make: || encode(client::write_record) },
+    Work {
+        name: "encode/peers",
+        make: || {
+            each_record(|record| {
+                black_box(anode::record::wire::encode(record));
+            })
+        },
+    },
+    Work { name: "seal", make: wires::seal },
+    Work { name: "fan_out/100_subscribers", make: fan_out::make },
+];
+
+fn name(number: usize) -> String {
+    format!("sensors/site-{}/temperature-{number}", number % 100)
+}
+
+fn source(number: usize) -> Source {
+    match Source::parse(&name(number)) {
+        Ok(source) => source,
+        Err(error) => unreachable!("a good name: {error}"),
+    }
+}
+
+fn data(number: u64) -> Bytes {
+    Bytes::from(format!("\"{number:0width$}\"", width = DATA_BYTES - 2))
+}
+
+fn record(number: usize, ts: u64) -> SharedRecord {
+    let Ok(origin) = NodeName::parse("bench-node") else { unreachable!("a good name") };
+    let (birth, data) = (Birth { origin, boot: 1, seq: ts }, data(ts));
+    Arc::new(Record::new(source(number), Stamp::of_data(ts, &data), Payload::Json(data), birth, ts, 0))
+}
+
+fn records() -> Vec<SharedRecord> {
+    (0..RECORDS).map(|number| record(number * 151 % SOURCES, 2 + number as u64)).collect()
+}
+
+fn each_record(act: fn(&SharedRecord)) -> Box<dyn FnMut()> {
+    let records = records();
+    Box::new(move || records.iter().for_each(|record| act(black_box(record))))
+}
+
+/// Records that take the place of others. From the second call on each takes its own, which costs the
+/// same: nothing grows, and every call does the same.
+fn merge() -> Box<dyn FnMut()> {
+    let latest = Latest::default();
+    let put = move |record: &SharedRecord| {
+        latest.update(record.source.as_str(), |slot| match judge(slot.current(), black_box(record)) {
+            Verdict::Newer | Verdict::Same => {
+                black_box(slot.replace(record.clone(), 1, 0));
+            }
+            Verdict::Older | Verdict::SameOfGreaterBirth => {}
+        });
+    };
+    (0..SOURCES).for_each(|number| put(&record(number, 1)));
+    let records = records();
+    Box::new(move || records.iter().for_each(&put))
+}
+
+fn index(unrelated: usize) -> Index {
+    let mut index = Index::new();
+    let mut insert = |text: &str, connection| match Pattern::parse(text) {
+        Ok(pattern) => index.insert(&pattern, connection),
+        Err(error) => unreachable!("a good pattern: {error}"),
+    };
+    insert("sensors/**", 0);
+    insert("sensors/*/temperature-151", 1);
+    for number in 0..unrelated {
+        let kinds =
+            [format!("others/{number}/**"), format!("sensors/unit-{number}/*"), format!("x{number}/*/y")];
+        insert(&kinds[number % kinds.len()], 2 + number);
+    }
+    index
+}
+
+fn matches(unrelated: usize) -> Box<dyn FnMut()> {
+    let (index, records, mut hits) = (index(unrelated), records(), Vec::new());
+    Box::new(move || {
+        for record in &records {
+            index.matches(black_box(record.source.as_str()), &mut hits);
+            black_box(&hits);
+        }
+    })
+}
+
+fn encode(write: fn(&mut Vec<u8>, &Record, bool)) -> Box<dyn FnMut()> {
+    let (records, mut out) = (records(), Vec::new());
+    Box::new(move || {
+        out.clear();
+        records.iter().for_each(|record| write(&mut out, black_box(record), false));
+        black_box(&out);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_piece_works_twice() {
+        for work in WORKS.iter().filter(|work| !work.name.contains("100000")) {
+            let mut act = (work.make)();
+            act();
+            act();
+        }
+    }
+
+    #[test]
+    fn unrelated_patterns_match_nothing() {
+        let (alone, crowded) = (index(0), index(1_000));
+        let (mut few, mut many) = (Vec::new(), Vec::new());
+        for record in records() {
+            alone.matches(record.source.as_str(), &mut few);
+            crowded.matches(record.source.as_str(), &mut many);
+            assert_eq!(few, many, "{}", record.source.as_str());
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What comes in and what goes to peers.
+
+use std::hint::black_box;
+
+use anode::cluster::wire;
+use anode::limits::DATAGRAM_BYTES_MAX;
+use anode::record::client::ClientMessage;
+use anode::record::json;
+
+use super::{RECORDS, data, name};
+
+/// Publish frames of one record each, with an id.
+pub(super) fn decode_json() -> Box<dyn FnMut()> {
+    let frame = |number: usize| {
+        let data = data(number as u64);
+        let data = String::from_utf8_lossy(&data);
+        format!(r#"{{"id":{number},"source":"{}","data":{data}}}"#, name(number))
+    };
+    let frames: Vec<String> = (0..RECORDS).map(frame).collect();
+    Box::new(move || {
+        for frame in &frames {
+            let decoded = json::publish_frame(black_box(frame));
+            assert!(black_box(decoded).is_ok_and(|frame| frame.items.len() == 1));
+        }
+    })
+}
+
+/// The same in protobuf.
+pub(super) fn decode_protobuf() -> Box<dyn FnMut()> {
+    let frames: Vec<Vec<u8>> = (0..RECORDS).map(publish_frame).collect();
+    Box::new(move || {
+        for frame in &frames {
+            let message = ClientMessage::decode(black_box(frame));
+            assert!(message.is_ok_and(|message| black_box(message.publish_frame()).items.len() == 1));
+        }
+    })
+}
+
+/// `ClientMessage { publish: Publish { id: Id { number }, source, json } }`, by hand: every length is
+/// under 256.
+fn publish_frame(number: usize) -> Vec<u8> {
+    let field = |key: u8, bytes: &[u8]| {
+        let mut out = vec![key << 3 | 2];
+        match bytes.len() {
+            short @ 0..128 => out.push(short as u8),
+            long => out.extend_from_slice(&[long as u8 | 0x80, (long >> 7) as u8]),
+        }
+        out.extend_from_slice(bytes);
+        out
+    };
+    let id = [2 << 3, (number as u8) << 1 & 0x7f];
+    let publish = [field(1, &id), field(2, name(number).as_bytes()), field(4, &data(number as u64))].concat();
+    field(1, &publish)
+}
+
+/// Full datagrams, sealed.
+pub(super) fn seal() -> Box<dyn FnMut()> {
+    let mut datagram = vec![7; DATAGRAM_BYTES_MAX];
+    Box::new(move || {
+        for _ in 0..RECORDS {
+            wire::seal(black_box(&mut datagram));
+        }
+    })
+}

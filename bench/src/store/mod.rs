@@ -1,0 +1,127 @@
+//! The embedded store through a whole node against a bare loop into the same kind of file on the same
+//! disk: records a second that are answered as `stored`, and how long that takes at half of it.
+
+mod bare;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anode_loadgen::Outcome;
+use anode_loadgen::args::{AckName, RunArgs};
+use anode_loadgen::report::Report;
+use clap::Args;
+use serde::Serialize;
+
+use crate::document;
+use crate::folder::Folder;
+use crate::machine::Machine;
+use crate::median::median;
+use crate::node::Node;
+
+/// What may be asked for.
+#[derive(Args)]
+pub struct Arguments {
+    /// The anode binary [default: the one next to this program, else it is built]
+    #[arg(long)]
+    anode: Option<PathBuf>,
+    /// Runs of each; medians are told
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Seconds of a run
+    #[arg(long, default_value_t = 8.0)]
+    seconds: f64,
+    /// Sources that are written in turn
+    #[arg(long, default_value_t = 10_000)]
+    sources: u32,
+    /// Connections that publish
+    #[arg(long, default_value_t = 4)]
+    publishers: u32,
+    /// Unanswered records of each
+    #[arg(long, default_value_t = 4_096)]
+    window: usize,
+    /// Write the table into this folder's benchmarks.md
+    #[arg(long)]
+    docs: Option<PathBuf>,
+}
+
+/// Bytes of each record's data.
+const DATA_BYTES: usize = 128;
+/// How long a node may take to start.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// One run of both.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Seen {
+    bare_per_s: f64,
+    stored_per_s: f64,
+    /// At half of it.
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+/// Measures, prints, writes.
+pub fn run(arguments: &Arguments) -> Outcome<()> {
+    let anode = crate::find_anode(arguments.anode.clone())?;
+    let machine = Machine::look(&anode)?;
+    println!("{machine}");
+    let folder = Folder::new()?;
+    let mut all = Vec::new();
+    for run in 1..=arguments.runs.max(1) {
+        let seen = once(arguments, &anode, &folder.join(format!("store-{run}")))?;
+        println!("run {run}: {seen:?}, {:.2} of the bare loop", seen.stored_per_s / seen.bare_per_s);
+        all.push(seen);
+    }
+    let of = |figure: fn(&Seen) -> f64| median(&all.iter().map(figure).collect::<Vec<_>>());
+    let ratio = of(|it| it.stored_per_s / it.bare_per_s);
+    let table = format!(
+        "| figure | wanted | measured |\n| --- | --- | --- |\n\
+        | bare loop, records/s | | {:.0} |\n\
+        | answered as `stored`, records/s | ≥ 50,000 where the bare loop does that | {:.0} |\n\
+        | by the bare loop's | ≥ 0.7 | {ratio:.2} |\n\
+        | at half of it, p50 and p99, ms | p99 < 25 | {:.1}, {:.1} |\n",
+        of(|it| it.bare_per_s),
+        of(|it| it.stored_per_s),
+        of(|it| it.p50_ms),
+        of(|it| it.p99_ms)
+    );
+    println!("\n{table}");
+    let Some(docs) = &arguments.docs else { return Ok(()) };
+    let Arguments { runs, seconds, sources, publishers, window, .. } = arguments;
+    let text = format!(
+        "`anode-bench store`, medians of {runs} runs in turns of {seconds} s: {publishers} publishers with {window} unanswered records \
+        each, {sources} sources, {DATA_BYTES} bytes. The bare loop is the best of groups of {:?}.\n\n```\n{machine}\n```\n\n{table}",
+        bare::GROUPS
+    );
+    document::replace(&docs.join("benchmarks.md"), "store", &text)
+}
+
+fn once(arguments: &Arguments, anode: &Path, folder: &Path) -> Outcome<Seen> {
+    let time = Duration::from_secs_f64(arguments.seconds / bare::GROUPS.len() as f64);
+    let mut bare_per_s = 0.0f64;
+    for group in bare::GROUPS {
+        let bare = bare::run(folder, group, arguments.sources as usize, DATA_BYTES, time)?;
+        println!("    bare loop, groups of {}: {:.0}/s", bare.group, bare.records_per_s);
+        bare_per_s = bare_per_s.max(bare.records_per_s);
+    }
+    let node = Node::start(anode, &folder.join("node"), &["--store", "embedded", "--log-level", "warn"])?;
+    node.wait_ready(DEADLINE)?;
+    let full = load(arguments, &node, "max".to_owned())?;
+    let stored_per_s = full.throughput.acked as f64 / full.throughput.seconds;
+    let half = load(arguments, &node, (stored_per_s / 2.0).max(1.0).to_string())?;
+    let times = half.ack_latency.ok_or("nothing was answered")?;
+    Ok(Seen { bare_per_s, stored_per_s, p50_ms: times.at("p50") / 1e3, p99_ms: times.at("p99") / 1e3 })
+}
+
+fn load(arguments: &Arguments, node: &Node, rate: String) -> Outcome<Report> {
+    let mut args = RunArgs::parse(&["--threads", "1", "--drain", "30"])?;
+    (args.to, args.rate, args.ack) = (vec![node.http.clone()], rate, AckName::Stored);
+    (args.publishers, args.subscribers) = (arguments.publishers, 0);
+    (args.sources, args.window) = (Some(arguments.sources), arguments.window);
+    (args.size, args.seconds, args.server_pid) =
+        (DATA_BYTES.to_string(), arguments.seconds, vec![node.pid()]);
+    let report = crate::load::run(&args)?;
+    match report.correctness.is_fine() {
+        true => Ok(report),
+        false => Err(format!("{:?}", report.correctness).into()),
+    }
+}
