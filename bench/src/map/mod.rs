@@ -15,6 +15,8 @@ use anode_loadgen::Outcome;
 use clap::Args;
 use serde::Serialize;
 
+use crate::document;
+use crate::machine::Machine;
 use crate::median::{geometric_mean, median};
 use contenders::{CONTENDERS, Contender};
 use load::{DATA_BYTES, Keys, Load};
@@ -43,6 +45,9 @@ pub struct Arguments {
     /// Exit 1 if aNode's map has less than so much of the best rate in a row
     #[arg(long)]
     least: Option<f64>,
+    /// Write the table into this folder's benchmarks.md
+    #[arg(long)]
+    docs: Option<PathBuf>,
     /// Where the results go, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -70,7 +75,16 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
             rows.push(row(keys, &load, threads.max(1), arguments)?);
         }
     }
-    print!("{}", table(&rows));
+    let table = table(&rows);
+    print!("{table}");
+    if let Some(docs) = &arguments.docs {
+        let machine = Machine::look(&crate::find_anode(None)?)?;
+        let text = format!(
+            "`anode-bench map`, medians of {rounds} rounds in turns: {sources} sources, {merges} merges of {DATA_BYTES} bytes.\n\n\
+            ```\n{machine}\n```\n\n{table}"
+        );
+        document::replace(&docs.join("benchmarks.md"), "map", &text)?;
+    }
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_string_pretty(&rows)?)?;
     }
@@ -161,6 +175,6 @@ fn table(rows: &[Row]) -> String {
         out += &format!(" {ratio:.2} |\n");
     }
     let ratios: Vec<f64> = rows.iter().map(|row| row.ratio).collect();
-    out += &format!("geometric mean of the ratios: {:.2}\n", geometric_mean(&ratios));
+    out += &format!("\nGeometric mean of the ratios: {:.2}.\n", geometric_mean(&ratios));
     out
 }

@@ -89,7 +89,7 @@ fn row(number: usize, sources: usize, data_bytes: usize) -> Outcome<Vec<u8>> {
     let stamp = Stamp::of_data(1_700_000_000_000_000 + number as u64, &data);
     let birth = Birth { origin: NodeName::parse("bare")?, boot: 1, seq: number as u64 + 1 };
     let source = Source::parse(&source(number % sources))?;
-    let record = Record::new(source, stamp.clone(), Payload::Json(data), birth, stamp.ts, 0);
+    let record = Record::new(source, stamp, Payload::Json(data), birth, stamp.ts, 0);
     let mut row = Vec::with_capacity(ROW_HEAD_BYTES + data_bytes + 100);
     row.extend_from_slice(&stamp.ts.to_be_bytes());
     row.push(u8::from(stamp.deleted));
