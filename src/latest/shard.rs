@@ -10,6 +10,8 @@ use crate::record::{SharedRecord, Source};
 
 /// A record in the table, with what would have to be computed again at every look.
 struct Entry {
+    /// The record's own, so that it is fetched while the name is still compared.
+    source: Source,
     /// Of the source's name, so that growing the table hashes nothing.
     hash: u64,
     /// When something happens to the record by itself: it expires, or may be collected. 0: never.
@@ -93,38 +95,53 @@ impl Shard {
         self.table.find_bucket_index(hash, |entry| is_of(entry, hash, source))
     }
 
-    /// Puts the entry in the place of the one at `position`, or, where there is none, in a new one.
-    /// Returns its position. With `version` 0 the one before it keeps its own.
+    /// Puts the record in the place of the one at `position`, or, where there is none, in a new one.
+    /// Returns its position. With `version` 0 the place keeps the one it has.
     #[inline]
-    fn put(&mut self, position: Option<usize>, mut entry: Entry) -> usize {
-        let record = &entry.record;
+    fn put(
+        &mut self,
+        position: Option<usize>,
+        hash: u64,
+        due_us: u64,
+        version: u64,
+        record: SharedRecord,
+    ) -> usize {
         self.fingerprint ^= record.checksum;
         self.bytes += record.cost_bytes();
-        self.tombstone_bytes += tombstone_bytes(record);
-        let due_us = entry.due_us;
+        self.tombstone_bytes += tombstone_bytes(&record);
         if due_us > 0 {
             self.due.insert((due_us, record.source.clone()));
         }
         match position.and_then(|at| Some((at, self.table.get_bucket_mut(at)?))) {
             Some((at, place)) => {
-                if entry.version == 0 {
-                    entry.version = place.version;
+                if version > 0 {
+                    place.version = version;
                 }
-                let old = std::mem::replace(place, entry);
-                self.forget(&old, due_us);
+                // A record from a peer brings a name of its own: one copy is held, not two.
+                if place.source.as_str().as_ptr() != record.source.as_str().as_ptr() {
+                    place.source = record.source.clone();
+                }
+                let old = std::mem::replace(&mut place.record, record);
+                let old_due_us = std::mem::replace(&mut place.due_us, due_us);
+                self.forget(&old, old_due_us, due_us);
                 at
             }
-            None => self.table.insert_unique(entry.hash, entry, |entry| entry.hash).bucket_index(),
+            None => {
+                let entry = Entry { source: record.source.clone(), hash, due_us, version, record };
+                self.table.insert_unique(hash, entry, |entry| entry.hash).bucket_index()
+            }
         }
     }
 
-    /// Takes an entry that left the table out of the sums.
-    fn forget(&mut self, old: &Entry, due_us: u64) {
-        self.fingerprint ^= old.record.checksum;
-        self.bytes -= old.record.cost_bytes();
-        self.tombstone_bytes -= tombstone_bytes(&old.record);
-        if old.due_us > 0 && old.due_us != due_us {
-            self.due.remove(&(old.due_us, old.record.source.clone()));
+    /// Takes a record that left the table, and was due then, out of the sums. Another one may be due at
+    /// `due_us`.
+    #[inline]
+    fn forget(&mut self, old: &SharedRecord, old_due_us: u64, due_us: u64) {
+        self.fingerprint ^= old.checksum;
+        self.bytes -= old.cost_bytes();
+        self.tombstone_bytes -= tombstone_bytes(old);
+        if old_due_us > 0 && old_due_us != due_us {
+            self.due.remove(&(old_due_us, old.source.clone()));
         }
     }
 
@@ -158,7 +175,7 @@ impl Shard {
         let may_collect = due.may_collect || self.tombstone_bytes > TOMBSTONE_BYTES_MAX / SHARDS;
         if due.wall_us >= collect_us && may_collect {
             let (old, _) = place.remove();
-            self.forget(&old, at);
+            self.forget(&old.record, old.due_us, at);
             swept(Swept::Collected(old.record));
             return;
         }
@@ -181,8 +198,9 @@ fn tombstone_bytes(record: &SharedRecord) -> usize {
     if record.stamp.deleted { record.cost_bytes() } else { 0 }
 }
 
+#[inline]
 fn is_of(entry: &Entry, hash: u64, source: &str) -> bool {
-    entry.hash == hash && entry.record.source.as_str() == source
+    entry.hash == hash && entry.source.as_str() == source
 }
 
 /// The place of one source, under its shard's lock. It is looked up once.
@@ -237,7 +255,7 @@ impl<'a> Slot<'a> {
         }
         let (old, _) = place.remove();
         self.position = None;
-        self.shard.forget(&old, 0);
+        self.shard.forget(&old.record, old.due_us, 0);
         true
     }
 
@@ -246,7 +264,6 @@ impl<'a> Slot<'a> {
         debug_assert_eq!(record.source.as_str(), self.source);
         let expires = record.expires_us().filter(|&at| at > wall_us);
         let due_us = expires.or_else(|| record.collect_us(tombstones_us)).unwrap_or(0);
-        let entry = Entry { hash: self.hash, due_us, version, record: record.clone() };
-        self.position = Some(self.shard.put(self.position, entry));
+        self.position = Some(self.shard.put(self.position, self.hash, due_us, version, record.clone()));
     }
 }
