@@ -10,12 +10,31 @@ use crate::limits::ALL_QUEUE_BYTES_MAX;
 use crate::record::Now;
 use crate::store::Health;
 
-/// Deliveries between two looks at the clock, and so before a flush even where time is short; a change
-/// counts as at least so many. Sixty-four small records in one write cost a twentieth of as many writes.
-const DELIVERIES_PER_LOOK: usize = 64 * DELIVERIES_PER_CHANGE;
-const DELIVERIES_PER_CHANGE: usize = 1_024;
+/// Changes handed out between two looks at the clock, and so before a flush even where time is short.
+/// Sixty-four small records in one write cost a twentieth of as many writes.
+const CHANGES_PER_LOOK: usize = 64;
 /// The longest that changes are handed out before what they made is flushed, in microseconds.
 const DRAIN_US_MAX: u64 = 20_000;
+
+/// How much is handed out before it is flushed.
+#[derive(Debug, PartialEq, Eq)]
+struct Portion {
+    /// Deliveries between two looks at the clock.
+    deliveries: usize,
+    /// Microseconds.
+    us: u64,
+}
+
+impl Portion {
+    /// Who flushes long, to many connections, is to have much to flush to each: a write costs more than
+    /// what is written. But where peers wait for this very worker, it comes back to them soon.
+    fn of(flush_us: u64, has_peers: bool) -> Portion {
+        match has_peers {
+            true => Portion { deliveries: 1_024, us: PART_US_MAX },
+            false => Portion { deliveries: 65_536, us: flush_us.clamp(PART_US_MAX, DRAIN_US_MAX) },
+        }
+    }
+}
 
 impl Clients {
     /// Hands out changes. Whether there are more.
@@ -24,16 +43,16 @@ impl Clients {
         let shared = self.shared().clone();
         let Some(mailbox) = shared.mailboxes().get(self.parts.host.worker) else { return false };
         let mut now = clock::now();
-        // Who flushes long, to many connections, is to have much to flush to each: a write costs more
-        // than what is written. Where little is flushed, or little waits, nothing is put off by this.
-        let end_us = now.mono_us + self.flush_us.clamp(PART_US_MAX, DRAIN_US_MAX);
+        // The first worker has the gossip socket.
+        let has_peers = self.parts.host.worker == 0 && shared.members().len() > 1;
+        let portion = Portion::of(self.flush_us, has_peers);
+        let end_us = now.mono_us + portion.us;
         while now.mono_us < end_us {
-            let mut deliveries = 0;
-            while deliveries < DELIVERIES_PER_LOOK {
+            let (mut changes, mut deliveries) = (0, 0);
+            while changes < CHANGES_PER_LOOK && deliveries < portion.deliveries {
+                changes += 1;
                 match self.parts.inbox.next(mailbox, shared.ingest.latest()) {
-                    Mail::Change(change) => {
-                        deliveries += DELIVERIES_PER_CHANGE.max(self.deliver(now, &change))
-                    }
+                    Mail::Change(change) => deliveries += self.deliver(now, &change),
                     Mail::Overflow => self.handle_overflow(now),
                     Mail::Scanned => break,
                     Mail::Empty => {
@@ -115,5 +134,23 @@ impl Clients {
                 self.parts.with(now, key, connection, |session, turn| session.handle_durable(turn));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Worker 0 could hand changes to a thousand subscribers for 20 ms before it looked at the gossip
+    /// socket again, four times as long as a peer waits for a receipt.
+    #[test]
+    fn peers_do_not_wait_for_many_subscribers() {
+        for flush_us in [0, 10_000, u64::MAX] {
+            let portion = Portion::of(flush_us, true);
+            assert_eq!(portion, Portion { deliveries: 1_024, us: PART_US_MAX });
+        }
+        assert_eq!(Portion::of(0, false).us, PART_US_MAX);
+        assert_eq!(Portion::of(10_000, false).us, 10_000);
+        assert_eq!(Portion::of(u64::MAX, false).us, DRAIN_US_MAX);
     }
 }
