@@ -57,13 +57,13 @@ mod wire;
 #[cfg(test)]
 mod custody_tests;
 #[cfg(test)]
-mod figures;
-#[cfg(test)]
 mod garbage_tests;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod replicate_tests;
+#[cfg(test)]
+mod starved;
 #[cfg(test)]
 mod tests;
 
