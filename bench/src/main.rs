@@ -18,6 +18,7 @@ mod peers;
 mod propagation;
 mod relay;
 mod store;
+mod subject;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -18,30 +18,24 @@ use crate::machine::Machine;
 use crate::median::median;
 use crate::peers;
 use crate::propagation::{Cluster, Memberlist};
+use crate::subject::Subject;
 use group::{Group, Nats};
 use load::{P99_MS_MAX, PAYLOAD_BYTES, SOURCES, Seen};
 
 /// What may be asked for.
 #[derive(Args)]
 pub struct Arguments {
-    /// The anode binary [default: the one next to this program, else it is built]
-    #[arg(long)]
-    anode: Option<PathBuf>,
+    #[command(flatten)]
+    subject: Subject,
     /// Numbers of nodes, split by commas
     #[arg(long, value_delimiter = ',', default_values_t = [1, 3, 5, 8])]
     nodes: Vec<usize>,
-    /// Runs of each; medians are told
-    #[arg(long, default_value_t = 3)]
-    runs: usize,
     /// Seconds that count at each rate that is tried
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// aNode alone
     #[arg(long)]
     no_peers: bool,
-    /// Write table and chart into this folder's benchmarks.md and benchmarks/
-    #[arg(long)]
-    docs: Option<PathBuf>,
     /// Where the results go, as JSON
     #[arg(long, default_value = "target/cluster.json")]
     json: PathBuf,
@@ -61,7 +55,7 @@ const MEMBERLIST: &str = "memberlist";
 /// Measures, prints, writes.
 pub fn run(arguments: Arguments) -> Outcome<()> {
     anode_loadgen::raise_open_files();
-    let anode = crate::find_anode(arguments.anode.clone())?;
+    let anode = arguments.subject.binary()?;
     let machine = Machine::look(&anode)?;
     println!("{machine}");
     let (nats, memberlist) = match arguments.no_peers {
@@ -80,7 +74,7 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
     println!("{}", versions.join("\n"));
     let folder = Folder::new()?;
     let mut all: Vec<Seen> = Vec::new();
-    for run in 1..=arguments.runs.max(1) {
+    for run in 1..=arguments.subject.runs() {
         for &nodes in &arguments.nodes {
             let folder = folder.join(format!("cluster-{run}-{nodes}"));
             note(&mut all, ANODE, || {
@@ -102,7 +96,7 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
     let table = table(&medians);
     println!("\n{table}");
     std::fs::write(&arguments.json, serde_json::to_string_pretty(&all)?)?;
-    match &arguments.docs {
+    match &arguments.subject.docs {
         Some(docs) => write(docs, &arguments, &machine, &versions, &medians),
         None => Ok(()),
     }
@@ -218,12 +212,13 @@ fn write(
     let title = "Records a second that every node delivers to a subscriber, none lost";
     let svg = chart::bars(title, &groups.collect::<Vec<_>>(), |it| format!("{it:.0}"));
     std::fs::write(charts.join("cluster.svg"), svg)?;
-    let Arguments { runs, seconds, .. } = arguments;
+    let Arguments { seconds, .. } = arguments;
     let text = format!(
-        "`anode-bench cluster`, medians of {runs} runs in turns, {seconds} s at each rate that was tried; a publisher and a subscriber \
+        "`anode-bench cluster`, medians of {} runs in turns, {seconds} s at each rate that was tried; a publisher and a subscriber \
         of everything at every node, {SOURCES} sources, {PAYLOAD_BYTES} bytes. A rate holds if every record came to every \
         subscriber and 99 % within {P99_MS_MAX} ms. memberlist's nodes share a process, and a delivery counts when its callback has it.\n\n\
         ```\n{machine}\n{}\n```\n\n{}\n![Records a second by nodes](benchmarks/cluster.svg)",
+        arguments.subject.runs(),
         versions.join("\n"),
         table(medians)
     );

@@ -20,6 +20,7 @@ use crate::chart::{self, Group};
 use crate::document;
 use crate::folder::Folder;
 use crate::machine::Machine;
+use crate::subject::Subject;
 pub use install::Programs;
 use results::Results;
 use scenario::{SATURATED, STEADY, Scenario};
@@ -28,12 +29,8 @@ use system::{ANODE, LIMIT, NATS, PROTOBUF, SINGLY, STORED, System, TWO};
 /// What may be asked for.
 #[derive(Args)]
 pub struct Arguments {
-    /// The anode binary [default: the one next to this program, else it is built]
-    #[arg(long)]
-    anode: Option<PathBuf>,
-    /// Runs of each; medians are told
-    #[arg(long, default_value_t = 3)]
-    runs: usize,
+    #[command(flatten)]
+    subject: Subject,
     /// Seconds that count of a run at saturation
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
@@ -52,9 +49,6 @@ pub struct Arguments {
     /// Two minutes: ratios against NATS and the limit alone, with generous bounds; exit 1 if one is missed
     #[arg(long)]
     short: bool,
-    /// Write tables and charts into this folder's benchmarks.md and benchmarks/
-    #[arg(long)]
-    docs: Option<PathBuf>,
     /// Where the results go, as JSON
     #[arg(long, default_value = "target/peers.json")]
     json: PathBuf,
@@ -66,7 +60,7 @@ const EASED: f64 = 0.6;
 /// Measures, prints, writes.
 pub fn run(arguments: Arguments) -> Outcome<()> {
     anode_loadgen::raise_open_files();
-    let anode = std::fs::canonicalize(crate::find_anode(arguments.anode.clone())?)?;
+    let anode = std::fs::canonicalize(arguments.subject.binary()?)?;
     let machine = Machine::look(&anode)?;
     println!("{machine}");
     if std::thread::available_parallelism()?.get() < 2 {
@@ -91,7 +85,7 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
     let figures = wanted::all(&results);
     println!("\n{}\n{}", results.tables(), wanted::table(&figures));
     std::fs::write(&arguments.json, serde_json::to_string_pretty(&results)?)?;
-    if let Some(docs) = &arguments.docs {
+    if let Some(docs) = &arguments.subject.docs {
         let parameters = parameters(&arguments, &machine, &missing);
         write(docs, &format!("{parameters}\n\n{}\n{}", wanted::table(&figures), results.tables()), &results)?;
     }
@@ -111,7 +105,7 @@ struct Rounds<'a> {
 impl Rounds<'_> {
     fn all(&mut self, systems: &[System]) -> Outcome<Results> {
         let mut results = Results::new(systems);
-        for run in 1..=self.arguments.runs.max(1) {
+        for run in 1..=self.arguments.subject.runs() {
             for scenario in SATURATED {
                 for system in systems {
                     self.load(run, &scenario, system, self.arguments.seconds, &mut results);
@@ -220,12 +214,16 @@ impl Rounds<'_> {
 }
 
 fn parameters(arguments: &Arguments, machine: &Machine, missing: &[String]) -> String {
-    let Arguments { runs, seconds, steady_seconds, connections, .. } = arguments;
+    let Arguments { seconds, steady_seconds, connections, .. } = arguments;
     let mut text = format!(
-        "`anode-bench peers`, medians of {runs} runs in turns of {seconds} s ({steady_seconds} s at constant rates) behind 1 s of \
+        "`anode-bench peers`, medians of {} runs in turns of {seconds} s ({steady_seconds} s at constant rates) behind 1 s of \
         warm-up, payloads of {} bytes, {connections} idle connections.\n\n```\n{machine}\n```",
+        arguments.subject.runs(),
         scenario::PAYLOAD_BYTES
     );
+    if !arguments.only.is_empty() {
+        text += &format!("\n\nOnly aNode and {} were asked for.", arguments.only.join(", "));
+    }
     for line in missing {
         text += &format!("\n\n{line}");
     }

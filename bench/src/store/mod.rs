@@ -3,7 +3,7 @@
 
 mod bare;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anode_loadgen::Outcome;
@@ -17,16 +17,13 @@ use crate::folder::Folder;
 use crate::machine::Machine;
 use crate::median::median;
 use crate::node::Node;
+use crate::subject::Subject;
 
 /// What may be asked for.
 #[derive(Args)]
 pub struct Arguments {
-    /// The anode binary [default: the one next to this program, else it is built]
-    #[arg(long)]
-    anode: Option<PathBuf>,
-    /// Runs of each; medians are told
-    #[arg(long, default_value_t = 3)]
-    runs: usize,
+    #[command(flatten)]
+    subject: Subject,
     /// Seconds of a run
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
@@ -39,9 +36,6 @@ pub struct Arguments {
     /// Unanswered records of each
     #[arg(long, default_value_t = 4_096)]
     window: usize,
-    /// Write the table into this folder's benchmarks.md
-    #[arg(long)]
-    docs: Option<PathBuf>,
 }
 
 /// Bytes of each record's data.
@@ -61,12 +55,12 @@ struct Seen {
 
 /// Measures, prints, writes.
 pub fn run(arguments: &Arguments) -> Outcome<()> {
-    let anode = crate::find_anode(arguments.anode.clone())?;
+    let anode = arguments.subject.binary()?;
     let machine = Machine::look(&anode)?;
     println!("{machine}");
     let folder = Folder::new()?;
     let mut all = Vec::new();
-    for run in 1..=arguments.runs.max(1) {
+    for run in 1..=arguments.subject.runs() {
         let seen = once(arguments, &anode, &folder.join(format!("store-{run}")))?;
         println!("run {run}: {seen:?}, {:.2} of the bare loop", seen.stored_per_s / seen.bare_per_s);
         all.push(seen);
@@ -85,11 +79,12 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
         of(|it| it.p99_ms)
     );
     println!("\n{table}");
-    let Some(docs) = &arguments.docs else { return Ok(()) };
-    let Arguments { runs, seconds, sources, publishers, window, .. } = arguments;
+    let Some(docs) = &arguments.subject.docs else { return Ok(()) };
+    let Arguments { seconds, sources, publishers, window, .. } = arguments;
     let text = format!(
-        "`anode-bench store`, medians of {runs} runs in turns of {seconds} s: {publishers} publishers with {window} unanswered records \
+        "`anode-bench store`, medians of {} runs in turns of {seconds} s: {publishers} publishers with {window} unanswered records \
         each, {sources} sources, {DATA_BYTES} bytes. The bare loop is the best of groups of {:?}.\n\n```\n{machine}\n```\n\n{table}",
+        arguments.subject.runs(),
         bare::GROUPS
     );
     document::replace(&docs.join("benchmarks.md"), "store", &text)
