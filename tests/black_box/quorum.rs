@@ -61,8 +61,13 @@ impl Drop for Disturbed {
     }
 }
 
-fn keyspace(test: &str) -> Keyspace {
-    Keyspace::new(test).at("127.0.0.1:9042,127.0.0.2:9042,127.0.0.3:9042")
+/// Two nodes that store three copies, and a publisher at the first, all of whose first 20 records are stored.
+fn two_nodes(test: &str) -> (Keyspace, Cluster, Client) {
+    let keyspace = Keyspace::new(test).at("127.0.0.1:9042,127.0.0.2:9042,127.0.0.3:9042");
+    let nodes = Cluster::configured(2, |config| keyspace.set(config).with(&["--replication", "3"]));
+    let mut client = nodes[0].publisher();
+    store(&mut client, "three", 20);
+    (keyspace, nodes, client)
 }
 
 /// Publishes so many sources one after the other; all are stored, within the time of each.
@@ -83,10 +88,7 @@ fn stored_again(client: &mut Client, what: &str) {
 #[test]
 #[ignore = "needs three Cassandras: see the head of the file"]
 fn one_of_three_may_be_lost_and_two_are_missed() {
-    let keyspace = keyspace("quorum");
-    let nodes = Cluster::configured(2, |config| keyspace.set(config).with(&["--replication", "3"]));
-    let mut client = nodes[0].publisher();
-    store(&mut client, "three", 20);
+    let (keyspace, nodes, mut client) = two_nodes("quorum");
     let disturbed = Disturbed;
     signal(1, "KILL");
     store(&mut client, "two", 60);
@@ -112,10 +114,7 @@ fn one_of_three_may_be_lost_and_two_are_missed() {
 #[test]
 #[ignore = "needs three Cassandras: see the head of the file"]
 fn one_of_three_may_hang() {
-    let keyspace = keyspace("hang");
-    let nodes = Cluster::configured(2, |config| keyspace.set(config).with(&["--replication", "3"]));
-    let mut client = nodes[0].publisher();
-    store(&mut client, "three", 20);
+    let (keyspace, nodes, mut client) = two_nodes("hang");
     for database in 1..=3 {
         let disturbed = Disturbed;
         signal(database, "STOP");
