@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod client;
 pub mod draft;
+pub mod fields;
 pub mod hash;
 pub mod json;
 mod node_name;

@@ -1,19 +1,18 @@
 //! The protobuf form of a record: between nodes, and in the embedded store.
 
 use bytes::Bytes;
-use prost::Message;
 use prost::encoding::encoded_len_varint;
 
+use super::fields::{Fields, Malformed, write_bytes, write_field, write_fixed64, write_number, write_varint};
 use super::{Birth, NodeName, Payload, Record, Source, Stamp};
 use crate::limits::{TS_MAX, TTL_MS_MAX};
-use crate::proto::gossip as proto;
 
 /// Why bytes are no record.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// No protobuf of this schema.
     #[error("undecodable record: {0}")]
-    Decode(#[from] prost::DecodeError),
+    Decode(#[from] Malformed),
     /// A field that no node would have written.
     #[error("record with a bad {0}")]
     Field(&'static str),
@@ -59,10 +58,7 @@ pub fn write(out: &mut Vec<u8>, record: &Record, in_batch: bool) {
     write_number(out, 8, record.birth.seq);
     write_number(out, 9, record.accepted_us);
     write_number(out, 10, record.ttl_ms);
-    if record.checksum != 0 {
-        out.push(11 << 3 | 1);
-        out.extend_from_slice(&record.checksum.to_le_bytes());
-    }
+    write_fixed64(out, 11, record.checksum);
 }
 
 /// Appends the record as a message with its length in front, as in a batch.
@@ -73,74 +69,70 @@ pub fn write_delimited(out: &mut Vec<u8>, record: &Record, in_batch: bool) {
     write(out, record, in_batch);
 }
 
-/// Appends a varint. In one piece, since most here are stamps of eight bytes.
-pub fn write_varint(out: &mut Vec<u8>, number: u64) {
-    let (mut bytes, mut len, mut rest) = ([0u8; 10], 0, number);
-    for byte in &mut bytes {
-        *byte = rest as u8 | 0x80;
-        len += 1;
-        rest >>= 7;
-        if rest == 0 {
-            *byte &= 0x7f;
-            break;
+/// The fields of a message as they stand there.
+#[derive(Default)]
+struct Raw<'a> {
+    source: &'a str,
+    payload: Option<(u32, &'a [u8])>,
+    origin: &'a str,
+    numbers: [u64; NUMBERS],
+    checksum: u64,
+}
+
+/// Fields up to the last one that is a number.
+const NUMBERS: usize = 11;
+
+impl<'a> Raw<'a> {
+    fn read(message: &'a [u8]) -> Result<Raw<'a>, Malformed> {
+        let mut raw = Raw::default();
+        for field in Fields::of(message) {
+            match field? {
+                (1, value) => raw.source = value.text()?,
+                (field @ (3 | 4), value) => raw.payload = Some((field, value.bytes()?)),
+                (5, value) => raw.payload = value.flag()?.then_some((5, &[])),
+                (6, value) => raw.origin = value.text()?,
+                (field @ (2 | 7..=10), value) => raw.numbers[field as usize] = value.number()?,
+                (11, value) => raw.checksum = value.fixed64()?,
+                _ => {}
+            }
         }
-    }
-    out.extend_from_slice(bytes.get(..len).unwrap_or_default());
-}
-
-/// Appends a field of bytes, as in all proto3 unless there are none.
-pub fn write_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
-    if !bytes.is_empty() {
-        write_field(out, field, bytes);
+        Ok(raw)
     }
 }
 
-/// Appends a field of bytes.
-pub fn write_field(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
-    out.push(field << 3 | 2);
-    write_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-/// Appends a varint field, unless the number is 0.
-pub fn write_number(out: &mut Vec<u8>, field: u8, number: u64) {
-    if number != 0 {
-        out.push(field << 3);
-        write_varint(out, number);
-    }
-}
-
-/// The message as a record, its checksum verified. `batch`: origin and boot of the batch it came in.
-pub fn from_proto(message: proto::Record, batch: Option<(&NodeName, u64)>) -> Result<Record, WireError> {
+/// A message as a record, its checksum verified. `batch`: origin and boot of the batch it came in; `keep`: how
+/// its data is kept.
+pub fn read(
+    message: &[u8],
+    batch: Option<(&NodeName, u64)>,
+    keep: impl FnOnce(&[u8]) -> Bytes,
+) -> Result<Record, WireError> {
+    let raw = Raw::read(message)?;
+    let [_, _, ts, _, _, _, _, boot, seq, accepted_us, ttl_ms] = raw.numbers;
     // A stamp over the greatest would overflow the clock that issues greater ones.
-    if message.ts > TS_MAX {
+    if ts > TS_MAX {
         return Err(WireError::Field("ts"));
     }
-    if message.ttl_ms > TTL_MS_MAX {
+    if ttl_ms > TTL_MS_MAX {
         return Err(WireError::Field("ttl_ms"));
     }
-    let source = Source::parse(&message.source).map_err(|_| WireError::Field("source"))?;
-    let (payload, stamp) = match message.payload {
-        Some(proto::record::Payload::Json(bytes)) => {
+    let source = Source::parse(raw.source).map_err(|_| WireError::Field("source"))?;
+    let (payload, stamp) = match raw.payload {
+        Some((3, bytes)) => {
             // Clients are sent this text inside text frames: it must be UTF-8 wherever it came from.
-            std::str::from_utf8(&bytes).map_err(|_| WireError::Field("json"))?;
-            let stamp = Stamp::of_data(message.ts, &bytes);
-            (Payload::Json(bytes), stamp)
+            std::str::from_utf8(bytes).map_err(|_| WireError::Field("json"))?;
+            (Payload::Json(keep(bytes)), Stamp::of_data(ts, bytes))
         }
-        Some(proto::record::Payload::Binary(bytes)) => {
-            let stamp = Stamp::of_data(message.ts, &bytes);
-            (Payload::Binary(bytes), stamp)
-        }
-        Some(proto::record::Payload::Deleted(true)) => (Payload::Deleted, Stamp::of_deletion(message.ts)),
-        _ => return Err(WireError::Field("payload")),
+        Some((4, bytes)) => (Payload::Binary(keep(bytes)), Stamp::of_data(ts, bytes)),
+        Some(_) => (Payload::Deleted, Stamp::of_deletion(ts)),
+        None => return Err(WireError::Field("payload")),
     };
     let (origin, boot) = match batch {
         Some((origin, boot)) => (origin.clone(), boot),
-        None => (NodeName::parse(&message.origin).map_err(|_| WireError::Field("origin"))?, message.boot),
+        None => (NodeName::parse(raw.origin).map_err(|_| WireError::Field("origin"))?, boot),
     };
-    let birth = Birth { origin, boot, seq: message.seq };
-    let (accepted_us, ttl_ms) = (message.accepted_us, message.ttl_ms);
-    let record = Record { source, stamp, payload, birth, accepted_us, ttl_ms, checksum: message.checksum };
+    let birth = Birth { origin, boot, seq };
+    let record = Record { source, stamp, payload, birth, accepted_us, ttl_ms, checksum: raw.checksum };
     if record.checksum != record.checksum_of() {
         return Err(WireError::Checksum(record.source.as_str().into()));
     }
@@ -154,16 +146,18 @@ pub fn encode(record: &Record) -> Vec<u8> {
     out
 }
 
-/// The record of such bytes, its checksum verified.
+/// The record of such bytes, its checksum verified. Its data stays where it is, and keeps them all in memory.
 pub fn decode(bytes: Bytes) -> Result<Record, WireError> {
-    from_proto(proto::Record::decode(bytes)?, None)
+    read(&bytes, None, |data| bytes.slice_ref(data))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message as _;
 
     use super::*;
+    use crate::proto::gossip as proto;
 
     fn to_proto(record: &Record, in_batch: bool) -> proto::Record {
         proto::Record {

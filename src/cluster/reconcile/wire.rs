@@ -13,6 +13,7 @@ use crate::cluster::Heads;
 use crate::limits::{SHARDS, STREAM_FRAME_BYTES_MAX};
 use crate::proto::gossip as proto;
 use crate::proto::gossip::reconcile::{self, Frame as ProtoFrame};
+use crate::record::fields::{Malformed, take_delimited};
 use crate::record::{NodeName, Record, wire};
 
 /// Asks a member whether it holds the same map, or answers.
@@ -368,20 +369,19 @@ pub(super) fn push_record(batch: &mut Vec<u8>, record: &Record) {
     wire::write_delimited(batch, record, false);
 }
 
-/// The records of a batch, one by one. A bad one is an error and costs no other; after bytes that
-/// are no message at all the batch is over.
+/// The records of a batch, one by one. A bad one is an error and costs no other; after a length that
+/// leads beyond the end the batch is over.
 pub(super) fn records(mut batch: &[u8]) -> impl Iterator<Item = Result<Record, wire::WireError>> {
     std::iter::from_fn(move || {
         if batch.is_empty() {
             return None;
         }
-        // Decoded from a slice, so that payloads are copies: one that outlives its neighbours must
-        // not hold the memory of the whole batch.
-        let message = proto::Record::decode_length_delimited(&mut batch);
-        if message.is_err() {
+        let Some(message) = take_delimited(&mut batch) else {
             batch = &[];
-        }
-        Some(message.map_err(wire::WireError::from).and_then(|message| wire::from_proto(message, None)))
+            return Some(Err(Malformed.into()));
+        };
+        // Payloads are copied: one that outlives its neighbours must not hold the memory of the whole batch.
+        Some(wire::read(message, None, Bytes::copy_from_slice))
     })
 }
 

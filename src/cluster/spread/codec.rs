@@ -1,14 +1,13 @@
 //! Batches as bytes: packed once by the origin, read and verified by everybody.
 
 use bytes::Bytes;
-use prost::Message;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::batch::Batch;
 use crate::limits::NODE_NAME_BYTES_MAX;
-use crate::proto::gossip as proto;
-use crate::record::wire::{encoded_len, from_proto, write, write_bytes, write_number, write_varint};
-use crate::record::{NodeName, SharedRecord};
+use crate::record::fields::{Fields, Malformed, write_bytes, write_number};
+use crate::record::wire::{read, write_delimited};
+use crate::record::{NodeName, SharedRecord, wire};
 
 /// How long one choice of delegates stands, in microseconds.
 const EPOCH_US: u64 = 100_000;
@@ -24,19 +23,68 @@ const COVERED_MAX: u64 = 1 << 32;
 /// Most bytes of a batch beside its records: origin, four numbers, checksum.
 const HEADER_BYTES_MAX: usize = (2 + NODE_NAME_BYTES_MAX) + 4 * 11 + 5;
 
-/// Records carry their own checksums; this one is over what says which numbers are covered.
-fn header_checksum(message: &proto::Batch) -> u32 {
-    let mut hash = Xxh3::new();
-    for number in [message.boot, message.epoch, message.first_seq, message.more] {
-        hash.update(&number.to_le_bytes());
-    }
-    hash.update(message.origin.as_bytes());
-    hash.digest() as u32
+/// What stands before and after a batch's records.
+#[derive(Clone, Copy, Default)]
+struct Frame<'a> {
+    origin: &'a str,
+    boot: u64,
+    epoch: u64,
+    first_seq: u64,
+    more: u64,
+    checksum: u32,
 }
 
-fn batch_of(message: &proto::Batch, origin: NodeName, encoded: Bytes) -> Batch {
-    let last_seq = message.first_seq + message.more;
-    Batch::new(origin, message.boot, message.first_seq..=last_seq, message.epoch, encoded)
+impl<'a> Frame<'a> {
+    /// Records carry their own checksums; this one is over what says which numbers are covered.
+    fn checksum_of(&self) -> u32 {
+        const NUMBERS_BYTES: usize = 4 * 8;
+        let mut bytes = [0; NUMBERS_BYTES + NODE_NAME_BYTES_MAX];
+        let numbers = [self.boot, self.epoch, self.first_seq, self.more];
+        for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        // A longer origin is no node's name.
+        let len = (NUMBERS_BYTES + self.origin.len()).min(bytes.len());
+        let place = bytes.get_mut(NUMBERS_BYTES..len).unwrap_or_default();
+        place.copy_from_slice(self.origin.as_bytes().get(..place.len()).unwrap_or_default());
+        xxh3_64(bytes.get(..len).unwrap_or_default()) as u32
+    }
+
+    /// Reads it, and shows every record.
+    fn read(
+        encoded: &'a [u8],
+        mut on_record: impl FnMut(&'a [u8]) -> Result<(), Malformed>,
+    ) -> Result<Frame<'a>, Malformed> {
+        let mut frame = Frame::default();
+        for field in Fields::of(encoded) {
+            match field? {
+                (1, value) => frame.origin = value.text()?,
+                (2, value) => frame.boot = value.number()?,
+                (3, value) => frame.epoch = value.number()?,
+                (4, value) => frame.first_seq = value.number()?,
+                (5, value) => frame.more = value.number()?,
+                (6, value) => on_record(value.bytes()?)?,
+                (7, value) => frame.checksum = value.fixed32()?,
+                _ => {}
+            }
+        }
+        Ok(frame)
+    }
+
+    /// As bytes: the numbers, the records, the checksum, as the schema orders them.
+    fn write(&self, records: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_BYTES_MAX + records.len());
+        write_bytes(&mut out, 1, self.origin.as_bytes());
+        for (field, number) in [(2, self.boot), (3, self.epoch), (4, self.first_seq), (5, self.more)] {
+            write_number(&mut out, field, number);
+        }
+        out.extend_from_slice(records);
+        if self.checksum != 0 {
+            out.push(7 << 3 | 5);
+            out.extend_from_slice(&self.checksum.to_le_bytes());
+        }
+        out
+    }
 }
 
 /// Packs an origin's records, ascending by seq and all over `head`, into batches that cover every
@@ -50,31 +98,24 @@ pub(super) fn pack(
 ) -> Vec<Batch> {
     let (mut batches, mut body) = (Vec::new(), Vec::with_capacity(BATCH_BYTES_MAX));
     let mut close = |body: &mut Vec<u8>, last: u64| {
-        let mut message = proto::Batch {
-            origin: origin.as_str().into(),
-            boot,
-            epoch: now_us / EPOCH_US,
-            first_seq: head + 1,
-            more: last - head - 1,
-            records: Vec::new(),
-            checksum: 0,
-        };
-        message.checksum = header_checksum(&message);
+        let (first_seq, more) = (head + 1, last - head - 1);
+        let epoch = now_us / EPOCH_US;
+        let mut frame = Frame { origin: origin.as_str(), boot, epoch, first_seq, more, checksum: 0 };
+        frame.checksum = frame.checksum_of();
         head = last;
-        batches.push(batch_of(&message, origin.clone(), encode(&message, body).into()));
+        batches.push(Batch::new(origin.clone(), boot, first_seq..=last, epoch, frame.write(body).into()));
         body.clear();
     };
     let mut last = None;
     for record in records {
-        let len = encoded_len(record, true);
+        let len = wire::encoded_len(record, true);
         if let Some(last) = last
             && body.len() + len + 3 > BATCH_BYTES_MAX
         {
             close(&mut body, last);
         }
         body.push(6 << 3 | 2);
-        write_varint(&mut body, len as u64);
-        write(&mut body, record, true);
+        write_delimited(&mut body, record, true);
         last = Some(record.birth.seq);
     }
     if let Some(last) = last {
@@ -83,53 +124,51 @@ pub(super) fn pack(
     batches
 }
 
-/// A batch as bytes: the header's numbers, the records, the checksum, as the schema orders them.
-fn encode(header: &proto::Batch, records: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEADER_BYTES_MAX + records.len());
-    write_bytes(&mut out, 1, header.origin.as_bytes());
-    for (field, number) in [(2, header.boot), (3, header.epoch), (4, header.first_seq), (5, header.more)] {
-        write_number(&mut out, field, number);
-    }
-    out.extend_from_slice(records);
-    if header.checksum != 0 {
-        out.push(7 << 3 | 5);
-        out.extend_from_slice(&header.checksum.to_le_bytes());
-    }
-    out
-}
-
 /// Reads a batch and verifies the checksum of each of its records. `None`: no node has packed this,
 /// or a bit flipped on the way.
 pub(super) fn unpack(encoded: Bytes) -> Option<(Batch, Vec<SharedRecord>)> {
-    // Decoded from a slice, so that fields are copied: a record that stays in the map for years
-    // must not keep its whole batch in memory.
-    let mut message = proto::Batch::decode(&encoded[..]).ok()?;
-    let origin = NodeName::parse(&message.origin).ok()?;
-    let last_seq = message.first_seq.checked_add(message.more)?;
-    if message.first_seq == 0 || message.more >= COVERED_MAX || message.records.len() > RECORDS_MAX {
+    let mut count = 0;
+    let frame = Frame::read(&encoded, |_| {
+        count += 1;
+        Ok(())
+    });
+    let frame = frame.ok()?;
+    let origin = NodeName::parse(frame.origin).ok()?;
+    let last_seq = frame.first_seq.checked_add(frame.more)?;
+    let Frame { boot, epoch, first_seq, .. } = frame;
+    if first_seq == 0 || frame.more >= COVERED_MAX || count > RECORDS_MAX {
         return None;
     }
-    if message.checksum != header_checksum(&message) || message.records.last()?.seq != last_seq {
+    if frame.checksum != frame.checksum_of() {
         return None;
     }
-    let mut records = Vec::with_capacity(message.records.len());
-    let mut next = message.first_seq;
-    for record in std::mem::take(&mut message.records) {
-        if record.seq < next || record.seq > last_seq {
-            return None;
+    let mut records: Vec<SharedRecord> = Vec::with_capacity(count);
+    let mut next = first_seq;
+    let all = Frame::read(&encoded, |message| {
+        // Copied: a record that stays in the map for years must not keep its whole batch in memory.
+        let record = read(message, Some((&origin, boot)), Bytes::copy_from_slice);
+        let record = record.map_err(|_| Malformed)?;
+        if record.birth.seq < next || record.birth.seq > last_seq {
+            return Err(Malformed);
         }
-        next = record.seq.saturating_add(1);
-        records.push(SharedRecord::new(from_proto(record, Some((&origin, message.boot))).ok()?));
+        next = record.birth.seq.saturating_add(1);
+        records.push(record.into());
+        Ok(())
+    });
+    if all.is_err() || records.last()?.birth.seq != last_seq {
+        return None;
     }
-    Some((batch_of(&message, origin, encoded), records))
+    Some((Batch::new(origin, boot, first_seq..=last_seq, epoch, encoded), records))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message as _;
 
     use super::super::harness::record;
     use super::*;
+    use crate::proto::gossip as proto;
 
     #[test]
     fn every_number_is_covered_and_comes_back() {
