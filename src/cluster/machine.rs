@@ -8,17 +8,19 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::members::{Identity, MemberInfo};
 use super::outbox::Awaited;
 use super::purpose::Purpose;
 use super::reconcile::{Output as ReconcileOutput, Reconcile, Stats as ReconcileStats};
 use super::ring::Ring;
-use super::spread::{Spread, SpreadStats, StreamOutput};
+use super::spread::{Opened, Spread, SpreadStats, StreamOutput};
 use super::stats::{Gauge, Stats};
 use super::streams::Streams;
 use super::swim::message::Message;
 use super::swim::{Known, Output, Swim};
-use super::wire::{Body, Wire, WireError};
+use super::wire::{Body, Said, Wire, WireError};
 use super::{Config, Effect, Heads, Replica, StreamEvent, StreamId};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, HEADS_BYTES_MAX, SHARDS};
 use crate::record::{NodeName, Now, SharedRecord};
@@ -95,10 +97,13 @@ impl Machine {
                     Body::Members(message, updates) => {
                         self.swim.handle_message(now, from, boot, message, updates);
                     }
-                    Body::Spread(packet) => {
-                        let ring = self.swim.ring().clone();
-                        self.spread.handle_spread(now, from, boot, packet, &ring, replica);
-                    }
+                    Body::Spread(message) => match Opened::read(&message) {
+                        Ok(opened) => {
+                            let ring = self.swim.ring().clone();
+                            self.spread.handle_spread(now, from, boot, opened, &ring, replica);
+                        }
+                        Err(_) => self.count(WireError::Corrupt),
+                    },
                     Body::Compare(compare) => self.reconcile.handle_compare(now, from, &compare, replica),
                     Body::Unknown => {}
                 }
@@ -259,6 +264,12 @@ impl Machine {
         (due_us < u64::MAX).then_some(due_us)
     }
 
+    /// Reads what is known of a peer and does nothing with it: a driver of thousands of machines does so a little
+    /// before it hands a datagram over, so that the memory is there by then.
+    pub fn warm_link(&self, peer: SocketAddr) -> u64 {
+        self.spread.warm_link(peer)
+    }
+
     /// All members, this node included, by name.
     pub fn members(&self) -> Vec<MemberInfo> {
         self.swim.members()
@@ -359,7 +370,7 @@ impl Machine {
                         true => self.spread.heads_digest(HEADS_BYTES_MAX),
                         false => Vec::new(),
                     };
-                    self.send(to, Body::Members(message, updates), &heads);
+                    self.send(to, self.wire.datagram(Said::Members(message, updates), &heads));
                     continue;
                 }
                 Output::Connect { stream, to } => Effect::Connect { stream, to },
@@ -383,7 +394,7 @@ impl Machine {
         while let Some(output) = self.reconcile.poll_output() {
             let effect = match output {
                 ReconcileOutput::Datagram { to, message } => {
-                    self.send(to, Body::Compare(message), &[]);
+                    self.send(to, self.wire.datagram(Said::Compare(message), &[]));
                     continue;
                 }
                 ReconcileOutput::Merged(heads) => {
@@ -406,7 +417,8 @@ impl Machine {
     fn collect_spread(&mut self) {
         while let Some((to, packet)) = self.spread.poll_send() {
             let heads = self.spread.heads_beside(&packet);
-            self.send(to, Body::Spread(packet), &heads);
+            self.send(to, self.wire.spread_datagram(&packet, &heads));
+            self.spread.take_back(packet);
         }
         while let Some(output) = self.spread.poll_stream() {
             let effect = match output {
@@ -445,8 +457,7 @@ impl Machine {
         Effect::Close { stream }
     }
 
-    fn send(&mut self, to: SocketAddr, body: Body, heads: &[(u64, u64)]) {
-        let bytes = self.wire.datagram(body, heads);
+    fn send(&mut self, to: SocketAddr, bytes: Bytes) {
         debug_assert!(bytes.len() <= DATAGRAM_BYTES_MAX, "{} bytes", bytes.len());
         self.stats.datagrams_sent += 1;
         self.stats.bytes_sent += (bytes.len() + DATAGRAM_HEADER_BYTES) as u64;

@@ -136,6 +136,22 @@ impl Queue {
         Some((at_us, event))
     }
 
+    /// What happens after `next` others, as far as the lists know; `None`: nothing near.
+    pub fn coming(&self) -> impl Iterator<Item = &Event> {
+        let from = self.near_from_us.saturating_sub(self.base_us) as usize;
+        let mut place = Some(from);
+        let mut at = self.lists.get(from).map_or(NONE, |list| list.first);
+        std::iter::from_fn(move || {
+            while at == NONE {
+                place = self.filled_from(place? + 1);
+                at = self.lists.get(place?)?.first;
+            }
+            let entry = self.entries.get(at as usize)?;
+            at = entry.next;
+            entry.event.as_ref()
+        })
+    }
+
     /// Moves the lists to the time around `to_us`. What waited for that time was decided before
     /// anything that is put in from now on, so it goes first.
     fn advance(&mut self, to_us: u64) {
@@ -166,13 +182,18 @@ impl Queue {
     /// The time of the first list that is not empty.
     fn next_us(&self) -> Option<u64> {
         let from = self.near_from_us.saturating_sub(self.base_us) as usize;
+        self.filled_from(from).map(|place| self.base_us + place as u64)
+    }
+
+    /// The first list from this one on that is not empty.
+    fn filled_from(&self, from: usize) -> Option<usize> {
         let mut word = from / 64;
         let mut bits = self.filled.get(word)? & (u64::MAX << (from % 64));
         while bits == 0 {
             word += 1;
             bits = *self.filled.get(word)?;
         }
-        Some(self.base_us + (word * 64) as u64 + u64::from(bits.trailing_zeros()))
+        Some(word * 64 + bits.trailing_zeros() as usize)
     }
 }
 

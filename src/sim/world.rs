@@ -7,6 +7,7 @@
 //! it gets all that first, and its overdue timers after.
 
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ use crate::record::{Now, SharedRecord};
 
 /// The wall clock at the world's beginning, microseconds since the Unix epoch.
 pub(super) const WALL_US: u64 = 1_763_800_000_000_000;
+/// Datagrams whose memory is asked for at a time.
+const WARMED: usize = 4;
 /// Datagrams that a process's socket holds.
 const SOCKET_DATAGRAMS_MAX: usize = 2_000;
 
@@ -86,7 +89,11 @@ impl World {
     /// Lets time pass, and shows the world after every single event, with the node that was called.
     pub fn run_with(&mut self, for_us: u64, look: &mut dyn FnMut(&World, NodeId)) {
         let end_us = self.now_us + for_us;
-        while let Some((at_us, event)) = self.queue.pop_until(end_us) {
+        for step in 0u64.. {
+            if step % WARMED as u64 == 0 {
+                self.warm_up();
+            }
+            let Some((at_us, event)) = self.queue.pop_until(end_us) else { break };
             self.now_us = at_us;
             if let Some(node) = self.happen(event) {
                 look(self, node);
@@ -161,6 +168,28 @@ impl World {
     /// Hash over everything that was delivered so far, and when.
     pub fn digest(&self) -> u64 {
         self.digest
+    }
+
+    /// Reads what the next datagrams will need. Each finds another node, of which no cache holds anything any
+    /// more, and waits for one piece of memory after the other; here they wait for that side by side.
+    fn warm_up(&self) {
+        let mut coming = [None; WARMED];
+        let datagrams = self.queue.coming().filter_map(|event| match event {
+            Event::Datagram { from, to, bytes } => {
+                black_box(bytes.first());
+                Some((self.hosts.node_at(*to)?, self.hosts.address(*from)))
+            }
+            _ => None,
+        });
+        coming.iter_mut().zip(datagrams).for_each(|(place, datagram)| *place = Some(datagram));
+        let machines =
+            || coming.iter().flatten().filter_map(|(id, from)| Some((&self.nodes.get(id.0)?.machine, *from)));
+        machines().for_each(|(machine, _)| {
+            black_box(machine.poll_timeout());
+        });
+        machines().for_each(|(machine, from)| {
+            black_box(machine.warm_link(from));
+        });
     }
 
     /// One event; the node that was called, if one was.

@@ -116,16 +116,20 @@ impl<K: Key, T> ByKey<K, T> {
         self.places.iter_mut().map(|(_, held)| (held.0, &mut held.1))
     }
 
-    /// The next one in turn after the place `turn`, which is moved there: its key. After the last
-    /// comes the first.
-    pub fn next_in_turn(&self, turn: &mut usize) -> Option<K> {
+    /// Moves `turn` to the next place after it that is taken; after the last comes the first. `false`: none is.
+    pub fn turn(&self, turn: &mut usize) -> bool {
         for _ in 0..=self.places.capacity() {
             *turn = if *turn + 1 < self.places.capacity() { *turn + 1 } else { 0 };
-            if let Some(held) = self.places.get(*turn) {
-                return Some(held.0);
+            if self.places.contains(*turn) {
+                return true;
             }
         }
-        None
+        false
+    }
+
+    /// Key and thing at this place, to be changed.
+    pub fn entry_at(&mut self, place: usize) -> Option<(K, &mut T)> {
+        self.places.get_mut(place).map(|held| (held.0, &mut held.1))
     }
 }
 
@@ -157,10 +161,13 @@ mod tests {
                 }
             }
             // Everybody has a turn before anybody has two.
-            let mut turn = 7;
-            let turns: Vec<u64> = (0..map.len()).filter_map(|_| held.next_in_turn(&mut turn)).collect();
+            let mut at = 7;
+            let mut turn = || held.turn(&mut at).then_some(at);
+            let turns: Vec<usize> = (0..map.len()).filter_map(|_| turn()).collect();
             prop_assert_eq!(turns.iter().collect::<std::collections::BTreeSet<_>>().len(), map.len());
-            prop_assert_eq!(held.next_in_turn(&mut turn), turns.first().copied());
+            prop_assert_eq!(turn(), turns.first().copied());
+            let keys = turns.into_iter().filter_map(|place| held.entry_at(place).map(|held| held.0));
+            prop_assert!(keys.collect::<std::collections::BTreeSet<_>>().iter().eq(map.keys()));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::codec::pack;
 use super::harness::{World, address, identity, record};
 use super::span::Span;
-use super::{Packet, SPREAD_BYTES_MAX};
+use super::{Opened, Packet, SPREAD_BYTES_MAX};
 use crate::proto::gossip as proto;
 
 const NODES: usize = 40;
@@ -18,11 +18,11 @@ fn hand_over(world: &mut World, parts: Vec<proto::Part>) -> Vec<usize> {
     let mut served = Vec::new();
     for (index, part) in parts.into_iter().enumerate() {
         let part = proto::Part { number: 1, batch: batch.encoded.clone(), ..part };
-        let packet = Packet::from_proto(proto::Spread { parts: vec![part], ..Default::default() });
+        let packet = Opened::of(&proto::Spread { parts: vec![part], ..Default::default() });
         node.spread.handle_spread(now, address(index + 1), 1, packet, &ring, &mut node.arrivals);
         let packets = std::iter::from_fn(|| node.spread.poll_send());
         let of_batch =
-            |packet: &Packet| packet.as_proto().parts.iter().filter(|part| !part.batch.is_empty()).count();
+            |packet: &Packet| packet.to_proto().parts.iter().filter(|part| !part.batch.is_empty()).count();
         served.push(packets.map(|(_, packet)| of_batch(&packet)).sum());
     }
     assert!(batch.encoded.len() < SPREAD_BYTES_MAX);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use prost::Message;
 
-use super::Packet;
+use super::Opened;
 use super::harness::{World, address};
 use crate::proto::gossip as proto;
 
@@ -25,11 +25,51 @@ proptest! {
             let node = &mut world.nodes[0];
             let ring = node.ring.clone();
             let from = address((draw.below(30)) as usize);
-            let packet = Packet::from_proto(message);
+            let packet = Opened::of(&message);
             node.spread.handle_spread(now, from, draw.below(3), packet, &ring, &mut node.arrivals);
             node.spread.handle_heads(now, from, &[(draw.any(), draw.any())]);
             world.pump(0);
             world.run(draw.below(100_000));
+        }
+    }
+}
+
+proptest! {
+    /// What is read by hand is what the generated code reads, whatever stands there.
+    #[test]
+    fn is_read_as_the_generated_code_reads_it(seed: u64, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let message = Draw(seed).message(&bytes);
+        let opened = Opened::of(&message);
+        prop_assert_eq!(opened.floor, message.floor);
+        prop_assert_eq!(&opened.uncounted, &message.uncounted);
+        prop_assert_eq!(opened.holding, message.holding.clone().map(|it| (it.member, it.ids)));
+        prop_assert_eq!(opened.lacks, message.lacks.iter().map(|it| it.line).collect::<Vec<_>>());
+        let wanted: Vec<_> = message.wants.iter().map(|it| it.line).collect();
+        prop_assert_eq!(opened.wants.iter().map(|it| it.0).collect::<Vec<_>>(), wanted);
+        prop_assert_eq!(opened.parts.len(), message.parts.len());
+        for (ours, theirs) in opened.parts.iter().zip(&message.parts) {
+            prop_assert_eq!(ours.number, theirs.number);
+            let Some(header) = &ours.header else { continue };
+            prop_assert_eq!((header.span.from, header.span.to), (theirs.from, theirs.to));
+            prop_assert_eq!((&header.zone, &header.without), (&theirs.zone, &theirs.without));
+            prop_assert_eq!((header.hops, header.age_us), (theirs.hops, theirs.age_us));
+            prop_assert_eq!((header.instead_of, header.other), (theirs.instead_of, theirs.other));
+            let flags = (header.is_hurried, header.is_repair, header.counted.is_some());
+            prop_assert_eq!(flags, (theirs.hurried, theirs.repair, theirs.counted));
+        }
+        if let (Some(ours), Some(theirs)) = (opened.receipt, &message.receipt) {
+            prop_assert_eq!((ours.life, ours.below), (theirs.life, theirs.below));
+            prop_assert_eq!((&ours.wanted, &ours.pulling), (&theirs.wanted, &theirs.pulling));
+            prop_assert_eq!(ours.unserved, theirs.unserved.iter().map(|it| (it.number, it.member)).collect::<Vec<_>>());
+            let tallies = ours.tallies.iter().map(|(number, it)| (*number, it.count, it.members));
+            let expected = theirs.tallies.iter().map(|it| (it.number, it.count, it.members));
+            prop_assert!(tallies.eq(expected));
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = message.encode_to_vec();
+            let len = flipped.len();
+            flipped[bit / 8 % len] ^= 1 << (bit % 8);
+            let _ = Opened::read(&flipped);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Cuts ranges and hands their parts to members.
 
+use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::duty::{Duty, Task};
 use super::link::Link;
 use super::pack::batch_room;
 use super::span::Span;
-use super::tree::{Members, Turn, WITHOUT_MAX, cut};
+use super::tree::{Members, Turn, WITHOUT_MAX, Zones, cut};
 use super::wire::PART_HEADER_BYTES;
 use crate::cluster::members::State;
 use crate::cluster::ring::{Ring, RingEntry};
@@ -33,12 +34,21 @@ impl Spread {
     pub(super) fn serve(&mut self, ring: &Ring, batch: &Arc<Batch>, task: &Task) {
         // Standing in for somebody, this node is a member of the range like any other.
         let stands_in = task.instead_of.filter(|place| task.span.contains(*place));
-        let mut without = task.without.clone();
-        without.push(stands_in.unwrap_or(self.place));
-        let members = Members::new(ring, &self.zones, &task.zone, task.span, &without);
-        for part in cut(task.span, &members, turn_of(batch, task.hops)) {
+        let holder = stands_in.unwrap_or(self.place);
+        let without = task.without.iter().copied().chain([holder]);
+        let members = Members::new(ring, &self.zones, &task.zone, task.span, without.clone());
+        let turn = turn_of(batch, task.hops);
+        let parts = cut(task.span, &members, turn);
+        // The links of so many others are in no cache: they are read side by side before each is used.
+        let mut first = 0;
+        for part in &parts {
+            let entry = members.get(first + turn.member(part.count));
+            black_box(entry.map_or(0, |entry| self.warm_link(entry.gossip())));
+            first += part.count;
+        }
+        for part in parts {
             let mut inside = task.clone();
-            inside.without = without.iter().copied().filter(|place| part.span.contains(*place)).collect();
+            inside.without = without.clone().filter(|place| part.span.contains(*place)).collect();
             inside.without.truncate(WITHOUT_MAX);
             inside.span = part.span;
             inside.instead_of = None;
@@ -95,7 +105,7 @@ impl Spread {
 
     /// Gives a duty to one of its members, or gives it up.
     pub(super) fn assign(&mut self, ring: &Ring, mut duty: Duty) {
-        let members = Members::new(ring, &self.zones, &duty.part.zone, duty.part.span, &duty.part.without);
+        let members = duty_members(ring, &self.zones, &duty);
         duty.members = members.len();
         let mut chosen = self.choose(&duty, &members);
         if chosen.is_none() && !duty.tried.is_empty() && duty.rounds < ROUNDS_MAX {
@@ -156,7 +166,7 @@ impl Spread {
     /// Asks the members that would be next for a sign of life.
     pub(super) fn feel(&mut self, ring: &Ring, id: usize) {
         let Some(duty) = self.duties.get(id) else { return };
-        let members = Members::new(ring, &self.zones, &duty.part.zone, duty.part.span, &duty.part.without);
+        let members = duty_members(ring, &self.zones, duty);
         let others =
             candidates(duty, &members).filter(|entry| ![duty.delegate, self.place].contains(&entry.hash));
         let peers: Vec<SocketAddr> = others.take(FEELERS).map(|entry| entry.gossip()).collect();
@@ -204,6 +214,11 @@ impl Spread {
             self.feel(ring, id);
         }
     }
+}
+
+fn duty_members<'a>(ring: &'a Ring, zones: &'a Zones, duty: &Duty) -> Members<'a> {
+    let Task { zone, span, without, .. } = &duty.part;
+    Members::new(ring, zones, zone, *span, without.iter().copied())
 }
 
 /// Members of a part that were not tried, from the one whose turn it is.

@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use prost::Message as _;
+
 use self::streams::Streams;
 use super::tree::mix;
-use super::{Packet, SPREAD_BYTES_MAX, Spread};
+use super::{Opened, SPREAD_BYTES_MAX, Spread};
 use crate::cluster::members::{Identity, State};
 use crate::cluster::outbox::Awaited;
 use crate::cluster::ring::Ring;
@@ -115,7 +117,7 @@ pub(super) struct Node {
 }
 
 enum Event {
-    Arrive { from: usize, to: usize, message: Box<Packet> },
+    Arrive { from: usize, to: usize, message: proto::Spread },
     Wake { node: usize, at_us: u64 },
     Stream { node: usize, stream: StreamId, event: StreamEvent },
     Connect { node: usize, stream: StreamId, to: SocketAddr },
@@ -310,7 +312,7 @@ impl World {
                 continue;
             }
             match event {
-                Event::Arrive { from, to, message } => self.deliver(from, to, *message),
+                Event::Arrive { from, to, message } => self.deliver(from, to, message),
                 // Woken for something that was done meanwhile.
                 Event::Wake { node, at_us } if self.nodes[node].wake_us != at_us => {}
                 Event::Wake { node, .. } => self.wake(node),
@@ -356,20 +358,20 @@ impl World {
         self.random() % 1_000 < loss || (self.is_cut)(from, to)
     }
 
-    fn deliver(&mut self, from: usize, to: usize, message: Packet) {
+    fn deliver(&mut self, from: usize, to: usize, message: proto::Spread) {
         let now = self.now();
         let boot = self.nodes[from].boot;
         let node = &mut self.nodes[to];
         if !node.is_up {
             return;
         }
-        for part in message.as_proto().parts.iter().filter(|part| !part.repair) {
+        for part in message.parts.iter().filter(|part| !part.repair) {
             self.hops_max = self.hops_max.max(part.hops);
         }
         self.delivered += 1;
         node.works_until_us = self.now_us + self.cpu_us;
         let ring = node.ring.clone();
-        node.spread.handle_spread(now, address(from), boot, message, &ring, &mut node.arrivals);
+        node.spread.handle_spread(now, address(from), boot, Opened::of(&message), &ring, &mut node.arrivals);
         self.pump(to);
     }
 
@@ -390,11 +392,13 @@ impl World {
         while let Some((to, message)) = self.nodes[index].spread.poll_send() {
             let bytes = message.encoded_len();
             assert!(bytes <= SPREAD_BYTES_MAX, "{bytes} bytes");
+            let message = message.to_proto();
+            assert_eq!(message.encoded_len(), bytes);
             let node = &mut self.nodes[index];
             node.sent_bytes += bytes;
-            node.parts_sent += message.as_proto().parts.iter().filter(|part| !part.batch.is_empty()).count();
+            node.parts_sent += message.parts.iter().filter(|part| !part.batch.is_empty()).count();
             let Some(&to) = self.by_address.get(&to) else { continue };
-            message.as_proto().parts.iter().for_each(|part| (self.on_part)(index, to, part));
+            message.parts.iter().for_each(|part| (self.on_part)(index, to, part));
             let sent_us = self.sent_us(index, bytes);
             let node = &mut self.nodes[index];
             node.works_until_us = node.works_until_us.max(self.now_us) + self.cpu_us;
@@ -403,7 +407,7 @@ impl World {
             for _ in 0..copies {
                 let delay_us = DELAY_US.0 + self.random() % (DELAY_US.1 - DELAY_US.0 + 1);
                 if !self.is_lost(index, to) {
-                    let message = Box::new(message.clone());
+                    let message = message.clone();
                     self.schedule(leaves_us + delay_us, Event::Arrive { from: index, to, message });
                 }
             }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::batch::{Batch, BatchId, line_hash};
 use super::by_key::ByKey;
 use super::seqs::SeqSet;
-use super::span::{Span, Spans};
+use super::span::{Rest, Span, Spans};
 use crate::cluster::Heads;
 use crate::cluster::stats::Gauge;
 use crate::record::NodeName;
@@ -194,8 +194,8 @@ impl Lines {
 
     /// Keeps the batch and counts as held what it covers.
     pub fn hold(&mut self, now_us: u64, batch: &Arc<Batch>) {
-        self.name(now_us, batch.id.0, &batch.origin, batch.boot);
-        let Some(line) = self.lines.get_mut(batch.id.0) else { return };
+        let at = self.name(now_us, batch.id.0, &batch.origin, batch.boot);
+        let Some(line) = self.lines.at_mut(at) else { return };
         line.seen = line.seen.max(batch.last_seq);
         line.have.insert(batch.id.1, batch.last_seq);
         line.changed_us = now_us;
@@ -203,7 +203,7 @@ impl Lines {
             self.order.push_back((batch.id, batch.cost_bytes()));
             self.kept_bytes += batch.cost_bytes();
         }
-        self.head_changed(batch.id.0);
+        self.head_changed(at, batch.id.0);
         while self.kept_bytes > KEPT_BYTES_MAX
             && let Some((id, bytes)) = self.order.pop_front()
         {
@@ -216,23 +216,24 @@ impl Lines {
 
     /// Counts this node's own records up to this number as held, and keeps no batch of them.
     pub fn raise_own(&mut self, now_us: u64, seq: u64) {
-        let Some(line) = self.lines.get_mut(self.own) else { return };
+        let Some(at) = self.lines.place(self.own) else { return };
+        let Some(line) = self.lines.at_mut(at) else { return };
         line.seen = line.seen.max(seq);
         line.have.raise(seq);
         line.changed_us = now_us;
-        self.head_changed(self.own);
+        self.head_changed(at, self.own);
     }
 
     /// Takes a span of the batch into custody, asked for after so many hops; returns what of it was
     /// not yet.
-    pub fn take_custody(&mut self, id: BatchId, span: Span, hops: u32) -> Vec<Span> {
+    pub fn take_custody(&mut self, id: BatchId, span: Span, hops: u32) -> Rest {
         let kept = self.lines.get_mut(id.0).and_then(|line| {
             let at = line.find_kept(id.1).ok()?;
             line.kept.get_mut(at)
         });
         match kept {
             Some(kept) => kept.custody.insert(span, hops),
-            None => vec![span],
+            None => Rest::whole(span),
         }
     }
 
@@ -244,12 +245,12 @@ impl Lines {
             if line == self.own || is_full {
                 continue;
             }
-            self.name(now_us, line, origin, *boot);
-            if let Some(known) = self.lines.get_mut(line) {
+            let at = self.name(now_us, line, origin, *boot);
+            if let Some(known) = self.lines.at_mut(at) {
                 known.have.raise(*head);
                 known.seen = known.seen.max(*head);
             }
-            self.head_changed(line);
+            self.head_changed(at, line);
         }
     }
 
@@ -286,7 +287,7 @@ impl Lines {
     /// Heads to be told, as (line, head): what changed, and with every third entry others in turn,
     /// few of them if they have been quiet for long.
     pub fn digest(&mut self, now_us: u64, bytes_max: usize) -> Vec<(u64, u64)> {
-        let mut digest: Vec<(u64, u64)> = Vec::new();
+        let mut digest: Vec<(u64, u64)> = Vec::with_capacity(bytes_max / DIGEST_ENTRY_BYTES + 1);
         let (mut bytes, mut quiet) = (0, 0);
         for index in 0..self.lines.len() {
             if bytes + DIGEST_ENTRY_BYTES > bytes_max {
@@ -299,8 +300,12 @@ impl Lines {
                     false => continue,
                 }
             }
-            let Some(told) = changed.or_else(|| self.lines.next_in_turn(&mut self.turn)) else { break };
-            let Some(line) = self.lines.get_mut(told) else { continue };
+            let place = match changed {
+                Some(told) => self.lines.place(told),
+                None if self.lines.turn(&mut self.turn) => Some(self.turn),
+                None => break,
+            };
+            let Some((told, line)) = place.and_then(|place| self.lines.entry_at(place)) else { continue };
             quiet += usize::from(now_us > line.changed_us.saturating_add(QUIET_US));
             if changed.is_some() {
                 line.tellings = line.tellings.saturating_sub(1);
@@ -317,13 +322,15 @@ impl Lines {
         digest
     }
 
-    /// Names a line, making it if it is new.
-    fn name(&mut self, now_us: u64, line: u64, origin: &NodeName, boot: u64) {
+    /// Names a line, making it if it is new; its place.
+    fn name(&mut self, now_us: u64, line: u64, origin: &NodeName, boot: u64) -> usize {
         self.make_room(line);
-        let line = self.lines.get_or_insert_with(line, || Line { changed_us: now_us, ..Line::default() });
-        if line.birth.is_none() {
+        let make = || Line { changed_us: now_us, ..Line::default() };
+        let at = self.lines.place(line).unwrap_or_else(|| self.lines.insert(line, make()));
+        if let Some(line) = self.lines.at_mut(at).filter(|line| line.birth.is_none()) {
             line.birth = Some((origin.clone(), boot));
         }
+        at
     }
 
     fn make_room(&mut self, line: u64) {
@@ -337,8 +344,8 @@ impl Lines {
         self.version += 1;
     }
 
-    fn head_changed(&mut self, hash: u64) {
-        let Some(line) = self.lines.get_mut(hash) else { return };
+    fn head_changed(&mut self, at: usize, hash: u64) {
+        let Some(line) = self.lines.at_mut(at) else { return };
         if line.head == line.have.head() {
             return;
         }

@@ -166,6 +166,17 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Reads some of every part of it.
+    pub fn warm(&self) -> u64 {
+        let times = self.heard_us ^ self.receipt_us ^ self.paced_us ^ self.silent_since_us ^ self.used_us;
+        let numbers = self.next_number ^ self.taken.head() ^ self.sent.first().unwrap_or(0);
+        let sizes =
+            self.window_bytes ^ self.queued_bytes ^ self.queue.len() ^ self.notes.len() ^ self.wanted.len();
+        let others =
+            self.pulling.len() ^ self.unserved.len() ^ self.tallies.len() ^ self.taken.islands().len();
+        times ^ numbers ^ (sizes ^ others) as u64
+    }
+
     /// A link that has not been used; its numbers start at `first_number`. Of its lateness is assumed
     /// what is known of others.
     pub fn new(to: SocketAddr, first_number: u64, lateness: Lateness) -> Link {

@@ -41,6 +41,7 @@ mod lines;
 mod link;
 mod links;
 mod pack;
+mod packet;
 mod receive;
 mod replicate;
 mod retry;
@@ -78,6 +79,7 @@ use self::bodies::Bodies;
 use self::duty::{Duty, Task};
 use self::latency::Latency;
 use self::lines::Lines;
+use self::link::Link;
 use self::links::Links;
 use self::replicate::Replication;
 use self::retry::RetryBudget;
@@ -92,7 +94,8 @@ use crate::limits::{HEADS_BYTES_MAX, RECORD_BYTES_CEILING};
 use crate::record::{NodeName, Now, SharedRecord};
 
 pub(super) use self::bodies::Output as StreamOutput;
-pub use self::wire::{Packet, SPREAD_BYTES_MAX};
+pub use self::packet::{Packet, SPREAD_BYTES_MAX};
+pub use self::wire::Opened;
 
 /// Bytes of this node's own parts that may wait to be sent for the first time, over all links.
 const OWN_WAITING_BYTES_MAX: usize = 512 * 1024;
@@ -162,6 +165,9 @@ pub struct Spread {
     ready: VecDeque<usize>,
     is_sweeping: bool,
     heads_due_us: u64,
+    /// Kept to be filled again.
+    spare: Packet,
+    numbers: Vec<u64>,
     stats: SpreadStats,
 }
 
@@ -198,6 +204,8 @@ impl Spread {
             ready: VecDeque::new(),
             is_sweeping: false,
             heads_due_us: 0,
+            spare: Packet::default(),
+            numbers: Vec::new(),
             stats: SpreadStats::default(),
         }
     }
@@ -269,6 +277,11 @@ impl Spread {
         self.timers.next_us()
     }
 
+    /// Reads what is known of a peer, for the sake of reading it.
+    pub fn warm_link(&self, peer: SocketAddr) -> u64 {
+        self.links.find(peer).map_or(0, Link::warm)
+    }
+
     /// Takes a round trip that membership measured, so that the first hand-over to a peer does not
     /// have to guess one.
     pub fn handle_rtt(&mut self, peer: SocketAddr, zone: &str, rtt_us: u64) {
@@ -322,6 +335,11 @@ impl Spread {
             self.heads_due_us = self.now_us + HEADS_PAUSE_US;
         }
         heads
+    }
+
+    /// Takes back a packet that was sent, to fill it again.
+    pub fn take_back(&mut self, packet: Packet) {
+        self.spare = packet;
     }
 
     /// How full its queues are.

@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 
 use super::Spread;
 use super::duty::Task;
+use super::packet::{Packet, SPREAD_BYTES_MAX};
 use super::receive::life;
 use super::timers::Timer;
 use super::tree::WITHOUT_MAX;
-use super::wire::{PART_HEADER_BYTES, Packet, Receipt, SPREAD_BYTES_MAX, ZONE_BYTES_MAX};
+use super::wire::{PART_HEADER_BYTES, Receipt, ZONE_BYTES_MAX};
 
 /// Most runs of taken numbers told in one receipt, the latest.
 const RECEIPT_RUNS_MAX: usize = 48;
@@ -70,12 +71,14 @@ impl Spread {
     }
 
     fn fill(&mut self, id: usize, may_send_parts: bool) -> Option<Packet> {
-        let mut packet = Packet::new(self.receipt(id));
+        let receipt = self.receipt(id);
+        let mut packet = std::mem::take(&mut self.spare).begin(receipt.as_ref());
         let is_receipt_due = self.links.get(id).is_some_and(|link| link.receipt_us <= self.now_us);
         self.fill_notes(id, &mut packet);
         let data_bytes = if may_send_parts { self.fill_parts(id, &mut packet) } else { 0 };
         let link = self.links.get_mut(id)?;
         if packet.is_bare() && !(packet.has_receipt() && is_receipt_due) {
+            self.spare = packet;
             return None;
         }
         if packet.has_receipt() {

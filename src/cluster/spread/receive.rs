@@ -12,11 +12,11 @@ use super::batch::{Batch, BatchId};
 use super::bodies::Announced;
 use super::codec::unpack;
 use super::duty::Task;
-use super::span::Span;
+use super::span::{Rest, Span};
 use super::timers::Timer;
 use super::tree::Members;
 use super::unsettled::Sent;
-use super::wire::{Content, Header, Packet, Part, Receipt};
+use super::wire::{Content, Header, Opened, Part, Receipt};
 use crate::cluster::ring::Ring;
 use crate::cluster::{Arrival, Replica};
 use crate::record::Now;
@@ -61,7 +61,7 @@ impl Spread {
         now: Now,
         from: SocketAddr,
         boot: u64,
-        packet: Packet,
+        packet: Opened,
         ring: &Ring,
         replica: &mut dyn Replica,
     ) {
@@ -73,7 +73,6 @@ impl Spread {
             }
             link.hear(now.mono_us, boot);
         }
-        let packet = packet.open();
         if let Some(receipt) = packet.receipt {
             self.take_receipt(ring, id, receipt);
         }
@@ -122,19 +121,16 @@ impl Spread {
                 link.push_again(*number, false);
             }
         }
-        let mut ranges = receipt.ranges;
-        if receipt.below > 0 {
-            ranges.push((0, receipt.below - 1));
-        }
-        let mut numbers = Vec::new();
-        for (first, last) in ranges {
+        let mut numbers = std::mem::take(&mut self.numbers);
+        let below = receipt.below.checked_sub(1).map(|last| (0, last));
+        for (first, last) in receipt.ranges.into_iter().chain(below) {
             numbers.extend(link.sent.range(first, last).filter(|sent| sent.1.tries > 0).map(|sent| sent.0));
         }
         for _ in 0..lost {
             self.links.note_answer(id, true);
         }
         let mut newest = None;
-        for number in numbers {
+        for number in numbers.drain(..) {
             let Some(sent) = self.links.get_mut(id).and_then(|link| {
                 let sent = link.settle(number)?;
                 link.on_receipt(sent.bytes);
@@ -145,6 +141,7 @@ impl Spread {
             newest = newest.max(self.learn(id, &sent));
             self.settle(&sent);
         }
+        self.numbers = numbers;
         if let Some(sent_us) = newest {
             self.links.sample_rtt(id, self.now_us.saturating_sub(sent_us).max(1));
         }
@@ -350,7 +347,7 @@ impl Spread {
         // view is old.
         let rest = match task.zone == self.zone {
             true => self.lines.take_custody(batch.id, span, task.hops),
-            false => vec![span],
+            false => Rest::whole(span),
         };
         if is_relay && let Some(link) = self.links.get_mut(id) {
             link.repeats_receipt = true;
@@ -358,13 +355,16 @@ impl Spread {
         if let Some(counted) = counted {
             self.count_for(id, counted, batch.id, span);
         }
-        for span in rest {
-            let task = Task { span, ..task.clone() };
-            self.serve(ring, batch, &task);
+        // Most are the last of their branch.
+        if is_relay || task.instead_of.is_some() {
+            for span in rest {
+                let task = Task { span, ..task.clone() };
+                self.serve(ring, batch, &task);
+            }
         }
         if let Some(other) = other.filter(|place| span.contains(*place) && *place != self.place) {
             let place = Span::of_place(other);
-            let is_known = Members::new(ring, &self.zones, &task.zone, place, &[]).len() > 0;
+            let is_known = Members::new(ring, &self.zones, &task.zone, place, []).len() > 0;
             if !is_known && let Some(link) = self.links.get_mut(id) {
                 link.answer_unserved(number, other);
             }
@@ -376,9 +376,8 @@ impl Spread {
     }
 
     fn members_below(&self, ring: &Ring, task: &Task) -> usize {
-        let mut without = task.without.clone();
-        without.push(self.place);
-        Members::new(ring, &self.zones, &task.zone, task.span, &without).len()
+        let without = task.without.iter().copied().chain([self.place]);
+        Members::new(ring, &self.zones, &task.zone, task.span, without).len()
     }
 
     fn asked(&self, id: usize, header: Header) -> Asked {

@@ -4,7 +4,7 @@
 //! moment, but never disagree about who answers for a place.
 
 /// The places from `from` up to, but without, `to`, going round; the whole ring where they are equal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Span {
     /// The first place.
     pub from: u64,
@@ -47,24 +47,52 @@ impl Span {
 /// for a range that its own place lies in, and may be handed a part of it by one of its delegates.
 /// Were that taken for held, the delegate would rely on this node, and this node on the delegate.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Spans(Vec<(Span, u32)>);
+pub(super) struct Spans {
+    /// Nearly always there is but one: of every kept batch it lies here, not elsewhere in memory.
+    first: Option<(Span, u32)>,
+    more: Vec<(Span, u32)>,
+}
 
 /// Most spans kept of one batch. What is not kept is served again should it be asked again.
 const SPANS_MAX: usize = 32;
 
 impl Spans {
     /// Puts `span` in, asked for after so many hops, and returns what of it was not in.
-    pub fn insert(&mut self, span: Span, hops: u32) -> Vec<Span> {
+    pub fn insert(&mut self, span: Span, hops: u32) -> Rest {
+        if self.first.is_none() {
+            self.first = Some((span, hops));
+            return Rest::whole(span);
+        }
         let mut rest = vec![span];
-        for (held, _) in self.0.iter().filter(|held| held.1 >= hops) {
+        for (held, _) in self.first.iter().chain(&self.more).filter(|held| held.1 >= hops) {
             rest = rest.into_iter().flat_map(|span| without(span, *held)).collect();
         }
-        if !rest.is_empty() && self.0.len() < SPANS_MAX {
-            // Nearly always there is but one.
-            self.0.reserve_exact(1);
-            self.0.push((span, hops));
+        if !rest.is_empty() && self.more.len() + 1 < SPANS_MAX {
+            self.more.push((span, hops));
         }
-        rest
+        Rest { first: None, more: rest.into_iter() }
+    }
+}
+
+/// What is left of a span: nearly always all of it.
+#[derive(Debug)]
+pub(super) struct Rest {
+    first: Option<Span>,
+    more: std::vec::IntoIter<Span>,
+}
+
+impl Rest {
+    /// All of it.
+    pub fn whole(span: Span) -> Rest {
+        Rest { first: Some(span), more: Vec::new().into_iter() }
+    }
+}
+
+impl Iterator for Rest {
+    type Item = Span;
+
+    fn next(&mut self) -> Option<Span> {
+        self.first.take().or_else(|| self.more.next())
     }
 }
 
@@ -124,14 +152,14 @@ mod tests {
                 held.insert(*span, *hops);
             }
             let (span, hops) = spanned(last);
-            let rest = held.insert(span, hops);
+            let rest: Vec<Span> = held.insert(span, hops).collect();
             for small in 0..32 {
                 let place = place(small);
                 let before = all.iter().any(|(span, at)| *at >= hops && span.contains(place));
                 let times = rest.iter().filter(|span| span.contains(place)).count();
                 prop_assert_eq!(times, usize::from(span.contains(place) && !before));
             }
-            prop_assert!(held.insert(span, hops).is_empty());
+            prop_assert!(held.insert(span, hops).next().is_none());
         }
     }
 

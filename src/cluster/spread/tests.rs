@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::harness::{DELAY_US, World, address, identity, record};
-use super::{Packet, SPREAD_BYTES_MAX};
+use super::{Opened, SPREAD_BYTES_MAX};
 use crate::cluster::{Arrival, Heads};
 use crate::proto::gossip as proto;
 
@@ -327,7 +327,7 @@ fn a_link_closed_for_another_takes_its_fragments_along() {
             batch: text.into(),
             ..Default::default()
         };
-        let packet = Packet::from_proto(proto::Spread { parts: vec![part], ..Default::default() });
+        let packet = Opened::of(&proto::Spread { parts: vec![part], ..Default::default() });
         let ring = node.ring.clone();
         node.spread.handle_spread(now, address(index), 1, packet, &ring, &mut node.arrivals);
         world.pump(0);
@@ -339,7 +339,7 @@ fn a_link_closed_for_another_takes_its_fragments_along() {
     for index in 11..10 + 3_000 {
         let now = world.now();
         let node = &mut world.nodes[0];
-        let (packet, ring) = (Packet::default(), node.ring.clone());
+        let (packet, ring) = (Opened::default(), node.ring.clone());
         node.spread.handle_spread(now, address(index), 1, packet, &ring, &mut node.arrivals);
     }
     assert!(world.nodes[0].spread.links.find(address(10)).is_none());
@@ -459,13 +459,13 @@ fn every_question_is_answered_however_many_come_at_once() {
     let ring = node.ring.clone();
     let question = |number| proto::Part { number, line: 77, first_seq: number, ..Default::default() };
     let parts = (1..=QUESTIONS).map(question).collect();
-    let packet = Packet::from_proto(proto::Spread { parts, ..Default::default() });
+    let packet = Opened::of(&proto::Spread { parts, ..Default::default() });
     node.spread.handle_spread(now, address(1), 1, packet, &ring, &mut node.arrivals);
     let mut wanted = Vec::new();
     while let Some(at_us) = node.spread.poll_timeout().filter(|_| wanted.len() < QUESTIONS as usize) {
         node.spread.handle_timeout(now.plus_us(at_us.saturating_sub(now.mono_us)), &ring, &mut node.arrivals);
         while let Some((_, packet)) = node.spread.poll_send() {
-            wanted.extend(packet.as_proto().receipt.iter().flat_map(|receipt| receipt.wanted.clone()));
+            wanted.extend(packet.to_proto().receipt.into_iter().flat_map(|receipt| receipt.wanted));
         }
     }
     assert_eq!(wanted, Vec::from_iter(1..=QUESTIONS));

@@ -88,19 +88,30 @@ pub(super) struct Members<'a> {
     start: usize,
     /// How many there would be, were none left out.
     count: usize,
-    /// Offsets from `start` of those left out, ascending.
-    left_out: Vec<usize>,
+    /// Offsets from `start` of those left out, ascending, and how many they are.
+    left_out: [u32; LEFT_OUT_MAX],
+    left_out_count: usize,
 }
+
+/// Most that are left out: of all holders above, and the one that asks.
+const LEFT_OUT_MAX: usize = WITHOUT_MAX + 1;
 
 impl<'a> Members<'a> {
     /// The members of `zone` in `span`, but those at the places `without`.
-    pub fn new(ring: &'a Ring, zones: &'a Zones, zone: &str, span: Span, without: &[u64]) -> Members<'a> {
+    pub fn new(
+        ring: &'a Ring,
+        zones: &'a Zones,
+        zone: &str,
+        span: Span,
+        without: impl IntoIterator<Item = u64>,
+    ) -> Members<'a> {
         let mut members = Members {
             entries: ring.entries(),
             order: zones.order(zone),
             start: 0,
             count: 0,
-            left_out: Vec::new(),
+            left_out: [0; LEFT_OUT_MAX],
+            left_out_count: 0,
         };
         let total = members.total();
         if zones.groups.is_empty() && ring.entries().first().is_none_or(|entry| entry.zone() != zone) {
@@ -113,27 +124,39 @@ impl<'a> Members<'a> {
             std::cmp::Ordering::Equal => total,
             std::cmp::Ordering::Greater => total - members.start + end,
         };
-        for place in without.iter().filter(|place| span.contains(**place)) {
-            let at = members.lower_bound(*place);
-            if at < total && members.at(at).hash == *place {
-                members.left_out.push((at + total - members.start) % total);
+        for place in without.into_iter().filter(|place| span.contains(*place)) {
+            let at = members.lower_bound(place);
+            if at < total && members.at(at).hash == place {
+                members.leave_out(((at + total - members.start) % total) as u32);
             }
         }
-        members.left_out.sort_unstable();
-        members.left_out.dedup();
         members
+    }
+
+    fn leave_out(&mut self, offset: u32) {
+        let count = self.left_out_count;
+        let Err(at) = self.left_out().binary_search(&offset) else { return };
+        if let Some(moved) = self.left_out.get_mut(at..=count) {
+            moved.rotate_right(1);
+            self.left_out[at] = offset;
+            self.left_out_count += 1;
+        }
+    }
+
+    fn left_out(&self) -> &[u32] {
+        self.left_out.get(..self.left_out_count).unwrap_or_default()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.count.saturating_sub(self.left_out.len())
+        self.count.saturating_sub(self.left_out_count)
     }
 
     /// The `index`-th from the start of the span.
     pub fn get(&self, index: usize) -> Option<&'a RingEntry> {
         let mut offset = index;
-        for left_out in &self.left_out {
-            if *left_out <= offset {
+        for left_out in self.left_out() {
+            if *left_out as usize <= offset {
                 offset += 1;
             }
         }
@@ -269,10 +292,10 @@ mod tests {
         let zones = Zones::default();
         let mut without = without.to_vec();
         without.push(holder);
-        let members = Members::new(ring, &zones, "", span, &without);
+        let members = Members::new(ring, &zones, "", span, without.iter().copied());
         let (mut count, mut deepest) = (0, turn.hops);
         for part in cut(span, &members, turn) {
-            let inside = Members::new(ring, &zones, "", part.span, &without);
+            let inside = Members::new(ring, &zones, "", part.span, without.iter().copied());
             assert_eq!(inside.len(), part.count);
             let member = inside.get(turn.member(part.count)).expect("in the part");
             assert!(part.span.contains(member.hash));

@@ -1,202 +1,111 @@
-//! What spreading says on the wire, and what of it is believed.
+//! What of spreading's messages is believed.
 //!
-//! One [`Packet`] is what one datagram of a link carries. It is filled part by part, until nothing
-//! more fits, and encoded once with the datagram around it; what comes is taken apart by moving. A
-//! part that no node would write is marked so and costs no other; the bytes of a batch are shared
-//! with the datagram they came in, and copied only where they are read.
+//! A part that no node would write is marked so and costs no other. By hand, as [`super::packet`] writes them:
+//! what comes is taken apart where it lies, and the bytes of a batch are copied once, since a batch that is
+//! kept must not hold all of its datagram.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::Message as _;
 
 use super::batch::{BatchId, line_hash};
 use super::bodies::Announced;
-use super::duty::Duty;
-use super::link::Note;
-use super::seqs::{from_runs, to_runs};
+use super::packet::SPREAD_BYTES_MAX;
+use super::seqs::from_runs;
 use super::span::Span;
 use super::tally::Tally;
 use super::tree::WITHOUT_MAX;
 use crate::cluster::outbox::Awaited;
-use crate::limits::DATAGRAM_BYTES_MAX;
-use crate::proto::gossip as proto;
 use crate::record::Stamp;
+use crate::record::fields::{Fields, Malformed, Value};
 
-/// Most bytes of one encoded packet: a datagram less its fixed header and what wraps the message.
-pub const SPREAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - 64;
 /// Most bytes of a part's header but zone and `without`, and of what stands around one part that is
 /// alone in its packet: the sum of all tags, longest varints and fixed fields.
 pub(super) const PART_HEADER_BYTES: usize = 116;
 /// Longest name of a zone taken from a peer, in bytes.
 pub(super) const ZONE_BYTES_MAX: usize = 255;
-/// Bytes of the floor, with its tag.
-const FLOOR_BYTES: usize = 11;
-/// Bytes of tag and length around a part, and around a want.
-const PART_FRAME_BYTES: usize = 3;
-const NOTE_FRAME_BYTES: usize = 4;
 /// More hand-overs than any tree has.
 const HOPS_MAX: u32 = 64;
 
 const _: () = assert!(PART_HEADER_BYTES + ZONE_BYTES_MAX + 8 * WITHOUT_MAX + 256 < SPREAD_BYTES_MAX);
 
-/// What one datagram of a link carries.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Packet {
-    message: proto::Spread,
-    /// What it takes of [`SPREAD_BYTES_MAX`], the floor included.
-    bytes: usize,
-}
-
-impl Packet {
-    /// A packet with nothing but a receipt in it, if there is one.
-    pub(super) fn new(receipt: Option<Receipt>) -> Packet {
-        let receipt = receipt.map(Receipt::into_proto);
-        let message = proto::Spread { receipt, ..proto::Spread::default() };
-        Packet { bytes: message.encoded_len() + FLOOR_BYTES, message }
-    }
-
-    /// Puts a note in; `false`: it does not fit.
-    pub(super) fn push_note(&mut self, note: &Note) -> bool {
-        let want = proto::Want { line: note.line, runs: to_runs(0, &note.ranges) };
-        let bytes = self.bytes + want.encoded_len() + NOTE_FRAME_BYTES;
-        if bytes > SPREAD_BYTES_MAX {
-            return false;
-        }
-        self.bytes = bytes;
-        if note.is_want {
-            self.message.wants.push(want)
-        } else {
-            self.message.lacks.push(want)
-        }
-        true
-    }
-
-    /// Puts in a fragment of a duty's batch, or the question whether it is there; returns its bytes.
-    /// `None`: it does not fit.
-    pub(super) fn push_part(
-        &mut self,
-        number: u64,
-        fragment: u32,
-        ask: bool,
-        duty: &Duty,
-        now_us: u64,
-    ) -> Option<usize> {
-        let part = part_to_proto(number, fragment, ask, duty, now_us);
-        let len = part.encoded_len() + PART_FRAME_BYTES;
-        if self.bytes + len > SPREAD_BYTES_MAX {
-            return None;
-        }
-        self.bytes += len;
-        self.message.parts.push(part);
-        Some(len)
-    }
-
-    /// Puts a question in; `false`: it does not fit.
-    pub(super) fn push_inquiry(&mut self, inquiry: &Inquiry) -> bool {
-        let message = inquiry.to_proto();
-        let bytes = self.bytes + message.encoded_len() + PART_FRAME_BYTES;
-        if bytes > SPREAD_BYTES_MAX {
-            return false;
-        }
-        self.bytes = bytes;
-        self.message.inquiries.push(message);
-        true
-    }
-
-    /// Puts in that `member`, the sender, holds what it was asked about. As many answers fit as fit
-    /// questions.
-    pub(super) fn push_holding(&mut self, member: u64, id: u64) {
-        let holding = self.message.holding.get_or_insert_default();
-        holding.member = member;
-        holding.ids.push(id);
-    }
-
-    /// Whether it answers any question.
-    pub(super) fn has_holding(&self) -> bool {
-        self.message.holding.is_some()
-    }
-
-    /// Asks for the tally of the part of this number again.
-    pub(super) fn push_uncounted(&mut self, number: u64) {
-        self.message.uncounted.push(number);
-    }
-
-    /// Tells the peer that everything with a smaller number is settled.
-    pub(super) fn set_floor(&mut self, floor: u64) {
-        self.message.floor = floor;
-    }
-
-    /// Whether there is nothing in it but, perhaps, a receipt.
-    pub(super) fn is_bare(&self) -> bool {
-        self.message.parts.is_empty() && self.message.wants.is_empty() && self.message.lacks.is_empty()
-    }
-
-    pub(super) fn has_receipt(&self) -> bool {
-        self.message.receipt.is_some()
-    }
-
-    /// Its length on the wire.
-    pub(super) fn encoded_len(&self) -> usize {
-        self.message.encoded_len()
-    }
-
-    /// What a peer sent.
-    pub(in crate::cluster) fn from_proto(message: proto::Spread) -> Packet {
-        Packet { message, bytes: 0 }
-    }
-
-    /// What is sent.
-    pub(in crate::cluster) fn into_proto(self) -> proto::Spread {
-        self.message
-    }
-
-    /// As it stands on the wire.
-    #[cfg(test)]
-    pub(super) fn as_proto(&self) -> &proto::Spread {
-        &self.message
-    }
-
-    /// Takes it apart.
-    pub(super) fn open(self) -> Opened {
-        let proto::Spread { floor, parts, receipt, wants, lacks, inquiries, holding, uncounted } =
-            self.message;
-        let want = |want: proto::Want| (want.line, from_runs(0, &want.runs).unwrap_or_default());
-        Opened {
-            floor,
-            receipt: receipt.and_then(Receipt::from_proto),
-            parts: parts.into_iter().map(Part::from_proto).collect(),
-            wants: wants.into_iter().map(want).collect(),
-            lacks: lacks.into_iter().map(|lack| lack.line).collect(),
-            inquiries: inquiries.into_iter().filter_map(Inquiry::from_proto).collect(),
-            holding: holding.map(|holding| (holding.member, holding.ids)),
-            uncounted,
-        }
-    }
-}
-
 /// A packet taken apart.
-pub(super) struct Opened {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Opened {
     /// All smaller numbers are settled for the peer.
-    pub floor: u64,
+    pub(super) floor: u64,
     /// What came the other way.
-    pub receipt: Option<Receipt>,
+    pub(super) receipt: Option<Receipt>,
     /// In any order.
-    pub parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
     /// Gaps the peer wants filled: the line, and ranges of it.
-    pub wants: Vec<(u64, Vec<(u64, u64)>)>,
+    pub(super) wants: Vec<(u64, Vec<(u64, u64)>)>,
     /// Lines of the gaps it was asked to fill and cannot.
-    pub lacks: Vec<u64>,
+    pub(super) lacks: Vec<u64>,
     /// What the peer asks whether it is held.
-    pub inquiries: Vec<Inquiry>,
+    pub(super) inquiries: Vec<Inquiry>,
     /// The peer's life, and which inquiries it answers with yes.
-    pub holding: Option<(u64, Vec<u64>)>,
+    pub(super) holding: Option<(u64, Vec<u64>)>,
     /// Numbers of parts whose tallies the peer misses.
-    pub uncounted: Vec<u64>,
+    pub(super) uncounted: Vec<u64>,
+}
+
+impl Opened {
+    /// As it would come from a node that wrote this.
+    #[cfg(test)]
+    pub(super) fn of(message: &crate::proto::gossip::Spread) -> Opened {
+        Opened::read(&prost::Message::encode_to_vec(message)).expect("what was written is read")
+    }
+
+    /// Takes the bytes of a `Spread` message apart.
+    pub(in crate::cluster) fn read(message: &[u8]) -> Result<Opened, Malformed> {
+        let mut opened = Opened::default();
+        for field in Fields::of(message) {
+            match field? {
+                (1, value) => opened.floor = value.number()?,
+                (2, value) => opened.parts.push(Part::read(value)?),
+                (3, value) => opened.receipt = Receipt::read(value)?,
+                (4, value) => {
+                    let (line, runs) = read_want(value)?;
+                    opened.wants.push((line, from_runs(0, &runs).unwrap_or_default()));
+                }
+                (5, value) => opened.lacks.push(read_want(value)?.0),
+                (6, value) => opened.inquiries.extend(Inquiry::read(value)?),
+                (7, value) => opened.holding = Some(read_holding(value)?),
+                (8, value) => value.append_numbers(&mut opened.uncounted)?,
+                _ => {}
+            }
+        }
+        Ok(opened)
+    }
+}
+
+fn read_want(value: Value) -> Result<(u64, Vec<u64>), Malformed> {
+    let (mut line, mut runs) = (0, Vec::new());
+    for field in value.fields()? {
+        match field? {
+            (1, value) => line = value.fixed64()?,
+            (2, value) => value.append_numbers(&mut runs)?,
+            _ => {}
+        }
+    }
+    Ok((line, runs))
+}
+
+fn read_holding(value: Value) -> Result<(u64, Vec<u64>), Malformed> {
+    let (mut member, mut ids) = (0, Vec::new());
+    for field in value.fields()? {
+        match field? {
+            (1, value) => member = value.fixed64()?,
+            (2, value) => value.append_fixed64(&mut ids)?,
+            _ => {}
+        }
+    }
+    Ok((member, ids))
 }
 
 /// Which parts were taken into custody.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Receipt {
     /// Which life of the addressee it is about.
     pub life: u32,
@@ -215,39 +124,45 @@ pub(super) struct Receipt {
 }
 
 impl Receipt {
-    fn into_proto(self) -> proto::Receipt {
-        let unserved = self.unserved.into_iter();
-        proto::Receipt {
-            life: self.life,
-            below: self.below,
-            runs: to_runs(self.below, &self.ranges),
-            wanted: self.wanted,
-            unserved: unserved.map(|(number, member)| proto::Unserved { number, member }).collect(),
-            pulling: self.pulling,
-            tallies: self
-                .tallies
-                .into_iter()
-                .map(|(number, Tally { count, members })| proto::Tally { number, count, members })
-                .collect(),
+    /// `None`: no node would write it.
+    fn read(value: Value) -> Result<Option<Receipt>, Malformed> {
+        let (mut receipt, mut runs) = (Receipt::default(), Vec::new());
+        for field in value.fields()? {
+            match field? {
+                (1, value) => receipt.life = value.small()?,
+                (2, value) => receipt.below = value.number()?,
+                (3, value) => value.append_numbers(&mut runs)?,
+                (4, value) => value.append_numbers(&mut receipt.wanted)?,
+                (5, value) => {
+                    let [number, _, member] = read_numbered(value)?;
+                    receipt.unserved.push((number, member));
+                }
+                (6, value) => value.append_numbers(&mut receipt.pulling)?,
+                (7, value) => {
+                    let [number, count, members] = read_numbered(value)?;
+                    receipt.tallies.push((number, Tally { count: count as u32, members }));
+                }
+                _ => {}
+            }
+        }
+        let Some(ranges) = from_runs(receipt.below, &runs) else { return Ok(None) };
+        receipt.ranges = ranges;
+        Ok(Some(receipt))
+    }
+}
+
+/// What is said of one part: two varints, of which there may be one, and eight bytes.
+fn read_numbered(value: Value) -> Result<[u64; 3], Malformed> {
+    let mut numbers = [0; 3];
+    for field in value.fields()? {
+        match field? {
+            (1, value) => numbers[0] = value.number()?,
+            (2, Value::Number(number)) => numbers[1] = number,
+            (2 | 3, value) => numbers[2] = value.fixed64()?,
+            _ => {}
         }
     }
-
-    fn from_proto(receipt: proto::Receipt) -> Option<Receipt> {
-        let unserved = receipt.unserved.into_iter();
-        Some(Receipt {
-            life: receipt.life,
-            below: receipt.below,
-            ranges: from_runs(receipt.below, &receipt.runs)?,
-            wanted: receipt.wanted,
-            unserved: unserved.map(|answer| (answer.number, answer.member)).collect(),
-            pulling: receipt.pulling,
-            tallies: receipt
-                .tallies
-                .into_iter()
-                .map(|proto::Tally { number, count, members }| (number, Tally { count, members }))
-                .collect(),
-        })
-    }
+    Ok(numbers)
 }
 
 /// Whether what is held of a source is as new as this.
@@ -278,31 +193,30 @@ impl Inquiry {
         }
     }
 
-    fn to_proto(&self) -> proto::Inquiry {
-        proto::Inquiry {
-            id: self.id,
-            source: self.source.as_ref().into(),
-            ts: self.stamp.ts,
-            deleted: self.stamp.deleted,
-            hash: Bytes::copy_from_slice(&self.stamp.hash.to_le_bytes()),
-            line: self.line,
-            seq: self.seq,
+    /// `None`: no node would write it.
+    fn read(value: Value) -> Result<Option<Inquiry>, Malformed> {
+        let (mut id, mut source, mut line, mut seq) = (0, "", 0, 0);
+        let (mut stamp, mut hash): (_, &[u8]) = (Stamp { ts: 0, deleted: false, hash: 0 }, &[]);
+        for field in value.fields()? {
+            match field? {
+                (1, value) => id = value.fixed64()?,
+                (2, value) => source = value.text()?,
+                (3, value) => stamp.ts = value.number()?,
+                (4, value) => stamp.deleted = value.flag()?,
+                (5, value) => hash = value.bytes()?,
+                (6, value) => line = value.fixed64()?,
+                (7, value) => seq = value.number()?,
+                _ => {}
+            }
         }
-    }
-
-    fn from_proto(inquiry: proto::Inquiry) -> Option<Inquiry> {
-        let hash = u128::from_le_bytes(inquiry.hash.as_ref().try_into().ok()?);
-        Some(Inquiry {
-            id: inquiry.id,
-            source: inquiry.source.into(),
-            stamp: Stamp { ts: inquiry.ts, deleted: inquiry.deleted, hash },
-            line: inquiry.line,
-            seq: inquiry.seq,
-        })
+        let Ok(hash) = hash.try_into() else { return Ok(None) };
+        stamp.hash = u128::from_le_bytes(hash);
+        Ok(Some(Inquiry { id, source: source.into(), stamp, line, seq }))
     }
 }
 
 /// A part as it came.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Part {
     /// Counts what the peer handed over.
     pub number: u64,
@@ -313,6 +227,7 @@ pub(super) struct Part {
 }
 
 /// What a part carries.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Content {
     /// A batch.
     Whole(Bytes),
@@ -332,7 +247,7 @@ pub(super) enum Content {
 }
 
 /// What is asked of the receiver of a part. Of fragments the first has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Header {
     /// The range to answer for.
     pub span: Span,
@@ -357,66 +272,47 @@ pub(super) struct Header {
 }
 
 impl Part {
-    fn from_proto(part: proto::Part) -> Part {
-        let content = if part.fragments > 0 {
-            Content::Fragment { index: part.fragment, count: part.fragments, bytes: part.batch }
-        } else if part.batch.is_empty() && part.body_bytes > 0 {
-            let (batch, bytes) = ((part.line, part.first_seq), part.body_bytes as usize);
-            Content::Announced(Announced { batch, bytes, checksum: part.body_checksum })
-        } else if part.batch.is_empty() {
-            Content::Question((part.line, part.first_seq))
+    fn read(value: Value) -> Result<Part, Malformed> {
+        let (mut header, mut number, mut zone, mut is_counted) = (Header::default(), 0, "", false);
+        let (mut batch, mut index, mut count): (&[u8], _, _) = (&[], 0, 0);
+        let (mut id, mut body_bytes, mut checksum) = ((0, 0), 0, 0);
+        for field in value.fields()? {
+            match field? {
+                (1, value) => number = value.number()?,
+                (2, value) => batch = value.bytes()?,
+                (3, value) => header.span.from = value.fixed64()?,
+                (4, value) => header.span.to = value.fixed64()?,
+                (5, value) => zone = value.text()?,
+                (6, value) => header.hops = value.small()?,
+                (7, value) => header.age_us = value.small()?,
+                (8, value) => value.append_fixed64(&mut header.without)?,
+                (9, value) => header.instead_of = Some(value.fixed64()?),
+                (10, value) => header.other = Some(value.fixed64()?),
+                (11, value) => index = value.small()?,
+                (12, value) => count = value.small()?,
+                (13, value) => header.is_repair = value.flag()?,
+                (14, value) => id.0 = value.fixed64()?,
+                (15, value) => id.1 = value.number()?,
+                (16, value) => header.is_hurried = value.flag()?,
+                (17, value) => body_bytes = value.small()?,
+                (18, value) => checksum = value.fixed64()?,
+                (19, value) => is_counted = value.flag()?,
+                _ => {}
+            }
+        }
+        let content = if count > 0 {
+            Content::Fragment { index, count, bytes: Bytes::copy_from_slice(batch) }
+        } else if batch.is_empty() && body_bytes > 0 {
+            Content::Announced(Announced { batch: id, bytes: body_bytes as usize, checksum })
+        } else if batch.is_empty() {
+            Content::Question(id)
         } else {
-            Content::Whole(part.batch)
+            Content::Whole(Bytes::copy_from_slice(batch))
         };
         let is_sound =
-            part.without.len() <= WITHOUT_MAX && part.zone.len() <= ZONE_BYTES_MAX && part.hops <= HOPS_MAX;
-        let header = is_sound.then_some(Header {
-            span: Span { from: part.from, to: part.to },
-            zone: part.zone,
-            without: part.without,
-            instead_of: part.instead_of,
-            hops: part.hops,
-            age_us: part.age_us,
-            is_hurried: part.hurried,
-            other: part.other,
-            is_repair: part.repair,
-            counted: part.counted.then_some(part.number),
-        });
-        Part { number: part.number, header, content }
+            header.without.len() <= WITHOUT_MAX && zone.len() <= ZONE_BYTES_MAX && header.hops <= HOPS_MAX;
+        header.zone = zone.into();
+        header.counted = is_counted.then_some(number);
+        Ok(Part { number, header: is_sound.then_some(header), content })
     }
-}
-
-fn part_to_proto(number: u64, fragment: u32, ask: bool, duty: &Duty, now_us: u64) -> proto::Part {
-    let mut message = proto::Part { number, repair: duty.is_repair, ..proto::Part::default() };
-    if duty.fragments > 1 {
-        message.fragment = fragment;
-        message.fragments = duty.fragments;
-    }
-    if fragment == 0 {
-        let part = &duty.part;
-        let age_us = part.age_us + now_us.saturating_sub(duty.since_us);
-        message.from = part.span.from;
-        message.to = part.span.to;
-        message.zone = part.zone.as_ref().into();
-        message.hops = part.hops;
-        message.age_us = u32::try_from(age_us).unwrap_or(u32::MAX);
-        message.without.clone_from(&part.without);
-        message.instead_of = part.instead_of;
-        message.other = duty.other;
-        message.hurried = part.is_hurried;
-        message.counted = duty.counted.is_some();
-    }
-    if ask {
-        (message.line, message.first_seq) = duty.batch.id;
-    } else if let Some(announced) = Announced::of(&duty.batch) {
-        (message.line, message.first_seq) = announced.batch;
-        message.body_bytes = u32::try_from(announced.bytes).unwrap_or(u32::MAX);
-        message.body_checksum = announced.checksum;
-    } else {
-        let encoded = &duty.batch.encoded;
-        let from = (fragment as usize * duty.fragment_bytes).min(encoded.len());
-        let to = (from + duty.fragment_bytes).min(encoded.len());
-        message.batch = encoded.slice(from..to);
-    }
-    message
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::message::{Ack, Claim, Frame, Introduction, Message, Ping, Update};
 use super::wire;
 use crate::cluster::members::Identity;
-use crate::cluster::wire::{Body, Wire};
+use crate::cluster::wire::{Body, Said, Wire};
 use crate::cluster::{Config, Effect, Machine, Profile, Replica, StreamEvent, StreamId};
 use crate::limits::{DATAGRAM_BYTES_MAX, HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::proto::gossip as proto;
@@ -161,7 +161,7 @@ fn who_tells_an_old_suspicion_is_told_the_refutation() {
     let doubted = |incarnation| {
         let claim = Claim::Suspect(vec![name("n1")]);
         let update = Update { name: me.name.clone(), boot: me.boot, incarnation, claim };
-        wire.datagram(Body::Members(Message::Gossip, vec![update]), &[])
+        wire.datagram(Said::Members(Message::Gossip, vec![update]), &[])
     };
     let told = |machine: &mut Machine| {
         let mut told = None;
@@ -262,7 +262,7 @@ proptest! {
         let mut now = Now { mono_us: 1, wall_us: 1 };
         for (message, updates, later_us) in said {
             now = now.plus_us(later_us);
-            let datagram = wire.datagram(Body::Members(message, updates), &[]);
+            let datagram = wire.datagram(Said::Members(message, updates), &[]);
             machine.handle_datagram(now, address(3), &datagram, replica);
             prop_assert!(drain(&mut machine) < 50);
             if machine.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {

@@ -24,7 +24,7 @@ mod tests;
 
 pub use faults::{Fault, FaultKind, Share};
 pub use measure::{Outcome, Quantiles};
-pub use run::run;
+pub use run::{run, run_and_keep};
 
 /// Members that one hand-over is cut into: the core's fanout, which scenarios cannot change.
 pub const FANOUT: usize = 8;

@@ -24,6 +24,11 @@ const TOLD_MAX: usize = 5;
 ///
 /// Nothing here reads a clock: how long a run takes is for the caller to see.
 pub fn run(scenario: &Scenario, seed: u64, progress: &mut dyn FnMut(f64)) -> Outcome {
+    run_and_keep(scenario, seed, progress).0
+}
+
+/// The same, with the world as it is at the end.
+pub fn run_and_keep(scenario: &Scenario, seed: u64, progress: &mut dyn FnMut(f64)) -> (Outcome, World) {
     let mut run = Run::new(scenario, seed);
     run.publish(progress);
     let converged_us = run.settle(progress);
@@ -188,7 +193,7 @@ impl<'a> Run<'a> {
         });
     }
 
-    fn outcome(mut self, seed: u64, converged_us: Option<u64>) -> Outcome {
+    fn outcome(mut self, seed: u64, converged_us: Option<u64>) -> (Outcome, World) {
         let running = &self.stage.running;
         let broken = self.world.deliveries.violations().iter().take(TOLD_MAX);
         let broken = broken.map(|it| format!("{:?} at n{}: {}", it.rule, it.node.0, it.record));
@@ -210,7 +215,7 @@ impl<'a> Run<'a> {
         };
         let publishers = self.scenario.publishing.publishers;
         self.tally.origin = self.tally.origin.filter(|_| publishers == 1);
-        measure(outcome, &self.world, &self.tally, &self.before, self.start_us)
+        (measure(outcome, &self.world, &self.tally, &self.before, self.start_us), self.world)
     }
 }
 

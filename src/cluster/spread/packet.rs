@@ -1,0 +1,260 @@
+//! What one datagram of a link carries, filled part by part until nothing more fits.
+//!
+//! By hand, as a `Spread` message is written: of every datagram that brings a record most bytes are those
+//! of one batch, which are copied here once, and all else is a few numbers.
+
+use prost::encoding::encoded_len_varint;
+
+use super::bodies::Announced;
+use super::duty::Duty;
+use super::link::Note;
+use super::seqs::to_runs;
+use super::wire::{Inquiry, Receipt};
+use crate::limits::DATAGRAM_BYTES_MAX;
+use crate::record::fields::{
+    write_bytes, write_field, write_fixed64, write_fixed64s, write_message, write_number, write_numbers,
+    write_some_fixed64,
+};
+
+/// Most bytes of one encoded packet: a datagram less its fixed header and what wraps the message.
+pub const SPREAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - 64;
+/// Bytes of the floor, with its tag.
+const FLOOR_BYTES: usize = 11;
+/// Bytes of tag and length around a part, and around a want.
+const PART_FRAME_BYTES: usize = 3;
+const NOTE_FRAME_BYTES: usize = 4;
+
+/// What one datagram of a link carries.
+#[derive(Clone, Debug, Default)]
+pub struct Packet {
+    floor: u64,
+    /// Parts, written.
+    parts: Vec<u8>,
+    /// All else but what follows, written.
+    rest: Vec<u8>,
+    /// The sender's life, and the inquiries it answers.
+    holding: Option<(u64, Vec<u64>)>,
+    uncounted: Vec<u64>,
+    has_receipt: bool,
+    has_notes: bool,
+    /// What it takes of [`SPREAD_BYTES_MAX`] at most, the floor included.
+    bytes: usize,
+}
+
+impl Packet {
+    /// A packet with nothing but a receipt in it, if there is one.
+    pub(super) fn new(receipt: Option<&Receipt>) -> Packet {
+        Packet::default().begin(receipt)
+    }
+
+    /// Empties it, keeps its memory, and puts in nothing but a receipt, if there is one.
+    pub(super) fn begin(mut self, receipt: Option<&Receipt>) -> Packet {
+        self.parts.clear();
+        self.rest.clear();
+        if let Some(receipt) = receipt {
+            write_message(&mut self.rest, 3, |out| write_receipt(out, receipt));
+        }
+        Packet {
+            bytes: self.rest.len() + FLOOR_BYTES,
+            has_receipt: receipt.is_some(),
+            parts: self.parts,
+            rest: self.rest,
+            ..Packet::default()
+        }
+    }
+
+    /// Puts a note in; `false`: it does not fit.
+    pub(super) fn push_note(&mut self, note: &Note) -> bool {
+        let fits = self.push_rest(if note.is_want { 4 } else { 5 }, NOTE_FRAME_BYTES, |out| {
+            write_fixed64(out, 1, note.line);
+            write_numbers(out, 2, to_runs(0, &note.ranges));
+        });
+        self.has_notes |= fits;
+        fits
+    }
+
+    /// Puts a question in; `false`: it does not fit.
+    pub(super) fn push_inquiry(&mut self, inquiry: &Inquiry) -> bool {
+        self.push_rest(6, PART_FRAME_BYTES, |out| {
+            write_fixed64(out, 1, inquiry.id);
+            write_bytes(out, 2, inquiry.source.as_bytes());
+            write_number(out, 3, inquiry.stamp.ts);
+            write_number(out, 4, u64::from(inquiry.stamp.deleted));
+            write_field(out, 5, &inquiry.stamp.hash.to_le_bytes());
+            write_fixed64(out, 6, inquiry.line);
+            write_number(out, 7, inquiry.seq);
+        })
+    }
+
+    /// Writes a message; `false`: it does not fit.
+    fn push_rest(&mut self, field: u32, frame_bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let before = self.rest.len();
+        let bytes = write_counted(&mut self.rest, field, write) + frame_bytes;
+        if self.bytes + bytes > SPREAD_BYTES_MAX {
+            self.rest.truncate(before);
+            return false;
+        }
+        self.bytes += bytes;
+        true
+    }
+
+    /// Puts in a fragment of a duty's batch, or the question whether it is there; returns its bytes.
+    /// `None`: it does not fit.
+    pub(super) fn push_part(
+        &mut self,
+        number: u64,
+        fragment: u32,
+        ask: bool,
+        duty: &Duty,
+        now_us: u64,
+    ) -> Option<usize> {
+        let before = self.parts.len();
+        let write = |out: &mut Vec<u8>| write_part(out, number, fragment, ask, duty, now_us);
+        let bytes = write_counted(&mut self.parts, 2, write) + PART_FRAME_BYTES;
+        if self.bytes + bytes > SPREAD_BYTES_MAX {
+            self.parts.truncate(before);
+            return None;
+        }
+        self.bytes += bytes;
+        Some(bytes)
+    }
+
+    /// Puts in that `member`, the sender, holds what it was asked about. As many answers fit as fit
+    /// questions.
+    pub(super) fn push_holding(&mut self, member: u64, id: u64) {
+        let holding = self.holding.get_or_insert_default();
+        holding.0 = member;
+        holding.1.push(id);
+    }
+
+    /// Whether it answers any question.
+    pub(super) fn has_holding(&self) -> bool {
+        self.holding.is_some()
+    }
+
+    /// Asks for the tally of the part of this number again.
+    pub(super) fn push_uncounted(&mut self, number: u64) {
+        self.uncounted.push(number);
+    }
+
+    /// Tells the peer that everything with a smaller number is settled.
+    pub(super) fn set_floor(&mut self, floor: u64) {
+        self.floor = floor;
+    }
+
+    /// Whether there is nothing in it but, perhaps, a receipt.
+    pub(super) fn is_bare(&self) -> bool {
+        self.parts.is_empty() && !self.has_notes
+    }
+
+    pub(super) fn has_receipt(&self) -> bool {
+        self.has_receipt
+    }
+
+    /// Its length on the wire.
+    pub(in crate::cluster) fn encoded_len(&self) -> usize {
+        let floor_bytes = if self.floor == 0 { 0 } else { 1 + encoded_len_varint(self.floor) };
+        // Nearly always nothing.
+        let mut asides = Vec::new();
+        self.write_asides(&mut asides);
+        floor_bytes + self.parts.len() + self.rest.len() + asides.len()
+    }
+
+    /// Appends it as a message.
+    pub(in crate::cluster) fn write(&self, out: &mut Vec<u8>) {
+        write_number(out, 1, self.floor);
+        out.extend_from_slice(&self.parts);
+        out.extend_from_slice(&self.rest);
+        self.write_asides(out);
+    }
+
+    fn write_asides(&self, out: &mut Vec<u8>) {
+        if let Some((member, ids)) = &self.holding {
+            write_message(out, 7, |out| {
+                write_fixed64(out, 1, *member);
+                write_fixed64s(out, 2, ids);
+            });
+        }
+        write_numbers(out, 8, self.uncounted.iter().copied());
+    }
+
+    /// As the generated code reads it.
+    #[cfg(test)]
+    pub(super) fn to_proto(&self) -> crate::proto::gossip::Spread {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        prost::Message::decode(&out[..]).expect("what was written is read")
+    }
+}
+
+/// Writes a message, and returns its bytes without what frames it.
+fn write_counted(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    let mut bytes = 0;
+    write_message(out, field, |out| {
+        let before = out.len();
+        write(out);
+        bytes = out.len() - before;
+    });
+    bytes
+}
+
+fn write_receipt(out: &mut Vec<u8>, receipt: &Receipt) {
+    write_number(out, 1, u64::from(receipt.life));
+    write_number(out, 2, receipt.below);
+    if !receipt.ranges.is_empty() {
+        write_numbers(out, 3, to_runs(receipt.below, &receipt.ranges));
+    }
+    write_numbers(out, 4, receipt.wanted.iter().copied());
+    for (number, member) in &receipt.unserved {
+        write_message(out, 5, |out| {
+            write_number(out, 1, *number);
+            write_fixed64(out, 2, *member);
+        });
+    }
+    write_numbers(out, 6, receipt.pulling.iter().copied());
+    for (number, tally) in &receipt.tallies {
+        write_message(out, 7, |out| {
+            write_number(out, 1, *number);
+            write_number(out, 2, u64::from(tally.count));
+            write_fixed64(out, 3, tally.members);
+        });
+    }
+}
+
+fn write_part(out: &mut Vec<u8>, number: u64, fragment: u32, ask: bool, duty: &Duty, now_us: u64) {
+    let announced = if ask { None } else { Announced::of(&duty.batch) };
+    write_number(out, 1, number);
+    if !ask && announced.is_none() {
+        let encoded = &duty.batch.encoded;
+        let from = (fragment as usize * duty.fragment_bytes).min(encoded.len());
+        let to = (from + duty.fragment_bytes).min(encoded.len());
+        write_bytes(out, 2, encoded.get(from..to).unwrap_or_default());
+    }
+    let (part, is_first) = (&duty.part, fragment == 0);
+    if is_first {
+        let age_us = part.age_us + now_us.saturating_sub(duty.since_us);
+        write_fixed64(out, 3, part.span.from);
+        write_fixed64(out, 4, part.span.to);
+        write_bytes(out, 5, part.zone.as_bytes());
+        write_number(out, 6, u64::from(part.hops));
+        write_number(out, 7, age_us.min(u64::from(u32::MAX)));
+        write_fixed64s(out, 8, &part.without);
+        write_some_fixed64(out, 9, part.instead_of);
+        write_some_fixed64(out, 10, duty.other);
+    }
+    if duty.fragments > 1 {
+        write_number(out, 11, u64::from(fragment));
+        write_number(out, 12, u64::from(duty.fragments));
+    }
+    write_number(out, 13, u64::from(duty.is_repair));
+    if ask || announced.is_some() {
+        write_fixed64(out, 14, duty.batch.id.0);
+        write_number(out, 15, duty.batch.id.1);
+    }
+    write_number(out, 16, u64::from(is_first && part.is_hurried));
+    if let Some(Announced { bytes, checksum, .. }) = announced {
+        write_number(out, 17, (bytes as u64).min(u64::from(u32::MAX)));
+        write_fixed64(out, 18, checksum);
+    }
+    write_number(out, 19, u64::from(is_first && duty.counted.is_some()));
+}
