@@ -25,6 +25,8 @@ const BACKOFF_MS_MAX: u64 = 5_000;
 const REST_US_MAX: u64 = 10_000;
 /// Groups of fewer records are not rested after.
 const REST_RECORDS_MIN: usize = 64;
+/// After so long without work the engine does what it put off.
+const IDLE_US: u64 = 20_000;
 /// Records written at a time when the map is read again.
 const RESYNC_RECORDS: usize = 16_384;
 
@@ -58,7 +60,8 @@ impl Writer {
     pub(super) fn run(mut self) {
         let end = End(self.shared.clone());
         loop {
-            let stop = self.shared.wait_for_work();
+            let put_off = self.engine.owes().then_some(Duration::from_micros(IDLE_US));
+            let stop = self.shared.wait_for_work(put_off);
             let Written::Yes = self.turn() else { break };
             if self.shared.queue.lost_from().is_some() {
                 let Written::Yes = self.resync() else { break };
@@ -86,7 +89,7 @@ impl Writer {
     fn turn(&mut self) -> Written {
         let (ticket, group) = self.shared.queue.take();
         let mut rest_us = 0;
-        if !group.is_empty() || self.shared.marks_are_due() {
+        if !group.is_empty() || self.shared.marks_are_due() || self.engine.owes() {
             let began_us = (self.shared.clock)().mono_us;
             let Written::Yes = self.write(&group) else { return Written::Abandoned };
             rest_us = (self.shared.clock)().mono_us.saturating_sub(began_us);
