@@ -21,8 +21,9 @@ use crate::limits::SHARDS;
 /// Pauses between tries, in milliseconds: the first, and the longest.
 const BACKOFF_MS_MIN: u64 = 100;
 const BACKOFF_MS_MAX: u64 = 5_000;
-/// Longest rest after a group.
-const REST_US_MAX: u64 = 10_000;
+/// Longest rest after a group: what a commit costs whatever it writes, and a little more. A longer one
+/// only makes a group wait for records that cost as much in the next.
+const REST_US_MAX: u64 = 2_000;
 /// Groups of fewer records are not rested after.
 const REST_RECORDS_MIN: usize = 64;
 /// After so long without work the engine does what it put off.
