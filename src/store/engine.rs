@@ -47,6 +47,8 @@ pub trait Reader: Send + Sync {
 pub trait Engine: Reader {
     /// Writes a group and the marks; returns once they survive a power cut.
     fn commit(&self, group: &Group, marks: Marks) -> Result<(), EngineError>;
+    /// Whether commits of empty groups would get something done that was put off.
+    fn owes(&self) -> bool;
     /// Keeps the heads of what is written, for the next time it is opened, and for that time alone.
     fn keep_heads(&self, heads: &Heads) -> Result<(), EngineError>;
     /// Makes the engine usable again after an error, if that is possible.

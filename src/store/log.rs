@@ -175,6 +175,11 @@ impl Log {
         freed
     }
 
+    /// The newest change of each source, in no order that anyone may see.
+    pub(super) fn newest_of_each(&self) -> impl Iterator<Item = (&Source, u32)> {
+        self.newest.iter().filter_map(|&at| Some((self.changes.get(at as usize)?.source()?, at)))
+    }
+
     /// The chain of a source, oldest first: a removal that comes before all, and the records.
     pub(super) fn chain<'a>(&'a self, newest: u32, records: &mut Vec<&'a SharedRecord>) -> Option<Stamp> {
         records.clear();
@@ -223,6 +228,11 @@ impl Group {
         self.logs.iter().map(|log| log.records).sum()
     }
 
+    /// Bytes of it in memory.
+    pub fn bytes(&self) -> usize {
+        self.logs.iter().map(|log| log.bytes).sum()
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.logs.iter().all(|log| log.newest.is_empty())
@@ -237,11 +247,7 @@ impl Group {
     ) -> Result<(), E> {
         let mut chains = Vec::new();
         for log in &self.logs {
-            chains.extend(
-                log.newest
-                    .iter()
-                    .filter_map(|&at| Some((log.changes.get(at as usize)?.source()?.as_str(), log, at))),
-            );
+            chains.extend(log.newest_of_each().map(|(source, at)| (source.as_str(), log, at)));
         }
         chains.sort_unstable_by_key(|&(source, _, _)| source);
         let mut records = Vec::new();

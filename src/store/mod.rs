@@ -39,7 +39,7 @@ use parking_lot::Mutex;
 
 use self::cassandra::Cassandra;
 use self::embedded::medium::{FileMedium, Medium};
-use self::embedded::{Embedded, Settings};
+use self::embedded::{Bounds, Embedded, Settings};
 use self::engine::{Engine, Marks, Reader};
 use self::history::HistoryQuery;
 use self::memory::Memory;
@@ -423,7 +423,8 @@ fn open_identity(
 ) -> Result<(Embedded, Identity, Arc<Shared>), OpenError> {
     let birth = birth(options);
     let lease_us = birth.clock_lease_us;
-    let settings = Settings { history: options.history, cache_bytes: options.cache_bytes };
+    let (history, cache_bytes) = (options.history, options.cache_bytes);
+    let settings = Settings { history, cache_bytes, journal: Bounds::default() };
     let (embedded, identity) = Embedded::open(medium, settings, birth)?;
     let kept = Marks {
         clock_high_water_us: identity.clock_high_water.max(lease_us),

@@ -316,10 +316,14 @@ impl Shared {
         self.notify();
     }
 
-    /// Sleeps until rung or told to stop; `true`: to stop.
-    pub(super) fn wait_for_work(&self) -> bool {
+    /// Sleeps until rung or told to stop, or for so long; `true`: to stop.
+    pub(super) fn wait_for_work(&self, timeout: Option<Duration>) -> bool {
         let mut control = self.control.lock();
-        self.woken.wait_while(&mut control, |control| !control.stop && !self.rung.load(Ordering::Acquire));
+        let is_idle = |control: &mut Control| !control.stop && !self.rung.load(Ordering::Acquire);
+        match timeout {
+            Some(timeout) => drop(self.woken.wait_while_for(&mut control, is_idle, timeout)),
+            None => self.woken.wait_while(&mut control, is_idle),
+        }
         // Takes over what was stored before the ring.
         self.rung.swap(false, Ordering::AcqRel);
         control.stop

@@ -185,6 +185,27 @@ fn a_full_disk_is_told_of_waited_for_and_made_good() {
     assert_eq!(history(&after, "a", 9, None).0, [2, 1]);
 }
 
+/// What a flood left in the journal goes to its place as soon as there is time, and not only with the
+/// next flood: a start after a kill would have to do it.
+#[test]
+fn an_idle_store_moves_what_waits() {
+    let disk = SimDisk::default();
+    let (store, _) = open_sim(&disk, options(0));
+    let told = changes(&store);
+    // The flood comes as one group.
+    disk.set(Faults { room_bytes: Some(0), ..Faults::default() });
+    store.push(&shared("first", 1));
+    wait_until(&told, || store.health() != Health::Open);
+    for n in 0..2_000 {
+        store.push(&shared(&format!("s/{n}"), 1));
+    }
+    disk.set(Faults::default());
+    assert!(store.flush(PATIENCE));
+    // Two groups, and at most 96 sources with each commit that has nothing else to do.
+    wait_until(&told, || store.stats().commits_total >= 22);
+    assert_eq!(loaded(&open_sim(&disk.after_power_cut(), options(0)).0).len(), 2_001);
+}
+
 #[test]
 fn a_dead_disk_does_not_hold_up_the_end() {
     let disk = SimDisk::default();

@@ -21,10 +21,13 @@ use crate::limits::SHARDS;
 /// Pauses between tries, in milliseconds: the first, and the longest.
 const BACKOFF_MS_MIN: u64 = 100;
 const BACKOFF_MS_MAX: u64 = 5_000;
-/// Longest rest after a group.
-const REST_US_MAX: u64 = 10_000;
+/// Longest rest after a group: what a commit costs whatever it writes, and a little more. A longer one
+/// only makes a group wait for records that cost as much in the next.
+const REST_US_MAX: u64 = 2_000;
 /// Groups of fewer records are not rested after.
 const REST_RECORDS_MIN: usize = 64;
+/// After so long without work the engine does what it put off.
+const IDLE_US: u64 = 20_000;
 /// Records written at a time when the map is read again.
 const RESYNC_RECORDS: usize = 16_384;
 
@@ -58,7 +61,8 @@ impl Writer {
     pub(super) fn run(mut self) {
         let end = End(self.shared.clone());
         loop {
-            let stop = self.shared.wait_for_work();
+            let put_off = self.engine.owes().then_some(Duration::from_micros(IDLE_US));
+            let stop = self.shared.wait_for_work(put_off);
             let Written::Yes = self.turn() else { break };
             if self.shared.queue.lost_from().is_some() {
                 let Written::Yes = self.resync() else { break };
@@ -86,7 +90,7 @@ impl Writer {
     fn turn(&mut self) -> Written {
         let (ticket, group) = self.shared.queue.take();
         let mut rest_us = 0;
-        if !group.is_empty() || self.shared.marks_are_due() {
+        if !group.is_empty() || self.shared.marks_are_due() || self.engine.owes() {
             let began_us = (self.shared.clock)().mono_us;
             let Written::Yes = self.write(&group) else { return Written::Abandoned };
             rest_us = (self.shared.clock)().mono_us.saturating_sub(began_us);

@@ -1,5 +1,6 @@
-//! The bare loop: what the disk and redb allow. One thread, nothing but groups of records written into
-//! the tables that the node writes, each group one durable commit as the node's are.
+//! The bare loop: what the disk and redb allow who writes every record to its place. One thread, nothing
+//! but groups of records written into the tables that the node fills, each group one durable commit as
+//! the node's are. The node's journal, by which it writes fewer pages, is none of its business.
 //!
 //! No socket, no map, no queue: records are made in memory before. As in the node a record replaces the
 //! latest one of its source, which moves to the history, and a group's sources come in order of name.

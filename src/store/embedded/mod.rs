@@ -1,12 +1,12 @@
 //! The embedded store: one redb file in the data directory.
 //!
-//! Two tables carry the records. `latest` maps a source to its newest record, so that a start reads
+//! Two tables carry the records, and a third what waits for them (`journal`). `latest` maps a source to its newest record, so that a start reads
 //! one value a source, whatever the history. `history` holds the records that were the latest before, under
 //! (source, stamp), so a source's ring is one contiguous, ordered run of keys: a page of history is a
 //! range, and trimming removes the run's first key. A latest value begins with its stamp and the
 //! length of its ring, so that a write compares stamps and trims without decoding or counting.
 //!
-//! A group is one durable transaction ([`redb::Durability::Immediate`]); its sources come in
+//! A group is one durable transaction ([`redb::Durability::Immediate`]). Sources come into the tables in
 //! order of name, the order in which neighbours share a page. redb verifies checksums of its pages
 //! when it recovers, the record's own checksum is verified on every read.
 //!
@@ -23,23 +23,31 @@
 //! Rejected: one table for latest and history, which makes every start read the whole history; a
 //! ring of numbered slots, which hides the order in time and needs a search for `from` and `to`.
 
+mod birth;
+mod journal;
 pub(super) mod medium;
 mod rows;
 #[cfg(test)]
 pub(super) mod tests;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+use parking_lot::{Mutex, RwLock};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
+};
 
+pub(super) use self::birth::Birth;
+use self::birth::be_born;
+pub(super) use self::journal::Bounds;
+use self::journal::{JOURNAL, Journal, Share, Step};
 use self::medium::Medium;
 use self::rows::{LatestRow, history_bounds, history_key, stamp_of_history_key};
 use super::engine::{Engine, EngineError, LoadReport, Marks, Reader};
-use super::history::HistoryQuery;
+use super::history::{HistoryQuery, page};
 use super::log::{Group, ascending};
 use super::{Identity, OpenError};
 use crate::cluster::Heads;
-use crate::record::{NodeName, Record, SharedRecord, Stamp, wire};
+use crate::record::{Record, SharedRecord, Stamp, wire};
 
 /// Source → [`LatestRow`].
 const LATEST: TableDefinition<&str, &[u8]> = TableDefinition::new("latest");
@@ -58,7 +66,9 @@ const CLOCK_HIGH_WATER_US: &str = "clock_high_water_us";
 const AGREED_US: &str = "agreed_us";
 const NODE_NAME: &str = "node_name";
 /// Version of the tables above. A file of another version is refused, not guessed at.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
+/// The version before had no journal: all else is the same, so its files are taken as they are.
+const FORMAT_WITHOUT_JOURNAL: u64 = 1;
 
 /// What the embedded store is opened with.
 pub(super) struct Settings {
@@ -66,6 +76,8 @@ pub(super) struct Settings {
     pub(super) history: u32,
     /// Memory for redb's pages, in bytes.
     pub(super) cache_bytes: usize,
+    /// When groups go into the journal first.
+    pub(super) journal: Bounds,
 }
 
 /// The tables in one file.
@@ -75,15 +87,10 @@ pub(super) struct Embedded {
     /// `None` while it cannot be opened, and once it is closed. Commits and readers share the lock;
     /// only opening it again takes it alone.
     database: RwLock<Option<Database>>,
-}
-
-/// What the node is called and which life this is, from the flag, the wall clock and chance.
-pub(super) struct Birth {
-    pub(super) node_name: Option<NodeName>,
-    pub(super) made_up: NodeName,
-    pub(super) boot_min: u64,
-    /// The clock mark that is kept at once, over the one found.
-    pub(super) clock_lease_us: u64,
+    /// What is durable and not yet in the tables. Only who holds `writing` changes it.
+    journal: RwLock<Journal>,
+    /// One transaction that moves records at a time.
+    writing: Mutex<()>,
 }
 
 impl Embedded {
@@ -95,7 +102,12 @@ impl Embedded {
     ) -> Result<(Embedded, Identity), OpenError> {
         let database = open_database(&*medium, settings.cache_bytes)?;
         let identity = be_born(&database, birth)?;
-        Ok((Embedded { medium, settings, database: RwLock::new(Some(database)) }, identity))
+        let failed = |error: EngineError| OpenError::Write(error.to_string());
+        let journal = read_journal(&database).map_err(|error| failed(engine_error(error)))?;
+        let (database, journal) = (RwLock::new(Some(database)), RwLock::new(journal));
+        let store = Embedded { medium, settings, database, journal, writing: Mutex::new(()) };
+        store.settle().map_err(failed)?;
+        Ok((store, identity))
     }
 
     fn with_database<T>(
@@ -110,6 +122,7 @@ impl Embedded {
 
     /// The latest record of a source.
     pub(super) fn latest(&self, source: &str) -> Result<Option<Record>, EngineError> {
+        self.settle()?;
         self.with_database(|database| {
             let latest = database.begin_read()?.open_table(LATEST)?;
             Ok(latest.get(source)?.and_then(|row| decode_latest(source, row.value())))
@@ -123,6 +136,103 @@ impl Embedded {
             let number = |name| Ok::<_, redb::Error>(numbers.get(name)?.map_or(0, |number| number.value()));
             Ok(Marks { clock_high_water_us: number(CLOCK_HIGH_WATER_US)?, agreed_us: number(AGREED_US)? })
         })
+    }
+
+    /// Moves all that the journal holds into the tables.
+    fn settle(&self) -> Result<(), EngineError> {
+        while self.owes() {
+            self.write(&Group::default(), None, Share::ALL)?;
+        }
+        Ok(())
+    }
+
+    /// One transaction: the group, the marks, and a share of the journal into the tables.
+    fn write(&self, group: &Group, marks: Option<Marks>, share: Share) -> Result<(), EngineError> {
+        let _alone = self.writing.lock();
+        let step = self.with_database(|database| {
+            let transaction = begin(database)?;
+            let step = self.write_group(&transaction, group, share)?;
+            if let Some(marks) = marks {
+                let mut numbers = transaction.open_table(NUMBERS)?;
+                numbers.insert(CLOCK_HIGH_WATER_US, marks.clock_high_water_us)?;
+                numbers.insert(AGREED_US, marks.agreed_us)?;
+            }
+            transaction.commit()?;
+            Ok(step)
+        })?;
+        if let Some(step) = step {
+            self.journal.write().advance(step, group);
+        }
+        Ok(())
+    }
+
+    /// Writes a group where it belongs: a small one into its tables, unless some of the journal has to
+    /// come before it.
+    fn write_group(
+        &self,
+        transaction: &WriteTransaction,
+        group: &Group,
+        share: Share,
+    ) -> Result<Option<Step>, redb::Error> {
+        let mut tables =
+            Tables { latest: transaction.open_table(LATEST)?, history: transaction.open_table(HISTORY)? };
+        let mut write = |source: &str, removed, records: &[&SharedRecord]| {
+            self.write_source(&mut tables, source, removed, records)
+        };
+        let journal = self.journal.read();
+        if journal.is_empty() && group.records() < self.settings.journal.group_records_min {
+            group.each_source(write)?;
+            return Ok(None);
+        }
+        let mut table = transaction.open_table(JOURNAL)?;
+        journal.write(&mut table, group, share, &mut write).map(Some)
+    }
+
+    /// A page of what is in the tables of a source whose latest row is this.
+    fn history_of_tables(
+        &self,
+        transaction: &ReadTransaction,
+        query: &HistoryQuery<'_>,
+        row: &LatestRow<'_>,
+    ) -> Result<Vec<Record>, redb::Error> {
+        let mut records = Vec::new();
+        let newer = query.unwritten.iter().filter(|&&stamp| stamp > row.stamp).count() as u64;
+        let hidden = (newer + 1 + u64::from(row.older)).saturating_sub(u64::from(self.settings.history));
+        if query.shows(row.stamp) && hidden <= u64::from(row.older) {
+            records.extend(wire::decode(Bytes::copy_from_slice(&row.wire)).ok());
+        }
+        let history = transaction.open_table(HISTORY)?;
+        let (from, to) = history_bounds(query.source);
+        let oldest = match history.range::<&[u8]>(from.as_slice()..to.as_slice())?.nth(hidden as usize) {
+            Some(row) => row?.0.value().to_vec(),
+            None => return Ok(records),
+        };
+        let least =
+            history_key(query.source, Stamp { ts: query.from_us, deleted: false, hash: 0 }).max(oldest);
+        let end = match query.before {
+            Some(before) if before.ts <= query.to_us => history_key(query.source, before),
+            _ => history_key(
+                query.source,
+                Stamp { ts: query.to_us.saturating_add(1), deleted: false, hash: 0 },
+            ),
+        };
+        if least >= end {
+            return Ok(records);
+        }
+        for row in history.range::<&[u8]>(least.as_slice()..end.as_slice())?.rev() {
+            if records.len() >= query.limit {
+                break;
+            }
+            let (key, row) = row?;
+            match wire::decode(Bytes::copy_from_slice(row.value())) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    let ts = stamp_of_history_key(key.value()).map(|stamp| stamp.ts);
+                    tracing::error!(source = query.source, ?ts, %error, "stored history is damaged; skipped");
+                }
+            }
+        }
+        Ok(records)
     }
 
     /// Writes what became of one source.
@@ -180,6 +290,7 @@ struct Tables<'a> {
 
 impl Reader for Embedded {
     fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, EngineError> {
+        self.settle()?;
         self.with_database(|database| {
             let mut report = LoadReport::default();
             let latest = database.begin_read()?.open_table(LATEST)?;
@@ -204,68 +315,40 @@ impl Reader for Embedded {
         if self.settings.history == 0 {
             return Ok(Vec::new());
         }
+        // First the journal: what is moved in between is then seen twice, not missed.
+        let (removed, waiting) = self.journal.read().of_source(query.source);
         self.with_database(|database| {
             let transaction = database.begin_read()?;
-            let latest = transaction.open_table(LATEST)?;
-            let Some(row) = latest.get(query.source)? else { return Ok(Vec::new()) };
-            let Some(row) = LatestRow::parse(row.value()) else { return Ok(Vec::new()) };
-            let mut records = Vec::new();
-            let newer = query.unwritten.iter().filter(|&&stamp| stamp > row.stamp).count() as u64;
-            let hidden = (newer + 1 + u64::from(row.older)).saturating_sub(u64::from(self.settings.history));
-            if query.shows(row.stamp) && hidden <= u64::from(row.older) {
-                records.extend(wire::decode(Bytes::copy_from_slice(&row.wire)).ok());
-            }
-            let history = transaction.open_table(HISTORY)?;
-            let (from, to) = history_bounds(query.source);
-            let oldest = match history.range::<&[u8]>(from.as_slice()..to.as_slice())?.nth(hidden as usize) {
-                Some(row) => row?.0.value().to_vec(),
-                None => return Ok(records),
+            let latest = transaction.open_table(LATEST)?.get(query.source)?;
+            let row = latest.as_ref().and_then(|row| LatestRow::parse(row.value()));
+            let row = row.filter(|row| removed.is_none_or(|stamp| row.stamp > stamp));
+            let is_newer = |record: &SharedRecord| row.as_ref().is_none_or(|row| record.stamp > row.stamp);
+            let waiting: Vec<SharedRecord> = waiting.into_iter().filter(is_newer).collect();
+            let newest = waiting.last().map(|record| record.stamp);
+            let newer = query.unwritten.iter().filter(|&&stamp| Some(stamp) > newest).count();
+            let ring = (self.settings.history as usize).saturating_sub(newer);
+            let mut unwritten: Vec<Stamp> = waiting.iter().map(|record| record.stamp).collect();
+            unwritten.extend_from_slice(query.unwritten);
+            unwritten.sort_unstable();
+            unwritten.dedup();
+            let query = HistoryQuery { unwritten: &unwritten, ..*query };
+            let stored = match &row {
+                Some(row) => self.history_of_tables(&transaction, &query, row)?,
+                None => Vec::new(),
             };
-            let least = history_key(query.source, Stamp { ts: query.from_us, deleted: false, hash: 0 }).max(oldest);
-            let end = match query.before {
-                Some(before) if before.ts <= query.to_us => history_key(query.source, before),
-                _ => history_key(query.source, Stamp { ts: query.to_us.saturating_add(1), deleted: false, hash: 0 }),
-            };
-            if least >= end {
-                return Ok(records);
-            }
-            for row in history.range::<&[u8]>(least.as_slice()..end.as_slice())?.rev() {
-                if records.len() >= query.limit {
-                    break;
-                }
-                let (key, row) = row?;
-                match wire::decode(Bytes::copy_from_slice(row.value())) {
-                    Ok(record) => records.push(record),
-                    Err(error) => {
-                        let ts = stamp_of_history_key(key.value()).map(|stamp| stamp.ts);
-                        tracing::error!(source = query.source, ?ts, %error, "stored history is damaged; skipped");
-                    }
-                }
-            }
-            Ok(records)
+            Ok(page(&query, &waiting[waiting.len().saturating_sub(ring)..], stored, query.limit).0)
         })
     }
 }
 
 impl Engine for Embedded {
     fn commit(&self, group: &Group, marks: Marks) -> Result<(), EngineError> {
-        self.with_database(|database| {
-            let transaction = begin(database)?;
-            {
-                let mut tables = Tables {
-                    latest: transaction.open_table(LATEST)?,
-                    history: transaction.open_table(HISTORY)?,
-                };
-                group.each_source(|source, removed, records| {
-                    self.write_source(&mut tables, source, removed, records)
-                })?;
-                let mut numbers = transaction.open_table(NUMBERS)?;
-                numbers.insert(CLOCK_HIGH_WATER_US, marks.clock_high_water_us)?;
-                numbers.insert(AGREED_US, marks.agreed_us)?;
-            }
-            transaction.commit()?;
-            Ok(())
-        })
+        let share = self.journal.read().share(group, self.settings.journal);
+        self.write(group, Some(marks), share)
+    }
+
+    fn owes(&self) -> bool {
+        !self.journal.read().is_empty()
     }
 
     fn keep_heads(&self, heads: &Heads) -> Result<(), EngineError> {
@@ -300,6 +383,7 @@ impl Engine for Embedded {
         each: &mut dyn FnMut(&str, Stamp),
     ) -> Result<(), EngineError> {
         use std::ops::Bound::{Excluded, Unbounded};
+        self.settle()?;
         self.with_database(|database| {
             let latest = database.begin_read()?.open_table(LATEST)?;
             let from = after.map_or(Unbounded, Excluded);
@@ -314,6 +398,9 @@ impl Engine for Embedded {
     }
 
     fn close(&self) {
+        if let Err(error) = self.settle() {
+            tracing::warn!(%error, "the next start moves what the journal holds");
+        }
         if let Some(Err(error)) = self.database.write().take().map(Database::close) {
             tracing::warn!(%error, "the store's file was not closed cleanly; the next start repairs it");
         }
@@ -364,55 +451,6 @@ fn engine_error(error: redb::Error) -> EngineError {
     EngineError(error.to_string())
 }
 
-fn be_born(database: &Database, birth: Birth) -> Result<Identity, OpenError> {
-    let failed = |error: redb::Error| OpenError::Write(error.to_string());
-    let transaction = begin(database).map_err(failed)?;
-    let identity = write_birth(&transaction, birth)?;
-    transaction.commit().map_err(|error| failed(error.into()))?;
-    Ok(identity)
-}
-
-/// Reads the heads and removes them: they are true of this state of the file and of no later one.
-fn take_heads(table: &mut Table<'_, (&'static str, u64), u64>) -> Result<Heads, redb::Error> {
-    let mut heads = Heads::new();
-    for row in table.iter()? {
-        let (key, seq) = row?;
-        let (origin, boot) = key.value();
-        if let Ok(origin) = NodeName::parse(origin) {
-            heads.insert((origin, boot), seq.value());
-        }
-    }
-    table.retain(|_, _| false)?;
-    Ok(heads)
-}
-
-fn write_birth(transaction: &WriteTransaction, birth: Birth) -> Result<Identity, OpenError> {
-    let failed = |error: redb::Error| OpenError::Write(error.to_string());
-    let write = || -> Result<Result<Identity, u64>, redb::Error> {
-        // Made here, so that readers always find them.
-        drop((transaction.open_table(LATEST)?, transaction.open_table(HISTORY)?));
-        let mut numbers = transaction.open_table(NUMBERS)?;
-        let mut texts = transaction.open_table(TEXTS)?;
-        let number = |numbers: &Table<'_, &'static str, u64>, name| -> Result<u64, redb::Error> {
-            Ok(numbers.get(name)?.map_or(0, |number| number.value()))
-        };
-        let format = number(&numbers, FORMAT)?;
-        if format != FORMAT_VERSION && format != 0 {
-            return Ok(Err(format));
-        }
-        let kept_name = texts.get(NODE_NAME)?.and_then(|name| NodeName::parse(name.value()).ok());
-        let identity = Identity {
-            node_name: birth.node_name.or(kept_name).unwrap_or(birth.made_up),
-            boot: birth.boot_min.max(number(&numbers, BOOT)? + 1),
-            clock_high_water: number(&numbers, CLOCK_HIGH_WATER_US)?,
-            agreed_us: Some(number(&numbers, AGREED_US)?).filter(|&us| us > 0),
-            heads: take_heads(&mut transaction.open_table(HEADS)?)?,
-        };
-        texts.insert(NODE_NAME, identity.node_name.as_str())?;
-        numbers.insert(FORMAT, FORMAT_VERSION)?;
-        numbers.insert(BOOT, identity.boot)?;
-        numbers.insert(CLOCK_HIGH_WATER_US, identity.clock_high_water.max(birth.clock_lease_us))?;
-        Ok(Ok(identity))
-    };
-    write().map_err(failed)?.map_err(|found| OpenError::Format { found, known: FORMAT_VERSION })
+fn read_journal(database: &Database) -> Result<Journal, redb::Error> {
+    Journal::read(&database.begin_read()?.open_table(JOURNAL)?)
 }

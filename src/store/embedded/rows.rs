@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use crate::record::Stamp;
 
 /// `ts` (8), `deleted` (1), `hash` (16).
-const STAMP_BYTES: usize = 25;
+pub(super) const STAMP_BYTES: usize = 25;
 /// Stamp and the length of the ring (4).
 const HEAD_BYTES: usize = STAMP_BYTES + 4;
 /// Ends a source's name in a history key: names have no control characters, so no name's keys lie
@@ -67,13 +67,15 @@ pub(super) fn stamp_of_history_key(key: &[u8]) -> Option<Stamp> {
     read_stamp(key.get(key.len().checked_sub(STAMP_BYTES)?..)?)
 }
 
-fn write_stamp(bytes: &mut Vec<u8>, stamp: Stamp) {
+/// Appends a stamp.
+pub(super) fn write_stamp(bytes: &mut Vec<u8>, stamp: Stamp) {
     bytes.extend_from_slice(&stamp.ts.to_be_bytes());
     bytes.push(u8::from(stamp.deleted));
     bytes.extend_from_slice(&stamp.hash.to_be_bytes());
 }
 
-fn read_stamp(bytes: &[u8]) -> Option<Stamp> {
+/// The stamp in so many bytes.
+pub(super) fn read_stamp(bytes: &[u8]) -> Option<Stamp> {
     let (ts, rest) = bytes.split_first_chunk()?;
     let (deleted, hash) = rest.split_first()?;
     Some(Stamp {

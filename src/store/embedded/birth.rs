@@ -1,0 +1,76 @@
+//! The node's lives: each start of the store counts one, and takes what the last one left for it.
+
+use redb::{Database, ReadableTable, Table, WriteTransaction};
+
+use super::journal::JOURNAL;
+use super::{
+    AGREED_US, BOOT, CLOCK_HIGH_WATER_US, FORMAT, FORMAT_VERSION, FORMAT_WITHOUT_JOURNAL, HEADS, HISTORY,
+    LATEST, NODE_NAME, NUMBERS, TEXTS, begin,
+};
+use crate::cluster::Heads;
+use crate::record::NodeName;
+use crate::store::{Identity, OpenError};
+
+/// What the node is called and which life this is, from the flag, the wall clock and chance.
+pub(in crate::store) struct Birth {
+    pub(in crate::store) node_name: Option<NodeName>,
+    pub(in crate::store) made_up: NodeName,
+    pub(in crate::store) boot_min: u64,
+    /// The clock mark that is kept at once, over the one found.
+    pub(in crate::store) clock_lease_us: u64,
+}
+
+/// Counts the new life, which survives a power cut.
+pub(super) fn be_born(database: &Database, birth: Birth) -> Result<Identity, OpenError> {
+    let failed = |error: redb::Error| OpenError::Write(error.to_string());
+    let transaction = begin(database).map_err(failed)?;
+    let identity = write_birth(&transaction, birth)?;
+    transaction.commit().map_err(|error| failed(error.into()))?;
+    Ok(identity)
+}
+
+/// Reads the heads and removes them: they are true of this state of the file and of no later one.
+fn take_heads(table: &mut Table<'_, (&'static str, u64), u64>) -> Result<Heads, redb::Error> {
+    let mut heads = Heads::new();
+    for row in table.iter()? {
+        let (key, seq) = row?;
+        let (origin, boot) = key.value();
+        if let Ok(origin) = NodeName::parse(origin) {
+            heads.insert((origin, boot), seq.value());
+        }
+    }
+    table.retain(|_, _| false)?;
+    Ok(heads)
+}
+
+fn write_birth(transaction: &WriteTransaction, birth: Birth) -> Result<Identity, OpenError> {
+    let failed = |error: redb::Error| OpenError::Write(error.to_string());
+    let write = || -> Result<Result<Identity, u64>, redb::Error> {
+        // Made here, so that readers always find them.
+        drop((transaction.open_table(LATEST)?, transaction.open_table(HISTORY)?));
+        drop(transaction.open_table(JOURNAL)?);
+        let mut numbers = transaction.open_table(NUMBERS)?;
+        let mut texts = transaction.open_table(TEXTS)?;
+        let number = |numbers: &Table<'_, &'static str, u64>, name| -> Result<u64, redb::Error> {
+            Ok(numbers.get(name)?.map_or(0, |number| number.value()))
+        };
+        let format = number(&numbers, FORMAT)?;
+        if ![0, FORMAT_WITHOUT_JOURNAL, FORMAT_VERSION].contains(&format) {
+            return Ok(Err(format));
+        }
+        let kept_name = texts.get(NODE_NAME)?.and_then(|name| NodeName::parse(name.value()).ok());
+        let identity = Identity {
+            node_name: birth.node_name.or(kept_name).unwrap_or(birth.made_up),
+            boot: birth.boot_min.max(number(&numbers, BOOT)? + 1),
+            clock_high_water: number(&numbers, CLOCK_HIGH_WATER_US)?,
+            agreed_us: Some(number(&numbers, AGREED_US)?).filter(|&us| us > 0),
+            heads: take_heads(&mut transaction.open_table(HEADS)?)?,
+        };
+        texts.insert(NODE_NAME, identity.node_name.as_str())?;
+        numbers.insert(FORMAT, FORMAT_VERSION)?;
+        numbers.insert(BOOT, identity.boot)?;
+        numbers.insert(CLOCK_HIGH_WATER_US, identity.clock_high_water.max(birth.clock_lease_us))?;
+        Ok(Ok(identity))
+    };
+    write().map_err(failed)?.map_err(|found| OpenError::Format { found, known: FORMAT_VERSION })
+}
