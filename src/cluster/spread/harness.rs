@@ -117,7 +117,7 @@ pub(super) struct Node {
 }
 
 enum Event {
-    Arrive { from: usize, to: usize, message: proto::Spread },
+    Arrive { from: usize, to: usize, message: Box<proto::Spread> },
     Wake { node: usize, at_us: u64 },
     Stream { node: usize, stream: StreamId, event: StreamEvent },
     Connect { node: usize, stream: StreamId, to: SocketAddr },
@@ -312,7 +312,7 @@ impl World {
                 continue;
             }
             match event {
-                Event::Arrive { from, to, message } => self.deliver(from, to, message),
+                Event::Arrive { from, to, message } => self.deliver(from, to, *message),
                 // Woken for something that was done meanwhile.
                 Event::Wake { node, at_us } if self.nodes[node].wake_us != at_us => {}
                 Event::Wake { node, .. } => self.wake(node),
@@ -407,7 +407,7 @@ impl World {
             for _ in 0..copies {
                 let delay_us = DELAY_US.0 + self.random() % (DELAY_US.1 - DELAY_US.0 + 1);
                 if !self.is_lost(index, to) {
-                    let message = message.clone();
+                    let message = Box::new(message.clone());
                     self.schedule(leaves_us + delay_us, Event::Arrive { from: index, to, message });
                 }
             }
