@@ -5,7 +5,7 @@
 //! pushes into memory: numbering, the cluster's queue, the store's queue, the workers' mailboxes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -61,6 +61,7 @@ pub struct Ingest<D> {
     latest: Latest,
     clock: HybridClock,
     outbox: Mutex<Outbox>,
+    outbox_bytes: Arc<AtomicUsize>,
     bounds: Bounds,
     metrics: Arc<Metrics>,
     downstream: D,
@@ -80,6 +81,7 @@ impl<D: Downstream> Ingest<D> {
         Ingest {
             latest: Latest::default(),
             clock,
+            outbox_bytes: outbox.told_bytes(),
             outbox: Mutex::new(outbox),
             bounds,
             metrics,
@@ -237,7 +239,7 @@ impl<D: Downstream> Ingest<D> {
         if let Err(reason) = self.downstream.store_health() {
             return refuse(Code::StoreUnavailable, reason);
         }
-        if self.outbox.lock().bytes() > OUTBOX_BYTES_HARD {
+        if self.outbox_bytes() > OUTBOX_BYTES_HARD {
             return refuse(Code::Overloaded, "too many records wait for the cluster".into());
         }
         Ok(())
@@ -289,6 +291,11 @@ impl<D: Downstream> Ingest<D> {
     /// This node's records on their way to the cluster machine.
     pub fn outbox(&self) -> &Mutex<Outbox> {
         &self.outbox
+    }
+
+    /// Bytes that wait in it.
+    pub fn outbox_bytes(&self) -> usize {
+        self.outbox_bytes.load(Relaxed)
     }
 
     /// Whether this node's clock is off its peers': publishes are refused meanwhile.

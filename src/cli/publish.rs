@@ -171,17 +171,19 @@ impl Pipeline {
             let refusal = match publish_frame(&line) {
                 Err(error) => format!("bad_json: {error}"),
                 Ok(frame) if frame.is_batch => "bad_request: a line is one object".into(),
-                Ok(frame) => match frame.items.into_iter().next().map(|item| (item.id, item.draft)) {
-                    Some((id, Ok(draft))) => {
-                        if let Some(RequestId::Json(id)) = id {
-                            name.push_str(&format!(" (id {id})"));
+                Ok(frame) => {
+                    match Vec::from(frame.items).into_iter().next().map(|item| (item.id, item.draft)) {
+                        Some((id, Ok(draft))) => {
+                            if let Some(RequestId::Json(id)) = id {
+                                name.push_str(&format!(" (id {id})"));
+                            }
+                            self.send(Some(name), &fields(&draft))?;
+                            continue;
                         }
-                        self.send(Some(name), &fields(&draft))?;
-                        continue;
+                        Some((_, Err(refusal))) => refusal.to_string(),
+                        None => continue,
                     }
-                    Some((_, Err(refusal))) => refusal.to_string(),
-                    None => continue,
-                },
+                }
             };
             eprintln!("anode: {name}: {refusal}");
             self.shared.waiting.lock().refused += 1;
@@ -307,7 +309,7 @@ mod tests {
     #[test]
     fn lines_go_on_as_they_came() {
         let of = |line: &str| {
-            let item = publish_frame(line).expect(line).items.remove(0);
+            let item = Vec::from(publish_frame(line).expect(line).items).remove(0);
             fields(&item.draft.expect(line))
         };
         assert_eq!(

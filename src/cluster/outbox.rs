@@ -6,6 +6,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::limits::OUTBOX_BYTES_SOFT;
 use crate::record::{Birth, NodeName, Record, SharedRecord, Source, Stamp};
@@ -33,6 +34,8 @@ pub struct Outbox {
     last_seq: u64,
     waiting: VecDeque<SharedRecord>,
     bytes: usize,
+    /// The same, for those who only look.
+    told_bytes: Arc<AtomicUsize>,
     awaited: Vec<Awaited>,
     /// Merging is tried when `bytes` passes it.
     merge_at_bytes: usize,
@@ -43,7 +46,8 @@ impl Outbox {
     pub fn new(origin: NodeName, boot: u64) -> Outbox {
         let waiting = VecDeque::new();
         let merge_at_bytes = OUTBOX_BYTES_SOFT / 2;
-        Outbox { origin, boot, last_seq: 0, waiting, bytes: 0, awaited: Vec::new(), merge_at_bytes }
+        let (told_bytes, awaited) = (Arc::default(), Vec::new());
+        Outbox { origin, boot, last_seq: 0, waiting, bytes: 0, told_bytes, awaited, merge_at_bytes }
     }
 
     /// Gives the record its birth, and queues it.
@@ -56,6 +60,7 @@ impl Outbox {
         if self.bytes > self.merge_at_bytes {
             self.merge();
         }
+        self.told_bytes.store(self.bytes, Relaxed);
         record
     }
 
@@ -71,6 +76,7 @@ impl Outbox {
             self.bytes -= cost;
             out.extend(self.waiting.pop_front());
         }
+        self.told_bytes.store(self.bytes, Relaxed);
         if self.bytes < OUTBOX_BYTES_SOFT / 2 {
             self.merge_at_bytes = OUTBOX_BYTES_SOFT / 2;
         }
@@ -91,6 +97,11 @@ impl Outbox {
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Where the bytes that wait can be read without the lock: every publish looks at them.
+    pub fn told_bytes(&self) -> Arc<AtomicUsize> {
+        self.told_bytes.clone()
     }
 
     /// The number of the record accepted last.

@@ -38,7 +38,7 @@ pub(super) async fn publish(
     }
     // All are on their way before the first is waited for.
     let waiting: Vec<(Option<RequestId<'_>>, Waiting)> =
-        frame.items.into_iter().map(|item| (item.id, started(&app, item.draft, level))).collect();
+        Vec::from(frame.items).into_iter().map(|item| (item.id, started(&app, item.draft, level))).collect();
     let mut out = Vec::new();
     if !frame.is_batch {
         for (_, waiting) in waiting {

@@ -5,13 +5,15 @@
 //! written by hand, since they are most of what a node sends and would be copied once more on their
 //! way through a generated message; a test holds that form against the generated one.
 
+mod read;
+
 use std::borrow::Cow;
 
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::answer::{Code, Outcome, Published, Refusal};
-use super::draft::{Draft, DraftPayload, Item, PublishFrame, RequestId};
+use super::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
 use super::json::scan::Scanner;
 use super::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
 use super::token::Token;
@@ -30,29 +32,46 @@ pub struct DecodeError(#[from] prost::DecodeError);
 
 /// A frame from a client.
 #[derive(Debug)]
-pub struct ClientMessage(Option<Asked>);
+pub struct ClientMessage<'a>(Form<'a>);
+
+#[derive(Debug)]
+enum Form<'a> {
+    /// One publish, whose parts lie in the frame.
+    Publish(Publish<'a>),
+    /// Anything.
+    Any(Option<Asked>),
+}
 
 fn refuse<T>(code: Code, message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new(code, message))
 }
 
-impl ClientMessage {
+impl ClientMessage<'_> {
     /// Decodes a frame.
-    pub fn decode(bytes: &[u8]) -> Result<ClientMessage, DecodeError> {
-        Ok(ClientMessage(proto::ClientMessage::decode(bytes)?.message))
+    pub fn decode(bytes: &[u8]) -> Result<ClientMessage<'_>, DecodeError> {
+        if let Some(publish) = read::publish_message(bytes) {
+            return Ok(ClientMessage(Form::Publish(publish)));
+        }
+        Ok(ClientMessage(Form::Any(proto::ClientMessage::decode(bytes)?.message)))
     }
 
     /// The frame as `/publish` takes it.
     pub fn publish_frame(&self) -> PublishFrame<'_> {
         let refused = |id| {
             let draft = refuse(Code::BadRequest, "allowed on /publish are \"publish\" and \"batch\"");
-            PublishFrame { items: vec![Item { id, draft }], is_batch: false }
+            PublishFrame { items: Items::One(Item { id, draft }), is_batch: false }
         };
-        match &self.0 {
-            Some(Asked::Publish(publish)) => PublishFrame { items: vec![item(publish)], is_batch: false },
+        let one = |publish| PublishFrame { items: Items::One(item(publish)), is_batch: false };
+        let asked = match &self.0 {
+            Form::Publish(publish) => return one(publish.clone()),
+            Form::Any(asked) => asked,
+        };
+        match asked {
+            Some(Asked::Publish(publish)) => one(Publish::from(publish)),
             Some(Asked::Batch(batch)) if batch.items.len() > BATCH_ITEMS_MAX => PublishFrame::too_long(),
             Some(Asked::Batch(batch)) => {
-                PublishFrame { items: batch.items.iter().map(item).collect(), is_batch: true }
+                let items = batch.items.iter().map(|publish| item(publish.into())).collect();
+                PublishFrame { items: Items::Many(items), is_batch: true }
             }
             Some(Asked::Subscribe(subscribe)) => refused(request_id(&subscribe.id).unwrap_or(None)),
             Some(Asked::Unsubscribe(unsubscribe)) => refused(request_id(&unsubscribe.id).unwrap_or(None)),
@@ -62,60 +81,96 @@ impl ClientMessage {
 
     /// The frame as `/subscribe` takes it.
     pub fn subscribe_frame(&self) -> SubscribeFrame<'_> {
+        let refused =
+            || refuse(Code::BadRequest, "allowed on /subscribe are \"subscribe\" and \"unsubscribe\"");
         let (id, request) = match &self.0 {
-            Some(Asked::Subscribe(message)) => (&message.id, subscribe(message).map(Request::Subscribe)),
-            Some(Asked::Unsubscribe(message)) => {
-                (&message.id, Ok(Request::Unsubscribe(message.subscription)))
+            Form::Publish(publish) => (checked_id(publish.id.clone()), refused()),
+            Form::Any(Some(Asked::Subscribe(message))) => {
+                (request_id(&message.id), subscribe(message).map(Request::Subscribe))
             }
-            other => {
-                let id = match other {
-                    Some(Asked::Publish(publish)) => &publish.id,
-                    _ => &None,
-                };
-                let allowed = "allowed on /subscribe are \"subscribe\" and \"unsubscribe\"";
-                (id, refuse(Code::BadRequest, allowed))
+            Form::Any(Some(Asked::Unsubscribe(message))) => {
+                (request_id(&message.id), Ok(Request::Unsubscribe(message.subscription)))
             }
+            Form::Any(Some(Asked::Publish(publish))) => (request_id(&publish.id), refused()),
+            Form::Any(Some(Asked::Batch(_)) | None) => (Ok(None), refused()),
         };
-        match request_id(id) {
+        match id {
             Ok(id) => SubscribeFrame { id, request },
             Err(refusal) => SubscribeFrame { id: None, request: Err(refusal) },
         }
     }
 }
 
-fn request_id(id: &Option<proto::Id>) -> Result<Option<RequestId<'_>>, Refusal> {
-    match id.as_ref().and_then(|id| id.id.as_ref()) {
-        None => Ok(None),
-        Some(proto::id::Id::Number(number)) => Ok(Some(RequestId::Number(*number))),
-        Some(proto::id::Id::Text(text)) if text.len() <= REQUEST_ID_BYTES_MAX => {
-            Ok(Some(RequestId::Text(text)))
-        }
-        Some(proto::id::Id::Text(text)) => {
-            let bytes = text.len();
-            refuse(Code::BadRequest, format!("id has {bytes} bytes; at most {REQUEST_ID_BYTES_MAX}"))
-        }
+/// The parts of one publish, which lie in the frame, or in what was made of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Publish<'a> {
+    id: Option<RequestId<'a>>,
+    source: &'a str,
+    ts: Option<u64>,
+    value: Option<Value<'a>>,
+    ttl_ms: Option<u64>,
+    ack: Option<&'a str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Value<'a> {
+    Data(&'a str),
+    Binary(&'a [u8]),
+    Deleted(bool),
+}
+
+impl<'a> From<&'a proto::Publish> for Publish<'a> {
+    fn from(publish: &'a proto::Publish) -> Publish<'a> {
+        let value = publish.value.as_ref().map(|value| match value {
+            proto::publish::Value::Data(text) => Value::Data(text),
+            proto::publish::Value::DataB64(bytes) => Value::Binary(bytes),
+            proto::publish::Value::Deleted(deleted) => Value::Deleted(*deleted),
+        });
+        let (id, ack) = (id_of(&publish.id), publish.ack.as_deref());
+        Publish { id, source: &publish.source, ts: publish.ts, value, ttl_ms: publish.ttl_ms, ack }
     }
 }
 
-fn item(publish: &proto::Publish) -> Item<'_> {
-    match request_id(&publish.id) {
+fn id_of(id: &Option<proto::Id>) -> Option<RequestId<'_>> {
+    match id.as_ref()?.id.as_ref()? {
+        proto::id::Id::Number(number) => Some(RequestId::Number(*number)),
+        proto::id::Id::Text(text) => Some(RequestId::Text(text)),
+    }
+}
+
+fn request_id(id: &Option<proto::Id>) -> Result<Option<RequestId<'_>>, Refusal> {
+    checked_id(id_of(id))
+}
+
+fn checked_id(id: Option<RequestId<'_>>) -> Result<Option<RequestId<'_>>, Refusal> {
+    match id {
+        Some(RequestId::Text(text)) if text.len() > REQUEST_ID_BYTES_MAX => {
+            let bytes = text.len();
+            refuse(Code::BadRequest, format!("id has {bytes} bytes; at most {REQUEST_ID_BYTES_MAX}"))
+        }
+        id => Ok(id),
+    }
+}
+
+fn item(mut publish: Publish<'_>) -> Item<'_> {
+    match checked_id(publish.id.take()) {
         Ok(id) => Item { id, draft: draft(publish) },
         Err(refusal) => Item { id: None, draft: Err(refusal) },
     }
 }
 
-fn draft(publish: &proto::Publish) -> Result<Draft<'_>, Refusal> {
-    if let Err(error) = Source::check(&publish.source) {
+fn draft(publish: Publish<'_>) -> Result<Draft<'_>, Refusal> {
+    if let Err(error) = Source::check(publish.source) {
         return refuse(Code::BadSource, error.to_string());
     }
     if let Some(ts) = publish.ts.filter(|&ts| ts > TS_MAX) {
         return refuse(Code::BadTimestamp, format!("ts is {ts}; allowed are 0 to {TS_MAX}, microseconds"));
     }
-    let payload = match &publish.value {
-        Some(proto::publish::Value::Data(text)) => DraftPayload::Json(json(text)?),
-        Some(proto::publish::Value::DataB64(bytes)) => DraftPayload::Binary(Cow::Borrowed(bytes)),
-        Some(proto::publish::Value::Deleted(true)) => DraftPayload::Deleted,
-        Some(proto::publish::Value::Deleted(false)) => {
+    let payload = match publish.value {
+        Some(Value::Data(text)) => DraftPayload::Json(json(text)?),
+        Some(Value::Binary(bytes)) => DraftPayload::Binary(Cow::Borrowed(bytes)),
+        Some(Value::Deleted(true)) => DraftPayload::Deleted,
+        Some(Value::Deleted(false)) => {
             return refuse(Code::BadRequest, "deleted is false; allowed is true");
         }
         None => {
@@ -132,14 +187,14 @@ fn draft(publish: &proto::Publish) -> Result<Draft<'_>, Refusal> {
             return refuse(Code::BadRequest, format!("ttl_ms is {ttl}; allowed are 1 to {TTL_MS_MAX}"));
         }
     };
-    let ack = match publish.ack.as_deref() {
+    let ack = match publish.ack {
         None => None,
         Some(name) => Some(AckLevel::parse(name).ok_or_else(|| {
             let allowed = "allowed are \"accepted\", \"stored\", \"replicated\"";
             Refusal::new(Code::BadRequest, format!("ack is unknown; {allowed}"))
         })?),
     };
-    Ok(Draft { source: Cow::Borrowed(&publish.source), ts: publish.ts, payload, ttl_ms, ack })
+    Ok(Draft { source: Cow::Borrowed(publish.source), ts: publish.ts, payload, ttl_ms, ack })
 }
 
 /// The one JSON value that `text` must be, without the white space around it.

@@ -1,6 +1,7 @@
 //! A publish as a client sent it: checked in form, not yet a record.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 
 use bytes::Bytes;
 
@@ -119,15 +120,50 @@ pub struct Item<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublishFrame<'a> {
     /// In the frame's order.
-    pub items: Vec<Item<'a>>,
+    pub items: Items<'a>,
     /// Whether the frame was an array.
     pub is_batch: bool,
+}
+
+/// The items of a frame. One alone, as nearly every frame has it, costs no allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Items<'a> {
+    /// One.
+    One(Item<'a>),
+    /// Any number.
+    Many(Vec<Item<'a>>),
+}
+
+impl Default for Items<'_> {
+    fn default() -> Self {
+        Items::Many(Vec::new())
+    }
+}
+
+impl<'a> Deref for Items<'a> {
+    type Target = [Item<'a>];
+
+    fn deref(&self) -> &[Item<'a>] {
+        match self {
+            Items::One(item) => std::slice::from_ref(item),
+            Items::Many(items) => items,
+        }
+    }
+}
+
+impl<'a> From<Items<'a>> for Vec<Item<'a>> {
+    fn from(items: Items<'a>) -> Self {
+        match items {
+            Items::One(item) => vec![item],
+            Items::Many(items) => items,
+        }
+    }
 }
 
 impl PublishFrame<'_> {
     /// The frame in the place of a batch of too many items: refused as a whole.
     pub(super) fn too_long() -> PublishFrame<'static> {
         let refusal = Refusal::new(Code::BadRequest, format!("a batch has at most {BATCH_ITEMS_MAX} items"));
-        PublishFrame { items: vec![Item { id: None, draft: Err(refusal) }], is_batch: false }
+        PublishFrame { items: Items::One(Item { id: None, draft: Err(refusal) }), is_batch: false }
     }
 }

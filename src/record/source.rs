@@ -40,9 +40,10 @@ impl Source {
         if name.is_empty() || name.len() > SOURCE_BYTES_MAX {
             return Err(SourceError::Length(name.len()));
         }
-        // Nearly every name is plain ASCII, and seen to be so without decoding it.
-        let odd = |word| under(word, 0x20) | equal(word, 0x7f) | equal(word, b'*') | not_ascii(word);
-        if position(name.as_bytes(), odd).is_some() && name.chars().any(|c| c == '*' || c.is_control()) {
+        if is_simple(name.as_bytes()) {
+            return Ok(());
+        }
+        if name.chars().any(|c| c == '*' || c.is_control()) {
             return Err(SourceError::Character(name.into()));
         }
         check_segments(name)
@@ -57,6 +58,27 @@ impl Source {
     pub fn is_system(name: &str) -> bool {
         name.starts_with('$')
     }
+}
+
+/// Whether the name is seen to be right without a look at each byte, as nearly every one is: plain ASCII
+/// of few segments, none of which begins with a dot. `false` says nothing.
+fn is_simple(name: &[u8]) -> bool {
+    // A segment is empty, or begins with a dot, where one of these stands behind a `/`, or at an end.
+    let is_border = |byte: Option<&u8>| matches!(byte, Some(b'/' | b'.'));
+    if is_border(name.first()) || name.last() == Some(&b'/') {
+        return false;
+    }
+    let (mut slashes, mut before) = (0, 0);
+    let is_odd = |word| {
+        let slash = equal(word, b'/');
+        let odd = under(word, 0x20) | equal(word, 0x7f) | equal(word, b'*') | not_ascii(word);
+        let border = (slash | equal(word, b'.')) & (slash << 8 | before);
+        // Of a word that overlaps the one before, some are counted twice.
+        slashes += slash.count_ones() as usize;
+        before = slash >> 56;
+        odd | border
+    };
+    position(name, is_odd).is_none() && slashes < SOURCE_SEGMENTS_MAX
 }
 
 /// What names and patterns share: the number of segments, none of them empty, `.` or `..`.
@@ -94,7 +116,22 @@ impl fmt::Display for Source {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Whatever way a name is looked at, each byte counts.
+        #[test]
+        fn names_are_judged_by_their_definition(name in "([a-c/.]|[a-c]{1,7}/?|[.*é\\x00\\x1f\\x20\\x7f\u{85}]){0,24}") {
+            let is_segment = |segment: &str| !matches!(segment, "" | "." | "..");
+            let is_name = (1..=SOURCE_BYTES_MAX).contains(&name.len())
+                && !name.chars().any(|c| c == '*' || c.is_control())
+                && name.split('/').all(is_segment)
+                && name.split('/').count() <= SOURCE_SEGMENTS_MAX;
+            prop_assert_eq!(Source::check(&name).is_ok(), is_name, "{}", name);
+        }
+    }
 
     #[test]
     fn source_names() {

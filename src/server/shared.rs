@@ -289,7 +289,7 @@ impl Shared {
     fn is_over_soft(&self) -> bool {
         self.store().is_lagging()
             || self.mailboxes().iter().any(Mailbox::is_over_soft)
-            || self.ingest.outbox().lock().bytes() > OUTBOX_BYTES_SOFT
+            || self.ingest.outbox_bytes() > OUTBOX_BYTES_SOFT
     }
 
     /// Every member, sorted by name.

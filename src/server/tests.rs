@@ -114,6 +114,37 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Changes in a row are handed out connection by connection: each gets its own, all of them, in their
+/// order, wherever what others want begins and ends, and however much it is.
+#[test]
+fn changes_in_a_row_are_for_those_who_want_them() {
+    let node = started(|raw| raw.workers = Some(Text("1".into())));
+    let patterns = ["x/**", "x/**", "x/**", "x/**", "x/**", "x/1", "x/1", "x/*", "x/*", "y/**"];
+    let mut subscribers = patterns.map(|pattern| {
+        let url = format!("/subscribe?source={pattern}&mode=all&snapshot=false");
+        let mut subscriber = Client::open(&node, &url);
+        assert_eq!(subscriber.next()["result"]["subscription"], 1);
+        assert!(subscriber.next()["eos"]["resume"].is_string());
+        (pattern, subscriber)
+    });
+    let mut publisher = Client::open(&node, "/publish");
+    let padding = "p".repeat(1_500);
+    let source = |number: usize| ["x/1", "x/2", "x/2", "x/2", "x/2", "y/1", "x/2/3"][number / 9 % 7];
+    // Less than may wait for one connection.
+    let numbers = 0..500;
+    for number in numbers.clone() {
+        publisher.send(&json!({"source": source(number), "data": [number, padding]}));
+    }
+    for (pattern, subscriber) in &mut subscribers {
+        let pattern = crate::record::Pattern::parse(pattern).expect("pattern");
+        for number in numbers.clone().filter(|number| pattern.matches(source(*number))) {
+            let record = subscriber.next();
+            assert_eq!((&record["source"], &record["data"][0]), (&json!(source(number)), &json!(number)));
+        }
+    }
+    node.stop();
+}
+
 #[test]
 fn what_is_published_reaches_every_subscriber_and_http() {
     let node = started(|_| {});

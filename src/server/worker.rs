@@ -200,7 +200,7 @@ impl Worker {
     /// Says which phase's work is done.
     fn report_done(&self) {
         let is_drained = || {
-            let is_taken = self.id != 0 || self.shared.ingest.outbox().lock().bytes() == 0;
+            let is_taken = self.id != 0 || self.shared.ingest.outbox_bytes() == 0;
             let is_sent = is_taken && self.gossip.as_ref().is_none_or(Gossip::is_drained);
             is_sent
                 && self.shared.pending.is_empty()

@@ -16,6 +16,9 @@ use crate::record::hash::NameState;
 use crate::record::words::{equal, position};
 use crate::record::{Pattern, Segment};
 
+/// So many children are compared sooner than a segment is hashed.
+const FEW: usize = 4;
+
 /// The patterns of one worker's connections. A connection is a number that the worker gives.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -92,7 +95,7 @@ impl Index {
         if source.starts_with('$') {
             // No wildcard matches a leading `$`, so the first segment has to be named.
             let (first, others) = split(source);
-            if let Some(node) = self.root.exact.get(first) {
+            if let Some(node) = self.root.child(first) {
                 node.collect(others, &mut take);
             }
         } else {
@@ -106,12 +109,20 @@ impl Index {
 }
 
 impl Node {
+    /// The child of this very segment.
+    fn child(&self, segment: &str) -> Option<&Node> {
+        if self.exact.len() > FEW {
+            return self.exact.get(segment);
+        }
+        self.exact.iter().find(|(name, _)| ***name == *segment).map(|(_, node)| node)
+    }
+
     /// `name`: the segments that are left; `None` at the end.
     fn collect(&self, name: Option<&str>, take: &mut impl FnMut(&Connections)) {
         let Some(name) = name else { return take(&self.here) };
         take(&self.rest);
         let (first, others) = split(name);
-        if let Some(node) = self.exact.get(first) {
+        if let Some(node) = self.child(first) {
             node.collect(others, take);
         }
         if let Some(node) = &self.one {

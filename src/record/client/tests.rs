@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::record::{Birth, NodeName, Stamp};
 
-fn message(asked: Asked) -> ClientMessage {
+fn message(asked: Asked) -> ClientMessage<'static> {
     let bytes = proto::ClientMessage { message: Some(asked) }.encode_to_vec();
-    ClientMessage::decode(&bytes).expect("decodes")
+    ClientMessage::decode(bytes.leak()).expect("decodes")
 }
 
 fn publish(value: proto::publish::Value) -> proto::Publish {

@@ -8,21 +8,23 @@ use base64::engine::general_purpose::STANDARD;
 use super::scan::{Scanner, SyntaxError, Value, as_integer, as_string, object};
 use crate::limits::{BATCH_ITEMS_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX};
 use crate::record::answer::{Code, Refusal};
-use crate::record::draft::{Draft, DraftPayload, Item, PublishFrame, RequestId};
+use crate::record::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
 use crate::record::{AckLevel, Source};
 
 /// Reads a publish frame. An error means that the text is no JSON, and nothing of it is known;
 /// whatever else is wrong stands at the item it is wrong with.
 pub fn publish_frame(text: &str) -> Result<PublishFrame<'_>, SyntaxError> {
     let mut scanner = Scanner::new(text);
-    let mut frame = PublishFrame { items: Vec::new(), is_batch: scanner.take_if(b'[') };
-    let mut is_too_long = false;
-    if !frame.is_batch {
-        frame.items.push(item(&mut scanner)?);
-    } else if !scanner.take_if(b']') {
+    if !scanner.take_if(b'[') {
+        let item = item(&mut scanner)?;
+        scanner.end()?;
+        return Ok(PublishFrame { items: Items::One(item), is_batch: false });
+    }
+    let (mut items, mut is_too_long) = (Vec::new(), false);
+    if !scanner.take_if(b']') {
         loop {
-            if frame.items.len() < BATCH_ITEMS_MAX {
-                frame.items.push(item(&mut scanner)?);
+            if items.len() < BATCH_ITEMS_MAX {
+                items.push(item(&mut scanner)?);
             } else {
                 scanner.value()?;
                 is_too_long = true;
@@ -34,6 +36,7 @@ pub fn publish_frame(text: &str) -> Result<PublishFrame<'_>, SyntaxError> {
         scanner.take(b']', "',' or ']'")?;
     }
     scanner.end()?;
+    let frame = PublishFrame { items: Items::Many(items), is_batch: true };
     Ok(if is_too_long { PublishFrame::too_long() } else { frame })
 }
 
@@ -72,19 +75,20 @@ pub(super) fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
 
 impl<'a> Fields<'a> {
     fn take(&mut self, key: &str, value: Value<'a>) {
-        let slot = match key {
-            "id" => &mut self.id,
-            "source" => &mut self.source,
-            "ts" => &mut self.ts,
-            "data" => &mut self.data,
-            "data_b64" => &mut self.data_b64,
-            "deleted" => &mut self.deleted,
-            "ttl_ms" => &mut self.ttl_ms,
-            "ack" => &mut self.ack,
-            unknown => {
+        // By bytes, of which the compiler makes one comparison each.
+        let slot = match key.as_bytes() {
+            b"id" => &mut self.id,
+            b"source" => &mut self.source,
+            b"ts" => &mut self.ts,
+            b"data" => &mut self.data,
+            b"data_b64" => &mut self.data_b64,
+            b"deleted" => &mut self.deleted,
+            b"ttl_ms" => &mut self.ttl_ms,
+            b"ack" => &mut self.ack,
+            _ => {
                 let message = format!(
                     "unknown field {:?}; known are id, source, ts, data, data_b64, deleted, ttl_ms, ack",
-                    shortened(unknown)
+                    shortened(key)
                 );
                 self.wrong.get_or_insert(Refusal::new(Code::BadRequest, message));
                 return;
@@ -208,9 +212,9 @@ mod tests {
     use super::*;
 
     fn one(text: &str) -> Item<'_> {
-        let mut frame = publish_frame(text).expect(text);
+        let frame = publish_frame(text).expect(text);
         assert!(!frame.is_batch);
-        frame.items.remove(0)
+        Vec::from(frame.items).remove(0)
     }
 
     fn code(text: &str) -> Code {

@@ -38,6 +38,8 @@ pub struct Value<'a> {
     pub text: &'a str,
     /// The first flaw found.
     pub flaw: Option<Flaw>,
+    /// A string that is written as it is, without an escape.
+    pub is_plain: bool,
 }
 
 /// Reads a text from left to right.
@@ -94,8 +96,8 @@ impl<'a> Scanner<'a> {
             return self.nested();
         }
         let (start, mut flaw) = (self.at, None);
-        self.scalar(&mut flaw)?;
-        Ok(Value { text: &self.text[start..self.at], flaw })
+        let is_plain = self.scalar(&mut flaw)?;
+        Ok(Value { text: &self.text[start..self.at], flaw, is_plain })
     }
 
     fn nested(&mut self) -> Scan<Value<'a>> {
@@ -119,10 +121,12 @@ impl<'a> Scanner<'a> {
                     }
                     open.pop();
                 }
-                _ => self.scalar(&mut flaw)?,
+                _ => {
+                    self.scalar(&mut flaw)?;
+                }
             }
             if !self.close(&mut open, &mut flaw)? {
-                return Ok(Value { text: &self.text[start..self.at], flaw });
+                return Ok(Value { text: &self.text[start..self.at], flaw, is_plain: false });
             }
         }
     }
@@ -151,15 +155,17 @@ impl<'a> Scanner<'a> {
         self.take(b':', "':'")
     }
 
-    fn scalar(&mut self, flaw: &mut Option<Flaw>) -> Scan<()> {
+    /// Whether it is a plain string.
+    fn scalar(&mut self, flaw: &mut Option<Flaw>) -> Scan<bool> {
         match self.peek() {
-            Some(b'"') => self.string(flaw).map(|_| ()),
-            Some(b't') => self.literal("true"),
-            Some(b'f') => self.literal("false"),
-            Some(b'n') => self.literal("null"),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            _ => self.wrong("a value"),
+            Some(b'"') => return self.string(flaw).map(|(_, is_plain)| is_plain),
+            Some(b't') => self.literal("true")?,
+            Some(b'f') => self.literal("false")?,
+            Some(b'n') => self.literal("null")?,
+            Some(b'-' | b'0'..=b'9') => self.number()?,
+            _ => return self.wrong("a value"),
         }
+        Ok(false)
     }
 
     fn literal(&mut self, word: &'static str) -> Scan<()> {
@@ -196,19 +202,23 @@ impl<'a> Scanner<'a> {
         if self.at == start { self.wrong("a digit") } else { Ok(()) }
     }
 
-    /// Takes a string, the next byte being its quote. Its text without quotes, escapes as they are.
-    fn string(&mut self, flaw: &mut Option<Flaw>) -> Scan<&'a str> {
+    /// Takes a string, the next byte being its quote. Its text without quotes, escapes as they are, and
+    /// whether there are none.
+    fn string(&mut self, flaw: &mut Option<Flaw>) -> Scan<(&'a str, bool)> {
         let bytes = self.text.as_bytes();
         self.at += 1;
-        let start = self.at;
+        let (start, mut is_plain) = (self.at, true);
         loop {
             self.at += json_plain_len(&bytes[self.at..]);
             match bytes.get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(&self.text[start..self.at - 1]);
+                    return Ok((&self.text[start..self.at - 1], is_plain));
                 }
-                Some(b'\\') => self.escape(flaw)?,
+                Some(b'\\') => {
+                    is_plain = false;
+                    self.escape(flaw)?;
+                }
                 Some(_) => return self.wrong("no control character in a string"),
                 None => return self.wrong("'\"'"),
             }
@@ -304,9 +314,9 @@ pub fn object<'a>(
         if scanner.peek() != Some(b'"') {
             return scanner.wrong("a string");
         }
-        let key = scanner.string(&mut None)?;
+        let (key, is_plain) = scanner.string(&mut None)?;
         scanner.take(b':', "':'")?;
-        field(unescape(key), scanner.value()?);
+        field(unescape(key, is_plain), scanner.value()?);
         if !scanner.take_if(b',') {
             return scanner.take(b'}', "',' or '}'");
         }
@@ -316,7 +326,7 @@ pub fn object<'a>(
 /// The text of a string value, unescaped; `None` if the value is no string.
 pub fn as_string<'a>(value: &Value<'a>) -> Option<Cow<'a, str>> {
     let inner = value.text.strip_prefix('"')?.strip_suffix('"')?;
-    Some(unescape(inner))
+    Some(unescape(inner, value.is_plain))
 }
 
 /// The value of an integer without fraction or exponent; `None` for anything else or too large.
@@ -326,8 +336,8 @@ pub fn as_integer(value: &Value<'_>) -> Option<i128> {
 }
 
 /// Resolves the escapes of a string that was scanned. A lone surrogate becomes U+FFFD.
-fn unescape(raw: &str) -> Cow<'_, str> {
-    if json_plain_len(raw.as_bytes()) == raw.len() {
+fn unescape(raw: &str, is_plain: bool) -> Cow<'_, str> {
+    if is_plain {
         return Cow::Borrowed(raw);
     }
     let quoted = format!("\"{raw}\"");

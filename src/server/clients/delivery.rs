@@ -2,19 +2,45 @@
 //! that wait for it.
 
 use super::super::clock;
-use super::super::connection::{Connection, Stage};
+use super::super::connection::Stage;
 use super::super::inbox::Mail;
-use super::{Clients, PART_US_MAX, queue_turn_of};
+use super::super::session::EncodedChange;
+use super::{Clients, PART_US_MAX};
 use crate::ingest::Change;
-use crate::limits::ALL_QUEUE_BYTES_MAX;
 use crate::record::Now;
 use crate::store::Health;
 
-/// Changes handed out between two looks at the clock, and so before a flush even where time is short.
-/// Sixty-four small records in one write cost a twentieth of as many writes.
-const CHANGES_PER_LOOK: usize = 64;
+/// Changes handed out between two looks at the clock.
+const CHANGES_PER_LOOK: usize = 512;
 /// The longest that changes are handed out before what they made is flushed, in microseconds.
 const DRAIN_US_MAX: u64 = 20_000;
+/// Bytes handed out between two looks at the clock.
+const BYTES_PER_LOOK: usize = 64 * 1024 * 1024;
+/// So many bytes for one connection are written before more are added.
+const WRITE_BYTES_MAX: usize = 128 * 1024;
+/// So many are written at the end of a run of several, while they are in the core's caches: a write costs
+/// little more than they do. Fewer wait for the end of the turn.
+const WRITE_BYTES_MIN: usize = 16 * 1024;
+/// Bytes of data of a run, which is in the core's caches as a whole, and encoded for a moment.
+const RUN_BYTES_MAX: usize = 256 * 1024;
+/// So few connections are handed each change by itself: what is known of them stays in the caches anyway.
+const FEW_CONNECTIONS: usize = 3;
+
+/// Changes in a row that the same connections want.
+///
+/// They are handed out connection by connection: what is known of one, and the end of its buffer, is
+/// fetched once for all of them.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    changes: Vec<Change>,
+    /// Of the changes' data.
+    bytes: usize,
+    connections: Vec<usize>,
+    /// Who wants the next change.
+    hits: Vec<usize>,
+    /// For the changes, encoded. There may be more of them than changes.
+    frames: Vec<EncodedChange>,
+}
 
 /// How much is handed out before it is flushed.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,7 +57,7 @@ impl Portion {
     fn of(flush_us: u64, has_peers: bool) -> Portion {
         match has_peers {
             true => Portion { deliveries: 1_024, us: PART_US_MAX },
-            false => Portion { deliveries: 65_536, us: flush_us.clamp(PART_US_MAX, DRAIN_US_MAX) },
+            false => Portion { deliveries: 262_144, us: flush_us.clamp(PART_US_MAX, DRAIN_US_MAX) },
         }
     }
 }
@@ -48,50 +74,94 @@ impl Clients {
         let portion = Portion::of(self.flush_us, has_peers);
         let end_us = now.mono_us + portion.us;
         while now.mono_us < end_us {
-            let (mut changes, mut deliveries) = (0, 0);
-            while changes < CHANGES_PER_LOOK && deliveries < portion.deliveries {
+            let (mut changes, mut deliveries, mut bytes) = (0, 0, 0);
+            while changes < CHANGES_PER_LOOK && deliveries < portion.deliveries && bytes < BYTES_PER_LOOK {
                 changes += 1;
                 match self.parts.inbox.next(mailbox, shared.ingest.latest()) {
-                    Mail::Change(change) => deliveries += self.deliver(now, &change),
-                    Mail::Overflow => self.handle_overflow(now),
+                    Mail::Change(change) => {
+                        let size = change.record.payload.bytes().len();
+                        let count = self.add_to_run(now, change, size);
+                        (deliveries, bytes) = (deliveries + count, bytes + count * size);
+                    }
+                    Mail::Overflow => {
+                        self.hand_out(now);
+                        self.handle_overflow(now);
+                    }
                     Mail::Scanned => break,
                     Mail::Empty => {
+                        self.hand_out(now);
                         shared.handle_room();
                         return false;
                     }
                 }
             }
+            self.hand_out(now);
             now = clock::now();
         }
         shared.handle_room();
         true
     }
 
-    /// Returns to how many connections.
-    fn deliver(&mut self, now: Now, change: &Change) -> usize {
-        let mut hits = std::mem::take(&mut self.hits);
-        self.parts.work.index.matches(change.record.source.as_str(), &mut hits);
-        self.frames.start();
-        let count = hits.len();
-        for key in hits.drain(..) {
-            let is_full = |connection: &Connection| {
-                connection.out.len() > ALL_QUEUE_BYTES_MAX / 2 && connection.is_writable
-            };
-            if self.table.get(key).is_some_and(is_full) {
+    /// Returns how many connections want it.
+    fn add_to_run(&mut self, now: Now, change: Change, bytes: usize) -> usize {
+        self.parts.work.index.matches(change.record.source.as_str(), &mut self.run.hits);
+        let count = self.run.hits.len();
+        if count > 0 {
+            if self.run.hits != self.run.connections {
+                self.hand_out(now);
+                std::mem::swap(&mut self.run.hits, &mut self.run.connections);
+            }
+            self.run.changes.push(change);
+            self.run.bytes += bytes;
+            if count <= FEW_CONNECTIONS || self.run.bytes >= RUN_BYTES_MAX {
+                self.hand_out(now);
+            }
+        }
+        count
+    }
+
+    /// Hands the run to those who want it.
+    fn hand_out(&mut self, now: Now) {
+        if self.run.changes.is_empty() {
+            return;
+        }
+        let mut run = std::mem::take(&mut self.run);
+        let missing = run.changes.len().saturating_sub(run.frames.len());
+        run.frames.extend(std::iter::repeat_with(EncodedChange::default).take(missing));
+        for &key in &run.connections {
+            self.hand_out_to(now, key, &run.changes, &mut run.frames);
+        }
+        run.frames.iter_mut().zip(&run.changes).for_each(|(frames, _)| frames.clear());
+        run.changes.clear();
+        run.bytes = 0;
+        self.run = run;
+    }
+
+    fn hand_out_to(&mut self, now: Now, key: usize, changes: &[Change], frames: &mut [EncodedChange]) {
+        let write_bytes = if changes.len() > 1 { WRITE_BYTES_MIN } else { WRITE_BYTES_MAX };
+        let mut items = changes.iter().zip(frames).peekable();
+        while items.peek().is_some() {
+            let Some(connection) = self.table.get_mut(key) else { return };
+            let handled = self.parts.with(now, key, connection, |session, turn| {
+                // At least one, whatever waits already.
+                for (change, frames) in items.by_ref() {
+                    session.handle_change(turn, frames, change)?;
+                    if turn.out.len() >= WRITE_BYTES_MAX {
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            match handled {
+                Some(Ok(())) => {}
+                Some(Err(close)) => return self.parts.close(now, key, connection, &close),
+                None => return,
+            }
+            if connection.out.len() >= write_bytes {
                 self.flush_one(now, key);
             }
-            let Some(connection) = self.table.get_mut(key) else { continue };
-            let frames = &mut self.frames;
-            let handled = self
-                .parts
-                .with(now, key, connection, |session, turn| session.handle_change(turn, frames, change));
-            if let Some(Err(close)) = handled {
-                self.parts.close(now, key, connection, &close);
-            }
-            queue_turn_of(&mut self.turning, key, connection);
         }
-        self.hits = hits;
-        count
+        self.queue_turn(key);
     }
 
     /// The mailbox dropped changes: who wants all of them is closed.

@@ -17,12 +17,12 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 
+use self::delivery::Run;
 use self::parts::Parts;
 use super::clock;
 use super::connection::{Connection, Stage};
 use super::host::WorkerHost;
 use super::liveness::Silence;
-use super::session::EncodedChange;
 use super::shared::Shared;
 use super::websocket::CloseReason;
 use super::worker::FIRST_CONNECTION;
@@ -48,8 +48,7 @@ pub struct Clients {
     ready: VecDeque<usize>,
     turning: VecDeque<usize>,
     paused: Vec<usize>,
-    hits: Vec<usize>,
-    frames: EncodedChange,
+    run: Run,
     hand_over: HandOver,
     next_generation: u64,
     durable: (u64, bool),
@@ -77,8 +76,7 @@ impl Clients {
             ready: VecDeque::new(),
             turning: VecDeque::new(),
             paused: Vec::new(),
-            hits: Vec::new(),
-            frames: EncodedChange::default(),
+            run: Run::default(),
             hand_over,
             next_generation: 0,
             durable: (0, true),
@@ -178,8 +176,7 @@ impl Clients {
     /// Reads, delivers, lets sessions work, and handles what is due. Whether something is left over.
     pub fn turn(&mut self, now: Now) -> bool {
         self.resume_paused(now);
-        self.read_ready();
-        let has_mail = self.drain_mailbox();
+        let has_mail = self.read_ready() || self.drain_mailbox();
         self.handle_durable(now);
         self.handle_replicated(now);
         self.turn_sessions();

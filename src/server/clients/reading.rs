@@ -15,37 +15,52 @@ use crate::limits::HEAD_BYTES_MAX;
 use crate::record::Now;
 use crate::record::answer::{Code, Refusal};
 
+/// After so many bytes what was published is handed out: it is still in the core's caches then.
+const HAND_OUT_BYTES: usize = 64 * 1024;
+
 impl Clients {
-    pub(super) fn read_ready(&mut self) {
+    /// Reads who has something, and hands out in between. Whether there is mail that was left for want
+    /// of time.
+    pub(super) fn read_ready(&mut self) -> bool {
         let end_us = clock::now().mono_us + PART_US_MAX;
+        let mut bytes = 0;
         for _ in 0..self.ready.len() {
-            let Some(key) = self.ready.pop_front() else { return };
+            let Some(key) = self.ready.pop_front() else { return false };
             let now = clock::now();
-            self.read(now, key);
+            bytes += self.read(now, key);
             if now.mono_us > end_us {
-                return;
+                return false;
+            }
+            if bytes >= HAND_OUT_BYTES {
+                bytes = 0;
+                if self.drain_mailbox() {
+                    return true;
+                }
             }
         }
+        false
     }
 
-    /// Reads one piece, unless the connection is to be left alone for now.
-    fn read(&mut self, now: Now, key: usize) {
-        let Some(connection) = self.table.get_mut(key) else { return };
+    /// Reads one piece, unless the connection is to be left alone for now. How many bytes it had.
+    fn read(&mut self, now: Now, key: usize) -> usize {
+        let Some(connection) = self.table.get_mut(key) else { return 0 };
         connection.is_ready = false;
         if connection.is_dead || self.pause_if_blocked(now, key) {
-            return;
+            return 0;
         }
-        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(connection) = self.table.get_mut(key) else { return 0 };
+        let mut bytes = 0;
         match connection.socket.read(&mut self.buffer) {
             Ok(0) => {
                 let session = connection.finish(true, now.mono_us);
                 self.parts.end_session(now, key, connection, session);
                 self.parts.kill(key, connection);
-                return;
+                return 0;
             }
             Ok(read) => {
                 // A short read has emptied the socket; another event comes with the next byte.
                 connection.is_readable = read == self.buffer.len() || connection.is_read_closed;
+                bytes = read;
                 self.handle_bytes(now, key, read);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => connection.is_readable = false,
@@ -55,7 +70,7 @@ impl Clients {
                 let session = connection.finish(true, now.mono_us);
                 self.parts.end_session(now, key, connection, session);
                 self.parts.kill(key, connection);
-                return;
+                return 0;
             }
         }
         self.queue_reading(key);
@@ -63,6 +78,7 @@ impl Clients {
         if let Some(connection) = self.table.get_mut(key) {
             self.parts.arm(now.mono_us, key, connection);
         }
+        bytes
     }
 
     /// Back-pressure: whether the connection is not to be read for now.

@@ -24,8 +24,7 @@ pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_
 
 /// A change as it is sent: encoded when the first connection of a codec wants it, and then copied.
 ///
-/// The worker keeps one and [starts](EncodedChange::start) it for each change, so that its memory is
-/// used again.
+/// The worker keeps some, [clears](EncodedChange::clear) them and uses them, and their memory, again.
 #[derive(Debug, Default)]
 pub struct EncodedChange {
     /// [`name_key`] of its source.
@@ -42,12 +41,12 @@ struct Encoded {
     start: usize,
 }
 
-/// Memory kept from one change to the next, in bytes.
-const KEPT_BYTES_MAX: usize = 128 * 1024;
+/// Memory kept from one change to the next, in bytes: a few hundred of them are kept.
+const KEPT_BYTES_MAX: usize = 1024;
 
 impl EncodedChange {
-    /// Forgets the change before.
-    pub fn start(&mut self) {
+    /// Forgets the change.
+    pub fn clear(&mut self) {
         self.key = None;
         for encoded in [&mut self.json, &mut self.protobuf] {
             encoded.bytes.clear();

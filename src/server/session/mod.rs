@@ -13,8 +13,9 @@
 //! 2. [`Session::handle_message`] for each message; after it, and before 4, the worker sees to it
 //!    that its mailbox takes changes if its index has any pattern;
 //! 3. [`Session::handle_change`] for each change of the mailbox, to the connections that the index
-//!    names, after counting it in [`Turn::mailbox_position`]. It should first try to flush a
-//!    connection whose buffer is over half of [`crate::limits::ALL_QUEUE_BYTES_MAX`];
+//!    names, after counting it in [`Turn::mailbox_position`]. Several may be counted before the first
+//!    of them is handed over, if no other call comes between. It should flush a connection long before
+//!    its buffer has [`crate::limits::ALL_QUEUE_BYTES_MAX`];
 //! 4. [`Session::handle_turn`] when [`Session::next_timeout_us`] is over, and while
 //!    [`Session::wants_turn`], to be asked after any of these calls and whenever something was flushed;
 //! 5. [`Session::handle_durable`] when the store's mark or health moved, and

@@ -253,7 +253,7 @@ impl World {
         let mut connections = Vec::new();
         self.work.index.matches(change.record.source.as_str(), &mut connections);
         let mut frames = std::mem::take(&mut self.frames);
-        frames.start();
+        frames.clear();
         for client in connections {
             if self.clients[client].closed.is_none() {
                 let done =
