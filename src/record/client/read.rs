@@ -3,52 +3,30 @@
 //! What is seldom, or wrong, is left to the generated reader, which says what it is; what is read here
 //! means the same there. Rejected: the generated reader for all, which copies name and data.
 
-use prost::encoding::decode_varint;
-
 use super::{Publish, Value};
 use crate::record::draft::RequestId;
-
-/// Key of a field of this number that is a varint.
-const fn varint(field: u8) -> u8 {
-    field << 3
-}
-
-/// Key of a field of this number that has a length.
-const fn delimited(field: u8) -> u8 {
-    field << 3 | 2
-}
+use crate::record::fields::Fields;
 
 /// The publish that is all of a frame. `None`: the frame is something else, or is not to be read here.
-pub(super) fn publish_message(mut frame: &[u8]) -> Option<Publish<'_>> {
-    const PUBLISH: u8 = delimited(1);
-    if take_byte(&mut frame)? != PUBLISH {
-        return None;
-    }
-    let publish = take_piece(&mut frame)?;
-    if frame.is_empty() { read_publish(publish) } else { None }
+pub(super) fn publish_message(frame: &[u8]) -> Option<Publish<'_>> {
+    let mut fields = Fields::of(frame);
+    let (1, publish) = fields.next()?.ok()? else { return None };
+    if fields.next().is_none() { read_publish(publish.fields().ok()?) } else { None }
 }
 
-fn read_publish(mut fields: &[u8]) -> Option<Publish<'_>> {
-    const ID: u8 = delimited(1);
-    const SOURCE: u8 = delimited(2);
-    const TS: u8 = varint(3);
-    const DATA: u8 = delimited(4);
-    const DATA_B64: u8 = delimited(5);
-    const DELETED: u8 = varint(6);
-    const TTL_MS: u8 = varint(7);
-    const ACK: u8 = delimited(8);
+fn read_publish(fields: Fields<'_>) -> Option<Publish<'_>> {
     let (mut publish, mut has_id) = (Publish::default(), false);
-    while !fields.is_empty() {
-        match take_byte(&mut fields)? {
+    for field in fields {
+        match field.ok()? {
             // Two of them would have to be merged.
-            ID if !std::mem::replace(&mut has_id, true) => publish.id = read_id(take_piece(&mut fields)?)?,
-            SOURCE => publish.source = take_text(&mut fields)?,
-            TS => publish.ts = Some(take_varint(&mut fields)?),
-            DATA => publish.value = Some(Value::Data(take_text(&mut fields)?)),
-            DATA_B64 => publish.value = Some(Value::Binary(take_piece(&mut fields)?)),
-            DELETED => publish.value = Some(Value::Deleted(take_varint(&mut fields)? != 0)),
-            TTL_MS => publish.ttl_ms = Some(take_varint(&mut fields)?),
-            ACK => publish.ack = Some(take_text(&mut fields)?),
+            (1, id) if !std::mem::replace(&mut has_id, true) => publish.id = read_id(id.fields().ok()?)?,
+            (2, source) => publish.source = source.text().ok()?,
+            (3, ts) => publish.ts = Some(ts.number().ok()?),
+            (4, text) => publish.value = Some(Value::Data(text.text().ok()?)),
+            (5, bytes) => publish.value = Some(Value::Binary(bytes.bytes().ok()?)),
+            (6, deleted) => publish.value = Some(Value::Deleted(deleted.flag().ok()?)),
+            (7, ttl_ms) => publish.ttl_ms = Some(ttl_ms.number().ok()?),
+            (8, ack) => publish.ack = Some(ack.text().ok()?),
             _ => return None,
         }
     }
@@ -56,51 +34,17 @@ fn read_publish(mut fields: &[u8]) -> Option<Publish<'_>> {
 }
 
 /// An id that is empty, or holds one text or number.
-fn read_id(mut fields: &[u8]) -> Option<Option<RequestId<'_>>> {
-    const TEXT: u8 = delimited(1);
-    const NUMBER: u8 = varint(2);
-    if fields.is_empty() {
-        return Some(None);
-    }
-    let id = match take_byte(&mut fields)? {
-        TEXT => RequestId::Text(take_text(&mut fields)?),
-        NUMBER => {
-            let zigzag = take_varint(&mut fields)?;
+fn read_id(mut fields: Fields<'_>) -> Option<Option<RequestId<'_>>> {
+    let Some(field) = fields.next() else { return Some(None) };
+    let id = match field.ok()? {
+        (1, text) => RequestId::Text(text.text().ok()?),
+        (2, number) => {
+            let zigzag = number.number().ok()?;
             RequestId::Number((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
         }
         _ => return None,
     };
-    fields.is_empty().then_some(Some(id))
-}
-
-fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
-    let (first, rest) = bytes.split_first()?;
-    *bytes = rest;
-    Some(*first)
-}
-
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    match take_byte(bytes)? {
-        short @ 0..0x80 => Some(u64::from(short)),
-        first => {
-            let before = bytes.len();
-            let rest = decode_varint(bytes).ok()?;
-            // There are ten at most, of which the last holds one bit.
-            let is_short = before - bytes.len() < 10 && rest >> 57 == 0;
-            is_short.then_some(rest << 7 | u64::from(first & 0x7f))
-        }
-    }
-}
-
-fn take_piece<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let len = usize::try_from(take_varint(bytes)?).ok()?;
-    let (piece, rest) = bytes.split_at_checked(len)?;
-    *bytes = rest;
-    Some(piece)
-}
-
-fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
-    str::from_utf8(take_piece(bytes)?).ok()
+    fields.next().is_none().then_some(Some(id))
 }
 
 #[cfg(test)]
