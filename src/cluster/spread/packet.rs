@@ -177,14 +177,6 @@ impl Packet {
         }
         write_numbers(out, 8, self.uncounted.iter().copied());
     }
-
-    /// As the generated code reads it.
-    #[cfg(test)]
-    pub(super) fn to_proto(&self) -> crate::proto::gossip::Spread {
-        let mut out = Vec::new();
-        self.write(&mut out);
-        prost::Message::decode(&out[..]).expect("what was written is read")
-    }
 }
 
 /// Writes a message, and returns its bytes without what frames it.

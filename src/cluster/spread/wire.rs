@@ -104,6 +104,16 @@ fn read_holding(value: Value) -> Result<(u64, Vec<u64>), Malformed> {
     Ok((member, ids))
 }
 
+#[cfg(test)]
+impl super::Packet {
+    /// As the generated code reads it.
+    pub(super) fn to_proto(&self) -> crate::proto::gossip::Spread {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        prost::Message::decode(&out[..]).expect("what was written is read")
+    }
+}
+
 /// Which parts were taken into custody.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Receipt {
