@@ -102,7 +102,11 @@ impl Machine {
                             let ring = self.swim.ring().clone();
                             self.spread.handle_spread(now, from, boot, opened, &ring, replica);
                         }
-                        Err(_) => self.count(WireError::Corrupt),
+                        // Nor is what rides beside it believed.
+                        Err(_) => {
+                            self.count(WireError::Corrupt);
+                            return self.collect(now, replica);
+                        }
                     },
                     Body::Compare(compare) => self.reconcile.handle_compare(now, from, &compare, replica),
                     Body::Unknown => {}

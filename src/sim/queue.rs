@@ -136,7 +136,7 @@ impl Queue {
         Some((at_us, event))
     }
 
-    /// What happens after `next` others, as far as the lists know; `None`: nothing near.
+    /// What happens next, in order, as far as the lists reach.
     pub fn coming(&self) -> impl Iterator<Item = &Event> {
         let from = self.near_from_us.saturating_sub(self.base_us) as usize;
         let mut place = Some(from);

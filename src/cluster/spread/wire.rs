@@ -66,12 +66,12 @@ impl Opened {
                 (2, value) => opened.parts.push(Part::read(value)?),
                 (3, value) => opened.receipt = Receipt::read(value)?,
                 (4, value) => {
-                    let (line, runs) = read_want(value)?;
+                    let (line, runs) = read_list(value, |runs, out| runs.append_numbers(out))?;
                     opened.wants.push((line, from_runs(0, &runs).unwrap_or_default()));
                 }
-                (5, value) => opened.lacks.push(read_want(value)?.0),
+                (5, value) => opened.lacks.push(read_list(value, |_, _| Ok(()))?.0),
                 (6, value) => opened.inquiries.extend(Inquiry::read(value)?),
-                (7, value) => opened.holding = Some(read_holding(value)?),
+                (7, value) => opened.holding = Some(read_list(value, |ids, out| ids.append_fixed64(out))?),
                 (8, value) => value.append_numbers(&mut opened.uncounted)?,
                 _ => {}
             }
@@ -80,28 +80,20 @@ impl Opened {
     }
 }
 
-fn read_want(value: Value) -> Result<(u64, Vec<u64>), Malformed> {
-    let (mut line, mut runs) = (0, Vec::new());
+/// What stands in a message of eight bytes that say whose it is, and a list of numbers.
+fn read_list(
+    value: Value,
+    append: impl Fn(Value, &mut Vec<u64>) -> Result<(), Malformed>,
+) -> Result<(u64, Vec<u64>), Malformed> {
+    let (mut whose, mut numbers) = (0, Vec::new());
     for field in value.fields()? {
         match field? {
-            (1, value) => line = value.fixed64()?,
-            (2, value) => value.append_numbers(&mut runs)?,
+            (1, value) => whose = value.fixed64()?,
+            (2, value) => append(value, &mut numbers)?,
             _ => {}
         }
     }
-    Ok((line, runs))
-}
-
-fn read_holding(value: Value) -> Result<(u64, Vec<u64>), Malformed> {
-    let (mut member, mut ids) = (0, Vec::new());
-    for field in value.fields()? {
-        match field? {
-            (1, value) => member = value.fixed64()?,
-            (2, value) => value.append_fixed64(&mut ids)?,
-            _ => {}
-        }
-    }
-    Ok((member, ids))
+    Ok((whose, numbers))
 }
 
 #[cfg(test)]

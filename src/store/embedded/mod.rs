@@ -1,7 +1,7 @@
 //! The embedded store: one redb file in the data directory.
 //!
-//! Two tables carry the records, and a third what waits for them (`journal`). `latest` maps a source to its newest record, so that a start reads
-//! one value a source, whatever the history. `history` holds the records that were the latest before, under
+//! Two tables carry the records, and a third what waits for them (`journal`). `latest` maps a source to its
+//! newest record, so that a start reads one value a source, whatever the history. `history` holds the records that were the latest before, under
 //! (source, stamp), so a source's ring is one contiguous, ordered run of keys: a page of history is a
 //! range, and trimming removes the run's first key. A latest value begins with its stamp and the
 //! length of its ring, so that a write compares stamps and trims without decoding or counting.
