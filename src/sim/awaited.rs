@@ -18,6 +18,13 @@ pub(super) struct AwaitedAnswers {
     answered: BTreeMap<(NodeId, u64), Replicated>,
 }
 
+impl AwaitedAnswers {
+    /// Whether one is still to go.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+}
+
 impl World {
     /// Publishes records that this node accepted, of which one is to be with all members before it is
     /// answered.
@@ -48,7 +55,7 @@ impl World {
         let now = self.view_of(id);
         let both: View = then.intersection(&now).cloned().collect();
         for node in self.up() {
-            let config = &self.nodes[node.0].config;
+            let config = &self.nodes[node].config;
             let member = (config.name.to_string(), config.boot);
             let held = self.replica(node).latest(awaited.source.as_str());
             let holds = held.is_some_and(|held| held.stamp >= awaited.stamp);

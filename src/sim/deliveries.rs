@@ -3,11 +3,18 @@
 //!
 //! It keeps one copy of every record, which all replicas share. A delivery costs it nothing but a
 //! count, unless times are asked for record by record.
+//!
+//! What was accepted ([`Accepted`]) is read by nodes that may be called side by side; what they find of a record
+//! that arrives ([`Noted`]) is written down afterwards, in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 
 use super::histogram::Histogram;
 use super::nodes::NodeId;
+use super::process::Act;
 use super::replica::{Merged, SimReplica, order};
 use crate::cluster::{Arrival, Replica};
 use crate::limits::SHARDS;
@@ -77,7 +84,7 @@ impl Publication {
 /// What was accepted, and where it arrived.
 #[derive(Debug, Default)]
 pub struct Deliveries {
-    index: HashTable<u32>,
+    pub(super) accepted: Arc<Accepted>,
     publications: Vec<Publication>,
     times: [Histogram; 3],
     hops: Histogram,
@@ -135,10 +142,10 @@ impl Deliveries {
 
     /// Notes a record that a node accepted, or had when it was started.
     pub(super) fn accept(&mut self, at_us: u64, node: NodeId, record: &SharedRecord, is_published: bool) {
-        if self.find(record).is_some() {
+        if self.accepted.find(record).is_some() {
             return;
         }
-        let index = self.publications.len() as u32;
+        Arc::make_mut(&mut self.accepted).add(record.clone(), at_us);
         self.publications.push(Publication {
             record: record.clone(),
             node,
@@ -150,19 +157,19 @@ impl Deliveries {
             hops_max: 0,
             times_us: Vec::new(),
         });
-        let publications = &self.publications;
-        self.index.insert_unique(record.checksum, index, |&index| {
-            publications.get(index as usize).map_or(0, |it| it.record.checksum)
-        });
     }
 
-    /// The publication of this very record. The checksum is over every field, and a decoder has
-    /// verified it; so what it and the data's hash agree on is the same to the byte.
-    fn find(&self, record: &SharedRecord) -> Option<usize> {
-        let is_same =
-            |it: &Publication| it.record.checksum == record.checksum && it.record.stamp == record.stamp;
-        let is_it = |&index: &u32| self.publications.get(index as usize).is_some_and(is_same);
-        self.index.find(record.checksum, is_it).map(|&index| index as usize)
+    /// Writes down what a node found of a record that arrived.
+    pub(super) fn note(&mut self, node: NodeId, noted: Noted) {
+        match noted {
+            Noted::Applied { index, at_us, arrival } => self.applied(index as usize, at_us, arrival),
+            Noted::Stale { index } => {
+                if let Some(publication) = self.publications.get_mut(index as usize) {
+                    publication.stale += 1;
+                }
+            }
+            Noted::Broken { rule, at_us, record } => self.violate(at_us, node, rule, &record),
+        }
     }
 
     fn violate(&mut self, at_us: u64, node: NodeId, rule: Rule, record: &SharedRecord) {
@@ -199,37 +206,84 @@ fn way(arrival: Arrival) -> usize {
     }
 }
 
-/// A node's replica while its machine is called, with the book beside it.
+/// What was accepted, and when.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Accepted {
+    index: HashTable<u32>,
+    /// In the order of [`Deliveries::publications`].
+    records: Vec<(SharedRecord, u64)>,
+}
+
+impl Accepted {
+    fn add(&mut self, record: SharedRecord, at_us: u64) {
+        let (index, checksum) = (self.records.len() as u32, record.checksum);
+        self.records.push((record, at_us));
+        let records = &self.records;
+        self.index.insert_unique(checksum, index, |&index| {
+            records.get(index as usize).map_or(0, |(record, _)| record.checksum)
+        });
+    }
+
+    /// The number of this very record, it, and when it was accepted. The checksum is over every field, and
+    /// a decoder has verified it; so what it and the data's hash agree on is the same to the byte.
+    fn find(&self, record: &SharedRecord) -> Option<(u32, &SharedRecord, u64)> {
+        let is_same = |it: &SharedRecord| it.checksum == record.checksum && it.stamp == record.stamp;
+        let is_it = |&index: &u32| self.records.get(index as usize).is_some_and(|(it, _)| is_same(it));
+        let &index = self.index.find(record.checksum, is_it)?;
+        self.records.get(index as usize).map(|(record, at_us)| (index, record, *at_us))
+    }
+}
+
+/// What a node found of a record that arrived.
+#[derive(Debug)]
+pub(super) enum Noted {
+    /// It is the latest there now.
+    Applied { index: u32, at_us: u64, arrival: Arrival },
+    /// It, or a newer one, was there already.
+    Stale { index: u32 },
+    /// It must not have arrived.
+    Broken { rule: Rule, at_us: u64, record: SharedRecord },
+}
+
+/// A node's replica while its machine is called, with what was accepted beside it.
 pub(super) struct Applying<'a> {
     pub replica: &'a mut SimReplica,
-    pub book: &'a mut Deliveries,
-    pub node: NodeId,
+    pub accepted: &'a Accepted,
     pub at_us: u64,
+    pub acts: &'a mut VecDeque<Act>,
+}
+
+impl Applying<'_> {
+    fn note(&mut self, noted: Noted) {
+        self.acts.push_back(Act::Noted(noted));
+    }
+
+    fn violate(&mut self, rule: Rule, record: &SharedRecord) {
+        self.note(Noted::Broken { rule, at_us: self.at_us, record: record.clone() });
+    }
 }
 
 impl Replica for Applying<'_> {
     fn apply(&mut self, _now: Now, record: SharedRecord, arrival: Arrival) -> bool {
-        let Applying { replica, book, node, at_us } = self;
-        let Some(index) = book.find(&record) else {
-            book.violate(*at_us, *node, Rule::OnlyAccepted, &record);
-            return replica.merge(record) != Merged::Stale;
+        let at_us = self.at_us;
+        let Some((index, known, accepted_us)) = self.accepted.find(&record) else {
+            self.violate(Rule::OnlyAccepted, &record);
+            return self.replica.merge(record) != Merged::Stale;
         };
-        let publication = &mut book.publications[index];
-        if publication.accepted_us > *at_us {
-            book.violate(*at_us, *node, Rule::AfterAcceptance, &record);
-            return replica.merge(record) != Merged::Stale;
+        if accepted_us > at_us {
+            self.violate(Rule::AfterAcceptance, &record);
+            return self.replica.merge(record) != Merged::Stale;
         }
-        let record = publication.record.clone();
-        match replica.merge(record.clone()) {
+        match self.replica.merge(known.clone()) {
             Merged::Stale => {
-                publication.stale += 1;
+                self.note(Noted::Stale { index });
                 false
             }
             Merged::Latest(before) => {
-                if before.is_some_and(|before| order(&before, &record).is_ge()) {
-                    book.violate(*at_us, *node, Rule::NeverBack, &record);
+                if before.is_some_and(|before| order(&before, known).is_ge()) {
+                    self.violate(Rule::NeverBack, known);
                 }
-                book.applied(index, *at_us, arrival);
+                self.note(Noted::Applied { index, at_us, arrival });
                 true
             }
         }

@@ -1,4 +1,4 @@
-//! A virtual world: many of the very machines that the server drives, on one thread, with virtual time.
+//! A virtual world: many of the very machines that the server drives, with virtual time.
 //!
 //! Everything that chance decides (delays, losses, what machines choose) comes from one seed, so a run
 //! can be repeated to the byte; [`World::digest`] is a hash over all that was delivered. A failure
@@ -9,6 +9,8 @@
 //! | `world` | time: what happens next, and to whom |
 //! | `queue` | what will happen |
 //! | `nodes` | starting, stopping, pausing nodes, and what they accept |
+//! | `process` | what a node does when something comes in |
+//! | `ahead` | nodes called ahead of time, side by side |
 //! | `streams` | TCP between them |
 //! | `network`, `conditions` | what happens to bytes on their way |
 //! | `replica` | a small replicated map |
@@ -19,10 +21,12 @@
 //! [`scenario`] says what is done to a world, and does it; [`report`] shows what came of
 //! it; [`table`] is what is wanted of it all.
 //!
-//! Rejected: threads or an executor per node (their order cannot be repeated); simulated sockets
+//! Rejected: threads or an executor per node (their order cannot be repeated; [`Hands`] can be many, since what they do
+//! is put in order afterwards); simulated sockets
 //! below the server's own loops (what is of interest is the protocol, and ten thousand nodes must fit).
 
 mod accounts;
+mod ahead;
 mod awaited;
 pub mod baseline;
 mod conditions;
@@ -30,6 +34,7 @@ mod deliveries;
 mod histogram;
 mod network;
 mod nodes;
+mod process;
 mod queue;
 mod replica;
 pub mod report;
@@ -41,6 +46,7 @@ mod tests;
 mod world;
 
 pub use accounts::Account;
+pub use ahead::{Hands, Share};
 pub use conditions::{Conditions, Delay};
 pub use deliveries::{Deliveries, Publication, Rule, Violation};
 pub use histogram::Histogram;

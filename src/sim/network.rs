@@ -243,6 +243,13 @@ impl Network {
         min_us + self.random.below(max_us.saturating_sub(min_us) + 1) + held_us
     }
 
+    /// The shortest way there is.
+    pub(super) fn delay_us_min(&self) -> u64 {
+        let Conditions { delay_us_min, between_zones, .. } = self.conditions;
+        let set = self.delays.values().chain(&between_zones).map(|delay| delay.min_us);
+        set.fold(delay_us_min, u64::min)
+    }
+
     fn delay(&self, from: NodeId, to: NodeId) -> Delay {
         let Conditions { delay_us_min, delay_us_max, between_zones, .. } = self.conditions;
         let pair = (self.zone_of(from), self.zone_of(to));

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use super::accounts::Account;
+use super::process::{Node, Running};
 use super::queue::Event;
 use super::replica::SimReplica;
 use super::world::{WALL_US, World, now_of};
@@ -76,51 +78,12 @@ pub struct Value {
     pub ttl_ms: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Running {
-    Yes,
-    Paused,
-    No,
-}
-
-/// A process, its machine and what stands around it.
-pub(super) struct Node {
-    pub machine: Machine,
-    pub replica: SimReplica,
-    pub config: Config,
-    pub address: SocketAddr,
-    pub place: Place,
-    pub running: Running,
-    /// Counts its lives in the world.
-    pub life: u32,
-    /// What came in and was not read yet.
-    pub waiting: VecDeque<Event>,
-    /// Datagrams among it.
-    pub datagrams_waiting: usize,
-    /// A turn is scheduled.
-    pub has_turn: bool,
-    /// Its timeout came due while it was busy.
-    pub is_overdue: bool,
-    /// Until when it is busy.
-    pub busy_us: u64,
-    /// The valid wake-up.
-    pub token: u64,
-    pub wake_us: u64,
-    pub wall_offset_us: i64,
-    pub streams_accepted: u64,
-    pub name_taken: Option<SocketAddr>,
-    pub outbox: Outbox,
-    pub clock: HybridClock,
-    /// Of earlier lives.
-    pub past: Account,
-}
-
 /// An address, in four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(u32);
 
 /// Who is at which address.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Hosts {
     /// By the number of an address of [`World::address_of`].
     numbered: Vec<Option<NodeId>>,
@@ -132,10 +95,15 @@ const NUMBERED_MAX: u32 = 1 << 24;
 const PORT: u16 = 7946;
 
 impl Hosts {
+    /// The place of an address; `None`: it has none yet.
+    pub fn find(&self, address: SocketAddr) -> Option<Place> {
+        number_of(address).map(Place).or_else(|| self.by_address.get(&address).copied())
+    }
+
     /// The place of an address; made if there is none.
     pub fn place(&mut self, address: SocketAddr) -> Place {
-        if let Some(number) = number_of(address) {
-            return Place(number);
+        if let Some(place) = self.find(address) {
+            return place;
         }
         let Hosts { others, by_address, .. } = self;
         *by_address.entry(address).or_insert_with(|| {
@@ -210,9 +178,9 @@ impl World {
     /// each does not know.
     pub fn start_known_partly(&mut self, starts: Vec<Start>, unknown_per_million: u32) -> Vec<NodeId> {
         let ids: Vec<NodeId> = starts.iter().map(|start| self.add(start)).collect();
-        let known = Known::new(ids.iter().map(|id| self.nodes[id.0].machine.identity().clone()));
+        let known = Known::new(ids.iter().map(|&id| self.nodes[id].machine.identity().clone()));
         for (&id, start) in ids.iter().zip(&starts) {
-            let me = self.nodes[id.0].machine.identity().clone();
+            let me = self.nodes[id].machine.identity().clone();
             let some;
             let mut theirs = &known;
             if unknown_per_million > 0 {
@@ -234,7 +202,7 @@ impl World {
         }
         self.kill(id);
         let seed = self.random.next_u64();
-        let node = &mut self.nodes[id.0];
+        let node = &mut self.nodes[id];
         let now = now_of(self.now_us, node.wall_offset_us);
         let mut past = Account::of(&node.machine);
         past += node.past;
@@ -261,7 +229,7 @@ impl World {
         (node.wake_us, node.busy_us) = (u64::MAX, self.now_us);
         (node.has_turn, node.is_overdue, node.name_taken) = (false, false, None);
         let place = node.place;
-        self.hosts.set(place, Some(id));
+        Arc::make_mut(&mut self.hosts).set(place, Some(id));
         self.with(id, |machine, _, now| {
             if let Some(heads) = &heads {
                 machine.handle_restored(now, heads);
@@ -272,20 +240,20 @@ impl World {
 
     /// A node stops without a word.
     pub fn kill(&mut self, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(id.0) else { return };
+        let Some(node) = self.nodes.get_mut(id) else { return };
         node.running = Running::No;
         node.waiting = VecDeque::new();
         node.datagrams_waiting = 0;
         let place = node.place;
         if self.hosts.node_at(place) == Some(id) {
-            self.hosts.set(place, None);
+            Arc::make_mut(&mut self.hosts).set(place, None);
         }
         self.close_all(id);
     }
 
     /// A node stands still for a while; its sockets go on receiving.
     pub fn pause(&mut self, id: NodeId, for_us: u64) {
-        let Some(node) = self.nodes.get_mut(id.0) else { return };
+        let Some(node) = self.nodes.get_mut(id) else { return };
         if node.running == Running::Yes {
             node.running = Running::Paused;
             let life = node.life;
@@ -295,7 +263,7 @@ impl World {
 
     /// A node's wall clock is set forward, or back.
     pub fn jump_clock(&mut self, id: NodeId, by_us: i64) {
-        if let Some(node) = self.nodes.get_mut(id.0) {
+        if let Some(node) = self.nodes.get_mut(id) {
             node.wall_offset_us = node.wall_offset_us.saturating_add(by_us);
         }
     }
@@ -314,7 +282,7 @@ impl World {
         if !self.is_running(id) {
             return Vec::new();
         }
-        let node = &mut self.nodes[id.0];
+        let node = &mut self.nodes[id];
         let now = now_of(self.now_us, node.wall_offset_us);
         let mut records = Vec::with_capacity(values.len());
         for Value { source, payload, ttl_ms } in values {
@@ -341,7 +309,7 @@ impl World {
             return;
         }
         for record in records {
-            self.nodes[id.0].replica.merge(record.clone());
+            self.nodes[id].replica.merge(record.clone());
             self.deliveries.accept(self.now_us, id, record, true);
         }
         self.with(id, |machine, _, now| machine.handle_published(now, records));
@@ -349,12 +317,12 @@ impl World {
 
     /// Whether a node is neither paused nor stopped.
     pub fn is_running(&self, id: NodeId) -> bool {
-        self.nodes.get(id.0).is_some_and(|node| node.running == Running::Yes)
+        self.nodes.get(id).is_some_and(|node| node.running == Running::Yes)
     }
 
     /// Whether a node was not stopped; it may be paused.
     pub fn is_up(&self, id: NodeId) -> bool {
-        self.nodes.get(id.0).is_some_and(|node| node.running != Running::No)
+        self.nodes.get(id).is_some_and(|node| node.running != Running::No)
     }
 
     /// The nodes that were not stopped.
@@ -364,13 +332,13 @@ impl World {
 
     /// A node's wall clock now, in microseconds since the Unix epoch.
     pub fn wall_us(&self, id: NodeId) -> u64 {
-        let offset_us = self.nodes.get(id.0).map_or(0, |node| node.wall_offset_us);
+        let offset_us = self.nodes.get(id).map_or(0, |node| node.wall_offset_us);
         (WALL_US + self.now_us).saturating_add_signed(offset_us)
     }
 
     /// What a node sent and received in all its lives.
     pub fn account(&self, id: NodeId) -> Account {
-        let Some(node) = self.nodes.get(id.0) else { return Account::default() };
+        let Some(node) = self.nodes.get(id) else { return Account::default() };
         let mut account = node.past;
         account += Account::of(&node.machine);
         account
@@ -384,7 +352,7 @@ impl World {
     }
 
     pub(super) fn life(&self, id: NodeId) -> u32 {
-        self.nodes.get(id.0).map_or(0, |node| node.life)
+        self.nodes.get(id).map_or(0, |node| node.life)
     }
 
     /// Sets a node up; it knows nobody and was told nothing so far.
@@ -411,8 +379,10 @@ impl World {
             self.deliveries.accept(self.now_us, id, record, false);
             replica.merge(record.clone());
         }
-        let place = self.hosts.place(address);
+        let place = self.place(address);
         self.nodes.push(Node {
+            id,
+            part: None,
             machine: Machine::new(config.clone(), now_of(self.now_us, start.wall_offset_us)),
             replica,
             config,
@@ -435,7 +405,7 @@ impl World {
             past: Account::default(),
         });
         self.network.place(id, &start.zone);
-        self.hosts.set(place, Some(id));
+        Arc::make_mut(&mut self.hosts).set(place, Some(id));
         id
     }
 

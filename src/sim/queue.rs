@@ -28,6 +28,8 @@ pub(super) enum Event {
     Turn { node: NodeId, life: u32 },
     /// A stopped process goes on.
     Resume { node: NodeId, life: u32 },
+    /// A datagram that the node was called with ahead of time.
+    Done { node: NodeId },
 }
 
 /// Microseconds that have a list of their own.
@@ -107,8 +109,8 @@ impl Queue {
         self.far.push(Reverse((at_us, self.pushed, index)));
     }
 
-    /// The next event and its time, if that is not later than `end_us`.
-    pub fn pop_until(&mut self, end_us: u64) -> Option<(u64, Event)> {
+    /// The time of the next event, if that is not later than `end_us`.
+    pub fn reach(&mut self, end_us: u64) -> Option<u64> {
         if self.near == 0 {
             let &Reverse((next_us, ..)) = self.far.peek()?;
             if next_us > end_us {
@@ -116,10 +118,12 @@ impl Queue {
             }
             self.advance(next_us);
         }
-        let at_us = self.next_us()?;
-        if at_us > end_us {
-            return None;
-        }
+        self.next_us().filter(|next_us| *next_us <= end_us)
+    }
+
+    /// The next event and its time, if that is not later than `end_us`.
+    pub fn pop_until(&mut self, end_us: u64) -> Option<(u64, Event)> {
+        let at_us = self.reach(end_us)?;
         self.near_from_us = at_us;
         let place = (at_us - self.base_us) as usize;
         let index = self.lists[place].first;
@@ -150,6 +154,28 @@ impl Queue {
             at = entry.next;
             entry.event.as_ref()
         })
+    }
+
+    /// Shows what happens before `end_us`, in order, as far as the lists reach and until `show` has seen enough;
+    /// up to when that was, itself not included.
+    pub fn show_until(&mut self, end_us: u64, mut show: impl FnMut(u64, &mut Event) -> bool) -> u64 {
+        let end_us = end_us.min(self.base_us + NEAR_US as u64);
+        let mut from = self.near_from_us.saturating_sub(self.base_us) as usize;
+        while let Some(place) = self.filled_from(from) {
+            let at_us = self.base_us + place as u64;
+            if at_us >= end_us {
+                break;
+            }
+            let mut at = self.lists[place].first;
+            while let Some(entry) = self.entries.get_mut(at as usize) {
+                if entry.event.as_mut().is_some_and(|event| !show(at_us, event)) {
+                    return at_us;
+                }
+                at = entry.next;
+            }
+            from = place + 1;
+        }
+        end_us
     }
 
     /// Moves the lists to the time around `to_us`. What waited for that time was decided before

@@ -45,13 +45,13 @@ impl World {
             let at_us = if is_refused { back_us } else { self.now_us + CONNECT_US_MAX };
             return self.stream_event(at_us, from, stream, StreamEvent::Closed);
         };
-        let node = &mut self.nodes[target.0];
+        let node = &mut self.nodes[target];
         node.streams_accepted += 1;
         let peer_stream = StreamId(2 * node.streams_accepted);
         self.ends.insert((from, stream), End { peer: target, peer_stream, arrives_us: self.now_us });
         let end = End { peer: from, peer_stream: stream, arrives_us: back_us };
         self.ends.insert((target, peer_stream), end);
-        let accepted = StreamEvent::Accepted { from: self.nodes[from.0].address };
+        let accepted = StreamEvent::Accepted { from: self.nodes[from].address };
         self.stream_event(self.now_us, target, peer_stream, accepted);
         self.stream_event(back_us, from, stream, StreamEvent::Opened);
     }

@@ -2,22 +2,21 @@
 //!
 //! One queue holds everything that will happen, in order of time and, within an instant, of when it was
 //! decided. A node gets one event at a time; what its machine then wants done becomes new events.
-//!
-//! A node that is busy or paused keeps receiving into its sockets, as a process does; when it goes on
-//! it gets all that first, and its overdue timers after.
 
-use std::collections::BTreeMap;
-use std::hint::black_box;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::ahead::{self, Cause, Hands, Nodes, Task, WARMED};
 use super::awaited::AwaitedAnswers;
 use super::conditions::Conditions;
 use super::deliveries::{Applying, Deliveries};
 use super::network::Network;
-use super::nodes::{Hosts, Node, NodeId, Running};
+use super::nodes::{Hosts, NodeId, Place};
+use super::process::{Act, Node, Running, Surroundings};
 use super::queue::{Event, Queue};
 use super::replica::SimReplica;
 use super::streams::End;
@@ -25,15 +24,10 @@ use crate::cluster::members::{MemberInfo, State};
 use crate::cluster::random::Random;
 use crate::cluster::{Effect, Machine, StreamEvent, StreamId};
 use crate::limits::DATAGRAM_HEADER_BYTES;
-use crate::record::{Now, SharedRecord};
+use crate::record::Now;
 
 /// The wall clock at the world's beginning, microseconds since the Unix epoch.
 pub(super) const WALL_US: u64 = 1_763_800_000_000_000;
-/// Datagrams whose memory is asked for at a time.
-const WARMED: usize = 4;
-/// Datagrams that a process's socket holds.
-const SOCKET_DATAGRAMS_MAX: usize = 2_000;
-
 /// A virtual world.
 pub struct World {
     /// Its links.
@@ -43,20 +37,26 @@ pub struct World {
     pub(super) awaited: AwaitedAnswers,
     pub(super) now_us: u64,
     pub(super) queue: Queue,
-    pub(super) nodes: Vec<Node>,
-    pub(super) hosts: Hosts,
+    pub(super) nodes: Nodes,
+    pub(super) hosts: Arc<Hosts>,
     pub(super) ends: BTreeMap<(NodeId, StreamId), End>,
     pub(super) random: Random,
     crossings: u64,
     digest: u64,
+    /// Who works on it, if not this thread alone.
+    hands: Option<Box<dyn Hands>>,
     /// Kept to be used again.
-    effects: Vec<Effect>,
-    records: Vec<SharedRecord>,
+    acts: VecDeque<Act>,
 }
 
 impl World {
     /// An empty world.
     pub fn new(seed: u64, conditions: Conditions) -> World {
+        World::with_hands(seed, conditions, None)
+    }
+
+    /// An empty world that these work on. Who does makes no difference to what happens in it.
+    pub fn with_hands(seed: u64, conditions: Conditions, hands: Option<Box<dyn Hands>>) -> World {
         let mut random = Random::new(seed);
         World {
             network: Network::new(conditions, random.next_u64()),
@@ -64,26 +64,68 @@ impl World {
             awaited: AwaitedAnswers::default(),
             now_us: 0,
             queue: Queue::default(),
-            nodes: Vec::new(),
-            hosts: Hosts::default(),
+            nodes: Nodes::new(hands.as_ref().map_or(1, |hands| hands.count())),
+            hosts: Arc::default(),
             ends: BTreeMap::new(),
             random,
             crossings: 0,
             digest: 0,
-            effects: Vec::new(),
-            records: Vec::new(),
+            hands,
+            acts: VecDeque::new(),
         }
     }
 
     /// Bytes arrive at an address, from wherever.
     pub fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
-        let (from, to) = (self.hosts.place(from), self.hosts.place(to));
+        let (from, to) = (self.place(from), self.place(to));
         self.queue.push(self.now_us, Event::Datagram { from, to, bytes });
     }
 
     /// Lets time pass.
     pub fn run_us(&mut self, for_us: u64) {
-        self.run_with(for_us, &mut |_, _| {});
+        let Some(mut hands) = self.hands.take() else { return self.run_with(for_us, &mut |_, _| {}) };
+        let end_us = self.now_us + for_us;
+        while let Some(next_us) = self.queue.reach(end_us) {
+            let until_us = self.call_ahead(&mut *hands, next_us, end_us);
+            while let Some((at_us, event)) = self.queue.pop_until(until_us) {
+                self.now_us = at_us;
+                self.happen(event);
+            }
+            self.nodes.catch_up();
+        }
+        self.now_us = end_us;
+        self.hands = Some(hands);
+    }
+
+    /// Calls the nodes with what is on its way to them already; up to when time can pass now.
+    fn call_ahead(&mut self, hands: &mut dyn Hands, next_us: u64, end_us: u64) -> u64 {
+        let until_us = (next_us + self.network.delay_us_min()).min(end_us);
+        if until_us <= next_us || self.awaited.is_waiting() {
+            return until_us;
+        }
+        let (nodes, hosts) = (&mut self.nodes, &self.hosts);
+        let until_us = self.queue.show_until(until_us, |at_us, event| {
+            match *event {
+                Event::Datagram { to, .. } => {
+                    if let Some(node) = hosts.node_at(to) {
+                        nodes.plan(node, at_us, std::mem::replace(event, Event::Done { node }));
+                    }
+                }
+                Event::Wake { node, token } if nodes.get(node).is_some_and(|it| it.token == token) => {
+                    nodes.plan(node, at_us, Event::Wake { node, token });
+                }
+                Event::Turn { node, life } if nodes.get(node).is_some_and(|it| it.life == life) => {
+                    nodes.plan(node, at_us, Event::Turn { node, life });
+                }
+                Event::Wake { .. } | Event::Turn { .. } => {}
+                _ => return false,
+            }
+            true
+        });
+        let cpu_us = self.network.conditions.cpu_us;
+        let (hosts, accepted) = (&self.hosts, &self.deliveries.accepted);
+        nodes.work(hands, || Task { until_us, cpu_us, hosts: hosts.clone(), accepted: accepted.clone() });
+        until_us
     }
 
     /// Lets time pass, and shows the world after every single event, with the node that was called.
@@ -127,22 +169,22 @@ impl World {
 
     /// A node's machine.
     pub fn machine(&self, id: NodeId) -> &Machine {
-        &self.nodes[id.0].machine
+        &self.nodes[id].machine
     }
 
     /// A node's map.
     pub fn replica(&self, id: NodeId) -> &SimReplica {
-        &self.nodes[id.0].replica
+        &self.nodes[id].replica
     }
 
     /// Bytes of records that a node accepted and its machine has not taken yet.
     pub fn outbox_bytes(&self, id: NodeId) -> usize {
-        self.nodes[id.0].outbox.bytes()
+        self.nodes[id].outbox.bytes()
     }
 
     /// Who has this node's name, if it was told so.
     pub fn name_taken(&self, id: NodeId) -> Option<SocketAddr> {
-        self.nodes[id.0].name_taken
+        self.nodes[id].name_taken
     }
 
     /// What one node believes of a member.
@@ -170,26 +212,25 @@ impl World {
         self.digest
     }
 
-    /// Reads what the next datagrams will need. Each finds another node, of which no cache holds anything any
-    /// more, and waits for one piece of memory after the other; here they wait for that side by side.
+    /// Reads what the next datagrams will need.
     fn warm_up(&self) {
         let mut coming = [None; WARMED];
         let datagrams = self.queue.coming().filter_map(|event| match event {
             Event::Datagram { from, to, bytes } => {
-                black_box(bytes.first());
-                Some((self.hosts.node_at(*to)?, self.hosts.address(*from)))
+                Some((self.hosts.node_at(*to)?, self.hosts.address(*from), bytes))
             }
             _ => None,
         });
         coming.iter_mut().zip(datagrams).for_each(|(place, datagram)| *place = Some(datagram));
-        let machines =
-            || coming.iter().flatten().filter_map(|(id, from)| Some((&self.nodes.get(id.0)?.machine, *from)));
-        machines().for_each(|(machine, _)| {
-            black_box(machine.poll_timeout());
-        });
-        machines().for_each(|(machine, from)| {
-            black_box(machine.warm_link(from));
-        });
+        let coming = coming.iter().flatten();
+        ahead::warm_up(
+            coming.filter_map(|(id, from, bytes)| Some((&self.nodes.get(*id)?.machine, *from, *bytes))),
+        );
+    }
+
+    /// The place of an address; made if there is none.
+    pub(super) fn place(&mut self, address: SocketAddr) -> Place {
+        self.hosts.find(address).unwrap_or_else(|| Arc::make_mut(&mut self.hosts).place(address))
     }
 
     /// One event; the node that was called, if one was.
@@ -197,192 +238,144 @@ impl World {
         match event {
             Event::Datagram { to, .. } => {
                 let id = self.hosts.node_at(to)?;
-                self.arrive(id, event)
+                self.visit(id, |node, world, acts| node.arrive(world, event, acts))
             }
+            Event::Done { node } => self.repeat(node, Cause::Datagram).unwrap_or_else(|| {
+                let event = self.nodes.next_datagram(node)?;
+                self.happen(event)
+            }),
             Event::Stream { to, life, .. } => {
                 if self.life(to) != life {
                     return None;
                 }
-                self.arrive(to, event)
+                self.visit(to, |node, world, acts| node.arrive(world, event, acts))
             }
             Event::Wake { node, token } => {
-                if self.nodes.get(node.0).is_none_or(|it| it.token != token) {
+                if self.nodes.is_ahead(node) {
+                    return self.repeat(node, Cause::Wake(token)).flatten();
+                }
+                if self.nodes.get(node).is_none_or(|it| it.token != token) {
                     return None;
                 }
-                self.nodes[node.0].wake_us = u64::MAX;
-                self.nodes[node.0].is_overdue = true;
-                self.turn(node)
+                self.visit(node, |node, world, acts| node.wake(world, acts))
             }
             Event::Turn { node, life } => {
                 if self.life(node) != life {
                     return None;
                 }
-                self.nodes[node.0].has_turn = false;
-                self.turn(node)
+                self.repeat(node, Cause::Turn).unwrap_or_else(|| {
+                    self.visit(node, |node, world, acts| {
+                        node.has_turn = false;
+                        node.turn(world, acts)
+                    })
+                })
             }
             Event::Connect { from, life, stream, to } => {
                 self.connect(from, life, stream, to);
                 None
             }
             Event::Resume { node, life } => {
-                let it = self.nodes.get_mut(node.0).filter(|it| it.life == life)?;
+                let it = self.nodes.get_mut(node).filter(|it| it.life == life)?;
                 if it.running != Running::Paused {
                     return None;
                 }
                 it.running = Running::Yes;
                 // Whatever is due by now.
                 it.is_overdue |= it.machine.poll_timeout().is_some_and(|due_us| due_us <= self.now_us);
-                self.turn(node)
+                self.visit(node, |node, world, acts| node.turn(world, acts))
             }
         }
     }
 
-    /// Something comes in at a node's sockets.
-    fn arrive(&mut self, id: NodeId, event: Event) -> Option<NodeId> {
-        let now_us = self.now_us;
-        let node = self.nodes.get_mut(id.0)?;
-        if node.running == Running::Yes && node.waiting.is_empty() && node.busy_us <= now_us {
-            self.handle(id, event);
-            return Some(id);
-        }
-        if node.running == Running::No {
-            return None;
-        }
-        if let Event::Datagram { .. } = event {
-            if node.datagrams_waiting >= SOCKET_DATAGRAMS_MAX {
-                self.network.overflowed();
-                return None;
-            }
-            node.datagrams_waiting += 1;
-        }
-        node.waiting.push_back(event);
-        self.come_back(id);
-        None
-    }
-
-    /// A node reads what waits, one thing after the other as it has time, and then sees to its timers.
-    fn turn(&mut self, id: NodeId) -> Option<NodeId> {
-        let mut called = None;
-        loop {
-            let now_us = self.now_us;
-            let node = self.nodes.get_mut(id.0).filter(|node| node.running == Running::Yes)?;
-            if node.busy_us > now_us {
-                self.come_back(id);
-                return called;
-            }
-            if let Some(event) = node.waiting.pop_front() {
-                if let Event::Datagram { .. } = event {
-                    node.datagrams_waiting -= 1;
-                }
-                self.handle(id, event);
-            } else if std::mem::take(&mut node.is_overdue) {
-                self.with(id, |machine, replica, now| machine.handle_timeout(now, replica));
-            } else {
-                return called;
-            }
-            called = Some(id);
-        }
-    }
-
-    /// Sees to it that a busy node has a turn when it is free.
-    fn come_back(&mut self, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(id.0) else { return };
-        let has_work = !node.waiting.is_empty() || node.is_overdue;
-        if has_work && !node.has_turn && node.running == Running::Yes {
-            node.has_turn = true;
-            let (at_us, life) = (node.busy_us.max(self.now_us), node.life);
-            self.queue.push(at_us, Event::Turn { node: id, life });
-        }
-    }
-
-    fn handle(&mut self, id: NodeId, event: Event) {
-        self.note(id, &event);
-        let node = &mut self.nodes[id.0];
-        node.busy_us = node.busy_us.max(self.now_us) + self.network.conditions.cpu_us;
-        match event {
-            Event::Datagram { from, bytes, .. } => {
-                self.network.delivered();
-                let sender = self.hosts.node_at(from);
-                let from = self.hosts.address(from);
-                let copies = self.copies_received(id);
-                self.with(id, |machine, replica, now| machine.handle_datagram(now, from, &bytes, replica));
-                if sender.is_some_and(|sender| self.network.is_between_zones(sender, id)) {
-                    self.crossings += self.copies_received(id) - copies;
-                }
-            }
-            Event::Stream { stream, event, .. } => {
-                self.with(id, |machine, replica, now| machine.handle_stream(now, stream, event, replica));
-            }
-            _ => {}
-        }
-    }
-
-    /// Copies of records that a node received in this life.
-    fn copies_received(&self, id: NodeId) -> u64 {
-        self.machine(id).spread_stats().data_copies_received
-    }
-
-    /// Calls a node, does what it wants done, and wakes it when it wants to be.
-    pub(super) fn with(&mut self, id: NodeId, call: impl FnOnce(&mut Machine, &mut Applying, Now)) {
-        let now_us = self.now_us;
-        let Some(node) = self.nodes.get_mut(id.0) else { return };
-        let now = now_of(now_us, node.wall_offset_us);
-        let mut applying = Applying {
-            replica: &mut node.replica,
-            book: &mut self.deliveries,
-            node: id,
-            at_us: now_us.max(node.busy_us),
+    /// Calls a node and sees to what came of it; the node, if its machine was called.
+    fn visit(
+        &mut self,
+        id: NodeId,
+        call: impl FnOnce(&mut Node, &Surroundings, &mut VecDeque<Act>) -> bool,
+    ) -> Option<NodeId> {
+        let mut acts = std::mem::take(&mut self.acts);
+        let node = self.nodes.get_mut(id)?;
+        let world = Surroundings {
+            now_us: self.now_us,
+            cpu_us: self.network.conditions.cpu_us,
+            hosts: &self.hosts,
+            accepted: &self.deliveries.accepted,
         };
-        call(&mut node.machine, &mut applying, now);
-        let mut effects = std::mem::take(&mut self.effects);
-        loop {
-            effects.extend(std::iter::from_fn(|| node.machine.poll_effect()));
-            let room_bytes = node.machine.room_bytes();
-            if node.outbox.bytes() == 0 || room_bytes == 0 {
-                break;
-            }
-            node.outbox.take(room_bytes, &mut self.records);
-            node.machine.handle_published(now, &self.records);
-            self.records.clear();
-        }
-        let due_us = node.machine.poll_timeout().unwrap_or(u64::MAX).max(now_us);
-        if due_us != node.wake_us && due_us < u64::MAX && !node.is_overdue {
-            node.token += 1;
-            node.wake_us = due_us;
-            self.queue.push(due_us, Event::Wake { node: id, token: node.token });
-        }
-        for effect in effects.drain(..) {
-            self.perform(id, effect);
-        }
-        self.effects = effects;
+        let is_called = call(node, &world, &mut acts);
+        acts.drain(..).for_each(|act| self.see_to(id, act));
+        self.acts = acts;
+        is_called.then_some(id)
     }
 
+    /// Sees to what came of a call that was made ahead of time, if this was its cause and it is the next; in it the
+    /// node, if its machine was called.
+    fn repeat(&mut self, id: NodeId, cause: Cause) -> Option<Option<NodeId>> {
+        let (step, mut acts) = self.nodes.next_step(id, cause)?;
+        acts.drain(..step.acts).for_each(|act| self.see_to(id, act));
+        self.nodes.give_back(id, acts);
+        Some(step.is_called.then_some(id))
+    }
+
+    /// Calls a node's machine, and sees to what came of it.
+    pub(super) fn with(&mut self, id: NodeId, call: impl FnOnce(&mut Machine, &mut Applying, Now)) {
+        self.visit(id, |node, world, acts| {
+            node.call(world, acts, call);
+            true
+        });
+    }
+
+    fn see_to(&mut self, id: NodeId, act: Act) {
+        match act {
+            Act::Nothing => {}
+            Act::Read(event) => {
+                self.note(id, &event);
+                if let Event::Datagram { .. } = event {
+                    self.network.delivered();
+                }
+            }
+            Act::Overflowed => self.network.overflowed(),
+            Act::Copies { from, count } => {
+                let sender = self.hosts.node_at(from);
+                if sender.is_some_and(|sender| self.network.is_between_zones(sender, id)) {
+                    self.crossings += count;
+                }
+            }
+            Act::Noted(noted) => self.deliveries.note(id, noted),
+            Act::Wake { at_us, token } => self.queue.push(at_us, Event::Wake { node: id, token }),
+            Act::Turn { at_us } => {
+                let life = self.life(id);
+                self.queue.push(at_us, Event::Turn { node: id, life });
+            }
+            Act::Send { ready_us, to, bytes } => self.send(id, ready_us, to, bytes),
+            Act::Effect(effect) => self.perform(id, effect),
+        }
+    }
+
+    fn send(&mut self, id: NodeId, ready_us: u64, to: SocketAddr, bytes: Bytes) {
+        let from = self.nodes[id].place;
+        let to = self.place(to);
+        let Some(target) = self.hosts.node_at(to) else { return };
+        let length = bytes.len() + DATAGRAM_HEADER_BYTES;
+        let arrivals = self.network.send(ready_us, id, target, length);
+        let Some((&last_us, others)) = arrivals.as_slice().split_first() else { return };
+        for &at_us in others {
+            self.queue.push(at_us, Event::Datagram { from, to, bytes: bytes.clone() });
+        }
+        // Nearly always there is one: it needs no sharing.
+        self.queue.push(last_us, Event::Datagram { from, to, bytes });
+    }
+
+    /// What is none of the node's own business, nor a datagram.
     fn perform(&mut self, id: NodeId, effect: Effect) {
         match effect {
-            Effect::Datagram { to, bytes } => {
-                let node = &mut self.nodes[id.0];
-                node.busy_us = node.busy_us.max(self.now_us) + self.network.conditions.cpu_us;
-                let (from, ready_us) = (node.place, node.busy_us);
-                let to = self.hosts.place(to);
-                let Some(target) = self.hosts.node_at(to) else { return };
-                let length = bytes.len() + DATAGRAM_HEADER_BYTES;
-                let arrivals = self.network.send(ready_us, id, target, length);
-                let Some((&last_us, others)) = arrivals.as_slice().split_first() else { return };
-                for &at_us in others {
-                    self.queue.push(at_us, Event::Datagram { from, to, bytes: bytes.clone() });
-                }
-                // Nearly always there is one: it needs no sharing.
-                self.queue.push(last_us, Event::Datagram { from, to, bytes });
-            }
             Effect::Connect { stream, to } => {
-                let to = self.hosts.place(to);
+                let to = self.place(to);
                 self.request(id, stream, Some(to));
             }
             Effect::Write { stream, bytes } => self.write(id, stream, bytes),
             Effect::Close { stream } => self.close(id, stream),
             Effect::Replicated(replicated) => self.handle_replicated(id, replicated),
-            Effect::MembersChanged => {}
-            Effect::NameTaken { by } => self.nodes[id.0].name_taken = Some(by),
+            Effect::Datagram { .. } | Effect::MembersChanged | Effect::NameTaken { .. } => {}
         }
     }
 

@@ -3,9 +3,10 @@
 //! The world is pure; here are what it may not have: threads, a clock, files, a terminal.
 //!
 //! By file: `plan` turns arguments into runs, `runs` runs them side by side and shows how far they
-//! are, `soak` goes on for hours, `table` measures the figures that are wanted, `memory` weighs members;
+//! are, `hands` has several threads work on one, `soak` goes on for hours, `table` measures the figures that are wanted, `memory` weighs members;
 //! `huge_pages` makes all of them faster.
 
+mod hands;
 mod huge_pages;
 mod memory;
 mod plan;
@@ -80,7 +81,7 @@ pub struct Arguments {
     /// Write plots (SVG) into this directory
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
-    /// Runs at the same time; default: one a core
+    /// Threads: runs at the same time, or of a single run so many for its nodes; default: one a core
     #[arg(long, value_name = "J", value_parser = whole_number(1..=1_024))]
     jobs: Option<u64>,
     /// soak: for how long

@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::hands;
 use super::plan::Plan;
 use crate::cli::CliError;
 use crate::server::clock;
@@ -23,7 +24,8 @@ pub fn run(plans: &[Plan], jobs: usize, mut each: impl FnMut(Outcome, u64)) -> R
     let sizes: Vec<usize> = plans.iter().map(|plan| plan.scenario.nodes).collect();
     let done = in_parallel(&sizes, jobs, |at, step| match plans.get(at) {
         Some(plan) if plans.len() == 1 => {
-            let (outcome, world) = scenario::run_and_keep(&plan.scenario, plan.seed, step);
+            let hands = hands::threads(jobs);
+            let (outcome, world) = scenario::run_and_keep(&plan.scenario, plan.seed, hands, step);
             // The process ends next: to free a gigabyte piece by piece would take it another second.
             std::mem::forget(world);
             outcome

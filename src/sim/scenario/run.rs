@@ -9,14 +9,12 @@ use super::measure::{Outcome, Tally, measure};
 use super::publisher::Publisher;
 use super::{Beginning, Scenario};
 use crate::cluster::random::Random;
-use crate::sim::{Account, Conditions, Delay, NodeId, World};
+use crate::sim::{Account, Conditions, Delay, Hands, NodeId, World};
 
 /// How often it is looked whether all are equal.
 const LOOK_US: u64 = 50_000;
 /// Equal now and still after so long: nothing was on its way any more.
 const CERTAIN_US: u64 = 500_000;
-/// How often queues are looked at where that is not done after every step.
-const GLANCE_STEPS: u64 = 4_096;
 /// Violations told.
 const TOLD_MAX: usize = 5;
 
@@ -24,12 +22,17 @@ const TOLD_MAX: usize = 5;
 ///
 /// Nothing here reads a clock: how long a run takes is for the caller to see.
 pub fn run(scenario: &Scenario, seed: u64, progress: &mut dyn FnMut(f64)) -> Outcome {
-    run_and_keep(scenario, seed, progress).0
+    run_and_keep(scenario, seed, None, progress).0
 }
 
-/// The same, with the world as it is at the end.
-pub fn run_and_keep(scenario: &Scenario, seed: u64, progress: &mut dyn FnMut(f64)) -> (Outcome, World) {
-    let mut run = Run::new(scenario, seed);
+/// The same, with the world as it is at the end, and with these working on it.
+pub fn run_and_keep(
+    scenario: &Scenario,
+    seed: u64,
+    hands: Option<Box<dyn Hands>>,
+    progress: &mut dyn FnMut(f64),
+) -> (Outcome, World) {
+    let mut run = Run::new(scenario, seed, hands);
     run.publish(progress);
     let converged_us = run.settle(progress);
     run.meet();
@@ -48,16 +51,16 @@ struct Run<'a> {
     /// When the first record is due, and what had been sent by then.
     start_us: u64,
     before: Account,
-    steps: u64,
+    glances: usize,
     tally: Tally,
     violations: Vec<String>,
 }
 
 impl<'a> Run<'a> {
     /// The world with its nodes, warmed up.
-    fn new(scenario: &'a Scenario, seed: u64) -> Run<'a> {
+    fn new(scenario: &'a Scenario, seed: u64, hands: Option<Box<dyn Hands>>) -> Run<'a> {
         let mut seeds = Random::new(seed);
-        let mut world = World::new(seeds.next_u64(), conditions(scenario));
+        let mut world = World::with_hands(seeds.next_u64(), conditions(scenario), hands);
         let nodes = begin(&mut world, scenario);
         let stage = Stage::new(&world, nodes, scenario.zones, seeds.next_u64());
         let publisher = Publisher::new(&scenario.publishing, seeds.next_u64());
@@ -76,7 +79,7 @@ impl<'a> Run<'a> {
             decided: 0,
             start_us: 0,
             before: Account::default(),
-            steps: 0,
+            glances: 0,
             tally: Tally::default(),
             violations: Vec::new(),
         };
@@ -178,19 +181,16 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Lets time pass, and looks at what must hold at every step.
+    /// Lets time pass, and looks at what must hold: at one node afterwards, or at every step.
     fn let_pass(&mut self, for_us: u64) {
-        let (steps, violations) = (&mut self.steps, &mut self.violations);
-        let is_strict = self.scenario.is_strict;
-        self.world.run_with(for_us, &mut |world: &World, node: NodeId| {
-            *steps += 1;
-            if (is_strict || steps.is_multiple_of(GLANCE_STEPS))
-                && violations.len() < TOLD_MAX
-                && let Some(over) = overfull(world, node)
-            {
-                violations.push(over);
-            }
-        });
+        if !self.scenario.is_strict {
+            self.world.run_us(for_us);
+            self.glances += 1;
+            let node = self.stage.running.get(self.glances % self.stage.running.len().max(1));
+            return look(&self.world, node, &mut self.violations);
+        }
+        let violations = &mut self.violations;
+        self.world.run_with(for_us, &mut |world: &World, node: NodeId| look(world, Some(&node), violations));
     }
 
     fn outcome(mut self, seed: u64, converged_us: Option<u64>) -> (Outcome, World) {
@@ -216,6 +216,15 @@ impl<'a> Run<'a> {
         let publishers = self.scenario.publishing.publishers;
         self.tally.origin = self.tally.origin.filter(|_| publishers == 1);
         (measure(outcome, &self.world, &self.tally, &self.before, self.start_us), self.world)
+    }
+}
+
+/// Looks at the bounds of a node's queues.
+fn look(world: &World, node: Option<&NodeId>, violations: &mut Vec<String>) {
+    if violations.len() < TOLD_MAX
+        && let Some(over) = node.and_then(|node| overfull(world, *node))
+    {
+        violations.push(over);
     }
 }
 
