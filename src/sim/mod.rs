@@ -21,9 +21,9 @@
 //! [`scenario`] says what is done to a world, and does it; [`report`] shows what came of
 //! it; [`table`] is what is wanted of it all.
 //!
-//! Rejected: threads or an executor per node (their order cannot be repeated; [`Hands`] can be many, since what they do
-//! is put in order afterwards); simulated sockets
-//! below the server's own loops (what is of interest is the protocol, and ten thousand nodes must fit).
+//! Rejected: threads or an executor per node (their order cannot be repeated; [`Hands`] may be many, since
+//! what comes of their work is put in order); simulated sockets below the server's own loops (what is of
+//! interest is the protocol, and ten thousand nodes must fit).
 
 mod accounts;
 mod ahead;
