@@ -1,9 +1,10 @@
 //! The cluster's UDP socket: many datagrams a system call, both ways.
 //!
 //! Receiving takes a batch at a time, in which the kernel may have joined datagrams of one sender
-//! (GRO). Sending joins neighbours in the queue of the same receiver and size (GSO). What the socket
-//! does not take waits, bounded in bytes; what does not fit is dropped and counted, as a network would
-//! do, and the machine's retries make it good.
+//! (GRO). Sending joins what goes to the same receiver and is of the same size (GSO), whatever the order in
+//! which it was queued since the last time: a network keeps none either. What the socket does not take waits,
+//! bounded in bytes; what does not fit is dropped and counted, as a network would do, and the machine's retries
+//! make it good.
 //!
 //! The poll is asked about writing only while something waits for it: a UDP socket is reported writable
 //! anew each time a datagram has left it, so every send would cost a turn of the loop.
@@ -140,6 +141,9 @@ impl DatagramSocket {
 
     /// Sends what the socket takes.
     pub fn flush(&mut self) {
+        if self.is_writable {
+            arrange(&mut self.queue);
+        }
         while self.is_writable
             && let Some((to, first)) = self.queue.pop_front()
         {
@@ -204,6 +208,15 @@ impl DatagramSocket {
     }
 }
 
+/// Brings together what goes to the same receiver, the larger first: of what is joined only the last may be
+/// shorter. The machine deals its datagrams out to one peer after the other, so neighbours never are of one.
+fn arrange(queue: &mut VecDeque<(SocketAddr, Bytes)>) {
+    let order = |a: &(SocketAddr, Bytes), b: &(SocketAddr, Bytes)| {
+        a.0.cmp(&b.0).then_with(|| b.1.len().cmp(&a.1.len()))
+    };
+    queue.make_contiguous().sort_by(order);
+}
+
 const _: () = assert!(DATAGRAM_BYTES_MAX < RECEIVE_BYTES && DATAGRAM_BYTES_MAX < JOINED_BYTES_MAX);
 
 #[cfg(test)]
@@ -222,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_of_any_size_arrive_as_they_were_sent() {
+    fn datagrams_of_any_size_arrive_whole() {
         let (_poll, mut sender, from) = bound();
         let (mut poll, mut receiver, to) = bound();
         let sizes = [1200, 1200, 1200, 700, 1200, 1, 1200, 1200, 3];
@@ -231,7 +244,7 @@ mod tests {
         }
         sender.flush();
         assert_eq!((sender.queue.len(), sender.queued_bytes), (0, 0));
-        let mut arrived = Vec::new();
+        let mut arrived = std::collections::BTreeMap::new();
         let mut events = mio::Events::with_capacity(8);
         while arrived.len() < sizes.len() {
             poll.poll(&mut events, Some(Duration::from_secs(5))).expect("poll");
@@ -240,12 +253,26 @@ mod tests {
             while receiver.is_readable() {
                 receiver.receive(|sender, datagram| {
                     assert_eq!(sender, from);
-                    assert!(datagram.iter().all(|byte| usize::from(*byte) == arrived.len()));
-                    arrived.push(datagram.len());
+                    let at = usize::from(datagram[0]);
+                    assert!(datagram.iter().all(|byte| usize::from(*byte) == at));
+                    assert_eq!(arrived.insert(at, datagram.len()), None);
                 });
             }
         }
-        assert_eq!(arrived, sizes);
+        assert_eq!(arrived.into_values().collect::<Vec<_>>(), sizes);
+    }
+
+    /// A node that publishes has its batches for one peer after the other, so none had ever been joined: a
+    /// system call each.
+    #[test]
+    fn what_goes_to_one_receiver_is_brought_together() {
+        let to = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let sizes = [(1, 850), (2, 850), (1, 840), (2, 30), (1, 850), (2, 850)];
+        let mut queue: VecDeque<_> =
+            sizes.into_iter().map(|(port, size)| (to(port), Bytes::from(vec![0; size]))).collect();
+        arrange(&mut queue);
+        let arranged: Vec<_> = queue.iter().map(|(to, bytes)| (to.port(), bytes.len())).collect();
+        assert_eq!(arranged, [(1, 850), (1, 850), (1, 840), (2, 850), (2, 850), (2, 30)]);
     }
 
     /// Every datagram sent had cost an event of its own, and every batch received a call more.
