@@ -4,6 +4,8 @@
 //! Histories are bounded in bytes over all sources: the oldest entry goes first, whosever it is.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 use parking_lot::Mutex;
@@ -14,11 +16,47 @@ use crate::record::{SharedRecord, Source, Stamp};
 
 /// Bytes of history kept in memory.
 const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Records that have gone and are not freed yet, and their bytes.
+const GONE_MAX: usize = 6;
+const GONE_BYTES_MAX: usize = 64 * 1024;
 
 struct Ring {
     source: Source,
-    /// Oldest first, each with its number in the order of all.
-    records: VecDeque<(u64, SharedRecord)>,
+    /// Oldest first.
+    records: VecDeque<Entry>,
+}
+
+struct Entry {
+    /// In the order of all.
+    number: u64,
+    /// What the record counts as. It is asked for when the record goes, which nobody has read for long by then.
+    cost_bytes: u32,
+    record: SharedRecord,
+}
+
+/// Records that have gone, freed a few at a time: no cache holds them any more, and each would be waited for by
+/// itself. Read side by side they come all at once.
+#[derive(Default)]
+struct Gone {
+    records: Vec<SharedRecord>,
+    bytes: usize,
+}
+
+impl Gone {
+    fn push(&mut self, entry: Entry) {
+        self.bytes += entry.cost_bytes as usize;
+        self.records.push(entry.record);
+        if self.records.len() >= GONE_MAX || self.bytes >= GONE_BYTES_MAX {
+            self.records.iter().for_each(|record| {
+                black_box(Arc::strong_count(record));
+            });
+            self.records.iter().for_each(|record| {
+                black_box(record.payload.bytes().first());
+            });
+            self.records.clear();
+            self.bytes = 0;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -29,6 +67,7 @@ struct Rings {
     order: VecDeque<(u64, u64)>,
     numbered: u64,
     bytes: usize,
+    gone: Gone,
 }
 
 /// Histories in memory.
@@ -56,9 +95,9 @@ impl Memory {
         let mut rings = self.rings.lock();
         let found = rings.of.find_entry(hash_of(source.as_str()), |ring| ring.source == *source);
         let Ok(entry) = found else { return };
-        if entry.get().records.back().is_none_or(|(_, newest)| newest.stamp <= stamp) {
+        if entry.get().records.back().is_none_or(|newest| newest.record.stamp <= stamp) {
             let (ring, _) = entry.remove();
-            rings.bytes -= ring.records.iter().map(|(_, record)| record.cost_bytes()).sum::<usize>();
+            rings.bytes -= ring.records.iter().map(|entry| entry.cost_bytes as usize).sum::<usize>();
         }
     }
 
@@ -66,7 +105,7 @@ impl Memory {
         let rings = self.rings.lock();
         let ring = rings.of.find(hash_of(query.source), |ring| ring.source.as_str() == query.source);
         let all: Vec<_> =
-            ring.into_iter().flat_map(|ring| &ring.records).map(|(_, record)| record.clone()).collect();
+            ring.into_iter().flat_map(|ring| &ring.records).map(|entry| entry.record.clone()).collect();
         drop(rings);
         page(query, &all, Vec::new(), limit)
     }
@@ -90,25 +129,28 @@ impl Rings {
         let mut entry =
             entry.or_insert_with(|| Ring { source: record.source.clone(), records: VecDeque::new() });
         let records = &mut entry.get_mut().records;
+        // No record is larger than a few megabytes.
+        let cost_bytes = u32::try_from(record.cost_bytes()).unwrap_or(u32::MAX);
         match records.back_mut() {
-            Some((_, newest)) if newest.stamp > record.stamp => return,
-            Some((_, newest)) if newest.stamp == record.stamp => {
-                self.bytes = self.bytes - newest.cost_bytes() + record.cost_bytes();
-                *newest = record.clone();
+            Some(newest) if newest.record.stamp > record.stamp => return,
+            Some(newest) if newest.record.stamp == record.stamp => {
+                self.bytes = self.bytes - newest.cost_bytes as usize + cost_bytes as usize;
+                *newest = Entry { number: newest.number, cost_bytes, record: record.clone() };
                 return;
             }
             _ => {}
         }
         self.numbered += 1;
         self.order.push_back((hash, self.numbered));
-        records.push_back((self.numbered, record.clone()));
-        self.bytes += record.cost_bytes();
+        records.push_back(Entry { number: self.numbered, cost_bytes, record: record.clone() });
+        self.bytes += cost_bytes as usize;
         if records.len() > history
-            && let Some((number, oldest)) = records.pop_front()
+            && let Some(oldest) = records.pop_front()
         {
-            self.bytes -= oldest.cost_bytes();
+            self.bytes -= oldest.cost_bytes as usize;
             // Where sources take turns it is the oldest of all.
-            self.order.pop_front_if(|first| *first == (hash, number));
+            self.order.pop_front_if(|first| *first == (hash, oldest.number));
+            self.gone.push(oldest);
         }
         self.forget_gone();
     }
@@ -122,7 +164,7 @@ impl Rings {
         let of = &self.of;
         self.order.retain(|(hash, number)| {
             let is_oldest_or_later =
-                |ring: &Ring| ring.records.front().is_some_and(|(first, _)| first <= number);
+                |ring: &Ring| ring.records.front().is_some_and(|first| first.number <= *number);
             of.iter_hash(*hash).any(is_oldest_or_later)
         });
     }
@@ -130,14 +172,16 @@ impl Rings {
     /// Drops the record that is longest in its ring; `false` if there is none.
     fn drop_oldest(&mut self) -> bool {
         let Some((hash, number)) = self.order.pop_front() else { return false };
-        let is_it = |ring: &Ring| ring.records.front().is_some_and(|(first, _)| *first == number);
+        let is_it = |ring: &Ring| ring.records.front().is_some_and(|first| first.number == number);
         let Ok(mut entry) = self.of.find_entry(hash, is_it) else { return true };
         let records = &mut entry.get_mut().records;
-        if let Some((_, oldest)) = records.pop_front() {
-            self.bytes -= oldest.cost_bytes();
-        }
+        let oldest = records.pop_front();
         if records.is_empty() {
             entry.remove();
+        }
+        if let Some(oldest) = oldest {
+            self.bytes -= oldest.cost_bytes as usize;
+            self.gone.push(oldest);
         }
         true
     }
