@@ -163,6 +163,8 @@ pub struct Config {
     pub tombstones_us: u64,
     /// Event loops.
     pub workers: NonZeroUsize,
+    /// For how long an event loop that is often called looks for more before it sleeps, in microseconds.
+    pub busy_poll_us: u64,
     /// Largest data of one record, in bytes.
     pub max_record_bytes: usize,
     /// Largest frame, or body of a publish over HTTP, from a client, in bytes.
@@ -221,6 +223,8 @@ pub fn check(raw: &Raw, machine: Machine) -> Result<Config, ConfigError> {
         history: values::history(&text(&raw.history, "256"))?,
         tombstones_us: values::duration_us("tombstones", &text(&raw.tombstones, "24h"), TOMBSTONES_US)?,
         workers: values::workers(&text(&raw.workers, &machine.cores.clamp(1, WORKERS_MAX).to_string()))?,
+        busy_poll_us: values::count("busy-poll-us", &text(&raw.busy_poll_us, "0"), 0..=BUSY_POLL_US_MAX)?
+            as u64,
         max_record_bytes: values::size(
             "max-record-bytes",
             &text(&raw.max_record_bytes, "65536"),
@@ -249,6 +253,8 @@ pub fn check(raw: &Raw, machine: Machine) -> Result<Config, ConfigError> {
 
 /// Most event loops: one a core of the largest machines.
 pub const WORKERS_MAX: usize = 256;
+/// Longest `--busy-poll-us`: a millisecond more or less is nothing to be gained.
+const BUSY_POLL_US_MAX: usize = 1_000;
 /// Largest `--max-frame-bytes`: one client must not make a node hold more.
 pub const FRAME_BYTES_CEILING: usize = 64 << 20;
 /// Largest `--max-connections`.

@@ -101,6 +101,10 @@ pub struct Raw {
     /// Event loops [default: one a core]
     #[arg(long, env = "ANODE_WORKERS", value_name = "N", allow_hyphen_values = true)]
     pub workers: Option<Text>,
+    /// Microseconds that an event loop which is often called looks for more before it sleeps; sooner answers
+    /// for more processor time; at most 1000 [default: 0]
+    #[arg(long, env = "ANODE_BUSY_POLL_US", value_name = "US", allow_hyphen_values = true)]
+    pub busy_poll_us: Option<Text>,
     /// Largest data of a record, in bytes or with KiB, MiB; at most 2MiB [default: 65536]
     #[arg(long, env = "ANODE_MAX_RECORD_BYTES", value_name = "SIZE", allow_hyphen_values = true)]
     pub max_record_bytes: Option<Text>,
@@ -190,6 +194,7 @@ impl Raw {
             history: self.history.or(file.history),
             tombstones: self.tombstones.or(file.tombstones),
             workers: self.workers.or(file.workers),
+            busy_poll_us: self.busy_poll_us.or(file.busy_poll_us),
             max_record_bytes: self.max_record_bytes.or(file.max_record_bytes),
             max_frame_bytes: self.max_frame_bytes.or(file.max_frame_bytes),
             max_connections: self.max_connections.or(file.max_connections),

@@ -145,11 +145,16 @@ impl Mailbox {
         mem::take(&mut self.line.lock().is_overflowed)
     }
 
+    /// Whether nothing waits and nobody has called since the last turn.
+    pub fn is_quiet(&self) -> bool {
+        !self.is_nudged.load(SeqCst) && self.is_empty()
+    }
+
     /// The worker is about to block. `false`: it must not, something waits.
     pub fn fall_asleep(&self) -> bool {
         self.is_asleep.store(true, SeqCst);
         fence(SeqCst);
-        if self.is_empty() && !self.is_nudged.load(SeqCst) {
+        if self.is_quiet() {
             return true;
         }
         self.is_asleep.store(false, SeqCst);

@@ -22,6 +22,7 @@ mod frame;
 mod gossip;
 mod head;
 mod host;
+mod idle;
 mod inbox;
 mod liveness;
 mod loader;

@@ -145,6 +145,7 @@ impl Node {
             mailboxes.push(Mailbox::new(mio::Waker::new(poll.registry(), WAKER)?));
             polls.push(poll);
         }
+        let busy_poll_us = config.busy_poll_us;
         let shared = share(config, &identity, store, mailboxes, on_fatal);
         let gossip_config = gossip_config(&shared, &identity, &told);
         // Who connects at once is already told of this node.
@@ -168,7 +169,8 @@ impl Node {
         for (id, (listener, poll)) in listeners.into_iter().zip(polls).enumerate() {
             let Some(control) = &handle.control else { break };
             let clients = Clients::new(WorkerHost::new(shared.clone(), id), control.hand_over());
-            let worker = Worker::new(id, poll, Acceptor::new(listener), clients, start_gossip.take())?;
+            let worker =
+                Worker::new(id, poll, Acceptor::new(listener), clients, start_gossip.take(), busy_poll_us)?;
             handle.spawn(format!("worker-{id}"), move || worker.run())?;
         }
         handle.spawn("loader".into(), move || loader::run(&shared, heads, &ended))?;

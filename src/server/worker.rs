@@ -12,7 +12,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
@@ -20,6 +19,7 @@ use super::acceptor::Acceptor;
 use super::clients::Clients;
 use super::clock;
 use super::gossip::Gossip;
+use super::idle::BusyPoll;
 use super::shared::{Fatal, Phase, Shared};
 use crate::record::Now;
 
@@ -50,6 +50,7 @@ pub struct Worker {
     gossip: Option<Gossip>,
     has_left: bool,
     phase: Phase,
+    busy_poll: BusyPoll,
 }
 
 impl Worker {
@@ -60,11 +61,23 @@ impl Worker {
         mut acceptor: Acceptor,
         clients: Clients,
         start_gossip: Option<StartGossip>,
+        busy_poll_us: u64,
     ) -> io::Result<Worker> {
         poll.registry().register(acceptor.listener(), LISTENER, mio::Interest::READABLE)?;
         let shared = clients.shared().clone();
         let phase = Phase::Loading;
-        Ok(Worker { id, shared, poll, acceptor, clients, start_gossip, gossip: None, has_left: false, phase })
+        Ok(Worker {
+            id,
+            shared,
+            poll,
+            acceptor,
+            clients,
+            start_gossip,
+            gossip: None,
+            has_left: false,
+            phase,
+            busy_poll: BusyPoll::new(busy_poll_us),
+        })
     }
 
     /// Turns until the node ends.
@@ -102,9 +115,9 @@ impl Worker {
     }
 
     fn wait(&mut self, events: &mut Events, is_busy: bool) -> io::Result<()> {
+        let timeout_us = if is_busy { 0 } else { self.timeout_us() };
         let Some(mailbox) = self.shared.mailboxes().get(self.id) else { return Ok(()) };
-        let timeout_us = if is_busy || !mailbox.fall_asleep() { 0 } else { self.timeout_us() };
-        let waited = self.poll.poll(events, Some(Duration::from_micros(timeout_us)));
+        let waited = self.busy_poll.wait(&mut self.poll, events, mailbox, timeout_us);
         mailbox.wake_up();
         waited
     }

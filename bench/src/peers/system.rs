@@ -52,6 +52,7 @@ pub enum Kind {
 
 const MEMORY: &[&str] = &["--store", "memory", "--workers", "1"];
 const EMBEDDED: &[&str] = &["--store", "embedded", "--workers", "1"];
+const BUSY_POLL: &[&str] = &["--store", "memory", "--workers", "1", "--busy-poll-us", "150"];
 const TWO_WORKERS: &[&str] = &["--store", "memory", "--workers", "2"];
 
 /// Names in tables.
@@ -60,6 +61,8 @@ pub const ANODE: &str = "aNode";
 pub const PROTOBUF: &str = "aNode, protobuf";
 /// With the embedded store.
 pub const STORED: &str = "aNode, embedded store";
+/// Looking for what comes next before it sleeps.
+pub const BUSY: &str = "aNode, busy poll";
 /// With two workers, on two cores.
 pub const TWO: &str = "aNode, two workers";
 /// The bare relay.
@@ -83,6 +86,7 @@ pub fn systems(anode: &Path, version: &str, programs: &Programs) -> (Vec<System>
         here(ANODE, Kind::Anode(MEMORY, false), anode, version),
         here(PROTOBUF, Kind::Anode(MEMORY, true), anode, version),
         here(STORED, Kind::Anode(EMBEDDED, false), anode, version),
+        here(BUSY, Kind::Anode(BUSY_POLL, false), anode, version),
         here(TWO, Kind::Anode(TWO_WORKERS, false), anode, version),
         here(LIMIT, Kind::Relay(false), &own, version),
         here(SINGLY, Kind::Relay(true), &own, version),

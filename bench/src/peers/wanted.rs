@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::results::{Figure, Results};
 use super::scenario::{SATURATED, STEADY, Seen};
-use super::system::{ANODE, LIMIT, NATS, PROTOBUF, STORED, TWO};
+use super::system::{ANODE, BUSY, LIMIT, NATS, PROTOBUF, STORED, TWO};
 use crate::median::median;
 
 /// A ratio and its bound.
@@ -63,12 +63,12 @@ pub fn all(results: &Results) -> Vec<Wanted> {
         .collect();
     let times: [(&str, Figure, f64); 3] =
         [("p50", |it| it.p50_us, 1.0), ("p99", |it| it.p99_us, 1.0), ("p99.9", |it| it.p999_us, 1.1)];
-    for scenario in STEADY {
+    for (system, scenario) in [ANODE, BUSY].into_iter().flat_map(|it| STEADY.map(|scenario| (it, scenario))) {
         for (percentile, figure, bound) in times {
-            let own = results.median(ANODE, scenario.name, figure);
+            let own = results.median(system, scenario.name, figure);
             let best = results.best_peer(scenario.name, figure, false);
             if let Some((own, (name, theirs))) = own.zip(best) {
-                let what = format!("{percentile}, {}: {ANODE} by {name}", scenario.name);
+                let what = format!("{percentile}, {}: {system} by {name}", scenario.name);
                 found.push(Wanted { what, ratio: own / theirs, bound, is_least: false });
             }
         }
