@@ -424,7 +424,8 @@ fn open_identity(
     let birth = birth(options);
     let lease_us = birth.clock_lease_us;
     let (history, cache_bytes) = (options.history, options.cache_bytes);
-    let settings = Settings { history, cache_bytes, journal: Bounds::default() };
+    let journal = Bounds { waiting_bytes: options.journal_bytes, ..Bounds::default() };
+    let settings = Settings { history, cache_bytes, journal };
     let (embedded, identity) = Embedded::open(medium, settings, birth)?;
     let kept = Marks {
         clock_high_water_us: identity.clock_high_water.max(lease_us),

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::embedded::Birth;
+use super::embedded::{Birth, Bounds};
 use super::shared::CLOCK_LEASE_US;
 use crate::cluster::Heads;
 use crate::config::cassandra::Cassandra;
@@ -56,6 +56,10 @@ pub struct Options {
     /// Memory for pages of the file, in bytes. More: fewer reads when writing to a large file.
     /// Default 128 MiB.
     pub cache_bytes: usize,
+    /// Bytes of records that are durable and wait in memory for others of their source before they take their
+    /// places in the file; at most twice as many do. More: shorter commits under load, a longer start after a
+    /// kill. Default 16 MiB.
+    pub journal_bytes: usize,
     /// Bytes of records that may wait or be in writing. From a quarter on, what waits is merged to
     /// the newest of each source. Default [`STORE_QUEUE_BYTES_MAX`], which it must not exceed.
     pub queue_bytes_max: usize,
@@ -70,6 +74,7 @@ impl Options {
             seed,
             clock,
             cache_bytes: 128 * 1024 * 1024,
+            journal_bytes: Bounds::default().waiting_bytes,
             queue_bytes_max: STORE_QUEUE_BYTES_MAX,
         }
     }
