@@ -98,16 +98,18 @@ fn once(arguments: &Arguments, anode: &Path, folder: &Path) -> Outcome<Seen> {
         println!("    bare loop, groups of {}: {:.0}/s", bare.group, bare.records_per_s);
         bare_per_s = bare_per_s.max(bare.records_per_s);
     }
-    let node = Node::start(anode, &folder.join("node"), &["--store", "embedded", "--log-level", "warn"])?;
-    node.wait_ready(DEADLINE)?;
-    let full = load(arguments, &node, "max".to_owned())?;
+    let full = load(arguments, anode, &folder.join("full"), "max".to_owned())?;
     let stored_per_s = full.throughput.acked as f64 / full.throughput.seconds;
-    let half = load(arguments, &node, (stored_per_s / 2.0).max(1.0).to_string())?;
+    // At a node of its own: one that comes from more than it can keep up for ever has to catch up first.
+    let half = load(arguments, anode, &folder.join("half"), (stored_per_s / 2.0).max(1.0).to_string())?;
     let times = half.ack_latency.ok_or("nothing was answered")?;
     Ok(Seen { bare_per_s, stored_per_s, p50_ms: times.at("p50") / 1e3, p99_ms: times.at("p99") / 1e3 })
 }
 
-fn load(arguments: &Arguments, node: &Node, rate: String) -> Outcome<Report> {
+/// A fresh node under this load.
+fn load(arguments: &Arguments, anode: &Path, folder: &Path, rate: String) -> Outcome<Report> {
+    let node = Node::start(anode, folder, &["--store", "embedded", "--log-level", "warn"])?;
+    node.wait_ready(DEADLINE)?;
     let mut args = RunArgs::parse(&["--threads", "1", "--drain", "30"])?;
     (args.to, args.rate, args.ack) = (vec![node.http.clone()], rate, AckName::Stored);
     (args.publishers, args.subscribers) = (arguments.publishers, 0);
