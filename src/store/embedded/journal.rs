@@ -8,7 +8,7 @@
 //! ([`Share`]) grows with what waits, until a commit moves as much as it adds.
 //!
 //! The journal is a table of the same file, changed in the same transactions: a record is in it or
-//! in its tables, and recovery is redb's and nobody else's. An open store moves what it finds there;
+//! in its tables, and recovery is redb's and nobody else's. What an earlier life left there waits on;
 //! moving twice is moving once, as all writes compare stamps. What waits is also in memory, for
 //! those who move it and for readers.
 //!
@@ -149,20 +149,16 @@ impl Journal {
 
     /// What waits of a source, oldest first, and up to where what is in the tables goes before it.
     pub(super) fn of_source(&self, source: &str) -> (Option<Stamp>, Vec<SharedRecord>) {
-        let (mut removed, mut records) = (None, Vec::<SharedRecord>::new());
-        for link in self.waiting.get(source).into_iter().flatten() {
-            match link {
-                // A removal reaches all of a source or nothing.
-                Link::Removal(stamp) if records.iter().any(|record| record.stamp > *stamp) => {}
-                Link::Removal(stamp) => {
-                    removed = removed.max(Some(*stamp));
-                    records.clear();
-                }
-                Link::Record(record) if records.last().is_some_and(|last| record.stamp <= last.stamp) => {}
-                Link::Record(record) => records.push(record.clone()),
-            }
-        }
-        (removed, records)
+        self.waiting.get(source).map_or_else(Default::default, |links| sum_of(links))
+    }
+
+    /// The same of all sources, but of the records the newest alone.
+    pub(super) fn newest(&self) -> BTreeMap<Source, (Option<Stamp>, Option<SharedRecord>)> {
+        let newest = |links: &Vec<Link>| {
+            let (removed, mut records) = sum_of(links);
+            (removed, records.pop())
+        };
+        self.waiting.iter().map(|(source, links)| (source.clone(), newest(links))).collect()
     }
 
     /// How much of what waits a commit of this group moves: at `waiting_bytes` as much as it adds, at
@@ -250,6 +246,24 @@ impl Journal {
             each_link(group, |source, link| self.add(source, link));
         }
     }
+}
+
+/// What changes of one source come to: up to where what was there before goes, and the records after that.
+fn sum_of(links: &[Link]) -> (Option<Stamp>, Vec<SharedRecord>) {
+    let (mut removed, mut records) = (None, Vec::<SharedRecord>::new());
+    for link in links {
+        match link {
+            // A removal reaches all of a source or nothing.
+            Link::Removal(stamp) if records.iter().any(|record| record.stamp > *stamp) => {}
+            Link::Removal(stamp) => {
+                removed = removed.max(Some(*stamp));
+                records.clear();
+            }
+            Link::Record(record) if records.last().is_some_and(|last| record.stamp <= last.stamp) => {}
+            Link::Record(record) => records.push(record.clone()),
+        }
+    }
+    (removed, records)
 }
 
 /// Whether all that was written at `before` is moved now.

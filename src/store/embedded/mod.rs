@@ -105,9 +105,7 @@ impl Embedded {
         let failed = |error: EngineError| OpenError::Write(error.to_string());
         let journal = read_journal(&database).map_err(|error| failed(engine_error(error)))?;
         let (database, journal) = (RwLock::new(Some(database)), RwLock::new(journal));
-        let store = Embedded { medium, settings, database, journal, writing: Mutex::new(()) };
-        store.settle().map_err(failed)?;
-        Ok((store, identity))
+        Ok((Embedded { medium, settings, database, journal, writing: Mutex::new(()) }, identity))
     }
 
     fn with_database<T>(
@@ -290,23 +288,37 @@ struct Tables<'a> {
 
 impl Reader for Embedded {
     fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, EngineError> {
-        self.settle()?;
+        // First the journal: what is moved in between is then seen twice, not missed.
+        let mut waiting = self.journal.read().newest().into_iter().peekable();
         self.with_database(|database| {
             let mut report = LoadReport::default();
+            let mut show = |record| {
+                report.records += 1;
+                each(record);
+            };
             let latest = database.begin_read()?.open_table(LATEST)?;
             for row in latest.iter()? {
                 let (source, row) = row?;
-                match decode_latest(source.value(), row.value()) {
-                    Some(record) => {
-                        report.records += 1;
-                        each(record);
-                    }
-                    None => {
-                        report.damaged += 1;
-                        tracing::error!(source = source.value(), "stored record is damaged; skipped");
-                    }
+                let source = source.value();
+                while let Some((_, (_, newest))) = waiting.next_if(|(waits, _)| waits.as_str() < source) {
+                    newest.iter().for_each(|newest| show(Record::clone(newest)));
+                }
+                let same = waiting.next_if(|(waits, _)| waits.as_str() == source);
+                let (removed, newest) = same.map(|(_, sum)| sum).unwrap_or_default();
+                let found = decode_latest(source, row.value());
+                if found.is_none() {
+                    report.damaged += 1;
+                    tracing::error!(source, "stored record is damaged; skipped");
+                }
+                let found = found.filter(|found| removed.is_none_or(|stamp| found.stamp > stamp));
+                match (found, newest) {
+                    (Some(found), Some(newest)) if newest.stamp <= found.stamp => show(found),
+                    (_, Some(newest)) => show(Record::clone(&newest)),
+                    (Some(found), None) => show(found),
+                    (None, None) => {}
                 }
             }
+            waiting.filter_map(|(_, (_, newest))| newest).for_each(|newest| show(Record::clone(&newest)));
             Ok(report)
         })
     }
