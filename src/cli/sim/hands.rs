@@ -12,6 +12,8 @@ use crate::sim::{Hands, Share};
 
 /// Looks before a thread falls asleep: about a millisecond.
 const LOOKS: usize = 20_000;
+/// Threads of one world at most: there is not more to do at a time.
+const THREADS_MAX: usize = 4;
 /// Shares for each thread: who is done sooner takes more of them.
 const SHARES_EACH: usize = 4;
 
@@ -25,8 +27,9 @@ struct Threads {
     done: Receiver<Numbered>,
 }
 
-/// So many threads, this one among them; `None` if that is one alone.
+/// So many threads, this one among them, up to [`THREADS_MAX`]; `None` if that is one alone.
 pub fn threads(count: usize) -> Option<Box<dyn Hands>> {
+    let count = count.min(THREADS_MAX);
     if count < 2 {
         return None;
     }

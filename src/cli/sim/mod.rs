@@ -81,7 +81,7 @@ pub struct Arguments {
     /// Write plots (SVG) into this directory
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
-    /// Threads: runs at the same time, or of a single run so many for its nodes; default: one a core
+    /// Threads: runs at the same time, or up to four that work on a single one; default: one a core
     #[arg(long, value_name = "J", value_parser = whole_number(1..=1_024))]
     jobs: Option<u64>,
     /// soak: for how long

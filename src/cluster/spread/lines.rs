@@ -5,6 +5,7 @@
 //! kept for two reasons: to fill others' gaps, and to know, when one comes again, what of its range
 //! is served already (custody). Both end when the batch is pushed out by newer ones.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use crate::record::NodeName;
 
 /// Bytes of recent batches kept, all lines together.
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Of a line's batches, how many are looked at from the newest on before all are searched.
+const NEWEST_LOOKED_AT: usize = 32;
 /// Most lines known. Beyond it the one that changed least recently is forgotten.
 const LINES_MAX: usize = 32 * 1024;
 /// How often a changed head is told.
@@ -88,6 +91,15 @@ impl Line {
             (_, newest) if newest == Some(first_seq) => return Ok(self.kept.len() - 1),
             (oldest, _) if oldest == Some(first_seq) => return Ok(0),
             _ => {}
+        }
+        // What was sent together comes in another order, but not in a very different one.
+        let newest = self.kept.iter().enumerate().rev().take(NEWEST_LOOKED_AT);
+        for (at, kept) in newest {
+            match kept.batch.id.1.cmp(&first_seq) {
+                Ordering::Equal => return Ok(at),
+                Ordering::Less => return Err(at + 1),
+                Ordering::Greater => {}
+            }
         }
         self.kept.binary_search_by_key(&first_seq, |kept| kept.batch.id.1)
     }
