@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use crate::limits::OUTBOX_BYTES_SOFT;
 use crate::record::{Birth, NodeName, Record, SharedRecord, Source, Stamp};
 
+/// From so many bytes on it is tried to merge what waits.
+const MERGE_BYTES_MIN: usize = OUTBOX_BYTES_SOFT / 2;
+
 /// A record that is to be with every live member before its publisher is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Awaited {
@@ -45,7 +48,7 @@ impl Outbox {
     /// An empty queue of this life of this node.
     pub fn new(origin: NodeName, boot: u64) -> Outbox {
         let waiting = VecDeque::new();
-        let merge_at_bytes = OUTBOX_BYTES_SOFT / 2;
+        let merge_at_bytes = MERGE_BYTES_MIN;
         let (told_bytes, awaited) = (Arc::default(), Vec::new());
         Outbox { origin, boot, last_seq: 0, waiting, bytes: 0, told_bytes, awaited, merge_at_bytes }
     }
@@ -77,8 +80,9 @@ impl Outbox {
             out.extend(self.waiting.pop_front());
         }
         self.told_bytes.store(self.bytes, Relaxed);
-        if self.bytes < OUTBOX_BYTES_SOFT / 2 {
-            self.merge_at_bytes = OUTBOX_BYTES_SOFT / 2;
+        // Not sooner: just after a merge there is next to nothing to be merged again.
+        if self.bytes < MERGE_BYTES_MIN / 2 {
+            self.merge_at_bytes = MERGE_BYTES_MIN;
         }
     }
 
@@ -126,7 +130,7 @@ impl Outbox {
             }
         }
         self.waiting = kept;
-        self.merge_at_bytes = (2 * self.bytes).max(OUTBOX_BYTES_SOFT / 2);
+        self.merge_at_bytes = (2 * self.bytes).max(MERGE_BYTES_MIN);
     }
 }
 
@@ -154,6 +158,30 @@ mod tests {
         outbox.take(usize::MAX, &mut out);
         let seqs: Vec<u64> = out.iter().map(|record| record.birth.seq).collect();
         assert_eq!((seqs, outbox.bytes()), (vec![1, 2, 3, 4, 5], 0));
+    }
+
+    /// A queue that stood at its bound was merged anew for every few records, though hardly two of them were of one
+    /// source: a cluster that had once fallen behind stayed so at a load that it had carried before.
+    #[test]
+    fn what_was_merged_is_not_merged_again_before_much_is_added() {
+        let mut outbox = Outbox::new(NodeName::parse("n").expect("name"), 3);
+        let mut number = 0;
+        let mut add = |outbox: &mut Outbox| {
+            number += 1;
+            outbox.accept(build(&format!("s/{number}"), 16 * 1024));
+        };
+        while outbox.bytes() <= MERGE_BYTES_MIN {
+            add(&mut outbox);
+        }
+        let mut out = Vec::new();
+        let mut merges = 0;
+        for _ in 0..1_000 {
+            outbox.take(1, &mut out);
+            let before = outbox.merge_at_bytes;
+            add(&mut outbox);
+            merges += usize::from(outbox.merge_at_bytes != before);
+        }
+        assert!(merges <= 1, "{merges} merges, and {} bytes wait", outbox.bytes());
     }
 
     /// Unbounded queues under load: hashicorp/consul#9927, prometheus/alertmanager#1409.
