@@ -24,7 +24,18 @@ type Numbered = (usize, Share);
 struct Threads {
     count: usize,
     to_do: (Sender<Numbered>, Receiver<Numbered>),
-    done: Receiver<Numbered>,
+    /// `None`: a thread has ended, with what it was working on.
+    done: Receiver<Option<Numbered>>,
+}
+
+/// Tells that a thread ends, whatever ends it.
+struct Teller(Sender<Option<Numbered>>);
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        // Who would have listened may be gone before it.
+        let _ = self.0.send(None);
+    }
 }
 
 /// So many threads, this one among them, up to [`THREADS_MAX`]; `None` if that is one alone.
@@ -35,16 +46,16 @@ pub fn threads(count: usize) -> Option<Box<dyn Hands>> {
     }
     let (to_do, (told, done)) = (unbounded(), unbounded());
     for _ in 1..count {
-        let (to_do, told) = (to_do.1.clone(), told.clone());
+        let (to_do, told) = (to_do.1.clone(), Teller(told.clone()));
         thread::spawn(move || help(&to_do, &told));
     }
     Some(Box::new(Threads { count, to_do, done }))
 }
 
-fn help(to_do: &Receiver<Numbered>, told: &Sender<Numbered>) {
+fn help(to_do: &Receiver<Numbered>, told: &Teller) {
     while let Ok((at, mut share)) = next(to_do) {
         share.work();
-        if told.send((at, share)).is_err() {
+        if told.0.send(Some((at, share))).is_err() {
             return;
         }
     }
@@ -67,15 +78,15 @@ impl Hands for Threads {
             left -= 1;
         }
         for _ in 0..left {
-            // What ends a thread is a panic, which it has told: there is no world to go on with.
-            let (at, share) = next(&self.done).expect("threads that work on the world");
+            // What ends a thread before its time is a panic: there is no whole world to go on with.
+            let (at, share) = next(&self.done).ok().flatten().expect("threads that work on the world");
             done[at] = share;
         }
         done
     }
 }
 
-fn next(from: &Receiver<Numbered>) -> Result<Numbered, RecvError> {
+fn next<T>(from: &Receiver<T>) -> Result<T, RecvError> {
     for _ in 0..LOOKS {
         match from.try_recv() {
             Ok(share) => return Ok(share),
@@ -92,6 +103,21 @@ mod tests {
     use crate::sim::World;
     use crate::sim::scenario::named::{Knobs, NAMES, scenario};
     use crate::sim::scenario::run_and_keep;
+
+    /// With more than one other thread, the end of one left the world waiting for its share for ever: the others
+    /// kept the channel open.
+    #[test]
+    fn a_thread_that_panics_is_told_while_others_live() {
+        let (told, done) = unbounded();
+        let other = Teller(told.clone());
+        let ended = thread::spawn(move || {
+            let _teller = Teller(told);
+            panic!("as a node's might");
+        });
+        assert!(ended.join().is_err());
+        assert!(matches!(next(&done), Ok(None)));
+        drop(other);
+    }
 
     #[test]
     fn several_threads_make_the_same_run() {

@@ -3,7 +3,8 @@
 //! The world is pure; here are what it may not have: threads, a clock, files, a terminal.
 //!
 //! By file: `plan` turns arguments into runs, `runs` runs them side by side and shows how far they
-//! are, `hands` has several threads work on one, `soak` goes on for hours, `table` measures the figures that are wanted, `memory` weighs members;
+//! are, `hands` has several threads work on one, `soak` goes on for hours, `table` measures the figures
+//! that are wanted, `memory` weighs members;
 //! `huge_pages` makes all of them faster.
 
 mod hands;
