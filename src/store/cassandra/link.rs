@@ -1,8 +1,9 @@
 //! What is done with a standing session: groups written, the latest records and histories read.
 //!
 //! Requests are sent many at a time, so a group costs little more than its slowest request; how
-//! many, follows what Cassandra bears ([`Window`]). A group is written when every one of its rows is
-//! acknowledged at the configured consistency; every row may be written again at any time.
+//! many, follows what Cassandra bears ([`Window`]). Where every node of Cassandra may hold everything, rows that
+//! are small share a request ([`BATCH_ROWS_MAX`]): most of what a row costs is its request. A group is written when
+//! every one of its rows is acknowledged at the configured consistency; every row may be written again at any time.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,6 +31,15 @@ use crate::store::log::{Group, ascending};
 /// Requests on their way at a time, at the least and at the most.
 const IN_FLIGHT_MIN: usize = 16;
 const IN_FLIGHT_MAX: usize = 256;
+/// Rows of a request: of as many partitions, and beyond ten Cassandra warns of an unlogged batch.
+const BATCH_ROWS_MAX: usize = 10;
+/// Their bytes, under the 5 KiB at which it warns of any. What is larger goes alone.
+const BATCH_BYTES_MAX: usize = 4 << 10;
+/// What a row costs beside its name and its data: key, stamp and birth.
+const ROW_BYTES: usize = 100;
+/// With so many nodes of Cassandra each holds everything, unless told otherwise. With more of them a row goes
+/// alone, straight to a node that holds it.
+const BATCH_NODES_MAX: usize = schema::COPIES_MAX as usize;
 /// Rows of one page.
 const PAGE_ROWS: i32 = 1_000;
 /// Partitions of a history that are asked for at a time.
@@ -104,6 +114,35 @@ enum Write<'a> {
     Remove(&'a str, Stamp),
 }
 
+impl Write<'_> {
+    /// What it costs in a request, nearly.
+    fn bytes(&self) -> usize {
+        ROW_BYTES
+            + match self {
+                Write::Put(record) | Write::Append(record) => {
+                    2 * record.source.as_str().len() + record.payload.bytes().len()
+                }
+                Write::OpenBucket(record, _) => record.source.as_str().len(),
+                Write::Remove(source, _) => source.len(),
+            }
+    }
+}
+
+/// Cuts writes into requests of so many at the most.
+fn requests<'w, 'a>(mut writes: &'w [Write<'a>], most: usize) -> impl Iterator<Item = &'w [Write<'a>]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |write: &&Write<'_>| {
+            bytes += write.bytes();
+            bytes <= BATCH_BYTES_MAX
+        };
+        let count = writes.iter().take(most).take_while(fits).count().max(1);
+        let (request, rest) = writes.split_at_checked(count)?;
+        writes = rest;
+        Some(request)
+    })
+}
+
 impl Link {
     /// Connects, and makes the tables if they are not there.
     pub(super) async fn open(config: &Cassandra) -> Result<Link, Fault> {
@@ -146,7 +185,8 @@ impl Link {
     }
 
     async fn send(&self, writes: Vec<Write<'_>>, window: &Window) -> Result<(), Fault> {
-        let mut waiting = writes.into_iter().map(|write| self.send_one(write));
+        let most = if self.session.nodes() <= BATCH_NODES_MAX { BATCH_ROWS_MAX } else { 1 };
+        let mut waiting = requests(&writes, most).map(|request| self.send_one(request));
         let mut flying: FuturesUnordered<_> = waiting.by_ref().take(window.size()).collect();
         let mut failed = None;
         while let Some(done) = flying.next().await {
@@ -160,16 +200,23 @@ impl Link {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn send_one(&self, write: Write<'_>) -> Result<(), Fault> {
-        let (statement, values) = self.statement_of(&write);
-        let params = self.session.params().with_values(QueryValues::SimpleValues(values)).build();
-        self.session.execute(statement, params).await?;
-        if let Write::OpenBucket(_, hash) = write {
-            let mut listed = self.listed.lock();
-            if listed.0.len() >= LISTED_MAX {
-                listed.0.clear();
+    async fn send_one(&self, writes: &[Write<'_>]) -> Result<(), Fault> {
+        match writes {
+            [write] => {
+                let (statement, values) = self.statement_of(write);
+                let params = self.session.params().with_values(QueryValues::SimpleValues(values)).build();
+                self.session.execute(statement, params).await?;
             }
-            listed.0.insert(hash);
+            _ => self.session.batch(|| writes.iter().map(|write| self.statement_of(write))).await?,
+        }
+        let mut listed = self.listed.lock();
+        for write in writes {
+            if let Write::OpenBucket(_, hash) = write {
+                if listed.0.len() >= LISTED_MAX {
+                    listed.0.clear();
+                }
+                listed.0.insert(*hash);
+            }
         }
         Ok(())
     }
@@ -347,4 +394,36 @@ fn signed(number: i64) -> Value {
 
 fn value_of(row: &Row) -> Option<Vec<u8>> {
     row.by_index::<Blob>(0).ok().flatten().map(Blob::into_vec)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::testing::record;
+
+    proptest! {
+        /// Cassandra warns in its log of batches over 5 KiB or ten partitions, and refuses those over 50 KiB.
+        #[test]
+        fn requests_are_small_and_leave_nothing_out(
+            sizes in proptest::collection::vec(prop_oneof![4 => 0usize..200, 1 => 0usize..20_000], 0..60),
+            most in 1usize..12,
+        ) {
+            let data = |size: usize| format!("\"{}\"", "x".repeat(size)).into_bytes();
+            let records: Vec<Record> =
+                sizes.iter().zip(1u64..).map(|(&size, ts)| record("s", ts, &data(size))).collect();
+            let writes: Vec<Write<'_>> = records.iter().map(Write::Append).collect();
+            let mut sent = Vec::new();
+            for request in requests(&writes, most) {
+                prop_assert!((1..=most).contains(&request.len()));
+                prop_assert!(request.len() == 1 || request.iter().map(Write::bytes).sum::<usize>() <= BATCH_BYTES_MAX);
+                sent.extend(request.iter().map(|write| match write {
+                    Write::Append(record) => record.stamp.ts,
+                    _ => 0,
+                }));
+            }
+            prop_assert_eq!(sent, (1..=sizes.len() as u64).collect::<Vec<_>>());
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! Where statements go.
 //!
-//! To a replica of their partition. Those that no key places (schema, system tables) all go to the same
-//! node of Cassandra, the one that is up and has the least host id: so whatever number of nodes start at
-//! once, changes of the schema are made one after the other by one coordinator, and `IF NOT EXISTS` is
-//! exact.
+//! To a replica of their partition; batches to each node in turn, since each holds everything where there are
+//! any (see `link`). Those that no key places (schema, system tables) all go to the same node of Cassandra, the one
+//! that is up and has the least host id: so whatever number of nodes start at once, changes of the schema
+//! are made one after the other by one coordinator, and `IF NOT EXISTS` is exact.
 //!
 //! A node that hangs keeps its connections, so the driver goes on sending to it. So a request that one
 //! node does not answer in time is sent to another one too (see `session`), and whom that one outran is
@@ -53,6 +53,8 @@ impl Silent {
 /// Where a request went first.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tried {
+    /// It may go to any node, and they take turns, although no key places it.
+    pub(super) is_anywhere: bool,
     pub(super) node: Option<SocketAddr>,
     pub(super) has_others: bool,
 }
@@ -74,7 +76,10 @@ impl<T: CdrsTransport + 'static, CM: ConnectionManager<T> + 'static> Placing<T, 
     }
 
     fn placed(&self, request: Option<Request<'_>>, cluster: &ClusterMetadata<T, CM>) -> QueryPlan<T, CM> {
-        if request.as_ref().is_some_and(|request| request.token.is_none() && request.routing_key.is_none()) {
+        let is_anywhere = TRIED.try_with(|tried| tried.get().is_anywhere).unwrap_or(false);
+        let has_no_key =
+            request.as_ref().is_some_and(|request| request.token.is_none() && request.routing_key.is_none());
+        if has_no_key && !is_anywhere {
             let mut nodes = cluster.unignored_nodes();
             nodes.sort_by_key(|node| (node.state() != NodeState::Up, node.host_id()));
             return QueryPlan { nodes };
@@ -90,14 +95,14 @@ impl<T: CdrsTransport + 'static, CM: ConnectionManager<T> + 'static> LoadBalanci
         let mut plan = self.placed(request, cluster);
         // A change of the schema is made without it, and always goes to the same node.
         let _ = TRIED.try_with(|tried| {
-            let Tried { node: first, has_others } = tried.get();
+            let Tried { node: first, has_others, is_anywhere } = tried.get();
             plan.nodes.sort_by_key(|node| {
                 let node = node.broadcast_rpc_address();
                 (first == Some(node), self.silent.contains(node))
             });
             if first.is_none() {
                 let node = plan.nodes.first().map(|node| node.broadcast_rpc_address());
-                tried.set(Tried { node, has_others: has_others || plan.nodes.len() > 1 });
+                tried.set(Tried { node, has_others: has_others || plan.nodes.len() > 1, is_anywhere });
             }
         });
         plan

@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 /// The comment of `latest`, without the version.
 const COMMENT: &str = "aNode schema ";
 /// Copies in a data centre unless told otherwise.
-const COPIES_MAX: u32 = 3;
+pub(super) const COPIES_MAX: u32 = 3;
 /// How often, and how many times, it is looked whether all agree.
 const AGREEMENT_PAUSE: Duration = Duration::from_millis(200);
 const AGREEMENT_TRIES: u32 = 50;

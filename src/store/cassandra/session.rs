@@ -31,17 +31,19 @@ use cdrs_tokio::cluster::{
 };
 use cdrs_tokio::compression::Compression;
 use cdrs_tokio::consistency::Consistency as Level;
+use cdrs_tokio::frame::message_batch::BatchType;
 use cdrs_tokio::frame::message_error::ErrorType;
 use cdrs_tokio::frame::{Envelope, Version};
 use cdrs_tokio::frame_encoding::ProtocolFrameEncodingFactory;
 use cdrs_tokio::load_balancing::node_distance_evaluator::{
     AllLocalNodeDistanceEvaluator, NodeDistanceEvaluator, TopologyAwareNodeDistanceEvaluator,
 };
-use cdrs_tokio::query::PreparedQuery;
+use cdrs_tokio::query::{BatchQueryBuilder, PreparedQuery, QueryValues};
 use cdrs_tokio::retry::{DefaultRetryPolicy, ExponentialReconnectionPolicy};
 use cdrs_tokio::statement::{StatementParams, StatementParamsBuilder};
 use cdrs_tokio::transport::{CdrsTransport, TransportRustls, TransportTcp};
 use cdrs_tokio::types::rows::Row;
+use cdrs_tokio::types::value::Value;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 
@@ -200,6 +202,11 @@ impl Session {
         hosts
     }
 
+    /// How many they are.
+    pub(super) fn nodes(&self) -> usize {
+        either!(self, session => session.cluster_metadata().unignored_nodes().len())
+    }
+
     /// Parameters of a statement at the configured consistency. All of aNode's may be repeated.
     pub(super) fn params(&self) -> StatementParamsBuilder {
         StatementParamsBuilder::new().with_consistency(self.level).idempotent(true)
@@ -223,6 +230,25 @@ impl Session {
         .await
     }
 
+    /// Runs several prepared statements in one request, at the configured consistency; each for itself, so
+    /// that some may be done although others were not.
+    pub(super) async fn batch<'a, I>(&self, statements: impl Fn() -> I) -> Result<(), Fault>
+    where
+        I: Iterator<Item = (&'a PreparedQuery, Vec<Value>)>,
+    {
+        let params = &self.params().build();
+        let request = || async {
+            let batch =
+                BatchQueryBuilder::new().with_batch_type(BatchType::Unlogged).with_consistency(self.level);
+            let batch = statements().fold(batch, |batch, (statement, values)| {
+                batch.add_query_prepared(statement, QueryValues::SimpleValues(values))
+            });
+            let batch = batch.build()?;
+            either!(self, session => session.batch_with_params(batch, params).await)
+        };
+        self.ask_as(Tried { is_anywhere: true, ..Tried::default() }, request).await.map(drop)
+    }
+
     /// Runs a statement that is asked for seldom; no key places it, and any one copy may answer.
     pub(super) async fn query(&self, text: &str) -> Result<Vec<Row>, Fault> {
         let params = StatementParamsBuilder::new().with_consistency(Level::One).idempotent(true).build();
@@ -236,12 +262,19 @@ impl Session {
     where
         F: Future<Output = cdrs_tokio::Result<T>>,
     {
+        self.ask_as(Tried::default(), request).await
+    }
+
+    async fn ask_as<T, F>(&self, tried: Tried, request: impl Fn() -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = cdrs_tokio::Result<T>>,
+    {
         let asked = async {
             let mut first = pin!(request());
             if let Ok(answer) = tokio::time::timeout(SILENCE_MAX, first.as_mut()).await {
                 return answer;
             }
-            let Tried { node: Some(silent), has_others: true } = TRIED.with(Cell::get) else {
+            let Tried { node: Some(silent), has_others: true, .. } = TRIED.with(Cell::get) else {
                 return first.await;
             };
             // Seldom made, so not a part of every request.
@@ -260,7 +293,7 @@ impl Session {
                 },
             }
         };
-        within(REQUEST_MAX, TRIED.scope(Cell::default(), asked)).await
+        within(REQUEST_MAX, TRIED.scope(Cell::new(tried), asked)).await
     }
 
     /// Changes the schema, which a busy Cassandra is slow to do.

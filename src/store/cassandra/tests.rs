@@ -20,7 +20,7 @@ use crate::config::cassandra::Cassandra as Config;
 use crate::config::{Machine, Raw, check};
 use crate::record::{Birth, NodeName, Payload, Record, SharedRecord, Source, Stamp};
 use crate::store::log::Group;
-use crate::store::testing::{deletion, shared};
+use crate::store::testing::{deletion, record, shared};
 
 const HOUR_US: u64 = 3_600_000_000;
 
@@ -136,6 +136,33 @@ fn cassandra_keeps_what_anode_keeps() {
             let newest = records.iter().max_by(|a, b| (a.stamp, &a.birth).cmp(&(b.stamp, &b.birth)));
             let newest = newest.expect("some");
             assert_eq!(kept.get(newest.source.as_str()), Some(&**newest), "of {records:?}");
+        }
+    });
+}
+
+/// Small rows share a request, as far as Cassandra bears it without a word; large ones go alone.
+#[test]
+#[ignore = "needs Cassandra: scripts/test"]
+fn small_and_large_rows_are_written_in_one_group() {
+    let config = config("t_batches", |_| {});
+    let sizes = [2, 100, 100_000, 20, 4_000, 4_100, 1_000_000, 3, 60_000, 50].iter().cycle().take(95);
+    let records: Vec<SharedRecord> = sizes
+        .enumerate()
+        .map(|(n, &size)| {
+            let data = format!("\"{}\"", "x".repeat(size));
+            Arc::new(record(&format!("size/{n}"), 1_000 + n as u64, data.as_bytes()))
+        })
+        .collect();
+    runtime().block_on(async {
+        fresh(&config).await;
+        let link = open(&config).await;
+        write(&link, &records).await;
+        let kept = everything(&link).await;
+        assert_eq!(kept.len(), records.len());
+        for record in &records {
+            assert_eq!(kept.get(record.source.as_str()), Some(&**record));
+            let history = link.history(&query(record.source.as_str(), 10)).await.expect("read");
+            assert_eq!(history.len(), 1);
         }
     });
 }
