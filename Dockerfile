@@ -8,11 +8,10 @@ COPY Cargo.toml Cargo.lock build.rs ./
 COPY loadgen/Cargo.toml loadgen/
 COPY bench/Cargo.toml bench/
 COPY proto proto
-RUN mkdir -p src loadgen/src bench/src/bin \
-    && touch src/lib.rs loadgen/src/lib.rs \
-    && for program in src/main loadgen/src/main bench/src/main bench/src/bin/store; do \
-           echo 'fn main() {}' >"$program.rs"; \
-       done \
+RUN for package in . loadgen bench; do \
+        mkdir -p "$package/src" && touch "$package/src/lib.rs" && echo 'fn main() {}' >"$package/src/main.rs" || exit 1; \
+    done \
+    && mkdir bench/benches && touch bench/benches/micro.rs \
     && cargo build --release --locked --package anode
 # Copied files are older than what was just built of the empty ones, which would pass for new.
 COPY src src

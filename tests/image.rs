@@ -1,0 +1,38 @@
+//! The image is built first of empty programs, so that its dependencies are a layer of their own: each target that
+//! a manifest names must be among them.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// `bench` got a library that was not among the empty programs, cargo refused the workspace, and `docker compose up`
+/// failed for everybody, while all tests passed: none of them had an engine.
+#[test]
+fn the_images_empty_programs_are_all_that_the_manifests_name() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let image = tempfile::tempdir().expect("folder");
+    for manifest in ["Cargo.toml", "Cargo.lock", "build.rs", "loadgen/Cargo.toml", "bench/Cargo.toml"] {
+        let to = image.path().join(manifest);
+        fs::create_dir_all(to.parent().expect("folder")).expect("made");
+        fs::copy(root.join(manifest), to).expect("copied");
+    }
+    let script = empty_programs(&fs::read_to_string(root.join("Dockerfile")).expect("read"));
+    run(Command::new("sh").args(["-c", &script]).current_dir(&image));
+    let targets = run(Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--locked", "--format-version", "1"])
+        .current_dir(&image));
+    assert!(targets.contains("\"name\":\"anode\""), "{targets}");
+}
+
+/// What the first `RUN` does before it builds.
+fn empty_programs(dockerfile: &str) -> String {
+    let (_, script) = dockerfile.split_once("RUN ").expect("a step");
+    let (script, _) = script.split_once("&& cargo build").expect("that builds");
+    script.replace("\\\n", "")
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().expect("runs");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
