@@ -155,7 +155,7 @@ impl Identity {
 
     /// Its place on the ring: a hash of the name, so that it outlives restarts and moves.
     pub fn ring_hash(&self) -> u64 {
-        xxh3_64(self.name.as_str().as_bytes())
+        xxh3_64(self.name.as_bytes())
     }
 }
 

@@ -362,17 +362,17 @@ pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     // As in all proto3, what is zero is left out.
     let ts_len = if ts == 0 { 0 } else { 1 + encoded_len_varint(ts) };
     let value_len = value.map_or(DELETED.len(), |(_, bytes)| field_len(bytes.len()));
-    let (source, origin) = (record.source.as_str(), record.birth.origin.as_str());
+    let (source, origin) = (record.source.as_str().as_bytes(), record.birth.origin.as_bytes());
     let len = field_len(source.len()) + ts_len + field_len(origin.len()) + value_len;
     out.reserve(1 + encoded_len_varint(len as u64) + len);
     out.push(RECORD_KEY);
     encode_varint(len as u64, out);
-    write_field(out, 1, source.as_bytes());
+    write_field(out, 1, source);
     if ts > 0 {
         out.push(TS_KEY);
         encode_varint(ts, out);
     }
-    write_field(out, 3, origin.as_bytes());
+    write_field(out, 3, origin);
     match value {
         Some((field, bytes)) => write_field(out, field, bytes),
         None => out.extend_from_slice(&DELETED),

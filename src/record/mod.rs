@@ -118,7 +118,7 @@ impl Record {
             Payload::Binary(_) => 1,
             Payload::Deleted => 2,
         };
-        let (source, origin) = (self.source.as_str(), self.birth.origin.as_str());
+        let (source, origin) = (self.source.as_str().as_bytes(), self.birth.origin.as_bytes());
         let numbers = [
             kind,
             source.len() as u64,
@@ -132,10 +132,13 @@ impl Record {
         // In one piece: the streaming hash costs five times as much for so few bytes. And in no longer one
         // than is needed, since it begins with zeros.
         match source.len() + origin.len() {
-            0..=CHECKED_SHORT_BYTES => {
-                checksum_in([0; CHECKED_NUMBERS_BYTES + CHECKED_SHORT_BYTES], &numbers, self)
-            }
-            _ => checksum_in([0; CHECKED_BYTES_MAX], &numbers, self),
+            0..=CHECKED_SHORT_BYTES => checksum_in(
+                [0; CHECKED_NUMBERS_BYTES + CHECKED_SHORT_BYTES],
+                &numbers,
+                self.stamp.hash,
+                [source, origin],
+            ),
+            _ => checksum_in([0; CHECKED_BYTES_MAX], &numbers, self.stamp.hash, [source, origin]),
         }
     }
 
@@ -168,18 +171,18 @@ impl Record {
     }
 }
 
-/// The checksum of a record with these numbers. `bytes` is long enough for all that it is over.
-fn checksum_in<const N: usize>(mut bytes: [u8; N], numbers: &[u64; 8], record: &Record) -> u64 {
-    let (fixed, names) = bytes.split_at_mut(CHECKED_NUMBERS_BYTES);
+/// The checksum over these. `bytes` is long enough for all of them.
+fn checksum_in<const N: usize>(mut bytes: [u8; N], numbers: &[u64; 8], data: u128, names: [&[u8]; 2]) -> u64 {
+    let (fixed, rest) = bytes.split_at_mut(CHECKED_NUMBERS_BYTES);
     let (places, hash) = fixed.as_chunks_mut::<8>().0.split_at_mut(numbers.len());
     for (place, number) in places.iter_mut().zip(numbers) {
         *place = number.to_le_bytes();
     }
-    hash.as_flattened_mut().copy_from_slice(&record.stamp.hash.to_le_bytes());
+    hash.as_flattened_mut().copy_from_slice(&data.to_le_bytes());
     let mut len = 0;
-    for name in [record.source.as_str(), record.birth.origin.as_str()] {
-        if let Some(place) = names.get_mut(len..len + name.len()) {
-            place.copy_from_slice(name.as_bytes());
+    for name in names {
+        if let Some(place) = rest.get_mut(len..len + name.len()) {
+            place.copy_from_slice(name);
             len += name.len();
         }
     }

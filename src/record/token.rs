@@ -54,7 +54,7 @@ pub fn pattern_key(pattern: &Pattern) -> u64 {
 
 /// One life of an origin, hashed.
 pub fn head_key(origin: &NodeName, boot: u64) -> u64 {
-    xxh3_64_with_seed(origin.as_str().as_bytes(), boot)
+    xxh3_64_with_seed(origin.as_bytes(), boot)
 }
 
 impl Token {

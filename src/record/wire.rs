@@ -32,7 +32,7 @@ pub fn encoded_len(record: &Record, in_batch: bool) -> usize {
         Payload::Deleted => 2,
     };
     let Birth { origin, boot, seq } = &record.birth;
-    let birth = if in_batch { 0 } else { text(origin.as_str().len()) + number(*boot) };
+    let birth = if in_batch { 0 } else { text(origin.as_bytes().len()) + number(*boot) };
     let numbers = number(record.stamp.ts) + number(*seq) + number(record.accepted_us) + number(record.ttl_ms);
     let checksum = if record.checksum == 0 { 0 } else { 1 + 8 };
     text(record.source.as_str().len()) + payload + birth + numbers + checksum
@@ -52,7 +52,7 @@ pub fn write(out: &mut Vec<u8>, record: &Record, in_batch: bool) {
         Payload::Deleted => out.extend_from_slice(&[5 << 3, 1]),
     }
     if !in_batch {
-        write_bytes(out, 6, record.birth.origin.as_str().as_bytes());
+        write_bytes(out, 6, record.birth.origin.as_bytes());
         write_number(out, 7, record.birth.boot);
     }
     write_number(out, 8, record.birth.seq);

@@ -194,7 +194,7 @@ fn mark_of(shared: &Shared, life: &Life) -> u64 {
 fn rank<'a>(own: &NodeName, life: &Life, alive: impl Iterator<Item = &'a NodeName>) -> u64 {
     let place = |name: &NodeName| {
         let seed = xxh3_64_with_seed(life.0.as_str().as_bytes(), life.1);
-        (xxh3_64_with_seed(name.as_str().as_bytes(), seed), name.clone())
+        (xxh3_64_with_seed(name.as_bytes(), seed), name.clone())
     };
     let mine = place(own);
     alive.filter(|name| place(name) < mine).count() as u64

@@ -13,7 +13,7 @@ pub(super) type BatchId = (u64, u64);
 
 /// Hash of an origin's life, which stands for it on the wire.
 pub(super) fn line_hash(origin: &NodeName, boot: u64) -> u64 {
-    xxh3_64_with_seed(origin.as_str().as_bytes(), boot)
+    xxh3_64_with_seed(origin.as_bytes(), boot)
 }
 
 /// Records of one line, encoded. The records themselves are not kept.
@@ -48,7 +48,7 @@ impl Batch {
     pub fn new(origin: NodeName, boot: u64, seqs: RangeInclusive<u64>, epoch: u64, encoded: Bytes) -> Batch {
         Batch {
             id: (line_hash(&origin, boot), *seqs.start()),
-            origin_place: xxh3_64(origin.as_str().as_bytes()),
+            origin_place: xxh3_64(origin.as_bytes()),
             origin,
             boot,
             last_seq: *seqs.end(),

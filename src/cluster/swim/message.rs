@@ -12,7 +12,7 @@ use crate::record::NodeName;
 /// another.
 pub(super) fn life_key(name: &NodeName, boot: u64) -> u64 {
     // 0 means "whoever is there".
-    xxh3_64_with_seed(name.as_str().as_bytes(), boot).max(1)
+    xxh3_64_with_seed(name.as_bytes(), boot).max(1)
 }
 
 /// A member that says "here I am", in its own words.

@@ -36,7 +36,7 @@ const FIELDS_BYTES_MAX: usize = 80;
 
 /// Appends the record as a subscriber sees it. `as_deleted`: its time to live is over.
 pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
-    let (source, origin) = (record.source.as_str(), record.birth.origin.as_str());
+    let (source, origin) = (record.source.as_str(), record.birth.origin.as_bytes());
     // In one go, but for what is escaped or base64.
     out.reserve(FIELDS_BYTES_MAX + source.len() + origin.len() + record.payload.bytes().len());
     out.extend_from_slice(b"{\"source\":");
@@ -45,7 +45,7 @@ pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     decimal(out, record.stamp.ts);
     out.extend_from_slice(b",\"origin\":\"");
     // No name of a node has anything to escape.
-    out.extend_from_slice(origin.as_bytes());
+    out.extend_from_slice(origin);
     out.push(b'"');
     match &record.payload {
         Payload::Json(bytes) if !as_deleted => {

@@ -35,9 +35,9 @@ pub(super) fn tie(stamp: Stamp) -> [u8; TIE_BYTES] {
 pub(super) fn encode(record: &Record) -> Vec<u8> {
     let record_bytes = wire::encode(record);
     let birth = &record.birth;
-    let mut value = Vec::with_capacity(TIE_BYTES + birth.origin.as_str().len() + 17 + record_bytes.len());
+    let mut value = Vec::with_capacity(TIE_BYTES + birth.origin.as_bytes().len() + 17 + record_bytes.len());
     value.extend_from_slice(&tie(record.stamp));
-    value.extend_from_slice(birth.origin.as_str().as_bytes());
+    value.extend_from_slice(birth.origin.as_bytes());
     value.push(0);
     value.extend_from_slice(&birth.boot.to_be_bytes());
     value.extend_from_slice(&birth.seq.to_be_bytes());
