@@ -121,6 +121,9 @@ impl Node {
     fn collect(&self, name: Option<&str>, take: &mut impl FnMut(&Connections)) {
         let Some(name) = name else { return take(&self.here) };
         take(&self.rest);
+        if self.exact.is_empty() && self.one.is_none() {
+            return;
+        }
         let (first, others) = split(name);
         if let Some(node) = self.child(first) {
             node.collect(others, take);

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use crate::limits::JSON_DEPTH_MAX;
-use crate::record::words::json_plain_len;
+use crate::record::words::{equal, json_plain_len, under};
 
 /// The text is no JSON: what was expected, and at which byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,11 +92,13 @@ impl<'a> Scanner<'a> {
 
     /// Takes one value of any kind.
     pub fn value(&mut self) -> Scan<Value<'a>> {
-        if let Some(b'{' | b'[') = self.peek() {
-            return self.nested();
+        let next = self.peek();
+        let (start, mut flaw, mut is_plain) = (self.at, None, false);
+        match next {
+            Some(b'{' | b'[') => return self.nested(),
+            Some(b'"') => (_, is_plain) = self.string(&mut flaw)?,
+            next => self.word_or_number(next)?,
         }
-        let (start, mut flaw) = (self.at, None);
-        let is_plain = self.scalar(&mut flaw)?;
         Ok(Value { text: &self.text[start..self.at], flaw, is_plain })
     }
 
@@ -155,17 +157,37 @@ impl<'a> Scanner<'a> {
         self.take(b':', "':'")
     }
 
-    /// Whether it is a plain string.
-    fn scalar(&mut self, flaw: &mut Option<Flaw>) -> Scan<bool> {
+    fn scalar(&mut self, flaw: &mut Option<Flaw>) -> Scan<()> {
         match self.peek() {
-            Some(b'"') => return self.string(flaw).map(|(_, is_plain)| is_plain),
-            Some(b't') => self.literal("true")?,
-            Some(b'f') => self.literal("false")?,
-            Some(b'n') => self.literal("null")?,
-            Some(b'-' | b'0'..=b'9') => self.number()?,
-            _ => return self.wrong("a value"),
+            Some(b'"') => self.string(flaw).map(drop),
+            next => self.word_or_number(next),
         }
-        Ok(false)
+    }
+
+    fn word_or_number(&mut self, next: Option<u8>) -> Scan<()> {
+        match next {
+            Some(b't') => self.literal("true"),
+            Some(b'f') => self.literal("false"),
+            Some(b'n') => self.literal("null"),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => self.wrong("a value"),
+        }
+    }
+
+    /// Takes a key as nearly all are: of at most seven bytes, without an escape, its quote being next and its
+    /// colon right behind it. `None`: it is none, and nothing was taken.
+    fn short_key(&mut self) -> Option<&'a str> {
+        let next = self.text.as_bytes().get(self.at..)?.first_chunk::<9>()?;
+        let [b'"', word @ ..] = next else { return None };
+        let word = u64::from_le_bytes(*word);
+        let marked = equal(word, b'"') | equal(word, b'\\') | under(word, 0x20);
+        let len = marked.trailing_zeros() as usize / 8;
+        let (start, end) = (self.at + 1, self.at + 1 + len);
+        if self.text.as_bytes().get(end..end + 2) != Some(b"\":") {
+            return None;
+        }
+        self.at = end + 2;
+        self.text.get(start..end)
     }
 
     fn literal(&mut self, word: &'static str) -> Scan<()> {
@@ -314,9 +336,15 @@ pub fn object<'a>(
         if scanner.peek() != Some(b'"') {
             return scanner.wrong("a string");
         }
-        let (key, is_plain) = scanner.string(&mut None)?;
-        scanner.take(b':', "':'")?;
-        field(unescape(key, is_plain), scanner.value()?);
+        let key = match scanner.short_key() {
+            Some(key) => Cow::Borrowed(key),
+            None => {
+                let (key, is_plain) = scanner.string(&mut None)?;
+                scanner.take(b':', "':'")?;
+                unescape(key, is_plain)
+            }
+        };
+        field(key, scanner.value()?);
         if !scanner.take_if(b',') {
             return scanner.take(b'}', "',' or '}'");
         }
@@ -406,6 +434,22 @@ mod tests {
     }
 
     proptest! {
+        /// Keys of seven bytes and fewer are taken another way than longer ones, and than those with escapes.
+        #[test]
+        fn keys_are_read_as_they_were_written(
+            keys in prop::collection::vec(("[a-zé\"\\\\\\n]{0,9}", " ?"), 0..4),
+            end in " {0,9}",
+        ) {
+            let quoted = |key: &str| serde_json::to_string(key).expect("text");
+            let fields: Vec<String> = keys.iter().map(|(key, gap)| format!("{}{gap}:1", quoted(key))).collect();
+            let text = format!("{{{}}}{end}", fields.join(","));
+            let (mut scanner, mut found) = (Scanner::new(&text), Vec::new());
+            object(&mut scanner, |key, value| found.push((key.into_owned(), value.text.to_owned()))).expect("object");
+            let want: Vec<_> = keys.into_iter().map(|(key, _)| (key, "1".to_owned())).collect();
+            prop_assert_eq!(found, want);
+            prop_assert!(scanner.end().is_ok());
+        }
+
         #[test]
         fn agrees_with_serde_json(text in r#"[\[\]{}:,"\\a0-9eu\-. ]{0,24}"#) {
             let theirs = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();
