@@ -10,10 +10,11 @@ mod read;
 use std::borrow::Cow;
 
 use prost::Message;
-use prost::encoding::{encode_varint, encoded_len_varint};
+use prost::encoding::encoded_len_varint;
 
 use super::answer::{Code, Outcome, Published, Refusal};
 use super::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
+use super::fields::write_varint;
 use super::json::scan::Scanner;
 use super::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
 use super::token::Token;
@@ -366,11 +367,11 @@ pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     let len = field_len(source.len()) + ts_len + field_len(origin.len()) + value_len;
     out.reserve(1 + encoded_len_varint(len as u64) + len);
     out.push(RECORD_KEY);
-    encode_varint(len as u64, out);
+    write_varint(out, len as u64);
     write_field(out, 1, source);
     if ts > 0 {
         out.push(TS_KEY);
-        encode_varint(ts, out);
+        write_varint(out, ts);
     }
     write_field(out, 3, origin);
     match value {
@@ -381,7 +382,7 @@ pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
 
 fn write_field(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     out.push(field << 3 | 2);
-    encode_varint(bytes.len() as u64, out);
+    write_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
@@ -397,7 +398,7 @@ pub fn append_to_batch(items: &mut Vec<u8>, message: &[u8]) {
 /// The beginning of a message whose batch has `items_len` bytes of items, which are to follow.
 pub fn write_batch_head(out: &mut Vec<u8>, items_len: usize) {
     out.push(RECORDS_KEY);
-    encode_varint(items_len as u64, out);
+    write_varint(out, items_len as u64);
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::fields::write_varint;
 use super::{Birth, NodeName, Pattern};
 
 const VERSION: u8 = 1;
@@ -112,14 +113,6 @@ impl Token {
         }
         Ok(Token { cluster, issued_us, patterns, heads: heads.into() })
     }
-}
-
-fn write_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
 }
 
 /// Takes a token's fields from its bytes.
