@@ -11,7 +11,7 @@ use crate::node;
 use crate::propagation::Cluster;
 
 /// How long the servers may take to find each other.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 /// A running cluster; its servers end with it.
 pub enum Group {
