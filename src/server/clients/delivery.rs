@@ -23,8 +23,10 @@ const WRITE_BYTES_MAX: usize = 128 * 1024;
 const WRITE_BYTES_MIN: usize = 16 * 1024;
 /// Bytes of data of a run, which is in the core's caches as a whole, and encoded for a moment.
 const RUN_BYTES_MAX: usize = 256 * 1024;
-/// So few connections are handed each change by itself: what is known of them stays in the caches anyway.
+/// So few connections are handed so few changes at a time: what is known of them stays in the caches anyway, and
+/// what is handed over should, too.
 const FEW_CONNECTIONS: usize = 3;
+const FEW_CHANGES: usize = 16;
 
 /// Changes in a row that the same connections want.
 ///
@@ -113,7 +115,8 @@ impl Clients {
             }
             self.run.changes.push(change);
             self.run.bytes += bytes;
-            if count <= FEW_CONNECTIONS || self.run.bytes >= RUN_BYTES_MAX {
+            let is_enough = count <= FEW_CONNECTIONS && self.run.changes.len() >= FEW_CHANGES;
+            if is_enough || self.run.bytes >= RUN_BYTES_MAX {
                 self.hand_out(now);
             }
         }
@@ -138,7 +141,7 @@ impl Clients {
     }
 
     fn hand_out_to(&mut self, now: Now, key: usize, changes: &[Change], frames: &mut [EncodedChange]) {
-        let write_bytes = if changes.len() > 1 { WRITE_BYTES_MIN } else { WRITE_BYTES_MAX };
+        let write_bytes = if changes.len() > FEW_CHANGES { WRITE_BYTES_MIN } else { WRITE_BYTES_MAX };
         let mut items = changes.iter().zip(frames).peekable();
         while items.peek().is_some() {
             let Some(connection) = self.table.get_mut(key) else { return };
