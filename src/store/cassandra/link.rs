@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use cdrs_tokio::cluster::Murmur3Token;
 use cdrs_tokio::query::{PreparedQuery, QueryValues};
@@ -82,6 +82,8 @@ pub(super) struct Link {
     pub(super) table_id: String,
     /// Hashes of (source, bucket) that this session has listed, and the hour it began to.
     listed: Mutex<(HashSet<u64, BuildIdentity>, u64)>,
+    /// Until one is refused.
+    takes_batches: AtomicBool,
 }
 
 type BuildIdentity = std::hash::BuildHasherDefault<Identity>;
@@ -149,7 +151,8 @@ impl Link {
         let session = Session::connect(config).await?;
         let (statements, table_id) = schema::prepare(&session, config).await?;
         let listed = Mutex::new((HashSet::default(), 0));
-        Ok(Link { session, statements, keyspace: config.keyspace.clone(), table_id, listed })
+        let (keyspace, takes_batches) = (config.keyspace.clone(), true.into());
+        Ok(Link { session, statements, keyspace, table_id, listed, takes_batches })
     }
 
     pub(super) fn session(&self) -> &Session {
@@ -185,7 +188,8 @@ impl Link {
     }
 
     async fn send(&self, writes: Vec<Write<'_>>, window: &Window) -> Result<(), Fault> {
-        let most = if self.session.nodes() <= BATCH_NODES_MAX { BATCH_ROWS_MAX } else { 1 };
+        let has_batches = self.session.nodes() <= BATCH_NODES_MAX && self.takes_batches.load(Relaxed);
+        let most = if has_batches { BATCH_ROWS_MAX } else { 1 };
         let mut waiting = requests(&writes, most).map(|request| self.send_one(request));
         let mut flying: FuturesUnordered<_> = waiting.by_ref().take(window.size()).collect();
         let mut failed = None;
@@ -202,12 +206,11 @@ impl Link {
 
     async fn send_one(&self, writes: &[Write<'_>]) -> Result<(), Fault> {
         match writes {
-            [write] => {
-                let (statement, values) = self.statement_of(write);
-                let params = self.session.params().with_values(QueryValues::SimpleValues(values)).build();
-                self.session.execute(statement, params).await?;
-            }
-            _ => self.session.batch(|| writes.iter().map(|write| self.statement_of(write))).await?,
+            [write] => self.send_row(write).await?,
+            _ => match self.session.batch(|| writes.iter().map(|write| self.statement_of(write))).await {
+                Err(Fault::Schema(reason)) => self.send_singly(writes, &reason).await?,
+                done => done?,
+            },
         }
         let mut listed = self.listed.lock();
         for write in writes {
@@ -217,6 +220,24 @@ impl Link {
                 }
                 listed.0.insert(*hash);
             }
+        }
+        Ok(())
+    }
+
+    async fn send_row(&self, write: &Write<'_>) -> Result<(), Fault> {
+        let (statement, values) = self.statement_of(write);
+        let params = self.session.params().with_values(QueryValues::SimpleValues(values)).build();
+        self.session.execute(statement, params).await.map(drop)
+    }
+
+    /// What was refused as a batch: how large one may be is for Cassandra's operator to say. If the rows are not
+    /// what is wrong, no more batches are sent.
+    async fn send_singly(&self, writes: &[Write<'_>], reason: &str) -> Result<(), Fault> {
+        for write in writes {
+            self.send_row(write).await?;
+        }
+        if self.takes_batches.swap(false, Relaxed) {
+            tracing::warn!(reason, "Cassandra takes no batches; each row is sent alone");
         }
         Ok(())
     }
@@ -400,8 +421,30 @@ fn value_of(row: &Row) -> Option<Vec<u8>> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::tests::{config, everything, fresh, open, runtime};
     use super::*;
     use crate::store::testing::record;
+
+    /// An operator may bound batches more tightly than Cassandra does by itself, and says so with the very error of a
+    /// missing table: nothing would ever have been stored.
+    #[test]
+    #[ignore = "needs Cassandra: scripts/test"]
+    fn where_batches_are_refused_rows_are_sent_alone() {
+        let config = config("t_refused", |_| {});
+        let data = format!("\"{}\"", "x".repeat(30_000));
+        let records: Vec<Record> = (1..5).map(|ts| record(&format!("s/{ts}"), ts, data.as_bytes())).collect();
+        let writes: Vec<Write<'_>> = records.iter().map(Write::Put).collect();
+        runtime().block_on(async {
+            fresh(&config).await;
+            let link = open(&config).await;
+            assert_eq!(link.send_one(&writes[..1]).await, Ok(()));
+            assert!(link.takes_batches.load(Relaxed));
+            // Over 50 KiB.
+            assert_eq!(link.send_one(&writes).await, Ok(()));
+            assert!(!link.takes_batches.load(Relaxed));
+            assert_eq!(everything(&link).await.len(), 4);
+        });
+    }
 
     proptest! {
         /// Cassandra warns in its log of batches over 5 KiB or ten partitions, and refuses those over 50 KiB.

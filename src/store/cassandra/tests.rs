@@ -30,7 +30,7 @@ fn password_file() -> PathBuf {
     path
 }
 
-fn config(keyspace: &str, set: impl FnOnce(&mut Raw)) -> Config {
+pub(super) fn config(keyspace: &str, set: impl FnOnce(&mut Raw)) -> Config {
     let mut raw = Raw {
         store: Some("cassandra".into()),
         cassandra: Some("127.0.0.1:9042".into()),
@@ -44,19 +44,19 @@ fn config(keyspace: &str, set: impl FnOnce(&mut Raw)) -> Config {
     checked.cassandra.expect("asked for")
 }
 
-fn runtime() -> Runtime {
+pub(super) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime")
 }
 
 /// A keyspace without tables.
-async fn fresh(config: &Config) {
+pub(super) async fn fresh(config: &Config) {
     let session = Session::connect(config).await.expect("Cassandra answers");
     session.change(&format!("DROP KEYSPACE IF EXISTS {}", config.keyspace)).await.expect("dropped");
 }
 
 /// As a node does it: a session that has lost sight of Cassandra is opened anew. Ten at once on a busy machine
 /// had one of them find no node up (the driver had given up on a connection).
-async fn open(config: &Config) -> Link {
+pub(super) async fn open(config: &Config) -> Link {
     const TRIES: usize = 5;
     for _ in 1..TRIES {
         match Link::open(config).await {
@@ -71,7 +71,7 @@ async fn write(link: &Link, records: &[SharedRecord]) {
     link.write(&Group::of_records(records), 0, &Window::new()).await.expect("written");
 }
 
-async fn everything(link: &Link) -> BTreeMap<String, Record> {
+pub(super) async fn everything(link: &Link) -> BTreeMap<String, Record> {
     let (mut all, mut at) = (BTreeMap::new(), None);
     loop {
         let (values, next) = link.scan((i64::MIN, i64::MAX), at).await.expect("read");
