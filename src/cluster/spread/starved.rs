@@ -1,20 +1,16 @@
-//! What a starved cluster sends, printed; every other figure is a row of `anode sim table`:
-//! `cargo test --release --lib spread::starved -- --ignored --nocapture`.
+//! Nodes that stand still for up to 50 ms now and then, as where processors are short.
 
 use super::harness::World;
 
+/// Who is waited for in vain is gone round, and what goes round twice costs copies; but a node that stood still
+/// misses nothing, and a copy more for every second node is the most.
 #[test]
-#[ignore = "prints figures"]
-fn copies_where_nodes_stand_still() {
-    for (count, per_mille, seed) in [5, 30, 300]
-        .into_iter()
-        .flat_map(|count| [2, 10, 50].map(|per_mille| (count, per_mille)))
-        .flat_map(|(count, per_mille)| [1, 2].map(|seed| (count, per_mille, seed)))
-    {
+fn nodes_that_stand_still_miss_nothing_and_cost_few_copies() {
+    for (count, per_mille, seed) in [(5, 2, 1), (5, 50, 2), (30, 10, 1), (30, 50, 2)] {
         let mut world = World::new(count, seed);
         world.cpu_us = 6;
         world.stalls = (per_mille, 5_000, 50_000);
-        let records = 10_000 / count;
+        let records = 3_000 / count;
         let mut published = Vec::new();
         for _ in 0..records {
             let origin = (world.random() % count as u64) as usize;
@@ -27,6 +23,7 @@ fn copies_where_nodes_stand_still() {
             .map(|(origin, seq, since_us)| world.delivery(origin, seq, since_us).1)
             .sum();
         let copies = world.copies() as f64 / (records * (count - 1)) as f64;
-        println!("N={count} stalls {per_mille} of 1,000, seed {seed}: copies {copies:.4}, missing {missing}");
+        assert_eq!(missing, 0, "N={count}, stalls {per_mille} of 1,000");
+        assert!(copies <= 1.5, "N={count}, stalls {per_mille} of 1,000: copies {copies}");
     }
 }
