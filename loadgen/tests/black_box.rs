@@ -205,12 +205,33 @@ fn ended(run: Child) -> (Option<i32>, Value) {
     (out.status.code(), report)
 }
 
+/// Halts a node and waits until records lie in its sockets that it will never read.
+fn halt_with_records_unread(node: &Node) {
+    let pid = rustix::process::Pid::from_child(&node.process);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("a signal");
+    let port: u16 = node.http.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let local = format!(":{port:04X}");
+    const ESTABLISHED: &str = "01";
+    let is_unread = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the sockets");
+        table.lines().any(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [_, at, _, ESTABLISHED, queues, ..] => at.ends_with(&local) && !queues.ends_with(":00000000"),
+            _ => false,
+        })
+    };
+    while !is_unread() {
+        std::thread::yield_now();
+    }
+}
+
 /// A connection that is lost is no reason to wait for ever, nor is it kept secret. It was counted twice
-/// where reading and writing both found it out.
+/// where reading and writing both found it out; and the test itself failed where the node had delivered
+/// all there was in the moment it was killed, so that nothing was missing.
 #[test]
 fn a_node_that_dies_is_reported() {
     let mut node = Node::start();
     let run = long_run(&node);
+    halt_with_records_unread(&node);
     node.process.kill().expect("killed");
     let (code, report) = ended(run);
     assert_eq!(code, Some(1));
