@@ -97,13 +97,23 @@ fn once(arguments: &Arguments, anode: &Path, folder: &Path) -> Outcome<Seen> {
         let bare = bare::run(folder, group, arguments.sources as usize, DATA_BYTES, time)?;
         println!("    bare loop, groups of {}: {:.0}/s", bare.group, bare.records_per_s);
         bare_per_s = bare_per_s.max(bare.records_per_s);
+        leave_nothing(folder)?;
     }
-    let full = load(arguments, anode, &folder.join("full"), "max".to_owned())?;
+    let full = load(arguments, anode, folder, "max".to_owned())?;
+    leave_nothing(folder)?;
     let stored_per_s = full.throughput.acked as f64 / full.throughput.seconds;
     // At a node of its own: one that comes from more than it can keep up for ever has to catch up first.
-    let half = load(arguments, anode, &folder.join("half"), (stored_per_s / 2.0).max(1.0).to_string())?;
+    let half = load(arguments, anode, folder, (stored_per_s / 2.0).max(1.0).to_string())?;
+    leave_nothing(folder)?;
     let times = half.ack_latency.ok_or("nothing was answered")?;
     Ok(Seen { bare_per_s, stored_per_s, p50_ms: times.at("p50") / 1e3, p99_ms: times.at("p99") / 1e3 })
+}
+
+/// Removes what a run wrote and waits for the disk, so that the next one does not wait behind it.
+fn leave_nothing(folder: &Path) -> Outcome<()> {
+    std::fs::remove_dir_all(folder)?;
+    rustix::fs::sync();
+    Ok(())
 }
 
 /// A fresh node under this load.
