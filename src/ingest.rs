@@ -14,7 +14,7 @@ use crate::cluster::{Arrival, Replica};
 pub use crate::latest::Change;
 use crate::latest::{Due, Latest, Slot, Swept, Verdict, judge};
 use crate::limits::{FUTURE_US_MAX, OUTBOX_BYTES_HARD, SHARDS};
-use crate::metrics::Metrics;
+use crate::metrics::{Counter, Metrics};
 use crate::record::answer::{Code, Outcome, Refusal};
 use crate::record::draft::{Draft, DraftPayload};
 use crate::record::{HybridClock, Now, Record, SharedRecord, Source, Stamp};
@@ -23,7 +23,7 @@ use crate::record::{HybridClock, Now, Record, SharedRecord, Source, Stamp};
 /// return; they neither block nor call back.
 pub trait Downstream: Send + Sync {
     /// To the connections that match, on every worker.
-    fn deliver(&self, change: &Change);
+    fn deliver(&self, change: Change);
     /// To the store's queue. Returns the ticket that is durable when the record is.
     fn store(&self, record: &SharedRecord) -> u64;
     /// The ticket that is durable when `winner`, which a client's record did not beat, is.
@@ -104,24 +104,31 @@ impl<D: Downstream> Ingest<D> {
     }
 
     fn publish_or_await(&self, now: Now, draft: &Draft<'_>, token: Option<u64>) -> Result<Accepted, Refusal> {
-        let published = self.admit(now, draft).and_then(|()| self.merge_draft(now, draft, token));
-        if let Ok(accepted) = &published {
-            self.metrics.records_published.increment();
-            self.count(match accepted.outcome {
-                Outcome::Applied => &Verdict::Newer,
-                Outcome::Duplicate => &Verdict::Same,
-                Outcome::Stale { .. } => &Verdict::Older,
-            });
-        }
+        let applied = Some(&self.metrics.publishes_applied);
+        let published = self.admit(now, draft).and_then(|()| self.merge_draft(now, draft, token, applied));
+        let in_vain = match published.as_ref().map(|accepted| accepted.outcome) {
+            Ok(Outcome::Duplicate) => Verdict::Same,
+            Ok(Outcome::Stale { .. }) => Verdict::Older,
+            Ok(Outcome::Applied) | Err(_) => return published,
+        };
+        self.metrics.publishes_in_vain.increment();
+        self.count(&in_vain);
         published
     }
 
     /// The node's own word, under a name that clients may not publish to.
     pub fn tell(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
-        self.merge_draft(now, draft, None)
+        self.merge_draft(now, draft, None, None)
     }
 
-    fn merge_draft(&self, now: Now, draft: &Draft<'_>, token: Option<u64>) -> Result<Accepted, Refusal> {
+    /// `applied` counts it, if it becomes the latest.
+    fn merge_draft(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        token: Option<u64>,
+        applied: Option<&Counter>,
+    ) -> Result<Accepted, Refusal> {
         let unstamped = stamp_of(0, &draft.payload);
         self.latest.update(&draft.source, |slot| {
             let current = slot.current();
@@ -145,6 +152,9 @@ impl<D: Downstream> Ingest<D> {
             let build = |birth| Record::new(source, stamp, payload, birth, now.wall_us, draft.ttl_ms);
             let record = {
                 let mut outbox = self.outbox.lock();
+                if let Some(applied) = applied {
+                    applied.increment_alone();
+                }
                 let record = outbox.accept(build);
                 if let Some(token) = token {
                     outbox.await_everywhere(token, &record, true);
@@ -187,7 +197,7 @@ impl<D: Downstream> Ingest<D> {
 
     fn count(&self, verdict: &Verdict) {
         let counter = match verdict {
-            Verdict::Newer => &self.metrics.records_applied,
+            Verdict::Newer => &self.metrics.peers_applied,
             Verdict::Same | Verdict::SameOfGreaterBirth => &self.metrics.records_duplicate,
             Verdict::Older => &self.metrics.records_stale,
         };
@@ -208,8 +218,9 @@ impl<D: Downstream> Ingest<D> {
     /// The record is the latest from now on: those who must know are told, in its source's order.
     fn take(&self, now: Now, slot: &mut Slot<'_>, record: SharedRecord) -> u64 {
         let change = slot.replace(record, now.wall_us, self.bounds.tombstones_us);
-        self.downstream.deliver(&change);
-        self.downstream.store(&change.record)
+        let ticket = self.downstream.store(&change.record);
+        self.downstream.deliver(change);
+        ticket
     }
 
     /// Refuses what must not enter, before anything is changed.
@@ -268,7 +279,7 @@ impl<D: Downstream> Ingest<D> {
 
     fn tell_swept(&self, swept: Swept) {
         match swept {
-            Swept::Expired(change) => self.downstream.deliver(&change),
+            Swept::Expired(change) => self.downstream.deliver(change),
             Swept::Collected(record) => self.downstream.forget(&record),
         }
     }

@@ -28,6 +28,11 @@ impl Counter {
         self.0.fetch_add(count, Relaxed);
     }
 
+    /// One more, at a fraction of the cost. Only for who holds the lock under which alone this is counted.
+    pub fn increment_alone(&self) {
+        self.0.store(self.get() + 1, Relaxed);
+    }
+
     /// So many by now.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
@@ -104,13 +109,16 @@ pub struct ConnectionGauges {
     pub http: Gauge,
 }
 
-/// All that a node counts. The fields are the metrics' names without `anode_` and `_total`.
+/// All that a node counts. The fields are the metrics' names without `anode_` and `_total`, but for the
+/// first three, of which two metrics are made.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Publishes by clients that were applied, duplicate or stale: not refused.
-    pub records_published: Counter,
-    /// Records, from clients and peers, that became the latest here.
-    pub records_applied: Counter,
+    /// Publishes by clients that became the latest. Counted under the outbox's lock.
+    pub publishes_applied: Counter,
+    /// Publishes by clients that were duplicate or stale.
+    pub publishes_in_vain: Counter,
+    /// Records from peers that became the latest here.
+    pub peers_applied: Counter,
     /// Records older than what was there.
     pub records_stale: Counter,
     /// Records that were there already.
@@ -184,6 +192,16 @@ impl Metrics {
         }
     }
 
+    /// Publishes by clients that were applied, duplicate or stale: not refused.
+    pub fn records_published(&self) -> u64 {
+        self.publishes_applied.get() + self.publishes_in_vain.get()
+    }
+
+    /// Records, from clients and peers, that became the latest here.
+    pub fn records_applied(&self) -> u64 {
+        self.publishes_applied.get() + self.peers_applied.get()
+    }
+
     /// Appends everything in Prometheus' text format.
     pub fn write(&self, out: &mut String) {
         let mut text = Exposition { out };
@@ -206,13 +224,13 @@ impl Metrics {
     }
 
     fn write_records(&self, text: &mut Exposition<'_>) {
+        text.total(
+            "records_published_total",
+            "Publishes by clients that were not refused.",
+            self.records_published(),
+        );
+        text.total("records_applied_total", "Records that became the latest here.", self.records_applied());
         for (name, help, counter) in [
-            (
-                "records_published_total",
-                "Publishes by clients that were not refused.",
-                &self.records_published,
-            ),
-            ("records_applied_total", "Records that became the latest here.", &self.records_applied),
             ("records_stale_total", "Records older than what was there.", &self.records_stale),
             ("records_duplicate_total", "Records that were there already.", &self.records_duplicate),
             ("deliveries_total", "Records written to subscribers.", &self.deliveries),
@@ -289,8 +307,12 @@ impl Exposition<'_> {
     }
 
     fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
+        self.total(name, help, counter.get());
+    }
+
+    fn total(&mut self, name: &str, help: &str, total: u64) {
         self.head(name, "counter", help);
-        self.line(format_args!("{name} {}", counter.get()));
+        self.line(format_args!("{name} {total}"));
     }
 
     fn gauge(&mut self, name: &str, help: &str, gauge: &Gauge) {

@@ -17,8 +17,8 @@ struct Told {
 }
 
 impl Downstream for Told {
-    fn deliver(&self, change: &Change) {
-        self.changes.lock().push(change.clone());
+    fn deliver(&self, change: Change) {
+        self.changes.lock().push(change);
     }
 
     fn store(&self, record: &SharedRecord) -> u64 {

@@ -52,6 +52,18 @@ struct Line {
     is_overflowed: bool,
 }
 
+/// Leaves a change with every worker that has a subscription. Called under the lock of its shard.
+pub fn deliver(mailboxes: &[Mailbox], change: Change) {
+    let mut wanted = mailboxes.iter().filter(|mailbox| mailbox.is_wanted.load(SeqCst));
+    let Some(mut mailbox) = wanted.next() else { return };
+    for next in wanted {
+        mailbox.push(change.clone());
+        mailbox = next;
+    }
+    // One worker is usual, and takes the change itself.
+    mailbox.push(change);
+}
+
 impl Mailbox {
     /// An empty mailbox of the worker that `waker` wakes.
     pub fn new(waker: mio::Waker) -> Mailbox {
@@ -78,21 +90,18 @@ impl Mailbox {
         self.is_wanted.store(is_wanted, SeqCst);
     }
 
-    /// Leaves a change. Called under the lock of its shard.
-    pub fn push(&self, change: &Change) {
-        if !self.is_wanted.load(SeqCst) {
-            return;
-        }
+    fn push(&self, change: Change) {
+        let cost_bytes = cost_of(&change);
         let mut line = self.line.lock();
         // Once one is dropped all are, until the worker has emptied the mailbox and noticed.
-        line.is_overflowed |= line.bytes + cost_of(change) > self.bytes_max;
+        line.is_overflowed |= line.bytes + cost_bytes > self.bytes_max;
         if line.is_overflowed {
             line.dropped += 1;
         } else {
             line.pushed += 1;
-            line.bytes += cost_of(change);
+            line.bytes += cost_bytes;
             self.bytes.store(line.bytes, Relaxed);
-            line.changes.push_back(change.clone());
+            line.changes.push_back(change);
         }
         drop(line);
         // Looked at first: nearly always it is set, and a write would take the line from other cores.
@@ -196,6 +205,7 @@ fn cost_of(change: &Change) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
     use std::sync::Arc;
 
     use super::*;
@@ -225,10 +235,10 @@ mod tests {
     #[test]
     fn nothing_is_kept_for_a_worker_without_subscriptions() {
         let (_poll, mailbox) = mailbox();
-        mailbox.push(&change(1));
+        deliver(from_ref(&mailbox), change(1));
         assert_eq!((taken(&mailbox), mailbox.position()), (0, 0));
         mailbox.set_wanted(true);
-        mailbox.push(&change(1));
+        deliver(from_ref(&mailbox), change(1));
         assert_eq!(mailbox.position(), 1);
         assert!(!mailbox.fall_asleep(), "something waits");
         assert_eq!(taken(&mailbox), 1);
@@ -242,13 +252,13 @@ mod tests {
         mailbox.set_wanted(true);
         let big = change(1024 * 1024);
         for _ in 0..100 {
-            mailbox.push(&big);
+            mailbox.push(big.clone());
         }
         assert!(mailbox.is_over_soft());
         let kept = taken(&mailbox);
         assert!((16..=MAILBOX_BYTES_HARD / (1024 * 1024)).contains(&kept), "{kept}");
         assert!(mailbox.take_overflow() && !mailbox.take_overflow());
-        mailbox.push(&big);
+        mailbox.push(big);
         assert_eq!(taken(&mailbox), 1);
         assert_eq!(mailbox.bytes.load(Relaxed), 0);
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::clock;
-use super::mailbox::Mailbox;
+use super::mailbox::{self, Mailbox};
 use super::pending::PendingAnswers;
 use super::replications::Replications;
 use crate::cluster::members::MemberInfo;
@@ -36,15 +36,13 @@ pub struct Outlets {
 }
 
 impl Downstream for Outlets {
-    fn deliver(&self, change: &Change) {
-        for mailbox in &self.mailboxes {
-            mailbox.push(change);
-        }
+    fn deliver(&self, change: Change) {
+        mailbox::deliver(&self.mailboxes, change);
     }
 
     fn store(&self, record: &SharedRecord) -> u64 {
-        let is_mine = record.birth.origin == self.name && !Source::is_system(record.source.as_str());
-        if self.store.is_shared() && !is_mine {
+        let is_mine = || record.birth.origin == self.name && !Source::is_system(record.source.as_str());
+        if self.store.is_shared() && !is_mine() {
             return 0;
         }
         self.store.push(record).0

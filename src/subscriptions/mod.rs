@@ -5,8 +5,12 @@
 //! of the patterns that end where it ends. So what a match costs depends on the patterns that match
 //! (or nearly do), never on those that are unrelated.
 //!
-//! Rejected: a list of all patterns, whose cost every record would pay; and a cache of name →
-//! connections, which one subscriber that comes and goes would empty all the time.
+//! What was found is remembered for as long as no subscription comes or goes (`audience`).
+//!
+//! Rejected: a list of all patterns, whose cost every record would pay; and nothing but a memory of
+//! name → connections, which one subscriber that comes and goes would empty all the time.
+
+mod audience;
 
 use std::collections::BTreeMap;
 
@@ -14,7 +18,10 @@ use hashbrown::HashMap;
 
 use crate::record::hash::NameState;
 use crate::record::words::{equal, position};
-use crate::record::{Pattern, Segment};
+use crate::record::{Pattern, Segment, Source};
+
+pub use self::audience::Audience;
+use self::audience::Remembered;
 
 /// So many children are compared sooner than a segment is hashed.
 const FEW: usize = 4;
@@ -24,6 +31,7 @@ const FEW: usize = 4;
 pub struct Index {
     root: Node,
     len: usize,
+    remembered: Remembered,
 }
 
 /// Connections, and how many of their subscriptions have this very pattern. Ordered, so that the
@@ -59,6 +67,7 @@ impl Index {
     /// Adds a pattern of a connection. The same one may be added again, and is then to be removed
     /// as often.
     pub fn insert(&mut self, pattern: &Pattern, connection: usize) {
+        self.remembered.clear();
         let mut node = &mut self.root;
         self.len += 1;
         for segment in pattern.segments() {
@@ -76,14 +85,26 @@ impl Index {
 
     /// Takes away one adding of a pattern. `false`: it was not there.
     pub fn remove(&mut self, pattern: &Pattern, connection: usize) -> bool {
+        self.remembered.clear();
         let was_there = self.root.remove(&mut pattern.segments(), connection);
         self.len -= usize::from(was_there);
         was_there
     }
 
+    /// Who wants a source of this shard.
+    pub fn audience(&mut self, shard: u16, source: &Source) -> &Audience {
+        self.remembered.of(shard, source, |found| self.root.matches(source.as_str(), found))
+    }
+
     /// Replaces what is in `connections` by those with a pattern that matches, each named once, in
     /// the order of their numbers.
     pub fn matches(&self, source: &str, connections: &mut Vec<usize>) {
+        self.root.matches(source, connections);
+    }
+}
+
+impl Node {
+    fn matches(&self, source: &str, connections: &mut Vec<usize>) {
         connections.clear();
         let mut lists = 0;
         let mut take = |list: &Connections| {
@@ -95,20 +116,18 @@ impl Index {
         if source.starts_with('$') {
             // No wildcard matches a leading `$`, so the first segment has to be named.
             let (first, others) = split(source);
-            if let Some(node) = self.root.child(first) {
+            if let Some(node) = self.child(first) {
                 node.collect(others, &mut take);
             }
         } else {
-            self.root.collect(Some(source), &mut take);
+            self.collect(Some(source), &mut take);
         }
         if lists > 1 {
             connections.sort_unstable();
             connections.dedup();
         }
     }
-}
 
-impl Node {
     /// The child of this very segment.
     fn child(&self, segment: &str) -> Option<&Node> {
         if self.exact.len() > FEW {
@@ -249,12 +268,16 @@ mod tests {
                 prop_assert!(index.remove(&pattern, connection));
             }
             prop_assert_eq!(index.len(), patterns.len());
-            for source in &sources {
+            // Twice, so that what is remembered is seen too, and all of one shard.
+            for source in sources.iter().chain(&sources) {
                 let mut want: Vec<usize> =
                     patterns.iter().filter(|(p, _)| p.matches(source)).map(|(_, n)| *n).collect();
                 want.sort_unstable();
                 want.dedup();
-                prop_assert_eq!(matches(&index, source), want);
+                prop_assert_eq!(&matches(&index, source), &want);
+                let source = Source::parse(source).expect("a name");
+                prop_assert_eq!(&**index.audience(7, &source), &want);
+                prop_assert_eq!(&**index.audience(7, &source), &want);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The way out: changes of the mailbox to the sessions that want them, and the store's mark to those
 //! that wait for it.
 
+use std::sync::Arc;
+
 use super::super::clock;
 use super::super::connection::Stage;
 use super::super::inbox::Mail;
@@ -9,6 +11,7 @@ use super::{Clients, PART_US_MAX};
 use crate::ingest::Change;
 use crate::record::Now;
 use crate::store::Health;
+use crate::subscriptions::Audience;
 
 /// Changes handed out between two looks at the clock.
 const CHANGES_PER_LOOK: usize = 512;
@@ -37,9 +40,7 @@ pub(super) struct Run {
     changes: Vec<Change>,
     /// Of the changes' data.
     bytes: usize,
-    connections: Vec<usize>,
-    /// Who wants the next change.
-    hits: Vec<usize>,
+    connections: Audience,
     /// For the changes, encoded. There may be more of them than changes.
     frames: Vec<EncodedChange>,
 }
@@ -106,12 +107,15 @@ impl Clients {
 
     /// Returns how many connections want it.
     fn add_to_run(&mut self, now: Now, change: Change, bytes: usize) -> usize {
-        self.parts.work.index.matches(change.record.source.as_str(), &mut self.run.hits);
-        let count = self.run.hits.len();
+        let audience = self.parts.work.index.audience(change.shard, &change.record.source);
+        let count = audience.len();
         if count > 0 {
-            if self.run.hits != self.run.connections {
-                self.hand_out(now);
-                std::mem::swap(&mut self.run.hits, &mut self.run.connections);
+            if !Arc::ptr_eq(audience, &self.run.connections) {
+                let audience = audience.clone();
+                if audience != self.run.connections {
+                    self.hand_out(now);
+                }
+                self.run.connections = audience;
             }
             self.run.changes.push(change);
             self.run.bytes += bytes;
@@ -131,7 +135,7 @@ impl Clients {
         let mut run = std::mem::take(&mut self.run);
         let missing = run.changes.len().saturating_sub(run.frames.len());
         run.frames.extend(std::iter::repeat_with(EncodedChange::default).take(missing));
-        for &key in &run.connections {
+        for &key in run.connections.iter() {
             self.hand_out_to(now, key, &run.changes, &mut run.frames);
         }
         run.frames.iter_mut().zip(&run.changes).for_each(|(frames, _)| frames.clear());

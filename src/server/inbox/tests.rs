@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -6,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::latest::{Due, Swept};
 use crate::record::{Birth, NodeName, Payload, Record, Source, Stamp};
+use crate::server::mailbox::deliver;
 
 const SOURCES: u64 = 6;
 
@@ -35,7 +37,7 @@ impl World {
         let record = Arc::new(record(source, self.clock_us, ttl_ms));
         let name = record.source.clone();
         self.latest.update(name.as_str(), |slot| {
-            self.mailbox.push(&slot.replace(record, self.clock_us, 1 << 40));
+            deliver(from_ref(&self.mailbox), slot.replace(record, self.clock_us, 1 << 40));
         });
     }
 
@@ -44,7 +46,7 @@ impl World {
         for shard in 0..SHARDS {
             self.latest.sweep_shard(shard, due, &mut |swept| {
                 if let Swept::Expired(change) = swept {
-                    self.mailbox.push(&change);
+                    deliver(from_ref(&self.mailbox), change);
                 }
             });
         }

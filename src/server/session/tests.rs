@@ -7,6 +7,7 @@ mod tokens;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use crate::record::token::cluster_key;
 use crate::record::{AckLevel, HybridClock, SharedRecord};
 use crate::server::inbox::{Inbox, Mail};
 use crate::server::mailbox::Mailbox;
+use crate::server::mailbox::deliver;
 
 const WALL_US: u64 = 1_700_000_000_000_000;
 const DAY_US: u64 = 86_400_000_000;
@@ -44,8 +46,8 @@ impl Below {
 }
 
 impl Downstream for Below {
-    fn deliver(&self, change: &Change) {
-        self.mailbox.push(change);
+    fn deliver(&self, change: Change) {
+        deliver(from_ref(&self.mailbox), change);
     }
 
     fn store(&self, _record: &SharedRecord) -> u64 {
@@ -250,11 +252,10 @@ impl World {
             Mail::Scanned => return true,
             Mail::Empty => return false,
         };
-        let mut connections = Vec::new();
-        self.work.index.matches(change.record.source.as_str(), &mut connections);
+        let audience = self.work.index.audience(change.shard, &change.record.source).clone();
         let mut frames = std::mem::take(&mut self.frames);
         frames.clear();
-        for client in connections {
+        for &client in audience.iter() {
             if self.clients[client].closed.is_none() {
                 let done =
                     self.turn(client, |session, turn| session.handle_change(turn, &mut frames, &change));

@@ -43,7 +43,7 @@ fn answers_only_with_an_id_or_when_refused() {
     );
     assert_eq!(answers[3]["id"], 1);
     assert!(answers[4].get("id").is_none() && world.clients[client].closed.is_none());
-    assert_eq!(world.node.metrics.records_published.get(), 2);
+    assert_eq!(world.node.metrics.records_published(), 2);
 }
 
 #[test]
