@@ -12,13 +12,16 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::history::{HistoryPage, HistoryQuery, page};
-use crate::record::{SharedRecord, Source, Stamp};
+use crate::record::{Record, SharedRecord, Source, Stamp};
 
 /// Bytes of history kept in memory.
 const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Records that have gone and are not freed yet, and their bytes.
 const GONE_MAX: usize = 6;
 const GONE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a cache line, and how many of a record's data are fetched.
+const LINE_BYTES: usize = 64;
+const LINES_MAX: usize = 8;
 
 struct Ring {
     source: Source,
@@ -50,13 +53,20 @@ impl Gone {
             self.records.iter().for_each(|record| {
                 black_box(Arc::strong_count(record));
             });
-            self.records.iter().for_each(|record| {
-                black_box(record.payload.bytes().first());
-            });
+            self.records.iter().for_each(|record| touch(record));
             self.records.clear();
             self.bytes = 0;
         }
     }
+}
+
+/// Reads something of each cache line that freeing a record gives to the next: who makes that one would wait
+/// for them one by one.
+fn touch(record: &Record) {
+    black_box((record.stamp.ts, record.birth.seq, record.ttl_ms, record.checksum));
+    record.payload.bytes().iter().step_by(LINE_BYTES).take(LINES_MAX).for_each(|byte| {
+        black_box(*byte);
+    });
 }
 
 #[derive(Default)]

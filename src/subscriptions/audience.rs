@@ -37,7 +37,7 @@ impl Remembered {
         }
     }
 
-    /// Who wants a source of this shard; `walk` finds it out where it is not remembered.
+    /// Who wants a source of this shard. Where it is not remembered, `walk` replaces what is in a list by it.
     pub(super) fn of(
         &mut self,
         shard: u16,
@@ -71,6 +71,55 @@ impl Remembered {
         }
         if let Some(place) = self.places.get_mut(place) {
             *place = Some((source.clone(), self.last.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Pattern;
+    use crate::subscriptions::Index;
+
+    fn source(name: &str) -> Source {
+        Source::parse(name).expect("a name")
+    }
+
+    #[test]
+    fn whoever_comes_or_goes_is_seen_at_once() {
+        let (mut index, room) = (Index::new(), source("room/1"));
+        for round in 0..3 {
+            let (one, all) = (Pattern::parse("room/*").expect("good"), Pattern::parse("**").expect("good"));
+            assert!(index.audience(5, &room).is_empty(), "round {round}");
+            index.insert(&one, 7);
+            assert_eq!(index.audience(5, &room)[..], [7]);
+            index.insert(&all, 3);
+            assert_eq!(index.audience(5, &room)[..], [3, 7]);
+            assert_eq!(index.audience(5, &source("hall"))[..], [3], "another source of the shard");
+            assert_eq!(index.audience(5, &room)[..], [3, 7]);
+            assert!(index.remove(&one, 7));
+            assert_eq!(index.audience(5, &room)[..], [3]);
+            assert!(index.remove(&all, 3));
+        }
+    }
+
+    #[test]
+    fn equal_lists_are_one_and_all_of_them_stay_within_the_bound() {
+        let mut remembered = Remembered::default();
+        let many: Vec<usize> = (0..CONNECTIONS_MAX / 4).collect();
+        let all = remembered.of(0, &source("a"), |found| found.clone_from(&many)).clone();
+        let same = remembered.of(1, &source("b"), |found| found.clone_from(&many)).clone();
+        assert!(Arc::ptr_eq(&all, &same));
+        for number in 0..100u16 {
+            let own: Vec<usize> = (usize::from(number)..many.len()).collect();
+            let audience =
+                remembered.of(number, &source(&format!("s/{number}")), |found| found.clone_from(&own));
+            assert_eq!(audience[..], own[..]);
+            let mut lists: Vec<&Audience> =
+                remembered.places.iter().flatten().map(|(_, list)| list).collect();
+            lists.dedup_by(|a, b| Arc::ptr_eq(a, b));
+            let held: usize = lists.iter().map(|list| list.len()).sum();
+            assert!(held <= CONNECTIONS_MAX, "{held}");
         }
     }
 }

@@ -7,7 +7,7 @@ mod wires;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use anode::latest::{Latest, Verdict, judge};
+use anode::latest::{Latest, Verdict, judge, shard_of};
 use anode::record::{Birth, NodeName, Pattern, Payload, Record, SharedRecord, Source, Stamp};
 use anode::record::{client, json};
 use anode::subscriptions::Index;
@@ -29,7 +29,7 @@ pub const DATA_BYTES: usize = 128;
 const SOURCES: usize = 10_000;
 
 /// All of them.
-pub const WORKS: [Work; 12] = [
+pub const WORKS: [Work; 13] = [
     Work { name: "decode/json", make: wires::decode_json },
     Work { name: "decode/protobuf", make: wires::decode_protobuf },
     Work {
@@ -44,6 +44,7 @@ pub const WORKS: [Work; 12] = [
     Work { name: "match/alone", make: || matches(0) },
     Work { name: "match/1000_unrelated", make: || matches(1_000) },
     Work { name: "match/100000_unrelated", make: || matches(100_000) },
+    Work { name: "match/remembered", make: remembered },
     Work { name: "encode/json", make: || encode(json::write_record) },
     Work { name: "encode/protobuf", make: || encode(client::write_record) },
     Work {
@@ -127,6 +128,20 @@ fn matches(unrelated: usize) -> Box<dyn FnMut()> {
         for record in &records {
             index.matches(black_box(record.source.as_str()), &mut hits);
             black_box(&hits);
+        }
+    })
+}
+
+fn remembered() -> Box<dyn FnMut()> {
+    let mut index = index(1_000);
+    let sources: Vec<(u16, Source)> = records()
+        .iter()
+        .take(100)
+        .map(|record| (shard_of(record.source.as_str()) as u16, record.source.clone()))
+        .collect();
+    Box::new(move || {
+        for (shard, source) in sources.iter().cycle().take(RECORDS) {
+            black_box(index.audience(*shard, black_box(source)));
         }
     })
 }
