@@ -6,12 +6,18 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
+use anode_loadgen::machine::cpu_seconds;
 
 use crate::node;
 use crate::propagation::Cluster;
 
 /// How long the servers may take to find each other.
 const DEADLINE: Duration = Duration::from_secs(90);
+
+/// Servers rest when together they use less than so many cores for so long; they are waited for so long.
+const RESTING_CORES: f64 = 0.1;
+const SETTLE_LOOK: Duration = Duration::from_millis(500);
+const SETTLE_MAX: Duration = Duration::from_secs(20);
 
 /// A running cluster; its servers end with it.
 pub enum Group {
@@ -36,6 +42,23 @@ impl Group {
             Group::Anode(cluster) => cluster.nodes.iter().map(node::Node::pid).collect(),
             Group::Nats(servers) => servers.iter().map(|server| server.process.id()).collect(),
         }
+    }
+
+    /// Waits until the servers rest: what one rate left to be done is no part of the next.
+    pub fn settle(&self) -> Outcome<()> {
+        let pids = self.pids();
+        let begun = Instant::now();
+        let mut before_s = cpu_seconds(&pids)?;
+        while begun.elapsed() < SETTLE_MAX {
+            std::thread::sleep(SETTLE_LOOK);
+            let now_s = cpu_seconds(&pids)?;
+            if now_s - before_s < RESTING_CORES * SETTLE_LOOK.as_secs_f64() {
+                return Ok(());
+            }
+            before_s = now_s;
+        }
+        println!("    {} servers were still busy after {SETTLE_MAX:?}", pids.len());
+        Ok(())
     }
 
     /// Bytes that the servers have sent to each other so far. aNode counts the headers of its datagrams,

@@ -61,6 +61,7 @@ pub fn measure(system: &str, group: &Group, from: f64, seconds: f64) -> Outcome<
         search.note(rate, why_not.is_none());
     }
     let records_per_s = search.found().ok_or("no rate holds")?;
+    group.settle()?;
     let before = group.bytes_between()?;
     let report = run(group, records_per_s / 2.0, seconds * 2.0)?;
     let bytes = group.bytes_between()? - before;
@@ -79,6 +80,7 @@ pub fn measure(system: &str, group: &Group, from: f64, seconds: f64) -> Outcome<
 }
 
 fn run(group: &Group, rate: f64, seconds: f64) -> Outcome<Report> {
+    group.settle()?;
     let mut args = RunArgs::parse(&["--threads", "1"])?;
     args.to = group.addresses();
     let nodes = u32::try_from(args.to.len())?;

@@ -24,8 +24,8 @@ const BUFFER_BYTES: usize = 64 * 1024;
 struct Mailbox(Mutex<Vec<Change>>);
 
 impl Downstream for Mailbox {
-    fn deliver(&self, change: &Change) {
-        self.0.lock().push(change.clone());
+    fn deliver(&self, change: Change) {
+        self.0.lock().push(change);
     }
     fn store(&self, _: &SharedRecord) -> u64 {
         0
@@ -57,7 +57,7 @@ pub(super) fn make() -> Box<dyn FnMut()> {
     }
     let published: Vec<_> = (0..RECORDS).map(|number| (name(number), data(number as u64))).collect();
     let mut buffers: Vec<Vec<u8>> = (0..SUBSCRIBERS).map(|_| Vec::with_capacity(BUFFER_BYTES)).collect();
-    let (mut hits, mut frame, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut frame, mut taken) = (Vec::new(), Vec::new());
     let mut now = Now { mono_us: 1, wall_us: 1 };
     Box::new(move || {
         for (source, data) in &published {
@@ -70,10 +70,10 @@ pub(super) fn make() -> Box<dyn FnMut()> {
         taken.clear();
         let changes = std::mem::take(&mut *ingest.downstream().0.lock());
         for change in &changes {
-            index.matches(change.record.source.as_str(), &mut hits);
+            let audience = index.audience(change.shard, &change.record.source);
             frame.clear();
             json::write_record(&mut frame, &change.record, change.is_expiry);
-            for &connection in &hits {
+            for &connection in audience.iter() {
                 let buffer = &mut buffers[connection];
                 if buffer.len() + frame.len() > BUFFER_BYTES {
                     black_box(&buffer);
