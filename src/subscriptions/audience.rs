@@ -15,7 +15,16 @@ pub type Audience = Arc<[usize]>;
 /// Connections that all lists may name together: half a megabyte of them.
 const CONNECTIONS_MAX: usize = 64 * 1024;
 
-/// A place a shard: a source that comes takes the place of the one before.
+/// Places that the sources of a shard share: one that comes takes the place of the one before.
+const PLACES_EACH: usize = 4;
+
+/// Names that are alike differ at their ends.
+fn place_of(shard: u16, source: &Source) -> usize {
+    let last = source.as_str().bytes().next_back().unwrap_or(0);
+    PLACES_EACH * usize::from(shard) + usize::from(last) % PLACES_EACH
+}
+
+/// What is remembered.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     places: Vec<Option<(Source, Audience)>>,
@@ -44,7 +53,7 @@ impl Remembered {
         source: &Source,
         walk: impl FnOnce(&mut Vec<usize>),
     ) -> &Audience {
-        let place = usize::from(shard);
+        let place = place_of(shard, source);
         let is_known = matches!(self.places.get(place), Some(Some((known, _))) if known == source);
         if !is_known {
             let mut found = std::mem::take(&mut self.found);
@@ -67,7 +76,7 @@ impl Remembered {
             self.last = connections.into();
         }
         if self.places.is_empty() {
-            self.places.resize(SHARDS, None);
+            self.places.resize(PLACES_EACH * SHARDS, None);
         }
         if let Some(place) = self.places.get_mut(place) {
             *place = Some((source.clone(), self.last.clone()));
@@ -117,6 +126,7 @@ mod tests {
             assert_eq!(audience[..], own[..]);
             let mut lists: Vec<&Audience> =
                 remembered.places.iter().flatten().map(|(_, list)| list).collect();
+            lists.sort_by_key(|list| list.as_ptr());
             lists.dedup_by(|a, b| Arc::ptr_eq(a, b));
             let held: usize = lists.iter().map(|list| list.len()).sum();
             assert!(held <= CONNECTIONS_MAX, "{held}");
