@@ -20,8 +20,7 @@ use crate::record::draft::DraftPayload;
 use crate::record::token::cluster_key;
 use crate::record::{AckLevel, HybridClock, SharedRecord};
 use crate::server::inbox::{Inbox, Mail};
-use crate::server::mailbox::Mailbox;
-use crate::server::mailbox::deliver;
+use crate::server::mailbox::{Mailbox, deliver};
 
 const WALL_US: u64 = 1_700_000_000_000_000;
 const DAY_US: u64 = 86_400_000_000;
