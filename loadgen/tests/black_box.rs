@@ -205,13 +205,15 @@ fn ended(run: Child) -> (Option<i32>, Value) {
     (out.status.code(), report)
 }
 
+/// The state of a connection in the kernel's table.
+const ESTABLISHED: &str = "01";
+
 /// Halts a node and waits until records lie in its sockets that it will never read.
-fn halt_with_records_unread(node: &Node) {
+fn halt_with_records_unread(node: &Node, run: &mut Child) {
     let pid = rustix::process::Pid::from_child(&node.process);
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("a signal");
     let port: u16 = node.http.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
     let local = format!(":{port:04X}");
-    const ESTABLISHED: &str = "01";
     let is_unread = || {
         let table = std::fs::read_to_string("/proc/net/tcp").expect("the sockets");
         table.lines().any(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
@@ -220,7 +222,7 @@ fn halt_with_records_unread(node: &Node) {
         })
     };
     while !is_unread() {
-        std::thread::yield_now();
+        assert!(run.try_wait().expect("a status").is_none(), "the run ended before it sent more");
     }
 }
 
@@ -230,8 +232,8 @@ fn halt_with_records_unread(node: &Node) {
 #[test]
 fn a_node_that_dies_is_reported() {
     let mut node = Node::start();
-    let run = long_run(&node);
-    halt_with_records_unread(&node);
+    let mut run = long_run(&node);
+    halt_with_records_unread(&node, &mut run);
     node.process.kill().expect("killed");
     let (code, report) = ended(run);
     assert_eq!(code, Some(1));

@@ -12,7 +12,7 @@ use crate::record::Source;
 /// Connections with a pattern that matches, each named once, in the order of their numbers.
 pub type Audience = Arc<[usize]>;
 
-/// Connections that all lists may name together: half a megabyte of them.
+/// Connections that all lists may name together, half a megabyte of them, unless one names more by itself.
 const CONNECTIONS_MAX: usize = 64 * 1024;
 
 /// Places that the sources of a shard share: one that comes takes the place of the one before.

@@ -48,6 +48,7 @@ pub fn measure(system: &str, group: &Group, from: f64, seconds: f64) -> Outcome<
     while let Some(rate) = search.next() {
         let mut why_not = None;
         for _ in 0..ATTEMPTS {
+            group.settle()?;
             why_not = match run(group, rate, seconds) {
                 Ok(report) => report.exceeds(P99_MS_MAX),
                 Err(error) => Some(error.to_string()),
@@ -80,7 +81,6 @@ pub fn measure(system: &str, group: &Group, from: f64, seconds: f64) -> Outcome<
 }
 
 fn run(group: &Group, rate: f64, seconds: f64) -> Outcome<Report> {
-    group.settle()?;
     let mut args = RunArgs::parse(&["--threads", "1"])?;
     args.to = group.addresses();
     let nodes = u32::try_from(args.to.len())?;
