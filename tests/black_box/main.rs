@@ -8,6 +8,7 @@ mod cli;
 mod closing;
 mod cluster;
 mod config;
+mod data;
 mod durability;
 mod healing;
 mod hostile;

@@ -1,6 +1,7 @@
 //! A small world for tests: nodes that only spread, on a seeded network with delay, loss and
 //! duplication, in virtual time.
 
+mod arrivals;
 mod streams;
 
 use std::cmp::Reverse;
@@ -10,14 +11,14 @@ use std::sync::Arc;
 
 use prost::Message as _;
 
+use self::arrivals::Arrivals;
 use self::streams::Streams;
 use super::tree::mix;
 use super::{Opened, SPREAD_BYTES_MAX, Spread};
 use crate::cluster::members::{Identity, State};
 use crate::cluster::outbox::Awaited;
 use crate::cluster::ring::Ring;
-use crate::cluster::{Arrival, Config, Profile, Replica, Replicated, StreamEvent, StreamId};
-use crate::limits::SHARDS;
+use crate::cluster::{Config, Profile, Replicated, StreamEvent, StreamId};
 use crate::proto::gossip as proto;
 use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
 
@@ -68,34 +69,6 @@ fn config(identity: &Identity, boot: u64, seed: u64) -> Config {
         agreed_us: None,
         has_seeds: false,
         seed: mix(seed),
-    }
-}
-
-/// What arrived at a node: when, by which way; and what it holds of each source.
-#[derive(Default)]
-pub(super) struct Arrivals(pub BTreeMap<(NodeName, u64), (u64, Arrival)>, pub BTreeMap<Source, SharedRecord>);
-
-impl Replica for Arrivals {
-    fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
-        let birth = (record.birth.origin.clone(), record.birth.seq);
-        let is_new = !self.0.contains_key(&birth);
-        self.0.entry(birth).or_insert((now.mono_us, arrival));
-        let held = self.1.entry(record.source.clone()).or_insert_with(|| record.clone());
-        if record.stamp > held.stamp {
-            *held = record;
-        }
-        is_new
-    }
-    fn discard(&mut self, _record: &SharedRecord) {}
-    fn get(&self, source: &str) -> Option<SharedRecord> {
-        self.1.get(&Source::parse(source).ok()?).cloned()
-    }
-    fn fingerprints(&self) -> [u64; SHARDS] {
-        [0; SHARDS]
-    }
-    fn visit_shard(&self, _shard: usize, _visit: &mut dyn FnMut(&SharedRecord)) {}
-    fn len(&self) -> usize {
-        self.0.len()
     }
 }
 

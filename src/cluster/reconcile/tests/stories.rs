@@ -5,13 +5,13 @@ use proptest::prelude::*;
 use super::world::*;
 use crate::cluster::reconcile::Plan;
 use crate::cluster::reconcile::link::WINDOW_BYTES;
-use crate::cluster::reconcile::wire::{Frame, ShardSet};
-use crate::cluster::{Heads, Replica, StreamEvent, StreamId};
+use crate::cluster::reconcile::wire::ShardSet;
+use crate::cluster::{Heads, Replica};
 use crate::record::{NodeName, Payload};
 
 const TS: u64 = START.wall_us - HOUR_US;
 
-fn map_of(numbers: impl Iterator<Item = u64>) -> Map {
+pub(super) fn map_of(numbers: impl Iterator<Item = u64>) -> Map {
     let mut map = Map::new();
     for number in numbers {
         map.put(value(number, TS));
@@ -19,7 +19,7 @@ fn map_of(numbers: impl Iterator<Item = u64>) -> Map {
     map
 }
 
-fn two(first: Map, second: Map) -> World {
+pub(super) fn two(first: Map, second: Map) -> World {
     let mut world = World::new(1);
     world.add(false, |_| {}, first);
     world.add(false, |_| {}, second);
@@ -419,108 +419,5 @@ proptest! {
         world.break_one_in = 0;
         prop_assert!(world.run(World::are_equal), "seed {}", seed);
         prop_assert_eq!(world.nodes[0].map.len() as u64, common + left + right);
-    }
-
-    /// Garbage on an accepted stream closes it, and never panics.
-    #[test]
-    fn garbage_on_a_stream(bytes in proptest::collection::vec(any::<u8>(), 1..600)) {
-        let mut world = two(map_of(0..50), map_of(0..50));
-        let end = (0, StreamId(1000));
-        world.event(end, StreamEvent::Accepted { from: world.nodes[1].addr });
-        world.event(end, StreamEvent::Received(bytes.into()));
-        world.run_us(11 * SECOND_US);
-        prop_assert_eq!(world.nodes[0].machine.incoming.len(), 0);
-    }
-
-    /// Sound frames in an order no honest peer sends: never a panic, and never without end.
-    #[test]
-    fn frames_out_of_order(order in proptest::collection::vec((0usize..9, 0usize..4), 1..40), greets: bool) {
-        let mut world = two(map_of(0..500), map_of(0..50));
-        let end = (0, StreamId(1000));
-        world.event(end, StreamEvent::Accepted { from: world.nodes[1].addr });
-        let mut bytes = Vec::new();
-        if greets {
-            hello().encode(&mut bytes);
-        }
-        for (kind, shard) in order {
-            frame(kind, shard).encode(&mut bytes);
-        }
-        for part in bytes.chunks(97) {
-            world.event(end, StreamEvent::Received(part.to_vec().into()));
-        }
-        world.run_us(11 * SECOND_US);
-        prop_assert_eq!(world.nodes[0].machine.incoming.len(), 0);
-    }
-}
-
-fn hello() -> Frame {
-    Frame::Hello {
-        sender: NodeName::parse("x").expect("name"),
-        seed: 5,
-        wall_us: START.wall_us,
-        young_us: 0,
-        is_reconciled: true,
-        fingerprints: Box::new([3; crate::limits::SHARDS]),
-    }
-}
-
-fn frame(kind: usize, shard: usize) -> Frame {
-    let symbol = crate::cluster::reconcile::riblt::Symbol { sum: 1, check: 2, count: 1 };
-    match kind {
-        0 => hello(),
-        1 => Frame::Open { shard, count: 40, fold: 9 },
-        2 => Frame::Symbols { shard, symbols: vec![symbol; 12] },
-        3 => Frame::Ids { shard, ids: vec![1, 2, 3], has_more: shard.is_multiple_of(2) },
-        4 => Frame::Records(crate::record::wire::encode(&value(1, 1)).into()),
-        5 => Frame::Settled { shard, found: 1, wanted: vec![7], wants_all: false },
-        6 => Frame::Ask { shard, upto: 12 },
-        7 => Frame::Finish { is_complete: true, heads: Default::default() },
-        _ => Frame::Busy,
-    }
-}
-
-/// A peer that opens a session and then says whatever costs memory is cut off.
-#[test]
-fn a_peer_that_sends_without_end_is_cut_off() {
-    let map = map_of(0..12_000);
-    let sent = |frames: Vec<Frame>| {
-        let mut world = two(map.clone(), Map::new());
-        let end = (0, StreamId(1000));
-        world.event(end, StreamEvent::Accepted { from: world.nodes[1].addr });
-        let taken = std::iter::once(hello()).chain(frames).map(|frame| {
-            let mut bytes = Vec::new();
-            frame.encode(&mut bytes);
-            world.event(end, StreamEvent::Received(bytes.into()));
-            world.nodes[0].machine.incoming.len()
-        });
-        taken.sum::<usize>()
-    };
-    let open = |shard: usize, count: u64| Frame::Open { shard, count, fold: 9 };
-    // Symbols of no set unfold without end: ids alone are asked for then, and no symbols are taken.
-    let lone = xxhash_rust::xxh3::xxh3_64_with_seed(&7u128.to_le_bytes(), 5) as u32;
-    let symbol = crate::cluster::reconcile::riblt::Symbol { sum: 7, check: lone, count: 1 };
-    let symbols = |count: usize| Frame::Symbols { shard: 0, symbols: vec![symbol; count] };
-    assert_eq!(sent(vec![open(0, 600), symbols(300), symbols(1), symbols(1)]), 3);
-    // More symbols than ids would have cost.
-    assert_eq!(sent(vec![open(0, 600), symbols(437)]), 2);
-    // Ids, more than were announced; and none, again and again.
-    let ids = |count: usize| Frame::Ids { shard: 0, ids: vec![7; count], has_more: true };
-    assert_eq!(sent(vec![open(0, 600), ids(450), ids(200)]), 3);
-    assert_eq!(sent(vec![open(0, 600), ids(0), ids(0)]), 2);
-}
-
-/// What a peer may send is bounded by what it opened: shards of any size cannot be open together.
-#[test]
-fn shards_are_opened_as_memory_allows() {
-    for (count, sessions) in [(5, 1), (65_535, 1), (65_536, 0), (u64::MAX, 0)] {
-        let mut world = two(map_of(0..50), Map::new());
-        let end = (0, StreamId(1000));
-        world.event(end, StreamEvent::Accepted { from: world.nodes[1].addr });
-        let mut bytes = Vec::new();
-        hello().encode(&mut bytes);
-        Frame::Open { shard: 0, count, fold: 9 }.encode(&mut bytes);
-        Frame::Open { shard: 1, count: 5, fold: 9 }.encode(&mut bytes);
-        world.event(end, StreamEvent::Received(bytes.into()));
-        assert_eq!(world.nodes[0].machine.incoming.len(), sessions, "{count} records");
     }
 }

@@ -1,0 +1,38 @@
+//! What a node of the small world has got, in the place of a map.
+
+use std::collections::BTreeMap;
+
+use crate::cluster::{Arrival, Replica};
+use crate::limits::SHARDS;
+use crate::record::{NodeName, Now, SharedRecord, Source};
+
+/// What arrived at a node: when, by which way; and what it holds of each source.
+#[derive(Default)]
+pub(in crate::cluster::spread) struct Arrivals(
+    pub BTreeMap<(NodeName, u64), (u64, Arrival)>,
+    pub BTreeMap<Source, SharedRecord>,
+);
+
+impl Replica for Arrivals {
+    fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
+        let birth = (record.birth.origin.clone(), record.birth.seq);
+        let is_new = !self.0.contains_key(&birth);
+        self.0.entry(birth).or_insert((now.mono_us, arrival));
+        let held = self.1.entry(record.source.clone()).or_insert_with(|| record.clone());
+        if record.stamp > held.stamp {
+            *held = record;
+        }
+        is_new
+    }
+    fn discard(&mut self, _record: &SharedRecord) {}
+    fn get(&self, source: &str) -> Option<SharedRecord> {
+        self.1.get(&Source::parse(source).ok()?).cloned()
+    }
+    fn fingerprints(&self) -> [u64; SHARDS] {
+        [0; SHARDS]
+    }
+    fn visit_shard(&self, _shard: usize, _visit: &mut dyn FnMut(&SharedRecord)) {}
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}

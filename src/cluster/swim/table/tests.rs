@@ -1,0 +1,136 @@
+use std::net::SocketAddr;
+
+use super::*;
+use crate::cluster::ring::RingEntry;
+use crate::record::NodeName;
+
+fn introduction(name: &str, boot: u64) -> Introduction {
+    let name = NodeName::parse(name).expect("name");
+    let identity = Identity::new(name, boot, SocketAddr::from(([10, 0, 0, 1], 7946)), "", "", "");
+    Introduction { identity: Arc::new(identity), incarnation: 0 }
+}
+
+fn table(count: usize) -> (Table, Random) {
+    let mut random = Random::new(5);
+    let mut table = Table::new(introduction("me", 1).identity, 0);
+    for index in 0..count {
+        table.insert(introduction(&format!("n{index}"), 1), 0, &mut random);
+    }
+    (table, random)
+}
+
+fn kill(table: &mut Table, slot: Slot, random: &mut Random) {
+    let member = table.get(slot).expect("there").clone();
+    let dead = Introduction { identity: member.identity, incarnation: member.incarnation };
+    table.set(slot, dead, State::Dead, 9, random);
+}
+
+#[test]
+fn a_member_costs_little() {
+    assert_eq!((size_of::<Option<Member>>(), size_of::<RingEntry>()), (24, 24));
+}
+
+/// What a member costs a node, at sizes that happen: 12 bytes of name, 14 of HTTP address.
+#[test]
+fn ten_thousand_members_cost_128_bytes_each() {
+    const COUNT: usize = 10_000;
+    // As glibc hands memory out: eight bytes more, in steps of 16.
+    let chunk = |bytes: usize| (bytes + 8).next_multiple_of(16).max(32);
+    let mut random = Random::new(5);
+    let mut table = Table::new(introduction("me", 1).identity, 0);
+    for index in 0..COUNT {
+        let name = NodeName::parse(&format!("node-{index:07}")).expect("name");
+        let gossip = SocketAddr::from(([10, 0, (index >> 8) as u8, index as u8], 7946));
+        let http = format!("{}:80", gossip.ip());
+        let zone = format!("zone-{}", index % 3);
+        let identity = Identity::new(name, 1_763_800_000_000, gossip, &http, &zone, "0.1.0");
+        table.insert(Introduction { identity: Arc::new(identity), incarnation: 0 }, 0, &mut random);
+    }
+    // Longer names, other addresses and other zones would be allocations of their own.
+    assert_eq!(table.common.len(), 3);
+    let lists = table.slots.capacity() * size_of::<Option<Member>>()
+        + table.ring.capacity() * size_of::<RingEntry>()
+        + table.order.capacity() * size_of::<Slot>()
+        + table.index.allocation_size();
+    let identities = COUNT * chunk(2 * size_of::<usize>() + size_of::<Identity>());
+    let each = (lists + identities) as f64 / COUNT as f64;
+    println!("{each:.1} bytes a member");
+    assert!(each <= 128.0, "{each}");
+}
+
+#[test]
+fn filled_at_once_is_filled_one_by_one() {
+    let (one_by_one, _) = table(40);
+    let identities = one_by_one.ring().entries().iter().map(|entry| entry.identity.clone());
+    let known = Known::new(identities);
+    for me in [introduction("me", 1), introduction("n7", 1), introduction("other", 1)] {
+        let mut random = Random::new(6);
+        let mut table = Table::new(me.identity.clone(), 0);
+        table.fill(&known, 0, &mut random);
+        let is_one_of_them = me.identity.name.as_str() != "other";
+        assert_eq!(table.ring().len(), if is_one_of_them { 41 } else { 42 });
+        assert_eq!(Arc::ptr_eq(table.ring(), &known.ring), is_one_of_them);
+        assert_eq!(table.view() == one_by_one.view(), is_one_of_them);
+        for entry in known.ring.entries() {
+            let slot = table.find(entry.name().as_str()).expect("known");
+            assert_eq!(table.get(slot).map(|it| it.identity.clone()), Some(entry.identity.clone()));
+            assert_eq!(slot == ME, *entry.name() == me.identity.name);
+        }
+        let others = table.ring().len() - 1;
+        let mut probed: Vec<Slot> = (0..others).filter_map(|_| table.next_probe(&mut random)).collect();
+        probed.sort_unstable();
+        let names = known.ring.entries().iter().map(|entry| entry.name().as_str());
+        let mut slots: Vec<Slot> = names.filter_map(|name| table.find(name)).collect();
+        slots.retain(|&slot| slot != ME);
+        slots.sort_unstable();
+        assert_eq!(probed, slots);
+        let new = table.insert(introduction("new", 1), 0, &mut random).expect("there is room");
+        assert_eq!((table.find("new"), table.ring().len()), (Some(new), others + 2));
+        kill(&mut table, new, &mut random);
+        let slot = table.find("n3").expect("known");
+        kill(&mut table, slot, &mut random);
+        assert_eq!((table.ring().len(), known.len()), (others, 41));
+    }
+}
+
+#[test]
+fn every_round_probes_everyone_once() {
+    let (mut table, mut random) = table(50);
+    for _ in 0..3 {
+        let mut probed: Vec<Slot> = (0..50).filter_map(|_| table.next_probe(&mut random)).collect();
+        probed.sort_unstable();
+        assert_eq!(probed, (1..=50).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn view_ring_and_gone_follow_states() {
+    let (mut table, mut random) = table(20);
+    assert!(table.neighbour().is_some_and(|slot| slot != ME));
+    let view = table.view();
+    let slot = table.find("n7").expect("there");
+    kill(&mut table, slot, &mut random);
+    assert_ne!(table.view(), view);
+    assert_eq!((table.ring().len(), table.gone().len()), (20, 1));
+    assert!((0..100).all(|_| table.next_probe(&mut random) != Some(slot)));
+    assert!(table.random_live(30, ME, &mut random).len() <= 19);
+
+    table.set(slot, introduction("n7", 1), State::Alive, 10, &mut random);
+    assert_eq!((table.view(), table.ring().len(), table.gone().len()), (view, 21, 0));
+
+    kill(&mut table, slot, &mut random);
+    table.forget(slot);
+    assert_eq!(table.find("n7"), None);
+    assert_eq!(table.insert(introduction("new", 1), 11, &mut random), Some(slot));
+    assert_eq!(table.find("new"), Some(slot));
+}
+
+#[test]
+fn the_gone_are_bounded() {
+    let (mut table, mut random) = table(3 * GONE_MAX);
+    for slot in 1..=3 * GONE_MAX as Slot {
+        kill(&mut table, slot, &mut random);
+    }
+    let forgettable = table.forgettable(|_| false);
+    assert_eq!(forgettable, (1..=2 * GONE_MAX as Slot).collect::<Vec<_>>());
+}
