@@ -53,6 +53,13 @@ impl Faults {
             *self.closed.entry(reason).or_default() += count;
         }
     }
+
+    /// Why messages were refused and connections lost, for people.
+    pub fn reasons(&self) -> impl Iterator<Item = String> {
+        [("connections lost", &self.closed), ("refused", &self.refused)].into_iter().flat_map(
+            |(what, counts)| counts.iter().map(move |(why, count)| format!("{what}: {count} × {why}")),
+        )
+    }
 }
 
 /// What one thread measured.
@@ -84,5 +91,21 @@ impl Default for Tally {
             send_lag: histogram(),
             faults: Faults::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A search said that nothing was delivered, and not that the node had closed its subscriber.
+    #[test]
+    fn a_lost_connection_is_told_before_what_it_explains() {
+        let closed = BTreeMap::from([("closed 4202".to_owned(), 1)]);
+        let refused = BTreeMap::from([("overloaded".to_owned(), 7)]);
+        let faults = Faults { closed, refused, ..Faults::default() };
+        let reasons: Vec<String> = faults.reasons().collect();
+        assert_eq!(reasons, ["connections lost: 1 × closed 4202", "refused: 7 × overloaded"]);
+        assert_eq!(Faults::default().reasons().next(), None);
     }
 }

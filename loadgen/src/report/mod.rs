@@ -225,11 +225,15 @@ impl Report {
     /// Why this run does not hold a bound on the 99th percentile; `None` if it does. Deliveries count,
     /// or answers where nobody subscribes.
     pub fn exceeds(&self, p99_ms: f64) -> Option<String> {
+        // Told first: it may be why nothing came.
+        if let Some(reason) = self.correctness.faults.reasons().next() {
+            return Some(reason);
+        }
         let Some(times) = self.latency.as_ref().or(self.ack_latency.as_ref()) else {
             return Some("nothing was delivered or answered".to_owned());
         };
         if !self.correctness.is_fine() {
-            return Some("something was lost, refused or wrong".to_owned());
+            return Some("something was lost or wrong".to_owned());
         }
         let offered = self.throughput.offered_per_s.unwrap_or_default();
         if self.throughput.published_per_s < offered * RATE_SHARE_MIN {

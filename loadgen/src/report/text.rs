@@ -93,12 +93,7 @@ fn faults(report: &Report, out: &mut String) -> fmt::Result {
         it.unanswered,
         it.faults.unsent
     )?;
-    for (what, counts) in [("refused", &it.faults.refused), ("connections lost", &it.faults.closed)] {
-        for (reason, count) in counts {
-            writeln!(out, "{what}: {count} × {reason}")?;
-        }
-    }
-    Ok(())
+    it.faults.reasons().try_for_each(|reason| writeln!(out, "{reason}"))
 }
 
 fn in_line(times: &Percentiles) -> String {
