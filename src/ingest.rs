@@ -15,8 +15,8 @@ pub use crate::latest::Change;
 use crate::latest::{Due, Latest, Slot, Swept, Verdict, judge};
 use crate::limits::{FUTURE_US_MAX, OUTBOX_BYTES_HARD, SHARDS};
 use crate::metrics::{Counter, Metrics};
-use crate::record::answer::{Code, Outcome, Refusal};
-use crate::record::draft::{Draft, DraftPayload};
+use crate::protocol::answer::{Code, Outcome, Refusal};
+use crate::protocol::draft::{Draft, DraftPayload};
 use crate::record::{HybridClock, Now, Record, SharedRecord, Source, Stamp};
 
 /// Where applied records go. Called under a shard's lock: implementations push into memory and

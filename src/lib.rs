@@ -9,6 +9,7 @@ pub mod ingest;
 pub mod latest;
 pub mod limits;
 pub mod metrics;
+pub mod protocol;
 pub mod record;
 pub mod server;
 pub mod sim;

@@ -10,7 +10,7 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use crate::record::answer::Code;
+use crate::protocol::answer::Code;
 
 /// A number that only grows.
 #[derive(Debug, Default)]

@@ -18,10 +18,10 @@ use tungstenite::{Error, Message};
 use super::client::{DEFAULT_URL, Endpoint, Half, Refused, Sender, connect_in_halves, items};
 use super::{CliError, whole_number};
 use crate::limits::TS_MAX;
-use crate::record::AckLevel;
-use crate::record::draft::{Draft, DraftPayload, RequestId};
-use crate::record::json::scan::Scanner;
-use crate::record::json::{publish_frame, write_string};
+use crate::protocol::AckLevel;
+use crate::protocol::draft::{Draft, DraftPayload, RequestId};
+use crate::protocol::json::scan::Scanner;
+use crate::protocol::json::{publish_frame, write_string};
 
 /// Records that may wait for their answers.
 const WINDOW: usize = 1_024;

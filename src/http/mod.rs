@@ -23,9 +23,10 @@ mod serve;
 
 use crate::cluster::members::MemberInfo;
 use crate::metrics::Metrics;
-use crate::record::answer::{Published, Refusal};
-use crate::record::draft::Draft;
-use crate::record::{AckLevel, Now, Pattern, Record, SharedRecord};
+use crate::protocol::AckLevel;
+use crate::protocol::answer::{Published, Refusal};
+use crate::protocol::draft::Draft;
+use crate::record::{Now, Pattern, Record, SharedRecord};
 
 pub use serve::{BUSY, GRACE_US, HandOver, Http, Options};
 

@@ -8,9 +8,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use crate::protocol::answer::Refusal;
+use crate::protocol::json::{write_record, write_string};
 use crate::record::Record;
-use crate::record::answer::Refusal;
-use crate::record::json::{write_record, write_string};
 
 /// An error on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]

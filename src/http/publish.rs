@@ -11,10 +11,10 @@ use super::Answer;
 use super::params::Query;
 use super::problem::Problem;
 use super::routes::{App, json};
-use crate::record::AckLevel;
-use crate::record::answer::{Code, Published, Refusal};
-use crate::record::draft::{Draft, RequestId};
-use crate::record::json::{publish_frame, write_publish_answer, write_published};
+use crate::protocol::AckLevel;
+use crate::protocol::answer::{Code, Published, Refusal};
+use crate::protocol::draft::{Draft, RequestId};
+use crate::protocol::json::{publish_frame, write_publish_answer, write_published};
 
 type Outcome = Result<Published, Refusal>;
 

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::cluster::members::{Identity, State};
-use crate::record::answer::{Code, Outcome};
-use crate::record::draft::DraftPayload;
+use crate::protocol::answer::{Code, Outcome};
+use crate::protocol::draft::DraftPayload;
 use crate::record::{Birth, NodeName, Payload, Source, Stamp};
 
 const WALL_US: u64 = 1_000_000;

@@ -5,7 +5,8 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::{AckLevel, Birth, NodeName, Payload};
+use crate::protocol::AckLevel;
+use crate::record::{Birth, NodeName, Payload};
 
 /// Remembers what it was told.
 #[derive(Default)]

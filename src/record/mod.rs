@@ -1,22 +1,15 @@
-//! What is passed round: sources, patterns, stamps, records, and their JSON and protobuf forms.
+//! What is passed round: sources, patterns, stamps, records, and their form between nodes and on disk.
 //!
 //! Nothing here knows of a socket, a thread or a clock. A [`Record`] is made once, at the node that
 //! accepts it, and never changes; everyone who holds it shares it.
 
-pub mod answer;
-pub mod client;
-pub mod draft;
 pub mod fields;
 pub mod hash;
-pub mod json;
 mod node_name;
 mod pattern;
-pub mod request;
 mod source;
 mod stamp;
 mod time;
-pub mod token;
-pub mod url;
 pub mod wire;
 pub mod words;
 
@@ -191,39 +184,6 @@ fn checksum_in<const N: usize>(mut bytes: [u8; N], numbers: &[u64; 8], data: u12
 
 /// How [`Record`]s are passed round.
 pub type SharedRecord = Arc<Record>;
-
-/// How far a publish must have come before it is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AckLevel {
-    /// Applied here, and on its way to the store and the cluster.
-    #[default]
-    Accepted,
-    /// Survives a power cut.
-    Stored,
-    /// Held by every member alive when it was accepted.
-    Replicated,
-}
-
-impl AckLevel {
-    /// The level of this name.
-    pub fn parse(name: &str) -> Option<AckLevel> {
-        match name {
-            "accepted" => Some(AckLevel::Accepted),
-            "stored" => Some(AckLevel::Stored),
-            "replicated" => Some(AckLevel::Replicated),
-            _ => None,
-        }
-    }
-
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            AckLevel::Accepted => "accepted",
-            AckLevel::Stored => "stored",
-            AckLevel::Replicated => "replicated",
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -9,9 +9,10 @@ use super::shared::{Phase, Shared};
 use crate::cluster::members::MemberInfo;
 use crate::http::{Answer, HistoryPage, HistoryQuery, Node};
 use crate::metrics::Metrics;
-use crate::record::answer::{Code, Published, Refusal};
-use crate::record::draft::Draft;
-use crate::record::{AckLevel, Now, Pattern, SharedRecord};
+use crate::protocol::AckLevel;
+use crate::protocol::answer::{Code, Published, Refusal};
+use crate::protocol::draft::Draft;
+use crate::record::{Now, Pattern, SharedRecord};
 use crate::store::{Health, HistoryCursor};
 
 /// A loop that has not turned for so long does not turn.

@@ -11,10 +11,10 @@ use crate::cluster::members::MemberInfo;
 use crate::ingest::{Accepted, Downstream};
 use crate::latest::Latest;
 use crate::metrics::Metrics;
+use crate::protocol::answer::Refusal;
+use crate::protocol::draft::Draft;
+use crate::protocol::token::cluster_key;
 use crate::record::Now;
-use crate::record::answer::Refusal;
-use crate::record::draft::Draft;
-use crate::record::token::cluster_key;
 
 /// One worker's view.
 pub struct WorkerHost {

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::http::Answer;
 use crate::limits::STORED_US_MAX;
-use crate::record::AckLevel;
-use crate::record::answer::{Code, Outcome, Published, Refusal};
+use crate::protocol::AckLevel;
+use crate::protocol::answer::{Code, Outcome, Published, Refusal};
 
 /// Waiting answers.
 #[derive(Default)]

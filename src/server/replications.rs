@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use crate::cluster::Replicated;
 use crate::http::Answer;
 use crate::limits::{REPLICATED_US_MAX, REPLICATED_WAITING_MAX};
-use crate::record::AckLevel;
-use crate::record::answer::{Code, Outcome, Published, Refusal};
+use crate::protocol::AckLevel;
+use crate::protocol::answer::{Code, Outcome, Published, Refusal};
 
 /// What the answer of a session says: `Ok` with all members, or `Err` with those that were reached.
 pub type Reached = Result<u32, u32>;

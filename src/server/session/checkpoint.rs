@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use super::Host;
 use crate::cluster::Heads;
+use crate::protocol::token::{SharedHeads, head_key};
 use crate::record::Now;
-use crate::record::token::{SharedHeads, head_key};
 
 /// How long one look serves, in microseconds.
 const CHECKPOINT_US: u64 = 1_000_000;

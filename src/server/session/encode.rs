@@ -3,7 +3,8 @@
 use super::snapshot::name_key;
 use super::{Codec, Turn};
 use crate::ingest::Change;
-use crate::record::{Record, client, json};
+use crate::protocol::{json, protobuf};
+use crate::record::Record;
 use crate::server::frame::{HEAD_BYTES_MAX, head};
 
 /// Appends a frame.
@@ -18,7 +19,7 @@ pub(super) fn append_frame(out: &mut Vec<u8>, codec: Codec, payload: &[u8]) {
 pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_deleted: bool) {
     match codec {
         Codec::Json => json::write_record(out, record, as_deleted),
-        Codec::Protobuf => client::write_record(out, record, as_deleted),
+        Codec::Protobuf => protobuf::write_record(out, record, as_deleted),
     }
 }
 

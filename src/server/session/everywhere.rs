@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::publish::{Awaits, Entry, failed};
 use crate::limits::{REPLICATED_US_MAX, STORED_US_MAX};
-use crate::record::answer::{Code, Refusal};
+use crate::protocol::answer::{Code, Refusal};
 use crate::server::replications::{Reached, answer};
 
 /// The cluster machine says itself when the time is over; after so much more it is not waited for, in

@@ -47,10 +47,10 @@ use crate::ingest::{Accepted, Change};
 use crate::latest::Latest;
 use crate::limits::{LATEST_BUFFER_BYTES_MAX, PING_US, SCAN_RECORDS_PER_TURN};
 use crate::metrics::Metrics;
-use crate::record::answer::Refusal;
-use crate::record::draft::Draft;
-use crate::record::request::{Connected, Notice, UrlRequest};
-use crate::record::url::{publish_url, subscribe_url};
+use crate::protocol::answer::Refusal;
+use crate::protocol::draft::Draft;
+use crate::protocol::request::{Connected, Notice, UrlRequest};
+use crate::protocol::url::{publish_url, subscribe_url};
 use crate::record::{NodeName, Now};
 use crate::subscriptions::Index;
 
@@ -102,7 +102,7 @@ pub enum Incoming<'a> {
 pub struct Facts {
     /// This node.
     pub node: NodeName,
-    /// [`crate::record::token::cluster_key`] of the cluster's name.
+    /// [`crate::protocol::token::cluster_key`] of the cluster's name.
     pub cluster: u64,
     /// Bytes of a record's data.
     pub max_record_bytes: usize,
@@ -206,8 +206,8 @@ impl Turn<'_> {
     /// Appends a frame with a notice.
     fn notice(&mut self, codec: Codec, notice: &Notice<'_>) {
         self.frame(codec, |out| match codec {
-            Codec::Json => crate::record::json::write_notice(out, notice),
-            Codec::Protobuf => crate::record::client::write_notice(out, notice),
+            Codec::Json => crate::protocol::json::write_notice(out, notice),
+            Codec::Protobuf => crate::protocol::protobuf::write_notice(out, notice),
         });
     }
 }
@@ -292,7 +292,7 @@ impl Session {
                 Side::Subscribe(subscriber) => subscriber.handle_text(turn, text),
             },
             (Codec::Protobuf, Incoming::Binary(bytes)) => {
-                let message = crate::record::client::ClientMessage::decode(bytes)
+                let message = crate::protocol::protobuf::ClientMessage::decode(bytes)
                     .map_err(|error| CloseReason::new(4002, error.to_string()))?;
                 match &mut self.side {
                     Side::Publish(publisher) => publisher.handle_frame(turn, &message.publish_frame()),

@@ -10,11 +10,11 @@ use std::collections::VecDeque;
 use super::everywhere::{Everywhere, Frame};
 use super::{Codec, Turn};
 use crate::limits::{STORED_US_MAX, UNANSWERED_BYTES_MAX};
-use crate::record::AckLevel;
-use crate::record::answer::{Code, Outcome, Published, Refusal};
-use crate::record::client::{self, PublishAnswer};
-use crate::record::draft::{Draft, Item, OwnedRequestId, PublishFrame, RequestId};
-use crate::record::json;
+use crate::protocol::AckLevel;
+use crate::protocol::answer::{Code, Outcome, Published, Refusal};
+use crate::protocol::draft::{Draft, Item, OwnedRequestId, PublishFrame, RequestId};
+use crate::protocol::json;
+use crate::protocol::protobuf::{self, PublishAnswer};
 use crate::server::pending::too_late;
 use crate::server::replications::Reached;
 
@@ -284,8 +284,8 @@ pub(super) fn failed(published: &Published, code: Code, reason: String) -> Refus
 
 fn write_answers(out: &mut Vec<u8>, codec: Codec, told: &[PublishAnswer<'_>], is_batch: bool) {
     match (codec, told) {
-        (Codec::Protobuf, [one]) if !is_batch => client::write_publish_answer(out, one),
-        (Codec::Protobuf, several) => client::write_publish_answers(out, several),
+        (Codec::Protobuf, [one]) if !is_batch => protobuf::write_publish_answer(out, one),
+        (Codec::Protobuf, several) => protobuf::write_publish_answers(out, several),
         (Codec::Json, several) => {
             if is_batch {
                 out.push(b'[');

@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
+use crate::protocol::request::Mode;
 use crate::record::hash::NameState;
-use crate::record::request::Mode;
 use crate::record::{SharedRecord, Source, Stamp};
 
 /// One thing that waits.

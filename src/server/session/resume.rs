@@ -5,8 +5,8 @@ use hashbrown::HashSet;
 use super::Turn;
 use super::checkpoint::Proof;
 use crate::limits::{FUTURE_US_MAX, RESUME_US};
+use crate::protocol::token::{SharedHeads, Token, head_key, pattern_key};
 use crate::record::hash::NameState;
-use crate::record::token::{SharedHeads, Token, head_key, pattern_key};
 use crate::record::{Now, Pattern};
 
 const HOUR_US: u64 = 3_600_000_000;

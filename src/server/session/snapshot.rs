@@ -22,9 +22,9 @@ use hashbrown::HashSet;
 use super::{Host, Turn};
 use crate::latest::Change;
 use crate::limits::SHARDS;
-use crate::record::draft::OwnedRequestId;
+use crate::protocol::draft::OwnedRequestId;
+use crate::protocol::token::{SharedHeads, Token};
 use crate::record::hash::NameState;
-use crate::record::token::{SharedHeads, Token};
 use crate::record::{Now, Pattern, Record, Segment, SharedRecord};
 
 /// Hashes of names.

@@ -13,11 +13,12 @@ use super::snapshot::{Job, Names, Side, Step, Unanswered, name_key};
 use super::{Codec, Turn};
 use crate::latest::Change;
 use crate::limits::{LATEST_BUFFER_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
-use crate::record::answer::{Code, Refusal};
-use crate::record::draft::{OwnedRequestId, RequestId};
+use crate::protocol::answer::{Code, Refusal};
+use crate::protocol::draft::{OwnedRequestId, RequestId};
+use crate::protocol::json;
+use crate::protocol::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
+use crate::record::Pattern;
 use crate::record::hash::NameState;
-use crate::record::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
-use crate::record::{Pattern, json};
 use crate::server::websocket::CloseReason;
 
 /// How often a subscription looks whether the store is loaded, in microseconds.

@@ -16,9 +16,10 @@ use serde_json::Value;
 use super::*;
 use crate::cluster::outbox::Outbox;
 use crate::ingest::{Bounds, Downstream, Ingest};
-use crate::record::draft::DraftPayload;
-use crate::record::token::cluster_key;
-use crate::record::{AckLevel, HybridClock, SharedRecord};
+use crate::protocol::AckLevel;
+use crate::protocol::draft::DraftPayload;
+use crate::protocol::token::cluster_key;
+use crate::record::{HybridClock, SharedRecord};
 use crate::server::inbox::{Inbox, Mail};
 use crate::server::mailbox::{Mailbox, deliver};
 

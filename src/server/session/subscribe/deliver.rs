@@ -3,7 +3,7 @@
 use super::Subscriber;
 use crate::latest::Change;
 use crate::limits::{ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX};
-use crate::record::request::Notice;
+use crate::protocol::request::Notice;
 use crate::server::session::Turn;
 use crate::server::session::encode::{self, EncodedChange};
 use crate::server::session::queue::{Entry, Waiting};

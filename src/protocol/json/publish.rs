@@ -7,9 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::scan::{Scanner, SyntaxError, Value, as_integer, as_string, object};
 use crate::limits::{BATCH_ITEMS_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX};
-use crate::record::answer::{Code, Refusal};
-use crate::record::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
-use crate::record::{AckLevel, Source};
+use crate::protocol::AckLevel;
+use crate::protocol::answer::{Code, Refusal, shortened};
+use crate::protocol::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
+use crate::record::Source;
 
 /// Reads a publish frame. An error means that the text is no JSON, and nothing of it is known;
 /// whatever else is wrong stands at the item it is wrong with.
@@ -189,22 +190,10 @@ fn ttl_ms(value: Option<Value<'_>>, payload: &DraftPayload<'_>) -> Result<u64, R
 }
 
 fn ack(value: &Value<'_>) -> Result<AckLevel, Refusal> {
-    match as_string(value).and_then(|name| AckLevel::parse(&name)) {
-        Some(level) => Ok(level),
-        None => bad_request(format!(
-            "ack is {}; allowed are \"accepted\", \"stored\", \"replicated\"",
-            shortened(value.text)
-        )),
+    match as_string(value) {
+        Some(name) => AckLevel::parse(&name),
+        None => Err(AckLevel::unknown(shortened(value.text))),
     }
-}
-
-/// A value as it is quoted in a message: at most 64 bytes of it.
-pub(super) fn shortened(text: &str) -> Cow<'_, str> {
-    if text.len() <= 64 {
-        return Cow::Borrowed(text);
-    }
-    let cut = (0..=61).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    Cow::Owned(format!("{}…", &text[..cut]))
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::io::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::record::answer::{Outcome, Published, Refusal};
-use crate::record::draft::RequestId;
+use crate::protocol::answer::{Outcome, Published, Refusal};
+use crate::protocol::draft::RequestId;
 use crate::record::words::json_plain_len;
 use crate::record::{Payload, Record};
 
@@ -206,7 +206,8 @@ pub(super) fn number(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{AckLevel, Birth, NodeName, Source, Stamp};
+    use crate::protocol::AckLevel;
+    use crate::record::{Birth, NodeName, Source, Stamp};
     use bytes::Bytes;
 
     fn record(payload: Payload) -> Record {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::AckLevel;
 use super::answer::{Code, Refusal};
 use crate::limits::BATCH_ITEMS_MAX;
+use crate::record::Payload;
 
 /// The `id` of a request, echoed as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,11 +84,11 @@ impl DraftPayload<'_> {
     }
 
     /// A payload of its own memory.
-    pub fn to_payload(&self) -> super::Payload {
+    pub fn to_payload(&self) -> Payload {
         match self {
-            DraftPayload::Json(bytes) => super::Payload::Json(Bytes::copy_from_slice(bytes)),
-            DraftPayload::Binary(bytes) => super::Payload::Binary(Bytes::copy_from_slice(bytes)),
-            DraftPayload::Deleted => super::Payload::Deleted,
+            DraftPayload::Json(bytes) => Payload::Json(Bytes::copy_from_slice(bytes)),
+            DraftPayload::Binary(bytes) => Payload::Binary(Bytes::copy_from_slice(bytes)),
+            DraftPayload::Deleted => Payload::Deleted,
         }
     }
 }

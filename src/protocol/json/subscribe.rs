@@ -1,14 +1,14 @@
 //! Subscribe and unsubscribe frames, and what a connection is told apart from records.
 
-use super::publish::{bad_request, request_id, shortened};
+use super::publish::{bad_request, request_id};
 use super::scan::{Scanner, SyntaxError, Value, as_integer, as_string, object};
 use super::write::{number, write_id, write_refusal, write_string};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
+use crate::protocol::answer::{Code, Refusal, shortened};
+use crate::protocol::draft::RequestId;
+use crate::protocol::request::{Connected, Mode, Notice, Request, Subscribe, SubscribeFrame};
+use crate::protocol::token::Token;
 use crate::record::Pattern;
-use crate::record::answer::{Code, Refusal};
-use crate::record::draft::RequestId;
-use crate::record::request::{Connected, Mode, Notice, Request, Subscribe, SubscribeFrame};
-use crate::record::token::Token;
 
 /// Reads a frame of `/subscribe`. An error means that the text is no JSON.
 pub fn subscribe_frame(text: &str) -> Result<SubscribeFrame<'_>, SyntaxError> {

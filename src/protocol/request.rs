@@ -1,9 +1,10 @@
 //! What subscribers ask for and what they are told, apart from records; the same in both codecs.
 
+use super::AckLevel;
 use super::answer::Refusal;
 use super::draft::RequestId;
 use super::token::Token;
-use super::{AckLevel, NodeName, Pattern};
+use crate::record::{NodeName, Pattern};
 
 /// What a subscriber gets when it cannot keep up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! What a client is told about a publish: result or refusal.
 
+use std::borrow::Cow;
+
 use super::AckLevel;
 
 /// Why something was refused, as a client reads it.
@@ -130,4 +132,14 @@ pub struct Published {
     pub level: AckLevel,
     /// With `replicated`: members that hold it.
     pub nodes: Option<u32>,
+}
+
+/// The text of a value as a message quotes it: cut after at most 64 bytes, so that a client cannot make
+/// messages long.
+pub(super) fn shortened(text: &str) -> Cow<'_, str> {
+    if text.len() <= 64 {
+        return Cow::Borrowed(text);
+    }
+    let cut = (0..=61).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    Cow::Owned(format!("{}…", &text[..cut]))
 }

@@ -17,8 +17,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::fields::write_varint;
-use super::{Birth, NodeName, Pattern};
+use crate::record::fields::write_varint;
+use crate::record::{Birth, NodeName, Pattern};
 
 const VERSION: u8 = 1;
 

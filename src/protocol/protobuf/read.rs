@@ -4,7 +4,7 @@
 //! means the same there. Rejected: the generated reader for all, which copies name and data.
 
 use super::{Publish, Value};
-use crate::record::draft::RequestId;
+use crate::protocol::draft::RequestId;
 use crate::record::fields::Fields;
 
 /// The publish that is all of a frame. `None`: the frame is something else, or is not to be read here.

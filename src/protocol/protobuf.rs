@@ -12,17 +12,18 @@ use std::borrow::Cow;
 use prost::Message;
 use prost::encoding::encoded_len_varint;
 
+use super::AckLevel;
 use super::answer::{Code, Outcome, Published, Refusal};
 use super::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
-use super::fields::write_varint;
 use super::json::scan::Scanner;
 use super::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
 use super::token::Token;
-use super::{AckLevel, Pattern, Payload, Record, Source};
 use crate::limits::{
     BATCH_ITEMS_MAX, PATTERNS_PER_SUBSCRIPTION_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX,
 };
 use crate::proto::client as proto;
+use crate::record::fields::write_varint;
+use crate::record::{Pattern, Payload, Record, Source};
 use proto::client_message::Message as Asked;
 use proto::server_message::Message as Told;
 
@@ -188,13 +189,7 @@ fn draft(publish: Publish<'_>) -> Result<Draft<'_>, Refusal> {
             return refuse(Code::BadRequest, format!("ttl_ms is {ttl}; allowed are 1 to {TTL_MS_MAX}"));
         }
     };
-    let ack = match publish.ack {
-        None => None,
-        Some(name) => Some(AckLevel::parse(name).ok_or_else(|| {
-            let allowed = "allowed are \"accepted\", \"stored\", \"replicated\"";
-            Refusal::new(Code::BadRequest, format!("ack is unknown; {allowed}"))
-        })?),
-    };
+    let ack = publish.ack.map(AckLevel::parse).transpose()?;
     Ok(Draft { source: Cow::Borrowed(publish.source), ts: publish.ts, payload, ttl_ms, ack })
 }
 
