@@ -21,11 +21,14 @@ mod publish;
 mod routes;
 mod serve;
 
+use tokio::sync::oneshot;
+
 use crate::cluster::members::MemberInfo;
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
-use crate::protocol::answer::{Published, Refusal};
-use crate::protocol::draft::Draft;
+use crate::protocol::answer::Refusal;
+use crate::protocol::draft::PublishFrame;
+use crate::protocol::reply::FrameReply;
 use crate::record::{Now, Pattern, Record, SharedRecord};
 
 pub use serve::{BUSY, GRACE_US, HandOver, Http, Options};
@@ -48,9 +51,9 @@ pub trait Node: Send + Sync + 'static {
     fn list(&self, pattern: &Pattern, after: Option<&str>, limit: usize) -> Vec<SharedRecord>;
     /// One page of what a source was.
     fn history(&self, query: &HistoryQuery<'_>) -> Result<HistoryPage, Refusal>;
-    /// Publishes a record and sends the answer when `level` is reached or refused, now or later,
-    /// from any thread. Counting the outcome is the caller's business.
-    fn publish(&self, draft: &Draft<'_>, level: AckLevel, answer: Answer);
+    /// Publishes the items of a frame, those that name no ack level with `level`, and sends the reply
+    /// when all of them are answered: now or later, from any thread. The node counts what it refuses.
+    fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply);
     /// The counters, their gauges brought up to date.
     fn metrics(&self) -> &Metrics;
 }
@@ -79,15 +82,22 @@ pub struct HistoryPage {
     pub after: Option<String>,
 }
 
-/// Where a publish's outcome goes. Dropped without one, the client is told that the node is going.
+/// The way back to a client that waits for the answers to its publish. If it is dropped unused, the
+/// client is told that the node is going.
 #[derive(Debug)]
-pub struct Answer(tokio::sync::oneshot::Sender<Result<Published, Refusal>>);
+pub struct Reply(oneshot::Sender<FrameReply>);
 
-impl Answer {
+impl Reply {
+    /// The way back, and the end at which the request waits.
+    pub(crate) fn channel() -> (Reply, oneshot::Receiver<FrameReply>) {
+        let (sender, receiver) = oneshot::channel();
+        (Reply(sender), receiver)
+    }
+
     /// Tells the client, if it is still there.
-    pub fn send(self, outcome: Result<Published, Refusal>) {
+    pub fn send(self, reply: FrameReply) {
         // An error means that the client has gone; nobody is left to be told.
-        let _ = self.0.send(outcome);
+        let _ = self.0.send(reply);
     }
 }
 

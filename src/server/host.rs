@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::acks::{PublishHost, Waiter};
 use super::mailbox::Mailbox;
 use super::session::{Facts, Host};
 use super::shared::{Phase, Shared};
@@ -51,11 +52,7 @@ impl WorkerHost {
     }
 }
 
-impl Host for WorkerHost {
-    fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
+impl PublishHost for WorkerHost {
     fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
         self.has_published.set(true);
         self.shared.ingest.publish(now, draft)
@@ -67,15 +64,11 @@ impl Host for WorkerHost {
         draft: &Draft<'_>,
         connection: usize,
     ) -> Result<(Accepted, u64), Refusal> {
-        let replications = &self.shared.replications;
-        let token = replications.register_session(self.worker, connection)?;
         self.has_published.set(true);
-        let published = self.shared.ingest.publish_awaited(now, draft, token);
-        published.map(|accepted| (accepted, token)).inspect_err(|refusal| replications.refuse(token, refusal))
-    }
-
-    fn latest(&self) -> &Latest {
-        self.shared.ingest.latest()
+        let waiter = Waiter::Session { worker: self.worker, connection };
+        self.shared
+            .acks
+            .publish_awaited(waiter, |token| self.shared.ingest.publish_awaited(now, draft, token))
     }
 
     fn durable(&self) -> u64 {
@@ -88,6 +81,20 @@ impl Host for WorkerHost {
 
     fn store_away(&self) -> Option<String> {
         self.shared.store().away()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+}
+
+impl Host for WorkerHost {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn latest(&self) -> &Latest {
+        self.shared.ingest.latest()
     }
 
     fn is_loaded(&self) -> bool {
@@ -104,9 +111,5 @@ impl Host for WorkerHost {
 
     fn mailbox_end(&self) -> u64 {
         self.mailbox().map_or(0, Mailbox::position)
-    }
-
-    fn metrics(&self) -> &Metrics {
-        &self.shared.metrics
     }
 }

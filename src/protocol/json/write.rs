@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::protocol::answer::{Outcome, Published, Refusal};
 use crate::protocol::draft::RequestId;
+use crate::protocol::reply::PublishAnswer;
 use crate::record::words::json_plain_len;
 use crate::record::{Payload, Record};
 
@@ -65,14 +66,28 @@ pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     out.push(b'}');
 }
 
-/// Appends the answer to one publish: `{"id":…,"index":…,"result":{…}}` or with `"error"`. The
-/// index stands in answers to batches only.
-pub fn write_publish_answer(
+/// Appends the answers to one publish frame: an array for a batch, else the one answer as an object.
+pub fn write_publish_answers<'a>(
     out: &mut Vec<u8>,
-    id: Option<&RequestId<'_>>,
-    index: Option<usize>,
-    answer: &Result<Published, Refusal>,
+    answers: impl Iterator<Item = PublishAnswer<'a>>,
+    is_batch: bool,
 ) {
+    if is_batch {
+        out.push(b'[');
+    }
+    for (at, answer) in answers.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        write_publish_answer(out, &answer);
+    }
+    if is_batch {
+        out.push(b']');
+    }
+}
+
+/// Appends the answer to one item: `{"id":…,"index":…,"result":{…}}` or with `"error"`.
+fn write_publish_answer(out: &mut Vec<u8>, PublishAnswer { id, index, answer }: &PublishAnswer<'_>) {
     out.push(b'{');
     if let Some(id) = id {
         out.extend_from_slice(b"\"id\":");
@@ -270,7 +285,8 @@ mod tests {
             level: AckLevel::Stored,
             nodes: None,
         };
-        write_publish_answer(&mut out, Some(&RequestId::Json("\"q\"")), Some(3), &Ok(stale));
+        let id = Some(RequestId::Json("\"q\""));
+        write_publish_answer(&mut out, &PublishAnswer { id, index: Some(3), answer: &Ok(stale) });
         assert_eq!(
             out,
             br#"{"id":"q","index":3,"result":{"ts":1,"outcome":"stale","current_ts":2,"level":"stored"}}"#

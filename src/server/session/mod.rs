@@ -26,7 +26,6 @@
 
 mod checkpoint;
 mod encode;
-mod everywhere;
 mod publish;
 mod queue;
 mod resume;
@@ -37,18 +36,16 @@ use std::sync::Arc;
 
 use self::publish::Publisher;
 use self::subscribe::Subscriber;
+use super::acks::{PublishHost, Reached};
 use super::frame::{BINARY, TEXT};
 use super::outbound::Outbound;
-use super::replications::Reached;
 use super::websocket::CloseReason;
 use crate::cluster::Heads;
 use crate::cluster::members::MemberInfo;
-use crate::ingest::{Accepted, Change};
+use crate::ingest::Change;
 use crate::latest::Latest;
 use crate::limits::{LATEST_BUFFER_BYTES_MAX, PING_US, SCAN_RECORDS_PER_TURN};
-use crate::metrics::Metrics;
 use crate::protocol::answer::Refusal;
-use crate::protocol::draft::Draft;
 use crate::protocol::request::{Connected, Notice, UrlRequest};
 use crate::protocol::url::{publish_url, subscribe_url};
 use crate::record::{NodeName, Now};
@@ -113,29 +110,11 @@ pub struct Facts {
 }
 
 /// What a session asks of its node and of its worker.
-pub trait Host {
+pub trait Host: PublishHost {
     /// What is fixed.
     fn facts(&self) -> &Facts;
-    /// `ingest`'s: applies a publish.
-    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal>;
-    /// The same for a record that every live member is to hold: [`Session::handle_replicated`] is called
-    /// for this connection with the token that is returned.
-    fn publish_awaited(
-        &self,
-        now: Now,
-        draft: &Draft<'_>,
-        connection: usize,
-    ) -> Result<(Accepted, u64), Refusal>;
     /// The map.
     fn latest(&self) -> &Latest;
-    /// Tickets up to this one are durable.
-    fn durable(&self) -> u64;
-    /// Whether the store takes records; if not, why.
-    fn store_health(&self) -> Result<(), String>;
-    /// Why nothing becomes durable for now, although records are taken.
-    fn store_away(&self) -> Option<String> {
-        None
-    }
     /// Whether the map holds what the store kept: subscriptions wait for it.
     fn is_loaded(&self) -> bool;
     /// The heads of every origin's lives, this node's own included.
@@ -144,8 +123,6 @@ pub trait Host {
     fn members(&self) -> Arc<[MemberInfo]>;
     /// How many changes were pushed into this worker's mailbox so far.
     fn mailbox_end(&self) -> u64;
-    /// What the node counts.
-    fn metrics(&self) -> &Metrics;
 }
 
 /// What the sessions of one worker share. The worker keeps one.

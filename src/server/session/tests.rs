@@ -15,9 +15,10 @@ use serde_json::Value;
 
 use super::*;
 use crate::cluster::outbox::Outbox;
-use crate::ingest::{Bounds, Downstream, Ingest};
+use crate::ingest::{Accepted, Bounds, Downstream, Ingest};
+use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
-use crate::protocol::draft::DraftPayload;
+use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::token::cluster_key;
 use crate::record::{HybridClock, SharedRecord};
 use crate::server::inbox::{Inbox, Mail};
@@ -84,31 +85,8 @@ impl Host for Node {
         &self.facts
     }
 
-    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
-        self.ingest.publish(now, draft)
-    }
-
-    fn publish_awaited(
-        &self,
-        now: Now,
-        draft: &Draft<'_>,
-        _connection: usize,
-    ) -> Result<(Accepted, u64), Refusal> {
-        let token = self.tokens.get() + 1;
-        self.tokens.set(token);
-        self.ingest.publish_awaited(now, draft, token).map(|accepted| (accepted, token))
-    }
-
     fn latest(&self) -> &Latest {
         self.ingest.latest()
-    }
-
-    fn durable(&self) -> u64 {
-        self.durable.get()
-    }
-
-    fn store_health(&self) -> Result<(), String> {
-        self.ingest.downstream().store_health()
     }
 
     fn is_loaded(&self) -> bool {
@@ -127,6 +105,31 @@ impl Host for Node {
 
     fn mailbox_end(&self) -> u64 {
         self.ingest.downstream().mailbox.position()
+    }
+}
+
+impl PublishHost for Node {
+    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+        self.ingest.publish(now, draft)
+    }
+
+    fn publish_awaited(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        _connection: usize,
+    ) -> Result<(Accepted, u64), Refusal> {
+        let token = self.tokens.get() + 1;
+        self.tokens.set(token);
+        self.ingest.publish_awaited(now, draft, token).map(|accepted| (accepted, token))
+    }
+
+    fn durable(&self) -> u64 {
+        self.durable.get()
+    }
+
+    fn store_health(&self) -> Result<(), String> {
+        self.ingest.downstream().store_health()
     }
 
     fn metrics(&self) -> &Metrics {
