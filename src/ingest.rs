@@ -4,35 +4,26 @@
 //! the same few lines. Everything that must keep a source's order happens under its shard's lock, as
 //! pushes into memory: numbering, the cluster's queue, the store's queue, the workers' mailboxes.
 
+mod downstream;
+mod gate;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use self::gate::{Entrant, Gate};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Arrival, Replica};
-pub use crate::latest::Change;
 use crate::latest::{Due, Latest, Slot, Swept, Verdict, judge};
-use crate::limits::{FUTURE_US_MAX, OUTBOX_BYTES_HARD, SHARDS};
+use crate::limits::SHARDS;
 use crate::metrics::{Counter, Metrics};
 use crate::protocol::answer::{Code, Outcome, Refusal};
 use crate::protocol::draft::{Draft, DraftPayload};
 use crate::record::{HybridClock, Now, Record, SharedRecord, Source, Stamp};
 
-/// Where applied records go. Called under a shard's lock: implementations push into memory and
-/// return; they neither block nor call back.
-pub trait Downstream: Send + Sync {
-    /// To the connections that match, on every worker.
-    fn deliver(&self, change: Change);
-    /// To the store's queue. Returns the ticket that is durable when the record is.
-    fn store(&self, record: &SharedRecord) -> u64;
-    /// The ticket that is durable when `winner`, which a client's record did not beat, is.
-    fn store_winner(&self, winner: &SharedRecord) -> u64;
-    /// Collected: the store may forget it.
-    fn forget(&self, record: &SharedRecord);
-    /// Whether the store takes records; if not, why.
-    fn store_health(&self) -> Result<(), String>;
-}
+pub use self::downstream::Downstream;
+pub use crate::latest::Change;
 
 /// What is fixed at the start.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +56,7 @@ pub struct Ingest<D> {
     bounds: Bounds,
     metrics: Arc<Metrics>,
     downstream: D,
-    is_skewed: AtomicBool,
-    is_draining: AtomicBool,
+    gate: Gate,
 }
 
 impl<D: Downstream> Ingest<D> {
@@ -78,16 +68,16 @@ impl<D: Downstream> Ingest<D> {
         metrics: Arc<Metrics>,
         downstream: D,
     ) -> Ingest<D> {
+        let outbox_bytes = outbox.told_bytes();
         Ingest {
             latest: Latest::default(),
             clock,
-            outbox_bytes: outbox.told_bytes(),
+            gate: Gate::new(bounds.record_bytes_max, outbox_bytes.clone()),
+            outbox_bytes,
             outbox: Mutex::new(outbox),
             bounds,
             metrics,
             downstream,
-            is_skewed: AtomicBool::new(false),
-            is_draining: AtomicBool::new(false),
         }
     }
 
@@ -105,7 +95,9 @@ impl<D: Downstream> Ingest<D> {
 
     fn publish_or_await(&self, now: Now, draft: &Draft<'_>, token: Option<u64>) -> Result<Accepted, Refusal> {
         let applied = Some(&self.metrics.publishes_applied);
-        let published = self.admit(now, draft).and_then(|()| self.merge_draft(now, draft, token, applied));
+        let entrant = Entrant { now, draft, downstream: &self.downstream };
+        let admitted = self.gate.admit(&entrant);
+        let published = admitted.and_then(|draft| self.merge_draft(now, draft, token, applied));
         let in_vain = match published.as_ref().map(|accepted| accepted.outcome) {
             Ok(Outcome::Duplicate) => Verdict::Same,
             Ok(Outcome::Stale { .. }) => Verdict::Older,
@@ -223,39 +215,6 @@ impl<D: Downstream> Ingest<D> {
         ticket
     }
 
-    /// Refuses what must not enter, before anything is changed.
-    fn admit(&self, now: Now, draft: &Draft<'_>) -> Result<(), Refusal> {
-        let refuse = |code, message: String| Err(Refusal::new(code, message));
-        let bytes = draft.payload.bytes().len();
-        if bytes > self.bounds.record_bytes_max {
-            let allowed = self.bounds.record_bytes_max;
-            return refuse(Code::TooLarge, format!("data has {bytes} bytes; at most {allowed}"));
-        }
-        if Source::is_system(&draft.source) {
-            return refuse(Code::Forbidden, format!("source {:?} is the system's", draft.source));
-        }
-        if let Some(ahead_us) = draft.ts.and_then(|ts| ts.checked_sub(now.wall_us))
-            && ahead_us > FUTURE_US_MAX
-        {
-            let (ahead_s, most_s) = (ahead_us.div_ceil(1_000_000), FUTURE_US_MAX / 1_000_000);
-            let message = format!("ts is {ahead_s} s ahead of this node's clock; at most {most_s} s");
-            return refuse(Code::FutureTimestamp, message);
-        }
-        if self.is_draining.load(Relaxed) {
-            return refuse(Code::Overloaded, "this node is shutting down".into());
-        }
-        if self.is_skewed.load(Relaxed) {
-            return refuse(Code::ClockSkew, "this node's clock is off its peers'".into());
-        }
-        if let Err(reason) = self.downstream.store_health() {
-            return refuse(Code::StoreUnavailable, reason);
-        }
-        if self.outbox_bytes() > OUTBOX_BYTES_HARD {
-            return refuse(Code::Overloaded, "too many records wait for the cluster".into());
-        }
-        Ok(())
-    }
-
     /// The name of a source that the map does not hold yet, if there is room for it.
     fn new_source(&self, name: &str) -> Result<Source, Refusal> {
         let allowed = self.bounds.map_bytes_max;
@@ -311,12 +270,12 @@ impl<D: Downstream> Ingest<D> {
 
     /// Whether this node's clock is off its peers': publishes are refused meanwhile.
     pub fn set_skewed(&self, is_skewed: bool) {
-        self.is_skewed.store(is_skewed, Relaxed);
+        self.gate.set_skewed(is_skewed);
     }
 
     /// From now on publishes are refused: the node is going.
     pub fn set_draining(&self) {
-        self.is_draining.store(true, Relaxed);
+        self.gate.set_draining();
     }
 }
 
