@@ -16,11 +16,11 @@ use crate::metrics::Metrics;
 /// All requests over HTTP that wait.
 #[derive(Default)]
 pub(super) struct HttpRoom {
-    inner: Mutex<Inner>,
+    frames: Mutex<HttpFrames>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct HttpFrames {
     frames: WaitingRoom<Reply>,
     /// Tokens whose frame is still being published, with what the cluster machine said of them already.
     early: BTreeMap<u64, Option<Reached>>,
@@ -29,17 +29,17 @@ struct Inner {
 impl HttpRoom {
     /// A record is about to be published under this token; the frame follows.
     pub(super) fn expect(&self, token: u64) {
-        self.inner.lock().early.insert(token, None);
+        self.frames.lock().early.insert(token, None);
     }
 
     /// The record of this token was refused.
     pub(super) fn release(&self, token: u64) {
-        self.inner.lock().early.remove(&token);
+        self.frames.lock().early.remove(&token);
     }
 
     /// Lets an open frame wait, and settles those of its items that were answered early.
     pub(super) fn insert(&self, now_us: u64, frame: PendingFrame, reply: Reply, metrics: &Metrics) {
-        let Inner { frames, early } = &mut *self.inner.lock();
+        let HttpFrames { frames, early } = &mut *self.frames.lock();
         let tokens: Vec<u64> = frame.tokens().collect();
         frames.insert(now_us, frame, reply);
         for token in tokens {
@@ -51,7 +51,7 @@ impl HttpRoom {
 
     /// The cluster machine has an answer for a token of a request over HTTP.
     pub(super) fn handle_replicated(&self, token: u64, reached: Reached, metrics: &Metrics) {
-        let Inner { frames, early } = &mut *self.inner.lock();
+        let HttpFrames { frames, early } = &mut *self.frames.lock();
         match early.get_mut(&token) {
             Some(answer) => *answer = Some(reached),
             None => frames.handle_replicated(token, reached, metrics, &mut tell),
@@ -60,17 +60,17 @@ impl HttpRoom {
 
     /// Answers what is settled by now.
     pub(super) fn settle(&self, now_us: u64, host: &impl PublishHost) {
-        let frames = &mut self.inner.lock().frames;
+        let frames = &mut self.frames.lock().frames;
         frames.handle_durable(host, &mut tell);
         frames.handle_timeout(now_us, host, &mut tell);
     }
 
     pub(super) fn next_timeout_us(&self) -> Option<u64> {
-        self.inner.lock().frames.next_timeout_us()
+        self.frames.lock().frames.next_timeout_us()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.inner.lock().frames.is_empty()
+        self.frames.lock().frames.is_empty()
     }
 }
 

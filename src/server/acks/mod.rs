@@ -22,7 +22,7 @@ mod room;
 mod tokens;
 
 use self::http::HttpRoom;
-use self::tokens::Tokens;
+use self::tokens::TokenTable;
 use crate::cluster::Replicated;
 use crate::http::Reply;
 use crate::metrics::Metrics;
@@ -41,14 +41,14 @@ pub(super) use self::tokens::{Settled, Waiter};
 /// The part of the answers that the threads of a node share: the tokens of records that every member
 /// is to hold, and the requests over HTTP.
 pub(super) struct Acks {
-    tokens: Tokens,
+    tokens: TokenTable,
     http: HttpRoom,
 }
 
 impl Acks {
     /// Nothing waits. `workers` is the number of event loops.
     pub(super) fn new(workers: usize) -> Acks {
-        Acks { tokens: Tokens::new(workers), http: HttpRoom::default() }
+        Acks { tokens: TokenTable::new(workers), http: HttpRoom::default() }
     }
 
     /// Publishes a record that every member is to hold, under a new token that is returned with the

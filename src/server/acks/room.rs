@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 /// that are done to `tell`.
 #[derive(Debug)]
 pub(crate) struct WaitingRoom<W> {
-    frames: Slab<Waiting<W>>,
+    frames: Slab<WaitingFrame<W>>,
     /// One place for each frame that waits for the store.
     stored: VecDeque<StorePlace>,
     /// One place for each record that the members are to hold, by its token.
@@ -31,7 +31,7 @@ pub(crate) struct WaitingRoom<W> {
 }
 
 #[derive(Debug)]
-struct Waiting<W> {
+struct WaitingFrame<W> {
     frame: PendingFrame,
     waiter: W,
     /// Number of places that the frame has in lines.
@@ -80,9 +80,9 @@ impl<W> WaitingRoom<W> {
             places += 1;
         }
         debug_assert!(places > 0, "a frame without an open item is answered at once");
-        let bytes = size_of::<Waiting<W>>() + frame.heap_bytes();
+        let bytes = size_of::<WaitingFrame<W>>() + frame.heap_bytes();
         self.bytes += bytes;
-        self.frames.insert(Waiting { frame, waiter, places, bytes });
+        self.frames.insert(WaitingFrame { frame, waiter, places, bytes });
     }
 
     /// Settles what the store's mark covers. If the store fails, refuses what else waits for it.
@@ -161,7 +161,7 @@ impl<W> WaitingRoom<W> {
         if waiting.places > 0 {
             return;
         }
-        let Some(Waiting { frame, waiter, bytes, .. }) = self.frames.try_remove(key) else { return };
+        let Some(WaitingFrame { frame, waiter, bytes, .. }) = self.frames.try_remove(key) else { return };
         self.bytes -= bytes;
         debug_assert!(!frame.is_open(), "a frame in no line waits for nothing");
         debug_assert!(

@@ -1,4 +1,4 @@
-//! Tokens of records that every member is to hold: who waits for which.
+//! TokenTable of records that every member is to hold: who waits for which.
 //!
 //! The cluster machine knows a record that is waited for by its token alone. An answer for a session is
 //! left at its worker, which hands it on in its next turn.
@@ -39,28 +39,28 @@ pub(crate) struct Settled {
 }
 
 /// All tokens that wait; at most [`REPLICATED_WAITING_MAX`].
-pub(super) struct Tokens {
-    table: Mutex<Table>,
+pub(super) struct TokenTable {
+    table: Mutex<WaitingTokens>,
     /// Answers for sessions, by worker.
-    slots: Vec<Slot>,
+    slots: Vec<WorkerSlot>,
 }
 
 #[derive(Default)]
-struct Table {
+struct WaitingTokens {
     last: u64,
     waiting: BTreeMap<u64, Waiter>,
 }
 
 #[derive(Default)]
-struct Slot {
+struct WorkerSlot {
     /// Whether there are answers. Workers look at this in every turn, so that they need not lock.
     is_filled: AtomicBool,
     settled: Mutex<Vec<Settled>>,
 }
 
-impl Tokens {
-    pub(super) fn new(workers: usize) -> Tokens {
-        Tokens { table: Mutex::default(), slots: (0..workers).map(|_| Slot::default()).collect() }
+impl TokenTable {
+    pub(super) fn new(workers: usize) -> TokenTable {
+        TokenTable { table: Mutex::default(), slots: (0..workers).map(|_| WorkerSlot::default()).collect() }
     }
 
     /// Gives out the next token, unless too many wait.

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::Host;
+use super::host::Host;
 use crate::cluster::Heads;
 use crate::protocol::token::{SharedHeads, head_key};
 use crate::record::Now;
@@ -18,7 +18,7 @@ const CHECKPOINT_US: u64 = 1_000_000;
 
 /// Heads, and from when on they may be sent.
 #[derive(Clone, Debug)]
-pub(super) struct Proof {
+pub(super) struct HeadsProof {
     pub(super) heads: SharedHeads,
     /// The wall clock when they were looked at.
     pub(super) issued_us: u64,
@@ -32,7 +32,7 @@ pub struct Checkpoint {
     /// The heads last seen, and the same by their keys.
     seen: Option<(Arc<Heads>, SharedHeads)>,
     /// The last proof, and when it was made on the monotonic clock.
-    proof: Option<(u64, Proof)>,
+    proof: Option<(u64, HeadsProof)>,
 }
 
 impl Checkpoint {
@@ -53,16 +53,16 @@ impl Checkpoint {
     }
 
     /// A proof of the heads as they are now.
-    pub(super) fn fresh(&mut self, now: Now, host: &dyn Host) -> Proof {
+    pub(super) fn fresh(&mut self, now: Now, host: &dyn Host) -> HeadsProof {
         let heads = self.heads(host);
         host.latest().barrier();
-        let proof = Proof { heads, issued_us: now.wall_us, position: host.mailbox_end() };
+        let proof = HeadsProof { heads, issued_us: now.wall_us, position: host.mailbox_end() };
         self.proof = Some((now.mono_us, proof.clone()));
         proof
     }
 
     /// A proof of the heads as they were within the last second.
-    pub(super) fn recent(&mut self, now: Now, host: &dyn Host) -> Proof {
+    pub(super) fn recent(&mut self, now: Now, host: &dyn Host) -> HeadsProof {
         match &self.proof {
             Some((at, proof)) if now.mono_us.saturating_sub(*at) < CHECKPOINT_US => proof.clone(),
             _ => self.fresh(now, host),

@@ -1,7 +1,7 @@
 //! Frames, ready to be copied into connections' buffers.
 
-use super::snapshot::name_key;
-use super::{Codec, Turn};
+use super::Codec;
+use super::names::name_key;
 use crate::ingest::Change;
 use crate::protocol::{json, protobuf};
 use crate::record::Record;
@@ -28,7 +28,7 @@ pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_
 /// The worker keeps some, [clears](EncodedChange::clear) them and uses them, and their memory, again.
 #[derive(Debug, Default)]
 pub struct EncodedChange {
-    /// [`name_key`] of its source.
+    /// [`name_key`] of the source, once it is asked for.
     key: Option<u64>,
     json: Encoded,
     protobuf: Encoded,
@@ -84,12 +84,5 @@ impl EncodedChange {
     /// The message alone.
     pub(super) fn message(&mut self, codec: Codec, change: &Change) -> &[u8] {
         &self.encoded(codec, change).bytes[HEAD_BYTES_MAX..]
-    }
-}
-
-impl Turn<'_> {
-    /// Appends a frame of one record.
-    pub(super) fn record_frame(&mut self, codec: Codec, record: &Record, as_deleted: bool) {
-        self.frame(codec, |out| write_record(out, codec, record, as_deleted));
     }
 }

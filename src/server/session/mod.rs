@@ -26,33 +26,30 @@
 
 mod checkpoint;
 mod encode;
+mod host;
+mod names;
+mod order;
 mod publish;
 mod queue;
 mod resume;
 mod snapshot;
 mod subscribe;
-
-use std::sync::Arc;
+mod turn;
 
 use self::publish::Publisher;
 use self::subscribe::Subscriber;
-use super::acks::{PublishHost, Reached};
+use super::acks::Reached;
 use super::frame::{BINARY, TEXT};
-use super::outbound::Outbound;
 use super::websocket::CloseReason;
-use crate::cluster::Heads;
-use crate::cluster::members::MemberInfo;
 use crate::ingest::Change;
-use crate::latest::Latest;
-use crate::limits::{LATEST_BUFFER_BYTES_MAX, PING_US, SCAN_RECORDS_PER_TURN};
+use crate::limits::{LATEST_BUFFER_BYTES_MAX, PING_US};
 use crate::protocol::answer::Refusal;
 use crate::protocol::request::{Connected, Notice, UrlRequest};
 use crate::protocol::url::{publish_url, subscribe_url};
-use crate::record::{NodeName, Now};
-use crate::subscriptions::Index;
 
-pub use self::checkpoint::Checkpoint;
 pub use self::encode::EncodedChange;
+pub use self::host::{Facts, Host};
+pub use self::turn::{Turn, Workspace};
 
 /// Members named in the first message.
 const CONNECTED_MEMBERS_MAX: usize = 16;
@@ -94,111 +91,16 @@ pub enum Incoming<'a> {
     Binary(&'a [u8]),
 }
 
-/// What a session needs to know of its node, fixed at the start.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// This node.
-    pub node: NodeName,
-    /// [`crate::protocol::token::cluster_key`] of the cluster's name.
-    pub cluster: u64,
-    /// Bytes of a record's data.
-    pub max_record_bytes: usize,
-    /// Bytes of a frame.
-    pub max_frame_bytes: usize,
-    /// How long tombstones are kept, in microseconds.
-    pub tombstones_us: u64,
-}
-
-/// What a session asks of its node and of its worker.
-pub trait Host: PublishHost {
-    /// What is fixed.
-    fn facts(&self) -> &Facts;
-    /// The map.
-    fn latest(&self) -> &Latest;
-    /// Whether the map holds what the store kept: subscriptions wait for it.
-    fn is_loaded(&self) -> bool;
-    /// The heads of every origin's lives, this node's own included.
-    fn heads(&self) -> Arc<Heads>;
-    /// The members as this node sees them.
-    fn members(&self) -> Arc<[MemberInfo]>;
-    /// How many changes were pushed into this worker's mailbox so far.
-    fn mailbox_end(&self) -> u64;
-}
-
-/// What the sessions of one worker share. The worker keeps one.
-#[derive(Debug)]
-pub struct Workspace {
-    /// Which connections want what.
-    pub index: Index,
-    /// Records written to subscribers since the worker last took the count.
-    pub deliveries: u64,
-    /// Records replaced by newer ones before a slow subscriber got them, likewise.
-    pub conflated: u64,
-    /// Heads that have been proved seen, shared by all sessions whose tokens are due.
-    pub checkpoint: Checkpoint,
-    /// Records that a snapshot looks at in one turn.
-    scan_budget: usize,
-    /// A message on its way into a frame.
-    scratch: Vec<u8>,
-}
-
-impl Default for Workspace {
-    fn default() -> Workspace {
-        Workspace {
-            index: Index::default(),
-            deliveries: 0,
-            conflated: 0,
-            checkpoint: Checkpoint::default(),
-            scan_budget: SCAN_RECORDS_PER_TURN,
-            scratch: Vec::new(),
-        }
-    }
-}
-
-/// One call's view of the world, and the only door for its effects.
-pub struct Turn<'a> {
-    /// The time.
-    pub now: Now,
-    /// The node.
-    pub host: &'a dyn Host,
-    /// What the worker's sessions share.
-    pub work: &'a mut Workspace,
-    /// This connection's number in the index.
-    pub connection: usize,
-    /// What waits to be sent on this connection.
-    pub out: &'a mut Outbound,
-    /// How many changes of the mailbox were handed to the worker's sessions, the one that is being
-    /// handed out included.
-    pub mailbox_position: u64,
-}
-
-impl Turn<'_> {
-    /// Appends a frame with the message that `write` writes.
-    fn frame(&mut self, codec: Codec, write: impl FnOnce(&mut Vec<u8>)) {
-        self.work.scratch.clear();
-        write(&mut self.work.scratch);
-        encode::append_frame(self.out.tail(), codec, &self.work.scratch);
-    }
-
-    /// Appends a frame with a notice.
-    fn notice(&mut self, codec: Codec, notice: &Notice<'_>) {
-        self.frame(codec, |out| match codec {
-            Codec::Json => crate::protocol::json::write_notice(out, notice),
-            Codec::Protobuf => crate::protocol::protobuf::write_notice(out, notice),
-        });
-    }
-}
-
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
     codec: Codec,
     id: String,
-    side: Side,
+    side: SessionSide,
 }
 
 #[derive(Debug)]
-enum Side {
+enum SessionSide {
     Publish(Publisher),
     // Boxed, since publishers need not pay for it.
     Subscribe(Box<Subscriber>),
@@ -213,9 +115,9 @@ impl Session {
             Endpoint::Subscribe => subscribe_url(query)?,
         };
         let side = match request {
-            UrlRequest::Publish(level) => Side::Publish(Publisher::new(codec, level)),
+            UrlRequest::Publish(level) => SessionSide::Publish(Publisher::new(codec, level)),
             UrlRequest::Subscribe { first, mode, batch } => {
-                Side::Subscribe(Box::new(Subscriber::new(codec, first, mode, batch)))
+                SessionSide::Subscribe(Box::new(Subscriber::new(codec, first, mode, batch)))
             }
         };
         Ok(Session { codec, id, side })
@@ -224,15 +126,15 @@ impl Session {
     /// Which path it was opened on.
     pub fn endpoint(&self) -> Endpoint {
         match self.side {
-            Side::Publish(_) => Endpoint::Publish,
-            Side::Subscribe(_) => Endpoint::Subscribe,
+            SessionSide::Publish(_) => Endpoint::Publish,
+            SessionSide::Subscribe(_) => Endpoint::Subscribe,
         }
     }
 
     /// The upgrade is done: greets, and starts the URL's subscription.
     pub fn handle_open(&mut self, turn: &mut Turn<'_>) {
         self.greet(turn);
-        if let Side::Subscribe(subscriber) = &mut self.side {
+        if let SessionSide::Subscribe(subscriber) = &mut self.side {
             subscriber.handle_open(turn);
         }
     }
@@ -265,15 +167,17 @@ impl Session {
     pub fn handle_message(&mut self, turn: &mut Turn<'_>, message: Incoming<'_>) -> Result<(), CloseReason> {
         match (self.codec, message) {
             (Codec::Json, Incoming::Text(text)) => match &mut self.side {
-                Side::Publish(publisher) => publisher.handle_text(turn, text),
-                Side::Subscribe(subscriber) => subscriber.handle_text(turn, text),
+                SessionSide::Publish(publisher) => publisher.handle_text(turn, text),
+                SessionSide::Subscribe(subscriber) => subscriber.handle_text(turn, text),
             },
             (Codec::Protobuf, Incoming::Binary(bytes)) => {
                 let message = crate::protocol::protobuf::ClientMessage::decode(bytes)
                     .map_err(|error| CloseReason::new(4002, error.to_string()))?;
                 match &mut self.side {
-                    Side::Publish(publisher) => publisher.handle_frame(turn, &message.publish_frame()),
-                    Side::Subscribe(subscriber) => subscriber.handle_frame(turn, message.subscribe_frame()),
+                    SessionSide::Publish(publisher) => publisher.handle_frame(turn, &message.publish_frame()),
+                    SessionSide::Subscribe(subscriber) => {
+                        subscriber.handle_frame(turn, message.subscribe_frame())
+                    }
                 }
             }
             (Codec::Json, Incoming::Binary(_)) => {
@@ -295,14 +199,14 @@ impl Session {
         change: &Change,
     ) -> Result<(), CloseReason> {
         match &mut self.side {
-            Side::Publish(_) => Ok(()),
-            Side::Subscribe(subscriber) => subscriber.handle_change(turn, frames, change),
+            SessionSide::Publish(_) => Ok(()),
+            SessionSide::Subscribe(subscriber) => subscriber.handle_change(turn, frames, change),
         }
     }
 
     /// The store's mark or its health moved: answers what waited for it.
     pub fn handle_durable(&mut self, turn: &mut Turn<'_>) {
-        if let Side::Publish(publisher) = &mut self.side {
+        if let SessionSide::Publish(publisher) = &mut self.side {
             publisher.handle_durable(turn);
         }
     }
@@ -310,7 +214,7 @@ impl Session {
     /// The cluster's answer for one of this session's records, or for one of a connection that had this
     /// number before.
     pub fn handle_replicated(&mut self, turn: &mut Turn<'_>, token: u64, reached: Reached) {
-        if let Side::Publish(publisher) = &mut self.side {
+        if let SessionSide::Publish(publisher) = &mut self.side {
             publisher.handle_replicated(turn, token, reached);
         }
     }
@@ -318,8 +222,8 @@ impl Session {
     /// Goes on with snapshots, with what waits for room in the buffer, and with what is due.
     pub fn handle_turn(&mut self, turn: &mut Turn<'_>) {
         match &mut self.side {
-            Side::Publish(publisher) => publisher.handle_timeout(turn),
-            Side::Subscribe(subscriber) => subscriber.handle_turn(turn),
+            SessionSide::Publish(publisher) => publisher.handle_timeout(turn),
+            SessionSide::Subscribe(subscriber) => subscriber.handle_turn(turn),
         }
     }
 
@@ -327,14 +231,14 @@ impl Session {
     /// token. To the others the worker hands out what they missed, like any change.
     pub fn handle_overflow(&mut self) -> Result<(), CloseReason> {
         match &self.side {
-            Side::Publish(_) => Ok(()),
-            Side::Subscribe(subscriber) => subscriber.handle_overflow(),
+            SessionSide::Publish(_) => Ok(()),
+            SessionSide::Subscribe(subscriber) => subscriber.handle_overflow(),
         }
     }
 
     /// The connection is over: takes its patterns out of the index.
     pub fn handle_closed(&mut self, turn: &mut Turn<'_>) {
-        if let Side::Subscribe(subscriber) = &mut self.side {
+        if let SessionSide::Subscribe(subscriber) = &mut self.side {
             subscriber.handle_closed(turn);
         }
     }
@@ -342,16 +246,16 @@ impl Session {
     /// When [`Session::handle_turn`] is to be called at the latest, on the monotonic clock.
     pub fn next_timeout_us(&self) -> Option<u64> {
         match &self.side {
-            Side::Publish(publisher) => publisher.next_timeout_us(),
-            Side::Subscribe(subscriber) => subscriber.next_timeout_us(),
+            SessionSide::Publish(publisher) => publisher.next_timeout_us(),
+            SessionSide::Subscribe(subscriber) => subscriber.next_timeout_us(),
         }
     }
 
     /// Whether [`Session::handle_turn`] has something to do now, with `out_len` bytes waiting.
     pub fn wants_turn(&self, out_len: usize) -> bool {
         match &self.side {
-            Side::Publish(_) => false,
-            Side::Subscribe(subscriber) => subscriber.wants_turn(out_len),
+            SessionSide::Publish(_) => false,
+            SessionSide::Subscribe(subscriber) => subscriber.wants_turn(out_len),
         }
     }
 
@@ -360,17 +264,19 @@ impl Session {
     pub fn blocks_reading(&self, out_len: usize) -> bool {
         let is_full = out_len > LATEST_BUFFER_BYTES_MAX;
         match &self.side {
-            Side::Publish(publisher) => is_full || publisher.is_full(),
+            SessionSide::Publish(publisher) => is_full || publisher.is_full(),
             // In mode=all, records alone may fill more than that; the client must be able to unsubscribe.
-            Side::Subscribe(_) => out_len > crate::limits::ALL_QUEUE_BYTES_MAX + LATEST_BUFFER_BYTES_MAX,
+            SessionSide::Subscribe(_) => {
+                out_len > crate::limits::ALL_QUEUE_BYTES_MAX + LATEST_BUFFER_BYTES_MAX
+            }
         }
     }
 
     /// Whether publishes of this connection still wait for their answers.
     pub fn has_unanswered(&self) -> bool {
         match &self.side {
-            Side::Publish(publisher) => publisher.has_unanswered(),
-            Side::Subscribe(_) => false,
+            SessionSide::Publish(publisher) => publisher.has_unanswered(),
+            SessionSide::Subscribe(_) => false,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Frames whose answers must wait stand in a room of the connection's own ([`WaitingRoom`]), which the
 //! worker drives through the session.
 
-use super::{Codec, Turn};
+use super::Codec;
+use super::turn::Turn;
 use crate::limits::UNANSWERED_BYTES_MAX;
 use crate::protocol::AckLevel;
 use crate::protocol::answer::{Code, Refusal};

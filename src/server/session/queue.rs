@@ -5,7 +5,7 @@
 //! source starves behind a busier one, and what is sent last is the newest. In `mode=all` every
 //! record waits.
 //!
-//! Tokens wait in the same line ([`Entry::Mark`]): when one gets to the front, everything it speaks of
+//! Tokens wait in the same line ([`QueueEntry::Token`]): when one gets to the front, everything it speaks of
 //! has been written.
 
 use std::collections::VecDeque;
@@ -18,11 +18,11 @@ use crate::record::{SharedRecord, Source, Stamp};
 
 /// One thing that waits.
 #[derive(Clone, Debug)]
-pub(super) enum Entry {
+pub(super) enum QueueEntry {
     /// A record.
-    Record(Waiting),
+    Record(QueuedRecord),
     /// A token, and the subscription whose snapshot ends with it, if one does.
-    Mark {
+    Token {
         /// The number of the subscription.
         eos: Option<u32>,
         /// As it is sent.
@@ -32,14 +32,14 @@ pub(super) enum Entry {
 
 /// A record that waits.
 #[derive(Clone, Debug)]
-pub(super) struct Waiting {
+pub(super) struct QueuedRecord {
     pub(super) record: SharedRecord,
     pub(super) as_deleted: bool,
     /// It comes from a scan, and not from a change.
     pub(super) from_snapshot: bool,
 }
 
-impl Waiting {
+impl QueuedRecord {
     /// Its place in the order of what a subscriber sees: an expired value is a deletion there.
     fn order(&self) -> (Stamp, bool) {
         (self.record.stamp, self.as_deleted)
@@ -48,8 +48,8 @@ impl Waiting {
 
 /// The line.
 #[derive(Debug)]
-pub(super) struct Queue {
-    entries: VecDeque<Entry>,
+pub(super) struct SendQueue {
+    entries: VecDeque<QueueEntry>,
     /// How many entries have left at the front: place of an entry = its index here + this.
     left: u64,
     /// `mode=latest`: the place of each source.
@@ -58,10 +58,10 @@ pub(super) struct Queue {
     live_bytes: usize,
 }
 
-impl Queue {
-    pub(super) fn new(mode: Mode) -> Queue {
+impl SendQueue {
+    pub(super) fn new(mode: Mode) -> SendQueue {
         let places = (mode == Mode::Latest).then(HashMap::default);
-        Queue { entries: VecDeque::new(), left: 0, places, snapshot_waiting: 0, live_bytes: 0 }
+        SendQueue { entries: VecDeque::new(), left: 0, places, snapshot_waiting: 0, live_bytes: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -78,23 +78,23 @@ impl Queue {
         self.live_bytes
     }
 
-    pub(super) fn mark(&mut self, eos: Option<u32>, token: String) {
-        self.entries.push_back(Entry::Mark { eos, token });
+    pub(super) fn push_token(&mut self, eos: Option<u32>, token: String) {
+        self.entries.push_back(QueueEntry::Token { eos, token });
     }
 
     /// The record of this source that waits and would be replaced.
-    fn waiting(&mut self, source: &Source) -> Option<&mut Waiting> {
+    fn waiting(&mut self, source: &Source) -> Option<&mut QueuedRecord> {
         let place = *self.places.as_ref()?.get(source)?;
         let index = usize::try_from(place - self.left).ok()?;
         match self.entries.get_mut(index) {
-            Some(Entry::Record(waiting)) => Some(waiting),
+            Some(QueueEntry::Record(waiting)) => Some(waiting),
             _ => None,
         }
     }
 
     /// Puts a newer record in the place of the one of its source that waits. The record is given
     /// back if none does.
-    pub(super) fn replace(&mut self, newer: Waiting) -> Result<(), Waiting> {
+    pub(super) fn replace(&mut self, newer: QueuedRecord) -> Result<(), QueuedRecord> {
         let Some(waiting) = self.waiting(&newer.record.source) else { return Err(newer) };
         if newer.order() <= waiting.order() {
             return Ok(());
@@ -107,41 +107,46 @@ impl Queue {
     }
 
     /// Puts a record at the end of the line.
-    pub(super) fn push(&mut self, waiting: Waiting) {
+    pub(super) fn push(&mut self, waiting: QueuedRecord) {
         if let Some(places) = &mut self.places {
             let place = self.left + self.entries.len() as u64;
-            places.insert(waiting.record.source.clone(), place);
+            let before = places.insert(waiting.record.source.clone(), place);
+            debug_assert!(before.is_none(), "in mode=latest a source waits at most once");
         }
         self.count(waiting.record.cost_bytes(), !waiting.from_snapshot);
-        self.entries.push_back(Entry::Record(waiting));
+        self.entries.push_back(QueueEntry::Record(waiting));
     }
 
     /// Takes what has waited longest.
-    pub(super) fn pop(&mut self) -> Option<Entry> {
+    pub(super) fn pop(&mut self) -> Option<QueueEntry> {
         let entry = self.entries.pop_front()?;
         self.left += 1;
-        if let Entry::Record(waiting) = &entry {
+        if let QueueEntry::Record(waiting) = &entry {
             self.forget(waiting);
             if let Some(places) = &mut self.places {
                 places.remove(&waiting.record.source);
             }
         }
         if self.entries.is_empty() {
+            debug_assert!(
+                self.live_bytes == 0 && self.snapshot_waiting == 0,
+                "an empty queue holds no bytes and no records"
+            );
             // A connection that keeps up again gives the memory back.
-            *self = Queue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
+            *self = SendQueue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
         }
         Some(entry)
     }
 
     /// Keeps what `wanted` says.
-    pub(super) fn retain(&mut self, mut wanted: impl FnMut(&Entry) -> bool) {
+    pub(super) fn retain(&mut self, mut wanted: impl FnMut(&QueueEntry) -> bool) {
         let entries = std::mem::take(&mut self.entries);
-        *self = Queue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
+        *self = SendQueue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
         for entry in entries {
             match entry {
                 entry if !wanted(&entry) => {}
-                Entry::Record(waiting) => self.push(waiting),
-                mark => self.entries.push_back(mark),
+                QueueEntry::Record(waiting) => self.push(waiting),
+                token => self.entries.push_back(token),
             }
         }
     }
@@ -154,7 +159,7 @@ impl Queue {
         }
     }
 
-    fn forget(&mut self, waiting: &Waiting) {
+    fn forget(&mut self, waiting: &QueuedRecord) {
         if waiting.from_snapshot {
             self.snapshot_waiting -= 1;
         } else {
@@ -173,11 +178,11 @@ mod tests {
     use super::*;
     use crate::record::{Birth, NodeName, Payload, Record};
 
-    fn waiting(source: u8, ts: u64, from_snapshot: bool) -> Waiting {
+    fn waiting(source: u8, ts: u64, from_snapshot: bool) -> QueuedRecord {
         let birth = Birth { origin: NodeName::parse("n").expect("name"), boot: 1, seq: ts };
         let source = Source::parse(&format!("s/{source}")).expect("source");
         let record = Record::new(source, Stamp::of_data(ts, b"1"), Payload::Json("1".into()), birth, ts, 0);
-        Waiting { record: Arc::new(record), as_deleted: false, from_snapshot }
+        QueuedRecord { record: Arc::new(record), as_deleted: false, from_snapshot }
     }
 
     proptest! {
@@ -185,7 +190,7 @@ mod tests {
         /// and its counts are right whatever leaves.
         #[test]
         fn latest_holds_each_source_once(acts in proptest::collection::vec((0u8..5, 0u8..8, any::<bool>()), 1..200)) {
-            let mut queue = Queue::new(Mode::Latest);
+            let mut queue = SendQueue::new(Mode::Latest);
             let mut newest = BTreeMap::new();
             for (at, (source, kind, from_snapshot)) in acts.into_iter().enumerate() {
                 match kind {
@@ -196,17 +201,17 @@ mod tests {
                             queue.push(newer);
                         }
                     }
-                    5 => queue.mark(None, String::new()),
-                    6 => queue.retain(|entry| !matches!(entry, Entry::Record(w) if w.record.source.as_str() == "s/1")),
+                    5 => queue.push_token(None, String::new()),
+                    6 => queue.retain(|entry| !matches!(entry, QueueEntry::Record(w) if w.record.source.as_str() == "s/1")),
                     _ => {
-                        if let Some(Entry::Record(taken)) = queue.pop() {
+                        if let Some(QueueEntry::Record(taken)) = queue.pop() {
                             prop_assert_eq!(newest[&taken.record.source], taken.record.stamp.ts);
                         }
                     }
                 }
                 let records: Vec<_> = queue.entries.iter().filter_map(|entry| match entry {
-                    Entry::Record(waiting) => Some(waiting),
-                    Entry::Mark { .. } => None,
+                    QueueEntry::Record(waiting) => Some(waiting),
+                    QueueEntry::Token { .. } => None,
                 }).collect();
                 prop_assert!(records.len() <= 5);
                 let snapshots = records.iter().filter(|w| w.from_snapshot).count();

@@ -2,8 +2,8 @@
 
 use hashbrown::HashSet;
 
-use super::Turn;
-use super::checkpoint::Proof;
+use super::checkpoint::HeadsProof;
+use super::turn::Turn;
 use crate::limits::{FUTURE_US_MAX, RESUME_US};
 use crate::protocol::token::{SharedHeads, Token, head_key, pattern_key};
 use crate::record::hash::NameState;
@@ -13,16 +13,16 @@ const HOUR_US: u64 = 3_600_000_000;
 
 /// When a subscriber gets its next token.
 #[derive(Debug, Default)]
-pub(super) struct Tokens {
+pub(super) struct TokenSchedule {
     /// On the monotonic clock; `None` before the first subscription is live.
     due_us: Option<u64>,
     /// Heads that may be sent once the mailbox is drained far enough.
-    proof: Option<Proof>,
+    proof: Option<HeadsProof>,
     /// A token waits in the queue.
     is_queued: bool,
 }
 
-impl Tokens {
+impl TokenSchedule {
     /// A subscription is live.
     pub(super) fn start(&mut self, now: Now) {
         self.due_us.get_or_insert(now.mono_us + RESUME_US);

@@ -17,23 +17,14 @@
 //! Rejected: to copy the matching part of the map at once (a hundred thousand sources for each of a
 //! thousand clients that reconnect), and to buffer changes while the scan runs (without bound).
 
-use hashbrown::HashSet;
-
-use super::{Host, Turn};
+use super::host::Host;
+use super::names::{Names, name_key};
+use super::turn::Turn;
 use crate::latest::Change;
 use crate::limits::SHARDS;
 use crate::protocol::draft::OwnedRequestId;
 use crate::protocol::token::{SharedHeads, Token};
-use crate::record::hash::NameState;
 use crate::record::{Now, Pattern, Record, Segment, SharedRecord};
-
-/// Hashes of names.
-pub(super) type Names = HashSet<u64, NameState>;
-
-/// A source's name, hashed.
-pub(super) fn name_key(source: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(source.as_bytes())
-}
 
 /// Expiries this long before a token was made are told again: clocks differ, and telling is late.
 const EXPIRY_SLACK_US: u64 = 30_000_000;
@@ -52,7 +43,7 @@ pub(super) struct Job {
     pub(super) has_scan: bool,
     /// Its subscription ended: the job only sees its seam through.
     pub(super) is_cancelled: bool,
-    stage: Stage,
+    stage: JobStage,
     /// Sources that the scan sent although a live subscription without a snapshot has them: changes
     /// up to the seam are not to follow.
     snapped: Names,
@@ -67,7 +58,7 @@ pub(super) struct Unanswered {
 }
 
 #[derive(Debug)]
-enum Stage {
+enum JobStage {
     Queued,
     Scanning(Seam, Eos),
     /// Until the mailbox is drained up to here.
@@ -93,15 +84,15 @@ enum Seam {
 }
 
 /// A record that a scan found, and whether it is sent as a deletion.
-pub(super) struct Found {
+pub(super) struct FoundRecord {
     pub(super) record: SharedRecord,
     pub(super) as_deleted: bool,
 }
 
 /// What one step of a job did.
-pub(super) enum Step {
+pub(super) enum JobStep {
     /// It looked at so many records, and found these.
-    Scanned(usize, Vec<Found>),
+    Scanned(usize, Vec<FoundRecord>),
     /// It waits for the mailbox.
     Waits,
     /// It is done.
@@ -119,7 +110,7 @@ impl Job {
             proved: None,
             has_scan: false,
             is_cancelled: false,
-            stage: Stage::Queued,
+            stage: JobStage::Queued,
             snapped: Names::default(),
         }
     }
@@ -130,7 +121,7 @@ impl Job {
 
     /// Whether it is its turn already.
     pub(super) fn is_running(&self) -> bool {
-        !matches!(self.stage, Stage::Queued)
+        !matches!(self.stage, JobStage::Queued)
     }
 
     /// Begins. The heads of the token at its end are those of now: what they count is in the map.
@@ -140,34 +131,34 @@ impl Job {
         if self.has_scan && !self.patterns.iter().all(is_exact) {
             // The scan itself passes every shard's lock after the heads were looked at.
             let heads = turn.work.checkpoint.heads(turn.host);
-            self.stage = Stage::Scanning(Seam::Shards(Vec::new()), Eos { heads, issued_us });
+            self.stage = JobStage::Scanning(Seam::Shards(Vec::new()), Eos { heads, issued_us });
             return;
         }
         let proof = turn.work.checkpoint.fresh(turn.now, turn.host);
         let eos = Eos { heads: proof.heads, issued_us };
         self.stage = if self.has_scan {
-            Stage::Scanning(Seam::Sources(Vec::new()), eos)
+            JobStage::Scanning(Seam::Sources(Vec::new()), eos)
         } else {
-            Stage::Settling(Seam::None, eos, proof.position)
+            JobStage::Settling(Seam::None, eos, proof.position)
         };
     }
 
     /// Goes one step on.
-    pub(super) fn step(&mut self, turn: &Turn<'_>) -> Step {
-        match std::mem::replace(&mut self.stage, Stage::Queued) {
-            Stage::Queued => Step::Waits,
-            Stage::Scanning(mut seam, eos) => {
+    pub(super) fn step(&mut self, turn: &Turn<'_>) -> JobStep {
+        match std::mem::replace(&mut self.stage, JobStage::Queued) {
+            JobStage::Queued => JobStep::Waits,
+            JobStage::Scanning(mut seam, eos) => {
                 let (looked_at, found) = self.scan(&mut seam, turn);
                 self.stage = match looked_at {
-                    None => Stage::Settling(seam, eos, turn.host.mailbox_end()),
-                    Some(_) => Stage::Scanning(seam, eos),
+                    None => JobStage::Settling(seam, eos, turn.host.mailbox_end()),
+                    Some(_) => JobStage::Scanning(seam, eos),
                 };
-                Step::Scanned(looked_at.unwrap_or(0), found)
+                JobStep::Scanned(looked_at.unwrap_or(0), found)
             }
-            Stage::Settling(_, eos, position) if turn.mailbox_position >= position => Step::Done(eos),
-            Stage::Settling(seam, eos, position) => {
-                self.stage = Stage::Settling(seam, eos, position);
-                Step::Waits
+            JobStage::Settling(_, eos, position) if turn.mailbox_position >= position => JobStep::Done(eos),
+            JobStage::Settling(seam, eos, position) => {
+                self.stage = JobStage::Settling(seam, eos, position);
+                JobStep::Waits
             }
         }
     }
@@ -175,9 +166,9 @@ impl Job {
     /// Its subscription ended. `true`: nothing is left to see through.
     pub(super) fn cancel(&mut self, host: &dyn Host) -> bool {
         self.is_cancelled = true;
-        match std::mem::replace(&mut self.stage, Stage::Queued) {
-            Stage::Queued => return true,
-            Stage::Scanning(seam, eos) => self.stage = Stage::Settling(seam, eos, host.mailbox_end()),
+        match std::mem::replace(&mut self.stage, JobStage::Queued) {
+            JobStage::Queued => return true,
+            JobStage::Scanning(seam, eos) => self.stage = JobStage::Settling(seam, eos, host.mailbox_end()),
             settling => self.stage = settling,
         }
         false
@@ -185,12 +176,12 @@ impl Job {
 
     /// Scans the next shard or source: how many records were looked at (`None`: all is scanned), and
     /// those to be sent.
-    fn scan(&self, seam: &mut Seam, turn: &Turn<'_>) -> (Option<usize>, Vec<Found>) {
+    fn scan(&self, seam: &mut Seam, turn: &Turn<'_>) -> (Option<usize>, Vec<FoundRecord>) {
         let (latest, mut found, mut looked_at) = (turn.host.latest(), Vec::new(), 0);
         let mut look = |record: &SharedRecord| {
             looked_at += 1;
             if let Some(as_deleted) = self.takes(record, turn.now) {
-                found.push(Found { record: record.clone(), as_deleted });
+                found.push(FoundRecord { record: record.clone(), as_deleted });
             }
         };
         match seam {
@@ -231,9 +222,9 @@ impl Job {
     }
 
     /// Where a change of one of its sources stands to what was scanned.
-    pub(super) fn side_of(&self, change: &Change) -> Side {
-        let (Stage::Scanning(seam, _) | Stage::Settling(seam, _, _)) = &self.stage else {
-            return Side::NotScanned;
+    pub(super) fn side_of(&self, change: &Change) -> SeamSide {
+        let (JobStage::Scanning(seam, _) | JobStage::Settling(seam, _, _)) = &self.stage else {
+            return SeamSide::NotScanned;
         };
         let source = change.record.source.as_str();
         let version = match seam {
@@ -245,16 +236,16 @@ impl Job {
             Seam::None => Some(&0),
         };
         match version {
-            None => Side::NotScanned,
-            Some(version) if change.version > *version => Side::After,
-            Some(_) => Side::Scanned { was_snapped: self.snapped.contains(&name_key(source)) },
+            None => SeamSide::NotScanned,
+            Some(version) if change.version > *version => SeamSide::After,
+            Some(_) => SeamSide::Scanned { was_snapped: self.snapped.contains(&name_key(source)) },
         }
     }
 }
 
 /// Where a change stands to a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum SeamSide {
     /// The scan will find it, or something newer.
     NotScanned,
     /// The scan has found it, or something newer.

@@ -8,21 +8,27 @@ mod tokens;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::slice::from_ref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::*;
+use crate::cluster::Heads;
+use crate::cluster::members::MemberInfo;
 use crate::cluster::outbox::Outbox;
 use crate::ingest::{Accepted, Bounds, Downstream, Ingest};
+use crate::latest::Latest;
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::token::cluster_key;
-use crate::record::{HybridClock, SharedRecord};
+use crate::record::{HybridClock, NodeName, Now, SharedRecord};
+use crate::server::acks::PublishHost;
 use crate::server::inbox::{Inbox, Mail};
 use crate::server::mailbox::{Mailbox, deliver};
+use crate::server::outbound::Outbound;
 
 const WALL_US: u64 = 1_700_000_000_000_000;
 const DAY_US: u64 = 86_400_000_000;
