@@ -1,4 +1,4 @@
-//! `POST /v1/publish`: the frames of the WebSocket, one a request.
+//! `POST /v1/publish`: one frame as on the WebSocket is the body of a request.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -14,8 +14,8 @@ use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::json::{publish_frame, write_publish_answers, write_published};
 use crate::protocol::reply::{FrameReply, ItemReply};
 
-/// One object → its result, or a problem; an array → 200 with the array that a WebSocket would be
-/// sent: an entry for every item that has an id or failed.
+/// Publishes the body. One object is answered by its result or by a problem. An array is answered by 200
+/// and the array that a WebSocket would be sent: an entry for every item that has an id or was refused.
 pub(super) async fn publish(
     State(app): State<App>,
     RawQuery(query): RawQuery,
@@ -47,7 +47,7 @@ pub(super) async fn publish(
     Ok(json(out))
 }
 
-/// The body did not come, or is over its bound.
+/// The problem of a body that did not come, or that is larger than it may be.
 fn unreadable(app: &App, rejection: &BytesRejection) -> Problem {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {

@@ -10,7 +10,7 @@ use crate::limits::FUTURE_US_MAX;
 use crate::protocol::AckLevel;
 use crate::record::{Birth, NodeName, Payload};
 
-/// Remembers what it was told.
+/// A downstream that remembers everything it was told.
 #[derive(Default)]
 struct Told {
     changes: Mutex<Vec<Change>>,

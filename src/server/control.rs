@@ -17,7 +17,7 @@ use crate::protocol::draft::{Draft, PublishFrame};
 use crate::record::{Now, Pattern, SharedRecord};
 use crate::store::{Health, HistoryCursor};
 
-/// A loop that has not turned for so long does not turn.
+/// An event loop that has not turned for this long hangs, in microseconds.
 const TURN_US_MAX: u64 = 10_000_000;
 
 /// The control plane's view of a node.

@@ -17,13 +17,14 @@ use crate::protocol::draft::Draft;
 use crate::protocol::token::cluster_key;
 use crate::record::Now;
 
-/// One worker's view.
+/// The node as the sessions of one worker see it.
 pub struct WorkerHost {
-    /// The node.
+    /// What all threads of the node share.
     pub shared: Arc<Shared>,
-    /// Which worker.
+    /// Number of the worker.
     pub worker: usize,
     facts: Facts,
+    /// Whether anything was published since it was last asked.
     has_published: Cell<bool>,
 }
 
@@ -46,7 +47,7 @@ impl WorkerHost {
         self.shared.mailboxes().get(self.worker)
     }
 
-    /// Whether anything was published since the last call: worker 0 is to be told.
+    /// Returns whether anything was published since the last call; worker 0 is then to be told.
     pub fn take_published(&self) -> bool {
         self.has_published.replace(false)
     }

@@ -142,6 +142,13 @@ pub fn write_published(out: &mut Vec<u8>, published: &Published) {
 pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
     number(out, format_args!("{{\"code\":\"{}\",\"message\":", refusal.code.as_str()));
     write_string(out, &refusal.message);
+    write_refusal_facts(out, refusal);
+    out.push(b'}');
+}
+
+/// Appends what else a refusal says, as members of an object that follow others: whether a retry may
+/// help, the stamp if the record was applied all the same, and how many members hold it.
+pub fn write_refusal_facts(out: &mut Vec<u8>, refusal: &Refusal) {
     number(out, format_args!(",\"temporary\":{}", refusal.code.is_temporary()));
     if let Some(ts) = refusal.applied_ts {
         number(out, format_args!(",\"applied\":true,\"ts\":{ts}"));
@@ -149,7 +156,6 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
     if let Some(nodes) = refusal.nodes {
         number(out, format_args!(",\"nodes\":{nodes}"));
     }
-    out.push(b'}');
 }
 
 /// The numbers 00 to 99 in digits.

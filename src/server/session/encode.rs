@@ -1,4 +1,4 @@
-//! Frames, ready to be copied into connections' buffers.
+//! Messages and frames, ready to be copied into the buffers of connections.
 
 use super::Codec;
 use super::names::name_key;
@@ -70,7 +70,7 @@ impl EncodedChange {
         encoded
     }
 
-    /// What stands for the source where many are remembered.
+    /// The hash of the source's name, by [`name_key`]. It is made once for all connections.
     pub(super) fn key(&mut self, change: &Change) -> u64 {
         *self.key.get_or_insert_with(|| name_key(change.record.source.as_str()))
     }

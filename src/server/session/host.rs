@@ -8,33 +8,33 @@ use crate::latest::Latest;
 use crate::record::NodeName;
 use crate::server::acks::PublishHost;
 
-/// What a session needs to know of its node, fixed at the start.
+/// What a session needs to know of its node and what does not change while the node lives.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// This node.
+    /// Name of this node.
     pub node: NodeName,
-    /// [`crate::protocol::token::cluster_key`] of the cluster's name.
+    /// The [`cluster_key`](crate::protocol::token::cluster_key) of the cluster's name.
     pub cluster: u64,
-    /// Bytes of a record's data.
+    /// Largest data of a record, in bytes.
     pub max_record_bytes: usize,
-    /// Bytes of a frame.
+    /// Largest frame, in bytes.
     pub max_frame_bytes: usize,
-    /// How long tombstones are kept, in microseconds.
+    /// How long deletions are kept, in microseconds.
     pub tombstones_us: u64,
 }
 
-/// What a session asks of its node and of its worker.
+/// What a session asks of its node and of its worker, beside the way of a publish.
 pub trait Host: PublishHost {
-    /// What is fixed.
+    /// The facts that do not change.
     fn facts(&self) -> &Facts;
-    /// The map.
+    /// The map of the latest records.
     fn latest(&self) -> &Latest;
-    /// Whether the map holds what the store kept: subscriptions wait for it.
+    /// Returns whether the map holds everything that the store kept. Subscriptions wait for it.
     fn is_loaded(&self) -> bool;
-    /// The heads of every origin's lives, this node's own included.
+    /// The heads of all lives of every origin, this node's own life included.
     fn heads(&self) -> Arc<Heads>;
-    /// The members as this node sees them.
+    /// The members of the cluster as this node sees them.
     fn members(&self) -> Arc<[MemberInfo]>;
-    /// How many changes were pushed into this worker's mailbox so far.
+    /// Number of changes that were pushed into this worker's mailbox so far.
     fn mailbox_end(&self) -> u64;
 }

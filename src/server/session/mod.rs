@@ -1,10 +1,10 @@
 //! One WebSocket connection, without its socket: messages in, frames out.
 //!
-//! A publisher's side ([`publish`]) hands what it is sent to `ingest` and answers, at once or when
-//! the store's mark has passed. A subscriber's side ([`subscribe`]) has three parts: what it wants
-//! (patterns, in the worker's index), what it must be told before it is up to date ([`snapshot`]:
-//! scans of the map, and the seam between them and what changes meanwhile), and what waits because
-//! its buffer is full ([`queue`]: conflated to the newest of each source, or all of it).
+//! A publisher's side ([`publish`]) hands what it is sent to `ingest`, and answers at once or when the
+//! ack level is reached. A subscriber's side ([`subscribe`]) has three parts: what it wants (patterns,
+//! in the worker's index), what it must be told before it is up to date ([`snapshot`]: scans of the map,
+//! and the seam between them and what changes meanwhile), and what waits because its buffer is full
+//! ([`queue`]: only the newest record of each source, or all of them).
 //!
 //! A session opens no socket, reads no clock and starts no thread: each call is given a [`Turn`],
 //! through which all its effects go, so a test can play any interleaving of publishes, mailbox and
@@ -51,10 +51,10 @@ pub use self::encode::EncodedChange;
 pub use self::host::{Facts, Host};
 pub use self::turn::{Turn, Workspace};
 
-/// Members named in the first message.
+/// Largest number of members that are named in the first message to a client.
 const CONNECTED_MEMBERS_MAX: usize = 16;
 
-/// Which of the two paths a connection was opened on.
+/// The path on which a connection was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/publish`
@@ -95,6 +95,7 @@ pub enum Incoming<'a> {
 #[derive(Debug)]
 pub struct Session {
     codec: Codec,
+    /// Names the connection to its client and in the log.
     id: String,
     side: SessionSide,
 }
@@ -102,13 +103,14 @@ pub struct Session {
 #[derive(Debug)]
 enum SessionSide {
     Publish(Publisher),
-    // Boxed, since publishers need not pay for it.
+    // Boxed, so that publishers do not pay for its size.
     Subscribe(Box<Subscriber>),
 }
 
 impl Session {
-    /// A session of what the URL asks for. `query`: what follows `?`, empty without; `id` names the
-    /// connection to its client and in the log. A refusal is HTTP 400, before the upgrade.
+    /// Makes the session that the URL asks for. `query` is the part of the URL after `?`, empty if there is
+    /// none; `id` names the connection to its client and in the log. A refusal is to be answered by HTTP
+    /// 400 instead of the upgrade.
     pub fn open(endpoint: Endpoint, codec: Codec, query: &str, id: String) -> Result<Session, Refusal> {
         let request = match endpoint {
             Endpoint::Publish => publish_url(query)?,
@@ -123,7 +125,7 @@ impl Session {
         Ok(Session { codec, id, side })
     }
 
-    /// Which path it was opened on.
+    /// The path on which the connection was opened.
     pub fn endpoint(&self) -> Endpoint {
         match self.side {
             SessionSide::Publish(_) => Endpoint::Publish,
@@ -131,7 +133,8 @@ impl Session {
         }
     }
 
-    /// The upgrade is done: greets, and starts the URL's subscription.
+    /// Greets the client, and starts the subscription that the URL asks for. To be called once, after the
+    /// upgrade.
     pub fn handle_open(&mut self, turn: &mut Turn<'_>) {
         self.greet(turn);
         if let SessionSide::Subscribe(subscriber) = &mut self.side {
@@ -143,7 +146,7 @@ impl Session {
         let host = turn.host;
         let (facts, members) = (host.facts(), host.members());
         let live: Vec<_> = members.iter().filter(|member| member.state.is_live()).collect();
-        // Each connection is told of others, so that clients that fall back spread out.
+        // Each connection starts at another member, so that clients of a node that fails spread out.
         let start = match live.len() {
             0 => 0,
             count => xxhash_rust::xxh3::xxh3_64(self.id.as_bytes()) as usize % count,
@@ -163,7 +166,7 @@ impl Session {
         turn.notice(self.codec, &Notice::Connected(connected));
     }
 
-    /// A message of the client's.
+    /// Handles a message of the client. An error closes the connection.
     pub fn handle_message(&mut self, turn: &mut Turn<'_>, message: Incoming<'_>) -> Result<(), CloseReason> {
         match (self.codec, message) {
             (Codec::Json, Incoming::Text(text)) => match &mut self.side {
@@ -190,8 +193,8 @@ impl Session {
         Ok(())
     }
 
-    /// A change that some pattern of this connection matches. `frames`: the change, encoded when the
-    /// first connection of a codec wants it.
+    /// Sends a change that some pattern of this connection matches. `frames` is the same change, which is
+    /// encoded when the first connection wants it. An error closes the connection.
     pub fn handle_change(
         &mut self,
         turn: &mut Turn<'_>,
@@ -204,22 +207,22 @@ impl Session {
         }
     }
 
-    /// The store's mark or its health moved: answers what waited for it.
+    /// Answers what waited for the store. To be called when the store's mark or its health moved.
     pub fn handle_durable(&mut self, turn: &mut Turn<'_>) {
         if let SessionSide::Publish(publisher) = &mut self.side {
             publisher.handle_durable(turn);
         }
     }
 
-    /// The cluster's answer for one of this session's records, or for one of a connection that had this
-    /// number before.
+    /// Takes the cluster's answer for a record of this session. A token of a connection that had the same
+    /// number before is passed over.
     pub fn handle_replicated(&mut self, turn: &mut Turn<'_>, token: u64, reached: Reached) {
         if let SessionSide::Publish(publisher) = &mut self.side {
             publisher.handle_replicated(turn, token, reached);
         }
     }
 
-    /// Goes on with snapshots, with what waits for room in the buffer, and with what is due.
+    /// Continues snapshots, sends what waits for room in the buffer, and does what is due.
     pub fn handle_turn(&mut self, turn: &mut Turn<'_>) {
         match &mut self.side {
             SessionSide::Publish(publisher) => publisher.handle_timeout(turn),
@@ -227,8 +230,8 @@ impl Session {
         }
     }
 
-    /// The worker's mailbox dropped changes: who wants all of them is closed, to come back with its
-    /// token. To the others the worker hands out what they missed, like any change.
+    /// The worker's mailbox dropped changes. An error closes a connection that wants every change; its
+    /// client comes back with its token. The worker hands to all others what they missed, like any change.
     pub fn handle_overflow(&mut self) -> Result<(), CloseReason> {
         match &self.side {
             SessionSide::Publish(_) => Ok(()),
@@ -236,14 +239,14 @@ impl Session {
         }
     }
 
-    /// The connection is over: takes its patterns out of the index.
+    /// Takes the patterns of the connection out of the index. To be called once, when the connection ends.
     pub fn handle_closed(&mut self, turn: &mut Turn<'_>) {
         if let SessionSide::Subscribe(subscriber) = &mut self.side {
             subscriber.handle_closed(turn);
         }
     }
 
-    /// When [`Session::handle_turn`] is to be called at the latest, on the monotonic clock.
+    /// Monotonic time at which [`Session::handle_turn`] is to be called at the latest, in microseconds.
     pub fn next_timeout_us(&self) -> Option<u64> {
         match &self.side {
             SessionSide::Publish(publisher) => publisher.next_timeout_us(),
@@ -251,7 +254,7 @@ impl Session {
         }
     }
 
-    /// Whether [`Session::handle_turn`] has something to do now, with `out_len` bytes waiting.
+    /// Returns whether [`Session::handle_turn`] has something to do now; `out_len` bytes wait to be sent.
     pub fn wants_turn(&self, out_len: usize) -> bool {
         match &self.side {
             SessionSide::Publish(_) => false,
@@ -259,20 +262,20 @@ impl Session {
         }
     }
 
-    /// Whether the socket is not to be read for now: the client has too much unanswered, or does not
-    /// read its answers (`out_len` bytes wait).
+    /// Returns whether the socket is not to be read for now, because too much of the client's waits for
+    /// answers, or because the client does not read its answers (`out_len` bytes wait to be sent).
     pub fn blocks_reading(&self, out_len: usize) -> bool {
         let is_full = out_len > LATEST_BUFFER_BYTES_MAX;
         match &self.side {
             SessionSide::Publish(publisher) => is_full || publisher.is_full(),
-            // In mode=all, records alone may fill more than that; the client must be able to unsubscribe.
+            // In mode=all records alone may be more than that, and the client must be able to unsubscribe.
             SessionSide::Subscribe(_) => {
                 out_len > crate::limits::ALL_QUEUE_BYTES_MAX + LATEST_BUFFER_BYTES_MAX
             }
         }
     }
 
-    /// Whether publishes of this connection still wait for their answers.
+    /// Returns whether any publish of this connection waits for its answer.
     pub fn has_unanswered(&self) -> bool {
         match &self.side {
             SessionSide::Publish(publisher) => publisher.has_unanswered(),

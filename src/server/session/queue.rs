@@ -1,12 +1,11 @@
 //! What waits for room in a subscriber's buffer.
 //!
 //! First in, first out. In `mode=latest` a source waits at most once: a newer record takes the place
-//! of the one that waits, where that one stands. So memory is bounded by the number of sources, no
-//! source starves behind a busier one, and what is sent last is the newest. In `mode=all` every
-//! record waits.
+//! of the one that waits. So memory is bounded by the number of sources, no source starves behind a
+//! busier one, and what is sent last is the newest. In `mode=all` every record waits.
 //!
-//! Tokens wait in the same line ([`QueueEntry::Token`]): when one gets to the front, everything it speaks of
-//! has been written.
+//! Tokens wait in the same queue ([`QueueEntry::Token`]): when one gets to the front, everything that it
+//! names has been written.
 
 use std::collections::VecDeque;
 
@@ -16,16 +15,16 @@ use crate::protocol::request::Mode;
 use crate::record::hash::NameState;
 use crate::record::{SharedRecord, Source, Stamp};
 
-/// One thing that waits.
+/// A record or a token that waits.
 #[derive(Clone, Debug)]
 pub(super) enum QueueEntry {
     /// A record.
     Record(QueuedRecord),
     /// A token, and the subscription whose snapshot ends with it, if one does.
     Token {
-        /// The number of the subscription.
+        /// Number of the subscription.
         eos: Option<u32>,
-        /// As it is sent.
+        /// The text of the token.
         token: String,
     },
 }
@@ -34,27 +33,30 @@ pub(super) enum QueueEntry {
 #[derive(Clone, Debug)]
 pub(super) struct QueuedRecord {
     pub(super) record: SharedRecord,
+    /// Whether it is sent as a deletion.
     pub(super) as_deleted: bool,
-    /// It comes from a scan, and not from a change.
+    /// Whether it comes from the scan of a snapshot, and not from a change.
     pub(super) from_snapshot: bool,
 }
 
 impl QueuedRecord {
-    /// Its place in the order of what a subscriber sees: an expired value is a deletion there.
+    /// The order in which a subscriber may see records of a source: an expired value is a deletion there.
     fn order(&self) -> (Stamp, bool) {
         (self.record.stamp, self.as_deleted)
     }
 }
 
-/// The line.
+/// The queue of one subscriber.
 #[derive(Debug)]
 pub(super) struct SendQueue {
     entries: VecDeque<QueueEntry>,
-    /// How many entries have left at the front: place of an entry = its index here + this.
+    /// Number of entries that have left at the front. The place of an entry is its index plus this number.
     left: u64,
-    /// `mode=latest`: the place of each source.
+    /// The place of each source that waits; only in `mode=latest`.
     places: Option<HashMap<Source, u64, NameState>>,
+    /// Number of records from snapshots that wait.
     snapshot_waiting: usize,
+    /// Memory of the records from changes that wait, in bytes.
     live_bytes: usize,
 }
 
@@ -68,7 +70,7 @@ impl SendQueue {
         self.entries.is_empty()
     }
 
-    /// Whether records of a scan still wait: the next scan is put off.
+    /// Returns whether records of a snapshot wait. The next scan is then put off.
     pub(super) fn has_snapshot(&self) -> bool {
         self.snapshot_waiting > 0
     }
@@ -78,11 +80,12 @@ impl SendQueue {
         self.live_bytes
     }
 
+    /// Puts a token at the end of the queue.
     pub(super) fn push_token(&mut self, eos: Option<u32>, token: String) {
         self.entries.push_back(QueueEntry::Token { eos, token });
     }
 
-    /// The record of this source that waits and would be replaced.
+    /// The record of this source that waits, in `mode=latest`.
     fn waiting(&mut self, source: &Source) -> Option<&mut QueuedRecord> {
         let place = *self.places.as_ref()?.get(source)?;
         let index = usize::try_from(place - self.left).ok()?;
@@ -92,8 +95,8 @@ impl SendQueue {
         }
     }
 
-    /// Puts a newer record in the place of the one of its source that waits. The record is given
-    /// back if none does.
+    /// Puts a record in the place of the one of its source that waits, unless that one is as new. Gives the
+    /// record back if none waits, and always in `mode=all`.
     pub(super) fn replace(&mut self, newer: QueuedRecord) -> Result<(), QueuedRecord> {
         let Some(waiting) = self.waiting(&newer.record.source) else { return Err(newer) };
         if newer.order() <= waiting.order() {
@@ -106,7 +109,7 @@ impl SendQueue {
         Ok(())
     }
 
-    /// Puts a record at the end of the line.
+    /// Puts a record at the end of the queue.
     pub(super) fn push(&mut self, waiting: QueuedRecord) {
         if let Some(places) = &mut self.places {
             let place = self.left + self.entries.len() as u64;
@@ -117,7 +120,7 @@ impl SendQueue {
         self.entries.push_back(QueueEntry::Record(waiting));
     }
 
-    /// Takes what has waited longest.
+    /// Takes the entry that has waited longest.
     pub(super) fn pop(&mut self) -> Option<QueueEntry> {
         let entry = self.entries.pop_front()?;
         self.left += 1;
@@ -138,7 +141,7 @@ impl SendQueue {
         Some(entry)
     }
 
-    /// Keeps what `wanted` says.
+    /// Drops the entries that are not `wanted`.
     pub(super) fn retain(&mut self, mut wanted: impl FnMut(&QueueEntry) -> bool) {
         let entries = std::mem::take(&mut self.entries);
         *self = SendQueue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });

@@ -1,4 +1,6 @@
-//! The subscriber's side: what it wants, and what of all that changes it is sent.
+//! The subscriber's side: its requests, and the records that it is sent for them.
+//!
+//! What it subscribes to is in [`interests`], and how records reach its buffer in [`deliver`].
 
 mod deliver;
 mod interests;
@@ -202,7 +204,7 @@ impl Subscriber {
             }
         }
         if self.interests.any_live() && self.tokens.is_due(turn) {
-            // What the map tells as expired, it tells within much less time.
+            // The map has told of these expiries by now: it does so within much less time.
             self.told_expired.clear();
             let token = self.tokens.take(turn, self.interests.live_patterns());
             self.delivery.push_token(None, token);
@@ -210,7 +212,7 @@ impl Subscriber {
         self.delivery.drain(turn, &mut self.tokens);
     }
 
-    /// Takes the running job one step on. Returns `false` if it cannot go on now.
+    /// Takes the running job one step further. Returns `false` if it cannot go on now.
     fn advance(&mut self, turn: &mut Turn<'_>, budget: &mut usize) -> bool {
         match self.interests.step(turn) {
             JobStep::Waits => return false,
@@ -225,7 +227,6 @@ impl Subscriber {
                     self.delivery.push_token(Some(number), token);
                     self.tokens.start(turn.now);
                 }
-                self.interests.settle();
             }
         }
         true
@@ -262,7 +263,7 @@ impl Subscriber {
     pub(super) fn wants_turn(&self, out_len: usize) -> bool {
         let has_room = out_len <= LATEST_BUFFER_BYTES_MAX;
         let has_job = self.interests.is_starting() && self.poll_us.is_none();
-        // Without a live subscription nobody would take the token that waits.
+        // Without a live subscription there is nobody to send the token to.
         let has_token = || self.tokens.waits_for_mailbox() && self.interests.any_live();
         has_room && (has_job || !self.delivery.is_empty()) || has_token()
     }

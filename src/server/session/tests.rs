@@ -33,10 +33,10 @@ use crate::server::outbound::Outbound;
 const WALL_US: u64 = 1_700_000_000_000_000;
 const DAY_US: u64 = 86_400_000_000;
 
-/// The mailbox and the store.
+/// The mailbox of the worker, and a store that takes everything.
 struct Below {
     mailbox: Mailbox,
-    /// Nobody waits on it; the mailbox's waker needs one.
+    /// The poll of the mailbox's waker. Nobody waits on it.
     _poll: mio::Poll,
     tickets: AtomicU64,
     sick: Mutex<Option<String>>,
@@ -78,7 +78,7 @@ struct Node {
     ingest: Ingest<Below>,
     metrics: Arc<Metrics>,
     durable: Cell<u64>,
-    /// The last one given to a record that every member is to hold.
+    /// The last token that was given to a record that every member is to hold.
     tokens: Cell<u64>,
     is_loaded: Cell<bool>,
     /// Heads of other origins, beside this node's own.
@@ -165,7 +165,7 @@ impl World {
         World::named("n1", 1)
     }
 
-    /// A world whose mailbox holds no more bytes than that.
+    /// A world whose mailbox holds at most this number of bytes.
     fn with_mailbox(bytes_max: usize) -> World {
         World::built("n1", 1, bytes_max)
     }
@@ -307,7 +307,7 @@ impl World {
         self.settle();
     }
 
-    /// What the client reads: its frames, batches unfolded.
+    /// Everything that waits in the client's buffer: its frames, with batches taken apart.
     fn read(&mut self, client: usize) -> Vec<Value> {
         let mut bytes = Vec::new();
         assert!(self.clients[client].out.flush(&mut bytes).expect("a Vec takes all"));

@@ -15,17 +15,18 @@ use crate::subscriptions::Index;
 /// What the sessions of one worker share. The worker keeps one.
 #[derive(Debug)]
 pub struct Workspace {
-    /// Which connections want what.
+    /// The patterns of all connections.
     pub index: Index,
-    /// Records written to subscribers since the worker last took the count.
+    /// Number of records written to subscribers since the worker last took the count.
     pub deliveries: u64,
-    /// Records replaced by newer ones before a slow subscriber got them, likewise.
+    /// Number of records that were replaced by newer ones before a slow subscriber got them, since the
+    /// worker last took the count.
     pub conflated: u64,
     /// Heads that have been proved seen, shared by all sessions whose tokens are due.
     pub checkpoint: Checkpoint,
     /// Number of records that the snapshots of a session look at in one turn.
     pub(super) scan_budget: usize,
-    /// A message on its way into a frame.
+    /// The message that is being framed. Its memory is kept.
     scratch: Vec<u8>,
 }
 
@@ -42,20 +43,20 @@ impl Default for Workspace {
     }
 }
 
-/// One call's view of the world, and the only door for its effects.
+/// What one call of a session may use. All effects of the call go through it.
 pub struct Turn<'a> {
-    /// The time.
+    /// The time of the call.
     pub now: Now,
     /// The node.
     pub host: &'a dyn Host,
-    /// What the worker's sessions share.
+    /// What the sessions of the worker share.
     pub work: &'a mut Workspace,
-    /// This connection's number in the index.
+    /// Number of this connection in the index.
     pub connection: usize,
-    /// What waits to be sent on this connection.
+    /// The buffer of what waits to be sent on this connection.
     pub out: &'a mut Outbound,
-    /// How many changes of the mailbox were handed to the worker's sessions, the one that is being
-    /// handed out included.
+    /// Number of changes of the mailbox that were handed to the worker's sessions, including the change
+    /// that is being handed out.
     pub mailbox_position: u64,
 }
 

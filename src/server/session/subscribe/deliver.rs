@@ -1,4 +1,4 @@
-//! How what a subscriber is sent gets into its buffer, or waits for room.
+//! How a record gets into the buffer of a subscriber, or waits for room in it.
 
 use crate::latest::Change;
 use crate::limits::{ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX};
@@ -24,7 +24,7 @@ impl Delivery {
         Delivery { codec, is_batched, queue: SendQueue::new(mode) }
     }
 
-    /// Sets the mode of the connection. Nothing has been sent so far.
+    /// Sets the mode of the connection. To be called before anything is sent.
     pub(super) fn set_mode(&mut self, mode: Mode) {
         debug_assert!(self.queue.is_empty(), "a mode is settled before anything waits");
         self.queue = SendQueue::new(mode);

@@ -21,7 +21,7 @@ use crate::server::session::turn::Turn;
 /// All subscriptions of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Interests {
-    /// By the number that the client knows.
+    /// The subscriptions that have not ended, by the number that the client knows.
     subscriptions: BTreeMap<u32, Interest>,
     /// Number of the newest subscription.
     last_number: u32,
@@ -65,7 +65,7 @@ struct Ghost {
 #[derive(Debug, Default)]
 struct SentEpochs {
     epochs: HashMap<u64, u32, NameState>,
-    /// The source that was noted last, which is often the next one, too.
+    /// The source that was noted last, and its epoch. Often the next one is the same.
     last: Option<(u64, u32)>,
 }
 
@@ -118,7 +118,7 @@ impl Interests {
         Some(AnsweredJob { id, subscription: job.number, recovered })
     }
 
-    /// Place of the job of this subscription, if it is still on its way.
+    /// Place of the job of this subscription among the jobs, if it is still on its way.
     pub(super) fn job_of(&self, number: u32) -> Option<usize> {
         self.jobs.iter().position(|job| job.number == number)
     }
@@ -146,7 +146,7 @@ impl Interests {
         std::mem::take(&mut self.subscriptions).into_values().flat_map(|interest| interest.patterns)
     }
 
-    /// Drops what only jobs or subscriptions without a snapshot needed.
+    /// Drops what was kept for jobs that are done and for subscriptions without a snapshot that have ended.
     fn forget_what_is_over(&mut self) {
         if self.jobs.is_empty() {
             self.ghosts.clear();
@@ -196,7 +196,7 @@ impl Interests {
         let live = self.subscriptions.values().filter(|interest| interest.is_live);
         let ghosts = self.ghosts.iter().filter(|ghost| number <= ghost.last_job).map(|g| &g.interest);
         for interest in live.chain(ghosts).filter(|interest| interest.matches(source)) {
-            // Of what was sent before it was live, it may have missed the changes since.
+            // What was sent before this subscription was live may have changed before it was live, too.
             let sent = self.sent.as_ref().and_then(|sent| sent.epochs.get(&key));
             if !interest.is_bare || sent.is_some_and(|epoch| *epoch >= interest.epoch) {
                 return false;
@@ -210,7 +210,7 @@ impl Interests {
         true
     }
 
-    /// Takes the running job one step on, or starts the next one.
+    /// Takes the running job one step further, or starts the next one.
     pub(super) fn step(&mut self, turn: &mut Turn<'_>) -> JobStep {
         let Some(job) = self.jobs.front_mut().filter(|job| job.unanswered.is_none()) else {
             return JobStep::Waits;
@@ -229,18 +229,17 @@ impl Interests {
         JobStep::Scanned(0, Vec::new())
     }
 
-    /// The running job is done: its subscription is live. Returns its number, or `None` if it has ended
-    /// meanwhile. [`Interests::settle`] is to be called afterwards.
+    /// Ends the running job: its subscription is live. Returns the number of the subscription, or `None`
+    /// if that has ended meanwhile.
     pub(super) fn finish_job(&mut self) -> Option<u32> {
         let job = self.jobs.pop_front()?;
-        let interest = self.subscriptions.get_mut(&job.number)?;
-        interest.is_live = true;
-        Some(job.number)
-    }
-
-    /// Drops what was kept for jobs that are done.
-    pub(super) fn settle(&mut self) {
+        let interest = self.subscriptions.get_mut(&job.number);
+        let number = interest.map(|interest| {
+            interest.is_live = true;
+            job.number
+        });
         self.forget_what_is_over();
+        number
     }
 
     fn live(&self) -> impl Iterator<Item = &Interest> {
