@@ -1,9 +1,9 @@
-# An image of one binary, for one node: docker build -t anode .
-# Everything `anode serve` can be told comes from the environment (ANODE_JOIN for --join).
+# Builds an image that contains one binary and runs one node: docker build -t anode .
+# Every flag of `anode serve` can be set in the environment (ANODE_JOIN for --join).
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
-# The dependencies first, with empty programs where ours will be: this layer is built again only when
-# a manifest, the lock file or a schema changes.
+# Builds the dependencies first, with empty programs in place of aNode's own source. This layer is built
+# again only when a manifest, the lock file or a schema changes.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY loadgen/Cargo.toml loadgen/
 COPY bench/Cargo.toml bench/
@@ -13,11 +13,12 @@ RUN for package in . loadgen bench; do \
     done \
     && mkdir bench/benches && touch bench/benches/micro.rs \
     && cargo build --release --locked --package anode
-# Copied files are older than what was just built of the empty ones, which would pass for new.
+# The copied files are older than the artifacts of the empty programs, so cargo would consider these
+# artifacts up to date. `touch` makes cargo build the copied files.
 COPY src src
 RUN touch src/lib.rs src/main.rs && cargo build --release --locked --package anode
-# What the image will hold: the binary, the C library it is linked to, how names are looked up, and the
-# data directory. The names of functions stay, for traces.
+# Collects the content of the image: the binary, the C library it is linked to, the configuration of name
+# lookup, and the data directory. Function names are kept in the binary, for stack traces.
 RUN mkdir -p /image/usr/local/bin /image/etc /data/anode \
     && strip --strip-debug -o /image/usr/local/bin/anode target/release/anode \
     && ldd target/release/anode | grep -o '/[^ ]*' | xargs cp --dereference --parents --target-directory /image \
@@ -30,16 +31,17 @@ LABEL org.opencontainers.image.title="aNode" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 COPY --from=build /image /
 COPY --from=build --chown=10001:10001 /data /var/lib
-# By number, so that who forbids root can see that this is none.
+# The user is given by number, so that a cluster that forbids root can see that this user is not root.
 USER 10001:10001
-# Without --join a node is alone, and gossip stays on loopback; a cluster also sets ANODE_GOSSIP.
+# Without --join, a node is a cluster of one, and its gossip port is on loopback. A cluster of several
+# nodes also sets ANODE_GOSSIP.
 ENV PATH=/usr/local/bin \
     ANODE_HTTP=0.0.0.0:7070 \
     ANODE_DATA_DIR=/var/lib/anode
 VOLUME /var/lib/anode
 EXPOSE 7070/tcp 7946/tcp 7946/udp
-# Whether it runs, not whether it is ready: a node that waits for Cassandra still serves.
+# Checks whether the node runs, not whether it is ready: a node that waits for Cassandra still serves.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["anode", "health"]
-# No shell between: the node is process 1 and gets the signals itself.
+# The node is started without a shell: it is process 1 and receives signals itself.
 ENTRYPOINT ["anode"]
 CMD ["serve"]
