@@ -1,5 +1,5 @@
-# Stands in for the official image of this name: Debian with a C compiler, and of the machine
-# that builds it, which is the context, the toolchain and the certificates it trusts.
+# Replaces the official image of this name: Debian with a C compiler. The build context contains the Rust
+# toolchain of the machine that builds it, and the certificates which that machine trusts.
 FROM debian:bookworm-slim
 LABEL anode.stand-in=1
 RUN apt-get update -qq \
