@@ -1,5 +1,5 @@
-# Replaces the official image of this name: Debian with a C compiler. The build context contains the Rust
-# toolchain of the machine that builds it, and the certificates which that machine trusts.
+# Replaces the official image of this name: Debian with a C compiler, and the Rust toolchain and trusted
+# certificates of the machine that builds the image, which are in the build context.
 FROM debian:bookworm-slim
 LABEL anode.stand-in=1
 RUN apt-get update -qq \
