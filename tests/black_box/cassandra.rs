@@ -224,7 +224,7 @@ fn survivors_store_what_a_dead_node_could_not() {
 #[test]
 #[ignore = "needs Cassandra: scripts/test"]
 fn stored_is_said_only_after_all_that_waited() {
-    // So many that they are written in at least three steps.
+    // Enough records that they are written in at least three steps.
     const WAITING: usize = 10_000;
     let keyspace = Keyspace::new("drain");
     let mut node = Node::start(keyspace.node("a"));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// The deadline for anything that should take milliseconds, long enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The end of a wait.
+/// The point in time until which a test waits for something.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     start: Instant,

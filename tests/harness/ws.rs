@@ -387,7 +387,7 @@ impl Snapshot {
 
 /// A client that uses protobuf.
 pub struct ProtoClient {
-    /// The connection.
+    /// The connection, which reads and writes the frames.
     pub client: Client,
     /// The content of the first message.
     pub connected: proto::Connected,

@@ -20,7 +20,7 @@ pub struct Seeds {
 /// One run of a scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// What happens in the run.
+    /// The scenario that is run.
     pub scenario: Scenario,
     /// Seed of the run.
     pub seed: u64,
