@@ -11,9 +11,11 @@ use crate::config::{Config, ConfigError, LogFormat, Raw, check};
 
 /// A flag overrides the environment (ANODE_HTTP for --http), which overrides the file given with --config.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Sizes are plain bytes or have KiB, MiB, GiB; durations have ms, s, m, h, d.\n\
-    On stdout the node prints one line, `ready node=ID http=ADDR gossip=ADDR`, when it serves.\n\
-    Exit codes: 0 done, 1 failed while running, 2 unusable arguments.")]
+#[command(
+    after_help = "Sizes are in bytes, or have a unit of KiB, MiB or GiB; durations need one of ms, s, m, h or d.\n\
+    When the node serves, it prints one line on stdout: `ready node=ID http=ADDR gossip=ADDR`.\n\
+    Exit codes: 0 done, 1 failed while running, 2 unusable arguments."
+)]
 pub struct Arguments {
     /// File of TOML with the same names as the flags, for example http = "0.0.0.0:7070"
     #[arg(long, env = "ANODE_CONFIG", value_name = "FILE")]

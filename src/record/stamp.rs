@@ -35,9 +35,9 @@ impl Stamp {
 
 /// Issues timestamps for publishes that bring none.
 ///
-/// A timestamp is the greatest of the wall clock, the last one issued + 1, and the newest `ts` of the source
-/// + 1. The store keeps the greatest one issued, so nothing is issued twice even if the machine's clock is
-/// set back between two runs.
+/// A timestamp is the greatest of three numbers: the wall clock, one more than the last one issued, and one
+/// more than the newest `ts` of the source. The store keeps the greatest one issued, so nothing is issued
+/// twice even if the machine's clock is set back between two runs.
 #[derive(Debug, Default)]
 pub struct HybridClock {
     last_issued: std::sync::atomic::AtomicU64,

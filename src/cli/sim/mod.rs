@@ -28,15 +28,15 @@ use crate::sim::scenario::{NODES_MAX, Outcome, ScenarioError};
     \x20 lossy        datagrams are lost: --loss P, one by one or in bursts: --burst\n\
     \x20 churn        nodes restart: --rate P of them every second\n\
     \x20 kill         nodes die at once, just before the first record: --fraction P\n\
-    \x20 partition    two halves do not hear each other for ten seconds\n\
-    \x20 pause        4 % of the nodes at a time stand still, up to a second each\n\
-    \x20 join-storm   all join through one at once, while records are published\n\
-    \x20 safety       faults of all kinds; invariants are looked at after every step\n\
-    \x20 liveness     faults of all kinds, which stop: all must be equal in time\n\
-    \x20 table        every figure that is wanted, measured, against what is wanted\n\
-    \x20 soak         safety and liveness with ever new seeds: --hours H\n\
+    \x20 partition    two halves cannot reach each other for ten seconds\n\
+    \x20 pause        4 % of the nodes at a time are paused, up to a second each\n\
+    \x20 join-storm   all nodes join through one at once, while records are published\n\
+    \x20 safety       faults of all kinds; invariants are checked after every step\n\
+    \x20 liveness     faults of all kinds, which stop: all nodes must become equal in time\n\
+    \x20 table        measures every required figure and compares it with the requirement\n\
+    \x20 soak         safety and liveness, again and again with new seeds: --hours H\n\
     \x20 FILE.toml    a scenario of your own: see docs/simulator.md\n\n\
-    P is a part: 0.05 or 5%. Exit codes: 0 all held, 1 something did not (stderr has the command that\n\
+    P is a fraction: 0.05 or 5%. Exit codes: 0 all held, 1 something did not (stderr has the command that\n\
     repeats it), 2 unusable arguments.")]
 pub struct Arguments {
     /// Name of a scenario, or a file: a path that ends in .toml or contains a slash
@@ -54,7 +54,7 @@ pub struct Arguments {
     /// Number of zones that the nodes are spread over; zones are 40 ms apart
     #[arg(long, value_name = "Z", value_parser = whole_number(1..=255))]
     zones: Option<u64>,
-    /// Members that one hand-over is cut into: 8, a part of the protocol that cannot be changed
+    /// Number of members that a hand-over is divided among: always 8, which is part of the protocol
     #[arg(long, value_name = "8", value_parser = plan::fanout)]
     fanout: Option<usize>,
     /// Number of records that are published in all
