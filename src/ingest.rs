@@ -16,11 +16,12 @@ use parking_lot::Mutex;
 use self::gate::{Entrant, Gate};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Arrival, Replica};
-use crate::latest::{Due, Latest, Slot, Swept, Verdict, judge};
+use crate::latest::{Due, Latest, Slot, Swept};
 use crate::limits::SHARDS;
 use crate::metrics::{Counter, Metrics};
 use crate::protocol::answer::{Code, Outcome, Refusal};
 use crate::protocol::draft::{Draft, DraftPayload};
+use crate::record::merge::{Verdict, judge};
 use crate::record::{HybridClock, Now, Record, SharedRecord, Source, Stamp};
 
 pub use self::downstream::Downstream;
@@ -212,7 +213,7 @@ impl<D: Downstream> Ingest<D> {
         let record = Arc::new(record);
         let source = record.source.clone();
         self.latest.update(source.as_str(), |slot| {
-            if matches!(judge(slot.current(), &record), Verdict::Newer | Verdict::SameOfGreaterBirth) {
+            if judge(slot.current(), &record).replaces() {
                 slot.replace_silently(&record, now.wall_us, self.bounds.tombstones_us);
             }
         });

@@ -6,8 +6,8 @@
 //! orders what subscribers are sent against snapshots of the shard), and the instants at which its
 //! records expire or may be collected.
 //!
-//! The map does not decide who wins: [`Latest::update`] shows the current record under the lock and
-//! `ingest` decides, so that everything that must happen in the same order as the merges (numbering,
+//! The map does not decide which record wins: [`Latest::update`] shows the current one under the lock,
+//! and `ingest` asks the merge rule (`record::merge`) and acts, so that everything that must happen in the same order as the merges (numbering,
 //! delivery, the store's queue) happens under that lock. These are pushes into memory, never I/O.
 //!
 //! Rejected: a lock-free map, since the merge, its fingerprint and its deliveries must be one step;
@@ -194,34 +194,6 @@ impl Latest {
         if after.1 != before.1 {
             self.sources.fetch_add(after.1.wrapping_sub(before.1), Relaxed);
         }
-    }
-}
-
-/// How a record stands to the one that is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It wins.
-    Newer,
-    /// The same stamp, of a birth that is kept in preference: it replaces in silence.
-    SameOfGreaterBirth,
-    /// This very record, or the same stamp of a lesser birth.
-    Same,
-    /// It loses.
-    Older,
-}
-
-/// Compares `stamp`, and `birth` where stamps tie, with the current record.
-#[inline]
-pub fn judge(current: Option<&SharedRecord>, record: &SharedRecord) -> Verdict {
-    let Some(current) = current else { return Verdict::Newer };
-    match record.stamp.cmp(&current.stamp) {
-        Ordering::Greater => Verdict::Newer,
-        Ordering::Less => Verdict::Older,
-        // The checksum decides last, so that copies converge even if a birth was ever given twice.
-        Ordering::Equal if (&record.birth, record.checksum) > (&current.birth, current.checksum) => {
-            Verdict::SameOfGreaterBirth
-        }
-        Ordering::Equal => Verdict::Same,
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod fields;
 pub mod hash;
+pub mod merge;
 mod node_name;
 mod pattern;
 mod source;

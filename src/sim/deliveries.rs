@@ -15,9 +15,10 @@ use hashbrown::HashTable;
 use super::histogram::Histogram;
 use super::nodes::NodeId;
 use super::process::Act;
-use super::replica::{Merged, SimReplica, order};
+use super::replica::{Merged, SimReplica};
 use crate::cluster::{Arrival, Replica};
 use crate::limits::SHARDS;
+use crate::record::merge::order;
 use crate::record::{Now, SharedRecord};
 
 /// Hand-overs counted one by one; what took more counts as so many.

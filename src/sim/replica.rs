@@ -1,6 +1,5 @@
 //! A replicated map as small as it can be: what the machines of a simulated world merge into.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use hashbrown::HashTable;
@@ -8,7 +7,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cluster::{Arrival, Replica};
 use crate::limits::SHARDS;
-use crate::record::{Now, Record, SharedRecord};
+use crate::record::merge::judge;
+use crate::record::{Now, SharedRecord};
 
 /// The latest record of every source: nine bytes and a share of the record for each. What is seen
 /// of its order depends on nothing but what was put in.
@@ -63,7 +63,7 @@ impl SimReplica {
         let fingerprint = &mut self.fingerprints[shard_of(hash)];
         let is_it = |known: &SharedRecord| known.source == record.source;
         if let Some(known) = self.records.find_mut(hash, is_it) {
-            if order(&record, known) != Ordering::Greater {
+            if !judge(Some(known), &record).replaces() {
                 return Merged::Stale;
             }
             *fingerprint ^= record.checksum ^ known.checksum;
@@ -73,11 +73,6 @@ impl SimReplica {
         self.records.insert_unique(hash, record, hash_of);
         Merged::Latest(None)
     }
-}
-
-/// Which of two records of a source wins. Of equal stamps the greater birth is kept.
-pub(super) fn order(a: &Record, b: &Record) -> Ordering {
-    a.stamp.cmp(&b.stamp).then_with(|| a.birth.cmp(&b.birth))
 }
 
 fn hash_of(record: &SharedRecord) -> u64 {

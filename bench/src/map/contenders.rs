@@ -9,9 +9,10 @@ use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use anode::latest::{Change, Latest, Verdict, judge, shard_of};
+use anode::latest::{Change, Latest, shard_of};
 use anode::limits::SHARDS;
 use anode::record::hash::NameState;
+use anode::record::merge::{Verdict, judge};
 use anode::record::{SharedRecord, Source};
 
 /// A map of the newest record of every source.

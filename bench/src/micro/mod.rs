@@ -7,8 +7,9 @@ mod wires;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use anode::latest::{Latest, Verdict, judge, shard_of};
+use anode::latest::{Latest, shard_of};
 use anode::protocol::{json, protobuf};
+use anode::record::merge::{Verdict, judge};
 use anode::record::{Birth, NodeName, Pattern, Payload, Record, SharedRecord, Source, Stamp};
 use anode::subscriptions::Index;
 use bytes::Bytes;

@@ -12,6 +12,7 @@ use super::items::Filter;
 use super::wire::{self, Frame, FrameReader};
 use super::{HeadsNow, Me, Output, STALLED_US, Stats};
 use crate::cluster::{Arrival, Heads, Replica, StreamId};
+use crate::record::merge::order;
 use crate::record::{NodeName, Now, SharedRecord};
 
 /// Bytes written on a stream before the driver says that it is drained.
@@ -163,7 +164,7 @@ impl Link {
             }
             let Some(filter) = replies else { continue };
             let Some(own) = env.replica.get(record.source.as_str()) else { continue };
-            if (own.stamp, &own.birth) <= (record.stamp, &record.birth) || !filter.admits(&own) {
+            if order(&own, &record).is_le() || !filter.admits(&own) {
                 continue;
             }
             if self.outgoing.len() < REPLIES_MAX {

@@ -5,9 +5,9 @@
 //! it is missing with a reason. That nothing arrives which was never accepted, or before it was, or
 //! makes a source go back, is seen by the world itself at every delivery.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use crate::record::merge::order;
 use crate::record::{Record, SharedRecord};
 use crate::sim::{NodeId, World};
 
@@ -131,9 +131,4 @@ fn raise(greatest: &mut BTreeMap<String, SharedRecord>, record: &SharedRecord) {
             greatest.insert(record.source.as_str().into(), record.clone());
         }
     }
-}
-
-/// Which of two records of a source wins.
-fn order(a: &Record, b: &Record) -> Ordering {
-    a.stamp.cmp(&b.stamp).then_with(|| a.birth.cmp(&b.birth))
 }

@@ -18,6 +18,7 @@ use super::session::{Fault, Session};
 use super::watch::overlooked;
 use crate::config::cassandra::Cassandra as Config;
 use crate::config::{Machine, Raw, check};
+use crate::record::merge::order;
 use crate::record::{Birth, NodeName, Payload, Record, SharedRecord, Source, Stamp};
 use crate::store::log::Group;
 use crate::store::testing::{deletion, record, shared};
@@ -133,7 +134,7 @@ fn cassandra_keeps_what_anode_keeps() {
         let kept = everything(&one).await;
         assert_eq!(kept.len(), histories.len());
         for records in &histories {
-            let newest = records.iter().max_by(|a, b| (a.stamp, &a.birth).cmp(&(b.stamp, &b.birth)));
+            let newest = records.iter().max_by(|a, b| order(a, b));
             let newest = newest.expect("some");
             assert_eq!(kept.get(newest.source.as_str()), Some(&**newest), "of {records:?}");
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::cluster::{Arrival, Replica};
 use crate::limits::SHARDS;
+use crate::record::merge::judge;
 use crate::record::{NodeName, Now, SharedRecord, Source};
 
 /// What arrived at a node: when, by which way; and what it holds of each source.
@@ -19,7 +20,7 @@ impl Replica for Arrivals {
         let is_new = !self.0.contains_key(&birth);
         self.0.entry(birth).or_insert((now.mono_us, arrival));
         let held = self.1.entry(record.source.clone()).or_insert_with(|| record.clone());
-        if record.stamp > held.stamp {
+        if judge(Some(held), &record).replaces() {
             *held = record;
         }
         is_new
