@@ -3,7 +3,7 @@
 //! Whatever a node sends takes as long as the shortest way; so what happens within less than that from now on
 //! is on its way already, and until then no node can hear of what another does. So each can be called with all
 //! that comes to it in that time, on whichever thread ([`Share::work`]). The world then lets the same time pass
-//! as ever, event by event in order, but where it would call a node it takes what came of it ([`Step`]): chance
+//! as ever, event by event in order, but where it would call a node it takes what came of it ([`EarlyCall`]): chance
 //! is drawn and everything is sent in the same order, and a run is the same to the byte, however many work on it.
 //!
 //! A node that wants more than datagrams sent is called no further: what comes of that may be heard sooner.
@@ -14,10 +14,11 @@ use std::hint::black_box;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
-use super::deliveries::Accepted;
-use super::nodes::{Hosts, NodeId};
-use super::process::{Act, Node, Surroundings};
-use super::queue::Event;
+use super::accepted::AcceptedRecords;
+use super::act::{Act, Surroundings};
+use super::place::{Hosts, NodeId};
+use super::process::SimNode;
+use super::queue::SimEvent;
 use crate::cluster::Machine;
 
 /// Nodes whose memory is asked for at a time.
@@ -41,7 +42,7 @@ pub(super) enum Cause {
 
 /// A call of a node ahead of time.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct EarlyCall {
     cause: Cause,
     /// Whether its machine was called.
     pub is_called: bool,
@@ -51,32 +52,32 @@ pub(super) struct Step {
 
 /// What a node is called with ahead of time, and what came of it. In the order of time.
 #[derive(Debug, Default)]
-struct Part {
+struct NodePlan {
     /// Where the node is in its share.
     place: usize,
-    inputs: VecDeque<(u64, Event)>,
-    steps: VecDeque<Step>,
+    inputs: VecDeque<(u64, SimEvent)>,
+    steps: VecDeque<EarlyCall>,
     acts: VecDeque<Act>,
 }
 
 /// What all nodes see when they are called.
 #[derive(Debug)]
-pub(super) struct Task {
+pub(super) struct EarlyWork {
     /// Up to when they are called with what they decided themselves.
     pub until_us: u64,
     pub cpu_us: u64,
     pub hosts: Arc<Hosts>,
-    pub accepted: Arc<Accepted>,
+    pub accepted: Arc<AcceptedRecords>,
 }
 
 /// Some of the nodes, and what they are to be called with.
 #[derive(Default)]
 pub struct Share {
-    nodes: Vec<Node>,
+    nodes: Vec<SimNode>,
     /// The first of these are in use; the others keep their memory.
-    parts: Vec<Part>,
+    parts: Vec<NodePlan>,
     used: usize,
-    task: Option<Task>,
+    task: Option<EarlyWork>,
 }
 
 impl Share {
@@ -87,7 +88,7 @@ impl Share {
         for some in parts.chunks_mut(WARMED) {
             let coming = some.iter().filter_map(|part| Some((&self.nodes.get(part.place)?.machine, part)));
             let coming = coming.filter_map(|(machine, part)| match &part.inputs.front()?.1 {
-                Event::Datagram { from, bytes, .. } => Some((machine, task.hosts.address(*from), bytes)),
+                SimEvent::Datagram { from, bytes, .. } => Some((machine, task.hosts.address(*from), bytes)),
                 _ => None,
             });
             warm_up(coming);
@@ -113,17 +114,17 @@ pub(super) fn warm_up<'a>(
     });
 }
 
-impl Part {
-    fn work(&mut self, node: &mut Node, task: &Task) {
-        let mut decided: VecDeque<(u64, Event)> = VecDeque::new();
+impl NodePlan {
+    fn work(&mut self, node: &mut SimNode, task: &EarlyWork) {
+        let mut decided: VecDeque<(u64, SimEvent)> = VecDeque::new();
         while let Some((now_us, event)) = self.next(&mut decided, task.until_us) {
-            let Task { cpu_us, ref hosts, ref accepted, .. } = *task;
+            let EarlyWork { cpu_us, ref hosts, ref accepted, .. } = *task;
             let world = Surroundings { now_us, cpu_us, hosts, accepted };
             let before = self.acts.len();
             let (cause, is_called) = match event {
-                Event::Wake { token, .. } if token != node.token => continue,
-                Event::Wake { token, .. } => (Cause::Wake(token), node.wake(&world, &mut self.acts)),
-                Event::Turn { .. } => {
+                SimEvent::Wake { token, .. } if token != node.token => continue,
+                SimEvent::Wake { token, .. } => (Cause::Wake(token), node.wake(&world, &mut self.acts)),
+                SimEvent::Turn { .. } => {
                     node.has_turn = false;
                     (Cause::Turn, node.turn(&world, &mut self.acts))
                 }
@@ -133,16 +134,16 @@ impl Part {
             for act in self.acts.range(before..) {
                 match *act {
                     Act::Wake { at_us, token } => {
-                        decide(&mut decided, at_us, Event::Wake { node: node.id, token })
+                        decide(&mut decided, at_us, SimEvent::Wake { node: node.id, token })
                     }
                     Act::Turn { at_us } => {
-                        decide(&mut decided, at_us, Event::Turn { node: node.id, life: node.life });
+                        decide(&mut decided, at_us, SimEvent::Turn { node: node.id, life: node.life });
                     }
                     Act::Effect(_) => is_heard_soon = true,
                     _ => {}
                 }
             }
-            self.steps.push_back(Step { cause, is_called, acts: self.acts.len() - before });
+            self.steps.push_back(EarlyCall { cause, is_called, acts: self.acts.len() - before });
             if is_heard_soon {
                 return;
             }
@@ -150,7 +151,7 @@ impl Part {
     }
 
     /// The next that it is called with. Of two things at one time what came in was decided first.
-    fn next(&mut self, decided: &mut VecDeque<(u64, Event)>, until_us: u64) -> Option<(u64, Event)> {
+    fn next(&mut self, decided: &mut VecDeque<(u64, SimEvent)>, until_us: u64) -> Option<(u64, SimEvent)> {
         let own_us = decided.front().map(|own| own.0).filter(|at_us| *at_us < until_us);
         match (self.inputs.front().map(|input| input.0), own_us) {
             (Some(at_us), Some(own_us)) if own_us < at_us => decided.pop_front(),
@@ -161,7 +162,7 @@ impl Part {
 }
 
 /// Puts an event in behind all that are not later.
-fn decide(decided: &mut VecDeque<(u64, Event)>, at_us: u64, event: Event) {
+fn decide(decided: &mut VecDeque<(u64, SimEvent)>, at_us: u64, event: SimEvent) {
     let place = decided.partition_point(|own| own.0 <= at_us);
     decided.insert(place, (at_us, event));
 }
@@ -184,7 +185,7 @@ impl Nodes {
     }
 
     /// Adds the next one, whose number is how many there were.
-    pub fn push(&mut self, node: Node) {
+    pub fn push(&mut self, node: SimNode) {
         let share = self.count % self.shares.len();
         self.shares[share].nodes.push(node);
         self.count += 1;
@@ -194,23 +195,33 @@ impl Nodes {
         (id.0 % self.shares.len(), id.0 / self.shares.len())
     }
 
-    pub fn get(&self, id: NodeId) -> Option<&Node> {
+    pub fn get(&self, id: NodeId) -> Option<&SimNode> {
         let (share, place) = self.place(id);
         self.shares[share].nodes.get(place)
     }
 
-    pub fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+    pub fn get_mut(&mut self, id: NodeId) -> Option<&mut SimNode> {
         let (share, place) = self.place(id);
         self.shares[share].nodes.get_mut(place)
     }
 
+    /// All nodes, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &SimNode> {
+        (0..self.count).filter_map(|id| self.get(NodeId(id)))
+    }
+
+    /// Returns which of its lives a node is in; 0 for one that does not exist.
+    pub fn life(&self, id: NodeId) -> u32 {
+        self.get(id).map_or(0, |node| node.life)
+    }
+
     /// Plans to call a node with this.
-    pub fn plan(&mut self, id: NodeId, at_us: u64, event: Event) {
+    pub fn plan(&mut self, id: NodeId, at_us: u64, event: SimEvent) {
         let (share, place) = self.place(id);
         let Share { nodes, parts, used, .. } = &mut self.shares[share];
         let part = *nodes[place].part.get_or_insert_with(|| {
             if parts.len() == *used {
-                parts.push(Part::default());
+                parts.push(NodePlan::default());
             }
             *used += 1;
             *used - 1
@@ -220,7 +231,7 @@ impl Nodes {
     }
 
     /// Calls the nodes with all that was planned.
-    pub fn work(&mut self, hands: &mut dyn Hands, task: impl Fn() -> Task) {
+    pub fn work(&mut self, hands: &mut dyn Hands, task: impl Fn() -> EarlyWork) {
         // What one thread does by itself sooner than another has heard of it.
         const FEW_PARTS: usize = 8;
         self.shares.iter_mut().for_each(|share| share.task = Some(task()));
@@ -230,7 +241,7 @@ impl Nodes {
         self.shares = hands.work(std::mem::take(&mut self.shares));
     }
 
-    fn part(&mut self, id: NodeId) -> Option<&mut Part> {
+    fn part(&mut self, id: NodeId) -> Option<&mut NodePlan> {
         let (share, place) = self.place(id);
         let Share { nodes, parts, .. } = &mut self.shares[share];
         parts.get_mut(nodes.get(place)?.part?)
@@ -243,7 +254,7 @@ impl Nodes {
 
     /// The step that a node did next, if this was the cause, and its acts in front of all later ones: they are to
     /// be given back.
-    pub fn next_step(&mut self, id: NodeId, cause: Cause) -> Option<(Step, VecDeque<Act>)> {
+    pub fn next_step(&mut self, id: NodeId, cause: Cause) -> Option<(EarlyCall, VecDeque<Act>)> {
         let part = self.part(id)?;
         let step = part.steps.pop_front_if(|step| step.cause == cause)?;
         Some((step, std::mem::take(&mut part.acts)))
@@ -257,12 +268,12 @@ impl Nodes {
     }
 
     /// The datagram that a node was to be called with next, and was not.
-    pub fn next_datagram(&mut self, id: NodeId) -> Option<Event> {
+    pub fn next_datagram(&mut self, id: NodeId) -> Option<SimEvent> {
         let inputs = &mut self.part(id)?.inputs;
         // It has its timers from the world again.
         std::iter::from_fn(|| inputs.pop_front())
             .map(|input| input.1)
-            .find(|it| matches!(it, Event::Datagram { .. }))
+            .find(|it| matches!(it, SimEvent::Datagram { .. }))
     }
 
     /// Time has come to where all nodes are.
@@ -279,15 +290,15 @@ impl Nodes {
 }
 
 impl Index<NodeId> for Nodes {
-    type Output = Node;
+    type Output = SimNode;
 
-    fn index(&self, id: NodeId) -> &Node {
+    fn index(&self, id: NodeId) -> &SimNode {
         self.get(id).expect("a node of this world")
     }
 }
 
 impl IndexMut<NodeId> for Nodes {
-    fn index_mut(&mut self, id: NodeId) -> &mut Node {
+    fn index_mut(&mut self, id: NodeId) -> &mut SimNode {
         self.get_mut(id).expect("a node of this world")
     }
 }

@@ -7,19 +7,13 @@
 //! What was accepted ([`Accepted`]) is read by nodes that may be called side by side; what they find of a record
 //! that arrives ([`Noted`]) is written down afterwards, in order.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-
-use super::histogram::Histogram;
-use super::nodes::NodeId;
-use super::process::Act;
-use super::replica::{Merged, SimReplica};
-use crate::cluster::{Arrival, Replica};
-use crate::limits::SHARDS;
-use crate::record::merge::order;
-use crate::record::{Now, SharedRecord};
+use super::accepted::{AcceptedRecords, Noted, Rule};
+use super::distribution::Distribution;
+use super::place::NodeId;
+use crate::cluster::Arrival;
+use crate::record::SharedRecord;
 
 /// Hand-overs counted one by one; what took more counts as so many.
 const HOPS_MAX: usize = 64;
@@ -37,17 +31,6 @@ pub struct Violation {
     pub rule: Rule,
     /// Which record: source, origin, boot and number.
     pub record: String,
-}
-
-/// What must hold at every delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rule {
-    /// What arrives was accepted somewhere, and is what was accepted.
-    OnlyAccepted,
-    /// Nothing arrives before it was accepted.
-    AfterAcceptance,
-    /// A source never goes back.
-    NeverBack,
 }
 
 /// One record and what became of it. Times are since it was accepted.
@@ -85,10 +68,10 @@ impl Publication {
 /// What was accepted, and where it arrived.
 #[derive(Debug, Default)]
 pub struct Deliveries {
-    pub(super) accepted: Arc<Accepted>,
+    pub(super) accepted: Arc<AcceptedRecords>,
     publications: Vec<Publication>,
-    times: [Histogram; 3],
-    hops: Histogram,
+    times: [Distribution; 3],
+    hops: Distribution,
     keeps_times: bool,
     violations: Vec<Violation>,
     violations_count: u64,
@@ -107,19 +90,19 @@ impl Deliveries {
 
     /// Times of deliveries by this way, in microseconds since acceptance; the hops in `Tree` do not
     /// matter.
-    pub fn times(&self, arrival: Arrival) -> &Histogram {
+    pub fn times(&self, arrival: Arrival) -> &Distribution {
         &self.times[way(arrival)]
     }
 
     /// Times of all deliveries, in microseconds since acceptance.
-    pub fn all_times(&self) -> Histogram {
-        let mut all = Histogram::default();
+    pub fn all_times(&self) -> Distribution {
+        let mut all = Distribution::default();
         self.times.iter().for_each(|times| all.merge(times));
         all
     }
 
     /// Hand-overs of deliveries by the tree.
-    pub fn hops(&self) -> &Histogram {
+    pub fn hops(&self) -> &Distribution {
         &self.hops
     }
 
@@ -127,7 +110,7 @@ impl Deliveries {
     /// the time in which a world gets going.
     pub fn forget_counts(&mut self) {
         self.times = Default::default();
-        self.hops = Histogram::default();
+        self.hops = Distribution::default();
         self.publications.iter_mut().for_each(|publication| publication.is_published = false);
     }
 
@@ -204,109 +187,5 @@ fn way(arrival: Arrival) -> usize {
         Arrival::Tree { .. } => 0,
         Arrival::Repair => 1,
         Arrival::Reconcile => 2,
-    }
-}
-
-/// What was accepted, and when.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Accepted {
-    index: HashTable<u32>,
-    /// In the order of [`Deliveries::publications`].
-    records: Vec<(SharedRecord, u64)>,
-}
-
-impl Accepted {
-    fn add(&mut self, record: SharedRecord, at_us: u64) {
-        let (index, checksum) = (self.records.len() as u32, record.checksum);
-        self.records.push((record, at_us));
-        let records = &self.records;
-        self.index.insert_unique(checksum, index, |&index| {
-            records.get(index as usize).map_or(0, |(record, _)| record.checksum)
-        });
-    }
-
-    /// The number of this very record, it, and when it was accepted. The checksum is over every field, and
-    /// a decoder has verified it; so what it and the data's hash agree on is the same to the byte.
-    fn find(&self, record: &SharedRecord) -> Option<(u32, &SharedRecord, u64)> {
-        let is_same = |it: &SharedRecord| it.checksum == record.checksum && it.stamp == record.stamp;
-        let is_it = |&index: &u32| self.records.get(index as usize).is_some_and(|(it, _)| is_same(it));
-        let &index = self.index.find(record.checksum, is_it)?;
-        self.records.get(index as usize).map(|(record, at_us)| (index, record, *at_us))
-    }
-}
-
-/// What a node found of a record that arrived.
-#[derive(Debug)]
-pub(super) enum Noted {
-    /// It is the latest there now.
-    Applied { index: u32, at_us: u64, arrival: Arrival },
-    /// It, or a newer one, was there already.
-    Stale { index: u32 },
-    /// It must not have arrived.
-    Broken { rule: Rule, at_us: u64, record: SharedRecord },
-}
-
-/// A node's replica while its machine is called, with what was accepted beside it.
-pub(super) struct Applying<'a> {
-    pub replica: &'a mut SimReplica,
-    pub accepted: &'a Accepted,
-    pub at_us: u64,
-    pub acts: &'a mut VecDeque<Act>,
-}
-
-impl Applying<'_> {
-    fn note(&mut self, noted: Noted) {
-        self.acts.push_back(Act::Noted(noted));
-    }
-
-    fn violate(&mut self, rule: Rule, record: &SharedRecord) {
-        self.note(Noted::Broken { rule, at_us: self.at_us, record: record.clone() });
-    }
-}
-
-impl Replica for Applying<'_> {
-    fn apply(&mut self, _now: Now, record: SharedRecord, arrival: Arrival) -> bool {
-        let at_us = self.at_us;
-        let Some((index, known, accepted_us)) = self.accepted.find(&record) else {
-            self.violate(Rule::OnlyAccepted, &record);
-            return self.replica.merge(record) != Merged::Stale;
-        };
-        if accepted_us > at_us {
-            self.violate(Rule::AfterAcceptance, &record);
-            return self.replica.merge(record) != Merged::Stale;
-        }
-        match self.replica.merge(known.clone()) {
-            Merged::Stale => {
-                self.note(Noted::Stale { index });
-                false
-            }
-            Merged::Latest(before) => {
-                if before.is_some_and(|before| order(&before, known).is_ge()) {
-                    self.violate(Rule::NeverBack, known);
-                }
-                self.note(Noted::Applied { index, at_us, arrival });
-                true
-            }
-        }
-    }
-
-    fn discard(&mut self, record: &SharedRecord) {
-        self.replica.discard(record);
-    }
-
-    fn get(&self, source: &str) -> Option<SharedRecord> {
-        self.replica.get(source)
-    }
-
-    fn fingerprints(&self) -> [u64; SHARDS] {
-        self.replica.fingerprints()
-    }
-
-    fn visit_shard(&self, shard: usize, visit: &mut dyn FnMut(&SharedRecord)) {
-        self.replica.visit_shard(shard, visit);
-    }
-
-    fn len(&self) -> usize {
-        self.replica.len()
     }
 }

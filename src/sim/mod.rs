@@ -25,15 +25,19 @@
 //! what comes of their work is put in order); simulated sockets below the server's own loops (what is of
 //! interest is the protocol, and ten thousand nodes must fit).
 
+mod accepted;
 mod accounts;
+mod act;
 mod ahead;
+mod applying;
 mod awaited;
 pub mod baseline;
 mod conditions;
 mod deliveries;
-mod histogram;
+mod distribution;
 mod network;
 mod nodes;
+mod place;
 mod process;
 mod queue;
 mod replica;
@@ -43,14 +47,17 @@ mod streams;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod time;
 mod world;
 
+pub use accepted::Rule;
 pub use accounts::Account;
 pub use ahead::{Hands, Share};
 pub use conditions::{Conditions, Delay};
-pub use deliveries::{Deliveries, Publication, Rule, Violation};
-pub use histogram::Histogram;
+pub use deliveries::{Deliveries, Publication, Violation};
+pub use distribution::Distribution;
 pub use network::{Arrivals, Network, Traffic};
-pub use nodes::{Keeps, NodeId, Start, Value};
+pub use nodes::{Keeps, Start, Submission};
+pub use place::NodeId;
 pub use replica::SimReplica;
 pub use world::World;

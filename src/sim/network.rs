@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::conditions::{Conditions, Delay};
-use super::nodes::NodeId;
+use super::place::NodeId;
 use crate::cluster::random::Random;
 
 /// A retransmission timeout of a stream.

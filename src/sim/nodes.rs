@@ -1,22 +1,20 @@
 //! Nodes: how they are started, stopped, paused and started again, and what they accept.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::accounts::Account;
-use super::process::{Node, Running};
-use super::queue::Event;
+use super::place::{NodeId, default_address};
+use super::process::{Running, SimNode};
+use super::queue::SimEvent;
 use super::replica::SimReplica;
-use super::world::{WALL_US, World, now_of};
-use crate::cluster::outbox::Outbox;
+use super::time::now_of;
+use super::world::World;
+use crate::cluster::Replicated;
+use crate::cluster::outbox::{Awaited, Outbox};
 use crate::cluster::{Config, Known, Machine, Profile};
 use crate::record::{HybridClock, NodeName, Payload, Record, SharedRecord, Source, Stamp};
-
-/// Which node of the world, from 0: one name at one address, through all its lives. A node that moves
-/// is another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub usize);
 
 /// How a node is started.
 #[derive(Clone, Debug)]
@@ -69,7 +67,7 @@ pub enum Keeps {
 
 /// What a client publishes.
 #[derive(Clone, Debug)]
-pub struct Value {
+pub struct Submission {
     /// Whose value it is.
     pub source: Source,
     /// The value, or that it is deleted.
@@ -78,88 +76,10 @@ pub struct Value {
     pub ttl_ms: u64,
 }
 
-/// An address, in four bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(u32);
-
-/// Who is at which address.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Hosts {
-    /// By the number of an address of [`World::address_of`].
-    numbered: Vec<Option<NodeId>>,
-    others: Vec<(SocketAddr, Option<NodeId>)>,
-    by_address: BTreeMap<SocketAddr, Place>,
-}
-
-const NUMBERED_MAX: u32 = 1 << 24;
-const PORT: u16 = 7946;
-
-impl Hosts {
-    /// The place of an address; `None`: it has none yet.
-    pub fn find(&self, address: SocketAddr) -> Option<Place> {
-        number_of(address).map(Place).or_else(|| self.by_address.get(&address).copied())
-    }
-
-    /// The place of an address; made if there is none.
-    pub fn place(&mut self, address: SocketAddr) -> Place {
-        if let Some(place) = self.find(address) {
-            return place;
-        }
-        let Hosts { others, by_address, .. } = self;
-        *by_address.entry(address).or_insert_with(|| {
-            others.push((address, None));
-            Place(NUMBERED_MAX + others.len() as u32 - 1)
-        })
-    }
-
-    pub fn address(&self, place: Place) -> SocketAddr {
-        let other = place.0.checked_sub(NUMBERED_MAX).and_then(|other| self.others.get(other as usize));
-        other.map_or_else(|| address_of(place.0), |other| other.0)
-    }
-
-    /// Who is there now.
-    pub fn node_at(&self, place: Place) -> Option<NodeId> {
-        match place.0.checked_sub(NUMBERED_MAX) {
-            None => self.numbered.get(place.0 as usize).copied().flatten(),
-            Some(other) => self.others.get(other as usize).and_then(|other| other.1),
-        }
-    }
-
-    pub fn set(&mut self, place: Place, node: Option<NodeId>) {
-        match place.0.checked_sub(NUMBERED_MAX) {
-            None => {
-                if self.numbered.len() <= place.0 as usize {
-                    self.numbered.resize(place.0 as usize + 1, None);
-                }
-                self.numbered[place.0 as usize] = node;
-            }
-            Some(other) => {
-                if let Some(other) = self.others.get_mut(other as usize) {
-                    other.1 = node;
-                }
-            }
-        }
-    }
-}
-
-fn address_of(number: u32) -> SocketAddr {
-    let [_, a, b, c] = number.to_be_bytes();
-    SocketAddr::from(([10, a, b, c], PORT))
-}
-
-fn number_of(address: SocketAddr) -> Option<u32> {
-    match address.ip() {
-        IpAddr::V4(ip) if address.port() == PORT && ip.octets()[0] == 10 => {
-            Some(u32::from(ip) - u32::from(Ipv4Addr::new(10, 0, 0, 0)))
-        }
-        _ => None,
-    }
-}
-
 impl World {
     /// The address that a node gets unless another is asked for.
     pub fn address_of(node: NodeId) -> SocketAddr {
-        address_of(node.0 as u32 + 1)
+        default_address(node)
     }
 
     /// Starts a node. An address that a stopped node had may be used again.
@@ -248,7 +168,8 @@ impl World {
         if self.hosts.node_at(place) == Some(id) {
             Arc::make_mut(&mut self.hosts).set(place, None);
         }
-        self.close_all(id);
+        let (streams, world) = self.streams();
+        streams.close_all(world, id);
     }
 
     /// A node stands still for a while; its sockets go on receiving.
@@ -257,7 +178,7 @@ impl World {
         if node.running == Running::Yes {
             node.running = Running::Paused;
             let life = node.life;
-            self.queue.push(self.now_us + for_us, Event::Resume { node: id, life });
+            self.queue.push(self.now_us + for_us, SimEvent::Resume { node: id, life });
         }
     }
 
@@ -278,14 +199,14 @@ impl World {
     /// A running node accepts values from a client as a server does: stamped, numbered, merged, and
     /// handed to the machine as far as it takes them. What it made of them; nothing if it does not
     /// run.
-    pub fn accept(&mut self, id: NodeId, values: Vec<Value>) -> Vec<SharedRecord> {
+    pub fn accept(&mut self, id: NodeId, values: Vec<Submission>) -> Vec<SharedRecord> {
         if !self.is_running(id) {
             return Vec::new();
         }
         let node = &mut self.nodes[id];
         let now = now_of(self.now_us, node.wall_offset_us);
         let mut records = Vec::with_capacity(values.len());
-        for Value { source, payload, ttl_ms } in values {
+        for Submission { source, payload, ttl_ms } in values {
             let latest = node.replica.latest(source.as_str()).map(|record| record.stamp.ts);
             let ts = node.clock.issue(now, latest);
             let stamp = match payload {
@@ -315,6 +236,23 @@ impl World {
         self.with(id, |machine, _, now| machine.handle_published(now, records));
     }
 
+    /// Publishes records that this node accepted, of which one is to be with all members before it is
+    /// answered.
+    ///
+    /// # Panics
+    /// As soon as the answer says that all have it, while one does not that was alive in the origin's
+    /// view when it was accepted, and still is.
+    pub fn publish_awaited(&mut self, id: NodeId, awaited: Awaited, records: &[SharedRecord]) {
+        self.awaited.wait(&self.nodes, id, awaited.clone());
+        self.with(id, |machine, _, now| machine.handle_awaited(now, vec![awaited]));
+        self.publish(id, records);
+    }
+
+    /// Returns the answer of this token at a node, if it was given.
+    pub fn answer(&self, id: NodeId, token: u64) -> Option<Replicated> {
+        self.awaited.answer(id, token)
+    }
+
     /// Whether a node is neither paused nor stopped.
     pub fn is_running(&self, id: NodeId) -> bool {
         self.nodes.get(id).is_some_and(|node| node.running == Running::Yes)
@@ -322,7 +260,7 @@ impl World {
 
     /// Whether a node was not stopped; it may be paused.
     pub fn is_up(&self, id: NodeId) -> bool {
-        self.nodes.get(id).is_some_and(|node| node.running != Running::No)
+        self.nodes.get(id).is_some_and(SimNode::is_up)
     }
 
     /// The nodes that were not stopped.
@@ -333,7 +271,7 @@ impl World {
     /// A node's wall clock now, in microseconds since the Unix epoch.
     pub fn wall_us(&self, id: NodeId) -> u64 {
         let offset_us = self.nodes.get(id).map_or(0, |node| node.wall_offset_us);
-        (WALL_US + self.now_us).saturating_add_signed(offset_us)
+        now_of(self.now_us, offset_us).wall_us
     }
 
     /// What a node sent and received in all its lives.
@@ -349,10 +287,6 @@ impl World {
         let mut all = Account::default();
         (0..self.nodes.len()).for_each(|id| all += self.account(NodeId(id)));
         all
-    }
-
-    pub(super) fn life(&self, id: NodeId) -> u32 {
-        self.nodes.get(id).map_or(0, |node| node.life)
     }
 
     /// Sets a node up; it knows nobody and was told nothing so far.
@@ -380,7 +314,7 @@ impl World {
             replica.merge(record.clone());
         }
         let place = self.place(address);
-        self.nodes.push(Node {
+        self.nodes.push(SimNode {
             id,
             part: None,
             machine: Machine::new(config.clone(), now_of(self.now_us, start.wall_offset_us)),

@@ -9,14 +9,13 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use bytes::Bytes;
-
 use super::accounts::Account;
-use super::deliveries::{Accepted, Applying, Noted};
-use super::nodes::{Hosts, NodeId, Place};
-use super::queue::Event;
+use super::act::{Act, Surroundings};
+use super::applying::Applying;
+use super::place::{NodeId, Place};
+use super::queue::SimEvent;
 use super::replica::SimReplica;
-use super::world::now_of;
+use super::time::now_of;
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Config, Effect, Machine};
 use crate::record::{HybridClock, Now};
@@ -32,7 +31,7 @@ pub(super) enum Running {
 }
 
 /// A process, its machine and what stands around it.
-pub(super) struct Node {
+pub(super) struct SimNode {
     pub id: NodeId,
     /// Which part of its share's work is its own, if it has one.
     pub part: Option<usize>,
@@ -45,7 +44,7 @@ pub(super) struct Node {
     /// Counts its lives in the world.
     pub life: u32,
     /// What came in and was not read yet.
-    pub waiting: VecDeque<Event>,
+    pub waiting: VecDeque<SimEvent>,
     /// Datagrams among it.
     pub datagrams_waiting: usize,
     /// A turn is scheduled.
@@ -66,42 +65,14 @@ pub(super) struct Node {
     pub past: Account,
 }
 
-/// What came of calling a node.
-#[derive(Debug)]
-pub(super) enum Act {
-    /// A place kept for another.
-    Nothing,
-    /// It read this from its sockets.
-    Read(Event),
-    /// A datagram found its socket full.
-    Overflowed,
-    /// A datagram from there brought so many copies of records.
-    Copies { from: Place, count: u64 },
-    /// Its replica took a record, or did not.
-    Noted(Noted),
-    /// It is to be woken.
-    Wake { at_us: u64, token: u64 },
-    /// It has work left for when it is free.
-    Turn { at_us: u64 },
-    /// It sends a datagram, which is ready then.
-    Send { ready_us: u64, to: SocketAddr, bytes: Bytes },
-    /// It wants something else done.
-    Effect(Effect),
-}
+impl SimNode {
+    /// Returns whether it has not been stopped; it may be paused.
+    pub fn is_up(&self) -> bool {
+        self.running != Running::No
+    }
 
-/// What a node sees of the world when it is called.
-#[derive(Clone, Copy)]
-pub(super) struct Surroundings<'a> {
-    pub now_us: u64,
-    /// What a datagram costs each end of the processor's time.
-    pub cpu_us: u64,
-    pub hosts: &'a Hosts,
-    pub accepted: &'a Accepted,
-}
-
-impl Node {
     /// Something comes in at its sockets; whether the machine was called.
-    pub fn arrive(&mut self, world: &Surroundings, event: Event, acts: &mut VecDeque<Act>) -> bool {
+    pub fn arrive(&mut self, world: &Surroundings, event: SimEvent, acts: &mut VecDeque<Act>) -> bool {
         if self.running == Running::Yes && self.waiting.is_empty() && self.busy_us <= world.now_us {
             self.handle(world, event, acts);
             return true;
@@ -109,7 +80,7 @@ impl Node {
         if self.running == Running::No {
             return false;
         }
-        if let Event::Datagram { .. } = event {
+        if let SimEvent::Datagram { .. } = event {
             if self.datagrams_waiting >= SOCKET_DATAGRAMS_MAX {
                 acts.push_back(Act::Overflowed);
                 return false;
@@ -138,7 +109,7 @@ impl Node {
                 return is_called;
             }
             if let Some(event) = self.waiting.pop_front() {
-                if let Event::Datagram { .. } = event {
+                if let SimEvent::Datagram { .. } = event {
                     self.datagrams_waiting -= 1;
                 }
                 self.handle(world, event, acts);
@@ -161,12 +132,12 @@ impl Node {
         }
     }
 
-    fn handle(&mut self, world: &Surroundings, event: Event, acts: &mut VecDeque<Act>) {
+    fn handle(&mut self, world: &Surroundings, event: SimEvent, acts: &mut VecDeque<Act>) {
         self.busy_us = self.busy_us.max(world.now_us) + world.cpu_us;
         let read = acts.len();
         acts.push_back(Act::Nothing);
         match &event {
-            Event::Datagram { from, bytes, .. } => {
+            SimEvent::Datagram { from, bytes, .. } => {
                 let address = world.hosts.address(*from);
                 let before = self.copies_received();
                 self.call(world, acts, |machine, replica, now| {
@@ -177,7 +148,7 @@ impl Node {
                     acts.push_back(Act::Copies { from: *from, count });
                 }
             }
-            Event::Stream { stream, event, .. } => {
+            SimEvent::Stream { stream, event, .. } => {
                 let (stream, event) = (*stream, event.clone());
                 self.call(world, acts, |machine, replica, now| {
                     machine.handle_stream(now, stream, event, replica);

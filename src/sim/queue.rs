@@ -10,18 +10,18 @@ use std::collections::BinaryHeap;
 
 use bytes::Bytes;
 
-use super::nodes::{NodeId, Place};
+use super::place::{NodeId, Place};
 use crate::cluster::{StreamEvent, StreamId};
 
 /// Something that happens at one instant.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum SimEvent {
     /// To whoever has the address then.
     Datagram { from: Place, to: Place, bytes: Bytes },
     /// To that life of the node alone.
     Stream { to: NodeId, life: u32, stream: StreamId, event: StreamEvent },
     /// A connection request arrives where somebody may listen.
-    Connect { from: NodeId, life: u32, stream: StreamId, to: Option<Place> },
+    Connect { from: NodeId, life: u32, stream: StreamId, to: Place },
     /// A machine's timeout is due, unless the node has a newer token.
     Wake { node: NodeId, token: u64 },
     /// A busy node gets to what waits in its sockets.
@@ -49,14 +49,14 @@ const EMPTY: List = List { first: NONE, last: NONE };
 #[derive(Debug)]
 struct Entry {
     /// `None`: free.
-    event: Option<Event>,
+    event: Option<SimEvent>,
     /// The next in the list, or of those free.
     next: u32,
 }
 
 /// All that will happen.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct EventQueue {
     entries: Vec<Entry>,
     free: u32,
     /// The time of the first list; a multiple of their number.
@@ -72,9 +72,9 @@ pub(super) struct Queue {
     pushed: u64,
 }
 
-impl Default for Queue {
-    fn default() -> Queue {
-        Queue {
+impl Default for EventQueue {
+    fn default() -> EventQueue {
+        EventQueue {
             entries: Vec::new(),
             free: NONE,
             base_us: 0,
@@ -88,9 +88,9 @@ impl Default for Queue {
     }
 }
 
-impl Queue {
+impl EventQueue {
     /// Puts an event in. One for a time that is over happens next.
-    pub fn push(&mut self, at_us: u64, event: Event) {
+    pub fn push(&mut self, at_us: u64, event: SimEvent) {
         let at_us = at_us.max(self.near_from_us);
         let entry = Entry { event: Some(event), next: NONE };
         let index = if self.free == NONE {
@@ -122,7 +122,7 @@ impl Queue {
     }
 
     /// The next event and its time, if that is not later than `end_us`.
-    pub fn pop_until(&mut self, end_us: u64) -> Option<(u64, Event)> {
+    pub fn pop_until(&mut self, end_us: u64) -> Option<(u64, SimEvent)> {
         let at_us = self.reach(end_us)?;
         self.near_from_us = at_us;
         let place = (at_us - self.base_us) as usize;
@@ -141,7 +141,7 @@ impl Queue {
     }
 
     /// What happens next, in order, as far as the lists reach.
-    pub fn coming(&self) -> impl Iterator<Item = &Event> {
+    pub fn coming(&self) -> impl Iterator<Item = &SimEvent> {
         let from = self.near_from_us.saturating_sub(self.base_us) as usize;
         let mut place = Some(from);
         let mut at = self.lists.get(from).map_or(NONE, |list| list.first);
@@ -158,7 +158,7 @@ impl Queue {
 
     /// Shows what happens before `end_us`, in order, as far as the lists reach and until `show` has seen enough;
     /// up to when that was, itself not included.
-    pub fn show_until(&mut self, end_us: u64, mut show: impl FnMut(u64, &mut Event) -> bool) -> u64 {
+    pub fn show_until(&mut self, end_us: u64, mut show: impl FnMut(u64, &mut SimEvent) -> bool) -> u64 {
         let end_us = end_us.min(self.base_us + NEAR_US as u64);
         let mut from = self.near_from_us.saturating_sub(self.base_us) as usize;
         while let Some(place) = self.filled_from(from) {
@@ -229,8 +229,8 @@ mod tests {
 
     use super::*;
 
-    fn token(event: &Event) -> u64 {
-        if let Event::Wake { token, .. } = event { *token } else { u64::MAX }
+    fn token(event: &SimEvent) -> u64 {
+        if let SimEvent::Wake { token, .. } = event { *token } else { u64::MAX }
     }
 
     proptest! {
@@ -238,13 +238,13 @@ mod tests {
         fn is_in_order_of_time_and_decision(
             steps in proptest::collection::vec((0usize..6, 0u64..60_000, 0u64..40_000), 1..60),
         ) {
-            let (mut queue, mut model) = (Queue::default(), std::collections::BTreeMap::new());
+            let (mut queue, mut model) = (EventQueue::default(), std::collections::BTreeMap::new());
             let (mut now_us, mut pushed) = (0, 0);
             for (pushes, spread_us, wait_us) in steps {
                 for n in 0..pushes as u64 {
                     let at_us = now_us + spread_us * n / 3;
                     pushed += 1;
-                    queue.push(at_us, Event::Wake { node: NodeId(0), token: pushed });
+                    queue.push(at_us, SimEvent::Wake { node: NodeId(0), token: pushed });
                     model.insert((at_us, pushed), ());
                 }
                 let end_us = now_us + wait_us;

@@ -3,31 +3,31 @@
 //! One queue holds everything that will happen, in order of time and, within an instant, of when it was
 //! decided. A node gets one event at a time; what its machine then wants done becomes new events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::ahead::{self, Cause, Hands, Nodes, Task, WARMED};
+use super::act::{Act, Surroundings};
+use super::ahead::{self, Cause, EarlyWork, Hands, Nodes, WARMED};
+use super::applying::Applying;
 use super::awaited::AwaitedAnswers;
 use super::conditions::Conditions;
-use super::deliveries::{Applying, Deliveries};
+use super::deliveries::Deliveries;
 use super::network::Network;
-use super::nodes::{Hosts, NodeId, Place};
-use super::process::{Act, Node, Running, Surroundings};
-use super::queue::{Event, Queue};
+use super::place::{Hosts, NodeId, Place};
+use super::process::{Running, SimNode};
+use super::queue::{EventQueue, SimEvent};
 use super::replica::SimReplica;
-use super::streams::End;
+use super::streams::{StreamWorld, Streams};
 use crate::cluster::members::{MemberInfo, State};
 use crate::cluster::random::Random;
-use crate::cluster::{Effect, Machine, StreamEvent, StreamId};
+use crate::cluster::{Effect, Machine, StreamEvent};
 use crate::limits::DATAGRAM_HEADER_BYTES;
 use crate::record::Now;
 
-/// The wall clock at the world's beginning, microseconds since the Unix epoch.
-pub(super) const WALL_US: u64 = 1_763_800_000_000_000;
 /// A virtual world.
 pub struct World {
     /// Its links.
@@ -36,10 +36,10 @@ pub struct World {
     pub deliveries: Deliveries,
     pub(super) awaited: AwaitedAnswers,
     pub(super) now_us: u64,
-    pub(super) queue: Queue,
+    pub(super) queue: EventQueue,
     pub(super) nodes: Nodes,
     pub(super) hosts: Arc<Hosts>,
-    pub(super) ends: BTreeMap<(NodeId, StreamId), End>,
+    streams: Streams,
     pub(super) random: Random,
     crossings: u64,
     digest: u64,
@@ -63,10 +63,10 @@ impl World {
             deliveries: Deliveries::default(),
             awaited: AwaitedAnswers::default(),
             now_us: 0,
-            queue: Queue::default(),
+            queue: EventQueue::default(),
             nodes: Nodes::new(hands.as_ref().map_or(1, |hands| hands.count())),
             hosts: Arc::default(),
-            ends: BTreeMap::new(),
+            streams: Streams::default(),
             random,
             crossings: 0,
             digest: 0,
@@ -78,7 +78,7 @@ impl World {
     /// Bytes arrive at an address, from wherever.
     pub fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
         let (from, to) = (self.place(from), self.place(to));
-        self.queue.push(self.now_us, Event::Datagram { from, to, bytes });
+        self.queue.push(self.now_us, SimEvent::Datagram { from, to, bytes });
     }
 
     /// Lets time pass.
@@ -106,25 +106,30 @@ impl World {
         let (nodes, hosts) = (&mut self.nodes, &self.hosts);
         let until_us = self.queue.show_until(until_us, |at_us, event| {
             match *event {
-                Event::Datagram { to, .. } => {
+                SimEvent::Datagram { to, .. } => {
                     if let Some(node) = hosts.node_at(to) {
-                        nodes.plan(node, at_us, std::mem::replace(event, Event::Done { node }));
+                        nodes.plan(node, at_us, std::mem::replace(event, SimEvent::Done { node }));
                     }
                 }
-                Event::Wake { node, token } if nodes.get(node).is_some_and(|it| it.token == token) => {
-                    nodes.plan(node, at_us, Event::Wake { node, token });
+                SimEvent::Wake { node, token } if nodes.get(node).is_some_and(|it| it.token == token) => {
+                    nodes.plan(node, at_us, SimEvent::Wake { node, token });
                 }
-                Event::Turn { node, life } if nodes.get(node).is_some_and(|it| it.life == life) => {
-                    nodes.plan(node, at_us, Event::Turn { node, life });
+                SimEvent::Turn { node, life } if nodes.get(node).is_some_and(|it| it.life == life) => {
+                    nodes.plan(node, at_us, SimEvent::Turn { node, life });
                 }
-                Event::Wake { .. } | Event::Turn { .. } => {}
+                SimEvent::Wake { .. } | SimEvent::Turn { .. } => {}
                 _ => return false,
             }
             true
         });
         let cpu_us = self.network.conditions.cpu_us;
         let (hosts, accepted) = (&self.hosts, &self.deliveries.accepted);
-        nodes.work(hands, || Task { until_us, cpu_us, hosts: hosts.clone(), accepted: accepted.clone() });
+        nodes.work(hands, || EarlyWork {
+            until_us,
+            cpu_us,
+            hosts: hosts.clone(),
+            accepted: accepted.clone(),
+        });
         until_us
     }
 
@@ -216,7 +221,7 @@ impl World {
     fn warm_up(&self) {
         let mut coming = [None; WARMED];
         let datagrams = self.queue.coming().filter_map(|event| match event {
-            Event::Datagram { from, to, bytes } => {
+            SimEvent::Datagram { from, to, bytes } => {
                 Some((self.hosts.node_at(*to)?, self.hosts.address(*from), bytes))
             }
             _ => None,
@@ -228,29 +233,35 @@ impl World {
         );
     }
 
+    /// The connections between nodes, and what they need of the world.
+    pub(super) fn streams(&mut self) -> (&mut Streams, StreamWorld<'_>) {
+        let World { streams, network, queue, hosts, nodes, now_us, .. } = self;
+        (streams, StreamWorld { now_us: *now_us, network, queue, hosts, nodes })
+    }
+
     /// The place of an address; made if there is none.
     pub(super) fn place(&mut self, address: SocketAddr) -> Place {
         self.hosts.find(address).unwrap_or_else(|| Arc::make_mut(&mut self.hosts).place(address))
     }
 
     /// One event; the node that was called, if one was.
-    fn happen(&mut self, event: Event) -> Option<NodeId> {
+    fn happen(&mut self, event: SimEvent) -> Option<NodeId> {
         match event {
-            Event::Datagram { to, .. } => {
+            SimEvent::Datagram { to, .. } => {
                 let id = self.hosts.node_at(to)?;
                 self.visit(id, |node, world, acts| node.arrive(world, event, acts))
             }
-            Event::Done { node } => self.repeat(node, Cause::Datagram).unwrap_or_else(|| {
+            SimEvent::Done { node } => self.repeat(node, Cause::Datagram).unwrap_or_else(|| {
                 let event = self.nodes.next_datagram(node)?;
                 self.happen(event)
             }),
-            Event::Stream { to, life, .. } => {
-                if self.life(to) != life {
+            SimEvent::Stream { to, life, .. } => {
+                if self.nodes.life(to) != life {
                     return None;
                 }
                 self.visit(to, |node, world, acts| node.arrive(world, event, acts))
             }
-            Event::Wake { node, token } => {
+            SimEvent::Wake { node, token } => {
                 if self.nodes.is_ahead(node) {
                     return self.repeat(node, Cause::Wake(token)).flatten();
                 }
@@ -259,8 +270,8 @@ impl World {
                 }
                 self.visit(node, |node, world, acts| node.wake(world, acts))
             }
-            Event::Turn { node, life } => {
-                if self.life(node) != life {
+            SimEvent::Turn { node, life } => {
+                if self.nodes.life(node) != life {
                     return None;
                 }
                 self.repeat(node, Cause::Turn).unwrap_or_else(|| {
@@ -270,11 +281,12 @@ impl World {
                     })
                 })
             }
-            Event::Connect { from, life, stream, to } => {
-                self.connect(from, life, stream, to);
+            SimEvent::Connect { from, life, stream, to } => {
+                let (streams, world) = self.streams();
+                streams.connect(world, from, life, stream, to);
                 None
             }
-            Event::Resume { node, life } => {
+            SimEvent::Resume { node, life } => {
                 let it = self.nodes.get_mut(node).filter(|it| it.life == life)?;
                 if it.running != Running::Paused {
                     return None;
@@ -291,7 +303,7 @@ impl World {
     fn visit(
         &mut self,
         id: NodeId,
-        call: impl FnOnce(&mut Node, &Surroundings, &mut VecDeque<Act>) -> bool,
+        call: impl FnOnce(&mut SimNode, &Surroundings, &mut VecDeque<Act>) -> bool,
     ) -> Option<NodeId> {
         let mut acts = std::mem::take(&mut self.acts);
         let node = self.nodes.get_mut(id)?;
@@ -329,7 +341,7 @@ impl World {
             Act::Nothing => {}
             Act::Read(event) => {
                 self.note(id, &event);
-                if let Event::Datagram { .. } = event {
+                if let SimEvent::Datagram { .. } = event {
                     self.network.delivered();
                 }
             }
@@ -341,10 +353,10 @@ impl World {
                 }
             }
             Act::Noted(noted) => self.deliveries.note(id, noted),
-            Act::Wake { at_us, token } => self.queue.push(at_us, Event::Wake { node: id, token }),
+            Act::Wake { at_us, token } => self.queue.push(at_us, SimEvent::Wake { node: id, token }),
             Act::Turn { at_us } => {
-                let life = self.life(id);
-                self.queue.push(at_us, Event::Turn { node: id, life });
+                let life = self.nodes.life(id);
+                self.queue.push(at_us, SimEvent::Turn { node: id, life });
             }
             Act::Send { ready_us, to, bytes } => self.send(id, ready_us, to, bytes),
             Act::Effect(effect) => self.perform(id, effect),
@@ -359,10 +371,10 @@ impl World {
         let arrivals = self.network.send(ready_us, id, target, length);
         let Some((&last_us, others)) = arrivals.as_slice().split_first() else { return };
         for &at_us in others {
-            self.queue.push(at_us, Event::Datagram { from, to, bytes: bytes.clone() });
+            self.queue.push(at_us, SimEvent::Datagram { from, to, bytes: bytes.clone() });
         }
         // Nearly always there is one: it needs no sharing.
-        self.queue.push(last_us, Event::Datagram { from, to, bytes });
+        self.queue.push(last_us, SimEvent::Datagram { from, to, bytes });
     }
 
     /// What is none of the node's own business, nor a datagram.
@@ -370,28 +382,33 @@ impl World {
         match effect {
             Effect::Connect { stream, to } => {
                 let to = self.place(to);
-                self.request(id, stream, Some(to));
+                let (streams, world) = self.streams();
+                streams.request(world, id, stream, to);
             }
-            Effect::Write { stream, bytes } => self.write(id, stream, bytes),
-            Effect::Close { stream } => self.close(id, stream),
-            Effect::Replicated(replicated) => self.handle_replicated(id, replicated),
+            Effect::Write { stream, bytes } => {
+                let (streams, world) = self.streams();
+                streams.write(world, id, stream, bytes);
+            }
+            Effect::Close { stream } => {
+                let (streams, mut world) = self.streams();
+                streams.close(&mut world, id, stream);
+            }
+            Effect::Replicated(replicated) => self.awaited.settle(&self.nodes, id, replicated),
             Effect::Datagram { .. } | Effect::MembersChanged | Effect::NameTaken { .. } => {}
         }
     }
 
-    fn note(&mut self, id: NodeId, event: &Event) {
+    fn note(&mut self, id: NodeId, event: &SimEvent) {
         let (bytes, stream) = match event {
-            Event::Datagram { bytes, .. } => (bytes.as_ref(), 0),
-            Event::Stream { stream, event: StreamEvent::Received(bytes), .. } => (bytes.as_ref(), stream.0),
-            Event::Stream { stream, .. } => (&[][..], stream.0),
+            SimEvent::Datagram { bytes, .. } => (bytes.as_ref(), 0),
+            SimEvent::Stream { stream, event: StreamEvent::Received(bytes), .. } => {
+                (bytes.as_ref(), stream.0)
+            }
+            SimEvent::Stream { stream, .. } => (&[][..], stream.0),
             _ => return,
         };
         let before = self.digest.rotate_left(17) ^ self.now_us;
         let what = before.wrapping_add(id.0 as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stream;
         self.digest = xxh3_64_with_seed(bytes, what);
     }
-}
-
-pub(super) fn now_of(now_us: u64, wall_offset_us: i64) -> Now {
-    Now { mono_us: now_us, wall_us: (WALL_US + now_us).saturating_add_signed(wall_offset_us) }
 }

@@ -4,37 +4,37 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 
-use super::super::{Histogram, Network, NodeId};
-use super::{Measures, Plan};
+use super::super::{Distribution, Network, NodeId};
+use super::{BaselinePlan, Measures};
 use crate::cluster::random::Random;
 use crate::limits::DATAGRAM_HEADER_BYTES;
 
 /// What is still under way so long after the last record was published counts as missing.
 const PATIENCE_US: u64 = 30_000_000;
 
-/// What nodes do. A call is at the instant [`Engine::now_us`].
+/// What nodes do. A call is at the instant [`BaselineWorld::now_us`].
 pub(super) trait Protocol {
     /// A record is at this node for the first time, by a client or a datagram.
-    fn hear(&mut self, engine: &mut Engine, node: usize, record: u32);
-    /// What [`Engine::wake`] asked for.
-    fn wake(&mut self, engine: &mut Engine, node: usize);
+    fn hear(&mut self, engine: &mut BaselineWorld, node: usize, record: u32);
+    /// What [`BaselineWorld::wake`] asked for.
+    fn wake(&mut self, engine: &mut BaselineWorld, node: usize);
 }
 
 #[derive(Debug)]
-enum Event {
+enum BaselineEvent {
     Publish { record: u32 },
     Datagram { to: usize, records: Rc<[u32]> },
     Wake { node: usize },
 }
 
 /// The world of a baseline.
-pub(super) struct Engine {
-    plan: Plan,
+pub(super) struct BaselineWorld {
+    plan: BaselinePlan,
     network: Network,
     now_us: u64,
     /// By time and, within an instant, by the order in which it was decided; the key of `events`.
     due: BinaryHeap<Reverse<(u64, u64)>>,
-    events: BTreeMap<u64, Event>,
+    events: BTreeMap<u64, BaselineEvent>,
     decided: u64,
     /// Until when each node is busy.
     busy_us: Vec<u64>,
@@ -43,17 +43,17 @@ pub(super) struct Engine {
     held: Vec<u64>,
     /// How many nodes have each record, its origin not counted, and since when the last of them.
     reached: Vec<(u64, u64)>,
-    times: Histogram,
+    times: Distribution,
     copies: u64,
     protocol_seed: u64,
 }
 
-impl Engine {
+impl BaselineWorld {
     /// A world in which all records are planned.
-    pub fn new(plan: &Plan) -> Engine {
+    pub fn new(plan: &BaselinePlan) -> BaselineWorld {
         let mut random = Random::new(plan.seed);
         let network = Network::new(plan.conditions, random.next_u64());
-        let mut engine = Engine {
+        let mut engine = BaselineWorld {
             plan: *plan,
             network,
             now_us: 0,
@@ -64,12 +64,12 @@ impl Engine {
             origins: (0..plan.records).map(|_| random.index(plan.nodes)).collect(),
             held: vec![0; plan.nodes * plan.records.div_ceil(64)],
             reached: vec![(0, 0); plan.records],
-            times: Histogram::default(),
+            times: Distribution::default(),
             copies: 0,
             protocol_seed: random.next_u64(),
         };
         for record in 0..plan.records as u32 {
-            engine.push(engine.published_us(record), Event::Publish { record });
+            engine.push(engine.published_us(record), BaselineEvent::Publish { record });
         }
         engine
     }
@@ -83,13 +83,13 @@ impl Engine {
             let Some(event) = self.events.remove(&key) else { continue };
             self.now_us = at_us;
             match event {
-                Event::Publish { record } => {
+                BaselineEvent::Publish { record } => {
                     let origin = self.origin(record);
                     self.hold(origin, record);
                     protocol.hear(&mut self, origin, record);
                 }
-                Event::Datagram { to, records } => self.receive(&mut protocol, to, &records),
-                Event::Wake { node } => protocol.wake(&mut self, node),
+                BaselineEvent::Datagram { to, records } => self.receive(&mut protocol, to, &records),
+                BaselineEvent::Wake { node } => protocol.wake(&mut self, node),
             }
         }
         self.measures()
@@ -117,7 +117,7 @@ impl Engine {
 
     /// Calls the protocol for this node then.
     pub fn wake(&mut self, at_us: u64, node: usize) {
-        self.push(at_us, Event::Wake { node });
+        self.push(at_us, BaselineEvent::Wake { node });
     }
 
     /// Sends a datagram of so many bytes, the headers of IP and UDP not counted.
@@ -126,7 +126,7 @@ impl Engine {
         let bytes = bytes + DATAGRAM_HEADER_BYTES;
         let arrivals = self.network.send(ready_us, NodeId(from), NodeId(to), bytes);
         for &at_us in arrivals.as_slice() {
-            self.push(at_us, Event::Datagram { to, records: records.clone() });
+            self.push(at_us, BaselineEvent::Datagram { to, records: records.clone() });
         }
     }
 
@@ -169,7 +169,7 @@ impl Engine {
         u64::from(record) * 1_000_000 / self.plan.rate_per_s.max(1)
     }
 
-    fn push(&mut self, at_us: u64, event: Event) {
+    fn push(&mut self, at_us: u64, event: BaselineEvent) {
         self.decided += 1;
         self.due.push(Reverse((at_us, self.decided)));
         self.events.insert(self.decided, event);
@@ -177,7 +177,7 @@ impl Engine {
 
     fn measures(self) -> Measures {
         let others = self.plan.nodes as u64 - 1;
-        let mut last = Histogram::default();
+        let mut last = Distribution::default();
         self.reached.iter().filter(|(nodes, _)| *nodes > 0).for_each(|(_, last_us)| last.add(*last_us));
         let expected = self.plan.records as u64 * others;
         Measures {

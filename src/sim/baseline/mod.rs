@@ -19,17 +19,17 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use super::{Conditions, Histogram};
+use super::{Conditions, Distribution};
 use crate::cluster::random::Random;
-use engine::{Engine, Protocol};
-use queue::{GOSSIP_NODES, Queue, transmissions};
+use engine::{BaselineWorld, Protocol};
+use queue::{GOSSIP_NODES, UpdateQueue, transmissions};
 
 /// Between two rounds of a node.
 const GOSSIP_US: u64 = 200_000;
 
 /// What is to be spread among whom.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct BaselinePlan {
     /// Nodes, all of which know each other; at least 2.
     pub nodes: usize,
     /// Records, each at a random node.
@@ -48,9 +48,9 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measures {
     /// Until a record was at one other node.
-    pub times: Histogram,
+    pub times: Distribution,
     /// Until a record was at the last of those that it reached.
-    pub last: Histogram,
+    pub last: Distribution,
     /// Deliveries that should have been: records × (nodes − 1).
     pub expected: u64,
     /// Those that never were.
@@ -79,22 +79,22 @@ impl Measures {
 
 /// Rumour mongering with memberlist's LAN defaults. It carries about 30 records of 128 bytes a round and
 /// node; at more than 150 / (4·⌈log10(N+1)⌉) records a second its queues grow.
-pub fn rumours(plan: &Plan) -> Measures {
-    let engine = Engine::new(plan);
+pub fn rumours(plan: &BaselinePlan) -> Measures {
+    let engine = BaselineWorld::new(plan);
     let mut random = Random::new(engine.protocol_seed());
     let phases_us = (0..plan.nodes).map(|_| random.below(GOSSIP_US)).collect();
-    let queues = vec![Queue::new(transmissions(plan.nodes), plan.record_bytes); plan.nodes];
+    let queues = vec![UpdateQueue::new(transmissions(plan.nodes), plan.record_bytes); plan.nodes];
     let protocol = Rumours { queues, phases_us, random };
     engine.run(protocol)
 }
 
 /// The origin sends each record to all others, once.
-pub fn flooding(plan: &Plan) -> Measures {
-    Engine::new(plan).run(Flooding { record_bytes: plan.record_bytes })
+pub fn flooding(plan: &BaselinePlan) -> Measures {
+    BaselineWorld::new(plan).run(Flooding { record_bytes: plan.record_bytes })
 }
 
 struct Rumours {
-    queues: Vec<Queue>,
+    queues: Vec<UpdateQueue>,
     /// When, in every [`GOSSIP_US`], a node has its round.
     phases_us: Vec<u64>,
     random: Random,
@@ -110,14 +110,14 @@ impl Rumours {
 }
 
 impl Protocol for Rumours {
-    fn hear(&mut self, engine: &mut Engine, node: usize, record: u32) {
+    fn hear(&mut self, engine: &mut BaselineWorld, node: usize, record: u32) {
         if self.queues[node].is_empty() {
             engine.wake(self.round_us(node, engine.now_us()), node);
         }
         self.queues[node].push(record);
     }
 
-    fn wake(&mut self, engine: &mut Engine, node: usize) {
+    fn wake(&mut self, engine: &mut BaselineWorld, node: usize) {
         let mut targets = [node; GOSSIP_NODES];
         let count = GOSSIP_NODES.min(self.queues.len() - 1);
         for chosen in 0..count {
@@ -143,7 +143,7 @@ struct Flooding {
 }
 
 impl Protocol for Flooding {
-    fn hear(&mut self, engine: &mut Engine, node: usize, record: u32) {
+    fn hear(&mut self, engine: &mut BaselineWorld, node: usize, record: u32) {
         if engine.origin(record) != node {
             return;
         }
@@ -153,5 +153,5 @@ impl Protocol for Flooding {
         }
     }
 
-    fn wake(&mut self, _: &mut Engine, _: usize) {}
+    fn wake(&mut self, _: &mut BaselineWorld, _: usize) {}
 }

@@ -27,7 +27,7 @@ pub(super) fn transmissions(nodes: usize) -> u32 {
 
 /// What a node has yet to send: least sent first, of those the newest.
 #[derive(Clone, Debug)]
-pub(super) struct Queue {
+pub(super) struct UpdateQueue {
     /// (times sent, order of arrival, record)
     waiting: BTreeSet<(u32, Reverse<u64>, u32)>,
     arrived: u64,
@@ -35,10 +35,10 @@ pub(super) struct Queue {
     record_bytes: usize,
 }
 
-impl Queue {
+impl UpdateQueue {
     /// An empty one, that sends each record of so many bytes so often.
-    pub fn new(transmissions: u32, record_bytes: usize) -> Queue {
-        Queue { waiting: BTreeSet::new(), arrived: 0, transmissions, record_bytes }
+    pub fn new(transmissions: u32, record_bytes: usize) -> UpdateQueue {
+        UpdateQueue { waiting: BTreeSet::new(), arrived: 0, transmissions, record_bytes }
     }
 
     /// Whether there is nothing to send.

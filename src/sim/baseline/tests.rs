@@ -1,7 +1,7 @@
 use super::*;
 
-fn plan(nodes: usize, conditions: Conditions) -> Plan {
-    Plan { nodes, records: 40, rate_per_s: 10, record_bytes: 128, conditions, seed: 7 }
+fn plan(nodes: usize, conditions: Conditions) -> BaselinePlan {
+    BaselinePlan { nodes, records: 40, rate_per_s: 10, record_bytes: 128, conditions, seed: 7 }
 }
 
 #[test]
@@ -14,7 +14,7 @@ fn a_record_is_sent_four_times_a_digit() {
 
 #[test]
 fn a_queue_sends_the_least_sent_and_of_those_the_newest() {
-    let mut queue = Queue::new(2, 400);
+    let mut queue = UpdateQueue::new(2, 400);
     (0..4).for_each(|record| queue.push(record));
     assert_eq!(queue.packet(), (vec![3, 2, 1], 2 + 3 * 403));
     assert_eq!(queue.packet().0, [0, 3, 2]);
@@ -63,5 +63,5 @@ fn the_same_seed_is_the_same_run() {
     let lossy = plan(50, Conditions::lossy(50_000));
     assert_eq!(rumours(&lossy), rumours(&lossy));
     assert_eq!(flooding(&lossy), flooding(&lossy));
-    assert_ne!(rumours(&lossy), rumours(&Plan { seed: 8, ..lossy }));
+    assert_ne!(rumours(&lossy), rumours(&BaselinePlan { seed: 8, ..lossy }));
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::sim::scenario::{FANOUT, Outcome};
+use crate::sim::scenario::{RunOutcome, SCENARIO_FANOUT};
 
 /// What a line says. Times are in microseconds, from a record's acceptance to its being applied at
 /// a node other than its origin.
@@ -47,12 +47,12 @@ struct Line<'a> {
 }
 
 /// One object, without a line's end. `wall_us` is how long the run took the machine it ran on.
-pub fn json_line(outcome: &Outcome, wall_us: u64) -> String {
+pub fn json_line(outcome: &RunOutcome, wall_us: u64) -> String {
     let line = Line {
         scenario: &outcome.scenario,
         seed: outcome.seed,
         nodes: outcome.nodes,
-        fanout: FANOUT,
+        fanout: SCENARIO_FANOUT,
         zones: outcome.zones,
         loss: outcome.loss,
         burst: outcome.is_bursty,

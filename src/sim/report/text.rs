@@ -1,6 +1,6 @@
 //! A table for the terminal.
 
-use crate::sim::scenario::Outcome;
+use crate::sim::scenario::RunOutcome;
 
 /// Head and rows of cells, the columns as wide as they must be.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +43,7 @@ impl std::fmt::Display for Columns {
 }
 
 /// A line a run.
-pub fn table(runs: &[(Outcome, u64)]) -> Columns {
+pub fn table(runs: &[(RunOutcome, u64)]) -> Columns {
     let head = [
         "SCENARIO",
         "SEED",

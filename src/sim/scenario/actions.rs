@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::faults::{Fault, FaultKind, Share};
+use super::faults::{Fault, FaultKind, Portion};
 use crate::cluster::random::Random;
 use crate::sim::{Keeps, NodeId, Start, World};
 
@@ -17,7 +17,7 @@ const SEEDS: usize = 3;
 
 /// What is to be done at a later time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Task {
+pub(super) enum Action {
     /// A fault begins.
     Begin(Fault),
     /// One that was begun is over.
@@ -41,7 +41,7 @@ enum Active {
 
 /// Who runs, and what is wrong just now.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct Situation {
     /// The nodes that run, those that stand still among them; ascending.
     pub running: Vec<NodeId>,
     /// Nodes that began with nothing since this was last looked at.
@@ -52,10 +52,10 @@ pub(super) struct Stage {
     zones: usize,
 }
 
-impl Stage {
+impl Situation {
     /// A stage with these nodes, where nothing is wrong yet.
-    pub fn new(world: &World, running: Vec<NodeId>, zones: usize, seed: u64) -> Stage {
-        Stage {
+    pub fn new(world: &World, running: Vec<NodeId>, zones: usize, seed: u64) -> Situation {
+        Situation {
             running,
             wiped: Vec::new(),
             active: Vec::new(),
@@ -72,10 +72,10 @@ impl Stage {
     }
 
     /// Does what is to be done, `at_us` after the first record, and says what follows from it.
-    pub fn perform(&mut self, world: &mut World, at_us: u64, task: Task) -> Vec<(u64, Task)> {
+    pub fn perform(&mut self, world: &mut World, at_us: u64, task: Action) -> Vec<(u64, Action)> {
         match task {
-            Task::Begin(fault) => self.begin(world, &fault),
-            Task::End(index) => {
+            Action::Begin(fault) => self.begin(world, &fault),
+            Action::End(index) => {
                 let over = self.active.get_mut(index).and_then(Option::take);
                 if let Some(Active::Clocks(nodes, by_us)) = over {
                     nodes.iter().for_each(|node| world.jump_clock(*node, -by_us));
@@ -83,7 +83,7 @@ impl Stage {
                 self.apply(world);
                 Vec::new()
             }
-            Task::Up(node, keeps) => {
+            Action::Up(node, keeps) => {
                 let seeds = self.seeds();
                 if keeps == Keeps::Nothing {
                     self.wiped.push(node);
@@ -92,15 +92,15 @@ impl Stage {
                 self.joined(node);
                 Vec::new()
             }
-            Task::Gone(node) => {
+            Action::Gone(node) => {
                 self.stop(world, node);
                 Vec::new()
             }
-            Task::Again(kind, until_us) => self.again(world, at_us, kind, until_us),
+            Action::Again(kind, until_us) => self.again(world, at_us, kind, until_us),
         }
     }
 
-    fn begin(&mut self, world: &mut World, fault: &Fault) -> Vec<(u64, Task)> {
+    fn begin(&mut self, world: &mut World, fault: &Fault) -> Vec<(u64, Action)> {
         let end_us = fault.end_us();
         let active = match fault.kind {
             FaultKind::Partition(share) => {
@@ -127,11 +127,11 @@ impl Stage {
         self.active.push(Some(active));
         self.apply(world);
         // One without an end stays until all faults are over.
-        if fault.for_us == 0 { Vec::new() } else { vec![(end_us, Task::End(self.active.len() - 1))] }
+        if fault.for_us == 0 { Vec::new() } else { vec![(end_us, Action::End(self.active.len() - 1))] }
     }
 
     /// Faults of nodes rather than of what is between them.
-    fn stop_or_start(&mut self, world: &mut World, fault: &Fault) -> Vec<(u64, Task)> {
+    fn stop_or_start(&mut self, world: &mut World, fault: &Fault) -> Vec<(u64, Action)> {
         let end_us = fault.end_us();
         match fault.kind {
             FaultKind::Pause(share) => {
@@ -147,7 +147,7 @@ impl Stage {
             FaultKind::Leave(share) => {
                 let nodes = self.choose(share);
                 nodes.iter().for_each(|node| world.leave(*node));
-                nodes.iter().map(|node| (fault.at_us + LEAVING_US, Task::Gone(*node))).collect()
+                nodes.iter().map(|node| (fault.at_us + LEAVING_US, Action::Gone(*node))).collect()
             }
             FaultKind::Restart(share, keeps_data) => {
                 let keeps = if keeps_data { Keeps::Everything } else { Keeps::Nothing };
@@ -156,7 +156,7 @@ impl Stage {
             }
             FaultKind::Join(count) => {
                 (0..count).for_each(|_| {
-                    let start = Stage::start_of(world.nodes(), self.zones, &self.seeds());
+                    let start = Situation::start_of(world.nodes(), self.zones, &self.seeds());
                     self.running.push(world.start(start));
                 });
                 Vec::new()
@@ -166,14 +166,14 @@ impl Stage {
     }
 
     /// One more of what goes on for a while.
-    fn again(&mut self, world: &mut World, at_us: u64, kind: FaultKind, until_us: u64) -> Vec<(u64, Task)> {
+    fn again(&mut self, world: &mut World, at_us: u64, kind: FaultKind, until_us: u64) -> Vec<(u64, Action)> {
         if at_us >= until_us {
             return Vec::new();
         }
         let mut follow = Vec::new();
         let next_us = match kind {
             FaultKind::Churn(part) => {
-                if let Some(node) = self.choose(Share::Count(1)).pop()
+                if let Some(node) = self.choose(Portion::Count(1)).pop()
                     && let Some(up) = self.restart(world, node, Keeps::Everything)
                 {
                     follow.push((at_us + AWAY_US, up));
@@ -188,7 +188,7 @@ impl Stage {
             }
             _ => return follow,
         };
-        follow.push((at_us + next_us.max(1), Task::Again(kind, until_us)));
+        follow.push((at_us + next_us.max(1), Action::Again(kind, until_us)));
         follow
     }
 
@@ -213,8 +213,8 @@ impl Stage {
         world.network.conditions.loss_per_million = loss;
     }
 
-    fn restart(&mut self, world: &mut World, node: NodeId, keeps: Keeps) -> Option<Task> {
-        self.stop(world, node).then_some(Task::Up(node, keeps))
+    fn restart(&mut self, world: &mut World, node: NodeId, keeps: Keeps) -> Option<Action> {
+        self.stop(world, node).then_some(Action::Up(node, keeps))
     }
 
     /// Stops a node unless it is the last.
@@ -234,7 +234,7 @@ impl Stage {
         }
     }
 
-    fn choose(&mut self, share: Share) -> Vec<NodeId> {
+    fn choose(&mut self, share: Portion) -> Vec<NodeId> {
         let mut nodes = self.running.clone();
         self.random.shuffle(&mut nodes);
         nodes.truncate(share.of(self.running.len()));
@@ -243,13 +243,13 @@ impl Stage {
     }
 
     fn pair(&mut self) -> Option<(NodeId, NodeId)> {
-        let pair = self.choose(Share::Count(2));
+        let pair = self.choose(Portion::Count(2));
         let is_other_way = self.random.below(2) == 1;
         let (first, second) = (*pair.first()?, *pair.get(1)?);
         Some(if is_other_way { (second, first) } else { (first, second) })
     }
 
     fn seeds(&mut self) -> Vec<SocketAddr> {
-        self.choose(Share::Count(SEEDS)).into_iter().map(World::address_of).collect()
+        self.choose(Portion::Count(SEEDS)).into_iter().map(World::address_of).collect()
     }
 }

@@ -4,19 +4,19 @@ use crate::cluster::random::Random;
 
 /// How many of the running nodes something is done to.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Share {
+pub enum Portion {
     /// So many.
     Count(usize),
     /// So large a part of them, 0 to 1; at least one.
     Part(f64),
 }
 
-impl Share {
+impl Portion {
     /// How many of `running`.
     pub fn of(self, running: usize) -> usize {
         match self {
-            Share::Count(count) => count.min(running),
-            Share::Part(part) => (((running as f64) * part).round() as usize).clamp(1, running.max(1)),
+            Portion::Count(count) => count.min(running),
+            Portion::Part(part) => (((running as f64) * part).round() as usize).clamp(1, running.max(1)),
         }
     }
 }
@@ -25,27 +25,27 @@ impl Share {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FaultKind {
     /// Nothing passes between these nodes and the others, in either direction.
-    Partition(Share),
+    Partition(Portion),
     /// Nothing reaches these nodes any more; what they send arrives.
-    Deaf(Share),
+    Deaf(Portion),
     /// Nothing passes from one node to another, for so many pairs.
     Cut(usize),
     /// They stand still.
-    Pause(Share),
+    Pause(Portion),
     /// One after the other, each of so many at a time stands still for up to a second.
-    PauseInTurns(Share),
+    PauseInTurns(Portion),
     /// They stop without a word and never come back.
-    Kill(Share),
+    Kill(Portion),
     /// They tell the others that they go, and stop.
-    Leave(Share),
+    Leave(Portion),
     /// They stop, and start again at the end of the fault, with what they held or with nothing.
-    Restart(Share, bool),
+    Restart(Portion, bool),
     /// So large a part of the nodes restarts every second, each after one second, with what it held.
     Churn(f64),
     /// New nodes join through running ones.
     Join(usize),
     /// Their wall clocks jump, by microseconds.
-    Clock(Share, i64),
+    Clock(Portion, i64),
     /// So many more datagrams are lost, in parts of a million.
     Loss(u32),
 }
@@ -81,20 +81,20 @@ pub fn draw(random: &mut Random, nodes: usize, for_us: u64) -> Vec<Fault> {
         if at_us >= for_us {
             return faults;
         }
-        let few = Share::Count(1 + random.index((nodes / 4).max(1)));
+        let few = Portion::Count(1 + random.index((nodes / 4).max(1)));
         let some_us = 100_000 + random.below(4_000_000);
         let for_us = some_us.min(for_us - at_us);
         let kind = match random.below(12) {
-            0 => FaultKind::Partition(Share::Count(1 + random.index((nodes / 2).max(1)))),
+            0 => FaultKind::Partition(Portion::Count(1 + random.index((nodes / 2).max(1)))),
             1 => FaultKind::Deaf(few),
             2 | 3 => FaultKind::Cut(1 + random.index(nodes)),
             4 | 5 => FaultKind::Pause(few),
             6 if 2 * (lost + 1) < nodes => {
                 lost += 1;
-                FaultKind::Kill(Share::Count(1))
+                FaultKind::Kill(Portion::Count(1))
             }
             7 => FaultKind::Restart(few, true),
-            8 => FaultKind::Restart(Share::Count(1), false),
+            8 => FaultKind::Restart(Portion::Count(1), false),
             9 if joined < nodes / 2 => {
                 joined += 1;
                 FaultKind::Join(1)

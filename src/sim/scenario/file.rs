@@ -5,8 +5,8 @@
 
 use serde::Deserialize;
 
-use super::faults::{Fault, FaultKind, Share};
-use super::{Beginning, Links, NODES_MAX, Publishing, Scenario, ScenarioError};
+use super::faults::{Fault, FaultKind, Portion};
+use super::{Beginning, LinkConditions, NODES_MAX, Publishing, Scenario, ScenarioError};
 
 /// Longest time a file may ask for, in seconds: a week.
 const SECONDS_MAX: f64 = 7.0 * 24.0 * 3600.0;
@@ -82,7 +82,7 @@ pub fn parse(name: &str, text: &str) -> Result<Scenario, ScenarioError> {
         let message = error.message().replace('\n', " ");
         ScenarioError::new(format!("line {at}"), message, "see docs/simulator.md for the fields")
     })?;
-    if raw.fanout.is_some_and(|fanout| fanout != super::FANOUT) {
+    if raw.fanout.is_some_and(|fanout| fanout != super::SCENARIO_FANOUT) {
         return Err(ScenarioError::new("fanout", raw.fanout.unwrap_or(0), "8: it is part of the protocol"));
     }
     let plain = Scenario::default();
@@ -108,9 +108,9 @@ pub fn parse(name: &str, text: &str) -> Result<Scenario, ScenarioError> {
     })
 }
 
-fn links_of(raw: &RawNetwork) -> Result<Links, ScenarioError> {
-    let plain = Links::default();
-    Ok(Links {
+fn links_of(raw: &RawNetwork) -> Result<LinkConditions, ScenarioError> {
+    let plain = LinkConditions::default();
+    Ok(LinkConditions {
         delay_us: delays("network.delay_ms", raw.delay_ms, plain.delay_us)?,
         zone_delay_us: delays("network.zone_delay_ms", raw.zone_delay_ms, plain.zone_delay_us)?,
         loss_per_million: part("network.loss", raw.loss)?,
@@ -141,9 +141,9 @@ fn publishing_of(raw: &RawPublish) -> Result<Publishing, ScenarioError> {
 fn fault_of(index: usize, raw: &RawFault) -> Result<Fault, ScenarioError> {
     let field = |name: &str| format!("faults[{index}].{name}");
     let share = match raw.nodes {
-        None => Share::Count(1),
-        Some(RawShare::Count(count)) => Share::Count(count),
-        Some(RawShare::Part(part)) if (0.0..=1.0).contains(&part) => Share::Part(part),
+        None => Portion::Count(1),
+        Some(RawShare::Count(count)) => Portion::Count(count),
+        Some(RawShare::Part(part)) if (0.0..=1.0).contains(&part) => Portion::Part(part),
         Some(RawShare::Part(part)) => {
             return Err(ScenarioError::new(
                 field("nodes"),
@@ -153,8 +153,8 @@ fn fault_of(index: usize, raw: &RawFault) -> Result<Fault, ScenarioError> {
         }
     };
     let count = match share {
-        Share::Count(count) => count,
-        Share::Part(part) => {
+        Portion::Count(count) => count,
+        Portion::Part(part) => {
             return match raw.kind.as_str() {
                 "cut" | "join" => Err(ScenarioError::new(field("nodes"), part, "a whole number here")),
                 _ => kind_of(&field, raw, share, 0),
@@ -167,7 +167,7 @@ fn fault_of(index: usize, raw: &RawFault) -> Result<Fault, ScenarioError> {
 fn kind_of(
     field: &dyn Fn(&str) -> String,
     raw: &RawFault,
-    share: Share,
+    share: Portion,
     count: usize,
 ) -> Result<Fault, ScenarioError> {
     let by_us = raw.by_s.filter(|by| by.abs() <= SECONDS_MAX).map_or(0, |by| (by * 1e6) as i64);
@@ -293,9 +293,9 @@ mod tests {
         assert_eq!((scenario.publishing.publishers, scenario.publishing.deletions_per_million), (1, 100_000));
         let kinds: Vec<FaultKind> = scenario.faults.iter().map(|fault| fault.kind).collect();
         let wanted = [
-            FaultKind::Restart(Share::Part(0.25), false),
+            FaultKind::Restart(Portion::Part(0.25), false),
             FaultKind::Cut(4),
-            FaultKind::Clock(Share::Count(1), -2_000_000),
+            FaultKind::Clock(Portion::Count(1), -2_000_000),
         ];
         assert_eq!(kinds, wanted);
         assert_eq!((scenario.faults[0].at_us, scenario.faults[0].end_us()), (1_500_000, 3_500_000));

@@ -1,6 +1,6 @@
 //! What a run comes to.
 
-use crate::sim::{Account, Histogram, NodeId, World};
+use crate::sim::{Account, Distribution, NodeId, World};
 
 /// A distribution: some of its quantiles. Of nothing, all are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Quantiles {
 
 impl Quantiles {
     /// Of what was counted, to a hundredth.
-    pub fn of(histogram: &Histogram) -> Quantiles {
+    pub fn of(histogram: &Distribution) -> Quantiles {
         Quantiles {
             count: histogram.count(),
             p50: histogram.quantile(0.5),
@@ -56,7 +56,7 @@ fn quantile(sorted: &[u32], part: usize, of: usize) -> u64 {
 ///
 /// Two outcomes of the same scenario and seed are equal.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outcome {
+pub struct RunOutcome {
     /// Which scenario.
     pub scenario: String,
     /// Its seed.
@@ -120,7 +120,7 @@ pub struct Outcome {
     pub virtual_us: u64,
 }
 
-impl Outcome {
+impl RunOutcome {
     /// Whether everything held.
     pub fn has_passed(&self) -> bool {
         self.unexplained_missing == 0 && self.violations.is_empty() && self.converged_us.is_some()
@@ -141,7 +141,7 @@ impl Outcome {
 
 /// What the run itself counted.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct RunCounts {
     /// Records accepted.
     pub records: u64,
     /// Records that a node was too busy for.
@@ -156,12 +156,12 @@ pub(super) struct Tally {
 
 /// Fills in what the world counted since `start_us`, when what was sent was `before`.
 pub(super) fn measure(
-    outcome: Outcome,
+    outcome: RunOutcome,
     world: &World,
-    tally: &Tally,
+    tally: &RunCounts,
     before: &Account,
     start_us: u64,
-) -> Outcome {
+) -> RunOutcome {
     let deliveries = &world.deliveries;
     let times = deliveries.all_times();
     let account = world.accounts().since(before);
@@ -171,7 +171,7 @@ pub(super) fn measure(
     let count = |way: usize| deliveries.publications().iter().map(|it| u64::from(it.applied[way])).sum();
     let node_seconds = (world.now_us() - start_us).max(1) as f64 / 1e6 * outcome.nodes.max(1) as f64;
     let data_bytes = account.data_bytes + account.resent_bytes;
-    Outcome {
+    RunOutcome {
         records: tally.records,
         refused: tally.refused,
         hops: Quantiles::of(deliveries.hops()),
@@ -217,7 +217,7 @@ fn busiest_over_mean(world: &World, origin: Option<NodeId>) -> f64 {
 
 /// How many copies of each of its records the only origin sent; 0 if there are several. A copy is as
 /// large as copies are in the mean.
-fn origin_copies(world: &World, tally: &Tally) -> f64 {
+fn origin_copies(world: &World, tally: &RunCounts) -> f64 {
     let Some(origin) = tally.origin else { return 0.0 };
     let copy_bytes = ratio(world.accounts().data_bytes, tally.wanted);
     data_bytes(world, origin.0) as f64 / (copy_bytes * tally.records.max(1) as f64).max(1e-9)

@@ -2,7 +2,7 @@
 //!
 //! A [`Scenario`] says how many nodes there are, how the links behave, what is published and what
 //! goes wrong when. It is made by name ([`named`]) or read from TOML ([`file`]). [`run`] brings it to
-//! life with a seed and gives back an [`Outcome`]: what was measured, and what did not hold. The same
+//! life with a seed and gives back an [`RunOutcome`]: what was measured, and what did not hold. The same
 //! scenario and seed give the same outcome, to the byte of every datagram.
 //!
 //! By file: `faults` what can go wrong, and draws of it by chance; `publisher` who publishes what;
@@ -22,18 +22,18 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use faults::{Fault, FaultKind, Share};
-pub use measure::{Outcome, Quantiles};
+pub use faults::{Fault, FaultKind, Portion};
+pub use measure::{Quantiles, RunOutcome};
 pub use run::{run, run_and_keep};
 
 /// Members that one hand-over is cut into: the core's fanout, which scenarios cannot change.
-pub const FANOUT: usize = 8;
+pub const SCENARIO_FANOUT: usize = 8;
 /// Most nodes of a world.
 pub const NODES_MAX: usize = 100_000;
 
 /// How the links behave.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Links {
+pub struct LinkConditions {
     /// Shortest and longest one-way delay between nodes of one zone, in microseconds.
     pub delay_us: (u64, u64),
     /// The same between nodes of two zones.
@@ -53,10 +53,10 @@ pub struct Links {
     pub cpu_us: u64,
 }
 
-impl Default for Links {
+impl Default for LinkConditions {
     /// A local network: 0.5 to 1.5 ms, nothing lost, 6 µs of work a datagram; zones 40 ms apart.
-    fn default() -> Links {
-        Links {
+    fn default() -> LinkConditions {
+        LinkConditions {
             delay_us: (500, 1_500),
             zone_delay_us: (39_500, 40_500),
             loss_per_million: 0,
@@ -125,7 +125,7 @@ pub struct Scenario {
     /// How long the world runs before the first record, in microseconds.
     pub warm_up_us: u64,
     /// How the links behave.
-    pub links: Links,
+    pub links: LinkConditions,
     /// What is published.
     pub publishing: Publishing,
     /// What goes wrong, by time since the first record.
@@ -147,7 +147,7 @@ impl Default for Scenario {
             beginning: Beginning::Known,
             unknown_per_million: 0,
             warm_up_us: 2_000_000,
-            links: Links::default(),
+            links: LinkConditions::default(),
             publishing: Publishing::default(),
             faults: Vec::new(),
             random_faults: false,

@@ -1,7 +1,8 @@
 //! The scenarios that have names.
 
-use super::faults::{Fault, FaultKind, Share};
-use super::{Beginning, Links, Publishing, Scenario};
+use super::faults::{Fault, FaultKind, Portion};
+use super::{Beginning, LinkConditions, Publishing, Scenario};
+use crate::sim::time::SECOND_US;
 
 /// Their names, and a line about each.
 pub const NAMES: &[(&str, &str)] = &[
@@ -35,8 +36,6 @@ impl Default for Knobs {
     }
 }
 
-const SECOND_US: u64 = 1_000_000;
-
 /// The scenario of this name, with `nodes` nodes if that is said; `None`: there is none.
 pub fn scenario(name: &str, nodes: Option<usize>, knobs: Knobs) -> Option<Scenario> {
     let plain = Scenario { name: name.into(), nodes: nodes.unwrap_or(100), ..Scenario::default() };
@@ -45,19 +44,20 @@ pub fn scenario(name: &str, nodes: Option<usize>, knobs: Knobs) -> Option<Scenar
         "spread" => plain,
         "lossy" => {
             let loss_per_million = (knobs.loss * 1e6).round() as u32;
-            let links = Links { loss_per_million, is_bursty: knobs.is_bursty, ..Links::default() };
+            let links =
+                LinkConditions { loss_per_million, is_bursty: knobs.is_bursty, ..LinkConditions::default() };
             Scenario { links, ..plain }
         }
         "churn" => {
             let faults = over(plain.publishing_us(), FaultKind::Churn(knobs.churn));
             Scenario { faults, ..plain }
         }
-        "kill" => Scenario { faults: over(0, FaultKind::Kill(Share::Part(knobs.fraction))), ..plain },
+        "kill" => Scenario { faults: over(0, FaultKind::Kill(Portion::Part(knobs.fraction))), ..plain },
         "partition" => {
-            Scenario { faults: over(10 * SECOND_US, FaultKind::Partition(Share::Part(0.5))), ..plain }
+            Scenario { faults: over(10 * SECOND_US, FaultKind::Partition(Portion::Part(0.5))), ..plain }
         }
         "pause" => {
-            let faults = over(plain.publishing_us(), FaultKind::PauseInTurns(Share::Part(0.04)));
+            let faults = over(plain.publishing_us(), FaultKind::PauseInTurns(Portion::Part(0.04)));
             Scenario { faults, ..plain }
         }
         "join-storm" => Scenario { beginning: Beginning::Joining, warm_up_us: 0, ..plain },
@@ -74,11 +74,11 @@ fn random(name: &str, nodes: usize) -> Scenario {
     Scenario {
         name: name.into(),
         nodes,
-        links: Links {
+        links: LinkConditions {
             loss_per_million: 10_000,
             duplicates_per_million: 10_000,
             reordered_per_million: 10_000,
-            ..Links::default()
+            ..LinkConditions::default()
         },
         publishing: Publishing {
             records: 300,

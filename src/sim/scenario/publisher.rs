@@ -4,20 +4,20 @@ use super::Publishing;
 use crate::cluster::random::Random;
 use crate::limits::OUTBOX_BYTES_SOFT;
 use crate::record::{Payload, SharedRecord, Source};
-use crate::sim::{NodeId, Value, World};
+use crate::sim::{NodeId, Submission, World};
 
 /// All clients of a world.
 #[derive(Debug)]
-pub(super) struct Publisher {
+pub(super) struct SimClients {
     plan: Publishing,
     random: Random,
     made: u64,
 }
 
-impl Publisher {
+impl SimClients {
     /// Clients that have published nothing yet.
-    pub fn new(plan: &Publishing, seed: u64) -> Publisher {
-        Publisher { plan: plan.clone(), random: Random::new(seed), made: 0 }
+    pub fn new(plan: &Publishing, seed: u64) -> SimClients {
+        SimClients { plan: plan.clone(), random: Random::new(seed), made: 0 }
     }
 
     /// Publishes a record at one of the running nodes. `None`: that node took none, since it stands
@@ -36,7 +36,7 @@ impl Publisher {
         Some((node, record))
     }
 
-    fn value(&mut self) -> Option<Value> {
+    fn value(&mut self) -> Option<Submission> {
         self.made += 1;
         let number = match self.plan.sources {
             0 => self.made,
@@ -51,6 +51,6 @@ impl Publisher {
                 Payload::Binary(data.into())
             }
         };
-        Some(Value { source: Source::parse(&format!("sim/{number}")).ok()?, payload, ttl_ms: 0 })
+        Some(Submission { source: Source::parse(&format!("sim/{number}")).ok()?, payload, ttl_ms: 0 })
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::actions::{Stage, Task};
+use super::actions::{Action, Situation};
 use super::checks::{Ledger, are_equal, believed_dead, overfull};
 use super::faults;
-use super::measure::{Outcome, Tally, measure};
-use super::publisher::Publisher;
+use super::measure::{RunCounts, RunOutcome, measure};
+use super::publisher::SimClients;
 use super::{Beginning, Scenario};
 use crate::cluster::random::Random;
 use crate::sim::{Account, Conditions, Delay, Hands, NodeId, World};
@@ -21,7 +21,7 @@ const TOLD_MAX: usize = 5;
 /// Runs a scenario. `progress` is called now and then with how far it is, 0 to 1.
 ///
 /// Nothing here reads a clock: how long a run takes is for the caller to see.
-pub fn run(scenario: &Scenario, seed: u64, progress: &mut dyn FnMut(f64)) -> Outcome {
+pub fn run(scenario: &Scenario, seed: u64, progress: &mut dyn FnMut(f64)) -> RunOutcome {
     run_and_keep(scenario, seed, None, progress).0
 }
 
@@ -31,7 +31,7 @@ pub fn run_and_keep(
     seed: u64,
     hands: Option<Box<dyn Hands>>,
     progress: &mut dyn FnMut(f64),
-) -> (Outcome, World) {
+) -> (RunOutcome, World) {
     let mut run = Run::new(scenario, seed, hands);
     run.publish(progress);
     let converged_us = run.settle(progress);
@@ -42,17 +42,17 @@ pub fn run_and_keep(
 struct Run<'a> {
     scenario: &'a Scenario,
     world: World,
-    stage: Stage,
-    publisher: Publisher,
+    stage: Situation,
+    publisher: SimClients,
     ledger: Ledger,
     /// By time since the first record, and in the order in which it was decided.
-    agenda: BTreeMap<(u64, u64), Task>,
+    agenda: BTreeMap<(u64, u64), Action>,
     decided: u64,
     /// When the first record is due, and what had been sent by then.
     start_us: u64,
     before: Account,
     glances: usize,
-    tally: Tally,
+    tally: RunCounts,
     violations: Vec<String>,
 }
 
@@ -62,8 +62,8 @@ impl<'a> Run<'a> {
         let mut seeds = Random::new(seed);
         let mut world = World::with_hands(seeds.next_u64(), conditions(scenario), hands);
         let nodes = begin(&mut world, scenario);
-        let stage = Stage::new(&world, nodes, scenario.zones, seeds.next_u64());
-        let publisher = Publisher::new(&scenario.publishing, seeds.next_u64());
+        let stage = Situation::new(&world, nodes, scenario.zones, seeds.next_u64());
+        let publisher = SimClients::new(&scenario.publishing, seeds.next_u64());
         let mut planned = scenario.faults.clone();
         if scenario.random_faults {
             let mut random = Random::new(seeds.next_u64());
@@ -80,13 +80,13 @@ impl<'a> Run<'a> {
             start_us: 0,
             before: Account::default(),
             glances: 0,
-            tally: Tally::default(),
+            tally: RunCounts::default(),
             violations: Vec::new(),
         };
         run.let_pass(scenario.warm_up_us);
         run.start_us = run.world.now_us();
         run.before = run.world.accounts();
-        planned.into_iter().for_each(|fault| run.plan(fault.at_us, Task::Begin(fault)));
+        planned.into_iter().for_each(|fault| run.plan(fault.at_us, Action::Begin(fault)));
         run
     }
 
@@ -95,7 +95,7 @@ impl<'a> Run<'a> {
         self.world.now_us() - self.start_us
     }
 
-    fn plan(&mut self, at_us: u64, task: Task) {
+    fn plan(&mut self, at_us: u64, task: Action) {
         self.decided += 1;
         self.agenda.insert((at_us, self.decided), task);
     }
@@ -193,14 +193,14 @@ impl<'a> Run<'a> {
         self.world.run_with(for_us, &mut |world: &World, node: NodeId| look(world, Some(&node), violations));
     }
 
-    fn outcome(mut self, seed: u64, converged_us: Option<u64>) -> (Outcome, World) {
+    fn outcome(mut self, seed: u64, converged_us: Option<u64>) -> (RunOutcome, World) {
         let running = &self.stage.running;
         let broken = self.world.deliveries.violations().iter().take(TOLD_MAX);
         let broken = broken.map(|it| format!("{:?} at n{}: {}", it.rule, it.node.0, it.record));
         self.violations.extend(broken);
         self.violations.extend(believed_dead(&self.world, running));
         let missing = self.ledger.missing(&self.world, running);
-        let outcome = Outcome {
+        let outcome = RunOutcome {
             scenario: self.scenario.name.clone(),
             seed,
             nodes: self.scenario.nodes,
@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
             unexplained_missing: missing.unexplained,
             converged_us,
             violations: self.violations,
-            ..Outcome::default()
+            ..RunOutcome::default()
         };
         let publishers = self.scenario.publishing.publishers;
         self.tally.origin = self.tally.origin.filter(|_| publishers == 1);
@@ -248,7 +248,7 @@ fn conditions(scenario: &Scenario) -> Conditions {
 
 /// Starts the nodes.
 fn begin(world: &mut World, scenario: &Scenario) -> Vec<NodeId> {
-    let start = |index, seeds: &[_]| Stage::start_of(index, scenario.zones, seeds);
+    let start = |index, seeds: &[_]| Situation::start_of(index, scenario.zones, seeds);
     match scenario.beginning {
         Beginning::Known => {
             let starts = (0..scenario.nodes).map(|index| start(index, &[])).collect();

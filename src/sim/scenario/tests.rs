@@ -13,7 +13,7 @@ fn small(name: &str, nodes: usize, records: usize) -> Scenario {
     scenario
 }
 
-fn run_quietly(scenario: &Scenario, seed: u64) -> Outcome {
+fn run_quietly(scenario: &Scenario, seed: u64) -> RunOutcome {
     run(scenario, seed, &mut |_| {})
 }
 
@@ -96,10 +96,10 @@ fn what_died_with_its_node_is_explained() {
     let mut scenario = small("kill", 6, 60);
     scenario.publishing.publishers = 1;
     let cut = Fault { at_us: 0, for_us: 0, kind: FaultKind::Loss(1_000_000) };
-    let kill = Fault { at_us: 400_000, for_us: 0, kind: FaultKind::Kill(Share::Count(5)) };
+    let kill = Fault { at_us: 400_000, for_us: 0, kind: FaultKind::Kill(Portion::Count(5)) };
     scenario.faults = vec![cut, kill];
     // Which nodes die is chance; that the only publisher never does, over six seeds, is not.
-    let outcomes: Vec<Outcome> = (1..=6).map(|seed| run_quietly(&scenario, seed)).collect();
+    let outcomes: Vec<RunOutcome> = (1..=6).map(|seed| run_quietly(&scenario, seed)).collect();
     assert!(outcomes.iter().all(|outcome| outcome.failure().is_none()), "{outcomes:?}");
     assert!(outcomes.iter().any(|outcome| outcome.missing > 0), "{outcomes:?}");
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use crate::cluster::members::State;
 use crate::cluster::random::Random;
 use crate::record::{Birth, NodeName, Payload, Record, SharedRecord, Source, Stamp, wire};
+use crate::sim::time::SECOND_US;
 use crate::sim::{Account, Conditions, NodeId, Start, World};
 
 /// What was measured, by name.
 pub type Numbers = BTreeMap<&'static str, Vec<f64>>;
 
-const SECOND_US: u64 = 1_000_000;
 /// How long probes measure round trips before anything is looked at.
 const WARM_UP_US: u64 = 3 * SECOND_US;
 

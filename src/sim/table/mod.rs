@@ -1,6 +1,6 @@
 //! The figures that are wanted, as data: what to run, what must come out.
 //!
-//! A [`Table`] is made of cases, each one world that can run by itself on any thread, and of rows,
+//! A [`FigureTable`] is made of cases, each one world that can run by itself on any thread, and of rows,
 //! each judging the findings of some of the cases. Cases are shared between rows. Percentiles are
 //! taken over a run's single deliveries, and the worst of a row's seeds counts.
 //!
@@ -14,8 +14,8 @@ mod rows;
 pub use comparison::Baseline;
 pub use experiments::Numbers;
 
-use super::baseline::Plan;
-use super::scenario::{self, Outcome, Scenario};
+use super::baseline::BaselinePlan;
+use super::scenario::{self, RunOutcome, Scenario};
 
 /// One world to be run.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub enum Case {
     /// Two maps become equal. Records, how many of them differ, seed.
     Healing(usize, usize, u64),
     /// What others do.
-    Baseline(Baseline, Plan),
+    Baseline(Baseline, BaselinePlan),
 }
 
 impl Case {
@@ -71,24 +71,24 @@ impl Case {
 #[derive(Clone, Debug)]
 pub enum Finding {
     /// Of a scenario.
-    Outcome(Box<Outcome>),
+    Outcome(Box<RunOutcome>),
     /// Of another experiment: what it measured, by name.
     Numbers(Numbers),
 }
 
 /// What a row came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Judgement {
     /// What was measured.
     pub measured: String,
     /// Whether it is as wanted.
     pub has_passed: bool,
 }
 
-type Judge = Box<dyn Fn(&[&Finding]) -> Verdict>;
+type Judge = Box<dyn Fn(&[&Finding]) -> Judgement>;
 
 /// One figure that is wanted.
-pub struct Row {
+pub struct FigureRow {
     /// What.
     pub what: String,
     /// How much; empty: nothing, it is there for comparison.
@@ -99,9 +99,9 @@ pub struct Row {
     judge: Judge,
 }
 
-impl Row {
+impl FigureRow {
     /// Judges it by the findings of all cases, in the table's order.
-    pub fn judge(&self, findings: &[Finding]) -> Verdict {
+    pub fn judge(&self, findings: &[Finding]) -> Judgement {
         (self.judge)(&self.own(findings))
     }
 
@@ -138,18 +138,18 @@ pub enum Size {
 }
 
 /// Cases and rows.
-pub struct Table {
+pub struct FigureTable {
     /// What is to be run.
     pub cases: Vec<Case>,
     /// What is wanted of it.
-    pub rows: Vec<Row>,
+    pub rows: Vec<FigureRow>,
     size: Size,
 }
 
-impl Table {
+impl FigureTable {
     /// All that is wanted.
-    pub fn new(size: Size) -> Table {
-        let mut table = Table { cases: Vec::new(), rows: Vec::new(), size };
+    pub fn new(size: Size) -> FigureTable {
+        let mut table = FigureTable { cases: Vec::new(), rows: Vec::new(), size };
         rows::add(&mut table);
         comparison::add(&mut table);
         table
@@ -181,7 +181,7 @@ impl Table {
         self.cases(|seed| Case::Run(Box::new(scenario.clone()), seed))
     }
 
-    fn unbounded_row(&mut self, what: String, cases: &[usize], judge: fn(&[&Finding]) -> Verdict) {
+    fn unbounded_row(&mut self, what: String, cases: &[usize], judge: fn(&[&Finding]) -> Judgement) {
         self.row(what, "", cases, judge);
     }
 
@@ -190,7 +190,7 @@ impl Table {
         what: impl Into<String>,
         wanted: impl Into<String>,
         cases: &[usize],
-        judge: impl Fn(&[&Finding]) -> Verdict + 'static,
+        judge: impl Fn(&[&Finding]) -> Judgement + 'static,
     ) {
         let more = match cases.first().and_then(|case| self.cases.get(*case)) {
             Some(Case::Deaths(_, deaths, _)) => format!(", {} deaths", deaths * cases.len()),
@@ -198,7 +198,7 @@ impl Table {
             _ => String::new(),
         };
         let (what, wanted) = (what.into(), wanted.into());
-        self.rows.push(Row { what, wanted, cases: cases.to_vec(), more, judge: Box::new(judge) });
+        self.rows.push(FigureRow { what, wanted, cases: cases.to_vec(), more, judge: Box::new(judge) });
     }
 }
 
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn every_case_is_judged_and_nothing_measured_is_no_success() {
         for size in [Size::Quick, Size::Full] {
-            let table = Table::new(size);
+            let table = FigureTable::new(size);
             let judged: std::collections::BTreeSet<usize> =
                 table.rows.iter().flat_map(|row| row.cases.iter().copied()).collect();
             assert_eq!(judged, (0..table.cases.len()).collect());
@@ -220,13 +220,13 @@ mod tests {
                 assert!(!row.judge(&nothing).has_passed, "{}", row.what);
             }
         }
-        assert!(Table::new(Size::Full).rows.iter().all(|row| row.cases.len() >= 5));
+        assert!(FigureTable::new(Size::Full).rows.iter().all(|row| row.cases.len() >= 5));
     }
 
     #[test]
     fn what_others_do_is_shown_and_not_judged() {
-        let table = Table::new(Size::Quick);
-        let compared: Vec<&Row> = table.rows.iter().filter(|row| !row.is_bounded()).collect();
+        let table = FigureTable::new(Size::Quick);
+        let compared: Vec<&FigureRow> = table.rows.iter().filter(|row| !row.is_bounded()).collect();
         assert_eq!(compared.len(), 3 * 2 * 3);
         let row = compared.iter().find(|row| row.what.ends_with("flooding")).expect("a row");
         let findings: Vec<Finding> = (0..table.cases.len())

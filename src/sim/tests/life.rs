@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::record::{Payload, SharedRecord, Source};
-use crate::sim::{Conditions, Keeps, NodeId, Start, Value, World};
+use crate::sim::{Conditions, Keeps, NodeId, Start, Submission, World};
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -14,9 +14,9 @@ fn known(seed: u64, count: usize, conditions: Conditions) -> World {
     world
 }
 
-fn value(source: &str, data: &str) -> Value {
+fn value(source: &str, data: &str) -> Submission {
     let payload = Payload::Json(Bytes::copy_from_slice(data.as_bytes()));
-    Value { source: Source::parse(source).expect("source"), payload, ttl_ms: 0 }
+    Submission { source: Source::parse(source).expect("source"), payload, ttl_ms: 0 }
 }
 
 fn accept(world: &mut World, node: usize, source: &str, data: &str) -> SharedRecord {

@@ -45,7 +45,7 @@ fn digest_of(seed: u64, hands: Option<Box<dyn Hands>>) -> (u64, u64) {
     for round in 0..30 {
         let payload = Payload::Json(Bytes::from(format!("{round}")));
         let source = Source::parse(&format!("s/{}", round % 9)).expect("source");
-        world.accept(NodeId(round % 10), vec![Value { source, payload, ttl_ms: 0 }]);
+        world.accept(NodeId(round % 10), vec![Submission { source, payload, ttl_ms: 0 }]);
         match round {
             3 => world.kill(NodeId(3)),
             6 => world.pause(NodeId(4), 400_000),

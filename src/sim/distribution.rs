@@ -6,14 +6,14 @@ const STEPS_LOG: u32 = 7;
 
 /// Counts of numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Histogram {
+pub struct Distribution {
     counts: Vec<u64>,
     total: u64,
     sum: u64,
     max: u64,
 }
 
-impl Histogram {
+impl Distribution {
     /// Counts one number.
     pub fn add(&mut self, number: u64) {
         let place = place_of(number);
@@ -27,7 +27,7 @@ impl Histogram {
     }
 
     /// Adds what another counted.
-    pub fn merge(&mut self, other: &Histogram) {
+    pub fn merge(&mut self, other: &Distribution) {
         if self.counts.len() < other.counts.len() {
             self.counts.resize(other.counts.len(), 0);
         }
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_near_and_never_too_small() {
-        let mut histogram = Histogram::default();
+        let mut histogram = Distribution::default();
         let numbers: Vec<u64> = (0..10_000u64).map(|n| n * n / 7 + n % 3).collect();
         numbers.iter().rev().for_each(|&number| histogram.add(number));
         for (share, rank) in [(0.0, 1), (0.5, 5_000), (0.99, 9_900), (0.999, 9_990), (1.0, 10_000)] {
