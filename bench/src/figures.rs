@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anode_loadgen::machine::resident_bytes;
 use anode_loadgen::{Outcome, fill, idle, latency};
 
 use crate::folder::Folder;
@@ -39,9 +40,9 @@ pub fn run(plan: &Plan) -> Outcome<()> {
 fn idle_subscribers(plan: &Plan, data_dir: &Path) -> Outcome<()> {
     let node = Node::start(&plan.anode, data_dir, &["--store", "memory"])?;
     node.wait_ready(DEADLINE)?;
-    let before = idle::resident_bytes(node.pid())?;
+    let before = resident_bytes(&[node.pid()])?;
     let idle = idle::Idle::open(&node.http, plan.connections)?;
-    let after = idle::resident_bytes(node.pid())?;
+    let after = resident_bytes(&[node.pid()])?;
     let each = after.saturating_sub(before) / idle.len().max(1) as u64;
     println!("idle subscribers: {}: {each} resident bytes each ({before} before, {after} after)", idle.len());
     Ok(())

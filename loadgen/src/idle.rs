@@ -73,14 +73,3 @@ impl Watcher for Opening {
     fn running(&mut self, _: Sample, _: Sample) {}
     fn draining(&mut self) {}
 }
-
-/// Resident bytes of a process.
-pub fn resident_bytes(pid: u32) -> Outcome<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line
-        .and_then(|line| line.trim().strip_suffix("kB"))
-        .map(str::trim)
-        .and_then(|kib| kib.parse::<u64>().ok());
-    Ok(kib.ok_or_else(|| format!("no VmRSS of process {pid}"))? * 1024)
-}

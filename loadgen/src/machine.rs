@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Outcome, idle};
+use crate::Outcome;
 
 /// Without it figures mean nothing.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -57,9 +57,19 @@ fn parse_ticks(stat: &str) -> Option<u64> {
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
-/// Resident bytes of these processes.
+/// Returns how much memory these processes hold together, in resident bytes.
 pub fn resident_bytes(pids: &[u32]) -> Outcome<u64> {
-    pids.iter().map(|pid| idle::resident_bytes(*pid)).sum()
+    pids.iter().map(|pid| resident_bytes_of(*pid)).sum()
+}
+
+fn resident_bytes_of(pid: u32) -> Outcome<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line
+        .and_then(|line| line.trim().strip_suffix("kB"))
+        .map(str::trim)
+        .and_then(|kib| kib.parse::<u64>().ok());
+    Ok(kib.ok_or_else(|| format!("no VmRSS of process {pid}"))? * 1024)
 }
 
 #[cfg(test)]
@@ -74,7 +84,8 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_times() {
+    fn this_process_has_times_and_memory() {
         assert!(cpu_seconds(&[std::process::id()]).is_ok());
+        assert!(resident_bytes(&[std::process::id()]).is_ok_and(|bytes| bytes > 0));
     }
 }

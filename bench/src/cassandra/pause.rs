@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anode_loadgen::Outcome;
 use anode_loadgen::latency::{self, Seen};
-use anode_loadgen::{Outcome, idle};
+use anode_loadgen::machine::resident_bytes;
 
 use super::{Bench, READY};
 use crate::node::Node;
@@ -80,7 +81,7 @@ fn observe(label: &str, plan: &latency::Plan, node: &Node) -> Outcome<f64> {
         let watching = scope.spawn(|| {
             let mut peaks = Peaks::default();
             while !is_over.load(Ordering::Relaxed) {
-                let resident_bytes = idle::resident_bytes(node.pid()).unwrap_or_default();
+                let resident_bytes = resident_bytes(&[node.pid()]).unwrap_or_default();
                 let spilled = node.metric("anode_store_spilled_records").unwrap_or_default();
                 peaks.resident_bytes = peaks.resident_bytes.max(resident_bytes);
                 peaks.spilled_records = peaks.spilled_records.max(spilled);

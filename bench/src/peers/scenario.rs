@@ -1,6 +1,7 @@
 //! What is done to every system, and what comes out of one run of it.
 
 use anode_loadgen::args::RunArgs;
+use anode_loadgen::machine::resident_bytes;
 use anode_loadgen::{Outcome, idle};
 use serde::Serialize;
 
@@ -109,11 +110,11 @@ fn args_for(system: &System, server: &Server) -> Outcome<RunArgs> {
 
 /// Resident bytes of the server for each of so many idle subscribers.
 pub fn idle_bytes(system: &System, server: &Server, connections: usize) -> Outcome<f64> {
-    let before = idle::resident_bytes(server.pid())?;
+    let before = resident_bytes(&[server.pid()])?;
     let idle = idle::Idle::open_with(args_for(system, server)?, connections)?;
     // What is collected or given back a moment later is not theirs.
     std::thread::sleep(std::time::Duration::from_secs(2));
     idle.check()?;
-    let after = idle::resident_bytes(server.pid())?;
+    let after = resident_bytes(&[server.pid()])?;
     Ok(after.saturating_sub(before) as f64 / connections.max(1) as f64)
 }

@@ -3,8 +3,6 @@
 //! A turn: send what is due, wait for sockets or for the next due time, read what came. Everything of a
 //! turn that goes to one socket is written at once.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, mpsc};
@@ -17,7 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::clock::{Alarm, Clock, thread_cpu_ns};
 use super::connection::{self, Connection, Part, Reading};
 use super::publisher::Publisher;
-use super::send::Turns;
+use super::send::{Sender, Sending};
 use super::shared::Shared;
 use super::subscriber::{Subscriber, Times};
 use crate::Outcome;
@@ -93,23 +91,17 @@ pub struct Left {
 
 /// An event loop.
 pub struct Worker {
-    pub(super) plan: Arc<Plan>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) index: usize,
-    pub(super) clock: Clock,
-    pub(super) connections: Vec<Connection>,
-    /// Publishers that may send, by when they must.
-    pub(super) due: BinaryHeap<Reverse<(u64, usize)>>,
-    /// Publishers that wait until enough is delivered.
-    pub(super) waiting: Vec<usize>,
-    pub(super) turns: Turns,
-    pub(super) tally: Tally,
-    pub(super) times: Times,
-    /// A payload, on its way into a buffer.
-    pub(super) payload: Vec<u8>,
-    pub(super) sent: u64,
-    pub(super) expected: u64,
-    /// What lost subscribers had received.
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    /// Which of the generator's threads this is, from 0.
+    index: usize,
+    clock: Clock,
+    /// Connections by token. One that is lost keeps its place.
+    connections: Vec<Connection>,
+    sender: Sender,
+    tally: Tally,
+    times: Times,
+    /// The number of records that each lost subscriber had received.
     lost: Vec<u64>,
     poll: Poll,
     events: Events,
@@ -141,14 +133,9 @@ impl Worker {
             index,
             clock,
             connections: Vec::with_capacity(tasks.len()),
-            due: BinaryHeap::new(),
-            waiting: Vec::new(),
-            turns: Turns::default(),
+            sender: Sender::default(),
             tally: Tally::default(),
             times: Times { now_ns: 0, start_ns: 0, counted_ns: u64::MAX },
-            payload: Vec::new(),
-            sent: 0,
-            expected: 0,
             lost: Vec::new(),
             poll,
             events: Events::with_capacity(EVENTS),
@@ -175,7 +162,10 @@ impl Worker {
                 began = Some(self.effort(now_ns));
             }
             if let Some(began) = began {
-                self.publish(now_ns);
+                let (sender, mut with) = self.sending();
+                for (token, reason) in sender.publish(&mut with, now_ns) {
+                    self.give_up(token, reason);
+                }
                 self.end_second(now_ns);
                 // Looking at every connection is for now and then.
                 if now_ns >= looked_ns + LOOK_NS {
@@ -225,6 +215,12 @@ impl Worker {
         Ok(())
     }
 
+    /// The sending half, and what it needs of this thread.
+    fn sending(&mut self) -> (&mut Sender, Sending<'_>) {
+        let Worker { sender, plan, shared, connections, tally, times, .. } = self;
+        (sender, Sending { plan, shared, connections, tally, times: *times })
+    }
+
     /// Once the start is known, queues the publishers.
     fn begin(&mut self) {
         let start_ns = self.shared.start_ns.load(Acquire);
@@ -233,8 +229,9 @@ impl Worker {
         }
         self.times.start_ns = start_ns;
         self.times.counted_ns = start_ns + self.plan.warmup_ns;
-        for token in 0..self.connections.len() {
-            self.queue(token);
+        let (sender, mut with) = self.sending();
+        for token in 0..with.connections.len() {
+            sender.queue(&mut with, token);
         }
     }
 
@@ -278,11 +275,11 @@ impl Worker {
     fn wait(&mut self, now_ns: u64) -> Outcome<()> {
         let until_start =
             if self.times.start_ns > now_ns { self.times.start_ns - now_ns } else { WAIT_NS_MAX };
-        let next_ns = match self.due.peek() {
-            Some(Reverse((due_ns, _))) if self.times.start_ns <= now_ns => due_ns.saturating_sub(now_ns),
+        let next_ns = match self.sender.next_due_ns() {
+            Some(due_ns) if self.times.start_ns <= now_ns => due_ns.saturating_sub(now_ns),
             _ => until_start,
         };
-        let next_ns = if self.waiting.is_empty() { next_ns } else { next_ns.min(WAIT_CREDIT_NS) };
+        let next_ns = if self.sender.is_waiting() { next_ns.min(WAIT_CREDIT_NS) } else { next_ns };
         let does_wait = next_ns > 0 && !self.plan.spin;
         if does_wait && next_ns < WAIT_NS_MAX {
             self.alarm.set(next_ns)?;
@@ -340,13 +337,14 @@ impl Worker {
             }
         }
         if self.times.start_ns != 0 {
-            self.queue(token);
+            let (sender, mut with) = self.sending();
+            sender.queue(&mut with, token);
         }
         Ok(())
     }
 
     /// A connection is lost. Before the start that ends the run; later it is counted.
-    pub(super) fn give_up(&mut self, token: usize, reason: String) {
+    fn give_up(&mut self, token: usize, reason: String) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         // Reading and writing may both have found it out.
         if std::mem::replace(&mut connection.is_broken, true) {
@@ -370,8 +368,8 @@ impl Worker {
         let each = self.shared.sum(|counters| &counters.expected) / u64::from(self.plan.subscribers.max(1));
         let given_up: u64 = self.lost.iter().map(|received| each.saturating_sub(*received)).sum();
         counters.ready.store(self.ready, Relaxed);
-        counters.sent.store(self.sent, Relaxed);
-        counters.expected.store(self.expected, Relaxed);
+        counters.sent.store(self.sender.sent(), Relaxed);
+        counters.expected.store(self.sender.expected(), Relaxed);
         counters.delivered.store(self.tally.delivered, Relaxed);
         counters.given_up.store(given_up, Relaxed);
         counters.acked.store(self.tally.acked, Relaxed);
