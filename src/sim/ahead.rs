@@ -2,7 +2,7 @@
 //!
 //! Whatever a node sends takes as long as the shortest way; so what happens within less than that from now on
 //! is on its way already, and until then no node can hear of what another does. So each can be called with all
-//! that comes to it in that time, on whichever thread ([`Share::work`]). The world then lets the same time pass
+//! that comes to it in that time, on whichever thread ([`NodeShare::work`]). The world then lets the same time pass
 //! as ever, event by event in order, but where it would call a node it takes what came of it ([`EarlyCall`]): chance
 //! is drawn and everything is sent in the same order, and a run is the same to the byte, however many work on it.
 //!
@@ -24,12 +24,12 @@ use crate::cluster::Machine;
 /// Nodes whose memory is asked for at a time.
 pub(super) const WARMED: usize = 4;
 
-/// Who works on a world: calls [`Share::work`] of all shares, side by side, and gives them back in the same order.
+/// Who works on a world: calls [`NodeShare::work`] of all shares, side by side, and gives them back in the same order.
 pub trait Hands: Send {
     /// Into how many shares the nodes are to be dealt.
     fn count(&self) -> usize;
     /// Has all the shares worked on.
-    fn work(&mut self, shares: Vec<Share>) -> Vec<Share>;
+    fn work(&mut self, shares: Vec<NodeShare>) -> Vec<NodeShare>;
 }
 
 /// What a node was called with.
@@ -72,7 +72,7 @@ pub(super) struct EarlyWork {
 
 /// Some of the nodes, and what they are to be called with.
 #[derive(Default)]
-pub struct Share {
+pub struct NodeShare {
     nodes: Vec<SimNode>,
     /// The first of these are in use; the others keep their memory.
     parts: Vec<NodePlan>,
@@ -80,7 +80,7 @@ pub struct Share {
     task: Option<EarlyWork>,
 }
 
-impl Share {
+impl NodeShare {
     /// Calls the nodes with what is planned for them.
     pub fn work(&mut self) {
         let Some(task) = self.task.take() else { return };
@@ -169,14 +169,14 @@ fn decide(decided: &mut VecDeque<(u64, SimEvent)>, at_us: u64, event: SimEvent) 
 
 /// All nodes, dealt out in turn.
 pub(super) struct Nodes {
-    shares: Vec<Share>,
+    shares: Vec<NodeShare>,
     count: usize,
 }
 
 impl Nodes {
     /// None yet.
     pub fn new(shares: usize) -> Nodes {
-        Nodes { shares: (0..shares.max(1)).map(|_| Share::default()).collect(), count: 0 }
+        Nodes { shares: (0..shares.max(1)).map(|_| NodeShare::default()).collect(), count: 0 }
     }
 
     /// How many there are.
@@ -218,7 +218,7 @@ impl Nodes {
     /// Plans to call a node with this.
     pub fn plan(&mut self, id: NodeId, at_us: u64, event: SimEvent) {
         let (share, place) = self.place(id);
-        let Share { nodes, parts, used, .. } = &mut self.shares[share];
+        let NodeShare { nodes, parts, used, .. } = &mut self.shares[share];
         let part = *nodes[place].part.get_or_insert_with(|| {
             if parts.len() == *used {
                 parts.push(NodePlan::default());
@@ -236,14 +236,14 @@ impl Nodes {
         const FEW_PARTS: usize = 8;
         self.shares.iter_mut().for_each(|share| share.task = Some(task()));
         if self.shares.iter().map(|share| share.used).sum::<usize>() < FEW_PARTS {
-            return self.shares.iter_mut().for_each(Share::work);
+            return self.shares.iter_mut().for_each(NodeShare::work);
         }
         self.shares = hands.work(std::mem::take(&mut self.shares));
     }
 
     fn part(&mut self, id: NodeId) -> Option<&mut NodePlan> {
         let (share, place) = self.place(id);
-        let Share { nodes, parts, .. } = &mut self.shares[share];
+        let NodeShare { nodes, parts, .. } = &mut self.shares[share];
         parts.get_mut(nodes.get(place)?.part?)
     }
 
@@ -278,7 +278,7 @@ impl Nodes {
 
     /// Time has come to where all nodes are.
     pub fn catch_up(&mut self) {
-        for Share { nodes, parts, used, .. } in &mut self.shares {
+        for NodeShare { nodes, parts, used, .. } in &mut self.shares {
             for part in parts.iter_mut().take(*used) {
                 debug_assert!(part.steps.is_empty() && part.acts.is_empty(), "a step that never was");
                 part.inputs.clear();

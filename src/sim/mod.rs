@@ -52,7 +52,7 @@ mod world;
 
 pub use accepted::Rule;
 pub use accounts::Account;
-pub use ahead::{Hands, Share};
+pub use ahead::{Hands, NodeShare};
 pub use conditions::{Conditions, Delay};
 pub use deliveries::{Deliveries, Publication, Violation};
 pub use distribution::Distribution;

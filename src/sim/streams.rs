@@ -18,7 +18,7 @@ const DRAIN_US: u64 = 10;
 
 /// All connections of a world.
 #[derive(Debug, Default)]
-pub(super) struct Streams {
+pub(super) struct SimStreams {
     /// The other end of every open connection, by the node and the stream at this end. Whoever is in
     /// here as one end is in here as the other, too.
     ends: BTreeMap<(NodeId, StreamId), OtherEnd>,
@@ -48,7 +48,7 @@ impl StreamWorld<'_> {
     }
 }
 
-impl Streams {
+impl SimStreams {
     /// A machine asks for a connection: its request is on the way from now on.
     pub fn request(&mut self, world: StreamWorld<'_>, from: NodeId, stream: StreamId, to: Place) {
         let target = world.hosts.node_at(to).unwrap_or(from);
@@ -81,7 +81,7 @@ impl Streams {
         };
         let node = &mut world.nodes[target];
         node.streams_accepted += 1;
-        // Streams that a node accepts have even numbers: its machine gives odd ones to its own.
+        // SimStreams that a node accepts have even numbers: its machine gives odd ones to its own.
         let peer_stream = StreamId(2 * node.streams_accepted);
         let there = OtherEnd { peer: target, peer_stream, arrives_us: world.now_us };
         let here = OtherEnd { peer: from, peer_stream: stream, arrives_us: back_us };

@@ -21,7 +21,7 @@ use super::place::{Hosts, NodeId, Place};
 use super::process::{Running, SimNode};
 use super::queue::{EventQueue, SimEvent};
 use super::replica::SimReplica;
-use super::streams::{StreamWorld, Streams};
+use super::streams::{SimStreams, StreamWorld};
 use crate::cluster::members::{MemberInfo, State};
 use crate::cluster::random::Random;
 use crate::cluster::{Effect, Machine, StreamEvent};
@@ -39,7 +39,7 @@ pub struct World {
     pub(super) queue: EventQueue,
     pub(super) nodes: Nodes,
     pub(super) hosts: Arc<Hosts>,
-    streams: Streams,
+    streams: SimStreams,
     pub(super) random: Random,
     crossings: u64,
     digest: u64,
@@ -66,7 +66,7 @@ impl World {
             queue: EventQueue::default(),
             nodes: Nodes::new(hands.as_ref().map_or(1, |hands| hands.count())),
             hosts: Arc::default(),
-            streams: Streams::default(),
+            streams: SimStreams::default(),
             random,
             crossings: 0,
             digest: 0,
@@ -234,7 +234,7 @@ impl World {
     }
 
     /// The connections between nodes, and what they need of the world.
-    pub(super) fn streams(&mut self) -> (&mut Streams, StreamWorld<'_>) {
+    pub(super) fn streams(&mut self) -> (&mut SimStreams, StreamWorld<'_>) {
         let World { streams, network, queue, hosts, nodes, now_us, .. } = self;
         (streams, StreamWorld { now_us: *now_us, network, queue, hosts, nodes })
     }

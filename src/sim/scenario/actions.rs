@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::faults::{Fault, FaultKind, Portion};
+use super::faults::{FaultKind, Portion, ScheduledFault};
 use crate::cluster::random::Random;
 use crate::sim::{Keeps, NodeId, Start, World};
 
@@ -19,7 +19,7 @@ const SEEDS: usize = 3;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Action {
     /// A fault begins.
-    Begin(Fault),
+    Begin(ScheduledFault),
     /// One that was begun is over.
     End(usize),
     /// A node that was stopped starts again.
@@ -100,7 +100,7 @@ impl Situation {
         }
     }
 
-    fn begin(&mut self, world: &mut World, fault: &Fault) -> Vec<(u64, Action)> {
+    fn begin(&mut self, world: &mut World, fault: &ScheduledFault) -> Vec<(u64, Action)> {
         let end_us = fault.end_us();
         let active = match fault.kind {
             FaultKind::Partition(share) => {
@@ -131,7 +131,7 @@ impl Situation {
     }
 
     /// Faults of nodes rather than of what is between them.
-    fn stop_or_start(&mut self, world: &mut World, fault: &Fault) -> Vec<(u64, Action)> {
+    fn stop_or_start(&mut self, world: &mut World, fault: &ScheduledFault) -> Vec<(u64, Action)> {
         let end_us = fault.end_us();
         match fault.kind {
             FaultKind::Pause(share) => {

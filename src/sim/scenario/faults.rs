@@ -52,7 +52,7 @@ pub enum FaultKind {
 
 /// Something goes wrong at a time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Fault {
+pub struct ScheduledFault {
     /// When, in microseconds since the first record.
     pub at_us: u64,
     /// For how long; 0: at once, or for ever.
@@ -61,7 +61,7 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
-impl Fault {
+impl ScheduledFault {
     /// When it is over.
     pub fn end_us(&self) -> u64 {
         self.at_us + self.for_us
@@ -70,7 +70,7 @@ impl Fault {
 
 /// Faults of all kinds over `for_us`, drawn by chance. Fewer than half of `nodes` are lost for good,
 /// so a majority of those that were there in the beginning stays.
-pub fn draw(random: &mut Random, nodes: usize, for_us: u64) -> Vec<Fault> {
+pub fn draw(random: &mut Random, nodes: usize, for_us: u64) -> Vec<ScheduledFault> {
     const MEAN_US: u64 = 700_000;
     let mut lost = 0;
     let mut joined = 0;
@@ -102,6 +102,6 @@ pub fn draw(random: &mut Random, nodes: usize, for_us: u64) -> Vec<Fault> {
             10 => FaultKind::Clock(few, random.below(6_000_000) as i64 - 3_000_000),
             _ => FaultKind::Loss(20_000 + random.below(300_000) as u32),
         };
-        faults.push(Fault { at_us, for_us, kind });
+        faults.push(ScheduledFault { at_us, for_us, kind });
     }
 }

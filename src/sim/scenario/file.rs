@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::faults::{Fault, FaultKind, Portion};
+use super::faults::{FaultKind, Portion, ScheduledFault};
 use super::{Beginning, LinkConditions, NODES_MAX, Publishing, Scenario, ScenarioError};
 
 /// Longest time a file may ask for, in seconds: a week.
@@ -86,7 +86,7 @@ pub fn parse(name: &str, text: &str) -> Result<Scenario, ScenarioError> {
         return Err(ScenarioError::new("fanout", raw.fanout.unwrap_or(0), "8: it is part of the protocol"));
     }
     let plain = Scenario::default();
-    let faults: Result<Vec<Fault>, ScenarioError> =
+    let faults: Result<Vec<ScheduledFault>, ScenarioError> =
         raw.faults.iter().enumerate().map(|(index, fault)| fault_of(index, fault)).collect();
     Ok(Scenario {
         name: name.into(),
@@ -138,7 +138,7 @@ fn publishing_of(raw: &RawPublish) -> Result<Publishing, ScenarioError> {
     })
 }
 
-fn fault_of(index: usize, raw: &RawFault) -> Result<Fault, ScenarioError> {
+fn fault_of(index: usize, raw: &RawFault) -> Result<ScheduledFault, ScenarioError> {
     let field = |name: &str| format!("faults[{index}].{name}");
     let share = match raw.nodes {
         None => Portion::Count(1),
@@ -169,7 +169,7 @@ fn kind_of(
     raw: &RawFault,
     share: Portion,
     count: usize,
-) -> Result<Fault, ScenarioError> {
+) -> Result<ScheduledFault, ScenarioError> {
     let by_us = raw.by_s.filter(|by| by.abs() <= SECONDS_MAX).map_or(0, |by| (by * 1e6) as i64);
     let kind = match raw.kind.as_str() {
         "partition" => FaultKind::Partition(share),
@@ -193,7 +193,7 @@ fn kind_of(
             return Err(ScenarioError::new(field("kind"), other, kinds));
         }
     };
-    Ok(Fault {
+    Ok(ScheduledFault {
         at_us: seconds(&field("at_s"), raw.at_s)?,
         for_us: seconds(&field("for_s"), raw.for_s)?,
         kind,

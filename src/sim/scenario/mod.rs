@@ -22,7 +22,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use faults::{Fault, FaultKind, Portion};
+pub use faults::{FaultKind, Portion, ScheduledFault};
 pub use measure::{Quantiles, RunOutcome};
 pub use run::{run, run_and_keep};
 
@@ -129,7 +129,7 @@ pub struct Scenario {
     /// What is published.
     pub publishing: Publishing,
     /// What goes wrong, by time since the first record.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<ScheduledFault>,
     /// Whether faults of all kinds are drawn from the seed as well.
     pub random_faults: bool,
     /// Until when, after the last record and the last fault, all must be equal, in microseconds.

@@ -1,6 +1,6 @@
 //! The scenarios that have names.
 
-use super::faults::{Fault, FaultKind, Portion};
+use super::faults::{FaultKind, Portion, ScheduledFault};
 use super::{Beginning, LinkConditions, Publishing, Scenario};
 use crate::sim::time::SECOND_US;
 
@@ -39,7 +39,7 @@ impl Default for Knobs {
 /// The scenario of this name, with `nodes` nodes if that is said; `None`: there is none.
 pub fn scenario(name: &str, nodes: Option<usize>, knobs: Knobs) -> Option<Scenario> {
     let plain = Scenario { name: name.into(), nodes: nodes.unwrap_or(100), ..Scenario::default() };
-    let over = |for_us, kind| vec![Fault { at_us: 0, for_us, kind }];
+    let over = |for_us, kind| vec![ScheduledFault { at_us: 0, for_us, kind }];
     let made = match name {
         "spread" => plain,
         "lossy" => {

@@ -95,8 +95,8 @@ fn what_does_not_arrive_is_missed() {
 fn what_died_with_its_node_is_explained() {
     let mut scenario = small("kill", 6, 60);
     scenario.publishing.publishers = 1;
-    let cut = Fault { at_us: 0, for_us: 0, kind: FaultKind::Loss(1_000_000) };
-    let kill = Fault { at_us: 400_000, for_us: 0, kind: FaultKind::Kill(Portion::Count(5)) };
+    let cut = ScheduledFault { at_us: 0, for_us: 0, kind: FaultKind::Loss(1_000_000) };
+    let kill = ScheduledFault { at_us: 400_000, for_us: 0, kind: FaultKind::Kill(Portion::Count(5)) };
     scenario.faults = vec![cut, kill];
     // Which nodes die is chance; that the only publisher never does, over six seeds, is not.
     let outcomes: Vec<RunOutcome> = (1..=6).map(|seed| run_quietly(&scenario, seed)).collect();

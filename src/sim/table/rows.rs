@@ -3,7 +3,9 @@
 use super::{Case, FigureTable, Finding, Judgement, Size};
 use crate::sim::report::plot::hops_bound;
 use crate::sim::scenario::named::{self, Knobs};
-use crate::sim::scenario::{Fault, FaultKind, LinkConditions, Portion, Publishing, RunOutcome, Scenario};
+use crate::sim::scenario::{
+    FaultKind, LinkConditions, Portion, Publishing, RunOutcome, Scenario, ScheduledFault,
+};
 
 /// Adds every row and the cases it needs.
 pub(super) fn add(table: &mut FigureTable) {
@@ -205,7 +207,7 @@ fn missing(table: &mut FigureTable) {
     }
     for part in [0.1, 0.5, 0.8] {
         // In the middle of what is published: some dies with those who accepted it.
-        let kill = Fault { at_us: 1_000_000, for_us: 0, kind: FaultKind::Kill(Portion::Part(part)) };
+        let kill = ScheduledFault { at_us: 1_000_000, for_us: 0, kind: FaultKind::Kill(Portion::Part(part)) };
         let scenario =
             Scenario { name: "kill".into(), faults: vec![kill], ..plain(100, table.many(300), 100.0) };
         rows.push((format!("{} % killed at once", part * 100.0), scenario));

@@ -20,8 +20,8 @@ impl Hands for Backwards {
         self.0
     }
 
-    fn work(&mut self, mut shares: Vec<Share>) -> Vec<Share> {
-        shares.iter_mut().rev().for_each(Share::work);
+    fn work(&mut self, mut shares: Vec<NodeShare>) -> Vec<NodeShare> {
+        shares.iter_mut().rev().for_each(NodeShare::work);
         shares
     }
 }
