@@ -1,34 +1,25 @@
-//! The house's own rules, read from its source: who may know whom, what stays outside the pure
-//! rooms, and how long things may be. Each check is a function from a file to complaints, and each
-//! has a test that it complains.
+//! The house's own rules, read from its source: who may know whom, what stays outside the pure rooms,
+//! how long things may be, that no files import each other in a circle, that names tell things apart,
+//! and that docs say something. Each check is a function from one file or all files to complaints, and
+//! each has a test that it complains.
 
+#[path = "house/imports.rs"]
+mod imports;
+#[path = "house/names.rs"]
+mod names;
 #[path = "house/source.rs"]
 mod source;
+#[path = "house/words.rs"]
+mod words;
 
 use source::{File, closing, line_of, test_module};
 
-/// What a room may use of the others. A room not in the list may not exist.
+/// The rooms, and which others each may use. A room that is not in the list may not exist, and a room
+/// that does not use what it may is complained of: it should know as little as it needs.
 const ROOMS: &[(&str, &[&str])] = &[
     ("lib", &[]),
-    ("main", &["cli", "config"]),
-    (
-        "cli",
-        &[
-            "server",
-            "http",
-            "store",
-            "sim",
-            "ingest",
-            "latest",
-            "subscriptions",
-            "cluster",
-            "protocol",
-            "record",
-            "metrics",
-            "config",
-            "limits",
-        ],
-    ),
+    ("main", &["cli"]),
+    ("cli", &["server", "sim", "cluster", "protocol", "record", "config", "limits"]),
     (
         "server",
         &[
@@ -45,31 +36,24 @@ const ROOMS: &[(&str, &[&str])] = &[
             "limits",
         ],
     ),
-    (
-        "http",
-        &[
-            "ingest",
-            "latest",
-            "subscriptions",
-            "cluster",
-            "protocol",
-            "record",
-            "metrics",
-            "config",
-            "limits",
-        ],
-    ),
-    ("store", &["ingest", "latest", "cluster", "record", "metrics", "config", "limits"]),
-    ("sim", &["ingest", "latest", "subscriptions", "cluster", "record", "metrics", "config", "limits"]),
-    ("ingest", &["latest", "subscriptions", "cluster", "protocol", "record", "metrics", "config", "limits"]),
-    ("latest", &["record", "metrics", "config", "limits"]),
-    ("subscriptions", &["record", "metrics", "config", "limits"]),
-    ("cluster", &["record", "metrics", "config", "limits"]),
+    ("http", &["cluster", "protocol", "record", "metrics", "limits"]),
+    ("store", &["cluster", "record", "config", "limits"]),
+    ("sim", &["cluster", "record", "limits"]),
+    ("ingest", &["latest", "cluster", "protocol", "record", "metrics", "limits"]),
+    ("latest", &["record", "limits"]),
+    ("subscriptions", &["record", "limits"]),
+    ("cluster", &["record", "config", "limits"]),
     ("protocol", &["record", "limits"]),
     ("record", &["limits"]),
-    ("metrics", &["protocol", "record", "limits"]),
+    ("metrics", &["protocol"]),
     ("config", &["record", "limits"]),
-    ("limits", &["config"]),
+    ("limits", &[]),
+];
+
+/// Names that may stand for several things, each with the reason.
+const NAMES: &[(&str, &str)] = &[
+    ("Arguments", "the options of a subcommand; always written with the module: `get::Arguments`"),
+    ("Output", "what a machine of the core wants done; always written with the module: `swim::Output`"),
 ];
 
 /// Rooms without sockets, threads, clock or randomness of their own.
@@ -181,6 +165,20 @@ fn knows_only_rooms_beneath(file: &File) -> Vec<String> {
     } else {
         rooms_named(&code, &file.module()).into_iter().filter_map(complain).collect()
     }
+}
+
+/// Returns the rooms that the production code of these files may use by [`ROOMS`], and does not.
+fn needless_permissions(files: &[File]) -> Vec<String> {
+    let mut used = std::collections::BTreeSet::new();
+    for file in files.iter().filter(|file| !file.is_test()) {
+        let named = rooms_named(&file.production(), &file.module());
+        used.extend(named.into_iter().map(|(_, name)| (file.room(), name)));
+    }
+    let rooms = ROOMS.iter().flat_map(|(room, others)| others.iter().map(move |other| (*room, *other)));
+    rooms
+        .filter(|(room, other)| !used.contains(&(*room, (*other).to_owned())))
+        .map(|(room, other)| format!("{room} may know {other} and does not need to"))
+        .collect()
 }
 
 fn mentions(file: &File, code: &str, words: &[&str]) -> Vec<String> {
@@ -304,11 +302,27 @@ fn rooms_know_only_what_is_beneath_them() {
 }
 
 #[test]
+fn rooms_may_know_only_what_they_need() {
+    assert_eq!(needless_permissions(&File::all_beneath("src")), [""; 0]);
+}
+
+#[test]
+fn a_needless_permission_is_seen() {
+    let complaints = |text: &str| {
+        let found = needless_permissions(&[File::new("src/latest/mod.rs", text)]);
+        found.into_iter().filter(|complaint| complaint.starts_with("latest ")).collect::<Vec<String>>()
+    };
+    assert_eq!(complaints("use crate::{limits, record::Now};"), [""; 0]);
+    assert_eq!(complaints("use crate::record::Now;"), ["latest may know limits and does not need to"]);
+}
+
+#[test]
 fn knowing_too_much_is_seen() {
     let good =
         "use crate::record::Source;\nuse crate::{limits, record::{Now, Stamp}};\nfn f() { super::x() }";
     for bad in [
         "use crate::server::clock;",
+        "use crate::protocol::Draft;",
         "use crate::{record::Now, ingest};",
         "use crate::{\n    record::{Now, Stamp},\n    cluster::Machine,\n};",
         "fn f() { crate::http::serve() }",
@@ -446,4 +460,27 @@ fn long_functions_are_seen() {
         format!("impl X {{\n    pub fn f() {{\n{}    }}\n}}\n", "        x();\n".repeat(lines))
     };
     tells_apart(functions_are_short, "src/a.rs", &function(68), &function(69));
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let crates = [("src", "anode"), ("loadgen/src", "anode_loadgen"), ("bench/src", "anode_bench")];
+    let found = crates.iter().flat_map(|(root, name)| {
+        let files = File::all_beneath(root);
+        assert!(!files.is_empty(), "nothing to read in {root}");
+        imports::circles(root, name, &files)
+    });
+    let found: Vec<String> = found.collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn names_tell_things_apart() {
+    let found = names::clashes(&File::all_beneath("src"), NAMES);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn docs_say_something() {
+    hold(words::riddles, &["src", "tests", "loadgen", "bench"]);
 }

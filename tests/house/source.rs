@@ -32,12 +32,14 @@ impl File {
         paths.into_iter().map(read).collect()
     }
 
-    /// Whether the whole file is a test's: `tests.rs`, `…_tests.rs`, `testing.rs`, `harness.rs`, in a folder `tests`.
+    /// Whether the whole file is a test's: `tests.rs`, `…_tests.rs`, `testing.rs`, `harness.rs`, or it lies
+    /// in a folder `tests` or `harness`.
     pub fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
         matches!(name, "tests" | "testing" | "harness")
             || name.ends_with("_tests")
             || self.path.contains("/tests/")
+            || self.path.contains("/harness/")
     }
 
     /// The code without what stands in `#[cfg(test)] mod … { }`.
@@ -204,6 +206,29 @@ fn quoted(body: &[u8], quote: u8) -> usize {
         }
     }
     body.len()
+}
+
+/// Returns whether a token of [`tokens`] is a name or a keyword.
+pub fn is_name(token: &str) -> bool {
+    token.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+/// Cuts code into names, `::`, and every other character that is no blank.
+pub fn tokens(code: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = code.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let length = if first.is_alphanumeric() || first == '_' {
+            rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
+        } else if rest.starts_with("::") {
+            2
+        } else {
+            first.len_utf8()
+        };
+        found.push(&rest[..length]);
+        rest = rest[length..].trim_start();
+    }
+    found
 }
 
 #[test]
