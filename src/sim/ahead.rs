@@ -1,13 +1,16 @@
 //! Nodes called ahead of time, side by side.
 //!
-//! Whatever a node sends takes as long as the shortest way; so what happens within less than that from now on
-//! is on its way already, and until then no node can hear of what another does. So each can be called with all
-//! that comes to it in that time, on whichever thread ([`NodeShare::work`]). The world then lets the same time pass
-//! as ever, event by event in order, but where it would call a node it takes what came of it ([`EarlyCall`]): chance
-//! is drawn and everything is sent in the same order, and a run is the same to the byte, however many work on it.
+//! Whatever a node sends is on its way for at least the shortest delay of all links. So whatever arrives
+//! within that delay from now on has been sent already, and until then no node can hear of what another one
+//! does. Each node can therefore be called with all that arrives at it in that time, on any thread
+//! ([`NodeShare::work`]). The world then lets the same time pass event by event, in order; but where it would
+//! call a node it takes what the call made ahead of time led to ([`EarlyCall`]). Random numbers are drawn and
+//! messages are sent in the same order as without this, so a run is the same to the byte, however many
+//! threads work on it.
 //!
-//! A node that wants more than datagrams sent is called no further: what comes of that may be heard sooner.
-//! The same goes for the time from a stream's next event on.
+//! A node whose machine asks for anything but sending datagrams is called no further ahead, because others
+//! may hear of that sooner than the shortest delay. For the same reason nothing is called ahead past the next
+//! event of a stream.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -21,18 +24,18 @@ use super::process::SimNode;
 use super::queue::SimEvent;
 use crate::cluster::Machine;
 
-/// Nodes whose memory is asked for at a time.
+/// Number of nodes whose memory is fetched into the processor's caches at a time.
 pub(super) const WARMED: usize = 4;
 
-/// Who works on a world: calls [`NodeShare::work`] of all shares, side by side, and gives them back in the same order.
+/// The threads that work on a world: they call [`NodeShare::work`] of all shares, side by side.
 pub trait Hands: Send {
-    /// Into how many shares the nodes are to be dealt.
+    /// Returns into how many shares the nodes are to be dealt.
     fn count(&self) -> usize;
-    /// Has all the shares worked on.
+    /// Has all shares worked on, and gives them back in the same order.
     fn work(&mut self, shares: Vec<NodeShare>) -> Vec<NodeShare>;
 }
 
-/// What a node was called with.
+/// The kind of event that a node was called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     Datagram,
@@ -40,48 +43,48 @@ pub(super) enum Cause {
     Turn,
 }
 
-/// A call of a node ahead of time.
+/// A call of a node that was made ahead of time.
 #[derive(Debug)]
 pub(super) struct EarlyCall {
     cause: Cause,
-    /// Whether its machine was called.
+    /// Whether the node's machine was called.
     pub is_called: bool,
-    /// How many of the node's acts came of it.
+    /// Number of acts that the call led to.
     pub acts: usize,
 }
 
-/// What a node is called with ahead of time, and what came of it. In the order of time.
+/// What one node is to be called with ahead of time, and what these calls led to. All in order of time.
 #[derive(Debug, Default)]
 struct NodePlan {
-    /// Where the node is in its share.
+    /// Index of the node in its share.
     place: usize,
     inputs: VecDeque<(u64, SimEvent)>,
     steps: VecDeque<EarlyCall>,
     acts: VecDeque<Act>,
 }
 
-/// What all nodes see when they are called.
+/// What all nodes see of the world while they are called ahead of time.
 #[derive(Debug)]
 pub(super) struct EarlyWork {
-    /// Up to when they are called with what they decided themselves.
+    /// Until when nodes are called with timers and turns that they set themselves.
     pub until_us: u64,
     pub cpu_us: u64,
     pub hosts: Arc<Hosts>,
     pub accepted: Arc<AcceptedRecords>,
 }
 
-/// Some of the nodes, and what they are to be called with.
+/// Some of the nodes, and what they are to be called with ahead of time.
 #[derive(Default)]
 pub struct NodeShare {
     nodes: Vec<SimNode>,
-    /// The first of these are in use; the others keep their memory.
+    /// The first `used` of these are in use; the others are kept for their memory.
     parts: Vec<NodePlan>,
     used: usize,
     task: Option<EarlyWork>,
 }
 
 impl NodeShare {
-    /// Calls the nodes with what is planned for them.
+    /// Calls the nodes with what is planned for them. Does nothing if nothing is planned.
     pub fn work(&mut self) {
         let Some(task) = self.task.take() else { return };
         let parts = self.parts.get_mut(..self.used).unwrap_or_default();
@@ -101,8 +104,9 @@ impl NodeShare {
     }
 }
 
-/// Reads what the next datagrams will need. Each finds another node, of which no cache holds anything any
-/// more, and waits for one piece of memory after the other; here they wait for that side by side.
+/// Reads the memory that the next datagrams will need. Each arrives at another node, of which the
+/// processor's caches hold nothing any more, and would wait for one piece of memory after the other; here
+/// these waits overlap.
 pub(super) fn warm_up<'a>(
     coming: impl Iterator<Item = (&'a Machine, std::net::SocketAddr, &'a bytes::Bytes)> + Clone,
 ) {
@@ -150,7 +154,8 @@ impl NodePlan {
         }
     }
 
-    /// The next that it is called with. Of two things at one time what came in was decided first.
+    /// Takes the next event that the node is called with. Of two events at one time the one that comes from
+    /// outside is first: it was decided earlier.
     fn next(&mut self, decided: &mut VecDeque<(u64, SimEvent)>, until_us: u64) -> Option<(u64, SimEvent)> {
         let own_us = decided.front().map(|own| own.0).filter(|at_us| *at_us < until_us);
         match (self.inputs.front().map(|input| input.0), own_us) {
@@ -161,30 +166,30 @@ impl NodePlan {
     }
 }
 
-/// Puts an event in behind all that are not later.
+/// Inserts an event behind all that are not later.
 fn decide(decided: &mut VecDeque<(u64, SimEvent)>, at_us: u64, event: SimEvent) {
     let place = decided.partition_point(|own| own.0 <= at_us);
     decided.insert(place, (at_us, event));
 }
 
-/// All nodes, dealt out in turn.
+/// All nodes of a world, dealt out to the shares in turn.
 pub(super) struct Nodes {
     shares: Vec<NodeShare>,
     count: usize,
 }
 
 impl Nodes {
-    /// None yet.
+    /// Makes so many shares, without nodes.
     pub fn new(shares: usize) -> Nodes {
         Nodes { shares: (0..shares.max(1)).map(|_| NodeShare::default()).collect(), count: 0 }
     }
 
-    /// How many there are.
+    /// Returns the number of nodes.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Adds the next one, whose number is how many there were.
+    /// Adds a node. Its number is the count of nodes before.
     pub fn push(&mut self, node: SimNode) {
         let share = self.count % self.shares.len();
         self.shares[share].nodes.push(node);
@@ -205,7 +210,7 @@ impl Nodes {
         self.shares[share].nodes.get_mut(place)
     }
 
-    /// All nodes, in the order of their numbers.
+    /// Returns all nodes, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &SimNode> {
         (0..self.count).filter_map(|id| self.get(NodeId(id)))
     }
@@ -215,7 +220,7 @@ impl Nodes {
         self.get(id).map_or(0, |node| node.life)
     }
 
-    /// Plans to call a node with this.
+    /// Plans to call a node with this event ahead of time.
     pub fn plan(&mut self, id: NodeId, at_us: u64, event: SimEvent) {
         let (share, place) = self.place(id);
         let NodeShare { nodes, parts, used, .. } = &mut self.shares[share];
@@ -230,9 +235,9 @@ impl Nodes {
         parts[part].inputs.push_back((at_us, event));
     }
 
-    /// Calls the nodes with all that was planned.
+    /// Calls the nodes with all that is planned.
     pub fn work(&mut self, hands: &mut dyn Hands, task: impl Fn() -> EarlyWork) {
-        // What one thread does by itself sooner than another has heard of it.
+        // So little is done by one thread sooner than another one can be woken.
         const FEW_PARTS: usize = 8;
         self.shares.iter_mut().for_each(|share| share.task = Some(task()));
         if self.shares.iter().map(|share| share.used).sum::<usize>() < FEW_PARTS {
@@ -247,36 +252,36 @@ impl Nodes {
         parts.get_mut(nodes.get(place)?.part?)
     }
 
-    /// Whether a node was called ahead of now.
+    /// Returns whether a node was called ahead of time and the world has not come to all of these calls.
     pub fn is_ahead(&mut self, id: NodeId) -> bool {
         self.part(id).is_some_and(|part| !part.steps.is_empty())
     }
 
-    /// The step that a node did next, if this was the cause, and its acts in front of all later ones: they are to
-    /// be given back.
+    /// Takes the next call that was made of a node ahead of time, if this is its cause, and the node's acts, of
+    /// which the first belong to it. The others are to be given back.
     pub fn next_step(&mut self, id: NodeId, cause: Cause) -> Option<(EarlyCall, VecDeque<Act>)> {
         let part = self.part(id)?;
         let step = part.steps.pop_front_if(|step| step.cause == cause)?;
         Some((step, std::mem::take(&mut part.acts)))
     }
 
-    /// Gives back what was left of a node's acts.
+    /// Gives back a node's acts that belong to later calls.
     pub fn give_back(&mut self, id: NodeId, acts: VecDeque<Act>) {
         if let Some(part) = self.part(id) {
             part.acts = acts;
         }
     }
 
-    /// The datagram that a node was to be called with next, and was not.
+    /// Takes the next datagram that a node was to be called with ahead of time and was not.
     pub fn next_datagram(&mut self, id: NodeId) -> Option<SimEvent> {
         let inputs = &mut self.part(id)?.inputs;
-        // It has its timers from the world again.
+        // Timers and turns among the inputs are in the world's queue, too.
         std::iter::from_fn(|| inputs.pop_front())
             .map(|input| input.1)
             .find(|it| matches!(it, SimEvent::Datagram { .. }))
     }
 
-    /// Time has come to where all nodes are.
+    /// Ends a round of calls ahead of time: the world has come to all of them.
     pub fn catch_up(&mut self) {
         for NodeShare { nodes, parts, used, .. } in &mut self.shares {
             for part in parts.iter_mut().take(*used) {

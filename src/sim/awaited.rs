@@ -25,11 +25,13 @@ impl AwaitedAnswers {
     }
 
     /// Notes that a node waits for all members to hold a record that it accepts now.
+    #[cfg(test)]
     pub fn wait(&mut self, nodes: &Nodes, id: NodeId, awaited: Awaited) {
         self.waiting.insert((id, awaited.token), (awaited, view_of(nodes, id)));
     }
 
     /// Returns the answer of a node to this token, if it was given.
+    #[cfg(test)]
     pub fn answer(&self, id: NodeId, token: u64) -> Option<Replicated> {
         self.given.get(&(id, token)).copied()
     }

@@ -1,11 +1,8 @@
-//! The book of what was accepted and where it arrived, which also sees at once when something arrives
-//! that must not.
+//! The book of what was accepted and where it arrived, and of what arrived against the rules.
 //!
-//! It keeps one copy of every record, which all replicas share. A delivery costs it nothing but a
-//! count, unless times are asked for record by record.
-//!
-//! What was accepted ([`Accepted`]) is read by nodes that may be called side by side; what they find of a record
-//! that arrives ([`Noted`]) is written down afterwards, in order.
+//! Nodes that are called side by side read what was accepted ([`AcceptedRecords`]); what they find out about
+//! a record that arrives ([`Noted`]) is written down here afterwards, in order. A delivery costs no more
+//! memory than a count, unless the time of every delivery is asked for.
 
 use std::sync::Arc;
 
@@ -15,57 +12,53 @@ use super::place::NodeId;
 use crate::cluster::Arrival;
 use crate::record::SharedRecord;
 
-/// Hand-overs counted one by one; what took more counts as so many.
+/// Most hand-overs that are told apart: deliveries that took more are counted as this many.
 const HOPS_MAX: usize = 64;
-/// Violations kept to be shown. All are counted.
+/// Number of violations that are kept to be shown: the first ones.
 const VIOLATIONS_MAX: usize = 100;
 
-/// Something that must never happen.
+/// A delivery that broke a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// When, in microseconds of the world.
+    /// Time of the delivery, in microseconds of the world.
     pub at_us: u64,
-    /// Where.
+    /// The node at which the record arrived.
     pub node: NodeId,
-    /// What.
+    /// The rule that was broken.
     pub rule: Rule,
-    /// Which record: source, origin, boot and number.
+    /// The record, as text: source, origin, boot and number.
     pub record: String,
 }
 
-/// One record and what became of it. Times are since it was accepted.
+/// What became of one accepted record. Unless stated otherwise, times count from its acceptance.
 #[derive(Clone, Debug)]
 pub struct Publication {
-    /// What was accepted.
-    pub record: SharedRecord,
-    /// Where.
-    pub node: NodeId,
-    /// When, in microseconds of the world.
+    /// When the record was accepted, in microseconds of the world.
     pub accepted_us: u64,
-    /// Whether it was published, and not loaded at a start.
+    /// Whether a client published it, and it was not loaded when a node started.
     pub is_published: bool,
-    /// How many nodes it became the latest at first by the tree, by repair, and by reconciliation; of
-    /// nodes that restarted empty every life counts.
+    /// At how many nodes it became the latest of its source: by the tree, by repair, and by
+    /// reconciliation. Of a node that restarted empty every life counts.
     pub applied: [u32; 3],
-    /// How often it came where it, or a newer one, was already.
+    /// How often it arrived where it, or a newer one, was already.
     pub stale: u32,
     /// When it became the latest at the last node so far, in microseconds.
     pub last_us: u32,
-    /// Most hand-overs on its way to a node.
+    /// Most hand-overs on its way to any node.
     pub hops_max: u32,
-    /// When it became the latest at each node, in microseconds and in that order; empty unless
-    /// [`Deliveries::keep_times`] was asked for.
+    /// When it became the latest at each node, in microseconds, ascending; empty unless the times of all
+    /// deliveries are kept.
     pub times_us: Vec<u32>,
 }
 
 impl Publication {
-    /// Deliveries of all kinds.
+    /// Returns the number of deliveries of all kinds.
     pub fn applied_total(&self) -> u32 {
         self.applied.iter().sum()
     }
 }
 
-/// What was accepted, and where it arrived.
+/// The book of all accepted records and their deliveries.
 #[derive(Debug, Default)]
 pub struct Deliveries {
     pub(super) accepted: Arc<AcceptedRecords>,
@@ -74,65 +67,44 @@ pub struct Deliveries {
     hops: Distribution,
     keeps_times: bool,
     violations: Vec<Violation>,
-    violations_count: u64,
 }
 
 impl Deliveries {
-    /// Whether the time of every single delivery is kept from now on: four bytes each.
+    /// Sets whether the time of every single delivery is kept from now on: four bytes each.
+    #[cfg(test)]
     pub fn keep_times(&mut self, keeps: bool) {
         self.keeps_times = keeps;
     }
 
-    /// All records, in the order in which they were accepted or loaded.
+    /// Returns all records, in the order in which they were accepted or loaded.
     pub fn publications(&self) -> &[Publication] {
         &self.publications
     }
 
-    /// Times of deliveries by this way, in microseconds since acceptance; the hops in `Tree` do not
-    /// matter.
-    pub fn times(&self, arrival: Arrival) -> &Distribution {
-        &self.times[way(arrival)]
-    }
-
-    /// Times of all deliveries, in microseconds since acceptance.
+    /// Returns the times of all deliveries, in microseconds since acceptance.
     pub fn all_times(&self) -> Distribution {
         let mut all = Distribution::default();
         self.times.iter().for_each(|times| all.merge(times));
         all
     }
 
-    /// Hand-overs of deliveries by the tree.
+    /// Returns the hand-overs that each delivery by the tree took.
     pub fn hops(&self) -> &Distribution {
         &self.hops
     }
 
-    /// What was accepted so far stays known, but its deliveries are counted and timed no more: for
-    /// the time in which a world gets going.
-    pub fn forget_counts(&mut self) {
-        self.times = Default::default();
-        self.hops = Distribution::default();
-        self.publications.iter_mut().for_each(|publication| publication.is_published = false);
-    }
-
-    /// What went against the rules, the first hundred.
+    /// Returns the deliveries that broke a rule, the first hundred.
     pub fn violations(&self) -> &[Violation] {
         &self.violations
     }
 
-    /// How often something went against the rules.
-    pub fn violations_count(&self) -> u64 {
-        self.violations_count
-    }
-
-    /// Notes a record that a node accepted, or had when it was started.
-    pub(super) fn accept(&mut self, at_us: u64, node: NodeId, record: &SharedRecord, is_published: bool) {
+    /// Notes a record that a node accepted from a client, or that it held when it was started.
+    pub(super) fn accept(&mut self, at_us: u64, record: &SharedRecord, is_published: bool) {
         if self.accepted.find(record).is_some() {
             return;
         }
         Arc::make_mut(&mut self.accepted).add(record.clone(), at_us);
         self.publications.push(Publication {
-            record: record.clone(),
-            node,
             accepted_us: at_us,
             is_published,
             applied: [0; 3],
@@ -143,7 +115,7 @@ impl Deliveries {
         });
     }
 
-    /// Writes down what a node found of a record that arrived.
+    /// Writes down what a node found out about a record that arrived.
     pub(super) fn note(&mut self, node: NodeId, noted: Noted) {
         match noted {
             Noted::Applied { index, at_us, arrival } => self.applied(index as usize, at_us, arrival),
@@ -157,7 +129,6 @@ impl Deliveries {
     }
 
     fn violate(&mut self, at_us: u64, node: NodeId, rule: Rule, record: &SharedRecord) {
-        self.violations_count += 1;
         if self.violations.len() < VIOLATIONS_MAX {
             let birth = &record.birth;
             let record = format!("{} of {} {} {}", record.source, birth.origin, birth.boot, birth.seq);

@@ -1,4 +1,4 @@
-//! Nodes: how they are started, stopped, paused and started again, and what they accept.
+//! Nodes of a world: starting, stopping, pausing and restarting them, and what they accept from clients.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,36 +11,35 @@ use super::queue::SimEvent;
 use super::replica::SimReplica;
 use super::time::now_of;
 use super::world::World;
-use crate::cluster::Replicated;
-use crate::cluster::outbox::{Awaited, Outbox};
+use crate::cluster::outbox::Outbox;
 use crate::cluster::{Config, Known, Machine, Profile};
 use crate::record::{HybridClock, NodeName, Payload, Record, SharedRecord, Source, Stamp};
 
 /// How a node is started.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// Its name.
+    /// The node's name.
     pub name: String,
-    /// Which of its lives.
+    /// The boot number of its first life.
     pub boot: u64,
-    /// Its address; `None`: one of its own.
+    /// The gossip address; `None`: the default address of its number.
     pub address: Option<SocketAddr>,
-    /// Its zone; empty: none.
+    /// The zone it is in; empty: none.
     pub zone: String,
-    /// Join targets.
+    /// Addresses of the members that it joins through.
     pub seeds: Vec<SocketAddr>,
-    /// Its intervals.
+    /// The profile, from which all intervals of the protocol follow.
     pub profile: Profile,
     /// How far its wall clock is off, in microseconds.
     pub wall_offset_us: i64,
     /// When it last agreed with the cluster before this life (wall clock, microseconds).
     pub agreed_us: Option<u64>,
-    /// What it held at its end.
+    /// Records that it held when its last life ended.
     pub records: Vec<SharedRecord>,
 }
 
 impl Start {
-    /// A first life on a LAN, with these join targets.
+    /// A first life with the profile of a LAN, joining through these addresses.
     pub fn new(name: impl Into<String>, seeds: &[SocketAddr]) -> Start {
         Start {
             name: name.into(),
@@ -56,46 +55,46 @@ impl Start {
     }
 }
 
-/// What a node has left of its last life when it is started again.
+/// What a node still has of its last life when it is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeps {
-    /// All it held.
+    /// All records, and when it last agreed with the cluster.
     Everything,
-    /// Its name and address.
+    /// No more than its name and address.
     Nothing,
 }
 
-/// What a client publishes.
+/// What a client publishes: a value, or the deletion of a source.
 #[derive(Clone, Debug)]
 pub struct Submission {
-    /// Whose value it is.
+    /// The source that gets the value.
     pub source: Source,
     /// The value, or that it is deleted.
     pub payload: Payload,
-    /// How long readers see it; 0: for ever.
+    /// For how many milliseconds readers see the value; 0: for ever.
     pub ttl_ms: u64,
 }
 
 impl World {
-    /// The address that a node gets unless another is asked for.
+    /// Returns the address that a node gets unless another one is asked for.
     pub fn address_of(node: NodeId) -> SocketAddr {
         default_address(node)
     }
 
-    /// Starts a node. An address that a stopped node had may be used again.
+    /// Starts a node. The address of a stopped node may be used again.
     pub fn start(&mut self, start: Start) -> NodeId {
         let id = self.add(&start);
         self.join(id, &start.seeds);
         id
     }
 
-    /// Starts nodes that have known one another from before: no storm of joins.
+    /// Starts nodes that know one another already, so that there is no storm of joins.
     pub fn start_known(&mut self, starts: Vec<Start>) -> Vec<NodeId> {
         self.start_known_partly(starts, 0)
     }
 
-    /// Starts nodes that have known one another from before, but for this share of the others, which
-    /// each does not know.
+    /// Starts nodes that know one another already, but for a share of the others, drawn by chance, which
+    /// each node does not know.
     pub fn start_known_partly(&mut self, starts: Vec<Start>, unknown_per_million: u32) -> Vec<NodeId> {
         let ids: Vec<NodeId> = starts.iter().map(|start| self.add(start)).collect();
         let known = Known::new(ids.iter().map(|&id| self.nodes[id].machine.identity().clone()));
@@ -114,8 +113,8 @@ impl World {
         ids
     }
 
-    /// Starts a node again at its address, with the next boot number and these join targets; if it
-    /// runs it is killed first.
+    /// Starts a node again at its address, with the next boot number, joining through these addresses. If
+    /// it still runs it is killed first.
     pub fn restart(&mut self, id: NodeId, keeps: Keeps, seeds: &[SocketAddr]) {
         if id.0 >= self.nodes.len() {
             return;
@@ -158,7 +157,7 @@ impl World {
         self.join(id, seeds);
     }
 
-    /// A node stops without a word.
+    /// Stops a node without telling anyone.
     pub fn kill(&mut self, id: NodeId) {
         let Some(node) = self.nodes.get_mut(id) else { return };
         node.running = Running::No;
@@ -172,7 +171,7 @@ impl World {
         streams.close_all(world, id);
     }
 
-    /// A node stands still for a while; its sockets go on receiving.
+    /// Pauses a node for a while; its sockets go on receiving.
     pub fn pause(&mut self, id: NodeId, for_us: u64) {
         let Some(node) = self.nodes.get_mut(id) else { return };
         if node.running == Running::Yes {
@@ -182,23 +181,22 @@ impl World {
         }
     }
 
-    /// A node's wall clock is set forward, or back.
+    /// Sets a node's wall clock forward, or back.
     pub fn jump_clock(&mut self, id: NodeId, by_us: i64) {
         if let Some(node) = self.nodes.get_mut(id) {
             node.wall_offset_us = node.wall_offset_us.saturating_add(by_us);
         }
     }
 
-    /// A node tells the others that it goes. It goes on running until it is killed.
+    /// Has a node tell the others that it leaves. It goes on running until it is killed.
     pub fn leave(&mut self, id: NodeId) {
         if self.is_running(id) {
             self.with(id, |machine, _, now| machine.handle_leave(now));
         }
     }
 
-    /// A running node accepts values from a client as a server does: stamped, numbered, merged, and
-    /// handed to the machine as far as it takes them. What it made of them; nothing if it does not
-    /// run.
+    /// Has a running node accept values from a client as a server does: they are stamped, numbered, merged,
+    /// and handed to the machine as far as it takes them. Returns the records; none if the node does not run.
     pub fn accept(&mut self, id: NodeId, values: Vec<Submission>) -> Vec<SharedRecord> {
         if !self.is_running(id) {
             return Vec::new();
@@ -216,65 +214,19 @@ impl World {
             let build = |birth| Record::new(source, stamp, payload, birth, now.wall_us, ttl_ms);
             let record = node.outbox.accept(build);
             node.replica.merge(record.clone());
-            self.deliveries.accept(self.now_us, id, &record, true);
+            self.deliveries.accept(self.now_us, &record, true);
             records.push(record);
         }
         self.with(id, |_, _, _| {});
         records
     }
 
-    /// Publishes records that this node is said to have accepted: their stamps, births and numbers
-    /// are the caller's. Nothing happens unless it runs.
-    pub fn publish(&mut self, id: NodeId, records: &[SharedRecord]) {
-        if !self.is_running(id) {
-            return;
-        }
-        for record in records {
-            self.nodes[id].replica.merge(record.clone());
-            self.deliveries.accept(self.now_us, id, record, true);
-        }
-        self.with(id, |machine, _, now| machine.handle_published(now, records));
-    }
-
-    /// Publishes records that this node accepted, of which one is to be with all members before it is
-    /// answered.
-    ///
-    /// # Panics
-    /// As soon as the answer says that all have it, while one does not that was alive in the origin's
-    /// view when it was accepted, and still is.
-    pub fn publish_awaited(&mut self, id: NodeId, awaited: Awaited, records: &[SharedRecord]) {
-        self.awaited.wait(&self.nodes, id, awaited.clone());
-        self.with(id, |machine, _, now| machine.handle_awaited(now, vec![awaited]));
-        self.publish(id, records);
-    }
-
-    /// Returns the answer of this token at a node, if it was given.
-    pub fn answer(&self, id: NodeId, token: u64) -> Option<Replicated> {
-        self.awaited.answer(id, token)
-    }
-
-    /// Whether a node is neither paused nor stopped.
+    /// Returns whether a node is neither paused nor stopped.
     pub fn is_running(&self, id: NodeId) -> bool {
         self.nodes.get(id).is_some_and(|node| node.running == Running::Yes)
     }
 
-    /// Whether a node was not stopped; it may be paused.
-    pub fn is_up(&self, id: NodeId) -> bool {
-        self.nodes.get(id).is_some_and(SimNode::is_up)
-    }
-
-    /// The nodes that were not stopped.
-    pub fn up(&self) -> impl Iterator<Item = NodeId> {
-        (0..self.nodes.len()).map(NodeId).filter(|&id| self.is_up(id))
-    }
-
-    /// A node's wall clock now, in microseconds since the Unix epoch.
-    pub fn wall_us(&self, id: NodeId) -> u64 {
-        let offset_us = self.nodes.get(id).map_or(0, |node| node.wall_offset_us);
-        now_of(self.now_us, offset_us).wall_us
-    }
-
-    /// What a node sent and received in all its lives.
+    /// Returns what a node sent and received in all its lives.
     pub fn account(&self, id: NodeId) -> Account {
         let Some(node) = self.nodes.get(id) else { return Account::default() };
         let mut account = node.past;
@@ -282,14 +234,14 @@ impl World {
         account
     }
 
-    /// What all nodes sent and received.
+    /// Returns what all nodes sent and received.
     pub fn accounts(&self) -> Account {
         let mut all = Account::default();
         (0..self.nodes.len()).for_each(|id| all += self.account(NodeId(id)));
         all
     }
 
-    /// Sets a node up; it knows nobody and was told nothing so far.
+    /// Sets a node up. It knows no other node yet, and does not join.
     fn add(&mut self, start: &Start) -> NodeId {
         let id = NodeId(self.nodes.len());
         let address = start.address.unwrap_or_else(|| World::address_of(id));
@@ -310,7 +262,7 @@ impl World {
         };
         let mut replica = SimReplica::default();
         for record in &start.records {
-            self.deliveries.accept(self.now_us, id, record, false);
+            self.deliveries.accept(self.now_us, record, false);
             replica.merge(record.clone());
         }
         let place = self.place(address);

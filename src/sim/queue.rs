@@ -1,9 +1,10 @@
-//! What will happen, in order of time and, within an instant, of when it was decided.
+//! The events that will happen, in order of time; within an instant, in the order in which they were
+//! decided.
 //!
 //! Nearly everything happens within milliseconds: datagrams arrive, receipts are due. So the coming
-//! 16 ms have a list for every microsecond, and a bitmap of those that are not empty; what is later
-//! waits in a heap, by slim keys, until its time comes near. Events themselves stay where they were
-//! put. Rejected: one heap of everything, which moves every event a dozen times.
+//! 16 ms have a list for every microsecond, and a bitmap of the lists that are not empty; later events
+//! wait in a heap of small keys until their time is near. Events themselves never move. Rejected: one
+//! heap of all events, which moves every event a dozen times.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,31 +14,31 @@ use bytes::Bytes;
 use super::place::{NodeId, Place};
 use crate::cluster::{StreamEvent, StreamId};
 
-/// Something that happens at one instant.
+/// Something that happens at one instant of the world.
 #[derive(Debug)]
 pub(super) enum SimEvent {
-    /// To whoever has the address then.
+    /// A datagram arrives, at the node that listens there by then.
     Datagram { from: Place, to: Place, bytes: Bytes },
-    /// To that life of the node alone.
+    /// Something happens on a connection of a node, in that life of it.
     Stream { to: NodeId, life: u32, stream: StreamId, event: StreamEvent },
-    /// A connection request arrives where somebody may listen.
+    /// A request for a connection arrives at an address.
     Connect { from: NodeId, life: u32, stream: StreamId, to: Place },
-    /// A machine's timeout is due, unless the node has a newer token.
+    /// A machine's timeout is due, unless its node has a newer token.
     Wake { node: NodeId, token: u64 },
-    /// A busy node gets to what waits in its sockets.
+    /// A node that was busy gets to what waits in its sockets.
     Turn { node: NodeId, life: u32 },
-    /// A stopped process goes on.
+    /// A paused process goes on.
     Resume { node: NodeId, life: u32 },
-    /// A datagram that the node was called with ahead of time.
+    /// A datagram arrives that the node was called with ahead of time.
     Done { node: NodeId },
 }
 
-/// Microseconds that have a list of their own.
+/// How many microseconds have a list of their own.
 const NEAR_US: usize = 1 << 14;
-/// Ends a list.
+/// Index that ends a list.
 const NONE: u32 = u32::MAX;
 
-/// First and last event of one microsecond.
+/// First and last event of one microsecond, as indexes of entries.
 #[derive(Clone, Copy, Debug)]
 struct List {
     first: u32,
@@ -48,26 +49,27 @@ const EMPTY: List = List { first: NONE, last: NONE };
 
 #[derive(Debug)]
 struct Entry {
-    /// `None`: free.
+    /// The event; `None`: the entry is free.
     event: Option<SimEvent>,
-    /// The next in the list, or of those free.
+    /// Index of the next entry in the list, or of the next free entry.
     next: u32,
 }
 
-/// All that will happen.
+/// All events that will happen.
 #[derive(Debug)]
 pub(super) struct EventQueue {
     entries: Vec<Entry>,
     free: u32,
-    /// The time of the first list; a multiple of their number.
+    /// Time of the first list in microseconds: a multiple of [`NEAR_US`].
     base_us: u64,
     lists: Box<[List]>,
     /// A bit for every list that is not empty.
     filled: Box<[u64]>,
-    /// Nothing in the lists is earlier than this.
+    /// No event in the lists is earlier than this.
     near_from_us: u64,
+    /// Number of events in the lists.
     near: usize,
-    /// By (time, order).
+    /// Later events, by time and then by order: (time in microseconds, order, index of the entry).
     far: BinaryHeap<Reverse<(u64, u64, u32)>>,
     pushed: u64,
 }
@@ -89,7 +91,7 @@ impl Default for EventQueue {
 }
 
 impl EventQueue {
-    /// Puts an event in. One for a time that is over happens next.
+    /// Adds an event. One for a time that is over happens next.
     pub fn push(&mut self, at_us: u64, event: SimEvent) {
         let at_us = at_us.max(self.near_from_us);
         let entry = Entry { event: Some(event), next: NONE };
@@ -109,7 +111,7 @@ impl EventQueue {
         self.far.push(Reverse((at_us, self.pushed, index)));
     }
 
-    /// The time of the next event, if that is not later than `end_us`.
+    /// Returns the time of the next event, if that is not later than `end_us`.
     pub fn reach(&mut self, end_us: u64) -> Option<u64> {
         if self.near == 0 {
             let &Reverse((next_us, ..)) = self.far.peek()?;
@@ -121,7 +123,7 @@ impl EventQueue {
         self.next_us().filter(|next_us| *next_us <= end_us)
     }
 
-    /// The next event and its time, if that is not later than `end_us`.
+    /// Takes the next event and its time, if that is not later than `end_us`.
     pub fn pop_until(&mut self, end_us: u64) -> Option<(u64, SimEvent)> {
         let at_us = self.reach(end_us)?;
         self.near_from_us = at_us;
@@ -140,7 +142,7 @@ impl EventQueue {
         Some((at_us, event))
     }
 
-    /// What happens next, in order, as far as the lists reach.
+    /// Returns the next events in order, as far as the lists reach.
     pub fn coming(&self) -> impl Iterator<Item = &SimEvent> {
         let from = self.near_from_us.saturating_sub(self.base_us) as usize;
         let mut place = Some(from);
@@ -156,8 +158,8 @@ impl EventQueue {
         })
     }
 
-    /// Shows what happens before `end_us`, in order, as far as the lists reach and until `show` has seen enough;
-    /// up to when that was, itself not included.
+    /// Shows the events before `end_us`, in order, as far as the lists reach and until `show` returns false.
+    /// Returns the time before which all events were shown.
     pub fn show_until(&mut self, end_us: u64, mut show: impl FnMut(u64, &mut SimEvent) -> bool) -> u64 {
         let end_us = end_us.min(self.base_us + NEAR_US as u64);
         let mut from = self.near_from_us.saturating_sub(self.base_us) as usize;
@@ -178,8 +180,8 @@ impl EventQueue {
         end_us
     }
 
-    /// Moves the lists to the time around `to_us`. What waited for that time was decided before
-    /// anything that is put in from now on, so it goes first.
+    /// Moves the lists to the time around `to_us`. Events that waited in the heap for that time were decided
+    /// before all that are added from now on, so they are the first in their lists.
     fn advance(&mut self, to_us: u64) {
         self.base_us = to_us - to_us % NEAR_US as u64;
         self.near_from_us = to_us;
@@ -205,13 +207,13 @@ impl EventQueue {
         self.near += 1;
     }
 
-    /// The time of the first list that is not empty.
+    /// Returns the time of the first list that is not empty.
     fn next_us(&self) -> Option<u64> {
         let from = self.near_from_us.saturating_sub(self.base_us) as usize;
         self.filled_from(from).map(|place| self.base_us + place as u64)
     }
 
-    /// The first list from this one on that is not empty.
+    /// Returns the first list that is not empty, from this one on.
     fn filled_from(&self, from: usize) -> Option<usize> {
         let mut word = from / 64;
         let mut bits = self.filled.get(word)? & (u64::MAX << (from % 64));

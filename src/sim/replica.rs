@@ -1,5 +1,6 @@
-//! A replicated map as small as it can be: what the machines of a simulated world merge into.
+//! A small replicated map, into which the machines of a simulated world merge.
 
+#[cfg(test)]
 use std::collections::BTreeMap;
 
 use hashbrown::HashTable;
@@ -10,8 +11,8 @@ use crate::limits::SHARDS;
 use crate::record::merge::judge;
 use crate::record::{Now, SharedRecord};
 
-/// The latest record of every source: nine bytes and a share of the record for each. What is seen
-/// of its order depends on nothing but what was put in.
+/// The latest record of every source. It takes nine bytes for each, and all maps share the records. The
+/// order of iteration depends on nothing but the records that were merged.
 #[derive(Debug)]
 pub struct SimReplica {
     records: HashTable<SharedRecord>,
@@ -21,9 +22,9 @@ pub struct SimReplica {
 /// What became of a record that was merged.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Merged {
-    /// It is the latest now, and this one was before.
+    /// It is the latest of its source from now on; the record that was before, if any.
     Latest(Option<SharedRecord>),
-    /// There was a newer one, or itself.
+    /// It was there already, or a newer one was.
     Stale,
 }
 
@@ -34,30 +35,31 @@ impl Default for SimReplica {
 }
 
 impl SimReplica {
-    /// All records, by name of source. Made anew at every call: to compare many maps, compare
-    /// their [`SimReplica::digest`] first.
+    /// Returns all records by the name of their source. It is made anew at every call: to compare many
+    /// maps, compare their [`SimReplica::digest`] first.
+    #[cfg(test)]
     pub fn records(&self) -> BTreeMap<&str, &SharedRecord> {
         self.records.iter().map(|record| (record.source.as_str(), record)).collect()
     }
 
-    /// All records, in no stated order, the same in every run.
+    /// Returns all records, in an order that is the same in every run.
     pub fn iter(&self) -> impl Iterator<Item = &SharedRecord> {
         self.records.iter()
     }
 
-    /// The latest record of a source, deletions and expired ones included.
+    /// Returns the latest record of a source, deletions and expired ones included.
     pub fn latest(&self, source: &str) -> Option<&SharedRecord> {
         let is_it = |record: &SharedRecord| record.source.as_str() == source;
         self.records.find(xxh3_64(source.as_bytes()), is_it)
     }
 
-    /// How many sources, and XOR of all fingerprints: equal maps have the same, and others but by
-    /// chance of one in 2^64 do not.
+    /// Returns the number of sources and the XOR of all fingerprints: equal for equal maps, and for
+    /// different ones only by a chance of one in 2^64.
     pub fn digest(&self) -> (usize, u64) {
         (self.records.len(), self.fingerprints.iter().fold(0, |all, print| all ^ print))
     }
 
-    /// Merges a record.
+    /// Merges a record by the one merge rule.
     pub(super) fn merge(&mut self, record: SharedRecord) -> Merged {
         let hash = hash_of(&record);
         let fingerprint = &mut self.fingerprints[shard_of(hash)];

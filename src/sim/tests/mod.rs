@@ -6,6 +6,7 @@ mod network;
 mod records;
 mod replicated;
 mod scale;
+mod world;
 
 use bytes::Bytes;
 
