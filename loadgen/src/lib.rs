@@ -1,4 +1,4 @@
-//! Load for a node or a cluster, or for another broker, and what came of it.
+//! Generates load for a node or a cluster, or for another broker, and measures how it was served.
 //!
 //! `args` → [`plan`] (what each connection does, pure) → [`engine`] (event loops that do it, speaking
 //! [`wire`]) → [`report`]. [`schedule`], [`payload`], [`zipf`], [`sequence`], [`window`] and [`find_max`]
@@ -31,13 +31,13 @@ pub mod window;
 pub mod wire;
 pub mod zipf;
 
-/// What a run fails with: a sentence for people.
+/// The result of something that may fail. The error is a sentence for people.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Raises the limit of open files to what the system allows.
 pub fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    // Failing to raise it is no failure: opening the files will say what is missing.
+    // It does not matter if this fails: opening too many files will tell.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }

@@ -23,42 +23,42 @@ use crate::measure::{Tally, histogram};
 use crate::plan::Plan;
 use crate::wire::{Broken, Role};
 
-/// The thread's read buffer.
+/// Size of the thread's read buffer, in bytes.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// Connections of a thread that are opened at the same time; listeners' queues are not endless.
+/// Most connections of a thread that are opened at the same time: a listener's queue is short.
 const OPENING_MAX: usize = 64;
-/// Events of a turn.
+/// Most events of one poll.
 const EVENTS: usize = 1_024;
-/// The longest wait: how soon what other threads said is seen.
+/// Longest wait in nanoseconds, after which what other threads told is seen.
 const WAIT_NS_MAX: u64 = 10_000_000;
-/// The wait for deliveries on other threads.
+/// Longest wait in nanoseconds while a publisher waits for deliveries, which other threads may see.
 const WAIT_CREDIT_NS: u64 = 50_000;
-/// How often the worker looks whether publishers are done or subscribers have everything.
+/// How often the worker checks whether publishers are done or subscribers have everything, in nanoseconds.
 const LOOK_NS: u64 = 2_000_000;
-/// The alarm's token; connections have theirs from 0.
+/// The token of the alarm. Connections have tokens from 0.
 const ALARM: Token = Token(usize::MAX);
 
-/// What a connection is to be.
+/// A connection that is to be opened.
 pub struct Task {
-    /// Where to.
+    /// The address to connect to.
     pub to: SocketAddr,
-    /// The name for the handshake.
+    /// The host name for the handshake.
     pub host: String,
-    /// Publisher or subscriber, and which.
+    /// Whether it publishes, rather than subscribes.
     pub is_publisher: bool,
-    /// Its index among its kind.
+    /// Number of the connection among those of its kind, from 0.
     pub index: u32,
 }
 
-/// A second's latencies of one thread.
+/// The latencies that one thread measured in one second.
 pub struct Second {
-    /// From the start.
+    /// Number of the second, from the start.
     pub second: u64,
-    /// From due to delivered.
+    /// Times in nanoseconds from when a message was due until it was delivered.
     pub latency: Histogram<u64>,
 }
 
-/// How much of a thread's time has gone where.
+/// What a thread has spent its time on, until an instant.
 #[derive(Clone, Copy)]
 struct Effort {
     at_ns: u64,
@@ -67,8 +67,8 @@ struct Effort {
 }
 
 impl Effort {
-    /// The share of the time since `before` in which the thread did not wait: by its own count, or by
-    /// the system's where that is more and the thread does not spin.
+    /// Returns the part of the time since `before` in which the thread did not wait: by its own count, or by
+    /// its CPU time if that is more and the thread does not spin.
     fn since(self, before: Effort, spins: bool) -> f64 {
         let whole = self.at_ns.saturating_sub(before.at_ns).max(1) as f64;
         let awake = 1.0 - (self.waited_ns - before.waited_ns) as f64 / whole;
@@ -77,19 +77,19 @@ impl Effort {
     }
 }
 
-/// What a thread leaves behind.
+/// What a thread returns at its end.
 pub struct Left {
-    /// What it measured.
+    /// The measurements of the thread.
     pub tally: Tally,
-    /// Share of the time in which it did not wait, while publishing.
+    /// Part of the time in which it did not wait, while publishing, 0 to 1.
     pub busy: f64,
-    /// Deliveries expected, lost, and newest values that never came.
+    /// What its subscribers never received.
     pub missing: super::subscriber::Missing,
-    /// Messages that were never answered.
+    /// Number of messages that were never answered.
     pub unanswered: u64,
 }
 
-/// An event loop.
+/// One thread of the generator, with its connections.
 pub struct Worker {
     plan: Arc<Plan>,
     shared: Arc<Shared>,
@@ -116,7 +116,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A loop with these connections to open.
+    /// Makes a worker that has these connections to open.
     pub fn new(
         plan: Arc<Plan>,
         shared: Arc<Shared>,
@@ -150,7 +150,8 @@ impl Worker {
         })
     }
 
-    /// Runs until it is told to stop. Publishers' counts go to `published` when all are done.
+    /// Runs until the run ends. When all publishers are done, the number of messages of each source is sent to
+    /// `published`.
     pub fn run(mut self, published: &mpsc::Sender<Vec<u32>>) -> Outcome<Left> {
         let mut is_told = false;
         let (mut busy, mut looked_ns, mut began) = (0.0, 0, None);
@@ -167,7 +168,7 @@ impl Worker {
                     self.give_up(token, reason);
                 }
                 self.end_second(now_ns);
-                // Looking at every connection is for now and then.
+                // All connections are looked at here, so this is done only now and then.
                 if now_ns >= looked_ns + LOOK_NS {
                     looked_ns = now_ns;
                     if is_told {
@@ -176,7 +177,7 @@ impl Worker {
                     } else if self.publishers_are_done(now_ns) {
                         is_told = true;
                         busy = self.effort(now_ns).since(began, self.plan.spin);
-                        // Whoever does not listen has ended the run.
+                        // Sending fails if the run has ended; then nobody needs the counts.
                         let _ = published.send(self.published());
                     }
                 }
@@ -215,13 +216,13 @@ impl Worker {
         Ok(())
     }
 
-    /// The sending half, and what it needs of this thread.
+    /// Returns the sending half, and what it needs of this thread.
     fn sending(&mut self) -> (&mut Sender, Sending<'_>) {
         let Worker { sender, plan, shared, connections, tally, times, .. } = self;
         (sender, Sending { plan, shared, connections, tally, times: *times })
     }
 
-    /// Once the start is known, queues the publishers.
+    /// Queues all publishers as soon as the start of publishing is known.
     fn begin(&mut self) {
         let start_ns = self.shared.start_ns.load(Acquire);
         if start_ns == 0 || self.times.start_ns != 0 {
@@ -249,7 +250,7 @@ impl Worker {
             }
         }
         if self.plan.publishers == 0 && !is_over && !has_ended {
-            // A run that only listens lasts as long as it was told.
+            // A run that only subscribes lasts as long as its plan says.
             return false;
         }
         let publishers = self.connections.iter().filter_map(|connection| match &connection.part {
@@ -258,7 +259,7 @@ impl Worker {
         });
         let mut left =
             publishers.filter(|(publisher, connection)| !publisher.is_done() || connection.has_unwritten());
-        // What is unanswered is waited for only so long.
+        // Answers are waited for until the drain ends.
         is_too_late || left.next().is_none()
     }
 
@@ -343,10 +344,10 @@ impl Worker {
         Ok(())
     }
 
-    /// A connection is lost. Before the start that ends the run; later it is counted.
+    /// Gives up a lost connection. Before the start this ends the run; later it is counted.
     fn give_up(&mut self, token: usize, reason: String) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        // Reading and writing may both have found it out.
+        // Reading and writing may both have noticed it.
         if std::mem::replace(&mut connection.is_broken, true) {
             return;
         }
@@ -357,14 +358,14 @@ impl Worker {
             self.lost.push(subscriber.received);
         }
         *self.tally.faults.closed.entry(reason).or_default() += 1;
-        // A socket that is gone is no longer polled; failing to say so does no harm.
+        // If this fails, the socket is gone from the poll already.
         let _ = self.poll.registry().deregister(connection.socket());
     }
 
-    /// Tells the other threads how far this one is.
+    /// Publishes this thread's counters to the other threads.
     fn tell(&mut self) {
         let counters = &self.shared.counters[self.index];
-        // What lost subscribers will not get, so that nobody waits for it.
+        // Deliveries to lost subscribers are given up, so that no publisher waits for them.
         let each = self.shared.sum(|counters| &counters.expected) / u64::from(self.plan.subscribers.max(1));
         let given_up: u64 = self.lost.iter().map(|received| each.saturating_sub(*received)).sum();
         counters.ready.store(self.ready, Relaxed);
@@ -380,13 +381,13 @@ impl Worker {
         let second = now_ns.saturating_sub(self.times.start_ns) / 1_000_000_000;
         if second > self.second {
             let latency = std::mem::replace(&mut self.tally.latency, histogram());
-            // Whoever does not listen has ended the run.
+            // Sending fails if the run has ended; then nobody needs the latencies.
             let _ = self.seconds.send(Second { second: self.second, latency });
             self.second = second;
         }
     }
 
-    /// Whether every subscriber has what it must get.
+    /// Returns whether every subscriber has what it must get.
     fn is_complete(&self) -> bool {
         let Some(published) = self.shared.published.get() else { return false };
         self.connections.iter().all(|connection| match &connection.part {

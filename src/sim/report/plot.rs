@@ -1,4 +1,4 @@
-//! Curves as SVG.
+//! Draws plots of outcomes as SVG.
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
@@ -6,7 +6,7 @@ use plotters::prelude::*;
 
 use crate::sim::scenario::RunOutcome;
 
-/// Pixels of a plot.
+/// Width and height of a plot, in pixels.
 const SIZE: (u32, u32) = (800, 480);
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0x1f, 0x77, 0xb4),
@@ -17,34 +17,34 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(0x17, 0xbe, 0xcf),
 ];
 
-/// A plot could not be drawn: a bug, or numbers that are none.
+/// A plot could not be drawn, because of a bug or of numbers that are not finite.
 #[derive(Debug, thiserror::Error)]
 #[error("the plot cannot be drawn: {0}")]
 pub struct PlotError(String);
 
 type Drawn = Result<String, PlotError>;
 
-/// A line with a name.
+/// A named line in a plot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// What it shows.
+    /// The name that stands in the plot.
     pub name: String,
-    /// Its points, ascending in the first number.
+    /// The points (x, y), ascending in x.
     pub points: Vec<(f64, f64)>,
-    /// Whether it is a bound rather than a measurement.
+    /// Whether it shows a bound rather than a measurement: drawn in black.
     pub is_bound: bool,
 }
 
-/// What stands around the curves.
+/// The texts around the curves of a plot.
 struct Labels<'a> {
     title: &'a str,
     x: &'a str,
     y: &'a str,
-    /// Where the curves' names stand: where no curve goes.
+    /// The corner for the curves' names: one where no curve goes.
     names: SeriesLabelPosition,
 }
 
-/// The least depth of a tree of fanout 8 that holds `nodes`.
+/// Returns the least depth of a tree with the core's fanout that holds `nodes` nodes.
 pub fn hops_bound(nodes: usize) -> u64 {
     let fanout = crate::sim::scenario::SCENARIO_FANOUT;
     let (mut depth, mut level, mut held) = (0, 1usize, 1usize);
@@ -56,7 +56,7 @@ pub fn hops_bound(nodes: usize) -> u64 {
     depth
 }
 
-/// Hops to the last node against the number of nodes.
+/// Draws the hops to the last node against the number of nodes.
 pub fn hops_against_nodes(outcomes: &[RunOutcome]) -> Drawn {
     let bound = bound_over(outcomes, |nodes| hops_bound(nodes) as f64);
     let most = against(outcomes, |outcome| (outcome.nodes as f64, outcome.hops.max as f64));
@@ -67,7 +67,8 @@ pub fn hops_against_nodes(outcomes: &[RunOutcome]) -> Drawn {
     draw_against_nodes(&frame, &curves)
 }
 
-/// Time to all and to a node against the number of nodes. `delay_us_max`: the longest one-way delay.
+/// Draws the time to a node and to all nodes against the number of nodes. `delay_us_max` is the longest
+/// one-way delay.
 pub fn time_against_nodes(outcomes: &[RunOutcome], delay_us_max: u64) -> Drawn {
     let millis = |us: u64| us as f64 / 1e3;
     let bound = bound_over(outcomes, |nodes| (hops_bound(nodes) * delay_us_max + 500) as f64 / 1e3);
@@ -80,7 +81,7 @@ pub fn time_against_nodes(outcomes: &[RunOutcome], delay_us_max: u64) -> Drawn {
     draw_against_nodes(&frame, &curves)
 }
 
-/// Copies a node received of a record against the share of datagrams lost.
+/// Draws the copies of a record that a node received against the part of the datagrams that was lost.
 pub fn copies_against_loss(outcomes: &[RunOutcome]) -> Drawn {
     let of = |is_bursty: bool| {
         let some = outcomes.iter().filter(|outcome| outcome.is_bursty == is_bursty || outcome.loss == 0.0);
@@ -102,7 +103,7 @@ pub fn copies_against_loss(outcomes: &[RunOutcome]) -> Drawn {
     draw(&frame, &curves, x.start..x.end.max(1.0), 1.0..y.end.max(1.01))
 }
 
-/// The share of deliveries done against the time since acceptance, a curve for every run.
+/// Draws the part of deliveries done against the time since acceptance, a curve for every run.
 pub fn deliveries_over_time(outcomes: &[RunOutcome]) -> Drawn {
     let curves: Vec<Curve> = outcomes
         .iter()
@@ -132,7 +133,7 @@ fn curve(name: &str, points: Vec<(f64, f64)>) -> Curve {
     Curve { name: name.into(), points, is_bound: false }
 }
 
-/// The greatest second number for every first, ascending: over seeds, the worst counts.
+/// Returns the greatest y for every x, ascending in x: of several seeds, the worst counts.
 fn against(outcomes: &[RunOutcome], point: impl Fn(&RunOutcome) -> (f64, f64)) -> Vec<(f64, f64)> {
     let mut points: Vec<(f64, f64)> = outcomes.iter().map(point).collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
@@ -199,7 +200,7 @@ fn framed<'a, 'b>(root: &'a Canvas<'b>, frame: &Labels<'_>) -> ChartBuilder<'a, 
     builder
 }
 
-/// Axes, curves and their names.
+/// Draws the axes, the curves and their names.
 fn fill<'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
     frame: &Labels<'_>,

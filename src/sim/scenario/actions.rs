@@ -1,4 +1,4 @@
-//! Faults done to a world, and taken back.
+//! Does faults to a world, and takes them back.
 
 use std::net::SocketAddr;
 
@@ -6,31 +6,32 @@ use super::faults::{FaultKind, Portion, ScheduledFault};
 use crate::cluster::random::Random;
 use crate::sim::{Keeps, NodeId, Start, World};
 
-/// How long a restarted node of a churning cluster is away.
+/// How long a restarted node of a churning cluster is away, in microseconds.
 const AWAY_US: u64 = 1_000_000;
-/// How long a node that leaves goes on running: the cluster is told meanwhile.
+/// How long a node that leaves goes on running to tell the cluster, in microseconds.
 const LEAVING_US: u64 = 2_000_000;
-/// How long a node that is paused in turn stands still, at most; and how often others follow.
+/// How long a node stands still at most that is paused in turn, and after how long others follow, in
+/// microseconds.
 const TURN_US: u64 = 1_000_000;
-/// Join targets that a node is given.
+/// Number of members that a node is given to join through.
 const SEEDS: usize = 3;
 
-/// What is to be done at a later time.
+/// Something that is to be done at a certain time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Action {
-    /// A fault begins.
+    /// Begins a fault.
     Begin(ScheduledFault),
-    /// One that was begun is over.
+    /// Ends a fault, by its number among those that were begun.
     End(usize),
-    /// A node that was stopped starts again.
+    /// Starts a node again that was stopped.
     Up(NodeId, Keeps),
-    /// A node that told the others is stopped.
+    /// Stops a node that has told the others that it leaves.
     Gone(NodeId),
-    /// The next of a fault that goes on, until so late.
+    /// Repeats a fault that goes on, unless it is later than this time by then.
     Again(FaultKind, u64),
 }
 
-/// What cuts the network or disturbs a clock, to be taken back.
+/// A fault of the network or of clocks that lasts, with what is needed to take it back.
 #[derive(Debug)]
 enum Active {
     Sides(Vec<NodeId>, Vec<NodeId>),
@@ -39,12 +40,12 @@ enum Active {
     Loss(u32),
 }
 
-/// Who runs, and what is wrong just now.
+/// Which nodes run, and which faults last at the moment.
 #[derive(Debug)]
 pub(super) struct Situation {
-    /// The nodes that run, those that stand still among them; ascending.
+    /// The nodes that were not stopped, ascending; some of them may be paused.
     pub running: Vec<NodeId>,
-    /// Nodes that began with nothing since this was last looked at.
+    /// Nodes that were restarted without their data since the caller last emptied this list.
     pub wiped: Vec<NodeId>,
     active: Vec<Option<Active>>,
     random: Random,
@@ -53,7 +54,7 @@ pub(super) struct Situation {
 }
 
 impl Situation {
-    /// A stage with these nodes, where nothing is wrong yet.
+    /// Begins with these nodes, and without faults.
     pub fn new(world: &World, running: Vec<NodeId>, zones: usize, seed: u64) -> Situation {
         Situation {
             running,
@@ -65,13 +66,13 @@ impl Situation {
         }
     }
 
-    /// How a node is started: its name and zone follow from its number.
+    /// Returns how a node is started: its name and zone follow from its number.
     pub fn start_of(index: usize, zones: usize, seeds: &[SocketAddr]) -> Start {
         let zone = if zones > 1 { format!("z{}", index % zones) } else { String::new() };
         Start { zone, ..Start::new(format!("n{index}"), seeds) }
     }
 
-    /// Does what is to be done, `at_us` after the first record, and says what follows from it.
+    /// Does an action, `at_us` after the first record. Returns the later actions that follow from it.
     pub fn perform(&mut self, world: &mut World, at_us: u64, task: Action) -> Vec<(u64, Action)> {
         match task {
             Action::Begin(fault) => self.begin(world, &fault),
@@ -126,11 +127,11 @@ impl Situation {
         };
         self.active.push(Some(active));
         self.apply(world);
-        // One without an end stays until all faults are over.
+        // A fault without an end lasts until all faults are ended.
         if fault.for_us == 0 { Vec::new() } else { vec![(end_us, Action::End(self.active.len() - 1))] }
     }
 
-    /// Faults of nodes rather than of what is between them.
+    /// Begins a fault of nodes, rather than of the links between them.
     fn stop_or_start(&mut self, world: &mut World, fault: &ScheduledFault) -> Vec<(u64, Action)> {
         let end_us = fault.end_us();
         match fault.kind {
@@ -165,7 +166,7 @@ impl Situation {
         }
     }
 
-    /// One more of what goes on for a while.
+    /// Does a fault once more that goes on for a while.
     fn again(&mut self, world: &mut World, at_us: u64, kind: FaultKind, until_us: u64) -> Vec<(u64, Action)> {
         if at_us >= until_us {
             return Vec::new();
@@ -192,13 +193,13 @@ impl Situation {
         follow
     }
 
-    /// All that cuts or disturbs the network is over.
+    /// Ends all faults of the network.
     pub fn heal(&mut self, world: &mut World) {
         self.active.iter_mut().for_each(|active| *active = None);
         self.apply(world);
     }
 
-    /// Sets the network to what is wrong just now.
+    /// Sets the network to the faults that last at the moment.
     fn apply(&self, world: &mut World) {
         world.network.heal();
         let mut loss = self.loss_per_million;
@@ -217,7 +218,7 @@ impl Situation {
         self.stop(world, node).then_some(Action::Up(node, keeps))
     }
 
-    /// Stops a node unless it is the last.
+    /// Stops a node unless it is the last. Returns whether it was stopped.
     fn stop(&mut self, world: &mut World, node: NodeId) -> bool {
         let Ok(at) = self.running.binary_search(&node) else { return false };
         if self.running.len() == 1 {

@@ -1,18 +1,18 @@
-//! What can go wrong, and when; by hand or by chance.
+//! What can go wrong, and when: written down by hand, or drawn by chance.
 
 use crate::cluster::random::Random;
 
-/// How many of the running nodes something is done to.
+/// To how many of the running nodes something is done.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Portion {
-    /// So many.
+    /// This number of nodes.
     Count(usize),
-    /// So large a part of them, 0 to 1; at least one.
+    /// This part of the nodes, 0 to 1; at least one node.
     Part(f64),
 }
 
 impl Portion {
-    /// How many of `running`.
+    /// Returns how many of `running` nodes that is.
     pub fn of(self, running: usize) -> usize {
         match self {
             Portion::Count(count) => count.min(running),
@@ -21,55 +21,55 @@ impl Portion {
     }
 }
 
-/// Something goes wrong with nodes chosen by chance.
+/// A kind of fault. The nodes that it concerns are drawn by chance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FaultKind {
     /// Nothing passes between these nodes and the others, in either direction.
     Partition(Portion),
     /// Nothing reaches these nodes any more; what they send arrives.
     Deaf(Portion),
-    /// Nothing passes from one node to another, for so many pairs.
+    /// Nothing passes from one node to another, for this number of pairs.
     Cut(usize),
-    /// They stand still.
+    /// These nodes stand still.
     Pause(Portion),
-    /// One after the other, each of so many at a time stands still for up to a second.
+    /// Again and again, this many other nodes stand still, each for up to a second.
     PauseInTurns(Portion),
-    /// They stop without a word and never come back.
+    /// These nodes stop without telling anyone, and never come back.
     Kill(Portion),
-    /// They tell the others that they go, and stop.
+    /// These nodes tell the others that they leave, and stop.
     Leave(Portion),
-    /// They stop, and start again at the end of the fault, with what they held or with nothing.
+    /// These nodes stop, and start again at the end of the fault; with their data if the flag is set.
     Restart(Portion, bool),
-    /// So large a part of the nodes restarts every second, each after one second, with what it held.
+    /// This part of the nodes restarts every second, each after a second, with its data.
     Churn(f64),
-    /// New nodes join through running ones.
+    /// This number of new nodes joins through running ones.
     Join(usize),
-    /// Their wall clocks jump, by microseconds.
+    /// The wall clocks of these nodes jump by so many microseconds.
     Clock(Portion, i64),
-    /// So many more datagrams are lost, in parts of a million.
+    /// This part of the datagrams is lost in addition, in parts per million.
     Loss(u32),
 }
 
-/// Something goes wrong at a time.
+/// A fault with its time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScheduledFault {
-    /// When, in microseconds since the first record.
+    /// When it begins, in microseconds since the first record.
     pub at_us: u64,
-    /// For how long; 0: at once, or for ever.
+    /// How long it lasts, in microseconds; 0: it is over at once, or lasts until all faults end.
     pub for_us: u64,
-    /// What.
+    /// What goes wrong.
     pub kind: FaultKind,
 }
 
 impl ScheduledFault {
-    /// When it is over.
+    /// Returns when it is over, in microseconds since the first record.
     pub fn end_us(&self) -> u64 {
         self.at_us + self.for_us
     }
 }
 
-/// Faults of all kinds over `for_us`, drawn by chance. Fewer than half of `nodes` are lost for good,
-/// so a majority of those that were there in the beginning stays.
+/// Draws faults of all kinds over a time of `for_us` microseconds. Fewer than half of `nodes` are lost for
+/// good, so a majority of the nodes of the beginning stays.
 pub fn draw(random: &mut Random, nodes: usize, for_us: u64) -> Vec<ScheduledFault> {
     const MEAN_US: u64 = 700_000;
     let mut lost = 0;

@@ -1,14 +1,14 @@
-//! A scenario from TOML: the names of the command line's flags, and a list of faults.
+//! Reads a scenario from TOML: fields are named like the command line's flags, and faults are a list.
 //!
-//! Every value is checked here, and what is wrong is told with its field, its value and what is
-//! allowed. An unknown field is refused: a misspelt fault would otherwise be a run without it.
+//! Every value is checked here; an error tells the field, its value and what is allowed. An unknown field
+//! is refused: a misspelt fault would otherwise be a run without that fault.
 
 use serde::Deserialize;
 
 use super::faults::{FaultKind, Portion, ScheduledFault};
 use super::{Beginning, LinkConditions, NODES_MAX, Publishing, Scenario, ScenarioError};
 
-/// Longest time a file may ask for, in seconds: a week.
+/// Longest time that a file may ask for, in seconds: a week.
 const SECONDS_MAX: f64 = 7.0 * 24.0 * 3600.0;
 
 #[derive(Debug, Default, Deserialize)]
@@ -67,7 +67,7 @@ struct RawFault {
     keep: Option<bool>,
 }
 
-/// A whole number of nodes, or a part of them.
+/// A whole number of nodes, or a part of all nodes, as it stands in a file.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(untagged)]
 enum RawShare {
@@ -75,7 +75,7 @@ enum RawShare {
     Part(f64),
 }
 
-/// Reads a scenario, which is called `name` from now on.
+/// Reads a scenario and gives it a name.
 pub fn parse(name: &str, text: &str) -> Result<Scenario, ScenarioError> {
     let raw: Raw = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);

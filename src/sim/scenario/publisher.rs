@@ -1,4 +1,4 @@
-//! Who publishes what.
+//! The clients of a world: at which node they publish, and what.
 
 use super::Publishing;
 use crate::cluster::random::Random;
@@ -6,7 +6,7 @@ use crate::limits::OUTBOX_BYTES_SOFT;
 use crate::record::{Payload, SharedRecord, Source};
 use crate::sim::{NodeId, Submission, World};
 
-/// All clients of a world.
+/// All clients of a world, taken together.
 #[derive(Debug)]
 pub(super) struct SimClients {
     plan: Publishing,
@@ -15,13 +15,13 @@ pub(super) struct SimClients {
 }
 
 impl SimClients {
-    /// Clients that have published nothing yet.
+    /// Makes clients that have published nothing yet.
     pub fn new(plan: &Publishing, seed: u64) -> SimClients {
         SimClients { plan: plan.clone(), random: Random::new(seed), made: 0 }
     }
 
-    /// Publishes a record at one of the running nodes. `None`: that node took none, since it stands
-    /// still or has too many waiting, or none runs.
+    /// Publishes a record at one of the running nodes. Returns `None` if none runs, or if that node does not
+    /// accept it because it stands still or has too much waiting.
     pub fn publish(&mut self, world: &mut World, running: &[NodeId]) -> Option<(NodeId, SharedRecord)> {
         let publishers = match self.plan.publishers {
             0 => running.len(),
@@ -45,7 +45,7 @@ impl SimClients {
         let payload = match self.random.happens(self.plan.deletions_per_million) {
             true => Payload::Deleted,
             false => {
-                // Different data every time, without its costing anything to make.
+                // The data differ every time, and cost nearly nothing to make.
                 let mut data = self.made.to_be_bytes().to_vec();
                 data.resize(self.plan.bytes, b'x');
                 Payload::Binary(data.into())

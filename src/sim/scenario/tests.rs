@@ -26,7 +26,7 @@ fn hold(name: &str, seeds: impl Iterator<Item = u64>) {
     }
 }
 
-/// Seeds that nobody has tried. Printed, so that a failure can be repeated.
+/// Returns seeds that nobody has tried, and prints them, so that a failure can be repeated.
 fn fresh_seeds(name: &str) -> std::ops::Range<u64> {
     let first = crate::server::clock::chance() >> 16;
     println!("{name}: fresh seeds from {first}");

@@ -1,5 +1,5 @@
-//! What others do in the same network, beside what aNode does on the same seeds. Nothing is wanted of
-//! these rows.
+//! What other protocols achieve in the same network, beside what aNode does on the same seeds. These rows
+//! have no bounds.
 
 use super::rows::{millis, outcomes, plain, with_loss};
 use super::{Case, FigureTable, Finding, Judgement, Numbers};
@@ -7,21 +7,21 @@ use crate::sim::Conditions;
 use crate::sim::baseline::{self, BaselinePlan, Measures};
 use crate::sim::scenario::Scenario;
 
-/// What memberlist still carries at 1,000 nodes; at more its queues grow.
+/// Records per second that memberlist still carries at 1,000 nodes; at more its queues grow.
 const RATE_PER_S: u64 = 9;
-/// As long as a record with 64 bytes of data is on the wire, about.
+/// About the size of a record with 64 bytes of data on the wire.
 const RECORD_BYTES: usize = 128;
 
-/// A way to spread records.
+/// Another way to spread records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Baseline {
     /// Rumour mongering with memberlist's LAN defaults.
     Rumours,
-    /// The origin sends to all, once.
+    /// The origin sends every record to all nodes, once.
     Flooding,
 }
 
-/// Adds the rows: sizes, then losses, then who spreads.
+/// Adds the rows, by number of nodes, then by loss, then by protocol.
 pub(super) fn add(table: &mut FigureTable) {
     for (nodes, records) in [(10, 500), (100, 300), (1_000, 100)] {
         let records = table.many(records);
@@ -49,7 +49,7 @@ pub(super) fn add(table: &mut FigureTable) {
     }
 }
 
-/// Runs one; the numbers of a row, each once.
+/// Runs a baseline. Returns the numbers of a row, each once.
 pub(super) fn run(baseline: Baseline, plan: &BaselinePlan) -> Numbers {
     let measures: Measures = match baseline {
         Baseline::Rumours => baseline::rumours(plan),
@@ -65,7 +65,7 @@ pub(super) fn run(baseline: Baseline, plan: &BaselinePlan) -> Numbers {
     ])
 }
 
-/// One run's figures.
+/// The figures of one run.
 struct Figures {
     p50_us: f64,
     p99_us: f64,
@@ -98,7 +98,7 @@ fn of_numbers(found: &[&Finding]) -> Judgement {
     }))
 }
 
-/// The worst of the runs, and what all of them miss together.
+/// Tells the worst of the runs, and what all of them miss together.
 fn told(runs: impl Iterator<Item = Figures>) -> Judgement {
     let worst = runs.reduce(|one, other| Figures {
         p50_us: one.p50_us.max(other.p50_us),

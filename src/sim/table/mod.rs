@@ -1,11 +1,11 @@
-//! The figures that are wanted, as data: what to run, what must come out.
+//! The figures that are wanted, as data: what to run, and which figures must come out.
 //!
 //! A [`FigureTable`] is made of cases, each one world that can run by itself on any thread, and of rows,
 //! each judging the findings of some of the cases. Cases are shared between rows. Percentiles are
 //! taken over a run's single deliveries, and the worst of a row's seeds counts.
 //!
-//! By file: `rows` what is wanted, `experiments` worlds that are no scenario (who notices a death
-//! when, what idling and healing cost), `comparison` what others do.
+//! By file: `rows` has the figures that are wanted, `experiments` the worlds that are no scenario (when a
+//! death is noticed, what idling and healing cost), `comparison` what other protocols achieve.
 
 mod comparison;
 mod experiments;
@@ -17,36 +17,36 @@ pub use experiments::Numbers;
 use super::baseline::BaselinePlan;
 use super::scenario::{self, RunOutcome, Scenario};
 
-/// One world to be run.
+/// A world to be run for the table.
 #[derive(Clone, Debug)]
 pub enum Case {
     /// A scenario with a seed.
     Run(Box<Scenario>, u64),
-    /// Nodes die one after the other: who notices when. Nodes, deaths, seed.
+    /// Nodes die one after the other: when do others notice? Number of nodes, number of deaths, seed.
     Deaths(usize, usize, u64),
-    /// 4 % of the nodes at a time stand still: who is called dead. Nodes, seconds, seed.
+    /// 4 % of the nodes at a time stand still: is any called dead? Number of nodes, seconds, seed.
     Pauses(usize, u64, u64),
-    /// Nothing happens. Nodes, seconds, seed.
+    /// Nothing happens: what is sent? Number of nodes, seconds, seed.
     Idle(usize, u64, u64),
-    /// Two maps become equal. Records, how many of them differ, seed.
+    /// Two maps become equal: what does it cost? Number of records, how many of them differ, seed.
     Healing(usize, usize, u64),
-    /// What others do.
+    /// Another way to spread records.
     Baseline(Baseline, BaselinePlan),
 }
 
 impl Case {
-    /// How many nodes it has.
+    /// Returns the number of nodes, as a measure of the memory that it takes.
     pub fn nodes(&self) -> usize {
         match self {
             Case::Run(scenario, _) => scenario.nodes,
             Case::Deaths(nodes, ..) | Case::Pauses(nodes, ..) | Case::Idle(nodes, ..) => *nodes,
-            // As much memory as a large world's.
+            // Two nodes with many records take as much memory as a large world.
             Case::Healing(records, ..) => records / 100,
             Case::Baseline(_, plan) => plan.nodes,
         }
     }
 
-    /// Runs it; `progress` is told how far it is, 0 to 1.
+    /// Runs the case. `progress` is called now and then with the part that is done, 0 to 1.
     pub fn run(&self, progress: &mut dyn FnMut(f64)) -> Finding {
         match self {
             Case::Run(scenario, seed) => Finding::Outcome(Box::new(scenario::run(scenario, *seed, progress))),
@@ -67,50 +67,50 @@ impl Case {
     }
 }
 
-/// What came of a case.
+/// What was found in a case.
 #[derive(Clone, Debug)]
 pub enum Finding {
-    /// Of a scenario.
+    /// The outcome of a scenario.
     Outcome(Box<RunOutcome>),
-    /// Of another experiment: what it measured, by name.
+    /// The numbers that another experiment measured, by name.
     Numbers(Numbers),
 }
 
-/// What a row came to.
+/// What the findings say of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// What was measured.
+    /// The figure that was measured, as text.
     pub measured: String,
-    /// Whether it is as wanted.
+    /// Whether the figure is as wanted.
     pub has_passed: bool,
 }
 
 type Judge = Box<dyn Fn(&[&Finding]) -> Judgement>;
 
-/// One figure that is wanted.
+/// A row of the table: one figure that is wanted, or shown for comparison.
 pub struct FigureRow {
-    /// What.
+    /// What is measured.
     pub what: String,
-    /// How much; empty: nothing, it is there for comparison.
+    /// The bound that is wanted; empty: none, the row is there for comparison.
     pub wanted: String,
     cases: Vec<usize>,
-    /// What its runs are made of, if not of deliveries.
+    /// Text about the sample of runs that do not count deliveries.
     more: String,
     judge: Judge,
 }
 
 impl FigureRow {
-    /// Judges it by the findings of all cases, in the table's order.
+    /// Judges the row by the findings of all cases, which are in the table's order.
     pub fn judge(&self, findings: &[Finding]) -> Judgement {
         (self.judge)(&self.own(findings))
     }
 
-    /// Whether something is wanted of it.
+    /// Returns whether a bound is wanted.
     pub fn is_bounded(&self) -> bool {
         !self.wanted.is_empty()
     }
 
-    /// How much was measured for it.
+    /// Returns, as text, on how many runs and deliveries the row rests.
     pub fn sample(&self, findings: &[Finding]) -> String {
         let runs = self.cases.len();
         let deliveries = self.own(findings).into_iter().filter_map(|finding| match finding {
@@ -128,26 +128,26 @@ impl FigureRow {
     }
 }
 
-/// How much is measured.
+/// How much is measured for a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// As much as the percentiles need.
+    /// As many runs and records as the percentiles need.
     Full,
-    /// Less, and nothing of ten thousand nodes: a look, not a proof.
+    /// Fewer, and nothing with ten thousand nodes: a look, not a proof.
     Quick,
 }
 
-/// Cases and rows.
+/// The cases to run, and the rows that judge them.
 pub struct FigureTable {
-    /// What is to be run.
+    /// The worlds to be run.
     pub cases: Vec<Case>,
-    /// What is wanted of it.
+    /// The figures that are wanted of them.
     pub rows: Vec<FigureRow>,
     size: Size,
 }
 
 impl FigureTable {
-    /// All that is wanted.
+    /// Makes the table of all figures.
     pub fn new(size: Size) -> FigureTable {
         let mut table = FigureTable { cases: Vec::new(), rows: Vec::new(), size };
         rows::add(&mut table);
@@ -162,7 +162,7 @@ impl FigureTable {
         }
     }
 
-    /// This number, or fewer in a quick table.
+    /// Returns this number, or a fifth of it in a quick table.
     fn many(&self, full: usize) -> usize {
         match self.size {
             Size::Full => full,
@@ -170,7 +170,7 @@ impl FigureTable {
         }
     }
 
-    /// Adds a case for every seed; their numbers.
+    /// Adds a case for every seed. Returns the numbers of the new cases.
     fn cases(&mut self, case: impl Fn(u64) -> Case) -> Vec<usize> {
         let first = self.cases.len();
         self.cases.extend(self.seeds().map(case));

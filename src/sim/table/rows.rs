@@ -1,4 +1,4 @@
-//! What is wanted.
+//! The rows of the table: each figure that is wanted, with its bound.
 
 use super::{Case, FigureTable, Finding, Judgement, Size};
 use crate::sim::report::plot::hops_bound;
@@ -7,7 +7,7 @@ use crate::sim::scenario::{
     FaultKind, LinkConditions, Portion, Publishing, RunOutcome, Scenario, ScheduledFault,
 };
 
-/// Adds every row and the cases it needs.
+/// Adds every row, and the cases that it needs.
 pub(super) fn add(table: &mut FigureTable) {
     lossless(table);
     for is_bursty in [false, true] {
@@ -32,7 +32,7 @@ pub(super) fn with_loss(scenario: Scenario, loss_per_million: u32, is_bursty: bo
     Scenario { name: "lossy".into(), links, ..scenario }
 }
 
-/// Sizes, and how many records at what rate make enough deliveries there.
+/// Returns the numbers of nodes, and for each how many records at what rate make enough deliveries.
 fn sizes(table: &FigureTable) -> Vec<(usize, usize, f64)> {
     let all = [(10, 2_000, 200.0), (100, 1_000, 100.0), (1_000, 300, 100.0), (10_000, 40, 40.0)];
     let few = if table.size == Size::Quick { 3 } else { 4 };
@@ -68,7 +68,7 @@ fn lossy(table: &mut FigureTable, is_bursty: bool) {
     for (at, loss_per_million) in [50_000, 100_000].into_iter().enumerate() {
         let percent = loss_per_million / 10_000;
         for (nodes, records, rate) in sizes(table) {
-            // The 99.9th percentile of fewer than a hundred thousand says little.
+            // The 99.9th percentile of fewer than a hundred thousand deliveries says little.
             let (records, rate) = if nodes == 10 { (records * 6, 500.0) } else { (records, rate) };
             let is_timed = percent == 5;
             if nodes == 10_000 && !is_timed {
@@ -93,7 +93,7 @@ fn lossy(table: &mut FigureTable, is_bursty: bool) {
 }
 
 fn tail(table: &mut FigureTable, title: &str, cases: &[usize], nodes: usize, is_bursty: bool) {
-    // What is wanted in multiples is so of worlds in which the median takes several hops.
+    // A bound as a multiple of the median makes sense only where the median takes several hops.
     if nodes < 1_000 {
         table.row(title, "<= 17 ms", cases, |found| {
             let verdict = most(found, 1e3, 17_000.0, " ms", |outcome| outcome.time_us.p999 as f64);
@@ -114,7 +114,7 @@ fn tail_over_median(outcome: &RunOutcome) -> f64 {
 
 fn busy(table: &mut FigureTable) {
     for nodes in [100, 1_000] {
-        // Ten seconds, whatever the table's size: who relays changes with time.
+        // It takes ten seconds in a quick table, too, because relays change with time.
         let mut scenario = plain(nodes, 1_000, 100.0);
         scenario.publishing.publishers = 1;
         let cases = table.runs(&scenario);
@@ -128,7 +128,7 @@ fn busy(table: &mut FigureTable) {
     }
 }
 
-/// Three zones of equal size with 40 ms between them: twice the longest delay is 81 ms.
+/// Adds rows of three zones of equal size with 40 ms between them: twice the longest delay is 81 ms.
 fn zones(table: &mut FigureTable) {
     let most_us = 2 * LinkConditions::default().zone_delay_us.1;
     for (nodes, records) in [(99, 500), (999, 200)] {
@@ -139,7 +139,7 @@ fn zones(table: &mut FigureTable) {
         table.row(format!("{title}: time to the last node"), wanted, &cases, move |found| {
             most(found, 1e3, most_us as f64, " ms", |outcome| outcome.time_us.max as f64)
         });
-        // All nodes have all records in the end, so a mean of one means one of each.
+        // All nodes have all records in the end, so a mean of one copy means exactly one of each.
         table.row(format!("{title}: copies into each other zone"), "1", &cases, |found| {
             let off = outcomes(found).map(|outcome| (outcome.crossings_mean - 1.0).abs());
             let off = off.fold(f64::NEG_INFINITY, f64::max);
@@ -153,7 +153,7 @@ fn halved(table: &mut FigureTable) {
     let knobs = Knobs { fraction: 0.5, ..Knobs::default() };
     let Some(mut scenario) = named::scenario("kill", Some(1_000), knobs) else { return };
     scenario.publishing.records = 1;
-    // Several worlds a seed: there is but one first record.
+    // There is only one first record in each run, so every seed gets several worlds.
     let per_seed = table.many(10) as u64;
     let mut cases = Vec::new();
     for again in 0..per_seed {
@@ -165,7 +165,7 @@ fn halved(table: &mut FigureTable) {
 }
 
 fn views(table: &mut FigureTable) {
-    // Before views are compared and mended.
+    // Records are published before the nodes compare their views of the cluster and mend them.
     let scenario =
         Scenario { unknown_per_million: 20_000, warm_up_us: 100_000, ..plain(1_000, table.many(100), 500.0) };
     let cases = table.runs(&scenario);
@@ -206,7 +206,7 @@ fn missing(table: &mut FigureTable) {
         rows.push(("1 %/s of the nodes restart".into(), churn));
     }
     for part in [0.1, 0.5, 0.8] {
-        // In the middle of what is published: some dies with those who accepted it.
+        // They are killed while records are published, so some records die with the nodes that accepted them.
         let kill = ScheduledFault { at_us: 1_000_000, for_us: 0, kind: FaultKind::Kill(Portion::Part(part)) };
         let scenario =
             Scenario { name: "kill".into(), faults: vec![kill], ..plain(100, table.many(300), 100.0) };
@@ -290,7 +290,7 @@ fn numbers(found: &[&Finding], name: &str) -> Vec<f64> {
     found.iter().flat_map(of).collect()
 }
 
-/// The worst of the seeds, against what is allowed; shown in units of `unit`.
+/// Judges the worst of the seeds by what is allowed. It is shown in units of `unit`.
 fn most(
     found: &[&Finding],
     unit: f64,
@@ -307,13 +307,13 @@ fn most_number(found: &[&Finding], number: &str, unit: f64, allowed: f64, name: 
 }
 
 fn verdict(worst: f64, unit: f64, allowed: f64, name: &str) -> Judgement {
-    // Nothing measured is no success.
+    // A row for which nothing was measured has not passed.
     let has_passed = worst.is_finite() && worst <= allowed;
     Judgement { measured: format!("{}{name}", short(worst / unit)), has_passed }
 }
 
-/// The worst copies a node, and beside it what else was sent for each delivery: receipts, questions,
-/// headers, and the probes meanwhile.
+/// Judges the worst number of copies per node, and shows beside it what else was sent for each delivery:
+/// receipts, questions, headers, and probes in the same time.
 fn copies(found: &[&Finding], allowed: f64) -> Judgement {
     let worst = outcomes(found).map(|outcome| outcome.copies_mean).fold(f64::NEG_INFINITY, f64::max);
     let control =
@@ -326,7 +326,7 @@ pub(super) fn millis(us: f64) -> String {
     short(us / 1e3)
 }
 
-/// To three places, without trailing zeros.
+/// Writes a number with up to three decimal places, without trailing zeros.
 fn short(number: f64) -> String {
     let text = format!("{number:.3}");
     text.trim_end_matches('0').trim_end_matches('.').into()
