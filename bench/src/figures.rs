@@ -1,4 +1,4 @@
-//! The figures of one node and of three nodes in docs/benchmarks.md: memory of idle subscribers,
+//! Measures the figures of one node and of three nodes in docs/benchmarks.md: memory of idle subscribers,
 //! latency, and the time of a start.
 
 use std::path::{Path, PathBuf};
@@ -11,22 +11,22 @@ use crate::folder::Folder;
 use crate::machine::Machine;
 use crate::node::Node;
 
-/// What to measure with.
+/// The parameters of the measurement.
 pub struct Plan {
-    /// The binary.
+    /// Path of the anode binary.
     pub anode: PathBuf,
-    /// Runs of each timed figure.
+    /// Number of runs of each timed figure.
     pub runs: usize,
-    /// Idle subscribers.
+    /// Number of idle subscribers.
     pub connections: usize,
-    /// Stored records.
+    /// Number of records stored before the node is started.
     pub stored: u64,
 }
 
-/// How long a node may take for anything before the run is given up.
+/// How long a node may take for anything before the measurement fails.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Measures and prints all of them.
+/// Measures and prints all three figures.
 pub fn run(plan: &Plan) -> Outcome<()> {
     println!("{}", Machine::look(&plan.anode)?);
     let folder = Folder::new()?;

@@ -1,4 +1,4 @@
-//! What the embedded store can do on this machine: `store DIR [RECORDS]`.
+//! Measures the embedded store alone on this machine: `store DIR [RECORDS]`.
 //!
 //! Prints the rate of group commit for records of 128 bytes (first writes, then rewrites that fill
 //! histories), the latency of lone durable writes, and how long a start takes after a clean end and
@@ -68,7 +68,7 @@ fn start(dir: &Path, when: &str) {
 
 fn write(store: &StoreHandle, records: u64, round: u64) {
     for n in 0..records {
-        // Far apart in order of name, as sources of a real feed are.
+        // Successive sources are far apart in the order of names, as those of a real feed are.
         store.push(&record(n.wrapping_mul(0x9E37_79B9) % records.max(1), round));
         while store.is_lagging() {
             std::thread::yield_now();
