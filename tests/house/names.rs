@@ -1,8 +1,8 @@
 //! Names that tell things apart: no two types and no two constants of one name.
 //!
-//! Two definitions of one name clash if they stand in the same room, or if each is visible outside of
-//! its file. A private name may so return in a far room, where nobody sees both. What is defined inside
-//! functions, `impl`s and tests does not count.
+//! Two definitions of one name clash if they stand in the same room, or if both are visible in the whole
+//! crate (`pub` or `pub(crate)`). So a name that stays inside its room may return in another one, where
+//! nobody sees both. What is defined inside functions, `impl`s and tests does not count.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ use crate::source::{File, is_name, line_of, tokens};
 struct Definition<'a> {
     file: &'a File,
     line: usize,
+    /// Whether other rooms can see it.
     is_visible: bool,
 }
 
@@ -50,20 +51,22 @@ fn define<'a>(file: &'a File, all: &mut BTreeMap<(bool, String), Vec<Definition<
     let mut depth = 0usize;
     for (at, &token) in tokens.iter().enumerate() {
         match token {
-            "{" | "(" | "[" | "<" => depth += 1,
-            // The head of an arrow closes nothing.
-            ">" if at > 0 && matches!(tokens[at - 1], "-" | "=") => {}
-            "}" | ")" | "]" | ">" => depth = depth.saturating_sub(1),
+            "{" | "(" | "[" => depth += 1,
+            "}" | ")" | "]" => depth = depth.saturating_sub(1),
             _ => {}
         }
         let is_constant = matches!(token, "const" | "static");
         let is_type = matches!(token, "struct" | "enum" | "union" | "trait" | "type");
         let Some(&name) = tokens.get(at + 1) else { return };
-        if depth > 0 || !(is_constant || is_type) || !is_name(name) || matches!(name, "_" | "fn") {
+        // Behind `<` or a comma it is a generic parameter.
+        let is_generic = matches!(tokens[..at].last(), Some(&"<" | &","));
+        let is_named = is_name(name) && !matches!(name, "_" | "fn");
+        if depth > 0 || !(is_constant || is_type) || is_generic || !is_named {
             continue;
         }
         let place = name.as_ptr() as usize - code.as_ptr() as usize;
-        let is_visible = matches!(tokens[..at].last(), Some(&"pub" | &")"));
+        let before = &tokens[..at];
+        let is_visible = before.ends_with(&["pub"]) || before.ends_with(&["pub", "(", "crate", ")"]);
         let definition = Definition { file, line: line_of(&code, place), is_visible };
         all.entry((is_constant, name.to_owned())).or_default().push(definition);
     }
@@ -81,9 +84,10 @@ mod tests {
     #[test]
     fn one_name_for_two_things_is_seen() {
         for (one, other) in [
-            ("pub struct Frame;", "pub(super) enum Frame { A }"),
+            ("pub struct Frame;", "pub(crate) enum Frame { A }"),
             ("pub(crate) type Frame = u8;", "pub trait Frame {}"),
-            ("pub const LEN: usize = 1;", "pub(in crate::a) const LEN: usize = 2;"),
+            ("pub const LEN: usize = 1;", "pub static LEN: usize = 2;"),
+            ("fn f() -> bool { 1 < 2 }\npub struct Frame;", "pub struct Frame<'a>(&'a u8);"),
         ] {
             assert_eq!(clashes_of(&[("src/a/x.rs", one), ("src/b/y.rs", other)]).len(), 1, "{one} {other}");
         }
@@ -97,6 +101,8 @@ mod tests {
         for (one, other) in [
             ("struct Entry;", "struct Entry;"),
             ("pub struct Entry;", "struct Entry;"),
+            ("pub struct Entry;", "pub(super) struct Entry;"),
+            ("pub(super) struct Entry;", "pub(in crate::b) struct Entry;"),
             ("pub struct Output;", "pub struct Output;"),
             ("pub struct Len;", "pub const LEN: u8 = 1;"),
             ("pub const fn f() {}", "pub const fn f() {}"),
