@@ -59,7 +59,7 @@ const NAMES: &[(&str, &str)] = &[
 /// Rooms without sockets, threads, clock or randomness of their own.
 const PURE: &[&str] = &["record", "protocol", "latest", "subscriptions", "cluster", "ingest"];
 
-/// What would break that, and iteration in an order that nobody chose.
+/// What no pure room may name: it would bring in the world, or iterate in an order that nobody chose.
 const IMPURE: &[&str] = &[
     "std::net::Tcp",
     "std::net::Udp",
@@ -86,11 +86,11 @@ const IMPURE: &[&str] = &[
     "thread_local!",
 ];
 
-/// Reading the clock and sleeping, which one file does for all.
+/// Reading the clock and sleeping, which only one file may do.
 const CLOCK: &[&str] = &["Instant::now", "SystemTime::now", "thread::sleep"];
 const CLOCK_FILE: &str = "src/server/clock.rs";
 
-/// The files whose names say that they turn bytes into types.
+/// Names of files that turn bytes into types.
 const WIRE: &[&str] = &["wire", "codec", "protobuf"];
 
 const FILE_LINES_MAX: usize = 500;
@@ -99,7 +99,7 @@ const INLINE_TEST_LINES_MAX: usize = 200;
 
 type Check = fn(&File) -> Vec<String>;
 
-/// The rooms that `code`, in `module`, names by `crate::`, `super::` or `anode::`.
+/// Returns the rooms that `code`, in `module`, names by `crate::`, `super::` or `anode::`, with the places.
 fn rooms_named(code: &str, module: &[&str]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let ups = "super::".repeat(module.len());
@@ -124,7 +124,7 @@ fn word(text: &str) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
-/// The first name of every branch of a `use` tree that begins with its brace.
+/// Returns the first name of every branch of a `use` tree that begins with a brace.
 fn first_names(tree: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut depth = 0;
@@ -145,7 +145,7 @@ fn first_names(tree: &str) -> Vec<String> {
     names
 }
 
-/// Who may know whom.
+/// Complains of rooms that use others which they may not know.
 fn knows_only_rooms_beneath(file: &File) -> Vec<String> {
     let room = file.room();
     let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
@@ -194,7 +194,7 @@ fn mentions(file: &File, code: &str, words: &[&str]) -> Vec<String> {
     found
 }
 
-/// The pure rooms open no socket, start no thread, read no clock, use no global randomness.
+/// Complains of a pure room that opens sockets, starts threads, reads clocks or uses global randomness.
 fn pure_rooms_are_pure(file: &File) -> Vec<String> {
     if !PURE.contains(&file.room()) || file.is_test() {
         return Vec::new();
@@ -202,7 +202,7 @@ fn pure_rooms_are_pure(file: &File) -> Vec<String> {
     mentions(file, &file.production(), IMPURE)
 }
 
-/// One file reads the clock.
+/// Complains of any other file that reads the clock or sleeps.
 fn one_file_reads_the_clock(file: &File) -> Vec<String> {
     if file.path == CLOCK_FILE || file.is_test() {
         return Vec::new();
@@ -210,7 +210,7 @@ fn one_file_reads_the_clock(file: &File) -> Vec<String> {
     mentions(file, &file.production(), CLOCK)
 }
 
-/// tokio and axum live in `http/` and `store/cassandra*` alone.
+/// Complains of tokio, axum and hyper outside of `http/` and `store/cassandra*`.
 fn tokio_stays_in_its_rooms(file: &File) -> Vec<String> {
     if file.room() == "http" || file.path.starts_with("src/store/cassandra") {
         return Vec::new();
@@ -218,7 +218,7 @@ fn tokio_stays_in_its_rooms(file: &File) -> Vec<String> {
     mentions(file, &file.code, &["tokio::", "axum::", "hyper::"])
 }
 
-/// Generated protobuf types stop at the wire files.
+/// Complains of generated protobuf types outside of the wire files.
 fn protobuf_stops_at_the_wire(file: &File) -> Vec<String> {
     let name = file.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
     let is_wire = WIRE.contains(&name) || file.module().iter().any(|part| WIRE.contains(part));
@@ -228,7 +228,7 @@ fn protobuf_stops_at_the_wire(file: &File) -> Vec<String> {
     mentions(file, &file.production(), &["crate::proto::"])
 }
 
-/// Nothing is left for later.
+/// Complains of notes that something is still to be done.
 fn nothing_is_left_for_later(file: &File) -> Vec<String> {
     let mut found = mentions(file, &file.code, &["todo!", "unimplemented!"]);
     for (number, line) in file.text.lines().enumerate() {
@@ -241,7 +241,8 @@ fn nothing_is_left_for_later(file: &File) -> Vec<String> {
     found
 }
 
-/// Files of at most 500 lines without their tests; tests of more than 200 in a file of their own.
+/// Complains of files of more than 500 lines without their tests, and of more than 200 lines of tests that
+/// are not in a file of their own.
 fn files_are_short(file: &File) -> Vec<String> {
     if file.is_test() {
         return Vec::new();
@@ -258,7 +259,7 @@ fn files_are_short(file: &File) -> Vec<String> {
     found
 }
 
-/// Functions of at most 70 lines.
+/// Complains of functions of more than 70 lines.
 fn functions_are_short(file: &File) -> Vec<String> {
     let code = &file.code;
     let mut found = Vec::new();
@@ -281,7 +282,7 @@ fn functions_are_short(file: &File) -> Vec<String> {
     found
 }
 
-/// What `check` says of every file beneath these folders.
+/// Fails with all complaints of a check about the files beneath these folders.
 fn hold(check: Check, folders: &[&str]) {
     let files: Vec<File> = folders.iter().flat_map(|folder| File::all_beneath(folder)).collect();
     assert!(!files.is_empty(), "nothing to read in {folders:?}");
@@ -289,7 +290,7 @@ fn hold(check: Check, folders: &[&str]) {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
-/// `check` complains of `bad` at `path`, and of nothing in `good`.
+/// Asserts that a check complains of `bad` at `path`, and of nothing in `good`.
 fn tells_apart(check: Check, path: &str, good: &str, bad: &str) {
     let complaints = |text: &str| check(&File::new(path, text));
     assert_eq!(complaints(good), [""; 0], "{good}");

@@ -27,7 +27,7 @@ const READY: Duration = Duration::from_secs(120);
 /// Most records that a publisher leaves unanswered.
 const UNANSWERED: u64 = 4_096;
 
-/// A figure.
+/// A figure that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Figure {
     /// `ack=stored` through one node against a bare loop of the driver

@@ -8,12 +8,12 @@ use anode_loadgen::random::Random;
 use anode_loadgen::zipf::Zipf;
 use bytes::Bytes;
 
-/// How often which source is written.
+/// How often each source is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
-    /// All equally
+    /// All sources equally often.
     Uniform,
-    /// The k-th 1/k as often as the first
+    /// The k-th source 1/k as often as the first.
     Zipf,
 }
 
