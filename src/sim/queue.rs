@@ -126,6 +126,7 @@ impl EventQueue {
     /// Takes the next event and its time, if that is not later than `end_us`.
     pub fn pop_until(&mut self, end_us: u64) -> Option<(u64, SimEvent)> {
         let at_us = self.reach(end_us)?;
+        debug_assert!(at_us >= self.near_from_us, "time never goes back");
         self.near_from_us = at_us;
         let place = (at_us - self.base_us) as usize;
         let index = self.lists[place].first;

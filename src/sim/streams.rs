@@ -81,7 +81,7 @@ impl SimStreams {
         };
         let node = &mut world.nodes[target];
         node.streams_accepted += 1;
-        // SimStreams that a node accepts have even numbers: its machine gives odd ones to its own.
+        // Streams that a node accepts have even numbers: its machine gives odd ones to those it opens.
         let peer_stream = StreamId(2 * node.streams_accepted);
         let there = OtherEnd { peer: target, peer_stream, arrives_us: world.now_us };
         let here = OtherEnd { peer: from, peer_stream: stream, arrives_us: back_us };

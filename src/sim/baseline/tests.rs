@@ -27,7 +27,7 @@ fn rumours_take_rounds_and_many_copies() {
     let measures = rumours(&plan(100, Conditions::figures()));
     let (p50, max) = (measures.last.quantile(0.5), measures.last.max());
     assert!((300_000..1_000_000).contains(&p50) && max < 2_000_000, "{p50} us, {max} us");
-    // 12 transmissions of each of 100 nodes, for 99 that need it.
+    // Each of 100 nodes sends 12 times, and 99 nodes need the record.
     let sent = 12.0 * 100.0 / 99.0;
     assert!((measures.copies_mean() - sent).abs() < 0.01, "{}", measures.copies_mean());
     assert!(measures.missing_share() < 0.01, "{}", measures.missing_share());
@@ -46,7 +46,7 @@ fn flooding_takes_one_hop_and_the_origins_time() {
     let measures = flooding(&plan(100, Conditions::figures()));
     assert_eq!((measures.missing, measures.copies, measures.datagrams), (0, 40 * 99, 40 * 99));
     assert_eq!(measures.bytes, 40 * 99 * (128 + 28));
-    // 99 datagrams of 6 us, and the longest way.
+    // The origin needs 6 µs for each of 99 datagrams, and the last one takes the longest delay.
     let last_us = measures.last.quantile(0.5);
     assert!((1_000..=99 * 6 + 1_500 + 6).contains(&last_us), "{last_us}");
 }

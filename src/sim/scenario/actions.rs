@@ -236,6 +236,7 @@ impl Situation {
     }
 
     fn choose(&mut self, share: Portion) -> Vec<NodeId> {
+        debug_assert!(self.running.is_sorted(), "nodes are looked up by halving");
         let mut nodes = self.running.clone();
         self.random.shuffle(&mut nodes);
         nodes.truncate(share.of(self.running.len()));

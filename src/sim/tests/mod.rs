@@ -1,4 +1,4 @@
-//! The world itself: repeatable, and telling the truth about failures.
+//! Tests of the world itself: runs can be repeated, whichever threads work on them.
 
 mod life;
 mod membership;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::*;
 use crate::record::{Payload, Source};
 
-/// Works on the last share first.
+/// Hands that work on the last share first.
 struct Backwards(usize);
 
 impl Hands for Backwards {
@@ -27,7 +27,7 @@ impl Hands for Backwards {
     }
 }
 
-/// A run with everything that can happen in it.
+/// Runs a world in which everything happens that can. Returns digests of the deliveries and of a map.
 fn digest_of(seed: u64, hands: Option<Box<dyn Hands>>) -> (u64, u64) {
     let conditions = Conditions {
         is_bursty: true,
