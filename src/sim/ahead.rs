@@ -78,7 +78,7 @@ pub(super) struct EarlyWork {
 pub struct NodeShare {
     nodes: Vec<SimNode>,
     /// The first `used` of these are in use; the others are kept for their memory.
-    parts: Vec<NodePlan>,
+    plans: Vec<NodePlan>,
     used: usize,
     task: Option<EarlyWork>,
 }
@@ -87,17 +87,17 @@ impl NodeShare {
     /// Calls the nodes with what is planned for them. Does nothing if nothing is planned.
     pub fn work(&mut self) {
         let Some(task) = self.task.take() else { return };
-        let parts = self.parts.get_mut(..self.used).unwrap_or_default();
-        for some in parts.chunks_mut(WARMED) {
-            let coming = some.iter().filter_map(|part| Some((&self.nodes.get(part.place)?.machine, part)));
-            let coming = coming.filter_map(|(machine, part)| match &part.inputs.front()?.1 {
+        let plans = self.plans.get_mut(..self.used).unwrap_or_default();
+        for some in plans.chunks_mut(WARMED) {
+            let coming = some.iter().filter_map(|plan| Some((&self.nodes.get(plan.place)?.machine, plan)));
+            let coming = coming.filter_map(|(machine, plan)| match &plan.inputs.front()?.1 {
                 SimEvent::Datagram { from, bytes, .. } => Some((machine, task.hosts.address(*from), bytes)),
                 _ => None,
             });
             warm_up(coming);
-            for part in some {
-                if let Some(node) = self.nodes.get_mut(part.place) {
-                    part.work(node, &task);
+            for plan in some {
+                if let Some(node) = self.nodes.get_mut(plan.place) {
+                    plan.work(node, &task);
                 }
             }
         }
@@ -223,58 +223,58 @@ impl Nodes {
     /// Plans to call a node with this event ahead of time.
     pub fn plan(&mut self, id: NodeId, at_us: u64, event: SimEvent) {
         let (share, place) = self.place(id);
-        let NodeShare { nodes, parts, used, .. } = &mut self.shares[share];
-        let part = *nodes[place].part.get_or_insert_with(|| {
-            if parts.len() == *used {
-                parts.push(NodePlan::default());
+        let NodeShare { nodes, plans, used, .. } = &mut self.shares[share];
+        let plan = *nodes[place].plan.get_or_insert_with(|| {
+            if plans.len() == *used {
+                plans.push(NodePlan::default());
             }
             *used += 1;
             *used - 1
         });
-        parts[part].place = place;
-        parts[part].inputs.push_back((at_us, event));
+        plans[plan].place = place;
+        plans[plan].inputs.push_back((at_us, event));
     }
 
     /// Calls the nodes with all that is planned.
     pub fn work(&mut self, hands: &mut dyn Hands, task: impl Fn() -> EarlyWork) {
         // So little is done by one thread sooner than another one can be woken.
-        const FEW_PARTS: usize = 8;
+        const FEW_PLANS: usize = 8;
         self.shares.iter_mut().for_each(|share| share.task = Some(task()));
-        if self.shares.iter().map(|share| share.used).sum::<usize>() < FEW_PARTS {
+        if self.shares.iter().map(|share| share.used).sum::<usize>() < FEW_PLANS {
             return self.shares.iter_mut().for_each(NodeShare::work);
         }
         self.shares = hands.work(std::mem::take(&mut self.shares));
     }
 
-    fn part(&mut self, id: NodeId) -> Option<&mut NodePlan> {
+    fn plan_of(&mut self, id: NodeId) -> Option<&mut NodePlan> {
         let (share, place) = self.place(id);
-        let NodeShare { nodes, parts, .. } = &mut self.shares[share];
-        parts.get_mut(nodes.get(place)?.part?)
+        let NodeShare { nodes, plans, .. } = &mut self.shares[share];
+        plans.get_mut(nodes.get(place)?.plan?)
     }
 
     /// Returns whether a node was called ahead of time and the world has not come to all of these calls.
     pub fn is_ahead(&mut self, id: NodeId) -> bool {
-        self.part(id).is_some_and(|part| !part.steps.is_empty())
+        self.plan_of(id).is_some_and(|plan| !plan.steps.is_empty())
     }
 
     /// Takes the next call that was made of a node ahead of time, if this is its cause, and the node's acts, of
     /// which the first belong to it. The others are to be given back.
     pub fn next_step(&mut self, id: NodeId, cause: Cause) -> Option<(EarlyCall, VecDeque<Act>)> {
-        let part = self.part(id)?;
-        let step = part.steps.pop_front_if(|step| step.cause == cause)?;
-        Some((step, std::mem::take(&mut part.acts)))
+        let plan = self.plan_of(id)?;
+        let step = plan.steps.pop_front_if(|step| step.cause == cause)?;
+        Some((step, std::mem::take(&mut plan.acts)))
     }
 
     /// Gives back a node's acts that belong to later calls.
     pub fn give_back(&mut self, id: NodeId, acts: VecDeque<Act>) {
-        if let Some(part) = self.part(id) {
-            part.acts = acts;
+        if let Some(plan) = self.plan_of(id) {
+            plan.acts = acts;
         }
     }
 
     /// Takes the next datagram that a node was to be called with ahead of time and was not.
     pub fn next_datagram(&mut self, id: NodeId) -> Option<SimEvent> {
-        let inputs = &mut self.part(id)?.inputs;
+        let inputs = &mut self.plan_of(id)?.inputs;
         // Timers and turns among the inputs are in the world's queue, too.
         std::iter::from_fn(|| inputs.pop_front())
             .map(|input| input.1)
@@ -283,11 +283,11 @@ impl Nodes {
 
     /// Ends a round of calls ahead of time: the world has come to all of them.
     pub fn catch_up(&mut self) {
-        for NodeShare { nodes, parts, used, .. } in &mut self.shares {
-            for part in parts.iter_mut().take(*used) {
-                debug_assert!(part.steps.is_empty() && part.acts.is_empty(), "a step that never was");
-                part.inputs.clear();
-                nodes[part.place].part = None;
+        for NodeShare { nodes, plans, used, .. } in &mut self.shares {
+            for plan in plans.iter_mut().take(*used) {
+                debug_assert!(plan.steps.is_empty() && plan.acts.is_empty(), "a step that never was");
+                plan.inputs.clear();
+                nodes[plan.place].plan = None;
             }
             *used = 0;
         }

@@ -268,7 +268,7 @@ impl World {
         let place = self.place(address);
         self.nodes.push(SimNode {
             id,
-            part: None,
+            plan: None,
             machine: Machine::new(config.clone(), now_of(self.now_us, start.wall_offset_us)),
             replica,
             config,

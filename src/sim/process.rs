@@ -36,7 +36,7 @@ pub(super) enum Running {
 pub(super) struct SimNode {
     pub id: NodeId,
     /// Index of the node's plan in its share, while it is called ahead of time.
-    pub part: Option<usize>,
+    pub plan: Option<usize>,
     pub machine: Machine,
     pub replica: SimReplica,
     pub config: Config,
