@@ -1,9 +1,8 @@
 //! Where applied records are passed on to: the workers' mailboxes and the store.
 
-use super::clock;
 use super::mailbox::{self, Mailbox};
 use crate::ingest::{Change, Downstream};
-use crate::record::SharedRecord;
+use crate::record::{Now, SharedRecord};
 use crate::store::{Health, StoreHandle};
 
 /// The mailboxes and the store of a node.
@@ -33,9 +32,8 @@ impl Downstream for Outlets {
         }
     }
 
-    fn forget(&self, record: &SharedRecord) {
-        let wall_us = clock::now().wall_us;
-        if self.store.placement().removes(record, wall_us, self.tombstones_us) {
+    fn forget(&self, now: Now, record: &SharedRecord) {
+        if self.store.placement().removes(record, now.wall_us, self.tombstones_us) {
             self.store.remove(&record.source, record.stamp);
         }
     }
