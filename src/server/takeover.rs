@@ -14,7 +14,7 @@ use crate::record::{Now, SharedRecord};
 use crate::store::{MARK_TTL_MS, NodeLife, Survivor, Takeover, Ticket};
 
 /// The part of this node; `None` if its store is its own, so that nobody writes for anybody.
-pub fn of(shared: &Shared) -> Option<Takeover> {
+pub(super) fn of(shared: &Shared) -> Option<Takeover> {
     let own = NodeLife { node: shared.name.clone(), boot: shared.boot };
     shared.store().placement().is_shared().then(|| Takeover::new(own))
 }
@@ -29,7 +29,7 @@ impl Survivor for Arc<Shared> {
 
     fn last_seq(&self) -> u64 {
         let seq = self.ingest.outbox().lock().last_seq();
-        // What was numbered under a shard's lock is, behind it, pushed.
+        // A record is numbered and pushed under its shard's lock: behind all locks, all up to `seq` are pushed.
         self.ingest.latest().barrier();
         seq
     }

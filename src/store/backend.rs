@@ -1,7 +1,8 @@
-//! What a kind of store supplies: whoever can be read, pushed to and written belongs behind this door.
+//! The trait of a kind of store.
 //!
-//! A backend is opened by a function that returns an [`OpenBackend`]. Everything else about a store,
-//! the queue, what is durable, health, the join of what waits with what is written, is the same for all.
+//! A backend reads records and says whose they are; a function opens it and returns an [`OpenBackend`].
+//! Everything else is the same for all kinds: the queue, the durable mark, health, and the join of the
+//! records that wait with those that are written.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -14,16 +15,14 @@ use super::rings::HistoryRings;
 use super::write_path::WritePath;
 use crate::record::{HistoryQuery, Record, Stamp};
 
-/// What a load has shown.
+/// Result of a load: how many records were shown, and whether any could not be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// Number of records shown.
     pub records: u64,
     /// Number of records skipped because their bytes or their checksum are wrong.
     pub damaged: u64,
-    /// Whether there is more that cannot be read now; see [`StoreHandle::is_load_owed`].
-    ///
-    /// [`StoreHandle::is_load_owed`]: super::StoreHandle::is_load_owed
+    /// Whether there are more records, which cannot be read now and which a later load will show.
     pub is_partial: bool,
 }
 
@@ -47,14 +46,14 @@ pub(super) trait Backend: Send + Sync {
     /// Greatest number of records that the history of a source shows, the latest included.
     fn history_len_max(&self) -> usize;
 
-    /// Whether the records are one node's or all nodes'.
+    /// Says whether the records are one node's or all nodes'.
     fn sharing(&self) -> Sharing;
 }
 
 /// The body of the thread that empties the queue: runs until the store is told to stop.
 pub(super) type WriterRun = Box<dyn FnOnce() + Send>;
 
-/// Where a push goes.
+/// Place that takes what is pushed.
 pub(super) enum Intake {
     /// Into the queue of the write path, which a thread with this body empties.
     Queue(WriterRun),

@@ -23,7 +23,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The same kind of error with another text.
+    /// Replaces the text and keeps the kind.
     pub(super) fn with_text(self, text: String) -> StoreError {
         match self {
             StoreError::Full(_) => StoreError::Full(text),

@@ -87,7 +87,7 @@ impl StoreHandle {
         self.inner.backend.is_load_owed()
     }
 
-    /// Which records this node writes into the store.
+    /// The policy that decides which records this node writes into the store.
     pub(crate) fn placement(&self) -> &Placement {
         &self.inner.placement
     }
@@ -135,7 +135,7 @@ impl StoreHandle {
         self.inner.path.durable().get()
     }
 
-    /// Whether what is pushed gets written.
+    /// Tells whether what is pushed gets written, and if not, why.
     pub(crate) fn health(&self) -> Health {
         self.inner.path.health()
     }

@@ -43,4 +43,5 @@ pub use self::handle::StoreHandle;
 pub use self::open::{BackendKind, Clock, NodeIdentity, OpenError, StoreOptions};
 pub(crate) use self::placement::{MARK_TTL_MS, NodeLife, Survivor, Takeover};
 pub use self::queue::Ticket;
-pub use self::write_path::{Health, LatestRecords, StoreStats};
+pub use self::write_path::StoreStats;
+pub(crate) use self::write_path::{Health, LatestRecords};

@@ -18,7 +18,7 @@ const CACHE_BYTES: usize = 128 * 1024 * 1024;
 /// Bytes of records that wait in the journal unless told otherwise.
 pub(super) const JOURNAL_BYTES: usize = 16 * 1024 * 1024;
 
-/// Where records are kept.
+/// Kind of a store: where it keeps the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum BackendKind {
     /// In one file of the data directory.
@@ -30,7 +30,7 @@ pub enum BackendKind {
     Cassandra(Box<Cassandra>),
 }
 
-/// How a store is opened.
+/// Settings with which a store is opened.
 #[derive(Clone)]
 pub struct StoreOptions {
     /// Number of records kept of each source, the latest included. More: longer histories, a larger
@@ -41,7 +41,7 @@ pub struct StoreOptions {
     pub node_name: Option<NodeName>,
     /// Randomness for a name that is made up.
     pub seed: u64,
-    /// Source of the time.
+    /// Clock that the store reads.
     pub clock: Clock,
     /// Memory for pages of the file, in bytes. More: fewer reads when writing to a large file.
     /// Default 128 MiB.

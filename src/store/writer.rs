@@ -32,7 +32,7 @@ const IDLE_US: u64 = 20_000;
 /// Number of records written at a time when the map is read again.
 const RESYNC_RECORDS: usize = 16_384;
 
-/// How an attempt to write ended.
+/// Result of an attempt to write.
 enum WriteEnd {
     /// Everything is durable.
     Done,
@@ -91,7 +91,7 @@ impl GroupWriter {
         }
     }
 
-    /// Writes what waits.
+    /// Takes everything that waits in the queue and writes it as one group.
     fn turn(&mut self) -> WriteEnd {
         let (ticket, group) = self.path.queue.take();
         let mut rest_us = 0;

@@ -1,4 +1,4 @@
-//! How a session with Cassandra comes about: contacts, protocol, login, TLS.
+//! How a session with Cassandra is made: contacts, protocol, login, TLS.
 //!
 //! The newest protocol that a contact speaks is found by a connection of its own, before the session:
 //! the driver tries the one that it was told for ever, without a word of why. A wrong password or an
@@ -34,7 +34,7 @@ use super::placing::{Placing, SilentNodes};
 use crate::config::HostPort;
 use crate::config::cassandra::Cassandra;
 
-/// Longest that making a connection of a standing session takes. A node of Cassandra whose machine is
+/// Longest that making a connection takes. A node of Cassandra whose machine is
 /// gone refuses nothing, it is silent, and a request that waits for a connection to it waits to be sent:
 /// so much under the longest that a request takes that there is time left for the next node.
 const CONNECTION_MAX: Duration = Duration::from_millis(1_500);

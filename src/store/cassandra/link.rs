@@ -1,4 +1,4 @@
-//! What is done with a standing session: groups are written, the latest records and histories read.
+//! Writes groups, and reads the latest records and histories, through a connected session.
 //!
 //! Requests are sent many at a time, so a group costs little more than its slowest request; how
 //! many depends on what Cassandra bears ([`RequestWindow`]). Where every node of Cassandra may hold

@@ -8,7 +8,7 @@
 //! node is gone before it has said that it did. Cassandra decides between records as aNode does
 //! (`rows`), so whoever writes what, how often and how late, changes nothing.
 //!
-//! - `writer`: the turns of the thread, and what is durable; `reach`: how it stands with Cassandra;
+//! - `writer`: the turns of the thread, and what is durable; `reach`: whether Cassandra answers;
 //! - `link`: groups written (in `requests`), records and histories read, over a `session`, which
 //!   `connect` makes and `placing` leads to the right node, and the `schema`;
 //! - `watch`: that no node of Cassandra is overlooked;
@@ -102,7 +102,7 @@ pub(super) fn open(config: &Config, dir: &Path, options: StoreOptions) -> Result
     Ok(OpenBackend { identity, path, backend, intake, place: dir, lock: Some(lock) })
 }
 
-/// What runs on the store's thread.
+/// Everything that runs on the store's thread.
 struct StoreThread {
     writer: CassandraWriter,
     questions: mpsc::Receiver<reader::Question>,

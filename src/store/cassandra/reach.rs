@@ -1,4 +1,4 @@
-//! How it stands with Cassandra: whether it answers, when it is tried again, when a session is given up.
+//! The connection with Cassandra: whether it answers, when it is tried again, when a session is given up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,7 +172,7 @@ impl Reach {
             Standing::Good { .. } if is_busy => tokio::task::yield_now().await,
             Standing::Good { checked_us } => {
                 let left_us = (checked_us + CHECK_US).saturating_sub(self.now_us());
-                // It does not matter which of both comes first.
+                // The bell and the end of the time mean the same: the next turn looks for work.
                 let _ = tokio::time::timeout(Duration::from_micros(left_us), bell.notified()).await;
             }
             Standing::Away { next_us } => match &self.trying {

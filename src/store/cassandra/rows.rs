@@ -1,4 +1,4 @@
-//! Rows as Cassandra holds them.
+//! Encodes records as the values of Cassandra's rows.
 //!
 //! Cassandra keeps, of two cells, the one with the greater write timestamp, and of two with the same
 //! the one whose value is greater byte by byte. So the record's `ts` is the write timestamp, and a

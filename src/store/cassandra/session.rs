@@ -39,7 +39,7 @@ const CHANGE_MAX: Duration = Duration::from_secs(20);
 /// Longest that making a session takes.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// A session with Cassandra that stands.
+/// A connected session with Cassandra.
 pub(super) struct CassandraSession {
     driver: DriverSession,
     level: Level,

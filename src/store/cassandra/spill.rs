@@ -67,7 +67,7 @@ pub(super) struct Spill {
 pub(super) struct SpillBounds {
     /// From here on a record replaces the one before it of its source.
     pub(super) history_bytes: usize,
-    /// More is not taken.
+    /// A group with which the file would hold more than this is not taken.
     pub(super) max_bytes: usize,
 }
 

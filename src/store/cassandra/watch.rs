@@ -40,7 +40,7 @@ pub(super) async fn watch(config: Cassandra, slot: LinkSlot) {
             // The node may be on its way into the session at this very moment.
             Ok(Some(_)) => is_second = true,
             Ok(None) => (pause, is_second) = (WATCH_MIN, false),
-            // Whether Cassandra is there is the writer's question.
+            // The writer finds out by itself whether Cassandra answers.
             Err(_) => is_second = false,
         }
     }

@@ -38,7 +38,7 @@ const DRAIN_RECORDS: usize = 4_096;
 const REST_RECORDS_MIN: usize = 64;
 const REST_MAX: Duration = Duration::from_millis(2);
 
-/// What the writer works with.
+/// Parts that the writer is made of.
 pub(super) struct WriterParts {
     pub(super) config: Config,
     pub(super) path: Arc<WritePath>,
@@ -152,7 +152,7 @@ impl CassandraWriter {
         self.window.handle_failure();
     }
 
-    /// Takes what waits; writes it, or keeps it on the disk.
+    /// Takes everything that waits in the queue as one group, and writes it or keeps it on the disk.
     async fn turn(&mut self, link: Option<Arc<CassandraLink>>) {
         let path = self.path.clone();
         let (ticket, group) = path.queue.take();

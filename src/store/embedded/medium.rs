@@ -20,7 +20,7 @@ pub(in crate::store) struct FileMedium {
 }
 
 impl FileMedium {
-    /// The file of this path.
+    /// A file with this path, which need not exist yet.
     pub(in crate::store) fn new(path: PathBuf) -> FileMedium {
         FileMedium { path }
     }

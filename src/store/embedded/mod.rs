@@ -113,7 +113,7 @@ fn open_file(
     Ok((embedded, identity, Arc::new(path)))
 }
 
-/// What the embedded store is opened with.
+/// Settings of an embedded store.
 struct Settings {
     /// Number of records kept of each source, the latest included.
     history: u32,

@@ -29,7 +29,7 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// The decisions of `node`.
+    /// The policy of the node with this name.
     pub(super) fn new(sharing: Sharing, node: NodeName) -> Placement {
         Placement { sharing, node }
     }

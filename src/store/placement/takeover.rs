@@ -64,7 +64,7 @@ pub(crate) trait Survivor {
     fn is_lagging(&self) -> bool;
 }
 
-/// What is to be done about a life that ended.
+/// Work that is left to do about a life that ended.
 #[derive(Debug)]
 struct EndedLife {
     due_us: u64,

@@ -1,4 +1,4 @@
-//! What one commit writes.
+//! The group of changes that one commit writes.
 
 use std::sync::Arc;
 

@@ -35,9 +35,8 @@ const LANES: usize = 16;
 /// Value of `lost_from` while no group has lost anything.
 const NEVER: u64 = u64::MAX;
 
-/// Place in the order of what is written: everything pushed with a ticket up to
-/// [`StoreHandle::durable`](super::StoreHandle::durable) survives a power cut. Several pushes may
-/// share one ticket.
+/// Place in the order of what is written: everything pushed with a ticket up to the store's durable mark
+/// survives a power cut. Several pushes may share one ticket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
@@ -48,7 +47,7 @@ struct QueueBounds {
     merge_bytes: usize,
     /// From here on the store counts as failing, and publishes are refused; the rest is for peers.
     full_bytes: usize,
-    /// More does not fit.
+    /// A change with which more than this would wait is dropped.
     max_bytes: usize,
 }
 
@@ -170,7 +169,7 @@ impl WriteQueue {
         if !self.fits(cost) {
             return self.drop_change(ticket);
         }
-        // What was pushed before goes with the removal: it need not be written at all.
+        // The removal covers the records that were pushed before it, so they need not be written.
         lane.waiting.append(hash, source.as_str(), change);
         self.added(LogSize { records: 0, bytes: cost });
         if let Some(newest) = lane.waiting.newest(hash, source.as_str()) {
@@ -242,8 +241,8 @@ impl WriteQueue {
         Some(self.lost_from.load(Ordering::Acquire)).filter(|&from| from != NEVER).map(Ticket)
     }
 
-    /// The same as [`WriteQueue::lost_from`], and counts losses anew from now on. For a writer that is
-    /// about to make up for them.
+    /// Returns [`WriteQueue::lost_from`] and resets it, so that later losses are counted anew. For a writer
+    /// that is about to make up for the losses.
     pub(super) fn take_lost(&self) -> Option<Ticket> {
         Some(self.lost_from.swap(NEVER, Ordering::AcqRel)).filter(|&from| from != NEVER).map(Ticket)
     }

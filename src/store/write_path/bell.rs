@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// What the thread that writes has been told.
+/// Orders to the thread that writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::store) struct Orders {
-    /// It is to write what waits, then end.
+    /// Whether the thread is to write what waits and then end.
     pub(in crate::store) stop: bool,
-    /// It is to end, whatever waits.
+    /// Whether the thread is to end at once, whatever waits.
     pub(in crate::store) abandon: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Whether what is pushed gets written, and if not, why.
+//! Whether the records that are pushed get written, and if not, why.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,10 +6,10 @@ use parking_lot::Mutex;
 
 use crate::store::queue::WriteQueue;
 
-/// Whether what is pushed gets written.
+/// Health of a store: whether the records that are pushed get written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// What is pushed gets written.
+    /// Records that are pushed get written.
     Open,
     /// Nothing is written for now: publishes are refused, and what is pushed all the same waits.
     Failing {

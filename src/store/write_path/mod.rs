@@ -85,7 +85,7 @@ impl WritePath {
         }
     }
 
-    /// How far what was pushed is durable, to read and to wait for.
+    /// The durable mark, to read and to wait for.
     pub(super) fn durable(&self) -> &DurableMark {
         &self.durable
     }
@@ -135,7 +135,7 @@ impl WritePath {
         }
     }
 
-    /// Whether what is pushed gets written.
+    /// Tells whether what is pushed gets written, and if not, why.
     pub(super) fn health(&self) -> Health {
         self.condition.health(&self.queue)
     }
