@@ -14,7 +14,7 @@ use crate::protocol::AckLevel;
 use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::draft::{Draft, PublishFrame};
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
-use crate::store::Health;
+use crate::store::StoreHealth;
 
 /// An event loop that has not turned for this long hangs, in microseconds.
 const TURN_US_MAX: u64 = 10_000_000;
@@ -68,7 +68,7 @@ impl Node for Control {
         let stats = store.stats();
         metrics.store_pending_records.set(stats.pending_records as i64);
         metrics.store_spilled_records.set(stats.spilled_records as i64);
-        let is_up = store.health() == Health::Open && store.away().is_none();
+        let is_up = store.health() == StoreHealth::Open && store.away().is_none();
         metrics.store_up.set(i64::from(is_up));
         metrics
     }

@@ -3,7 +3,7 @@
 use super::mailbox::{self, Mailbox};
 use crate::ingest::{Change, Downstream};
 use crate::record::{Now, SharedRecord};
-use crate::store::{Health, StoreHandle};
+use crate::store::{StoreHandle, StoreHealth};
 
 /// The mailboxes and the store of a node.
 pub struct Outlets {
@@ -40,8 +40,8 @@ impl Downstream for Outlets {
 
     fn store_health(&self) -> Result<(), String> {
         match self.store.health() {
-            Health::Open => Ok(()),
-            Health::Failing { reason } => Err(reason),
+            StoreHealth::Open => Ok(()),
+            StoreHealth::Failing { reason } => Err(reason),
         }
     }
 }

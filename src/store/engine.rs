@@ -1,6 +1,6 @@
 //! The narrow door between the writer thread and a place that keeps one node's records.
 //!
-//! The writer calls [`Engine::commit`] with one [`WriteGroup`] at a time and retries the same group
+//! The writer calls [`StoreEngine::commit`] with one [`WriteGroup`] at a time and retries the same group
 //! until it succeeds. A commit is idempotent: every write compares stamps, so a group that was half
 //! written, or written without its answer having come back, may be written again.
 
@@ -11,7 +11,7 @@ use crate::cluster::Heads;
 use crate::record::Stamp;
 
 /// A place that keeps the latest record of every source and the ring of those before it.
-pub(super) trait Engine: Send + Sync {
+pub(super) trait StoreEngine: Send + Sync {
     /// Writes a group and the marks. Returns once they survive a power cut.
     fn commit(&self, group: &WriteGroup, marks: Marks) -> Result<(), StoreError>;
     /// Returns whether commits of empty groups would get work done that was put off.

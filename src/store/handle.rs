@@ -15,7 +15,7 @@ use super::open::{BackendKind, NodeIdentity, OpenError, StoreOptions};
 use super::placement::Placement;
 use super::queue::{Ticket, ascending};
 use super::rings::HistoryRings;
-use super::write_path::{Health, LatestRecords, StoreStats, WritePath};
+use super::write_path::{LatestRecords, StoreHealth, StoreStats, WritePath};
 use super::{cassandra, embedded, memory};
 use crate::cluster::Heads;
 use crate::record::{HistoryPage, HistoryQuery, Record, SharedRecord, Source, Stamp};
@@ -136,7 +136,7 @@ impl StoreHandle {
     }
 
     /// Tells whether what is pushed gets written, and if not, why.
-    pub(crate) fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> StoreHealth {
         self.inner.path.health()
     }
 

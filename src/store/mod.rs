@@ -44,4 +44,4 @@ pub use self::open::{BackendKind, Clock, NodeIdentity, OpenError, StoreOptions};
 pub(crate) use self::placement::{MARK_TTL_MS, NodeLife, Survivor, Takeover};
 pub use self::queue::Ticket;
 pub use self::write_path::StoreStats;
-pub(crate) use self::write_path::{Health, LatestRecords};
+pub(crate) use self::write_path::{LatestRecords, StoreHealth};

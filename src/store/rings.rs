@@ -26,10 +26,10 @@ const LINES_MAX: usize = 8;
 struct SourceRing {
     source: Source,
     /// Records in ascending order of their stamps, the oldest first.
-    records: VecDeque<RingEntry>,
+    records: VecDeque<HistoryEntry>,
 }
 
-struct RingEntry {
+struct HistoryEntry {
     /// Place of the entry among those of all sources.
     number: u64,
     /// Memory that the record counts as. It is asked for when the record is dropped, which nobody has read for
@@ -47,7 +47,7 @@ struct Dropped {
 }
 
 impl Dropped {
-    fn push(&mut self, entry: RingEntry) {
+    fn push(&mut self, entry: HistoryEntry) {
         self.bytes += entry.cost_bytes as usize;
         self.records.push(entry.record);
         if self.records.len() >= DROPPED_MAX || self.bytes >= DROPPED_BYTES_MAX {
@@ -145,14 +145,14 @@ impl RingTable {
             Some(newest) if newest.record.stamp > record.stamp => return,
             Some(newest) if newest.record.stamp == record.stamp => {
                 self.bytes = self.bytes - newest.cost_bytes as usize + cost_bytes as usize;
-                *newest = RingEntry { number: newest.number, cost_bytes, record: record.clone() };
+                *newest = HistoryEntry { number: newest.number, cost_bytes, record: record.clone() };
                 return;
             }
             _ => {}
         }
         self.numbered += 1;
         self.order.push_back((hash, self.numbered));
-        records.push_back(RingEntry { number: self.numbered, cost_bytes, record: record.clone() });
+        records.push_back(HistoryEntry { number: self.numbered, cost_bytes, record: record.clone() });
         self.bytes += cost_bytes as usize;
         if records.len() > len_max
             && let Some(oldest) = records.pop_front()

@@ -179,13 +179,13 @@ fn a_full_disk_is_told_of_waited_for_and_made_good() {
     let told = changes(&store);
     disk.set(Faults { room_bytes: Some(0), ..Faults::default() });
     let ticket = store.push(&shared("a", 1));
-    wait_until(&told, || store.health() != Health::Open);
+    wait_until(&told, || store.health() != StoreHealth::Open);
     store.push(&shared("a", 2));
     store.push(&shared("b", 1));
     assert!(store.durable() < ticket);
     assert_eq!(store.stats().pending_records, 3);
     disk.set(Faults::default());
-    wait_until(&told, || store.health() == Health::Open);
+    wait_until(&told, || store.health() == StoreHealth::Open);
     assert!(store.flush(PATIENCE));
     assert_eq!((store.stats().pending_records, store.stats().queued_bytes), (0, 0));
     let (after, _) = open_sim(&disk.after_power_cut(), options(0));
@@ -203,7 +203,7 @@ fn an_idle_store_moves_what_waits() {
     // The flood comes as one group.
     disk.set(Faults { room_bytes: Some(0), ..Faults::default() });
     store.push(&shared("first", 1));
-    wait_until(&told, || store.health() != Health::Open);
+    wait_until(&told, || store.health() != StoreHealth::Open);
     for n in 0..2_000 {
         store.push(&shared(&format!("s/{n}"), 1));
     }
@@ -271,15 +271,15 @@ fn what_was_dropped_is_read_from_the_map_again() {
     }
     assert!(store.needs_resync() && store.stats().dropped_total > 0);
     assert!(store.stats().queued_bytes <= 256 * 1024);
-    assert!(matches!(store.health(), Health::Failing { .. }));
+    assert!(matches!(store.health(), StoreHealth::Failing { .. }));
     disk.set(Faults::default());
     // Without the map it writes what it has, and promises nothing of the rest.
     let waits_for_map =
-        |health| matches!(health, Health::Failing { reason } if reason.starts_with("catching up"));
+        |health| matches!(health, StoreHealth::Failing { reason } if reason.starts_with("catching up"));
     wait_until(&told, || waits_for_map(store.health()));
     assert!(store.needs_resync() && store.durable() < lost[lost.len() - 1]);
     store.attach(map.clone());
-    wait_until(&told, || !store.needs_resync() && store.health() == Health::Open);
+    wait_until(&told, || !store.needs_resync() && store.health() == StoreHealth::Open);
     map.push(&store, shared("new/0", 6));
     assert!(store.flush(PATIENCE));
     assert!(store.durable() >= lost[lost.len() - 1]);
@@ -334,12 +334,12 @@ fn history_sees_what_waits() {
     disk.set(Faults { syncs_fail: true, ..Faults::default() });
     let told = changes(&store);
     store.push(&Arc::new(deletion("a", 4)));
-    wait_until(&told, || store.health() != Health::Open);
+    wait_until(&told, || store.health() != StoreHealth::Open);
     store.push(&shared("a", 5));
     disk.set(Faults::default());
     let (page, next) = history(&store, "a", 2, None);
     assert_eq!(page, [5, 4]);
-    wait_until(&told, || store.health() == Health::Open);
+    wait_until(&told, || store.health() == StoreHealth::Open);
     assert_eq!(history(&store, "a", 9, next), (vec![3, 2], None));
     let source = shared("a", 5).source.clone();
     store.remove(&source, shared("a", 5).stamp);

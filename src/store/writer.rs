@@ -1,4 +1,4 @@
-//! The thread that writes an [`Engine`]: takes what waits, writes it as one group, says how far it is
+//! The thread that writes a [`StoreEngine`]: takes what waits, writes it as one group, says how far it is
 //! durable.
 //!
 //! Group commit needs no tuning: while a group is synced the next one gathers, so a lone record is
@@ -13,9 +13,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::Engine;
+use super::engine::StoreEngine;
 use super::queue::{Ticket, WriteGroup};
-use super::write_path::{Health, LatestRecords, WritePath, WriterGuard};
+use super::write_path::{LatestRecords, StoreHealth, WritePath, WriterGuard};
 use crate::limits::SHARDS;
 use crate::record::Source;
 
@@ -43,7 +43,7 @@ enum WriteEnd {
 /// The writer of an engine, on a thread of its own.
 pub(super) struct GroupWriter {
     path: Arc<WritePath>,
-    engine: Arc<dyn Engine>,
+    engine: Arc<dyn StoreEngine>,
     /// Ticket of the last group written.
     written: Ticket,
     /// While the map is read again: the first ticket that was lost.
@@ -56,7 +56,11 @@ pub(super) struct GroupWriter {
 
 impl GroupWriter {
     /// A writer that has written nothing. No earlier life issued a stamp over `clock_floor_us`.
-    pub(super) fn new(path: Arc<WritePath>, engine: Arc<dyn Engine>, clock_floor_us: u64) -> GroupWriter {
+    pub(super) fn new(
+        path: Arc<WritePath>,
+        engine: Arc<dyn StoreEngine>,
+        clock_floor_us: u64,
+    ) -> GroupWriter {
         let written = Ticket(0);
         GroupWriter { path, engine, written, resync_from: None, clock_floor_us, was_open: true }
     }
@@ -85,7 +89,7 @@ impl GroupWriter {
     /// Notifies subscribers of a queue that became full, or is full no more; errors are notified where
     /// they happen.
     fn announce_health(&mut self) {
-        let open = self.path.health() == Health::Open;
+        let open = self.path.health() == StoreHealth::Open;
         if std::mem::replace(&mut self.was_open, open) != open {
             self.path.notify();
         }

@@ -52,7 +52,7 @@ use self::writer::{CassandraWriter, WriterParts};
 use super::backend::{Intake, OpenBackend};
 use super::data_dir::take_dir;
 use super::embedded::{Embedded, open_identity};
-use super::engine::Engine;
+use super::engine::StoreEngine;
 use super::error::StoreError;
 use super::open::{OpenError, StoreOptions};
 use super::queue::WriteGroup;

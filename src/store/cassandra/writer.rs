@@ -23,9 +23,9 @@ use crate::config::cassandra::Cassandra as Config;
 use crate::limits::SHARDS;
 use crate::record::Source;
 use crate::store::embedded::Embedded;
-use crate::store::engine::Engine;
+use crate::store::engine::StoreEngine;
 use crate::store::queue::{Ticket, WriteGroup};
-use crate::store::write_path::{Health, WritePath, WriterGuard};
+use crate::store::write_path::{StoreHealth, WritePath, WriterGuard};
 
 /// How long a group that is on its way may still take when the node stops, and how often the writer looks
 /// whether it does.
@@ -305,7 +305,7 @@ impl CassandraWriter {
 
     /// Notifies subscribers of a queue that became full, or is full no more.
     fn announce_health(&mut self) {
-        let is_open = self.path.health() == Health::Open;
+        let is_open = self.path.health() == StoreHealth::Open;
         if std::mem::replace(&mut self.was_open, is_open) != is_open {
             self.path.notify();
         }

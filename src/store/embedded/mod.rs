@@ -18,7 +18,7 @@
 //! pages as written (PostgreSQL, 2018), does no harm: the lost pages belong to no header, and the
 //! next try writes all of its own again.
 //!
-//! After an I/O error redb refuses all further work on the open file, so [`Engine::recover`] opens it
+//! After an I/O error redb refuses all further work on the open file, so [`StoreEngine::recover`] opens it
 //! again.
 //!
 //! Rejected: one table for latest and history, which makes every start read the whole history; a
@@ -48,7 +48,7 @@ use self::schema::{AGREED_US, CLOCK_HIGH_WATER_US, HEADS, JOURNAL, LATEST, NUMBE
 use self::tables::{RecordTables, decode_latest, read_history};
 use super::backend::{Backend, Intake, LoadReport, OpenBackend};
 use super::data_dir::{FILE_NAME, take_dir};
-use super::engine::Engine;
+use super::engine::StoreEngine;
 use super::error::StoreError;
 use super::history::page;
 use super::life::NewLife;
@@ -304,7 +304,7 @@ impl Backend for Embedded {
     }
 }
 
-impl Engine for Embedded {
+impl StoreEngine for Embedded {
     fn commit(&self, group: &WriteGroup, marks: Marks) -> Result<(), StoreError> {
         let share = self.journal.read().share(group, self.settings.journal);
         self.write(group, Some(marks), share)

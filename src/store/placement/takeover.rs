@@ -81,7 +81,7 @@ struct EndedLife {
 
 /// A number of this node's, and the ticket that is durable when every record up to it is stored.
 #[derive(Clone, Copy, Debug)]
-struct Awaited {
+struct AwaitedMark {
     seq: u64,
     ticket: Ticket,
 }
@@ -92,7 +92,7 @@ struct Awaited {
 pub(crate) struct Takeover {
     own: NodeLife,
     looked_us: u64,
-    awaited: Option<Awaited>,
+    awaited: Option<AwaitedMark>,
     /// The number that was published last, and when.
     said: u64,
     said_us: u64,
@@ -128,7 +128,7 @@ impl Takeover {
     /// Publishes how far this node's own records are stored.
     fn say(&mut self, now: Now, node: &impl Survivor) {
         let durable = node.durable();
-        if let Some(Awaited { seq, .. }) = self.awaited.filter(|awaited| awaited.ticket <= durable) {
+        if let Some(AwaitedMark { seq, .. }) = self.awaited.filter(|awaited| awaited.ticket <= durable) {
             self.awaited = None;
             let is_new = seq > self.said || now.mono_us >= self.said_us + REPEAT_US;
             if is_new && let Some(own) = node.publish_mark(now, &self.own, seq) {
@@ -139,7 +139,7 @@ impl Takeover {
         }
         if self.awaited.is_none() {
             let seq = node.last_seq();
-            self.awaited = Some(Awaited { seq, ticket: node.barrier() });
+            self.awaited = Some(AwaitedMark { seq, ticket: node.barrier() });
         }
     }
 

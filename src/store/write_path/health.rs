@@ -6,9 +6,9 @@ use parking_lot::Mutex;
 
 use crate::store::queue::WriteQueue;
 
-/// Health of a store: whether the records that are pushed get written.
+/// StoreHealth of a store: whether the records that are pushed get written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
+pub enum StoreHealth {
     /// Records that are pushed get written.
     Open,
     /// Nothing is written for now: publishes are refused, and what is pushed all the same waits.
@@ -21,7 +21,7 @@ pub enum Health {
 /// How the store fares, as the thread that writes says it. Every setter returns whether that changed
 /// anything, so that subscribers are told of changes only.
 #[derive(Default)]
-pub(super) struct Condition {
+pub(super) struct StoreCondition {
     /// Why commits fail.
     trouble: Mutex<Option<String>>,
     /// Why nothing becomes durable for now, although what is pushed is taken.
@@ -30,7 +30,7 @@ pub(super) struct Condition {
     is_resyncing: AtomicBool,
 }
 
-impl Condition {
+impl StoreCondition {
     pub(super) fn set_trouble(&self, reason: Option<String>) -> bool {
         replace(&self.trouble, reason)
     }
@@ -52,17 +52,19 @@ impl Condition {
         self.is_resyncing.load(Ordering::Acquire) || queue.lost_from().is_some()
     }
 
-    pub(super) fn health(&self, queue: &WriteQueue) -> Health {
+    pub(super) fn health(&self, queue: &WriteQueue) -> StoreHealth {
         if let Some(reason) = &*self.trouble.lock() {
-            return Health::Failing { reason: reason.clone() };
+            return StoreHealth::Failing { reason: reason.clone() };
         }
         if self.needs_resync(queue) {
-            return Health::Failing { reason: "catching up with what was dropped while it failed".into() };
+            return StoreHealth::Failing {
+                reason: "catching up with what was dropped while it failed".into(),
+            };
         }
         if queue.is_full() {
-            return Health::Failing { reason: "the queue is full: writing is too slow".into() };
+            return StoreHealth::Failing { reason: "the queue is full: writing is too slow".into() };
         }
-        Health::Open
+        StoreHealth::Open
     }
 }
 

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 
 pub(super) use self::bell::Bell;
 pub(super) use self::durable::DurableMark;
-use self::health::Condition;
-pub use self::health::Health;
+use self::health::StoreCondition;
+pub use self::health::StoreHealth;
 pub(super) use self::marks::{CLOCK_LEASE_US, Marks, NodeMarks};
 use super::open::Clock;
 use super::queue::{Ticket, WriteQueue};
@@ -58,7 +58,7 @@ pub(super) struct WritePath {
     pub(super) marks: NodeMarks,
     pub(super) clock: Clock,
     durable: DurableMark,
-    condition: Condition,
+    condition: StoreCondition,
     subscribers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     latest: Mutex<Option<Arc<dyn LatestRecords>>>,
     commits: AtomicU64,
@@ -76,7 +76,7 @@ impl WritePath {
             marks: NodeMarks::new(kept),
             clock,
             durable: DurableMark::default(),
-            condition: Condition::default(),
+            condition: StoreCondition::default(),
             subscribers: Mutex::default(),
             latest: Mutex::default(),
             commits: AtomicU64::new(0),
@@ -136,7 +136,7 @@ impl WritePath {
     }
 
     /// Tells whether what is pushed gets written, and if not, why.
-    pub(super) fn health(&self) -> Health {
+    pub(super) fn health(&self) -> StoreHealth {
         self.condition.health(&self.queue)
     }
 
