@@ -184,7 +184,7 @@ impl StoreHandle {
     /// written too.
     pub(crate) fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, StoreError> {
         let OpenStore { path, backend, .. } = &*self.inner;
-        // First what waits: what is written in between is then seen twice, not missed.
+        // The queue is read first: a record that is written meanwhile is then seen twice and not missed.
         let waiting = path.queue.unwritten(&query.source);
         let refs: Vec<&SharedRecord> = waiting.records.iter().collect();
         let stamps: Vec<Stamp> = ascending(&refs).iter().map(|record| record.stamp).collect();

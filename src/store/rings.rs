@@ -158,7 +158,7 @@ impl RingTable {
             && let Some(oldest) = records.pop_front()
         {
             self.bytes -= oldest.cost_bytes as usize;
-            // Where sources take turns this record is the oldest of all.
+            // If sources publish in turns, this record is the oldest of all and its place is the first.
             self.order.pop_front_if(|first| *first == (hash, oldest.number));
             self.dropped.push(oldest);
         }

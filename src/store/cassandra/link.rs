@@ -107,7 +107,7 @@ impl CassandraLink {
         while let Some(done) = flying.next().await {
             match done {
                 Err(fault) => failed = Some(failed.unwrap_or(fault)),
-                // After a failure the rest is not begun, but what is on its way is waited for.
+                // After a failure no further request is sent, but those on their way are waited for.
                 Ok(()) if failed.is_none() => flying.extend(waiting.by_ref().take(window.handle_answer())),
                 Ok(()) => {}
             }

@@ -92,7 +92,7 @@ impl Reach {
         match self.standing {
             Standing::Good { checked_us } if now_us < checked_us + CHECK_US => Look::Same(self.good_link()),
             Standing::Good { .. } => Look::Tried(self.attempt().await),
-            // Turns go on during a try: what comes is put on the disk.
+            // The writer's turns go on during a try, and put what is pushed on the disk.
             Standing::Away { next_us } => {
                 match self.trying.take() {
                     None if now_us < next_us => Look::Same(None),

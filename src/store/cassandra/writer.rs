@@ -195,7 +195,7 @@ impl CassandraWriter {
         };
         let written = tokio::select! {
             written = link.write(group, wall_us, &self.window) => written,
-            // There must be time to keep the group on the disk.
+            // The group is given up so that there is time to keep it on the disk.
             () = stopping => Err(CassandraFault::Away("Cassandra is too slow for a node that stops".into())),
         };
         match written {

@@ -231,7 +231,7 @@ impl Embedded {
 impl Backend for Embedded {
     /// Shows the records in order of name.
     fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, StoreError> {
-        // First the journal: what is moved in between is then seen twice, not missed.
+        // The journal is read first: a record that is moved meanwhile is then seen twice and not missed.
         let mut waiting = self.journal.read().newest().into_iter().peekable();
         self.with_database(|database| {
             let mut report = LoadReport::default();
@@ -271,7 +271,7 @@ impl Backend for Embedded {
         if history == 0 {
             return Ok(Vec::new());
         }
-        // First the journal: what is moved in between is then seen twice, not missed.
+        // The journal is read first: a record that is moved meanwhile is then seen twice and not missed.
         let (removed, waiting) = self.journal.read().of_source(&query.source);
         self.with_database(|database| {
             let transaction = database.begin_read()?;

@@ -36,7 +36,7 @@ pub(super) const FORMAT_WITHOUT_JOURNAL: u64 = 1;
 /// Begins a transaction that writes.
 pub(super) fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {
     let mut transaction = database.begin_write()?;
-    // Not only for speed: see the module's head of `embedded` before turning it off.
+    // This is not only for speed: read the head of module `embedded` before you turn it off.
     transaction.set_quick_repair(true);
     Ok(transaction)
 }

@@ -54,12 +54,12 @@ impl<'a> RecordTables<'a> {
         let mut kept = current.as_ref().map_or(0, |row| row.older);
         let replaced = newest_kept.is_some_and(|kept| run.first().is_some_and(|first| first.stamp == kept));
         let wire = wire::encode(newest);
-        // Catching up shows every record of the map; most are there.
+        // A writer that catches up writes every record of the map, and most are in the table already.
         if replaced && before.is_empty() && current.as_ref().is_some_and(|row| *row.wire == *wire) {
             return Ok(());
         }
-        // Into the history go the latest record so far, unless the same record comes again, and then
-        // those of the group but the last.
+        // The record that was the latest so far moves into the history, unless the same record comes again;
+        // all records of the group but the last follow it.
         let old = current.filter(|_| !replaced && before.len() < self.ring as usize);
         if let Some(row) = old {
             self.history.insert(history_key(source, row.stamp).as_slice(), &*row.wire)?;

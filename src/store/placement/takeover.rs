@@ -132,7 +132,7 @@ impl Takeover {
             self.awaited = None;
             let is_new = seq > self.said || now.mono_us >= self.said_us + REPEAT_US;
             if is_new && let Some(own) = node.publish_mark(now, &self.own, seq) {
-                // The mark has a number too: without this it would be new for ever.
+                // The mark is a record with a number of its own: without this every mark would call for another.
                 self.said = if own == seq + 1 { own } else { seq };
                 self.said_us = now.mono_us;
             }
@@ -176,7 +176,8 @@ impl EndedLife {
             self.shard += 1;
             for record in found {
                 self.greatest = self.greatest.max(record.birth.seq);
-                // Not under the shard's lock: a newer record may overtake it, and wins in the store.
+                // This is not done under the shard's lock: a newer record may be pushed before it, and wins in
+                // the store.
                 self.ticket = Some(node.push(&record));
             }
         }

@@ -290,7 +290,7 @@ impl WriteQueue {
     }
 
     fn lane(&self, hash: u64) -> &Mutex<QueueLane> {
-        // The upper bits, which the lanes' own tables use least.
+        // The lanes are chosen by upper bits, which the lanes' own tables use least.
         &self.lanes[(hash >> 32) as usize % LANES]
     }
 
