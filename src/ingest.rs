@@ -246,14 +246,14 @@ impl<D: Downstream> Ingest<D> {
         let due = Due { wall_us, tombstones_us, may_collect, budget };
         let shards = 0..SHARDS;
         shards
-            .filter_map(|shard| self.latest.sweep_shard(shard, due, &mut |swept| self.tell_swept(swept)))
+            .filter_map(|shard| self.latest.sweep_shard(shard, due, &mut |swept| self.tell_swept(now, swept)))
             .min()
     }
 
-    fn tell_swept(&self, swept: Swept) {
+    fn tell_swept(&self, now: Now, swept: Swept) {
         match swept {
             Swept::Expired(change) => self.downstream.deliver(change),
-            Swept::Collected(record) => self.downstream.forget(&record),
+            Swept::Collected(record) => self.downstream.forget(now, &record),
         }
     }
 
@@ -307,10 +307,10 @@ impl<D: Downstream> Replica for &Ingest<D> {
         Ingest::apply(self, now, record, arrival)
     }
 
-    fn discard(&mut self, record: &SharedRecord) {
+    fn discard(&mut self, now: Now, record: &SharedRecord) {
         self.latest.update(record.source.as_str(), |slot| {
             if slot.remove(record) {
-                self.downstream.forget(record);
+                self.downstream.forget(now, record);
             }
         });
     }

@@ -406,7 +406,7 @@ impl Machine {
                     continue;
                 }
                 ReconcileOutput::Discard => {
-                    self.discard(replica);
+                    self.discard(now, replica);
                     continue;
                 }
                 ReconcileOutput::Connect { stream, to } => Effect::Connect { stream, to },
@@ -441,7 +441,7 @@ impl Machine {
     /// This node was away for longer than deletions are kept: what it held may have been deleted
     /// meanwhile, and is read from the others again. What itself accepted since it last agreed with
     /// them is kept: nobody else may have it.
-    fn discard(&mut self, replica: &mut dyn Replica) {
+    fn discard(&mut self, now: Now, replica: &mut dyn Replica) {
         let mut old = Vec::new();
         for shard in 0..SHARDS {
             replica.visit_shard(shard, &mut |record| {
@@ -450,7 +450,7 @@ impl Machine {
                     old.push(record.clone());
                 }
             });
-            old.drain(..).for_each(|record| replica.discard(&record));
+            old.drain(..).for_each(|record| replica.discard(now, &record));
         }
         // Some of it came in this life: heads that cover it would claim what is gone.
         self.spread.forget_held();

@@ -124,7 +124,7 @@ pub trait Replica {
     fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool;
     /// Takes a record out that the cluster has forgotten while this node was away, if it is still
     /// the latest of its source.
-    fn discard(&mut self, record: &SharedRecord);
+    fn discard(&mut self, now: Now, record: &SharedRecord);
     /// The latest record of a source, deletions and expired ones included.
     fn get(&self, source: &str) -> Option<SharedRecord>;
     /// The fingerprint of every shard: XOR of the checksums of its records, through a mixing step.

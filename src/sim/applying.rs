@@ -56,8 +56,8 @@ impl Replica for Applying<'_> {
         }
     }
 
-    fn discard(&mut self, record: &SharedRecord) {
-        self.replica.discard(record);
+    fn discard(&mut self, now: Now, record: &SharedRecord) {
+        self.replica.discard(now, record);
     }
 
     fn get(&self, source: &str) -> Option<SharedRecord> {

@@ -90,7 +90,7 @@ impl Replica for SimReplica {
         self.merge(record) != Merged::Stale
     }
 
-    fn discard(&mut self, record: &SharedRecord) {
+    fn discard(&mut self, _now: Now, record: &SharedRecord) {
         let hash = hash_of(record);
         if let Ok(entry) = self.records.find_entry(hash, |known| known == record) {
             entry.remove();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anode::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
-use anode::store::{Kind, Options, StoreHandle};
+use anode::store::{BackendKind, StoreHandle, StoreOptions};
 use bytes::Bytes;
 
 const DATA_BYTES: usize = 128;
@@ -99,7 +99,7 @@ fn open(dir: &Path) -> StoreHandle {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono_us: began.elapsed().as_micros() as u64, wall_us: wall.as_micros() as u64 }
     };
-    match StoreHandle::open(Kind::Embedded, dir, Options::new(Arc::new(clock), 1)) {
+    match StoreHandle::open(BackendKind::Embedded, dir, StoreOptions::new(Arc::new(clock), 1)) {
         Ok((store, _)) => store,
         Err(error) => panic!("{error}"),
     }

@@ -34,7 +34,7 @@ impl Downstream for Mailbox {
     fn store_winner(&self, _: &SharedRecord) -> u64 {
         0
     }
-    fn forget(&self, _: &SharedRecord) {}
+    fn forget(&self, _: Now, _: &SharedRecord) {}
     fn store_health(&self) -> Result<(), String> {
         Ok(())
     }

@@ -75,7 +75,7 @@ impl Replica for Map {
         is_newer
     }
 
-    fn discard(&mut self, record: &SharedRecord) {
+    fn discard(&mut self, _now: Now, record: &SharedRecord) {
         self.remove(record.source.as_str());
     }
 

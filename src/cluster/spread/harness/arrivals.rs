@@ -25,7 +25,7 @@ impl Replica for Arrivals {
         }
         is_new
     }
-    fn discard(&mut self, _record: &SharedRecord) {}
+    fn discard(&mut self, _now: Now, _record: &SharedRecord) {}
     fn get(&self, source: &str) -> Option<SharedRecord> {
         self.1.get(&Source::parse(source).ok()?).cloned()
     }
