@@ -15,6 +15,8 @@
 //! Rejected: HTTP inside the event loops (a second, hand-written HTTP server with keep-alive and
 //! chunked bodies), and a port of its own (two ports to open, forward and document).
 
+mod app;
+mod page;
 mod params;
 mod problem;
 mod publish;

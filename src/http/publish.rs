@@ -8,9 +8,9 @@ use axum::response::Response;
 use tokio::sync::oneshot;
 
 use super::Answer;
+use super::app::{App, json};
 use super::params::Query;
 use super::problem::Problem;
-use super::routes::{App, json};
 use crate::protocol::AckLevel;
 use crate::protocol::answer::{Code, Published, Refusal};
 use crate::protocol::draft::{Draft, RequestId};

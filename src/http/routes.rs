@@ -1,49 +1,36 @@
-//! One function a path.
+//! The paths of the control plane, and one function for each.
 
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderValue, UPGRADE};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue, UPGRADE};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tokio::sync::Semaphore;
 
+use super::app::{App, json, json_of, typed};
+use super::page::{MemberList, Page};
 use super::params::{Query, Target};
 use super::problem::Problem;
 use super::publish::publish;
 use super::{HistoryQuery, Node};
 use crate::limits::TS_MAX;
 use crate::protocol::answer::{Code, Refusal};
-use crate::protocol::json::{write_record, write_string};
+use crate::protocol::json::write_record;
 use crate::record::Record;
 
-/// Bytes after which a page ends, whatever its limit: one request must not cost a node more.
-const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Records of history taken from the store at a time, so that the bound above is seen in time.
 const HISTORY_CHUNK: usize = 64;
-/// Publishes whose body is read or held at a time; with `--max-frame-bytes` it bounds their memory.
-const BODIES_MAX: usize = 64;
-
 /// The whole of a publish over HTTP: its turn, its body, and the level it waits for.
 const PUBLISH_MAX: Duration = Duration::from_secs(30);
 
-/// What every handler is given.
-#[derive(Clone)]
-pub(super) struct App {
-    pub(super) node: Arc<dyn Node>,
-    pub(super) body_bytes_max: usize,
-    bodies: Arc<Semaphore>,
-}
-
 /// All paths of the contract.
 pub(super) fn router(node: Arc<dyn Node>, body_bytes_max: usize) -> Router {
-    let app = App { node, body_bytes_max, bodies: Arc::new(Semaphore::new(BODIES_MAX)) };
+    let app = App::new(node, body_bytes_max);
     let publish = post(publish)
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .layer(from_fn_with_state(app.clone(), one_of_few_bodies));
@@ -64,18 +51,7 @@ pub(super) fn router(node: Arc<dyn Node>, body_bytes_max: usize) -> Router {
         .with_state(app)
 }
 
-/// An answer of JSON.
-pub(super) fn json(body: Vec<u8>) -> Response {
-    typed("application/json", body)
-}
-
-fn typed(kind: &'static str, body: impl Into<Body>) -> Response {
-    let mut response = Response::new(body.into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-/// Handlers name refusals with `?`.
+/// What a handler answers with; a refusal becomes a problem by `?`.
 type Answered = Result<Response, Problem>;
 
 async fn healthz(State(app): State<App>) -> Answered {
@@ -104,25 +80,7 @@ async fn metrics(State(app): State<App>) -> Response {
 
 async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
     Query::parse(query.as_deref(), &[])?;
-    let mut out = b"{\"members\":[".to_vec();
-    for (at, member) in app.node.members().iter().enumerate() {
-        let identity = &member.identity;
-        out.extend_from_slice(if at == 0 { b"{\"id\":" } else { b",{\"id\":" });
-        write_string(&mut out, identity.name.as_str());
-        let (state, gossip) = (member.state.as_str(), identity.gossip());
-        out.extend_from_slice(format!(",\"state\":\"{state}\",\"http\":").as_bytes());
-        write_string(&mut out, &identity.http());
-        out.extend_from_slice(format!(",\"gossip\":\"{gossip}\",\"zone\":").as_bytes());
-        write_string(&mut out, identity.zone());
-        let mut numbers = format!(",\"incarnation\":{},\"boot\":{}", member.incarnation, identity.boot);
-        numbers.push_str(",\"version\":");
-        out.extend_from_slice(numbers.as_bytes());
-        write_string(&mut out, identity.version());
-        let rtt = member.rtt_us.map_or("null".to_owned(), |us| us.to_string());
-        out.extend_from_slice(format!(",\"rtt_us\":{rtt}}}").as_bytes());
-    }
-    out.extend_from_slice(b"]}");
-    Ok(json(out))
+    Ok(json_of(&MemberList::new(&app.node.members())))
 }
 
 async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> Answered {
@@ -154,7 +112,7 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
         records.truncate(limit);
         let mut page = Page::new();
         for (at, record) in records.iter().enumerate() {
-            page.push(|out| write_record(out, record, false));
+            page.push(record);
             if page.is_full() {
                 has_more |= at + 1 < records.len();
                 records.truncate(at + 1);
@@ -185,7 +143,7 @@ async fn history(app: App, source: String, query: Option<String>) -> Answered {
             // A value that is over is over for whoever reads what was, too; deletions are shown.
             let is_shown = |record: &&Record| record.stamp.deleted || record.is_visible(wall_us);
             for record in found.records.iter().filter(is_shown).take(limit) {
-                page.push(|out| write_record(out, record, false));
+                page.push(record);
                 limit -= 1;
             }
             after = found.after;
@@ -206,40 +164,6 @@ async fn apart(work: impl FnOnce() -> Answered + Send + 'static) -> Answered {
             tracing::error!(%error, "a request failed");
             Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the node failed to answer"))
         }
-    }
-}
-
-/// `{"records":[…],"after":…}` while it is written.
-struct Page {
-    out: Vec<u8>,
-    is_empty: bool,
-}
-
-impl Page {
-    fn new() -> Page {
-        Page { out: b"{\"records\":[".to_vec(), is_empty: true }
-    }
-
-    fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if !self.is_empty {
-            self.out.push(b',');
-        }
-        self.is_empty = false;
-        write(&mut self.out);
-    }
-
-    fn is_full(&self) -> bool {
-        self.out.len() >= PAGE_BYTES_MAX
-    }
-
-    fn finish(mut self, after: Option<&str>) -> Vec<u8> {
-        self.out.extend_from_slice(b"],\"after\":");
-        match after {
-            Some(cursor) => write_string(&mut self.out, cursor),
-            None => self.out.extend_from_slice(b"null"),
-        }
-        self.out.push(b'}');
-        self.out
     }
 }
 
@@ -276,7 +200,7 @@ async fn readable_by_any_page(request: Request, next: Next) -> Response {
 /// Waits for its turn before a body is read, and bounds how long a body may take.
 async fn one_of_few_bodies(State(app): State<App>, request: Request, next: Next) -> Response {
     let turn = async {
-        let _turn = app.bodies.acquire().await;
+        let _permit = app.body_permit().await;
         next.run(request).await
     };
     tokio::time::timeout(PUBLISH_MAX, turn).await.unwrap_or_else(|_| {
