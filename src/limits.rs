@@ -53,8 +53,8 @@ pub const RECORD_BYTES_CEILING: usize = 2 * 1024 * 1024;
 /// Bytes of fragments that wait for the rest of their batch, all peers together.
 pub const SPREAD_ASSEMBLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A request's head on the HTTP port, in bytes.
-pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Longest head of a request on the HTTP port, in bytes.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Subscriptions of one connection, so that one client cannot grow the index without end.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 1_024;
 /// Patterns of one subscription.

@@ -22,6 +22,7 @@ mod problem;
 mod publish;
 mod routes;
 mod serve;
+mod stream;
 
 use crate::cluster::members::MemberInfo;
 use crate::metrics::Metrics;
@@ -30,7 +31,8 @@ use crate::protocol::answer::{Published, Refusal};
 use crate::protocol::draft::Draft;
 use crate::record::{Now, Pattern, Record, SharedRecord};
 
-pub use serve::{BUSY, GRACE_US, HandOver, Http, Options};
+pub use serve::{GRACE_US, HandOver, Http, Options, Place};
+pub use stream::{ClientSocket, SocketLayer};
 
 /// What the control plane asks of the node it belongs to. `list` and `history` may take their time:
 /// they are called on threads of their own; everything else answers at once.

@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::clock;
-use super::shared::{Phase, Shared};
+use super::lifecycle::Phase;
+use super::shared::Shared;
 use crate::cluster::members::MemberInfo;
 use crate::http::{Answer, HistoryPage, HistoryQuery, Node};
 use crate::metrics::Metrics;
@@ -14,9 +14,6 @@ use crate::protocol::answer::{Code, Published, Refusal};
 use crate::protocol::draft::Draft;
 use crate::record::{Now, Pattern, SharedRecord};
 use crate::store::{Health, HistoryCursor};
-
-/// A loop that has not turned for so long does not turn.
-const TURN_US_MAX: u64 = 10_000_000;
 
 /// The control plane's view of a node.
 pub struct Control(pub Arc<Shared>);
@@ -31,12 +28,11 @@ impl Node for Control {
     }
 
     fn is_turning(&self) -> bool {
-        let now_us = clock::now().mono_us;
-        self.0.turned_us.iter().all(|turned_us| now_us.saturating_sub(turned_us.load(Relaxed)) < TURN_US_MAX)
+        self.0.lifecycle.is_turning(clock::now())
     }
 
     fn members(&self) -> Vec<MemberInfo> {
-        self.0.members().to_vec()
+        self.0.cluster.members().to_vec()
     }
 
     fn get(&self, source: &str) -> Option<SharedRecord> {
@@ -64,7 +60,7 @@ impl Node for Control {
     }
 
     fn publish(&self, draft: &Draft<'_>, level: AckLevel, answer: Answer) {
-        if self.0.phase() == Phase::Loading {
+        if self.0.lifecycle.phase() == Phase::Loading {
             let refusal = Refusal::new(Code::StoreUnavailable, "the store is being loaded");
             return answer.send(Err(refusal));
         }

@@ -102,7 +102,7 @@ impl Custody {
 
     /// Notices lives that ended, and those that came back.
     fn watch(&mut self, now: Now, shared: &Shared) {
-        let members = shared.members();
+        let members = shared.cluster.members();
         let live = members.iter().filter(|member| member.state.is_live());
         let alive: BTreeSet<Life> =
             live.map(|member| (member.identity.name.clone(), member.identity.boot)).collect();

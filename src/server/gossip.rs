@@ -6,17 +6,18 @@
 //! [`TURN_US_MAX`], so that clients' connections on this worker are served in between.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::Receiver;
 use mio::event::Event;
 use mio::net::{TcpListener, UdpSocket};
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 
 use super::clock;
 use super::datagram::DatagramSocket;
-use super::shared::{Fatal, Shared};
+use super::lifecycle::Fatal;
+use super::shared::Shared;
 use super::stream::Streams;
+use super::tokens::{self, EventSource};
 use crate::cluster::members::State;
 use crate::cluster::stats::Stats;
 use crate::cluster::{Config, Effect, Machine};
@@ -43,11 +44,6 @@ const GAUGES_US: u64 = 100_000;
 const MEMBERS_US: u64 = 1_000_000;
 /// A node with join targets none of which answered is complete by itself after so long.
 const ALONE_US: u64 = 10_000_000;
-
-/// Token of the UDP socket.
-pub const DATAGRAMS: Token = Token(1);
-/// Token of the listener for streams.
-pub const STREAMS: Token = Token(2);
 
 /// The sockets of the cluster, bound.
 pub struct Sockets {
@@ -83,8 +79,8 @@ impl Gossip {
         now: Now,
     ) -> std::io::Result<Gossip> {
         let Sockets { udp, mut tcp } = sockets;
-        let datagrams = DatagramSocket::new(udp, registry.try_clone()?, DATAGRAMS)?;
-        registry.register(&mut tcp, STREAMS, Interest::READABLE)?;
+        let datagrams = DatagramSocket::new(udp, registry.try_clone()?, tokens::DATAGRAMS)?;
+        registry.register(&mut tcp, tokens::PEERS, Interest::READABLE)?;
         let mut streams = Streams::new(registry.try_clone()?, tcp);
         // Peers may have connected before the listener was registered.
         streams.handle_acceptable();
@@ -107,21 +103,20 @@ impl Gossip {
     /// Takes over what the node held when its store was loaded.
     pub fn restore(&mut self, now: Now, shared: &Shared) {
         self.machine.handle_restored(now, &shared.heads());
-        shared.set_heads(self.machine.heads());
+        shared.cluster.set_heads(self.machine.heads());
     }
 
-    /// What the poll says. `false`: the event is not the cluster's.
-    pub fn handle_event(&mut self, event: &Event) -> bool {
-        match event.token() {
-            DATAGRAMS => self.datagrams.set_ready(event.is_readable(), event.is_writable()),
-            STREAMS => self.streams.handle_acceptable(),
-            token => {
-                let Some(stream) = Streams::of_token(token) else { return false };
+    /// The poll tells of one of the cluster's sockets; of others nothing is done.
+    pub fn handle_event(&mut self, source: EventSource, event: &Event) {
+        match source {
+            EventSource::Datagrams => self.datagrams.set_ready(event.is_readable(), event.is_writable()),
+            EventSource::Peers => self.streams.handle_acceptable(),
+            EventSource::Stream(stream) => {
                 let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
                 self.streams.handle_ready(stream, is_readable, event.is_writable() || event.is_error());
             }
+            EventSource::Waker | EventSource::Clients | EventSource::Connection(_) => {}
         }
-        true
     }
 
     /// One turn. Whether there is more to do at once.
@@ -244,7 +239,7 @@ impl Gossip {
                 Effect::MembersChanged => self.publish_members(shared),
                 Effect::Replicated(replicated) => shared.handle_replicated(replicated),
                 Effect::NameTaken { by } => {
-                    shared.fail(Fatal::NameTaken { name: shared.name.to_string(), by });
+                    shared.lifecycle.fail(Fatal::NameTaken { name: shared.name.to_string(), by });
                 }
             }
         }
@@ -258,7 +253,7 @@ impl Gossip {
         gauges.suspect.set(count(State::Suspect));
         gauges.dead.set(count(State::Dead));
         gauges.left.set(count(State::Left));
-        shared.set_members(members);
+        shared.cluster.set_members(members);
     }
 
     /// Snapshots for readers.
@@ -267,7 +262,7 @@ impl Gossip {
             let heads = self.machine.heads();
             self.heads_version = self.machine.heads_version();
             self.heads_due_us = now.mono_us + HEADS_US_PER_ORIGIN * heads.len() as u64;
-            shared.set_heads(heads);
+            shared.cluster.set_heads(heads);
         }
         if now.mono_us < self.gauges_us + GAUGES_US {
             return;
@@ -285,16 +280,17 @@ impl Gossip {
         let offset_us = self.machine.clock_offset_us();
         let is_skewed = offset_us.is_some_and(|offset_us| offset_us.unsigned_abs() > CLOCK_SKEW_US_MAX);
         shared.metrics.clock_offset_us.set(offset_us.unwrap_or(0));
-        shared.cluster.is_skewed.store(is_skewed, Relaxed);
+        shared.cluster.set_skewed(is_skewed);
         shared.ingest.set_skewed(is_skewed);
         if let Some(agreed_us) = self.machine.agreed_us() {
             shared.store().set_agreed(agreed_us);
         }
-        shared.cluster.is_unreachable.store(self.machine.unreachable_since_us().is_some(), Relaxed);
-        if !shared.cluster.is_joined.load(Relaxed) {
-            let is_alone = shared.members().iter().filter(|member| member.state.is_live()).count() <= 1;
+        shared.cluster.set_unreachable(self.machine.unreachable_since_us().is_some());
+        if !shared.cluster.is_joined() {
+            let is_alone =
+                shared.cluster.members().iter().filter(|member| member.state.is_live()).count() <= 1;
             let gave_up = is_alone && now.mono_us >= self.started_us + ALONE_US;
-            shared.cluster.is_joined.store(gave_up || self.machine.is_reconciled(), Relaxed);
+            shared.cluster.set_joined(gave_up || self.machine.is_reconciled());
         }
     }
 }

@@ -8,7 +8,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::clock;
 use super::custody::Custody;
-use super::shared::{Fatal, Phase, Shared};
+use super::lifecycle::{Fatal, Phase};
+use super::shared::Shared;
 use crate::cluster::{Arrival, Heads};
 use crate::record::{Record, SharedRecord};
 
@@ -32,15 +33,15 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
             tracing::info!(records = report.records, damaged = report.damaged, ms, "the store is loaded");
             // With a record missing they would promise too much.
             if report.damaged == 0 && !report.is_partial {
-                shared.set_heads(heads);
+                shared.cluster.set_heads(heads);
             }
         }
-        Err(error) => return shared.fail(Fatal::Load(error.to_string())),
+        Err(error) => return shared.lifecycle.fail(Fatal::Load(error.to_string())),
     }
     shared.store().attach(Arc::new(MapOf(Arc::downgrade(shared))));
     shared.advance(Phase::Serving);
     let mut custody = Custody::default();
-    while shared.phase() < Phase::Leaving {
+    while shared.lifecycle.phase() < Phase::Leaving {
         let now = clock::now();
         let may_collect = shared.cluster.may_collect();
         let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);

@@ -18,11 +18,14 @@ use super::clock;
 use super::control::Control;
 use super::gossip::{Gossip, Sockets};
 use super::host::WorkerHost;
+use super::lifecycle::{Fatal, Phase};
 use super::loader;
 use super::mailbox::Mailbox;
 use super::resolver;
-use super::shared::{Fatal, Outlets, Phase, Shared};
-use super::worker::{StartGossip, WAKER, Worker};
+use super::shared::{Outlets, Shared};
+use super::tokens;
+use super::transport::Layer;
+use super::worker::{StartGossip, Worker};
 use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::reconcile::is_too_old;
@@ -112,7 +115,7 @@ pub struct NodeHandle {
     pub gossip: SocketAddr,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    control: Option<Http>,
+    control: Option<Http<Layer>>,
     /// Dropped to end the threads that wait on it.
     alive: Option<Sender<()>>,
 }
@@ -142,14 +145,14 @@ impl Node {
         let (mut polls, mut mailboxes) = (Vec::new(), Vec::new());
         for _ in 0..listeners.len() {
             let poll = mio::Poll::new()?;
-            mailboxes.push(Mailbox::new(mio::Waker::new(poll.registry(), WAKER)?));
+            mailboxes.push(Mailbox::new(mio::Waker::new(poll.registry(), tokens::WAKER)?));
             polls.push(poll);
         }
         let busy_poll_us = config.busy_poll_us;
         let shared = share(config, &identity, store, mailboxes, on_fatal);
         let gossip_config = gossip_config(&shared, &identity, &told);
         // Who connects at once is already told of this node.
-        shared.set_members(vec![myself(&gossip_config)]);
+        shared.cluster.set_members(vec![myself(&gossip_config)]);
         shared.metrics.members.alive.set(1);
         let heads = if is_too_old(&gossip_config, clock::now()) { Heads::new() } else { identity.heads };
         let options = HttpOptions { body_bytes_max: shared.config.max_frame_bytes };
@@ -192,10 +195,10 @@ impl NodeHandle {
     /// The same, but gives up, with `false`, once `is_ended` says so.
     pub fn wait_loaded_unless(&self, is_ended: &dyn Fn() -> bool) -> Result<bool, ServerError> {
         loop {
-            if let Some(fatal) = self.shared.fatal() {
+            if let Some(fatal) = self.shared.lifecycle.fatal() {
                 return Err(fatal.into());
             }
-            if self.shared.phase() > Phase::Loading {
+            if self.shared.lifecycle.phase() > Phase::Loading {
                 return Ok(true);
             }
             if is_ended() {
@@ -207,7 +210,7 @@ impl NodeHandle {
 
     /// Why the node can run no longer, if it cannot.
     pub fn fatal(&self) -> Option<Fatal> {
-        self.shared.fatal()
+        self.shared.lifecycle.fatal()
     }
 
     /// Stops in order: publishes are refused, what is under way is finished and stored, clients are
@@ -215,7 +218,7 @@ impl NodeHandle {
     pub fn stop(mut self) {
         let shared = &self.shared;
         shared.advance(Phase::Draining);
-        if !shared.wait_done(Phase::Draining, DRAIN_US_MAX) {
+        if !shared.lifecycle.wait_done(Phase::Draining, DRAIN_US_MAX) {
             tracing::warn!("stopping with work under way: it was not done in time");
         }
         if !shared.store().flush(Duration::from_micros(FLUSH_US_MAX)) {
@@ -225,9 +228,9 @@ impl NodeHandle {
         if let Some(control) = &self.control {
             control.drain();
         }
-        shared.wait_done(Phase::Closing, CLOSE_US_MAX);
+        shared.lifecycle.wait_done(Phase::Closing, CLOSE_US_MAX);
         shared.advance(Phase::Leaving);
-        shared.wait_done(Phase::Leaving, LEAVE_US_MAX);
+        shared.lifecycle.wait_done(Phase::Leaving, LEAVE_US_MAX);
         shared.advance(Phase::Stopped);
         shared.store().set_clock_high_water(shared.ingest.clock().high_water());
         if let Some(control) = self.control.take() {

@@ -10,12 +10,11 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 
+use super::tokens;
 use crate::cluster::{StreamEvent, StreamId};
 
-/// Tokens of streams are their numbers with this bit.
-const TOKEN_BIT: usize = 1 << (usize::BITS - 1);
 /// Bytes read from a stream at a time.
 const READ_BYTES: usize = 64 * 1024;
 /// Bytes that may wait on one stream. The machine keeps less in flight; a stream that is over is
@@ -66,11 +65,6 @@ impl Streams {
             accepted: 0,
             buffer: vec![0; READ_BYTES],
         }
-    }
-
-    /// Which stream a token is of.
-    pub fn of_token(token: Token) -> Option<StreamId> {
-        (token.0 & TOKEN_BIT != 0).then_some(StreamId((token.0 & !TOKEN_BIT) as u64))
     }
 
     /// Whether streams wait to be read.
@@ -184,8 +178,11 @@ impl Streams {
     }
 
     fn add(&mut self, id: StreamId, mut socket: TcpStream, is_connected: bool) -> io::Result<()> {
-        let token = Token(id.0 as usize | TOKEN_BIT);
-        self.registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        self.registry.register(
+            &mut socket,
+            tokens::of_stream(id),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
         if let Err(error) = socket.set_nodelay(true) {
             tracing::trace!(%error, "no TCP_NODELAY");
         }
@@ -282,6 +279,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::server::tokens::EventSource;
 
     /// One node's streams with the poll that drives them.
     struct Side {
@@ -290,13 +288,11 @@ mod tests {
         address: SocketAddr,
     }
 
-    const LISTENER: Token = Token(0);
-
     impl Side {
         fn new() -> Side {
             let poll = mio::Poll::new().expect("poll");
             let mut listener = TcpListener::bind("127.0.0.1:0".parse().expect("address")).expect("bound");
-            poll.registry().register(&mut listener, LISTENER, Interest::READABLE).expect("registered");
+            poll.registry().register(&mut listener, tokens::PEERS, Interest::READABLE).expect("registered");
             let address = listener.local_addr().expect("address");
             let registry = poll.registry().try_clone().expect("registry");
             Side { poll, streams: Streams::new(registry, listener), address }
@@ -306,9 +302,11 @@ mod tests {
             let mut events = mio::Events::with_capacity(64);
             self.poll.poll(&mut events, Some(Duration::from_millis(5))).expect("poll");
             for event in &events {
-                match Streams::of_token(event.token()) {
-                    Some(id) => self.streams.handle_ready(id, event.is_readable(), event.is_writable()),
-                    None => self.streams.handle_acceptable(),
+                match tokens::source_of(event.token()) {
+                    EventSource::Stream(id) => {
+                        self.streams.handle_ready(id, event.is_readable(), event.is_writable())
+                    }
+                    _ => self.streams.handle_acceptable(),
                 }
             }
             let mut told = Vec::new();
@@ -363,9 +361,11 @@ mod tests {
             here.turn();
             there.poll.poll(&mut events, Some(Duration::from_millis(1))).expect("poll");
             for event in &events {
-                match Streams::of_token(event.token()) {
-                    Some(id) => there.streams.handle_ready(id, event.is_readable(), event.is_writable()),
-                    None => there.streams.handle_acceptable(),
+                match tokens::source_of(event.token()) {
+                    EventSource::Stream(id) => {
+                        there.streams.handle_ready(id, event.is_readable(), event.is_writable())
+                    }
+                    _ => there.streams.handle_acceptable(),
                 }
             }
             while let Some((_, event)) = there.streams.poll_event(|_| false) {

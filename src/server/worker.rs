@@ -11,24 +11,19 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use mio::{Events, Poll, Token};
+use mio::{Events, Poll};
 
 use super::acceptor::Acceptor;
 use super::clients::Clients;
 use super::clock;
 use super::gossip::Gossip;
 use super::idle::BusyPoll;
-use super::shared::{Fatal, Phase, Shared};
+use super::lifecycle::{Fatal, Phase};
+use super::shared::Shared;
+use super::tokens::{self, EventSource};
 use crate::record::Now;
 
-/// Token of the mailbox's waker.
-pub const WAKER: Token = Token(0);
-/// Token of the listener.
-pub const LISTENER: Token = Token(3);
-/// Connections have tokens from here on.
-pub const FIRST_CONNECTION: usize = 16;
 /// Longest wait, so that `healthz` sees the loop turn.
 const WAIT_US_MAX: u64 = 1_000_000;
 /// The same while the node is loading or going: phases are looked at again.
@@ -63,7 +58,7 @@ impl Worker {
         start_gossip: Option<StartGossip>,
         busy_poll_us: u64,
     ) -> io::Result<Worker> {
-        poll.registry().register(acceptor.listener(), LISTENER, mio::Interest::READABLE)?;
+        poll.registry().register(acceptor.listener(), tokens::CLIENTS, mio::Interest::READABLE)?;
         let shared = clients.shared().clone();
         let phase = Phase::Loading;
         Ok(Worker {
@@ -86,7 +81,7 @@ impl Worker {
         while let Err(error) = self.turns(&mut events) {
             if error.kind() != io::ErrorKind::Interrupted {
                 tracing::error!(%error, worker = self.id, "the event loop failed");
-                self.shared.fail(Fatal::Loop(error.to_string()));
+                self.shared.lifecycle.fail(Fatal::Loop(error.to_string()));
                 return;
             }
         }
@@ -97,10 +92,8 @@ impl Worker {
         loop {
             self.wait(events, is_busy)?;
             let now = clock::now();
-            if let Some(turned_us) = self.shared.turned_us.get(self.id) {
-                turned_us.store(now.mono_us, Relaxed);
-            }
-            match self.shared.phase() {
+            self.shared.lifecycle.handle_turn(now, self.id);
+            match self.shared.lifecycle.phase() {
                 Phase::Killed => return Ok(()),
                 Phase::Stopped => {
                     self.clients.flush(clock::now());
@@ -126,7 +119,7 @@ impl Worker {
         let now_us = clock::now().mono_us;
         let is_settled = self.phase == Phase::Serving;
         let most_us = match is_settled {
-            _ if self.shared.is_room_awaited() => WAIT_US_MAX_CONGESTED,
+            _ if self.shared.pressure.is_room_awaited() => WAIT_US_MAX_CONGESTED,
             true => WAIT_US_MAX,
             false => WAIT_US_MAX_UNSETTLED,
         };
@@ -146,12 +139,15 @@ impl Worker {
     /// One turn. Whether something is left over.
     fn turn(&mut self, events: &Events, now: Now) -> bool {
         for event in events {
-            let is_gossip = self.gossip.as_mut().is_some_and(|gossip| gossip.handle_event(event));
-            match event.token() {
-                _ if is_gossip => {}
-                WAKER => {}
-                LISTENER => self.acceptor.set_ready(),
-                token => self.clients.handle_event(token.0.wrapping_sub(FIRST_CONNECTION), event),
+            match tokens::source_of(event.token()) {
+                EventSource::Waker => {}
+                EventSource::Clients => self.acceptor.set_ready(),
+                EventSource::Connection(key) => self.clients.handle_event(key, event),
+                source => {
+                    if let Some(gossip) = &mut self.gossip {
+                        gossip.handle_event(source, event);
+                    }
+                }
             }
         }
         let shared = self.shared.clone();
@@ -227,7 +223,7 @@ impl Worker {
             Phase::Leaving => self.gossip.as_ref().is_none_or(Gossip::is_left),
         };
         if is_done {
-            self.shared.set_done(self.id, self.phase);
+            self.shared.lifecycle.set_done(self.id, self.phase);
         }
     }
 }

@@ -7,39 +7,35 @@
 mod delivery;
 mod parts;
 mod reading;
+mod run;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
+use mio::Registry;
 use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
 use slab::Slab;
 
-use self::delivery::Run;
-use self::parts::Parts;
+use self::parts::{PART_US_MAX, Parts};
+use self::run::Run;
 use super::clock;
-use super::connection::{Connection, Stage};
+use super::close::{CloseCode, CloseReason};
+use super::connection::{Admission, Connection, Stage};
 use super::host::WorkerHost;
 use super::liveness::Silence;
 use super::shared::Shared;
-use super::websocket::CloseReason;
-use super::worker::FIRST_CONNECTION;
+use super::tokens;
+use super::transport::{Layer, Transport};
 use crate::http::HandOver;
 use crate::protocol::answer::{Code, Refusal};
 use crate::record::Now;
 
 /// Bytes read from one connection at a time.
 const READ_BYTES: usize = 64 * 1024;
-/// Time a turn spends on reading, on the mailbox, and on sessions' turns, in microseconds each.
-const PART_US_MAX: u64 = 1_500;
 /// Connections over `--max-connections` that a worker turns away with an answer at a time; those
 /// beyond are dropped.
 const EXCESS_MAX: usize = 128;
-/// A frame with which nobody is asked anything but to answer.
-const PING: &[u8] = &[0x89, 0];
-
 /// All clients of one worker.
 pub struct Clients {
     table: Slab<Connection>,
@@ -49,7 +45,7 @@ pub struct Clients {
     turning: VecDeque<usize>,
     paused: Vec<usize>,
     run: Run,
-    hand_over: HandOver,
+    hand_over: HandOver<Layer>,
     next_generation: u64,
     durable: (u64, bool),
     is_wanted: bool,
@@ -61,14 +57,14 @@ pub struct Clients {
 fn queue_turn_of(turning: &mut VecDeque<usize>, key: usize, connection: &mut Connection) {
     let Stage::Open(open) = &connection.stage else { return };
     let wants = open.session.wants_turn(connection.out.len());
-    if wants && !std::mem::replace(&mut connection.is_turning, true) {
+    if wants && connection.turning.enter() {
         turning.push_back(key);
     }
 }
 
 impl Clients {
     /// No clients yet. What is no WebSocket goes through `hand_over`.
-    pub fn new(host: WorkerHost, hand_over: HandOver) -> Clients {
+    pub fn new(host: WorkerHost, hand_over: HandOver<Layer>) -> Clients {
         Clients {
             table: Slab::new(),
             parts: Parts::new(host),
@@ -121,25 +117,22 @@ impl Clients {
     /// Takes in new connections.
     pub fn admit(&mut self, registry: &Registry, accepted: Vec<TcpStream>, now: Now) {
         let shared = self.shared().clone();
-        for mut socket in accepted {
-            let count = shared.connections.fetch_add(1, Relaxed) + 1;
-            let is_excess = count > shared.config.max_connections;
+        for socket in accepted {
+            let admission = if shared.places.take() { Admission::Admitted } else { Admission::Excess };
+            let is_excess = admission == Admission::Excess;
             let entry = self.table.vacant_entry();
-            let (key, token) = (entry.key(), Token(entry.key() + FIRST_CONNECTION));
-            let interest = Interest::READABLE | Interest::WRITABLE;
+            let key = entry.key();
+            let mut transport = Transport::new(socket, Layer::Plain);
             if (is_excess && self.parts.excess >= EXCESS_MAX)
-                || registry.register(&mut socket, token, interest).is_err()
+                || transport.register(registry, tokens::of_connection(key)).is_err()
             {
-                shared.connections.fetch_sub(1, Relaxed);
+                shared.places.give_back();
                 continue;
-            }
-            if let Err(error) = socket.set_nodelay(true) {
-                tracing::trace!(%error, "no TCP_NODELAY");
             }
             shared.metrics.connections_accepted.increment();
             self.next_generation += 1;
-            let connection = entry.insert(Connection::new(socket, self.next_generation, now.mono_us));
-            connection.is_excess = is_excess;
+            let connection = Connection::new(transport, self.next_generation, admission, now.mono_us);
+            let connection = entry.insert(connection);
             self.parts.excess += usize::from(is_excess);
             self.parts.arm(now.mono_us, key, connection);
         }
@@ -153,16 +146,14 @@ impl Clients {
             self.parts.touch(key, connection);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            connection.is_readable = true;
-            connection.is_read_closed |= event.is_read_closed() || event.is_error();
+            connection.intake.handle_event(event.is_read_closed() || event.is_error());
             self.queue_reading(key);
         }
     }
 
     fn queue_reading(&mut self, key: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        let wants = connection.is_readable && !connection.is_paused && !connection.is_dead;
-        if wants && !std::mem::replace(&mut connection.is_ready, true) {
+        if !connection.is_over() && connection.intake.enter_ready() {
             self.ready.push_back(key);
         }
     }
@@ -203,7 +194,7 @@ impl Clients {
         for _ in 0..self.turning.len() {
             let Some(key) = self.turning.pop_front() else { return };
             let Some(connection) = self.table.get_mut(key) else { continue };
-            connection.is_turning = false;
+            connection.turning.leave();
             let now = clock::now();
             self.turn_session(now, key);
             if now.mono_us > end_us {
@@ -242,12 +233,12 @@ impl Clients {
             Stage::Closing(_) if is_due => self.parts.kill(key, connection),
             Stage::Open(open) => match open.liveness.check(now.mono_us) {
                 Silence::Dead => {
-                    let close = CloseReason::new(4201, "no pong");
+                    let close = CloseReason::new(CloseCode::NoPong, "no pong");
                     self.parts.close(now, key, connection, &close);
                 }
                 Silence::Ping => {
                     connection.out.lend(&mut self.parts.pool);
-                    connection.out.append(PING);
+                    connection.out.append(connection.out.framing().ping());
                     self.parts.touch(key, connection);
                 }
                 Silence::Short => {}
@@ -270,7 +261,7 @@ impl Clients {
         let touched = std::mem::take(&mut self.parts.touched);
         for &key in &touched {
             if let Some(connection) = self.table.get_mut(key) {
-                connection.is_touched = false;
+                connection.touched.leave();
                 self.flush_one(now, key);
                 self.queue_turn(key);
             }
@@ -285,23 +276,20 @@ impl Clients {
 
     fn flush_one(&mut self, now: Now, key: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        if connection.is_dead || !connection.is_writable {
+        if connection.is_over() || !connection.is_writable {
             return;
         }
-        match connection.out.flush(&mut connection.socket) {
+        match connection.out.flush(&mut connection.transport) {
             Ok(true) => {
                 connection.out.give_back(&mut self.parts.pool);
-                connection.handle_flushed(now.mono_us);
-                if connection.is_dead {
-                    self.parts.dead.push(key);
+                if connection.handle_flushed(now.mono_us) {
+                    self.parts.kill(key, connection);
                 }
             }
             Ok(false) => connection.is_writable = false,
             Err(error) => {
                 tracing::trace!(%error, "a client is gone");
-                let session = connection.finish(true, now.mono_us);
-                self.parts.end_session(now, key, connection, session);
-                self.parts.kill(key, connection);
+                self.parts.lose(now, key, connection);
             }
         }
         if let Some(connection) = self.table.get_mut(key) {
@@ -314,11 +302,14 @@ impl Clients {
     pub fn reap(&mut self, registry: &Registry) {
         for key in std::mem::take(&mut self.parts.dead) {
             let Some(mut connection) = self.table.try_remove(key) else { continue };
-            if let Err(error) = registry.deregister(&mut connection.socket) {
+            if let Err(error) = connection.transport.deregister(registry) {
                 tracing::trace!(%error, "a closed connection was not registered");
             }
-            self.parts.excess -= usize::from(connection.is_excess);
-            self.shared().connections.fetch_sub(1, Relaxed);
+            self.parts.excess -= usize::from(connection.admission == Admission::Excess);
+            self.shared().places.give_back();
+            if let Stage::HandedOver { place, read } = connection.stage {
+                place.take_over(connection.transport.into_client(), read);
+            }
         }
         self.set_wanted();
     }
@@ -331,12 +322,12 @@ impl Clients {
 
     /// The node goes: every client is told to come back elsewhere.
     pub fn close_all(&mut self, now: Now) {
-        let draining = CloseReason::new(4200, "draining");
+        let draining = CloseReason::new(CloseCode::Draining, "draining");
         for (key, connection) in &mut self.table {
             match &connection.stage {
                 Stage::Open(_) => self.parts.close(now, key, connection, &draining),
                 Stage::Head { .. } => self.parts.kill(key, connection),
-                Stage::Closing(_) => {}
+                Stage::Closing(_) | Stage::HandedOver { .. } | Stage::Over => {}
             }
             self.parts.arm(now.mono_us, key, connection);
         }

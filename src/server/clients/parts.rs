@@ -1,17 +1,21 @@
 //! What the work on one connection needs beside the connection: the session's door to its node, and
 //! the lists of the turn. Apart from the table, so that both can be borrowed at once.
 
-use super::super::connection::{Connection, Stage};
+use super::super::close::CloseReason;
+use super::super::connection::{AwaitedEnd, Connection, Stage};
 use super::super::head;
 use super::super::host::WorkerHost;
 use super::super::inbox::Inbox;
 use super::super::outbound::{BufferPool, Outbound};
 use super::super::session::{Endpoint, Session, Turn, Workspace};
 use super::super::timer::{TimerToken, Timers};
-use super::super::websocket::CloseReason;
+use super::super::transport::Layer;
+use crate::http::Place;
 use crate::protocol::answer::Refusal;
 use crate::record::Now;
 
+/// Time that a turn spends on reading, on the mailbox, and on sessions' turns, in microseconds each.
+pub const PART_US_MAX: u64 = 1_500;
 /// How soon a timer is tried again that is over and yet had nothing to do, in microseconds.
 const RETRY_US: u64 = 1_000;
 
@@ -31,7 +35,7 @@ pub struct Parts {
     pub dead: Vec<usize>,
     /// What of the mailbox was handed out so far.
     pub inbox: Inbox,
-    /// Connections over the node's bound that are being turned away.
+    /// Number of connections of this worker that are beyond the node's bound and being turned away.
     pub excess: usize,
 }
 
@@ -79,7 +83,7 @@ impl Parts {
 
     /// It is to be flushed.
     pub fn touch(&mut self, key: usize, connection: &mut Connection) {
-        if !std::mem::replace(&mut connection.is_touched, true) {
+        if connection.touched.enter() {
             self.touched.push(key);
         }
     }
@@ -92,11 +96,29 @@ impl Parts {
         }
     }
 
-    /// It is to be removed.
+    /// The connection is over: it is to be removed at the end of the turn. Its session must have ended.
     pub fn kill(&mut self, key: usize, connection: &mut Connection) {
-        if !std::mem::replace(&mut connection.is_dead, true) {
+        self.leave(key, connection, Stage::Over);
+    }
+
+    /// The connection goes to the control plane at the end of the turn.
+    pub fn hand_over(&mut self, key: usize, connection: &mut Connection, place: Place<Layer>, read: Vec<u8>) {
+        self.leave(key, connection, Stage::HandedOver { place, read });
+    }
+
+    fn leave(&mut self, key: usize, connection: &mut Connection, stage: Stage) {
+        debug_assert!(!matches!(connection.stage, Stage::Open(_)), "a session was not ended");
+        if !connection.is_over() {
+            connection.stage = stage;
             self.dead.push(key);
         }
+    }
+
+    /// The client has gone, or the connection failed: ends the session and the connection.
+    pub fn lose(&mut self, now: Now, key: usize, connection: &mut Connection) {
+        let session = connection.finish(AwaitedEnd::Nothing, now.mono_us);
+        self.end_session(now, key, connection, session);
+        self.kill(key, connection);
     }
 
     /// The session is over: out of the index, and out of the figures.
@@ -118,19 +140,17 @@ impl Parts {
 
     /// Begins the close handshake.
     pub fn close(&mut self, now: Now, key: usize, connection: &mut Connection, close: &CloseReason) {
-        tracing::debug!(code = close.code, reason = %close.reason, "a client is closed");
+        tracing::debug!(code = close.code.number(), reason = %close.reason, "a client is closed");
+        debug_assert!(matches!(connection.stage, Stage::Open(_)), "there is no session to close");
         connection.out.lend(&mut self.pool);
         let session = connection.close(close, now.mono_us);
         self.end_session(now, key, connection, session);
-        if connection.is_dead {
-            self.dead.push(key);
-        }
         self.touch(key, connection);
     }
 
-    /// Ends it once what waits is sent.
-    pub fn finish(&mut self, now: Now, key: usize, connection: &mut Connection, is_final: bool) {
-        let session = connection.finish(is_final, now.mono_us);
+    /// Ends the connection once what waits is sent and `awaits` has come.
+    pub fn finish(&mut self, now: Now, key: usize, connection: &mut Connection, awaits: AwaitedEnd) {
+        let session = connection.finish(awaits, now.mono_us);
         self.end_session(now, key, connection, session);
         self.touch(key, connection);
     }
@@ -145,8 +165,7 @@ impl Parts {
         refusal: &Refusal,
     ) {
         connection.out.append(&head::refuse(status, refusal));
-        connection.out.start_frames();
-        self.finish(now, key, connection, false);
+        self.finish(now, key, connection, AwaitedEnd::Disconnect);
     }
 
     /// Sees to it that it is looked at when it next may have something to do.

@@ -17,13 +17,15 @@
 
 use std::io::{self, Read, Write};
 
-use tungstenite::Message;
+use tungstenite::Message as Lent;
 use tungstenite::error::{CapacityError, Error};
-use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::frame::coding::CloseCode as WireCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 
-use super::frame::{self, BINARY, Head, TEXT};
-use super::outbound::Outbound;
+use super::frame_head::{self, BINARY, FrameHead, TEXT};
+use super::message::{Message, Unwrapped};
+use crate::server::close::{CloseCode, CloseReason};
+use crate::server::outbound::Outbound;
 
 /// Read buffer of a connection, in bytes: allocated at once by tungstenite, so small.
 const READ_BUFFER_BYTES: usize = 64;
@@ -33,37 +35,6 @@ const KEPT_BYTES_MAX: usize = 4096;
 const REASON_BYTES_MAX: usize = 120;
 /// Why text was refused.
 const NOT_UTF8: &str = "text that is not UTF-8";
-
-/// A close code and its reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CloseReason {
-    /// As in the contract or RFC 6455.
-    pub code: u16,
-    /// For people.
-    pub reason: String,
-}
-
-impl CloseReason {
-    /// A code with its reason.
-    pub fn new(code: u16, reason: impl Into<String>) -> CloseReason {
-        CloseReason { code, reason: reason.into() }
-    }
-}
-
-/// What came of reading.
-#[derive(Debug)]
-pub enum Incoming<'a> {
-    /// A whole text message.
-    Text(&'a str),
-    /// A whole binary message.
-    Binary(&'a [u8]),
-    /// The input is used up.
-    Starved,
-    /// The close handshake is done: send what waits, then drop the connection.
-    Closed,
-    /// The peer broke the protocol: close with this, and read nothing more.
-    Broken(CloseReason),
-}
 
 /// The framing state of one connection.
 #[derive(Debug)]
@@ -80,7 +51,7 @@ pub struct WebSocket {
     /// The largest frame that tungstenite read, in bytes.
     largest: u64,
     /// What tungstenite read last, while it is lent out.
-    lent: Option<Message>,
+    lent: Option<Lent>,
     frame_bytes_max: usize,
 }
 
@@ -126,7 +97,7 @@ impl WebSocket {
 
     /// The next message in `input`, which is to be offered until it is `Starved`. Pongs and the answer
     /// to a close go to `out`.
-    pub fn read<'a, 'b: 'a>(&'a mut self, input: &mut &'b mut [u8], out: &mut Outbound) -> Incoming<'a> {
+    pub fn read<'a, 'b: 'a>(&'a mut self, input: &mut &'b mut [u8], out: &mut Outbound) -> Unwrapped<'a> {
         self.lent = None;
         if std::mem::take(&mut self.is_spent) {
             self.partial.clear();
@@ -136,7 +107,7 @@ impl WebSocket {
             if self.passing > 0 {
                 match self.pass(input, out) {
                     Ok(true) => return self.lend(),
-                    Ok(false) if self.passing > 0 && input.is_empty() => return Incoming::Starved,
+                    Ok(false) if self.passing > 0 && input.is_empty() => return Unwrapped::Starved,
                     Ok(false) => continue,
                     Err(error) => return end(error),
                 }
@@ -149,7 +120,7 @@ impl WebSocket {
                 }
                 continue;
             }
-            let Ok(head) = Head::read(input) else {
+            let Ok(head) = FrameHead::read(input) else {
                 self.keep(input, usize::MAX);
                 return self.starve();
             };
@@ -167,7 +138,7 @@ impl WebSocket {
     }
 
     /// Whether the frame is a whole message, which needs no knowledge of what was before it.
-    fn is_plain(&self, head: Head) -> bool {
+    fn is_plain(&self, head: FrameHead) -> bool {
         matches!(head.first, TEXT | BINARY)
             && head.mask.is_some()
             && head.payload <= self.frame_bytes_max as u64
@@ -184,9 +155,9 @@ impl WebSocket {
     }
 
     /// Completes what is kept: of a plain frame everything, of others the head. `None`: it takes more.
-    fn complete(&mut self, input: &mut &mut [u8]) -> Option<Head> {
+    fn complete(&mut self, input: &mut &mut [u8]) -> Option<FrameHead> {
         loop {
-            let needed = match Head::read(&self.partial) {
+            let needed = match FrameHead::read(&self.partial) {
                 Ok(head) if !self.is_plain(head) => return Some(head),
                 Ok(head) if head.frame() <= self.partial.len() as u64 => return Some(head),
                 Ok(head) => usize::try_from(head.frame()).unwrap_or(usize::MAX),
@@ -200,13 +171,13 @@ impl WebSocket {
     }
 
     /// Lends the frame that was kept.
-    fn take_partial(&mut self, head: Head) -> Incoming<'_> {
+    fn take_partial(&mut self, head: FrameHead) -> Unwrapped<'_> {
         self.is_spent = true;
         message(head, self.partial.get_mut(head.len..).unwrap_or_default())
     }
 
     /// From here to its end the frame is tungstenite's.
-    fn begin_passing(&mut self, head: Head) {
+    fn begin_passing(&mut self, head: FrameHead) {
         self.passing = head.frame();
         self.largest = self.largest.max(head.frame());
         // Of a data frame; a control frame may stand between fragments.
@@ -232,28 +203,28 @@ impl WebSocket {
         let mut pipe = Pipe { input: bytes, out };
         loop {
             match self.context.read(&mut pipe) {
-                Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
+                Ok(message @ (Lent::Text(_) | Lent::Binary(_))) => {
                     // With its last byte: there is nothing left in the pipe.
                     self.lent = Some(message);
                     return Ok(true);
                 }
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => {}
+                Ok(Lent::Ping(_) | Lent::Pong(_) | Lent::Close(_) | Lent::Frame(_)) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn lend(&self) -> Incoming<'_> {
+    fn lend(&self) -> Unwrapped<'_> {
         match &self.lent {
-            Some(Message::Text(text)) => Incoming::Text(text.as_str()),
-            Some(Message::Binary(data)) => Incoming::Binary(data),
-            _ => Incoming::Starved,
+            Some(Lent::Text(text)) => Unwrapped::Message(Message::Text(text.as_str())),
+            Some(Lent::Binary(data)) => Unwrapped::Message(Message::Binary(data)),
+            _ => Unwrapped::Starved,
         }
     }
 
     /// Between messages the connection keeps no more than it must.
-    fn starve(&mut self) -> Incoming<'_> {
+    fn starve(&mut self) -> Unwrapped<'_> {
         if self.partial.is_empty() {
             self.partial = Vec::new();
         }
@@ -263,7 +234,7 @@ impl WebSocket {
             self.context = context(self.frame_bytes_max);
             self.largest = 0;
         }
-        Incoming::Starved
+        Unwrapped::Starved
     }
 
     /// Begins the close handshake, or, after a close frame was sent, does nothing.
@@ -273,7 +244,7 @@ impl WebSocket {
             end -= 1;
         }
         let reason = close.reason.get(..end).unwrap_or_default();
-        let frame = CloseFrame { code: CloseCode::from(close.code), reason: reason.into() };
+        let frame = CloseFrame { code: WireCode::from(close.code.number()), reason: reason.into() };
         // An error says that the handshake is over already: there is nothing left to send.
         let mut pipe = Pipe { input: &[], out };
         let _ = self.context.close(&mut pipe, Some(frame));
@@ -281,29 +252,29 @@ impl WebSocket {
 }
 
 /// The message of a plain frame, whose mask is taken off.
-fn message(head: Head, payload: &mut [u8]) -> Incoming<'_> {
-    frame::mask(payload, head.mask.unwrap_or_default());
+fn message(head: FrameHead, payload: &mut [u8]) -> Unwrapped<'_> {
+    frame_head::mask(payload, head.mask.unwrap_or_default());
     match (head.first, str::from_utf8(payload)) {
-        (BINARY, _) => Incoming::Binary(payload),
-        (_, Ok(text)) => Incoming::Text(text),
-        (_, Err(_)) => broken(1007, NOT_UTF8),
+        (BINARY, _) => Unwrapped::Message(Message::Binary(payload)),
+        (_, Ok(text)) => Unwrapped::Message(Message::Text(text)),
+        (_, Err(_)) => broken(CloseCode::InvalidText, NOT_UTF8),
     }
 }
 
-fn end(error: Error) -> Incoming<'static> {
+fn end(error: Error) -> Unwrapped<'static> {
     match error {
-        Error::ConnectionClosed | Error::AlreadyClosed => Incoming::Closed,
-        Error::Utf8(_) => broken(1007, NOT_UTF8),
+        Error::ConnectionClosed | Error::AlreadyClosed => Unwrapped::Ended,
+        Error::Utf8(_) => broken(CloseCode::InvalidText, NOT_UTF8),
         Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-            broken(1009, &format!("a frame of {size} bytes; at most {max_size}"))
+            broken(CloseCode::TooLarge, &format!("a frame of {size} bytes; at most {max_size}"))
         }
-        Error::Capacity(_) => broken(1009, "a frame over the limit"),
-        error => broken(1002, &error.to_string()),
+        Error::Capacity(_) => broken(CloseCode::TooLarge, "a frame over the limit"),
+        error => broken(CloseCode::ProtocolError, &error.to_string()),
     }
 }
 
-fn broken(code: u16, reason: &str) -> Incoming<'static> {
-    Incoming::Broken(CloseReason::new(code, reason))
+fn broken(code: CloseCode, reason: &str) -> Unwrapped<'static> {
+    Unwrapped::Broken(CloseReason::new(code, reason))
 }
 
 fn context(frame_bytes_max: usize) -> WebSocketContext {
@@ -316,5 +287,4 @@ fn context(frame_bytes_max: usize) -> WebSocketContext {
 }
 
 #[cfg(test)]
-#[path = "websocket_tests.rs"]
 mod tests;

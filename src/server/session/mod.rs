@@ -37,10 +37,11 @@ use std::sync::Arc;
 
 use self::publish::Publisher;
 use self::subscribe::Subscriber;
-use super::frame::{BINARY, TEXT};
+use super::close::{CloseCode, CloseReason};
+use super::framing::message::{Codec, Message};
+use super::framing::wrap;
 use super::outbound::Outbound;
 use super::replications::Reached;
-use super::websocket::CloseReason;
 use crate::cluster::Heads;
 use crate::cluster::members::MemberInfo;
 use crate::ingest::{Accepted, Change};
@@ -67,34 +68,6 @@ pub enum Endpoint {
     Publish,
     /// `/subscribe`
     Subscribe,
-}
-
-/// How messages are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Codec {
-    /// Text frames of JSON.
-    Json,
-    /// Binary frames of protobuf.
-    Protobuf,
-}
-
-impl Codec {
-    /// The first byte of its frames.
-    pub fn first_byte(self) -> u8 {
-        match self {
-            Codec::Json => TEXT,
-            Codec::Protobuf => BINARY,
-        }
-    }
-}
-
-/// A message as it came.
-#[derive(Clone, Copy, Debug)]
-pub enum Incoming<'a> {
-    /// A text message.
-    Text(&'a str),
-    /// A binary message.
-    Binary(&'a [u8]),
 }
 
 /// What a session needs to know of its node, fixed at the start.
@@ -198,9 +171,9 @@ pub struct Turn<'a> {
 impl Turn<'_> {
     /// Appends a frame with the message that `write` writes.
     fn frame(&mut self, codec: Codec, write: impl FnOnce(&mut Vec<u8>)) {
-        self.work.scratch.clear();
+        wrap::make_room(&mut self.work.scratch);
         write(&mut self.work.scratch);
-        encode::append_frame(self.out.tail(), codec, &self.work.scratch);
+        self.out.append_message(codec, &mut self.work.scratch);
     }
 
     /// Appends a frame with a notice.
@@ -285,25 +258,31 @@ impl Session {
     }
 
     /// A message of the client's.
-    pub fn handle_message(&mut self, turn: &mut Turn<'_>, message: Incoming<'_>) -> Result<(), CloseReason> {
+    pub fn handle_message(&mut self, turn: &mut Turn<'_>, message: Message<'_>) -> Result<(), CloseReason> {
         match (self.codec, message) {
-            (Codec::Json, Incoming::Text(text)) => match &mut self.side {
+            (Codec::Json, Message::Text(text)) => match &mut self.side {
                 Side::Publish(publisher) => publisher.handle_text(turn, text),
                 Side::Subscribe(subscriber) => subscriber.handle_text(turn, text),
             },
-            (Codec::Protobuf, Incoming::Binary(bytes)) => {
+            (Codec::Protobuf, Message::Binary(bytes)) => {
                 let message = crate::protocol::protobuf::ClientMessage::decode(bytes)
-                    .map_err(|error| CloseReason::new(4002, error.to_string()))?;
+                    .map_err(|error| CloseReason::new(CloseCode::BadMessage, error.to_string()))?;
                 match &mut self.side {
                     Side::Publish(publisher) => publisher.handle_frame(turn, &message.publish_frame()),
                     Side::Subscribe(subscriber) => subscriber.handle_frame(turn, message.subscribe_frame()),
                 }
             }
-            (Codec::Json, Incoming::Binary(_)) => {
-                return Err(CloseReason::new(1003, "this connection speaks JSON in text frames"));
+            (Codec::Json, Message::Binary(_)) => {
+                return Err(CloseReason::new(
+                    CloseCode::UnsupportedKind,
+                    "this connection speaks JSON in text frames",
+                ));
             }
-            (Codec::Protobuf, Incoming::Text(_)) => {
-                return Err(CloseReason::new(1003, "this connection speaks protobuf in binary frames"));
+            (Codec::Protobuf, Message::Text(_)) => {
+                return Err(CloseReason::new(
+                    CloseCode::UnsupportedKind,
+                    "this connection speaks protobuf in binary frames",
+                ));
             }
         }
         Ok(())

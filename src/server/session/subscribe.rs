@@ -19,7 +19,7 @@ use crate::protocol::json;
 use crate::protocol::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
 use crate::record::Pattern;
 use crate::record::hash::NameState;
-use crate::server::websocket::CloseReason;
+use crate::server::close::{CloseCode, CloseReason};
 
 /// How often a subscription looks whether the store is loaded, in microseconds.
 const LOAD_POLL_US: u64 = 20_000;
@@ -403,7 +403,7 @@ impl Subscriber {
         if self.subscriptions.is_empty() || self.mode != Some(Mode::All) {
             return Ok(());
         }
-        Err(CloseReason::new(4202, "the node could not keep up; resume with your token"))
+        Err(CloseReason::new(CloseCode::TooSlow, "the node could not keep up; resume with your token"))
     }
 
     pub(super) fn handle_closed(&mut self, turn: &mut Turn<'_>) {

@@ -4,10 +4,10 @@ use super::Subscriber;
 use crate::latest::Change;
 use crate::limits::{ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX};
 use crate::protocol::request::Notice;
+use crate::server::close::{CloseCode, CloseReason};
 use crate::server::session::Turn;
 use crate::server::session::encode::{self, EncodedChange};
 use crate::server::session::queue::{Entry, Waiting};
-use crate::server::websocket::CloseReason;
 
 impl Subscriber {
     pub(super) fn deliver_latest(
@@ -44,7 +44,7 @@ impl Subscriber {
         let added = change.record.payload.bytes().len();
         if waiting > 0 && waiting + added > ALL_QUEUE_BYTES_MAX {
             let message = format!("over {ALL_QUEUE_BYTES_MAX} bytes wait; mode=all keeps no more");
-            return Err(CloseReason::new(4202, message));
+            return Err(CloseReason::new(CloseCode::TooSlow, message));
         }
         if self.queue.is_empty() {
             self.write_change(turn, frames, change);
@@ -61,9 +61,10 @@ impl Subscriber {
 
     fn write_change(&mut self, turn: &mut Turn<'_>, frames: &mut EncodedChange, change: &Change) {
         turn.work.deliveries += 1;
+        let framing = turn.out.framing();
         match self.is_batched {
-            true => turn.out.append_to_batch(self.codec, frames.message(self.codec, change)),
-            false => turn.out.append(frames.frame(self.codec, change)),
+            true => turn.out.append_to_batch(self.codec, frames.message(framing, self.codec, change)),
+            false => turn.out.append(frames.frame(framing, self.codec, change)),
         }
     }
 
