@@ -31,7 +31,7 @@ use crate::protocol::answer::{Published, Refusal};
 use crate::protocol::draft::Draft;
 use crate::record::{Now, Pattern, Record, SharedRecord};
 
-pub use serve::{GRACE_US, HandOver, Http, Options, Place};
+pub use serve::{GRACE_US, HandOver, Http, HttpOptions, Reservation};
 pub use stream::{ClientSocket, SocketLayer};
 
 /// What the control plane asks of the node it belongs to. `list` and `history` may take their time:

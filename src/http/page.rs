@@ -54,15 +54,15 @@ impl<'a> MemberList<'a> {
 }
 
 /// A page of records while it is written: `{"records":[…],"after":…}`.
-pub(super) struct Page {
+pub(super) struct RecordPage {
     out: Vec<u8>,
     is_empty: bool,
 }
 
-impl Page {
+impl RecordPage {
     /// A page without records.
-    pub(super) fn new() -> Page {
-        Page { out: b"{\"records\":[".to_vec(), is_empty: true }
+    pub(super) fn new() -> RecordPage {
+        RecordPage { out: b"{\"records\":[".to_vec(), is_empty: true }
     }
 
     /// Adds a record.
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_page_without_records_is_json() {
-        assert_eq!(Page::new().finish(None), br#"{"records":[],"after":null}"#);
-        assert_eq!(Page::new().finish(Some("a\"b")), br#"{"records":[],"after":"a\"b"}"#);
+        assert_eq!(RecordPage::new().finish(None), br#"{"records":[],"after":null}"#);
+        assert_eq!(RecordPage::new().finish(Some("a\"b")), br#"{"records":[],"after":"a\"b"}"#);
     }
 }

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::app::{App, json, json_of, typed};
-use super::page::{MemberList, Page};
+use super::page::{MemberList, RecordPage};
 use super::params::{Query, Target};
 use super::problem::Problem;
 use super::publish::publish;
@@ -23,12 +23,14 @@ use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::json::write_record;
 use crate::record::Record;
 
-/// Records of history taken from the store at a time, so that the bound above is seen in time.
+/// Number of records of a history that are taken from the store at a time: after each, it is looked whether
+/// the page is full.
 const HISTORY_CHUNK: usize = 64;
-/// The whole of a publish over HTTP: its turn, its body, and the level it waits for.
+/// How long a publish over HTTP may take: to wait until its body may be read, to read it, and to reach the
+/// level that was asked for.
 const PUBLISH_MAX: Duration = Duration::from_secs(30);
 
-/// All paths of the contract.
+/// The router of all paths.
 pub(super) fn router(node: Arc<dyn Node>, body_bytes_max: usize) -> Router {
     let app = App::new(node, body_bytes_max);
     let publish = post(publish)
@@ -52,16 +54,16 @@ pub(super) fn router(node: Arc<dyn Node>, body_bytes_max: usize) -> Router {
 }
 
 /// What a handler answers with; a refusal becomes a problem by `?`.
-type Answered = Result<Response, Problem>;
+type HandlerResult = Result<Response, Problem>;
 
-async fn healthz(State(app): State<App>) -> Answered {
+async fn healthz(State(app): State<App>) -> HandlerResult {
     match app.node.is_turning() {
         true => Ok(typed("text/plain; charset=utf-8", "ok\n")),
         false => Err(unavailable("stuck", "an event loop has not turned for seconds".into())),
     }
 }
 
-async fn readyz(State(app): State<App>) -> Answered {
+async fn readyz(State(app): State<App>) -> HandlerResult {
     match app.node.readiness() {
         Ok(()) => Ok(typed("text/plain; charset=utf-8", "ready\n")),
         Err(reason) => Err(unavailable("not_ready", reason)),
@@ -78,13 +80,13 @@ async fn metrics(State(app): State<App>) -> Response {
     typed("text/plain; version=0.0.4; charset=utf-8", text)
 }
 
-async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResult {
     Query::parse(query.as_deref(), &[])?;
     Ok(json_of(&MemberList::new(&app.node.members())))
 }
 
-async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> Answered {
-    // The path as it came: decoded, `%2Fhistory` could not be told from `/history`.
+async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> HandlerResult {
+    // The path is not decoded yet: `%2Fhistory` must be told from `/history`.
     match Target::parse(uri.path().strip_prefix("/v1/sources/").unwrap_or_default())? {
         Target::History(source) => history(app, source, query).await,
         Target::Latest(source) => {
@@ -102,7 +104,7 @@ async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> 
     }
 }
 
-async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResult {
     let query = Query::parse(query.as_deref(), &["pattern", "limit", "after"])?;
     let (pattern, limit) = (query.pattern()?, query.limit()?);
     apart(move || {
@@ -110,7 +112,7 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
         let mut records = app.node.list(&pattern, query.get("after"), limit + 1);
         let mut has_more = records.len() > limit;
         records.truncate(limit);
-        let mut page = Page::new();
+        let mut page = RecordPage::new();
         for (at, record) in records.iter().enumerate() {
             page.push(record);
             if page.is_full() {
@@ -125,11 +127,11 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
     .await
 }
 
-async fn history(app: App, source: String, query: Option<String>) -> Answered {
+async fn history(app: App, source: String, query: Option<String>) -> HandlerResult {
     let query = Query::parse(query.as_deref(), &["from", "to", "limit", "after"])?;
     let (from_us, to_us, mut limit) = (query.ts("from", 0)?, query.ts("to", TS_MAX)?, query.limit()?);
     apart(move || {
-        let (mut page, wall_us) = (Page::new(), app.node.now().wall_us);
+        let (mut page, wall_us) = (RecordPage::new(), app.node.now().wall_us);
         let mut after = query.get("after").map(str::to_owned);
         while limit > 0 && !page.is_full() {
             let chunk = HistoryQuery {
@@ -140,7 +142,7 @@ async fn history(app: App, source: String, query: Option<String>) -> Answered {
                 after: after.as_deref(),
             };
             let found = app.node.history(&chunk)?;
-            // A value that is over is over for whoever reads what was, too; deletions are shown.
+            // A value whose time to live is over is not shown in a history either; deletions are.
             let is_shown = |record: &&Record| record.stamp.deleted || record.is_visible(wall_us);
             for record in found.records.iter().filter(is_shown).take(limit) {
                 page.push(record);
@@ -156,8 +158,8 @@ async fn history(app: App, source: String, query: Option<String>) -> Answered {
     .await
 }
 
-/// Runs what may take long on a thread of its own, so that `/healthz` need not wait for it.
-async fn apart(work: impl FnOnce() -> Answered + Send + 'static) -> Answered {
+/// Runs work that may take long on a thread of its own, so that `/healthz` need not wait for it.
+async fn apart(work: impl FnOnce() -> HandlerResult + Send + 'static) -> HandlerResult {
     match tokio::task::spawn_blocking(work).await {
         Ok(answered) => answered,
         Err(error) => {
@@ -167,7 +169,7 @@ async fn apart(work: impl FnOnce() -> Answered + Send + 'static) -> Answered {
     }
 }
 
-/// `/publish` and `/subscribe` speak WebSocket only.
+/// Answers plain requests to `/publish` and `/subscribe`, which speak WebSocket only.
 async fn not_upgraded(uri: Uri) -> Response {
     let detail = format!("{} is a WebSocket: ask for an upgrade, or POST to /v1/publish", uri.path());
     let problem = Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail);
@@ -197,7 +199,7 @@ async fn readable_by_any_page(request: Request, next: Next) -> Response {
     response
 }
 
-/// Waits for its turn before a body is read, and bounds how long a body may take.
+/// Has a request wait until its body may be read, and bounds how long it may take in all.
 async fn one_of_few_bodies(State(app): State<App>, request: Request, next: Next) -> Response {
     let turn = async {
         let _permit = app.body_permit().await;

@@ -21,7 +21,7 @@ use super::routes::router;
 use super::stream::{ClientSocket, ClientStream, IDLE, SocketLayer};
 use crate::limits::REQUEST_HEAD_BYTES_MAX;
 
-/// Connections of plain HTTP served at a time.
+/// Number of connections that are served at a time.
 const CONNECTIONS_MAX: u32 = 1_024;
 /// What one connection may buffer of its requests, in bytes.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -30,7 +30,7 @@ pub const GRACE_US: u64 = 2_000_000;
 
 /// What the control plane is started with.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct HttpOptions {
     /// Largest body of a publish, in bytes.
     pub body_bytes_max: usize,
 }
@@ -59,7 +59,7 @@ pub struct HandOver<L> {
 }
 
 /// A place at the control plane that is kept for one connection. Dropped unused, it is free again.
-pub struct Place<L> {
+pub struct Reservation<L> {
     sender: mpsc::OwnedPermit<Handed<L>>,
     permit: OwnedSemaphorePermit,
 }
@@ -67,10 +67,10 @@ pub struct Place<L> {
 impl<L: SocketLayer> HandOver<L> {
     /// Keeps a place for a connection. There is none when there are too many connections, or when the node
     /// is going.
-    pub fn reserve(&self) -> Option<Place<L>> {
+    pub fn reserve(&self) -> Option<Reservation<L>> {
         let permit = self.permits.clone().try_acquire_owned().ok()?;
         let sender = self.sender.clone().try_reserve_owned().ok()?;
-        Some(Place { sender, permit })
+        Some(Reservation { sender, permit })
     }
 }
 
@@ -80,7 +80,7 @@ impl<L> Clone for HandOver<L> {
     }
 }
 
-impl<L: SocketLayer> Place<L> {
+impl<L: SocketLayer> Reservation<L> {
     /// Takes over a connection of which `read` was read already. No event loop may still be told of its
     /// socket.
     pub fn take_over(self, socket: ClientSocket<L>, read: Vec<u8>) {
@@ -99,7 +99,7 @@ pub struct Http<L> {
 
 impl<L: SocketLayer> Http<L> {
     /// Starts the thread.
-    pub fn start(node: Arc<dyn Node>, options: Options) -> io::Result<Http<L>> {
+    pub fn start(node: Arc<dyn Node>, options: HttpOptions) -> io::Result<Http<L>> {
         // One permit a connection, and room in the channel for each: whoever has a permit finds room.
         let (sender, receiver) = mpsc::channel(CONNECTIONS_MAX as usize);
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
@@ -125,8 +125,8 @@ impl<L: SocketLayer> Http<L> {
         self.hand_over.clone()
     }
 
-    /// Begins to end: no further connection is taken, and requests under way have [`GRACE_US`] to
-    /// finish. Does not wait; [`Http::stop`] does.
+    /// Begins the end: no further connection is taken, and requests under way have [`GRACE_US`] to finish. Does
+    /// not wait; [`Http::stop`] does.
     pub fn drain(&self) {
         let _ = self.phase.send(ServePhase::Draining);
     }
@@ -167,7 +167,7 @@ async fn serve_all<L: SocketLayer>(
     permits: Arc<Semaphore>,
 ) {
     let mut phase = watched.clone();
-    // A vanished owner is one that was killed.
+    // If the owner is gone without a word, the node was killed.
     let mut ending = pin!(async move {
         phase.wait_for(|phase| *phase != ServePhase::Serving).await.map_or(ServePhase::Killed, |phase| *phase)
     });
@@ -186,7 +186,7 @@ async fn serve_all<L: SocketLayer>(
     receiver.close();
     drop(receiver);
     if ended_by == ServePhase::Draining {
-        // All permits back: no connection is left. What is left after the grace is cut.
+        // Once all permits are back, no connection is left. Those that are left after the grace are cut.
         let _ = tokio::time::timeout(Duration::from_micros(GRACE_US), permits.acquire_many(CONNECTIONS_MAX))
             .await;
     }
@@ -225,7 +225,7 @@ async fn serve_one<L: SocketLayer>(
         connection.as_mut().poll(cx)
     });
     if let Err(error) = ended.await {
-        // The peer's doing: a malformed request (answered 400), a timeout, a reset.
+        // The client is the cause: a malformed request (answered 400), a timeout, a reset.
         tracing::debug!(%error, "an HTTP connection ended early");
     }
     open.add(-1);

@@ -1,4 +1,4 @@
-//! Over real sockets: a listener hands every connection over, as an event loop would.
+//! The control plane over real sockets: a listener hands every connection over, as an event loop would.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -170,7 +170,7 @@ impl Served {
         node.put("a/gone", 6, Payload::Deleted, 0);
         node.put("a/over", 7, json("3"), 1);
         node.put("b/history", 200, json("4"), 0);
-        let http = Http::start(node.clone(), Options { body_bytes_max: 1024 }).expect("starts");
+        let http = Http::start(node.clone(), HttpOptions { body_bytes_max: 1024 }).expect("starts");
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let address = listener.local_addr().expect("address");
         let hand_over = http.hand_over();
@@ -409,7 +409,7 @@ fn a_place_is_kept_until_it_is_dropped_and_none_is_left_when_the_node_goes() {
 /// Bytes that a layer above the socket has read already come without any event of the socket.
 #[test]
 fn what_lies_above_the_socket_is_read_without_waiting_for_it() {
-    let http = Http::start(Arc::new(Few::default()), Options { body_bytes_max: 1024 }).expect("starts");
+    let http = Http::start(Arc::new(Few::default()), HttpOptions { body_bytes_max: 1024 }).expect("starts");
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connects");
     let (socket, _) = listener.accept().expect("accepts");

@@ -1,37 +1,40 @@
-//! Records on their way into one frame, for connections that asked for `batch=true`.
+//! Records on their way into one message, for connections that asked for `batch=true`.
 //!
-//! The frame is built where it will be sent from: room for its head is left in front, and when it is
-//! closed the records move up to the head that it turned out to need. Rejected: collecting the records
-//! elsewhere, which costs a buffer a connection and a copy more.
+//! The message and its frame are built where they will be sent from: room for the head is left in front,
+//! and when the batch is closed the records move up to the head that it turned out to need. Rejected:
+//! collecting the records elsewhere, which costs a buffer a connection and a copy more.
 
 use super::framing::message::Codec;
 use super::framing::wrap::{self, Framing};
 use crate::protocol::protobuf;
 
-/// A frame is closed when it has so many bytes: large enough that heads do not count, small enough
-/// that a client need not buffer much.
+/// Number of bytes at which a batch is closed: large enough that the cost of heads does not count, small
+/// enough that a client need not buffer much.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
-/// What is left in front: a frame's head, and a key and a length of protobuf's or a bracket.
+/// Bytes that are left free in front: for the head of a frame, and for what begins a message of several
+/// records, which is a bracket in JSON and a key with a length of up to 10 bytes in protobuf.
 const BATCH_ROOM_BYTES: usize = wrap::ROOM_BYTES + 1 + 10;
 
-/// The frame that is open at the end of a connection's buffer.
+/// A batch that is open at the end of a connection's buffer.
 #[derive(Clone, Copy, Debug)]
-pub struct Batch {
+pub struct RecordBatch {
     codec: Codec,
+    /// Where the room in front begins in the buffer.
     start: usize,
+    /// Number of records.
     count: usize,
 }
 
-impl Batch {
-    /// Opens a frame at the end of `out`.
-    pub fn open(codec: Codec, out: &mut Vec<u8>) -> Batch {
+impl RecordBatch {
+    /// Opens a batch at the end of `out`.
+    pub fn open(codec: Codec, out: &mut Vec<u8>) -> RecordBatch {
         let start = out.len();
         out.resize(start + BATCH_ROOM_BYTES, 0);
-        Batch { codec, start, count: 0 }
+        RecordBatch { codec, start, count: 0 }
     }
 
-    /// Adds the message of one record to `out`, which is as the last call left it. `true`: the frame is
-    /// large enough to be closed.
+    /// Adds the message of one record to the end of `out`, which must be as the last call left it. Returns
+    /// whether the batch is large enough to be closed.
     pub fn push(&mut self, out: &mut Vec<u8>, message: &[u8]) -> bool {
         match self.codec {
             Codec::Json => {
@@ -46,7 +49,8 @@ impl Batch {
         out.len() - self.start >= BATCH_BYTES_MAX
     }
 
-    /// Closes the frame. One record alone is no array in JSON.
+    /// Closes the batch: makes a message of the records, and a frame of the message. In JSON a record alone
+    /// is a message by itself, and no array.
     pub fn close(self, framing: Framing, out: &mut Vec<u8>) {
         debug_assert!(self.count > 0, "a batch is opened for a record");
         let items = self.start + BATCH_ROOM_BYTES..out.len();
@@ -90,7 +94,7 @@ mod tests {
         assert_eq!(told, ["a", "[1,2]", "b", "3"]);
     }
 
-    /// Whatever length the head turns out to have.
+    /// The head of the frame may turn out to have any length.
     #[test]
     fn batches_of_every_size_are_whole() {
         for (count, bytes) in [(1, 10), (1, 70_000), (2, 10), (9, 13), (50, 60), (40, 1_600), (500, 300)] {

@@ -1,7 +1,7 @@
 //! One client's connection: its transport, what waits to be sent, and how far it is.
 //!
-//! First the head of a request is read ([`Stage::Head`]). Then the connection is a session with its
-//! framing ([`Stage::Open`]), or it goes to the control plane ([`Stage::HandedOver`]). In the end it is
+//! First the head of a request is read ([`ConnectionStage::Head`]). Then the connection is a session with its
+//! framing ([`ConnectionStage::Open`]), or it goes to the control plane ([`ConnectionStage::HandedOver`]). In the end it is
 //! closing: what waits is sent, and what comes is read and forgotten, so that the kernel does not cut the
 //! last frames off with a reset.
 //!
@@ -16,7 +16,7 @@ use super::liveness::Liveness;
 use super::outbound::Outbound;
 use super::session::Session;
 use super::transport::{Layer, Transport};
-use crate::http::Place;
+use crate::http::Reservation;
 use crate::limits::HANDSHAKE_US_MAX;
 
 /// How long the peer's answer to a close frame is waited for, in microseconds.
@@ -32,7 +32,7 @@ pub struct Connection {
     /// Counts the connections of the worker: tells this one from those that had its place before.
     pub generation: u64,
     /// How far it is.
-    pub stage: Stage,
+    pub stage: ConnectionStage,
     /// What waits to be sent.
     pub out: Outbound,
     /// Whether the node has room for it.
@@ -149,7 +149,7 @@ impl Intake {
 }
 
 /// How far a connection is.
-pub enum Stage {
+pub enum ConnectionStage {
     /// The request's head is read.
     Head {
         /// What has come of it.
@@ -164,7 +164,7 @@ pub enum Stage {
     /// Goes to the control plane at the end of the turn.
     HandedOver {
         /// The place that is kept for it there.
-        place: Place<Layer>,
+        place: Reservation<Layer>,
         /// What was read of it.
         read: Vec<u8>,
     },
@@ -206,7 +206,7 @@ impl Connection {
         Connection {
             transport,
             generation,
-            stage: Stage::Head { bytes: Vec::new(), opened_us: now_us },
+            stage: ConnectionStage::Head { bytes: Vec::new(), opened_us: now_us },
             out: Outbound::default(),
             admission,
             intake: Intake::default(),
@@ -220,34 +220,36 @@ impl Connection {
     /// When it is to be looked at without anything happening, on the monotonic clock.
     pub fn next_us(&self) -> Option<u64> {
         match &self.stage {
-            Stage::Head { opened_us, .. } => Some(opened_us + HANDSHAKE_US_MAX),
-            Stage::Open(open) => match (open.liveness.next_us(), open.session.next_timeout_us()) {
+            ConnectionStage::Head { opened_us, .. } => Some(opened_us + HANDSHAKE_US_MAX),
+            ConnectionStage::Open(open) => match (open.liveness.next_us(), open.session.next_timeout_us()) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
             },
-            Stage::Closing(closing) => Some(closing.deadline_us()),
-            Stage::HandedOver { .. } | Stage::Over => None,
+            ConnectionStage::Closing(closing) => Some(closing.deadline_us()),
+            ConnectionStage::HandedOver { .. } | ConnectionStage::Over => None,
         }
     }
 
     /// The session with its framing, if there is one.
     pub fn open(&mut self) -> Option<&mut Open> {
         match &mut self.stage {
-            Stage::Open(open) => Some(open),
+            ConnectionStage::Open(open) => Some(open),
             _ => None,
         }
     }
 
     /// Returns whether nothing is to be done any more but to take the connection out of the table.
     pub fn is_over(&self) -> bool {
-        matches!(self.stage, Stage::HandedOver { .. } | Stage::Over)
+        matches!(self.stage, ConnectionStage::HandedOver { .. } | ConnectionStage::Over)
     }
 
     /// Tells the client that a session is closed, behind what waits or, to one that is too slow, instead of
     /// it. Gives back the session, which is to be told, too; there is none, and nothing is done, where none
     /// was open.
     pub fn close(&mut self, close: &CloseReason, now_us: u64) -> Option<Session> {
-        let Stage::Open(open) = std::mem::replace(&mut self.stage, Stage::Over) else { return None };
+        let ConnectionStage::Open(open) = std::mem::replace(&mut self.stage, ConnectionStage::Over) else {
+            return None;
+        };
         let Open { mut reader, session, .. } = *open;
         if close.code.drops_unsent() {
             self.out.drop_unsent_frames();
@@ -257,23 +259,23 @@ impl Connection {
             true => AwaitedEnd::CloseAnswer(Box::new(reader)),
             false => AwaitedEnd::Disconnect,
         };
-        self.stage = Stage::Closing(Closing::new(awaits, now_us));
+        self.stage = ConnectionStage::Closing(Closing::new(awaits, now_us));
         Some(session)
     }
 
     /// Everything is said: the connection ends once that is sent and `awaits` has come. Gives back the
     /// session, if there was one.
     pub fn finish(&mut self, awaits: AwaitedEnd, now_us: u64) -> Option<Session> {
-        let closing = Stage::Closing(Closing::new(awaits, now_us));
+        let closing = ConnectionStage::Closing(Closing::new(awaits, now_us));
         match std::mem::replace(&mut self.stage, closing) {
-            Stage::Open(open) => Some(open.session),
+            ConnectionStage::Open(open) => Some(open.session),
             _ => None,
         }
     }
 
     /// Everything that waited was sent. Returns whether that was the end of the connection.
     pub fn handle_flushed(&mut self, now_us: u64) -> bool {
-        let Stage::Closing(closing) = &mut self.stage else { return false };
+        let ConnectionStage::Closing(closing) = &mut self.stage else { return false };
         if matches!(closing.awaits, AwaitedEnd::Nothing) {
             return true;
         }

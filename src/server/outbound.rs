@@ -8,7 +8,7 @@
 
 use std::io::{self, Write};
 
-use super::batch::Batch;
+use super::batch::RecordBatch;
 use super::framing::message::Codec;
 use super::framing::wrap::{Framing, ROOM_BYTES};
 
@@ -76,7 +76,7 @@ pub struct Outbound {
     /// asked for, by reading the heads of the frames in between.
     border: usize,
     /// The frame at the end that still grows. It is closed before anything else happens to the buffer.
-    open: Option<Batch>,
+    open: Option<RecordBatch>,
 }
 
 impl Outbound {
@@ -111,7 +111,7 @@ impl Outbound {
 
     /// Appends the message of a record to the frame at the end, which many of them share.
     pub fn append_to_batch(&mut self, codec: Codec, message: &[u8]) {
-        let batch = self.open.get_or_insert_with(|| Batch::open(codec, &mut self.bytes));
+        let batch = self.open.get_or_insert_with(|| RecordBatch::open(codec, &mut self.bytes));
         if batch.push(&mut self.bytes, message) {
             self.close_batch();
         }

@@ -1,8 +1,8 @@
-//! TCP between nodes, for worker 0: what the cluster machine asks to be connected, written and closed.
+//! TCP between nodes, on worker 0: connections that the cluster machine asks for or that peers open.
 //!
-//! The machine says what is to be sent and is told what arrives; here are only sockets and the bytes
-//! they did not take yet. What a peer sends is read in bounded pieces, a piece a turn and stream, so
-//! that a reconciliation never keeps worker 0 from its datagrams.
+//! The machine says what is to be sent and is told what arrives; here are only the sockets, and the bytes
+//! that they have not taken yet. What a peer sends is read in bounded pieces, one piece of each stream at a
+//! time, so that a reconciliation never keeps worker 0 from its datagrams.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -17,44 +17,54 @@ use crate::cluster::{StreamEvent, StreamId};
 
 /// Bytes read from a stream at a time.
 const READ_BYTES: usize = 64 * 1024;
-/// Bytes that may wait on one stream. The machine keeps less in flight; a stream that is over is
-/// closed rather than grown.
+/// Bytes that may wait on one stream. The machine keeps less in flight; a stream on which more waits is
+/// closed.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Streams that peers may have open to this node at a time.
+/// Number of streams that peers may have open to this node at a time.
 const ACCEPTED_MAX: usize = 512;
 
-struct Stream {
+/// A connection to a peer.
+struct PeerStream {
     socket: TcpStream,
+    /// Whether the connection is established.
     is_connected: bool,
+    /// Whether the poll said that there is something to read, and it was not read to the end.
     is_readable: bool,
+    /// Whether the stream is in the list of those that may have more to read.
     is_queued: bool,
+    /// Whether the machine asked for the end: the stream lives until what waits is sent.
     is_closing: bool,
+    /// What the socket has not taken yet.
     waiting: VecDeque<Bytes>,
+    /// Bytes of what waits.
     waiting_bytes: usize,
-    /// Something was written since `Drained` was said last.
+    /// Whether something was written since the machine was last told that everything is sent.
     owes_drained: bool,
 }
 
 /// All streams of this node.
-pub struct Streams {
+pub struct PeerStreams {
     registry: Registry,
     listener: TcpListener,
-    streams: BTreeMap<StreamId, Stream>,
-    /// Those that may have more to read.
+    streams: BTreeMap<StreamId, PeerStream>,
+    /// Streams that may have more to read.
     readable: VecDeque<StreamId>,
-    /// Those of them that are not to be read for now.
+    /// Streams that may have more to read, and are not to be read for now.
     held: Vec<StreamId>,
-    /// What is to be told to the machine.
+    /// Events that the machine is still to be told of.
     events: VecDeque<(StreamId, StreamEvent)>,
+    /// The number of the next stream that is accepted. Such numbers are even.
     next_accepted: u64,
+    /// How many streams that peers opened are there.
     accepted: usize,
+    /// Where a piece is read into.
     buffer: Vec<u8>,
 }
 
-impl Streams {
-    /// No streams yet. The listener is registered by the caller.
-    pub fn new(registry: Registry, listener: TcpListener) -> Streams {
-        Streams {
+impl PeerStreams {
+    /// No streams yet. The caller registers the listener with the poll.
+    pub fn new(registry: Registry, listener: TcpListener) -> PeerStreams {
+        PeerStreams {
             registry,
             listener,
             streams: BTreeMap::new(),
@@ -67,13 +77,13 @@ impl Streams {
         }
     }
 
-    /// Whether streams wait to be read.
+    /// Returns whether [`PeerStreams::poll_event`] may have something at once.
     pub fn has_work(&self) -> bool {
         !self.readable.is_empty() || !self.events.is_empty()
     }
 
     /// The next event for the machine; reads one piece if none waits. A stream that `may_read` denies
-    /// is left alone until [`Streams::release`]: then its peer is slowed by its own full socket.
+    /// is left alone until [`PeerStreams::release`]: then its peer is slowed by its own full socket.
     pub fn poll_event(&mut self, may_read: impl Fn(StreamId) -> bool) -> Option<(StreamId, StreamEvent)> {
         while self.events.is_empty()
             && let Some(id) = self.readable.pop_front()
@@ -87,12 +97,12 @@ impl Streams {
         self.events.pop_front()
     }
 
-    /// All streams may be read again.
+    /// Lets all streams be read again.
     pub fn release(&mut self) {
         self.readable.extend(self.held.drain(..));
     }
 
-    /// Accepts those that wait.
+    /// Accepts connections that wait.
     pub fn handle_acceptable(&mut self) {
         loop {
             match self.listener.accept() {
@@ -105,7 +115,7 @@ impl Streams {
                         self.events.push_back((id, StreamEvent::Accepted { from }));
                     }
                 }
-                // One too many: the peer finds it closed and comes again.
+                // One too many. The peer finds it closed, and tries again later.
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -118,7 +128,7 @@ impl Streams {
         }
     }
 
-    /// What the poll says of one stream.
+    /// The poll tells of one stream.
     pub fn handle_ready(&mut self, id: StreamId, is_readable: bool, is_writable: bool) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if is_writable && !stream.is_connected {
@@ -144,7 +154,7 @@ impl Streams {
         }
     }
 
-    /// Asks for a connection; `Opened` or `Closed` follows.
+    /// Opens a connection to `to`. The machine is told [`StreamEvent::Opened`] or [`StreamEvent::Closed`].
     pub fn connect(&mut self, id: StreamId, to: SocketAddr) {
         let added = TcpStream::connect(to).and_then(|socket| self.add(id, socket, false));
         if let Err(error) = added {
@@ -153,7 +163,7 @@ impl Streams {
         }
     }
 
-    /// Sends bytes after those that wait.
+    /// Sends bytes, after those that wait.
     pub fn write(&mut self, id: StreamId, bytes: Bytes) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.waiting_bytes += bytes.len();
@@ -168,7 +178,7 @@ impl Streams {
         }
     }
 
-    /// Closes once everything written is out; nothing more is told of this stream.
+    /// Closes a stream once everything that was written is sent. Nothing more is told of it.
     pub fn close(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.is_closing = true;
@@ -186,7 +196,7 @@ impl Streams {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::trace!(%error, "no TCP_NODELAY");
         }
-        let stream = Stream {
+        let stream = PeerStream {
             socket,
             is_connected,
             is_readable: false,
@@ -208,7 +218,7 @@ impl Streams {
             Ok(read) => {
                 stream.is_queued = true;
                 self.readable.push_back(id);
-                // While it closes, what arrives is read only to see the end.
+                // While it is closing, the stream is read only to see its end.
                 if !stream.is_closing {
                     let bytes = Bytes::copy_from_slice(self.buffer.get(..read).unwrap_or_default());
                     self.events.push_back((id, StreamEvent::Received(bytes)));
@@ -228,6 +238,7 @@ impl Streams {
         while let Some(front) = stream.waiting.front_mut() {
             match stream.socket.write(front) {
                 Ok(written) if written > 0 => {
+                    debug_assert!(written <= stream.waiting_bytes, "more was sent than waited");
                     stream.waiting_bytes -= written;
                     let _ = front.split_to(written);
                     if front.is_empty() {
@@ -239,6 +250,7 @@ impl Streams {
                 Ok(_) | Err(_) => return self.end(id),
             }
         }
+        debug_assert_eq!(stream.waiting_bytes, 0, "nothing waits, and yet bytes are counted");
         if stream.is_closing {
             self.remove(id);
         } else if std::mem::take(&mut stream.owes_drained) {
@@ -246,7 +258,7 @@ impl Streams {
         }
     }
 
-    /// It is over by itself: the machine is told, unless it asked for the end.
+    /// The stream has ended by itself: the machine is told, unless it has asked for the end.
     fn end(&mut self, id: StreamId) {
         if let Some(stream) = self.remove(id)
             && !stream.is_closing
@@ -255,8 +267,8 @@ impl Streams {
         }
     }
 
-    /// Gives up an accepted stream that only waits for its peer to read the rest; `false`: there is
-    /// none.
+    /// Gives up a stream that a peer opened and that only waits until the peer has read the rest. Returns
+    /// `false` if there is none.
     fn give_up_one(&mut self) -> bool {
         let mut streams = self.streams.iter();
         let found =
@@ -264,7 +276,7 @@ impl Streams {
         found.is_some_and(|id| self.remove(id).is_some())
     }
 
-    fn remove(&mut self, id: StreamId) -> Option<Stream> {
+    fn remove(&mut self, id: StreamId) -> Option<PeerStream> {
         let mut stream = self.streams.remove(&id)?;
         self.accepted -= usize::from(id.0.is_multiple_of(2));
         if let Err(error) = self.registry.deregister(&mut stream.socket) {
@@ -284,7 +296,7 @@ mod tests {
     /// One node's streams with the poll that drives them.
     struct Side {
         poll: mio::Poll,
-        streams: Streams,
+        streams: PeerStreams,
         address: SocketAddr,
     }
 
@@ -295,7 +307,7 @@ mod tests {
             poll.registry().register(&mut listener, tokens::PEERS, Interest::READABLE).expect("registered");
             let address = listener.local_addr().expect("address");
             let registry = poll.registry().try_clone().expect("registry");
-            Side { poll, streams: Streams::new(registry, listener), address }
+            Side { poll, streams: PeerStreams::new(registry, listener), address }
         }
 
         fn turn(&mut self) -> Vec<(StreamId, StreamEvent)> {

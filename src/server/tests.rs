@@ -11,7 +11,7 @@ use tungstenite::{Message, WebSocket};
 use super::*;
 use crate::config::{Config, Machine, Raw, check, raw::Text};
 
-/// Longer than anything here takes: a test that waits so long has failed.
+/// Longer than anything here takes: a test that has waited for this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn config(set: impl FnOnce(&mut Raw)) -> Config {

@@ -1,13 +1,13 @@
 //! One event loop: a thread, its poll, its connections.
 //!
-//! A turn: wait; the cluster's sockets (worker 0); new connections; read those that have something;
-//! hand out the changes of the mailbox; give sessions that want one a turn; what is due; then one
-//! flush of every touched socket, and one wake for every other worker that something was left for.
-//! Each part is bounded in time, so that none starves another; what is left over is taken up in the
-//! next turn, which then does not wait.
+//! In a turn the worker does, in this order: wait for events; serve the cluster's sockets (worker 0);
+//! accept new connections; read connections that have something; hand out the changes of its mailbox; let
+//! sessions work that want a turn; do what is due. Then it flushes every touched connection once, and
+//! wakes every other worker once for which something was left. Each part is bounded in time, so that none
+//! starves another; what is left over is taken up in the next turn, which then does not wait.
 //!
-//! Rejected: a runtime with a task per connection. The loop knows when it is done with everything
-//! that is there, and that is the moment to flush once instead of after each record.
+//! Rejected: a runtime with a task per connection. The loop knows when it is done with everything that is
+//! there, and that is the moment to flush once instead of after each record.
 
 use std::io;
 use std::sync::Arc;
@@ -24,14 +24,15 @@ use super::shared::Shared;
 use super::tokens::{self, EventSource};
 use crate::record::Now;
 
-/// Longest wait, so that `healthz` sees the loop turn.
+/// Longest wait for events, in microseconds, so that `healthz` sees the loop turn.
 const WAIT_US_MAX: u64 = 1_000_000;
-/// The same while the node is loading or going: phases are looked at again.
+/// Longest wait while the node is loading or shutting down, in microseconds: the phase is looked at again.
 const WAIT_US_MAX_UNSETTLED: u64 = 10_000;
-/// The same while publishers, or peers, are not read: the store does not say when it has room.
+/// Longest wait while publishers, or peers, are not read, in microseconds: the store does not say when it
+/// has room.
 const WAIT_US_MAX_CONGESTED: u64 = 5_000;
 
-/// Makes worker 0's gossip once the store is loaded.
+/// Starts the cluster machine on worker 0, once the store is loaded.
 pub type StartGossip = Box<dyn FnOnce(&mio::Registry, Now) -> io::Result<Gossip> + Send>;
 
 /// One event loop.
@@ -43,13 +44,16 @@ pub struct Worker {
     clients: Clients,
     start_gossip: Option<StartGossip>,
     gossip: Option<Gossip>,
+    /// Whether the cluster machine was asked to leave.
     has_left: bool,
+    /// The node's phase as this worker saw it last.
     phase: Phase,
     busy_poll: BusyPoll,
 }
 
 impl Worker {
-    /// Takes over a poll (whose waker is the mailbox's), a listener and, on worker 0, the cluster.
+    /// A worker with its poll, its listener and, for worker 0, the cluster. The mailbox's waker must belong to
+    /// the poll.
     pub fn new(
         id: usize,
         poll: Poll,
@@ -75,7 +79,7 @@ impl Worker {
         })
     }
 
-    /// Turns until the node ends.
+    /// Takes turns until the node ends.
     pub fn run(mut self) {
         let mut events = Events::with_capacity(1024);
         while let Err(error) = self.turns(&mut events) {
@@ -136,7 +140,7 @@ impl Worker {
         .fold(most_us, u64::min)
     }
 
-    /// One turn. Whether something is left over.
+    /// Takes one turn. Returns whether something is left over.
     fn turn(&mut self, events: &Events, now: Now) -> bool {
         for event in events {
             match tokens::source_of(event.token()) {
@@ -162,7 +166,7 @@ impl Worker {
         if self.id == 0 {
             self.handle_pending(now);
         }
-        // What this turn's clients published is on its way before their answers are.
+        // Records that clients published in this turn leave for the cluster before the answers are flushed.
         if let Some(gossip) = &mut self.gossip
             && self.clients.take_published()
         {
@@ -206,7 +210,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Says which phase's work is done.
+    /// Says so if this worker has done what the phase asks of it.
     fn report_done(&self) {
         let is_drained = || {
             let is_taken = self.id != 0 || self.shared.ingest.outbox_bytes() == 0;

@@ -1,22 +1,22 @@
-//! The way out: changes of the mailbox to the sessions that want them, and the store's mark to those
-//! that wait for it.
+//! The way out: changes of the mailbox go to the sessions that want them, and sessions that wait for the
+//! store or the cluster are told.
 
 use super::super::clock;
-use super::super::connection::Stage;
+use super::super::connection::ConnectionStage;
 use super::super::inbox::Mail;
 use super::super::session::EncodedChange;
 use super::Clients;
-use super::parts::PART_US_MAX;
+use super::env::PART_US_MAX;
 use super::run::FEW_CHANGES;
 use crate::ingest::Change;
 use crate::record::Now;
 use crate::store::Health;
 
-/// Changes handed out between two looks at the clock.
+/// Number of changes that are handed out between two looks at the clock.
 const CHANGES_PER_LOOK: usize = 512;
-/// The longest that changes are handed out before what they made is flushed, in microseconds.
+/// Longest time for which changes are handed out before what they made is flushed, in microseconds.
 const DRAIN_US_MAX: u64 = 20_000;
-/// Bytes handed out between two looks at the clock.
+/// Number of bytes that are handed out between two looks at the clock.
 const BYTES_PER_LOOK: usize = 64 * 1024 * 1024;
 /// Bytes that may wait for one connection; once there are more, they are written before more are added.
 const WRITE_BYTES_MAX: usize = 128 * 1024;
@@ -24,10 +24,10 @@ const WRITE_BYTES_MAX: usize = 128 * 1024;
 /// caches: a write costs little more than they do. Fewer wait for the end of the turn.
 const WRITE_BYTES_MIN: usize = 16 * 1024;
 
-/// How much is handed out before it is flushed.
+/// How much a worker hands out before it flushes.
 #[derive(Debug, PartialEq, Eq)]
 struct Portion {
-    /// Deliveries between two looks at the clock.
+    /// Number of deliveries between two looks at the clock.
     deliveries: usize,
     /// Time until what was handed out is flushed, in microseconds.
     us: u64,
@@ -50,17 +50,17 @@ impl Clients {
     pub(super) fn drain_mailbox(&mut self) -> bool {
         self.set_wanted();
         let shared = self.shared().clone();
-        let Some(mailbox) = shared.mailboxes().get(self.parts.host.worker) else { return false };
+        let Some(mailbox) = shared.mailboxes().get(self.env.host.worker) else { return false };
         let mut now = clock::now();
-        // The first worker has the gossip socket.
-        let has_peers = self.parts.host.worker == 0 && shared.cluster.members().len() > 1;
+        // Worker 0 also serves the cluster's sockets.
+        let has_peers = self.env.host.worker == 0 && shared.cluster.members().len() > 1;
         let portion = Portion::of(self.flush_us, has_peers);
         let end_us = now.mono_us + portion.us;
         while now.mono_us < end_us {
             let (mut changes, mut deliveries, mut bytes) = (0, 0, 0);
             while changes < CHANGES_PER_LOOK && deliveries < portion.deliveries && bytes < BYTES_PER_LOOK {
                 changes += 1;
-                match self.parts.inbox.next(mailbox, shared.ingest.latest()) {
+                match self.env.inbox.next(mailbox, shared.ingest.latest()) {
                     Mail::Change(change) => {
                         let size = change.record.payload.bytes().len();
                         let count = self.add_to_run(now, change, size);
@@ -87,7 +87,7 @@ impl Clients {
 
     /// Puts a change of `bytes` bytes of data into the run, if any connection wants it. Returns how many do.
     fn add_to_run(&mut self, now: Now, change: Change, bytes: usize) -> usize {
-        let audience = self.parts.work.index.audience(change.shard, &change.record.source);
+        let audience = self.env.work.index.audience(change.shard, &change.record.source);
         let count = audience.len();
         if count > 0 {
             if !self.run.is_same(audience) {
@@ -119,7 +119,7 @@ impl Clients {
         let mut items = changes.iter().zip(encoded).peekable();
         while items.peek().is_some() {
             let Some(connection) = self.table.get_mut(key) else { return };
-            let handled = self.parts.with(now, key, connection, |session, turn| {
+            let handled = self.env.with(now, key, connection, |session, turn| {
                 // At least one, however many bytes wait already.
                 for (change, encoded) in items.by_ref() {
                     session.handle_change(turn, encoded, change)?;
@@ -131,7 +131,7 @@ impl Clients {
             });
             match handled {
                 Some(Ok(())) => {}
-                Some(Err(close)) => return self.parts.close(now, key, connection, &close),
+                Some(Err(close)) => return self.env.close(now, key, connection, &close),
                 None => return,
             }
             if connection.out.len() >= write_bytes {
@@ -148,21 +148,21 @@ impl Clients {
         );
         for (key, connection) in &mut self.table {
             let handled = match &mut connection.stage {
-                Stage::Open(open) => open.session.handle_overflow(),
+                ConnectionStage::Open(open) => open.session.handle_overflow(),
                 _ => Ok(()),
             };
             if let Err(close) = handled {
-                self.parts.close(now, key, connection, &close);
+                self.env.close(now, key, connection, &close);
             }
         }
     }
 
     /// Sessions answer for records that every member holds by now, or does not in time.
     pub(super) fn handle_replicated(&mut self, now: Now) {
-        let host = &self.parts.host;
+        let host = &self.env.host;
         for (key, token, reached) in host.shared.replications.take_settled(host.worker) {
             let Some(connection) = self.table.get_mut(key) else { continue };
-            self.parts.with(now, key, connection, |session, turn| {
+            self.env.with(now, key, connection, |session, turn| {
                 session.handle_replicated(turn, token, reached);
             });
         }
@@ -170,15 +170,15 @@ impl Clients {
 
     /// Sessions answer for records that waited for the store, if its mark or its health has changed.
     pub(super) fn handle_durable(&mut self, now: Now) {
-        let store = self.parts.host.shared.store();
+        let store = self.env.host.shared.store();
         let durable = (store.durable().0, store.health() == Health::Open);
         if std::mem::replace(&mut self.durable, durable) == durable {
             return;
         }
         for (key, connection) in &mut self.table {
-            let Stage::Open(open) = &connection.stage else { continue };
+            let ConnectionStage::Open(open) = &connection.stage else { continue };
             if open.session.has_unanswered() {
-                self.parts.with(now, key, connection, |session, turn| session.handle_durable(turn));
+                self.env.with(now, key, connection, |session, turn| session.handle_durable(turn));
             }
         }
     }

@@ -20,7 +20,7 @@ pub const FEW_CHANGES: usize = 16;
 
 /// Changes in a row that the same connections want.
 #[derive(Debug, Default)]
-pub struct Run {
+pub struct ChangeRun {
     changes: Vec<Change>,
     /// Bytes of the changes' data.
     bytes: usize,
@@ -29,7 +29,7 @@ pub struct Run {
     encoded: Vec<EncodedChange>,
 }
 
-impl Run {
+impl ChangeRun {
     /// Returns whether there is nothing to hand out.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()

@@ -31,7 +31,7 @@ impl Codec {
 
 /// A whole message of a client, free of its frame.
 #[derive(Clone, Copy, Debug)]
-pub enum Message<'a> {
+pub enum IncomingMessage<'a> {
     /// A message that was sent as text.
     Text(&'a str),
     /// A message that was sent as bytes.
@@ -42,7 +42,7 @@ pub enum Message<'a> {
 #[derive(Debug)]
 pub enum Unwrapped<'a> {
     /// The next message.
-    Message(Message<'a>),
+    Message(IncomingMessage<'a>),
     /// The input is used up, and no message is complete.
     Starved,
     /// Both sides have said that they are done: the connection ends once everything is sent.

@@ -9,7 +9,7 @@ use crate::server::outbound::Outbound;
 /// What a connection knows of the frames that arrive on it.
 #[derive(Debug)]
 pub enum FrameReader {
-    /// Of a WebSocket whose handshake is done.
+    /// The state of a WebSocket whose handshake is done.
     WebSocket(WebSocket),
 }
 

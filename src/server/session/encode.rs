@@ -1,4 +1,5 @@
-//! Frames, ready to be copied into connections' buffers.
+//! How records become messages, and changes become frames that are ready to be copied into the buffers of
+//! connections.
 
 use std::ops::Range;
 
@@ -24,7 +25,7 @@ pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_
 /// The worker keeps some, [clears](EncodedChange::clear) them and uses them, and their memory, again.
 #[derive(Debug, Default)]
 pub struct EncodedChange {
-    /// [`name_key`] of its source.
+    /// [`name_key`] of the change's source, once it was asked for.
     key: Option<u64>,
     /// By framing, then by codec.
     encoded: [[Encoded; CODECS.len()]; Framing::COUNT],
@@ -65,18 +66,18 @@ impl EncodedChange {
         encoded
     }
 
-    /// What stands for the source where many are remembered.
+    /// The key that stands for the change's source where many sources are remembered.
     pub(super) fn key(&mut self, change: &Change) -> u64 {
         *self.key.get_or_insert_with(|| name_key(change.record.source.as_str()))
     }
 
-    /// The whole frame.
+    /// The change as a whole frame.
     pub(super) fn frame(&mut self, framing: Framing, codec: Codec, change: &Change) -> &[u8] {
         let encoded = self.encoded(framing, codec, change);
         &encoded.bytes[encoded.frame_at..]
     }
 
-    /// The message alone.
+    /// The change as a message, without a frame.
     pub(super) fn message(&mut self, framing: Framing, codec: Codec, change: &Change) -> &[u8] {
         let encoded = self.encoded(framing, codec, change);
         &encoded.bytes[encoded.message.clone()]

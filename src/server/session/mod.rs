@@ -38,7 +38,7 @@ use std::sync::Arc;
 use self::publish::Publisher;
 use self::subscribe::Subscriber;
 use super::close::{CloseCode, CloseReason};
-use super::framing::message::{Codec, Message};
+use super::framing::message::{Codec, IncomingMessage};
 use super::framing::wrap;
 use super::outbound::Outbound;
 use super::replications::Reached;
@@ -258,13 +258,17 @@ impl Session {
     }
 
     /// A message of the client's.
-    pub fn handle_message(&mut self, turn: &mut Turn<'_>, message: Message<'_>) -> Result<(), CloseReason> {
+    pub fn handle_message(
+        &mut self,
+        turn: &mut Turn<'_>,
+        message: IncomingMessage<'_>,
+    ) -> Result<(), CloseReason> {
         match (self.codec, message) {
-            (Codec::Json, Message::Text(text)) => match &mut self.side {
+            (Codec::Json, IncomingMessage::Text(text)) => match &mut self.side {
                 Side::Publish(publisher) => publisher.handle_text(turn, text),
                 Side::Subscribe(subscriber) => subscriber.handle_text(turn, text),
             },
-            (Codec::Protobuf, Message::Binary(bytes)) => {
+            (Codec::Protobuf, IncomingMessage::Binary(bytes)) => {
                 let message = crate::protocol::protobuf::ClientMessage::decode(bytes)
                     .map_err(|error| CloseReason::new(CloseCode::BadMessage, error.to_string()))?;
                 match &mut self.side {
@@ -272,13 +276,13 @@ impl Session {
                     Side::Subscribe(subscriber) => subscriber.handle_frame(turn, message.subscribe_frame()),
                 }
             }
-            (Codec::Json, Message::Binary(_)) => {
+            (Codec::Json, IncomingMessage::Binary(_)) => {
                 return Err(CloseReason::new(
                     CloseCode::UnsupportedKind,
                     "this connection speaks JSON in text frames",
                 ));
             }
-            (Codec::Protobuf, Message::Text(_)) => {
+            (Codec::Protobuf, IncomingMessage::Text(_)) => {
                 return Err(CloseReason::new(
                     CloseCode::UnsupportedKind,
                     "this connection speaks protobuf in binary frames",

@@ -232,7 +232,8 @@ impl World {
     }
 
     fn say(&mut self, client: usize, text: &str) {
-        let done = self.turn(client, |session, turn| session.handle_message(turn, Message::Text(text)));
+        let done =
+            self.turn(client, |session, turn| session.handle_message(turn, IncomingMessage::Text(text)));
         self.clients[client].closed = done.err();
     }
 

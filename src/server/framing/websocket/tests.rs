@@ -35,8 +35,8 @@ fn read_all(websocket: &mut WebSocket, input: &[u8], out: &mut Outbound) -> (Vec
     let mut input = input.as_mut_slice();
     loop {
         match websocket.read(&mut input, out) {
-            Unwrapped::Message(Message::Text(text)) => texts.push(text.to_string()),
-            Unwrapped::Message(Message::Binary(data)) => texts.push(format!("{data:?}")),
+            Unwrapped::Message(IncomingMessage::Text(text)) => texts.push(text.to_string()),
+            Unwrapped::Message(IncomingMessage::Binary(data)) => texts.push(format!("{data:?}")),
             Unwrapped::Starved => return (texts, End::Starved),
             Unwrapped::Ended => return (texts, End::Ended),
             Unwrapped::Broken(close) => return (texts, End::Broken(close.code.number(), close.reason)),
@@ -44,7 +44,7 @@ fn read_all(websocket: &mut WebSocket, input: &[u8], out: &mut Outbound) -> (Vec
     }
 }
 
-/// The same by tungstenite alone.
+/// Reads the input with tungstenite alone, for comparison.
 fn read_by_tungstenite(
     context: &mut WebSocketContext,
     input: &[u8],
@@ -183,7 +183,7 @@ proptest! {
         prop_assert_eq!(websocket.partial.capacity(), 0);
     }
 
-    /// Whatever comes, in whatever pieces: the same messages, answers and end as from tungstenite.
+    /// Whatever comes, and however it is cut, gives the same messages, answers and end as tungstenite alone.
     #[test]
     fn agrees_with_tungstenite(
         frames in prop::collection::vec(any_frame(), 1..12),
