@@ -71,3 +71,41 @@ impl ChangeRun {
         self.bytes = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::record::{Birth, NodeName, Payload, Record, Source, Stamp};
+
+    fn change() -> Change {
+        let birth = Birth { origin: NodeName::parse("n").expect("name"), boot: 1, seq: 1 };
+        let source = Source::parse("a").expect("source");
+        let record = Record::new(source, Stamp::of_data(1, b"1"), Payload::Json("1".into()), birth, 0, 0);
+        Change { record: Arc::new(record), is_expiry: false, shard: 0, version: 1 }
+    }
+
+    #[test]
+    fn a_run_for_few_is_short_and_one_for_many_is_as_large_as_the_caches() {
+        let mut run = ChangeRun::default();
+        run.set_audience(Audience::from(vec![1, 2, 3]));
+        let pushed = (1..).find(|_| run.push(change(), 1));
+        assert_eq!(pushed, Some(FEW_CHANGES));
+        let mut told = Vec::new();
+        run.hand_out(|key, changes, encoded| told.push((key, changes.len(), encoded.len())));
+        assert_eq!(told, [(1, 16, 16), (2, 16, 16), (3, 16, 16)]);
+        assert!(run.is_empty());
+        run.set_audience(Audience::from(vec![1, 2, 3, 4]));
+        assert_eq!((1..).find(|_| run.push(change(), RUN_BYTES_MAX / 100)), Some(101));
+    }
+
+    #[test]
+    fn an_audience_is_known_by_its_memory_first_and_else_by_its_connections() {
+        let mut run = ChangeRun::default();
+        let (one, same) = (Audience::from(vec![1, 2]), Audience::from(vec![1, 2]));
+        run.set_audience(one.clone());
+        assert!(run.is_same(&one) && !run.is_same(&same));
+        assert!(run.is_for(&same) && !run.is_for(&Audience::from(vec![1])));
+    }
+}
