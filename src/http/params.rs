@@ -1,4 +1,4 @@
-//! What stands in a URL: the name of a source in the path, and the query's parameters.
+//! The parts of a URL: the name of a source in the path, and the parameters of the query.
 
 use crate::limits::TS_MAX;
 use crate::protocol::AckLevel;
@@ -6,27 +6,27 @@ use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::query::{decode_path, parameters};
 use crate::record::{Pattern, Source};
 
-/// Most records of one page.
+/// The largest number of records of one page.
 pub const LIMIT_MAX: usize = 10_000;
-/// Records of a page that says nothing of it.
+/// Number of records of a page without `limit`.
 const LIMIT_DEFAULT: usize = 100;
 
 fn bad_request(message: String) -> Refusal {
     Refusal::new(Code::BadRequest, message)
 }
 
-/// What the path after `/v1/sources/` asks for.
+/// A path below `/v1/sources/`, decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Target {
     /// The latest record of a source.
     Latest(String),
-    /// What a source was.
+    /// The history of a source.
     History(String),
 }
 
 impl Target {
-    /// Reads the raw path after `/v1/sources/`. `/` and `%2F` both separate segments, but only a
-    /// literal last `/history` means history.
+    /// Decodes the path that follows `/v1/sources/`. Both `/` and `%2F` separate the segments of a name,
+    /// but only a literal `/history` at the end asks for the history.
     pub fn parse(raw: &str) -> Result<Target, Refusal> {
         let (name, is_history) = match raw.strip_suffix("/history") {
             Some(name) => (name, true),
@@ -38,15 +38,15 @@ impl Target {
     }
 }
 
-/// The parameters of a query, decoded. Unknown ones and repeated ones are refused: a misspelt
-/// `limti` must not silently mean something else.
+/// The parameters of a query, decoded. A parameter that is unknown or repeated is refused, so that a
+/// misspelt `limti` is not silently ignored.
 #[derive(Debug)]
 pub struct Query {
     values: Vec<(&'static str, String)>,
 }
 
 impl Query {
-    /// Reads `query`, of which `known` are the names.
+    /// Decodes `query`. `known` are the names that may stand in it.
     pub fn parse(query: Option<&str>, known: &[&'static str]) -> Result<Query, Refusal> {
         let mut values: Vec<(&'static str, String)> = Vec::new();
         for parameter in parameters(query.unwrap_or_default()) {
@@ -63,12 +63,12 @@ impl Query {
         Ok(Query { values })
     }
 
-    /// The value of one parameter.
+    /// The value of a parameter, if it is given.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// `limit`.
+    /// The number of records asked for by `limit`, or the default.
     pub fn limit(&self) -> Result<usize, Refusal> {
         let Some(text) = self.get("limit") else { return Ok(LIMIT_DEFAULT) };
         match text.parse() {
@@ -77,13 +77,13 @@ impl Query {
         }
     }
 
-    /// `pattern`; all sources if there is none.
+    /// The pattern asked for by `pattern`; without it, the one that all sources match.
     pub fn pattern(&self) -> Result<Pattern, Refusal> {
         Pattern::parse(self.get("pattern").unwrap_or("**"))
             .map_err(|error| Refusal::new(Code::BadPattern, error.to_string()))
     }
 
-    /// A bound in time.
+    /// The time given by the parameter `name`, in microseconds, or `default`.
     pub fn ts(&self, name: &'static str, default: u64) -> Result<u64, Refusal> {
         let Some(text) = self.get(name) else { return Ok(default) };
         text.parse().ok().filter(|&ts| ts <= TS_MAX).ok_or_else(|| {
@@ -92,7 +92,7 @@ impl Query {
         })
     }
 
-    /// `ack`.
+    /// The ack level asked for by `ack`, or the default.
     pub fn ack(&self) -> Result<AckLevel, Refusal> {
         let Some(text) = self.get("ack") else { return Ok(AckLevel::default()) };
         AckLevel::parse(text)

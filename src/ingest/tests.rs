@@ -1,14 +1,16 @@
 use std::borrow::Cow;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::FUTURE_US_MAX;
 use crate::protocol::AckLevel;
 use crate::record::{Birth, NodeName, Payload};
 
-/// Remembers what it was told.
+/// A downstream that remembers everything it was told.
 #[derive(Default)]
 struct Told {
     changes: Mutex<Vec<Change>>,
@@ -101,6 +103,9 @@ fn refusals() {
     assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::StoreUnavailable);
     node.set_skewed(true);
     assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::ClockSkew);
+    node.set_draining();
+    node.set_skewed(false);
+    assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::Overloaded);
     assert!(node.latest.is_empty() && node.outbox.lock().last_seq() == 0);
 }
 

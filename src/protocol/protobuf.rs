@@ -16,6 +16,7 @@ use super::AckLevel;
 use super::answer::{Code, Outcome, Published, Refusal};
 use super::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
 use super::json::scan::Scanner;
+use super::reply::PublishAnswer;
 use super::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
 use super::token::Token;
 use crate::limits::{
@@ -274,36 +275,27 @@ fn write(out: &mut Vec<u8>, message: Told) {
     message.encode_raw(out);
 }
 
-/// One entry of an answer to publishes.
-pub struct PublishAnswer<'a> {
-    /// The request's.
-    pub id: Option<RequestId<'a>>,
-    /// Its place in the batch; `None` outside batches.
-    pub index: Option<usize>,
-    /// What became of it.
-    pub answer: &'a Result<Published, Refusal>,
+fn told_publish(answer: &PublishAnswer<'_>) -> proto::Answer {
+    let told = match answer.answer {
+        Ok(published) => told_published(published),
+        Err(refusal) => told_refusal(refusal),
+    };
+    let index = answer.index.map(|index| u32::try_from(index).unwrap_or(u32::MAX));
+    proto::Answer { id: told_id(answer.id.as_ref()), index, answer: Some(told) }
 }
 
-impl PublishAnswer<'_> {
-    fn to_proto(&self) -> proto::Answer {
-        let answer = match self.answer {
-            Ok(published) => told_published(published),
-            Err(refusal) => told_refusal(refusal),
-        };
-        let index = self.index.map(|index| u32::try_from(index).unwrap_or(u32::MAX));
-        proto::Answer { id: told_id(self.id.as_ref()), index, answer: Some(answer) }
+/// Appends the answers to one publish frame: a batch of answers for a batch, else the one answer.
+pub fn write_publish_answers<'a>(
+    out: &mut Vec<u8>,
+    answers: impl Iterator<Item = PublishAnswer<'a>>,
+    is_batch: bool,
+) {
+    let mut items = answers.map(|answer| told_publish(&answer));
+    if is_batch {
+        write(out, Told::Answers(proto::AnswerBatch { items: items.collect() }));
+    } else if let Some(answer) = items.next() {
+        write(out, Told::Answer(answer));
     }
-}
-
-/// Appends the answer to one publish.
-pub fn write_publish_answer(out: &mut Vec<u8>, answer: &PublishAnswer<'_>) {
-    write(out, Told::Answer(answer.to_proto()));
-}
-
-/// Appends the answer to a batch.
-pub fn write_publish_answers(out: &mut Vec<u8>, answers: &[PublishAnswer<'_>]) {
-    let items = answers.iter().map(PublishAnswer::to_proto).collect();
-    write(out, Told::Answers(proto::AnswerBatch { items }));
 }
 
 /// Appends what a connection is told, apart from records and answers to publishes.

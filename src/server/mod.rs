@@ -14,6 +14,7 @@
 //! through [`control`].
 
 mod acceptor;
+mod acks;
 mod address;
 mod batch;
 mod clients;
@@ -36,9 +37,7 @@ mod loader;
 mod mailbox;
 mod node;
 mod outbound;
-mod pending;
 mod pressure;
-mod replications;
 mod resolver;
 mod run;
 mod session;

@@ -6,13 +6,12 @@
 
 use std::sync::Arc;
 
+use super::acks::Acks;
 use super::clock;
 use super::cluster_view::ClusterView;
 use super::lifecycle::{Lifecycle, Phase};
 use super::mailbox::{self, Mailbox};
-use super::pending::PendingAnswers;
 use super::pressure::{Places, Pressure, Queues};
-use super::replications::Replications;
 use crate::cluster::{Heads, Replicated};
 use crate::config::Config;
 use crate::ingest::{Change, Downstream, Ingest};
@@ -90,10 +89,8 @@ pub struct Shared {
     pub pressure: Pressure,
     /// Connections of all workers.
     pub places: Places,
-    /// Publishes over HTTP that wait for the store.
-    pub pending: PendingAnswers,
-    /// Publishes that wait until every member holds their records.
-    pub replications: Replications,
+    /// Answers to publishers that wait, as far as threads share them.
+    pub(super) acks: Acks,
 }
 
 impl Shared {
@@ -115,8 +112,7 @@ impl Shared {
             cluster: ClusterView::new(!config.join.is_empty()),
             pressure: Pressure::default(),
             places: Places::new(config.max_connections),
-            pending: PendingAnswers::default(),
-            replications: Replications::new(workers),
+            acks: Acks::new(workers),
             config,
         }
     }
@@ -155,7 +151,7 @@ impl Shared {
 
     /// The cluster's answer for a record that every member is to hold: whoever waits for it is told.
     pub fn handle_replicated(&self, replicated: Replicated) {
-        let worker = self.replications.handle_replicated(replicated);
+        let worker = self.acks.handle_replicated(replicated, &self.metrics);
         if let Some(mailbox) = worker.and_then(|worker| self.mailboxes().get(worker)) {
             mailbox.wake();
         }

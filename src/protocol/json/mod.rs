@@ -7,4 +7,4 @@ mod write;
 
 pub use publish::publish_frame;
 pub use subscribe::{subscribe_frame, write_notice};
-pub use write::{write_publish_answer, write_published, write_record, write_string};
+pub use write::{write_publish_answers, write_published, write_record, write_refusal_facts, write_string};

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::protocol::answer::{Outcome, Published, Refusal};
 use crate::protocol::draft::RequestId;
+use crate::protocol::reply::PublishAnswer;
 use crate::record::words::json_plain_len;
 use crate::record::{Payload, Record};
 
@@ -65,14 +66,28 @@ pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     out.push(b'}');
 }
 
-/// Appends the answer to one publish: `{"id":…,"index":…,"result":{…}}` or with `"error"`. The
-/// index stands in answers to batches only.
-pub fn write_publish_answer(
+/// Appends the answers to one publish frame: an array for a batch, else the one answer as an object.
+pub fn write_publish_answers<'a>(
     out: &mut Vec<u8>,
-    id: Option<&RequestId<'_>>,
-    index: Option<usize>,
-    answer: &Result<Published, Refusal>,
+    answers: impl Iterator<Item = PublishAnswer<'a>>,
+    is_batch: bool,
 ) {
+    if is_batch {
+        out.push(b'[');
+    }
+    for (at, answer) in answers.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        write_publish_answer(out, &answer);
+    }
+    if is_batch {
+        out.push(b']');
+    }
+}
+
+/// Appends the answer to one item: `{"id":…,"index":…,"result":{…}}` or with `"error"`.
+fn write_publish_answer(out: &mut Vec<u8>, PublishAnswer { id, index, answer }: &PublishAnswer<'_>) {
     out.push(b'{');
     if let Some(id) = id {
         out.extend_from_slice(b"\"id\":");
@@ -127,6 +142,13 @@ pub fn write_published(out: &mut Vec<u8>, published: &Published) {
 pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
     number(out, format_args!("{{\"code\":\"{}\",\"message\":", refusal.code.as_str()));
     write_string(out, &refusal.message);
+    write_refusal_facts(out, refusal);
+    out.push(b'}');
+}
+
+/// Appends what else a refusal says, as members of an object that follow others: whether a retry may
+/// help, the stamp if the record was applied all the same, and how many members hold it.
+pub fn write_refusal_facts(out: &mut Vec<u8>, refusal: &Refusal) {
     number(out, format_args!(",\"temporary\":{}", refusal.code.is_temporary()));
     if let Some(ts) = refusal.applied_ts {
         number(out, format_args!(",\"applied\":true,\"ts\":{ts}"));
@@ -134,7 +156,6 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
     if let Some(nodes) = refusal.nodes {
         number(out, format_args!(",\"nodes\":{nodes}"));
     }
-    out.push(b'}');
 }
 
 /// The numbers 00 to 99 in digits.
@@ -270,7 +291,8 @@ mod tests {
             level: AckLevel::Stored,
             nodes: None,
         };
-        write_publish_answer(&mut out, Some(&RequestId::Json("\"q\"")), Some(3), &Ok(stale));
+        let id = Some(RequestId::Json("\"q\""));
+        write_publish_answer(&mut out, &PublishAnswer { id, index: Some(3), answer: &Ok(stale) });
         assert_eq!(
             out,
             br#"{"id":"q","index":3,"result":{"ts":1,"outcome":"stale","current_ts":2,"level":"stored"}}"#

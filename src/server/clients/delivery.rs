@@ -1,6 +1,7 @@
 //! The way out: changes of the mailbox go to the sessions that want them, and sessions that wait for the
 //! store or the cluster are told.
 
+use super::super::acks::Settled;
 use super::super::clock;
 use super::super::connection::ConnectionStage;
 use super::super::inbox::Mail;
@@ -160,7 +161,7 @@ impl Clients {
     /// Sessions answer for records that every member holds by now, or does not in time.
     pub(super) fn handle_replicated(&mut self, now: Now) {
         let host = &self.env.host;
-        for (key, token, reached) in host.shared.replications.take_settled(host.worker) {
+        for Settled { connection: key, token, reached } in host.shared.acks.take_settled(host.worker) {
             let Some(connection) = self.table.get_mut(key) else { continue };
             self.env.with(now, key, connection, |session, turn| {
                 session.handle_replicated(turn, token, reached);

@@ -3,8 +3,7 @@
 
 use std::ops::Range;
 
-use super::Turn;
-use super::snapshot::name_key;
+use super::names::name_key;
 use crate::ingest::Change;
 use crate::protocol::{json, protobuf};
 use crate::record::Record;
@@ -25,7 +24,7 @@ pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_
 /// The worker keeps some, [clears](EncodedChange::clear) them and uses them, and their memory, again.
 #[derive(Debug, Default)]
 pub struct EncodedChange {
-    /// [`name_key`] of the change's source, once it was asked for.
+    /// [`name_key`] of the source, once it is asked for.
     key: Option<u64>,
     /// By framing, then by codec.
     encoded: [[Encoded; CODECS.len()]; Framing::COUNT],
@@ -66,7 +65,7 @@ impl EncodedChange {
         encoded
     }
 
-    /// The key that stands for the change's source where many sources are remembered.
+    /// The hash of the source's name, by [`name_key`]. It is made once for all connections.
     pub(super) fn key(&mut self, change: &Change) -> u64 {
         *self.key.get_or_insert_with(|| name_key(change.record.source.as_str()))
     }
@@ -81,12 +80,5 @@ impl EncodedChange {
     pub(super) fn message(&mut self, framing: Framing, codec: Codec, change: &Change) -> &[u8] {
         let encoded = self.encoded(framing, codec, change);
         &encoded.bytes[encoded.message.clone()]
-    }
-}
-
-impl Turn<'_> {
-    /// Appends a frame of one record.
-    pub(super) fn record_frame(&mut self, codec: Codec, record: &Record, as_deleted: bool) {
-        self.frame(codec, |out| write_record(out, codec, record, as_deleted));
     }
 }
