@@ -91,7 +91,12 @@ impl<D: Downstream> Ingest<D> {
 
     /// Publishes a client's draft whose answer waits until every live member holds the record or a newer
     /// one. The cluster machine says under `token` when that is so, or that it was not so in time.
-    pub fn publish_awaited(&self, now: Now, draft: &Draft<'_>, token: u64) -> Result<Accepted, Refusal> {
+    pub(crate) fn publish_awaited(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        token: u64,
+    ) -> Result<Accepted, Refusal> {
         self.publish_or_await(now, draft, Some(token))
     }
 
@@ -112,7 +117,7 @@ impl<D: Downstream> Ingest<D> {
 
     /// Publishes a record of the node itself, under a name that clients may not publish to. It does not
     /// pass the gate, and is not counted among the clients' publishes.
-    pub fn tell(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+    pub(crate) fn tell(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
         self.merge_draft(now, draft, None, None)
     }
 
@@ -164,7 +169,7 @@ impl<D: Downstream> Ingest<D> {
 
     /// Judges a record that a peer brought, or that the store kept; if it wins, it is delivered and stored.
     /// Returns whether it won.
-    pub fn apply(&self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
+    pub(crate) fn apply(&self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
         let collect_us = record.collect_us(self.bounds.tombstones_us);
         if collect_us.is_some_and(|at| at <= now.wall_us) {
             return false;
@@ -203,7 +208,7 @@ impl<D: Downstream> Ingest<D> {
     }
 
     /// Merges a record that the store kept, without telling anyone.
-    pub fn load(&self, now: Now, record: Record) {
+    pub(crate) fn load(&self, now: Now, record: Record) {
         let record = Arc::new(record);
         let source = record.source.clone();
         self.latest.update(source.as_str(), |slot| {
@@ -235,7 +240,7 @@ impl<D: Downstream> Ingest<D> {
     /// Tells subscribers of records that expire, and drops tombstones whose time is over if they
     /// `may_collect`. Handles up to `budget` records of each shard. Returns the wall clock, in
     /// microseconds, at which the next one is due.
-    pub fn sweep(&self, now: Now, may_collect: bool, budget: usize) -> Option<u64> {
+    pub(crate) fn sweep(&self, now: Now, may_collect: bool, budget: usize) -> Option<u64> {
         let (wall_us, tombstones_us) = (now.wall_us, self.bounds.tombstones_us);
         let due = Due { wall_us, tombstones_us, may_collect, budget };
         let shards = 0..SHARDS;
@@ -252,7 +257,7 @@ impl<D: Downstream> Ingest<D> {
     }
 
     /// The map of the latest records.
-    pub fn latest(&self) -> &Latest {
+    pub(crate) fn latest(&self) -> &Latest {
         &self.latest
     }
 
@@ -262,7 +267,7 @@ impl<D: Downstream> Ingest<D> {
     }
 
     /// The clock that stamps records whose publishers do not.
-    pub fn clock(&self) -> &HybridClock {
+    pub(crate) fn clock(&self) -> &HybridClock {
         &self.clock
     }
 
@@ -272,17 +277,17 @@ impl<D: Downstream> Ingest<D> {
     }
 
     /// Number of bytes that wait in the outbox. Does not lock it.
-    pub fn outbox_bytes(&self) -> usize {
+    pub(crate) fn outbox_bytes(&self) -> usize {
         self.outbox_bytes.load(Relaxed)
     }
 
     /// Sets whether this node's clock is too far off its peers' clocks. Publishes are refused meanwhile.
-    pub fn set_skewed(&self, is_skewed: bool) {
+    pub(crate) fn set_skewed(&self, is_skewed: bool) {
         self.gate.set_skewed(is_skewed);
     }
 
     /// Refuses every publish from now on, because the node shuts down.
-    pub fn set_draining(&self) {
+    pub(crate) fn set_draining(&self) {
         self.gate.set_draining();
     }
 }

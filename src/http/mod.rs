@@ -62,27 +62,27 @@ pub trait Node: Send + Sync + 'static {
     fn metrics(&self) -> &Metrics;
 }
 
-/// The part of a source's history that a client asks for.
+/// Which part of a source's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryQuery<'a> {
-    /// Name of the source.
+    /// Whose.
     pub source: &'a str,
-    /// The earliest `ts`, inclusive, in microseconds.
+    /// Least `ts`, inclusive, in microseconds.
     pub from_us: u64,
-    /// The latest `ts`, inclusive, in microseconds.
+    /// Greatest `ts`, inclusive, in microseconds.
     pub to_us: u64,
-    /// The largest number of records of the page; at least 1.
+    /// Most records of the page; at least 1.
     pub limit: usize,
-    /// The cursor of the page before; `None` for the first page.
+    /// Where the page before ended: a cursor of that page.
     pub after: Option<&'a str>,
 }
 
-/// One page of a source's history.
+/// Records, newest first, and where to go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryPage {
-    /// The records, the newest first.
+    /// Newest first.
     pub records: Vec<Record>,
-    /// The cursor with which the next page is asked for; `None` after the last page.
+    /// The cursor of the next page; `None`: that was all.
     pub after: Option<String>,
 }
 

@@ -110,6 +110,20 @@ fn refusals() {
 }
 
 #[test]
+fn what_the_gate_refuses_changes_nothing_and_the_first_guard_answers() {
+    let node = node("a");
+    node.set_draining();
+    node.downstream.sick.store(true, Relaxed);
+    let big: &'static str = Box::leak("1".repeat(1_001).into_boxed_str());
+    assert_eq!(refused(&node, &draft("$s", None, json(big))), Code::TooLarge);
+    assert_eq!(refused(&node, &draft("$s", None, json("1"))), Code::Forbidden);
+    assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::Overloaded);
+    assert!(node.latest.is_empty() && node.outbox.lock().last_seq() == 0);
+    // What the node says of itself does not pass the gate.
+    assert_eq!(node.tell(NOW, &draft("$s", None, json("1"))).expect("told").outcome, Outcome::Applied);
+}
+
+#[test]
 fn a_full_map_refuses_new_sources_from_clients_only() {
     let node = node("a");
     let data: &'static str = Box::leak(format!("\"{}\"", "x".repeat(900)).into_boxed_str());

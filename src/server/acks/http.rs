@@ -70,7 +70,8 @@ impl HttpRoom {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.frames.lock().frames.is_empty()
+        let HttpFrames { frames, early } = &*self.frames.lock();
+        frames.is_empty() && early.is_empty()
     }
 }
 
