@@ -27,7 +27,7 @@ pub fn sleep(us: u64) {
 #[allow(clippy::disallowed_methods)]
 pub fn chance() -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    // A fresh hasher's keys come from the operating system.
+    // The keys of a new hasher come from the operating system.
     RandomState::new().hash_one((now().wall_us, std::process::id()))
 }
 

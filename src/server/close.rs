@@ -30,15 +30,15 @@ pub enum CloseCode {
 /// What a client should do after it was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Afterwards {
-    /// To be mended first: the same client would be closed again.
+    /// The client must be mended: it would be closed again.
     Mend,
-    /// To come back later, and later each time.
+    /// The client should come back later, and wait longer each time.
     BackOff,
-    /// To come back now, to this node or to another one.
+    /// The client should come back now, to this node or to another one.
     ComeBack,
 }
 
-/// All codes.
+/// All codes, to be held against what clients are promised.
 const CODES: [CloseCode; 9] = [
     CloseCode::ProtocolError,
     CloseCode::UnsupportedKind,
@@ -98,12 +98,12 @@ const _: () = {
     }
 };
 
-/// A code, and the reason in words.
+/// Why a connection is closed: a code, and the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseReason {
-    /// What programs decide by.
+    /// The code, by which programs decide.
     pub code: CloseCode,
-    /// What people read.
+    /// The reason in words, for people.
     pub reason: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a node knows of its cluster, for all its threads: worker 0 says it, everyone may read it.
+//! What a node knows of its cluster. Worker 0 reports it, and all threads may read it.
 //!
 //! Members and heads are replaced as a whole, so a reader holds a lock only for as long as it takes to
 //! clone an `Arc`.
@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use crate::cluster::Heads;
 use crate::cluster::members::MemberInfo;
 
-/// What worker 0 last said of the cluster.
+/// The state of the cluster as worker 0 last reported it.
 #[derive(Debug)]
 pub struct ClusterView {
     members: RwLock<Arc<[MemberInfo]>>,

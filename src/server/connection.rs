@@ -1,12 +1,12 @@
-//! One client's connection: its transport, what waits to be sent, and how far it is.
+//! One client's connection: its transport, the bytes that wait to be sent, and the stage of its life.
 //!
 //! First the head of a request is read ([`ConnectionStage::Head`]). Then the connection is a session with its
 //! framing ([`ConnectionStage::Open`]), or it goes to the control plane ([`ConnectionStage::HandedOver`]). In the end it is
 //! closing: what waits is sent, and what comes is read and forgotten, so that the kernel does not cut the
 //! last frames off with a reset.
 //!
-//! What the poll said and which lists of its worker a connection stands in is kept in [`Intake`], for
-//! reading, and in [`Listed`], for everything else.
+//! A worker keeps lists of connections: those to be read, those to be flushed, and so on. In which of them a
+//! connection stands is kept in [`Intake`], for reading, and in [`Listed`], for everything else.
 
 use std::io;
 
@@ -31,21 +31,21 @@ pub struct Connection {
     pub transport: Transport,
     /// Counts the connections of the worker: tells this one from those that had its place before.
     pub generation: u64,
-    /// How far it is.
+    /// The stage of its life.
     pub stage: ConnectionStage,
     /// What waits to be sent.
     pub out: Outbound,
     /// Whether the node has room for it.
     pub admission: Admission,
-    /// Whether it is to be read.
+    /// Whether the connection is to be read.
     pub intake: Intake,
     /// Whether the transport takes bytes; if not, the poll says when it does again.
     pub is_writable: bool,
-    /// The list of those whose sessions want a turn.
+    /// Whether it is in the list of connections whose sessions want a turn.
     pub turning: Listed,
-    /// The list of those that are flushed at the end of the turn.
+    /// Whether it is in the list of connections that are flushed at the end of the turn.
     pub touched: Listed,
-    /// When its live entry among the timers is due, on the monotonic clock; `u64::MAX` without one.
+    /// When the timer of the connection is due, on the monotonic clock; `u64::MAX` without one.
     pub armed_us: u64,
 }
 
@@ -87,7 +87,7 @@ pub struct Intake {
 /// The list of a worker in which a connection stands on account of reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ReadingList {
-    /// In none.
+    /// In neither list.
     #[default]
     None,
     /// In the list of those that are to be read.
@@ -148,27 +148,27 @@ impl Intake {
     }
 }
 
-/// How far a connection is.
+/// The stages of a connection's life.
 pub enum ConnectionStage {
-    /// The request's head is read.
+    /// The head of a request is being read.
     Head {
-        /// What has come of it.
+        /// The bytes that have come so far.
         bytes: Vec<u8>,
         /// When the connection began, on the monotonic clock.
         opened_us: u64,
     },
-    /// A session.
+    /// A session exchanges messages with the client.
     Open(Box<Open>),
-    /// On its way out.
+    /// Everything is said: what waits is sent, and then the connection ends.
     Closing(Closing),
-    /// Goes to the control plane at the end of the turn.
+    /// The connection goes to the control plane at the end of the turn.
     HandedOver {
-        /// The place that is kept for it there.
+        /// The place that is kept for the connection there.
         place: Reservation<Layer>,
-        /// What was read of it.
+        /// The bytes that were read from the connection already.
         read: Vec<u8>,
     },
-    /// Is removed at the end of the turn.
+    /// The connection is removed at the end of the turn.
     Over,
 }
 
@@ -182,7 +182,7 @@ pub struct Open {
     pub liveness: Liveness,
 }
 
-/// How a connection ends.
+/// The end of a connection: what it waits for, and since when.
 pub struct Closing {
     awaits: AwaitedEnd,
     since_us: u64,
@@ -190,7 +190,7 @@ pub struct Closing {
     sent_us: Option<u64>,
 }
 
-/// What a closing connection waits for, once everything that waits for it is sent.
+/// What a closing connection waits for, after everything was sent.
 pub enum AwaitedEnd {
     /// The client's answer to the close.
     CloseAnswer(Box<FrameReader>),
@@ -217,7 +217,7 @@ impl Connection {
         }
     }
 
-    /// When it is to be looked at without anything happening, on the monotonic clock.
+    /// When the connection is to be looked at although nothing has happened, on the monotonic clock.
     pub fn next_us(&self) -> Option<u64> {
         match &self.stage {
             ConnectionStage::Head { opened_us, .. } => Some(opened_us + HANDSHAKE_US_MAX),
@@ -247,8 +247,12 @@ impl Connection {
     /// it. Gives back the session, which is to be told, too; there is none, and nothing is done, where none
     /// was open.
     pub fn close(&mut self, close: &CloseReason, now_us: u64) -> Option<Session> {
-        let ConnectionStage::Open(open) = std::mem::replace(&mut self.stage, ConnectionStage::Over) else {
-            return None;
+        let open = match std::mem::replace(&mut self.stage, ConnectionStage::Over) {
+            ConnectionStage::Open(open) => open,
+            other => {
+                self.stage = other;
+                return None;
+            }
         };
         let Open { mut reader, session, .. } = *open;
         if close.code.drops_unsent() {

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use super::clock;
 use crate::record::Now;
 
-/// How far a node is in its life. Only grows.
+/// The phases of a node's life, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
@@ -64,7 +64,7 @@ pub enum Fatal {
     Loop(String),
 }
 
-/// How far the node is, and how far its workers are with that.
+/// The phase of a node, and how far its workers are with it.
 pub struct Lifecycle {
     phase: AtomicU8,
     /// When each worker turned last, on the monotonic clock.
@@ -75,7 +75,7 @@ pub struct Lifecycle {
     on_fatal: Box<dyn Fn() + Send + Sync>,
 }
 
-/// What the one that stops the node waits for.
+/// How far the workers are with the phases, for whoever stops the node and waits for them.
 #[derive(Debug, Default)]
 struct Progress {
     /// By worker: the last phase whose work it has done.

@@ -20,7 +20,7 @@ pub struct Liveness {
 /// What is to be done about a client's silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
-    /// Nothing yet.
+    /// Nothing is to be done yet.
     Short,
     /// The client is to be pinged. Said once for each silence.
     Ping,
@@ -29,7 +29,7 @@ pub enum Silence {
 }
 
 impl Liveness {
-    /// Of a client that has just connected.
+    /// The state of a client that has just connected.
     pub fn new(now_us: u64) -> Liveness {
         Liveness { received_us: now_us, is_pinged: false, paused_us: None }
     }

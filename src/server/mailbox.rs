@@ -208,7 +208,7 @@ impl Mailbox {
         }
         match self.waker.wake() {
             Ok(()) => {}
-            // So many wakes wait already that there is no room for another: one of them does.
+            // The pipe is full, so wakes wait in it already: one of them is enough.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => tracing::error!(%error, "a worker could not be woken"),
         }

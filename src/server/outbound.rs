@@ -104,7 +104,7 @@ impl Outbound {
 
     /// Appends a message for this connection alone. In `bytes` it stands behind the room that
     /// [`make_room`](super::framing::wrap::make_room) left.
-    pub fn append_message(&mut self, codec: Codec, bytes: &mut [u8]) {
+    pub fn append_message(&mut self, codec: Codec, bytes: &mut Vec<u8>) {
         let frame_at = self.framing.wrap(codec, bytes, ROOM_BYTES);
         self.append(bytes.get(frame_at..).unwrap_or_default());
     }

@@ -1,7 +1,8 @@
 //! The way out: a message becomes a frame where it lies.
 //!
 //! Whoever writes a message leaves [`ROOM_BYTES`] free in front of it. The head of the frame is put at the
-//! end of that room, so nothing is moved and the frame is one piece of memory, ready to be copied.
+//! end of that room and its tail, if it has one, behind the message. So nothing is moved, and the frame is
+//! one piece of memory, ready to be copied.
 
 use super::frame_head::{self, BINARY, FRAME_HEAD_BYTES_MAX, FrameHead, TEXT};
 use super::message::Codec;
@@ -30,7 +31,7 @@ impl Framing {
 
     /// Makes a frame of the message that begins at `message_at` and reaches to the end of `bytes`. There
     /// must be at least [`ROOM_BYTES`] before it. Returns where the frame begins; it reaches to the end.
-    pub fn wrap(self, codec: Codec, bytes: &mut [u8], message_at: usize) -> usize {
+    pub fn wrap(self, codec: Codec, bytes: &mut Vec<u8>, message_at: usize) -> usize {
         debug_assert!((ROOM_BYTES..=bytes.len()).contains(&message_at), "no room for the head of a frame");
         match self {
             Framing::WebSocket => {
@@ -41,8 +42,16 @@ impl Framing {
                 let (head, len) = frame_head::write(kind, bytes.len() - message_at);
                 let start = message_at - len;
                 bytes[start..message_at].copy_from_slice(&head[..len]);
+                bytes.extend_from_slice(self.tail());
                 start
             }
+        }
+    }
+
+    /// The bytes behind the message of a frame.
+    fn tail(self) -> &'static [u8] {
+        match self {
+            Framing::WebSocket => b"",
         }
     }
 
