@@ -1,44 +1,44 @@
-//! What a client is told about a publish: result or refusal.
+//! The answers to a publish: its result, or its refusal.
 
 use std::borrow::Cow;
 
 use super::AckLevel;
 
-/// Why something was refused, as a client reads it.
+/// The kind of a refusal. Clients decide by it what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// The text is no JSON, too deep, or has a lone surrogate.
+    /// The text is not JSON, is nested too deep, or has half of a surrogate pair.
     BadJson,
-    /// A field is unknown, missing or contradictory.
+    /// A field or parameter is unknown, missing, or contradicts another one.
     BadRequest,
-    /// The name is no name of a source.
+    /// The text is not a valid name of a source.
     BadSource,
-    /// The text is no pattern.
+    /// The text is not a valid pattern.
     BadPattern,
-    /// `ts` is no integer in its range.
+    /// `ts` is not an integer in the allowed range.
     BadTimestamp,
-    /// `ts` is too far ahead.
+    /// `ts` is too far ahead of the node's clock.
     FutureTimestamp,
-    /// More bytes than a record may have.
+    /// The data has more bytes than a record may have.
     TooLarge,
-    /// The name is the system's.
+    /// The name begins with `$`; clients cannot publish to such sources.
     Forbidden,
-    /// There is nothing of that name (HTTP only).
+    /// The thing that the URL names does not exist (HTTP only).
     NotFound,
     /// A queue or the map is full.
     Overloaded,
-    /// The publisher is over its rate.
+    /// The publisher sends more than its rate allows.
     RateLimited,
-    /// The store does not take it at the moment.
+    /// The store does not accept records at the moment.
     StoreUnavailable,
-    /// The level was not reached in time.
+    /// The ack level was not reached in time.
     Timeout,
-    /// This node's clock is off its peers'.
+    /// The node's clock differs too much from its peers' clocks.
     ClockSkew,
 }
 
 impl Code {
-    /// The code's name in the contract.
+    /// Returns the name of the code in answers to clients.
     pub fn as_str(self) -> &'static str {
         match self {
             Code::BadJson => "bad_json",
@@ -58,13 +58,13 @@ impl Code {
         }
     }
 
-    /// Whether the same request may succeed later, unchanged.
+    /// Returns whether the same request may succeed later without a change.
     pub fn is_temporary(self) -> bool {
         use Code::*;
         matches!(self, Overloaded | RateLimited | StoreUnavailable | Timeout | ClockSkew)
     }
 
-    /// The HTTP status that says the same.
+    /// Returns the HTTP status with the same meaning.
     pub fn http_status(self) -> u16 {
         use Code::*;
         match self {
@@ -79,62 +79,62 @@ impl Code {
     }
 }
 
-/// A refusal: what, why, and whether the record was applied all the same.
+/// The refusal of a request: its kind, its reason, and whether the record was applied all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", code.as_str())]
 pub struct Refusal {
-    /// What kind.
+    /// The kind of the refusal, for programs.
     pub code: Code,
-    /// Why, with field, value and what is allowed.
+    /// The reason, for people: the field, its value, and what is allowed.
     pub message: String,
-    /// The record's `ts`, if it was applied before the error came: a retry with that `ts` is a
-    /// duplicate and waits for the level.
+    /// `ts` of the record, in microseconds, if the record was applied before the error happened. A retry with
+    /// this `ts` is answered as a duplicate and waits for the ack level.
     pub applied_ts: Option<u64>,
-    /// With `timeout` of the level `replicated`: members that hold it.
+    /// Number of members that hold the record. Present with the code `timeout` of the level `replicated`.
     pub nodes: Option<u32>,
 }
 
 impl Refusal {
-    /// A refusal of something that changed nothing.
+    /// Makes the refusal of a request that changed nothing.
     pub fn new(code: Code, message: impl Into<String>) -> Refusal {
         Refusal { code, message: message.into(), applied_ts: None, nodes: None }
     }
 
-    /// The same, of a record that was applied with `ts`.
+    /// Makes this the refusal of a publish whose record was applied with the timestamp `ts`, in microseconds.
     pub fn after_applying(mut self, ts: u64) -> Refusal {
         self.applied_ts = Some(ts);
         self
     }
 }
 
-/// What became of a record.
+/// The effect of a publish on the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is the latest now.
+    /// The record is the newest of its source now.
     Applied,
-    /// This very record was there.
+    /// The map held this very record already.
     Duplicate,
-    /// The source has a newer one, of this `ts`.
+    /// The source has a newer record, which stays.
     Stale {
-        /// The newer record's.
+        /// `ts` of the newer record, in microseconds.
         current_ts: u64,
     },
 }
 
-/// A publish that reached its level.
+/// The answer to a publish that reached its ack level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// The record's stamp: the publisher's, or the node's.
+    /// Timestamp of the record in microseconds, given by the publisher or by the node.
     pub ts: u64,
-    /// What became of it.
+    /// The effect of the publish on the map.
     pub outcome: Outcome,
-    /// The level reached.
+    /// The ack level that was reached.
     pub level: AckLevel,
-    /// With `replicated`: members that hold it.
+    /// Number of members that hold the record. Present with the level `replicated`.
     pub nodes: Option<u32>,
 }
 
-/// The text of a value as a message quotes it: cut after at most 64 bytes, so that a client cannot make
+/// Returns `text` as error messages quote it: shortened to at most 64 bytes, so that a client cannot make
 /// messages long.
 pub(super) fn shortened(text: &str) -> Cow<'_, str> {
     if text.len() <= 64 {

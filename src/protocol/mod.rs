@@ -1,10 +1,10 @@
-//! How clients say it: the JSON and protobuf forms of requests and answers, the parameters of URLs,
-//! resume tokens, ack levels, and the codes of refusals.
+//! The protocol between clients and nodes: the JSON and protobuf forms of requests and answers, the
+//! parameters of URLs, resume tokens, ack levels, and the codes of refusals.
 //!
-//! A frame is decoded into [`draft`]s (publishes) or [`request`]s (subscriptions), which borrow from
-//! it, and is answered by what [`answer`] and [`reply`] have. [`json`] and [`protobuf`] are two forms of the same
-//! things under the same names. The room knows only [`crate::record`]; the map, the store, the
-//! cluster and the simulator do not know this room, since peers and disks speak forms of their own.
+//! A frame is decoded into [`draft`]s (publishes) or [`request`]s (subscriptions), which borrow from it, and
+//! is answered with the types of [`answer`] and [`reply`]. [`json`] and [`protobuf`] are two forms of the same messages
+//! with the same names. This room knows only [`crate::record`]. The map, the store, the cluster and the
+//! simulator do not know this room, because peers and disks have forms of their own.
 
 mod ack;
 pub mod answer;

@@ -1,9 +1,9 @@
-//! The protobuf form of what clients send and are sent: the same things as in JSON, under the same
-//! names.
+//! The protobuf form of the messages between clients and nodes. It has the same messages and names as the
+//! JSON form.
 //!
-//! A frame is decoded into a [`ClientMessage`], which keeps what the drafts borrow. Records are
-//! written by hand, since they are most of what a node sends and would be copied once more on their
-//! way through a generated message; a test holds that form against the generated one.
+//! A frame is decoded into a [`ClientMessage`], and the drafts made from it borrow from it. Records are
+//! written without generated code, because they are most of what a node sends, and a generated message would
+//! copy each of them once more. A test compares the result with that of the generated code.
 
 mod read;
 
@@ -28,20 +28,21 @@ use crate::record::{Pattern, Payload, Record, Source};
 use proto::client_message::Message as Asked;
 use proto::server_message::Message as Told;
 
-/// The bytes are no protobuf of this schema.
+/// The error of a frame that is not a protobuf message of the schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("undecodable message: {0}")]
 pub struct DecodeError(#[from] prost::DecodeError);
 
-/// A frame from a client.
+/// A decoded frame from a client.
 #[derive(Debug)]
 pub struct ClientMessage<'a>(Form<'a>);
 
 #[derive(Debug)]
 enum Form<'a> {
-    /// One publish, whose parts lie in the frame.
+    /// A single publish, read without generated code. Its parts borrow from the frame.
     Publish(Publish<'a>),
-    /// Anything.
+    /// Any other message, read by generated code. `None` if the frame holds no message that this version
+    /// knows.
     Any(Option<Asked>),
 }
 
@@ -50,7 +51,7 @@ fn refuse<T>(code: Code, message: impl Into<String>) -> Result<T, Refusal> {
 }
 
 impl ClientMessage<'_> {
-    /// Decodes a frame.
+    /// Decodes a frame. The result borrows from it.
     pub fn decode(bytes: &[u8]) -> Result<ClientMessage<'_>, DecodeError> {
         if let Some(publish) = read::publish_message(bytes) {
             return Ok(ClientMessage(Form::Publish(publish)));
@@ -58,7 +59,7 @@ impl ClientMessage<'_> {
         Ok(ClientMessage(Form::Any(proto::ClientMessage::decode(bytes)?.message)))
     }
 
-    /// The frame as `/publish` takes it.
+    /// Returns the publishes of a frame that came on `/publish`. Any other message becomes a refusal.
     pub fn publish_frame(&self) -> PublishFrame<'_> {
         let refused = |id| {
             let draft = refuse(Code::BadRequest, "allowed on /publish are \"publish\" and \"batch\"");
@@ -82,7 +83,7 @@ impl ClientMessage<'_> {
         }
     }
 
-    /// The frame as `/subscribe` takes it.
+    /// Returns the request of a frame that came on `/subscribe`. Any other message becomes a refusal.
     pub fn subscribe_frame(&self) -> SubscribeFrame<'_> {
         let refused =
             || refuse(Code::BadRequest, "allowed on /subscribe are \"subscribe\" and \"unsubscribe\"");
@@ -104,19 +105,19 @@ impl ClientMessage<'_> {
     }
 }
 
-/// The parts of one publish, which lie in the frame, or in what was made of it.
+/// The fields of one publish, borrowed from the frame or from the generated message. Nothing is checked yet.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Publish<'a> {
     id: Option<RequestId<'a>>,
     source: &'a str,
     ts: Option<u64>,
-    value: Option<Value<'a>>,
+    value: Option<PublishValue<'a>>,
     ttl_ms: Option<u64>,
     ack: Option<&'a str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Value<'a> {
+enum PublishValue<'a> {
     Data(&'a str),
     Binary(&'a [u8]),
     Deleted(bool),
@@ -125,9 +126,9 @@ enum Value<'a> {
 impl<'a> From<&'a proto::Publish> for Publish<'a> {
     fn from(publish: &'a proto::Publish) -> Publish<'a> {
         let value = publish.value.as_ref().map(|value| match value {
-            proto::publish::Value::Data(text) => Value::Data(text),
-            proto::publish::Value::DataB64(bytes) => Value::Binary(bytes),
-            proto::publish::Value::Deleted(deleted) => Value::Deleted(*deleted),
+            proto::publish::Value::Data(text) => PublishValue::Data(text),
+            proto::publish::Value::DataB64(bytes) => PublishValue::Binary(bytes),
+            proto::publish::Value::Deleted(deleted) => PublishValue::Deleted(*deleted),
         });
         let (id, ack) = (id_of(&publish.id), publish.ack.as_deref());
         Publish { id, source: &publish.source, ts: publish.ts, value, ttl_ms: publish.ttl_ms, ack }
@@ -170,10 +171,10 @@ fn draft(publish: Publish<'_>) -> Result<Draft<'_>, Refusal> {
         return refuse(Code::BadTimestamp, format!("ts is {ts}; allowed are 0 to {TS_MAX}, microseconds"));
     }
     let payload = match publish.value {
-        Some(Value::Data(text)) => DraftPayload::Json(json(text)?),
-        Some(Value::Binary(bytes)) => DraftPayload::Binary(Cow::Borrowed(bytes)),
-        Some(Value::Deleted(true)) => DraftPayload::Deleted,
-        Some(Value::Deleted(false)) => {
+        Some(PublishValue::Data(text)) => DraftPayload::Json(json(text)?),
+        Some(PublishValue::Binary(bytes)) => DraftPayload::Binary(Cow::Borrowed(bytes)),
+        Some(PublishValue::Deleted(true)) => DraftPayload::Deleted,
+        Some(PublishValue::Deleted(false)) => {
             return refuse(Code::BadRequest, "deleted is false; allowed is true");
         }
         None => {
@@ -194,7 +195,7 @@ fn draft(publish: Publish<'_>) -> Result<Draft<'_>, Refusal> {
     Ok(Draft { source: Cow::Borrowed(publish.source), ts: publish.ts, payload, ttl_ms, ack })
 }
 
-/// The one JSON value that `text` must be, without the white space around it.
+/// Returns the bytes of the single JSON value that `text` must be, without the white space around it.
 fn json(text: &str) -> Result<&[u8], Refusal> {
     let mut scanner = Scanner::new(text);
     let value = scanner.value().and_then(|value| scanner.end().map(|()| value));
@@ -237,7 +238,8 @@ fn told_id(id: Option<&RequestId<'_>>) -> Option<proto::Id> {
     let id = match id? {
         RequestId::Number(number) => Id::Number(*number),
         RequestId::Text(text) => Id::Text((*text).into()),
-        // Ids of JSON frames are answered in JSON; as text they would still be told apart.
+        // Ids of JSON frames are answered in JSON. If one ever came here, its JSON text would still identify
+        // the request.
         RequestId::Json(text) => Id::Text((*text).into()),
     };
     Some(proto::Id { id: Some(id) })
@@ -298,7 +300,7 @@ pub fn write_publish_answers<'a>(
     }
 }
 
-/// Appends what a connection is told, apart from records and answers to publishes.
+/// Appends a message that is neither a record nor the answer to a publish.
 pub fn write_notice(out: &mut Vec<u8>, notice: &Notice<'_>) {
     let answer = |id: &Option<RequestId<'_>>, answer| {
         Told::Answer(proto::Answer { id: told_id(id.as_ref()), index: None, answer: Some(answer) })
@@ -329,14 +331,15 @@ pub fn write_notice(out: &mut Vec<u8>, notice: &Notice<'_>) {
     write(out, told);
 }
 
-/// Key of `ServerMessage.record`: field 4, length-delimited.
+/// Key of the field `ServerMessage.record`: number 4, length-delimited.
 const RECORD_KEY: u8 = 4 << 3 | 2;
-/// Key of `ServerMessage.records`: field 5, length-delimited.
+/// Key of the field `ServerMessage.records`: number 5, length-delimited.
 const RECORDS_KEY: u8 = 5 << 3 | 2;
-/// Key of `RecordBatch.items`: field 1, length-delimited.
+/// Key of the field `RecordBatch.items`: number 1, length-delimited.
 const ITEM_KEY: u8 = 1 << 3 | 2;
 
-/// Appends a message of one record as a subscriber sees it. `as_deleted`: its time to live is over.
+/// Appends a message with one record as subscribers see it. With `as_deleted` it is written as a deletion,
+/// because its time to live is over.
 pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     const TS_KEY: u8 = 2 << 3;
     const DELETED: [u8; 2] = [6 << 3, 1];
@@ -347,7 +350,7 @@ pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     };
     let field_len = |bytes: usize| 1 + encoded_len_varint(bytes as u64) + bytes;
     let ts = record.stamp.ts;
-    // As in all proto3, what is zero is left out.
+    // As proto3 prescribes, the number 0 is left out.
     let ts_len = if ts == 0 { 0 } else { 1 + encoded_len_varint(ts) };
     let value_len = value.map_or(DELETED.len(), |(_, bytes)| field_len(bytes.len()));
     let (source, origin) = (record.source.as_str().as_bytes(), record.birth.origin.as_bytes());
@@ -373,16 +376,17 @@ fn write_field(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Appends to the items of a batch the record of a message that [`write_record`] wrote.
+/// Appends a record to the items of a batch. `message` is what [`write_record`] wrote for it.
 pub fn append_to_batch(items: &mut Vec<u8>, message: &[u8]) {
-    // The record stands in both behind a key of one byte, and is otherwise the same.
+    // Both forms are a key of one byte followed by the same bytes, so only the key is replaced.
     if let Some((_, record)) = message.split_first() {
         items.push(ITEM_KEY);
         items.extend_from_slice(record);
     }
 }
 
-/// The beginning of a message whose batch has `items_len` bytes of items, which are to follow.
+/// Appends the beginning of a message with a batch of records. The caller appends `items_len` bytes of items
+/// next.
 pub fn write_batch_head(out: &mut Vec<u8>, items_len: usize) {
     out.push(RECORDS_KEY);
     write_varint(out, items_len as u64);

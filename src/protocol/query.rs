@@ -1,7 +1,7 @@
-//! The query of a URL and its percent-encoding, read in one way for HTTP and for WebSocket upgrades.
+//! Decodes the query of a URL. HTTP requests and WebSocket upgrades share it.
 //!
-//! Queries are read as HTML forms write them: `+` is a space and `%XX` a byte. A `%` without two hex
-//! digits is refused, so that a mistyped name is never taken for another one.
+//! Queries are decoded like HTML forms: `+` is a space and `%XX` a byte. A `%` that is not followed by two
+//! hex digits is refused, so that a mistyped name is never taken for another one.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use super::answer::{Code, Refusal};
 
-/// Why the text of a URL cannot be decoded.
+/// The reason why a part of a URL cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodingError {
     /// A `%` is not followed by two hex digits.
@@ -37,7 +37,8 @@ fn decode_form(text: &str) -> Result<String, EncodingError> {
     Ok(decode_path(&text.replace('+', " "))?.into_owned())
 }
 
-/// The parameters of a query (without its `?`), decoded, in the order in which they stand.
+/// Returns the decoded parameters (name and value) of a query without its `?`, in the order in which they
+/// appear. A parameter without `=` has an empty value.
 pub fn parameters(query: &str) -> impl Iterator<Item = Result<(String, String), Refusal>> {
     query.split('&').filter(|part| !part.is_empty()).map(|part| {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));

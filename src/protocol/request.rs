@@ -1,4 +1,4 @@
-//! What subscribers ask for and what they are told, apart from records; the same in both codecs.
+//! The requests of subscribers and the messages to them except records, in the form that both codecs share.
 
 use super::AckLevel;
 use super::answer::Refusal;
@@ -6,18 +6,18 @@ use super::draft::RequestId;
 use super::token::Token;
 use crate::record::{NodeName, Pattern};
 
-/// What a subscriber gets when it cannot keep up.
+/// The policy for a subscriber that receives more slowly than records arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// The newest value of each source.
+    /// The subscriber is sent only the newest record of each source.
     #[default]
     Latest,
-    /// Every record, or the end of the connection.
+    /// The subscriber is sent every record; if too many wait, the connection is closed.
     All,
 }
 
 impl Mode {
-    /// The mode of this name.
+    /// Returns the mode with this name.
     pub fn parse(name: &str) -> Option<Mode> {
         match name {
             "latest" => Some(Mode::Latest),
@@ -26,7 +26,7 @@ impl Mode {
         }
     }
 
-    /// Its name.
+    /// Returns the name of the mode in requests.
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::Latest => "latest",
@@ -38,95 +38,96 @@ impl Mode {
 /// A subscription as a client asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribe {
-    /// At least one.
+    /// The patterns of the sources that are wanted, at least one.
     pub patterns: Vec<Pattern>,
-    /// Whether it begins with the latest record of every source that matches.
+    /// Whether the subscription begins with the newest record of every matching source.
     pub snapshot: bool,
-    /// `None`: the connection's.
+    /// The mode; `None` means that of the connection.
     pub mode: Option<Mode>,
-    /// What the client has seen.
+    /// A token that tells what the client has seen already.
     pub resume: Option<Token>,
 }
 
-/// What a frame of `/subscribe` asks for.
+/// The request in a frame on `/subscribe`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// A new subscription.
+    /// Start a new subscription.
     Subscribe(Subscribe),
-    /// The end of the one of this number.
+    /// End the subscription with this number.
     Unsubscribe(u32),
 }
 
-/// A frame of `/subscribe`: what it asks for, or why it cannot be asked.
+/// A frame on `/subscribe`: its request, or the reason why it is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscribeFrame<'a> {
-    /// As it came, if it came and could be read.
+    /// The id of the request, if there is a readable one.
     pub id: Option<RequestId<'a>>,
-    /// The request, or the refusal.
+    /// The checked request, or its refusal.
     pub request: Result<Request, Refusal>,
 }
 
-/// The first thing a client is told.
+/// The first message on every connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connected<'a> {
-    /// This node.
+    /// Name of the node that serves the connection.
     pub node: &'a NodeName,
-    /// Names the connection in the node's log.
+    /// Identifies the connection in the node's log.
     pub session: &'a str,
-    /// After this silence the node pings.
+    /// Silence after which the node pings the client, in milliseconds.
     pub ping_ms: u64,
-    /// Bytes of a record's data.
+    /// Largest data of one record, in bytes.
     pub max_record_bytes: usize,
-    /// Bytes of a frame.
+    /// Largest frame that the client may send, in bytes.
     pub max_frame_bytes: usize,
-    /// Some live members, (id, `host:port` of HTTP).
+    /// Some live members: their names and the `host:port` of their HTTP ports.
     pub members: Vec<(&'a str, &'a str)>,
 }
 
-/// What a connection is told, apart from records and the answers to publishes.
+/// A message to a client that is neither a record nor the answer to a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice<'a> {
-    /// The first message.
+    /// The first message on a connection.
     Connected(Connected<'a>),
-    /// The result of a subscribe or unsubscribe.
+    /// The answer to a request that started or ended a subscription.
     Subscribed {
-        /// The request's.
+        /// The id of the request.
         id: Option<RequestId<'a>>,
-        /// The number of the subscription.
+        /// Number of the subscription, unique on the connection.
         subscription: u32,
-        /// Whether the token was good; `None` without a token.
+        /// Whether the subscription continues where the token of the request ended; `None` if the request had
+        /// no token.
         recovered: Option<bool>,
     },
-    /// A frame that was refused.
+    /// The answer to a request that is refused.
     Refused {
-        /// The request's.
+        /// The id of the request.
         id: Option<RequestId<'a>>,
-        /// Why.
+        /// Kind and reason of the refusal.
         refusal: &'a Refusal,
     },
-    /// The end of a snapshot.
+    /// The end of a snapshot: all records of it have been sent.
     Eos {
-        /// The number of the subscription.
+        /// Number of the subscription.
         subscription: u32,
-        /// Good on any node.
+        /// Resume token up to here, which every node of the cluster accepts.
         resume: &'a str,
     },
-    /// A token of all subscriptions.
+    /// Resume token of all subscriptions of the connection.
     Resume(&'a str),
 }
 
-/// What the URL of a WebSocket asks for.
+/// The request in the URL of a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UrlRequest {
-    /// `/publish`: the connection's default level.
+    /// `/publish`, with the default ack level of the connection.
     Publish(AckLevel),
-    /// `/subscribe`
+    /// `/subscribe`, with the parameters of its query.
     Subscribe {
-        /// Asked for at once.
+        /// The subscription that starts at once, if the query names sources.
         first: Option<Subscribe>,
-        /// The connection's mode, if it was named.
+        /// The default mode of the connection, if the query names one.
         mode: Option<Mode>,
-        /// Whether a frame may hold several records.
+        /// Whether the node may put several records into one frame.
         batch: bool,
     },
 }

@@ -1,6 +1,6 @@
-//! What the URL of a WebSocket asks for.
+//! Reads the query in the URL of a WebSocket.
 //!
-//! Anything unknown or said twice is refused, so that a mistyped parameter is not a subscription to
+//! Unknown and repeated parameters are refused, so that a mistyped one does not become a subscription to
 //! something else.
 
 use super::AckLevel;
@@ -15,7 +15,7 @@ fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new(Code::BadRequest, message))
 }
 
-/// Reads the query (without `?`) of `/publish`.
+/// Reads the query (without `?`) of a WebSocket on `/publish`.
 pub fn publish_url(query: &str) -> Result<UrlRequest, Refusal> {
     let mut ack = None;
     for parameter in parameters(query) {
@@ -28,7 +28,7 @@ pub fn publish_url(query: &str) -> Result<UrlRequest, Refusal> {
     Ok(UrlRequest::Publish(ack.unwrap_or_default()))
 }
 
-/// Reads the query (without `?`) of `/subscribe`.
+/// Reads the query (without `?`) of a WebSocket on `/subscribe`.
 pub fn subscribe_url(query: &str) -> Result<UrlRequest, Refusal> {
     let mut patterns = Vec::new();
     let (mut mode, mut snapshot, mut resume, mut batch) = (None, None, None, None);

@@ -17,7 +17,7 @@ use super::tally::Tally;
 use super::tree::WITHOUT_MAX;
 use crate::cluster::outbox::Awaited;
 use crate::record::Stamp;
-use crate::record::fields::{Fields, Malformed, Value};
+use crate::record::fields::{FieldValue as Value, Fields, Malformed};
 
 /// Most bytes of a part's header but zone and `without`, and of what stands around one part that is
 /// alone in its packet: the sum of all tags, longest varints and fixed fields.

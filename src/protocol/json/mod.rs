@@ -1,4 +1,4 @@
-//! The JSON form of what clients send and are sent.
+//! The JSON form of the messages between clients and nodes.
 
 mod publish;
 pub mod scan;
