@@ -88,8 +88,8 @@ pub fn write_publish_answers<'a>(
     }
 }
 
-/// Appends the answer to one publish: `{"id":…,"index":…,"result":{…}}`, or with `"error"` instead of
-/// `"result"`. `index` is the position in the batch, from 0; `None` outside batches.
+/// Appends the answer to one item: `{"id":…,"index":…,"result":{…}}`, or with `"error"` instead of
+/// `"result"`.
 fn write_publish_answer(out: &mut Vec<u8>, PublishAnswer { id, index, answer }: &PublishAnswer<'_>) {
     out.push(b'{');
     if let Some(id) = id {
