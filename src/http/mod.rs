@@ -15,11 +15,14 @@
 //! Rejected: HTTP inside the event loops (a second, hand-written HTTP server with keep-alive and
 //! chunked bodies), and a port of its own (two ports to open, forward and document).
 
+mod app;
+mod page;
 mod params;
 mod problem;
 mod publish;
 mod routes;
 mod serve;
+mod stream;
 
 use tokio::sync::oneshot;
 
@@ -31,7 +34,8 @@ use crate::protocol::draft::PublishFrame;
 use crate::protocol::reply::FrameReply;
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 
-pub use serve::{BUSY, GRACE_US, HandOver, Http, Options};
+pub use serve::{GRACE_US, HandOver, Http, HttpOptions, Reservation};
+pub use stream::{ClientSocket, SocketLayer};
 
 /// What the control plane asks of the node that it belongs to. [`Node::list`] and [`Node::history`] may
 /// block: they are called on threads of their own. Every other method returns at once.

@@ -7,9 +7,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::Reply;
+use super::app::{App, json};
 use super::params::Query;
 use super::problem::Problem;
-use super::routes::{App, json};
 use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::json::{publish_frame, write_publish_answers, write_published};
 use crate::protocol::reply::{FrameReply, ItemReply};

@@ -1,4 +1,4 @@
-//! Over real sockets: a listener hands every connection over, as an event loop would.
+//! The control plane over real sockets: a listener hands every connection over, as an event loop would.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -16,6 +16,40 @@ use crate::protocol::reply::ItemReply;
 use crate::record::{Birth, HistoryCursor, NodeName, Payload, Record, Source, Stamp};
 
 const WALL_US: u64 = 1_000_000;
+
+/// A layer that changes nothing, but holds what it is said to have read of the socket before.
+#[derive(Default)]
+struct Held(Vec<u8>);
+
+impl SocketLayer for Held {
+    fn read(&mut self, socket: &mut (impl Read + Write), buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.0.is_empty() {
+            return socket.read(buffer);
+        }
+        let count = self.0.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.0[..count]);
+        self.0.drain(..count);
+        Ok(count)
+    }
+
+    fn write(&mut self, socket: &mut (impl Read + Write), bytes: &[u8]) -> std::io::Result<usize> {
+        socket.write(bytes)
+    }
+
+    fn flush(&mut self, socket: &mut (impl Read + Write)) -> std::io::Result<()> {
+        socket.flush()
+    }
+
+    fn end(&mut self, _: &mut (impl Read + Write)) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection as an event loop hands it over.
+fn handed(socket: TcpStream, layer: Held) -> ClientSocket<Held> {
+    socket.set_nonblocking(true).expect("nonblocking");
+    ClientSocket { socket, layer }
+}
 
 /// A node of a few records.
 #[derive(Default)]
@@ -141,7 +175,7 @@ impl Node for Few {
 
 /// A control plane behind a listener that reads only the first bytes of a connection.
 struct Served {
-    http: Option<Http>,
+    http: Option<Http<Held>>,
     node: Arc<Few>,
     address: SocketAddr,
 }
@@ -155,7 +189,7 @@ impl Served {
         node.put("a/gone", 6, Payload::Deleted, 0);
         node.put("a/over", 7, json("3"), 1);
         node.put("b/history", 200, json("4"), 0);
-        let http = Http::start(node.clone(), Options { body_bytes_max: 1024 }).expect("starts");
+        let http = Http::start(node.clone(), HttpOptions { body_bytes_max: 1024 }).expect("starts");
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let address = listener.local_addr().expect("address");
         let hand_over = http.hand_over();
@@ -165,9 +199,8 @@ impl Served {
                 let mut head = vec![0; 16];
                 let count = stream.read(&mut head).expect("reads");
                 head.truncate(count);
-                if let Err(mut stream) = hand_over.hand_over(stream, head) {
-                    stream.write_all(BUSY).expect("writes");
-                }
+                let place = hand_over.reserve().expect("a place");
+                place.take_over(handed(stream, Held::default()), head);
             }
         });
         Served { http: Some(http), node, address }
@@ -382,11 +415,28 @@ fn connections_are_kept_and_malformed_ones_answered_400() {
 }
 
 #[test]
-fn busy_is_a_whole_answer() {
-    let text = std::str::from_utf8(BUSY).expect("utf-8");
-    let (head, body) = text.split_once("\r\n\r\n").expect("head and body");
-    assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
-    serde_json::from_str::<serde_json::Value>(body).expect("JSON");
+fn a_place_is_kept_until_it_is_dropped_and_none_is_left_when_the_node_goes() {
+    let mut served = Served::start();
+    let hand_over = served.http.as_ref().expect("running").hand_over();
+    let places: Vec<_> = std::iter::from_fn(|| hand_over.reserve()).collect();
+    assert_eq!(places.len(), 1_024);
+    drop(places);
+    assert!(hand_over.reserve().is_some());
+    served.http.take().expect("running").stop();
+    assert!(hand_over.reserve().is_none());
+}
+
+/// Bytes that a layer above the socket has read already come without any event of the socket.
+#[test]
+fn what_lies_above_the_socket_is_read_without_waiting_for_it() {
+    let http = Http::start(Arc::new(Few::default()), HttpOptions { body_bytes_max: 1024 }).expect("starts");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connects");
+    let (socket, _) = listener.accept().expect("accepts");
+    let (read, held) = (b"GET /healthz HT".to_vec(), b"TP/1.1\r\nHost: x\r\n\r\n".to_vec());
+    http.hand_over().reserve().expect("a place").take_over(handed(socket, Held(held)), read);
+    assert_eq!(answer(&mut client, false).status, 200);
+    http.stop();
 }
 
 #[test]

@@ -192,7 +192,7 @@ mod tests {
     fn a_thousand_origins_fit_a_url() {
         let heads: Vec<_> = (0..1_000).map(|n| (n << 54, 1 << 20)).collect();
         let token = Token { cluster: 1, issued_us: 1 << 50, patterns: vec![7], heads: heads.into() };
-        assert!(token.encode().len() < crate::limits::HEAD_BYTES_MAX - 1_024);
+        assert!(token.encode().len() < crate::limits::REQUEST_HEAD_BYTES_MAX - 1_024);
     }
 
     #[test]

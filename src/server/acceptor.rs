@@ -14,15 +14,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::clock;
 
-/// Connections the kernel keeps until they are accepted.
+/// Number of connections that the kernel keeps until they are accepted, for each listener.
 const BACKLOG: i32 = 4096;
-/// Connections accepted in one turn.
+/// Number of connections that a worker accepts in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
-/// How long nothing is accepted after an error that accepting again at once would only repeat (no
-/// file descriptors left).
+/// How long nothing is accepted after an error that would only come again at once, such as no file
+/// descriptors left, in microseconds.
 const PAUSE_US: u64 = 100_000;
 
-/// Binds `count` listeners to one port. With port 0 the first takes any free one.
+/// Binds `count` listeners to one port. With port 0 that is any port that is free.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     let first = socket(address)?;
     first.bind(&address.into())?;
@@ -40,16 +40,16 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     Ok(sockets.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect())
 }
 
-/// A nonblocking TCP socket for `address`.
+/// A nonblocking TCP socket of the family of `address`, not bound yet.
 pub fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Connections of an earlier life that still linger are not in the way.
+    // Connections of an earlier process that the kernel still remembers are not in the way.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
-/// Where it is bound.
+/// The address that the socket is bound to.
 pub fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
@@ -63,27 +63,27 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts from `listener`, which is registered edge-triggered.
+    /// Accepts from `listener`, of which the poll tells by edges.
     pub fn new(listener: TcpListener) -> Acceptor {
         Acceptor { listener, is_ready: true, paused_until_us: 0 }
     }
 
-    /// The poll says that there are connections.
+    /// The poll says that connections wait.
     pub fn set_ready(&mut self) {
         self.is_ready = true;
     }
 
-    /// Whether to call [`Acceptor::accept`] again without waiting for the poll.
+    /// Returns whether [`Acceptor::accept`] is to be called without waiting for the poll.
     pub fn is_ready(&self, now_us: u64) -> bool {
         self.is_ready && now_us >= self.paused_until_us
     }
 
-    /// When a pause after an error is over.
+    /// When the pause after an error is over, on the monotonic clock; `None` if there is no pause.
     pub fn resumes_us(&self, now_us: u64) -> Option<u64> {
         (self.is_ready && now_us < self.paused_until_us).then_some(self.paused_until_us)
     }
 
-    /// Accepts some of the connections that wait.
+    /// Accepts connections that wait, up to the number of one turn.
     pub fn accept(&mut self, accepted: &mut Vec<TcpStream>) {
         for _ in 0..ACCEPTS_PER_TURN {
             match self.listener.accept() {
@@ -92,7 +92,7 @@ impl Acceptor {
                     self.is_ready = false;
                     return;
                 }
-                // The client went while it waited.
+                // The client left while it waited.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -104,14 +104,14 @@ impl Acceptor {
         }
     }
 
-    /// The listener, to register it.
+    /// The listener, to be registered with the poll.
     pub fn listener(&mut self) -> &mut TcpListener {
         &mut self.listener
     }
 }
 
-/// Raises the number of files this process may open to what the system allows it at most: every
-/// connection is one.
+/// Raises the number of files that this process may open to the most that the system allows: every
+/// connection takes one.
 pub fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

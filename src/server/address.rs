@@ -1,4 +1,4 @@
-//! The cluster's port, and the address that others are told.
+//! The sockets of the cluster's port, and the addresses of this node that others are told.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -7,19 +7,19 @@ use super::acceptor;
 use super::gossip::Sockets;
 use crate::config::Config;
 
-/// Ports tried until one is free for UDP and TCP.
+/// Number of ports that are tried until one is free for both UDP and TCP.
 const TRIES: usize = 64;
-/// Connections of peers the kernel keeps until they are accepted.
+/// Number of connections of peers that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// The address that others are to be told cannot be found out.
+/// The address that other members are to be told cannot be found out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("--advertise: {reason}; give an address that the other members can reach")]
 pub struct AddressError {
     reason: String,
 }
 
-/// Binds UDP and TCP to one number; port 0: one that is free for both.
+/// Binds UDP and TCP to the same port. With port 0 that is any port that is free for both.
 pub fn bind_gossip(address: SocketAddr) -> io::Result<(Sockets, SocketAddr)> {
     let mut tries = if address.port() == 0 { TRIES } else { 1 };
     loop {
@@ -41,8 +41,8 @@ fn bind_both(address: SocketAddr) -> io::Result<(Sockets, SocketAddr)> {
     Ok((Sockets { udp, tcp }, bound))
 }
 
-/// What others are told: `--advertise`, else the bound address, else the one that routes to the first
-/// join target.
+/// The address that other members are told: `--advertise`, else the bound address, else the local address
+/// from which the first join target is reached.
 pub fn advertised(config: &Config, bound: SocketAddr) -> Result<SocketAddr, AddressError> {
     let fail = |reason: String| AddressError { reason };
     if let Some(given) = &config.advertise {
@@ -50,7 +50,7 @@ pub fn advertised(config: &Config, bound: SocketAddr) -> Result<SocketAddr, Addr
         let resolved = (given.host.as_str(), port)
             .to_socket_addrs()
             .map_err(|error| fail(format!("{given} does not resolve ({error})")))?
-            // An address of the family that the socket can send from.
+            // The socket must be able to send to addresses of that family.
             .find(|address| address.is_ipv4() || bound.is_ipv6());
         return resolved
             .ok_or_else(|| fail(format!("{given} has no address that {bound} can be reached by")));
@@ -67,7 +67,8 @@ pub fn advertised(config: &Config, bound: SocketAddr) -> Result<SocketAddr, Addr
     }
 }
 
-/// The local address from which packets to `target` leave. Connecting a UDP socket sends nothing.
+/// The local address from which packets to `target` leave, found by connecting a UDP socket, which sends
+/// nothing.
 fn route_to(target: (&str, u16), bound: SocketAddr) -> Option<IpAddr> {
     target.to_socket_addrs().ok()?.find_map(|target| {
         let any: IpAddr = if target.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
@@ -81,8 +82,8 @@ fn route_to(target: (&str, u16), bound: SocketAddr) -> Option<IpAddr> {
     })
 }
 
-/// Where clients are told to come: the HTTP port, at the advertised host if it is bound to every
-/// address.
+/// The HTTP address that clients are told: the bound one, but with the advertised host if the port is bound
+/// to every address of the machine.
 pub fn advertised_http(http: SocketAddr, advertised: SocketAddr) -> SocketAddr {
     let ip = if http.ip().is_unspecified() { advertised.ip() } else { http.ip() };
     SocketAddr::new(ip, http.port())

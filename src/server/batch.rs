@@ -1,37 +1,40 @@
-//! Records on their way into one frame, for connections that asked for `batch=true`.
+//! Records on their way into one message, for connections that asked for `batch=true`.
 //!
-//! The frame is built where it will be sent from: room for its head is left in front, and when it is
-//! closed the records move up to the head that it turned out to need. Rejected: collecting the records
-//! elsewhere, which costs a buffer a connection and a copy more.
+//! The message and its frame are built where they will be sent from: room for the head is left in front,
+//! and when the batch is closed the records move up to the head that it turned out to need. Rejected:
+//! collecting the records elsewhere, which costs a buffer a connection and a copy more.
 
-use super::frame::{HEAD_BYTES_MAX, head};
-use super::session::Codec;
+use super::framing::message::Codec;
+use super::framing::wrap::{self, Framing};
 use crate::protocol::protobuf;
 
-/// A frame is closed when it has so many bytes: large enough that heads do not count, small enough
-/// that a client need not buffer much.
+/// Number of bytes at which a batch is closed: large enough that the cost of heads does not count, small
+/// enough that a client need not buffer much.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
-/// What is left in front: a frame's head, and a key and a length of protobuf's or a bracket.
-const ROOM_BYTES: usize = HEAD_BYTES_MAX + 1 + 10;
+/// Bytes that are left free in front: for the head of a frame, and for what begins a message of several
+/// records, which is a bracket in JSON and a key with a length of up to 10 bytes in protobuf.
+const BATCH_ROOM_BYTES: usize = wrap::ROOM_BYTES + 1 + 10;
 
-/// The frame that is open at the end of a connection's buffer.
+/// A batch that is open at the end of a connection's buffer.
 #[derive(Clone, Copy, Debug)]
-pub struct Batch {
+pub struct RecordBatch {
     codec: Codec,
+    /// Where the room in front begins in the buffer.
     start: usize,
+    /// Number of records.
     count: usize,
 }
 
-impl Batch {
-    /// Opens a frame at the end of `out`.
-    pub fn open(codec: Codec, out: &mut Vec<u8>) -> Batch {
+impl RecordBatch {
+    /// Opens a batch at the end of `out`.
+    pub fn open(codec: Codec, out: &mut Vec<u8>) -> RecordBatch {
         let start = out.len();
-        out.resize(start + ROOM_BYTES, 0);
-        Batch { codec, start, count: 0 }
+        out.resize(start + BATCH_ROOM_BYTES, 0);
+        RecordBatch { codec, start, count: 0 }
     }
 
-    /// Adds the message of one record to `out`, which is as the last call left it. `true`: the frame is
-    /// large enough to be closed.
+    /// Adds the message of one record to the end of `out`, which must be as the last call left it. Returns
+    /// whether the batch is large enough to be closed.
     pub fn push(&mut self, out: &mut Vec<u8>, message: &[u8]) -> bool {
         match self.codec {
             Codec::Json => {
@@ -46,9 +49,11 @@ impl Batch {
         out.len() - self.start >= BATCH_BYTES_MAX
     }
 
-    /// Closes the frame. One record alone is no array in JSON.
-    pub fn close(self, out: &mut Vec<u8>) {
-        let items = self.start + ROOM_BYTES..out.len();
+    /// Closes the batch: makes a message of the records, and a frame of the message. In JSON a record alone
+    /// is a message by itself, and no array.
+    pub fn close(self, framing: Framing, out: &mut Vec<u8>) {
+        debug_assert!(self.count > 0, "a batch is opened for a record");
+        let items = self.start + BATCH_ROOM_BYTES..out.len();
         let mut prefix = Vec::new();
         match self.codec {
             Codec::Json if self.count == 1 => {}
@@ -58,35 +63,22 @@ impl Batch {
             }
             Codec::Protobuf => protobuf::write_batch_head(&mut prefix, items.len()),
         }
-        let payload = out.len() - items.start + prefix.len();
-        let (head, head_len) = head(self.codec.first_byte(), payload);
-        let front = [head.get(..head_len).unwrap_or_default(), &prefix].concat();
-        let place = items.start - front.len();
-        if let Some(room) = out.get_mut(place..items.start) {
-            room.copy_from_slice(&front);
+        let message_at = items.start - prefix.len();
+        if let Some(room) = out.get_mut(message_at..items.start) {
+            room.copy_from_slice(&prefix);
         }
-        out.copy_within(place.., self.start);
-        out.truncate(self.start + out.len() - place);
+        let frame_at = framing.wrap(self.codec, out, message_at);
+        debug_assert!(frame_at >= self.start, "the frame fits its room");
+        out.copy_within(frame_at.., self.start);
+        out.truncate(self.start + out.len() - frame_at);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::frame::Head;
+    use crate::server::framing::wrap::messages;
     use crate::server::outbound::Outbound;
-
-    /// The payloads of the frames in `bytes`.
-    fn payloads(mut bytes: &[u8]) -> Vec<Vec<u8>> {
-        let mut payloads = Vec::new();
-        while !bytes.is_empty() {
-            let head = Head::read(bytes).expect("a head");
-            let (frame, rest) = bytes.split_at(head.frame() as usize);
-            payloads.push(frame[head.len..].to_vec());
-            bytes = rest;
-        }
-        payloads
-    }
 
     #[test]
     fn a_batch_is_one_frame_until_something_else_is_sent() {
@@ -98,11 +90,11 @@ mod tests {
         out.append(b"\x81\x01b");
         out.append_to_batch(Codec::Json, b"3");
         let told: Vec<_> =
-            payloads(out.tail()).into_iter().map(String::from_utf8).map(Result::unwrap).collect();
+            messages(out.tail()).into_iter().map(String::from_utf8).map(Result::unwrap).collect();
         assert_eq!(told, ["a", "[1,2]", "b", "3"]);
     }
 
-    /// Whatever length the head turns out to have.
+    /// The head of the frame may turn out to have any length.
     #[test]
     fn batches_of_every_size_are_whole() {
         for (count, bytes) in [(1, 10), (1, 70_000), (2, 10), (9, 13), (50, 60), (40, 1_600), (500, 300)] {
@@ -111,11 +103,11 @@ mod tests {
             for _ in 0..count {
                 out.append_to_batch(Codec::Json, &message);
             }
-            let payloads = payloads(out.tail());
-            assert!(payloads.iter().all(|payload| payload.len() <= BATCH_BYTES_MAX.max(bytes) + bytes + 2));
-            let items: usize = payloads.iter().map(|payload| payload.split(|b| *b == b',').count()).sum();
+            let messages = messages(out.tail());
+            assert!(messages.iter().all(|message| message.len() <= BATCH_BYTES_MAX.max(bytes) + bytes + 2));
+            let items: usize = messages.iter().map(|message| message.split(|b| *b == b',').count()).sum();
             let told: usize =
-                payloads.iter().map(|payload| payload.iter().filter(|b| **b == b'x').count()).sum();
+                messages.iter().map(|message| message.iter().filter(|b| **b == b'x').count()).sum();
             assert_eq!((items, told), (count, count * bytes));
         }
     }
@@ -130,7 +122,7 @@ mod tests {
             for _ in 0..count {
                 out.append_to_batch(Codec::Protobuf, &record);
             }
-            let [payload] = &payloads(out.tail())[..] else { panic!("one frame") };
+            let [payload] = &messages(out.tail())[..] else { panic!("one frame") };
             let Some(Message::Records(batch)) = ServerMessage::decode(&payload[..]).expect("decodes").message
             else {
                 panic!("a batch")

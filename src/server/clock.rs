@@ -1,33 +1,33 @@
-//! The only place that reads clocks, sleeps, or asks for chance.
+//! The only place that reads clocks, sleeps, or draws random numbers.
 //!
-//! Everyone else is given [`Now`], and seeds; so a test, or the simulator, can invent them.
+//! All other code is given [`Now`], and seeds; so a test, or the simulator, can make them up.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::record::Now;
 
-/// Both clocks of this machine. `mono_us` counts from the process's first reading.
+/// Both clocks of this machine, in microseconds. `mono_us` counts from the first call in this process.
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Now {
     static START: OnceLock<Instant> = OnceLock::new();
     let mono = START.get_or_init(Instant::now).elapsed();
-    // A clock before 1970 reads as 1970: stamps are unsigned, and nothing better can be said.
+    // Stamps are unsigned, so a wall clock that stands before 1970 is read as 1970.
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { mono_us: micros(mono), wall_us: micros(wall) }
 }
 
-/// Stands still for `us` microseconds. For threads that have nothing else to wait for.
+/// Blocks the calling thread for `us` microseconds. For threads that have nothing else to wait for.
 #[allow(clippy::disallowed_methods)]
 pub fn sleep(us: u64) {
     std::thread::sleep(Duration::from_micros(us));
 }
 
-/// A number that no other process, and no other call, has: what seeds are made of.
+/// A random number, different at every call and in every process. Seeds are made of it.
 #[allow(clippy::disallowed_methods)]
 pub fn chance() -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    // A fresh hasher's keys come from the operating system.
+    // The keys of a new hasher come from the operating system.
     RandomState::new().hash_one((now().wall_us, std::process::id()))
 }
 

@@ -1,184 +1,354 @@
-//! One client's connection: its socket, what waits to be sent, and how far it is.
+//! One client's connection: its transport, the bytes that wait to be sent, and the stage of its life.
 //!
-//! First a head is read ([`Stage::Head`]); then it is a session with its framing ([`Stage::Open`]), or
-//! gone to the control plane; in the end it is closing: what waits is sent, what comes is read and
-//! forgotten, so that the kernel does not cut the last frames off with a reset.
+//! First the head of a request is read ([`ConnectionStage::Head`]). Then the connection is a session with its
+//! framing ([`ConnectionStage::Open`]), or it goes to the control plane ([`ConnectionStage::HandedOver`]). In the end it is
+//! closing: what waits is sent, and what comes is read and forgotten, so that the kernel does not cut the
+//! last frames off with a reset.
+//!
+//! A worker keeps lists of connections: those to be read, those to be flushed, and so on. In which of them a
+//! connection stands is kept in [`Intake`], for reading, and in [`Listed`], for everything else.
 
-use mio::net::TcpStream;
+use std::io;
 
+use super::close::CloseReason;
+use super::framing::read::FrameReader;
 use super::liveness::Liveness;
 use super::outbound::Outbound;
 use super::session::Session;
-use super::websocket::{CloseReason, WebSocket};
+use super::transport::{Layer, Transport};
+use crate::http::Reservation;
 use crate::limits::HANDSHAKE_US_MAX;
 
 /// How long the peer's answer to a close frame is waited for, in microseconds.
 const CLOSE_US_MAX: u64 = 1_000_000;
-/// How long what is before the close frame may take to be sent, in microseconds: who does not read
-/// for so long will not see it.
+/// How long what is before the close frame may take to be sent, in microseconds: a client that does not
+/// read for this long will not see it.
 const CLOSE_FLUSH_US_MAX: u64 = 35_000_000;
 
 /// A connection in its worker's table.
 pub struct Connection {
-    /// Nonblocking.
-    pub socket: TcpStream,
-    /// Which of those that stood in this place.
+    /// The way to the client.
+    pub transport: Transport,
+    /// Counts the connections of the worker: tells this one from those that had its place before.
     pub generation: u64,
-    /// How far it is.
-    pub stage: Stage,
+    /// The stage of its life.
+    pub stage: ConnectionStage,
     /// What waits to be sent.
     pub out: Outbound,
-    /// The node has too many: it will be turned away.
-    pub is_excess: bool,
-    /// The poll said that there is something to read, and it was not read to the end.
-    pub is_readable: bool,
-    /// The peer will send nothing more than what is there.
-    pub is_read_closed: bool,
-    /// The socket took everything so far.
+    /// Whether the node has room for it.
+    pub admission: Admission,
+    /// Whether the connection is to be read.
+    pub intake: Intake,
+    /// Whether the transport takes bytes; if not, the poll says when it does again.
     pub is_writable: bool,
-    /// Queued to be read.
-    pub is_ready: bool,
-    /// Queued for a turn of its session.
-    pub is_turning: bool,
-    /// Queued to be flushed.
-    pub is_touched: bool,
-    /// Not read, because of back-pressure.
-    pub is_paused: bool,
-    /// To be removed at the end of the turn.
-    pub is_dead: bool,
-    /// Its live entry among the timers.
+    /// Whether it is in the list of connections whose sessions want a turn.
+    pub turning: Listed,
+    /// Whether it is in the list of connections that are flushed at the end of the turn.
+    pub touched: Listed,
+    /// When the timer of the connection is due, on the monotonic clock; `u64::MAX` without one.
     pub armed_us: u64,
 }
 
-/// How far a connection is.
-pub enum Stage {
-    /// The request's head is read.
+/// Whether a node has room for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is within the node's bound.
+    Admitted,
+    /// It is beyond the bound, and will be turned away as soon as it has said what it wants.
+    Excess,
+}
+
+/// Whether a connection stands in a list of its worker, so that it enters the list once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Listed(bool);
+
+impl Listed {
+    /// Notes that the connection is in the list. Returns whether it was not: it is to be put there.
+    pub fn enter(&mut self) -> bool {
+        !std::mem::replace(&mut self.0, true)
+    }
+
+    /// Notes that the connection was taken out of the list.
+    pub fn leave(&mut self) {
+        self.0 = false;
+    }
+}
+
+/// Whether a connection is to be read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Intake {
+    /// There may be something to read that the poll will not tell of again.
+    may_hold_more: bool,
+    /// The client has ended its side, or the connection failed: what is left is read to the end.
+    is_ending: bool,
+    list: ReadingList,
+}
+
+/// The list of a worker in which a connection stands on account of reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum ReadingList {
+    /// In neither list.
+    #[default]
+    None,
+    /// In the list of those that are to be read.
+    Ready,
+    /// In the list of those that are not read for now, because of back-pressure.
+    Paused,
+}
+
+impl Intake {
+    /// The poll says that there is something to read, and whether it will be the last.
+    pub fn handle_event(&mut self, is_ending: bool) {
+        self.may_hold_more = true;
+        self.is_ending |= is_ending;
+    }
+
+    /// Something was read; `may_hold_more`: and there may be more.
+    pub fn handle_read(&mut self, may_hold_more: bool) {
+        self.may_hold_more = may_hold_more || self.is_ending;
+    }
+
+    /// Nothing was there to be read.
+    pub fn handle_empty(&mut self) {
+        self.may_hold_more = false;
+    }
+
+    /// Returns whether the connection is to be put into the list of those that are to be read.
+    pub fn enter_ready(&mut self) -> bool {
+        let enters = self.may_hold_more && self.list == ReadingList::None;
+        if enters {
+            self.list = ReadingList::Ready;
+        }
+        enters
+    }
+
+    /// The connection was taken out of the list of those that are to be read. Returns whether it was there.
+    pub fn leave_ready(&mut self) -> bool {
+        self.leave(ReadingList::Ready)
+    }
+
+    /// The connection is not to be read for now. Returns whether it is to be put into the list of those
+    /// that are paused.
+    pub fn enter_paused(&mut self) -> bool {
+        debug_assert!(self.list != ReadingList::Ready, "a connection that is to be read was paused");
+        std::mem::replace(&mut self.list, ReadingList::Paused) != ReadingList::Paused
+    }
+
+    /// The connection was taken out of the list of those that are paused. Returns whether it was there.
+    pub fn leave_paused(&mut self) -> bool {
+        self.leave(ReadingList::Paused)
+    }
+
+    fn leave(&mut self, list: ReadingList) -> bool {
+        let was_there = self.list == list;
+        if was_there {
+            self.list = ReadingList::None;
+        }
+        was_there
+    }
+}
+
+/// The stages of a connection's life.
+pub enum ConnectionStage {
+    /// The head of a request is being read.
     Head {
-        /// What has come.
+        /// The bytes that have come so far.
         bytes: Vec<u8>,
-        /// When the connection began.
+        /// When the connection began, on the monotonic clock.
         opened_us: u64,
     },
-    /// A session.
+    /// A session exchanges messages with the client.
     Open(Box<Open>),
-    /// On its way out.
+    /// Everything is said: what waits is sent, and then the connection ends.
     Closing(Closing),
+    /// The connection goes to the control plane at the end of the turn.
+    HandedOver {
+        /// The place that is kept for the connection there.
+        place: Reservation<Layer>,
+        /// The bytes that were read from the connection already.
+        read: Vec<u8>,
+    },
+    /// The connection is removed at the end of the turn.
+    Over,
 }
 
 /// A session and its framing.
 pub struct Open {
-    /// The framing.
-    pub websocket: WebSocket,
+    /// Finds messages in what arrives.
+    pub reader: FrameReader,
     /// The session.
     pub session: Session,
-    /// Whether the client is there.
+    /// Whether the client is still there.
     pub liveness: Liveness,
 }
 
-/// How a connection ends.
+/// The end of a connection: what it waits for, and since when.
 pub struct Closing {
-    /// While the peer's close frame is waited for.
-    pub websocket: Option<Box<WebSocket>>,
-    /// Nothing is waited for but that everything is sent.
-    pub is_final: bool,
+    awaits: AwaitedEnd,
     since_us: u64,
+    /// When everything that waited was sent.
     sent_us: Option<u64>,
+}
+
+/// What a closing connection waits for, after everything was sent.
+pub enum AwaitedEnd {
+    /// The client's answer to the close.
+    CloseAnswer(Box<FrameReader>),
+    /// That the client ends the connection, after it was told that nothing more is sent.
+    Disconnect,
+    /// Nothing: the connection is dropped.
+    Nothing,
 }
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(socket: TcpStream, generation: u64, now_us: u64) -> Connection {
+    pub fn new(transport: Transport, generation: u64, admission: Admission, now_us: u64) -> Connection {
         Connection {
-            socket,
+            transport,
             generation,
-            stage: Stage::Head { bytes: Vec::new(), opened_us: now_us },
+            stage: ConnectionStage::Head { bytes: Vec::new(), opened_us: now_us },
             out: Outbound::default(),
-            is_excess: false,
-            is_readable: false,
-            is_read_closed: false,
+            admission,
+            intake: Intake::default(),
             is_writable: true,
-            is_ready: false,
-            is_turning: false,
-            is_touched: false,
-            is_paused: false,
-            is_dead: false,
+            turning: Listed::default(),
+            touched: Listed::default(),
             armed_us: u64::MAX,
         }
     }
 
-    /// When it is to be looked at without anything happening.
+    /// When the connection is to be looked at although nothing has happened, on the monotonic clock.
     pub fn next_us(&self) -> Option<u64> {
         match &self.stage {
-            Stage::Head { opened_us, .. } => Some(opened_us + HANDSHAKE_US_MAX),
-            Stage::Open(open) => match (open.liveness.next_us(), open.session.next_timeout_us()) {
+            ConnectionStage::Head { opened_us, .. } => Some(opened_us + HANDSHAKE_US_MAX),
+            ConnectionStage::Open(open) => match (open.liveness.next_us(), open.session.next_timeout_us()) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
             },
-            Stage::Closing(closing) => Some(closing.deadline_us()),
+            ConnectionStage::Closing(closing) => Some(closing.deadline_us()),
+            ConnectionStage::HandedOver { .. } | ConnectionStage::Over => None,
         }
     }
 
-    /// The session, if there is one.
+    /// The session with its framing, if there is one.
     pub fn open(&mut self) -> Option<&mut Open> {
         match &mut self.stage {
-            Stage::Open(open) => Some(open),
+            ConnectionStage::Open(open) => Some(open),
             _ => None,
         }
     }
 
-    /// Sends the close frame after what waits, or, to one that is too slow, instead of it. Gives back
-    /// the session, which is to be told.
+    /// Returns whether nothing is to be done any more but to take the connection out of the table.
+    pub fn is_over(&self) -> bool {
+        matches!(self.stage, ConnectionStage::HandedOver { .. } | ConnectionStage::Over)
+    }
+
+    /// Tells the client that a session is closed, behind what waits or, to one that is too slow, instead of
+    /// it. Gives back the session, which is to be told, too; there is none, and nothing is done, where none
+    /// was open.
     pub fn close(&mut self, close: &CloseReason, now_us: u64) -> Option<Session> {
-        let closing = Closing { websocket: None, is_final: false, since_us: now_us, sent_us: None };
-        let Stage::Open(open) = std::mem::replace(&mut self.stage, Stage::Closing(closing)) else {
-            self.is_dead = true;
-            return None;
+        let open = match std::mem::replace(&mut self.stage, ConnectionStage::Over) {
+            ConnectionStage::Open(open) => open,
+            other => {
+                self.stage = other;
+                return None;
+            }
         };
-        let Open { mut websocket, session, .. } = *open;
-        if matches!(close.code, 4201 | 4202) {
-            // Who does not read would not see the close frame behind all that.
+        let Open { mut reader, session, .. } = *open;
+        if close.code.drops_unsent() {
             self.out.drop_unsent_frames();
         }
-        websocket.close(close, &mut self.out);
-        let is_broken = matches!(close.code, 1002 | 1007 | 1009);
-        if let Stage::Closing(closing) = &mut self.stage
-            && !is_broken
-        {
-            closing.websocket = Some(Box::new(websocket));
-        }
+        reader.close(close, &mut self.out);
+        let awaits = match close.code.awaits_answer() {
+            true => AwaitedEnd::CloseAnswer(Box::new(reader)),
+            false => AwaitedEnd::Disconnect,
+        };
+        self.stage = ConnectionStage::Closing(Closing::new(awaits, now_us));
         Some(session)
     }
 
-    /// Everything is said: the connection ends once it is sent. Gives back the session.
-    pub fn finish(&mut self, is_final: bool, now_us: u64) -> Option<Session> {
-        let closing = Closing { websocket: None, is_final, since_us: now_us, sent_us: None };
-        match std::mem::replace(&mut self.stage, Stage::Closing(closing)) {
-            Stage::Open(open) => Some(open.session),
+    /// Everything is said: the connection ends once that is sent and `awaits` has come. Gives back the
+    /// session, if there was one.
+    pub fn finish(&mut self, awaits: AwaitedEnd, now_us: u64) -> Option<Session> {
+        let closing = ConnectionStage::Closing(Closing::new(awaits, now_us));
+        match std::mem::replace(&mut self.stage, closing) {
+            ConnectionStage::Open(open) => Some(open.session),
             _ => None,
         }
     }
 
-    /// Everything that waited was sent.
-    pub fn handle_flushed(&mut self, now_us: u64) {
-        let Stage::Closing(closing) = &mut self.stage else { return };
-        if closing.is_final {
-            self.is_dead = true;
-        } else if closing.sent_us.is_none() {
+    /// Everything that waited was sent. Returns whether that was the end of the connection.
+    pub fn handle_flushed(&mut self, now_us: u64) -> bool {
+        let ConnectionStage::Closing(closing) = &mut self.stage else { return false };
+        if matches!(closing.awaits, AwaitedEnd::Nothing) {
+            return true;
+        }
+        if closing.sent_us.is_none() {
             closing.sent_us = Some(now_us);
-            if closing.websocket.is_none() {
-                // The peer sees the end; what it still sends is read until it ends too.
-                let _ = self.socket.shutdown(std::net::Shutdown::Write);
+            if matches!(closing.awaits, AwaitedEnd::Disconnect) {
+                // The client sees the end; what it still sends is read until it ends, too.
+                let _: io::Result<()> = self.transport.end_writing();
             }
         }
+        false
     }
 }
 
 impl Closing {
-    /// When it is dropped, whatever is missing.
+    fn new(awaits: AwaitedEnd, since_us: u64) -> Closing {
+        Closing { awaits, since_us, sent_us: None }
+    }
+
+    /// When the connection is dropped, whatever is missing, on the monotonic clock.
     pub fn deadline_us(&self) -> u64 {
         match self.sent_us {
             Some(sent_us) => sent_us + CLOSE_US_MAX,
             None => self.since_us + CLOSE_FLUSH_US_MAX,
         }
+    }
+
+    /// The reader of what comes until the client has answered the close, if that is waited for.
+    pub fn reader(&mut self) -> Option<&mut FrameReader> {
+        match &mut self.awaits {
+            AwaitedEnd::CloseAnswer(reader) => Some(reader),
+            AwaitedEnd::Disconnect | AwaitedEnd::Nothing => None,
+        }
+    }
+
+    /// The client has answered the close, or will not: nothing is waited for any longer.
+    pub fn handle_answered(&mut self) {
+        self.awaits = AwaitedEnd::Nothing;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_listed_once_and_never_both_ready_and_paused() {
+        let mut intake = Intake::default();
+        assert!(!intake.enter_ready(), "nothing is there");
+        intake.handle_event(false);
+        assert!(intake.enter_ready() && !intake.enter_ready());
+        assert!(intake.leave_ready() && !intake.leave_ready());
+        assert!(intake.enter_paused() && !intake.enter_paused());
+        assert!(!intake.enter_ready(), "paused");
+        assert!(intake.leave_paused() && !intake.leave_paused());
+        assert!(intake.enter_ready(), "what came is still there");
+    }
+
+    #[test]
+    fn a_connection_that_ends_is_read_to_its_end() {
+        let mut intake = Intake::default();
+        intake.handle_event(false);
+        intake.handle_read(false);
+        assert!(!intake.enter_ready(), "emptied");
+        intake.handle_event(true);
+        intake.handle_read(false);
+        assert!(intake.enter_ready(), "the end itself is still to be read");
+        assert!(intake.leave_ready());
+        intake.handle_empty();
+        assert!(!intake.enter_ready());
     }
 }

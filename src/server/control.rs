@@ -1,11 +1,11 @@
 //! The node as the control plane sees it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::acks::{PublishHost, Waiter};
 use super::clock;
-use super::shared::{Phase, Shared};
+use super::lifecycle::Phase;
+use super::shared::Shared;
 use crate::cluster::members::MemberInfo;
 use crate::http::{Node, Reply};
 use crate::ingest::{Accepted, Downstream};
@@ -15,9 +15,6 @@ use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::draft::{Draft, PublishFrame};
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 use crate::store::StoreHealth;
-
-/// An event loop that has not turned for this long hangs, in microseconds.
-const TURN_US_MAX: u64 = 10_000_000;
 
 /// The control plane's view of a node.
 pub struct Control(pub Arc<Shared>);
@@ -32,12 +29,11 @@ impl Node for Control {
     }
 
     fn is_turning(&self) -> bool {
-        let now_us = clock::now().mono_us;
-        self.0.turned_us.iter().all(|turned_us| now_us.saturating_sub(turned_us.load(Relaxed)) < TURN_US_MAX)
+        self.0.lifecycle.is_turning(clock::now())
     }
 
     fn members(&self) -> Vec<MemberInfo> {
-        self.0.members().to_vec()
+        self.0.cluster.members().to_vec()
     }
 
     fn get(&self, source: &str) -> Option<SharedRecord> {
@@ -87,7 +83,7 @@ struct HttpPublisher<'a>(&'a Shared);
 impl HttpPublisher<'_> {
     /// Refuses what comes before the store is loaded. Sessions are not read until then.
     fn check_loaded(&self) -> Result<(), Refusal> {
-        match self.0.phase() {
+        match self.0.lifecycle.phase() {
             Phase::Loading => Err(Refusal::new(Code::StoreUnavailable, "the store is being loaded")),
             _ => Ok(()),
         }

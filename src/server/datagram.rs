@@ -1,10 +1,10 @@
-//! The cluster's UDP socket: many datagrams a system call, both ways.
+//! The cluster's UDP socket: many datagrams a system call, in both directions.
 //!
-//! Receiving takes a batch at a time, in which the kernel may have joined datagrams of one sender
-//! (GRO). Sending joins what goes to the same receiver and is of the same size (GSO), whatever the order in
-//! which it was queued since the last time: a network keeps none either. What the socket does not take waits,
-//! bounded in bytes; what does not fit is dropped and counted, as a network would do, and the machine's retries
-//! make it good.
+//! Receiving takes a batch at a time, in which the kernel may have joined datagrams of one sender (GRO).
+//! Sending joins datagrams that go to the same receiver and have the same size (GSO). For that they are
+//! reordered between two flushes, as a network might do, too. Datagrams that the socket does not take wait,
+//! bounded in bytes. Those that do not fit are dropped and counted, as a network would drop them, and the
+//! cluster machine makes that good by its retries.
 //!
 //! The poll is asked about writing only while something waits for it: a UDP socket is reported writable
 //! anew each time a datagram has left it, so every send would cost a turn of the loop.
@@ -20,14 +20,15 @@ use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 
 use crate::limits::DATAGRAM_BYTES_MAX;
 
-/// Receive buffers, each for what one system call may return joined.
+/// Number of buffers that one system call receives into.
 const RECEIVE_BUFFERS: usize = 8;
+/// Size of a receive buffer in bytes: room for datagrams that the kernel has joined.
 const RECEIVE_BYTES: usize = 64 * 1024;
-/// Asked of the kernel for each direction, in bytes; it may give less.
+/// Size of the socket's buffer that the kernel is asked for, in bytes for each direction; it may give less.
 const SOCKET_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that may wait to be sent.
 const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes joined into one transmission at most: what fits a datagram's length field.
+/// Largest number of bytes that are joined into one transmission: what fits a datagram's length field.
 const JOINED_BYTES_MAX: usize = 60_000;
 
 /// The socket and what waits to be sent on it.
@@ -36,13 +37,21 @@ pub struct DatagramSocket {
     registry: Registry,
     token: Token,
     state: UdpSocketState,
+    /// Whether the socket is bound to an IPv6 address.
     is_ipv6: bool,
+    /// Whether more may have arrived.
     is_readable: bool,
+    /// Whether the socket takes datagrams; if not, the poll is asked about it.
     is_writable: bool,
+    /// The receive buffers, one after the other.
     received: Vec<u8>,
+    /// Where datagrams are joined for a transmission.
     joined: Vec<u8>,
+    /// Datagrams that wait, with their receivers.
     queue: VecDeque<(SocketAddr, Bytes)>,
+    /// Bytes of the datagrams that wait.
     queued_bytes: usize,
+    /// Number of datagrams that were dropped because the queue was full.
     dropped: u64,
 }
 
@@ -73,7 +82,7 @@ impl DatagramSocket {
         })
     }
 
-    /// What the poll says.
+    /// The poll says that the socket can be read or written.
     pub fn set_ready(&mut self, is_readable: bool, is_writable: bool) {
         self.is_readable |= is_readable;
         if is_writable && !self.is_writable {
@@ -86,23 +95,23 @@ impl DatagramSocket {
         self.is_writable = is_writable;
         let interest = if is_writable { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
         if let Err(error) = self.registry.reregister(&mut self.socket, self.token, interest) {
-            // Then the next turn tries again by itself.
+            // The next flush then tries again by itself.
             self.is_writable = true;
             tracing::warn!(%error, "the poll does not take the UDP socket");
         }
     }
 
-    /// Whether more may have arrived.
+    /// Returns whether more may have arrived.
     pub fn is_readable(&self) -> bool {
         self.is_readable
     }
 
-    /// Datagrams dropped because the queue was full.
+    /// Number of datagrams that were dropped because the queue was full.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Shows one batch of datagrams.
+    /// Receives one batch, and calls `each` with the sender and the bytes of every datagram in it.
     pub fn receive(&mut self, mut each: impl FnMut(SocketAddr, &[u8])) {
         let mut metas = [RecvMeta::default(); RECEIVE_BUFFERS];
         let mut slices = self.received.chunks_mut(RECEIVE_BYTES).map(IoSliceMut::new);
@@ -110,12 +119,13 @@ impl DatagramSocket {
             std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
         let count = match self.state.recv(UdpSockRef::from(&self.socket), &mut buffers, &mut metas) {
             Ok(count) => {
-                // Fewer than asked for: what comes from now on is told by the poll.
+                // Fewer than asked for were all: the poll tells of those that come from now on.
                 self.is_readable = count == RECEIVE_BUFFERS;
                 count
             }
             Err(error) => {
-                // Others (a port that an earlier datagram did not reach) say nothing about this one.
+                // Other errors are about an earlier datagram, such as one whose port is closed, and say nothing
+                // about what has arrived.
                 self.is_readable = error.kind() != io::ErrorKind::WouldBlock;
                 return;
             }
@@ -129,7 +139,7 @@ impl DatagramSocket {
         }
     }
 
-    /// Queues a datagram.
+    /// Queues a datagram, to be sent by the next [`DatagramSocket::flush`].
     pub fn push(&mut self, to: SocketAddr, bytes: Bytes) {
         if self.queued_bytes + bytes.len() > QUEUE_BYTES_MAX {
             self.dropped += 1;
@@ -139,7 +149,7 @@ impl DatagramSocket {
         self.queue.push_back((to, bytes));
     }
 
-    /// Sends what the socket takes.
+    /// Sends as many of the queued datagrams as the socket takes.
     pub fn flush(&mut self) {
         if self.is_writable {
             arrange(&mut self.queue);
@@ -164,6 +174,7 @@ impl DatagramSocket {
             }
             self.transmit(to, size, count);
         }
+        debug_assert!(!self.queue.is_empty() || self.queued_bytes == 0, "an empty queue has bytes");
     }
 
     fn transmit(&mut self, to: SocketAddr, size: usize, count: usize) {
@@ -179,7 +190,7 @@ impl DatagramSocket {
                 return self.set_writable(false);
             }
             Err(error) if count > 1 => {
-                // This path does not take joined ones (quinn-udp has noted it): one by one.
+                // The way to this receiver takes no joined datagrams, which quinn-udp has noted for later.
                 tracing::debug!(%error, "datagrams are sent one by one");
                 for datagram in contents.chunks(size.max(1)) {
                     let transmit = Transmit {
@@ -192,14 +203,15 @@ impl DatagramSocket {
                     let _ = self.state.try_send(UdpSockRef::from(&self.socket), &transmit);
                 }
             }
-            // A lost datagram like any other: the machine tries again, or finds the peer dead.
+            // The datagram is lost like one in a network: the machine tries again, or finds the peer dead.
             Err(error) => tracing::trace!(%error, %to, "datagram not sent"),
             Ok(()) => {}
         }
         self.queued_bytes = self.queued_bytes.saturating_sub(self.joined.len());
     }
 
-    /// An IPv6 socket reaches IPv4 addresses in their mapped form.
+    /// The address by which the socket reaches `to`: an IPv6 socket reaches IPv4 addresses in their mapped
+    /// form.
     fn mapped(&self, to: SocketAddr) -> SocketAddr {
         match to.ip() {
             IpAddr::V4(ip) if self.is_ipv6 => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
@@ -208,8 +220,9 @@ impl DatagramSocket {
     }
 }
 
-/// Brings together what goes to the same receiver, the larger first: of what is joined only the last may be
-/// shorter. The machine deals its datagrams out to one peer after the other, so neighbours never are of one.
+/// Brings together the datagrams that go to the same receiver, the larger first: of joined datagrams only
+/// the last may be shorter. The machine deals its datagrams out to one peer after the other, so neighbours
+/// in the queue are hardly ever for the same one.
 fn arrange(queue: &mut VecDeque<(SocketAddr, Bytes)>) {
     let order = |a: &(SocketAddr, Bytes), b: &(SocketAddr, Bytes)| {
         a.0.cmp(&b.0).then_with(|| b.1.len().cmp(&a.1.len()))

@@ -1,22 +1,23 @@
-//! Worker 0's other half: it drives the cluster machine.
+//! The second task of worker 0: it drives the cluster machine.
 //!
-//! The machine is pure; here its inputs come from the UDP socket, the streams, the resolver of join
-//! names and the outbox, and its effects go to the sockets. Datagrams come first in every turn, since
+//! The machine is pure. Here it is given its inputs, from the UDP socket, the streams, the resolver of join
+//! targets and the outbox, and its effects are carried out on the sockets. Datagrams come first in every turn, since
 //! they carry the probes: a turn that ends for want of time has still answered them. A turn is at most
 //! [`TURN_US_MAX`], so that clients' connections on this worker are served in between.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::Receiver;
 use mio::event::Event;
 use mio::net::{TcpListener, UdpSocket};
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 
 use super::clock;
 use super::datagram::DatagramSocket;
-use super::shared::{Fatal, Shared};
-use super::stream::Streams;
+use super::lifecycle::Fatal;
+use super::shared::Shared;
+use super::stream::PeerStreams;
+use super::tokens::{self, EventSource};
 use crate::cluster::members::State;
 use crate::cluster::stats::Stats;
 use crate::cluster::{Config, Effect, Machine};
@@ -26,50 +27,56 @@ use crate::record::{Now, SharedRecord};
 /// Longest turn, in microseconds: a probe's answer never waits longer for the loop's other work than
 /// that takes.
 const TURN_US_MAX: u64 = 1_000;
-/// Of which receiving may take.
+/// Longest part of a turn that receiving datagrams may take, in microseconds.
 const RECEIVE_US_MAX: u64 = 600;
-/// A timer that is overdue by this much says that the node stood still: what arrived meanwhile must
-/// not count as missing.
+/// A timer that is overdue by this many microseconds says that the node stood still: what arrived
+/// meanwhile must not count as missing.
 const STOOD_US: u64 = 20_000;
-/// What receiving may take then: a full socket buffer's worth.
+/// Longest part of a turn that receiving may take after the node stood still, in microseconds: enough for
+/// a full socket buffer.
 const RECEIVE_AFTER_STANDING_US_MAX: u64 = 50_000;
-/// Pieces read from streams in one turn.
+/// Number of pieces that are read from streams in one turn.
 const PIECES_PER_TURN: usize = 8;
-/// Heads are copied for readers at most so often, per origin: a copy costs about a hundredth of that.
+/// Least time between two copies of the heads for readers, in microseconds for each origin: a copy takes
+/// about a hundredth of that.
 const HEADS_US_PER_ORIGIN: u64 = 20;
-/// Gauges are brought up to date so often.
+/// Time after which gauges are brought up to date, in microseconds.
 const GAUGES_US: u64 = 100_000;
-/// Readers see members' round trips as old as this; a change of state they see at once.
+/// Time after which readers are shown new round trips of the members, in microseconds. A change of a
+/// member's state is shown at once.
 const MEMBERS_US: u64 = 1_000_000;
-/// A node with join targets none of which answered is complete by itself after so long.
+/// Time after which a node counts as complete by itself if none of its join targets has answered, in
+/// microseconds.
 const ALONE_US: u64 = 10_000_000;
 
-/// Token of the UDP socket.
-pub const DATAGRAMS: Token = Token(1);
-/// Token of the listener for streams.
-pub const STREAMS: Token = Token(2);
-
-/// The sockets of the cluster, bound.
+/// The sockets of the cluster, bound to its port.
 pub struct Sockets {
-    /// Datagrams.
+    /// For datagrams.
     pub udp: UdpSocket,
-    /// Streams.
+    /// For streams.
     pub tcp: TcpListener,
 }
 
-/// The machine and its sockets.
+/// The cluster machine and its sockets.
 pub struct Gossip {
     machine: Machine,
     datagrams: DatagramSocket,
-    streams: Streams,
+    streams: PeerStreams,
     seeds: Receiver<Vec<SocketAddr>>,
     started_us: u64,
+    /// Records on their way from the outbox to the machine; empty between calls.
     records: Vec<SharedRecord>,
+    /// The machine's version of the heads that readers were shown last.
     heads_version: u64,
+    /// When readers may be shown other heads, at the earliest.
     heads_due_us: u64,
+    /// When gauges were brought up to date last.
     gauges_us: u64,
+    /// When readers are to be shown new round trips.
     members_due_us: u64,
+    /// The machine's counters when they were added to the metrics last.
     counted: Stats,
+    /// Number of dropped datagrams that were reported last.
     dropped: u64,
 }
 
@@ -83,9 +90,9 @@ impl Gossip {
         now: Now,
     ) -> std::io::Result<Gossip> {
         let Sockets { udp, mut tcp } = sockets;
-        let datagrams = DatagramSocket::new(udp, registry.try_clone()?, DATAGRAMS)?;
-        registry.register(&mut tcp, STREAMS, Interest::READABLE)?;
-        let mut streams = Streams::new(registry.try_clone()?, tcp);
+        let datagrams = DatagramSocket::new(udp, registry.try_clone()?, tokens::DATAGRAMS)?;
+        registry.register(&mut tcp, tokens::PEERS, Interest::READABLE)?;
+        let mut streams = PeerStreams::new(registry.try_clone()?, tcp);
         // Peers may have connected before the listener was registered.
         streams.handle_acceptable();
         Ok(Gossip {
@@ -107,24 +114,23 @@ impl Gossip {
     /// Takes over what the node held when its store was loaded.
     pub fn restore(&mut self, now: Now, shared: &Shared) {
         self.machine.handle_restored(now, &shared.heads());
-        shared.set_heads(self.machine.heads());
+        shared.cluster.set_heads(self.machine.heads());
     }
 
-    /// What the poll says. `false`: the event is not the cluster's.
-    pub fn handle_event(&mut self, event: &Event) -> bool {
-        match event.token() {
-            DATAGRAMS => self.datagrams.set_ready(event.is_readable(), event.is_writable()),
-            STREAMS => self.streams.handle_acceptable(),
-            token => {
-                let Some(stream) = Streams::of_token(token) else { return false };
+    /// The poll tells of one of the cluster's sockets; of others nothing is done.
+    pub fn handle_event(&mut self, source: EventSource, event: &Event) {
+        match source {
+            EventSource::Datagrams => self.datagrams.set_ready(event.is_readable(), event.is_writable()),
+            EventSource::Peers => self.streams.handle_acceptable(),
+            EventSource::Stream(stream) => {
                 let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
                 self.streams.handle_ready(stream, is_readable, event.is_writable() || event.is_error());
             }
+            EventSource::Waker | EventSource::Clients | EventSource::Connection(_) => {}
         }
-        true
     }
 
-    /// One turn. Whether there is more to do at once.
+    /// Takes one turn. Returns whether there is more to do at once.
     pub fn turn(&mut self, now: Now, shared: &Shared) -> bool {
         let mut replica = &shared.ingest;
         while let Ok(seeds) = self.seeds.try_recv() {
@@ -134,7 +140,7 @@ impl Gossip {
         let overdue_us = self.machine.poll_timeout().map_or(0, |due_us| now.mono_us.saturating_sub(due_us));
         let mut receive_us_max = RECEIVE_US_MAX;
         if overdue_us > STOOD_US {
-            // The poll may have looked before.
+            // Datagrams may have come since the poll looked.
             self.datagrams.set_ready(true, false);
             receive_us_max = RECEIVE_AFTER_STANDING_US_MAX;
         }
@@ -176,9 +182,9 @@ impl Gossip {
         may_send || self.datagrams.is_readable() || self.streams.has_work()
     }
 
-    /// When the machine wants to be called without anything happening.
+    /// When [`Gossip::turn`] is to be called without anything happening, on the monotonic clock.
     pub fn next_us(&self) -> Option<u64> {
-        // Gauges, and whether the node is alone, are looked at in any case.
+        // Gauges, and whether the node is alone, are looked at now and then in any case.
         let mut own_us = self.gauges_us + 10 * GAUGES_US;
         if self.machine.heads_version() != self.heads_version {
             own_us = own_us.min(self.heads_due_us);
@@ -186,28 +192,29 @@ impl Gossip {
         Some(self.machine.poll_timeout().map_or(own_us, |due_us| due_us.min(own_us)))
     }
 
-    /// Whether the records taken from the outbox are with others, or were given up.
+    /// Returns whether the records that were taken from the outbox have reached other nodes, or were given
+    /// up.
     pub fn is_drained(&self) -> bool {
         self.machine.is_drained()
     }
 
-    /// Tells the cluster that this node goes.
+    /// Tells the cluster that this node leaves.
     pub fn leave(&mut self, now: Now, shared: &Shared) {
         self.machine.handle_leave(now);
         self.perform(shared);
         self.datagrams.flush();
     }
 
-    /// Whether the cluster was told.
+    /// Returns whether the cluster was told that this node leaves.
     pub fn is_left(&self) -> bool {
         self.machine.is_left()
     }
 
-    /// This node's own records, as many as the links take.
+    /// Hands the machine records that were published at this node, as many as its links have room for.
     fn send_published(&mut self, now: Now, shared: &Shared) {
         loop {
             let room_bytes = self.machine.room_bytes();
-            // In one step: who waits for a record must be known before it is handed over.
+            // Under one lock: it must be known who waits for a record before the record is handed over.
             let awaited = {
                 let mut outbox = shared.ingest.outbox().lock();
                 if room_bytes > 0 {
@@ -224,8 +231,9 @@ impl Gossip {
             self.machine.handle_published(now, &self.records);
             self.records.clear();
             self.perform(shared);
-            // Also where nothing fills up, since there is nobody to send to: what is left here is cold when
-            // its turn comes, and costs more than all that was done with it before.
+            // A bound in time is needed too, since nothing fills up where there is nobody to send to. It is
+            // generous: a record that is left for later has dropped out of the caches by then, and costs
+            // more than all that was done with it before.
             if clock::now().mono_us > now.mono_us + TURN_US_MAX {
                 break;
             }
@@ -233,7 +241,7 @@ impl Gossip {
         shared.handle_room();
     }
 
-    /// Does what the machine wants done.
+    /// Carries out what the machine wants done.
     fn perform(&mut self, shared: &Shared) {
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
@@ -244,7 +252,7 @@ impl Gossip {
                 Effect::MembersChanged => self.publish_members(shared),
                 Effect::Replicated(replicated) => shared.handle_replicated(replicated),
                 Effect::NameTaken { by } => {
-                    shared.fail(Fatal::NameTaken { name: shared.name.to_string(), by });
+                    shared.lifecycle.fail(Fatal::NameTaken { name: shared.name.to_string(), by });
                 }
             }
         }
@@ -258,16 +266,16 @@ impl Gossip {
         gauges.suspect.set(count(State::Suspect));
         gauges.dead.set(count(State::Dead));
         gauges.left.set(count(State::Left));
-        shared.set_members(members);
+        shared.cluster.set_members(members);
     }
 
-    /// Snapshots for readers.
+    /// Shows readers on other threads what the machine knows.
     fn publish_state(&mut self, now: Now, shared: &Shared) {
         if now.mono_us >= self.heads_due_us && self.machine.heads_version() != self.heads_version {
             let heads = self.machine.heads();
             self.heads_version = self.machine.heads_version();
             self.heads_due_us = now.mono_us + HEADS_US_PER_ORIGIN * heads.len() as u64;
-            shared.set_heads(heads);
+            shared.cluster.set_heads(heads);
         }
         if now.mono_us < self.gauges_us + GAUGES_US {
             return;
@@ -285,22 +293,23 @@ impl Gossip {
         let offset_us = self.machine.clock_offset_us();
         let is_skewed = offset_us.is_some_and(|offset_us| offset_us.unsigned_abs() > CLOCK_SKEW_US_MAX);
         shared.metrics.clock_offset_us.set(offset_us.unwrap_or(0));
-        shared.cluster.is_skewed.store(is_skewed, Relaxed);
+        shared.cluster.set_skewed(is_skewed);
         shared.ingest.set_skewed(is_skewed);
         if let Some(agreed_us) = self.machine.agreed_us() {
             shared.store().set_agreed(agreed_us);
         }
-        shared.cluster.is_unreachable.store(self.machine.unreachable_since_us().is_some(), Relaxed);
-        if !shared.cluster.is_joined.load(Relaxed) {
-            let is_alone = shared.members().iter().filter(|member| member.state.is_live()).count() <= 1;
+        shared.cluster.set_unreachable(self.machine.unreachable_since_us().is_some());
+        if !shared.cluster.is_joined() {
+            let is_alone =
+                shared.cluster.members().iter().filter(|member| member.state.is_live()).count() <= 1;
             let gave_up = is_alone && now.mono_us >= self.started_us + ALONE_US;
-            shared.cluster.is_joined.store(gave_up || self.machine.is_reconciled(), Relaxed);
+            shared.cluster.set_joined(gave_up || self.machine.is_reconciled());
         }
     }
 }
 
 impl Gossip {
-    /// Counters are added to by what the machine counted since the last time.
+    /// Adds to the metrics what the machine has counted since the last call.
     fn publish_stats(&mut self, shared: &Shared) {
         let (stats, last, metrics) = (self.machine.stats(), &self.counted, &shared.metrics);
         metrics.gossip_datagrams_sent.add(stats.datagrams_sent - last.datagrams_sent);

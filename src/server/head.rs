@@ -1,107 +1,100 @@
-//! The head of a connection: what it wants, before it is anything.
+//! The head of the first request on a connection, which says what the connection is for.
 //!
-//! Everyone comes through the same port. A request that upgrades to WebSocket on `/publish` or
+//! All clients come through the same port. A request that upgrades to WebSocket on `/publish` or
 //! `/subscribe` stays with the worker; every other one is handed to the control plane, with the bytes
-//! read so far, which answers it or says what is wrong with it.
+//! read so far, and is answered or refused there.
 
+use serde::Serialize;
 use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server::{Request, create_response, write_response};
 use tungstenite::http::HeaderValue;
 
-use crate::limits::HEAD_BYTES_MAX;
+use super::framing::message::{CODECS, Codec};
+use super::framing::wrap::Framing;
+use super::session::Endpoint;
+use crate::limits::REQUEST_HEAD_BYTES_MAX;
 use crate::protocol::answer::Refusal;
-use crate::protocol::json::write_string;
 
-/// Which of the two paths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
-    /// `/publish`
-    Publish,
-    /// `/subscribe`
-    Subscribe,
-}
-
-/// The form of a connection's messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subprotocol {
-    /// `anode.v1.json`, or none named.
-    Json,
-    /// `anode.v1.protobuf`
-    Protobuf,
-}
-
-/// A request to upgrade.
+/// A request to change to a framing of messages.
 #[derive(Debug)]
 pub struct Upgrade {
-    /// Where to.
-    pub path: Path,
-    /// What stands after the `?`.
+    /// The framing that is asked for.
+    pub framing: Framing,
+    /// The path that was asked for.
+    pub endpoint: Endpoint,
+    /// What stands after the `?` of the path; empty without one.
     pub query: String,
-    /// How many bytes the head has; what follows is the client's first frames.
+    /// Length of the head in bytes; what follows are the client's first frames.
     pub head_bytes: usize,
     request: Request,
 }
 
-/// What the bytes so far are.
+/// What the first bytes of a connection are.
 #[derive(Debug)]
-pub enum Head {
-    /// Not whole yet.
+pub enum RequestHead {
+    /// The head is not whole yet.
     Partial,
-    /// Over [`HEAD_BYTES_MAX`].
+    /// The head has more than [`REQUEST_HEAD_BYTES_MAX`] bytes.
     TooLarge,
-    /// For the control plane.
+    /// A request for the control plane, or something that is no request at all.
     Http,
-    /// For a session.
+    /// A request that becomes a session.
     Upgrade(Box<Upgrade>),
 }
 
 /// Reads the head at the beginning of `bytes`.
-pub fn read_head(bytes: &[u8]) -> Head {
+pub fn read_head(bytes: &[u8]) -> RequestHead {
     // Empty lines before a request are allowed for, and do not end a head.
     let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let text = bytes.get(blank..).unwrap_or_default();
     let Some(end) = text.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4) else {
-        return if bytes.len() > HEAD_BYTES_MAX { Head::TooLarge } else { Head::Partial };
+        return if bytes.len() > REQUEST_HEAD_BYTES_MAX {
+            RequestHead::TooLarge
+        } else {
+            RequestHead::Partial
+        };
     };
-    if blank + end > HEAD_BYTES_MAX {
-        return Head::TooLarge;
+    if blank + end > REQUEST_HEAD_BYTES_MAX {
+        return RequestHead::TooLarge;
     }
     match Request::try_parse(text.get(..end).unwrap_or_default()) {
         Ok(Some((_, request))) => upgrade(request, blank + end),
-        _ => Head::Http,
+        _ => RequestHead::Http,
     }
 }
 
-fn upgrade(request: Request, head_bytes: usize) -> Head {
+fn upgrade(request: Request, head_bytes: usize) -> RequestHead {
     let wants_websocket = request
         .headers()
         .get_all("upgrade")
         .iter()
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket")));
-    let path = match request.uri().path() {
-        "/publish" => Path::Publish,
-        "/subscribe" => Path::Subscribe,
-        _ => return Head::Http,
+    let endpoint = match request.uri().path() {
+        "/publish" => Endpoint::Publish,
+        "/subscribe" => Endpoint::Subscribe,
+        _ => return RequestHead::Http,
     };
     if !wants_websocket {
-        return Head::Http;
+        return RequestHead::Http;
     }
     let query = request.uri().query().unwrap_or_default().to_owned();
-    Head::Upgrade(Box::new(Upgrade { path, query, head_bytes, request }))
+    let framing = Framing::WebSocket;
+    RequestHead::Upgrade(Box::new(Upgrade { framing, endpoint, query, head_bytes, request }))
 }
 
 impl Upgrade {
-    /// The form of the messages: the first that the client offers and this node knows.
-    pub fn subprotocol(&self) -> Result<Subprotocol, String> {
-        self.negotiate().map(|chosen| chosen.unwrap_or(Subprotocol::Json))
+    /// The codec of the messages: the first that the client offers and this node knows, JSON if it offers
+    /// none. An error says why there can be no session.
+    pub fn codec(&self) -> Result<Codec, String> {
+        self.negotiate().map(|chosen| chosen.unwrap_or(Codec::Json))
     }
 
-    /// The response that switches protocols, or why there is none.
+    /// The response that switches protocols. An error says why there can be no session.
     pub fn accept(&self) -> Result<Vec<u8>, String> {
         let mut response = create_response(&self.request).map_err(|error| error.to_string())?;
         if let Some(chosen) = self.negotiate()? {
-            let value = HeaderValue::from_static(chosen.name());
+            let value = HeaderValue::from_static(chosen.subprotocol());
             response.headers_mut().insert("Sec-WebSocket-Protocol", value);
         }
         let mut bytes = Vec::with_capacity(256);
@@ -109,7 +102,8 @@ impl Upgrade {
         Ok(bytes)
     }
 
-    fn negotiate(&self) -> Result<Option<Subprotocol>, String> {
+    /// The codec that the client named, if it named any.
+    fn negotiate(&self) -> Result<Option<Codec>, String> {
         let mut offered = self
             .request
             .headers()
@@ -122,22 +116,22 @@ impl Upgrade {
         if offered.peek().is_none() {
             return Ok(None);
         }
-        let known = [Subprotocol::Json, Subprotocol::Protobuf];
-        match offered.find_map(|name| known.into_iter().find(|known| known.name() == name)) {
+        match offered.find_map(|name| CODECS.into_iter().find(|codec| codec.subprotocol() == name)) {
             Some(chosen) => Ok(Some(chosen)),
             None => Err("no offered subprotocol is known; there are anode.v1.json, anode.v1.protobuf".into()),
         }
     }
 }
 
-impl Subprotocol {
-    /// Its name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Subprotocol::Json => "anode.v1.json",
-            Subprotocol::Protobuf => "anode.v1.protobuf",
-        }
-    }
+/// A problem as RFC 9457 has it.
+#[derive(Serialize)]
+struct ProblemBody<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
 }
 
 /// A whole HTTP response that says why there will be no session, and closes the connection.
@@ -149,11 +143,15 @@ pub fn refuse(status: u16, refusal: &Refusal) -> Vec<u8> {
         503 => "Service Unavailable",
         _ => "Error",
     };
-    let mut body =
-        format!("{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},").into_bytes();
-    body.extend_from_slice(b"\"detail\":");
-    write_string(&mut body, &refusal.message);
-    body.extend_from_slice(format!(",\"code\":\"{}\"}}", refusal.code.as_str()).as_bytes());
+    let problem = ProblemBody {
+        kind: "about:blank",
+        title,
+        status,
+        detail: &refusal.message,
+        code: refusal.code.as_str(),
+    };
+    // Strings and a number: there is nothing that could fail.
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
     let mut response = format!(
         "HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
          Sec-WebSocket-Version: 13\r\nConnection: close\r\n\r\n",
@@ -179,7 +177,7 @@ mod tests {
 
     fn upgrade(headers: &str) -> Upgrade {
         match read_head(&request("GET /subscribe?source=a/** HTTP/1.1", headers)) {
-            Head::Upgrade(upgrade) => *upgrade,
+            RequestHead::Upgrade(upgrade) => *upgrade,
             other => panic!("{other:?}"),
         }
     }
@@ -187,17 +185,19 @@ mod tests {
     #[test]
     fn an_upgrade_is_told_from_plain_requests() {
         let whole = request("GET /publish HTTP/1.1", "");
-        assert!(matches!(read_head(&whole), Head::Upgrade(upgrade) if upgrade.path == Path::Publish));
-        assert!(matches!(read_head(&whole[..whole.len() - 1]), Head::Partial));
+        assert!(
+            matches!(read_head(&whole), RequestHead::Upgrade(upgrade) if upgrade.endpoint == Endpoint::Publish)
+        );
+        assert!(matches!(read_head(&whole[..whole.len() - 1]), RequestHead::Partial));
         for line in
             ["GET / HTTP/1.1", "POST /publish HTTP/1.1", "GET /publish HTTP/1.0", "\u{1} x", "GET /publish"]
         {
-            assert!(matches!(read_head(&request(line, "")), Head::Http), "{line:?}");
+            assert!(matches!(read_head(&request(line, "")), RequestHead::Http), "{line:?}");
         }
-        assert!(matches!(read_head(b"GET /subscribe HTTP/1.1\r\n\r\n"), Head::Http));
-        assert!(matches!(read_head(&[b'x'; HEAD_BYTES_MAX + 1]), Head::TooLarge));
-        let padding = format!("X: {}\r\n", "x".repeat(HEAD_BYTES_MAX));
-        assert!(matches!(read_head(&request("GET / HTTP/1.1", &padding)), Head::TooLarge));
+        assert!(matches!(read_head(b"GET /subscribe HTTP/1.1\r\n\r\n"), RequestHead::Http));
+        assert!(matches!(read_head(&[b'x'; REQUEST_HEAD_BYTES_MAX + 1]), RequestHead::TooLarge));
+        let padding = format!("X: {}\r\n", "x".repeat(REQUEST_HEAD_BYTES_MAX));
+        assert!(matches!(read_head(&request("GET / HTTP/1.1", &padding)), RequestHead::TooLarge));
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
         let head = bytes.len();
         bytes.extend_from_slice(b"\x81\x80....");
         match read_head(&bytes) {
-            Head::Upgrade(upgrade) => {
+            RequestHead::Upgrade(upgrade) => {
                 assert_eq!((upgrade.query.as_str(), upgrade.head_bytes), ("source=a%2Fb&mode=all", head));
             }
             other => panic!("{other:?}"),
@@ -216,10 +216,10 @@ mod tests {
     #[test]
     fn the_first_known_subprotocol_is_taken() {
         let offered = |names: &str| upgrade(&format!("Sec-WebSocket-Protocol: {names}\r\n"));
-        assert_eq!(upgrade("").subprotocol(), Ok(Subprotocol::Json));
-        assert_eq!(offered("x, anode.v1.protobuf, anode.v1.json").subprotocol(), Ok(Subprotocol::Protobuf));
-        assert_eq!(offered("anode.v1.json").subprotocol(), Ok(Subprotocol::Json));
-        assert!(offered("mqtt").subprotocol().is_err());
+        assert_eq!(upgrade("").codec(), Ok(Codec::Json));
+        assert_eq!(offered("x, anode.v1.protobuf, anode.v1.json").codec(), Ok(Codec::Protobuf));
+        assert_eq!(offered("anode.v1.json").codec(), Ok(Codec::Json));
+        assert!(offered("mqtt").codec().is_err());
         let response = String::from_utf8(offered("anode.v1.json").accept().expect("accepted")).expect("text");
         assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
         assert!(response.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{response}");

@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::acks::{PublishHost, Waiter};
+use super::lifecycle::Phase;
 use super::mailbox::Mailbox;
 use super::session::{Facts, Host};
-use super::shared::{Phase, Shared};
+use super::shared::Shared;
 use crate::cluster::Heads;
 use crate::cluster::members::MemberInfo;
 use crate::ingest::{Accepted, Downstream};
@@ -99,7 +100,7 @@ impl Host for WorkerHost {
     }
 
     fn is_loaded(&self) -> bool {
-        self.shared.phase() > Phase::Loading
+        self.shared.lifecycle.phase() > Phase::Loading
     }
 
     fn heads(&self) -> Arc<Heads> {
@@ -107,7 +108,7 @@ impl Host for WorkerHost {
     }
 
     fn members(&self) -> Arc<[MemberInfo]> {
-        self.shared.members()
+        self.shared.cluster.members()
     }
 
     fn mailbox_end(&self) -> u64 {

@@ -1,9 +1,10 @@
-//! How a worker waits: by looking again and again for a while, where that has paid off, before it sleeps.
+//! How a worker waits: it may look for events again and again for a while before it sleeps.
 //!
-//! To be woken costs tens of microseconds where the processor is halted meanwhile, as virtual ones are: at light
-//! load most of what a record takes, and all of its tail. So a worker may look for `--busy-poll-us` before it
-//! sleeps, as long as what it waits for nearly always comes within that time. An idle one finds out after a few
-//! vain looks and sleeps at once; now and then events that come in time bring it back.
+//! To be woken costs tens of microseconds where the processor is halted meanwhile, as virtual processors
+//! are. At light load that is most of the time that a record takes, and all of its tail. So a worker may
+//! look for `--busy-poll-us` before it sleeps, as long as what it waits for nearly always comes within
+//! that time. An idle worker finds out after a few waits that were too long, and then sleeps at once; waits
+//! that turn out to be short bring it back.
 
 use std::io;
 use std::time::Duration;
@@ -13,26 +14,27 @@ use mio::{Events, Poll};
 use super::clock;
 use super::mailbox::Mailbox;
 
-/// In so many waits the last word is spoken of whether looking pays.
+/// The greatest credit: however many waits were short, two long ones in a row end the looking.
 const CREDIT_MAX: u32 = 16;
-/// From here on it does.
+/// The least credit at which a worker looks before it sleeps.
 const CREDIT_ENOUGH: u32 = 8;
 
-/// What is known of how long waits take.
+/// Decides from how long past waits took whether a worker looks before it sleeps.
 #[derive(Debug)]
 pub struct BusyPoll {
+    /// The longest time to look, in microseconds.
     most_us: u64,
-    /// Up by one with each wait that was short enough, halved by one that was not.
+    /// Grows by one with each wait that was short enough, and is halved by one that was not.
     credit: u32,
 }
 
 impl BusyPoll {
-    /// Looks for so long at most, in microseconds; 0: never.
+    /// For a worker that may look for `most_us` microseconds before it sleeps; with 0 it never looks.
     pub fn new(most_us: u64) -> BusyPoll {
         BusyPoll { most_us, credit: 0 }
     }
 
-    /// Waits for an event or the mailbox, `timeout_us` at most.
+    /// Waits for an event or for the mailbox, for at most `timeout_us` microseconds.
     pub fn wait(
         &mut self,
         poll: &mut Poll,
@@ -53,7 +55,7 @@ impl BusyPoll {
         Ok(())
     }
 
-    /// Looks as long as it may; whether something came, or is due.
+    /// Looks for as long as it may. Returns whether something came, or the timeout is over.
     fn look(
         &self,
         poll: &mut Poll,
@@ -74,11 +76,12 @@ impl BusyPoll {
             if looked_us >= self.most_us {
                 return Ok(false);
             }
-            // Whoever else wants this core goes first.
+            // Other threads that want this core go first.
             std::thread::yield_now();
         }
     }
 
+    /// Takes note of how long a wait took.
     fn note(&mut self, waited_us: u64) {
         self.credit = match waited_us <= self.most_us {
             true => (self.credit + 1).min(CREDIT_MAX),
@@ -87,6 +90,7 @@ impl BusyPoll {
     }
 }
 
+/// Blocks until an event, a wake of the mailbox, or the timeout.
 fn sleep(poll: &mut Poll, events: &mut Events, mailbox: &Mailbox, timeout_us: u64) -> io::Result<()> {
     let timeout_us = if timeout_us > 0 && mailbox.fall_asleep() { timeout_us } else { 0 };
     poll.poll(events, Some(Duration::from_micros(timeout_us)))

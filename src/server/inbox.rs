@@ -1,5 +1,4 @@
-//! A worker's end of its mailbox: what is handed out next, and how it is made good that changes were
-//! dropped.
+//! A worker's end of its mailbox: which change is handed out next, and how dropped changes are made good.
 //!
 //! The inbox knows of every shard up to which version its changes were handed out. A mailbox that
 //! overflowed is emptied first; then every shard of the map is asked for the sources that changed
@@ -18,39 +17,41 @@ use super::mailbox::Mailbox;
 use crate::latest::{Change, Latest};
 use crate::limits::SHARDS;
 
-/// What comes out.
+/// What an inbox gives its worker.
 pub enum Mail {
-    /// To be handed to the sessions that want it.
+    /// A change, to be handed to the sessions that want it.
     Change(Change),
-    /// Changes were dropped: who wants all of them cannot be served any longer. To the others, what
-    /// they missed follows.
+    /// Changes were dropped. Sessions that want all of them cannot be served any longer; what the others
+    /// missed follows.
     Overflow,
-    /// One step of the catching up was done.
+    /// One step of the catching up was done, and no change is at hand yet.
     Scanned,
-    /// Nothing waits.
+    /// No change waits.
     Empty,
 }
 
-/// The state of one worker's reading.
+/// How far one worker is with its mailbox.
 #[derive(Debug)]
 pub struct Inbox {
-    /// By shard: changes up to this version were handed out, or nobody wanted them.
+    /// By shard: changes up to this version were handed out, or nobody wanted them. Never falls.
     versions: Box<[u64; SHARDS]>,
-    /// Taken from the mailbox, and still to be handed out.
+    /// Changes that were taken from the mailbox, and are still to be handed out.
     taken: VecDeque<Change>,
-    /// How many were handed out of it.
+    /// Number of changes of the mailbox that were handed out or skipped.
     popped: u64,
-    /// How many were dropped, and made good.
+    /// Number of changes that the mailbox dropped and that were made good.
     dropped: u64,
     rescan: Option<Rescan>,
 }
 
-/// A catching up that is under way. Meanwhile the mailbox waits.
+/// A catching up that is under way. What the mailbox holds waits for its end.
 #[derive(Debug)]
 struct Rescan {
+    /// The shard of the map that is asked next.
     next_shard: usize,
+    /// Changes that were found and are still to be handed out.
     found: VecDeque<Change>,
-    /// What the mailbox had dropped when it began.
+    /// Number of changes that the mailbox had dropped when the catching up began.
     dropped: u64,
 }
 
@@ -61,19 +62,20 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// The mailbox takes changes from now on. What changed before, snapshots find.
+    /// The mailbox takes changes from now on. What changed before is found by snapshots.
     pub fn start(&mut self, latest: &Latest) {
         for (version, now) in self.versions.iter_mut().zip(latest.versions()) {
             *version = now.max(*version);
         }
     }
 
-    /// Up to which position of the mailbox everything was handed out.
+    /// The position of the mailbox ([`Mailbox::position`]) up to which everything was handed out. Never
+    /// falls.
     pub fn position(&self) -> u64 {
         self.popped + self.dropped
     }
 
-    /// What is next.
+    /// The next thing to be handed out.
     pub fn next(&mut self, mailbox: &Mailbox, latest: &Latest) -> Mail {
         if self.rescan.is_some() {
             return self.catch_up(latest);
@@ -81,6 +83,7 @@ impl Inbox {
         while !self.taken.is_empty() || mailbox.take(&mut self.taken) {
             let Some(change) = self.taken.pop_front() else { break };
             self.popped += 1;
+            debug_assert!(self.position() <= mailbox.position(), "more was handed out than was pushed");
             if let Some(version) = self.versions.get_mut(usize::from(change.shard))
                 && *version < change.version
             {
@@ -91,11 +94,12 @@ impl Inbox {
         if !mailbox.take_overflow() {
             return Mail::Empty;
         }
-        // Whoever drops something is in the middle of its change of the map: behind the barrier all
-        // that was dropped so far is counted, and in the map when its shard is read. What is dropped
-        // from now on belongs to the next overflow.
+        // Whoever drops a change holds its shard's lock. Behind the barrier everything that was dropped so
+        // far is counted, and is in the map when its shard is read. What is dropped from now on belongs to
+        // the next overflow.
         latest.barrier();
         let dropped = mailbox.dropped();
+        debug_assert!(dropped >= self.dropped, "the number of dropped changes fell");
         self.rescan = Some(Rescan { next_shard: 0, found: VecDeque::new(), dropped });
         Mail::Overflow
     }
@@ -107,13 +111,15 @@ impl Inbox {
         }
         match self.versions.get_mut(rescan.next_shard) {
             Some(version) => {
-                *version = latest.changes_since(rescan.next_shard, *version, &mut rescan.found);
+                let before = *version;
+                *version = latest.changes_since(rescan.next_shard, before, &mut rescan.found);
+                debug_assert!(before <= *version, "the version of a shard fell");
                 rescan.next_shard += 1;
             }
             None => {
                 self.dropped = rescan.dropped;
                 self.rescan = None;
-                // Who subscribed to every record meanwhile was handed only the last of each source.
+                // Sessions that subscribed to all changes meanwhile were handed only the last of each source.
                 return Mail::Overflow;
             }
         }

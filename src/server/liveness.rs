@@ -1,42 +1,46 @@
-//! Whether a client is still there: counted in received bytes, any byte.
+//! Whether a client is still there. Any byte that is received from it counts as a sign of life.
 //!
-//! After [`PING_US`] without one a ping is sent, after [`PONG_US_MAX`] the connection is closed 4201.
-//! While the server itself does not read (back-pressure), the silence is its own: the timers stand.
+//! After [`PING_US`] without a byte a ping is sent, after [`PONG_US_MAX`] the connection is closed with
+//! 4201. While the server itself does not read, because of back-pressure, the clock stands: the silence
+//! is not the client's.
 
 use crate::limits::{PING_US, PONG_US_MAX};
 
-/// The timers of one connection.
+/// How long a client has been silent.
 #[derive(Clone, Copy, Debug)]
 pub struct Liveness {
+    /// When a byte was last received, later by the time for which the connection was paused since.
     received_us: u64,
+    /// Whether the client was pinged since then.
     is_pinged: bool,
+    /// Since when the connection is not read, if it is not.
     paused_us: Option<u64>,
 }
 
-/// What silence calls for.
+/// What is to be done about a client's silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
-    /// Nothing yet.
+    /// Nothing is to be done yet.
     Short,
-    /// A ping, once.
+    /// The client is to be pinged. Said once for each silence.
     Ping,
-    /// The end.
+    /// The connection is to be closed.
     Dead,
 }
 
 impl Liveness {
-    /// Just connected.
+    /// The state of a client that has just connected.
     pub fn new(now_us: u64) -> Liveness {
         Liveness { received_us: now_us, is_pinged: false, paused_us: None }
     }
 
-    /// Bytes were received.
+    /// Something was received.
     pub fn handle_received(&mut self, now_us: u64) {
         self.received_us = now_us;
         self.is_pinged = false;
     }
 
-    /// The server reads, or does not.
+    /// The server reads the connection again, or does not read it for now.
     pub fn set_paused(&mut self, now_us: u64, is_paused: bool) {
         match (self.paused_us, is_paused) {
             (None, true) => self.paused_us = Some(now_us),
@@ -48,13 +52,13 @@ impl Liveness {
         }
     }
 
-    /// When to ask again; never while paused.
+    /// When [`Liveness::check`] is to be called next, on the monotonic clock; never while paused.
     pub fn next_us(&self) -> Option<u64> {
         let after_us = if self.is_pinged { PONG_US_MAX } else { PING_US };
         self.paused_us.is_none().then_some(self.received_us + after_us)
     }
 
-    /// What the silence calls for now. `Ping` is said once.
+    /// What is to be done about the silence now.
     pub fn check(&mut self, now_us: u64) -> Silence {
         let silent_us = now_us.saturating_sub(self.received_us);
         if self.paused_us.is_some() || silent_us < PING_US {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::shared::{Fatal, Phase, Shared};
+use super::lifecycle::{Fatal, Phase};
+use super::shared::Shared;
 use super::{clock, takeover};
 use crate::cluster::{Arrival, Heads};
 use crate::record::{Record, SharedRecord};
@@ -23,12 +24,12 @@ const SWEEP_US_MAX: u64 = 50_000;
 /// disconnected. `heads`: what the last life held of every origin.
 pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
     if let Err(fatal) = load(shared, heads) {
-        return shared.fail(fatal);
+        return shared.lifecycle.fail(fatal);
     }
     shared.store().attach(Arc::new(MapOf(Arc::downgrade(shared))));
     shared.advance(Phase::Serving);
     let mut takeover = takeover::of(shared);
-    while shared.phase() < Phase::Leaving {
+    while shared.lifecycle.phase() < Phase::Leaving {
         let now = clock::now();
         let may_collect = shared.cluster.may_collect();
         let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);
@@ -60,7 +61,7 @@ fn load(shared: &Shared, heads: Heads) -> Result<(), Fatal> {
     tracing::info!(records = report.records, damaged = report.damaged, ms, "the store is loaded");
     // With a record missing the heads would promise too much.
     if report.damaged == 0 && !report.is_partial {
-        shared.set_heads(heads);
+        shared.cluster.set_heads(heads);
     }
     Ok(())
 }

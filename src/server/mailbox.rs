@@ -5,10 +5,10 @@
 //! order of their stamps. The push is memory only; the sleeping worker is woken once, at the end of
 //! the pusher's turn ([`Mailbox::wake_if_wanted`]), however many changes were pushed.
 //!
-//! The queue is bounded in bytes. Over [`MAILBOX_BYTES_SOFT`] this node's publishers are not read;
-//! over [`MAILBOX_BYTES_HARD`] (peers cannot be paused) changes are dropped and counted, and the
-//! mailbox says so: its worker ([`super::inbox`]) then reads from the map which sources changed since
-//! what it handed out last. Rejected: a bounded channel, since a push under a shard's lock must neither
+//! The queue is bounded in bytes. While it holds more than [`MAILBOX_BYTES_SOFT`], this node's publishers
+//! are not read. Records of peers still come, since peers cannot be paused: beyond
+//! [`MAILBOX_BYTES_HARD`] changes are dropped and counted, and the mailbox says so. Its worker
+//! ([`super::inbox`]) then reads from the map which sources changed since what it handed out last. Rejected: a bounded channel, since a push under a shard's lock must neither
 //! block nor fail half-way; an unbounded one, which costs a change seven locked instructions.
 
 use std::collections::VecDeque;
@@ -21,38 +21,49 @@ use parking_lot::Mutex;
 use crate::ingest::Change;
 use crate::limits::{MAILBOX_BYTES_HARD, MAILBOX_BYTES_SOFT};
 
-/// Room for changes that an empty mailbox keeps.
+/// Number of changes for which an empty mailbox keeps memory.
 const KEPT_MAX: usize = 4096;
-/// Changes that are taken out at a time.
+/// Number of changes that are taken out at a time.
 const TAKEN_MAX: usize = 256;
 
-/// One worker's mailbox. Everyone pushes; the worker alone takes.
+/// One worker's mailbox. Every thread may push; the worker alone takes.
 #[derive(Debug)]
 pub struct Mailbox {
-    line: Mutex<Line>,
-    /// The line's, for those who only look.
+    queue: Mutex<MailQueue>,
+    /// Copy of the queue's bytes, to be read without its lock.
     bytes: AtomicUsize,
+    /// Bytes beyond which changes are dropped.
     bytes_max: usize,
+    /// Whether the worker has any subscription.
     is_wanted: AtomicBool,
     waker: mio::Waker,
+    /// Whether the worker blocks, or is about to: it must be woken through `waker`.
     is_asleep: AtomicBool,
+    /// Whether the worker is to take another turn.
     is_nudged: AtomicBool,
+    /// Whether something was pushed for which the worker has not been woken yet.
     is_wake_wanted: AtomicBool,
 }
 
-/// What waits. Under one lock, which a push holds for a few memory writes.
+/// The changes that wait. Under one lock, which a push holds for a few memory writes.
 #[derive(Debug, Default)]
-struct Line {
+struct MailQueue {
     changes: VecDeque<Change>,
-    /// Of these and of those taken last: they are held until the worker comes for the next.
+    /// Memory of these changes and of those that were taken last, in bytes: the worker holds them until
+    /// it comes for the next ones.
     bytes: usize,
+    /// Memory of the changes that were taken last, in bytes.
     taken_bytes: usize,
+    /// Number of changes that were put into the queue so far.
     pushed: u64,
+    /// Number of changes that were dropped so far.
     dropped: u64,
+    /// Whether changes are being dropped, until the worker has noticed.
     is_overflowed: bool,
 }
 
-/// Leaves a change with every worker that has a subscription. Called under the lock of its shard.
+/// Leaves a change with every worker that has a subscription. To be called under the lock of the change's
+/// shard, so that changes of a source stay in their order.
 pub fn deliver(mailboxes: &[Mailbox], change: Change) {
     let mut wanted = mailboxes.iter().filter(|mailbox| mailbox.is_wanted.load(SeqCst));
     let Some(mut mailbox) = wanted.next() else { return };
@@ -60,20 +71,20 @@ pub fn deliver(mailboxes: &[Mailbox], change: Change) {
         mailbox.push(change.clone());
         mailbox = next;
     }
-    // One worker is usual, and takes the change itself.
+    // Usually there is one such worker, and it is given the change itself rather than a clone.
     mailbox.push(change);
 }
 
 impl Mailbox {
-    /// An empty mailbox of the worker that `waker` wakes.
+    /// An empty mailbox of the worker whose poll `waker` wakes.
     pub fn new(waker: mio::Waker) -> Mailbox {
         Mailbox::bounded(waker, MAILBOX_BYTES_HARD)
     }
 
-    /// The same with another bound.
+    /// An empty mailbox that drops changes beyond `bytes_max` bytes.
     pub(super) fn bounded(waker: mio::Waker, bytes_max: usize) -> Mailbox {
         Mailbox {
-            line: Mutex::default(),
+            queue: Mutex::default(),
             bytes: AtomicUsize::new(0),
             bytes_max,
             is_wanted: AtomicBool::new(false),
@@ -84,82 +95,87 @@ impl Mailbox {
         }
     }
 
-    /// Whether the worker has any subscription; without one nothing is pushed. Set before the
-    /// subscription's snapshot starts: what was not pushed is then seen by the scan.
+    /// Says whether the worker has any subscription; without one nothing is pushed. To be said before the
+    /// snapshot of a first subscription starts: what was not pushed is then seen by the scan.
     pub fn set_wanted(&self, is_wanted: bool) {
         self.is_wanted.store(is_wanted, SeqCst);
     }
 
     fn push(&self, change: Change) {
         let cost_bytes = cost_of(&change);
-        let mut line = self.line.lock();
+        let mut queue = self.queue.lock();
         // Once one is dropped all are, until the worker has emptied the mailbox and noticed.
-        line.is_overflowed |= line.bytes + cost_bytes > self.bytes_max;
-        if line.is_overflowed {
-            line.dropped += 1;
+        queue.is_overflowed |= queue.bytes + cost_bytes > self.bytes_max;
+        if queue.is_overflowed {
+            queue.dropped += 1;
         } else {
-            line.pushed += 1;
-            line.bytes += cost_bytes;
-            self.bytes.store(line.bytes, Relaxed);
-            line.changes.push_back(change);
+            queue.pushed += 1;
+            queue.bytes += cost_bytes;
+            self.bytes.store(queue.bytes, Relaxed);
+            queue.changes.push_back(change);
         }
-        drop(line);
-        // Looked at first: nearly always it is set, and a write would take the line from other cores.
+        drop(queue);
+        // Read first: nearly always it is set, and a write would take the cache line from other cores.
         if !self.is_wake_wanted.load(SeqCst) {
             self.is_wake_wanted.store(true, SeqCst);
         }
     }
 
-    /// How many changes were pushed so far, those that were dropped included. Compared with how many
-    /// were handed out.
+    /// Number of changes that were pushed so far, those that were dropped included. It never falls; a
+    /// session compares it with how many were handed out.
     pub fn position(&self) -> u64 {
-        let line = self.line.lock();
-        line.pushed + line.dropped
+        let queue = self.queue.lock();
+        queue.pushed + queue.dropped
     }
 
-    /// How many of them were dropped.
+    /// Number of changes that were dropped so far.
     pub fn dropped(&self) -> u64 {
-        self.line.lock().dropped
+        self.queue.lock().dropped
     }
 
-    /// Moves the oldest changes that wait behind those in `taken`; those taken before are done with.
-    /// `false`: nothing waits. For the worker alone.
+    /// Moves the oldest changes that wait to the end of `taken`. Those that were taken before must be done
+    /// with. Returns `false` if nothing waits. For the worker alone.
     pub fn take(&self, taken: &mut VecDeque<Change>) -> bool {
-        let mut line = self.line.lock();
-        let count = line.changes.len().min(TAKEN_MAX);
-        line.bytes -= mem::take(&mut line.taken_bytes);
-        self.bytes.store(line.bytes, Relaxed);
-        line.taken_bytes = line.changes.range(..count).map(cost_of).sum();
-        taken.extend(line.changes.drain(..count));
-        if line.changes.is_empty() && line.changes.capacity() > KEPT_MAX {
-            line.changes = VecDeque::new();
+        let mut queue = self.queue.lock();
+        let count = queue.changes.len().min(TAKEN_MAX);
+        queue.bytes -= mem::take(&mut queue.taken_bytes);
+        self.bytes.store(queue.bytes, Relaxed);
+        queue.taken_bytes = queue.changes.range(..count).map(cost_of).sum();
+        taken.extend(queue.changes.drain(..count));
+        debug_assert!(queue.taken_bytes <= queue.bytes, "changes weigh more than was counted");
+        debug_assert!(
+            !queue.changes.is_empty() || queue.taken_bytes == queue.bytes,
+            "an empty queue holds what was taken, and nothing else"
+        );
+        if queue.changes.is_empty() && queue.changes.capacity() > KEPT_MAX {
+            queue.changes = VecDeque::new();
         }
         count > 0
     }
 
-    /// Whether nothing waits.
+    /// Returns whether nothing waits, and no overflow is still to be noticed.
     pub fn is_empty(&self) -> bool {
-        let line = self.line.lock();
-        line.changes.is_empty() && !line.is_overflowed
+        let queue = self.queue.lock();
+        queue.changes.is_empty() && !queue.is_overflowed
     }
 
-    /// Whether this node's publishers must wait for the worker.
+    /// Returns whether this node's publishers must wait for the worker.
     pub fn is_over_soft(&self) -> bool {
         self.bytes.load(Relaxed) > MAILBOX_BYTES_SOFT
     }
 
-    /// Whether changes were dropped since the last time; from now on they are taken again. For the
-    /// worker, once nothing waits.
+    /// Returns whether changes were dropped since the last call; from now on they are taken again. For the
+    /// worker alone, once nothing waits.
     pub fn take_overflow(&self) -> bool {
-        mem::take(&mut self.line.lock().is_overflowed)
+        mem::take(&mut self.queue.lock().is_overflowed)
     }
 
-    /// Whether nothing waits and nobody has called since the last turn.
+    /// Returns whether nothing waits, and nobody has asked for another turn since the last one began.
     pub fn is_quiet(&self) -> bool {
         !self.is_nudged.load(SeqCst) && self.is_empty()
     }
 
-    /// The worker is about to block. `false`: it must not, something waits.
+    /// The worker is about to block. Returns `false` if it must not, since something waits.
     pub fn fall_asleep(&self) -> bool {
         self.is_asleep.store(true, SeqCst);
         fence(SeqCst);
@@ -170,20 +186,20 @@ impl Mailbox {
         false
     }
 
-    /// The worker is awake, and looks at everything in the turn that begins.
+    /// The worker is awake, and will look at everything in the turn that begins.
     pub fn wake_up(&self) {
         self.is_asleep.store(false, SeqCst);
         self.is_nudged.store(false, SeqCst);
     }
 
-    /// Wakes the worker if something was pushed since the last time, and it sleeps.
+    /// Wakes the worker, if it sleeps and something was pushed since the last call.
     pub fn wake_if_wanted(&self) {
         if self.is_wake_wanted.load(SeqCst) && self.is_wake_wanted.swap(false, SeqCst) {
             self.wake();
         }
     }
 
-    /// The worker is to take another turn: wakes it, if it sleeps.
+    /// Has the worker take another turn: wakes it, if it sleeps.
     pub fn wake(&self) {
         self.is_nudged.store(true, SeqCst);
         fence(SeqCst);
@@ -192,13 +208,14 @@ impl Mailbox {
         }
         match self.waker.wake() {
             Ok(()) => {}
-            // The pipe is full of wakes already.
+            // The pipe is full, so wakes wait in it already: one of them is enough.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => tracing::error!(%error, "a worker could not be woken"),
         }
     }
 }
 
+/// Memory that a waiting change holds, in bytes.
 fn cost_of(change: &Change) -> usize {
     change.record.cost_bytes() + mem::size_of::<Change>()
 }

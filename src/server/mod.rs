@@ -1,12 +1,16 @@
 //! The event loops: everything that has a socket, a thread or a clock.
 //!
-//! A node ([`node`]) is W workers ([`worker`]), each a thread with a poll and a listener of its own on
-//! the same port. A worker accepts ([`acceptor`]), reads the head of each connection ([`head`]), frames
-//! WebSockets ([`websocket`]) and lets [`session`]s work ([`clients`]). Changes come to it through its
-//! mailbox ([`mailbox`]). Worker 0 also drives the cluster machine ([`gossip`]) over UDP ([`datagram`])
-//! and TCP ([`stream`]). What all share is in [`shared`]; only [`clock`] reads clocks.
+//! A node ([`node`]) has a number of workers ([`worker`]), each a thread with a poll and a listener of its
+//! own on the same port. A worker accepts connections ([`acceptor`]), reads through their [`transport`] the
+//! head of a request ([`head`]), finds messages in what follows ([`framing`]) and lets a [`session`] work
+//! on them; its connections are in [`clients`]. Changes come to it through its [`mailbox`]. Worker 0 also
+//! drives the cluster machine ([`gossip`]), over UDP ([`datagram`]) and TCP ([`stream`]).
 //!
-//! Everything else on the HTTP port is handed to the control plane (`crate::http`), which sees the node
+//! What the threads share is in [`shared`]: the map, the store, the node's life ([`lifecycle`]), what it
+//! knows of its cluster ([`cluster_view`]), and the [`pressure`] on its queues. Only [`clock`] reads
+//! clocks.
+//!
+//! All other requests on the HTTP port are handed to the control plane (`crate::http`), which sees the node
 //! through [`control`].
 
 mod acceptor;
@@ -15,21 +19,25 @@ mod address;
 mod batch;
 mod clients;
 pub mod clock;
+mod close;
+mod cluster_view;
 mod connection;
 mod control;
 mod datagram;
-mod frame;
+mod framing;
 mod gossip;
 mod head;
 mod host;
 mod idle;
 mod inbox;
+mod lifecycle;
 mod liveness;
 mod loader;
 mod mailbox;
 mod node;
 mod outbound;
 mod outlets;
+mod pressure;
 mod resolver;
 mod run;
 mod session;
@@ -37,13 +45,14 @@ mod shared;
 mod stream;
 mod takeover;
 mod timer;
-mod websocket;
+mod tokens;
+mod transport;
 mod worker;
 
 pub use address::AddressError;
+pub use lifecycle::Fatal;
 pub use node::{Node, NodeHandle, ServerError};
 pub use run::run;
-pub use shared::Fatal;
 
 #[cfg(test)]
 mod tests;

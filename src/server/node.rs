@@ -1,7 +1,7 @@
-//! A whole node in this process: started, stopped in order, or killed.
+//! A whole node in this process: how it is started, stopped in order, or killed.
 //!
-//! Threads: the workers, the store's writer, the control plane, one that loads the store and then
-//! sweeps what expires, one that resolves join names. They share [`Shared`] and nothing else.
+//! Its threads are the workers, the store's writer, the control plane, one that loads the store and then
+//! sweeps what expires, and one that resolves join targets. They share [`Shared`] and nothing else.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,36 +18,44 @@ use super::clock;
 use super::control::Control;
 use super::gossip::{Gossip, Sockets};
 use super::host::WorkerHost;
+use super::lifecycle::{Fatal, Phase};
 use super::loader;
 use super::mailbox::Mailbox;
 use super::outlets::Outlets;
 use super::resolver;
-use super::shared::{Fatal, Phase, Shared};
-use super::worker::{StartGossip, WAKER, Worker};
+use super::shared::Shared;
+use super::tokens;
+use super::transport::Layer;
+use super::worker::{StartGossip, Worker};
 use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::reconcile::is_too_old;
 use crate::cluster::{self, Heads};
 use crate::config::{Config, StoreKind};
-use crate::http::{GRACE_US, Http, Options as HttpOptions};
+use crate::http::{GRACE_US, Http, HttpOptions};
 use crate::ingest::{Bounds, Ingest};
 use crate::limits::SHUTDOWN_US_MAX;
 use crate::metrics::Metrics;
 use crate::record::{HybridClock, NodeName};
 use crate::store::{BackendKind, NodeIdentity, OpenError, StoreHandle, StoreOptions};
 
-/// Shares of the shutdown's time, in microseconds; the rest is for what is not waited for by name.
+/// How long a stop waits until publishes under way are answered and passed on, in microseconds.
 const DRAIN_US_MAX: u64 = 3_000_000;
+/// How long a stop waits until the store holds what was accepted, in microseconds.
 const FLUSH_US_MAX: u64 = 2_000_000;
+/// How long a stop waits until clients are closed, in microseconds.
 const CLOSE_US_MAX: u64 = 1_000_000;
+/// How long a stop waits until the cluster is told, in microseconds.
 const LEAVE_US_MAX: u64 = 1_000_000;
-/// The store's last write, and the end of its file.
+/// How long a stop waits for the store's last write, and the end of its file, in microseconds.
 const STORE_US_MAX: u64 = 1_000_000;
-/// How long the threads, and then the last users of a stopped node, are waited for, in milliseconds.
+/// How long the threads, and after them the last users of a stopped node, are waited for, in milliseconds.
 const RELEASE_MS_MAX: u64 = 500;
-/// The same for a killed one, which another node in this process may follow.
+/// How long the threads, and after them the last users of a killed node, are waited for, in milliseconds:
+/// another node in this process may follow and needs the data directory.
 const KILL_MS_MAX: u64 = 5_000;
-// Requests under way are finished while clients are closed and the cluster is told.
+/// Time for closing clients and telling the cluster, in microseconds. Requests to the control plane that
+/// are under way are finished meanwhile.
 const ENDING_US_MAX: u64 = max(CLOSE_US_MAX + LEAVE_US_MAX, GRACE_US);
 const _: () = assert!(
     DRAIN_US_MAX + FLUSH_US_MAX + ENDING_US_MAX + STORE_US_MAX + 2 * RELEASE_MS_MAX * 1_000
@@ -59,32 +67,32 @@ const fn max(a: u64, b: u64) -> u64 {
 /// Why a node does not start, or ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The HTTP port.
+    /// The HTTP port cannot be had.
     #[error("--http {address}: {source}")]
     Http {
-        /// What was asked for.
+        /// The address that was asked for.
         address: SocketAddr,
-        /// Why not.
+        /// Why it cannot be had.
         source: io::Error,
     },
-    /// The gossip port.
+    /// The gossip port cannot be had.
     #[error("--gossip {address}: {source}")]
     Gossip {
-        /// What was asked for.
+        /// The address that was asked for.
         address: SocketAddr,
-        /// Why not.
+        /// Why it cannot be had.
         source: io::Error,
     },
-    /// What others are to be told cannot be found out.
+    /// The address that other members are to be told cannot be found out.
     #[error(transparent)]
     Advertise(#[from] AddressError),
-    /// The data directory.
+    /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
     /// The operating system gives no thread, poll or pipe.
     #[error("the operating system refused: {0}")]
     System(#[from] io::Error),
-    /// While running.
+    /// The node was running, and could not go on.
     #[error(transparent)]
     Fatal(#[from] Fatal),
 }
@@ -103,18 +111,18 @@ impl ServerError {
 #[derive(Debug)]
 pub struct Node;
 
-/// A running node. Dropped, it is killed.
+/// A running node. When the handle is dropped, the node is killed.
 pub struct NodeHandle {
-    /// Its name.
+    /// The name of the node.
     pub name: NodeName,
-    /// Where clients come.
+    /// The address that clients connect to.
     pub http: SocketAddr,
-    /// Where the cluster's datagrams and streams come.
+    /// The address that the cluster's datagrams and streams come to.
     pub gossip: SocketAddr,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    control: Option<Http>,
-    /// Dropped to end the threads that wait on it.
+    control: Option<Http<Layer>>,
+    /// Dropped to end the threads that wait on the other side of the channel.
     alive: Option<Sender<()>>,
 }
 
@@ -125,14 +133,15 @@ impl Node {
         Node::start_with(config, Box::new(|| {}))
     }
 
-    /// The same; `on_fatal` is called, from any thread, when the node can run no longer.
+    /// Starts a node as [`Node::start`] does. `on_fatal` is called, from any thread, when the node can run no
+    /// longer.
     pub fn start_with(
         config: Config,
         on_fatal: Box<dyn Fn() + Send + Sync>,
     ) -> Result<NodeHandle, ServerError> {
         let bind_http = |source| ServerError::Http { address: config.http, source };
         let bind_gossip = |source| ServerError::Gossip { address: config.gossip, source };
-        // Ports first: who cannot have them must not touch the data directory's boot number.
+        // Ports first: a node that cannot have them must not use up a boot number of the data directory.
         let listeners = acceptor::bind(config.http, config.workers.get()).map_err(bind_http)?;
         let http = listeners.first().map(|first| first.local_addr()).transpose().map_err(bind_http)?;
         let http = http.unwrap_or(config.http);
@@ -143,14 +152,14 @@ impl Node {
         let (mut polls, mut mailboxes) = (Vec::new(), Vec::new());
         for _ in 0..listeners.len() {
             let poll = mio::Poll::new()?;
-            mailboxes.push(Mailbox::new(mio::Waker::new(poll.registry(), WAKER)?));
+            mailboxes.push(Mailbox::new(mio::Waker::new(poll.registry(), tokens::WAKER)?));
             polls.push(poll);
         }
         let busy_poll_us = config.busy_poll_us;
         let shared = share(config, &identity, store, mailboxes, on_fatal);
         let gossip_config = gossip_config(&shared, &identity, &told);
-        // Who connects at once is already told of this node.
-        shared.set_members(vec![myself(&gossip_config)]);
+        // A client that connects at once is already told of this node.
+        shared.cluster.set_members(vec![myself(&gossip_config)]);
         shared.metrics.members.alive.set(1);
         let heads = if is_too_old(&gossip_config, clock::now()) { Heads::new() } else { identity.heads };
         let options = HttpOptions { body_bytes_max: shared.config.max_frame_bytes };
@@ -190,13 +199,14 @@ impl NodeHandle {
         self.wait_loaded_unless(&|| false).map(|_| ())
     }
 
-    /// The same, but gives up, with `false`, once `is_ended` says so.
+    /// Waits until the store is loaded and clients are served. Gives up, and returns `false`, once `is_ended`
+    /// says so.
     pub fn wait_loaded_unless(&self, is_ended: &dyn Fn() -> bool) -> Result<bool, ServerError> {
         loop {
-            if let Some(fatal) = self.shared.fatal() {
+            if let Some(fatal) = self.shared.lifecycle.fatal() {
                 return Err(fatal.into());
             }
-            if self.shared.phase() > Phase::Loading {
+            if self.shared.lifecycle.phase() > Phase::Loading {
                 return Ok(true);
             }
             if is_ended() {
@@ -206,9 +216,9 @@ impl NodeHandle {
         }
     }
 
-    /// Why the node can run no longer, if it cannot.
+    /// The failure that the node cannot go on with, if there is one.
     pub fn fatal(&self) -> Option<Fatal> {
-        self.shared.fatal()
+        self.shared.lifecycle.fatal()
     }
 
     /// Stops in order: publishes are refused, what is under way is finished and stored, clients are
@@ -216,7 +226,7 @@ impl NodeHandle {
     pub fn stop(mut self) {
         let shared = &self.shared;
         shared.advance(Phase::Draining);
-        if !shared.wait_done(Phase::Draining, DRAIN_US_MAX) {
+        if !shared.lifecycle.wait_done(Phase::Draining, DRAIN_US_MAX) {
             tracing::warn!("stopping with work under way: it was not done in time");
         }
         if !shared.store().flush(Duration::from_micros(FLUSH_US_MAX)) {
@@ -226,16 +236,17 @@ impl NodeHandle {
         if let Some(control) = &self.control {
             control.drain();
         }
-        shared.wait_done(Phase::Closing, CLOSE_US_MAX);
+        shared.lifecycle.wait_done(Phase::Closing, CLOSE_US_MAX);
         shared.advance(Phase::Leaving);
-        shared.wait_done(Phase::Leaving, LEAVE_US_MAX);
+        shared.lifecycle.wait_done(Phase::Leaving, LEAVE_US_MAX);
         shared.advance(Phase::Stopped);
         shared.store().set_clock_high_water(shared.ingest.clock().high_water());
         if let Some(control) = self.control.take() {
             control.stop();
         }
         let (store, heads) = (shared.store().clone(), shared.heads());
-        // What they count was numbered under a shard's lock; behind it, it is pushed.
+        // The records that heads count were numbered under the lock of a shard; behind the barrier they are
+        // in the store's queue.
         shared.ingest.latest().barrier();
         store.keep_heads((*heads).clone());
         self.end(RELEASE_MS_MAX);
@@ -248,11 +259,12 @@ impl NodeHandle {
         self.end(KILL_MS_MAX);
     }
 
-    /// Waits for threads, and for the last users, so long each.
+    /// Waits until the threads have ended, and then until nobody uses the node any longer, for at most
+    /// `wait_ms` milliseconds each.
     fn end(&mut self, wait_ms: u64) {
         self.alive = None;
         drop(self.control.take());
-        // One that waits for a name server, or still reads a large store, is left behind.
+        // A thread that waits for a name server, or still reads a large store, is left behind.
         for _ in 0..wait_ms {
             if self.threads.iter().all(JoinHandle::is_finished) {
                 break;
@@ -264,8 +276,8 @@ impl NodeHandle {
                 tracing::error!("a thread of the node panicked");
             }
         }
-        // A request's thread, or the store's, may hold the node for a moment longer; the data
-        // directory is free when the last has let go.
+        // The thread of a request, or of the store, may hold the node for a moment longer. The data
+        // directory is free when the last of them has let go.
         for _ in 0..wait_ms {
             if Arc::strong_count(&self.shared) == 1 {
                 return;
@@ -282,16 +294,18 @@ impl Drop for NodeHandle {
     }
 }
 
-/// What others are told of this node.
+/// What others are told of this node: its name and its two addresses.
 struct Told {
     name: NodeName,
     http: SocketAddr,
     gossip: SocketAddr,
 }
 
-/// What waits in the store's journal: a small part of the memory that the node may take. With the most of it a
-/// commit at 57,000 records a second takes 3 ms where it took 47 with the least.
+/// Least number of bytes that may wait in the store's journal. How many may is a small part of the memory
+/// that the node may take. With the most a commit at 57,000 records a second takes 3 ms, with the least
+/// 47 ms.
 const JOURNAL_BYTES_MIN: usize = 16 * 1024 * 1024;
+/// Largest number of bytes that may wait in the store's journal.
 const JOURNAL_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 fn open_store(config: &Config) -> Result<(StoreHandle, NodeIdentity), OpenError> {
@@ -328,7 +342,7 @@ fn share(
     let ingest = Ingest::new(bounds, clock, outbox, metrics.clone(), outlets);
     let who = (identity.node_name.clone(), identity.boot);
     let shared = Arc::new(Shared::new(config, who, ingest, metrics, on_fatal));
-    // Weak: the store is part of what it calls.
+    // Weak, since the store that is to call this is a part of what is called.
     let woken = Arc::downgrade(&shared);
     store.subscribe(Box::new(move || {
         if let Some(shared) = woken.upgrade() {
@@ -355,7 +369,7 @@ fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> clust
     }
 }
 
-/// This node as a member, before the machine that says so runs.
+/// This node as a member, for the time before the cluster machine runs.
 fn myself(config: &cluster::Config) -> MemberInfo {
     let cluster::Config { name, boot, gossip, http, zone, version, .. } = config;
     let identity = MemberIdentity::new(name.clone(), *boot, *gossip, http, zone, version);

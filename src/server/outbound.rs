@@ -1,31 +1,34 @@
-//! What waits to be sent on one connection: one contiguous buffer of whole WebSocket frames.
+//! What waits to be sent on one connection: one contiguous buffer of whole frames.
 //!
-//! Ready-made data frames are appended as they are, control frames are written into it by
-//! tungstenite; since both only ever append whole frames, they interleave at frame borders alone. The
-//! buffer belongs to the connection only while something waits: an idle connection has none
-//! ([`Outbound::lend`], [`Outbound::give_back`]). Rejected: a list of shared frames and `writev`; for
-//! frames of some hundred bytes one copy is cheaper than a reference each.
+//! Frames of messages are appended as they are, and what a framing says by itself (answers to pings,
+//! closes) is written in between; since both only ever append whole frames, they meet at the borders of
+//! frames alone. The buffer belongs to the connection only while something waits: an idle connection has
+//! none ([`Outbound::lend`], [`Outbound::give_back`]). Rejected: a list of shared frames and `writev`;
+//! for frames of some hundred bytes one copy is cheaper than a reference each.
 
 use std::io::{self, Write};
 
-use super::batch::Batch;
-use super::frame::Head;
-use super::session::Codec;
+use super::batch::RecordBatch;
+use super::framing::message::Codec;
+use super::framing::wrap::{Framing, ROOM_BYTES};
 
 /// Buffers that no connection needs at the moment.
 #[derive(Debug, Default)]
 pub struct BufferPool {
     free: Vec<Vec<u8>>,
+    /// Capacity of the free buffers together, in bytes.
     bytes: usize,
-    /// The fewest that were free since the last look: so many more than needed.
+    /// The smallest number of free buffers since the last look: so many were not needed.
     spare: usize,
+    /// Turns since the last look.
     turns: u32,
 }
 
-/// Bytes that a worker's pool may hold, and the largest buffer in it.
+/// Bytes that the buffers of a worker's pool may hold together.
 const POOL_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Capacity of the largest buffer that is kept in the pool, in bytes.
 const POOLED_BYTES_MAX: usize = 256 * 1024;
-/// After so many turns, half of the buffers that nobody needed in the meantime are let go.
+/// After this number of turns, half of the buffers that nobody needed in the meantime are let go.
 const TURNS_PER_LOOK: u32 = 256;
 
 impl BufferPool {
@@ -44,10 +47,12 @@ impl BufferPool {
         }
     }
 
-    /// To be called once a turn, so that a pool is as large as it was needed lately.
+    /// To be called once a turn of the worker, so that the pool is as large as it was needed lately.
     pub fn handle_turn(&mut self) {
         self.turns += 1;
         if self.turns >= TURNS_PER_LOOK {
+            debug_assert!(self.spare <= self.free.len());
+            debug_assert_eq!(self.bytes, self.free.iter().map(Vec::capacity).sum::<usize>());
             let unneeded = self.spare.div_ceil(2);
             self.bytes -= self.free.drain(..unneeded).map(|buffer| buffer.capacity()).sum::<usize>();
             (self.turns, self.spare) = (0, self.free.len());
@@ -55,7 +60,7 @@ impl BufferPool {
     }
 }
 
-/// Sent bytes at the front are cut off once they pass this, so that a connection that always has
+/// Sent bytes at the front are cut off once they pass this number, so that a connection that always has
 /// something waiting does not grow.
 const COMPACT_BYTES: usize = 64 * 1024;
 
@@ -63,41 +68,50 @@ const COMPACT_BYTES: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Outbound {
     bytes: Vec<u8>,
-    /// Up to here the socket has taken them.
+    /// How messages are wrapped on this connection.
+    framing: Framing,
+    /// The socket has taken the bytes up to here.
     sent: usize,
-    /// A frame begins here; all before it are sent, or partly. Moved on when needed, by reading the
-    /// frames' headers.
+    /// A frame begins here, and every frame before it is sent, at least in part. Moved on only when it is
+    /// asked for, by reading the heads of the frames in between.
     border: usize,
-    /// The frame at the end that still grows. Closed before anything else happens to the buffer.
-    open: Option<Batch>,
+    /// The frame at the end that still grows. It is closed before anything else happens to the buffer.
+    open: Option<RecordBatch>,
 }
 
 impl Outbound {
-    /// How many bytes wait.
+    /// Number of bytes that wait.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.sent
     }
 
-    /// Whether nothing waits.
+    /// Returns whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Appends whole frames, headers included; and, before the first frame, the HTTP response.
+    /// How messages are wrapped on this connection. A message that many connections want is wrapped once
+    /// and then appended to each.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Appends whole frames; before the first frame, the HTTP response.
     pub fn append(&mut self, frames: &[u8]) {
         self.close_batch();
         self.bytes.extend_from_slice(frames);
     }
 
-    /// The buffer itself, to append whole frames to. Nothing in it may be changed.
-    pub fn tail(&mut self) -> &mut Vec<u8> {
-        self.close_batch();
-        &mut self.bytes
+    /// Appends a message for this connection alone. In `bytes` it stands behind the room that
+    /// [`make_room`](super::framing::wrap::make_room) left.
+    pub fn append_message(&mut self, codec: Codec, bytes: &mut Vec<u8>) {
+        let frame_at = self.framing.wrap(codec, bytes, ROOM_BYTES);
+        self.append(bytes.get(frame_at..).unwrap_or_default());
     }
 
     /// Appends the message of a record to the frame at the end, which many of them share.
     pub fn append_to_batch(&mut self, codec: Codec, message: &[u8]) {
-        let batch = self.open.get_or_insert_with(|| Batch::open(codec, &mut self.bytes));
+        let batch = self.open.get_or_insert_with(|| RecordBatch::open(codec, &mut self.bytes));
         if batch.push(&mut self.bytes, message) {
             self.close_batch();
         }
@@ -105,12 +119,13 @@ impl Outbound {
 
     fn close_batch(&mut self) {
         if let Some(batch) = self.open.take() {
-            batch.close(&mut self.bytes);
+            batch.close(self.framing, &mut self.bytes);
         }
     }
 
-    /// What was appended so far is no frames (the response to the handshake): frames begin here.
-    pub fn start_frames(&mut self) {
+    /// Frames of `framing` begin here: what was appended so far is the response to the handshake.
+    pub fn start_frames(&mut self, framing: Framing) {
+        self.framing = framing;
         self.border = self.bytes.len();
     }
 
@@ -121,28 +136,39 @@ impl Outbound {
         self.bytes.truncate(self.border);
     }
 
-    /// Hands the socket as much as it takes. `true`: all of it.
-    pub fn flush(&mut self, socket: &mut impl Write) -> io::Result<bool> {
+    /// Hands the transport as much as it takes, and has it sent. Returns `true` when nothing waits any
+    /// longer, here or in the transport. To be called again once the transport can be written to,
+    /// otherwise.
+    pub fn flush(&mut self, transport: &mut impl Write) -> io::Result<bool> {
         self.close_batch();
+        let flushed = self.write_to(transport).and_then(|()| transport.flush());
+        match flushed {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.compact();
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write_to(&mut self, transport: &mut impl Write) -> io::Result<()> {
         while self.sent < self.bytes.len() {
             let waiting = self.bytes.get(self.sent..).unwrap_or_default();
-            match socket.write(waiting) {
+            match transport.write(waiting) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => self.sent += written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.compact();
-                    return Ok(false);
-                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+            debug_assert!(self.sent <= self.bytes.len(), "more was taken than waited");
         }
         (self.sent, self.border) = (0, 0);
         self.bytes.clear();
-        Ok(true)
+        Ok(())
     }
 
-    /// Takes a buffer from the pool, unless it has one.
+    /// Takes a buffer from the pool, unless the connection has one.
     pub fn lend(&mut self, pool: &mut BufferPool) {
         if self.bytes.capacity() == 0
             && let Some(buffer) = pool.take()
@@ -151,12 +177,14 @@ impl Outbound {
         }
     }
 
-    /// Gives an empty buffer back.
+    /// Gives the buffer back to the pool, if nothing waits in it.
     pub fn give_back(&mut self, pool: &mut BufferPool) {
         if !self.is_empty() || self.bytes.capacity() == 0 {
             return;
         }
-        pool.put(std::mem::take(self).bytes);
+        debug_assert!(self.open.is_none(), "an empty buffer has no frame that grows");
+        let empty = Outbound { framing: self.framing, ..Outbound::default() };
+        pool.put(std::mem::replace(self, empty).bytes);
     }
 
     fn compact(&mut self) {
@@ -173,19 +201,26 @@ impl Outbound {
     fn advance_border(&mut self) {
         while self.border < self.sent {
             let frames = self.bytes.get(self.border..).unwrap_or_default();
-            let bytes = Head::read(frames).map_or(u64::MAX, |head| head.frame());
-            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let bytes = self.framing.frame_bytes(frames).unwrap_or(usize::MAX);
             self.border = self.border.saturating_add(bytes).min(self.bytes.len());
         }
+        debug_assert!((self.sent..=self.bytes.len()).contains(&self.border));
+    }
+
+    /// Everything that was appended and not yet sent as a whole, for tests that look at it.
+    #[cfg(test)]
+    pub fn tail(&mut self) -> &mut Vec<u8> {
+        self.close_batch();
+        &mut self.bytes
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame;
+    use super::super::framing::wrap::make_room;
     use super::*;
 
-    /// A socket that takes so many bytes and then would block.
+    /// A socket that takes a number of bytes and then would block.
     struct Takes(usize, Vec<u8>);
 
     impl Write for Takes {
@@ -204,9 +239,13 @@ mod tests {
         }
     }
 
-    fn frame(payload: usize) -> Vec<u8> {
-        let (head, len) = frame::head(frame::TEXT, payload);
-        [&head[..len], &vec![b'x'; payload]].concat()
+    fn frame(message_bytes: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        make_room(&mut bytes);
+        bytes.extend(std::iter::repeat_n(b'x', message_bytes));
+        let mut out = Outbound::default();
+        out.append_message(Codec::Json, &mut bytes);
+        out.bytes
     }
 
     #[test]
@@ -245,5 +284,25 @@ mod tests {
         assert_eq!(out.bytes.capacity(), 0);
         out.lend(&mut pool);
         assert!(out.bytes.capacity() > 0 && pool.free.is_empty());
+    }
+
+    /// A layer above the socket may hold bytes that the buffer has given away already.
+    #[test]
+    fn what_the_transport_still_holds_has_not_been_sent() {
+        struct Holds(bool);
+        impl Write for Holds {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                if self.0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            }
+        }
+        let (mut out, mut transport) = (Outbound::default(), Holds(true));
+        out.append(&frame(3));
+        assert!(!out.flush(&mut transport).expect("flush"));
+        assert!(out.is_empty() && !out.flush(&mut transport).expect("flush"));
+        transport.0 = false;
+        assert!(out.flush(&mut transport).expect("flush"));
     }
 }

@@ -1,8 +1,8 @@
 //! Join targets, resolved again and again on a thread of their own.
 //!
-//! Resolving blocks, for seconds if a name server is gone, and must not hold up anyone. What a name
-//! means changes while a cluster is deployed, so every target is resolved again at every retry, for
-//! ever; literal addresses come along for the same price.
+//! Resolving a name blocks, for seconds if a name server is gone, and must not hold up any other thread.
+//! The address of a name may change while a cluster is deployed, so all targets are resolved again for as
+//! long as the node runs. Targets that are addresses already take the same way.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -14,11 +14,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::shared::Shared;
 
-/// Between two rounds: at first, and once they have been going on for a while.
+/// Pause after the first round; it doubles with every round.
 const ROUND_FIRST: Duration = Duration::from_millis(500);
+/// Longest pause between two rounds.
 const ROUND_MAX: Duration = Duration::from_secs(15);
 
-/// Starts the thread, unless there is nothing to resolve. The addresses come out of the channel.
+/// Starts the thread, unless there is nothing to resolve. The addresses come out of the channel that is
+/// returned; the thread ends when the other side of `ended` is dropped.
 pub fn start(
     shared: &Arc<Shared>,
     ended: Receiver<()>,
@@ -33,7 +35,7 @@ pub fn start(
         let mut pause = ROUND_FIRST;
         loop {
             let seeds = resolve(&shared);
-            // A round that was not taken yet is as good as this one.
+            // If an earlier round has not been taken yet, this one is dropped: they are alike.
             if !seeds.is_empty() && sender.try_send(seeds).is_ok() {
                 shared.wake_gossip();
             }
@@ -47,7 +49,7 @@ pub fn start(
     Ok(receiver)
 }
 
-/// All addresses of all targets, each once, in the order of the targets.
+/// All addresses of all join targets, each address once, in the order of the targets.
 fn resolve(shared: &Shared) -> Vec<SocketAddr> {
     let mut seeds = Vec::new();
     for target in &shared.config.join {

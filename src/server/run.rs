@@ -1,4 +1,4 @@
-//! `anode serve`: a node until a signal, or a failure, ends it.
+//! `anode serve`: runs a node until a signal or a failure ends it.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,14 +12,15 @@ use super::acceptor;
 use super::node::{Node, ServerError};
 use crate::config::Config;
 
-/// The exit code of a second signal, while the first is still being obeyed.
+/// The exit code after a second signal, which ends the process at once while the first still has the node
+/// stopped in order.
 const SECOND_SIGNAL: i32 = 1;
 
-/// Runs a node until SIGTERM or SIGINT, then stops it in order. Prints the `ready` line when it
-/// serves.
+/// Runs a node until SIGTERM or SIGINT, then stops it in order. Prints the line `ready …` once clients are
+/// served.
 pub fn run(config: Config) -> Result<(), ServerError> {
     acceptor::raise_file_limit();
-    // One pipe wakes this thread for both: a signal, and a node that can run no longer.
+    // One pair of sockets wakes this thread for both: a signal, and a node that can run no longer.
     let (mut woken, waker) = UnixStream::pair()?;
     let is_signalled = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
@@ -31,7 +32,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
         let _ = (&waker).write_all(&[0]);
     };
     let node = Node::start_with(config, Box::new(on_fatal))?;
-    // A large store takes a while: a signal need not wait for it.
+    // Loading a large store takes a while, and a signal must not wait for it.
     if node.wait_loaded_unless(&|| is_signalled.load(SeqCst))? {
         println!("ready node={} http={} gossip={}", node.name, node.http, node.gossip);
         io::stdout().flush()?;

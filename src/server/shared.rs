@@ -1,20 +1,18 @@
-//! What all threads of a node share: the map with the way into it, the store, the mailboxes, and what
-//! worker 0 says about the cluster.
+//! What all threads of a node share: the map with the way into it, the store, the mailboxes, and three
+//! views of the whole: the node's life ([`Lifecycle`]), its cluster ([`ClusterView`]), and the pressure
+//! on its queues ([`Pressure`]).
 //!
-//! Nothing here waits. Snapshots (members, heads) are replaced whole, so a reader holds a lock only
-//! for as long as it takes to clone an `Arc`. The phases of a shutdown are one number that only grows.
+//! Nothing here waits. The functions of [`Shared`] are those that need more than one of its parts.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
-
-use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::acks::Acks;
 use super::clock;
+use super::cluster_view::ClusterView;
+use super::lifecycle::{Lifecycle, Phase};
 use super::mailbox::Mailbox;
 use super::outlets::Outlets;
-use crate::cluster::members::MemberInfo;
+use super::pressure::{Places, Pressure, Queues};
 use crate::cluster::{Heads, Replicated};
 use crate::config::Config;
 use crate::ingest::{Downstream, Ingest};
@@ -23,109 +21,28 @@ use crate::metrics::Metrics;
 use crate::record::NodeName;
 use crate::store::StoreHandle;
 
-/// How far a node is in its life. Only grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Phase {
-    /// The store's records are read into the map; nobody is served but the control plane.
-    Loading,
-    /// As usual.
-    Serving,
-    /// New publishes are refused; what is under way is finished.
-    Draining,
-    /// Clients are told to go elsewhere.
-    Closing,
-    /// The cluster is told.
-    Leaving,
-    /// The loops end.
-    Stopped,
-    /// The loops end at once: nothing is flushed, nobody is told.
-    Killed,
-}
-
-impl ClusterState {
-    /// Whether tombstones may be collected: nobody is away who could bring deleted data back.
-    pub fn may_collect(&self) -> bool {
-        !self.is_unreachable.load(Relaxed)
-    }
-}
-
-const PHASES: [Phase; 7] = [
-    Phase::Loading,
-    Phase::Serving,
-    Phase::Draining,
-    Phase::Closing,
-    Phase::Leaving,
-    Phase::Stopped,
-    Phase::Killed,
-];
-
-/// What worker 0 says about the cluster for `readyz`.
-#[derive(Debug, Default)]
-pub struct ClusterState {
-    /// The first reconciliation is done, or there is nobody to reconcile with.
-    pub is_joined: AtomicBool,
-    /// The wall clock is too far off the peers'.
-    pub is_skewed: AtomicBool,
-    /// A member is dead and not forgotten: it may bring deleted data back.
-    pub is_unreachable: AtomicBool,
-}
-
-/// A failure that ends the node, by whoever notices it first.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fatal {
-    /// Another node has the name.
-    #[error("the name {name} is taken: a node of that name is alive at {by}")]
-    NameTaken {
-        /// This node's name.
-        name: String,
-        /// Where the other one is.
-        by: std::net::SocketAddr,
-    },
-    /// The store's records cannot be read.
-    #[error("the store cannot be read: {0}")]
-    Load(String),
-    /// A loop's poll failed.
-    #[error("an event loop failed: {0}")]
-    Loop(String),
-}
-
 /// Shared by all threads of a node.
 pub struct Shared {
-    /// As checked.
+    /// The configuration, checked.
     pub config: Config,
-    /// This node.
+    /// The name of this node.
     pub name: NodeName,
-    /// This life.
+    /// The number of this life of the node: it grows with every start.
     pub boot: u64,
     /// The map and the way into it.
     pub ingest: Ingest<Outlets>,
-    /// What is counted.
+    /// Everything that is counted.
     pub metrics: Arc<Metrics>,
-    /// What `readyz` needs to know.
-    pub cluster: ClusterState,
+    /// How far the node is in its life.
+    pub lifecycle: Lifecycle,
+    /// What the node knows of its cluster.
+    pub cluster: ClusterView,
+    /// Whether anyone waits for room in the queues.
+    pub pressure: Pressure,
+    /// Connections of all workers.
+    pub places: Places,
     /// Answers to publishers that wait, as far as threads share them.
     pub(super) acks: Acks,
-    members: RwLock<Arc<[MemberInfo]>>,
-    heads: RwLock<Arc<Heads>>,
-    phase: AtomicU8,
-    /// Connections of all workers, those that are still to say what they want included.
-    pub connections: AtomicUsize,
-    /// When each worker turned last, on the monotonic clock.
-    pub turned_us: Vec<AtomicU64>,
-    /// Workers that wait on their paused publishers, to be woken when there is room again.
-    is_room_wanted: AtomicBool,
-    progress: Mutex<Progress>,
-    progressed: Condvar,
-    on_fatal: Box<dyn Fn() + Send + Sync>,
-}
-
-/// What the one that stops the node waits for.
-#[derive(Debug, Default)]
-struct Progress {
-    /// By worker: the last phase whose work it has done.
-    done: Vec<Option<Phase>>,
-    fatal: Option<Fatal>,
 }
 
 impl Shared {
@@ -143,18 +60,12 @@ impl Shared {
             boot,
             metrics,
             ingest,
-            cluster: ClusterState { is_joined: config.join.is_empty().into(), ..ClusterState::default() },
-            config,
+            lifecycle: Lifecycle::new(clock::now(), workers, on_fatal),
+            cluster: ClusterView::new(!config.join.is_empty()),
+            pressure: Pressure::default(),
+            places: Places::new(config.max_connections),
             acks: Acks::new(workers),
-            members: RwLock::new(Arc::from(Vec::new())),
-            heads: RwLock::default(),
-            phase: AtomicU8::new(Phase::Loading as u8),
-            connections: AtomicUsize::new(0),
-            turned_us: (0..workers).map(|_| AtomicU64::new(clock::now().mono_us)).collect(),
-            is_room_wanted: AtomicBool::new(false),
-            progress: Mutex::new(Progress { done: vec![None; workers], fatal: None }),
-            progressed: Condvar::new(),
-            on_fatal,
+            config,
         }
     }
 
@@ -168,8 +79,8 @@ impl Shared {
         &self.ingest.downstream().mailboxes
     }
 
-    /// Wakes every worker that something was pushed to. At the end of a turn, and after a publish
-    /// from elsewhere.
+    /// Wakes every worker into whose mailbox something was pushed. To be called at the end of a turn, and
+    /// after a publish from elsewhere.
     pub fn wake_wanted(&self) {
         for mailbox in self.mailboxes() {
             mailbox.wake_if_wanted();
@@ -183,14 +94,14 @@ impl Shared {
         }
     }
 
-    /// Worker 0 has records to take from the outbox.
+    /// Wakes worker 0, which takes records from the outbox and drives the cluster.
     pub fn wake_gossip(&self) {
         if let Some(mailbox) = self.mailboxes().first() {
             mailbox.wake();
         }
     }
 
-    /// An answer need not wait any longer.
+    /// The cluster's answer for a record that every member is to hold: whoever waits for it is told.
     pub fn handle_replicated(&self, replicated: Replicated) {
         let worker = self.acks.handle_replicated(replicated, &self.metrics);
         if let Some(mailbox) = worker.and_then(|worker| self.mailboxes().get(worker)) {
@@ -198,60 +109,29 @@ impl Shared {
         }
     }
 
-    /// Whether publishers are to wait: for the cluster, for the store, or for a worker with a full
-    /// mailbox. Who asks and is told so is woken when there is room.
+    /// Returns whether publishers are to wait. If so, their workers are woken when there is room.
     pub fn is_congested(&self) -> bool {
-        let is_congested = self.is_over_soft();
-        if is_congested {
-            self.is_room_wanted.store(true, SeqCst);
-            // There may have been room since; then nobody would come to tell.
-            return self.is_over_soft();
-        }
-        false
+        self.pressure.holds_publishers(&self.ingest)
     }
 
-    /// To be called after something was taken from the outbox or a mailbox.
+    /// Returns whether peers that bring records in bulk are to wait. If so, worker 0 is woken when the
+    /// store has room.
+    pub fn is_store_lagging(&self) -> bool {
+        self.pressure.holds_bulk(&self.ingest)
+    }
+
+    /// To be called after something was taken from the outbox or a mailbox: wakes those who wait for room,
+    /// if there is some.
     pub fn handle_room(&self) {
-        if self.is_room_wanted.load(SeqCst) && !self.is_over_soft() && self.is_room_wanted.swap(false, SeqCst)
-        {
+        if self.pressure.take_room(&self.ingest) {
             self.wake_all();
         }
     }
 
-    /// Whether anyone waits for room.
-    pub fn is_room_awaited(&self) -> bool {
-        self.is_room_wanted.load(SeqCst)
-    }
-
-    /// Whether peers that bring records in bulk are to wait. Likewise.
-    pub fn is_store_lagging(&self) -> bool {
-        let is_lagging = self.store().is_lagging();
-        if is_lagging {
-            self.is_room_wanted.store(true, SeqCst);
-        }
-        is_lagging
-    }
-
-    fn is_over_soft(&self) -> bool {
-        self.store().is_lagging()
-            || self.mailboxes().iter().any(Mailbox::is_over_soft)
-            || self.ingest.outbox_bytes() > OUTBOX_BYTES_SOFT
-    }
-
-    /// Every member, sorted by name.
-    pub fn members(&self) -> Arc<[MemberInfo]> {
-        self.members.read().clone()
-    }
-
-    /// Replaces the member list.
-    pub fn set_members(&self, members: Vec<MemberInfo>) {
-        *self.members.write() = members.into();
-    }
-
-    /// What this node holds of every origin, without holes, its own life included. May lag a little,
-    /// never lead.
+    /// What this node holds of every origin, without holes, its own life included. May be a little behind,
+    /// and is never ahead.
     pub fn heads(&self) -> Arc<Heads> {
-        let others = self.heads.read().clone();
+        let others = self.cluster.heads_of_others();
         let own_seq = self.ingest.outbox().lock().last_seq();
         if own_seq == 0 {
             return others;
@@ -261,64 +141,18 @@ impl Shared {
         Arc::new(heads)
     }
 
-    /// Replaces the heads of the other origins.
-    pub fn set_heads(&self, heads: Heads) {
-        *self.heads.write() = Arc::new(heads);
-    }
-
-    /// How far the node is.
-    pub fn phase(&self) -> Phase {
-        PHASES.get(usize::from(self.phase.load(SeqCst))).copied().unwrap_or(Phase::Killed)
-    }
-
     /// Goes on to `phase`, never back, and wakes everyone.
     pub fn advance(&self, phase: Phase) {
-        self.phase.fetch_max(phase as u8, SeqCst);
+        self.lifecycle.advance(phase);
         if phase >= Phase::Draining {
             self.ingest.set_draining();
         }
         self.wake_all();
     }
 
-    /// A worker has done what a phase asks of it.
-    pub fn set_done(&self, worker: usize, phase: Phase) {
-        let mut progress = self.progress.lock();
-        if let Some(done) = progress.done.get_mut(worker)
-            && done.is_none_or(|done| done < phase)
-        {
-            *done = Some(phase);
-            self.progressed.notify_all();
-        }
-    }
-
-    /// Waits until every worker has done what `phase` asks; `false`: not within `timeout_us`.
-    pub fn wait_done(&self, phase: Phase, timeout_us: u64) -> bool {
-        let deadline_us = clock::now().mono_us + timeout_us;
-        let mut progress = self.progress.lock();
-        while !progress.done.iter().all(|done| done.is_some_and(|done| done >= phase)) {
-            let left_us = deadline_us.saturating_sub(clock::now().mono_us);
-            if left_us == 0 {
-                return false;
-            }
-            self.progressed.wait_for(&mut progress, std::time::Duration::from_micros(left_us));
-        }
-        true
-    }
-
-    /// The node must end; the first reason counts.
-    pub fn fail(&self, fatal: Fatal) {
-        self.progress.lock().fatal.get_or_insert(fatal);
-        (self.on_fatal)();
-    }
-
-    /// Why the node must end.
-    pub fn fatal(&self) -> Option<Fatal> {
-        self.progress.lock().fatal.clone()
-    }
-
-    /// Whether clients should be sent here; if not, why.
+    /// Returns whether clients should be sent to this node; an error says why not.
     pub fn readiness(&self) -> Result<(), String> {
-        match self.phase() {
+        match self.lifecycle.phase() {
             Phase::Loading => return Err("the store is being loaded".into()),
             Phase::Serving => {}
             _ => return Err("draining".into()),
@@ -329,12 +163,25 @@ impl Shared {
         if let Some(reason) = self.store().away() {
             return Err(format!("nothing can be stored: {reason}"));
         }
-        if self.cluster.is_skewed.load(Relaxed) {
+        if self.cluster.is_skewed() {
             return Err("this node's clock is off its peers'".into());
         }
-        if !self.cluster.is_joined.load(Relaxed) {
+        if !self.cluster.is_joined() {
             return Err("the first reconciliation with the cluster is not done".into());
         }
         Ok(())
+    }
+}
+
+impl Queues for Ingest<Outlets> {
+    fn is_store_lagging(&self) -> bool {
+        self.downstream().store.is_lagging()
+    }
+
+    fn are_over_soft(&self) -> bool {
+        let Outlets { mailboxes, store, .. } = self.downstream();
+        store.is_lagging()
+            || mailboxes.iter().any(Mailbox::is_over_soft)
+            || self.outbox_bytes() > OUTBOX_BYTES_SOFT
     }
 }

@@ -1,8 +1,8 @@
-//! TCP between nodes, for worker 0: what the cluster machine asks to be connected, written and closed.
+//! TCP between nodes, on worker 0: connections that the cluster machine asks for or that peers open.
 //!
-//! The machine says what is to be sent and is told what arrives; here are only sockets and the bytes
-//! they did not take yet. What a peer sends is read in bounded pieces, a piece a turn and stream, so
-//! that a reconciliation never keeps worker 0 from its datagrams.
+//! The machine says what is to be sent and is told what arrives; here are only the sockets, and the bytes
+//! that they have not taken yet. What a peer sends is read in bounded pieces, one piece of each stream at a
+//! time, so that a reconciliation never keeps worker 0 from its datagrams.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -10,52 +10,61 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 
+use super::tokens;
 use crate::cluster::{StreamEvent, StreamId};
 
-/// Tokens of streams are their numbers with this bit.
-const TOKEN_BIT: usize = 1 << (usize::BITS - 1);
 /// Bytes read from a stream at a time.
 const READ_BYTES: usize = 64 * 1024;
-/// Bytes that may wait on one stream. The machine keeps less in flight; a stream that is over is
-/// closed rather than grown.
+/// Bytes that may wait on one stream. The machine keeps less in flight; a stream on which more waits is
+/// closed.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Streams that peers may have open to this node at a time.
+/// Number of streams that peers may have open to this node at a time.
 const ACCEPTED_MAX: usize = 512;
 
-struct Stream {
+/// A connection to a peer.
+struct PeerStream {
     socket: TcpStream,
+    /// Whether the connection is established.
     is_connected: bool,
+    /// Whether the poll said that there is something to read, and it was not read to the end.
     is_readable: bool,
+    /// Whether the stream is in the list of those that may have more to read.
     is_queued: bool,
+    /// Whether the machine asked for the end: the stream lives until what waits is sent.
     is_closing: bool,
+    /// What the socket has not taken yet.
     waiting: VecDeque<Bytes>,
+    /// Bytes of what waits.
     waiting_bytes: usize,
-    /// Something was written since `Drained` was said last.
+    /// Whether something was written since the machine was last told that everything is sent.
     owes_drained: bool,
 }
 
 /// All streams of this node.
-pub struct Streams {
+pub struct PeerStreams {
     registry: Registry,
     listener: TcpListener,
-    streams: BTreeMap<StreamId, Stream>,
-    /// Those that may have more to read.
+    streams: BTreeMap<StreamId, PeerStream>,
+    /// Streams that may have more to read.
     readable: VecDeque<StreamId>,
-    /// Those of them that are not to be read for now.
+    /// Streams that may have more to read, and are not to be read for now.
     held: Vec<StreamId>,
-    /// What is to be told to the machine.
+    /// Events that the machine is still to be told of.
     events: VecDeque<(StreamId, StreamEvent)>,
+    /// The number of the next stream that is accepted. Such numbers are even.
     next_accepted: u64,
+    /// How many streams that peers opened are there.
     accepted: usize,
+    /// Where a piece is read into.
     buffer: Vec<u8>,
 }
 
-impl Streams {
-    /// No streams yet. The listener is registered by the caller.
-    pub fn new(registry: Registry, listener: TcpListener) -> Streams {
-        Streams {
+impl PeerStreams {
+    /// No streams yet. The caller registers the listener with the poll.
+    pub fn new(registry: Registry, listener: TcpListener) -> PeerStreams {
+        PeerStreams {
             registry,
             listener,
             streams: BTreeMap::new(),
@@ -68,18 +77,13 @@ impl Streams {
         }
     }
 
-    /// Which stream a token is of.
-    pub fn of_token(token: Token) -> Option<StreamId> {
-        (token.0 & TOKEN_BIT != 0).then_some(StreamId((token.0 & !TOKEN_BIT) as u64))
-    }
-
-    /// Whether streams wait to be read.
+    /// Returns whether [`PeerStreams::poll_event`] may have something at once.
     pub fn has_work(&self) -> bool {
         !self.readable.is_empty() || !self.events.is_empty()
     }
 
     /// The next event for the machine; reads one piece if none waits. A stream that `may_read` denies
-    /// is left alone until [`Streams::release`]: then its peer is slowed by its own full socket.
+    /// is left alone until [`PeerStreams::release`]: then its peer is slowed by its own full socket.
     pub fn poll_event(&mut self, may_read: impl Fn(StreamId) -> bool) -> Option<(StreamId, StreamEvent)> {
         while self.events.is_empty()
             && let Some(id) = self.readable.pop_front()
@@ -93,12 +97,12 @@ impl Streams {
         self.events.pop_front()
     }
 
-    /// All streams may be read again.
+    /// Lets all streams be read again.
     pub fn release(&mut self) {
         self.readable.extend(self.held.drain(..));
     }
 
-    /// Accepts those that wait.
+    /// Accepts connections that wait.
     pub fn handle_acceptable(&mut self) {
         loop {
             match self.listener.accept() {
@@ -111,7 +115,7 @@ impl Streams {
                         self.events.push_back((id, StreamEvent::Accepted { from }));
                     }
                 }
-                // One too many: the peer finds it closed and comes again.
+                // One too many. The peer finds it closed, and tries again later.
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -124,7 +128,7 @@ impl Streams {
         }
     }
 
-    /// What the poll says of one stream.
+    /// The poll tells of one stream.
     pub fn handle_ready(&mut self, id: StreamId, is_readable: bool, is_writable: bool) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if is_writable && !stream.is_connected {
@@ -150,7 +154,7 @@ impl Streams {
         }
     }
 
-    /// Asks for a connection; `Opened` or `Closed` follows.
+    /// Opens a connection to `to`. The machine is told [`StreamEvent::Opened`] or [`StreamEvent::Closed`].
     pub fn connect(&mut self, id: StreamId, to: SocketAddr) {
         let added = TcpStream::connect(to).and_then(|socket| self.add(id, socket, false));
         if let Err(error) = added {
@@ -159,7 +163,7 @@ impl Streams {
         }
     }
 
-    /// Sends bytes after those that wait.
+    /// Sends bytes, after those that wait.
     pub fn write(&mut self, id: StreamId, bytes: Bytes) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.waiting_bytes += bytes.len();
@@ -174,7 +178,7 @@ impl Streams {
         }
     }
 
-    /// Closes once everything written is out; nothing more is told of this stream.
+    /// Closes a stream once everything that was written is sent. Nothing more is told of it.
     pub fn close(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.is_closing = true;
@@ -184,12 +188,15 @@ impl Streams {
     }
 
     fn add(&mut self, id: StreamId, mut socket: TcpStream, is_connected: bool) -> io::Result<()> {
-        let token = Token(id.0 as usize | TOKEN_BIT);
-        self.registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        self.registry.register(
+            &mut socket,
+            tokens::of_stream(id),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
         if let Err(error) = socket.set_nodelay(true) {
             tracing::trace!(%error, "no TCP_NODELAY");
         }
-        let stream = Stream {
+        let stream = PeerStream {
             socket,
             is_connected,
             is_readable: false,
@@ -211,7 +218,7 @@ impl Streams {
             Ok(read) => {
                 stream.is_queued = true;
                 self.readable.push_back(id);
-                // While it closes, what arrives is read only to see the end.
+                // While it is closing, the stream is read only to see its end.
                 if !stream.is_closing {
                     let bytes = Bytes::copy_from_slice(self.buffer.get(..read).unwrap_or_default());
                     self.events.push_back((id, StreamEvent::Received(bytes)));
@@ -231,6 +238,7 @@ impl Streams {
         while let Some(front) = stream.waiting.front_mut() {
             match stream.socket.write(front) {
                 Ok(written) if written > 0 => {
+                    debug_assert!(written <= stream.waiting_bytes, "more was sent than waited");
                     stream.waiting_bytes -= written;
                     let _ = front.split_to(written);
                     if front.is_empty() {
@@ -242,6 +250,7 @@ impl Streams {
                 Ok(_) | Err(_) => return self.end(id),
             }
         }
+        debug_assert_eq!(stream.waiting_bytes, 0, "nothing waits, and yet bytes are counted");
         if stream.is_closing {
             self.remove(id);
         } else if std::mem::take(&mut stream.owes_drained) {
@@ -249,7 +258,7 @@ impl Streams {
         }
     }
 
-    /// It is over by itself: the machine is told, unless it asked for the end.
+    /// The stream has ended by itself: the machine is told, unless it has asked for the end.
     fn end(&mut self, id: StreamId) {
         if let Some(stream) = self.remove(id)
             && !stream.is_closing
@@ -258,8 +267,8 @@ impl Streams {
         }
     }
 
-    /// Gives up an accepted stream that only waits for its peer to read the rest; `false`: there is
-    /// none.
+    /// Gives up a stream that a peer opened and that only waits until the peer has read the rest. Returns
+    /// `false` if there is none.
     fn give_up_one(&mut self) -> bool {
         let mut streams = self.streams.iter();
         let found =
@@ -267,7 +276,7 @@ impl Streams {
         found.is_some_and(|id| self.remove(id).is_some())
     }
 
-    fn remove(&mut self, id: StreamId) -> Option<Stream> {
+    fn remove(&mut self, id: StreamId) -> Option<PeerStream> {
         let mut stream = self.streams.remove(&id)?;
         self.accepted -= usize::from(id.0.is_multiple_of(2));
         if let Err(error) = self.registry.deregister(&mut stream.socket) {
@@ -282,33 +291,34 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::server::tokens::EventSource;
 
     /// One node's streams with the poll that drives them.
     struct Side {
         poll: mio::Poll,
-        streams: Streams,
+        streams: PeerStreams,
         address: SocketAddr,
     }
-
-    const LISTENER: Token = Token(0);
 
     impl Side {
         fn new() -> Side {
             let poll = mio::Poll::new().expect("poll");
             let mut listener = TcpListener::bind("127.0.0.1:0".parse().expect("address")).expect("bound");
-            poll.registry().register(&mut listener, LISTENER, Interest::READABLE).expect("registered");
+            poll.registry().register(&mut listener, tokens::PEERS, Interest::READABLE).expect("registered");
             let address = listener.local_addr().expect("address");
             let registry = poll.registry().try_clone().expect("registry");
-            Side { poll, streams: Streams::new(registry, listener), address }
+            Side { poll, streams: PeerStreams::new(registry, listener), address }
         }
 
         fn turn(&mut self) -> Vec<(StreamId, StreamEvent)> {
             let mut events = mio::Events::with_capacity(64);
             self.poll.poll(&mut events, Some(Duration::from_millis(5))).expect("poll");
             for event in &events {
-                match Streams::of_token(event.token()) {
-                    Some(id) => self.streams.handle_ready(id, event.is_readable(), event.is_writable()),
-                    None => self.streams.handle_acceptable(),
+                match tokens::source_of(event.token()) {
+                    EventSource::Stream(id) => {
+                        self.streams.handle_ready(id, event.is_readable(), event.is_writable())
+                    }
+                    _ => self.streams.handle_acceptable(),
                 }
             }
             let mut told = Vec::new();
@@ -363,9 +373,11 @@ mod tests {
             here.turn();
             there.poll.poll(&mut events, Some(Duration::from_millis(1))).expect("poll");
             for event in &events {
-                match Streams::of_token(event.token()) {
-                    Some(id) => there.streams.handle_ready(id, event.is_readable(), event.is_writable()),
-                    None => there.streams.handle_acceptable(),
+                match tokens::source_of(event.token()) {
+                    EventSource::Stream(id) => {
+                        there.streams.handle_ready(id, event.is_readable(), event.is_writable())
+                    }
+                    _ => there.streams.handle_acceptable(),
                 }
             }
             while let Some((_, event)) = there.streams.poll_event(|_| false) {

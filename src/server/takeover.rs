@@ -21,7 +21,7 @@ pub(super) fn of(shared: &Shared) -> Option<Takeover> {
 
 impl Survivor for Arc<Shared> {
     fn alive(&self) -> BTreeSet<NodeLife> {
-        let members = self.members();
+        let members = self.cluster.members();
         let live = members.iter().filter(|member| member.state.is_live());
         live.map(|member| NodeLife { node: member.identity.name.clone(), boot: member.identity.boot })
             .collect()

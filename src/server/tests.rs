@@ -11,7 +11,7 @@ use tungstenite::{Message, WebSocket};
 use super::*;
 use crate::config::{Config, Machine, Raw, check, raw::Text};
 
-/// Longer than anything here takes: a test that waits so long has failed.
+/// Longer than anything here takes: a test that has waited for this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn config(set: impl FnOnce(&mut Raw)) -> Config {
@@ -230,7 +230,7 @@ fn bad_handshakes_are_refused_before_the_upgrade() {
         assert!(answer.starts_with("HTTP/1.1 400"), "{path}: {answer}");
         assert!(answer.contains("application/problem+json") && answer.contains("\"code\":\"bad_request\""));
     }
-    let long = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(crate::limits::HEAD_BYTES_MAX));
+    let long = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(crate::limits::REQUEST_HEAD_BYTES_MAX));
     assert!(http(&node, &long).starts_with("HTTP/1.1 431"));
     assert!(http(&node, "nonsense\r\n\r\n").starts_with("HTTP/1.1 400"));
 }

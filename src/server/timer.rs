@@ -1,36 +1,36 @@
-//! When to look at which connection again.
+//! When a worker is to look at which of its connections again.
 //!
-//! Timers are data with a token. A connection keeps at most one live entry: the earliest at which it
-//! may have something to do. When that is due it says anew when the next is; what moved later in the
-//! meantime (a ping deadline moves with every byte) costs nothing, and an entry of a connection that
-//! is gone is ignored, not searched for. Rejected: a hashed wheel, since one entry a connection in a
-//! heap is small and exact.
+//! Timers are data with a token. A connection has at most one live entry: the earliest time at which it
+//! may have something to do. When that entry is due, the connection says when it may have something next.
+//! So a deadline that moves later in the meantime costs nothing (that of a ping moves with every byte),
+//! and an entry of a connection that is gone is ignored, not searched for. Rejected: a hashed wheel, since
+//! one entry a connection in a heap is small and exact.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Whose timer: a place in the worker's table, and which of the connections that had it.
+/// Says which connection a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimerToken {
-    /// Place.
+    /// The connection's place in the worker's table.
     pub key: usize,
-    /// Counts the connections that stood there.
+    /// Tells the connection from others that have or had this place.
     pub generation: u64,
 }
 
-/// The timers of one worker.
+/// The timers of all connections of one worker.
 #[derive(Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<(u64, TimerToken)>>,
 }
 
 impl Timers {
-    /// Makes `token` due at `at_us`.
+    /// Makes `token` due at `at_us`, on the monotonic clock.
     pub fn arm(&mut self, at_us: u64, token: TimerToken) {
         self.heap.push(Reverse((at_us, token)));
     }
 
-    /// The next one due at `now_us`, if any, and when it was due.
+    /// Takes out the timer that has been due for longest, with when it was due, if any is due at `now_us`.
     pub fn pop_due(&mut self, now_us: u64) -> Option<(u64, TimerToken)> {
         let Reverse((at_us, _)) = self.heap.peek()?;
         if *at_us > now_us {
@@ -39,7 +39,7 @@ impl Timers {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
-    /// When the next one is due.
+    /// When the next timer is due, on the monotonic clock.
     pub fn next_us(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse((at_us, _))| *at_us)
     }

@@ -1,19 +1,18 @@
 //! One event loop: a thread, its poll, its connections.
 //!
-//! A turn: wait; the cluster's sockets (worker 0); new connections; read those that have something;
-//! hand out the changes of the mailbox; give sessions that want one a turn; what is due; then one
-//! flush of every touched socket, and one wake for every other worker that something was left for.
-//! Each part is bounded in time, so that none starves another; what is left over is taken up in the
-//! next turn, which then does not wait.
+//! In a turn the worker does, in this order: wait for events; serve the cluster's sockets (worker 0);
+//! accept new connections; read connections that have something; hand out the changes of its mailbox; let
+//! sessions work that want a turn; do what is due. Then it flushes every touched connection once, and
+//! wakes every other worker once for which something was left. Each part is bounded in time, so that none
+//! starves another; what is left over is taken up in the next turn, which then does not wait.
 //!
-//! Rejected: a runtime with a task per connection. The loop knows when it is done with everything
-//! that is there, and that is the moment to flush once instead of after each record.
+//! Rejected: a runtime with a task per connection. The loop knows when it is done with everything that is
+//! there, and that is the moment to flush once instead of after each record.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use mio::{Events, Poll, Token};
+use mio::{Events, Poll};
 
 use super::acceptor::Acceptor;
 use super::clients::Clients;
@@ -21,23 +20,20 @@ use super::clock;
 use super::control;
 use super::gossip::Gossip;
 use super::idle::BusyPoll;
-use super::shared::{Fatal, Phase, Shared};
+use super::lifecycle::{Fatal, Phase};
+use super::shared::Shared;
+use super::tokens::{self, EventSource};
 use crate::record::Now;
 
-/// Token of the mailbox's waker.
-pub const WAKER: Token = Token(0);
-/// Token of the listener.
-pub const LISTENER: Token = Token(3);
-/// Connections have tokens from here on.
-pub const FIRST_CONNECTION: usize = 16;
-/// Longest wait, so that `healthz` sees the loop turn.
+/// Longest wait for events, in microseconds, so that `healthz` sees the loop turn.
 const WAIT_US_MAX: u64 = 1_000_000;
-/// The same while the node is loading or going: phases are looked at again.
+/// Longest wait while the node is loading or shutting down, in microseconds: the phase is looked at again.
 const WAIT_US_MAX_UNSETTLED: u64 = 10_000;
-/// The same while publishers, or peers, are not read: the store does not say when it has room.
+/// Longest wait while publishers, or peers, are not read, in microseconds: the store does not say when it
+/// has room.
 const WAIT_US_MAX_CONGESTED: u64 = 5_000;
 
-/// Makes worker 0's gossip once the store is loaded.
+/// Starts the cluster machine on worker 0, once the store is loaded.
 pub type StartGossip = Box<dyn FnOnce(&mio::Registry, Now) -> io::Result<Gossip> + Send>;
 
 /// One event loop.
@@ -49,13 +45,16 @@ pub struct Worker {
     clients: Clients,
     start_gossip: Option<StartGossip>,
     gossip: Option<Gossip>,
+    /// Whether the cluster machine was asked to leave.
     has_left: bool,
+    /// The node's phase as this worker saw it last.
     phase: Phase,
     busy_poll: BusyPoll,
 }
 
 impl Worker {
-    /// Takes over a poll (whose waker is the mailbox's), a listener and, on worker 0, the cluster.
+    /// A worker with its poll, its listener and, for worker 0, the cluster. The mailbox's waker must belong to
+    /// the poll.
     pub fn new(
         id: usize,
         poll: Poll,
@@ -64,7 +63,7 @@ impl Worker {
         start_gossip: Option<StartGossip>,
         busy_poll_us: u64,
     ) -> io::Result<Worker> {
-        poll.registry().register(acceptor.listener(), LISTENER, mio::Interest::READABLE)?;
+        poll.registry().register(acceptor.listener(), tokens::CLIENTS, mio::Interest::READABLE)?;
         let shared = clients.shared().clone();
         let phase = Phase::Loading;
         Ok(Worker {
@@ -81,13 +80,13 @@ impl Worker {
         })
     }
 
-    /// Turns until the node ends.
+    /// Takes turns until the node ends.
     pub fn run(mut self) {
         let mut events = Events::with_capacity(1024);
         while let Err(error) = self.turns(&mut events) {
             if error.kind() != io::ErrorKind::Interrupted {
                 tracing::error!(%error, worker = self.id, "the event loop failed");
-                self.shared.fail(Fatal::Loop(error.to_string()));
+                self.shared.lifecycle.fail(Fatal::Loop(error.to_string()));
                 return;
             }
         }
@@ -98,10 +97,8 @@ impl Worker {
         loop {
             self.wait(events, is_busy)?;
             let now = clock::now();
-            if let Some(turned_us) = self.shared.turned_us.get(self.id) {
-                turned_us.store(now.mono_us, Relaxed);
-            }
-            match self.shared.phase() {
+            self.shared.lifecycle.handle_turn(now, self.id);
+            match self.shared.lifecycle.phase() {
                 Phase::Killed => return Ok(()),
                 Phase::Stopped => {
                     self.clients.flush(clock::now());
@@ -127,7 +124,7 @@ impl Worker {
         let now_us = clock::now().mono_us;
         let is_settled = self.phase == Phase::Serving;
         let most_us = match is_settled {
-            _ if self.shared.is_room_awaited() => WAIT_US_MAX_CONGESTED,
+            _ if self.shared.pressure.is_room_awaited() => WAIT_US_MAX_CONGESTED,
             true => WAIT_US_MAX,
             false => WAIT_US_MAX_UNSETTLED,
         };
@@ -144,15 +141,18 @@ impl Worker {
         .fold(most_us, u64::min)
     }
 
-    /// One turn. Whether something is left over.
+    /// Takes one turn. Returns whether something is left over.
     fn turn(&mut self, events: &Events, now: Now) -> bool {
         for event in events {
-            let is_gossip = self.gossip.as_mut().is_some_and(|gossip| gossip.handle_event(event));
-            match event.token() {
-                _ if is_gossip => {}
-                WAKER => {}
-                LISTENER => self.acceptor.set_ready(),
-                token => self.clients.handle_event(token.0.wrapping_sub(FIRST_CONNECTION), event),
+            match tokens::source_of(event.token()) {
+                EventSource::Waker => {}
+                EventSource::Clients => self.acceptor.set_ready(),
+                EventSource::Connection(key) => self.clients.handle_event(key, event),
+                source => {
+                    if let Some(gossip) = &mut self.gossip {
+                        gossip.handle_event(source, event);
+                    }
+                }
             }
         }
         let shared = self.shared.clone();
@@ -167,7 +167,7 @@ impl Worker {
         if self.id == 0 {
             control::settle_http(&self.shared, now);
         }
-        // What this turn's clients published is on its way before their answers are.
+        // Records that clients published in this turn leave for the cluster before the answers are flushed.
         if let Some(gossip) = &mut self.gossip
             && self.clients.take_published()
         {
@@ -203,7 +203,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Says which phase's work is done.
+    /// Says so if this worker has done what the phase asks of it.
     fn report_done(&self) {
         let is_drained = || {
             let is_taken = self.id != 0 || self.shared.ingest.outbox_bytes() == 0;
@@ -217,7 +217,7 @@ impl Worker {
             Phase::Leaving => self.gossip.as_ref().is_none_or(Gossip::is_left),
         };
         if is_done {
-            self.shared.set_done(self.id, self.phase);
+            self.shared.lifecycle.set_done(self.id, self.phase);
         }
     }
 }

@@ -1,82 +1,89 @@
 //! The connections of one worker, from the first byte of their heads to the last of their frames.
 //!
-//! The table and what is queued stand here, with accepting, timers, flushing and the end;
-//! [`reading`] has the way in (heads, frames, messages), [`delivery`] the way out (changes of the
-//! mailbox, the store's mark), [`parts`] what the work on one connection needs beside it.
+//! The table of connections and the lists of the turn stand here, with accepting, timers, flushing and
+//! closing. [`reading`] has the way in (heads, frames, messages), [`delivery`] the way out (changes of the
+//! mailbox, answers that waited), with the [`run`] in which changes are handed out. [`env`] has what the
+//! work on one connection needs beside the connection.
 
 mod delivery;
-mod parts;
+mod env;
 mod reading;
+mod run;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
+use mio::Registry;
 use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
 use slab::Slab;
 
-use self::delivery::Run;
-use self::parts::Parts;
+use self::env::{ClientsEnv, PART_US_MAX};
+use self::run::ChangeRun;
 use super::clock;
-use super::connection::{Connection, Stage};
+use super::close::{CloseCode, CloseReason};
+use super::connection::{Admission, Connection, ConnectionStage};
 use super::host::WorkerHost;
 use super::liveness::Silence;
 use super::shared::Shared;
-use super::websocket::CloseReason;
-use super::worker::FIRST_CONNECTION;
+use super::tokens;
+use super::transport::{Layer, Transport};
 use crate::http::HandOver;
 use crate::protocol::answer::{Code, Refusal};
 use crate::record::Now;
 
-/// Bytes read from one connection at a time.
+/// Number of bytes that are read from one connection at a time.
 const READ_BYTES: usize = 64 * 1024;
-/// Time a turn spends on reading, on the mailbox, and on sessions' turns, in microseconds each.
-const PART_US_MAX: u64 = 1_500;
-/// Connections over `--max-connections` that a worker turns away with an answer at a time; those
-/// beyond are dropped.
+/// Number of connections over `--max-connections` that a worker turns away with an answer at a time. Those
+/// beyond are dropped without one.
 const EXCESS_MAX: usize = 128;
-/// A frame with which nobody is asked anything but to answer.
-const PING: &[u8] = &[0x89, 0];
-
 /// All clients of one worker.
 pub struct Clients {
+    /// All connections. A place here is a connection's key.
     table: Slab<Connection>,
-    parts: Parts,
+    env: ClientsEnv,
+    /// Where a piece of a connection is read into.
     buffer: Vec<u8>,
+    /// Connections that are to be read.
     ready: VecDeque<usize>,
+    /// Connections whose sessions want a turn.
     turning: VecDeque<usize>,
+    /// Connections that are not read for now, because of back-pressure.
     paused: Vec<usize>,
-    run: Run,
-    hand_over: HandOver,
+    /// Changes on their way to the connections that want them.
+    run: ChangeRun,
+    /// The way into the control plane.
+    hand_over: HandOver<Layer>,
+    /// Number of connections that were accepted so far.
     next_generation: u64,
+    /// The store's mark, and whether the store takes records, when sessions were told of them last.
     durable: (u64, bool),
+    /// Whether the mailbox was told that it is wanted.
     is_wanted: bool,
     /// How long the last flush took, in microseconds.
     flush_us: u64,
 }
 
-/// Queues a connection for a turn of its session, if that wants one.
+/// Puts a connection into the list of those whose sessions want a turn, if its session does.
 fn queue_turn_of(turning: &mut VecDeque<usize>, key: usize, connection: &mut Connection) {
-    let Stage::Open(open) = &connection.stage else { return };
+    let ConnectionStage::Open(open) = &connection.stage else { return };
     let wants = open.session.wants_turn(connection.out.len());
-    if wants && !std::mem::replace(&mut connection.is_turning, true) {
+    if wants && connection.turning.enter() {
         turning.push_back(key);
     }
 }
 
 impl Clients {
-    /// No clients yet. What is no WebSocket goes through `hand_over`.
-    pub fn new(host: WorkerHost, hand_over: HandOver) -> Clients {
+    /// No clients yet. Connections that are not for a session leave through `hand_over`.
+    pub fn new(host: WorkerHost, hand_over: HandOver<Layer>) -> Clients {
         Clients {
             table: Slab::new(),
-            parts: Parts::new(host),
+            env: ClientsEnv::new(host),
             buffer: vec![0; READ_BYTES],
             ready: VecDeque::new(),
             turning: VecDeque::new(),
             paused: Vec::new(),
-            run: Run::default(),
+            run: ChangeRun::default(),
             hand_over,
             next_generation: 0,
             durable: (0, true),
@@ -85,84 +92,79 @@ impl Clients {
         }
     }
 
-    /// The node.
+    /// What the threads of the node share.
     pub fn shared(&self) -> &Arc<Shared> {
-        &self.parts.host.shared
+        &self.env.host.shared
     }
 
-    /// When something is due without anything happening.
+    /// When something is due without anything happening, on the monotonic clock.
     pub fn next_us(&self) -> Option<u64> {
-        self.parts.timers.next_us()
+        self.env.timers.next_us()
     }
 
-    /// Whether the next turn has something to do at once.
+    /// Returns whether the next turn has something to do at once.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || !self.turning.is_empty() || !self.parts.touched.is_empty()
+        !self.ready.is_empty() || !self.turning.is_empty() || !self.env.touched.is_empty()
     }
 
-    /// Whether anything was published since the last call.
+    /// Returns whether anything was published since the last call.
     pub fn take_published(&self) -> bool {
-        self.parts.host.take_published()
+        self.env.host.take_published()
     }
 
-    /// Whether there is no connection left.
+    /// Returns whether there is no connection left.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
-    /// Whether publishes of any connection wait for their answers.
+    /// Returns whether publishes of any connection wait for their answers.
     pub fn has_unanswered(&self) -> bool {
         self.table.iter().any(|(_, connection)| match &connection.stage {
-            Stage::Open(open) => open.session.has_unanswered(),
+            ConnectionStage::Open(open) => open.session.has_unanswered(),
             _ => false,
         })
     }
 
-    /// Takes in new connections.
+    /// Takes in connections that were just accepted.
     pub fn admit(&mut self, registry: &Registry, accepted: Vec<TcpStream>, now: Now) {
         let shared = self.shared().clone();
-        for mut socket in accepted {
-            let count = shared.connections.fetch_add(1, Relaxed) + 1;
-            let is_excess = count > shared.config.max_connections;
+        for socket in accepted {
+            let admission = if shared.places.take() { Admission::Admitted } else { Admission::Excess };
+            let is_excess = admission == Admission::Excess;
             let entry = self.table.vacant_entry();
-            let (key, token) = (entry.key(), Token(entry.key() + FIRST_CONNECTION));
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            if (is_excess && self.parts.excess >= EXCESS_MAX)
-                || registry.register(&mut socket, token, interest).is_err()
+            let key = entry.key();
+            let mut transport = Transport::new(socket, Layer::Plain);
+            if (is_excess && self.env.excess >= EXCESS_MAX)
+                || transport.register(registry, tokens::of_connection(key)).is_err()
             {
-                shared.connections.fetch_sub(1, Relaxed);
+                shared.places.give_back();
                 continue;
-            }
-            if let Err(error) = socket.set_nodelay(true) {
-                tracing::trace!(%error, "no TCP_NODELAY");
             }
             shared.metrics.connections_accepted.increment();
             self.next_generation += 1;
-            let connection = entry.insert(Connection::new(socket, self.next_generation, now.mono_us));
-            connection.is_excess = is_excess;
-            self.parts.excess += usize::from(is_excess);
-            self.parts.arm(now.mono_us, key, connection);
+            let connection = Connection::new(transport, self.next_generation, admission, now.mono_us);
+            let connection = entry.insert(connection);
+            self.env.excess += usize::from(is_excess);
+            self.env.arm(now.mono_us, key, connection);
         }
     }
 
-    /// What the poll says of one connection.
+    /// The poll tells of the connection at `key`.
     pub fn handle_event(&mut self, key: usize, event: &Event) {
         let Some(connection) = self.table.get_mut(key) else { return };
         if event.is_writable() || event.is_error() {
             connection.is_writable = true;
-            self.parts.touch(key, connection);
+            self.env.touch(key, connection);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            connection.is_readable = true;
-            connection.is_read_closed |= event.is_read_closed() || event.is_error();
+            connection.intake.handle_event(event.is_read_closed() || event.is_error());
             self.queue_reading(key);
         }
     }
 
     fn queue_reading(&mut self, key: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        let wants = connection.is_readable && !connection.is_paused && !connection.is_dead;
-        if wants && !std::mem::replace(&mut connection.is_ready, true) {
+        if !connection.is_over() && connection.intake.enter_ready() {
             self.ready.push_back(key);
         }
     }
@@ -173,7 +175,7 @@ impl Clients {
         }
     }
 
-    /// Reads, delivers, lets sessions work, and handles what is due. Whether something is left over.
+    /// Reads, delivers, lets sessions work, and handles what is due. Returns whether something is left over.
     pub fn turn(&mut self, now: Now) -> bool {
         self.resume_paused(now);
         let has_mail = self.read_ready() || self.drain_mailbox();
@@ -184,16 +186,16 @@ impl Clients {
         has_mail || self.has_work()
     }
 
-    /// The mailbox takes changes while any session has a pattern.
+    /// Has the mailbox take changes while any session has a pattern.
     fn set_wanted(&mut self) {
-        let is_wanted = !self.parts.work.index.is_empty();
+        let is_wanted = !self.env.work.index.is_empty();
         if is_wanted != self.is_wanted
-            && let Some(mailbox) = self.parts.host.mailbox()
+            && let Some(mailbox) = self.env.host.mailbox()
         {
             self.is_wanted = is_wanted;
             mailbox.set_wanted(is_wanted);
             if is_wanted {
-                self.parts.inbox.start(self.parts.host.shared.ingest.latest());
+                self.env.inbox.start(self.env.host.shared.ingest.latest());
             }
         }
     }
@@ -203,7 +205,7 @@ impl Clients {
         for _ in 0..self.turning.len() {
             let Some(key) = self.turning.pop_front() else { return };
             let Some(connection) = self.table.get_mut(key) else { continue };
-            connection.is_turning = false;
+            connection.turning.leave();
             let now = clock::now();
             self.turn_session(now, key);
             if now.mono_us > end_us {
@@ -214,15 +216,15 @@ impl Clients {
 
     fn turn_session(&mut self, now: Now, key: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        self.parts.with(now, key, connection, |session, turn| session.handle_turn(turn));
+        self.env.with(now, key, connection, |session, turn| session.handle_turn(turn));
         self.queue_turn(key);
         if let Some(connection) = self.table.get_mut(key) {
-            self.parts.arm(now.mono_us, key, connection);
+            self.env.arm(now.mono_us, key, connection);
         }
     }
 
     fn handle_timers(&mut self, now: Now) {
-        while let Some((at_us, token)) = self.parts.timers.pop_due(now.mono_us) {
+        while let Some((at_us, token)) = self.env.timers.pop_due(now.mono_us) {
             let Some(connection) = self.table.get_mut(token.key) else { continue };
             if connection.generation == token.generation && connection.armed_us == at_us {
                 connection.armed_us = u64::MAX;
@@ -235,20 +237,20 @@ impl Clients {
         let Some(connection) = self.table.get_mut(key) else { return };
         let is_due = connection.next_us().is_some_and(|due_us| due_us <= now.mono_us);
         match &mut connection.stage {
-            Stage::Head { .. } if is_due => {
+            ConnectionStage::Head { .. } if is_due => {
                 let refusal = Refusal::new(Code::Timeout, "the request's head did not come within 5 s");
-                self.parts.refuse(now, key, connection, 408, &refusal);
+                self.env.refuse(now, key, connection, 408, &refusal);
             }
-            Stage::Closing(_) if is_due => self.parts.kill(key, connection),
-            Stage::Open(open) => match open.liveness.check(now.mono_us) {
+            ConnectionStage::Closing(_) if is_due => self.env.kill(key, connection),
+            ConnectionStage::Open(open) => match open.liveness.check(now.mono_us) {
                 Silence::Dead => {
-                    let close = CloseReason::new(4201, "no pong");
-                    self.parts.close(now, key, connection, &close);
+                    let close = CloseReason::new(CloseCode::NoPong, "no pong");
+                    self.env.close(now, key, connection, &close);
                 }
                 Silence::Ping => {
-                    connection.out.lend(&mut self.parts.pool);
-                    connection.out.append(PING);
-                    self.parts.touch(key, connection);
+                    connection.out.lend(&mut self.env.pool);
+                    connection.out.append(connection.out.framing().ping());
+                    self.env.touch(key, connection);
                 }
                 Silence::Short => {}
             },
@@ -261,84 +263,84 @@ impl Clients {
             self.turn_session(now, key);
         }
         if let Some(connection) = self.table.get_mut(key) {
-            self.parts.arm(now.mono_us, key, connection);
+            self.env.arm(now.mono_us, key, connection);
         }
     }
 
-    /// Flushes every touched socket once, and counts what was delivered.
+    /// Flushes every touched connection once, and counts what was delivered.
     pub fn flush(&mut self, now: Now) {
-        let touched = std::mem::take(&mut self.parts.touched);
+        let touched = std::mem::take(&mut self.env.touched);
         for &key in &touched {
             if let Some(connection) = self.table.get_mut(key) {
-                connection.is_touched = false;
+                connection.touched.leave();
                 self.flush_one(now, key);
                 self.queue_turn(key);
             }
         }
-        self.parts.reuse_touched(touched);
-        self.parts.pool.handle_turn();
+        self.env.reuse_touched(touched);
+        self.env.pool.handle_turn();
         self.flush_us = clock::now().mono_us.saturating_sub(now.mono_us);
-        let metrics = &self.parts.host.shared.metrics;
-        metrics.deliveries.add(std::mem::take(&mut self.parts.work.deliveries));
-        metrics.conflated.add(std::mem::take(&mut self.parts.work.conflated));
+        let metrics = &self.env.host.shared.metrics;
+        metrics.deliveries.add(std::mem::take(&mut self.env.work.deliveries));
+        metrics.conflated.add(std::mem::take(&mut self.env.work.conflated));
     }
 
     fn flush_one(&mut self, now: Now, key: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        if connection.is_dead || !connection.is_writable {
+        if connection.is_over() || !connection.is_writable {
             return;
         }
-        match connection.out.flush(&mut connection.socket) {
+        match connection.out.flush(&mut connection.transport) {
             Ok(true) => {
-                connection.out.give_back(&mut self.parts.pool);
-                connection.handle_flushed(now.mono_us);
-                if connection.is_dead {
-                    self.parts.dead.push(key);
+                connection.out.give_back(&mut self.env.pool);
+                if connection.handle_flushed(now.mono_us) {
+                    self.env.kill(key, connection);
                 }
             }
             Ok(false) => connection.is_writable = false,
             Err(error) => {
                 tracing::trace!(%error, "a client is gone");
-                let session = connection.finish(true, now.mono_us);
-                self.parts.end_session(now, key, connection, session);
-                self.parts.kill(key, connection);
+                self.env.lose(now, key, connection);
             }
         }
         if let Some(connection) = self.table.get_mut(key) {
-            self.parts.arm(now.mono_us, key, connection);
+            self.env.arm(now.mono_us, key, connection);
         }
     }
 
-    /// Removes those that are over. At the end of a turn, so that no event of this turn finds another
-    /// connection in their place.
+    /// Removes connections that are over, and hands over those that go to the control plane. To be called at
+    /// the end of a turn, so that no event of this turn finds another connection in their place.
     pub fn reap(&mut self, registry: &Registry) {
-        for key in std::mem::take(&mut self.parts.dead) {
+        for key in std::mem::take(&mut self.env.dead) {
             let Some(mut connection) = self.table.try_remove(key) else { continue };
-            if let Err(error) = registry.deregister(&mut connection.socket) {
+            if let Err(error) = connection.transport.deregister(registry) {
                 tracing::trace!(%error, "a closed connection was not registered");
             }
-            self.parts.excess -= usize::from(connection.is_excess);
-            self.shared().connections.fetch_sub(1, Relaxed);
+            self.env.excess -= usize::from(connection.admission == Admission::Excess);
+            self.shared().places.give_back();
+            if let ConnectionStage::HandedOver { place, read } = connection.stage {
+                place.take_over(connection.transport.into_client(), read);
+            }
         }
         self.set_wanted();
     }
 
-    /// The map holds what the store kept: whoever waited for it goes on.
+    /// The map holds what the store kept: sessions that waited for it go on.
     pub fn handle_loaded(&mut self) {
         let keys: Vec<usize> = self.table.iter().map(|(key, _)| key).collect();
         keys.into_iter().for_each(|key| self.queue_turn(key));
     }
 
-    /// The node goes: every client is told to come back elsewhere.
+    /// The node is shutting down: every client is told to come back elsewhere.
     pub fn close_all(&mut self, now: Now) {
-        let draining = CloseReason::new(4200, "draining");
+        let draining = CloseReason::new(CloseCode::Draining, "draining");
         for (key, connection) in &mut self.table {
             match &connection.stage {
-                Stage::Open(_) => self.parts.close(now, key, connection, &draining),
-                Stage::Head { .. } => self.parts.kill(key, connection),
-                Stage::Closing(_) => {}
+                ConnectionStage::Open(_) => self.env.close(now, key, connection, &draining),
+                ConnectionStage::Head { .. } => self.env.kill(key, connection),
+                ConnectionStage::Closing(_) | ConnectionStage::HandedOver { .. } | ConnectionStage::Over => {}
             }
-            self.parts.arm(now.mono_us, key, connection);
+            self.env.arm(now.mono_us, key, connection);
         }
     }
 }

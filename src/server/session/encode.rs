@@ -1,19 +1,14 @@
-//! Messages and frames, ready to be copied into the buffers of connections.
+//! How records become messages, and changes become frames that are ready to be copied into the buffers of
+//! connections.
 
-use super::Codec;
+use std::ops::Range;
+
 use super::names::name_key;
 use crate::ingest::Change;
 use crate::protocol::{json, protobuf};
 use crate::record::Record;
-use crate::server::frame::{HEAD_BYTES_MAX, head};
-
-/// Appends a frame.
-pub(super) fn append_frame(out: &mut Vec<u8>, codec: Codec, payload: &[u8]) {
-    let (head, len) = head(codec.first_byte(), payload.len());
-    out.reserve(len + payload.len());
-    out.extend_from_slice(&head[..len]);
-    out.extend_from_slice(payload);
-}
+use crate::server::framing::message::{CODECS, Codec};
+use crate::server::framing::wrap::{self, Framing};
 
 /// Appends the message of one record, without a frame.
 pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_deleted: bool) {
@@ -23,23 +18,27 @@ pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_
     }
 }
 
-/// A change as it is sent: encoded when the first connection of a codec wants it, and then copied.
+/// A change as it is sent: encoded when the first connection of a codec and framing wants it, and then
+/// copied.
 ///
 /// The worker keeps some, [clears](EncodedChange::clear) them and uses them, and their memory, again.
 #[derive(Debug, Default)]
 pub struct EncodedChange {
     /// [`name_key`] of the source, once it is asked for.
     key: Option<u64>,
-    json: Encoded,
-    protobuf: Encoded,
+    /// By framing, then by codec.
+    encoded: [[Encoded; CODECS.len()]; Framing::COUNT],
 }
 
+/// A message and its frame, in one piece of memory.
 #[derive(Debug, Default)]
 struct Encoded {
-    /// The payload, behind room for a head.
+    /// The frame, behind what is left of the room for it. Empty until a connection wants it.
     bytes: Vec<u8>,
-    /// Where the frame begins; the payload begins at [`HEAD_BYTES_MAX`].
-    start: usize,
+    /// Where the frame begins; it reaches to the end.
+    frame_at: usize,
+    /// Where the message lies.
+    message: Range<usize>,
 }
 
 /// Memory kept from one change to the next, in bytes: a few hundred of them are kept.
@@ -49,23 +48,19 @@ impl EncodedChange {
     /// Forgets the change.
     pub fn clear(&mut self) {
         self.key = None;
-        for encoded in [&mut self.json, &mut self.protobuf] {
+        for encoded in self.encoded.as_flattened_mut() {
             encoded.bytes.clear();
             encoded.bytes.shrink_to(KEPT_BYTES_MAX);
         }
     }
 
-    fn encoded(&mut self, codec: Codec, change: &Change) -> &Encoded {
-        let encoded = match codec {
-            Codec::Json => &mut self.json,
-            Codec::Protobuf => &mut self.protobuf,
-        };
+    fn encoded(&mut self, framing: Framing, codec: Codec, change: &Change) -> &Encoded {
+        let encoded = &mut self.encoded[framing.index()][codec.index()];
         if encoded.bytes.is_empty() {
-            encoded.bytes.resize(HEAD_BYTES_MAX, 0);
+            wrap::make_room(&mut encoded.bytes);
             write_record(&mut encoded.bytes, codec, &change.record, change.is_expiry);
-            let (head, len) = head(codec.first_byte(), encoded.bytes.len() - HEAD_BYTES_MAX);
-            encoded.start = HEAD_BYTES_MAX - len;
-            encoded.bytes[encoded.start..HEAD_BYTES_MAX].copy_from_slice(&head[..len]);
+            encoded.message = wrap::ROOM_BYTES..encoded.bytes.len();
+            encoded.frame_at = framing.wrap(codec, &mut encoded.bytes, wrap::ROOM_BYTES);
         }
         encoded
     }
@@ -75,14 +70,15 @@ impl EncodedChange {
         *self.key.get_or_insert_with(|| name_key(change.record.source.as_str()))
     }
 
-    /// The whole frame.
-    pub(super) fn frame(&mut self, codec: Codec, change: &Change) -> &[u8] {
-        let encoded = self.encoded(codec, change);
-        &encoded.bytes[encoded.start..]
+    /// The change as a whole frame.
+    pub(super) fn frame(&mut self, framing: Framing, codec: Codec, change: &Change) -> &[u8] {
+        let encoded = self.encoded(framing, codec, change);
+        &encoded.bytes[encoded.frame_at..]
     }
 
-    /// The message alone.
-    pub(super) fn message(&mut self, codec: Codec, change: &Change) -> &[u8] {
-        &self.encoded(codec, change).bytes[HEAD_BYTES_MAX..]
+    /// The change as a message, without a frame.
+    pub(super) fn message(&mut self, framing: Framing, codec: Codec, change: &Change) -> &[u8] {
+        let encoded = self.encoded(framing, codec, change);
+        &encoded.bytes[encoded.message.clone()]
     }
 }

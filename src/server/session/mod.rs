@@ -39,8 +39,8 @@ mod turn;
 use self::publish::Publisher;
 use self::subscribe::Subscriber;
 use super::acks::Reached;
-use super::frame::{BINARY, TEXT};
-use super::websocket::CloseReason;
+use super::close::{CloseCode, CloseReason};
+use super::framing::message::{Codec, IncomingMessage};
 use crate::ingest::Change;
 use crate::limits::{LATEST_BUFFER_BYTES_MAX, PING_US};
 use crate::protocol::answer::Refusal;
@@ -61,34 +61,6 @@ pub enum Endpoint {
     Publish,
     /// `/subscribe`
     Subscribe,
-}
-
-/// How messages are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Codec {
-    /// Text frames of JSON.
-    Json,
-    /// Binary frames of protobuf.
-    Protobuf,
-}
-
-impl Codec {
-    /// The first byte of its frames.
-    pub fn first_byte(self) -> u8 {
-        match self {
-            Codec::Json => TEXT,
-            Codec::Protobuf => BINARY,
-        }
-    }
-}
-
-/// A message as it came.
-#[derive(Clone, Copy, Debug)]
-pub enum Incoming<'a> {
-    /// A text message.
-    Text(&'a str),
-    /// A binary message.
-    Binary(&'a [u8]),
 }
 
 /// One connection.
@@ -167,15 +139,19 @@ impl Session {
     }
 
     /// Handles a message of the client. An error closes the connection.
-    pub fn handle_message(&mut self, turn: &mut Turn<'_>, message: Incoming<'_>) -> Result<(), CloseReason> {
+    pub fn handle_message(
+        &mut self,
+        turn: &mut Turn<'_>,
+        message: IncomingMessage<'_>,
+    ) -> Result<(), CloseReason> {
         match (self.codec, message) {
-            (Codec::Json, Incoming::Text(text)) => match &mut self.side {
+            (Codec::Json, IncomingMessage::Text(text)) => match &mut self.side {
                 SessionSide::Publish(publisher) => publisher.handle_text(turn, text),
                 SessionSide::Subscribe(subscriber) => subscriber.handle_text(turn, text),
             },
-            (Codec::Protobuf, Incoming::Binary(bytes)) => {
+            (Codec::Protobuf, IncomingMessage::Binary(bytes)) => {
                 let message = crate::protocol::protobuf::ClientMessage::decode(bytes)
-                    .map_err(|error| CloseReason::new(4002, error.to_string()))?;
+                    .map_err(|error| CloseReason::new(CloseCode::BadMessage, error.to_string()))?;
                 match &mut self.side {
                     SessionSide::Publish(publisher) => publisher.handle_frame(turn, &message.publish_frame()),
                     SessionSide::Subscribe(subscriber) => {
@@ -183,11 +159,17 @@ impl Session {
                     }
                 }
             }
-            (Codec::Json, Incoming::Binary(_)) => {
-                return Err(CloseReason::new(1003, "this connection speaks JSON in text frames"));
+            (Codec::Json, IncomingMessage::Binary(_)) => {
+                return Err(CloseReason::new(
+                    CloseCode::UnsupportedKind,
+                    "this connection speaks JSON in text frames",
+                ));
             }
-            (Codec::Protobuf, Incoming::Text(_)) => {
-                return Err(CloseReason::new(1003, "this connection speaks protobuf in binary frames"));
+            (Codec::Protobuf, IncomingMessage::Text(_)) => {
+                return Err(CloseReason::new(
+                    CloseCode::UnsupportedKind,
+                    "this connection speaks protobuf in binary frames",
+                ));
             }
         }
         Ok(())

@@ -3,7 +3,6 @@
 //! Frames whose answers must wait stand in a room of the connection's own ([`WaitingRoom`]), which the
 //! worker drives through the session.
 
-use super::Codec;
 use super::turn::Turn;
 use crate::limits::UNANSWERED_BYTES_MAX;
 use crate::protocol::AckLevel;
@@ -13,6 +12,7 @@ use crate::protocol::json;
 use crate::protocol::protobuf;
 use crate::protocol::reply::PublishAnswer;
 use crate::server::acks::{Judged, PendingFrame, Reached, WaitingRoom, judge_frame};
+use crate::server::framing::message::Codec;
 
 /// One connection on `/publish`.
 #[derive(Debug)]

@@ -7,7 +7,6 @@ mod interests;
 
 use self::deliver::Delivery;
 use self::interests::{AnsweredJob, Interests};
-use super::Codec;
 use super::encode::EncodedChange;
 use super::names::Names;
 use super::order::ChangeOrder;
@@ -21,7 +20,8 @@ use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::draft::{OwnedRequestId, RequestId};
 use crate::protocol::json;
 use crate::protocol::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
-use crate::server::websocket::CloseReason;
+use crate::server::close::{CloseCode, CloseReason};
+use crate::server::framing::message::Codec;
 
 /// How often a subscription looks whether the store is loaded, in microseconds.
 const LOAD_POLL_US: u64 = 20_000;
@@ -246,7 +246,7 @@ impl Subscriber {
         if self.interests.is_empty() || self.mode != Some(Mode::All) {
             return Ok(());
         }
-        Err(CloseReason::new(4202, "the node could not keep up; resume with your token"))
+        Err(CloseReason::new(CloseCode::TooSlow, "the node could not keep up; resume with your token"))
     }
 
     pub(super) fn handle_closed(&mut self, turn: &mut Turn<'_>) {

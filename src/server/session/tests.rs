@@ -241,7 +241,8 @@ impl World {
     }
 
     fn say(&mut self, client: usize, text: &str) {
-        let done = self.turn(client, |session, turn| session.handle_message(turn, Incoming::Text(text)));
+        let done =
+            self.turn(client, |session, turn| session.handle_message(turn, IncomingMessage::Text(text)));
         self.clients[client].closed = done.err();
     }
 

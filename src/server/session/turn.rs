@@ -1,7 +1,6 @@
 //! What one call of a session works with: the time, the node, the connection's buffer, and what the
 //! sessions of a worker share.
 
-use super::Codec;
 use super::checkpoint::Checkpoint;
 use super::encode;
 use super::host::Host;
@@ -9,6 +8,8 @@ use crate::limits::SCAN_RECORDS_PER_TURN;
 use crate::protocol::request::Notice;
 use crate::protocol::{json, protobuf};
 use crate::record::{Now, Record};
+use crate::server::framing::message::Codec;
+use crate::server::framing::wrap;
 use crate::server::outbound::Outbound;
 use crate::subscriptions::Index;
 
@@ -63,9 +64,9 @@ pub struct Turn<'a> {
 impl Turn<'_> {
     /// Appends a frame with the message that `write` writes.
     pub(super) fn frame(&mut self, codec: Codec, write: impl FnOnce(&mut Vec<u8>)) {
-        self.work.scratch.clear();
+        wrap::make_room(&mut self.work.scratch);
         write(&mut self.work.scratch);
-        encode::append_frame(self.out.tail(), codec, &self.work.scratch);
+        self.out.append_message(codec, &mut self.work.scratch);
     }
 
     /// Appends a frame with a notice.

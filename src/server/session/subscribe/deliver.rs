@@ -3,12 +3,12 @@
 use crate::latest::Change;
 use crate::limits::{ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX};
 use crate::protocol::request::{Mode, Notice};
-use crate::server::session::Codec;
+use crate::server::close::{CloseCode, CloseReason};
+use crate::server::framing::message::Codec;
 use crate::server::session::encode::EncodedChange;
 use crate::server::session::queue::{QueueEntry, QueuedRecord, SendQueue};
 use crate::server::session::resume::TokenSchedule;
 use crate::server::session::turn::Turn;
-use crate::server::websocket::CloseReason;
 
 /// The way out of one subscriber: its buffer, and the queue in front of it.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Delivery {
         let added = change.record.payload.bytes().len();
         if waiting > 0 && waiting + added > ALL_QUEUE_BYTES_MAX {
             let message = format!("over {ALL_QUEUE_BYTES_MAX} bytes wait; mode=all keeps no more");
-            return Err(CloseReason::new(4202, message));
+            return Err(CloseReason::new(CloseCode::TooSlow, message));
         }
         if self.queue.is_empty() {
             self.write_change(turn, frames, change);
@@ -123,9 +123,10 @@ impl Delivery {
 
     fn write_change(&mut self, turn: &mut Turn<'_>, frames: &mut EncodedChange, change: &Change) {
         turn.work.deliveries += 1;
+        let framing = turn.out.framing();
         match self.is_batched {
-            true => turn.out.append_to_batch(self.codec, frames.message(self.codec, change)),
-            false => turn.out.append(frames.frame(self.codec, change)),
+            true => turn.out.append_to_batch(self.codec, frames.message(framing, self.codec, change)),
+            false => turn.out.append(frames.frame(framing, self.codec, change)),
         }
     }
 

@@ -200,12 +200,16 @@ fn the_wrong_kind_of_frame_closes() {
     let mut world = World::new();
     let json = world.open("/publish");
     let protobuf = world.open_as("/subscribe", Codec::Protobuf);
-    let close = |world: &mut World, client, message: Incoming<'static>| {
-        world.turn(client, |session, turn| session.handle_message(turn, message)).expect_err("closes").code
+    let close = |world: &mut World, client, message: IncomingMessage<'static>| {
+        world
+            .turn(client, |session, turn| session.handle_message(turn, message))
+            .expect_err("closes")
+            .code
+            .number()
     };
-    assert_eq!(close(&mut world, json, Incoming::Binary(b"{}")), 1003);
-    assert_eq!(close(&mut world, protobuf, Incoming::Text("{}")), 1003);
-    assert_eq!(close(&mut world, protobuf, Incoming::Binary(&[0xff, 0xff])), 4002);
+    assert_eq!(close(&mut world, json, IncomingMessage::Binary(b"{}")), 1003);
+    assert_eq!(close(&mut world, protobuf, IncomingMessage::Text("{}")), 1003);
+    assert_eq!(close(&mut world, protobuf, IncomingMessage::Binary(&[0xff, 0xff])), 4002);
     for bad in ["ack=x", "source=a", "x"] {
         assert!(Session::open(Endpoint::Publish, Codec::Json, bad, String::new()).is_err(), "{bad}");
     }

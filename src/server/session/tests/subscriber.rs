@@ -168,7 +168,7 @@ fn mode_all_is_whole_and_in_order_or_closed() {
         world.publish("a", &data);
     }
     world.settle();
-    assert_eq!(world.clients[client].closed.as_ref().map(|close| close.code), Some(4202));
+    assert_eq!(world.clients[client].closed.as_ref().map(|close| close.code), Some(CloseCode::TooSlow));
     assert!(world.clients[client].out.len() <= ALL_QUEUE_BYTES_MAX + 20_000);
 }
 
@@ -275,7 +275,7 @@ fn an_overflow_of_the_mailbox_loses_nothing_of_the_latest() {
         assert_eq!(last, expected);
         assert!(world.clients[client].closed.is_none());
     }
-    assert_eq!(world.clients[all].closed.as_ref().map(|close| close.code), Some(4202));
+    assert_eq!(world.clients[all].closed.as_ref().map(|close| close.code), Some(CloseCode::TooSlow));
     assert!(world.clients[nothing].closed.is_none());
     // Later changes are sent as usual.
     let ts = world.publish("a/1", "2");

@@ -1,44 +1,48 @@
 //! What the work on one connection needs beside the connection: the session's door to its node, and
 //! the lists of the turn. Apart from the table, so that both can be borrowed at once.
 
-use super::super::connection::{Connection, Stage};
+use super::super::close::CloseReason;
+use super::super::connection::{AwaitedEnd, Connection, ConnectionStage};
 use super::super::head;
 use super::super::host::WorkerHost;
 use super::super::inbox::Inbox;
 use super::super::outbound::{BufferPool, Outbound};
 use super::super::session::{Endpoint, Session, Turn, Workspace};
 use super::super::timer::{TimerToken, Timers};
-use super::super::websocket::CloseReason;
+use super::super::transport::Layer;
+use crate::http::Reservation;
 use crate::protocol::answer::Refusal;
 use crate::record::Now;
 
+/// Time that a turn spends on reading, on the mailbox, and on sessions' turns, in microseconds each.
+pub const PART_US_MAX: u64 = 1_500;
 /// How soon a timer is tried again that is over and yet had nothing to do, in microseconds.
 const RETRY_US: u64 = 1_000;
 
 /// What the work on one connection needs beside the connection.
-pub struct Parts {
-    /// The node.
+pub struct ClientsEnv {
+    /// The node, as sessions see it.
     pub host: WorkerHost,
-    /// What the sessions share.
+    /// What the sessions of the worker share.
     pub work: Workspace,
     /// Buffers of idle connections.
     pub pool: BufferPool,
-    /// Of all connections.
+    /// The timers of all connections.
     pub timers: Timers,
-    /// To be flushed at the end of the turn.
+    /// Connections that are to be flushed at the end of the turn.
     pub touched: Vec<usize>,
-    /// To be removed at the end of the turn.
+    /// Connections that are to be removed at the end of the turn.
     pub dead: Vec<usize>,
-    /// What of the mailbox was handed out so far.
+    /// How far the worker is with its mailbox.
     pub inbox: Inbox,
-    /// Connections over the node's bound that are being turned away.
+    /// Number of connections of this worker that are beyond the node's bound and being turned away.
     pub excess: usize,
 }
 
-impl Parts {
-    /// Of a worker without connections.
-    pub fn new(host: WorkerHost) -> Parts {
-        Parts {
+impl ClientsEnv {
+    /// For a worker without connections.
+    pub fn new(host: WorkerHost) -> ClientsEnv {
+        ClientsEnv {
             host,
             work: Workspace::default(),
             pool: BufferPool::default(),
@@ -50,7 +54,7 @@ impl Parts {
         }
     }
 
-    /// The view of the world of a session that works on this connection.
+    /// What the session of the connection at `key`, whose buffer is `out`, is given for one call.
     pub fn turn<'a>(&'a mut self, now: Now, key: usize, out: &'a mut Outbound) -> Turn<'a> {
         Turn {
             now,
@@ -62,7 +66,8 @@ impl Parts {
         }
     }
 
-    /// Lets `session` work on a connection, and takes note that it is to be flushed.
+    /// Lets the session of a connection do `work`, and notes that the connection is to be flushed. Does
+    /// nothing if the connection has no session.
     pub fn with<R>(
         &mut self,
         now: Now,
@@ -70,21 +75,21 @@ impl Parts {
         connection: &mut Connection,
         work: impl FnOnce(&mut Session, &mut Turn<'_>) -> R,
     ) -> Option<R> {
-        let Stage::Open(open) = &mut connection.stage else { return None };
+        let ConnectionStage::Open(open) = &mut connection.stage else { return None };
         connection.out.lend(&mut self.pool);
         let result = work(&mut open.session, &mut self.turn(now, key, &mut connection.out));
         self.touch(key, connection);
         Some(result)
     }
 
-    /// It is to be flushed.
+    /// Notes that a connection is to be flushed at the end of the turn.
     pub fn touch(&mut self, key: usize, connection: &mut Connection) {
-        if !std::mem::replace(&mut connection.is_touched, true) {
+        if connection.touched.enter() {
             self.touched.push(key);
         }
     }
 
-    /// The list of what was touched, to be filled again in its memory: nothing was touched since.
+    /// Takes back the list of touched connections after it was worked through, to use its memory again.
     pub fn reuse_touched(&mut self, mut touched: Vec<usize>) {
         if self.touched.is_empty() {
             touched.clear();
@@ -92,14 +97,39 @@ impl Parts {
         }
     }
 
-    /// It is to be removed.
+    /// The connection is over: it is to be removed at the end of the turn. Its session must have ended.
     pub fn kill(&mut self, key: usize, connection: &mut Connection) {
-        if !std::mem::replace(&mut connection.is_dead, true) {
+        self.leave(key, connection, ConnectionStage::Over);
+    }
+
+    /// The connection goes to the control plane at the end of the turn.
+    pub fn hand_over(
+        &mut self,
+        key: usize,
+        connection: &mut Connection,
+        place: Reservation<Layer>,
+        read: Vec<u8>,
+    ) {
+        self.leave(key, connection, ConnectionStage::HandedOver { place, read });
+    }
+
+    fn leave(&mut self, key: usize, connection: &mut Connection, stage: ConnectionStage) {
+        debug_assert!(!matches!(connection.stage, ConnectionStage::Open(_)), "a session was not ended");
+        if !connection.is_over() {
+            connection.stage = stage;
             self.dead.push(key);
         }
     }
 
-    /// The session is over: out of the index, and out of the figures.
+    /// The client has gone, or the connection failed: ends the session and the connection.
+    pub fn lose(&mut self, now: Now, key: usize, connection: &mut Connection) {
+        let session = connection.finish(AwaitedEnd::Nothing, now.mono_us);
+        self.end_session(now, key, connection, session);
+        self.kill(key, connection);
+    }
+
+    /// Ends a session that was taken from its connection: its patterns leave the index, and it is not counted
+    /// any longer.
     pub fn end_session(
         &mut self,
         now: Now,
@@ -116,26 +146,24 @@ impl Parts {
         }
     }
 
-    /// Begins the close handshake.
+    /// Closes a connection that has a session, for this reason.
     pub fn close(&mut self, now: Now, key: usize, connection: &mut Connection, close: &CloseReason) {
-        tracing::debug!(code = close.code, reason = %close.reason, "a client is closed");
+        tracing::debug!(code = close.code.number(), reason = %close.reason, "a client is closed");
+        debug_assert!(matches!(connection.stage, ConnectionStage::Open(_)), "there is no session to close");
         connection.out.lend(&mut self.pool);
         let session = connection.close(close, now.mono_us);
         self.end_session(now, key, connection, session);
-        if connection.is_dead {
-            self.dead.push(key);
-        }
         self.touch(key, connection);
     }
 
-    /// Ends it once what waits is sent.
-    pub fn finish(&mut self, now: Now, key: usize, connection: &mut Connection, is_final: bool) {
-        let session = connection.finish(is_final, now.mono_us);
+    /// Ends the connection once what waits is sent and `awaits` has come.
+    pub fn finish(&mut self, now: Now, key: usize, connection: &mut Connection, awaits: AwaitedEnd) {
+        let session = connection.finish(awaits, now.mono_us);
         self.end_session(now, key, connection, session);
         self.touch(key, connection);
     }
 
-    /// Answers a request that becomes no session.
+    /// Answers a request that becomes no session, and ends the connection.
     pub fn refuse(
         &mut self,
         now: Now,
@@ -145,11 +173,10 @@ impl Parts {
         refusal: &Refusal,
     ) {
         connection.out.append(&head::refuse(status, refusal));
-        connection.out.start_frames();
-        self.finish(now, key, connection, false);
+        self.finish(now, key, connection, AwaitedEnd::Disconnect);
     }
 
-    /// Sees to it that it is looked at when it next may have something to do.
+    /// Arms a timer for when the connection may have something to do next, unless an earlier one is armed.
     pub fn arm(&mut self, now_us: u64, key: usize, connection: &mut Connection) {
         // What is due and cannot be done yet is tried again soon, not at once.
         let at_us = connection.next_us().map(|at_us| at_us.max(now_us + RETRY_US));

@@ -1,29 +1,29 @@
 //! The head of a WebSocket frame (RFC 6455, 5.2), read and written.
 
 /// Longest head of a frame that is not masked, in bytes.
-pub const HEAD_BYTES_MAX: usize = 10;
-/// Final frame of text.
+pub const FRAME_HEAD_BYTES_MAX: usize = 10;
+/// First byte of a frame that is a whole message of text.
 pub const TEXT: u8 = 0x81;
-/// Final frame of bytes.
+/// First byte of a frame that is a whole message of bytes.
 pub const BINARY: u8 = 0x82;
 
-/// A frame's head as it came.
+/// The head of a frame that a peer sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Final bit, reserved bits, opcode.
+pub struct FrameHead {
+    /// The first byte: the final bit, the reserved bits and the opcode.
     pub first: u8,
-    /// With what the payload is masked, if it is.
+    /// The mask that lies over the payload, if there is one.
     pub mask: Option<[u8; 4]>,
-    /// Bytes of the payload, as they are claimed.
+    /// Bytes of the payload, as the head claims them.
     pub payload: u64,
     /// Bytes of the head itself.
     pub len: usize,
 }
 
-impl Head {
-    /// The head at the beginning of `bytes`; an error tells how many bytes there must be at least for
-    /// more to be known.
-    pub fn read(bytes: &[u8]) -> Result<Head, usize> {
+impl FrameHead {
+    /// Reads the head at the beginning of `bytes`. An error is the number of bytes that must be there at
+    /// least before more can be said.
+    pub fn read(bytes: &[u8]) -> Result<FrameHead, usize> {
         let &[first, second, ..] = bytes else { return Err(2) };
         let length_bytes = match second & 0x7f {
             126 => 2,
@@ -39,18 +39,18 @@ impl Head {
             Some(long @ [_, ..]) => long.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
             _ => u64::from(second & 0x7f),
         };
-        Ok(Head { first, mask: mask.try_into().ok(), payload, len })
+        Ok(FrameHead { first, mask: mask.try_into().ok(), payload, len })
     }
 
-    /// Bytes of the whole frame, as they are claimed.
+    /// Bytes of the whole frame, as its head claims them.
     pub fn frame(&self) -> u64 {
         self.payload.saturating_add(self.len as u64)
     }
 }
 
-/// The head of an unmasked frame, and how long it is.
-pub fn head(first: u8, payload: usize) -> ([u8; HEAD_BYTES_MAX], usize) {
-    let mut head = [first; HEAD_BYTES_MAX];
+/// Makes the head of an unmasked frame of `payload` bytes. Returns it with its length in bytes.
+pub fn write(first: u8, payload: usize) -> ([u8; FRAME_HEAD_BYTES_MAX], usize) {
+    let mut head = [first; FRAME_HEAD_BYTES_MAX];
     let len = match payload {
         0..126 => {
             head[1] = payload as u8;
@@ -70,11 +70,11 @@ pub fn head(first: u8, payload: usize) -> ([u8; HEAD_BYTES_MAX], usize) {
     (head, len)
 }
 
-/// Takes the mask off, or puts it on.
+/// Takes the mask off a payload, or puts it on: both are the same.
 pub fn mask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    // Four words at a time, of which the compiler makes vectors.
+    // Four words at a time: the compiler makes vector instructions of them.
     let (pieces, rest) = payload.as_chunks_mut::<32>();
     for piece in pieces {
         for bytes in piece.as_chunks_mut::<8>().0 {
@@ -100,14 +100,14 @@ mod tests {
     #[test]
     fn heads_of_every_length() {
         for (payload, want) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
-            let (bytes, len) = head(TEXT, payload);
+            let (bytes, len) = write(TEXT, payload);
             assert_eq!(len, want);
             let (header, claimed) =
                 FrameHeader::parse(&mut std::io::Cursor::new(&bytes[..len])).expect("parses").expect("whole");
             assert!(header.is_final && header.mask.is_none());
             assert_eq!(claimed, payload as u64);
-            let read = Head { first: TEXT, mask: None, payload: payload as u64, len };
-            assert_eq!(Head::read(&bytes[..len]), Ok(read));
+            let read = FrameHead { first: TEXT, mask: None, payload: payload as u64, len };
+            assert_eq!(FrameHead::read(&bytes[..len]), Ok(read));
         }
     }
 
@@ -123,7 +123,7 @@ mod tests {
             let bytes = [&[bits << 4 | first, second][..], &rest].concat();
             let mut cursor = std::io::Cursor::new(&bytes);
             let theirs = FrameHeader::parse(&mut cursor).expect("an opcode of somebody");
-            let ours = Head::read(&bytes);
+            let ours = FrameHead::read(&bytes);
             let told = ours.ok().map(|head| (head.mask, head.payload, head.len as u64));
             prop_assert_eq!(told, theirs.map(|(head, payload)| (head.mask, payload, cursor.position())));
             if let Err(needed) = ours {

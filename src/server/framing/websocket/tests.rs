@@ -26,7 +26,7 @@ fn text(payload: &str) -> Vec<u8> {
 #[derive(Debug, PartialEq)]
 enum End {
     Starved,
-    Closed,
+    Ended,
     Broken(u16, String),
 }
 
@@ -35,16 +35,16 @@ fn read_all(websocket: &mut WebSocket, input: &[u8], out: &mut Outbound) -> (Vec
     let mut input = input.as_mut_slice();
     loop {
         match websocket.read(&mut input, out) {
-            Incoming::Text(text) => texts.push(text.to_string()),
-            Incoming::Binary(data) => texts.push(format!("{data:?}")),
-            Incoming::Starved => return (texts, End::Starved),
-            Incoming::Closed => return (texts, End::Closed),
-            Incoming::Broken(close) => return (texts, End::Broken(close.code, close.reason)),
+            Unwrapped::Message(IncomingMessage::Text(text)) => texts.push(text.to_string()),
+            Unwrapped::Message(IncomingMessage::Binary(data)) => texts.push(format!("{data:?}")),
+            Unwrapped::Starved => return (texts, End::Starved),
+            Unwrapped::Ended => return (texts, End::Ended),
+            Unwrapped::Broken(close) => return (texts, End::Broken(close.code.number(), close.reason)),
         }
     }
 }
 
-/// The same by tungstenite alone.
+/// Reads the input with tungstenite alone, for comparison.
 fn read_by_tungstenite(
     context: &mut WebSocketContext,
     input: &[u8],
@@ -53,15 +53,15 @@ fn read_by_tungstenite(
     let (mut texts, mut pipe) = (Vec::new(), Pipe { input, out });
     loop {
         match context.read(&mut pipe) {
-            Ok(Message::Text(text)) => texts.push(text.to_string()),
-            Ok(Message::Binary(data)) => texts.push(format!("{:?}", &data[..])),
+            Ok(Lent::Text(text)) => texts.push(text.to_string()),
+            Ok(Lent::Binary(data)) => texts.push(format!("{:?}", &data[..])),
             Ok(_) => {}
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 return (texts, End::Starved);
             }
             Err(error) => match end(error) {
-                Incoming::Broken(close) => return (texts, End::Broken(close.code, close.reason)),
-                _ => return (texts, End::Closed),
+                Unwrapped::Broken(close) => return (texts, End::Broken(close.code.number(), close.reason)),
+                _ => return (texts, End::Ended),
             },
         }
     }
@@ -111,19 +111,19 @@ fn pings_are_answered_between_frames() {
 fn a_close_is_echoed_and_ends_the_connection() {
     let (mut websocket, mut out) = (WebSocket::new(1000), Outbound::default());
     let (_, end) = read_all(&mut websocket, &masked(0x88, b"\x03\xe8bye"), &mut out);
-    assert_eq!(end, End::Closed);
+    assert_eq!(end, End::Ended);
     assert_eq!(out.tail().as_slice(), b"\x88\x05\x03\xe8bye");
 }
 
 #[test]
 fn our_close_waits_for_the_peers() {
     let (mut websocket, mut out) = (WebSocket::new(1000), Outbound::default());
-    websocket.close(&CloseReason::new(4200, "draining"), &mut out);
+    websocket.close(&CloseReason::new(CloseCode::Draining, "draining"), &mut out);
     assert_eq!(out.tail().as_slice(), b"\x88\x0a\x10\x68draining");
     let (texts, end) = read_all(&mut websocket, &text("late"), &mut out);
     assert_eq!((texts.len(), end), (1, End::Starved));
     let (_, end) = read_all(&mut websocket, &masked(0x88, b"\x10\x68"), &mut out);
-    assert_eq!(end, End::Closed);
+    assert_eq!(end, End::Ended);
 }
 
 #[test]
@@ -183,7 +183,7 @@ proptest! {
         prop_assert_eq!(websocket.partial.capacity(), 0);
     }
 
-    /// Whatever comes, in whatever pieces: the same messages, answers and end as from tungstenite.
+    /// Whatever comes, and however it is cut, gives the same messages, answers and end as tungstenite alone.
     #[test]
     fn agrees_with_tungstenite(
         frames in prop::collection::vec(any_frame(), 1..12),
@@ -196,8 +196,8 @@ proptest! {
         let (mut rest, mut cuts) = (input.as_slice(), cut.iter().cycle().enumerate());
         while let (false, Some((step, cut))) = (rest.is_empty(), cuts.next()) {
             if closes_after == Some(step) {
-                ours.close(&CloseReason::new(4200, "draining"), &mut our_out);
-                let frame = CloseFrame { code: CloseCode::from(4200), reason: "draining".into() };
+                ours.close(&CloseReason::new(CloseCode::Draining, "draining"), &mut our_out);
+                let frame = CloseFrame { code: WireCode::from(4200), reason: "draining".into() };
                 let _ = theirs.close(&mut Pipe { input: &[], out: &mut their_out }, Some(frame));
             }
             let (piece, left) = rest.split_at((*cut).min(rest.len()));

@@ -1,89 +1,62 @@
-//! WebSocket framing without a socket: bytes in, messages out, control frames answered.
+//! WebSocket framing without a socket: bytes come in, messages go out, and control frames are answered.
 //!
-//! Nearly every frame is a whole message, masked, and lies whole in what the worker just read (one
-//! buffer a worker, not a connection). Such a frame is unmasked where it lies and lent to the session:
-//! nothing is copied or allocated. Of one that is cut off by the end of the buffer, the beginning is
-//! kept until the rest has come; an idle connection keeps nothing.
+//! Nearly every frame is a whole message, masked, and lies whole in what the worker has just read (there is
+//! one read buffer for each worker, not for each connection). Such a frame is unmasked where it lies and
+//! lent to the session: nothing is copied or allocated. If a frame is cut off by the end of the buffer, its
+//! beginning is kept until the rest has come; an idle connection keeps nothing.
 //!
-//! Every other frame (control, fragments, whatever is wrong) goes to tungstenite, byte for byte and
-//! never beyond its end, so that it alone decides what they mean, and the frames before and after can
-//! still be read here. It wants a stream that it can read from and write to, and gets a [`Pipe`] that
-//! exists for one call: reading takes from the input, writing appends to the connection's
+//! Every other frame (control frames, fragments, whatever breaks the rules) goes to tungstenite, byte for
+//! byte and never beyond its end. So tungstenite alone decides what it means, and the frames before and
+//! after it can still be read here. It wants a stream that it can read from and write to, and gets a
+//! [`Pipe`] that exists for one call: reading takes from the input, writing appends to the connection's
 //! [`Outbound`]. So nothing here ever blocks.
 //!
-//! Rejected: tungstenite for all frames, which copies each into a buffer of the connection's and
-//! allocates for it, half of what a small publish cost; and no tungstenite, since what is rare and
+//! Rejected: tungstenite for all frames, since it copies each into a buffer of the connection and allocates
+//! for it, which was half of what a small publish cost; and no tungstenite at all, since what is rare and
 //! subtle is best left to those who have got it right.
 
 use std::io::{self, Read, Write};
 
-use tungstenite::Message;
+use tungstenite::Message as Lent;
 use tungstenite::error::{CapacityError, Error};
-use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::frame::coding::CloseCode as WireCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 
-use super::frame::{self, BINARY, Head, TEXT};
-use super::outbound::Outbound;
+use super::frame_head::{self, BINARY, FrameHead, TEXT};
+use super::message::{IncomingMessage, Unwrapped};
+use crate::server::close::{CloseCode, CloseReason};
+use crate::server::outbound::Outbound;
 
-/// Read buffer of a connection, in bytes: allocated at once by tungstenite, so small.
+/// Read buffer of a connection, in bytes. Small, since tungstenite allocates it at once.
 const READ_BUFFER_BYTES: usize = 64;
-/// A connection that received a frame over this, in bytes, gives the memory back once it rests.
+/// Memory for frames that a connection may keep between messages, in bytes.
 const KEPT_BYTES_MAX: usize = 4096;
 /// Longest reason of a close frame, in bytes.
 const REASON_BYTES_MAX: usize = 120;
 /// Why text was refused.
 const NOT_UTF8: &str = "text that is not UTF-8";
 
-/// A close code and its reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CloseReason {
-    /// As in the contract or RFC 6455.
-    pub code: u16,
-    /// For people.
-    pub reason: String,
-}
-
-impl CloseReason {
-    /// A code with its reason.
-    pub fn new(code: u16, reason: impl Into<String>) -> CloseReason {
-        CloseReason { code, reason: reason.into() }
-    }
-}
-
-/// What came of reading.
-#[derive(Debug)]
-pub enum Incoming<'a> {
-    /// A whole text message.
-    Text(&'a str),
-    /// A whole binary message.
-    Binary(&'a [u8]),
-    /// The input is used up.
-    Starved,
-    /// The close handshake is done: send what waits, then drop the connection.
-    Closed,
-    /// The peer broke the protocol: close with this, and read nothing more.
-    Broken(CloseReason),
-}
-
 /// The framing state of one connection.
 #[derive(Debug)]
 pub struct WebSocket {
     context: WebSocketContext,
-    /// The beginning of a frame whose end has not come, or the whole of one that was lent out.
+    /// The beginning of a frame whose end has not come, or a whole frame whose message was lent out.
     partial: Vec<u8>,
-    /// Whether `partial` was lent out, and is to be emptied.
+    /// Whether the message in `partial` was lent out: `partial` is to be emptied before anything else.
     is_spent: bool,
-    /// Bytes of the frame that tungstenite reads that are still to come.
+    /// How many bytes are still to come of the frame that tungstenite is reading.
     passing: u64,
-    /// A message was begun whose last fragment has not come.
+    /// Whether a message was begun whose last fragment has not come.
     is_fragmented: bool,
-    /// The largest frame that tungstenite read, in bytes.
+    /// The largest frame that tungstenite has read, in bytes.
     largest: u64,
-    /// What tungstenite read last, while it is lent out.
-    lent: Option<Message>,
+    /// The message that tungstenite read last, while it is lent out.
+    lent: Option<Lent>,
+    /// Largest frame, and largest message of several fragments, in bytes.
     frame_bytes_max: usize,
 }
 
+/// The stream that tungstenite is given for one call: it reads `input`, and writes to `out`.
 struct Pipe<'a> {
     input: &'a [u8],
     out: &'a mut Outbound,
@@ -110,7 +83,7 @@ impl Write for Pipe<'_> {
 }
 
 impl WebSocket {
-    /// The server's side of an accepted handshake.
+    /// The server's side of a connection whose handshake is done.
     pub fn new(frame_bytes_max: usize) -> WebSocket {
         WebSocket {
             context: context(frame_bytes_max),
@@ -124,9 +97,9 @@ impl WebSocket {
         }
     }
 
-    /// The next message in `input`, which is to be offered until it is `Starved`. Pongs and the answer
-    /// to a close go to `out`.
-    pub fn read<'a, 'b: 'a>(&'a mut self, input: &mut &'b mut [u8], out: &mut Outbound) -> Incoming<'a> {
+    /// Returns the next message in `input`. To be called until the input is used up
+    /// ([`Unwrapped::Starved`]). Pongs and the answer to a close go to `out`.
+    pub fn read<'a, 'b: 'a>(&'a mut self, input: &mut &'b mut [u8], out: &mut Outbound) -> Unwrapped<'a> {
         self.lent = None;
         if std::mem::take(&mut self.is_spent) {
             self.partial.clear();
@@ -136,7 +109,7 @@ impl WebSocket {
             if self.passing > 0 {
                 match self.pass(input, out) {
                     Ok(true) => return self.lend(),
-                    Ok(false) if self.passing > 0 && input.is_empty() => return Incoming::Starved,
+                    Ok(false) if self.passing > 0 && input.is_empty() => return Unwrapped::Starved,
                     Ok(false) => continue,
                     Err(error) => return end(error),
                 }
@@ -149,7 +122,7 @@ impl WebSocket {
                 }
                 continue;
             }
-            let Ok(head) = Head::read(input) else {
+            let Ok(head) = FrameHead::read(input) else {
                 self.keep(input, usize::MAX);
                 return self.starve();
             };
@@ -166,8 +139,8 @@ impl WebSocket {
         }
     }
 
-    /// Whether the frame is a whole message, which needs no knowledge of what was before it.
-    fn is_plain(&self, head: Head) -> bool {
+    /// Returns whether a frame is a whole message that can be read without knowing what came before it.
+    fn is_plain(&self, head: FrameHead) -> bool {
         matches!(head.first, TEXT | BINARY)
             && head.mask.is_some()
             && head.payload <= self.frame_bytes_max as u64
@@ -183,10 +156,11 @@ impl WebSocket {
         *input = rest;
     }
 
-    /// Completes what is kept: of a plain frame everything, of others the head. `None`: it takes more.
-    fn complete(&mut self, input: &mut &mut [u8]) -> Option<Head> {
+    /// Completes what is kept from the input: all of a plain frame, the head alone of any other. `None` means
+    /// that the input was not enough.
+    fn complete(&mut self, input: &mut &mut [u8]) -> Option<FrameHead> {
         loop {
-            let needed = match Head::read(&self.partial) {
+            let needed = match FrameHead::read(&self.partial) {
                 Ok(head) if !self.is_plain(head) => return Some(head),
                 Ok(head) if head.frame() <= self.partial.len() as u64 => return Some(head),
                 Ok(head) => usize::try_from(head.frame()).unwrap_or(usize::MAX),
@@ -199,23 +173,23 @@ impl WebSocket {
         }
     }
 
-    /// Lends the frame that was kept.
-    fn take_partial(&mut self, head: Head) -> Incoming<'_> {
+    /// Lends the message of the frame that was kept.
+    fn take_partial(&mut self, head: FrameHead) -> Unwrapped<'_> {
         self.is_spent = true;
         message(head, self.partial.get_mut(head.len..).unwrap_or_default())
     }
 
-    /// From here to its end the frame is tungstenite's.
-    fn begin_passing(&mut self, head: Head) {
+    /// A frame that tungstenite is to read begins.
+    fn begin_passing(&mut self, head: FrameHead) {
         self.passing = head.frame();
         self.largest = self.largest.max(head.frame());
-        // Of a data frame; a control frame may stand between fragments.
+        // Only for data frames: a control frame may stand between fragments.
         if head.first & 0x08 == 0 {
             self.is_fragmented = head.first & 0x80 == 0;
         }
     }
 
-    /// Hands tungstenite what there is of its frame. `true`: that was the end of a message.
+    /// Hands tungstenite what there is of its frame. Returns whether that was the end of a message.
     fn pass(&mut self, input: &mut &mut [u8], out: &mut Outbound) -> Result<bool, Error> {
         let kept = std::mem::take(&mut self.partial);
         if !kept.is_empty() {
@@ -227,85 +201,89 @@ impl WebSocket {
         self.feed(fed, out)
     }
 
+    /// Has tungstenite read these bytes. Returns whether they were the end of a message.
     fn feed(&mut self, bytes: &[u8], out: &mut Outbound) -> Result<bool, Error> {
         self.passing = self.passing.saturating_sub(bytes.len() as u64);
         let mut pipe = Pipe { input: bytes, out };
         loop {
             match self.context.read(&mut pipe) {
-                Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
-                    // With its last byte: there is nothing left in the pipe.
+                Ok(message @ (Lent::Text(_) | Lent::Binary(_))) => {
+                    // A message ends with the last byte of its frame: there is nothing left in the pipe.
                     self.lent = Some(message);
                     return Ok(true);
                 }
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => {}
+                Ok(Lent::Ping(_) | Lent::Pong(_) | Lent::Close(_) | Lent::Frame(_)) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn lend(&self) -> Incoming<'_> {
+    /// Lends the message that tungstenite read last.
+    fn lend(&self) -> Unwrapped<'_> {
         match &self.lent {
-            Some(Message::Text(text)) => Incoming::Text(text.as_str()),
-            Some(Message::Binary(data)) => Incoming::Binary(data),
-            _ => Incoming::Starved,
+            Some(Lent::Text(text)) => Unwrapped::Message(IncomingMessage::Text(text.as_str())),
+            Some(Lent::Binary(data)) => Unwrapped::Message(IncomingMessage::Binary(data)),
+            _ => Unwrapped::Starved,
         }
     }
 
-    /// Between messages the connection keeps no more than it must.
-    fn starve(&mut self) -> Incoming<'_> {
+    /// The input is used up: gives back memory that is not needed between messages.
+    fn starve(&mut self) -> Unwrapped<'_> {
         if self.partial.is_empty() {
             self.partial = Vec::new();
         }
-        // After a large frame tungstenite's buffer is as large as it was. Between messages nothing is in
-        // it, and a new one does as well.
+        // After a large frame tungstenite keeps a buffer of that size. Between messages nothing is in it, and
+        // a new context does as well.
         if self.largest > KEPT_BYTES_MAX as u64 && !self.is_fragmented && self.context.can_write() {
             self.context = context(self.frame_bytes_max);
             self.largest = 0;
         }
-        Incoming::Starved
+        Unwrapped::Starved
     }
 
-    /// Begins the close handshake, or, after a close frame was sent, does nothing.
+    /// Begins the close handshake. Does nothing if a close frame was sent already.
     pub fn close(&mut self, close: &CloseReason, out: &mut Outbound) {
         let mut end = close.reason.len().min(REASON_BYTES_MAX);
         while !close.reason.is_char_boundary(end) {
             end -= 1;
         }
         let reason = close.reason.get(..end).unwrap_or_default();
-        let frame = CloseFrame { code: CloseCode::from(close.code), reason: reason.into() };
+        let frame = CloseFrame { code: WireCode::from(close.code.number()), reason: reason.into() };
         // An error says that the handshake is over already: there is nothing left to send.
         let mut pipe = Pipe { input: &[], out };
         let _ = self.context.close(&mut pipe, Some(frame));
     }
 }
 
-/// The message of a plain frame, whose mask is taken off.
-fn message(head: Head, payload: &mut [u8]) -> Incoming<'_> {
-    frame::mask(payload, head.mask.unwrap_or_default());
+/// Takes the mask off the payload of a plain frame, and returns its message.
+fn message(head: FrameHead, payload: &mut [u8]) -> Unwrapped<'_> {
+    frame_head::mask(payload, head.mask.unwrap_or_default());
     match (head.first, str::from_utf8(payload)) {
-        (BINARY, _) => Incoming::Binary(payload),
-        (_, Ok(text)) => Incoming::Text(text),
-        (_, Err(_)) => broken(1007, NOT_UTF8),
+        (BINARY, _) => Unwrapped::Message(IncomingMessage::Binary(payload)),
+        (_, Ok(text)) => Unwrapped::Message(IncomingMessage::Text(text)),
+        (_, Err(_)) => broken(CloseCode::InvalidText, NOT_UTF8),
     }
 }
 
-fn end(error: Error) -> Incoming<'static> {
+/// What it means for the connection that tungstenite returned an error.
+fn end(error: Error) -> Unwrapped<'static> {
     match error {
-        Error::ConnectionClosed | Error::AlreadyClosed => Incoming::Closed,
-        Error::Utf8(_) => broken(1007, NOT_UTF8),
+        Error::ConnectionClosed | Error::AlreadyClosed => Unwrapped::Ended,
+        Error::Utf8(_) => broken(CloseCode::InvalidText, NOT_UTF8),
         Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-            broken(1009, &format!("a frame of {size} bytes; at most {max_size}"))
+            broken(CloseCode::TooLarge, &format!("a frame of {size} bytes; at most {max_size}"))
         }
-        Error::Capacity(_) => broken(1009, "a frame over the limit"),
-        error => broken(1002, &error.to_string()),
+        Error::Capacity(_) => broken(CloseCode::TooLarge, "a frame over the limit"),
+        error => broken(CloseCode::ProtocolError, &error.to_string()),
     }
 }
 
-fn broken(code: u16, reason: &str) -> Incoming<'static> {
-    Incoming::Broken(CloseReason::new(code, reason))
+fn broken(code: CloseCode, reason: &str) -> Unwrapped<'static> {
+    Unwrapped::Broken(CloseReason::new(code, reason))
 }
 
+/// Tungstenite's state of a connection on which nothing has come yet.
 fn context(frame_bytes_max: usize) -> WebSocketContext {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -316,5 +294,4 @@ fn context(frame_bytes_max: usize) -> WebSocketContext {
 }
 
 #[cfg(test)]
-#[path = "websocket_tests.rs"]
 mod tests;

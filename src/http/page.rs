@@ -1,0 +1,102 @@
+//! The JSON of lists: the members, and pages of records.
+//!
+//! A record is written by the one writer that subscribers' messages come from, so that it looks the same
+//! everywhere. So a page is put together around records that are written already. Rejected: a serde type of
+//! raw values, which would read every record again to see that it is JSON.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use crate::cluster::members::MemberInfo;
+use crate::protocol::json::write_record;
+use crate::record::Record;
+
+/// Bytes of records after which a page ends, whatever its limit: one request must not cost a node more.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The list of members.
+#[derive(Serialize)]
+pub(super) struct MemberList<'a> {
+    members: Vec<MemberEntry<'a>>,
+}
+
+/// A member as it is listed.
+#[derive(Serialize)]
+struct MemberEntry<'a> {
+    id: &'a str,
+    state: &'a str,
+    http: Cow<'a, str>,
+    gossip: std::net::SocketAddr,
+    zone: &'a str,
+    incarnation: u32,
+    boot: u64,
+    version: &'a str,
+    rtt_us: Option<u32>,
+}
+
+impl<'a> MemberList<'a> {
+    /// The list of `members`, in their order.
+    pub(super) fn new(members: &'a [MemberInfo]) -> MemberList<'a> {
+        let entry = |member: &'a MemberInfo| MemberEntry {
+            id: member.identity.name.as_str(),
+            state: member.state.as_str(),
+            http: member.identity.http(),
+            gossip: member.identity.gossip(),
+            zone: member.identity.zone(),
+            incarnation: member.incarnation,
+            boot: member.identity.boot,
+            version: member.identity.version(),
+            rtt_us: member.rtt_us,
+        };
+        MemberList { members: members.iter().map(entry).collect() }
+    }
+}
+
+/// A page of records while it is written: `{"records":[…],"after":…}`.
+pub(super) struct RecordPage {
+    out: Vec<u8>,
+    is_empty: bool,
+}
+
+impl RecordPage {
+    /// A page without records.
+    pub(super) fn new() -> RecordPage {
+        RecordPage { out: b"{\"records\":[".to_vec(), is_empty: true }
+    }
+
+    /// Adds a record.
+    pub(super) fn push(&mut self, record: &Record) {
+        if !self.is_empty {
+            self.out.push(b',');
+        }
+        self.is_empty = false;
+        write_record(&mut self.out, record, false);
+    }
+
+    /// Returns whether the page has as many bytes as it may have.
+    pub(super) fn is_full(&self) -> bool {
+        self.out.len() >= PAGE_BYTES_MAX
+    }
+
+    /// The whole page. `after` is the cursor of the next one, if there is a next one.
+    pub(super) fn finish(mut self, after: Option<&str>) -> Vec<u8> {
+        // A string or nothing: there is nothing that could fail.
+        let after = serde_json::to_string(&after).unwrap_or_default();
+        self.out.extend_from_slice(b"],\"after\":");
+        self.out.extend_from_slice(after.as_bytes());
+        self.out.push(b'}');
+        self.out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_without_records_is_json() {
+        assert_eq!(RecordPage::new().finish(None), br#"{"records":[],"after":null}"#);
+        assert_eq!(RecordPage::new().finish(Some("a\"b")), br#"{"records":[],"after":"a\"b"}"#);
+    }
+}

@@ -1,0 +1,39 @@
+//! The way in: the messages of one connection, found in the bytes that arrive on it.
+
+use super::message::Unwrapped;
+use super::websocket::WebSocket;
+use super::wrap::Framing;
+use crate::server::close::CloseReason;
+use crate::server::outbound::Outbound;
+
+/// What a connection knows of the frames that arrive on it.
+#[derive(Debug)]
+pub enum FrameReader {
+    /// The state of a WebSocket whose handshake is done.
+    WebSocket(WebSocket),
+}
+
+impl FrameReader {
+    /// The reader of a connection that has just changed to `framing`. A message of more than
+    /// `message_bytes_max` bytes breaks the rules.
+    pub fn new(framing: Framing, message_bytes_max: usize) -> FrameReader {
+        match framing {
+            Framing::WebSocket => FrameReader::WebSocket(WebSocket::new(message_bytes_max)),
+        }
+    }
+
+    /// Returns the next message in `input`, and cuts what was read off its front. To be called until the
+    /// input is used up ([`Unwrapped::Starved`]). What the framing itself answers goes to `out`.
+    pub fn read<'a, 'b: 'a>(&'a mut self, input: &mut &'b mut [u8], out: &mut Outbound) -> Unwrapped<'a> {
+        match self {
+            FrameReader::WebSocket(websocket) => websocket.read(input, out),
+        }
+    }
+
+    /// Tells the client, behind what waits in `out`, that the connection is closed and why.
+    pub fn close(&mut self, close: &CloseReason, out: &mut Outbound) {
+        match self {
+            FrameReader::WebSocket(websocket) => websocket.close(close, out),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The life of a node: its phases from the first load to the last flush, and what ends it.
+//!
+//! The phase is one number that only grows. Whoever stops the node advances it, step by step, and waits
+//! after each step until every worker has said that it has done what the phase asks of it.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU64};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::clock;
+use crate::record::Now;
+
+/// The phases of a node's life, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// The store's records are read into the map; the control plane alone is served.
+    Loading,
+    /// Clients and peers are served.
+    Serving,
+    /// New publishes are refused; those under way are finished.
+    Draining,
+    /// Clients are told to go to other nodes.
+    Closing,
+    /// The cluster is told that the node leaves.
+    Leaving,
+    /// The event loops end.
+    Stopped,
+    /// The event loops end at once: nothing is flushed, nobody is told.
+    Killed,
+}
+
+/// All phases, each at the place that its number says.
+const PHASES: [Phase; 7] = [
+    Phase::Loading,
+    Phase::Serving,
+    Phase::Draining,
+    Phase::Closing,
+    Phase::Leaving,
+    Phase::Stopped,
+    Phase::Killed,
+];
+
+/// An event loop that has not turned for this long, in microseconds, is stuck.
+const TURN_US_MAX: u64 = 10_000_000;
+
+/// A failure that ends the node, by whoever notices it first.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fatal {
+    /// Another node has the name.
+    #[error("the name {name} is taken: a node of that name is alive at {by}")]
+    NameTaken {
+        /// This node's name.
+        name: String,
+        /// The address of the other node.
+        by: std::net::SocketAddr,
+    },
+    /// The store's records cannot be read.
+    #[error("the store cannot be read: {0}")]
+    Load(String),
+    /// The poll of an event loop failed.
+    #[error("an event loop failed: {0}")]
+    Loop(String),
+}
+
+/// The phase of a node, and how far its workers are with it.
+pub struct Lifecycle {
+    phase: AtomicU8,
+    /// When each worker turned last, on the monotonic clock.
+    turned_us: Vec<AtomicU64>,
+    progress: Mutex<Progress>,
+    /// Notified when any worker is done with a phase.
+    progressed: Condvar,
+    on_fatal: Box<dyn Fn() + Send + Sync>,
+}
+
+/// How far the workers are with the phases, for whoever stops the node and waits for them.
+#[derive(Debug, Default)]
+struct Progress {
+    /// By worker: the last phase whose work it has done.
+    done: Vec<Option<Phase>>,
+    /// The first failure that was reported.
+    fatal: Option<Fatal>,
+}
+
+impl Lifecycle {
+    /// The life of a node that is loading. `on_fatal` is called whenever a failure is reported, from any
+    /// thread.
+    pub fn new(now: Now, workers: usize, on_fatal: Box<dyn Fn() + Send + Sync>) -> Lifecycle {
+        Lifecycle {
+            phase: AtomicU8::new(Phase::Loading as u8),
+            turned_us: (0..workers).map(|_| AtomicU64::new(now.mono_us)).collect(),
+            progress: Mutex::new(Progress { done: vec![None; workers], fatal: None }),
+            progressed: Condvar::new(),
+            on_fatal,
+        }
+    }
+
+    /// The phase that the node is in.
+    pub fn phase(&self) -> Phase {
+        PHASES.get(usize::from(self.phase.load(SeqCst))).copied().unwrap_or(Phase::Killed)
+    }
+
+    /// Goes on to `phase`, never back: a node that is further stays there.
+    pub fn advance(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, SeqCst);
+        debug_assert!(self.phase() >= phase, "a phase was gone back on");
+    }
+
+    /// A worker begins a turn.
+    pub fn handle_turn(&self, now: Now, worker: usize) {
+        if let Some(turned_us) = self.turned_us.get(worker) {
+            turned_us.store(now.mono_us, Relaxed);
+        }
+    }
+
+    /// Returns whether every worker has turned lately.
+    pub fn is_turning(&self, now: Now) -> bool {
+        let is_recent =
+            |turned_us: &AtomicU64| now.mono_us.saturating_sub(turned_us.load(Relaxed)) < TURN_US_MAX;
+        self.turned_us.iter().all(is_recent)
+    }
+
+    /// A worker has done what a phase asks of it. It may say so again and again.
+    pub fn set_done(&self, worker: usize, phase: Phase) {
+        debug_assert!(phase <= self.phase(), "the work of a phase that has not begun is done");
+        let mut progress = self.progress.lock();
+        if let Some(done) = progress.done.get_mut(worker)
+            && done.is_none_or(|done| done < phase)
+        {
+            *done = Some(phase);
+            self.progressed.notify_all();
+        }
+    }
+
+    /// Waits until every worker has done what `phase` asks. Returns `false` if that takes longer than
+    /// `timeout_us` microseconds.
+    pub fn wait_done(&self, phase: Phase, timeout_us: u64) -> bool {
+        let deadline_us = clock::now().mono_us + timeout_us;
+        let mut progress = self.progress.lock();
+        while !progress.done.iter().all(|done| done.is_some_and(|done| done >= phase)) {
+            let left_us = deadline_us.saturating_sub(clock::now().mono_us);
+            if left_us == 0 {
+                return false;
+            }
+            self.progressed.wait_for(&mut progress, std::time::Duration::from_micros(left_us));
+        }
+        true
+    }
+
+    /// Reports a failure that the node cannot go on with. The first one is kept as the reason.
+    pub fn fail(&self, fatal: Fatal) {
+        self.progress.lock().fatal.get_or_insert(fatal);
+        (self.on_fatal)();
+    }
+
+    /// The failure that the node cannot go on with, if there is one.
+    pub fn fatal(&self) -> Option<Fatal> {
+        self.progress.lock().fatal.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    fn loading(workers: usize) -> Lifecycle {
+        Lifecycle::new(Now { mono_us: 5, wall_us: 5 }, workers, Box::new(|| {}))
+    }
+
+    #[test]
+    fn phases_never_go_back() {
+        let life = loading(1);
+        for (asked, is) in [
+            (Phase::Serving, Phase::Serving),
+            (Phase::Closing, Phase::Closing),
+            (Phase::Draining, Phase::Closing),
+            (Phase::Killed, Phase::Killed),
+            (Phase::Stopped, Phase::Killed),
+        ] {
+            life.phase.fetch_max(asked as u8, SeqCst);
+            assert_eq!(life.phase(), is);
+        }
+        assert!(PHASES.iter().enumerate().all(|(at, phase)| *phase as usize == at));
+    }
+
+    #[test]
+    fn a_phase_is_done_when_every_worker_has_said_so() {
+        let life = loading(2);
+        life.advance(Phase::Closing);
+        life.set_done(0, Phase::Closing);
+        life.set_done(1, Phase::Draining);
+        assert!(life.wait_done(Phase::Draining, 1_000_000));
+        assert!(!life.wait_done(Phase::Closing, 1_000));
+        life.set_done(1, Phase::Closing);
+        assert!(life.wait_done(Phase::Closing, 1_000_000));
+    }
+
+    #[test]
+    fn a_worker_that_stands_still_is_seen() {
+        let life = loading(2);
+        let at = |mono_us| Now { mono_us, wall_us: 0 };
+        assert!(life.is_turning(at(4 + TURN_US_MAX)));
+        life.handle_turn(at(1_000), 0);
+        assert!(!life.is_turning(at(5 + TURN_US_MAX)), "the other one has not turned");
+    }
+
+    #[test]
+    fn the_first_failure_is_the_reason() {
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = told.clone();
+        let on_fatal = move || {
+            count.fetch_add(1, SeqCst);
+        };
+        let life = Lifecycle::new(Now::default(), 1, Box::new(on_fatal));
+        life.fail(Fatal::Load("first".into()));
+        life.fail(Fatal::Loop("second".into()));
+        assert_eq!((life.fatal(), told.load(SeqCst)), (Some(Fatal::Load("first".into())), 2));
+    }
+}

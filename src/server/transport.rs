@@ -1,0 +1,172 @@
+//! The connection to a client, below everything that is said on it: a socket, and what lies between it and
+//! the bytes that the client means.
+//!
+//! An event loop sees a connection through this type alone: it reads and writes what the client means, and
+//! never asks whether there is a layer such as encryption in between ([`Layer`]). What such a layer needs
+//! is part of the calls:
+//! - [`Transport::receive`] says whether more may be there although the poll will not say so again. A
+//!   socket is known to be empty after a short read; a layer may still hold bytes of its own.
+//! - Writing is two steps. `write` takes bytes, as many at a time as wait for a connection, so a layer
+//!   works once a flush and not once a record. `flush` succeeds when all of it has left this process, and
+//!   fails with [`WouldBlock`](io::ErrorKind::WouldBlock) while some of it has not. It is called at every
+//!   flush of a connection, also where nothing was written: what a layer has to say by itself goes out
+//!   then, and when the socket can be written to again.
+//! - The layer is handed to the control plane with its socket, so its state goes along
+//!   ([`Transport::into_client`]).
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use crate::http::{ClientSocket, SocketLayer};
+
+/// A connection to a client. Nonblocking.
+#[derive(Debug)]
+pub struct Transport {
+    socket: TcpStream,
+    layer: Layer,
+}
+
+/// What lies between the socket of a client and what the client means.
+#[derive(Debug)]
+pub enum Layer {
+    /// Nothing: what the client means is what is on the wire.
+    Plain,
+}
+
+/// What came of reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes that were put into the buffer; none means that the client has ended the connection.
+    pub bytes: usize,
+    /// Whether there may be more that no event of the poll will tell of.
+    pub may_hold_more: bool,
+}
+
+impl Transport {
+    /// A connection that was just accepted.
+    pub fn new(socket: TcpStream, layer: Layer) -> Transport {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::trace!(%error, "no TCP_NODELAY");
+        }
+        Transport { socket, layer }
+    }
+
+    /// Has the poll tell, by edges, when there is something to read or room to write.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Takes the connection out of the poll, before it is dropped or handed to another thread.
+    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.deregister(&mut self.socket)
+    }
+
+    /// Reads once, into the beginning of `buffer`, which must not be empty.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        debug_assert!(!buffer.is_empty(), "an empty read looks like the end of the connection");
+        let bytes = self.layer.read(&mut self.socket, buffer)?;
+        let may_hold_more = match self.layer {
+            // A short read has emptied the socket; another event comes with the next byte.
+            Layer::Plain => bytes == buffer.len(),
+        };
+        Ok(Received { bytes, may_hold_more })
+    }
+
+    /// Tells the client that nothing more is sent to it. It may still send.
+    pub fn end_writing(&mut self) -> io::Result<()> {
+        self.layer.end(&mut self.socket)?;
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// The connection as it is handed to the control plane. It must have been taken out of the poll.
+    pub fn into_client(self) -> ClientSocket<Layer> {
+        ClientSocket { socket: self.socket.into(), layer: self.layer }
+    }
+}
+
+impl Write for Transport {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.layer.write(&mut self.socket, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.layer.flush(&mut self.socket)
+    }
+}
+
+impl SocketLayer for Layer {
+    fn read(&mut self, socket: &mut (impl Read + Write), buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Layer::Plain => socket.read(buffer),
+        }
+    }
+
+    fn write(&mut self, socket: &mut (impl Read + Write), bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Layer::Plain => socket.write(bytes),
+        }
+    }
+
+    fn flush(&mut self, _: &mut (impl Read + Write)) -> io::Result<()> {
+        match self {
+            Layer::Plain => Ok(()),
+        }
+    }
+
+    fn end(&mut self, _: &mut (impl Read + Write)) -> io::Result<()> {
+        match self {
+            Layer::Plain => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::server::tokens;
+
+    /// Waits until the poll says something.
+    fn wait(poll: &mut mio::Poll) {
+        let mut events = mio::Events::with_capacity(8);
+        poll.poll(&mut events, Some(Duration::from_secs(5))).expect("poll");
+        assert!(!events.is_empty(), "nothing came");
+    }
+
+    #[test]
+    fn a_full_buffer_may_not_have_been_all() {
+        let mut poll = mio::Poll::new().expect("poll");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let mut client =
+            std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connected");
+        let (accepted, _) = listener.accept().expect("accepted");
+        accepted.set_nonblocking(true).expect("nonblocking");
+        let mut transport = Transport::new(TcpStream::from_std(accepted), Layer::Plain);
+        transport.register(poll.registry(), tokens::of_connection(0)).expect("registered");
+        wait(&mut poll);
+        client.write_all(b"hello").expect("sent");
+        wait(&mut poll);
+        let mut buffer = [0; 4];
+        assert_eq!(transport.receive(&mut buffer).expect("read"), Received { bytes: 4, may_hold_more: true });
+        assert_eq!(
+            transport.receive(&mut buffer).expect("read"),
+            Received { bytes: 1, may_hold_more: false }
+        );
+        let blocked = transport.receive(&mut buffer).expect_err("empty");
+        assert_eq!(blocked.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(transport.write(b"bye").expect("written"), 3);
+        transport.flush().expect("flushed");
+        transport.end_writing().expect("ended");
+        let mut said = String::new();
+        client.read_to_string(&mut said).expect("read");
+        assert_eq!(said, "bye");
+        drop(client);
+        wait(&mut poll);
+        assert_eq!(transport.receive(&mut buffer).expect("read").bytes, 0);
+        transport.deregister(poll.registry()).expect("deregistered");
+    }
+}
