@@ -13,30 +13,32 @@ use bytes::Bytes;
 use super::members::{Identity, MemberInfo};
 use super::outbox::Awaited;
 use super::purpose::Purpose;
-use super::reconcile::{Output as ReconcileOutput, Reconcile, Stats as ReconcileStats};
+use super::reconcile::{Reconcile, ReconcileOutput};
 use super::ring::Ring;
-use super::spread::{Opened, Spread, SpreadStats, StreamOutput};
+use super::routing::{StreamRouting, StreamStep};
+use super::seal::{Checksum, OVERHEAD_BYTES_MAX, Refusal, Seal};
+use super::spread::{Opened, Spread, SpreadStats};
 use super::stats::{Gauge, Stats};
-use super::streams::Streams;
+use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::swim::message::Message;
-use super::swim::{Known, Output, Swim};
-use super::wire::{Body, Said, Wire, WireError};
-use super::{Config, Effect, Heads, Replica, StreamEvent, StreamId};
+use super::swim::{Known, Swim, SwimOutput};
+use super::wire::{Body, Said, Wire};
+use super::{Config, Effect, Heads, Replica};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, HEADS_BYTES_MAX, SHARDS};
 use crate::record::{NodeName, Now, SharedRecord};
 
-/// A node's part in the cluster.
+/// A node's part in the cluster, whose messages are protected by a seal `S`.
 ///
 /// Call any `handle_*`, then `poll_effect` until it is empty, then `poll_timeout` for when
 /// `handle_timeout` wants to be called at the latest. Datagrams that arrived are to be handed over
 /// before a timeout is: what was received must not count as missing.
 #[derive(Debug)]
-pub struct Machine {
-    wire: Wire,
+pub struct Machine<S: Seal = Checksum> {
+    wire: Wire<S>,
     swim: Swim,
     spread: Spread,
     reconcile: Reconcile,
-    streams: Streams,
+    streams: StreamRouting<S>,
     effects: VecDeque<Effect>,
     name: NodeName,
     agreed_at_start_us: u64,
@@ -44,14 +46,24 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A node that knows nobody.
+    /// A node that knows nobody, and whose messages have a checksum.
     pub fn new(config: Config, now: Now) -> Machine {
+        Machine::with_seal(config, now, Checksum)
+    }
+}
+
+impl<S: Seal> Machine<S> {
+    /// A node that knows nobody, and whose messages are protected by `seal`.
+    pub fn with_seal(config: Config, now: Now, seal: S) -> Machine<S> {
+        debug_assert!(seal.overhead_bytes() <= OVERHEAD_BYTES_MAX, "{seal:?}");
+        let wire = Wire::new(&config.cluster_name, config.boot, seal);
+        let body_bytes_max = wire.body_bytes_max();
         Machine {
-            wire: Wire::new(&config.cluster_name, config.boot),
-            swim: Swim::new(&config, now),
-            spread: Spread::new(&config, now),
+            wire,
+            swim: Swim::new(&config, now, body_bytes_max),
+            spread: Spread::new(&config, now, body_bytes_max),
             reconcile: Reconcile::new(&config, now),
-            streams: Streams::default(),
+            streams: StreamRouting::new(),
             effects: VecDeque::new(),
             name: config.name,
             agreed_at_start_us: config.agreed_us.unwrap_or(0),
@@ -91,7 +103,7 @@ impl Machine {
     ) {
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += (datagram.len() + DATAGRAM_HEADER_BYTES) as u64;
-        match self.wire.open(datagram) {
+        match self.wire.open(from, datagram) {
             Ok((boot, body, heads)) => {
                 match body {
                     Body::Members(message, updates) => {
@@ -104,7 +116,7 @@ impl Machine {
                         }
                         // Nor is what rides beside it believed.
                         Err(_) => {
-                            self.count(WireError::Corrupt);
+                            self.count(Refusal::Corrupt);
                             return self.collect(now, replica);
                         }
                     },
@@ -113,7 +125,7 @@ impl Machine {
                 }
                 self.spread.handle_heads(now, from, &heads);
             }
-            Err(error) => self.count(error),
+            Err(refusal) => self.count(refusal),
         }
         self.collect(now, replica);
     }
@@ -126,43 +138,63 @@ impl Machine {
         event: StreamEvent,
         replica: &mut dyn Replica,
     ) {
-        match (self.streams.purpose(stream), event) {
-            (None, StreamEvent::Accepted { from }) => {
+        match event {
+            StreamEvent::Accepted { from } => {
                 if !self.streams.accepted(now, stream, from) {
-                    self.effects.push_back(Effect::Close { stream });
+                    self.perform(StreamOutput::Close { stream });
                 }
             }
-            (None, StreamEvent::Received(bytes)) => match self.streams.received(&self.wire, stream, bytes) {
+            StreamEvent::Opened => {
+                if let Some(step) = self.streams.opened(&mut self.wire, stream) {
+                    self.follow(now, stream, step, replica);
+                }
+            }
+            StreamEvent::Received(bytes) => match self.streams.received(&mut self.wire, stream, bytes) {
                 Ok(None) => {}
-                Ok(Some(introduced)) => {
-                    let accepted = StreamEvent::Accepted { from: introduced.from };
-                    self.route(now, stream, introduced.purpose, accepted, replica);
-                    if !introduced.rest.is_empty() {
-                        let received = StreamEvent::Received(introduced.rest);
-                        self.route(now, stream, introduced.purpose, received, replica);
+                Ok(Some(step)) => self.follow(now, stream, step, replica),
+                Err(refusal) => {
+                    self.count(refusal);
+                    let purpose = self.streams.told(stream);
+                    self.perform(StreamOutput::Close { stream });
+                    if let Some(purpose) = purpose {
+                        self.route(now, stream, purpose, StreamEvent::Closed, replica);
                     }
                 }
-                Err(error) => {
-                    self.count(error);
-                    self.effects.push_back(Effect::Close { stream });
-                }
             },
-            (None, StreamEvent::Closed) => self.streams.closed(stream),
-            (None, StreamEvent::Opened | StreamEvent::Drained) => {}
-            (Some(purpose), event) => {
-                if event == StreamEvent::Opened {
-                    let bytes = self.wire.preamble(purpose);
-                    self.effects.push_back(Effect::Write { stream, bytes });
+            StreamEvent::Drained => {
+                if let Some(purpose) = self.streams.told(stream) {
+                    self.route(now, stream, purpose, event, replica);
                 }
-                if event == StreamEvent::Closed {
-                    self.streams.closed(stream);
+            }
+            StreamEvent::Closed => {
+                let purpose = self.streams.purpose(stream);
+                self.streams.closed(stream);
+                if let Some(purpose) = purpose {
+                    self.route(now, stream, purpose, event, replica);
                 }
-                self.route(now, stream, purpose, event, replica);
             }
         }
         self.collect(now, replica);
     }
 
+    /// Carries out what follows from an event of a stream, in order.
+    fn follow(&mut self, now: Now, stream: StreamId, step: StreamStep, replica: &mut dyn Replica) {
+        let StreamStep { purpose, answer, accepted_from, is_opened, received } = step;
+        if !answer.is_empty() {
+            self.effects.push_back(Effect::Stream(StreamOutput::Write { stream, bytes: answer }));
+        }
+        if let Some(from) = accepted_from {
+            self.route(now, stream, purpose, StreamEvent::Accepted { from }, replica);
+        }
+        if is_opened {
+            self.route(now, stream, purpose, StreamEvent::Opened, replica);
+        }
+        if !received.is_empty() {
+            self.route(now, stream, purpose, StreamEvent::Received(received), replica);
+        }
+    }
+
+    /// Hands an event of a stream to the part of the machine that the stream is for.
     fn route(
         &mut self,
         now: Now,
@@ -208,7 +240,7 @@ impl Machine {
             self.reconcile.handle_timeout(now, &ring, &heads, replica);
         }
         for stream in self.streams.take_overdue(now) {
-            self.effects.push_back(Effect::Close { stream });
+            self.perform(StreamOutput::Close { stream });
         }
         self.collect(now, replica);
     }
@@ -254,7 +286,7 @@ impl Machine {
     /// What is to be done, in order.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         let effect = self.effects.pop_front();
-        if let Some(Effect::Write { bytes, .. }) = &effect {
+        if let Some(Effect::Stream(StreamOutput::Write { bytes, .. })) = &effect {
             self.stats.stream_bytes_sent += bytes.len() as u64;
         }
         effect
@@ -345,15 +377,10 @@ impl Machine {
         self.spread.stats()
     }
 
-    /// Counts of reconciliation since the start.
-    pub fn reconcile_stats(&self) -> &ReconcileStats {
-        self.reconcile.stats()
-    }
-
-    fn count(&mut self, error: WireError) {
-        match error {
-            WireError::Foreign => self.stats.foreign += 1,
-            WireError::Corrupt => self.stats.corrupt += 1,
+    fn count(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::Foreign => self.stats.foreign += 1,
+            Refusal::Corrupt => self.stats.corrupt += 1,
         }
     }
 
@@ -367,26 +394,22 @@ impl Machine {
 
     fn collect_swim(&mut self) {
         while let Some(output) = self.swim.poll_output() {
-            let effect = match output {
-                Output::Datagram { to, message, updates } => {
+            match output {
+                SwimOutput::Datagram { to, message, updates } => {
                     let is_probe = matches!(message, Message::Ping(_) | Message::Ack(_));
                     let heads = match is_probe {
                         true => self.spread.heads_digest(HEADS_BYTES_MAX),
                         false => Vec::new(),
                     };
-                    self.send(to, self.wire.datagram(Said::Members(message, updates), &heads));
-                    continue;
+                    let bytes = self.wire.datagram(to, Said::Members(message, updates), &heads);
+                    self.send(to, bytes);
                 }
-                Output::Connect { stream, to } => Effect::Connect { stream, to },
-                Output::Write { stream, bytes } => Effect::Write { stream, bytes },
-                Output::Close { stream } => self.close(stream),
-                Output::NameTaken { by } => Effect::NameTaken { by },
-                Output::Measured { member, rtt_us } => {
+                SwimOutput::Stream(output) => self.perform(output),
+                SwimOutput::NameTaken { by } => self.effects.push_back(Effect::NameTaken { by }),
+                SwimOutput::Measured { member, rtt_us } => {
                     self.spread.handle_rtt(member.gossip(), member.zone(), rtt_us);
-                    continue;
                 }
-            };
-            self.effects.push_back(effect);
+            }
         }
         if self.swim.take_changed() {
             self.effects.push_back(Effect::MembersChanged);
@@ -396,24 +419,15 @@ impl Machine {
 
     fn collect_reconcile(&mut self, now: Now, replica: &mut dyn Replica) {
         while let Some(output) = self.reconcile.poll_output() {
-            let effect = match output {
+            match output {
                 ReconcileOutput::Datagram { to, message } => {
-                    self.send(to, self.wire.datagram(Said::Compare(message), &[]));
-                    continue;
+                    let bytes = self.wire.datagram(to, Said::Compare(message), &[]);
+                    self.send(to, bytes);
                 }
-                ReconcileOutput::Merged(heads) => {
-                    self.spread.merge_heads(now, &heads);
-                    continue;
-                }
-                ReconcileOutput::Discard => {
-                    self.discard(replica);
-                    continue;
-                }
-                ReconcileOutput::Connect { stream, to } => Effect::Connect { stream, to },
-                ReconcileOutput::Write { stream, bytes } => Effect::Write { stream, bytes },
-                ReconcileOutput::Close { stream } => self.close(stream),
-            };
-            self.effects.push_back(effect);
+                ReconcileOutput::Stream(output) => self.perform(output),
+                ReconcileOutput::Merged(heads) => self.spread.merge_heads(now, &heads),
+                ReconcileOutput::Discard => self.discard(replica),
+            }
         }
         self.stats.shards_differing = self.reconcile.shards_differing() as u64;
     }
@@ -421,16 +435,12 @@ impl Machine {
     fn collect_spread(&mut self) {
         while let Some((to, packet)) = self.spread.poll_send() {
             let heads = self.spread.heads_beside(&packet);
-            self.send(to, self.wire.spread_datagram(&packet, &heads));
+            let bytes = self.wire.spread_datagram(to, &packet, &heads);
+            self.send(to, bytes);
             self.spread.take_back(packet);
         }
         while let Some(output) = self.spread.poll_stream() {
-            let effect = match output {
-                StreamOutput::Connect { stream, to } => Effect::Connect { stream, to },
-                StreamOutput::Write { stream, bytes } => Effect::Write { stream, bytes },
-                StreamOutput::Close { stream } => self.close(stream),
-            };
-            self.effects.push_back(effect);
+            self.perform(output);
         }
         while let Some(replicated) = self.spread.poll_replicated() {
             self.effects.push_back(Effect::Replicated(replicated));
@@ -456,9 +466,20 @@ impl Machine {
         self.spread.forget_held();
     }
 
-    fn close(&mut self, stream: StreamId) -> Effect {
-        self.streams.closed(stream);
-        Effect::Close { stream }
+    /// Passes on what a part of the machine wants done with a stream. What it writes is sealed.
+    fn perform(&mut self, output: StreamOutput) {
+        let output = match output {
+            StreamOutput::Connect { .. } => output,
+            StreamOutput::Write { stream, bytes } => {
+                let Some(bytes) = self.streams.seal(stream, bytes) else { return };
+                StreamOutput::Write { stream, bytes }
+            }
+            StreamOutput::Close { stream } => {
+                self.streams.closed(stream);
+                output
+            }
+        };
+        self.effects.push_back(Effect::Stream(output));
     }
 
     fn send(&mut self, to: SocketAddr, bytes: Bytes) {

@@ -11,9 +11,11 @@ pub mod purpose;
 pub mod random;
 pub mod reconcile;
 pub mod ring;
+mod routing;
+pub mod seal;
 pub mod spread;
 pub mod stats;
-mod streams;
+pub mod streams;
 mod swim;
 pub mod wire;
 
@@ -22,15 +24,11 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 pub use self::machine::Machine;
+pub use self::streams::{StreamEvent, StreamId, StreamOutput};
 pub use self::swim::Known;
 pub use crate::config::Profile;
 use crate::limits::SHARDS;
 use crate::record::{NodeName, Now, SharedRecord};
-
-/// Number of a stream (TCP between nodes), given by the side that drives the machine for accepted
-/// ones (even) and by the machine for those it asks to be connected (odd).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub u64);
 
 /// What the machine wants done. Drained with `poll_effect` after every `handle_*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,26 +40,8 @@ pub enum Effect {
         /// All of it.
         bytes: Bytes,
     },
-    /// Open a stream; answered by `StreamEvent::Opened` or `Closed`.
-    Connect {
-        /// Its number from now on.
-        stream: StreamId,
-        /// Where to.
-        to: SocketAddr,
-    },
-    /// Send bytes on a stream, in order. The driver buffers what the socket does not take and says
-    /// `Drained` when all is out; the machine keeps at most a bounded amount in flight.
-    Write {
-        /// Which.
-        stream: StreamId,
-        /// What.
-        bytes: Bytes,
-    },
-    /// Close a stream once what was written is out.
-    Close {
-        /// Which.
-        stream: StreamId,
-    },
+    /// Do something with a stream.
+    Stream(StreamOutput),
     /// The member list changed: publish it to readers.
     MembersChanged,
     /// This node's name is alive at another address: it must not go on.
@@ -83,24 +63,6 @@ pub struct Replicated {
     /// Whether these are all that were alive when it was accepted and have not gone since; if not,
     /// [`crate::limits::REPLICATED_US_MAX`] is over.
     pub is_whole: bool,
-}
-
-/// What happened to a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StreamEvent {
-    /// A peer connected to this node.
-    Accepted {
-        /// From where.
-        from: SocketAddr,
-    },
-    /// The connection that was asked for stands.
-    Opened,
-    /// Bytes arrived, in order, cut anywhere.
-    Received(Bytes),
-    /// Everything written so far has left this process.
-    Drained,
-    /// It is over: closed by the peer, failed, or never came up.
-    Closed,
 }
 
 /// By which way a record came from a peer.

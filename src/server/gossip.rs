@@ -238,9 +238,7 @@ impl Gossip {
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 Effect::Datagram { to, bytes } => self.datagrams.push(to, bytes),
-                Effect::Connect { stream, to } => self.streams.connect(stream, to),
-                Effect::Write { stream, bytes } => self.streams.write(stream, bytes),
-                Effect::Close { stream } => self.streams.close(stream),
+                Effect::Stream(output) => self.streams.perform(output),
                 Effect::MembersChanged => self.publish_members(shared),
                 Effect::Replicated(replicated) => shared.handle_replicated(replicated),
                 Effect::NameTaken { by } => {

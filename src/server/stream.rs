@@ -12,7 +12,7 @@ use bytes::Bytes;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
-use crate::cluster::{StreamEvent, StreamId};
+use crate::cluster::{StreamEvent, StreamId, StreamOutput};
 
 /// Tokens of streams are their numbers with this bit.
 const TOKEN_BIT: usize = 1 << (usize::BITS - 1);
@@ -150,8 +150,17 @@ impl Streams {
         }
     }
 
+    /// Does what the machine wants done with one stream.
+    pub fn perform(&mut self, output: StreamOutput) {
+        match output {
+            StreamOutput::Connect { stream, to } => self.connect(stream, to),
+            StreamOutput::Write { stream, bytes } => self.write(stream, bytes),
+            StreamOutput::Close { stream } => self.close(stream),
+        }
+    }
+
     /// Asks for a connection; `Opened` or `Closed` follows.
-    pub fn connect(&mut self, id: StreamId, to: SocketAddr) {
+    fn connect(&mut self, id: StreamId, to: SocketAddr) {
         let added = TcpStream::connect(to).and_then(|socket| self.add(id, socket, false));
         if let Err(error) = added {
             tracing::debug!(%error, %to, "no stream to a peer");
@@ -160,7 +169,7 @@ impl Streams {
     }
 
     /// Sends bytes after those that wait.
-    pub fn write(&mut self, id: StreamId, bytes: Bytes) {
+    fn write(&mut self, id: StreamId, bytes: Bytes) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.waiting_bytes += bytes.len();
         stream.waiting.push_back(bytes);
@@ -175,7 +184,7 @@ impl Streams {
     }
 
     /// Closes once everything written is out; nothing more is told of this stream.
-    pub fn close(&mut self, id: StreamId) {
+    fn close(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.is_closing = true;
         if stream.waiting.is_empty() || !stream.is_connected {

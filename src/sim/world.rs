@@ -22,7 +22,7 @@ use super::replica::SimReplica;
 use super::streams::End;
 use crate::cluster::members::{MemberInfo, State};
 use crate::cluster::random::Random;
-use crate::cluster::{Effect, Machine, StreamEvent, StreamId};
+use crate::cluster::{Effect, Machine, StreamEvent, StreamId, StreamOutput};
 use crate::limits::DATAGRAM_HEADER_BYTES;
 use crate::record::Now;
 
@@ -368,12 +368,12 @@ impl World {
     /// What is none of the node's own business, nor a datagram.
     fn perform(&mut self, id: NodeId, effect: Effect) {
         match effect {
-            Effect::Connect { stream, to } => {
+            Effect::Stream(StreamOutput::Connect { stream, to }) => {
                 let to = self.place(to);
                 self.request(id, stream, Some(to));
             }
-            Effect::Write { stream, bytes } => self.write(id, stream, bytes),
-            Effect::Close { stream } => self.close(id, stream),
+            Effect::Stream(StreamOutput::Write { stream, bytes }) => self.write(id, stream, bytes),
+            Effect::Stream(StreamOutput::Close { stream }) => self.close(id, stream),
             Effect::Replicated(replicated) => self.handle_replicated(id, replicated),
             Effect::Datagram { .. } | Effect::MembersChanged | Effect::NameTaken { .. } => {}
         }

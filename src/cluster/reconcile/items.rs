@@ -6,7 +6,7 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::riblt::{Difference, Encoder, Item};
+use super::riblt::{Difference, Encoder, SetItem};
 use crate::cluster::Replica;
 use crate::record::{NodeName, Record, SharedRecord};
 
@@ -43,13 +43,13 @@ impl Filter {
         xxh3_64_with_seed(source.as_bytes(), self.seed)
     }
 
-    fn item(&self, record: &Record) -> Item {
-        Item::from(self.source_hash(record.source.as_str())) << 64 | Item::from(record.checksum)
+    fn item(&self, record: &Record) -> SetItem {
+        SetItem::from(self.source_hash(record.source.as_str())) << 64 | SetItem::from(record.checksum)
     }
 }
 
 /// The hash of the source that an item's record is of.
-pub(super) fn source_of(item: Item) -> u64 {
+pub(super) fn source_of(item: SetItem) -> u64 {
     (item >> 64) as u64
 }
 
@@ -87,7 +87,7 @@ pub(super) fn records_of_shard(
 }
 
 /// What two ascending lists do not have in common.
-pub(super) fn compare_lists(theirs: &[Item], ours: &[Item]) -> Difference {
+pub(super) fn compare_lists(theirs: &[SetItem], ours: &[SetItem]) -> Difference {
     let mut difference = Difference::default();
     let (mut theirs, mut ours) = (theirs.iter().peekable(), ours.iter().peekable());
     loop {

@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::items::Filter;
-use super::wire::{self, Frame, FrameReader};
-use super::{HeadsNow, Me, Output, STALLED_US, Stats};
-use crate::cluster::{Arrival, Heads, Replica, StreamId};
+use super::wire::{self, ReconcileFrame, VarintFrameReader};
+use super::{HeadsNow, Me, ReconcileOutput, ReconcileStats, STALLED_US};
+use crate::cluster::streams::{StreamId, StreamOutput};
+use crate::cluster::{Arrival, Heads, Replica};
 use crate::record::{NodeName, Now, SharedRecord};
 
 /// Bytes written on a stream before the driver says that it is drained.
@@ -21,44 +22,45 @@ const CHUNK_BYTES: usize = 32 * 1024;
 /// Newer records that wait to be sent back to who sent an older one. More are left to the next
 /// session.
 const REPLIES_MAX: usize = 65_536;
-/// What a turn may cost, in records looked at: about a millisecond.
-pub(super) const TURN_COST: usize = 2_048;
 /// What encoding a record costs, in records looked at.
 const RECORD_COST: usize = 4;
 
 /// What a session works with in one call.
-pub(super) struct Env<'a> {
+pub(super) struct SessionEnv<'a> {
     pub now: Now,
     pub me: &'a Me,
     pub heads: HeadsNow<'a>,
     pub replica: &'a mut dyn Replica,
-    pub stats: &'a mut Stats,
-    pub outputs: &'a mut VecDeque<Output>,
+    pub stats: &'a mut ReconcileStats,
+    pub outputs: &'a mut VecDeque<ReconcileOutput>,
     /// With whom this node has greeted in a session of its own that moves.
     pub greeted: Option<&'a NodeName>,
 }
 
 /// One end of a stream.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct SessionLink {
     pub stream: StreamId,
+    /// Whether the next turn of this end has something to do.
+    pub is_runnable: bool,
     /// When bytes last went or came.
     pub progress_us: u64,
     /// Whether every record that came was sound, and every one that ought to be sent was.
     pub is_clean: bool,
-    reader: FrameReader,
+    reader: VarintFrameReader,
     pending: Vec<u8>,
     in_flight_bytes: usize,
     outgoing: VecDeque<SharedRecord>,
 }
 
-impl Link {
-    pub fn new(stream: StreamId, now: Now) -> Link {
-        Link {
+impl SessionLink {
+    pub fn new(stream: StreamId, now: Now) -> SessionLink {
+        SessionLink {
             stream,
+            is_runnable: false,
             progress_us: now.mono_us,
             is_clean: true,
-            reader: FrameReader::default(),
+            reader: VarintFrameReader::default(),
             pending: Vec::new(),
             in_flight_bytes: 0,
             outgoing: VecDeque::new(),
@@ -71,16 +73,16 @@ impl Link {
     }
 
     /// Takes in bytes.
-    pub fn received(&mut self, bytes: &[u8], env: &mut Env<'_>) {
+    pub fn received(&mut self, bytes: &[u8], env: &mut SessionEnv<'_>) {
         self.progress_us = env.now.mono_us;
         env.stats.bytes_received += bytes.len() as u64;
         self.reader.push(bytes);
     }
 
     /// The next whole frame of those taken in.
-    pub fn next_frame(&mut self) -> Result<Option<Frame>, wire::WireError> {
+    pub fn next_frame(&mut self) -> Result<Option<ReconcileFrame>, wire::FrameError> {
         let frame = self.reader.next_frame()?;
-        frame.map(|bytes| Frame::decode(&bytes)).transpose()
+        frame.map(|bytes| ReconcileFrame::decode(&bytes)).transpose()
     }
 
     /// The driver wrote everything.
@@ -95,11 +97,11 @@ impl Link {
     }
 
     /// Queues a frame.
-    pub fn send(&mut self, frame: Frame) {
+    pub fn send(&mut self, frame: ReconcileFrame) {
         frame.encode(&mut self.pending);
     }
 
-    /// Queues records; [`Link::pump`] sends them as there is room.
+    /// Queues records; [`SessionLink::pump`] sends them as there is room.
     pub fn send_records(&mut self, records: Vec<SharedRecord>) {
         self.outgoing.extend(records);
     }
@@ -110,7 +112,7 @@ impl Link {
     }
 
     /// Sends a chunk of the records that wait, and says what it cost; `None`: there is none.
-    pub fn pump(&mut self, stats: &mut Stats) -> Option<usize> {
+    pub fn pump(&mut self, stats: &mut ReconcileStats) -> Option<usize> {
         let mut batch = Vec::new();
         let mut count = 0;
         while let Some(record) = self.outgoing.front() {
@@ -126,25 +128,25 @@ impl Link {
             return None;
         }
         stats.records_sent += count as u64;
-        self.send(Frame::Records(batch.into()));
+        self.send(ReconcileFrame::Records(batch.into()));
         Some(count * RECORD_COST)
     }
 
     /// Hands what was queued to the driver.
-    pub fn flush(&mut self, env: &mut Env<'_>) {
+    pub fn flush(&mut self, env: &mut SessionEnv<'_>) {
         if self.pending.is_empty() {
             return;
         }
         let bytes = Bytes::from(std::mem::take(&mut self.pending));
         self.in_flight_bytes += bytes.len();
         env.stats.bytes_sent += bytes.len() as u64;
-        env.outputs.push_back(Output::Write { stream: self.stream, bytes });
+        env.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Write { stream: self.stream, bytes }));
     }
 
     /// Merges the records of a batch. With `replies`, an older record than ours is answered with
     /// ours: of a source that differs on both sides only one side's record was sent, since items
     /// do not tell which is newer.
-    pub fn merge(&mut self, batch: &[u8], replies: Option<&Filter>, env: &mut Env<'_>) {
+    pub fn merge(&mut self, batch: &[u8], replies: Option<&Filter>, env: &mut SessionEnv<'_>) {
         for record in wire::records(batch) {
             let Ok(record) = record else {
                 env.stats.records_bad += 1;
@@ -177,18 +179,18 @@ impl Link {
 
 /// How a frame left a session.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum SessionStep {
     /// It goes on.
     Going,
     /// It was refused, by the one or the other.
     Refused,
     /// It came to its end.
-    Done(Report),
+    Done(SessionReport),
 }
 
 /// How a session ended that went to its end.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct SessionReport {
     /// With whom.
     pub peer: NodeName,
     /// Whether the peer showed everything it held, by its own account.

@@ -11,6 +11,7 @@
 //! | `compare` | the datagrams, and when a difference is worth a session |
 //! | `sessions` | beginning, driving and ending sessions |
 //! | `initiator`, `responder` | the two ends of one |
+//! | `lane` | what both ends do alike: shards under way, reading, working in turns |
 //! | `link` | what both ends share: stream, back-pressure, merging |
 //! | `items` | which records take part, and as what |
 //! | `riblt` | the difference of two sets |
@@ -28,7 +29,7 @@
 //! from a peer, and no session starts again for its sake. A node that was away for longer than
 //! deletions are kept might hold values whose deletion nobody remembers. Until its first
 //! reconciliation it offers only what itself accepted since it last agreed, and as soon as it meets a
-//! member to reload from it asks for its old copy to be dropped ([`Output::Discard`]); not sooner,
+//! member to reload from it asks for its old copy to be dropped ([`ReconcileOutput::Discard`]); not sooner,
 //! since after a power cut of the whole cluster all nodes have been away, and one that drops its
 //! copy before it has met another would lose what nobody else has.
 //!
@@ -43,6 +44,7 @@
 mod compare;
 mod initiator;
 mod items;
+mod lane;
 mod link;
 mod responder;
 mod riblt;
@@ -57,14 +59,15 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::compare::{Comparison, Verdict, answer, root_of};
-use self::initiator::{Initiator, Plan};
+use self::compare::{CompareVerdict, Comparison, answer, root_of};
+use self::initiator::{Initiator, SessionPlan};
 use self::items::Filter;
 use self::responder::Responder;
 pub use self::wire::Compare;
 use super::purpose::{Purpose, StreamIds};
 use super::ring::Ring;
-use super::{Config, Heads, Replica, StreamEvent, StreamId};
+use super::streams::{StreamEvent, StreamId, StreamOutput};
+use super::{Config, Heads, Replica};
 use crate::record::{NodeName, Now};
 
 /// How often maps are compared, give or take an eighth.
@@ -89,36 +92,19 @@ const FRESH_PEERS: usize = 3;
 /// How much sooner than deletions are collected a copy counts as too old.
 const MARGIN_US: u64 = 3_600_000_000;
 
-/// What is to be done. Drained with `poll_output` after every `handle_*`.
+/// Something that reconciliation wants done. Drained with `poll_output` after every `handle_*`.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Output {
-    /// Send a datagram.
+pub(super) enum ReconcileOutput {
+    /// Send a comparison, or the answer to one, in a datagram.
     Datagram {
-        /// Where to.
+        /// Address of the receiver.
         to: SocketAddr,
-        /// What.
+        /// The comparison or the answer.
         message: Compare,
     },
-    /// Open a stream.
-    Connect {
-        /// Its number: one of [`Purpose::Reconcile`].
-        stream: StreamId,
-        /// Where to.
-        to: SocketAddr,
-    },
-    /// Write on a stream; answered by `Drained` when all is out.
-    Write {
-        /// Which.
-        stream: StreamId,
-        /// What.
-        bytes: Bytes,
-    },
-    /// Close a stream once what was written is out. Nothing more is said of it here.
-    Close {
-        /// Which.
-        stream: StreamId,
-    },
-    /// Everything up to these heads is held or superseded here.
+    /// Do something with a stream of [`Purpose::Reconcile`].
+    Stream(StreamOutput),
+    /// Count every record up to these heads as held: each is here, or was superseded.
     Merged(Heads),
     /// Drop every record but those this node accepted since `agreed_us`, the time it was started
     /// with, before any further event is handed in: the copy is too old, and there is a member to
@@ -128,7 +114,7 @@ pub(crate) enum Output {
 
 /// Counted since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct ReconcileStats {
     /// Comparisons asked for.
     pub compared: u64,
     /// Sessions begun here.
@@ -195,7 +181,7 @@ struct Peer {
 
 /// A comparison that was asked for.
 #[derive(Clone, Debug)]
-struct Asked {
+struct AskedComparison {
     to: Peer,
     nonce: u32,
     root: u64,
@@ -213,7 +199,7 @@ pub struct Reconcile {
     outgoing: Vec<Initiator>,
     incoming: Vec<Responder>,
     comparison: Comparison,
-    asked: Option<Asked>,
+    asked: Option<AskedComparison>,
     next_us: u64,
     handled_us: u64,
     turn: usize,
@@ -221,8 +207,8 @@ pub struct Reconcile {
     live_peers: usize,
     has_discarded: bool,
     agreed_us: Option<u64>,
-    outputs: VecDeque<Output>,
-    stats: Stats,
+    outputs: VecDeque<ReconcileOutput>,
+    stats: ReconcileStats,
 }
 
 /// Whether a copy that last agreed with the cluster at `agreed_us` is too old to be believed: it
@@ -259,7 +245,7 @@ impl Reconcile {
             has_discarded: false,
             agreed_us: config.agreed_us,
             outputs: VecDeque::new(),
-            stats: Stats::default(),
+            stats: ReconcileStats::default(),
         }
     }
 
@@ -269,7 +255,7 @@ impl Reconcile {
     }
 
     /// Whether this node's copy is too old and must be dropped before its records count again. It
-    /// is kept until there is a member to reload from; then [`Output::Discard`] comes.
+    /// is kept until there is a member to reload from; then [`ReconcileOutput::Discard`] comes.
     pub fn must_discard(&self) -> bool {
         self.me.withholds && !self.has_discarded
     }
@@ -284,21 +270,20 @@ impl Reconcile {
         self.comparison.suspect()
     }
 
-    /// Counters.
-    pub fn stats(&self) -> &Stats {
+    /// Counts since the start.
+    #[cfg(test)]
+    pub fn stats(&self) -> &ReconcileStats {
         &self.stats
     }
 
     /// What is to be done next.
-    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+    pub(super) fn poll_output(&mut self) -> Option<ReconcileOutput> {
         self.outputs.pop_front()
     }
 
     /// When `handle_timeout` wants to be called (`mono_us`).
     pub fn poll_timeout(&self) -> Option<u64> {
-        let is_runnable = self.outgoing.iter().any(|session| session.is_runnable)
-            || self.incoming.iter().any(|session| session.is_runnable);
-        if is_runnable {
+        if self.links().any(|link| link.is_runnable) {
             return Some(self.handled_us);
         }
         let ends = self.links().map(|link| link.progress_us.saturating_add(IDLE_US_MAX));
@@ -321,13 +306,13 @@ impl Reconcile {
             self.next_us = now.mono_us + self.jittered(JOIN_RETRY_US);
             let to = self.pick(ring, true).or_else(|| self.pick(ring, false));
             if let Some(to) = to {
-                self.begin(now, to, Plan::Whole);
+                self.begin(now, to, SessionPlan::Whole);
             }
         }
     }
 
     /// A comparison, or the answer to one, came by datagram.
-    pub(crate) fn handle_compare(
+    pub(super) fn handle_compare(
         &mut self,
         now: Now,
         from: SocketAddr,
@@ -337,15 +322,17 @@ impl Reconcile {
         self.handled_us = now.mono_us;
         let fingerprints = replica.fingerprints();
         if !message.is_answer {
-            self.outputs.push_back(Output::Datagram { to: from, message: answer(&fingerprints, message) });
+            self.outputs
+                .push_back(ReconcileOutput::Datagram { to: from, message: answer(&fingerprints, message) });
             return;
         }
-        let is_expected = |asked: &mut Asked| asked.to.gossip == from && asked.nonce == message.nonce;
+        let is_expected =
+            |asked: &mut AskedComparison| asked.to.gossip == from && asked.nonce == message.nonce;
         let Some(asked) = self.asked.take_if(is_expected) else { return };
         match self.comparison.judge(now, &fingerprints, asked.root, message) {
-            Verdict::Equal => self.agreed_us = Some(now.wall_us),
-            Verdict::Wait => {}
-            Verdict::Reconcile(plan) => self.begin(now, asked.to, plan),
+            CompareVerdict::Equal => self.agreed_us = Some(now.wall_us),
+            CompareVerdict::Wait => {}
+            CompareVerdict::Reconcile(plan) => self.begin(now, asked.to, plan),
         }
     }
 
@@ -377,8 +364,8 @@ impl Reconcile {
         let nonce = self.random() as u32;
         self.stats.compared += 1;
         let message = Compare { root, nonce, is_answer: false, shards: Bytes::new() };
-        self.outputs.push_back(Output::Datagram { to: to.gossip, message });
-        self.asked = Some(Asked { to, nonce, root });
+        self.outputs.push_back(ReconcileOutput::Datagram { to: to.gossip, message });
+        self.asked = Some(AskedComparison { to, nonce, root });
     }
 
     /// A random live member other than this one; `is_unmet`: of those not met while joining.

@@ -20,7 +20,7 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A member of a set; as long as it is drawn from hashes, any XOR of some is as good as random.
-pub(super) type Item = u128;
+pub(super) type SetItem = u128;
 
 /// XOR of the items mapped to one place of the sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,21 +53,21 @@ impl Symbol {
 }
 
 /// The checksum of an item.
-fn check_of(item: Item, seed: u64) -> u64 {
+fn check_of(item: SetItem, seed: u64) -> u64 {
     xxh3_64_with_seed(&item.to_le_bytes(), seed)
 }
 
 /// An item and the next place it is mapped to.
 #[derive(Clone, Copy, Debug)]
 struct Coded {
-    item: Item,
+    item: SetItem,
     check: u64,
     random: u64,
     next: u32,
 }
 
 impl Coded {
-    fn new(item: Item, seed: u64) -> Coded {
+    fn new(item: SetItem, seed: u64) -> Coded {
         let check = check_of(item, seed);
         Coded { item, check, random: check, next: 0 }
     }
@@ -102,7 +102,7 @@ pub(super) struct Encoder {
 
 impl Encoder {
     /// The sequence of these items; both sides must use the same seed.
-    pub fn new(items: &[Item], seed: u64) -> Encoder {
+    pub fn new(items: &[SetItem], seed: u64) -> Encoder {
         Encoder { coded: items.iter().map(|&item| Coded::new(item, seed)).collect(), produced: 0 }
     }
 
@@ -112,7 +112,7 @@ impl Encoder {
     }
 
     /// The items, in the order they came.
-    pub fn items(&self) -> impl Iterator<Item = Item> {
+    pub fn items(&self) -> impl Iterator<Item = SetItem> {
         self.coded.iter().map(|coded| coded.item)
     }
 
@@ -147,9 +147,9 @@ pub(super) struct Undecodable;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
     /// What they alone have.
-    pub theirs: Vec<Item>,
+    pub theirs: Vec<SetItem>,
     /// What we alone have.
-    pub ours: Vec<Item>,
+    pub ours: Vec<SetItem>,
 }
 
 /// Finds the difference of the set whose symbols come in and the own one.
@@ -233,16 +233,16 @@ mod tests {
 
     const SEED: u64 = 7;
 
-    fn item(number: u64) -> Item {
+    fn item(number: u64) -> SetItem {
         xxhash_rust::xxh3::xxh3_128(&number.to_le_bytes())
     }
 
-    fn items(numbers: impl Iterator<Item = u64>) -> Vec<Item> {
+    fn items(numbers: impl Iterator<Item = u64>) -> Vec<SetItem> {
         numbers.map(item).collect()
     }
 
     /// The difference, sorted, and how many symbols it took, one at a time.
-    fn reconcile(theirs: &[Item], ours: &[Item]) -> (Difference, usize) {
+    fn reconcile(theirs: &[SetItem], ours: &[SetItem]) -> (Difference, usize) {
         let mut encoder = Encoder::new(theirs, SEED);
         let mut decoder = Decoder::new(Encoder::new(ours, SEED), SEED);
         while !decoder.absorb(&encoder.extend(encoder.produced + 1)).expect("an honest peer") {}
@@ -253,7 +253,7 @@ mod tests {
         (difference, taken)
     }
 
-    fn sorted(mut items: Vec<Item>) -> Vec<Item> {
+    fn sorted(mut items: Vec<SetItem>) -> Vec<SetItem> {
         items.sort_unstable();
         items
     }
@@ -322,8 +322,8 @@ mod tests {
         fn finds_any_difference(both in 0u64..200, theirs in 0u64..60, ours in 0u64..60, seed: u64) {
             let item = |number: u64| item(number ^ seed);
             let common = (0..both).map(item);
-            let their_own: Vec<Item> = (1000..1000 + theirs).map(item).collect();
-            let our_own: Vec<Item> = (2000..2000 + ours).map(item).collect();
+            let their_own: Vec<SetItem> = (1000..1000 + theirs).map(item).collect();
+            let our_own: Vec<SetItem> = (2000..2000 + ours).map(item).collect();
             let (difference, _) = reconcile(
                 &common.clone().chain(their_own.iter().copied()).collect::<Vec<_>>(),
                 &common.chain(our_own.iter().copied()).collect::<Vec<_>>(),

@@ -1,24 +1,26 @@
 //! Beginning, driving and ending sessions.
 
-use super::initiator::{Initiator, Plan};
-use super::link::{Env, Link, Report, Step};
+use super::initiator::{Initiator, SessionPlan};
+use super::lane::SessionEnd;
+use super::link::{SessionEnv, SessionLink, SessionReport, SessionStep};
 use super::responder::Responder;
 use super::{
-    COMPARE_SOON_US, FRESH_PEERS, HeadsNow, IDLE_US_MAX, INCOMING_MAX, OUTGOING_MAX, Output, Peer, Reconcile,
-    wire,
+    COMPARE_SOON_US, FRESH_PEERS, HeadsNow, IDLE_US_MAX, INCOMING_MAX, OUTGOING_MAX, Peer, Reconcile,
+    ReconcileOutput, wire,
 };
+use crate::cluster::Replica;
 use crate::cluster::stats::Gauge;
-use crate::cluster::{Replica, StreamEvent, StreamId};
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::record::{NodeName, Now};
 
 impl Reconcile {
-    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+    pub(super) fn links(&self) -> impl Iterator<Item = &SessionLink> {
         let outgoing = self.outgoing.iter().map(|session| &session.link);
         outgoing.chain(self.incoming.iter().map(|session| &session.link))
     }
 
     pub(super) fn end_idle(&mut self, now: Now) {
-        let is_idle = |link: &Link| link.progress_us.saturating_add(IDLE_US_MAX) <= now.mono_us;
+        let is_idle = |link: &SessionLink| link.progress_us.saturating_add(IDLE_US_MAX) <= now.mono_us;
         let idle: Vec<StreamId> = self.links().filter(|link| is_idle(link)).map(|link| link.stream).collect();
         for stream in idle {
             self.broken(stream);
@@ -31,21 +33,21 @@ impl Reconcile {
         for _ in 0..count {
             self.turn = (self.turn + 1) % count;
             let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
-            let mut env = Env { now, me, heads, replica, stats, outputs, greeted: None };
+            let mut env = SessionEnv { now, me, heads, replica, stats, outputs, greeted: None };
             let outgoing = self.outgoing.len();
             if let Some(session) = self.outgoing.get_mut(self.turn) {
-                if session.is_runnable {
+                if session.link.is_runnable {
                     return session.work(0, &mut env);
                 }
             } else if let Some(session) = self.incoming.get_mut(self.turn - outgoing)
-                && session.is_runnable
+                && session.link.is_runnable
             {
                 return session.work(0, &mut env);
             }
         }
     }
 
-    pub(super) fn begin(&mut self, now: Now, to: Peer, plan: Plan) {
+    pub(super) fn begin(&mut self, now: Now, to: Peer, plan: SessionPlan) {
         let is_moving = self.outgoing.iter().any(|session| session.link.is_moving(now));
         if self.outgoing.len() >= OUTGOING_MAX || is_moving || self.is_done_by(&to.name, now) {
             return;
@@ -53,7 +55,7 @@ impl Reconcile {
         let (stream, seed) = (self.ids.next_id(), self.random());
         self.stats.sessions_begun += 1;
         self.outgoing.push(Initiator::new(stream, to.name, plan, seed, now));
-        self.outputs.push_back(Output::Connect { stream, to: to.gossip });
+        self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Connect { stream, to: to.gossip }));
     }
 
     /// Whether a session of this peer is under way that does what one with it would.
@@ -69,9 +71,9 @@ impl Reconcile {
         }
         self.stats.sessions_refused += 1;
         let mut busy = Vec::new();
-        wire::Frame::Busy.encode(&mut busy);
-        self.outputs.push_back(Output::Write { stream, bytes: busy.into() });
-        self.outputs.push_back(Output::Close { stream });
+        wire::ReconcileFrame::Busy.encode(&mut busy);
+        self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Write { stream, bytes: busy.into() }));
+        self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Close { stream }));
     }
 
     /// How many sessions there are.
@@ -96,7 +98,7 @@ impl Reconcile {
         }
         let Some(session) = self.outgoing.get_mut(index) else { return };
         let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
-        let mut env = Env { now, me, heads, replica, stats, outputs, greeted: None };
+        let mut env = SessionEnv { now, me, heads, replica, stats, outputs, greeted: None };
         let cost = cost_of(&event);
         match event {
             StreamEvent::Opened => session.opened(&mut env),
@@ -104,9 +106,9 @@ impl Reconcile {
             StreamEvent::Received(bytes) => {
                 session.link.received(&bytes, &mut env);
                 match session.read(&mut env) {
-                    Ok(Step::Going) => {}
-                    Ok(Step::Refused) => return self.close(stream),
-                    Ok(Step::Done(report)) => {
+                    Ok(SessionStep::Going) => {}
+                    Ok(SessionStep::Refused) => return self.close(stream),
+                    Ok(SessionStep::Done(report)) => {
                         self.close(stream);
                         self.comparison.learn(now, &report);
                         return self.finished(now, report);
@@ -135,19 +137,19 @@ impl Reconcile {
         let stream = session.link.stream;
         let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
         let greeted = self.outgoing.iter().find_map(|session| session.greeted(now));
-        let mut env = Env { now, me, heads, replica, stats, outputs, greeted };
+        let mut env = SessionEnv { now, me, heads, replica, stats, outputs, greeted };
         let cost = cost_of(&event);
         match event {
             StreamEvent::Drained => session.link.drained(now),
             StreamEvent::Received(bytes) => {
                 session.link.received(&bytes, &mut env);
                 match session.read(&mut env) {
-                    Ok(Step::Going) => {}
-                    Ok(Step::Refused) => {
+                    Ok(SessionStep::Going) => {}
+                    Ok(SessionStep::Refused) => {
                         self.stats.sessions_refused += 1;
                         return self.close(stream);
                     }
-                    Ok(Step::Done(report)) => {
+                    Ok(SessionStep::Done(report)) => {
                         self.close(stream);
                         return self.finished(now, report);
                     }
@@ -164,14 +166,14 @@ impl Reconcile {
     }
 
     /// A session went to its end.
-    fn finished(&mut self, now: Now, report: Report) {
+    fn finished(&mut self, now: Now, report: SessionReport) {
         self.stats.sessions_finished += 1;
         self.stats.records_found += report.found;
         if report.found > 0 && self.me.is_reconciled {
             self.next_us = self.next_us.min(now.mono_us + COMPARE_SOON_US);
         }
         if report.has_seen && !report.heads.is_empty() {
-            self.outputs.push_back(Output::Merged(report.heads));
+            self.outputs.push_back(ReconcileOutput::Merged(report.heads));
         }
         if report.has_shown && report.has_seen {
             self.agreed_us = Some(now.wall_us);
@@ -203,7 +205,7 @@ impl Reconcile {
             return;
         }
         self.has_discarded = true;
-        self.outputs.push_back(Output::Discard);
+        self.outputs.push_back(ReconcileOutput::Discard);
         let others: Vec<StreamId> =
             self.links().map(|link| link.stream).filter(|&stream| stream != reloading).collect();
         others.into_iter().for_each(|stream| self.broken(stream));
@@ -217,7 +219,7 @@ impl Reconcile {
     /// Closes a stream and forgets its session.
     fn close(&mut self, stream: StreamId) {
         self.forget(stream);
-        self.outputs.push_back(Output::Close { stream });
+        self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Close { stream }));
     }
 
     /// The driver closed the stream in the middle of its session.

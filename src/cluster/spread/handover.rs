@@ -183,7 +183,7 @@ impl Spread {
     /// Puts a duty's fragments on a link, or the announcement of its batch.
     fn queue(&mut self, ring: &Ring, mut duty: Duty, link_id: usize) {
         let Some(link) = self.links.get_mut(link_id) else { return };
-        let room = batch_room(&duty.part);
+        let room = batch_room(self.packet_bytes_max, &duty.part);
         let is_announced = Announced::of(&duty.batch).is_some();
         let len = if is_announced { 0 } else { duty.batch.encoded.len() };
         if is_announced {

@@ -18,6 +18,7 @@ use super::{Opened, SPREAD_BYTES_MAX, Spread};
 use crate::cluster::members::{Identity, State};
 use crate::cluster::outbox::Awaited;
 use crate::cluster::ring::Ring;
+use crate::cluster::seal::{Checksum, Seal, body_bytes_max};
 use crate::cluster::{Config, Profile, Replicated, StreamEvent, StreamId};
 use crate::proto::gossip as proto;
 use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
@@ -44,6 +45,11 @@ pub(super) fn ring_of(count: usize) -> Ring {
     let mut ring = Ring::default();
     (0..count).for_each(|index| ring.insert(identity(index), State::Alive));
     ring
+}
+
+/// Most bytes of the body of a datagram, sealed as nodes seal them.
+pub(super) fn body_bytes() -> usize {
+    body_bytes_max(Checksum.overhead_bytes())
 }
 
 /// A record with `len` bytes of data.
@@ -159,7 +165,8 @@ impl World {
         let now = Now { mono_us: 1_000_000, wall_us: 1_763_800_000_000_000 };
         let nodes = (0..count).map(|index| {
             let identity = identity_in(index, zone(index));
-            let mut spread = Spread::new(&config(&identity, identity.boot, seed ^ index as u64), now);
+            let mut spread =
+                Spread::new(&config(&identity, identity.boot, seed ^ index as u64), now, body_bytes());
             // As membership has measured them by probes.
             for probe in 0..20 {
                 spread.handle_rtt(
@@ -463,7 +470,7 @@ impl World {
         node.next_seq = 1;
         node.arrivals = Arrivals::default();
         let config = config(&identity(index), node.boot, self.seed);
-        node.spread = Spread::new(&config, now);
+        node.spread = Spread::new(&config, now, body_bytes());
         node.wake_us = u64::MAX;
         self.end_streams_of(index);
     }

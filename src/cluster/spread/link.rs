@@ -14,6 +14,7 @@ use super::lateness::Lateness;
 use super::seqs::SeqSet;
 use super::tally::Tally;
 use super::unsettled::{Sent, Unsettled};
+use crate::limits::DATAGRAM_BYTES_MAX;
 
 /// Least congestion window, in bytes: a handful of full datagrams.
 const WINDOW_BYTES_MIN: usize = 8 * 1024;
@@ -331,7 +332,7 @@ impl Link {
         }
         let more = match self.window_bytes < self.threshold_bytes {
             true => bytes,
-            false => bytes * 1_200 / self.window_bytes,
+            false => bytes * DATAGRAM_BYTES_MAX / self.window_bytes,
         };
         self.window_bytes = (self.window_bytes + more).min(WINDOW_BYTES_MAX);
     }

@@ -81,6 +81,7 @@ use self::latency::Latency;
 use self::lines::Lines;
 use self::link::Link;
 use self::links::Links;
+use self::packet::packet_bytes_max;
 use self::replicate::Replication;
 use self::retry::RetryBudget;
 use self::span::Span;
@@ -93,8 +94,9 @@ use super::{Config, Heads, Profile, Replica};
 use crate::limits::{HEADS_BYTES_MAX, RECORD_BYTES_CEILING};
 use crate::record::{NodeName, Now, SharedRecord};
 
-pub(super) use self::bodies::Output as StreamOutput;
-pub use self::packet::{Packet, SPREAD_BYTES_MAX};
+pub use self::packet::Packet;
+#[cfg(test)]
+pub(super) use self::packet::SPREAD_BYTES_MAX;
 pub use self::wire::Opened;
 
 /// Bytes of this node's own parts that may wait to be sent for the first time, over all links.
@@ -165,6 +167,8 @@ pub struct Spread {
     ready: VecDeque<usize>,
     is_sweeping: bool,
     heads_due_us: u64,
+    /// Most bytes of one encoded packet.
+    packet_bytes_max: usize,
     /// Kept to be filled again.
     spare: Packet,
     numbers: Vec<u64>,
@@ -172,8 +176,9 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// A node that has seen nothing yet.
-    pub fn new(config: &Config, now: Now) -> Spread {
+    /// A node that has seen nothing yet, and whose datagrams have bodies of at most `body_bytes_max`.
+    pub fn new(config: &Config, now: Now, body_bytes_max: usize) -> Spread {
+        let packet_bytes_max = packet_bytes_max(body_bytes_max);
         let rtt_us = match config.profile {
             Profile::Lan => 5_000,
             Profile::Wan => 150_000,
@@ -204,6 +209,7 @@ impl Spread {
             ready: VecDeque::new(),
             is_sweeping: false,
             heads_due_us: 0,
+            packet_bytes_max,
             spare: Packet::default(),
             numbers: Vec::new(),
             stats: SpreadStats::default(),
@@ -329,8 +335,7 @@ impl Spread {
         if packet.is_bare() || self.now_us < self.heads_due_us {
             return Vec::new();
         }
-        let room = SPREAD_BYTES_MAX.saturating_sub(packet.encoded_len());
-        let heads = self.lines.digest(self.now_us, room.min(HEADS_BYTES_MAX));
+        let heads = self.lines.digest(self.now_us, packet.room_bytes().min(HEADS_BYTES_MAX));
         if !heads.is_empty() {
             self.heads_due_us = self.now_us + HEADS_PAUSE_US;
         }

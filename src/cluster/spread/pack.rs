@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::Spread;
 use super::duty::Task;
-use super::packet::{Packet, SPREAD_BYTES_MAX};
+use super::packet::Packet;
 use super::receive::life;
 use super::timers::Timer;
 use super::tree::WITHOUT_MAX;
@@ -33,10 +33,10 @@ const TALLY_BYTES: usize = 2 + 11 + 6 + 9;
 
 const _: () = assert!(RECEIPT_RUNS_MAX * 6 + RECEIPT_TALLIES_MAX * TALLY_BYTES + 64 < RECEIPT_BYTES_MAX);
 
-/// How many bytes of a batch fit into a packet beside the part's header.
-pub(super) fn batch_room(part: &Task) -> usize {
+/// How many bytes of a batch fit beside the part's header into a packet of `packet_bytes_max`.
+pub(super) fn batch_room(packet_bytes_max: usize, part: &Task) -> usize {
     let zone = part.zone.len().min(ZONE_BYTES_MAX);
-    SPREAD_BYTES_MAX - PART_HEADER_BYTES - zone - 8 * part.without.len().min(WITHOUT_MAX)
+    packet_bytes_max - PART_HEADER_BYTES - zone - 8 * part.without.len().min(WITHOUT_MAX)
 }
 
 impl Spread {
@@ -72,7 +72,7 @@ impl Spread {
 
     fn fill(&mut self, id: usize, may_send_parts: bool) -> Option<Packet> {
         let receipt = self.receipt(id);
-        let mut packet = std::mem::take(&mut self.spare).begin(receipt.as_ref());
+        let mut packet = std::mem::take(&mut self.spare).begin(self.packet_bytes_max, receipt.as_ref());
         let is_receipt_due = self.links.get(id).is_some_and(|link| link.receipt_us <= self.now_us);
         self.fill_notes(id, &mut packet);
         let data_bytes = if may_send_parts { self.fill_parts(id, &mut packet) } else { 0 };

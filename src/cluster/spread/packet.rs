@@ -10,14 +10,23 @@ use super::duty::Duty;
 use super::link::Note;
 use super::seqs::to_runs;
 use super::wire::{Inquiry, Receipt};
-use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::record::fields::{
     write_bytes, write_field, write_fixed64, write_fixed64s, write_message, write_number, write_numbers,
     write_some_fixed64,
 };
 
-/// Most bytes of one encoded packet: a datagram less its fixed header and what wraps the message.
-pub const SPREAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - 64;
+/// Bytes of a datagram's body that are kept free of the packet: tag and length of the message, and room for
+/// heads, whose encoded length is estimated.
+const AROUND_BYTES: usize = 40;
+
+/// Most bytes of one encoded packet in a datagram whose body has at most `body_bytes_max`.
+pub(super) const fn packet_bytes_max(body_bytes_max: usize) -> usize {
+    body_bytes_max - AROUND_BYTES
+}
+
+/// The same for datagrams that are sealed by a checksum alone.
+#[cfg(test)]
+pub const SPREAD_BYTES_MAX: usize = packet_bytes_max(crate::cluster::seal::body_bytes_max(8));
 /// Bytes of the floor, with its tag.
 const FLOOR_BYTES: usize = 11;
 /// Bytes of tag and length around a part, and around a want.
@@ -37,18 +46,20 @@ pub struct Packet {
     uncounted: Vec<u64>,
     has_receipt: bool,
     has_notes: bool,
-    /// What it takes of [`SPREAD_BYTES_MAX`] at most, the floor included.
+    /// Upper bound of its encoded length, the floor included.
     bytes: usize,
+    /// Most bytes that it may have encoded.
+    bytes_max: usize,
 }
 
 impl Packet {
-    /// A packet with nothing but a receipt in it, if there is one.
-    pub(super) fn new(receipt: Option<&Receipt>) -> Packet {
-        Packet::default().begin(receipt)
+    /// An empty packet that may have `bytes_max` encoded.
+    pub(super) fn new(bytes_max: usize) -> Packet {
+        Packet::default().begin(bytes_max, None)
     }
 
     /// Empties it, keeps its memory, and puts in nothing but a receipt, if there is one.
-    pub(super) fn begin(mut self, receipt: Option<&Receipt>) -> Packet {
+    pub(super) fn begin(mut self, bytes_max: usize, receipt: Option<&Receipt>) -> Packet {
         self.parts.clear();
         self.rest.clear();
         if let Some(receipt) = receipt {
@@ -56,6 +67,7 @@ impl Packet {
         }
         Packet {
             bytes: self.rest.len() + FLOOR_BYTES,
+            bytes_max,
             has_receipt: receipt.is_some(),
             parts: self.parts,
             rest: self.rest,
@@ -90,7 +102,7 @@ impl Packet {
     fn push_rest(&mut self, field: u32, frame_bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let before = self.rest.len();
         let bytes = write_counted(&mut self.rest, field, write) + frame_bytes;
-        if self.bytes + bytes > SPREAD_BYTES_MAX {
+        if self.bytes + bytes > self.bytes_max {
             self.rest.truncate(before);
             return false;
         }
@@ -111,7 +123,7 @@ impl Packet {
         let before = self.parts.len();
         let write = |out: &mut Vec<u8>| write_part(out, number, fragment, ask, duty, now_us);
         let bytes = write_counted(&mut self.parts, 2, write) + PART_FRAME_BYTES;
-        if self.bytes + bytes > SPREAD_BYTES_MAX {
+        if self.bytes + bytes > self.bytes_max {
             self.parts.truncate(before);
             return None;
         }
@@ -151,7 +163,12 @@ impl Packet {
         self.has_receipt
     }
 
-    /// Its length on the wire.
+    /// Bytes that are left in the packet's datagram.
+    pub(super) fn room_bytes(&self) -> usize {
+        self.bytes_max.saturating_sub(self.encoded_len())
+    }
+
+    /// Length of the encoded packet, in bytes.
     pub(in crate::cluster) fn encoded_len(&self) -> usize {
         let floor_bytes = if self.floor == 0 { 0 } else { 1 + encoded_len_varint(self.floor) };
         // Nearly always nothing.

@@ -240,7 +240,7 @@ impl Spread {
             return;
         }
         for (to, number) in overdue {
-            let mut packet = Packet::new(None);
+            let mut packet = Packet::new(self.packet_bytes_max);
             packet.push_uncounted(number);
             self.replication.asides.push_back((to, packet));
         }
@@ -319,10 +319,10 @@ impl Spread {
             self.ask_missing(token, ring, &mut left, &mut questions);
         }
         for (to, inquiries) in questions {
-            let mut packet = Packet::new(None);
+            let mut packet = Packet::new(self.packet_bytes_max);
             for inquiry in inquiries {
                 if !packet.push_inquiry(&inquiry) {
-                    let full = std::mem::replace(&mut packet, Packet::new(None));
+                    let full = std::mem::replace(&mut packet, Packet::new(self.packet_bytes_max));
                     self.replication.asides.push_back((to, full));
                     packet.push_inquiry(&inquiry);
                 }
@@ -389,7 +389,7 @@ impl Spread {
         inquiries: &[Inquiry],
         replica: &mut dyn Replica,
     ) {
-        let mut packet = Packet::new(None);
+        let mut packet = Packet::new(self.packet_bytes_max);
         let own = self.lines.own();
         for inquiry in inquiries {
             let held = replica.get(&inquiry.source);

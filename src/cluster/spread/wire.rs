@@ -10,12 +10,13 @@ use bytes::Bytes;
 
 use super::batch::{BatchId, line_hash};
 use super::bodies::Announced;
-use super::packet::SPREAD_BYTES_MAX;
+use super::packet::packet_bytes_max;
 use super::seqs::from_runs;
 use super::span::Span;
 use super::tally::Tally;
 use super::tree::WITHOUT_MAX;
 use crate::cluster::outbox::Awaited;
+use crate::cluster::seal::BODY_BYTES_MIN;
 use crate::record::Stamp;
 use crate::record::fields::{Fields, Malformed, Value};
 
@@ -27,7 +28,10 @@ pub(super) const ZONE_BYTES_MAX: usize = 255;
 /// More hand-overs than any tree has.
 const HOPS_MAX: u32 = 64;
 
-const _: () = assert!(PART_HEADER_BYTES + ZONE_BYTES_MAX + 8 * WITHOUT_MAX + 256 < SPREAD_BYTES_MAX);
+const _: () = assert!(
+    PART_HEADER_BYTES + ZONE_BYTES_MAX + 8 * WITHOUT_MAX + 256 < packet_bytes_max(BODY_BYTES_MIN),
+    "a packet has room for records beside the largest header of a part, whatever the seal"
+);
 
 /// A packet taken apart.
 #[derive(Clone, Debug, Default, PartialEq)]

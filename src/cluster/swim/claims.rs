@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use super::message::{Introduction, Message, life_key};
 use super::table::Slot;
-use super::{Output, Swim};
+use super::{Swim, SwimOutput};
 use crate::record::Now;
 
 /// Claims looked into at once.
@@ -118,7 +118,11 @@ impl Swim {
         claim.tries += 1;
         claim.due_us = now.mono_us + 2 * self.timing.probe_timeout_us;
         let ping = self.ping(claim.sequence, claim.key, None);
-        self.outputs.push_back(Output::Datagram { to: claim.address, message: ping, updates: Vec::new() });
+        self.outputs.push_back(SwimOutput::Datagram {
+            to: claim.address,
+            message: ping,
+            updates: Vec::new(),
+        });
         self.claims.open.push(claim);
     }
 
@@ -134,10 +138,10 @@ impl Swim {
     }
 
     /// The bearer of the name answered: it lives.
-    pub(super) fn claim_answered(&mut self, _now: Now, sequence: u32) {
+    pub(super) fn claim_answered(&mut self, sequence: u32) {
         let Some(claim) = self.claims.take(sequence) else { return };
         match claim.contender {
-            None => self.outputs.push_back(Output::NameTaken { by: claim.address }),
+            None => self.outputs.push_back(SwimOutput::NameTaken { by: claim.address }),
             // A smaller boot at the same address is a datagram that was long on its way.
             Some(contender) if contender.identity.boot >= claim.boot => {
                 let newcomer = contender.identity;
@@ -161,6 +165,6 @@ impl Swim {
 
     fn tell_taken(&mut self, name: &crate::record::NodeName, boot: u64, to: SocketAddr, by: SocketAddr) {
         let message = Message::NameTaken { name: name.clone(), boot, by };
-        self.outputs.push_back(Output::Datagram { to, message, updates: Vec::new() });
+        self.outputs.push_back(SwimOutput::Datagram { to, message, updates: Vec::new() });
     }
 }

@@ -14,12 +14,12 @@ use super::message::{Claim, Frame, Introduction, Ping, Update};
 use super::news::Way;
 use super::table::{ME, Slot};
 use super::timing::{LISTS_INTERVAL_US, LISTS_INTERVAL_US_MAX};
-use super::{Output, Swim, wire};
+use super::{Swim, SwimOutput, wire};
 use crate::cluster::frames::{self, FrameReader};
 use crate::cluster::members::State;
 use crate::cluster::purpose::{Purpose, StreamIds};
 use crate::cluster::stats::Gauge;
-use crate::cluster::{StreamEvent, StreamId};
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::record::Now;
 
 /// Members in one part of a list.
@@ -102,7 +102,7 @@ impl Swim {
         match event {
             StreamEvent::Accepted { .. } => {
                 if self.lists.sessions.len() >= SESSIONS_MAX {
-                    return self.outputs.push_back(Output::Close { stream });
+                    return self.outputs.push_back(SwimOutput::Stream(StreamOutput::Close { stream }));
                 }
                 self.start_session(now, stream, Kind::Serve { next: None });
             }
@@ -183,7 +183,7 @@ impl Swim {
         }
         let stream = self.lists.ids.next_id();
         self.start_session(now, stream, kind);
-        self.outputs.push_back(Output::Connect { stream, to });
+        self.outputs.push_back(SwimOutput::Stream(StreamOutput::Connect { stream, to }));
         Some(stream)
     }
 
@@ -195,12 +195,12 @@ impl Swim {
 
     fn end_session(&mut self, stream: StreamId) {
         self.lists.sessions.remove(&stream);
-        self.outputs.push_back(Output::Close { stream });
+        self.outputs.push_back(SwimOutput::Stream(StreamOutput::Close { stream }));
     }
 
     fn write(&mut self, stream: StreamId, frame: &Frame) {
         let bytes = frames::frame(&wire::frame_to_proto(frame));
-        self.outputs.push_back(Output::Write { stream, bytes });
+        self.outputs.push_back(SwimOutput::Stream(StreamOutput::Write { stream, bytes }));
     }
 
     fn opened(&mut self, now: Now, stream: StreamId) {

@@ -56,8 +56,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use self::broadcasts::Broadcasts;
 use self::claims::Claims;
 use self::clocks::Clocks;
@@ -73,45 +71,29 @@ use self::table::{ME, Member, Slot, Table};
 use self::timing::{
     FORGET_INTERVAL_US, GOSSIP_FANOUT, Health, RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN, Timing,
 };
+use super::Config;
 use super::members::{Identity, MemberInfo, State};
 use super::random::Random;
 use super::ring::Ring;
 use super::stats::Gauge;
-use super::wire::BODY_BYTES_MAX;
-use super::{Config, StreamId};
+use super::streams::StreamOutput;
 use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::record::{NodeName, Now};
 
 /// Bytes that a probe leaves to what else rides on it: heads.
 const RIDERS_BYTES: usize = 220;
 
-/// What membership wants done.
+/// Something that membership wants done.
 #[derive(Debug)]
-pub(super) enum Output {
-    Datagram {
-        to: SocketAddr,
-        message: Message,
-        updates: Vec<Update>,
-    },
-    Connect {
-        stream: StreamId,
-        to: SocketAddr,
-    },
-    Write {
-        stream: StreamId,
-        bytes: Bytes,
-    },
-    Close {
-        stream: StreamId,
-    },
-    NameTaken {
-        by: SocketAddr,
-    },
-    /// A member answered a probe after so long.
-    Measured {
-        member: Arc<Identity>,
-        rtt_us: u64,
-    },
+pub(super) enum SwimOutput {
+    /// Send a datagram with a message and the updates that ride on it.
+    Datagram { to: SocketAddr, message: Message, updates: Vec<Update> },
+    /// Do something with a stream of membership.
+    Stream(StreamOutput),
+    /// Stop this node: its name is alive at the address `by`.
+    NameTaken { by: SocketAddr },
+    /// Learn that a member answered a probe after `rtt_us` microseconds.
+    Measured { member: Arc<Identity>, rtt_us: u64 },
 }
 
 /// The membership of one node.
@@ -120,6 +102,8 @@ pub(super) enum Output {
 #[derive(Debug)]
 pub(super) struct Swim {
     timing: Timing,
+    /// Most bytes of a message with all that rides on it.
+    body_bytes_max: usize,
     random: Random,
     table: Table,
     news: Broadcasts,
@@ -131,7 +115,7 @@ pub(super) struct Swim {
     lists: Lists,
     leave: Leave,
     clocks: Clocks,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<SwimOutput>,
     /// Members to be told what others believe of them: (member, incarnation that is called dead).
     alerts: BTreeMap<Slot, u32>,
     sequence: u32,
@@ -143,8 +127,8 @@ pub(super) struct Swim {
 }
 
 impl Swim {
-    /// A node that knows nobody.
-    pub fn new(config: &Config, now: Now) -> Swim {
+    /// A node that knows nobody, and whose datagrams have bodies of at most `body_bytes_max`.
+    pub fn new(config: &Config, now: Now, body_bytes_max: usize) -> Swim {
         let mut random = Random::new(config.seed);
         let timing = Timing::of(config.profile);
         let identity = Arc::new(Identity::new(
@@ -175,6 +159,7 @@ impl Swim {
             changed_us: now.mono_us,
             is_changed: false,
             timing,
+            body_bytes_max,
             random,
         }
     }
@@ -202,7 +187,7 @@ impl Swim {
             Message::NameTaken { name, boot, by } => {
                 let me = &self.table.me().identity;
                 if me.name == name && me.boot == boot && me.gossip() != by {
-                    self.outputs.push_back(Output::NameTaken { by });
+                    self.outputs.push_back(SwimOutput::NameTaken { by });
                 }
             }
             Message::Gossip => {}
@@ -255,7 +240,7 @@ impl Swim {
     }
 
     /// What is to be done, in order.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<SwimOutput> {
         self.outputs.pop_front()
     }
 
@@ -344,13 +329,14 @@ impl Swim {
     /// Sends a message with as much news as fits. A receiver that is doubted is told that first
     /// (Lifeguard's buddy system).
     fn send(&mut self, to: SocketAddr, receiver: Option<Slot>, message: Message) {
-        let room = BODY_BYTES_MAX - RIDERS_BYTES;
+        let room = self.body_bytes_max - RIDERS_BYTES;
         let mut bytes = wire::message_bytes(&message);
         let mut updates = Vec::new();
         if let Some(update) = receiver.and_then(|slot| self.accusation(slot)) {
             bytes += wire::update_bytes(&update);
             updates.push(update);
         }
+        debug_assert!(bytes <= self.body_bytes_max, "{bytes} bytes of a message and an accusation");
         let mut told = Vec::new();
         for slot in self.news.iter() {
             if receiver == Some(slot) {
@@ -369,7 +355,7 @@ impl Swim {
         for slot in told {
             self.news.told(slot, times_max);
         }
-        self.outputs.push_back(Output::Datagram { to, message, updates });
+        self.outputs.push_back(SwimOutput::Datagram { to, message, updates });
     }
 
     fn has_news(&self) -> bool {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::message::{Claim, Introduction, Message, Update};
 use super::table::{ME, Slot};
-use super::{Output, Swim};
+use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
 use crate::record::{NodeName, Now};
 
@@ -134,7 +134,7 @@ impl Swim {
             // Refuted before: whoever says so missed it, and would bury us over a few lost pings.
             if let Way::Gossip(from) = way {
                 let (message, updates) = (Message::Gossip, vec![Update::alive(&me)]);
-                self.outputs.push_back(Output::Datagram { to: from, message, updates });
+                self.outputs.push_back(SwimOutput::Datagram { to: from, message, updates });
             }
             return;
         }
@@ -185,6 +185,6 @@ impl Swim {
         let (boot, to) = (member.identity.boot, member.identity.gossip());
         let claim = Claim::Dead;
         let updates = vec![Update { name, boot, incarnation, claim }];
-        self.outputs.push_back(Output::Datagram { to, message: Message::Gossip, updates });
+        self.outputs.push_back(SwimOutput::Datagram { to, message: Message::Gossip, updates });
     }
 }

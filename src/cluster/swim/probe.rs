@@ -12,10 +12,10 @@ use super::message::{Ack, Introduction, Message, Ping};
 use super::news::Way;
 use super::table::{ME, Slot};
 use super::timing::INDIRECT_PROBES;
-use super::{Output, Swim};
-use crate::cluster::StreamId;
+use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
 use crate::cluster::stats::Gauge;
+use crate::cluster::streams::StreamId;
 use crate::record::Now;
 
 /// Probes under way at once; a probe lasts little longer than the interval between two.
@@ -234,7 +234,7 @@ impl Swim {
         let sender = self.find_life(ack.sender.as_str(), boot);
         let is_expected = self.answer_probe(now, sender, &ack);
         self.answer_relay(now, ack.sequence);
-        self.claim_answered(now, ack.sequence);
+        self.claim_answered(ack.sequence);
         self.leave.answered(ack.sequence);
         self.suspicions.answered(now, ack.sequence);
         self.contact_answered(now, ack.sequence, from, sender);
@@ -265,7 +265,7 @@ impl Swim {
             let rtt_us = now.mono_us.saturating_sub(sent_us);
             self.table.measured(probe.slot, rtt_us);
             if let Some(member) = self.table.get(probe.slot).map(|member| member.identity.clone()) {
-                self.outputs.push_back(Output::Measured { member, rtt_us });
+                self.outputs.push_back(SwimOutput::Measured { member, rtt_us });
             }
             self.clocks.measured(now, probe.slot, ack.wall_us, rtt_us);
         }
@@ -323,7 +323,7 @@ impl Swim {
         }
         if let Some(relay) = relay {
             let refusal = Message::Refusal { sequence: relay.asker_sequence, target, introduction: None };
-            self.outputs.push_back(Output::Datagram {
+            self.outputs.push_back(SwimOutput::Datagram {
                 to: relay.asker,
                 message: refusal,
                 updates: Vec::new(),

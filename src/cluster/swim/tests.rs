@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::message::{Ack, Claim, Frame, Introduction, Message, Ping, Update};
 use super::wire;
 use crate::cluster::members::Identity;
+use crate::cluster::seal::{BODY_BYTES_MIN, Checksum};
 use crate::cluster::wire::{Body, Said, Wire};
 use crate::cluster::{Config, Effect, Machine, Profile, Replica, StreamEvent, StreamId};
 use crate::limits::{DATAGRAM_BYTES_MAX, HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
@@ -126,7 +127,7 @@ fn the_largest_member_fits_a_datagram() {
         introduction: Some(said),
     });
     for update in updates {
-        let room = crate::cluster::wire::BODY_BYTES_MAX - super::RIDERS_BYTES;
+        let room = BODY_BYTES_MIN - super::RIDERS_BYTES;
         assert!(wire::message_bytes(&Message::Gossip) + wire::update_bytes(&update) <= room);
         assert!(wire::message_bytes(&ping) + wire::update_bytes(&update) <= room + super::RIDERS_BYTES);
     }
@@ -155,19 +156,21 @@ fn members_that_cannot_be_are_refused() {
 /// about the refutation, and buried it when three more pings were lost.
 #[test]
 fn who_tells_an_old_suspicion_is_told_the_refutation() {
-    let (mut machine, wire) = (machine(1), Wire::new("c", 2));
+    let (mut machine, mut wire) = (machine(1), Wire::new("c", 2, Checksum));
     let mut replica = SimReplica::default();
     let me = machine.member("me").expect("itself").identity;
-    let doubted = |incarnation| {
+    let doubted = |wire: &mut Wire<Checksum>, incarnation| {
         let claim = Claim::Suspect(vec![name("n1")]);
         let update = Update { name: me.name.clone(), boot: me.boot, incarnation, claim };
-        wire.datagram(Said::Members(Message::Gossip, vec![update]), &[])
+        wire.datagram(address(3), Said::Members(Message::Gossip, vec![update]), &[])
     };
-    let told = |machine: &mut Machine| {
+    let told = |machine: &mut Machine, wire: &mut Wire<Checksum>| {
         let mut told = None;
         while let Some(effect) = machine.poll_effect() {
             let Effect::Datagram { to, bytes } = effect else { continue };
-            let (_, Body::Members(_, updates), _) = wire.open(&bytes).expect("ours") else { continue };
+            let (_, Body::Members(_, updates), _) = wire.open(address(1), &bytes).expect("ours") else {
+                continue;
+            };
             let alive = updates.into_iter().find(|update| update.name == me.name);
             told = alive.map(|update| (to, update.incarnation)).or(told);
         }
@@ -175,11 +178,11 @@ fn who_tells_an_old_suspicion_is_told_the_refutation() {
     };
     let mut now = Now { mono_us: 1, wall_us: 1 };
     for expected in [1, 1, 1] {
-        machine.handle_datagram(now, address(3), &doubted(0), &mut replica);
-        assert_eq!(told(&mut machine), Some((address(3), expected)));
+        machine.handle_datagram(now, address(3), &doubted(&mut wire, 0), &mut replica);
+        assert_eq!(told(&mut machine, &mut wire), Some((address(3), expected)));
         now = now.plus_us(60_000_000);
     }
-    machine.handle_datagram(now, address(3), &doubted(1), &mut replica);
+    machine.handle_datagram(now, address(3), &doubted(&mut wire, 1), &mut replica);
     assert_eq!(machine.member("me").map(|me| me.incarnation), Some(2));
 }
 
@@ -236,7 +239,7 @@ proptest! {
         let mut machine = machine(1);
         let mut replica = SimReplica::default();
         let replica: &mut dyn Replica = &mut replica;
-        let preamble = Wire::new("c", 1).preamble(crate::cluster::purpose::Purpose::Members);
+        let preamble = Wire::new("c", 1, Checksum).connect(crate::cluster::purpose::Purpose::Members).0;
         for (index, body) in bodies.into_iter().enumerate() {
             let stream = StreamId(2 * index as u64);
             let now = Now::default().plus_us(index as u64 * 1_000);
@@ -256,13 +259,13 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut machine = machine(seed);
-        let wire = Wire::new("c", 2);
+        let mut wire = Wire::new("c", 2, Checksum);
         let mut replica = SimReplica::default();
         let replica: &mut dyn Replica = &mut replica;
         let mut now = Now { mono_us: 1, wall_us: 1 };
         for (message, updates, later_us) in said {
             now = now.plus_us(later_us);
-            let datagram = wire.datagram(Said::Members(message, updates), &[]);
+            let datagram = wire.datagram(address(3), Said::Members(message, updates), &[]);
             machine.handle_datagram(now, address(3), &datagram, replica);
             prop_assert!(drain(&mut machine) < 50);
             if machine.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {

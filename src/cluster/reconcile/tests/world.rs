@@ -8,9 +8,10 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cluster::members::{Identity, State};
-use crate::cluster::reconcile::{Compare, Output, Peer, Plan, Reconcile};
+use crate::cluster::reconcile::{Compare, Peer, Reconcile, ReconcileOutput, SessionPlan};
 use crate::cluster::ring::Ring;
-use crate::cluster::{Arrival, Config, Heads, Profile, Replica, StreamEvent, StreamId};
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
+use crate::cluster::{Arrival, Config, Heads, Profile, Replica};
 use crate::limits::SHARDS;
 use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
 
@@ -230,15 +231,17 @@ impl World {
     fn drain(&mut self, from: usize) {
         while let Some(output) = self.nodes[from].machine.poll_output() {
             match output {
-                Output::Datagram { to, message } => {
+                ReconcileOutput::Datagram { to, message } => {
                     let Some(to) = self.index_of(to) else { continue };
                     self.datagram_bytes += prost::Message::encoded_len(&message.clone().into_proto());
                     if !self.is_cut(from, to) {
                         self.datagrams.push_back((from, to, message));
                     }
                 }
-                Output::Connect { stream, to } => self.connect(from, stream, to),
-                Output::Write { stream, bytes } => {
+                ReconcileOutput::Stream(StreamOutput::Connect { stream, to }) => {
+                    self.connect(from, stream, to)
+                }
+                ReconcileOutput::Stream(StreamOutput::Write { stream, bytes }) => {
                     self.stream_bytes += bytes.len();
                     if let Some(pipe) = self.pipes.get_mut(&(from, stream)) {
                         pipe.bytes.extend(bytes);
@@ -247,13 +250,13 @@ impl World {
                         node.waiting_max = node.waiting_max.max(waiting);
                     }
                 }
-                Output::Close { stream } => {
+                ReconcileOutput::Stream(StreamOutput::Close { stream }) => {
                     if let Some(pipe) = self.pipes.get_mut(&(from, stream)) {
                         pipe.is_closing = true;
                     }
                 }
-                Output::Merged(heads) => self.nodes[from].merged.push(heads),
-                Output::Discard => {
+                ReconcileOutput::Merged(heads) => self.nodes[from].merged.push(heads),
+                ReconcileOutput::Discard => {
                     let node = &mut self.nodes[from];
                     node.discards += 1;
                     let name = node.name.clone();
@@ -293,7 +296,7 @@ impl World {
         }
     }
 
-    pub fn begin(&mut self, from: usize, to: usize, plan: Plan) {
+    pub fn begin(&mut self, from: usize, to: usize, plan: SessionPlan) {
         let to = self.peer(to);
         self.nodes[from].machine.begin(self.now, to, plan);
         self.drain(from);
@@ -305,7 +308,7 @@ impl World {
     }
 
     /// One session, and nothing else, from its beginning to its end.
-    pub fn session(&mut self, from: usize, to: usize, plan: Plan) {
+    pub fn session(&mut self, from: usize, to: usize, plan: SessionPlan) {
         self.begin(from, to, plan);
         while self.step() {}
         assert_eq!(self.nodes[from].machine.stats().sessions_finished, 1);

@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::pulling::{Pulling, Whole};
@@ -31,9 +30,10 @@ use super::duty::Duty;
 use super::receive::Taken;
 use super::timers::Timer;
 use super::wire::Header;
+use crate::cluster::Replica;
 use crate::cluster::purpose::Purpose;
 use crate::cluster::ring::Ring;
-use crate::cluster::{Replica, StreamEvent, StreamId};
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::limits::FRAGMENTED_BYTES_MAX;
 use crate::record::Now;
 
@@ -44,30 +44,6 @@ const ANNOUNCE_US: u64 = 250_000;
 const PULL_US_MAX: u64 = 30_000_000;
 /// Bytes of this node's own batches that others still have to pull.
 const OWN_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// What is to be done with streams.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cluster) enum Output {
-    /// Open a stream.
-    Connect {
-        /// Its number: one of [`Purpose::Bodies`].
-        stream: StreamId,
-        /// Where to.
-        to: SocketAddr,
-    },
-    /// Write on a stream.
-    Write {
-        /// Which.
-        stream: StreamId,
-        /// What.
-        bytes: Bytes,
-    },
-    /// Close a stream once what was written is out. Nothing more is said of it here.
-    Close {
-        /// Which.
-        stream: StreamId,
-    },
-}
 
 /// What a part says of a batch that does not come with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +103,7 @@ pub(super) struct Bodies {
     serving: Serving,
     on_duty: BTreeMap<BatchId, OnDuty>,
     own_bytes: usize,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<StreamOutput>,
 }
 
 impl Bodies {
@@ -216,7 +192,7 @@ impl Spread {
     }
 
     /// What is to be done next with streams of [`Purpose::Bodies`].
-    pub(in crate::cluster) fn poll_stream(&mut self) -> Option<Output> {
+    pub(in crate::cluster) fn poll_stream(&mut self) -> Option<StreamOutput> {
         self.bodies.outputs.pop_front()
     }
 

@@ -10,11 +10,11 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 
 use super::wire::{FRAME_BYTES_MAX, Frame};
-use super::{Announced, Output, Waiter};
+use super::{Announced, Waiter};
 use crate::cluster::frames::FrameReader;
 use crate::cluster::purpose::{Purpose, StreamIds};
 use crate::cluster::spread::batch::BatchId;
-use crate::cluster::{StreamEvent, StreamId};
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::limits::RECORD_BYTES_CEILING;
 
 /// Longest body: the largest record, and what stands around it.
@@ -114,7 +114,7 @@ impl Pulling {
         from: SocketAddr,
         announced: Announced,
         waiter: Waiter,
-        outputs: &mut VecDeque<Output>,
+        outputs: &mut VecDeque<StreamOutput>,
     ) -> bool {
         let known = self.pulls.get(&announced.batch).map(|pull| pull.from);
         if let Some(holder) = known.filter(|holder| *holder != from)
@@ -146,7 +146,12 @@ impl Pulling {
     }
 
     /// The stream to a peer; asked for, if there is none. `None`: all others are in use.
-    fn open(&mut self, now_us: u64, to: SocketAddr, outputs: &mut VecDeque<Output>) -> Option<&mut Stream> {
+    fn open(
+        &mut self,
+        now_us: u64,
+        to: SocketAddr,
+        outputs: &mut VecDeque<StreamOutput>,
+    ) -> Option<&mut Stream> {
         if !self.streams.contains_key(&to) {
             if self.streams.len() >= STREAMS_MAX {
                 let idle = self.streams.iter().filter(|(_, stream)| !stream.owes());
@@ -154,7 +159,7 @@ impl Pulling {
                 self.give_up(oldest, outputs);
             }
             let id = self.ids.next_id();
-            outputs.push_back(Output::Connect { stream: id, to });
+            outputs.push_back(StreamOutput::Connect { stream: id, to });
             let stream = Stream {
                 id,
                 is_open: false,
@@ -176,7 +181,7 @@ impl Pulling {
         id: StreamId,
         event: StreamEvent,
         whole: &mut Vec<Whole>,
-        outputs: &mut VecDeque<Output>,
+        outputs: &mut VecDeque<StreamOutput>,
     ) {
         let Some((&peer, stream)) = self.streams.iter_mut().find(|(_, stream)| stream.id == id) else {
             return;
@@ -207,7 +212,7 @@ impl Pulling {
     }
 
     /// Gives up streams on which nothing moves, and those not needed for long.
-    pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<Output>) {
+    pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<StreamOutput>) {
         let is_over = |stream: &Stream| {
             let us_max = if stream.owes() { STUCK_US_MAX } else { IDLE_US_MAX };
             now_us.saturating_sub(stream.moved_us) > us_max
@@ -218,7 +223,7 @@ impl Pulling {
     }
 
     /// Asks for what waits, up to the window.
-    fn ask(&mut self, peer: SocketAddr, outputs: &mut VecDeque<Output>) {
+    fn ask(&mut self, peer: SocketAddr, outputs: &mut VecDeque<StreamOutput>) {
         let Some(stream) = self.streams.get_mut(&peer).filter(|stream| stream.is_open) else { return };
         while let Some(id) = stream.waiting.front().copied() {
             let bytes = self.pulls.get(&id).map_or(0, |pull| pull.announced.bytes);
@@ -232,7 +237,7 @@ impl Pulling {
             stream.asked.push_back((id, bytes));
             stream.asked_bytes += bytes;
             self.asked_bytes += bytes;
-            outputs.push_back(Output::Write { stream: stream.id, bytes: Frame::Ask(id).encode() });
+            outputs.push_back(StreamOutput::Write { stream: stream.id, bytes: Frame::Ask(id).encode() });
         }
     }
 
@@ -273,9 +278,9 @@ impl Pulling {
         Some(())
     }
 
-    fn give_up(&mut self, peer: SocketAddr, outputs: &mut VecDeque<Output>) {
+    fn give_up(&mut self, peer: SocketAddr, outputs: &mut VecDeque<StreamOutput>) {
         if let Some(stream) = self.forget(peer) {
-            outputs.push_back(Output::Close { stream });
+            outputs.push_back(StreamOutput::Close { stream });
         }
     }
 

@@ -7,11 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::Output;
 use super::wire::{FRAME_BYTES_MAX, Frame, PIECE_BYTES_MAX};
 use crate::cluster::frames::FrameReader;
 use crate::cluster::spread::batch::BatchId;
-use crate::cluster::{StreamEvent, StreamId};
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 
 /// Bytes written on a stream before the driver says that it is drained.
 pub(super) const WINDOW_BYTES: usize = 128 * 1024;
@@ -54,7 +53,7 @@ impl Serving {
         stream: StreamId,
         event: StreamEvent,
         find: &dyn Fn(BatchId) -> Option<Bytes>,
-        outputs: &mut VecDeque<Output>,
+        outputs: &mut VecDeque<StreamOutput>,
     ) -> usize {
         if let StreamEvent::Accepted { .. } = event {
             self.accept(now_us, stream, outputs);
@@ -76,21 +75,21 @@ impl Serving {
         };
         if !is_sound {
             self.streams.remove(&stream);
-            outputs.push_back(Output::Close { stream });
+            outputs.push_back(StreamOutput::Close { stream });
             return 0;
         }
         server.pump(now_us, stream, find, outputs)
     }
 
-    fn accept(&mut self, now_us: u64, stream: StreamId, outputs: &mut VecDeque<Output>) {
+    fn accept(&mut self, now_us: u64, stream: StreamId, outputs: &mut VecDeque<StreamOutput>) {
         if self.streams.len() >= STREAMS_MAX {
             let idle = self.streams.iter().filter(|(_, server)| server.is_idle());
             let Some(oldest) = idle.min_by_key(|(_, server)| server.moved_us).map(|(id, _)| *id) else {
-                outputs.push_back(Output::Close { stream });
+                outputs.push_back(StreamOutput::Close { stream });
                 return;
             };
             self.streams.remove(&oldest);
-            outputs.push_back(Output::Close { stream: oldest });
+            outputs.push_back(StreamOutput::Close { stream: oldest });
         }
         let server = Server {
             reader: FrameReader::new(FRAME_BYTES_MAX),
@@ -103,7 +102,7 @@ impl Serving {
     }
 
     /// Closes streams whose peer does not read, and those nothing was asked on for long.
-    pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<Output>) {
+    pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<StreamOutput>) {
         let is_over = |server: &Server| {
             let us_max = if server.is_idle() { IDLE_US_MAX } else { STUCK_US_MAX };
             now_us.saturating_sub(server.moved_us) > us_max
@@ -111,7 +110,7 @@ impl Serving {
         self.streams.retain(|&stream, server| {
             let is_over = is_over(server);
             if is_over {
-                outputs.push_back(Output::Close { stream });
+                outputs.push_back(StreamOutput::Close { stream });
             }
             !is_over
         });
@@ -144,7 +143,7 @@ impl Server {
         now_us: u64,
         stream: StreamId,
         find: &dyn Fn(BatchId) -> Option<Bytes>,
-        outputs: &mut VecDeque<Output>,
+        outputs: &mut VecDeque<StreamOutput>,
     ) -> usize {
         let mut served = 0;
         while self.in_flight_bytes < WINDOW_BYTES
@@ -167,7 +166,7 @@ impl Server {
             let bytes = frame.encode();
             self.in_flight_bytes += bytes.len();
             self.moved_us = now_us;
-            outputs.push_back(Output::Write { stream, bytes });
+            outputs.push_back(StreamOutput::Write { stream, bytes });
         }
         served
     }

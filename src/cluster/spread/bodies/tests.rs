@@ -1,5 +1,6 @@
 //! Bodies among many nodes, and from peers that are none.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::pulling::{ASKED_BYTES_MAX, BODY_BYTES_MAX, PULLS_MAX, PULLS_PER_PEER_MAX, STREAMS_MAX};
@@ -132,16 +133,16 @@ fn a_gap_with_a_large_record_is_filled() {
 /// Both ends of streams, without a world.
 #[derive(Default)]
 struct Desk {
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<StreamOutput>,
     whole: Vec<Whole>,
 }
 
 impl Desk {
     fn drain(&mut self) -> (usize, usize) {
-        let is_close = |output: &Output| matches!(output, Output::Close { .. });
+        let is_close = |output: &StreamOutput| matches!(output, StreamOutput::Close { .. });
         let closed = self.outputs.iter().filter(|output| is_close(output)).count();
         let written = self.outputs.drain(..).map(|output| match output {
-            Output::Write { bytes, .. } => bytes.len(),
+            StreamOutput::Write { bytes, .. } => bytes.len(),
             _ => 0,
         });
         (written.sum(), closed)
@@ -195,7 +196,7 @@ fn announcements_alone_cost_little() {
         .outputs
         .drain(..)
         .filter_map(|output| match output {
-            Output::Connect { stream, .. } => Some(stream),
+            StreamOutput::Connect { stream, .. } => Some(stream),
             _ => None,
         })
         .collect();
@@ -258,7 +259,7 @@ fn asking_alone_costs_little() {
     handle(&mut serving, &mut desk, 2, StreamEvent::Received(Frame::Ask((7, 0)).encode()));
     assert_eq!(
         desk.outputs.pop_front(),
-        Some(Output::Write { stream: StreamId(2), bytes: Frame::Lack.encode() })
+        Some(StreamOutput::Write { stream: StreamId(2), bytes: Frame::Lack.encode() })
     );
 }
 
@@ -276,7 +277,7 @@ fn a_body_of_another_checksum_is_not_taken() {
     let header = waiter(from, 1).header;
     let announced = Announced { batch: (7, 1), bytes: body.len(), checksum: xxh3_64(&body) ^ 1 };
     assert_eq!(spread.take_announced(&ring, id, 1, announced, header), Taken::Pulling);
-    let Some(Output::Connect { stream, .. }) = spread.poll_stream() else { panic!("no stream") };
+    let Some(StreamOutput::Connect { stream, .. }) = spread.poll_stream() else { panic!("no stream") };
     spread.handle_stream(now, stream, StreamEvent::Opened, &ring, &mut node.arrivals);
     let piece = Frame::Piece(body).encode();
     spread.handle_stream(now, stream, StreamEvent::Received(piece), &ring, &mut node.arrivals);
@@ -305,7 +306,7 @@ proptest! {
         for number in 0..5 {
             pulling.pull(0, address(1), announced(number, 20_000), waiter(address(1), number), &mut desk.outputs);
         }
-        let Some(Output::Connect { stream, .. }) = desk.outputs.pop_front() else { panic!("no stream") };
+        let Some(StreamOutput::Connect { stream, .. }) = desk.outputs.pop_front() else { panic!("no stream") };
         pulling.handle(1, stream, StreamEvent::Opened, &mut desk.whole, &mut desk.outputs);
         serving.handle(1, StreamId(2), ACCEPTED, &|_| None, &mut desk.outputs);
         for part in frames.chunks(1_000) {

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::{DELAY_US, Event, World, address};
-use crate::cluster::spread::StreamOutput;
-use crate::cluster::{StreamEvent, StreamId};
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 
 /// How long a lost piece takes longer, and how long a stream nothing passes on stands, in microseconds.
 const RETRANSMIT_US: u64 = 200_000;
