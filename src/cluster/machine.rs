@@ -16,9 +16,9 @@ use super::purpose::Purpose;
 use super::reconcile::{Reconcile, ReconcileOutput};
 use super::ring::Ring;
 use super::routing::{StreamRouting, StreamStep};
-use super::seal::{Checksum, OVERHEAD_BYTES_MAX, Refusal, Seal};
+use super::seal::{Checksum, OVERHEAD_BYTES_MAX, Seal, SealRefusal};
 use super::spread::{Opened, Spread, SpreadStats};
-use super::stats::{Gauge, Stats};
+use super::stats::{Gauge, MachineStats};
 use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::swim::message::Message;
 use super::swim::{Known, Swim, SwimOutput};
@@ -42,7 +42,7 @@ pub struct Machine<S: Seal = Checksum> {
     effects: VecDeque<Effect>,
     name: NodeName,
     agreed_at_start_us: u64,
-    stats: Stats,
+    stats: MachineStats,
 }
 
 impl Machine {
@@ -67,7 +67,7 @@ impl<S: Seal> Machine<S> {
             effects: VecDeque::new(),
             name: config.name,
             agreed_at_start_us: config.agreed_us.unwrap_or(0),
-            stats: Stats::default(),
+            stats: MachineStats::default(),
         }
     }
 
@@ -116,7 +116,7 @@ impl<S: Seal> Machine<S> {
                         }
                         // Nor is what rides beside it believed.
                         Err(_) => {
-                            self.count(Refusal::Corrupt);
+                            self.count(SealRefusal::Corrupt);
                             return self.collect(now, replica);
                         }
                     },
@@ -258,6 +258,7 @@ impl<S: Seal> Machine<S> {
     /// This node's own accepted records, in ascending order of `seq`. One that is missing in between
     /// was superseded while it waited.
     pub fn handle_published(&mut self, now: Now, records: &[SharedRecord]) {
+        debug_assert!(records.is_sorted_by(|a, b| a.birth.seq < b.birth.seq), "numbers of records ascend");
         let ring = self.swim.ring().clone();
         self.spread.handle_published(now, records, &ring);
         self.collect_spread();
@@ -360,7 +361,7 @@ impl<S: Seal> Machine<S> {
     }
 
     /// Counts since the start.
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &MachineStats {
         &self.stats
     }
 
@@ -377,10 +378,10 @@ impl<S: Seal> Machine<S> {
         self.spread.stats()
     }
 
-    fn count(&mut self, refusal: Refusal) {
+    fn count(&mut self, refusal: SealRefusal) {
         match refusal {
-            Refusal::Foreign => self.stats.foreign += 1,
-            Refusal::Corrupt => self.stats.corrupt += 1,
+            SealRefusal::Foreign => self.stats.foreign += 1,
+            SealRefusal::Corrupt => self.stats.corrupt += 1,
         }
     }
 

@@ -3,30 +3,30 @@
 //! One state machine ([`Machine`]) without sockets, threads, clock or global randomness. The server
 //! drives it with mio; the simulator drives thousands of the very same machines.
 
-pub mod frames;
+mod frames;
 mod machine;
-pub mod members;
+pub(crate) mod members;
 pub mod outbox;
-pub mod purpose;
+mod purpose;
 pub mod random;
-pub mod reconcile;
-pub mod ring;
+pub(crate) mod reconcile;
+pub(crate) mod ring;
 mod routing;
 pub mod seal;
-pub mod spread;
-pub mod stats;
-pub mod streams;
+mod spread;
+pub(crate) mod stats;
+mod streams;
 mod swim;
-pub mod wire;
+mod wire;
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-pub use self::machine::Machine;
-pub use self::streams::{StreamEvent, StreamId, StreamOutput};
-pub use self::swim::Known;
-pub use crate::config::Profile;
+pub(crate) use self::machine::Machine;
+pub(crate) use self::streams::{StreamEvent, StreamId, StreamOutput};
+pub(crate) use self::swim::Known;
+pub(crate) use crate::config::Profile;
 use crate::limits::SHARDS;
 use crate::record::{NodeName, Now, SharedRecord};
 
@@ -93,12 +93,6 @@ pub trait Replica {
     fn fingerprints(&self) -> [u64; SHARDS];
     /// Shows every record of a shard, deletions and expired ones included, in no stated order.
     fn visit_shard(&self, shard: usize, visit: &mut dyn FnMut(&SharedRecord));
-    /// How many sources are held.
-    fn len(&self) -> usize;
-    /// Whether nothing is held.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// What a machine is started with.

@@ -87,11 +87,6 @@ impl Ring {
         self.entries.capacity()
     }
 
-    /// Whether there is none; a machine's ring holds at least itself.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Index of the first member at or after `hash`; `len()` if there is none.
     pub fn lower_bound(&self, hash: u64) -> usize {
         self.entries.partition_point(|entry| entry.hash < hash)
@@ -114,6 +109,14 @@ impl Ring {
                 self.entries.insert(index, entry);
             }
         }
+        debug_assert!(self.is_sorted_at(hash), "the ring is in ascending order of hash and name");
+    }
+
+    /// Returns whether the entries around the place of `hash` are in order.
+    fn is_sorted_at(&self, hash: u64) -> bool {
+        let at = self.lower_bound(hash);
+        let around = self.entries.get(at.saturating_sub(1)..self.entries.len().min(at + 3));
+        around.unwrap_or_default().is_sorted_by(|a, b| (a.hash, a.name()) < (b.hash, b.name()))
     }
 
     /// Takes a member out; `false` if it was not in.

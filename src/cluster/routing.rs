@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::purpose::Purpose;
-use super::seal::{Refusal, Seal, StreamSeal};
+use super::seal::{Seal, SealRefusal, StreamSeal};
 use super::stats::Gauge;
 use super::streams::StreamId;
 use super::wire::Wire;
@@ -116,7 +116,7 @@ impl<S: Seal> StreamRouting<S> {
         wire: &mut Wire<S>,
         stream: StreamId,
         bytes: Bytes,
-    ) -> Result<Option<StreamStep>, Refusal> {
+    ) -> Result<Option<StreamStep>, SealRefusal> {
         if let Some(routed) = self.routed.get_mut(&stream) {
             return routed.receive(bytes).map(Some);
         }
@@ -182,7 +182,7 @@ impl Unknown {
 }
 
 impl<T: StreamSeal> Routed<T> {
-    fn receive(&mut self, bytes: Bytes) -> Result<StreamStep, Refusal> {
+    fn receive(&mut self, bytes: Bytes) -> Result<StreamStep, SealRefusal> {
         let received = self.seal.open(bytes)?;
         let is_opened = !self.is_told && self.seal.is_ready();
         self.is_told |= is_opened;

@@ -49,7 +49,7 @@ pub(super) const fn body_bytes_max(overhead_bytes: usize) -> usize {
 
 /// The reason why a message was ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum SealRefusal {
     /// It is of another program, of another cluster, or of a version too far away.
     #[error("from another program, cluster or generation")]
     Foreign,
@@ -86,7 +86,7 @@ pub trait Seal: Debug + Sized {
     fn seal(&mut self, to: SocketAddr, message: &mut Vec<u8>);
 
     /// Verifies a message from `from` and takes the seal off. Nothing of the message is believed before.
-    fn open<'a>(&'a mut self, from: SocketAddr, message: &'a [u8]) -> Result<Unsealed<'a>, Refusal>;
+    fn open<'a>(&'a mut self, from: SocketAddr, message: &'a [u8]) -> Result<Unsealed<'a>, SealRefusal>;
 
     /// Seals the preamble of a stream that this node opens, and begins the stream's seal. The preamble has all
     /// parts of a message and an empty body, to which the seal may add what it must tell the peer.
@@ -100,7 +100,7 @@ pub trait Seal: Debug + Sized {
         &'a mut self,
         from: SocketAddr,
         preamble: &'a [u8],
-    ) -> Result<(Unsealed<'a>, Self::Stream), Refusal>;
+    ) -> Result<(Unsealed<'a>, Self::Stream), SealRefusal>;
 }
 
 /// What protects the bytes of one stream after its preamble, each direction by itself.
@@ -117,7 +117,7 @@ pub trait StreamSeal: Debug {
     fn seal(&mut self, bytes: Bytes) -> Bytes;
 
     /// Takes in bytes as they arrived, cut anywhere, and returns what can be read so far, which may be nothing.
-    fn open(&mut self, received: Bytes) -> Result<Bytes, Refusal>;
+    fn open(&mut self, received: Bytes) -> Result<Bytes, SealRefusal>;
 }
 
 /// The seal that is a checksum: XXH3-64 over all bytes of a message but the checksum itself. Streams have it
@@ -134,12 +134,12 @@ impl Checksum {
         }
     }
 
-    fn verify(message: &[u8]) -> Result<Unsealed<'_>, Refusal> {
-        let (_prefix, rest) = message.split_first_chunk::<PREFIX_BYTES>().ok_or(Refusal::Corrupt)?;
-        let (checksum, rest) = rest.split_first_chunk::<CHECKSUM_BYTES>().ok_or(Refusal::Corrupt)?;
-        let (sender, body) = rest.split_first_chunk::<SENDER_BYTES>().ok_or(Refusal::Corrupt)?;
+    fn verify(message: &[u8]) -> Result<Unsealed<'_>, SealRefusal> {
+        let (_prefix, rest) = message.split_first_chunk::<PREFIX_BYTES>().ok_or(SealRefusal::Corrupt)?;
+        let (checksum, rest) = rest.split_first_chunk::<CHECKSUM_BYTES>().ok_or(SealRefusal::Corrupt)?;
+        let (sender, body) = rest.split_first_chunk::<SENDER_BYTES>().ok_or(SealRefusal::Corrupt)?;
         if u64::from_le_bytes(*checksum) != checksum_of(message) {
-            return Err(Refusal::Corrupt);
+            return Err(SealRefusal::Corrupt);
         }
         Ok(Unsealed { sender: *sender, body })
     }
@@ -160,7 +160,7 @@ impl Seal for Checksum {
         Checksum::fill(message);
     }
 
-    fn open<'a>(&'a mut self, _from: SocketAddr, message: &'a [u8]) -> Result<Unsealed<'a>, Refusal> {
+    fn open<'a>(&'a mut self, _from: SocketAddr, message: &'a [u8]) -> Result<Unsealed<'a>, SealRefusal> {
         Checksum::verify(message)
     }
 
@@ -177,7 +177,7 @@ impl Seal for Checksum {
         &'a mut self,
         _from: SocketAddr,
         preamble: &'a [u8],
-    ) -> Result<(Unsealed<'a>, Unprotected), Refusal> {
+    ) -> Result<(Unsealed<'a>, Unprotected), SealRefusal> {
         Ok((Checksum::verify(preamble)?, Unprotected))
     }
 }
@@ -199,7 +199,7 @@ impl StreamSeal for Unprotected {
         bytes
     }
 
-    fn open(&mut self, received: Bytes) -> Result<Bytes, Refusal> {
+    fn open(&mut self, received: Bytes) -> Result<Bytes, SealRefusal> {
         Ok(received)
     }
 }
@@ -228,3 +228,6 @@ fn joined_checksum(joined: &mut [u8], prefix: &[u8], rest: &[u8]) -> u64 {
         None => xxh3_64(&[prefix, rest].concat()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ impl Gauge {
 
 /// Counts since the start, and a few states of the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct MachineStats {
     /// Datagrams sent to peers.
     pub datagrams_sent: u64,
     /// Their bytes, with 28 of IP and UDP header each.

@@ -27,7 +27,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::purpose::Purpose;
 use super::reconcile::Compare;
-use super::seal::{PREFIX_BYTES, Refusal, SENDER_BYTES, Seal, Unsealed, body_bytes_max};
+use super::seal::{PREFIX_BYTES, SENDER_BYTES, Seal, SealRefusal, Unsealed, body_bytes_max};
 use super::spread::Packet;
 use super::swim::message::{Message, Update};
 use super::swim::wire as members;
@@ -127,18 +127,18 @@ impl<S: Seal> Wire<S> {
         &'a mut self,
         from: SocketAddr,
         datagram: &'a [u8],
-    ) -> Result<(u64, Body<'a>, Digest), Refusal> {
+    ) -> Result<(u64, Body<'a>, Digest), SealRefusal> {
         let prefix = open_prefix(datagram)?;
         let Unsealed { sender, body } = self.seal.open(from, datagram)?;
         let (kind, boot) = check_header(self.cluster, prefix, sender)?;
         if kind != KIND_DATAGRAM || datagram.len() > DATAGRAM_BYTES_MAX {
-            return Err(Refusal::Corrupt);
+            return Err(SealRefusal::Corrupt);
         }
         if body.starts_with(&SPREAD_TAG) {
-            let (message, heads) = open_spread(body).map_err(|_| Refusal::Corrupt)?;
+            let (message, heads) = open_spread(body).map_err(|_| SealRefusal::Corrupt)?;
             return Ok((boot, Body::Spread(message.into()), heads));
         }
-        let message = proto::Datagram::decode(body).map_err(|_| Refusal::Corrupt)?;
+        let message = proto::Datagram::decode(body).map_err(|_| SealRefusal::Corrupt)?;
         let heads = message.heads.iter().map(|head| (head.line, head.seq)).collect();
         let body = match message.body {
             None => Body::Unknown,
@@ -147,8 +147,8 @@ impl<S: Seal> Wire<S> {
             Some(proto::datagram::Body::Compare(compare)) => Body::Compare(Compare::from_proto(compare)),
             Some(body) => {
                 let updates = message.updates.into_iter().map(members::update_from_proto);
-                let updates = updates.collect::<Option<_>>().ok_or(Refusal::Corrupt)?;
-                Body::Members(members::message_from_proto(body).ok_or(Refusal::Corrupt)?, updates)
+                let updates = updates.collect::<Option<_>>().ok_or(SealRefusal::Corrupt)?;
+                Body::Members(members::message_from_proto(body).ok_or(SealRefusal::Corrupt)?, updates)
             }
         };
         Ok((boot, body, heads))
@@ -170,11 +170,11 @@ impl<S: Seal> Wire<S> {
     }
 
     /// Reads the whole preamble of a stream that a peer opened: what the stream is for. Begins the stream's seal.
-    pub fn accept(&mut self, from: SocketAddr, preamble: &[u8]) -> Result<(Purpose, S::Stream), Refusal> {
+    pub fn accept(&mut self, from: SocketAddr, preamble: &[u8]) -> Result<(Purpose, S::Stream), SealRefusal> {
         let prefix = open_prefix(preamble)?;
         let (Unsealed { sender, .. }, stream) = self.seal.accept(from, preamble)?;
         let (kind, _boot) = check_header(self.cluster, prefix, sender)?;
-        Ok((Purpose::from_kind(kind).ok_or(Refusal::Corrupt)?, stream))
+        Ok((Purpose::from_kind(kind).ok_or(SealRefusal::Corrupt)?, stream))
     }
 
     /// Begins a message with its header. Memory is set aside for exactly `body_bytes` and the seal: a second
@@ -193,12 +193,12 @@ impl<S: Seal> Wire<S> {
 }
 
 /// Version and kind of a message, which stand before its seal. It is not believed yet.
-fn open_prefix(message: &[u8]) -> Result<(u8, u8), Refusal> {
-    let (magic, rest) = message.split_first_chunk::<2>().ok_or(Refusal::Corrupt)?;
+fn open_prefix(message: &[u8]) -> Result<(u8, u8), SealRefusal> {
+    let (magic, rest) = message.split_first_chunk::<2>().ok_or(SealRefusal::Corrupt)?;
     if *magic != MAGIC {
-        return Err(Refusal::Foreign);
+        return Err(SealRefusal::Foreign);
     }
-    let &[version, kind] = rest.first_chunk::<2>().ok_or(Refusal::Corrupt)?;
+    let &[version, kind] = rest.first_chunk::<2>().ok_or(SealRefusal::Corrupt)?;
     Ok((version, kind))
 }
 
@@ -208,10 +208,10 @@ fn check_header(
     cluster: u32,
     (version, kind): (u8, u8),
     sender: [u8; SENDER_BYTES],
-) -> Result<(u8, u64), Refusal> {
+) -> Result<(u8, u64), SealRefusal> {
     let [c0, c1, c2, c3, boot @ ..] = sender;
     if version.abs_diff(VERSION) > 1 || u32::from_le_bytes([c0, c1, c2, c3]) != cluster {
-        return Err(Refusal::Foreign);
+        return Err(SealRefusal::Foreign);
     }
     Ok((kind, u64::from_le_bytes(boot)))
 }
@@ -293,8 +293,8 @@ mod tests {
             assert_eq!(theirs.preamble_bytes(&preamble), preamble.len());
             assert_eq!(theirs.accept(PEER, &preamble).map(|accepted| accepted.0), Ok(purpose));
         }
-        assert_eq!(wire("d", 9).open(PEER, &datagram(&mut ours)), Err(Refusal::Foreign));
-        assert_eq!(ours.open(PEER, b"GET / HTTP/1.1\r\n\r\n and so on"), Err(Refusal::Foreign));
+        assert_eq!(wire("d", 9).open(PEER, &datagram(&mut ours)), Err(SealRefusal::Foreign));
+        assert_eq!(ours.open(PEER, b"GET / HTTP/1.1\r\n\r\n and so on"), Err(SealRefusal::Foreign));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::datagram::DatagramSocket;
 use super::shared::{Fatal, Shared};
 use super::stream::Streams;
 use crate::cluster::members::State;
-use crate::cluster::stats::Stats;
+use crate::cluster::stats::MachineStats;
 use crate::cluster::{Config, Effect, Machine};
 use crate::limits::CLOCK_SKEW_US_MAX;
 use crate::record::{Now, SharedRecord};
@@ -69,7 +69,7 @@ pub struct Gossip {
     heads_due_us: u64,
     gauges_us: u64,
     members_due_us: u64,
-    counted: Stats,
+    counted: MachineStats,
     dropped: u64,
 }
 
@@ -99,7 +99,7 @@ impl Gossip {
             heads_due_us: 0,
             gauges_us: 0,
             members_due_us: 0,
-            counted: Stats::default(),
+            counted: MachineStats::default(),
             dropped: 0,
         })
     }

@@ -53,6 +53,7 @@ impl Reconcile {
             return;
         }
         let (stream, seed) = (self.ids.next_id(), self.random());
+        debug_assert!(self.outgoing.len() < OUTGOING_MAX && stream.0 % 2 == 1);
         self.stats.sessions_begun += 1;
         self.outgoing.push(Initiator::new(stream, to.name, plan, seed, now));
         self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Connect { stream, to: to.gossip }));

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::table::Slot;
+use super::slot::Slot;
 
 /// Members whose news has to be told.
 #[derive(Debug, Default)]
@@ -25,6 +25,7 @@ impl Broadcasts {
         let place = (0, u64::MAX - self.added);
         self.queue.insert(place, slot);
         self.places.insert(slot, place);
+        debug_assert_eq!(self.queue.len(), self.places.len(), "every queued member has one place");
     }
 
     /// The member is not to be told of any more.

@@ -12,7 +12,7 @@
 use std::net::SocketAddr;
 
 use super::message::{Introduction, Message, life_key};
-use super::table::Slot;
+use super::slot::Slot;
 use super::{Swim, SwimOutput};
 use crate::record::Now;
 
@@ -23,7 +23,7 @@ const TRIES_MAX: u32 = 3;
 
 /// A name claimed by another.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(super) struct NameClaim {
     /// Who claims it; `None`: this node itself, against one that bore its name before.
     contender: Option<Introduction>,
     /// The member that bears it.
@@ -40,7 +40,7 @@ pub(super) struct Claim {
 /// All claims of the moment.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    open: Vec<Claim>,
+    open: Vec<NameClaim>,
     /// When a member with this node's name at another address was last told off.
     told_us: Option<u64>,
     /// The other address whose bearer of our name was asked for in vain, and its boot.
@@ -59,7 +59,7 @@ impl Claims {
     }
 
     /// The claim that this answer is about.
-    pub fn take(&mut self, sequence: u32) -> Option<Claim> {
+    pub fn take(&mut self, sequence: u32) -> Option<NameClaim> {
         let at = self.open.iter().position(|claim| claim.sequence == sequence)?;
         Some(self.open.remove(at))
     }
@@ -92,7 +92,7 @@ impl Swim {
             let is_open = self.claims.open.iter().any(|claim| claim.contender.is_none());
             if !is_open && self.claims.refuted != Some((other.gossip(), other.boot)) {
                 let key = life_key(&other.name, other.boot);
-                self.open_claim(now, None, super::ME, key, other.boot, other.gossip());
+                self.open_claim(now, None, super::slot::ME, key, other.boot, other.gossip());
             }
         }
     }
@@ -109,11 +109,11 @@ impl Swim {
         if self.claims.open.len() >= CLAIMS_MAX {
             return;
         }
-        let claim = Claim { contender, slot, key, boot, address, sequence: 0, tries: 0, due_us: 0 };
+        let claim = NameClaim { contender, slot, key, boot, address, sequence: 0, tries: 0, due_us: 0 };
         self.ask_bearer(now, claim);
     }
 
-    fn ask_bearer(&mut self, now: Now, mut claim: Claim) {
+    fn ask_bearer(&mut self, now: Now, mut claim: NameClaim) {
         claim.sequence = self.next_sequence();
         claim.tries += 1;
         claim.due_us = now.mono_us + 2 * self.timing.probe_timeout_us;
@@ -152,7 +152,7 @@ impl Swim {
     }
 
     /// The bearer of the name is gone.
-    pub(super) fn claim_granted(&mut self, now: Now, claim: Claim) {
+    pub(super) fn claim_granted(&mut self, now: Now, claim: NameClaim) {
         let Some(contender) = claim.contender else {
             self.claims.refuted = Some((claim.address, claim.boot));
             return;

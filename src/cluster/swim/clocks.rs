@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::table::Slot;
+use super::slot::Slot;
 use crate::record::Now;
 
 /// Measurements kept, each of another peer: enough for a median that one liar does not move.

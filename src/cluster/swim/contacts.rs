@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::Swim;
-use super::table::{ME, Slot};
+use super::slot::{ME, Slot};
 use super::timing::{CONTACT_INTERVAL_US, JOIN_RETRY_US_MAX};
 use crate::cluster::members::State;
 use crate::record::Now;

@@ -9,7 +9,7 @@ use hashbrown::HashTable;
 
 use super::Swim;
 use super::message::life_key;
-use super::table::Slot;
+use super::slot::Slot;
 use crate::cluster::members::Identity;
 use crate::cluster::ring::Ring;
 use crate::record::Now;
@@ -55,11 +55,6 @@ impl Known {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.ring.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.ring.is_empty()
     }
 }
 

@@ -4,7 +4,7 @@
 //! them know (or the only one there is), and given up after a second: then the rest find out by probing.
 
 use super::Swim;
-use super::table::{ME, Slot};
+use super::slot::{ME, Slot};
 use crate::record::Now;
 
 /// Members that must have heard it.

@@ -10,9 +10,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::message::{Claim, Frame, Introduction, Ping, Update};
+use super::message::{Claim, Introduction, MembershipFrame, Ping, Update};
 use super::news::Way;
-use super::table::{ME, Slot};
+use super::slot::{ME, Slot};
 use super::timing::{LISTS_INTERVAL_US, LISTS_INTERVAL_US_MAX};
 use super::{Swim, SwimOutput, wire};
 use crate::cluster::frames::{self, FrameReader};
@@ -38,7 +38,7 @@ const JOIN_INTERVAL_US: u64 = 500_000;
 const OFFER_INTERVAL_US: u64 = 500_000;
 
 #[derive(Debug)]
-enum Kind {
+enum ListSessionKind {
     /// We ask whether it is there.
     Probe { sequence: u32, ping: Ping },
     /// We send our list first.
@@ -48,8 +48,8 @@ enum Kind {
 }
 
 #[derive(Debug)]
-struct Session {
-    kind: Kind,
+struct ListSession {
+    kind: ListSessionKind,
     reader: FrameReader,
     due_us: u64,
 }
@@ -57,7 +57,7 @@ struct Session {
 /// Streams of membership, and when to exchange lists.
 #[derive(Debug)]
 pub(super) struct Lists {
-    sessions: BTreeMap<StreamId, Session>,
+    sessions: BTreeMap<StreamId, ListSession>,
     ids: StreamIds,
     is_joined: bool,
     next_join_us: u64,
@@ -104,7 +104,7 @@ impl Swim {
                 if self.lists.sessions.len() >= SESSIONS_MAX {
                     return self.outputs.push_back(SwimOutput::Stream(StreamOutput::Close { stream }));
                 }
-                self.start_session(now, stream, Kind::Serve { next: None });
+                self.start_session(now, stream, ListSessionKind::Serve { next: None });
             }
             StreamEvent::Opened => self.opened(now, stream),
             StreamEvent::Drained => {
@@ -154,7 +154,7 @@ impl Swim {
     /// Exchanges lists with this member, unless that was just done with somebody.
     pub(super) fn exchange_lists(&mut self, now: Now, slot: Slot) {
         let offers = self.lists.sessions.values();
-        let offers = offers.filter(|session| matches!(session.kind, Kind::Offer { .. })).count();
+        let offers = offers.filter(|session| matches!(session.kind, ListSessionKind::Offer { .. })).count();
         let is_early =
             self.lists.last_offer_us.is_some_and(|last_us| now.mono_us < last_us + OFFER_INTERVAL_US);
         if is_early || offers >= OFFERS_MAX {
@@ -162,12 +162,12 @@ impl Swim {
         }
         let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { return };
         self.lists.last_offer_us = Some(now.mono_us);
-        self.connect(now, to, Kind::Offer { next: Some(ME) });
+        self.connect(now, to, ListSessionKind::Offer { next: Some(ME) });
     }
 
     /// Probes a member that did not answer over UDP.
     pub(super) fn connect_probe(&mut self, now: Now, to: SocketAddr, ping: Ping) -> Option<StreamId> {
-        self.connect(now, to, Kind::Probe { sequence: ping.sequence, ping })
+        self.connect(now, to, ListSessionKind::Probe { sequence: ping.sequence, ping })
     }
 
     /// The probe is over.
@@ -177,7 +177,7 @@ impl Swim {
         }
     }
 
-    fn connect(&mut self, now: Now, to: SocketAddr, kind: Kind) -> Option<StreamId> {
+    fn connect(&mut self, now: Now, to: SocketAddr, kind: ListSessionKind) -> Option<StreamId> {
         if self.lists.sessions.len() >= SESSIONS_MAX {
             return None;
         }
@@ -187,9 +187,9 @@ impl Swim {
         Some(stream)
     }
 
-    fn start_session(&mut self, now: Now, stream: StreamId, kind: Kind) {
+    fn start_session(&mut self, now: Now, stream: StreamId, kind: ListSessionKind) {
         let session =
-            Session { kind, reader: FrameReader::new(FRAME_BYTES_MAX), due_us: now.mono_us + SESSION_US };
+            ListSession { kind, reader: FrameReader::new(FRAME_BYTES_MAX), due_us: now.mono_us + SESSION_US };
         self.lists.sessions.insert(stream, session);
     }
 
@@ -198,7 +198,7 @@ impl Swim {
         self.outputs.push_back(SwimOutput::Stream(StreamOutput::Close { stream }));
     }
 
-    fn write(&mut self, stream: StreamId, frame: &Frame) {
+    fn write(&mut self, stream: StreamId, frame: &MembershipFrame) {
         let bytes = frames::frame(&wire::frame_to_proto(frame));
         self.outputs.push_back(SwimOutput::Stream(StreamOutput::Write { stream, bytes }));
     }
@@ -206,8 +206,8 @@ impl Swim {
     fn opened(&mut self, now: Now, stream: StreamId) {
         let Some(session) = self.lists.sessions.get_mut(&stream) else { return };
         session.due_us = now.mono_us + SESSION_US;
-        let Kind::Probe { ping, .. } = &session.kind else { return self.write_on(stream) };
-        let frame = Frame::Ping(ping.clone());
+        let ListSessionKind::Probe { ping, .. } = &session.kind else { return self.write_on(stream) };
+        let frame = MembershipFrame::Ping(ping.clone());
         self.write(stream, &frame);
     }
 
@@ -215,12 +215,12 @@ impl Swim {
     fn write_on(&mut self, stream: StreamId) {
         let Some(session) = self.lists.sessions.get(&stream) else { return };
         match &session.kind {
-            Kind::Probe { .. } => {}
-            Kind::Offer { next: Some(from) } | Kind::Serve { next: Some(from) } => {
+            ListSessionKind::Probe { .. } => {}
+            ListSessionKind::Offer { next: Some(from) } | ListSessionKind::Serve { next: Some(from) } => {
                 let from = *from;
                 self.write_part(stream, from);
             }
-            Kind::Offer { next: None } | Kind::Serve { next: None } => {}
+            ListSessionKind::Offer { next: None } | ListSessionKind::Serve { next: None } => {}
         }
     }
 
@@ -237,14 +237,14 @@ impl Swim {
             updates.extend(self.listed(slot));
         }
         let introduction = (from == ME).then(|| self.table.me().clone());
-        self.write(stream, &Frame::List { introduction, updates, is_last: next.is_none() });
+        self.write(stream, &MembershipFrame::List { introduction, updates, is_last: next.is_none() });
         let Some(session) = self.lists.sessions.get_mut(&stream) else { return };
         match &mut session.kind {
-            Kind::Offer { next: place } => *place = next,
+            ListSessionKind::Offer { next: place } => *place = next,
             // Closing waits for what was written.
-            Kind::Serve { .. } if next.is_none() => self.end_session(stream),
-            Kind::Serve { next: place } => *place = next,
-            Kind::Probe { .. } => {}
+            ListSessionKind::Serve { .. } if next.is_none() => self.end_session(stream),
+            ListSessionKind::Serve { next: place } => *place = next,
+            ListSessionKind::Probe { .. } => {}
         }
     }
 
@@ -280,21 +280,25 @@ impl Swim {
     }
 
     /// `false`: it makes no sense here.
-    fn handle_frame(&mut self, now: Now, stream: StreamId, frame: Frame) -> bool {
+    fn handle_frame(&mut self, now: Now, stream: StreamId, frame: MembershipFrame) -> bool {
         let Some(session) = self.lists.sessions.get(&stream) else { return true };
         match (&session.kind, frame) {
-            (Kind::Serve { next: None }, Frame::Ping(ping)) if self.is_for_me(ping.target) => {
+            (ListSessionKind::Serve { next: None }, MembershipFrame::Ping(ping))
+                if self.is_for_me(ping.target) =>
+            {
                 let ack = self.ack(now, ping.sequence, false, None);
-                self.write(stream, &Frame::Ack(ack));
+                self.write(stream, &MembershipFrame::Ack(ack));
                 true
             }
-            (Kind::Probe { sequence, .. }, Frame::Ack(ack)) if ack.sequence == *sequence => {
+            (ListSessionKind::Probe { sequence, .. }, MembershipFrame::Ack(ack))
+                if ack.sequence == *sequence =>
+            {
                 self.answer_probe(now, None, &ack);
                 true
             }
             (
-                Kind::Offer { .. } | Kind::Serve { next: None },
-                Frame::List { introduction, updates, is_last },
+                ListSessionKind::Offer { .. } | ListSessionKind::Serve { next: None },
+                MembershipFrame::List { introduction, updates, is_last },
             ) => self.handle_list(now, stream, introduction, updates, is_last),
             _ => false,
         }
@@ -316,8 +320,11 @@ impl Swim {
                 return false;
             }
         }
-        let is_offer =
-            self.lists.sessions.get(&stream).is_some_and(|it| matches!(it.kind, Kind::Offer { .. }));
+        let is_offer = self
+            .lists
+            .sessions
+            .get(&stream)
+            .is_some_and(|it| matches!(it.kind, ListSessionKind::Offer { .. }));
         let way = if is_offer && !self.lists.is_joined { Way::FirstList } else { Way::List };
         for update in updates {
             self.hear(now, update, way);

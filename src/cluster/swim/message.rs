@@ -92,7 +92,7 @@ pub(in crate::cluster) struct Ack {
 
 /// A frame on a stream of membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cluster) enum Frame {
+pub(in crate::cluster) enum MembershipFrame {
     /// A probe that distrusts UDP.
     Ping(Ping),
     /// Its answer.

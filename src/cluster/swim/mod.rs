@@ -45,6 +45,7 @@ mod lists;
 pub(super) mod message;
 mod news;
 mod probe;
+mod slot;
 mod suspicion;
 mod table;
 #[cfg(test)]
@@ -66,8 +67,9 @@ use self::lists::Lists;
 use self::message::{Ack, Introduction, Message, Ping, Update};
 use self::news::Way;
 use self::probe::Probes;
+use self::slot::{ME, Slot};
 use self::suspicion::Suspicions;
-use self::table::{ME, Member, Slot, Table};
+use self::table::{Member, Table};
 use self::timing::{
     FORGET_INTERVAL_US, GOSSIP_FANOUT, Health, RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN, Timing,
 };

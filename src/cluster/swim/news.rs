@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 
 use super::message::{Claim, Introduction, Message, Update};
-use super::table::{ME, Slot};
+use super::slot::{ME, Slot};
 use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
 use crate::record::{NodeName, Now};

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use super::message::{Ack, Introduction, Message, Ping};
 use super::news::Way;
-use super::table::{ME, Slot};
+use super::slot::{ME, Slot};
 use super::timing::INDIRECT_PROBES;
 use super::{Swim, SwimOutput};
 use crate::cluster::members::State;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Swim;
 use super::message::Message;
-use super::table::{ME, Slot};
+use super::slot::{ME, Slot};
 use super::timing::{ACCUSERS_MAX, WITNESSES};
 use crate::cluster::members::State;
 use crate::record::{NodeName, Now};

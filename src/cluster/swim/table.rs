@@ -16,16 +16,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::known::Known;
 use super::message::{Introduction, life_key};
+use super::slot::{ME, Slot};
 use crate::cluster::members::{Common, Identity, MemberInfo, State, grow_a_little};
 use crate::cluster::random::Random;
 use crate::cluster::ring::Ring;
 use crate::cluster::stats::Gauge;
-
-/// Index of a member. Given out again once the member is forgotten.
-pub(super) type Slot = u32;
-
-/// This node's own.
-pub(super) const ME: Slot = 0;
 
 /// Most members, dead ones included: more than the design is for, and what garbage can cost.
 const MEMBERS_MAX: usize = 65_536;
@@ -182,8 +177,10 @@ impl Table {
             known.ring.get(me.ring_hash(), me.name.as_str()).is_some_and(|entry| entry.identity == me);
         if self.index.len() > 1 || !is_one_of_them || entries.len() > MEMBERS_MAX {
             for entry in entries.iter().filter(|entry| *entry.name() != me.name) {
-                let said = Introduction { identity: entry.identity.clone(), incarnation: 0 };
-                match self.find(entry.name().as_str()) {
+                let (identity, slot) = (entry.identity.clone(), self.find(entry.name().as_str()));
+                let incarnation = slot.and_then(|slot| self.get(slot)).map_or(0, |member| member.incarnation);
+                let said = Introduction { identity, incarnation };
+                match slot {
                     Some(slot) => self.set(slot, said, State::Alive, now_us, random),
                     None => {
                         self.insert(said, now_us, random);
@@ -226,6 +223,15 @@ impl Table {
         let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         let (was, was_state) = (member.identity.clone(), member.state);
         let Introduction { mut identity, incarnation } = introduction;
+        // A life that moved, or another life, begins with an incarnation of its own.
+        debug_assert!(
+            was.boot != identity.boot
+                || was.gossip() != identity.gossip()
+                || incarnation >= member.incarnation,
+            "the incarnation of {} falls from {} to {incarnation}",
+            was.name,
+            member.incarnation
+        );
         identity.share(&mut self.common);
         if was_state != state || was.boot != identity.boot {
             member.changed_s = whole_seconds(now_us);

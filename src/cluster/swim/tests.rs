@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::message::{Ack, Claim, Frame, Introduction, Message, Ping, Update};
+use super::message::{Ack, Claim, Introduction, MembershipFrame, Message, Ping, Update};
 use super::wire;
 use crate::cluster::members::Identity;
 use crate::cluster::seal::{BODY_BYTES_MIN, Checksum};
@@ -93,9 +93,9 @@ fn messages_come_back_as_they_went() {
         assert_eq!(datagram.body.and_then(wire::message_from_proto), Some(message));
     }
     let frames = [
-        Frame::Ping(ping),
-        Frame::Ack(ack),
-        Frame::List { introduction: Some(said), updates, is_last: true },
+        MembershipFrame::Ping(ping),
+        MembershipFrame::Ack(ack),
+        MembershipFrame::List { introduction: Some(said), updates, is_last: true },
     ];
     for frame in frames {
         let bytes = prost::Message::encode_to_vec(&wire::frame_to_proto(&frame));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::message::{Ack, Claim, Frame, Introduction, Message, Ping, Update};
+use super::message::{Ack, Claim, Introduction, MembershipFrame, Message, Ping, Update};
 use super::timing::ACCUSERS_MAX;
 use crate::cluster::members::Identity;
 use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
@@ -195,12 +195,12 @@ pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Opt
 }
 
 /// A frame on a stream.
-pub(super) fn frame_to_proto(frame: &Frame) -> proto::MembersFrame {
+pub(super) fn frame_to_proto(frame: &MembershipFrame) -> proto::MembersFrame {
     use proto::members_frame::Body;
     let body = match frame {
-        Frame::Ping(ping) => Body::Ping(ping_to_proto(ping)),
-        Frame::Ack(ack) => Body::Ack(ack_to_proto(ack)),
-        Frame::List { introduction, updates, is_last } => Body::List(proto::MemberList {
+        MembershipFrame::Ping(ping) => Body::Ping(ping_to_proto(ping)),
+        MembershipFrame::Ack(ack) => Body::Ack(ack_to_proto(ack)),
+        MembershipFrame::List { introduction, updates, is_last } => Body::List(proto::MemberList {
             introduction: introduction.as_ref().map(introduction_to_proto),
             updates: updates.iter().map(update_to_proto).collect(),
             last: *is_last,
@@ -210,7 +210,7 @@ pub(super) fn frame_to_proto(frame: &Frame) -> proto::MembersFrame {
 }
 
 /// The frame of these bytes; `None` if they are malformed.
-pub(super) fn frame_from_bytes(bytes: Bytes) -> Option<Frame> {
+pub(super) fn frame_from_bytes(bytes: Bytes) -> Option<MembershipFrame> {
     use proto::members_frame::Body;
     // Shared at once: what one is freed of is room for the next, and no hole is left between them.
     let mut common = Vec::new();
@@ -222,9 +222,9 @@ pub(super) fn frame_from_bytes(bytes: Bytes) -> Option<Frame> {
         Some(update)
     };
     Some(match proto::MembersFrame::decode(bytes).ok()?.body? {
-        Body::Ping(ping) => Frame::Ping(ping_from_proto(ping)?),
-        Body::Ack(ack) => Frame::Ack(ack_from_proto(ack)?),
-        Body::List(list) => Frame::List {
+        Body::Ping(ping) => MembershipFrame::Ping(ping_from_proto(ping)?),
+        Body::Ack(ack) => MembershipFrame::Ack(ack_from_proto(ack)?),
+        Body::List(list) => MembershipFrame::List {
             introduction: introduction_from_proto(list.introduction)?,
             updates: list.updates.into_iter().map(&mut listed).collect::<Option<_>>()?,
             is_last: list.last,

@@ -62,6 +62,10 @@ impl Map {
         sources.iter().for_each(|source| self.remove(source.as_str()));
     }
 
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(BTreeMap::len).sum()
+    }
+
     pub fn records(&self) -> impl Iterator<Item = &SharedRecord> {
         self.shards.iter().flat_map(|shard| shard.values())
     }
@@ -89,10 +93,6 @@ impl Replica for Map {
 
     fn visit_shard(&self, shard: usize, visit: &mut dyn FnMut(&SharedRecord)) {
         self.shards[shard].values().for_each(visit);
-    }
-
-    fn len(&self) -> usize {
-        self.shards.iter().map(BTreeMap::len).sum()
     }
 }
 

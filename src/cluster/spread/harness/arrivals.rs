@@ -32,7 +32,4 @@ impl Replica for Arrivals {
         [0; SHARDS]
     }
     fn visit_shard(&self, _shard: usize, _visit: &mut dyn FnMut(&SharedRecord)) {}
-    fn len(&self) -> usize {
-        self.0.len()
-    }
 }
