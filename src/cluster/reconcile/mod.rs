@@ -57,7 +57,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
 
 use self::compare::{CompareVerdict, Comparison, answer, root_of};
 use self::initiator::{Initiator, SessionPlan};
@@ -65,11 +64,14 @@ use self::items::Filter;
 use self::responder::Responder;
 pub use self::wire::Compare;
 use super::purpose::{Purpose, StreamIds};
+use super::random::Random;
 use super::ring::Ring;
 use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::{Config, Heads, Replica};
 use crate::record::{NodeName, Now};
 
+/// Combined with a machine's seed for the random numbers of reconciliation, so that they differ from those of membership.
+const SEED_OF_RECONCILIATION: u64 = 0x7265_636f_6e63_696c;
 /// How often maps are compared, give or take an eighth.
 const COMPARE_US: u64 = 1_000_000;
 /// The same after a session that found something: the next member may need it as well.
@@ -195,7 +197,7 @@ struct AskedComparison {
 pub struct Reconcile {
     me: Me,
     ids: StreamIds,
-    random: u64,
+    random: Random,
     outgoing: Vec<Initiator>,
     incoming: Vec<Responder>,
     comparison: Comparison,
@@ -232,7 +234,7 @@ impl Reconcile {
                 withholds: is_too_old(config, now),
             },
             ids: StreamIds::new(Purpose::Reconcile),
-            random: config.seed ^ 0x7265_636f_6e63_696c,
+            random: Random::new(config.seed ^ SEED_OF_RECONCILIATION),
             outgoing: Vec::new(),
             incoming: Vec::new(),
             comparison: Comparison::new(),
@@ -361,7 +363,7 @@ impl Reconcile {
             return;
         };
         let root = root_of(&replica.fingerprints());
-        let nonce = self.random() as u32;
+        let nonce = self.random.next_u64() as u32;
         self.stats.compared += 1;
         let message = Compare { root, nonce, is_answer: false, shards: Bytes::new() };
         self.outputs.push_back(ReconcileOutput::Datagram { to: to.gossip, message });
@@ -371,7 +373,7 @@ impl Reconcile {
     /// A random live member other than this one; `is_unmet`: of those not met while joining.
     fn pick(&mut self, ring: &Ring, is_unmet: bool) -> Option<Peer> {
         let entries = ring.entries();
-        let start = self.random() as usize % entries.len().max(1);
+        let start = self.random.index(entries.len());
         let (before, after) = entries.split_at_checked(start)?;
         let mut candidates = after.iter().chain(before);
         candidates
@@ -382,13 +384,8 @@ impl Reconcile {
             .map(|entry| Peer { name: entry.name().clone(), gossip: entry.gossip() })
     }
 
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        xxh3_64(&self.random.to_le_bytes())
-    }
-
     /// The interval, an eighth more or less.
     fn jittered(&mut self, interval_us: u64) -> u64 {
-        interval_us - interval_us / 8 + self.random() % (interval_us / 4)
+        self.random.around_us(interval_us, interval_us / 8)
     }
 }

@@ -52,7 +52,7 @@ impl Reconcile {
         if self.outgoing.len() >= OUTGOING_MAX || is_moving || self.is_done_by(&to.name, now) {
             return;
         }
-        let (stream, seed) = (self.ids.next_id(), self.random());
+        let (stream, seed) = (self.ids.next_id(), self.random.next_u64());
         debug_assert!(self.outgoing.len() < OUTGOING_MAX && stream.0 % 2 == 1);
         self.stats.sessions_begun += 1;
         self.outgoing.push(Initiator::new(stream, to.name, plan, seed, now));
