@@ -58,3 +58,23 @@ impl Batch {
         }
     }
 }
+
+/// What a part says of a batch that does not come with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Announced {
+    /// Which batch.
+    pub batch: BatchId,
+    /// Its length as it was packed, in bytes.
+    pub bytes: usize,
+    /// XXH3-64 of it.
+    pub checksum: u64,
+}
+
+impl Announced {
+    /// What is said of this batch; `None`: it goes in datagrams.
+    pub fn of(batch: &Batch) -> Option<Announced> {
+        let bytes = batch.encoded.len();
+        let is_large = bytes > FRAGMENTED_BYTES_MAX;
+        is_large.then_some(Announced { batch: batch.id, bytes, checksum: batch.checksum })
+    }
+}

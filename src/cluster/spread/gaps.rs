@@ -52,7 +52,7 @@ impl Spread {
     pub(super) fn watch_gap(&mut self, hash: u64, is_progress: bool) {
         let delay_us = self.gap_delay_us();
         let from_us = self.ask_from_us;
-        let jitter = self.random();
+        let jitter = self.random.next_u64();
         let Some(line) = self.lines.get_mut(hash) else { return };
         if is_progress {
             line.asks = 0;
@@ -90,7 +90,7 @@ impl Spread {
         line.asks += 1;
         let (asks, holder, origin) =
             (line.asks, line.holder, line.birth.as_ref().map(|birth| birth.0.clone()));
-        let random = self.random();
+        let random = self.random.next_u64();
         let peer = match asks {
             1 if holder.is_some() => holder,
             _ if asks % 3 == 0 => origin.and_then(|origin| {

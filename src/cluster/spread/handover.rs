@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Spread;
-use super::batch::Batch;
-use super::bodies::Announced;
+use super::batch::{Announced, Batch};
 use super::duty::{Duty, Task};
 use super::link::Link;
-use super::pack::batch_room;
+use super::packet::batch_room;
 use super::span::Span;
 use super::tree::{Members, Turn, WITHOUT_MAX, Zones, cut};
 use super::wire::PART_HEADER_BYTES;

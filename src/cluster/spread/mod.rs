@@ -87,6 +87,7 @@ use self::span::Span;
 use self::timers::{Timer, Timers};
 use self::tree::Zones;
 use super::members::Identity;
+use super::random::Random;
 use super::ring::Ring;
 use super::stats::Gauge;
 use super::{Config, Heads, Profile, Replica};
@@ -94,8 +95,8 @@ use crate::limits::{HEADS_BYTES_MAX, RECORD_BYTES_CEILING};
 use crate::record::{NodeName, Now, SharedRecord};
 
 pub(super) use self::bodies::Output as StreamOutput;
-pub use self::packet::{Packet, SPREAD_BYTES_MAX};
-pub use self::wire::Opened;
+pub use self::packet::Packet;
+pub use self::wire::{Opened, SPREAD_BYTES_MAX};
 
 /// Bytes of this node's own parts that may wait to be sent for the first time, over all links.
 const OWN_WAITING_BYTES_MAX: usize = 512 * 1024;
@@ -147,7 +148,7 @@ pub struct Spread {
     /// Until when gaps are left to the first reconciliation.
     ask_from_us: u64,
     now_us: u64,
-    seed: u64,
+    random: Random,
     zones: Zones,
     lines: Lines,
     links: Links,
@@ -188,7 +189,7 @@ impl Spread {
             is_hermit: !config.has_seeds,
             ask_from_us: if config.has_seeds { now.mono_us + gaps::ASK_DELAY_AT_START_US } else { 0 },
             now_us: now.mono_us,
-            seed: config.seed ^ 0x5EED_0F5B_4EAD,
+            random: Random::new(config.seed ^ 0x5EED_0F5B_4EAD),
             zones: Zones::default(),
             lines: Lines::new(&config.name, config.boot),
             links: Links::new(rtt_us),
@@ -422,11 +423,5 @@ impl Spread {
             link.is_ready = true;
             self.ready.push_back(id);
         }
-    }
-
-    /// The next of a seeded series of numbers (SplitMix64).
-    fn random(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        tree::mix(self.seed)
     }
 }

@@ -6,12 +6,9 @@
 use std::net::SocketAddr;
 
 use super::Spread;
-use super::duty::Task;
-use super::packet::{Packet, SPREAD_BYTES_MAX};
-use super::receive::life;
+use super::packet::Packet;
 use super::timers::Timer;
-use super::tree::WITHOUT_MAX;
-use super::wire::{PART_HEADER_BYTES, Receipt, ZONE_BYTES_MAX};
+use super::wire::{Receipt, life_tag};
 
 /// Most runs of taken numbers told in one receipt, the latest.
 const RECEIPT_RUNS_MAX: usize = 48;
@@ -32,12 +29,6 @@ const RECEIPT_TALLIES_MAX: usize = 8;
 const TALLY_BYTES: usize = 2 + 11 + 6 + 9;
 
 const _: () = assert!(RECEIPT_RUNS_MAX * 6 + RECEIPT_TALLIES_MAX * TALLY_BYTES + 64 < RECEIPT_BYTES_MAX);
-
-/// How many bytes of a batch fit into a packet beside the part's header.
-pub(super) fn batch_room(part: &Task) -> usize {
-    let zone = part.zone.len().min(ZONE_BYTES_MAX);
-    SPREAD_BYTES_MAX - PART_HEADER_BYTES - zone - 8 * part.without.len().min(WITHOUT_MAX)
-}
 
 impl Spread {
     /// The next message to send, and to whom. Call it until it gives nothing.
@@ -109,7 +100,7 @@ impl Spread {
         let latest = islands.get(islands.len().saturating_sub(RECEIPT_RUNS_MAX)..).unwrap_or_default();
         let below = link.taken.head().saturating_add(1);
         Some(Receipt {
-            life: life(link.boot),
+            life: life_tag(link.boot),
             below,
             ranges: latest.to_vec(),
             wanted: link.wanted.iter().copied().take(WANTED_MAX).collect(),

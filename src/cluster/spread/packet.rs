@@ -5,24 +5,28 @@
 
 use prost::encoding::encoded_len_varint;
 
-use super::bodies::Announced;
-use super::duty::Duty;
+use super::batch::Announced;
+use super::duty::{Duty, Task};
 use super::link::Note;
 use super::seqs::to_runs;
-use super::wire::{Inquiry, Receipt};
-use crate::limits::DATAGRAM_BYTES_MAX;
+use super::tree::WITHOUT_MAX;
+use super::wire::{Inquiry, PART_HEADER_BYTES, Receipt, SPREAD_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::record::fields::{
     write_bytes, write_field, write_fixed64, write_fixed64s, write_message, write_number, write_numbers,
     write_some_fixed64,
 };
 
-/// Most bytes of one encoded packet: a datagram less its fixed header and what wraps the message.
-pub const SPREAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - 64;
 /// Bytes of the floor, with its tag.
 const FLOOR_BYTES: usize = 11;
 /// Bytes of tag and length around a part, and around a want.
 const PART_FRAME_BYTES: usize = 3;
 const NOTE_FRAME_BYTES: usize = 4;
+
+/// How many bytes of a batch fit into a packet beside the part's header.
+pub(super) fn batch_room(part: &Task) -> usize {
+    let zone = part.zone.len().min(ZONE_BYTES_MAX);
+    SPREAD_BYTES_MAX - PART_HEADER_BYTES - zone - 8 * part.without.len().min(WITHOUT_MAX)
+}
 
 /// What one datagram of a link carries.
 #[derive(Clone, Debug, Default)]

@@ -4,19 +4,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::Spread;
 use super::assembly::Fragment;
-use super::batch::{Batch, BatchId};
-use super::bodies::Announced;
+use super::batch::{Announced, Batch, BatchId};
 use super::codec::unpack;
 use super::duty::Task;
 use super::span::{Rest, Span};
 use super::timers::Timer;
 use super::tree::Members;
 use super::unsettled::Sent;
-use super::wire::{Content, Header, Opened, Part, Receipt};
+use super::wire::{Content, Header, Opened, Part, Receipt, life_tag};
 use crate::cluster::ring::Ring;
 use crate::cluster::{Arrival, Replica};
 use crate::record::Now;
@@ -26,10 +24,6 @@ pub(super) const DUTY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A receipt goes at once if the last one is older than this, else so long after it: in
 /// microseconds.
 const RECEIPT_DELAY_US: u64 = 1_000;
-/// What stands for a life in receipts.
-pub(super) fn life(boot: u64) -> u32 {
-    (xxh3_64(&boot.to_le_bytes()) & 0x3FFF) as u32
-}
 
 /// What became of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +95,7 @@ impl Spread {
     }
 
     fn take_receipt(&mut self, ring: &Ring, id: usize, receipt: Receipt) {
-        if receipt.life != life(self.boot) {
+        if receipt.life != life_tag(self.boot) {
             return;
         }
         // Before the parts are settled: an answer is about one that is not.

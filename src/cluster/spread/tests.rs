@@ -396,7 +396,7 @@ fn the_same_seed_gives_the_same_run() {
         world.probe_all();
         world.run(2_000_000);
         let sent: Vec<(usize, usize)> = world.nodes.iter().map(|n| (n.sent_bytes, n.parts_sent)).collect();
-        (sent, world.delivered)
+        (sent, world.delivered, world.digest)
     };
     assert_eq!(run(), run());
 }

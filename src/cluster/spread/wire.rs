@@ -7,18 +7,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::batch::{BatchId, line_hash};
-use super::bodies::Announced;
-use super::packet::SPREAD_BYTES_MAX;
+use super::batch::{Announced, BatchId, line_hash};
 use super::seqs::from_runs;
 use super::span::Span;
 use super::tally::Tally;
 use super::tree::WITHOUT_MAX;
 use crate::cluster::outbox::Awaited;
+use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::record::Stamp;
 use crate::record::fields::{Fields, Malformed, Value};
 
+/// Most bytes of one encoded packet: a datagram less its fixed header and what wraps the message.
+pub const SPREAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - 64;
 /// Most bytes of a part's header but zone and `without`, and of what stands around one part that is
 /// alone in its packet: the sum of all tags, longest varints and fixed fields.
 pub(super) const PART_HEADER_BYTES: usize = 116;
@@ -104,6 +106,11 @@ impl super::Packet {
         self.write(&mut out);
         prost::Message::decode(&out[..]).expect("what was written is read")
     }
+}
+
+/// What stands for a life of a node in receipts: few bits, since it only tells one life from the next.
+pub(super) fn life_tag(boot: u64) -> u32 {
+    (xxh3_64(&boot.to_le_bytes()) & 0x3FFF) as u32
 }
 
 /// Which parts were taken into custody.

@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::pulling::{Pulling, Whole};
 use self::serving::Serving;
 use super::Spread;
-use super::batch::{Batch, BatchId};
+use super::batch::{Announced, Batch, BatchId};
 use super::duty::Duty;
 use super::receive::Taken;
 use super::timers::Timer;
@@ -34,7 +34,6 @@ use super::wire::Header;
 use crate::cluster::purpose::Purpose;
 use crate::cluster::ring::Ring;
 use crate::cluster::{Replica, StreamEvent, StreamId};
-use crate::limits::FRAGMENTED_BYTES_MAX;
 use crate::record::Now;
 
 /// A part whose body is being pulled is announced again after this long, in microseconds: the pull
@@ -67,26 +66,6 @@ pub(in crate::cluster) enum Output {
         /// Which.
         stream: StreamId,
     },
-}
-
-/// What a part says of a batch that does not come with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Announced {
-    /// Which batch.
-    pub batch: BatchId,
-    /// Its length as it was packed, in bytes.
-    pub bytes: usize,
-    /// XXH3-64 of it.
-    pub checksum: u64,
-}
-
-impl Announced {
-    /// What is said of this batch; `None`: it goes in datagrams.
-    pub fn of(batch: &Batch) -> Option<Announced> {
-        let bytes = batch.encoded.len();
-        let is_large = bytes > FRAGMENTED_BYTES_MAX;
-        is_large.then_some(Announced { batch: batch.id, bytes, checksum: batch.checksum })
-    }
 }
 
 /// A part that waits for its body.

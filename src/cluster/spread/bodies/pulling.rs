@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 
 use super::wire::{FRAME_BYTES_MAX, Frame};
-use super::{Announced, Output, Waiter};
+use super::{Output, Waiter};
 use crate::cluster::frames::FrameReader;
 use crate::cluster::purpose::{Purpose, StreamIds};
-use crate::cluster::spread::batch::BatchId;
+use crate::cluster::spread::batch::{Announced, BatchId};
 use crate::cluster::{StreamEvent, StreamId};
 use crate::limits::RECORD_BYTES_CEILING;
 
