@@ -358,7 +358,7 @@ impl World {
         node.wake_us = u64::MAX;
         if node.is_up && node.spread.poll_timeout().is_some_and(|at_us| at_us <= now.mono_us) {
             let ring = node.ring.clone();
-            node.spread.handle_timeout(now, &ring, &mut node.arrivals);
+            node.spread.handle_timeout(now, &ring);
         }
         self.pump(index);
     }

@@ -10,6 +10,7 @@ use super::duty::{Duty, Task};
 use super::link::Note;
 use super::seqs::to_runs;
 use super::tree::WITHOUT_MAX;
+use super::unsettled::Sent;
 use super::wire::{Inquiry, PART_HEADER_BYTES, Receipt, SPREAD_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::record::fields::{
     write_bytes, write_field, write_fixed64, write_fixed64s, write_message, write_number, write_numbers,
@@ -104,16 +105,9 @@ impl Packet {
 
     /// Puts in a fragment of a duty's batch, or the question whether it is there; returns its bytes.
     /// `None`: it does not fit.
-    pub(super) fn push_part(
-        &mut self,
-        number: u64,
-        fragment: u32,
-        ask: bool,
-        duty: &Duty,
-        now_us: u64,
-    ) -> Option<usize> {
+    pub(super) fn push_part(&mut self, number: u64, sent: &Sent, duty: &Duty, now_us: u64) -> Option<usize> {
         let before = self.parts.len();
-        let write = |out: &mut Vec<u8>| write_part(out, number, fragment, ask, duty, now_us);
+        let write = |out: &mut Vec<u8>| write_part(out, number, sent, duty, now_us);
         let bytes = write_counted(&mut self.parts, 2, write) + PART_FRAME_BYTES;
         if self.bytes + bytes > SPREAD_BYTES_MAX {
             self.parts.truncate(before);
@@ -129,11 +123,6 @@ impl Packet {
         let holding = self.holding.get_or_insert_default();
         holding.0 = member;
         holding.1.push(id);
-    }
-
-    /// Whether it answers any question.
-    pub(super) fn has_holding(&self) -> bool {
-        self.holding.is_some()
     }
 
     /// Asks for the tally of the part of this number again.
@@ -217,7 +206,8 @@ fn write_receipt(out: &mut Vec<u8>, receipt: &Receipt) {
     }
 }
 
-fn write_part(out: &mut Vec<u8>, number: u64, fragment: u32, ask: bool, duty: &Duty, now_us: u64) {
+fn write_part(out: &mut Vec<u8>, number: u64, sent: &Sent, duty: &Duty, now_us: u64) {
+    let Sent { fragment, ask, .. } = *sent;
     let announced = if ask { None } else { Announced::of(&duty.batch) };
     write_number(out, 1, number);
     if !ask && announced.is_none() {
@@ -244,8 +234,8 @@ fn write_part(out: &mut Vec<u8>, number: u64, fragment: u32, ask: bool, duty: &D
     }
     write_number(out, 13, u64::from(duty.is_repair));
     if ask || announced.is_some() {
-        write_fixed64(out, 14, duty.batch.id.0);
-        write_number(out, 15, duty.batch.id.1);
+        write_fixed64(out, 14, duty.batch.id.line);
+        write_number(out, 15, duty.batch.id.first_seq);
     }
     write_number(out, 16, u64::from(is_first && part.is_hurried));
     if let Some(Announced { bytes, checksum, .. }) = announced {

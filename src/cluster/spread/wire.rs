@@ -230,7 +230,7 @@ pub(super) struct Part {
     /// Counts what the peer handed over.
     pub number: u64,
     /// What is asked of the receiver; `None`: no node would ask it.
-    pub header: Option<Header>,
+    pub header: Option<PartHeader>,
     /// What came with it.
     pub content: Content,
 }
@@ -257,7 +257,7 @@ pub(super) enum Content {
 
 /// What is asked of the receiver of a part. Of fragments the first has it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Header {
+pub(super) struct PartHeader {
     /// The range to answer for.
     pub span: Span,
     /// Members of this zone alone.
@@ -282,9 +282,9 @@ pub(super) struct Header {
 
 impl Part {
     fn read(value: Value) -> Result<Part, Malformed> {
-        let (mut header, mut number, mut zone, mut is_counted) = (Header::default(), 0, "", false);
+        let (mut header, mut number, mut zone, mut is_counted) = (PartHeader::default(), 0, "", false);
         let (mut batch, mut index, mut count): (&[u8], _, _) = (&[], 0, 0);
-        let (mut id, mut body_bytes, mut checksum) = ((0, 0), 0, 0);
+        let (mut id, mut body_bytes, mut checksum) = (BatchId::default(), 0, 0);
         for field in value.fields()? {
             match field? {
                 (1, value) => number = value.number()?,
@@ -300,8 +300,8 @@ impl Part {
                 (11, value) => index = value.small()?,
                 (12, value) => count = value.small()?,
                 (13, value) => header.is_repair = value.flag()?,
-                (14, value) => id.0 = value.fixed64()?,
-                (15, value) => id.1 = value.number()?,
+                (14, value) => id.line = value.fixed64()?,
+                (15, value) => id.first_seq = value.number()?,
                 (16, value) => header.is_hurried = value.flag()?,
                 (17, value) => body_bytes = value.small()?,
                 (18, value) => checksum = value.fixed64()?,

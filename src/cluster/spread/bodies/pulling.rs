@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
-use super::wire::{FRAME_BYTES_MAX, Frame};
-use super::{Output, Waiter};
+use super::Output;
+use super::waiting::{BodyWaiter, PulledBody};
+use super::wire::{BodyFrame, FRAME_BYTES_MAX};
 use crate::cluster::frames::FrameReader;
 use crate::cluster::purpose::{Purpose, StreamIds};
 use crate::cluster::spread::batch::{Announced, BatchId};
@@ -46,12 +47,12 @@ struct Pull {
     from: SocketAddr,
     announced: Announced,
     body: BytesMut,
-    waiters: Vec<Waiter>,
+    waiters: Vec<BodyWaiter>,
 }
 
 /// The stream to one peer.
 #[derive(Debug)]
-struct Stream {
+struct PullStream {
     id: StreamId,
     is_open: bool,
     reader: FrameReader,
@@ -63,17 +64,10 @@ struct Stream {
     moved_us: u64,
 }
 
-impl Stream {
+impl PullStream {
     fn owes(&self) -> bool {
         !self.asked.is_empty() || !self.waiting.is_empty()
     }
-}
-
-/// A body that came, as long as it was announced; its checksum is not verified.
-pub(super) struct Whole {
-    pub announced: Announced,
-    pub body: Bytes,
-    pub waiters: Vec<Waiter>,
 }
 
 /// Everything this node pulls.
@@ -81,7 +75,7 @@ pub(super) struct Whole {
 pub(super) struct Pulling {
     ids: StreamIds,
     pulls: BTreeMap<BatchId, Pull>,
-    streams: BTreeMap<SocketAddr, Stream>,
+    streams: BTreeMap<SocketAddr, PullStream>,
     asked_bytes: usize,
 }
 
@@ -111,11 +105,11 @@ impl Pulling {
     pub fn pull(
         &mut self,
         now_us: u64,
-        from: SocketAddr,
         announced: Announced,
-        waiter: Waiter,
+        waiter: BodyWaiter,
         outputs: &mut VecDeque<Output>,
     ) -> bool {
+        let from = waiter.from;
         let known = self.pulls.get(&announced.batch).map(|pull| pull.from);
         if let Some(holder) = known.filter(|holder| *holder != from)
             && self.streams.get(&holder).is_some_and(|stream| now_us > stream.moved_us + STALLED_US)
@@ -146,7 +140,12 @@ impl Pulling {
     }
 
     /// The stream to a peer; asked for, if there is none. `None`: all others are in use.
-    fn open(&mut self, now_us: u64, to: SocketAddr, outputs: &mut VecDeque<Output>) -> Option<&mut Stream> {
+    fn open(
+        &mut self,
+        now_us: u64,
+        to: SocketAddr,
+        outputs: &mut VecDeque<Output>,
+    ) -> Option<&mut PullStream> {
         if !self.streams.contains_key(&to) {
             if self.streams.len() >= STREAMS_MAX {
                 let idle = self.streams.iter().filter(|(_, stream)| !stream.owes());
@@ -155,7 +154,7 @@ impl Pulling {
             }
             let id = self.ids.next_id();
             outputs.push_back(Output::Connect { stream: id, to });
-            let stream = Stream {
+            let stream = PullStream {
                 id,
                 is_open: false,
                 reader: FrameReader::new(FRAME_BYTES_MAX),
@@ -175,7 +174,7 @@ impl Pulling {
         now_us: u64,
         id: StreamId,
         event: StreamEvent,
-        whole: &mut Vec<Whole>,
+        whole: &mut Vec<PulledBody>,
         outputs: &mut VecDeque<Output>,
     ) {
         let Some((&peer, stream)) = self.streams.iter_mut().find(|(_, stream)| stream.id == id) else {
@@ -208,7 +207,7 @@ impl Pulling {
 
     /// Gives up streams on which nothing moves, and those not needed for long.
     pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<Output>) {
-        let is_over = |stream: &Stream| {
+        let is_over = |stream: &PullStream| {
             let us_max = if stream.owes() { STUCK_US_MAX } else { IDLE_US_MAX };
             now_us.saturating_sub(stream.moved_us) > us_max
         };
@@ -232,18 +231,18 @@ impl Pulling {
             stream.asked.push_back((id, bytes));
             stream.asked_bytes += bytes;
             self.asked_bytes += bytes;
-            outputs.push_back(Output::Write { stream: stream.id, bytes: Frame::Ask(id).encode() });
+            outputs.push_back(Output::Write { stream: stream.id, bytes: BodyFrame::Ask(id).encode() });
         }
     }
 
     /// Reads what came of a peer. `None`: no node would send it.
-    fn read(&mut self, peer: SocketAddr, whole: &mut Vec<Whole>) -> Option<()> {
+    fn read(&mut self, peer: SocketAddr, whole: &mut Vec<PulledBody>) -> Option<()> {
         let stream = self.streams.get_mut(&peer)?;
         while let Some(frame) = stream.reader.next_frame().ok()? {
             let (id, left) = stream.asked.front_mut()?;
             let id = *id;
-            let (came, is_over) = match Frame::decode(frame)? {
-                Frame::Piece(piece) => {
+            let (came, is_over) = match BodyFrame::decode(frame)? {
+                BodyFrame::Piece(piece) => {
                     let rest = left.checked_sub(piece.len())?;
                     let came = std::mem::replace(left, rest) - rest;
                     let pull = self.pulls.get_mut(&id)?;
@@ -255,8 +254,8 @@ impl Pulling {
                     pull.body.extend_from_slice(&piece);
                     (came, rest == 0)
                 }
-                Frame::Lack => (*left, true),
-                Frame::Ask(_) => return None,
+                BodyFrame::Lack => (*left, true),
+                BodyFrame::Ask(_) => return None,
             };
             stream.asked_bytes -= came;
             self.asked_bytes -= came;
@@ -267,7 +266,7 @@ impl Pulling {
             let pull = self.pulls.remove(&id)?;
             let Pull { announced, body, waiters, .. } = pull;
             if body.len() == announced.bytes {
-                whole.push(Whole { announced, body: body.freeze(), waiters });
+                whole.push(PulledBody { announced, body: body.freeze(), waiters });
             }
         }
         Some(())
