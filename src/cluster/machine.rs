@@ -233,7 +233,7 @@ impl<S: Seal> Machine<S> {
         }
         let ring = self.swim.ring().clone();
         if self.spread.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {
-            self.spread.handle_timeout(now, &ring, replica);
+            self.spread.handle_timeout(now, &ring);
         }
         if self.reconcile.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {
             let heads = || self.spread.heads();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
-use super::wire::Header;
+use super::wire::PartHeader;
 use crate::cluster::stats::Gauge;
 use crate::limits::{RECORD_BYTES_CEILING, SPREAD_ASSEMBLY_BYTES_MAX};
 
@@ -18,7 +18,7 @@ const ASSEMBLY_US_MAX: u64 = 10_000_000;
 struct Assembly {
     /// By index.
     pieces: Vec<Option<Bytes>>,
-    header: Option<Header>,
+    header: Option<PartHeader>,
     bytes: usize,
     touched_us: u64,
 }
@@ -28,7 +28,7 @@ pub(super) struct Fragment {
     /// Number of the part on its link.
     pub number: u64,
     /// What came with it; it counts with the first.
-    pub header: Header,
+    pub header: PartHeader,
     /// Which, from 0.
     pub index: u32,
     /// Of how many.
@@ -116,7 +116,7 @@ impl Assemblies {
     }
 
     /// The whole, if all is there.
-    pub fn whole(&self, key: (usize, u64)) -> Option<(Header, Bytes)> {
+    pub fn whole(&self, key: (usize, u64)) -> Option<(PartHeader, Bytes)> {
         let open = self.open.get(&key)?;
         let mut whole = BytesMut::with_capacity(open.bytes);
         for piece in &open.pieces {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn fragment(number: u64, count: u32) -> Fragment {
-        let header = Header {
+        let header = PartHeader {
             span: Span::whole_after(0),
             zone: String::new(),
             without: Vec::new(),

@@ -176,7 +176,8 @@ mod tests {
         let records: Vec<SharedRecord> =
             [3, 4, 9, 11].into_iter().map(|seq| record(&name, 5, seq, 400)).collect();
         let batches = pack(&name, 5, 1, 0, &records);
-        let covered: Vec<(u64, u64)> = batches.iter().map(|batch| (batch.id.1, batch.last_seq)).collect();
+        let covered: Vec<(u64, u64)> =
+            batches.iter().map(|batch| (batch.id.first_seq, batch.last_seq)).collect();
         assert_eq!(covered, [(2, 4), (5, 11)]);
         let mut back = Vec::new();
         for batch in batches {

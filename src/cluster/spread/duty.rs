@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::batch::Batch;
-use super::bodies::Announced;
+use super::batch::{Announced, Batch};
 use super::span::Span;
 
 /// A range to be served: what a holder was asked for.

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use prost::Message as _;
+use xxhash_rust::xxh3::Xxh3;
 
 use self::arrivals::Arrivals;
 use self::streams::Streams;
@@ -131,6 +132,8 @@ pub(super) struct World {
     pub delivered: usize,
     /// Bytes written on streams.
     pub stream_bytes: usize,
+    /// Hash of every message and every piece on a stream: what was sent, by whom, to whom and when.
+    pub digest: u64,
     streams: Streams,
     /// When each node has sent what it was given so far.
     sent_us: Vec<u64>,
@@ -203,6 +206,7 @@ impl World {
             hops_max: 0,
             delivered: 0,
             stream_bytes: 0,
+            digest: 0,
             streams: Streams::default(),
             sent_us: vec![0; count],
             answers: BTreeMap::new(),
@@ -361,7 +365,7 @@ impl World {
         node.wake_us = u64::MAX;
         if node.is_up && node.spread.poll_timeout().is_some_and(|at_us| at_us <= now.mono_us) {
             let ring = node.ring.clone();
-            node.spread.handle_timeout(now, &ring, &mut node.arrivals);
+            node.spread.handle_timeout(now, &ring);
         }
         self.pump(index);
     }
@@ -374,6 +378,7 @@ impl World {
             assert!(bytes <= SPREAD_BYTES_MAX, "{bytes} bytes");
             let message = message.to_proto();
             assert_eq!(message.encoded_len(), bytes);
+            self.note_sent(index, to, &message.encode_to_vec());
             let node = &mut self.nodes[index];
             node.sent_bytes += bytes;
             node.parts_sent += message.parts.iter().filter(|part| !part.batch.is_empty()).count();
@@ -402,6 +407,13 @@ impl World {
             node.wake_us = at_us;
             self.schedule(at_us, Event::Wake { node: index, at_us });
         }
+    }
+
+    /// Adds what a node sent just now to the digest of the run.
+    fn note_sent(&mut self, from: usize, to: impl std::hash::Hash, bytes: &[u8]) {
+        let mut hasher = Xxh3::with_seed(self.digest);
+        std::hash::Hash::hash(&(self.now_us, from, to, bytes), &mut hasher);
+        self.digest = hasher.digest();
     }
 
     /// When bytes that a node wants sent now are on the wire.

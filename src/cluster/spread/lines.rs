@@ -77,15 +77,17 @@ impl Line {
 
     /// Batches kept that overlap `first..=last`, ascending.
     pub fn kept(&self, first: u64, last: u64) -> impl Iterator<Item = &Arc<Batch>> {
-        let from = self.kept.partition_point(|kept| kept.batch.id.1 <= first).saturating_sub(1);
+        let from = self.kept.partition_point(|kept| kept.batch.id.first_seq <= first).saturating_sub(1);
         let batches = self.kept.range(from..).map(|kept| &kept.batch);
-        batches.take_while(move |batch| batch.id.1 <= last).filter(move |batch| batch.last_seq >= first)
+        batches
+            .take_while(move |batch| batch.id.first_seq <= last)
+            .filter(move |batch| batch.last_seq >= first)
     }
 
     fn find_kept(&self, first_seq: u64) -> Result<usize, usize> {
         // What comes is nearly always the newest, what goes the oldest. A search among thousands of
         // batches all over the memory costs as much as all else that is done with one.
-        let seq_at = |kept: Option<&Kept>| kept.map(|kept| kept.batch.id.1);
+        let seq_at = |kept: Option<&Kept>| kept.map(|kept| kept.batch.id.first_seq);
         match (seq_at(self.kept.front()), seq_at(self.kept.back())) {
             (_, newest) if newest < Some(first_seq) => return Err(self.kept.len()),
             (_, newest) if newest == Some(first_seq) => return Ok(self.kept.len() - 1),
@@ -95,18 +97,18 @@ impl Line {
         // What was sent together comes in another order, but not in a very different one.
         let newest = self.kept.iter().enumerate().rev().take(NEWEST_LOOKED_AT);
         for (at, kept) in newest {
-            match kept.batch.id.1.cmp(&first_seq) {
+            match kept.batch.id.first_seq.cmp(&first_seq) {
                 Ordering::Equal => return Ok(at),
                 Ordering::Less => return Err(at + 1),
                 Ordering::Greater => {}
             }
         }
-        self.kept.binary_search_by_key(&first_seq, |kept| kept.batch.id.1)
+        self.kept.binary_search_by_key(&first_seq, |kept| kept.batch.id.first_seq)
     }
 
     /// Keeps a batch; `false`: it was kept already.
     fn keep(&mut self, batch: &Arc<Batch>) -> bool {
-        let Err(at) = self.find_kept(batch.id.1) else { return false };
+        let Err(at) = self.find_kept(batch.id.first_seq) else { return false };
         if self.kept.is_empty() {
             // Many lines have one batch and no more for a long time.
             self.kept.reserve_exact(1);
@@ -173,11 +175,6 @@ impl Lines {
         self.version
     }
 
-    /// Hash of this node's life.
-    pub fn own(&self) -> u64 {
-        self.own
-    }
-
     /// Up to where this node has published.
     pub fn own_head(&self) -> u64 {
         self.lines.get(self.own).map_or(0, |line| line.have.head())
@@ -195,33 +192,33 @@ impl Lines {
 
     /// The batch, if it is kept.
     pub fn batch(&self, id: BatchId) -> Option<&Arc<Batch>> {
-        let line = self.lines.get(id.0)?;
-        line.find_kept(id.1).ok().and_then(|at| line.kept.get(at)).map(|kept| &kept.batch)
+        let line = self.lines.get(id.line)?;
+        line.find_kept(id.first_seq).ok().and_then(|at| line.kept.get(at)).map(|kept| &kept.batch)
     }
 
     /// Whether everything the batch covers is held.
     pub fn has(&self, batch: &Batch) -> bool {
-        self.lines.get(batch.id.0).is_some_and(|line| line.have.covers(batch.id.1, batch.last_seq))
+        self.lines.get(batch.id.line).is_some_and(|line| line.have.covers(batch.id.first_seq, batch.last_seq))
     }
 
     /// Keeps the batch and counts as held what it covers.
     pub fn hold(&mut self, now_us: u64, batch: &Arc<Batch>) {
-        let at = self.name(now_us, batch.id.0, &batch.origin, batch.boot);
+        let at = self.name(now_us, batch.id.line, &batch.origin, batch.boot);
         let Some(line) = self.lines.at_mut(at) else { return };
         line.seen = line.seen.max(batch.last_seq);
-        line.have.insert(batch.id.1, batch.last_seq);
+        line.have.insert(batch.id.first_seq, batch.last_seq);
         line.changed_us = now_us;
         if line.keep(batch) {
             self.order.push_back((batch.id, batch.cost_bytes()));
             self.kept_bytes += batch.cost_bytes();
         }
-        self.head_changed(at, batch.id.0);
+        self.head_changed(at, batch.id.line);
         while self.kept_bytes > KEPT_BYTES_MAX
             && let Some((id, bytes)) = self.order.pop_front()
         {
             self.kept_bytes -= bytes;
-            if let Some(line) = self.lines.get_mut(id.0) {
-                line.drop_kept(id.1);
+            if let Some(line) = self.lines.get_mut(id.line) {
+                line.drop_kept(id.first_seq);
             }
         }
     }
@@ -239,8 +236,8 @@ impl Lines {
     /// Takes a span of the batch into custody, asked for after so many hops; returns what of it was
     /// not yet.
     pub fn take_custody(&mut self, id: BatchId, span: Span, hops: u32) -> Rest {
-        let kept = self.lines.get_mut(id.0).and_then(|line| {
-            let at = line.find_kept(id.1).ok()?;
+        let kept = self.lines.get_mut(id.line).and_then(|line| {
+            let at = line.find_kept(id.first_seq).ok()?;
             line.kept.get_mut(at)
         });
         match kept {

@@ -1,12 +1,17 @@
 //! All links of a node, by address and by number; bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::assembly::{Assemblies, Fragment};
 use super::by_key::ByKey;
 use super::lateness::Lateness;
-use super::link::{Link, Rtt};
+use super::link::{Link, NO_LINE, Note};
+use super::rtt::Rtt;
+use super::wire::PartHeader;
 use crate::cluster::stats::Gauge;
 
 /// Most links. Beyond it those that are idle go, the longest unused first.
@@ -33,6 +38,10 @@ pub(super) struct Links {
     default_rtt: Rtt,
     /// Lateness over all links.
     lateness: Lateness,
+    /// Links with something to send, in the order in which they are served.
+    ready: VecDeque<usize>,
+    /// Batches that come in fragments, of all links.
+    assemblies: Assemblies,
 }
 
 impl Links {
@@ -45,25 +54,24 @@ impl Links {
             far: BTreeMap::new(),
             default_rtt: Rtt::new(default_rtt_us),
             lateness: Lateness::default(),
+            ready: VecDeque::new(),
+            assemblies: Assemblies::default(),
         }
     }
 
-    /// The number of the link to an address, made if there is none, and of the link that was closed
-    /// for it, which may be the same. `None`: too many are in use.
-    pub fn open(&mut self, to: SocketAddr, now_us: u64) -> Option<(usize, Option<usize>)> {
+    /// The number of the link to an address, made if there is none. `None`: too many are in use.
+    pub fn open(&mut self, to: SocketAddr, now_us: u64) -> Option<usize> {
         if let Some(id) = self.links.place(to) {
-            return Some((id, None));
+            return Some(id);
         }
-        let mut closed = None;
         if self.links.len() >= LINKS_MAX {
             let idle = self.links.iter().filter(|link| link.1.is_idle());
             let oldest = idle.min_by_key(|link| link.1.used_us).map(|link| link.0)?;
             self.close(oldest);
-            closed = Some(oldest);
         }
         let mut link = Link::new(to, self.first_number, self.lateness);
         link.used_us = now_us;
-        Some((self.links.insert(to, Box::new(link)), closed))
+        Some(self.links.insert(to, Box::new(link)))
     }
 
     /// The link of this number.
@@ -81,30 +89,98 @@ impl Links {
         self.links.get(to).map(Box::as_ref)
     }
 
-    /// How full it is.
+    /// Shows how many links there are and how full the room for fragments is.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
         visit(Gauge::new("links", self.links.len(), LINKS_MAX));
+        self.assemblies.visit_gauges(visit);
     }
 
-    /// Whether there is any.
+    /// Whether there is no link.
     pub fn is_empty(&self) -> bool {
         self.links.len() == 0
     }
 
-    /// Closes the links that were not used for long; returns their numbers.
-    pub fn close_idle(&mut self, now_us: u64) -> Vec<usize> {
+    /// Closes the links that were not used for long, and drops fragments that made no progress for long.
+    pub fn sweep(&mut self, now_us: u64) {
         let is_over = |link: &Link| link.is_idle() && now_us.saturating_sub(link.used_us) > IDLE_US_MAX;
         let over: Vec<usize> = self.links.iter().filter(|link| is_over(link.1)).map(|link| link.0).collect();
-        for id in &over {
-            self.close(*id);
-        }
-        over
+        over.into_iter().for_each(|id| self.close(id));
+        self.assemblies.forget_old(now_us);
     }
 
+    /// Closes a link, together with the fragments that came over it: its number may be given to another.
     fn close(&mut self, id: usize) {
         if let Some(link) = self.links.remove(id) {
+            debug_assert!(link.is_idle(), "something waits for {}", link.to);
             self.first_number = self.first_number.max(link.next_number());
+            self.assemblies.forget_link(id);
         }
+    }
+
+    /// Notes that the peer of a link was heard, with this boot number.
+    pub fn hear(&mut self, id: usize, now_us: u64, boot: u64) {
+        let Some(link) = self.links.at_mut(id) else { return };
+        if link.boot != boot {
+            self.assemblies.forget_link(id);
+        }
+        link.hear(now_us, boot);
+    }
+
+    /// Has a link looked at by the next [`Links::pop_ready`]s: it may have something to send.
+    pub fn mark_ready(&mut self, id: usize) {
+        if let Some(link) = self.links.at_mut(id)
+            && !link.is_ready
+        {
+            link.is_ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// The next link that may have something to send.
+    pub fn pop_ready(&mut self) -> Option<usize> {
+        while let Some(id) = self.ready.pop_front() {
+            if let Some(link) = self.links.at_mut(id) {
+                link.is_ready = false;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Has a want or a lack sent to the peer of a link, unless too many wait.
+    pub fn note(&mut self, id: usize, note: Note) {
+        if self.links.at_mut(id).is_some_and(|link| link.push_note(note)) {
+            self.mark_ready(id);
+        }
+    }
+
+    /// Asks the peer of a link for a sign of life.
+    pub fn ask_sign_of_life(&mut self, id: usize) {
+        if self.links.at(id).is_some_and(|link| !link.asks_sign_of_life()) {
+            self.note(id, Note { is_want: true, line: NO_LINE, ranges: Vec::new() });
+        }
+    }
+
+    /// Keeps a fragment that came over a link; returns by what its batch is found. `None`: there is no
+    /// room, or no node would send it.
+    pub fn put_fragment(&mut self, id: usize, now_us: u64, fragment: Fragment) -> Option<(usize, u64)> {
+        self.assemblies.put(now_us, id, fragment)
+    }
+
+    /// A batch that came in fragments, with its header, if all of them are there.
+    pub fn assembled(&self, key: (usize, u64)) -> Option<(PartHeader, Bytes)> {
+        self.assemblies.whole(key)
+    }
+
+    /// Drops the fragments of a batch.
+    pub fn drop_fragments(&mut self, key: (usize, u64)) {
+        self.assemblies.close(key);
+    }
+
+    /// How many batches that come in fragments are not whole.
+    #[cfg(test)]
+    pub fn assembling(&self) -> usize {
+        self.assemblies.len()
     }
 
     /// Takes a measured round trip of a link.

@@ -5,33 +5,29 @@
 
 use prost::encoding::encoded_len_varint;
 
-use super::bodies::Announced;
-use super::duty::Duty;
+use super::batch::Announced;
+use super::duty::{Duty, Task};
 use super::link::Note;
 use super::seqs::to_runs;
-use super::wire::{Inquiry, Receipt};
+use super::tree::WITHOUT_MAX;
+use super::unsettled::Sent;
+use super::wire::{Inquiry, PART_HEADER_BYTES, Receipt, ZONE_BYTES_MAX};
 use crate::record::fields::{
     write_bytes, write_field, write_fixed64, write_fixed64s, write_message, write_number, write_numbers,
     write_some_fixed64,
 };
 
-/// Bytes of a datagram's body that are kept free of the packet: tag and length of the message, and room for
-/// heads, whose encoded length is estimated.
-const AROUND_BYTES: usize = 40;
-
-/// Most bytes of one encoded packet in a datagram whose body has at most `body_bytes_max`.
-pub(super) const fn packet_bytes_max(body_bytes_max: usize) -> usize {
-    body_bytes_max - AROUND_BYTES
-}
-
-/// The same for datagrams that are sealed by a checksum alone.
-#[cfg(test)]
-pub const SPREAD_BYTES_MAX: usize = packet_bytes_max(crate::cluster::seal::body_bytes_max(8));
 /// Bytes of the floor, with its tag.
 const FLOOR_BYTES: usize = 11;
 /// Bytes of tag and length around a part, and around a want.
 const PART_FRAME_BYTES: usize = 3;
 const NOTE_FRAME_BYTES: usize = 4;
+
+/// How many bytes of a batch fit beside the part's header into a packet of `packet_bytes_max`.
+pub(super) fn batch_room(packet_bytes_max: usize, part: &Task) -> usize {
+    let zone = part.zone.len().min(ZONE_BYTES_MAX);
+    packet_bytes_max - PART_HEADER_BYTES - zone - 8 * part.without.len().min(WITHOUT_MAX)
+}
 
 /// What one datagram of a link carries.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +54,8 @@ impl Packet {
         Packet::default().begin(bytes_max, None)
     }
 
-    /// Empties it, keeps its memory, and puts in nothing but a receipt, if there is one.
+    /// Empties it, keeps its memory, and puts in nothing but a receipt, if there is one. From now on it may have
+    /// `bytes_max` encoded.
     pub(super) fn begin(mut self, bytes_max: usize, receipt: Option<&Receipt>) -> Packet {
         self.parts.clear();
         self.rest.clear();
@@ -112,16 +109,9 @@ impl Packet {
 
     /// Puts in a fragment of a duty's batch, or the question whether it is there; returns its bytes.
     /// `None`: it does not fit.
-    pub(super) fn push_part(
-        &mut self,
-        number: u64,
-        fragment: u32,
-        ask: bool,
-        duty: &Duty,
-        now_us: u64,
-    ) -> Option<usize> {
+    pub(super) fn push_part(&mut self, number: u64, sent: &Sent, duty: &Duty, now_us: u64) -> Option<usize> {
         let before = self.parts.len();
-        let write = |out: &mut Vec<u8>| write_part(out, number, fragment, ask, duty, now_us);
+        let write = |out: &mut Vec<u8>| write_part(out, number, sent, duty, now_us);
         let bytes = write_counted(&mut self.parts, 2, write) + PART_FRAME_BYTES;
         if self.bytes + bytes > self.bytes_max {
             self.parts.truncate(before);
@@ -137,11 +127,6 @@ impl Packet {
         let holding = self.holding.get_or_insert_default();
         holding.0 = member;
         holding.1.push(id);
-    }
-
-    /// Whether it answers any question.
-    pub(super) fn has_holding(&self) -> bool {
-        self.holding.is_some()
     }
 
     /// Asks for the tally of the part of this number again.
@@ -168,7 +153,7 @@ impl Packet {
         self.bytes_max.saturating_sub(self.encoded_len())
     }
 
-    /// Length of the encoded packet, in bytes.
+    /// Its length on the wire.
     pub(in crate::cluster) fn encoded_len(&self) -> usize {
         let floor_bytes = if self.floor == 0 { 0 } else { 1 + encoded_len_varint(self.floor) };
         // Nearly always nothing.
@@ -230,7 +215,8 @@ fn write_receipt(out: &mut Vec<u8>, receipt: &Receipt) {
     }
 }
 
-fn write_part(out: &mut Vec<u8>, number: u64, fragment: u32, ask: bool, duty: &Duty, now_us: u64) {
+fn write_part(out: &mut Vec<u8>, number: u64, sent: &Sent, duty: &Duty, now_us: u64) {
+    let Sent { fragment, ask, .. } = *sent;
     let announced = if ask { None } else { Announced::of(&duty.batch) };
     write_number(out, 1, number);
     if !ask && announced.is_none() {
@@ -257,8 +243,8 @@ fn write_part(out: &mut Vec<u8>, number: u64, fragment: u32, ask: bool, duty: &D
     }
     write_number(out, 13, u64::from(duty.is_repair));
     if ask || announced.is_some() {
-        write_fixed64(out, 14, duty.batch.id.0);
-        write_number(out, 15, duty.batch.id.1);
+        write_fixed64(out, 14, duty.batch.id.line);
+        write_number(out, 15, duty.batch.id.first_seq);
     }
     write_number(out, 16, u64::from(is_first && part.is_hurried));
     if let Some(Announced { bytes, checksum, .. }) = announced {

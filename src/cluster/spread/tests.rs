@@ -26,7 +26,7 @@ fn without_loss_everyone_gets_one_copy_in_time() {
         assert_eq!(world.copies(), count as u64 - 1, "N={count}");
         let parts: usize = world.nodes.iter().map(|node| node.parts_sent).sum();
         assert_eq!(parts, count - 1);
-        assert!(world.nodes.iter().all(|node| node.spread.duties.is_empty()));
+        assert!(world.nodes.iter().all(|node| node.spread.custody.len() == 0));
     }
 }
 
@@ -334,7 +334,7 @@ fn a_link_closed_for_another_takes_its_fragments_along() {
         world.run(5_000);
     };
     give(&mut world, 10, 0, b"old");
-    let opened = |world: &World| world.nodes[0].spread.assemblies.len();
+    let opened = |world: &World| world.nodes[0].spread.base.links.assembling();
     assert_eq!(opened(&world), 1);
     for index in 11..10 + 3_000 {
         let now = world.now();
@@ -342,7 +342,7 @@ fn a_link_closed_for_another_takes_its_fragments_along() {
         let (packet, ring) = (Opened::default(), node.ring.clone());
         node.spread.handle_spread(now, address(index), 1, packet, &ring, &mut node.arrivals);
     }
-    assert!(world.nodes[0].spread.links.find(address(10)).is_none());
+    assert!(world.nodes[0].spread.base.links.find(address(10)).is_none());
     assert_eq!(opened(&world), 0);
 }
 
@@ -361,11 +361,12 @@ fn a_node_nobody_answers_keeps_its_queues_bounded() {
     }
     let spread = &world.nodes[0].spread;
     assert!(taken > 100, "what is given up makes room");
-    assert!(spread.own_waiting_bytes <= 600 * 1024, "{}", spread.own_waiting_bytes);
-    assert!(spread.duty_bytes <= 4 << 20, "{}", spread.duty_bytes);
+    let (duty_bytes, own_unsent_bytes, _) = spread.custody.bytes();
+    assert!(own_unsent_bytes <= 600 * 1024, "{own_unsent_bytes}");
+    assert!(duty_bytes <= 4 << 20, "{duty_bytes}");
     world.run(60_000_000);
     let spread = &world.nodes[0].spread;
-    assert_eq!((spread.duty_bytes, spread.own_waiting_bytes, spread.duties.len()), (0, 0, 0));
+    assert_eq!((spread.custody.bytes(), spread.custody.len()), ((0, 0, 0), 0));
 }
 
 #[test]
@@ -396,7 +397,7 @@ fn the_same_seed_gives_the_same_run() {
         world.probe_all();
         world.run(2_000_000);
         let sent: Vec<(usize, usize)> = world.nodes.iter().map(|n| (n.sent_bytes, n.parts_sent)).collect();
-        (sent, world.delivered)
+        (sent, world.delivered, world.digest)
     };
     assert_eq!(run(), run());
 }
@@ -463,7 +464,7 @@ fn every_question_is_answered_however_many_come_at_once() {
     node.spread.handle_spread(now, address(1), 1, packet, &ring, &mut node.arrivals);
     let mut wanted = Vec::new();
     while let Some(at_us) = node.spread.poll_timeout().filter(|_| wanted.len() < QUESTIONS as usize) {
-        node.spread.handle_timeout(now.plus_us(at_us.saturating_sub(now.mono_us)), &ring, &mut node.arrivals);
+        node.spread.handle_timeout(now.plus_us(at_us.saturating_sub(now.mono_us)), &ring);
         while let Some((_, packet)) = node.spread.poll_send() {
             wanted.extend(packet.to_proto().receipt.into_iter().flat_map(|receipt| receipt.wanted));
         }

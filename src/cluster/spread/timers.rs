@@ -4,12 +4,13 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::batch::BatchId;
+use super::link::PartId;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// Nothing was heard of what was sent.
-    Try { link: usize, number: u64 },
+    Try(PartId),
     /// A receipt must go.
     Receipt { link: usize },
     /// The link's pace allows more.

@@ -19,6 +19,7 @@
 use std::sync::Arc;
 
 use super::span::Span;
+pub(super) use crate::cluster::random::mix;
 use crate::cluster::ring::{Ring, RingEntry};
 
 /// Into how many parts a range is cut.
@@ -82,7 +83,7 @@ impl Zones {
 }
 
 /// The members of one zone in one span, some left out. Counts and finds them without listing them.
-pub(super) struct Members<'a> {
+pub(super) struct SpanMembers<'a> {
     entries: &'a [RingEntry],
     order: Option<&'a [u32]>,
     start: usize,
@@ -96,7 +97,7 @@ pub(super) struct Members<'a> {
 /// Most that are left out: of all holders above, and the one that asks.
 const LEFT_OUT_MAX: usize = WITHOUT_MAX + 1;
 
-impl<'a> Members<'a> {
+impl<'a> SpanMembers<'a> {
     /// The members of `zone` in `span`, but those at the places `without`.
     pub fn new(
         ring: &'a Ring,
@@ -104,8 +105,8 @@ impl<'a> Members<'a> {
         zone: &str,
         span: Span,
         without: impl IntoIterator<Item = u64>,
-    ) -> Members<'a> {
-        let mut members = Members {
+    ) -> SpanMembers<'a> {
+        let mut members = SpanMembers {
             entries: ring.entries(),
             order: zones.order(zone),
             start: 0,
@@ -226,7 +227,7 @@ impl Turn {
 }
 
 /// Cuts `span`, which holds `members`, into at most [`FANOUT`] parts.
-pub(super) fn cut(span: Span, members: &Members, turn: Turn) -> Vec<Cut> {
+pub(super) fn cut(span: Span, members: &SpanMembers, turn: Turn) -> Vec<Cut> {
     let counts = counts(members.len(), turn);
     let mut cuts: Vec<Cut> = Vec::with_capacity(counts.len());
     let mut first = 0;
@@ -249,7 +250,7 @@ fn counts(count: usize, turn: Turn) -> Vec<usize> {
     if count <= FANOUT {
         return vec![1; count];
     }
-    // Members of a full tree, and of one a layer deeper: every part gets the one, and as few as
+    // SpanMembers of a full tree, and of one a layer deeper: every part gets the one, and as few as
     // possible get up to the other.
     let (mut least, mut most) = (1, 1 + FANOUT);
     while FANOUT * most < count {
@@ -264,13 +265,6 @@ fn counts(count: usize, turn: Turn) -> Vec<usize> {
         rest -= more;
     }
     counts
-}
-
-/// A finalizer that spreads every bit (Stafford's variant 13, as in SplitMix64).
-pub(super) fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]
@@ -292,10 +286,10 @@ mod tests {
         let zones = Zones::default();
         let mut without = without.to_vec();
         without.push(holder);
-        let members = Members::new(ring, &zones, "", span, without.iter().copied());
+        let members = SpanMembers::new(ring, &zones, "", span, without.iter().copied());
         let (mut count, mut deepest) = (0, turn.hops);
         for part in cut(span, &members, turn) {
-            let inside = Members::new(ring, &zones, "", part.span, without.iter().copied());
+            let inside = SpanMembers::new(ring, &zones, "", part.span, without.iter().copied());
             assert_eq!(inside.len(), part.count);
             let member = inside.get(turn.member(part.count)).expect("in the part");
             assert!(part.span.contains(member.hash));

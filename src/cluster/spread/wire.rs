@@ -7,10 +7,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::batch::{BatchId, line_hash};
-use super::bodies::Announced;
-use super::packet::packet_bytes_max;
+use super::batch::{Announced, BatchId, line_hash};
 use super::seqs::from_runs;
 use super::span::Span;
 use super::tally::Tally;
@@ -20,6 +19,9 @@ use crate::cluster::seal::BODY_BYTES_MIN;
 use crate::record::Stamp;
 use crate::record::fields::{Fields, Malformed, Value};
 
+/// Bytes of a datagram's body that are kept free of the packet: tag and length of the message, and room for
+/// heads, whose encoded length is estimated.
+const AROUND_BYTES: usize = 40;
 /// Most bytes of a part's header but zone and `without`, and of what stands around one part that is
 /// alone in its packet: the sum of all tags, longest varints and fixed fields.
 pub(super) const PART_HEADER_BYTES: usize = 116;
@@ -32,6 +34,15 @@ const _: () = assert!(
     PART_HEADER_BYTES + ZONE_BYTES_MAX + 8 * WITHOUT_MAX + 256 < packet_bytes_max(BODY_BYTES_MIN),
     "a packet has room for records beside the largest header of a part, whatever the seal"
 );
+
+/// Most bytes of one encoded packet in a datagram whose body has at most `body_bytes_max`.
+pub(super) const fn packet_bytes_max(body_bytes_max: usize) -> usize {
+    body_bytes_max - AROUND_BYTES
+}
+
+/// Most bytes of one encoded packet where datagrams are sealed by a checksum alone.
+#[cfg(test)]
+pub const SPREAD_BYTES_MAX: usize = packet_bytes_max(crate::cluster::seal::body_bytes_max(8));
 
 /// A packet taken apart.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -108,6 +119,11 @@ impl super::Packet {
         self.write(&mut out);
         prost::Message::decode(&out[..]).expect("what was written is read")
     }
+}
+
+/// What stands for a life of a node in receipts: few bits, since it only tells one life from the next.
+pub(super) fn life_tag(boot: u64) -> u32 {
+    (xxh3_64(&boot.to_le_bytes()) & 0x3FFF) as u32
 }
 
 /// Which parts were taken into custody.
@@ -227,7 +243,7 @@ pub(super) struct Part {
     /// Counts what the peer handed over.
     pub number: u64,
     /// What is asked of the receiver; `None`: no node would ask it.
-    pub header: Option<Header>,
+    pub header: Option<PartHeader>,
     /// What came with it.
     pub content: Content,
 }
@@ -254,7 +270,7 @@ pub(super) enum Content {
 
 /// What is asked of the receiver of a part. Of fragments the first has it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Header {
+pub(super) struct PartHeader {
     /// The range to answer for.
     pub span: Span,
     /// Members of this zone alone.
@@ -279,9 +295,9 @@ pub(super) struct Header {
 
 impl Part {
     fn read(value: Value) -> Result<Part, Malformed> {
-        let (mut header, mut number, mut zone, mut is_counted) = (Header::default(), 0, "", false);
+        let (mut header, mut number, mut zone, mut is_counted) = (PartHeader::default(), 0, "", false);
         let (mut batch, mut index, mut count): (&[u8], _, _) = (&[], 0, 0);
-        let (mut id, mut body_bytes, mut checksum) = ((0, 0), 0, 0);
+        let (mut id, mut body_bytes, mut checksum) = (BatchId::default(), 0, 0);
         for field in value.fields()? {
             match field? {
                 (1, value) => number = value.number()?,
@@ -297,8 +313,8 @@ impl Part {
                 (11, value) => index = value.small()?,
                 (12, value) => count = value.small()?,
                 (13, value) => header.is_repair = value.flag()?,
-                (14, value) => id.0 = value.fixed64()?,
-                (15, value) => id.1 = value.number()?,
+                (14, value) => id.line = value.fixed64()?,
+                (15, value) => id.first_seq = value.number()?,
                 (16, value) => header.is_hurried = value.flag()?,
                 (17, value) => body_bytes = value.small()?,
                 (18, value) => checksum = value.fixed64()?,

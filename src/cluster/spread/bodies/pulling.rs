@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
-use super::wire::{FRAME_BYTES_MAX, Frame};
-use super::{Announced, Waiter};
+use super::waiting::{BodyWaiter, PulledBody};
+use super::wire::{BodyFrame, FRAME_BYTES_MAX};
 use crate::cluster::frames::FrameReader;
 use crate::cluster::purpose::{Purpose, StreamIds};
-use crate::cluster::spread::batch::BatchId;
+use crate::cluster::spread::batch::{Announced, BatchId};
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::limits::RECORD_BYTES_CEILING;
 
@@ -46,12 +46,12 @@ struct Pull {
     from: SocketAddr,
     announced: Announced,
     body: BytesMut,
-    waiters: Vec<Waiter>,
+    waiters: Vec<BodyWaiter>,
 }
 
 /// The stream to one peer.
 #[derive(Debug)]
-struct Stream {
+struct PullStream {
     id: StreamId,
     is_open: bool,
     reader: FrameReader,
@@ -63,17 +63,10 @@ struct Stream {
     moved_us: u64,
 }
 
-impl Stream {
+impl PullStream {
     fn owes(&self) -> bool {
         !self.asked.is_empty() || !self.waiting.is_empty()
     }
-}
-
-/// A body that came, as long as it was announced; its checksum is not verified.
-pub(super) struct Whole {
-    pub announced: Announced,
-    pub body: Bytes,
-    pub waiters: Vec<Waiter>,
 }
 
 /// Everything this node pulls.
@@ -81,7 +74,7 @@ pub(super) struct Whole {
 pub(super) struct Pulling {
     ids: StreamIds,
     pulls: BTreeMap<BatchId, Pull>,
-    streams: BTreeMap<SocketAddr, Stream>,
+    streams: BTreeMap<SocketAddr, PullStream>,
     asked_bytes: usize,
 }
 
@@ -111,11 +104,11 @@ impl Pulling {
     pub fn pull(
         &mut self,
         now_us: u64,
-        from: SocketAddr,
         announced: Announced,
-        waiter: Waiter,
+        waiter: BodyWaiter,
         outputs: &mut VecDeque<StreamOutput>,
     ) -> bool {
+        let from = waiter.from;
         let known = self.pulls.get(&announced.batch).map(|pull| pull.from);
         if let Some(holder) = known.filter(|holder| *holder != from)
             && self.streams.get(&holder).is_some_and(|stream| now_us > stream.moved_us + STALLED_US)
@@ -151,7 +144,7 @@ impl Pulling {
         now_us: u64,
         to: SocketAddr,
         outputs: &mut VecDeque<StreamOutput>,
-    ) -> Option<&mut Stream> {
+    ) -> Option<&mut PullStream> {
         if !self.streams.contains_key(&to) {
             if self.streams.len() >= STREAMS_MAX {
                 let idle = self.streams.iter().filter(|(_, stream)| !stream.owes());
@@ -160,7 +153,7 @@ impl Pulling {
             }
             let id = self.ids.next_id();
             outputs.push_back(StreamOutput::Connect { stream: id, to });
-            let stream = Stream {
+            let stream = PullStream {
                 id,
                 is_open: false,
                 reader: FrameReader::new(FRAME_BYTES_MAX),
@@ -180,7 +173,7 @@ impl Pulling {
         now_us: u64,
         id: StreamId,
         event: StreamEvent,
-        whole: &mut Vec<Whole>,
+        whole: &mut Vec<PulledBody>,
         outputs: &mut VecDeque<StreamOutput>,
     ) {
         let Some((&peer, stream)) = self.streams.iter_mut().find(|(_, stream)| stream.id == id) else {
@@ -213,7 +206,7 @@ impl Pulling {
 
     /// Gives up streams on which nothing moves, and those not needed for long.
     pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<StreamOutput>) {
-        let is_over = |stream: &Stream| {
+        let is_over = |stream: &PullStream| {
             let us_max = if stream.owes() { STUCK_US_MAX } else { IDLE_US_MAX };
             now_us.saturating_sub(stream.moved_us) > us_max
         };
@@ -237,18 +230,18 @@ impl Pulling {
             stream.asked.push_back((id, bytes));
             stream.asked_bytes += bytes;
             self.asked_bytes += bytes;
-            outputs.push_back(StreamOutput::Write { stream: stream.id, bytes: Frame::Ask(id).encode() });
+            outputs.push_back(StreamOutput::Write { stream: stream.id, bytes: BodyFrame::Ask(id).encode() });
         }
     }
 
     /// Reads what came of a peer. `None`: no node would send it.
-    fn read(&mut self, peer: SocketAddr, whole: &mut Vec<Whole>) -> Option<()> {
+    fn read(&mut self, peer: SocketAddr, whole: &mut Vec<PulledBody>) -> Option<()> {
         let stream = self.streams.get_mut(&peer)?;
         while let Some(frame) = stream.reader.next_frame().ok()? {
             let (id, left) = stream.asked.front_mut()?;
             let id = *id;
-            let (came, is_over) = match Frame::decode(frame)? {
-                Frame::Piece(piece) => {
+            let (came, is_over) = match BodyFrame::decode(frame)? {
+                BodyFrame::Piece(piece) => {
                     let rest = left.checked_sub(piece.len())?;
                     let came = std::mem::replace(left, rest) - rest;
                     let pull = self.pulls.get_mut(&id)?;
@@ -260,8 +253,8 @@ impl Pulling {
                     pull.body.extend_from_slice(&piece);
                     (came, rest == 0)
                 }
-                Frame::Lack => (*left, true),
-                Frame::Ask(_) => return None,
+                BodyFrame::Lack => (*left, true),
+                BodyFrame::Ask(_) => return None,
             };
             stream.asked_bytes -= came;
             self.asked_bytes -= came;
@@ -272,7 +265,7 @@ impl Pulling {
             let pull = self.pulls.remove(&id)?;
             let Pull { announced, body, waiters, .. } = pull;
             if body.len() == announced.bytes {
-                whole.push(Whole { announced, body: body.freeze(), waiters });
+                whole.push(PulledBody { announced, body: body.freeze(), waiters });
             }
         }
         Some(())

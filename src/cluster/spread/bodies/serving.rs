@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::wire::{FRAME_BYTES_MAX, Frame, PIECE_BYTES_MAX};
+use super::wire::{BodyFrame, FRAME_BYTES_MAX, PIECE_BYTES_MAX};
 use crate::cluster::frames::FrameReader;
 use crate::cluster::spread::batch::BatchId;
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
@@ -24,7 +24,7 @@ const STUCK_US_MAX: u64 = 10_000_000;
 const IDLE_US_MAX: u64 = 30_000_000;
 
 #[derive(Debug)]
-struct Server {
+struct ServedStream {
     reader: FrameReader,
     /// What was asked for, and how many bytes of the first were sent.
     asks: VecDeque<BatchId>,
@@ -36,7 +36,7 @@ struct Server {
 /// Streams on which peers pull from this node.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
-    streams: BTreeMap<StreamId, Server>,
+    streams: BTreeMap<StreamId, ServedStream>,
 }
 
 impl Serving {
@@ -91,7 +91,7 @@ impl Serving {
             self.streams.remove(&oldest);
             outputs.push_back(StreamOutput::Close { stream: oldest });
         }
-        let server = Server {
+        let server = ServedStream {
             reader: FrameReader::new(FRAME_BYTES_MAX),
             asks: VecDeque::new(),
             sent: 0,
@@ -103,7 +103,7 @@ impl Serving {
 
     /// Closes streams whose peer does not read, and those nothing was asked on for long.
     pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<StreamOutput>) {
-        let is_over = |server: &Server| {
+        let is_over = |server: &ServedStream| {
             let us_max = if server.is_idle() { IDLE_US_MAX } else { STUCK_US_MAX };
             now_us.saturating_sub(server.moved_us) > us_max
         };
@@ -117,7 +117,7 @@ impl Serving {
     }
 }
 
-impl Server {
+impl ServedStream {
     fn is_idle(&self) -> bool {
         self.asks.is_empty() && self.in_flight_bytes == 0
     }
@@ -128,8 +128,8 @@ impl Server {
         loop {
             match self.reader.next_frame() {
                 Ok(None) => return true,
-                Ok(Some(frame)) => match Frame::decode(frame) {
-                    Some(Frame::Ask(id)) if self.asks.len() < ASKS_MAX => self.asks.push_back(id),
+                Ok(Some(frame)) => match BodyFrame::decode(frame) {
+                    Some(BodyFrame::Ask(id)) if self.asks.len() < ASKS_MAX => self.asks.push_back(id),
                     _ => return false,
                 },
                 Err(_) => return false,
@@ -154,8 +154,8 @@ impl Server {
             let from = self.sent.min(len);
             let to = (from + PIECE_BYTES_MAX).min(len);
             let frame = match body {
-                Some(body) if from < to => Frame::Piece(body.slice(from..to)),
-                _ => Frame::Lack,
+                Some(body) if from < to => BodyFrame::Piece(body.slice(from..to)),
+                _ => BodyFrame::Lack,
             };
             served += to - from;
             self.sent = to;

@@ -1,15 +1,19 @@
 //! Bodies among many nodes, and from peers that are none.
 
-use bytes::Bytes;
+use std::net::SocketAddr;
+
 use proptest::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::pulling::{ASKED_BYTES_MAX, BODY_BYTES_MAX, PULLS_MAX, PULLS_PER_PEER_MAX, STREAMS_MAX};
 use super::serving::{ASKS_MAX, STREAMS_MAX as SERVED_MAX, WINDOW_BYTES};
-use super::wire::{Frame, PIECE_BYTES_MAX};
+use super::wire::{BodyFrame, PIECE_BYTES_MAX};
 use super::*;
 use crate::cluster::Arrival;
+use crate::cluster::spread::Packet;
 use crate::cluster::spread::harness::{World, address, identity};
 use crate::cluster::spread::span::Span;
+use crate::cluster::spread::wire::{Content, Opened, Part, PartHeader};
 
 const LARGE: usize = 200_000;
 
@@ -64,7 +68,7 @@ fn large_records_reach_all_once() {
     assert!(sent < 6 * 59 * 4 * 400, "{sent} bytes in datagrams");
     assert!(world.stream_bytes < 12 * 59 * (LARGE + 1_000), "{} bytes on streams", world.stream_bytes);
     assert!(
-        world.nodes.iter().all(|node| node.spread.duties.is_empty() && node.spread.bodies.own_bytes == 0)
+        world.nodes.iter().all(|node| node.spread.custody.len() == 0 && node.spread.custody.bytes().2 == 0)
     );
     world.run(60_000_000);
     assert!(world.nodes.iter().all(|node| node.spread.bodies.is_empty()), "streams nobody needs");
@@ -94,7 +98,7 @@ fn a_relay_that_dies_amid_a_pull_costs_nobody_the_record() {
         world.run(500_000);
         let seq = world.publish(0, 1, LARGE);
         world.run(25_000 + 5_000 * seed);
-        let is_relay = |node: &crate::cluster::spread::harness::Node| !node.spread.duties.is_empty();
+        let is_relay = |node: &crate::cluster::spread::harness::Node| node.spread.custody.len() > 0;
         let relays: Vec<usize> = (1..200).filter(|index| is_relay(&world.nodes[*index])).take(3).collect();
         relays.iter().for_each(|index| world.nodes[*index].is_up = false);
         let mut seconds = 0;
@@ -134,7 +138,7 @@ fn a_gap_with_a_large_record_is_filled() {
 #[derive(Default)]
 struct Desk {
     outputs: VecDeque<StreamOutput>,
-    whole: Vec<Whole>,
+    whole: Vec<PulledBody>,
 }
 
 impl Desk {
@@ -149,8 +153,8 @@ impl Desk {
     }
 }
 
-fn waiter(from: SocketAddr, number: u64) -> Waiter {
-    let header = Header {
+fn waiter(from: SocketAddr, number: u64) -> BodyWaiter {
+    let header = PartHeader {
         span: Span::whole_after(0),
         zone: String::new(),
         without: Vec::new(),
@@ -162,11 +166,15 @@ fn waiter(from: SocketAddr, number: u64) -> Waiter {
         is_repair: false,
         counted: None,
     };
-    Waiter { from, boot: 1, number, header, since_us: 0 }
+    BodyWaiter { from, boot: 1, number, header, since_us: 0 }
 }
 
 fn announced(number: u64, bytes: usize) -> Announced {
-    Announced { batch: (7, number), bytes, checksum: 0 }
+    Announced { batch: BatchId { line: 7, first_seq: number }, bytes, checksum: 0 }
+}
+
+fn ask(first_seq: u64) -> BodyFrame {
+    BodyFrame::Ask(BatchId { line: 7, first_seq })
 }
 
 const ACCEPTED: StreamEvent =
@@ -178,15 +186,14 @@ const ACCEPTED: StreamEvent =
 fn announcements_alone_cost_little() {
     let (mut pulling, mut desk) = (Pulling::new(), Desk::default());
     for bytes in [0, BODY_BYTES_MAX + 1, usize::MAX] {
-        let is_taken =
-            pulling.pull(0, address(0), announced(1, bytes), waiter(address(0), 1), &mut desk.outputs);
+        let is_taken = pulling.pull(0, announced(1, bytes), waiter(address(0), 1), &mut desk.outputs);
         assert!(!is_taken, "{bytes} bytes");
     }
     let mut taken = 0;
     for number in 0..200_000u64 {
         let from = address(number as usize / 200);
         let is_taken =
-            pulling.pull(0, from, announced(number, BODY_BYTES_MAX), waiter(from, number), &mut desk.outputs);
+            pulling.pull(0, announced(number, BODY_BYTES_MAX), waiter(from, number), &mut desk.outputs);
         taken += usize::from(is_taken);
     }
     assert_eq!(taken, PULLS_MAX);
@@ -206,7 +213,7 @@ fn announcements_alone_cost_little() {
     let (asked, kept) = pulling.bytes();
     assert!(asked > 0 && asked <= ASKED_BYTES_MAX && kept == 0, "{asked} {kept}");
     // Each begins its first body, and stops.
-    let piece = Frame::Piece(vec![0; PIECE_BYTES_MAX].into()).encode();
+    let piece = BodyFrame::Piece(vec![0; PIECE_BYTES_MAX].into()).encode();
     for &stream in &connects {
         let event = StreamEvent::Received(piece.clone());
         pulling.handle(2, stream, event, &mut desk.whole, &mut desk.outputs);
@@ -222,7 +229,7 @@ fn streams_to_peers_are_bounded() {
     let (mut pulling, mut desk) = (Pulling::new(), Desk::default());
     for number in 0..2 * STREAMS_MAX as u64 {
         let from = address(number as usize);
-        pulling.pull(number, from, announced(number, 50_000), waiter(from, 1), &mut desk.outputs);
+        pulling.pull(number, announced(number, 50_000), waiter(from, 1), &mut desk.outputs);
     }
     assert_eq!(pulling.len(), (STREAMS_MAX, STREAMS_MAX));
 }
@@ -231,7 +238,7 @@ fn streams_to_peers_are_bounded() {
 #[test]
 fn asking_alone_costs_little() {
     let body = Bytes::from(vec![1; BODY_BYTES_MAX]);
-    let find = |id: BatchId| (id.1 > 0).then(|| body.clone());
+    let find = |id: BatchId| (id.first_seq > 0).then(|| body.clone());
     let (mut serving, mut desk) = (Serving::default(), Desk::default());
     let mut opened = 0;
     let handle = |serving: &mut Serving, desk: &mut Desk, number: u64, event| {
@@ -239,7 +246,7 @@ fn asking_alone_costs_little() {
     };
     for number in 0..10 * SERVED_MAX as u64 {
         handle(&mut serving, &mut desk, 2 * number, ACCEPTED);
-        handle(&mut serving, &mut desk, 2 * number, StreamEvent::Received(Frame::Ask((7, 1)).encode()));
+        handle(&mut serving, &mut desk, 2 * number, StreamEvent::Received(ask(1).encode()));
         opened += 1;
     }
     let (written, closed) = desk.drain();
@@ -248,7 +255,7 @@ fn asking_alone_costs_little() {
     handle(&mut serving, &mut desk, 0, StreamEvent::Drained);
     assert!((1..=WINDOW_BYTES + PIECE_BYTES_MAX).contains(&desk.drain().0));
     for count in 0..2 * ASKS_MAX {
-        let ask = Frame::Ask((7, count as u64 % 2)).encode();
+        let ask = ask(count as u64 % 2).encode();
         handle(&mut serving, &mut desk, 2, StreamEvent::Received(ask));
     }
     assert_eq!(desk.drain(), (0, 1), "too many at a time");
@@ -256,10 +263,10 @@ fn asking_alone_costs_little() {
     assert_eq!(desk.drain().1, SERVED_MAX - 1);
     assert!(serving.is_empty());
     handle(&mut serving, &mut desk, 2, ACCEPTED);
-    handle(&mut serving, &mut desk, 2, StreamEvent::Received(Frame::Ask((7, 0)).encode()));
+    handle(&mut serving, &mut desk, 2, StreamEvent::Received(ask(0).encode()));
     assert_eq!(
         desk.outputs.pop_front(),
-        Some(StreamOutput::Write { stream: StreamId(2), bytes: Frame::Lack.encode() })
+        Some(StreamOutput::Write { stream: StreamId(2), bytes: BodyFrame::Lack.encode() })
     );
 }
 
@@ -272,17 +279,21 @@ fn a_body_of_another_checksum_is_not_taken() {
     let ring = node.ring.clone();
     let spread = &mut node.spread;
     let from = address(1);
-    let id = spread.open_link(from).expect("a link");
     let body = Bytes::from(vec![3; 20_000]);
-    let header = waiter(from, 1).header;
-    let announced = Announced { batch: (7, 1), bytes: body.len(), checksum: xxh3_64(&body) ^ 1 };
-    assert_eq!(spread.take_announced(&ring, id, 1, announced, header), Taken::Pulling);
+    let batch = BatchId { line: 7, first_seq: 1 };
+    let announced = Announced { batch, bytes: body.len(), checksum: xxh3_64(&body) ^ 1 };
+    let content = Content::Announced(announced);
+    let part = Part { number: 1, header: Some(waiter(from, 1).header), content };
+    let packet = Opened { parts: vec![part], ..Opened::default() };
+    spread.handle_spread(now, from, 1, packet, &ring, &mut node.arrivals);
+    let told: Vec<Packet> = std::iter::from_fn(|| spread.poll_send()).map(|sent| sent.1).collect();
+    assert_eq!(told[0].to_proto().receipt.expect("a receipt").pulling, [1]);
     let Some(StreamOutput::Connect { stream, .. }) = spread.poll_stream() else { panic!("no stream") };
     spread.handle_stream(now, stream, StreamEvent::Opened, &ring, &mut node.arrivals);
-    let piece = Frame::Piece(body).encode();
+    let piece = BodyFrame::Piece(body).encode();
     spread.handle_stream(now, stream, StreamEvent::Received(piece), &ring, &mut node.arrivals);
-    assert_eq!((spread.stats.corrupt, spread.bodies.pulling.len()), (1, (0, 1)));
-    assert!(node.arrivals.0.is_empty() && spread.duties.is_empty());
+    assert_eq!((spread.stats().corrupt, spread.bodies.pulling.len()), (1, (0, 1)));
+    assert!(node.arrivals.0.is_empty() && spread.custody.len() == 0);
 }
 
 proptest! {
@@ -295,16 +306,16 @@ proptest! {
         let mut frames: Vec<u8> = Vec::new();
         for (kind, len) in kinds {
             let frame = match kind {
-                0 => Frame::Ask((7, len as u64)),
-                1 => Frame::Piece(vec![kind; len.min(PIECE_BYTES_MAX)].into()),
-                _ => Frame::Lack,
+                0 => ask(len as u64),
+                1 => BodyFrame::Piece(vec![kind; len.min(PIECE_BYTES_MAX)].into()),
+                _ => BodyFrame::Lack,
             };
             frames.extend_from_slice(&frame.encode());
         }
         frames.extend_from_slice(&bytes);
         let (mut pulling, mut serving, mut desk) = (Pulling::new(), Serving::default(), Desk::default());
         for number in 0..5 {
-            pulling.pull(0, address(1), announced(number, 20_000), waiter(address(1), number), &mut desk.outputs);
+            pulling.pull(0, announced(number, 20_000), waiter(address(1), number), &mut desk.outputs);
         }
         let Some(StreamOutput::Connect { stream, .. }) = desk.outputs.pop_front() else { panic!("no stream") };
         pulling.handle(1, stream, StreamEvent::Opened, &mut desk.whole, &mut desk.outputs);

@@ -15,7 +15,7 @@ pub(super) const FRAME_BYTES_MAX: usize = PIECE_BYTES_MAX + 64;
 
 /// What a frame says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+pub(super) enum BodyFrame {
     /// Send this batch.
     Ask(BatchId),
     /// A piece of the batch that was asked for first and is not whole yet.
@@ -24,24 +24,29 @@ pub(super) enum Frame {
     Lack,
 }
 
-impl Frame {
+impl BodyFrame {
     /// The frame with its length in front.
     pub fn encode(self) -> Bytes {
         let inner = match self {
-            Frame::Ask((line, first_seq)) => ProtoFrame::Ask(proto::BodyAsk { line, first_seq }),
-            Frame::Piece(bytes) => ProtoFrame::Piece(bytes),
-            Frame::Lack => ProtoFrame::Lack(true),
+            BodyFrame::Ask(BatchId { line, first_seq }) => {
+                ProtoFrame::Ask(proto::BodyAsk { line, first_seq })
+            }
+            BodyFrame::Piece(bytes) => ProtoFrame::Piece(bytes),
+            BodyFrame::Lack => ProtoFrame::Lack(true),
         };
         frame(&proto::Bodies { frame: Some(inner) })
     }
 
     /// Reads a frame without its length. `None`: no node would write it.
-    pub fn decode(bytes: Bytes) -> Option<Frame> {
+    pub fn decode(bytes: Bytes) -> Option<BodyFrame> {
         match proto::Bodies::decode(bytes).ok()?.frame? {
-            ProtoFrame::Ask(ask) => Some(Frame::Ask((ask.line, ask.first_seq))),
+            ProtoFrame::Ask(ask) => {
+                let (line, first_seq) = (ask.line, ask.first_seq);
+                Some(BodyFrame::Ask(BatchId { line, first_seq }))
+            }
             ProtoFrame::Piece(bytes) if bytes.is_empty() => None,
-            ProtoFrame::Piece(bytes) => Some(Frame::Piece(bytes)),
-            ProtoFrame::Lack(_) => Some(Frame::Lack),
+            ProtoFrame::Piece(bytes) => Some(BodyFrame::Piece(bytes)),
+            ProtoFrame::Lack(_) => Some(BodyFrame::Lack),
         }
     }
 }

@@ -30,6 +30,7 @@ impl World {
                 }
                 StreamOutput::Write { stream, bytes } => {
                     self.stream_bytes += bytes.len();
+                    self.note_sent(index, stream.0, &bytes);
                     let sent_us = self.sent_us(index, bytes.len());
                     self.send_on((index, stream), sent_us, StreamEvent::Received(bytes));
                     self.schedule(

@@ -6,12 +6,18 @@
 
 use std::collections::BTreeMap;
 
-use super::batch::line_hash;
-use super::tally::Tally;
-use crate::cluster::ring::Ring;
+use crate::cluster::ring::{Ring, RingEntry};
+use crate::cluster::spread::batch::line_hash;
+use crate::cluster::spread::tally::Tally;
 
-/// One member: its place on the ring, and the hash of its life.
-pub(super) type Seat = (u64, u64);
+/// One member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seat {
+    /// Place on the ring.
+    pub place: u64,
+    /// Hash of the member's life.
+    pub life: u64,
+}
 
 /// A member that has gone, and since when it had been there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +52,9 @@ impl Roster {
             return Vec::new();
         }
         let entries = ring.entries().iter();
-        let seats: Vec<Seat> =
-            entries.map(|entry| (entry.hash, line_hash(entry.name(), entry.boot()))).collect();
+        let seat =
+            |entry: &RingEntry| Seat { place: entry.hash, life: line_hash(entry.name(), entry.boot()) };
+        let seats: Vec<Seat> = entries.map(seat).collect();
         let before = std::mem::replace(&mut self.seats, seats);
         self.version = Some(ring.version());
         self.period += 1;
@@ -55,8 +62,8 @@ impl Roster {
             members.sort_unstable();
             members
         };
-        let old = sorted(before.iter().map(|seat| seat.1).collect());
-        let new = sorted(self.seats.iter().map(|seat| seat.1).collect());
+        let old = sorted(before.iter().map(|seat| seat.life).collect());
+        let new = sorted(self.seats.iter().map(|seat| seat.life).collect());
         let mut gone = Vec::new();
         for member in old.iter().filter(|member| new.binary_search(member).is_err()) {
             gone.push(Gone { member: *member, joined: self.joined.remove(member).unwrap_or(0) });
@@ -96,9 +103,9 @@ impl Roster {
 
 #[cfg(test)]
 mod tests {
-    use super::super::harness::{identity, ring_of};
     use super::*;
     use crate::cluster::members::State;
+    use crate::cluster::spread::harness::{identity, ring_of};
 
     #[test]
     fn knows_who_was_there() {

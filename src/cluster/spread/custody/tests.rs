@@ -1,9 +1,9 @@
 //! What a node passes on of a batch that it answers for already.
 
-use super::codec::pack;
-use super::harness::{World, address, identity, record};
-use super::span::Span;
-use super::{Opened, Packet, SPREAD_BYTES_MAX};
+use crate::cluster::spread::codec::pack;
+use crate::cluster::spread::harness::{World, address, identity, record};
+use crate::cluster::spread::span::Span;
+use crate::cluster::spread::{Opened, Packet, SPREAD_BYTES_MAX};
 use crate::proto::gossip as proto;
 
 const NODES: usize = 40;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::batch::BatchId;
 use super::roster::{Gone, Seat};
-use super::tally::Tally;
 use crate::cluster::outbox::Awaited;
+use crate::cluster::spread::batch::BatchId;
+use crate::cluster::spread::tally::Tally;
 
 /// An answer that waits until all members have a record.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl Waits {
 /// Strikes a member off those that are missing. `true`: none is left.
 fn strike(wait: &mut Wait, member: u64, count: &mut usize) -> bool {
     let Some(missing) = &mut wait.missing else { return false };
-    if let Some(at) = missing.iter().position(|seat| seat.1 == member) {
+    if let Some(at) = missing.iter().position(|seat| seat.life == member) {
         missing.remove(at);
         *count -= 1;
         wait.asked -= usize::from(at < wait.asked);

@@ -1,8 +1,8 @@
 //! The level `replicated` among many nodes: when an answer goes, all who are up hold the record.
 
-use super::harness::{World, identity, record, ring_of};
 use crate::cluster::Replicated;
 use crate::cluster::members::State;
+use crate::cluster::spread::harness::{World, identity, record, ring_of};
 use crate::limits::REPLICATED_US_MAX;
 
 /// The answer, checked: if it says that all hold it, all who are up do in that very instant.
