@@ -1,8 +1,8 @@
 //! The machine that joins membership, spreading and reconciliation.
 //!
-//! One datagram or stream event goes in, to the room that it is for; what the rooms want done comes
-//! out in one queue of effects. The machine itself only wraps and unwraps, counts, and keeps the order
-//! of precedence: membership is asked first, so load never makes a healthy node look dead.
+//! A datagram or an event of a stream goes in, and is handed to the part of the machine that it is for. What
+//! the parts want done comes out in one queue of effects. The machine itself only seals and opens messages,
+//! counts, and puts membership first, so that load never makes a healthy node look dead.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -71,29 +71,29 @@ impl<S: Seal> Machine<S> {
         }
     }
 
-    /// Join targets as they are resolved now; the whole list each time. The node's own address is
+    /// Takes the join targets as they are resolved now, the whole list each time. The node's own address is
     /// ignored.
     pub fn handle_seeds(&mut self, now: Now, seeds: &[SocketAddr]) {
         self.swim.handle_seeds(now, seeds);
         self.collect_swim();
     }
 
-    /// Members that are known from before, all alive. To be called first, if at all: a cluster begins
-    /// without a storm of joins.
+    /// Takes members that are known from before, all alive, so that a large cluster can begin without a storm
+    /// of joins. If it is called at all, it must be called before anything else.
     pub fn handle_known(&mut self, now: Now, known: &Known) {
         self.swim.handle_known(now, known);
         self.collect_swim();
     }
 
-    /// What the map held of every origin's life when it was loaded. To be called first, if at all;
-    /// ignored if the copy is too old to be believed.
+    /// Takes the heads of what the map held when it was loaded. If it is called at all, it must be called
+    /// before anything comes from peers. The heads are ignored if the copy is too old to be believed.
     pub fn handle_restored(&mut self, now: Now, heads: &Heads) {
         if !self.reconcile.must_discard() {
             self.spread.restore_heads(now, heads);
         }
     }
 
-    /// A datagram came. Whatever is wrong with it is counted, and it is ignored.
+    /// Handles a datagram. One that is refused or malformed is counted, and ignored otherwise.
     pub fn handle_datagram(
         &mut self,
         now: Now,
@@ -114,7 +114,7 @@ impl<S: Seal> Machine<S> {
                             let ring = self.swim.ring().clone();
                             self.spread.handle_spread(now, from, boot, opened, &ring, replica);
                         }
-                        // Nor is what rides beside it believed.
+                        // The heads that ride on it are not believed either.
                         Err(_) => {
                             self.count(SealRefusal::Corrupt);
                             return self.collect(now, replica);
@@ -130,7 +130,7 @@ impl<S: Seal> Machine<S> {
         self.collect(now, replica);
     }
 
-    /// Something happened to a stream.
+    /// Handles an event of a stream.
     pub fn handle_stream(
         &mut self,
         now: Now,
@@ -216,17 +216,18 @@ impl<S: Seal> Machine<S> {
         }
     }
 
-    /// Whether a stream brings records in bulk: its bytes may be left in the socket for a while.
+    /// Returns whether a stream brings records in bulk, so that its bytes may be left in the socket for a
+    /// while.
     pub fn is_bulk(&self, stream: StreamId) -> bool {
         match self.streams.purpose(stream) {
             Some(Purpose::Reconcile) => true,
-            // What peers ask for is read: only bodies that this node asked for are many bytes.
+            // On streams that peers opened they only ask, in few bytes; bodies come on those opened here.
             Some(Purpose::Bodies) => Purpose::of_connected(stream).is_some(),
             Some(Purpose::Members) | None => false,
         }
     }
 
-    /// `poll_timeout` is due.
+    /// Does what is due. To be called when the time that `poll_timeout` tells has come.
     pub fn handle_timeout(&mut self, now: Now, replica: &mut dyn Replica) {
         if self.swim.poll_timeout() <= now.mono_us {
             self.swim.handle_timeout(now);
@@ -245,18 +246,18 @@ impl<S: Seal> Machine<S> {
         self.collect(now, replica);
     }
 
-    /// How many bytes of this node's records it takes now; 0: the links are full.
+    /// Number of bytes of this node's own records that can be handed over now; 0 while the links are full.
     pub fn room_bytes(&self) -> usize {
         self.spread.room_bytes()
     }
 
-    /// Whether this node's own records are with others, or were given up.
+    /// Returns whether all of this node's own records are with other nodes, or were given up.
     pub fn is_drained(&self) -> bool {
         self.spread.is_drained()
     }
 
-    /// This node's own accepted records, in ascending order of `seq`. One that is missing in between
-    /// was superseded while it waited.
+    /// Spreads records that this node accepted from clients, in ascending order of their numbers. A number
+    /// that is missing in between is of a record that was superseded while it waited.
     pub fn handle_published(&mut self, now: Now, records: &[SharedRecord]) {
         debug_assert!(records.is_sorted_by(|a, b| a.birth.seq < b.birth.seq), "numbers of records ascend");
         let ring = self.swim.ring().clone();
@@ -264,27 +265,27 @@ impl<S: Seal> Machine<S> {
         self.collect_spread();
     }
 
-    /// Records this node took from clients whose answers wait until every live member holds them:
-    /// [`Effect::Replicated`] tells. To be called before [`Machine::handle_published`] is with the same
-    /// records.
+    /// Takes records whose answers wait until every live member holds them, which [`Effect::Replicated`]
+    /// tells. It must be called before [`Machine::handle_published`] is called with the same records.
     pub fn handle_awaited(&mut self, now: Now, awaited: Vec<Awaited>) {
         let ring = self.swim.ring().clone();
         self.spread.handle_awaited(now, awaited, &ring);
         self.collect_spread();
     }
 
-    /// This node goes: the cluster is told. See [`Machine::is_left`].
+    /// Begins to leave: the cluster is told that this node goes. [`Machine::is_left`] tells when that is
+    /// done.
     pub fn handle_leave(&mut self, now: Now) {
         self.swim.handle_leave(now);
         self.collect_swim();
     }
 
-    /// Whether the cluster knows that this node goes, or could not be told.
+    /// Returns whether leaving is done: enough members know that this node goes, or could not be told.
     pub fn is_left(&self) -> bool {
         self.swim.is_left()
     }
 
-    /// What is to be done, in order.
+    /// Takes the next thing that the driver has to do; `None` if there is nothing left.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         let effect = self.effects.pop_front();
         if let Some(Effect::Stream(StreamOutput::Write { bytes, .. })) = &effect {
@@ -293,7 +294,7 @@ impl<S: Seal> Machine<S> {
         effect
     }
 
-    /// When `handle_timeout` wants to be called at the latest, on the monotonic clock.
+    /// Latest time at which `handle_timeout` must be called, on the monotonic clock in microseconds.
     pub fn poll_timeout(&self) -> Option<u64> {
         let rooms = [self.spread.poll_timeout(), self.reconcile.poll_timeout()];
         let due_us = self.swim.poll_timeout().min(self.streams.due_us());
@@ -301,8 +302,9 @@ impl<S: Seal> Machine<S> {
         (due_us < u64::MAX).then_some(due_us)
     }
 
-    /// Reads what is known of a peer and does nothing with it: a driver of thousands of machines does so a little
-    /// before it hands a datagram over, so that the memory is there by then.
+    /// Reads the state of the link to a peer and does nothing with it. A driver of thousands of machines
+    /// calls this a little before it hands over a datagram, so that the memory is in the processor's cache by
+    /// then.
     pub fn warm_link(&self, peer: SocketAddr) -> u64 {
         self.spread.warm_link(peer)
     }
@@ -312,50 +314,51 @@ impl<S: Seal> Machine<S> {
         self.swim.members()
     }
 
-    /// The member of this name, as this node sees it.
+    /// Returns the member of this name, as this node sees it.
     pub fn member(&self, name: &str) -> Option<MemberInfo> {
         self.swim.member(name)
     }
 
-    /// What this node says of itself.
+    /// Identity of this node.
     pub fn identity(&self) -> &Arc<Identity> {
         self.swim.identity()
     }
 
-    /// The live members.
+    /// The live members, this node included.
     pub fn ring(&self) -> &Arc<Ring> {
         self.swim.ring()
     }
 
-    /// Up to which sequence number, without a hole, records are held. Of this node's own life it is
-    /// what it was handed ([`Machine::handle_published`]).
+    /// Heads of all known lives of origins. The head of this node's own life is that of the records it was
+    /// handed by [`Machine::handle_published`].
     pub fn heads(&self) -> Heads {
         self.spread.heads()
     }
 
-    /// Grows whenever [`Machine::heads`] changes.
+    /// Version of [`Machine::heads`]: it grows whenever they change.
     pub fn heads_version(&self) -> u64 {
         self.spread.heads_version()
     }
 
-    /// Whether it holds what the cluster holds: the first reconciliation is done, or it has nobody to
-    /// reconcile with by its own choice.
+    /// Returns whether this node holds what the cluster holds: its first reconciliation is done, or it has no
+    /// join targets and so nobody to reconcile with.
     pub fn is_reconciled(&self) -> bool {
         self.reconcile.is_reconciled() || self.swim.is_alone_by_choice()
     }
 
-    /// This node's wall clock less the median of its peers'; `None` with fewer than three of them.
+    /// This node's wall clock minus the median of its peers' clocks, in microseconds; `None` with fewer than
+    /// three peers.
     pub fn clock_offset_us(&self) -> Option<i64> {
         self.swim.clock_offset_us()
     }
 
-    /// This node's wall clock when it was last fully equal with a peer.
+    /// This node's wall clock, in microseconds, when its map was last equal to that of a peer.
     pub fn agreed_us(&self) -> Option<u64> {
         self.reconcile.agreed_us()
     }
 
-    /// Since when, on this node's wall clock, the longest dead of the members that are not
-    /// forgotten is so. Meanwhile tombstones are kept.
+    /// This node's wall clock, in microseconds, since when the longest dead of the remembered members is
+    /// dead; `None` if none is. Until that member is back or forgotten, all tombstones are kept.
     pub fn unreachable_since_us(&self) -> Option<u64> {
         self.swim.unreachable_since_us()
     }
@@ -365,7 +368,7 @@ impl<S: Seal> Machine<S> {
         &self.stats
     }
 
-    /// Shows how full every queue is that has a bound. Cheap: a few dozen comparisons.
+    /// Calls `visit` with the size and bound of every bounded queue and table. It costs little.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
         self.swim.visit_gauges(visit);
         self.spread.visit_gauges(visit);
@@ -385,7 +388,7 @@ impl<S: Seal> Machine<S> {
         }
     }
 
-    /// What the rooms want done, as effects; membership first.
+    /// Turns what the parts of the machine want done into effects, membership first.
     fn collect(&mut self, now: Now, replica: &mut dyn Replica) {
         self.collect_swim();
         self.spread.handle_ring(now, self.swim.ring());
@@ -449,9 +452,9 @@ impl<S: Seal> Machine<S> {
         self.stats.data_copies_received = self.spread.stats().data_copies_received;
     }
 
-    /// This node was away for longer than deletions are kept: what it held may have been deleted
-    /// meanwhile, and is read from the others again. What itself accepted since it last agreed with
-    /// them is kept: nobody else may have it.
+    /// Drops the records of a node that was away for longer than deletions are kept: they may have been
+    /// deleted meanwhile, and are read from the others again. Records that this node itself accepted since it
+    /// last agreed with the others are kept, since nobody else may have them.
     fn discard(&mut self, replica: &mut dyn Replica) {
         let mut old = Vec::new();
         for shard in 0..SHARDS {
@@ -463,7 +466,7 @@ impl<S: Seal> Machine<S> {
             });
             old.drain(..).for_each(|record| replica.discard(&record));
         }
-        // Some of it came in this life: heads that cover it would claim what is gone.
+        // Some of these records came in this life: heads that cover them would claim what is gone.
         self.spread.forget_held();
     }
 

@@ -28,14 +28,15 @@ pub struct Awaited {
     pub stamp: Stamp,
     /// Birth of the record that has this stamp on this node.
     pub birth: Birth,
-    /// Whether the record was put into the outbox just now. If not, it was accepted earlier, or by another node.
+    /// Whether the record was put into the outbox just now. If not, it was accepted earlier, or by another
+    /// node.
     pub is_fresh: bool,
 }
 
 /// The queue of accepted records. The caller keeps it behind a mutex.
 ///
-/// Invariants: numbers ascend without end from 1, also over records that were taken out; `bytes` is the sum of the
-/// costs of the records that wait.
+/// Invariants: numbers ascend without end from 1, also over records that were taken out; `bytes` is the sum
+/// of the costs of the records that wait.
 #[derive(Debug)]
 pub struct Outbox {
     origin: NodeName,
@@ -113,7 +114,8 @@ impl Outbox {
         self.awaited.push(Awaited { token, source, stamp: record.stamp, birth, is_fresh });
     }
 
-    /// Takes the answers that wait since the last call. They are to be handed to the machine before the records are.
+    /// Takes the answers that wait since the last call. They are to be handed to the machine before the
+    /// records are.
     pub fn take_awaited(&mut self) -> Vec<Awaited> {
         std::mem::take(&mut self.awaited)
     }
@@ -176,8 +178,8 @@ mod tests {
         assert_eq!((seqs, outbox.bytes()), (vec![1, 2, 3, 4, 5], 0));
     }
 
-    /// A queue that stood at its bound was merged anew for every few records, though hardly two of them were of one
-    /// source: a cluster that had once fallen behind stayed so at a load that it had carried before.
+    /// A queue that stood at its bound was merged anew for every few records, though hardly two of them were
+    /// of one source: a cluster that had once fallen behind stayed so at a load that it had carried before.
     #[test]
     fn what_was_merged_is_not_merged_again_before_much_is_added() {
         let mut outbox = Outbox::new(NodeName::parse("n").expect("name"), 3);

@@ -10,8 +10,8 @@ pub struct Random {
     state: u64,
 }
 
-/// Spreads every bit of a number over all bits of the result: the finalizer of SplitMix64 (variant 13 of Stafford's).
-/// Equal numbers give equal results, so it also derives one number from another.
+/// Spreads every bit of a number over all bits of the result: the finalizer of SplitMix64 (variant 13 of
+/// Stafford's). Equal numbers give equal results, so it also derives one number from another.
 pub fn mix(mut number: u64) -> u64 {
     number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -3,8 +3,8 @@
 //! The number of a stream that this node asked for tells its purpose. A stream that a peer opened tells it
 //! by its preamble; until that is whole, its bytes are kept here, for five seconds at most.
 //!
-//! The other parts of the machine neither see preambles nor seals: they are told that a stream is open or accepted
-//! when bytes can be exchanged, and all that they read and write goes through the stream's seal.
+//! The other parts of the machine neither see preambles nor seals: they are told that a stream is open or
+//! accepted when bytes can be exchanged, and all that they read and write goes through the stream's seal.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,8 +47,8 @@ pub(super) struct StreamRouting<S: Seal> {
     routed: BTreeMap<StreamId, Routed<S::Stream>>,
 }
 
-/// What follows from an event of a stream: what is to be written at once, and what the part that the stream is for
-/// is to be told, in this order.
+/// What follows from an event of a stream: what is to be written at once, and what the part that the stream
+/// is for is to be told, in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct StreamStep {
     pub purpose: Purpose,
@@ -85,8 +85,8 @@ impl<S: Seal> StreamRouting<S> {
         visit(Gauge::new("streams without a purpose", self.unknown.len(), UNKNOWN_MAX));
     }
 
-    /// Notes a stream that a peer opened. Returns `false` if it is to be closed, because too many peers have opened
-    /// streams without saying what for.
+    /// Notes a stream that a peer opened. Returns `false` if it is to be closed, because too many peers have
+    /// opened streams without saying what for.
     pub fn accepted(&mut self, now: Now, stream: StreamId, from: SocketAddr) -> bool {
         if self.unknown.len() >= UNKNOWN_MAX {
             return false;
@@ -131,8 +131,8 @@ impl<S: Seal> StreamRouting<S> {
         Ok(Some(StreamStep { answer, accepted_from: Some(from), ..step }))
     }
 
-    /// Returns the purpose of a stream whose part of the machine knows it. `None` also while the seal still waits for
-    /// the peer's contribution.
+    /// Returns the purpose of a stream whose part of the machine knows it. `None` also while the seal still
+    /// waits for the peer's contribution.
     pub fn told(&self, stream: StreamId) -> Option<Purpose> {
         self.routed.get(&stream).filter(|routed| routed.is_told).map(|routed| routed.purpose)
     }
@@ -148,7 +148,8 @@ impl<S: Seal> StreamRouting<S> {
         self.routed.remove(&stream);
     }
 
-    /// When the next stream whose purpose is not known is to be closed, on the monotonic clock in microseconds.
+    /// When the next stream whose purpose is not known is to be closed, on the monotonic clock in
+    /// microseconds.
     pub fn due_us(&self) -> u64 {
         self.unknown.values().map(|unknown| unknown.due_us).min().unwrap_or(u64::MAX)
     }

@@ -13,8 +13,8 @@
 //! A datagram is one such message. A stream between nodes begins with one, the *preamble*; what follows on
 //! it is a sequence of bytes in each direction, which a [`StreamSeal`] protects.
 //!
-//! All budgets of bytes for datagrams are computed from [`Seal::overhead_bytes`] (see [`body_bytes_max`]), so a seal
-//! that adds more bytes leaves smaller bodies and nothing else needs to change.
+//! All budgets of bytes for datagrams are computed from [`Seal::overhead_bytes`] (see [`body_bytes_max`]), so
+//! a seal that adds more bytes leaves smaller bodies and nothing else needs to change.
 //!
 //! Today there is one seal, [`Checksum`]. It keeps accidents out, not attackers.
 
@@ -30,8 +30,8 @@ use crate::limits::DATAGRAM_BYTES_MAX;
 pub(super) const PREFIX_BYTES: usize = 4;
 /// Bytes after the seal's field: hash of the cluster's name, and the boot number of the sender.
 pub(super) const SENDER_BYTES: usize = 12;
-/// Greatest [`Seal::overhead_bytes`] that any seal may have. With it the largest member and the largest header
-/// of a part still fit a datagram, which is asserted where these are defined.
+/// Greatest [`Seal::overhead_bytes`] that any seal may have. With it the largest member and the largest
+/// header of a part still fit a datagram, which is asserted where these are defined.
 pub const OVERHEAD_BYTES_MAX: usize = 64;
 /// Bytes that are left for the body of a datagram whatever its seal is.
 pub(super) const BODY_BYTES_MIN: usize = body_bytes_max(OVERHEAD_BYTES_MAX);
@@ -88,8 +88,8 @@ pub trait Seal: Debug + Sized {
     /// Verifies a message from `from` and takes the seal off. Nothing of the message is believed before.
     fn open<'a>(&'a mut self, from: SocketAddr, message: &'a [u8]) -> Result<Unsealed<'a>, SealRefusal>;
 
-    /// Seals the preamble of a stream that this node opens, and begins the stream's seal. The preamble has all
-    /// parts of a message and an empty body, to which the seal may add what it must tell the peer.
+    /// Seals the preamble of a stream that this node opens, and begins the stream's seal. The preamble has
+    /// all parts of a message and an empty body, to which the seal may add what it must tell the peer.
     fn connect(&mut self, preamble: &mut Vec<u8>) -> Self::Stream;
 
     /// Length of the preamble that begins with `prefix`, in bytes.
@@ -105,8 +105,8 @@ pub trait Seal: Debug + Sized {
 
 /// What protects the bytes of one stream after its preamble, each direction by itself.
 pub trait StreamSeal: Debug {
-    /// Returns whether bytes may be sealed: where both sides contribute to a key, the side that connected has to
-    /// wait for the other's contribution.
+    /// Returns whether bytes may be sealed: where both sides contribute to a key, the side that connected has
+    /// to wait for the other's contribution.
     fn is_ready(&self) -> bool;
 
     /// Takes what this side must write before anything else: its contribution to the key. Empty if there
@@ -116,7 +116,8 @@ pub trait StreamSeal: Debug {
     /// Seals bytes that follow those sealed before.
     fn seal(&mut self, bytes: Bytes) -> Bytes;
 
-    /// Takes in bytes as they arrived, cut anywhere, and returns what can be read so far, which may be nothing.
+    /// Takes in bytes as they arrived, cut anywhere, and returns what can be read so far, which may be
+    /// nothing.
     fn open(&mut self, received: Bytes) -> Result<Bytes, SealRefusal>;
 }
 
@@ -204,8 +205,8 @@ impl StreamSeal for Unprotected {
     }
 }
 
-/// XXH3-64 of a message without its checksum: the prefix, and everything after the seal's field. The two are copied
-/// side by side first, because hashing few bytes in pieces costs three times as much.
+/// XXH3-64 of a message without its checksum: the prefix, and everything after the seal's field. The two are
+/// copied side by side first, because hashing few bytes in pieces costs three times as much.
 fn checksum_of(message: &[u8]) -> u64 {
     let prefix = message.get(..PREFIX_BYTES).unwrap_or_default();
     let rest = message.get(PREFIX_BYTES + CHECKSUM_BYTES..).unwrap_or_default();

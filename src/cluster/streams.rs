@@ -23,8 +23,9 @@ pub enum StreamOutput {
         /// Address of the peer.
         to: SocketAddr,
     },
-    /// Send bytes on a stream after everything written before. The driver keeps what the socket does not take,
-    /// and says [`StreamEvent::Drained`] when all of it is out; the machine bounds how much is in flight.
+    /// Send bytes on a stream after everything written before. The driver keeps what the socket does not
+    /// take, and says [`StreamEvent::Drained`] when all of it is out; the machine bounds how much is in
+    /// flight.
     Write {
         /// Number of the stream.
         stream: StreamId,

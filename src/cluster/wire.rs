@@ -13,9 +13,9 @@
 //! | 12–15 | hash of the cluster's name |
 //! | 16–23 | boot number of the sender |
 //!
-//! The header of a datagram is followed by one protobuf `Datagram`, that of a stream by the frames of the room that it
-//! is for. Neighbouring versions understand each other: the header stays as it is, and a body that the older
-//! version does not know is skipped. So a cluster is upgraded one version at a time.
+//! The header of a datagram is followed by one protobuf `Datagram`, that of a stream by the frames of the
+//! room that it is for. Neighbouring versions understand each other: the header stays as it is, and a body
+//! that the older version does not know is skipped. So a cluster is upgraded one version at a time.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -55,7 +55,8 @@ const SPREAD_TAG: [u8; 2] = [(SPREAD_FIELD as u8) << 3 | 2 | 0x80, (SPREAD_FIELD
 pub(super) enum Body<'a> {
     /// A message of membership, and the updates about members that ride on it.
     Members(Message, Vec<Update>),
-    /// Records on their way: the encoded message, to be read by [`Opened::read`](super::spread::Opened::read).
+    /// Records on their way: the encoded message, to be read by
+    /// [`Opened::read`](super::spread::Opened::read).
     Spread(Cow<'a, [u8]>),
     /// A comparison of two maps, or the answer to one.
     Compare(Compare),
@@ -169,7 +170,8 @@ impl<S: Seal> Wire<S> {
         }
     }
 
-    /// Reads the whole preamble of a stream that a peer opened: what the stream is for. Begins the stream's seal.
+    /// Reads the whole preamble of a stream that a peer opened: what the stream is for. Begins the stream's
+    /// seal.
     pub fn accept(&mut self, from: SocketAddr, preamble: &[u8]) -> Result<(Purpose, S::Stream), SealRefusal> {
         let prefix = open_prefix(preamble)?;
         let (Unsealed { sender, .. }, stream) = self.seal.accept(from, preamble)?;
@@ -202,8 +204,8 @@ fn open_prefix(message: &[u8]) -> Result<(u8, u8), SealRefusal> {
     Ok((version, kind))
 }
 
-/// Kind and boot number of a message whose seal was verified, if it is of this cluster and of a version that is
-/// understood.
+/// Kind and boot number of a message whose seal was verified, if it is of this cluster and of a version that
+/// is understood.
 fn check_header(
     cluster: u32,
     (version, kind): (u8, u8),

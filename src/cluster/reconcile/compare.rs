@@ -19,15 +19,15 @@ use super::wire::{Compare, ShardSet};
 use crate::limits::SHARDS;
 use crate::record::Now;
 
-/// How long busy shards are left alone at first, after a session about them.
+/// Time for which busy shards are left alone after a first session about them, in microseconds.
 const BUSY_US_MIN: u64 = 2_000_000;
-/// And at most.
+/// Greatest time for which busy shards are left alone after a session about them, in microseconds.
 const BUSY_US_MAX: u64 = 32_000_000;
-/// Among sessions about busy shards one in so many leaves nothing out: only such a one can show
+/// Among this many sessions about busy shards there is one that leaves nothing out: only such a one can show
 /// that nothing at all is missing.
 const WHOLE_EVERY: u32 = 8;
 
-/// One hash over the fingerprints of all shards.
+/// Returns one hash over the fingerprints of all shards.
 pub(super) fn root_of(fingerprints: &[u64; SHARDS]) -> u64 {
     let mut hash = Xxh3::new();
     for print in fingerprints {
@@ -40,7 +40,7 @@ fn short(print: u64) -> u32 {
     (print ^ (print >> 32)) as u32
 }
 
-/// What is sent back to who asked.
+/// Builds the answer to a comparison that a peer asked for.
 pub(super) fn answer(fingerprints: &[u64; SHARDS], asked: &Compare) -> Compare {
     let root = root_of(fingerprints);
     let is_equal = root == asked.root;
@@ -52,18 +52,18 @@ pub(super) fn answer(fingerprints: &[u64; SHARDS], asked: &Compare) -> Compare {
     Compare { root, nonce: asked.nonce, is_answer: true, shards }
 }
 
-/// What an answer means.
+/// What follows from the answer to a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CompareVerdict {
-    /// The maps were equal.
+    /// The maps were equal when they were compared.
     Equal,
-    /// They differ, and there is nothing to be done about it so far.
+    /// The maps differ, and nothing is to be done about it yet.
     Wait,
-    /// To be reconciled with the member that answered.
+    /// A session with the member that answered is to be begun, with this plan.
     Reconcile(SessionPlan),
 }
 
-/// What the last comparison saw.
+/// The fingerprints of the last comparison that found a difference.
 #[derive(Clone, Debug)]
 struct LastComparison {
     own: [u64; SHARDS],
@@ -71,11 +71,11 @@ struct LastComparison {
     differing: ShardSet,
 }
 
-/// What is remembered from one comparison to the next.
+/// Judges comparisons, and remembers what it needs from one to the next.
 #[derive(Clone, Debug)]
 pub(super) struct Comparison {
     seen: Option<Box<LastComparison>>,
-    /// Pairs of fingerprints behind which a session found nothing.
+    /// For each shard the pair of fingerprints behind which a session found no difference.
     harmless: Option<Box<[(u64, u32); SHARDS]>>,
     suspect: usize,
     busy_us: u64,
@@ -97,12 +97,12 @@ impl Comparison {
         }
     }
 
-    /// Shards that differed in the last two comparisons, and not harmlessly.
+    /// Number of shards that differed in the last two comparisons, and not harmlessly.
     pub fn suspect(&self) -> usize {
         self.suspect
     }
 
-    /// Judges the answer to a comparison that was asked with the root `asked`.
+    /// Judges the answer to a comparison that this node asked for when `asked` was the hash over its shards.
     pub fn judge(&mut self, now: Now, own: &[u64; SHARDS], asked: u64, answer: &Compare) -> CompareVerdict {
         let theirs = answer.shards.as_chunks::<4>().0;
         if answer.root == asked || answer.root == root_of(own) {
@@ -146,7 +146,7 @@ impl Comparison {
         CompareVerdict::Reconcile(if is_whole { SessionPlan::Whole } else { SessionPlan::Settled(twice) })
     }
 
-    /// Learns from a session that was begun after a verdict.
+    /// Learns from the end of a session that was begun after a comparison.
     pub fn learn(&mut self, now: Now, report: &SessionReport) {
         self.suspect = 0;
         self.is_whole_next = !report.is_whole && report.found > 0;

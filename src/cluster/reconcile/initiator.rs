@@ -1,4 +1,4 @@
-//! The end of a session that began it.
+//! The initiator: the end of a session that began it.
 //!
 //! It opens the shards that differ, a few at a time, answers what the responder asks of each
 //! (symbols, or all ids where that is cheaper), and sends the records the responder wants. It does
@@ -15,15 +15,15 @@ use super::wire::{FrameError, ITEM_BYTES, ReconcileFrame, ShardSet, pack_heads, 
 use crate::cluster::{Heads, StreamId};
 use crate::record::{NodeName, Now};
 
-/// Ids in one frame.
+/// Most ids in one frame.
 const IDS_PER_FRAME: usize = 8_192;
 
-/// What to reconcile.
+/// Which records a session is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SessionPlan {
-    /// All shards that differ, with all of their records.
+    /// All records of all shards that differ.
     Whole,
-    /// Of these shards what is old enough.
+    /// The records of these shards that are old enough to have settled.
     Settled(ShardSet),
 }
 
@@ -35,27 +35,27 @@ enum Phase {
     Finishing,
 }
 
-/// What the responder asked for.
+/// A request of the responder.
 #[derive(Debug)]
 enum Request {
-    /// Symbols or ids of a shard.
+    /// Send the symbols of a shard up to `upto`, or all of its ids.
     Describe { shard: usize, upto: usize },
-    /// Records of a shard: all, or of the sources with these hashes.
+    /// Send records of a shard: all, or those of the sources with these hashes.
     Deliver { shard: usize, wanted: Option<Vec<u64>> },
 }
 
-/// A shard under way.
+/// The state of a shard under way at the initiator.
 #[derive(Debug)]
 struct EncodingLane {
     set: Encoder,
     is_asked: bool,
 }
 
-/// The session.
+/// A session at the initiator.
 #[derive(Debug)]
 pub(super) struct Initiator {
     pub link: SessionLink,
-    /// With whom, as the ring said.
+    /// Name of the peer, as the ring told it.
     pub to: NodeName,
     plan: SessionPlan,
     phase: Phase,
@@ -98,14 +98,14 @@ impl Initiator {
         if self.is_whole() { 0 } else { OLD_ENOUGH_US }
     }
 
-    /// The stream stands: greets.
+    /// Greets the peer, once the stream is open.
     pub fn opened(&mut self, env: &mut SessionEnv<'_>) {
         if self.phase != Phase::Connecting {
             return;
         }
         self.phase = Phase::Greeting;
         self.link.progress_us = env.now.mono_us;
-        // The heads are of before all that is shown from here on; the end vouches for no more.
+        // The heads are those of now, before any record is shown: the end of the session vouches for no more.
         if self.is_whole() && !env.me.withholds {
             self.heads = (env.heads)();
         }
@@ -120,12 +120,12 @@ impl Initiator {
         self.link.flush(env);
     }
 
-    /// With whom, if it has greeted and moves.
+    /// Name of the peer, if it was greeted and the session makes progress.
     pub fn greeted(&self, now: Now) -> Option<&NodeName> {
         (self.phase != Phase::Connecting && self.link.is_moving(now)).then_some(&self.to)
     }
 
-    /// Whether the peer said that its first reconciliation is done.
+    /// Returns whether the peer said that its first reconciliation is done.
     pub fn peer_is_reconciled(&self) -> bool {
         self.peer_is_reconciled
     }
@@ -183,7 +183,8 @@ impl Initiator {
         Some(visited + 64)
     }
 
-    /// Sends symbols, or all ids where that costs less.
+    /// Sends the symbols of a shard up to `upto`, or all of its ids where that costs less. Returns the cost
+    /// in records looked at.
     fn describe(&mut self, shard: usize, upto: usize) -> usize {
         let Some(lane) = self.lanes.get_mut(shard) else { return 1 };
         lane.is_asked = false;

@@ -8,8 +8,8 @@ use super::wire::{FrameError, ReconcileFrame};
 
 /// Most shards under way at once: the round trips of one are hidden behind the others.
 pub(super) const LANES_MAX: usize = 32;
-/// Items of the shards under way from which on no further shard is begun. A shard with more items than that goes
-/// alone. A responder holds its peer to it, too.
+/// Items of the shards under way from which on no further shard is begun. A shard with more items than that
+/// goes alone. A responder holds its peer to it, too.
 pub(super) const LANE_ITEMS_MAX: usize = 65_536;
 /// Bytes of one symbol on the wire, with its share of the frame.
 pub(super) const SYMBOL_BYTES: usize = 22;
@@ -90,8 +90,8 @@ pub(super) trait SessionEnd {
     /// Takes in one frame of the other end.
     fn handle(&mut self, frame: ReconcileFrame, env: &mut SessionEnv<'_>) -> Result<SessionStep, FrameError>;
 
-    /// Does one piece of work, and returns its cost in records looked at. `None`: there is nothing to do, or no room
-    /// to send.
+    /// Does one piece of work, and returns its cost in records looked at. `None`: there is nothing to do, or
+    /// no room to send.
     fn step(&mut self, env: &mut SessionEnv<'_>) -> Option<usize>;
 
     /// Reads all frames that are whole, up to one that ends the session.

@@ -1,21 +1,21 @@
-//! Reconciliation: what makes two maps equal again, whatever was lost between them.
+//! Reconciliation: it makes two maps equal again, whatever was lost between them.
 //!
-//! Spreading delivers nearly everything, and gaps are asked for. What still slips through (a node
-//! that just joined, the two sides of a healed partition, a record that nobody repeated in time)
-//! is found here: every second a node compares one number with one random member, and when the
-//! maps differ for longer than records travel, both open a stream and end with the union, the newer
-//! record of every source, at a cost that grows with the difference and not with the maps.
+//! Spreading delivers nearly everything, and gaps are asked for. What still slips through (a node that just
+//! joined, the two sides of a healed partition, a record that nobody repeated in time) is found here: every
+//! second a node compares one number with one random member, and when the maps differ for longer than records
+//! travel, they open a stream. Both end with the union of their maps, the newer record of every source, at a
+//! cost that grows with the difference and not with the maps.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `compare` | the datagrams, and when a difference is worth a session |
+//! | `compare` | comparing by datagram, and judging whether a difference is worth a session |
 //! | `sessions` | beginning, driving and ending sessions |
 //! | `initiator`, `responder` | the two ends of one |
-//! | `lane` | what both ends do alike: shards under way, reading, working in turns |
-//! | `link` | what both ends share: stream, back-pressure, merging |
-//! | `items` | which records take part, and as what |
-//! | `riblt` | the difference of two sets |
-//! | `wire` | frames |
+//! | `lane` | what both ends do in the same way: shards under way, reading, working in turns |
+//! | `link` | the stream of an end: back-pressure, sending and merging records |
+//! | `items` | which records take part in a session, and as which items |
+//! | `riblt` | finding the difference of two sets |
+//! | `wire` | comparisons and frames as bytes |
 //!
 //! A session is never resumed: after a broken one, what came has been merged, and the next
 //! comparison starts from there. Nothing it merges is spread again.
@@ -70,28 +70,30 @@ use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::{Config, Heads, Replica};
 use crate::record::{NodeName, Now};
 
-/// Combined with a machine's seed for the random numbers of reconciliation, so that they differ from those of membership.
+/// Combined with a machine's seed for the random numbers of reconciliation, so that they differ from those of
+/// membership.
 const SEED_OF_RECONCILIATION: u64 = 0x7265_636f_6e63_696c;
-/// How often maps are compared, give or take an eighth.
+/// Time between two comparisons, give or take an eighth, in microseconds.
 const COMPARE_US: u64 = 1_000_000;
-/// The same after a session that found something: the next member may need it as well.
+/// Time to the next comparison after a session that found something, in microseconds: the next member may
+/// need it as well.
 const COMPARE_SOON_US: u64 = 250_000;
-/// How long a node that joins waits before it tries another member.
+/// Time after which a node that joins tries another member, in microseconds.
 const JOIN_RETRY_US: u64 = 200_000;
-/// Records accepted so lately may still be on their way.
+/// Age from which on a record counts as settled, in microseconds: younger ones may still be on their way.
 const OLD_ENOUGH_US: u64 = 2_000_000;
-/// A session on which nothing moves for so long is over.
+/// Time without any progress after which a session is ended, in microseconds.
 const IDLE_US_MAX: u64 = 10_000_000;
-/// A session on which nothing moves for so long does not keep another from being begun.
+/// Time without any progress after which a session does not keep another from being begun, in microseconds.
 const STALLED_US: u64 = 1_000_000;
-/// Sessions this node began.
+/// Most sessions at a time that this node began.
 const OUTGOING_MAX: usize = 2;
-/// Sessions others began; further ones are told to come back.
+/// Most sessions at a time that others began. The peers of further ones are told to come back.
 const INCOMING_MAX: usize = 8;
-/// Members that hold nothing certain either, after which a joining node concludes that the whole
-/// cluster is new.
+/// Number of members without a first reconciliation of their own after which a joining node concludes that
+/// the whole cluster is new.
 const FRESH_PEERS: usize = 3;
-/// How much sooner than deletions are collected a copy counts as too old.
+/// Margin by which a copy counts as too old before deletions are collected, in microseconds.
 const MARGIN_US: u64 = 3_600_000_000;
 
 /// Something that reconciliation wants done. Drained with `poll_output` after every `handle_*`.
@@ -114,48 +116,49 @@ pub(super) enum ReconcileOutput {
     Discard,
 }
 
-/// Counted since the start.
+/// Counts of reconciliation since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReconcileStats {
-    /// Comparisons asked for.
+    /// Number of comparisons that this node asked for.
     pub compared: u64,
-    /// Sessions begun here.
+    /// Number of sessions that this node began.
     pub sessions_begun: u64,
-    /// Sessions accepted from others.
+    /// Number of sessions that this node accepted.
     pub sessions_accepted: u64,
-    /// Sessions of others refused: there were too many, or one with that node already.
+    /// Number of sessions that this node refused: there were too many, or one with that peer already.
     pub sessions_refused: u64,
-    /// Sessions of both kinds that went to their end.
+    /// Number of sessions, begun or accepted, that went to their end.
     pub sessions_finished: u64,
-    /// Sessions of both kinds that broke off.
+    /// Number of sessions, begun or accepted, that broke off.
     pub sessions_broken: u64,
-    /// Records that differed, in finished sessions of both kinds.
+    /// Number of records that differed, in all finished sessions.
     pub records_found: u64,
-    /// Records sent.
+    /// Number of records sent.
     pub records_sent: u64,
-    /// Records that came and were sound.
+    /// Number of records received that were sound.
     pub records_received: u64,
-    /// Of these, those that became the latest.
+    /// Number of sound records that became the latest of their source.
     pub records_applied: u64,
-    /// Of these, those that could be collected, and were not taken.
+    /// Number of sound records that were not taken because they may be collected already.
     pub records_collectable: u64,
-    /// Records that came and were not sound: skipped.
+    /// Number of records received that were damaged or malformed, and were skipped.
     pub records_bad: u64,
-    /// Bytes written on streams.
+    /// Number of bytes written on streams.
     pub bytes_sent: u64,
-    /// Bytes that came on streams.
+    /// Number of bytes received on streams.
     pub bytes_received: u64,
 }
 
-/// What sessions need to know of the node.
+/// What sessions need to know of this node.
 #[derive(Clone, Debug)]
 struct Me {
     name: NodeName,
-    /// When it last agreed with the cluster before this life, or 0.
+    /// Wall clock, in microseconds, when this node last agreed with the cluster before this life; 0 if it
+    /// never did.
     started_from_us: u64,
     tombstones_us: u64,
     is_reconciled: bool,
-    /// Its copy was too old at the start, and it has not reloaded so far.
+    /// Whether this node's copy was too old at the start and has not been reloaded so far.
     withholds: bool,
 }
 
@@ -171,17 +174,17 @@ impl Me {
     }
 }
 
-/// Tells the heads as they are now. They are asked for once a session, so they are made then.
+/// Returns the heads as they are now. They are built only when a session asks for them, once in each.
 pub type HeadsNow<'a> = &'a dyn Fn() -> Heads;
 
-/// A member as the ring knows it.
+/// Name and address of a member, from the ring.
 #[derive(Clone, Debug)]
 struct Peer {
     name: NodeName,
     gossip: SocketAddr,
 }
 
-/// A comparison that was asked for.
+/// A comparison that this node asked for and that is not answered yet.
 #[derive(Clone, Debug)]
 struct AskedComparison {
     to: Peer,
@@ -189,10 +192,11 @@ struct AskedComparison {
     root: u64,
 }
 
-/// Keeps this node's map equal to the others'.
+/// Keeps this node's map equal to those of the other members.
 ///
-/// Call `handle_*` as things happen, and drain `poll_output` after each; call `handle_timeout` when
-/// `poll_timeout` is due, which may be at once: work is cut into turns of about a millisecond.
+/// Call `handle_*` as things happen, then `poll_output` until it is empty. Call `handle_timeout` when the
+/// time that `poll_timeout` tells has come, which may be at once: work is cut into turns of about a
+/// millisecond.
 #[derive(Debug)]
 pub struct Reconcile {
     me: Me,
@@ -213,7 +217,7 @@ pub struct Reconcile {
     stats: ReconcileStats,
 }
 
-/// Whether a copy that last agreed with the cluster at `agreed_us` is too old to be believed: it
+/// Returns whether the copy of a node that starts with `config` is too old to be believed: it
 /// may hold values whose deletion has been collected meanwhile.
 pub fn is_too_old(config: &Config, now: Now) -> bool {
     // Where deletions are kept for a short time only, the margin must leave some of it.
@@ -251,23 +255,23 @@ impl Reconcile {
         }
     }
 
-    /// Whether the first reconciliation is done, or there is nobody to reconcile with.
+    /// Returns whether the first reconciliation is done, or there is nobody to reconcile with.
     pub fn is_reconciled(&self) -> bool {
         self.me.is_reconciled
     }
 
-    /// Whether this node's copy is too old and must be dropped before its records count again. It
-    /// is kept until there is a member to reload from; then [`ReconcileOutput::Discard`] comes.
+    /// Returns whether this node's copy is too old and must be dropped before its records count again. It
+    /// is kept until there is a member to reload from; then [`ReconcileOutput::Discard`] is put out.
     pub fn must_discard(&self) -> bool {
         self.me.withholds && !self.has_discarded
     }
 
-    /// Wall clock when this node last held the same as a member, in microseconds.
+    /// Wall clock, in microseconds, when this node last held the same as another member.
     pub fn agreed_us(&self) -> Option<u64> {
         self.agreed_us
     }
 
-    /// Shards that differed from two members running.
+    /// Number of shards that differed in the last two comparisons, and not harmlessly.
     pub fn shards_differing(&self) -> usize {
         self.comparison.suspect()
     }
@@ -278,12 +282,12 @@ impl Reconcile {
         &self.stats
     }
 
-    /// What is to be done next.
+    /// Takes the next thing that is to be done; `None` if there is nothing left.
     pub(super) fn poll_output(&mut self) -> Option<ReconcileOutput> {
         self.outputs.pop_front()
     }
 
-    /// When `handle_timeout` wants to be called (`mono_us`).
+    /// Latest time at which `handle_timeout` must be called, on the monotonic clock in microseconds.
     pub fn poll_timeout(&self) -> Option<u64> {
         if self.links().any(|link| link.is_runnable) {
             return Some(self.handled_us);
@@ -292,7 +296,7 @@ impl Reconcile {
         ends.chain([self.next_us]).min()
     }
 
-    /// Does what is due: ends sessions on which nothing moves, gives one its turn, compares.
+    /// Does what is due: ends sessions without progress, gives one session its turn, begins a comparison.
     pub fn handle_timeout(&mut self, now: Now, ring: &Ring, heads: HeadsNow, replica: &mut dyn Replica) {
         self.handled_us = now.mono_us;
         self.live_peers = ring.len().saturating_sub(1);
@@ -313,7 +317,7 @@ impl Reconcile {
         }
     }
 
-    /// A comparison, or the answer to one, came by datagram.
+    /// Handles a comparison, or the answer to one, that came in a datagram.
     pub(super) fn handle_compare(
         &mut self,
         now: Now,
@@ -338,7 +342,7 @@ impl Reconcile {
         }
     }
 
-    /// Something happened to a stream of [`Purpose::Reconcile`].
+    /// Handles an event of a stream of [`Purpose::Reconcile`].
     pub fn handle_stream(
         &mut self,
         now: Now,
@@ -370,7 +374,8 @@ impl Reconcile {
         self.asked = Some(AskedComparison { to, nonce, root });
     }
 
-    /// A random live member other than this one; `is_unmet`: of those not met while joining.
+    /// Picks a random live member other than this node. With `is_unmet` it must not have been met while
+    /// joining.
     fn pick(&mut self, ring: &Ring, is_unmet: bool) -> Option<Peer> {
         let entries = ring.entries();
         let start = self.random.index(entries.len());
@@ -384,7 +389,7 @@ impl Reconcile {
             .map(|entry| Peer { name: entry.name().clone(), gossip: entry.gossip() })
     }
 
-    /// The interval, an eighth more or less.
+    /// Returns a random interval around `interval_us`, up to an eighth shorter or longer.
     fn jittered(&mut self, interval_us: u64) -> u64 {
         self.random.around_us(interval_us, interval_us / 8)
     }

@@ -1,8 +1,8 @@
-//! The end of a session that was asked for it, and does the thinking.
+//! The responder: the end of a session that accepted it, and that decides how each shard is reconciled.
 //!
-//! For each shard the initiator opens it picks the cheapest way to the difference:
+//! For each shard that the initiator opens, the responder picks the cheapest way to find the difference:
 //!
-//! | the shards are | it |
+//! | the shards are | the responder |
 //! | --- | --- |
 //! | equal in what takes part | says so |
 //! | on one side (nearly) empty | sends all of its records and wants all of theirs |
@@ -22,17 +22,17 @@ use super::wire::{FrameError, ITEM_BYTES, ReconcileFrame, ShardSet, pack_heads, 
 use crate::cluster::{Heads, StreamId};
 use crate::record::{NodeName, Now, SharedRecord};
 
-/// Symbols asked for at first.
+/// Least number of symbols that are asked for at first.
 const FIRST_SYMBOLS: usize = 12;
-/// A side with fewer records than the other's by this factor is sent all of them, unasked: what
-/// is sent twice then costs less than finding out.
+/// Factor between the numbers of records from which on both sides send all of their records: sending some
+/// twice then costs less than finding out which differ.
 const ONE_SIDED: u64 = 16;
-/// Symbols of one shard. Where they do not decode, ids are asked for.
+/// Most symbols of one shard. Where these do not decode, all ids are asked for.
 const SYMBOLS_MAX: usize = 65_536;
-/// Ids of one shard, 16 bytes each. At 256 shards that is a quarter of a billion records.
+/// Most ids of one shard, of 16 bytes each. With 256 shards that is a quarter of a billion records.
 const IDS_MAX: u64 = 1 << 20;
 
-/// A shard the initiator opened and that waits for its turn.
+/// A shard that the initiator opened and that waits for its turn.
 #[derive(Debug)]
 struct OpenedShard {
     shard: usize,
@@ -40,30 +40,32 @@ struct OpenedShard {
     fold: u64,
 }
 
-/// A shard whose difference is being found.
+/// The state of a shard under way at the responder: its difference is being found.
 #[derive(Debug)]
 struct DecodingLane {
     decoder: Decoder,
-    /// Up to which symbol was asked; `usize::MAX`: for the ids, since symbols do not help.
+    /// Number of symbols that were asked for in all; `usize::MAX` if the ids were asked for, since symbols do
+    /// not help.
     asked: usize,
     count: u64,
     ids: Vec<SetItem>,
     is_answered: bool,
 }
 
-/// What the initiator sent of a shard.
+/// What the initiator sent to describe a shard.
 #[derive(Debug)]
 enum ShardAnswer {
     Symbols(Vec<Symbol>),
     AllIds,
 }
 
-/// Up to which symbol to ask: for the ids, if it were too many.
+/// Returns the number of symbols to ask for, or `usize::MAX`, which asks for the ids, if there would be too
+/// many.
 fn bounded(symbols: usize) -> usize {
     if symbols <= SYMBOLS_MAX { symbols } else { usize::MAX }
 }
 
-/// The session.
+/// A session at the responder.
 #[derive(Debug)]
 pub(super) struct Responder {
     pub link: SessionLink,
@@ -75,7 +77,7 @@ pub(super) struct Responder {
     opened: VecDeque<OpenedShard>,
     lanes: Lanes<DecodingLane>,
     answers: VecDeque<(usize, ShardAnswer)>,
-    /// Follows the records that wait.
+    /// Frame that is sent after the records that wait.
     closing: Option<ReconcileFrame>,
     found: u64,
     equal: ShardSet,
@@ -100,12 +102,12 @@ impl Responder {
         }
     }
 
-    /// Whether the peer's first reconciliation was done when it greeted.
+    /// Returns whether the peer's first reconciliation was done when it greeted.
     pub fn peer_is_reconciled(&self) -> bool {
         self.peer_is_reconciled
     }
 
-    /// Whether the session is with this node, both have reconciled before, and it moves.
+    /// Returns whether the session is with this peer, which has reconciled before, and makes progress.
     pub fn is_with(&self, peer: &NodeName, now: Now) -> bool {
         self.peer.as_ref() == Some(peer) && self.peer_is_reconciled && self.link.is_moving(now)
     }
@@ -125,7 +127,7 @@ impl Responder {
             self.link.flush(env);
             return Ok(SessionStep::Refused);
         }
-        // The heads are of before all that is shown from here on; the end vouches for no more.
+        // The heads are those of now, before any record is shown: the end of the session vouches for no more.
         if young_us == 0 && !env.me.withholds {
             self.heads = (env.heads)();
         }
@@ -151,7 +153,7 @@ impl Responder {
         if is_known || self.lanes.len() + self.opened.len() > LANES_MAX {
             return Err(FrameError::OutOfTurn("a shard is opened too often, or too many are"));
         }
-        // What the peer may send of all of them is bounded by what it says it has.
+        // The peer may send no more items than it says it has in all of these shards.
         let lanes = self.lanes.iter().map(|lane| lane.count);
         let counts = lanes.chain(self.opened.iter().map(|other| other.count));
         if counts.fold(0, u64::saturating_add) >= LANE_ITEMS_MAX as u64 {
@@ -219,7 +221,7 @@ impl Responder {
         })
     }
 
-    /// Picks the way to the difference of a shard.
+    /// Begins a shard in the way that is cheapest for it. Returns the cost in records looked at.
     fn begin(&mut self, opened: OpenedShard, filter: &Filter, env: &mut SessionEnv<'_>) -> usize {
         let OpenedShard { shard, count, fold } = opened;
         if count == 0 {
@@ -259,7 +261,8 @@ impl Responder {
         cost
     }
 
-    /// Takes in an answer; settles the shard, or asks for more.
+    /// Takes in an answer about a shard, and settles the shard or asks for more. Returns the cost in records
+    /// looked at.
     fn advance(
         &mut self,
         shard: usize,
@@ -349,7 +352,7 @@ impl SessionEnd for Responder {
             self.link.send(frame);
             return Some(1);
         }
-        // Answers first: they end lanes, and so make room for the shards that wait.
+        // Answers come first: they end shards under way, and so make room for those that wait.
         if let Some((shard, answer)) = self.answers.pop_front() {
             return Some(self.advance(shard, answer, &filter, env));
         }

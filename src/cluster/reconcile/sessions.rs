@@ -27,7 +27,7 @@ impl Reconcile {
         }
     }
 
-    /// Gives the next session that has work its turn.
+    /// Gives the next session that has something to do its turn.
     pub(super) fn take_turn(&mut self, now: Now, heads: HeadsNow, replica: &mut dyn Replica) {
         let count = self.outgoing.len() + self.incoming.len();
         for _ in 0..count {
@@ -59,7 +59,7 @@ impl Reconcile {
         self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Connect { stream, to: to.gossip }));
     }
 
-    /// Whether a session of this peer is under way that does what one with it would.
+    /// Returns whether a session that this peer began is under way and does all that one begun here would do.
     fn is_done_by(&self, peer: &NodeName, now: Now) -> bool {
         self.me.is_reconciled && self.incoming.iter().any(|session| session.is_with(peer, now))
     }
@@ -77,13 +77,13 @@ impl Reconcile {
         self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Close { stream }));
     }
 
-    /// How many sessions there are.
+    /// Shows how many sessions there are, and how many there may be.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
         visit(Gauge::new("sessions begun", self.outgoing.len(), OUTGOING_MAX));
         visit(Gauge::new("sessions of others", self.incoming.len(), INCOMING_MAX));
     }
 
-    /// Something happened to a stream that this node asked for.
+    /// Handles an event of a stream that this node asked for.
     pub(super) fn drive_outgoing(
         &mut self,
         now: Now,
@@ -125,7 +125,7 @@ impl Reconcile {
         }
     }
 
-    /// Something happened to a stream that was accepted.
+    /// Handles an event of a stream that was accepted.
     pub(super) fn drive_incoming(
         &mut self,
         now: Now,
@@ -166,7 +166,7 @@ impl Reconcile {
         }
     }
 
-    /// A session went to its end.
+    /// Draws the conclusions from a session that went to its end.
     fn finished(&mut self, now: Now, report: SessionReport) {
         self.stats.sessions_finished += 1;
         self.stats.records_found += report.found;
@@ -199,8 +199,8 @@ impl Reconcile {
         self.next_us = now.mono_us;
     }
 
-    /// Asks for the copy to be dropped, if it must be, now that there is a member to reload from.
-    /// What other sessions have brought is dropped with it, so they end.
+    /// Asks for this node's copy to be dropped, if it must be, now that there is a member to reload from.
+    /// What other sessions have brought is dropped with it, so they are ended.
     fn discard(&mut self, reloading: StreamId) {
         if !self.must_discard() {
             return;
@@ -223,7 +223,7 @@ impl Reconcile {
         self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Close { stream }));
     }
 
-    /// The driver closed the stream in the middle of its session.
+    /// Forgets a session whose stream was closed by the driver before its end.
     fn gone(&mut self, stream: StreamId) {
         self.stats.sessions_broken += 1;
         self.forget(stream);
@@ -235,7 +235,7 @@ impl Reconcile {
     }
 }
 
-/// What reading and merging cost, in records looked at.
+/// Returns the cost of reading and merging the bytes of an event, in records looked at.
 fn cost_of(event: &StreamEvent) -> usize {
     match event {
         StreamEvent::Received(bytes) => bytes.len() / 32,

@@ -16,56 +16,56 @@ use crate::proto::gossip::reconcile::{self, Frame as ProtoFrame};
 use crate::record::fields::{Malformed, take_delimited};
 use crate::record::{NodeName, Record, wire};
 
-/// Asks a member whether it holds the same map, or answers.
+/// A question to a member whether it holds the same map, or the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compare {
     /// Hash over the fingerprints of all shards.
     pub(super) root: u64,
-    /// Chosen by who asks, repeated in the answer.
+    /// Number that the asking member chose, repeated in the answer.
     pub(super) nonce: u32,
     /// Whether this is an answer.
     pub(super) is_answer: bool,
-    /// In an answer where the roots differ: 32 bits of each shard's fingerprint, little endian.
+    /// In an answer where the roots differ: 32 bits of each shard's fingerprint, little-endian; else empty.
     pub(super) shards: Bytes,
 }
 
 impl Compare {
-    /// As it came.
+    /// Reads the message as it came.
     pub(in crate::cluster) fn from_proto(message: proto::Compare) -> Compare {
         let proto::Compare { root, nonce, is_answer, shards } = message;
         Compare { root, nonce, is_answer, shards }
     }
 
-    /// As it goes.
+    /// Returns the message as it is sent.
     pub(in crate::cluster) fn into_proto(self) -> proto::Compare {
         let Compare { root, nonce, is_answer, shards } = self;
         proto::Compare { root, nonce, is_answer, shards }
     }
 }
 
-/// Version of the protocol.
+/// Version of the protocol of sessions.
 pub(super) const VERSION: u32 = 1;
-/// Bytes of a symbol's sum and checksums.
+/// Bytes of the sum and the checksum of a symbol.
 const SUM_BYTES: usize = 20;
 /// Bytes of an item.
 pub(super) const ITEM_BYTES: usize = 16;
 
-/// Why the bytes of a stream are not ours.
+/// The reason why the bytes of a stream are not those of a session.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FrameError {
-    /// A length no frame has.
+    /// A frame is announced that is longer than allowed.
     #[error("a frame of {0} bytes; at most {STREAM_FRAME_BYTES_MAX}")]
     Length(u64),
-    /// More than ten bytes of length.
+    /// A length takes more than ten bytes.
     #[error("a frame's length does not end")]
     Varint,
-    /// No protobuf of this schema.
+    /// A frame is not protobuf of this schema.
     #[error("undecodable frame: {0}")]
     Decode(#[from] prost::DecodeError),
-    /// A field that no node would have written.
+    /// A field has a value that no node would write.
     #[error("frame with a bad {0}")]
     Field(&'static str),
-    /// A frame that does not come next.
+    /// A frame comes at a point of the session where it must not.
     #[error("frame out of turn: {0}")]
     OutOfTurn(&'static str),
 }
@@ -75,52 +75,52 @@ pub(super) enum FrameError {
 pub(super) struct ShardSet([u64; SHARDS / 64]);
 
 impl ShardSet {
-    /// Every shard.
+    /// The set of all shards.
     pub fn all() -> ShardSet {
         ShardSet([u64::MAX; SHARDS / 64])
     }
 
-    /// Puts a shard in.
+    /// Adds a shard.
     pub fn insert(&mut self, shard: usize) {
         if let Some(word) = self.0.get_mut(shard / 64) {
             *word |= 1 << (shard % 64);
         }
     }
 
-    /// Whether a shard is in.
+    /// Returns whether a shard is in the set.
     pub fn contains(&self, shard: usize) -> bool {
         self.0.get(shard / 64).is_some_and(|word| word >> (shard % 64) & 1 == 1)
     }
 
-    /// How many are in.
+    /// Number of shards in the set.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Those in, ascending.
+    /// The shards in the set, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
         (0..SHARDS).filter(|&shard| self.contains(shard))
     }
 
-    /// Those in both.
+    /// Returns the shards that are in both sets.
     pub fn and(&self, other: &ShardSet) -> ShardSet {
         ShardSet(std::array::from_fn(|word| self.0[word] & other.0[word]))
     }
 }
 
-/// Reads frames out of bytes that come cut anywhere.
+/// Collects the bytes of a stream, which come cut anywhere, and gives out its frames.
 #[derive(Debug, Default)]
 pub(super) struct VarintFrameReader {
     buffer: BytesMut,
 }
 
 impl VarintFrameReader {
-    /// Takes in what came.
+    /// Adds bytes that were received.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame.
+    /// Takes out the next frame, without its length; `None` until all of it has arrived.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
         let mut length = 0u64;
         let mut digits = 0;
@@ -152,7 +152,7 @@ impl VarintFrameReader {
     }
 }
 
-/// What frames say. `shard` is always one.
+/// The content of a frame. Every `shard` is the number of a shard that exists.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum ReconcileFrame {
     Hello {
@@ -209,7 +209,7 @@ impl ReconcileFrame {
         let _ = message.encode_length_delimited(out);
     }
 
-    /// Reads a frame without its length.
+    /// Reads a frame, given without its length.
     pub fn decode(bytes: &[u8]) -> Result<ReconcileFrame, FrameError> {
         let frame = proto::Reconcile::decode(bytes)?.frame;
         ReconcileFrame::from_proto(frame.ok_or(FrameError::Field("kind"))?)
@@ -344,7 +344,7 @@ fn shard(number: u32) -> Result<usize, FrameError> {
     usize::try_from(number).ok().filter(|&shard| shard < SHARDS).ok_or(FrameError::Field("shard"))
 }
 
-/// Numbers of `N` bytes each; `None` if a rest remains.
+/// Reads numbers of `N` bytes each; `None` if bytes are left over.
 fn unpack<const N: usize, T>(bytes: &[u8], number: fn([u8; N]) -> T) -> Option<Vec<T>> {
     let (numbers, rest) = bytes.as_chunks::<N>();
     rest.is_empty().then(|| numbers.iter().map(|&bytes| number(bytes)).collect())
@@ -369,8 +369,8 @@ pub(super) fn push_record(batch: &mut Vec<u8>, record: &Record) {
     wire::write_delimited(batch, record, false);
 }
 
-/// The records of a batch, one by one. A bad one is an error and costs no other; after a length that
-/// leads beyond the end the batch is over.
+/// Reads the records of a batch, one by one. A bad record is an error and does not affect the others; after a
+/// length that leads beyond the end the batch is over.
 pub(super) fn records(mut batch: &[u8]) -> impl Iterator<Item = Result<Record, wire::WireError>> {
     std::iter::from_fn(move || {
         if batch.is_empty() {
@@ -385,7 +385,7 @@ pub(super) fn records(mut batch: &[u8]) -> impl Iterator<Item = Result<Record, w
     })
 }
 
-/// Heads as bytes; as many as fit into a frame. Those left out are merely not learnt.
+/// Encodes as many heads as fit into a frame. The peer merely does not learn those that are left out.
 pub(super) fn pack_heads(heads: &Heads) -> Bytes {
     let mut packed = Vec::new();
     for ((origin, boot), &seq) in heads {
@@ -398,7 +398,7 @@ pub(super) fn pack_heads(heads: &Heads) -> Bytes {
     packed.into()
 }
 
-/// The heads of such bytes.
+/// Decodes heads that [`pack_heads`] has encoded.
 pub(super) fn unpack_heads(mut packed: &[u8]) -> Result<Heads, FrameError> {
     let mut heads = Heads::new();
     while !packed.is_empty() {

@@ -1,8 +1,8 @@
 //! Two machines that talk through a seal that costs as much as any seal may, in datagrams and on streams.
 //!
 //! The seal here is a toy without any secret, but it has the shape of a cipher's: a counter for every
-//! datagram, a body that cannot be read as it lies, a tag at the end, refusal of what came before, and streams to whose
-//! key both sides contribute.
+//! datagram, a body that cannot be read as it lies, a tag at the end, refusal of what came before, and
+//! streams to whose key both sides contribute.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,10 +1,10 @@
-//! Whole member lists, exchanged on streams; and probes on streams.
+//! Exchanging whole member lists on streams, and probing on streams.
 //!
-//! The side that connects sends its list in parts, the other side merges it and answers with its own.
-//! One part is in flight at a time, so a list of any length costs little memory and never a datagram
-//! (quickwit#6653: the digest outgrew it after 500 dead nodes).
+//! The side that connects sends its list in parts; the other side merges it and answers with its own list.
+//! One part is in flight at a time, so a list of any length takes little memory, and it never has to fit a
+//! datagram (quickwit#6653: the digest outgrew it after 500 dead nodes).
 //!
-//! Lists are exchanged when a node joins, when a dead member answers again, and when views differ though
+//! Lists are exchanged when a node joins, when a dead member answers again, and when views differ although
 //! nothing changed for a while.
 
 use std::collections::BTreeMap;
@@ -22,28 +22,28 @@ use crate::cluster::stats::Gauge;
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::record::Now;
 
-/// Members in one part of a list.
+/// Most members in one part of a list.
 const PART_MEMBERS_MAX: usize = 256;
-/// A part cannot be longer: its members' fields are bounded.
+/// Longest frame, in bytes. A part of a list cannot be longer, since the fields of its members are bounded.
 const FRAME_BYTES_MAX: usize = 256 * 1024;
-/// Streams of membership at once.
+/// Most streams of membership at a time.
 const SESSIONS_MAX: usize = 64;
-/// Lists offered at once.
+/// Most exchanges at a time that this node began.
 const OFFERS_MAX: usize = 2;
-/// A stream without progress for so long is given up.
+/// Time without progress after which a stream is given up, in microseconds.
 const SESSION_US: u64 = 10_000_000;
-/// Between two tries to get a first list.
+/// Time between two tries to get a first list, in microseconds.
 const JOIN_INTERVAL_US: u64 = 500_000;
-/// Between two offers.
+/// Least time between the beginnings of two exchanges, in microseconds.
 const OFFER_INTERVAL_US: u64 = 500_000;
 
 #[derive(Debug)]
 enum ListSessionKind {
-    /// We ask whether it is there.
+    /// This node probes the peer.
     Probe { sequence: u32, ping: Ping },
-    /// We send our list first.
+    /// This node began an exchange. Its list goes on with the member `next`; `None` if all of it was sent.
     Offer { next: Option<Slot> },
-    /// A peer connected: it is answered.
+    /// A peer connected. This node's list goes on with the member `next`; `None` if it is not being sent.
     Serve { next: Option<Slot> },
 }
 
@@ -54,7 +54,7 @@ struct ListSession {
     due_us: u64,
 }
 
-/// Streams of membership, and when to exchange lists.
+/// The streams of membership, and when to exchange lists.
 #[derive(Debug)]
 pub(super) struct Lists {
     sessions: BTreeMap<StreamId, ListSession>,
@@ -62,7 +62,7 @@ pub(super) struct Lists {
     is_joined: bool,
     next_join_us: u64,
     last_offer_us: Option<u64>,
-    /// Not before this for views that differ.
+    /// When lists may next be exchanged because views differ, on the monotonic clock in microseconds.
     next_views_us: u64,
     views_interval_us: u64,
 }
@@ -84,7 +84,7 @@ impl Lists {
         visit(Gauge::new("exchanges of lists", self.sessions.len(), SESSIONS_MAX));
     }
 
-    /// A first list is here.
+    /// Notes that a first list was received.
     pub fn joined(&mut self) {
         self.is_joined = true;
     }
@@ -96,7 +96,7 @@ impl Lists {
 }
 
 impl Swim {
-    /// Something happened to a stream of membership.
+    /// Handles an event of a stream of membership.
     pub fn handle_stream(&mut self, now: Now, stream: StreamId, event: StreamEvent) {
         self.clocks.set_now(now);
         match event {
@@ -135,7 +135,8 @@ impl Swim {
         }
     }
 
-    /// Another sees other members than we do. That is so for a while after each change.
+    /// Exchanges lists with a member whose hash of the live members differs from ours, unless something
+    /// changed lately: views differ for a while after each change.
     pub(super) fn compare_views(&mut self, now: Now, slot: Slot, view: u64) {
         if view == self.table.view() {
             self.lists.views_interval_us = LISTS_INTERVAL_US;
@@ -151,7 +152,7 @@ impl Swim {
         self.exchange_lists(now, slot);
     }
 
-    /// Exchanges lists with this member, unless that was just done with somebody.
+    /// Exchanges lists with this member, unless an exchange was begun just before.
     pub(super) fn exchange_lists(&mut self, now: Now, slot: Slot) {
         let offers = self.lists.sessions.values();
         let offers = offers.filter(|session| matches!(session.kind, ListSessionKind::Offer { .. })).count();
@@ -165,12 +166,12 @@ impl Swim {
         self.connect(now, to, ListSessionKind::Offer { next: Some(ME) });
     }
 
-    /// Probes a member that did not answer over UDP.
+    /// Opens a stream to probe a member that did not answer over UDP. `None`: there are too many streams.
     pub(super) fn connect_probe(&mut self, now: Now, to: SocketAddr, ping: Ping) -> Option<StreamId> {
         self.connect(now, to, ListSessionKind::Probe { sequence: ping.sequence, ping })
     }
 
-    /// The probe is over.
+    /// Closes the stream of a probe that is over.
     pub(super) fn close_probe(&mut self, stream: Option<StreamId>) {
         if let Some(stream) = stream.filter(|stream| self.lists.sessions.contains_key(stream)) {
             self.end_session(stream);
@@ -211,7 +212,7 @@ impl Swim {
         self.write(stream, &frame);
     }
 
-    /// What was written is out: the next part, if there is one.
+    /// Writes the next part of the list, if there is one, after the last one is out.
     fn write_on(&mut self, stream: StreamId) {
         let Some(session) = self.lists.sessions.get(&stream) else { return };
         match &session.kind {
@@ -241,14 +242,14 @@ impl Swim {
         let Some(session) = self.lists.sessions.get_mut(&stream) else { return };
         match &mut session.kind {
             ListSessionKind::Offer { next: place } => *place = next,
-            // Closing waits for what was written.
+            // The driver closes the stream only when everything written is out.
             ListSessionKind::Serve { .. } if next.is_none() => self.end_session(stream),
             ListSessionKind::Serve { next: place } => *place = next,
             ListSessionKind::Probe { .. } => {}
         }
     }
 
-    /// A member as it stands in a list.
+    /// Returns the news of a member as it stands in a list.
     fn listed(&self, slot: Slot) -> Option<Update> {
         let member = self.table.get(slot)?;
         let said = Introduction { identity: member.identity.clone(), incarnation: member.incarnation };
@@ -265,7 +266,7 @@ impl Swim {
         let Some(session) = self.lists.sessions.get_mut(&stream) else { return };
         session.due_us = now.mono_us + SESSION_US;
         session.reader.push(bytes);
-        // A frame may end the session.
+        // A frame may end the session, so it is looked up again each time.
         while let Some(session) = self.lists.sessions.get_mut(&stream) {
             let frame = match session.reader.next_frame() {
                 Ok(None) => return,
@@ -279,7 +280,7 @@ impl Swim {
         }
     }
 
-    /// `false`: it makes no sense here.
+    /// Handles a frame. Returns `false` if no node would send it at this point.
     fn handle_frame(&mut self, now: Now, stream: StreamId, frame: MembershipFrame) -> bool {
         let Some(session) = self.lists.sessions.get(&stream) else { return true };
         match (&session.kind, frame) {
@@ -315,7 +316,8 @@ impl Swim {
         if let Some(said) = introduction {
             let (name, boot) = (said.identity.name.clone(), said.identity.boot);
             self.hear(now, said.into(), Way::FirstHand);
-            // Who claims another's name is told nothing before that is cleared up; it comes again.
+            // A node that claims the name of another gets no list before that is cleared up. It tries again
+            // later.
             if self.find_life(name.as_str(), boot).is_none() {
                 return false;
             }

@@ -1,10 +1,10 @@
-//! The member list, kept small: ten thousand machines of ten thousand members stand in one
-//! simulated world.
+//! The member list, kept small: one simulated world holds ten thousand machines with ten thousand members
+//! each.
 //!
 //! A member is 24 bytes in a vector of slots and 24 in the ring, 4 in the order of probing, 6 to 11
 //! in the index by name, and 56 of [`Identity`] with its counts (64 as allocators hand them out). These
-//! vectors grow by a sixteenth and not by as much again. [`Table::set`] is the only place that changes
-//! a state, so ring, view and the list of the gone always agree with it.
+//! vectors grow by a sixteenth instead of doubling. [`Table::set`] is the only place that changes
+//! a state, so that the ring, the view and the list of the gone always agree with it.
 //!
 //! This node itself is a member too, in slot [`ME`].
 
@@ -22,20 +22,22 @@ use crate::cluster::random::Random;
 use crate::cluster::ring::Ring;
 use crate::cluster::stats::Gauge;
 
-/// Most members, dead ones included: more than the design is for, and what garbage can cost.
+/// Most members, dead ones included: more than the design is for. It bounds the memory that forged news can
+/// take.
 const MEMBERS_MAX: usize = 65_536;
 
-/// Dead and left members that are remembered in any case; above it, as many as live ones.
+/// Number of dead and left members that are remembered in any case. More are remembered if there are as many
+/// live ones.
 const GONE_MAX: usize = 1_024;
 
 /// One member as this node sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub identity: Arc<Identity>,
-    /// When its state last changed, on the monotonic clock, in whole seconds.
+    /// When the state last changed, on the monotonic clock in whole seconds.
     changed_s: u32,
     pub incarnation: u32,
-    /// Smoothed; 0: not measured.
+    /// Smoothed round trip in microseconds; 0 if it was not measured.
     pub rtt_us: u32,
     pub state: State,
 }
@@ -45,17 +47,18 @@ impl Member {
         Member { identity, changed_s: whole_seconds(now_us), incarnation, rtt_us: 0, state }
     }
 
-    /// When its state last changed, on the monotonic clock; up to a second early.
+    /// When the state last changed, on the monotonic clock in microseconds. It may be up to a second too
+    /// early.
     pub fn changed_us(&self) -> u64 {
         u64::from(self.changed_s) * 1_000_000
     }
 
-    /// Which of its lives, in eight bytes.
+    /// [`life_key`] of the member's life.
     pub fn key(&self) -> u64 {
         life_key(&self.identity.name, self.identity.boot)
     }
 
-    /// As others see it.
+    /// The member as it is shown to readers.
     pub fn info(&self) -> MemberInfo {
         MemberInfo {
             identity: self.identity.clone(),
@@ -66,7 +69,7 @@ impl Member {
     }
 }
 
-/// All members.
+/// All members that this node knows.
 #[derive(Debug)]
 pub(super) struct Table {
     me: Introduction,
@@ -75,12 +78,12 @@ pub(super) struct Table {
     index: HashTable<Slot>,
     ring: Arc<Ring>,
     view: u64,
-    /// Dead and left, those that went longest ago first.
+    /// Dead and left members; those that went longest ago come first.
     gone: VecDeque<Slot>,
-    /// Others in the order in which they are probed; some have gone since it was made.
+    /// Other members in the order in which they are probed. Some may have gone since the order was made.
     order: Vec<Slot>,
     next: usize,
-    /// What members have in common.
+    /// Fields that members have in common.
     common: Vec<Arc<Common>>,
 }
 
@@ -112,7 +115,7 @@ impl Table {
         self.slots.get(slot as usize)?.as_ref()
     }
 
-    /// This node itself.
+    /// Identity and incarnation of this node itself.
     pub fn me(&self) -> &Introduction {
         &self.me
     }
@@ -127,7 +130,7 @@ impl Table {
         &self.ring
     }
 
-    /// XOR of a hash of each live member: equal where the same lives are seen.
+    /// XOR of the [`life_key`]s of all live members. It is equal on nodes that see the same lives.
     pub fn view(&self) -> u64 {
         self.view
     }
@@ -136,12 +139,12 @@ impl Table {
         &self.gone
     }
 
-    /// Every slot there may be; some are empty.
+    /// The range of all slots, of which some are empty.
     pub fn slots(&self) -> std::ops::Range<Slot> {
         0..self.slots.len() as Slot
     }
 
-    /// Adds a live member that is not there yet; `None` if the table is full.
+    /// Adds a live member that is not in the table yet. `None`: the table is full.
     pub fn insert(&mut self, introduction: Introduction, now_us: u64, random: &mut Random) -> Option<Slot> {
         if self.index.len() >= MEMBERS_MAX {
             return None;
@@ -149,7 +152,7 @@ impl Table {
         let Introduction { mut identity, incarnation } = introduction;
         identity.share(&mut self.common);
         let hash = identity.ring_hash();
-        // Entered as left and then set alive, so that one place does the accounting.
+        // It is entered as left and then set alive, so that one place does the accounting.
         let member = Member::new(identity.clone(), incarnation, State::Left, now_us);
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -168,8 +171,8 @@ impl Table {
         Some(slot)
     }
 
-    /// Adds members that are known from before, all alive: at once if nobody is known so far. The
-    /// ring is shared with whoever else was given the same.
+    /// Adds members that are known from before, all alive. If nobody is known so far, this is done in one go,
+    /// and the ring is shared with the other nodes that were given the same members.
     pub fn fill(&mut self, known: &Known, now_us: u64, random: &mut Random) {
         let entries = known.ring.entries();
         let me = self.me.identity.clone();
@@ -193,7 +196,7 @@ impl Table {
         let first = known.ring.lower_bound(me.ring_hash());
         let mine = entries.iter().skip(first).position(|entry| entry.identity == me);
         let Some(mine) = mine.map(|after| first + after) else { return };
-        // Everyone has the slot after its place on the ring, but for this node itself.
+        // Every member but this node itself has the slot after its index on the ring.
         let hole = mine + 1;
         let mut slots = Vec::with_capacity(entries.len() + 1);
         slots.push(None);
@@ -211,7 +214,7 @@ impl Table {
         (self.ring, self.view) = (known.ring.clone(), known.view);
     }
 
-    /// Changes what is known of a member.
+    /// Changes identity, incarnation and state of a member.
     pub fn set(
         &mut self,
         slot: Slot,
@@ -259,8 +262,8 @@ impl Table {
                 if slot != ME {
                     grow_a_little(&mut self.order);
                     self.order.push(slot);
-                    // Somewhere in the rest of this round, so that a newcomer is found out as soon
-                    // as anyone.
+                    // It is put somewhere in the rest of this round, so that a newcomer is probed as soon
+                    // as any other member.
                     let place = self.next.min(in_order);
                     self.order.swap(place + random.index(in_order + 1 - place), in_order);
                 }
@@ -278,7 +281,7 @@ impl Table {
         }
     }
 
-    /// Takes a measured round trip in.
+    /// Takes in a measured round trip.
     pub fn measured(&mut self, slot: Slot, rtt_us: u64) {
         let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         let rtt_us = u32::try_from(rtt_us).unwrap_or(u32::MAX).max(1);
@@ -288,7 +291,7 @@ impl Table {
         };
     }
 
-    /// Drops a dead or left member.
+    /// Forgets a dead or left member.
     pub fn forget(&mut self, slot: Slot) {
         let Some(member) = self.get(slot) else { return };
         if slot == ME || member.state.is_live() {
@@ -305,7 +308,8 @@ impl Table {
         self.free.push(slot);
     }
 
-    /// Those gone members that have been so for too long, or are too many.
+    /// Returns the gone members for which `is_over` returns true, and those gone longest if there are too
+    /// many.
     pub fn forgettable(&self, is_over: impl Fn(&Member) -> bool) -> Vec<Slot> {
         let surplus = self.gone.len().saturating_sub(GONE_MAX.max(self.ring.len()));
         let by_age = self.gone.iter().enumerate();
@@ -313,7 +317,7 @@ impl Table {
         chosen.map(|(_, &slot)| slot).collect()
     }
 
-    /// The live member before this node on the ring.
+    /// The live member before this node on the ring; `None` if there is no other.
     pub fn neighbour(&self) -> Option<Slot> {
         let entries = self.ring.entries();
         let before = self.ring.lower_bound(self.me.identity.ring_hash()).checked_sub(1);
@@ -321,7 +325,7 @@ impl Table {
         self.find(entry.name().as_str()).filter(|&slot| slot != ME)
     }
 
-    /// Whom to probe next: everyone once a round, each round in another random order.
+    /// Returns the member to probe next: each once in a round, and each round in another random order.
     pub fn next_probe(&mut self, random: &mut Random) -> Option<Slot> {
         loop {
             if self.next >= self.order.len() {
@@ -339,7 +343,7 @@ impl Table {
         }
     }
 
-    /// Up to `count` different live members, neither this node nor `but`.
+    /// Returns up to `count` different random live members, but neither this node nor `but`.
     pub fn random_live(&mut self, count: usize, but: Slot, random: &mut Random) -> Vec<Slot> {
         let live_others = self.ring.len().saturating_sub(1);
         if self.order.len() > 2 * live_others {

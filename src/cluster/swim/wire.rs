@@ -1,5 +1,5 @@
-//! Protobuf forms of membership's messages. What does not parse is `None`, and the datagram counts
-//! as corrupt: a node of this program writes no such thing.
+//! The protobuf forms of the messages of membership. A message that cannot be read is `None`, and its
+//! datagram counts as corrupt: no node of this program writes such a message.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use crate::proto::gossip as proto;
 use crate::proto::gossip::datagram::Body;
 use crate::record::NodeName;
 
-/// Bytes that one update adds to a datagram.
+/// Returns how many bytes an update adds to a datagram.
 pub(super) fn update_bytes(update: &Update) -> usize {
-    // Two bytes of tag, and up to two of length.
+    // There are two bytes of tag, and up to two of length.
     update_to_proto(update).encoded_len() + 4
 }
 
-/// Bytes of a message without updates.
+/// Returns how many bytes a message takes in a datagram, without updates.
 pub(super) fn message_bytes(message: &Message) -> usize {
     proto::Datagram { body: Some(message_to_proto(message)), ..Default::default() }.encoded_len()
 }
 
-/// The datagram's message of `message` and the updates that ride on it.
+/// Returns the protobuf form of a datagram with this message and the updates that ride on it.
 pub(in crate::cluster) fn to_proto(message: &Message, updates: &[Update]) -> proto::Datagram {
     proto::Datagram {
         body: Some(message_to_proto(message)),
@@ -58,7 +58,7 @@ fn message_to_proto(message: &Message) -> Body {
     }
 }
 
-/// The message of a body of membership; `None` if it is malformed.
+/// Reads the message in the body of a datagram of membership; `None` if it is malformed.
 pub(in crate::cluster) fn message_from_proto(body: Body) -> Option<Message> {
     Some(match body {
         Body::Ping(ping) => Message::Ping(ping_from_proto(ping)?),
@@ -131,7 +131,7 @@ fn introduction_to_proto(introduction: &Introduction) -> proto::MemberUpdate {
     update_to_proto(&Update::alive(introduction))
 }
 
-/// The outer `None`: malformed.
+/// Reads an introduction, which may be missing. The outer `None`: it is malformed.
 fn introduction_from_proto(update: Option<proto::MemberUpdate>) -> Option<Option<Introduction>> {
     let Some(update) = update else { return Some(None) };
     match update_from_proto(update)? {
@@ -168,7 +168,7 @@ fn update_to_proto(update: &Update) -> proto::MemberUpdate {
     message
 }
 
-/// The update of its message; `None` if it is malformed.
+/// Reads an update; `None` if it is malformed.
 pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Option<Update> {
     let name = NodeName::parse(&message.name).ok()?;
     let claim = match proto::MemberState::try_from(message.state).ok()? {
@@ -183,7 +183,7 @@ pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Opt
             let fits = message.http.len() <= HTTP_ADDRESS_BYTES_MAX
                 && message.zone.len() <= ZONE_BYTES_MAX
                 && message.version.len() <= VERSION_BYTES_MAX;
-            // A member that cannot be reached is none.
+            // A member that cannot be reached is refused.
             if !fits || gossip.port() == 0 || gossip.ip().is_unspecified() {
                 return None;
             }
@@ -194,7 +194,7 @@ pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Opt
     Some(Update { name, boot: message.boot, incarnation: message.incarnation, claim })
 }
 
-/// A frame on a stream.
+/// Returns the protobuf form of a frame.
 pub(super) fn frame_to_proto(frame: &MembershipFrame) -> proto::MembersFrame {
     use proto::members_frame::Body;
     let body = match frame {
@@ -209,10 +209,11 @@ pub(super) fn frame_to_proto(frame: &MembershipFrame) -> proto::MembersFrame {
     proto::MembersFrame { body: Some(body) }
 }
 
-/// The frame of these bytes; `None` if they are malformed.
+/// Reads a frame; `None` if it is malformed.
 pub(super) fn frame_from_bytes(bytes: Bytes) -> Option<MembershipFrame> {
     use proto::members_frame::Body;
-    // Shared at once: what one is freed of is room for the next, and no hole is left between them.
+    // Common fields are shared at once: what one update frees is used for the next, so memory is not
+    // fragmented.
     let mut common = Vec::new();
     let mut listed = |update| {
         let mut update = update_from_proto(update)?;
