@@ -20,7 +20,7 @@ use super::seal::{Checksum, OVERHEAD_BYTES_MAX, Seal, SealRefusal};
 use super::spread::{Opened, Spread, SpreadStats};
 use super::stats::{Gauge, MachineStats};
 use super::streams::{StreamEvent, StreamId, StreamOutput};
-use super::swim::message::Message;
+use super::swim::message::SwimMessage;
 use super::swim::{Known, Swim, SwimOutput};
 use super::wire::{Body, Said, Wire};
 use super::{Config, Effect, Heads, Replica};
@@ -400,7 +400,7 @@ impl<S: Seal> Machine<S> {
         while let Some(output) = self.swim.poll_output() {
             match output {
                 SwimOutput::Datagram { to, message, updates } => {
-                    let is_probe = matches!(message, Message::Ping(_) | Message::Ack(_));
+                    let is_probe = matches!(message, SwimMessage::Ping(_) | SwimMessage::Ack(_));
                     let heads = match is_probe {
                         true => self.spread.heads_digest(HEADS_BYTES_MAX),
                         false => Vec::new(),

@@ -29,7 +29,7 @@ use super::purpose::Purpose;
 use super::reconcile::Compare;
 use super::seal::{PREFIX_BYTES, SENDER_BYTES, Seal, SealRefusal, Unsealed, body_bytes_max};
 use super::spread::Packet;
-use super::swim::message::{Message, Update};
+use super::swim::message::{SwimMessage, Update};
 use super::swim::wire as members;
 use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::proto::gossip as proto;
@@ -54,7 +54,7 @@ const SPREAD_TAG: [u8; 2] = [(SPREAD_FIELD as u8) << 3 | 2 | 0x80, (SPREAD_FIELD
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Body<'a> {
     /// A message of membership, and the updates about members that ride on it.
-    Members(Message, Vec<Update>),
+    Members(SwimMessage, Vec<Update>),
     /// Records on their way: the encoded message, to be read by
     /// [`Opened::read`](super::spread::Opened::read).
     Spread(Cow<'a, [u8]>),
@@ -67,7 +67,7 @@ pub(super) enum Body<'a> {
 /// The content of a datagram to be sent, other than one of spreading.
 pub(super) enum Said {
     /// A message of membership, and the updates about members that ride on it.
-    Members(Message, Vec<Update>),
+    Members(SwimMessage, Vec<Update>),
     /// A comparison of two maps, or the answer to one.
     Compare(Compare),
 }
@@ -279,11 +279,11 @@ mod tests {
     }
 
     fn body() -> Body<'static> {
-        Body::Members(Message::Nack { sequence: 7 }, Vec::new())
+        Body::Members(SwimMessage::Nack { sequence: 7 }, Vec::new())
     }
 
     fn datagram(wire: &mut Wire<Checksum>) -> Bytes {
-        wire.datagram(PEER, Said::Members(Message::Nack { sequence: 7 }, Vec::new()), &[(3, 4)])
+        wire.datagram(PEER, Said::Members(SwimMessage::Nack { sequence: 7 }, Vec::new()), &[(3, 4)])
     }
 
     #[test]
@@ -328,7 +328,7 @@ mod tests {
         let encoded = heads_of(&heads, 200);
         assert!(encoded.len() <= 200 && encoded.len() + ENCODED_HEAD_BYTES_MAX > 200);
         let mut wire = wire("c", 5);
-        let said = Said::Members(Message::Gossip, Vec::new());
+        let said = Said::Members(SwimMessage::Gossip, Vec::new());
         let bytes = wire.datagram(PEER, said, &heads);
         assert!(bytes.len() <= DATAGRAM_BYTES_MAX);
         let (_, _, told) = wire.open(PEER, &bytes).expect("our own datagram");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::link::{SessionEnv, SessionLink, SessionStep};
 use super::wire::{FrameError, ReconcileFrame};
+use crate::cluster::streams::StreamEvent;
 
 /// Most shards under way at once: the round trips of one are hidden behind the others.
 pub(super) const LANES_MAX: usize = 32;
@@ -101,6 +102,20 @@ pub(super) trait SessionEnd {
                 SessionStep::Going => {}
                 end => return Ok(end),
             }
+        }
+        Ok(SessionStep::Going)
+    }
+
+    /// Takes in an event of the stream: bytes that arrived are read, and bytes that have left make room. Other
+    /// events have no effect.
+    fn take_in(&mut self, event: StreamEvent, env: &mut SessionEnv<'_>) -> Result<SessionStep, FrameError> {
+        match event {
+            StreamEvent::Drained => self.link().drained(env.now),
+            StreamEvent::Received(bytes) => {
+                self.link().received(&bytes, env);
+                return self.read(env);
+            }
+            StreamEvent::Accepted { .. } | StreamEvent::Opened | StreamEvent::Closed => {}
         }
         Ok(SessionStep::Going)
     }

@@ -103,21 +103,18 @@ impl Reconcile {
         let cost = cost_of(&event);
         match event {
             StreamEvent::Opened => session.opened(&mut env),
-            StreamEvent::Drained => session.link.drained(now),
-            StreamEvent::Received(bytes) => {
-                session.link.received(&bytes, &mut env);
-                match session.read(&mut env) {
-                    Ok(SessionStep::Going) => {}
-                    Ok(SessionStep::Refused) => return self.close(stream),
-                    Ok(SessionStep::Done(report)) => {
-                        self.close(stream);
-                        self.comparison.learn(now, &report);
-                        return self.finished(now, report);
-                    }
-                    Err(_) => return self.broken(stream),
-                }
-            }
             StreamEvent::Accepted { .. } | StreamEvent::Closed => return self.gone(stream),
+            StreamEvent::Received(_) | StreamEvent::Drained => {}
+        }
+        match session.take_in(event, &mut env) {
+            Ok(SessionStep::Going) => {}
+            Ok(SessionStep::Refused) => return self.close(stream),
+            Ok(SessionStep::Done(report)) => {
+                self.close(stream);
+                self.comparison.learn(now, &report);
+                return self.finished(now, report);
+            }
+            Err(_) => return self.broken(stream),
         }
         session.work(cost, &mut env);
         if session.peer_is_reconciled() {
@@ -140,25 +137,20 @@ impl Reconcile {
         let greeted = self.outgoing.iter().find_map(|session| session.greeted(now));
         let mut env = SessionEnv { now, me, heads, replica, stats, outputs, greeted };
         let cost = cost_of(&event);
-        match event {
-            StreamEvent::Drained => session.link.drained(now),
-            StreamEvent::Received(bytes) => {
-                session.link.received(&bytes, &mut env);
-                match session.read(&mut env) {
-                    Ok(SessionStep::Going) => {}
-                    Ok(SessionStep::Refused) => {
-                        self.stats.sessions_refused += 1;
-                        return self.close(stream);
-                    }
-                    Ok(SessionStep::Done(report)) => {
-                        self.close(stream);
-                        return self.finished(now, report);
-                    }
-                    Err(_) => return self.broken(stream),
-                }
+        if event == StreamEvent::Closed {
+            return self.gone(stream);
+        }
+        match session.take_in(event, &mut env) {
+            Ok(SessionStep::Going) => {}
+            Ok(SessionStep::Refused) => {
+                self.stats.sessions_refused += 1;
+                return self.close(stream);
             }
-            StreamEvent::Accepted { .. } | StreamEvent::Opened => {}
-            StreamEvent::Closed => return self.gone(stream),
+            Ok(SessionStep::Done(report)) => {
+                self.close(stream);
+                return self.finished(now, report);
+            }
+            Err(_) => return self.broken(stream),
         }
         session.work(cost, &mut env);
         if session.peer_is_reconciled() {

@@ -11,7 +11,7 @@
 
 use std::net::SocketAddr;
 
-use super::message::{Introduction, Message, life_key};
+use super::message::{Introduction, SwimMessage, life_key};
 use super::slot::Slot;
 use super::{Swim, SwimOutput};
 use crate::record::Now;
@@ -164,7 +164,7 @@ impl Swim {
     }
 
     fn tell_taken(&mut self, name: &crate::record::NodeName, boot: u64, to: SocketAddr, by: SocketAddr) {
-        let message = Message::NameTaken { name: name.clone(), boot, by };
+        let message = SwimMessage::NameTaken { name: name.clone(), boot, by };
         self.outputs.push_back(SwimOutput::Datagram { to, message, updates: Vec::new() });
     }
 }

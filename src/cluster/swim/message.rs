@@ -61,7 +61,7 @@ impl Update {
 
 /// The message of a datagram of membership. The updates that ride on the datagram are kept apart from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cluster) enum Message {
+pub(in crate::cluster) enum SwimMessage {
     /// A question whether the receiver is alive.
     Ping(Ping),
     /// The answer to a ping.

@@ -5,7 +5,7 @@
 //! suspect refutes it in time (with a greater *incarnation*), it is *dead*. Detection time and the load of
 //! each node do not depend on the size of the cluster (Das, Gupta, Motivala, DSN 2002). Lifeguard
 //! (Dadgar, Phillips, Currey, 2018) adds: a node that misses answers which it should have got doubts itself
-//! first (`timing::Health`); a suspicion that few members confirm lasts longer (`suspicion`); a
+//! first (`timing::LocalHealth`); a suspicion that few members confirm lasts longer (`suspicion`); a
 //! suspect is the first to be told (`news`).
 //!
 //! What this implementation adds:
@@ -65,14 +65,14 @@ use self::contacts::Contacts;
 pub use self::known::Known;
 use self::leave::Leave;
 use self::lists::Lists;
-use self::message::{Ack, Introduction, Message, Ping, Update};
+use self::message::{Ack, Introduction, Ping, SwimMessage, Update};
 use self::news::Way;
 use self::probe::Probes;
 use self::slot::{ME, Slot};
 use self::suspicion::Suspicions;
-use self::table::{Member, Table};
+use self::table::{MemberEntry, MemberTable};
 use self::timing::{
-    FORGET_INTERVAL_US, GOSSIP_FANOUT, Health, RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN, Timing,
+    FORGET_INTERVAL_US, GOSSIP_FANOUT, LocalHealth, RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN, Timing,
 };
 use super::Config;
 use super::members::{Identity, MemberInfo, State};
@@ -90,7 +90,7 @@ const RIDERS_BYTES: usize = 220;
 #[derive(Debug)]
 pub(super) enum SwimOutput {
     /// Send a datagram with a message and the updates that ride on it.
-    Datagram { to: SocketAddr, message: Message, updates: Vec<Update> },
+    Datagram { to: SocketAddr, message: SwimMessage, updates: Vec<Update> },
     /// Do something with a stream of membership.
     Stream(StreamOutput),
     /// Stop this node: its name is alive at the address `by`.
@@ -108,9 +108,9 @@ pub(super) struct Swim {
     /// Most bytes of a message with all that rides on it.
     body_bytes_max: usize,
     random: Random,
-    table: Table,
+    table: MemberTable,
     news: Broadcasts,
-    health: Health,
+    health: LocalHealth,
     probes: Probes,
     suspicions: Suspicions,
     contacts: Contacts,
@@ -145,9 +145,9 @@ impl Swim {
         ));
         let first_probe_us = now.mono_us + random.below(timing.probe_interval_us);
         Swim {
-            table: Table::new(identity, now.mono_us),
+            table: MemberTable::new(identity, now.mono_us),
             news: Broadcasts::default(),
-            health: Health::default(),
+            health: LocalHealth::default(),
             probes: Probes::new(first_probe_us),
             suspicions: Suspicions::default(),
             contacts: Contacts::new(now.mono_us, config.has_seeds),
@@ -174,27 +174,27 @@ impl Swim {
         now: Now,
         from: SocketAddr,
         boot: u64,
-        message: Message,
+        message: SwimMessage,
         updates: Vec<Update>,
     ) {
         self.clocks.set_now(now);
         match message {
-            Message::Ping(ping) => self.handle_ping(now, from, boot, ping),
-            Message::Ack(ack) => self.handle_ack(now, from, boot, ack),
-            Message::PingRequest { sequence, target, address, .. } => {
+            SwimMessage::Ping(ping) => self.handle_ping(now, from, boot, ping),
+            SwimMessage::Ack(ack) => self.handle_ack(now, from, boot, ack),
+            SwimMessage::PingRequest { sequence, target, address, .. } => {
                 self.handle_ping_request(now, from, sequence, target, address);
             }
-            Message::Nack { sequence } => self.probes.handle_nack(sequence),
-            Message::Refusal { sequence, target, introduction } => {
+            SwimMessage::Nack { sequence } => self.probes.handle_nack(sequence),
+            SwimMessage::Refusal { sequence, target, introduction } => {
                 self.handle_refusal(now, sequence, target, introduction);
             }
-            Message::NameTaken { name, boot, by } => {
+            SwimMessage::NameTaken { name, boot, by } => {
                 let me = &self.table.me().identity;
                 if me.name == name && me.boot == boot && me.gossip() != by {
                     self.outputs.push_back(SwimOutput::NameTaken { by });
                 }
             }
-            Message::Gossip => {}
+            SwimMessage::Gossip => {}
         }
         for update in updates {
             self.hear(now, update, Way::Gossip(from));
@@ -266,14 +266,14 @@ impl Swim {
     /// All members, this node included, by name.
     pub fn members(&self) -> Vec<MemberInfo> {
         let members = self.table.slots().filter_map(|slot| self.table.get(slot));
-        let mut members: Vec<MemberInfo> = members.map(Member::info).collect();
+        let mut members: Vec<MemberInfo> = members.map(MemberEntry::info).collect();
         members.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
         members
     }
 
     /// Returns the member of this name.
     pub fn member(&self, name: &str) -> Option<MemberInfo> {
-        self.table.find(name).and_then(|slot| self.table.get(slot)).map(Member::info)
+        self.table.find(name).and_then(|slot| self.table.get(slot)).map(MemberEntry::info)
     }
 
     /// Returns whether there is nobody to join: no join targets were given, or none but this node itself.
@@ -290,7 +290,7 @@ impl Swim {
     /// none is.
     pub fn unreachable_since_us(&self) -> Option<u64> {
         let gone = self.table.gone().iter().filter_map(|&slot| self.table.get(slot));
-        let dead = gone.filter(|member| member.state == State::Dead).map(Member::changed_us);
+        let dead = gone.filter(|member| member.state == State::Dead).map(MemberEntry::changed_us);
         dead.min().map(|mono_us| self.clocks.wall_us(mono_us))
     }
 
@@ -321,9 +321,9 @@ impl Swim {
         &self.table.me().identity.name
     }
 
-    fn ping(&self, sequence: u32, target: u64, introduction: Option<Introduction>) -> Message {
+    fn ping(&self, sequence: u32, target: u64, introduction: Option<Introduction>) -> SwimMessage {
         let (sender, view) = (self.my_name().clone(), self.table.view());
-        Message::Ping(Ping { sequence, target, sender, view, introduction })
+        SwimMessage::Ping(Ping { sequence, target, sender, view, introduction })
     }
 
     fn ack(&self, now: Now, sequence: u32, is_unknown: bool, introduction: Option<Introduction>) -> Ack {
@@ -333,7 +333,7 @@ impl Swim {
 
     /// Sends a message with as much news as fits. A receiver that is suspected is told so first
     /// (Lifeguard's buddy system).
-    fn send(&mut self, to: SocketAddr, receiver: Option<Slot>, message: Message) {
+    fn send(&mut self, to: SocketAddr, receiver: Option<Slot>, message: SwimMessage) {
         let room = self.body_bytes_max - RIDERS_BYTES;
         let mut bytes = wire::message_bytes(&message);
         let mut updates = Vec::new();
@@ -382,7 +382,7 @@ impl Swim {
         if !self.news.is_empty() {
             for slot in self.table.random_live(GOSSIP_FANOUT, ME, &mut self.random) {
                 let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { continue };
-                self.send(to, Some(slot), Message::Gossip);
+                self.send(to, Some(slot), SwimMessage::Gossip);
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use super::message::{Claim, Introduction, Message, Update};
+use super::message::{Claim, Introduction, SwimMessage, Update};
 use super::slot::{ME, Slot};
 use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
@@ -134,7 +134,7 @@ impl Swim {
             // This was refuted before. The sender missed that, and would declare us dead after a few lost
             // pings.
             if let Way::Gossip(from) = way {
-                let (message, updates) = (Message::Gossip, vec![Update::alive(&me)]);
+                let (message, updates) = (SwimMessage::Gossip, vec![Update::alive(&me)]);
                 self.outputs.push_back(SwimOutput::Datagram { to: from, message, updates });
             }
             return;
@@ -146,7 +146,7 @@ impl Swim {
         self.changed(now, ME);
         // The sender is told of the refutation at once, without waiting for the next round.
         if let Way::Gossip(from) = way {
-            self.send(from, None, Message::Gossip);
+            self.send(from, None, SwimMessage::Gossip);
         }
         self.next_gossip_us = self.next_gossip_us.min(now.mono_us);
     }
@@ -187,6 +187,6 @@ impl Swim {
         let (boot, to) = (member.identity.boot, member.identity.gossip());
         let claim = Claim::Dead;
         let updates = vec![Update { name, boot, incarnation, claim }];
-        self.outputs.push_back(SwimOutput::Datagram { to, message: Message::Gossip, updates });
+        self.outputs.push_back(SwimOutput::Datagram { to, message: SwimMessage::Gossip, updates });
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::message::{Ack, Introduction, Message, Ping};
+use super::message::{Ack, Introduction, Ping, SwimMessage};
 use super::news::Way;
 use super::slot::{ME, Slot};
 use super::timing::INDIRECT_PROBES;
@@ -113,7 +113,7 @@ impl Swim {
         }
         while let Some(at) = self.probes.relays.iter().position(|relay| relay.nack_us <= now.mono_us) {
             let Some(relay) = self.probes.relays.remove(at) else { break };
-            self.send(relay.asker, None, Message::Nack { sequence: relay.asker_sequence });
+            self.send(relay.asker, None, SwimMessage::Nack { sequence: relay.asker_sequence });
         }
         if now.mono_us >= self.probes.next_us {
             let interval_us = self.health.scaled_us(self.timing.probe_interval_us);
@@ -164,7 +164,7 @@ impl Swim {
         for slot in self.table.random_live(INDIRECT_PROBES, probe.slot, &mut self.random) {
             let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { continue };
             let (sequence, target) = (probe.sequence, probe.key);
-            let request = Message::PingRequest { sequence, target, address, sender: sender.clone() };
+            let request = SwimMessage::PingRequest { sequence, target, address, sender: sender.clone() };
             self.send(to, Some(slot), request);
             probe.asked += 1;
         }
@@ -201,7 +201,7 @@ impl Swim {
         }
         if !self.is_for_me(ping.target) {
             let (sequence, target) = (ping.sequence, ping.target);
-            let refusal = Message::Refusal { sequence, target, introduction: Some(me) };
+            let refusal = SwimMessage::Refusal { sequence, target, introduction: Some(me) };
             return self.send(from, None, refusal);
         }
         let wants_introduction = ping.target == 0 || ping.introduction.is_some();
@@ -211,7 +211,7 @@ impl Swim {
         let sender = self.find_life(ping.sender.as_str(), boot);
         let introduction = wants_introduction.then(|| self.table.me().clone());
         let ack = self.ack(now, ping.sequence, sender.is_none(), introduction);
-        self.send(from, sender, Message::Ack(ack));
+        self.send(from, sender, SwimMessage::Ack(ack));
         if let Some(slot) = sender {
             self.compare_views(now, slot, ping.view);
         }
@@ -243,7 +243,7 @@ impl Swim {
             self.compare_views(now, slot, ack.view);
         } else if self.accusation(slot).is_some() {
             // The answer came too late for its probe, but the member lives: it is told to refute.
-            self.send(from, Some(slot), Message::Gossip);
+            self.send(from, Some(slot), SwimMessage::Gossip);
         }
         if is_expected && ack.is_unknown {
             let sequence = self.next_sequence();
@@ -296,7 +296,7 @@ impl Swim {
         let Some(at) = self.probes.relays.iter().position(|relay| relay.sequence == sequence) else { return };
         let Some(relay) = self.probes.relays.remove(at) else { return };
         let ack = self.ack(now, relay.asker_sequence, false, None);
-        self.send(relay.asker, None, Message::Ack(ack));
+        self.send(relay.asker, None, SwimMessage::Ack(ack));
     }
 
     /// Handles the answer that another life or member is at the address of a ping.
@@ -322,7 +322,7 @@ impl Swim {
             self.claim_granted(now, claim);
         }
         if let Some(relay) = relay {
-            let refusal = Message::Refusal { sequence: relay.asker_sequence, target, introduction: None };
+            let refusal = SwimMessage::Refusal { sequence: relay.asker_sequence, target, introduction: None };
             self.outputs.push_back(SwimOutput::Datagram {
                 to: relay.asker,
                 message: refusal,

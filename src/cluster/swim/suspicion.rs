@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Swim;
-use super::message::Message;
+use super::message::SwimMessage;
 use super::slot::{ME, Slot};
 use super::timing::{ACCUSERS_MAX, WITNESSES};
 use crate::cluster::members::State;
@@ -110,7 +110,7 @@ impl Swim {
         }
         if accusers.contains(self.my_name()) {
             // The suspect is told by its accuser, which then gets the refutation.
-            self.send(to, Some(slot), Message::Gossip);
+            self.send(to, Some(slot), SwimMessage::Gossip);
         } else if !is_known && self.is_witness(slot) {
             self.probe(now, slot);
         }

@@ -3,7 +3,7 @@
 //!
 //! A member is 24 bytes in a vector of slots and 24 in the ring, 4 in the order of probing, 6 to 11
 //! in the index by name, and 56 of [`Identity`] with its counts (64 as allocators hand them out). These
-//! vectors grow by a sixteenth instead of doubling. [`Table::set`] is the only place that changes
+//! vectors grow by a sixteenth instead of doubling. [`MemberTable::set`] is the only place that changes
 //! a state, so that the ring, the view and the list of the gone always agree with it.
 //!
 //! This node itself is a member too, in slot [`ME`].
@@ -32,7 +32,7 @@ const GONE_MAX: usize = 1_024;
 
 /// One member as this node sees it.
 #[derive(Clone, Debug)]
-pub(super) struct Member {
+pub(super) struct MemberEntry {
     pub identity: Arc<Identity>,
     /// When the state last changed, on the monotonic clock in whole seconds.
     changed_s: u32,
@@ -42,9 +42,9 @@ pub(super) struct Member {
     pub state: State,
 }
 
-impl Member {
-    fn new(identity: Arc<Identity>, incarnation: u32, state: State, now_us: u64) -> Member {
-        Member { identity, changed_s: whole_seconds(now_us), incarnation, rtt_us: 0, state }
+impl MemberEntry {
+    fn new(identity: Arc<Identity>, incarnation: u32, state: State, now_us: u64) -> MemberEntry {
+        MemberEntry { identity, changed_s: whole_seconds(now_us), incarnation, rtt_us: 0, state }
     }
 
     /// When the state last changed, on the monotonic clock in microseconds. It may be up to a second too
@@ -71,9 +71,9 @@ impl Member {
 
 /// All members that this node knows.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct MemberTable {
     me: Introduction,
-    slots: Vec<Option<Member>>,
+    slots: Vec<Option<MemberEntry>>,
     free: Vec<Slot>,
     index: HashTable<Slot>,
     ring: Arc<Ring>,
@@ -87,11 +87,11 @@ pub(super) struct Table {
     common: Vec<Arc<Common>>,
 }
 
-impl Table {
+impl MemberTable {
     /// A table of this node alone.
-    pub fn new(me: Arc<Identity>, now_us: u64) -> Table {
+    pub fn new(me: Arc<Identity>, now_us: u64) -> MemberTable {
         let me = Introduction { identity: me, incarnation: 0 };
-        let mut table = Table {
+        let mut table = MemberTable {
             me: me.clone(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -111,7 +111,7 @@ impl Table {
         visit(Gauge::new("members", self.index.len(), MEMBERS_MAX));
     }
 
-    pub fn get(&self, slot: Slot) -> Option<&Member> {
+    pub fn get(&self, slot: Slot) -> Option<&MemberEntry> {
         self.slots.get(slot as usize)?.as_ref()
     }
 
@@ -153,7 +153,7 @@ impl Table {
         identity.share(&mut self.common);
         let hash = identity.ring_hash();
         // It is entered as left and then set alive, so that one place does the accounting.
-        let member = Member::new(identity.clone(), incarnation, State::Left, now_us);
+        let member = MemberEntry::new(identity.clone(), incarnation, State::Left, now_us);
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -192,7 +192,7 @@ impl Table {
             }
             return;
         }
-        let member = |identity: &Arc<Identity>| Member::new(identity.clone(), 0, State::Alive, now_us);
+        let member = |identity: &Arc<Identity>| MemberEntry::new(identity.clone(), 0, State::Alive, now_us);
         let first = known.ring.lower_bound(me.ring_hash());
         let mine = entries.iter().skip(first).position(|entry| entry.identity == me);
         let Some(mine) = mine.map(|after| first + after) else { return };
@@ -310,7 +310,7 @@ impl Table {
 
     /// Returns the gone members for which `is_over` returns true, and those gone longest if there are too
     /// many.
-    pub fn forgettable(&self, is_over: impl Fn(&Member) -> bool) -> Vec<Slot> {
+    pub fn forgettable(&self, is_over: impl Fn(&MemberEntry) -> bool) -> Vec<Slot> {
         let surplus = self.gone.len().saturating_sub(GONE_MAX.max(self.ring.len()));
         let by_age = self.gone.iter().enumerate();
         let chosen = by_age.filter(|&(age, &slot)| age < surplus || self.get(slot).is_some_and(&is_over));
@@ -380,7 +380,7 @@ fn whole_seconds(us: u64) -> u32 {
     u32::try_from(us / 1_000_000).unwrap_or(u32::MAX)
 }
 
-fn hash_of(slots: &[Option<Member>], slot: Slot) -> u64 {
+fn hash_of(slots: &[Option<MemberEntry>], slot: Slot) -> u64 {
     slots.get(slot as usize).and_then(Option::as_ref).map_or(0, |member| member.identity.ring_hash())
 }
 

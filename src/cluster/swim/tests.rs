@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::message::{Ack, Claim, Introduction, MembershipFrame, Message, Ping, Update};
+use super::message::{Ack, Claim, Introduction, MembershipFrame, Ping, SwimMessage, Update};
 use super::wire;
 use crate::cluster::members::Identity;
 use crate::cluster::seal::{BODY_BYTES_MIN, Checksum};
@@ -71,13 +71,13 @@ fn messages_come_back_as_they_went() {
     let ack =
         Ack { sequence: 1, sender: name("a"), wall_us: 9, view: 3, is_unknown: true, introduction: None };
     let messages = [
-        Message::Ping(ping.clone()),
-        Message::Ack(ack.clone()),
-        Message::PingRequest { sequence: 4, target: 5, address: address(7), sender: name("b") },
-        Message::Nack { sequence: 6 },
-        Message::Refusal { sequence: 7, target: 8, introduction: Some(said.clone()) },
-        Message::NameTaken { name: name("c"), boot: 9, by: address(2) },
-        Message::Gossip,
+        SwimMessage::Ping(ping.clone()),
+        SwimMessage::Ack(ack.clone()),
+        SwimMessage::PingRequest { sequence: 4, target: 5, address: address(7), sender: name("b") },
+        SwimMessage::Nack { sequence: 6 },
+        SwimMessage::Refusal { sequence: 7, target: 8, introduction: Some(said.clone()) },
+        SwimMessage::NameTaken { name: name("c"), boot: 9, by: address(2) },
+        SwimMessage::Gossip,
     ];
     let alive = Update::alive(&said);
     let updates = vec![
@@ -119,7 +119,7 @@ fn the_largest_member_fits_a_datagram() {
     let accusers = (0..4).map(|index| name(&format!("{index}{}", long(62)))).collect();
     let updates = [Update::alive(&said), Update { claim: Claim::Suspect(accusers), ..Update::alive(&said) }];
     let sender = said.identity.name.clone();
-    let ping = Message::Ping(Ping {
+    let ping = SwimMessage::Ping(Ping {
         sequence: u32::MAX,
         target: u64::MAX,
         sender,
@@ -128,14 +128,14 @@ fn the_largest_member_fits_a_datagram() {
     });
     for update in updates {
         let room = BODY_BYTES_MIN - super::RIDERS_BYTES;
-        assert!(wire::message_bytes(&Message::Gossip) + wire::update_bytes(&update) <= room);
+        assert!(wire::message_bytes(&SwimMessage::Gossip) + wire::update_bytes(&update) <= room);
         assert!(wire::message_bytes(&ping) + wire::update_bytes(&update) <= room + super::RIDERS_BYTES);
     }
 }
 
 #[test]
 fn members_that_cannot_be_are_refused() {
-    let good = wire::to_proto(&Message::Gossip, &[Update::alive(&introduction("a", 1, 0))]);
+    let good = wire::to_proto(&SwimMessage::Gossip, &[Update::alive(&introduction("a", 1, 0))]);
     let good = good.updates.into_iter().next().expect("one");
     assert!(wire::update_from_proto(good.clone()).is_some());
     let bad = [
@@ -162,7 +162,7 @@ fn who_tells_an_old_suspicion_is_told_the_refutation() {
     let doubted = |wire: &mut Wire<Checksum>, incarnation| {
         let claim = Claim::Suspect(vec![name("n1")]);
         let update = Update { name: me.name.clone(), boot: me.boot, incarnation, claim };
-        wire.datagram(address(3), Said::Members(Message::Gossip, vec![update]), &[])
+        wire.datagram(address(3), Said::Members(SwimMessage::Gossip, vec![update]), &[])
     };
     let told = |machine: &mut Machine, wire: &mut Wire<Checksum>| {
         let mut told = None;
@@ -202,7 +202,7 @@ fn any_update() -> impl Strategy<Value = Update> {
     })
 }
 
-fn any_message() -> impl Strategy<Value = Message> {
+fn any_message() -> impl Strategy<Value = SwimMessage> {
     let said = any_update().prop_map(|update| match update.claim {
         Claim::Alive(identity) => Some(Introduction { identity, incarnation: update.incarnation }),
         _ => None,
@@ -211,8 +211,8 @@ fn any_message() -> impl Strategy<Value = Message> {
         |(kind, sequence, target, introduction, host)| {
             let sender = name(&format!("n{}", host % 6));
             match kind {
-                0 => Message::Ping(Ping { sequence, target, sender, view: target, introduction }),
-                1 => Message::Ack(Ack {
+                0 => SwimMessage::Ping(Ping { sequence, target, sender, view: target, introduction }),
+                1 => SwimMessage::Ack(Ack {
                     sequence,
                     sender,
                     wall_us: target,
@@ -220,11 +220,11 @@ fn any_message() -> impl Strategy<Value = Message> {
                     is_unknown: sequence % 2 == 0,
                     introduction,
                 }),
-                2 => Message::PingRequest { sequence, target, address: address(host), sender },
-                3 => Message::Nack { sequence },
-                4 => Message::Refusal { sequence, target, introduction },
-                5 => Message::NameTaken { name: name("me"), boot: target, by: address(host) },
-                _ => Message::Gossip,
+                2 => SwimMessage::PingRequest { sequence, target, address: address(host), sender },
+                3 => SwimMessage::Nack { sequence },
+                4 => SwimMessage::Refusal { sequence, target, introduction },
+                5 => SwimMessage::NameTaken { name: name("me"), boot: target, by: address(host) },
+                _ => SwimMessage::Gossip,
             }
         },
     )

@@ -119,12 +119,12 @@ impl Timing {
 /// Lifeguard's local health: how much this node should doubt itself before it
 /// doubts others. 0 is healthy; timeouts are multiplied by one more than this score.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Health(u32);
+pub(super) struct LocalHealth(u32);
 
 /// Greatest score. It is small, because a node that is cut off must still notice within seconds.
 const HEALTH_MAX: u32 = 4;
 
-impl Health {
+impl LocalHealth {
     /// Raises the score, because something went wrong that may be this node's own fault.
     pub fn worsen(&mut self, by: u32) {
         self.0 = self.0.saturating_add(by).min(HEALTH_MAX);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::message::{Ack, Claim, Introduction, MembershipFrame, Message, Ping, Update};
+use super::message::{Ack, Claim, Introduction, MembershipFrame, Ping, SwimMessage, Update};
 use super::timing::ACCUSERS_MAX;
 use crate::cluster::members::Identity;
 use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
@@ -22,12 +22,12 @@ pub(super) fn update_bytes(update: &Update) -> usize {
 }
 
 /// Returns how many bytes a message takes in a datagram, without updates.
-pub(super) fn message_bytes(message: &Message) -> usize {
+pub(super) fn message_bytes(message: &SwimMessage) -> usize {
     proto::Datagram { body: Some(message_to_proto(message)), ..Default::default() }.encoded_len()
 }
 
 /// Returns the protobuf form of a datagram with this message and the updates that ride on it.
-pub(in crate::cluster) fn to_proto(message: &Message, updates: &[Update]) -> proto::Datagram {
+pub(in crate::cluster) fn to_proto(message: &SwimMessage, updates: &[Update]) -> proto::Datagram {
     proto::Datagram {
         body: Some(message_to_proto(message)),
         updates: updates.iter().map(update_to_proto).collect(),
@@ -35,52 +35,54 @@ pub(in crate::cluster) fn to_proto(message: &Message, updates: &[Update]) -> pro
     }
 }
 
-fn message_to_proto(message: &Message) -> Body {
+fn message_to_proto(message: &SwimMessage) -> Body {
     match message {
-        Message::Ping(ping) => Body::Ping(ping_to_proto(ping)),
-        Message::Ack(ack) => Body::Ack(ack_to_proto(ack)),
-        Message::PingRequest { sequence, target, address, sender } => Body::PingRequest(proto::PingRequest {
-            sequence: *sequence,
-            target: *target,
-            address: address.to_string(),
-            sender: sender.as_str().into(),
-        }),
-        Message::Nack { sequence } => Body::Nack(proto::Nack { sequence: *sequence }),
-        Message::Refusal { sequence, target, introduction } => Body::Refusal(proto::Refusal {
+        SwimMessage::Ping(ping) => Body::Ping(ping_to_proto(ping)),
+        SwimMessage::Ack(ack) => Body::Ack(ack_to_proto(ack)),
+        SwimMessage::PingRequest { sequence, target, address, sender } => {
+            Body::PingRequest(proto::PingRequest {
+                sequence: *sequence,
+                target: *target,
+                address: address.to_string(),
+                sender: sender.as_str().into(),
+            })
+        }
+        SwimMessage::Nack { sequence } => Body::Nack(proto::Nack { sequence: *sequence }),
+        SwimMessage::Refusal { sequence, target, introduction } => Body::Refusal(proto::Refusal {
             sequence: *sequence,
             target: *target,
             introduction: introduction.as_ref().map(introduction_to_proto),
         }),
-        Message::NameTaken { name, boot, by } => {
+        SwimMessage::NameTaken { name, boot, by } => {
             Body::NameTaken(proto::NameTaken { name: name.as_str().into(), boot: *boot, by: by.to_string() })
         }
-        Message::Gossip => Body::Gossip(proto::Gossip {}),
+        SwimMessage::Gossip => Body::Gossip(proto::Gossip {}),
     }
 }
 
 /// Reads the message in the body of a datagram of membership; `None` if it is malformed.
-pub(in crate::cluster) fn message_from_proto(body: Body) -> Option<Message> {
+pub(in crate::cluster) fn message_from_proto(body: Body) -> Option<SwimMessage> {
     Some(match body {
-        Body::Ping(ping) => Message::Ping(ping_from_proto(ping)?),
-        Body::Ack(ack) => Message::Ack(ack_from_proto(ack)?),
-        Body::PingRequest(request) => Message::PingRequest {
+        Body::Ping(ping) => SwimMessage::Ping(ping_from_proto(ping)?),
+        Body::Ack(ack) => SwimMessage::Ack(ack_from_proto(ack)?),
+        Body::PingRequest(request) => SwimMessage::PingRequest {
             sequence: request.sequence,
             target: request.target,
             address: request.address.parse().ok()?,
             sender: NodeName::parse(&request.sender).ok()?,
         },
-        Body::Nack(nack) => Message::Nack { sequence: nack.sequence },
-        Body::Refusal(refusal) => Message::Refusal {
+        Body::Nack(nack) => SwimMessage::Nack { sequence: nack.sequence },
+        Body::Refusal(refusal) => SwimMessage::Refusal {
             sequence: refusal.sequence,
             target: refusal.target,
             introduction: introduction_from_proto(refusal.introduction)?,
         },
-        Body::NameTaken(taken) => Message::NameTaken {
+        Body::NameTaken(taken) => SwimMessage::NameTaken {
             name: NodeName::parse(&taken.name).ok()?,
             boot: taken.boot,
             by: taken.by.parse().ok()?,
         },
-        Body::Gossip(_) => Message::Gossip,
+        Body::Gossip(_) => SwimMessage::Gossip,
         _ => return None,
     })
 }
