@@ -15,7 +15,7 @@ use super::outbox::Awaited;
 use super::purpose::Purpose;
 use super::reconcile::{Output as ReconcileOutput, Reconcile, Stats as ReconcileStats};
 use super::ring::Ring;
-use super::spread::{Opened, Spread, SpreadStats, StreamOutput};
+use super::spread::{Opened, PeerLife, Spread, SpreadStats, StreamOutput};
 use super::stats::{Gauge, Stats};
 use super::streams::Streams;
 use super::swim::message::Message;
@@ -100,7 +100,8 @@ impl Machine {
                     Body::Spread(message) => match Opened::read(&message) {
                         Ok(opened) => {
                             let ring = self.swim.ring().clone();
-                            self.spread.handle_spread(now, from, boot, opened, &ring, replica);
+                            let from = PeerLife { address: from, boot };
+                            self.spread.handle_spread(now, from, opened, &ring, replica);
                         }
                         // Nor is what rides beside it believed.
                         Err(_) => {

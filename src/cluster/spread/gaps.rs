@@ -13,7 +13,7 @@ use super::bodies::Bodies;
 use super::custody::Custody;
 use super::env::{Base, Env};
 use super::latency::Latency;
-use super::lines::Line;
+use super::line::OriginLine;
 use super::link::{NO_LINE, Note};
 use super::timers::Timer;
 use crate::cluster::random::Random;
@@ -52,8 +52,8 @@ pub(super) struct Gaps {
 
 /// What is kept of one want: batches to send, and ranges that nothing is kept of.
 #[derive(Debug, Default)]
-struct Kept {
-    found: Vec<Arc<Batch>>,
+struct Found {
+    batches: Vec<Arc<Batch>>,
     lacking: Vec<(u64, u64)>,
 }
 
@@ -97,36 +97,35 @@ impl Gaps {
         let jitter = self.random.next_u64();
         let Some(line) = base.lines.get_mut(hash) else { return };
         if is_progress {
-            line.asks = 0;
+            line.search.asks = 0;
         }
-        if line.ask_due_us != 0 || line.gaps(1).is_empty() {
+        if line.search.due_us != 0 || line.gaps(1).is_empty() {
             return;
         }
-        line.asks = 0;
-        line.asked_to = line.seen;
-        line.ask_due_us = (base.now_us + delay_us + jitter % (delay_us / 2)).max(self.ask_from_us);
-        base.timers.push(line.ask_due_us, Timer::Gap { line: hash });
+        let due_us = (base.now_us + delay_us + jitter % (delay_us / 2)).max(self.ask_from_us);
+        (line.search.asks, line.search.asked_to, line.search.due_us) = (0, line.seen(), due_us);
+        base.timers.push(due_us, Timer::Gap { line: hash });
     }
 
     /// The timer of a line's gap is due: asks one peer for it, once more.
     pub fn ask(&mut self, env: &mut Env, bodies: &Bodies, hash: u64, at_us: u64) {
         let base = &mut *env.base;
-        let Some(line) = base.lines.get_mut(hash).filter(|line| line.ask_due_us == at_us) else { return };
-        line.ask_due_us = 0;
+        let Some(line) = base.lines.get_mut(hash).filter(|line| line.search.due_us == at_us) else { return };
+        line.search.due_us = 0;
         let mut gaps = line.gaps(RANGES_MAX);
         // What opened since the wait began is too young to be asked for.
-        gaps.retain(|gap| gap.0 <= line.asked_to && !bodies.pulls_any(hash, *gap));
+        gaps.retain(|gap| gap.0 <= line.search.asked_to && !bodies.pulls_any(hash, *gap));
         if gaps.is_empty() {
             return self.watch(base, hash, false);
         }
         let numbers = gaps.iter().fold(0u64, |sum, gap| sum.saturating_add(gap.1 - gap.0));
-        if line.asks >= ASKS_MAX || numbers > NUMBERS_MAX {
-            line.abandoned = line.abandoned.max(line.asked_to);
+        if line.search.asks >= ASKS_MAX || numbers > NUMBERS_MAX {
+            line.search.abandon();
             base.stats.gaps_abandoned += 1;
             return self.watch(base, hash, false);
         }
-        line.asks += 1;
-        let asks = line.asks;
+        line.search.asks += 1;
+        let asks = line.search.asks;
         let named = named_peer(line, env.ring);
         let random = self.random.next_u64();
         let peer = named.or_else(|| random_peer(base, env.ring, random));
@@ -137,7 +136,7 @@ impl Gaps {
         let answer_us = base.links.typical_rtt().timeout_us(0).max(ANSWER_US_MIN) * u64::from(asks.min(4));
         let due_us = base.now_us + answer_us + random % (answer_us / 2);
         if let Some(line) = base.lines.get_mut(hash) {
-            line.ask_due_us = due_us;
+            line.search.due_us = due_us;
             base.timers.push(due_us, Timer::Gap { line: hash });
         }
     }
@@ -158,11 +157,11 @@ impl Gaps {
             return;
         }
         let underway = custody.repairs_underway(&env.base.links, id, hash);
-        let Kept { found, mut lacking } = look_up(env.base.lines.get(hash), ranges, &underway);
-        for batch in &found {
+        let Found { batches, mut lacking } = look_up(env.base.lines.get(hash), ranges, &underway);
+        for batch in &batches {
             custody.repair(env, batch, id);
         }
-        if !lacking.is_empty() && found.is_empty() && underway.is_empty() {
+        if !lacking.is_empty() && batches.is_empty() && underway.is_empty() {
             lacking.truncate(RANGES_MAX);
             env.base.links.note(id, Note { is_want: false, line: hash, ranges: lacking });
         }
@@ -171,20 +170,20 @@ impl Gaps {
     /// The peer that was asked could not fill anything of the line's gap: the next one is asked at once.
     pub fn handle_lack(&self, base: &mut Base, hash: u64) {
         let Some(line) = base.lines.get_mut(hash) else { return };
-        if line.asks > 0 && line.ask_due_us > base.now_us {
-            line.ask_due_us = base.now_us.max(1);
-            base.timers.push(line.ask_due_us, Timer::Gap { line: hash });
+        if line.search.asks > 0 && line.search.due_us > base.now_us {
+            line.search.due_us = base.now_us.max(1);
+            base.timers.push(line.search.due_us, Timer::Gap { line: hash });
         }
     }
 }
 
 /// Whom to ask this time, if it is not to be just anybody: first the peer that said it holds more, later
 /// now and then the origin.
-fn named_peer(line: &Line, ring: &Ring) -> Option<SocketAddr> {
-    match line.asks {
-        1 if line.holder.is_some() => line.holder,
+fn named_peer(line: &OriginLine, ring: &Ring) -> Option<SocketAddr> {
+    match line.search.asks {
+        1 if line.search.holder.is_some() => line.search.holder,
         asks if asks.is_multiple_of(ORIGIN_EVERY) => {
-            let (origin, _) = line.birth.as_ref()?;
+            let (origin, _) = line.birth()?;
             let mut entries = ring.entries().iter();
             entries.find(|entry| entry.name() == origin).map(|entry| entry.gossip())
         }
@@ -209,30 +208,30 @@ fn random_peer(base: &Base, ring: &Ring, random: u64) -> Option<SocketAddr> {
 
 /// Looks up what of these ranges is kept, up to a bound in bytes. Batches whose first numbers are in
 /// `underway` are neither found nor lacking.
-fn look_up(line: Option<&Line>, ranges: Vec<(u64, u64)>, underway: &[u64]) -> Kept {
-    let mut kept = Kept::default();
+fn look_up(line: Option<&OriginLine>, ranges: Vec<(u64, u64)>, underway: &[u64]) -> Found {
+    let mut found = Found::default();
     let mut bytes = 0;
     for (first, last) in ranges.into_iter().take(RANGES_MAX) {
         let mut next = first;
         for batch in line.into_iter().flat_map(|line| line.kept(first, last)) {
             if batch.id.first_seq > next {
-                kept.lacking.push((next, batch.id.first_seq - 1));
+                found.lacking.push((next, batch.id.first_seq - 1));
             }
             next = batch.last_seq.saturating_add(1);
             bytes += batch.encoded.len();
-            if bytes > ANSWER_BYTES_MAX && !kept.found.is_empty() {
+            if bytes > ANSWER_BYTES_MAX && !found.batches.is_empty() {
                 break;
             }
             if !underway.contains(&batch.id.first_seq) {
-                kept.found.push(batch.clone());
+                found.batches.push(batch.clone());
             }
         }
         if bytes > ANSWER_BYTES_MAX {
             break;
         }
         if next <= last {
-            kept.lacking.push((next, last));
+            found.lacking.push((next, last));
         }
     }
-    kept
+    found
 }

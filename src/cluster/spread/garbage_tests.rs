@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use prost::Message;
 
-use super::Opened;
 use super::harness::{World, address};
+use super::{Opened, PeerLife};
 use crate::proto::gossip as proto;
 
 proptest! {
@@ -24,10 +24,10 @@ proptest! {
             let now = world.now();
             let node = &mut world.nodes[0];
             let ring = node.ring.clone();
-            let from = address((draw.below(30)) as usize);
-            let packet = Opened::of(&message);
-            node.spread.handle_spread(now, from, draw.below(3), packet, &ring, &mut node.arrivals);
-            node.spread.handle_heads(now, from, &[(draw.any(), draw.any())]);
+            let address = address((draw.below(30)) as usize);
+            let from = PeerLife { address, boot: draw.below(3) };
+            node.spread.handle_spread(now, from, Opened::of(&message), &ring, &mut node.arrivals);
+            node.spread.handle_heads(now, address, &[(draw.any(), draw.any())]);
             world.pump(0);
             world.run(draw.below(100_000));
         }

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 use self::arrivals::Arrivals;
 use self::streams::Streams;
 use super::tree::mix;
-use super::{Opened, SPREAD_BYTES_MAX, Spread};
+use super::{Opened, PeerLife, SPREAD_BYTES_MAX, Spread};
 use crate::cluster::members::{Identity, State};
 use crate::cluster::outbox::Awaited;
 use crate::cluster::ring::Ring;
@@ -348,7 +348,8 @@ impl World {
         self.delivered += 1;
         node.works_until_us = self.now_us + self.cpu_us;
         let ring = node.ring.clone();
-        node.spread.handle_spread(now, address(from), boot, Opened::of(&message), &ring, &mut node.arrivals);
+        let from = PeerLife { address: address(from), boot };
+        node.spread.handle_spread(now, from, Opened::of(&message), &ring, &mut node.arrivals);
         self.pump(to);
     }
 

@@ -14,7 +14,7 @@ use super::answers::Answers;
 use super::lateness::Lateness;
 use super::rtt::Rtt;
 use super::silence::Silence;
-use super::unsettled::{Sent, Unsettled};
+use super::unsettled::{Unsettled, UnsettledPart};
 use super::window::Window;
 
 /// Most wants and lacks that wait for one link.
@@ -31,6 +31,15 @@ pub(super) struct Note {
     pub line: u64,
     /// First and last number of each range.
     pub ranges: Vec<(u64, u64)>,
+}
+
+/// One life of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerLife {
+    /// The peer's address.
+    pub address: SocketAddr,
+    /// The peer's boot number, which tells this life from others.
+    pub boot: u64,
 }
 
 /// A part by the link that it travels on and its number there.
@@ -104,6 +113,11 @@ impl Link {
         }
     }
 
+    /// The life of the peer that was heard last.
+    pub fn peer(&self) -> PeerLife {
+        PeerLife { address: self.to, boot: self.boot }
+    }
+
     /// Whether nothing waits in either direction.
     pub fn is_idle(&self) -> bool {
         self.unsettled.is_empty() && self.notes.is_empty() && self.answers.is_idle()
@@ -125,12 +139,12 @@ impl Link {
     }
 
     /// The part of this number, if it is not settled.
-    pub fn sent(&self, number: u64) -> Option<&Sent> {
+    pub fn sent(&self, number: u64) -> Option<&UnsettledPart> {
         self.unsettled.get(number)
     }
 
     /// Queues a new part; returns its number.
-    pub fn push(&mut self, sent: Sent) -> u64 {
+    pub fn push(&mut self, sent: UnsettledPart) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         self.queue.push_back(number);
@@ -167,7 +181,7 @@ impl Link {
     }
 
     /// Settles a number; returns what it was.
-    pub fn settle(&mut self, number: u64) -> Option<Sent> {
+    pub fn settle(&mut self, number: u64) -> Option<UnsettledPart> {
         self.land(number);
         let sent = self.unsettled.remove(number)?;
         if sent.due_us == 0
@@ -240,7 +254,7 @@ impl Link {
         &mut self.window
     }
 
-    /// Notes that the peer was heard, with this boot number.
+    /// Notes that the peer was heard, in the life of this boot number.
     pub fn hear(&mut self, now_us: u64, boot: u64) {
         if self.boot != boot {
             self.boot = boot;

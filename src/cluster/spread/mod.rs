@@ -47,6 +47,7 @@ mod env;
 mod gaps;
 mod latency;
 mod lateness;
+mod line;
 mod lines;
 mod link;
 mod links;
@@ -81,7 +82,7 @@ use std::sync::Arc;
 use self::batch::Batch;
 use self::bodies::Bodies;
 use self::custody::Custody;
-use self::duty::Task;
+use self::duty::RangeTask;
 use self::env::{Base, Env, Me};
 use self::gaps::Gaps;
 use self::lines::Lines;
@@ -101,6 +102,7 @@ use super::{Config, Heads, Profile, Replica, Replicated, StreamEvent, StreamId};
 use crate::record::{Now, SharedRecord};
 
 pub(super) use self::bodies::Output as StreamOutput;
+pub use self::link::PeerLife;
 pub use self::packet::Packet;
 pub use self::stats::SpreadStats;
 pub use self::wire::{Opened, SPREAD_BYTES_MAX};
@@ -201,7 +203,7 @@ impl Spread {
         self.replication.count_own(env.base, batch, awaited, self.gaps.delay_us());
         let zone = env.base.me.zone.clone();
         let others: Vec<Arc<str>> = env.base.zones.names().filter(|other| **other != zone).cloned().collect();
-        self.custody.serve(env, &mut self.replication, batch, &Task::of_origin(span, zone));
+        self.custody.serve(env, &mut self.replication, batch, &RangeTask::of_origin(span, zone));
         for zone in others {
             self.custody.enter_zone(env, &mut self.replication, batch, zone);
         }
@@ -216,18 +218,17 @@ impl Spread {
         self.end();
     }
 
-    /// Takes a message from a peer. `boot`: the sender's, from the datagram's header.
+    /// Takes a packet from a peer. Its boot number is in the datagram's header.
     pub fn handle_spread(
         &mut self,
         now: Now,
-        from: SocketAddr,
-        boot: u64,
+        from: PeerLife,
         packet: Opened,
         ring: &Ring,
         replica: &mut dyn Replica,
     ) {
         self.begin(now, ring);
-        self.intake(now, ring, replica).take_packet(from, boot, packet);
+        self.intake(now, ring, replica).take_packet(from, packet);
         self.end();
     }
 
@@ -432,7 +433,7 @@ impl Spread {
             }
             Timer::Receipt { link: id } => link(id).is_none_or(|link| link.answers.due_us() != Some(at_us)),
             Timer::Pace { link: id } => link(id).is_none_or(|link| link.next_queued().is_none()),
-            Timer::Gap { line } => self.base.lines.get(line).is_none_or(|line| line.ask_due_us != at_us),
+            Timer::Gap { line } => self.base.lines.get(line).is_none_or(|line| line.search.due_us != at_us),
             Timer::Count { batch, .. } => !self.replication.is_counting(batch),
             Timer::Await => !self.replication.is_armed(at_us),
             Timer::Sweep => false,

@@ -84,6 +84,7 @@ impl Packer {
         // The parts that were just put in are not settled: the floor is below them.
         packet.set_floor(link.floor());
         link.used_us = base.now_us;
+        debug_assert!(packet.encoded_len() <= SPREAD_BYTES_MAX, "{} bytes", packet.encoded_len());
         base.stats.control_bytes_sent += packet.encoded_len().saturating_sub(data_bytes) as u64;
         Some(packet)
     }

@@ -6,11 +6,11 @@
 use prost::encoding::encoded_len_varint;
 
 use super::batch::Announced;
-use super::duty::{Duty, Task};
+use super::duty::{Duty, RangeTask};
 use super::link::Note;
 use super::seqs::to_runs;
 use super::tree::WITHOUT_MAX;
-use super::unsettled::Sent;
+use super::unsettled::UnsettledPart;
 use super::wire::{Inquiry, PART_HEADER_BYTES, Receipt, SPREAD_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::record::fields::{
     write_bytes, write_field, write_fixed64, write_fixed64s, write_message, write_number, write_numbers,
@@ -24,7 +24,7 @@ const PART_FRAME_BYTES: usize = 3;
 const NOTE_FRAME_BYTES: usize = 4;
 
 /// How many bytes of a batch fit into a packet beside the part's header.
-pub(super) fn batch_room(part: &Task) -> usize {
+pub(super) fn batch_room(part: &RangeTask) -> usize {
     let zone = part.zone.len().min(ZONE_BYTES_MAX);
     SPREAD_BYTES_MAX - PART_HEADER_BYTES - zone - 8 * part.without.len().min(WITHOUT_MAX)
 }
@@ -105,7 +105,13 @@ impl Packet {
 
     /// Puts in a fragment of a duty's batch, or the question whether it is there; returns its bytes.
     /// `None`: it does not fit.
-    pub(super) fn push_part(&mut self, number: u64, sent: &Sent, duty: &Duty, now_us: u64) -> Option<usize> {
+    pub(super) fn push_part(
+        &mut self,
+        number: u64,
+        sent: &UnsettledPart,
+        duty: &Duty,
+        now_us: u64,
+    ) -> Option<usize> {
         let before = self.parts.len();
         let write = |out: &mut Vec<u8>| write_part(out, number, sent, duty, now_us);
         let bytes = write_counted(&mut self.parts, 2, write) + PART_FRAME_BYTES;
@@ -206,8 +212,8 @@ fn write_receipt(out: &mut Vec<u8>, receipt: &Receipt) {
     }
 }
 
-fn write_part(out: &mut Vec<u8>, number: u64, sent: &Sent, duty: &Duty, now_us: u64) {
-    let Sent { fragment, ask, .. } = *sent;
+fn write_part(out: &mut Vec<u8>, number: u64, sent: &UnsettledPart, duty: &Duty, now_us: u64) {
+    let UnsettledPart { fragment, ask, .. } = *sent;
     let announced = if ask { None } else { Announced::of(&duty.batch) };
     write_number(out, 1, number);
     if !ask && announced.is_none() {

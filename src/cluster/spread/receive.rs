@@ -11,13 +11,13 @@ use super::batch::{Announced, Batch, BatchId};
 use super::bodies::{Bodies, BodyWaiter, PulledBody};
 use super::codec::unpack;
 use super::custody::Custody;
-use super::duty::Task;
+use super::duty::RangeTask;
 use super::env::Env;
 use super::gaps::Gaps;
-use super::link::PartId;
+use super::link::{PartId, PeerLife};
 use super::replication::Replication;
 use super::span::{Rest, Span};
-use super::wire::{Content, Inquiry, Opened, Part, PartHeader};
+use super::wire::{Content, Inquiry, Opened, OpenedPart, PartHeader};
 use crate::cluster::{Arrival, Replica};
 use crate::record::{Now, SharedRecord};
 
@@ -37,7 +37,7 @@ pub(super) enum Taken {
 /// What a part's header asks of this node.
 struct CustodyRequest {
     /// The range to serve.
-    task: Task,
+    task: RangeTask,
     /// The other member of a part of two, by its place.
     other: Option<u64>,
     /// Under which number the range's tally is to be reported, if at all.
@@ -63,11 +63,11 @@ pub(super) struct Intake<'a> {
 }
 
 impl Intake<'_> {
-    /// Takes a packet from a peer whose boot number is `boot`.
-    pub fn take_packet(&mut self, from: SocketAddr, boot: u64, packet: Opened) {
+    /// Takes a packet from a peer.
+    pub fn take_packet(&mut self, from: PeerLife, packet: Opened) {
         let now_us = self.env.base.now_us;
-        let Some(id) = self.env.base.links.open(from, now_us) else { return };
-        self.env.base.links.hear(id, now_us, boot);
+        let Some(id) = self.env.base.links.open(from.address, now_us) else { return };
+        self.env.base.links.hear(id, now_us, from.boot);
         if let Some(receipt) = packet.receipt {
             self.custody.take_receipt(&mut self.env, self.replication, id, receipt);
         }
@@ -89,7 +89,7 @@ impl Intake<'_> {
         if let Some((member, ids)) = packet.holding {
             self.replication.take_holdings(member, &ids);
         }
-        self.answer_inquiries(from, &packet.inquiries);
+        self.answer_inquiries(from.address, &packet.inquiries);
     }
 
     /// Answers what a peer asks whether it is held. What this node lacks is a gap.
@@ -106,8 +106,8 @@ impl Intake<'_> {
         self.replication.confirm(from, &held);
     }
 
-    fn take_part(&mut self, link: usize, part: Part) {
-        let Part { number, header, content } = part;
+    fn take_part(&mut self, link: usize, part: OpenedPart) {
+        let OpenedPart { number, header, content } = part;
         let id = PartId { link, number };
         let is_repeat = self.env.base.links.get(link).is_none_or(|link| link.answers.has_taken(number));
         let taken = match (header, content) {
@@ -184,7 +184,7 @@ impl Intake<'_> {
     }
 
     /// Hands records that were not held to the map.
-    fn deliver(&mut self, records: Vec<SharedRecord>, is_repair: bool, task: &Task) {
+    fn deliver(&mut self, records: Vec<SharedRecord>, is_repair: bool, task: &RangeTask) {
         let arrival = match is_repair {
             true => Arrival::Repair,
             false => Arrival::Tree { hops: task.hops },
@@ -208,7 +208,8 @@ impl Intake<'_> {
                 false => self.take_custody(id, &batch, request),
             };
         }
-        let is_held = lines.get(batch_id.line).is_some_and(|line| line.have.contains(batch_id.first_seq));
+        let is_held =
+            lines.get(batch_id.line).is_some_and(|line| line.covers(batch_id.first_seq, batch_id.first_seq));
         if is_held && (is_repair || self.members_below(&request.task) == 0) {
             if let Some(number) = request.counted {
                 let id = PartId { number, ..id };
@@ -246,7 +247,7 @@ impl Intake<'_> {
         if is_relay || task.instead_of.is_some() {
             for span in rest {
                 debug_assert!(task.span.includes(span), "what is left lies outside of what was asked");
-                let task = Task { span, ..task.clone() };
+                let task = RangeTask { span, ..task.clone() };
                 self.custody.serve(&mut self.env, self.replication, batch, &task);
             }
         }
@@ -260,7 +261,7 @@ impl Intake<'_> {
     }
 
     /// Tells the peer if the other member of a part of two is not known here: it serves that one itself.
-    fn check_other(&mut self, id: PartId, task: &Task, other: u64) {
+    fn check_other(&mut self, id: PartId, task: &RangeTask, other: u64) {
         if !task.span.contains(other) || other == self.env.base.me.place {
             return;
         }
@@ -271,7 +272,7 @@ impl Intake<'_> {
     }
 
     /// How many members a range has besides those that are served already.
-    fn members_below(&self, task: &Task) -> usize {
+    fn members_below(&self, task: &RangeTask) -> usize {
         let without = task.without.iter().copied().chain([self.env.base.me.place]);
         self.env.members(&task.zone, task.span, without).len()
     }
@@ -284,7 +285,7 @@ impl Intake<'_> {
             false => header.zone.into(),
         };
         let way_us = base.links.rtt(link).smooth_us() / 2;
-        let task = Task {
+        let task = RangeTask {
             span: header.span,
             zone,
             without: header.without,
@@ -305,7 +306,7 @@ impl Intake<'_> {
         }
         let Some(link) = self.env.base.links.get(id.link) else { return Taken::No };
         let since_us = self.env.base.now_us;
-        let waiter = BodyWaiter { from: link.to, boot: link.boot, number: id.number, header, since_us };
+        let waiter = BodyWaiter { from: link.peer(), number: id.number, header, since_us };
         if self.bodies.pull(since_us, announced, waiter) {
             return Taken::Pulling;
         }
@@ -321,8 +322,8 @@ impl Intake<'_> {
             return;
         }
         let now_us = self.env.base.now_us;
-        for BodyWaiter { from, boot, number, mut header, since_us } in waiters {
-            let Some(link) = self.env.base.links.open(from, now_us) else { continue };
+        for BodyWaiter { from, number, mut header, since_us } in waiters {
+            let Some(link) = self.env.base.links.open(from.address, now_us) else { continue };
             let id = PartId { link, number };
             let waited_us = now_us.saturating_sub(since_us);
             header.age_us = header.age_us.saturating_add(u32::try_from(waited_us).unwrap_or(u32::MAX));
@@ -331,7 +332,7 @@ impl Intake<'_> {
                 false => self.take_whole(id, header, body.clone()),
             };
             // A new life of the peer counts anew.
-            if self.env.base.links.get(link).is_some_and(|link| link.boot == boot) {
+            if self.env.base.links.get(link).is_some_and(|link| link.peer() == from) {
                 self.answer(id, taken);
             }
         }

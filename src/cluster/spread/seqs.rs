@@ -53,6 +53,7 @@ impl SeqSet {
             merged = (merged.0.min(island.0), merged.1.max(island.1));
         }
         self.islands.splice(from..to, [merged]);
+        debug_assert!(self.is_sound(), "{self:?}");
         true
     }
 
@@ -63,6 +64,15 @@ impl SeqSet {
         for island in self.islands.drain(..swallowed) {
             self.head = self.head.max(island.1);
         }
+        debug_assert!(self.is_sound(), "{self:?}");
+    }
+
+    /// Whether islands ascend with a hole before each, and are no more than may be.
+    fn is_sound(&self) -> bool {
+        let ends = [self.head].into_iter().chain(self.islands.iter().map(|island| island.1));
+        let mut apart = self.islands.iter().zip(ends);
+        self.islands.len() <= ISLANDS_MAX
+            && apart.all(|(island, end)| end.saturating_add(1) < island.0 && island.0 <= island.1)
     }
 
     /// The first holes up to `last`, at most `count` of them.

@@ -3,9 +3,13 @@
 use prost::Message;
 
 use super::harness::{DELAY_US, World, address, identity, record};
-use super::{Opened, SPREAD_BYTES_MAX};
+use super::{Opened, PeerLife, SPREAD_BYTES_MAX};
 use crate::cluster::{Arrival, Heads};
 use crate::proto::gossip as proto;
+
+fn life(index: usize) -> PeerLife {
+    PeerLife { address: address(index), boot: 1 }
+}
 
 fn quantile(times: &[u64], per_mille: usize) -> u64 {
     times[(times.len() * per_mille / 1_000).min(times.len() - 1)]
@@ -329,7 +333,7 @@ fn a_link_closed_for_another_takes_its_fragments_along() {
         };
         let packet = Opened::of(&proto::Spread { parts: vec![part], ..Default::default() });
         let ring = node.ring.clone();
-        node.spread.handle_spread(now, address(index), 1, packet, &ring, &mut node.arrivals);
+        node.spread.handle_spread(now, life(index), packet, &ring, &mut node.arrivals);
         world.pump(0);
         world.run(5_000);
     };
@@ -340,7 +344,7 @@ fn a_link_closed_for_another_takes_its_fragments_along() {
         let now = world.now();
         let node = &mut world.nodes[0];
         let (packet, ring) = (Opened::default(), node.ring.clone());
-        node.spread.handle_spread(now, address(index), 1, packet, &ring, &mut node.arrivals);
+        node.spread.handle_spread(now, life(index), packet, &ring, &mut node.arrivals);
     }
     assert!(world.nodes[0].spread.base.links.find(address(10)).is_none());
     assert_eq!(opened(&world), 0);
@@ -461,7 +465,7 @@ fn every_question_is_answered_however_many_come_at_once() {
     let question = |number| proto::Part { number, line: 77, first_seq: number, ..Default::default() };
     let parts = (1..=QUESTIONS).map(question).collect();
     let packet = Opened::of(&proto::Spread { parts, ..Default::default() });
-    node.spread.handle_spread(now, address(1), 1, packet, &ring, &mut node.arrivals);
+    node.spread.handle_spread(now, life(1), packet, &ring, &mut node.arrivals);
     let mut wanted = Vec::new();
     while let Some(at_us) = node.spread.poll_timeout().filter(|_| wanted.len() < QUESTIONS as usize) {
         node.spread.handle_timeout(now.plus_us(at_us.saturating_sub(now.mono_us)), &ring);

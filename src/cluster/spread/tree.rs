@@ -194,7 +194,7 @@ pub(super) struct Cut {
 
 /// What decides whose turn it is: the batch's origin and epoch, and how deep the tree is here.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Turn {
+pub(super) struct DelegateTurn {
     /// The origin's place.
     pub origin: u64,
     /// The origin's period.
@@ -203,7 +203,7 @@ pub(super) struct Turn {
     pub hops: u32,
 }
 
-impl Turn {
+impl DelegateTurn {
     /// Which of `count` members of a part serves it.
     pub fn member(self, count: usize) -> usize {
         self.draw(1, count)
@@ -226,7 +226,7 @@ impl Turn {
 }
 
 /// Cuts `span`, which holds `members`, into at most [`FANOUT`] parts.
-pub(super) fn cut(span: Span, members: &SpanMembers, turn: Turn) -> Vec<Cut> {
+pub(super) fn cut(span: Span, members: &SpanMembers, turn: DelegateTurn) -> Vec<Cut> {
     let counts = counts(members.len(), turn);
     let mut cuts: Vec<Cut> = Vec::with_capacity(counts.len());
     let mut first = 0;
@@ -241,11 +241,13 @@ pub(super) fn cut(span: Span, members: &SpanMembers, turn: Turn) -> Vec<Cut> {
         cuts.push(Cut { span: Span { from, to: span.to }, count });
         first += count;
     }
+    debug_assert_eq!(first, members.len(), "every member is in one part");
+    debug_assert!(cuts.last().is_none_or(|last| last.span.to == span.to), "the parts are not the range");
     cuts
 }
 
 /// How many members each part of `count` gets.
-fn counts(count: usize, turn: Turn) -> Vec<usize> {
+fn counts(count: usize, turn: DelegateTurn) -> Vec<usize> {
     if count <= FANOUT {
         return vec![1; count];
     }
@@ -286,7 +288,7 @@ mod tests {
         holder: u64,
         span: Span,
         without: &[u64],
-        turn: Turn,
+        turn: DelegateTurn,
         sent: &mut BTreeMap<u64, usize>,
     ) -> (usize, u32) {
         let zones = Zones::default();
@@ -300,7 +302,7 @@ mod tests {
             let member = inside.get(turn.member(part.count)).expect("in the part");
             assert!(part.span.contains(member.hash));
             *sent.entry(holder).or_default() += 1;
-            let below = Turn { hops: turn.hops + 1, ..turn };
+            let below = DelegateTurn { hops: turn.hops + 1, ..turn };
             let below = serve(ring, member.hash, part.span, &without, below, sent);
             count += below.0 + 1;
             deepest = deepest.max(below.1);
@@ -314,7 +316,7 @@ mod tests {
         for n in sizes {
             let ring = ring_of(n);
             let origin = ring.entries()[n / 3].hash;
-            let turn = Turn { origin, epoch: n as u64, hops: 0 };
+            let turn = DelegateTurn { origin, epoch: n as u64, hops: 0 };
             let (sent, deepest) =
                 serve(&ring, origin, Span::whole_after(origin), &[], turn, &mut BTreeMap::new());
             assert_eq!(sent, n - 1, "messages among {n}");
@@ -339,7 +341,7 @@ mod tests {
                 let origin = ring.entries()[origin].hash;
                 let mut sent = BTreeMap::new();
                 for epoch in 0..100 {
-                    let turn = Turn { origin, epoch, hops: 0 };
+                    let turn = DelegateTurn { origin, epoch, hops: 0 };
                     serve(&ring, origin, Span::whole_after(origin), &[], turn, &mut sent);
                 }
                 assert!(sent.remove(&origin).is_some_and(|sent| sent <= FANOUT * 100));

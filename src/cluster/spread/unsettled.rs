@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 /// Something handed over and not yet settled.
 #[derive(Clone, Debug)]
-pub(super) struct Sent {
+pub(super) struct UnsettledPart {
     /// Whose part it is.
     pub duty: usize,
     /// Which fragment of its batch.
@@ -32,10 +32,10 @@ pub(super) struct Sent {
     pub due_us: u64,
 }
 
-impl Sent {
+impl UnsettledPart {
     /// A fragment of so many bytes that waits to be sent.
-    pub fn new(duty: usize, fragment: u32, bytes: usize, ask: bool) -> Sent {
-        Sent {
+    pub fn new(duty: usize, fragment: u32, bytes: usize, ask: bool) -> UnsettledPart {
+        UnsettledPart {
             duty,
             fragment,
             tries: 0,
@@ -53,7 +53,7 @@ impl Sent {
 
 /// All of one link, ascending by number.
 #[derive(Debug, Default)]
-pub(super) struct Unsettled(VecDeque<(u64, Sent)>);
+pub(super) struct Unsettled(VecDeque<(u64, UnsettledPart)>);
 
 impl Unsettled {
     /// Whether there is none.
@@ -67,7 +67,7 @@ impl Unsettled {
     }
 
     /// Puts one in; its number is greater than any before.
-    pub fn push(&mut self, number: u64, sent: Sent) {
+    pub fn push(&mut self, number: u64, sent: UnsettledPart) {
         debug_assert!(self.0.back().is_none_or(|last| last.0 < number), "{number}");
         if self.0.capacity() == 0 {
             // Most links have one and no more.
@@ -77,17 +77,17 @@ impl Unsettled {
     }
 
     /// The one of this number.
-    pub fn get(&self, number: u64) -> Option<&Sent> {
+    pub fn get(&self, number: u64) -> Option<&UnsettledPart> {
         self.find(number).ok().and_then(|at| self.0.get(at)).map(|held| &held.1)
     }
 
     /// The one of this number, to be changed.
-    pub fn get_mut(&mut self, number: u64) -> Option<&mut Sent> {
+    pub fn get_mut(&mut self, number: u64) -> Option<&mut UnsettledPart> {
         self.find(number).ok().and_then(|at| self.0.get_mut(at)).map(|held| &mut held.1)
     }
 
     /// Takes the one of this number out.
-    pub fn remove(&mut self, number: u64) -> Option<Sent> {
+    pub fn remove(&mut self, number: u64) -> Option<UnsettledPart> {
         let at = self.find(number).ok()?;
         let (_, sent) = self.0.remove(at)?;
         if self.0.is_empty() {
@@ -98,14 +98,14 @@ impl Unsettled {
     }
 
     /// Those of `first..=last`, ascending.
-    pub fn range(&self, first: u64, last: u64) -> impl Iterator<Item = (u64, &Sent)> {
+    pub fn range(&self, first: u64, last: u64) -> impl Iterator<Item = (u64, &UnsettledPart)> {
         let from = self.find(first).unwrap_or_else(|at| at);
         let rest = self.0.range(from..).map(|(number, sent)| (*number, sent));
         rest.take_while(move |held| held.0 <= last)
     }
 
     /// All.
-    pub fn iter(&self) -> impl Iterator<Item = &Sent> {
+    pub fn iter(&self) -> impl Iterator<Item = &UnsettledPart> {
         self.0.iter().map(|held| &held.1)
     }
 
@@ -136,7 +136,7 @@ mod tests {
                 } else {
                     // Some numbers are left out.
                     next += u64::from(what);
-                    held.push(next, Sent::new(next as usize, 0, 1, false));
+                    held.push(next, UnsettledPart::new(next as usize, 0, 1, false));
                     map.insert(next, next as usize);
                 }
                 prop_assert_eq!(held.is_empty(), map.is_empty());

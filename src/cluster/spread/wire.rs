@@ -39,7 +39,7 @@ pub struct Opened {
     /// What came the other way.
     pub(super) receipt: Option<Receipt>,
     /// In any order.
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<OpenedPart>,
     /// Gaps the peer wants filled: the line, and ranges of it.
     pub(super) wants: Vec<(u64, Vec<(u64, u64)>)>,
     /// Lines of the gaps it was asked to fill and cannot.
@@ -65,7 +65,7 @@ impl Opened {
         for field in Fields::of(message) {
             match field? {
                 (1, value) => opened.floor = value.number()?,
-                (2, value) => opened.parts.push(Part::read(value)?),
+                (2, value) => opened.parts.push(OpenedPart::read(value)?),
                 (3, value) => opened.receipt = Receipt::read(value)?,
                 (4, value) => {
                     let (line, runs) = read_list(value, |runs, out| runs.append_numbers(out))?;
@@ -226,7 +226,7 @@ impl Inquiry {
 
 /// A part as it came.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Part {
+pub(super) struct OpenedPart {
     /// Counts what the peer handed over.
     pub number: u64,
     /// What is asked of the receiver; `None`: no node would ask it.
@@ -280,8 +280,8 @@ pub(super) struct PartHeader {
     pub counted: Option<u64>,
 }
 
-impl Part {
-    fn read(value: Value) -> Result<Part, Malformed> {
+impl OpenedPart {
+    fn read(value: Value) -> Result<OpenedPart, Malformed> {
         let (mut header, mut number, mut zone, mut is_counted) = (PartHeader::default(), 0, "", false);
         let (mut batch, mut index, mut count): (&[u8], _, _) = (&[], 0, 0);
         let (mut id, mut body_bytes, mut checksum) = (BatchId::default(), 0, 0);
@@ -322,6 +322,6 @@ impl Part {
             header.without.len() <= WITHOUT_MAX && zone.len() <= ZONE_BYTES_MAX && header.hops <= HOPS_MAX;
         header.zone = zone.into();
         header.counted = is_counted.then_some(number);
-        Ok(Part { number, header: is_sound.then_some(header), content })
+        Ok(OpenedPart { number, header: is_sound.then_some(header), content })
     }
 }

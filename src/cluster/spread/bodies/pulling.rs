@@ -109,7 +109,7 @@ impl Pulling {
         waiter: BodyWaiter,
         outputs: &mut VecDeque<Output>,
     ) -> bool {
-        let from = waiter.from;
+        let from = waiter.from.address;
         let known = self.pulls.get(&announced.batch).map(|pull| pull.from);
         if let Some(holder) = known.filter(|holder| *holder != from)
             && self.streams.get(&holder).is_some_and(|stream| now_us > stream.moved_us + STALLED_US)
@@ -231,6 +231,7 @@ impl Pulling {
             stream.asked.push_back((id, bytes));
             stream.asked_bytes += bytes;
             self.asked_bytes += bytes;
+            debug_assert!(self.asked_bytes <= ASKED_BYTES_MAX, "{} bytes", self.asked_bytes);
             outputs.push_back(Output::Write { stream: stream.id, bytes: BodyFrame::Ask(id).encode() });
         }
     }
@@ -263,6 +264,11 @@ impl Pulling {
                 continue;
             }
             stream.asked.pop_front();
+            debug_assert!(
+                !stream.asked.is_empty() || stream.asked_bytes == 0,
+                "{} bytes",
+                stream.asked_bytes
+            );
             let pull = self.pulls.remove(&id)?;
             let Pull { announced, body, waiters, .. } = pull;
             if body.len() == announced.bytes {
@@ -282,6 +288,7 @@ impl Pulling {
     fn forget(&mut self, peer: SocketAddr) -> Option<StreamId> {
         let stream = self.streams.remove(&peer)?;
         self.asked_bytes -= stream.asked_bytes;
+        debug_assert!(!self.streams.is_empty() || self.asked_bytes == 0, "{} bytes", self.asked_bytes);
         let asked = stream.asked.iter().map(|(id, _)| id);
         for id in asked.chain(&stream.waiting) {
             self.pulls.remove(id);

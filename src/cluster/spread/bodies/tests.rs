@@ -10,10 +10,10 @@ use super::serving::{ASKS_MAX, STREAMS_MAX as SERVED_MAX, WINDOW_BYTES};
 use super::wire::{BodyFrame, PIECE_BYTES_MAX};
 use super::*;
 use crate::cluster::Arrival;
-use crate::cluster::spread::Packet;
 use crate::cluster::spread::harness::{World, address, identity};
 use crate::cluster::spread::span::Span;
-use crate::cluster::spread::wire::{Content, Opened, Part, PartHeader};
+use crate::cluster::spread::wire::{Content, Opened, OpenedPart, PartHeader};
+use crate::cluster::spread::{Packet, PeerLife};
 
 const LARGE: usize = 200_000;
 
@@ -154,19 +154,8 @@ impl Desk {
 }
 
 fn waiter(from: SocketAddr, number: u64) -> BodyWaiter {
-    let header = PartHeader {
-        span: Span::whole_after(0),
-        zone: String::new(),
-        without: Vec::new(),
-        instead_of: None,
-        hops: 1,
-        age_us: 0,
-        is_hurried: false,
-        other: None,
-        is_repair: false,
-        counted: None,
-    };
-    BodyWaiter { from, boot: 1, number, header, since_us: 0 }
+    let header = PartHeader { span: Span::whole_after(0), hops: 1, ..PartHeader::default() };
+    BodyWaiter { from: PeerLife { address: from, boot: 1 }, number, header, since_us: 0 }
 }
 
 fn announced(number: u64, bytes: usize) -> Announced {
@@ -283,9 +272,9 @@ fn a_body_of_another_checksum_is_not_taken() {
     let batch = BatchId { line: 7, first_seq: 1 };
     let announced = Announced { batch, bytes: body.len(), checksum: xxh3_64(&body) ^ 1 };
     let content = Content::Announced(announced);
-    let part = Part { number: 1, header: Some(waiter(from, 1).header), content };
+    let part = OpenedPart { number: 1, header: Some(waiter(from, 1).header), content };
     let packet = Opened { parts: vec![part], ..Opened::default() };
-    spread.handle_spread(now, from, 1, packet, &ring, &mut node.arrivals);
+    spread.handle_spread(now, PeerLife { address: from, boot: 1 }, packet, &ring, &mut node.arrivals);
     let told: Vec<Packet> = std::iter::from_fn(|| spread.poll_send()).map(|sent| sent.1).collect();
     assert_eq!(told[0].to_proto().receipt.expect("a receipt").pulling, [1]);
     let Some(Output::Connect { stream, .. }) = spread.poll_stream() else { panic!("no stream") };

@@ -5,7 +5,7 @@ use slab::Slab;
 use super::offers::Offers;
 use crate::cluster::spread::batch::{Announced, Batch, BatchId};
 use crate::cluster::spread::duty::Duty;
-use crate::cluster::spread::unsettled::Sent;
+use crate::cluster::spread::unsettled::UnsettledPart;
 
 /// All parts that were handed to members and are not settled, by number.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ impl Duties {
     }
 
     /// A fragment no longer waits to be sent for the first time: it goes out, or is withdrawn.
-    pub fn note_unqueued(&mut self, is_own: bool, sent: &Sent) {
+    pub fn note_unqueued(&mut self, is_own: bool, sent: &UnsettledPart) {
         if is_own && sent.tries == 0 {
             debug_assert!(sent.bytes <= self.own_unsent_bytes, "{} bytes", self.own_unsent_bytes);
             self.own_unsent_bytes = self.own_unsent_bytes.saturating_sub(sent.bytes);

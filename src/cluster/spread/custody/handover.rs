@@ -8,14 +8,14 @@ use super::Custody;
 use crate::cluster::members::State;
 use crate::cluster::ring::RingEntry;
 use crate::cluster::spread::batch::{Announced, Batch};
-use crate::cluster::spread::duty::{Duty, Task};
+use crate::cluster::spread::duty::{Duty, RangeTask};
 use crate::cluster::spread::env::{Base, Env};
 use crate::cluster::spread::link::Link;
 use crate::cluster::spread::packet::batch_room;
 use crate::cluster::spread::replication::Replication;
 use crate::cluster::spread::span::Span;
-use crate::cluster::spread::tree::{SpanMembers, Turn, WITHOUT_MAX, cut};
-use crate::cluster::spread::unsettled::Sent;
+use crate::cluster::spread::tree::{DelegateTurn, SpanMembers, WITHOUT_MAX, cut};
+use crate::cluster::spread::unsettled::UnsettledPart;
 use crate::cluster::spread::wire::PART_HEADER_BYTES;
 
 /// Bytes that may wait for one peer. What exceeds them goes to another, or is left to gap repair.
@@ -33,7 +33,13 @@ const CANDIDATES_MAX: usize = 64;
 
 impl Custody {
     /// Cuts a range and hands its parts over.
-    pub fn serve(&mut self, env: &mut Env, replication: &mut Replication, batch: &Arc<Batch>, task: &Task) {
+    pub fn serve(
+        &mut self,
+        env: &mut Env,
+        replication: &mut Replication,
+        batch: &Arc<Batch>,
+        task: &RangeTask,
+    ) {
         // Standing in for somebody, this node is a member of the range like any other.
         let stands_in = task.instead_of.filter(|place| task.span.contains(*place));
         let holder = stands_in.unwrap_or(env.base.me.place);
@@ -63,7 +69,7 @@ impl Custody {
             self.take_on(env, replication, duty);
         }
         if let Some(place) = stands_in {
-            let part = Task {
+            let part = RangeTask {
                 span: Span::of_place(place),
                 without: Vec::new(),
                 instead_of: None,
@@ -84,7 +90,7 @@ impl Custody {
         batch: &Arc<Batch>,
         zone: Arc<str>,
     ) {
-        let task = Task { hops: 1, ..Task::of_origin(Span::whole_after(env.base.me.place), zone) };
+        let task = RangeTask { hops: 1, ..RangeTask::of_origin(Span::whole_after(env.base.me.place), zone) };
         let duty = Duty::new(batch.clone(), task, env.base.now_us);
         self.take_on(env, replication, duty);
     }
@@ -95,10 +101,10 @@ impl Custody {
         env: &mut Env,
         replication: &mut Replication,
         batch: &Arc<Batch>,
-        parent: Task,
+        parent: RangeTask,
         place: u64,
     ) {
-        let part = Task { span: Span::of_place(place), without: Vec::new(), instead_of: None, ..parent };
+        let part = RangeTask { span: Span::of_place(place), without: Vec::new(), instead_of: None, ..parent };
         let duty = Duty::new(batch.clone(), part, env.base.now_us);
         self.take_on(env, replication, duty);
     }
@@ -106,7 +112,8 @@ impl Custody {
     /// Sends a kept batch to the peer of a link, which asked for it.
     pub fn repair(&mut self, env: &mut Env, batch: &Arc<Batch>, link: usize) {
         let me = &env.base.me;
-        let part = Task { is_own: false, ..Task::of_origin(Span::of_place(me.place), me.zone.clone()) };
+        let part =
+            RangeTask { is_own: false, ..RangeTask::of_origin(Span::of_place(me.place), me.zone.clone()) };
         let mut duty = Duty::new(batch.clone(), part, env.base.now_us);
         duty.is_repair = true;
         duty.members = 1;
@@ -194,7 +201,7 @@ impl Custody {
         let id = self.duties.insert(duty);
         for fragment in 0..fragments {
             let bytes = len.saturating_sub(fragment as usize * room).min(room) + PART_HEADER_BYTES;
-            link.push(Sent::new(id, fragment, bytes, ask && fragments == 1 && !is_announced));
+            link.push(UnsettledPart::new(id, fragment, bytes, ask && fragments == 1 && !is_announced));
             self.duties.note_queued(is_own, bytes);
         }
         env.base.links.mark_ready(link_id);
@@ -233,7 +240,7 @@ fn choose<'a>(base: &Base, duty: &Duty, members: &SpanMembers<'a>) -> Option<&'a
 
 /// The members of a part.
 fn duty_members<'a>(env: &'a Env, duty: &Duty) -> SpanMembers<'a> {
-    let Task { zone, span, without, .. } = &duty.part;
+    let RangeTask { zone, span, without, .. } = &duty.part;
     env.members(zone, *span, without.iter().copied())
 }
 
@@ -247,6 +254,6 @@ fn candidates<'a>(duty: &Duty, members: &SpanMembers<'a>) -> impl Iterator<Item 
 }
 
 /// Decides whose turn it is to get a part of this batch after so many hand-overs.
-fn turn_of(batch: &Batch, hops: u32) -> Turn {
-    Turn { origin: batch.origin_place, epoch: batch.epoch, hops }
+fn turn_of(batch: &Batch, hops: u32) -> DelegateTurn {
+    DelegateTurn { origin: batch.origin_place, epoch: batch.epoch, hops }
 }

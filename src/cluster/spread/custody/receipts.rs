@@ -7,7 +7,7 @@ use crate::cluster::spread::env::{Base, Env};
 use crate::cluster::spread::link::PartId;
 use crate::cluster::spread::replication::Replication;
 use crate::cluster::spread::timers::Timer;
-use crate::cluster::spread::unsettled::Sent;
+use crate::cluster::spread::unsettled::UnsettledPart;
 use crate::cluster::spread::wire::{Receipt, life_tag};
 
 /// A part whose body is being pulled is announced again after this long, in microseconds: the pull may have
@@ -88,7 +88,7 @@ impl Custody {
     /// if that is known. After a second copy nobody knows which of them is acknowledged (Karn), unless that
     /// is sooner than any answer could be. After questions it is the one copy that was sent: were late
     /// receipts left out, a busy peer would never be known to be slow.
-    fn learn(&self, base: &mut Base, id: usize, sent: &Sent) -> Option<u64> {
+    fn learn(&self, base: &mut Base, id: usize, sent: &UnsettledPart) -> Option<u64> {
         // How long a body takes to come says nothing of the round trip.
         let duty = self.duties.get(sent.duty);
         if duty.is_some_and(|duty| Announced::of(&duty.batch).is_some()) {

@@ -20,7 +20,7 @@ use crate::cluster::spread::link::PartId;
 use crate::cluster::spread::replication::Replication;
 use crate::cluster::spread::silence::SILENT_TRIES_MAX;
 use crate::cluster::spread::timers::Timer;
-use crate::cluster::spread::unsettled::Sent;
+use crate::cluster::spread::unsettled::UnsettledPart;
 
 /// Tries on the only member of a part, if it is heard; and on a part of several.
 const TRIES_MAX: u32 = 20;
@@ -107,7 +107,7 @@ impl Custody {
     }
 
     /// Notes a timeout on its link; returns what follows for the part, and whether the peer fell silent.
-    fn remedy(&self, env: &mut Env, link_id: usize, sent: &Sent) -> Option<(Remedy, bool)> {
+    fn remedy(&self, env: &mut Env, link_id: usize, sent: &UnsettledPart) -> Option<(Remedy, bool)> {
         let now_us = env.base.now_us;
         let rtt = env.base.links.rtt(link_id);
         let duty = self.duties.get(sent.duty)?;
@@ -157,7 +157,7 @@ impl Custody {
     }
 
     /// Sends a part to the same member again, or has it wait until there is budget for that.
-    fn try_again(&mut self, base: &mut Base, part: PartId, sent: &Sent) {
+    fn try_again(&mut self, base: &mut Base, part: PartId, sent: &UnsettledPart) {
         let Some(duty) = self.duties.get(sent.duty) else { return };
         let is_single = duty.members <= 1;
         let ask = match base.links.is_late(part.link) {

@@ -3,7 +3,7 @@
 use crate::cluster::spread::codec::pack;
 use crate::cluster::spread::harness::{World, address, identity, record};
 use crate::cluster::spread::span::Span;
-use crate::cluster::spread::{Opened, Packet, SPREAD_BYTES_MAX};
+use crate::cluster::spread::{Opened, Packet, PeerLife, SPREAD_BYTES_MAX};
 use crate::proto::gossip as proto;
 
 const NODES: usize = 40;
@@ -19,7 +19,8 @@ fn hand_over(world: &mut World, parts: Vec<proto::Part>) -> Vec<usize> {
     for (index, part) in parts.into_iter().enumerate() {
         let part = proto::Part { number: 1, batch: batch.encoded.clone(), ..part };
         let packet = Opened::of(&proto::Spread { parts: vec![part], ..Default::default() });
-        node.spread.handle_spread(now, address(index + 1), 1, packet, &ring, &mut node.arrivals);
+        let from = PeerLife { address: address(index + 1), boot: 1 };
+        node.spread.handle_spread(now, from, packet, &ring, &mut node.arrivals);
         let packets = std::iter::from_fn(|| node.spread.poll_send());
         let of_batch =
             |packet: &Packet| packet.to_proto().parts.iter().filter(|part| !part.batch.is_empty()).count();

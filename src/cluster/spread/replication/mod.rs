@@ -193,7 +193,7 @@ impl Replication {
     /// A peer handed over a part of a batch that is counted; to be called before the part is served.
     pub fn count_for(&mut self, base: &mut Base, part: PartId, batch: BatchId, span: Span) {
         let Some(link) = base.links.get(part.link) else { return };
-        let asker = (link.to, link.boot);
+        let asker = link.peer();
         self.start_counting(base, batch);
         self.tallies.ask(batch, asker, part.number, span);
     }
@@ -201,7 +201,7 @@ impl Replication {
     /// A peer handed over a part again that this node took: it may not have heard the tally either.
     pub fn count_again(&mut self, base: &mut Base, part: PartId) {
         let Some(link) = base.links.get(part.link) else { return };
-        if let Some(batch) = self.tallies.ask_again((link.to, link.boot), part.number) {
+        if let Some(batch) = self.tallies.ask_again(link.peer(), part.number) {
             self.count_changed(base, batch);
         }
     }
@@ -243,8 +243,8 @@ impl Replication {
     /// Tells the tallies of a batch that are complete by now to those who asked, here and elsewhere.
     pub fn count_changed(&mut self, base: &mut Base, batch: BatchId) {
         for report in self.tallies.take_reports(batch, self.life) {
-            let Some(id) = base.links.open(report.to, base.now_us) else { continue };
-            if let Some(link) = base.links.get_mut(id).filter(|link| link.boot == report.boot) {
+            let Some(id) = base.links.open(report.peer.address, base.now_us) else { continue };
+            if let Some(link) = base.links.get_mut(id).filter(|link| link.peer() == report.peer) {
                 link.answers.report(report.number, report.tally);
                 base.schedule_receipt(id);
             }

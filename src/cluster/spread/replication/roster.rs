@@ -21,7 +21,7 @@ pub(super) struct Seat {
 
 /// A member that has gone, and since when it had been there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gone {
+pub(super) struct Departed {
     /// Hash of its life.
     pub member: u64,
     /// The period in which it joined; 0: before all that are remembered.
@@ -47,7 +47,7 @@ impl Roster {
     }
 
     /// Takes the ring as it is now; returns who has gone since the last time.
-    pub fn refresh(&mut self, ring: &Ring) -> Vec<Gone> {
+    pub fn refresh(&mut self, ring: &Ring) -> Vec<Departed> {
         if self.is_current(ring) {
             return Vec::new();
         }
@@ -66,7 +66,7 @@ impl Roster {
         let new = sorted(self.seats.iter().map(|seat| seat.life).collect());
         let mut gone = Vec::new();
         for member in old.iter().filter(|member| new.binary_search(member).is_err()) {
-            gone.push(Gone { member: *member, joined: self.joined.remove(member).unwrap_or(0) });
+            gone.push(Departed { member: *member, joined: self.joined.remove(member).unwrap_or(0) });
         }
         for member in new.iter().filter(|member| old.binary_search(member).is_err()) {
             self.joined.insert(*member, self.period);
@@ -119,7 +119,7 @@ mod tests {
 
         ring.insert(identity(3), State::Alive);
         ring.remove(identity(0).ring_hash(), "node-0");
-        assert_eq!(roster.refresh(&ring), [Gone { member: life(0), joined: 0 }]);
+        assert_eq!(roster.refresh(&ring), [Departed { member: life(0), joined: 0 }]);
         assert!(roster.was_there(life(1), period) && !roster.was_there(life(3), period));
         assert!(roster.was_there(life(3), roster.period()));
 

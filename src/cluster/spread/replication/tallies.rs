@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::cluster::spread::batch::BatchId;
+use crate::cluster::spread::link::PeerLife;
 use crate::cluster::spread::span::Span;
 use crate::cluster::spread::tally::Tally;
 
@@ -37,9 +38,7 @@ pub(super) struct CountedPart {
 /// Somebody who handed a range to this node and is to be told its tally.
 #[derive(Clone, Debug)]
 struct Asker {
-    to: SocketAddr,
-    /// In which of its lives it asked.
-    boot: u64,
+    peer: PeerLife,
     /// The part's number on its link.
     number: u64,
     span: Span,
@@ -70,7 +69,7 @@ impl Counted {
 
 /// Where a part went.
 #[derive(Clone, Copy, Debug)]
-struct Handed {
+struct HandedPart {
     batch: BatchId,
     part: usize,
     fragments: u32,
@@ -78,11 +77,9 @@ struct Handed {
 
 /// A tally that is complete, and whom to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Report {
+pub(super) struct TallyReport {
     /// Who asked.
-    pub to: SocketAddr,
-    /// In which of its lives.
-    pub boot: u64,
+    pub peer: PeerLife,
     /// The part's number on its link.
     pub number: u64,
     /// Of the part, this node included.
@@ -94,7 +91,7 @@ pub(super) struct Report {
 pub(super) struct Tallies {
     batches: BTreeMap<BatchId, Counted>,
     order: VecDeque<(u64, BatchId)>,
-    handed: BTreeMap<(SocketAddr, u64), Handed>,
+    handed: BTreeMap<(SocketAddr, u64), HandedPart>,
     asked: BTreeMap<(SocketAddr, u64), BatchId>,
     entries: usize,
 }
@@ -136,14 +133,14 @@ impl Tallies {
         Some(counted.parts.len() - 1)
     }
 
-    /// Notes to whom a part went, under which numbers.
+    /// Notes to whom a part went, and the first of its numbers there.
     pub fn hand(&mut self, batch: BatchId, index: usize, (to, first): (SocketAddr, u64), fragments: u32) {
         let Some(counted) = self.batches.get_mut(&batch) else { return };
         let Some(part) = counted.parts.get_mut(index) else { return };
         part.handed = Some((to, first));
         counted.handed.push((to, first));
         self.entries += 1;
-        self.handed.insert((to, first), Handed { batch, part: index, fragments });
+        self.handed.insert((to, first), HandedPart { batch, part: index, fragments });
     }
 
     /// The part that has this number on the link to this peer.
@@ -166,33 +163,33 @@ impl Tallies {
     }
 
     /// A peer handed over a range of the batch, which this node holds: it is to be told the tally.
-    pub fn ask(&mut self, batch: BatchId, (to, boot): (SocketAddr, u64), number: u64, span: Span) {
+    pub fn ask(&mut self, batch: BatchId, peer: PeerLife, number: u64, span: Span) {
         let Some(counted) = self.batches.get_mut(&batch) else { return };
-        counted.askers.push(Asker { to, boot, number, span, is_told: false });
+        counted.askers.push(Asker { peer, number, span, is_told: false });
         self.entries += 1;
-        self.asked.insert((to, number), batch);
+        self.asked.insert((peer.address, number), batch);
     }
 
     /// A peer did not hear the tally of a part: it is to be told again. The batch it is of.
-    pub fn ask_again(&mut self, (to, boot): (SocketAddr, u64), number: u64) -> Option<BatchId> {
-        let batch = *self.asked.get(&(to, number))?;
+    pub fn ask_again(&mut self, peer: PeerLife, number: u64) -> Option<BatchId> {
+        let batch = *self.asked.get(&(peer.address, number))?;
         let askers = &mut self.batches.get_mut(&batch)?.askers;
-        let is_it = |asker: &&mut Asker| (asker.to, asker.boot, asker.number) == (to, boot, number);
+        let is_it = |asker: &&mut Asker| (asker.peer, asker.number) == (peer, number);
         askers.iter_mut().rfind(is_it)?.is_told = false;
         Some(batch)
     }
 
     /// The tallies that are complete and not told; from now on they count as told. `own`: this
     /// node's life.
-    pub fn take_reports(&mut self, batch: BatchId, own: u64) -> Vec<Report> {
+    pub fn take_reports(&mut self, batch: BatchId, own: u64) -> Vec<TallyReport> {
         let Some(counted) = self.batches.get_mut(&batch) else { return Vec::new() };
         let mut askers = std::mem::take(&mut counted.askers);
         let mut reports = Vec::new();
         for asker in askers.iter_mut().filter(|asker| !asker.is_told) {
             let Some(tally) = counted.tally(Some(asker.span)) else { continue };
             asker.is_told = true;
-            let (to, boot, number) = (asker.to, asker.boot, asker.number);
-            reports.push(Report { to, boot, number, tally: tally.plus(Tally::of(own)) });
+            let tally = tally.plus(Tally::of(own));
+            reports.push(TallyReport { peer: asker.peer, number: asker.number, tally });
         }
         counted.askers = askers;
         reports
@@ -224,11 +221,12 @@ impl Tallies {
             }
         }
         for asker in &counted.askers {
-            let key = (asker.to, asker.number);
+            let key = (asker.peer.address, asker.number);
             if self.asked.get(&key) == Some(&batch) {
                 self.asked.remove(&key);
             }
         }
+        debug_assert!(!self.batches.is_empty() || self.entries == 0, "{} entries", self.entries);
     }
 
     /// Forgets what is so old that nobody waits for it.
@@ -255,6 +253,10 @@ mod tests {
         SocketAddr::from(([10, 0, 0, index], 7946))
     }
 
+    fn life(index: u8, boot: u64) -> PeerLife {
+        PeerLife { address: peer(index), boot }
+    }
+
     fn span(from: u64, to: u64) -> Span {
         Span { from, to }
     }
@@ -263,7 +265,7 @@ mod tests {
     fn reports_once_all_parts_have() {
         let (mut tallies, zone) = (Tallies::default(), Arc::from(""));
         assert!(tallies.start(0, BATCH) && !tallies.start(0, BATCH));
-        tallies.ask(BATCH, (peer(1), 5), 40, span(100, 200));
+        tallies.ask(BATCH, life(1, 5), 40, span(100, 200));
         let first = tallies.open_part(BATCH, span(100, 150), &zone).expect("counted");
         let second = tallies.open_part(BATCH, span(150, 200), &zone).expect("counted");
         tallies.hand(BATCH, first, (peer(2), 9), 3);
@@ -276,11 +278,11 @@ mod tests {
         assert!(tallies.take_reports(BATCH, 1).is_empty());
         assert!(tallies.close_part(BATCH, second, Tally::of(8)));
         assert!(!tallies.close_part(BATCH, second, Tally::default()), "the first report stands");
-        let report = Report { to: peer(1), boot: 5, number: 40, tally: Tally { count: 4, members: 15 } };
+        let report = TallyReport { peer: life(1, 5), number: 40, tally: Tally { count: 4, members: 15 } };
         assert_eq!(tallies.take_reports(BATCH, 1), [report]);
         assert!(tallies.take_reports(BATCH, 1).is_empty());
-        assert_eq!(tallies.ask_again((peer(1), 6), 40), None, "another life of the asker");
-        assert_eq!(tallies.ask_again((peer(1), 5), 40), Some(BATCH));
+        assert_eq!(tallies.ask_again(life(1, 6), 40), None, "another life of the asker");
+        assert_eq!(tallies.ask_again(life(1, 5), 40), Some(BATCH));
         assert_eq!(tallies.take_reports(BATCH, 1), [report]);
         assert_eq!(tallies.total(BATCH), Some(Tally { count: 3, members: 14 }));
     }
@@ -293,8 +295,8 @@ mod tests {
             let part = tallies.open_part(BATCH, span(from, from + 10), &zone).expect("counted");
             tallies.close_part(BATCH, part, Tally::of(member));
         }
-        tallies.ask(BATCH, (peer(1), 1), 1, span(20, 40));
-        tallies.ask(BATCH, (peer(2), 1), 1, span(0, 0));
+        tallies.ask(BATCH, life(1, 1), 1, span(20, 40));
+        tallies.ask(BATCH, life(2, 1), 1, span(0, 0));
         let told: Vec<Tally> =
             tallies.take_reports(BATCH, 1).into_iter().map(|report| report.tally).collect();
         assert_eq!(told, [Tally { count: 3, members: 13 }, Tally { count: 4, members: 15 }]);
@@ -307,7 +309,7 @@ mod tests {
             tallies.start(batch, id(batch));
             let part = tallies.open_part(id(batch), span(0, 0), &zone).expect("counted");
             tallies.hand(id(batch), part, (peer(1), batch), 1);
-            tallies.ask(id(batch), (peer(1), 1), batch, span(0, 0));
+            tallies.ask(id(batch), life(1, 1), batch, span(0, 0));
             assert!(tallies.entries <= ENTRIES_MAX + 4);
         }
         assert!(!tallies.has(id(0)));

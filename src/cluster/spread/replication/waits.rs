@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::roster::{Gone, Seat};
+use super::roster::{Departed, Seat};
 use crate::cluster::outbox::Awaited;
 use crate::cluster::spread::batch::BatchId;
 use crate::cluster::spread::tally::Tally;
@@ -61,7 +61,8 @@ impl Waits {
             self.unsent.insert(wait.awaited.birth.seq, token);
         }
         self.due.insert((wait.due_us, token));
-        self.waits.insert(token, wait);
+        let before = self.waits.insert(token, wait);
+        debug_assert!(before.is_none() && self.is_sound(), "token {token} waits already");
     }
 
     /// Takes one out.
@@ -80,7 +81,14 @@ impl Waits {
                 self.carried.remove(&batch);
             }
         }
+        debug_assert!(self.is_sound(), "something is left of token {token}");
         Some(wait)
+    }
+
+    /// Whether the indices are of the same waits.
+    fn is_sound(&self) -> bool {
+        let is_empty = self.unsent.is_empty() && self.carried.is_empty() && self.missing == 0;
+        self.due.len() == self.waits.len() && (is_empty || !self.waits.is_empty())
     }
 
     /// The next one that is due by `now_us`.
@@ -147,7 +155,7 @@ impl Waits {
     }
 
     /// A member has gone: nobody waits for it. The tokens of those that waited.
-    pub fn handle_gone(&mut self, gone: Gone) -> Vec<u64> {
+    pub fn handle_gone(&mut self, gone: Departed) -> Vec<u64> {
         let mut touched = Vec::new();
         for (token, wait) in self.waits.iter_mut().filter(|wait| gone.joined <= wait.1.period) {
             wait.expected = wait.expected.less(gone.member);
