@@ -1,17 +1,17 @@
 //! The level `replicated`: an answer waits until every member that was alive when its record was
 //! accepted, and has not gone since, holds the record or a newer one.
 //!
-//! The tree counts by itself: a batch that somebody waits for is marked, and its receipts bring a
-//! [`Tally`] up. When the sum is exactly who must hold it, the answer goes, one way down and one way up
-//! after the publish. Where the tree has not reported in time, or reports others than expected (a
-//! relay died, views differ), the origin asks the members of that part itself: "is what you hold of
-//! this source as new as this?" So it does from the start where no tree was started, for a
-//! duplicate or a stale record. What a member says of its own map is always true, so the tree's
-//! count only saves questions.
+//! The tree counts its members: a batch with a record that an answer waits for is marked, and its receipts
+//! bring a [`Tally`] up the tree. When the sum is exactly the members that must hold it, the answer goes: that
+//! is one way down the tree and one way up after the publish. If the tree has not reported in time, or reports
+//! other members than expected (a relay died, views differ), the origin asks the members of that part itself:
+//! "is what you hold of this source as new as this?" It does so from the start if no tree was started, for a
+//! duplicate or a stale record. What a member says of its own map is always true, so the count by the tree
+//! only saves questions.
 //!
-//! The sum of a count and the XOR of 64-bit hashes is taken for the set: a wrong set of the right
-//! size passes once in 2^64. Rejected: the list of members (a kilobyte for a hundred of them, at every
-//! hop), and receipts that wait for the subtree (a hop would be slow exactly where it is lossy).
+//! A number and the XOR of 64-bit hashes stand for a set of members: a wrong set of the right size passes once
+//! in 2^64. Rejected: a list of members (a kilobyte for a hundred of them, at every hop), and receipts that
+//! wait for the subtree (a hop would be slow exactly where it loses datagrams).
 
 mod questions;
 mod roster;
@@ -43,10 +43,10 @@ use crate::record::SharedRecord;
 /// A holder asks for missing tallies of its parts after this long, and each time again after twice as long,
 /// in microseconds: longer than a hop with a loss takes.
 const POLL_US: u64 = 20_000;
-/// How often missing tallies are asked for.
+/// How often the missing tallies of one batch are asked for.
 const POLLS_MAX: u32 = 8;
-/// The answers that wait until all members hold a record, and what they and others want counted. Empty
-/// while nobody asks for the level `replicated`.
+/// The answers that wait here until all members hold a record, and the batches that are counted for answers
+/// here and elsewhere. Empty while no client asks for the level `replicated`.
 #[derive(Debug)]
 pub(super) struct Replication {
     /// Hash of this node's life.
@@ -55,6 +55,7 @@ pub(super) struct Replication {
     tallies: Tallies,
     /// Answers that wait here.
     waits: Waits,
+    /// The members, as far as answers wait for them.
     roster: Roster,
     /// Answers that no longer wait, to be given to the caller.
     results: VecDeque<Replicated>,
@@ -64,17 +65,17 @@ pub(super) struct Replication {
     armed_us: u64,
 }
 
-/// A record that is awaited, in a batch that is about to be spread.
+/// A record among those that are handed over, for which an answer waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Carried {
-    /// The name of the answer that waits.
+    /// The caller's name for the answer.
     token: u64,
-    /// Number of the record that is handed over: the awaited one, or a newer one of its source.
+    /// Sequence number of the record: the awaited one, or a newer one of its source.
     seq: u64,
 }
 
 impl Replication {
-    /// Nobody waits. `life`: the hash of this node's life.
+    /// Begins without any wait. `life` is the hash of this node's life.
     pub fn new(life: u64) -> Replication {
         Replication {
             life,
@@ -97,13 +98,14 @@ impl Replication {
         self.results.pop_front()
     }
 
-    /// Whether it holds nothing.
+    /// Whether nothing is kept.
     #[cfg(test)]
     pub fn is_unused(&self) -> bool {
         self.tallies.is_empty() && self.waits.is_empty() && self.asides.is_empty()
     }
 
-    /// When the timer of the waits must be set, if it must. It counts as set from now on.
+    /// When the timer of the waits must be due, in microseconds; it counts as set from now on. `None`: none must
+    /// be set.
     pub fn arm(&mut self) -> Option<u64> {
         let due_us = self.waits.due_us().filter(|due_us| *due_us != self.armed_us)?;
         self.armed_us = due_us;
@@ -115,7 +117,7 @@ impl Replication {
         self.armed_us == at_us && !self.waits.is_empty()
     }
 
-    /// Whether somebody waits here while the ring has changed: those who have gone are to be struck off.
+    /// Whether answers wait here, and members may have gone that they still wait for.
     pub fn is_behind(&self, ring: &Ring) -> bool {
         !self.waits.is_empty() && !self.roster.is_current(ring)
     }
