@@ -120,8 +120,8 @@ impl<K: Key, T> ByKey<K, T> {
         self.places.iter_mut().map(|(_, held)| (held.0, &mut held.1))
     }
 
-    /// Moves `turn` to the next place that has an entry; after the last comes the first. `false`: the table is
-    /// empty.
+    /// Moves `turn` to the next place that has an entry; after the last comes the first. `false`: the table
+    /// is empty.
     pub fn turn(&self, turn: &mut usize) -> bool {
         for _ in 0..=self.places.capacity() {
             *turn = if *turn + 1 < self.places.capacity() { *turn + 1 } else { 0 };

@@ -45,7 +45,8 @@ impl Lateness {
         self.wanted = self.wanted.saturating_add_signed(step);
     }
 
-    /// Whether receipts are late rather than lost: then it is better to wait, and to ask before sending again.
+    /// Whether receipts are late rather than lost: then it is better to wait, and to ask before sending
+    /// again.
     pub fn is_late(self) -> bool {
         self.wanted < LATE
     }

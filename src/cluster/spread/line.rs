@@ -133,8 +133,8 @@ impl OriginLine {
         *self = OriginLine { birth, kept, ..OriginLine::new(self.changed_us) };
     }
 
-    /// Sees whether the head changed since the last call, and if so has it told a few times. `None`: it did not
-    /// change. `true`: the line is new among those whose heads are to be told.
+    /// Sees whether the head changed since the last call, and if so has it told a few times. `None`: it did
+    /// not change. `true`: the line is new among those whose heads are to be told.
     pub fn take_changed_head(&mut self) -> Option<bool> {
         let head = self.have.head();
         debug_assert!(self.head <= head, "the head fell from {} to {head}", self.head);
@@ -156,8 +156,8 @@ impl OriginLine {
         self.find_kept(first_seq).ok().and_then(|at| self.kept.get(at)).map(|kept| &kept.batch)
     }
 
-    /// Takes custody of a span for a kept batch, as asked for after so many hops; returns what of the span was
-    /// not in custody. `None`: the batch is not kept.
+    /// Takes custody of a span for a kept batch, as asked for after so many hops; returns what of the span
+    /// was not in custody. `None`: the batch is not kept.
     pub fn take_custody(&mut self, first_seq: u64, span: Span, hops: u32) -> Option<Rest> {
         let at = self.find_kept(first_seq).ok()?;
         Some(self.kept.get_mut(at)?.custody.insert(span, hops))

@@ -214,8 +214,8 @@ impl Links {
         }
     }
 
-    /// Takes a round trip to a member of another zone, or of this one (`None`), that was measured by membership,
-    /// in microseconds: links assume it until they have measured one.
+    /// Takes a round trip to a member of another zone, or of this one (`None`), that was measured by
+    /// membership, in microseconds: links assume it until they have measured one.
     pub fn note_rtt(&mut self, to: SocketAddr, zone: Option<&str>, us: u64) {
         match self.links.place(to) {
             Some(id) if self.links.at(id).is_some_and(|link| link.rtt.is_none()) => self.sample_rtt(id, us),

@@ -1,7 +1,7 @@
 //! A packet: what one datagram of a link carries, filled part by part until nothing more fits.
 //!
-//! It is encoded by hand into the form of a `Spread` message. Most bytes of a datagram that brings records are
-//! those of one batch, which are copied once this way; all else is a few numbers.
+//! It is encoded by hand into the form of a `Spread` message. Most bytes of a datagram that brings records
+//! are those of one batch, which are copied once this way; all else is a few numbers.
 
 use prost::encoding::encoded_len_varint;
 
@@ -105,8 +105,8 @@ impl Packet {
         true
     }
 
-    /// Adds a fragment of a duty's batch, or the question whether the batch is there; returns the bytes that it
-    /// takes. `None`: it does not fit.
+    /// Adds a fragment of a duty's batch, or the question whether the batch is there; returns the bytes that
+    /// it takes. `None`: it does not fit.
     pub(super) fn push_part(
         &mut self,
         number: u64,
@@ -125,8 +125,8 @@ impl Packet {
         Some(bytes)
     }
 
-    /// Adds that `member`, which sends this packet, holds what the inquiry `id` asks about. All answers to the
-    /// inquiries of one packet fit into one.
+    /// Adds that `member`, which sends this packet, holds what the inquiry `id` asks about. All answers to
+    /// the inquiries of one packet fit into one.
     pub(super) fn push_holding(&mut self, member: u64, id: u64) {
         let holding = self.holding.get_or_insert_default();
         holding.0 = member;

@@ -1,4 +1,4 @@
-//! Takes what a peer sent: parts into custody, receipts to the parts that they settle.
+//! Takes what a peer sent: parts into custody, records to the map, and everything else to where it belongs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use crate::record::{Now, SharedRecord};
 /// What became of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It is in custody, or needs none.
+    /// It is in custody, or needs none: it need not come again.
     Yes,
-    /// Not now: it will be tried again.
+    /// It was not taken: the peer will try again.
     No,
-    /// It was a question, and the batch is not here.
+    /// It was the question for a batch that is not here: the peer is to send it.
     Wanted,
     /// Its body is being pulled.
     Pulling,
@@ -40,25 +40,25 @@ struct CustodyRequest {
     task: RangeTask,
     /// The other member of a part of two, by its place.
     other: Option<u64>,
-    /// Under which number the range's tally is to be reported, if at all.
+    /// Number under which the tally of the range is to be reported; `None`: it is not to be.
     counted: Option<u64>,
 }
 
-/// All rooms that what comes in may concern, for the time of one call.
+/// Everything that works on what comes in, for the time of one call.
 pub(super) struct Intake<'a> {
     /// Time of the call, on both clocks.
     pub now: Now,
-    /// What the rooms share, and the ring.
+    /// What custody, gaps and replication share, and the ring.
     pub env: Env<'a>,
-    /// Parts this node answers for.
+    /// The parts that this node answers for.
     pub custody: &'a mut Custody,
-    /// What is asked for because it did not come.
+    /// Asks for records that did not come.
     pub gaps: &'a mut Gaps,
-    /// Answers that wait, and tallies.
+    /// Answers that wait for all members, and tallies.
     pub replication: &'a mut Replication,
-    /// Bodies that are pulled.
+    /// Pulls bodies.
     pub bodies: &'a mut Bodies,
-    /// What this node holds.
+    /// The records that this node holds.
     pub replica: &'a mut dyn Replica,
 }
 
@@ -92,7 +92,7 @@ impl Intake<'_> {
         self.answer_inquiries(from.address, &packet.inquiries);
     }
 
-    /// Answers what a peer asks whether it is held. What this node lacks is a gap.
+    /// Answers the questions of a peer whether records are held. A record that this node lacks is a gap.
     fn answer_inquiries(&mut self, from: SocketAddr, inquiries: &[Inquiry]) {
         let mut held = Vec::new();
         for inquiry in inquiries {
@@ -106,6 +106,7 @@ impl Intake<'_> {
         self.replication.confirm(from, &held);
     }
 
+    /// Takes a part that came over a link.
     fn take_part(&mut self, link: usize, part: OpenedPart) {
         let OpenedPart { number, header, content } = part;
         let id = PartId { link, number };
@@ -129,7 +130,7 @@ impl Intake<'_> {
         self.answer(id, taken);
     }
 
-    /// A part came again that was taken before.
+    /// A part came again that was taken before: it is counted, and its tally is told again.
     fn take_repeat(&mut self, id: PartId, content: Content) {
         self.replication.count_again(self.env.base, id);
         if let Content::Whole(encoded) = content
@@ -151,6 +152,7 @@ impl Intake<'_> {
         self.env.base.schedule_receipt(id);
     }
 
+    /// Takes a fragment, and with the last one the whole batch.
     fn take_fragment(&mut self, id: PartId, fragment: Fragment) -> Taken {
         let links = &mut self.env.base.links;
         let Some(key) = links.put_fragment(id.link, self.env.base.now_us, fragment) else {
@@ -165,7 +167,7 @@ impl Intake<'_> {
         taken
     }
 
-    /// Takes a batch that is complete.
+    /// Takes a complete batch: delivers its records, and takes custody unless it fills a gap.
     fn take_whole(&mut self, id: PartId, header: PartHeader, encoded: Bytes) -> Taken {
         let Some((batch, records)) = unpack(encoded) else {
             self.env.base.stats.corrupt += 1;
@@ -197,7 +199,7 @@ impl Intake<'_> {
         }
     }
 
-    /// The peer asks whether a batch is here. If it is, that means custody, too.
+    /// The peer asks whether a batch is here. If it is, this node takes custody as if it had come.
     fn take_question(&mut self, id: PartId, batch_id: BatchId, header: PartHeader) -> Taken {
         let is_repair = header.is_repair;
         let request = self.request(id.link, header);
@@ -221,7 +223,7 @@ impl Intake<'_> {
         Taken::Wanted
     }
 
-    /// Takes custody of a range of a batch that is held, and hands on what of it was not in custody yet.
+    /// Takes custody of a range for a batch that is kept, and serves what of the range was not in custody.
     fn take_custody(&mut self, id: PartId, batch: &Arc<Batch>, request: CustodyRequest) -> Taken {
         let CustodyRequest { task, other, counted } = request;
         debug_assert!(self.env.base.lines.batch(batch.id).is_some(), "custody of a batch that is not kept");
@@ -231,8 +233,7 @@ impl Intake<'_> {
             return Taken::No;
         }
         let span = task.span;
-        // Custody is remembered for this node's zone; it is asked for another only by one whose
-        // view is old.
+        // Custody is only remembered for this node's zone: only a peer whose view is old asks for another.
         let rest = match task.zone == self.env.base.me.zone {
             true => self.env.base.lines.take_custody(batch.id, span, task.hops),
             false => Rest::whole(span),
@@ -243,7 +244,7 @@ impl Intake<'_> {
         if let Some(number) = counted {
             self.replication.count_for(self.env.base, PartId { number, ..id }, batch.id, span);
         }
-        // Most are the last of their branch.
+        // Most members are leaves of the tree: there is nothing to serve.
         if is_relay || task.instead_of.is_some() {
             for span in rest {
                 debug_assert!(task.span.includes(span), "what is left lies outside of what was asked");
@@ -260,7 +261,8 @@ impl Intake<'_> {
         Taken::Yes
     }
 
-    /// Tells the peer if the other member of a part of two is not known here: it serves that one itself.
+    /// If the other member of a part of two is not known here, the peer is told so, and serves that one
+    /// itself.
     fn check_other(&mut self, id: PartId, task: &RangeTask, other: u64) {
         if !task.span.contains(other) || other == self.env.base.me.place {
             return;
@@ -271,7 +273,7 @@ impl Intake<'_> {
         }
     }
 
-    /// How many members a range has besides those that are served already.
+    /// Number of members in a range, without those that are served already.
     fn members_below(&self, task: &RangeTask) -> usize {
         let without = task.without.iter().copied().chain([self.env.base.me.place]);
         self.env.members(&task.zone, task.span, without).len()
@@ -298,7 +300,7 @@ impl Intake<'_> {
         CustodyRequest { task, other: header.other, counted: header.counted }
     }
 
-    /// A part came whose batch is to be pulled from its sender.
+    /// A part came whose batch is to be pulled from the peer.
     pub(super) fn take_announced(&mut self, id: PartId, announced: Announced, header: PartHeader) -> Taken {
         match self.take_question(id, announced.batch, header.clone()) {
             Taken::Wanted => {}
@@ -314,7 +316,7 @@ impl Intake<'_> {
         Taken::No
     }
 
-    /// A body came: the parts that waited for it go on as if it had come with them.
+    /// A body came: the parts that waited for it are taken as if it had come with them.
     pub fn take_body(&mut self, pulled: PulledBody) {
         let PulledBody { announced, body, waiters } = pulled;
         if xxh3_64(&body) != announced.checksum {
@@ -331,7 +333,7 @@ impl Intake<'_> {
                 true => self.take_question(id, announced.batch, header),
                 false => self.take_whole(id, header, body.clone()),
             };
-            // A new life of the peer counts anew.
+            // If the peer restarted meanwhile, the number means another part.
             if self.env.base.links.get(link).is_some_and(|link| link.peer() == from) {
                 self.answer(id, taken);
             }

@@ -3,8 +3,8 @@
 //! A range is a pair of places, never of indices: nodes whose views of the members differ may miss a
 //! member for a moment, but never disagree about who answers for a place.
 
-/// The places from `from` up to, but without, `to`, where zero follows the greatest place. If both are equal it
-/// is the whole ring.
+/// The places from `from` up to, but without, `to`, where zero follows the greatest place. If both are equal
+/// it is the whole ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Span {
     /// The first place of the range.
@@ -36,8 +36,8 @@ impl Span {
         offset <= self.last_offset() && other.last_offset() <= self.last_offset() - offset
     }
 
-    /// Offset of the last place from `from`. It is used instead of a length, since the whole ring, 2^64 places,
-    /// would need a wider type.
+    /// Offset of the last place from `from`. It is used instead of a length, since the whole ring, 2^64
+    /// places, would need a wider type.
     fn last_offset(self) -> u64 {
         self.to.wrapping_sub(self.from).wrapping_sub(1)
     }
@@ -47,8 +47,8 @@ impl Span {
 ///
 /// A range that is asked for at a greater depth than it is held for is no repeat: a node that stands in for
 /// another one answers for a range in which its own place lies, and may be handed a part of that range by one
-/// of its own delegates. Were that part taken for held, the delegate would rely on this node, and this node on
-/// the delegate.
+/// of its own delegates. Were that part taken for held, the delegate would rely on this node, and this node
+/// on the delegate.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spans {
     /// The first range. Nearly always it is the only one, so it needs no memory of its own.

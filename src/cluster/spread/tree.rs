@@ -12,8 +12,8 @@
 //!
 //! Which parts are large and who serves them changes with the epoch, in steps of square roots of primes:
 //! every member gets its turn before any gets many, so the load of one busy origin is even, and origins,
-//! whose phases differ, do not load the same relays. Rejected: a fresh hash in every epoch, which is uneven by
-//! chance; "the first member of the part", whose relays are the same in every epoch.
+//! whose phases differ, do not load the same relays. Rejected: a fresh hash in every epoch, which is uneven
+//! by chance; "the first member of the part", whose relays are the same in every epoch.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Decodes the packets of peers, and checks what can be checked without knowing the cluster.
 //!
 //! A part that no node would write is marked so, and does not make the others of its packet invalid. Packets
-//! are decoded by hand, as [`super::packet`] encodes them: they are read in place, and the bytes of a batch are
-//! copied once, since a batch that is kept must not keep its whole datagram in memory.
+//! are decoded by hand, as [`super::packet`] encodes them: they are read in place, and the bytes of a batch
+//! are copied once, since a batch that is kept must not keep its whole datagram in memory.
 
 use std::sync::Arc;
 

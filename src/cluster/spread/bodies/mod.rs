@@ -77,8 +77,8 @@ impl Bodies {
         self.pulling.has_between(BatchId { line, first_seq: first }, BatchId { line, first_seq: last })
     }
 
-    /// Pulls an announced body from the peer of `waiter`, unless it is being pulled from another. `waiter` goes on
-    /// when the body came. `false`: there is no room, or no body has that length.
+    /// Pulls an announced body from the peer of `waiter`, unless it is being pulled from another. `waiter`
+    /// goes on when the body came. `false`: there is no room, or no body has that length.
     pub fn pull(&mut self, now_us: u64, announced: Announced, waiter: BodyWaiter) -> bool {
         self.pulling.pull(now_us, announced, waiter, &mut self.outputs)
     }

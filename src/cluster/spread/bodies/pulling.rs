@@ -256,8 +256,8 @@ impl Pulling {
                     let came = std::mem::replace(left, rest) - rest;
                     let pull = self.pulls.get_mut(&id)?;
                     if pull.body.is_empty() {
-                        // Memory is set aside only now that its bytes come: they are within the window, and an
-                        // announcement alone must not cost memory.
+                        // Memory is set aside only now that its bytes come: they are within the window, and
+                        // an announcement alone must not cost memory.
                         pull.body.reserve(pull.announced.bytes);
                     }
                     pull.body.extend_from_slice(&piece);
@@ -293,8 +293,8 @@ impl Pulling {
         }
     }
 
-    /// Forgets the stream to a peer and what was to come on it; returns its number. Peers that announced those
-    /// bodies do so again.
+    /// Forgets the stream to a peer and what was to come on it; returns its number. Peers that announced
+    /// those bodies do so again.
     fn forget(&mut self, peer: SocketAddr) -> Option<StreamId> {
         let stream = self.streams.remove(&peer)?;
         self.asked_bytes -= stream.asked_bytes;

@@ -19,10 +19,11 @@ pub(super) const WINDOW_BYTES: usize = 128 * 1024;
 pub(super) const STREAMS_MAX: usize = 128;
 /// Most bodies that a peer may have asked for and not got. A node asks for fewer.
 pub(super) const ASKS_MAX: usize = 64;
-/// A stream on which bodies are asked for and nothing can be written for this long is closed, in microseconds.
+/// A stream on which bodies are asked for and nothing can be written for this long is closed, in
+/// microseconds.
 const STUCK_US_MAX: u64 = 10_000_000;
-/// A stream on which nothing is asked for is closed after this long, in microseconds. Its peer mostly closes it
-/// sooner.
+/// A stream on which nothing is asked for is closed after this long, in microseconds. Its peer mostly closes
+/// it sooner.
 const IDLE_US_MAX: u64 = 30_000_000;
 
 /// A stream on which a peer pulls from this node.

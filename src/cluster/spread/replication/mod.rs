@@ -2,16 +2,16 @@
 //! accepted, and has not gone since, holds the record or a newer one.
 //!
 //! The tree counts its members: a batch with a record that an answer waits for is marked, and its receipts
-//! bring a [`Tally`] up the tree. When the sum is exactly the members that must hold it, the answer goes: that
-//! is one way down the tree and one way up after the publish. If the tree has not reported in time, or reports
-//! other members than expected (a relay died, views differ), the origin asks the members of that part itself:
-//! "is what you hold of this source as new as this?" It does so from the start if no tree was started, for a
-//! duplicate or a stale record. What a member says of its own map is always true, so the count by the tree
-//! only saves questions.
+//! bring a [`Tally`] up the tree. When the sum is exactly the members that must hold it, the answer goes:
+//! that is one way down the tree and one way up after the publish. If the tree has not reported in time, or
+//! reports other members than expected (a relay died, views differ), the origin asks the members of that part
+//! itself: "is what you hold of this source as new as this?" It does so from the start if no tree was
+//! started, for a duplicate or a stale record. What a member says of its own map is always true, so the count
+//! by the tree only saves questions.
 //!
-//! A number and the XOR of 64-bit hashes stand for a set of members: a wrong set of the right size passes once
-//! in 2^64. Rejected: a list of members (a kilobyte for a hundred of them, at every hop), and receipts that
-//! wait for the subtree (a hop would be slow exactly where it loses datagrams).
+//! A number and the XOR of 64-bit hashes stand for a set of members: a wrong set of the right size passes
+//! once in 2^64. Rejected: a list of members (a kilobyte for a hundred of them, at every hop), and receipts
+//! that wait for the subtree (a hop would be slow exactly where it loses datagrams).
 
 mod questions;
 mod roster;
@@ -45,6 +45,7 @@ use crate::record::SharedRecord;
 const POLL_US: u64 = 20_000;
 /// How often the missing tallies of one batch are asked for.
 const POLLS_MAX: u32 = 8;
+
 /// The answers that wait here until all members hold a record, and the batches that are counted for answers
 /// here and elsewhere. Empty while no client asks for the level `replicated`.
 #[derive(Debug)]
@@ -104,8 +105,8 @@ impl Replication {
         self.tallies.is_empty() && self.waits.is_empty() && self.asides.is_empty()
     }
 
-    /// When the timer of the waits must be due, in microseconds; it counts as set from now on. `None`: none must
-    /// be set.
+    /// When the timer of the waits must be due, in microseconds; it counts as set from now on. `None`: none
+    /// must be set.
     pub fn arm(&mut self) -> Option<u64> {
         let due_us = self.waits.due_us().filter(|due_us| *due_us != self.armed_us)?;
         self.armed_us = due_us;
@@ -149,7 +150,7 @@ impl Replication {
         self.see_to_waits(env);
     }
 
-    /// Strikes off those who have gone from the ring: nobody waits for them.
+    /// Takes the ring as it is now: answers no longer wait for members that have gone.
     pub fn refresh_roster(&mut self, ring: &Ring) {
         if self.waits.is_empty() {
             return;
@@ -161,8 +162,8 @@ impl Replication {
         }
     }
 
-    /// Finds, among the records that are handed over, those that are awaited, or newer ones of their sources
-    /// where they were merged.
+    /// The records that answers wait for among those that are handed over. One that was merged away is
+    /// represented by a newer one of its source.
     pub fn awaited_among(&self, records: &[SharedRecord]) -> Vec<Carried> {
         let Some(last) = records.last() else { return Vec::new() };
         let carrier = |(seq, token): (u64, u64)| {
@@ -186,13 +187,15 @@ impl Replication {
         }
     }
 
+    /// Counts a batch from now on, if it is not counted already.
     fn start_counting(&mut self, base: &mut Base, batch: BatchId) {
         if self.tallies.start(base.now_us, batch) {
             base.timers.push(base.now_us + POLL_US, Timer::Count { batch, polls: 1 });
         }
     }
 
-    /// A peer handed over a part of a batch that is counted; to be called before the part is served.
+    /// A peer handed over a part of a batch and wants the part's tally. To be called before the part is
+    /// served.
     pub fn count_for(&mut self, base: &mut Base, part: PartId, batch: BatchId, span: Span) {
         let Some(link) = base.links.get(part.link) else { return };
         let asker = link.peer();
@@ -200,7 +203,8 @@ impl Replication {
         self.tallies.ask(batch, asker, part.number, span);
     }
 
-    /// A peer handed over a part again that this node took: it may not have heard the tally either.
+    /// A peer handed over a part again that this node has taken: it may not have heard the tally, which is
+    /// told again.
     pub fn count_again(&mut self, base: &mut Base, part: PartId) {
         let Some(link) = base.links.get(part.link) else { return };
         if let Some(batch) = self.tallies.ask_again(link.peer(), part.number) {
@@ -208,7 +212,7 @@ impl Replication {
         }
     }
 
-    /// A part is to be handed on: if its batch is counted, the part is, too.
+    /// A part is to be handed on. It is counted if its batch is.
     pub fn open_part(&mut self, duty: &mut Duty) {
         if self.tallies.has(duty.batch.id) {
             let part = &duty.part;
@@ -216,7 +220,7 @@ impl Replication {
         }
     }
 
-    /// A part went to the peer at this address, under the numbers that it says.
+    /// A part was handed to the peer at this address.
     pub fn hand(&mut self, duty: &Duty, to: SocketAddr) {
         if let Some(part) = duty.counted {
             self.tallies.hand(duty.batch.id, part, (to, duty.first_number), duty.fragments);
@@ -242,7 +246,8 @@ impl Replication {
         }
     }
 
-    /// Tells the tallies of a batch that are complete by now to those who asked, here and elsewhere.
+    /// More is known of a counted batch: tells complete tallies to the peers that asked, and gives the
+    /// answers here that need not wait any longer.
     pub fn count_changed(&mut self, base: &mut Base, batch: BatchId) {
         for report in self.tallies.take_reports(batch, self.life) {
             let Some(id) = base.links.open(report.peer.address, base.now_us) else { continue };
@@ -256,7 +261,7 @@ impl Replication {
         }
     }
 
-    /// Asks for the tallies of a batch's parts that are missing, for the `polls`-th time.
+    /// Asks for the missing tallies of a batch's parts, for the `polls`-th time.
     pub fn poll_tallies(&mut self, base: &mut Base, batch: BatchId, polls: u32) {
         let overdue = self.tallies.overdue(batch);
         if overdue.is_empty() {
@@ -278,19 +283,20 @@ impl Replication {
         self.tallies.has(batch) && self.tallies.total(batch).is_none()
     }
 
-    /// Answers if all who must hold the record do.
+    /// Gives the answer of a wait if all members that must hold its record are known to.
     fn check_wait(&mut self, token: u64) {
         let Some(wait) = self.waits.get(token) else { return };
         let total = wait.batch.and_then(|batch| self.tallies.total(batch));
         let is_counted = total.is_some_and(|total| total.plus(Tally::of(self.life)) == wait.expected);
-        // Of a record that is not handed over, nobody but this node can be known to hold it.
+        // While a record is not handed over, only this node can be known to hold it.
         let is_confirmed = wait.missing.as_ref().is_some_and(Vec::is_empty);
         if is_counted || is_confirmed {
             self.finish_wait(token, true);
         }
     }
 
-    /// Gives an answer. `is_whole`: all who must hold the record do; else its time is over.
+    /// Ends a wait and gives its answer. `is_whole`: all members that must hold the record do; else the time
+    /// is over.
     fn finish_wait(&mut self, token: u64, is_whole: bool) {
         let Some(wait) = self.waits.remove(token) else { return };
         let reached = match (&wait.missing, wait.batch) {
@@ -319,7 +325,7 @@ impl Replication {
         self.see_to_waits(env);
     }
 
-    /// Forgets tallies that nobody waits for any more.
+    /// Forgets tallies that no answer waits for any more.
     pub fn sweep(&mut self, now_us: u64) {
         self.tallies.expire(now_us);
     }

@@ -2,8 +2,8 @@
 //!
 //! An answer waits for the members that were alive when its record was accepted, less those that have gone
 //! since. The roster knows them without a copy of the member list for every answer: it has the list as it is
-//! now, and for members that joined lately the period in which they did. A member that comes back after it was
-//! given up counts as one that joined.
+//! now, and for members that joined lately the period in which they did. A member that comes back after it
+//! was given up counts as one that joined.
 
 use std::collections::BTreeMap;
 

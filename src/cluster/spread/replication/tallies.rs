@@ -3,9 +3,9 @@
 //! Ordinary batches are passed on and forgotten. For a batch with a record that an answer waits for, every
 //! holder remembers for a few seconds which parts it handed on and which peers asked it for a tally. Once all
 //! its parts have reported, it adds itself and reports to the peer that handed it the range: how many members
-//! hold the batch, and the XOR of the hashes of their lives. So a report has the same few bytes for one member
-//! and for half the cluster. A report may come twice, late, or never: a node that misses one asks for it
-//! again, and members below a node that forgot are asked by the origin itself.
+//! hold the batch, and the XOR of the hashes of their lives. So a report has the same few bytes for one
+//! member and for half the cluster. A report may come twice, late, or never: a node that misses one asks for
+//! it again, and members below a node that forgot are asked by the origin itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -29,7 +29,8 @@ pub(super) struct CountedPart {
     pub span: Span,
     /// Only members of this zone are in the part.
     pub zone: Arc<str>,
-    /// The tally that was reported; that of no member if the part was given up; `None` while neither happened.
+    /// The tally that was reported; that of no member if the part was given up; `None` while neither
+    /// happened.
     pub tally: Option<Tally>,
     /// Address of the peer that the part went to last, and its first number on that link.
     handed: Option<(SocketAddr, u64)>,
@@ -186,8 +187,8 @@ impl Tallies {
         Some(batch)
     }
 
-    /// The tallies of a batch that are complete and not told. From now on they count as told. `own` is the hash
-    /// of this node's life.
+    /// The tallies of a batch that are complete and not told. From now on they count as told. `own` is the
+    /// hash of this node's life.
     pub fn take_reports(&mut self, batch: BatchId, own: u64) -> Vec<TallyReport> {
         let Some(counted) = self.batches.get_mut(&batch) else { return Vec::new() };
         let mut askers = std::mem::take(&mut counted.askers);

@@ -12,8 +12,8 @@ use crate::cluster::spread::tally::Tally;
 pub(super) struct Wait {
     /// The record that the answer waits for.
     pub awaited: Awaited,
-    /// The batch with the record, or with a newer one of its source; `None`: the record is not handed over yet,
-    /// or was spread earlier or by another node.
+    /// The batch with the record, or with a newer one of its source; `None`: the record is not handed over
+    /// yet, or was spread earlier or by another node.
     pub batch: Option<BatchId>,
     /// The [`Roster`](super::roster::Roster)'s period when the record was accepted.
     pub period: u64,
