@@ -17,7 +17,7 @@ use super::reconcile::{Reconcile, ReconcileOutput};
 use super::ring::Ring;
 use super::routing::{StreamRouting, StreamStep};
 use super::seal::{Checksum, OVERHEAD_BYTES_MAX, Seal, SealRefusal};
-use super::spread::{Opened, Spread, SpreadStats};
+use super::spread::{Opened, PeerLife, Spread, SpreadStats};
 use super::stats::{Gauge, MachineStats};
 use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::swim::message::SwimMessage;
@@ -112,7 +112,8 @@ impl<S: Seal> Machine<S> {
                     Body::Spread(message) => match Opened::read(&message) {
                         Ok(opened) => {
                             let ring = self.swim.ring().clone();
-                            self.spread.handle_spread(now, from, boot, opened, &ring, replica);
+                            let from = PeerLife { address: from, boot };
+                            self.spread.handle_spread(now, from, opened, &ring, replica);
                         }
                         // The heads that ride on it are not believed either.
                         Err(_) => {

@@ -1,8 +1,8 @@
-//! What a peer is to be told of the parts that came from it, until receipts have told it.
+//! What a peer is to be told of the parts that it sent, until receipts have told it.
 //!
-//! A receipt says which numbers were taken, all of them every time, and besides that answers single
-//! parts: "send it", "its body is being pulled", "I do not know that member", "so many hold it". Only so
-//! many answers fit in one receipt; the others wait for the next.
+//! Every receipt says which numbers were taken, of all parts so far. Besides that it answers single parts:
+//! "send it", "its body is being pulled", "that member is not known here", "these members hold it". A receipt
+//! has room for a few answers of each kind; the others wait for the next one.
 
 use std::collections::VecDeque;
 
@@ -10,25 +10,25 @@ use super::seqs::SeqSet;
 use super::tally::Tally;
 use super::wire::{Receipt, life_tag};
 
-/// A receipt goes at once if the last one is older than this, else this long after it, in microseconds.
+/// Least time between two receipts, in microseconds: they wait for others to be sent together.
 const DELAY_US: u64 = 1_000;
-/// The receipt for a part that was passed on goes twice, this far apart, in microseconds: were it lost, a
-/// whole subtree might get its data again. Few parts are passed on, so this costs little.
+/// The receipt for a part that was passed on is sent twice, this long apart, in microseconds: if it were
+/// lost, a whole subtree might get its data again. Few parts are passed on, so this costs little.
 const REPEAT_US: u64 = 500;
 /// Most answers of one kind that wait for receipts, except tallies.
 const WAITING_MAX: usize = 64;
 /// Most tallies that wait for receipts. The peer asks again for those that are dropped.
 const TALLIES_WAITING_MAX: usize = 1_024;
-/// In how many receipts a tally stands, the first of which is sent for its sake.
+/// Number of receipts in which a tally stands. Only the first of them is sent for the sake of the tally.
 const TALLY_TELLINGS: u8 = 2;
 
-/// Most runs of taken numbers in one receipt, the latest.
+/// Most ranges of taken numbers in one receipt: the latest ones.
 const RUNS_MAX: usize = 48;
 /// Most parts that one receipt reports as being pulled.
 const PULLING_MAX: usize = 16;
 /// Most parts that one receipt asks for.
 const WANTED_MAX: usize = 16;
-/// Most unknown members in one receipt.
+/// Most members in one receipt that are not known here.
 const UNSERVED_MAX: usize = 12;
 /// Most tallies in one receipt.
 const TALLIES_MAX: usize = 8;
@@ -45,7 +45,7 @@ struct TallyAnswer {
     /// The part's number on the link.
     number: u64,
     tally: Tally,
-    /// In how many further receipts it is to stand.
+    /// Number of receipts in which it is still to stand.
     tellings: u8,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Answers {
     taken: SeqSet,
     /// When a receipt must go at the latest; 0: none is due.
     due_us: u64,
-    /// Whether the next receipt is to be followed by another: it is for a part that was passed on.
+    /// Whether the next receipt is to be followed by another, since it is for a part that was passed on.
     is_repeated: bool,
     /// When the last receipt went.
     sent_us: u64,
@@ -64,8 +64,9 @@ pub(super) struct Answers {
     wanted: Vec<u64>,
     /// Parts whose bodies are being pulled.
     pulling: VecDeque<u64>,
-    /// Members that the peer spoke of and that are not known here, by number of the part.
+    /// Numbers of parts of two members, each with the place of the member that is not known here.
     unserved: VecDeque<(u64, u64)>,
+    /// Tallies of the peer's parts that are complete.
     tallies: VecDeque<TallyAnswer>,
 }
 
@@ -119,7 +120,7 @@ impl Answers {
         }
     }
 
-    /// `member`, which the part of this number is also for, is not known here.
+    /// The member at the place `member`, which the part of this number is also for, is not known here.
     pub fn miss_member(&mut self, number: u64, member: u64) {
         if self.unserved.len() < WAITING_MAX && !self.unserved.contains(&(number, member)) {
             self.unserved.push_back((number, member));
@@ -139,7 +140,7 @@ impl Answers {
         self.is_repeated = true;
     }
 
-    /// Has a receipt sent soon; returns when, in microseconds. `None`: one is due already.
+    /// Makes a receipt due soon; returns when, in microseconds. `None`: one was due already.
     pub fn schedule(&mut self, now_us: u64) -> Option<u64> {
         if self.due_us != 0 {
             return None;
@@ -148,7 +149,7 @@ impl Answers {
         Some(self.due_us)
     }
 
-    /// The receipt for the peer's life `boot`, if anything is to be told.
+    /// The receipt for the life `boot` of the peer, if anything is to be told.
     pub fn receipt(&self, boot: u64) -> Option<Receipt> {
         if self.is_idle() {
             return None;
@@ -167,7 +168,7 @@ impl Answers {
         })
     }
 
-    /// The receipt went out. Returns when the next one is due, if there is more to tell.
+    /// The receipt went out. Returns when the next one is due, in microseconds, if there is more to tell.
     pub fn handle_sent(&mut self, now_us: u64) -> Option<u64> {
         self.due_us = 0;
         self.sent_us = now_us;
@@ -182,7 +183,8 @@ impl Answers {
         self.due_us()
     }
 
-    /// Moves the tallies that were just told to the end, or out; returns whether others were never told.
+    /// Counts the tallies of a receipt as told once more; returns whether there are some that were never
+    /// told.
     fn tell_tallies(&mut self) -> bool {
         for _ in 0..TALLIES_MAX.min(self.tallies.len()) {
             if let Some(answer) = self.tallies.pop_front()
@@ -194,7 +196,7 @@ impl Answers {
         self.tallies.front().is_some_and(|first| first.tellings == TALLY_TELLINGS)
     }
 
-    /// Reads its memory, for the sake of having it in the cache.
+    /// Reads its memory, so that it is in the processor's cache.
     pub fn warm(&self) -> u64 {
         let lens = [self.wanted.len(), self.pulling.len(), self.unserved.len(), self.tallies.len()];
         let lens = lens.into_iter().fold(self.taken.islands().len(), |sum, len| sum ^ len);

@@ -1,4 +1,4 @@
-//! Puts fragments together again.
+//! Joins the fragments of batches that did not fit into one datagram.
 
 use std::collections::BTreeMap;
 
@@ -8,78 +8,84 @@ use super::wire::PartHeader;
 use crate::cluster::stats::Gauge;
 use crate::limits::{RECORD_BYTES_CEILING, SPREAD_ASSEMBLY_BYTES_MAX};
 
-/// Most fragments of a batch.
+/// Most fragments that one batch may have.
 const FRAGMENTS_MAX: u32 = 8_192;
-/// Fragments of a batch that made no progress for so long are dropped, in microseconds.
+/// The fragments of a batch are dropped if no further one came for this long, in microseconds.
 const ASSEMBLY_US_MAX: u64 = 10_000_000;
 
-/// Fragments of a batch that is not whole yet.
+/// The fragments of one batch that is not complete.
 #[derive(Debug)]
 struct Assembly {
-    /// By index.
+    /// The pieces by their index; `None` where one is missing.
     pieces: Vec<Option<Bytes>>,
+    /// The header, which comes with the first piece.
     header: Option<PartHeader>,
+    /// Bytes of the pieces that came.
     bytes: usize,
+    /// When a fragment of the batch came last, in microseconds.
     touched_us: u64,
 }
 
-/// One of the pieces of a batch, as it came.
+/// One piece of a batch, as it came.
 pub(super) struct Fragment {
-    /// Number of the part on its link.
+    /// Number of the fragment on its link: those of one batch have consecutive numbers.
     pub number: u64,
-    /// What came with it; it counts with the first.
+    /// The header that came with it. Only that of the first fragment counts.
     pub header: PartHeader,
-    /// Which, from 0.
+    /// Index of this piece, from 0.
     pub index: u32,
-    /// Of how many.
+    /// Number of pieces of the batch.
     pub count: u32,
-    /// The piece.
+    /// The bytes of this piece.
     pub bytes: Bytes,
 }
 
-/// What the place of a piece costs, filled or not.
+/// Memory that is set aside for a piece before it comes, in bytes.
 const PLACE_BYTES: usize = size_of::<Option<Bytes>>();
 
-/// All unfinished ones, by link and number of the first fragment; bounded in bytes.
+/// All batches that come in fragments and are not complete. Bounded in bytes.
 #[derive(Debug, Default)]
 pub(super) struct Assemblies {
+    /// By link and number of the first fragment.
     open: BTreeMap<(usize, u64), Assembly>,
+    /// Bytes of all pieces that came, and of the memory that is set aside for pieces.
     bytes: usize,
 }
 
 impl Assemblies {
-    /// How full it is.
+    /// Shows how many bytes of fragments are kept.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
         visit(Gauge::new("bytes of fragments", self.bytes, SPREAD_ASSEMBLY_BYTES_MAX));
     }
 
-    /// Drops those of a link that was closed, or whose peer has a new life.
+    /// Drops the fragments of a link: it was closed, or its peer restarted.
     pub fn forget_link(&mut self, link: usize) {
         let keys: Vec<_> = self.open.range((link, 0)..=(link, u64::MAX)).map(|open| *open.0).collect();
         keys.into_iter().for_each(|key| self.close(key));
     }
 
-    /// How many are unfinished.
+    /// Number of batches that are not complete.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// Drops those that made no progress for long.
+    /// Drops the batches of which no fragment came for long.
     pub fn forget_old(&mut self, now_us: u64) {
         let is_old = |open: &Assembly| now_us.saturating_sub(open.touched_us) > ASSEMBLY_US_MAX;
         let keys: Vec<_> = self.open.iter().filter(|open| is_old(open.1)).map(|open| *open.0).collect();
         keys.into_iter().for_each(|key| self.close(key));
     }
 
-    /// Drops one.
+    /// Drops the fragments of one batch.
     pub fn close(&mut self, key: (usize, u64)) {
         if let Some(open) = self.open.remove(&key) {
             self.bytes -= open.bytes + open.pieces.len() * PLACE_BYTES;
         }
+        debug_assert!(!self.open.is_empty() || self.bytes == 0, "{} bytes of no fragments", self.bytes);
     }
 
-    /// Puts a fragment in. `None`: there is no room, or it cannot be one.
+    /// Keeps a fragment; returns the key of its batch. `None`: there is no room, or no node would send it.
     pub fn put(&mut self, now_us: u64, link: usize, fragment: Fragment) -> Option<(usize, u64)> {
         let Fragment { number, header, index, count, bytes } = fragment;
         let len = bytes.len();
@@ -108,6 +114,7 @@ impl Assemblies {
             open.bytes += len;
             self.bytes += len;
         }
+        debug_assert!(self.bytes <= SPREAD_ASSEMBLY_BYTES_MAX, "{} bytes", self.bytes);
         open.touched_us = now_us;
         if index == 0 {
             open.header = Some(header);
@@ -115,7 +122,7 @@ impl Assemblies {
         Some(key)
     }
 
-    /// The whole, if all is there.
+    /// The header and the bytes of a batch, if all its pieces are there.
     pub fn whole(&self, key: (usize, u64)) -> Option<(PartHeader, Bytes)> {
         let open = self.open.get(&key)?;
         let mut whole = BytesMut::with_capacity(open.bytes);
@@ -128,26 +135,14 @@ impl Assemblies {
 
 #[cfg(test)]
 mod tests {
-    use super::super::span::Span;
     use super::*;
 
     fn fragment(number: u64, count: u32) -> Fragment {
-        let header = PartHeader {
-            span: Span::whole_after(0),
-            zone: String::new(),
-            without: Vec::new(),
-            instead_of: None,
-            hops: 1,
-            age_us: 0,
-            is_hurried: false,
-            other: None,
-            is_repair: false,
-            counted: None,
-        };
+        let header = PartHeader { hops: 1, ..PartHeader::default() };
         Fragment { number, header, index: 0, count, bytes: Bytes::from_static(b"x") }
     }
 
-    /// Fragments of one byte that announce thousands more set memory aside that no bound counted.
+    /// Fragments of one byte that announced thousands more had memory set aside that no bound counted.
     #[test]
     fn announced_pieces_count_before_they_come() {
         let mut assemblies = Assemblies::default();

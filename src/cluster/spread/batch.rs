@@ -1,4 +1,4 @@
-//! Batches: what the origin packs once and every relay passes on to the byte.
+//! Batches: the origin packs records into one, and every relay passes on the same bytes.
 
 use std::ops::RangeInclusive;
 
@@ -17,40 +17,40 @@ pub(super) struct BatchId {
     pub first_seq: u64,
 }
 
-/// Hash of an origin's life, which stands for it on the wire.
+/// Hash of one life of an origin, which stands for that life on the wire.
 pub(super) fn line_hash(origin: &NodeName, boot: u64) -> u64 {
     xxh3_64_with_seed(origin.as_bytes(), boot)
 }
 
-/// Records of one line, encoded. The records themselves are not kept.
+/// Encoded records of one line. The records are not kept in decoded form.
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// Which.
+    /// The name of the batch.
     pub id: BatchId,
-    /// Who accepted the records.
+    /// The node that accepted the records.
     pub origin: NodeName,
-    /// In which life.
+    /// The origin's boot number.
     pub boot: u64,
     /// The origin's place on the ring.
     pub origin_place: u64,
-    /// The last sequence number covered.
+    /// Last sequence number that the batch covers.
     pub last_seq: u64,
-    /// Period at the origin: which delegates are chosen changes with it.
+    /// Number of the period in which the origin packed it: other delegates are chosen in each.
     pub epoch: u64,
-    /// A `Batch` as the origin wrote it.
+    /// A `Batch` message, as the origin wrote it.
     pub encoded: Bytes,
-    /// XXH3-64 of `encoded`, of a batch that does not go in datagrams; else 0.
+    /// XXH3-64 of `encoded` if the batch is too large for datagrams; else 0.
     pub checksum: u64,
 }
 
 impl Batch {
-    /// Memory it holds, in bytes.
+    /// Memory that the batch takes, in bytes.
     pub fn cost_bytes(&self) -> usize {
         const OVERHEAD: usize = size_of::<Batch>() + 192;
         OVERHEAD + self.encoded.len()
     }
 
-    /// The batch that covers these numbers, from its bytes.
+    /// The batch that covers the sequence numbers `seqs` and is encoded so.
     pub fn new(origin: NodeName, boot: u64, seqs: RangeInclusive<u64>, epoch: u64, encoded: Bytes) -> Batch {
         Batch {
             id: BatchId { line: line_hash(&origin, boot), first_seq: *seqs.start() },
@@ -65,19 +65,19 @@ impl Batch {
     }
 }
 
-/// What a part says of a batch that does not come with it.
+/// What a part says of a batch that is too large for datagrams, and is to be pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Announced {
-    /// Which batch.
+    /// The name of the batch.
     pub batch: BatchId,
-    /// Its length as it was packed, in bytes.
+    /// Length of the encoded batch, in bytes.
     pub bytes: usize,
-    /// XXH3-64 of it.
+    /// XXH3-64 of the encoded batch.
     pub checksum: u64,
 }
 
 impl Announced {
-    /// What is said of this batch; `None`: it goes in datagrams.
+    /// What is said of this batch. `None`: it is small enough for datagrams.
     pub fn of(batch: &Batch) -> Option<Announced> {
         let bytes = batch.encoded.len();
         let is_large = bytes > FRAGMENTED_BYTES_MAX;

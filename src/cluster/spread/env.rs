@@ -1,8 +1,8 @@
-//! What all rooms of spreading work with: who this node is, the time, its members, links and timers.
+//! What the modules of spreading share: who this node is, the time, its members, links and timers.
 //!
-//! The rooms (custody, gaps, replication, what comes in and what goes out) keep their own state to
-//! themselves. What they share lies in [`Base`]; a room that needs the members as well is called with an
-//! [`Env`], which adds the ring for the time of one call.
+//! Custody, gaps, replication, intake and packer each keep their own state to themselves. What they share is
+//! in [`Base`]; a method that needs the members as well is called with an [`Env`], which adds the ring for
+//! the time of one call.
 
 use std::sync::Arc;
 
@@ -19,25 +19,25 @@ use crate::cluster::members::Identity;
 use crate::cluster::ring::Ring;
 use crate::record::{NodeName, Now};
 
-/// Who this node is. Fixed for its life.
+/// Who this node is. It does not change while the node runs.
 #[derive(Debug)]
 pub(super) struct Me {
     /// The node's name.
     pub name: NodeName,
-    /// Which life of the node this is.
+    /// Boot number, which tells this life of the node from others.
     pub boot: u64,
     /// Hash of name and boot number, which stands for this life on the wire.
     pub life: u64,
     /// Place on the ring.
     pub place: u64,
-    /// Zone; empty if it has none.
+    /// Name of the zone; empty if the node has none.
     pub zone: Arc<str>,
     /// Most bytes of one encoded packet.
     pub packet_bytes_max: usize,
 }
 
 impl Me {
-    /// The node that was configured so, and whose datagrams have bodies of at most `body_bytes_max`.
+    /// The node of this configuration, whose datagrams have bodies of at most `body_bytes_max`.
     pub fn new(config: &Config, body_bytes_max: usize) -> Me {
         let identity = Identity::new(config.name.clone(), config.boot, config.gossip, "", "", "");
         Me {
@@ -51,27 +51,27 @@ impl Me {
     }
 }
 
-/// What the rooms share.
+/// What custody, gaps, replication, intake and packer share.
 #[derive(Debug)]
 pub(super) struct Base {
     /// Time of the current call on the monotonic clock, in microseconds. It never goes back.
     pub now_us: u64,
     /// Who this node is.
     pub me: Me,
-    /// The members by zone, as of the ring that was seen last.
+    /// The members by zone, for the ring that was seen last.
     pub zones: Zones,
-    /// What is held of every origin's records.
+    /// Which records of every origin are held.
     pub lines: Lines,
-    /// The peers.
+    /// The links to peers.
     pub links: Links,
-    /// What is due when.
+    /// What is to be done later.
     pub timers: Timers,
     /// Counts since the start.
     pub stats: SpreadStats,
 }
 
 impl Base {
-    /// Takes the time of a call and the ring as it is now.
+    /// Begins a call at `now`, with the ring as it is now.
     pub fn begin(&mut self, now: Now, ring: &Ring) {
         self.now_us = self.now_us.max(now.mono_us);
         self.zones.refresh(ring);
@@ -88,10 +88,10 @@ impl Base {
     }
 }
 
-/// What a room works with in one call.
+/// What one call works with.
 #[derive(Debug)]
 pub(super) struct Env<'a> {
-    /// What the rooms share.
+    /// What outlasts the call.
     pub base: &'a mut Base,
     /// The live members.
     pub ring: &'a Ring,

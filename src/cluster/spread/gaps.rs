@@ -1,9 +1,9 @@
-//! Gaps: numbers of a line that are known to exist and are not held.
+//! Gaps: records of a line that are known to exist and are not held.
 //!
-//! The tree is late more often than it loses something, so nobody asks before twice the time in
-//! which it nearly always arrives. Then one peer is asked at a time, at random, the origin every
-//! third time, until the gap is filled or nobody could fill it; what is left then is
-//! reconciliation's. What arrives this way is kept and delivered, and spread no further.
+//! The tree is late more often than it loses something, so a gap is only asked for after twice the time in
+//! which records nearly always arrive. Then one peer is asked at a time, a random one, the origin every third
+//! time, until the gap is filled or nobody could fill it; what is missing then is left to reconciliation.
+//! Records that arrive this way are kept and delivered, and not spread any further.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::bodies::Bodies;
 use super::custody::Custody;
 use super::env::{Base, Env};
 use super::latency::Latency;
-use super::lines::Line;
+use super::line::OriginLine;
 use super::link::{NO_LINE, Note};
 use super::timers::Timer;
 use crate::cluster::random::Random;
@@ -21,44 +21,47 @@ use crate::cluster::ring::Ring;
 
 /// Least time a gap must have stood before it is asked for, in microseconds.
 const ASK_US_MIN: u64 = 50_000;
-/// Least time an answer is given, in microseconds.
+/// Least time that a peer is given to answer, in microseconds.
 const ANSWER_US_MIN: u64 = 20_000;
-/// How long a node that joins leaves its gaps to the first reconciliation, in microseconds.
+/// Time for which a node that starts leaves its gaps to the first reconciliation, in microseconds.
 const ASK_DELAY_AT_START_US: u64 = 5_000_000;
 /// Most ranges in one want.
 const RANGES_MAX: usize = 16;
-/// Gaps with more numbers than this are left to reconciliation.
+/// Gaps of more records than this are left to reconciliation.
 const NUMBERS_MAX: u64 = 64 * 1024;
-/// How often one gap is asked for without progress.
+/// How often a gap is asked for without progress until it is left to reconciliation.
 const ASKS_MAX: u32 = 9;
-/// Bytes of batches sent in answer to one want.
+/// Most bytes of batches that are sent in answer to one want; one batch is sent in any case.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// A link with more waiting than this answers no wants.
+/// Wants are not answered on a link where this many bytes wait.
 const QUEUE_BYTES_MAX: usize = 256 * 1024;
 /// How many members are looked at for one that is not silent.
 const CANDIDATES_MAX: usize = 16;
-/// Every so many times the origin itself is asked.
+/// The origin itself is asked once in so many times.
 const ORIGIN_EVERY: u32 = 3;
 
-/// When gaps are asked for, and whom. What is known of each gap lies with its line.
+/// Decides when gaps are asked for, and which peer. What is known of each gap is kept with its line.
 #[derive(Debug)]
 pub(super) struct Gaps {
     /// Until when gaps are left to the first reconciliation, in microseconds.
     ask_from_us: u64,
-    /// How long the tree takes.
+    /// How long the tree takes to deliver.
     latency: Latency,
+    /// Chooses peers and spreads the times of questions.
     random: Random,
 }
 
-/// What is kept of one want: batches to send, and ranges that nothing is kept of.
+/// What is kept of the ranges that a peer wants.
 #[derive(Debug, Default)]
-struct Kept {
-    found: Vec<Arc<Batch>>,
+struct Found {
+    /// Batches to send.
+    batches: Vec<Arc<Batch>>,
+    /// First and last number of each range of which no batch is kept.
     lacking: Vec<(u64, u64)>,
 }
 
 impl Gaps {
-    /// No gap was seen. `has_peers`: this node looks for others, and will reconcile with one first.
+    /// Begins without gaps. `has_peers`: this node looks for others, and will reconcile with one first.
     pub fn new(seed: u64, now_us: u64, has_peers: bool) -> Gaps {
         Gaps {
             ask_from_us: if has_peers { now_us + ASK_DELAY_AT_START_US } else { 0 },
@@ -67,12 +70,12 @@ impl Gaps {
         }
     }
 
-    /// The first reconciliation is over: gaps are asked for like any others.
+    /// A reconciliation ended: gaps are no longer left to the first one.
     pub fn handle_reconciled(&mut self) {
         self.ask_from_us = 0;
     }
 
-    /// A part came down the tree, whose records were accepted `age_us` microseconds ago.
+    /// A part came down the tree `age_us` microseconds after its batch was packed.
     pub fn sample_latency(&mut self, age_us: u64) {
         self.latency.sample(age_us);
     }
@@ -82,51 +85,50 @@ impl Gaps {
         ASK_US_MIN.max(2 * self.latency.p99_us())
     }
 
-    /// A peer holds a line up to `seq`: if that is more than this node holds, there is a gap.
+    /// The peer `holder` holds a line up to `seq`. If that is more than this node holds, there is a gap.
     pub fn note(&mut self, base: &mut Base, holder: SocketAddr, line: u64, seq: u64) {
         if base.lines.note(base.now_us, line, seq, holder) {
             self.watch(base, line, false);
         }
     }
 
-    /// Sees to it that a gap of the line is asked for, if there is one and it does not go by itself.
-    /// `is_progress`: some of it was just filled.
+    /// Has the gap of a line asked for, if there is one and it is not filled meanwhile. `is_progress`: part
+    /// of it was just filled by a peer that was asked.
     pub fn watch(&mut self, base: &mut Base, hash: u64, is_progress: bool) {
         let delay_us = self.delay_us();
-        // Drawn in any case, so that a run does not depend on what is known of the line.
+        // It is drawn in any case, so that later draws do not depend on what is known of the line.
         let jitter = self.random.next_u64();
         let Some(line) = base.lines.get_mut(hash) else { return };
         if is_progress {
-            line.asks = 0;
+            line.search.asks = 0;
         }
-        if line.ask_due_us != 0 || line.gaps(1).is_empty() {
+        if line.search.due_us != 0 || line.gaps(1).is_empty() {
             return;
         }
-        line.asks = 0;
-        line.asked_to = line.seen;
-        line.ask_due_us = (base.now_us + delay_us + jitter % (delay_us / 2)).max(self.ask_from_us);
-        base.timers.push(line.ask_due_us, Timer::Gap { line: hash });
+        let due_us = (base.now_us + delay_us + jitter % (delay_us / 2)).max(self.ask_from_us);
+        (line.search.asks, line.search.asked_to, line.search.due_us) = (0, line.seen(), due_us);
+        base.timers.push(due_us, Timer::Gap { line: hash });
     }
 
-    /// The timer of a line's gap is due: asks one peer for it, once more.
+    /// The timer of a line's gap is due: asks one peer for it. `at_us`: when the timer was due.
     pub fn ask(&mut self, env: &mut Env, bodies: &Bodies, hash: u64, at_us: u64) {
         let base = &mut *env.base;
-        let Some(line) = base.lines.get_mut(hash).filter(|line| line.ask_due_us == at_us) else { return };
-        line.ask_due_us = 0;
+        let Some(line) = base.lines.get_mut(hash).filter(|line| line.search.due_us == at_us) else { return };
+        line.search.due_us = 0;
         let mut gaps = line.gaps(RANGES_MAX);
-        // What opened since the wait began is too young to be asked for.
-        gaps.retain(|gap| gap.0 <= line.asked_to && !bodies.pulls_any(hash, *gap));
+        // Records that became known since the wait began are too young to be asked for.
+        gaps.retain(|gap| gap.0 <= line.search.asked_to && !bodies.pulls_any(hash, *gap));
         if gaps.is_empty() {
             return self.watch(base, hash, false);
         }
         let numbers = gaps.iter().fold(0u64, |sum, gap| sum.saturating_add(gap.1 - gap.0));
-        if line.asks >= ASKS_MAX || numbers > NUMBERS_MAX {
-            line.abandoned = line.abandoned.max(line.asked_to);
+        if line.search.asks >= ASKS_MAX || numbers > NUMBERS_MAX {
+            line.search.abandon();
             base.stats.gaps_abandoned += 1;
             return self.watch(base, hash, false);
         }
-        line.asks += 1;
-        let asks = line.asks;
+        line.search.asks += 1;
+        let asks = line.search.asks;
         let named = named_peer(line, env.ring);
         let random = self.random.next_u64();
         let peer = named.or_else(|| random_peer(base, env.ring, random));
@@ -137,12 +139,12 @@ impl Gaps {
         let answer_us = base.links.typical_rtt().timeout_us(0).max(ANSWER_US_MIN) * u64::from(asks.min(4));
         let due_us = base.now_us + answer_us + random % (answer_us / 2);
         if let Some(line) = base.lines.get_mut(hash) {
-            line.ask_due_us = due_us;
+            line.search.due_us = due_us;
             base.timers.push(due_us, Timer::Gap { line: hash });
         }
     }
 
-    /// A peer wants ranges of a line: sends what is kept of them, and says what is not.
+    /// The peer of a link wants ranges of a line: sends what is kept of them, or says that nothing is.
     pub fn answer_want(
         &self,
         env: &mut Env,
@@ -158,33 +160,33 @@ impl Gaps {
             return;
         }
         let underway = custody.repairs_underway(&env.base.links, id, hash);
-        let Kept { found, mut lacking } = look_up(env.base.lines.get(hash), ranges, &underway);
-        for batch in &found {
+        let Found { batches, mut lacking } = look_up(env.base.lines.get(hash), ranges, &underway);
+        for batch in &batches {
             custody.repair(env, batch, id);
         }
-        if !lacking.is_empty() && found.is_empty() && underway.is_empty() {
+        if !lacking.is_empty() && batches.is_empty() && underway.is_empty() {
             lacking.truncate(RANGES_MAX);
             env.base.links.note(id, Note { is_want: false, line: hash, ranges: lacking });
         }
     }
 
-    /// The peer that was asked could not fill anything of the line's gap: the next one is asked at once.
+    /// The peer that was asked has nothing of a line's gap: the next one is asked at once.
     pub fn handle_lack(&self, base: &mut Base, hash: u64) {
         let Some(line) = base.lines.get_mut(hash) else { return };
-        if line.asks > 0 && line.ask_due_us > base.now_us {
-            line.ask_due_us = base.now_us.max(1);
-            base.timers.push(line.ask_due_us, Timer::Gap { line: hash });
+        if line.search.asks > 0 && line.search.due_us > base.now_us {
+            line.search.due_us = base.now_us.max(1);
+            base.timers.push(line.search.due_us, Timer::Gap { line: hash });
         }
     }
 }
 
-/// Whom to ask this time, if it is not to be just anybody: first the peer that said it holds more, later
-/// now and then the origin.
-fn named_peer(line: &Line, ring: &Ring) -> Option<SocketAddr> {
-    match line.asks {
-        1 if line.holder.is_some() => line.holder,
+/// The peer to ask if it is not to be a random one: first the peer that said it holds more, later the origin
+/// now and then.
+fn named_peer(line: &OriginLine, ring: &Ring) -> Option<SocketAddr> {
+    match line.search.asks {
+        1 if line.search.holder.is_some() => line.search.holder,
         asks if asks.is_multiple_of(ORIGIN_EVERY) => {
-            let (origin, _) = line.birth.as_ref()?;
+            let (origin, _) = line.birth()?;
             let mut entries = ring.entries().iter();
             entries.find(|entry| entry.name() == origin).map(|entry| entry.gossip())
         }
@@ -207,32 +209,32 @@ fn random_peer(base: &Base, ring: &Ring, random: u64) -> Option<SocketAddr> {
     others.find(|peer| !is_silent(*peer)).or(Some(first))
 }
 
-/// Looks up what of these ranges is kept, up to a bound in bytes. Batches whose first numbers are in
-/// `underway` are neither found nor lacking.
-fn look_up(line: Option<&Line>, ranges: Vec<(u64, u64)>, underway: &[u64]) -> Kept {
-    let mut kept = Kept::default();
+/// Looks up what of these ranges of a line is kept, up to a bound in bytes. Batches whose first numbers are
+/// in `underway` are on their way to the peer: they are neither found nor lacking.
+fn look_up(line: Option<&OriginLine>, ranges: Vec<(u64, u64)>, underway: &[u64]) -> Found {
+    let mut found = Found::default();
     let mut bytes = 0;
     for (first, last) in ranges.into_iter().take(RANGES_MAX) {
         let mut next = first;
         for batch in line.into_iter().flat_map(|line| line.kept(first, last)) {
             if batch.id.first_seq > next {
-                kept.lacking.push((next, batch.id.first_seq - 1));
+                found.lacking.push((next, batch.id.first_seq - 1));
             }
             next = batch.last_seq.saturating_add(1);
             bytes += batch.encoded.len();
-            if bytes > ANSWER_BYTES_MAX && !kept.found.is_empty() {
+            if bytes > ANSWER_BYTES_MAX && !found.batches.is_empty() {
                 break;
             }
             if !underway.contains(&batch.id.first_seq) {
-                kept.found.push(batch.clone());
+                found.batches.push(batch.clone());
             }
         }
         if bytes > ANSWER_BYTES_MAX {
             break;
         }
         if next <= last {
-            kept.lacking.push((next, last));
+            found.lacking.push((next, last));
         }
     }
-    kept
+    found
 }

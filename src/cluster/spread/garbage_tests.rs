@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 use prost::Message;
 
-use super::Opened;
 use super::harness::{World, address};
+use super::{Opened, PeerLife};
 use crate::proto::gossip as proto;
 
 proptest! {
-    /// hashicorp/memberlist#368, #369: datagrams nobody would write panicked the decoder.
+    /// hashicorp/memberlist#368, #369: the decoder panicked on datagrams that no node would write.
     #[test]
     fn garbage_is_survived(seed: u64, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut world = World::new(20, 1);
@@ -24,10 +24,10 @@ proptest! {
             let now = world.now();
             let node = &mut world.nodes[0];
             let ring = node.ring.clone();
-            let from = address((draw.below(30)) as usize);
-            let packet = Opened::of(&message);
-            node.spread.handle_spread(now, from, draw.below(3), packet, &ring, &mut node.arrivals);
-            node.spread.handle_heads(now, from, &[(draw.any(), draw.any())]);
+            let address = address((draw.below(30)) as usize);
+            let from = PeerLife { address, boot: draw.below(3) };
+            node.spread.handle_spread(now, from, Opened::of(&message), &ring, &mut node.arrivals);
+            node.spread.handle_heads(now, address, &[(draw.any(), draw.any())]);
             world.pump(0);
             world.run(draw.below(100_000));
         }
@@ -35,7 +35,7 @@ proptest! {
 }
 
 proptest! {
-    /// What is read by hand is what the generated code reads, whatever stands there.
+    /// The decoder by hand reads the same as the generated one, whatever the message says.
     #[test]
     fn is_read_as_the_generated_code_reads_it(seed: u64, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let message = Draw(seed).message(&bytes);
@@ -74,7 +74,7 @@ proptest! {
     }
 }
 
-/// Messages of the right form with fields of any content.
+/// Draws messages of the right form whose fields have any content.
 struct Draw(u64);
 
 impl Draw {

@@ -1,10 +1,10 @@
 //! The link to one peer: numbers, receipts, round trip, window.
 //!
-//! Every part handed to a peer has a number, the same at every try. The peer answers with the set of
-//! numbers it took into custody, in packets that carry parts or in packets of their own. A number that is
-//! withdrawn (its part went to somebody else) sinks below the floor, which every packet tells, so that the
-//! set stays contiguous. Rejected: a new number for every try, as in QUIC, since a receipt that was
-//! lost would then make the data come twice.
+//! Every part that is handed to a peer has a number, the same at every try. The peer answers with receipts,
+//! which tell the set of numbers that it took, in packets with parts of its own or in separate ones. The
+//! floor, which every packet tells, is the least number that is not settled: so a number that was withdrawn,
+//! because its part went to another member, leaves no hole in that set for long. Rejected: a new number for
+//! every try, as in QUIC, since data would then come twice if only a receipt was lost.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,12 +14,12 @@ use super::answers::Answers;
 use super::lateness::Lateness;
 use super::rtt::Rtt;
 use super::silence::Silence;
-use super::unsettled::{Sent, Unsettled};
+use super::unsettled::{Unsettled, UnsettledPart};
 use super::window::Window;
 
 /// Most wants and lacks that wait for one link.
 const NOTES_MAX: usize = 32;
-/// Stands for no line: a want of it asks for a sign of life, and is answered by a lack of it.
+/// The hash that stands for no line. A want of it asks for a sign of life, and is answered with a lack of it.
 pub(super) const NO_LINE: u64 = 0;
 
 /// A want, or the answer to a want that cannot be filled: a lack.
@@ -33,7 +33,16 @@ pub(super) struct Note {
     pub ranges: Vec<(u64, u64)>,
 }
 
-/// A part by the link that it travels on and its number there.
+/// One life of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerLife {
+    /// The peer's address.
+    pub address: SocketAddr,
+    /// The peer's boot number, which tells this life from others.
+    pub boot: u64,
+}
+
+/// Names a part, or one fragment of it, by its link and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PartId {
     /// The link's number.
@@ -42,7 +51,7 @@ pub(super) struct PartId {
     pub number: u64,
 }
 
-/// What a node keeps of one peer that it talks to, by address.
+/// What a node keeps of one peer that it exchanges packets with.
 #[derive(Debug)]
 pub(super) struct Link {
     /// The peer's address.
@@ -51,9 +60,9 @@ pub(super) struct Link {
     pub boot: u64,
     /// Whether the peer's receipts are late rather than lost.
     pub lateness: Lateness,
-    /// Whether the peer counts as silent, and when it was heard.
+    /// When the peer was heard, and whether it counts as silent.
     pub silence: Silence,
-    /// When the link was last used at all, in microseconds.
+    /// When a packet last went or came, in microseconds.
     pub used_us: u64,
     /// The peer's zone, if it is not this node's.
     pub zone: Option<Arc<str>>,
@@ -63,27 +72,30 @@ pub(super) struct Link {
     pub answers: Answers,
     /// Whether the link stands in the list of those with something to send.
     pub is_ready: bool,
+    /// Number of the next part.
     next_number: u64,
+    /// Parts that were handed to the peer and are not settled.
     unsettled: Unsettled,
-    /// Numbers that wait to be sent. They are those unsettled ones whose `due_us` is 0.
+    /// Numbers of the parts that wait to be sent: those unsettled ones whose `due_us` is 0.
     queue: VecDeque<u64>,
     /// Bytes of the parts that wait to be sent.
     queued_bytes: usize,
     /// Wants and lacks that wait to be sent.
     notes: VecDeque<Note>,
+    /// Bounds the bytes in flight, and their pace.
     window: Window,
 }
 
 impl Link {
-    /// Reads some of each part of its memory, for the sake of having it in the cache.
+    /// Reads its memory, so that it is in the processor's cache.
     pub fn warm(&self) -> u64 {
         let numbers = self.next_number ^ self.unsettled.first().unwrap_or(0) ^ self.used_us;
         let sizes = self.queued_bytes ^ self.queue.len() ^ self.notes.len();
         numbers ^ sizes as u64 ^ self.silence.warm() ^ self.window.warm() ^ self.answers.warm()
     }
 
-    /// A link that has not been used, whose numbers start at `first_number`. Its peer is assumed to be as
-    /// late as `lateness` says of the others.
+    /// A link to the peer at `to`, whose part numbers begin at `first_number`. The peer is assumed to be as
+    /// late as `lateness` says of others.
     pub fn new(to: SocketAddr, first_number: u64, lateness: Lateness) -> Link {
         Link {
             to,
@@ -104,6 +116,11 @@ impl Link {
         }
     }
 
+    /// The peer, in the life that was heard last.
+    pub fn peer(&self) -> PeerLife {
+        PeerLife { address: self.to, boot: self.boot }
+    }
+
     /// Whether nothing waits in either direction.
     pub fn is_idle(&self) -> bool {
         self.unsettled.is_empty() && self.notes.is_empty() && self.answers.is_idle()
@@ -114,23 +131,23 @@ impl Link {
         self.next_number
     }
 
-    /// The least number that is not settled: all smaller ones are.
+    /// The least number that is not settled.
     pub fn floor(&self) -> u64 {
         self.unsettled.first().unwrap_or(self.next_number)
     }
 
-    /// What was handed to the peer and is not settled.
+    /// All parts that were handed to the peer and are not settled.
     pub fn unsettled(&self) -> &Unsettled {
         &self.unsettled
     }
 
     /// The part of this number, if it is not settled.
-    pub fn sent(&self, number: u64) -> Option<&Sent> {
+    pub fn sent(&self, number: u64) -> Option<&UnsettledPart> {
         self.unsettled.get(number)
     }
 
     /// Queues a new part; returns its number.
-    pub fn push(&mut self, sent: Sent) -> u64 {
+    pub fn push(&mut self, sent: UnsettledPart) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         self.queue.push_back(number);
@@ -139,7 +156,8 @@ impl Link {
         number
     }
 
-    /// Queues a further try, before what was never sent. `ask`: it only asks whether the part is there.
+    /// Queues a further try of a part, before parts that were never sent. `ask`: the try only asks whether
+    /// the part is there.
     pub fn push_again(&mut self, number: u64, ask: bool) {
         self.land(number);
         let Some(sent) = self.unsettled.get_mut(number) else { return };
@@ -150,7 +168,7 @@ impl Link {
         self.queue.push_front(number);
     }
 
-    /// Keeps a part that was lost until there is budget for a further try.
+    /// Keeps a part that was lost until `due_us`, when there may be budget for a further try.
     pub fn wait(&mut self, number: u64, due_us: u64) {
         self.land(number);
         if let Some(sent) = self.unsettled.get_mut(number) {
@@ -158,7 +176,7 @@ impl Link {
         }
     }
 
-    /// The peer is pulling what a part announced: it was heard, and gets time until `due_us`.
+    /// The peer is pulling the body that a part announced, and gets time for that until `due_us`.
     pub fn postpone_pulled(&mut self, number: u64, now_us: u64, due_us: u64) {
         self.land(number);
         if let Some(sent) = self.unsettled.get_mut(number) {
@@ -166,8 +184,8 @@ impl Link {
         }
     }
 
-    /// Settles a number; returns what it was.
-    pub fn settle(&mut self, number: u64) -> Option<Sent> {
+    /// Settles a part: it is not sent again. Returns it.
+    pub fn settle(&mut self, number: u64) -> Option<UnsettledPart> {
         self.land(number);
         let sent = self.unsettled.remove(number)?;
         if sent.due_us == 0
@@ -184,12 +202,12 @@ impl Link {
         self.queued_bytes
     }
 
-    /// The number that is to be sent next.
+    /// Number of the part that is to be sent next.
     pub fn next_queued(&self) -> Option<u64> {
         self.queue.front().copied()
     }
 
-    /// Takes the first number off the queue.
+    /// Takes the first part off the queue; returns its number.
     pub fn pop(&mut self) -> Option<u64> {
         let number = self.queue.pop_front()?;
         let bytes = self.unsettled.get(number).map_or(0, |sent| sent.bytes);
@@ -197,14 +215,14 @@ impl Link {
         Some(number)
     }
 
-    /// Bytes that waited do so no longer.
+    /// Takes off the bytes of a part that no longer waits.
     fn unqueue(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.queued_bytes, "{bytes} of {} bytes wait", self.queued_bytes);
         self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
         debug_assert!(!self.queue.is_empty() || self.queued_bytes == 0, "{} bytes", self.queued_bytes);
     }
 
-    /// Notes that `bytes` of a part went out just now, and are to be looked after at `due_us`.
+    /// Notes that a part went out just now in `bytes` bytes. It is looked after again at `due_us`.
     pub fn fly(&mut self, now_us: u64, number: u64, bytes: usize, due_us: u64) {
         let Some(sent) = self.unsettled.get_mut(number) else { return };
         debug_assert!(sent.flying == 0 && due_us != 0, "number {number} is in flight already");
@@ -230,12 +248,12 @@ impl Link {
         }
     }
 
-    /// The congestion window and the pace.
+    /// What bounds the bytes in flight, and their pace.
     pub fn window(&self) -> &Window {
         &self.window
     }
 
-    /// The congestion window and the pace, to be changed.
+    /// What bounds the bytes in flight, and their pace, to be changed.
     pub fn window_mut(&mut self) -> &mut Window {
         &mut self.window
     }
@@ -250,7 +268,7 @@ impl Link {
         self.silence.hear(now_us);
     }
 
-    /// Has a want or a lack sent; `false`: too many wait.
+    /// Queues a want or a lack; `false`: too many wait.
     pub fn push_note(&mut self, note: Note) -> bool {
         let fits = self.notes.len() < NOTES_MAX;
         if fits {
@@ -259,7 +277,7 @@ impl Link {
         fits
     }
 
-    /// Whether a sign of life was asked for, and the question waits to be sent.
+    /// Whether the question for a sign of life waits to be sent.
     pub fn asks_sign_of_life(&self) -> bool {
         self.notes.iter().any(|note| note.is_want && note.line == NO_LINE)
     }

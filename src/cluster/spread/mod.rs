@@ -1,39 +1,41 @@
 //! How a record reaches every node: a tree cut anew for every batch, hops that are repeated until
 //! they are acknowledged, and gaps that are asked for.
 //!
-//! Think of a parcel and a street map. Whoever holds the parcel answers for a piece of the ring of
-//! members; it cuts the piece into eight and hands copies to one member in each, which go on
-//! likewise. Nobody builds a tree or keeps one in order: it follows from the ring that every node
-//! knows anyway, so it costs nothing while nothing is sent and needs no repair when nodes die.
+//! Think of a parcel and a street map. Whoever holds the parcel answers for a range of the ring of
+//! members: it cuts the range into eight parts and hands a copy to one member in each, which does the same
+//! with its part. Nobody builds a tree or keeps one in order: it follows from the ring that every node
+//! knows anyway, so it costs nothing while nothing is sent, and needs no repair when nodes die.
 //! N−1 messages and about log₈ N hops bring a record everywhere.
 //!
-//! The rooms, each with its state to itself:
+//! Each of these modules keeps its state to itself:
 //!
 //! - [`receive`] takes what peers sent: parts into custody, records to the map;
-//! - [`custody`] hands parts to members until each has a receipt, was moved on, or is given up;
+//! - [`custody`] hands parts to members and looks after each until a receipt for it came, or it is given up;
 //! - [`pack`] fills datagrams with what waits for one peer;
-//! - [`gaps`] asks for what is known to exist and did not come;
-//! - [`replication`] answers when all members hold a record, and counts them up the tree;
-//! - [`bodies`] pulls over TCP what is too large for datagrams.
+//! - [`gaps`] asks peers for records that are known to exist and did not come;
+//! - [`replication`] tells when all members hold a record, which the tree counts;
+//! - [`bodies`] pulls batches over TCP that are too large for datagrams.
 //!
-//! What they share, in [`env`]:
+//! They share, in [`env`]:
 //!
 //! - [`lines`]: what is held of each origin's life, and which ranges are in custody;
-//! - [`links`]: the peers. A [`link`] has numbers, [`answers`], [`silence`], [`rtt`], a [`window`], and what is
-//!   [`unsettled`]; [`assembly`] joins fragments that come over it;
+//! - [`links`]: the peers. A [`link`] numbers parts and keeps those that are [`unsettled`]; it has a round
+//!   trip ([`rtt`]), a congestion [`window`], the [`answers`] that the peer is to be given, and knows about
+//!   the peer's [`silence`] and [`lateness`]; [`assembly`] joins fragments that come over it;
 //! - [`timers`] and [`stats`].
 //!
-//! What is passed on: a [`batch`] is encoded by the origin, copied by relays and never changed; [`codec`] writes
-//! and reads it, [`wire`] and [`packet`] what stands around it. [`tree`] cuts a range (a [`span`] of the ring)
-//! and chooses who serves each part; a [`duty`] is one part with one member.
+//! Records travel in a [`batch`], which is encoded by the origin, copied by relays and never changed:
+//! [`codec`] encodes and decodes it, [`packet`] and [`wire`] what stands around it. [`tree`] cuts a range of
+//! the ring (a [`span`]) and chooses the member that serves each part; a [`duty`] is one part with one
+//! member.
 //!
-//! What must hold: passing on depends on the batch and the range alone, never on what the merge
-//! made of the records. Only a client's record starts a tree. A receipt means custody: whoever gave
-//! it serves the range, or hands it to somebody who does.
+//! What must hold: passing on depends on the batch and the range alone, never on what the merge made of the
+//! records. Only a client's record starts a tree. A receipt means custody: the node that gave it serves the
+//! range, or hands it to another one that does.
 //!
-//! Rejected: flooding a mesh (5–6 copies a node), a tree pruned out of a random overlay (state for
-//! every edge, and one copy only once it has converged), rumours in rounds (about 16 copies sent a
-//! node at a thousand, and a percent is missed).
+//! Rejected: flooding a mesh (5 to 6 copies a node); a tree pruned out of a random overlay (state for every
+//! edge, and one copy only once it has converged); rumour mongering in rounds (with a thousand nodes each
+//! sends about 16 copies, and one percent of the records is missed).
 
 mod answers;
 mod assembly;
@@ -47,6 +49,7 @@ mod env;
 mod gaps;
 mod latency;
 mod lateness;
+mod line;
 mod lines;
 mod link;
 mod links;
@@ -81,7 +84,7 @@ use std::sync::Arc;
 use self::batch::Batch;
 use self::bodies::Bodies;
 use self::custody::Custody;
-use self::duty::Task;
+use self::duty::RangeTask;
 use self::env::{Base, Env, Me};
 use self::gaps::Gaps;
 use self::lines::Lines;
@@ -101,15 +104,16 @@ use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::{Config, Heads, Profile, Replica, Replicated};
 use crate::record::{Now, SharedRecord};
 
+pub use self::link::PeerLife;
 pub use self::packet::Packet;
 pub use self::stats::SpreadStats;
 pub use self::wire::Opened;
 #[cfg(test)]
 pub(super) use self::wire::SPREAD_BYTES_MAX;
 
-/// How often idle links and unfinished fragments are looked through, in microseconds.
+/// How often old links, fragments, streams and tallies are dropped, in microseconds.
 const SWEEP_US: u64 = 1_000_000;
-/// Sets this room's stream of chance apart from those of others with the same seed.
+/// Makes the random numbers of spreading differ from those of other modules with the same seed.
 const SEED_SALT: u64 = 0x5EED_0F5B_4EAD;
 
 /// One node's part in spreading. Sans-IO: call any `handle_*`, then [`Spread::poll_send`],
@@ -117,16 +121,16 @@ const SEED_SALT: u64 = 0x5EED_0F5B_4EAD;
 /// [`Spread::poll_timeout`] for when [`Spread::handle_timeout`] is due.
 #[derive(Debug)]
 pub struct Spread {
-    /// What the rooms share.
+    /// What the other fields share.
     base: Base,
     custody: Custody,
     gaps: Gaps,
     replication: Replication,
     bodies: Bodies,
     packer: Packer,
-    /// Nobody else was on the ring so far, nor is anybody looked for.
+    /// Whether no other member was ever seen, and none is looked for.
     is_hermit: bool,
-    /// Whether the timer that sweeps is set.
+    /// Whether [`Timer::Sweep`] is set.
     is_sweeping: bool,
 }
 
@@ -159,8 +163,8 @@ impl Spread {
         }
     }
 
-    /// How many bytes of own records are taken now; 0 while the links are full. What waits
-    /// elsewhere can still be merged to the newest of each source; what is here cannot.
+    /// Number of bytes of own records that are taken now; 0 while the links are full. Records that wait
+    /// elsewhere can still be merged to the newest of each source; those that were taken cannot.
     pub fn room_bytes(&self) -> usize {
         self.custody.room_bytes()
     }
@@ -181,7 +185,7 @@ impl Spread {
         let awaited = self.replication.awaited_among(fresh);
         self.is_hermit &= ring.len() <= 1;
         if self.is_hermit && awaited.is_empty() {
-            // Who comes later reads all this when it reconciles, and has no gap to ask about.
+            // A member that comes later reads all this when it reconciles, and has no gap to ask about.
             if let Some(last) = fresh.last() {
                 self.base.lines.raise_own(self.base.now_us, last.birth.seq);
             }
@@ -194,7 +198,7 @@ impl Spread {
         self.end();
     }
 
-    /// Starts the tree of a batch of this node's own.
+    /// Starts the tree of one batch of this node's own records.
     fn publish(&mut self, ring: &Ring, batch: &Arc<Batch>, awaited: &[Carried]) {
         let env = &mut Env { base: &mut self.base, ring };
         let span = Span::whole_after(env.base.me.place);
@@ -203,33 +207,32 @@ impl Spread {
         self.replication.count_own(env.base, batch, awaited, self.gaps.delay_us());
         let zone = env.base.me.zone.clone();
         let others: Vec<Arc<str>> = env.base.zones.names().filter(|other| **other != zone).cloned().collect();
-        self.custody.serve(env, &mut self.replication, batch, &Task::of_origin(span, zone));
+        self.custody.serve(env, &mut self.replication, batch, &RangeTask::of_origin(span, zone));
         for zone in others {
             self.custody.enter_zone(env, &mut self.replication, batch, zone);
         }
         self.replication.count_changed(env.base, batch.id);
     }
 
-    /// Answers wait from now on until all live members hold these records. To be called before the records
-    /// are handed over with [`Spread::handle_published`].
+    /// Answers wait from now on until all live members hold these records, and [`Spread::poll_replicated`]
+    /// gives them. To be called before the records are handed over with [`Spread::handle_published`].
     pub fn handle_awaited(&mut self, now: Now, awaited: Vec<Awaited>, ring: &Ring) {
         self.begin(now, ring);
         self.replication.await_all(&mut Env { base: &mut self.base, ring }, awaited);
         self.end();
     }
 
-    /// Takes a message from a peer. `boot`: the sender's, from the datagram's header.
+    /// Takes a packet from a peer, whose boot number stands in the datagram's header.
     pub fn handle_spread(
         &mut self,
         now: Now,
-        from: SocketAddr,
-        boot: u64,
+        from: PeerLife,
         packet: Opened,
         ring: &Ring,
         replica: &mut dyn Replica,
     ) {
         self.begin(now, ring);
-        self.intake(now, ring, replica).take_packet(from, boot, packet);
+        self.intake(now, ring, replica).take_packet(from, packet);
         self.end();
     }
 
@@ -269,7 +272,7 @@ impl Spread {
         self.end();
     }
 
-    /// The ring may have changed: nobody waits for those who have gone.
+    /// The ring may have changed: answers no longer wait for members that have gone.
     pub fn handle_ring(&mut self, now: Now, ring: &Ring) {
         if self.replication.is_behind(ring) {
             self.begin(now, ring);
@@ -277,14 +280,14 @@ impl Spread {
         }
     }
 
-    /// Takes a round trip that membership measured, in microseconds, so that the first hand-over to a peer
-    /// does not have to guess one.
+    /// Takes a round trip that membership measured, in microseconds, so that none has to be guessed for the
+    /// first hand-over to a peer.
     pub fn handle_rtt(&mut self, peer: SocketAddr, zone: &str, rtt_us: u64) {
         let zone = (*zone != *self.base.me.zone).then_some(zone);
         self.base.links.note_rtt(peer, zone, rtt_us.max(1));
     }
 
-    /// Does what is due. Call it when [`Spread::poll_timeout`] is reached.
+    /// Does what is due. To be called when the time of [`Spread::poll_timeout`] is reached.
     pub fn handle_timeout(&mut self, now: Now, ring: &Ring) {
         self.begin(now, ring);
         while let Some((at_us, timer)) = self.base.timers.pop_due(now.mono_us) {
@@ -316,12 +319,12 @@ impl Spread {
         packet
     }
 
-    /// Takes back a packet that was sent, to fill it again.
+    /// Takes back a packet that was sent, to use its memory again.
     pub fn take_back(&mut self, packet: Packet) {
         self.packer.take_back(packet);
     }
 
-    /// What is to be done next with streams of [`Purpose::Bodies`].
+    /// The next thing for the driver to do with a stream of [`Purpose::Bodies`].
     pub(in crate::cluster) fn poll_stream(&mut self) -> Option<StreamOutput> {
         self.bodies.poll_output()
     }
@@ -331,8 +334,8 @@ impl Spread {
         self.replication.poll_replicated()
     }
 
-    /// Up to where the records of every line are held without a gap; of this node's own, up to where
-    /// they were handed over.
+    /// The head of every line: the number up to which all its records are held. That of this node's own line
+    /// is the last number that was handed over.
     pub fn heads(&self) -> Heads {
         self.base.lines.heads()
     }
@@ -342,19 +345,19 @@ impl Spread {
         self.base.lines.version()
     }
 
-    /// Counts everything up to these heads as held: after a reconciliation that ended equal.
+    /// Counts all records up to these heads as held, after a reconciliation that ended equal.
     pub fn merge_heads(&mut self, now: Now, heads: &Heads) {
         self.gaps.handle_reconciled();
         self.base.lines.merge_heads(now.mono_us, heads);
     }
 
-    /// Counts everything up to these heads as held: an earlier life of this node kept it. Gaps since then are
-    /// left to the first reconciliation, as they are without such heads.
+    /// Counts all records up to these heads as held, since the map had them when it was loaded. Later gaps
+    /// are left to the first reconciliation, as they are without such heads.
     pub fn restore_heads(&mut self, now: Now, heads: &Heads) {
         self.base.lines.merge_heads(now.mono_us, heads);
     }
 
-    /// The copy was dropped: of other nodes' records nothing counts as held any more.
+    /// The copy was dropped: no record of another node counts as held any more.
     pub fn forget_held(&mut self) {
         self.base.lines.forget_held();
     }
@@ -370,7 +373,7 @@ impl Spread {
         self.packer.heads_beside(&mut self.base, packet)
     }
 
-    /// Reads what is known of a peer, for the sake of having it in the cache.
+    /// Reads what is known of a peer, so that it is in the processor's cache when a packet of it comes.
     pub fn warm_link(&self, peer: SocketAddr) -> u64 {
         self.base.links.find(peer).map_or(0, Link::warm)
     }
@@ -387,7 +390,7 @@ impl Spread {
         &self.base.stats
     }
 
-    /// All rooms that what comes in may concern.
+    /// Everything that works on what comes in.
     fn intake<'a>(&'a mut self, now: Now, ring: &'a Ring, replica: &'a mut dyn Replica) -> Intake<'a> {
         Intake {
             now,
@@ -406,8 +409,8 @@ impl Spread {
         self.replication.refresh_roster(ring);
     }
 
-    /// Ends a call: sets the timers that are not set by what was done, and drops those that mean nothing any
-    /// more, so that nobody is woken for them.
+    /// Ends a call: sets the timers of the waits and of the sweep, and drops timers that no longer mean
+    /// anything, so that the driver is not woken for them.
     fn end(&mut self) {
         if let Some(due_us) = self.replication.arm() {
             self.base.timers.push(due_us, Timer::Await);
@@ -424,7 +427,7 @@ impl Spread {
         }
     }
 
-    /// Whether a timer means nothing any more.
+    /// Whether a timer no longer means anything.
     fn is_stale(&self, at_us: u64, timer: Timer) -> bool {
         let link = |id| self.base.links.get(id);
         match timer {
@@ -434,14 +437,14 @@ impl Spread {
             }
             Timer::Receipt { link: id } => link(id).is_none_or(|link| link.answers.due_us() != Some(at_us)),
             Timer::Pace { link: id } => link(id).is_none_or(|link| link.next_queued().is_none()),
-            Timer::Gap { line } => self.base.lines.get(line).is_none_or(|line| line.ask_due_us != at_us),
+            Timer::Gap { line } => self.base.lines.get(line).is_none_or(|line| line.search.due_us != at_us),
             Timer::Count { batch, .. } => !self.replication.is_counting(batch),
             Timer::Await => !self.replication.is_armed(at_us),
             Timer::Sweep => false,
         }
     }
 
-    /// Drops what was not used for long.
+    /// Drops links, fragments, streams and tallies that were not used for long.
     fn sweep(&mut self) {
         self.is_sweeping = false;
         self.base.links.sweep(self.base.now_us);

@@ -1,4 +1,4 @@
-//! Fills datagrams: whatever waits for one peer goes in one packet, up to what a datagram takes.
+//! Fills packets: whatever waits for one peer goes into one, up to the size of a datagram.
 //!
 //! The driver polls at the end of its turn, so an idle node sends at once and a busy one fills its
 //! packets without a timer.
@@ -12,16 +12,16 @@ use super::packet::Packet;
 use super::timers::Timer;
 use crate::limits::HEADS_BYTES_MAX;
 
-/// Between two packets with records that bring heads as well, in microseconds: as long as a gap must
-/// have stood before it is asked for.
+/// Least time between two packets with records that bring heads as well, in microseconds: as long as a gap
+/// must have stood before it is asked for.
 const HEADS_PAUSE_US: u64 = 50_000;
 
-/// Fills one packet after the other.
+/// Fills packets, one at a time.
 #[derive(Debug, Default)]
 pub(super) struct Packer {
-    /// A packet that was sent, whose memory is used again.
+    /// A packet that was sent, whose memory is used for the next one.
     spare: Packet,
-    /// From when on a packet with records brings heads as well, in microseconds.
+    /// When a packet with records may bring heads again, in microseconds.
     heads_due_us: u64,
 }
 
@@ -52,7 +52,8 @@ impl Packer {
         None
     }
 
-    /// A packet for the peer of a link, if anything is to be sent now.
+    /// A packet for the peer of a link, if anything is to be sent now. Parts are left out if `may_send_parts`
+    /// is not set.
     fn fill(
         &mut self,
         base: &mut Base,
@@ -83,17 +84,18 @@ impl Packer {
         // The parts that were just put in are not settled: the floor is below them.
         packet.set_floor(link.floor());
         link.used_us = base.now_us;
+        debug_assert!(packet.encoded_len() <= base.me.packet_bytes_max, "{} bytes", packet.encoded_len());
         base.stats.control_bytes_sent += packet.encoded_len().saturating_sub(data_bytes) as u64;
         Some(packet)
     }
 
-    /// Takes back a packet that was sent, to fill it again.
+    /// Takes back a packet that was sent, to use its memory for the next one.
     pub fn take_back(&mut self, packet: Packet) {
         self.spare = packet;
     }
 
-    /// Heads to travel with a packet that brings records and has room, once in a while: while records flow,
-    /// a gap is known sooner than probes alone would tell. Each is the hash of a line, and its head.
+    /// Heads to travel with a packet that brings records and has room, as (hash of the line, head). There are
+    /// some once in a while: so gaps are known sooner than by probes alone while records flow.
     pub fn heads_beside(&mut self, base: &mut Base, packet: &Packet) -> Vec<(u64, u64)> {
         if packet.is_bare() || base.now_us < self.heads_due_us {
             return Vec::new();

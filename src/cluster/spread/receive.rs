@@ -1,4 +1,4 @@
-//! Takes what a peer sent: parts into custody, receipts to the parts that they settle.
+//! Takes what a peer sent: parts into custody, records to the map, and everything else to where it belongs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use super::batch::{Announced, Batch, BatchId};
 use super::bodies::{Bodies, BodyWaiter, PulledBody};
 use super::codec::unpack;
 use super::custody::Custody;
-use super::duty::Task;
+use super::duty::RangeTask;
 use super::env::Env;
 use super::gaps::Gaps;
-use super::link::PartId;
+use super::link::{PartId, PeerLife};
 use super::replication::Replication;
 use super::span::{Rest, Span};
-use super::wire::{Content, Inquiry, Opened, Part, PartHeader};
+use super::wire::{Content, Inquiry, Opened, OpenedPart, PartHeader};
 use crate::cluster::{Arrival, Replica};
 use crate::record::{Now, SharedRecord};
 
 /// What became of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It is in custody, or needs none.
+    /// It is in custody, or needs none: it need not come again.
     Yes,
-    /// Not now: it will be tried again.
+    /// It was not taken: the peer will try again.
     No,
-    /// It was a question, and the batch is not here.
+    /// It was the question for a batch that is not here: the peer is to send it.
     Wanted,
     /// Its body is being pulled.
     Pulling,
@@ -37,37 +37,37 @@ pub(super) enum Taken {
 /// What a part's header asks of this node.
 struct CustodyRequest {
     /// The range to serve.
-    task: Task,
+    task: RangeTask,
     /// The other member of a part of two, by its place.
     other: Option<u64>,
-    /// Under which number the range's tally is to be reported, if at all.
+    /// Number under which the tally of the range is to be reported; `None`: it is not to be.
     counted: Option<u64>,
 }
 
-/// All rooms that what comes in may concern, for the time of one call.
+/// Everything that works on what comes in, for the time of one call.
 pub(super) struct Intake<'a> {
     /// Time of the call, on both clocks.
     pub now: Now,
-    /// What the rooms share, and the ring.
+    /// What custody, gaps and replication share, and the ring.
     pub env: Env<'a>,
-    /// Parts this node answers for.
+    /// The parts that this node answers for.
     pub custody: &'a mut Custody,
-    /// What is asked for because it did not come.
+    /// Asks for records that did not come.
     pub gaps: &'a mut Gaps,
-    /// Answers that wait, and tallies.
+    /// Answers that wait for all members, and tallies.
     pub replication: &'a mut Replication,
-    /// Bodies that are pulled.
+    /// Pulls bodies.
     pub bodies: &'a mut Bodies,
-    /// What this node holds.
+    /// The records that this node holds.
     pub replica: &'a mut dyn Replica,
 }
 
 impl Intake<'_> {
-    /// Takes a packet from a peer whose boot number is `boot`.
-    pub fn take_packet(&mut self, from: SocketAddr, boot: u64, packet: Opened) {
+    /// Takes a packet from a peer.
+    pub fn take_packet(&mut self, from: PeerLife, packet: Opened) {
         let now_us = self.env.base.now_us;
-        let Some(id) = self.env.base.links.open(from, now_us) else { return };
-        self.env.base.links.hear(id, now_us, boot);
+        let Some(id) = self.env.base.links.open(from.address, now_us) else { return };
+        self.env.base.links.hear(id, now_us, from.boot);
         if let Some(receipt) = packet.receipt {
             self.custody.take_receipt(&mut self.env, self.replication, id, receipt);
         }
@@ -89,10 +89,10 @@ impl Intake<'_> {
         if let Some((member, ids)) = packet.holding {
             self.replication.take_holdings(member, &ids);
         }
-        self.answer_inquiries(from, &packet.inquiries);
+        self.answer_inquiries(from.address, &packet.inquiries);
     }
 
-    /// Answers what a peer asks whether it is held. What this node lacks is a gap.
+    /// Answers the questions of a peer whether records are held. A record that this node lacks is a gap.
     fn answer_inquiries(&mut self, from: SocketAddr, inquiries: &[Inquiry]) {
         let mut held = Vec::new();
         for inquiry in inquiries {
@@ -106,8 +106,9 @@ impl Intake<'_> {
         self.replication.confirm(from, &held);
     }
 
-    fn take_part(&mut self, link: usize, part: Part) {
-        let Part { number, header, content } = part;
+    /// Takes a part that came over a link.
+    fn take_part(&mut self, link: usize, part: OpenedPart) {
+        let OpenedPart { number, header, content } = part;
         let id = PartId { link, number };
         let is_repeat = self.env.base.links.get(link).is_none_or(|link| link.answers.has_taken(number));
         let taken = match (header, content) {
@@ -129,7 +130,7 @@ impl Intake<'_> {
         self.answer(id, taken);
     }
 
-    /// A part came again that was taken before.
+    /// A part came again that was taken before: it is counted, and its tally is told again.
     fn take_repeat(&mut self, id: PartId, content: Content) {
         self.replication.count_again(self.env.base, id);
         if let Content::Whole(encoded) = content
@@ -151,6 +152,7 @@ impl Intake<'_> {
         self.env.base.schedule_receipt(id);
     }
 
+    /// Takes a fragment, and with the last one the whole batch.
     fn take_fragment(&mut self, id: PartId, fragment: Fragment) -> Taken {
         let links = &mut self.env.base.links;
         let Some(key) = links.put_fragment(id.link, self.env.base.now_us, fragment) else {
@@ -165,7 +167,7 @@ impl Intake<'_> {
         taken
     }
 
-    /// Takes a batch that is complete.
+    /// Takes a complete batch: delivers its records, and takes custody unless it fills a gap.
     fn take_whole(&mut self, id: PartId, header: PartHeader, encoded: Bytes) -> Taken {
         let Some((batch, records)) = unpack(encoded) else {
             self.env.base.stats.corrupt += 1;
@@ -184,7 +186,7 @@ impl Intake<'_> {
     }
 
     /// Hands records that were not held to the map.
-    fn deliver(&mut self, records: Vec<SharedRecord>, is_repair: bool, task: &Task) {
+    fn deliver(&mut self, records: Vec<SharedRecord>, is_repair: bool, task: &RangeTask) {
         let arrival = match is_repair {
             true => Arrival::Repair,
             false => Arrival::Tree { hops: task.hops },
@@ -197,7 +199,7 @@ impl Intake<'_> {
         }
     }
 
-    /// The peer asks whether a batch is here. If it is, that means custody, too.
+    /// The peer asks whether a batch is here. If it is, this node takes custody as if it had come.
     fn take_question(&mut self, id: PartId, batch_id: BatchId, header: PartHeader) -> Taken {
         let is_repair = header.is_repair;
         let request = self.request(id.link, header);
@@ -208,7 +210,8 @@ impl Intake<'_> {
                 false => self.take_custody(id, &batch, request),
             };
         }
-        let is_held = lines.get(batch_id.line).is_some_and(|line| line.have.contains(batch_id.first_seq));
+        let is_held =
+            lines.get(batch_id.line).is_some_and(|line| line.covers(batch_id.first_seq, batch_id.first_seq));
         if is_held && (is_repair || self.members_below(&request.task) == 0) {
             if let Some(number) = request.counted {
                 let id = PartId { number, ..id };
@@ -220,7 +223,7 @@ impl Intake<'_> {
         Taken::Wanted
     }
 
-    /// Takes custody of a range of a batch that is held, and hands on what of it was not in custody yet.
+    /// Takes custody of a range for a batch that is kept, and serves what of the range was not in custody.
     fn take_custody(&mut self, id: PartId, batch: &Arc<Batch>, request: CustodyRequest) -> Taken {
         let CustodyRequest { task, other, counted } = request;
         debug_assert!(self.env.base.lines.batch(batch.id).is_some(), "custody of a batch that is not kept");
@@ -230,8 +233,7 @@ impl Intake<'_> {
             return Taken::No;
         }
         let span = task.span;
-        // Custody is remembered for this node's zone; it is asked for another only by one whose
-        // view is old.
+        // Custody is only remembered for this node's zone: only a peer whose view is old asks for another.
         let rest = match task.zone == self.env.base.me.zone {
             true => self.env.base.lines.take_custody(batch.id, span, task.hops),
             false => Rest::whole(span),
@@ -242,11 +244,11 @@ impl Intake<'_> {
         if let Some(number) = counted {
             self.replication.count_for(self.env.base, PartId { number, ..id }, batch.id, span);
         }
-        // Most are the last of their branch.
+        // Most members are leaves of the tree: there is nothing to serve.
         if is_relay || task.instead_of.is_some() {
             for span in rest {
                 debug_assert!(task.span.includes(span), "what is left lies outside of what was asked");
-                let task = Task { span, ..task.clone() };
+                let task = RangeTask { span, ..task.clone() };
                 self.custody.serve(&mut self.env, self.replication, batch, &task);
             }
         }
@@ -259,8 +261,9 @@ impl Intake<'_> {
         Taken::Yes
     }
 
-    /// Tells the peer if the other member of a part of two is not known here: it serves that one itself.
-    fn check_other(&mut self, id: PartId, task: &Task, other: u64) {
+    /// If the other member of a part of two is not known here, the peer is told so, and serves that one
+    /// itself.
+    fn check_other(&mut self, id: PartId, task: &RangeTask, other: u64) {
         if !task.span.contains(other) || other == self.env.base.me.place {
             return;
         }
@@ -270,8 +273,8 @@ impl Intake<'_> {
         }
     }
 
-    /// How many members a range has besides those that are served already.
-    fn members_below(&self, task: &Task) -> usize {
+    /// Number of members in a range, without those that are served already.
+    fn members_below(&self, task: &RangeTask) -> usize {
         let without = task.without.iter().copied().chain([self.env.base.me.place]);
         self.env.members(&task.zone, task.span, without).len()
     }
@@ -284,7 +287,7 @@ impl Intake<'_> {
             false => header.zone.into(),
         };
         let way_us = base.links.rtt(link).smooth_us() / 2;
-        let task = Task {
+        let task = RangeTask {
             span: header.span,
             zone,
             without: header.without,
@@ -297,7 +300,7 @@ impl Intake<'_> {
         CustodyRequest { task, other: header.other, counted: header.counted }
     }
 
-    /// A part came whose batch is to be pulled from its sender.
+    /// A part came whose batch is to be pulled from the peer.
     pub(super) fn take_announced(&mut self, id: PartId, announced: Announced, header: PartHeader) -> Taken {
         match self.take_question(id, announced.batch, header.clone()) {
             Taken::Wanted => {}
@@ -305,7 +308,7 @@ impl Intake<'_> {
         }
         let Some(link) = self.env.base.links.get(id.link) else { return Taken::No };
         let since_us = self.env.base.now_us;
-        let waiter = BodyWaiter { from: link.to, boot: link.boot, number: id.number, header, since_us };
+        let waiter = BodyWaiter { from: link.peer(), number: id.number, header, since_us };
         if self.bodies.pull(since_us, announced, waiter) {
             return Taken::Pulling;
         }
@@ -313,7 +316,7 @@ impl Intake<'_> {
         Taken::No
     }
 
-    /// A body came: the parts that waited for it go on as if it had come with them.
+    /// A body came: the parts that waited for it are taken as if it had come with them.
     pub fn take_body(&mut self, pulled: PulledBody) {
         let PulledBody { announced, body, waiters } = pulled;
         if xxh3_64(&body) != announced.checksum {
@@ -321,8 +324,8 @@ impl Intake<'_> {
             return;
         }
         let now_us = self.env.base.now_us;
-        for BodyWaiter { from, boot, number, mut header, since_us } in waiters {
-            let Some(link) = self.env.base.links.open(from, now_us) else { continue };
+        for BodyWaiter { from, number, mut header, since_us } in waiters {
+            let Some(link) = self.env.base.links.open(from.address, now_us) else { continue };
             let id = PartId { link, number };
             let waited_us = now_us.saturating_sub(since_us);
             header.age_us = header.age_us.saturating_add(u32::try_from(waited_us).unwrap_or(u32::MAX));
@@ -330,8 +333,8 @@ impl Intake<'_> {
                 true => self.take_question(id, announced.batch, header),
                 false => self.take_whole(id, header, body.clone()),
             };
-            // A new life of the peer counts anew.
-            if self.env.base.links.get(link).is_some_and(|link| link.boot == boot) {
+            // If the peer restarted meanwhile, the number means another part.
+            if self.env.base.links.get(link).is_some_and(|link| link.peer() == from) {
                 self.answer(id, taken);
             }
         }

@@ -3,7 +3,8 @@
 /// Least allowance for a late receipt over the smoothed round trip, in microseconds: as long as a receipt
 /// may wait for other content to travel with.
 const RTO_MARGIN_US: u64 = 1_000;
-/// The same allowance for a peer whose receipts are late, in microseconds: its machine may schedule it that late.
+/// The same allowance for a peer whose receipts are late, in microseconds: its machine may schedule it that
+/// late.
 const PATIENCE_MARGIN_US: u64 = 4_000;
 /// Longest timeout, in microseconds.
 const RTO_US_MAX: u64 = 1_000_000;

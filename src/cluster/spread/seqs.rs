@@ -1,14 +1,15 @@
-//! Sets of sequence numbers that are contiguous but for a few holes.
+//! Sets of sequence numbers that have only a few holes.
 
-/// Most islands beyond the head: bounds the memory one peer or one origin may cost.
+/// Most islands of a set: they bound the memory that one peer or one origin can take.
 const ISLANDS_MAX: usize = 256;
 
-/// All numbers up to a head, and islands of further ones. Used for the records held of an origin
-/// and for the parts taken from a link: both arrive nearly in order.
+/// A set that has all numbers up to a head, and islands of further ones. It is used for the records that are
+/// held of an origin, and for the parts taken from a peer: both arrive nearly in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SeqSet {
+    /// All numbers up to this one are in the set.
     head: u64,
-    /// First and last of each, ascending, with a hole before each.
+    /// First and last number of each island, ascending, with a hole before each.
     islands: Vec<(u64, u64)>,
 }
 
@@ -18,23 +19,23 @@ impl SeqSet {
         self.head
     }
 
-    /// First and last of every run beyond the head.
+    /// First and last number of every island, ascending.
     pub fn islands(&self) -> &[(u64, u64)] {
         &self.islands
     }
 
-    /// Whether `seq` is in it.
+    /// Whether `seq` is in the set.
     pub fn contains(&self, seq: u64) -> bool {
         self.covers(seq, seq)
     }
 
-    /// Whether all of `first..=last` are in it.
+    /// Whether all of `first..=last` are in the set.
     pub fn covers(&self, first: u64, last: u64) -> bool {
         let first = first.max(self.head.saturating_add(1));
         first > last || self.islands.iter().any(|island| island.0 <= first && last <= island.1)
     }
 
-    /// Puts `first..=last` in. `false`: that would be one island too many; nothing changed.
+    /// Adds `first..=last`. `false`: that would be one island too many, and nothing was added.
     pub fn insert(&mut self, first: u64, last: u64) -> bool {
         if first > last {
             return true;
@@ -53,19 +54,29 @@ impl SeqSet {
             merged = (merged.0.min(island.0), merged.1.max(island.1));
         }
         self.islands.splice(from..to, [merged]);
+        debug_assert!(self.is_sound(), "{self:?}");
         true
     }
 
-    /// Puts everything up to `head` in.
+    /// Adds all numbers up to `head`.
     pub fn raise(&mut self, head: u64) {
         self.head = self.head.max(head);
         let swallowed = self.islands.partition_point(|island| island.0 <= self.head.saturating_add(1));
         for island in self.islands.drain(..swallowed) {
             self.head = self.head.max(island.1);
         }
+        debug_assert!(self.is_sound(), "{self:?}");
     }
 
-    /// The first holes up to `last`, at most `count` of them.
+    /// Whether the islands ascend with a hole before each, and are not too many.
+    fn is_sound(&self) -> bool {
+        let ends = [self.head].into_iter().chain(self.islands.iter().map(|island| island.1));
+        let mut apart = self.islands.iter().zip(ends);
+        self.islands.len() <= ISLANDS_MAX
+            && apart.all(|(island, end)| end.saturating_add(1) < island.0 && island.0 <= island.1)
+    }
+
+    /// First and last number of the first holes up to `last`, at most `count` of them.
     pub fn holes(&self, last: u64, count: usize) -> Vec<(u64, u64)> {
         let mut holes = Vec::new();
         let mut next = self.head.saturating_add(1);
@@ -83,7 +94,8 @@ impl SeqSet {
     }
 }
 
-/// Ranges as alternating lengths of what is skipped and what is meant, counted from `from`.
+/// Ascending ranges in the form that they have on the wire: how many numbers are skipped, how many are meant,
+/// and so on in turn, counted from `from`.
 pub(super) fn to_runs(from: u64, ranges: &[(u64, u64)]) -> Vec<u64> {
     let mut runs = Vec::with_capacity(ranges.len() * 2);
     let mut next = from;
@@ -95,7 +107,7 @@ pub(super) fn to_runs(from: u64, ranges: &[(u64, u64)]) -> Vec<u64> {
     runs
 }
 
-/// The ranges of such lengths; `None` if they run over, or are none.
+/// The ranges that [`to_runs`] made these numbers of. `None`: no node would send them.
 pub(super) fn from_runs(from: u64, runs: &[u64]) -> Option<Vec<(u64, u64)>> {
     let mut ranges = Vec::with_capacity((runs.len() / 2).min(ISLANDS_MAX));
     let mut next = from;

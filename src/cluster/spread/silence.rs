@@ -1,11 +1,11 @@
 //! When a peer was last heard, and whether it counts as silent.
 
-/// How long a peer that fell silent counts as silent, in microseconds, unless it is heard sooner.
+/// Time for which a peer that did not answer counts as silent, in microseconds, unless it is heard sooner.
 const SILENCE_US: u64 = 2_000_000;
-/// A peer that was silent for longer than this, in microseconds, and through as many tries as any part
-/// gets, is given up on: further parts get one try only.
+/// A peer that was silent for longer than this, in microseconds, and for [`SILENT_TRIES_MAX`] tries, is given
+/// up on: further parts are tried only once.
 const PATIENCE_US: u64 = 100_000;
-/// Tries on a peer of which nothing is heard.
+/// Most tries of one part on a peer of which nothing is heard.
 pub(super) const SILENT_TRIES_MAX: u32 = 7;
 
 /// What is known of a peer's silence. Times are on the monotonic clock, in microseconds.
@@ -24,13 +24,13 @@ pub(super) struct Silence {
 /// What a timeout says of the peer that did not answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeout {
-    /// The peer was heard since the part was first sent: the part is lost, the peer is there.
+    /// The peer was heard since the part was first sent: the part was lost, but the peer is there.
     pub is_heard: bool,
     /// The peer counted as silent before this timeout.
     pub was_silent: bool,
     /// The peer counts as silent from this timeout on.
     pub falls_silent: bool,
-    /// The peer has been silent for so long that one try is enough.
+    /// The peer has been silent for so long that one try of a part is enough.
     pub is_given_up_on: bool,
 }
 
@@ -65,7 +65,7 @@ impl Silence {
         Timeout { is_heard, was_silent, falls_silent: is_unanswered && !was_silent, is_given_up_on }
     }
 
-    /// Reads its memory, for the sake of having it in the cache.
+    /// Reads its memory, so that it is in the processor's cache.
     pub fn warm(&self) -> u64 {
         self.heard_us ^ self.since_us
     }

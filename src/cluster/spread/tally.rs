@@ -1,27 +1,27 @@
-//! A set of members in twelve bytes.
+//! A set of members, told by their number and the XOR of their hashes.
 
-/// How many members, and the XOR of their lives' hashes.
+/// A set of members as twelve bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    /// How many.
+    /// Number of members.
     pub count: u32,
-    /// Which.
+    /// XOR of the hashes of the members' lives.
     pub members: u64,
 }
 
 impl Tally {
-    /// One member.
+    /// The set of one member.
     pub fn of(member: u64) -> Tally {
         Tally { count: 1, members: member }
     }
 
-    /// Both together.
+    /// The union of two sets that have no member in common.
     #[must_use]
     pub fn plus(self, other: Tally) -> Tally {
         Tally { count: self.count.saturating_add(other.count), members: self.members ^ other.members }
     }
 
-    /// Without one that is in it.
+    /// The set without a member that is in it.
     #[must_use]
     pub fn less(self, member: u64) -> Tally {
         Tally { count: self.count.saturating_sub(1), members: self.members ^ member }

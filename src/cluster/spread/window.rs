@@ -1,4 +1,4 @@
-//! How much may be in flight to a peer at once, and how fast it may go out.
+//! How many bytes may be in flight to a peer at a time, and how fast they may be sent.
 
 use super::rtt::Rtt;
 use crate::limits::DATAGRAM_BYTES_MAX;
@@ -9,7 +9,7 @@ const WINDOW_BYTES_MIN: usize = 8 * 1024;
 const WINDOW_BYTES_START: usize = 32 * 1024;
 /// Greatest window, in bytes: 100 MB/s at a round trip of 10 ms.
 const WINDOW_BYTES_MAX: usize = 1024 * 1024;
-/// How far ahead of its pace a link may send, in microseconds of that pace.
+/// How far a link may send ahead of its pace, in microseconds of that pace.
 const PACE_BURST_US: u64 = 2_000;
 /// Round trip assumed for the pace before one was measured, and the least that counts, in microseconds.
 const PACE_RTT_US: u64 = 1_000;
@@ -18,14 +18,15 @@ const PACE_RTT_US_MIN: u64 = 100;
 /// The congestion window and the pace of one link.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// Bytes sent and neither acknowledged nor known to be lost.
+    /// Bytes that were sent and are neither acknowledged nor taken for lost.
     flying_bytes: usize,
+    /// Most bytes in flight.
     window_bytes: usize,
-    /// Up to this window every acknowledged byte opens it by a byte; above, it grows slowly.
+    /// Below this size every acknowledged byte opens the window by a byte; above, it grows slowly.
     threshold_bytes: usize,
-    /// Losses before this time are part of one that was answered already.
+    /// Losses before this time, in microseconds, do not close the window again.
     recovered_us: u64,
-    /// When the pace has room for the next packet.
+    /// When everything that was sent would be out at the link's pace, in microseconds.
     paced_us: u64,
 }
 
@@ -50,7 +51,7 @@ impl Window {
         self.paced_us = self.paced_us.max(now_us) + pace_us;
     }
 
-    /// `bytes` that were counted as in flight are so no longer.
+    /// No longer counts `bytes` as in flight.
     pub fn land(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.flying_bytes, "{bytes} of {} bytes in flight", self.flying_bytes);
         self.flying_bytes = self.flying_bytes.saturating_sub(bytes);
@@ -61,12 +62,12 @@ impl Window {
         self.flying_bytes == 0 || self.flying_bytes < self.window_bytes
     }
 
-    /// When the pace allows the next packet, if not at once.
+    /// When the pace allows the next packet, in microseconds; `None`: at once.
     pub fn paced_until_us(&self, now_us: u64) -> Option<u64> {
         (self.paced_us > now_us + PACE_BURST_US).then(|| self.paced_us - PACE_BURST_US)
     }
 
-    /// The peer took `bytes`: the window opens, if it was in use.
+    /// The peer acknowledged `bytes`: the window opens, if it was in use.
     pub fn handle_receipt(&mut self, bytes: usize) {
         if self.flying_bytes + bytes < self.window_bytes / 2 {
             return;
@@ -89,7 +90,7 @@ impl Window {
         debug_assert!((WINDOW_BYTES_MIN..=WINDOW_BYTES_MAX).contains(&self.window_bytes));
     }
 
-    /// Reads its memory, for the sake of having it in the cache.
+    /// Reads its memory, so that it is in the processor's cache.
     pub fn warm(&self) -> u64 {
         self.paced_us ^ self.window_bytes as u64
     }

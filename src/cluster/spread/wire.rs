@@ -1,8 +1,8 @@
-//! What of spreading's messages is believed.
+//! Decodes the packets of peers, and checks what can be checked without knowing the cluster.
 //!
-//! A part that no node would write is marked so and costs no other. By hand, as [`super::packet`] writes them:
-//! what comes is taken apart where it lies, and the bytes of a batch are copied once, since a batch that is
-//! kept must not hold all of its datagram.
+//! A part that no node would write is marked so, and does not make the others of its packet invalid. Packets
+//! are decoded by hand, as [`super::packet`] encodes them: they are read in place, and the bytes of a batch
+//! are copied once, since a batch that is kept must not keep its whole datagram in memory.
 
 use std::sync::Arc;
 
@@ -22,12 +22,12 @@ use crate::record::fields::{Fields, Malformed, Value};
 /// Bytes of a datagram's body that are kept free of the packet: tag and length of the message, and room for
 /// heads, whose encoded length is estimated.
 const AROUND_BYTES: usize = 40;
-/// Most bytes of a part's header but zone and `without`, and of what stands around one part that is
-/// alone in its packet: the sum of all tags, longest varints and fixed fields.
+/// Most bytes of a part's header without `zone` and `without`, and of what stands around a part that is alone
+/// in its packet: the sum of all tags, longest numbers and fixed fields.
 pub(super) const PART_HEADER_BYTES: usize = 116;
-/// Longest name of a zone taken from a peer, in bytes.
+/// Longest name of a zone that is accepted from a peer, in bytes.
 pub(super) const ZONE_BYTES_MAX: usize = 255;
-/// More hand-overs than any tree has.
+/// Most hand-overs that a peer may state: more than any tree has.
 const HOPS_MAX: u32 = 64;
 
 const _: () = assert!(
@@ -44,41 +44,41 @@ pub(super) const fn packet_bytes_max(body_bytes_max: usize) -> usize {
 #[cfg(test)]
 pub const SPREAD_BYTES_MAX: usize = packet_bytes_max(crate::cluster::seal::body_bytes_max(8));
 
-/// A packet taken apart.
+/// A decoded packet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Opened {
-    /// All smaller numbers are settled for the peer.
+    /// The peer will not send parts with smaller numbers any more.
     pub(super) floor: u64,
-    /// What came the other way.
+    /// The receipt for parts that this node sent to the peer.
     pub(super) receipt: Option<Receipt>,
-    /// In any order.
-    pub(super) parts: Vec<Part>,
-    /// Gaps the peer wants filled: the line, and ranges of it.
+    /// Parts that the peer hands over, in any order.
+    pub(super) parts: Vec<OpenedPart>,
+    /// Gaps that the peer wants filled: hash of the line, and first and last number of each range.
     pub(super) wants: Vec<(u64, Vec<(u64, u64)>)>,
-    /// Lines of the gaps it was asked to fill and cannot.
+    /// Hashes of the lines of gaps that the peer was asked to fill and cannot.
     pub(super) lacks: Vec<u64>,
-    /// What the peer asks whether it is held.
+    /// Records of which the peer asks whether they are held here.
     pub(super) inquiries: Vec<Inquiry>,
-    /// The peer's life, and which inquiries it answers with yes.
+    /// Hash of the peer's life, and the inquiries that it answers with yes.
     pub(super) holding: Option<(u64, Vec<u64>)>,
-    /// Numbers of parts whose tallies the peer misses.
+    /// Numbers of the parts whose tallies the peer misses.
     pub(super) uncounted: Vec<u64>,
 }
 
 impl Opened {
-    /// As it would come from a node that wrote this.
+    /// The packet as it would come from a node that wrote this message.
     #[cfg(test)]
     pub(super) fn of(message: &crate::proto::gossip::Spread) -> Opened {
         Opened::read(&prost::Message::encode_to_vec(message)).expect("what was written is read")
     }
 
-    /// Takes the bytes of a `Spread` message apart.
+    /// Decodes the bytes of a `Spread` message.
     pub(in crate::cluster) fn read(message: &[u8]) -> Result<Opened, Malformed> {
         let mut opened = Opened::default();
         for field in Fields::of(message) {
             match field? {
                 (1, value) => opened.floor = value.number()?,
-                (2, value) => opened.parts.push(Part::read(value)?),
+                (2, value) => opened.parts.push(OpenedPart::read(value)?),
                 (3, value) => opened.receipt = Receipt::read(value)?,
                 (4, value) => {
                     let (line, runs) = read_list(value, |runs, out| runs.append_numbers(out))?;
@@ -95,7 +95,7 @@ impl Opened {
     }
 }
 
-/// What stands in a message of eight bytes that say whose it is, and a list of numbers.
+/// Decodes a message of two fields: eight bytes that name a line or a life, and a list of numbers.
 fn read_list(
     value: Value,
     append: impl Fn(Value, &mut Vec<u64>) -> Result<(), Malformed>,
@@ -113,7 +113,7 @@ fn read_list(
 
 #[cfg(test)]
 impl super::Packet {
-    /// As the generated code reads it.
+    /// The packet as the generated code decodes it.
     pub(super) fn to_proto(&self) -> crate::proto::gossip::Spread {
         let mut out = Vec::new();
         self.write(&mut out);
@@ -121,32 +121,32 @@ impl super::Packet {
     }
 }
 
-/// What stands for a life of a node in receipts: few bits, since it only tells one life from the next.
+/// Stands for one life of a node in receipts. It has few bits, since it only tells one life from the next.
 pub(super) fn life_tag(boot: u64) -> u32 {
     (xxh3_64(&boot.to_le_bytes()) & 0x3FFF) as u32
 }
 
-/// Which parts were taken into custody.
+/// Which parts of the addressee were taken into custody, and answers about single ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Receipt {
-    /// Which life of the addressee it is about.
+    /// The addressee's life that the numbers are of, as a [`life_tag`].
     pub life: u32,
     /// All parts with smaller numbers are settled.
     pub below: u64,
-    /// First and last number of each further run.
+    /// First and last number of each further range that was taken.
     pub ranges: Vec<(u64, u64)>,
-    /// Parts asked about that are not here.
+    /// Numbers of parts that are not here, and that the addressee only asked about.
     pub wanted: Vec<u64>,
-    /// Members that the holder of a part does not know, by number of the part.
+    /// Numbers of parts of two members, each with the place of the member that is not known here.
     pub unserved: Vec<(u64, u64)>,
-    /// Parts whose bodies are being pulled.
+    /// Numbers of parts whose bodies are being pulled.
     pub pulling: Vec<u64>,
-    /// Who holds the batches of parts that are counted, by number of the part.
+    /// Numbers of parts that are counted, each with the members that hold its batch.
     pub tallies: Vec<(u64, Tally)>,
 }
 
 impl Receipt {
-    /// `None`: no node would write it.
+    /// Decodes a receipt. `None`: no node would write it.
     fn read(value: Value) -> Result<Option<Receipt>, Malformed> {
         let (mut receipt, mut runs) = (Receipt::default(), Vec::new());
         for field in value.fields()? {
@@ -173,7 +173,7 @@ impl Receipt {
     }
 }
 
-/// What is said of one part: two varints, of which there may be one, and eight bytes.
+/// Decodes what is said of one part: its number, a second number that may be missing, and eight bytes.
 fn read_numbered(value: Value) -> Result<[u64; 3], Malformed> {
     let mut numbers = [0; 3];
     for field in value.fields()? {
@@ -187,23 +187,23 @@ fn read_numbered(value: Value) -> Result<[u64; 3], Malformed> {
     Ok(numbers)
 }
 
-/// Whether what is held of a source is as new as this.
+/// The question whether a peer holds a record of a source that is at least as new as this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Inquiry {
-    /// Chosen by who asks.
+    /// Name of the question, which the asking node chooses.
     pub id: u64,
-    /// Of which source; as it came, which may be no source's name.
+    /// The source, as it came: perhaps it is no valid name of a source.
     pub source: Arc<str>,
-    /// As new as what.
+    /// The stamp of the record: an equal or greater one is as new.
     pub stamp: Stamp,
-    /// Where the record was born: hash of origin and boot, and sequence number.
+    /// Hash of the line that the record was born in.
     pub line: u64,
-    /// Its number there.
+    /// The record's sequence number in that line.
     pub seq: u64,
 }
 
 impl Inquiry {
-    /// About an awaited record.
+    /// The question for an awaited record.
     pub fn new(id: u64, awaited: &Awaited) -> Inquiry {
         let birth = &awaited.birth;
         Inquiry {
@@ -215,7 +215,7 @@ impl Inquiry {
         }
     }
 
-    /// `None`: no node would write it.
+    /// Decodes a question. `None`: no node would write it.
     fn read(value: Value) -> Result<Option<Inquiry>, Malformed> {
         let (mut id, mut source, mut line, mut seq) = (0, "", 0, 0);
         let (mut stamp, mut hash): (_, &[u8]) = (Stamp { ts: 0, deleted: false, hash: 0 }, &[]);
@@ -237,64 +237,65 @@ impl Inquiry {
     }
 }
 
-/// A part as it came.
+/// A decoded part.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Part {
-    /// Counts what the peer handed over.
+pub(super) struct OpenedPart {
+    /// The part's number on the link.
     pub number: u64,
-    /// What is asked of the receiver; `None`: no node would ask it.
+    /// What is asked of the receiver; `None`: no node would ask that.
     pub header: Option<PartHeader>,
-    /// What came with it.
+    /// The content of the part.
     pub content: Content,
 }
 
-/// What a part carries.
+/// The content of a part.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Content {
-    /// A batch.
+    /// The whole batch, encoded.
     Whole(Bytes),
     /// One of several pieces of a batch.
     Fragment {
-        /// Which, from 0.
+        /// Index of the piece, from 0.
         index: u32,
-        /// Of how many.
+        /// Number of pieces.
         count: u32,
-        /// The piece.
+        /// The bytes of the piece.
         bytes: Bytes,
     },
-    /// A batch to be pulled.
+    /// Only the name, length and checksum of a batch, which is to be pulled.
     Announced(Announced),
-    /// Whether this batch is here.
+    /// Only the name of a batch: the question whether it is here.
     Question(BatchId),
 }
 
-/// What is asked of the receiver of a part. Of fragments the first has it.
+/// What is asked of the receiver of a part. If the batch comes in fragments, it stands in the first one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct PartHeader {
-    /// The range to answer for.
+    /// The range of the ring that the receiver is to answer for.
     pub span: Span,
-    /// Members of this zone alone.
+    /// Only members of this zone are served.
     pub zone: String,
-    /// Places in it that are served already.
+    /// Places in the range that are served already.
     pub without: Vec<u64>,
-    /// Whose place is taken after a failure.
+    /// Place of the member that the receiver stands in for, after that one did not answer.
     pub instead_of: Option<u64>,
-    /// Hand-overs so far.
+    /// Number of hand-overs from the origin, this one included.
     pub hops: u32,
-    /// Age of the batch when it was sent, in microseconds.
+    /// Time from the packing of the batch to the sending of this part, in microseconds.
     pub age_us: u32,
-    /// Whether somebody above was found silent.
+    /// Whether a holder nearer to the origin was silent.
     pub is_hurried: bool,
-    /// In a part of two: the other one.
+    /// In a part of two members, place of the other one.
     pub other: Option<u64>,
-    /// An answer to a want: nothing is to be passed on.
+    /// Whether the batch fills a gap: then nothing is to be passed on.
     pub is_repair: bool,
-    /// Under which number the tally of the range is to be reported, if at all.
+    /// Number under which the tally of the range is to be reported; `None`: it is not to be.
     pub counted: Option<u64>,
 }
 
-impl Part {
-    fn read(value: Value) -> Result<Part, Malformed> {
+impl OpenedPart {
+    /// Decodes a part.
+    fn read(value: Value) -> Result<OpenedPart, Malformed> {
         let (mut header, mut number, mut zone, mut is_counted) = (PartHeader::default(), 0, "", false);
         let (mut batch, mut index, mut count): (&[u8], _, _) = (&[], 0, 0);
         let (mut id, mut body_bytes, mut checksum) = (BatchId::default(), 0, 0);
@@ -335,6 +336,6 @@ impl Part {
             header.without.len() <= WITHOUT_MAX && zone.len() <= ZONE_BYTES_MAX && header.hops <= HOPS_MAX;
         header.zone = zone.into();
         header.counted = is_counted.then_some(number);
-        Ok(Part { number, header: is_sound.then_some(header), content })
+        Ok(OpenedPart { number, header: is_sound.then_some(header), content })
     }
 }

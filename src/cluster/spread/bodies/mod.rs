@@ -1,14 +1,14 @@
 //! Batches too large for datagrams: announced down the tree, pulled over TCP.
 //!
-//! A part with a large batch carries its name, length and checksum alone. Who gets it says that it
-//! is pulling, asks the sender for the bytes over a stream, verifies them, and only then takes
-//! custody: what follows is as if the bytes had come with the part. So the tree, its retries and its
-//! stand-ins are the same for records of every size, and a large one costs the datagram links a
+//! A part with a large batch carries only the batch's name, length and checksum. The node that gets the part
+//! says that it is pulling, asks the sender for the bytes (the body) over a stream, verifies them, and only
+//! then takes custody: from there on it is as if the bytes had come with the part. So the tree, its retries
+//! and its stand-ins are the same for records of every size, and a large record costs the datagram links a
 //! hundred bytes a hop.
 //!
-//! [`pulling`] asks, [`serving`] answers; both keep one stream a peer, and both are bounded in
-//! streams, names and bytes whatever the other side does. What fails is not mended here: the part is
-//! announced again, by the same peer or by another.
+//! [`pulling`] asks, [`serving`] answers. Both keep one stream a peer, and both are bounded in streams, names
+//! and bytes, whatever the other side does. A pull that fails is not repeated here: the part is announced
+//! again, by the same peer or by another.
 
 mod pulling;
 mod serving;
@@ -27,16 +27,17 @@ pub(super) use self::waiting::{BodyWaiter, PulledBody};
 use super::batch::{Announced, BatchId};
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 
-/// Both sides: what this node pulls, and what it is asked for.
+/// Both sides of pulling: the bodies this node asks for, and those it is asked for.
 #[derive(Debug)]
 pub(super) struct Bodies {
     pulling: Pulling,
     serving: Serving,
+    /// What the driver is to do, in order.
     outputs: VecDeque<StreamOutput>,
 }
 
 impl Bodies {
-    /// Starts without streams.
+    /// Begins without streams.
     pub fn new() -> Bodies {
         Bodies { pulling: Pulling::new(), serving: Serving::default(), outputs: VecDeque::new() }
     }
@@ -46,13 +47,13 @@ impl Bodies {
         self.pulling.is_empty() && self.serving.is_empty()
     }
 
-    /// Whether one of these numbers of a line is being pulled.
+    /// Whether a batch of a line whose first number is in `first..=last` is being pulled.
     pub fn pulls_any(&self, line: u64, (first, last): (u64, u64)) -> bool {
         self.pulling.has_between(BatchId { line, first_seq: first }, BatchId { line, first_seq: last })
     }
 
-    /// Sees to it that an announced body is pulled from the peer that announced it, or from one that did so
-    /// sooner. `false`: there is no room, or no body is so long.
+    /// Pulls an announced body from the peer of `waiter`, unless it is being pulled from another. `waiter`
+    /// goes on when the body came. `false`: there is no room, or no body has that length.
     pub fn pull(&mut self, now_us: u64, announced: Announced, waiter: BodyWaiter) -> bool {
         self.pulling.pull(now_us, announced, waiter, &mut self.outputs)
     }
@@ -76,12 +77,12 @@ impl Bodies {
         self.serving.handle(now_us, stream, event, find, &mut self.outputs)
     }
 
-    /// What is to be done next with streams.
+    /// The next thing for the driver to do with a stream.
     pub fn poll_output(&mut self) -> Option<StreamOutput> {
         self.outputs.pop_front()
     }
 
-    /// Gives up streams on which nothing moves. To be called once a second.
+    /// Closes streams on which nothing moves. To be called about once a second.
     pub fn sweep(&mut self, now_us: u64) {
         self.pulling.sweep(now_us, &mut self.outputs);
         self.serving.sweep(now_us, &mut self.outputs);

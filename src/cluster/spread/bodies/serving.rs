@@ -1,7 +1,7 @@
 //! The side that is asked for bodies.
 //!
-//! A body is looked up anew for every piece, so a peer that asks and does not read holds no batch in
-//! memory: what it costs is one window of written bytes and a short list of names.
+//! A body is looked up anew for every piece, so a peer that asks and does not read keeps no batch in memory:
+//! it costs one window of written bytes and a short list of names.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,28 +12,34 @@ use crate::cluster::frames::FrameReader;
 use crate::cluster::spread::batch::BatchId;
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 
-/// Bytes written on a stream before the driver says that it is drained.
+/// Most bytes that are written on a stream until the driver says that it is drained.
 pub(super) const WINDOW_BYTES: usize = 128 * 1024;
-/// Streams of peers at a time. For one more, one on which nothing is asked goes.
+/// Most streams at a time. For one more, one on which nothing is asked for is closed.
 pub(super) const STREAMS_MAX: usize = 128;
-/// Bodies a peer may have asked for and not got. A node asks for fewer.
+/// Most bodies that a peer may have asked for and not got. A node asks for fewer.
 pub(super) const ASKS_MAX: usize = 64;
-/// A stream on which something is owed, and nothing moves for so long, is closed: in microseconds.
+/// A stream on which bodies are asked for and nothing can be written for this long is closed, in
+/// microseconds.
 const STUCK_US_MAX: u64 = 10_000_000;
-/// A stream on which nothing is owed is closed after so long; its peer mostly does it sooner.
+/// A stream on which nothing is asked for is closed after this long, in microseconds. Its peer mostly closes
+/// it sooner.
 const IDLE_US_MAX: u64 = 30_000_000;
 
+/// A stream on which a peer pulls from this node.
 #[derive(Debug)]
 struct ServedStream {
     reader: FrameReader,
-    /// What was asked for, and how many bytes of the first were sent.
+    /// Batches that were asked for, in order.
     asks: VecDeque<BatchId>,
+    /// Bytes of the first of them that were written.
     sent: usize,
+    /// Bytes that were written since the stream was last drained.
     in_flight_bytes: usize,
+    /// When something was last written, or the stream was drained, in microseconds.
     moved_us: u64,
 }
 
-/// Streams on which peers pull from this node.
+/// All streams on which peers pull from this node.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
     streams: BTreeMap<StreamId, ServedStream>,
@@ -45,8 +51,8 @@ impl Serving {
         self.streams.is_empty()
     }
 
-    /// A stream was accepted, or something happened on it. `find` gives a batch as it was packed.
-    /// Returns how many bytes of bodies went out.
+    /// A stream was accepted, or something happened on it. `find` gives a batch as it was packed. Returns the
+    /// number of bytes of bodies that were written.
     pub fn handle(
         &mut self,
         now_us: u64,
@@ -81,6 +87,7 @@ impl Serving {
         server.pump(now_us, stream, find, outputs)
     }
 
+    /// Takes a stream that a peer opened, or closes it if there are too many.
     fn accept(&mut self, now_us: u64, stream: StreamId, outputs: &mut VecDeque<StreamOutput>) {
         if self.streams.len() >= STREAMS_MAX {
             let idle = self.streams.iter().filter(|(_, server)| server.is_idle());
@@ -101,7 +108,7 @@ impl Serving {
         self.streams.insert(stream, server);
     }
 
-    /// Closes streams whose peer does not read, and those nothing was asked on for long.
+    /// Closes streams whose peer does not read, and those on which nothing was asked for for long.
     pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<StreamOutput>) {
         let is_over = |server: &ServedStream| {
             let us_max = if server.is_idle() { IDLE_US_MAX } else { STUCK_US_MAX };
@@ -118,11 +125,12 @@ impl Serving {
 }
 
 impl ServedStream {
+    /// Whether nothing is asked for, and everything that was written is out.
     fn is_idle(&self) -> bool {
         self.asks.is_empty() && self.in_flight_bytes == 0
     }
 
-    /// Reads what a peer asks for; `false`: it is no node, or asks for too much.
+    /// Reads the frames that came from the peer; `false`: no node would send them, or it asks for too much.
     fn take(&mut self, bytes: &[u8]) -> bool {
         self.reader.push(bytes);
         loop {
@@ -137,7 +145,7 @@ impl ServedStream {
         }
     }
 
-    /// Writes pieces, up to the window.
+    /// Writes pieces of the bodies that were asked for, up to the window; returns their bytes.
     fn pump(
         &mut self,
         now_us: u64,

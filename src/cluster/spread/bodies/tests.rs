@@ -10,14 +10,15 @@ use super::serving::{ASKS_MAX, STREAMS_MAX as SERVED_MAX, WINDOW_BYTES};
 use super::wire::{BodyFrame, PIECE_BYTES_MAX};
 use super::*;
 use crate::cluster::Arrival;
-use crate::cluster::spread::Packet;
 use crate::cluster::spread::harness::{World, address, identity};
 use crate::cluster::spread::span::Span;
-use crate::cluster::spread::wire::{Content, Opened, Part, PartHeader};
+use crate::cluster::spread::wire::{Content, Opened, OpenedPart, PartHeader};
+use crate::cluster::spread::{Packet, PeerLife};
 
 const LARGE: usize = 200_000;
 
-/// Times until a record was at all, the median and the last, in microseconds; copies and bytes a node.
+/// Publishes records of one size; returns the median and the greatest time until a record was at a node, in
+/// microseconds, the copies a node got, and the bytes sent for each byte delivered.
 fn measure(count: usize, len: usize, rate: u64, seed: u64) -> (u64, u64, f64, f64) {
     let mut world = World::new(count, seed);
     world.rate = rate;
@@ -40,7 +41,7 @@ fn measure(count: usize, len: usize, rate: u64, seed: u64) -> (u64, u64, f64, f6
     (p50[records / 2], max, world.copies() as f64 / others, bytes)
 }
 
-/// At whatever size, and on links of 1 Gbit/s as on free ones, a large record goes once to each node.
+/// A large record goes once to each node, whatever its size, with links of 1 Gbit/s and with unlimited ones.
 #[test]
 fn large_records_cost_one_copy_at_any_size() {
     for rate in [0, 125_000] {
@@ -87,12 +88,12 @@ fn loss_and_duplicates_cost_large_records_no_copies() {
     assert!(copies <= 1.01, "{copies}");
 }
 
-/// A node dies while others pull from it, before membership knows: its part goes to another.
+/// A node dies while others pull from it, before membership knows that: its part goes to another.
 #[test]
 fn a_relay_that_dies_amid_a_pull_costs_nobody_the_record() {
     for seed in 0..4 {
         let mut world = World::new(200, seed);
-        // A body takes a node some milliseconds to send, so the relays are in the midst of it.
+        // A node takes some milliseconds to send a body, so the relays are at it when they die.
         world.rate = 50_000;
         world.publish(0, 1, 100);
         world.run(500_000);
@@ -134,7 +135,7 @@ fn a_gap_with_a_large_record_is_filled() {
     assert!(repaired.count() > 0);
 }
 
-/// Both ends of streams, without a world.
+/// What both ends of streams want done, without a world.
 #[derive(Default)]
 struct Desk {
     outputs: VecDeque<StreamOutput>,
@@ -154,19 +155,8 @@ impl Desk {
 }
 
 fn waiter(from: SocketAddr, number: u64) -> BodyWaiter {
-    let header = PartHeader {
-        span: Span::whole_after(0),
-        zone: String::new(),
-        without: Vec::new(),
-        instead_of: None,
-        hops: 1,
-        age_us: 0,
-        is_hurried: false,
-        other: None,
-        is_repair: false,
-        counted: None,
-    };
-    BodyWaiter { from, boot: 1, number, header, since_us: 0 }
+    let header = PartHeader { span: Span::whole_after(0), hops: 1, ..PartHeader::default() };
+    BodyWaiter { from: PeerLife { address: from, boot: 1 }, number, header, since_us: 0 }
 }
 
 fn announced(number: u64, bytes: usize) -> Announced {
@@ -180,8 +170,8 @@ fn ask(first_seq: u64) -> BodyFrame {
 const ACCEPTED: StreamEvent =
     StreamEvent::Accepted { from: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1) };
 
-/// A peer announces what it never sends, of every size: little memory is set aside, and no more
-/// than a few streams are asked for.
+/// Peers announce bodies of every size that they never send: little memory is set aside, and only a few
+/// streams are opened.
 #[test]
 fn announcements_alone_cost_little() {
     let (mut pulling, mut desk) = (Pulling::new(), Desk::default());
@@ -212,7 +202,7 @@ fn announcements_alone_cost_little() {
     }
     let (asked, kept) = pulling.bytes();
     assert!(asked > 0 && asked <= ASKED_BYTES_MAX && kept == 0, "{asked} {kept}");
-    // Each begins its first body, and stops.
+    // Each peer sends the beginning of its first body, and stops.
     let piece = BodyFrame::Piece(vec![0; PIECE_BYTES_MAX].into()).encode();
     for &stream in &connects {
         let event = StreamEvent::Received(piece.clone());
@@ -234,7 +224,7 @@ fn streams_to_peers_are_bounded() {
     assert_eq!(pulling.len(), (STREAMS_MAX, STREAMS_MAX));
 }
 
-/// A peer that asks without end, or never reads, costs one window, and goes.
+/// A peer that asks without end, or never reads, costs one window, and its stream is closed.
 #[test]
 fn asking_alone_costs_little() {
     let body = Bytes::from(vec![1; BODY_BYTES_MAX]);
@@ -283,9 +273,9 @@ fn a_body_of_another_checksum_is_not_taken() {
     let batch = BatchId { line: 7, first_seq: 1 };
     let announced = Announced { batch, bytes: body.len(), checksum: xxh3_64(&body) ^ 1 };
     let content = Content::Announced(announced);
-    let part = Part { number: 1, header: Some(waiter(from, 1).header), content };
+    let part = OpenedPart { number: 1, header: Some(waiter(from, 1).header), content };
     let packet = Opened { parts: vec![part], ..Opened::default() };
-    spread.handle_spread(now, from, 1, packet, &ring, &mut node.arrivals);
+    spread.handle_spread(now, PeerLife { address: from, boot: 1 }, packet, &ring, &mut node.arrivals);
     let told: Vec<Packet> = std::iter::from_fn(|| spread.poll_send()).map(|sent| sent.1).collect();
     assert_eq!(told[0].to_proto().receipt.expect("a receipt").pulling, [1]);
     let Some(StreamOutput::Connect { stream, .. }) = spread.poll_stream() else { panic!("no stream") };
@@ -297,7 +287,7 @@ fn a_body_of_another_checksum_is_not_taken() {
 }
 
 proptest! {
-    /// hashicorp/memberlist#368, #369: bytes nobody would write panicked the decoder.
+    /// hashicorp/memberlist#368, #369: the decoder panicked on bytes that no node would write.
     #[test]
     fn garbage_on_streams_ends_them(
         bytes in proptest::collection::vec(any::<u8>(), 0..400),

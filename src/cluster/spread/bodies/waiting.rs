@@ -1,19 +1,16 @@
 //! Parts that wait for bodies, and bodies that came for them.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 
 use crate::cluster::spread::batch::Announced;
+use crate::cluster::spread::link::PeerLife;
 use crate::cluster::spread::wire::PartHeader;
 
 /// A part that waits for its body.
 #[derive(Debug)]
 pub(in crate::cluster::spread) struct BodyWaiter {
     /// The peer that sent the part.
-    pub from: SocketAddr,
-    /// The peer's boot number when it sent the part.
-    pub boot: u64,
+    pub from: PeerLife,
     /// The part's number.
     pub number: u64,
     /// What the part asks of this node.
@@ -25,7 +22,7 @@ pub(in crate::cluster::spread) struct BodyWaiter {
 impl BodyWaiter {
     /// Whether both are the same part.
     pub fn is_same(&self, other: &BodyWaiter) -> bool {
-        (self.from, self.boot, self.number) == (other.from, other.boot, other.number)
+        (self.from, self.number) == (other.from, other.number)
     }
 }
 

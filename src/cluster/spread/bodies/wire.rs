@@ -1,4 +1,4 @@
-//! Frames of a stream of bodies, as bytes and as what they say.
+//! Encodes and decodes the frames of a stream on which bodies are pulled.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -8,24 +8,24 @@ use crate::cluster::spread::batch::BatchId;
 use crate::proto::gossip as proto;
 use crate::proto::gossip::bodies::Frame as ProtoFrame;
 
-/// Most bytes of a body in one frame.
+/// Most bytes of a body that go in one frame.
 pub(super) const PIECE_BYTES_MAX: usize = 32 * 1024;
-/// Longest frame: a piece with its tag and length.
+/// Most bytes of a frame: a piece with its tag and length.
 pub(super) const FRAME_BYTES_MAX: usize = PIECE_BYTES_MAX + 64;
 
-/// What a frame says.
+/// A frame of a stream on which bodies are pulled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BodyFrame {
-    /// Send this batch.
+    /// The sender of the frame asks for this batch.
     Ask(BatchId),
-    /// A piece of the batch that was asked for first and is not whole yet.
+    /// The next piece of the first batch that was asked for and is not complete.
     Piece(Bytes),
-    /// That batch is not here.
+    /// The first batch that was asked for and is not complete is not here.
     Lack,
 }
 
 impl BodyFrame {
-    /// The frame with its length in front.
+    /// The encoded frame, with its length before it.
     pub fn encode(self) -> Bytes {
         let inner = match self {
             BodyFrame::Ask(BatchId { line, first_seq }) => {
@@ -37,7 +37,7 @@ impl BodyFrame {
         frame(&proto::Bodies { frame: Some(inner) })
     }
 
-    /// Reads a frame without its length. `None`: no node would write it.
+    /// Decodes a frame without its length. `None`: no node would write it.
     pub fn decode(bytes: Bytes) -> Option<BodyFrame> {
         match proto::Bodies::decode(bytes).ok()?.frame? {
             ProtoFrame::Ask(ask) => {

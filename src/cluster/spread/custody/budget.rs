@@ -1,19 +1,22 @@
-//! How much may be sent again to members that nobody depends on.
+//! How many bytes may be sent again to members that no other member depends on.
 
 /// Most bytes that can be saved up.
 const BYTES_MAX: usize = 256 * 1024;
-/// What a node that sends nothing else may spend, in bytes a second.
+/// Bytes that are earned in a second without sending anything.
 const IDLE_BYTES_A_SECOND: u64 = 32 * 1024;
-/// Of so many bytes sent for the first time, one may be spent on further tries.
+/// One byte is earned for so many bytes that are sent for the first time.
 const EARNED_OF: usize = 4;
-/// Longest silence that earns anything, in microseconds.
+/// Longest time for which bytes are earned without sending anything, in microseconds.
 const IDLE_US_MAX: u64 = 10_000_000;
 
-/// Bytes that may be spent on further tries to single members: a quarter of what is sent anyway, so that
-/// loss does not become collapse. Tries to larger parts are not counted: one left out costs a subtree.
+/// Bytes that may be spent on further tries of parts with a single member: a quarter of what is sent for the
+/// first time, so that loss does not become collapse. Tries of larger parts cost nothing, since a part that
+/// is left out costs a subtree.
 #[derive(Debug)]
 pub(super) struct RetryBudget {
+    /// Bytes that may be spent now.
     bytes: usize,
+    /// Until when the time that earns bytes was counted, in microseconds.
     earned_us: u64,
 }
 

@@ -1,17 +1,17 @@
-//! The parts that this node answers for until somebody else does, and what they cost.
+//! The parts that this node handed to members and answers for, and the bytes that they cost.
 
 use slab::Slab;
 
 use super::offers::Offers;
 use crate::cluster::spread::batch::{Announced, Batch, BatchId};
 use crate::cluster::spread::duty::Duty;
-use crate::cluster::spread::unsettled::Sent;
+use crate::cluster::spread::unsettled::UnsettledPart;
 
 /// All parts that were handed to members and are not settled, by number.
 #[derive(Debug, Default)]
 pub(super) struct Duties {
     slab: Slab<Duty>,
-    /// Memory of their batches, in bytes; one that is in several parts counts for each.
+    /// Memory of their batches, in bytes. A batch that is in several parts counts for each.
     batch_bytes: usize,
     /// Bytes of this node's own parts that wait to be sent for the first time.
     own_unsent_bytes: usize,
@@ -20,7 +20,7 @@ pub(super) struct Duties {
 }
 
 impl Duties {
-    /// Takes a part on; returns its number.
+    /// Adds a part; returns its number.
     pub fn insert(&mut self, duty: Duty) -> usize {
         debug_assert_eq!(duty.left, duty.fragments, "a new part has nothing acknowledged");
         self.batch_bytes += duty.batch.cost_bytes();
@@ -40,7 +40,7 @@ impl Duties {
         self.slab.get_mut(id)
     }
 
-    /// Takes a part out: it is settled, or goes to somebody else.
+    /// Removes a part, which is settled or withdrawn, and returns it.
     pub fn remove(&mut self, id: usize) -> Option<Duty> {
         let duty = self.slab.try_remove(id)?;
         let bytes = duty.batch.cost_bytes();
@@ -53,7 +53,7 @@ impl Duties {
         Some(duty)
     }
 
-    /// One fragment of a part was acknowledged; with the last one the part is settled.
+    /// One fragment of a part was acknowledged. The part is settled with the last one.
     pub fn settle_fragment(&mut self, id: usize) {
         let Some(duty) = self.slab.get_mut(id) else { return };
         debug_assert!(duty.left > 0, "a part without open fragments is settled");
@@ -70,8 +70,8 @@ impl Duties {
         }
     }
 
-    /// A fragment no longer waits to be sent for the first time: it goes out, or is withdrawn.
-    pub fn note_unqueued(&mut self, is_own: bool, sent: &Sent) {
+    /// A fragment no longer waits on a link: it is sent or withdrawn. Only one that was never sent counts.
+    pub fn note_unqueued(&mut self, is_own: bool, sent: &UnsettledPart) {
         if is_own && sent.tries == 0 {
             debug_assert!(sent.bytes <= self.own_unsent_bytes, "{} bytes", self.own_unsent_bytes);
             self.own_unsent_bytes = self.own_unsent_bytes.saturating_sub(sent.bytes);
@@ -98,12 +98,12 @@ impl Duties {
         self.offers.get(id)
     }
 
-    /// Whether a part of this node's own records is among them.
+    /// Whether there is a part of this node's own records.
     pub fn has_own(&self) -> bool {
         self.slab.iter().any(|(_, duty)| duty.part.is_own)
     }
 
-    /// How many parts there are.
+    /// Number of parts.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.slab.len()

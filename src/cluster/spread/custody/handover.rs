@@ -1,4 +1,4 @@
-//! Cuts ranges and hands their parts to members.
+//! Cuts ranges into parts, and hands each to a member.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -8,40 +8,47 @@ use super::Custody;
 use crate::cluster::members::State;
 use crate::cluster::ring::RingEntry;
 use crate::cluster::spread::batch::{Announced, Batch};
-use crate::cluster::spread::duty::{Duty, Task};
+use crate::cluster::spread::duty::{Duty, RangeTask};
 use crate::cluster::spread::env::{Base, Env};
 use crate::cluster::spread::link::Link;
 use crate::cluster::spread::packet::batch_room;
 use crate::cluster::spread::replication::Replication;
 use crate::cluster::spread::span::Span;
-use crate::cluster::spread::tree::{SpanMembers, Turn, WITHOUT_MAX, cut};
-use crate::cluster::spread::unsettled::Sent;
+use crate::cluster::spread::tree::{DelegateTurn, SpanMembers, WITHOUT_MAX, cut};
+use crate::cluster::spread::unsettled::UnsettledPart;
 use crate::cluster::spread::wire::PART_HEADER_BYTES;
 
-/// Bytes that may wait for one peer. What exceeds them goes to another, or is left to gap repair.
+/// Most bytes that wait for one peer. Further parts go to other members, or are left to gap repair.
 const LINK_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How often all members of a part are tried again, since two of a small part fail by chance.
+/// How often all members of a part are tried again: with loss, both members of a small part may fail by
+/// chance.
 const ROUNDS_MAX: u32 = 3;
-/// How many further members are asked for a sign of life when the first timed out once, so that
-/// the part goes to one that is there: where half of all died at once, one of six is alive 63 times
-/// in 64.
+/// Number of further members that are asked for a sign of life when the first one timed out once, so that the
+/// part goes to one that is there: if half of all members died at once, one of six is alive 63 times in 64.
 const FEELERS: usize = 6;
-/// A member that was heard this lately is there, in microseconds.
+/// A member that was heard at most this long ago is taken to be alive, in microseconds.
 const HEARD_US: u64 = 50_000;
-/// How many members are looked at for one that was not silent.
+/// Most members that are looked at for one that is not silent.
 const CANDIDATES_MAX: usize = 64;
 
 impl Custody {
-    /// Cuts a range and hands its parts over.
-    pub fn serve(&mut self, env: &mut Env, replication: &mut Replication, batch: &Arc<Batch>, task: &Task) {
-        // Standing in for somebody, this node is a member of the range like any other.
+    /// Serves a range with a batch: cuts it into parts, and hands each to a member.
+    pub fn serve(
+        &mut self,
+        env: &mut Env,
+        replication: &mut Replication,
+        batch: &Arc<Batch>,
+        task: &RangeTask,
+    ) {
+        // If this node stands in for another one, it is a member of the range like any other.
         let stands_in = task.instead_of.filter(|place| task.span.contains(*place));
         let holder = stands_in.unwrap_or(env.base.me.place);
         let without = task.without.iter().copied().chain([holder]);
         let members = env.members(&task.zone, task.span, without.clone());
         let turn = turn_of(batch, task.hops);
         let parts = cut(task.span, &members, turn);
-        // The links of so many others are in no cache: they are read side by side before each is used.
+        // The links are in no processor cache: they are all read before the first is used, so that the misses
+        // overlap.
         let mut first = 0;
         for part in &parts {
             let entry = members.get(first + turn.member(part.count));
@@ -58,12 +65,12 @@ impl Custody {
             inside.instead_of = None;
             inside.hops += 1;
             let mut duty = Duty::new(batch.clone(), inside, env.base.now_us);
-            // The one that this node stands in for may be late, and has served them.
+            // The one that this node stands in for may only be late, and have served them.
             duty.ask_first = stands_in.is_some() && env.base.links.are_late();
             self.take_on(env, replication, duty);
         }
         if let Some(place) = stands_in {
-            let part = Task {
+            let part = RangeTask {
                 span: Span::of_place(place),
                 without: Vec::new(),
                 instead_of: None,
@@ -76,7 +83,7 @@ impl Custody {
         }
     }
 
-    /// Hands a batch to one member of another zone, which spreads it inside.
+    /// Hands a batch to one member of another zone, which spreads it there.
     pub fn enter_zone(
         &mut self,
         env: &mut Env,
@@ -84,21 +91,22 @@ impl Custody {
         batch: &Arc<Batch>,
         zone: Arc<str>,
     ) {
-        let task = Task { hops: 1, ..Task::of_origin(Span::whole_after(env.base.me.place), zone) };
+        let task = RangeTask { hops: 1, ..RangeTask::of_origin(Span::whole_after(env.base.me.place), zone) };
         let duty = Duty::new(batch.clone(), task, env.base.now_us);
         self.take_on(env, replication, duty);
     }
 
-    /// Sends the batch of the part `parent` to the one member at `place`, which a child did not know.
+    /// Sends the batch of the part `parent` to the member at `place`, which the holder of the part does not
+    /// know.
     pub(super) fn serve_member(
         &mut self,
         env: &mut Env,
         replication: &mut Replication,
         batch: &Arc<Batch>,
-        parent: Task,
+        parent: RangeTask,
         place: u64,
     ) {
-        let part = Task { span: Span::of_place(place), without: Vec::new(), instead_of: None, ..parent };
+        let part = RangeTask { span: Span::of_place(place), without: Vec::new(), instead_of: None, ..parent };
         let duty = Duty::new(batch.clone(), part, env.base.now_us);
         self.take_on(env, replication, duty);
     }
@@ -106,7 +114,8 @@ impl Custody {
     /// Sends a kept batch to the peer of a link, which asked for it.
     pub fn repair(&mut self, env: &mut Env, batch: &Arc<Batch>, link: usize) {
         let me = &env.base.me;
-        let part = Task { is_own: false, ..Task::of_origin(Span::of_place(me.place), me.zone.clone()) };
+        let part =
+            RangeTask { is_own: false, ..RangeTask::of_origin(Span::of_place(me.place), me.zone.clone()) };
         let mut duty = Duty::new(batch.clone(), part, env.base.now_us);
         duty.is_repair = true;
         duty.members = 1;
@@ -114,13 +123,13 @@ impl Custody {
         self.queue(env, duty, link);
     }
 
-    /// Takes on a part that nobody had so far: from now on it is counted, if its batch is, and has a member.
+    /// Takes on a new part: it is counted if its batch is, and handed to a member.
     fn take_on(&mut self, env: &mut Env, replication: &mut Replication, mut duty: Duty) {
         replication.open_part(&mut duty);
         self.assign(env, replication, duty);
     }
 
-    /// Gives a part to one of its members, or gives it up.
+    /// Hands a part to one of its members, or gives it up if no member is left to try.
     pub(super) fn assign(&mut self, env: &mut Env, replication: &mut Replication, mut duty: Duty) {
         let members = duty_members(env, &duty);
         duty.members = members.len();
@@ -158,7 +167,7 @@ impl Custody {
         }
     }
 
-    /// Asks the members that would be next for a sign of life.
+    /// Asks the members of a part that would be next for a sign of life.
     pub(super) fn feel(&mut self, env: &mut Env, id: usize) {
         let Some(duty) = self.duties.get(id) else { return };
         let members = duty_members(env, duty);
@@ -194,7 +203,7 @@ impl Custody {
         let id = self.duties.insert(duty);
         for fragment in 0..fragments {
             let bytes = len.saturating_sub(fragment as usize * room).min(room) + PART_HEADER_BYTES;
-            link.push(Sent::new(id, fragment, bytes, ask && fragments == 1 && !is_announced));
+            link.push(UnsettledPart::new(id, fragment, bytes, ask && fragments == 1 && !is_announced));
             self.duties.note_queued(is_own, bytes);
         }
         env.base.links.mark_ready(link_id);
@@ -205,8 +214,8 @@ impl Custody {
     }
 }
 
-/// The member whose turn it is, or the next that was neither tried nor silent; failing that,
-/// one that was silent. After a failure, one that was heard just now if there is any.
+/// The member to hand a part to: the one whose turn it is, or the next one that was neither tried nor silent,
+/// or else one that is silent or suspected. After a failure, one that was heard just now if there is any.
 fn choose<'a>(base: &Base, duty: &Duty, members: &SpanMembers<'a>) -> Option<&'a RingEntry> {
     let (mut next, mut doubtful) = (None, None);
     for entry in candidates(duty, members) {
@@ -233,11 +242,11 @@ fn choose<'a>(base: &Base, duty: &Duty, members: &SpanMembers<'a>) -> Option<&'a
 
 /// The members of a part.
 fn duty_members<'a>(env: &'a Env, duty: &Duty) -> SpanMembers<'a> {
-    let Task { zone, span, without, .. } = &duty.part;
+    let RangeTask { zone, span, without, .. } = &duty.part;
     env.members(zone, *span, without.iter().copied())
 }
 
-/// Members of a part that were not tried, from the one whose turn it is.
+/// The members of a part that were not tried, beginning with the one whose turn it is.
 fn candidates<'a>(duty: &Duty, members: &SpanMembers<'a>) -> impl Iterator<Item = &'a RingEntry> {
     let count = members.len();
     let first = turn_of(&duty.batch, duty.part.hops.saturating_sub(1)).member(count);
@@ -247,6 +256,6 @@ fn candidates<'a>(duty: &Duty, members: &SpanMembers<'a>) -> impl Iterator<Item 
 }
 
 /// Decides whose turn it is to get a part of this batch after so many hand-overs.
-fn turn_of(batch: &Batch, hops: u32) -> Turn {
-    Turn { origin: batch.origin_place, epoch: batch.epoch, hops }
+fn turn_of(batch: &Batch, hops: u32) -> DelegateTurn {
+    DelegateTurn { origin: batch.origin_place, epoch: batch.epoch, hops }
 }

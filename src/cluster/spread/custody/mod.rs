@@ -1,15 +1,15 @@
-//! The parts that this node answers for: handed to members, tried again, moved on, settled or given up.
+//! The parts that this node answers for, from the time it takes them on until they are settled or given up.
 //!
-//! Custody of a range begins when a receipt for it is given, or when a client's record is taken. From then
-//! on this node hands the range's parts to members and remembers each as a duty until its member gives a
-//! receipt in turn, or until nobody is left to try.
+//! Custody of a range with a batch begins when this node gives a receipt for it, or takes a client's record.
+//! It then hands the parts of the range to members, and keeps each as a duty until its member gives a receipt
+//! in turn, or no member is left to try.
 //!
 //! - [`handover`] cuts ranges and chooses who gets a part;
 //! - [`sending`] puts parts that wait into packets;
 //! - [`receipts`] settles what a peer acknowledges;
 //! - [`retry`] answers silence: it tries again, moves a part to another member, or gives it up;
-//! - [`duties`] keeps the parts and counts their bytes, [`offers`] is what peers may pull, [`budget`] bounds
-//!   what is sent again.
+//! - [`duties`] keeps the parts and counts their bytes; [`offers`] has the batches that peers may pull;
+//!   [`budget`] bounds what is sent again.
 
 mod budget;
 mod duties;
@@ -29,7 +29,7 @@ use super::tree::FANOUT;
 use crate::cluster::stats::Gauge;
 use crate::limits::RECORD_BYTES_CEILING;
 
-/// Bytes of this node's own parts that may wait to be sent for the first time, over all links.
+/// Most bytes of this node's own parts that wait to be sent for the first time, on all links.
 const OWN_UNSENT_BYTES_MAX: usize = 512 * 1024;
 /// Memory of batches on duty beyond which no further custody is taken, in bytes.
 const DUTY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -37,20 +37,22 @@ const DUTY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// All parts that this node answers for.
 #[derive(Debug, Default)]
 pub(super) struct Custody {
+    /// The parts.
     duties: Duties,
+    /// Bytes that may be sent again.
     budget: RetryBudget,
-    /// Numbers that a receipt settles, while it is taken. Kept for its memory.
+    /// Memory for the numbers that a receipt settles. Empty between calls.
     settled: Vec<u64>,
 }
 
 impl Custody {
-    /// How many bytes of this node's own records are taken now; 0 while the links are full.
+    /// Number of bytes of this node's own records that are taken now; 0 while the links are full.
     pub fn room_bytes(&self) -> usize {
         let on_links = OWN_UNSENT_BYTES_MAX.saturating_sub(self.duties.own_unsent_bytes()) / FANOUT;
         on_links.min(self.duties.offer_room_bytes())
     }
 
-    /// Whether so much is on duty that nothing further may be taken into custody.
+    /// Whether so many bytes are on duty that no further custody may be taken.
     pub fn is_full(&self) -> bool {
         self.duties.batch_bytes() > DUTY_BYTES_MAX
     }
@@ -73,17 +75,18 @@ impl Custody {
         repairs.map(|duty| duty.batch.id.first_seq).collect()
     }
 
-    /// Shows how full the queues are.
+    /// Shows how many bytes wait and are on duty.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        // Whoever asks for room first is let in by an eighth of it, and then counted with headers.
+        // The room is told without headers, and a publisher that was told of an eighth of it may use all of
+        // that.
         let own_max = OWN_UNSENT_BYTES_MAX + OWN_UNSENT_BYTES_MAX / FANOUT;
         visit(Gauge::new("bytes of own parts that wait", self.duties.own_unsent_bytes(), own_max));
-        // A part is refused while there is too much; the last that was not is cut into as many.
+        // A part is refused while there is too much on duty. The last one that is not is cut into this many.
         let duty_max = DUTY_BYTES_MAX + FANOUT * RECORD_BYTES_CEILING;
         visit(Gauge::new("bytes of batches on duty", self.duties.batch_bytes(), duty_max));
     }
 
-    /// How many parts are not settled.
+    /// Number of parts that are not settled.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.duties.len()

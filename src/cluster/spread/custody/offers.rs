@@ -1,4 +1,4 @@
-//! Batches too large for datagrams that peers were told of and may pull over a stream.
+//! Batches that are too large for datagrams: peers were told of them, and may pull them over a stream.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ const OWN_BYTES_MAX: usize = 8 * 1024 * 1024;
 #[derive(Debug)]
 struct Offer {
     batch: Arc<Batch>,
-    /// In how many parts it was announced.
+    /// Number of parts on duty that announce it.
     parts: usize,
-    /// Whether it is counted as this node's own.
+    /// Whether it counts as this node's own.
     is_own: bool,
 }
 
@@ -22,12 +22,12 @@ struct Offer {
 #[derive(Debug, Default)]
 pub(super) struct Offers {
     batches: BTreeMap<BatchId, Offer>,
-    /// Bytes of those that are this node's own.
+    /// Bytes of the batches that are this node's own.
     own_bytes: usize,
 }
 
 impl Offers {
-    /// A part announces this batch. `is_own`: it starts at this node.
+    /// A part announces this batch. `is_own`: this node is its origin.
     pub fn add(&mut self, batch: &Arc<Batch>, is_own: bool) {
         let new = || Offer { batch: batch.clone(), parts: 0, is_own: false };
         let offer = self.batches.entry(batch.id).or_insert_with(new);

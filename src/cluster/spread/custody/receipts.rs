@@ -1,4 +1,4 @@
-//! Settles what a peer acknowledges.
+//! Takes receipts: settles the parts that a peer acknowledges.
 
 use super::Custody;
 use crate::cluster::spread::batch::Announced;
@@ -7,17 +7,18 @@ use crate::cluster::spread::env::{Base, Env};
 use crate::cluster::spread::link::PartId;
 use crate::cluster::spread::replication::Replication;
 use crate::cluster::spread::timers::Timer;
-use crate::cluster::spread::unsettled::Sent;
+use crate::cluster::spread::unsettled::UnsettledPart;
 use crate::cluster::spread::wire::{Receipt, life_tag};
 
 /// A part whose body is being pulled is announced again after this long, in microseconds: the pull may have
 /// failed since.
 const ANNOUNCE_US: u64 = 250_000;
-/// A peer may be busy pulling one body for so long, in microseconds; then its part is tried like any other.
+/// Longest time that a peer is given to pull one body, in microseconds. Then its part is tried like any
+/// other.
 const PULL_US_MAX: u64 = 30_000_000;
 
 impl Custody {
-    /// Takes the receipt that came over a link.
+    /// Takes a receipt that came over a link.
     pub fn take_receipt(
         &mut self,
         env: &mut Env,
@@ -28,7 +29,7 @@ impl Custody {
         if receipt.life != life_tag(env.base.me.boot) {
             return;
         }
-        // Before the parts are settled: an answer is about one that is not.
+        // Answers come before the parts are settled: they are about parts that are not.
         for (number, member) in &receipt.unserved {
             self.take_unserved(env, replication, PartId { link: id, number: *number }, *member);
         }
@@ -43,7 +44,7 @@ impl Custody {
         env.base.links.mark_ready(id);
     }
 
-    /// The peer lacks parts that it was only asked about: they are sent.
+    /// The peer wants parts that it was only asked about: they are sent.
     fn take_wanted(&mut self, base: &mut Base, id: usize, wanted: &[u64]) {
         let rtt = base.links.rtt(id);
         let mut lost = 0;
@@ -60,7 +61,7 @@ impl Custody {
         }
     }
 
-    /// Settles all numbers that a receipt tells.
+    /// Settles all parts that a receipt acknowledges.
     fn settle_all(&mut self, base: &mut Base, id: usize, receipt: &Receipt) {
         let mut numbers = std::mem::take(&mut self.settled);
         if let Some(link) = base.links.get(id) {
@@ -84,18 +85,19 @@ impl Custody {
         }
     }
 
-    /// Learns what a settled number tells of the link; returns when its round trip began, in microseconds,
-    /// if that is known. After a second copy nobody knows which of them is acknowledged (Karn), unless that
-    /// is sooner than any answer could be. After questions it is the one copy that was sent: were late
-    /// receipts left out, a busy peer would never be known to be slow.
-    fn learn(&self, base: &mut Base, id: usize, sent: &Sent) -> Option<u64> {
-        // How long a body takes to come says nothing of the round trip.
+    /// Learns from a settled part whether the link's receipts are late; returns when the part's round trip
+    /// began, in microseconds, if that is known. After a second copy it is not known which of them is
+    /// acknowledged (Karn's algorithm), unless the receipt came sooner than the second could be answered.
+    /// After questions only one copy was sent: if such late receipts were left out, a busy peer would never
+    /// be known to be slow.
+    fn learn(&self, base: &mut Base, id: usize, sent: &UnsettledPart) -> Option<u64> {
+        // The time in which a body is pulled says nothing of the round trip.
         let duty = self.duties.get(sent.duty);
         if duty.is_some_and(|duty| Announced::of(&duty.batch).is_some()) {
             return None;
         }
         let rtt = base.links.rtt(id);
-        // A question may have been asked too soon: then it tells nothing.
+        // A question that was asked too soon tells nothing.
         let is_answer = sent.ask
             && sent.copies <= 1
             && sent.tries > sent.copies
@@ -110,7 +112,7 @@ impl Custody {
         is_known.then(|| sent.first_us.max(sent.copied_us))
     }
 
-    /// The peer does not know the other member of its part of two: that one gets the batch from here.
+    /// The peer does not know the other member of a part of two: that member gets the batch from here.
     fn take_unserved(&mut self, env: &mut Env, replication: &mut Replication, part: PartId, member: u64) {
         let sent = env.base.links.get(part.link).and_then(|link| link.sent(part.number));
         let Some(duty) = sent.and_then(|sent| self.duties.get_mut(sent.duty)) else { return };
@@ -121,7 +123,7 @@ impl Custody {
         }
     }
 
-    /// The peer is pulling a part's body: it needs no second try for now.
+    /// The peer is pulling the body of a part: the part is not tried again for a while.
     fn take_pulling(&mut self, base: &mut Base, part: PartId) {
         let now_us = base.now_us;
         let Some(link) = base.links.get_mut(part.link) else { return };

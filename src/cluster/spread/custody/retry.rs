@@ -1,13 +1,12 @@
-//! What was handed over, until it is acknowledged, moved on or given up.
+//! Looks after parts that were not acknowledged in time: they are tried again, moved or given up.
 //!
-//! A loss is answered by trying again, soon and without backoff, since that is where the tail of
-//! the delivery time comes from. Silence is answered by somebody else: after two timeouts in which
-//! nothing at all was heard of the member (one, if it was silent lately), the part goes to another
-//! of its members, long before membership has made up its mind. The new one is told whom it stands
-//! in for and cuts the range as that one would have: if the first was alive after all, and only
-//! its receipts were lost, the same delegates get the same parts twice, and custody stops them
-//! there; a different cut would send the whole subtree twice. Where one member was silent others may
-//! be, so below a stand-in one timeout is enough.
+//! After a loss a part is tried again, soon and without backoff, since that is where the tail of the delivery
+//! time comes from. After silence another member gets it: after two timeouts in which nothing at all was
+//! heard of the first member (one, if it was silent lately), the part is moved, long before membership has
+//! decided whether that member is dead. The new member is told which one it stands in for, and cuts the range
+//! as that one would have: if the first was alive after all, and only its receipts were lost, the same
+//! delegates get the same parts twice, and custody stops the repeat there; a different cut would send the
+//! whole subtree twice. Where one member was silent others may be, so below a stand-in one timeout is enough.
 
 use std::net::SocketAddr;
 
@@ -20,26 +19,26 @@ use crate::cluster::spread::link::PartId;
 use crate::cluster::spread::replication::Replication;
 use crate::cluster::spread::silence::SILENT_TRIES_MAX;
 use crate::cluster::spread::timers::Timer;
-use crate::cluster::spread::unsettled::Sent;
+use crate::cluster::spread::unsettled::UnsettledPart;
 
-/// Tries on the only member of a part, if it is heard; and on a part of several.
+/// Most tries of a part on one member, if it is heard or the part has other members.
 const TRIES_MAX: u32 = 20;
-/// How often a part is handed over before it is given up.
+/// Most members that a part is handed to before it is given up.
 const HANDOVERS_MAX: u32 = 20;
 
-/// What follows from a part that was not acknowledged in time.
+/// What is done about a part that was not acknowledged in time.
 #[derive(Clone, Copy, Debug)]
 enum Remedy {
-    /// The same member is tried again; `feel`: others are asked for a sign of life meanwhile.
+    /// The same member is tried again. `feel`: others are asked for a sign of life meanwhile.
     TryAgain { feel: bool },
-    /// Another member gets it.
+    /// The part is moved to another member.
     MoveOn,
-    /// Nobody gets it from here any more.
+    /// The part is not sent from here any more.
     GiveUp,
 }
 
 impl Custody {
-    /// Takes a part and all that waits for it off its link.
+    /// Removes a part from the duties and from its link, and returns it.
     fn withdraw(&mut self, base: &mut Base, id: usize) -> Option<Duty> {
         let duty = self.duties.remove(id)?;
         let link = base.links.get_mut(duty.link)?;
@@ -48,18 +47,18 @@ impl Custody {
                 self.duties.note_unqueued(duty.part.is_own, &sent);
             }
         }
-        // What waited behind it for room in the window may go now.
+        // Parts that waited behind it for room in the window may be sent now.
         base.links.mark_ready(duty.link);
         Some(duty)
     }
 
-    /// Nobody is to have this part from here any more.
+    /// Gives up a part that is no longer among the duties.
     pub(super) fn give_up(&mut self, base: &mut Base, replication: &mut Replication, duty: &Duty) {
         base.stats.given_up += 1;
         replication.close_part(base, duty);
     }
 
-    /// Hands a part to another of its members.
+    /// Moves a part to another of its members.
     fn move_on(&mut self, env: &mut Env, replication: &mut Replication, id: usize) {
         let Some(mut duty) = self.withdraw(env.base, id) else { return };
         duty.tried.push(duty.delegate);
@@ -76,7 +75,7 @@ impl Custody {
         self.assign(env, replication, duty);
     }
 
-    /// A part that was to be acknowledged by `at_us` was not.
+    /// A part was not acknowledged by `at_us`, or has waited until then for budget to be sent again.
     pub fn handle_silence(&mut self, env: &mut Env, replication: &mut Replication, part: PartId, at_us: u64) {
         let PartId { link: link_id, number } = part;
         let link = env.base.links.get(link_id);
@@ -106,13 +105,14 @@ impl Custody {
         }
     }
 
-    /// Notes a timeout on its link; returns what follows for the part, and whether the peer fell silent.
-    fn remedy(&self, env: &mut Env, link_id: usize, sent: &Sent) -> Option<(Remedy, bool)> {
+    /// Counts a timeout on its link; returns what is to be done about the part, and whether the peer fell
+    /// silent.
+    fn remedy(&self, env: &mut Env, link_id: usize, sent: &UnsettledPart) -> Option<(Remedy, bool)> {
         let now_us = env.base.now_us;
         let rtt = env.base.links.rtt(link_id);
         let duty = self.duties.get(sent.duty)?;
         let link = env.base.links.get_mut(link_id)?;
-        // A first wait before a question is short: it proves nothing.
+        // The first wait before a question is short: that it is over proves nothing.
         if sent.tries > 1 || !duty.asks_second() {
             link.window_mut().handle_loss(now_us, rtt);
         }
@@ -134,7 +134,7 @@ impl Custody {
                 (false, false) => SILENT_TRIES_MAX,
             };
             match is_gone {
-                // Dead, or at another address by now.
+                // The member is dead, or has another address by now.
                 true => Remedy::MoveOn,
                 false if sent.tries >= tries_max => Remedy::GiveUp,
                 false => Remedy::TryAgain { feel: false },
@@ -143,7 +143,7 @@ impl Custody {
         Some((remedy, timeout.falls_silent))
     }
 
-    /// Moves what only waits for a peer that fell silent, if it has somewhere else to go.
+    /// Moves the parts that were never sent to a peer that fell silent, if they have other members.
     fn desert(&mut self, env: &mut Env, replication: &mut Replication, link_id: usize) {
         let Some(link) = env.base.links.get(link_id) else { return };
         let unsent = link.unsettled().iter().filter(|sent| sent.tries == 0);
@@ -156,8 +156,8 @@ impl Custody {
         }
     }
 
-    /// Sends a part to the same member again, or has it wait until there is budget for that.
-    fn try_again(&mut self, base: &mut Base, part: PartId, sent: &Sent) {
+    /// Sends a part to the same member again, or lets it wait if there is no budget for that.
+    fn try_again(&mut self, base: &mut Base, part: PartId, sent: &UnsettledPart) {
         let Some(duty) = self.duties.get(sent.duty) else { return };
         let is_single = duty.members <= 1;
         let ask = match base.links.is_late(part.link) {

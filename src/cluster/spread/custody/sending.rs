@@ -1,4 +1,4 @@
-//! Puts parts that wait into packets.
+//! Puts parts that wait on a link into packets.
 
 use super::Custody;
 use crate::cluster::spread::env::Base;

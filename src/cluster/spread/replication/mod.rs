@@ -1,17 +1,17 @@
 //! The level `replicated`: an answer waits until every member that was alive when its record was
 //! accepted, and has not gone since, holds the record or a newer one.
 //!
-//! The tree counts by itself: a batch that somebody waits for is marked, and its receipts bring a
-//! [`Tally`] up. When the sum is exactly who must hold it, the answer goes, one way down and one way up
-//! after the publish. Where the tree has not reported in time, or reports others than expected (a
-//! relay died, views differ), the origin asks the members of that part itself: "is what you hold of
-//! this source as new as this?" So it does from the start where no tree was started, for a
-//! duplicate or a stale record. What a member says of its own map is always true, so the tree's
-//! count only saves questions.
+//! The tree counts its members: a batch with a record that an answer waits for is marked, and its receipts
+//! bring a [`Tally`] up the tree. When the sum is exactly the members that must hold it, the answer goes:
+//! that is one way down the tree and one way up after the publish. If the tree has not reported in time, or
+//! reports other members than expected (a relay died, views differ), the origin asks the members of that part
+//! itself: "is what you hold of this source as new as this?" It does so from the start if no tree was
+//! started, for a duplicate or a stale record. What a member says of its own map is always true, so the count
+//! by the tree only saves questions.
 //!
-//! The sum of a count and the XOR of 64-bit hashes is taken for the set: a wrong set of the right
-//! size passes once in 2^64. Rejected: the list of members (a kilobyte for a hundred of them, at every
-//! hop), and receipts that wait for the subtree (a hop would be slow exactly where it is lossy).
+//! A number and the XOR of 64-bit hashes stand for a set of members: a wrong set of the right size passes
+//! once in 2^64. Rejected: a list of members (a kilobyte for a hundred of them, at every hop), and receipts
+//! that wait for the subtree (a hop would be slow exactly where it loses datagrams).
 
 mod questions;
 mod roster;
@@ -43,10 +43,11 @@ use crate::record::SharedRecord;
 /// A holder asks for missing tallies of its parts after this long, and each time again after twice as long,
 /// in microseconds: longer than a hop with a loss takes.
 const POLL_US: u64 = 20_000;
-/// How often missing tallies are asked for.
+/// How often the missing tallies of one batch are asked for.
 const POLLS_MAX: u32 = 8;
-/// The answers that wait until all members hold a record, and what they and others want counted. Empty
-/// while nobody asks for the level `replicated`.
+
+/// The answers that wait here until all members hold a record, and the batches that are counted for answers
+/// here and elsewhere. Empty while no client asks for the level `replicated`.
 #[derive(Debug)]
 pub(super) struct Replication {
     /// Hash of this node's life.
@@ -57,6 +58,7 @@ pub(super) struct Replication {
     tallies: Tallies,
     /// Answers that wait here.
     waits: Waits,
+    /// The members, as far as answers wait for them.
     roster: Roster,
     /// Answers that no longer wait, to be given to the caller.
     results: VecDeque<Replicated>,
@@ -66,17 +68,18 @@ pub(super) struct Replication {
     armed_us: u64,
 }
 
-/// A record that is awaited, in a batch that is about to be spread.
+/// A record among those that are handed over, for which an answer waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Carried {
-    /// The name of the answer that waits.
+    /// The caller's name for the answer.
     token: u64,
-    /// Number of the record that is handed over: the awaited one, or a newer one of its source.
+    /// Sequence number of the record: the awaited one, or a newer one of its source.
     seq: u64,
 }
 
 impl Replication {
-    /// Nobody waits. `life`: the hash of this node's life; `packet_bytes_max`: the most bytes of one encoded packet.
+    /// Begins without any wait. `life` is the hash of this node's life, `packet_bytes_max` the most bytes of one
+    /// encoded packet.
     pub fn new(life: u64, packet_bytes_max: usize) -> Replication {
         Replication {
             life,
@@ -100,13 +103,14 @@ impl Replication {
         self.results.pop_front()
     }
 
-    /// Whether it holds nothing.
+    /// Whether nothing is kept.
     #[cfg(test)]
     pub fn is_unused(&self) -> bool {
         self.tallies.is_empty() && self.waits.is_empty() && self.asides.is_empty()
     }
 
-    /// When the timer of the waits must be set, if it must. It counts as set from now on.
+    /// When the timer of the waits must be due, in microseconds; it counts as set from now on. `None`: none
+    /// must be set.
     pub fn arm(&mut self) -> Option<u64> {
         let due_us = self.waits.due_us().filter(|due_us| *due_us != self.armed_us)?;
         self.armed_us = due_us;
@@ -118,7 +122,7 @@ impl Replication {
         self.armed_us == at_us && !self.waits.is_empty()
     }
 
-    /// Whether somebody waits here while the ring has changed: those who have gone are to be struck off.
+    /// Whether answers wait here, and members may have gone that they still wait for.
     pub fn is_behind(&self, ring: &Ring) -> bool {
         !self.waits.is_empty() && !self.roster.is_current(ring)
     }
@@ -150,7 +154,7 @@ impl Replication {
         self.see_to_waits(env);
     }
 
-    /// Strikes off those who have gone from the ring: nobody waits for them.
+    /// Takes the ring as it is now: answers no longer wait for members that have gone.
     pub fn refresh_roster(&mut self, ring: &Ring) {
         if self.waits.is_empty() {
             return;
@@ -162,8 +166,8 @@ impl Replication {
         }
     }
 
-    /// Finds, among the records that are handed over, those that are awaited, or newer ones of their sources
-    /// where they were merged.
+    /// The records that answers wait for among those that are handed over. One that was merged away is
+    /// represented by a newer one of its source.
     pub fn awaited_among(&self, records: &[SharedRecord]) -> Vec<Carried> {
         let Some(last) = records.last() else { return Vec::new() };
         let carrier = |(seq, token): (u64, u64)| {
@@ -187,29 +191,32 @@ impl Replication {
         }
     }
 
+    /// Counts a batch from now on, if it is not counted already.
     fn start_counting(&mut self, base: &mut Base, batch: BatchId) {
         if self.tallies.start(base.now_us, batch) {
             base.timers.push(base.now_us + POLL_US, Timer::Count { batch, polls: 1 });
         }
     }
 
-    /// A peer handed over a part of a batch that is counted; to be called before the part is served.
+    /// A peer handed over a part of a batch and wants the part's tally. To be called before the part is
+    /// served.
     pub fn count_for(&mut self, base: &mut Base, part: PartId, batch: BatchId, span: Span) {
         let Some(link) = base.links.get(part.link) else { return };
-        let asker = (link.to, link.boot);
+        let asker = link.peer();
         self.start_counting(base, batch);
         self.tallies.ask(batch, asker, part.number, span);
     }
 
-    /// A peer handed over a part again that this node took: it may not have heard the tally either.
+    /// A peer handed over a part again that this node has taken: it may not have heard the tally, which is
+    /// told again.
     pub fn count_again(&mut self, base: &mut Base, part: PartId) {
         let Some(link) = base.links.get(part.link) else { return };
-        if let Some(batch) = self.tallies.ask_again((link.to, link.boot), part.number) {
+        if let Some(batch) = self.tallies.ask_again(link.peer(), part.number) {
             self.count_changed(base, batch);
         }
     }
 
-    /// A part is to be handed on: if its batch is counted, the part is, too.
+    /// A part is to be handed on. It is counted if its batch is.
     pub fn open_part(&mut self, duty: &mut Duty) {
         if self.tallies.has(duty.batch.id) {
             let part = &duty.part;
@@ -217,7 +224,7 @@ impl Replication {
         }
     }
 
-    /// A part went to the peer at this address, under the numbers that it says.
+    /// A part was handed to the peer at this address.
     pub fn hand(&mut self, duty: &Duty, to: SocketAddr) {
         if let Some(part) = duty.counted {
             self.tallies.hand(duty.batch.id, part, (to, duty.first_number), duty.fragments);
@@ -243,11 +250,12 @@ impl Replication {
         }
     }
 
-    /// Tells the tallies of a batch that are complete by now to those who asked, here and elsewhere.
+    /// More is known of a counted batch: tells complete tallies to the peers that asked, and gives the
+    /// answers here that need not wait any longer.
     pub fn count_changed(&mut self, base: &mut Base, batch: BatchId) {
         for report in self.tallies.take_reports(batch, self.life) {
-            let Some(id) = base.links.open(report.to, base.now_us) else { continue };
-            if let Some(link) = base.links.get_mut(id).filter(|link| link.boot == report.boot) {
+            let Some(id) = base.links.open(report.peer.address, base.now_us) else { continue };
+            if let Some(link) = base.links.get_mut(id).filter(|link| link.peer() == report.peer) {
                 link.answers.report(report.number, report.tally);
                 base.schedule_receipt(id);
             }
@@ -257,7 +265,7 @@ impl Replication {
         }
     }
 
-    /// Asks for the tallies of a batch's parts that are missing, for the `polls`-th time.
+    /// Asks for the missing tallies of a batch's parts, for the `polls`-th time.
     pub fn poll_tallies(&mut self, base: &mut Base, batch: BatchId, polls: u32) {
         let overdue = self.tallies.overdue(batch);
         if overdue.is_empty() {
@@ -279,19 +287,20 @@ impl Replication {
         self.tallies.has(batch) && self.tallies.total(batch).is_none()
     }
 
-    /// Answers if all who must hold the record do.
+    /// Gives the answer of a wait if all members that must hold its record are known to.
     fn check_wait(&mut self, token: u64) {
         let Some(wait) = self.waits.get(token) else { return };
         let total = wait.batch.and_then(|batch| self.tallies.total(batch));
         let is_counted = total.is_some_and(|total| total.plus(Tally::of(self.life)) == wait.expected);
-        // Of a record that is not handed over, nobody but this node can be known to hold it.
+        // While a record is not handed over, only this node can be known to hold it.
         let is_confirmed = wait.missing.as_ref().is_some_and(Vec::is_empty);
         if is_counted || is_confirmed {
             self.finish_wait(token, true);
         }
     }
 
-    /// Gives an answer. `is_whole`: all who must hold the record do; else its time is over.
+    /// Ends a wait and gives its answer. `is_whole`: all members that must hold the record do; else the time
+    /// is over.
     fn finish_wait(&mut self, token: u64, is_whole: bool) {
         let Some(wait) = self.waits.remove(token) else { return };
         let reached = match (&wait.missing, wait.batch) {
@@ -320,7 +329,7 @@ impl Replication {
         self.see_to_waits(env);
     }
 
-    /// Forgets tallies that nobody waits for any more.
+    /// Forgets tallies that no answer waits for any more.
     pub fn sweep(&mut self, now_us: u64) {
         self.tallies.expire(now_us);
     }

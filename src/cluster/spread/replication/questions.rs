@@ -1,4 +1,4 @@
-//! Questions to members: do you hold what I wait for, or something newer?
+//! Questions to members: does each hold the record that an answer waits for, or a newer one?
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,25 +17,27 @@ use crate::cluster::spread::wire::Inquiry;
 /// Least and longest time a member is given to answer a question, in microseconds.
 const ANSWER_US_MIN: u64 = 20_000;
 const ANSWER_US_MAX: u64 = 500_000;
-/// Most questions sent at once, and how soon the next so many go, in microseconds: a thousand
-/// members must not answer in the same instant.
+/// Most questions that are sent at once, and how long after them the next are sent, in microseconds: a
+/// thousand members must not answer in the same instant.
 const QUESTIONS_MAX: usize = 256;
 const QUESTIONS_US: u64 = 1_000;
-/// Most members remembered as missing, of all waits together: 4 MiB. Further waits are looked into
-/// when there is room.
+/// Most members that are remembered as missing, of all waits together: 4 MiB. Members of further waits are
+/// looked for when there is room.
 const MISSING_MAX: usize = 256 * 1024;
-/// How soon it is looked again whether there is room, in microseconds.
+/// How often a wait looks for that room, in microseconds.
 const ROOM_US: u64 = 10_000;
 
-/// Questions to be sent, by address, and how many more may be asked now.
+/// Questions that are about to be sent.
 #[derive(Debug)]
 struct Questions {
+    /// By the address of the member.
     to: BTreeMap<SocketAddr, Vec<Inquiry>>,
+    /// How many more may be asked now.
     left: usize,
 }
 
 impl Replication {
-    /// Sees to all waits that are due.
+    /// Looks after all waits that are due: ends them, or asks the members that are missing.
     pub(super) fn see_to_waits(&mut self, env: &mut Env) {
         let now_us = env.base.now_us;
         let mut questions = Questions { to: BTreeMap::new(), left: QUESTIONS_MAX };
@@ -69,7 +71,7 @@ impl Replication {
         }
     }
 
-    /// Asks the next of those that are missing, as many as may be asked now.
+    /// Asks the next of a wait's missing members, as many as may be asked now.
     fn ask_missing(&mut self, env: &Env, token: u64, questions: &mut Questions) {
         let Some(wait) = self.waits.get(token) else { return };
         let missing = wait.missing.as_deref().unwrap_or_default();
@@ -90,7 +92,7 @@ impl Replication {
         self.waits.postpone(token, due_us);
     }
 
-    /// Who must hold the record and is not known to, by what the tree reported so far.
+    /// The members that must hold a record and are not known to, by what the tree has reported.
     fn missing_of(&self, wait: &Wait, ring: &Ring) -> Vec<Seat> {
         debug_assert!(self.roster.is_current(ring), "seats and entries must be the same members");
         let parts = wait.batch.map_or(&[][..], |batch| self.tallies.parts(batch));
@@ -100,7 +102,7 @@ impl Replication {
             if seat.life == self.life || !self.roster.was_there(seat.life, wait.period) {
                 continue;
             }
-            // A part that came later is for somebody whom an earlier one left out.
+            // A part that was handed on later is for a member that an earlier one left out.
             let is_in = |part: &CountedPart| part.span.contains(seat.place) && *part.zone == *entry.zone();
             match parts.iter().rposition(is_in).and_then(|at| inside.get_mut(at)) {
                 Some(seats) => seats.push(*seat),

@@ -1,8 +1,9 @@
-//! Who was alive when: so that an answer can wait for those who were there when its record was
-//! accepted, less those who have gone, without a copy of the member list for every one that waits.
+//! Which members were alive when.
 //!
-//! It is the list of now, and of those who joined lately when they did. Whoever is in it and was in it
-//! before is waited for; who comes back after it was given up counts as one that joined.
+//! An answer waits for the members that were alive when its record was accepted, less those that have gone
+//! since. The roster knows them without a copy of the member list for every answer: it has the list as it is
+//! now, and for members that joined lately the period in which they did. A member that comes back after it
+//! was given up counts as one that joined.
 
 use std::collections::BTreeMap;
 
@@ -19,35 +20,38 @@ pub(super) struct Seat {
     pub life: u64,
 }
 
-/// A member that has gone, and since when it had been there.
+/// A member that has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gone {
-    /// Hash of its life.
+pub(super) struct Departed {
+    /// Hash of the member's life.
     pub member: u64,
-    /// The period in which it joined; 0: before all that are remembered.
+    /// Period in which it had joined; 0: before all periods that are remembered.
     pub joined: u64,
 }
 
-/// The live members, and when they joined.
+/// The live members, and in which period each joined. A period lasts until the members change.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
+    /// Version of the ring that was seen last.
     version: Option<u64>,
-    /// In the ring's order.
+    /// All members, in the ring's order.
     seats: Vec<Seat>,
+    /// All members as a set.
     tally: Tally,
-    /// Counts changes.
+    /// Number of the current period.
     period: u64,
+    /// Periods in which members joined, by the hash of their life. Others joined before.
     joined: BTreeMap<u64, u64>,
 }
 
 impl Roster {
-    /// Whether it is as the ring is.
+    /// Whether the roster has the members of this ring.
     pub fn is_current(&self, ring: &Ring) -> bool {
         self.version == Some(ring.version())
     }
 
-    /// Takes the ring as it is now; returns who has gone since the last time.
-    pub fn refresh(&mut self, ring: &Ring) -> Vec<Gone> {
+    /// Takes the ring as it is now; returns the members that have gone since the last call.
+    pub fn refresh(&mut self, ring: &Ring) -> Vec<Departed> {
         if self.is_current(ring) {
             return Vec::new();
         }
@@ -66,7 +70,7 @@ impl Roster {
         let new = sorted(self.seats.iter().map(|seat| seat.life).collect());
         let mut gone = Vec::new();
         for member in old.iter().filter(|member| new.binary_search(member).is_err()) {
-            gone.push(Gone { member: *member, joined: self.joined.remove(member).unwrap_or(0) });
+            gone.push(Departed { member: *member, joined: self.joined.remove(member).unwrap_or(0) });
         }
         for member in new.iter().filter(|member| old.binary_search(member).is_err()) {
             self.joined.insert(*member, self.period);
@@ -75,27 +79,27 @@ impl Roster {
         gone
     }
 
-    /// Nobody waits any more: who joined when is of no interest.
+    /// No answer waits any more: forgets when members joined.
     pub fn forget_joined(&mut self) {
         self.joined.clear();
     }
 
-    /// The period of now: who is there now is in it.
+    /// The current period.
     pub fn period(&self) -> u64 {
         self.period
     }
 
-    /// All who are there now.
+    /// The set of all members.
     pub fn tally(&self) -> Tally {
         self.tally
     }
 
-    /// Whether a member that is there now was there in `period`.
+    /// Whether a member that is alive now was alive in `period`. `member`: the hash of its life.
     pub fn was_there(&self, member: u64, period: u64) -> bool {
         self.joined.get(&member).is_none_or(|joined| *joined <= period)
     }
 
-    /// The members, in the ring's order: as many, in the same order, as the ring had entries.
+    /// All members, in the order of the ring's entries.
     pub fn seats(&self) -> &[Seat] {
         &self.seats
     }
@@ -119,15 +123,15 @@ mod tests {
 
         ring.insert(identity(3), State::Alive);
         ring.remove(identity(0).ring_hash(), "node-0");
-        assert_eq!(roster.refresh(&ring), [Gone { member: life(0), joined: 0 }]);
+        assert_eq!(roster.refresh(&ring), [Departed { member: life(0), joined: 0 }]);
         assert!(roster.was_there(life(1), period) && !roster.was_there(life(3), period));
         assert!(roster.was_there(life(3), roster.period()));
 
-        // It comes back after it was given up: for those that waited it stays gone.
+        // It comes back after it was given up: for answers that waited it stays gone.
         ring.insert(identity(0), State::Alive);
         assert!(roster.refresh(&ring).is_empty());
         assert!(!roster.was_there(life(0), period));
-        // Only suspected: no change.
+        // A suspected member is still one.
         ring.insert(identity(1), State::Suspect);
         assert!(roster.refresh(&ring).is_empty() && roster.was_there(life(1), period));
     }

@@ -1,66 +1,69 @@
-//! Who holds a batch, counted up the tree.
+//! Which members hold a batch, counted up the tree.
 //!
-//! Ordinary batches are passed on and forgotten. Of one that somebody waits to see everywhere every
-//! holder remembers for a few seconds which parts it handed on and who asked it for a count. Once all
-//! its parts have reported it adds itself and reports to whoever handed it the range: how many hold
-//! it, and the XOR of their lives' hashes, so that a report has the same few bytes for a leaf and for
-//! half the cluster. A report says how things are; it may come twice, or late, or never: who misses
-//! one asks for it again, and whoever forgot is counted by the origin itself.
+//! Ordinary batches are passed on and forgotten. For a batch with a record that an answer waits for, every
+//! holder remembers for a few seconds which parts it handed on and which peers asked it for a tally. Once all
+//! its parts have reported, it adds itself and reports to the peer that handed it the range: how many members
+//! hold the batch, and the XOR of the hashes of their lives. So a report has the same few bytes for one
+//! member and for half the cluster. A report may come twice, late, or never: a node that misses one asks for
+//! it again, and members below a node that forgot are asked by the origin itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::cluster::spread::batch::BatchId;
+use crate::cluster::spread::link::PeerLife;
 use crate::cluster::spread::span::Span;
 use crate::cluster::spread::tally::Tally;
 
-/// How long a batch is remembered, in microseconds: no answer is waited for longer.
+/// How long a batch is remembered, in microseconds: no answer waits longer.
 const COUNTED_US_MAX: u64 = 6_000_000;
-/// Most parts and askers remembered, all batches together: some 24 MiB. Beyond it the oldest batch
+/// Most parts and askers that are remembered, all batches together: about 24 MiB. For more, the oldest batch
 /// is forgotten.
 const ENTRIES_MAX: usize = 128 * 1024;
 
-/// A part that was handed on.
+/// A part of a counted batch that was handed on.
 #[derive(Clone, Debug)]
 pub(super) struct CountedPart {
-    /// Its range.
+    /// The part's range.
     pub span: Span,
-    /// Members of this zone alone.
+    /// Only members of this zone are in the part.
     pub zone: Arc<str>,
-    /// What was reported of it; nothing, if it was given up.
+    /// The tally that was reported; that of no member if the part was given up; `None` while neither
+    /// happened.
     pub tally: Option<Tally>,
-    /// Where it went last, and its number there.
+    /// Address of the peer that the part went to last, and its first number on that link.
     handed: Option<(SocketAddr, u64)>,
 }
 
-/// Somebody who handed a range to this node and is to be told its tally.
+/// A peer that handed a range to this node and is to be told the range's tally.
 #[derive(Clone, Debug)]
 struct Asker {
-    to: SocketAddr,
-    /// In which of its lives it asked.
-    boot: u64,
-    /// The part's number on its link.
+    peer: PeerLife,
+    /// The part's number on the peer's link.
     number: u64,
+    /// The range.
     span: Span,
+    /// Whether the peer was told.
     is_told: bool,
 }
 
-/// A batch that is counted.
+/// What is remembered of a batch that is counted.
 #[derive(Debug, Default)]
 struct Counted {
     parts: Vec<CountedPart>,
     askers: Vec<Asker>,
-    /// All places in `handed` that are this batch's.
+    /// Keys of this batch in [`Tallies::handed`].
     handed: Vec<(SocketAddr, u64)>,
 }
 
 impl Counted {
+    /// Number of entries that count against [`ENTRIES_MAX`].
     fn entries(&self) -> usize {
         1 + self.parts.len() + self.askers.len() + self.handed.len()
     }
 
-    /// What the parts inside `span` reported; `None` while one has not.
+    /// The members that the parts inside `span` (or all parts) reported; `None` while one has not reported.
     fn tally(&self, span: Option<Span>) -> Option<Tally> {
         let is_inside = |part: &&CountedPart| span.is_none_or(|span| span.includes(part.span));
         let parts = self.parts.iter().filter(is_inside);
@@ -68,34 +71,36 @@ impl Counted {
     }
 }
 
-/// Where a part went.
+/// A part that went to a peer.
 #[derive(Clone, Copy, Debug)]
-struct Handed {
+struct HandedPart {
     batch: BatchId,
     part: usize,
     fragments: u32,
 }
 
-/// A tally that is complete, and whom to tell.
+/// A tally that is complete, and the peer that is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Report {
-    /// Who asked.
-    pub to: SocketAddr,
-    /// In which of its lives.
-    pub boot: u64,
-    /// The part's number on its link.
+pub(super) struct TallyReport {
+    /// The peer that asked.
+    pub peer: PeerLife,
+    /// The part's number on the peer's link.
     pub number: u64,
-    /// Of the part, this node included.
+    /// The members of the part that hold the batch, this node included.
     pub tally: Tally,
 }
 
-/// All batches that are counted here; bounded.
+/// All batches that are counted here. Bounded in entries.
 #[derive(Debug, Default)]
 pub(super) struct Tallies {
     batches: BTreeMap<BatchId, Counted>,
+    /// Batches in the order in which their counts began, with the time in microseconds.
     order: VecDeque<(u64, BatchId)>,
-    handed: BTreeMap<(SocketAddr, u64), Handed>,
+    /// Parts by the address of their peer and their first number on its link.
+    handed: BTreeMap<(SocketAddr, u64), HandedPart>,
+    /// Batches by the address of a peer that asked for a tally, and the number of its part.
     asked: BTreeMap<(SocketAddr, u64), BatchId>,
+    /// Number of entries of all batches.
     entries: usize,
 }
 
@@ -106,7 +111,7 @@ impl Tallies {
         (self.entries, self.handed.len(), self.asked.len()) == (0, 0, 0) && self.batches.is_empty()
     }
 
-    /// Whether the batch is counted.
+    /// Whether a batch is counted.
     pub fn has(&self, batch: BatchId) -> bool {
         !self.batches.is_empty() && self.batches.contains_key(&batch)
     }
@@ -127,7 +132,7 @@ impl Tallies {
         true
     }
 
-    /// Notes a part that is to be handed on; its index. `None`: the batch is not counted.
+    /// Adds a part that is to be handed on; returns its index. `None`: the batch is not counted.
     pub fn open_part(&mut self, batch: BatchId, span: Span, zone: &Arc<str>) -> Option<usize> {
         let counted = self.batches.get_mut(&batch)?;
         let part = CountedPart { span, zone: zone.clone(), tally: None, handed: None };
@@ -136,24 +141,24 @@ impl Tallies {
         Some(counted.parts.len() - 1)
     }
 
-    /// Notes to whom a part went, under which numbers.
+    /// Notes that a part went to the peer at an address, and its first number on that link.
     pub fn hand(&mut self, batch: BatchId, index: usize, (to, first): (SocketAddr, u64), fragments: u32) {
         let Some(counted) = self.batches.get_mut(&batch) else { return };
         let Some(part) = counted.parts.get_mut(index) else { return };
         part.handed = Some((to, first));
         counted.handed.push((to, first));
         self.entries += 1;
-        self.handed.insert((to, first), Handed { batch, part: index, fragments });
+        self.handed.insert((to, first), HandedPart { batch, part: index, fragments });
     }
 
-    /// The part that has this number on the link to this peer.
+    /// Batch and index of the part that has this number on the link to this peer.
     pub fn find(&self, to: SocketAddr, number: u64) -> Option<(BatchId, usize)> {
         let (found, handed) = self.handed.range(..=(to, number)).next_back()?;
         let is_it = found.0 == to && number - found.1 < u64::from(handed.fragments.max(1));
         is_it.then_some((handed.batch, handed.part))
     }
 
-    /// Takes what was reported of a part. `true`: it was not known.
+    /// Takes the tally of a part. `true`: none was known before.
     pub fn close_part(&mut self, batch: BatchId, index: usize, tally: Tally) -> bool {
         let part = self.batches.get_mut(&batch).and_then(|counted| counted.parts.get_mut(index));
         match part {
@@ -165,56 +170,56 @@ impl Tallies {
         }
     }
 
-    /// A peer handed over a range of the batch, which this node holds: it is to be told the tally.
-    pub fn ask(&mut self, batch: BatchId, (to, boot): (SocketAddr, u64), number: u64, span: Span) {
+    /// A peer handed over a range of a batch that this node holds: the peer is to be told the range's tally.
+    pub fn ask(&mut self, batch: BatchId, peer: PeerLife, number: u64, span: Span) {
         let Some(counted) = self.batches.get_mut(&batch) else { return };
-        counted.askers.push(Asker { to, boot, number, span, is_told: false });
+        counted.askers.push(Asker { peer, number, span, is_told: false });
         self.entries += 1;
-        self.asked.insert((to, number), batch);
+        self.asked.insert((peer.address, number), batch);
     }
 
-    /// A peer did not hear the tally of a part: it is to be told again. The batch it is of.
-    pub fn ask_again(&mut self, (to, boot): (SocketAddr, u64), number: u64) -> Option<BatchId> {
-        let batch = *self.asked.get(&(to, number))?;
+    /// A peer may not have heard the tally of a part, and is to be told again. Returns the part's batch.
+    pub fn ask_again(&mut self, peer: PeerLife, number: u64) -> Option<BatchId> {
+        let batch = *self.asked.get(&(peer.address, number))?;
         let askers = &mut self.batches.get_mut(&batch)?.askers;
-        let is_it = |asker: &&mut Asker| (asker.to, asker.boot, asker.number) == (to, boot, number);
+        let is_it = |asker: &&mut Asker| (asker.peer, asker.number) == (peer, number);
         askers.iter_mut().rfind(is_it)?.is_told = false;
         Some(batch)
     }
 
-    /// The tallies that are complete and not told; from now on they count as told. `own`: this
-    /// node's life.
-    pub fn take_reports(&mut self, batch: BatchId, own: u64) -> Vec<Report> {
+    /// The tallies of a batch that are complete and not told. From now on they count as told. `own` is the
+    /// hash of this node's life.
+    pub fn take_reports(&mut self, batch: BatchId, own: u64) -> Vec<TallyReport> {
         let Some(counted) = self.batches.get_mut(&batch) else { return Vec::new() };
         let mut askers = std::mem::take(&mut counted.askers);
         let mut reports = Vec::new();
         for asker in askers.iter_mut().filter(|asker| !asker.is_told) {
             let Some(tally) = counted.tally(Some(asker.span)) else { continue };
             asker.is_told = true;
-            let (to, boot, number) = (asker.to, asker.boot, asker.number);
-            reports.push(Report { to, boot, number, tally: tally.plus(Tally::of(own)) });
+            let tally = tally.plus(Tally::of(own));
+            reports.push(TallyReport { peer: asker.peer, number: asker.number, tally });
         }
         counted.askers = askers;
         reports
     }
 
-    /// What all parts reported, this node left out; `None` while one has not.
+    /// The members that all parts of a batch reported, without this node; `None` while one has not reported.
     pub fn total(&self, batch: BatchId) -> Option<Tally> {
         self.batches.get(&batch)?.tally(None)
     }
 
-    /// The batch's parts, in the order in which they were handed on.
+    /// The parts of a batch, in the order in which they were handed on.
     pub fn parts(&self, batch: BatchId) -> &[CountedPart] {
         self.batches.get(&batch).map_or(&[], |counted| &counted.parts)
     }
 
-    /// Parts that have not reported: with whom, and their numbers there.
+    /// Parts that have not reported: the address of the peer, and the number on its link.
     pub fn overdue(&self, batch: BatchId) -> Vec<(SocketAddr, u64)> {
         let open = self.parts(batch).iter().filter(|part| part.tally.is_none());
         open.filter_map(|part| part.handed).collect()
     }
 
-    /// Forgets the batch.
+    /// Forgets a batch.
     pub fn remove(&mut self, batch: BatchId) {
         let Some(counted) = self.batches.remove(&batch) else { return };
         self.entries -= counted.entries();
@@ -224,14 +229,15 @@ impl Tallies {
             }
         }
         for asker in &counted.askers {
-            let key = (asker.to, asker.number);
+            let key = (asker.peer.address, asker.number);
             if self.asked.get(&key) == Some(&batch) {
                 self.asked.remove(&key);
             }
         }
+        debug_assert!(!self.batches.is_empty() || self.entries == 0, "{} entries", self.entries);
     }
 
-    /// Forgets what is so old that nobody waits for it.
+    /// Forgets batches that are so old that no answer waits for them.
     pub fn expire(&mut self, now_us: u64) {
         while self.order.front().is_some_and(|(since_us, _)| since_us + COUNTED_US_MAX < now_us)
             && let Some((_, oldest)) = self.order.pop_front()
@@ -255,6 +261,10 @@ mod tests {
         SocketAddr::from(([10, 0, 0, index], 7946))
     }
 
+    fn life(index: u8, boot: u64) -> PeerLife {
+        PeerLife { address: peer(index), boot }
+    }
+
     fn span(from: u64, to: u64) -> Span {
         Span { from, to }
     }
@@ -263,7 +273,7 @@ mod tests {
     fn reports_once_all_parts_have() {
         let (mut tallies, zone) = (Tallies::default(), Arc::from(""));
         assert!(tallies.start(0, BATCH) && !tallies.start(0, BATCH));
-        tallies.ask(BATCH, (peer(1), 5), 40, span(100, 200));
+        tallies.ask(BATCH, life(1, 5), 40, span(100, 200));
         let first = tallies.open_part(BATCH, span(100, 150), &zone).expect("counted");
         let second = tallies.open_part(BATCH, span(150, 200), &zone).expect("counted");
         tallies.hand(BATCH, first, (peer(2), 9), 3);
@@ -276,11 +286,11 @@ mod tests {
         assert!(tallies.take_reports(BATCH, 1).is_empty());
         assert!(tallies.close_part(BATCH, second, Tally::of(8)));
         assert!(!tallies.close_part(BATCH, second, Tally::default()), "the first report stands");
-        let report = Report { to: peer(1), boot: 5, number: 40, tally: Tally { count: 4, members: 15 } };
+        let report = TallyReport { peer: life(1, 5), number: 40, tally: Tally { count: 4, members: 15 } };
         assert_eq!(tallies.take_reports(BATCH, 1), [report]);
         assert!(tallies.take_reports(BATCH, 1).is_empty());
-        assert_eq!(tallies.ask_again((peer(1), 6), 40), None, "another life of the asker");
-        assert_eq!(tallies.ask_again((peer(1), 5), 40), Some(BATCH));
+        assert_eq!(tallies.ask_again(life(1, 6), 40), None, "another life of the asker");
+        assert_eq!(tallies.ask_again(life(1, 5), 40), Some(BATCH));
         assert_eq!(tallies.take_reports(BATCH, 1), [report]);
         assert_eq!(tallies.total(BATCH), Some(Tally { count: 3, members: 14 }));
     }
@@ -293,8 +303,8 @@ mod tests {
             let part = tallies.open_part(BATCH, span(from, from + 10), &zone).expect("counted");
             tallies.close_part(BATCH, part, Tally::of(member));
         }
-        tallies.ask(BATCH, (peer(1), 1), 1, span(20, 40));
-        tallies.ask(BATCH, (peer(2), 1), 1, span(0, 0));
+        tallies.ask(BATCH, life(1, 1), 1, span(20, 40));
+        tallies.ask(BATCH, life(2, 1), 1, span(0, 0));
         let told: Vec<Tally> =
             tallies.take_reports(BATCH, 1).into_iter().map(|report| report.tally).collect();
         assert_eq!(told, [Tally { count: 3, members: 13 }, Tally { count: 4, members: 15 }]);
@@ -307,7 +317,7 @@ mod tests {
             tallies.start(batch, id(batch));
             let part = tallies.open_part(id(batch), span(0, 0), &zone).expect("counted");
             tallies.hand(id(batch), part, (peer(1), batch), 1);
-            tallies.ask(id(batch), (peer(1), 1), batch, span(0, 0));
+            tallies.ask(id(batch), life(1, 1), batch, span(0, 0));
             assert!(tallies.entries <= ENTRIES_MAX + 4);
         }
         assert!(!tallies.has(id(0)));
