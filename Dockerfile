@@ -1,9 +1,9 @@
-# An image of one binary, for one node: docker build -t anode .
-# Everything `anode serve` can be told comes from the environment (ANODE_JOIN for --join).
+# An image with a single binary, to run one node. Build it with `docker build -t anode .` in this directory.
+# All settings of `anode serve` can be given as environment variables (ANODE_JOIN for --join).
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
-# The dependencies first, with empty programs where ours will be: this layer is built again only when
-# a manifest, the lock file or a schema changes.
+# The dependencies are built first, together with empty programs in the place of aNode's own. This layer is
+# built again only if a manifest, the lock file or a schema changes.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY loadgen/Cargo.toml loadgen/
 COPY bench/Cargo.toml bench/
@@ -13,11 +13,12 @@ RUN for package in . loadgen bench; do \
     done \
     && mkdir bench/benches && touch bench/benches/micro.rs \
     && cargo build --release --locked --package anode
-# Copied files are older than what was just built of the empty ones, which would pass for new.
+# The copied files are older than what was just built from the empty ones. Without `touch`, cargo would take
+# them for unchanged.
 COPY src src
 RUN touch src/lib.rs src/main.rs && cargo build --release --locked --package anode
-# What the image will hold: the binary, the C library it is linked to, how names are looked up, and the
-# data directory. The names of functions stay, for traces.
+# The content of the image: the binary, the C library that it is linked to, the configuration of name
+# resolution, and the data directory. The names of functions are kept for stack traces.
 RUN mkdir -p /image/usr/local/bin /image/etc /data/anode \
     && strip --strip-debug -o /image/usr/local/bin/anode target/release/anode \
     && ldd target/release/anode | grep -o '/[^ ]*' | xargs cp --dereference --parents --target-directory /image \
@@ -30,16 +31,16 @@ LABEL org.opencontainers.image.title="aNode" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 COPY --from=build /image /
 COPY --from=build --chown=10001:10001 /data /var/lib
-# By number, so that who forbids root can see that this is none.
+# The user is given by number, so that a cluster that forbids root can see that this is another user.
 USER 10001:10001
-# Without --join a node is alone, and gossip stays on loopback; a cluster also sets ANODE_GOSSIP.
+# Without --join the node is alone and gossip stays on loopback. In a cluster, ANODE_GOSSIP must also be set.
 ENV PATH=/usr/local/bin \
     ANODE_HTTP=0.0.0.0:7070 \
     ANODE_DATA_DIR=/var/lib/anode
 VOLUME /var/lib/anode
 EXPOSE 7070/tcp 7946/tcp 7946/udp
-# Whether it runs, not whether it is ready: a node that waits for Cassandra still serves.
+# Checks whether the node runs, not whether it is ready, because a node that waits for Cassandra still serves.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["anode", "health"]
-# No shell between: the node is process 1 and gets the signals itself.
+# The node is started without a shell, so that it is process 1 and receives the signals itself.
 ENTRYPOINT ["anode"]
 CMD ["serve"]

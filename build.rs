@@ -1,4 +1,4 @@
-//! Compiles the protobuf schemas with `protox`, so that no `protoc` need be installed.
+//! Compiles the protobuf schemas with `protox`, so that `protoc` does not have to be installed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let schemas = ["proto/anode/v1/client.proto", "proto/anode/v1/gossip.proto"];

@@ -1,12 +1,13 @@
-//! What a node is started with: checked once, at the edge, into types that cannot be wrong.
+//! The configuration that a node is started with. It is checked once, at the edge of the program, and becomes
+//! types that cannot hold invalid values.
 //!
-//! Three layers say the same things under the same names, and the nearer one wins: flags beat the
-//! environment (`ANODE_HTTP` for `--http`) beats the file of `--config` (TOML, `http = "…"`).
-//! [`raw`] holds them as text; [`check`] turns the text into a [`Config`] or says which flag is
-//! wrong, what its value was, and what is allowed. After that nobody looks at text again.
+//! Flags, environment variables and a configuration file set the same values under the same names. A flag
+//! (`--http`) overrides the environment (`ANODE_HTTP`), which overrides the file given with `--config` (TOML,
+//! `http = "…"`). [`raw`] holds the values as text. [`check`] turns the text into a [`Config`], or tells
+//! which flag is wrong, what its value was, and what is allowed. Afterwards nobody looks at the text again.
 //!
-//! Rejected: typed fields in clap. Its messages do not reach the file's values, and the same value
-//! would be judged by two parsers.
+//! Rejected: typed fields in clap. Its error messages would not cover values from the file, and two parsers
+//! would judge the same value.
 
 pub mod cassandra;
 pub mod raw;
@@ -22,42 +23,42 @@ pub use raw::Raw;
 use crate::limits::RECORD_BYTES_CEILING;
 use crate::record::NodeName;
 
-/// A value that cannot be used: which, what it was, and what is allowed.
+/// The error of a value that cannot be used: names the flag, its value, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {value:?} cannot be used; allowed: {allowed}")]
 pub struct ConfigError {
-    /// The flag, as it is written on the command line.
+    /// The flag as it is written on the command line, with its dashes.
     pub field: String,
-    /// What it was given.
+    /// The value that it was given.
     pub value: String,
-    /// What it may be.
+    /// A description of the allowed values.
     pub allowed: String,
 }
 
 impl ConfigError {
-    /// An error about the flag of this name (without its dashes).
+    /// Makes an error about the flag with this name (without its dashes).
     pub fn new(flag: &str, value: impl Into<String>, allowed: impl Into<String>) -> ConfigError {
         ConfigError { field: format!("--{flag}"), value: value.into(), allowed: allowed.into() }
     }
 }
 
-/// A host, by address or by name, and a port.
+/// A host, given by address or by name, and a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
-    /// A name, or an IP address without brackets.
+    /// A DNS name, or an IP address without brackets.
     pub host: String,
-    /// The port; 0 in [`Config::advertise`] means the port that gossip is bound to.
+    /// The port. In [`Config::advertise`], 0 means the port that gossip is bound to.
     pub port: u16,
 }
 
 impl HostPort {
-    /// The address, if the host is one and need not be resolved.
+    /// Returns the socket address if the host is an IP address; `None` if it is a name that must be resolved.
     pub fn literal(&self) -> Option<SocketAddr> {
         self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
     }
 }
 
-/// As it is written: IPv6 in brackets.
+/// Writes `HOST:PORT`, with an IPv6 address in brackets.
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
@@ -67,60 +68,60 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// Where records live between two starts.
+/// The kind of store, in which records survive a restart of the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StoreKind {
-    /// In one file in the data directory.
+    /// One file in the data directory.
     #[default]
     Embedded,
-    /// Nowhere: a restarted node gets them from its peers.
+    /// No store: after a restart, the node gets the records from its peers.
     Memory,
-    /// In Apache Cassandra ([`Config::cassandra`]); the data directory keeps what waits for it.
+    /// Apache Cassandra ([`Config::cassandra`]); the data directory keeps the records that wait for it.
     Cassandra,
 }
 
-/// Intervals of the membership protocol.
+/// The intervals and timeouts of the membership protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
-    /// One data centre. A dead node is known after about two seconds.
+    /// For one data centre: a dead node is detected after about two seconds.
     #[default]
     Lan,
-    /// Between regions: longer timeouts, fewer false suspicions.
+    /// For clusters across regions: longer timeouts and fewer false suspicions.
     Wan,
-    /// Loopback and tests.
+    /// For nodes on one machine, and for tests.
     Local,
 }
 
-/// How the log is written, on stderr.
+/// The form of the log, which is written to stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// One line of text for each event, for people.
     #[default]
     Text,
-    /// An object a line.
+    /// One JSON object on a line for each event, for programs.
     Json,
 }
 
-/// From which severity on the log speaks.
+/// The least severity of events that are written to the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogLevel {
-    /// Never.
+    /// Nothing is logged.
     Off,
-    /// What needs someone.
+    /// Events that need an operator.
     Error,
-    /// What may need someone.
+    /// Events that may need an operator.
     Warn,
-    /// Starts, stops, members.
+    /// Also starts, stops and changes of members.
     #[default]
     Info,
-    /// Connections and decisions.
+    /// Also connections and decisions.
     Debug,
     /// Everything.
     Trace,
 }
 
 impl LogLevel {
-    /// Its name, which tracing understands as a filter.
+    /// Returns the name of the level, which the tracing library accepts as a filter.
     pub fn as_str(self) -> &'static str {
         match self {
             LogLevel::Off => "off",
@@ -133,65 +134,65 @@ impl LogLevel {
     }
 }
 
-/// A checked configuration.
+/// A valid configuration of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where HTTP and WebSocket clients are served; port 0: any free one.
+    /// Address on which HTTP and WebSocket clients are served; port 0 means any free port.
     pub http: SocketAddr,
-    /// Where UDP and TCP of the cluster are; port 0: one that is free for both.
+    /// Address of UDP and TCP between nodes; port 0 means any port that is free for both.
     pub gossip: SocketAddr,
-    /// What others are told instead of `gossip`. Given whenever `gossip` is unspecified and `join`
-    /// is empty.
+    /// Address that other nodes are told instead of `gossip`. It is always set if `gossip` is unspecified
+    /// (`0.0.0.0`, `[::]`) and `join` is empty.
     pub advertise: Option<HostPort>,
-    /// Members to join through; none: this node waits for others.
+    /// Members through which the node joins the cluster; if empty, the node waits for others to join it.
     pub join: Vec<HostPort>,
-    /// Datagrams of other clusters are ignored.
+    /// Name of the cluster. Datagrams of other clusters are ignored.
     pub cluster_name: String,
-    /// `None`: the name kept in the data directory, or a new one.
+    /// Name of the node; `None` means the name kept in the data directory, or a new one.
     pub node_name: Option<NodeName>,
-    /// Where links are short; empty: none named.
+    /// Name of the zone, within which links are fast; empty if zones are not used.
     pub zone: String,
-    /// Where the node keeps its name, its boot number and the embedded store.
+    /// Directory in which the node keeps its name, its boot number and the embedded store.
     pub data_dir: PathBuf,
-    /// Which store.
+    /// The store to use.
     pub store: StoreKind,
-    /// How Cassandra is reached; given with [`StoreKind::Cassandra`] and never without.
+    /// How Cassandra is reached; set if and only if `store` is [`StoreKind::Cassandra`].
     pub cassandra: Option<cassandra::Cassandra>,
-    /// Records kept per source.
+    /// Number of records that are kept per source.
     pub history: NonZeroU32,
     /// How long deletions are kept, in microseconds.
     pub tombstones_us: u64,
-    /// Event loops.
+    /// Number of event loops, each with a thread of its own.
     pub workers: NonZeroUsize,
-    /// For how long an event loop that is often called looks for more before it sleeps, in microseconds.
+    /// How long a busy event loop keeps polling for events before it sleeps, in microseconds.
     pub busy_poll_us: u64,
     /// Largest data of one record, in bytes.
     pub max_record_bytes: usize,
-    /// Largest frame, or body of a publish over HTTP, from a client, in bytes.
+    /// Largest WebSocket frame or body of an HTTP publish from a client, in bytes.
     pub max_frame_bytes: usize,
-    /// Connections served at a time.
+    /// Most client connections at a time.
     pub max_connections: usize,
-    /// Bound of the map, in bytes: beyond it new sources are refused where they enter.
+    /// Most memory that the map may hold, in bytes. Beyond it, publishes of new sources are refused.
     pub max_memory_bytes: usize,
-    /// Intervals of the membership protocol.
+    /// The intervals of the membership protocol.
     pub profile: Profile,
-    /// How the log is written.
+    /// The form of the log.
     pub log: LogFormat,
-    /// From which severity on.
+    /// The least severity of events that are logged.
     pub log_level: LogLevel,
 }
 
-/// What this machine is like, read at the edge and used for defaults.
+/// The properties of this machine that default values depend on. The command line reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Processors this process may use.
+    /// Number of processors that this process may use.
     pub cores: usize,
-    /// Memory, in bytes.
+    /// Memory that this process may use, in bytes.
     pub memory_bytes: u64,
 }
 
-/// Turns text into a configuration. Missing values get their defaults; `machine` gives those that
-/// depend on it.
+/// Turns the text of a configuration into checked values. Missing values get their defaults, some of which
+/// depend on `machine`. Returns an error for the first value that cannot be used.
 pub fn check(raw: &Raw, machine: Machine) -> Result<Config, ConfigError> {
     let text = |value: &Option<raw::Text>, default: &str| match value {
         Some(raw::Text(text)) => text.clone(),
@@ -251,15 +252,15 @@ pub fn check(raw: &Raw, machine: Machine) -> Result<Config, ConfigError> {
     })
 }
 
-/// Most event loops: one a core of the largest machines.
+/// Most event loops: one for each core of the largest machines.
 pub const WORKERS_MAX: usize = 256;
-/// Longest `--busy-poll-us`: a millisecond more or less is nothing to be gained.
+/// Longest `--busy-poll-us`, in microseconds. Polling for longer than that gains nothing.
 const BUSY_POLL_US_MAX: usize = 1_000;
-/// Largest `--max-frame-bytes`: one client must not make a node hold more.
+/// Largest `--max-frame-bytes`, in bytes. A single client must not make a node hold more than that.
 pub const FRAME_BYTES_CEILING: usize = 64 << 20;
 /// Largest `--max-connections`.
 pub const CONNECTIONS_CEILING: usize = 10_000_000;
-/// From a second (tests of collection) to ten years, in microseconds.
+/// Allowed `--tombstones`, in microseconds: from one second, for tests of the collection, to ten years.
 const TOMBSTONES_US: std::ops::RangeInclusive<u64> = 1_000_000..=10 * 365 * 24 * 3_600_000_000;
 
 const STORES: [(&str, StoreKind); 3] =

@@ -1,47 +1,39 @@
 //! The way of a record: from whoever brought it, through the merge, to all who must know.
 //!
-//! WebSocket and HTTP call [`Ingest::publish`], datagrams and streams [`Ingest::apply`]; both end in
-//! the same few lines. Everything that must keep a source's order happens under its shard's lock, as
-//! pushes into memory: numbering, the cluster's queue, the store's queue, the workers' mailboxes.
+//! A client's draft passes the [`gate`] and is merged by [`Ingest::publish`]; a peer's record, which the
+//! node that accepted it has let in, by [`Ingest::apply`]. Both end in the same few lines. Everything
+//! that must keep the order of a source's records happens under the lock of its shard, as pushes into
+//! memory: the number, the cluster's queue, the store's queue, the workers' mailboxes.
+
+mod downstream;
+mod gate;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use self::gate::{Entrant, Gate};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Arrival, Replica};
-pub use crate::latest::Change;
 use crate::latest::{Due, Latest, Slot, Swept, Verdict, judge};
-use crate::limits::{FUTURE_US_MAX, OUTBOX_BYTES_HARD, SHARDS};
+use crate::limits::SHARDS;
 use crate::metrics::{Counter, Metrics};
-use crate::record::answer::{Code, Outcome, Refusal};
-use crate::record::draft::{Draft, DraftPayload};
+use crate::protocol::answer::{Code, Outcome, Refusal};
+use crate::protocol::draft::{Draft, DraftPayload};
 use crate::record::{HybridClock, Now, Record, SharedRecord, Source, Stamp};
 
-/// Where applied records go. Called under a shard's lock: implementations push into memory and
-/// return; they neither block nor call back.
-pub trait Downstream: Send + Sync {
-    /// To the connections that match, on every worker.
-    fn deliver(&self, change: Change);
-    /// To the store's queue. Returns the ticket that is durable when the record is.
-    fn store(&self, record: &SharedRecord) -> u64;
-    /// The ticket that is durable when `winner`, which a client's record did not beat, is.
-    fn store_winner(&self, winner: &SharedRecord) -> u64;
-    /// Collected: the store may forget it.
-    fn forget(&self, record: &SharedRecord);
-    /// Whether the store takes records; if not, why.
-    fn store_health(&self) -> Result<(), String>;
-}
+pub use self::downstream::Downstream;
+pub use crate::latest::Change;
 
-/// What is fixed at the start.
+/// Bounds that are configured at the start and never change.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Bytes of a record's data.
+    /// Largest data of a record, in bytes.
     pub record_bytes_max: usize,
-    /// Bytes of the map; over them no new source is accepted from a client.
+    /// Size of the map in bytes above which clients may add no new source.
     pub map_bytes_max: usize,
-    /// How long tombstones are kept, in microseconds.
+    /// How long deletions are kept, in microseconds.
     pub tombstones_us: u64,
 }
 
@@ -50,13 +42,14 @@ pub struct Bounds {
 pub struct Accepted {
     /// The record's stamp: the publisher's, or the node's.
     pub ts: u64,
-    /// What became of it.
+    /// What became of the record.
     pub outcome: Outcome,
-    /// Durable in the store when the record that won is.
+    /// The store's ticket that is durable when the record that won is.
     pub ticket: u64,
 }
 
-/// The map, the clock that stamps, the queue to the cluster, and the way through them.
+/// The map, the gate before it, the clock that stamps, and the queue to the cluster behind it. Records go
+/// on from there into the downstream `D`.
 pub struct Ingest<D> {
     latest: Latest,
     clock: HybridClock,
@@ -65,12 +58,11 @@ pub struct Ingest<D> {
     bounds: Bounds,
     metrics: Arc<Metrics>,
     downstream: D,
-    is_skewed: AtomicBool,
-    is_draining: AtomicBool,
+    gate: Gate,
 }
 
 impl<D: Downstream> Ingest<D> {
-    /// An empty map before `downstream`.
+    /// Makes an empty map whose records go to `outbox` and `downstream`.
     pub fn new(
         bounds: Bounds,
         clock: HybridClock,
@@ -78,34 +70,41 @@ impl<D: Downstream> Ingest<D> {
         metrics: Arc<Metrics>,
         downstream: D,
     ) -> Ingest<D> {
+        let outbox_bytes = outbox.told_bytes();
         Ingest {
             latest: Latest::default(),
             clock,
-            outbox_bytes: outbox.told_bytes(),
+            gate: Gate::new(bounds.record_bytes_max, outbox_bytes.clone()),
+            outbox_bytes,
             outbox: Mutex::new(outbox),
             bounds,
             metrics,
             downstream,
-            is_skewed: AtomicBool::new(false),
-            is_draining: AtomicBool::new(false),
         }
     }
 
-    /// A client's record: stamped, judged, numbered, delivered, stored and queued for the cluster.
-    /// Refusals are counted by whoever answers them.
+    /// Publishes a client's draft: it is stamped, judged, numbered, delivered, stored and queued for the
+    /// cluster. Refusals are counted by whoever answers them.
     pub fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
         self.publish_or_await(now, draft, None)
     }
 
-    /// The same for a record whose answer waits until every live member holds it or a newer one: the
-    /// cluster machine will say so, or not in time, under the name of `token`.
-    pub fn publish_awaited(&self, now: Now, draft: &Draft<'_>, token: u64) -> Result<Accepted, Refusal> {
+    /// Publishes a client's draft whose answer waits until every live member holds the record or a newer
+    /// one. The cluster machine says under `token` when that is so, or that it was not so in time.
+    pub(crate) fn publish_awaited(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        token: u64,
+    ) -> Result<Accepted, Refusal> {
         self.publish_or_await(now, draft, Some(token))
     }
 
     fn publish_or_await(&self, now: Now, draft: &Draft<'_>, token: Option<u64>) -> Result<Accepted, Refusal> {
         let applied = Some(&self.metrics.publishes_applied);
-        let published = self.admit(now, draft).and_then(|()| self.merge_draft(now, draft, token, applied));
+        let entrant = Entrant { now, draft, downstream: &self.downstream };
+        let admitted = self.gate.admit(&entrant);
+        let published = admitted.and_then(|draft| self.merge_draft(now, draft, token, applied));
         let in_vain = match published.as_ref().map(|accepted| accepted.outcome) {
             Ok(Outcome::Duplicate) => Verdict::Same,
             Ok(Outcome::Stale { .. }) => Verdict::Older,
@@ -116,12 +115,14 @@ impl<D: Downstream> Ingest<D> {
         published
     }
 
-    /// The node's own word, under a name that clients may not publish to.
-    pub fn tell(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+    /// Publishes a record of the node itself, under a name that clients may not publish to. It does not
+    /// pass the gate, and is not counted among the clients' publishes.
+    pub(crate) fn tell(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
         self.merge_draft(now, draft, None, None)
     }
 
-    /// `applied` counts it, if it becomes the latest.
+    /// Judges a draft, and applies it if it wins; `applied` then counts it. With a `token` the cluster
+    /// machine is asked to tell when every member holds the winner.
     fn merge_draft(
         &self,
         now: Now,
@@ -166,8 +167,9 @@ impl<D: Downstream> Ingest<D> {
         })
     }
 
-    /// A peer's record, or one that the store kept: judged, delivered and stored. Whether it won.
-    pub fn apply(&self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
+    /// Judges a record that a peer brought, or that the store kept; if it wins, it is delivered and stored.
+    /// Returns whether it won.
+    pub(crate) fn apply(&self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
         let collect_us = record.collect_us(self.bounds.tombstones_us);
         if collect_us.is_some_and(|at| at <= now.wall_us) {
             return false;
@@ -195,6 +197,7 @@ impl<D: Downstream> Ingest<D> {
         verdict == Verdict::Newer
     }
 
+    /// Counts a record by what became of it.
     fn count(&self, verdict: &Verdict) {
         let counter = match verdict {
             Verdict::Newer => &self.metrics.peers_applied,
@@ -204,8 +207,8 @@ impl<D: Downstream> Ingest<D> {
         counter.increment();
     }
 
-    /// A record that the store kept: merged without telling anyone.
-    pub fn load(&self, now: Now, record: Record) {
+    /// Merges a record that the store kept, without telling anyone.
+    pub(crate) fn load(&self, now: Now, record: Record) {
         let record = Arc::new(record);
         let source = record.source.clone();
         self.latest.update(source.as_str(), |slot| {
@@ -215,7 +218,8 @@ impl<D: Downstream> Ingest<D> {
         });
     }
 
-    /// The record is the latest from now on: those who must know are told, in its source's order.
+    /// Makes a record the latest of its source, and tells those who must know, in the source's order.
+    /// Returns the store's ticket.
     fn take(&self, now: Now, slot: &mut Slot<'_>, record: SharedRecord) -> u64 {
         let change = slot.replace(record, now.wall_us, self.bounds.tombstones_us);
         let ticket = self.downstream.store(&change.record);
@@ -223,40 +227,7 @@ impl<D: Downstream> Ingest<D> {
         ticket
     }
 
-    /// Refuses what must not enter, before anything is changed.
-    fn admit(&self, now: Now, draft: &Draft<'_>) -> Result<(), Refusal> {
-        let refuse = |code, message: String| Err(Refusal::new(code, message));
-        let bytes = draft.payload.bytes().len();
-        if bytes > self.bounds.record_bytes_max {
-            let allowed = self.bounds.record_bytes_max;
-            return refuse(Code::TooLarge, format!("data has {bytes} bytes; at most {allowed}"));
-        }
-        if Source::is_system(&draft.source) {
-            return refuse(Code::Forbidden, format!("source {:?} is the system's", draft.source));
-        }
-        if let Some(ahead_us) = draft.ts.and_then(|ts| ts.checked_sub(now.wall_us))
-            && ahead_us > FUTURE_US_MAX
-        {
-            let (ahead_s, most_s) = (ahead_us.div_ceil(1_000_000), FUTURE_US_MAX / 1_000_000);
-            let message = format!("ts is {ahead_s} s ahead of this node's clock; at most {most_s} s");
-            return refuse(Code::FutureTimestamp, message);
-        }
-        if self.is_draining.load(Relaxed) {
-            return refuse(Code::Overloaded, "this node is shutting down".into());
-        }
-        if self.is_skewed.load(Relaxed) {
-            return refuse(Code::ClockSkew, "this node's clock is off its peers'".into());
-        }
-        if let Err(reason) = self.downstream.store_health() {
-            return refuse(Code::StoreUnavailable, reason);
-        }
-        if self.outbox_bytes() > OUTBOX_BYTES_HARD {
-            return refuse(Code::Overloaded, "too many records wait for the cluster".into());
-        }
-        Ok(())
-    }
-
-    /// The name of a source that the map does not hold yet, if there is room for it.
+    /// Makes the name of a source that the map does not hold yet. Refuses it if the map is full.
     fn new_source(&self, name: &str) -> Result<Source, Refusal> {
         let allowed = self.bounds.map_bytes_max;
         if self.latest.bytes() > allowed {
@@ -266,9 +237,10 @@ impl<D: Downstream> Ingest<D> {
         Source::parse(name).map_err(|error| Refusal::new(Code::BadSource, error.to_string()))
     }
 
-    /// Tells expiries, and collects tombstones if they may go. Handles up to `budget` records of
-    /// each shard; returns the wall clock at which the next is due.
-    pub fn sweep(&self, now: Now, may_collect: bool, budget: usize) -> Option<u64> {
+    /// Tells subscribers of records that expire, and drops tombstones whose time is over if they
+    /// `may_collect`. Handles up to `budget` records of each shard. Returns the wall clock, in
+    /// microseconds, at which the next one is due.
+    pub(crate) fn sweep(&self, now: Now, may_collect: bool, budget: usize) -> Option<u64> {
         let (wall_us, tombstones_us) = (now.wall_us, self.bounds.tombstones_us);
         let due = Due { wall_us, tombstones_us, may_collect, budget };
         let shards = 0..SHARDS;
@@ -284,42 +256,43 @@ impl<D: Downstream> Ingest<D> {
         }
     }
 
-    /// The map.
-    pub fn latest(&self) -> &Latest {
+    /// The map of the latest records.
+    pub(crate) fn latest(&self) -> &Latest {
         &self.latest
     }
 
-    /// Where applied records go.
+    /// The place where applied records go.
     pub fn downstream(&self) -> &D {
         &self.downstream
     }
 
-    /// The clock that stamps.
-    pub fn clock(&self) -> &HybridClock {
+    /// The clock that stamps records whose publishers do not.
+    pub(crate) fn clock(&self) -> &HybridClock {
         &self.clock
     }
 
-    /// This node's records on their way to the cluster machine.
+    /// The queue of this node's records on their way to the cluster machine.
     pub fn outbox(&self) -> &Mutex<Outbox> {
         &self.outbox
     }
 
-    /// Bytes that wait in it.
-    pub fn outbox_bytes(&self) -> usize {
+    /// Number of bytes that wait in the outbox. Does not lock it.
+    pub(crate) fn outbox_bytes(&self) -> usize {
         self.outbox_bytes.load(Relaxed)
     }
 
-    /// Whether this node's clock is off its peers': publishes are refused meanwhile.
-    pub fn set_skewed(&self, is_skewed: bool) {
-        self.is_skewed.store(is_skewed, Relaxed);
+    /// Sets whether this node's clock is too far off its peers' clocks. Publishes are refused meanwhile.
+    pub(crate) fn set_skewed(&self, is_skewed: bool) {
+        self.gate.set_skewed(is_skewed);
     }
 
-    /// From now on publishes are refused: the node is going.
-    pub fn set_draining(&self) {
-        self.is_draining.store(true, Relaxed);
+    /// Refuses every publish from now on, because the node shuts down.
+    pub(crate) fn set_draining(&self) {
+        self.gate.set_draining();
     }
 }
 
+/// The stamp of a payload at `ts`.
 fn stamp_of(ts: u64, payload: &DraftPayload<'_>) -> Stamp {
     match payload {
         DraftPayload::Deleted => Stamp::of_deletion(ts),

@@ -9,21 +9,22 @@ pub mod ingest;
 pub mod latest;
 pub mod limits;
 pub mod metrics;
+pub mod protocol;
 pub mod record;
 pub mod server;
 pub mod sim;
 pub mod store;
 pub mod subscriptions;
 
-/// Generated from `proto/`. Used by the wire files alone; everyone else has types that cannot be
-/// wrong.
+/// Code generated from the schemas in `proto/`. Only the files that read and write messages use it. The rest
+/// of the program has types that cannot hold invalid values.
 mod proto {
     #![allow(missing_docs, dead_code, clippy::all)]
-    /// Between nodes.
+    /// Messages between nodes.
     pub mod gossip {
         include!(concat!(env!("OUT_DIR"), "/anode.gossip.v1.rs"));
     }
-    /// Between clients and nodes.
+    /// Messages between clients and nodes.
     pub mod client {
         include!(concat!(env!("OUT_DIR"), "/anode.v1.rs"));
     }

@@ -1,110 +1,121 @@
-//! Every bound of the program by name, with its unit and its reason.
+//! Every fixed bound of the program by name, with its unit and its reason.
 //!
-//! What users may change is in [`crate::config`]; what stands here is fixed, because it is part of
-//! the contract, of the wire, or of what memory one peer may cost. Relations between bounds are
-//! asserted at compile time at the end of the file.
+//! Bounds that users may change are in [`crate::config`]. The ones here are fixed, because they are part of
+//! the contract with clients, of the form of messages between nodes, or of what memory a single peer may
+//! cost. Relations between bounds are asserted at compile time at the end of the file.
 
 /// Longest name of a source, in bytes of UTF-8.
 pub const SOURCE_BYTES_MAX: usize = 255;
-/// Most segments of a source's name.
+/// Most segments in the name of a source.
 pub const SOURCE_SEGMENTS_MAX: usize = 16;
 /// Longest name of a node, in bytes.
 pub const NODE_NAME_BYTES_MAX: usize = 63;
-/// Longest `id` of a request, in bytes, so that an echo costs no more than it brought.
+/// Longest `id` of a request, in bytes. The answer repeats the id, and must not cost more than the request
+/// did.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
-/// Longest name of a zone, in bytes. What a member says of itself must fit one datagram.
+/// Longest name of a zone, in bytes. What a member tells of itself must fit into one datagram.
 pub const ZONE_BYTES_MAX: usize = 63;
-/// Longest `host:port` of an HTTP port, in bytes: a DNS name, and a port.
+/// Longest `host:port` of a node's HTTP port, in bytes: a DNS name of at most 253 bytes and a port.
 pub const HTTP_ADDRESS_BYTES_MAX: usize = 260;
-/// Longest version of the program, in bytes, as members tell it.
+/// Longest version of the program, in bytes, as members tell it to each other.
 pub const VERSION_BYTES_MAX: usize = 32;
-/// Greatest `ts`: the integers that every JSON reader holds exactly.
+/// Greatest `ts`, in microseconds since the Unix epoch: the greatest integer that every JSON reader holds
+/// exactly.
 pub const TS_MAX: u64 = (1 << 53) - 1;
-/// Longest `ttl_ms`: ten years.
+/// Longest time to live of a record, in milliseconds: ten years.
 pub const TTL_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;
-/// How far ahead of the node's clock a publisher's stamp may be, in microseconds: a wrong clock
-/// must not hold a source for years.
+/// How far a publisher's timestamp may be ahead of the node's clock, in microseconds. A publisher with a
+/// wrong clock must not block a source for years.
 pub const FUTURE_US_MAX: u64 = 10_000_000;
-/// How far a node's clock may be off the median of its peers before it stops accepting.
+/// How far a node's clock may differ from the median of its peers' clocks, in microseconds, before the node
+/// refuses to accept records from clients.
 pub const CLOCK_SKEW_US_MAX: u64 = 5_000_000;
-/// Deepest nesting of JSON data.
+/// Deepest nesting of objects and arrays in JSON data.
 pub const JSON_DEPTH_MAX: usize = 64;
 
-/// Lock shards, and fingerprint shards, of the map. A part of the wire: nodes compare fingerprints
-/// shard by shard.
+/// Number of shards of the map, each with a lock and a fingerprint of its own. It is part of the protocol
+/// between nodes: they compare fingerprints shard by shard.
 pub const SHARDS: usize = 256;
 
-/// Bytes of deletions that are kept past their time because a member is away, over all shards.
+/// Most bytes of deletions that are kept longer than configured because a member is away, over all shards
+/// together.
 pub const TOMBSTONE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Largest datagram of the cluster, in bytes: fits every path that carries IPv6.
+/// Largest datagram between nodes, in bytes without IP and UDP headers. Every path that carries IPv6
+/// transports it unfragmented.
 pub const DATAGRAM_BYTES_MAX: usize = 1_200;
-/// IP and UDP headers, counted into the gossip byte metrics.
+/// Size of the IP and UDP headers of a datagram, in bytes. The metrics of gossip traffic include them.
 pub const DATAGRAM_HEADER_BYTES: usize = 28;
-/// Largest batch sent in fragments over the datagram links, in bytes; larger ones are pulled over TCP.
-/// Up to here fragments are sooner everywhere: a pull asks first, and connects before that. Among 64
-/// nodes 64 KiB take 9 ms in fragments and 13 pulled; 1 MiB takes 221 ms and 13.
+/// Largest batch, in bytes, that is sent as fragments in datagrams; peers pull larger ones over TCP. Up to
+/// this size fragments arrive sooner, because a pull must connect and ask first. Measured among 64 nodes: 64
+/// KiB take 9 ms in fragments and 13 ms pulled; 1 MiB takes 221 ms in fragments and 13 ms pulled.
 pub const FRAGMENTED_BYTES_MAX: usize = 64 * 1024;
-/// Largest frame on a stream between nodes, in bytes: one record of the greatest size with room.
+/// Largest frame on a TCP stream between nodes, in bytes: the largest record with its fields fits.
 pub const STREAM_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Largest `--max-record-bytes` an operator may set.
+/// Largest value that `--max-record-bytes` may be set to, in bytes.
 pub const RECORD_BYTES_CEILING: usize = 2 * 1024 * 1024;
 
-/// Bytes of fragments that wait for the rest of their batch, all peers together.
+/// Most bytes of fragments that are kept while the rest of their batch is missing, from all peers together.
 pub const SPREAD_ASSEMBLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A request's head on the HTTP port, in bytes.
+/// Largest head (request line and headers) of a request on the HTTP port, in bytes.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Subscriptions of one connection, so that one client cannot grow the index without end.
+/// Most subscriptions of one connection, so that a single client cannot grow the index without end.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 1_024;
-/// Patterns of one subscription.
+/// Most patterns of one subscription.
 pub const PATTERNS_PER_SUBSCRIPTION_MAX: usize = 256;
-/// The whole handshake of a client, in microseconds.
+/// Longest duration of a client's handshake from connecting to the last byte of its request, in microseconds.
 pub const HANDSHAKE_US_MAX: u64 = 5_000_000;
-/// Silence after which a client is pinged.
+/// Silence after which the node pings a client, in microseconds.
 pub const PING_US: u64 = 25_000_000;
-/// Silence after which a client is closed with 4201.
+/// Silence after which the node closes a client's connection with code 4201, in microseconds.
 pub const PONG_US_MAX: u64 = 35_000_000;
-/// How often a subscriber gets a resume token.
+/// Interval at which a subscriber is sent a resume token, in microseconds.
 pub const RESUME_US: u64 = 10_000_000;
-/// `mode=all`: bytes that may wait for one connection before it is closed 4202.
+/// Most bytes that may wait for one connection with `mode=all`. Beyond it the connection is closed with code
+/// 4202.
 pub const ALL_QUEUE_BYTES_MAX: usize = 1024 * 1024;
-/// Items of one batch: no frame of the default size has more that are valid; one of items that are
-/// not would be answered with a hundred times its bytes.
+/// Most items in one batch. No frame of the default size can hold more valid items. A frame full of tiny
+/// invalid items would be answered with a hundred times its bytes.
 pub const BATCH_ITEMS_MAX: usize = 65_536;
-/// What publishes of one connection that wait for the store may hold, in bytes, before it is not read.
+/// Most bytes that the publishes of one connection may hold while they wait for the store. Beyond it the
+/// connection is not read until some are answered.
 pub const UNANSWERED_BYTES_MAX: usize = 1024 * 1024;
-/// Records a connection's snapshot looks at in one turn of its worker: some milliseconds.
+/// Most records that the snapshots of a connection may look at in one turn of its worker, which takes some
+/// milliseconds.
 pub const SCAN_RECORDS_PER_TURN: usize = 10_000;
-/// `mode=latest`: bytes encoded for a connection before what follows is conflated by source.
+/// Most bytes that are encoded in advance for one connection with `mode=latest`. Beyond it only the newest
+/// record of each source is kept.
 pub const LATEST_BUFFER_BYTES_MAX: usize = 256 * 1024;
-/// Bytes that may wait in a worker's mailbox before publishers on other workers are slowed.
+/// Bytes in a worker's mailbox from which on publishers on other workers are slowed down.
 pub const MAILBOX_BYTES_SOFT: usize = 8 * 1024 * 1024;
-/// Bytes that may wait in a worker's mailbox at all; beyond it the worker's subscribers are
-/// brought up to date from the map (`latest`) or closed 4202 (`all`).
+/// Most bytes in a worker's mailbox. Beyond it the subscribers of that worker are brought up to date from the
+/// map (`mode=latest`) or closed with code 4202 (`mode=all`).
 pub const MAILBOX_BYTES_HARD: usize = 32 * 1024 * 1024;
-/// Bytes of heads that ride on one datagram: a sixth of it at most.
+/// Most bytes of heads (the newest sequence numbers of origins) that are added to one datagram: at most a
+/// sixth of it.
 pub const HEADS_BYTES_MAX: usize = 200;
-/// Bytes of records that may wait for the cluster before publishers are slowed.
+/// Bytes of records waiting to be spread in the cluster from which on publishers are slowed down.
 pub const OUTBOX_BYTES_SOFT: usize = 8 * 1024 * 1024;
-/// Bytes of records that may wait for the cluster before publishing is refused (`overloaded`).
+/// Most bytes of records waiting to be spread in the cluster. Beyond it publishes are refused (`overloaded`).
 pub const OUTBOX_BYTES_HARD: usize = 32 * 1024 * 1024;
-/// Bytes of records that wait for the store or are being written. Publishers and bulk streams of
-/// peers are slowed at a quarter of it; publishing is refused before it is full.
+/// Most bytes of records that wait for the store or are being written by it. Publishers and streams from
+/// peers are slowed down from a quarter of it on, and publishes are refused before it is full.
 pub const STORE_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes of records that wait on the disk for Cassandra and are kept with all that came before them of
-/// their source; beyond it a record replaces the one before.
+/// Bytes of records that wait on disk for Cassandra up to which every record of a source is kept. Beyond it a
+/// new record replaces the one of the same source that waits.
 pub const SPILL_HISTORY_BYTES: usize = 1024 * 1024 * 1024;
-/// Bytes of records that wait on the disk for Cassandra at most.
+/// Most bytes of records that may wait on disk for Cassandra.
 pub const SPILL_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
-/// How long `stored` may take before the answer is `timeout`.
+/// How long a publish may wait for the level `stored`, in microseconds, before it is answered with `timeout`.
 pub const STORED_US_MAX: u64 = 5_000_000;
-/// How long `replicated` may take before the answer is `timeout`.
+/// How long a publish may wait for the level `replicated`, in microseconds, before it is answered with
+/// `timeout`.
 pub const REPLICATED_US_MAX: u64 = 5_000_000;
-/// Publishes that may wait for `replicated` on one node; further ones are `overloaded`. Each costs up to
-/// half a kilobyte, and an answer of every member at worst.
+/// Most publishes that may wait for the level `replicated` on one node. Further ones are refused
+/// (`overloaded`). Each costs up to half a kilobyte of memory, and at worst one answer from every member.
 pub const REPLICATED_WAITING_MAX: usize = 16_384;
-/// The whole of an orderly shutdown, in microseconds.
+/// Longest duration of an orderly shutdown, in microseconds.
 pub const SHUTDOWN_US_MAX: u64 = 10_000_000;
 
 const _: () = assert!(SHARDS.is_power_of_two() && SHARDS <= u16::MAX as usize + 1);
@@ -115,7 +126,8 @@ const _: () = assert!(2 * RECORD_BYTES_CEILING < SPREAD_ASSEMBLY_BYTES_MAX);
 const _: () = assert!(PING_US < PONG_US_MAX);
 const _: () = assert!(FRAGMENTED_BYTES_MAX > DATAGRAM_BYTES_MAX);
 const _: () = assert!(6 * HEADS_BYTES_MAX <= DATAGRAM_BYTES_MAX);
-// An update that outgrows its datagram would block the queue for ever (alertmanager#1340).
+// An update of a member that does not fit into a datagram would block the queue of updates for ever, as in
+// alertmanager#1340.
 const _: () = assert!(
     2 * (2 * NODE_NAME_BYTES_MAX + ZONE_BYTES_MAX + HTTP_ADDRESS_BYTES_MAX + VERSION_BYTES_MAX + 80)
         < DATAGRAM_BYTES_MAX

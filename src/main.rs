@@ -1,4 +1,4 @@
-//! Arguments → configuration → run → exit code.
+//! The program `anode`. Everything, from the arguments to the exit code, is in the library's `cli` module.
 
 use std::process::ExitCode;
 

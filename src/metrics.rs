@@ -1,16 +1,17 @@
-//! What the node counts, and how Prometheus reads it.
+//! The metrics of a node, and their output in Prometheus' text format.
 //!
-//! One [`Metrics`] a node, shared by all threads. A field is an atomic on a cache line of its own,
-//! added to without ordering: counting must cost the event loops next to nothing. Who counts much
-//! (deliveries) sums up over its turn and adds once at the turn's end.
+//! A node has one [`Metrics`], which all threads share. A field is an atomic on a cache line of its own, and
+//! is updated without memory ordering, because counting must cost the event loops next to nothing. Code that
+//! counts very often (deliveries) sums up over one turn of its event loop and adds the sum at the end of the
+//! turn.
 //!
-//! Rejected: a registry of boxed metrics looked up by name. Every name is known when the program
-//! is compiled, and a field cannot be misspelt.
+//! Rejected: a registry of boxed metrics that are looked up by name. All names are known at compile time, and
+//! a field cannot be misspelt.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use crate::record::answer::Code;
+use crate::protocol::answer::Code;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -18,56 +19,57 @@ use crate::record::answer::Code;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// `count` more.
+    /// Adds `count`.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Relaxed);
     }
 
-    /// One more, at a fraction of the cost. Only for who holds the lock under which alone this is counted.
+    /// Adds one at a fraction of the cost. May only be called under a lock under which all updates of this
+    /// counter happen.
     pub fn increment_alone(&self) {
         self.0.store(self.get() + 1, Relaxed);
     }
 
-    /// So many by now.
+    /// Returns the current value of the counter.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// A number that goes both ways.
+/// A number that can go up and down.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Gauge(AtomicI64);
 
 impl Gauge {
-    /// It is `value` now.
+    /// Sets the gauge to `value`.
     pub fn set(&self, value: i64) {
         self.0.store(value, Relaxed);
     }
 
-    /// It is `difference` more, or less.
+    /// Adds `difference`, which may be negative.
     pub fn add(&self, difference: i64) {
         self.0.fetch_add(difference, Relaxed);
     }
 
-    /// What it is now.
+    /// Returns the current value of the gauge.
     pub fn get(&self) -> i64 {
         self.0.load(Relaxed)
     }
 }
 
-/// Upper bounds of the histogram's buckets, in microseconds: a loopback's hop to a healed partition.
+/// Upper bounds of the buckets, in microseconds: from a hop over loopback to the healing of a partition.
 const BUCKETS_US: [u64; 17] = [
     100, 250, 500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
     2_500_000, 10_000_000, 60_000_000,
 ];
 
-/// How long things took, in fixed buckets.
+/// A distribution of durations, counted in fixed buckets.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [Counter; BUCKETS_US.len() + 1],
@@ -75,7 +77,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// One more thing that took `us` microseconds.
+    /// Counts one duration of `us` microseconds.
     pub fn record_us(&self, us: u64) {
         let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
         if let Some(counter) = self.buckets.get(bucket) {
@@ -85,87 +87,89 @@ impl Histogram {
     }
 }
 
-/// Members by what they are believed to be.
+/// Number of members in each state, as this node sees them.
 #[derive(Debug, Default)]
 pub struct MemberGauges {
-    /// Alive, this node included.
+    /// Members that are alive, including this node.
     pub alive: Gauge,
-    /// Suspect.
+    /// Members that are suspected to be dead.
     pub suspect: Gauge,
-    /// Dead.
+    /// Members that are dead.
     pub dead: Gauge,
-    /// Left.
+    /// Members that have left the cluster.
     pub left: Gauge,
 }
 
-/// Open connections by what they are for.
+/// Number of open connections of clients, by purpose.
 #[derive(Debug, Default)]
 pub struct ConnectionGauges {
-    /// WebSocket, `/publish`.
+    /// WebSockets on `/publish`.
     pub publish: Gauge,
-    /// WebSocket, `/subscribe`.
+    /// WebSockets on `/subscribe`.
     pub subscribe: Gauge,
-    /// Plain HTTP.
+    /// Connections with plain HTTP requests.
     pub http: Gauge,
 }
 
-/// All that a node counts. The fields are the metrics' names without `anode_` and `_total`, but for the
-/// first three, of which two metrics are made.
+/// All metrics of a node. A field has the name of its metric without `anode_` and `_total`, except the first
+/// three, from which two metrics are computed.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Publishes by clients that became the latest. Counted under the outbox's lock.
+    /// Publishes by clients whose record became the newest of its source. Updated under the outbox's lock.
     pub publishes_applied: Counter,
-    /// Publishes by clients that were duplicate or stale.
+    /// Publishes by clients whose record was a duplicate or stale.
     pub publishes_in_vain: Counter,
-    /// Records from peers that became the latest here.
+    /// Records from peers that became the newest of their source in this node's map.
     pub peers_applied: Counter,
-    /// Records older than what was there.
+    /// Records, from clients and peers, that were older than the one in the map.
     pub records_stale: Counter,
-    /// Records that were there already.
+    /// Records, from clients and peers, that were in the map already.
     pub records_duplicate: Counter,
-    /// Publishes refused, by code; through [`Metrics::refused`].
+    /// Refused publishes by code, in the order of `CODES`; counted with [`Metrics::refused`].
     refusals: [Counter; CODES.len()],
     /// Records written to subscribers.
     pub deliveries: Counter,
-    /// Records that a slow subscriber did not get because a newer one of the source took their place.
+    /// Records that a slow subscriber did not get because a newer one of the same source replaced them.
     pub conflated: Counter,
     /// Members by state.
     pub members: MemberGauges,
-    /// Datagrams sent.
+    /// Datagrams sent to peers.
     pub gossip_datagrams_sent: Counter,
-    /// Datagrams received, also those ignored.
+    /// Datagrams received, including those that were ignored.
     pub gossip_datagrams_received: Counter,
-    /// Bytes sent in datagrams, with 28 of headers for each.
+    /// Bytes sent in datagrams, including 28 bytes of IP and UDP headers for each.
     pub gossip_bytes_sent: Counter,
-    /// Bytes received in datagrams, with 28 of headers for each.
+    /// Bytes received in datagrams, including 28 bytes of IP and UDP headers for each.
     pub gossip_bytes_received: Counter,
-    /// Datagrams of other clusters, of other versions, or damaged: ignored.
+    /// Datagrams that were ignored because they belong to another cluster or protocol version, or are
+    /// damaged.
     pub gossip_datagrams_ignored: Counter,
-    /// Copies of records that came from peers, also the needless ones.
+    /// Copies of records received from peers, including those that were not needed.
     pub data_copies_received: Counter,
-    /// Accepted at the origin → applied here, by the two wall clocks.
+    /// Time from acceptance at the origin until a record is applied here, as the difference of two wall
+    /// clocks.
     pub propagation: Histogram,
-    /// Shards of the map that differed from the last peer compared with.
+    /// Shards of the map that differed from those of the last peer that was compared with.
     pub shards_differing: Gauge,
-    /// This node's wall clock less the median of its peers', in microseconds.
+    /// This node's wall clock minus the median of its peers' clocks, in microseconds.
     pub clock_offset_us: Gauge,
-    /// Records that wait for the store.
+    /// Records that wait to be stored, including those on disk.
     pub store_pending_records: Gauge,
-    /// Of these, those that wait on the disk.
+    /// Records that wait on disk to be stored.
     pub store_spilled_records: Gauge,
-    /// 0 while nothing becomes durable.
+    /// 1 while records become durable, 0 while they do not.
     pub store_up: Gauge,
-    /// Open connections.
+    /// Open connections of clients.
     pub connections: ConnectionGauges,
-    /// Connections accepted so far.
+    /// Connections accepted since the start.
     pub connections_accepted: Counter,
-    /// Sources in the map, deleted and expired ones included until they are collected.
+    /// Sources in the map, including deleted and expired ones that are not collected yet.
     pub sources: Gauge,
     /// Memory held by the map, in bytes.
     pub map_bytes: Gauge,
 }
 
-/// Codes that a publish may be refused with.
+/// The codes that a publish may be refused with.
 const CODES: [Code; 13] = [
     Code::BadJson,
     Code::BadRequest,
@@ -183,7 +187,7 @@ const CODES: [Code; 13] = [
 ];
 
 impl Metrics {
-    /// Counts a refused publish.
+    /// Counts a publish that was refused with `code`.
     pub fn refused(&self, code: Code) {
         if let Some(at) = CODES.iter().position(|&known| known == code)
             && let Some(counter) = self.refusals.get(at)
@@ -192,17 +196,17 @@ impl Metrics {
         }
     }
 
-    /// Publishes by clients that were applied, duplicate or stale: not refused.
+    /// Returns the number of publishes by clients that were not refused: applied, duplicate or stale.
     pub fn records_published(&self) -> u64 {
         self.publishes_applied.get() + self.publishes_in_vain.get()
     }
 
-    /// Records, from clients and peers, that became the latest here.
+    /// Returns the number of records, from clients and peers, that became the newest of their source here.
     pub fn records_applied(&self) -> u64 {
         self.publishes_applied.get() + self.peers_applied.get()
     }
 
-    /// Appends everything in Prometheus' text format.
+    /// Appends all metrics in Prometheus' text format.
     pub fn write(&self, out: &mut String) {
         let mut text = Exposition { out };
         self.write_records(&mut text);
@@ -292,7 +296,7 @@ impl Metrics {
     }
 }
 
-/// Writes the text format; puts `anode_` before every name.
+/// Writes Prometheus' text format. Adds `anode_` in front of every name.
 struct Exposition<'a> {
     out: &'a mut String,
 }
@@ -334,13 +338,13 @@ impl Exposition<'_> {
         self.line(format_args!("{name}_count {count}"));
     }
 
-    /// Writing to a `String` cannot fail.
+    /// Appends formatted text. Writing to a `String` cannot fail, so there is no result.
     fn raw(&mut self, text: std::fmt::Arguments<'_>) {
         let _ = self.out.write_fmt(text);
     }
 }
 
-/// Microseconds, written as seconds.
+/// A duration that is written in seconds.
 struct Seconds(f64);
 
 impl Seconds {

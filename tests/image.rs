@@ -1,12 +1,12 @@
-//! The image is built first of empty programs, so that its dependencies are a layer of their own: each target that
-//! a manifest names must be among them.
+//! Checks the Dockerfile. The image first builds the dependencies with empty programs, so that they are a
+//! layer of their own. All targets that the manifests name must be among these empty programs.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// `bench` got a library that was not among the empty programs, cargo refused the workspace, and `docker compose up`
-/// failed for everybody, while all tests passed: none of them had an engine.
+/// The library of `bench` was missing among the empty programs. cargo refused the workspace, and `docker
+/// compose up` failed for everyone, while all tests passed, because none of them has a container engine.
 #[test]
 fn the_images_empty_programs_are_all_that_the_manifests_name() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -24,7 +24,7 @@ fn the_images_empty_programs_are_all_that_the_manifests_name() {
     assert!(targets.contains("\"name\":\"anode\""), "{targets}");
 }
 
-/// What the first `RUN` does before it builds.
+/// Returns the commands of the first `RUN` that come before the build.
 fn empty_programs(dockerfile: &str) -> String {
     let (_, script) = dockerfile.split_once("RUN ").expect("a step");
     let (script, _) = script.split_once("&& cargo build").expect("that builds");

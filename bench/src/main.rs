@@ -1,4 +1,4 @@
-//! `anode-bench`: measures, on this machine, the figures that the README states.
+//! `anode-bench`: measures, on this machine, the figures that docs/benchmarks.md states.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks and sleeps")]
 

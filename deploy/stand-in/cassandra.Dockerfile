@@ -1,8 +1,8 @@
-# Stands in for the official image of this name: Debian with Java, Cassandra's jars from Maven Central,
-# and an entry that reads the same variables as far as docker-compose.yml uses them.
+# Replaces the official image of this name: Debian with Java, Cassandra's jars from Maven Central, and an
+# entrypoint that reads those variables of the official image that docker-compose.yml uses.
 FROM debian:bookworm-slim
 LABEL anode.stand-in=1
-# The runtime's package wants the directories of manuals, which small images lack.
+# The package of the Java runtime needs the directories of manual pages, which small images do not have.
 RUN mkdir -p /usr/share/man/man1 \
     && apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends openjdk-17-jre-headless \

@@ -1,5 +1,5 @@
-# Stands in for the official image of this name: Debian with a C compiler, and of the machine
-# that builds it, which is the context, the toolchain and the certificates it trusts.
+# Replaces the official image of this name: Debian with a C compiler, and the Rust toolchain and trusted
+# certificates of the machine that builds the image, which are in the build context.
 FROM debian:bookworm-slim
 LABEL anode.stand-in=1
 RUN apt-get update -qq \

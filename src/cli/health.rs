@@ -1,20 +1,21 @@
-//! `anode health`: an exit code for those who look after a node, such as a container's health check.
+//! `anode health`: checks a node and tells the result by the exit code, for example as the health check of a
+//! container.
 
 use super::CliError;
 use super::client::{DEFAULT_URL, Endpoint, fetch};
 
-/// Of which node, and how much is asked of it.
+/// The arguments of `anode health`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A node: ws://HOST:PORT or http://HOST:PORT
+    /// URL of a node: ws://HOST:PORT or http://HOST:PORT
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     from: String,
-    /// Ask not only whether it runs, but whether clients should be sent to it now
+    /// Also check whether the node is ready for clients, not only whether it runs
     #[arg(long)]
     ready: bool,
 }
 
-/// Fails with what the node says is the matter, or because it says nothing.
+/// Returns an error if the node does not answer, or answers that it is not well.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let endpoint = Endpoint::parse(&arguments.from, "from")?;
     let path = if arguments.ready { "/readyz" } else { "/healthz" };

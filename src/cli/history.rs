@@ -1,4 +1,4 @@
-//! `anode history`: what a source was.
+//! `anode history`: prints the past records of a source.
 
 use std::io::Write;
 
@@ -10,22 +10,22 @@ use super::{CliError, whole_number};
 use crate::limits::TS_MAX;
 use crate::record::Source;
 
-/// Records of one request.
+/// Most records that are requested from the node at once.
 const PAGE: u64 = 1_000;
 
-/// What, when and where from.
+/// The arguments of `anode history`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Name of the source, for example sensors/7/temp
     source: String,
-    /// A number: the least ts, in microseconds since 1970; else a node, ws://HOST:PORT or
-    /// http://HOST:PORT [default: ws://127.0.0.1:7070]; may be given once for each
+    /// A number is the least ts, in microseconds since 1970; anything else is the URL of a node,
+    /// ws://HOST:PORT or http://HOST:PORT [default: ws://127.0.0.1:7070]; may be given once for each
     #[arg(long, value_name = "MICROS|URL")]
     from: Vec<String>,
     /// The greatest ts, in microseconds since 1970
     #[arg(long, value_name = "MICROS", allow_negative_numbers = true, value_parser = whole_number(0..=TS_MAX))]
     to: Option<u64>,
-    /// Most records
+    /// Most records to print
     #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true, value_parser = whole_number(1..=u64::MAX))]
     limit: u64,
 }
@@ -37,7 +37,7 @@ struct Page<'a> {
     after: Option<String>,
 }
 
-/// Prints the records, newest first, page by page.
+/// Prints the records, the newest first. They are requested page by page.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let (from_us, url) = told_apart(&arguments.from)?;
     let endpoint = Endpoint::parse(url, "from")?;
@@ -69,7 +69,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     Ok(())
 }
 
-/// `--from` names a time and a node: digits are a time.
+/// Splits the values of `--from` into a time and the URL of a node. A value of digits is a time.
 fn told_apart(from: &[String]) -> Result<(u64, &str), CliError> {
     let (mut from_us, mut url) = (None, None);
     for value in from {

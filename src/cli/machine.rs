@@ -1,18 +1,20 @@
-//! What this machine is like: read here, at the edge, so that the configuration's check need not.
+//! Reads the properties of this machine at the edge of the program, so that checking the configuration needs
+//! no access to the system.
 
 use std::fs;
 use std::thread;
 
 use crate::config::Machine;
 
-/// Memory assumed where nothing tells, in bytes.
+/// Memory that is assumed where the system does not tell it, in bytes.
 const MEMORY_BYTES_ASSUMED: u64 = 2 << 30;
 
-/// Where a container reads how much memory it may use, by the version of control groups. Without a
-/// limit there is no number, or one beyond every machine.
+/// Files in which a container finds its memory limit in bytes, for version 2 and version 1 of control groups.
+/// Without a limit there is no number, or one that is larger than any machine.
 const ALLOWANCES: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
 
-/// This machine, or the container around this process where it is smaller.
+/// Returns the processors and the memory of this machine, or of the container around this process if those
+/// are less.
 pub fn this_machine() -> Machine {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let physical = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_bytes(&text));
@@ -21,7 +23,7 @@ pub fn this_machine() -> Machine {
     Machine { cores, memory_bytes }
 }
 
-/// `MemTotal` of `/proc/meminfo`, in bytes.
+/// Returns `MemTotal` of `/proc/meminfo`, converted to bytes.
 fn total_bytes(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -1,4 +1,4 @@
-//! `anode members`: the cluster as a node sees it.
+//! `anode members`: prints the members of the cluster as a node sees them.
 
 use std::io::Write;
 
@@ -7,10 +7,10 @@ use serde::Deserialize;
 use super::CliError;
 use super::client::{DEFAULT_URL, Endpoint, fetch};
 
-/// Where from, and in which form.
+/// The arguments of `anode members`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A node: ws://HOST:PORT or http://HOST:PORT
+    /// URL of a node: ws://HOST:PORT or http://HOST:PORT
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     from: String,
     /// Print the JSON as the node sent it
@@ -18,24 +18,24 @@ pub struct Arguments {
     json: bool,
 }
 
-/// What is shown of a member.
+/// A member in the answer of a node.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct Member {
-    /// Its name.
+    /// Name of the member.
     pub id: String,
-    /// alive, suspect, dead or left.
+    /// State of the member: `alive`, `suspect`, `dead` or `left`.
     pub state: String,
-    /// Where its clients go.
+    /// Address for clients, `host:port`.
     pub http: String,
-    /// Where its peers go.
+    /// Address for other nodes, `host:port`.
     pub gossip: String,
-    /// Where links are short.
+    /// Name of the member's zone; empty if it has none.
     pub zone: String,
-    /// How often it refuted a suspicion.
+    /// How often the member has refuted the suspicion that it is dead.
     pub incarnation: u64,
-    /// Its program's version.
+    /// Version of the member's program.
     pub version: String,
-    /// Smoothed round trip, in microseconds.
+    /// Smoothed round-trip time from the asked node, in microseconds; `None` if it has not been measured.
     pub rtt_us: Option<u64>,
 }
 
@@ -44,7 +44,7 @@ struct Members {
     members: Vec<Member>,
 }
 
-/// Asks a node for its members.
+/// Asks a node for the members of the cluster.
 pub fn ask(endpoint: &Endpoint) -> Result<Vec<Member>, CliError> {
     let body = fetch(endpoint, "/v1/members")?.ok()?;
     read(&body)
@@ -56,7 +56,7 @@ fn read(body: &str) -> Result<Vec<Member>, CliError> {
         .map_err(|error| CliError::Failed(format!("the node's answer cannot be read: {error}")))
 }
 
-/// Prints them.
+/// Prints the members as a table, or as the JSON that the node sent.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let endpoint = Endpoint::parse(&arguments.from, "from")?;
     let body = fetch(&endpoint, "/v1/members")?.ok()?;
@@ -64,7 +64,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// A line a member, columns as wide as they must be.
+/// Formats one line for each member, with columns as wide as their longest cell.
 fn table(members: &[Member]) -> String {
     let head = ["ID", "STATE", "HTTP", "GOSSIP", "ZONE", "RTT", "VERSION"].map(String::from);
     let lines = members.iter().map(|member| {

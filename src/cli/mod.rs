@@ -1,8 +1,8 @@
-//! The command line: one file a subcommand.
+//! The command line, with one file for each subcommand.
 //!
-//! Each subcommand is a function from its arguments to `Result<(), CliError>`; only here does that
-//! become an exit code: 0 done, 1 failed while running, 2 unusable arguments. The clients among
-//! them ([`client`]) use blocking sockets: they have one thing to do, and wait for it.
+//! A subcommand is a function from its arguments to `Result<(), CliError>`. Only this file turns results into
+//! exit codes: 0 done, 1 failed while running, 2 unusable arguments. The subcommands that are clients of a
+//! node ([`client`]) use blocking sockets, because each has only one thing to wait for.
 
 mod client;
 mod demo;
@@ -25,16 +25,16 @@ use clap::{Parser, Subcommand};
 use crate::config::ConfigError;
 use crate::server::ServerError;
 
-/// Why a command did not do what it was asked.
+/// The reason why a command did not do what it was asked to do.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The arguments cannot be used: exit code 2.
+    /// The arguments cannot be used. Exit code 2.
     #[error("{0}")]
     Usage(String),
-    /// It failed while running: exit code 1.
+    /// The command failed while running. Exit code 1.
     #[error("{0}")]
     Failed(String),
-    /// It failed, and what is to be said of it stands on stderr already: exit code 1.
+    /// The command failed, and the reason has been written to stderr already. Exit code 1.
     #[error("failed")]
     Told,
 }
@@ -54,8 +54,7 @@ impl From<ServerError> for CliError {
     }
 }
 
-/// A failed read or write. A reader of stdout that has gone (`anode sub … | head -1`) is no
-/// failure: see [`run`].
+/// A failed read or write. If the reader of stdout is gone (`anode sub … | head -1`), no message is printed.
 impl From<io::Error> for CliError {
     fn from(error: io::Error) -> CliError {
         match error.kind() {
@@ -78,31 +77,32 @@ struct Arguments {
 enum Command {
     /// Run a node
     Serve(Box<serve::Arguments>),
-    /// Watch a whole cluster on this machine: a live feed of its own figures, a node killed and
-    /// brought back
+    /// Watch a whole cluster on this machine: nodes share live figures of the machine, and one of them is
+    /// killed and brought back
     Demo(demo::Arguments),
     /// Publish one record, or the records on stdin
     Pub(publish::Arguments),
-    /// Print matching records as they come, a JSON object a line
+    /// Print matching records as they arrive, one JSON object per line
     Sub(subscribe::Arguments),
-    /// Print the latest record of a source
+    /// Print the newest record of a source
     Get(get::Arguments),
-    /// Print what a source was, newest first, a JSON object a line
+    /// Print the past records of a source, newest first, one JSON object per line
     History(history::Arguments),
-    /// Say by the exit code whether a node runs, or is ready for clients
+    /// Tell by the exit code whether a node runs, or is ready for clients
     Health(health::Arguments),
     /// Print the members of the cluster as a node sees them
     Members(members::Arguments),
-    /// Run whole clusters in a virtual world: what they cost, how fast they are, what they survive
+    /// Simulate whole clusters: what they cost, how fast they are, and which faults they survive
     Sim(Box<sim::Arguments>),
 }
 
-/// Runs the command line and says how the process ends.
+/// Runs the command line and returns the exit code of the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments.command,
         Err(error) => {
-            // Help and version end here too, with 0. Nobody is left to hear of a closed stdout.
+            // Help and version end here too, with exit code 0. If stdout is closed, nobody is left to report
+            // an error to.
             let _ = error.print();
             return exit_code(error.exit_code());
         }
@@ -128,7 +128,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// A parser of whole numbers in a range, whose refusal says what is allowed whatever was given.
+/// Returns a parser of whole numbers in `range`. Its error tells the range, whatever the text was.
 fn whole_number(
     range: std::ops::RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync + 'static {

@@ -1,7 +1,8 @@
-//! `anode pub`: one record from the arguments, or many from stdin.
+//! `anode pub`: publishes one record from the arguments, or many from stdin.
 //!
-//! Records from stdin are pipelined: up to [`WINDOW`] wait for their answers, each under an id of
-//! this program's own, so that answers find their lines in whatever order they come.
+//! Records from stdin are pipelined: up to [`WINDOW`] of them wait for their answers at a time. Each is sent
+//! with an id that this program chooses, so that answers can be matched with lines in whatever order they
+//! arrive.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
@@ -18,35 +19,35 @@ use tungstenite::{Error, Message};
 use super::client::{DEFAULT_URL, Endpoint, Half, Refused, Sender, connect_in_halves, items};
 use super::{CliError, whole_number};
 use crate::limits::TS_MAX;
-use crate::record::AckLevel;
-use crate::record::draft::{Draft, DraftPayload, RequestId};
-use crate::record::json::scan::Scanner;
-use crate::record::json::{publish_frame, write_string};
+use crate::protocol::AckLevel;
+use crate::protocol::draft::{Draft, DraftPayload, RequestId};
+use crate::protocol::json::scan::Scanner;
+use crate::protocol::json::{publish_frame, write_string};
 
-/// Records that may wait for their answers.
+/// Most records that may wait for their answers.
 const WINDOW: usize = 1_024;
-/// Bytes of records that may wait for their answers.
+/// Most bytes of records that may wait for their answers.
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
-/// Silence after which the answers are given up: well over what any level may take.
+/// Read timeout of the socket, which is longer than any ack level may take.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// What and where to.
+/// The arguments of `anode pub`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Name of the source, for example sensors/7/temp
     #[arg(required_unless_present = "stdin", conflicts_with = "stdin")]
     source: Option<String>,
-    /// JSON if it parses, else a string
+    /// The data: used as it is if it is valid JSON, else as a string
     #[arg(required_unless_present = "stdin", conflicts_with = "stdin", allow_hyphen_values = true)]
     data: Option<String>,
-    /// Publish objects from stdin, one a line: {"source":…,"data":…}; exit code 1 if any is refused
+    /// Publish objects from stdin, one per line: {"source":…,"data":…}; exit code 1 if any is refused
     #[arg(long)]
     stdin: bool,
-    /// A node: ws://HOST:PORT or http://HOST:PORT
+    /// URL of a node: ws://HOST:PORT or http://HOST:PORT
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     to: String,
-    /// How far a record must have come: accepted, stored (survives a power cut), replicated (on every
-    /// live node)
+    /// When a publish is answered: accepted (the node has it), stored (it survives a power cut), replicated
+    /// (every live node has it)
     #[arg(long, value_name = "LEVEL", default_value = "accepted", value_parser = ["accepted", "stored", "replicated"])]
     ack: String,
     /// The record's ts, in microseconds since 1970 [default: the node's clock]
@@ -54,10 +55,10 @@ pub struct Arguments {
     ts: Option<u64>,
 }
 
-/// Publishes, waits for every answer, and fails if any is a refusal.
+/// Publishes the records, waits for all answers, and returns an error if any of them is a refusal.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let endpoint = Endpoint::parse(&arguments.to, "to")?;
-    // The name is checked by the node: its refusal says more than ours could.
+    // The node checks the name of the source, because its refusal tells more than one made here could.
     let mut pipeline = Pipeline::open(&endpoint, &arguments.ack)?;
     match (&arguments.source, &arguments.data) {
         (Some(source), Some(data)) => {
@@ -69,7 +70,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     pipeline.finish()
 }
 
-/// The fields of one record, without braces.
+/// Formats the fields of a record from the arguments as JSON, without braces.
 fn single(source: &str, data: &str, ts: Option<u64>) -> String {
     let mut out = b"\"source\":".to_vec();
     write_string(&mut out, source);
@@ -85,7 +86,7 @@ fn single(source: &str, data: &str, ts: Option<u64>) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The fields of a record that was read from a line, without braces; the data verbatim.
+/// Formats the fields of a record from a line of stdin as JSON, without braces. The data is kept verbatim.
 fn fields(draft: &Draft<'_>) -> String {
     let mut out = b"\"source\":".to_vec();
     write_string(&mut out, &draft.source);
@@ -113,21 +114,21 @@ fn fields(draft: &Draft<'_>) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// What waits for an answer.
+/// The records that wait for their answers, and what the thread that reads answers has found out.
 #[derive(Default)]
-struct Waiting {
-    /// By number: how a message names the record, and its bytes.
+struct Unanswered {
+    /// For every id, how messages name the record, and how many bytes its frame has.
     records: BTreeMap<u64, (String, usize)>,
     bytes: usize,
     refused: u64,
-    /// Why the connection ended, if it did.
+    /// The reason why the connection ended; `None` while it is open.
     ended: Option<String>,
 }
 
-/// Shared by the thread that sends and the one that reads answers.
+/// The state that the sending thread and the thread that reads answers share.
 #[derive(Default)]
 struct Shared {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Unanswered>,
     changed: Condvar,
 }
 
@@ -135,13 +136,13 @@ struct Pipeline {
     sender: Sender,
     shared: Arc<Shared>,
     next: u64,
-    /// One record from the arguments: its result is printed.
+    /// Whether a single record from the arguments is published. Its result is then printed.
     is_single: bool,
     results: Arc<Mutex<Option<String>>>,
 }
 
 #[derive(Deserialize)]
-struct Answer<'a> {
+struct ReadAnswer<'a> {
     id: Option<u64>,
     #[serde(borrow)]
     result: Option<&'a RawValue>,
@@ -191,7 +192,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Sends a record as soon as there is room for it.
+    /// Sends a record as soon as the window has room for it.
     fn send(&mut self, name: Option<String>, fields: &str) -> Result<(), CliError> {
         let id = self.next;
         self.next += 1;
@@ -204,16 +205,16 @@ impl Pipeline {
             waiting.records.insert(id, (name, frame.len()));
         }
         self.sender.send(frame).map_err(|error| {
-            // What the node said before it went tells more than the failed write.
+            // The node's last message tells more about the reason than the failed write.
             let ended = self.shared.waiting.lock().ended.clone();
             CliError::Failed(ended.unwrap_or_else(|| format!("the connection was lost: {error}")))
         })
     }
 
-    /// Waits for the answers that are missing.
+    /// Waits for the missing answers and closes the connection.
     fn finish(mut self) -> Result<(), CliError> {
         self.wait_until(|waiting| waiting.records.is_empty())?;
-        // The answers are there; how the connection ends no longer matters.
+        // All answers have arrived, so it does not matter how the connection ends.
         let _ = self.sender.close();
         if let Some(result) = self.results.lock().take().filter(|_| self.is_single) {
             use io::Write;
@@ -225,7 +226,7 @@ impl Pipeline {
         }
     }
 
-    fn wait_until(&self, is_met: impl Fn(&Waiting) -> bool) -> Result<(), CliError> {
+    fn wait_until(&self, is_met: impl Fn(&Unanswered) -> bool) -> Result<(), CliError> {
         let mut waiting = self.shared.waiting.lock();
         while !is_met(&waiting) {
             if let Some(reason) = &waiting.ended {
@@ -238,9 +239,10 @@ impl Pipeline {
     }
 }
 
-/// Reads answers until the connection ends; says why it did.
+/// Reads answers until the connection ends, and returns the reason why it did.
 fn read_answers(mut reader: WebSocket<Half>, shared: &Shared, results: &Mutex<Option<String>>) -> String {
-    // The socket's own timeout is the silence that an answer may take.
+    // A read times out after half of the allowed silence at the latest, since the socket has a timeout of its
+    // own.
     let mut silent = Duration::ZERO;
     loop {
         match reader.read() {
@@ -260,7 +262,7 @@ fn read_answers(mut reader: WebSocket<Half>, shared: &Shared, results: &Mutex<Op
             Err(Error::Io(error))
                 if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
             {
-                // Nothing to wait for is no silence: stdin may be slow.
+                // Silence is normal while no record waits for an answer, for example because stdin is slow.
                 let is_waiting = !shared.waiting.lock().records.is_empty();
                 silent = if is_waiting { silent + SILENCE_MAX } else { Duration::ZERO };
                 if silent > SILENCE_MAX {
@@ -273,8 +275,8 @@ fn read_answers(mut reader: WebSocket<Half>, shared: &Shared, results: &Mutex<Op
 }
 
 fn take_answer(item: &str, shared: &Shared, results: &Mutex<Option<String>>) {
-    // Frames that are no answers (`connected`) have neither part.
-    let Ok(answer) = serde_json::from_str::<Answer<'_>>(item) else { return };
+    // Other messages, such as `connected`, have neither a result nor an error.
+    let Ok(answer) = serde_json::from_str::<ReadAnswer<'_>>(item) else { return };
     let mut waiting = shared.waiting.lock();
     let record = answer.id.and_then(|id| waiting.records.remove(&id));
     let name = match record {

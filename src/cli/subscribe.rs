@@ -1,4 +1,4 @@
-//! `anode sub`: matching records as they come.
+//! `anode sub`: prints matching records as they arrive.
 
 use std::io::{self, BufWriter, Write};
 
@@ -7,27 +7,28 @@ use super::{CliError, whole_number};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
 use crate::record::Pattern;
 
-/// What and where from.
+/// The arguments of `anode sub`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Names of sources; * stands for one segment, a last ** for one or more
+    /// Names of sources, in which * stands for any one segment and a last ** for one or more
     #[arg(required = true, value_name = "PATTERN", num_args = 1..=PATTERNS_PER_SUBSCRIPTION_MAX)]
     patterns: Vec<String>,
-    /// A node: ws://HOST:PORT or http://HOST:PORT
+    /// URL of a node: ws://HOST:PORT or http://HOST:PORT
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     from: String,
-    /// Only what comes from now on, not what is there
+    /// Only print records that are published from now on, not those that exist already
     #[arg(long)]
     no_snapshot: bool,
-    /// latest: who cannot keep up gets the newest of each source; all: every record, or the end
+    /// For a reader that is too slow. latest: only the newest record of each source is sent; all: every
+    /// record is sent, or the connection ends
     #[arg(long, value_name = "latest|all", default_value = "latest", value_parser = ["latest", "all"])]
     mode: String,
-    /// End after so many records
+    /// End after this number of records
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole_number(1..=u64::MAX))]
     count: Option<u64>,
 }
 
-/// Prints records until there are enough of them, Ctrl-C, or nobody reads any more.
+/// Prints records until there are as many as wanted, until Ctrl-C, or until the reader of stdout is gone.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let endpoint = Endpoint::parse(&arguments.from, "from")?;
     for pattern in &arguments.patterns {
@@ -43,7 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let printed = print(&mut subscription, arguments.count, &interrupt);
     subscription.close();
     match printed {
-        // Who reads the output has seen enough: `anode sub … | head -1`.
+        // The reader of stdout is gone because it has read enough, as in `anode sub … | head -1`.
         Err(CliError::Told) => Ok(()),
         other => other,
     }

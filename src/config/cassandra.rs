@@ -1,64 +1,66 @@
-//! How Cassandra is reached, from the flags that begin with `--store cassandra`.
+//! How Cassandra is reached: the flags that are allowed with `--store cassandra`.
 
 use std::path::PathBuf;
 
 use super::{ConfigError, HostPort, Raw, StoreKind, raw, values};
 
-/// Longest name of a keyspace: Cassandra's own bound.
+/// Longest name of a keyspace, in bytes. Cassandra has the same bound.
 const KEYSPACE_BYTES_MAX: usize = 48;
 /// Most copies of a row in one data centre.
 const COPIES_MAX: usize = 100;
-/// From a minute (tests) to Cassandra's longest time to live, in microseconds.
+/// Allowed `--history-ttl`, in microseconds: from one minute, for tests, to the longest time to live in
+/// Cassandra.
 const HISTORY_TTL_US: std::ops::RangeInclusive<u64> = 60_000_000..=20 * 365 * 24 * 3_600_000_000;
 
-/// A checked way to Cassandra.
+/// The checked configuration of Cassandra.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cassandra {
-    /// Its nodes that are asked first, at least one; of the data centre that counts as local.
+    /// Nodes of Cassandra that are connected to first, at least one. Their data centre counts as the local
+    /// one.
     pub contacts: Vec<HostPort>,
-    /// Where the tables are; made if it is not there.
+    /// The keyspace with the tables, created if it does not exist.
     pub keyspace: String,
-    /// User, and the file that holds the password on its first line.
+    /// Name of the user, and the file that holds the password on its first line.
     pub login: Option<(String, PathBuf)>,
-    /// PEM file with the authorities that sign Cassandra's certificates. `None`: no TLS.
+    /// PEM file with the authorities that sign Cassandra's certificates; `None` means no TLS.
     pub tls_ca: Option<PathBuf>,
-    /// Of every read and write.
+    /// Consistency level of all reads and writes.
     pub consistency: Consistency,
-    /// Of the keyspace, when it is made.
+    /// Replication of the keyspace when it is created.
     pub replication: Replication,
     /// How long history is kept, in seconds.
     pub history_ttl_s: u32,
 }
 
-/// How many copies must have answered.
+/// How many copies of a row must have answered a read or write. The names are Cassandra's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consistency {
-    /// Any one.
+    /// Any one copy.
     One,
-    /// Any two.
+    /// Any two copies.
     Two,
-    /// Any three.
+    /// Any three copies.
     Three,
-    /// More than half, over all data centres.
+    /// More than half of the copies in all data centres together.
     Quorum,
-    /// Every one.
+    /// All copies.
     All,
-    /// More than half in the local data centre.
+    /// More than half of the copies in the local data centre.
     #[default]
     LocalQuorum,
-    /// One in the local data centre.
+    /// Any one copy in the local data centre.
     LocalOne,
 }
 
-/// How many copies of a row there are.
+/// How many copies of a row each data centre has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Replication {
-    /// In each data centre as many as it has nodes, at most three.
+    /// As many as the data centre has nodes, at most three.
     #[default]
     Everywhere,
-    /// So many in each data centre.
+    /// The same number in each data centre.
     Each(u32),
-    /// By data centre.
+    /// A number for each data centre, by its name.
     Named(Vec<(String, u32)>),
 }
 
@@ -72,8 +74,8 @@ const CONSISTENCIES: [(&str, Consistency); 7] = [
     ("LOCAL_ONE", Consistency::LocalOne),
 ];
 
-/// Reads the flags of Cassandra. Any of them without `--store cassandra` is an error, so that nobody
-/// believes in a store that is not used.
+/// Checks the flags about Cassandra. Any of them without `--store cassandra` is an error, so that nobody
+/// relies on a store that is not used.
 pub(super) fn check(raw: &Raw, store: StoreKind) -> Result<Option<Cassandra>, ConfigError> {
     if store != StoreKind::Cassandra {
         return refuse(raw).map(|()| None);
@@ -139,7 +141,8 @@ fn refuse(raw: &Raw) -> Result<(), ConfigError> {
     }
 }
 
-/// Lower case only: Cassandra folds what is not quoted, and two spellings must not be two keyspaces.
+/// Checks the name of a keyspace. Only lower case is allowed, because Cassandra folds names that are not
+/// quoted, and two spellings must not mean two keyspaces.
 fn keyspace(text: &str) -> Result<String, ConfigError> {
     let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     if (1..=KEYSPACE_BYTES_MAX).contains(&text.len())

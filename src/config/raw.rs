@@ -1,4 +1,4 @@
-//! The configuration as text, from flags, environment and file.
+//! The configuration as text, read from flags, environment and file.
 
 use std::fmt;
 use std::path::Path;
@@ -8,8 +8,8 @@ use serde::de::{self, SeqAccess, Visitor};
 
 use super::ConfigError;
 
-/// The text of one value. In the file it may also be a number, or a list of texts, which is the
-/// same as one text with commas.
+/// The text of one value. In the file it may also be a number, or a list of texts, which is equivalent to one
+/// text with commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(pub String);
 
@@ -55,109 +55,109 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
-/// Every flag of `anode serve`, unchecked. The comments are its `--help`.
+/// All flags of `anode serve` as unchecked text. The comments of the fields are their `--help`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Raw {
-    /// Where HTTP and WebSocket clients are served, both on one port; port 0: any free one
+    /// Address on which HTTP and WebSocket clients are served, both on one port; port 0 means any free port
     /// [default: 127.0.0.1:7070]
     #[arg(long, env = "ANODE_HTTP", value_name = "IP:PORT")]
     pub http: Option<Text>,
-    /// UDP and TCP between nodes, one number for both; port 0: any that is free; IPv6 in brackets
-    /// [default: 127.0.0.1:7946]
+    /// Address for traffic between nodes, on UDP and TCP with the same port; port 0 means any free port; IPv6
+    /// in brackets [default: 127.0.0.1:7946]
     #[arg(long, env = "ANODE_GOSSIP", value_name = "IP:PORT")]
     pub gossip: Option<Text>,
-    /// What other nodes are told; without a port, gossip's
-    /// [default: the gossip address, or the one that routes to the first join target]
+    /// Address that other nodes are told to reach this one at; without a port, that of --gossip [default: the
+    /// gossip address, or the one that routes to the first join target]
     #[arg(long, env = "ANODE_ADVERTISE", value_name = "HOST[:PORT]")]
     pub advertise: Option<Text>,
-    /// Any members of the cluster, by commas; names are resolved again at every retry
+    /// Any members of the cluster, separated by commas; names are resolved again at every retry
     #[arg(long, env = "ANODE_JOIN", value_name = "HOST:PORT,…")]
     pub join: Option<Text>,
-    /// Nodes of other clusters are ignored; 1 to 63 bytes [default: anode]
+    /// Name of the cluster, 1 to 63 bytes; nodes of other clusters are ignored [default: anode]
     #[arg(long, env = "ANODE_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<Text>,
-    /// This node's name: 1 to 63 of A-Z a-z 0-9 . _ - [default: kept in the data directory]
+    /// Name of this node, 1 to 63 of A-Z a-z 0-9 . _ - [default: the name kept in the data directory, or a
+    /// new one]
     #[arg(long, env = "ANODE_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<Text>,
-    /// Where links are short; a record enters each other zone once [default: none]
+    /// Name of the zone within which links are fast; a record is sent to each other zone once [default: none]
     #[arg(long, env = "ANODE_ZONE", value_name = "NAME")]
     pub zone: Option<Text>,
-    /// Where the node keeps its name and its store; DIR/* is a numbered directory in DIR that no
-    /// other node uses [default: ./anode-data]
+    /// Directory in which the node keeps its name and its store; DIR/* takes a numbered directory inside DIR
+    /// that no other node uses [default: ./anode-data]
     #[arg(long, env = "ANODE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<Text>,
-    /// embedded: in the data directory; memory: nowhere, a restarted node asks its peers;
-    /// cassandra: in Apache Cassandra [default: embedded]
+    /// Where records survive a restart. embedded: in the data directory; memory: nowhere, a restarted node
+    /// gets them from its peers; cassandra: in Apache Cassandra [default: embedded]
     #[arg(long, env = "ANODE_STORE", value_name = "embedded|memory|cassandra")]
     pub store: Option<Text>,
-    /// Records kept per source; each costs disk, or memory with --store memory [default: 256]
+    /// Records kept per source; each costs disk space, or memory with --store memory [default: 256]
     #[arg(long, env = "ANODE_HISTORY", value_name = "RECORDS", allow_hyphen_values = true)]
     pub history: Option<Text>,
-    /// How long deletions are kept (ms, s, m, h, d): longer than any node is ever away
-    /// [default: 24h]
+    /// How long deletions are kept (ms, s, m, h, d); must be longer than any node is ever away [default: 24h]
     #[arg(long, env = "ANODE_TOMBSTONES", value_name = "DURATION", allow_hyphen_values = true)]
     pub tombstones: Option<Text>,
-    /// Event loops [default: one a core]
+    /// Number of event loops [default: one per core]
     #[arg(long, env = "ANODE_WORKERS", value_name = "N", allow_hyphen_values = true)]
     pub workers: Option<Text>,
-    /// Microseconds that an event loop which is often called looks for more before it sleeps; sooner answers
-    /// for more processor time; at most 1000 [default: 0]
+    /// Microseconds for which a busy event loop polls before it sleeps, at most 1000; answers come sooner but
+    /// cost more processor time [default: 0]
     #[arg(long, env = "ANODE_BUSY_POLL_US", value_name = "US", allow_hyphen_values = true)]
     pub busy_poll_us: Option<Text>,
-    /// Largest data of a record, in bytes or with KiB, MiB; at most 2MiB [default: 65536]
+    /// Largest data of one record, in bytes or with KiB, MiB; at most 2MiB [default: 65536]
     #[arg(long, env = "ANODE_MAX_RECORD_BYTES", value_name = "SIZE", allow_hyphen_values = true)]
     pub max_record_bytes: Option<Text>,
-    /// Largest frame or HTTP body from a client, in bytes or with KiB, MiB; at most 64MiB
-    /// [default: 1048576]
+    /// Largest WebSocket frame or HTTP body from a client, in bytes or with KiB, MiB; at most 64MiB [default:
+    /// 1048576]
     #[arg(long, env = "ANODE_MAX_FRAME_BYTES", value_name = "SIZE", allow_hyphen_values = true)]
     pub max_frame_bytes: Option<Text>,
-    /// Connections served at a time [default: 100000]
+    /// Most client connections at a time [default: 100000]
     #[arg(long, env = "ANODE_MAX_CONNECTIONS", value_name = "N", allow_hyphen_values = true)]
     pub max_connections: Option<Text>,
-    /// Bound of the map, in bytes or with KiB, MiB, GiB; when it is full, new sources are refused
+    /// Most memory for records, in bytes or with KiB, MiB, GiB; when it is full, new sources are refused
     /// [default: half of this machine's memory]
     #[arg(long, env = "ANODE_MAX_MEMORY", value_name = "SIZE", allow_hyphen_values = true)]
     pub max_memory: Option<Text>,
-    /// Intervals of the membership protocol: lan, wan (between regions), local (loopback)
+    /// Timing of the membership protocol: lan (one data centre), wan (between regions), local (one machine)
     /// [default: lan]
     #[arg(long, env = "ANODE_PROFILE", value_name = "lan|wan|local")]
     pub profile: Option<Text>,
-    /// How the log is written, on stderr [default: text]
+    /// Form of the log, which is written to stderr [default: text]
     #[arg(long, env = "ANODE_LOG", value_name = "text|json")]
     pub log: Option<Text>,
-    /// off, error, warn, info, debug or trace [default: info]
+    /// Least severity that is logged: off, error, warn, info, debug or trace [default: info]
     #[arg(long, env = "ANODE_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<Text>,
 
-    /// --store cassandra: nodes of Cassandra that are asked first, by commas
+    /// With --store cassandra: nodes of Cassandra to connect to first, separated by commas
     #[arg(long, env = "ANODE_CASSANDRA", value_name = "HOST:PORT[,…]")]
     pub cassandra: Option<Text>,
-    /// Its keyspace, made if it is not there [default: anode]
+    /// Keyspace in Cassandra, created if it does not exist [default: anode]
     #[arg(long, env = "ANODE_KEYSPACE", value_name = "NAME")]
     pub keyspace: Option<Text>,
-    /// User, if it asks for one
+    /// User name, if Cassandra requires a login
     #[arg(long, env = "ANODE_CASSANDRA_USER", value_name = "NAME")]
     pub cassandra_user: Option<Text>,
     /// File with the user's password on its first line
     #[arg(long, env = "ANODE_CASSANDRA_PASSWORD_FILE", value_name = "FILE")]
     pub cassandra_password_file: Option<Text>,
-    /// PEM file of the authorities that sign its certificates; with it TLS is spoken
+    /// PEM file of the authorities that sign Cassandra's certificates; turns on TLS
     #[arg(long, env = "ANODE_CASSANDRA_TLS_CA", value_name = "FILE")]
     pub cassandra_tls_ca: Option<Text>,
-    /// Copies that must have answered: ONE, TWO, THREE, QUORUM, ALL, LOCAL_QUORUM, LOCAL_ONE
+    /// Copies in Cassandra that must have answered: ONE, TWO, THREE, QUORUM, ALL, LOCAL_QUORUM, LOCAL_ONE
     /// [default: LOCAL_QUORUM]
     #[arg(long, env = "ANODE_CONSISTENCY", value_name = "LEVEL")]
     pub consistency: Option<Text>,
     /// How long Cassandra keeps history [default: 30d]
     #[arg(long, env = "ANODE_HISTORY_TTL", value_name = "TIME", allow_hyphen_values = true)]
     pub history_ttl: Option<Text>,
-    /// Copies in each data centre when the keyspace is made [default: one a node, at most 3]
+    /// Copies in each data centre when the keyspace is created [default: one per node, at most 3]
     #[arg(long, env = "ANODE_REPLICATION", value_name = "N|DC:N,…", allow_hyphen_values = true)]
     pub replication: Option<Text>,
 }
 
-/// clap's way from an argument to its type; every text is one, the check comes later.
+/// clap converts arguments to their types with this. Every text is accepted here; the check comes later.
 impl std::str::FromStr for Text {
     type Err = std::convert::Infallible;
 
@@ -167,7 +167,7 @@ impl std::str::FromStr for Text {
 }
 
 impl Raw {
-    /// Reads a configuration file's text. `path` is for the message.
+    /// Reads the text of a configuration file. `path` is named in the error.
     pub fn from_toml(text: &str, path: &Path) -> Result<Raw, ConfigError> {
         toml::from_str(text).map_err(|error| {
             let value = path.display().to_string();
@@ -179,7 +179,7 @@ impl Raw {
         })
     }
 
-    /// What is missing here, from `file`.
+    /// Returns these values, and those of `file` where one is missing.
     pub fn or(self, file: Raw) -> Raw {
         Raw {
             http: self.http.or(file.http),

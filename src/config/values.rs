@@ -1,4 +1,4 @@
-//! One small parser a kind of value; each says what it would have taken.
+//! One small parser for each kind of value. The error of each tells what is allowed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -10,7 +10,7 @@ use crate::record::NodeName;
 
 /// Longest name of a cluster or zone, in bytes.
 const NAME_BYTES_MAX: usize = 63;
-/// Most records of history a source.
+/// Most records that may be kept per source.
 const HISTORY_MAX: usize = 1_000_000;
 
 pub(super) fn address(flag: &str, text: &str) -> Result<SocketAddr, ConfigError> {
@@ -22,7 +22,7 @@ pub(super) fn address(flag: &str, text: &str) -> Result<SocketAddr, ConfigError>
 pub(super) fn advertise(text: &str) -> Result<HostPort, ConfigError> {
     let allowed = "HOST, HOST:PORT or [IPV6]:PORT that others can reach";
     let error = || ConfigError::new("advertise", text, allowed);
-    // A host alone, brackets or not: the port is gossip's.
+    // The value is a host without a port, with or without brackets. The port is then that of `--gossip`.
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let parsed = match bare.parse::<IpAddr>() {
         Ok(_) => HostPort { host: bare.into(), port: 0 },
@@ -50,7 +50,7 @@ pub(super) fn hosts(flag: &str, text: &str) -> Result<Vec<HostPort>, ConfigError
 
 fn host_port(text: &str) -> Option<HostPort> {
     let (host, port) = text.rsplit_once(':')?;
-    // `+7` would be a number to Rust.
+    // Rust would parse `+7` as a number, which is not a valid port.
     let port = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse().ok()).flatten()?;
     let host = match host.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']').filter(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok())?,
@@ -60,7 +60,8 @@ fn host_port(text: &str) -> Option<HostPort> {
     Some(HostPort { host: host.into(), port })
 }
 
-/// Whether a text may be a host's name or IPv4 address; what it stands for is seen when resolving.
+/// Returns whether the text has the form of a DNS name or an IPv4 address. Whether the name exists is found
+/// out when it is resolved.
 fn is_host(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     (1..=253).contains(&text.len()) && text.bytes().all(allowed)
@@ -133,7 +134,7 @@ pub(super) fn duration_us(flag: &str, text: &str, range: RangeInclusive<u64>) ->
     })
 }
 
-/// A whole number and the first unit that the text ends with.
+/// Parses a whole number that is followed by one of `units`, and multiplies it by the value of the unit.
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

@@ -1,15 +1,15 @@
 //! The control plane: everything on the HTTP port that is no WebSocket.
 //!
-//! An event loop reads the head of every connection. What does not ask for a WebSocket it hands
-//! over, with the bytes read so far, to one thread with a tokio runtime of its own ([`serve`]),
-//! where hyper replays those bytes and goes on reading. There the connection stays: keep-alive,
-//! timeouts and bodies are hyper's business, and no event loop ever waits for a slow `curl`.
+//! An event loop reads the head of every connection. A connection that does not ask for a WebSocket is
+//! handed over, with the bytes read so far, to one thread with a tokio runtime of its own ([`serve`]).
+//! There hyper takes those bytes first and goes on reading. The connection stays there: keep-alive,
+//! timeouts and bodies are hyper's business, and no event loop ever waits for a slow client.
 //!
-//! [`routes`] holds one function a path; what they answer with comes through [`Node`], so that they
-//! are tested with a few records in a vector. Errors are RFC 9457 problems ([`problem`]).
+//! [`routes`] holds one function for each path. They ask the node through [`Node`], so that tests can
+//! replace it by a few records in a map. Errors are RFC 9457 problems ([`problem`]).
 //!
 //! Any web page may read (`Access-Control-Allow-Origin: *` on answers to GET), so that a browser's
-//! console is a client like any other; a node that holds what not everyone on its network may read
+//! console is a client like any other. A node with records that not everyone on its network may read
 //! belongs behind a proxy.
 //!
 //! Rejected: HTTP inside the event loops (a second, hand-written HTTP server with keep-alive and
@@ -21,36 +21,40 @@ mod publish;
 mod routes;
 mod serve;
 
+use tokio::sync::oneshot;
+
 use crate::cluster::members::MemberInfo;
 use crate::metrics::Metrics;
-use crate::record::answer::{Published, Refusal};
-use crate::record::draft::Draft;
-use crate::record::{AckLevel, Now, Pattern, Record, SharedRecord};
+use crate::protocol::AckLevel;
+use crate::protocol::answer::Refusal;
+use crate::protocol::draft::PublishFrame;
+use crate::protocol::reply::FrameReply;
+use crate::record::{Now, Pattern, Record, SharedRecord};
 
 pub use serve::{BUSY, GRACE_US, HandOver, Http, Options};
 
-/// What the control plane asks of the node it belongs to. `list` and `history` may take their time:
-/// they are called on threads of their own; everything else answers at once.
+/// What the control plane asks of the node that it belongs to. [`Node::list`] and [`Node::history`] may
+/// block: they are called on threads of their own. Every other method returns at once.
 pub trait Node: Send + Sync + 'static {
-    /// The time.
+    /// The time on the node's clocks.
     fn now(&self) -> Now;
-    /// Whether clients should be sent here; if not, why.
+    /// Returns the reason if clients should not be sent to this node.
     fn readiness(&self) -> Result<(), String>;
-    /// Whether the event loops turn.
+    /// Returns whether every event loop has turned lately; if one has not, it hangs.
     fn is_turning(&self) -> bool;
-    /// Every member this node knows of, itself included, in order of name.
+    /// Every member that this node knows of, itself included, in the order of names.
     fn members(&self) -> Vec<MemberInfo>;
-    /// The latest record of a source, deletions and expired ones included.
+    /// The latest record of a source, be it a deletion or expired.
     fn get(&self, source: &str) -> Option<SharedRecord>;
-    /// At most `limit` records that match and are visible, whose names come after `after`, in order
-    /// of name.
+    /// The visible records whose names match `pattern` and come after `after`, in the order of names; at
+    /// most `limit` of them.
     fn list(&self, pattern: &Pattern, after: Option<&str>, limit: usize) -> Vec<SharedRecord>;
-    /// One page of what a source was.
+    /// One page of the history of a source.
     fn history(&self, query: &HistoryQuery<'_>) -> Result<HistoryPage, Refusal>;
-    /// Publishes a record and sends the answer when `level` is reached or refused, now or later,
-    /// from any thread. Counting the outcome is the caller's business.
-    fn publish(&self, draft: &Draft<'_>, level: AckLevel, answer: Answer);
-    /// The counters, their gauges brought up to date.
+    /// Publishes the items of a frame, those that name no ack level with `level`, and sends the reply
+    /// when all of them are answered: now or later, from any thread. The node counts what it refuses.
+    fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply);
+    /// The counters of the node. Gauges that are computed on demand are brought up to date before.
     fn metrics(&self) -> &Metrics;
 }
 
@@ -78,15 +82,22 @@ pub struct HistoryPage {
     pub after: Option<String>,
 }
 
-/// Where a publish's outcome goes. Dropped without one, the client is told that the node is going.
+/// The way back to a client that waits for the answers to its publish. If it is dropped unused, the
+/// client is told that the node is going.
 #[derive(Debug)]
-pub struct Answer(tokio::sync::oneshot::Sender<Result<Published, Refusal>>);
+pub struct Reply(oneshot::Sender<FrameReply>);
 
-impl Answer {
+impl Reply {
+    /// The way back, and the end at which the request waits.
+    pub(crate) fn channel() -> (Reply, oneshot::Receiver<FrameReply>) {
+        let (sender, receiver) = oneshot::channel();
+        (Reply(sender), receiver)
+    }
+
     /// Tells the client, if it is still there.
-    pub fn send(self, outcome: Result<Published, Refusal>) {
+    pub fn send(self, reply: FrameReply) {
         // An error means that the client has gone; nobody is left to be told.
-        let _ = self.0.send(outcome);
+        let _ = self.0.send(reply);
     }
 }
 

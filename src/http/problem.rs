@@ -1,6 +1,6 @@
 //! Errors as RFC 9457 problems: `{"type","title","status","detail","code"}` and what else is known.
 //!
-//! `type` is `about:blank`, which says that `title` is no more than the status in words; programs
+//! `type` is `about:blank`, which says that `title` is no more than the HTTP status in words. Programs
 //! read `code`.
 
 use axum::body::Body;
@@ -8,9 +8,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use crate::protocol::answer::Refusal;
+use crate::protocol::json::{write_record, write_refusal_facts, write_string};
 use crate::record::Record;
-use crate::record::answer::Refusal;
-use crate::record::json::{write_record, write_string};
 
 /// An error on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,18 +18,18 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
-    /// Members of the object beyond the standard's, as JSON text that begins with a comma.
+    /// Members of the JSON object beyond those of the standard, as text that begins with a comma.
     extra: Vec<u8>,
 }
 
 impl Problem {
-    /// A problem that is none of the records' (see [`Refusal`] for those).
+    /// A problem with a request. Refused records become problems by `From<Refusal>`.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Problem {
         Problem { status, code, detail: detail.into(), extra: Vec::new() }
     }
 
-    /// 404, with the deletion itself beside the problem: who asks for a source can tell "was
-    /// deleted, at this `ts`" from "never heard of it".
+    /// 404 for a source that is deleted, with the fields of the deletion beside the problem: so a client
+    /// can tell a source that was deleted at this `ts` from one that never was.
     pub fn deleted(record: &Record) -> Problem {
         let detail = format!("source {:?} is deleted", record.source.as_str());
         let mut object = Vec::new();
@@ -39,7 +39,7 @@ impl Problem {
         Problem { status: StatusCode::NOT_FOUND, code: "not_found", detail, extra }
     }
 
-    /// The object.
+    /// The JSON object of the problem.
     fn body(&self) -> Vec<u8> {
         let mut out = b"{\"type\":\"about:blank\",\"title\":".to_vec();
         write_string(&mut out, self.status.canonical_reason().unwrap_or("Error"));
@@ -53,22 +53,18 @@ impl Problem {
     }
 }
 
-/// A refused record. That it was applied all the same, and how far it got, stands beside.
+/// The problem of a refused record. If the record was applied before it was refused, `applied` and `ts`
+/// say so; `nodes` says how many members hold it.
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         let status = StatusCode::from_u16(refusal.code.http_status());
-        let mut extra = format!(",\"temporary\":{}", refusal.code.is_temporary());
-        if let Some(ts) = refusal.applied_ts {
-            extra.push_str(&format!(",\"applied\":true,\"ts\":{ts}"));
-        }
-        if let Some(nodes) = refusal.nodes {
-            extra.push_str(&format!(",\"nodes\":{nodes}"));
-        }
+        let mut extra = Vec::new();
+        write_refusal_facts(&mut extra, &refusal);
         Problem {
             status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             code: refusal.code.as_str(),
             detail: refusal.message,
-            extra: extra.into_bytes(),
+            extra,
         }
     }
 }

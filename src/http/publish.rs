@@ -1,25 +1,21 @@
-//! `POST /v1/publish`: the frames of the WebSocket, one a request.
+//! `POST /v1/publish`: one frame as on the WebSocket is the body of a request.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use tokio::sync::oneshot;
 
-use super::Answer;
+use super::Reply;
 use super::params::Query;
 use super::problem::Problem;
 use super::routes::{App, json};
-use crate::record::AckLevel;
-use crate::record::answer::{Code, Published, Refusal};
-use crate::record::draft::{Draft, RequestId};
-use crate::record::json::{publish_frame, write_publish_answer, write_published};
+use crate::protocol::answer::{Code, Refusal};
+use crate::protocol::json::{publish_frame, write_publish_answers, write_published};
+use crate::protocol::reply::{FrameReply, ItemReply};
 
-type Outcome = Result<Published, Refusal>;
-
-/// One object → its result, or a problem; an array → 200 with the array that a WebSocket would be
-/// sent: an entry for every item that has an id or failed.
+/// Publishes the body. One object is answered by its result or by a problem. An array is answered by 200
+/// and the array that a WebSocket would be sent: an entry for every item that has an id or was refused.
 pub(super) async fn publish(
     State(app): State<App>,
     RawQuery(query): RawQuery,
@@ -27,71 +23,31 @@ pub(super) async fn publish(
 ) -> Result<Response, Problem> {
     let body = body.map_err(|rejection| unreadable(&app, &rejection))?;
     let level = Query::parse(query.as_deref(), &["ack"])?.ack()?;
-    let refuse = |message: String| {
-        app.node.metrics().refused(Code::BadJson);
-        Problem::from(Refusal::new(Code::BadJson, message))
+    let refuse = |code, message: &str| {
+        app.node.metrics().refused(code);
+        Problem::from(Refusal::new(code, message))
     };
-    let text = std::str::from_utf8(&body).map_err(|error| refuse(error.to_string()))?;
-    let frame = publish_frame(text).map_err(|error| refuse(error.to_string()))?;
-    if frame.items.is_empty() {
-        return Err(Refusal::new(Code::BadRequest, "a batch has at least one record").into());
-    }
-    // All are on their way before the first is waited for.
-    let waiting: Vec<(Option<RequestId<'_>>, Waiting)> =
-        Vec::from(frame.items).into_iter().map(|item| (item.id, started(&app, item.draft, level))).collect();
+    let text = std::str::from_utf8(&body).map_err(|error| refuse(Code::BadJson, &error.to_string()))?;
+    let frame = publish_frame(text).map_err(|error| refuse(Code::BadJson, &error.to_string()))?;
+    let (reply, receiver) = Reply::channel();
+    app.node.publish(&frame, level, reply);
+    let Ok(reply) = receiver.await else {
+        return Err(refuse(
+            Code::Overloaded,
+            "the node is going; whether the record was applied is not known",
+        ));
+    };
     let mut out = Vec::new();
-    if !frame.is_batch {
-        for (_, waiting) in waiting {
-            write_published(&mut out, &finished(&app, waiting).await?);
-        }
-        return Ok(json(out));
-    }
-    out.push(b'[');
-    for (index, (id, waiting)) in waiting.into_iter().enumerate() {
-        let outcome = finished(&app, waiting).await;
-        if id.is_some() || outcome.is_err() {
-            if out.len() > 1 {
-                out.push(b',');
-            }
-            write_publish_answer(&mut out, id.as_ref(), Some(index), &outcome);
+    match reply {
+        FrameReply::One(answer) => write_published(&mut out, &answer?),
+        FrameReply::Batch(items) => {
+            write_publish_answers(&mut out, items.iter().map(ItemReply::as_answer), true);
         }
     }
-    out.push(b']');
     Ok(json(out))
 }
 
-/// A publish that was refused at once, or whose answer is still to come.
-enum Waiting {
-    Refused(Refusal),
-    For(oneshot::Receiver<Outcome>),
-}
-
-fn started(app: &App, draft: Result<Draft<'_>, Refusal>, default: AckLevel) -> Waiting {
-    match draft {
-        Err(refusal) => Waiting::Refused(refusal),
-        Ok(draft) => {
-            let (sender, receiver) = oneshot::channel();
-            app.node.publish(&draft, draft.ack.unwrap_or(default), Answer(sender));
-            Waiting::For(receiver)
-        }
-    }
-}
-
-async fn finished(app: &App, waiting: Waiting) -> Outcome {
-    let outcome = match waiting {
-        Waiting::Refused(refusal) => Err(refusal),
-        Waiting::For(receiver) => receiver.await.unwrap_or_else(|_| {
-            let message = "the node is going; whether the record was applied is not known";
-            Err(Refusal::new(Code::Overloaded, message))
-        }),
-    };
-    if let Err(refusal) = &outcome {
-        app.node.metrics().refused(refusal.code);
-    }
-    outcome
-}
-
-/// The body did not come, or is over its bound.
+/// The problem of a body that did not come, or that is larger than it may be.
 fn unreadable(app: &App, rejection: &BytesRejection) -> Problem {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {

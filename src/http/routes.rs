@@ -19,9 +19,9 @@ use super::problem::Problem;
 use super::publish::publish;
 use super::{HistoryQuery, Node};
 use crate::limits::TS_MAX;
+use crate::protocol::answer::{Code, Refusal};
+use crate::protocol::json::{write_record, write_string};
 use crate::record::Record;
-use crate::record::answer::{Code, Refusal};
-use crate::record::json::{write_record, write_string};
 
 /// Bytes after which a page ends, whatever its limit: one request must not cost a node more.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::cluster::members::{Identity, State};
-use crate::record::answer::{Code, Outcome};
-use crate::record::draft::DraftPayload;
+use crate::protocol::answer::{Code, Outcome, Published};
+use crate::protocol::draft::{DraftPayload, Item, RequestId};
+use crate::protocol::reply::ItemReply;
 use crate::record::{Birth, NodeName, Payload, Source, Stamp};
 
 const WALL_US: u64 = 1_000_000;
@@ -34,6 +35,26 @@ fn record(source: &str, ts: u64, payload: Payload, ttl_ms: u64) -> Record {
 }
 
 impl Few {
+    /// `None`: there will be no answer.
+    fn publish_item(&self, item: &Item<'_>, level: AckLevel) -> Option<Result<Published, Refusal>> {
+        let draft = match &item.draft {
+            Ok(draft) => draft,
+            Err(refusal) => return Some(Err(refusal.clone())),
+        };
+        let ts = draft.ts.unwrap_or(WALL_US);
+        if &*draft.source == "lost" {
+            return None;
+        }
+        if &*draft.source == "late" {
+            let refusal = Refusal::new(Code::Timeout, "2 of 3 nodes").after_applying(ts);
+            return Some(Err(Refusal { nodes: Some(2), ..refusal }));
+        }
+        if let DraftPayload::Json(bytes) = &draft.payload {
+            self.put(&draft.source, ts, Payload::Json(Bytes::copy_from_slice(bytes)), draft.ttl_ms);
+        }
+        Some(Ok(Published { ts, outcome: Outcome::Applied, level, nodes: None }))
+    }
+
     fn put(&self, source: &str, ts: u64, payload: Payload, ttl_ms: u64) {
         self.records.lock().insert(source.into(), Arc::new(record(source, ts, payload, ttl_ms)));
     }
@@ -98,21 +119,23 @@ impl Node for Few {
         Ok(HistoryPage { after: last.map(|record| record.stamp.ts.to_string()), records: shown })
     }
 
-    fn publish(&self, draft: &Draft<'_>, level: AckLevel, answer: Answer) {
-        let ts = draft.ts.unwrap_or(WALL_US);
-        if &*draft.source == "lost" {
-            return;
+    fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply) {
+        let mut items = Vec::new();
+        for (index, item) in frame.items.iter().enumerate() {
+            let Some(answer) = self.publish_item(item, level) else { return };
+            if item.id.is_some() || answer.is_err() || !frame.is_batch {
+                items.push(ItemReply { id: item.id.as_ref().map(RequestId::to_owned), index, answer });
+            }
         }
-        if &*draft.source == "late" {
-            let refusal = Refusal::new(Code::Timeout, "2 of 3 nodes").after_applying(ts);
-            return answer.send(Err(Refusal { nodes: Some(2), ..refusal }));
-        }
-        if let DraftPayload::Json(bytes) = &draft.payload {
-            self.put(&draft.source, ts, Payload::Json(Bytes::copy_from_slice(bytes)), draft.ttl_ms);
-        }
-        let published = Published { ts, outcome: Outcome::Applied, level, nodes: None };
+        let told = if items.is_empty() && frame.items.is_empty() {
+            FrameReply::One(Err(Refusal::new(Code::BadRequest, "an empty batch")))
+        } else if frame.is_batch {
+            FrameReply::Batch(items)
+        } else {
+            FrameReply::One(items.remove(0).answer)
+        };
         // From another thread, as the store does it.
-        std::thread::spawn(move || answer.send(Ok(published)));
+        std::thread::spawn(move || reply.send(told));
     }
 
     fn metrics(&self) -> &Metrics {

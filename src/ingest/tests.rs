@@ -1,13 +1,16 @@
 use std::borrow::Cow;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::{AckLevel, Birth, NodeName, Payload};
+use crate::limits::FUTURE_US_MAX;
+use crate::protocol::AckLevel;
+use crate::record::{Birth, NodeName, Payload};
 
-/// Remembers what it was told.
+/// A downstream that remembers everything it was told.
 #[derive(Default)]
 struct Told {
     changes: Mutex<Vec<Change>>,
@@ -100,7 +103,24 @@ fn refusals() {
     assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::StoreUnavailable);
     node.set_skewed(true);
     assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::ClockSkew);
+    node.set_draining();
+    node.set_skewed(false);
+    assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::Overloaded);
     assert!(node.latest.is_empty() && node.outbox.lock().last_seq() == 0);
+}
+
+#[test]
+fn what_the_gate_refuses_changes_nothing_and_the_first_guard_answers() {
+    let node = node("a");
+    node.set_draining();
+    node.downstream.sick.store(true, Relaxed);
+    let big: &'static str = Box::leak("1".repeat(1_001).into_boxed_str());
+    assert_eq!(refused(&node, &draft("$s", None, json(big))), Code::TooLarge);
+    assert_eq!(refused(&node, &draft("$s", None, json("1"))), Code::Forbidden);
+    assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::Overloaded);
+    assert!(node.latest.is_empty() && node.outbox.lock().last_seq() == 0);
+    // What the node says of itself does not pass the gate.
+    assert_eq!(node.tell(NOW, &draft("$s", None, json("1"))).expect("told").outcome, Outcome::Applied);
 }
 
 #[test]

@@ -1,73 +1,75 @@
-//! Fields of protobuf messages, written and read by hand.
+//! Reads and writes the fields of protobuf messages without generated code.
 //!
-//! Generated code costs a message of its own for whatever is read or written, filled and taken apart again, and
-//! goes over it once for its length and once for its bytes. What every datagram and every record is made of is
-//! written and read without; tests hold it against the generated code.
+//! Generated code fills a message struct for everything that is read or written, takes it apart again, and
+//! goes over it once for its length and once for its bytes. Datagrams and records are too frequent for that,
+//! so they are read and written with the functions here. Tests compare the result with that of the generated
+//! code.
 
 use prost::encoding::encoded_len_varint;
 
-/// These bytes are no message of the schema.
+/// The error of bytes that are not a valid protobuf message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("undecodable protobuf")]
 pub struct Malformed;
 
-/// What a field holds.
+/// The value of one field, by its wire type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value<'a> {
+pub enum FieldValue<'a> {
     /// A varint.
     Number(u64),
-    /// Eight bytes.
+    /// Eight bytes, little-endian.
     Fixed64(u64),
-    /// Four bytes.
+    /// Four bytes, little-endian.
     Fixed32(u32),
-    /// Text, bytes, a message, or packed numbers.
+    /// Length-delimited bytes: a text, bytes, a nested message, or packed numbers.
     Bytes(&'a [u8]),
 }
 
-impl<'a> Value<'a> {
-    /// A varint.
+impl<'a> FieldValue<'a> {
+    /// Returns the number of a varint field.
     pub fn number(self) -> Result<u64, Malformed> {
-        if let Value::Number(number) = self { Ok(number) } else { Err(Malformed) }
+        if let FieldValue::Number(number) = self { Ok(number) } else { Err(Malformed) }
     }
 
-    /// A varint of 32 bits; what is over them is cut off, as everybody does.
+    /// Returns the low 32 bits of a varint field, as all protobuf readers do for fields of 32 bits.
     pub fn small(self) -> Result<u32, Malformed> {
         self.number().map(|number| number as u32)
     }
 
-    /// Yes or no.
+    /// Returns a varint field as a boolean: `true` for every number but 0.
     pub fn flag(self) -> Result<bool, Malformed> {
         self.number().map(|number| number != 0)
     }
 
-    /// Eight bytes.
+    /// Returns the number of a fixed field of eight bytes.
     pub fn fixed64(self) -> Result<u64, Malformed> {
-        if let Value::Fixed64(number) = self { Ok(number) } else { Err(Malformed) }
+        if let FieldValue::Fixed64(number) = self { Ok(number) } else { Err(Malformed) }
     }
 
-    /// Four bytes.
+    /// Returns the number of a fixed field of four bytes.
     pub fn fixed32(self) -> Result<u32, Malformed> {
-        if let Value::Fixed32(number) = self { Ok(number) } else { Err(Malformed) }
+        if let FieldValue::Fixed32(number) = self { Ok(number) } else { Err(Malformed) }
     }
 
-    /// Bytes of any content.
+    /// Returns the content of a length-delimited field.
     pub fn bytes(self) -> Result<&'a [u8], Malformed> {
-        if let Value::Bytes(bytes) = self { Ok(bytes) } else { Err(Malformed) }
+        if let FieldValue::Bytes(bytes) = self { Ok(bytes) } else { Err(Malformed) }
     }
 
-    /// Text.
+    /// Returns the content of a length-delimited field as UTF-8 text.
     pub fn text(self) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Malformed)
     }
 
-    /// The fields of a message.
+    /// Returns the fields of a nested message.
     pub fn fields(self) -> Result<Fields<'a>, Malformed> {
         self.bytes().map(Fields::of)
     }
 
-    /// One or more of a repeated varint, packed or not.
+    /// Appends the numbers of a repeated varint field to `out`. The field may be packed or hold a single
+    /// number.
     pub fn append_numbers(self, out: &mut Vec<u64>) -> Result<(), Malformed> {
-        let Value::Bytes(bytes) = self else {
+        let FieldValue::Bytes(bytes) = self else {
             out.push(self.number()?);
             return Ok(());
         };
@@ -78,9 +80,10 @@ impl<'a> Value<'a> {
         Ok(())
     }
 
-    /// One or more of a repeated field of eight bytes, packed or not.
+    /// Appends the numbers of a repeated fixed field of eight bytes to `out`. The field may be packed or hold
+    /// a single number.
     pub fn append_fixed64(self, out: &mut Vec<u64>) -> Result<(), Malformed> {
-        let Value::Bytes(bytes) = self else {
+        let FieldValue::Bytes(bytes) = self else {
             out.push(self.fixed64()?);
             return Ok(());
         };
@@ -90,32 +93,32 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The fields of a message in the order in which they stand: number and value of each. After an error there is
-/// nothing more. Who reads them skips those it does not know.
+/// Iterates over the fields of a message in the order in which they are encoded, and yields number and value
+/// of each. It ends after the first error. The reader must skip fields that it does not know.
 #[derive(Clone, Debug)]
 pub struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    /// Of these bytes.
+    /// Makes the iterator over the fields of `message`.
     pub fn of(message: &'a [u8]) -> Fields<'a> {
         Fields(message)
     }
 
     #[inline]
-    fn read(&mut self) -> Option<(u32, Value<'a>)> {
+    fn read(&mut self) -> Option<(u32, FieldValue<'a>)> {
         let key = self.varint()?;
         let field = u32::try_from(key >> 3).ok().filter(|field| *field != 0)?;
         let value = match key & 7 {
-            0 => Value::Number(self.varint()?),
-            1 => Value::Fixed64(u64::from_le_bytes(self.take_chunk()?)),
+            0 => FieldValue::Number(self.varint()?),
+            1 => FieldValue::Fixed64(u64::from_le_bytes(self.take_chunk()?)),
             2 => {
                 let len = usize::try_from(self.varint()?).ok()?;
                 let (bytes, rest) = self.0.split_at_checked(len)?;
                 self.0 = rest;
-                Value::Bytes(bytes)
+                FieldValue::Bytes(bytes)
             }
-            5 => Value::Fixed32(u32::from_le_bytes(self.take_chunk()?)),
-            // Groups are of another age.
+            5 => FieldValue::Fixed32(u32::from_le_bytes(self.take_chunk()?)),
+            // Groups (wire types 3 and 4) are deprecated in protobuf and not part of any schema here.
             _ => return None,
         };
         Some((field, value))
@@ -141,7 +144,7 @@ impl<'a> Fields<'a> {
     fn long_varint(&mut self) -> Option<u64> {
         let mut number = 0;
         for (at, byte) in self.0.iter().enumerate().take(10) {
-            // The tenth has room for one bit.
+            // Nine bytes hold 63 bits, so the tenth may hold only the last one.
             if at == 9 && *byte > 1 {
                 return None;
             }
@@ -155,7 +158,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Takes a message with its length in front off the beginning. `None`: there is none, and nothing is taken.
+/// Splits a message that is preceded by its length off the beginning of `bytes` and returns it. Returns
+/// `None` and leaves `bytes` alone if there is no complete one.
 pub fn take_delimited<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let mut fields = Fields::of(bytes);
     let len = usize::try_from(fields.varint()?).ok()?;
@@ -165,7 +169,7 @@ pub fn take_delimited<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u32, Value<'a>), Malformed>;
+    type Item = Result<(u32, FieldValue<'a>), Malformed>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
@@ -180,7 +184,8 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// Appends a varint. In one piece, since most here are stamps of eight bytes.
+/// Appends a varint. All its bytes are written in one piece, because most varints here are timestamps of
+/// eight bytes.
 pub fn write_varint(out: &mut Vec<u8>, number: u64) {
     if number < 0x80 {
         return out.push(number as u8);
@@ -198,21 +203,21 @@ pub fn write_varint(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(bytes.get(..len).unwrap_or_default());
 }
 
-/// Appends a field of bytes, as in all proto3 unless there are none.
+/// Appends a field of bytes. As proto3 prescribes, an empty one is left out.
 pub fn write_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     if !bytes.is_empty() {
         write_field(out, field, bytes);
     }
 }
 
-/// Appends a field of bytes.
+/// Appends a field of bytes, even an empty one.
 pub fn write_field(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     write_tag(out, field, 2);
     write_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-/// Appends a varint field, unless the number is 0.
+/// Appends a varint field. As proto3 prescribes, the number 0 is left out.
 pub fn write_number(out: &mut Vec<u8>, field: u32, number: u64) {
     if number != 0 {
         write_tag(out, field, 0);
@@ -220,14 +225,14 @@ pub fn write_number(out: &mut Vec<u8>, field: u32, number: u64) {
     }
 }
 
-/// Appends a field of eight bytes, unless the number is 0.
+/// Appends a fixed field of eight bytes. As proto3 prescribes, the number 0 is left out.
 pub fn write_fixed64(out: &mut Vec<u8>, field: u32, number: u64) {
     if number != 0 {
         write_some_fixed64(out, field, Some(number));
     }
 }
 
-/// Appends a field of eight bytes that may be there or not.
+/// Appends an optional fixed field of eight bytes: `None` is left out, 0 is not.
 pub fn write_some_fixed64(out: &mut Vec<u8>, field: u32, number: Option<u64>) {
     if let Some(number) = number {
         write_tag(out, field, 1);
@@ -235,7 +240,7 @@ pub fn write_some_fixed64(out: &mut Vec<u8>, field: u32, number: Option<u64>) {
     }
 }
 
-/// Appends a repeated varint field, packed.
+/// Appends a repeated varint field in packed form. An empty one is left out.
 pub fn write_numbers(out: &mut Vec<u8>, field: u32, numbers: impl IntoIterator<Item = u64>) {
     let mut numbers = numbers.into_iter().peekable();
     if numbers.peek().is_some() {
@@ -243,7 +248,7 @@ pub fn write_numbers(out: &mut Vec<u8>, field: u32, numbers: impl IntoIterator<I
     }
 }
 
-/// Appends a repeated field of eight bytes each, packed.
+/// Appends a repeated fixed field of eight bytes in packed form. An empty one is left out.
 pub fn write_fixed64s(out: &mut Vec<u8>, field: u32, numbers: &[u64]) {
     if !numbers.is_empty() {
         write_tag(out, field, 2);
@@ -252,11 +257,12 @@ pub fn write_fixed64s(out: &mut Vec<u8>, field: u32, numbers: &[u64]) {
     }
 }
 
-/// Appends a message, or whatever else has its length in front.
+/// Appends a length-delimited field whose content is what `write` appends, such as a nested message.
 pub fn write_message(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
     write_tag(out, field, 2);
     let at = out.len();
-    // Most are shorter than 128 bytes; the others are moved by a byte or two.
+    // One byte is reserved for the length, which suffices for content of up to 127 bytes, as most is. Longer
+    // content is moved by a byte or more afterwards.
     out.push(0);
     write(out);
     let len = out.len() - at - 1;
@@ -295,7 +301,8 @@ mod tests {
             prop_assert_eq!(ours, theirs);
         }
 
-        /// nats-server 2.2–2.11: a length with its top bit set panicked the parser.
+        /// The parser of nats-server 2.2–2.11 panicked on a length with its top bit set. Here random bytes
+        /// give an error.
         #[test]
         fn garbage_ends(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             let count = Fields::of(&bytes).take(100).count();
@@ -308,7 +315,7 @@ mod tests {
             write_message(&mut out, 3, |out| out.resize(out.len() + len, 7));
             write_number(&mut out, 40, 5);
             let (fields, body) = (Fields::of(&out[6..]).collect::<Vec<_>>(), vec![7; len]);
-            prop_assert_eq!(fields, vec![Ok((3, Value::Bytes(&body))), Ok((40, Value::Number(5)))]);
+            prop_assert_eq!(fields, vec![Ok((3, FieldValue::Bytes(&body))), Ok((40, FieldValue::Number(5)))]);
         }
     }
 
@@ -320,7 +327,7 @@ mod tests {
             assert_eq!(Fields::of(bytes).collect::<Vec<_>>(), [Err(Malformed)]);
         }
         let mut numbers = Vec::new();
-        assert_eq!(Value::Bytes(&[1, 0x80]).append_numbers(&mut numbers), Err(Malformed));
-        assert_eq!(Value::Bytes(&[1; 9]).append_fixed64(&mut numbers), Err(Malformed));
+        assert_eq!(FieldValue::Bytes(&[1, 0x80]).append_numbers(&mut numbers), Err(Malformed));
+        assert_eq!(FieldValue::Bytes(&[1; 9]).append_fixed64(&mut numbers), Err(Malformed));
     }
 }

@@ -1,17 +1,19 @@
-//! The hasher of maps keyed by names: fixed, so that a run can be repeated to the byte.
+//! The hash function of maps whose keys are names. It has no random seed, so that a simulated run can be
+//! repeated exactly.
 //!
-//! One-shot XXH3 over each piece, chained by its seed. Rejected: the streaming `Xxh3`, whose state
-//! of half a kilobyte costs more to set up than a name costs to hash; and hashers seeded at random.
+//! Every piece is hashed by the one-shot XXH3 function, with the hash so far as its seed. Rejected: the
+//! streaming `Xxh3`, whose state of half a kilobyte costs more to set up than a name costs to hash; and hash
+//! functions with random seeds.
 
 use std::hash::{BuildHasher, Hasher};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Builds [`NameHasher`]s.
+/// Makes a [`NameHasher`] for every key.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NameState;
 
-/// Hashes what it is given with XXH3.
+/// Hashes the bytes that it is given with XXH3.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NameHasher(u64);
 
@@ -28,7 +30,8 @@ impl Hasher for NameHasher {
         self.0 = xxh3_64_with_seed(bytes, self.0);
     }
 
-    /// `str` ends its bytes with one of these; it adds nothing to a chained hash.
+    /// The `Hash` of `str` ends its bytes with one `0xff`. A rotation suffices for it, because the text
+    /// before it is hashed well already.
     fn write_u8(&mut self, byte: u8) {
         self.0 = self.0.rotate_left(5) ^ u64::from(byte);
     }

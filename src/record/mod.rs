@@ -1,22 +1,16 @@
-//! What is passed round: sources, patterns, stamps, records, and their JSON and protobuf forms.
+//! The data types that all parts of the program exchange: sources, patterns, stamps, records, and the form
+//! that records have between nodes and on disk.
 //!
-//! Nothing here knows of a socket, a thread or a clock. A [`Record`] is made once, at the node that
-//! accepts it, and never changes; everyone who holds it shares it.
+//! Nothing here knows of a socket, a thread or a clock. A [`Record`] is made once, at the node that accepts
+//! it from a client, and never changes; everyone who holds it shares it.
 
-pub mod answer;
-pub mod client;
-pub mod draft;
 pub mod fields;
 pub mod hash;
-pub mod json;
 mod node_name;
 mod pattern;
-pub mod request;
 mod source;
 mod stamp;
 mod time;
-pub mod token;
-pub mod url;
 pub mod wire;
 pub mod words;
 
@@ -33,26 +27,27 @@ pub use source::{Source, SourceError};
 pub use stamp::{HybridClock, Stamp};
 pub use time::Now;
 
-/// Bytes of eight numbers and the data's hash, the beginning of what a record's checksum is over.
+/// Number of bytes that every record's checksum begins with: eight 64-bit numbers and the 128-bit hash of the
+/// data.
 const CHECKED_NUMBERS_BYTES: usize = 8 * 8 + 16;
-/// Bytes of both names that most records stay within.
+/// Total length in bytes of source and origin that most records do not exceed. They take the cheaper path.
 const CHECKED_SHORT_BYTES: usize = 64;
-/// Most bytes that it is over: these, and two names.
+/// Most bytes that a checksum is computed over: the numbers and the two longest names.
 const CHECKED_BYTES_MAX: usize = CHECKED_NUMBERS_BYTES + SOURCE_BYTES_MAX + NODE_NAME_BYTES_MAX;
 
-/// What a record carries. The bytes are kept as they came.
+/// The data of a record. Its bytes are kept exactly as the publisher sent them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// The text of one JSON value, verbatim.
     Json(Bytes),
     /// Bytes that clients see as standard base64.
     Binary(Bytes),
-    /// Nothing: the source was deleted.
+    /// No data: the source was deleted.
     Deleted,
 }
 
 impl Payload {
-    /// The data's bytes; none for a deletion.
+    /// Returns the bytes of the data; an empty slice for a deletion.
     pub fn bytes(&self) -> &[u8] {
         match self {
             Payload::Json(bytes) | Payload::Binary(bytes) => bytes,
@@ -61,41 +56,45 @@ impl Payload {
     }
 }
 
-/// Who accepted a record from a client, in which of its lives, and as its how-manieth.
+/// Identifies the acceptance of a record: the node that accepted it from a client, the run of that node, and
+/// the record's number in that run.
 ///
-/// Its order breaks, in silence, the tie of two equal stamps, so that copies agree in every field.
+/// Where two records have equal stamps, the one with the greater birth is kept, so that all copies become
+/// equal in every field. Users are not told of such a replacement.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Birth {
-    /// The accepting node.
+    /// Name of the node that accepted the record.
     pub origin: NodeName,
-    /// Its boot number: greater at every start.
+    /// Boot number of that node: greater at every start of it.
     pub boot: u64,
-    /// Counts the records accepted in that life, from 1, without holes.
+    /// Position among the records that the node has accepted since that start: 1, 2, 3 and so on without
+    /// gaps.
     pub seq: u64,
 }
 
-/// One value of one source.
+/// One value of one source, or the deletion of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Whose value it is.
+    /// Name of the source that has this value.
     pub source: Source,
-    /// Its place in the order.
+    /// Position of the record in the total order of records.
     pub stamp: Stamp,
-    /// The value.
+    /// The published data, or the mark of a deletion.
     pub payload: Payload,
-    /// Where it entered the cluster.
+    /// Where and as which record it entered the cluster.
     pub birth: Birth,
-    /// The origin's wall clock when it accepted the record, in microseconds since the Unix epoch.
+    /// Wall clock of the origin when it accepted the record, in microseconds since the Unix epoch.
     pub accepted_us: u64,
-    /// Readers see it until `ts` + this; 0: for ever.
+    /// Time to live in milliseconds, counted from the stamp's `ts`: readers do not see the value afterwards.
+    /// 0 means for ever.
     pub ttl_ms: u64,
-    /// [`Record::checksum_of`] of the fields above, made at acceptance and verified at every hop
-    /// and load. Also what the map's fingerprints are made of.
+    /// [`Record::checksum_of`] of the fields above, computed at acceptance and verified after every transfer
+    /// and every load from disk. The map computes its fingerprints from it.
     pub checksum: u64,
 }
 
 impl Record {
-    /// Makes the record and its checksum.
+    /// Makes a record and computes its checksum.
     pub fn new(
         source: Source,
         stamp: Stamp,
@@ -109,9 +108,9 @@ impl Record {
         record
     }
 
-    /// XXH3-64 over every field but the checksum. Lengths are mixed in, so that fields cannot run
-    /// into each other; the data is covered by its hash, which whoever decodes a record computes
-    /// from the bytes that came.
+    /// Computes XXH3-64 over every field but the checksum itself. The lengths of the names are part of the
+    /// input, so that one field cannot run into the next. The data is represented by its hash, which the
+    /// receiver of a record computes anew from the bytes that arrived.
     pub fn checksum_of(&self) -> u64 {
         let kind = match self.payload {
             Payload::Json(_) => 0u64,
@@ -129,8 +128,8 @@ impl Record {
             self.accepted_us,
             self.ttl_ms,
         ];
-        // In one piece: the streaming hash costs five times as much for so few bytes. And in no longer one
-        // than is needed, since it begins with zeros.
+        // The input is put together in one array, because the streaming form of the hash costs five times as
+        // much for so few bytes. The array is not longer than needed, because it is filled with zeros first.
         match source.len() + origin.len() {
             0..=CHECKED_SHORT_BYTES => checksum_in(
                 [0; CHECKED_NUMBERS_BYTES + CHECKED_SHORT_BYTES],
@@ -142,18 +141,20 @@ impl Record {
         }
     }
 
-    /// When readers stop seeing it, in microseconds since the Unix epoch.
+    /// Returns when the value expires, in microseconds since the Unix epoch; `None` if it never does.
     pub fn expires_us(&self) -> Option<u64> {
         (self.ttl_ms > 0).then(|| self.stamp.ts.saturating_add(self.ttl_ms.saturating_mul(1000)))
     }
 
-    /// Whether readers see a value at `wall_us`: neither deleted nor expired.
+    /// Returns whether readers see a value at the wall clock `wall_us`: it is neither deleted nor expired.
     pub fn is_visible(&self, wall_us: u64) -> bool {
         !self.stamp.deleted && self.expires_us().is_none_or(|at| wall_us < at)
     }
 
-    /// When it may be collected, given how long tombstones are kept: computed from the record
-    /// alone, so it is the same on every node. `None` for a value that never goes.
+    /// Returns from when on the record may be removed from the map, in microseconds since the Unix epoch.
+    /// `tombstones_us` is for how long deletions and expired values are kept, in microseconds. The result
+    /// depends on nothing but the record's own fields and that setting, so it is the same on every node.
+    /// `None` means that the record stays until a newer one replaces it.
     pub fn collect_us(&self, tombstones_us: u64) -> Option<u64> {
         let from = match self.expires_us() {
             Some(expires) => expires.max(self.accepted_us),
@@ -163,15 +164,16 @@ impl Record {
         Some(from.saturating_add(tombstones_us))
     }
 
-    /// Memory it holds, in bytes, for the bounds of queues and of the map. The source's name is
-    /// counted with it; allocators' overheads are estimated.
+    /// Returns how much memory the record occupies, in bytes, including the name of its source. The overhead
+    /// of the allocator is estimated. The bounds of queues and of the map are checked with this number.
     pub fn cost_bytes(&self) -> usize {
         const OVERHEAD: usize = size_of::<Record>() + 2 * size_of::<usize>() + 64;
         OVERHEAD + self.source.as_str().len() + self.payload.bytes().len()
     }
 }
 
-/// The checksum over these. `bytes` is long enough for all of them.
+/// Computes the checksum over the numbers, the hash of the data and the names. `bytes` must be long enough
+/// for all of them and be filled with zeros.
 fn checksum_in<const N: usize>(mut bytes: [u8; N], numbers: &[u64; 8], data: u128, names: [&[u8]; 2]) -> u64 {
     let (fixed, rest) = bytes.split_at_mut(CHECKED_NUMBERS_BYTES);
     let (places, hash) = fixed.as_chunks_mut::<8>().0.split_at_mut(numbers.len());
@@ -179,6 +181,7 @@ fn checksum_in<const N: usize>(mut bytes: [u8; N], numbers: &[u64; 8], data: u12
         *place = number.to_le_bytes();
     }
     hash.as_flattened_mut().copy_from_slice(&data.to_le_bytes());
+    debug_assert!(names[0].len() + names[1].len() <= rest.len(), "every byte of the names is covered");
     let mut len = 0;
     for name in names {
         if let Some(place) = rest.get_mut(len..len + name.len()) {
@@ -189,41 +192,8 @@ fn checksum_in<const N: usize>(mut bytes: [u8; N], numbers: &[u64; 8], data: u12
     xxh3_64(bytes.get(..CHECKED_NUMBERS_BYTES + len).unwrap_or_default())
 }
 
-/// How [`Record`]s are passed round.
+/// A record as it is passed round: shared and never changed.
 pub type SharedRecord = Arc<Record>;
-
-/// How far a publish must have come before it is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AckLevel {
-    /// Applied here, and on its way to the store and the cluster.
-    #[default]
-    Accepted,
-    /// Survives a power cut.
-    Stored,
-    /// Held by every member alive when it was accepted.
-    Replicated,
-}
-
-impl AckLevel {
-    /// The level of this name.
-    pub fn parse(name: &str) -> Option<AckLevel> {
-        match name {
-            "accepted" => Some(AckLevel::Accepted),
-            "stored" => Some(AckLevel::Stored),
-            "replicated" => Some(AckLevel::Replicated),
-            _ => None,
-        }
-    }
-
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            AckLevel::Accepted => "accepted",
-            AckLevel::Stored => "stored",
-            AckLevel::Replicated => "replicated",
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -231,7 +201,8 @@ mod tests {
 
     use super::*;
 
-    /// Nodes and stores of every version must agree on it.
+    /// The checksum is part of the protocol and of the file format: nodes and stores of every version must
+    /// compute the same.
     #[test]
     fn a_checksum_is_of_all_fields_in_a_row() {
         for (source, origin) in

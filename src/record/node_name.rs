@@ -1,8 +1,8 @@
 //! Names of nodes.
 //!
-//! A node's name stands in the birth of every record and in every member of every node, and most
-//! are short: a host name, a container's id. So up to 14 bytes lie in the value itself, which costs
-//! neither an allocation nor a shared count; longer ones are shared.
+//! A node's name is in the birth of every record and in the member list of every node, and most names are
+//! short: a host name, a container's id. So a name of up to 14 bytes is stored inside the value itself, which
+//! costs neither an allocation nor a reference count; longer names are shared.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -12,27 +12,27 @@ use std::sync::Arc;
 
 use crate::limits::NODE_NAME_BYTES_MAX;
 
-/// Bytes of a name that need no allocation: what makes a [`NodeName`] 16 bytes.
+/// Longest name, in bytes, that is stored without an allocation. With it a [`NodeName`] is 16 bytes large.
 const SHORT_BYTES_MAX: usize = 14;
 
-/// The checked name of a node, which is its member id.
+/// A valid name of a node, which is also its member id: 1 to 63 of `A-Z a-z 0-9 . _ -`.
 #[derive(Clone)]
-pub struct NodeName(Form);
+pub struct NodeName(NameForm);
 
 #[derive(Clone)]
-enum Form {
+enum NameForm {
     Short { len: u8, bytes: [u8; SHORT_BYTES_MAX] },
-    // Twice boxed, since a pointer to a slice is two words.
+    // The string is in a box of its own, because an `Arc<str>` is two words and would make the name larger.
     Long(Arc<Box<str>>),
 }
 
-/// Why a name is no name of a node.
+/// The error of a text that is not a valid name of a node. It holds the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no node name; allowed are 1 to {NODE_NAME_BYTES_MAX} of A-Z a-z 0-9 . _ -")]
 pub struct NodeNameError(pub String);
 
 impl NodeName {
-    /// Checks `name` and takes a copy of it.
+    /// Checks `name` and makes a copy of it.
     pub fn parse(name: &str) -> Result<NodeName, NodeNameError> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         if name.is_empty() || name.len() > NODE_NAME_BYTES_MAX || !name.bytes().all(allowed) {
@@ -42,26 +42,27 @@ impl NodeName {
         Ok(NodeName(match bytes.get_mut(..name.len()) {
             Some(place) => {
                 place.copy_from_slice(name.as_bytes());
-                Form::Short { len: name.len() as u8, bytes }
+                NameForm::Short { len: name.len() as u8, bytes }
             }
-            None => Form::Long(Arc::new(name.into())),
+            None => NameForm::Long(Arc::new(name.into())),
         }))
     }
 
-    /// The name.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            // What was checked is ASCII; that it is looked at again is what `as_bytes` spares every record.
-            Form::Short { .. } => str::from_utf8(self.as_bytes()).unwrap_or_default(),
-            Form::Long(name) => name,
+            // A valid name is ASCII, so this conversion always succeeds. It still looks at every byte; paths
+            // that handle every record call `as_bytes`, which does not.
+            NameForm::Short { .. } => str::from_utf8(self.as_bytes()).unwrap_or_default(),
+            NameForm::Long(name) => name,
         }
     }
 
-    /// The same, for what is done with every record: at no cost.
+    /// Returns the name as bytes, without looking at any of them. Code that runs for every record calls this.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
-            Form::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
-            Form::Long(name) => name.as_bytes(),
+            NameForm::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            NameForm::Long(name) => name.as_bytes(),
         }
     }
 }
@@ -87,7 +88,7 @@ impl Ord for NodeName {
 }
 
 impl Hash for NodeName {
-    // As `str` does it, so that a map can be asked with one.
+    // Hashes as `str` does, so that a map with `NodeName` keys can be searched with a `&str`.
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.as_bytes());
         state.write_u8(0xff);

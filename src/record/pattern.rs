@@ -1,4 +1,5 @@
-//! Patterns: source names in which `*` stands for one segment and a last `**` for one or more.
+//! Patterns that subscribers select sources with: names in which a segment `*` stands for any one segment,
+//! and a last segment `**` for one or more.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,23 +7,23 @@ use std::sync::Arc;
 use super::source::{SourceError, check_segments};
 use crate::limits::{SOURCE_BYTES_MAX, SOURCE_SEGMENTS_MAX};
 
-/// A checked pattern.
+/// A valid pattern. Clones share the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern(Arc<str>);
 
-/// Why a text is no pattern.
+/// The reason why a text is not a valid pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// No byte, or more than a source could have.
+    /// The text is empty, or longer than any name of a source could be. Holds its length in bytes.
     #[error("pattern has {0} bytes; allowed are 1 to {SOURCE_BYTES_MAX}")]
     Length(usize),
-    /// More segments than a source could have.
+    /// The text has more segments than a name may have. Holds their number.
     #[error("pattern has {0} segments; at most {SOURCE_SEGMENTS_MAX}")]
     Segments(usize),
-    /// A segment is empty, `.` or `..`, or a character is not allowed.
+    /// A segment is empty, `.` or `..`, or the text has a control character. Holds the text.
     #[error("pattern {0:?} has a segment that is empty, \".\" or \"..\", or a control character")]
     Segment(String),
-    /// `*` beside other characters, or `**` before the end.
+    /// A `*` is beside other characters, or a `**` is not the last segment. Holds the text.
     #[error("pattern {0:?}: \"*\" must be a whole segment, and \"**\" the last one")]
     Star(String),
 }
@@ -30,16 +31,16 @@ pub enum PatternError {
 /// One segment of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment<'a> {
-    /// Exactly this text.
+    /// Matches exactly this segment.
     Exact(&'a str),
-    /// `*`: any one segment.
+    /// `*` matches any one segment.
     One,
-    /// `**`, always the last: one or more segments.
+    /// `**`, always the last segment, matches one or more segments.
     Rest,
 }
 
 impl Pattern {
-    /// Checks `text` and takes a copy of it.
+    /// Checks `text` and makes a copy of it.
     pub fn parse(text: &str) -> Result<Pattern, PatternError> {
         if text.is_empty() || text.len() > SOURCE_BYTES_MAX {
             return Err(PatternError::Length(text.len()));
@@ -63,12 +64,12 @@ impl Pattern {
         Ok(Pattern(text.into()))
     }
 
-    /// The pattern as it was written.
+    /// Returns the pattern as the user wrote it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Its segments, from the first.
+    /// Returns the segments of the pattern in their order.
     pub fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
         self.0.split('/').map(|segment| match segment {
             "*" => Segment::One,
@@ -77,7 +78,8 @@ impl Pattern {
         })
     }
 
-    /// Whether `source` matches. A wildcard never matches a segment that begins the name with `$`.
+    /// Returns whether the pattern matches the name `source`. A wildcard never matches a first segment that
+    /// begins with `$`.
     pub fn matches(&self, source: &str) -> bool {
         if source.starts_with('$') && !self.0.starts_with('$') {
             return false;

@@ -1,4 +1,4 @@
-//! Names of sources.
+//! Names of sources: segments separated by `/`.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -7,63 +7,64 @@ use std::sync::Arc;
 use super::words::{equal, not_ascii, position, under};
 use crate::limits::{SOURCE_BYTES_MAX, SOURCE_SEGMENTS_MAX};
 
-/// The checked name of a source, shared by all that hold it.
+/// A valid name of a source. Clones share the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(Arc<str>);
 
-/// Why a name is no name of a source.
+/// The reason why a text is not a valid name of a source.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// The name has no byte, or too many.
+    /// The text is empty or too long. Holds its length in bytes.
     #[error("source has {0} bytes; allowed are 1 to {SOURCE_BYTES_MAX}")]
     Length(usize),
-    /// Too many segments.
+    /// The text has too many segments. Holds their number.
     #[error("source has {0} segments; at most {SOURCE_SEGMENTS_MAX}")]
     Segments(usize),
-    /// A segment is empty, `.` or `..`.
+    /// A segment is empty, `.` or `..`. Holds the text.
     #[error("source {0:?} has a segment that is empty, \".\" or \"..\"")]
     Segment(String),
-    /// A control character, or `*`, which belongs to patterns.
+    /// The text has a control character, or a `*`, which only patterns may have. Holds the text.
     #[error("source {0:?} has a control character or \"*\"")]
     Character(String),
 }
 
 impl Source {
-    /// Checks `name` and takes a copy of it.
+    /// Checks `name` and makes a copy of it.
     pub fn parse(name: &str) -> Result<Source, SourceError> {
         Source::check(name)?;
         Ok(Source(name.into()))
     }
 
-    /// Checks `name` without taking a copy.
+    /// Checks `name` without making a copy.
     pub fn check(name: &str) -> Result<(), SourceError> {
         if name.is_empty() || name.len() > SOURCE_BYTES_MAX {
             return Err(SourceError::Length(name.len()));
         }
         if is_simple(name.as_bytes()) {
+            debug_assert_eq!(check_thoroughly(name), Ok(()), "the fast check is never too lenient");
             return Ok(());
         }
-        if name.chars().any(|c| c == '*' || c.is_control()) {
-            return Err(SourceError::Character(name.into()));
-        }
-        check_segments(name)
+        check_thoroughly(name)
     }
 
-    /// The name.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether the name is the system's (`$…`), to which no client publishes.
+    /// Returns whether the name begins with `$`. Such names belong to the system; clients cannot publish to
+    /// them.
     pub fn is_system(name: &str) -> bool {
         name.starts_with('$')
     }
 }
 
-/// Whether the name is seen to be right without a look at each byte, as nearly every one is: plain ASCII
-/// of few segments, none of which begins with a dot. `false` says nothing.
+/// Returns whether a fast look at eight bytes at a time finds the name valid. It does so for nearly every
+/// name: printable ASCII with few segments, none of which begins with a dot. `false` does not mean that the
+/// name is invalid, but that it needs the thorough check.
 fn is_simple(name: &[u8]) -> bool {
-    // A segment is empty, or begins with a dot, where one of these stands behind a `/`, or at an end.
+    // A segment is empty or begins with a dot where `/` or `.` follows a `/` or begins the name, or where a
+    // `/` ends it.
     let is_border = |byte: Option<&u8>| matches!(byte, Some(b'/' | b'.'));
     if is_border(name.first()) || name.last() == Some(&b'/') {
         return false;
@@ -73,7 +74,8 @@ fn is_simple(name: &[u8]) -> bool {
         let slash = equal(word, b'/');
         let odd = under(word, 0x20) | equal(word, 0x7f) | equal(word, b'*') | not_ascii(word);
         let border = (slash | equal(word, b'.')) & (slash << 8 | before);
-        // Of a word that overlaps the one before, some are counted twice.
+        // The last word may overlap the one before, and its slashes are then counted twice. The result can
+        // thus only be too strict.
         slashes += slash.count_ones() as usize;
         before = slash >> 56;
         odd | border
@@ -81,7 +83,16 @@ fn is_simple(name: &[u8]) -> bool {
     position(name, is_odd).is_none() && slashes < SOURCE_SEGMENTS_MAX
 }
 
-/// What names and patterns share: the number of segments, none of them empty, `.` or `..`.
+/// Checks the characters and the segments of a name one by one.
+fn check_thoroughly(name: &str) -> Result<(), SourceError> {
+    if name.chars().any(|c| c == '*' || c.is_control()) {
+        return Err(SourceError::Character(name.into()));
+    }
+    check_segments(name)
+}
+
+/// Checks what names and patterns have in common: the number of segments, and that none of them is empty, `.`
+/// or `..`.
 pub(super) fn check_segments(name: &str) -> Result<(), SourceError> {
     let mut count = 0;
     for segment in name.as_bytes().split(|byte| *byte == b'/') {
@@ -121,7 +132,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever way a name is looked at, each byte counts.
+        /// The fast path and the thorough check agree with the definition of a name.
         #[test]
         fn names_are_judged_by_their_definition(name in "([a-c/.]|[a-c]{1,7}/?|[.*é\\x00\\x1f\\x20\\x7f\u{85}]){0,24}") {
             let is_segment = |segment: &str| !matches!(segment, "" | "." | "..");

@@ -1,18 +1,19 @@
-//! Time, as it is handed round: taken, never read.
+//! Time as a value: code is handed the current time and never reads a clock itself.
 
 /// One reading of both clocks of a machine.
 ///
-/// Timers and round trips are measured on `mono_us`; stamps and what users see are on `wall_us`.
+/// Timers and round trips are measured with `mono_us`; timestamps of records and times that users see are
+/// taken from `wall_us`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Microseconds on a clock that never goes back; its zero has no meaning.
+    /// Microseconds on the monotonic clock, which never goes back. Only differences have a meaning.
     pub mono_us: u64,
-    /// Microseconds since the Unix epoch, as this machine believes.
+    /// Microseconds since the Unix epoch on the wall clock, which may be wrong and may be set back.
     pub wall_us: u64,
 }
 
 impl Now {
-    /// The same instant, `us` microseconds later on both clocks.
+    /// Returns the reading that both clocks give `us` microseconds later.
     pub fn plus_us(self, us: u64) -> Now {
         Now { mono_us: self.mono_us + us, wall_us: self.wall_us + us }
     }

@@ -1,4 +1,4 @@
-//! The protobuf form of a record: between nodes, and in the embedded store.
+//! The protobuf form of a record, which is sent between nodes and kept in the embedded store.
 
 use bytes::Bytes;
 use prost::encoding::encoded_len_varint;
@@ -7,21 +7,22 @@ use super::fields::{Fields, Malformed, write_bytes, write_field, write_fixed64, 
 use super::{Birth, NodeName, Payload, Record, Source, Stamp};
 use crate::limits::{TS_MAX, TTL_MS_MAX};
 
-/// Why bytes are no record.
+/// The reason why bytes are not a valid record.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// No protobuf of this schema.
+    /// The bytes are not a protobuf message of this schema.
     #[error("undecodable record: {0}")]
     Decode(#[from] Malformed),
-    /// A field that no node would have written.
+    /// A field has a value that no node would have written. Holds the name of the field.
     #[error("record with a bad {0}")]
     Field(&'static str),
-    /// A bit flipped on the way, or on the disk.
+    /// The checksum does not match: a bit was flipped during transfer or on the disk. Holds the name of the
+    /// source.
     #[error("record of {0:?} fails its checksum")]
     Checksum(String),
 }
 
-/// Bytes that [`write`] appends.
+/// Returns the number of bytes that [`write`] appends for the record.
 pub fn encoded_len(record: &Record, in_batch: bool) -> usize {
     let text = |bytes: usize| if bytes == 0 { 0 } else { 1 + encoded_len_varint(bytes as u64) + bytes };
     let number = |number: u64| if number == 0 { 0 } else { 1 + encoded_len_varint(number) };
@@ -38,15 +39,16 @@ pub fn encoded_len(record: &Record, in_batch: bool) -> usize {
     text(record.source.as_str().len()) + payload + birth + numbers + checksum
 }
 
-/// Appends the record as a message. `in_batch`: origin and boot stand in the batch's header.
+/// Appends the record as a message. With `in_batch` the fields origin and boot are left out, because they are
+/// in the header of the batch.
 ///
-/// By hand, since every accepted record is written, and would be copied into a generated message and
-/// from there once more; a test holds it against the generated one.
+/// It is written without generated code, because every accepted record is written at least once, and would
+/// first be copied into a generated message. A test compares the result with that of the generated code.
 pub fn write(out: &mut Vec<u8>, record: &Record, in_batch: bool) {
     write_bytes(out, 1, record.source.as_str().as_bytes());
     write_number(out, 2, record.stamp.ts);
     match &record.payload {
-        // A payload is there even if it is empty.
+        // A payload is written even if it has no bytes, because its field number tells its kind.
         Payload::Json(bytes) => write_field(out, 3, bytes),
         Payload::Binary(bytes) => write_field(out, 4, bytes),
         Payload::Deleted => out.extend_from_slice(&[5 << 3, 1]),
@@ -61,17 +63,20 @@ pub fn write(out: &mut Vec<u8>, record: &Record, in_batch: bool) {
     write_fixed64(out, 11, record.checksum);
 }
 
-/// Appends the record as a message with its length in front, as in a batch.
+/// Appends the record as a message preceded by its length, as batches contain it.
 pub fn write_delimited(out: &mut Vec<u8>, record: &Record, in_batch: bool) {
     let len = encoded_len(record, in_batch);
     out.reserve(encoded_len_varint(len as u64) + len);
     write_varint(out, len as u64);
+    let start = out.len();
     write(out, record, in_batch);
+    debug_assert_eq!(out.len() - start, len, "the length stands before the record");
 }
 
-/// The fields of a message as they stand there.
+/// The fields of a message as they were read, not yet checked. `numbers` is indexed by field number;
+/// `payload` is the field number and the content.
 #[derive(Default)]
-struct Raw<'a> {
+struct RecordFields<'a> {
     source: &'a str,
     payload: Option<(u32, &'a [u8])>,
     origin: &'a str,
@@ -79,12 +84,12 @@ struct Raw<'a> {
     checksum: u64,
 }
 
-/// Fields up to the last one that is a number.
+/// Size of an array indexed by field number: one more than the highest number of a varint field.
 const NUMBERS: usize = 11;
 
-impl<'a> Raw<'a> {
-    fn read(message: &'a [u8]) -> Result<Raw<'a>, Malformed> {
-        let mut raw = Raw::default();
+impl<'a> RecordFields<'a> {
+    fn read(message: &'a [u8]) -> Result<RecordFields<'a>, Malformed> {
+        let mut raw = RecordFields::default();
         for field in Fields::of(message) {
             match field? {
                 (1, value) => raw.source = value.text()?,
@@ -100,16 +105,17 @@ impl<'a> Raw<'a> {
     }
 }
 
-/// A message as a record, its checksum verified. `batch`: origin and boot of the batch it came in; `keep`: how
-/// its data is kept.
+/// Reads a record and verifies its checksum. `batch` holds origin and boot of the batch that contains the
+/// record, `None` for a record that stands alone. `keep` makes the `Bytes` that the record then holds as its
+/// data.
 pub fn read(
     message: &[u8],
     batch: Option<(&NodeName, u64)>,
     keep: impl FnOnce(&[u8]) -> Bytes,
 ) -> Result<Record, WireError> {
-    let raw = Raw::read(message)?;
+    let raw = RecordFields::read(message)?;
     let [_, _, ts, _, _, _, _, boot, seq, accepted_us, ttl_ms] = raw.numbers;
-    // A stamp over the greatest would overflow the clock that issues greater ones.
+    // The clock that issues timestamps would overflow after a greater one.
     if ts > TS_MAX {
         return Err(WireError::Field("ts"));
     }
@@ -119,7 +125,8 @@ pub fn read(
     let source = Source::parse(raw.source).map_err(|_| WireError::Field("source"))?;
     let (payload, stamp) = match raw.payload {
         Some((3, bytes)) => {
-            // Clients are sent this text inside text frames: it must be UTF-8 wherever it came from.
+            // Subscribers get this text inside WebSocket text frames, so it must be UTF-8 whichever way it
+            // came.
             std::str::from_utf8(bytes).map_err(|_| WireError::Field("json"))?;
             (Payload::Json(keep(bytes)), Stamp::of_data(ts, bytes))
         }
@@ -139,14 +146,15 @@ pub fn read(
     Ok(record)
 }
 
-/// The record as bytes that stand alone.
+/// Returns the record as a message that stands alone: origin and boot are part of it.
 pub fn encode(record: &Record) -> Vec<u8> {
     let mut out = Vec::with_capacity(encoded_len(record, false));
     write(&mut out, record, false);
     out
 }
 
-/// The record of such bytes, its checksum verified. Its data stays where it is, and keeps them all in memory.
+/// Reads a record that stands alone and verifies its checksum. Its data is not copied: it refers to `bytes`,
+/// all of which stay in memory as long as the record does.
 pub fn decode(bytes: Bytes) -> Result<Record, WireError> {
     read(&bytes, None, |data| bytes.slice_ref(data))
 }
@@ -232,7 +240,8 @@ mod tests {
         assert!(decode(encode(&record(Payload::Deleted, TS_MAX, 0)).into()).is_ok());
     }
 
-    /// S3, 2008-07-20: one flipped bit, unchecked, spread through the whole cluster.
+    /// Amazon S3, 2008-07-20: one flipped bit in messages without a checksum spread through the whole
+    /// cluster.
     #[test]
     fn a_flipped_bit_is_seen() {
         let bytes = encode(&record(Payload::Binary(vec![7; 40].into()), 99, 0));

@@ -1,26 +1,31 @@
-//! Looks for bytes eight at a time, as one number, with its arithmetic in the place of eight
-//! comparisons. Names, keys and most data are so short that anything larger costs more to begin.
+//! Searches for bytes eight at a time, taken as one 64-bit number (a word), whose arithmetic replaces eight
+//! comparisons. Names, keys and most data are so short that wider registers would cost more to set up than
+//! they save.
+//!
+//! A function that looks at a word returns marks: the highest bit of every byte that was found.
 
 const ONES: u64 = u64::MAX / 255;
 const HIGH: u64 = ONES << 7;
 
-/// Marks the bytes of `word` that are under `least`, which is at most 128. The lowest mark is right;
-/// those above it may be too many.
+/// Marks the bytes of `word` that are less than `least`, which must be at most 128. The lowest mark is always
+/// right; bytes above it may be marked in error.
 pub fn under(word: u64, least: u8) -> u64 {
     word.wrapping_sub(ONES * u64::from(least)) & !word & HIGH
 }
 
-/// Marks the bytes that are `byte`, likewise.
+/// Marks the bytes of `word` that equal `byte`. The lowest mark is always right; bytes above it may be marked
+/// in error.
 pub fn equal(word: u64, byte: u8) -> u64 {
     under(word ^ (ONES * u64::from(byte)), 1)
 }
 
-/// Marks the bytes that are no ASCII.
+/// Marks the bytes of `word` that are not ASCII.
 pub fn not_ascii(word: u64) -> u64 {
     word & HIGH
 }
 
-/// The first byte that `marks` marks, if any. It must not mark an `a`.
+/// Returns the position of the first byte of `bytes` that `marks` marks, if there is one. `marks` must not
+/// mark the letter `a`, with which short inputs are filled up.
 #[inline]
 pub fn position(bytes: &[u8], mut marks: impl FnMut(u64) -> u64) -> Option<usize> {
     let (words, rest) = bytes.as_chunks::<8>();
@@ -34,7 +39,8 @@ pub fn position(bytes: &[u8], mut marks: impl FnMut(u64) -> u64) -> Option<usize
         return None;
     }
     match bytes.last_chunk::<8>() {
-        // Looks again at some that were looked at, and had no mark.
+        // The last eight bytes overlap the words before. Bytes that are looked at twice had no mark the first
+        // time.
         Some(last) => {
             let marked = marks(u64::from_le_bytes(*last));
             (marked != 0).then(|| bytes.len() - 8 + marked.trailing_zeros() as usize / 8)
@@ -46,7 +52,7 @@ pub fn position(bytes: &[u8], mut marks: impl FnMut(u64) -> u64) -> Option<usize
     }
 }
 
-/// Fewer than eight bytes, with `a` behind them.
+/// Returns fewer than eight bytes as a word, filled up with the letter `a`.
 fn short(bytes: &[u8]) -> u64 {
     let tail = (ONES * u64::from(b'a')).checked_shl(8 * bytes.len() as u32).unwrap_or(0);
     let word = match *bytes {
@@ -67,13 +73,13 @@ fn short(bytes: &[u8]) -> u64 {
     word | tail
 }
 
-/// Bytes that are looked at in one piece where there are many: what vector registers are good for.
+/// Number of bytes that are looked at together in a long text, so that the compiler uses vector registers.
 const PIECE: usize = 32;
-/// Before that, in words: keys and names end here.
+/// Number of bytes at the beginning that are looked at word by word: keys and names are rarely longer.
 const FIRST: usize = 16;
 
-/// How many bytes stand in a JSON string as they are: up to the first quote, backslash or control
-/// character.
+/// Returns the length of the longest beginning of `bytes` that a JSON string can hold without escapes: up to
+/// the first quote, backslash or control character.
 #[inline]
 pub fn json_plain_len(bytes: &[u8]) -> usize {
     let is_special = |word| equal(word, b'"') | equal(word, b'\\') | under(word, 0x20);
@@ -84,8 +90,8 @@ pub fn json_plain_len(bytes: &[u8]) -> usize {
         return at;
     }
     let (pieces, _) = rest.as_chunks::<PIECE>();
-    // As one minimum, without a way out in the middle, of which the compiler makes vectors: it is zero
-    // where a byte is special.
+    // Computed as one minimum without an early exit, because the compiler turns that into vector
+    // instructions. It is 0 if any byte of the piece is special.
     let is_any = |piece: &[u8; PIECE]| {
         let least = |byte: u8| (byte ^ b'"').min(byte ^ b'\\').min(byte & !0x1f);
         piece.iter().fold(u8::MAX, |sofar, &byte| sofar.min(least(byte))) == 0

@@ -6,7 +6,7 @@
 
 use super::frame::{HEAD_BYTES_MAX, head};
 use super::session::Codec;
-use crate::record::client;
+use crate::protocol::protobuf;
 
 /// A frame is closed when it has so many bytes: large enough that heads do not count, small enough
 /// that a client need not buffer much.
@@ -40,7 +40,7 @@ impl Batch {
                 }
                 out.extend_from_slice(message);
             }
-            Codec::Protobuf => client::append_to_batch(out, message),
+            Codec::Protobuf => protobuf::append_to_batch(out, message),
         }
         self.count += 1;
         out.len() - self.start >= BATCH_BYTES_MAX
@@ -56,7 +56,7 @@ impl Batch {
                 prefix.push(b'[');
                 out.push(b']');
             }
-            Codec::Protobuf => client::write_batch_head(&mut prefix, items.len()),
+            Codec::Protobuf => protobuf::write_batch_head(&mut prefix, items.len()),
         }
         let payload = out.len() - items.start + prefix.len();
         let (head, head_len) = head(self.codec.first_byte(), payload);

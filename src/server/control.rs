@@ -4,17 +4,20 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::acks::{PublishHost, Waiter};
 use super::clock;
 use super::shared::{Phase, Shared};
 use crate::cluster::members::MemberInfo;
-use crate::http::{Answer, HistoryPage, HistoryQuery, Node};
+use crate::http::{HistoryPage, HistoryQuery, Node, Reply};
+use crate::ingest::{Accepted, Downstream};
 use crate::metrics::Metrics;
-use crate::record::answer::{Code, Published, Refusal};
-use crate::record::draft::Draft;
-use crate::record::{AckLevel, Now, Pattern, SharedRecord};
+use crate::protocol::AckLevel;
+use crate::protocol::answer::{Code, Refusal};
+use crate::protocol::draft::{Draft, PublishFrame};
+use crate::record::{Now, Pattern, SharedRecord};
 use crate::store::{Health, HistoryCursor};
 
-/// A loop that has not turned for so long does not turn.
+/// An event loop that has not turned for this long hangs, in microseconds.
 const TURN_US_MAX: u64 = 10_000_000;
 
 /// The control plane's view of a node.
@@ -62,29 +65,10 @@ impl Node for Control {
         Ok(HistoryPage { records, after: after.map(|cursor| cursor.to_string()) })
     }
 
-    fn publish(&self, draft: &Draft<'_>, level: AckLevel, answer: Answer) {
-        if self.0.phase() == Phase::Loading {
-            let refusal = Refusal::new(Code::StoreUnavailable, "the store is being loaded");
-            return answer.send(Err(refusal));
-        }
-        if level == AckLevel::Replicated {
-            return self.publish_awaited(draft, answer);
-        }
-        let now = clock::now();
-        let accepted = self.0.ingest.publish(now, draft);
+    fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply) {
+        self.0.acks.publish_http(&HttpPublisher(&self.0), clock::now(), frame, level, reply);
         self.0.wake_wanted();
-        match accepted {
-            Err(refusal) => answer.send(Err(refusal)),
-            Ok(accepted) if level == AckLevel::Stored => {
-                self.0.pending.wait(now.mono_us, accepted.ticket, accepted.ts, accepted.outcome, answer);
-                self.0.wake_gossip();
-            }
-            Ok(accepted) => {
-                self.0.wake_gossip();
-                let (ts, outcome) = (accepted.ts, accepted.outcome);
-                answer.send(Ok(Published { ts, outcome, level, nodes: None }));
-            }
-        }
+        self.0.wake_gossip();
     }
 
     fn metrics(&self) -> &Metrics {
@@ -102,16 +86,55 @@ impl Node for Control {
     }
 }
 
-impl Control {
-    /// Publishes a record that every live member is to hold before it is answered.
-    fn publish_awaited(&self, draft: &Draft<'_>, answer: Answer) {
-        let replications = &self.0.replications;
-        let Some(token) = replications.register_http(answer) else { return };
-        match self.0.ingest.publish_awaited(clock::now(), draft, token) {
-            Ok(accepted) => replications.handle_published(token, accepted.ts, accepted.outcome),
-            Err(refusal) => replications.refuse(token, &refusal),
+/// Answers the requests over HTTP that are settled by now. Worker 0 calls this in every turn.
+pub(super) fn settle_http(shared: &Shared, now: Now) {
+    if !shared.acks.is_http_empty() {
+        shared.acks.settle_http(now.mono_us, &HttpPublisher(shared));
+    }
+}
+
+/// The node as a publish over HTTP sees it.
+struct HttpPublisher<'a>(&'a Shared);
+
+impl HttpPublisher<'_> {
+    /// Refuses what comes before the store is loaded. Sessions are not read until then.
+    fn check_loaded(&self) -> Result<(), Refusal> {
+        match self.0.phase() {
+            Phase::Loading => Err(Refusal::new(Code::StoreUnavailable, "the store is being loaded")),
+            _ => Ok(()),
         }
-        self.0.wake_wanted();
-        self.0.wake_gossip();
+    }
+}
+
+impl PublishHost for HttpPublisher<'_> {
+    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+        self.check_loaded()?;
+        self.0.ingest.publish(now, draft)
+    }
+
+    fn publish_awaited(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        _connection: usize,
+    ) -> Result<(Accepted, u64), Refusal> {
+        self.check_loaded()?;
+        self.0.acks.publish_awaited(Waiter::Http, |token| self.0.ingest.publish_awaited(now, draft, token))
+    }
+
+    fn durable(&self) -> u64 {
+        self.0.store().durable().0
+    }
+
+    fn store_health(&self) -> Result<(), String> {
+        self.0.ingest.downstream().store_health()
+    }
+
+    fn store_away(&self) -> Option<String> {
+        self.0.store().away()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 }

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::shared::Shared;
 use crate::limits::SHARDS;
-use crate::record::draft::{Draft, DraftPayload};
+use crate::protocol::draft::{Draft, DraftPayload};
 use crate::record::{NodeName, Now, SharedRecord};
 
 /// How often it is looked, and at the most said, how far a node's records are stored.

@@ -9,8 +9,8 @@ use tungstenite::handshake::server::{Request, create_response, write_response};
 use tungstenite::http::HeaderValue;
 
 use crate::limits::HEAD_BYTES_MAX;
-use crate::record::answer::Refusal;
-use crate::record::json::write_string;
+use crate::protocol::answer::Refusal;
+use crate::protocol::json::write_string;
 
 /// Which of the two paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ pub fn refuse(status: u16, refusal: &Refusal) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::answer::Code;
+    use crate::protocol::answer::Code;
 
     fn request(line: &str, headers: &str) -> Vec<u8> {
         format!(

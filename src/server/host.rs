@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::acks::{PublishHost, Waiter};
 use super::mailbox::Mailbox;
 use super::session::{Facts, Host};
 use super::shared::{Phase, Shared};
@@ -11,18 +12,19 @@ use crate::cluster::members::MemberInfo;
 use crate::ingest::{Accepted, Downstream};
 use crate::latest::Latest;
 use crate::metrics::Metrics;
+use crate::protocol::answer::Refusal;
+use crate::protocol::draft::Draft;
+use crate::protocol::token::cluster_key;
 use crate::record::Now;
-use crate::record::answer::Refusal;
-use crate::record::draft::Draft;
-use crate::record::token::cluster_key;
 
-/// One worker's view.
+/// The node as the sessions of one worker see it.
 pub struct WorkerHost {
-    /// The node.
+    /// What all threads of the node share.
     pub shared: Arc<Shared>,
-    /// Which worker.
+    /// Number of the worker.
     pub worker: usize,
     facts: Facts,
+    /// Whether anything was published since it was last asked.
     has_published: Cell<bool>,
 }
 
@@ -45,17 +47,13 @@ impl WorkerHost {
         self.shared.mailboxes().get(self.worker)
     }
 
-    /// Whether anything was published since the last call: worker 0 is to be told.
+    /// Returns whether anything was published since the last call; worker 0 is then to be told.
     pub fn take_published(&self) -> bool {
         self.has_published.replace(false)
     }
 }
 
-impl Host for WorkerHost {
-    fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
+impl PublishHost for WorkerHost {
     fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
         self.has_published.set(true);
         self.shared.ingest.publish(now, draft)
@@ -67,15 +65,11 @@ impl Host for WorkerHost {
         draft: &Draft<'_>,
         connection: usize,
     ) -> Result<(Accepted, u64), Refusal> {
-        let replications = &self.shared.replications;
-        let token = replications.register_session(self.worker, connection)?;
         self.has_published.set(true);
-        let published = self.shared.ingest.publish_awaited(now, draft, token);
-        published.map(|accepted| (accepted, token)).inspect_err(|refusal| replications.refuse(token, refusal))
-    }
-
-    fn latest(&self) -> &Latest {
-        self.shared.ingest.latest()
+        let waiter = Waiter::Session { worker: self.worker, connection };
+        self.shared
+            .acks
+            .publish_awaited(waiter, |token| self.shared.ingest.publish_awaited(now, draft, token))
     }
 
     fn durable(&self) -> u64 {
@@ -88,6 +82,20 @@ impl Host for WorkerHost {
 
     fn store_away(&self) -> Option<String> {
         self.shared.store().away()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+}
+
+impl Host for WorkerHost {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn latest(&self) -> &Latest {
+        self.shared.ingest.latest()
     }
 
     fn is_loaded(&self) -> bool {
@@ -104,9 +112,5 @@ impl Host for WorkerHost {
 
     fn mailbox_end(&self) -> u64 {
         self.mailbox().map_or(0, Mailbox::position)
-    }
-
-    fn metrics(&self) -> &Metrics {
-        &self.shared.metrics
     }
 }

@@ -10,6 +10,7 @@
 //! through [`control`].
 
 mod acceptor;
+mod acks;
 mod address;
 mod batch;
 mod clients;
@@ -29,8 +30,6 @@ mod loader;
 mod mailbox;
 mod node;
 mod outbound;
-mod pending;
-mod replications;
 mod resolver;
 mod run;
 mod session;

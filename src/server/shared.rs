@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::acks::Acks;
 use super::clock;
 use super::mailbox::{self, Mailbox};
-use super::pending::PendingAnswers;
-use super::replications::Replications;
 use crate::cluster::members::MemberInfo;
 use crate::cluster::{Heads, Replicated};
 use crate::config::Config;
@@ -153,10 +152,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// What `readyz` needs to know.
     pub cluster: ClusterState,
-    /// Publishes over HTTP that wait for the store.
-    pub pending: PendingAnswers,
-    /// Publishes that wait until every member holds their records.
-    pub replications: Replications,
+    /// Answers to publishers that wait, as far as threads share them.
+    pub(super) acks: Acks,
     members: RwLock<Arc<[MemberInfo]>>,
     heads: RwLock<Arc<Heads>>,
     phase: AtomicU8,
@@ -196,8 +193,7 @@ impl Shared {
             ingest,
             cluster: ClusterState { is_joined: config.join.is_empty().into(), ..ClusterState::default() },
             config,
-            pending: PendingAnswers::default(),
-            replications: Replications::new(workers),
+            acks: Acks::new(workers),
             members: RwLock::new(Arc::from(Vec::new())),
             heads: RwLock::default(),
             phase: AtomicU8::new(Phase::Loading as u8),
@@ -244,7 +240,7 @@ impl Shared {
 
     /// An answer need not wait any longer.
     pub fn handle_replicated(&self, replicated: Replicated) {
-        let worker = self.replications.handle_replicated(replicated);
+        let worker = self.acks.handle_replicated(replicated, &self.metrics);
         if let Some(mailbox) = worker.and_then(|worker| self.mailboxes().get(worker)) {
             mailbox.wake();
         }

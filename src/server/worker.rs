@@ -18,6 +18,7 @@ use mio::{Events, Poll, Token};
 use super::acceptor::Acceptor;
 use super::clients::Clients;
 use super::clock;
+use super::control;
 use super::gossip::Gossip;
 use super::idle::BusyPoll;
 use super::shared::{Fatal, Phase, Shared};
@@ -130,7 +131,7 @@ impl Worker {
             true => WAIT_US_MAX,
             false => WAIT_US_MAX_UNSETTLED,
         };
-        let pending_us = if self.id == 0 { self.shared.pending.next_us() } else { None };
+        let pending_us = if self.id == 0 { self.shared.acks.next_http_timeout_us() } else { None };
         [
             self.clients.next_us(),
             self.acceptor.resumes_us(now_us),
@@ -164,7 +165,7 @@ impl Worker {
         }
         is_busy |= self.clients.turn(now);
         if self.id == 0 {
-            self.handle_pending(now);
+            control::settle_http(&self.shared, now);
         }
         // What this turn's clients published is on its way before their answers are.
         if let Some(gossip) = &mut self.gossip
@@ -178,14 +179,6 @@ impl Worker {
         self.clients.reap(self.poll.registry());
         shared.wake_wanted();
         is_busy || self.clients.has_work()
-    }
-
-    fn handle_pending(&mut self, now: Now) {
-        if !self.shared.pending.is_empty() {
-            let store = self.shared.store();
-            let health = crate::ingest::Downstream::store_health(self.shared.ingest.downstream());
-            self.shared.pending.handle_durable(now.mono_us, store.durable().0, health, || store.away());
-        }
     }
 
     fn handle_phase(&mut self, phase: Phase, now: Now) -> io::Result<()> {
@@ -215,10 +208,7 @@ impl Worker {
         let is_drained = || {
             let is_taken = self.id != 0 || self.shared.ingest.outbox_bytes() == 0;
             let is_sent = is_taken && self.gossip.as_ref().is_none_or(Gossip::is_drained);
-            is_sent
-                && self.shared.pending.is_empty()
-                && self.shared.replications.is_empty()
-                && !self.clients.has_unanswered()
+            is_sent && self.shared.acks.is_empty() && !self.clients.has_unanswered()
         };
         let is_done = match self.phase {
             Phase::Loading | Phase::Serving | Phase::Stopped | Phase::Killed => false,

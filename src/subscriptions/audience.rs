@@ -1,43 +1,45 @@
-//! Who wanted the sources that were asked for last.
+//! A cache of which connections want the sources that were asked for last.
 //!
-//! Sources come again and again, and mostly the same connections want them: lists that are the same in
-//! a row are one, so that whoever compares two compares two addresses. Whatever is changed in the index
-//! empties the memory, which costs nothing where nobody asked in between.
+//! The same sources are published again and again, and mostly the same connections want them. Equal lists
+//! made one after the other are one allocation, so that comparing two lists is comparing two addresses. Every
+//! change of the index empties the cache; emptying an empty one costs nothing.
 
 use std::sync::Arc;
 
 use crate::limits::SHARDS;
 use crate::record::Source;
 
-/// Connections with a pattern that matches, each named once, in the order of their numbers.
+/// The numbers of the connections that have at least one matching pattern, each once, in increasing order.
 pub type Audience = Arc<[usize]>;
 
-/// Connections that all lists may name together, half a megabyte of them, unless one names more by itself.
+/// Most connections that all lists together may name: half a megabyte of numbers. A single longer list is
+/// kept alone.
 const CONNECTIONS_MAX: usize = 64 * 1024;
 
-/// Places that the sources of a shard share: one that comes takes the place of the one before.
+/// Number of places that the sources of one map shard share. A source replaces the one that had its place.
 const PLACES_EACH: usize = 4;
 
-/// Names that are alike differ at their ends.
+/// Returns the place of a source. The last byte of its name decides, because similar names mostly differ in
+/// it.
 fn place_of(shard: u16, source: &Source) -> usize {
     let last = source.as_str().bytes().next_back().unwrap_or(0);
     PLACES_EACH * usize::from(shard) + usize::from(last) % PLACES_EACH
 }
 
-/// What is remembered.
+/// The lists that were made last, each with its source.
 #[derive(Debug, Default)]
-pub(super) struct Remembered {
+pub(super) struct AudienceCache {
     places: Vec<Option<(Source, Audience)>>,
     /// The list that was made last.
     last: Audience,
-    /// For what a walk finds.
+    /// Reused as the buffer into which the index writes what it finds.
     found: Vec<usize>,
-    /// Connections named by the lists made since it was empty.
+    /// Number of connections that all lists made since the last clearing name together.
     connections: usize,
 }
 
-impl Remembered {
-    /// Forgets everything.
+impl AudienceCache {
+    /// Forgets every list.
     pub(super) fn clear(&mut self) {
         if !self.places.is_empty() {
             self.places.clear();
@@ -46,8 +48,9 @@ impl Remembered {
         }
     }
 
-    /// Who wants a source of this shard. Where it is not remembered, `walk` replaces what is in a list by it.
-    pub(super) fn of(
+    /// Returns who wants the source `source` of the map shard `shard`. If that is not in the cache, `walk` is
+    /// called to find out: it must replace the content of the list that it is given.
+    pub(super) fn get(
         &mut self,
         shard: u16,
         source: &Source,
@@ -74,6 +77,7 @@ impl Remembered {
             }
             self.connections += connections.len();
             self.last = connections.into();
+            debug_assert!(self.connections <= CONNECTIONS_MAX || self.connections == connections.len());
         }
         if self.places.is_empty() {
             self.places.resize(PLACES_EACH * SHARDS, None);
@@ -114,18 +118,16 @@ mod tests {
 
     #[test]
     fn equal_lists_are_one_and_all_of_them_stay_within_the_bound() {
-        let mut remembered = Remembered::default();
+        let mut cache = AudienceCache::default();
         let many: Vec<usize> = (0..CONNECTIONS_MAX / 4).collect();
-        let all = remembered.of(0, &source("a"), |found| found.clone_from(&many)).clone();
-        let same = remembered.of(1, &source("b"), |found| found.clone_from(&many)).clone();
+        let all = cache.get(0, &source("a"), |found| found.clone_from(&many)).clone();
+        let same = cache.get(1, &source("b"), |found| found.clone_from(&many)).clone();
         assert!(Arc::ptr_eq(&all, &same));
         for number in 0..100u16 {
             let own: Vec<usize> = (usize::from(number)..many.len()).collect();
-            let audience =
-                remembered.of(number, &source(&format!("s/{number}")), |found| found.clone_from(&own));
+            let audience = cache.get(number, &source(&format!("s/{number}")), |found| found.clone_from(&own));
             assert_eq!(audience[..], own[..]);
-            let mut lists: Vec<&Audience> =
-                remembered.places.iter().flatten().map(|(_, list)| list).collect();
+            let mut lists: Vec<&Audience> = cache.places.iter().flatten().map(|(_, list)| list).collect();
             lists.sort_by_key(|list| list.as_ptr());
             lists.dedup_by(|a, b| Arc::ptr_eq(a, b));
             let held: usize = lists.iter().map(|list| list.len()).sum();

@@ -1,14 +1,14 @@
-//! Which connections want a source: patterns on one side, names on the other.
+//! Finds the connections that want a source: subscribers give patterns, and records bring names.
 //!
-//! A trie by segment. A name walks down it along at most two branches a level, the child of its own
-//! segment and the child `*`, and picks up on its way the connections of every `**` it passes and
-//! of the patterns that end where it ends. So what a match costs depends on the patterns that match
-//! (or nearly do), never on those that are unrelated.
+//! The index is a trie whose levels are segments. A name walks down along at most two branches a level, the
+//! child of its own segment and the child `*`, and collects on its way the connections of every `**` it
+//! passes and of the patterns that end where it ends. So a search costs as much as there are patterns that
+//! match (or nearly match), and patterns that have nothing in common with the name cost nothing.
 //!
-//! What was found is remembered for as long as no subscription comes or goes (`audience`).
+//! Results are cached for as long as no subscription is added or removed (`audience`).
 //!
-//! Rejected: a list of all patterns, whose cost every record would pay; and nothing but a memory of
-//! name → connections, which one subscriber that comes and goes would empty all the time.
+//! Rejected: a list of all patterns, because every record would be compared with each; and a cache from names
+//! to connections without the trie, because one subscriber that comes and goes would empty it all the time.
 
 mod audience;
 
@@ -21,53 +21,54 @@ use crate::record::words::{equal, position};
 use crate::record::{Pattern, Segment, Source};
 
 pub use self::audience::Audience;
-use self::audience::Remembered;
+use self::audience::AudienceCache;
 
-/// So many children are compared sooner than a segment is hashed.
-const FEW: usize = 4;
+/// Up to this number of children are compared one by one, which is faster than hashing a segment.
+const COMPARED_CHILDREN_MAX: usize = 4;
 
-/// The patterns of one worker's connections. A connection is a number that the worker gives.
+/// The patterns of the connections of one worker. A connection is identified by a number that the worker
+/// chooses.
 #[derive(Debug, Default)]
 pub struct Index {
-    root: Node,
+    root: TrieNode,
     len: usize,
-    remembered: Remembered,
+    cache: AudienceCache,
 }
 
-/// Connections, and how many of their subscriptions have this very pattern. Ordered, so that the
-/// order of delivery is the same in every run; a tree, so that a storm of leavers costs no shifting.
+/// For each connection, how many of its subscriptions have this pattern. It is ordered so that deliveries
+/// happen in the same order in every run, and a tree so that removing many connections moves no memory.
 type Connections = BTreeMap<usize, u32>;
 
 #[derive(Debug, Default)]
-struct Node {
-    exact: HashMap<Box<str>, Node, NameState>,
-    one: Option<Box<Node>>,
-    /// Patterns that end here.
+struct TrieNode {
+    exact: HashMap<Box<str>, TrieNode, NameState>,
+    one: Option<Box<TrieNode>>,
+    /// Connections whose patterns end at this node.
     here: Connections,
-    /// Patterns that end here with one more segment, `**`.
+    /// Connections whose patterns end with one more segment `**` after this node.
     rest: Connections,
 }
 
 impl Index {
-    /// An index of nothing.
+    /// Makes an empty index.
     pub fn new() -> Index {
         Index::default()
     }
 
-    /// How many patterns are in it, a repeated one counted each time.
+    /// Returns the number of patterns in the index; a pattern that was inserted several times is counted each
+    /// time.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no connection wants anything.
+    /// Returns whether no connection has a pattern.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Adds a pattern of a connection. The same one may be added again, and is then to be removed
-    /// as often.
+    /// Adds a pattern of a connection. It may be added several times and must then be removed as often.
     pub fn insert(&mut self, pattern: &Pattern, connection: usize) {
-        self.remembered.clear();
+        self.cache.clear();
         let mut node = &mut self.root;
         self.len += 1;
         for segment in pattern.segments() {
@@ -83,27 +84,29 @@ impl Index {
         *node.here.entry(connection).or_default() += 1;
     }
 
-    /// Takes away one adding of a pattern. `false`: it was not there.
+    /// Removes a pattern of a connection once. Returns `false` if the connection does not have it.
     pub fn remove(&mut self, pattern: &Pattern, connection: usize) -> bool {
-        self.remembered.clear();
+        self.cache.clear();
         let was_there = self.root.remove(&mut pattern.segments(), connection);
         self.len -= usize::from(was_there);
+        debug_assert_eq!(self.len == 0, self.root.is_empty(), "nodes exist exactly as long as patterns do");
         was_there
     }
 
-    /// Who wants a source of this shard.
+    /// Returns the connections that want the source `source` of the map shard `shard`, from the cache if
+    /// possible.
     pub fn audience(&mut self, shard: u16, source: &Source) -> &Audience {
-        self.remembered.of(shard, source, |found| self.root.matches(source.as_str(), found))
+        self.cache.get(shard, source, |found| self.root.matches(source.as_str(), found))
     }
 
-    /// Replaces what is in `connections` by those with a pattern that matches, each named once, in
-    /// the order of their numbers.
+    /// Replaces the content of `connections` by the connections that have a matching pattern, each once, in
+    /// increasing order. Does not use the cache.
     pub fn matches(&self, source: &str, connections: &mut Vec<usize>) {
         self.root.matches(source, connections);
     }
 }
 
-impl Node {
+impl TrieNode {
     fn matches(&self, source: &str, connections: &mut Vec<usize>) {
         connections.clear();
         let mut lists = 0;
@@ -114,7 +117,8 @@ impl Node {
             }
         };
         if source.starts_with('$') {
-            // No wildcard matches a leading `$`, so the first segment has to be named.
+            // No wildcard matches a first segment that begins with `$`, so only the child with this name
+            // counts.
             let (first, others) = split(source);
             if let Some(node) = self.child(first) {
                 node.collect(others, &mut take);
@@ -126,17 +130,19 @@ impl Node {
             connections.sort_unstable();
             connections.dedup();
         }
+        debug_assert!(connections.is_sorted_by(|a, b| a < b), "each connection once, in order");
     }
 
-    /// The child of this very segment.
-    fn child(&self, segment: &str) -> Option<&Node> {
-        if self.exact.len() > FEW {
+    /// Returns the child for exactly this segment.
+    fn child(&self, segment: &str) -> Option<&TrieNode> {
+        if self.exact.len() > COMPARED_CHILDREN_MAX {
             return self.exact.get(segment);
         }
         self.exact.iter().find(|(name, _)| ***name == *segment).map(|(_, node)| node)
     }
 
-    /// `name`: the segments that are left; `None` at the end.
+    /// Calls `take` with all lists of matching connections at and below this node. `name` holds the segments
+    /// that are left; `None` means that the name ends here.
     fn collect(&self, name: Option<&str>, take: &mut impl FnMut(&Connections)) {
         let Some(name) = name else { return take(&self.here) };
         take(&self.rest);
@@ -152,8 +158,9 @@ impl Node {
         }
     }
 
-    /// Nodes left empty are taken out on the way back, so that the index is as large as what is in
-    /// it. The depth is bounded by the segments a pattern may have.
+    /// Removes one insertion of a pattern. Nodes that become empty are removed on the way back, so that the
+    /// index never holds more than its patterns need. The depth of the recursion is bounded by the number of
+    /// segments that a pattern may have.
     fn remove<'a>(&mut self, segments: &mut impl Iterator<Item = Segment<'a>>, connection: usize) -> bool {
         match segments.next() {
             None => release(&mut self.here, connection),
@@ -184,6 +191,7 @@ impl Node {
 
 fn release(connections: &mut Connections, connection: usize) -> bool {
     let Some(count) = connections.get_mut(&connection) else { return false };
+    debug_assert!(*count > 0, "a connection is listed only with the patterns that it has");
     *count -= 1;
     if *count == 0 {
         connections.remove(&connection);
@@ -191,7 +199,7 @@ fn release(connections: &mut Connections, connection: usize) -> bool {
     true
 }
 
-/// The first segment, and the rest if there is one.
+/// Splits a name into its first segment and the rest, if there is one.
 fn split(name: &str) -> (&str, Option<&str>) {
     match position(name.as_bytes(), |word| equal(word, b'/')) {
         Some(at) => (&name[..at], Some(&name[at + 1..])),
@@ -235,7 +243,7 @@ mod tests {
         assert!(index.is_empty() && index.root.is_empty());
     }
 
-    /// openobserve#13676: a reconnect storm left hundreds of watchers behind.
+    /// In openobserve (#13676) a storm of reconnects left hundreds of watchers behind.
     #[test]
     fn a_reconnect_storm_leaves_nothing_behind() {
         let mut index = Index::new();
@@ -268,7 +276,8 @@ mod tests {
                 prop_assert!(index.remove(&pattern, connection));
             }
             prop_assert_eq!(index.len(), patterns.len());
-            // Twice, so that what is remembered is seen too, and all of one shard.
+            // Every source is searched twice, so that the answer from the cache is compared too. All sources
+            // use the same shard, so that they replace each other in it.
             for source in sources.iter().chain(&sources) {
                 let mut want: Vec<usize> =
                     patterns.iter().filter(|(p, _)| p.matches(source)).map(|(_, n)| *n).collect();

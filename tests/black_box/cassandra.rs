@@ -1,6 +1,6 @@
-//! Nodes whose records are in a real Cassandra: what `stored` promises there, and what happens while it
-//! is away. `scripts/test` starts it (127.0.0.1:9042, password) and runs these one at a time, since
-//! some of them stop it.
+//! Nodes whose records are stored in a real Cassandra: what `stored` promises there, and what happens while
+//! Cassandra is unavailable. `scripts/test` starts it (127.0.0.1:9042, with a password) and runs these tests
+//! one at a time, because some of them stop it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::harness::wait::PATIENCE;
 use crate::harness::{Client, Cluster, Event, Http, Node, NodeConfig, eventually};
 use crate::resume::resumed;
 
-/// A test's own keyspace, made anew by whoever starts first.
+/// A keyspace that belongs to one test. The node that starts first creates it.
 pub struct Keyspace {
     name: String,
     contacts: &'static str,
@@ -25,7 +25,7 @@ impl Keyspace {
         Keyspace { name, contacts: "127.0.0.1:9042", password }
     }
 
-    /// The same in other nodes of Cassandra.
+    /// Returns the same keyspace, reached through other nodes of Cassandra.
     pub fn at(self, contacts: &'static str) -> Keyspace {
         Keyspace { contacts, ..self }
     }
@@ -42,7 +42,7 @@ impl Keyspace {
     }
 }
 
-/// Cassandra's process, stopped for as long as this lives.
+/// Cassandra's process, which is stopped as long as this value lives.
 struct Paused(String);
 
 impl Paused {
@@ -81,8 +81,8 @@ pub fn all_is_written(node: &Node) {
     });
 }
 
-/// Jepsen on NATS 2.12.1: acknowledged writes were lost. Here they are in the database, and a node
-/// that never saw them starts with them.
+/// In Jepsen's test of NATS 2.12.1 acknowledged writes were lost. Here they must be in the database, so that
+/// a node that has never seen them starts with them.
 #[test]
 #[ignore = "needs Cassandra: scripts/test"]
 fn what_is_stored_in_cassandra_survives_kill_9_and_the_loss_of_the_disk() {
@@ -130,8 +130,9 @@ fn history_is_cassandras_and_comes_in_pages() {
     assert_eq!(json!(seen), json!((0..30).rev().collect::<Vec<_>>()));
 }
 
-/// A database that hangs must not take the cluster with it: `accepted` goes on, subscribers and peers
-/// are served as before, `stored` says within its time that it cannot, and later everything is there.
+/// A database that hangs must not take the cluster down with it. `accepted` publishes go on, and subscribers
+/// and peers are served as before. `stored` publishes are refused in time, and later all records are in the
+/// database.
 #[test]
 #[ignore = "needs Cassandra: scripts/test"]
 fn a_paused_cassandra_delays_nobody_and_misses_nothing() {
@@ -161,7 +162,7 @@ fn a_paused_cassandra_delays_nobody_and_misses_nothing() {
     assert_eq!(other.all_records("p/*").len(), 202);
 }
 
-/// What waits on the disk outlives the node, and is written by its next life.
+/// Records that wait on disk survive the end of the node, and are written to Cassandra after its restart.
 #[test]
 #[ignore = "needs Cassandra: scripts/test"]
 fn what_waits_for_cassandra_survives_a_restart_of_the_node() {
@@ -171,11 +172,11 @@ fn what_waits_for_cassandra_survives_a_restart_of_the_node() {
     for step in 0..50 {
         node.put(&format!("w/{step}"), json!(step));
     }
-    // Cassandra's silence is noticed, and what waits goes to the disk.
+    // The node notices that Cassandra does not answer, and keeps records that wait on disk.
     eventually("it is noticed", PATIENCE, || (ready_code(&node) == 503).then_some(()));
     assert_eq!(node.sigterm(), Some(0));
     node.restart_unready();
-    // Before Cassandra is there: the records are.
+    // The node serves its records before Cassandra is available.
     eventually("it serves", PATIENCE, || node.latest("w/49"));
     drop(paused);
     node.wait_ready();
@@ -185,7 +186,8 @@ fn what_waits_for_cassandra_survives_a_restart_of_the_node() {
     assert_eq!(other.all_records("w/*").len(), 50);
 }
 
-/// A node dies with records that it accepted and nobody stored: its peers hold them and write them.
+/// A node dies with records that it has accepted and that are not in Cassandra. Its peers hold them and must
+/// write them.
 #[test]
 #[ignore = "needs Cassandra: scripts/test"]
 fn survivors_store_what_a_dead_node_could_not() {
@@ -207,22 +209,22 @@ fn survivors_store_what_a_dead_node_could_not() {
     }
     let first = Node::start(keyspace.node("x"));
     let is_stored = |probe: &Node| probe.all_records("c/*").len();
-    // A node that knows nobody has only what is in Cassandra; ask again with new ones.
+    // A node without peers has only what is in Cassandra. A new one is started until it has everything.
     let mut stored = is_stored(&first);
     let deadline = crate::harness::Deadline::after(Duration::from_secs(60));
     while stored < 101 && deadline.left().is_some() {
         stored = is_stored(&Node::start(keyspace.node("x")));
     }
-    // c/0 … c/99, and c/before.
+    // The records c/0 to c/99, and c/before.
     assert_eq!(stored, 101);
 }
 
-/// `stored` asked for while what waited is being written: it is said when that, too, is in Cassandra,
-/// or not within its time.
+/// `stored` is asked for while older records that waited are being written. It may be confirmed only when
+/// these are in Cassandra, too, and must fail in time otherwise.
 #[test]
 #[ignore = "needs Cassandra: scripts/test"]
 fn stored_is_said_only_after_all_that_waited() {
-    // Written in three turns and more.
+    // Enough records that they are written in at least three steps.
     const WAITING: usize = 10_000;
     let keyspace = Keyspace::new("drain");
     let mut node = Node::start(keyspace.node("a"));
@@ -244,13 +246,13 @@ fn stored_is_said_only_after_all_that_waited() {
         (node.metric("anode_store_spilled_records", &[]) >= WAITING as f64).then_some(())
     });
     drop(paused);
-    // Asked before anything of it is written, and again and again while it is.
+    // The first publish comes before any waiting record is written, and the next ones while they are written.
     let answer = eventually("it is stored", Duration::from_secs(60), || {
         let answer = publish_stored(&mut client, "w/last", json!(1));
         if answer["result"]["level"] == "stored" {
             return Some(answer);
         }
-        // `timeout` once Cassandra answers again, but has not all of it yet.
+        // It is `timeout` once Cassandra answers again but does not have all records yet.
         let code = answer["error"]["code"].as_str();
         assert!(matches!(code, Some("store_unavailable" | "timeout")), "{answer}");
         assert_eq!(answer["error"]["applied"], true, "{answer}");
@@ -262,8 +264,8 @@ fn stored_is_said_only_after_all_that_waited() {
     assert_eq!(other.all_records("w/*").len(), WAITING + 1, "{answer}");
 }
 
-/// What a client knows by its token is told again or proved, whichever node was restarted: a token
-/// that hides what was missed is worse than none.
+/// After the restart of a node, a subscriber with a token is sent everything again unless the node can prove
+/// that it needs less. A token that hides missed records would be worse than none.
 #[test]
 #[ignore = "needs Cassandra: scripts/test"]
 fn a_token_over_a_restart_hides_nothing() {
@@ -273,19 +275,20 @@ fn a_token_over_a_restart_hides_nothing() {
     publish_stored(&mut client, "r/old", json!(1));
     let token = alone.subscriber("source=r/*").snapshot().resume;
     assert_eq!(alone.sigterm(), Some(0));
-    // Written by another node meanwhile, so that it is in Cassandra and nowhere else.
+    // Another node writes this record meanwhile, so that it is only in Cassandra.
     let other = Node::start(keyspace.node("b"));
     publish_stored(&mut other.publisher(), "r/meanwhile", json!(2));
     drop(other);
     alone.restart();
     alone.put("r/new", json!(3));
     let snapshot = resumed(&alone, "r/*", &token);
-    // With nobody to ask, it cannot prove what it has seen: Cassandra may lack what others hold.
+    // Without peers the node cannot prove what the subscriber has seen, because Cassandra may lack records
+    // that other nodes hold.
     assert_eq!(snapshot.result["recovered"], false);
     assert_eq!(snapshot.sources(), ["r/meanwhile", "r/new", "r/old"]);
 }
 
-/// In a cluster those that ran on tell the restarted node what it has seen.
+/// In a cluster, the restarted node learns from its peers what the subscriber has seen.
 #[test]
 #[ignore = "needs Cassandra: scripts/test"]
 fn a_token_is_good_at_a_restarted_node_of_a_cluster() {
@@ -310,7 +313,8 @@ fn a_token_is_good_at_a_restarted_node_of_a_cluster() {
     assert_eq!(snapshot.sources(), ["r/meanwhile"]);
 }
 
-/// Tables dropped under running nodes are made again, and filled again from what the nodes hold.
+/// Tables that are dropped while nodes run are created again, and filled with the records that the nodes
+/// hold.
 #[test]
 #[ignore = "needs Cassandra: scripts/test"]
 fn a_dropped_schema_is_made_and_filled_again() {
@@ -334,7 +338,7 @@ fn a_dropped_schema_is_made_and_filled_again() {
     assert_eq!(other.all_records("d/*").len(), 102);
 }
 
-/// Drops a keyspace over plain CQL (protocol 4): startup, password, query.
+/// Drops a keyspace over the CQL protocol (version 4): startup, password, query.
 fn drop_keyspace(name: &str) {
     use std::io::{Read, Write};
     let mut stream = crate::harness::http::connect("127.0.0.1:9042");

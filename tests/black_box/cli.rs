@@ -1,4 +1,4 @@
-//! The commands that are not the server: `pub`, `sub`, `get`, `history`, `health`, `members`, `demo`.
+//! The subcommands other than the server: `pub`, `sub`, `get`, `history`, `health`, `members` and `demo`.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ fn sub_prints_an_object_a_line() {
     eventually("it is subscribed", Duration::from_secs(20), || {
         (node.metric("anode_connections", &[("endpoint", "subscribe")]) == 1.0).then_some(())
     });
-    // Subscribed is a moment after connected: publish until it says what it saw.
+    // `sub` is connected before it is subscribed, so records are published until it prints one.
     let mut step = 0;
     let first = eventually("the first line", Duration::from_secs(20), || {
         step += 1;
@@ -144,7 +144,7 @@ fn sub_of_all_prints_every_record() {
     assert!(numbers.windows(2).skip(1).all(|two| two[1] == two[0] + 1), "{numbers:?}");
 }
 
-/// nats.go#1777: a subscription died silently after reconnecting.
+/// In nats.go (#1777) a subscription ended silently after reconnecting.
 #[test]
 fn sub_survives_a_restart_of_its_node_without_repeating_itself() {
     let mut node = Node::single();
@@ -195,7 +195,7 @@ fn history_and_members() {
     ended(&output, 0);
     let datas: Vec<_> = output.stdout.lines().map(|line| parse(line)["data"].clone()).collect();
     assert_eq!(json!(datas), json!([4, 3, 2, 1, 0]));
-    // `--from` is a stamp where it is a number, the node where it is a URL.
+    // `--from` is a timestamp if it is a number, and otherwise the URL of a node.
     let (least, most) = (stamps[1].to_string(), stamps[3].to_string());
     let output = anode(&["history", "h", "--from", &least, "--from", &from, "--to", &most, "--limit", "2"]);
     ended(&output, 0);
@@ -260,7 +260,7 @@ fn a_reader_that_closes_its_pipe_is_no_disaster() {
 #[test]
 fn demo_runs_a_cluster_with_a_feed() {
     let mut demo = Background::start(binary().args(["demo", "--nodes", "3"]));
-    // It says where to look; the first address it names serves members and moving figures.
+    // The demo prints addresses. The first one must serve members and changing figures.
     let addr = eventually("it names an address", Duration::from_secs(30), || {
         let said = format!("{}\n{}", demo.stdout(), demo.stderr());
         let addresses = said.split(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'));

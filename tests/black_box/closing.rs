@@ -1,4 +1,4 @@
-//! Stopping in good order: SIGTERM, SIGINT, and the second signal.
+//! Orderly shutdown: by SIGTERM, by SIGINT, and what a second signal does.
 
 use std::io::Write;
 use std::time::Duration;
@@ -40,7 +40,7 @@ fn answers_that_were_due_come_before_the_end() {
     for step in 0..500 {
         client.send_json(json!({"id": step, "source": format!("d/{step}"), "data": step}));
     }
-    // The first answer says that the node is at work on them.
+    // After the first answer, the node is known to be working on the requests.
     let mut answers = vec![client.json()];
     node.signal("TERM");
     loop {
@@ -90,7 +90,8 @@ fn a_record_accepted_just_before_the_end_reaches_the_others() {
     assert_eq!(cluster[1].all_records("**").len(), 1001, "links drain before the node leaves");
 }
 
-/// Two nodes of which the first has more to hand over than it can: the second stands still.
+/// Starts two nodes of which the first has more records to hand over than it can, because the second is
+/// stopped.
 fn with_a_drain_that_lasts() -> Cluster {
     let slow = |config: NodeConfig| NodeConfig { profile: "wan", ..config };
     let cluster = Cluster::configured(2, slow);
@@ -105,7 +106,7 @@ fn with_a_drain_that_lasts() -> Cluster {
     cluster
 }
 
-/// The status of `/readyz`; 0 where nobody answers.
+/// Returns the status of `/readyz`; 0 if nobody answers.
 fn readiness(node: &Node) -> u16 {
     Http::attempt(&node.http, "GET", "/readyz", &[], b"").map_or(0, |answer| answer.status)
 }
@@ -122,7 +123,8 @@ fn a_second_signal_exits_at_once() {
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
-/// While it drains: not ready, no new publishes, not by those who are connected already either.
+/// While a node hands over its last records it is not ready, and refuses publishes even on connections that
+/// are open.
 #[test]
 fn while_draining_it_is_not_ready() {
     let mut cluster = with_a_drain_that_lasts();
@@ -153,8 +155,8 @@ fn the_port_is_free_again_at_once() {
     }
 }
 
-/// A stop that waits for each thing by itself takes the sum of all: here is one of every kind that
-/// never ends by itself.
+/// A shutdown that waits for one thing after the other takes the sum of all their time limits. Here are
+/// things of every kind that never end by themselves.
 #[test]
 fn neither_hung_requests_nor_slow_consumers_hold_up_the_end() {
     let mut node = Node::single();

@@ -1,4 +1,4 @@
-//! Several nodes: what enters at one comes out of all.
+//! Several nodes: a record that is published at one of them reaches subscribers of all.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn a_stale_record_is_neither_kept_nor_spread() {
     assert_eq!(subscriber.record()["ts"], 1000);
     cluster[0].post(json!({"source": "x", "ts": 999, "data": "old"}));
     cluster[0].post(json!({"source": "x", "ts": 1000, "data": "new"}));
-    // The other node may be the one that gets it first: it is no different there.
+    // A record that is published at the other node is judged in the same way.
     assert_eq!(
         cluster[1].post(json!({"source": "x", "ts": 998, "data": "older"})).json()["outcome"],
         "stale"
@@ -71,7 +71,7 @@ fn deletions_and_times_to_live_hold_on_every_node() {
     }
 }
 
-/// prometheus/alertmanager#1340: a message larger than the datagram blocked the queue for ever.
+/// In prometheus/alertmanager#1340 a message larger than a datagram blocked the queue for ever.
 #[test]
 fn records_of_every_size_arrive_and_none_blocks_the_next() {
     let cluster = Cluster::start_with(3, &["--max-record-bytes", "524288"]);
@@ -125,7 +125,8 @@ fn strangers_stay_strangers() {
     });
 }
 
-/// Everything that spreads also passes a network that translates nothing but addresses.
+/// Nodes talk to each other only through their advertised addresses, so a network that translates addresses
+/// works.
 #[test]
 fn advertised_addresses_are_the_ones_used() {
     let (_fabric, cluster) = Fabric::start(3, &[]);
@@ -137,10 +138,10 @@ fn advertised_addresses_are_the_ones_used() {
     assert_eq!(cluster.wait_equal("**", Duration::from_secs(10)).len(), 1);
 }
 
-/// About one copy of a record comes in per node; nobody is sent what it has.
+/// Every node receives about one copy of a record. No node is sent records that it has.
 ///
-/// A receipt that is late because the machine is busy with other things looks like a lost record, so
-/// the best of five rounds counts: what sends needlessly by itself does so in every round.
+/// An acknowledgement that is late because the machine is busy looks like a lost record, so the best of five
+/// rounds counts. A node that sends needless copies does so in every round.
 #[test]
 fn copies_received_are_about_one() {
     let cluster = Cluster::start(3);
@@ -156,7 +157,7 @@ fn copies_received_are_about_one() {
         eventually("all have all", PATIENCE, || {
             Some(cluster.wait_equal("**", PATIENCE)).filter(|records| records.len() == round * 1000)
         });
-        // A sleeping node brings its counters up to date once a second.
+        // An idle node updates its metrics once a second.
         eventually("each copy is counted", PATIENCE, || (copies() >= before + 2000.0).then_some(()));
         let mut last = copies();
         crate::harness::wait::throughout("counters go up", Duration::from_millis(1500), || {

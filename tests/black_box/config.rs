@@ -1,4 +1,4 @@
-//! Flags, environment and file; what is refused, and in which words.
+//! Flags, environment and file: which values are refused, and what the error tells.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use serde_json::json;
 use crate::harness::command::{Background, binary, run};
 use crate::harness::{Node, NodeConfig, Output, anode, eventually, ports};
 
-/// Exit 2, and a message that names the flag, the value and what is allowed.
+/// Checks that the exit code is 2 and that the error contains these words: the flag, the value, or what is
+/// allowed.
 #[track_caller]
 fn unusable(args: &[&str], words: &[&str]) {
     let output = anode(args);
@@ -36,7 +37,7 @@ fn unusable_arguments_name_flag_value_and_what_is_allowed() {
     unusable(&["serve", "--max-record-bytes", "-1"], &["max-record-bytes", "-1", "allowed"]);
     unusable(&["serve", "--history", "-5"], &["history", "-5", "allowed"]);
     unusable(&["serve", "--tombstones", "-1h"], &["tombstones", "-1h", "allowed"]);
-    // A negative number was taken for a flag, and the message did not name the one it was given to.
+    // A negative number was taken for a flag, and the error did not name the flag before it.
     unusable(&["pub", "a", "1", "--ts", "-1"], &["--ts", "-1"]);
     unusable(&["history", "a", "--limit", "-1"], &["--limit", "-1"]);
     unusable(&["sub", "a", "--count", "-1"], &["--count", "-1"]);
@@ -58,11 +59,11 @@ fn unusable_arguments_name_flag_value_and_what_is_allowed() {
 
 #[test]
 fn what_an_address_needs_is_said() {
-    // Unspecified, nobody to route to, nothing to tell the others.
+    // The address is unspecified, there is no node to route to, and nothing else to tell other nodes.
     unusable(&["serve", "--http", "127.0.0.1:0", "--gossip", "0.0.0.0:0"], &["advertise"]);
 }
 
-/// Flags of a store that is not used would be believed in by whoever wrote them.
+/// If flags of a store that is not used were accepted, users would believe in their effect.
 #[test]
 fn flags_of_cassandra_are_refused_without_it() {
     for args in [
@@ -99,7 +100,7 @@ fn a_port_that_is_taken_exits_1() {
     };
     check(serve(&addr, "127.0.0.1:0"), &addr);
     check(serve("127.0.0.1:0", &addr), &addr);
-    // By another node, whose listeners share their port among threads.
+    // Ports of another node are in use too, although its own listeners share them among threads.
     let node = Node::single();
     check(serve(&node.http, "127.0.0.1:0"), &node.http);
     check(serve("127.0.0.1:0", &node.gossip), &node.gossip);
@@ -132,7 +133,7 @@ fn ipv6_in_brackets() {
     assert_eq!(output.code, Some(0), "{output:?}");
 }
 
-/// A node with nothing but what the test says, in a directory of its own.
+/// Runs a node with nothing but the given flags and environment, in a directory of its own.
 fn bare(
     setup: impl FnOnce(&mut std::process::Command, &std::path::Path),
 ) -> (Background, String, tempfile::TempDir) {
@@ -210,7 +211,8 @@ fn a_file_with_an_unknown_or_wrong_entry_exits_2() {
         let path = path.to_string_lossy().into_owned();
         let output = anode(&["serve", "--config", &path]);
         assert_eq!(output.code, Some(2), "{name}: {output:?}");
-        // The parser's own words differ; one of the two must be there, and mostly both are.
+        // Which of the words the parser's message contains differs from case to case. One of them must be
+        // there.
         assert!(words.iter().any(|word| output.stderr.contains(word)), "{name}: {output:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What a record carries: its data, byte by byte and within its bound, deletions, times to live.
+//! The content of records: data that is kept byte by byte and within its bound, deletions, and times to live.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ fn the_bound_counts_the_bytes_of_the_data_alone() {
     let fits = json!({"source": source, "data": "x".repeat(998)});
     assert_eq!(client.publish(fits)["result"]["outcome"], "applied");
     assert_eq!(refusal(&mut client, json!({"source": source, "data": "x".repeat(999)})), "too_large");
-    // Of bytes the bytes count, not their base64.
+    // The bound of binary data is for its bytes, not for their base64.
     let bytes = base64(&[7; 1000]);
     assert_eq!(client.publish(json!({"source": "b", "data_b64": bytes}))["result"]["outcome"], "applied");
     let bytes = base64(&[7; 1001]);
@@ -115,10 +115,10 @@ fn after_its_time_to_live_a_record_is_gone() {
     assert!(wall_us() >= ts.as_u64().unwrap_or_default() + 700_000, "too early");
     assert!(node.latest("t").is_none());
     assert!(node.subscriber("source=t").snapshot().records.is_empty());
-    // The history went on showing a value that every other reader was told is gone.
+    // The history went on returning a value that all other readers saw as expired.
     let history = node.get("/v1/sources/t/history").json();
     assert_eq!(history, json!({"records": [], "after": null}));
-    // What is over when it comes is never seen.
+    // A record that has expired when it is published is never visible.
     let late = json!({"source": "u", "data": 1, "ts": wall_us() - 5_000_000, "ttl_ms": 1000});
     assert_eq!(node.publisher().publish(late)["result"]["outcome"], "applied");
     assert!(node.latest("u").is_none());

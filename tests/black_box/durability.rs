@@ -1,4 +1,4 @@
-//! What `stored` promises, and what a node finds again when it comes back.
+//! What `stored` promises, and what a node has after a restart.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Event, Node, NodeConfig};
 
-/// Jepsen on NATS 2.12.1: acknowledged writes were lost, because the sync came later.
+/// In Jepsen's test of NATS 2.12.1 acknowledged writes were lost, because they were synced later.
 #[test]
 fn what_was_acknowledged_as_stored_survives_kill_9() {
     let mut node = Node::single();
@@ -44,7 +44,7 @@ fn what_was_acknowledged_as_stored_survives_kill_9() {
     }
 }
 
-/// `stored` for a record that lost: what won survives.
+/// If `stored` is confirmed for a stale record, the newer record has been stored.
 #[test]
 fn a_stale_stored_answer_means_the_winner_is_safe() {
     let mut node = Node::single();
@@ -70,7 +70,7 @@ fn a_clean_stop_loses_nothing_at_all() {
     assert_eq!(node.sigterm(), Some(0));
     node.restart();
     assert_eq!(node.all_records("s/*").len(), 3001);
-    // The deletion is remembered too: an older value does not come back.
+    // The deletion is stored too: an older value does not come back.
     assert_eq!(node.post(json!({"source": "s/gone", "ts": 5, "data": "old"})).json()["outcome"], "stale");
 }
 
@@ -100,7 +100,7 @@ fn a_node_restarted_with_empty_data_gets_everything_back() {
     cluster[2].restart();
     cluster.wait_whole();
     assert_eq!(cluster.wait_equal("**", Duration::from_secs(20)).len(), 500);
-    // Its new life counts anew; its records still reach everyone.
+    // The node numbers its records from 1 again, and new records still reach all nodes.
     let ts = cluster[2].put("e/new", json!("life"));
     cluster[0].wait_ts("e/new", ts);
     cluster[1].wait_ts("e/new", ts);
@@ -112,7 +112,7 @@ fn the_first_node_restarted_with_empty_data_gets_everything_back() {
     cluster[0].put("e/1", json!(1));
     cluster[1].put("e/2", json!(2));
     cluster.wait_equal("**", Duration::from_secs(10));
-    // It joins nobody by itself: the other one must come to it.
+    // The node is not given an address to join. The other node must contact it.
     cluster[0].kill9();
     cluster[0].forget_data();
     cluster[0].restart();
@@ -130,7 +130,7 @@ fn memory_forgets_and_the_cluster_remembers() {
     assert_eq!(cluster.wait_equal("**", Duration::from_secs(20)).len(), 1);
 }
 
-/// The files of one store belong to one process.
+/// A data directory can be used by one process only.
 #[test]
 fn a_data_directory_in_use_is_refused() {
     let node = Node::single();

@@ -1,5 +1,5 @@
-//! Away and back: partitions, pauses, long absences. In the end all are equal, and what was deleted
-//! stays so.
+//! Nodes that were cut off and come back: partitions, pauses and long absences. At the end all nodes are
+//! equal, and what was deleted stays deleted.
 
 use std::time::Duration;
 
@@ -37,8 +37,8 @@ fn a_node_that_was_away_while_50_000_changed_is_equal_within_seconds() {
     assert_eq!(cluster.wait_equal("**", Duration::from_secs(60)).len(), 51_002);
 }
 
-/// weaviate#10698, antrea#4491: sides of a partition never merged again, because the dead were
-/// forgotten.
+/// In weaviate#10698 and antrea#4491 the sides of a partition never merged again, because dead members had
+/// been forgotten.
 #[test]
 fn sides_of_a_partition_merge_again() {
     let (fabric, cluster) = Fabric::start(4, &[]);
@@ -61,7 +61,7 @@ fn sides_of_a_partition_merge_again() {
     assert_eq!(cluster.wait_equal("**", Duration::from_secs(30)).len(), 202);
 }
 
-/// A short cut loses no record, without waiting for anyone to be declared dead.
+/// A short partition loses no record, and nothing waits until a member is declared dead.
 #[test]
 fn a_short_cut_is_repaired() {
     let (fabric, cluster) = Fabric::start(3, &[]);
@@ -75,7 +75,7 @@ fn a_short_cut_is_repaired() {
     assert_eq!(cluster.wait_equal("**", Duration::from_secs(30)).len(), 100);
 }
 
-/// A paused process is no corpse: it comes back with what it missed.
+/// A paused process is declared dead, but comes back and receives what it missed.
 #[test]
 fn a_paused_node_catches_up() {
     let cluster = Cluster::start(3);
@@ -87,8 +87,8 @@ fn a_paused_node_catches_up() {
     assert_eq!(cluster.wait_equal("**", Duration::from_secs(30)).len(), 2001);
 }
 
-/// cortex#4420: deleted data came back from a node that had been away longer than the tombstones
-/// were kept; cortex#4010: tombstones never went.
+/// In cortex#4420 deleted data came back from a node that had been away longer than tombstones were kept. In
+/// cortex#4010 tombstones were never removed.
 #[test]
 fn who_was_away_past_the_tombstones_brings_nothing_back() {
     let flags = ["--tombstones", "2s"];
@@ -105,7 +105,8 @@ fn who_was_away_past_the_tombstones_brings_nothing_back() {
     eventually("the deletions are everywhere", PATIENCE, || {
         cluster[1].latest("z/24").is_none().then_some(())
     });
-    // Two seconds as the flag says, and twice as much again for those who collect.
+    // Tombstones are kept for two seconds, as the flag says, and for twice as long again before they are
+    // removed.
     wait::throughout("deleted stays deleted", Duration::from_secs(6), || cluster[1].latest("z/3").is_none());
     cluster[2].restart();
     cluster.wait_whole();
@@ -115,7 +116,7 @@ fn who_was_away_past_the_tombstones_brings_nothing_back() {
     });
 }
 
-/// Deletions reach who was away while they were made.
+/// Deletions reach nodes that were away when they were made.
 #[test]
 fn who_was_away_learns_of_deletions() {
     let mut cluster = Cluster::start(2);
@@ -145,7 +146,7 @@ fn joining_through_a_node_that_is_down_at_first() {
     assert!(!answer.body.is_empty(), "it says why");
     assert_eq!(second.get("/healthz").status, 200);
     second.put("early", json!(1));
-    // After ten seconds of failing it serves alone.
+    // After ten seconds in which nobody answers, the node serves alone.
     second.wait_ready();
     let cluster = Cluster { nodes: vec![Node::spawn(first), second] };
     for node in &cluster.nodes {
@@ -164,8 +165,8 @@ fn one_join_target_of_several_is_enough_and_its_own_address_is_ignored() {
     first.wait_alive(2);
 }
 
-/// Everyone restarts at once, twice: the members find each other again, with what they had.
-/// hashicorp/memberlist#311: a node stayed dead for ever after a mass restart.
+/// All nodes are restarted at once, twice. They find each other again and have their records. In
+/// hashicorp/memberlist#311 a node stayed dead for ever after a mass restart.
 #[test]
 fn a_mass_restart_ends_with_everyone_alive() {
     let mut cluster = Cluster::start(3);

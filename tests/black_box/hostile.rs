@@ -1,5 +1,5 @@
-//! What comes from strangers: garbage, lies about lengths, half-sent things. Each gets a clear
-//! answer or a close code; everything else goes on untouched.
+//! Input from hostile clients: random bytes, wrong lengths, and messages that end in the middle. Each gets a
+//! clear answer or a close code, and nobody else is disturbed.
 
 use std::io::{Read, Write};
 use std::net::UdpSocket;
@@ -15,7 +15,7 @@ use crate::harness::{Client, Cluster, Deadline, Fabric, Http, Node, NodeConfig};
 
 const SOON: Duration = Duration::from_secs(8);
 
-/// Somebody else on the same node, who must notice nothing.
+/// Another client of the same node, which must not be affected.
 struct Bystander {
     client: Client,
     round: u64,
@@ -118,7 +118,7 @@ fn malformed_handshakes_are_refused() {
     }
 }
 
-/// The whole handshake within 5 s, however it is spread over them.
+/// The handshake must be complete within 5 s, however its bytes are spread over that time.
 #[test]
 fn a_slow_handshake_is_cut_after_five_seconds() {
     let node = Node::single();
@@ -173,7 +173,7 @@ fn malformed_frames_close_with_their_code() {
         ("a surrogate in UTF-8", frame(true, 1, b"\"\xed\xa0\x80\""), &[1007]),
         ("a frame over the limit", head_claiming(1, 1_048_577), &[1009]),
         ("a length of 2^62", head_claiming(1, 1 << 62), &[1009]),
-        // nats-server 2.2–2.11: a 64-bit length with its top bit set panicked the frame parser.
+        // nats-server 2.2–2.11 panicked on a 64-bit length with its top bit set.
         ("a length with its top bit set", head_claiming(1, u64::MAX), &[1002, 1009]),
         ("a length with only its top bit set", head_claiming(2, 1 << 63), &[1002, 1009]),
     ];
@@ -196,7 +196,7 @@ fn fragments_count_together() {
         "--max-record-bytes",
         "5000",
     ]));
-    // Allowed: fragments of one message, with a ping between them, cut within a character.
+    // Fragments of one message are allowed, with a ping between them and cut inside a character.
     let text = r#"{"id":1,"source":"f","data":"ä"}"#.as_bytes();
     let cut = text.iter().position(|&byte| byte == 0xc3).unwrap_or(0) + 1;
     let mut client = node.publisher();
@@ -206,7 +206,7 @@ fn fragments_count_together() {
     client.send_bytes(&frame(true, 0, &text[cut..]));
     assert_eq!(client.json()["result"]["outcome"], "applied");
     assert_eq!(node.latest("f").map(|record| record["data"].clone()), Some(json!("ä")));
-    // Not allowed: as many as it takes.
+    // More fragments than the largest frame allows are refused.
     client.send_bytes(&frame(false, 1, &[b' '; 4000]));
     for _ in 0..4 {
         client.send_bytes(&frame(false, 0, &[b' '; 4000]));
@@ -225,7 +225,8 @@ fn an_oversized_message_closes_1009_and_an_oversized_record_does_not() {
     assert_eq!(client.close_code(), 1009);
 }
 
-/// CVE-2026-27571, RUSTSEC-2024-0437: nested input ate memory before anyone was asked who he was.
+/// In CVE-2026-27571 and RUSTSEC-2024-0437 nested input exhausted the memory before the client had been
+/// authenticated.
 #[test]
 fn deep_nesting_costs_nothing() {
     let node = Node::single();
@@ -250,7 +251,7 @@ fn deep_nesting_costs_nothing() {
     bystander.is_untouched(&node);
 }
 
-/// memberlist#368, #369: short and truncated datagrams panicked the decoder.
+/// In memberlist#368 and #369 short and truncated datagrams panicked the decoder.
 #[test]
 fn garbage_datagrams_change_nothing() {
     let cluster = Cluster::start(2);
@@ -306,7 +307,7 @@ fn garbage_on_the_gossip_stream_changes_nothing() {
         let _ = stream.write_all(&garbage(seed, 5000));
         let _ = stream.shutdown(std::net::Shutdown::Write);
     }
-    // A length that promises more than anyone will send.
+    // The length promises more bytes than are ever sent.
     let mut stream = connect(&cluster[0].gossip);
     let _ = stream.write_all(&[0xff; 64]);
     let held: Vec<_> = (0..50).map(|_| connect(&cluster[1].gossip)).collect();
@@ -317,7 +318,7 @@ fn garbage_on_the_gossip_stream_changes_nothing() {
     drop(held);
 }
 
-/// Half a frame, then nothing: the others must not wait for it.
+/// A frame that ends in the middle must not hold up other clients.
 #[test]
 fn half_a_frame_holds_up_nobody() {
     let node = Node::single();
@@ -332,14 +333,14 @@ fn half_a_frame_holds_up_nobody() {
     assert!(node.rss_bytes() < before + (50 << 20));
 }
 
-/// A client that answers no ping is closed by name.
+/// A client that does not answer pings is closed with a code of its own.
 #[test]
 fn who_answers_no_ping_is_closed_4201() {
     let node = Node::single();
     let mut client = node.subscriber("source=x");
     client.snapshot();
     let start = Deadline::after(Duration::from_secs(60));
-    // Read beneath the frames, so that nothing answers the ping.
+    // The test reads the bytes of the socket, so that nothing answers the ping.
     let bytes = read_all(client.stream(), Duration::from_secs(50));
     let elapsed = start.elapsed();
     let ping = bytes.iter().position(|&byte| byte == 0x89);
@@ -349,7 +350,7 @@ fn who_answers_no_ping_is_closed_4201() {
     assert!((33..45).contains(&elapsed.as_secs()), "closed after {elapsed:?}");
 }
 
-/// Who sends frames and reads no answers is slowed, and costs a bounded amount.
+/// A client that sends publishes and reads no answers is slowed down, and costs a bounded amount of memory.
 #[test]
 fn a_publisher_that_reads_no_answers_costs_little() {
     let node = Node::start(NodeConfig::named("a").in_memory());

@@ -1,4 +1,4 @@
-//! The control plane: every path, in the good and in the bad case.
+//! The HTTP interface: every path, with valid and with invalid requests.
 
 use serde_json::{Value, json};
 
@@ -65,7 +65,7 @@ fn publish_one() {
     assert!(result["ts"].is_u64(), "{result}");
     let stored = Http::post(&node.http, "/v1/publish?ack=stored", r#"{"source":"p","data":2}"#);
     assert_eq!(stored.json()["level"], "stored", "{stored:?}");
-    // Alone, every member is this node.
+    // In a cluster of one node, this node is every member.
     let everywhere = Http::post(&node.http, "/v1/publish?ack=replicated", r#"{"source":"q","data":3}"#);
     assert_eq!((everywhere.status, &everywhere.json()["nodes"]), (200, &json!(1)), "{everywhere:?}");
     let batch =
@@ -193,7 +193,7 @@ fn history_is_newest_first_bounded_and_paged() {
         after = format!("&after={cursor}");
     }
     assert_eq!(seen, want);
-    // A stale record was never the latest: it is no part of it. A deletion was.
+    // A stale record has never been the newest and is not in the history. A deletion is.
     node.post(json!({"source": "h", "ts": 5, "data": "stale"}));
     node.post(json!({"source": "h", "deleted": true}));
     let history = node.get("/v1/sources/h/history").json();

@@ -1,5 +1,5 @@
-//! Clients that others wrote: Python's `websockets`, Node's `ws`, and curl. `scripts/test` installs
-//! them; without them these tests fail and say so.
+//! Clients by other authors: Python's `websockets`, Node's `ws`, and curl. `scripts/test` installs them.
+//! Without them these tests fail with an error that tells so.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What `scripts/interop` installs.
+/// Returns the path of something that `scripts/interop` has installed.
 fn installed(path: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let full = target.join("interop").join(path);
@@ -26,7 +26,7 @@ fn installed(path: &str) -> PathBuf {
     full
 }
 
-/// Runs a script of tests/interop against two nodes of a cluster, in their two modes.
+/// Runs a script of tests/interop with the addresses of two nodes of a cluster. It must succeed.
 fn check(mut command: Command, script: &str) {
     let cluster = Cluster::start(2);
     command.arg(root().join("tests/interop").join(script)).arg(&cluster[0].http).arg(&cluster[1].http);
@@ -63,7 +63,7 @@ fn curl_reads_and_writes() {
     assert_eq!(crate::harness::json(&output.stdout)["data"], json!({"c": 21.5}));
     let output = curl(&["-o", "/dev/null", "-w", "%{http_code} %{content_type}", &url("/v1/sources/none")]);
     assert!(output.stdout.starts_with("404 application/problem+json"), "{output:?}");
-    // A large body makes curl ask first (`Expect: 100-continue`).
+    // Before a large body, curl sends only the head and waits (`Expect: 100-continue`).
     let body = json!({"source": "curl/large", "data": "x".repeat(60_000)}).to_string();
     let mut command = Command::new("curl");
     command.args([
@@ -78,7 +78,7 @@ fn curl_reads_and_writes() {
         &url("/v1/publish"),
     ]);
     assert_eq!(run(&mut command, &body).code, Some(0));
-    // Chunked, because its length is not known beforehand.
+    // The body is chunked, because its length is not known in advance.
     let mut command = Command::new("curl");
     command.args([
         "--silent",
@@ -95,7 +95,7 @@ fn curl_reads_and_writes() {
     assert!(node.latest("curl/chunked").is_some());
 }
 
-/// A browser's own WebSocket, as far as Node's built-in one is the same.
+/// Runs the README's example with Node's built-in WebSocket, which is the closest to that of a browser.
 #[test]
 fn the_first_lines_of_the_readme() {
     let node = Node::single();

@@ -1,4 +1,5 @@
-//! The public contract, tested from outside: real processes, real sockets, no code of the server.
+//! Tests of the public contract from outside: real processes and real sockets, without any code of the
+//! server.
 
 #[path = "../harness/mod.rs"]
 mod harness;

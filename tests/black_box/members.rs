@@ -1,4 +1,4 @@
-//! Who is in the cluster, as its members see it.
+//! The members of a cluster as the members themselves see them.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn boot_of(node: &Node, id: &str) -> u64 {
     list.iter().find(|member| member["id"] == id).and_then(|member| member["boot"].as_u64()).unwrap_or(0)
 }
 
-/// For its first second a node that was ready listed no members, not even itself.
+/// In its first second a node that was ready listed no members, not even itself.
 #[test]
 fn a_node_is_a_member_from_its_first_answer_on() {
     let node = Node::start(NodeConfig::named("a"));
@@ -49,7 +49,7 @@ fn stopped_is_left_and_back_is_alive() {
     cluster.wait_whole();
 }
 
-/// Restarted so quickly that nobody noticed: it is the same member, in another life.
+/// A node that is restarted faster than others can notice is the same member with a new boot number.
 #[test]
 fn a_quick_restart_under_the_same_name() {
     let mut cluster = Cluster::start(3);
@@ -63,7 +63,7 @@ fn a_quick_restart_under_the_same_name() {
     cluster[2].wait_ts("x", ts);
 }
 
-/// hashicorp/memberlist#241: an address used again by a new node was taken for the old one.
+/// In hashicorp/memberlist#241 a new node at an address used before was taken for the old one.
 #[test]
 fn a_new_name_at_an_old_address_is_a_new_member() {
     let mut cluster = Cluster::start(3);
@@ -82,7 +82,7 @@ fn a_new_name_at_an_old_address_is_a_new_member() {
     });
 }
 
-/// The same name comes back elsewhere after its death, as it does on container platforms.
+/// A node that has died may come back with the same name at another address, as on container platforms.
 #[test]
 fn an_old_name_at_a_new_address_is_the_same_member() {
     let mut cluster = Cluster::start(3);
@@ -123,7 +123,7 @@ fn a_name_alive_elsewhere_makes_the_newcomer_exit_1() {
     cluster[0].wait_ts("x", ts);
 }
 
-/// hashicorp/consul#5928, #719: one slow node made the rest flap.
+/// In hashicorp/consul#5928 and #719 one slow node made other members alternate between dead and alive.
 #[test]
 fn one_paused_node_makes_nobody_else_flap() {
     let cluster = Cluster::start(4);
@@ -160,8 +160,8 @@ fn everyone_learns_of_everyone() {
     });
 }
 
-/// A client that connects on the ready line needs somebody to fall back to, and a list without the
-/// node that sends it reads as broken.
+/// A client that connects as soon as the ready line is printed needs other members to fall back to, and a
+/// list that lacks the node itself looks broken.
 #[test]
 fn the_ready_node_is_a_member_of_its_own_list_at_once() {
     for _ in 0..5 {
@@ -173,8 +173,8 @@ fn the_ready_node_is_a_member_of_its_own_list_at_once() {
     }
 }
 
-/// A laptop that slept, a VM that was moved: what arrived meanwhile is read before anyone is judged
-/// by his silence.
+/// After a pause, such as a suspended laptop or a migrated virtual machine, a node reads what has arrived
+/// meanwhile before it suspects anyone of not having answered.
 #[test]
 fn a_node_that_stood_still_suspects_nobody() {
     let cluster = Cluster::start(3);
@@ -189,7 +189,7 @@ fn a_node_that_stood_still_suspects_nobody() {
     assert!(seen.iter().all(|state| state == "alive"), "{seen:?}");
 }
 
-/// An idle event loop that asks for a timeout of zero costs a core, and nobody notices for weeks.
+/// An event loop that polls with a timeout of zero keeps a core busy, which nobody may notice for weeks.
 #[test]
 fn an_idle_node_uses_no_processor() {
     let cluster = Cluster::start(2);

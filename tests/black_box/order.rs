@@ -1,4 +1,5 @@
-//! The order of records: stale, duplicate, ties, the node's own stamps. The same everywhere.
+//! The order of records, which is the same everywhere: stale and duplicate records, ties, and timestamps
+//! given by nodes.
 
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ fn older_is_stale_and_equal_is_duplicate() {
     assert_eq!(node.metric("anode_records_published_total", &[]), 4.0);
 }
 
-/// Equal stamps: the greater (`deleted`, hash of the data) wins, in whichever order they come.
+/// Of records with equal timestamps the one with the greater (`deleted`, hash of the data) wins, in whichever
+/// order they arrive.
 #[test]
 fn a_tie_has_the_same_winner_in_every_order() {
     let node = Node::single();
@@ -48,7 +50,7 @@ fn a_tie_has_the_same_winner_in_every_order() {
         winners.push(node.latest(&source).map(|record| record["data"].clone()));
     }
     assert!(winners.iter().all(|winner| winner.is_some() && *winner == winners[0]), "{winners:?}");
-    // A deletion beats every value of its stamp, and none beats it.
+    // A deletion wins against every value with the same timestamp.
     assert_eq!(outcome(&node, json!({"source": "t/0", "ts": 500, "deleted": true})), "applied");
     assert_eq!(outcome(&node, json!({"source": "t/0", "ts": 500, "data": "one"})), "stale");
     assert_eq!(outcome(&node, json!({"source": "t/0", "ts": 500, "deleted": true})), "duplicate");
@@ -56,7 +58,7 @@ fn a_tie_has_the_same_winner_in_every_order() {
     assert_eq!(outcome(&node, json!({"source": "t/0", "ts": 501, "data": "back"})), "applied");
 }
 
-/// vernemq#507, emqx#11711: the values of a retained topic differed from node to node.
+/// In vernemq#507 and emqx#11711 the retained value of a topic differed from node to node.
 #[test]
 fn writers_at_all_nodes_end_in_one_value_everywhere() {
     let cluster = Cluster::start(3);
@@ -86,8 +88,8 @@ fn writers_at_all_nodes_end_in_one_value_everywhere() {
     );
 }
 
-/// Riak and Cassandra under Jepsen: a slow clock lost its writers' updates in silence, a fast one
-/// held a key for years.
+/// In Jepsen's tests of Riak and Cassandra, a slow clock made the node's writes get lost silently, and a fast
+/// clock blocked a key for years.
 #[test]
 fn an_unstamped_publish_wins_over_all_its_node_has_seen() {
     let node = Node::single();

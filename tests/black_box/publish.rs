@@ -1,4 +1,4 @@
-//! `/publish`: requests, answers, refusals, acknowledgement levels, times to live.
+//! `/publish`: requests, answers, refusals, ack levels and times to live.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::harness::{
     Client, Cluster, Event, Http, Node, NodeConfig, ProtoClient, eventually, proto, wall_us,
 };
 
-/// What a single record is refused with.
+/// Publishes a record that must be refused, and returns the error.
 pub fn refusal(client: &mut Client, record: Value) -> Value {
     let answer = client.publish(record);
     assert!(answer["error"]["message"].is_string(), "{answer}");
@@ -46,7 +46,7 @@ fn ids_are_echoed_as_they_came() {
         assert!(answer.contains(&format!("\"id\":{id}")), "{id} → {answer}");
         assert!(answer.contains("\"result\""), "{id} → {answer}");
     }
-    // Never checked for reuse.
+    // An id may be used again.
     for _ in 0..2 {
         assert_eq!(client.ask(json!({"id": 7, "source": "a", "data": 1}))["id"], 7);
     }
@@ -107,7 +107,7 @@ fn a_batch_is_answered_by_one_array() {
     assert_eq!((&items[2]["id"], &items[2]["error"]["code"]), (&json!(3), &json!("forbidden")));
     assert_eq!(items[3]["error"]["code"], "bad_request");
     assert_eq!(items[4]["result"]["level"], "stored");
-    // The rest of the batch is untouched by what was refused.
+    // The valid items of the batch are published although others were refused.
     for source in ["b/0", "b/1", "b/5"] {
         assert!(node.latest(source).is_some(), "{source}");
     }
@@ -229,7 +229,7 @@ fn alone_replicated_is_one_node() {
     assert_eq!((&again["result"]["outcome"], &again["result"]["nodes"]), (&json!("duplicate"), &json!(1)));
 }
 
-/// In the moment of the answer every node has it: asked at once, none needs a second question.
+/// When the answer `replicated` arrives, every node has the record: the first read finds it.
 #[test]
 fn replicated_is_on_every_node() {
     let cluster = Cluster::start(3);
@@ -243,7 +243,8 @@ fn replicated_is_on_every_node() {
             assert_eq!(node.latest(&source).map(|record| record["data"].clone()), Some(json!(index)));
         }
     }
-    // A batch is answered when its slowest is done; what lost is everywhere as well.
+    // A batch is answered when its slowest item is done. A stale record is confirmed when all nodes hold the
+    // newer one.
     client.send_json(json!([
         {"id": 1, "source": "b/1", "ts": 1000, "data": 1, "ack": "stored"},
         {"id": 2, "source": "b/2", "ts": 1000, "data": 2},
@@ -259,7 +260,7 @@ fn replicated_is_on_every_node() {
         (&answers[2]["result"]["current_ts"], &answers[2]["result"]["nodes"]),
         (&json!(1000), &json!(3))
     );
-    // At another node it is a duplicate, and nobody's tree.
+    // At another node the record is a duplicate. That node does not spread it again, and must ask the others.
     let asked = json!({"source": "b/2", "ts": 1000, "data": 2}).to_string();
     let there = Http::post(&cluster[2].http, "/v1/publish?ack=replicated", &asked);
     assert_eq!(
@@ -268,7 +269,7 @@ fn replicated_is_on_every_node() {
     );
 }
 
-/// A member that stands still is waited for until it is declared dead, or five seconds.
+/// The answer waits for a member that does not respond until that is declared dead, at most five seconds.
 #[test]
 fn replicated_waits_for_who_is_not_dead() {
     let cluster = Cluster::start(3);

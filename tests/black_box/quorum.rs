@@ -1,5 +1,6 @@
-//! Three Cassandras with three copies: one may be away, and nobody notices; two may not, and everybody
-//! is told. By hand, since three of them take a minute to start and are killed on the way:
+//! Three nodes of Cassandra with three copies of every row. If one is away, nobody notices; if two are away,
+//! everyone is told. These tests are started by hand, because three nodes of Cassandra take a minute to start
+//! and are killed by the tests:
 //!
 //! ```text
 //! scripts/cassandra start --nodes 3 --fresh
@@ -15,8 +16,8 @@ use serde_json::json;
 use crate::cassandra::{Keyspace, all_is_written, publish_stored, ready_code};
 use crate::harness::{Client, Cluster, Node, eventually};
 
-/// Longest that a node of Cassandra may hold up what the two others could do: it must be taken for
-/// dead by the driver, or by the others.
+/// The longest time for which a hanging node of Cassandra may hold up what the two others could do. By then
+/// the driver or the other nodes must have declared it dead.
 const NOTICED: Duration = Duration::from_secs(60);
 
 fn pid_of(database: usize) -> String {
@@ -30,8 +31,9 @@ fn signal(database: usize, name: &str) {
     assert!(sent.is_ok_and(|status| status.success()), "Cassandra {database} cannot be sent {name}");
 }
 
-/// Ends one in good order. One that is killed forgets its last second (`commitlog_sync: periodic`), so
-/// two that are killed may both lack what the third still has, and a quorum of them finds it nowhere.
+/// Stops a node of Cassandra in an orderly way. A killed one loses its last second of writes
+/// (`commitlog_sync: periodic`). Two killed ones could both lack what only the third still has, and a quorum
+/// of them would not find it.
 fn end(database: usize) {
     let pid = pid_of(database);
     signal(database, "TERM");
@@ -41,27 +43,27 @@ fn end(database: usize) {
     });
 }
 
-/// Starts whichever of the three do not run, and waits for them.
+/// Starts those of the three nodes that do not run, and waits until they answer.
 fn start_all() {
     let started = Command::new("scripts/cassandra").args(["start", "--nodes", "3"]).output();
     let output = started.unwrap_or_else(|error| panic!("scripts/cassandra: {error}"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// All three run again when this goes out of scope.
+/// Makes sure that all three nodes of Cassandra run again when this value is dropped.
 struct Disturbed;
 
 impl Drop for Disturbed {
     fn drop(&mut self) {
         for database in 1..=3 {
-            // One that was killed cannot be sent anything.
+            // There is no process to send the signal to if the node was killed.
             let _ = Command::new("kill").args(["-CONT", &pid_of(database)]).output();
         }
         start_all();
     }
 }
 
-/// Two nodes that store three copies, and a publisher at the first, all of whose first 20 records are stored.
+/// Starts two nodes that store three copies, and a publisher at the first. Its first 20 records are stored.
 fn two_nodes(test: &str) -> (Keyspace, Cluster, Client) {
     let keyspace = Keyspace::new(test).at("127.0.0.1:9042,127.0.0.2:9042,127.0.0.3:9042");
     let nodes = Cluster::configured(2, |config| keyspace.set(config).with(&["--replication", "3"]));
@@ -70,7 +72,8 @@ fn two_nodes(test: &str) -> (Keyspace, Cluster, Client) {
     (keyspace, nodes, client)
 }
 
-/// Publishes so many sources one after the other; all are stored, within the time of each.
+/// Publishes records to `count` sources one after the other. Each must be stored within the time limit of
+/// `stored`.
 fn store(client: &mut Client, prefix: &str, count: usize) {
     for step in 0..count {
         let answer = publish_stored(client, &format!("q/{prefix}/{step}"), json!(step));
@@ -103,14 +106,15 @@ fn one_of_three_may_be_lost_and_two_are_missed() {
     drop(disturbed);
     eventually("readyz recovers", NOTICED, || (ready_code(&nodes[0]) == 200).then_some(()));
     all_is_written(&nodes[0]);
-    // The first one was closed: nobody answered its pings meanwhile.
+    // A new connection is needed: the first was closed, because the test did not answer pings in the
+    // meantime.
     store(&mut nodes[0].publisher(), "back", 20);
     drop(nodes);
     let other = Node::start(keyspace.node("c"));
     assert_eq!(other.all_records("q/*/*").len(), 20 + 60 + 51 + 20);
 }
 
-/// A hung process still holds its connections, so it is only found out by its silence.
+/// A process that hangs keeps its connections open, so only its silence shows that something is wrong.
 #[test]
 #[ignore = "needs three Cassandras: see the head of the file"]
 fn one_of_three_may_hang() {

@@ -1,4 +1,4 @@
-//! Resume tokens: good on any node, and never a lie about what was missed.
+//! Resume tokens: they are valid on every node, and never hide a record that was missed.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn on_another_node_the_same() {
         cluster[step % 3].put(&format!("r/{step}"), json!("old"));
     }
     cluster.wait_equal("r/*", Duration::from_secs(10));
-    // Heads agree with what is held only after every gap is known to be none.
+    // A token covers everything once the node knows that no record is missing.
     let token = eventually("a token proves everything", Duration::from_secs(20), || {
         let token = cluster[0].subscriber("source=r/*").snapshot().resume;
         let snapshot = resumed(&cluster[1], "r/*", &token);
@@ -52,8 +52,8 @@ fn on_another_node_the_same() {
     }
 }
 
-/// Records that reach a node late, through a healed partition, lie behind no head that a token from
-/// the other side has seen: whoever resumes there must get them.
+/// Records that reach a node late, after a partition, have sequence numbers that no token from the other side
+/// covers. A subscriber that resumes there must be sent them.
 #[test]
 fn late_records_of_a_healed_partition_are_not_missed() {
     let (fabric, cluster) = Fabric::start(3, &[]);
@@ -66,7 +66,7 @@ fn late_records_of_a_healed_partition_are_not_missed() {
         cluster[2].put(&format!("p/lonely/{step}"), json!("from the small side"));
         cluster[0].put(&format!("p/many/{step}"), json!("from the great side"));
     }
-    // This client has seen the great side alone, up to now.
+    // So far this client has been connected to the larger side only.
     let mut client = cluster[0].subscriber("source=p/**");
     let snapshot = client.snapshot();
     assert_eq!(snapshot.records.len(), 60);
@@ -82,7 +82,7 @@ fn late_records_of_a_healed_partition_are_not_missed() {
     }
 }
 
-/// nats.go#1777: a subscription died silently after reconnecting.
+/// In nats.go (#1777) a subscription ended silently after reconnecting.
 #[test]
 fn a_resumed_subscription_lives() {
     let mut cluster = Cluster::start(2);
@@ -96,7 +96,7 @@ fn a_resumed_subscription_lives() {
     assert_eq!(client.record()["source"], "x/2");
 }
 
-/// What a token cannot prove gives everything, and says so.
+/// If the node cannot prove what a token covers, it sends a full snapshot and tells the client so.
 #[test]
 fn a_token_of_another_world_gives_a_full_snapshot() {
     let elsewhere = Node::single();
@@ -111,7 +111,7 @@ fn a_token_of_another_world_gives_a_full_snapshot() {
     assert!(snapshot.result["recovered"].is_boolean(), "{}", snapshot.result);
 }
 
-/// A restart of the node is no reason to start over: what was stored is what was seen.
+/// The restart of a node does not invalidate tokens: what the subscriber has seen was stored.
 #[test]
 fn a_token_outlives_a_restart_of_its_node() {
     let mut node = Node::single();
@@ -125,7 +125,8 @@ fn a_token_outlives_a_restart_of_its_node() {
     assert_eq!(snapshot.sources(), ["r/new"]);
 }
 
-/// After a crash it may have seen what was not yet stored.
+/// After a crash, tokens of the node are not valid: the subscriber may have seen records that were not
+/// stored.
 #[test]
 fn a_token_does_not_outlive_a_crash_of_its_node() {
     let mut node = Node::single();
@@ -136,7 +137,7 @@ fn a_token_does_not_outlive_a_crash_of_its_node() {
     assert_eq!(resumed(&node, "r/*", &token).result["recovered"], false);
 }
 
-/// A token proves what its own patterns saw, and nothing of what a wider one would have.
+/// A token is valid for its own patterns only. A wider pattern matches records that the client has not seen.
 #[test]
 fn a_token_of_fewer_sources_hides_none() {
     let node = Node::single();

@@ -1,4 +1,4 @@
-//! `/subscribe`: snapshots, live records, patterns, many subscriptions, refusals.
+//! `/subscribe`: snapshots, live records, patterns, several subscriptions on one connection, and refusals.
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ fn patterns_stand_for_segments() {
     ] {
         let mut client = node.subscriber(&format!("source={}", encode(pattern)));
         assert_eq!(client.snapshot().sources(), want, "{pattern}");
-        // Live delivery uses an index, not the snapshot's scan: it must agree.
+        // Live delivery uses an index instead of the scan of the snapshot. Both must find the same sources.
         for source in sources {
             node.put(source, json!("live"));
         }
@@ -109,7 +109,7 @@ fn a_wildcard_never_matches_a_leading_dollar() {
     let mut client = node.subscriber("source=**&source=*&source=*/*");
     let snapshot = client.snapshot();
     assert!(snapshot.sources().iter().all(|source| !source.starts_with('$')), "{snapshot:?}");
-    // Naming it is allowed, whether or not there is anything.
+    // A pattern may name system sources, whether or not there are any.
     node.subscriber("source=$sys/**").snapshot();
 }
 
@@ -149,7 +149,7 @@ fn unsubscribed_means_silence_unless_another_matches() {
         let answer = client.ask(json!({"id": 3, "unsubscribe": number}));
         assert_eq!(answer["error"]["code"], "bad_request", "{answer}");
     }
-    // A subscription after that is a new one, with a number of its own and a snapshot.
+    // A subscription that is started afterwards has a new number and a snapshot of its own.
     let answer = client.ask(json!({"id": 4, "subscribe": {"sources": ["u/1"]}}));
     assert_eq!(answer["result"]["subscription"], 3);
     assert_eq!(client.snapshot().records[0]["data"], "unseen");
@@ -325,7 +325,7 @@ fn stamps_of_a_source_strictly_increase_on_a_connection() {
     }
 }
 
-/// A token comes by itself every 10 s, so that a long quiet connection can be resumed.
+/// A token is sent every 10 s, so that a connection that has been quiet for long can be resumed.
 #[test]
 fn a_resume_token_comes_every_ten_seconds() {
     let node = with_sources(&["x"]);

@@ -1,4 +1,4 @@
-//! Many records, many sources, slow readers: nothing is lost, and nothing grows without bound.
+//! Many records, many sources and slow readers: nothing is lost, and no memory grows without bound.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::harness::{Client, Cluster, Event, Node, NodeConfig, eventually, raw};
 
 const LONG: Duration = Duration::from_secs(180);
 
-/// A subscriber that joins in the middle of a stream gets every record once, from the snapshot or
-/// live: nothing falls between them.
+/// A subscriber that joins while records are published gets every record once, either in the snapshot or
+/// live. None is lost in between.
 fn join_amid(mode: &str) {
     let cluster = Cluster::start(2);
     let total = 10_000;
@@ -52,7 +52,7 @@ fn nothing_is_lost_at_the_seam_of_all() {
     join_amid("all");
 }
 
-/// emqx#15605: a snapshot was silently truncated.
+/// In emqx#15605 a snapshot was truncated silently.
 #[test]
 fn a_snapshot_of_100_000_sources_is_whole() {
     let node = Node::start(NodeConfig::named("a").in_memory().with(&["--history", "1"]));
@@ -64,7 +64,7 @@ fn a_snapshot_of_100_000_sources_is_whole() {
     }
 }
 
-/// Publishes `count` sources in batches, and waits until all are applied.
+/// Publishes `count` sources in batches and waits until all are applied.
 fn fill(node: &Node, prefix: &str, count: usize, data: &str) {
     let mut client = node.publisher();
     for from in (0..count).step_by(1000) {
@@ -76,7 +76,7 @@ fn fill(node: &Node, prefix: &str, count: usize, data: &str) {
     assert!(client.publish(json!({"source": "filled", "data": 1})).get("result").is_some());
 }
 
-/// hashicorp/consul#9927, prometheus/alertmanager#1409: queues grew without bound under load.
+/// In hashicorp/consul#9927 and prometheus/alertmanager#1409 queues grew without bound under load.
 #[test]
 fn a_reader_that_stops_ends_with_the_newest_and_costs_little() {
     let node = Node::start(NodeConfig::named("a").in_memory().with(&["--history", "1"]));
@@ -94,7 +94,7 @@ fn a_reader_that_stops_ends_with_the_newest_and_costs_little() {
         publisher.send_json(json!(items));
         if round % 50 == 0 {
             most = most.max(node.rss_bytes());
-            // A sign of life: it is the reading that stopped, not the client.
+            // A pong shows that the client is alive and has only stopped reading.
             client.send_bytes(&raw::frame(true, 0xa, b""));
         }
     }
@@ -115,7 +115,7 @@ fn a_reader_that_stops_ends_with_the_newest_and_costs_little() {
     assert!(grown < 96 << 20, "grew by {} MiB", grown >> 20);
 }
 
-/// A reader of everything that cannot keep up is told so by name.
+/// A reader with `mode=all` that cannot keep up is closed with a code of its own.
 #[test]
 fn a_slow_reader_of_all_is_closed_4202() {
     let node = Node::start(NodeConfig::named("a").in_memory());
@@ -133,7 +133,7 @@ fn a_slow_reader_of_all_is_closed_4202() {
     assert_eq!(slow.close_code_within(LONG), 4202);
 }
 
-/// openobserve#13676: a reconnect storm left hundreds of watchers behind.
+/// In openobserve (#13676) a storm of reconnects left hundreds of watchers behind.
 #[test]
 fn a_reconnect_storm_leaves_nothing_behind() {
     let node = Node::single();
@@ -144,7 +144,8 @@ fn a_reconnect_storm_leaves_nothing_behind() {
     for round in 0..300 {
         let mut client = node.subscriber("source=**");
         match round % 3 {
-            // Gone in good order, gone in the middle of the snapshot, gone in the middle of a frame.
+            // The clients end in three ways: in order, in the middle of the snapshot, or in the middle of a
+            // frame.
             0 => drop(client.close()),
             1 => drop(client),
             _ => client.send_bytes(&[0x81, 0xfe]),

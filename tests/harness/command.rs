@@ -1,4 +1,4 @@
-//! The binary as a user runs it: once, to its end, or in the background.
+//! Runs the binary as a user does: either to its end, or in the background.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use super::wait::{self, Deadline, PATIENCE};
 
-/// What a finished command left behind.
+/// The result of a finished command.
 #[derive(Debug)]
 pub struct Output {
-    /// Exit code; `None` if a signal ended it.
+    /// Exit code; `None` if a signal ended the process.
     pub code: Option<i32>,
-    /// All of its standard output.
+    /// Everything that it wrote to standard output.
     pub stdout: String,
-    /// All of its standard error.
+    /// Everything that it wrote to standard error.
     pub stderr: String,
 }
 
-/// The binary, with an environment that sets nothing.
+/// A command for the binary, with an environment that sets none of its options.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_anode"));
     for (name, _) in std::env::vars_os() {
@@ -36,7 +36,8 @@ pub fn anode(args: &[&str]) -> Output {
     run(binary().args(args), "")
 }
 
-/// Runs `command` to its end, feeding it `input`; fails if it takes longer than a test may wait.
+/// Runs `command` to its end with `input` on its standard input. Fails if it takes longer than three times
+/// [`PATIENCE`].
 pub fn run(command: &mut Command, input: &str) -> Output {
     let mut running = Background::start(command);
     running.write(input);
@@ -45,7 +46,7 @@ pub fn run(command: &mut Command, input: &str) -> Output {
     Output { code, stdout: running.stdout(), stderr: running.stderr() }
 }
 
-/// A process that runs beside the test. Killed when it goes out of scope.
+/// A process that runs beside the test. It is killed when this value is dropped.
 pub struct Background {
     child: Child,
     lines: Mutex<Receiver<String>>,
@@ -74,12 +75,13 @@ impl Background {
         Background { child, lines: Mutex::new(lines), stdout, stderr, readers }
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The next line of standard output, or `None` at its end.
+    /// Returns the next line of standard output, or `None` at its end. Fails if there is none within
+    /// `within`.
     pub fn line(&mut self, within: Duration) -> Option<String> {
         let lines = self.lines.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         match lines.recv_timeout(within) {
@@ -89,37 +91,37 @@ impl Background {
         }
     }
 
-    /// Feeds its standard input.
+    /// Writes `text` to the process's standard input.
     pub fn write(&mut self, text: &str) {
         if let Some(stdin) = &mut self.child.stdin {
-            // Who has exited already reads nothing; its exit code will tell.
+            // A process that has ended already does not read. Its exit code will tell the test.
             let _ = stdin.write_all(text.as_bytes());
         }
     }
 
-    /// Ends its standard input.
+    /// Closes the process's standard input.
     pub fn close_input(&mut self) {
         drop(self.child.stdin.take());
     }
 
-    /// Sends a signal by name: `TERM`, `INT`, `STOP`, `CONT`.
+    /// Sends a signal, given by name: `TERM`, `INT`, `STOP` or `CONT`.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(status.is_ok_and(|status| status.success()), "kill -{name} {} failed", self.pid());
     }
 
-    /// Kills it at once and waits until it is gone.
+    /// Kills the process with SIGKILL and waits until it has ended.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Whether it is still there.
+    /// Returns whether the process has not ended.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for its end; the exit code, or `None` if a signal ended it.
+    /// Waits until the process ends. Returns its exit code, or `None` if a signal ended it.
     pub fn wait(&mut self, within: Duration) -> Option<i32> {
         let deadline = Deadline::after(within);
         let status = loop {
@@ -137,12 +139,12 @@ impl Background {
         status.code()
     }
 
-    /// Its standard output so far.
+    /// Returns what the process has written to standard output so far.
     pub fn stdout(&self) -> String {
         self.stdout.lock().map(|text| text.clone()).unwrap_or_default()
     }
 
-    /// Its standard error so far.
+    /// Returns what the process has written to standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().map(|text| text.clone()).unwrap_or_default()
     }

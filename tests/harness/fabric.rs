@@ -1,9 +1,9 @@
-//! A network between nodes that a test can cut, without root.
+//! A network between nodes that a test can cut without root privileges.
 //!
-//! Every node advertises an address of the fabric. A datagram that a node sends to another's
-//! address is handed on *from the sender's own fabric address*, so that nodes see nothing but
-//! addresses they know. A stream is joined to a connection of the fabric's; who opened it is found
-//! in `/proc`, since its port says nothing. Rejected: network namespaces, which need root.
+//! Every node advertises an address of this fabric. A datagram that a node sends to another node's address is
+//! forwarded *from the sender's own fabric address*, so that nodes see only addresses they know. A stream is
+//! joined to a second connection, made by the fabric. Which node opened a stream is looked up in `/proc`,
+//! because its port does not tell. Rejected: network namespaces, which need root.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -15,18 +15,18 @@ use std::time::Duration;
 use super::node::{Node, NodeConfig};
 use super::ports;
 
-/// Datagrams remembered, to be sent again spoilt.
+/// Most datagrams that are kept, so that a test can send them again in damaged form.
 const SEEN_MAX: usize = 200;
 
-/// The network. Its threads end when it goes out of scope.
+/// The network. Its threads end when this value is dropped.
 pub struct Fabric {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// Where the nodes really are.
+    /// The addresses that the nodes are bound to.
     inner: Vec<SocketAddr>,
-    /// Where the others find them.
+    /// The addresses that the nodes advertise, which are this fabric's.
     outer: Vec<SocketAddr>,
     sockets: Vec<UdpSocket>,
     state: Mutex<State>,
@@ -37,16 +37,16 @@ struct Shared {
 struct State {
     /// Process ids of the nodes.
     pids: Vec<u32>,
-    /// Pairs (smaller, greater) that cannot reach each other.
+    /// Pairs of nodes (smaller index, greater index) that cannot reach each other.
     cut: BTreeSet<(usize, usize)>,
-    /// Streams that pass, with the pair they join.
+    /// Open streams, each with the pair of nodes that it connects.
     streams: Vec<((usize, usize), TcpStream)>,
-    /// The first datagrams that passed.
+    /// The first datagrams that were forwarded.
     seen: Vec<Vec<u8>>,
 }
 
 impl Fabric {
-    /// A network for `count` nodes.
+    /// Makes a network for `count` nodes.
     pub fn new(count: usize) -> Fabric {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let inner: Vec<SocketAddr> = (0..count).map(|_| local(ports::free())).collect();
@@ -63,7 +63,7 @@ impl Fabric {
         Fabric { shared }
     }
 
-    /// How node `index` is to be started: at its place in this network, joining through the first.
+    /// Changes a configuration so that node `index` is part of this network and joins through the first node.
     pub fn place(&self, index: usize, mut config: NodeConfig) -> NodeConfig {
         config.gossip = self.shared.inner[index].to_string();
         config.advertise = Some(self.shared.outer[index].to_string());
@@ -73,7 +73,7 @@ impl Fabric {
         config
     }
 
-    /// Starts nodes `a`, `b`, … in this network and waits until each sees all alive.
+    /// Starts nodes `a`, `b`, … in this network, and waits until each sees all of them alive.
     pub fn start(count: usize, flags: &[&str]) -> (Fabric, super::Cluster) {
         let fabric = Fabric::new(count);
         let mut nodes: Vec<Node> = Vec::new();
@@ -91,7 +91,7 @@ impl Fabric {
         (fabric, cluster)
     }
 
-    /// Cuts `side` off from everyone else; streams between them break.
+    /// Cuts the nodes in `side` off from all others. Streams between them are closed.
     pub fn cut(&self, side: &[usize]) {
         let mut state = self.shared.state();
         for one in 0..self.shared.inner.len() {
@@ -111,12 +111,12 @@ impl Fabric {
         });
     }
 
-    /// Says that node `index` runs in another process now.
+    /// Tells the fabric that node `index` now runs in another process.
     pub fn restarted(&self, index: usize, node: &Node) {
         self.shared.state().pids[index] = node.pid();
     }
 
-    /// The first datagrams that passed.
+    /// Returns the first datagrams that were forwarded.
     pub fn seen(&self) -> Vec<Vec<u8>> {
         self.shared.state().seen.clone()
     }
@@ -126,7 +126,7 @@ impl Fabric {
         let _ = self.shared.sockets[from].send_to(datagram, self.shared.inner[to]);
     }
 
-    /// Everyone reaches everyone again.
+    /// Lets all nodes reach each other again.
     pub fn heal(&self) {
         self.shared.state().cut.clear();
     }
@@ -136,7 +136,7 @@ impl Drop for Fabric {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
         for &at in &self.shared.outer {
-            // Wakes the thread that accepts, which then sees that it is over.
+            // Wakes the thread that accepts connections, which then ends.
             let _ = TcpStream::connect_timeout(&at, Duration::from_secs(1));
         }
         for (_, stream) in self.shared.state().streams.drain(..) {
@@ -200,7 +200,7 @@ impl Shared {
         }
     }
 
-    /// Which node has the socket whose local address is `peer`.
+    /// Returns which node has a socket with the local address `peer`.
     fn opener(&self, peer: SocketAddr) -> Option<usize> {
         let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
         let want = format!(":{:04X}", peer.port());

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client: one request a connection, every answer read to its end.
+//! A small HTTP/1.1 client. It uses a new connection for each request and reads each answer to its end.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,29 +8,29 @@ use serde_json::Value;
 
 use super::wait::PATIENCE;
 
-/// An answer.
+/// An HTTP answer.
 #[derive(Clone, Debug)]
 pub struct Http {
-    /// Status code.
+    /// The status code.
     pub status: u16,
-    /// Names in small letters.
+    /// Names (in lower case) and values of the headers.
     pub headers: Vec<(String, String)>,
     /// The body as text.
     pub body: String,
 }
 
 impl Http {
-    /// `GET path`.
+    /// Sends `GET path`.
     pub fn get(addr: &str, path: &str) -> Http {
         Http::request(addr, "GET", path, &[], b"")
     }
 
-    /// `POST path` of JSON.
+    /// Sends `POST path` with a JSON body.
     pub fn post(addr: &str, path: &str, body: &str) -> Http {
         Http::request(addr, "POST", path, &[("Content-Type", "application/json")], body.as_bytes())
     }
 
-    /// Any request; fails where no answer comes.
+    /// Sends any request. Fails if there is no answer.
     pub fn request(addr: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Http {
         match Http::attempt(addr, method, path, headers, body) {
             Ok(answer) => answer,
@@ -38,7 +38,7 @@ impl Http {
         }
     }
 
-    /// Any request.
+    /// Sends any request. Returns an error if there is no answer.
     pub fn attempt(
         addr: &str,
         method: &str,
@@ -57,12 +57,12 @@ impl Http {
         }
         head.push_str("\r\n");
         stream.write_all(head.as_bytes())?;
-        // A server may answer, and close, before it has read a body it will not take.
+        // A server may answer and close the connection before it has read a body that it refuses.
         let _ = stream.write_all(body);
         Http::read(&mut stream)
     }
 
-    /// Reads one answer that the end of the connection ends.
+    /// Reads one answer up to the end of the connection.
     pub fn read(stream: &mut TcpStream) -> std::io::Result<Http> {
         let mut bytes = Vec::new();
         if let Err(error) = stream.read_to_end(&mut bytes)
@@ -92,17 +92,17 @@ impl Http {
         Some(Http { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
     }
 
-    /// The header of that name, given in small letters.
+    /// Returns the value of a header, whose name is given in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON. Fails if it is not JSON.
     pub fn json(&self) -> Value {
         super::json(&self.body)
     }
 
-    /// Checks that this is a problem of RFC 9457 with this status and code.
+    /// Fails unless the answer is a problem document (RFC 9457) with this status and code.
     pub fn assert_problem(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
         let kind = self.header("content-type").unwrap_or_default();
@@ -126,7 +126,8 @@ fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// One sample of a Prometheus text: the value of `name` with all these labels; several are summed.
+/// Returns the value of a metric in Prometheus' text format: the sum of all samples of `name` with these
+/// labels.
 pub fn metric(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let mut sum = None;
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -140,7 +141,7 @@ pub fn metric(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     sum
 }
 
-/// A connection on which a test writes what it likes, byte by byte.
+/// Opens a connection on which a test can write any bytes.
 pub fn connect(addr: &str) -> TcpStream {
     let stream = match TcpStream::connect(addr) {
         Ok(stream) => stream,
@@ -152,7 +153,8 @@ pub fn connect(addr: &str) -> TcpStream {
     stream
 }
 
-/// Reads until the other side closes (or resets); what came.
+/// Reads until the other side closes or resets the connection, and returns what was read. Fails if that takes
+/// longer than `within`.
 pub fn read_all(stream: &mut TcpStream, within: Duration) -> Vec<u8> {
     let deadline = super::Deadline::after(within);
     let mut all = Vec::new();

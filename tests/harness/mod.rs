@@ -1,8 +1,8 @@
-//! What a black-box test needs: real nodes, clients that know nothing of the server's code, and a
-//! network between nodes that can be cut.
+//! The tools of the black-box tests: real nodes, clients that share no code with the server, and a network
+//! between nodes that can be cut.
 //!
-//! A test starts the `anode` binary as a user would and speaks to its ports. Everything that waits
-//! waits for an event and has a deadline; what is left running is killed when it goes out of scope.
+//! A test starts the `anode` binary as a user would and talks to its ports. Everything that waits, waits for
+//! an event and has a deadline. What still runs at the end of a test is killed.
 #![allow(dead_code)]
 
 pub mod command;
@@ -14,7 +14,7 @@ pub mod raw;
 pub mod wait;
 pub mod ws;
 
-/// The client protocol's messages, generated from the very schema that users are given.
+/// The messages of the client protocol, generated from the schema that users are given.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/anode.v1.rs"));
@@ -27,7 +27,7 @@ pub use node::{Cluster, Node, NodeConfig};
 pub use wait::{Deadline, eventually};
 pub use ws::{Client, Event, ProtoClient};
 
-/// The value of a JSON text; the test fails where it is none.
+/// Parses a JSON text. Fails if it is not JSON.
 pub fn json(text: &str) -> serde_json::Value {
     match serde_json::from_str(text) {
         Ok(value) => value,
@@ -35,14 +35,14 @@ pub fn json(text: &str) -> serde_json::Value {
     }
 }
 
-/// Microseconds since the Unix epoch.
+/// Returns the wall clock in microseconds since the Unix epoch.
 #[allow(clippy::disallowed_methods)]
 pub fn wall_us() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_micros() as u64)
 }
 
-/// `text` with every byte that is not unreserved percent-encoded.
+/// Percent-encodes every byte of `text` that is not an unreserved character of URLs.
 pub fn encode(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! Real nodes: the binary, its ports, its data directory and its log.
+//! Real nodes: the binary with its ports, its data directory and its log.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,36 +13,37 @@ use super::ports;
 use super::wait::{self, Deadline, PATIENCE, eventually};
 use super::ws::Client;
 
-/// How a node is started. What is not said is as a test wants it: loopback, ports of its own, the
-/// fast membership profile, an embedded store in a directory that goes with the node.
+/// How a node is started. The defaults suit most tests: loopback, ports of its own, the fast membership
+/// profile, and an embedded store in a directory that is removed with the node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// `--node-name`.
+    /// Value of `--node-name`.
     pub name: String,
-    /// `--http`.
+    /// Value of `--http`.
     pub http: String,
-    /// `--gossip`.
+    /// Value of `--gossip`.
     pub gossip: String,
-    /// `--advertise`.
+    /// Value of `--advertise`, if it is given.
     pub advertise: Option<String>,
-    /// `--join`.
+    /// Values of `--join`.
     pub join: Vec<String>,
-    /// `--cluster-name`: one for each test, so that a port used again meets strangers.
+    /// Value of `--cluster-name`. Every test has a cluster name of its own, so that nodes of another test
+    /// that used the same port before are ignored.
     pub cluster_name: String,
-    /// `--profile`.
+    /// Value of `--profile`.
     pub profile: &'static str,
-    /// `--store`.
+    /// Value of `--store`.
     pub store: &'static str,
-    /// `--data-dir`; by default one that goes with the node.
+    /// Value of `--data-dir`. By default, a directory that is removed with the node.
     pub data_dir: Option<PathBuf>,
-    /// More flags.
+    /// Further flags.
     pub flags: Vec<String>,
 }
 
 static CLUSTERS: AtomicU32 = AtomicU32::new(0);
 
 impl NodeConfig {
-    /// A node of that name, in a cluster of its own.
+    /// Makes the configuration of a node with this name in a cluster of its own.
     pub fn named(name: &str) -> NodeConfig {
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         NodeConfig {
@@ -59,7 +60,7 @@ impl NodeConfig {
         }
     }
 
-    /// A node of that name which joins the cluster of `other`.
+    /// Makes the configuration of a node with this name that joins the cluster of `other`.
     pub fn joining(name: &str, other: &Node) -> NodeConfig {
         NodeConfig {
             join: vec![other.advertised().to_owned()],
@@ -68,13 +69,13 @@ impl NodeConfig {
         }
     }
 
-    /// The same with more flags.
+    /// Adds flags to the configuration.
     pub fn with(mut self, flags: &[&str]) -> NodeConfig {
         self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
         self
     }
 
-    /// The same without a disk.
+    /// Changes the configuration to `--store memory`.
     pub fn in_memory(mut self) -> NodeConfig {
         self.store = "memory";
         self
@@ -97,32 +98,32 @@ impl NodeConfig {
     }
 }
 
-/// A running node, or one that was stopped and may come back. Killed when it goes out of scope; its
-/// log is shown if the test failed, and must hold no error if it did not.
+/// A running node, or one that was stopped and may be started again. It is killed when this value is dropped.
+/// If the test has failed, the end of its log is printed; otherwise its log must have no errors.
 pub struct Node {
-    /// Its name.
+    /// Name of the node.
     pub id: String,
-    /// `host:port` of HTTP and WebSocket.
+    /// Address for clients, `host:port`.
     pub http: String,
-    /// `host:port` of gossip, as the ready line has it.
+    /// Address for other nodes, `host:port`, as printed in the ready line.
     pub gossip: String,
-    /// What it was started with.
+    /// The configuration that it was started with.
     pub config: NodeConfig,
-    /// Log lines that hold one of these are no failure.
+    /// Errors in the log that contain one of these texts do not fail the test.
     pub allowed_errors: Vec<&'static str>,
     dir: Arc<tempfile::TempDir>,
     process: Background,
 }
 
 impl Node {
-    /// Starts a node and waits for its ready line and for `/readyz`.
+    /// Starts a node and waits for its ready line and until `/readyz` answers 200.
     pub fn start(config: NodeConfig) -> Node {
         let node = Node::spawn(config);
         node.wait_ready();
         node
     }
 
-    /// Starts a node and waits for its ready line alone.
+    /// Starts a node and waits for its ready line only.
     pub fn spawn(config: NodeConfig) -> Node {
         let dir = match tempfile::tempdir() {
             Ok(dir) => Arc::new(dir),
@@ -134,7 +135,7 @@ impl Node {
         Node { id, http, gossip, config, allowed_errors: Vec::new(), dir, process }
     }
 
-    /// A single node with nothing special about it.
+    /// Starts a single node with the default configuration.
     pub fn single() -> Node {
         Node::start(NodeConfig::named("a"))
     }
@@ -147,23 +148,23 @@ impl Node {
         });
     }
 
-    /// Where its data lies.
+    /// Returns the node's data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.config.data_dir.clone().unwrap_or_else(|| self.dir.path().join("data"))
     }
 
-    /// The gossip address that others know it by.
+    /// Returns the gossip address that other nodes are told.
     pub fn advertised(&self) -> &str {
         self.config.advertise.as_deref().unwrap_or(&self.gossip)
     }
 
-    /// `kill -9`.
+    /// Kills the node with SIGKILL.
     pub fn kill9(&mut self) {
         self.process.kill();
         self.check_log();
     }
 
-    /// SIGTERM, and waits for its end; the exit code.
+    /// Sends SIGTERM, waits until the node has ended, and returns its exit code.
     pub fn sigterm(&mut self) -> Option<i32> {
         self.process.signal("TERM");
         let code = self.process.wait(Duration::from_secs(15));
@@ -171,23 +172,23 @@ impl Node {
         code
     }
 
-    /// Sends a signal by name.
+    /// Sends a signal, given by name.
     pub fn signal(&self, name: &str) {
         self.process.signal(name);
     }
 
-    /// The process, for what has no shorthand.
+    /// Returns the process, for everything that has no method here.
     pub fn process(&mut self) -> &mut Background {
         &mut self.process
     }
 
-    /// Starts it again: the same name, ports and data directory.
+    /// Starts a stopped node again with the same name, ports and data directory, and waits until it is ready.
     pub fn restart(&mut self) {
         self.restart_unready();
         self.wait_ready();
     }
 
-    /// As `restart`, without waiting for `/readyz`.
+    /// Starts a stopped node again as `restart` does, but waits only for its ready line.
     pub fn restart_unready(&mut self) {
         assert!(!self.process.is_running(), "{} still runs", self.id);
         let data_dir = self.data_dir();
@@ -199,13 +200,13 @@ impl Node {
         self.gossip = gossip;
     }
 
-    /// Removes everything it stored; to be called while it is stopped.
+    /// Removes the data directory. The node must not be running.
     pub fn forget_data(&self) {
         let removed = std::fs::remove_dir_all(self.data_dir());
         assert!(removed.is_ok(), "data of {} cannot be removed: {removed:?}", self.id);
     }
 
-    /// Memory of its process that is in RAM, in bytes.
+    /// Returns how much RAM the process occupies, in bytes.
     pub fn rss_bytes(&self) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap_or_default();
@@ -213,36 +214,36 @@ impl Node {
         line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
     }
 
-    /// Processor time that its process has used, in seconds.
+    /// Returns the processor time that the process has used, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.pid())).unwrap_or_default();
-        // The second field is the program's name in parentheses; utime and stime are the 14th and 15th,
-        // in hundredths of a second.
+        // The second field is the program's name in parentheses, which may contain spaces. The 14th and 15th
+        // are user and system time in hundredths of a second.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
         fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Its log so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         self.process.stderr()
     }
 
-    /// `GET path`.
+    /// Sends `GET path` to the node.
     pub fn get(&self, path: &str) -> Http {
         Http::get(&self.http, path)
     }
 
-    /// Publishes one record over HTTP; its answer.
+    /// Publishes one record over HTTP and returns the answer.
     pub fn post(&self, body: Value) -> Http {
         Http::post(&self.http, "/v1/publish", &body.to_string())
     }
 
-    /// Publishes one record over HTTP, which must be applied; its stamp.
+    /// Publishes one record over HTTP and returns its timestamp. Fails unless it is applied.
     pub fn put(&self, source: &str, data: Value) -> u64 {
         let answer = self.post(serde_json::json!({"source": source, "data": data}));
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -250,14 +251,15 @@ impl Node {
         answer.json()["ts"].as_u64().unwrap_or_default()
     }
 
-    /// The latest record of a source; `None` if readers see none.
+    /// Returns the newest record of a source; `None` if readers see none.
     pub fn latest(&self, source: &str) -> Option<Value> {
         let path: Vec<String> = source.split('/').map(super::encode).collect();
         let answer = self.get(&format!("/v1/sources/{}", path.join("/")));
         (answer.status == 200).then(|| answer.json())
     }
 
-    /// Every record that readers see, in order of name, through pages.
+    /// Returns all records that readers see and that match `pattern`, ordered by name. They are read page by
+    /// page.
     pub fn all_records(&self, pattern: &str) -> Vec<Value> {
         let mut records = Vec::new();
         let mut after = String::new();
@@ -274,12 +276,12 @@ impl Node {
         }
     }
 
-    /// A sample of `/metrics`; 0 where there is none yet.
+    /// Returns the value of a metric; 0 if it has none yet.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         metric(&self.get("/metrics").body, name, labels).unwrap_or(0.0)
     }
 
-    /// Members by state, as this node sees them.
+    /// Returns the state of the member `id` as this node sees it.
     pub fn member_state(&self, id: &str) -> Option<String> {
         let answer = Http::attempt(&self.http, "GET", "/v1/members", &[], b"").ok()?;
         let members = answer.json();
@@ -287,14 +289,14 @@ impl Node {
         member["state"].as_str().map(str::to_owned)
     }
 
-    /// Waits until this node sees `id` in that state.
+    /// Waits until this node sees `id` in the given state.
     pub fn wait_member(&self, id: &str, state: &str, within: Duration) {
         eventually(&format!("{} sees {id} as {state}", self.id), within, || {
             (self.member_state(id).as_deref() == Some(state)).then_some(())
         });
     }
 
-    /// How many members this node sees alive, itself included.
+    /// Returns how many members this node sees alive, including itself.
     pub fn alive(&self) -> usize {
         let Ok(answer) = Http::attempt(&self.http, "GET", "/v1/members", &[], b"") else { return 0 };
         let members = answer.json();
@@ -302,26 +304,26 @@ impl Node {
         list.iter().filter(|member| member["state"] == "alive").count()
     }
 
-    /// Waits until this node sees so many members alive.
+    /// Waits until this node sees `count` members alive, including itself.
     pub fn wait_alive(&self, count: usize) {
         eventually(&format!("{} sees {count} alive", self.id), PATIENCE, || {
             (self.alive() == count).then_some(())
         });
     }
 
-    /// Waits until the latest of `source` has this `ts` here.
+    /// Waits until the newest record of `source` at this node has this `ts`.
     pub fn wait_ts(&self, source: &str, ts: u64) {
         eventually(&format!("{} holds {source} of {ts}", self.id), PATIENCE, || {
             self.latest(source).filter(|record| record["ts"] == ts)
         });
     }
 
-    /// A connection to `/publish`, greeted.
+    /// Opens a connection to `/publish` and reads the first message.
     pub fn publisher(&self) -> Client {
         Client::open(&self.http, "/publish")
     }
 
-    /// A connection to `/subscribe?query`, greeted.
+    /// Opens a connection to `/subscribe?query` and reads the first message.
     pub fn subscriber(&self, query: &str) -> Client {
         Client::open(&self.http, &format!("/subscribe?{query}"))
     }
@@ -353,7 +355,7 @@ impl Drop for Node {
     }
 }
 
-/// Reads `ready node=ID http=ADDR gossip=ADDR`.
+/// Reads the line `ready node=ID http=ADDR gossip=ADDR` and returns its three values.
 fn read_ready(process: &mut Background) -> (String, String, String) {
     let deadline = Deadline::after(PATIENCE * 2);
     let Some(line) = process.line(deadline.left().unwrap_or_default()) else {
@@ -369,24 +371,24 @@ fn read_ready(process: &mut Background) -> (String, String, String) {
     (word("node="), word("http="), word("gossip="))
 }
 
-/// Some nodes that know each other.
+/// Several nodes that form a cluster.
 pub struct Cluster {
-    /// Named `a`, `b`, `c`, …; the later ones joined through the first.
+    /// The nodes, named `a`, `b`, `c`, …. All join through the first.
     pub nodes: Vec<Node>,
 }
 
 impl Cluster {
-    /// Starts `count` nodes and waits until each sees all alive.
+    /// Starts `count` nodes and waits until each sees all of them alive.
     pub fn start(count: usize) -> Cluster {
         Cluster::start_with(count, &[])
     }
 
-    /// The same with more flags for every node.
+    /// Starts a cluster whose nodes all have further flags.
     pub fn start_with(count: usize, flags: &[&str]) -> Cluster {
         Cluster::configured(count, |config| config.with(flags))
     }
 
-    /// The same, each node's configuration changed by `change`.
+    /// Starts a cluster whose nodes have configurations that are changed by `change`.
     pub fn configured(count: usize, change: impl Fn(NodeConfig) -> NodeConfig) -> Cluster {
         let mut nodes: Vec<Node> = Vec::new();
         for index in 0..count {
@@ -410,7 +412,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until all nodes show the same records of `pattern`; what they show.
+    /// Waits until all nodes return the same records that match `pattern`, and returns these.
     pub fn wait_equal(&self, pattern: &str, within: Duration) -> Vec<Value> {
         eventually("all nodes show the same", within, || {
             let first = self.nodes.first()?.all_records(pattern);

@@ -1,7 +1,7 @@
-//! Ports that a node can come back to.
+//! Ports that a restarted node can use again.
 //!
-//! A restart needs its old port, so it must not be one that the kernel may hand to a client
-//! meanwhile: these lie below the ephemeral range, and every call gives another.
+//! A restarted node needs its old port, so the kernel must not give it to a client in the meantime. The ports
+//! here are below the ephemeral range, and every call returns another one.
 
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +11,7 @@ const COUNT: u32 = 20_000;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A port of `host` that is free for TCP and UDP and that no other test of this process gets.
+/// Returns a port that is free for TCP and UDP on `host` and that no other call in this process returns.
 pub fn free_on(host: &str) -> u16 {
     let base = std::process::id().wrapping_mul(211);
     for _ in 0..COUNT {
@@ -24,12 +24,12 @@ pub fn free_on(host: &str) -> u16 {
     panic!("no free port on {host}");
 }
 
-/// A free port of 127.0.0.1.
+/// Returns a free port of 127.0.0.1.
 pub fn free() -> u16 {
     free_on("127.0.0.1")
 }
 
-/// Whether IPv6 works here at all.
+/// Returns whether IPv6 works on this machine.
 pub fn has_ipv6() -> bool {
     TcpListener::bind(("::1", 0)).is_ok()
 }

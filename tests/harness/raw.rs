@@ -1,6 +1,6 @@
-//! WebSocket frames byte by byte, for what no library would send.
+//! Writes WebSocket frames byte by byte, to send what no library would send.
 
-/// A masked client frame of any opcode.
+/// Makes a masked client frame with any opcode.
 pub fn frame(is_final: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![u8::from(is_final) << 7 | opcode];
     match payload.len() {
@@ -20,7 +20,7 @@ pub fn frame(is_final: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The head alone of a masked frame that claims a 64-bit length.
+/// Makes only the head of a masked frame, with a 64-bit length.
 pub fn head_claiming(opcode: u8, length: u64) -> Vec<u8> {
     let mut out = vec![0x80 | opcode, 0x80 | 127];
     out.extend_from_slice(&length.to_be_bytes());
@@ -28,7 +28,7 @@ pub fn head_claiming(opcode: u8, length: u64) -> Vec<u8> {
     out
 }
 
-/// Bytes that look like nothing, always the same ones for a seed (SplitMix64).
+/// Makes random bytes, which are always the same for a seed (SplitMix64).
 pub fn garbage(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
     let mut out = Vec::with_capacity(length + 8);

@@ -1,12 +1,12 @@
-//! Waiting, always bounded. The one file of the tests that reads the clock.
+//! Waits with a deadline. This is the only file of the tests that reads the clock.
 #![allow(clippy::disallowed_methods)]
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take that should take milliseconds: long enough for a busy machine.
+/// The deadline for anything that should take milliseconds, long enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The end of a wait.
+/// The point in time until which a test waits for something.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     start: Instant,
@@ -14,23 +14,24 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// So long from now on.
+    /// Makes a deadline that is `length` from now.
     pub fn after(length: Duration) -> Deadline {
         Deadline { start: Instant::now(), length }
     }
 
-    /// What is left of it; `None` when it is over.
+    /// Returns the time that is left; `None` once the deadline has passed.
     pub fn left(&self) -> Option<Duration> {
         self.length.checked_sub(self.start.elapsed()).filter(|left| !left.is_zero())
     }
 
-    /// How long ago it began.
+    /// Returns the time since the deadline was made.
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 }
 
-/// Asks `what` until it answers `Some`, and fails with `label` when `within` is over.
+/// Calls `what` until it returns `Some`, and returns that. Fails with `label` if that takes longer than
+/// `within`.
 pub fn eventually<T>(label: &str, within: Duration, mut what: impl FnMut() -> Option<T>) -> T {
     let deadline = Deadline::after(within);
     loop {
@@ -42,8 +43,8 @@ pub fn eventually<T>(label: &str, within: Duration, mut what: impl FnMut() -> Op
     }
 }
 
-/// Holds as long as `length` lasts; for what must *not* happen, and for what the contract itself
-/// states in time.
+/// Checks again and again for as long as `length` that `holds` returns true. It is for what must *not*
+/// happen, and for durations that the contract promises.
 pub fn throughout(label: &str, length: Duration, mut holds: impl FnMut() -> bool) {
     let deadline = Deadline::after(length);
     while deadline.left().is_some() {
@@ -52,7 +53,7 @@ pub fn throughout(label: &str, length: Duration, mut holds: impl FnMut() -> bool
     }
 }
 
-/// The breath between two questions.
+/// Sleeps between two checks.
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }

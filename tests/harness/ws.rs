@@ -1,7 +1,7 @@
-//! Blocking WebSocket clients with deadlines: one that speaks JSON, one that speaks protobuf.
+//! Blocking WebSocket clients with deadlines: one for JSON, one for protobuf.
 //!
-//! The handshake is made by hand, so that a test sees refusals as plain HTTP answers and can offer
-//! what no library would; frames are tungstenite's.
+//! The handshake is written by hand, so that a test sees refusals as plain HTTP answers and can offer what no
+//! library would. Frames are read and written by tungstenite.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -19,14 +19,14 @@ use super::wait::{Deadline, PATIENCE};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// What came next on a connection.
+/// The next thing that happened on a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A text frame.
+    /// A text frame arrived.
     Text(String),
-    /// A binary frame.
+    /// A binary frame arrived.
     Binary(Vec<u8>),
-    /// A close frame, with its code if it has one.
+    /// A close frame arrived. Holds its code, if it has one, and its reason.
     Close(Option<u16>, String),
     /// The connection ended without a close frame.
     Eof,
@@ -34,13 +34,13 @@ pub enum Event {
 
 /// The answer to a handshake: an open connection, or a refusal.
 pub enum Handshake {
-    /// 101, and the subprotocol chosen.
+    /// Status 101. Holds the connection and the chosen subprotocol.
     Open(Box<WebSocket<TcpStream>>, Option<String>),
-    /// Anything else.
+    /// Any other answer.
     Refused(Http),
 }
 
-/// Shakes hands at `path`, offering these subprotocols.
+/// Makes a handshake at `path` that offers these subprotocols.
 pub fn shake(addr: &str, path: &str, protocols: &[&str]) -> Handshake {
     let mut stream = connect(addr);
     let mut request = format!(
@@ -89,7 +89,7 @@ fn read_head(stream: &mut TcpStream, path: &str) -> (String, Vec<u8>) {
     }
 }
 
-/// A refusal may keep the connection open, so its body is read by its length.
+/// Reads the body of a refusal by its length, because the server may keep the connection open.
 fn read_refusal(mut stream: TcpStream, head: String, mut body: Vec<u8>) -> Http {
     let mut headers = Vec::new();
     for line in head.lines().skip(1) {
@@ -111,7 +111,7 @@ fn read_refusal(mut stream: TcpStream, head: String, mut body: Vec<u8>) -> Http 
     answer
 }
 
-/// Shakes hands where a refusal is expected.
+/// Makes a handshake that must be refused, and returns the refusal.
 pub fn refused(addr: &str, path: &str, protocols: &[&str]) -> Http {
     match shake(addr, path, protocols) {
         Handshake::Refused(answer) => answer,
@@ -119,23 +119,23 @@ pub fn refused(addr: &str, path: &str, protocols: &[&str]) -> Http {
     }
 }
 
-/// A connection that speaks JSON, or whatever the test sends.
+/// A client that expects JSON. It can send anything.
 pub struct Client {
     socket: Box<WebSocket<TcpStream>>,
-    /// The first frame: the value of `connected`.
+    /// The content of `connected` in the first message.
     pub connected: Value,
-    /// The subprotocol the server chose.
+    /// The subprotocol that the server chose.
     pub protocol: Option<String>,
     waiting: VecDeque<Value>,
 }
 
 impl Client {
-    /// Opens `path` and reads the greeting.
+    /// Opens `path` and reads the first message.
     pub fn open(addr: &str, path: &str) -> Client {
         Client::offering(addr, path, &[])
     }
 
-    /// Opens `path` offering subprotocols, and reads the greeting (of JSON connections).
+    /// Opens `path` with an offer of subprotocols, and reads the first message unless it is protobuf.
     pub fn offering(addr: &str, path: &str, protocols: &[&str]) -> Client {
         let (socket, protocol) = match shake(addr, path, protocols) {
             Handshake::Open(socket, protocol) => (socket, protocol),
@@ -150,19 +150,19 @@ impl Client {
         client
     }
 
-    /// A connection whose greeting is still to be read.
+    /// Makes a client from an open connection whose first message has not been read.
     pub fn over(socket: Box<WebSocket<TcpStream>>) -> Client {
         Client { socket, connected: Value::Null, protocol: None, waiting: VecDeque::new() }
     }
 
-    /// Sends a message.
+    /// Sends a message. Fails if it cannot be sent.
     pub fn send(&mut self, message: Message) {
         if let Err(error) = self.socket.send(message) {
             panic!("cannot send: {error}");
         }
     }
 
-    /// Sends a message to a server that may be closing the connection.
+    /// Sends a message to a server that may be closing the connection. Returns whether it could be sent.
     pub fn try_send(&mut self, message: Message) -> bool {
         self.socket.send(message).is_ok()
     }
@@ -172,18 +172,18 @@ impl Client {
         self.send(Message::text(text));
     }
 
-    /// Sends a value as a text frame.
+    /// Sends a JSON value as a text frame.
     pub fn send_json(&mut self, value: Value) {
         self.send_text(&value.to_string());
     }
 
-    /// Writes bytes beneath the frames.
+    /// Writes bytes to the socket, without a frame around them.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
-        // A server that has seen enough may have closed already.
+        // The server may have closed the connection already because of the bytes before.
         let _ = self.socket.get_mut().write_all(bytes);
     }
 
-    /// The next event within `within`; `None` if there was none. Pings are answered on the way.
+    /// Returns the next event; `None` if there is none within `within`. Pings are answered and not returned.
     pub fn event(&mut self, within: Duration) -> Option<Event> {
         let deadline = Deadline::after(within);
         while let Some(left) = deadline.left() {
@@ -201,7 +201,7 @@ impl Client {
         None
     }
 
-    /// The next text frame.
+    /// Returns the next text frame. Fails at any other event.
     pub fn text(&mut self) -> String {
         match self.event(PATIENCE) {
             Some(Event::Text(text)) => text,
@@ -209,12 +209,12 @@ impl Client {
         }
     }
 
-    /// The next text frame as JSON.
+    /// Returns the next text frame as JSON.
     pub fn json(&mut self) -> Value {
         super::json(&self.text())
     }
 
-    /// The next frame that is neither a resume token nor kept from before; kept ones come first.
+    /// Returns the next message that is not a resume token. Messages that `ask` has set aside come first.
     pub fn next(&mut self) -> Value {
         if let Some(value) = self.waiting.pop_front() {
             return value;
@@ -227,14 +227,15 @@ impl Client {
         }
     }
 
-    /// The next record; fails at anything else.
+    /// Returns the next message, which must be a record.
     pub fn record(&mut self) -> Value {
         let value = self.next();
         assert!(value["source"].is_string(), "expected a record, got {value}");
         value
     }
 
-    /// Sends a request and waits for the answer of its id; what else comes meanwhile is kept.
+    /// Sends a request and returns the answer with its id. Other messages that arrive meanwhile are set
+    /// aside.
     pub fn ask(&mut self, request: Value) -> Value {
         let id = request["id"].clone();
         self.send_json(request);
@@ -251,14 +252,14 @@ impl Client {
         answer
     }
 
-    /// Publishes one record with an id of its own making; its answer.
+    /// Publishes one record with an id that is chosen here, and returns the answer.
     pub fn publish(&mut self, mut record: Value) -> Value {
         record["id"] = json!("p");
         self.ask(record)
     }
 
-    /// Reads to the end of the snapshot: the answer of the subscription if it comes on the way,
-    /// the records, the token.
+    /// Reads up to the end of the snapshot. Returns its records and token, and the answer to the subscription
+    /// if it arrives in between.
     pub fn snapshot(&mut self) -> Snapshot {
         let mut snapshot = Snapshot { result: Value::Null, records: Vec::new(), resume: String::new() };
         loop {
@@ -276,7 +277,7 @@ impl Client {
         }
     }
 
-    /// Records as they come (out of arrays too) until `done` says so of the newest.
+    /// Reads records, also those in arrays, until `done` returns true for the last one. Returns all of them.
     pub fn records_until(&mut self, within: Duration, mut done: impl FnMut(&Value) -> bool) -> Vec<Value> {
         let deadline = Deadline::after(within);
         let mut records = Vec::new();
@@ -302,7 +303,7 @@ impl Client {
         }
     }
 
-    /// Fails if anything but a resume token comes within `length`.
+    /// Fails if anything but a resume token arrives within `length`.
     pub fn assert_silent(&mut self, length: Duration) {
         assert!(self.waiting.is_empty(), "was still waiting: {:?}", self.waiting);
         let deadline = Deadline::after(length);
@@ -315,12 +316,12 @@ impl Client {
         }
     }
 
-    /// Reads on until the connection is closed; the code of the close frame.
+    /// Reads until the connection is closed and returns the code of the close frame.
     pub fn close_code(&mut self) -> u16 {
         self.close_code_within(PATIENCE)
     }
 
-    /// As `close_code`, with another deadline.
+    /// Reads until the connection is closed, at most for `within`, and returns the code of the close frame.
     pub fn close_code_within(&mut self, within: Duration) -> u16 {
         let deadline = Deadline::after(within);
         let mut last = None;
@@ -337,7 +338,7 @@ impl Client {
         panic!("not closed within {within:?}; the last frame: {last:?}");
     }
 
-    /// Closes in good order and waits for the echo; its code.
+    /// Closes the connection with code 1000, waits for the server's close frame, and returns its code.
     pub fn close(mut self) -> Option<u16> {
         let frame = CloseFrame { code: 1000.into(), reason: "".into() };
         self.socket.close(Some(frame)).ok()?;
@@ -350,7 +351,7 @@ impl Client {
         }
     }
 
-    /// The socket beneath.
+    /// Returns the TCP stream under the WebSocket.
     pub fn stream(&mut self) -> &mut TcpStream {
         self.socket.get_mut()
     }
@@ -363,19 +364,19 @@ fn closed(frame: Option<CloseFrame>) -> Event {
     }
 }
 
-/// What came with a snapshot.
+/// The messages of a snapshot.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The answer to the subscription, if it came here.
+    /// The answer to the subscription, if it arrived during the snapshot.
     pub result: Value,
-    /// The records, in order of arrival.
+    /// The records in the order of their arrival.
     pub records: Vec<Value>,
-    /// The token of its end.
+    /// The resume token at the end.
     pub resume: String,
 }
 
 impl Snapshot {
-    /// The names of the sources, sorted.
+    /// Returns the names of the sources, sorted.
     pub fn sources(&self) -> Vec<String> {
         let names = self.records.iter().filter_map(|record| record["source"].as_str().map(str::to_owned));
         let mut names: Vec<String> = names.collect();
@@ -384,16 +385,16 @@ impl Snapshot {
     }
 }
 
-/// A connection that speaks protobuf.
+/// A client that uses protobuf.
 pub struct ProtoClient {
-    /// The connection.
+    /// The connection, which reads and writes the frames.
     pub client: Client,
-    /// The greeting.
+    /// The content of the first message.
     pub connected: proto::Connected,
 }
 
 impl ProtoClient {
-    /// Opens `path` with the subprotocol and reads the greeting.
+    /// Opens `path` with the protobuf subprotocol and reads the first message.
     pub fn open(addr: &str, path: &str) -> ProtoClient {
         let client = Client::offering(addr, path, &["anode.v1.protobuf"]);
         assert_eq!(client.protocol.as_deref(), Some("anode.v1.protobuf"));
@@ -416,7 +417,7 @@ impl ProtoClient {
         self.send(proto::client_message::Message::Publish(publish));
     }
 
-    /// The next message that is no resume token.
+    /// Returns the next message that is not a resume token.
     pub fn next(&mut self) -> proto::server_message::Message {
         loop {
             let bytes = match self.client.event(PATIENCE) {
@@ -431,7 +432,7 @@ impl ProtoClient {
         }
     }
 
-    /// The next record.
+    /// Returns the next message, which must be a record.
     pub fn record(&mut self) -> proto::Record {
         match self.next() {
             proto::server_message::Message::Record(record) => record,
@@ -439,7 +440,7 @@ impl ProtoClient {
         }
     }
 
-    /// The next answer.
+    /// Returns the next message, which must be an answer.
     pub fn answer(&mut self) -> proto::Answer {
         match self.next() {
             proto::server_message::Message::Answer(answer) => answer,

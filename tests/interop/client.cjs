@@ -4,7 +4,7 @@ const assert = require('node:assert/strict');
 const path = require('node:path');
 const WebSocket = require(path.join(process.env.INTEROP_MODULES, 'ws'));
 
-// A socket with a queue: `next()` is the next message, or fails after 20 s.
+// A WebSocket with a queue of messages. `next()` returns the next one, and fails after 20 s.
 function open(url, protocols) {
   const socket = new WebSocket(url, protocols, { perMessageDeflate: true });
   const waiting = [];

@@ -31,7 +31,7 @@ async def main(first, second):
         record = await receive(subscriber)
         assert record["data"] == "grüße 😀" and record["ts"] == answer["result"]["ts"], record
 
-        # In fragments, as a library sends what it streams.
+        # The message is sent in fragments, as the library does with what it streams.
         await publisher.send(['{"id":2,"source":"py/', 'fragments","da', 'ta":[1,2,3]}'])
         assert (await receive(publisher))["id"] == 2
         assert (await receive(subscriber))["data"] == [1, 2, 3]
@@ -43,7 +43,7 @@ async def main(first, second):
         assert answers[1]["error"]["code"] == "bad_source", answers
         assert (await receive(subscriber))["data"] == large
 
-        # A ping of the client's own is answered.
+        # The node answers a ping of the client.
         await asyncio.wait_for(await subscriber.ping(), 20)
 
         await publisher.send(b"\x00\x01")

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use anode::cluster::outbox::Outbox;
 use anode::ingest::{Bounds, Change, Downstream, Ingest};
 use anode::metrics::Metrics;
-use anode::record::draft::{Draft, DraftPayload};
-use anode::record::{HybridClock, NodeName, Now, Pattern, SharedRecord, json};
+use anode::protocol::draft::{Draft, DraftPayload};
+use anode::protocol::json;
+use anode::record::{HybridClock, NodeName, Now, Pattern, SharedRecord};
 use anode::subscriptions::Index;
 use parking_lot::Mutex;
 

@@ -8,8 +8,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use anode::latest::{Latest, Verdict, judge, shard_of};
+use anode::protocol::{json, protobuf};
 use anode::record::{Birth, NodeName, Pattern, Payload, Record, SharedRecord, Source, Stamp};
-use anode::record::{client, json};
 use anode::subscriptions::Index;
 use bytes::Bytes;
 
@@ -46,7 +46,7 @@ pub const WORKS: [Work; 13] = [
     Work { name: "match/100000_unrelated", make: || matches(100_000) },
     Work { name: "match/remembered", make: remembered },
     Work { name: "encode/json", make: || encode(json::write_record) },
-    Work { name: "encode/protobuf", make: || encode(client::write_record) },
+    Work { name: "encode/protobuf", make: || encode(protobuf::write_record) },
     Work {
         name: "encode/peers",
         make: || {

@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use anode::cluster::seal::Checksum;
 use anode::limits::DATAGRAM_BYTES_MAX;
-use anode::record::client::ClientMessage;
-use anode::record::json;
+use anode::protocol::json;
+use anode::protocol::protobuf::ClientMessage;
 
 use super::{RECORDS, data, name};
 

@@ -1,4 +1,4 @@
-//! Where a node is: `ws://host:port`, `http://host:port` or just `host:port`.
+//! The address of a node: `ws://host:port`, `http://host:port` or just `host:port`.
 
 use std::fmt;
 use std::io;
@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use crate::cli::CliError;
 
-/// Port of a URL without one.
+/// The port of a URL that has none.
 const PORT: u16 = 7070;
-/// How long one address may take to answer.
+/// How long connecting to one address may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// A node as a client reaches it.
+/// The address of a node for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     host: String,
     port: u16,
-    /// What stands before every path, for a node behind a proxy; no slash at its end.
+    /// The beginning of all paths, for a node behind a proxy, without a slash at its end; usually empty.
     prefix: String,
 }
 
 impl Endpoint {
-    /// Reads a URL. `flag` is for the message.
+    /// Parses a URL. `flag` is the name of the argument, for the error.
     pub fn parse(url: &str, flag: &str) -> Result<Endpoint, CliError> {
         let error = || {
             let allowed = "ws://HOST:PORT or http://HOST:PORT, IPv6 in brackets";
@@ -52,12 +52,12 @@ impl Endpoint {
         Ok(Endpoint { host: host.into(), port, prefix })
     }
 
-    /// `prefix` and `path`.
+    /// Returns `path` with the prefix of this endpoint in front.
     pub fn path(&self, path: &str) -> String {
         format!("{}{path}", self.prefix)
     }
 
-    /// A connection to the first of its addresses that answers.
+    /// Connects to the first address of the host that answers.
     pub fn connect(&self) -> io::Result<TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in (self.host.as_str(), self.port).to_socket_addrs()? {
@@ -73,7 +73,7 @@ impl Endpoint {
     }
 }
 
-/// `host:port`, as in the header `Host`.
+/// Writes `host:port`, as the header `Host` has it.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
@@ -83,7 +83,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The name of a source as a part of a URL's path.
+/// Encodes the name of a source as a part of a URL's path.
 pub fn percent_encoded(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for byte in name.bytes() {

@@ -1,4 +1,4 @@
-//! One GET, one answer.
+//! Sends a GET request and reads the answer.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -6,22 +6,22 @@ use std::time::Duration;
 use super::{Endpoint, Refused};
 use crate::cli::CliError;
 
-/// Silence after which an answer is given up.
+/// Silence after which reading or writing is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Largest answer, in bytes: a page is bounded by the node, well below.
+/// Largest answer that is read, in bytes. Nodes send much smaller pages.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// What a node answered.
+/// The answer of a node to an HTTP request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The status.
+    /// The HTTP status code.
     pub status: u16,
-    /// The body.
+    /// The body as text.
     pub body: String,
 }
 
 impl Answer {
-    /// The body of a 200; else what the problem says.
+    /// Returns the body if the status is 200. Otherwise returns an error with the text that the node sent.
     pub fn ok(self) -> Result<String, CliError> {
         if self.status == 200 {
             return Ok(self.body);
@@ -33,10 +33,10 @@ impl Answer {
     }
 }
 
-/// Asks `endpoint` for `path`.
+/// Sends a GET request for `path` to `endpoint` and returns the answer.
 pub fn fetch(endpoint: &Endpoint, path: &str) -> Result<Answer, CliError> {
     exchange(endpoint, path).map_err(|error| {
-        // Not a broken pipe of ours: it was the node's end.
+        // The error becomes a text here. As an `io::Error`, a broken pipe would be taken for a closed stdout.
         CliError::Failed(format!("no answer from {endpoint}: {error}"))
     })
 }
@@ -55,7 +55,7 @@ fn exchange(endpoint: &Endpoint, path: &str) -> io::Result<Answer> {
     parsed(bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is no whole HTTP answer"))
 }
 
-/// Reads an answer that was sent with `Connection: close`.
+/// Parses an answer to a request with `Connection: close`.
 fn parsed(bytes: Vec<u8>) -> Option<Answer> {
     let text = String::from_utf8(bytes).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
@@ -75,7 +75,7 @@ fn parsed(bytes: Vec<u8>) -> Option<Answer> {
     Some(Answer { status, body })
 }
 
-/// Nodes say how long their answers are; a proxy between may not.
+/// Decodes a chunked body. Nodes send the length of a body, but a proxy between may not.
 fn unchunked(mut body: &str) -> Option<String> {
     let mut whole = String::new();
     loop {

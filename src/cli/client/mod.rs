@@ -1,4 +1,4 @@
-//! What the client commands share: where a node is, and how one talks to it.
+//! What all subcommands that are clients of a node need: its address, and the ways to talk to it.
 
 mod endpoint;
 mod http;
@@ -15,19 +15,19 @@ pub use subscription::{Event, Subscription, Wanted};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Where a node is when nothing is said.
+/// URL of the node if the user gives none.
 pub const DEFAULT_URL: &str = "ws://127.0.0.1:7070";
 
-/// What a node says of a refusal, in a frame or a problem.
+/// The refusal of a request, as a node sends it in a frame or in the body of an HTTP answer.
 #[derive(Debug, Deserialize)]
 pub struct Refused {
-    /// What kind.
+    /// The kind of the refusal.
     #[serde(default)]
     pub code: String,
-    /// Why, in a frame.
+    /// The reason, named `message` in a frame and `detail` in an HTTP answer.
     #[serde(default, alias = "detail")]
     pub message: String,
-    /// Whether trying again may help.
+    /// Whether the same request may succeed later.
     #[serde(default)]
     pub temporary: bool,
 }
@@ -38,7 +38,7 @@ impl std::fmt::Display for Refused {
     }
 }
 
-/// The items of a frame: of an array its elements, verbatim, else the frame itself.
+/// Returns the messages of a frame verbatim: the elements of an array, or else the frame itself.
 pub fn items(frame: &str) -> Vec<&str> {
     if !frame.trim_start().starts_with('[') {
         return vec![frame];

@@ -1,4 +1,4 @@
-//! WebSockets with blocking sockets.
+//! WebSocket clients on blocking sockets.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -12,18 +12,18 @@ use tungstenite::{Error, HandshakeError};
 use super::Endpoint;
 use crate::cli::CliError;
 
-/// How long a handshake, or a frame on its way out, may stand still.
+/// How long a handshake or the sending of a frame may make no progress.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// A WebSocket for both ways.
+/// A WebSocket that one thread reads and writes.
 pub type Socket = WebSocket<TcpStream>;
 
-/// Asks for the WebSocket at `path`.
+/// Opens the WebSocket at `path` of a node.
 pub fn connect(endpoint: &Endpoint, path: &str) -> Result<Socket, CliError> {
     open(endpoint, path, Ok)
 }
 
-/// The same for two threads, one that writes and one that reads.
+/// Opens the WebSocket at `path` of a node for two threads, of which one writes and one reads.
 pub fn connect_in_halves(endpoint: &Endpoint, path: &str) -> Result<(Sender, WebSocket<Half>), CliError> {
     let reader = open(endpoint, path, |stream| {
         let outgoing = Arc::new(Mutex::new(stream.try_clone()?));
@@ -34,7 +34,7 @@ pub fn connect_in_halves(endpoint: &Endpoint, path: &str) -> Result<(Sender, Web
     Ok((Sender(WebSocket::from_raw_socket(half, Role::Client, None)), reader))
 }
 
-/// The half that writes.
+/// The writing half of a WebSocket.
 pub struct Sender(WebSocket<Half>);
 
 impl Sender {
@@ -43,15 +43,15 @@ impl Sender {
         self.0.send(text.into())
     }
 
-    /// Says goodbye.
+    /// Sends a close frame.
     pub fn close(&mut self) -> Result<(), Error> {
         self.0.close(None)?;
         self.0.flush()
     }
 }
 
-/// One side of a connection. Every write is a whole number of frames and happens under the lock, so
-/// the reader's pongs never fall into the middle of the writer's frames.
+/// One half of a connection. Every write is a whole number of frames and happens under a lock, so that the
+/// pongs that the reader sends never get between the bytes of a frame that the writer sends.
 pub struct Half {
     incoming: TcpStream,
     outgoing: Arc<Mutex<TcpStream>>,
@@ -89,7 +89,8 @@ fn open<S: Read + Write>(
     let timed = stream.set_read_timeout(Some(STALL_MAX)).and(stream.set_write_timeout(Some(STALL_MAX)));
     let stream = timed.and_then(|()| wrap(stream)).map_err(|error| lost(endpoint, error))?;
     let url = format!("ws://{endpoint}{}", endpoint.path(path));
-    // Nothing is written until a frame is complete; the node bounds what it sends.
+    // The write buffer needs no limit, because frames are written at once. What is received is limited by the
+    // node.
     let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
     match tungstenite::client::client_with_config(url, stream, Some(config)) {
         Ok((socket, _)) => Ok(socket),
@@ -97,7 +98,7 @@ fn open<S: Read + Write>(
             let body = response.body().as_deref().unwrap_or_default();
             let body = String::from_utf8_lossy(body).into_owned();
             let answer = super::Answer { status: response.status().as_u16(), body };
-            // Never 200: then there would be a WebSocket.
+            // The status is never 200, because a successful upgrade has 101.
             answer.ok().map_or_else(Err, |_| Err(lost(endpoint, "it does not speak WebSocket")))
         }
         Err(HandshakeError::Failure(error)) => Err(lost(endpoint, error)),

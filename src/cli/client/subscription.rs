@@ -1,12 +1,12 @@
-//! A subscription that outlives its connections.
+//! A subscription that survives the loss of its connection.
 //!
-//! It remembers the newest resume token and the other members that the node named. When the
-//! connection ends it goes on with that token at the same node, or at the next that answers: a token
-//! is good on any node of the cluster. Between tries it waits, twice as long each time, with jitter,
-//! so that the clients of a restarted node do not all come back in the same millisecond.
+//! It keeps the newest resume token and the list of other members that the node has sent. When the connection
+//! is lost, it continues with that token at the same node or at the next one that answers, because a token is
+//! valid on every node of the cluster. It waits between attempts, twice as long each time, with a random
+//! part, so that the clients of a restarted node do not all come back in the same millisecond.
 //!
-//! A token is up to ten seconds old when it is needed, and what came after it comes again. [`Repeats`]
-//! knows those records and drops them.
+//! A token is up to ten seconds old when it is used, and records that came after it are sent again.
+//! [`Repeats`] recognizes these records and drops them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -22,79 +22,79 @@ use super::{Endpoint, Refused, Socket, connect, items};
 use crate::cli::CliError;
 use crate::server::clock;
 
-/// How long [`Subscription::next`] waits before it says that nothing came.
+/// How long [`Subscription::next`] waits before it returns [`Event::Nothing`].
 const TURN: Duration = Duration::from_millis(100);
-/// Silence after which a connection is given up: the node sends a token every 10 s and a ping after
-/// 25 s.
+/// Silence after which a connection is given up, in microseconds. A node sends a token every 10 s, and a ping
+/// after 25 s of silence.
 const SILENCE_US_MAX: u64 = 40_000_000;
-/// Sources of which repeated records are known.
+/// Most sources whose repeated records are recognized.
 const REPEATS_MAX: usize = 65_536;
-/// First and longest wait between two tries.
+/// First and longest wait between two attempts to connect, in microseconds.
 const WAIT_US: (u64, u64) = (100_000, 10_000_000);
 
-/// What is subscribed to.
+/// The content of a subscription.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Patterns.
+    /// The patterns of the wanted sources.
     pub sources: Vec<String>,
-    /// Whether the latest records come first.
+    /// Whether the newest records of all matching sources are sent first.
     pub has_snapshot: bool,
-    /// `latest` or `all`.
+    /// The mode: `latest` or `all`.
     pub mode: String,
 }
 
-/// What happened.
+/// The next thing that happened to a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Records, each as the JSON text it came as.
+    /// Records were received. Each is the JSON text that the node sent.
     Records(Vec<String>),
-    /// The subscription stands, at this node.
+    /// The subscription has started or continues.
     Subscribed {
-        /// The node's id.
+        /// Name of the node that serves it.
         node: String,
-        /// Whether only what was missed comes; `None` for the first time.
+        /// Whether only the records that were missed are sent; `None` when it starts for the first time.
         recovered: Option<bool>,
     },
-    /// The connection is lost; another is on its way.
+    /// The connection was lost. Another one will be made.
     Lost(Lost),
-    /// Nothing, for a moment.
+    /// Nothing happened for a moment.
     Nothing,
 }
 
-/// A lost connection.
+/// The loss of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// Why.
+    /// The reason, for people.
     pub reason: String,
-    /// When the next try is, in microseconds from now.
+    /// Time until the next attempt to connect, in microseconds.
     pub retry_us: u64,
 }
 
-/// What a node says beside records.
+/// A message that is not a record. At most one field is set.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Control {
-    connected: Option<Connected>,
-    result: Option<Subscribed>,
+struct ControlMessage {
+    connected: Option<ReadConnected>,
+    result: Option<ReadSubscribed>,
     error: Option<Refused>,
     eos: Option<Eos>,
     resume: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Connected {
+struct ReadConnected {
     node: String,
     #[serde(default)]
-    members: Vec<Member>,
+    members: Vec<ReadMember>,
 }
 
 #[derive(Deserialize)]
-struct Member {
+struct ReadMember {
     http: String,
 }
 
 #[derive(Deserialize)]
-struct Subscribed {
+struct ReadSubscribed {
     recovered: Option<bool>,
 }
 
@@ -103,24 +103,24 @@ struct Eos {
     resume: Option<String>,
 }
 
-/// What came since the newest token, which a node that goes on from it sends again.
+/// The records received since the newest token. A node that continues from that token sends them again.
 #[derive(Default)]
 struct Repeats {
-    /// By source: the newest `ts`, and a hash of the record.
+    /// For every source the `ts` of the newest record, in microseconds, and the hash of its text.
     newest: BTreeMap<String, (u64, u64)>,
 }
 
 #[derive(Deserialize)]
-struct Place {
+struct SourceAndTs {
     source: String,
     ts: u64,
 }
 
 impl Repeats {
-    /// Whether `record` is none that came before. Of more sources than [`REPEATS_MAX`] the others'
-    /// records may come twice.
+    /// Returns whether `record` has not been received before. If there are more sources than [`REPEATS_MAX`],
+    /// records of the others may be reported twice.
     fn is_new(&mut self, record: &str) -> bool {
-        let Ok(Place { source, ts }) = serde_json::from_str(record) else { return true };
+        let Ok(SourceAndTs { source, ts }) = serde_json::from_str(record) else { return true };
         let hash = xxh3_64(record.as_bytes());
         match self.newest.get(&source) {
             Some(newest) if ts < newest.0 || (ts, hash) == *newest => return false,
@@ -133,7 +133,7 @@ impl Repeats {
     }
 }
 
-/// A running subscription. Call [`Subscription::next`] until there is nothing left to want.
+/// A running subscription. Call [`Subscription::next`] in a loop, and [`Subscription::close`] at the end.
 pub struct Subscription {
     wanted: Wanted,
     home: Endpoint,
@@ -149,7 +149,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Connects for the first time: a node that is not there now is an error, and so is a refusal.
+    /// Connects for the first time. Returns an error if the node cannot be reached or refuses.
     pub fn open(home: Endpoint, wanted: Wanted) -> Result<Subscription, CliError> {
         let mut subscription = Subscription {
             wanted,
@@ -168,8 +168,8 @@ impl Subscription {
         Ok(subscription)
     }
 
-    /// What happens next; [`Event::Nothing`] after a tenth of a second without anything. An error
-    /// means that going on is of no use.
+    /// Returns the next event; [`Event::Nothing`] if none happened for a tenth of a second. An error means
+    /// that the subscription has ended for good.
     pub fn next(&mut self) -> Result<Event, CliError> {
         if let Some(event) = self.events.pop_front() {
             return Ok(event);
@@ -198,10 +198,10 @@ impl Subscription {
         }
     }
 
-    /// Says goodbye, if there is anyone to say it to.
+    /// Closes the connection, if there is one.
     pub fn close(&mut self) {
         if let Some(mut socket) = self.socket.take() {
-            // The end either way.
+            // The subscription ends in any case, so an error makes no difference.
             let _ = socket.close(None).and_then(|()| socket.flush());
         }
     }
@@ -217,7 +217,8 @@ impl Subscription {
             "snapshot": self.wanted.has_snapshot,
         });
         if let Some(token) = &self.token {
-            // The snapshot is then what was missed: wanted even by who wants no other.
+            // After a resume token, the snapshot is what was missed. It is wanted even if no full snapshot
+            // is.
             subscribe["resume"] = json!(token);
             subscribe["snapshot"] = json!(true);
         }
@@ -235,7 +236,8 @@ impl Subscription {
             clock::sleep((self.retry_at_us - now_us).min(turn_us));
             return Ok(Event::Nothing);
         }
-        // The node it began with at every second try, the others in turn between.
+        // Every second attempt is made at the node that was given first, the others at the other members in
+        // turn.
         let other = usize::try_from(self.tries / 2).unwrap_or(0) % self.members.len().max(1);
         let endpoint = match self.members.get(other) {
             Some(member) if !self.tries.is_multiple_of(2) => member.clone(),
@@ -254,7 +256,7 @@ impl Subscription {
         let now = clock::now();
         let chance =
             xxh3_64(&[now.wall_us.to_le_bytes(), u64::from(std::process::id()).to_le_bytes()].concat());
-        // Half of the wait is fixed, half is chance.
+        // Half of the wait is fixed, the other half random.
         let retry_us =
             if is_at_once && self.tries == 1 { 0 } else { longest_us / 2 + chance % (longest_us / 2) };
         self.retry_at_us = now.mono_us + retry_us;
@@ -276,7 +278,7 @@ impl Subscription {
         }
     }
 
-    /// Takes a frame apart: records go on, the rest is ours.
+    /// Splits a frame into messages, and returns the records or the event that they make.
     fn take(&mut self, frame: &str) -> Result<Event, CliError> {
         let mut records = Vec::new();
         for item in items(frame) {
@@ -286,8 +288,8 @@ impl Subscription {
                 }
                 continue;
             }
-            // A frame of a later version that cannot be read is none of ours.
-            let control: Control = serde_json::from_str(item).unwrap_or_default();
+            // A message that cannot be parsed comes from a later version of the protocol and is ignored.
+            let control: ControlMessage = serde_json::from_str(item).unwrap_or_default();
             self.take_control(control)?;
         }
         if records.is_empty() {
@@ -296,7 +298,7 @@ impl Subscription {
         Ok(Event::Records(records))
     }
 
-    fn take_control(&mut self, control: Control) -> Result<(), CliError> {
+    fn take_control(&mut self, control: ControlMessage) -> Result<(), CliError> {
         if let Some(connected) = control.connected {
             self.node = connected.node;
             let endpoints =
@@ -304,7 +306,8 @@ impl Subscription {
             self.members = endpoints.filter(|endpoint| *endpoint != self.home).collect();
         }
         if let Some(token) = control.eos.and_then(|eos| eos.resume) {
-            // It is as old as the snapshot's beginning: what came meanwhile may come again.
+            // The token is from the beginning of the snapshot. Records that were received since may be sent
+            // again.
             self.token = Some(token);
         }
         if let Some(token) = control.resume {
@@ -322,7 +325,7 @@ impl Subscription {
             self.tries = 0;
             let recovered = self.token.as_ref().and(result.recovered);
             if recovered != Some(true) {
-                // A full snapshot: what was held is forgotten.
+                // A full snapshot follows, so no record counts as a repetition.
                 self.repeats = Repeats::default();
             }
             self.events.push_back(Event::Subscribed { node: self.node.clone(), recovered });
@@ -366,7 +369,7 @@ mod tests {
         Wanted { sources: vec!["a/*".into()], has_snapshot: false, mode: "latest".into() }
     }
 
-    /// nats.go#1777: a subscription dies silently after reconnecting.
+    /// In nats.go (#1777) a subscription ended silently after reconnecting.
     #[test]
     fn goes_on_with_its_token_after_a_lost_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
@@ -386,7 +389,7 @@ mod tests {
             for frame in frames {
                 socket.send(frame.into()).expect("sends");
             }
-            // Gone without a word.
+            // The connection is lost without a close frame.
             drop(socket);
             let (mut socket, asked) = accept(&listener);
             assert_eq!(asked["subscribe"]["resume"], "t2");

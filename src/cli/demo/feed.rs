@@ -1,4 +1,4 @@
-//! Publishes this machine's figures at one node, over a WebSocket like any other client's.
+//! Publishes live figures of this machine at one node, over a WebSocket like any other client.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -9,10 +9,10 @@ use crate::cli::CliError;
 use crate::cli::client::{Endpoint, Socket, connect};
 use crate::server::clock;
 
-/// How often figures are read.
+/// Interval at which figures are read and published, in microseconds.
 const EVERY_US: u64 = 200_000;
 
-/// Publishes until it is told to end; a lost connection is made anew.
+/// Publishes until `ending` is set. If the connection is lost, a new one is made.
 pub fn run(endpoint: &Endpoint, ending: &AtomicBool) {
     let mut figures = Figures::default();
     while !ending.load(Relaxed) {
@@ -26,7 +26,7 @@ pub fn run(endpoint: &Endpoint, ending: &AtomicBool) {
 fn publish(endpoint: &Endpoint, figures: &mut Figures, ending: &AtomicBool) -> Result<(), CliError> {
     let lost = |error: tungstenite::Error| CliError::Failed(error.to_string());
     let mut socket: Socket = connect(endpoint, "/publish")?;
-    // Answers come only to what is refused, and pings: a look now and then is enough.
+    // The node answers only refused publishes and sends pings, so it suffices to read after every publish.
     socket.get_ref().set_nonblocking(true)?;
     let mut last_us = clock::now().mono_us;
     while !ending.load(Relaxed) {
@@ -47,7 +47,7 @@ fn publish(endpoint: &Endpoint, figures: &mut Figures, ending: &AtomicBool) -> R
         }
         clock::sleep(EVERY_US);
     }
-    // The end either way.
+    // The feed ends in any case, so an error makes no difference.
     let _ = socket.close(None);
     Ok(())
 }

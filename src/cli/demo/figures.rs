@@ -1,21 +1,22 @@
-//! What this machine is doing, from `/proc`.
+//! Reads figures about this machine from `/proc`.
 //!
-//! Each reading gives the sources that it found: on a machine without `/proc` only the clock, so
-//! that there is something to see.
+//! A reading returns the sources that it could read. On a machine without `/proc` that is only the clock, so
+//! that there is always something to see.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::{Value, json};
 
-/// Reads figures; remembers the counters of the last time, to tell rates.
+/// Reads figures, and remembers counters between two readings to compute rates.
 #[derive(Default)]
 pub struct Figures {
     counters: BTreeMap<String, u64>,
 }
 
 impl Figures {
-    /// The figures of now, `since_us` microseconds after the last ones.
+    /// Returns the current figures as pairs of source and data. `wall_us` is the current time in microseconds
+    /// since the Unix epoch; `since_us` is the time since the last reading, in microseconds.
     pub fn read(&mut self, wall_us: u64, since_us: u64) -> Vec<(String, Value)> {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let mut figures = vec![("host/clock".to_owned(), json!(wall_us))];
@@ -44,14 +45,15 @@ impl Figures {
         figures
     }
 
-    /// By how much a counter grew since the last time; 0 the first time, and when it began anew.
+    /// Returns by how much a counter grew since the last reading; 0 at the first reading, and if the counter
+    /// was reset.
     fn grown(&mut self, name: String, value: u64) -> u64 {
         let before = self.counters.insert(name, value);
         before.map_or(0, |before| value.saturating_sub(before))
     }
 }
 
-/// The three averages.
+/// Parses the three load averages of `/proc/loadavg`.
 fn load(text: &str) -> Option<Value> {
     let averages: Vec<f64> = text.split_whitespace().take(3).filter_map(|word| word.parse().ok()).collect();
     match averages[..] {
@@ -69,21 +71,21 @@ fn memory(text: &str) -> Option<Value> {
     Some(json!({ "total_bytes": total, "available_bytes": free }))
 }
 
-/// (name, busy ticks, all ticks) of every processor.
+/// Returns name, busy ticks and all ticks of every processor in `/proc/stat`.
 fn processors(text: &str) -> Vec<(String, u64, u64)> {
     let lines = text.lines().filter_map(|line| line.split_once(' '));
     let each = lines.filter(|(name, _)| name.strip_prefix("cpu").is_some_and(|number| !number.is_empty()));
     each.filter_map(|(name, rest)| {
         let ticks: Vec<u64> = rest.split_whitespace().take(8).filter_map(|word| word.parse().ok()).collect();
         let all: u64 = ticks.iter().sum();
-        // The fourth and fifth are idle and waiting for a disk.
+        // The fourth and the fifth number are the ticks spent idle and waiting for disks.
         let idle = ticks.get(3)? + ticks.get(4)?;
         Some((name.to_owned(), all.saturating_sub(idle), all))
     })
     .collect()
 }
 
-/// (name, bytes received, bytes sent) of every interface.
+/// Returns name, bytes received and bytes sent of every network interface in `/proc/net/dev`.
 fn interfaces(text: &str) -> Vec<(String, u64, u64)> {
     let lines = text.lines().filter_map(|line| line.split_once(':'));
     lines
@@ -95,7 +97,8 @@ fn interfaces(text: &str) -> Vec<(String, u64, u64)> {
         .collect()
 }
 
-/// (name, sectors read, sectors written) of every disk that ever did anything; no parts of disks.
+/// Returns name, sectors read and sectors written of every disk in `/proc/diskstats` that has been used.
+/// Partitions are left out.
 fn disks(text: &str) -> Vec<(String, u64, u64)> {
     let lines = text.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -104,7 +107,8 @@ fn disks(text: &str) -> Vec<(String, u64, u64)> {
     });
     let mut disks: Vec<(String, u64, u64)> = Vec::new();
     for (name, read, written) in lines.filter(|&(_, read, written)| read + written > 0) {
-        // `sda1` follows `sda`, `nvme0n1p2` follows `nvme0n1`.
+        // The partitions of a disk follow it and begin with its name: `sda1` after `sda`, `nvme0n1p2` after
+        // `nvme0n1`.
         let is_part = disks.last().is_some_and(|(disk, ..)| name.starts_with(disk.as_str()) && name != *disk);
         if !is_part && !name.starts_with("loop") {
             disks.push((name, read, written));
@@ -113,7 +117,7 @@ fn disks(text: &str) -> Vec<(String, u64, u64)> {
     disks
 }
 
-/// A device's name as a segment of a source; none if it cannot be one.
+/// Returns the name of a device if it can be a segment of a source's name.
 fn segment(name: &str) -> Option<String> {
     let is_plain =
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));

@@ -1,10 +1,10 @@
-//! `anode demo`: a whole cluster in one process, so that one can watch it.
+//! `anode demo`: runs a whole cluster in one process to watch it.
 //!
-//! N real nodes on loopback, each with its sockets and its store in a temporary folder. A thread
-//! ([`feed`]) publishes this machine's own figures at the first node; another ([`watch`])
-//! subscribes at the last one and measures how long they took. After ten seconds the second node is
-//! killed and, a little later, brought back: the members show it, and the feed goes on. The main
-//! thread draws ([`screen`]).
+//! It starts N real nodes on loopback, each with its own sockets and a store in a temporary folder. One
+//! thread ([`feed`]) publishes figures of this machine at the first node. Another ([`watch`]) subscribes at
+//! the last node and measures how long the records took. After ten seconds the second node is killed, and a
+//! little later it is started again: the list of members shows it, and the feed goes on. The main thread
+//! draws the screen ([`screen`]).
 
 mod feed;
 mod figures;
@@ -25,28 +25,29 @@ use super::{CliError, whole_number};
 use crate::config::{Config, Raw, check};
 use crate::server::{Node, NodeHandle, clock};
 
-/// Most nodes: each has threads and files of its own.
+/// Most nodes. Each has threads and files of its own.
 const NODES_MAX: u64 = 64;
-/// The port of the first node if it is free: the commands next to it then need no URL.
+/// Address of the first node, if it is free. The other commands use it by default and then need no URL.
 const PORT: &str = "127.0.0.1:7070";
-/// When the second node is killed, and when it is back, in microseconds from the start.
+/// When the second node is killed and when it is started again, in microseconds from the start.
 const OUTAGE_US: (u64, u64) = (10_000_000, 18_000_000);
-/// How often the screen is drawn, and how often a line is printed where there is none.
+/// Interval at which the screen is drawn on a terminal, and at which a line is printed elsewhere, in
+/// microseconds.
 const DRAW_US: u64 = 250_000;
 const LINE_US: u64 = 1_000_000;
 
-/// How many, and for how long.
+/// The arguments of `anode demo`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Nodes, 1 to 64
+    /// Number of nodes, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, value_parser = whole_number(1..=NODES_MAX))]
     nodes: u64,
-    /// End by itself after so many seconds [default: at Ctrl-C]
+    /// End after this number of seconds [default: run until Ctrl-C]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = whole_number(1..=u64::MAX))]
     seconds: Option<u64>,
 }
 
-/// Runs the demo until Ctrl-C.
+/// Runs the demo until Ctrl-C, or for as long as asked.
 pub fn run(arguments: Arguments) -> Result<(), CliError> {
     let interrupt = Interrupt::watch()?;
     let folder = Folder::make()?;
@@ -73,7 +74,7 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
     }
 }
 
-/// Draws, and makes the second node go and come, until it is time to end.
+/// Draws the screen, and kills and restarts the second node, until the demo ends.
 fn show(
     cluster: &mut Cluster,
     first: &Endpoint,
@@ -93,7 +94,7 @@ fn show(
         cluster.play(up_us)?;
         if up_us >= draw_at_us {
             draw_at_us = up_us - up_us % every_us + every_us;
-            // A member list that does not come this time comes the next.
+            // If the member list cannot be read this time, it is read again for the next drawing.
             let members = members::ask(first).unwrap_or_default();
             let told = screen::Told { up_us, urls: cluster.urls(), story: cluster.story, members };
             match screen.draw(&told, seen) {
@@ -106,7 +107,7 @@ fn show(
     Ok(())
 }
 
-/// The nodes, and what is done to them.
+/// The nodes of the demo, and a line that tells what is happening to them.
 struct Cluster {
     configs: Vec<Config>,
     nodes: Vec<Option<NodeHandle>>,
@@ -141,7 +142,8 @@ impl Cluster {
             let preferred = if number == 1 { configured(PORT)? } else { any.clone() };
             let node = Node::start(preferred).or_else(|_| Node::start(any.clone()))?;
             node.wait_loaded()?;
-            // Its ports are its own from now on: it comes back where it was.
+            // The node has ports of its own now. With them, a restarted node is reachable at the same
+            // addresses.
             cluster.configs.push(Config { http: node.http, gossip: node.gossip, ..any });
             cluster.nodes.push(Some(node));
         }
@@ -153,12 +155,13 @@ impl Cluster {
         Endpoint::parse(&config.http.to_string(), "from")
     }
 
-    /// The first node's address, and the others'.
+    /// Returns the addresses for clients, `host:port`, of all nodes from the first.
     fn urls(&self) -> Vec<String> {
         self.configs.iter().map(|config| config.http.to_string()).collect()
     }
 
-    /// Kills the second of three or more and brings it back, each at its time.
+    /// Kills the second node and starts it again, each when it is due after `up_us` microseconds. With fewer
+    /// than three nodes it does nothing.
     fn play(&mut self, up_us: u64) -> Result<(), CliError> {
         if self.nodes.len() < 3 {
             return Ok(());
@@ -171,7 +174,7 @@ impl Cluster {
         } else if up_us >= OUTAGE_US.1 && node.is_none() {
             match Node::start(config.clone()) {
                 Ok(running) => *node = Some(running),
-                // Someone took its port meanwhile. Tried again at the next turn.
+                // Another process has taken its port in the meantime. The next turn tries again.
                 Err(error) => {
                     tracing::warn!(%error, "node-2 cannot come back yet");
                     return Ok(());
@@ -189,7 +192,7 @@ impl Cluster {
     }
 }
 
-/// A temporary folder, gone at the end.
+/// A temporary folder that is removed when this value is dropped.
 struct Folder(PathBuf);
 
 impl Folder {

@@ -1,52 +1,53 @@
-//! Draws the demo: anew several times a second on a terminal, a line a second elsewhere.
+//! Draws the state of the demo: on a terminal as a picture several times a second, elsewhere as one line a
+//! second.
 
 use std::io::{self, IsTerminal, Write};
 
 use super::watch::{Seen, Summary};
 use crate::cli::members::Member;
 
-/// Lines and columns that every terminal has.
+/// Size of the picture: every terminal has this number of lines and columns.
 const LINES: usize = 24;
 const COLUMNS: usize = 80;
-/// Members and sources shown at least; the rest of the lines goes to the sources.
+/// Most members that are shown. The remaining lines are used for sources.
 const MEMBERS_MAX: usize = 6;
 
-/// What there is to tell beside the records.
+/// The state of the cluster, which is drawn together with the received records.
 pub struct Told {
     /// How long the demo has run, in microseconds.
     pub up_us: u64,
-    /// Where the nodes' clients go, the first node first.
+    /// Addresses for clients, `host:port`, of all nodes from the first.
     pub urls: Vec<String>,
-    /// What is being shown.
+    /// A line that tells what is happening in the demo.
     pub story: &'static str,
     /// The members as the first node sees them.
     pub members: Vec<Member>,
 }
 
-/// The terminal, or a file.
+/// Draws on stdout. It remembers whether that is a terminal, and whether something has been drawn.
 pub struct Screen {
     is_terminal: bool,
     is_first: bool,
 }
 
 impl Screen {
-    /// Draws on stdout.
+    /// Makes a screen that draws on stdout.
     pub fn new() -> Screen {
         Screen { is_terminal: io::stdout().is_terminal(), is_first: true }
     }
 
-    /// Whether there is a terminal to draw on.
+    /// Returns whether stdout is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.is_terminal
     }
 
-    /// Draws.
+    /// Draws the current state: a new picture on a terminal, elsewhere one more line.
     pub fn draw(&mut self, told: &Told, seen: &Seen) -> io::Result<()> {
         let summary = seen.summary();
         let mut out = String::new();
         if self.is_terminal {
-            // From the top left; what is left of the picture before is cleared line by line, so
-            // that nothing flickers.
+            // The picture is drawn over the last one from the top left, and the rest of every line is
+            // cleared. Clearing the whole screen would make it flicker.
             out.push_str(if self.is_first { "\x1b[2J\x1b[H" } else { "\x1b[H" });
             for line in picture(told, &summary) {
                 out.push_str(&line);
@@ -69,7 +70,7 @@ impl Screen {
     }
 }
 
-/// One line a second.
+/// Formats the line that is printed every second if stdout is not a terminal.
 fn line(told: &Told, summary: &Summary) -> String {
     let counts = ["alive", "suspect", "dead", "left"].map(|state| {
         let count = told.members.iter().filter(|member| member.state == state).count();
@@ -93,7 +94,7 @@ fn travel(summary: &Summary) -> String {
     }
 }
 
-/// What to try next to it.
+/// Returns commands that the user can try while the demo runs.
 fn advice(told: &Told) -> [String; 5] {
     let first = told.urls.first().map_or("", String::as_str);
     let last = told.urls.last().map_or("", String::as_str);
@@ -108,7 +109,7 @@ fn advice(told: &Told) -> [String; 5] {
     ]
 }
 
-/// The whole picture, cut to what every terminal has.
+/// Returns the lines of the picture. There are at most as many as every terminal has.
 fn picture(told: &Told, summary: &Summary) -> Vec<String> {
     let mut lines = vec![
         format!(
@@ -120,7 +121,7 @@ fn picture(told: &Told, summary: &Summary) -> Vec<String> {
         String::new(),
     ];
     let mut members: Vec<&Member> = told.members.iter().collect();
-    // Those that are not well first: with many nodes they would not be seen.
+    // Members that are not alive come first. With many nodes they would not be shown otherwise.
     members.sort_by_key(|member| (member.state == "alive", member.id.clone()));
     for member in members.iter().take(MEMBERS_MAX) {
         let colour = match member.state.as_str() {
@@ -155,7 +156,7 @@ fn picture(told: &Told, summary: &Summary) -> Vec<String> {
     lines
 }
 
-/// A line that fits; the browser's is left whole, to be copied.
+/// Cuts a line to the width of the terminal. The commands to try are not cut, so that they can be copied.
 fn cut(line: &str) -> String {
     match line.char_indices().nth(COLUMNS - 1) {
         Some((at, _)) => format!("{}…", line.get(..at).unwrap_or_default()),

@@ -1,4 +1,4 @@
-//! Subscribes at one node and remembers what came and how long it took.
+//! Subscribes at one node, and remembers what was received and how long it took.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -10,12 +10,12 @@ use serde_json::value::RawValue;
 use crate::cli::client::{Endpoint, Event, Subscription, Wanted};
 use crate::server::clock;
 
-/// Travel times remembered for the percentiles: the last minute or so.
+/// Most travel times that are kept to compute percentiles: about those of the last minute.
 const TIMES_MAX: usize = 4_096;
-/// Sources remembered for the screen.
+/// Most sources that are kept for the screen.
 const SOURCES_MAX: usize = 256;
 
-/// What came, for whoever draws it.
+/// The records received so far. One thread adds to it, another one draws it.
 #[derive(Default)]
 pub struct Seen(Mutex<Inner>);
 
@@ -27,21 +27,21 @@ struct Inner {
     is_connected: bool,
 }
 
-/// What is drawn of it.
+/// The part of [`Seen`] that is drawn.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// The newest data of every source, in order of name.
+    /// The newest data of every source, ordered by name.
     pub latest: Vec<(String, String)>,
-    /// Records received so far.
+    /// Number of records received so far.
     pub count: u64,
-    /// Median and 99th percentile of the travel time, in microseconds.
+    /// Median and 99th percentile of the travel time, in microseconds; `None` before the first record.
     pub p50_p99_us: Option<(u64, u64)>,
-    /// Whether the subscription stands.
+    /// Whether the subscription is connected.
     pub is_connected: bool,
 }
 
 #[derive(Deserialize)]
-struct Record<'a> {
+struct ReceivedRecord<'a> {
     source: String,
     ts: u64,
     #[serde(borrow)]
@@ -49,10 +49,13 @@ struct Record<'a> {
 }
 
 impl Seen {
-    /// Takes a record that was received at `wall_us`. The node that accepted it stamped it with the
-    /// same machine's clock, so the difference is how long it travelled.
+    /// Adds a record that was received at `wall_us`. The accepting node stamped it with the clock of the same
+    /// machine, so the difference is its travel time. With `is_live` unset, the record is from the snapshot
+    /// and has no travel time.
     fn take(&self, record: &str, wall_us: u64, is_live: bool) {
-        let Ok(Record { source, ts, data: Some(data) }) = serde_json::from_str(record) else { return };
+        let Ok(ReceivedRecord { source, ts, data: Some(data) }) = serde_json::from_str(record) else {
+            return;
+        };
         let mut inner = self.0.lock();
         inner.count += 1;
         if is_live {
@@ -66,7 +69,7 @@ impl Seen {
         }
     }
 
-    /// What came so far.
+    /// Returns what was received so far.
     pub fn summary(&self) -> Summary {
         let inner = self.0.lock();
         let mut times_us: Vec<u64> = inner.times_us.iter().copied().collect();
@@ -81,7 +84,7 @@ impl Seen {
     }
 }
 
-/// Watches until it is told to end.
+/// Receives records until `ending` is set. If the subscription fails, a new one is opened.
 pub fn run(endpoint: Endpoint, seen: &Seen, ending: &AtomicBool) {
     let wanted = Wanted { sources: vec!["host/**".into()], has_snapshot: true, mode: "latest".into() };
     while !ending.load(Relaxed) {
@@ -96,7 +99,7 @@ pub fn run(endpoint: Endpoint, seen: &Seen, ending: &AtomicBool) {
 }
 
 fn watch(mut subscription: Subscription, seen: &Seen, ending: &AtomicBool) {
-    // What comes at once is the snapshot: records that were there before, and say nothing of travel.
+    // The first records are the snapshot. They were published before, so their age is not their travel time.
     let opened_us = clock::now().wall_us;
     while !ending.load(Relaxed) {
         match subscription.next() {

@@ -1,7 +1,7 @@
-//! Threads that work on one world side by side.
+//! Threads that work together on one simulated world.
 //!
-//! They have work a thousand times a second and more, for a tenth of a millisecond each: so they look for it again
-//! and again, and fall asleep only when there is none for long.
+//! They are given work a thousand times a second or more, each time for about a tenth of a millisecond. So
+//! they poll for work, and sleep only if there is none for long.
 
 use std::hint::spin_loop;
 use std::thread;
@@ -10,35 +10,36 @@ use crossbeam_channel::{Receiver, RecvError, Sender, TryRecvError, unbounded};
 
 use crate::sim::{Hands, Share};
 
-/// Looks before a thread falls asleep: about a millisecond.
+/// How often a thread polls before it sleeps: about a millisecond.
 const LOOKS: usize = 20_000;
-/// Threads of one world at most: there is not more to do at a time.
+/// Most threads that work on one world. There is not more work to do at the same time.
 const THREADS_MAX: usize = 4;
-/// Shares for each thread: who is done sooner takes more of them.
+/// Number of shares of work for each thread. A thread that finishes early takes more of them.
 const SHARES_EACH: usize = 4;
 
-/// A share, and which one it is.
+/// A share of work and its position in the list of shares.
 type Numbered = (usize, Share);
 
-/// This thread and some others.
+/// The calling thread and the threads that help it.
 struct Threads {
     count: usize,
     to_do: (Sender<Numbered>, Receiver<Numbered>),
-    /// `None`: a thread has ended, with what it was working on.
+    /// Finished shares. `None` means that a thread has ended and its share is lost.
     done: Receiver<Option<Numbered>>,
 }
 
-/// Tells that a thread ends, whatever ends it.
+/// Sends `None` when its thread ends, even if it panics.
 struct Teller(Sender<Option<Numbered>>);
 
 impl Drop for Teller {
     fn drop(&mut self) {
-        // Who would have listened may be gone before it.
+        // The receiver may be gone already, and then nobody waits for the message.
         let _ = self.0.send(None);
     }
 }
 
-/// So many threads, this one among them, up to [`THREADS_MAX`]; `None` if that is one alone.
+/// Starts threads, so that `count` of them work together including the caller, at most [`THREADS_MAX`].
+/// Returns `None` if that is just the caller.
 pub fn threads(count: usize) -> Option<Box<dyn Hands>> {
     let count = count.min(THREADS_MAX);
     if count < 2 {
@@ -70,7 +71,7 @@ impl Hands for Threads {
         let mut done: Vec<Share> = Vec::with_capacity(shares.len());
         done.resize_with(shares.len(), Share::default);
         let mut left = shares.len();
-        // Both ends of the one channel are here, and the others end with it.
+        // Sending cannot fail, because this struct holds both ends of the channel.
         shares.into_iter().enumerate().for_each(|share| self.to_do.0.send(share).unwrap_or_default());
         while let Ok((at, mut share)) = self.to_do.1.try_recv() {
             share.work();
@@ -78,7 +79,7 @@ impl Hands for Threads {
             left -= 1;
         }
         for _ in 0..left {
-            // What ends a thread before its time is a panic: there is no whole world to go on with.
+            // A thread ends early only if it panics, and then the world is incomplete.
             let (at, share) = next(&self.done).ok().flatten().expect("threads that work on the world");
             done[at] = share;
         }
@@ -104,8 +105,8 @@ mod tests {
     use crate::sim::scenario::named::{Knobs, NAMES, scenario};
     use crate::sim::scenario::run_and_keep;
 
-    /// With more than one other thread, the end of one left the world waiting for its share for ever: the others
-    /// kept the channel open.
+    /// With more than one helping thread, the end of one let the world wait for its share for ever, because
+    /// the other threads kept the channel open.
     #[test]
     fn a_thread_that_panics_is_told_while_others_live() {
         let (told, done) = unbounded();

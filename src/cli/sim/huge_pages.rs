@@ -1,25 +1,26 @@
-//! Memory in huge pages.
+//! Runs the simulator with memory in huge pages.
 //!
-//! A large world is gone through at random, and most of what a datagram touches is in no cache: half of the
-//! time goes by waiting for memory, and much of that for finding the page. In pages of 2 MiB a world of a
-//! thousand nodes takes a fifth less time. The C library can be asked for them only before a process begins.
+//! A large world is accessed at random, and most of what a datagram touches is in no cache: half of the time
+//! is spent waiting for memory, and much of that for translating addresses of pages. With pages of 2 MiB, a
+//! world of a thousand nodes takes a fifth less time. The C library must be asked for them before a process
+//! starts.
 
 use std::env;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Read by the C library when a process begins.
+/// Environment variable that the C library reads when a process starts.
 const VARIABLE: &str = "GLIBC_TUNABLES";
 const IN_HUGE_PAGES: &str = "glibc.malloc.hugetlb=1";
 
-/// Begins this process anew with memory in huge pages. Returns if the user has said what they want of the
-/// C library, if that is done already, or if it cannot be done.
+/// Starts this process again with memory in huge pages. Returns without effect if the user has set options of
+/// the C library, if the process runs with huge pages already, or if it cannot be started again.
 pub fn ask_for() {
     if env::var_os(VARIABLE).is_some() {
         return;
     }
     if let Ok(program) = env::current_exe() {
-        // It comes back only if it failed, and without it all goes as well, only slower.
+        // `exec` returns only if it failed. Everything works without huge pages too, only slower.
         let _ = Command::new(program).args(env::args_os().skip(1)).env(VARIABLE, IN_HUGE_PAGES).exec();
     }
 }

@@ -1,4 +1,4 @@
-//! What a member costs, measured from outside: by how much this process grows.
+//! Measures how much memory a member costs, by how much this process grows.
 
 use std::fs;
 use std::ops::Range;
@@ -10,36 +10,36 @@ use crate::record::{NodeName, Now};
 use crate::sim::table::Verdict;
 use crate::sim::{Conditions, NodeId, Start, World};
 
-/// Members that are weighed: so many that pages do not matter.
+/// Number of members that are measured. With so many, the size of a page does not matter.
 const MEMBERS: usize = 40_000;
-/// Members of the same machine before them: what the first ones make a process touch for the first
-/// time is no cost of theirs.
+/// Number of members that are added to the same machine before the measurement. The memory that a process
+/// touches once, for the first members, is thus not counted.
 const MEMBERS_BEFORE: usize = 10_000;
-/// Members that the machine is told of at once.
+/// Number of members that the machine is told of in one message.
 const AT_A_TIME: usize = 100;
 const NOW: Now = Now { mono_us: 0, wall_us: 1_763_800_000_000_000 };
-/// Nodes of the world that is weighed: so many that what a node costs without members does not matter.
+/// Number of nodes in the measured world. With so many, what a node costs without members does not matter.
 const WORLD_NODES: usize = 2_000;
-/// What a member may cost a node, in bytes.
+/// Most memory that a member may cost a node, in bytes.
 const MEMBER_BYTES_MAX: f64 = 128.0;
-/// What a world of ten thousand nodes may hold.
+/// Most memory that a world of ten thousand nodes may hold, in GiB.
 const WORLD_GIB_MAX: f64 = 20.0;
 
-/// A row of the table that is measured here.
+/// A row of the table of figures that is measured here.
 pub struct Row {
-    /// What.
+    /// The measured quantity.
     pub what: String,
-    /// How much is wanted.
+    /// The required value.
     pub wanted: String,
-    /// How it was measured.
+    /// How the value was measured.
     pub sample: String,
-    /// What came out.
+    /// The measured value, and whether it meets the requirement.
     pub verdict: Verdict,
 }
 
-/// Weighs a machine's members, each of which says something else of itself, and then a
-/// world whose machines share what members say of themselves, as simulated ones do. To be called
-/// before there are threads. Empty where the system does not tell a process's size.
+/// Measures the memory of a machine whose members all tell different things of themselves, and then that of a
+/// world whose machines share what members tell, as simulated ones do. It must be called before other threads
+/// are started. Returns no rows if the system does not tell the size of a process.
 pub fn rows() -> Vec<Row> {
     let mut common = Vec::new();
     let Some(mut machine) = machine() else { return Vec::new() };
@@ -49,7 +49,8 @@ pub fn rows() -> Vec<Row> {
     let Some(((), one)) = weighed(|| tell(&mut machine, &mut common, all)) else { return Vec::new() };
     let members = machine.ring().len() - before;
     let mut rows = vec![member_row("memory a member costs a node", one, members, 1)];
-    // The first stays while the second is weighed: what it would free would be used again, unseen.
+    // The first machine is kept during the second measurement: memory that it freed would be used again and
+    // not be counted.
     if let Some((world, more)) = weighed(world) {
         let known = (0..world.nodes()).map(|node| world.live(NodeId(node))).min().unwrap_or(0);
         rows.push(member_row("the same, in a world that shares names", more, known, world.nodes()));
@@ -57,7 +58,8 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// What was made, and by how many bytes the process grew; `None`: the system does not tell.
+/// Calls `make` and returns its result and by how many bytes the process grew. `None` means that the system
+/// does not tell.
 fn weighed<T>(make: impl FnOnce() -> T) -> Option<(T, u64)> {
     let before = resident_bytes()?;
     let made = make();
@@ -78,15 +80,15 @@ fn member_row(what: &str, bytes: u64, members: usize, nodes: usize) -> Row {
     }
 }
 
-/// Nodes that know each other, and did nothing yet.
+/// Makes a world of nodes that know each other and have done nothing yet.
 fn world() -> World {
     let mut world = World::new(1, Conditions::figures());
     world.start_known((0..WORLD_NODES).map(|node| Start::new(format!("n{node}"), &[])).collect());
     world
 }
 
-/// Tells a machine of members, a few at a time, as they come from the network: so what is needed
-/// meanwhile weighs nothing.
+/// Tells a machine of members, a few at a time, as they would arrive from the network, so that the memory for
+/// passing them does not count.
 fn tell(machine: &mut Machine, common: &mut Vec<Arc<Common>>, which: Range<usize>) {
     for first in which.clone().step_by(AT_A_TIME) {
         let some = first..which.end.min(first + AT_A_TIME);
@@ -99,7 +101,7 @@ fn tell(machine: &mut Machine, common: &mut Vec<Arc<Common>>, which: Range<usize
     }
 }
 
-/// A machine that knows nobody yet.
+/// Makes a machine that knows no other member.
 fn machine() -> Option<Machine> {
     let me = identity(0)?;
     let config = Config {
@@ -119,7 +121,7 @@ fn machine() -> Option<Machine> {
     Some(Machine::new(config, NOW))
 }
 
-/// What a member of a real cluster might say of itself.
+/// Makes the description of a member as it might be in a real cluster.
 fn identity(index: usize) -> Option<Arc<Identity>> {
     let [_, a, b, c] = (index as u32 + 1).to_be_bytes();
     let name = NodeName::parse(&format!("node-{index:07}")).ok()?;
@@ -128,8 +130,9 @@ fn identity(index: usize) -> Option<Arc<Identity>> {
     Some(Arc::new(Identity::new(name, boot, ([10, a, b, c], 7946).into(), &http, "zone-a", "0.1.0")))
 }
 
-/// The most that this process ever held: one world of ten thousand nodes, and small ones beside it. To
-/// be called after it was there. `None`: this system does not tell.
+/// Measures the most memory that this process ever held, which is that of one world of ten thousand nodes and
+/// some small ones beside it. It must be called after the large world has run. `None` means that the system
+/// does not tell.
 pub fn peak_row() -> Option<Row> {
     let peak = status_bytes("VmHWM:")? as f64 / f64::from(1 << 30);
     Some(Row {
@@ -140,7 +143,7 @@ pub fn peak_row() -> Option<Row> {
     })
 }
 
-/// The process's resident size.
+/// Returns the resident size of this process, in bytes.
 fn resident_bytes() -> Option<u64> {
     status_bytes("VmRSS:")
 }

@@ -1,11 +1,10 @@
-//! `anode sim`: the cluster's very machines in a virtual world, by the hundred and thousand.
+//! `anode sim`: runs the cluster code of real nodes in a virtual world, with hundreds or thousands of nodes.
 //!
-//! The world is pure; here are what it may not have: threads, a clock, files, a terminal.
+//! The world itself is pure. Everything that it must not use is here: threads, a clock, files and a terminal.
 //!
-//! By file: `plan` turns arguments into runs, `runs` runs them side by side and shows how far they
-//! are, `hands` has several threads work on one, `soak` goes on for hours, `table` measures the figures
-//! that are wanted, `memory` weighs members;
-//! `huge_pages` makes all of them faster.
+//! By file: `plan` turns arguments into runs, `runs` runs several of them in parallel and shows their
+//! progress, `hands` lets several threads work on one run, `soak` runs for hours, `table` measures the
+//! required figures, `memory` measures the memory of members, and `huge_pages` makes all of them faster.
 
 mod hands;
 mod huge_pages;
@@ -22,73 +21,75 @@ use super::{CliError, whole_number};
 use crate::sim::report;
 use crate::sim::scenario::{NODES_MAX, Outcome, ScenarioError};
 
-/// What to simulate. The same arguments and seed give the same run, to the byte.
+/// Arguments of the simulator. The same arguments and seed give exactly the same run.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Scenarios:\n\
     \x20 spread       records reach everyone; nothing goes wrong\n\
     \x20 lossy        datagrams are lost: --loss P, one by one or in bursts: --burst\n\
     \x20 churn        nodes restart: --rate P of them every second\n\
     \x20 kill         nodes die at once, just before the first record: --fraction P\n\
-    \x20 partition    two halves do not hear each other for ten seconds\n\
-    \x20 pause        4 % of the nodes at a time stand still, up to a second each\n\
-    \x20 join-storm   all join through one at once, while records are published\n\
-    \x20 safety       faults of all kinds; invariants are looked at after every step\n\
-    \x20 liveness     faults of all kinds, which stop: all must be equal in time\n\
-    \x20 table        every figure that is wanted, measured, against what is wanted\n\
-    \x20 soak         safety and liveness with ever new seeds: --hours H\n\
+    \x20 partition    two halves cannot reach each other for ten seconds\n\
+    \x20 pause        4 % of the nodes at a time are paused, up to a second each\n\
+    \x20 join-storm   all nodes join through one at once, while records are published\n\
+    \x20 safety       faults of all kinds; invariants are checked after every step\n\
+    \x20 liveness     faults of all kinds, which stop: all nodes must become equal in time\n\
+    \x20 table        measures every required figure and compares it with the requirement\n\
+    \x20 soak         safety and liveness, again and again with new seeds: --hours H\n\
     \x20 FILE.toml    a scenario of your own: see docs/simulator.md\n\n\
-    P is a part: 0.05 or 5%. Exit codes: 0 all held, 1 something did not (stderr has the command that\n\
+    P is a fraction: 0.05 or 5%. Exit codes: 0 all held, 1 something did not (stderr has the command that\n\
     repeats it), 2 unusable arguments.")]
 pub struct Arguments {
-    /// A scenario's name, or a file: a path that ends in .toml or has a slash
+    /// Name of a scenario, or a file: a path that ends in .toml or contains a slash
     #[arg(value_name = "SCENARIO")]
     scenario: String,
-    /// What chance is made from
+    /// Seed of all random numbers
     #[arg(long, value_name = "S", conflicts_with = "seeds")]
     seed: Option<u64>,
-    /// A run for every seed from A to B, both included
+    /// Make a run for every seed from A to B, both included
     #[arg(long, value_name = "A..B", value_parser = plan::seeds)]
     seeds: Option<plan::Seeds>,
-    /// Nodes; a run for every number
+    /// Number of nodes; several numbers make a run for each
     #[arg(long, value_name = "N[,N…]", value_delimiter = ',', value_parser = whole_number(1..=NODES_MAX as u64))]
     nodes: Vec<u64>,
-    /// Zones that the nodes are dealt out to, 40 ms apart
+    /// Number of zones that the nodes are spread over; zones are 40 ms apart
     #[arg(long, value_name = "Z", value_parser = whole_number(1..=255))]
     zones: Option<u64>,
-    /// Members that one hand-over is cut into: 8, a part of the protocol
+    /// Number of members that a hand-over is divided among: always 8, which is part of the protocol
     #[arg(long, value_name = "8", value_parser = plan::fanout)]
     fanout: Option<usize>,
-    /// Records published in all
+    /// Number of records that are published in all
     #[arg(long, value_name = "R", value_parser = whole_number(0..=10_000_000))]
     records: Option<u64>,
-    /// Records a second, all nodes together; for churn: the part of the nodes that restarts every second
+    /// Records per second, all nodes together; for churn: the fraction of the nodes that restarts every
+    /// second
     #[arg(long, value_name = "R", value_parser = plan::rate)]
     rate: Option<f64>,
-    /// Records a second, for churn too
+    /// Records per second, for churn too
     #[arg(long, value_name = "R", value_parser = plan::rate, conflicts_with = "rate")]
     record_rate: Option<f64>,
-    /// lossy: datagrams lost; a run for every part
+    /// lossy: fraction of datagrams that are lost; several make a run for each
     #[arg(long, value_name = "P[,P…]", value_delimiter = ',', value_parser = plan::part)]
     loss: Vec<f64>,
-    /// lossy: lose them in bursts: half of what a link carries in one direction, for 10 ms at a time
+    /// lossy: lose datagrams in bursts: half of what a link carries in one direction, for 10 ms at a time
     #[arg(long)]
     burst: bool,
-    /// kill: nodes that die
+    /// kill: fraction of the nodes that die
     #[arg(long, value_name = "P", value_parser = plan::part)]
     fraction: Option<f64>,
-    /// Print one JSON object a run instead of the table
+    /// Print one JSON object per run instead of the table
     #[arg(long)]
     json: bool,
     /// Write plots (SVG) into this directory
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
-    /// Threads: runs at the same time, or up to four that work on a single one; default: one a core
+    /// Number of threads: runs at the same time, or up to four that work on a single run [default: one per
+    /// core]
     #[arg(long, value_name = "J", value_parser = whole_number(1..=1_024))]
     jobs: Option<u64>,
-    /// soak: for how long
+    /// soak: how many hours to run
     #[arg(long, value_name = "H", value_parser = plan::rate)]
     hours: Option<f64>,
-    /// table: smaller samples
+    /// table: use smaller samples
     #[arg(long)]
     quick: bool,
 }
@@ -105,7 +106,7 @@ impl From<ScenarioError> for CliError {
     }
 }
 
-/// Simulates.
+/// Runs what the arguments ask for. Returns an error if any run does not hold what it must.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     match arguments.scenario.as_str() {
         "table" => table::run(arguments),
@@ -117,7 +118,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
 }
 
-/// Runs by name or file.
+/// Runs scenarios that are given by name or by file, and prints their outcomes.
 fn plain(arguments: &Arguments) -> Result<(), CliError> {
     let plans = plan::plans(arguments)?;
     let mut all: Vec<(Outcome, u64)> = Vec::new();

@@ -1,4 +1,4 @@
-//! From arguments to runs.
+//! Turns arguments into a list of runs.
 
 use std::path::Path;
 
@@ -7,28 +7,28 @@ use crate::cli::CliError;
 use crate::sim::scenario::named::{self, Knobs};
 use crate::sim::scenario::{FANOUT, FaultKind, Scenario, file};
 
-/// Seeds of one call.
+/// Most seeds of one command.
 const SEEDS_MAX: u64 = 100_000;
 
-/// Seeds, both ends included.
+/// A range of seeds that includes both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seeds {
     first: u64,
     last: u64,
 }
 
-/// One run.
+/// One run of a scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// What is done.
+    /// The scenario that is run.
     pub scenario: Scenario,
-    /// Its seed.
+    /// Seed of the run.
     pub seed: u64,
-    /// The command that does this run alone.
+    /// The command that repeats this run alone.
     pub command: String,
 }
 
-/// Parses `A..B`, or `A..=B`, which is the same.
+/// Parses `A..B`, or `A..=B` with the same meaning.
 pub fn seeds(text: &str) -> Result<Seeds, String> {
     let ends = text.split_once("..").and_then(|(first, last)| {
         let last = last.strip_prefix('=').unwrap_or(last);
@@ -38,14 +38,14 @@ pub fn seeds(text: &str) -> Result<Seeds, String> {
     ends.filter(fits).ok_or_else(|| "allowed: A..B with A not over B, both included, for example 1..5".into())
 }
 
-/// Parses the fanout, which cannot be chosen.
+/// Parses the fanout. Only the value of the protocol is allowed.
 pub fn fanout(text: &str) -> Result<usize, String> {
     let refusal =
         "allowed: 8, which is part of the protocol: nodes that cut differently would not be one cluster";
     text.parse().ok().filter(|fanout| *fanout == FANOUT).ok_or_else(|| refusal.into())
 }
 
-/// Parses a rate.
+/// Parses a rate: a number, or a percentage.
 pub fn rate(text: &str) -> Result<f64, String> {
     let number = match text.strip_suffix('%') {
         Some(percent) => percent.parse().ok().map(|percent: f64| percent / 100.0),
@@ -54,7 +54,7 @@ pub fn rate(text: &str) -> Result<f64, String> {
     number.filter(|rate| (0.000_1..=1e6).contains(rate)).ok_or_else(|| "allowed: 0.0001 to 1000000".into())
 }
 
-/// Parses a part of a whole: `0.05` or `5%`.
+/// Parses a fraction from 0 to 1: `0.05` or `5%`.
 pub fn part(text: &str) -> Result<f64, String> {
     let number = match text.strip_suffix('%') {
         Some(percent) => percent.parse().ok().map(|percent: f64| percent / 100.0),
@@ -63,12 +63,12 @@ pub fn part(text: &str) -> Result<f64, String> {
     number.filter(|part| (0.0..=1.0).contains(part)).ok_or_else(|| "allowed: 0 to 1, or 0% to 100%".into())
 }
 
-/// Whether this means a file and not a name.
+/// Returns whether the argument is a path and not the name of a scenario.
 fn is_file(scenario: &str) -> bool {
     scenario.ends_with(".toml") || scenario.contains(['/', '\\'])
 }
 
-/// The runs that are asked for: every number of nodes, every loss, every seed.
+/// Returns the runs that are asked for: one for every combination of number of nodes, loss and seed.
 pub fn plans(arguments: &Arguments) -> Result<Vec<Plan>, CliError> {
     misfits(arguments)?;
     let sizes: Vec<Option<usize>> = match arguments.nodes.is_empty() {
@@ -96,7 +96,7 @@ pub fn plans(arguments: &Arguments) -> Result<Vec<Plan>, CliError> {
     Ok(plans)
 }
 
-/// Flags that mean nothing to the scenario are refused: a run without them would pass for one with.
+/// Refuses flags that have no meaning for the scenario. Otherwise one could believe that they had an effect.
 fn misfits(arguments: &Arguments) -> Result<(), CliError> {
     let name = arguments.scenario.as_str();
     for (flag, is_given, of) in [
@@ -136,7 +136,7 @@ fn scenario(arguments: &Arguments, nodes: Option<usize>, loss: f64) -> Result<Sc
     publishing.records = arguments.records.map_or(publishing.records, |records| records as usize);
     let record_rate = arguments.record_rate.or(arguments.rate.filter(|_| !is_churn));
     publishing.rate = record_rate.unwrap_or(publishing.rate);
-    // What lasts as long as records are published does so whatever their number.
+    // Faults that last as long as records are published must do so for the chosen number of records, too.
     let publishing_us = scenario.publishing_us();
     if !is_file(name) {
         for fault in &mut scenario.faults {
@@ -163,7 +163,7 @@ fn unknown(name: &str) -> CliError {
     ))
 }
 
-/// The command that does this one run again.
+/// Returns the command that repeats one run.
 fn command(arguments: &Arguments, nodes: Option<usize>, loss: f64, seed: u64) -> String {
     let mut command = format!("anode sim {} --seed {seed}", arguments.scenario);
     let mut add = |flag: &str, value: Option<String>| {

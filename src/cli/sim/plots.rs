@@ -1,4 +1,4 @@
-//! Plots as files.
+//! Writes plots to files.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -8,8 +8,8 @@ use crate::cli::CliError;
 use crate::sim::report::plot;
 use crate::sim::scenario::{Links, Outcome};
 
-/// Writes what these runs can show into a directory, which is made if there is none, and prints the
-/// files' names.
+/// Draws all plots that these outcomes allow, writes them into `directory`, which is created if needed, and
+/// prints the names of the files.
 pub fn write(directory: &Path, outcomes: &[Outcome]) -> Result<(), CliError> {
     std::fs::create_dir_all(directory)?;
     let delay_us_max = Links::default().delay_us.1;
@@ -19,7 +19,8 @@ pub fn write(directory: &Path, outcomes: &[Outcome]) -> Result<(), CliError> {
         plots.push(("hops.svg", plot::hops_against_nodes(&calm)));
         plots.push(("time.svg", plot::time_against_nodes(&calm, delay_us_max)));
     }
-    // The size with the most losses; of several, the largest.
+    // The number of nodes for which there are the most different losses; of several such numbers, the
+    // greatest.
     let losses_of = |nodes: usize| {
         let same_size = outcomes.iter().filter(|outcome| outcome.nodes == nodes);
         same_size.map(|outcome| (outcome.loss * 1e6) as u64).collect::<BTreeSet<_>>().len()
@@ -38,24 +39,24 @@ pub fn write(directory: &Path, outcomes: &[Outcome]) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Those whose key is the least.
+/// Returns the outcomes whose key is the least of all.
 fn alike<K: Ord + Copy>(outcomes: &[Outcome], key: impl Fn(&Outcome) -> K) -> Vec<Outcome> {
     let least = outcomes.iter().map(&key).min();
     least.map(|least| alike_to(outcomes, key, least)).unwrap_or_default()
 }
 
-/// Those with this key.
+/// Returns the outcomes with this key.
 fn alike_to<K: Eq>(outcomes: &[Outcome], key: impl Fn(&Outcome) -> K, wanted: K) -> Vec<Outcome> {
     outcomes.iter().filter(|outcome| key(outcome) == wanted).cloned().collect()
 }
 
-/// Whether there are several keys.
+/// Returns whether there are different keys.
 fn varies<K: Eq>(outcomes: &[Outcome], key: impl Fn(&Outcome) -> K) -> bool {
     outcomes.windows(2).any(|pair| key(&pair[0]) != key(&pair[1]))
 }
 
-/// The first of several that differ in their seed alone: calm ones from the smallest, then others from
-/// the largest.
+/// Returns the first outcome of each kind, that is of those that differ in nothing but their seed. Runs
+/// without loss come first, in the given order; then lossy ones, the largest first.
 fn one_a_kind(outcomes: &[Outcome]) -> Vec<Outcome> {
     let mut kept: Vec<Outcome> = Vec::new();
     for outcome in outcomes {

@@ -1,4 +1,4 @@
-//! Worlds side by side, and how far they are.
+//! Runs several worlds in parallel and shows the progress.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,21 +12,23 @@ use crate::cli::CliError;
 use crate::server::clock;
 use crate::sim::scenario::{self, Outcome};
 
-/// From how many nodes on a world is so large that only one is kept in memory at a time.
+/// Number of nodes from which on a world is so large that only one is kept in memory at a time.
 const LARGE_NODES: usize = 4_000;
-/// Steps of the progress bar that a run takes.
+/// Number of steps of the progress bar for each run.
 const STEPS: u64 = 1_000;
-/// From how many runs on it is told how many are done where there is no bar: a line every tenth.
+/// Number of runs from which on a line is printed after every tenth of them, if there is no terminal for a
+/// progress bar.
 const MANY_RUNS: usize = 20;
 
-/// Runs them all and hands over each outcome, with the microseconds it took, in the order of `plans`.
+/// Runs all plans and calls `each` with every outcome and its duration in microseconds, in the order of
+/// `plans`.
 pub fn run(plans: &[Plan], jobs: usize, mut each: impl FnMut(Outcome, u64)) -> Result<(), CliError> {
     let sizes: Vec<usize> = plans.iter().map(|plan| plan.scenario.nodes).collect();
     let done = in_parallel(&sizes, jobs, |at, step| match plans.get(at) {
         Some(plan) if plans.len() == 1 => {
             let hands = hands::threads(jobs);
             let (outcome, world) = scenario::run_and_keep(&plan.scenario, plan.seed, hands, step);
-            // The process ends next: to free a gigabyte piece by piece would take it another second.
+            // The process ends next, and freeing a gigabyte piece by piece would take another second.
             std::mem::forget(world);
             outcome
         }
@@ -39,7 +41,7 @@ pub fn run(plans: &[Plan], jobs: usize, mut each: impl FnMut(Outcome, u64)) -> R
     Ok(())
 }
 
-/// A bar on stderr; hidden where that is no terminal.
+/// Makes a progress bar on stderr, which is hidden if stderr is not a terminal.
 fn bar(steps: u64) -> ProgressBar {
     let target = match stderr().is_terminal() {
         true => ProgressDrawTarget::stderr(),
@@ -52,18 +54,18 @@ fn bar(steps: u64) -> ProgressBar {
     }
 }
 
-/// What is still to be done.
+/// The runs that have not been started, by their index.
 #[derive(Debug, Default)]
 struct Pending {
     large: Vec<usize>,
     small: Vec<usize>,
-    /// A large one is being done.
+    /// Whether a large run is going on.
     is_large_busy: bool,
 }
 
 impl Pending {
-    /// The next to be done, and whether it is large; `None` inside: only large ones are left, and one
-    /// is being done.
+    /// Takes the next run to be started, and tells whether it is large. The inner `None` means that only
+    /// large runs are left and one is going on; the outer one, that none is left.
     fn next(&mut self) -> Option<Option<(usize, bool)>> {
         if !self.is_large_busy
             && let Some(at) = self.large.pop()
@@ -79,9 +81,9 @@ impl Pending {
     }
 }
 
-/// Does `work` for every index of `sizes` on `jobs` threads; the results in that order, with the
-/// microseconds each took. A size is a number of nodes: large worlds are done one at a time, and
-/// first. `work` tells how far it is, 0 to 1.
+/// Calls `work` for every index of `sizes` on `jobs` threads, and returns the results in that order, each
+/// with its duration in microseconds. A size is a number of nodes: large worlds are run one at a time and
+/// first. `work` is given a function that it calls with its progress from 0 to 1.
 pub fn in_parallel<R: Send>(
     sizes: &[usize],
     jobs: usize,
@@ -139,7 +141,8 @@ fn take(pending: &Mutex<Pending>, is_free: &Condvar) -> Option<(usize, bool)> {
     }
 }
 
-/// A thread that panicked ends the scope, and with it the program: there is no half result to fear.
+/// Locks a mutex even if it is poisoned. A panic of a thread ends the scope and the program, so a
+/// half-finished result is never used.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,14 +1,14 @@
-//! `anode sim soak`: safety and liveness, again and again, with ever new seeds.
+//! `anode sim soak`: repeats the scenarios safety and liveness with new seeds.
 
 use super::{Arguments, plan, runs};
 use crate::cli::CliError;
 use crate::server::clock;
 use crate::sim::scenario::named::{self, Knobs};
 
-/// Nodes of the worlds, in turn.
+/// Numbers of nodes of the worlds, which are used in turn.
 const SIZES: [usize; 6] = [3, 5, 8, 9, 16, 33];
 
-/// Runs until the time is over or something does not hold.
+/// Runs until the time is over or a run fails.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let hours = arguments.hours.unwrap_or(1.0);
     let end_us = clock::now().mono_us + (hours * 3.6e9) as u64;

@@ -1,4 +1,4 @@
-//! `anode sim table`: the figures that are wanted, measured.
+//! `anode sim table`: measures the required figures.
 
 use super::{Arguments, memory, plots, runs};
 use crate::cli::CliError;
@@ -7,7 +7,7 @@ use crate::sim::report::Columns;
 use crate::sim::scenario::Outcome;
 use crate::sim::table::{Finding, Row, Size, Table};
 
-/// Measures them all and judges each. Fails if one is not met.
+/// Measures all figures and compares them with what is required. Returns an error if one is not met.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let since_us = clock::now().mono_us;
     let size = if arguments.quick { Size::Quick } else { Size::Full };
@@ -62,7 +62,8 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
 }
 
-/// What the plots show: plain and lossy runs of one zone whose nodes all know each other.
+/// Returns the outcomes that plots show: those of `spread` and `lossy` with one zone in which all nodes know
+/// each other.
 fn outcomes(findings: Vec<Finding>) -> Vec<Outcome> {
     let is_shown = |outcome: &Outcome| {
         let is_plain = outcome.zones == 1 && outcome.unknown_share == 0.0;

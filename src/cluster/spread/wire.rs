@@ -17,7 +17,7 @@ use super::tree::WITHOUT_MAX;
 use crate::cluster::outbox::Awaited;
 use crate::cluster::seal::BODY_BYTES_MIN;
 use crate::record::Stamp;
-use crate::record::fields::{Fields, Malformed, Value};
+use crate::record::fields::{FieldValue as Value, Fields, Malformed};
 
 /// Bytes of a datagram's body that are kept free of the packet: tag and length of the message, and room for
 /// heads, whose encoded length is estimated.

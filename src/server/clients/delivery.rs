@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::super::acks::Settled;
 use super::super::clock;
 use super::super::connection::Stage;
 use super::super::inbox::Mail;
@@ -190,7 +191,7 @@ impl Clients {
     /// Sessions answer what every member holds by now, or too late.
     pub(super) fn handle_replicated(&mut self, now: Now) {
         let host = &self.parts.host;
-        for (key, token, reached) in host.shared.replications.take_settled(host.worker) {
+        for Settled { connection: key, token, reached } in host.shared.acks.take_settled(host.worker) {
             let Some(connection) = self.table.get_mut(key) else { continue };
             self.parts.with(now, key, connection, |session, turn| {
                 session.handle_replicated(turn, token, reached);

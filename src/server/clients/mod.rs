@@ -27,8 +27,8 @@ use super::shared::Shared;
 use super::websocket::CloseReason;
 use super::worker::FIRST_CONNECTION;
 use crate::http::HandOver;
+use crate::protocol::answer::{Code, Refusal};
 use crate::record::Now;
-use crate::record::answer::{Code, Refusal};
 
 /// Bytes read from one connection at a time.
 const READ_BYTES: usize = 64 * 1024;

@@ -9,8 +9,8 @@ use super::super::outbound::{BufferPool, Outbound};
 use super::super::session::{Endpoint, Session, Turn, Workspace};
 use super::super::timer::{TimerToken, Timers};
 use super::super::websocket::CloseReason;
+use crate::protocol::answer::Refusal;
 use crate::record::Now;
-use crate::record::answer::Refusal;
 
 /// How soon a timer is tried again that is over and yet had nothing to do, in microseconds.
 const RETRY_US: u64 = 1_000;

@@ -12,8 +12,8 @@ use super::super::websocket::{CloseReason, Incoming, WebSocket};
 use super::parts::Parts;
 use super::{Clients, PART_US_MAX};
 use crate::limits::HEAD_BYTES_MAX;
+use crate::protocol::answer::{Code, Refusal};
 use crate::record::Now;
-use crate::record::answer::{Code, Refusal};
 
 /// After so many bytes what was published is handed out: it is still in the core's caches then.
 const HAND_OUT_BYTES: usize = 64 * 1024;

@@ -1,42 +1,42 @@
-//! Heads that can be vouched for.
+//! The heads that a resume token may name.
 //!
-//! A token says: everything up to these heads that matches was sent. So heads are looked at first,
-//! then every shard's lock is passed once (what the heads count has been pushed into the mailboxes by
-//! then), then the mailbox's end is read: a session that has been handed everything up to that end
-//! may send these heads. One look serves all sessions of a worker whose tokens are due within a
-//! second of it.
+//! A token says: of all records up to these heads, those that match were sent. So the heads are read
+//! first. Then every shard's lock is taken once; by then, everything that the heads count has been
+//! pushed into the mailboxes. Then the mailbox's end is read. A session that has been handed everything
+//! up to that end may send these heads. One such proof serves all sessions of a worker whose tokens are
+//! due within a second of it.
 
 use std::sync::Arc;
 
-use super::Host;
+use super::host::Host;
 use crate::cluster::Heads;
+use crate::protocol::token::{SharedHeads, head_key};
 use crate::record::Now;
-use crate::record::token::{SharedHeads, head_key};
 
-/// How long one look serves, in microseconds.
+/// How long a proof is used, in microseconds.
 const CHECKPOINT_US: u64 = 1_000_000;
 
-/// Heads, and from when on they may be sent.
+/// Heads, and the condition on which they may be sent.
 #[derive(Clone, Debug)]
-pub(super) struct Proof {
+pub(super) struct HeadsProof {
     pub(super) heads: SharedHeads,
-    /// The wall clock when they were looked at.
+    /// The wall clock at which the heads were read, in microseconds.
     pub(super) issued_us: u64,
-    /// The mailbox's position up to which a session must have been handed everything.
+    /// The position of the mailbox up to which a session must have been handed every change.
     pub(super) position: u64,
 }
 
-/// A worker's last look at the heads.
+/// The heads that a worker read last.
 #[derive(Debug, Default)]
 pub struct Checkpoint {
-    /// The heads last seen, and the same by their keys.
+    /// The heads read last, and the same heads by their keys.
     seen: Option<(Arc<Heads>, SharedHeads)>,
-    /// The last proof, and when it was made on the monotonic clock.
-    proof: Option<(u64, Proof)>,
+    /// The monotonic time of the last proof, in microseconds, and the proof.
+    proof: Option<(u64, HeadsProof)>,
 }
 
 impl Checkpoint {
-    /// The heads as they are now, by their keys.
+    /// The present heads, by their keys.
     pub(super) fn heads(&mut self, host: &dyn Host) -> SharedHeads {
         let heads = host.heads();
         if let Some((seen, keys)) = &self.seen
@@ -52,17 +52,17 @@ impl Checkpoint {
         keys
     }
 
-    /// A proof of the heads as they are now.
-    pub(super) fn fresh(&mut self, now: Now, host: &dyn Host) -> Proof {
+    /// Makes a proof of the present heads.
+    pub(super) fn fresh(&mut self, now: Now, host: &dyn Host) -> HeadsProof {
         let heads = self.heads(host);
         host.latest().barrier();
-        let proof = Proof { heads, issued_us: now.wall_us, position: host.mailbox_end() };
+        let proof = HeadsProof { heads, issued_us: now.wall_us, position: host.mailbox_end() };
         self.proof = Some((now.mono_us, proof.clone()));
         proof
     }
 
-    /// A proof of the heads as they were within the last second.
-    pub(super) fn recent(&mut self, now: Now, host: &dyn Host) -> Proof {
+    /// A proof of the heads that is at most a second old.
+    pub(super) fn recent(&mut self, now: Now, host: &dyn Host) -> HeadsProof {
         match &self.proof {
             Some((at, proof)) if now.mono_us.saturating_sub(*at) < CHECKPOINT_US => proof.clone(),
             _ => self.fresh(now, host),

@@ -1,9 +1,10 @@
-//! Frames, ready to be copied into connections' buffers.
+//! Messages and frames, ready to be copied into the buffers of connections.
 
-use super::snapshot::name_key;
-use super::{Codec, Turn};
+use super::Codec;
+use super::names::name_key;
 use crate::ingest::Change;
-use crate::record::{Record, client, json};
+use crate::protocol::{json, protobuf};
+use crate::record::Record;
 use crate::server::frame::{HEAD_BYTES_MAX, head};
 
 /// Appends a frame.
@@ -18,7 +19,7 @@ pub(super) fn append_frame(out: &mut Vec<u8>, codec: Codec, payload: &[u8]) {
 pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_deleted: bool) {
     match codec {
         Codec::Json => json::write_record(out, record, as_deleted),
-        Codec::Protobuf => client::write_record(out, record, as_deleted),
+        Codec::Protobuf => protobuf::write_record(out, record, as_deleted),
     }
 }
 
@@ -27,7 +28,7 @@ pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_
 /// The worker keeps some, [clears](EncodedChange::clear) them and uses them, and their memory, again.
 #[derive(Debug, Default)]
 pub struct EncodedChange {
-    /// [`name_key`] of its source.
+    /// [`name_key`] of the source, once it is asked for.
     key: Option<u64>,
     json: Encoded,
     protobuf: Encoded,
@@ -69,7 +70,7 @@ impl EncodedChange {
         encoded
     }
 
-    /// What stands for the source where many are remembered.
+    /// The hash of the source's name, by [`name_key`]. It is made once for all connections.
     pub(super) fn key(&mut self, change: &Change) -> u64 {
         *self.key.get_or_insert_with(|| name_key(change.record.source.as_str()))
     }
@@ -83,12 +84,5 @@ impl EncodedChange {
     /// The message alone.
     pub(super) fn message(&mut self, codec: Codec, change: &Change) -> &[u8] {
         &self.encoded(codec, change).bytes[HEAD_BYTES_MAX..]
-    }
-}
-
-impl Turn<'_> {
-    /// Appends a frame of one record.
-    pub(super) fn record_frame(&mut self, codec: Codec, record: &Record, as_deleted: bool) {
-        self.frame(codec, |out| write_record(out, codec, record, as_deleted));
     }
 }

@@ -1,10 +1,10 @@
 //! One WebSocket connection, without its socket: messages in, frames out.
 //!
-//! A publisher's side ([`publish`]) hands what it is sent to `ingest` and answers, at once or when
-//! the store's mark has passed. A subscriber's side ([`subscribe`]) has three parts: what it wants
-//! (patterns, in the worker's index), what it must be told before it is up to date ([`snapshot`]:
-//! scans of the map, and the seam between them and what changes meanwhile), and what waits because
-//! its buffer is full ([`queue`]: conflated to the newest of each source, or all of it).
+//! A publisher's side ([`publish`]) hands what it is sent to `ingest`, and answers at once or when the
+//! ack level is reached. A subscriber's side ([`subscribe`]) has three parts: what it wants (patterns,
+//! in the worker's index), what it must be told before it is up to date ([`snapshot`]: scans of the map,
+//! and the seam between them and what changes meanwhile), and what waits because its buffer is full
+//! ([`queue`]: only the newest record of each source, or all of them).
 //!
 //! A session opens no socket, reads no clock and starts no thread: each call is given a [`Turn`],
 //! through which all its effects go, so a test can play any interleaving of publishes, mailbox and
@@ -26,41 +26,35 @@
 
 mod checkpoint;
 mod encode;
-mod everywhere;
+mod host;
+mod names;
+mod order;
 mod publish;
 mod queue;
 mod resume;
 mod snapshot;
 mod subscribe;
-
-use std::sync::Arc;
+mod turn;
 
 use self::publish::Publisher;
 use self::subscribe::Subscriber;
+use super::acks::Reached;
 use super::frame::{BINARY, TEXT};
-use super::outbound::Outbound;
-use super::replications::Reached;
 use super::websocket::CloseReason;
-use crate::cluster::Heads;
-use crate::cluster::members::MemberInfo;
-use crate::ingest::{Accepted, Change};
-use crate::latest::Latest;
-use crate::limits::{LATEST_BUFFER_BYTES_MAX, PING_US, SCAN_RECORDS_PER_TURN};
-use crate::metrics::Metrics;
-use crate::record::answer::Refusal;
-use crate::record::draft::Draft;
-use crate::record::request::{Connected, Notice, UrlRequest};
-use crate::record::url::{publish_url, subscribe_url};
-use crate::record::{NodeName, Now};
-use crate::subscriptions::Index;
+use crate::ingest::Change;
+use crate::limits::{LATEST_BUFFER_BYTES_MAX, PING_US};
+use crate::protocol::answer::Refusal;
+use crate::protocol::request::{Connected, Notice, UrlRequest};
+use crate::protocol::url::{publish_url, subscribe_url};
 
-pub use self::checkpoint::Checkpoint;
 pub use self::encode::EncodedChange;
+pub use self::host::{Facts, Host};
+pub use self::turn::{Turn, Workspace};
 
-/// Members named in the first message.
+/// Largest number of members that are named in the first message to a client.
 const CONNECTED_MEMBERS_MAX: usize = 16;
 
-/// Which of the two paths a connection was opened on.
+/// The path on which a connection was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/publish`
@@ -97,165 +91,53 @@ pub enum Incoming<'a> {
     Binary(&'a [u8]),
 }
 
-/// What a session needs to know of its node, fixed at the start.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// This node.
-    pub node: NodeName,
-    /// [`crate::record::token::cluster_key`] of the cluster's name.
-    pub cluster: u64,
-    /// Bytes of a record's data.
-    pub max_record_bytes: usize,
-    /// Bytes of a frame.
-    pub max_frame_bytes: usize,
-    /// How long tombstones are kept, in microseconds.
-    pub tombstones_us: u64,
-}
-
-/// What a session asks of its node and of its worker.
-pub trait Host {
-    /// What is fixed.
-    fn facts(&self) -> &Facts;
-    /// `ingest`'s: applies a publish.
-    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal>;
-    /// The same for a record that every live member is to hold: [`Session::handle_replicated`] is called
-    /// for this connection with the token that is returned.
-    fn publish_awaited(
-        &self,
-        now: Now,
-        draft: &Draft<'_>,
-        connection: usize,
-    ) -> Result<(Accepted, u64), Refusal>;
-    /// The map.
-    fn latest(&self) -> &Latest;
-    /// Tickets up to this one are durable.
-    fn durable(&self) -> u64;
-    /// Whether the store takes records; if not, why.
-    fn store_health(&self) -> Result<(), String>;
-    /// Why nothing becomes durable for now, although records are taken.
-    fn store_away(&self) -> Option<String> {
-        None
-    }
-    /// Whether the map holds what the store kept: subscriptions wait for it.
-    fn is_loaded(&self) -> bool;
-    /// The heads of every origin's lives, this node's own included.
-    fn heads(&self) -> Arc<Heads>;
-    /// The members as this node sees them.
-    fn members(&self) -> Arc<[MemberInfo]>;
-    /// How many changes were pushed into this worker's mailbox so far.
-    fn mailbox_end(&self) -> u64;
-    /// What the node counts.
-    fn metrics(&self) -> &Metrics;
-}
-
-/// What the sessions of one worker share. The worker keeps one.
-#[derive(Debug)]
-pub struct Workspace {
-    /// Which connections want what.
-    pub index: Index,
-    /// Records written to subscribers since the worker last took the count.
-    pub deliveries: u64,
-    /// Records replaced by newer ones before a slow subscriber got them, likewise.
-    pub conflated: u64,
-    /// Heads that have been proved seen, shared by all sessions whose tokens are due.
-    pub checkpoint: Checkpoint,
-    /// Records that a snapshot looks at in one turn.
-    scan_budget: usize,
-    /// A message on its way into a frame.
-    scratch: Vec<u8>,
-}
-
-impl Default for Workspace {
-    fn default() -> Workspace {
-        Workspace {
-            index: Index::default(),
-            deliveries: 0,
-            conflated: 0,
-            checkpoint: Checkpoint::default(),
-            scan_budget: SCAN_RECORDS_PER_TURN,
-            scratch: Vec::new(),
-        }
-    }
-}
-
-/// One call's view of the world, and the only door for its effects.
-pub struct Turn<'a> {
-    /// The time.
-    pub now: Now,
-    /// The node.
-    pub host: &'a dyn Host,
-    /// What the worker's sessions share.
-    pub work: &'a mut Workspace,
-    /// This connection's number in the index.
-    pub connection: usize,
-    /// What waits to be sent on this connection.
-    pub out: &'a mut Outbound,
-    /// How many changes of the mailbox were handed to the worker's sessions, the one that is being
-    /// handed out included.
-    pub mailbox_position: u64,
-}
-
-impl Turn<'_> {
-    /// Appends a frame with the message that `write` writes.
-    fn frame(&mut self, codec: Codec, write: impl FnOnce(&mut Vec<u8>)) {
-        self.work.scratch.clear();
-        write(&mut self.work.scratch);
-        encode::append_frame(self.out.tail(), codec, &self.work.scratch);
-    }
-
-    /// Appends a frame with a notice.
-    fn notice(&mut self, codec: Codec, notice: &Notice<'_>) {
-        self.frame(codec, |out| match codec {
-            Codec::Json => crate::record::json::write_notice(out, notice),
-            Codec::Protobuf => crate::record::client::write_notice(out, notice),
-        });
-    }
-}
-
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
     codec: Codec,
+    /// Names the connection to its client and in the log.
     id: String,
-    side: Side,
+    side: SessionSide,
 }
 
 #[derive(Debug)]
-enum Side {
+enum SessionSide {
     Publish(Publisher),
-    // Boxed, since publishers need not pay for it.
+    // Boxed, so that publishers do not pay for its size.
     Subscribe(Box<Subscriber>),
 }
 
 impl Session {
-    /// A session of what the URL asks for. `query`: what follows `?`, empty without; `id` names the
-    /// connection to its client and in the log. A refusal is HTTP 400, before the upgrade.
+    /// Makes the session that the URL asks for. `query` is the part of the URL after `?`, empty if there is
+    /// none; `id` names the connection to its client and in the log. A refusal is to be answered by HTTP
+    /// 400 instead of the upgrade.
     pub fn open(endpoint: Endpoint, codec: Codec, query: &str, id: String) -> Result<Session, Refusal> {
         let request = match endpoint {
             Endpoint::Publish => publish_url(query)?,
             Endpoint::Subscribe => subscribe_url(query)?,
         };
         let side = match request {
-            UrlRequest::Publish(level) => Side::Publish(Publisher::new(codec, level)),
+            UrlRequest::Publish(level) => SessionSide::Publish(Publisher::new(codec, level)),
             UrlRequest::Subscribe { first, mode, batch } => {
-                Side::Subscribe(Box::new(Subscriber::new(codec, first, mode, batch)))
+                SessionSide::Subscribe(Box::new(Subscriber::new(codec, first, mode, batch)))
             }
         };
         Ok(Session { codec, id, side })
     }
 
-    /// Which path it was opened on.
+    /// The path on which the connection was opened.
     pub fn endpoint(&self) -> Endpoint {
         match self.side {
-            Side::Publish(_) => Endpoint::Publish,
-            Side::Subscribe(_) => Endpoint::Subscribe,
+            SessionSide::Publish(_) => Endpoint::Publish,
+            SessionSide::Subscribe(_) => Endpoint::Subscribe,
         }
     }
 
-    /// The upgrade is done: greets, and starts the URL's subscription.
+    /// Greets the client, and starts the subscription that the URL asks for. To be called once, after the
+    /// upgrade.
     pub fn handle_open(&mut self, turn: &mut Turn<'_>) {
         self.greet(turn);
-        if let Side::Subscribe(subscriber) = &mut self.side {
+        if let SessionSide::Subscribe(subscriber) = &mut self.side {
             subscriber.handle_open(turn);
         }
     }
@@ -264,7 +146,7 @@ impl Session {
         let host = turn.host;
         let (facts, members) = (host.facts(), host.members());
         let live: Vec<_> = members.iter().filter(|member| member.state.is_live()).collect();
-        // Each connection is told of others, so that clients that fall back spread out.
+        // Each connection starts at another member, so that clients of a node that fails spread out.
         let start = match live.len() {
             0 => 0,
             count => xxhash_rust::xxh3::xxh3_64(self.id.as_bytes()) as usize % count,
@@ -284,19 +166,21 @@ impl Session {
         turn.notice(self.codec, &Notice::Connected(connected));
     }
 
-    /// A message of the client's.
+    /// Handles a message of the client. An error closes the connection.
     pub fn handle_message(&mut self, turn: &mut Turn<'_>, message: Incoming<'_>) -> Result<(), CloseReason> {
         match (self.codec, message) {
             (Codec::Json, Incoming::Text(text)) => match &mut self.side {
-                Side::Publish(publisher) => publisher.handle_text(turn, text),
-                Side::Subscribe(subscriber) => subscriber.handle_text(turn, text),
+                SessionSide::Publish(publisher) => publisher.handle_text(turn, text),
+                SessionSide::Subscribe(subscriber) => subscriber.handle_text(turn, text),
             },
             (Codec::Protobuf, Incoming::Binary(bytes)) => {
-                let message = crate::record::client::ClientMessage::decode(bytes)
+                let message = crate::protocol::protobuf::ClientMessage::decode(bytes)
                     .map_err(|error| CloseReason::new(4002, error.to_string()))?;
                 match &mut self.side {
-                    Side::Publish(publisher) => publisher.handle_frame(turn, &message.publish_frame()),
-                    Side::Subscribe(subscriber) => subscriber.handle_frame(turn, message.subscribe_frame()),
+                    SessionSide::Publish(publisher) => publisher.handle_frame(turn, &message.publish_frame()),
+                    SessionSide::Subscribe(subscriber) => {
+                        subscriber.handle_frame(turn, message.subscribe_frame())
+                    }
                 }
             }
             (Codec::Json, Incoming::Binary(_)) => {
@@ -309,8 +193,8 @@ impl Session {
         Ok(())
     }
 
-    /// A change that some pattern of this connection matches. `frames`: the change, encoded when the
-    /// first connection of a codec wants it.
+    /// Sends a change that some pattern of this connection matches. `frames` is the same change, which is
+    /// encoded when the first connection wants it. An error closes the connection.
     pub fn handle_change(
         &mut self,
         turn: &mut Turn<'_>,
@@ -318,82 +202,84 @@ impl Session {
         change: &Change,
     ) -> Result<(), CloseReason> {
         match &mut self.side {
-            Side::Publish(_) => Ok(()),
-            Side::Subscribe(subscriber) => subscriber.handle_change(turn, frames, change),
+            SessionSide::Publish(_) => Ok(()),
+            SessionSide::Subscribe(subscriber) => subscriber.handle_change(turn, frames, change),
         }
     }
 
-    /// The store's mark or its health moved: answers what waited for it.
+    /// Answers what waited for the store. To be called when the store's mark or its health moved.
     pub fn handle_durable(&mut self, turn: &mut Turn<'_>) {
-        if let Side::Publish(publisher) = &mut self.side {
+        if let SessionSide::Publish(publisher) = &mut self.side {
             publisher.handle_durable(turn);
         }
     }
 
-    /// The cluster's answer for one of this session's records, or for one of a connection that had this
-    /// number before.
+    /// Takes the cluster's answer for a record of this session. A token of a connection that had the same
+    /// number before is passed over.
     pub fn handle_replicated(&mut self, turn: &mut Turn<'_>, token: u64, reached: Reached) {
-        if let Side::Publish(publisher) = &mut self.side {
+        if let SessionSide::Publish(publisher) = &mut self.side {
             publisher.handle_replicated(turn, token, reached);
         }
     }
 
-    /// Goes on with snapshots, with what waits for room in the buffer, and with what is due.
+    /// Continues snapshots, sends what waits for room in the buffer, and does what is due.
     pub fn handle_turn(&mut self, turn: &mut Turn<'_>) {
         match &mut self.side {
-            Side::Publish(publisher) => publisher.handle_timeout(turn),
-            Side::Subscribe(subscriber) => subscriber.handle_turn(turn),
+            SessionSide::Publish(publisher) => publisher.handle_timeout(turn),
+            SessionSide::Subscribe(subscriber) => subscriber.handle_turn(turn),
         }
     }
 
-    /// The worker's mailbox dropped changes: who wants all of them is closed, to come back with its
-    /// token. To the others the worker hands out what they missed, like any change.
+    /// The worker's mailbox dropped changes. An error closes a connection that wants every change; its
+    /// client comes back with its token. The worker hands to all others what they missed, like any change.
     pub fn handle_overflow(&mut self) -> Result<(), CloseReason> {
         match &self.side {
-            Side::Publish(_) => Ok(()),
-            Side::Subscribe(subscriber) => subscriber.handle_overflow(),
+            SessionSide::Publish(_) => Ok(()),
+            SessionSide::Subscribe(subscriber) => subscriber.handle_overflow(),
         }
     }
 
-    /// The connection is over: takes its patterns out of the index.
+    /// Takes the patterns of the connection out of the index. To be called once, when the connection ends.
     pub fn handle_closed(&mut self, turn: &mut Turn<'_>) {
-        if let Side::Subscribe(subscriber) = &mut self.side {
+        if let SessionSide::Subscribe(subscriber) = &mut self.side {
             subscriber.handle_closed(turn);
         }
     }
 
-    /// When [`Session::handle_turn`] is to be called at the latest, on the monotonic clock.
+    /// Monotonic time at which [`Session::handle_turn`] is to be called at the latest, in microseconds.
     pub fn next_timeout_us(&self) -> Option<u64> {
         match &self.side {
-            Side::Publish(publisher) => publisher.next_timeout_us(),
-            Side::Subscribe(subscriber) => subscriber.next_timeout_us(),
+            SessionSide::Publish(publisher) => publisher.next_timeout_us(),
+            SessionSide::Subscribe(subscriber) => subscriber.next_timeout_us(),
         }
     }
 
-    /// Whether [`Session::handle_turn`] has something to do now, with `out_len` bytes waiting.
+    /// Returns whether [`Session::handle_turn`] has something to do now; `out_len` bytes wait to be sent.
     pub fn wants_turn(&self, out_len: usize) -> bool {
         match &self.side {
-            Side::Publish(_) => false,
-            Side::Subscribe(subscriber) => subscriber.wants_turn(out_len),
+            SessionSide::Publish(_) => false,
+            SessionSide::Subscribe(subscriber) => subscriber.wants_turn(out_len),
         }
     }
 
-    /// Whether the socket is not to be read for now: the client has too much unanswered, or does not
-    /// read its answers (`out_len` bytes wait).
+    /// Returns whether the socket is not to be read for now, because too much of the client's waits for
+    /// answers, or because the client does not read its answers (`out_len` bytes wait to be sent).
     pub fn blocks_reading(&self, out_len: usize) -> bool {
         let is_full = out_len > LATEST_BUFFER_BYTES_MAX;
         match &self.side {
-            Side::Publish(publisher) => is_full || publisher.is_full(),
-            // In mode=all, records alone may fill more than that; the client must be able to unsubscribe.
-            Side::Subscribe(_) => out_len > crate::limits::ALL_QUEUE_BYTES_MAX + LATEST_BUFFER_BYTES_MAX,
+            SessionSide::Publish(publisher) => is_full || publisher.is_full(),
+            // In mode=all records alone may be more than that, and the client must be able to unsubscribe.
+            SessionSide::Subscribe(_) => {
+                out_len > crate::limits::ALL_QUEUE_BYTES_MAX + LATEST_BUFFER_BYTES_MAX
+            }
         }
     }
 
-    /// Whether publishes of this connection still wait for their answers.
+    /// Returns whether any publish of this connection waits for its answer.
     pub fn has_unanswered(&self) -> bool {
         match &self.side {
-            Side::Publish(publisher) => publisher.has_unanswered(),
-            Side::Subscribe(_) => false,
+            SessionSide::Publish(publisher) => publisher.has_unanswered(),
+            SessionSide::Subscribe(_) => false,
         }
     }
 }

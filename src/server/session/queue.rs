@@ -1,74 +1,76 @@
 //! What waits for room in a subscriber's buffer.
 //!
 //! First in, first out. In `mode=latest` a source waits at most once: a newer record takes the place
-//! of the one that waits, where that one stands. So memory is bounded by the number of sources, no
-//! source starves behind a busier one, and what is sent last is the newest. In `mode=all` every
-//! record waits.
+//! of the one that waits. So memory is bounded by the number of sources, no source starves behind a
+//! busier one, and what is sent last is the newest. In `mode=all` every record waits.
 //!
-//! Tokens wait in the same line ([`Entry::Mark`]): when one gets to the front, everything it speaks of
-//! has been written.
+//! Tokens wait in the same queue ([`QueueEntry::Token`]): when one gets to the front, everything that it
+//! names has been written.
 
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
+use crate::protocol::request::Mode;
 use crate::record::hash::NameState;
-use crate::record::request::Mode;
 use crate::record::{SharedRecord, Source, Stamp};
 
-/// One thing that waits.
+/// A record or a token that waits.
 #[derive(Clone, Debug)]
-pub(super) enum Entry {
+pub(super) enum QueueEntry {
     /// A record.
-    Record(Waiting),
+    Record(QueuedRecord),
     /// A token, and the subscription whose snapshot ends with it, if one does.
-    Mark {
-        /// The number of the subscription.
+    Token {
+        /// Number of the subscription.
         eos: Option<u32>,
-        /// As it is sent.
+        /// The text of the token.
         token: String,
     },
 }
 
 /// A record that waits.
 #[derive(Clone, Debug)]
-pub(super) struct Waiting {
+pub(super) struct QueuedRecord {
     pub(super) record: SharedRecord,
+    /// Whether it is sent as a deletion.
     pub(super) as_deleted: bool,
-    /// It comes from a scan, and not from a change.
+    /// Whether it comes from the scan of a snapshot, and not from a change.
     pub(super) from_snapshot: bool,
 }
 
-impl Waiting {
-    /// Its place in the order of what a subscriber sees: an expired value is a deletion there.
+impl QueuedRecord {
+    /// The order in which a subscriber may see records of a source: an expired value is a deletion there.
     fn order(&self) -> (Stamp, bool) {
         (self.record.stamp, self.as_deleted)
     }
 }
 
-/// The line.
+/// The queue of one subscriber.
 #[derive(Debug)]
-pub(super) struct Queue {
-    entries: VecDeque<Entry>,
-    /// How many entries have left at the front: place of an entry = its index here + this.
+pub(super) struct SendQueue {
+    entries: VecDeque<QueueEntry>,
+    /// Number of entries that have left at the front. The place of an entry is its index plus this number.
     left: u64,
-    /// `mode=latest`: the place of each source.
+    /// The place of each source that waits; only in `mode=latest`.
     places: Option<HashMap<Source, u64, NameState>>,
+    /// Number of records from snapshots that wait.
     snapshot_waiting: usize,
+    /// Memory of the records from changes that wait, in bytes.
     live_bytes: usize,
 }
 
-impl Queue {
-    pub(super) fn new(mode: Mode) -> Queue {
+impl SendQueue {
+    pub(super) fn new(mode: Mode) -> SendQueue {
         let places = (mode == Mode::Latest).then(HashMap::default);
-        Queue { entries: VecDeque::new(), left: 0, places, snapshot_waiting: 0, live_bytes: 0 }
+        SendQueue { entries: VecDeque::new(), left: 0, places, snapshot_waiting: 0, live_bytes: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether records of a scan still wait: the next scan is put off.
+    /// Returns whether records of a snapshot wait. The next scan is then put off.
     pub(super) fn has_snapshot(&self) -> bool {
         self.snapshot_waiting > 0
     }
@@ -78,23 +80,24 @@ impl Queue {
         self.live_bytes
     }
 
-    pub(super) fn mark(&mut self, eos: Option<u32>, token: String) {
-        self.entries.push_back(Entry::Mark { eos, token });
+    /// Puts a token at the end of the queue.
+    pub(super) fn push_token(&mut self, eos: Option<u32>, token: String) {
+        self.entries.push_back(QueueEntry::Token { eos, token });
     }
 
-    /// The record of this source that waits and would be replaced.
-    fn waiting(&mut self, source: &Source) -> Option<&mut Waiting> {
+    /// The record of this source that waits, in `mode=latest`.
+    fn waiting(&mut self, source: &Source) -> Option<&mut QueuedRecord> {
         let place = *self.places.as_ref()?.get(source)?;
         let index = usize::try_from(place - self.left).ok()?;
         match self.entries.get_mut(index) {
-            Some(Entry::Record(waiting)) => Some(waiting),
+            Some(QueueEntry::Record(waiting)) => Some(waiting),
             _ => None,
         }
     }
 
-    /// Puts a newer record in the place of the one of its source that waits. The record is given
-    /// back if none does.
-    pub(super) fn replace(&mut self, newer: Waiting) -> Result<(), Waiting> {
+    /// Puts a record in the place of the one of its source that waits, unless that one is as new. Gives the
+    /// record back if none waits, and always in `mode=all`.
+    pub(super) fn replace(&mut self, newer: QueuedRecord) -> Result<(), QueuedRecord> {
         let Some(waiting) = self.waiting(&newer.record.source) else { return Err(newer) };
         if newer.order() <= waiting.order() {
             return Ok(());
@@ -106,42 +109,47 @@ impl Queue {
         Ok(())
     }
 
-    /// Puts a record at the end of the line.
-    pub(super) fn push(&mut self, waiting: Waiting) {
+    /// Puts a record at the end of the queue.
+    pub(super) fn push(&mut self, waiting: QueuedRecord) {
         if let Some(places) = &mut self.places {
             let place = self.left + self.entries.len() as u64;
-            places.insert(waiting.record.source.clone(), place);
+            let before = places.insert(waiting.record.source.clone(), place);
+            debug_assert!(before.is_none(), "in mode=latest a source waits at most once");
         }
         self.count(waiting.record.cost_bytes(), !waiting.from_snapshot);
-        self.entries.push_back(Entry::Record(waiting));
+        self.entries.push_back(QueueEntry::Record(waiting));
     }
 
-    /// Takes what has waited longest.
-    pub(super) fn pop(&mut self) -> Option<Entry> {
+    /// Takes the entry that has waited longest.
+    pub(super) fn pop(&mut self) -> Option<QueueEntry> {
         let entry = self.entries.pop_front()?;
         self.left += 1;
-        if let Entry::Record(waiting) = &entry {
+        if let QueueEntry::Record(waiting) = &entry {
             self.forget(waiting);
             if let Some(places) = &mut self.places {
                 places.remove(&waiting.record.source);
             }
         }
         if self.entries.is_empty() {
+            debug_assert!(
+                self.live_bytes == 0 && self.snapshot_waiting == 0,
+                "an empty queue holds no bytes and no records"
+            );
             // A connection that keeps up again gives the memory back.
-            *self = Queue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
+            *self = SendQueue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
         }
         Some(entry)
     }
 
-    /// Keeps what `wanted` says.
-    pub(super) fn retain(&mut self, mut wanted: impl FnMut(&Entry) -> bool) {
+    /// Drops the entries that are not `wanted`.
+    pub(super) fn retain(&mut self, mut wanted: impl FnMut(&QueueEntry) -> bool) {
         let entries = std::mem::take(&mut self.entries);
-        *self = Queue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
+        *self = SendQueue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
         for entry in entries {
             match entry {
                 entry if !wanted(&entry) => {}
-                Entry::Record(waiting) => self.push(waiting),
-                mark => self.entries.push_back(mark),
+                QueueEntry::Record(waiting) => self.push(waiting),
+                token => self.entries.push_back(token),
             }
         }
     }
@@ -154,7 +162,7 @@ impl Queue {
         }
     }
 
-    fn forget(&mut self, waiting: &Waiting) {
+    fn forget(&mut self, waiting: &QueuedRecord) {
         if waiting.from_snapshot {
             self.snapshot_waiting -= 1;
         } else {
@@ -173,11 +181,11 @@ mod tests {
     use super::*;
     use crate::record::{Birth, NodeName, Payload, Record};
 
-    fn waiting(source: u8, ts: u64, from_snapshot: bool) -> Waiting {
+    fn waiting(source: u8, ts: u64, from_snapshot: bool) -> QueuedRecord {
         let birth = Birth { origin: NodeName::parse("n").expect("name"), boot: 1, seq: ts };
         let source = Source::parse(&format!("s/{source}")).expect("source");
         let record = Record::new(source, Stamp::of_data(ts, b"1"), Payload::Json("1".into()), birth, ts, 0);
-        Waiting { record: Arc::new(record), as_deleted: false, from_snapshot }
+        QueuedRecord { record: Arc::new(record), as_deleted: false, from_snapshot }
     }
 
     proptest! {
@@ -185,7 +193,7 @@ mod tests {
         /// and its counts are right whatever leaves.
         #[test]
         fn latest_holds_each_source_once(acts in proptest::collection::vec((0u8..5, 0u8..8, any::<bool>()), 1..200)) {
-            let mut queue = Queue::new(Mode::Latest);
+            let mut queue = SendQueue::new(Mode::Latest);
             let mut newest = BTreeMap::new();
             for (at, (source, kind, from_snapshot)) in acts.into_iter().enumerate() {
                 match kind {
@@ -196,17 +204,17 @@ mod tests {
                             queue.push(newer);
                         }
                     }
-                    5 => queue.mark(None, String::new()),
-                    6 => queue.retain(|entry| !matches!(entry, Entry::Record(w) if w.record.source.as_str() == "s/1")),
+                    5 => queue.push_token(None, String::new()),
+                    6 => queue.retain(|entry| !matches!(entry, QueueEntry::Record(w) if w.record.source.as_str() == "s/1")),
                     _ => {
-                        if let Some(Entry::Record(taken)) = queue.pop() {
+                        if let Some(QueueEntry::Record(taken)) = queue.pop() {
                             prop_assert_eq!(newest[&taken.record.source], taken.record.stamp.ts);
                         }
                     }
                 }
                 let records: Vec<_> = queue.entries.iter().filter_map(|entry| match entry {
-                    Entry::Record(waiting) => Some(waiting),
-                    Entry::Mark { .. } => None,
+                    QueueEntry::Record(waiting) => Some(waiting),
+                    QueueEntry::Token { .. } => None,
                 }).collect();
                 prop_assert!(records.len() <= 5);
                 let snapshots = records.iter().filter(|w| w.from_snapshot).count();

@@ -2,33 +2,33 @@
 
 use hashbrown::HashSet;
 
-use super::Turn;
-use super::checkpoint::Proof;
+use super::checkpoint::HeadsProof;
+use super::turn::Turn;
 use crate::limits::{FUTURE_US_MAX, RESUME_US};
+use crate::protocol::token::{SharedHeads, Token, head_key, pattern_key};
 use crate::record::hash::NameState;
-use crate::record::token::{SharedHeads, Token, head_key, pattern_key};
 use crate::record::{Now, Pattern};
 
 const HOUR_US: u64 = 3_600_000_000;
 
-/// When a subscriber gets its next token.
+/// The schedule by which a subscriber gets its tokens.
 #[derive(Debug, Default)]
-pub(super) struct Tokens {
-    /// On the monotonic clock; `None` before the first subscription is live.
+pub(super) struct TokenSchedule {
+    /// Monotonic time of the next token; `None` before the first subscription is live.
     due_us: Option<u64>,
-    /// Heads that may be sent once the mailbox is drained far enough.
-    proof: Option<Proof>,
-    /// A token waits in the queue.
+    /// The heads of the next token, which may be sent once the mailbox is drained far enough.
+    proof: Option<HeadsProof>,
+    /// Whether a token waits in the queue.
     is_queued: bool,
 }
 
-impl Tokens {
-    /// A subscription is live.
+impl TokenSchedule {
+    /// Starts the schedule, if it does not run yet: a subscription is live.
     pub(super) fn start(&mut self, now: Now) {
         self.due_us.get_or_insert(now.mono_us + RESUME_US);
     }
 
-    /// Whether a token can be made now.
+    /// Returns whether a token is due and can be made now.
     pub(super) fn is_due(&mut self, turn: &mut Turn<'_>) -> bool {
         if self.is_queued || self.due_us.is_none_or(|due_us| turn.now.mono_us < due_us) {
             return false;
@@ -37,7 +37,7 @@ impl Tokens {
         turn.mailbox_position >= proof.position
     }
 
-    /// The token that is due, of these patterns.
+    /// Makes the token that is due, for the patterns of the live subscriptions.
     pub(super) fn take<'p>(
         &mut self,
         turn: &mut Turn<'_>,
@@ -49,7 +49,7 @@ impl Tokens {
         token(turn, live, proof.heads, proof.issued_us)
     }
 
-    /// The token that was queued has been written.
+    /// Starts the time of the next token: the token that was queued has been written.
     pub(super) fn handle_sent(&mut self, now: Now) {
         self.is_queued = false;
         self.due_us = Some(now.mono_us + RESUME_US);
@@ -59,13 +59,13 @@ impl Tokens {
         if self.is_queued { None } else { self.due_us }
     }
 
-    /// Whether it waits for the mailbox alone.
+    /// Returns whether the next token waits only for the mailbox to be drained.
     pub(super) fn waits_for_mailbox(&self) -> bool {
         self.proof.is_some()
     }
 }
 
-/// A token of these patterns and heads.
+/// Makes a token of these patterns and heads. `issued_us` is the wall clock at which the heads were read.
 pub(super) fn token<'p>(
     turn: &Turn<'_>,
     patterns: impl Iterator<Item = &'p Pattern>,
@@ -78,10 +78,10 @@ pub(super) fn token<'p>(
     Token { cluster: turn.host.facts().cluster, issued_us, patterns, heads }.encode()
 }
 
-/// Whether the token says here what the subscriber lacks of these patterns.
+/// Returns whether this node can tell by the token what the subscriber lacks of these patterns.
 pub(super) fn is_proved(token: &Token, patterns: &[Pattern], turn: &mut Turn<'_>) -> bool {
     let facts = turn.host.facts();
-    // Deletions older than this may have been collected: their absence proves nothing.
+    // Deletions that are older may have been collected, so their absence proves nothing.
     let age_us_max = if facts.tombstones_us > 2 * HOUR_US {
         facts.tombstones_us - HOUR_US
     } else {
@@ -95,9 +95,9 @@ pub(super) fn is_proved(token: &Token, patterns: &[Pattern], turn: &mut Turn<'_>
         && heads_are_reached(token, turn)
 }
 
-/// Whether this node has, or is sure to get, all that the token says was seen: what is lacking must
-/// be of a life that still goes on. What a node took with it when it died, this one may never get,
-/// and the subscriber would keep values that nobody else has.
+/// Returns whether this node has, or is sure to get, everything that the token says was seen: what this
+/// node lacks must be of an origin that is alive. What a node had told to nobody when it died, this node
+/// may never get, and the subscriber would keep values that nobody else has.
 fn heads_are_reached(token: &Token, turn: &mut Turn<'_>) -> bool {
     let own = turn.work.checkpoint.heads(turn.host);
     let is_reached = |(key, seq): &&(u64, u64)| {

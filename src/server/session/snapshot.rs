@@ -3,10 +3,10 @@
 //! Subscriptions of a connection start one after another, each as a [`Job`]. A job scans the map,
 //! shard by shard (or source by source, if no pattern has a wildcard), as fast as the connection's
 //! buffer takes it. Each scan tells the shard's version, and that is the seam: a change up to it is in
-//! what was scanned and is skipped when it comes out of the mailbox; a later one is sent. Of a shard
-//! that is not scanned yet, changes are skipped, for the scan will find them. After the last shard
-//! the mailbox is drained up to where it ended then; from there on every change is later than the
-//! seam, which is dropped, and the subscription is live.
+//! what was scanned and is skipped when it comes out of the mailbox; a later one is sent. Changes of a
+//! shard that is not scanned yet are skipped, for the scan will find them. After the last shard the
+//! mailbox is drained up to the position at which it ended then. From there on every change is later
+//! than the seam, which is dropped, and the subscription is live.
 //!
 //! What an earlier, live subscription has sent is not sent again by a later one's scan. A live
 //! subscription that came without a snapshot has sent only what changed since, so for it the names of
@@ -17,48 +17,41 @@
 //! Rejected: to copy the matching part of the map at once (a hundred thousand sources for each of a
 //! thousand clients that reconnect), and to buffer changes while the scan runs (without bound).
 
-use hashbrown::HashSet;
-
-use super::{Host, Turn};
+use super::host::Host;
+use super::names::{Names, name_key};
+use super::turn::Turn;
 use crate::latest::Change;
 use crate::limits::SHARDS;
-use crate::record::draft::OwnedRequestId;
-use crate::record::hash::NameState;
-use crate::record::token::{SharedHeads, Token};
+use crate::protocol::draft::OwnedRequestId;
+use crate::protocol::token::{SharedHeads, Token};
 use crate::record::{Now, Pattern, Record, Segment, SharedRecord};
 
-/// Hashes of names.
-pub(super) type Names = HashSet<u64, NameState>;
-
-/// A source's name, hashed.
-pub(super) fn name_key(source: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(source.as_bytes())
-}
-
-/// Expiries this long before a token was made are told again: clocks differ, and telling is late.
+/// Expiries that lie up to this long before a token was made are told again, in microseconds: clocks differ,
+/// and expiries are told a little late.
 const EXPIRY_SLACK_US: u64 = 30_000_000;
 
-/// The start of one subscription.
+/// The start of one subscription: its snapshot, and the seam between that and later changes.
 #[derive(Debug)]
 pub(super) struct Job {
+    /// Number of the subscription.
     pub(super) number: u32,
-    /// Without repetition.
+    /// Sorted, without repetition.
     pub(super) patterns: Vec<Pattern>,
-    /// The request's id, and whether it had a token, until it is answered.
+    /// The request, until it is answered.
     pub(super) unanswered: Option<Unanswered>,
-    /// What the subscriber has seen already, proved to hold here.
+    /// The token of what the subscriber has seen already, if it holds here.
     pub(super) proved: Option<Token>,
     /// Whether there is anything to scan.
     pub(super) has_scan: bool,
-    /// Its subscription ended: the job only sees its seam through.
+    /// Whether the subscription has ended. The job then only lasts until no change is before its seam.
     pub(super) is_cancelled: bool,
-    stage: Stage,
-    /// Sources that the scan sent although a live subscription without a snapshot has them: changes
-    /// up to the seam are not to follow.
+    stage: JobStage,
+    /// Sources that the scan sent although a live subscription without a snapshot matches them: changes of
+    /// these up to the seam must not follow.
     snapped: Names,
 }
 
-/// A request that waits for the store to be loaded.
+/// A request to subscribe that waits until the store is loaded.
 #[derive(Debug)]
 pub(super) struct Unanswered {
     pub(super) id: Option<OwnedRequestId>,
@@ -67,44 +60,45 @@ pub(super) struct Unanswered {
 }
 
 #[derive(Debug)]
-enum Stage {
+enum JobStage {
     Queued,
     Scanning(Seam, Eos),
-    /// Until the mailbox is drained up to here.
+    /// Waits until the mailbox is drained up to this position.
     Settling(Seam, Eos, u64),
 }
 
-/// What the token at the end of the snapshot will say.
+/// What the token at the end of the snapshot says.
 #[derive(Clone, Debug)]
 pub(super) struct Eos {
     pub(super) heads: SharedHeads,
     pub(super) issued_us: u64,
 }
 
-/// Versions of what was scanned so far.
+/// The versions at which shards or sources were scanned.
 #[derive(Debug)]
 enum Seam {
-    /// Of the shards, from the first.
+    /// Versions of the shards, from the first one on.
     Shards(Vec<u64>),
-    /// Of the patterns, all of them names, from the first.
+    /// Versions of the sources that the patterns name, from the first pattern on. No pattern has a wildcard.
     Sources(Vec<u64>),
     /// There is nothing to scan.
     None,
 }
 
-/// A record that a scan found, and whether it is sent as a deletion.
-pub(super) struct Found {
+/// A record that a scan found.
+pub(super) struct FoundRecord {
     pub(super) record: SharedRecord,
+    /// Whether it is sent as a deletion.
     pub(super) as_deleted: bool,
 }
 
-/// What one step of a job did.
-pub(super) enum Step {
-    /// It looked at so many records, and found these.
-    Scanned(usize, Vec<Found>),
-    /// It waits for the mailbox.
+/// The result of one step of a job.
+pub(super) enum JobStep {
+    /// The number of records that were looked at, and those that were found.
+    Scanned(usize, Vec<FoundRecord>),
+    /// The job waits for the mailbox, or for the store to be loaded.
     Waits,
-    /// It is done.
+    /// The job is done.
     Done(Eos),
 }
 
@@ -119,78 +113,79 @@ impl Job {
             proved: None,
             has_scan: false,
             is_cancelled: false,
-            stage: Stage::Queued,
+            stage: JobStage::Queued,
             snapped: Names::default(),
         }
     }
 
+    /// Returns whether any of its patterns matches the source.
     pub(super) fn matches(&self, source: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(source))
     }
 
-    /// Whether it is its turn already.
+    /// Returns whether the job has been started.
     pub(super) fn is_running(&self) -> bool {
-        !matches!(self.stage, Stage::Queued)
+        !matches!(self.stage, JobStage::Queued)
     }
 
-    /// Begins. The heads of the token at its end are those of now: what they count is in the map.
+    /// Starts the job. The token at its end names the present heads: what they count is in the map.
     pub(super) fn start(&mut self, turn: &mut Turn<'_>) {
         let is_exact = |pattern: &Pattern| pattern.segments().all(|s| matches!(s, Segment::Exact(_)));
         let issued_us = turn.now.wall_us;
         if self.has_scan && !self.patterns.iter().all(is_exact) {
-            // The scan itself passes every shard's lock after the heads were looked at.
+            // The scan itself takes every shard's lock after the heads were read.
             let heads = turn.work.checkpoint.heads(turn.host);
-            self.stage = Stage::Scanning(Seam::Shards(Vec::new()), Eos { heads, issued_us });
+            self.stage = JobStage::Scanning(Seam::Shards(Vec::new()), Eos { heads, issued_us });
             return;
         }
         let proof = turn.work.checkpoint.fresh(turn.now, turn.host);
         let eos = Eos { heads: proof.heads, issued_us };
         self.stage = if self.has_scan {
-            Stage::Scanning(Seam::Sources(Vec::new()), eos)
+            JobStage::Scanning(Seam::Sources(Vec::new()), eos)
         } else {
-            Stage::Settling(Seam::None, eos, proof.position)
+            JobStage::Settling(Seam::None, eos, proof.position)
         };
     }
 
-    /// Goes one step on.
-    pub(super) fn step(&mut self, turn: &Turn<'_>) -> Step {
-        match std::mem::replace(&mut self.stage, Stage::Queued) {
-            Stage::Queued => Step::Waits,
-            Stage::Scanning(mut seam, eos) => {
+    /// Takes the job one step further.
+    pub(super) fn step(&mut self, turn: &Turn<'_>) -> JobStep {
+        match std::mem::replace(&mut self.stage, JobStage::Queued) {
+            JobStage::Queued => JobStep::Waits,
+            JobStage::Scanning(mut seam, eos) => {
                 let (looked_at, found) = self.scan(&mut seam, turn);
                 self.stage = match looked_at {
-                    None => Stage::Settling(seam, eos, turn.host.mailbox_end()),
-                    Some(_) => Stage::Scanning(seam, eos),
+                    None => JobStage::Settling(seam, eos, turn.host.mailbox_end()),
+                    Some(_) => JobStage::Scanning(seam, eos),
                 };
-                Step::Scanned(looked_at.unwrap_or(0), found)
+                JobStep::Scanned(looked_at.unwrap_or(0), found)
             }
-            Stage::Settling(_, eos, position) if turn.mailbox_position >= position => Step::Done(eos),
-            Stage::Settling(seam, eos, position) => {
-                self.stage = Stage::Settling(seam, eos, position);
-                Step::Waits
+            JobStage::Settling(_, eos, position) if turn.mailbox_position >= position => JobStep::Done(eos),
+            JobStage::Settling(seam, eos, position) => {
+                self.stage = JobStage::Settling(seam, eos, position);
+                JobStep::Waits
             }
         }
     }
 
-    /// Its subscription ended. `true`: nothing is left to see through.
+    /// The subscription has ended. Returns `true` if the job can be dropped at once.
     pub(super) fn cancel(&mut self, host: &dyn Host) -> bool {
         self.is_cancelled = true;
-        match std::mem::replace(&mut self.stage, Stage::Queued) {
-            Stage::Queued => return true,
-            Stage::Scanning(seam, eos) => self.stage = Stage::Settling(seam, eos, host.mailbox_end()),
+        match std::mem::replace(&mut self.stage, JobStage::Queued) {
+            JobStage::Queued => return true,
+            JobStage::Scanning(seam, eos) => self.stage = JobStage::Settling(seam, eos, host.mailbox_end()),
             settling => self.stage = settling,
         }
         false
     }
 
-    /// Scans the next shard or source: how many records were looked at (`None`: all is scanned), and
-    /// those to be sent.
-    fn scan(&self, seam: &mut Seam, turn: &Turn<'_>) -> (Option<usize>, Vec<Found>) {
+    /// Scans the next shard or source. Returns the number of records that were looked at (`None` when
+    /// everything is scanned), and those that are to be sent.
+    fn scan(&self, seam: &mut Seam, turn: &Turn<'_>) -> (Option<usize>, Vec<FoundRecord>) {
         let (latest, mut found, mut looked_at) = (turn.host.latest(), Vec::new(), 0);
         let mut look = |record: &SharedRecord| {
             looked_at += 1;
             if let Some(as_deleted) = self.takes(record, turn.now) {
-                found.push(Found { record: record.clone(), as_deleted });
+                found.push(FoundRecord { record: record.clone(), as_deleted });
             }
         };
         match seam {
@@ -206,11 +201,11 @@ impl Job {
             }
             _ => return (None, found),
         }
-        // An empty shard is work, too.
+        // An empty shard counts as work, too.
         (Some(looked_at + 1), found)
     }
 
-    /// Whether the snapshot has this record, and if so whether as a deletion.
+    /// Returns whether the record is sent as a deletion; `None` if it is not sent at all.
     fn takes(&self, record: &Record, now: Now) -> Option<bool> {
         if !self.matches(record.source.as_str()) {
             return None;
@@ -220,20 +215,20 @@ impl Job {
         if !token.covers_birth(&record.birth) {
             return Some(is_gone);
         }
-        // Seen, but its time to live may have ended since.
+        // The subscriber has seen the record, but its time to live may have ended since.
         let expired_since = |at: u64| at.saturating_add(EXPIRY_SLACK_US) > token.issued_us;
         (is_gone && record.expires_us().is_some_and(expired_since)).then_some(true)
     }
 
-    /// The scan sends a source that a live subscription without a snapshot matches.
+    /// Takes note that the scan sends a source that a live subscription without a snapshot matches.
     pub(super) fn remember_snapped(&mut self, key: u64) {
         self.snapped.insert(key);
     }
 
-    /// Where a change of one of its sources stands to what was scanned.
-    pub(super) fn side_of(&self, change: &Change) -> Side {
-        let (Stage::Scanning(seam, _) | Stage::Settling(seam, _, _)) = &self.stage else {
-            return Side::NotScanned;
+    /// Compares a change of one of its sources with what was scanned.
+    pub(super) fn side_of(&self, change: &Change) -> SeamSide {
+        let (JobStage::Scanning(seam, _) | JobStage::Settling(seam, _, _)) = &self.stage else {
+            return SeamSide::NotScanned;
         };
         let source = change.record.source.as_str();
         let version = match seam {
@@ -245,23 +240,23 @@ impl Job {
             Seam::None => Some(&0),
         };
         match version {
-            None => Side::NotScanned,
-            Some(version) if change.version > *version => Side::After,
-            Some(_) => Side::Scanned { was_snapped: self.snapped.contains(&name_key(source)) },
+            None => SeamSide::NotScanned,
+            Some(version) if change.version > *version => SeamSide::After,
+            Some(_) => SeamSide::Scanned { was_snapped: self.snapped.contains(&name_key(source)) },
         }
     }
 }
 
-/// Where a change stands to a scan.
+/// The side of the seam on which a change lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    /// The scan will find it, or something newer.
+pub(super) enum SeamSide {
+    /// The scan will find the change, or something newer.
     NotScanned,
-    /// The scan has found it, or something newer.
+    /// The scan has found the change, or something newer.
     Scanned {
-        /// And has sent that, although a live subscription matches, too.
+        /// Whether the scan has sent that although a live subscription without a snapshot matches, too.
         was_snapped: bool,
     },
-    /// It came after the scan.
+    /// The change came after the scan.
     After,
 }

@@ -8,27 +8,35 @@ mod tokens;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::slice::from_ref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::*;
+use crate::cluster::Heads;
+use crate::cluster::members::MemberInfo;
 use crate::cluster::outbox::Outbox;
-use crate::ingest::{Bounds, Downstream, Ingest};
-use crate::record::draft::DraftPayload;
-use crate::record::token::cluster_key;
-use crate::record::{AckLevel, HybridClock, SharedRecord};
+use crate::ingest::{Accepted, Bounds, Downstream, Ingest};
+use crate::latest::Latest;
+use crate::metrics::Metrics;
+use crate::protocol::AckLevel;
+use crate::protocol::draft::{Draft, DraftPayload};
+use crate::protocol::token::cluster_key;
+use crate::record::{HybridClock, NodeName, Now, SharedRecord};
+use crate::server::acks::PublishHost;
 use crate::server::inbox::{Inbox, Mail};
 use crate::server::mailbox::{Mailbox, deliver};
+use crate::server::outbound::Outbound;
 
 const WALL_US: u64 = 1_700_000_000_000_000;
 const DAY_US: u64 = 86_400_000_000;
 
-/// The mailbox and the store.
+/// The mailbox of the worker, and a store that takes everything.
 struct Below {
     mailbox: Mailbox,
-    /// Nobody waits on it; the mailbox's waker needs one.
+    /// The poll of the mailbox's waker. Nobody waits on it.
     _poll: mio::Poll,
     tickets: AtomicU64,
     sick: Mutex<Option<String>>,
@@ -70,7 +78,7 @@ struct Node {
     ingest: Ingest<Below>,
     metrics: Arc<Metrics>,
     durable: Cell<u64>,
-    /// The last one given to a record that every member is to hold.
+    /// The last token that was given to a record that every member is to hold.
     tokens: Cell<u64>,
     is_loaded: Cell<bool>,
     /// Heads of other origins, beside this node's own.
@@ -83,31 +91,8 @@ impl Host for Node {
         &self.facts
     }
 
-    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
-        self.ingest.publish(now, draft)
-    }
-
-    fn publish_awaited(
-        &self,
-        now: Now,
-        draft: &Draft<'_>,
-        _connection: usize,
-    ) -> Result<(Accepted, u64), Refusal> {
-        let token = self.tokens.get() + 1;
-        self.tokens.set(token);
-        self.ingest.publish_awaited(now, draft, token).map(|accepted| (accepted, token))
-    }
-
     fn latest(&self) -> &Latest {
         self.ingest.latest()
-    }
-
-    fn durable(&self) -> u64 {
-        self.durable.get()
-    }
-
-    fn store_health(&self) -> Result<(), String> {
-        self.ingest.downstream().store_health()
     }
 
     fn is_loaded(&self) -> bool {
@@ -126,6 +111,31 @@ impl Host for Node {
 
     fn mailbox_end(&self) -> u64 {
         self.ingest.downstream().mailbox.position()
+    }
+}
+
+impl PublishHost for Node {
+    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+        self.ingest.publish(now, draft)
+    }
+
+    fn publish_awaited(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        _connection: usize,
+    ) -> Result<(Accepted, u64), Refusal> {
+        let token = self.tokens.get() + 1;
+        self.tokens.set(token);
+        self.ingest.publish_awaited(now, draft, token).map(|accepted| (accepted, token))
+    }
+
+    fn durable(&self) -> u64 {
+        self.durable.get()
+    }
+
+    fn store_health(&self) -> Result<(), String> {
+        self.ingest.downstream().store_health()
     }
 
     fn metrics(&self) -> &Metrics {
@@ -155,7 +165,7 @@ impl World {
         World::named("n1", 1)
     }
 
-    /// A world whose mailbox holds no more bytes than that.
+    /// A world whose mailbox holds at most this number of bytes.
     fn with_mailbox(bytes_max: usize) -> World {
         World::built("n1", 1, bytes_max)
     }
@@ -297,7 +307,7 @@ impl World {
         self.settle();
     }
 
-    /// What the client reads: its frames, batches unfolded.
+    /// Everything that waits in the client's buffer: its frames, with batches taken apart.
     fn read(&mut self, client: usize) -> Vec<Value> {
         let mut bytes = Vec::new();
         assert!(self.clients[client].out.flush(&mut bytes).expect("a Vec takes all"));

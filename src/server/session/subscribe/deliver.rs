@@ -1,45 +1,64 @@
-//! How what a subscriber is sent gets into its buffer, or waits for room.
+//! How a record gets into the buffer of a subscriber, or waits for room in it.
 
-use super::Subscriber;
 use crate::latest::Change;
 use crate::limits::{ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX};
-use crate::record::request::Notice;
-use crate::server::session::Turn;
-use crate::server::session::encode::{self, EncodedChange};
-use crate::server::session::queue::{Entry, Waiting};
+use crate::protocol::request::{Mode, Notice};
+use crate::server::session::Codec;
+use crate::server::session::encode::EncodedChange;
+use crate::server::session::queue::{QueueEntry, QueuedRecord, SendQueue};
+use crate::server::session::resume::TokenSchedule;
+use crate::server::session::turn::Turn;
 use crate::server::websocket::CloseReason;
 
-impl Subscriber {
+/// The way out of one subscriber: its buffer, and the queue in front of it.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    codec: Codec,
+    /// Whether a frame may hold several records.
+    is_batched: bool,
+    queue: SendQueue,
+}
+
+impl Delivery {
+    pub(super) fn new(codec: Codec, mode: Mode, is_batched: bool) -> Delivery {
+        Delivery { codec, is_batched, queue: SendQueue::new(mode) }
+    }
+
+    /// Sets the mode of the connection. To be called before anything is sent.
+    pub(super) fn set_mode(&mut self, mode: Mode) {
+        debug_assert!(self.queue.is_empty(), "a mode is settled before anything waits");
+        self.queue = SendQueue::new(mode);
+    }
+
+    /// Sends a change in `mode=latest`: into the buffer if it has room and the source does not wait,
+    /// else in the place of the record of its source that waits, else at the end of the queue.
     pub(super) fn deliver_latest(
         &mut self,
         turn: &mut Turn<'_>,
         frames: &mut EncodedChange,
         change: &Change,
     ) {
-        let waiting = |change: &Change| Waiting {
-            record: change.record.clone(),
-            as_deleted: change.is_expiry,
-            from_snapshot: false,
-        };
-        if !self.queue.is_empty() && self.queue.replace(waiting(change)).is_ok() {
+        if !self.queue.is_empty() && self.queue.replace(queued(change)).is_ok() {
             turn.work.conflated += 1;
             return;
         }
-        if self.has_room(turn) {
+        if has_room(turn) {
             self.write_change(turn, frames, change);
         } else {
-            self.queue.push(waiting(change));
+            self.queue.push(queued(change));
         }
     }
 
+    /// Sends a change in `mode=all`, or closes the connection if too much waits. While subscriptions
+    /// start, what their snapshots have written is not to the subscriber's account.
     pub(super) fn deliver_all(
         &mut self,
         turn: &mut Turn<'_>,
         frames: &mut EncodedChange,
         change: &Change,
+        is_starting: bool,
     ) -> Result<(), CloseReason> {
-        // What a snapshot has written is paced by the buffer, and not to the subscriber's account.
-        let paced = if self.jobs.is_empty() { 0 } else { LATEST_BUFFER_BYTES_MAX };
+        let paced = if is_starting { LATEST_BUFFER_BYTES_MAX } else { 0 };
         let waiting = turn.out.len().saturating_sub(paced) + self.queue.live_bytes();
         let added = change.record.payload.bytes().len();
         if waiting > 0 && waiting + added > ALL_QUEUE_BYTES_MAX {
@@ -49,14 +68,57 @@ impl Subscriber {
         if self.queue.is_empty() {
             self.write_change(turn, frames, change);
         } else {
-            let record = change.record.clone();
-            self.queue.push(Waiting { record, as_deleted: change.is_expiry, from_snapshot: false });
+            self.queue.push(queued(change));
         }
         Ok(())
     }
 
-    pub(super) fn has_room(&self, turn: &Turn<'_>) -> bool {
-        turn.out.len() <= LATEST_BUFFER_BYTES_MAX
+    /// Puts a record that a snapshot found at the end of the queue. No change waits there: snapshots go on
+    /// only when everything has been written ([`Delivery::holds_snapshots`]).
+    pub(super) fn push_snapshot(&mut self, record: QueuedRecord) {
+        self.queue.push(record);
+    }
+
+    /// Puts a token at the end of the queue. `eos` is the subscription whose snapshot ends with it, if
+    /// one does.
+    pub(super) fn push_token(&mut self, eos: Option<u32>, token: String) {
+        self.queue.push_token(eos, token);
+    }
+
+    /// Writes what waits, as long as there is room.
+    pub(super) fn drain(&mut self, turn: &mut Turn<'_>, tokens: &mut TokenSchedule) {
+        while has_room(turn) {
+            match self.queue.pop() {
+                None => break,
+                Some(QueueEntry::Record(record)) => self.write_queued(turn, &record),
+                Some(QueueEntry::Token { eos: Some(subscription), token }) => {
+                    turn.notice(self.codec, &Notice::Eos { subscription, resume: &token });
+                }
+                Some(QueueEntry::Token { eos: None, token }) => {
+                    turn.notice(self.codec, &Notice::Resume(&token));
+                    tokens.handle_sent(turn.now);
+                }
+            }
+        }
+    }
+
+    /// Drops the records of sources that are not `wanted` any longer, and the token that ends the
+    /// snapshot of the subscription `ended`.
+    pub(super) fn forget(&mut self, ended: u32, wanted: impl Fn(&str) -> bool) {
+        self.queue.retain(|entry| match entry {
+            QueueEntry::Record(queued) => wanted(queued.record.source.as_str()),
+            QueueEntry::Token { eos, .. } => *eos != Some(ended),
+        });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Returns whether the next part of a snapshot is put off: records of the last one wait, or the
+    /// buffer is full.
+    pub(super) fn holds_snapshots(&self, turn: &Turn<'_>) -> bool {
+        self.queue.has_snapshot() || !has_room(turn)
     }
 
     fn write_change(&mut self, turn: &mut Turn<'_>, frames: &mut EncodedChange, change: &Change) {
@@ -67,32 +129,19 @@ impl Subscriber {
         }
     }
 
-    fn write_waiting(&mut self, turn: &mut Turn<'_>, waiting: &Waiting) {
+    fn write_queued(&mut self, turn: &mut Turn<'_>, queued: &QueuedRecord) {
         turn.work.deliveries += 1;
-        let (codec, record) = (self.codec, &*waiting.record);
-        if self.is_batched {
-            turn.work.scratch.clear();
-            encode::write_record(&mut turn.work.scratch, codec, record, waiting.as_deleted);
-            turn.out.append_to_batch(codec, &turn.work.scratch);
-        } else {
-            turn.record_frame(codec, record, waiting.as_deleted);
+        match self.is_batched {
+            true => turn.record_in_batch(self.codec, &queued.record, queued.as_deleted),
+            false => turn.record_frame(self.codec, &queued.record, queued.as_deleted),
         }
     }
+}
 
-    /// Writes what waits, as long as there is room.
-    pub(super) fn drain_queue(&mut self, turn: &mut Turn<'_>) {
-        while self.has_room(turn) {
-            match self.queue.pop() {
-                None => break,
-                Some(Entry::Record(waiting)) => self.write_waiting(turn, &waiting),
-                Some(Entry::Mark { eos: Some(subscription), token }) => {
-                    self.tell(turn, &Notice::Eos { subscription, resume: &token });
-                }
-                Some(Entry::Mark { eos: None, token }) => {
-                    self.tell(turn, &Notice::Resume(&token));
-                    self.tokens.handle_sent(turn.now);
-                }
-            }
-        }
-    }
+fn queued(change: &Change) -> QueuedRecord {
+    QueuedRecord { record: change.record.clone(), as_deleted: change.is_expiry, from_snapshot: false }
+}
+
+fn has_room(turn: &Turn<'_>) -> bool {
+    turn.out.len() <= LATEST_BUFFER_BYTES_MAX
 }

@@ -162,7 +162,7 @@ fn a_batch_waits_for_the_store_and_for_the_members() {
     let levels: Vec<_> = (0..3).map(|index| told[0][index]["result"]["level"].clone()).collect();
     assert_eq!(levels, ["stored", "replicated", "accepted"]);
 
-    // The store is over time, and nothing is ever heard of the cluster.
+    // The store takes too long, and the cluster never answers.
     world.node.durable.set(0);
     world.say(client, batch);
     world.pass(STORED_US_MAX);

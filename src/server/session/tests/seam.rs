@@ -39,12 +39,12 @@ fn act() -> impl Strategy<Value = Act> {
 const SOURCES: [&str; 6] = ["a/1", "a/2", "b/1", "b/2", "c", "a/1/x"];
 const PATTERNS: [&str; 5] = ["a/*", "**", "a/1", "*/1", "a/**"];
 
-/// A connection, what it wants, and what it saw.
+/// A connection with its subscriptions, and the records that it was sent.
 struct Play {
     world: World,
     client: usize,
     data: String,
-    /// Subscriptions by number, and whether they came with a snapshot.
+    /// The subscriptions by number, and whether each came with a snapshot.
     wanted: BTreeMap<u32, (&'static str, bool)>,
     numbered: u32,
     newest: BTreeMap<String, (u64, bool)>,
@@ -72,7 +72,7 @@ impl Play {
             let Some(source) = value.get("source").and_then(Value::as_str) else { continue };
             let order = (value["ts"].as_u64().unwrap_or(0), value.get("deleted").is_some());
             let before = self.newest.insert(source.into(), order);
-            // Who ended a subscription and wants the same again, gets the same again.
+            // A client that ended a subscription and asks for the same one again gets its records again.
             let may_repeat = self.has_ended_any && before == Some(order);
             let is_right = may_repeat || before.is_none_or(|before| before < order);
             prop_assert!(is_right, "{source}: {before:?} then {order:?}");
@@ -109,7 +109,7 @@ impl Play {
         Ok(())
     }
 
-    /// Whoever has a pattern with a snapshot ends with the newest of all that it matches.
+    /// A client whose pattern came with a snapshot ends with the newest record of every source that matches.
     fn end(mut self) -> Result<(), TestCaseError> {
         self.world.now = self.world.now.plus_us(10_000_000);
         self.world.node.ingest.sweep(self.world.now, true, 100);
@@ -122,7 +122,7 @@ impl Play {
             let Some(record) = record else { continue };
             let is_gone = !record.is_visible(self.world.now.wall_us);
             match self.newest.get(source) {
-                // Deleted while it was not subscribed to: a snapshot does not speak of it.
+                // A source that was deleted while nobody subscribed to it is not in a snapshot.
                 Some(newest) if self.has_ended_any && is_gone => prop_assert!(newest.0 <= record.stamp.ts),
                 Some(newest) => prop_assert_eq!(*newest, (record.stamp.ts, is_gone), "{}", source),
                 None => prop_assert!(is_gone, "{source} was never sent"),
@@ -179,7 +179,7 @@ proptest! {
         play(if all { "all" } else { "latest" }, &acts, false)?;
     }
 
-    /// `mode=all` misses nothing after its eos: not one record that was published after the last.
+    /// A client in `mode=all` is sent every record that is published after the end of its snapshot.
     #[test]
     fn all_misses_nothing_after_eos(
         before in acts(false),
@@ -196,7 +196,7 @@ proptest! {
                 _ => {}
             }
         }
-        // Until the eos is out.
+        // Go on until the end of the snapshot has been sent.
         while !world.read(client).iter().any(|value| value.get("eos").is_some()) {
             world.drain_one();
             world.turn_once(client);

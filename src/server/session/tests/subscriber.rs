@@ -239,7 +239,7 @@ fn protobuf_and_batches() {
     let mut count = |client: usize| {
         let mut bytes = Vec::new();
         world.clients[client].out.flush(&mut bytes).expect("flushes");
-        // Keys of connected, answer, record, records and eos.
+        // The keys of the messages connected, answer, record, records and eos.
         payloads(&bytes).iter().map(|payload| payload[0] >> 3).collect::<Vec<_>>()
     };
     assert_eq!(count(single), [1, 2, 4, 6, 4, 4]);
@@ -277,7 +277,7 @@ fn an_overflow_of_the_mailbox_loses_nothing_of_the_latest() {
     }
     assert_eq!(world.clients[all].closed.as_ref().map(|close| close.code), Some(4202));
     assert!(world.clients[nothing].closed.is_none());
-    // From here on as ever.
+    // Later changes are sent as usual.
     let ts = world.publish("a/1", "2");
     assert_eq!(records(&world.read_all(latest)), [("a/1".to_owned(), ts)]);
 }

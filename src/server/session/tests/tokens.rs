@@ -59,14 +59,14 @@ fn what_expired_meanwhile_is_told_once() {
 fn what_a_token_cannot_prove_gives_a_full_snapshot() {
     let (mut world, token) = seen();
     let whole = |told: (Option<bool>, Vec<Value>)| told.0 == Some(false) && told.1.len() == 10;
-    // Another pattern.
+    // The token is of another pattern.
     let client = world.open(&format!("/subscribe?source=a/**&resume={token}"));
     assert_eq!(world.read_all(client)[1]["result"]["recovered"], false);
-    // Another cluster.
+    // The token is of another cluster.
     let cluster = std::mem::replace(&mut world.node.facts.cluster, 7);
     assert!(whole(resume(&mut world, &token)));
     world.node.facts.cluster = cluster;
-    // Older than tombstones are sure to be kept.
+    // The token is older than the time for which deletions are sure to be kept.
     world.now = world.now.plus_us(DAY_US - 3_600_000_000);
     assert_eq!(resume(&mut world, &token).0, Some(true));
     world.now = world.now.plus_us(1);
@@ -156,10 +156,10 @@ fn a_token_waits_behind_what_waits() {
     assert!(rest.last().is_some_and(|value| value.get("resume").is_some()));
 }
 
-/// What a client holds: source → ts.
+/// The records that a client holds, as the `ts` of each source.
 type Held = BTreeMap<String, u64>;
 
-/// Carries what was read into what is held, and remembers what was held at the last token.
+/// Adds what was read to what the client holds, and remembers what it held at the last token.
 fn hold(held: &mut Held, at_token: &mut Option<(String, Held)>, values: &[Value]) {
     for value in values {
         if let Some(source) = value.get("source").and_then(Value::as_str) {
@@ -174,8 +174,8 @@ fn hold(held: &mut Held, at_token: &mut Option<(String, Held)>, values: &[Value]
 }
 
 proptest! {
-    /// Whoever loses the connection at any moment, and with it all after the last token, has the whole
-    /// again after resuming.
+    /// A client that loses its connection at any moment, and everything after the last token with it, holds
+    /// everything again after it has resumed.
     #[test]
     fn a_token_and_what_follows_it_are_the_whole(
         acts in proptest::collection::vec((0u8..10, 0usize..8), 1..80),
@@ -216,7 +216,7 @@ proptest! {
                 client = world.open(&format!("{url}{token}"));
             }
         }
-        // The last token that came through, and nothing after it.
+        // The client keeps the last token that it got, and what it held then.
         let Some((token, mut held)) = at_token else { return Ok(()) };
         let client = world.open(&format!("{url}&resume={token}"));
         let values = world.read_all(client);

@@ -1,19 +1,20 @@
-//! What clients are sent, written straight into the bytes of a frame.
+//! Writes messages to clients as JSON, directly into the bytes of a frame.
 
 use std::io::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::record::answer::{Outcome, Published, Refusal};
-use crate::record::draft::RequestId;
+use crate::protocol::answer::{Outcome, Published, Refusal};
+use crate::protocol::draft::RequestId;
+use crate::protocol::reply::PublishAnswer;
 use crate::record::words::json_plain_len;
 use crate::record::{Payload, Record};
 
 /// Appends `text` as a JSON string.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    // Nearly every text is plain to its end.
+    // Nearly all texts need no escapes, and are copied as a whole.
     let mut from = 0;
     let escaped = if json_plain_len(text.as_bytes()) < text.len() { text.len() } else { 0 };
     for (at, byte) in text.bytes().enumerate().take(escaped) {
@@ -31,20 +32,22 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// What a record's message has beside its names and its data, in bytes: keys, quotes, and a stamp.
+/// Most bytes that the message of one record needs apart from its names and its data: keys, quotes and the
+/// timestamp.
 const FIELDS_BYTES_MAX: usize = 80;
 
-/// Appends the record as a subscriber sees it. `as_deleted`: its time to live is over.
+/// Appends a record as subscribers see it. With `as_deleted` it is written as a deletion, because its time to
+/// live is over.
 pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     let (source, origin) = (record.source.as_str(), record.birth.origin.as_bytes());
-    // In one go, but for what is escaped or base64.
+    // This is the only allocation unless the name has escapes or the data is written as base64.
     out.reserve(FIELDS_BYTES_MAX + source.len() + origin.len() + record.payload.bytes().len());
     out.extend_from_slice(b"{\"source\":");
     write_string(out, source);
     out.extend_from_slice(b",\"ts\":");
     decimal(out, record.stamp.ts);
     out.extend_from_slice(b",\"origin\":\"");
-    // No name of a node has anything to escape.
+    // Names of nodes never contain a character that JSON escapes.
     out.extend_from_slice(origin);
     out.push(b'"');
     match &record.payload {
@@ -65,14 +68,29 @@ pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     out.push(b'}');
 }
 
-/// Appends the answer to one publish: `{"id":…,"index":…,"result":{…}}` or with `"error"`. The
-/// index stands in answers to batches only.
-pub fn write_publish_answer(
+/// Appends the answers to one publish frame: an array for a batch, else the one answer as an object.
+pub fn write_publish_answers<'a>(
     out: &mut Vec<u8>,
-    id: Option<&RequestId<'_>>,
-    index: Option<usize>,
-    answer: &Result<Published, Refusal>,
+    answers: impl Iterator<Item = PublishAnswer<'a>>,
+    is_batch: bool,
 ) {
+    if is_batch {
+        out.push(b'[');
+    }
+    for (at, answer) in answers.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        write_publish_answer(out, &answer);
+    }
+    if is_batch {
+        out.push(b']');
+    }
+}
+
+/// Appends the answer to one item: `{"id":…,"index":…,"result":{…}}`, or with `"error"` instead of
+/// `"result"`.
+fn write_publish_answer(out: &mut Vec<u8>, PublishAnswer { id, index, answer }: &PublishAnswer<'_>) {
     out.push(b'{');
     if let Some(id) = id {
         out.extend_from_slice(b"\"id\":");
@@ -95,7 +113,7 @@ pub fn write_publish_answer(
     out.push(b'}');
 }
 
-/// Appends an id as it came.
+/// Appends the id of a request exactly as the client wrote it.
 pub fn write_id(out: &mut Vec<u8>, id: &RequestId<'_>) {
     match id {
         RequestId::Json(text) => out.extend_from_slice(text.as_bytes()),
@@ -104,7 +122,8 @@ pub fn write_id(out: &mut Vec<u8>, id: &RequestId<'_>) {
     }
 }
 
-/// Appends the result of a publish.
+/// Appends the result of a publish: `{"ts":…,"outcome":…,"level":…}`, with `"current_ts"` and `"nodes"` where
+/// they apply.
 pub fn write_published(out: &mut Vec<u8>, published: &Published) {
     out.extend_from_slice(b"{\"ts\":");
     decimal(out, published.ts);
@@ -123,10 +142,18 @@ pub fn write_published(out: &mut Vec<u8>, published: &Published) {
     out.push(b'}');
 }
 
-/// Appends a refusal: `{"code":…,"message":…,"temporary":…}` and what else is known.
+/// Appends a refusal: `{"code":…,"message":…,"temporary":…}`, with `"applied"`, `"ts"` and `"nodes"` where
+/// they apply.
 pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
     number(out, format_args!("{{\"code\":\"{}\",\"message\":", refusal.code.as_str()));
     write_string(out, &refusal.message);
+    write_refusal_facts(out, refusal);
+    out.push(b'}');
+}
+
+/// Appends what else a refusal says, as members of an object that follow others: whether a retry may
+/// help, the stamp if the record was applied all the same, and how many members hold it.
+pub fn write_refusal_facts(out: &mut Vec<u8>, refusal: &Refusal) {
     number(out, format_args!(",\"temporary\":{}", refusal.code.is_temporary()));
     if let Some(ts) = refusal.applied_ts {
         number(out, format_args!(",\"applied\":true,\"ts\":{ts}"));
@@ -134,10 +161,9 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
     if let Some(nodes) = refusal.nodes {
         number(out, format_args!(",\"nodes\":{nodes}"));
     }
-    out.push(b'}');
 }
 
-/// The numbers 00 to 99 in digits.
+/// The two decimal digits of every number from 00 to 99.
 const PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[b'0'; 2]; 100];
     let mut number = 0;
@@ -148,8 +174,8 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// Sixteen digits of a number under 10^16, with zeros before it. The parts are told apart side by side, in
-/// one word each for eight digits: what a chain of divisions would wait for.
+/// Returns the sixteen decimal digits of a number less than 10^16, with leading zeros. Each half of eight
+/// digits is computed in one word, which is faster than a chain of divisions that wait for each other.
 fn sixteen(number: u64) -> [u8; 16] {
     let mut digits = [0; 16];
     for (place, part) in
@@ -160,24 +186,27 @@ fn sixteen(number: u64) -> [u8; 16] {
     digits
 }
 
-/// Eight digits, the first in the lowest byte.
+/// Returns the eight decimal digits of a number less than 10^8, the first digit in the lowest byte.
 fn eight(number: u32) -> u64 {
     let fours = u64::from(number / 10_000) | u64::from(number % 10_000) << 32;
-    // Hundreds in each half, by a multiplication that is right for all numbers under 10,000.
+    // Splits each half into hundreds and rest. The multiplication replaces a division and is exact for all
+    // numbers less than 10,000.
     let hundreds = ((fours * 10_486) >> 20) & 0x7f_0000_007f;
     let pairs = hundreds | (fours - 100 * hundreds) << 16;
     let tens = ((pairs * 103) >> 10) & 0x0f_000f_000f_000f;
     (tens | (pairs - 10 * tens) << 8) | u64::from_le_bytes([b'0'; 8])
 }
 
-/// Appends a number. Two digits at a time, and without the formatter: every record has a stamp.
+/// Appends a number in decimal, without the formatter of the standard library, because every record has a
+/// timestamp.
 fn decimal(out: &mut Vec<u8>, number: u64) {
-    // Microseconds since 2001, and until 2286.
+    // Timestamps in microseconds have sixteen digits from the year 2001 to 2286.
     if (1_000_000_000_000_000..10_000_000_000_000_000).contains(&number) {
         return out.extend_from_slice(&sixteen(number));
     }
     let (mut digits, mut used, mut rest) = ([[0; 2]; 10], 10, number);
-    // Eight at a time, whose pairs do not wait for each other as a chain of divisions would.
+    // Eight digits are split off at a time, because their pairs can then be computed independently of each
+    // other.
     while rest >= 100_000_000 {
         let low = (rest % 100_000_000) as u32;
         rest /= 100_000_000;
@@ -198,7 +227,7 @@ fn decimal(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&text[usize::from(is_padded)..]);
 }
 
-/// Appends formatted text; writing to a `Vec` cannot fail.
+/// Appends formatted text. Writing to a `Vec` cannot fail, so there is no result.
 pub(super) fn number(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
@@ -206,7 +235,8 @@ pub(super) fn number(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{AckLevel, Birth, NodeName, Source, Stamp};
+    use crate::protocol::AckLevel;
+    use crate::record::{Birth, NodeName, Source, Stamp};
     use bytes::Bytes;
 
     fn record(payload: Payload) -> Record {
@@ -269,7 +299,8 @@ mod tests {
             level: AckLevel::Stored,
             nodes: None,
         };
-        write_publish_answer(&mut out, Some(&RequestId::Json("\"q\"")), Some(3), &Ok(stale));
+        let id = Some(RequestId::Json("\"q\""));
+        write_publish_answer(&mut out, &PublishAnswer { id, index: Some(3), answer: &Ok(stale) });
         assert_eq!(
             out,
             br#"{"id":"q","index":3,"result":{"ts":1,"outcome":"stale","current_ts":2,"level":"stored"}}"#

@@ -1,15 +1,16 @@
-//! Resume tokens: what a subscriber has seen, said so that any node of the cluster can check it.
+//! Resume tokens: they tell what a subscriber has seen, in a form that every node of the cluster can check.
 //!
-//! A token names the cluster, the patterns it speaks of, when it was made, and the heads up to which
-//! the subscriber has seen everything that matches: for each life of an origin a sequence number.
-//! Names are hashed, so that a head costs about eleven bytes however long its origin's name is: a
-//! token of a thousand origins still fits a URL. Clients keep it as an opaque text.
+//! A token holds the cluster, the patterns it is about, when it was made, and heads: for every run of an
+//! origin the sequence number up to which the subscriber has seen all matching records. Names are hashed, so
+//! that a head costs about eleven bytes however long the name of its origin is, and a token of a thousand
+//! origins still fits into a URL. For clients a token is an opaque text.
 //!
-//! Layout, before base64url without padding: version 1 (1 byte), cluster (8, little-endian, as all
-//! hashes), issued (varint), patterns (varint, then 8 each), heads (varint, then 8 and a varint
-//! each, in increasing order), checksum (4: the low half of XXH3-64 of all before it).
+//! Layout before encoding as base64url without padding: version 1 (1 byte), cluster (8 bytes, little-endian
+//! like all hashes), time of issue (varint), number of patterns (varint) and 8 bytes for each, number of
+//! heads (varint) and 8 bytes and a varint for each in increasing order, checksum (4 bytes: the low half of
+//! XXH3-64 of everything before it).
 //!
-//! Rejected: signing it. A forged token harms nobody but the one who shows it.
+//! Rejected: signing tokens. A forged token harms nobody but the client that presents it.
 
 use std::sync::Arc;
 
@@ -17,63 +18,66 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::fields::write_varint;
-use super::{Birth, NodeName, Pattern};
+use crate::record::fields::write_varint;
+use crate::record::{Birth, NodeName, Pattern};
 
 const VERSION: u8 = 1;
 
-/// What a subscriber has seen.
+/// The content of a resume token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// [`cluster_key`] of the cluster it was made in.
+    /// [`cluster_key`] of the cluster that the token was made in.
     pub cluster: u64,
-    /// The wall clock of the node that made it, in microseconds since the Unix epoch.
+    /// Wall clock of the node that made the token, in microseconds since the Unix epoch.
     pub issued_us: u64,
-    /// [`pattern_key`] of the patterns it speaks of, in increasing order.
+    /// [`pattern_key`]s of the patterns that the token is about, in increasing order.
     pub patterns: Vec<u64>,
-    /// (head key, sequence number): everything up to it was seen. In increasing order.
+    /// For every run of an origin its [`head_key`] and the sequence number up to which everything was seen.
+    /// In increasing order.
     pub heads: SharedHeads,
 }
 
-/// Heads by their keys, in increasing order: shared by all tokens made from one look at them.
+/// Pairs of [`head_key`] and sequence number, in increasing order. All tokens that are made at the same time
+/// share one list.
 pub type SharedHeads = Arc<[(u64, u64)]>;
 
-/// The text is no token.
+/// The error of a text that is not a valid token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("resume is no token of this server")]
 pub struct TokenError;
 
-/// A cluster's name, hashed.
+/// Returns the hash of a cluster's name.
 pub fn cluster_key(name: &str) -> u64 {
     xxh3_64(name.as_bytes())
 }
 
-/// A pattern, hashed.
+/// Returns the hash of a pattern.
 pub fn pattern_key(pattern: &Pattern) -> u64 {
     xxh3_64(pattern.as_str().as_bytes())
 }
 
-/// One life of an origin, hashed.
+/// Returns the hash of one run of an origin: its name and its boot number.
 pub fn head_key(origin: &NodeName, boot: u64) -> u64 {
     xxh3_64_with_seed(origin.as_bytes(), boot)
 }
 
 impl Token {
-    /// Whether the subscriber has seen the record of this birth, or a newer one of its source.
+    /// Returns whether the subscriber has seen the record with this birth, or a newer one of the same source.
     pub fn covers_birth(&self, birth: &Birth) -> bool {
         let key = head_key(&birth.origin, birth.boot);
         let head = self.heads.binary_search_by_key(&key, |head| head.0);
         head.is_ok_and(|at| self.heads.get(at).is_some_and(|head| birth.seq <= head.1))
     }
 
-    /// Whether it speaks of the pattern.
+    /// Returns whether the token is about this pattern.
     pub fn covers_pattern(&self, pattern: &Pattern) -> bool {
         self.patterns.binary_search(&pattern_key(pattern)).is_ok()
     }
 
-    /// The token as clients keep it.
+    /// Returns the token as the text that clients keep.
     pub fn encode(&self) -> String {
         let mut bytes = Vec::with_capacity(32 + 8 * self.patterns.len() + 13 * self.heads.len());
+        debug_assert!(self.patterns.is_sorted() && self.heads.is_sorted(), "`decode` requires this order");
         bytes.push(VERSION);
         bytes.extend_from_slice(&self.cluster.to_le_bytes());
         write_varint(&mut bytes, self.issued_us);
@@ -91,7 +95,7 @@ impl Token {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The token of such a text.
+    /// Reads a token from its text.
     pub fn decode(text: &str) -> Result<Token, TokenError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError)?;
         let (body, sum) = bytes.split_last_chunk::<4>().ok_or(TokenError)?;
@@ -115,7 +119,7 @@ impl Token {
     }
 }
 
-/// Takes a token's fields from its bytes.
+/// Reads the fields of a token one after the other.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -145,7 +149,8 @@ impl Reader<'_> {
         Err(TokenError)
     }
 
-    /// A count of things of at least `bytes` bytes each, of which so many can still follow.
+    /// Reads the number of entries of a list. Fails if the rest is too short for that many entries of at
+    /// least `bytes` bytes each, so that a forged number allocates nothing.
     fn count(&mut self, bytes: usize) -> Result<usize, TokenError> {
         let count = usize::try_from(self.varint()?).map_err(|_| TokenError)?;
         if count > self.0.len() / bytes { Err(TokenError) } else { Ok(count) }

@@ -1,48 +1,48 @@
-//! A JSON scanner that finds where values end, and copies nothing.
+//! A JSON scanner that finds where values end without copying anything.
 //!
-//! Data is kept verbatim, so there is no tree to build: one pass checks the grammar (RFC 8259) and
-//! yields spans. What makes a value unacceptable without making the text unreadable (too deep, a
-//! lone surrogate) is reported beside the span, so that one bad item does not take its batch along.
-//! Rejected: `serde_json::RawValue`, which neither bounds depth by itself nor sees lone surrogates.
+//! The data of records is kept verbatim, so no tree is built: one pass checks the grammar (RFC 8259) and
+//! returns spans of the text. Flaws that make a value unacceptable but do not hide its end (nested too deep,
+//! half of a surrogate pair) are reported beside the span, so that one bad item does not spoil its batch.
+//! Rejected: `serde_json::RawValue`, which neither limits the depth by itself nor detects lone surrogates.
 
 use std::borrow::Cow;
 
 use crate::limits::JSON_DEPTH_MAX;
 use crate::record::words::{equal, json_plain_len, under};
 
-/// The text is no JSON: what was expected, and at which byte.
+/// The error of a text that is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected} at byte {at}")]
 pub struct SyntaxError {
-    /// What would have been right.
+    /// A description of what the grammar allows at this place.
     pub expected: &'static str,
-    /// Offset in the text.
+    /// Offset of the place in the text, in bytes.
     pub at: usize,
 }
 
-/// What is wrong with a value whose end could be found all the same.
+/// A reason why a value is unacceptable although its end could be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     /// Nested deeper than [`JSON_DEPTH_MAX`].
     #[error("nested deeper than {JSON_DEPTH_MAX}")]
     TooDeep,
-    /// A `\u` escape that is half of a surrogate pair.
+    /// A `\u` escape is half of a surrogate pair, without the other half.
     #[error("a lone surrogate in a string")]
     LoneSurrogate,
 }
 
-/// A value's text, and its flaw if it has one.
+/// The span of a value in the text, and what the scanner found out about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Value<'a> {
-    /// From its first to its last byte.
+pub struct JsonValue<'a> {
+    /// The text of the value from its first to its last byte.
     pub text: &'a str,
-    /// The first flaw found.
+    /// The first flaw that was found in the value.
     pub flaw: Option<Flaw>,
-    /// A string that is written as it is, without an escape.
+    /// Whether the value is a string without escapes.
     pub is_plain: bool,
 }
 
-/// Reads a text from left to right.
+/// Reads a JSON text from left to right.
 #[derive(Debug)]
 pub struct Scanner<'a> {
     text: &'a str,
@@ -57,7 +57,7 @@ impl<'a> Scanner<'a> {
         Scanner { text, at: 0 }
     }
 
-    /// The next byte that is no white space.
+    /// Skips white space and returns the next byte without taking it; `None` at the end of the text.
     pub fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(self.at) {
@@ -66,7 +66,8 @@ impl<'a> Scanner<'a> {
         bytes.get(self.at).copied()
     }
 
-    /// Takes `byte`, past white space.
+    /// Skips white space and takes `byte`. Returns an error with the description `expected` if another byte
+    /// is next.
     pub fn take(&mut self, byte: u8, expected: &'static str) -> Scan<()> {
         if self.peek() != Some(byte) {
             return self.wrong(expected);
@@ -75,14 +76,14 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Takes `byte` if it is next.
+    /// Skips white space and takes `byte` if it is next. Returns whether it was.
     pub fn take_if(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
         is_next
     }
 
-    /// Nothing but white space may be left.
+    /// Returns an error unless nothing but white space is left.
     pub fn end(&mut self) -> Scan<()> {
         match self.peek() {
             None => Ok(()),
@@ -90,8 +91,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes one value of any kind.
-    pub fn value(&mut self) -> Scan<Value<'a>> {
+    /// Takes one value of any kind and returns its span.
+    pub fn value(&mut self) -> Scan<JsonValue<'a>> {
         let next = self.peek();
         let (start, mut flaw, mut is_plain) = (self.at, None, false);
         match next {
@@ -99,10 +100,10 @@ impl<'a> Scanner<'a> {
             Some(b'"') => (_, is_plain) = self.string(&mut flaw)?,
             next => self.word_or_number(next)?,
         }
-        Ok(Value { text: &self.text[start..self.at], flaw, is_plain })
+        Ok(JsonValue { text: &self.text[start..self.at], flaw, is_plain })
     }
 
-    fn nested(&mut self) -> Scan<Value<'a>> {
+    fn nested(&mut self) -> Scan<JsonValue<'a>> {
         let start = self.at;
         let mut flaw = None;
         let mut open = Nesting::default();
@@ -128,12 +129,13 @@ impl<'a> Scanner<'a> {
                 }
             }
             if !self.close(&mut open, &mut flaw)? {
-                return Ok(Value { text: &self.text[start..self.at], flaw, is_plain: false });
+                return Ok(JsonValue { text: &self.text[start..self.at], flaw, is_plain: false });
             }
         }
     }
 
-    /// After a value: closes what ends here. Whether another value follows.
+    /// Takes the comma or the closing brackets that follow a value inside of brackets. Returns whether
+    /// another value follows.
     fn close(&mut self, open: &mut Nesting, flaw: &mut Option<Flaw>) -> Scan<bool> {
         while let Some(in_object) = open.top() {
             if self.take_if(b',') {
@@ -174,8 +176,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes a key as nearly all are: of at most seven bytes, without an escape, its quote being next and its
-    /// colon right behind it. `None`: it is none, and nothing was taken.
+    /// Takes a key of an object and its colon, if the key has the form that nearly all have: at most seven
+    /// bytes, no escapes, and no white space before or after it. Otherwise returns `None` and takes nothing.
     fn short_key(&mut self) -> Option<&'a str> {
         let next = self.text.as_bytes().get(self.at..)?.first_chunk::<9>()?;
         let [b'"', word @ ..] = next else { return None };
@@ -224,8 +226,8 @@ impl<'a> Scanner<'a> {
         if self.at == start { self.wrong("a digit") } else { Ok(()) }
     }
 
-    /// Takes a string, the next byte being its quote. Its text without quotes, escapes as they are, and
-    /// whether there are none.
+    /// Takes a string, whose quote must be the next byte. Returns its text without the quotes and with its
+    /// escapes unresolved, and whether it has no escapes.
     fn string(&mut self, flaw: &mut Option<Flaw>) -> Scan<(&'a str, bool)> {
         let bytes = self.text.as_bytes();
         self.at += 1;
@@ -293,7 +295,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Which brackets are open: a bit each, the first 64 without allocating.
+/// The brackets that are open, one bit each: 1 for an object, 0 for an array. Up to 64 need no allocation.
 #[derive(Default)]
 struct Nesting {
     depth: usize,
@@ -323,10 +325,11 @@ impl Nesting {
     }
 }
 
-/// Calls `field` with each key, unescaped, and value of the object that is next.
+/// Takes an object, which must be next, and calls `field` with every key, escapes resolved, and the span of
+/// its value.
 pub fn object<'a>(
     scanner: &mut Scanner<'a>,
-    mut field: impl FnMut(Cow<'a, str>, Value<'a>),
+    mut field: impl FnMut(Cow<'a, str>, JsonValue<'a>),
 ) -> Result<(), SyntaxError> {
     scanner.take(b'{', "'{'")?;
     if scanner.take_if(b'}') {
@@ -351,19 +354,20 @@ pub fn object<'a>(
     }
 }
 
-/// The text of a string value, unescaped; `None` if the value is no string.
-pub fn as_string<'a>(value: &Value<'a>) -> Option<Cow<'a, str>> {
+/// Returns the text of a string with its escapes resolved; `None` if the value is not a string.
+pub fn as_string<'a>(value: &JsonValue<'a>) -> Option<Cow<'a, str>> {
     let inner = value.text.strip_prefix('"')?.strip_suffix('"')?;
     Some(unescape(inner, value.is_plain))
 }
 
-/// The value of an integer without fraction or exponent; `None` for anything else or too large.
-pub fn as_integer(value: &Value<'_>) -> Option<i128> {
+/// Returns the number of an integer without fraction or exponent; `None` for any other value and for numbers
+/// of more than 30 characters.
+pub fn as_integer(value: &JsonValue<'_>) -> Option<i128> {
     let text = value.text;
     (text.len() <= 30).then(|| text.parse().ok()).flatten()
 }
 
-/// Resolves the escapes of a string that was scanned. A lone surrogate becomes U+FFFD.
+/// Resolves the escapes of a string that the scanner has taken. A lone surrogate becomes U+FFFD.
 fn unescape(raw: &str, is_plain: bool) -> Cow<'_, str> {
     if is_plain {
         return Cow::Borrowed(raw);
@@ -434,7 +438,7 @@ mod tests {
     }
 
     proptest! {
-        /// Keys of seven bytes and fewer are taken another way than longer ones, and than those with escapes.
+        /// Keys of up to seven bytes without escapes have a fast path, which must agree with the general one.
         #[test]
         fn keys_are_read_as_they_were_written(
             keys in prop::collection::vec(("[a-zé\"\\\\\\n]{0,9}", " ?"), 0..4),

@@ -141,7 +141,7 @@ fn answers() {
         PublishAnswer { id: Some(RequestId::Text("q")), index: Some(0), answer: &result },
         PublishAnswer { id: None, index: Some(3), answer: &refusal },
     ];
-    write_publish_answers(&mut out, &answers);
+    write_publish_answers(&mut out, answers.into_iter(), true);
     let Some(Told::Answers(told)) = proto::ServerMessage::decode(&*out).expect("decodes").message else {
         panic!("no answers")
     };

@@ -1,19 +1,21 @@
-//! What the URL of a WebSocket asks for.
+//! Reads the query in the URL of a WebSocket.
 //!
-//! Read as forms write it: `+` is a space, `%XX` a byte. Anything unknown or said twice is refused,
-//! so that a mistyped parameter is not a subscription to something else.
+//! Unknown and repeated parameters are refused, so that a mistyped one does not become a subscription to
+//! something else.
 
+use super::AckLevel;
 use super::answer::{Code, Refusal};
+use super::query::parameters;
 use super::request::{Mode, Subscribe, UrlRequest};
 use super::token::Token;
-use super::{AckLevel, Pattern};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
+use crate::record::Pattern;
 
 fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new(Code::BadRequest, message))
 }
 
-/// Reads the query (without `?`) of `/publish`.
+/// Reads the query (without `?`) of a WebSocket on `/publish`.
 pub fn publish_url(query: &str) -> Result<UrlRequest, Refusal> {
     let mut ack = None;
     for parameter in parameters(query) {
@@ -21,16 +23,12 @@ pub fn publish_url(query: &str) -> Result<UrlRequest, Refusal> {
         if name != "ack" {
             return bad_request(format!("unknown parameter {name:?}; known is ack"));
         }
-        let allowed = "allowed are accepted, stored, replicated";
-        let Some(level) = AckLevel::parse(&value) else {
-            return bad_request(format!("ack is {value:?}; {allowed}"));
-        };
-        once(&mut ack, level, "ack")?;
+        once(&mut ack, AckLevel::parse(&value)?, "ack")?;
     }
     Ok(UrlRequest::Publish(ack.unwrap_or_default()))
 }
 
-/// Reads the query (without `?`) of `/subscribe`.
+/// Reads the query (without `?`) of a WebSocket on `/subscribe`.
 pub fn subscribe_url(query: &str) -> Result<UrlRequest, Refusal> {
     let mut patterns = Vec::new();
     let (mut mode, mut snapshot, mut resume, mut batch) = (None, None, None, None);
@@ -83,33 +81,6 @@ fn flag(name: &str, value: &str) -> Result<bool, Refusal> {
         "false" => Ok(false),
         other => bad_request(format!("{name} is {other:?}; allowed are true and false")),
     }
-}
-
-fn parameters(query: &str) -> impl Iterator<Item = Result<(String, String), Refusal>> {
-    query.split('&').filter(|part| !part.is_empty()).map(|part| {
-        let (name, value) = part.split_once('=').unwrap_or((part, ""));
-        Ok((decoded(name)?, decoded(value)?))
-    })
-}
-
-/// The text behind the percent signs.
-fn decoded(text: &str) -> Result<String, Refusal> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let mut digit = || rest.next().and_then(|digit| (digit as char).to_digit(16));
-                match (digit(), digit()) {
-                    (Some(high), Some(low)) => (high * 16 + low) as u8,
-                    _ => return bad_request("\"%\" in the URL without two hex digits"),
-                }
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).or_else(|_| bad_request("a parameter of the URL is no UTF-8"))
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Subscribe and unsubscribe frames, and what a connection is told apart from records.
 
-use super::publish::{bad_request, request_id, shortened};
-use super::scan::{Scanner, SyntaxError, Value, as_integer, as_string, object};
+use super::publish::{bad_request, request_id};
+use super::scan::{JsonValue, Scanner, SyntaxError, as_integer, as_string, object};
 use super::write::{number, write_id, write_refusal, write_string};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
+use crate::protocol::answer::{Code, Refusal, shortened};
+use crate::protocol::draft::RequestId;
+use crate::protocol::request::{Connected, Mode, Notice, Request, Subscribe, SubscribeFrame};
+use crate::protocol::token::Token;
 use crate::record::Pattern;
-use crate::record::answer::{Code, Refusal};
-use crate::record::draft::RequestId;
-use crate::record::request::{Connected, Mode, Notice, Request, Subscribe, SubscribeFrame};
-use crate::record::token::Token;
 
 /// Reads a frame of `/subscribe`. An error means that the text is no JSON.
 pub fn subscribe_frame(text: &str) -> Result<SubscribeFrame<'_>, SyntaxError> {
@@ -49,7 +49,7 @@ pub fn subscribe_frame(text: &str) -> Result<SubscribeFrame<'_>, SyntaxError> {
     Ok(SubscribeFrame { id, request })
 }
 
-fn unsubscribe_value(value: &Value<'_>) -> Result<u32, Refusal> {
+fn unsubscribe_value(value: &JsonValue<'_>) -> Result<u32, Refusal> {
     let number = as_integer(value).and_then(|number| u32::try_from(number).ok());
     number.map_or_else(
         || {
@@ -60,7 +60,7 @@ fn unsubscribe_value(value: &Value<'_>) -> Result<u32, Refusal> {
     )
 }
 
-fn subscribe_value(value: &Value<'_>) -> Result<Subscribe, Refusal> {
+fn subscribe_value(value: &JsonValue<'_>) -> Result<Subscribe, Refusal> {
     if let Some(flaw) = value.flaw {
         return Err(Refusal::new(Code::BadJson, flaw.to_string()));
     }
@@ -99,7 +99,7 @@ fn subscribe_value(value: &Value<'_>) -> Result<Subscribe, Refusal> {
     })
 }
 
-fn patterns(value: &Value<'_>) -> Result<Vec<Pattern>, Refusal> {
+fn patterns(value: &JsonValue<'_>) -> Result<Vec<Pattern>, Refusal> {
     let allowed = "an array of 1 to";
     let wrong = || {
         let text = shortened(value.text);
@@ -125,7 +125,7 @@ fn patterns(value: &Value<'_>) -> Result<Vec<Pattern>, Refusal> {
     Ok(patterns)
 }
 
-fn pattern(value: &Value<'_>) -> Result<Pattern, Refusal> {
+fn pattern(value: &JsonValue<'_>) -> Result<Pattern, Refusal> {
     let Some(text) = as_string(value) else {
         let message = format!("pattern is {}; it must be a string", shortened(value.text));
         return Err(Refusal::new(Code::BadPattern, message));
@@ -133,7 +133,7 @@ fn pattern(value: &Value<'_>) -> Result<Pattern, Refusal> {
     Pattern::parse(&text).map_err(|error| Refusal::new(Code::BadPattern, error.to_string()))
 }
 
-fn flag(name: &str, value: &Value<'_>) -> Result<bool, Refusal> {
+fn flag(name: &str, value: &JsonValue<'_>) -> Result<bool, Refusal> {
     match value.text {
         "true" => Ok(true),
         "false" => Ok(false),
@@ -141,14 +141,14 @@ fn flag(name: &str, value: &Value<'_>) -> Result<bool, Refusal> {
     }
 }
 
-fn mode(value: &Value<'_>) -> Result<Mode, Refusal> {
+fn mode(value: &JsonValue<'_>) -> Result<Mode, Refusal> {
     match as_string(value).and_then(|name| Mode::parse(&name)) {
         Some(mode) => Ok(mode),
         None => bad_request(format!("mode is {}; allowed are \"latest\", \"all\"", shortened(value.text))),
     }
 }
 
-fn token(value: &Value<'_>) -> Result<Token, Refusal> {
+fn token(value: &JsonValue<'_>) -> Result<Token, Refusal> {
     let token = as_string(value).and_then(|text| Token::decode(&text).ok());
     token.map_or_else(|| bad_request("resume is no token of this server"), Ok)
 }

@@ -1,9 +1,9 @@
-//! The protobuf form of what clients send and are sent: the same things as in JSON, under the same
-//! names.
+//! The protobuf form of the messages between clients and nodes. It has the same messages and names as the
+//! JSON form.
 //!
-//! A frame is decoded into a [`ClientMessage`], which keeps what the drafts borrow. Records are
-//! written by hand, since they are most of what a node sends and would be copied once more on their
-//! way through a generated message; a test holds that form against the generated one.
+//! A frame is decoded into a [`ClientMessage`], and the drafts made from it borrow from it. Records are
+//! written without generated code, because they are most of what a node sends, and a generated message would
+//! copy each of them once more. A test compares the result with that of the generated code.
 
 mod read;
 
@@ -12,34 +12,37 @@ use std::borrow::Cow;
 use prost::Message;
 use prost::encoding::encoded_len_varint;
 
+use super::AckLevel;
 use super::answer::{Code, Outcome, Published, Refusal};
 use super::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
-use super::fields::write_varint;
 use super::json::scan::Scanner;
+use super::reply::PublishAnswer;
 use super::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
 use super::token::Token;
-use super::{AckLevel, Pattern, Payload, Record, Source};
 use crate::limits::{
     BATCH_ITEMS_MAX, PATTERNS_PER_SUBSCRIPTION_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX,
 };
 use crate::proto::client as proto;
+use crate::record::fields::write_varint;
+use crate::record::{Pattern, Payload, Record, Source};
 use proto::client_message::Message as Asked;
 use proto::server_message::Message as Told;
 
-/// The bytes are no protobuf of this schema.
+/// The error of a frame that is not a protobuf message of the schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("undecodable message: {0}")]
 pub struct DecodeError(#[from] prost::DecodeError);
 
-/// A frame from a client.
+/// A decoded frame from a client.
 #[derive(Debug)]
 pub struct ClientMessage<'a>(Form<'a>);
 
 #[derive(Debug)]
 enum Form<'a> {
-    /// One publish, whose parts lie in the frame.
+    /// A single publish, read without generated code. Its parts borrow from the frame.
     Publish(Publish<'a>),
-    /// Anything.
+    /// Any other message, read by generated code. `None` if the frame holds no message that this version
+    /// knows.
     Any(Option<Asked>),
 }
 
@@ -48,7 +51,7 @@ fn refuse<T>(code: Code, message: impl Into<String>) -> Result<T, Refusal> {
 }
 
 impl ClientMessage<'_> {
-    /// Decodes a frame.
+    /// Decodes a frame. The result borrows from it.
     pub fn decode(bytes: &[u8]) -> Result<ClientMessage<'_>, DecodeError> {
         if let Some(publish) = read::publish_message(bytes) {
             return Ok(ClientMessage(Form::Publish(publish)));
@@ -56,7 +59,7 @@ impl ClientMessage<'_> {
         Ok(ClientMessage(Form::Any(proto::ClientMessage::decode(bytes)?.message)))
     }
 
-    /// The frame as `/publish` takes it.
+    /// Returns the publishes of a frame that came on `/publish`. Any other message becomes a refusal.
     pub fn publish_frame(&self) -> PublishFrame<'_> {
         let refused = |id| {
             let draft = refuse(Code::BadRequest, "allowed on /publish are \"publish\" and \"batch\"");
@@ -80,7 +83,7 @@ impl ClientMessage<'_> {
         }
     }
 
-    /// The frame as `/subscribe` takes it.
+    /// Returns the request of a frame that came on `/subscribe`. Any other message becomes a refusal.
     pub fn subscribe_frame(&self) -> SubscribeFrame<'_> {
         let refused =
             || refuse(Code::BadRequest, "allowed on /subscribe are \"subscribe\" and \"unsubscribe\"");
@@ -102,19 +105,19 @@ impl ClientMessage<'_> {
     }
 }
 
-/// The parts of one publish, which lie in the frame, or in what was made of it.
+/// The fields of one publish, borrowed from the frame or from the generated message. Nothing is checked yet.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Publish<'a> {
     id: Option<RequestId<'a>>,
     source: &'a str,
     ts: Option<u64>,
-    value: Option<Value<'a>>,
+    value: Option<PublishValue<'a>>,
     ttl_ms: Option<u64>,
     ack: Option<&'a str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Value<'a> {
+enum PublishValue<'a> {
     Data(&'a str),
     Binary(&'a [u8]),
     Deleted(bool),
@@ -123,9 +126,9 @@ enum Value<'a> {
 impl<'a> From<&'a proto::Publish> for Publish<'a> {
     fn from(publish: &'a proto::Publish) -> Publish<'a> {
         let value = publish.value.as_ref().map(|value| match value {
-            proto::publish::Value::Data(text) => Value::Data(text),
-            proto::publish::Value::DataB64(bytes) => Value::Binary(bytes),
-            proto::publish::Value::Deleted(deleted) => Value::Deleted(*deleted),
+            proto::publish::Value::Data(text) => PublishValue::Data(text),
+            proto::publish::Value::DataB64(bytes) => PublishValue::Binary(bytes),
+            proto::publish::Value::Deleted(deleted) => PublishValue::Deleted(*deleted),
         });
         let (id, ack) = (id_of(&publish.id), publish.ack.as_deref());
         Publish { id, source: &publish.source, ts: publish.ts, value, ttl_ms: publish.ttl_ms, ack }
@@ -168,10 +171,10 @@ fn draft(publish: Publish<'_>) -> Result<Draft<'_>, Refusal> {
         return refuse(Code::BadTimestamp, format!("ts is {ts}; allowed are 0 to {TS_MAX}, microseconds"));
     }
     let payload = match publish.value {
-        Some(Value::Data(text)) => DraftPayload::Json(json(text)?),
-        Some(Value::Binary(bytes)) => DraftPayload::Binary(Cow::Borrowed(bytes)),
-        Some(Value::Deleted(true)) => DraftPayload::Deleted,
-        Some(Value::Deleted(false)) => {
+        Some(PublishValue::Data(text)) => DraftPayload::Json(json(text)?),
+        Some(PublishValue::Binary(bytes)) => DraftPayload::Binary(Cow::Borrowed(bytes)),
+        Some(PublishValue::Deleted(true)) => DraftPayload::Deleted,
+        Some(PublishValue::Deleted(false)) => {
             return refuse(Code::BadRequest, "deleted is false; allowed is true");
         }
         None => {
@@ -188,17 +191,11 @@ fn draft(publish: Publish<'_>) -> Result<Draft<'_>, Refusal> {
             return refuse(Code::BadRequest, format!("ttl_ms is {ttl}; allowed are 1 to {TTL_MS_MAX}"));
         }
     };
-    let ack = match publish.ack {
-        None => None,
-        Some(name) => Some(AckLevel::parse(name).ok_or_else(|| {
-            let allowed = "allowed are \"accepted\", \"stored\", \"replicated\"";
-            Refusal::new(Code::BadRequest, format!("ack is unknown; {allowed}"))
-        })?),
-    };
+    let ack = publish.ack.map(AckLevel::parse).transpose()?;
     Ok(Draft { source: Cow::Borrowed(publish.source), ts: publish.ts, payload, ttl_ms, ack })
 }
 
-/// The one JSON value that `text` must be, without the white space around it.
+/// Returns the bytes of the single JSON value that `text` must be, without the white space around it.
 fn json(text: &str) -> Result<&[u8], Refusal> {
     let mut scanner = Scanner::new(text);
     let value = scanner.value().and_then(|value| scanner.end().map(|()| value));
@@ -241,7 +238,8 @@ fn told_id(id: Option<&RequestId<'_>>) -> Option<proto::Id> {
     let id = match id? {
         RequestId::Number(number) => Id::Number(*number),
         RequestId::Text(text) => Id::Text((*text).into()),
-        // Ids of JSON frames are answered in JSON; as text they would still be told apart.
+        // Ids of JSON frames are answered in JSON. If one ever came here, its JSON text would still identify
+        // the request.
         RequestId::Json(text) => Id::Text((*text).into()),
     };
     Some(proto::Id { id: Some(id) })
@@ -279,39 +277,30 @@ fn write(out: &mut Vec<u8>, message: Told) {
     message.encode_raw(out);
 }
 
-/// One entry of an answer to publishes.
-pub struct PublishAnswer<'a> {
-    /// The request's.
-    pub id: Option<RequestId<'a>>,
-    /// Its place in the batch; `None` outside batches.
-    pub index: Option<usize>,
-    /// What became of it.
-    pub answer: &'a Result<Published, Refusal>,
+fn told_publish(answer: &PublishAnswer<'_>) -> proto::Answer {
+    let told = match answer.answer {
+        Ok(published) => told_published(published),
+        Err(refusal) => told_refusal(refusal),
+    };
+    let index = answer.index.map(|index| u32::try_from(index).unwrap_or(u32::MAX));
+    proto::Answer { id: told_id(answer.id.as_ref()), index, answer: Some(told) }
 }
 
-impl PublishAnswer<'_> {
-    fn to_proto(&self) -> proto::Answer {
-        let answer = match self.answer {
-            Ok(published) => told_published(published),
-            Err(refusal) => told_refusal(refusal),
-        };
-        let index = self.index.map(|index| u32::try_from(index).unwrap_or(u32::MAX));
-        proto::Answer { id: told_id(self.id.as_ref()), index, answer: Some(answer) }
+/// Appends the answers to one publish frame: a batch of answers for a batch, else the one answer.
+pub fn write_publish_answers<'a>(
+    out: &mut Vec<u8>,
+    answers: impl Iterator<Item = PublishAnswer<'a>>,
+    is_batch: bool,
+) {
+    let mut items = answers.map(|answer| told_publish(&answer));
+    if is_batch {
+        write(out, Told::Answers(proto::AnswerBatch { items: items.collect() }));
+    } else if let Some(answer) = items.next() {
+        write(out, Told::Answer(answer));
     }
 }
 
-/// Appends the answer to one publish.
-pub fn write_publish_answer(out: &mut Vec<u8>, answer: &PublishAnswer<'_>) {
-    write(out, Told::Answer(answer.to_proto()));
-}
-
-/// Appends the answer to a batch.
-pub fn write_publish_answers(out: &mut Vec<u8>, answers: &[PublishAnswer<'_>]) {
-    let items = answers.iter().map(PublishAnswer::to_proto).collect();
-    write(out, Told::Answers(proto::AnswerBatch { items }));
-}
-
-/// Appends what a connection is told, apart from records and answers to publishes.
+/// Appends a message that is neither a record nor the answer to a publish.
 pub fn write_notice(out: &mut Vec<u8>, notice: &Notice<'_>) {
     let answer = |id: &Option<RequestId<'_>>, answer| {
         Told::Answer(proto::Answer { id: told_id(id.as_ref()), index: None, answer: Some(answer) })
@@ -342,14 +331,15 @@ pub fn write_notice(out: &mut Vec<u8>, notice: &Notice<'_>) {
     write(out, told);
 }
 
-/// Key of `ServerMessage.record`: field 4, length-delimited.
+/// Key of the field `ServerMessage.record`: number 4, length-delimited.
 const RECORD_KEY: u8 = 4 << 3 | 2;
-/// Key of `ServerMessage.records`: field 5, length-delimited.
+/// Key of the field `ServerMessage.records`: number 5, length-delimited.
 const RECORDS_KEY: u8 = 5 << 3 | 2;
-/// Key of `RecordBatch.items`: field 1, length-delimited.
+/// Key of the field `RecordBatch.items`: number 1, length-delimited.
 const ITEM_KEY: u8 = 1 << 3 | 2;
 
-/// Appends a message of one record as a subscriber sees it. `as_deleted`: its time to live is over.
+/// Appends a message with one record as subscribers see it. With `as_deleted` it is written as a deletion,
+/// because its time to live is over.
 pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     const TS_KEY: u8 = 2 << 3;
     const DELETED: [u8; 2] = [6 << 3, 1];
@@ -360,7 +350,7 @@ pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     };
     let field_len = |bytes: usize| 1 + encoded_len_varint(bytes as u64) + bytes;
     let ts = record.stamp.ts;
-    // As in all proto3, what is zero is left out.
+    // As proto3 prescribes, the number 0 is left out.
     let ts_len = if ts == 0 { 0 } else { 1 + encoded_len_varint(ts) };
     let value_len = value.map_or(DELETED.len(), |(_, bytes)| field_len(bytes.len()));
     let (source, origin) = (record.source.as_str().as_bytes(), record.birth.origin.as_bytes());
@@ -386,16 +376,17 @@ fn write_field(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Appends to the items of a batch the record of a message that [`write_record`] wrote.
+/// Appends a record to the items of a batch. `message` is what [`write_record`] wrote for it.
 pub fn append_to_batch(items: &mut Vec<u8>, message: &[u8]) {
-    // The record stands in both behind a key of one byte, and is otherwise the same.
+    // Both forms are a key of one byte followed by the same bytes, so only the key is replaced.
     if let Some((_, record)) = message.split_first() {
         items.push(ITEM_KEY);
         items.extend_from_slice(record);
     }
 }
 
-/// The beginning of a message whose batch has `items_len` bytes of items, which are to follow.
+/// Appends the beginning of a message with a batch of records. The caller appends `items_len` bytes of items
+/// next.
 pub fn write_batch_head(out: &mut Vec<u8>, items_len: usize) {
     out.push(RECORDS_KEY);
     write_varint(out, items_len as u64);

@@ -1,13 +1,16 @@
-//! A frame with one publish, read where it lies: most of what a node receives.
+//! Reads a frame with a single publish without copying from it. Most frames that a node receives are of this
+//! kind.
 //!
-//! What is seldom, or wrong, is left to the generated reader, which says what it is; what is read here
-//! means the same there. Rejected: the generated reader for all, which copies name and data.
+//! Frames that are rare or wrong are left to the generated reader, which gives the exact error. A frame that
+//! is read here has the same meaning there. Rejected: the generated reader for all frames, because it copies
+//! name and data.
 
-use super::{Publish, Value};
-use crate::record::draft::RequestId;
+use super::{Publish, PublishValue};
+use crate::protocol::draft::RequestId;
 use crate::record::fields::Fields;
 
-/// The publish that is all of a frame. `None`: the frame is something else, or is not to be read here.
+/// Returns the publish that makes up the whole frame. `None` means that the frame is something else, or must
+/// be read by the generated reader.
 pub(super) fn publish_message(frame: &[u8]) -> Option<Publish<'_>> {
     let mut fields = Fields::of(frame);
     let (1, publish) = fields.next()?.ok()? else { return None };
@@ -18,13 +21,13 @@ fn read_publish(fields: Fields<'_>) -> Option<Publish<'_>> {
     let (mut publish, mut has_id) = (Publish::default(), false);
     for field in fields {
         match field.ok()? {
-            // Two of them would have to be merged.
+            // Protobuf merges an id that occurs twice, which is left to the generated reader.
             (1, id) if !std::mem::replace(&mut has_id, true) => publish.id = read_id(id.fields().ok()?)?,
             (2, source) => publish.source = source.text().ok()?,
             (3, ts) => publish.ts = Some(ts.number().ok()?),
-            (4, text) => publish.value = Some(Value::Data(text.text().ok()?)),
-            (5, bytes) => publish.value = Some(Value::Binary(bytes.bytes().ok()?)),
-            (6, deleted) => publish.value = Some(Value::Deleted(deleted.flag().ok()?)),
+            (4, text) => publish.value = Some(PublishValue::Data(text.text().ok()?)),
+            (5, bytes) => publish.value = Some(PublishValue::Binary(bytes.bytes().ok()?)),
+            (6, deleted) => publish.value = Some(PublishValue::Deleted(deleted.flag().ok()?)),
             (7, ttl_ms) => publish.ttl_ms = Some(ttl_ms.number().ok()?),
             (8, ack) => publish.ack = Some(ack.text().ok()?),
             _ => return None,
@@ -33,7 +36,8 @@ fn read_publish(fields: Fields<'_>) -> Option<Publish<'_>> {
     Some(publish)
 }
 
-/// An id that is empty, or holds one text or number.
+/// Reads an id. The outer `None` leaves the frame to the generated reader; the inner one means an id without
+/// content.
 fn read_id(mut fields: Fields<'_>) -> Option<Option<RequestId<'_>>> {
     let Some(field) = fields.next() else { return Some(None) };
     let id = match field.ok()? {

@@ -1,4 +1,4 @@
-//! A publish as a client sent it: checked in form, not yet a record.
+//! Publishes as clients send them: their form is checked, but they are not records yet.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -8,31 +8,32 @@ use bytes::Bytes;
 use super::AckLevel;
 use super::answer::{Code, Refusal};
 use crate::limits::BATCH_ITEMS_MAX;
+use crate::record::Payload;
 
-/// The `id` of a request, echoed as it came.
+/// The `id` of a request. The answer repeats it unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestId<'a> {
-    /// The JSON text of the id, quotes included.
+    /// From a JSON frame: the JSON text of the id, including the quotes of a string.
     Json(&'a str),
-    /// From a protobuf frame: text.
+    /// From a protobuf frame: an id that is a text.
     Text(&'a str),
-    /// From a protobuf frame: a number.
+    /// From a protobuf frame: an id that is a number.
     Number(i64),
 }
 
-/// An id that outlives its frame.
+/// A [`RequestId`] that does not borrow from its frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnedRequestId {
-    /// As [`RequestId::Json`].
+    /// The owned form of [`RequestId::Json`].
     Json(Box<str>),
-    /// As [`RequestId::Text`].
+    /// The owned form of [`RequestId::Text`].
     Text(Box<str>),
-    /// As [`RequestId::Number`].
+    /// The owned form of [`RequestId::Number`].
     Number(i64),
 }
 
 impl RequestId<'_> {
-    /// A copy of its own memory.
+    /// Makes a copy that does not borrow from the frame.
     pub fn to_owned(&self) -> OwnedRequestId {
         match self {
             RequestId::Json(text) => OwnedRequestId::Json((*text).into()),
@@ -43,7 +44,7 @@ impl RequestId<'_> {
 }
 
 impl OwnedRequestId {
-    /// The id as it came.
+    /// Returns the id in the borrowed form.
     pub fn as_id(&self) -> RequestId<'_> {
         match self {
             OwnedRequestId::Json(text) => RequestId::Json(text),
@@ -52,7 +53,7 @@ impl OwnedRequestId {
         }
     }
 
-    /// Memory it holds beside itself, in bytes.
+    /// Returns the number of heap bytes that the id occupies.
     pub fn heap_bytes(&self) -> usize {
         match self {
             OwnedRequestId::Json(text) | OwnedRequestId::Text(text) => text.len(),
@@ -61,19 +62,19 @@ impl OwnedRequestId {
     }
 }
 
-/// The data of a draft, borrowed from the frame where it can be.
+/// The data of a draft, borrowed from the frame where possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DraftPayload<'a> {
-    /// One JSON value, verbatim.
+    /// The text of one JSON value, verbatim.
     Json(&'a [u8]),
-    /// Decoded bytes.
+    /// Binary data, decoded from base64 if it came in JSON.
     Binary(Cow<'a, [u8]>),
-    /// `deleted: true`.
+    /// The client asks to delete the source.
     Deleted,
 }
 
 impl DraftPayload<'_> {
-    /// The data's bytes; none for a deletion.
+    /// Returns the bytes of the data; an empty slice for a deletion.
     pub fn bytes(&self) -> &[u8] {
         match self {
             DraftPayload::Json(bytes) => bytes,
@@ -82,55 +83,55 @@ impl DraftPayload<'_> {
         }
     }
 
-    /// A payload of its own memory.
-    pub fn to_payload(&self) -> super::Payload {
+    /// Makes the payload of a record by copying the data.
+    pub fn to_payload(&self) -> Payload {
         match self {
-            DraftPayload::Json(bytes) => super::Payload::Json(Bytes::copy_from_slice(bytes)),
-            DraftPayload::Binary(bytes) => super::Payload::Binary(Bytes::copy_from_slice(bytes)),
-            DraftPayload::Deleted => super::Payload::Deleted,
+            DraftPayload::Json(bytes) => Payload::Json(Bytes::copy_from_slice(bytes)),
+            DraftPayload::Binary(bytes) => Payload::Binary(Bytes::copy_from_slice(bytes)),
+            DraftPayload::Deleted => Payload::Deleted,
         }
     }
 }
 
-/// What a client asks to be published.
+/// A publish that a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft<'a> {
-    /// The name, of checked form.
+    /// Name of the source, which has been checked.
     pub source: Cow<'a, str>,
-    /// The publisher's stamp; `None`: the node is to stamp it.
+    /// The publisher's timestamp in microseconds since the Unix epoch; `None` if the node is to give one.
     pub ts: Option<u64>,
-    /// The value.
+    /// The data, or the request to delete the source.
     pub payload: DraftPayload<'a>,
-    /// 0: for ever.
+    /// Time to live in milliseconds; 0 means for ever.
     pub ttl_ms: u64,
-    /// `None`: the connection's default.
+    /// The ack level; `None` means the default of the connection.
     pub ack: Option<AckLevel>,
 }
 
-/// One item of a frame: what it asks, or why it cannot be asked.
+/// One publish of a frame, or the reason why it is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item<'a> {
-    /// As it came, if it came and could be read.
+    /// The id of the request, if there is a readable one.
     pub id: Option<RequestId<'a>>,
-    /// The draft, or the refusal.
+    /// The checked publish, or its refusal.
     pub draft: Result<Draft<'a>, Refusal>,
 }
 
-/// The items of one publish frame, and whether they came as a batch (and are answered as one).
+/// The publishes of one frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublishFrame<'a> {
-    /// In the frame's order.
+    /// The publishes in the order in which they are in the frame.
     pub items: Items<'a>,
-    /// Whether the frame was an array.
+    /// Whether the frame was a batch, which is answered by one batch of answers.
     pub is_batch: bool,
 }
 
-/// The items of a frame. One alone, as nearly every frame has it, costs no allocation.
+/// The publishes of a frame. The usual frame with a single one needs no allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Items<'a> {
-    /// One.
+    /// A single publish.
     One(Item<'a>),
-    /// Any number.
+    /// Any number of publishes.
     Many(Vec<Item<'a>>),
 }
 
@@ -161,7 +162,7 @@ impl<'a> From<Items<'a>> for Vec<Item<'a>> {
 }
 
 impl PublishFrame<'_> {
-    /// The frame in the place of a batch of too many items: refused as a whole.
+    /// Makes the frame that replaces a batch of too many items: one refusal of the batch as a whole.
     pub(super) fn too_long() -> PublishFrame<'static> {
         let refusal = Refusal::new(Code::BadRequest, format!("a batch has at most {BATCH_ITEMS_MAX} items"));
         PublishFrame { items: Items::One(Item { id: None, draft: Err(refusal) }), is_batch: false }

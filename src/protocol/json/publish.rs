@@ -1,18 +1,19 @@
-//! Publish frames: one object, or an array of them.
+//! Reads frames with publishes: one object, or an array of objects.
 
 use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::scan::{Scanner, SyntaxError, Value, as_integer, as_string, object};
+use super::scan::{JsonValue, Scanner, SyntaxError, as_integer, as_string, object};
 use crate::limits::{BATCH_ITEMS_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX};
-use crate::record::answer::{Code, Refusal};
-use crate::record::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
-use crate::record::{AckLevel, Source};
+use crate::protocol::AckLevel;
+use crate::protocol::answer::{Code, Refusal, shortened};
+use crate::protocol::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
+use crate::record::Source;
 
-/// Reads a publish frame. An error means that the text is no JSON, and nothing of it is known;
-/// whatever else is wrong stands at the item it is wrong with.
+/// Reads a frame with publishes. Returns an error if the text is not JSON, and then no publish of it is
+/// valid. Every other mistake becomes the refusal of the item that it is in.
 pub fn publish_frame(text: &str) -> Result<PublishFrame<'_>, SyntaxError> {
     let mut scanner = Scanner::new(text);
     if !scanner.take_if(b'[') {
@@ -46,7 +47,7 @@ fn item<'a>(scanner: &mut Scanner<'a>) -> Result<Item<'a>, SyntaxError> {
         let message = format!("a publish is an object, not {}", shortened(value.text));
         return Ok(Item { id: None, draft: Err(Refusal::new(Code::BadRequest, message)) });
     }
-    let mut fields = Fields::default();
+    let mut fields = PublishFields::default();
     object(scanner, |key, value| fields.take(&key, value))?;
     let id = request_id(fields.id.as_ref());
     Ok(match id {
@@ -55,17 +56,18 @@ fn item<'a>(scanner: &mut Scanner<'a>) -> Result<Item<'a>, SyntaxError> {
     })
 }
 
-/// The fields of one object as they come by.
+/// The fields of one publish as they are found, not yet checked. `wrong` is the first unknown or repeated
+/// field.
 #[derive(Default)]
-struct Fields<'a> {
-    id: Option<Value<'a>>,
-    source: Option<Value<'a>>,
-    ts: Option<Value<'a>>,
-    data: Option<Value<'a>>,
-    data_b64: Option<Value<'a>>,
-    deleted: Option<Value<'a>>,
-    ttl_ms: Option<Value<'a>>,
-    ack: Option<Value<'a>>,
+struct PublishFields<'a> {
+    id: Option<JsonValue<'a>>,
+    source: Option<JsonValue<'a>>,
+    ts: Option<JsonValue<'a>>,
+    data: Option<JsonValue<'a>>,
+    data_b64: Option<JsonValue<'a>>,
+    deleted: Option<JsonValue<'a>>,
+    ttl_ms: Option<JsonValue<'a>>,
+    ack: Option<JsonValue<'a>>,
     wrong: Option<Refusal>,
 }
 
@@ -73,9 +75,9 @@ pub(super) fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new(Code::BadRequest, message))
 }
 
-impl<'a> Fields<'a> {
-    fn take(&mut self, key: &str, value: Value<'a>) {
-        // By bytes, of which the compiler makes one comparison each.
+impl<'a> PublishFields<'a> {
+    fn take(&mut self, key: &str, value: JsonValue<'a>) {
+        // Keys are compared as bytes, for which the compiler generates a single comparison each.
         let slot = match key.as_bytes() {
             b"id" => &mut self.id,
             b"source" => &mut self.source,
@@ -118,8 +120,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The `id` of a request, if it has one.
-pub(super) fn request_id<'a>(value: Option<&Value<'a>>) -> Result<Option<RequestId<'a>>, Refusal> {
+/// Checks the `id` of a request. Returns `None` if the request has none.
+pub(super) fn request_id<'a>(value: Option<&JsonValue<'a>>) -> Result<Option<RequestId<'a>>, Refusal> {
     let Some(value) = value else { return Ok(None) };
     let digits = value.text.strip_prefix('-').unwrap_or(value.text);
     let is_integer = digits.len() <= REQUEST_ID_BYTES_MAX && digits.bytes().all(|b| b.is_ascii_digit());
@@ -133,7 +135,7 @@ pub(super) fn request_id<'a>(value: Option<&Value<'a>>) -> Result<Option<Request
     Ok(Some(RequestId::Json(value.text)))
 }
 
-fn source(value: Option<Value<'_>>) -> Result<Cow<'_, str>, Refusal> {
+fn source(value: Option<JsonValue<'_>>) -> Result<Cow<'_, str>, Refusal> {
     let Some(value) = value else { return bad_request("field \"source\" is missing") };
     let Some(name) = as_string(&value) else {
         let message = format!("source is {}; it must be a string", shortened(value.text));
@@ -145,7 +147,7 @@ fn source(value: Option<Value<'_>>) -> Result<Cow<'_, str>, Refusal> {
     }
 }
 
-fn ts(value: &Value<'_>) -> Result<u64, Refusal> {
+fn ts(value: &JsonValue<'_>) -> Result<u64, Refusal> {
     let in_range = as_integer(value).and_then(|ts| u64::try_from(ts).ok()).filter(|&ts| ts <= TS_MAX);
     in_range.ok_or_else(|| {
         let message =
@@ -155,9 +157,9 @@ fn ts(value: &Value<'_>) -> Result<u64, Refusal> {
 }
 
 fn payload<'a>(
-    data: Option<Value<'a>>,
-    data_b64: Option<Value<'a>>,
-    deleted: Option<Value<'a>>,
+    data: Option<JsonValue<'a>>,
+    data_b64: Option<JsonValue<'a>>,
+    deleted: Option<JsonValue<'a>>,
 ) -> Result<DraftPayload<'a>, Refusal> {
     match (data, data_b64, deleted) {
         (Some(value), None, None) => Ok(DraftPayload::Json(value.text.as_bytes())),
@@ -174,7 +176,7 @@ fn payload<'a>(
     }
 }
 
-fn ttl_ms(value: Option<Value<'_>>, payload: &DraftPayload<'_>) -> Result<u64, Refusal> {
+fn ttl_ms(value: Option<JsonValue<'_>>, payload: &DraftPayload<'_>) -> Result<u64, Refusal> {
     let Some(value) = value else { return Ok(0) };
     if *payload == DraftPayload::Deleted {
         return bad_request("ttl_ms is not allowed with \"deleted\"");
@@ -188,23 +190,11 @@ fn ttl_ms(value: Option<Value<'_>>, payload: &DraftPayload<'_>) -> Result<u64, R
     }
 }
 
-fn ack(value: &Value<'_>) -> Result<AckLevel, Refusal> {
-    match as_string(value).and_then(|name| AckLevel::parse(&name)) {
-        Some(level) => Ok(level),
-        None => bad_request(format!(
-            "ack is {}; allowed are \"accepted\", \"stored\", \"replicated\"",
-            shortened(value.text)
-        )),
+fn ack(value: &JsonValue<'_>) -> Result<AckLevel, Refusal> {
+    match as_string(value) {
+        Some(name) => AckLevel::parse(&name),
+        None => Err(AckLevel::unknown(shortened(value.text))),
     }
-}
-
-/// A value as it is quoted in a message: at most 64 bytes of it.
-pub(super) fn shortened(text: &str) -> Cow<'_, str> {
-    if text.len() <= 64 {
-        return Cow::Borrowed(text);
-    }
-    let cut = (0..=61).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    Cow::Owned(format!("{}…", &text[..cut]))
 }
 
 #[cfg(test)]

@@ -1,0 +1,76 @@
+//! The gate before the map: what a client's draft must pass before it is judged.
+//!
+//! Each guard is one file of this folder with one type, and one line of [`Gate::admit`]. The guards
+//! are asked in their order, and the first refusal is the answer; nothing has changed by then. They
+//! stand before the lock of the source's shard, so a guard that takes its time holds up nobody else's
+//! records. What a guard may look at is an [`Entrant`]: a guard that needs to know more of the client
+//! adds a field there. The draft that the gate returns is the one that is merged, so a guard that
+//! changes drafts has its place here, too.
+//!
+//! The types are known at compile time, so nothing is called through a table, and a guard that is
+//! switched off should cost no more than one load of an atomic.
+//!
+//! Only clients' drafts pass the gate. A peer's record was admitted by the node that accepted it, and
+//! what the node says of itself is not asked. Rejected: a list of boxed guards, which costs every
+//! record a call for each.
+
+mod backlog;
+mod form;
+mod guard;
+mod node;
+mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use self::backlog::BacklogGuard;
+use self::form::FormGuard;
+use self::guard::Guard;
+use self::node::NodeGuard;
+use self::store::StoreGuard;
+use super::downstream::Downstream;
+use crate::protocol::answer::Refusal;
+use crate::protocol::draft::Draft;
+
+pub(super) use self::guard::Entrant;
+
+/// All guards of a node.
+pub(super) struct Gate {
+    form: FormGuard,
+    node: NodeGuard,
+    backlog: BacklogGuard,
+}
+
+impl Gate {
+    /// A gate that takes records of up to `record_bytes_max` bytes of data. `outbox_bytes` is the number
+    /// of bytes that wait for the cluster.
+    pub(super) fn new(record_bytes_max: usize, outbox_bytes: Arc<AtomicUsize>) -> Gate {
+        Gate {
+            form: FormGuard::new(record_bytes_max),
+            node: NodeGuard::default(),
+            backlog: BacklogGuard::new(outbox_bytes),
+        }
+    }
+
+    /// Returns the draft that is to be merged, or the first refusal.
+    pub(super) fn admit<'a, D: Downstream>(
+        &self,
+        entrant: &Entrant<'a, D>,
+    ) -> Result<&'a Draft<'a>, Refusal> {
+        self.form.check(entrant)?;
+        self.node.check(entrant)?;
+        StoreGuard.check(entrant)?;
+        self.backlog.check(entrant)?;
+        Ok(entrant.draft)
+    }
+
+    /// Opens or closes the gate for a clock that is too far off the peers' clocks.
+    pub(super) fn set_skewed(&self, is_skewed: bool) {
+        self.node.set_skewed(is_skewed);
+    }
+
+    /// Closes the gate for good: the node shuts down.
+    pub(super) fn set_draining(&self) {
+        self.node.set_draining();
+    }
+}

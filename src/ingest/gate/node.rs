@@ -1,0 +1,45 @@
+//! Whether the node takes any publish at all.
+
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use super::guard::{Entrant, Guard};
+use crate::ingest::downstream::Downstream;
+use crate::protocol::answer::{Code, Refusal};
+
+/// The node shuts down.
+const DRAINING: u8 = 1;
+/// The node's clock is too far off its peers' clocks.
+const SKEWED: u8 = 2;
+
+/// Refuses every draft while the node shuts down or cannot trust its clock.
+#[derive(Default)]
+pub(super) struct NodeGuard {
+    /// The reasons for which publishes are refused, as bits; 0 while there is none.
+    reasons: AtomicU8,
+}
+
+impl NodeGuard {
+    pub(super) fn set_draining(&self) {
+        self.reasons.fetch_or(DRAINING, Relaxed);
+    }
+
+    pub(super) fn set_skewed(&self, is_skewed: bool) {
+        if is_skewed {
+            self.reasons.fetch_or(SKEWED, Relaxed);
+        } else {
+            self.reasons.fetch_and(!SKEWED, Relaxed);
+        }
+    }
+}
+
+impl Guard for NodeGuard {
+    fn check<D: Downstream>(&self, _: &Entrant<'_, D>) -> Result<(), Refusal> {
+        match self.reasons.load(Relaxed) {
+            0 => Ok(()),
+            reasons if reasons & DRAINING != 0 => {
+                Err(Refusal::new(Code::Overloaded, "this node is shutting down"))
+            }
+            _ => Err(Refusal::new(Code::ClockSkew, "this node's clock is off its peers'")),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What each ack level asks for before a publish is answered, and what is said when it does not come.
+//!
+//! This file is the only one that tells the levels apart.
+
+use crate::ingest::Accepted;
+use crate::limits::{REPLICATED_US_MAX, STORED_US_MAX};
+use crate::metrics::Metrics;
+use crate::protocol::AckLevel;
+use crate::protocol::answer::{Code, Outcome, Published, Refusal};
+use crate::protocol::draft::Draft;
+use crate::record::Now;
+
+/// How long the room waits for the cluster machine beyond the time after which the machine itself says
+/// that it is over, in microseconds.
+const GRACE_US: u64 = 1_000_000;
+
+/// What a publish asks of its node: the way in, and how far the store is.
+pub(crate) trait PublishHost {
+    /// Applies a publish.
+    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal>;
+    /// Applies a publish whose record every live member is to hold. The cluster machine answers later
+    /// for the token that is returned; `connection` is who waits, where the host has connections.
+    fn publish_awaited(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        connection: usize,
+    ) -> Result<(Accepted, u64), Refusal>;
+    /// The store's mark: every ticket up to this one is durable.
+    fn durable(&self) -> u64;
+    /// Returns the reason if the store takes no records.
+    fn store_health(&self) -> Result<(), String>;
+    /// The reason why nothing becomes durable for now, if there is one although records are taken.
+    fn store_away(&self) -> Option<String> {
+        None
+    }
+    /// The counters of the node.
+    fn metrics(&self) -> &Metrics;
+}
+
+/// How many members hold a record: `Ok` when these are all, `Err` when the time was over before.
+pub(crate) type Reached = Result<u32, u32>;
+
+/// What must come true before a publish is answered with its level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// The store's mark reaches this ticket.
+    Stored(u64),
+    /// Every member holds the record that was published under this token.
+    Replicated(u64),
+}
+
+impl Condition {
+    /// Monotonic time after which the condition is not waited for any longer, if the wait begins at
+    /// `now_us`.
+    pub(super) fn deadline_us(self, now_us: u64) -> u64 {
+        match self {
+            Condition::Stored(_) => now_us + STORED_US_MAX,
+            Condition::Replicated(_) => now_us + REPLICATED_US_MAX + GRACE_US,
+        }
+    }
+}
+
+/// Publishes a draft. Returns the result, and the condition that it waits for, if that does not hold yet.
+pub(super) fn publish<H: PublishHost + ?Sized>(
+    host: &H,
+    now: Now,
+    draft: &Draft<'_>,
+    level: AckLevel,
+    connection: usize,
+) -> Result<(Published, Option<Condition>), Refusal> {
+    let published =
+        |accepted: &Accepted| Published { ts: accepted.ts, outcome: accepted.outcome, level, nodes: None };
+    match level {
+        AckLevel::Accepted => Ok((published(&host.publish(now, draft)?), None)),
+        AckLevel::Stored => {
+            let accepted = host.publish(now, draft)?;
+            let published = published(&accepted);
+            if accepted.ticket <= host.durable() {
+                return Ok((published, None));
+            }
+            match host.store_health() {
+                Ok(()) => Ok((published, Some(Condition::Stored(accepted.ticket)))),
+                Err(reason) => Err(below_level(&published, store_failed(reason))),
+            }
+        }
+        AckLevel::Replicated => {
+            let (accepted, token) = host.publish_awaited(now, draft, connection)?;
+            Ok((published(&accepted), Some(Condition::Replicated(token))))
+        }
+    }
+}
+
+/// What a publisher is told of a record that `reached` so many members.
+pub(super) fn replicated(published: &Published, reached: Reached) -> Result<Published, Refusal> {
+    match reached {
+        Ok(nodes) => Ok(Published { nodes: Some(nodes), ..*published }),
+        Err(nodes) => {
+            let message = format!("not on every node within {} s", REPLICATED_US_MAX / 1_000_000);
+            let refusal = Refusal { nodes: Some(nodes), ..Refusal::new(Code::Timeout, message) };
+            Err(below_level(published, refusal))
+        }
+    }
+}
+
+/// The refusal of a record that is not durable because the store takes nothing.
+pub(super) fn store_failed(reason: String) -> Refusal {
+    Refusal::new(Code::StoreUnavailable, reason)
+}
+
+/// The refusal of a record that is not durable in time. `away` is the reason, if one is known.
+pub(super) fn store_too_late(away: Option<String>) -> Refusal {
+    let late = format!("not stored within {} s", STORED_US_MAX / 1_000_000);
+    match away {
+        Some(reason) => Refusal::new(Code::StoreUnavailable, format!("{late}: {reason}")),
+        None => Refusal::new(Code::Timeout, late),
+    }
+}
+
+/// The refusal of a record that did not reach its level: it says that the record was applied. A stale
+/// record was not, and sending it again changes nothing.
+pub(super) fn below_level(published: &Published, refusal: Refusal) -> Refusal {
+    match published.outcome {
+        Outcome::Applied | Outcome::Duplicate => refusal.after_applying(published.ts),
+        Outcome::Stale { .. } => refusal,
+    }
+}

@@ -1,0 +1,137 @@
+//! Answers to publishers: what each waits for, for how long, and who is told.
+//!
+//! A publish frame is judged item by item ([`judge`]). What an ack level asks for is a [`condition`]:
+//! that the store's mark reaches a ticket, or that every member holds the record. An item whose
+//! condition holds at once is answered at once, and touches nothing in this room; so does every item
+//! of the level `accepted`. A [`frame`] with an open item waits in a [`room`] until its last item is
+//! settled: its condition holds, the store fails, or its time is over.
+//!
+//! Every session has a room of its own, without a lock, so workers share nothing for `stored`. The
+//! requests over HTTP share one behind a lock ([`http`]), which worker 0 looks after. The cluster
+//! machine says by [`tokens`] what every member holds; the answer goes to the worker whose session
+//! waits, or straight to the room of HTTP.
+//!
+//! A new ack level is a name in `protocol/ack.rs` and what it asks for in [`condition`]. Rejected: one
+//! room of all sessions of a worker, whose frames would outlive their connections.
+
+mod condition;
+mod frame;
+mod http;
+mod judge;
+mod room;
+mod tokens;
+
+use self::http::HttpRoom;
+use self::tokens::TokenTable;
+use crate::cluster::Replicated;
+use crate::http::Reply;
+use crate::metrics::Metrics;
+use crate::protocol::AckLevel;
+use crate::protocol::answer::Refusal;
+use crate::protocol::draft::PublishFrame;
+use crate::protocol::reply::FrameReply;
+use crate::record::Now;
+
+pub(super) use self::condition::{PublishHost, Reached};
+pub(super) use self::frame::PendingFrame;
+pub(super) use self::judge::{Judged, judge_frame};
+pub(super) use self::room::WaitingRoom;
+pub(super) use self::tokens::{Settled, Waiter};
+
+/// The part of the answers that the threads of a node share: the tokens of records that every member
+/// is to hold, and the requests over HTTP.
+pub(super) struct Acks {
+    tokens: TokenTable,
+    http: HttpRoom,
+}
+
+impl Acks {
+    /// Nothing waits. `workers` is the number of event loops.
+    pub(super) fn new(workers: usize) -> Acks {
+        Acks { tokens: TokenTable::new(workers), http: HttpRoom::default() }
+    }
+
+    /// Publishes a record that every member is to hold, under a new token that is returned with the
+    /// result. The waiter is registered before `publish` is called, because the answer may come from
+    /// worker 0 before the call has returned.
+    pub(super) fn publish_awaited<T>(
+        &self,
+        waiter: Waiter,
+        publish: impl FnOnce(u64) -> Result<T, Refusal>,
+    ) -> Result<(T, u64), Refusal> {
+        let token = self.tokens.register(waiter)?;
+        if waiter == Waiter::Http {
+            self.http.expect(token);
+        }
+        publish(token).map(|published| (published, token)).inspect_err(|_| {
+            self.tokens.release(token);
+            if waiter == Waiter::Http {
+                self.http.release(token);
+            }
+        })
+    }
+
+    /// Publishes the frame of a request over HTTP, and answers it now or when its conditions are
+    /// settled. Worker 0 must be woken afterwards: it looks after those that wait.
+    pub(super) fn publish_http(
+        &self,
+        host: &impl PublishHost,
+        now: Now,
+        frame: &PublishFrame<'_>,
+        level: AckLevel,
+        reply: Reply,
+    ) {
+        match judge_frame(host, now, frame, level, 0) {
+            Judged::Whole { answer, .. } => reply.send(FrameReply::One(answer)),
+            Judged::Frame(frame) if frame.is_open() => {
+                self.http.insert(now.mono_us, frame, reply, host.metrics());
+            }
+            Judged::Frame(frame) => reply.send(frame.into_reply()),
+        }
+    }
+
+    /// Takes the cluster machine's answer for a token. Returns the worker that is to be woken for it, if
+    /// any.
+    pub(super) fn handle_replicated(&self, replicated: Replicated, metrics: &Metrics) -> Option<usize> {
+        let Replicated { token, nodes, is_whole } = replicated;
+        let reached = if is_whole { Ok(nodes) } else { Err(nodes) };
+        match self.tokens.take(token)? {
+            Waiter::Session { worker, connection } => {
+                self.tokens.leave(worker, Settled { connection, token, reached })
+            }
+            Waiter::Http => {
+                self.http.handle_replicated(token, reached, metrics);
+                None
+            }
+        }
+    }
+
+    /// Takes the answers of the cluster machine for sessions of `worker` since the last call.
+    pub(super) fn take_settled(&self, worker: usize) -> Vec<Settled> {
+        self.tokens.take_settled(worker)
+    }
+
+    /// Answers the requests over HTTP that the store's mark covers, that the store fails, or whose time
+    /// is over. Worker 0 calls this in every turn.
+    pub(super) fn settle_http(&self, now_us: u64, host: &impl PublishHost) {
+        self.http.settle(now_us, host);
+    }
+
+    /// Monotonic time at which the next request over HTTP is answered in any case.
+    pub(super) fn next_http_timeout_us(&self) -> Option<u64> {
+        self.http.next_timeout_us()
+    }
+
+    /// Returns whether no request over HTTP waits.
+    pub(super) fn is_http_empty(&self) -> bool {
+        self.http.is_empty()
+    }
+
+    /// Returns whether no request over HTTP waits, and no record for the members to hold it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.http.is_empty() && self.tokens.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,40 @@
+//! The node as a session sees it.
+
+use std::sync::Arc;
+
+use crate::cluster::Heads;
+use crate::cluster::members::MemberInfo;
+use crate::latest::Latest;
+use crate::record::NodeName;
+use crate::server::acks::PublishHost;
+
+/// What a session needs to know of its node and what does not change while the node lives.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Name of this node.
+    pub node: NodeName,
+    /// The [`cluster_key`](crate::protocol::token::cluster_key) of the cluster's name.
+    pub cluster: u64,
+    /// Largest data of a record, in bytes.
+    pub max_record_bytes: usize,
+    /// Largest frame, in bytes.
+    pub max_frame_bytes: usize,
+    /// How long deletions are kept, in microseconds.
+    pub tombstones_us: u64,
+}
+
+/// What a session asks of its node and of its worker, beside the way of a publish.
+pub trait Host: PublishHost {
+    /// The facts that do not change.
+    fn facts(&self) -> &Facts;
+    /// The map of the latest records.
+    fn latest(&self) -> &Latest;
+    /// Returns whether the map holds everything that the store kept. Subscriptions wait for it.
+    fn is_loaded(&self) -> bool;
+    /// The heads of all lives of every origin, this node's own life included.
+    fn heads(&self) -> Arc<Heads>;
+    /// The members of the cluster as this node sees them.
+    fn members(&self) -> Arc<[MemberInfo]>;
+    /// Number of changes that were pushed into this worker's mailbox so far.
+    fn mailbox_end(&self) -> u64;
+}

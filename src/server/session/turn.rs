@@ -1,0 +1,90 @@
+//! What one call of a session works with: the time, the node, the connection's buffer, and what the
+//! sessions of a worker share.
+
+use super::Codec;
+use super::checkpoint::Checkpoint;
+use super::encode;
+use super::host::Host;
+use crate::limits::SCAN_RECORDS_PER_TURN;
+use crate::protocol::request::Notice;
+use crate::protocol::{json, protobuf};
+use crate::record::{Now, Record};
+use crate::server::outbound::Outbound;
+use crate::subscriptions::Index;
+
+/// What the sessions of one worker share. The worker keeps one.
+#[derive(Debug)]
+pub struct Workspace {
+    /// The patterns of all connections.
+    pub index: Index,
+    /// Number of records written to subscribers since the worker last took the count.
+    pub deliveries: u64,
+    /// Number of records that were replaced by newer ones before a slow subscriber got them, since the
+    /// worker last took the count.
+    pub conflated: u64,
+    /// Heads that have been proved seen, shared by all sessions whose tokens are due.
+    pub checkpoint: Checkpoint,
+    /// Number of records that the snapshots of a session look at in one turn.
+    pub(super) scan_budget: usize,
+    /// The message that is being framed. Its memory is kept.
+    scratch: Vec<u8>,
+}
+
+impl Default for Workspace {
+    fn default() -> Workspace {
+        Workspace {
+            index: Index::default(),
+            deliveries: 0,
+            conflated: 0,
+            checkpoint: Checkpoint::default(),
+            scan_budget: SCAN_RECORDS_PER_TURN,
+            scratch: Vec::new(),
+        }
+    }
+}
+
+/// What one call of a session may use. All effects of the call go through it.
+pub struct Turn<'a> {
+    /// The time of the call.
+    pub now: Now,
+    /// The node.
+    pub host: &'a dyn Host,
+    /// What the sessions of the worker share.
+    pub work: &'a mut Workspace,
+    /// Number of this connection in the index.
+    pub connection: usize,
+    /// The buffer of what waits to be sent on this connection.
+    pub out: &'a mut Outbound,
+    /// Number of changes of the mailbox that were handed to the worker's sessions, including the change
+    /// that is being handed out.
+    pub mailbox_position: u64,
+}
+
+impl Turn<'_> {
+    /// Appends a frame with the message that `write` writes.
+    pub(super) fn frame(&mut self, codec: Codec, write: impl FnOnce(&mut Vec<u8>)) {
+        self.work.scratch.clear();
+        write(&mut self.work.scratch);
+        encode::append_frame(self.out.tail(), codec, &self.work.scratch);
+    }
+
+    /// Appends a frame with a notice.
+    pub(super) fn notice(&mut self, codec: Codec, notice: &Notice<'_>) {
+        self.frame(codec, |out| match codec {
+            Codec::Json => json::write_notice(out, notice),
+            Codec::Protobuf => protobuf::write_notice(out, notice),
+        });
+    }
+
+    /// Appends a frame of one record.
+    pub(super) fn record_frame(&mut self, codec: Codec, record: &Record, as_deleted: bool) {
+        self.frame(codec, |out| encode::write_record(out, codec, record, as_deleted));
+    }
+
+    /// Appends one record to the batch that is open at the end of the buffer, or opens one.
+    pub(super) fn record_in_batch(&mut self, codec: Codec, record: &Record, as_deleted: bool) {
+        self.work.scratch.clear();
+        encode::write_record(&mut self.work.scratch, codec, record, as_deleted);
+        self.out.append_to_batch(codec, &self.work.scratch);
+    }
+}
