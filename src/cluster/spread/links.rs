@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::assembly::{Assemblies, Fragment};
 use super::by_key::ByKey;
 use super::lateness::Lateness;
-use super::link::{Link, NO_LINE, Note};
+use super::link::{Link, NO_LINE, Note, PartId};
 use super::rtt::Rtt;
 use super::wire::PartHeader;
 use crate::cluster::stats::Gauge;
@@ -165,17 +165,17 @@ impl Links {
 
     /// Keeps a fragment that came over a link; returns the key of its batch. `None`: there is no room, or no
     /// node would send it.
-    pub fn put_fragment(&mut self, id: usize, now_us: u64, fragment: Fragment) -> Option<(usize, u64)> {
+    pub fn put_fragment(&mut self, id: usize, now_us: u64, fragment: Fragment) -> Option<PartId> {
         self.assemblies.put(now_us, id, fragment)
     }
 
     /// The header and the bytes of a batch that came in fragments, if all of them are there.
-    pub fn assembled(&self, key: (usize, u64)) -> Option<(PartHeader, Bytes)> {
+    pub fn assembled(&self, key: PartId) -> Option<(PartHeader, Bytes)> {
         self.assemblies.whole(key)
     }
 
     /// Drops the fragments of a batch.
-    pub fn drop_fragments(&mut self, key: (usize, u64)) {
+    pub fn drop_fragments(&mut self, key: PartId) {
         self.assemblies.close(key);
     }
 
