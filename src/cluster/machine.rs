@@ -18,12 +18,12 @@ use super::ring::Ring;
 use super::routing::{StreamRouting, StreamStep};
 use super::seal::{Checksum, OVERHEAD_BYTES_MAX, Seal, SealRefusal};
 use super::spread::{Opened, PeerLife, Spread, SpreadStats};
-use super::stats::{Gauge, MachineStats};
+use super::stats::{MachineStats, QueueGauge};
 use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::swim::message::SwimMessage;
 use super::swim::{Known, Swim, SwimOutput};
 use super::wire::{Body, Said, Wire};
-use super::{Config, Effect, Heads, Replica};
+use super::{Effect, Heads, MachineConfig, Replica};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, HEADS_BYTES_MAX, SHARDS};
 use crate::record::{NodeName, Now, SharedRecord};
 
@@ -47,14 +47,14 @@ pub struct Machine<S: Seal = Checksum> {
 
 impl Machine {
     /// A node that knows nobody, and whose messages have a checksum.
-    pub fn new(config: Config, now: Now) -> Machine {
+    pub fn new(config: MachineConfig, now: Now) -> Machine {
         Machine::with_seal(config, now, Checksum)
     }
 }
 
 impl<S: Seal> Machine<S> {
     /// A node that knows nobody, and whose messages are protected by `seal`.
-    pub fn with_seal(config: Config, now: Now, seal: S) -> Machine<S> {
+    pub fn with_seal(config: MachineConfig, now: Now, seal: S) -> Machine<S> {
         debug_assert!(seal.overhead_bytes() <= OVERHEAD_BYTES_MAX, "{seal:?}");
         let wire = Wire::new(&config.cluster_name, config.boot, seal);
         let body_bytes_max = wire.body_bytes_max();
@@ -370,7 +370,7 @@ impl<S: Seal> Machine<S> {
     }
 
     /// Calls `visit` with the size and bound of every bounded queue and table. It costs little.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         self.swim.visit_gauges(visit);
         self.spread.visit_gauges(visit);
         self.reconcile.visit_gauges(visit);

@@ -15,7 +15,7 @@ const COMMON_MAX: usize = 64;
 /// The state that a node believes a member to be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// It answers.
+    /// It answers probes, or is not known to be silent.
     Alive,
     /// It did not answer a probe, and may still prove that it is alive.
     Suspect,

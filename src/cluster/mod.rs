@@ -97,7 +97,7 @@ pub trait Replica {
 
 /// The settings of a machine.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct MachineConfig {
     /// Name of this node.
     pub name: NodeName,
     /// Number of this life of the node: greater at every start.

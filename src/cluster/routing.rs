@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::purpose::Purpose;
 use super::seal::{Seal, SealRefusal, StreamSeal};
-use super::stats::Gauge;
+use super::stats::QueueGauge;
 use super::streams::StreamId;
 use super::wire::Wire;
 use crate::record::Now;
@@ -81,8 +81,8 @@ impl<S: Seal> StreamRouting<S> {
     }
 
     /// Shows how many streams there are whose purpose is not known, and how many there may be.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("streams without a purpose", self.unknown.len(), UNKNOWN_MAX));
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("streams without a purpose", self.unknown.len(), UNKNOWN_MAX));
     }
 
     /// Notes a stream that a peer opened. Returns `false` if it is to be closed, because too many peers have

@@ -2,18 +2,18 @@
 
 /// How full a bounded queue or table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gauge {
+pub struct QueueGauge {
     /// Name of the queue or table, with the unit of its size.
     pub name: &'static str,
-    /// Current size.
+    /// Current size of the queue or table.
     pub used: usize,
     /// Greatest size that is allowed.
     pub max: usize,
 }
 
-impl Gauge {
-    pub(super) fn new(name: &'static str, used: usize, max: usize) -> Gauge {
-        Gauge { name, used, max }
+impl QueueGauge {
+    pub(super) fn new(name: &'static str, used: usize, max: usize) -> QueueGauge {
+        QueueGauge { name, used, max }
     }
 
     /// Returns whether the size is greater than allowed.

@@ -19,7 +19,7 @@ use super::shared::{Fatal, Shared};
 use super::stream::Streams;
 use crate::cluster::members::State;
 use crate::cluster::stats::MachineStats;
-use crate::cluster::{Config, Effect, Machine};
+use crate::cluster::{Effect, Machine, MachineConfig};
 use crate::limits::CLOCK_SKEW_US_MAX;
 use crate::record::{Now, SharedRecord};
 
@@ -79,7 +79,7 @@ impl Gossip {
         registry: &Registry,
         sockets: Sockets,
         seeds: Receiver<Vec<SocketAddr>>,
-        config: Config,
+        config: MachineConfig,
         now: Now,
     ) -> std::io::Result<Gossip> {
         let Sockets { udp, mut tcp } = sockets;

@@ -10,7 +10,7 @@ use super::queue::Event;
 use super::replica::SimReplica;
 use super::world::{WALL_US, World, now_of};
 use crate::cluster::outbox::Outbox;
-use crate::cluster::{Config, Known, Machine, Profile};
+use crate::cluster::{Known, Machine, MachineConfig, Profile};
 use crate::record::{HybridClock, NodeName, Payload, Record, SharedRecord, Source, Stamp};
 
 /// Which node of the world, from 0: one name at one address, through all its lives. A node that moves
@@ -360,7 +360,7 @@ impl World {
         let id = NodeId(self.nodes.len());
         let address = start.address.unwrap_or_else(|| World::address_of(id));
         let name = NodeName::parse(&start.name).expect("a node's name");
-        let config = Config {
+        let config = MachineConfig {
             name: name.clone(),
             boot: start.boot,
             cluster_name: "sim".into(),

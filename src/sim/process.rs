@@ -18,7 +18,7 @@ use super::queue::Event;
 use super::replica::SimReplica;
 use super::world::now_of;
 use crate::cluster::outbox::Outbox;
-use crate::cluster::{Config, Effect, Machine};
+use crate::cluster::{Effect, Machine, MachineConfig};
 use crate::record::{HybridClock, Now};
 
 /// Datagrams that a process's socket holds.
@@ -38,7 +38,7 @@ pub(super) struct Node {
     pub part: Option<usize>,
     pub machine: Machine,
     pub replica: SimReplica,
-    pub config: Config,
+    pub config: MachineConfig,
     pub address: SocketAddr,
     pub place: Place,
     pub running: Running,

@@ -1,7 +1,7 @@
 //! The stream of one end of a session: frames, records that wait to be sent, and
 //! the merging of records that come.
 //!
-//! Memory is bounded in both directions. Sending stops at [`WINDOW_BYTES`] until the driver says that
+//! Memory is bounded in both directions. Sending stops at [`SESSION_WINDOW_BYTES`] until the driver says that
 //! everything is out. Records that come are merged at once and not kept here.
 
 use std::collections::VecDeque;
@@ -10,13 +10,13 @@ use bytes::Bytes;
 
 use super::items::Filter;
 use super::wire::{self, ReconcileFrame, VarintFrameReader};
-use super::{HeadsNow, Me, ReconcileOutput, ReconcileStats, STALLED_US};
+use super::{HeadsNow, OwnNode, ReconcileOutput, ReconcileStats, SESSION_STALLED_US};
 use crate::cluster::streams::{StreamId, StreamOutput};
 use crate::cluster::{Arrival, Heads, Replica};
 use crate::record::{NodeName, Now, SharedRecord};
 
 /// Most bytes that are written on a stream before the driver says that it is drained, but for the last frame.
-pub(super) const WINDOW_BYTES: usize = 512 * 1024;
+pub(super) const SESSION_WINDOW_BYTES: usize = 512 * 1024;
 /// Most bytes of records in one frame. A larger record has a frame of its own.
 const CHUNK_BYTES: usize = 32 * 1024;
 /// Number of waiting records above which newer records are not sent back to a peer that sent an older one.
@@ -28,7 +28,7 @@ const RECORD_COST: usize = 4;
 /// What an end of a session works with in one call.
 pub(super) struct SessionEnv<'a> {
     pub now: Now,
-    pub me: &'a Me,
+    pub me: &'a OwnNode,
     pub heads: HeadsNow<'a>,
     pub replica: &'a mut dyn Replica,
     pub stats: &'a mut ReconcileStats,
@@ -69,7 +69,7 @@ impl SessionLink {
 
     /// Returns whether bytes were sent or received lately.
     pub fn is_moving(&self, now: Now) -> bool {
-        self.progress_us + STALLED_US > now.mono_us
+        self.progress_us + SESSION_STALLED_US > now.mono_us
     }
 
     /// Takes in bytes that were received.
@@ -93,7 +93,7 @@ impl SessionLink {
 
     /// Returns whether more may be written now.
     pub fn has_room(&self) -> bool {
-        self.in_flight_bytes + self.pending.len() < WINDOW_BYTES
+        self.in_flight_bytes + self.pending.len() < SESSION_WINDOW_BYTES
     }
 
     /// Queues a frame.

@@ -67,7 +67,7 @@ use super::purpose::{Purpose, StreamIds};
 use super::random::Random;
 use super::ring::Ring;
 use super::streams::{StreamEvent, StreamId, StreamOutput};
-use super::{Config, Heads, Replica};
+use super::{Heads, MachineConfig, Replica};
 use crate::record::{NodeName, Now};
 
 /// Combined with a machine's seed for the random numbers of reconciliation, so that they differ from those of
@@ -83,9 +83,9 @@ const JOIN_RETRY_US: u64 = 200_000;
 /// Age from which on a record counts as settled, in microseconds: younger ones may still be on their way.
 const OLD_ENOUGH_US: u64 = 2_000_000;
 /// Time without any progress after which a session is ended, in microseconds.
-const IDLE_US_MAX: u64 = 10_000_000;
+const SESSION_IDLE_US_MAX: u64 = 10_000_000;
 /// Time without any progress after which a session does not keep another from being begun, in microseconds.
-const STALLED_US: u64 = 1_000_000;
+const SESSION_STALLED_US: u64 = 1_000_000;
 /// Most sessions at a time that this node began.
 const OUTGOING_MAX: usize = 2;
 /// Most sessions at a time that others began. The peers of further ones are told to come back.
@@ -151,7 +151,7 @@ pub struct ReconcileStats {
 
 /// What sessions need to know of this node.
 #[derive(Clone, Debug)]
-struct Me {
+struct OwnNode {
     name: NodeName,
     /// Wall clock, in microseconds, when this node last agreed with the cluster before this life; 0 if it
     /// never did.
@@ -162,7 +162,7 @@ struct Me {
     withholds: bool,
 }
 
-impl Me {
+impl OwnNode {
     fn filter(&self, seed: u64, wall_us: u64, young_us: u64) -> Filter {
         Filter {
             seed,
@@ -199,7 +199,7 @@ struct AskedComparison {
 /// millisecond.
 #[derive(Debug)]
 pub struct Reconcile {
-    me: Me,
+    me: OwnNode,
     ids: StreamIds,
     random: Random,
     outgoing: Vec<Initiator>,
@@ -219,7 +219,7 @@ pub struct Reconcile {
 
 /// Returns whether the copy of a node that starts with `config` is too old to be believed: it
 /// may hold values whose deletion has been collected meanwhile.
-pub fn is_too_old(config: &Config, now: Now) -> bool {
+pub fn is_too_old(config: &MachineConfig, now: Now) -> bool {
     // Where deletions are kept for a short time only, the margin must leave some of it.
     let allowed_us = config.tombstones_us - MARGIN_US.min(config.tombstones_us / 2);
     let is_old = |agreed_us| now.wall_us.saturating_sub(agreed_us) > allowed_us;
@@ -228,9 +228,9 @@ pub fn is_too_old(config: &Config, now: Now) -> bool {
 
 impl Reconcile {
     /// A node that knows nobody so far.
-    pub fn new(config: &Config, now: Now) -> Reconcile {
+    pub fn new(config: &MachineConfig, now: Now) -> Reconcile {
         Reconcile {
-            me: Me {
+            me: OwnNode {
                 name: config.name.clone(),
                 started_from_us: config.agreed_us.unwrap_or(0),
                 tombstones_us: config.tombstones_us,
@@ -292,7 +292,7 @@ impl Reconcile {
         if self.links().any(|link| link.is_runnable) {
             return Some(self.handled_us);
         }
-        let ends = self.links().map(|link| link.progress_us.saturating_add(IDLE_US_MAX));
+        let ends = self.links().map(|link| link.progress_us.saturating_add(SESSION_IDLE_US_MAX));
         ends.chain([self.next_us]).min()
     }
 

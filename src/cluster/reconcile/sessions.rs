@@ -5,11 +5,11 @@ use super::lane::SessionEnd;
 use super::link::{SessionEnv, SessionLink, SessionReport, SessionStep};
 use super::responder::Responder;
 use super::{
-    COMPARE_SOON_US, FRESH_PEERS, HeadsNow, IDLE_US_MAX, INCOMING_MAX, OUTGOING_MAX, Peer, Reconcile,
-    ReconcileOutput, wire,
+    COMPARE_SOON_US, FRESH_PEERS, HeadsNow, INCOMING_MAX, OUTGOING_MAX, Peer, Reconcile, ReconcileOutput,
+    SESSION_IDLE_US_MAX, wire,
 };
 use crate::cluster::Replica;
-use crate::cluster::stats::Gauge;
+use crate::cluster::stats::QueueGauge;
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::record::{NodeName, Now};
 
@@ -20,7 +20,8 @@ impl Reconcile {
     }
 
     pub(super) fn end_idle(&mut self, now: Now) {
-        let is_idle = |link: &SessionLink| link.progress_us.saturating_add(IDLE_US_MAX) <= now.mono_us;
+        let is_idle =
+            |link: &SessionLink| link.progress_us.saturating_add(SESSION_IDLE_US_MAX) <= now.mono_us;
         let idle: Vec<StreamId> = self.links().filter(|link| is_idle(link)).map(|link| link.stream).collect();
         for stream in idle {
             self.broken(stream);
@@ -78,9 +79,9 @@ impl Reconcile {
     }
 
     /// Shows how many sessions there are, and how many there may be.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("sessions begun", self.outgoing.len(), OUTGOING_MAX));
-        visit(Gauge::new("sessions of others", self.incoming.len(), INCOMING_MAX));
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("sessions begun", self.outgoing.len(), OUTGOING_MAX));
+        visit(QueueGauge::new("sessions of others", self.incoming.len(), INCOMING_MAX));
     }
 
     /// Handles an event of a stream that this node asked for.

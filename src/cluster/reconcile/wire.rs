@@ -44,7 +44,7 @@ impl Compare {
 }
 
 /// Version of the protocol of sessions.
-pub(super) const VERSION: u32 = 1;
+pub(super) const SESSION_VERSION: u32 = 1;
 /// Bytes of the sum and the checksum of a symbol.
 const SUM_BYTES: usize = 20;
 /// Bytes of an item.
@@ -219,7 +219,7 @@ impl ReconcileFrame {
         match self {
             ReconcileFrame::Hello { sender, seed, wall_us, young_us, is_reconciled, fingerprints } => {
                 let fingerprints = fingerprints.iter().flat_map(|print| print.to_le_bytes()).collect();
-                let (version, sender) = (VERSION, sender.as_str().into());
+                let (version, sender) = (SESSION_VERSION, sender.as_str().into());
                 let hello = reconcile::Hello {
                     version,
                     sender,
@@ -232,13 +232,13 @@ impl ReconcileFrame {
                 ProtoFrame::Hello(hello)
             }
             ReconcileFrame::Busy => ProtoFrame::Welcome(reconcile::Welcome {
-                version: VERSION,
+                version: SESSION_VERSION,
                 is_busy: true,
                 ..Default::default()
             }),
             ReconcileFrame::Welcome { sender, wall_us, is_reconciled, differing } => {
                 let differing = differing.0.iter().flat_map(|word| word.to_le_bytes()).collect();
-                let (version, sender, is_busy) = (VERSION, sender.as_str().into(), false);
+                let (version, sender, is_busy) = (SESSION_VERSION, sender.as_str().into(), false);
                 ProtoFrame::Welcome(reconcile::Welcome {
                     version,
                     sender,

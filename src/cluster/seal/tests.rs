@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::*;
 use crate::cluster::random::Random;
 use crate::cluster::{
-    Arrival, Config, Effect, Machine, Profile, Replica, StreamEvent, StreamId, StreamOutput,
+    Arrival, Effect, Machine, MachineConfig, Profile, Replica, StreamEvent, StreamId, StreamOutput,
 };
 use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
 use crate::sim::SimReplica;
@@ -192,8 +192,8 @@ fn address(index: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, index as u8 + 1], 7946))
 }
 
-fn config(index: usize) -> Config {
-    Config {
+fn config(index: usize) -> MachineConfig {
+    MachineConfig {
         name: NodeName::parse(&format!("n{index}")).expect("a name"),
         boot: 7,
         cluster_name: "sealed".into(),

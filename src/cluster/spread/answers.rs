@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::seqs::SeqSet;
 use super::tally::Tally;
-use super::wire::{Receipt, life_tag};
+use super::wire::{Receipt, Unserved, life_tag};
 
 /// Least time between two receipts, in microseconds: they wait for others to be sent together.
 const DELAY_US: u64 = 1_000;
@@ -64,8 +64,8 @@ pub(super) struct Answers {
     wanted: Vec<u64>,
     /// Parts whose bodies are being pulled.
     pulling: VecDeque<u64>,
-    /// Numbers of parts of two members, each with the place of the member that is not known here.
-    unserved: VecDeque<(u64, u64)>,
+    /// Parts of two members of which one is not known here.
+    unserved: VecDeque<Unserved>,
     /// Tallies of the peer's parts that are complete.
     tallies: VecDeque<TallyAnswer>,
 }
@@ -94,7 +94,7 @@ impl Answers {
     /// The peer will not send numbers below `floor` any more.
     pub fn raise_floor(&mut self, floor: u64) {
         self.taken.raise(floor.saturating_sub(1));
-        self.unserved.retain(|answer| answer.0 >= floor);
+        self.unserved.retain(|answer| answer.number >= floor);
     }
 
     /// The peer restarted: its parts are counted anew, and nothing is owed to its earlier life.
@@ -122,8 +122,9 @@ impl Answers {
 
     /// The member at the place `member`, which the part of this number is also for, is not known here.
     pub fn miss_member(&mut self, number: u64, member: u64) {
-        if self.unserved.len() < WAITING_MAX && !self.unserved.contains(&(number, member)) {
-            self.unserved.push_back((number, member));
+        let unserved = Unserved { number, member };
+        if self.unserved.len() < WAITING_MAX && !self.unserved.contains(&unserved) {
+            self.unserved.push_back(unserved);
         }
     }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
+use super::link::PartId;
 use super::wire::PartHeader;
-use crate::cluster::stats::Gauge;
+use crate::cluster::stats::QueueGauge;
 use crate::limits::{RECORD_BYTES_CEILING, SPREAD_ASSEMBLY_BYTES_MAX};
 
 /// Most fragments that one batch may have.
@@ -46,21 +47,22 @@ const PLACE_BYTES: usize = size_of::<Option<Bytes>>();
 /// All batches that come in fragments and are not complete. Bounded in bytes.
 #[derive(Debug, Default)]
 pub(super) struct Assemblies {
-    /// By link and number of the first fragment.
-    open: BTreeMap<(usize, u64), Assembly>,
+    /// By the first fragment.
+    open: BTreeMap<PartId, Assembly>,
     /// Bytes of all pieces that came, and of the memory that is set aside for pieces.
     bytes: usize,
 }
 
 impl Assemblies {
     /// Shows how many bytes of fragments are kept.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("bytes of fragments", self.bytes, SPREAD_ASSEMBLY_BYTES_MAX));
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("bytes of fragments", self.bytes, SPREAD_ASSEMBLY_BYTES_MAX));
     }
 
     /// Drops the fragments of a link: it was closed, or its peer restarted.
     pub fn forget_link(&mut self, link: usize) {
-        let keys: Vec<_> = self.open.range((link, 0)..=(link, u64::MAX)).map(|open| *open.0).collect();
+        let (first, last) = (PartId { link, number: 0 }, PartId { link, number: u64::MAX });
+        let keys: Vec<_> = self.open.range(first..=last).map(|open| *open.0).collect();
         keys.into_iter().for_each(|key| self.close(key));
     }
 
@@ -78,7 +80,7 @@ impl Assemblies {
     }
 
     /// Drops the fragments of one batch.
-    pub fn close(&mut self, key: (usize, u64)) {
+    pub fn close(&mut self, key: PartId) {
         if let Some(open) = self.open.remove(&key) {
             self.bytes -= open.bytes + open.pieces.len() * PLACE_BYTES;
         }
@@ -86,14 +88,14 @@ impl Assemblies {
     }
 
     /// Keeps a fragment; returns the key of its batch. `None`: there is no room, or no node would send it.
-    pub fn put(&mut self, now_us: u64, link: usize, fragment: Fragment) -> Option<(usize, u64)> {
+    pub fn put(&mut self, now_us: u64, link: usize, fragment: Fragment) -> Option<PartId> {
         let Fragment { number, header, index, count, bytes } = fragment;
         let len = bytes.len();
         let first = number.checked_sub(u64::from(index))?;
         if count > FRAGMENTS_MAX || index >= count || len == 0 {
             return None;
         }
-        let key = (link, first);
+        let key = PartId { link, number: first };
         let places = if self.open.contains_key(&key) { 0 } else { count as usize * PLACE_BYTES };
         if self.bytes + len + places > SPREAD_ASSEMBLY_BYTES_MAX {
             return None;
@@ -123,7 +125,7 @@ impl Assemblies {
     }
 
     /// The header and the bytes of a batch, if all its pieces are there.
-    pub fn whole(&self, key: (usize, u64)) -> Option<(PartHeader, Bytes)> {
+    pub fn whole(&self, key: PartId) -> Option<(PartHeader, Bytes)> {
         let open = self.open.get(&key)?;
         let mut whole = BytesMut::with_capacity(open.bytes);
         for piece in &open.pieces {

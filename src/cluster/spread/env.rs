@@ -14,7 +14,7 @@ use super::stats::SpreadStats;
 use super::timers::{Timer, Timers};
 use super::tree::{SpanMembers, Zones};
 use super::wire::packet_bytes_max;
-use crate::cluster::Config;
+use crate::cluster::MachineConfig;
 use crate::cluster::members::Identity;
 use crate::cluster::ring::Ring;
 use crate::record::{NodeName, Now};
@@ -38,7 +38,7 @@ pub(super) struct Me {
 
 impl Me {
     /// The node of this configuration, whose datagrams have bodies of at most `body_bytes_max`.
-    pub fn new(config: &Config, body_bytes_max: usize) -> Me {
+    pub fn new(config: &MachineConfig, body_bytes_max: usize) -> Me {
         let identity = Identity::new(config.name.clone(), config.boot, config.gossip, "", "", "");
         Me {
             name: config.name.clone(),

@@ -15,7 +15,9 @@ use super::env::{Base, Env};
 use super::latency::Latency;
 use super::line::OriginLine;
 use super::link::{NO_LINE, Note};
+use super::seqs::SeqRange;
 use super::timers::Timer;
+use super::wire::Want;
 use crate::cluster::random::Random;
 use crate::cluster::ring::Ring;
 
@@ -56,8 +58,8 @@ pub(super) struct Gaps {
 struct Found {
     /// Batches to send.
     batches: Vec<Arc<Batch>>,
-    /// First and last number of each range of which no batch is kept.
-    lacking: Vec<(u64, u64)>,
+    /// Ranges of which no batch is kept.
+    lacking: Vec<SeqRange>,
 }
 
 impl Gaps {
@@ -117,11 +119,11 @@ impl Gaps {
         line.search.due_us = 0;
         let mut gaps = line.gaps(RANGES_MAX);
         // Records that became known since the wait began are too young to be asked for.
-        gaps.retain(|gap| gap.0 <= line.search.asked_to && !bodies.pulls_any(hash, *gap));
+        gaps.retain(|gap| gap.first <= line.search.asked_to && !bodies.pulls_any(hash, *gap));
         if gaps.is_empty() {
             return self.watch(base, hash, false);
         }
-        let numbers = gaps.iter().fold(0u64, |sum, gap| sum.saturating_add(gap.1 - gap.0));
+        let numbers = gaps.iter().fold(0u64, |sum, gap| sum.saturating_add(gap.last - gap.first));
         if line.search.asks >= ASKS_MAX || numbers > NUMBERS_MAX {
             line.search.abandon();
             base.stats.gaps_abandoned += 1;
@@ -150,7 +152,7 @@ impl Gaps {
         env: &mut Env,
         custody: &mut Custody,
         id: usize,
-        (hash, ranges): (u64, Vec<(u64, u64)>),
+        Want { line: hash, ranges }: Want,
     ) {
         if hash == NO_LINE {
             return env.base.links.note(id, Note { is_want: false, line: NO_LINE, ranges: Vec::new() });
@@ -211,14 +213,14 @@ fn random_peer(base: &Base, ring: &Ring, random: u64) -> Option<SocketAddr> {
 
 /// Looks up what of these ranges of a line is kept, up to a bound in bytes. Batches whose first numbers are
 /// in `underway` are on their way to the peer: they are neither found nor lacking.
-fn look_up(line: Option<&OriginLine>, ranges: Vec<(u64, u64)>, underway: &[u64]) -> Found {
+fn look_up(line: Option<&OriginLine>, ranges: Vec<SeqRange>, underway: &[u64]) -> Found {
     let mut found = Found::default();
     let mut bytes = 0;
-    for (first, last) in ranges.into_iter().take(RANGES_MAX) {
+    for SeqRange { first, last } in ranges.into_iter().take(RANGES_MAX) {
         let mut next = first;
         for batch in line.into_iter().flat_map(|line| line.kept(first, last)) {
             if batch.id.first_seq > next {
-                found.lacking.push((next, batch.id.first_seq - 1));
+                found.lacking.push(SeqRange { first: next, last: batch.id.first_seq - 1 });
             }
             next = batch.last_seq.saturating_add(1);
             bytes += batch.encoded.len();
@@ -233,7 +235,7 @@ fn look_up(line: Option<&OriginLine>, ranges: Vec<(u64, u64)>, underway: &[u64])
             break;
         }
         if next <= last {
-            found.lacking.push((next, last));
+            found.lacking.push(SeqRange { first: next, last });
         }
     }
     found

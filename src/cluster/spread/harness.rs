@@ -20,7 +20,7 @@ use crate::cluster::members::{Identity, State};
 use crate::cluster::outbox::Awaited;
 use crate::cluster::ring::Ring;
 use crate::cluster::seal::{Checksum, Seal, body_bytes_max};
-use crate::cluster::{Config, Profile, Replicated, StreamEvent, StreamId};
+use crate::cluster::{MachineConfig, Profile, Replicated, StreamEvent, StreamId};
 use crate::proto::gossip as proto;
 use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
 
@@ -62,8 +62,8 @@ pub(super) fn record(origin: &NodeName, boot: u64, seq: u64, len: usize) -> Shar
     Arc::new(Record::new(source, Stamp::of_data(ts, &data), Payload::Binary(data.into()), birth, ts, 0))
 }
 
-fn config(identity: &Identity, boot: u64, seed: u64) -> Config {
-    Config {
+fn config(identity: &Identity, boot: u64, seed: u64) -> MachineConfig {
+    MachineConfig {
         name: identity.name.clone(),
         boot,
         cluster_name: String::new(),

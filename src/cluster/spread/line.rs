@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::batch::Batch;
-use super::seqs::SeqSet;
+use super::seqs::{SeqRange, SeqSet};
 use super::span::{Rest, Span, Spans};
 use crate::record::NodeName;
 
@@ -164,9 +164,9 @@ impl OriginLine {
     }
 
     /// The first ranges of missing records that are worth asking for, at most `count`.
-    pub fn gaps(&self, count: usize) -> Vec<(u64, u64)> {
+    pub fn gaps(&self, count: usize) -> Vec<SeqRange> {
         let mut holes = self.have.holes(self.seen, count);
-        holes.retain(|hole| hole.1 > self.search.abandoned);
+        holes.retain(|hole| hole.last > self.search.abandoned);
         holes
     }
 

@@ -15,7 +15,7 @@ use super::by_key::ByKey;
 use super::line::OriginLine;
 use super::span::{Rest, Span};
 use crate::cluster::Heads;
-use crate::cluster::stats::Gauge;
+use crate::cluster::stats::QueueGauge;
 use crate::record::NodeName;
 
 /// Most bytes of batches that are kept, all lines together.
@@ -67,9 +67,9 @@ impl Lines {
     }
 
     /// Shows how many lines are known and how many bytes of batches are kept.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("lines", self.lines.len(), LINES_MAX));
-        visit(Gauge::new("bytes of batches kept", self.kept_bytes, KEPT_BYTES_MAX));
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("lines", self.lines.len(), LINES_MAX));
+        visit(QueueGauge::new("bytes of batches kept", self.kept_bytes, KEPT_BYTES_MAX));
     }
 
     /// Heads of all lines, this node's own included. They are collected when they are asked for: to keep them

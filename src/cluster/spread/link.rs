@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::answers::Answers;
 use super::lateness::Lateness;
 use super::rtt::Rtt;
+use super::seqs::SeqRange;
 use super::silence::Silence;
 use super::unsettled::{Unsettled, UnsettledPart};
 use super::window::Window;
@@ -29,8 +30,8 @@ pub(super) struct Note {
     pub is_want: bool,
     /// Hash of the line, or [`NO_LINE`].
     pub line: u64,
-    /// First and last number of each range.
-    pub ranges: Vec<(u64, u64)>,
+    /// Ranges of its sequence numbers.
+    pub ranges: Vec<SeqRange>,
 }
 
 /// One life of a peer.

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use super::assembly::{Assemblies, Fragment};
 use super::by_key::ByKey;
 use super::lateness::Lateness;
-use super::link::{Link, NO_LINE, Note};
+use super::link::{Link, NO_LINE, Note, PartId};
 use super::rtt::Rtt;
 use super::wire::PartHeader;
-use crate::cluster::stats::Gauge;
+use crate::cluster::stats::QueueGauge;
 
 /// Most links. For one more, the idle one that was not used for longest is closed.
 const LINKS_MAX: usize = 2_048;
@@ -92,8 +92,8 @@ impl Links {
     }
 
     /// Shows how many links there are and how full the room for fragments is.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("links", self.links.len(), LINKS_MAX));
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("links", self.links.len(), LINKS_MAX));
         self.assemblies.visit_gauges(visit);
     }
 
@@ -165,17 +165,17 @@ impl Links {
 
     /// Keeps a fragment that came over a link; returns the key of its batch. `None`: there is no room, or no
     /// node would send it.
-    pub fn put_fragment(&mut self, id: usize, now_us: u64, fragment: Fragment) -> Option<(usize, u64)> {
+    pub fn put_fragment(&mut self, id: usize, now_us: u64, fragment: Fragment) -> Option<PartId> {
         self.assemblies.put(now_us, id, fragment)
     }
 
     /// The header and the bytes of a batch that came in fragments, if all of them are there.
-    pub fn assembled(&self, key: (usize, u64)) -> Option<(PartHeader, Bytes)> {
+    pub fn assembled(&self, key: PartId) -> Option<(PartHeader, Bytes)> {
         self.assemblies.whole(key)
     }
 
     /// Drops the fragments of a batch.
-    pub fn drop_fragments(&mut self, key: (usize, u64)) {
+    pub fn drop_fragments(&mut self, key: PartId) {
         self.assemblies.close(key);
     }
 

@@ -99,9 +99,9 @@ use self::tree::Zones;
 use super::outbox::Awaited;
 use super::purpose::Purpose;
 use super::ring::Ring;
-use super::stats::Gauge;
+use super::stats::QueueGauge;
 use super::streams::{StreamEvent, StreamId, StreamOutput};
-use super::{Config, Heads, Profile, Replica, Replicated};
+use super::{Heads, MachineConfig, Profile, Replica, Replicated};
 use crate::record::{Now, SharedRecord};
 
 pub use self::link::PeerLife;
@@ -136,7 +136,7 @@ pub struct Spread {
 
 impl Spread {
     /// A node that has seen nothing yet, and whose datagrams have bodies of at most `body_bytes_max`.
-    pub fn new(config: &Config, now: Now, body_bytes_max: usize) -> Spread {
+    pub fn new(config: &MachineConfig, now: Now, body_bytes_max: usize) -> Spread {
         let rtt_us = match config.profile {
             Profile::Lan => 5_000,
             Profile::Wan => 150_000,
@@ -379,7 +379,7 @@ impl Spread {
     }
 
     /// Shows how full the queues are.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         self.base.lines.visit_gauges(visit);
         self.base.links.visit_gauges(visit);
         self.custody.visit_gauges(visit);

@@ -210,10 +210,10 @@ fn write_receipt(out: &mut Vec<u8>, receipt: &Receipt) {
         write_numbers(out, 3, to_runs(receipt.below, &receipt.ranges));
     }
     write_numbers(out, 4, receipt.wanted.iter().copied());
-    for (number, member) in &receipt.unserved {
+    for unserved in &receipt.unserved {
         write_message(out, 5, |out| {
-            write_number(out, 1, *number);
-            write_fixed64(out, 2, *member);
+            write_number(out, 1, unserved.number);
+            write_fixed64(out, 2, unserved.member);
         });
     }
     write_numbers(out, 6, receipt.pulling.iter().copied());

@@ -3,14 +3,23 @@
 /// Most islands of a set: they bound the memory that one peer or one origin can take.
 const ISLANDS_MAX: usize = 256;
 
+/// A range of sequence numbers that is not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SeqRange {
+    /// The first number of the range.
+    pub first: u64,
+    /// The last number of the range.
+    pub last: u64,
+}
+
 /// A set that has all numbers up to a head, and islands of further ones. It is used for the records that are
 /// held of an origin, and for the parts taken from a peer: both arrive nearly in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SeqSet {
     /// All numbers up to this one are in the set.
     head: u64,
-    /// First and last number of each island, ascending, with a hole before each.
-    islands: Vec<(u64, u64)>,
+    /// The islands, ascending, with a hole before each.
+    islands: Vec<SeqRange>,
 }
 
 impl SeqSet {
@@ -19,8 +28,8 @@ impl SeqSet {
         self.head
     }
 
-    /// First and last number of every island, ascending.
-    pub fn islands(&self) -> &[(u64, u64)] {
+    /// The islands, ascending.
+    pub fn islands(&self) -> &[SeqRange] {
         &self.islands
     }
 
@@ -32,7 +41,7 @@ impl SeqSet {
     /// Whether all of `first..=last` are in the set.
     pub fn covers(&self, first: u64, last: u64) -> bool {
         let first = first.max(self.head.saturating_add(1));
-        first > last || self.islands.iter().any(|island| island.0 <= first && last <= island.1)
+        first > last || self.islands.iter().any(|island| island.first <= first && last <= island.last)
     }
 
     /// Adds `first..=last`. `false`: that would be one island too many, and nothing was added.
@@ -44,14 +53,15 @@ impl SeqSet {
             self.raise(last);
             return true;
         }
-        let from = self.islands.partition_point(|island| island.1.saturating_add(1) < first);
-        let to = self.islands.partition_point(|island| island.0 <= last.saturating_add(1));
+        let from = self.islands.partition_point(|island| island.last.saturating_add(1) < first);
+        let to = self.islands.partition_point(|island| island.first <= last.saturating_add(1));
         if from == to && self.islands.len() >= ISLANDS_MAX {
             return false;
         }
-        let mut merged = (first, last);
+        let mut merged = SeqRange { first, last };
         for island in self.islands.get(from..to).unwrap_or_default() {
-            merged = (merged.0.min(island.0), merged.1.max(island.1));
+            merged.first = merged.first.min(island.first);
+            merged.last = merged.last.max(island.last);
         }
         self.islands.splice(from..to, [merged]);
         debug_assert!(self.is_sound(), "{self:?}");
@@ -61,34 +71,34 @@ impl SeqSet {
     /// Adds all numbers up to `head`.
     pub fn raise(&mut self, head: u64) {
         self.head = self.head.max(head);
-        let swallowed = self.islands.partition_point(|island| island.0 <= self.head.saturating_add(1));
+        let swallowed = self.islands.partition_point(|island| island.first <= self.head.saturating_add(1));
         for island in self.islands.drain(..swallowed) {
-            self.head = self.head.max(island.1);
+            self.head = self.head.max(island.last);
         }
         debug_assert!(self.is_sound(), "{self:?}");
     }
 
     /// Whether the islands ascend with a hole before each, and are not too many.
     fn is_sound(&self) -> bool {
-        let ends = [self.head].into_iter().chain(self.islands.iter().map(|island| island.1));
+        let ends = [self.head].into_iter().chain(self.islands.iter().map(|island| island.last));
         let mut apart = self.islands.iter().zip(ends);
         self.islands.len() <= ISLANDS_MAX
-            && apart.all(|(island, end)| end.saturating_add(1) < island.0 && island.0 <= island.1)
+            && apart.all(|(island, end)| end.saturating_add(1) < island.first && island.first <= island.last)
     }
 
-    /// First and last number of the first holes up to `last`, at most `count` of them.
-    pub fn holes(&self, last: u64, count: usize) -> Vec<(u64, u64)> {
+    /// The first holes up to `last`, at most `count` of them.
+    pub fn holes(&self, last: u64, count: usize) -> Vec<SeqRange> {
         let mut holes = Vec::new();
         let mut next = self.head.saturating_add(1);
         for island in &self.islands {
             if next > last || holes.len() >= count {
                 break;
             }
-            holes.push((next, (island.0 - 1).min(last)));
-            next = island.1.saturating_add(1);
+            holes.push(SeqRange { first: next, last: (island.first - 1).min(last) });
+            next = island.last.saturating_add(1);
         }
         if next <= last && holes.len() < count {
-            holes.push((next, last));
+            holes.push(SeqRange { first: next, last });
         }
         holes
     }
@@ -96,10 +106,10 @@ impl SeqSet {
 
 /// Ascending ranges in the form that they have on the wire: how many numbers are skipped, how many are meant,
 /// and so on in turn, counted from `from`.
-pub(super) fn to_runs(from: u64, ranges: &[(u64, u64)]) -> Vec<u64> {
+pub(super) fn to_runs(from: u64, ranges: &[SeqRange]) -> Vec<u64> {
     let mut runs = Vec::with_capacity(ranges.len() * 2);
     let mut next = from;
-    for &(first, last) in ranges {
+    for &SeqRange { first, last } in ranges {
         runs.push(first.saturating_sub(next));
         runs.push((last - first).saturating_add(1));
         next = last.saturating_add(1);
@@ -108,7 +118,7 @@ pub(super) fn to_runs(from: u64, ranges: &[(u64, u64)]) -> Vec<u64> {
 }
 
 /// The ranges that [`to_runs`] made these numbers of. `None`: no node would send them.
-pub(super) fn from_runs(from: u64, runs: &[u64]) -> Option<Vec<(u64, u64)>> {
+pub(super) fn from_runs(from: u64, runs: &[u64]) -> Option<Vec<SeqRange>> {
     let mut ranges = Vec::with_capacity((runs.len() / 2).min(ISLANDS_MAX));
     let mut next = from;
     for pair in runs.chunks(2).take(ISLANDS_MAX) {
@@ -118,7 +128,7 @@ pub(super) fn from_runs(from: u64, runs: &[u64]) -> Option<Vec<(u64, u64)>> {
         if meant == 0 {
             return None;
         }
-        ranges.push((first, next - 1));
+        ranges.push(SeqRange { first, last: next - 1 });
     }
     Some(ranges)
 }
@@ -143,9 +153,9 @@ mod tests {
                 prop_assert_eq!(set.contains(seq), model.contains(&seq), "{}", seq);
             }
             prop_assert!(!model.contains(&(set.head() + 1)));
-            let max = set.islands().last().map_or(set.head(), |island| island.1);
+            let max = set.islands().last().map_or(set.head(), |island| island.last);
             prop_assert_eq!(max, model.last().copied().unwrap_or(0));
-            let holes: Vec<u64> = set.holes(last, 1000).iter().flat_map(|hole| hole.0..=hole.1).collect();
+            let holes: Vec<u64> = set.holes(last, 1000).iter().flat_map(|hole| hole.first..=hole.last).collect();
             let expected: Vec<u64> = (1..=last).filter(|seq| !model.contains(seq)).collect();
             prop_assert_eq!(holes, expected);
             let runs = to_runs(set.head() + 1, set.islands());
@@ -156,7 +166,7 @@ mod tests {
         fn any_runs_are_read_without_panic(from: u64, runs in proptest::collection::vec(any::<u64>(), 0..40)) {
             if let Some(ranges) = from_runs(from, &runs) {
                 let mut set = SeqSet::default();
-                for (first, last) in ranges {
+                for SeqRange { first, last } in ranges {
                     set.insert(first, last);
                 }
                 set.holes(u64::MAX, 10);

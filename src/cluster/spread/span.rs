@@ -52,9 +52,17 @@ impl Span {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spans {
     /// The first range. Nearly always it is the only one, so it needs no memory of its own.
-    first: Option<(Span, u32)>,
+    first: Option<HeldSpan>,
     /// Further ranges.
-    more: Vec<(Span, u32)>,
+    more: Vec<HeldSpan>,
+}
+
+/// A range that a node answers for.
+#[derive(Clone, Copy, Debug)]
+struct HeldSpan {
+    span: Span,
+    /// Number of hand-overs after which it was asked for.
+    hops: u32,
 }
 
 /// Most ranges that are remembered for one batch. Others are served again if they are asked for again.
@@ -64,15 +72,15 @@ impl Spans {
     /// Adds a range that was asked for after so many hops; returns what of it was not held.
     pub fn insert(&mut self, span: Span, hops: u32) -> Rest {
         if self.first.is_none() {
-            self.first = Some((span, hops));
+            self.first = Some(HeldSpan { span, hops });
             return Rest::whole(span);
         }
         let mut rest = vec![span];
-        for (held, _) in self.first.iter().chain(&self.more).filter(|held| held.1 >= hops) {
-            rest = rest.into_iter().flat_map(|span| without(span, *held)).collect();
+        for held in self.first.iter().chain(&self.more).filter(|held| held.hops >= hops) {
+            rest = rest.into_iter().flat_map(|span| without(span, held.span)).collect();
         }
         if !rest.is_empty() && self.more.len() + 1 < SPANS_MAX {
-            self.more.push((span, hops));
+            self.more.push(HeldSpan { span, hops });
         }
         Rest { first: None, more: rest.into_iter() }
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::batch::{Announced, BatchId, line_hash};
-use super::seqs::from_runs;
+use super::seqs::{SeqRange, from_runs};
 use super::span::Span;
 use super::tally::Tally;
 use super::tree::WITHOUT_MAX;
@@ -53,8 +53,8 @@ pub struct Opened {
     pub(super) receipt: Option<Receipt>,
     /// Parts that the peer hands over, in any order.
     pub(super) parts: Vec<OpenedPart>,
-    /// Gaps that the peer wants filled: hash of the line, and first and last number of each range.
-    pub(super) wants: Vec<(u64, Vec<(u64, u64)>)>,
+    /// Gaps that the peer wants filled.
+    pub(super) wants: Vec<Want>,
     /// Hashes of the lines of gaps that the peer was asked to fill and cannot.
     pub(super) lacks: Vec<u64>,
     /// Records of which the peer asks whether they are held here.
@@ -82,7 +82,8 @@ impl Opened {
                 (3, value) => opened.receipt = Receipt::read(value)?,
                 (4, value) => {
                     let (line, runs) = read_list(value, |runs, out| runs.append_numbers(out))?;
-                    opened.wants.push((line, from_runs(0, &runs).unwrap_or_default()));
+                    let ranges = from_runs(0, &runs).unwrap_or_default();
+                    opened.wants.push(Want { line, ranges });
                 }
                 (5, value) => opened.lacks.push(read_list(value, |_, _| Ok(()))?.0),
                 (6, value) => opened.inquiries.extend(Inquiry::read(value)?),
@@ -121,6 +122,24 @@ impl super::Packet {
     }
 }
 
+/// A gap that a peer wants filled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Want {
+    /// Hash of the line.
+    pub line: u64,
+    /// Ranges of its sequence numbers.
+    pub ranges: Vec<SeqRange>,
+}
+
+/// A part of two members, of which the holder does not know the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unserved {
+    /// The part's number.
+    pub number: u64,
+    /// Place of the member that is not known.
+    pub member: u64,
+}
+
 /// Stands for one life of a node in receipts. It has few bits, since it only tells one life from the next.
 pub(super) fn life_tag(boot: u64) -> u32 {
     (xxh3_64(&boot.to_le_bytes()) & 0x3FFF) as u32
@@ -133,12 +152,12 @@ pub(super) struct Receipt {
     pub life: u32,
     /// All parts with smaller numbers are settled.
     pub below: u64,
-    /// First and last number of each further range that was taken.
-    pub ranges: Vec<(u64, u64)>,
+    /// Further ranges of numbers that were taken.
+    pub ranges: Vec<SeqRange>,
     /// Numbers of parts that are not here, and that the addressee only asked about.
     pub wanted: Vec<u64>,
-    /// Numbers of parts of two members, each with the place of the member that is not known here.
-    pub unserved: Vec<(u64, u64)>,
+    /// Parts of two members of which one is not known here.
+    pub unserved: Vec<Unserved>,
     /// Numbers of parts whose bodies are being pulled.
     pub pulling: Vec<u64>,
     /// Numbers of parts that are counted, each with the members that hold its batch.
@@ -157,7 +176,7 @@ impl Receipt {
                 (4, value) => value.append_numbers(&mut receipt.wanted)?,
                 (5, value) => {
                     let [number, _, member] = read_numbered(value)?;
-                    receipt.unserved.push((number, member));
+                    receipt.unserved.push(Unserved { number, member });
                 }
                 (6, value) => value.append_numbers(&mut receipt.pulling)?,
                 (7, value) => {

@@ -19,7 +19,7 @@ use crate::record::Now;
 /// Most claims that are looked into at a time.
 const CLAIMS_MAX: usize = 32;
 /// Number of pings to the known member before it counts as gone.
-const TRIES_MAX: u32 = 3;
+const CLAIM_TRIES_MAX: u32 = 3;
 
 /// A claim of a node to the name of a known member.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl Swim {
     pub(super) fn claims_due(&mut self, now: Now) {
         while let Some(at) = self.claims.open.iter().position(|claim| claim.due_us <= now.mono_us) {
             let claim = self.claims.open.remove(at);
-            if claim.tries < TRIES_MAX {
+            if claim.tries < CLAIM_TRIES_MAX {
                 self.ask_bearer(now, claim);
             } else {
                 self.claim_granted(now, claim);

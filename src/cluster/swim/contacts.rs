@@ -18,7 +18,7 @@ use crate::record::Now;
 /// Most join targets: a name may resolve to many addresses, but not to a whole cluster of thousands.
 const SEEDS_MAX: usize = 256;
 /// Most tries whose answer is waited for.
-const WAITING_MAX: usize = 64;
+const CONTACTS_WAITING_MAX: usize = 64;
 
 #[derive(Debug)]
 struct Seed {
@@ -151,7 +151,7 @@ impl Swim {
     /// this node.
     fn contact(&mut self, address: SocketAddr, slot: Option<Slot>) {
         let sequence = self.next_sequence();
-        if self.contacts.waiting.len() >= WAITING_MAX {
+        if self.contacts.waiting.len() >= CONTACTS_WAITING_MAX {
             self.contacts.waiting.pop_front();
         }
         self.contacts.waiting.push_back(sequence);

@@ -11,7 +11,7 @@ use crate::record::Now;
 /// Number of members that must have acknowledged the news.
 const TOLD_MIN: usize = 2;
 /// Number of members that are told in one round.
-const FANOUT: usize = 5;
+const LEAVE_FANOUT: usize = 5;
 /// Longest time that leaving may take, in microseconds.
 const LEAVE_US_MAX: u64 = 1_000_000;
 
@@ -77,7 +77,7 @@ impl Swim {
         }
         self.leave.next_us = now.mono_us + self.timing.probe_timeout_us;
         self.news.push(ME);
-        for slot in self.table.random_live(FANOUT, ME, &mut self.random) {
+        for slot in self.table.random_live(LEAVE_FANOUT, ME, &mut self.random) {
             let Some((key, to)) = self.table.get(slot).map(|member| (member.key(), member.identity.gossip()))
             else {
                 continue;

@@ -18,14 +18,14 @@ use super::{Swim, SwimOutput, wire};
 use crate::cluster::frames::{self, FrameReader};
 use crate::cluster::members::State;
 use crate::cluster::purpose::{Purpose, StreamIds};
-use crate::cluster::stats::Gauge;
+use crate::cluster::stats::QueueGauge;
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::record::Now;
 
 /// Most members in one part of a list.
 const PART_MEMBERS_MAX: usize = 256;
 /// Longest frame, in bytes. A part of a list cannot be longer, since the fields of its members are bounded.
-const FRAME_BYTES_MAX: usize = 256 * 1024;
+const LIST_FRAME_BYTES_MAX: usize = 256 * 1024;
 /// Most streams of membership at a time.
 const SESSIONS_MAX: usize = 64;
 /// Most exchanges at a time that this node began.
@@ -80,8 +80,8 @@ impl Lists {
         }
     }
 
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("exchanges of lists", self.sessions.len(), SESSIONS_MAX));
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("exchanges of lists", self.sessions.len(), SESSIONS_MAX));
     }
 
     /// Notes that a first list was received.
@@ -189,8 +189,11 @@ impl Swim {
     }
 
     fn start_session(&mut self, now: Now, stream: StreamId, kind: ListSessionKind) {
-        let session =
-            ListSession { kind, reader: FrameReader::new(FRAME_BYTES_MAX), due_us: now.mono_us + SESSION_US };
+        let session = ListSession {
+            kind,
+            reader: FrameReader::new(LIST_FRAME_BYTES_MAX),
+            due_us: now.mono_us + SESSION_US,
+        };
         self.lists.sessions.insert(stream, session);
     }
 

@@ -74,11 +74,11 @@ use self::table::{MemberEntry, MemberTable};
 use self::timing::{
     FORGET_INTERVAL_US, GOSSIP_FANOUT, LocalHealth, RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN, Timing,
 };
-use super::Config;
+use super::MachineConfig;
 use super::members::{Identity, MemberInfo, State};
 use super::random::Random;
 use super::ring::Ring;
-use super::stats::Gauge;
+use super::stats::QueueGauge;
 use super::streams::StreamOutput;
 use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::record::{NodeName, Now};
@@ -132,7 +132,7 @@ pub(super) struct Swim {
 
 impl Swim {
     /// A node that knows nobody, and whose datagrams have bodies of at most `body_bytes_max`.
-    pub fn new(config: &Config, now: Now, body_bytes_max: usize) -> Swim {
+    pub fn new(config: &MachineConfig, now: Now, body_bytes_max: usize) -> Swim {
         let mut random = Random::new(config.seed);
         let timing = Timing::of(config.profile);
         let identity = Arc::new(Identity::new(
@@ -237,7 +237,7 @@ impl Swim {
     }
 
     /// Calls `visit` with the size and bound of every bounded queue and table.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         self.table.visit_gauges(visit);
         self.probes.visit_gauges(visit);
         self.lists.visit_gauges(visit);

@@ -14,7 +14,7 @@ use super::slot::{ME, Slot};
 use super::timing::INDIRECT_PROBES;
 use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
-use crate::cluster::stats::Gauge;
+use crate::cluster::stats::QueueGauge;
 use crate::cluster::streams::StreamId;
 use crate::record::Now;
 
@@ -75,9 +75,9 @@ impl Probes {
         Probes { next_us: first_us, started: 0, under_way: Vec::new(), relays: VecDeque::new() }
     }
 
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("probes", self.under_way.len(), PROBES_MAX));
-        visit(Gauge::new("probes for others", self.relays.len(), RELAYS_MAX));
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("probes", self.under_way.len(), PROBES_MAX));
+        visit(QueueGauge::new("probes for others", self.relays.len(), RELAYS_MAX));
     }
 
     pub fn due_us(&self) -> u64 {

@@ -20,7 +20,7 @@ use super::slot::{ME, Slot};
 use crate::cluster::members::{Common, Identity, MemberInfo, State, grow_a_little};
 use crate::cluster::random::Random;
 use crate::cluster::ring::Ring;
-use crate::cluster::stats::Gauge;
+use crate::cluster::stats::QueueGauge;
 
 /// Most members, dead ones included: more than the design is for. It bounds the memory that forged news can
 /// take.
@@ -107,8 +107,8 @@ impl MemberTable {
         table
     }
 
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("members", self.index.len(), MEMBERS_MAX));
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("members", self.index.len(), MEMBERS_MAX));
     }
 
     pub fn get(&self, slot: Slot) -> Option<&MemberEntry> {

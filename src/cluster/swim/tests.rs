@@ -11,7 +11,7 @@ use super::wire;
 use crate::cluster::members::Identity;
 use crate::cluster::seal::{BODY_BYTES_MIN, Checksum};
 use crate::cluster::wire::{Body, Said, Wire};
-use crate::cluster::{Config, Effect, Machine, Profile, Replica, StreamEvent, StreamId};
+use crate::cluster::{Effect, Machine, MachineConfig, Profile, Replica, StreamEvent, StreamId};
 use crate::limits::{DATAGRAM_BYTES_MAX, HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::proto::gossip as proto;
 use crate::record::{NodeName, Now};
@@ -35,7 +35,7 @@ fn introduction_at(member: &str, boot: u64, incarnation: u32, gossip: SocketAddr
 }
 
 fn machine(seed: u64) -> Machine {
-    let config = Config {
+    let config = MachineConfig {
         name: name("me"),
         boot: 5,
         cluster_name: "c".into(),

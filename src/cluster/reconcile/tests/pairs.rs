@@ -38,7 +38,7 @@ fn both_find_the_same_and_one_session_is_held() {
     }
 }
 
-/// The same, a comparison later: the session of the other is there already.
+/// A node begins no session with a peer whose session with it is under way already.
 #[test]
 fn no_session_is_begun_with_who_holds_one() {
     for seed in 0..40 {

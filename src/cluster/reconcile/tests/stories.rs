@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::world::*;
 use crate::cluster::reconcile::SessionPlan;
-use crate::cluster::reconcile::link::WINDOW_BYTES;
+use crate::cluster::reconcile::link::SESSION_WINDOW_BYTES;
 use crate::cluster::reconcile::wire::ShardSet;
 use crate::cluster::{Heads, Replica};
 use crate::record::{NodeName, Payload};
@@ -234,7 +234,7 @@ fn a_peer_that_does_not_read_holds_little_memory() {
     world.frozen = Some(0);
     world.run_us(5 * SECOND_US);
     let waiting = world.nodes[0].waiting_max;
-    assert!((100_000..WINDOW_BYTES + 128 * 1024).contains(&waiting), "{waiting} bytes wait");
+    assert!((100_000..SESSION_WINDOW_BYTES + 128 * 1024).contains(&waiting), "{waiting} bytes wait");
     world.frozen = None;
     assert!(world.run(World::are_equal));
 }
@@ -284,7 +284,8 @@ fn a_node_away_for_too_long_drops_its_copy() {
     let mut stale = map_of(0..2000);
     let own = record("own/5000", START.wall_us, "n1", Payload::Json("1".into()));
     stale.put(own);
-    let away = |config: &mut crate::cluster::Config| config.agreed_us = Some(START.wall_us - 24 * HOUR_US);
+    let away =
+        |config: &mut crate::cluster::MachineConfig| config.agreed_us = Some(START.wall_us - 24 * HOUR_US);
     world.add(true, away, stale);
     assert!(world.nodes[1].machine.must_discard());
     assert!(world.run(|world| world.nodes[1].machine.is_reconciled() && world.are_equal()));
@@ -300,8 +301,9 @@ fn a_node_away_for_too_long_drops_its_copy() {
 fn a_cluster_that_was_off_for_days_keeps_its_data() {
     let mut world = World::new(6);
     for index in 0..3u64 {
-        let away =
-            |config: &mut crate::cluster::Config| config.agreed_us = Some(START.wall_us - 60 * HOUR_US);
+        let away = |config: &mut crate::cluster::MachineConfig| {
+            config.agreed_us = Some(START.wall_us - 60 * HOUR_US)
+        };
         world.add(true, away, map_of(index..1000 + index));
     }
     assert!(

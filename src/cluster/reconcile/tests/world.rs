@@ -11,7 +11,7 @@ use crate::cluster::members::{Identity, State};
 use crate::cluster::reconcile::{Compare, Peer, Reconcile, ReconcileOutput, SessionPlan};
 use crate::cluster::ring::Ring;
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
-use crate::cluster::{Arrival, Config, Heads, Profile, Replica};
+use crate::cluster::{Arrival, Heads, MachineConfig, Profile, Replica};
 use crate::limits::SHARDS;
 use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
 
@@ -153,8 +153,8 @@ pub struct World {
     events: VecDeque<(End, StreamEvent)>,
 }
 
-pub fn config(name: &str, index: usize, has_seeds: bool, seed: u64) -> Config {
-    Config {
+pub fn config(name: &str, index: usize, has_seeds: bool, seed: u64) -> MachineConfig {
+    MachineConfig {
         name: NodeName::parse(name).expect("name"),
         boot: 1,
         cluster_name: "test".into(),
@@ -195,7 +195,7 @@ impl World {
     }
 
     /// Adds a node named `n0`, `n1`, ….
-    pub fn add(&mut self, has_seeds: bool, change: impl FnOnce(&mut Config), map: Map) -> usize {
+    pub fn add(&mut self, has_seeds: bool, change: impl FnOnce(&mut MachineConfig), map: Map) -> usize {
         let index = self.nodes.len();
         let mut config = config(&format!("n{index}"), index, has_seeds, self.random);
         change(&mut config);

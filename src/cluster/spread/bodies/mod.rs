@@ -25,6 +25,7 @@ use self::pulling::Pulling;
 use self::serving::Serving;
 pub(super) use self::waiting::{BodyWaiter, PulledBody};
 use super::batch::{Announced, BatchId};
+use super::seqs::SeqRange;
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 
 /// Both sides of pulling: the bodies this node asks for, and those it is asked for.
@@ -48,7 +49,7 @@ impl Bodies {
     }
 
     /// Whether a batch of a line whose first number is in `first..=last` is being pulled.
-    pub fn pulls_any(&self, line: u64, (first, last): (u64, u64)) -> bool {
+    pub fn pulls_any(&self, line: u64, SeqRange { first, last }: SeqRange) -> bool {
         self.pulling.has_between(BatchId { line, first_seq: first }, BatchId { line, first_seq: last })
     }
 

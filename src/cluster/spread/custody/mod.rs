@@ -26,7 +26,7 @@ use self::duties::Duties;
 use super::batch::{Batch, BatchId};
 use super::links::Links;
 use super::tree::FANOUT;
-use crate::cluster::stats::Gauge;
+use crate::cluster::stats::QueueGauge;
 use crate::limits::RECORD_BYTES_CEILING;
 
 /// Most bytes of this node's own parts that wait to be sent for the first time, on all links.
@@ -76,14 +76,14 @@ impl Custody {
     }
 
     /// Shows how many bytes wait and are on duty.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         // The room is told without headers, and a publisher that was told of an eighth of it may use all of
         // that.
         let own_max = OWN_UNSENT_BYTES_MAX + OWN_UNSENT_BYTES_MAX / FANOUT;
-        visit(Gauge::new("bytes of own parts that wait", self.duties.own_unsent_bytes(), own_max));
+        visit(QueueGauge::new("bytes of own parts that wait", self.duties.own_unsent_bytes(), own_max));
         // A part is refused while there is too much on duty. The last one that is not is cut into this many.
         let duty_max = DUTY_BYTES_MAX + FANOUT * RECORD_BYTES_CEILING;
-        visit(Gauge::new("bytes of batches on duty", self.duties.batch_bytes(), duty_max));
+        visit(QueueGauge::new("bytes of batches on duty", self.duties.batch_bytes(), duty_max));
     }
 
     /// Number of parts that are not settled.

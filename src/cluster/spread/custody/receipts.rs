@@ -6,6 +6,7 @@ use crate::cluster::spread::duty::Duty;
 use crate::cluster::spread::env::{Base, Env};
 use crate::cluster::spread::link::PartId;
 use crate::cluster::spread::replication::Replication;
+use crate::cluster::spread::seqs::SeqRange;
 use crate::cluster::spread::timers::Timer;
 use crate::cluster::spread::unsettled::UnsettledPart;
 use crate::cluster::spread::wire::{Receipt, life_tag};
@@ -30,8 +31,13 @@ impl Custody {
             return;
         }
         // Answers come before the parts are settled: they are about parts that are not.
-        for (number, member) in &receipt.unserved {
-            self.take_unserved(env, replication, PartId { link: id, number: *number }, *member);
+        for unserved in &receipt.unserved {
+            self.take_unserved(
+                env,
+                replication,
+                PartId { link: id, number: unserved.number },
+                unserved.member,
+            );
         }
         for number in &receipt.pulling {
             self.take_pulling(env.base, PartId { link: id, number: *number });
@@ -65,8 +71,8 @@ impl Custody {
     fn settle_all(&mut self, base: &mut Base, id: usize, receipt: &Receipt) {
         let mut numbers = std::mem::take(&mut self.settled);
         if let Some(link) = base.links.get(id) {
-            let below = receipt.below.checked_sub(1).map(|last| (0, last));
-            for (first, last) in receipt.ranges.iter().copied().chain(below) {
+            let below = receipt.below.checked_sub(1).map(|last| SeqRange { first: 0, last });
+            for SeqRange { first, last } in receipt.ranges.iter().copied().chain(below) {
                 let sent = link.unsettled().range(first, last).filter(|sent| sent.1.tries > 0);
                 numbers.extend(sent.map(|sent| sent.0));
             }
