@@ -155,7 +155,7 @@ impl<S: Seal> Machine<S> {
                 Ok(Some(step)) => self.follow(now, stream, step, replica),
                 Err(refusal) => {
                     self.count(refusal);
-                    let purpose = self.streams.told(stream);
+                    let purpose = self.streams.purpose(stream);
                     self.perform(StreamOutput::Close { stream });
                     if let Some(purpose) = purpose {
                         self.route(now, stream, purpose, StreamEvent::Closed, replica);

@@ -183,6 +183,7 @@ impl Unknown {
 }
 
 impl<T: StreamSeal> Routed<T> {
+    /// Takes in bytes of the stream, and returns what follows from them.
     fn receive(&mut self, bytes: Bytes) -> Result<StreamStep, SealRefusal> {
         let received = self.seal.open(bytes)?;
         let is_opened = !self.is_told && self.seal.is_ready();

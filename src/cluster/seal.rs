@@ -67,10 +67,10 @@ pub struct Unsealed<'a> {
     pub body: &'a [u8],
 }
 
-/// What protects the messages of one life of a node. A machine has one seal, which keeps whatever state it
+/// Protection of all messages of one life of a node. A machine has one seal, which keeps whatever state it
 /// needs: keys, counters, what it has seen of each sender's life.
 pub trait Seal: Debug + Sized {
-    /// Protects one stream after its preamble.
+    /// What protects one stream after its preamble.
     type Stream: StreamSeal;
 
     /// Most bytes that the seal adds to a message: its field, and what it appends. It must not change
@@ -85,7 +85,8 @@ pub trait Seal: Debug + Sized {
     /// what the seal appends.
     fn seal(&mut self, to: SocketAddr, message: &mut Vec<u8>);
 
-    /// Verifies a message from `from` and takes the seal off. Nothing of the message is believed before.
+    /// Verifies a message from `from` and takes the seal off. Nothing of the message may be believed before
+    /// that.
     fn open<'a>(&'a mut self, from: SocketAddr, message: &'a [u8]) -> Result<Unsealed<'a>, SealRefusal>;
 
     /// Seals the preamble of a stream that this node opens, and begins the stream's seal. The preamble has
@@ -103,7 +104,7 @@ pub trait Seal: Debug + Sized {
     ) -> Result<(Unsealed<'a>, Self::Stream), SealRefusal>;
 }
 
-/// What protects the bytes of one stream after its preamble, each direction by itself.
+/// Protection of the bytes of one stream after its preamble, each direction by itself.
 pub trait StreamSeal: Debug {
     /// Returns whether bytes may be sealed: where both sides contribute to a key, the side that connected has
     /// to wait for the other's contribution.

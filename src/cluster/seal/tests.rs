@@ -418,6 +418,30 @@ fn a_damaged_stream_is_closed() {
     assert!(damaged > 0 && refused > 0, "{damaged} pieces were damaged, {refused} streams were refused");
 }
 
+/// A peer that answers a handshake with bytes of another seal: the part of the machine that asked for the
+/// stream hears that it is over, and nothing is written on it.
+#[test]
+fn a_handshake_that_fails_ends_the_stream() {
+    let mut world = two_wide();
+    world.run_us(500_000);
+    let (now, stream) = (world.now(), StreamId(1));
+    let refused = world.machines[0].stats().corrupt;
+    world.machines[0].handle_stream(now, stream, StreamEvent::Opened, &mut world.replicas[0]);
+    let answer = Bytes::from(vec![0; SHARE_BYTES + 4 + CHUNK_TAG_BYTES]);
+    let answered = StreamEvent::Received(answer);
+    world.machines[0].handle_stream(now, stream, answered, &mut world.replicas[0]);
+    assert_eq!(world.machines[0].stats().corrupt, refused + 1);
+    let mut outputs = Vec::new();
+    while let Some(effect) = world.machines[0].poll_effect() {
+        if let Effect::Stream(output) = effect {
+            outputs.push(output);
+        }
+    }
+    let is_preamble = |output: &StreamOutput| matches!(output, StreamOutput::Write { .. });
+    assert_eq!(outputs.iter().filter(|output| is_preamble(output)).count(), 1, "{outputs:?}");
+    assert_eq!(outputs.last(), Some(&StreamOutput::Close { stream }));
+}
+
 #[test]
 fn who_has_another_seal_is_not_understood() {
     let mut plain = World::new(vec![Checksum, Checksum]);
