@@ -16,11 +16,12 @@ use parking_lot::Mutex;
 use self::gate::{Entrant, Gate};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Arrival, Replica};
-use crate::latest::{Due, Latest, Slot, Swept, Verdict, judge};
+use crate::latest::{Due, Latest, Slot, Swept};
 use crate::limits::SHARDS;
 use crate::metrics::{Counter, Metrics};
 use crate::protocol::answer::{Code, Outcome, Refusal};
 use crate::protocol::draft::{Draft, DraftPayload};
+use crate::record::merge::{Verdict, judge};
 use crate::record::{HybridClock, Now, Record, SharedRecord, Source, Stamp};
 
 pub use self::downstream::Downstream;
@@ -212,7 +213,7 @@ impl<D: Downstream> Ingest<D> {
         let record = Arc::new(record);
         let source = record.source.clone();
         self.latest.update(source.as_str(), |slot| {
-            if matches!(judge(slot.current(), &record), Verdict::Newer | Verdict::SameOfGreaterBirth) {
+            if judge(slot.current(), &record).replaces() {
                 slot.replace_silently(&record, now.wall_us, self.bounds.tombstones_us);
             }
         });
@@ -245,14 +246,14 @@ impl<D: Downstream> Ingest<D> {
         let due = Due { wall_us, tombstones_us, may_collect, budget };
         let shards = 0..SHARDS;
         shards
-            .filter_map(|shard| self.latest.sweep_shard(shard, due, &mut |swept| self.tell_swept(swept)))
+            .filter_map(|shard| self.latest.sweep_shard(shard, due, &mut |swept| self.tell_swept(now, swept)))
             .min()
     }
 
-    fn tell_swept(&self, swept: Swept) {
+    fn tell_swept(&self, now: Now, swept: Swept) {
         match swept {
             Swept::Expired(change) => self.downstream.deliver(change),
-            Swept::Collected(record) => self.downstream.forget(&record),
+            Swept::Collected(record) => self.downstream.forget(now, &record),
         }
     }
 
@@ -306,10 +307,10 @@ impl<D: Downstream> Replica for &Ingest<D> {
         Ingest::apply(self, now, record, arrival)
     }
 
-    fn discard(&mut self, record: &SharedRecord) {
+    fn discard(&mut self, now: Now, record: &SharedRecord) {
         self.latest.update(record.source.as_str(), |slot| {
             if slot.remove(record) {
-                self.downstream.forget(record);
+                self.downstream.forget(now, record);
             }
         });
     }

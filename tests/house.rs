@@ -1,34 +1,25 @@
-//! The house's own rules, read from its source: who may know whom, what stays outside the pure
-//! rooms, and how long things may be. Each check is a function from a file to complaints, and each
-//! has a test that it complains.
+//! The house's own rules, read from its source: who may know whom, what stays outside the pure rooms,
+//! how long things may be, that no files import each other in a circle, that names tell things apart,
+//! and that docs say something. Each check is a function from one file or all files to complaints, and
+//! each has a test that it complains.
 
+#[path = "house/imports.rs"]
+mod imports;
+#[path = "house/names.rs"]
+mod names;
 #[path = "house/source.rs"]
 mod source;
+#[path = "house/words.rs"]
+mod words;
 
 use source::{File, closing, line_of, test_module};
 
-/// What a room may use of the others. A room not in the list may not exist.
+/// The rooms, and which others each may use. A room that is not in the list may not exist, and a room
+/// that does not use what it may is complained of: it should know as little as it needs.
 const ROOMS: &[(&str, &[&str])] = &[
     ("lib", &[]),
-    ("main", &["cli", "config"]),
-    (
-        "cli",
-        &[
-            "server",
-            "http",
-            "store",
-            "sim",
-            "ingest",
-            "latest",
-            "subscriptions",
-            "cluster",
-            "protocol",
-            "record",
-            "metrics",
-            "config",
-            "limits",
-        ],
-    ),
+    ("main", &["cli"]),
+    ("cli", &["server", "sim", "cluster", "protocol", "record", "config", "limits"]),
     (
         "server",
         &[
@@ -45,37 +36,30 @@ const ROOMS: &[(&str, &[&str])] = &[
             "limits",
         ],
     ),
-    (
-        "http",
-        &[
-            "ingest",
-            "latest",
-            "subscriptions",
-            "cluster",
-            "protocol",
-            "record",
-            "metrics",
-            "config",
-            "limits",
-        ],
-    ),
-    ("store", &["ingest", "latest", "cluster", "record", "metrics", "config", "limits"]),
-    ("sim", &["ingest", "latest", "subscriptions", "cluster", "record", "metrics", "config", "limits"]),
-    ("ingest", &["latest", "subscriptions", "cluster", "protocol", "record", "metrics", "config", "limits"]),
-    ("latest", &["record", "metrics", "config", "limits"]),
-    ("subscriptions", &["record", "metrics", "config", "limits"]),
-    ("cluster", &["record", "metrics", "config", "limits"]),
+    ("http", &["cluster", "protocol", "record", "metrics", "limits"]),
+    ("store", &["cluster", "record", "config", "limits"]),
+    ("sim", &["cluster", "record", "limits"]),
+    ("ingest", &["latest", "cluster", "protocol", "record", "metrics", "limits"]),
+    ("latest", &["record", "limits"]),
+    ("subscriptions", &["record", "limits"]),
+    ("cluster", &["record", "config", "limits"]),
     ("protocol", &["record", "limits"]),
     ("record", &["limits"]),
-    ("metrics", &["protocol", "record", "limits"]),
+    ("metrics", &["protocol"]),
     ("config", &["record", "limits"]),
-    ("limits", &["config"]),
+    ("limits", &[]),
+];
+
+/// Names that may stand for several things, each with the reason.
+const NAMES: &[(&str, &str)] = &[
+    ("Arguments", "the options of a subcommand; always written with the module: `get::Arguments`"),
+    ("Output", "what a machine of the core wants done; always written with the module: `swim::Output`"),
 ];
 
 /// Rooms without sockets, threads, clock or randomness of their own.
 const PURE: &[&str] = &["record", "protocol", "latest", "subscriptions", "cluster", "ingest"];
 
-/// What would break that, and iteration in an order that nobody chose.
+/// What no pure room may name: it would bring in the world, or iterate in an order that nobody chose.
 const IMPURE: &[&str] = &[
     "std::net::Tcp",
     "std::net::Udp",
@@ -102,11 +86,11 @@ const IMPURE: &[&str] = &[
     "thread_local!",
 ];
 
-/// Reading the clock and sleeping, which one file does for all.
+/// Reading the clock and sleeping, which only one file may do.
 const CLOCK: &[&str] = &["Instant::now", "SystemTime::now", "thread::sleep"];
 const CLOCK_FILE: &str = "src/server/clock.rs";
 
-/// The files whose names say that they turn bytes into types.
+/// Names of files that turn bytes into types.
 const WIRE: &[&str] = &["wire", "codec", "protobuf"];
 
 const FILE_LINES_MAX: usize = 500;
@@ -115,7 +99,7 @@ const INLINE_TEST_LINES_MAX: usize = 200;
 
 type Check = fn(&File) -> Vec<String>;
 
-/// The rooms that `code`, in `module`, names by `crate::`, `super::` or `anode::`.
+/// Returns the rooms that `code`, in `module`, names by `crate::`, `super::` or `anode::`, with the places.
 fn rooms_named(code: &str, module: &[&str]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let ups = "super::".repeat(module.len());
@@ -140,7 +124,7 @@ fn word(text: &str) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
-/// The first name of every branch of a `use` tree that begins with its brace.
+/// Returns the first name of every branch of a `use` tree that begins with a brace.
 fn first_names(tree: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut depth = 0;
@@ -161,7 +145,7 @@ fn first_names(tree: &str) -> Vec<String> {
     names
 }
 
-/// Who may know whom.
+/// Complains of rooms that use others which they may not know.
 fn knows_only_rooms_beneath(file: &File) -> Vec<String> {
     let room = file.room();
     let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
@@ -183,6 +167,20 @@ fn knows_only_rooms_beneath(file: &File) -> Vec<String> {
     }
 }
 
+/// Returns the rooms that the production code of these files may use by [`ROOMS`], and does not.
+fn needless_permissions(files: &[File]) -> Vec<String> {
+    let mut used = std::collections::BTreeSet::new();
+    for file in files.iter().filter(|file| !file.is_test()) {
+        let named = rooms_named(&file.production(), &file.module());
+        used.extend(named.into_iter().map(|(_, name)| (file.room(), name)));
+    }
+    let rooms = ROOMS.iter().flat_map(|(room, others)| others.iter().map(move |other| (*room, *other)));
+    rooms
+        .filter(|(room, other)| !used.contains(&(*room, (*other).to_owned())))
+        .map(|(room, other)| format!("{room} may know {other} and does not need to"))
+        .collect()
+}
+
 fn mentions(file: &File, code: &str, words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for name in words {
@@ -196,7 +194,7 @@ fn mentions(file: &File, code: &str, words: &[&str]) -> Vec<String> {
     found
 }
 
-/// The pure rooms open no socket, start no thread, read no clock, use no global randomness.
+/// Complains of a pure room that opens sockets, starts threads, reads clocks or uses global randomness.
 fn pure_rooms_are_pure(file: &File) -> Vec<String> {
     if !PURE.contains(&file.room()) || file.is_test() {
         return Vec::new();
@@ -204,7 +202,7 @@ fn pure_rooms_are_pure(file: &File) -> Vec<String> {
     mentions(file, &file.production(), IMPURE)
 }
 
-/// One file reads the clock.
+/// Complains of any other file that reads the clock or sleeps.
 fn one_file_reads_the_clock(file: &File) -> Vec<String> {
     if file.path == CLOCK_FILE || file.is_test() {
         return Vec::new();
@@ -212,7 +210,7 @@ fn one_file_reads_the_clock(file: &File) -> Vec<String> {
     mentions(file, &file.production(), CLOCK)
 }
 
-/// tokio and axum live in `http/` and `store/cassandra*` alone.
+/// Complains of tokio, axum and hyper outside of `http/` and `store/cassandra*`.
 fn tokio_stays_in_its_rooms(file: &File) -> Vec<String> {
     if file.room() == "http" || file.path.starts_with("src/store/cassandra") {
         return Vec::new();
@@ -220,7 +218,7 @@ fn tokio_stays_in_its_rooms(file: &File) -> Vec<String> {
     mentions(file, &file.code, &["tokio::", "axum::", "hyper::"])
 }
 
-/// Generated protobuf types stop at the wire files.
+/// Complains of generated protobuf types outside of the wire files.
 fn protobuf_stops_at_the_wire(file: &File) -> Vec<String> {
     let name = file.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
     let is_wire = WIRE.contains(&name) || file.module().iter().any(|part| WIRE.contains(part));
@@ -230,7 +228,7 @@ fn protobuf_stops_at_the_wire(file: &File) -> Vec<String> {
     mentions(file, &file.production(), &["crate::proto::"])
 }
 
-/// Nothing is left for later.
+/// Complains of notes that something is still to be done.
 fn nothing_is_left_for_later(file: &File) -> Vec<String> {
     let mut found = mentions(file, &file.code, &["todo!", "unimplemented!"]);
     for (number, line) in file.text.lines().enumerate() {
@@ -243,7 +241,8 @@ fn nothing_is_left_for_later(file: &File) -> Vec<String> {
     found
 }
 
-/// Files of at most 500 lines without their tests; tests of more than 200 in a file of their own.
+/// Complains of files of more than 500 lines without their tests, and of more than 200 lines of tests that
+/// are not in a file of their own.
 fn files_are_short(file: &File) -> Vec<String> {
     if file.is_test() {
         return Vec::new();
@@ -260,7 +259,7 @@ fn files_are_short(file: &File) -> Vec<String> {
     found
 }
 
-/// Functions of at most 70 lines.
+/// Complains of functions of more than 70 lines.
 fn functions_are_short(file: &File) -> Vec<String> {
     let code = &file.code;
     let mut found = Vec::new();
@@ -283,7 +282,7 @@ fn functions_are_short(file: &File) -> Vec<String> {
     found
 }
 
-/// What `check` says of every file beneath these folders.
+/// Fails with all complaints of a check about the files beneath these folders.
 fn hold(check: Check, folders: &[&str]) {
     let files: Vec<File> = folders.iter().flat_map(|folder| File::all_beneath(folder)).collect();
     assert!(!files.is_empty(), "nothing to read in {folders:?}");
@@ -291,7 +290,7 @@ fn hold(check: Check, folders: &[&str]) {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
-/// `check` complains of `bad` at `path`, and of nothing in `good`.
+/// Asserts that a check complains of `bad` at `path`, and of nothing in `good`.
 fn tells_apart(check: Check, path: &str, good: &str, bad: &str) {
     let complaints = |text: &str| check(&File::new(path, text));
     assert_eq!(complaints(good), [""; 0], "{good}");
@@ -304,11 +303,27 @@ fn rooms_know_only_what_is_beneath_them() {
 }
 
 #[test]
+fn rooms_may_know_only_what_they_need() {
+    assert_eq!(needless_permissions(&File::all_beneath("src")), [""; 0]);
+}
+
+#[test]
+fn a_needless_permission_is_seen() {
+    let complaints = |text: &str| {
+        let found = needless_permissions(&[File::new("src/latest/mod.rs", text)]);
+        found.into_iter().filter(|complaint| complaint.starts_with("latest ")).collect::<Vec<String>>()
+    };
+    assert_eq!(complaints("use crate::{limits, record::Now};"), [""; 0]);
+    assert_eq!(complaints("use crate::record::Now;"), ["latest may know limits and does not need to"]);
+}
+
+#[test]
 fn knowing_too_much_is_seen() {
     let good =
         "use crate::record::Source;\nuse crate::{limits, record::{Now, Stamp}};\nfn f() { super::x() }";
     for bad in [
         "use crate::server::clock;",
+        "use crate::protocol::Draft;",
         "use crate::{record::Now, ingest};",
         "use crate::{\n    record::{Now, Stamp},\n    cluster::Machine,\n};",
         "fn f() { crate::http::serve() }",
@@ -446,4 +461,27 @@ fn long_functions_are_seen() {
         format!("impl X {{\n    pub fn f() {{\n{}    }}\n}}\n", "        x();\n".repeat(lines))
     };
     tells_apart(functions_are_short, "src/a.rs", &function(68), &function(69));
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let crates = [("src", "anode"), ("loadgen/src", "anode_loadgen"), ("bench/src", "anode_bench")];
+    let found = crates.iter().flat_map(|(root, name)| {
+        let files = File::all_beneath(root);
+        assert!(!files.is_empty(), "nothing to read in {root}");
+        imports::circles(root, name, &files)
+    });
+    let found: Vec<String> = found.collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn names_tell_things_apart() {
+    let found = names::clashes(&File::all_beneath("src"), NAMES);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn docs_say_something() {
+    hold(words::riddles, &["src", "tests", "loadgen", "bench"]);
 }

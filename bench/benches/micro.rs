@@ -1,4 +1,4 @@
-//! Times of the pieces of a record's way: `cargo bench -p anode-bench`.
+//! Times the pieces of a record's way: `cargo bench -p anode-bench`.
 
 use anode_bench::micro::{RECORDS, WORKS};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -1,12 +1,12 @@
-//! Charts of horizontal bars, as SVG: groups of a few bars each.
+//! Draws charts of horizontal bars as SVG, in groups of a few bars each.
 
 use std::fmt::Write;
 
-/// A group: its name, and the bars in it with their names.
+/// A named group of bars.
 pub struct Group {
-    /// Above the bars.
+    /// The name that stands above the bars.
     pub name: String,
-    /// Name and value; in the order of drawing.
+    /// Name and value of each bar, in the order of drawing.
     pub bars: Vec<(String, f64)>,
 }
 
@@ -20,8 +20,8 @@ const TOP: f64 = 34.0;
 const OWN: &str = "#1f6feb";
 const OTHER: &str = "#b0b8c0";
 
-/// Draws the groups under each other, each to its own scale. What begins with "aNode" is in colour;
-/// `write` makes a value readable.
+/// Draws the groups below each other, each to its own scale. Bars whose name begins with "aNode" are in
+/// colour; `write` makes a value readable.
 pub fn bars(title: &str, groups: &[Group], write: fn(f64) -> String) -> String {
     let rows: usize = groups.iter().map(|group| group.bars.len()).sum();
     let height = TOP + rows as f64 * BAR + groups.len() as f64 * GAP + 10.0;
@@ -34,7 +34,7 @@ pub fn bars(title: &str, groups: &[Group], write: fn(f64) -> String) -> String {
     let mut y = TOP;
     for group in groups {
         let most = group.bars.iter().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
-        // Writing into a string cannot fail.
+        // It cannot fail: the target is a string.
         let _ = writeln!(
             out,
             "<text x=\"10\" y=\"{:.0}\" font-weight=\"bold\">{}</text>",

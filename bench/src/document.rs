@@ -1,10 +1,11 @@
-//! The page of figures: what a command measured takes the place of what it measured before.
+//! Updates the page of figures: new results of a command replace its earlier ones.
 
 use std::path::Path;
 
 use anode_loadgen::Outcome;
 
-/// Puts `text` between `<!-- NAME -->` and `<!-- /NAME -->` of the page, or with them at its end.
+/// Puts `text` between `<!-- NAME -->` and `<!-- /NAME -->` of the page. If the page has no such marks, text
+/// and marks are added at its end.
 pub fn replace(page: &Path, name: &str, text: &str) -> Outcome<()> {
     let old = std::fs::read_to_string(page).map_err(|error| format!("{}: {error}", page.display()))?;
     Ok(std::fs::write(page, replaced(&old, name, text))?)

@@ -1,31 +1,32 @@
-//! The figures of one node and of three nodes in docs/benchmarks.md: memory of idle subscribers,
+//! Measures the figures of one node and of three nodes in docs/benchmarks.md: memory of idle subscribers,
 //! latency, and the time of a start.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anode_loadgen::machine::resident_bytes;
 use anode_loadgen::{Outcome, fill, idle, latency};
 
 use crate::folder::Folder;
 use crate::machine::Machine;
 use crate::node::Node;
 
-/// What to measure with.
+/// The parameters of the measurement.
 pub struct Plan {
-    /// The binary.
+    /// Path of the anode binary.
     pub anode: PathBuf,
-    /// Runs of each timed figure.
+    /// Number of runs of each timed figure.
     pub runs: usize,
-    /// Idle subscribers.
+    /// Number of idle subscribers.
     pub connections: usize,
-    /// Stored records.
+    /// Number of records stored before the node is started.
     pub stored: u64,
 }
 
-/// How long a node may take for anything before the run is given up.
+/// How long a node may take for anything before the measurement fails.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Measures and prints all of them.
+/// Measures and prints all three figures.
 pub fn run(plan: &Plan) -> Outcome<()> {
     println!("{}", Machine::look(&plan.anode)?);
     let folder = Folder::new()?;
@@ -39,9 +40,9 @@ pub fn run(plan: &Plan) -> Outcome<()> {
 fn idle_subscribers(plan: &Plan, data_dir: &Path) -> Outcome<()> {
     let node = Node::start(&plan.anode, data_dir, &["--store", "memory"])?;
     node.wait_ready(DEADLINE)?;
-    let before = idle::resident_bytes(node.pid())?;
+    let before = resident_bytes(&[node.pid()])?;
     let idle = idle::Idle::open(&node.http, plan.connections)?;
-    let after = idle::resident_bytes(node.pid())?;
+    let after = resident_bytes(&[node.pid()])?;
     let each = after.saturating_sub(before) / idle.len().max(1) as u64;
     println!("idle subscribers: {}: {each} resident bytes each ({before} before, {after} after)", idle.len());
     Ok(())

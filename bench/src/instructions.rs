@@ -1,7 +1,8 @@
-//! How many instructions each piece of a record's way takes, counted by valgrind's callgrind: the same
-//! in every run, whatever else the machine does. Held against a baseline that is kept in the repository.
+//! Counts how many instructions each piece of a record's way takes, by valgrind's callgrind: the number is
+//! the same in every run, whatever else the machine does. It is compared with a baseline that is kept in
+//! the repository.
 //!
-//! A piece is run some times, then more times; the difference is free of what it takes to set it up.
+//! A piece is run some times, then more times; the difference does not contain what setting it up takes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use anode_loadgen::Outcome;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-/// What may be asked for.
+/// Options of this command.
 #[derive(Args)]
 pub struct Arguments {
     /// Keep what was counted as the baseline
@@ -29,20 +30,20 @@ pub struct Arguments {
     baseline: PathBuf,
 }
 
-/// Calls of the shorter and of the longer run.
+/// Numbers of calls in the shorter and in the longer run.
 const CALLS: [u64; 2] = [20, 120];
 
-/// What was counted once.
+/// The counts that are kept in the repository.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Baseline {
-    /// Another compiler makes other instructions.
+    /// Version of the compiler: another one makes other instructions.
     rustc: String,
     valgrind: String,
-    /// Of each record.
+    /// Number of instructions per record, by the name of the piece.
     instructions: BTreeMap<String, f64>,
 }
 
-/// Counts, compares, and keeps if asked to.
+/// Counts the pieces, compares the counts with the baseline, and keeps them if asked to.
 pub fn run(arguments: &Arguments) -> Outcome<()> {
     let mut counted =
         Baseline { rustc: version("rustc")?, valgrind: version("valgrind")?, instructions: BTreeMap::new() };
@@ -88,7 +89,7 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     }
 }
 
-/// Does one piece of work so often, for [`count`] to look on.
+/// Calls one piece of work so often. [`count`] runs this under valgrind.
 pub fn work(name: &str, calls: u64) -> Outcome<()> {
     let work = WORKS.iter().find(|work| work.name == name).ok_or_else(|| format!("no piece {name:?}"))?;
     let mut act = (work.make)();

@@ -1,4 +1,4 @@
-//! One run of the load generator, in this process and in silence.
+//! Runs the load generator in this process, without output.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use anode_loadgen::engine::{self, Sample, Watcher};
 use anode_loadgen::machine::Machine;
 use anode_loadgen::report::Report;
 
-/// Runs what these options say.
+/// Runs a load with these options, and returns the report.
 pub fn run(args: &RunArgs) -> Outcome<Report> {
     let plan = args.plan(None)?;
     let (parameters, plan) = (args.parameters(&plan), Arc::new(plan));
@@ -16,7 +16,7 @@ pub fn run(args: &RunArgs) -> Outcome<Report> {
     Ok(Report::new(&plan, &measured, parameters, [].into(), Machine::look()))
 }
 
-/// Shows nothing.
+/// A watcher that shows nothing.
 struct Silent;
 
 impl Watcher for Silent {

@@ -1,4 +1,4 @@
-//! What was measured, and on what: without that a figure means nothing.
+//! The machine and the program that were measured, without which a figure means nothing.
 
 use std::fmt;
 use std::path::Path;
@@ -7,21 +7,21 @@ use std::process::Command;
 use anode_loadgen::Outcome;
 use serde::Serialize;
 
-/// The machine and the program.
+/// A description of the machine and the program.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
     cores: usize,
     cpu: String,
     kernel: String,
-    /// Of the last minute: what else was going on.
+    /// Load average of the last minute, which shows what else was going on.
     load_average: String,
-    /// Of the binary, as it says it.
+    /// Version of the binary, as it prints it.
     pub version: String,
     commit: String,
 }
 
 impl Machine {
-    /// Looks at this machine and asks the binary for its version.
+    /// Describes this machine, and asks the binary for its version.
     pub fn look(anode: &Path) -> Outcome<Machine> {
         let cpu = read("/proc/cpuinfo");
         let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
@@ -50,11 +50,12 @@ impl fmt::Display for Machine {
     }
 }
 
-/// Processor time that a process has used so far, ended threads included, in seconds; 0 if it is gone.
+/// Returns the processor time that a process has used so far, ended threads included, in seconds; 0 if it is
+/// gone.
 pub fn cpu_s(pid: u32) -> f64 {
     const TICKS_PER_S: f64 = 100.0;
     let stat = read(&format!("/proc/{pid}/stat"));
-    // After the name in brackets, which may hold anything: from the process's state on.
+    // The fields follow the name in brackets, which may hold anything; the first is the state.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_S
 }

@@ -111,7 +111,7 @@ fn run(command: Command) -> Outcome<()> {
     }
 }
 
-/// The anode binary: the one asked for, or the one next to this program, or one that is built now.
+/// Returns the anode binary: the given one, or the one next to this program, or one that is built now.
 fn find_anode(asked: Option<PathBuf>) -> Outcome<PathBuf> {
     if let Some(asked) = asked {
         return Ok(asked);

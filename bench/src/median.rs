@@ -1,6 +1,6 @@
-//! What stands for several runs of the same.
+//! Numbers that stand for several runs of the same kind.
 
-/// The middle one, or the mean of the two middle ones; NaN of none.
+/// Returns the middle number, or the mean of the two middle ones; NaN if there are none.
 pub fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
@@ -11,7 +11,7 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// The geometric mean; NaN of none.
+/// Returns the geometric mean; NaN if there are no numbers.
 pub fn geometric_mean(values: &[f64]) -> f64 {
     (values.iter().map(|value| value.ln()).sum::<f64>() / values.len() as f64).exp()
 }

@@ -1,4 +1,4 @@
-//! A real node process, started for a measurement and ended with it.
+//! A node process that is started for a measurement.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
 
-/// The process, and where it listens.
+/// A node's process, and its addresses. It is killed when this is dropped.
 pub struct Node {
     process: Child,
-    /// `host:port`
+    /// Address of the HTTP port, `host:port`.
     pub http: String,
-    /// `host:port`
+    /// Address of the gossip port, `host:port`.
     pub gossip: String,
-    /// From spawning to the ready line.
+    /// Time from starting the process to its ready line.
     pub start: Duration,
 }
 
@@ -39,12 +39,12 @@ impl Node {
         Ok(Node { http: field("http=")?, gossip: field("gossip=")?, start: begun.elapsed(), process })
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Waits until `GET /readyz` is 200.
+    /// Waits until `GET /readyz` answers 200.
     pub fn wait_ready(&self, deadline: Duration) -> Outcome<()> {
         let begun = Instant::now();
         while begun.elapsed() < deadline {
@@ -56,7 +56,7 @@ impl Node {
         Err(format!("{} is not ready after {deadline:?}", self.http).into())
     }
 
-    /// Waits until `count` members are alive in its view.
+    /// Waits until the node sees `count` members alive.
     pub fn wait_members(&self, count: usize, deadline: Duration) -> Outcome<()> {
         let begun = Instant::now();
         while begun.elapsed() < deadline {
@@ -69,14 +69,14 @@ impl Node {
         Err(format!("{} sees fewer than {count} members after {deadline:?}", self.http).into())
     }
 
-    /// A metric without labels.
+    /// Returns a metric that has no labels.
     pub fn metric(&self, name: &str) -> Outcome<f64> {
         let answer = self.get("/metrics")?;
         let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(line.ok_or_else(|| format!("no metric {name}"))?.trim().parse()?)
     }
 
-    /// `GET path`: the whole answer, head and body.
+    /// Sends `GET path`, and returns the whole answer, head and body.
     pub fn get(&self, path: &str) -> Outcome<String> {
         get(&self.http, path, "1.1")
     }
@@ -89,7 +89,8 @@ impl Node {
     }
 }
 
-/// `GET path` of an HTTP server at `host:port`, with this version of HTTP: the whole answer, head and body.
+/// Sends `GET path` to an HTTP server at `host:port`, with this version of HTTP. Returns the whole answer,
+/// head and body.
 pub fn get(address: &str, path: &str, version: &str) -> Outcome<String> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(address)?;
@@ -102,7 +103,7 @@ pub fn get(address: &str, path: &str, version: &str) -> Outcome<String> {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Already over is as good as killed.
+        // It does not matter if the process has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

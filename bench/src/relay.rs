@@ -1,9 +1,10 @@
-//! The limit: the least a server over WebSocket can do. What any publisher sends goes, as it is, to all
-//! subscribers.
+//! A bare relay, as the limit of what a server over WebSocket can reach: it sends whatever a publisher
+//! sends, unchanged, to all subscribers.
 //!
-//! No sources, no patterns, no state, no bound on what waits. A frame is unmasked once, copied into the
-//! contiguous buffer of each subscriber, and a turn's frames leave in one write each; with `--singly`
-//! every frame is a write of its own. It greets as aNode does, so that the same load can be put on it.
+//! It has no sources, no patterns, no state, and no bound on what waits. A frame is unmasked once and copied
+//! into the contiguous buffer of each subscriber, and all frames of a turn leave in one write to each; with
+//! `--singly` every frame is a write of its own. It greets as aNode does, so that the same load can be put
+//! on it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -19,16 +20,16 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 struct Connection {
     socket: TcpStream,
-    /// What came and is no whole frame yet.
+    /// Received bytes that are no whole frame yet.
     input: Vec<u8>,
-    /// What waits to be written, from `sent` on.
+    /// Bytes to be written; the first `sent` of them are written already.
     out: Vec<u8>,
     sent: usize,
     is_open: bool,
     is_subscriber: bool,
 }
 
-/// Serves until it is killed.
+/// Serves until the process is killed.
 pub fn run(listen: SocketAddr, is_singly: bool) -> Outcome<()> {
     anode_loadgen::raise_open_files();
     let mut poll = Poll::new()?;
@@ -77,7 +78,7 @@ impl Relay {
         }
     }
 
-    /// Reads until nothing more is there.
+    /// Reads until the socket is empty.
     fn read(&mut self, key: usize, buffer: &mut [u8]) {
         loop {
             let Some(connection) = self.connections.get_mut(key).and_then(Option::as_mut) else { return };
@@ -86,7 +87,8 @@ impl Relay {
                 Ok(read) => {
                     connection.input.extend_from_slice(&buffer[..read]);
                     self.take(key);
-                    // An edge is told once: only a read that fills less than it may has emptied the socket.
+                    // Polling is edge-triggered: only a read that fills less than the buffer has emptied the
+                    // socket.
                     if read < buffer.len() {
                         return;
                     }
@@ -103,7 +105,7 @@ impl Relay {
         self.subscribers.retain(|subscriber| *subscriber != key);
     }
 
-    /// Handles what is whole of what came.
+    /// Handles all whole frames that were received.
     fn take(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key).and_then(Option::as_mut) else { return };
         let mut input = std::mem::take(&mut connection.input);
@@ -148,7 +150,7 @@ impl Relay {
             let Some(connection) = &mut self.connections[subscriber] else { continue };
             append(&mut connection.out, payload);
             if self.is_singly {
-                // One that fails here fails at its next read too, and is dropped there.
+                // A connection that fails here fails at its next read, too, and is dropped there.
                 let _ = connection.flush();
             }
         }
@@ -165,7 +167,7 @@ impl Relay {
 }
 
 impl Connection {
-    /// Hands the socket as much as it takes.
+    /// Writes as much as the socket takes.
     fn flush(&mut self) -> std::io::Result<()> {
         while self.sent < self.out.len() {
             match self.socket.write(&self.out[self.sent..]) {
@@ -181,7 +183,7 @@ impl Connection {
     }
 }
 
-/// Answers a whole request for a WebSocket. Returns the request's length.
+/// Answers a whole request for a WebSocket. Returns the length of the request.
 fn greet(input: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     let end = input.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&input[..end]);
@@ -199,7 +201,7 @@ fn greet(input: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     Some(end)
 }
 
-/// Unmasks the client's frame that begins here. Its head's length and its whole length.
+/// Unmasks the frame at the beginning. Returns the length of its head and its whole length, once it is whole.
 fn unmask(bytes: &mut [u8]) -> Option<(usize, usize)> {
     let (plain, length) = match *bytes.get(1)? & 0x7f {
         126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
@@ -220,7 +222,7 @@ fn unmask(bytes: &mut [u8]) -> Option<(usize, usize)> {
     Some((head, head + length))
 }
 
-/// Appends a text frame.
+/// Appends a text frame with this payload.
 fn append(out: &mut Vec<u8>, payload: &[u8]) {
     match payload.len() {
         length @ 0..126 => out.extend_from_slice(&[0x81, length as u8]),

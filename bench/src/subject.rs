@@ -1,11 +1,11 @@
-//! What every comparison may be asked for: of which binary, how often, and where it is written down.
+//! Options of every comparison: which binary, how many runs, and where results are written.
 
 use std::path::PathBuf;
 
 use anode_loadgen::Outcome;
 use clap::Args;
 
-/// Arguments of a comparison.
+/// Options that all comparisons have in common.
 #[derive(Args)]
 pub struct Subject {
     /// The anode binary [default: the one next to this program, else it is built]
@@ -20,12 +20,12 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The binary, built if there is none.
+    /// Returns the binary, which is built if there is none.
     pub fn binary(&self) -> Outcome<PathBuf> {
         crate::find_anode(self.anode.clone())
     }
 
-    /// How many runs: one at least.
+    /// Returns the number of runs, at least one.
     pub fn runs(&self) -> usize {
         self.runs.max(1)
     }

@@ -181,7 +181,7 @@ pub struct RunArgs {
     pub quiet: bool,
 }
 
-/// Options on their own, as a command's.
+/// The options by themselves, as a command that has nothing else.
 #[derive(clap::Parser)]
 #[command(no_binary_name = true)]
 struct Alone {
@@ -194,18 +194,18 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// An option that cannot be.
+/// Makes the error of an option with a value that is not allowed.
 fn wrong<T>(option: &str, value: impl std::fmt::Display, allowed: &str) -> Result<T, String> {
     Err(format!("{option} {value}: must be {allowed}"))
 }
 
 impl RunArgs {
-    /// Reads options as the command line has them; what is absent gets its default.
+    /// Reads options as they stand on a command line; those that are absent get their defaults.
     pub fn parse(options: &[&str]) -> Result<RunArgs, clap::Error> {
         clap::Parser::try_parse_from(options).map(|Alone { run }| run)
     }
 
-    /// The plan of these options, of a recording if there is one.
+    /// Checks the options and makes a plan of them: for a recording, if there is one.
     pub fn plan(&self, recording: Option<Recording>) -> Result<Plan, String> {
         self.check()?;
         let transport = self.transport.unwrap_or(match self.target {
@@ -408,7 +408,7 @@ impl RunArgs {
         }
     }
 
-    /// All parameters by name, for the report; what a plan made of the defaults, too.
+    /// Returns all parameters by name, for the report; defaults are those that the plan has.
     pub fn parameters(&self, plan: &Plan) -> BTreeMap<String, String> {
         let lower = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
         let mut all = BTreeMap::new();
@@ -447,7 +447,7 @@ impl RunArgs {
     }
 }
 
-/// Addresses without the scheme that a URL would have.
+/// Removes the scheme that an address may have, and slashes at its end.
 fn plain(addresses: &[String]) -> Vec<String> {
     let strip = |address: &String| {
         let (_, rest) = address.split_once("://").unwrap_or(("", address));
@@ -456,7 +456,7 @@ fn plain(addresses: &[String]) -> Vec<String> {
     addresses.iter().map(strip).collect()
 }
 
-/// The most pairs of subscriber and source whose sequences are followed: 3 GiB.
+/// Most pairs of a subscriber and a source whose sequences are followed: they take 3 GiB.
 const PAIRS_MAX: u64 = 200_000_000;
 
 fn default_threads() -> usize {
@@ -464,7 +464,7 @@ fn default_threads() -> usize {
     (cores / 2).clamp(1, 4)
 }
 
-/// A prefix that no other run has, so that nothing of theirs is in the way.
+/// Makes a prefix that no other run has, so that records of earlier runs are not in the way.
 fn fresh_prefix() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     format!("lg{:08x}", crate::random::mix(now.as_nanos() as u64 ^ u64::from(std::process::id())) as u32)

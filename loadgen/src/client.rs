@@ -9,10 +9,10 @@ use tungstenite::protocol::WebSocketConfig;
 
 use crate::Outcome;
 
-/// How long anything may take before the run is given up.
+/// How long a read may take before it fails.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Connects to `http` (`host:port`) at `path_and_query`, and reads the node's first frame.
+/// Connects to `http` (`host:port`) at `path_and_query`, and reads the node's first frame, `connected`.
 pub fn connect(http: &str, path_and_query: &str) -> Outcome<WebSocket<TcpStream>> {
     let stream = TcpStream::connect(http).map_err(|error| format!("connecting to {http}: {error}"))?;
     stream.set_nodelay(true)?;

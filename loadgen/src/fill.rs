@@ -1,14 +1,14 @@
-//! Publish many sources once, in batches, each answered before the next but a few is sent.
+//! Publishes many sources once, in batches of which only a few are unanswered at a time.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tungstenite::Message;
 
 use crate::{Outcome, client};
 
-/// Batches that may be unanswered.
+/// Most batches that may be unanswered.
 const WINDOW: u64 = 8;
 
-/// Publishes `count` sources `prefix/0` … with `ack=stored`, `batch` at a time.
+/// Publishes `count` sources beneath `prefix` with `ack=stored`, `batch` records per frame.
 pub fn run(http: &str, prefix: &str, count: u64, batch: u64, padding_bytes: usize) -> Outcome<()> {
     let mut socket = client::connect(http, "/publish?ack=stored")?;
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} records, {per_sec}, {eta} left")?;
@@ -38,7 +38,7 @@ pub fn run(http: &str, prefix: &str, count: u64, batch: u64, padding_bytes: usiz
     Ok(())
 }
 
-/// Reads one frame: 1 if it answers a batch without an error.
+/// Reads one frame, and returns the number of batches that it answers, 0 or 1. Fails if a record was refused.
 fn read_answer(socket: &mut tungstenite::WebSocket<std::net::TcpStream>) -> Outcome<u64> {
     match socket.read()? {
         Message::Text(text) if text.contains("\"error\"") => Err(format!("the node refused: {text}").into()),

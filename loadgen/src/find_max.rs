@@ -1,30 +1,31 @@
-//! The highest rate at which a bound holds: doubled until it does not, then halved in between. Pure.
+//! Searches the highest rate at which a bound holds: the rate is doubled until the bound does not hold, then
+//! the interval is halved. Pure: the caller runs the load.
 
-/// A search that is asked for the next rate and told whether it held.
+/// A search that is asked for the next rate, and told whether the bound held at it.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// The highest rate that held; 0: none yet.
+    /// The highest rate at which the bound held; 0: none yet.
     held: f64,
-    /// The lowest that did not.
+    /// The lowest rate at which it did not.
     failed: Option<f64>,
     next: f64,
-    /// It ends when the two are closer than this share.
+    /// The search ends when these two differ by less than this part.
     precision: f64,
-    /// It goes no higher.
+    /// The highest rate that is tried.
     most: f64,
 }
 
-/// Below this nothing is searched.
+/// The lowest rate that is tried, in messages per second.
 const RATE_PER_S_MIN: f64 = 1.0;
 
 impl Search {
-    /// Begins at `from`; ends when the answer is known to `precision` (0.05: five per cent).
+    /// Begins at the rate `from`; ends when the answer is known to `precision` (0.05: five per cent).
     pub fn new(from: f64, most: f64, precision: f64) -> Search {
         let next = from.clamp(RATE_PER_S_MIN, most);
         Search { held: 0.0, failed: None, next, precision, most }
     }
 
-    /// The rate to try; `None` at the end.
+    /// Returns the rate to try next; `None`: the search has ended.
     pub fn next(&self) -> Option<f64> {
         let is_known = match self.failed {
             Some(failed) => failed <= RATE_PER_S_MIN || failed - self.held <= self.precision * failed,
@@ -33,7 +34,7 @@ impl Search {
         (!is_known).then_some(self.next)
     }
 
-    /// Whether the bound held at the rate that was tried.
+    /// Notes whether the bound held at a rate.
     pub fn note(&mut self, rate_per_s: f64, is_held: bool) {
         if is_held {
             self.held = self.held.max(rate_per_s);
@@ -47,7 +48,7 @@ impl Search {
         };
     }
 
-    /// The highest rate that held, if one did.
+    /// Returns the highest rate at which the bound held, if there is one.
     pub fn found(&self) -> Option<f64> {
         (self.held > 0.0).then_some(self.held)
     }

@@ -1,4 +1,4 @@
-//! Many subscribers that do nothing: what does each cost the node?
+//! Many subscribers to which nothing is delivered, to measure what each costs the node.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::Outcome;
 use crate::args::RunArgs;
 use crate::engine::{Running, Sample, Watcher};
 
-/// Connections that are held open by a thread, which answers pings, until this is dropped.
+/// Open connections of subscribers. A thread answers pings on them until this is dropped.
 pub struct Idle {
     running: Option<Running>,
     count: usize,
@@ -20,12 +20,12 @@ impl Idle {
         Idle::open_with(RunArgs::parse(&["--to", http])?, count)
     }
 
-    /// The same as these options say: at which target, from which addresses.
+    /// Opens `count` subscribers with these options: they say at which target and from which addresses.
     pub fn open_with(mut args: RunArgs, count: usize) -> Outcome<Idle> {
         crate::raise_open_files();
         args.publishers = 0;
         args.subscribers = u32::try_from(count)?;
-        // Two, so that nobody asks for the one by its name.
+        // With a single source, subscribers would ask for it by name instead of by a pattern.
         args.sources = Some(2);
         args.prefix = Some("idle".to_owned());
         let running = Running::start(&Arc::new(args.plan(None)?))?;
@@ -36,17 +36,17 @@ impl Idle {
         Ok(Idle { running: Some(running), count })
     }
 
-    /// How many are open.
+    /// Returns how many connections were opened.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether none is open.
+    /// Returns whether no connection was opened.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Fails if one of them was lost.
+    /// Fails if a connection was lost.
     pub fn check(&self) -> Outcome<()> {
         match self.running.as_ref().and_then(Running::failure) {
             Some(reason) => Err(reason.into()),
@@ -58,7 +58,7 @@ impl Idle {
 impl Drop for Idle {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            // The connections are of no more interest, nor is how they ended.
+            // How the connections end does not matter.
             let _ = running.stop();
         }
     }
@@ -72,15 +72,4 @@ impl Watcher for Opening {
     }
     fn running(&mut self, _: Sample, _: Sample) {}
     fn draining(&mut self) {}
-}
-
-/// Resident bytes of a process.
-pub fn resident_bytes(pid: u32) -> Outcome<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line
-        .and_then(|line| line.trim().strip_suffix("kB"))
-        .map(str::trim)
-        .and_then(|kib| kib.parse::<u64>().ok());
-    Ok(kib.ok_or_else(|| format!("no VmRSS of process {pid}"))? * 1024)
 }

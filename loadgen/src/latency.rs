@@ -1,4 +1,4 @@
-//! Publish at a constant rate at one node, receive at others: how long did each record take?
+//! Publishes at a constant rate at one node and receives at others, to measure how long each record takes.
 
 use std::net::TcpStream;
 use std::thread;
@@ -9,40 +9,40 @@ use tungstenite::{Message, WebSocket};
 
 use crate::{Outcome, client};
 
-/// After so long without a record the rest is missing.
+/// After so long without a record, all further ones count as missing.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// A run's parameters.
+/// The parameters of a measurement.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// `host:port` that is published to.
     pub publish: String,
     /// `host:port` of every node that is subscribed to.
     pub subscribe: Vec<String>,
-    /// Records a second.
+    /// Number of records published per second.
     pub rate_per_s: u32,
-    /// How long.
+    /// How long records are published, in seconds.
     pub seconds: u32,
-    /// Records of the start that are not counted.
+    /// Number of records at the beginning that are not counted.
     pub warmup: u32,
-    /// Sources that are published to in turn.
+    /// Number of sources, which are published to in turn.
     pub sources: u32,
     /// Bytes of padding in each record's data.
     pub padding_bytes: usize,
 }
 
-/// What one subscriber saw.
+/// What one subscriber received.
 pub struct Seen {
-    /// The node.
+    /// The node that it subscribed to, `host:port`.
     pub http: String,
-    /// From due to received, in nanoseconds.
+    /// Times from when a record was due until it was received, in nanoseconds.
     pub latency_ns: Histogram<u64>,
-    /// Records that never came.
+    /// Number of records that never arrived.
     pub missing: u64,
 }
 
 impl Seen {
-    /// The percentiles, in words.
+    /// Returns the percentiles as text.
     pub fn percentiles(&self) -> String {
         let at = |q: f64| self.latency_ns.value_at_quantile(q) as f64 / 1e6;
         let [p50, p90, p99, p999, max] = [0.5, 0.9, 0.99, 0.999, 1.0].map(at);
@@ -50,7 +50,7 @@ impl Seen {
     }
 }
 
-/// Runs the plan. Every record must arrive once at every subscriber.
+/// Runs a measurement. Every record must arrive once at every subscriber.
 pub fn run(plan: &Plan) -> Outcome<Vec<Seen>> {
     let total = u64::from(plan.rate_per_s) * u64::from(plan.seconds);
     let prefix = format!("loadgen/{}", std::process::id());
@@ -90,7 +90,7 @@ fn publish(
         let text = format!(r#"{{"source":"{prefix}/{source}","data":[{n},{due_ns},"{padding}"]}}"#);
         socket.send(Message::text(text))?;
     }
-    // A refused record would be answered: nothing may have come.
+    // A refused record would have been answered, so no frame may have arrived.
     socket.get_mut().set_read_timeout(Some(Duration::from_millis(200)))?;
     match socket.read() {
         Ok(Message::Text(text)) => Err(format!("the node refused: {text}").into()),
@@ -111,7 +111,7 @@ fn receive(
     while left > 0 {
         let text = match socket.read() {
             Ok(Message::Text(text)) => text,
-            // The node's pings go on when no record comes any more.
+            // The node goes on sending pings when no record arrives any more.
             Ok(_) if last.elapsed() < SILENCE => continue,
             Ok(_) => {
                 eprintln!("{}: stopped waiting with {left} of {total} missing", seen.http);
@@ -137,7 +137,7 @@ fn receive(
     Ok(seen)
 }
 
-/// The record's number and due time, from `"data":[n,due_ns,…`.
+/// Returns a record's number and due time, from `"data":[n,due_ns,…`.
 fn parse(text: &str) -> Option<(u64, u64)> {
     let (_, data) = text.split_once("\"data\":[")?;
     let mut numbers = data.split(',');

@@ -1,7 +1,7 @@
-//! Load for a node or a cluster, or for another broker, and what came of it.
+//! Generates load for a node or a cluster, or for another broker, and measures how it was served.
 //!
-//! `args` → [`plan`] (what each connection does, pure) → [`engine`] (event loops that do it, speaking
-//! [`wire`]) → [`report`]. [`schedule`], [`payload`], [`zipf`], [`sequence`], [`window`] and [`find_max`]
+//! `args` → `plan` (what each connection does, pure) → `engine` (event loops that do it, speaking
+//! `wire`) → `report`. `schedule`, `payload`, `zipf`, `sequence`, `window` and `find_max`
 //! are pure: the same seed makes the same load.
 //!
 //! Latencies count from the instant at which a message was *due* to be sent, not from when it was, so
@@ -17,27 +17,27 @@ pub mod find_max;
 pub mod idle;
 pub mod latency;
 pub mod machine;
-pub mod measure;
-pub mod names;
-pub mod payload;
+mod measure;
+mod names;
+mod payload;
 pub mod plan;
 pub mod progress;
 pub mod random;
 pub mod replay;
 pub mod report;
-pub mod schedule;
-pub mod sequence;
-pub mod window;
-pub mod wire;
+mod schedule;
+mod sequence;
+mod window;
+mod wire;
 pub mod zipf;
 
-/// What a run fails with: a sentence for people.
+/// The result of something that may fail. The error is a sentence for people.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Raises the limit of open files to what the system allows.
 pub fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    // Failing to raise it is no failure: opening the files will say what is missing.
+    // It does not matter if this fails: opening too many files will tell.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }

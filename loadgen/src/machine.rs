@@ -1,26 +1,26 @@
-//! The machine that was measured on, and what processes cost it.
+//! The machine on which a run was measured, and what processes use of it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Outcome, idle};
+use crate::Outcome;
 
-/// Without it figures mean nothing.
+/// A description of the machine, without which figures mean nothing.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Machine {
-    /// Cores that may be used.
+    /// Number of cores that this process may use.
     pub cores: usize,
-    /// The processor's name.
+    /// Name of the processor.
     pub cpu: String,
-    /// Linux's release.
+    /// Release of the Linux kernel.
     pub kernel: String,
-    /// MiB of memory.
+    /// Size of the memory, in MiB.
     pub memory_mib: u64,
-    /// Of the last minute before the run: what else was going on.
+    /// Load average of the last minute before the run, which shows what else was going on.
     pub load_average: String,
 }
 
 impl Machine {
-    /// Looks at this machine.
+    /// Describes this machine.
     pub fn look() -> Machine {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let cpu = read("/proc/cpuinfo");
@@ -38,7 +38,7 @@ impl Machine {
     }
 }
 
-/// CPU time that these processes have used, in seconds.
+/// Returns the CPU time that these processes have used together, in seconds.
 pub fn cpu_seconds(pids: &[u32]) -> Outcome<f64> {
     let ticks_per_s = rustix::param::clock_ticks_per_second() as f64;
     pids.iter().map(|pid| Ok(cpu_ticks(*pid)? as f64 / ticks_per_s)).sum()
@@ -50,16 +50,27 @@ fn cpu_ticks(pid: u32) -> Outcome<u64> {
     parse_ticks(&stat).ok_or_else(|| format!("{path}: no CPU times").into())
 }
 
-/// User and system time: fields 14 and 15. The second field, a name in parentheses, may hold blanks.
+/// Returns the sum of user and system time: fields 14 and 15. The second field, a name in parentheses, may
+/// hold blanks.
 fn parse_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ').skip(11);
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
-/// Resident bytes of these processes.
+/// Returns how much memory these processes hold together, in resident bytes.
 pub fn resident_bytes(pids: &[u32]) -> Outcome<u64> {
-    pids.iter().map(|pid| idle::resident_bytes(*pid)).sum()
+    pids.iter().map(|pid| resident_bytes_of(*pid)).sum()
+}
+
+fn resident_bytes_of(pid: u32) -> Outcome<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line
+        .and_then(|line| line.trim().strip_suffix("kB"))
+        .map(str::trim)
+        .and_then(|kib| kib.parse::<u64>().ok());
+    Ok(kib.ok_or_else(|| format!("no VmRSS of process {pid}"))? * 1024)
 }
 
 #[cfg(test)]
@@ -74,7 +85,8 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_times() {
+    fn this_process_has_times_and_memory() {
         assert!(cpu_seconds(&[std::process::id()]).is_ok());
+        assert!(resident_bytes(&[std::process::id()]).is_ok_and(|bytes| bytes > 0));
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anode_loadgen::args::RunArgs;
 use anode_loadgen::engine;
 use anode_loadgen::find_max::Search;
-use anode_loadgen::machine::{Machine, cpu_seconds};
+use anode_loadgen::machine::{Machine, cpu_seconds, resident_bytes};
 use anode_loadgen::plan::{Plan, Target, Transport};
 use anode_loadgen::progress::{Interrupt, Progress};
 use anode_loadgen::replay::Recording;
@@ -332,14 +332,14 @@ fn print_latencies(plan: &latency::Plan) -> Outcome<ExitCode> {
 }
 
 fn hold_idle(args: RunArgs, connections: usize, pid: Option<u32>, seconds: u64) -> Outcome<ExitCode> {
-    let before = pid.map(idle::resident_bytes).transpose()?;
-    let idle = idle::Idle::open_with(args, connections)?;
     let pids: Vec<u32> = pid.into_iter().collect();
+    let before = resident_bytes(&pids)?;
+    let idle = idle::Idle::open_with(args, connections)?;
     let cpu_before = cpu_seconds(&pids)?;
     std::thread::sleep(Duration::from_secs(seconds));
     idle.check()?;
-    if let (Some(pid), Some(before)) = (pid, before) {
-        let each = idle::resident_bytes(pid)?.saturating_sub(before) / idle.len().max(1) as u64;
+    if !pids.is_empty() {
+        let each = resident_bytes(&pids)?.saturating_sub(before) / idle.len().max(1) as u64;
         let cpu = cpu_seconds(&pids)? - cpu_before;
         println!("{} connections, {each} resident bytes each, {cpu:.2} CPU s in {seconds} s", idle.len());
     }

@@ -1,45 +1,46 @@
-//! Counters and histograms, kept by each thread for itself and joined at the end.
+//! Counters and histograms, which each thread keeps for itself, and which are put together at the end.
 
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// The longest time that is told apart, ten minutes.
+/// The longest time that a histogram tells apart: ten minutes, in nanoseconds.
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
 
-/// A histogram of nanoseconds, exact to three digits.
+/// Makes an empty histogram of nanoseconds, exact to three digits.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("constant bounds that are in range")
 }
 
-/// Notes a time, at most the longest.
+/// Adds a time to a histogram. Times beyond its range count as the longest.
 #[inline]
 pub fn note(histogram: &mut Histogram<u64>, ns: u64) {
     histogram.saturating_record(ns.max(1));
 }
 
-/// What went wrong, or may have.
+/// Counts of what went wrong, or may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
-    /// Deliveries of what had come already.
+    /// Number of deliveries of records that had arrived already.
     pub duplicates: u64,
-    /// Deliveries after a newer one of their source.
+    /// Number of deliveries that arrived after a newer record of their source.
     pub out_of_order: u64,
-    /// Payloads that are not what was published.
+    /// Number of payloads that differ from what was published.
     pub wrong: u64,
-    /// Frames without a header of this run.
+    /// Number of frames without a header of this run.
     pub foreign: u64,
-    /// Messages that were due but could not be sent before the end, nor while missing ones were waited for.
+    /// Number of messages that were due but could not be sent, not even while the run waited for missing
+    /// deliveries.
     pub unsent: u64,
-    /// Refused messages by code.
+    /// Numbers of refused messages, by code.
     pub refused: BTreeMap<String, u64>,
-    /// Connections lost while running, by reason.
+    /// Numbers of connections lost during the run, by reason.
     pub closed: BTreeMap<String, u64>,
 }
 
 impl Faults {
-    /// Adds another thread's.
+    /// Adds the counts of another thread.
     pub fn add(&mut self, other: Faults) {
         self.duplicates += other.duplicates;
         self.out_of_order += other.out_of_order;
@@ -54,7 +55,7 @@ impl Faults {
         }
     }
 
-    /// Why messages were refused and connections lost, for people.
+    /// Returns why connections were lost and messages refused, as text.
     pub fn reasons(&self) -> impl Iterator<Item = String> {
         [("connections lost", &self.closed), ("refused", &self.refused)].into_iter().flat_map(
             |(what, counts)| counts.iter().map(move |(why, count)| format!("{what}: {count} × {why}")),
@@ -62,21 +63,22 @@ impl Faults {
     }
 }
 
-/// What one thread measured.
+/// The measurements of one thread.
 pub struct Tally {
-    /// Deliveries in all.
+    /// Number of deliveries in all.
     pub delivered: u64,
-    /// Bytes that came.
+    /// Number of bytes received.
     pub received_bytes: u64,
-    /// Answers in all.
+    /// Number of answers in all.
     pub acked: u64,
-    /// From due to delivered, of the current second.
+    /// Times from when a message was due until it was delivered, in nanoseconds, of the current second.
     pub latency: Histogram<u64>,
-    /// From due to answered.
+    /// Times from when a message was due until it was answered, in nanoseconds.
     pub ack_latency: Histogram<u64>,
-    /// From due to written, where nothing but the generator can be to blame.
+    /// Times from when a message was due until it was written, in nanoseconds, where only the generator can be
+    /// the cause.
     pub send_lag: Histogram<u64>,
-    /// What went wrong.
+    /// Counts of what went wrong.
     pub faults: Faults,
 }
 

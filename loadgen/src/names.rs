@@ -1,14 +1,13 @@
-//! Names of sources, and what subscribers ask for, in each target's spelling.
+//! Names of sources and patterns of subscribers, in the spelling of each target.
 
 use std::sync::Arc;
 
-/// Splits a name into segments: the only thing in which the targets' spellings differ, but for
-/// wildcards.
+/// What stands between the segments of a name. But for wildcards, targets differ in nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Separator {
-    /// aNode, MQTT, Redis
+    /// A slash: aNode, MQTT, Redis.
     Slash,
-    /// NATS
+    /// A dot, as in NATS.
     Dot,
 }
 
@@ -21,16 +20,16 @@ impl Separator {
     }
 }
 
-/// What a subscriber asks for.
+/// The sources that a subscriber asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
     /// Every source of the run.
     All,
-    /// The sources of one group.
+    /// All sources of one group.
     Group(u32),
-    /// One source.
+    /// One source, by its name.
     One(u32),
-    /// The n-th pattern that nobody's source matches.
+    /// The n-th of the patterns that no source matches.
     Unrelated(u32),
 }
 
@@ -38,7 +37,7 @@ pub enum Pattern {
 #[derive(Clone, Debug)]
 pub struct Names {
     separator: Separator,
-    /// With its last separator; empty if there is none.
+    /// The prefix with a separator at its end; empty if there is none.
     prefix: Vec<u8>,
     kind: Kind,
 }
@@ -50,19 +49,19 @@ enum Kind {
 }
 
 impl Names {
-    /// `PREFIX/GROUP/NUMBER`, so many of them, spread over `groups` in turn.
+    /// Makes `sources` names `PREFIX/GROUP/NUMBER`, dealt out to `groups` groups in turn.
     pub fn numbered(separator: Separator, prefix: &str, sources: u32, groups: u32) -> Names {
         let kind = Kind::Numbered { groups: groups.max(1), digits: digits(sources.saturating_sub(1)) };
         Names { separator, prefix: spell(separator, prefix, true), kind }
     }
 
-    /// `PREFIX/NAME` for every name of the list.
+    /// Makes a name `PREFIX/NAME` for every name of the list.
     pub fn listed(separator: Separator, prefix: &str, names: &[String]) -> Names {
         let listed = names.iter().map(|name| spell(separator, name, false)).collect();
         Names { separator, prefix: spell(separator, prefix, true), kind: Kind::Listed(Arc::new(listed)) }
     }
 
-    /// The group of a source.
+    /// Returns the group of a source.
     pub fn group(&self, source: u32) -> u32 {
         match &self.kind {
             Kind::Numbered { groups, .. } => source % groups,
@@ -70,7 +69,7 @@ impl Names {
         }
     }
 
-    /// Whether `pattern` matches `source`.
+    /// Returns whether a pattern matches a source.
     pub fn matches(&self, pattern: Pattern, source: u32) -> bool {
         match pattern {
             Pattern::All => true,
@@ -80,7 +79,7 @@ impl Names {
         }
     }
 
-    /// Appends a source's name.
+    /// Appends the name of a source.
     pub fn write(&self, source: u32, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.prefix);
         match &self.kind {
@@ -94,7 +93,7 @@ impl Names {
         }
     }
 
-    /// Appends what matches `pattern`; `rest` is the target's wildcard for any further segments.
+    /// Appends a pattern in the target's spelling; `rest` is the target's wildcard for any further segments.
     pub fn write_pattern(&self, pattern: Pattern, rest: &str, out: &mut Vec<u8>) {
         match pattern {
             Pattern::One(source) => self.write(source, out),
@@ -125,7 +124,7 @@ impl Names {
     }
 }
 
-/// A name in the target's spelling; NATS knows neither blanks nor empty tokens nor wildcards in one.
+/// Spells a name for the target. NATS allows neither blanks nor wildcards in a segment, nor empty segments.
 fn spell(separator: Separator, name: &str, is_prefix: bool) -> Vec<u8> {
     let mut out: Vec<u8> = match separator {
         Separator::Slash => name.as_bytes().to_vec(),
@@ -140,7 +139,7 @@ fn spell(separator: Separator, name: &str, is_prefix: bool) -> Vec<u8> {
     out
 }
 
-/// Hexadecimal digits of the greatest number.
+/// Returns how many hexadecimal digits the greatest number has.
 fn digits(greatest: u32) -> usize {
     (32 - greatest.leading_zeros()).div_ceil(4).max(1) as usize
 }

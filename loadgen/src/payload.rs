@@ -1,13 +1,13 @@
-//! What a message carries: a JSON string that begins with a header of fixed length.
+//! The payload of a message: a JSON string that begins with a header of fixed length.
 //!
 //! ```text
 //! "~00000198c0ffee000000000a00000007UvkL0…"
 //!   └─ due ──────────┘└source┘└ seq ┘└ filling
 //! ```
-//! `due` is the nanosecond since the Unix epoch at which it was meant to be sent, `source` an index,
-//! `seq` the count of that source's messages, all in hexadecimal. The filling is a slice of a block of
-//! random text; seed, source and sequence say where it begins and how long it is, so whoever receives
-//! it knows every byte that it must have without remembering anything.
+//! `due` is the nanosecond since the Unix epoch at which the message was to be sent, `source` an index,
+//! `seq` the number of the message among those of its source, all in hexadecimal. The filling is a slice
+//! of a block of random text; where it begins and how long it is follows from seed, source and sequence.
+//! So whoever receives a message knows every byte that it must have without remembering anything.
 //!
 //! The same bytes go to every target. A replayed record is wrapped: `["~…",DATA]`.
 
@@ -17,31 +17,31 @@ use memchr::memchr;
 
 use crate::random::{Random, mix, to_unit};
 
-/// Length of a header with its `~`.
+/// Length of a header with the `~`, in bytes.
 pub const HEADER_BYTES: usize = 33;
-/// The shortest payload: a header in quotes.
+/// The shortest payload in bytes: a header in quotes.
 pub const PAYLOAD_BYTES_MIN: usize = HEADER_BYTES + 2;
-/// The longest one.
+/// The longest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Where a filling may begin.
+/// Number of places in the block at which a filling may begin.
 const BLOCK_STARTS: usize = 64 * 1024;
-/// Nothing that JSON escapes, nor `~`, with which a header begins.
+/// Characters of fillings: none that JSON escapes, and not `~`, with which a header begins.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// What every message begins with.
+/// The header with which every payload begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Nanoseconds since the Unix epoch.
+    /// When the message was to be sent, in nanoseconds since the Unix epoch.
     pub due_ns: u64,
     /// Index of the source.
     pub source: u32,
-    /// From 0, for each source.
+    /// Number of the message among those of its source, from 0.
     pub seq: u32,
 }
 
 impl Header {
-    /// Appends it.
+    /// Appends the header to a payload.
     pub fn write(self, out: &mut Vec<u8>) {
         let mut text = [b'~'; HEADER_BYTES];
         text[1..17].copy_from_slice(&to_hex(self.due_ns));
@@ -49,7 +49,7 @@ impl Header {
         out.extend_from_slice(&text);
     }
 
-    /// Reads it from the beginning of `bytes`; `None` if they are not a header.
+    /// Reads a header from the beginning of `bytes`; `None` if they are not one.
     #[inline]
     pub fn read(bytes: &[u8]) -> Option<Header> {
         let (head, _) = bytes.split_first_chunk::<HEADER_BYTES>()?;
@@ -61,8 +61,8 @@ impl Header {
         Some(Header { due_ns, source: (key >> 32) as u32, seq: key as u32 })
     }
 
-    /// The first header in `bytes`, and where it begins. `guess` is tried first: in the frames of one
-    /// connection it nearly always stands at the same place.
+    /// Finds the first header in `bytes`, and where it begins. The place `guess` is tried first: in the frames
+    /// of one connection the header is nearly always at the same place.
     #[inline]
     pub fn find(bytes: &[u8], guess: usize) -> Option<(usize, Header)> {
         if let Some(header) = bytes.get(guess..).and_then(Header::read) {
@@ -70,7 +70,7 @@ impl Header {
         }
         let mut at = 0;
         loop {
-            // A length or tag may look like `~`, but then no digits follow.
+            // A length or a tag of the protocol may look like `~`, but then no digits follow.
             at += memchr(b'~', bytes.get(at..)?)?;
             if let Some(header) = Header::read(&bytes[at..]) {
                 return Some((at, header));
@@ -84,12 +84,12 @@ fn to_hex(value: u64) -> [u8; 16] {
     spread(value as u32 as u64, spread((value >> 32) as u32 as u64, [0; 16], 0), 8)
 }
 
-/// Eight digits at once: four bits into each byte, then to `0`…`9` and `a`…`f`.
+/// Writes eight digits at once: four bits go into each byte, which becomes `0`…`9` or `a`…`f`.
 fn spread(value: u64, mut out: [u8; 16], at: usize) -> [u8; 16] {
     let value = ((value << 16) | value) & 0x0000_ffff_0000_ffff;
     let value = ((value << 8) | value) & 0x00ff_00ff_00ff_00ff;
     let value = ((value << 4) | value) & 0x0f0f_0f0f_0f0f_0f0f;
-    // 6 added to a nibble carries into bit 4 exactly from 10 on.
+    // Adding 6 to four bits carries into bit 4 exactly if they are 10 or more.
     let letters = ((value + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
     let text = value + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10);
     out[at..at + 8].copy_from_slice(&text.to_be_bytes());
@@ -101,7 +101,7 @@ fn from_hex(text: &[u8; 16]) -> Option<u64> {
     Some((gather(high.try_into().ok()?)? << 32) | gather(low.try_into().ok()?)?)
 }
 
-/// The inverse of [`spread`]: `None` unless all eight are `0`…`9` or `a`…`f`.
+/// Reads eight digits at once, as [`spread`] writes them: `None` unless all are `0`…`9` or `a`…`f`.
 #[inline]
 fn gather(text: [u8; 8]) -> Option<u64> {
     let text = u64::from_be_bytes(text);
@@ -117,19 +117,19 @@ fn gather(text: [u8; 8]) -> Option<u64> {
     is_hex.then_some(value)
 }
 
-/// How long payloads are, in bytes with their quotes.
+/// How long payloads are, in bytes with the quotes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sizes {
-    /// All the same.
+    /// All payloads have this length.
     Fixed(usize),
     /// Any length between the two, both included, equally often.
     Uniform(usize, usize),
-    /// Lengths with weights.
+    /// These lengths, each as often as its weight says.
     Choice(Vec<(usize, f64)>),
 }
 
 impl Sizes {
-    /// The longest that can come.
+    /// Returns the longest length.
     pub fn max(&self) -> usize {
         match self {
             Sizes::Fixed(size) => *size,
@@ -157,7 +157,7 @@ impl Sizes {
     }
 }
 
-/// Makes payloads, and knows what they must be.
+/// Makes the payloads of a run, and checks received ones.
 #[derive(Clone)]
 pub struct Payloads {
     inner: Arc<Inner>,
@@ -169,7 +169,7 @@ enum Inner {
 }
 
 impl Payloads {
-    /// Derived from `seed`.
+    /// Makes payloads that are derived from a seed.
     pub fn derived(seed: u64, sizes: Sizes) -> Payloads {
         let mut random = Random::new(seed, 0x0070_6179_6c6f_6164);
         let block =
@@ -177,12 +177,12 @@ impl Payloads {
         Payloads { inner: Arc::new(Inner::Derived { seed, sizes, block }) }
     }
 
-    /// Recorded ones: `spans[source][seq]` is a JSON value's begin and end in `text`.
+    /// Makes payloads from recorded data: `spans[source][seq]` is the begin and end of a JSON value in `text`.
     pub fn recorded(text: Vec<u8>, spans: Vec<Vec<(usize, usize)>>) -> Payloads {
         Payloads { inner: Arc::new(Inner::Recorded { text, spans }) }
     }
 
-    /// Appends the payload of `header`.
+    /// Appends the payload that belongs to a header.
     pub fn write(&self, header: Header, out: &mut Vec<u8>) {
         match &*self.inner {
             Inner::Derived { .. } => out.push(b'"'),
@@ -194,7 +194,7 @@ impl Payloads {
         }
     }
 
-    /// Whether `rest`, what came after a header, begins with what must follow it.
+    /// Returns whether `rest`, the bytes after a header, begins with what must follow that header.
     pub fn follows(&self, header: Header, mut rest: &[u8]) -> bool {
         for part in self.tail(header) {
             match rest.strip_prefix(part) {

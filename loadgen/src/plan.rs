@@ -1,4 +1,4 @@
-//! What a run does: checked parameters, and from them what each connection is for. Pure.
+//! What a run does: checked parameters, and what follows from them for each connection. Pure.
 
 use std::sync::Arc;
 
@@ -58,74 +58,74 @@ pub enum Patterns {
     Each,
 }
 
-/// A run's parameters. Made by `args`, which checks them.
+/// The parameters of a run. They are made by `args`, which checks them.
 #[derive(Clone)]
 pub struct Plan {
-    /// What is put under load.
+    /// The kind of server that is put under load.
     pub target: Target,
-    /// How it is reached.
+    /// What carries the target's protocol.
     pub transport: Transport,
-    /// aNode's frames.
+    /// The format of aNode's frames.
     pub format: Format,
     /// `host:port` of each server that is published to; publishers take turns.
     pub publish_to: Vec<String>,
-    /// The same for subscribers.
+    /// `host:port` of each server that is subscribed to; subscribers take turns.
     pub subscribe_to: Vec<String>,
-    /// Connections that publish.
+    /// Number of connections that publish.
     pub publishers: u32,
-    /// Connections that subscribe.
+    /// Number of connections that subscribe.
     pub subscribers: u32,
-    /// Sources, at least one a publisher; each has one publisher.
+    /// Number of sources, at least one for each publisher; each has one publisher.
     pub sources: u32,
-    /// Exponent of Zipf's law over a publisher's sources; 0: in turn.
+    /// Exponent of Zipf's law over the sources of a publisher; 0: they are published to in turn.
     pub skew: f64,
-    /// What subscribers ask for.
+    /// Which sources subscribers ask for.
     pub patterns: Patterns,
-    /// Groups of sources.
+    /// Number of groups of sources.
     pub groups: u32,
-    /// Patterns of each subscriber that match nothing.
+    /// Number of further patterns of each subscriber, which match nothing.
     pub unrelated: u32,
-    /// Messages a second of all publishers, and how they come.
+    /// Number of messages per second, all publishers together.
     pub rate_per_s: f64,
     /// How the rate is spread over time.
     pub shape: Shape,
-    /// Unanswered messages of a publisher.
+    /// Most unanswered messages of a publisher.
     pub window: usize,
-    /// At saturation: undelivered messages in all.
+    /// At saturation: most messages in all that are sent but not delivered to all.
     pub in_flight: u64,
-    /// What all wires share.
+    /// The settings that all connections have in common.
     pub common: Common,
-    /// What messages carry.
+    /// The payloads of all messages.
     pub payloads: Payloads,
-    /// For the report: lengths of payloads.
+    /// The lengths of payloads, for the report.
     pub sizes: Sizes,
-    /// What is replayed, instead of made up.
+    /// The records that are replayed, if they are not made up.
     pub recording: Option<Arc<Recording>>,
-    /// Check every payload and every source's order at every subscriber.
+    /// Whether every payload and the order of every source are checked at every subscriber.
     pub verify: bool,
-    /// Seed of everything random.
+    /// The seed of everything that is random.
     pub seed: u64,
-    /// Of the beginning, that is not counted.
+    /// Length of the warm-up, which is not counted, in nanoseconds.
     pub warmup_ns: u64,
-    /// Of what is counted.
+    /// Length of the time that is counted, in nanoseconds.
     pub duration_ns: u64,
-    /// How long what is missing may take to come after the last message.
+    /// How long missing deliveries are waited for after the last message, in nanoseconds.
     pub drain_ns: u64,
-    /// Stop after so many messages.
+    /// Number of messages after which the run stops, if there is a limit.
     pub records_max: Option<u64>,
-    /// Threads of the generator.
+    /// Number of threads of the generator.
     pub threads: usize,
-    /// Cores that they are pinned to, in turn; empty: none.
+    /// Cores to which the threads are pinned, in turn; empty: they are not pinned.
     pub cpus: Vec<usize>,
-    /// Never sleep.
+    /// Whether threads never sleep.
     pub spin: bool,
-    /// Addresses that connections are made from, in turn; empty: the system's choice.
+    /// Local addresses of the connections, in turn; empty: the system chooses.
     pub local_addresses: Vec<std::net::IpAddr>,
-    /// Processes of the servers.
+    /// Process ids of the servers, of which CPU time and memory are reported.
     pub server_pids: Vec<u32>,
 }
 
-/// The separator of a target's names.
+/// Returns the separator in names of a target.
 pub fn separator(target: Target) -> Separator {
     match target {
         Target::Nats => Separator::Dot,
@@ -134,7 +134,7 @@ pub fn separator(target: Target) -> Separator {
 }
 
 impl Plan {
-    /// What subscriber `index` asks for that sources of the run match.
+    /// Returns the pattern of subscriber `index` that sources of the run match.
     pub fn pattern(&self, index: u32) -> Pattern {
         match self.patterns {
             Patterns::All if self.sources == 1 => Pattern::One(0),
@@ -144,13 +144,13 @@ impl Plan {
         }
     }
 
-    /// All patterns of subscriber `index`.
+    /// Returns all patterns of subscriber `index`.
     pub fn role(&self, index: u32) -> Role {
         let unrelated = (0..self.unrelated).map(|n| Pattern::Unrelated(index * self.unrelated + n));
         Role::Subscriber(std::iter::once(self.pattern(index)).chain(unrelated).collect())
     }
 
-    /// To how many subscribers a message of `source` goes.
+    /// Returns to how many subscribers a message of a source goes.
     pub fn fan_out(&self, source: u32) -> u32 {
         let share = |of: u32, index: u32| self.subscribers / of + u32::from(index < self.subscribers % of);
         match self.patterns {
@@ -160,12 +160,12 @@ impl Plan {
         }
     }
 
-    /// The sources' names.
+    /// Returns the names of the sources.
     pub fn names(&self) -> &Names {
         &self.common.names
     }
 
-    /// A connection's protocol. `number` is its own in the run.
+    /// Makes the protocol of a connection. `number` is unique in the run.
     pub fn wire(&self, role: Role, host: &str, number: u64) -> Box<dyn Wire> {
         let random = Random::new(self.seed, number ^ 0x7769_7265);
         let common = self.common.clone();
@@ -189,13 +189,13 @@ impl Plan {
         }
     }
 
-    /// Whether publishers go as fast as they are let.
+    /// Returns whether publishers send as fast as the target takes messages.
     pub fn is_saturating(&self) -> bool {
         self.shape == Shape::Saturate && self.recording.is_none()
     }
 
-    /// Messages that a publisher may send in one turn: at saturation its share of those in flight, so that
-    /// all of them publish and not only the first.
+    /// Returns how many messages a publisher may send in one turn: at saturation its share of those in flight,
+    /// so that all publishers send and not only the first.
     pub fn share(&self) -> u64 {
         if !self.is_saturating() {
             return u64::MAX;
@@ -203,7 +203,7 @@ impl Plan {
         (self.in_flight / u64::from(self.publishers.max(1))).max(1)
     }
 
-    /// Messages a second that the schedule wants while it counts.
+    /// Returns the mean number of messages per second that the schedule asks for while the run counts.
     pub fn mean_rate_per_s(&self) -> f64 {
         match self.shape {
             Shape::Ramp(from_per_s) => {
@@ -214,12 +214,12 @@ impl Plan {
         }
     }
 
-    /// From the first message to the last.
+    /// Returns the time from the first message to the last, in nanoseconds.
     pub fn whole_ns(&self) -> u64 {
         self.warmup_ns.saturating_add(self.duration_ns)
     }
 
-    /// What publisher `index` sends, and when.
+    /// Returns what publisher `index` sends, and when.
     pub fn feed(&self, index: u32) -> Feed {
         let publishers = self.publishers;
         if let Some(recording) = &self.recording {
@@ -252,20 +252,20 @@ impl Plan {
     }
 }
 
-/// One publisher's messages: when, from the start, and of which source.
+/// The messages of one publisher: for each, when it is due (nanoseconds from the start) and the source.
 pub enum Feed {
-    /// Made up as it goes.
+    /// Messages are made up as the run proceeds.
     Made(Box<Made>),
-    /// From a file.
+    /// Messages come from a recording.
     Recorded(std::vec::IntoIter<(u64, u32)>),
 }
 
-/// The state of a feed that is made up.
+/// The state of a feed whose messages are made up.
 pub struct Made {
     schedule: Schedule,
     zipf: Option<Zipf>,
     random: Random,
-    /// This publisher's sources: index, index + publishers, …
+    /// Number of sources of this publisher. They are index, index + publishers, …
     sources: u32,
     at: u32,
     index: u32,
@@ -308,14 +308,14 @@ impl Iterator for Made {
 
 /// How many messages match each kind of pattern, once all are published.
 pub struct Published {
-    /// Of each source.
+    /// Number of messages of each source.
     pub of: Vec<u32>,
     all: u64,
     groups: Vec<u64>,
 }
 
 impl Published {
-    /// Sums up what was published of each source.
+    /// Sums up how many messages were published of each source.
     pub fn new(of: Vec<u32>, plan: &Plan) -> Published {
         let mut groups = vec![0; plan.groups as usize];
         for (source, count) in of.iter().enumerate() {
@@ -326,7 +326,7 @@ impl Published {
         Published { all: of.iter().map(|count| u64::from(*count)).sum(), of, groups }
     }
 
-    /// Messages that match.
+    /// Returns how many messages match a pattern.
     pub fn matching(&self, pattern: Pattern) -> u64 {
         match pattern {
             Pattern::All => self.all,

@@ -1,4 +1,4 @@
-//! A run's progress on the terminal, and the key that ends it.
+//! Shows the progress of a run on the terminal, and handles the key that ends it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,29 +11,29 @@ use signal_hook::flag;
 use crate::Outcome;
 use crate::engine::{Sample, Watcher};
 
-/// Ctrl-C ends a run early; a second one ends the program.
+/// Whether Ctrl-C was pressed. It ends a run early; pressed again, it ends the program.
 #[derive(Clone, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Listens from now on.
+    /// Handles Ctrl-C, and the signal to terminate, from now on.
     pub fn listen() -> Outcome<Interrupt> {
         let interrupt = Interrupt::default();
         for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal sets the flag, and finds it not yet set.
+            // The order matters: the first signal finds the flag not set yet, and sets it.
             flag::register_conditional_shutdown(signal, 1, interrupt.0.clone())?;
             flag::register(signal, interrupt.0.clone())?;
         }
         Ok(interrupt)
     }
 
-    /// Whether it was pressed.
+    /// Returns whether the run is to end early.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// One line on stderr; nothing where stderr is no terminal.
+/// Progress in one line on stderr. Nothing is shown if stderr is not a terminal.
 pub struct Progress {
     bar: ProgressBar,
     whole_s: f64,
@@ -41,14 +41,14 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of a run that takes so long, or until it is interrupted.
+    /// Shows the progress of a run of so many seconds, which may be interrupted.
     pub fn new(whole_s: f64, interrupt: Interrupt) -> Progress {
         let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(Duration::from_millis(200));
         Progress { bar, whole_s, interrupt }
     }
 
-    /// The same, with nothing to be seen.
+    /// Shows nothing, but lets the run be interrupted.
     pub fn hidden(interrupt: Interrupt) -> Progress {
         Progress { bar: ProgressBar::hidden(), whole_s: 0.0, interrupt }
     }
@@ -59,7 +59,7 @@ impl Watcher for Progress {
         self.bar.set_message(format!("{ready} of {of} connections"));
         if ready == of {
             self.bar.set_length((self.whole_s * 1_000.0) as u64);
-            // The template is a constant that is tried by a test.
+            // It cannot fail: the template is a constant that a test tries.
             if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
                 self.bar.set_style(style);
             }

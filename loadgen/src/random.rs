@@ -1,4 +1,4 @@
-//! Small deterministic randomness: the same seed makes the same run.
+//! Small deterministic random numbers: the same seed makes the same run.
 
 /// Mixes 64 bits so that every bit of the input moves every bit of the output (the finalizer of
 /// `SplitMix64`).
@@ -9,31 +9,31 @@ pub fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// A counter that is mixed: one addition and one [`mix`] a number.
+/// A stream of random numbers. Each takes one addition and one [`mix`].
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,
 }
 
 impl Random {
-    /// The stream of `seed` that belongs to `stream`, for example a publisher's index.
+    /// Makes one of the streams of a seed; `stream` tells them apart, for example a publisher's index.
     pub fn new(seed: u64, stream: u64) -> Random {
         Random { state: mix(seed ^ mix(stream)) }
     }
 
-    /// 64 bits.
+    /// Returns 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.state)
     }
 
-    /// In (0, 1]: never zero, so that its logarithm is finite.
+    /// Returns a number in (0, 1]: never zero, so that its logarithm is finite.
     pub fn unit(&mut self) -> f64 {
         to_unit(self.next_u64())
     }
 }
 
-/// 64 random bits as a number in (0, 1].
+/// Turns 64 random bits into a number in (0, 1].
 pub fn to_unit(bits: u64) -> f64 {
     ((bits >> 11) + 1) as f64 / (1u64 << 53) as f64
 }

@@ -1,4 +1,4 @@
-//! Records of a file, to be published again at the times at which they were, or faster or slower.
+//! Reads recorded records, to publish them again at the times at which they were, or faster or slower.
 //!
 //! A line is what `anode sub` prints or `anode pub --stdin` takes: an object with `source`, `data` (or
 //! `data_b64`, which is sent as a string) and `ts` in microseconds. Lines without `ts` follow at once.
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::Outcome;
 use crate::payload::PAYLOAD_BYTES_MAX;
 
-/// What is read of a line.
+/// The fields of a line that are read.
 #[derive(Deserialize)]
 struct Line {
     source: String,
@@ -25,28 +25,28 @@ struct Line {
     deleted: bool,
 }
 
-/// `"data":null` is a value, not the absence of one.
+/// Reads any value that is there: `"data":null` is a value, not the absence of one.
 fn whatever_is_there<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::deserialize(input).map(Some)
 }
 
-/// A file's records.
+/// The records of a file.
 #[derive(Debug, Default)]
 pub struct Recording {
-    /// When each is due, from the start, in nanoseconds and never decreasing, and its source.
+    /// For each record, when it is due (nanoseconds from the start, never decreasing) and its source.
     pub entries: Vec<(u64, u32)>,
-    /// The sources' names by index.
+    /// Names of the sources, by index.
     pub names: Vec<String>,
-    /// All data, one after the other.
+    /// The data of all records, one after the other.
     pub text: Vec<u8>,
-    /// By source and sequence: where its data is.
+    /// Begin and end of each record's data in `text`, by source and sequence.
     pub spans: Vec<Vec<(usize, usize)>>,
-    /// Deletions that were left out.
+    /// Number of deletions that were left out.
     pub deletions: u64,
 }
 
 impl Recording {
-    /// Reads a file's lines; `speed` 2 is twice as fast.
+    /// Reads the lines of a file. With a `speed` of 2, records are due twice as fast.
     pub fn read(lines: impl BufRead, speed: f64) -> Outcome<Recording> {
         let mut recording = Recording::default();
         let mut sources = HashMap::new();
@@ -84,7 +84,7 @@ impl Recording {
         if timed.is_empty() {
             return Err("there is no record to replay".into());
         }
-        // Records of different sources may stand in any order; a source's own stay as they stand.
+        // Records are sorted by time. The sort is stable, so records of a source stay in their order.
         timed.sort_by_key(|(ts, ..)| *ts);
         let first = timed[0].0;
         recording.spans = vec![Vec::new(); recording.names.len()];
@@ -96,7 +96,7 @@ impl Recording {
         Ok(recording)
     }
 
-    /// When its last record is due.
+    /// Returns when the last record is due, in nanoseconds from the start.
     pub fn whole_ns(&self) -> u64 {
         self.entries.last().map_or(0, |(due_ns, _)| *due_ns)
     }

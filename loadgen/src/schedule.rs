@@ -1,44 +1,44 @@
 //! When each message is due, in nanoseconds from the start of publishing. Pure.
 //!
-//! A message's latency counts from here, so the times depend on nothing that happens while running.
+//! Latencies count from these times, so they depend on nothing that happens during the run.
 
 use crate::random::Random;
 
 /// How a rate is spread over time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
-    /// Equal gaps; publishers take turns.
+    /// Equal gaps; the publishers take turns.
     Constant,
     /// Independent arrivals: exponential gaps with the rate's mean.
     Poisson,
-    /// So many at one instant, then silence until the rate is met.
+    /// This many messages at one instant, then silence until the rate is met.
     Burst(u32),
-    /// A rate that grows (or falls) in a straight line from this many a second to the run's rate.
+    /// A rate that changes linearly from this many messages per second to the rate of the run.
     Ramp(f64),
     /// As fast as the target takes them.
     Saturate,
 }
 
-/// The times of one publisher's messages, never decreasing.
+/// The times at which messages of one publisher are due, never decreasing.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     shape: Shape,
-    /// Messages a second of all publishers.
+    /// Number of messages per second, all publishers together.
     rate_per_s: f64,
     publisher: u64,
     publishers: u64,
-    /// Length of the ramp.
+    /// Length of the ramp, in nanoseconds.
     whole_ns: u64,
     random: Random,
     count: u64,
-    /// Of a Poisson schedule: the last time, unrounded.
+    /// The last time of a Poisson schedule, not rounded.
     at_ns: f64,
 }
 
 const SECOND_NS: f64 = 1e9;
 
 impl Schedule {
-    /// The schedule of one publisher of several that share `rate_per_s` for `whole_ns`.
+    /// Makes the schedule of one of several publishers that share `rate_per_s` for `whole_ns` nanoseconds.
     pub fn new(
         shape: Shape,
         rate_per_s: f64,
@@ -50,7 +50,8 @@ impl Schedule {
         Schedule { shape, rate_per_s, publisher, publishers, whole_ns, random, count: 0, at_ns: 0.0 }
     }
 
-    /// When the next message is due. With [`Shape::Saturate`] always 0: it is due when it is sent.
+    /// Returns when the next message is due, in nanoseconds. With [`Shape::Saturate`] that is always 0: a
+    /// message is due when it is sent.
     pub fn next_ns(&mut self) -> u64 {
         let n = self.count;
         self.count += 1;
@@ -80,7 +81,7 @@ impl Schedule {
             return ((whole_s + (n - in_ramp) / self.rate_per_s) * SECOND_NS) as u64;
         }
         let slope = (self.rate_per_s - from_per_s) / whole_s;
-        // The form of the quadratic's root that stays exact when the slope is nearly flat.
+        // This form of the root stays exact when the rate hardly changes.
         let root = (from_per_s * from_per_s + 2.0 * slope * n).max(0.0).sqrt();
         (2.0 * n / (from_per_s + root).max(f64::MIN_POSITIVE) * SECOND_NS) as u64
     }
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// All publishers' times within `seconds`, in order.
+    /// Returns the times of all publishers within `seconds`, in order.
     fn times(shape: Shape, rate_per_s: f64, publishers: u64, seconds: u64) -> Vec<u64> {
         let whole_ns = seconds * 1_000_000_000;
         let mut all = Vec::new();

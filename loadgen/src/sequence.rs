@@ -1,30 +1,30 @@
-//! What one subscriber has seen of one source, in 16 bytes.
+//! Which messages of one source one subscriber has received, in 16 bytes.
 
-/// The newest sequence number and which of the 64 before it came.
+/// The newest sequence number that was received, and which of the 64 before it were.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
-    /// One more than the newest; 0: nothing came.
+    /// One more than the newest sequence number; 0: nothing was received.
     next: u32,
-    /// How many different ones came.
+    /// Number of different messages that were received.
     distinct: u32,
-    /// Bit n: `next - 1 - n` came.
+    /// Bit n tells whether the message `next - 1 - n` was received.
     recent: u64,
 }
 
-/// What an arrival was.
+/// How an arriving message relates to those before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// Newer than all before.
+    /// It is newer than all messages before.
     New,
-    /// New, but a newer one came before it.
+    /// It is new, but a newer message arrived before it.
     Late,
-    /// It had come already.
+    /// It had arrived already.
     Duplicate,
 }
 
 impl Seen {
-    /// Notes an arrival. What is more than 64 behind the newest cannot be told from a duplicate and is
-    /// taken for late.
+    /// Notes an arrival. A message that is more than 64 behind the newest is taken to be late, though it may
+    /// be a duplicate.
     #[inline]
     pub fn note(&mut self, seq: u32) -> Arrival {
         if seq >= self.next {
@@ -43,12 +43,12 @@ impl Seen {
         Arrival::Late
     }
 
-    /// One more than the newest sequence number; 0: nothing came.
+    /// Returns one more than the newest sequence number; 0: nothing was received.
     pub fn next(self) -> u32 {
         self.next
     }
 
-    /// How many different ones came.
+    /// Returns how many different messages were received.
     pub fn distinct(self) -> u32 {
         self.distinct
     }
@@ -61,7 +61,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     proptest! {
-        /// Within the window it says what a set of all that came would say.
+        /// Within its window of 64 messages it agrees with a set of all that arrived.
         #[test]
         fn agrees_with_a_set(steps in prop::collection::vec(0u32..60, 0..300)) {
             let mut seen = Seen::default();

@@ -1,41 +1,42 @@
-//! A publisher's unanswered messages: which they are and when each was due.
+//! The unanswered messages of a publisher, and when each was due.
 
-/// Ids run from 0; answers may overtake one another. The span from the oldest unanswered id to the
-/// newest is bounded, so the due times fit into a ring.
+/// A window of unanswered messages. Ids count from 0, and answers may come in any order. The span from the
+/// oldest unanswered id to the newest is bounded, so the due times fit into a ring.
 #[derive(Clone, Debug)]
 pub struct Window {
-    /// Due times by id modulo length; [`ANSWERED`] once answered.
+    /// Due times, by id modulo length; [`ANSWERED`] once the message is answered.
     due_ns: Vec<u64>,
     oldest: u64,
     next: u64,
 }
 
-/// No due time.
+/// Stands in the place of a due time once the message is answered.
 const ANSWERED: u64 = u64::MAX;
 
 impl Window {
-    /// For so many unanswered messages, at least one.
+    /// Makes a window for so many unanswered messages, at least one.
     pub fn new(messages: usize) -> Window {
         Window { due_ns: vec![ANSWERED; messages.max(1)], oldest: 0, next: 0 }
     }
 
-    /// Whether another message would be too many.
+    /// Returns whether another message would be too many.
     pub fn is_full(&self) -> bool {
         self.next - self.oldest >= self.due_ns.len() as u64
     }
 
-    /// Whether everything is answered.
+    /// Returns whether all messages are answered.
     pub fn is_empty(&self) -> bool {
         self.next == self.oldest
     }
 
-    /// How many ids are open.
+    /// Returns the span of open ids: the number of unanswered messages, or more if answers overtook others.
     pub fn open(&self) -> u64 {
         self.next - self.oldest
     }
 
-    /// Notes a message that is sent and gives its id. The window must not be full.
+    /// Notes a message that is sent, and returns its id. The window must not be full.
     pub fn send(&mut self, due_ns: u64) -> u64 {
+        debug_assert!(!self.is_full(), "the oldest due time would be lost");
         let id = self.next;
         let slot = id as usize % self.due_ns.len();
         self.due_ns[slot] = due_ns;
@@ -43,7 +44,7 @@ impl Window {
         id
     }
 
-    /// Notes an answer and says when its message was due; `None` if nothing with this id is open.
+    /// Notes an answer, and returns when its message was due; `None` if no message with this id is open.
     pub fn answer(&mut self, id: u64) -> Option<u64> {
         if !(self.oldest..self.next).contains(&id) {
             return None;

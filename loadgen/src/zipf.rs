@@ -6,32 +6,33 @@
 
 use crate::random::Random;
 
-/// Draws ranks.
+/// Draws ranks by Zipf's law.
 #[derive(Clone, Debug)]
 pub struct Zipf {
     ranks: u64,
     exponent: f64,
-    /// The integral at the left and right end of what is drawn from.
+    /// The integral at the left end of the range that is drawn from.
     low: f64,
+    /// The integral at the right end of that range.
     high: f64,
 }
 
 impl Zipf {
-    /// Ranks 1 … `ranks` (at least one) with an exponent of at least 0.
+    /// Makes a law over ranks 1 … `ranks` (at least one), with an exponent of at least 0.
     pub fn new(ranks: u64, exponent: f64) -> Zipf {
         let ranks = ranks.max(1);
-        // Rank 1 takes the area of height 1 and width 1 to the left of the curve's part from 1.5 on.
+        // Rank 1 has the area of height 1 and width 1 to the left of the curve, which begins at 1.5.
         let low = integral(1.5, exponent) - 1.0;
         Zipf { ranks, exponent, low, high: integral(ranks as f64 + 0.5, exponent) }
     }
 
-    /// A rank from 0, which is the most frequent.
+    /// Draws a rank, counted from 0, which is the most frequent one.
     pub fn draw(&self, random: &mut Random) -> u64 {
         loop {
             let at = self.high + random.unit() * (self.low - self.high);
             let x = inverse(at, self.exponent);
             let rank = (x + 0.5).floor().clamp(1.0, self.ranks as f64);
-            // Under the histogram's bar of this rank: its right end is on the curve's integral.
+            // Accept if the point lies in the bar of this rank, whose right end is on the integral.
             if at >= integral(rank + 0.5, self.exponent) - (-self.exponent * rank.ln()).exp() {
                 return rank as u64 - 1;
             }
@@ -39,7 +40,7 @@ impl Zipf {
     }
 }
 
-/// The integral of `x^-s`, up to a constant.
+/// Returns the integral of `x^-s`, up to a constant.
 fn integral(x: f64, s: f64) -> f64 {
     let log = x.ln();
     let power = (1.0 - s) * log;
@@ -47,7 +48,7 @@ fn integral(x: f64, s: f64) -> f64 {
     if power.abs() < 1e-8 { log * (1.0 + power / 2.0) } else { power.exp_m1() / (1.0 - s) }
 }
 
-/// The inverse of [`integral`].
+/// Returns the x whose [`integral`] is `y`.
 fn inverse(y: f64, s: f64) -> f64 {
     let scaled = (y * (1.0 - s)).max(-1.0);
     if scaled.abs() < 1e-8 { (y * (1.0 - scaled / 2.0)).exp() } else { (scaled.ln_1p() / (1.0 - s)).exp() }

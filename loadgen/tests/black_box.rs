@@ -1,4 +1,4 @@
-//! The program against a real node: everything that is published comes, and is seen to come.
+//! Runs the program against a real node: everything that is published arrives, and the report says so.
 #![allow(clippy::disallowed_methods, reason = "a test waits for processes")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-/// The node's binary beside this test's, built if it is not there.
+/// Returns the node's binary, which is beside this test's; it is built if it is not there.
 fn anode() -> PathBuf {
     let test = std::env::current_exe().expect("a path");
     let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
@@ -23,7 +23,7 @@ fn anode() -> PathBuf {
     binary
 }
 
-/// A node that ends with the test.
+/// A node that is killed when the test ends.
 struct Node {
     process: Child,
     http: String,
@@ -50,7 +50,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Over already is as good as killed.
+        // It does not matter if the process has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -61,7 +61,7 @@ fn loadgen(arguments: &[&str]) -> Output {
     out.expect("the program")
 }
 
-/// Runs a load of so many records without sleeping for a warm-up; gives the report.
+/// Runs a load of so many records without a warm-up, and returns the report.
 fn report(node: &Node, arguments: &[&str]) -> Value {
     let fixed = ["--to", &node.http, "--quiet", "--json", "--verify", "--warmup", "0", "--drain", "30"];
     let out = loadgen(&[&arguments[..1], &fixed, &arguments[1..]].concat());
@@ -100,7 +100,7 @@ fn every_record_comes_once_to_every_subscriber() {
     for format in ["json", "protobuf"] {
         let further = ["--patterns", "group", "--size", "40..400", "--unrelated", "3", "--format", format];
         let whole = report(&node, &[&load[..], &groups, &further].concat());
-        // Two subscribers a group.
+        // Each group has two subscribers.
         is_whole(&whole, 3_000, 6_000);
         let batches = ["--publish-batch", "20", "--subscribe-batch", "--ack", "accepted", "--format", format];
         let whole = report(&node, &[&load[..], &["--skew", "1.1", "--sources", "50"], &batches].concat());
@@ -153,7 +153,7 @@ fn a_search_finds_a_rate_that_holds() {
     let bounds = ["--p99-ms", "60000", "--from", "500", "--most", "500", "--seconds", "0.2", "--warmup", "0"];
     let out = loadgen(&[&["find-max", "--quiet", "--to", &node.http][..], &bounds].concat());
     let text = String::from_utf8_lossy(&out.stdout);
-    // A machine that is busy with other things may not even send so few in time; then that is said.
+    // A machine that is busy with other things may not send even these few in time; then the report says so.
     let is_found = text.contains("highest rate") && out.status.success();
     assert!(is_found || text.contains("were sent"), "{text}");
 }
@@ -197,7 +197,7 @@ fn long_run(node: &Node) -> Child {
     run
 }
 
-/// The run's exit code and report.
+/// Waits for a run, and returns the exit code and the report.
 fn ended(run: Child) -> (Option<i32>, Value) {
     let out = run.wait_with_output().expect("the run ends");
     let text = String::from_utf8_lossy(&out.stdout);
@@ -205,7 +205,7 @@ fn ended(run: Child) -> (Option<i32>, Value) {
     (out.status.code(), report)
 }
 
-/// The state of a connection in the kernel's table.
+/// The number by which the kernel's table shows an established connection.
 const ESTABLISHED: &str = "01";
 
 /// Halts a node and waits until records lie in its sockets that it will never read.
@@ -226,9 +226,9 @@ fn halt_with_records_unread(node: &Node, run: &mut Child) {
     }
 }
 
-/// A connection that is lost is no reason to wait for ever, nor is it kept secret. It was counted twice
-/// where reading and writing both found it out; and the test itself failed where the node had delivered
-/// all there was in the moment it was killed, so that nothing was missing.
+/// A run must not wait for a lost connection for ever, and must report it. It was once counted twice where
+/// reading and writing both noticed it; and the test itself failed where the node had delivered everything
+/// at the moment it was killed, so that nothing was missing.
 #[test]
 fn a_node_that_dies_is_reported() {
     let mut node = Node::start();
@@ -254,7 +254,7 @@ fn an_interrupted_run_reports_what_was() {
     assert!(report["throughput"]["seconds"].as_f64() < Some(60.0));
 }
 
-/// A target that takes less than is due ended in an error, without a report.
+/// A target that takes less than is due once made the run end in an error, without a report.
 #[test]
 fn a_target_that_falls_behind_is_reported() {
     let node = Node::start();

@@ -431,7 +431,7 @@ impl<S: Seal> Machine<S> {
                 }
                 ReconcileOutput::Stream(output) => self.perform(output),
                 ReconcileOutput::Merged(heads) => self.spread.merge_heads(now, &heads),
-                ReconcileOutput::Discard => self.discard(replica),
+                ReconcileOutput::Discard => self.discard(now, replica),
             }
         }
         self.stats.shards_differing = self.reconcile.shards_differing() as u64;
@@ -456,7 +456,7 @@ impl<S: Seal> Machine<S> {
     /// Drops the records of a node that was away for longer than deletions are kept: they may have been
     /// deleted meanwhile, and are read from the others again. Records that this node itself accepted since it
     /// last agreed with the others are kept, since nobody else may have them.
-    fn discard(&mut self, replica: &mut dyn Replica) {
+    fn discard(&mut self, now: Now, replica: &mut dyn Replica) {
         let mut old = Vec::new();
         for shard in 0..SHARDS {
             replica.visit_shard(shard, &mut |record| {
@@ -465,7 +465,7 @@ impl<S: Seal> Machine<S> {
                     old.push(record.clone());
                 }
             });
-            old.drain(..).for_each(|record| replica.discard(&record));
+            old.drain(..).for_each(|record| replica.discard(now, &record));
         }
         // Some of these records came in this life: heads that cover them would claim what is gone.
         self.spread.forget_held();

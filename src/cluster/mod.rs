@@ -86,7 +86,7 @@ pub trait Replica {
     fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool;
     /// Removes a record that the cluster has forgotten while this node was away, if it is still
     /// the latest of its source.
-    fn discard(&mut self, record: &SharedRecord);
+    fn discard(&mut self, now: Now, record: &SharedRecord);
     /// Returns the latest record of a source, deletions and expired records included.
     fn get(&self, source: &str) -> Option<SharedRecord>;
     /// Returns the fingerprint of every shard: the XOR of the mixed checksums of its records.

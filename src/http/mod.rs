@@ -29,7 +29,7 @@ use crate::protocol::AckLevel;
 use crate::protocol::answer::Refusal;
 use crate::protocol::draft::PublishFrame;
 use crate::protocol::reply::FrameReply;
-use crate::record::{Now, Pattern, Record, SharedRecord};
+use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 
 pub use serve::{BUSY, GRACE_US, HandOver, Http, Options};
 
@@ -50,36 +50,12 @@ pub trait Node: Send + Sync + 'static {
     /// most `limit` of them.
     fn list(&self, pattern: &Pattern, after: Option<&str>, limit: usize) -> Vec<SharedRecord>;
     /// One page of the history of a source.
-    fn history(&self, query: &HistoryQuery<'_>) -> Result<HistoryPage, Refusal>;
+    fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal>;
     /// Publishes the items of a frame, those that name no ack level with `level`, and sends the reply
     /// when all of them are answered: now or later, from any thread. The node counts what it refuses.
     fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply);
     /// The counters of the node. Gauges that are computed on demand are brought up to date before.
     fn metrics(&self) -> &Metrics;
-}
-
-/// Which part of a source's history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistoryQuery<'a> {
-    /// Whose.
-    pub source: &'a str,
-    /// Least `ts`, inclusive, in microseconds.
-    pub from_us: u64,
-    /// Greatest `ts`, inclusive, in microseconds.
-    pub to_us: u64,
-    /// Most records of the page; at least 1.
-    pub limit: usize,
-    /// Where the page before ended: a cursor of that page.
-    pub after: Option<&'a str>,
-}
-
-/// Records, newest first, and where to go on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HistoryPage {
-    /// Newest first.
-    pub records: Vec<Record>,
-    /// The cursor of the next page; `None`: that was all.
-    pub after: Option<String>,
 }
 
 /// The way back to a client that waits for the answers to its publish. If it is dropped unused, the

@@ -14,14 +14,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 
+use super::Node;
 use super::params::{Query, Target};
 use super::problem::Problem;
 use super::publish::publish;
-use super::{HistoryQuery, Node};
 use crate::limits::TS_MAX;
 use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::json::{write_record, write_string};
-use crate::record::Record;
+use crate::record::{HistoryCursor, HistoryQuery, Record};
 
 /// Bytes after which a page ends, whatever its limit: one request must not cost a node more.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -170,17 +170,12 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
 async fn history(app: App, source: String, query: Option<String>) -> Answered {
     let query = Query::parse(query.as_deref(), &["from", "to", "limit", "after"])?;
     let (from_us, to_us, mut limit) = (query.ts("from", 0)?, query.ts("to", TS_MAX)?, query.limit()?);
+    let after = query.get("after").map(history_cursor).transpose()?;
     apart(move || {
         let (mut page, wall_us) = (Page::new(), app.node.now().wall_us);
-        let mut after = query.get("after").map(str::to_owned);
+        let mut chunk = HistoryQuery { source, from_us, to_us, limit, after };
         while limit > 0 && !page.is_full() {
-            let chunk = HistoryQuery {
-                source: &source,
-                from_us,
-                to_us,
-                limit: limit.min(HISTORY_CHUNK),
-                after: after.as_deref(),
-            };
+            chunk.limit = limit.min(HISTORY_CHUNK);
             let found = app.node.history(&chunk)?;
             // A value that is over is over for whoever reads what was, too; deletions are shown.
             let is_shown = |record: &&Record| record.stamp.deleted || record.is_visible(wall_us);
@@ -188,14 +183,21 @@ async fn history(app: App, source: String, query: Option<String>) -> Answered {
                 page.push(|out| write_record(out, record, false));
                 limit -= 1;
             }
-            after = found.after;
-            if after.is_none() || found.records.is_empty() {
+            chunk.after = found.after;
+            if chunk.after.is_none() || found.records.is_empty() {
                 break;
             }
         }
+        let after = chunk.after.map(|cursor| cursor.to_string());
         Ok(json(page.finish(after.as_deref())))
     })
     .await
+}
+
+/// Reads the cursor that a client sends back for the next page of a history.
+fn history_cursor(text: &str) -> Result<HistoryCursor, Refusal> {
+    text.parse()
+        .map_err(|_| Refusal::new(Code::BadRequest, format!("after {text:?} is no cursor of a history")))
 }
 
 /// Runs what may take long on a thread of its own, so that `/healthz` need not wait for it.

@@ -13,7 +13,7 @@ use crate::cluster::members::{Identity, State};
 use crate::protocol::answer::{Code, Outcome, Published};
 use crate::protocol::draft::{DraftPayload, Item, RequestId};
 use crate::protocol::reply::ItemReply;
-use crate::record::{Birth, NodeName, Payload, Source, Stamp};
+use crate::record::{Birth, HistoryCursor, NodeName, Payload, Record, Source, Stamp};
 
 const WALL_US: u64 = 1_000_000;
 
@@ -103,20 +103,16 @@ impl Node for Few {
             .collect()
     }
 
-    /// A source has been counting to its `ts`; the cursor is the last `ts` shown.
-    fn history(&self, query: &HistoryQuery<'_>) -> Result<HistoryPage, Refusal> {
-        let latest = self.get(query.source).map_or(0, |record| record.stamp.ts);
-        let below = match query.after.map(str::parse::<u64>) {
-            Some(Err(_)) => return Err(Refusal::new(Code::BadRequest, "after is no cursor")),
-            Some(Ok(after)) => after - 1,
-            None => latest,
-        };
-        let stamps: Vec<u64> = (query.from_us.max(1)..=below.min(query.to_us)).rev().collect();
+    /// A source has been counting to its `ts`.
+    fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal> {
+        let latest = self.get(&query.source).map_or(0, |record| record.stamp.ts);
         let payload = Payload::Json(Bytes::from_static(b"0"));
-        let shown: Vec<Record> =
-            stamps.iter().take(query.limit).map(|&ts| record(query.source, ts, payload.clone(), 0)).collect();
-        let last = shown.last().filter(|_| stamps.len() > shown.len());
-        Ok(HistoryPage { after: last.map(|record| record.stamp.ts.to_string()), records: shown })
+        let counted = (1..=latest).rev().map(|ts| record(&query.source, ts, payload.clone(), 0));
+        let mut shown: Vec<Record> = counted.filter(|record| query.selects(record.stamp)).collect();
+        let has_more = shown.len() > query.limit;
+        shown.truncate(query.limit);
+        let last = shown.last().filter(|_| has_more);
+        Ok(HistoryPage { after: last.map(|record| HistoryCursor(record.stamp)), records: shown })
     }
 
     fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply) {
@@ -309,8 +305,9 @@ fn history_newest_first_page_by_page() {
     assert_eq!(stamps(&all), (1..=200).rev().collect::<Vec<u64>>());
     assert!(all.field("/after").is_null());
     let first = served.get("/v1/sources/b/history/history?limit=3");
-    assert_eq!((stamps(&first), first.field("/after")), (vec![200, 199, 198], "198".into()));
-    let next = served.get("/v1/sources/b/history/history?limit=3&after=198&from=196");
+    let cursor = HistoryCursor(Stamp::of_data(198, b"0")).to_string();
+    assert_eq!((stamps(&first), first.field("/after")), (vec![200, 199, 198], cursor.as_str().into()));
+    let next = served.get(&format!("/v1/sources/b/history/history?limit=3&after={cursor}&from=196"));
     assert_eq!((stamps(&next), next.field("/after").is_null()), (vec![197, 196], true));
     served.get("/v1/sources/b/history/history?after=x").is_problem(400, "bad_request");
     served.get("/v1/sources/a/b/history?from=-1").is_problem(400, "bad_timestamp");

@@ -1,7 +1,7 @@
 //! What the way of a record ends in.
 
 use crate::latest::Change;
-use crate::record::SharedRecord;
+use crate::record::{Now, SharedRecord};
 
 /// Where applied records go. The methods are called under a shard's lock, except
 /// [`Downstream::store_health`]: implementations push into memory and return; they neither block nor
@@ -14,8 +14,8 @@ pub trait Downstream: Send + Sync {
     fn store(&self, record: &SharedRecord) -> u64;
     /// Returns the ticket that is durable when `winner`, which a client's record did not beat, is.
     fn store_winner(&self, winner: &SharedRecord) -> u64;
-    /// Tells the store that it may forget a record that the map has dropped.
-    fn forget(&self, record: &SharedRecord);
+    /// Tells the store at `now` that the map has dropped a record, which the store may then forget too.
+    fn forget(&self, now: Now, record: &SharedRecord);
     /// Returns the reason if the store takes no records.
     fn store_health(&self) -> Result<(), String>;
 }

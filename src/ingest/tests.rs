@@ -34,7 +34,7 @@ impl Downstream for Told {
         self.stored.lock().len() as u64
     }
 
-    fn forget(&self, record: &SharedRecord) {
+    fn forget(&self, _now: Now, record: &SharedRecord) {
         self.forgotten.lock().push(record.clone());
     }
 
@@ -190,9 +190,9 @@ fn what_the_cluster_forgot_is_discarded_unless_something_newer_came() {
     node.apply(NOW, old.clone(), Arrival::Tree { hops: 1 });
     node.apply(NOW, new.clone(), Arrival::Tree { hops: 1 });
     let mut replica = &node;
-    replica.discard(&old);
+    replica.discard(NOW, &old);
     assert_eq!(node.latest.get("s"), Some(new.clone()));
-    replica.discard(&new);
+    replica.discard(NOW, &new);
     assert!(node.latest.is_empty() && node.latest.fingerprints() == [0; SHARDS]);
     assert_eq!(node.sweep(NOW.plus_us(DAY_US), true, 9), None, "nothing is due any more");
     assert_eq!(node.downstream.forgotten.lock().len(), 1);

@@ -6,8 +6,8 @@
 //! orders what subscribers are sent against snapshots of the shard), and the instants at which its
 //! records expire or may be collected.
 //!
-//! The map does not decide who wins: [`Latest::update`] shows the current record under the lock and
-//! `ingest` decides, so that everything that must happen in the same order as the merges (numbering,
+//! The map does not decide which record wins: [`Latest::update`] shows the current one under the lock,
+//! and `ingest` asks the merge rule (`record::merge`) and acts, so that everything that must happen in the same order as the merges (numbering,
 //! delivery, the store's queue) happens under that lock. These are pushes into memory, never I/O.
 //!
 //! Rejected: a lock-free map, since the merge, its fingerprint and its deliveries must be one step;
@@ -28,7 +28,7 @@ use crate::record::{Pattern, SharedRecord};
 use shard::Shard;
 pub use shard::{Due, Slot, Swept};
 
-/// The map. Shared by all threads.
+/// The map of the latest record of every source. All threads share it.
 pub struct Latest {
     shards: Box<[Aligned]>,
     bytes: AtomicUsize,
@@ -40,27 +40,28 @@ pub struct Latest {
 #[derive(Default)]
 struct Aligned(Mutex<Shard>);
 
-/// A change of the map, as subscribers and the store's queue see it.
+/// A change of the map, as it is told to subscribers and to the store's queue.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The latest record of its source from now on.
+    /// The record that is the latest of its source from now on.
     pub record: SharedRecord,
-    /// Its time to live is over: subscribers see a deletion.
+    /// Whether the record's time to live is over: subscribers see a deletion then.
     pub is_expiry: bool,
-    /// The shard it stands in.
+    /// The shard of the record's source.
     pub shard: u16,
-    /// The shard's count of changes, this one included.
+    /// The version of the shard: its number of changes, this one included.
     pub version: u64,
 }
 
-/// The hash that places a source, and its shard. Part of the wire: nodes compare shard by shard.
+/// Returns the hash of a source's name, and the source's shard. Which shard that is belongs to the wire
+/// format: nodes compare their maps shard by shard.
 fn place(source: &str) -> (u64, usize) {
     let hash = xxh3_64(source.as_bytes());
-    // The table takes the lowest and the highest bits; shards are told apart by bits between.
+    // The table uses the lowest and the highest bits of the hash; the shard follows from bits between.
     (hash, (hash >> 32) as usize % SHARDS)
 }
 
-/// The shard a source belongs to.
+/// Returns the shard that a source belongs to.
 pub fn shard_of(source: &str) -> usize {
     place(source).1
 }
@@ -76,20 +77,21 @@ impl Default for Latest {
 }
 
 impl Latest {
-    /// The latest record of a source, deletions and expired ones included.
+    /// Returns the latest record of a source, deletions and expired ones included.
     pub fn get(&self, source: &str) -> Option<SharedRecord> {
         let (hash, shard) = place(source);
         self.shards[shard].0.lock().find(hash, source).cloned()
     }
 
-    /// The same, with the version of its shard: later changes have greater ones.
+    /// Returns the latest record of a source, and the version of its shard: later changes have greater
+    /// versions.
     pub fn get_versioned(&self, source: &str) -> (Option<SharedRecord>, u64) {
         let (hash, shard) = place(source);
         let shard = self.shards[shard].0.lock();
         (shard.find(hash, source).cloned(), shard.version)
     }
 
-    /// Shows the source's place under the shard's lock.
+    /// Shows the slot of a source to `decide`, under the shard's lock.
     pub fn update<R>(&self, source: &str, decide: impl FnOnce(&mut Slot<'_>) -> R) -> R {
         let (hash, index) = place(source);
         let mut shard = self.shards[index].0.lock();
@@ -99,16 +101,16 @@ impl Latest {
         result
     }
 
-    /// Shows every record of a shard, deletions and expired ones included, under its lock. Returns
-    /// the shard's version: what changed up to it is in what was shown.
+    /// Shows every record of a shard to `visit`, deletions and expired ones included, under the shard's lock.
+    /// Returns the shard's version: all changes up to it are in what was shown.
     pub fn scan_shard(&self, shard: usize, visit: &mut dyn FnMut(&SharedRecord)) -> u64 {
         let shard = self.shards[shard].0.lock();
         shard.records().for_each(visit);
         shard.version
     }
 
-    /// Collects the sources of a shard that changed after `version`, each as its last change. Returns
-    /// the shard's version: later changes have greater ones.
+    /// Collects the last change of every source of a shard that changed after `version`. Returns the shard's
+    /// version: later changes have greater versions.
     pub fn changes_since(&self, shard: usize, version: u64, changes: &mut impl Extend<Change>) -> u64 {
         let index = shard as u16;
         let shard = self.shards[shard].0.lock();
@@ -116,24 +118,25 @@ impl Latest {
         shard.version
     }
 
-    /// The versions of all shards.
+    /// Returns the versions of all shards.
     pub fn versions(&self) -> [u64; SHARDS] {
         std::array::from_fn(|shard| self.shards[shard].0.lock().version)
     }
 
-    /// The fingerprints of all shards.
+    /// Returns the fingerprints of all shards.
     pub fn fingerprints(&self) -> [u64; SHARDS] {
         std::array::from_fn(|shard| self.shards[shard].0.lock().fingerprint)
     }
 
-    /// Waits until every change that was under way when it was called is done.
+    /// Waits until every change is done that was under way when this was called.
     pub fn barrier(&self) {
         for shard in &self.shards {
             drop(shard.0.lock());
         }
     }
 
-    /// Handles what is due in one shard at `wall_us`: see [`Swept`]. Returns when the next is.
+    /// Handles the records of one shard that have expired or may be collected, and shows each to `swept`.
+    /// Returns when the next one is due, as a wall clock in microseconds.
     pub fn sweep_shard(&self, shard: usize, due: Due, swept: &mut dyn FnMut(Swept)) -> Option<u64> {
         let index = shard as u16;
         let mut shard = self.shards[shard].0.lock();
@@ -143,7 +146,8 @@ impl Latest {
         next
     }
 
-    /// Visible records that match, in the order of their names, from the first after `after`.
+    /// Returns the first `limit` visible records that match, in the order of their names, after the name
+    /// `after`.
     pub fn list(
         &self,
         pattern: &Pattern,
@@ -170,24 +174,24 @@ impl Latest {
         least.into_sorted_vec().into_iter().map(|ByName(record)| record).collect()
     }
 
-    /// How many sources are held, deleted ones included.
+    /// Returns how many sources are held, deleted ones included.
     pub fn len(&self) -> usize {
         self.sources.load(Relaxed)
     }
 
-    /// Whether nothing is held.
+    /// Returns whether no source is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Memory held by the records, in bytes ([`crate::record::Record::cost_bytes`]).
+    /// Returns the memory held by the records, in bytes ([`crate::record::Record::cost_bytes`]).
     pub fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)
     }
 
-    /// Carries a shard's change of (bytes, records) into the totals.
+    /// Adds the change of a shard's bytes and records, given before and after, to the totals.
     fn account(&self, before: (usize, usize), after: (usize, usize)) {
-        // All shards share the totals: they are left alone where nothing changed.
+        // All shards share the totals, so these are written only where something changed.
         if after.0 != before.0 {
             self.bytes.fetch_add(after.0.wrapping_sub(before.0), Relaxed);
         }
@@ -197,35 +201,7 @@ impl Latest {
     }
 }
 
-/// How a record stands to the one that is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It wins.
-    Newer,
-    /// The same stamp, of a birth that is kept in preference: it replaces in silence.
-    SameOfGreaterBirth,
-    /// This very record, or the same stamp of a lesser birth.
-    Same,
-    /// It loses.
-    Older,
-}
-
-/// Compares `stamp`, and `birth` where stamps tie, with the current record.
-#[inline]
-pub fn judge(current: Option<&SharedRecord>, record: &SharedRecord) -> Verdict {
-    let Some(current) = current else { return Verdict::Newer };
-    match record.stamp.cmp(&current.stamp) {
-        Ordering::Greater => Verdict::Newer,
-        Ordering::Less => Verdict::Older,
-        // The checksum decides last, so that copies converge even if a birth was ever given twice.
-        Ordering::Equal if (&record.birth, record.checksum) > (&current.birth, current.checksum) => {
-            Verdict::SameOfGreaterBirth
-        }
-        Ordering::Equal => Verdict::Same,
-    }
-}
-
-/// A record in the order of its source's name.
+/// A record that is ordered by the name of its source.
 struct ByName(SharedRecord);
 
 impl ByName {

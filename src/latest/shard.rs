@@ -1,4 +1,4 @@
-//! One shard of the map: table, fingerprint, version, and what is due when.
+//! One shard of the map: its table, fingerprint and version, and when its records are due.
 
 use std::collections::BTreeSet;
 
@@ -6,64 +6,69 @@ use hashbrown::HashTable;
 
 use super::Change;
 use crate::limits::{SHARDS, TOMBSTONE_BYTES_MAX};
+use crate::record::merge::order;
 use crate::record::{SharedRecord, Source};
 
-/// A record in the table, with what would have to be computed again at every look.
+/// A record in the table, with values that would otherwise be computed again at every access.
 struct Entry {
-    /// The record's own, so that it is fetched while the name is still compared.
+    /// The record's source, kept here so that comparing names need not fetch the record.
     source: Source,
-    /// Of the source's name, so that growing the table hashes nothing.
+    /// Hash of the source's name, kept so that growing the table hashes nothing.
     hash: u64,
-    /// When something happens to the record by itself: it expires, or may be collected. 0: never.
+    /// When the record expires or may be collected, as a wall clock in microseconds; 0: never.
     due_us: u64,
-    /// The shard's count of changes at this source's last one.
+    /// The shard's version at the last change of this source.
     version: u64,
     record: SharedRecord,
 }
 
 impl Entry {
-    /// Whether it was told that the record's time to live is over.
+    /// Returns whether subscribers were told that the record's time to live is over.
     fn is_told_expired(&self) -> bool {
-        // Until then, that is what it is due for.
+        // Until its expiry is told, a record with a time to live is due at its expiry.
         !self.record.stamp.deleted && self.record.expires_us().is_some_and(|at_us| self.due_us != at_us)
     }
 }
 
-/// What the lock guards.
+/// The state of a shard, which its lock guards.
 #[derive(Default)]
 pub(super) struct Shard {
     table: HashTable<Entry>,
+    /// The records that are due some time, by that time.
     due: BTreeSet<(u64, Source)>,
+    /// XOR of the checksums of all records.
     pub(super) fingerprint: u64,
+    /// Number of changes so far. It never falls.
     pub(super) version: u64,
+    /// Memory held by all records, in bytes.
     pub(super) bytes: usize,
-    /// Of `bytes`, what deletions hold.
+    /// Part of `bytes` that is held by deletions.
     tombstone_bytes: usize,
 }
 
-/// What a sweep goes by.
+/// The time and the limits of a sweep.
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
     /// The wall clock, in microseconds.
     pub wall_us: u64,
-    /// How long tombstones are kept, in microseconds.
+    /// How long tombstones (records of deletions) are kept, in microseconds.
     pub tombstones_us: u64,
-    /// Whether tombstones may go: not while a member that could bring the data back is away, unless
-    /// they hold more than [`TOMBSTONE_BYTES_MAX`].
+    /// Whether tombstones may be collected. They may not while a member is away that could bring the data
+    /// back, unless they hold more than [`TOMBSTONE_BYTES_MAX`].
     pub may_collect: bool,
-    /// How many records one call handles at most.
+    /// Most records that one call handles.
     pub budget: usize,
 }
 
-/// What a sweep found.
+/// What a sweep did to a record.
 pub enum Swept {
-    /// A record's time to live is over.
+    /// The record's time to live is over: this is told to subscribers.
     Expired(Change),
-    /// A tombstone, or a record long expired, is gone from the map.
+    /// The record, a deletion or long expired, was taken out of the map.
     Collected(SharedRecord),
 }
 
-/// How long a collection that is not allowed yet is put off.
+/// How long a collection that is not allowed yet is put off, in microseconds.
 const PUT_OFF_US: u64 = 30_000_000;
 
 impl Shard {
@@ -79,7 +84,7 @@ impl Shard {
         self.table.iter().map(|entry| &entry.record)
     }
 
-    /// The sources that changed after `version`, as changes.
+    /// Returns the last change of every source that changed after `version`.
     pub(super) fn changes_since(&self, index: u16, version: u64) -> impl Iterator<Item = Change> {
         let is_later = move |entry: &&Entry| entry.version > version;
         self.table.iter().filter(is_later).map(move |entry| Change {
@@ -90,13 +95,13 @@ impl Shard {
         })
     }
 
-    /// Where the source's record stands in the table.
+    /// Returns the place of a source's record in the table.
     fn position(&self, hash: u64, source: &str) -> Option<usize> {
         self.table.find_bucket_index(hash, |entry| is_of(entry, hash, source))
     }
 
-    /// Puts the record in the place of the one at `position`, or, where there is none, in a new one.
-    /// Returns its position. With `version` 0 the place keeps the one it has.
+    /// Puts a record in the place of the one at `position`, or in a new place if there is none. Returns the
+    /// place. `version` is the new version of the source; 0 leaves it as it is.
     #[inline]
     fn put(
         &mut self,
@@ -114,10 +119,12 @@ impl Shard {
         }
         match position.and_then(|at| Some((at, self.table.get_bucket_mut(at)?))) {
             Some((at, place)) => {
+                debug_assert_eq!(place.source.as_str(), record.source.as_str(), "another source's place");
                 if version > 0 {
+                    debug_assert!(version > place.version, "versions of a shard rise");
                     place.version = version;
                 }
-                // A record from a peer brings a name of its own: one copy is held, not two.
+                // A record from a peer has its own copy of the name: that one is held, not both.
                 if place.source.as_str().as_ptr() != record.source.as_str().as_ptr() {
                     place.source = record.source.clone();
                 }
@@ -133,10 +140,11 @@ impl Shard {
         }
     }
 
-    /// Takes a record that left the table, and was due then, out of the sums. Another one may be due at
-    /// `due_us`.
+    /// Takes a record that left the table out of the sums, and out of what is due, unless the record that
+    /// replaces it is due at the same time, `due_us`.
     #[inline]
     fn forget(&mut self, old: &SharedRecord, old_due_us: u64, due_us: u64) {
+        debug_assert!(self.bytes >= old.cost_bytes(), "a record that was not counted");
         self.fingerprint ^= old.checksum;
         self.bytes -= old.cost_bytes();
         self.tombstone_bytes -= tombstone_bytes(old);
@@ -193,7 +201,7 @@ impl Shard {
     }
 }
 
-/// What a record holds as a deletion, in bytes.
+/// Returns the memory held by a record if it is a deletion, in bytes; 0 for a value.
 fn tombstone_bytes(record: &SharedRecord) -> usize {
     if record.stamp.deleted { record.cost_bytes() } else { 0 }
 }
@@ -203,13 +211,13 @@ fn is_of(entry: &Entry, hash: u64, source: &str) -> bool {
     entry.hash == hash && entry.source.as_str() == source
 }
 
-/// The place of one source, under its shard's lock. It is looked up once.
+/// The place of one source in its shard, under the shard's lock. The source is looked up only once.
 pub struct Slot<'a> {
     shard: &'a mut Shard,
     hash: u64,
     source: &'a str,
     index: u16,
-    /// In the table, if the source is there.
+    /// The place in the table, if the source is there.
     position: Option<usize>,
 }
 
@@ -220,19 +228,19 @@ impl<'a> Slot<'a> {
         Slot { shard, hash, source, index, position }
     }
 
-    /// The record that is there.
+    /// Returns the record that is held now, if any.
     #[inline]
     pub fn current(&self) -> Option<&SharedRecord> {
         self.shard.table.get_bucket(self.position?).map(|entry| &entry.record)
     }
 
-    /// The source's name: the one in the map, shared, if there is one.
+    /// Returns the map's own copy of the source's name, to be shared, if the source is held.
     pub fn shared_name(&self) -> Option<Source> {
         self.current().map(|record| record.source.clone())
     }
 
-    /// Makes `record` the latest, and says how that change is told. What expired before it came is
-    /// told as a deletion.
+    /// Makes `record` the latest of its source, and returns the change to be told. A record that has expired
+    /// already is told as a deletion.
     #[inline]
     pub fn replace(&mut self, record: SharedRecord, wall_us: u64, tombstones_us: u64) -> Change {
         let is_expiry = !record.stamp.deleted && !record.is_visible(wall_us);
@@ -241,12 +249,12 @@ impl<'a> Slot<'a> {
         Change { record, is_expiry, shard: self.index, version: self.shard.version }
     }
 
-    /// Puts `record`, equal in the order to the one that is there, in its place: nothing to tell.
+    /// Makes `record` the latest of its source without a change to be told: the versions stay.
     pub fn replace_silently(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64) {
         self.put(record, wall_us, tombstones_us, 0);
     }
 
-    /// Takes the source out of the map, if `record` is still its latest.
+    /// Takes the source out of the map, if `record` is still its latest. Returns whether it was.
     pub fn remove(&mut self, record: &SharedRecord) -> bool {
         let Some(at) = self.position else { return false };
         let Ok(place) = self.shard.table.get_bucket_entry(at) else { return false };
@@ -262,6 +270,7 @@ impl<'a> Slot<'a> {
     #[inline]
     fn put(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64, version: u64) {
         debug_assert_eq!(record.source.as_str(), self.source);
+        debug_assert!(self.current().is_none_or(|held| order(record, held).is_ge()), "a source goes back");
         let expires = record.expires_us().filter(|&at| at > wall_us);
         let due_us = expires.or_else(|| record.collect_us(tombstones_us)).unwrap_or(0);
         self.position = Some(self.shard.put(self.position, self.hash, due_us, version, record.clone()));

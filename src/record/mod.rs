@@ -6,6 +6,8 @@
 
 pub mod fields;
 pub mod hash;
+mod history;
+pub mod merge;
 mod node_name;
 mod pattern;
 mod source;
@@ -21,6 +23,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::limits::{NODE_NAME_BYTES_MAX, SOURCE_BYTES_MAX};
 
+pub use history::{CursorError, HistoryCursor, HistoryPage, HistoryQuery};
 pub use node_name::{NodeName, NodeNameError};
 pub use pattern::{Pattern, PatternError, Segment};
 pub use source::{Source, SourceError};

@@ -1,6 +1,5 @@
 //! The node as the control plane sees it.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -8,14 +7,14 @@ use super::acks::{PublishHost, Waiter};
 use super::clock;
 use super::shared::{Phase, Shared};
 use crate::cluster::members::MemberInfo;
-use crate::http::{HistoryPage, HistoryQuery, Node, Reply};
+use crate::http::{Node, Reply};
 use crate::ingest::{Accepted, Downstream};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::draft::{Draft, PublishFrame};
-use crate::record::{Now, Pattern, SharedRecord};
-use crate::store::{Health, HistoryCursor};
+use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
+use crate::store::StoreHealth;
 
 /// An event loop that has not turned for this long hangs, in microseconds.
 const TURN_US_MAX: u64 = 10_000_000;
@@ -49,20 +48,9 @@ impl Node for Control {
         self.0.ingest.latest().list(pattern, after, limit, clock::now().wall_us)
     }
 
-    fn history(&self, query: &HistoryQuery<'_>) -> Result<HistoryPage, Refusal> {
-        let after = match query.after {
-            None => None,
-            Some(text) => Some(HistoryCursor::from_str(text).map_err(|_| {
-                Refusal::new(Code::BadRequest, format!("after {text:?} is no cursor of a history"))
-            })?),
-        };
-        let HistoryQuery { source, from_us, to_us, limit, .. } = *query;
-        let (records, after) = self
-            .0
-            .store()
-            .history(source, from_us, to_us, limit, after)
-            .map_err(|error| Refusal::new(Code::StoreUnavailable, error.to_string()))?;
-        Ok(HistoryPage { records, after: after.map(|cursor| cursor.to_string()) })
+    fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal> {
+        let found = self.0.store().history(query);
+        found.map_err(|error| Refusal::new(Code::StoreUnavailable, error.to_string()))
     }
 
     fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply) {
@@ -80,7 +68,7 @@ impl Node for Control {
         let stats = store.stats();
         metrics.store_pending_records.set(stats.pending_records as i64);
         metrics.store_spilled_records.set(stats.spilled_records as i64);
-        let is_up = store.health() == Health::Open && store.away().is_none();
+        let is_up = store.health() == StoreHealth::Open && store.away().is_none();
         metrics.store_up.set(i64::from(is_up));
         metrics
     }

@@ -1,52 +1,42 @@
 //! The thread that reads the store into the map, and then does what is done now and then: it tells
 //! expiries, collects tombstones, and looks after the records of nodes that are gone.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::clock;
-use super::custody::Custody;
 use super::shared::{Fatal, Phase, Shared};
+use super::{clock, takeover};
 use crate::cluster::{Arrival, Heads};
 use crate::record::{Record, SharedRecord};
+use crate::store::LatestRecords;
 
-/// Records of each shard handled by one sweep, so that no lock is held for long.
+/// Number of records of each shard that one sweep handles, so that no lock is held for long.
 const SWEPT_PER_SHARD: usize = 256;
-/// Least and longest pause between two sweeps, in microseconds: how late an expiry may be told, and
+/// Shortest and longest pause between two sweeps, in microseconds: how late an expiry may be told, and
 /// how late a stop is noticed.
 const SWEEP_US_MIN: u64 = 5_000;
 const SWEEP_US_MAX: u64 = 50_000;
 
-/// Reads what the store kept into the map; then works until the end.
+/// Reads what the store kept into the map; then sweeps the map until the node leaves or `ended` is
+/// disconnected. `heads`: what the last life held of every origin.
 pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
-    let start_us = clock::now().mono_us;
-    let loaded = shared.store().load(&mut |record| {
-        raise_clock(shared, &record);
-        shared.ingest.load(clock::now(), record);
-    });
-    match loaded {
-        Ok(report) => {
-            let ms = (clock::now().mono_us - start_us) / 1_000;
-            tracing::info!(records = report.records, damaged = report.damaged, ms, "the store is loaded");
-            // With a record missing they would promise too much.
-            if report.damaged == 0 && !report.is_partial {
-                shared.set_heads(heads);
-            }
-        }
-        Err(error) => return shared.fail(Fatal::Load(error.to_string())),
+    if let Err(fatal) = load(shared, heads) {
+        return shared.fail(fatal);
     }
     shared.store().attach(Arc::new(MapOf(Arc::downgrade(shared))));
     shared.advance(Phase::Serving);
-    let mut custody = Custody::default();
+    let mut takeover = takeover::of(shared);
     while shared.phase() < Phase::Leaving {
         let now = clock::now();
         let may_collect = shared.cluster.may_collect();
         let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);
         shared.wake_wanted();
         shared.store().set_clock_high_water(shared.ingest.clock().high_water());
-        custody.look(now, shared);
+        if let Some(takeover) = &mut takeover {
+            takeover.look(now, shared);
+        }
         if shared.store().is_load_owed() {
             load_late(shared);
         }
@@ -58,8 +48,25 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
     }
 }
 
-/// What the store could not show at the start, now that it can: merged like a peer's records, since
-/// clients are served already.
+/// Reads the store into the map before anyone is served.
+fn load(shared: &Shared, heads: Heads) -> Result<(), Fatal> {
+    let start_us = clock::now().mono_us;
+    let loaded = shared.store().load(&mut |record| {
+        raise_clock(shared, &record);
+        shared.ingest.load(clock::now(), record);
+    });
+    let report = loaded.map_err(|error| Fatal::Load(error.to_string()))?;
+    let ms = (clock::now().mono_us - start_us) / 1_000;
+    tracing::info!(records = report.records, damaged = report.damaged, ms, "the store is loaded");
+    // With a record missing the heads would promise too much.
+    if report.damaged == 0 && !report.is_partial {
+        shared.set_heads(heads);
+    }
+    Ok(())
+}
+
+/// Reads what the store could not show at the start. It is merged like a peer's records, since clients
+/// are served already.
 fn load_late(shared: &Shared) {
     let loaded = shared.store().load(&mut |record| {
         raise_clock(shared, &record);
@@ -77,7 +84,8 @@ fn load_late(shared: &Shared) {
     }
 }
 
-/// A stamp may have been issued over this node's own just before its end.
+/// Raises the clock to the stamp of a record that this node accepted: an earlier life may have issued
+/// it just before its end.
 fn raise_clock(shared: &Shared, record: &Record) {
     if record.birth.origin == shared.name {
         shared.ingest.clock().raise(record.stamp.ts);
@@ -85,9 +93,9 @@ fn raise_clock(shared: &Shared, record: &Record) {
 }
 
 /// The map, for a store that has to catch up. Weak, since the map holds the store.
-struct MapOf(std::sync::Weak<Shared>);
+struct MapOf(Weak<Shared>);
 
-impl crate::store::Latest for MapOf {
+impl LatestRecords for MapOf {
     fn visit(&self, shard: usize, each: &mut dyn FnMut(&SharedRecord)) {
         if let Some(shared) = self.0.upgrade() {
             shared.ingest.latest().scan_shard(shard, each);

@@ -20,8 +20,9 @@ use super::gossip::{Gossip, Sockets};
 use super::host::WorkerHost;
 use super::loader;
 use super::mailbox::Mailbox;
+use super::outlets::Outlets;
 use super::resolver;
-use super::shared::{Fatal, Outlets, Phase, Shared};
+use super::shared::{Fatal, Phase, Shared};
 use super::worker::{StartGossip, WAKER, Worker};
 use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
 use crate::cluster::outbox::Outbox;
@@ -33,7 +34,7 @@ use crate::ingest::{Bounds, Ingest};
 use crate::limits::SHUTDOWN_US_MAX;
 use crate::metrics::Metrics;
 use crate::record::{HybridClock, NodeName};
-use crate::store::{Identity, Kind, OpenError, Options as StoreOptions, StoreHandle};
+use crate::store::{BackendKind, NodeIdentity, OpenError, StoreHandle, StoreOptions};
 
 /// Shares of the shutdown's time, in microseconds; the rest is for what is not waited for by name.
 const DRAIN_US_MAX: u64 = 3_000_000;
@@ -293,11 +294,11 @@ struct Told {
 const JOURNAL_BYTES_MIN: usize = 16 * 1024 * 1024;
 const JOURNAL_BYTES_MAX: usize = 128 * 1024 * 1024;
 
-fn open_store(config: &Config) -> Result<(StoreHandle, Identity), OpenError> {
+fn open_store(config: &Config) -> Result<(StoreHandle, NodeIdentity), OpenError> {
     let kind = match (config.store, &config.cassandra) {
-        (StoreKind::Memory, _) => Kind::Memory,
-        (StoreKind::Cassandra, Some(cassandra)) => Kind::Cassandra(Box::new(cassandra.clone())),
-        _ => Kind::Embedded,
+        (StoreKind::Memory, _) => BackendKind::Memory,
+        (StoreKind::Cassandra, Some(cassandra)) => BackendKind::Cassandra(Box::new(cassandra.clone())),
+        _ => BackendKind::Embedded,
     };
     let options = StoreOptions {
         history: config.history.get(),
@@ -310,7 +311,7 @@ fn open_store(config: &Config) -> Result<(StoreHandle, Identity), OpenError> {
 
 fn share(
     config: Config,
-    identity: &Identity,
+    identity: &NodeIdentity,
     store: StoreHandle,
     mailboxes: Vec<Mailbox>,
     on_fatal: Box<dyn Fn() + Send + Sync>,
@@ -323,12 +324,7 @@ fn share(
     let metrics = Arc::new(Metrics::default());
     let clock = HybridClock::new(identity.clock_high_water);
     let outbox = Outbox::new(identity.node_name.clone(), identity.boot);
-    let outlets = Outlets {
-        mailboxes,
-        store: store.clone(),
-        name: identity.node_name.clone(),
-        tombstones_us: config.tombstones_us,
-    };
+    let outlets = Outlets { mailboxes, store: store.clone(), tombstones_us: config.tombstones_us };
     let ingest = Ingest::new(bounds, clock, outbox, metrics.clone(), outlets);
     let who = (identity.node_name.clone(), identity.boot);
     let shared = Arc::new(Shared::new(config, who, ingest, metrics, on_fatal));
@@ -342,7 +338,7 @@ fn share(
     shared
 }
 
-fn gossip_config(shared: &Shared, identity: &Identity, told: &Told) -> cluster::MachineConfig {
+fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> cluster::MachineConfig {
     cluster::MachineConfig {
         name: told.name.clone(),
         boot: identity.boot,

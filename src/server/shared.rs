@@ -12,64 +12,16 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::acks::Acks;
 use super::clock;
-use super::mailbox::{self, Mailbox};
+use super::mailbox::Mailbox;
+use super::outlets::Outlets;
 use crate::cluster::members::MemberInfo;
 use crate::cluster::{Heads, Replicated};
 use crate::config::Config;
-use crate::ingest::{Change, Downstream, Ingest};
+use crate::ingest::{Downstream, Ingest};
 use crate::limits::OUTBOX_BYTES_SOFT;
 use crate::metrics::Metrics;
-use crate::record::{NodeName, SharedRecord, Source};
-use crate::store::{Health, StoreHandle};
-
-/// Where applied records go: the workers' mailboxes and the store.
-pub struct Outlets {
-    /// By worker.
-    pub mailboxes: Vec<Mailbox>,
-    /// The store.
-    pub store: StoreHandle,
-    /// This node: a store that all nodes share is given the records that it accepted, and no others.
-    pub name: NodeName,
-    /// How long deletions are kept, in microseconds.
-    pub tombstones_us: u64,
-}
-
-impl Downstream for Outlets {
-    fn deliver(&self, change: Change) {
-        mailbox::deliver(&self.mailboxes, change);
-    }
-
-    fn store(&self, record: &SharedRecord) -> u64 {
-        let is_mine = || record.birth.origin == self.name && !Source::is_system(record.source.as_str());
-        if self.store.is_shared() && !is_mine() {
-            return 0;
-        }
-        self.store.push(record).0
-    }
-
-    fn store_winner(&self, winner: &SharedRecord) -> u64 {
-        // In a shared store another node writes it, some time: whoever asks now is not to wait for that.
-        if self.store.is_shared() && winner.birth.origin != self.name {
-            return self.store.push(winner).0;
-        }
-        self.store.barrier().0
-    }
-
-    fn forget(&self, record: &SharedRecord) {
-        // A copy that is dropped before its time is this node's alone; a shared store keeps the record.
-        let is_due = || record.collect_us(self.tombstones_us).is_some_and(|at| at <= clock::now().wall_us);
-        if !self.store.is_shared() || is_due() {
-            self.store.remove(&record.source, record.stamp);
-        }
-    }
-
-    fn store_health(&self) -> Result<(), String> {
-        match self.store.health() {
-            Health::Open => Ok(()),
-            Health::Failing { reason } => Err(reason),
-        }
-    }
-}
+use crate::record::NodeName;
+use crate::store::StoreHandle;
 
 /// How far a node is in its life. Only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

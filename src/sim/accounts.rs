@@ -1,38 +1,38 @@
-//! What nodes sent and received, summed over their lives.
+//! Counts of what nodes sent and received, summed over their lives.
 
 use std::ops::AddAssign;
 
 use crate::cluster::Machine;
 
-/// Counts of one node or of many, since they were first started.
+/// Counts of one node or of many, since each was first started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Datagrams sent.
+    /// Number of datagrams sent.
     pub datagrams_sent: u64,
-    /// Their bytes, with 28 of header each.
+    /// Bytes of the datagrams sent, with 28 bytes of IP and UDP headers each.
     pub bytes_sent: u64,
-    /// Datagrams received.
+    /// Number of datagrams received.
     pub datagrams_received: u64,
-    /// Copies of records received, the needless ones too.
+    /// Copies of records received in datagrams, including those of records that were there already.
     pub copies_received: u64,
-    /// Of the bytes sent: parts sent for the first time.
+    /// Part of `bytes_sent`: parts of batches that were sent for the first time.
     pub data_bytes: u64,
-    /// Of the bytes sent: parts sent again.
+    /// Part of `bytes_sent`: parts of batches that were sent again.
     pub resent_bytes: u64,
-    /// Bytes written on streams.
+    /// Number of bytes written on streams.
     pub stream_bytes: u64,
-    /// Tries that were not acknowledged in time.
+    /// Number of hand-overs that were not acknowledged in time.
     pub timeouts: u64,
-    /// Batches sent to fill others' gaps.
+    /// Number of batches sent to members that asked for what they had missed.
     pub repairs: u64,
-    /// Parts handed to another member after a failure.
+    /// Number of parts handed to another member because the first one failed.
     pub redelegated: u64,
-    /// Parts given up.
+    /// Number of parts for which no member was left to try.
     pub given_up: u64,
 }
 
 impl Account {
-    /// What a machine counted in its life.
+    /// Returns what a machine has counted since its start.
     pub fn of(machine: &Machine) -> Account {
         let (stats, spread) = (machine.stats(), machine.spread_stats());
         Account {
@@ -50,12 +50,12 @@ impl Account {
         }
     }
 
-    /// Of the bytes sent in datagrams, all but the parts that carried records.
+    /// Returns the bytes sent in datagrams that carried no records.
     pub fn control_bytes(&self) -> u64 {
         self.bytes_sent.saturating_sub(self.data_bytes + self.resent_bytes)
     }
 
-    /// What was counted since `before`.
+    /// Returns what was counted since `before`, an earlier state of the same account.
     pub fn since(&self, before: &Account) -> Account {
         Account {
             datagrams_sent: self.datagrams_sent - before.datagrams_sent,

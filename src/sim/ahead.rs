@@ -1,37 +1,41 @@
 //! Nodes called ahead of time, side by side.
 //!
-//! Whatever a node sends takes as long as the shortest way; so what happens within less than that from now on
-//! is on its way already, and until then no node can hear of what another does. So each can be called with all
-//! that comes to it in that time, on whichever thread ([`Share::work`]). The world then lets the same time pass
-//! as ever, event by event in order, but where it would call a node it takes what came of it ([`Step`]): chance
-//! is drawn and everything is sent in the same order, and a run is the same to the byte, however many work on it.
+//! Whatever a node sends is on its way for at least the shortest delay of all links. So whatever arrives
+//! within that delay from now on has been sent already, and until then no node can hear of what another one
+//! does. Each node can therefore be called with all that arrives at it in that time, on any thread
+//! ([`NodeShare::work`]). The world then lets the same time pass event by event, in order; but where it would
+//! call a node it takes what the call made ahead of time led to ([`EarlyCall`]). Random numbers are drawn and
+//! messages are sent in the same order as without this, so a run is the same to the byte, however many
+//! threads work on it.
 //!
-//! A node that wants more than datagrams sent is called no further: what comes of that may be heard sooner.
-//! The same goes for the time from a stream's next event on.
+//! A node whose machine asks for anything but sending datagrams is called no further ahead, because others
+//! may hear of that sooner than the shortest delay. For the same reason nothing is called ahead past the next
+//! event of a stream.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
-use super::deliveries::Accepted;
-use super::nodes::{Hosts, NodeId};
-use super::process::{Act, Node, Surroundings};
-use super::queue::Event;
+use super::accepted::AcceptedRecords;
+use super::act::{Act, Surroundings};
+use super::place::{Hosts, NodeId};
+use super::process::SimNode;
+use super::queue::SimEvent;
 use crate::cluster::Machine;
 
-/// Nodes whose memory is asked for at a time.
+/// Number of nodes whose memory is fetched into the processor's caches at a time.
 pub(super) const WARMED: usize = 4;
 
-/// Who works on a world: calls [`Share::work`] of all shares, side by side, and gives them back in the same order.
+/// The threads that work on a world: they call [`NodeShare::work`] of all shares, side by side.
 pub trait Hands: Send {
-    /// Into how many shares the nodes are to be dealt.
+    /// Returns into how many shares the nodes are to be dealt.
     fn count(&self) -> usize;
-    /// Has all the shares worked on.
-    fn work(&mut self, shares: Vec<Share>) -> Vec<Share>;
+    /// Has all shares worked on, and gives them back in the same order.
+    fn work(&mut self, shares: Vec<NodeShare>) -> Vec<NodeShare>;
 }
 
-/// What a node was called with.
+/// The kind of event that a node was called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     Datagram,
@@ -39,69 +43,70 @@ pub(super) enum Cause {
     Turn,
 }
 
-/// A call of a node ahead of time.
+/// A call of a node that was made ahead of time.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct EarlyCall {
     cause: Cause,
-    /// Whether its machine was called.
+    /// Whether the node's machine was called.
     pub is_called: bool,
-    /// How many of the node's acts came of it.
+    /// Number of acts that the call led to.
     pub acts: usize,
 }
 
-/// What a node is called with ahead of time, and what came of it. In the order of time.
+/// What one node is to be called with ahead of time, and what these calls led to. All in order of time.
 #[derive(Debug, Default)]
-struct Part {
-    /// Where the node is in its share.
+struct NodePlan {
+    /// Index of the node in its share.
     place: usize,
-    inputs: VecDeque<(u64, Event)>,
-    steps: VecDeque<Step>,
+    inputs: VecDeque<(u64, SimEvent)>,
+    steps: VecDeque<EarlyCall>,
     acts: VecDeque<Act>,
 }
 
-/// What all nodes see when they are called.
+/// What all nodes see of the world while they are called ahead of time.
 #[derive(Debug)]
-pub(super) struct Task {
-    /// Up to when they are called with what they decided themselves.
+pub(super) struct EarlyWork {
+    /// Until when nodes are called with timers and turns that they set themselves.
     pub until_us: u64,
     pub cpu_us: u64,
     pub hosts: Arc<Hosts>,
-    pub accepted: Arc<Accepted>,
+    pub accepted: Arc<AcceptedRecords>,
 }
 
-/// Some of the nodes, and what they are to be called with.
+/// Some of the nodes, and what they are to be called with ahead of time.
 #[derive(Default)]
-pub struct Share {
-    nodes: Vec<Node>,
-    /// The first of these are in use; the others keep their memory.
-    parts: Vec<Part>,
+pub struct NodeShare {
+    nodes: Vec<SimNode>,
+    /// The first `used` of these are in use; the others are kept for their memory.
+    plans: Vec<NodePlan>,
     used: usize,
-    task: Option<Task>,
+    task: Option<EarlyWork>,
 }
 
-impl Share {
-    /// Calls the nodes with what is planned for them.
+impl NodeShare {
+    /// Calls the nodes with what is planned for them. Does nothing if nothing is planned.
     pub fn work(&mut self) {
         let Some(task) = self.task.take() else { return };
-        let parts = self.parts.get_mut(..self.used).unwrap_or_default();
-        for some in parts.chunks_mut(WARMED) {
-            let coming = some.iter().filter_map(|part| Some((&self.nodes.get(part.place)?.machine, part)));
-            let coming = coming.filter_map(|(machine, part)| match &part.inputs.front()?.1 {
-                Event::Datagram { from, bytes, .. } => Some((machine, task.hosts.address(*from), bytes)),
+        let plans = self.plans.get_mut(..self.used).unwrap_or_default();
+        for some in plans.chunks_mut(WARMED) {
+            let coming = some.iter().filter_map(|plan| Some((&self.nodes.get(plan.place)?.machine, plan)));
+            let coming = coming.filter_map(|(machine, plan)| match &plan.inputs.front()?.1 {
+                SimEvent::Datagram { from, bytes, .. } => Some((machine, task.hosts.address(*from), bytes)),
                 _ => None,
             });
             warm_up(coming);
-            for part in some {
-                if let Some(node) = self.nodes.get_mut(part.place) {
-                    part.work(node, &task);
+            for plan in some {
+                if let Some(node) = self.nodes.get_mut(plan.place) {
+                    plan.work(node, &task);
                 }
             }
         }
     }
 }
 
-/// Reads what the next datagrams will need. Each finds another node, of which no cache holds anything any
-/// more, and waits for one piece of memory after the other; here they wait for that side by side.
+/// Reads the memory that the next datagrams will need. Each arrives at another node, of which the
+/// processor's caches hold nothing any more, and would wait for one piece of memory after the other; here
+/// these waits overlap.
 pub(super) fn warm_up<'a>(
     coming: impl Iterator<Item = (&'a Machine, std::net::SocketAddr, &'a bytes::Bytes)> + Clone,
 ) {
@@ -113,17 +118,17 @@ pub(super) fn warm_up<'a>(
     });
 }
 
-impl Part {
-    fn work(&mut self, node: &mut Node, task: &Task) {
-        let mut decided: VecDeque<(u64, Event)> = VecDeque::new();
+impl NodePlan {
+    fn work(&mut self, node: &mut SimNode, task: &EarlyWork) {
+        let mut decided: VecDeque<(u64, SimEvent)> = VecDeque::new();
         while let Some((now_us, event)) = self.next(&mut decided, task.until_us) {
-            let Task { cpu_us, ref hosts, ref accepted, .. } = *task;
+            let EarlyWork { cpu_us, ref hosts, ref accepted, .. } = *task;
             let world = Surroundings { now_us, cpu_us, hosts, accepted };
             let before = self.acts.len();
             let (cause, is_called) = match event {
-                Event::Wake { token, .. } if token != node.token => continue,
-                Event::Wake { token, .. } => (Cause::Wake(token), node.wake(&world, &mut self.acts)),
-                Event::Turn { .. } => {
+                SimEvent::Wake { token, .. } if token != node.token => continue,
+                SimEvent::Wake { token, .. } => (Cause::Wake(token), node.wake(&world, &mut self.acts)),
+                SimEvent::Turn { .. } => {
                     node.has_turn = false;
                     (Cause::Turn, node.turn(&world, &mut self.acts))
                 }
@@ -133,24 +138,25 @@ impl Part {
             for act in self.acts.range(before..) {
                 match *act {
                     Act::Wake { at_us, token } => {
-                        decide(&mut decided, at_us, Event::Wake { node: node.id, token })
+                        decide(&mut decided, at_us, SimEvent::Wake { node: node.id, token })
                     }
                     Act::Turn { at_us } => {
-                        decide(&mut decided, at_us, Event::Turn { node: node.id, life: node.life });
+                        decide(&mut decided, at_us, SimEvent::Turn { node: node.id, life: node.life });
                     }
                     Act::Effect(_) => is_heard_soon = true,
                     _ => {}
                 }
             }
-            self.steps.push_back(Step { cause, is_called, acts: self.acts.len() - before });
+            self.steps.push_back(EarlyCall { cause, is_called, acts: self.acts.len() - before });
             if is_heard_soon {
                 return;
             }
         }
     }
 
-    /// The next that it is called with. Of two things at one time what came in was decided first.
-    fn next(&mut self, decided: &mut VecDeque<(u64, Event)>, until_us: u64) -> Option<(u64, Event)> {
+    /// Takes the next event that the node is called with. Of two events at one time the one that comes from
+    /// outside is first: it was decided earlier.
+    fn next(&mut self, decided: &mut VecDeque<(u64, SimEvent)>, until_us: u64) -> Option<(u64, SimEvent)> {
         let own_us = decided.front().map(|own| own.0).filter(|at_us| *at_us < until_us);
         match (self.inputs.front().map(|input| input.0), own_us) {
             (Some(at_us), Some(own_us)) if own_us < at_us => decided.pop_front(),
@@ -160,31 +166,31 @@ impl Part {
     }
 }
 
-/// Puts an event in behind all that are not later.
-fn decide(decided: &mut VecDeque<(u64, Event)>, at_us: u64, event: Event) {
+/// Inserts an event behind all that are not later.
+fn decide(decided: &mut VecDeque<(u64, SimEvent)>, at_us: u64, event: SimEvent) {
     let place = decided.partition_point(|own| own.0 <= at_us);
     decided.insert(place, (at_us, event));
 }
 
-/// All nodes, dealt out in turn.
+/// All nodes of a world, dealt out to the shares in turn.
 pub(super) struct Nodes {
-    shares: Vec<Share>,
+    shares: Vec<NodeShare>,
     count: usize,
 }
 
 impl Nodes {
-    /// None yet.
+    /// Makes so many shares, without nodes.
     pub fn new(shares: usize) -> Nodes {
-        Nodes { shares: (0..shares.max(1)).map(|_| Share::default()).collect(), count: 0 }
+        Nodes { shares: (0..shares.max(1)).map(|_| NodeShare::default()).collect(), count: 0 }
     }
 
-    /// How many there are.
+    /// Returns the number of nodes.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Adds the next one, whose number is how many there were.
-    pub fn push(&mut self, node: Node) {
+    /// Adds a node. Its number is the count of nodes before.
+    pub fn push(&mut self, node: SimNode) {
         let share = self.count % self.shares.len();
         self.shares[share].nodes.push(node);
         self.count += 1;
@@ -194,84 +200,94 @@ impl Nodes {
         (id.0 % self.shares.len(), id.0 / self.shares.len())
     }
 
-    pub fn get(&self, id: NodeId) -> Option<&Node> {
+    pub fn get(&self, id: NodeId) -> Option<&SimNode> {
         let (share, place) = self.place(id);
         self.shares[share].nodes.get(place)
     }
 
-    pub fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+    pub fn get_mut(&mut self, id: NodeId) -> Option<&mut SimNode> {
         let (share, place) = self.place(id);
         self.shares[share].nodes.get_mut(place)
     }
 
-    /// Plans to call a node with this.
-    pub fn plan(&mut self, id: NodeId, at_us: u64, event: Event) {
+    /// Returns all nodes, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &SimNode> {
+        (0..self.count).filter_map(|id| self.get(NodeId(id)))
+    }
+
+    /// Returns which of its lives a node is in; 0 for one that does not exist.
+    pub fn life(&self, id: NodeId) -> u32 {
+        self.get(id).map_or(0, |node| node.life)
+    }
+
+    /// Plans to call a node with this event ahead of time.
+    pub fn plan(&mut self, id: NodeId, at_us: u64, event: SimEvent) {
         let (share, place) = self.place(id);
-        let Share { nodes, parts, used, .. } = &mut self.shares[share];
-        let part = *nodes[place].part.get_or_insert_with(|| {
-            if parts.len() == *used {
-                parts.push(Part::default());
+        let NodeShare { nodes, plans, used, .. } = &mut self.shares[share];
+        let plan = *nodes[place].plan.get_or_insert_with(|| {
+            if plans.len() == *used {
+                plans.push(NodePlan::default());
             }
             *used += 1;
             *used - 1
         });
-        parts[part].place = place;
-        parts[part].inputs.push_back((at_us, event));
+        plans[plan].place = place;
+        plans[plan].inputs.push_back((at_us, event));
     }
 
-    /// Calls the nodes with all that was planned.
-    pub fn work(&mut self, hands: &mut dyn Hands, task: impl Fn() -> Task) {
-        // What one thread does by itself sooner than another has heard of it.
-        const FEW_PARTS: usize = 8;
+    /// Calls the nodes with all that is planned.
+    pub fn work(&mut self, hands: &mut dyn Hands, task: impl Fn() -> EarlyWork) {
+        // So little is done by one thread sooner than another one can be woken.
+        const FEW_PLANS: usize = 8;
         self.shares.iter_mut().for_each(|share| share.task = Some(task()));
-        if self.shares.iter().map(|share| share.used).sum::<usize>() < FEW_PARTS {
-            return self.shares.iter_mut().for_each(Share::work);
+        if self.shares.iter().map(|share| share.used).sum::<usize>() < FEW_PLANS {
+            return self.shares.iter_mut().for_each(NodeShare::work);
         }
         self.shares = hands.work(std::mem::take(&mut self.shares));
     }
 
-    fn part(&mut self, id: NodeId) -> Option<&mut Part> {
+    fn plan_of(&mut self, id: NodeId) -> Option<&mut NodePlan> {
         let (share, place) = self.place(id);
-        let Share { nodes, parts, .. } = &mut self.shares[share];
-        parts.get_mut(nodes.get(place)?.part?)
+        let NodeShare { nodes, plans, .. } = &mut self.shares[share];
+        plans.get_mut(nodes.get(place)?.plan?)
     }
 
-    /// Whether a node was called ahead of now.
+    /// Returns whether a node was called ahead of time and the world has not come to all of these calls.
     pub fn is_ahead(&mut self, id: NodeId) -> bool {
-        self.part(id).is_some_and(|part| !part.steps.is_empty())
+        self.plan_of(id).is_some_and(|plan| !plan.steps.is_empty())
     }
 
-    /// The step that a node did next, if this was the cause, and its acts in front of all later ones: they are to
-    /// be given back.
-    pub fn next_step(&mut self, id: NodeId, cause: Cause) -> Option<(Step, VecDeque<Act>)> {
-        let part = self.part(id)?;
-        let step = part.steps.pop_front_if(|step| step.cause == cause)?;
-        Some((step, std::mem::take(&mut part.acts)))
+    /// Takes the next call that was made of a node ahead of time, if this is its cause, and the node's acts, of
+    /// which the first belong to it. The others are to be given back.
+    pub fn next_step(&mut self, id: NodeId, cause: Cause) -> Option<(EarlyCall, VecDeque<Act>)> {
+        let plan = self.plan_of(id)?;
+        let step = plan.steps.pop_front_if(|step| step.cause == cause)?;
+        Some((step, std::mem::take(&mut plan.acts)))
     }
 
-    /// Gives back what was left of a node's acts.
+    /// Gives back a node's acts that belong to later calls.
     pub fn give_back(&mut self, id: NodeId, acts: VecDeque<Act>) {
-        if let Some(part) = self.part(id) {
-            part.acts = acts;
+        if let Some(plan) = self.plan_of(id) {
+            plan.acts = acts;
         }
     }
 
-    /// The datagram that a node was to be called with next, and was not.
-    pub fn next_datagram(&mut self, id: NodeId) -> Option<Event> {
-        let inputs = &mut self.part(id)?.inputs;
-        // It has its timers from the world again.
+    /// Takes the next datagram that a node was to be called with ahead of time and was not.
+    pub fn next_datagram(&mut self, id: NodeId) -> Option<SimEvent> {
+        let inputs = &mut self.plan_of(id)?.inputs;
+        // Timers and turns among the inputs are in the world's queue, too.
         std::iter::from_fn(|| inputs.pop_front())
             .map(|input| input.1)
-            .find(|it| matches!(it, Event::Datagram { .. }))
+            .find(|it| matches!(it, SimEvent::Datagram { .. }))
     }
 
-    /// Time has come to where all nodes are.
+    /// Ends a round of calls ahead of time: the world has come to all of them.
     pub fn catch_up(&mut self) {
-        for Share { nodes, parts, used, .. } in &mut self.shares {
-            for part in parts.iter_mut().take(*used) {
-                debug_assert!(part.steps.is_empty() && part.acts.is_empty(), "a step that never was");
-                part.inputs.clear();
-                nodes[part.place].part = None;
+        for NodeShare { nodes, plans, used, .. } in &mut self.shares {
+            for plan in plans.iter_mut().take(*used) {
+                debug_assert!(plan.steps.is_empty() && plan.acts.is_empty(), "a step that never was");
+                plan.inputs.clear();
+                nodes[plan.place].plan = None;
             }
             *used = 0;
         }
@@ -279,15 +295,15 @@ impl Nodes {
 }
 
 impl Index<NodeId> for Nodes {
-    type Output = Node;
+    type Output = SimNode;
 
-    fn index(&self, id: NodeId) -> &Node {
+    fn index(&self, id: NodeId) -> &SimNode {
         self.get(id).expect("a node of this world")
     }
 }
 
 impl IndexMut<NodeId> for Nodes {
-    fn index_mut(&mut self, id: NodeId) -> &mut Node {
+    fn index_mut(&mut self, id: NodeId) -> &mut SimNode {
         self.get_mut(id).expect("a node of this world")
     }
 }

@@ -1,63 +1,53 @@
-//! Answers that wait until all members hold a record, and what was true when they went.
+//! Answers that wait until all members hold a record, and whether they told the truth.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::nodes::NodeId;
-use super::world::World;
+use super::ahead::Nodes;
+use super::place::NodeId;
 use crate::cluster::Replicated;
 use crate::cluster::outbox::Awaited;
-use crate::record::SharedRecord;
 
-/// Who was alive in the origin's view when a record was accepted: names and boots.
+/// The members that were alive in a node's view at some time: their names and boot numbers.
 type View = BTreeSet<(String, u64)>;
 
-/// What waits, and what was answered, by node and token.
+/// The answers of all nodes, by node and token.
 #[derive(Debug, Default)]
 pub(super) struct AwaitedAnswers {
+    /// Those that have not been given yet, with the origin's view at acceptance.
     waiting: BTreeMap<(NodeId, u64), (Awaited, View)>,
-    answered: BTreeMap<(NodeId, u64), Replicated>,
+    given: BTreeMap<(NodeId, u64), Replicated>,
 }
 
 impl AwaitedAnswers {
-    /// Whether one is still to go.
+    /// Returns whether any answer has not been given yet.
     pub fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
-}
 
-impl World {
-    /// Publishes records that this node accepted, of which one is to be with all members before it is
-    /// answered.
+    /// Notes that a node waits for all members to hold a record that it accepts now.
+    #[cfg(test)]
+    pub fn wait(&mut self, nodes: &Nodes, id: NodeId, awaited: Awaited) {
+        self.waiting.insert((id, awaited.token), (awaited, view_of(nodes, id)));
+    }
+
+    /// Returns the answer of a node to this token, if it was given.
+    #[cfg(test)]
+    pub fn answer(&self, id: NodeId, token: u64) -> Option<Replicated> {
+        self.given.get(&(id, token)).copied()
+    }
+
+    /// Notes that a node's machine gave an answer, and checks it.
     ///
     /// # Panics
-    /// As soon as an answer says that all have it, while one does not that was alive in the origin's
-    /// view when it was accepted, and still is.
-    pub fn publish_awaited(&mut self, id: NodeId, awaited: Awaited, records: &[SharedRecord]) {
-        let view = self.view_of(id);
-        self.awaited.waiting.insert((id, awaited.token), (awaited.clone(), view));
-        self.with(id, |machine, _, now| machine.handle_awaited(now, vec![awaited]));
-        self.publish(id, records);
-    }
-
-    /// The answer of this token at a node, if it went.
-    pub fn answer(&self, id: NodeId, token: u64) -> Option<Replicated> {
-        self.awaited.answered.get(&(id, token)).copied()
-    }
-
-    fn view_of(&self, id: NodeId) -> View {
-        let entries = self.machine(id).ring().entries().iter();
-        entries.map(|entry| (entry.name().to_string(), entry.boot())).collect()
-    }
-
-    pub(super) fn handle_replicated(&mut self, id: NodeId, replicated: Replicated) {
+    /// If the answer says that all members hold the record, while one does not that was alive in the
+    /// origin's view at acceptance and still is, or if it counts others than those.
+    pub fn settle(&mut self, nodes: &Nodes, id: NodeId, replicated: Replicated) {
         let key = (id, replicated.token);
-        let Some((awaited, then)) = self.awaited.waiting.remove(&key) else { return };
-        let now = self.view_of(id);
-        let both: View = then.intersection(&now).cloned().collect();
-        for node in self.up() {
-            let config = &self.nodes[node].config;
-            let member = (config.name.to_string(), config.boot);
-            let held = self.replica(node).latest(awaited.source.as_str());
+        let Some((awaited, then)) = self.waiting.remove(&key) else { return };
+        let both: View = then.intersection(&view_of(nodes, id)).cloned().collect();
+        for node in nodes.iter().filter(|node| node.is_up()) {
+            let member = (node.config.name.to_string(), node.config.boot);
+            let held = node.replica.latest(awaited.source.as_str());
             let holds = held.is_some_and(|held| held.stamp >= awaited.stamp);
             let is_meant = replicated.is_whole && both.contains(&member);
             assert!(holds || !is_meant, "{replicated:?} at {}, and {member:?} lacks it", id.0);
@@ -65,6 +55,11 @@ impl World {
         if replicated.is_whole {
             assert_eq!(replicated.nodes as usize, both.len(), "{replicated:?} at {}", id.0);
         }
-        self.awaited.answered.insert(key, replicated);
+        self.given.insert(key, replicated);
     }
+}
+
+fn view_of(nodes: &Nodes, id: NodeId) -> View {
+    let entries = nodes[id].machine.ring().entries().iter();
+    entries.map(|entry| (entry.name().to_string(), entry.boot())).collect()
 }

@@ -1,44 +1,44 @@
-//! How links and machines behave: what a scenario sets.
+//! How links and machines behave: what a scenario may set.
 
-/// Shortest and longest one-way delay of what is not held up, in microseconds; evenly spread.
+/// One-way delay of what is not held up, in microseconds; evenly distributed between both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delay {
-    /// Shortest.
+    /// The shortest delay.
     pub min_us: u64,
-    /// Longest.
+    /// The longest delay.
     pub max_us: u64,
 }
 
-/// How all links and nodes behave. Probabilities are in parts of a million.
+/// How all links and nodes behave. Probabilities are in parts per million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conditions {
-    /// Shortest one-way delay.
+    /// Shortest one-way delay, in microseconds.
     pub delay_us_min: u64,
-    /// Longest one-way delay of what is not held up.
+    /// Longest one-way delay of what is not held up, in microseconds.
     pub delay_us_max: u64,
-    /// Between nodes of different zones; `None`: as inside one.
+    /// Delay between nodes of different zones; `None`: the same as inside a zone.
     pub between_zones: Option<Delay>,
-    /// Datagrams that vanish.
+    /// Probability that a datagram is lost.
     pub loss_per_million: u32,
-    /// They vanish in bursts: every directed pair of nodes has times of 10 ms in which half of its
-    /// datagrams are lost, and so many of them that the mean is `loss_per_million`. A mean of
-    /// more than a half is not possible then.
+    /// Whether datagrams are lost in bursts: every directed pair of nodes has times of 10 ms in which half
+    /// of its datagrams are lost, as often as makes the mean `loss_per_million`. That cannot be more than a
+    /// half then.
     pub is_bursty: bool,
-    /// Datagrams that arrive twice.
+    /// Probability that a datagram arrives twice.
     pub duplicates_per_million: u32,
-    /// Datagrams that are held up, by up to ten times the longest delay.
+    /// Probability that a datagram is held up, by up to ten times the longest delay.
     pub reordered_per_million: u32,
-    /// What a node sends, in bytes a second, headers included; 0: without limit.
+    /// How much a node can send, in bytes per second, headers included; 0: without limit.
     pub egress_bytes_per_s: u64,
-    /// Bytes that may wait for that; what is more is dropped.
+    /// Number of bytes that may wait to be sent; a datagram that would be more is dropped.
     pub egress_queue_bytes: u64,
-    /// What a datagram costs the sender, and again the receiver, in microseconds. A node does one
-    /// thing at a time: what comes while it is busy waits in its socket.
+    /// Processor time that a datagram takes of the sender, and again of the receiver, in microseconds. A
+    /// node does one thing at a time: what arrives while it is busy waits in its socket.
     pub cpu_us: u64,
 }
 
 impl Conditions {
-    /// A healthy local network: 0.5 to 1.5 ms, nothing lost, and nodes that need no time.
+    /// A healthy local network: delays of 0.5 to 1.5 ms, nothing lost, and nodes that need no time.
     pub fn lan() -> Conditions {
         Conditions {
             delay_us_min: 500,
@@ -54,7 +54,8 @@ impl Conditions {
         }
     }
 
-    /// The same with a share of the datagrams lost, and a few duplicated and reordered.
+    /// A local network in which some datagrams are lost, and a few duplicated and reordered.
+    #[cfg(test)]
     pub fn lossy(loss_per_million: u32) -> Conditions {
         let few = 10_000;
         Conditions {
@@ -65,8 +66,8 @@ impl Conditions {
         }
     }
 
-    /// The world in which the published figures are taken: a local network whose nodes need 6 us for
-    /// a datagram at each end.
+    /// The conditions under which the published figures are measured: a local network whose nodes need
+    /// 6 µs for a datagram at each end.
     pub fn figures() -> Conditions {
         Conditions { cpu_us: 6, ..Conditions::lan() }
     }

@@ -6,34 +6,39 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `world` | time: what happens next, and to whom |
-//! | `queue` | what will happen |
-//! | `nodes` | starting, stopping, pausing nodes, and what they accept |
-//! | `process` | what a node does when something comes in |
-//! | `ahead` | nodes called ahead of time, side by side |
-//! | `streams` | TCP between them |
-//! | `network`, `conditions` | what happens to bytes on their way |
-//! | `replica` | a small replicated map |
+//! | `world` | the world: which event is next, and which node is called with it |
+//! | `queue` | the events that will happen |
+//! | `time`, `place` | virtual time; nodes and their addresses |
+//! | `nodes` | starting, stopping and pausing nodes, and what they accept from clients |
+//! | `process`, `act` | a node as a process, and what a call of it leads to outside |
+//! | `ahead` | calling nodes ahead of time, side by side on several threads |
+//! | `streams` | TCP connections between nodes |
+//! | `network`, `conditions` | delay, loss and rate of the links |
+//! | `replica`, `applying` | a node's map, and the checks of every record that arrives |
 //! | `awaited` | answers that wait for all members |
-//! | `deliveries`, `histogram`, `accounts` | what arrived where and when, and what it cost |
-//! | [`baseline`] | what others do, in the same network |
+//! | `accepted`, `deliveries`, `distribution`, `accounts` | what arrived where and when, and its cost |
+//! | [`baseline`] | other ways to spread records, in the same network |
 //!
-//! [`scenario`] says what is done to a world, and does it; [`report`] shows what came of
-//! it; [`table`] is what is wanted of it all.
+//! [`scenario`] says what is done to a world, and does it; [`report`] shows the outcome; [`table`] holds
+//! the figures that are wanted.
 //!
 //! Rejected: threads or an executor per node (their order cannot be repeated; [`Hands`] may be many, since
-//! what comes of their work is put in order); simulated sockets below the server's own loops (what is of
-//! interest is the protocol, and ten thousand nodes must fit).
+//! what their work leads to is put in order); simulated sockets below the server's own loops (the protocol
+//! is what is tested, and ten thousand nodes must fit).
 
+mod accepted;
 mod accounts;
+mod act;
 mod ahead;
+mod applying;
 mod awaited;
 pub mod baseline;
 mod conditions;
 mod deliveries;
-mod histogram;
+mod distribution;
 mod network;
 mod nodes;
+mod place;
 mod process;
 mod queue;
 mod replica;
@@ -43,14 +48,16 @@ mod streams;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod time;
 mod world;
 
 pub use accounts::Account;
-pub use ahead::{Hands, Share};
+pub use ahead::{Hands, NodeShare};
 pub use conditions::{Conditions, Delay};
-pub use deliveries::{Deliveries, Publication, Rule, Violation};
-pub use histogram::Histogram;
-pub use network::{Arrivals, Network, Traffic};
-pub use nodes::{Keeps, NodeId, Start, Value};
+pub use distribution::Distribution;
+pub use network::Network;
+pub use nodes::{Keeps, Start, Submission};
+pub use place::NodeId;
+#[cfg(test)]
 pub use replica::SimReplica;
 pub use world::World;

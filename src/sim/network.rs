@@ -1,4 +1,4 @@
-//! What happens to bytes between two nodes: delay, loss, duplication, reordering, rates, cuts.
+//! The links between nodes: delay, loss, duplication, reordering, rates, cuts.
 //!
 //! Bursts keep no state: whether a pair of nodes has a bad time is a hash of the seed, the pair and
 //! the time, so ten thousand nodes with fifty million links cost nothing.
@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::conditions::{Conditions, Delay};
-use super::nodes::NodeId;
+use super::place::NodeId;
 use crate::cluster::random::Random;
 
-/// A retransmission timeout of a stream.
+/// How long a lost piece of a stream takes to be sent again, in microseconds.
 const RETRANSMIT_US: u64 = 200_000;
-/// How long a link's bad time lasts.
+/// How long a burst of losses lasts, in microseconds.
 const BURST_US: u64 = 10_000;
-/// What is lost in it.
+/// Share of the datagrams that are lost in a burst.
 const BURST_LOSS_PER_MILLION: u32 = 500_000;
 
 /// When the copies of one datagram arrive: none, one or two of them.
@@ -24,48 +24,48 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    /// The times, in microseconds of the world.
+    /// Returns the times of arrival, in microseconds of the world.
     pub fn as_slice(&self) -> &[u64] {
         self.at_us.get(..self.count).unwrap_or_default()
     }
 }
 
-/// What became of all datagrams so far.
+/// Counts of what became of all datagrams so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Handed to the network.
+    /// Number of datagrams handed to the network.
     pub sent: u64,
-    /// Their bytes, headers included.
+    /// Bytes of the datagrams handed to the network, headers included.
     pub sent_bytes: u64,
-    /// Stopped by a cut or a partition.
+    /// Number of datagrams stopped by a cut or a partition.
     pub cut: u64,
-    /// Lost on the way.
+    /// Number of datagrams lost on the way.
     pub lost: u64,
-    /// Dropped at the sender, whose queue was full.
+    /// Number of datagrams dropped by the sender, whose queue was full.
     pub dropped: u64,
-    /// Delivered twice.
+    /// Number of datagrams that were delivered twice.
     pub duplicated: u64,
-    /// Handed to a node, both copies of duplicates counted.
+    /// Number of datagrams handed to a node, both copies of duplicates counted.
     pub delivered: u64,
-    /// Dropped at a receiver that was stopped or too busy to empty its socket.
+    /// Number of datagrams dropped by a receiver that was too busy to empty its socket.
     pub overflowed: u64,
 }
 
-/// A node's own end.
+/// A node's own connection to the network.
 #[derive(Clone, Copy, Debug, Default)]
 struct Port {
     zone: u32,
-    /// When its link has sent what it was given, in nanoseconds.
+    /// When the link has sent all that it was given so far, in nanoseconds of the world.
     free_ns: u64,
 }
 
 /// The links between all nodes.
 #[derive(Debug)]
 pub struct Network {
-    /// How they behave; may be changed at any time.
+    /// How the links behave; may be changed at any time.
     pub conditions: Conditions,
     cuts: BTreeSet<(NodeId, NodeId)>,
-    /// Of each partition, by node: 0 not concerned, else its side.
+    /// For each partition, the side of every node by its number: 1 or 2, or 0 if it is not concerned.
     partitions: Vec<Vec<u8>>,
     ports: Vec<Port>,
     zones: BTreeMap<String, u32>,
@@ -76,7 +76,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network without cuts.
+    /// Makes a network without cuts.
     pub fn new(conditions: Conditions, seed: u64) -> Network {
         let mut random = Random::new(seed);
         Network {
@@ -92,17 +92,18 @@ impl Network {
         }
     }
 
-    /// Nothing passes from `from` to `to` any more; the other direction is not touched.
+    /// Stops all that goes from `from` to `to`; the other direction is not touched.
     pub fn cut(&mut self, from: NodeId, to: NodeId) {
         self.cuts.insert((from, to));
     }
 
-    /// Takes a cut back.
+    /// Ends a cut of one direction.
+    #[cfg(test)]
     pub fn mend(&mut self, from: NodeId, to: NodeId) {
         self.cuts.remove(&(from, to));
     }
 
-    /// Nothing passes between the two sides any more. Other nodes are not concerned.
+    /// Stops all that goes between the two sides. Other nodes are not concerned.
     pub fn partition(&mut self, one: &[NodeId], other: &[NodeId]) {
         let count = one.iter().chain(other).map(|node| node.0 + 1).max().unwrap_or(0);
         let mut sides = vec![0; count];
@@ -111,18 +112,19 @@ impl Network {
         self.partitions.push(sides);
     }
 
-    /// All partitions are over; cuts stay.
+    /// Ends all partitions; cuts stay.
+    #[cfg(test)]
     pub fn reunite(&mut self) {
         self.partitions.clear();
     }
 
-    /// All cuts are mended and all partitions over.
+    /// Ends all cuts and partitions.
     pub fn heal(&mut self) {
         self.cuts.clear();
         self.partitions.clear();
     }
 
-    /// Whether anything passes.
+    /// Returns whether neither a cut nor a partition is between two nodes in this direction.
     pub fn is_open(&self, from: NodeId, to: NodeId) -> bool {
         let side = |sides: &[u8], node: NodeId| sides.get(node.0).copied().unwrap_or(0);
         let divides = |sides: &Vec<u8>| {
@@ -132,25 +134,26 @@ impl Network {
         !(self.partitions.iter().any(divides) || (!self.cuts.is_empty() && self.cuts.contains(&(from, to))))
     }
 
-    /// Puts a node into a zone. All are in the zone without a name at first.
+    /// Puts a node into a zone. At first all nodes are in one zone without a name.
     pub fn place(&mut self, node: NodeId, zone: &str) {
         let zone = self.zone(zone);
         self.port(node).zone = zone;
     }
 
-    /// Sets the delay from one zone to another; the same name twice: inside it. The other direction
+    /// Sets the delay from one zone to another, or inside a zone if both are the same. The other direction
     /// is not touched.
+    #[cfg(test)]
     pub fn set_delay(&mut self, from_zone: &str, to_zone: &str, delay: Delay) {
         let pair = (self.zone(from_zone), self.zone(to_zone));
         self.delays.insert(pair, delay);
     }
 
-    /// Whether these two are in different zones.
+    /// Returns whether two nodes are in different zones.
     pub fn is_between_zones(&self, one: NodeId, other: NodeId) -> bool {
         self.zone_of(one) != self.zone_of(other)
     }
 
-    /// What became of all datagrams so far.
+    /// Returns the counts of what became of all datagrams so far.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
     }
@@ -163,7 +166,8 @@ impl Network {
         self.traffic.overflowed += 1;
     }
 
-    /// Sends a datagram of so many bytes, headers included, that is ready at `ready_us`.
+    /// Sends a datagram of so many bytes, headers included, that is ready at `ready_us`. Returns when its
+    /// copies arrive.
     pub fn send(&mut self, ready_us: u64, from: NodeId, to: NodeId, bytes: usize) -> Arrivals {
         self.traffic.sent += 1;
         self.traffic.sent_bytes += bytes as u64;
@@ -189,15 +193,15 @@ impl Network {
         arrivals
     }
 
-    /// Sends a piece of a stream; when it arrives. Losses are made good, and cost time; what
-    /// finds the node's link busy waits.
+    /// Sends a piece of a stream, and returns when it arrives. Nothing is lost for good: a loss costs time,
+    /// and so does a busy link.
     pub(super) fn stream(&mut self, now_us: u64, from: NodeId, to: NodeId, bytes: usize) -> u64 {
         let left_us = self.enqueue(now_us, from, bytes);
         let is_lost = self.random.happens(self.conditions.loss_per_million);
         left_us + self.delay_us(from, to) + if is_lost { RETRANSMIT_US } else { 0 }
     }
 
-    /// When a datagram has left its node; `None`: too much waits already.
+    /// Returns when a datagram has left its node; `None`: too much waits already.
     fn leave(&mut self, ready_us: u64, from: NodeId, bytes: usize) -> Option<u64> {
         let Conditions { egress_bytes_per_s, egress_queue_bytes, .. } = self.conditions;
         if egress_bytes_per_s > 0 {
@@ -220,7 +224,7 @@ impl Network {
         port.free_ns.div_ceil(1_000)
     }
 
-    /// The loss on a link just now.
+    /// Returns the probability of a loss on a link at this time.
     fn loss_per_million(&self, at_us: u64, from: NodeId, to: NodeId) -> u32 {
         let mean = self.conditions.loss_per_million;
         if !self.conditions.is_bursty || mean == 0 {
@@ -243,7 +247,7 @@ impl Network {
         min_us + self.random.below(max_us.saturating_sub(min_us) + 1) + held_us
     }
 
-    /// The shortest way there is.
+    /// Returns the shortest delay of all links, in microseconds.
     pub(super) fn delay_us_min(&self) -> u64 {
         let Conditions { delay_us_min, between_zones, .. } = self.conditions;
         let set = self.delays.values().chain(&between_zones).map(|delay| delay.min_us);
@@ -278,7 +282,7 @@ impl Network {
     }
 }
 
-/// One number of SplitMix64 out of another.
+/// Derives a number from another by SplitMix64.
 fn hash(number: u64) -> u64 {
     Random::new(number).next_u64()
 }

@@ -1,29 +1,30 @@
-//! A node as a process: it reads its sockets when it has time, sees to its timers, and tells what came of it.
+//! A node as a process: it reads its sockets when it has time, calls its machine, and tells what is to be
+//! done outside.
 //!
-//! What it does depends on nothing but itself, what comes in and when: so nodes can be called side by side.
-//! What is to be seen of it outside is an [`Act`], which the world sees to, one after the other.
+//! What a process does depends on nothing but its own state, what arrives, and when. So nodes can be called
+//! side by side. Everything that others can see of it is an [`Act`], which the world carries out in order.
 //!
-//! A process that is busy or paused keeps receiving into its sockets; when it goes on it gets all that
-//! first, and its overdue timers after.
+//! A process that is busy or paused keeps receiving into its sockets; when it goes on, it reads all of that
+//! first, and handles its overdue timers afterwards.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use bytes::Bytes;
-
 use super::accounts::Account;
-use super::deliveries::{Accepted, Applying, Noted};
-use super::nodes::{Hosts, NodeId, Place};
-use super::queue::Event;
+use super::act::{Act, Surroundings};
+use super::applying::Applying;
+use super::place::{NodeId, Place};
+use super::queue::SimEvent;
 use super::replica::SimReplica;
-use super::world::now_of;
+use super::time::now_of;
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Effect, Machine, MachineConfig};
 use crate::record::{HybridClock, Now};
 
-/// Datagrams that a process's socket holds.
+/// Number of datagrams that a process's socket holds at most.
 const SOCKET_DATAGRAMS_MAX: usize = 2_000;
 
+/// Whether a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Running {
     Yes,
@@ -31,77 +32,53 @@ pub(super) enum Running {
     No,
 }
 
-/// A process, its machine and what stands around it.
-pub(super) struct Node {
+/// A process: the machine, its map, its sockets, and what they need.
+pub(super) struct SimNode {
     pub id: NodeId,
-    /// Which part of its share's work is its own, if it has one.
-    pub part: Option<usize>,
+    /// Index of the node's plan in its share, while it is called ahead of time.
+    pub plan: Option<usize>,
     pub machine: Machine,
     pub replica: SimReplica,
     pub config: MachineConfig,
     pub address: SocketAddr,
     pub place: Place,
     pub running: Running,
-    /// Counts its lives in the world.
+    /// Number of restarts in this world: events for an earlier life are void.
     pub life: u32,
-    /// What came in and was not read yet.
-    pub waiting: VecDeque<Event>,
-    /// Datagrams among it.
+    /// What has arrived at the sockets and was not read yet, in order.
+    pub waiting: VecDeque<SimEvent>,
+    /// Number of datagrams in `waiting`.
     pub datagrams_waiting: usize,
-    /// A turn is scheduled.
+    /// Whether a turn is scheduled for when the process is free.
     pub has_turn: bool,
-    /// Its timeout came due while it was busy.
+    /// Whether the machine's timeout came due and was not handled yet.
     pub is_overdue: bool,
-    /// Until when it is busy.
+    /// Until when the process is busy, in microseconds of the world.
     pub busy_us: u64,
-    /// The valid wake-up.
+    /// Token of the wake-up that is valid; earlier ones are ignored.
     pub token: u64,
+    /// Time of the valid wake-up, in microseconds of the world; `u64::MAX`: there is none.
     pub wake_us: u64,
+    /// How far the node's wall clock is off.
     pub wall_offset_us: i64,
+    /// Number of connections that were accepted so far.
     pub streams_accepted: u64,
+    /// Address of another node that has this node's name, if the machine told so.
     pub name_taken: Option<SocketAddr>,
     pub outbox: Outbox,
     pub clock: HybridClock,
-    /// Of earlier lives.
+    /// What earlier lives sent and received.
     pub past: Account,
 }
 
-/// What came of calling a node.
-#[derive(Debug)]
-pub(super) enum Act {
-    /// A place kept for another.
-    Nothing,
-    /// It read this from its sockets.
-    Read(Event),
-    /// A datagram found its socket full.
-    Overflowed,
-    /// A datagram from there brought so many copies of records.
-    Copies { from: Place, count: u64 },
-    /// Its replica took a record, or did not.
-    Noted(Noted),
-    /// It is to be woken.
-    Wake { at_us: u64, token: u64 },
-    /// It has work left for when it is free.
-    Turn { at_us: u64 },
-    /// It sends a datagram, which is ready then.
-    Send { ready_us: u64, to: SocketAddr, bytes: Bytes },
-    /// It wants something else done.
-    Effect(Effect),
-}
+impl SimNode {
+    /// Returns whether the process has not been stopped; it may be paused.
+    pub fn is_up(&self) -> bool {
+        self.running != Running::No
+    }
 
-/// What a node sees of the world when it is called.
-#[derive(Clone, Copy)]
-pub(super) struct Surroundings<'a> {
-    pub now_us: u64,
-    /// What a datagram costs each end of the processor's time.
-    pub cpu_us: u64,
-    pub hosts: &'a Hosts,
-    pub accepted: &'a Accepted,
-}
-
-impl Node {
-    /// Something comes in at its sockets; whether the machine was called.
-    pub fn arrive(&mut self, world: &Surroundings, event: Event, acts: &mut VecDeque<Act>) -> bool {
+    /// Something arrives at the sockets. Returns whether the machine was called.
+    pub fn arrive(&mut self, world: &Surroundings, event: SimEvent, acts: &mut VecDeque<Act>) -> bool {
         if self.running == Running::Yes && self.waiting.is_empty() && self.busy_us <= world.now_us {
             self.handle(world, event, acts);
             return true;
@@ -109,7 +86,7 @@ impl Node {
         if self.running == Running::No {
             return false;
         }
-        if let Event::Datagram { .. } = event {
+        if let SimEvent::Datagram { .. } = event {
             if self.datagrams_waiting >= SOCKET_DATAGRAMS_MAX {
                 acts.push_back(Act::Overflowed);
                 return false;
@@ -121,15 +98,15 @@ impl Node {
         false
     }
 
-    /// Its timeout is due; whether the machine was called.
+    /// The machine's timeout is due. Returns whether the machine was called.
     pub fn wake(&mut self, world: &Surroundings, acts: &mut VecDeque<Act>) -> bool {
         self.wake_us = u64::MAX;
         self.is_overdue = true;
         self.turn(world, acts)
     }
 
-    /// It reads what waits, one thing after the other as it has time, and then sees to its timers; whether
-    /// the machine was called.
+    /// Reads what waits in the sockets as far as the process has time, and handles the timers afterwards.
+    /// Returns whether the machine was called.
     pub fn turn(&mut self, world: &Surroundings, acts: &mut VecDeque<Act>) -> bool {
         let mut is_called = false;
         while self.running == Running::Yes {
@@ -138,7 +115,7 @@ impl Node {
                 return is_called;
             }
             if let Some(event) = self.waiting.pop_front() {
-                if let Event::Datagram { .. } = event {
+                if let SimEvent::Datagram { .. } = event {
                     self.datagrams_waiting -= 1;
                 }
                 self.handle(world, event, acts);
@@ -152,7 +129,7 @@ impl Node {
         is_called
     }
 
-    /// Sees to it that it has a turn when it is free.
+    /// Schedules a turn for when the process is free, if any work is left and none is scheduled yet.
     fn come_back(&mut self, world: &Surroundings, acts: &mut VecDeque<Act>) {
         let has_work = !self.waiting.is_empty() || self.is_overdue;
         if has_work && !self.has_turn && self.running == Running::Yes {
@@ -161,12 +138,12 @@ impl Node {
         }
     }
 
-    fn handle(&mut self, world: &Surroundings, event: Event, acts: &mut VecDeque<Act>) {
+    fn handle(&mut self, world: &Surroundings, event: SimEvent, acts: &mut VecDeque<Act>) {
         self.busy_us = self.busy_us.max(world.now_us) + world.cpu_us;
         let read = acts.len();
         acts.push_back(Act::Nothing);
         match &event {
-            Event::Datagram { from, bytes, .. } => {
+            SimEvent::Datagram { from, bytes, .. } => {
                 let address = world.hosts.address(*from);
                 let before = self.copies_received();
                 self.call(world, acts, |machine, replica, now| {
@@ -177,7 +154,7 @@ impl Node {
                     acts.push_back(Act::Copies { from: *from, count });
                 }
             }
-            Event::Stream { stream, event, .. } => {
+            SimEvent::Stream { stream, event, .. } => {
                 let (stream, event) = (*stream, event.clone());
                 self.call(world, acts, |machine, replica, now| {
                     machine.handle_stream(now, stream, event, replica);
@@ -188,12 +165,12 @@ impl Node {
         put(acts, read, Act::Read(event));
     }
 
-    /// Copies of records that it received in this life.
+    /// Returns how many copies of records arrived in this life.
     fn copies_received(&self) -> u64 {
         self.machine.spread_stats().data_copies_received
     }
 
-    /// Calls its machine, and tells what that wants done and when it wants to be woken.
+    /// Calls the machine, and tells as acts what it wants done and when it wants to be woken.
     pub fn call(
         &mut self,
         world: &Surroundings,
@@ -208,8 +185,8 @@ impl Node {
             acts,
         };
         call(&mut self.machine, &mut applying, now);
-        // It is to be woken before what it sends is sent: of two things at one time the first decided
-        // happens first.
+        // The wake-up goes before all that the machine sends: of two events at one time, the one that was
+        // decided first happens first.
         let wake = acts.len();
         acts.push_back(Act::Nothing);
         let mut records = Vec::new();

@@ -1,43 +1,44 @@
-//! What will happen, in order of time and, within an instant, of when it was decided.
+//! The events that will happen, in order of time; within an instant, in the order in which they were
+//! decided.
 //!
 //! Nearly everything happens within milliseconds: datagrams arrive, receipts are due. So the coming
-//! 16 ms have a list for every microsecond, and a bitmap of those that are not empty; what is later
-//! waits in a heap, by slim keys, until its time comes near. Events themselves stay where they were
-//! put. Rejected: one heap of everything, which moves every event a dozen times.
+//! 16 ms have a list for every microsecond, and a bitmap of the lists that are not empty; later events
+//! wait in a heap of small keys until their time is near. Events themselves never move. Rejected: one
+//! heap of all events, which moves every event a dozen times.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use bytes::Bytes;
 
-use super::nodes::{NodeId, Place};
+use super::place::{NodeId, Place};
 use crate::cluster::{StreamEvent, StreamId};
 
-/// Something that happens at one instant.
+/// Something that happens at one instant of the world.
 #[derive(Debug)]
-pub(super) enum Event {
-    /// To whoever has the address then.
+pub(super) enum SimEvent {
+    /// A datagram arrives, at the node that listens there by then.
     Datagram { from: Place, to: Place, bytes: Bytes },
-    /// To that life of the node alone.
+    /// Something happens on a connection of a node, in that life of it.
     Stream { to: NodeId, life: u32, stream: StreamId, event: StreamEvent },
-    /// A connection request arrives where somebody may listen.
-    Connect { from: NodeId, life: u32, stream: StreamId, to: Option<Place> },
-    /// A machine's timeout is due, unless the node has a newer token.
+    /// A request for a connection arrives at an address.
+    Connect { from: NodeId, life: u32, stream: StreamId, to: Place },
+    /// A machine's timeout is due, unless its node has a newer token.
     Wake { node: NodeId, token: u64 },
-    /// A busy node gets to what waits in its sockets.
+    /// A node that was busy gets to what waits in its sockets.
     Turn { node: NodeId, life: u32 },
-    /// A stopped process goes on.
+    /// A paused process goes on.
     Resume { node: NodeId, life: u32 },
-    /// A datagram that the node was called with ahead of time.
+    /// A datagram arrives that the node was called with ahead of time.
     Done { node: NodeId },
 }
 
-/// Microseconds that have a list of their own.
+/// How many microseconds have a list of their own.
 const NEAR_US: usize = 1 << 14;
-/// Ends a list.
+/// Index that ends a list.
 const NONE: u32 = u32::MAX;
 
-/// First and last event of one microsecond.
+/// First and last event of one microsecond, as indexes of entries.
 #[derive(Clone, Copy, Debug)]
 struct List {
     first: u32,
@@ -48,33 +49,34 @@ const EMPTY: List = List { first: NONE, last: NONE };
 
 #[derive(Debug)]
 struct Entry {
-    /// `None`: free.
-    event: Option<Event>,
-    /// The next in the list, or of those free.
+    /// The event; `None`: the entry is free.
+    event: Option<SimEvent>,
+    /// Index of the next entry in the list, or of the next free entry.
     next: u32,
 }
 
-/// All that will happen.
+/// All events that will happen.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct EventQueue {
     entries: Vec<Entry>,
     free: u32,
-    /// The time of the first list; a multiple of their number.
+    /// Time of the first list in microseconds: a multiple of [`NEAR_US`].
     base_us: u64,
     lists: Box<[List]>,
     /// A bit for every list that is not empty.
     filled: Box<[u64]>,
-    /// Nothing in the lists is earlier than this.
+    /// No event in the lists is earlier than this.
     near_from_us: u64,
+    /// Number of events in the lists.
     near: usize,
-    /// By (time, order).
+    /// Later events, by time and then by order: (time in microseconds, order, index of the entry).
     far: BinaryHeap<Reverse<(u64, u64, u32)>>,
     pushed: u64,
 }
 
-impl Default for Queue {
-    fn default() -> Queue {
-        Queue {
+impl Default for EventQueue {
+    fn default() -> EventQueue {
+        EventQueue {
             entries: Vec::new(),
             free: NONE,
             base_us: 0,
@@ -88,9 +90,9 @@ impl Default for Queue {
     }
 }
 
-impl Queue {
-    /// Puts an event in. One for a time that is over happens next.
-    pub fn push(&mut self, at_us: u64, event: Event) {
+impl EventQueue {
+    /// Adds an event. One for a time that is over happens next.
+    pub fn push(&mut self, at_us: u64, event: SimEvent) {
         let at_us = at_us.max(self.near_from_us);
         let entry = Entry { event: Some(event), next: NONE };
         let index = if self.free == NONE {
@@ -109,7 +111,7 @@ impl Queue {
         self.far.push(Reverse((at_us, self.pushed, index)));
     }
 
-    /// The time of the next event, if that is not later than `end_us`.
+    /// Returns the time of the next event, if that is not later than `end_us`.
     pub fn reach(&mut self, end_us: u64) -> Option<u64> {
         if self.near == 0 {
             let &Reverse((next_us, ..)) = self.far.peek()?;
@@ -121,9 +123,10 @@ impl Queue {
         self.next_us().filter(|next_us| *next_us <= end_us)
     }
 
-    /// The next event and its time, if that is not later than `end_us`.
-    pub fn pop_until(&mut self, end_us: u64) -> Option<(u64, Event)> {
+    /// Takes the next event and its time, if that is not later than `end_us`.
+    pub fn pop_until(&mut self, end_us: u64) -> Option<(u64, SimEvent)> {
         let at_us = self.reach(end_us)?;
+        debug_assert!(at_us >= self.near_from_us, "time never goes back");
         self.near_from_us = at_us;
         let place = (at_us - self.base_us) as usize;
         let index = self.lists[place].first;
@@ -140,8 +143,8 @@ impl Queue {
         Some((at_us, event))
     }
 
-    /// What happens next, in order, as far as the lists reach.
-    pub fn coming(&self) -> impl Iterator<Item = &Event> {
+    /// Returns the next events in order, as far as the lists reach.
+    pub fn coming(&self) -> impl Iterator<Item = &SimEvent> {
         let from = self.near_from_us.saturating_sub(self.base_us) as usize;
         let mut place = Some(from);
         let mut at = self.lists.get(from).map_or(NONE, |list| list.first);
@@ -156,9 +159,9 @@ impl Queue {
         })
     }
 
-    /// Shows what happens before `end_us`, in order, as far as the lists reach and until `show` has seen enough;
-    /// up to when that was, itself not included.
-    pub fn show_until(&mut self, end_us: u64, mut show: impl FnMut(u64, &mut Event) -> bool) -> u64 {
+    /// Shows the events before `end_us`, in order, as far as the lists reach and until `show` returns false.
+    /// Returns the time before which all events were shown.
+    pub fn show_until(&mut self, end_us: u64, mut show: impl FnMut(u64, &mut SimEvent) -> bool) -> u64 {
         let end_us = end_us.min(self.base_us + NEAR_US as u64);
         let mut from = self.near_from_us.saturating_sub(self.base_us) as usize;
         while let Some(place) = self.filled_from(from) {
@@ -178,8 +181,8 @@ impl Queue {
         end_us
     }
 
-    /// Moves the lists to the time around `to_us`. What waited for that time was decided before
-    /// anything that is put in from now on, so it goes first.
+    /// Moves the lists to the time around `to_us`. Events that waited in the heap for that time were decided
+    /// before all that are added from now on, so they are the first in their lists.
     fn advance(&mut self, to_us: u64) {
         self.base_us = to_us - to_us % NEAR_US as u64;
         self.near_from_us = to_us;
@@ -205,13 +208,13 @@ impl Queue {
         self.near += 1;
     }
 
-    /// The time of the first list that is not empty.
+    /// Returns the time of the first list that is not empty.
     fn next_us(&self) -> Option<u64> {
         let from = self.near_from_us.saturating_sub(self.base_us) as usize;
         self.filled_from(from).map(|place| self.base_us + place as u64)
     }
 
-    /// The first list from this one on that is not empty.
+    /// Returns the first list that is not empty, from this one on.
     fn filled_from(&self, from: usize) -> Option<usize> {
         let mut word = from / 64;
         let mut bits = self.filled.get(word)? & (u64::MAX << (from % 64));
@@ -229,8 +232,8 @@ mod tests {
 
     use super::*;
 
-    fn token(event: &Event) -> u64 {
-        if let Event::Wake { token, .. } = event { *token } else { u64::MAX }
+    fn token(event: &SimEvent) -> u64 {
+        if let SimEvent::Wake { token, .. } = event { *token } else { u64::MAX }
     }
 
     proptest! {
@@ -238,13 +241,13 @@ mod tests {
         fn is_in_order_of_time_and_decision(
             steps in proptest::collection::vec((0usize..6, 0u64..60_000, 0u64..40_000), 1..60),
         ) {
-            let (mut queue, mut model) = (Queue::default(), std::collections::BTreeMap::new());
+            let (mut queue, mut model) = (EventQueue::default(), std::collections::BTreeMap::new());
             let (mut now_us, mut pushed) = (0, 0);
             for (pushes, spread_us, wait_us) in steps {
                 for n in 0..pushes as u64 {
                     let at_us = now_us + spread_us * n / 3;
                     pushed += 1;
-                    queue.push(at_us, Event::Wake { node: NodeId(0), token: pushed });
+                    queue.push(at_us, SimEvent::Wake { node: NodeId(0), token: pushed });
                     model.insert((at_us, pushed), ());
                 }
                 let end_us = now_us + wait_us;

@@ -1,6 +1,6 @@
-//! A replicated map as small as it can be: what the machines of a simulated world merge into.
+//! A small replicated map, into which the machines of a simulated world merge.
 
-use std::cmp::Ordering;
+#[cfg(test)]
 use std::collections::BTreeMap;
 
 use hashbrown::HashTable;
@@ -8,10 +8,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cluster::{Arrival, Replica};
 use crate::limits::SHARDS;
-use crate::record::{Now, Record, SharedRecord};
+use crate::record::merge::judge;
+use crate::record::{Now, SharedRecord};
 
-/// The latest record of every source: nine bytes and a share of the record for each. What is seen
-/// of its order depends on nothing but what was put in.
+/// The latest record of every source. It takes nine bytes for each, and all maps share the records. The
+/// order of iteration depends on nothing but the records that were merged.
 #[derive(Debug)]
 pub struct SimReplica {
     records: HashTable<SharedRecord>,
@@ -21,9 +22,9 @@ pub struct SimReplica {
 /// What became of a record that was merged.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Merged {
-    /// It is the latest now, and this one was before.
+    /// It is the latest of its source from now on; the record that was before, if any.
     Latest(Option<SharedRecord>),
-    /// There was a newer one, or itself.
+    /// It was there already, or a newer one was.
     Stale,
 }
 
@@ -34,36 +35,37 @@ impl Default for SimReplica {
 }
 
 impl SimReplica {
-    /// All records, by name of source. Made anew at every call: to compare many maps, compare
-    /// their [`SimReplica::digest`] first.
+    /// Returns all records by the name of their source. It is made anew at every call: to compare many
+    /// maps, compare their [`SimReplica::digest`] first.
+    #[cfg(test)]
     pub fn records(&self) -> BTreeMap<&str, &SharedRecord> {
         self.records.iter().map(|record| (record.source.as_str(), record)).collect()
     }
 
-    /// All records, in no stated order, the same in every run.
+    /// Returns all records, in an order that is the same in every run.
     pub fn iter(&self) -> impl Iterator<Item = &SharedRecord> {
         self.records.iter()
     }
 
-    /// The latest record of a source, deletions and expired ones included.
+    /// Returns the latest record of a source, deletions and expired ones included.
     pub fn latest(&self, source: &str) -> Option<&SharedRecord> {
         let is_it = |record: &SharedRecord| record.source.as_str() == source;
         self.records.find(xxh3_64(source.as_bytes()), is_it)
     }
 
-    /// How many sources, and XOR of all fingerprints: equal maps have the same, and others but by
-    /// chance of one in 2^64 do not.
+    /// Returns the number of sources and the XOR of all fingerprints: equal for equal maps, and for
+    /// different ones only by a chance of one in 2^64.
     pub fn digest(&self) -> (usize, u64) {
         (self.records.len(), self.fingerprints.iter().fold(0, |all, print| all ^ print))
     }
 
-    /// Merges a record.
+    /// Merges a record by the one merge rule.
     pub(super) fn merge(&mut self, record: SharedRecord) -> Merged {
         let hash = hash_of(&record);
         let fingerprint = &mut self.fingerprints[shard_of(hash)];
         let is_it = |known: &SharedRecord| known.source == record.source;
         if let Some(known) = self.records.find_mut(hash, is_it) {
-            if order(&record, known) != Ordering::Greater {
+            if !judge(Some(known), &record).replaces() {
                 return Merged::Stale;
             }
             *fingerprint ^= record.checksum ^ known.checksum;
@@ -73,11 +75,6 @@ impl SimReplica {
         self.records.insert_unique(hash, record, hash_of);
         Merged::Latest(None)
     }
-}
-
-/// Which of two records of a source wins. Of equal stamps the greater birth is kept.
-pub(super) fn order(a: &Record, b: &Record) -> Ordering {
-    a.stamp.cmp(&b.stamp).then_with(|| a.birth.cmp(&b.birth))
 }
 
 fn hash_of(record: &SharedRecord) -> u64 {
@@ -93,7 +90,7 @@ impl Replica for SimReplica {
         self.merge(record) != Merged::Stale
     }
 
-    fn discard(&mut self, record: &SharedRecord) {
+    fn discard(&mut self, _now: Now, record: &SharedRecord) {
         let hash = hash_of(record);
         if let Ok(entry) = self.records.find_entry(hash, |known| known == record) {
             entry.remove();

@@ -1,108 +1,139 @@
-//! Streams between nodes: in order, made good by their senders, closed from either side.
+//! TCP connections between nodes: bytes arrive in order and none are lost; either side may close.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::ahead::Nodes;
 use super::network::Network;
-use super::nodes::{NodeId, Place};
-use super::queue::Event;
-use super::world::World;
+use super::place::{Hosts, NodeId, Place};
+use super::queue::{EventQueue, SimEvent};
 use crate::cluster::{StreamEvent, StreamId};
 use crate::limits::DATAGRAM_HEADER_BYTES;
 
-/// Until a connection that nothing comes back on is given up.
-const CONNECT_US_MAX: u64 = 3_000_000;
-/// From a write until the socket has taken it.
+/// How long a sender to which nothing comes back tries before its connection is closed, in microseconds.
+const GIVE_UP_US: u64 = 3_000_000;
+/// How long a socket takes from a write until it has taken all of it, in microseconds.
 const DRAIN_US: u64 = 10;
 
-/// The other end of a stream, and when what was sent to it last arrives.
+/// All connections of a world.
+#[derive(Debug, Default)]
+pub(super) struct SimStreams {
+    /// The other end of every open connection, by the node and the stream at this end. Whoever is in
+    /// here as one end is in here as the other, too.
+    ends: BTreeMap<(NodeId, StreamId), OtherEnd>,
+}
+
 #[derive(Clone, Copy, Debug)]
-pub(super) struct End {
+struct OtherEnd {
     peer: NodeId,
     peer_stream: StreamId,
+    /// When what was sent to it last arrives, in microseconds of the world.
     arrives_us: u64,
 }
 
-impl World {
-    /// A machine wants a connection.
-    pub(super) fn request(&mut self, from: NodeId, stream: StreamId, to: Option<Place>) {
-        let target = to.and_then(|to| self.hosts.node_at(to)).unwrap_or(from);
-        let at_us = self.network.stream(self.now_us, from, target, DATAGRAM_HEADER_BYTES);
-        let life = self.life(from);
-        self.queue.push(at_us, Event::Connect { from, life, stream, to });
+/// What connections need of the world, lent for one call.
+pub(super) struct StreamWorld<'a> {
+    pub now_us: u64,
+    pub network: &'a mut Network,
+    pub queue: &'a mut EventQueue,
+    pub hosts: &'a Hosts,
+    pub nodes: &'a mut Nodes,
+}
+
+impl StreamWorld<'_> {
+    fn tell(&mut self, at_us: u64, to: NodeId, stream: StreamId, event: StreamEvent) {
+        let life = self.nodes.life(to);
+        self.queue.push(at_us, SimEvent::Stream { to, life, stream, event });
+    }
+}
+
+impl SimStreams {
+    /// A machine asks for a connection: its request is on the way from now on.
+    pub fn request(&mut self, world: StreamWorld<'_>, from: NodeId, stream: StreamId, to: Place) {
+        let target = world.hosts.node_at(to).unwrap_or(from);
+        let at_us = world.network.stream(world.now_us, from, target, DATAGRAM_HEADER_BYTES);
+        let life = world.nodes.life(from);
+        world.queue.push(at_us, SimEvent::Connect { from, life, stream, to });
     }
 
-    /// A connection request arrives.
-    pub(super) fn connect(&mut self, from: NodeId, life: u32, stream: StreamId, to: Option<Place>) {
-        if self.life(from) != life {
+    /// A request arrives that the node `from` made in its life `life`.
+    pub fn connect(
+        &mut self,
+        mut world: StreamWorld<'_>,
+        from: NodeId,
+        life: u32,
+        stream: StreamId,
+        to: Place,
+    ) {
+        if world.nodes.life(from) != life {
             return;
         }
-        let target = to.and_then(|to| self.hosts.node_at(to));
+        let target = world.hosts.node_at(to);
         let way_back = target.unwrap_or(from);
-        let back_us = self.network.stream(self.now_us, way_back, from, DATAGRAM_HEADER_BYTES);
+        let back_us = world.network.stream(world.now_us, way_back, from, DATAGRAM_HEADER_BYTES);
         let is_open = |network: &Network, a, b| network.is_open(a, b) && network.is_open(b, a);
-        let target = target.filter(|&target| is_open(&self.network, from, target));
-        let Some(target) = target else {
+        let Some(target) = target.filter(|&target| is_open(world.network, from, target)) else {
             // Refused where the machine is up but nobody listens, else nothing comes back.
             let is_refused = way_back == from;
-            let at_us = if is_refused { back_us } else { self.now_us + CONNECT_US_MAX };
-            return self.stream_event(at_us, from, stream, StreamEvent::Closed);
+            let at_us = if is_refused { back_us } else { world.now_us + GIVE_UP_US };
+            return world.tell(at_us, from, stream, StreamEvent::Closed);
         };
-        let node = &mut self.nodes[target];
+        let node = &mut world.nodes[target];
         node.streams_accepted += 1;
+        // Streams that a node accepts have even numbers: its machine gives odd ones to those it opens.
         let peer_stream = StreamId(2 * node.streams_accepted);
-        self.ends.insert((from, stream), End { peer: target, peer_stream, arrives_us: self.now_us });
-        let end = End { peer: from, peer_stream: stream, arrives_us: back_us };
-        self.ends.insert((target, peer_stream), end);
-        let accepted = StreamEvent::Accepted { from: self.nodes[from].address };
-        self.stream_event(self.now_us, target, peer_stream, accepted);
-        self.stream_event(back_us, from, stream, StreamEvent::Opened);
+        let there = OtherEnd { peer: target, peer_stream, arrives_us: world.now_us };
+        let here = OtherEnd { peer: from, peer_stream: stream, arrives_us: back_us };
+        self.ends.insert((from, stream), there);
+        self.ends.insert((target, peer_stream), here);
+        let accepted = StreamEvent::Accepted { from: world.nodes[from].address };
+        world.tell(world.now_us, target, peer_stream, accepted);
+        world.tell(back_us, from, stream, StreamEvent::Opened);
     }
 
-    /// A machine writes.
-    pub(super) fn write(&mut self, id: NodeId, stream: StreamId, bytes: bytes::Bytes) {
-        self.send_on(id, stream, StreamEvent::Received(bytes));
+    /// A machine writes on a connection.
+    pub fn write(&mut self, mut world: StreamWorld<'_>, id: NodeId, stream: StreamId, bytes: Bytes) {
+        self.send(&mut world, id, stream, StreamEvent::Received(bytes));
         if self.ends.contains_key(&(id, stream)) {
-            self.stream_event(self.now_us + DRAIN_US, id, stream, StreamEvent::Drained);
+            world.tell(world.now_us + DRAIN_US, id, stream, StreamEvent::Drained);
         }
     }
 
-    /// Something goes to the other end, behind what was sent before.
-    fn send_on(&mut self, id: NodeId, stream: StreamId, event: StreamEvent) {
-        let Some(&end) = self.ends.get(&(id, stream)) else { return };
-        if !self.network.is_open(id, end.peer) {
-            // It is sent again and again, and given up at last.
-            for (to, stream) in [(id, stream), (end.peer, end.peer_stream)] {
+    /// One side closes a connection; the other hears of it after all that was written before.
+    pub fn close(&mut self, world: &mut StreamWorld<'_>, id: NodeId, stream: StreamId) {
+        self.send(world, id, stream, StreamEvent::Closed);
+        if let Some(end) = self.ends.remove(&(id, stream)) {
+            let other = self.ends.remove(&(end.peer, end.peer_stream));
+            debug_assert!(other.is_some(), "a connection has two ends");
+        }
+    }
+
+    /// Closes all connections of a node that has stopped.
+    pub fn close_all(&mut self, mut world: StreamWorld<'_>, id: NodeId) {
+        let all = self.ends.range((id, StreamId(0))..=(id, StreamId(u64::MAX)));
+        let streams: Vec<StreamId> = all.map(|(&(_, stream), _)| stream).collect();
+        for stream in streams {
+            self.close(&mut world, id, stream);
+        }
+    }
+
+    /// Sends something to the other end, so that it arrives behind what was sent before.
+    fn send(&mut self, world: &mut StreamWorld<'_>, id: NodeId, stream: StreamId, event: StreamEvent) {
+        let Some(end) = self.ends.get_mut(&(id, stream)) else { return };
+        let (peer, peer_stream) = (end.peer, end.peer_stream);
+        if !world.network.is_open(id, peer) {
+            // TCP sends it again and again, and gives up at last.
+            for (to, stream) in [(id, stream), (peer, peer_stream)] {
                 self.ends.remove(&(to, stream));
-                self.stream_event(self.now_us + CONNECT_US_MAX, to, stream, StreamEvent::Closed);
+                world.tell(world.now_us + GIVE_UP_US, to, stream, StreamEvent::Closed);
             }
             return;
         }
         let bytes = if let StreamEvent::Received(bytes) = &event { bytes.len() } else { 0 };
-        let arrives_us =
-            self.network.stream(self.now_us, id, end.peer, bytes + DATAGRAM_HEADER_BYTES).max(end.arrives_us);
-        if let Some(end) = self.ends.get_mut(&(id, stream)) {
-            end.arrives_us = arrives_us;
-        }
-        self.stream_event(arrives_us, end.peer, end.peer_stream, event);
-    }
-
-    /// One side is done with a stream; the other hears of it after all that was written.
-    pub(super) fn close(&mut self, id: NodeId, stream: StreamId) {
-        self.send_on(id, stream, StreamEvent::Closed);
-        if let Some(end) = self.ends.remove(&(id, stream)) {
-            self.ends.remove(&(end.peer, end.peer_stream));
-        }
-    }
-
-    /// A node is no more: its streams are closed.
-    pub(super) fn close_all(&mut self, id: NodeId) {
-        let all = self.ends.range((id, StreamId(0))..=(id, StreamId(u64::MAX)));
-        let streams: Vec<StreamId> = all.map(|(&(_, stream), _)| stream).collect();
-        for stream in streams {
-            self.close(id, stream);
-        }
-    }
-
-    fn stream_event(&mut self, at_us: u64, to: NodeId, stream: StreamId, event: StreamEvent) {
-        let life = self.life(to);
-        self.queue.push(at_us, Event::Stream { to, life, stream, event });
+        let arrives_us = world.network.stream(world.now_us, id, peer, bytes + DATAGRAM_HEADER_BYTES);
+        end.arrives_us = end.arrives_us.max(arrives_us);
+        let arrives_us = end.arrives_us;
+        world.tell(arrives_us, peer, peer_stream, event);
     }
 }

@@ -1,61 +1,62 @@
-//! Time in a virtual world: what happens next, and to whom.
+//! A virtual world: takes one event after the other, and calls the node that it concerns.
 //!
-//! One queue holds everything that will happen, in order of time and, within an instant, of when it was
-//! decided. A node gets one event at a time; what its machine then wants done becomes new events.
+//! One queue holds all events that will happen, in order of time and, within an instant, in the order in
+//! which they were decided. A node is called with one event at a time; what its machine then wants done
+//! becomes new events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::ahead::{self, Cause, Hands, Nodes, Task, WARMED};
+use super::act::{Act, Surroundings};
+use super::ahead::{self, Cause, EarlyWork, Hands, Nodes, WARMED};
+use super::applying::Applying;
 use super::awaited::AwaitedAnswers;
 use super::conditions::Conditions;
-use super::deliveries::{Applying, Deliveries};
+use super::deliveries::Deliveries;
 use super::network::Network;
-use super::nodes::{Hosts, NodeId, Place};
-use super::process::{Act, Node, Running, Surroundings};
-use super::queue::{Event, Queue};
+use super::place::{Hosts, NodeId, Place};
+use super::process::{Running, SimNode};
+use super::queue::{EventQueue, SimEvent};
 use super::replica::SimReplica;
-use super::streams::End;
+use super::streams::{SimStreams, StreamWorld};
 use crate::cluster::members::{MemberInfo, State};
 use crate::cluster::random::Random;
-use crate::cluster::{Effect, Machine, StreamEvent, StreamId, StreamOutput};
+use crate::cluster::{Effect, Machine, StreamEvent, StreamOutput};
 use crate::limits::DATAGRAM_HEADER_BYTES;
 use crate::record::Now;
 
-/// The wall clock at the world's beginning, microseconds since the Unix epoch.
-pub(super) const WALL_US: u64 = 1_763_800_000_000_000;
 /// A virtual world.
 pub struct World {
-    /// Its links.
+    /// The links between its nodes.
     pub network: Network,
-    /// What was accepted, and where it arrived.
+    /// The book of what was accepted, and where it arrived.
     pub deliveries: Deliveries,
     pub(super) awaited: AwaitedAnswers,
     pub(super) now_us: u64,
-    pub(super) queue: Queue,
+    pub(super) queue: EventQueue,
     pub(super) nodes: Nodes,
     pub(super) hosts: Arc<Hosts>,
-    pub(super) ends: BTreeMap<(NodeId, StreamId), End>,
+    streams: SimStreams,
     pub(super) random: Random,
     crossings: u64,
     digest: u64,
-    /// Who works on it, if not this thread alone.
+    /// The threads that work on the world; `None`: the calling thread alone.
     hands: Option<Box<dyn Hands>>,
-    /// Kept to be used again.
+    /// Memory for the acts of one call, kept for the next call.
     acts: VecDeque<Act>,
 }
 
 impl World {
-    /// An empty world.
+    /// Makes an empty world.
     pub fn new(seed: u64, conditions: Conditions) -> World {
         World::with_hands(seed, conditions, None)
     }
 
-    /// An empty world that these work on. Who does makes no difference to what happens in it.
+    /// Makes an empty world on which these threads work. They make no difference to what happens in it.
     pub fn with_hands(seed: u64, conditions: Conditions, hands: Option<Box<dyn Hands>>) -> World {
         let mut random = Random::new(seed);
         World {
@@ -63,10 +64,10 @@ impl World {
             deliveries: Deliveries::default(),
             awaited: AwaitedAnswers::default(),
             now_us: 0,
-            queue: Queue::default(),
+            queue: EventQueue::default(),
             nodes: Nodes::new(hands.as_ref().map_or(1, |hands| hands.count())),
             hosts: Arc::default(),
-            ends: BTreeMap::new(),
+            streams: SimStreams::default(),
             random,
             crossings: 0,
             digest: 0,
@@ -75,13 +76,7 @@ impl World {
         }
     }
 
-    /// Bytes arrive at an address, from wherever.
-    pub fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
-        let (from, to) = (self.place(from), self.place(to));
-        self.queue.push(self.now_us, Event::Datagram { from, to, bytes });
-    }
-
-    /// Lets time pass.
+    /// Lets time pass, in microseconds.
     pub fn run_us(&mut self, for_us: u64) {
         let Some(mut hands) = self.hands.take() else { return self.run_with(for_us, &mut |_, _| {}) };
         let end_us = self.now_us + for_us;
@@ -97,7 +92,8 @@ impl World {
         self.hands = Some(hands);
     }
 
-    /// Calls the nodes with what is on its way to them already; up to when time can pass now.
+    /// Calls the nodes ahead of time with what is on its way to them already. Returns until when time may
+    /// pass before that has to be done again.
     fn call_ahead(&mut self, hands: &mut dyn Hands, next_us: u64, end_us: u64) -> u64 {
         let until_us = (next_us + self.network.delay_us_min()).min(end_us);
         if until_us <= next_us || self.awaited.is_waiting() {
@@ -106,29 +102,34 @@ impl World {
         let (nodes, hosts) = (&mut self.nodes, &self.hosts);
         let until_us = self.queue.show_until(until_us, |at_us, event| {
             match *event {
-                Event::Datagram { to, .. } => {
+                SimEvent::Datagram { to, .. } => {
                     if let Some(node) = hosts.node_at(to) {
-                        nodes.plan(node, at_us, std::mem::replace(event, Event::Done { node }));
+                        nodes.plan(node, at_us, std::mem::replace(event, SimEvent::Done { node }));
                     }
                 }
-                Event::Wake { node, token } if nodes.get(node).is_some_and(|it| it.token == token) => {
-                    nodes.plan(node, at_us, Event::Wake { node, token });
+                SimEvent::Wake { node, token } if nodes.get(node).is_some_and(|it| it.token == token) => {
+                    nodes.plan(node, at_us, SimEvent::Wake { node, token });
                 }
-                Event::Turn { node, life } if nodes.get(node).is_some_and(|it| it.life == life) => {
-                    nodes.plan(node, at_us, Event::Turn { node, life });
+                SimEvent::Turn { node, life } if nodes.get(node).is_some_and(|it| it.life == life) => {
+                    nodes.plan(node, at_us, SimEvent::Turn { node, life });
                 }
-                Event::Wake { .. } | Event::Turn { .. } => {}
+                SimEvent::Wake { .. } | SimEvent::Turn { .. } => {}
                 _ => return false,
             }
             true
         });
         let cpu_us = self.network.conditions.cpu_us;
         let (hosts, accepted) = (&self.hosts, &self.deliveries.accepted);
-        nodes.work(hands, || Task { until_us, cpu_us, hosts: hosts.clone(), accepted: accepted.clone() });
+        nodes.work(hands, || EarlyWork {
+            until_us,
+            cpu_us,
+            hosts: hosts.clone(),
+            accepted: accepted.clone(),
+        });
         until_us
     }
 
-    /// Lets time pass, and shows the world after every single event, with the node that was called.
+    /// Lets time pass, and shows the world after every event that a node was called with.
     pub fn run_with(&mut self, for_us: u64, look: &mut dyn FnMut(&World, NodeId)) {
         let end_us = self.now_us + for_us;
         for step in 0u64.. {
@@ -144,7 +145,7 @@ impl World {
         self.now_us = end_us;
     }
 
-    /// Lets time pass until `is_so`, at most `max_us`; how long it took.
+    /// Lets time pass until `is_so` returns true, at most `max_us`. Returns how long it took, to 10 ms.
     pub fn run_until(&mut self, max_us: u64, mut is_so: impl FnMut(&World) -> bool) -> Option<u64> {
         const LOOK_US: u64 = 10_000;
         let start_us = self.now_us;
@@ -157,66 +158,62 @@ impl World {
         None
     }
 
-    /// Virtual time since the world began.
+    /// Returns the virtual time since the world began, in microseconds.
     pub fn now_us(&self) -> u64 {
         self.now_us
     }
 
-    /// How many nodes were started so far; the next one's number.
+    /// Returns how many nodes were started so far, which is the number of the next one.
     pub fn nodes(&self) -> usize {
         self.nodes.len()
     }
 
-    /// A node's machine.
+    /// Returns a node's machine.
     pub fn machine(&self, id: NodeId) -> &Machine {
         &self.nodes[id].machine
     }
 
-    /// A node's map.
+    /// Returns a node's map.
     pub fn replica(&self, id: NodeId) -> &SimReplica {
         &self.nodes[id].replica
     }
 
-    /// Bytes of records that a node accepted and its machine has not taken yet.
+    /// Returns the bytes of records that a node has accepted and its machine has not taken yet.
     pub fn outbox_bytes(&self, id: NodeId) -> usize {
         self.nodes[id].outbox.bytes()
     }
 
-    /// Who has this node's name, if it was told so.
-    pub fn name_taken(&self, id: NodeId) -> Option<SocketAddr> {
-        self.nodes[id].name_taken
-    }
-
-    /// What one node believes of a member.
+    /// Returns what one node knows of a member.
     pub fn member(&self, id: NodeId, name: &str) -> Option<MemberInfo> {
         self.machine(id).member(name)
     }
 
-    /// The state in which one node sees a member.
+    /// Returns the state in which one node sees a member.
     pub fn state(&self, id: NodeId, name: &str) -> Option<State> {
         self.member(id, name).map(|member| member.state)
     }
 
-    /// How many members a node sees alive or suspect, itself included.
+    /// Returns how many members a node sees alive or suspect, itself included.
     pub fn live(&self, id: NodeId) -> usize {
         self.machine(id).ring().len()
     }
 
-    /// Copies of records that datagrams brought from one zone into another, the needless ones too.
+    /// Returns how many copies of records datagrams brought from one zone into another, including copies of
+    /// records that were there already.
     pub fn crossings(&self) -> u64 {
         self.crossings
     }
 
-    /// Hash over everything that was delivered so far, and when.
+    /// Returns a hash over everything that was delivered so far, and when.
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// Reads what the next datagrams will need.
+    /// Fetches the memory that the next datagrams will need into the processor's caches.
     fn warm_up(&self) {
         let mut coming = [None; WARMED];
         let datagrams = self.queue.coming().filter_map(|event| match event {
-            Event::Datagram { from, to, bytes } => {
+            SimEvent::Datagram { from, to, bytes } => {
                 Some((self.hosts.node_at(*to)?, self.hosts.address(*from), bytes))
             }
             _ => None,
@@ -228,29 +225,35 @@ impl World {
         );
     }
 
-    /// The place of an address; made if there is none.
+    /// Returns the connections between nodes, and what they need of the world.
+    pub(super) fn streams(&mut self) -> (&mut SimStreams, StreamWorld<'_>) {
+        let World { streams, network, queue, hosts, nodes, now_us, .. } = self;
+        (streams, StreamWorld { now_us: *now_us, network, queue, hosts, nodes })
+    }
+
+    /// Returns the place of an address, and makes it if there is none.
     pub(super) fn place(&mut self, address: SocketAddr) -> Place {
         self.hosts.find(address).unwrap_or_else(|| Arc::make_mut(&mut self.hosts).place(address))
     }
 
-    /// One event; the node that was called, if one was.
-    fn happen(&mut self, event: Event) -> Option<NodeId> {
+    /// Has one event happen. Returns the node whose machine was called, if any.
+    fn happen(&mut self, event: SimEvent) -> Option<NodeId> {
         match event {
-            Event::Datagram { to, .. } => {
+            SimEvent::Datagram { to, .. } => {
                 let id = self.hosts.node_at(to)?;
                 self.visit(id, |node, world, acts| node.arrive(world, event, acts))
             }
-            Event::Done { node } => self.repeat(node, Cause::Datagram).unwrap_or_else(|| {
+            SimEvent::Done { node } => self.repeat(node, Cause::Datagram).unwrap_or_else(|| {
                 let event = self.nodes.next_datagram(node)?;
                 self.happen(event)
             }),
-            Event::Stream { to, life, .. } => {
-                if self.life(to) != life {
+            SimEvent::Stream { to, life, .. } => {
+                if self.nodes.life(to) != life {
                     return None;
                 }
                 self.visit(to, |node, world, acts| node.arrive(world, event, acts))
             }
-            Event::Wake { node, token } => {
+            SimEvent::Wake { node, token } => {
                 if self.nodes.is_ahead(node) {
                     return self.repeat(node, Cause::Wake(token)).flatten();
                 }
@@ -259,8 +262,8 @@ impl World {
                 }
                 self.visit(node, |node, world, acts| node.wake(world, acts))
             }
-            Event::Turn { node, life } => {
-                if self.life(node) != life {
+            SimEvent::Turn { node, life } => {
+                if self.nodes.life(node) != life {
                     return None;
                 }
                 self.repeat(node, Cause::Turn).unwrap_or_else(|| {
@@ -270,28 +273,29 @@ impl World {
                     })
                 })
             }
-            Event::Connect { from, life, stream, to } => {
-                self.connect(from, life, stream, to);
+            SimEvent::Connect { from, life, stream, to } => {
+                let (streams, world) = self.streams();
+                streams.connect(world, from, life, stream, to);
                 None
             }
-            Event::Resume { node, life } => {
+            SimEvent::Resume { node, life } => {
                 let it = self.nodes.get_mut(node).filter(|it| it.life == life)?;
                 if it.running != Running::Paused {
                     return None;
                 }
                 it.running = Running::Yes;
-                // Whatever is due by now.
+                // Timers that came due during the pause are handled after what waits in the sockets.
                 it.is_overdue |= it.machine.poll_timeout().is_some_and(|due_us| due_us <= self.now_us);
                 self.visit(node, |node, world, acts| node.turn(world, acts))
             }
         }
     }
 
-    /// Calls a node and sees to what came of it; the node, if its machine was called.
+    /// Calls a node and carries out its acts. Returns the node, if its machine was called.
     fn visit(
         &mut self,
         id: NodeId,
-        call: impl FnOnce(&mut Node, &Surroundings, &mut VecDeque<Act>) -> bool,
+        call: impl FnOnce(&mut SimNode, &Surroundings, &mut VecDeque<Act>) -> bool,
     ) -> Option<NodeId> {
         let mut acts = std::mem::take(&mut self.acts);
         let node = self.nodes.get_mut(id)?;
@@ -302,21 +306,21 @@ impl World {
             accepted: &self.deliveries.accepted,
         };
         let is_called = call(node, &world, &mut acts);
-        acts.drain(..).for_each(|act| self.see_to(id, act));
+        acts.drain(..).for_each(|act| self.carry_out(id, act));
         self.acts = acts;
         is_called.then_some(id)
     }
 
-    /// Sees to what came of a call that was made ahead of time, if this was its cause and it is the next; in it the
-    /// node, if its machine was called.
+    /// Carries out the acts of the next call that was made of a node ahead of time, if this is its cause; `None`
+    /// if it is not. Returns the node inside, if its machine was called.
     fn repeat(&mut self, id: NodeId, cause: Cause) -> Option<Option<NodeId>> {
         let (step, mut acts) = self.nodes.next_step(id, cause)?;
-        acts.drain(..step.acts).for_each(|act| self.see_to(id, act));
+        acts.drain(..step.acts).for_each(|act| self.carry_out(id, act));
         self.nodes.give_back(id, acts);
         Some(step.is_called.then_some(id))
     }
 
-    /// Calls a node's machine, and sees to what came of it.
+    /// Calls a node's machine, and carries out what it wants done.
     pub(super) fn with(&mut self, id: NodeId, call: impl FnOnce(&mut Machine, &mut Applying, Now)) {
         self.visit(id, |node, world, acts| {
             node.call(world, acts, call);
@@ -324,12 +328,13 @@ impl World {
         });
     }
 
-    fn see_to(&mut self, id: NodeId, act: Act) {
+    /// Carries out one act of a node.
+    fn carry_out(&mut self, id: NodeId, act: Act) {
         match act {
             Act::Nothing => {}
             Act::Read(event) => {
                 self.note(id, &event);
-                if let Event::Datagram { .. } = event {
+                if let SimEvent::Datagram { .. } = event {
                     self.network.delivered();
                 }
             }
@@ -341,10 +346,10 @@ impl World {
                 }
             }
             Act::Noted(noted) => self.deliveries.note(id, noted),
-            Act::Wake { at_us, token } => self.queue.push(at_us, Event::Wake { node: id, token }),
+            Act::Wake { at_us, token } => self.queue.push(at_us, SimEvent::Wake { node: id, token }),
             Act::Turn { at_us } => {
-                let life = self.life(id);
-                self.queue.push(at_us, Event::Turn { node: id, life });
+                let life = self.nodes.life(id);
+                self.queue.push(at_us, SimEvent::Turn { node: id, life });
             }
             Act::Send { ready_us, to, bytes } => self.send(id, ready_us, to, bytes),
             Act::Effect(effect) => self.perform(id, effect),
@@ -359,39 +364,45 @@ impl World {
         let arrivals = self.network.send(ready_us, id, target, length);
         let Some((&last_us, others)) = arrivals.as_slice().split_first() else { return };
         for &at_us in others {
-            self.queue.push(at_us, Event::Datagram { from, to, bytes: bytes.clone() });
+            self.queue.push(at_us, SimEvent::Datagram { from, to, bytes: bytes.clone() });
         }
-        // Nearly always there is one: it needs no sharing.
-        self.queue.push(last_us, Event::Datagram { from, to, bytes });
+        // Nearly always there is one arrival: it gets the bytes without another reference to them.
+        self.queue.push(last_us, SimEvent::Datagram { from, to, bytes });
     }
 
-    /// What is none of the node's own business, nor a datagram.
+    /// Does what a machine wants done, sending datagrams apart.
     fn perform(&mut self, id: NodeId, effect: Effect) {
         match effect {
             Effect::Stream(StreamOutput::Connect { stream, to }) => {
                 let to = self.place(to);
-                self.request(id, stream, Some(to));
+                let (streams, world) = self.streams();
+                streams.request(world, id, stream, to);
             }
-            Effect::Stream(StreamOutput::Write { stream, bytes }) => self.write(id, stream, bytes),
-            Effect::Stream(StreamOutput::Close { stream }) => self.close(id, stream),
-            Effect::Replicated(replicated) => self.handle_replicated(id, replicated),
+            Effect::Stream(StreamOutput::Write { stream, bytes }) => {
+                let (streams, world) = self.streams();
+                streams.write(world, id, stream, bytes);
+            }
+            Effect::Stream(StreamOutput::Close { stream }) => {
+                let (streams, mut world) = self.streams();
+                streams.close(&mut world, id, stream);
+            }
+            Effect::Replicated(replicated) => self.awaited.settle(&self.nodes, id, replicated),
             Effect::Datagram { .. } | Effect::MembersChanged | Effect::NameTaken { .. } => {}
         }
     }
 
-    fn note(&mut self, id: NodeId, event: &Event) {
+    /// Mixes an event that a node has read into the digest.
+    fn note(&mut self, id: NodeId, event: &SimEvent) {
         let (bytes, stream) = match event {
-            Event::Datagram { bytes, .. } => (bytes.as_ref(), 0),
-            Event::Stream { stream, event: StreamEvent::Received(bytes), .. } => (bytes.as_ref(), stream.0),
-            Event::Stream { stream, .. } => (&[][..], stream.0),
+            SimEvent::Datagram { bytes, .. } => (bytes.as_ref(), 0),
+            SimEvent::Stream { stream, event: StreamEvent::Received(bytes), .. } => {
+                (bytes.as_ref(), stream.0)
+            }
+            SimEvent::Stream { stream, .. } => (&[][..], stream.0),
             _ => return,
         };
         let before = self.digest.rotate_left(17) ^ self.now_us;
         let what = before.wrapping_add(id.0 as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stream;
         self.digest = xxh3_64_with_seed(bytes, what);
     }
-}
-
-pub(super) fn now_of(now_us: u64, wall_offset_us: i64) -> Now {
-    Now { mono_us: now_us, wall_us: (WALL_US + now_us).saturating_add_signed(wall_offset_us) }
 }

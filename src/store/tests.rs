@@ -1,27 +1,33 @@
 //! The store as its users see it, on a disk that can fail.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
+use super::data_dir::FILE_NAME;
+use super::embedded::open_medium;
 use super::embedded::tests::{Faults, SimDisk};
 use super::testing::{deletion, shared};
 use super::*;
+use crate::cluster::Heads;
 use crate::limits::SHARDS;
-use crate::record::{NodeName, Now};
+use crate::record::{HistoryCursor, HistoryQuery, NodeName, Now, SharedRecord};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn options(wall_us: u64) -> Options {
+fn options(wall_us: u64) -> StoreOptions {
     let time = AtomicU64::new(1);
     let clock = move || Now { mono_us: time.fetch_add(10, Ordering::Relaxed), wall_us };
-    Options { cache_bytes: 1 << 20, history: 4, ..Options::new(Arc::new(clock), 7) }
+    StoreOptions { cache_bytes: 1 << 20, history: 4, ..StoreOptions::new(Arc::new(clock), 7) }
 }
 
-fn open_sim(disk: &SimDisk, options: Options) -> (StoreHandle, Identity) {
-    StoreHandle::open_embedded(Box::new(disk.clone()), options, None).expect("opens")
+fn open_sim(disk: &SimDisk, options: StoreOptions) -> (StoreHandle, NodeIdentity) {
+    open_medium(Box::new(disk.clone()), options, None).and_then(StoreHandle::start).expect("opens")
 }
 
 fn loaded(store: &StoreHandle) -> BTreeMap<String, u64> {
@@ -54,16 +60,17 @@ fn history(
     limit: usize,
     after: Option<HistoryCursor>,
 ) -> (Vec<u64>, Option<HistoryCursor>) {
-    let (records, next) = store.history(source, 0, u64::MAX, limit, after).expect("reads");
-    (records.iter().map(|record| record.stamp.ts).collect(), next)
+    let query = HistoryQuery { source: source.into(), from_us: 0, to_us: u64::MAX, limit, after };
+    let page = store.history(&query).expect("reads");
+    (page.records.iter().map(|record| record.stamp.ts).collect(), page.after)
 }
 
 #[test]
 fn a_directory_is_for_one_process_and_keeps_everything() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("not/yet/there");
-    let (store, first) = StoreHandle::open(Kind::Embedded, &path, options(1_000_000)).expect("opens");
-    let second = StoreHandle::open(Kind::Embedded, &path, options(1_000_000));
+    let (store, first) = StoreHandle::open(BackendKind::Embedded, &path, options(1_000_000)).expect("opens");
+    let second = StoreHandle::open(BackendKind::Embedded, &path, options(1_000_000));
     let error = second.err().expect("refused");
     assert!(matches!(error, OpenError::InUse(_)), "{error}");
     store.push(&shared("a", 1));
@@ -72,13 +79,13 @@ fn a_directory_is_for_one_process_and_keeps_everything() {
     assert!(store.close(PATIENCE));
     assert!(store.close(PATIENCE), "closing twice is closing once");
     drop(store);
-    let (store, again) = StoreHandle::open(Kind::Embedded, &path, options(1_000_000)).expect("opens");
+    let (store, again) = StoreHandle::open(BackendKind::Embedded, &path, options(1_000_000)).expect("opens");
     assert_eq!(loaded(&store), [("a".to_owned(), 1), ("b".to_owned(), 2)].into());
     assert_eq!((again.boot, again.agreed_us), (first.boot + 1, Some(77)));
     assert_eq!(again.node_name, first.node_name);
     drop(store);
-    let named = Options { node_name: NodeName::parse("n1").ok(), ..options(9_000_000) };
-    let (_, named) = StoreHandle::open(Kind::Embedded, &path, named).expect("opens");
+    let named = StoreOptions { node_name: NodeName::parse("n1").ok(), ..options(9_000_000) };
+    let (_, named) = StoreHandle::open(BackendKind::Embedded, &path, named).expect("opens");
     assert_eq!((named.node_name.as_str(), named.boot), ("n1", 9_000));
 }
 
@@ -88,7 +95,8 @@ fn a_directory_is_for_one_process_and_keeps_everything() {
 fn nodes_that_share_a_volume_take_the_directory_that_was_written_last() {
     let volume = tempfile::tempdir().expect("directory");
     let path = volume.path().join("pool/*");
-    let open = || StoreHandle::open(Kind::Embedded, &path, Options { seed: 0, ..options(1_000_000) });
+    let open =
+        || StoreHandle::open(BackendKind::Embedded, &path, StoreOptions { seed: 0, ..options(1_000_000) });
     let place = |number: u32| volume.path().join(format!("pool/{number}"));
     let stores: Vec<StoreHandle> = (0..3).map(|_| open().expect("opens").0).collect();
     for (number, store) in (1..).zip(&stores) {
@@ -171,15 +179,15 @@ fn a_full_disk_is_told_of_waited_for_and_made_good() {
     let told = changes(&store);
     disk.set(Faults { room_bytes: Some(0), ..Faults::default() });
     let ticket = store.push(&shared("a", 1));
-    wait_until(&told, || store.health() != Health::Open);
+    wait_until(&told, || store.health() != StoreHealth::Open);
     store.push(&shared("a", 2));
     store.push(&shared("b", 1));
     assert!(store.durable() < ticket);
-    assert_eq!(store.pending_records(), 3);
+    assert_eq!(store.stats().pending_records, 3);
     disk.set(Faults::default());
-    wait_until(&told, || store.health() == Health::Open);
+    wait_until(&told, || store.health() == StoreHealth::Open);
     assert!(store.flush(PATIENCE));
-    assert_eq!((store.pending_records(), store.queued_bytes()), (0, 0));
+    assert_eq!((store.stats().pending_records, store.stats().queued_bytes), (0, 0));
     let (after, _) = open_sim(&disk.after_power_cut(), options(0));
     assert_eq!(loaded(&after), [("a".to_owned(), 2), ("b".to_owned(), 1)].into());
     assert_eq!(history(&after, "a", 9, None).0, [2, 1]);
@@ -195,7 +203,7 @@ fn an_idle_store_moves_what_waits() {
     // The flood comes as one group.
     disk.set(Faults { room_bytes: Some(0), ..Faults::default() });
     store.push(&shared("first", 1));
-    wait_until(&told, || store.health() != Health::Open);
+    wait_until(&told, || store.health() != StoreHealth::Open);
     for n in 0..2_000 {
         store.push(&shared(&format!("s/{n}"), 1));
     }
@@ -234,7 +242,7 @@ impl Map {
     }
 }
 
-impl Latest for Map {
+impl LatestRecords for Map {
     fn visit(&self, shard: usize, each: &mut dyn FnMut(&SharedRecord)) {
         let map = self.0.read();
         map.values().filter(|record| record.source.as_str().len() % SHARDS == shard).for_each(each);
@@ -250,7 +258,7 @@ impl Latest for Map {
 #[test]
 fn what_was_dropped_is_read_from_the_map_again() {
     let disk = SimDisk::default();
-    let (store, _) = open_sim(&disk, Options { queue_bytes_max: 256 * 1024, ..options(0) });
+    let (store, _) = open_sim(&disk, StoreOptions { queue_bytes_max: 256 * 1024, ..options(0) });
     let (map, told) = (Arc::new(Map::default()), changes(&store));
     for n in 0..50 {
         map.push(&store, shared(&format!("old/{n}"), 1));
@@ -262,16 +270,16 @@ fn what_was_dropped_is_read_from_the_map_again() {
         map.remove(&store, &format!("old/{n}"));
     }
     assert!(store.needs_resync() && store.stats().dropped_total > 0);
-    assert!(store.queued_bytes() <= 256 * 1024);
-    assert!(matches!(store.health(), Health::Failing { .. }));
+    assert!(store.stats().queued_bytes <= 256 * 1024);
+    assert!(matches!(store.health(), StoreHealth::Failing { .. }));
     disk.set(Faults::default());
     // Without the map it writes what it has, and promises nothing of the rest.
     let waits_for_map =
-        |health| matches!(health, Health::Failing { reason } if reason.starts_with("catching up"));
+        |health| matches!(health, StoreHealth::Failing { reason } if reason.starts_with("catching up"));
     wait_until(&told, || waits_for_map(store.health()));
     assert!(store.needs_resync() && store.durable() < lost[lost.len() - 1]);
     store.attach(map.clone());
-    wait_until(&told, || !store.needs_resync() && store.health() == Health::Open);
+    wait_until(&told, || !store.needs_resync() && store.health() == StoreHealth::Open);
     map.push(&store, shared("new/0", 6));
     assert!(store.flush(PATIENCE));
     assert!(store.durable() >= lost[lost.len() - 1]);
@@ -326,12 +334,12 @@ fn history_sees_what_waits() {
     disk.set(Faults { syncs_fail: true, ..Faults::default() });
     let told = changes(&store);
     store.push(&Arc::new(deletion("a", 4)));
-    wait_until(&told, || store.health() != Health::Open);
+    wait_until(&told, || store.health() != StoreHealth::Open);
     store.push(&shared("a", 5));
     disk.set(Faults::default());
     let (page, next) = history(&store, "a", 2, None);
     assert_eq!(page, [5, 4]);
-    wait_until(&told, || store.health() == Health::Open);
+    wait_until(&told, || store.health() == StoreHealth::Open);
     assert_eq!(history(&store, "a", 9, next), (vec![3, 2], None));
     let source = shared("a", 5).source.clone();
     store.remove(&source, shared("a", 5).stamp);
@@ -343,7 +351,8 @@ fn history_sees_what_waits() {
 #[test]
 fn memory_keeps_histories_and_nothing_else() {
     let (store, identity) =
-        StoreHandle::open(Kind::Memory, Path::new("/nowhere/at/all"), options(3_000_000)).expect("opens");
+        StoreHandle::open(BackendKind::Memory, Path::new("/nowhere/at/all"), options(3_000_000))
+            .expect("opens");
     assert_eq!(identity.boot, 3_000);
     for ts in 1..=6 {
         let ticket = store.push(&shared("a", ts));
@@ -357,12 +366,6 @@ fn memory_keeps_histories_and_nothing_else() {
     assert_eq!(history(&store, "a", 1, None).0, [6]);
     store.remove(&shared("a", 6).source, shared("a", 6).stamp);
     assert!(history(&store, "a", 1, None).0.is_empty());
-    let memory = Memory::with_bytes_max(4, 10_000);
-    for n in 0..1000 {
-        memory.push(&shared(&format!("s/{}", n % 300), n + 1));
-        assert!(memory.bytes() <= 10_000);
-    }
-    assert!(memory.bytes() > 5_000);
 }
 
 /// A node's clean restart is no reason for its clients to start over; a crash is, since what the

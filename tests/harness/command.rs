@@ -56,7 +56,7 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts `command`.
+    /// Starts a command, and keeps what it prints.
     pub fn start(command: &mut Command) -> Background {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = match command.spawn() {

@@ -36,7 +36,7 @@ pub struct NodeConfig {
     pub store: &'static str,
     /// Value of `--data-dir`. By default, a directory that is removed with the node.
     pub data_dir: Option<PathBuf>,
-    /// Further flags.
+    /// Further flags of the command line.
     pub flags: Vec<String>,
 }
 

@@ -1,24 +1,24 @@
-//! Rust text as the house's checks see it: where it lies, and what of it is code.
+//! Rust text as the house's checks see it: the path of a file, and which part of it is code.
 
 use std::path::{Path, PathBuf};
 
 /// One source file.
 pub struct File {
-    /// From the package's root, with `/`: `src/record/mod.rs`.
+    /// Path from the package's root, with `/`: `src/record/mod.rs`.
     pub path: String,
-    /// As it is on disk.
+    /// The text as it is on disk.
     pub text: String,
-    /// The same, byte for byte as long, with comments, strings and characters blanked.
+    /// The text with comments, strings and characters blanked, byte for byte as long.
     pub code: String,
 }
 
 impl File {
-    /// A file of that path and text.
+    /// Makes a file of this path and text.
     pub fn new(path: &str, text: &str) -> File {
         File { path: path.into(), text: text.into(), code: blank(text) }
     }
 
-    /// Every Rust file beneath `dir` of the package.
+    /// Reads every Rust file beneath a folder of the package.
     pub fn all_beneath(dir: &str) -> Vec<File> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut paths = Vec::new();
@@ -32,15 +32,17 @@ impl File {
         paths.into_iter().map(read).collect()
     }
 
-    /// Whether the whole file is a test's: `tests.rs`, `…_tests.rs`, `testing.rs`, `harness.rs`, in a folder `tests`.
+    /// Returns whether the whole file is a test's: `tests.rs`, `…_tests.rs`, `testing.rs`, `harness.rs`, or it lies
+    /// in a folder `tests` or `harness`.
     pub fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
         matches!(name, "tests" | "testing" | "harness")
             || name.ends_with("_tests")
             || self.path.contains("/tests/")
+            || self.path.contains("/harness/")
     }
 
-    /// The code without what stands in `#[cfg(test)] mod … { }`.
+    /// Returns the code without what stands in `#[cfg(test)] mod … { }`.
     pub fn production(&self) -> String {
         let mut code = self.code.clone();
         while let Some((start, end)) = test_module(&code) {
@@ -51,7 +53,7 @@ impl File {
         code
     }
 
-    /// The path of its module: `src/a/b.rs` is `[a, b]`, `src/a/mod.rs` is `[a]`.
+    /// Returns the path of the file's module: `src/a/b.rs` is `[a, b]`, `src/a/mod.rs` is `[a]`.
     pub fn module(&self) -> Vec<&str> {
         let inner = self.path.trim_start_matches("src/").trim_end_matches(".rs");
         let mut parts: Vec<&str> = inner.split('/').collect();
@@ -61,7 +63,7 @@ impl File {
         parts
     }
 
-    /// The room it belongs to.
+    /// Returns the room that the file belongs to.
     pub fn room(&self) -> &str {
         self.module().first().copied().unwrap_or("lib")
     }
@@ -78,7 +80,7 @@ fn collect(dir: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Start and end of the first `#[cfg(test)] mod … { }` of `code`.
+/// Returns start and end of the first `#[cfg(test)] mod … { }` of `code`.
 pub fn test_module(code: &str) -> Option<(usize, usize)> {
     let mut from = 0;
     while let Some(found) = code[from..].find("#[cfg(test)]") {
@@ -96,7 +98,7 @@ pub fn test_module(code: &str) -> Option<(usize, usize)> {
     None
 }
 
-/// The place after the brace that closes the one at `open`.
+/// Returns the place after the brace that closes the one at `open`.
 pub fn closing(code: &str, open: usize) -> Option<usize> {
     let mut depth = 0usize;
     for (offset, byte) in code.bytes().enumerate().skip(open) {
@@ -110,7 +112,7 @@ pub fn closing(code: &str, open: usize) -> Option<usize> {
     None
 }
 
-/// The line, from 1, of a place in a text.
+/// Returns the line, from 1, of a place in a text.
 pub fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
@@ -138,7 +140,7 @@ fn blank(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Where the comment or literal ends that begins at `at`, if one does.
+/// Returns where the comment or literal ends that begins at `at`, if one does.
 fn literal_end(bytes: &[u8], at: usize) -> Option<usize> {
     let rest = &bytes[at..];
     let before = at.checked_sub(1).map(|before| bytes[before]);
@@ -204,6 +206,29 @@ fn quoted(body: &[u8], quote: u8) -> usize {
         }
     }
     body.len()
+}
+
+/// Returns whether a token of [`tokens`] is a name or a keyword.
+pub fn is_name(token: &str) -> bool {
+    token.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+/// Cuts code into names, `::`, and every other character that is no blank.
+pub fn tokens(code: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = code.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let length = if first.is_alphanumeric() || first == '_' {
+            rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
+        } else if rest.starts_with("::") {
+            2
+        } else {
+            first.len_utf8()
+        };
+        found.push(&rest[..length]);
+        rest = rest[length..].trim_start();
+    }
+    found
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the embedded store can do on this machine: `store DIR [RECORDS]`.
+//! Measures the embedded store alone on this machine: `store DIR [RECORDS]`.
 //!
 //! Prints the rate of group commit for records of 128 bytes (first writes, then rewrites that fill
 //! histories), the latency of lone durable writes, and how long a start takes after a clean end and
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anode::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
-use anode::store::{Kind, Options, StoreHandle};
+use anode::store::{BackendKind, StoreHandle, StoreOptions};
 use bytes::Bytes;
 
 const DATA_BYTES: usize = 128;
@@ -68,7 +68,7 @@ fn start(dir: &Path, when: &str) {
 
 fn write(store: &StoreHandle, records: u64, round: u64) {
     for n in 0..records {
-        // Far apart in order of name, as sources of a real feed are.
+        // Successive sources are far apart in the order of names, as those of a real feed are.
         store.push(&record(n.wrapping_mul(0x9E37_79B9) % records.max(1), round));
         while store.is_lagging() {
             std::thread::yield_now();
@@ -99,7 +99,7 @@ fn open(dir: &Path) -> StoreHandle {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono_us: began.elapsed().as_micros() as u64, wall_us: wall.as_micros() as u64 }
     };
-    match StoreHandle::open(Kind::Embedded, dir, Options::new(Arc::new(clock), 1)) {
+    match StoreHandle::open(BackendKind::Embedded, dir, StoreOptions::new(Arc::new(clock), 1)) {
         Ok((store, _)) => store,
         Err(error) => panic!("{error}"),
     }

@@ -1,4 +1,5 @@
-//! The driver without aNode: the same statements at the same consistency, and what the tables hold.
+//! The driver of Cassandra without aNode: writes with the same statements at the same consistency, and reads
+//! what the tables hold.
 
 use anode_loadgen::Outcome;
 use cdrs_tokio::cluster::session::{Session, SessionBuilder, TcpSessionBuilder};
@@ -16,9 +17,9 @@ use cdrs_tokio::types::{ByIndex, CBytes};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-/// Requests on their way at a time: as many as aNode has at the most.
+/// Most requests on their way at a time: as many as aNode has.
 const IN_FLIGHT: usize = 256;
-/// Microseconds of a partition of history, as aNode has them.
+/// Length of a partition of history in microseconds, as aNode has it.
 const BUCKET_US: u64 = 3_600_000_000;
 
 type Driver = Session<
@@ -34,7 +35,7 @@ pub struct Bare(Driver);
 pub struct Statements {
     put: PreparedQuery,
     append: PreparedQuery,
-    /// What is stored of a record.
+    /// The value that is stored for every record.
     value: Vec<u8>,
 }
 
@@ -49,7 +50,7 @@ impl Bare {
         Ok(Bare(TcpSessionBuilder::new(placing, nodes).build().await?))
     }
 
-    /// Cassandra's version.
+    /// Returns the version of Cassandra.
     pub async fn release(&self) -> Outcome<String> {
         let rows = self.rows("SELECT release_version FROM system.local").await?;
         let release = rows.first().and_then(|row| row.by_index(0).ok().flatten());
@@ -61,7 +62,7 @@ impl Bare {
         Ok(())
     }
 
-    /// Prepares what writes into the tables of a keyspace, which are there, values like `value`.
+    /// Prepares statements that write `value` into the tables of a keyspace, which must exist.
     pub async fn prepare(&self, keyspace: &str, value: Vec<u8>) -> Outcome<Statements> {
         let put = format!("INSERT INTO {keyspace}.latest (source, value) VALUES (?, ?) USING TIMESTAMP ?");
         let append = format!(
@@ -71,14 +72,14 @@ impl Bare {
         Ok(Statements { put: self.0.prepare(put).await?, append: self.0.prepare(append).await?, value })
     }
 
-    /// The value of any row of `latest`.
+    /// Returns the value of any row of `latest`.
     pub async fn value(&self, keyspace: &str) -> Outcome<Vec<u8>> {
         let rows = self.rows(&format!("SELECT value FROM {keyspace}.latest LIMIT 1")).await?;
         let value: Option<Blob> = rows.first().and_then(|row| row.by_index(0).ok().flatten());
         Ok(value.ok_or_else(|| format!("{keyspace}.latest is empty"))?.into_vec())
     }
 
-    /// Writes so many records into `latest` and `history`, [`IN_FLIGHT`] statements at a time.
+    /// Writes so many records into `latest` and `history`, with [`IN_FLIGHT`] statements at a time.
     pub async fn write(&self, statements: &Statements, records: u64, sources: u64) -> Outcome<()> {
         let base = std::time::UNIX_EPOCH.elapsed()?.as_micros() as u64;
         let mut writes = (0..records * 2).map(|n| {
@@ -97,7 +98,7 @@ impl Bare {
         Ok(())
     }
 
-    /// All rows of a query, page by page.
+    /// Returns all rows of a query, which is read page by page.
     pub async fn rows(&self, query: &str) -> Outcome<Vec<Row>> {
         let (mut all, mut at): (Vec<Row>, Option<CBytes>) = (Vec::new(), None);
         loop {

@@ -1,4 +1,5 @@
-//! `kill -9` of a node under load, again and again: what was acknowledged as stored is in Cassandra.
+//! Kills a node under load by `kill -9`, again and again: what it acknowledged as stored must be in
+//! Cassandra.
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -10,10 +11,10 @@ use tungstenite::{Message, WebSocket};
 
 use super::{Bench, UNANSWERED};
 
-/// Sources and their `ts`.
+/// The `ts` of each source, by name.
 type Stamps = BTreeMap<String, u64>;
 
-/// Measures and prints.
+/// Measures, and prints the results.
 ///
 /// # Errors
 ///
@@ -24,7 +25,7 @@ pub fn measure(bench: &Bench) -> Outcome<()> {
     for round in 0..kills {
         let node = bench.start(&keyspace, &bench.folder.join("kill"), None)?;
         let mut socket = client::connect(&node.http, "/publish?ack=stored")?;
-        // In the middle of the flow, at another place in each round.
+        // The node is killed in the middle of the load, at another time in each round.
         let last = 1_500 + (round as u64 * 7_919) % 9_000;
         let mut acknowledged = Stamps::new();
         let mut sent = 0;
@@ -38,7 +39,7 @@ pub fn measure(bench: &Bench) -> Outcome<()> {
             note_answer(&mut socket, round, &mut acknowledged)?;
         }
         node.kill()?;
-        // Answers that were on their way count too.
+        // Answers that were on their way count, too.
         while note_answer(&mut socket, round, &mut acknowledged).is_ok() {}
         let stored = stored(bench, &keyspace)?;
         let missing = acknowledged.iter().filter(|(source, ts)| stored.get(*source) != Some(ts)).count();
@@ -66,7 +67,7 @@ fn note_answer(socket: &mut WebSocket<TcpStream>, round: usize, acknowledged: &m
     }
 }
 
-/// Sources and write timestamps in `latest`.
+/// Returns the write timestamps of all sources in `latest`.
 fn stored(bench: &Bench, keyspace: &str) -> Outcome<Stamps> {
     let query = format!("SELECT source, writetime(value) FROM {keyspace}.latest");
     let rows = bench.runtime.block_on(bench.bare.rows(&query))?;

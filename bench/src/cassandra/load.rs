@@ -1,4 +1,4 @@
-//! How long a node with an empty directory takes to start with what is in Cassandra.
+//! Measures how long a node with an empty directory takes to start with the records in Cassandra.
 
 use std::time::Instant;
 
@@ -6,10 +6,10 @@ use anode_loadgen::{Outcome, fill};
 
 use super::Bench;
 
-/// Kept from one run to the next, since filling it takes minutes.
+/// The keyspace. It is kept from one run to the next, because filling it takes minutes.
 const KEYSPACE: &str = "bench_load";
 
-/// Measures and prints.
+/// Measures, and prints the results.
 pub fn measure(bench: &Bench) -> Outcome<()> {
     let node = bench.start(KEYSPACE, &bench.folder.join("fill"), None)?;
     if (node.metric("anode_sources")? as u64) < bench.arguments.sources {

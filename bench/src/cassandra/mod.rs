@@ -1,8 +1,8 @@
-//! The figures of the store in Cassandra, against one that runs on this machine.
+//! Measures the store in Cassandra, with a Cassandra that runs on this machine.
 //!
-//! By file: `bare` the same driver without aNode, `throughput` the two side by side, `kill` what is lost,
-//! `pause` what a hung database delays, `load` how long a start takes. Figures are printed; what must
-//! never happen, a record lost, is an error.
+//! By file: `bare` is the same driver without aNode, `throughput` compares the two, `kill` looks for lost
+//! records, `pause` measures what a hung database delays, `load` how long a start takes. Figures are
+//! printed; a lost record is an error.
 
 mod bare;
 mod kill;
@@ -22,12 +22,12 @@ use crate::machine::Machine;
 use crate::node::Node;
 use bare::Bare;
 
-/// Longest a node takes to be ready, and to see another.
+/// Longest time that a node may take to be ready, and to see another one.
 const READY: Duration = Duration::from_secs(120);
-/// Records that a publisher leaves unanswered.
+/// Most records that a publisher leaves unanswered.
 const UNANSWERED: u64 = 4_096;
 
-/// A figure.
+/// A figure that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Figure {
     /// `ack=stored` through one node against a bare loop of the driver
@@ -40,7 +40,7 @@ enum Figure {
     Load,
 }
 
-/// What may be asked for.
+/// Options of this command.
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// The anode binary [default: the one next to this program, else it is built]
@@ -75,7 +75,7 @@ pub struct Arguments {
     sources: u64,
 }
 
-/// What every figure works with.
+/// What all measurements need.
 struct Bench {
     anode: PathBuf,
     arguments: Arguments,
@@ -84,7 +84,7 @@ struct Bench {
     folder: Folder,
 }
 
-/// Measures and prints.
+/// Measures, and prints the results.
 pub fn run(arguments: Arguments) -> Outcome<()> {
     let anode = crate::find_anode(arguments.anode.clone())?;
     println!("{}", Machine::look(&anode)?);
@@ -105,12 +105,12 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
 }
 
 impl Bench {
-    /// A keyspace that no earlier run has filled.
+    /// Returns the name of a keyspace that no earlier run has used.
     fn keyspace(&self, figure: &str) -> String {
         format!("bench_{figure}_{}", std::process::id())
     }
 
-    /// A node whose records are in the keyspace, ready.
+    /// Starts a node that stores into the keyspace, and waits until it is ready.
     fn start(&self, keyspace: &str, dir: &Path, join: Option<&Node>) -> Outcome<Node> {
         let cassandra = &self.arguments.cassandra;
         let mut flags = vec!["--store", "cassandra", "--cassandra", cassandra, "--keyspace", keyspace];
@@ -123,7 +123,7 @@ impl Bench {
         Ok(node)
     }
 
-    /// Cassandra's process.
+    /// Returns the process id of Cassandra.
     fn pid(&self) -> Outcome<u32> {
         let file = &self.arguments.pid_file;
         let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;

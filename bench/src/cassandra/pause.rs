@@ -1,36 +1,37 @@
-//! Cassandra hangs (SIGSTOP) while records flow from one node to the subscribers of two: what does it
-//! delay, what is lost, how much memory does it take?
+//! Measures what a hung Cassandra (SIGSTOP) delays while records flow from one node to the subscribers of
+//! two, whether anything is lost, and how much memory it takes.
 //!
-//! The same flow is measured before the pause and after it, so that what the machine does by itself is
-//! seen beside it.
+//! The same flow is measured before the pause and after it, so that the effects of the machine itself can
+//! be told apart.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anode_loadgen::Outcome;
 use anode_loadgen::latency::{self, Seen};
-use anode_loadgen::{Outcome, idle};
+use anode_loadgen::machine::resident_bytes;
 
 use super::{Bench, READY};
 use crate::node::Node;
 
-/// Longest that what waited takes to be written.
+/// Longest time until all waiting records must be written.
 const WRITTEN: Duration = Duration::from_secs(900);
-/// How often memory and what waits are looked at.
+/// How often memory and the queues are sampled.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Published to in turn: ten seconds apart at the usual rate, so that a record that comes late is still
-/// the latest, and not dropped as superseded.
+/// Number of sources, published to in turn: each every ten seconds at the default rate, so that a record
+/// that arrives late is still the latest one and not dropped as superseded.
 const SOURCES: u32 = 50_000;
 
-/// The most of each that was seen during a run.
+/// The greatest values that were seen during a run.
 #[derive(Default)]
 struct Peaks {
     resident_bytes: u64,
     spilled_records: f64,
 }
 
-/// Measures and prints.
+/// Measures, and prints the results.
 ///
 /// # Errors
 ///
@@ -73,14 +74,14 @@ pub fn measure(bench: &Bench) -> Outcome<()> {
     if rows == total { Ok(()) } else { Err("records are missing in Cassandra".into()) }
 }
 
-/// Runs the flow once and prints what was seen. Returns the p99 at the other node, in milliseconds.
+/// Runs the flow once and prints the figures. Returns the p99 at the other node, in milliseconds.
 fn observe(label: &str, plan: &latency::Plan, node: &Node) -> Outcome<f64> {
     let is_over = AtomicBool::new(false);
     let (seen, peaks) = thread::scope(|scope| {
         let watching = scope.spawn(|| {
             let mut peaks = Peaks::default();
             while !is_over.load(Ordering::Relaxed) {
-                let resident_bytes = idle::resident_bytes(node.pid()).unwrap_or_default();
+                let resident_bytes = resident_bytes(&[node.pid()]).unwrap_or_default();
                 let spilled = node.metric("anode_store_spilled_records").unwrap_or_default();
                 peaks.resident_bytes = peaks.resident_bytes.max(resident_bytes);
                 peaks.spilled_records = peaks.spilled_records.max(spilled);
@@ -108,7 +109,7 @@ fn observe(label: &str, plan: &latency::Plan, node: &Node) -> Outcome<f64> {
     Ok(seen.last().map_or(0, p99_ns) as f64 / 1e6)
 }
 
-/// Waits until nothing waits for Cassandra.
+/// Waits until no record waits for Cassandra any more.
 fn wait_written(node: &Node) -> Outcome<Duration> {
     let began = Instant::now();
     while node.metric("anode_store_pending_records")? > 0.0 {

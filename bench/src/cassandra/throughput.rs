@@ -1,8 +1,9 @@
-//! Records a second through one node with `ack=stored`, and through the bare driver.
+//! Measures records per second through one node with `ack=stored`, and through the bare driver.
 //!
-//! Cassandra's pace changes from one half minute to the next: it compiles itself, flushes, compacts,
-//! collects. So the two are measured in many short rounds, each right after the other, the first one
-//! of a round in turns, and what counts is the ratio of a round: its median, with the quartiles beside it.
+//! The speed of Cassandra changes from one half minute to the next: it compiles itself, flushes, compacts
+//! and collects garbage. So the two are measured right after each other in many short rounds, of which every
+//! other one begins with the bare driver, and the ratios of the rounds count: their median, with the
+//! quartiles beside it.
 
 use std::net::TcpStream;
 use std::time::Instant;
@@ -13,20 +14,21 @@ use tungstenite::{Message, WebSocket};
 use super::{Bench, UNANSWERED};
 use crate::machine::cpu_s;
 
-/// Of a record's data, nearly.
+/// Approximate size of a record's data, in bytes.
 const DATA_BYTES: usize = 120;
-/// Written in turn; the same in every round, since a bucket of history is listed once an hour.
+/// Number of sources, written in turn. They are the same in every round, because a bucket of history is
+/// listed only once an hour.
 const SOURCES: u64 = 10_000;
-/// Rounds that come first and do not count.
+/// Number of rounds at the beginning that do not count.
 const WARM_UP: usize = 2;
-/// What is wanted of the median.
+/// Wanted median of the ratios.
 const WANTED: f64 = 0.7;
 
-/// One half of a round.
+/// The results of one half of a round.
 #[derive(Clone, Copy, Default)]
 struct Half {
     per_s: f64,
-    /// Processor time a record: of Cassandra, of the node, of this program, in microseconds.
+    /// Processor time per record of Cassandra, of the node, and of this program, in microseconds.
     cpu_us: [f64; 3],
 }
 
@@ -41,7 +43,7 @@ impl Round {
     }
 }
 
-/// Measures and prints.
+/// Measures, and prints the results.
 pub fn measure(bench: &Bench) -> Outcome<()> {
     let (through, beside) = (bench.keyspace("through"), bench.keyspace("beside"));
     let node = bench.start(&through, &bench.folder.join("through"), None)?;
@@ -135,7 +137,7 @@ fn publish(socket: &mut WebSocket<TcpStream>, records: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// The first quartile, the median and the third; of nothing, zeros.
+/// Returns the first quartile, the median and the third quartile; zeros if there are no numbers.
 fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     [1, 2, 3].map(|quarter| match values.len() {

@@ -14,21 +14,23 @@ use crate::propagation::Cluster;
 /// How long the servers may take to find each other.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-/// Servers rest when together they use less than so many cores for so long; they are waited for so long.
+/// Servers are at rest when all together use less than so many cores.
 const RESTING_CORES: f64 = 0.1;
+/// Interval in which that is measured.
 const SETTLE_LOOK: Duration = Duration::from_millis(500);
+/// How long to wait at most until servers are at rest.
 const SETTLE_MAX: Duration = Duration::from_secs(20);
 
-/// A running cluster; its servers end with it.
+/// A running cluster. The servers are killed when this is dropped.
 pub enum Group {
-    /// aNode's.
+    /// Nodes of aNode.
     Anode(Cluster),
-    /// nats-server's.
+    /// Servers of NATS, joined by routes.
     Nats(Vec<Nats>),
 }
 
 impl Group {
-    /// Where clients connect, one address a server.
+    /// Returns the addresses for clients, one for each server.
     pub fn addresses(&self) -> Vec<String> {
         match self {
             Group::Anode(cluster) => cluster.nodes.iter().map(|node| node.http.clone()).collect(),
@@ -36,7 +38,7 @@ impl Group {
         }
     }
 
-    /// The servers' processes.
+    /// Returns the process ids of the servers.
     pub fn pids(&self) -> Vec<u32> {
         match self {
             Group::Anode(cluster) => cluster.nodes.iter().map(node::Node::pid).collect(),
@@ -44,7 +46,7 @@ impl Group {
         }
     }
 
-    /// Waits until the servers rest: what one rate left to be done is no part of the next.
+    /// Waits until the servers are at rest, so that work left by one rate does not count for the next.
     pub fn settle(&self) -> Outcome<()> {
         let pids = self.pids();
         let begun = Instant::now();
@@ -61,8 +63,8 @@ impl Group {
         Ok(())
     }
 
-    /// Bytes that the servers have sent to each other so far. aNode counts the headers of its datagrams,
-    /// NATS its messages alone.
+    /// Returns how many bytes the servers have sent to each other so far. aNode counts the headers of
+    /// datagrams, too, NATS only messages.
     pub fn bytes_between(&self) -> Outcome<f64> {
         match self {
             Group::Anode(cluster) => Ok(cluster.traffic()?.bytes),
@@ -80,7 +82,7 @@ pub struct Nats {
 
 impl Drop for Nats {
     fn drop(&mut self) {
-        // Already over is as good as killed.
+        // It does not matter if the process has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -135,7 +137,7 @@ impl Nats {
     }
 
     fn routes(&self) -> Outcome<Vec<serde_json::Value>> {
-        // 1.0 knows no chunks: the body comes in one piece.
+        // HTTP 1.0 has no chunks, so the body comes in one piece.
         let answer = node::get(&self.monitor, "/routez", "1.0")?;
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         let answer: serde_json::Value = serde_json::from_str(body)?;
@@ -147,7 +149,7 @@ impl Nats {
     }
 }
 
-/// An address of loopback that nobody listens on at this instant.
+/// Returns an address of loopback on which nobody listens at the moment.
 fn free_address() -> Outcome<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }

@@ -1,4 +1,4 @@
-//! The load: every node is published at and subscribed at, and every subscriber wants everything.
+//! The load on a cluster: clients publish and subscribe at every node, and every subscriber wants everything.
 
 use anode_loadgen::Outcome;
 use anode_loadgen::args::RunArgs;
@@ -9,39 +9,39 @@ use serde::Serialize;
 
 use super::group::Group;
 
-/// Bytes of each record's payload.
+/// Size of each record's payload, in bytes.
 pub const PAYLOAD_BYTES: usize = 128;
-/// Sources in all: so many that records which wait are of different ones.
+/// Number of sources: so many that records which wait for each other are of different sources.
 pub const SOURCES: u32 = 10_000;
-/// A rate at which 1 % take longer is not kept, only queued.
+/// A rate is not kept if 1 % of the deliveries take longer than this, in milliseconds.
 pub const P99_MS_MAX: f64 = 1_000.0;
-/// The search ends when the rate is known to this share.
+/// The search ends when the rate is known to this part of it.
 const PRECISION: f64 = 0.1;
-/// A rate must fail so often.
+/// Number of tries after which a rate has failed.
 pub const ATTEMPTS: usize = 2;
 
-/// What a cluster does.
+/// The results of a cluster.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Seen {
-    /// Whose.
+    /// Name of the system.
     pub system: String,
-    /// Of how many nodes.
+    /// Number of nodes.
     pub nodes: usize,
-    /// The highest rate at which every record came to every subscriber, in records a second.
+    /// The highest rate at which every record reached every subscriber, in records per second.
     pub records_per_s: f64,
-    /// At half of it: from due to delivered, in milliseconds.
+    /// Median time from due to delivered, at half of that rate, in milliseconds.
     pub p50_ms: f64,
-    /// The same.
+    /// 99th percentile of these times, in milliseconds.
     pub p99_ms: f64,
-    /// The same.
+    /// 99.9th percentile of these times, in milliseconds.
     pub p999_ms: f64,
-    /// CPU time of all servers for each record, in microseconds.
+    /// CPU time of all servers per record, in microseconds.
     pub cpu_us_per_record: f64,
-    /// Bytes that the servers sent each other for each record.
+    /// Bytes that the servers sent each other per record.
     pub bytes_per_record: f64,
 }
 
-/// Searches the highest rate from `from` on, then measures at half of it.
+/// Searches the highest rate, beginning at `from`, and then measures at half of it.
 pub fn measure(system: &str, group: &Group, from: f64, seconds: f64) -> Outcome<Seen> {
     let nodes = group.addresses().len();
     let mut search = Search::new(from, 10_000_000.0, PRECISION);

@@ -1,6 +1,6 @@
-//! Clusters side by side, by one command: how many records a second every node of a cluster delivers to
-//! a subscriber without losing one, and what half of that costs. aNode, nats-servers, and memberlist,
-//! in turns for each number of nodes, all on this machine.
+//! Compares clusters by one command: how many records per second every node of a cluster delivers to a
+//! subscriber without losing one, and what half of that rate costs. aNode, nats-servers and memberlist are
+//! measured in turns for each number of nodes, all on this machine.
 
 mod group;
 mod load;
@@ -22,7 +22,7 @@ use crate::subject::Subject;
 use group::{Group, Nats};
 use load::{P99_MS_MAX, PAYLOAD_BYTES, SOURCES, Seen};
 
-/// What may be asked for.
+/// Options of this command.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -41,18 +41,18 @@ pub struct Arguments {
     json: PathBuf,
 }
 
-/// The first rate that is tried, in records a second.
+/// The first rate that is tried, in records per second.
 const FROM_PER_S: f64 = 20_000.0;
-/// The same at memberlist.
+/// The first rate that is tried with memberlist, in records per second.
 const MEMBERLIST_FROM_PER_S: u32 = 10;
-/// Seconds of a memberlist run: its queues take some to show that they only grow.
+/// Length of a memberlist run in seconds: it takes some time until growing queues show.
 const MEMBERLIST_SECONDS: u32 = 6;
 
 const ANODE: &str = "aNode";
 const NATS: &str = "NATS";
 const MEMBERLIST: &str = "memberlist";
 
-/// Measures, prints, writes.
+/// Measures, prints the results, and writes them.
 pub fn run(arguments: Arguments) -> Outcome<()> {
     anode_loadgen::raise_open_files();
     let anode = arguments.subject.binary()?;
@@ -102,7 +102,7 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
     }
 }
 
-/// Keeps what a measurement says. One that fails is told and left out.
+/// Adds the result of a measurement. If it fails, that is printed and the result is left out.
 fn note(all: &mut Vec<Seen>, system: &str, measure: impl FnOnce() -> Outcome<Seen>) {
     match measure() {
         Ok(seen) => {
@@ -113,7 +113,7 @@ fn note(all: &mut Vec<Seen>, system: &str, measure: impl FnOnce() -> Outcome<See
     }
 }
 
-/// memberlist, whose driver publishes and receives in its own process.
+/// Measures memberlist, whose driver publishes and receives in its own process.
 fn rumours(memberlist: &Memberlist, nodes: usize, seed: u64) -> Outcome<Seen> {
     let run = |rate: f64| memberlist.run(nodes, rate as u32, MEMBERLIST_SECONDS, PAYLOAD_BYTES, seed);
     let mut search = Search::new(f64::from(MEMBERLIST_FROM_PER_S), 1e6, 0.2);
@@ -147,7 +147,7 @@ fn rumours(memberlist: &Memberlist, nodes: usize, seed: u64) -> Outcome<Seen> {
     })
 }
 
-/// The median of every figure over the runs of the same.
+/// Returns the median of every figure over the runs of the same kind.
 fn medians(all: &[Seen]) -> Vec<Seen> {
     let mut medians: Vec<Seen> = Vec::new();
     for seen in all {

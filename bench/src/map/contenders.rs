@@ -1,31 +1,32 @@
-//! The maps, each made to do what aNode's does at a merge: judge the record against the one that is
-//! there, put it in its place if it wins, number the change, and keep the shard's fingerprint and the
+//! The maps that are compared. Each does what aNode's does at a merge: judge the record against the one
+//! that is held, replace that one if it loses, number the change, and keep the shard's fingerprint and the
 //! bytes held.
 //!
-//! What speaks for the others here: their fingerprints are kept beside the merge, not as one step with
-//! it, so a reader may see one without the other; aNode may not.
+//! The others have it easier in one point: their fingerprints are updated beside the merge, so a reader may
+//! see one without the other. In aNode's map both are one step.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use anode::latest::{Change, Latest, Verdict, judge, shard_of};
+use anode::latest::{Change, Latest, shard_of};
 use anode::limits::SHARDS;
 use anode::record::hash::NameState;
+use anode::record::merge::{Verdict, judge};
 use anode::record::{SharedRecord, Source};
 
 /// A map of the newest record of every source.
 pub trait Map: Sync {
-    /// Merges a record. If it won: the change as it would be told.
+    /// Merges a record. Returns the change to be told, if the record won.
     fn merge(&self, record: &SharedRecord) -> Option<Change>;
-    /// XOR of the checksums of all records in it.
+    /// Returns the XOR of the checksums of all records.
     fn fingerprint(&self) -> u64;
 }
 
-/// A contender's name, and how an empty one is made.
+/// Name of a map, and a function that makes an empty one.
 pub type Contender = (&'static str, fn() -> Box<dyn Map>);
 
-/// All of them, aNode's first.
+/// All maps, aNode's first.
 pub const CONTENDERS: [Contender; 4] = [
     ("aNode", || Box::new(Latest::default())),
     ("dashmap", || Box::new(Dash::default())),
@@ -33,7 +34,7 @@ pub const CONTENDERS: [Contender; 4] = [
     ("scc", || Box::new(Scc::default())),
 ];
 
-/// Nothing in these maps expires.
+/// The wall clock of all merges: no record of the load expires.
 const WALL_US: u64 = 1;
 
 impl Map for Latest {
@@ -49,7 +50,7 @@ impl Map for Latest {
     }
 }
 
-/// The same name, to be looked up by its text and hashed as aNode hashes it.
+/// The name of a source, looked up by its text and hashed as aNode hashes it.
 #[derive(Clone, PartialEq, Eq)]
 struct Name(Source);
 
@@ -65,12 +66,12 @@ impl Borrow<str> for Name {
     }
 }
 
-/// What the other maps hold of a source.
+/// What the other maps hold for each source.
 #[derive(Clone)]
 struct Held {
     record: SharedRecord,
     version: u64,
-    /// Kept, so that it need not be computed at every merge.
+    /// The shard, kept so that it need not be computed at every merge.
     shard: u16,
 }
 
@@ -81,13 +82,13 @@ impl Held {
     }
 }
 
-/// What aNode's shards keep besides their tables.
+/// What aNode's shards keep besides their tables, for the other maps.
 struct Sums {
     shards: Box<[Sum]>,
     bytes: AtomicUsize,
 }
 
-/// On cache lines of its own, as aNode's shards are.
+/// The sums of a shard, on cache lines of their own, as aNode's shards are.
 #[repr(align(128))]
 #[derive(Default)]
 struct Sum {
@@ -102,7 +103,7 @@ impl Default for Sums {
 }
 
 impl Sums {
-    /// The version of the next change of this shard.
+    /// Returns the version of the next change of a shard.
     fn next_version(&self, shard: u16) -> u64 {
         self.shards[usize::from(shard)].version.fetch_add(1, Relaxed) + 1
     }
@@ -116,7 +117,7 @@ impl Sums {
         }
     }
 
-    /// Puts the record in the place of what is held, if it wins.
+    /// Replaces the held record if the new one wins. Returns the change then.
     fn put(&self, held: &mut Held, record: &SharedRecord) -> Option<Change> {
         if judge(Some(&held.record), record) != Verdict::Newer {
             return None;
@@ -137,7 +138,7 @@ impl Sums {
     }
 }
 
-/// dashmap: sharded tables behind reader-writer locks.
+/// The map of the crate dashmap: sharded tables behind reader-writer locks.
 #[derive(Default)]
 struct Dash {
     table: dashmap::DashMap<Name, Held, NameState>,
@@ -166,7 +167,7 @@ impl Map for Dash {
     }
 }
 
-/// papaya: lock-free; a value is never changed but replaced by another one.
+/// The map of the crate papaya: lock-free; a value is never changed, but replaced by another one.
 #[derive(Default)]
 struct Papaya {
     table: papaya::HashMap<Name, Held, NameState>,
@@ -205,14 +206,14 @@ impl Map for Papaya {
     }
 }
 
-/// scc: a lock for every bucket of a few entries.
+/// The map of the crate scc: a lock for every bucket of a few entries.
 #[derive(Default)]
 struct Scc {
     table: scc::HashMap<Name, Held, NameState>,
     sums: Sums,
 }
 
-/// Looks a [`Name`] up by its text.
+/// A text by which a [`Name`] is looked up.
 #[derive(Hash)]
 struct Text<'a>(&'a str);
 

@@ -1,4 +1,4 @@
-//! The records that are merged: made before, the same for every map.
+//! The records that are merged. They are made in advance, and are the same for every map.
 
 use std::sync::Arc;
 
@@ -8,28 +8,28 @@ use anode_loadgen::random::Random;
 use anode_loadgen::zipf::Zipf;
 use bytes::Bytes;
 
-/// How often which source is written.
+/// How often each source is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
-    /// All equally
+    /// All sources equally often.
     Uniform,
-    /// The k-th 1/k as often as the first
+    /// The k-th source 1/k as often as the first.
     Zipf,
 }
 
-/// Bytes of each record's data.
+/// Size of each record's data, in bytes.
 pub const DATA_BYTES: usize = 128;
-/// One of so many merges brings a record that is older than the one that is there.
+/// One of so many merges brings a record that is older than the held one.
 const STALE_ONE_OF: u64 = 10;
 
-/// What a map is filled with, and what is merged then.
+/// The records with which a map is filled, and those that are merged then.
 pub struct Load {
     first: Vec<SharedRecord>,
     merges: Vec<SharedRecord>,
 }
 
 impl Load {
-    /// One record of each of `sources`, and then `merges` by this law.
+    /// Makes one record of each of `sources` sources, and then `merges` records by this law.
     pub fn new(keys: Keys, sources: usize, merges: usize, seed: u64) -> Outcome<Load> {
         let names: Vec<Source> = (0..sources)
             .map(|number| Source::parse(&format!("sensors/site-{}/temperature-{number}", number % 100)))
@@ -49,7 +49,7 @@ impl Load {
             ))
         };
         let first = names.iter().zip(1..).map(|(name, seq)| record(name, 1, seq)).collect();
-        // Ranks are spread over the names, so that neighbours in memory are not neighbours in rank.
+        // Ranks are dealt out to the names by chance, so that frequent sources are not neighbours in memory.
         let spread = |rank: u64| &names[(rank.wrapping_mul(0x9E37_79B1) % sources as u64) as usize];
         let merges = (0..merges as u64).map(|number| {
             let is_stale = random.next_u64() % STALE_ONE_OF == 0;
@@ -60,12 +60,12 @@ impl Load {
         Ok(Load { first, merges })
     }
 
-    /// One record of each source.
+    /// Returns one record of each source.
     pub fn first(&self) -> &[SharedRecord] {
         &self.first
     }
 
-    /// What is merged, in this order.
+    /// Returns the records that are merged, in order.
     pub fn merges(&self) -> &[SharedRecord] {
         &self.merges
     }

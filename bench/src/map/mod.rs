@@ -1,4 +1,4 @@
-//! The map of the latest records against concurrent maps of general use, all doing the same work.
+//! Compares the map of the latest records with general concurrent maps, all doing the same work.
 //!
 //! Rounds are interleaved (A B C D A B C D), so that whatever else the machine does falls on all; every
 //! round fills a new map and counts the merges that follow. Medians are compared.
@@ -21,7 +21,7 @@ use crate::median::{geometric_mean, median};
 use contenders::{CONTENDERS, Contender};
 use load::{DATA_BYTES, Keys, Load};
 
-/// What may be asked for.
+/// Options of this command.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
     /// Sources in the map
@@ -53,18 +53,18 @@ pub struct Arguments {
     json: Option<PathBuf>,
 }
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Debug, Serialize)]
 pub struct Row {
     keys: String,
     threads: usize,
-    /// Name and median, in merges a second, aNode's first.
+    /// Name and median of each map, in merges per second, aNode's first.
     merges_per_s: Vec<(String, f64)>,
-    /// aNode's by the best of the others.
+    /// aNode's median divided by the best of the others.
     ratio: f64,
 }
 
-/// Measures all, prints the table and returns it.
+/// Measures all maps, and prints and writes the results.
 pub fn run(arguments: &Arguments) -> Outcome<()> {
     let Arguments { sources, merges, rounds, .. } = *arguments;
     println!("map: {sources} sources, {merges} merges of {DATA_BYTES} bytes a round, {rounds} rounds");
@@ -99,7 +99,7 @@ fn row(keys: Keys, load: &Load, threads: usize, arguments: &Arguments) -> Outcom
     let mut took = vec![Vec::new(); CONTENDERS.len()];
     let mut fingerprints = Vec::new();
     for round in 0..arguments.rounds.max(1) {
-        // Another one begins each time: nobody always comes after the same one.
+        // Each round begins with another map, so that none always follows the same one.
         for index in (0..CONTENDERS.len()).map(|index| (index + round) % CONTENDERS.len()) {
             let (took_s, fingerprint) = measure(CONTENDERS[index], load, threads, arguments.cpu_time);
             took[index].push(took_s);
@@ -117,7 +117,7 @@ fn row(keys: Keys, load: &Load, threads: usize, arguments: &Arguments) -> Outcom
     Ok(Row { keys: format!("{keys:?}").to_lowercase(), threads, merges_per_s, ratio })
 }
 
-/// Fills a new map, lets the threads merge, and says how many seconds that took and what is in it.
+/// Fills a new map and lets the threads merge. Returns how many seconds that took, and the map's fingerprint.
 fn measure((_, make): Contender, load: &Load, threads: usize, is_cpu_time: bool) -> (f64, u64) {
     let map = make();
     for record in load.first() {
@@ -153,7 +153,7 @@ fn measure((_, make): Contender, load: &Load, threads: usize, is_cpu_time: bool)
     (if is_cpu_time { cpu_s } else { passed_s }, map.fingerprint())
 }
 
-/// CPU time of this thread so far, in seconds.
+/// Returns the CPU time of this thread so far, in seconds.
 fn thread_cpu_s() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9

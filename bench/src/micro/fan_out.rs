@@ -1,5 +1,5 @@
-//! A batch of records through the whole way inside a node, from drafts to the bytes of a hundred
-//! subscribers' frames, without sockets: merged, numbered, matched, encoded once, copied to each.
+//! Takes a batch of records through the whole way inside a node, from drafts to the frames of a hundred
+//! subscribers, without sockets: they are merged, numbered, matched, encoded once and copied to each.
 
 use std::borrow::Cow;
 use std::hint::black_box;
@@ -17,10 +17,10 @@ use parking_lot::Mutex;
 use super::{RECORDS, data, name};
 
 const SUBSCRIBERS: usize = 100;
-/// A connection's buffer is emptied at so many bytes, as a socket would.
+/// The buffer of a connection is emptied at so many bytes, as by a socket.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Changes as they come, for the worker to hand out.
+/// Keeps changes as they come, to be handed out as a worker does.
 #[derive(Default)]
 struct Mailbox(Mutex<Vec<Change>>);
 
@@ -34,7 +34,7 @@ impl Downstream for Mailbox {
     fn store_winner(&self, _: &SharedRecord) -> u64 {
         0
     }
-    fn forget(&self, _: &SharedRecord) {}
+    fn forget(&self, _: Now, _: &SharedRecord) {}
     fn store_health(&self) -> Result<(), String> {
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Small pieces of a record's way, each on its own: what `benches/micro.rs` times and what
-//! `anode-bench instructions` counts. Every call of a piece does the same.
+//! Small pieces of a record's way, each by itself. `benches/micro.rs` times them, and `anode-bench
+//! instructions` counts their instructions. Every call of a piece does the same.
 
 mod fan_out;
 mod wires;
@@ -7,28 +7,29 @@ mod wires;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use anode::latest::{Latest, Verdict, judge, shard_of};
+use anode::latest::{Latest, shard_of};
 use anode::protocol::{json, protobuf};
+use anode::record::merge::{Verdict, judge};
 use anode::record::{Birth, NodeName, Pattern, Payload, Record, SharedRecord, Source, Stamp};
 use anode::subscriptions::Index;
 use bytes::Bytes;
 
 /// A piece of work.
 pub struct Work {
-    /// As it is called in reports.
+    /// Name of the piece in reports.
     pub name: &'static str,
-    /// Makes what it works on; each call of what comes back handles [`RECORDS`] records.
+    /// Prepares the work. Each call of the returned function handles [`RECORDS`] records.
     pub make: fn() -> Box<dyn FnMut()>,
 }
 
-/// Records, or frames, of a call.
+/// Number of records, or frames, of a call.
 pub const RECORDS: usize = 64;
-/// Bytes of each record's data.
+/// Size of each record's data, in bytes.
 pub const DATA_BYTES: usize = 128;
-/// Sources in the map.
+/// Number of sources in the map.
 const SOURCES: usize = 10_000;
 
-/// All of them.
+/// All pieces of work.
 pub const WORKS: [Work; 13] = [
     Work { name: "decode/json", make: wires::decode_json },
     Work { name: "decode/protobuf", make: wires::decode_protobuf },
@@ -89,8 +90,8 @@ fn each_record(act: fn(&SharedRecord)) -> Box<dyn FnMut()> {
     Box::new(move || records.iter().for_each(|record| act(black_box(record))))
 }
 
-/// Records that take the place of others. From the second call on each takes its own, which costs the
-/// same: nothing grows, and every call does the same.
+/// Merges records that replace others. From the second call on each replaces itself, which costs the same:
+/// nothing grows, and every call does the same.
 fn merge() -> Box<dyn FnMut()> {
     let latest = Latest::default();
     let put = move |record: &SharedRecord| {

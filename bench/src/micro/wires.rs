@@ -1,4 +1,4 @@
-//! What comes in and what goes to peers.
+//! Pieces of work on the wire: reading clients' frames, and making datagrams for peers.
 
 use std::hint::black_box;
 
@@ -9,7 +9,7 @@ use anode::protocol::protobuf::ClientMessage;
 
 use super::{RECORDS, data, name};
 
-/// Publish frames of one record each, with an id.
+/// Makes publish frames in JSON, each with one record and an id.
 pub(super) fn decode_json() -> Box<dyn FnMut()> {
     let frame = |number: usize| {
         let data = data(number as u64);
@@ -25,7 +25,7 @@ pub(super) fn decode_json() -> Box<dyn FnMut()> {
     })
 }
 
-/// The same in protobuf.
+/// Makes publish frames in protobuf, each with one record and an id.
 pub(super) fn decode_protobuf() -> Box<dyn FnMut()> {
     let frames: Vec<Vec<u8>> = (0..RECORDS).map(publish_frame).collect();
     Box::new(move || {
@@ -36,7 +36,7 @@ pub(super) fn decode_protobuf() -> Box<dyn FnMut()> {
     })
 }
 
-/// `ClientMessage { publish: Publish { id: Id { number }, source, json } }`, by hand: every length is
+/// Writes `ClientMessage { publish: Publish { id: Id { number }, source, json } }` by hand: every length is
 /// under 256.
 fn publish_frame(number: usize) -> Vec<u8> {
     let field = |key: u8, bytes: &[u8]| {
@@ -53,7 +53,7 @@ fn publish_frame(number: usize) -> Vec<u8> {
     field(1, &publish)
 }
 
-/// Full datagrams, sealed.
+/// Makes full datagrams, sealed as on the wire.
 pub(super) fn seal() -> Box<dyn FnMut()> {
     let mut datagram = vec![7; DATAGRAM_BYTES_MAX];
     Box::new(move || {

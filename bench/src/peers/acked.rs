@@ -1,5 +1,5 @@
-//! One message at a time, each answered before the next: aNode's `accepted` against a request and its
-//! reply through NATS. Both by the same blocking client over WebSocket, on the load's core.
+//! Measures messages that are answered one at a time: aNode's `accepted` against a request and its reply
+//! through NATS, both with the same blocking client over WebSocket, on the core of the load.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use tungstenite::{Message, WebSocket};
 
 use super::scenario::PAYLOAD_BYTES;
 
-/// Messages that do not count.
+/// Number of messages at the beginning that do not count.
 const WARMUP: usize = 500;
-/// No answer may take longer.
+/// Longest time that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Publishes `count` messages at a node. Times until each was answered, in nanoseconds.
+/// Publishes `count` messages at a node. Returns the times until each was answered, in nanoseconds.
 pub fn anode(address: &str, count: usize) -> Outcome<Histogram<u64>> {
     let mut socket = open(address, "/publish?ack=accepted")?;
     read_until(&mut socket, "\"connected\"")?;
@@ -29,7 +29,7 @@ pub fn anode(address: &str, count: usize) -> Outcome<Histogram<u64>> {
     })
 }
 
-/// Requests of a client that another one answers.
+/// Sends `count` requests through NATS, which another client answers. Returns the times until each was.
 pub fn nats(address: &str, count: usize) -> Outcome<Histogram<u64>> {
     let mut asking = nats_client(address, "bench.inbox")?;
     let mut answering = nats_client(address, "bench.request")?;
@@ -67,7 +67,7 @@ fn open(address: &str, path: &str) -> Outcome<WebSocket<TcpStream>> {
     Ok(opened.map_err(|error| format!("handshake with {address}: {error}"))?.0)
 }
 
-/// Reads until a message holds this text.
+/// Reads until a message contains this text.
 fn read_until(socket: &mut WebSocket<TcpStream>, wanted: &str) -> Outcome<()> {
     let holds = |bytes: &[u8]| bytes.windows(wanted.len()).any(|window| window == wanted.as_bytes());
     loop {

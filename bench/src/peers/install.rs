@@ -1,31 +1,31 @@
-//! The peers' programs: found where they are installed, else fetched from their package registries.
+//! Finds the programs of the peers where they are installed, or fetches them from their package registries.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anode_loadgen::Outcome;
 
-/// What there is to measure with. `Err` says why one is missing.
+/// The programs of all peers. `Err` tells why one is missing.
 pub struct Programs {
-    /// nats-server and its version.
+    /// The program nats-server, and its version.
     pub nats: Result<(PathBuf, String), String>,
-    /// redis-server.
+    /// The program redis-server.
     pub redis: Result<(PathBuf, String), String>,
-    /// mosquitto.
+    /// The program mosquitto.
     pub mosquitto: Result<(PathBuf, String), String>,
-    /// Bun, which is built on uWebSockets.
+    /// The program bun, which is built on uWebSockets.
     pub bun: Result<(PathBuf, String), String>,
-    /// node, with the package ws in [`Programs::modules`].
+    /// The program node, which uses the package ws in [`Programs::modules`].
     pub node: Result<(PathBuf, String), String>,
-    /// Where the packages of npm are.
+    /// Folder with the packages of npm.
     pub modules: PathBuf,
 }
 
-/// The newest of its major version, by the Go module proxy.
+/// The Go module of nats-server: the newest release of the major version is taken.
 const NATS: &str = "github.com/nats-io/nats-server/v2@latest";
 
 impl Programs {
-    /// Finds or fetches all, into `folder`.
+    /// Finds all programs, or fetches them into `folder`.
     pub fn find(folder: &Path) -> Outcome<Programs> {
         std::fs::create_dir_all(folder)?;
         let modules = folder.join("node_modules");
@@ -40,7 +40,7 @@ impl Programs {
     }
 }
 
-/// The newest release where Go is installed, else the distribution's.
+/// Returns the newest nats-server if Go is installed, else the distribution's.
 fn nats(folder: &Path) -> Result<(PathBuf, String), String> {
     let own = folder.join("nats-server");
     if !own.is_file() && first_line("go", &["version"]).is_ok() {
@@ -56,7 +56,7 @@ fn nats(folder: &Path) -> Result<(PathBuf, String), String> {
     }
 }
 
-/// A program of the distribution, installed by apt if it is not there and may be.
+/// Returns a program of the distribution. If it is missing it is installed by apt, if that is allowed.
 fn packaged(name: &str, version: &[&str]) -> Result<(PathBuf, String), String> {
     let find = || {
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -65,7 +65,7 @@ fn packaged(name: &str, version: &[&str]) -> Result<(PathBuf, String), String> {
     };
     if find().is_none() {
         eprintln!("apt-get install {name}");
-        // What fails here is told by the program not being there.
+        // If this fails, the program is missing afterwards, which is told.
         let _ = Command::new("apt-get").args(["install", "-y", "--no-install-recommends", name]).status();
     }
     with_version(find().ok_or_else(|| format!("{name} is not installed"))?, version)
@@ -109,7 +109,7 @@ fn with_version(path: PathBuf, arguments: &[&str]) -> Result<(PathBuf, String), 
     Ok((path, version))
 }
 
-/// The first line that a program prints, of its version.
+/// Returns the first line that a program prints about its version.
 fn first_line(program: &str, arguments: &[&str]) -> Result<String, String> {
     let run = Command::new(program).args(arguments).output();
     let run = run.map_err(|error| format!("starting {program}: {error}"))?;

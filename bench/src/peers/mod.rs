@@ -1,8 +1,9 @@
-//! aNode and its peers side by side, by one command: the same load, in turns (A B A B), the server alone
-//! on one core and the load on another. Every measurement has a fresh server.
+//! Compares aNode and its peers by one command: the same load, in turns (A B A B), with the server alone on
+//! one core and the load on another. Every measurement has a fresh server.
 //!
-//! By file: `install` finds or fetches the peers, `system` starts them, `scenario` is what is done to
-//! each, `acked` one answered message at a time, `results` medians and tables, `wanted` the figures.
+//! By file: `install` finds or fetches the peers, `system` starts them, `scenario` puts load on each, `acked`
+//! measures messages answered one at a time, `results` makes medians and tables, `wanted` has the figures
+//! that are wanted.
 
 mod acked;
 mod install;
@@ -26,7 +27,7 @@ use results::Results;
 use scenario::{SATURATED, STEADY, Scenario};
 use system::{ANODE, BUSY, LIMIT, NATS, PROTOBUF, SINGLY, STORED, System, TWO};
 
-/// What may be asked for.
+/// Options of this command.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -54,10 +55,10 @@ pub struct Arguments {
     json: PathBuf,
 }
 
-/// In a short run a figure may be so much worse than is wanted: it guards against regressions alone.
+/// By which factor a figure of a short run may be worse than is wanted: it only guards against regressions.
 const EASED: f64 = 0.6;
 
-/// Measures, prints, writes.
+/// Measures, prints the results, and writes them.
 pub fn run(arguments: Arguments) -> Outcome<()> {
     anode_loadgen::raise_open_files();
     let anode = std::fs::canonicalize(arguments.subject.binary()?)?;
@@ -95,7 +96,7 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
     }
 }
 
-/// The way through all measurements.
+/// The settings and the progress of all measurements.
 struct Rounds<'a> {
     arguments: &'a Arguments,
     folder: &'a Folder,
@@ -107,12 +108,12 @@ impl Rounds<'_> {
         let mut results = Results::new(systems);
         for run in 1..=self.arguments.subject.runs() {
             for scenario in SATURATED {
-                // There is always something to do: it never waits.
+                // At saturation a server never sleeps, so polling before it does makes no difference.
                 for system in systems.iter().filter(|system| system.name != BUSY) {
                     self.load(run, &scenario, system, self.arguments.seconds, &mut results);
                 }
             }
-            // What differs from aNode only in its bounds says nothing new of latencies.
+            // Systems that differ from aNode only in their settings show no other latencies.
             let is_steady = |name| ![STORED, TWO, SINGLY].contains(&name);
             for scenario in STEADY {
                 for system in systems.iter().filter(|system| is_steady(system.name)) {
@@ -146,7 +147,7 @@ impl Rounds<'_> {
         system.start(&self.folder.join(format!("peers-{}", self.number)))
     }
 
-    /// One run of one system. One that fails is told and left out.
+    /// Makes one run of one system. If it fails, that is printed and the run is left out.
     fn load(
         &mut self,
         run: usize,
@@ -231,7 +232,7 @@ fn parameters(arguments: &Arguments, machine: &Machine, missing: &[String]) -> S
     text
 }
 
-/// Writes the page's section and its charts.
+/// Writes the section of the page, and the charts.
 fn write(docs: &Path, text: &str, results: &Results) -> Outcome<()> {
     let charts = docs.join("benchmarks");
     std::fs::create_dir_all(&charts)?;

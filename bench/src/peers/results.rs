@@ -1,4 +1,4 @@
-//! What was measured, as medians, tables and ratios.
+//! The results of all systems, as medians, tables and ratios.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,32 +9,32 @@ use super::scenario::{SATURATED, STEADY, Scenario, Seen};
 use super::system::System;
 use crate::median::median;
 
-/// One system's part.
+/// The results of one system.
 #[derive(Debug, Serialize)]
 pub struct Measured {
-    /// Its name.
+    /// Name of the system.
     pub system: String,
-    /// Its version.
+    /// Version of the program.
     pub version: String,
-    /// Whether it is one of those that are compared with.
+    /// Whether aNode is compared with it.
     pub is_peer: bool,
-    /// By scenario, all runs.
+    /// All runs, by scenario.
     pub runs: BTreeMap<String, Vec<Seen>>,
-    /// Resident bytes of an idle connection.
+    /// Resident bytes per idle connection.
     pub idle_bytes: Option<f64>,
-    /// p50 of one message answered at a time, in microseconds, all runs.
+    /// Median times of messages answered one at a time, in microseconds, of all runs.
     pub acked_p50_us: Vec<f64>,
 }
 
-/// Of all systems.
+/// The results of all systems.
 #[derive(Debug, Serialize)]
 pub struct Results(pub Vec<Measured>);
 
-/// A figure of a run.
+/// Reads a figure from a run.
 pub type Figure = fn(&Seen) -> f64;
 
 impl Results {
-    /// Nothing yet of these.
+    /// Makes results of these systems, without runs.
     pub fn new(systems: &[System]) -> Results {
         let of = |system: &System| Measured {
             system: system.name.to_owned(),
@@ -47,18 +47,18 @@ impl Results {
         Results(systems.iter().map(of).collect())
     }
 
-    /// The part of this one.
+    /// Returns the results of one system.
     pub fn of(&mut self, system: &str) -> Option<&mut Measured> {
         self.0.iter_mut().find(|measured| measured.system == system)
     }
 
-    /// A median, if there was a run.
+    /// Returns the median of a figure, if there was a run.
     pub fn median(&self, system: &str, scenario: &str, figure: Figure) -> Option<f64> {
         let measured = self.0.iter().find(|measured| measured.system == system)?;
         measured.median(scenario, figure)
     }
 
-    /// The best peer of a scenario, and its median.
+    /// Returns the best peer in a scenario, and the median of its figure.
     pub fn best_peer(&self, scenario: &str, figure: Figure, more_is_better: bool) -> Option<(&str, f64)> {
         let of = |it: &'_ Measured| Some((it.median(scenario, figure)?, ()));
         let peers = self.0.iter().filter(|it| it.is_peer).filter_map(|it| Some((it, of(it)?.0)));
@@ -67,7 +67,7 @@ impl Results {
         found.map(|(measured, value)| (measured.system.as_str(), value))
     }
 
-    /// All tables, in Markdown.
+    /// Returns all tables, in Markdown.
     pub fn tables(&self) -> String {
         let mut out = String::new();
         self.saturation(&mut out);
@@ -136,7 +136,7 @@ fn head(out: &mut String, scenarios: &[Scenario]) {
 }
 
 impl Measured {
-    /// The median of a scenario's runs.
+    /// Returns the median of a figure over the runs of a scenario.
     pub fn median(&self, scenario: &str, figure: Figure) -> Option<f64> {
         let runs: Vec<f64> = self.runs.get(scenario)?.iter().map(figure).collect();
         (!runs.is_empty()).then(|| median(&runs))

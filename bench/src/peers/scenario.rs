@@ -1,21 +1,22 @@
-//! What is done to every system, and what comes out of one run of it.
+//! The load that is put on every system, and the figures of one run.
 
 use anode_loadgen::args::RunArgs;
+use anode_loadgen::machine::resident_bytes;
 use anode_loadgen::{Outcome, idle};
 use serde::Serialize;
 
 use super::system::{LOAD_CORE, Server, System};
 
-/// Publishers, subscribers, and at which rate.
+/// A load: publishers, subscribers, and a rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scenario {
-    /// In tables.
+    /// Name of the scenario in tables.
     pub name: &'static str,
-    /// Connections that publish.
+    /// Number of connections that publish.
     pub publishers: u32,
-    /// Connections that subscribe, each to everything.
+    /// Number of connections that subscribe, each to everything.
     pub subscribers: u32,
-    /// Messages a second; `None`: as many as the server takes.
+    /// Messages per second; `None`: as many as the server takes.
     pub rate_per_s: Option<u32>,
 }
 
@@ -23,7 +24,7 @@ const fn saturated(name: &'static str, publishers: u32, subscribers: u32) -> Sce
     Scenario { name, publishers, subscribers, rate_per_s: None }
 }
 
-/// As much as the server takes.
+/// The scenarios at saturation: as much as the server takes.
 pub const SATURATED: [Scenario; 4] = [
     saturated("1 → 1", 1, 1),
     saturated("1 → 100", 1, 100),
@@ -35,7 +36,7 @@ const fn steady(name: &'static str, publishers: u32, subscribers: u32, rate: u32
     Scenario { name, publishers, subscribers, rate_per_s: Some(rate) }
 }
 
-/// The same absolute rates for all.
+/// The scenarios with the same absolute rates for all systems.
 pub const STEADY: [Scenario; 4] = [
     steady("1 → 1, 10,000/s", 1, 1, 10_000),
     steady("1 → 100, 20,000/s", 1, 100, 200),
@@ -43,35 +44,35 @@ pub const STEADY: [Scenario; 4] = [
     steady("64 → 1, 10,000/s", 64, 1, 10_000),
 ];
 
-/// Bytes of each message's payload.
+/// Size of each message's payload, in bytes.
 pub const PAYLOAD_BYTES: usize = 128;
 
-/// So long is waited for what was not delivered yet.
+/// How many seconds missing deliveries are waited for, as an option of the load generator.
 const DRAIN_S: f64 = 30.0;
 
-/// What one run showed.
+/// The figures of one run.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Seen {
-    /// Deliveries a second of the server's CPU time.
+    /// Number of deliveries per second of the server's CPU time.
     pub per_cpu_s: f64,
-    /// Deliveries a second.
+    /// Number of deliveries per second.
     pub per_s: f64,
-    /// The server's cores' worth of CPU time.
+    /// The server's CPU time, in cores.
     pub server_cores: f64,
-    /// The busiest thread of the generator: share of the time in which it did not wait.
+    /// Part of the time in which the generator's busiest thread did not wait, 0 to 1.
     pub load_busy: f64,
-    /// From due to delivered, in microseconds.
+    /// Median time from when a message was due until it was delivered, in microseconds.
     pub p50_us: f64,
-    /// The same.
+    /// 99th percentile of these times, in microseconds.
     pub p99_us: f64,
-    /// The same.
+    /// 99.9th percentile of these times, in microseconds.
     pub p999_us: f64,
-    /// Deliveries that never came.
+    /// Number of deliveries that never were.
     pub lost: u64,
 }
 
 impl Scenario {
-    /// Puts it on a server for so long, and says what came of it.
+    /// Puts the load on a server for so many seconds, and returns the figures.
     pub fn run(&self, system: &System, server: &Server, seconds: f64) -> Outcome<Seen> {
         let mut args = args_for(system, server)?;
         (args.publishers, args.subscribers) = (self.publishers, self.subscribers);
@@ -101,19 +102,19 @@ fn args_for(system: &System, server: &Server) -> Outcome<RunArgs> {
     let mut args = RunArgs::parse(&["--to", &server.address])?;
     let (target, transport, format) = system.speaks();
     (args.target, args.transport, args.format) = (target, Some(transport), format);
-    // The slow ones are given the time to deliver what they took.
+    // Slow servers get the time to deliver what they took.
     args.drain = DRAIN_S;
     (args.threads, args.cpu) = (Some(1), vec![LOAD_CORE]);
     Ok(args)
 }
 
-/// Resident bytes of the server for each of so many idle subscribers.
+/// Returns the server's resident bytes per idle subscriber.
 pub fn idle_bytes(system: &System, server: &Server, connections: usize) -> Outcome<f64> {
-    let before = idle::resident_bytes(server.pid())?;
+    let before = resident_bytes(&[server.pid()])?;
     let idle = idle::Idle::open_with(args_for(system, server)?, connections)?;
-    // What is collected or given back a moment later is not theirs.
+    // Memory that is freed a moment later does not belong to the connections.
     std::thread::sleep(std::time::Duration::from_secs(2));
     idle.check()?;
-    let after = idle::resident_bytes(server.pid())?;
+    let after = resident_bytes(&[server.pid()])?;
     Ok(after.saturating_sub(before) as f64 / connections.max(1) as f64)
 }

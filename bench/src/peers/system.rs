@@ -10,43 +10,43 @@ use anode_loadgen::plan::{Format, Target, Transport};
 
 use super::install::Programs;
 
-/// The core that servers run on, and the load's.
+/// The core on which servers run.
 pub const SERVER_CORE: usize = 0;
-/// The load's.
+/// The core on which the load runs.
 pub const LOAD_CORE: usize = 1;
 
 /// How long a server may take to listen.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What is measured.
+/// A system that is measured.
 #[derive(Clone, Debug)]
 pub struct System {
-    /// In tables.
+    /// Name of the system in tables.
     pub name: &'static str,
-    /// Of its program, as that says it.
+    /// Version of the program, as it prints it.
     pub version: String,
-    /// The kind of server.
+    /// How a server of it is started.
     kind: Kind,
     program: PathBuf,
     modules: PathBuf,
 }
 
-/// Kinds of servers.
+/// The kinds of servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// With these options, in this format.
+    /// A node with these options, and clients that use this format.
     Anode(&'static [&'static str], bool),
     /// A relay of this program's own.
     Relay(bool),
-    /// NATS over WebSocket.
+    /// A nats-server, over WebSocket.
     Nats,
-    /// Redis over TCP.
+    /// A redis-server, over TCP.
     Redis,
     /// Mosquitto over WebSocket.
     Mosquitto,
-    /// uWebSockets in Bun.
+    /// A relay on uWebSockets in Bun.
     Bun,
-    /// ws on node.
+    /// A relay on the package ws of node.
     Ws,
 }
 
@@ -55,24 +55,24 @@ const EMBEDDED: &[&str] = &["--store", "embedded", "--workers", "1"];
 const BUSY_POLL: &[&str] = &["--store", "memory", "--workers", "1", "--busy-poll-us", "150"];
 const TWO_WORKERS: &[&str] = &["--store", "memory", "--workers", "2"];
 
-/// Names in tables.
+/// Name in tables of aNode with JSON and a store in memory.
 pub const ANODE: &str = "aNode";
-/// In protobuf.
+/// Name in tables of aNode with protobuf.
 pub const PROTOBUF: &str = "aNode, protobuf";
-/// With the embedded store.
+/// Name in tables of aNode with the embedded store.
 pub const STORED: &str = "aNode, embedded store";
-/// Looking for what comes next before it sleeps.
+/// Name in tables of aNode that polls for a while before it sleeps.
 pub const BUSY: &str = "aNode, busy poll";
-/// With two workers, on two cores.
+/// Name in tables of aNode with two workers on two cores.
 pub const TWO: &str = "aNode, two workers";
-/// The bare relay.
+/// Name in tables of the bare relay.
 pub const LIMIT: &str = "limit: bare relay";
-/// The bare relay that writes every frame by itself.
+/// Name in tables of the bare relay that writes every frame by itself.
 pub const SINGLY: &str = "the same, a write a frame";
-/// NATS.
+/// Name in tables of NATS.
 pub const NATS: &str = "NATS, WebSocket";
 
-/// All systems that there are programs for; of the others, why not.
+/// Returns all systems whose programs are there, and of the others why they are not.
 pub fn systems(anode: &Path, version: &str, programs: &Programs) -> (Vec<System>, Vec<String>) {
     let own = std::env::current_exe().unwrap_or_default();
     let here = |name, kind, program: &Path, version: &str| System {
@@ -108,20 +108,20 @@ pub fn systems(anode: &Path, version: &str, programs: &Programs) -> (Vec<System>
     (found, missing)
 }
 
-/// A running server; it ends with this.
+/// A running server. It is killed when this is dropped.
 pub struct Server {
     process: Child,
-    /// `host:port` of its clients.
+    /// Address for clients, `host:port`.
     pub address: String,
 }
 
 impl System {
-    /// Whether it is one of those that the figures compare with.
+    /// Returns whether aNode's figures are compared with it.
     pub fn is_peer(&self) -> bool {
         !matches!(self.kind, Kind::Anode(..) | Kind::Relay(_))
     }
 
-    /// What the generator must speak.
+    /// Returns the options of the load generator for this kind of server.
     pub fn speaks(&self) -> (Target, Transport, Format) {
         match self.kind {
             Kind::Anode(_, true) => (Target::Anode, Transport::Ws, Format::Protobuf),
@@ -166,7 +166,7 @@ impl System {
             }
             Kind::Nats => {
                 let config = folder.join("nats.conf");
-                // What is written for a client may wait as long as it may elsewhere.
+                // A client may have as much waiting as with the other systems.
                 let text = format!(
                     "listen: \"127.0.0.1:{}\"\nmax_pending: 1GB\nmax_connections: 200000\n\
                     websocket {{ listen: \"{address}\", no_tls: true, compression: false }}\n",
@@ -180,7 +180,7 @@ impl System {
                 .args(["--maxclients", "100000", "--client-output-buffer-limit", "pubsub 0 0 0"]),
             Kind::Mosquitto => {
                 let config = folder.join("mosquitto.conf");
-                // 2.0.11 does not start if it has no listener but for WebSockets.
+                // Version 2.0.11 does not start if its only listener is for WebSockets.
                 let plain = free_port()?;
                 let text = format!(
                     "listener {plain} 127.0.0.1\nlistener {port} 127.0.0.1\nprotocol websockets\nallow_anonymous true\n\
@@ -197,7 +197,7 @@ impl System {
 }
 
 impl Server {
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
@@ -206,7 +206,7 @@ impl Server {
         let begun = Instant::now();
         while begun.elapsed() < DEADLINE {
             if TcpStream::connect(&self.address).is_ok() {
-                // What is to be loaded or warmed before the first client is.
+                // The server may still load or warm up something that belongs before the first client.
                 std::thread::sleep(Duration::from_millis(200));
                 return Ok(());
             }
@@ -222,13 +222,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Already over is as good as killed.
+        // It does not matter if the process has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// A port that nobody has at this instant.
+/// Returns a port that is free at the moment.
 fn free_port() -> Outcome<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

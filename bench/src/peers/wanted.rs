@@ -1,4 +1,4 @@
-//! The figures that are wanted, and whether they are met.
+//! The figures that are wanted, and whether they are reached.
 
 use std::fmt::Write;
 
@@ -9,18 +9,18 @@ use crate::median::median;
 
 /// A ratio and its bound.
 pub struct Wanted {
-    /// In words.
+    /// The figure in words.
     pub what: String,
-    /// What it is.
+    /// The ratio that was measured.
     pub ratio: f64,
-    /// What it should be.
+    /// The ratio that is wanted.
     pub bound: f64,
-    /// Whether more is better.
+    /// Whether the bound is a least value rather than a greatest one.
     pub is_least: bool,
 }
 
 impl Wanted {
-    /// Whether it is met, with the bound eased by this factor (1: as it is).
+    /// Returns whether the figure is reached, with the bound eased by this factor (1: not eased).
     pub fn is_met(&self, eased: f64) -> bool {
         if self.is_least { self.ratio >= self.bound * eased } else { self.ratio <= self.bound / eased }
     }
@@ -30,13 +30,13 @@ fn per_cpu_s(seen: &Seen) -> f64 {
     seen.per_cpu_s
 }
 
-/// Against whom a rate is held.
+/// The system with which a rate is compared.
 enum Other {
     Best,
     Named(&'static str),
 }
 
-/// Every figure for which there are measurements.
+/// Returns every figure for which there are measurements.
 pub fn all(results: &Results) -> Vec<Wanted> {
     let [one, hundred, thousand, publishers] = SATURATED.map(|scenario| scenario.name);
     let rates = [
@@ -93,13 +93,13 @@ fn idle(results: &Results) -> Option<Wanted> {
     Some(Wanted { what, ratio: bytes / 1024.0, bound: 4.0, is_least: false })
 }
 
-/// As a table.
+/// Returns the figures as a table in Markdown.
 pub fn table(wanted: &[Wanted]) -> String {
     let mut out = String::from("| figure | wanted | measured | |\n| --- | --- | --- | --- |\n");
     for it in wanted {
         let (sign, word) =
             (if it.is_least { "≥" } else { "≤" }, if it.is_met(1.0) { "met" } else { "short" });
-        // Writing into a string cannot fail.
+        // It cannot fail: the target is a string.
         let _ = writeln!(out, "| {} | {sign} {} | {:.2} | {word} |", it.what, it.bound, it.ratio);
     }
     out

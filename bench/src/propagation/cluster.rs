@@ -1,4 +1,4 @@
-//! N node processes that know each other, and what they count.
+//! N node processes that know each other, and their counters.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,24 +11,24 @@ use crate::node::Node;
 /// How long the nodes may take to find each other.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The processes; they end with it.
+/// Running nodes. They are killed when this is dropped.
 pub struct Cluster {
     pub nodes: Vec<Node>,
 }
 
-/// What all nodes together had sent and received at an instant.
+/// What all nodes together had sent and received until an instant.
 #[derive(Debug)]
 pub struct Traffic {
     pub at: Instant,
     pub datagrams: f64,
     pub bytes: f64,
     pub copies: f64,
-    /// Bound in milliseconds → deliveries that took at most so long.
+    /// For each bound in milliseconds, the number of deliveries that took at most so long.
     buckets: Vec<(f64, f64)>,
 }
 
 impl Cluster {
-    /// Starts `count` nodes with one worker and a store in memory each, and waits until each sees all.
+    /// Starts `count` nodes, each with one worker and a store in memory, and waits until each sees all others.
     pub fn start(anode: &Path, folder: &Path, count: usize) -> Outcome<Cluster> {
         let options = ["--store", "memory", "--workers", "1", "--log-level", "warn"];
         let mut nodes = vec![Node::start(anode, &folder.join("0"), &options)?];
@@ -54,13 +54,13 @@ impl Cluster {
         Ok(sum)
     }
 
-    /// Processor time that all nodes have used, in seconds.
+    /// Returns the processor time that all nodes have used, in seconds.
     pub fn cpu_s(&self) -> f64 {
         self.nodes.iter().map(|node| cpu_s(node.pid())).sum()
     }
 }
 
-/// Processor time that the threads of a process have used, in seconds; 0 if it is gone.
+/// Returns the processor time that the threads of a process have used, in seconds; 0 if it is gone.
 fn cpu_s(pid: u32) -> f64 {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let used_ns = tasks.filter_map(|task| {
@@ -71,7 +71,7 @@ fn cpu_s(pid: u32) -> f64 {
 }
 
 impl Traffic {
-    /// Adds what one node's metrics say.
+    /// Adds the counters in one node's metrics.
     fn add(&mut self, metrics: &str) {
         for line in metrics.lines() {
             let Some((name, value)) = line.rsplit_once(' ') else { continue };
@@ -97,7 +97,7 @@ impl Traffic {
         }
     }
 
-    /// Percentiles of the nodes' own histogram since `before`. A bound that is infinite is given as −1.
+    /// Returns percentiles of the nodes' own histogram since `before`. An infinite bound is given as −1.
     pub fn own_since(&self, before: &Traffic) -> OwnPercentiles {
         let since = |&(bound, count): &(f64, f64)| {
             let then = before.buckets.iter().find(|(other, _)| *other == bound);

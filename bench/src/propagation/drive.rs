@@ -1,7 +1,7 @@
 //! The driver: one thread publishes at a constant rate at random nodes, one receives from all of them.
 //!
-//! A record's time counts from when it was due, so a node that holds its publisher up cannot hide it.
-//! The receiver is one poll over all subscriptions; what it costs is reported beside the figures.
+//! Times count from when a record was due, so a node that delays its publisher cannot hide it. The
+//! receiver is one poll over all subscriptions; its processor time is reported beside the figures.
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
@@ -17,14 +17,14 @@ use tungstenite::{Message, WebSocket};
 
 use crate::machine::cpu_s;
 
-/// What to publish.
+/// How much to publish, and how fast.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     pub records: u32,
     pub rate_per_s: u32,
-    /// Bytes of each record's data, at least [`PAYLOAD_BYTES_MIN`].
+    /// Size of each record's data in bytes, at least [`PAYLOAD_BYTES_MIN`].
     pub payload_bytes: usize,
-    /// Chooses the nodes that are published at.
+    /// Seed by which the nodes are drawn that are published at.
     pub seed: u64,
 }
 
@@ -34,45 +34,45 @@ impl Load {
     }
 }
 
-/// `[4294967295,""]`
+/// Size of the smallest data in bytes: `[4294967295,""]`.
 pub const PAYLOAD_BYTES_MIN: usize = 15;
-/// Sources that are published to in turn.
+/// Number of sources, which are published to in turn.
 const SOURCES: usize = 100;
-/// What has not come so long after the last record was due is missing.
+/// Deliveries later than this after the last record was due count as missing.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// From the call to the first record.
+/// Time from the call to the first record.
 const LEAD: Duration = Duration::from_millis(200);
 
 type Socket = WebSocket<TcpStream>;
 
-/// Connections to all nodes, one to publish and one to receive by.
+/// Connections to all nodes: at each, one publishes and one receives.
 pub struct Driver {
     publishers: Vec<Socket>,
     receivers: Vec<Socket>,
     poll: Poll,
 }
 
-/// What came.
+/// What was received.
 pub struct Seen {
-    /// Of each record, in nanoseconds from when it was due.
+    /// The deliveries of each record, in nanoseconds from when it was due.
     pub records: Vec<Record>,
-    /// How late each was published, in nanoseconds.
+    /// How late each record was published, in nanoseconds.
     pub late_ns: Vec<u64>,
-    /// Processor time that the driver took, in seconds.
+    /// Processor time that the driver used, in seconds.
     pub cpu_s: f64,
 }
 
-/// One record's deliveries.
+/// The deliveries of one record.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
-    /// The node it was published at.
+    /// Index of the node at which it was published.
     pub origin: usize,
-    /// At each node; `None`: it never came.
+    /// Time of the delivery at each node, in nanoseconds; `None`: it never arrived.
     pub delivered_ns: Vec<Option<u64>>,
 }
 
 impl Record {
-    /// Its deliveries at the other nodes.
+    /// Returns the deliveries at the other nodes.
     pub fn elsewhere_ns(&self) -> impl Iterator<Item = u64> {
         let elsewhere = self.delivered_ns.iter().enumerate().filter(|(node, _)| *node != self.origin);
         elsewhere.filter_map(|(_, took_ns)| *took_ns)
@@ -80,7 +80,7 @@ impl Record {
 }
 
 impl Driver {
-    /// Connects to all of them (`host:port`) and subscribes.
+    /// Connects to all nodes (`host:port`) and subscribes.
     pub fn connect<'a>(nodes: impl Iterator<Item = &'a str>) -> Outcome<Driver> {
         let poll = Poll::new()?;
         let (mut publishers, mut receivers) = (Vec::new(), Vec::new());
@@ -96,7 +96,7 @@ impl Driver {
         Ok(Driver { publishers, receivers, poll })
     }
 
-    /// Publishes all and waits until all have come, or patience ends.
+    /// Publishes all records, and waits until all have arrived or the time is up.
     pub fn run(&mut self, load: Load) -> Outcome<Seen> {
         let mut random = Random::new(load.seed);
         let nodes = self.receivers.len();
@@ -112,7 +112,7 @@ impl Driver {
         })
     }
 
-    /// A refused record would be answered: nothing may have come.
+    /// Checks that no record was refused: a refusal would have been answered.
     pub fn check_refusals(&mut self) -> Outcome<()> {
         for socket in &mut self.publishers {
             socket.get_mut().set_nonblocking(true)?;
@@ -138,7 +138,7 @@ fn publish(sockets: &mut [Socket], origins: &[usize], load: Load, start: Instant
     Ok(late_ns)
 }
 
-/// The record's number, padded to so many bytes of JSON.
+/// Returns JSON of so many bytes that begins with the record's number.
 fn data(number: usize, bytes: usize) -> String {
     let number = number.to_string();
     let padding = bytes.saturating_sub(number.len() + r#"[,""]"#.len());
@@ -180,7 +180,7 @@ fn receive(
     Ok(records)
 }
 
-/// The next text frame that is there.
+/// Returns the next text frame, if one has arrived.
 fn read(socket: &mut Socket) -> Outcome<Option<String>> {
     loop {
         match socket.read() {
@@ -192,7 +192,7 @@ fn read(socket: &mut Socket) -> Outcome<Option<String>> {
     }
 }
 
-/// The record's number, from `"data":[n,…`.
+/// Returns the record's number, from `"data":[n,…`.
 fn number(text: &str) -> Option<usize> {
     let (_, data) = text.split_once("\"data\":[")?;
     data.split(',').next()?.parse().ok()

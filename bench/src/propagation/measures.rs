@@ -1,4 +1,4 @@
-//! What one run measured, of aNode or of memberlist, under the same names.
+//! The figures of one run, of aNode or of memberlist, under the same names.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +16,7 @@ pub struct Percentiles {
 }
 
 impl Percentiles {
-    /// By nearest rank; all 0 of nothing.
+    /// Computes the percentiles by nearest rank; all are 0 if there are no durations.
     pub fn of(mut ns: Vec<u64>) -> Percentiles {
         ns.sort_unstable();
         let at = |q: f64| {
@@ -27,52 +27,53 @@ impl Percentiles {
     }
 }
 
-/// Measures of one run, or the medians of several. `bench/peers/memberlist` prints the same.
+/// The figures of one run, or the medians of several. `bench/peers/memberlist` prints the same ones.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measures {
-    /// `anode` or `memberlist`.
+    /// The system: `anode` or `memberlist`.
     pub system: String,
     pub nodes: f64,
     pub records: f64,
-    /// Deliveries that should come: records × (nodes − 1).
+    /// Number of deliveries that should be: records × (nodes − 1).
     pub expected: f64,
-    /// Deliveries that never came.
+    /// Number of deliveries that never were.
     pub missing: f64,
-    /// Records that did not reach all nodes.
+    /// Number of records that did not reach all nodes.
     pub partial: f64,
-    /// Due → delivered at one other node.
+    /// Times from when a record was due until it was delivered at another node, for each node.
     pub one_ms: Percentiles,
-    /// Due → delivered at the last node that got it.
+    /// Times from when a record was due until it was delivered at the last node that got it.
     pub all_ms: Percentiles,
-    /// Due → published: how late the driver itself was. It is in the others.
+    /// Times from when a record was due until it was published: how late the driver was. The other times
+    /// contain it.
     pub late_ms: Percentiles,
-    /// Copies that nodes received, over those that they needed.
+    /// Number of copies that nodes received, divided by the number that they needed.
     pub copies_per_delivery: f64,
-    /// Datagrams sent, less the idle traffic.
+    /// Number of datagrams sent, less the idle traffic.
     pub datagrams_per_record_per_node: f64,
-    /// Their bytes, 28 of headers for each.
+    /// Bytes of these datagrams, with 28 bytes of headers each.
     pub bytes_per_record_per_node: f64,
     pub idle_datagrams_per_node_per_s: f64,
     pub idle_bytes_per_node_per_s: f64,
-    /// Of one core, all nodes together.
+    /// Processor time of all nodes while idle, in percent of one core.
     pub idle_cpu_percent: f64,
-    /// The same while records are published.
+    /// Processor time of all nodes while records are published, in percent of one core.
     pub busy_cpu_percent: f64,
-    /// Of one core, the driver while records are published.
+    /// Processor time of the driver while records are published, in percent of one core.
     pub driver_cpu_percent: f64,
-    /// The nodes' own `anode_propagation_seconds`: bounds of the buckets that hold p50 and p99.
+    /// From the nodes' own `anode_propagation_seconds`: bounds of the buckets that hold p50 and p99.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_ms: Option<OwnPercentiles>,
 }
 
-/// Upper bounds, in milliseconds, of buckets of the nodes' histogram.
+/// Upper bounds of buckets of the nodes' histogram, in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct OwnPercentiles {
     pub p50_at_most: f64,
     pub p99_at_most: f64,
 }
 
-/// The median of every number over several runs of the same.
+/// Returns the median of every number over several runs of the same kind.
 pub fn median(runs: &[&Measures]) -> Outcome<Measures> {
     let values = runs.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
     let values: Vec<&Value> = values.iter().collect();
@@ -97,7 +98,7 @@ fn median_value(values: &[&Value]) -> Value {
     }
 }
 
-/// The middle one, or the mean of the two.
+/// Returns the middle number, or the mean of the two middle ones.
 fn middle(sorted: &[f64]) -> f64 {
     let at = |index: usize| sorted.get(index).copied().unwrap_or_default();
     let half = sorted.len() / 2;

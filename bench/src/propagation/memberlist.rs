@@ -1,4 +1,4 @@
-//! hashicorp/memberlist, driven by a Go program of our own.
+//! Measures hashicorp/memberlist, driven by a Go program in `bench/peers/memberlist`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,15 +8,15 @@ use anode_loadgen::Outcome;
 use super::measures::Measures;
 use super::{IDLE_SECONDS, Plan};
 
-/// The built driver.
+/// The driver, built and ready to run.
 pub struct Memberlist {
     binary: PathBuf,
-    /// memberlist's version.
+    /// The version of memberlist.
     pub version: String,
 }
 
 impl Memberlist {
-    /// Builds the driver into `target/`. Says why if it cannot be, for example without Go.
+    /// Builds the driver into `target/`. Fails with the reason if it cannot be built, for example without Go.
     pub fn build() -> Result<Memberlist, String> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/memberlist");
         let binary =
@@ -41,12 +41,12 @@ impl Memberlist {
         Ok(Memberlist { binary, version: format!("{version}, {}", go(&["env", "GOVERSION"])?) })
     }
 
-    /// One run: nodes in one process, the rest as with aNode.
+    /// Makes one run. All nodes are in one process; everything else is as with aNode.
     pub fn measure(&self, plan: &Plan, nodes: usize, seed: u64) -> Outcome<Measures> {
         self.run(nodes, plan.rate_per_s, plan.seconds, plan.payload_bytes, seed)
     }
 
-    /// The same, at this rate for so long.
+    /// Makes one run at a rate (records per second) for so many seconds.
     pub fn run(
         &self,
         nodes: usize,

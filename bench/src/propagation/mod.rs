@@ -1,11 +1,13 @@
-//! How long until a record is everywhere, over real sockets, against the number of nodes.
+//! Measures how long it takes until a record is at all nodes, over real sockets, against the number of
+//! nodes.
 //!
-//! N node processes on loopback, a subscription at each; records are published at a modest constant
-//! rate at random ones. Beside it, in turns (A B A B), the same through hashicorp/memberlist with its
-//! LAN defaults, so that whatever else the machine does falls on both.
+//! There are N node processes on loopback with a subscription at each; records are published at random
+//! nodes, at a modest constant rate. The same is done with hashicorp/memberlist with its LAN defaults, in
+//! turns (A B A B), so that whatever else the machine does falls on both.
 //!
-//! By file: `cluster` the processes and their counters, `drive` publishing and receiving, `memberlist`
-//! the Go driver, `measures` what comes out of a run, `report` table and JSON, `plot` the SVG.
+//! By file: `cluster` has the processes and their counters, `drive` publishes and receives, `memberlist`
+//! runs the Go driver, `measures` holds the figures of a run, `report` writes the table and JSON, `plot`
+//! draws the SVG.
 
 mod cluster;
 mod drive;
@@ -30,7 +32,7 @@ use report::Report;
 use crate::folder::Folder;
 use crate::machine::Machine;
 
-/// What may be asked for.
+/// Options of this command.
 #[derive(Args)]
 pub struct Arguments {
     /// The anode binary [default: the one next to this program, else it is built]
@@ -71,7 +73,7 @@ pub struct Arguments {
     svg: PathBuf,
 }
 
-/// What to measure with.
+/// The checked parameters of a measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     nodes: Vec<usize>,
@@ -82,19 +84,19 @@ pub struct Plan {
     seed: u64,
 }
 
-/// How long the idle traffic is counted.
+/// For how many seconds the idle traffic is counted.
 const IDLE_SECONDS: u64 = 3;
-/// What members say of the joins dies down before anything is counted.
+/// How long to wait before anything is counted, until messages about the joins have died down.
 const SETTLE: Duration = Duration::from_secs(3);
-/// After the last delivery: acknowledgements, and heads in probes.
+/// How long to wait after the last delivery for acknowledgements, and for heads in probes.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// A driver that is itself later than this in one of ten cases measures the machine's other work.
+/// If the driver itself is later than this (in ms) in one of ten cases, it measures the machine's other work.
 const LATE_MS_MAX: f64 = 10.0;
-/// Runs until one is taken as it is.
+/// Number of runs after which the last one is taken as it is.
 const ATTEMPTS: usize = 3;
 
-/// Measures, prints, and writes the files.
+/// Measures, prints the table, and writes the files.
 pub fn run(arguments: Arguments) -> Outcome<()> {
     let begun = Instant::now();
     let plan = plan(&arguments)?;
@@ -137,7 +139,7 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
     report.check()
 }
 
-/// Measures, and once or twice again if the machine did something else meanwhile.
+/// Measures, and repeats it once or twice if the machine did something else at the same time.
 fn undisturbed(measure: impl Fn() -> Outcome<Measures>) -> Outcome<Measures> {
     for _ in 1..ATTEMPTS {
         match measure() {
@@ -172,7 +174,7 @@ fn plan(arguments: &Arguments) -> Outcome<Plan> {
     Ok(plan)
 }
 
-/// One run of aNode.
+/// Makes one run of aNode.
 fn measure(cluster: Cluster, plan: &Plan, seed: u64) -> Outcome<Measures> {
     let count = cluster.nodes.len() as f64;
     let mut driver = Driver::connect(cluster.nodes.iter().map(|node| node.http.as_str()))?;
@@ -222,7 +224,7 @@ fn measure(cluster: Cluster, plan: &Plan, seed: u64) -> Outcome<Measures> {
     })
 }
 
-/// Deliveries that never came, and records that lack one.
+/// Returns the number of deliveries that never were, and of records that lack one.
 fn missing(seen: &Seen) -> (f64, f64) {
     let lacks = |record: &drive::Record| record.delivered_ns.iter().filter(|it| it.is_none()).count();
     let missing = seen.records.iter().map(lacks).sum::<usize>();

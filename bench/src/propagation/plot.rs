@@ -1,4 +1,4 @@
-//! The plot: time until all nodes have a record, against the number of nodes, both axes logarithmic.
+//! Draws the time until all nodes have a record against the number of nodes, both axes logarithmic.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ const RIGHT: f64 = 170.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 55.0;
 
-/// A line: whose, which figure of it, and how it is drawn.
+/// A line of the plot: the system, the figure, and how it is drawn.
 type Series = (&'static str, &'static str, fn(&Measures) -> f64, &'static str);
 
 const SERIES: [Series; 4] = [
@@ -21,11 +21,11 @@ const SERIES: [Series; 4] = [
     ("anode", "aNode p50", |it| it.all_ms.p50, "stroke=\"#1f6feb\""),
 ];
 
-/// Where figures come to stand.
+/// How figures are mapped to places in the plot.
 struct Axes {
     nodes_min: f64,
     nodes_max: f64,
-    /// Powers of ten, in milliseconds.
+    /// Powers of ten between which times lie, in milliseconds.
     ms_min: f64,
     ms_max: f64,
 }
@@ -54,11 +54,11 @@ impl Axes {
     }
 }
 
-/// The plot of these medians.
+/// Draws the plot of these medians.
 pub fn svg(medians: &[Measures]) -> String {
     let axes = Axes::around(medians);
     let mut out = String::new();
-    // Writing into a string cannot fail.
+    // It cannot fail: the target is a string.
     let _ = draw(&mut out, &axes, medians);
     out
 }

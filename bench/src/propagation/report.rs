@@ -1,4 +1,4 @@
-//! Table and JSON.
+//! Writes the table and the JSON of all runs.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use super::Plan;
 use super::measures::{Measures, median};
 use crate::machine::Machine;
 
-/// Where the wanted figures are stated.
+/// Number of nodes for which the wanted figures are stated.
 const WANTED_NODES: f64 = 64.0;
-/// Until all have it, median.
+/// Wanted median of the time until all nodes have a record, in milliseconds.
 const WANTED_ALL_MS: f64 = 10.0;
-/// How much sooner than memberlist.
+/// Wanted factor by which that is sooner than with memberlist.
 const WANTED_TIMES: f64 = 50.0;
 
 /// Everything that was measured.
@@ -26,18 +26,18 @@ pub struct Report {
 }
 
 impl Report {
-    /// Nothing yet.
+    /// Makes a report without runs.
     pub fn new(machine: Machine, plan: &Plan, memberlist: Option<String>) -> Report {
         Report { machine, plan: plan.clone(), memberlist, runs: Vec::new() }
     }
 
-    /// One more run, printed at once.
+    /// Adds a run, and prints it.
     pub fn add(&mut self, run: usize, measures: Measures) {
         println!("run {run}: {}", line(&measures));
         self.runs.push(measures);
     }
 
-    /// The median of every figure, by system and number of nodes.
+    /// Returns the median of every figure, by system and number of nodes.
     pub fn medians(&self) -> Outcome<Vec<Measures>> {
         let mut medians: Vec<Measures> = Vec::new();
         for measures in &self.runs {
@@ -51,7 +51,7 @@ impl Report {
         Ok(medians)
     }
 
-    /// The table, and what was wanted.
+    /// Prints the medians as a table, and which wanted figures were reached.
     pub fn print_medians(&self) -> Outcome<()> {
         let medians = self.medians()?;
         println!("\nmedians, in ms from when a record was due:");
@@ -94,14 +94,14 @@ impl Report {
         Ok(())
     }
 
-    /// Writes runs and medians.
+    /// Writes all runs and medians as JSON.
     pub fn write_json(&self, path: &Path) -> Outcome<()> {
         let mut value = serde_json::to_value(self)?;
         value["medians"] = serde_json::to_value(self.medians()?)?;
         Ok(std::fs::write(path, serde_json::to_string_pretty(&value)? + "\n")?)
     }
 
-    /// Says whether what was wanted was reached. A record of ours that is missing is an error.
+    /// Tells whether the wanted figures were reached. It is an error if aNode lost a record.
     pub fn check(&self) -> Outcome<()> {
         let medians = self.medians()?;
         let of = |system: &str| medians.iter().find(|it| it.system == system && it.nodes == WANTED_NODES);

@@ -1,9 +1,10 @@
-//! The bare loop: what the disk and redb allow who writes every record to its place. One thread, nothing
-//! but groups of records written into the tables that the node fills, each group one durable commit as
-//! the node's are. The node's journal, by which it writes fewer pages, is none of its business.
+//! A bare loop over redb, to see what the disk allows a program that writes every record to its place. One
+//! thread writes groups of records into the tables that the node fills, and each group is one durable
+//! commit, as in the node. It has no journal, by which the node writes fewer pages.
 //!
-//! No socket, no map, no queue: records are made in memory before. As in the node a record replaces the
-//! latest one of its source, which moves to the history, and a group's sources come in order of name.
+//! There is no socket, no map and no queue; records are made in memory in advance. As in the node, a record
+//! replaces the latest one of its source, which moves to the history, and the sources of a group are in
+//! order of name.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,22 +17,22 @@ use redb::{Database, Durability, ReadableTable, TableDefinition};
 const LATEST: TableDefinition<&str, &[u8]> = TableDefinition::new("latest");
 const HISTORY: TableDefinition<&[u8], &[u8]> = TableDefinition::new("history");
 
-/// What a latest value has before its record: its stamp and the length of its ring.
+/// Bytes before the record in a value of `latest`: the stamp, and the length of the ring.
 const ROW_HEAD_BYTES: usize = 29;
 
-/// Records for each durable commit. The best is what the node is held against.
+/// Sizes of groups that are tried, in records. The node is compared with the best.
 pub const GROUPS: [usize; 3] = [1_024, 4_096, 16_384];
 
-/// What a loop did.
+/// The result of a loop.
 #[derive(Clone, Copy, Debug)]
 pub struct Bare {
-    /// Records of a group.
+    /// Number of records in a group.
     pub group: usize,
-    /// Durable records a second.
+    /// Number of durable records per second.
     pub records_per_s: f64,
 }
 
-/// Writes groups of so many records of `sources` sources, in turn, for so long.
+/// Writes groups of so many records, of `sources` sources in turn, for so long.
 pub fn run(folder: &Path, group: usize, sources: usize, data_bytes: usize, time: Duration) -> Outcome<Bare> {
     std::fs::create_dir_all(folder)?;
     let database = Database::create(folder.join(format!("bare-{group}.redb")))?;
@@ -84,7 +85,7 @@ fn source(number: usize) -> String {
     format!("store/site-{}/{number}", number % 100)
 }
 
-/// The value that the table `latest` holds of a record.
+/// Returns the value that the table `latest` holds for a record.
 fn row(number: usize, sources: usize, data_bytes: usize) -> Outcome<Vec<u8>> {
     let data = Bytes::from(format!("\"{number:0width$}\"", width = data_bytes.saturating_sub(2)));
     let stamp = Stamp::of_data(1_700_000_000_000_000 + number as u64, &data);

@@ -1,5 +1,5 @@
-//! The embedded store through a whole node against a bare loop into the same kind of file on the same
-//! disk: records a second that are answered as `stored`, and how long that takes at half of it.
+//! Compares the embedded store, through a whole node, with a bare loop into the same kind of file on the
+//! same disk: records per second that are answered as `stored`, and how long that takes at half of the rate.
 
 mod bare;
 
@@ -19,7 +19,7 @@ use crate::median::median;
 use crate::node::Node;
 use crate::subject::Subject;
 
-/// What may be asked for.
+/// Options of this command.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -38,22 +38,22 @@ pub struct Arguments {
     window: usize,
 }
 
-/// Bytes of each record's data.
+/// Size of each record's data, in bytes.
 const DATA_BYTES: usize = 128;
 /// How long a node may take to start.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// One run of both.
+/// The results of one run of both.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Seen {
     bare_per_s: f64,
     stored_per_s: f64,
-    /// At half of it.
+    /// Median time until a record was stored, at half of `stored_per_s`, in milliseconds.
     p50_ms: f64,
     p99_ms: f64,
 }
 
-/// Measures, prints, writes.
+/// Measures, prints the results, and writes them.
 pub fn run(arguments: &Arguments) -> Outcome<()> {
     let anode = arguments.subject.binary()?;
     let machine = Machine::look(&anode)?;
@@ -102,21 +102,21 @@ fn once(arguments: &Arguments, anode: &Path, folder: &Path) -> Outcome<Seen> {
     let full = load(arguments, anode, folder, "max".to_owned())?;
     leave_nothing(folder)?;
     let stored_per_s = full.throughput.acked as f64 / full.throughput.seconds;
-    // At a node of its own: one that comes from more than it can keep up for ever has to catch up first.
+    // A fresh node is used: the other one would first have to catch up with its backlog.
     let half = load(arguments, anode, folder, (stored_per_s / 2.0).max(1.0).to_string())?;
     leave_nothing(folder)?;
     let times = half.ack_latency.ok_or("nothing was answered")?;
     Ok(Seen { bare_per_s, stored_per_s, p50_ms: times.at("p50") / 1e3, p99_ms: times.at("p99") / 1e3 })
 }
 
-/// Removes what a run wrote and waits for the disk, so that the next one does not wait behind it.
+/// Removes what a run wrote and waits for the disk, so that it does not slow the next run.
 fn leave_nothing(folder: &Path) -> Outcome<()> {
     std::fs::remove_dir_all(folder)?;
     rustix::fs::sync();
     Ok(())
 }
 
-/// A fresh node under this load.
+/// Puts a load on a fresh node.
 fn load(arguments: &Arguments, anode: &Path, folder: &Path, rate: String) -> Outcome<Report> {
     let node = Node::start(anode, folder, &["--store", "embedded", "--log-level", "warn"])?;
     node.wait_ready(DEADLINE)?;

@@ -1,4 +1,4 @@
-//! One time for all threads: nanoseconds since the Unix epoch, that never go back.
+//! One clock for all threads: nanoseconds since the Unix epoch, which never go back.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use rustix::time::{
     timerfd_create, timerfd_settime,
 };
 
-/// The wall clock of its making, advanced by the monotonic one.
+/// A clock that shows the wall clock at its start, advanced by the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     began: Instant,
@@ -22,37 +22,37 @@ impl Clock {
         Clock { began: Instant::now(), began_ns: wall.as_nanos() as u64 }
     }
 
-    /// Nanoseconds since the Unix epoch.
+    /// Returns the time in nanoseconds since the Unix epoch.
     #[inline]
     pub fn now_ns(&self) -> u64 {
         self.began_ns + self.began.elapsed().as_nanos() as u64
     }
 }
 
-/// CPU time of the calling thread.
+/// Returns the CPU time that the calling thread has used, in nanoseconds.
 pub fn thread_cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Wakes a poll within microseconds of when it should; a poll's own timeout is rounded to milliseconds.
+/// A timer that wakes a poll to the microsecond; a poll's own timeout is rounded to milliseconds.
 pub struct Alarm {
     timer: OwnedFd,
 }
 
 impl Alarm {
-    /// A timer that is not set.
+    /// Makes a timer that is not set.
     pub fn new() -> std::io::Result<Alarm> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         Ok(Alarm { timer: timerfd_create(TimerfdClockId::Monotonic, flags)? })
     }
 
-    /// What is polled. Edge-triggered, nothing need be read from it.
+    /// Returns the descriptor to poll. Polled edge-triggered, nothing need be read from it.
     pub fn fd(&self) -> RawFd {
         self.timer.as_raw_fd()
     }
 
-    /// Rings after so many nanoseconds, at least one.
+    /// Sets the timer to fire after so many nanoseconds, at least one.
     pub fn set(&self, after_ns: u64) -> std::io::Result<()> {
         let after_ns = after_ns.max(1);
         let it_value = Timespec {

@@ -1,4 +1,4 @@
-//! One socket with its protocol and its part in the run.
+//! A connection: one socket with its protocol, and its part in the run.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -12,35 +12,36 @@ use crate::measure::{Tally, note};
 use crate::payload::Payloads;
 use crate::wire::{Broken, Sink, Wire};
 
-/// What a connection is for.
+/// The part of a connection in the run, with its state.
 pub enum Part {
-    /// It publishes.
+    /// The connection publishes.
     Publisher(Publisher),
-    /// It subscribes.
+    /// The connection subscribes.
     Subscriber(Subscriber),
 }
 
-/// A connection.
+/// A connection to a server.
 pub struct Connection {
     socket: TcpStream,
-    /// Its protocol.
+    /// The protocol that is spoken on it.
     pub wire: Box<dyn Wire>,
-    /// What it is for.
+    /// The part that it plays in the run.
     pub part: Part,
-    /// Bytes to be written, and how many of them are.
+    /// Bytes to be written to the socket.
     pub out: Vec<u8>,
+    /// How many bytes of `out` the socket has taken.
     written: usize,
-    /// What came of a message that is not whole yet.
+    /// The beginning of a message that has not arrived completely yet.
     rest: Vec<u8>,
-    /// The handshake is done.
+    /// Whether the handshake is done.
     pub is_ready: bool,
-    /// The socket took nothing more.
+    /// Whether the socket takes no more at the moment: an event tells when it does again.
     pub is_choked: bool,
-    /// It is of no more use.
+    /// Whether the connection is lost.
     pub is_broken: bool,
 }
 
-/// Opens a socket that connects by itself, from `local` if there is one.
+/// Opens a socket that connects in the background, from the address `local` if there is one.
 pub fn open(to: SocketAddr, local: Option<IpAddr>) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -56,26 +57,26 @@ pub fn open(to: SocketAddr, local: Option<IpAddr>) -> std::io::Result<TcpStream>
     Ok(TcpStream::from_std(socket.into()))
 }
 
-/// What connecting without waiting begins with, on Linux.
+/// The error by which Linux tells that connecting goes on in the background.
 const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 
-/// What reading needs besides the connection.
+/// What reading needs besides the connection, lent by its thread.
 pub struct Reading<'a> {
-    /// The thread's buffer.
+    /// The read buffer of the thread.
     pub buffer: &'a mut Vec<u8>,
-    /// The thread's counts.
+    /// The measurements of the thread.
     pub tally: &'a mut Tally,
-    /// What payloads must be.
+    /// The payloads of the run, by which received ones are checked.
     pub payloads: &'a Payloads,
-    /// The instants that matter.
+    /// The instants between which the run counts.
     pub times: Times,
 }
 
-/// The longest message that may come.
+/// Most bytes of a message from a server.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl Connection {
-    /// Says hello over a socket that is connecting.
+    /// Makes a connection of a socket that is connecting; the client's first message waits in `out`.
     pub fn new(socket: TcpStream, mut wire: Box<dyn Wire>, part: Part) -> Connection {
         let mut out = Vec::new();
         wire.hello(&mut out);
@@ -87,23 +88,23 @@ impl Connection {
             written: 0,
             rest: Vec::new(),
             is_ready: false,
-            // Until the first event says that it is connected.
+            // The socket takes nothing until its first event tells that it is connected.
             is_choked: true,
             is_broken: false,
         }
     }
 
-    /// What is polled.
+    /// Returns the socket, to be polled.
     pub fn socket(&mut self) -> &mut TcpStream {
         &mut self.socket
     }
 
-    /// Whether bytes wait for the socket.
+    /// Returns whether bytes wait for the socket.
     pub fn has_unwritten(&self) -> bool {
         self.written < self.out.len()
     }
 
-    /// Writes what the socket takes.
+    /// Writes as much as the socket takes.
     pub fn flush(&mut self) -> Result<(), Broken> {
         while self.has_unwritten() && !self.is_choked {
             match self.socket.write(&self.out[self.written..]) {
@@ -121,7 +122,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads until there is nothing more, and handles what came.
+    /// Reads until the socket is empty, and handles all whole messages.
     pub fn read(&mut self, reading: &mut Reading<'_>, mut now_ns: impl FnMut() -> u64) -> Result<(), Broken> {
         loop {
             let kept = self.rest.len();
@@ -143,7 +144,7 @@ impl Connection {
             reading.times.now_ns = now_ns();
             reading.tally.received_bytes += bytes as u64;
             self.handle(kept + bytes, reading)?;
-            // Less than there was room for: the socket is empty, and an event will say when it is not.
+            // Fewer bytes than there was room for: the socket is empty, and an event tells when it is not.
             if bytes < room {
                 return Ok(());
             }
@@ -166,7 +167,7 @@ impl Connection {
     }
 }
 
-/// Where a wire's news of one connection go.
+/// Takes what a wire tells of one connection.
 struct Inbox<'a> {
     part: &'a mut Part,
     is_ready: &'a mut bool,

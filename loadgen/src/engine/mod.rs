@@ -1,4 +1,4 @@
-//! A run: threads that send and receive, and one that starts, watches and ends them.
+//! A run: threads that send and receive, and the calling thread, which starts, watches and ends them.
 
 pub mod clock;
 mod connection;
@@ -26,77 +26,78 @@ use worker::{Left, Second, Task, Worker};
 pub use publisher::WINDOW_MAX;
 pub use subscriber::{Missing, SOURCES_MAX};
 
-/// From the last connection's being ready to the first message.
+/// Time from when the last connection is ready to the first message.
 const LEAD: Duration = Duration::from_millis(100);
-/// How often counters are looked at.
+/// How often the counters are sampled.
 const SAMPLE: Duration = Duration::from_millis(100);
-/// How often it is looked whether all is over.
+/// How often it is checked whether the threads are done.
 const LOOK: Duration = Duration::from_millis(2);
 /// How long opening may take without one more connection being ready.
 const OPEN: Duration = Duration::from_secs(30);
-/// Where completeness cannot be known: how long nothing may come.
+/// Where it cannot be known what is still missing: how long nothing must arrive until the run ends.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// The counters at an instant.
+/// The counters of all threads at one instant.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
-    /// Since the first message was due.
+    /// Seconds since the first message was due.
     pub at_s: f64,
-    /// Messages sent.
+    /// Number of messages sent.
     pub sent: u64,
-    /// Deliveries.
+    /// Number of deliveries.
     pub delivered: u64,
-    /// Answers.
+    /// Number of messages answered.
     pub acked: u64,
-    /// Bytes that came.
+    /// Number of bytes received.
     pub received_bytes: u64,
 }
 
-/// What a run measured.
+/// The measurements of a run.
 pub struct Measured {
-    /// At the first and the last instant that count, and those between.
+    /// Samples of the counters: at the first and the last instant that count, and between them.
     pub samples: Vec<Sample>,
-    /// By second from the start: from due to delivered.
+    /// Times in nanoseconds from when a message was due until it was delivered, one histogram per second.
     pub seconds: Vec<Histogram<u64>>,
-    /// All of them together.
+    /// The histograms of all seconds together.
     pub latency: Histogram<u64>,
-    /// From due to answered.
+    /// Times in nanoseconds from when a message was due until it was answered.
     pub ack_latency: Histogram<u64>,
-    /// From due to written, where only the generator can be to blame.
+    /// Times in nanoseconds from when a message was due until it was written, where only the generator can
+    /// be the cause.
     pub send_lag: Histogram<u64>,
-    /// What went wrong.
+    /// Counts of what went wrong.
     pub faults: Faults,
-    /// What never came.
+    /// Deliveries that never were.
     pub missing: Missing,
-    /// Messages sent in all.
+    /// Number of messages sent in all.
     pub sent: u64,
-    /// Messages never answered.
+    /// Number of messages that were never answered.
     pub unanswered: u64,
-    /// Of each thread: share of the time in which it did not wait.
+    /// For each thread, the part of the time in which it did not wait, 0 to 1.
     pub busy: Vec<f64>,
-    /// CPU seconds of the servers while it counted.
+    /// CPU seconds that the servers used while the run counted.
     pub server_cpu_s: Option<f64>,
-    /// Resident bytes of the servers at the end of it.
+    /// Resident bytes of the servers when the run stopped counting.
     pub server_resident_bytes: Option<u64>,
-    /// CPU seconds of this process while it counted.
+    /// CPU seconds that this process used while the run counted.
     pub own_cpu_s: f64,
 }
 
-/// What a run shows while it runs.
+/// Is told how a run proceeds.
 pub trait Watcher {
-    /// So many of so many connections are ready.
+    /// Connections are being opened: `ready` of `of` are.
     fn opening(&mut self, ready: u64, of: u64);
-    /// The newest counters, and the ones before.
+    /// Messages are being sent: the newest counters, and those of about a second before.
     fn running(&mut self, now: Sample, before: Sample);
-    /// Everything is sent; what is missing is waited for.
+    /// All messages are sent; the run waits for missing deliveries.
     fn draining(&mut self);
-    /// Whether the run is to end before its time, with a report of what was.
+    /// Returns whether the run is to end before its time, with a report of what was measured so far.
     fn is_interrupted(&self) -> bool {
         false
     }
 }
 
-/// Runs a plan. Fails if the connections cannot be opened; what goes wrong later is measured.
+/// Runs a plan. Fails if the connections cannot be opened; whatever goes wrong later is counted.
 pub fn run(plan: &Arc<Plan>, watcher: &mut dyn Watcher) -> Outcome<Measured> {
     crate::raise_open_files();
     let running = Running::start(plan)?;
@@ -104,7 +105,7 @@ pub fn run(plan: &Arc<Plan>, watcher: &mut dyn Watcher) -> Outcome<Measured> {
     running.finish(watched)
 }
 
-/// Threads at work.
+/// A run whose threads are at work.
 pub struct Running {
     plan: Arc<Plan>,
     shared: Arc<Shared>,
@@ -114,7 +115,7 @@ pub struct Running {
     published: mpsc::Receiver<Vec<u32>>,
 }
 
-/// What was seen from outside.
+/// Measurements that are made outside of the threads.
 struct Watched {
     samples: Vec<Sample>,
     server_cpu_s: Option<f64>,
@@ -123,7 +124,7 @@ struct Watched {
 }
 
 impl Running {
-    /// Starts the threads; they open their connections and wait.
+    /// Starts the threads. They open their connections, and wait for the start of publishing.
     pub fn start(plan: &Arc<Plan>) -> Outcome<Running> {
         let shared = Arc::new(Shared::new(plan.threads));
         let clock = Clock::start();
@@ -205,7 +206,7 @@ impl Running {
         samples.push(self.sample(start_ns));
         let watched = Watched {
             samples,
-            // A server that has died meanwhile has no figures.
+            // There is no figure if a server has died meanwhile.
             server_cpu_s: cpu_seconds_of(pids).map(|after| after - server_before),
             server_resident_bytes: machine::resident_bytes(pids).ok(),
             own_cpu_s: machine::cpu_seconds(&[std::process::id()])? - own_before,
@@ -215,10 +216,10 @@ impl Running {
         Ok(watched)
     }
 
-    /// Waits for the publishers' last answers, then for what subscribers have not got yet.
+    /// Waits for the last answers to publishers, and then for missing deliveries to subscribers.
     fn drain(&self, mut counts: Vec<u32>, mut threads_done: usize) -> Outcome<()> {
         let drain = Duration::from_nanos(self.plan.drain_ns);
-        // The threads end by themselves then, unless something is very wrong.
+        // The threads are done by then, unless something is very wrong.
         let deadline = Instant::now() + drain + OPEN;
         while threads_done < self.plan.threads {
             if let Some(reason) = self.shared.failure() {
@@ -235,7 +236,7 @@ impl Running {
                 Err(_) => {}
             }
         }
-        // It is set once, here.
+        // It cannot be set already: this is the only place that sets it, once per run.
         let _ = self.shared.published.set(Published::new(counts, &self.plan));
         let (mut delivered, mut since) = (0, Instant::now());
         let deadline = Instant::now() + drain;
@@ -251,7 +252,7 @@ impl Running {
             }
             std::thread::sleep(LOOK);
         }
-        // A duplicate may come after all that had to come.
+        // A duplicate may still arrive after everything that had to.
         std::thread::sleep(LEAD);
         Ok(())
     }
@@ -266,7 +267,7 @@ impl Running {
         }
     }
 
-    /// Waits until what is sent counts.
+    /// Waits until the warm-up is over.
     fn warm_up(&self, start_ns: u64, watcher: &mut dyn Watcher) {
         let mut before = Sample::default();
         loop {
@@ -281,7 +282,7 @@ impl Running {
         }
     }
 
-    /// Ends the threads and joins what they measured.
+    /// Ends the threads and puts their measurements together.
     fn finish(self, watched: Outcome<Watched>) -> Outcome<Measured> {
         self.shared.stop.store(true, Release);
         let mut all = Vec::new();
@@ -326,12 +327,12 @@ impl Running {
         Ok(measured)
     }
 
-    /// Why it cannot go on, if something is wrong.
+    /// Returns why the run cannot go on, if it cannot.
     pub fn failure(&self) -> Option<String> {
         self.shared.failure()
     }
 
-    /// Ends the threads; what they measured is of no interest.
+    /// Ends the threads, and drops their measurements.
     pub fn stop(self) -> Outcome<()> {
         self.shared.stop.store(true, Release);
         for thread in self.threads {
@@ -341,12 +342,12 @@ impl Running {
     }
 }
 
-/// CPU time of the servers, if there are any and they live.
+/// Returns the CPU seconds of the servers; `None` if there are none, or if one has died.
 fn cpu_seconds_of(pids: &[u32]) -> Option<f64> {
     machine::cpu_seconds(pids).ok().filter(|_| !pids.is_empty())
 }
 
-/// Each thread's connections. Subscribers come first, so that they are open before anything is sent.
+/// Deals the connections out to the threads. Each thread opens its subscribers first.
 fn tasks(plan: &Plan) -> Outcome<Vec<Vec<Task>>> {
     let mut of: Vec<Vec<Task>> = (0..plan.threads).map(|_| Vec::new()).collect();
     let kinds = [(false, plan.subscribers, &plan.subscribe_to), (true, plan.publishers, &plan.publish_to)];
@@ -366,7 +367,8 @@ fn resolve(host: &str) -> Outcome<SocketAddr> {
     found.next().ok_or_else(|| format!("{host} has no address").into())
 }
 
-/// Puts the thread on its core. One that is not there is told, not fatal.
+/// Pins the calling thread to its core, if it has one. A core that does not exist is reported, and otherwise
+/// ignored.
 fn pin(plan: &Plan, index: usize) {
     let Some(cpu) = plan.cpus.get(index % plan.cpus.len().max(1)) else { return };
     let mut set = rustix::thread::CpuSet::new();

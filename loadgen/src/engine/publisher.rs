@@ -1,38 +1,38 @@
-//! One publisher: what it sends next, and whether it may. It knows no socket.
+//! One publisher: what it sends next, and whether it may send. It knows no socket.
 
 use crate::plan::{Feed, Plan};
 use crate::window::Window;
 
-/// The most messages whose answers may be outstanding; MQTT has no more names for them.
+/// Most messages of a publisher that may be unanswered: MQTT has identifiers for few more.
 pub const WINDOW_MAX: usize = 32_768;
 
-/// A publisher's state.
+/// The state of a publisher.
 pub struct Publisher {
     feed: Feed,
-    /// When the next message is due, from the start, and its source.
+    /// When the next message is due, in nanoseconds from the start, and its source.
     next: Option<(u64, u32)>,
-    /// The next sequence number of each of its own sources.
+    /// The next sequence number of each source of this publisher.
     seqs: Vec<u32>,
     index: u32,
     publishers: u32,
     window: Option<Window>,
-    /// The target, not the generator, kept it from sending in time; until it has caught up.
+    /// Whether the target, not the generator, has kept it from sending in time, and it has not caught up.
     pub is_held: bool,
-    /// It waits in the queue of due publishers, or for credit.
+    /// Whether it is in the queue of due publishers, or waits for deliveries.
     pub is_queued: bool,
 }
 
-/// A message to be sent.
+/// A message that is to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
-    /// Its source.
+    /// Index of the source.
     pub source: u32,
-    /// Its number among its source's.
+    /// Number of the message among those of its source, from 0.
     pub seq: u32,
 }
 
 impl Publisher {
-    /// Publisher `index` of the plan.
+    /// Makes publisher `index` of the plan.
     pub fn new(plan: &Plan, index: u32) -> Publisher {
         let mut feed = plan.feed(index);
         let own = plan.sources / plan.publishers + u32::from(index < plan.sources % plan.publishers);
@@ -49,27 +49,27 @@ impl Publisher {
         }
     }
 
-    /// When the next message is due, from the start; `None`: there is none.
+    /// Returns when the next message is due, in nanoseconds from the start; `None`: all are sent.
     pub fn due_ns(&self) -> Option<u64> {
         self.next.map(|(due_ns, _)| due_ns)
     }
 
-    /// Whether too many are unanswered.
+    /// Returns whether it may not send because too many messages are unanswered.
     pub fn is_blocked(&self) -> bool {
         self.window.as_ref().is_some_and(Window::is_full)
     }
 
-    /// Whether everything is sent and answered.
+    /// Returns whether everything is sent and answered.
     pub fn is_done(&self) -> bool {
         self.next.is_none() && self.window.as_ref().is_none_or(Window::is_empty)
     }
 
-    /// Messages without an answer.
+    /// Returns the number of messages without an answer.
     pub fn unanswered(&self) -> u64 {
         self.window.as_ref().map_or(0, Window::open)
     }
 
-    /// Takes the next message; call only while one is due and the window has room.
+    /// Takes the next message. Call it only while one is due and the publisher is not blocked.
     pub fn take(&mut self) -> Option<Due> {
         let (_, source) = self.next?;
         self.next = self.feed.next();
@@ -79,24 +79,25 @@ impl Publisher {
         Some(Due { source, seq })
     }
 
-    /// Notes what is being sent at `due_ns` (absolute), and gives the id that its answer will have.
+    /// Notes that the message that was due at `due_ns` (absolute) is being sent. Returns the id that its
+    /// answer will have; `None` if no answer is wanted.
     pub fn send(&mut self, due_ns: u64) -> Option<u64> {
         self.window.as_mut().map(|window| window.send(due_ns))
     }
 
-    /// Notes an answer; gives when its message was due (absolute).
+    /// Notes an answer. Returns when its message was due (absolute), if it was open.
     pub fn answer(&mut self, id: u64) -> Option<u64> {
         self.window.as_mut()?.answer(id)
     }
 
-    /// Sends nothing more. If `is_counting`, says how many messages it would have had to send.
+    /// Stops sending. Returns how many messages are left unsent if `is_counting`, else 0.
     pub fn end(&mut self, is_counting: bool) -> u64 {
         let left =
             self.next.take().map_or(0, |_| if is_counting { 1 + self.feed.by_ref().count() } else { 0 });
         left as u64
     }
 
-    /// Adds what it published of each source.
+    /// Adds how many messages it has published of each source to the counts by source.
     pub fn count(&self, of: &mut [u32]) {
         for (own, count) in self.seqs.iter().enumerate() {
             if let Some(sum) = of.get_mut(own * self.publishers as usize + self.index as usize) {

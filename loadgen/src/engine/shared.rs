@@ -1,50 +1,50 @@
-//! What the threads of a run tell each other. Each counter is written by one thread, once a turn.
+//! What the threads of a run tell each other. Each counter is written by one thread, once per turn.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::plan::Published;
 
-/// One thread's counters.
+/// The counters of one thread.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Counters {
-    /// Connections that are ready.
+    /// Number of connections that are ready.
     pub ready: AtomicU64,
-    /// Messages sent.
+    /// Number of messages sent.
     pub sent: AtomicU64,
-    /// Deliveries that the sent messages must make.
+    /// Number of deliveries that the sent messages must lead to.
     pub expected: AtomicU64,
-    /// Deliveries.
+    /// Number of deliveries so far.
     pub delivered: AtomicU64,
-    /// Deliveries that lost connections will never make.
+    /// Number of deliveries that will never be, because their connections are lost.
     pub given_up: AtomicU64,
-    /// Bytes that came.
+    /// Number of bytes received.
     pub received_bytes: AtomicU64,
-    /// Messages answered.
+    /// Number of messages answered.
     pub acked: AtomicU64,
-    /// Whether its subscribers have all that was published.
+    /// Whether the thread's subscribers have everything that was published for them.
     pub is_complete: AtomicBool,
 }
 
-/// What all threads see.
+/// The state that all threads of a run share.
 pub struct Shared {
-    /// Of each thread.
+    /// The counters of each thread.
     pub counters: Vec<Counters>,
-    /// When publishing begins; 0: not yet known.
+    /// When publishing begins, in absolute nanoseconds; 0: not known yet.
     pub start_ns: AtomicU64,
-    /// Publishers end before their time.
+    /// Whether publishers are to end before their time.
     pub is_over: AtomicBool,
-    /// Everyone ends.
+    /// Whether all threads are to end.
     pub stop: AtomicBool,
-    /// What was published, once all publishers are done.
+    /// How much was published of each source, once all publishers are done.
     pub published: OnceLock<Published>,
-    /// Why the run cannot go on.
+    /// The reason why the run cannot go on, if there is one.
     failure: Mutex<Option<String>>,
 }
 
 impl Shared {
-    /// For so many threads.
+    /// Makes the shared state of so many threads.
     pub fn new(threads: usize) -> Shared {
         Shared {
             counters: (0..threads).map(|_| Counters::default()).collect(),
@@ -56,18 +56,18 @@ impl Shared {
         }
     }
 
-    /// One counter's sum over all threads.
+    /// Returns the sum of one counter over all threads.
     pub fn sum(&self, of: fn(&Counters) -> &AtomicU64) -> u64 {
         self.counters.iter().map(|counters| of(counters).load(Ordering::Relaxed)).sum()
     }
 
-    /// Ends the run; the first reason is kept.
+    /// Ends the run for a reason; the first reason is kept.
     pub fn fail(&self, reason: String) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.stop.store(true, Ordering::Release);
     }
 
-    /// Why the run ended early.
+    /// Returns why the run cannot go on, if it cannot.
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,4 +1,4 @@
-//! One subscriber: what it has got, and whether that is all. It knows no socket.
+//! One subscriber: what it has received, and whether that is all. It knows no socket.
 
 use crate::measure::{Tally, note};
 use crate::names::Pattern;
@@ -6,45 +6,45 @@ use crate::payload::{HEADER_BYTES, Header, Payloads};
 use crate::plan::{Plan, Published};
 use crate::sequence::{Arrival, Seen};
 
-/// A subscriber's state.
+/// The state of a subscriber.
 pub struct Subscriber {
-    /// What it asked for.
+    /// The sources that it asked for.
     pub pattern: Pattern,
-    /// Deliveries.
+    /// Number of records received.
     pub received: u64,
-    /// Where the last frame's header stood.
+    /// Offset of the header in the last frame: it is nearly always the same.
     guess: usize,
-    /// By source, when verifying; as long as it need be.
+    /// What was received of each source, if it verifies; as long as the greatest source needs.
     seen: Vec<Seen>,
     is_verifying: bool,
     is_latest: bool,
     has_batches: bool,
 }
 
-/// The instants between which a run counts.
+/// The instants between which a run counts, in absolute nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// Of the arrival.
+    /// Time of the arrival.
     pub now_ns: u64,
-    /// Of the first message; records of before are not this run's.
+    /// When the first message was due. Earlier records are not of this run.
     pub start_ns: u64,
-    /// From which latencies count.
+    /// From when latencies count: the end of the warm-up.
     pub counted_ns: u64,
 }
 
-/// What is missing when nothing more comes.
+/// What is missing when nothing more arrives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
-    /// Deliveries that should have been.
+    /// Number of deliveries that should have been.
     pub expected: u64,
-    /// Of these, the ones that never were.
+    /// Number of expected deliveries that never were.
     pub lost: u64,
-    /// Sources whose newest value never came; counted only when verifying.
+    /// Number of sources whose newest value never arrived; counted only when verifying.
     pub stale: u64,
 }
 
 impl Subscriber {
-    /// Subscriber `index` of the plan.
+    /// Makes subscriber `index` of the plan.
     pub fn new(plan: &Plan, index: u32) -> Subscriber {
         Subscriber {
             pattern: plan.pattern(index),
@@ -57,7 +57,7 @@ impl Subscriber {
         }
     }
 
-    /// Takes the records of a frame.
+    /// Counts and checks the records of a frame.
     #[inline]
     pub fn take(&mut self, bytes: &[u8], times: Times, payloads: &Payloads, tally: &mut Tally) {
         let Some((mut at, mut header)) = Header::find(bytes, self.guess) else {
@@ -98,8 +98,8 @@ impl Subscriber {
             tally.faults.wrong += 1;
             return;
         }
-        // A source that matches is one the plan has, or the payload would not have been right; a bound
-        // all the same, so that no header makes this grow without end.
+        // The payload was right, so the plan has this source. The bound is there nevertheless, so that no
+        // header can make the memory grow without end.
         let source = header.source as usize;
         if source >= SOURCES_MAX {
             tally.faults.wrong += 1;
@@ -115,7 +115,8 @@ impl Subscriber {
         }
     }
 
-    /// Whether everything that must come has come. With `mode=latest` unverified this cannot be known.
+    /// Returns whether everything has arrived that must. With `mode=latest` that cannot be known unless it
+    /// verifies; then this is false.
     pub fn is_complete(&self, published: &Published, plan: &Plan) -> bool {
         if !self.is_latest {
             return self.received >= published.matching(self.pattern);
@@ -123,7 +124,7 @@ impl Subscriber {
         self.is_verifying && self.missing(published, plan).stale == 0
     }
 
-    /// What has not come.
+    /// Returns what has not arrived.
     pub fn missing(&self, published: &Published, plan: &Plan) -> Missing {
         let expected = published.matching(self.pattern);
         if !self.is_verifying {
@@ -141,7 +142,7 @@ impl Subscriber {
     }
 }
 
-/// The most sources of a run.
+/// Most sources of a run.
 pub const SOURCES_MAX: usize = 1 << 24;
 
 #[cfg(test)]
@@ -158,7 +159,7 @@ mod tests {
             .expect("a plan")
     }
 
-    /// A subscriber that gets these records of (source, seq) while three of each source are published.
+    /// Gives a subscriber these records of (source, seq), while three of each source are published.
     fn gets(plan: &Plan, records: &[(u32, u32)]) -> (Missing, bool, Tally) {
         let (mut subscriber, mut tally) = (Subscriber::new(plan, 0), Tally::default());
         for (source, seq) in records {

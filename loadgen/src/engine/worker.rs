@@ -3,8 +3,6 @@
 //! A turn: send what is due, wait for sockets or for the next due time, read what came. Everything of a
 //! turn that goes to one socket is written at once.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, mpsc};
@@ -17,7 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::clock::{Alarm, Clock, thread_cpu_ns};
 use super::connection::{self, Connection, Part, Reading};
 use super::publisher::Publisher;
-use super::send::Turns;
+use super::send::{Sender, Sending};
 use super::shared::Shared;
 use super::subscriber::{Subscriber, Times};
 use crate::Outcome;
@@ -25,42 +23,42 @@ use crate::measure::{Tally, histogram};
 use crate::plan::Plan;
 use crate::wire::{Broken, Role};
 
-/// The thread's read buffer.
+/// Size of the thread's read buffer, in bytes.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// Connections of a thread that are opened at the same time; listeners' queues are not endless.
+/// Most connections of a thread that are opened at the same time: a listener's queue is short.
 const OPENING_MAX: usize = 64;
-/// Events of a turn.
+/// Most events of one poll.
 const EVENTS: usize = 1_024;
-/// The longest wait: how soon what other threads said is seen.
+/// Longest wait in nanoseconds, after which what other threads told is seen.
 const WAIT_NS_MAX: u64 = 10_000_000;
-/// The wait for deliveries on other threads.
+/// Longest wait in nanoseconds while a publisher waits for deliveries, which other threads may see.
 const WAIT_CREDIT_NS: u64 = 50_000;
-/// How often the worker looks whether publishers are done or subscribers have everything.
+/// How often the worker checks whether publishers are done or subscribers have everything, in nanoseconds.
 const LOOK_NS: u64 = 2_000_000;
-/// The alarm's token; connections have theirs from 0.
+/// The token of the alarm. Connections have tokens from 0.
 const ALARM: Token = Token(usize::MAX);
 
-/// What a connection is to be.
+/// A connection that is to be opened.
 pub struct Task {
-    /// Where to.
+    /// The address to connect to.
     pub to: SocketAddr,
-    /// The name for the handshake.
+    /// The host name for the handshake.
     pub host: String,
-    /// Publisher or subscriber, and which.
+    /// Whether it publishes, rather than subscribes.
     pub is_publisher: bool,
-    /// Its index among its kind.
+    /// Number of the connection among those of its kind, from 0.
     pub index: u32,
 }
 
-/// A second's latencies of one thread.
+/// The latencies that one thread measured in one second.
 pub struct Second {
-    /// From the start.
+    /// Number of the second, from the start.
     pub second: u64,
-    /// From due to delivered.
+    /// Times in nanoseconds from when a message was due until it was delivered.
     pub latency: Histogram<u64>,
 }
 
-/// How much of a thread's time has gone where.
+/// What a thread has spent its time on, until an instant.
 #[derive(Clone, Copy)]
 struct Effort {
     at_ns: u64,
@@ -69,8 +67,8 @@ struct Effort {
 }
 
 impl Effort {
-    /// The share of the time since `before` in which the thread did not wait: by its own count, or by
-    /// the system's where that is more and the thread does not spin.
+    /// Returns the part of the time since `before` in which the thread did not wait: by its own count, or by
+    /// its CPU time if that is more and the thread does not spin.
     fn since(self, before: Effort, spins: bool) -> f64 {
         let whole = self.at_ns.saturating_sub(before.at_ns).max(1) as f64;
         let awake = 1.0 - (self.waited_ns - before.waited_ns) as f64 / whole;
@@ -79,37 +77,31 @@ impl Effort {
     }
 }
 
-/// What a thread leaves behind.
+/// What a thread returns at its end.
 pub struct Left {
-    /// What it measured.
+    /// The measurements of the thread.
     pub tally: Tally,
-    /// Share of the time in which it did not wait, while publishing.
+    /// Part of the time in which it did not wait, while publishing, 0 to 1.
     pub busy: f64,
-    /// Deliveries expected, lost, and newest values that never came.
+    /// What its subscribers never received.
     pub missing: super::subscriber::Missing,
-    /// Messages that were never answered.
+    /// Number of messages that were never answered.
     pub unanswered: u64,
 }
 
-/// An event loop.
+/// One thread of the generator, with its connections.
 pub struct Worker {
-    pub(super) plan: Arc<Plan>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) index: usize,
-    pub(super) clock: Clock,
-    pub(super) connections: Vec<Connection>,
-    /// Publishers that may send, by when they must.
-    pub(super) due: BinaryHeap<Reverse<(u64, usize)>>,
-    /// Publishers that wait until enough is delivered.
-    pub(super) waiting: Vec<usize>,
-    pub(super) turns: Turns,
-    pub(super) tally: Tally,
-    pub(super) times: Times,
-    /// A payload, on its way into a buffer.
-    pub(super) payload: Vec<u8>,
-    pub(super) sent: u64,
-    pub(super) expected: u64,
-    /// What lost subscribers had received.
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    /// Which of the generator's threads this is, from 0.
+    index: usize,
+    clock: Clock,
+    /// Connections by token. One that is lost keeps its place.
+    connections: Vec<Connection>,
+    sender: Sender,
+    tally: Tally,
+    times: Times,
+    /// The number of records that each lost subscriber had received.
     lost: Vec<u64>,
     poll: Poll,
     events: Events,
@@ -124,7 +116,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A loop with these connections to open.
+    /// Makes a worker that has these connections to open.
     pub fn new(
         plan: Arc<Plan>,
         shared: Arc<Shared>,
@@ -141,14 +133,9 @@ impl Worker {
             index,
             clock,
             connections: Vec::with_capacity(tasks.len()),
-            due: BinaryHeap::new(),
-            waiting: Vec::new(),
-            turns: Turns::default(),
+            sender: Sender::default(),
             tally: Tally::default(),
             times: Times { now_ns: 0, start_ns: 0, counted_ns: u64::MAX },
-            payload: Vec::new(),
-            sent: 0,
-            expected: 0,
             lost: Vec::new(),
             poll,
             events: Events::with_capacity(EVENTS),
@@ -163,7 +150,8 @@ impl Worker {
         })
     }
 
-    /// Runs until it is told to stop. Publishers' counts go to `published` when all are done.
+    /// Runs until the run ends. When all publishers are done, the number of messages of each source is sent to
+    /// `published`.
     pub fn run(mut self, published: &mpsc::Sender<Vec<u32>>) -> Outcome<Left> {
         let mut is_told = false;
         let (mut busy, mut looked_ns, mut began) = (0.0, 0, None);
@@ -175,9 +163,12 @@ impl Worker {
                 began = Some(self.effort(now_ns));
             }
             if let Some(began) = began {
-                self.publish(now_ns);
+                let (sender, mut with) = self.sending();
+                for (token, reason) in sender.publish(&mut with, now_ns) {
+                    self.give_up(token, reason);
+                }
                 self.end_second(now_ns);
-                // Looking at every connection is for now and then.
+                // All connections are looked at here, so this is done only now and then.
                 if now_ns >= looked_ns + LOOK_NS {
                     looked_ns = now_ns;
                     if is_told {
@@ -186,7 +177,7 @@ impl Worker {
                     } else if self.publishers_are_done(now_ns) {
                         is_told = true;
                         busy = self.effort(now_ns).since(began, self.plan.spin);
-                        // Whoever does not listen has ended the run.
+                        // Sending fails if the run has ended; then nobody needs the counts.
                         let _ = published.send(self.published());
                     }
                 }
@@ -225,7 +216,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Once the start is known, queues the publishers.
+    /// Returns the sending half, and what it needs of this thread.
+    fn sending(&mut self) -> (&mut Sender, Sending<'_>) {
+        let Worker { sender, plan, shared, connections, tally, times, .. } = self;
+        (sender, Sending { plan, shared, connections, tally, times: *times })
+    }
+
+    /// Queues all publishers as soon as the start of publishing is known.
     fn begin(&mut self) {
         let start_ns = self.shared.start_ns.load(Acquire);
         if start_ns == 0 || self.times.start_ns != 0 {
@@ -233,8 +230,9 @@ impl Worker {
         }
         self.times.start_ns = start_ns;
         self.times.counted_ns = start_ns + self.plan.warmup_ns;
-        for token in 0..self.connections.len() {
-            self.queue(token);
+        let (sender, mut with) = self.sending();
+        for token in 0..with.connections.len() {
+            sender.queue(&mut with, token);
         }
     }
 
@@ -252,7 +250,7 @@ impl Worker {
             }
         }
         if self.plan.publishers == 0 && !is_over && !has_ended {
-            // A run that only listens lasts as long as it was told.
+            // A run that only subscribes lasts as long as its plan says.
             return false;
         }
         let publishers = self.connections.iter().filter_map(|connection| match &connection.part {
@@ -261,7 +259,7 @@ impl Worker {
         });
         let mut left =
             publishers.filter(|(publisher, connection)| !publisher.is_done() || connection.has_unwritten());
-        // What is unanswered is waited for only so long.
+        // Answers are waited for until the drain ends.
         is_too_late || left.next().is_none()
     }
 
@@ -278,11 +276,11 @@ impl Worker {
     fn wait(&mut self, now_ns: u64) -> Outcome<()> {
         let until_start =
             if self.times.start_ns > now_ns { self.times.start_ns - now_ns } else { WAIT_NS_MAX };
-        let next_ns = match self.due.peek() {
-            Some(Reverse((due_ns, _))) if self.times.start_ns <= now_ns => due_ns.saturating_sub(now_ns),
+        let next_ns = match self.sender.next_due_ns() {
+            Some(due_ns) if self.times.start_ns <= now_ns => due_ns.saturating_sub(now_ns),
             _ => until_start,
         };
-        let next_ns = if self.waiting.is_empty() { next_ns } else { next_ns.min(WAIT_CREDIT_NS) };
+        let next_ns = if self.sender.is_waiting() { next_ns.min(WAIT_CREDIT_NS) } else { next_ns };
         let does_wait = next_ns > 0 && !self.plan.spin;
         if does_wait && next_ns < WAIT_NS_MAX {
             self.alarm.set(next_ns)?;
@@ -340,15 +338,16 @@ impl Worker {
             }
         }
         if self.times.start_ns != 0 {
-            self.queue(token);
+            let (sender, mut with) = self.sending();
+            sender.queue(&mut with, token);
         }
         Ok(())
     }
 
-    /// A connection is lost. Before the start that ends the run; later it is counted.
-    pub(super) fn give_up(&mut self, token: usize, reason: String) {
+    /// Gives up a lost connection. Before the start this ends the run; later it is counted.
+    fn give_up(&mut self, token: usize, reason: String) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        // Reading and writing may both have found it out.
+        // Reading and writing may both have noticed it.
         if std::mem::replace(&mut connection.is_broken, true) {
             return;
         }
@@ -359,19 +358,19 @@ impl Worker {
             self.lost.push(subscriber.received);
         }
         *self.tally.faults.closed.entry(reason).or_default() += 1;
-        // A socket that is gone is no longer polled; failing to say so does no harm.
+        // If this fails, the socket is gone from the poll already.
         let _ = self.poll.registry().deregister(connection.socket());
     }
 
-    /// Tells the other threads how far this one is.
+    /// Publishes this thread's counters to the other threads.
     fn tell(&mut self) {
         let counters = &self.shared.counters[self.index];
-        // What lost subscribers will not get, so that nobody waits for it.
+        // Deliveries to lost subscribers are given up, so that no publisher waits for them.
         let each = self.shared.sum(|counters| &counters.expected) / u64::from(self.plan.subscribers.max(1));
         let given_up: u64 = self.lost.iter().map(|received| each.saturating_sub(*received)).sum();
         counters.ready.store(self.ready, Relaxed);
-        counters.sent.store(self.sent, Relaxed);
-        counters.expected.store(self.expected, Relaxed);
+        counters.sent.store(self.sender.sent(), Relaxed);
+        counters.expected.store(self.sender.expected(), Relaxed);
         counters.delivered.store(self.tally.delivered, Relaxed);
         counters.given_up.store(given_up, Relaxed);
         counters.acked.store(self.tally.acked, Relaxed);
@@ -382,13 +381,13 @@ impl Worker {
         let second = now_ns.saturating_sub(self.times.start_ns) / 1_000_000_000;
         if second > self.second {
             let latency = std::mem::replace(&mut self.tally.latency, histogram());
-            // Whoever does not listen has ended the run.
+            // Sending fails if the run has ended; then nobody needs the latencies.
             let _ = self.seconds.send(Second { second: self.second, latency });
             self.second = second;
         }
     }
 
-    /// Whether every subscriber has what it must get.
+    /// Returns whether every subscriber has what it must get.
     fn is_complete(&self) -> bool {
         let Some(published) = self.shared.published.get() else { return false };
         self.connections.iter().all(|connection| match &connection.part {

@@ -1,38 +1,38 @@
-//! Two reports side by side, with ratios.
+//! Writes two reports side by side, with ratios.
 
 use std::fmt::{self, Write};
 
 use super::Report;
 use super::text::time;
 
-/// A figure that a report may have.
+/// Reads a figure from a report, if the report has it.
 type Figure = fn(&Report) -> Option<f64>;
 
-/// A figure of both, and whether more of it is better.
+/// A figure of both reports, and whether more of it is better.
 pub struct Row {
-    /// What it is.
+    /// The name of the figure.
     pub name: String,
-    /// In the first report.
+    /// The value in the first report.
     pub before: f64,
-    /// In the second one.
+    /// The value in the second report.
     pub after: f64,
     /// Whether more is better.
     pub is_rate: bool,
 }
 
 impl Row {
-    /// Second over first.
+    /// Returns the second value divided by the first.
     pub fn ratio(&self) -> f64 {
         self.after / self.before
     }
 
-    /// By which factor the second is worse; under 1 if it is better.
+    /// Returns by which factor the second value is worse; under 1 if it is better.
     pub fn worse(&self) -> f64 {
         if self.is_rate { self.before / self.after } else { self.ratio() }
     }
 }
 
-/// The figures that both reports have.
+/// Returns the figures that both reports have.
 pub fn rows(before: &Report, after: &Report) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |name: &str, is_rate, before: Option<f64>, after: Option<f64>| {
@@ -67,7 +67,7 @@ pub fn rows(before: &Report, after: &Report) -> Vec<Row> {
     rows
 }
 
-/// The table, with the parameters that differ above it.
+/// Returns the table as text, with the parameters that differ above it.
 pub fn write(before: &Report, after: &Report) -> String {
     let mut out = String::new();
     // Writing into a string cannot fail.

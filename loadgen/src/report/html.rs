@@ -1,4 +1,4 @@
-//! A report as one HTML file that needs nothing else: tables, and plots as inline SVG.
+//! Writes a report as one HTML file that needs nothing else: tables, and plots as inline SVG.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ color:#222}table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #
 text-align:right}th:first-child,td:first-child{text-align:left}pre{background:#f6f6f6;padding:.8rem;\
 overflow-x:auto;white-space:pre-wrap}svg{max-width:100%;height:auto}.bad{color:#b00020;font-weight:600}";
 
-/// The whole page.
+/// Returns the whole page.
 pub fn write(report: &Report) -> Outcome<String> {
     let mut out = String::from("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
     let title = format!("anode-loadgen: {}", report.parameters.get("target").map_or("", String::as_str));

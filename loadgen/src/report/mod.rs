@@ -1,4 +1,4 @@
-//! What came of a run, as it is kept in a file: everything that is needed to read it a year later.
+//! The report of a run, as it is kept in a file: everything that is needed to understand it a year later.
 
 pub mod compare;
 pub mod html;
@@ -15,11 +15,11 @@ use crate::machine::Machine;
 use crate::measure::Faults;
 use crate::plan::Plan;
 
-/// A thread that waits for less than this share of its time is in the way.
+/// If a thread does not wait for more than this part of its time, it may be the bottleneck.
 const BUSY_MAX: f64 = 0.9;
-/// So late may the generator's own sends be, at the 99th percentile.
+/// How late the generator may send, at the 99th percentile, in microseconds.
 const SEND_LAG_US_MAX: f64 = 1_000.0;
-/// Quantiles that are listed.
+/// Names and values of the quantiles that are listed.
 const QUANTILES: [(&str, f64); 10] = [
     ("p1", 0.01),
     ("p10", 0.1),
@@ -33,79 +33,79 @@ const QUANTILES: [(&str, f64); 10] = [
     ("p99.99", 0.9999),
 ];
 
-/// A run's report.
+/// The report of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// Of anode-loadgen.
+    /// Version of anode-loadgen.
     pub version: String,
-    /// Its commit, if it was built in a repository.
+    /// Commit of anode-loadgen, if it was built in a repository.
     pub commit: Option<String>,
-    /// Seconds since the Unix epoch at which it ended.
+    /// When the run ended, in seconds since the Unix epoch.
     pub ended_unix_s: u64,
-    /// What the user wants to remember: `--label KEY=VALUE`.
+    /// Labels that the user gave: `--label KEY=VALUE`.
     pub labels: BTreeMap<String, String>,
-    /// What was measured on.
+    /// The machine on which the run was measured.
     pub machine: Machine,
-    /// Every parameter, the defaults too.
+    /// All parameters by name, including those left at their defaults.
     pub parameters: BTreeMap<String, String>,
-    /// What was sent and delivered.
+    /// How much was sent and delivered.
     pub throughput: Throughput,
-    /// From due to delivered.
+    /// Times from when a message was due until it was delivered.
     pub latency: Option<Percentiles>,
-    /// From due to answered.
+    /// Times from when a message was due until it was answered.
     pub ack_latency: Option<Percentiles>,
-    /// Whether it was right.
+    /// Whether everything was delivered as it was published.
     pub correctness: Correctness,
-    /// What it cost the servers, where their processes were named.
+    /// What the run cost the servers, if their processes were given.
     pub server: Option<Server>,
-    /// What it cost here.
+    /// What the run cost the generator.
     pub generator: Generator,
-    /// Rates over time.
+    /// Rates over the time of the run.
     pub timeline: Vec<Moment>,
-    /// From due to delivered, by second of the arrival, from the first message on.
+    /// Times until delivery, for each second of arrival since the first message.
     pub latency_by_second: Vec<Second>,
 }
 
-/// Counted after the warm-up, until the last message was due.
+/// What was counted after the warm-up, until the last message was due.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Throughput {
-    /// How long that was.
+    /// Length of the counted time, in seconds.
     pub seconds: f64,
-    /// Messages sent.
+    /// Number of messages sent.
     pub published: u64,
-    /// The same by second.
+    /// Number of messages sent per second.
     pub published_per_s: f64,
-    /// What the schedule wanted; absent at saturation and in replays.
+    /// Number of messages per second that the schedule asked for; absent at saturation and in replays.
     pub offered_per_s: Option<f64>,
-    /// Messages received by all subscribers.
+    /// Number of messages received by all subscribers.
     pub delivered: u64,
-    /// The same by second.
+    /// Number of messages received per second by all subscribers.
     pub delivered_per_s: f64,
-    /// Answers.
+    /// Number of messages answered.
     pub acked: u64,
-    /// Bytes that all connections received.
+    /// MiB per second that all connections received.
     pub received_mib_per_s: f64,
 }
 
-/// A histogram of times, in microseconds.
+/// The distribution of times, in microseconds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Percentiles {
-    /// How many.
+    /// Number of times.
     pub count: u64,
-    /// The least.
+    /// The shortest time.
     pub min_us: f64,
-    /// The mean.
+    /// The mean time.
     pub mean_us: f64,
-    /// The greatest.
+    /// The longest time.
     pub max_us: f64,
-    /// By name, `p50` … `p99.99`.
+    /// The listed quantiles by name, `p50` … `p99.99`.
     pub us: BTreeMap<String, f64>,
-    /// Pairs of quantile and time: the whole curve.
+    /// Pairs of quantile and time, from which the curve is drawn.
     pub curve: Vec<(f64, f64)>,
 }
 
 impl Percentiles {
-    /// Of a histogram of nanoseconds; `None` if it is empty.
+    /// Computes them from a histogram of nanoseconds; `None` if it is empty.
     pub fn of(histogram: &Histogram<u64>) -> Option<Percentiles> {
         if histogram.is_empty() {
             return None;
@@ -125,37 +125,38 @@ impl Percentiles {
         })
     }
 
-    /// One of the listed ones.
+    /// Returns one of the listed quantiles by its name; not a number if there is none.
     pub fn at(&self, name: &str) -> f64 {
         self.us.get(name).copied().unwrap_or(f64::NAN)
     }
 }
 
-/// What came and what did not.
+/// What was delivered, what was not, and what was wrong.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Correctness {
-    /// Whether every payload, sequence and newest value was checked; if not, `lost` is a difference of
+    /// Whether every payload, sequence and newest value was checked; if not, `missing` is a difference of
     /// counts and the fields below it are zero.
     pub is_verified: bool,
-    /// Messages sent, warm-up and all.
+    /// Number of messages sent, the warm-up included.
     pub published: u64,
-    /// Deliveries that they must make.
+    /// Number of deliveries that these messages must lead to.
     pub expected: u64,
-    /// Of these, never made. With `mode=latest` no fault: an older value gave way to a newer.
+    /// Number of deliveries that never were. With `mode=latest` that is no fault: a newer value replaced an
+    /// older one.
     pub missing: u64,
-    /// Whether missing ones are a fault.
+    /// Whether missing deliveries are no fault, because newer values may replace older ones.
     pub may_conflate: bool,
-    /// Subscribers' sources whose newest value never came.
+    /// Number of pairs of a subscriber and a source whose newest value never arrived.
     pub newest_missing: u64,
-    /// Messages that were never answered.
+    /// Number of messages that were never answered.
     pub unanswered: u64,
-    /// What else went wrong.
+    /// Counts of what else went wrong.
     #[serde(flatten)]
     pub faults: Faults,
 }
 
 impl Correctness {
-    /// Whether anything is wrong.
+    /// Returns whether nothing is wrong.
     pub fn is_fine(&self) -> bool {
         let missing = if self.may_conflate { 0 } else { self.missing };
         let Faults { duplicates, out_of_order, wrong, foreign: _, unsent, refused, closed } = &self.faults;
@@ -164,68 +165,68 @@ impl Correctness {
     }
 }
 
-/// What the servers' processes used while it counted.
+/// What the processes of the servers used in the counted time.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Server {
-    /// User and system time.
+    /// User and system time, in seconds.
     pub cpu_s: f64,
-    /// Cores' worth of it.
+    /// CPU time divided by the counted time: how many cores were busy in the mean.
     pub cores: f64,
-    /// Deliveries for each second of it.
+    /// Number of deliveries per second of CPU time.
     pub delivered_per_cpu_s: f64,
-    /// Messages for each second of it.
+    /// Number of published messages per second of CPU time.
     pub published_per_cpu_s: f64,
-    /// At the end.
+    /// Resident bytes at the end of the counted time.
     pub resident_bytes: u64,
 }
 
-/// Whether the generator itself was in the way.
+/// What the generator itself used, and whether it was the bottleneck.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Generator {
-    /// Of each thread: share of the time in which it did not wait.
+    /// For each thread, the part of the time in which it did not wait, 0 to 1.
     pub busy: Vec<f64>,
-    /// CPU seconds while it counted.
+    /// CPU seconds used in the counted time.
     pub cpu_s: f64,
-    /// From due to written where the target did not hold it up.
+    /// Times from when a message was due until it was written, where the target did not delay it.
     pub send_lag: Option<Percentiles>,
-    /// Why the figures may be the generator's rather than the target's.
+    /// Why the figures may be limited by the generator rather than by the target, if they may.
     pub is_bottleneck: Option<String>,
 }
 
-/// A quarter of a second of the run, or more where it took long.
+/// The rates in a quarter of a second of the run, or in a longer part of a long run.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Moment {
-    /// When it ends, from the first message on.
+    /// When this part ends, in seconds since the first message.
     pub at_s: f64,
-    /// Messages sent, by second.
+    /// Number of messages sent per second.
     pub published_per_s: f64,
-    /// Deliveries, by second.
+    /// Number of deliveries per second.
     pub delivered_per_s: f64,
 }
 
-/// A run that falls short of its rate by more than this share has not kept it.
+/// A run has kept its rate if it has reached at least this part of it.
 const RATE_SHARE_MIN: f64 = 0.99;
 
-/// The latencies of a second.
+/// The times until delivery in one second of the run.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Second {
-    /// Its number, from 0.
+    /// Number of the second, from 0.
     pub second: u64,
-    /// Deliveries.
+    /// Number of deliveries.
     pub count: u64,
-    /// Their median.
+    /// The median time.
     pub p50_us: f64,
-    /// Their 99th percentile.
+    /// The 99th percentile of the times.
     pub p99_us: f64,
-    /// The longest.
+    /// The longest time.
     pub max_us: f64,
 }
 
 impl Report {
-    /// Why this run does not hold a bound on the 99th percentile; `None` if it does. Deliveries count,
-    /// or answers where nobody subscribes.
+    /// Returns why this run does not keep a bound on the 99th percentile; `None` if it does. The times until
+    /// delivery count, or the times until the answer if nobody subscribes.
     pub fn exceeds(&self, p99_ms: f64) -> Option<String> {
-        // Told first: it may be why nothing came.
+        // Lost connections are told first: they may be why nothing arrived.
         if let Some(reason) = self.correctness.faults.reasons().next() {
             return Some(reason);
         }
@@ -242,7 +243,7 @@ impl Report {
         (times.at("p99") > p99_ms * 1_000.0).then(|| "too slow".to_owned())
     }
 
-    /// Of what was measured.
+    /// Makes the report of a run.
     pub fn new(
         plan: &Plan,
         measured: &Measured,
@@ -314,7 +315,7 @@ fn generator(measured: &Measured, server: Option<&Server>, is_saturating: bool) 
     let send_lag = Percentiles::of(&measured.send_lag);
     let busiest = measured.busy.iter().copied().fold(0.0, f64::max);
     let lag_us = send_lag.as_ref().map_or(0.0, |lag| lag.at("p99"));
-    // A saturated target keeps its generator busy too; then what counts is who has time to spare.
+    // A saturated target keeps the generator busy, too; then the one without time to spare is the bottleneck.
     let is_target_full = is_saturating && server.is_some_and(|server| server.cores > BUSY_MAX);
     let is_bottleneck = if lag_us > SEND_LAG_US_MAX {
         Some(format!("1 % of the messages were sent {lag_us:.0} µs late or more, by no fault of the target"))
@@ -329,7 +330,7 @@ fn generator(measured: &Measured, server: Option<&Server>, is_saturating: bool) 
 fn timeline(samples: &[Sample]) -> Vec<Moment> {
     let mut moments = Vec::new();
     let Some(mut before) = samples.first().copied() else { return moments };
-    // At most about 200 points, however long it ran.
+    // There are at most about 200 points, however long the run was.
     let step_s = (samples.last().map_or(0.0, |last| last.at_s) / 200.0).max(0.25);
     for now in &samples[1..] {
         let seconds = now.at_s - before.at_s;

@@ -1,4 +1,4 @@
-//! The plots of a report, as SVG.
+//! Draws the plots of a report as SVG.
 
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
@@ -13,7 +13,7 @@ const FAINT: RGBColor = RGBColor(240, 240, 240);
 /// A line of a plot: its name and its points.
 type Line = (&'static str, Vec<(f64, f64)>);
 
-/// What is written around a plot.
+/// The texts around a plot.
 struct Words<'a> {
     title: &'a str,
     x: &'a str,
@@ -22,7 +22,8 @@ struct Words<'a> {
     x_labels: usize,
 }
 
-/// Times against percentiles. The axis is stretched towards 100 %: each nine is as wide as the last.
+/// Draws times against percentiles. The axis is stretched towards 100 %: 90 to 99 % is as wide as 99 to
+/// 99.9 %.
 pub fn percentiles(report: &Report) -> Outcome<String> {
     let nines = |times: &Percentiles| {
         let points = times.curve.iter().filter(|(quantile, _)| *quantile < 1.0);
@@ -43,7 +44,7 @@ pub fn percentiles(report: &Report) -> Outcome<String> {
     draw(&lines, 0.0..right, logarithmic(&lines), &words)
 }
 
-/// Messages and deliveries a second over time.
+/// Draws messages and deliveries per second over the time of the run.
 pub fn throughput(report: &Report) -> Outcome<String> {
     let of = |value: fn(&Moment) -> f64| {
         report.timeline.iter().map(|moment| (moment.at_s, value(moment))).collect::<Vec<_>>()
@@ -57,7 +58,7 @@ pub fn throughput(report: &Report) -> Outcome<String> {
     draw(&lines, time(&lines), 0.0..high.max(1.0) * 1.1, &words)
 }
 
-/// Latencies over time.
+/// Draws latencies over the time of the run.
 pub fn latency(report: &Report) -> Outcome<String> {
     let of = |value: fn(&Second) -> f64| {
         let points = report.latency_by_second.iter();
@@ -82,7 +83,7 @@ fn over_time(title: &str, y_label: fn(&f64) -> String) -> Words<'_> {
     }
 }
 
-/// The least and the greatest of all points; 0 and 0 if there is none.
+/// Returns the least and the greatest value of all points; 0 and 0 if there are none.
 fn bounds(lines: &[Line], of: fn(&(f64, f64)) -> f64) -> (f64, f64) {
     let all = || lines.iter().flat_map(|(_, points)| points).map(of);
     let low = all().fold(f64::INFINITY, f64::min);
@@ -94,7 +95,7 @@ fn time(lines: &[Line]) -> std::ops::Range<f64> {
     left..right.max(left + 0.1)
 }
 
-/// A logarithmic axis needs a beginning above zero and an end above that.
+/// Makes a logarithmic axis for the lines. It needs a beginning above zero and an end above that.
 fn logarithmic(lines: &[Line]) -> LogCoord {
     let (low, high) = bounds(lines, |point| point.1);
     let low = low.max(0.000_1);

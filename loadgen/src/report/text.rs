@@ -1,10 +1,10 @@
-//! A report for people to read on a terminal.
+//! Writes a report for people to read on a terminal.
 
 use std::fmt::{self, Write};
 
 use super::{Percentiles, Report};
 
-/// The report in lines of text.
+/// Returns the report as lines of text.
 pub fn write(report: &Report) -> String {
     let mut out = String::new();
     // Writing into a string cannot fail.
@@ -102,7 +102,7 @@ fn in_line(times: &Percentiles) -> String {
     format!("{}, max {}, mean {}", listed.join(", "), time(times.max_us), time(times.mean_us))
 }
 
-/// A time in a unit that suits it.
+/// Writes a time, given in microseconds, in a unit that suits it.
 pub fn time(us: f64) -> String {
     match us {
         us if us < 1_000.0 => format!("{us:.1} µs"),

@@ -1,5 +1,4 @@
-//! aNode over WebSocket, in JSON. Frames are told apart by how they begin; only answers are looked
-//! into further.
+//! aNode over WebSocket, in JSON. Frames are told apart by how they begin; only answers are read further.
 
 use memchr::memmem;
 
@@ -7,19 +6,19 @@ use super::websocket::{self, Frame, Opening};
 use super::{Ack, Broken, Common, Message, Role, Sink, Wire};
 use crate::random::Random;
 
-/// One connection.
+/// The wire of one connection.
 pub struct AnodeJson {
     common: Common,
     role: Role,
     host: String,
     random: Random,
     opening: Opening,
-    /// Where the unfinished batch's frame begins in the buffer, and how many records it has.
+    /// Place in the buffer at which the frame of the unfinished batch begins, and its number of records.
     batch: Option<(usize, usize)>,
 }
 
 impl AnodeJson {
-    /// A connection to `host`.
+    /// Makes the wire of a connection to `host`.
     pub fn new(common: Common, role: Role, host: &str, random: Random) -> AnodeJson {
         AnodeJson { common, role, host: host.to_owned(), random, opening: Opening::default(), batch: None }
     }
@@ -30,7 +29,7 @@ impl AnodeJson {
         out.extend_from_slice(br#"{"id":0,"subscribe":{"sources":["#);
         for (n, pattern) in patterns.iter().enumerate() {
             out.extend_from_slice(if n == 0 { b"\"" } else { b",\"" });
-            // Names that come from a file may hold what JSON escapes.
+            // Names that come from a file may hold characters that JSON escapes.
             let mut name = Vec::new();
             self.common.names.write_pattern(*pattern, "**", &mut name);
             escape(&name, out);
@@ -117,7 +116,7 @@ impl Wire for AnodeJson {
     }
 }
 
-/// The path that opens a connection of this role.
+/// Returns the path and query that open a connection of this role.
 pub(super) fn path(common: &Common, role: &Role) -> String {
     match role {
         Role::Publisher if common.ack == Ack::None => "/publish".to_owned(),
@@ -127,8 +126,8 @@ pub(super) fn path(common: &Common, role: &Role) -> String {
     }
 }
 
-/// Answers to publishes, one object or an array of them: `{"id":7,"index":0,"result":…}`, where the id
-/// and the index may be absent and an error may be in the result's place.
+/// Reads answers to publishes, one object or an array of them: `{"id":7,"index":0,"result":…}`. The id and
+/// the index may be absent, and an error may be in the place of the result.
 fn read_answers(text: &[u8], sink: &mut dyn Sink) {
     let mut at = 0;
     while let Some(found) = memmem::find(&text[at..], b"{\"") {
@@ -143,7 +142,7 @@ fn read_answers(text: &[u8], sink: &mut dyn Sink) {
     }
 }
 
-/// The number behind `name` and what follows it and its comma; all of `text` if there is none.
+/// Reads the number after `name`. Returns it and what follows the comma behind it, or none and all of `text`.
 fn number<'a>(text: &'a [u8], name: &[u8]) -> (Option<u64>, &'a [u8]) {
     let Some(digits) = text.strip_prefix(name) else { return (None, text) };
     let (digits, rest) = digits.split_at(digits.iter().take_while(|byte| byte.is_ascii_digit()).count());
@@ -151,7 +150,7 @@ fn number<'a>(text: &'a [u8], name: &[u8]) -> (Option<u64>, &'a [u8]) {
     (number, rest.strip_prefix(b",").unwrap_or(rest))
 }
 
-/// The first error's code, from `…"code":"CODE"…`.
+/// Returns the code of the first error, from `…"code":"CODE"…`.
 fn error_code(text: &[u8]) -> &str {
     let code = memmem::find(text, b"\"code\":\"").and_then(|at| text.get(at + 8..));
     let code = code.and_then(|rest| rest.split(|byte| *byte == b'"').next());

@@ -1,12 +1,12 @@
 //! aNode over WebSocket, in protobuf. The few fields that a load needs are written and read by hand,
-//! into and from the buffers where they lie; the schema is `proto/anode/v1/client.proto`.
+//! without copies; the schema is `proto/anode/v1/client.proto`.
 
 use super::anode_json::path;
 use super::websocket::{self, Frame, Opening};
 use super::{Broken, Common, Message, Role, Sink, Wire};
 use crate::random::Random;
 
-/// Fields of `ServerMessage`.
+/// Field numbers of `ServerMessage`.
 const CONNECTED: u64 = 1;
 const ANSWER: u64 = 2;
 const ANSWERS: u64 = 3;
@@ -14,22 +14,22 @@ const RECORD: u64 = 4;
 const RECORDS: u64 = 5;
 const EOS: u64 = 6;
 
-/// One connection.
+/// The wire of one connection.
 pub struct AnodeProto {
     common: Common,
     role: Role,
     host: String,
     random: Random,
     opening: Opening,
-    /// The unfinished batch: `Publish` messages as items.
+    /// The unfinished batch: items that are `Publish` messages.
     batch: Vec<u8>,
     records: usize,
-    /// One message, until its length is known.
+    /// Memory for one message, until its length is known.
     scratch: Vec<u8>,
 }
 
 impl AnodeProto {
-    /// A connection to `host`.
+    /// Makes the wire of a connection to `host`.
     pub fn new(common: Common, role: Role, host: &str, random: Random) -> AnodeProto {
         let (batch, scratch) = (Vec::new(), Vec::new());
         AnodeProto {
@@ -98,14 +98,14 @@ impl Wire for AnodeProto {
     fn publish(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {
         self.scratch.clear();
         if let Some(id) = message.id {
-            // Id { number: sint64 }: at most 1 + 10 bytes.
+            // Id { number: sint64 } takes at most 1 + 10 bytes.
             let mut number = [0; 11];
             let length = 1 + encode_varint(id << 1, &mut number[1..]);
             number[0] = 2 << 3;
             write_bytes(1, &number[..length], &mut self.scratch);
         }
         write_tag(2, 2, &mut self.scratch);
-        // Names are at most 255 bytes: room for a length of one byte, mended if it needs two.
+        // Names have at most 255 bytes. There is room for a length of one byte, which is widened if it needs two.
         let at = self.scratch.len();
         self.scratch.push(0);
         self.common.names.write(message.source, &mut self.scratch);
@@ -132,7 +132,7 @@ impl Wire for AnodeProto {
         if self.common.publish_batch > 1 {
             write_bytes(2, &self.batch, out);
         } else {
-            // An item of a batch has the field number of a single publish.
+            // An item of a batch has the same field number as a single publish.
             out.extend_from_slice(&self.batch);
         }
         websocket::end_frame(out, start, websocket::BINARY, &mut self.random);
@@ -154,7 +154,7 @@ impl Wire for AnodeProto {
     }
 }
 
-/// `Answer { id = 1, result = 3, error = 4 }`
+/// Reads an answer: `Answer { id = 1, result = 3, error = 4 }`.
 fn read_answer(bytes: &[u8], sink: &mut dyn Sink) -> Result<(), Broken> {
     let mut fields = Fields { rest: bytes };
     let mut id = None;
@@ -245,7 +245,7 @@ fn write_varint(value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&bytes[..length]);
 }
 
-/// Writes a number into `out`, of at least ten bytes, and says how many it took.
+/// Writes a number into `out`, which has at least ten bytes. Returns how many it took.
 fn encode_varint(mut value: u64, out: &mut [u8]) -> usize {
     let mut at = 0;
     while value >= 0x80 {

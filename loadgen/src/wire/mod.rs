@@ -1,6 +1,6 @@
-//! What each target says on the wire, behind one trait.
+//! The protocols of all targets, behind one trait.
 //!
-//! A wire knows one connection's protocol and neither sockets nor clocks: bytes come in by
+//! A wire is the protocol of one connection, and knows neither sockets nor clocks: received bytes go into
 //! [`Wire::read`], bytes to send are appended to a buffer, and what happened is told to a [`Sink`].
 
 pub mod anode_json;
@@ -16,76 +16,77 @@ mod tests;
 
 use crate::names::{Names, Pattern};
 
-/// What happened on a connection.
+/// Is told what happens on a connection.
 pub trait Sink {
     /// The handshake is done; a subscriber's subscription is in force.
     fn ready(&mut self);
-    /// Bytes that hold one delivered record or more.
+    /// Records were delivered: `bytes` hold one or more.
     fn delivered(&mut self, bytes: &[u8]);
-    /// The message with this id is answered.
+    /// The message with this id was answered.
     fn acked(&mut self, id: u64);
-    /// A message was refused, with the id it had, if any.
+    /// A message was refused; the id is there if the server told it.
     fn refused(&mut self, id: Option<u64>, code: &str);
 }
 
-/// A message to publish.
+/// A message that is to be published.
 pub struct Message<'a> {
     /// Index of the source.
     pub source: u32,
-    /// A JSON value.
+    /// The data: a JSON value.
     pub payload: &'a [u8],
-    /// Counts from 0 on each connection; set if an answer is wanted.
+    /// Number of the message on its connection, from 0; set if an answer is wanted.
     pub id: Option<u64>,
 }
 
-/// Why a connection is of no more use, in words.
+/// A connection is lost. The text says why.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Broken(pub String);
 
 impl Broken {
-    /// For this reason.
+    /// Makes the error for a reason.
     pub fn because<T>(reason: impl Into<String>) -> Result<T, Broken> {
         Err(Broken(reason.into()))
     }
 }
 
-/// One connection's protocol. First [`Wire::hello`], then the others as bytes come and messages are due.
+/// The protocol of one connection. Call [`Wire::hello`] first, then the others as bytes arrive and messages
+/// are due.
 pub trait Wire: Send {
-    /// Appends what the client says first.
+    /// Appends the first message of the client.
     fn hello(&mut self, out: &mut Vec<u8>);
-    /// Appends a message. It may wait for others until [`Wire::seal`].
+    /// Appends a message. It may be kept in a batch until [`Wire::seal`].
     fn publish(&mut self, message: &Message<'_>, out: &mut Vec<u8>);
-    /// Appends what still waits; called before the bytes are written to the socket.
+    /// Completes an unfinished batch. It must be called before the bytes are written to the socket.
     fn seal(&mut self, out: &mut Vec<u8>);
-    /// Reads whole messages from the beginning of `bytes`, appends answers that the protocol asks for,
-    /// and says how many bytes it is done with. The rest comes again, with more.
+    /// Reads whole messages from the beginning of `bytes`, and appends the answers that the protocol asks for.
+    /// Returns the number of bytes that were used; the caller passes the rest again, with more behind.
     fn read(&mut self, bytes: &[u8], out: &mut Vec<u8>, sink: &mut dyn Sink) -> Result<usize, Broken>;
 }
 
-/// What a connection is for.
+/// What a connection does.
 #[derive(Clone, Debug)]
 pub enum Role {
-    /// It publishes.
+    /// The connection publishes.
     Publisher,
-    /// It subscribes to these patterns.
+    /// The connection subscribes to these patterns.
     Subscriber(Vec<Pattern>),
 }
 
 /// When a publish is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ack {
-    /// Never, but for refusals.
+    /// Never, except that aNode tells refusals.
     None,
-    /// aNode's level of this name; elsewhere: when the broker has taken the message.
+    /// For aNode, the level of this name; for other targets, when the broker has taken the message.
     Accepted,
-    /// aNode only.
+    /// The level `stored`, of aNode only.
     Stored,
-    /// aNode only.
+    /// The level `replicated`, of aNode only.
     Replicated,
 }
 
 impl Ack {
-    /// As it is written in options and requests.
+    /// Returns the name of the level in options and requests.
     pub fn name(self) -> &'static str {
         match self {
             Ack::None => "none",
@@ -96,19 +97,19 @@ impl Ack {
     }
 }
 
-/// What all wires of a run have in common.
+/// The settings that all wires of a run have in common.
 #[derive(Clone, Debug)]
 pub struct Common {
-    /// The sources' names.
+    /// Names of the sources.
     pub names: Names,
     /// When publishes are answered.
     pub ack: Ack,
-    /// aNode: `mode=latest` rather than `mode=all`.
+    /// For aNode: whether `mode=latest` is asked for rather than `mode=all`.
     pub is_latest: bool,
-    /// aNode: the snapshot before what is live.
+    /// For aNode: whether subscribers ask for the snapshot, too.
     pub snapshot: bool,
-    /// aNode: records a frame when publishing.
+    /// For aNode: most records of a published frame.
     pub publish_batch: usize,
-    /// aNode: frames of several records when subscribing.
+    /// For aNode: whether subscribers ask for frames of several records.
     pub subscribe_batch: bool,
 }

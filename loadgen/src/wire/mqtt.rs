@@ -12,19 +12,19 @@ const PUBACK: u8 = 0x40;
 const SUBSCRIBE: u8 = 0x82;
 const SUBACK: u8 = 0x90;
 
-/// One connection.
+/// The wire of one connection.
 pub struct Mqtt {
     common: Common,
     role: Role,
     client_id: String,
-    /// Ids of the messages without an answer, with the packet identifier of each.
+    /// Ids and packet identifiers of the messages without an answer, in order.
     open: VecDeque<(u16, u64)>,
-    /// A topic, until its length is known.
+    /// Memory for a topic, until its length is known.
     topic: Vec<u8>,
 }
 
 impl Mqtt {
-    /// A connection with a name that is its own.
+    /// Makes the wire of a connection. The client id must be unique at the broker.
     pub fn new(common: Common, role: Role, client_id: String) -> Mqtt {
         Mqtt { common, role, client_id, open: VecDeque::new(), topic: Vec::new() }
     }
@@ -64,7 +64,7 @@ impl Mqtt {
             SUBACK => sink.ready(),
             PUBACK => {
                 let packet = body.first_chunk::<2>().map(|id| u16::from_be_bytes(*id));
-                // Brokers answer in order, so it is the first.
+                // Brokers answer in order, so the first message is the one that is answered.
                 let place = self.open.iter().position(|(open, _)| Some(*open) == packet);
                 if let Some((_, id)) = place.and_then(|place| self.open.remove(place)) {
                     sink.acked(id);
@@ -80,7 +80,7 @@ impl Wire for Mqtt {
     fn hello(&mut self, out: &mut Vec<u8>) {
         let mut body = Vec::new();
         write_text(b"MQTT", &mut body);
-        // Level 4, a clean session, no keep-alive.
+        // Protocol level 4, a clean session, no keep-alive.
         body.extend_from_slice(&[4, 2, 0, 0]);
         write_text(self.client_id.as_bytes(), &mut body);
         out.push(CONNECT);
@@ -96,7 +96,7 @@ impl Wire for Mqtt {
         write_length(2 + self.topic.len() + message.payload.len() + if id.is_some() { 2 } else { 0 }, out);
         write_text(&self.topic, out);
         if let Some(id) = id {
-            // 1 … 65,535; a window is smaller, so none is open twice.
+            // Identifiers are 1 … 65,535. A window is smaller, so no identifier is open twice.
             let packet = (id % 65_535) as u16 + 1;
             out.extend_from_slice(&packet.to_be_bytes());
             self.open.push_back((packet, id));
@@ -118,7 +118,7 @@ impl Wire for Mqtt {
     }
 }
 
-/// A packet's remaining length, and how many bytes say it.
+/// Reads the remaining length of a packet, and how many bytes encode it.
 #[inline]
 fn read_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Broken> {
     let mut length = 0;

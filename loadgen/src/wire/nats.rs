@@ -1,28 +1,28 @@
-//! NATS: lines of text, payloads with their length before them. An answer to a publish is the PONG to a
-//! PING sent behind it: the server has then routed all that came before.
+//! NATS: lines of text, and payloads with their length before them. The answer to a publish is the PONG to
+//! a PING that was sent after it: by then the server has routed all that came before.
 
 use memchr::memchr;
 
 use super::anode_json::write_decimal;
 use super::{Ack, Broken, Common, Message, Role, Sink, Wire};
 
-/// The longest line that a server may send; its INFO is the longest.
+/// Most bytes of a line that a server may send; INFO is the longest.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// One connection.
+/// The wire of one connection.
 pub struct Nats {
     common: Common,
     role: Role,
     is_ready: bool,
-    /// Ids that the next PONGs answer, in the order of their PINGs: one more than the last id each.
+    /// For each PING without a PONG, in order: one more than the last id that it answers.
     pings: std::collections::VecDeque<u64>,
-    /// One more than the last id that has no PING yet, and whether there is one.
+    /// One more than the last id that has no PING yet, if there is one.
     unpinged: Option<u64>,
     answered: u64,
 }
 
 impl Nats {
-    /// A connection.
+    /// Makes the wire of a connection.
     pub fn new(common: Common, role: Role) -> Nats {
         let pings = std::collections::VecDeque::new();
         Nats { common, role, is_ready: false, pings, unpinged: None, answered: 0 }
@@ -98,7 +98,7 @@ impl Wire for Nats {
             };
             let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
             if line.starts_with(b"MSG ") {
-                // The last word is the payload's length.
+                // The last word is the length of the payload.
                 let digits = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
                 let Some(length) = parse_decimal(digits) else {
                     return Broken::because("a MSG without a length");
@@ -117,7 +117,7 @@ impl Wire for Nats {
     }
 }
 
-/// A length in decimal digits, at most 999,999,999.
+/// Reads a length in decimal digits, at most 999,999,999.
 pub(super) fn parse_decimal(digits: &[u8]) -> Option<usize> {
     if digits.is_empty() || digits.len() > 9 {
         return None;

@@ -1,4 +1,4 @@
-//! Redis pub/sub over RESP. Every PUBLISH is answered with the number of its receivers, in order.
+//! Redis pub/sub over RESP. Every PUBLISH is answered, in order, with the number of subscribers that got it.
 
 use memchr::memchr;
 
@@ -7,21 +7,21 @@ use super::nats::parse_decimal;
 use super::{Ack, Broken, Common, Message, Role, Sink, Wire};
 use crate::names::Pattern;
 
-/// The longest line that announces something.
-const LINE_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of a line of the protocol.
+const RESP_LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// One connection.
+/// The wire of one connection.
 pub struct Redis {
     common: Common,
     role: Role,
-    /// Confirmations of subscriptions that are still to come.
+    /// Number of confirmations of subscriptions that have not arrived yet.
     unconfirmed: usize,
     answered: u64,
     scratch: Vec<u8>,
 }
 
 impl Redis {
-    /// A connection.
+    /// Makes the wire of a connection.
     pub fn new(common: Common, role: Role) -> Redis {
         let unconfirmed = match &role {
             Role::Publisher => 0,
@@ -106,16 +106,16 @@ impl Wire for Redis {
     }
 }
 
-/// A line without its end, and its length with it.
+/// Reads a line. Returns it without the line end, and the length with it.
 fn read_line(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, Broken> {
     match memchr(b'\n', bytes) {
         Some(end) => Ok(Some((bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]), end + 1))),
-        None if bytes.len() > LINE_BYTES_MAX => Broken::because("a line without an end"),
+        None if bytes.len() > RESP_LINE_BYTES_MAX => Broken::because("a line without an end"),
         None => Ok(None),
     }
 }
 
-/// A bulk string's bytes, or a number's digits, and how many bytes it took.
+/// Reads a value. Returns the bytes of a bulk string or the digits of a number, and the length of it all.
 fn read_value(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, Broken> {
     let Some((line, at)) = read_line(bytes)? else { return Ok(None) };
     match line.split_first() {

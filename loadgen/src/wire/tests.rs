@@ -1,4 +1,4 @@
-//! Every wire: what it says, and that it understands a server however its bytes are cut.
+//! Tests of every wire: what it sends, and that it understands a server however the bytes are cut.
 
 use super::anode_json::AnodeJson;
 use super::anode_proto::AnodeProto;
@@ -56,7 +56,7 @@ fn random() -> Random {
     Random::new(1, 1)
 }
 
-/// Gives `bytes` in pieces that end at `cuts`, each with what was left of those before.
+/// Passes `bytes` in pieces that end at `cuts`, each with what was left of the pieces before.
 fn feed(wire: &mut dyn Wire, bytes: &[u8], cuts: &[usize]) -> Result<(Vec<Event>, Vec<u8>), Broken> {
     let (mut events, mut out) = (Events::default(), Vec::new());
     let mut done = 0;
@@ -97,7 +97,7 @@ fn session(opcode: u8, frames: &[&[u8]]) -> Vec<u8> {
     UPGRADE.iter().copied().chain(frames).collect()
 }
 
-/// A client's frames without their masks.
+/// Returns the payloads of a client's frames, unmasked.
 fn unmasked(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut payloads = Vec::new();
     while !bytes.is_empty() {

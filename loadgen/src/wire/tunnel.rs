@@ -1,11 +1,11 @@
-//! A protocol over a stream of bytes (NATS, MQTT), carried in WebSocket frames. The frames' bounds mean
-//! nothing to it: a message may be split over several, and one may hold many.
+//! A protocol over a stream of bytes (NATS, MQTT), carried in WebSocket frames. The bounds of frames have
+//! no meaning: a message may be split over several frames, and a frame may hold many messages.
 
 use super::websocket::{self, Frame, Opening};
 use super::{Broken, Message, Sink, Wire};
 use crate::random::Random;
 
-/// The inner protocol's bytes go out in binary frames, one for all messages of a turn.
+/// A wire inside WebSocket. The bytes of the inner wire are sent in binary frames, one frame per turn.
 pub struct Tunnel<W> {
     inner: W,
     host: String,
@@ -13,14 +13,14 @@ pub struct Tunnel<W> {
     protocol: Option<&'static str>,
     random: Random,
     opening: Opening,
-    /// What the inner protocol has to say, not yet framed.
+    /// Bytes of the inner wire that are not framed yet.
     outgoing: Vec<u8>,
-    /// What came, without frames; at most one message of it is unread.
+    /// Received bytes without their frames: at most one message of the inner wire that is not whole.
     incoming: Vec<u8>,
 }
 
 impl<W: Wire> Tunnel<W> {
-    /// Carries `inner` to `host`.
+    /// Makes a wire that carries `inner` to `host`.
     pub fn new(
         inner: W,
         host: &str,

@@ -1,5 +1,5 @@
-//! A WebSocket client's half of RFC 6455: what it takes to send masked frames and to read the
-//! server's where they lie.
+//! The client's half of RFC 6455 (WebSocket): sends masked frames, and reads the server's frames without
+//! copying them.
 
 use std::fmt::Write;
 
@@ -8,20 +8,20 @@ use base64::Engine;
 use super::Broken;
 use crate::random::Random;
 
-/// A text frame.
+/// Opcode of a text frame.
 pub const TEXT: u8 = 1;
-/// A binary frame.
+/// Opcode of a binary frame.
 pub const BINARY: u8 = 2;
-/// What closes a connection.
+/// Opcode of the frame that closes a connection.
 pub const CLOSE: u8 = 8;
-/// What asks whether someone is there.
+/// Opcode of the frame that asks the other side for a pong.
 pub const PING: u8 = 9;
-/// The answer to it.
+/// Opcode of the answer to a ping.
 pub const PONG: u8 = 10;
 
-/// The longest head of a client's frame whose payload is under 64 KiB.
+/// Length of the longest head of a client's frame whose payload is under 64 KiB, in bytes.
 const SHORT_HEAD: usize = 8;
-/// The longest answer to a handshake.
+/// Most bytes of a server's answer to the handshake.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// Appends the request that opens a connection.
@@ -42,19 +42,19 @@ pub fn write_request(host: &str, path: &str, protocol: Option<&str>, random: &mu
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Where a connection stands: frames come only behind the answer to the request.
+/// Whether the handshake is done: frames come only after the server's answer.
 #[derive(Debug, Default)]
 pub struct Opening {
     is_open: bool,
 }
 
 impl Opening {
-    /// Whether the answer came.
+    /// Returns whether the answer has arrived.
     pub fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// Where the frames begin in what came; `None`: the answer is not whole.
+    /// Returns where frames begin in the received bytes; `None`: the answer is not whole yet.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
         if self.is_open {
             return Ok(Some(0));
@@ -65,7 +65,7 @@ impl Opening {
     }
 }
 
-/// Reads the answer to the request: its length once it is whole.
+/// Reads the answer to the request. Returns the length of it once it is whole; fails if it is a refusal.
 fn read_answer(bytes: &[u8]) -> Result<Option<usize>, Broken> {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
         if bytes.len() > ANSWER_BYTES_MAX {
@@ -82,14 +82,15 @@ fn read_answer(bytes: &[u8]) -> Result<Option<usize>, Broken> {
     Ok(Some(end + 4))
 }
 
-/// Makes room for a frame's head; its payload is appended next, then [`end_frame`] called.
+/// Makes room for the head of a frame, and returns the place. Append the payload next, then call
+/// [`end_frame`].
 pub fn begin_frame(out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend_from_slice(&[0; SHORT_HEAD]);
     start
 }
 
-/// Writes the head of the frame that began at `start` and masks its payload.
+/// Writes the head of the frame that began at `start`, and masks the payload.
 pub fn end_frame(out: &mut Vec<u8>, start: usize, opcode: u8, random: &mut Random) {
     let payload = start + SHORT_HEAD;
     let length = out.len() - payload;
@@ -129,7 +130,7 @@ pub fn write_frame(opcode: u8, payload: &[u8], random: &mut Random, out: &mut Ve
     end_frame(out, start, opcode, random);
 }
 
-/// XORs with the key, eight bytes at a time.
+/// XORs a payload with the masking key, eight bytes at a time.
 fn mask(payload: &mut [u8], key: [u8; 4]) {
     let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
     let (chunks, rest) = payload.as_chunks_mut::<8>();
@@ -141,16 +142,16 @@ fn mask(payload: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// A server's frame.
+/// A frame of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// 0 continues the one before.
+    /// The kind of frame; 0 continues the one before.
     pub opcode: u8,
-    /// Whether it ends its message.
+    /// Whether it is the last frame of its message.
     pub is_last: bool,
-    /// What it carries.
+    /// The bytes that the frame carries.
     pub payload: &'a [u8],
-    /// Length with its head.
+    /// Length of the frame with the head, in bytes.
     pub bytes: usize,
 }
 
@@ -178,7 +179,7 @@ impl<'a> Frame<'a> {
         Ok(Some(Frame { opcode: first & 15, is_last: first & 0x80 != 0, payload, bytes: end }))
     }
 
-    /// Answers pings; a close breaks the connection, with its code for the reason.
+    /// Answers a ping. Fails if the frame closes the connection; the close code is the reason.
     pub fn control(&self, random: &mut Random, out: &mut Vec<u8>) -> Result<(), Broken> {
         match self.opcode {
             PING => write_frame(PONG, self.payload, random, out),
@@ -197,7 +198,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Takes a client's frame apart as a server must.
+    /// Reads a client's frame as a server must. Returns the opcode and the payload.
     fn unmask(bytes: &[u8]) -> (u8, Vec<u8>) {
         assert_ne!(bytes[1] & 0x80, 0, "a client's frame is masked");
         let (at, length) = match bytes[1] & 0x7f {

@@ -8,7 +8,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, RecvError, Sender, TryRecvError, unbounded};
 
-use crate::sim::{Hands, Share};
+use crate::sim::{Hands, NodeShare};
 
 /// How often a thread polls before it sleeps: about a millisecond.
 const LOOKS: usize = 20_000;
@@ -18,7 +18,7 @@ const THREADS_MAX: usize = 4;
 const SHARES_EACH: usize = 4;
 
 /// A share of work and its position in the list of shares.
-type Numbered = (usize, Share);
+type Numbered = (usize, NodeShare);
 
 /// The calling thread and the threads that help it.
 struct Threads {
@@ -67,9 +67,9 @@ impl Hands for Threads {
         self.count * SHARES_EACH
     }
 
-    fn work(&mut self, shares: Vec<Share>) -> Vec<Share> {
-        let mut done: Vec<Share> = Vec::with_capacity(shares.len());
-        done.resize_with(shares.len(), Share::default);
+    fn work(&mut self, shares: Vec<NodeShare>) -> Vec<NodeShare> {
+        let mut done: Vec<NodeShare> = Vec::with_capacity(shares.len());
+        done.resize_with(shares.len(), NodeShare::default);
         let mut left = shares.len();
         // Sending cannot fail, because this struct holds both ends of the channel.
         shares.into_iter().enumerate().for_each(|share| self.to_do.0.send(share).unwrap_or_default());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::cluster::members::{Common, Identity};
 use crate::cluster::{Known, Machine, MachineConfig, Profile};
 use crate::record::{NodeName, Now};
-use crate::sim::table::Verdict;
+use crate::sim::table::Judgement;
 use crate::sim::{Conditions, NodeId, Start, World};
 
 /// Number of members that are measured. With so many, the size of a page does not matter.
@@ -34,7 +34,7 @@ pub struct Row {
     /// How the value was measured.
     pub sample: String,
     /// The measured value, and whether it meets the requirement.
-    pub verdict: Verdict,
+    pub verdict: Judgement,
 }
 
 /// Measures the memory of a machine whose members all tell different things of themselves, and then that of a
@@ -73,7 +73,7 @@ fn member_row(what: &str, bytes: u64, members: usize, nodes: usize) -> Row {
         what: what.into(),
         wanted: format!("<= {MEMBER_BYTES_MAX} bytes"),
         sample: format!("{members} members {among}, growth of the process"),
-        verdict: Verdict {
+        verdict: Judgement {
             measured: format!("{each:.0} bytes"),
             has_passed: members * nodes >= MEMBERS && bytes > 0 && each <= MEMBER_BYTES_MAX,
         },
@@ -139,7 +139,7 @@ pub fn peak_row() -> Option<Row> {
         what: "memory of a world of 10,000 nodes".into(),
         wanted: format!("< {WORLD_GIB_MAX} GiB"),
         sample: "peak of the process, which ran smaller worlds beside it".into(),
-        verdict: Verdict { measured: format!("{peak:.2} GiB"), has_passed: peak < WORLD_GIB_MAX },
+        verdict: Judgement { measured: format!("{peak:.2} GiB"), has_passed: peak < WORLD_GIB_MAX },
     })
 }
 

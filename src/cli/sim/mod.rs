@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use super::{CliError, whole_number};
 use crate::sim::report;
-use crate::sim::scenario::{NODES_MAX, Outcome, ScenarioError};
+use crate::sim::scenario::{NODES_MAX, RunOutcome, ScenarioError};
 
 /// Arguments of the simulator. The same arguments and seed give exactly the same run.
 #[derive(Clone, Debug, clap::Args)]
@@ -121,7 +121,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
 /// Runs scenarios that are given by name or by file, and prints their outcomes.
 fn plain(arguments: &Arguments) -> Result<(), CliError> {
     let plans = plan::plans(arguments)?;
-    let mut all: Vec<(Outcome, u64)> = Vec::new();
+    let mut all: Vec<(RunOutcome, u64)> = Vec::new();
     let mut lines = String::new();
     runs::run(&plans, arguments.jobs(), |outcome, wall_us| {
         if arguments.json {
@@ -135,7 +135,7 @@ fn plain(arguments: &Arguments) -> Result<(), CliError> {
         false => print!("{}", report::table(&all)),
     }
     if let Some(directory) = &arguments.plot {
-        let outcomes: Vec<Outcome> = all.iter().map(|(outcome, _)| outcome.clone()).collect();
+        let outcomes: Vec<RunOutcome> = all.iter().map(|(outcome, _)| outcome.clone()).collect();
         plots::write(directory, &outcomes)?;
     }
     let failed = all.iter().zip(&plans).filter_map(|((outcome, _), plan)| Some((outcome.failure()?, plan)));

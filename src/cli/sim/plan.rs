@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Arguments;
 use crate::cli::CliError;
 use crate::sim::scenario::named::{self, Knobs};
-use crate::sim::scenario::{FANOUT, FaultKind, Scenario, file};
+use crate::sim::scenario::{FaultKind, SCENARIO_FANOUT, Scenario, file};
 
 /// Most seeds of one command.
 const SEEDS_MAX: u64 = 100_000;
@@ -42,7 +42,7 @@ pub fn seeds(text: &str) -> Result<Seeds, String> {
 pub fn fanout(text: &str) -> Result<usize, String> {
     let refusal =
         "allowed: 8, which is part of the protocol: nodes that cut differently would not be one cluster";
-    text.parse().ok().filter(|fanout| *fanout == FANOUT).ok_or_else(|| refusal.into())
+    text.parse().ok().filter(|fanout| *fanout == SCENARIO_FANOUT).ok_or_else(|| refusal.into())
 }
 
 /// Parses a rate: a number, or a percentage.

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use crate::cli::CliError;
 use crate::sim::report::plot;
-use crate::sim::scenario::{Links, Outcome};
+use crate::sim::scenario::{LinkConditions, RunOutcome};
 
 /// Draws all plots that these outcomes allow, writes them into `directory`, which is created if needed, and
 /// prints the names of the files.
-pub fn write(directory: &Path, outcomes: &[Outcome]) -> Result<(), CliError> {
+pub fn write(directory: &Path, outcomes: &[RunOutcome]) -> Result<(), CliError> {
     std::fs::create_dir_all(directory)?;
-    let delay_us_max = Links::default().delay_us.1;
+    let delay_us_max = LinkConditions::default().delay_us.1;
     let mut plots = vec![("deliveries.svg", plot::deliveries_over_time(&one_a_kind(outcomes)))];
     let calm = alike(outcomes, |outcome| (outcome.loss * 1e6) as u64);
     if varies(&calm, |outcome| outcome.nodes) {
@@ -40,27 +40,27 @@ pub fn write(directory: &Path, outcomes: &[Outcome]) -> Result<(), CliError> {
 }
 
 /// Returns the outcomes whose key is the least of all.
-fn alike<K: Ord + Copy>(outcomes: &[Outcome], key: impl Fn(&Outcome) -> K) -> Vec<Outcome> {
+fn alike<K: Ord + Copy>(outcomes: &[RunOutcome], key: impl Fn(&RunOutcome) -> K) -> Vec<RunOutcome> {
     let least = outcomes.iter().map(&key).min();
     least.map(|least| alike_to(outcomes, key, least)).unwrap_or_default()
 }
 
 /// Returns the outcomes with this key.
-fn alike_to<K: Eq>(outcomes: &[Outcome], key: impl Fn(&Outcome) -> K, wanted: K) -> Vec<Outcome> {
+fn alike_to<K: Eq>(outcomes: &[RunOutcome], key: impl Fn(&RunOutcome) -> K, wanted: K) -> Vec<RunOutcome> {
     outcomes.iter().filter(|outcome| key(outcome) == wanted).cloned().collect()
 }
 
 /// Returns whether there are different keys.
-fn varies<K: Eq>(outcomes: &[Outcome], key: impl Fn(&Outcome) -> K) -> bool {
+fn varies<K: Eq>(outcomes: &[RunOutcome], key: impl Fn(&RunOutcome) -> K) -> bool {
     outcomes.windows(2).any(|pair| key(&pair[0]) != key(&pair[1]))
 }
 
 /// Returns the first outcome of each kind, that is of those that differ in nothing but their seed. Runs
 /// without loss come first, in the given order; then lossy ones, the largest first.
-fn one_a_kind(outcomes: &[Outcome]) -> Vec<Outcome> {
-    let mut kept: Vec<Outcome> = Vec::new();
+fn one_a_kind(outcomes: &[RunOutcome]) -> Vec<RunOutcome> {
+    let mut kept: Vec<RunOutcome> = Vec::new();
     for outcome in outcomes {
-        let is_like = |other: &Outcome| {
+        let is_like = |other: &RunOutcome| {
             (&other.scenario, other.nodes, other.is_bursty)
                 == (&outcome.scenario, outcome.nodes, outcome.is_bursty)
                 && other.loss == outcome.loss
@@ -69,7 +69,7 @@ fn one_a_kind(outcomes: &[Outcome]) -> Vec<Outcome> {
             kept.push(outcome.clone());
         }
     }
-    let (calm, mut lossy): (Vec<Outcome>, Vec<Outcome>) =
+    let (calm, mut lossy): (Vec<RunOutcome>, Vec<RunOutcome>) =
         kept.into_iter().partition(|outcome| outcome.loss == 0.0);
     lossy.sort_by_key(|outcome| Reverse(outcome.nodes));
     calm.into_iter().chain(lossy).collect()

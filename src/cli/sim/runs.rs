@@ -10,7 +10,7 @@ use super::hands;
 use super::plan::Plan;
 use crate::cli::CliError;
 use crate::server::clock;
-use crate::sim::scenario::{self, Outcome};
+use crate::sim::scenario::{self, RunOutcome};
 
 /// Number of nodes from which on a world is so large that only one is kept in memory at a time.
 const LARGE_NODES: usize = 4_000;
@@ -22,7 +22,7 @@ const MANY_RUNS: usize = 20;
 
 /// Runs all plans and calls `each` with every outcome and its duration in microseconds, in the order of
 /// `plans`.
-pub fn run(plans: &[Plan], jobs: usize, mut each: impl FnMut(Outcome, u64)) -> Result<(), CliError> {
+pub fn run(plans: &[Plan], jobs: usize, mut each: impl FnMut(RunOutcome, u64)) -> Result<(), CliError> {
     let sizes: Vec<usize> = plans.iter().map(|plan| plan.scenario.nodes).collect();
     let done = in_parallel(&sizes, jobs, |at, step| match plans.get(at) {
         Some(plan) if plans.len() == 1 => {
@@ -33,7 +33,7 @@ pub fn run(plans: &[Plan], jobs: usize, mut each: impl FnMut(Outcome, u64)) -> R
             outcome
         }
         Some(plan) => scenario::run(&plan.scenario, plan.seed, step),
-        None => Outcome::default(),
+        None => RunOutcome::default(),
     });
     for (outcome, wall_us) in done {
         each(outcome, wall_us);

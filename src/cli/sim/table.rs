@@ -4,15 +4,15 @@ use super::{Arguments, memory, plots, runs};
 use crate::cli::CliError;
 use crate::server::clock;
 use crate::sim::report::Columns;
-use crate::sim::scenario::Outcome;
-use crate::sim::table::{Finding, Row, Size, Table};
+use crate::sim::scenario::RunOutcome;
+use crate::sim::table::{FigureRow, FigureTable, Finding, Size};
 
 /// Measures all figures and compares them with what is required. Returns an error if one is not met.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let since_us = clock::now().mono_us;
     let size = if arguments.quick { Size::Quick } else { Size::Full };
     let mut weighed = memory::rows();
-    let table = Table::new(size);
+    let table = FigureTable::new(size);
     let sizes: Vec<usize> = table.cases.iter().map(|case| case.nodes()).collect();
     let done = runs::in_parallel(&sizes, arguments.jobs(), |at, step| {
         table.cases.get(at).map_or(Finding::Numbers(Default::default()), |case| case.run(step))
@@ -23,13 +23,14 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let findings: Vec<Finding> = done.into_iter().map(|(finding, _)| finding).collect();
     let mut columns = Columns::new(&["WHAT", "WANTED", "MEASURED", "", "SAMPLE"], 5);
     let (mut wanted, mut failed) = (0, 0);
-    let judge = |row: &Row| memory::Row {
+    let judge = |row: &FigureRow| memory::Row {
         what: row.what.clone(),
         wanted: row.wanted.clone(),
         sample: row.sample(&findings),
         verdict: row.judge(&findings),
     };
-    let (bounded, compared): (Vec<&Row>, Vec<&Row>) = table.rows.iter().partition(|row| row.is_bounded());
+    let (bounded, compared): (Vec<&FigureRow>, Vec<&FigureRow>) =
+        table.rows.iter().partition(|row| row.is_bounded());
     for row in bounded.into_iter().map(judge).chain(weighed).chain(compared.into_iter().map(judge)) {
         let sign = match (row.wanted.is_empty(), row.verdict.has_passed) {
             (true, _) => "",
@@ -64,8 +65,8 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
 
 /// Returns the outcomes that plots show: those of `spread` and `lossy` with one zone in which all nodes know
 /// each other.
-fn outcomes(findings: Vec<Finding>) -> Vec<Outcome> {
-    let is_shown = |outcome: &Outcome| {
+fn outcomes(findings: Vec<Finding>) -> Vec<RunOutcome> {
+    let is_shown = |outcome: &RunOutcome| {
         let is_plain = outcome.zones == 1 && outcome.unknown_share == 0.0;
         is_plain && ["spread", "lossy"].contains(&outcome.scenario.as_str())
     };

@@ -13,6 +13,7 @@ use super::wire::{self, ReconcileFrame, VarintFrameReader};
 use super::{HeadsNow, OwnNode, ReconcileOutput, ReconcileStats, SESSION_STALLED_US};
 use crate::cluster::streams::{StreamId, StreamOutput};
 use crate::cluster::{Arrival, Heads, Replica};
+use crate::record::merge::order;
 use crate::record::{NodeName, Now, SharedRecord};
 
 /// Most bytes that are written on a stream before the driver says that it is drained, but for the last frame.
@@ -166,7 +167,7 @@ impl SessionLink {
             }
             let Some(filter) = replies else { continue };
             let Some(own) = env.replica.get(record.source.as_str()) else { continue };
-            if (own.stamp, &own.birth) <= (record.stamp, &record.birth) || !filter.admits(&own) {
+            if order(&own, &record).is_le() || !filter.admits(&own) {
                 continue;
             }
             if self.outgoing.len() < REPLIES_MAX {

@@ -11,7 +11,7 @@ use super::super::session::EncodedChange;
 use super::{Clients, PART_US_MAX};
 use crate::ingest::Change;
 use crate::record::Now;
-use crate::store::Health;
+use crate::store::StoreHealth;
 use crate::subscriptions::Audience;
 
 /// Changes handed out between two looks at the clock.
@@ -202,7 +202,7 @@ impl Clients {
     /// If the store's mark or health moved, sessions answer what waited for it.
     pub(super) fn handle_durable(&mut self, now: Now) {
         let store = self.parts.host.shared.store();
-        let durable = (store.durable().0, store.health() == Health::Open);
+        let durable = (store.durable().0, store.health() == StoreHealth::Open);
         if std::mem::replace(&mut self.durable, durable) == durable {
             return;
         }

@@ -65,7 +65,7 @@ impl Downstream for Below {
         self.tickets.load(SeqCst)
     }
 
-    fn forget(&self, _record: &SharedRecord) {}
+    fn forget(&self, _now: Now, _record: &SharedRecord) {}
 
     fn store_health(&self) -> Result<(), String> {
         self.sick.lock().clone().map_or(Ok(()), Err)

@@ -1,59 +1,60 @@
-//! Time, links, and what arrived where.
+//! The world of a baseline: time, links, and what arrived where.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 
-use super::super::{Histogram, Network, NodeId};
-use super::{Measures, Plan};
+use super::super::{Distribution, Network, NodeId};
+use super::{BaselinePlan, Measures};
 use crate::cluster::random::Random;
 use crate::limits::DATAGRAM_HEADER_BYTES;
 
-/// What is still under way so long after the last record was published counts as missing.
+/// How long after the last record the run ends, in microseconds: what arrives later counts as missing.
 const PATIENCE_US: u64 = 30_000_000;
 
-/// What nodes do. A call is at the instant [`Engine::now_us`].
+/// What the nodes of a baseline do. A call is made at the instant [`BaselineWorld::now_us`].
 pub(super) trait Protocol {
-    /// A record is at this node for the first time, by a client or a datagram.
-    fn hear(&mut self, engine: &mut Engine, node: usize, record: u32);
-    /// What [`Engine::wake`] asked for.
-    fn wake(&mut self, engine: &mut Engine, node: usize);
+    /// A record is at this node for the first time, from a client or a datagram.
+    fn hear(&mut self, engine: &mut BaselineWorld, node: usize, record: u32);
+    /// The time has come that [`BaselineWorld::wake`] was asked for.
+    fn wake(&mut self, engine: &mut BaselineWorld, node: usize);
 }
 
 #[derive(Debug)]
-enum Event {
+enum BaselineEvent {
     Publish { record: u32 },
     Datagram { to: usize, records: Rc<[u32]> },
     Wake { node: usize },
 }
 
-/// The world of a baseline.
-pub(super) struct Engine {
-    plan: Plan,
+/// A world in which nodes do nothing but to spread records.
+pub(super) struct BaselineWorld {
+    plan: BaselinePlan,
     network: Network,
     now_us: u64,
-    /// By time and, within an instant, by the order in which it was decided; the key of `events`.
+    /// Times and keys of `events`; the keys are in the order in which events were decided.
     due: BinaryHeap<Reverse<(u64, u64)>>,
-    events: BTreeMap<u64, Event>,
+    events: BTreeMap<u64, BaselineEvent>,
     decided: u64,
-    /// Until when each node is busy.
+    /// Until when each node is busy, in microseconds of the world.
     busy_us: Vec<u64>,
     origins: Vec<usize>,
-    /// A bit for each record, node by node.
+    /// Which node holds which record: a bit for each record, node by node.
     held: Vec<u64>,
-    /// How many nodes have each record, its origin not counted, and since when the last of them.
+    /// For each record: the number of nodes that hold it, its origin apart, and the time after publishing
+    /// at which it reached the last of them, in microseconds.
     reached: Vec<(u64, u64)>,
-    times: Histogram,
+    times: Distribution,
     copies: u64,
     protocol_seed: u64,
 }
 
-impl Engine {
-    /// A world in which all records are planned.
-    pub fn new(plan: &Plan) -> Engine {
+impl BaselineWorld {
+    /// Makes a world in which all records are planned to be published.
+    pub fn new(plan: &BaselinePlan) -> BaselineWorld {
         let mut random = Random::new(plan.seed);
         let network = Network::new(plan.conditions, random.next_u64());
-        let mut engine = Engine {
+        let mut engine = BaselineWorld {
             plan: *plan,
             network,
             now_us: 0,
@@ -64,17 +65,17 @@ impl Engine {
             origins: (0..plan.records).map(|_| random.index(plan.nodes)).collect(),
             held: vec![0; plan.nodes * plan.records.div_ceil(64)],
             reached: vec![(0, 0); plan.records],
-            times: Histogram::default(),
+            times: Distribution::default(),
             copies: 0,
             protocol_seed: random.next_u64(),
         };
         for record in 0..plan.records as u32 {
-            engine.push(engine.published_us(record), Event::Publish { record });
+            engine.push(engine.published_us(record), BaselineEvent::Publish { record });
         }
         engine
     }
 
-    /// Lets the nodes do this until nothing is left to happen.
+    /// Runs a protocol at all nodes until nothing is left to happen.
     pub fn run(mut self, mut protocol: impl Protocol) -> Measures {
         let end_us = self.published_us(self.plan.records as u32) + PATIENCE_US;
         while let Some(Reverse((at_us, key))) = self.due.pop()
@@ -83,41 +84,41 @@ impl Engine {
             let Some(event) = self.events.remove(&key) else { continue };
             self.now_us = at_us;
             match event {
-                Event::Publish { record } => {
+                BaselineEvent::Publish { record } => {
                     let origin = self.origin(record);
                     self.hold(origin, record);
                     protocol.hear(&mut self, origin, record);
                 }
-                Event::Datagram { to, records } => self.receive(&mut protocol, to, &records),
-                Event::Wake { node } => protocol.wake(&mut self, node),
+                BaselineEvent::Datagram { to, records } => self.receive(&mut protocol, to, &records),
+                BaselineEvent::Wake { node } => protocol.wake(&mut self, node),
             }
         }
         self.measures()
     }
 
-    /// For what the protocol leaves to chance.
+    /// Returns a seed for what the protocol leaves to chance.
     pub fn protocol_seed(&self) -> u64 {
         self.protocol_seed
     }
 
-    /// Microseconds since the beginning.
+    /// Returns the time since the beginning, in microseconds.
     pub fn now_us(&self) -> u64 {
         self.now_us
     }
 
-    /// How many nodes there are.
+    /// Returns the number of nodes.
     pub fn nodes(&self) -> usize {
         self.plan.nodes
     }
 
-    /// Where a record is published.
+    /// Returns the node at which a record is published.
     pub fn origin(&self, record: u32) -> usize {
         self.origins[record as usize]
     }
 
-    /// Calls the protocol for this node then.
+    /// Has the protocol called for a node at a later time.
     pub fn wake(&mut self, at_us: u64, node: usize) {
-        self.push(at_us, Event::Wake { node });
+        self.push(at_us, BaselineEvent::Wake { node });
     }
 
     /// Sends a datagram of so many bytes, the headers of IP and UDP not counted.
@@ -126,11 +127,11 @@ impl Engine {
         let bytes = bytes + DATAGRAM_HEADER_BYTES;
         let arrivals = self.network.send(ready_us, NodeId(from), NodeId(to), bytes);
         for &at_us in arrivals.as_slice() {
-            self.push(at_us, Event::Datagram { to, records: records.clone() });
+            self.push(at_us, BaselineEvent::Datagram { to, records: records.clone() });
         }
     }
 
-    /// A node that is busy gets to it later, and to everything else later still.
+    /// Has a node read a datagram. If it is busy it does so later, and gets to what follows later still.
     fn receive(&mut self, protocol: &mut impl Protocol, node: usize, records: &[u32]) {
         let heard_us = self.busy(node, self.now_us);
         let arrived_us = std::mem::replace(&mut self.now_us, heard_us);
@@ -149,14 +150,14 @@ impl Engine {
         self.now_us = arrived_us;
     }
 
-    /// Takes a datagram's time of a node; when that begins.
+    /// Reserves the time of a node that a datagram takes. Returns when that begins.
     fn busy(&mut self, node: usize, at_us: u64) -> u64 {
         let from_us = at_us.max(self.busy_us[node]);
         self.busy_us[node] = from_us + self.plan.conditions.cpu_us;
         from_us
     }
 
-    /// Whether the record was not there yet.
+    /// Notes that a node holds a record. Returns whether it did not before.
     fn hold(&mut self, node: usize, record: u32) -> bool {
         let words = self.plan.records.div_ceil(64);
         let (word, bit) = (node * words + record as usize / 64, 1 << (record % 64));
@@ -169,7 +170,7 @@ impl Engine {
         u64::from(record) * 1_000_000 / self.plan.rate_per_s.max(1)
     }
 
-    fn push(&mut self, at_us: u64, event: Event) {
+    fn push(&mut self, at_us: u64, event: BaselineEvent) {
         self.decided += 1;
         self.due.push(Reverse((at_us, self.decided)));
         self.events.insert(self.decided, event);
@@ -177,7 +178,7 @@ impl Engine {
 
     fn measures(self) -> Measures {
         let others = self.plan.nodes as u64 - 1;
-        let mut last = Histogram::default();
+        let mut last = Distribution::default();
         self.reached.iter().filter(|(nodes, _)| *nodes > 0).for_each(|(_, last_us)| last.add(*last_us));
         let expected = self.plan.records as u64 * others;
         Measures {

@@ -1,4 +1,4 @@
-//! What others do, in the same virtual network: for comparison only.
+//! Other ways to spread records, in the same virtual network: for comparison only.
 //!
 //! - [`rumours`]: rumour mongering with hashicorp/memberlist's LAN defaults, as Serf and Consul use it.
 //!   A node that hears of a record puts it into a queue; every 200 ms it sends packets of at most
@@ -8,100 +8,101 @@
 //!
 //! Delays, losses, rates and processor time come from the very [`Network`](super::Network) and
 //! [`Conditions`] that the machines' world has. Both baselines are spared what a real node has to do
-//! besides: probes, what members say of each other, and whatever an application does to find what it
-//! missed. So their times are the best they could have, and what they miss stays missing.
+//! besides: probes, messages about members, and whatever an application does to find what it missed. So
+//! their times are the best they could have, and what they miss stays missing.
 //!
-//! By file: `engine` time, links and what arrived where, `queue` memberlist's queue of one node, this
-//! one the two protocols.
+//! By file: `engine` holds time, links and what arrived where; `queue` is memberlist's queue of one node;
+//! this file has the two protocols.
 
 mod engine;
 mod queue;
 #[cfg(test)]
 mod tests;
 
-use super::{Conditions, Histogram};
+use super::{Conditions, Distribution};
 use crate::cluster::random::Random;
-use engine::{Engine, Protocol};
-use queue::{GOSSIP_NODES, Queue, transmissions};
+use engine::{BaselineWorld, Protocol};
+use queue::{GOSSIP_NODES, UpdateQueue, transmissions};
 
-/// Between two rounds of a node.
+/// Time between two rounds of a node, in microseconds.
 const GOSSIP_US: u64 = 200_000;
 
-/// What is to be spread among whom.
+/// What is to be spread among which nodes.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// Nodes, all of which know each other; at least 2.
+pub struct BaselinePlan {
+    /// Number of nodes, all of which know each other; at least 2.
     pub nodes: usize,
-    /// Records, each at a random node.
+    /// Number of records, each published at a random node.
     pub records: usize,
-    /// How many of them a second.
+    /// Number of records published per second, all nodes together.
     pub rate_per_s: u64,
-    /// Bytes of a record as it is sent.
+    /// Size of a record on the wire, in bytes.
     pub record_bytes: usize,
-    /// Of links and nodes.
+    /// How links and nodes behave.
     pub conditions: Conditions,
-    /// Decides everything that chance does.
+    /// The seed of everything that chance decides.
     pub seed: u64,
 }
 
-/// What came of it. Times are since publishing, in microseconds.
+/// What was measured. Times count from publishing, in microseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measures {
-    /// Until a record was at one other node.
-    pub times: Histogram,
-    /// Until a record was at the last of those that it reached.
-    pub last: Histogram,
-    /// Deliveries that should have been: records × (nodes − 1).
+    /// Times until a record was at another node, for each node.
+    pub times: Distribution,
+    /// Times until a record was at the last node that it reached.
+    pub last: Distribution,
+    /// Number of deliveries that should have been: records × (nodes − 1).
     pub expected: u64,
-    /// Those that never were.
+    /// Number of deliveries that never were.
     pub missing: u64,
-    /// Records that did not reach all.
+    /// Number of records that did not reach all nodes.
     pub partial: u64,
-    /// Copies that nodes received.
+    /// Number of copies of records that nodes received.
     pub copies: u64,
-    /// Datagrams sent.
+    /// Number of datagrams sent.
     pub datagrams: u64,
-    /// Their bytes, headers of IP and UDP included.
+    /// Bytes of the datagrams sent, headers of IP and UDP included.
     pub bytes: u64,
 }
 
 impl Measures {
-    /// Copies of a record that a node which was to get it received.
+    /// Returns the mean number of copies of a record that a node received which was to get it.
     pub fn copies_mean(&self) -> f64 {
         self.copies as f64 / self.expected.max(1) as f64
     }
 
-    /// The share of deliveries that never were.
+    /// Returns the part of the deliveries that never were, 0 to 1.
+    #[cfg(test)]
     pub fn missing_share(&self) -> f64 {
         self.missing as f64 / self.expected.max(1) as f64
     }
 }
 
-/// Rumour mongering with memberlist's LAN defaults. It carries about 30 records of 128 bytes a round and
-/// node; at more than 150 / (4·⌈log10(N+1)⌉) records a second its queues grow.
-pub fn rumours(plan: &Plan) -> Measures {
-    let engine = Engine::new(plan);
+/// Spreads records by rumour mongering with memberlist's LAN defaults. It carries about 30 records of 128
+/// bytes per round and node; at more than 150 / (4·⌈log10(N+1)⌉) records per second its queues grow.
+pub fn rumours(plan: &BaselinePlan) -> Measures {
+    let engine = BaselineWorld::new(plan);
     let mut random = Random::new(engine.protocol_seed());
     let phases_us = (0..plan.nodes).map(|_| random.below(GOSSIP_US)).collect();
-    let queues = vec![Queue::new(transmissions(plan.nodes), plan.record_bytes); plan.nodes];
+    let queues = vec![UpdateQueue::new(transmissions(plan.nodes), plan.record_bytes); plan.nodes];
     let protocol = Rumours { queues, phases_us, random };
     engine.run(protocol)
 }
 
-/// The origin sends each record to all others, once.
-pub fn flooding(plan: &Plan) -> Measures {
-    Engine::new(plan).run(Flooding { record_bytes: plan.record_bytes })
+/// Spreads records by flooding: the origin sends each record to all other nodes, once.
+pub fn flooding(plan: &BaselinePlan) -> Measures {
+    BaselineWorld::new(plan).run(Flooding { record_bytes: plan.record_bytes })
 }
 
 struct Rumours {
-    queues: Vec<Queue>,
-    /// When, in every [`GOSSIP_US`], a node has its round.
+    queues: Vec<UpdateQueue>,
+    /// Time of each node's round within every [`GOSSIP_US`], in microseconds.
     phases_us: Vec<u64>,
     random: Random,
 }
 
 impl Rumours {
-    /// When the node's next round is.
+    /// Returns when the node's next round is.
     fn round_us(&self, node: usize, now_us: u64) -> u64 {
         let phase_us = self.phases_us[node];
         let into_us = (now_us + GOSSIP_US - phase_us) % GOSSIP_US;
@@ -110,14 +111,14 @@ impl Rumours {
 }
 
 impl Protocol for Rumours {
-    fn hear(&mut self, engine: &mut Engine, node: usize, record: u32) {
+    fn hear(&mut self, engine: &mut BaselineWorld, node: usize, record: u32) {
         if self.queues[node].is_empty() {
             engine.wake(self.round_us(node, engine.now_us()), node);
         }
         self.queues[node].push(record);
     }
 
-    fn wake(&mut self, engine: &mut Engine, node: usize) {
+    fn wake(&mut self, engine: &mut BaselineWorld, node: usize) {
         let mut targets = [node; GOSSIP_NODES];
         let count = GOSSIP_NODES.min(self.queues.len() - 1);
         for chosen in 0..count {
@@ -143,7 +144,7 @@ struct Flooding {
 }
 
 impl Protocol for Flooding {
-    fn hear(&mut self, engine: &mut Engine, node: usize, record: u32) {
+    fn hear(&mut self, engine: &mut BaselineWorld, node: usize, record: u32) {
         if engine.origin(record) != node {
             return;
         }
@@ -153,5 +154,5 @@ impl Protocol for Flooding {
         }
     }
 
-    fn wake(&mut self, _: &mut Engine, _: usize) {}
+    fn wake(&mut self, _: &mut BaselineWorld, _: usize) {}
 }

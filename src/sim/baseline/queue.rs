@@ -1,20 +1,20 @@
-//! memberlist's queue of updates that a node passes on.
+//! The queue of updates that a node of memberlist passes on.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-/// Nodes that get a packet in each round.
+/// Number of nodes that get a packet in each round.
 pub(super) const GOSSIP_NODES: usize = 3;
-/// Bytes of a packet, without the headers of IP and UDP.
+/// Most bytes of a packet, without the headers of IP and UDP.
 const PACKET_BYTES_MAX: usize = 1_400;
-/// Of which before the first update.
+/// Bytes of a packet before the first update.
 const PACKET_HEADER_BYTES: usize = 2;
-/// Before each update: its length and its kind.
+/// Bytes before each update: its length and its kind.
 const RECORD_HEADER_BYTES: usize = 3;
-/// Transmissions a decimal digit of the number of nodes.
+/// Number of transmissions for each decimal digit of the number of nodes.
 const RETRANSMIT_MULT: u32 = 4;
 
-/// How often a node sends a record: 4·⌈log10(N+1)⌉.
+/// Returns how often a node sends each record: 4·⌈log10(N+1)⌉.
 pub(super) fn transmissions(nodes: usize) -> u32 {
     let mut digits = 0;
     let mut reached = 1;
@@ -25,35 +25,35 @@ pub(super) fn transmissions(nodes: usize) -> u32 {
     RETRANSMIT_MULT * digits
 }
 
-/// What a node has yet to send: least sent first, of those the newest.
+/// The updates that a node has yet to send: the least sent first, and of those the newest.
 #[derive(Clone, Debug)]
-pub(super) struct Queue {
-    /// (times sent, order of arrival, record)
+pub(super) struct UpdateQueue {
+    /// Updates as (times sent, order of arrival, record).
     waiting: BTreeSet<(u32, Reverse<u64>, u32)>,
     arrived: u64,
     transmissions: u32,
     record_bytes: usize,
 }
 
-impl Queue {
-    /// An empty one, that sends each record of so many bytes so often.
-    pub fn new(transmissions: u32, record_bytes: usize) -> Queue {
-        Queue { waiting: BTreeSet::new(), arrived: 0, transmissions, record_bytes }
+impl UpdateQueue {
+    /// Makes an empty queue that sends each record, of `record_bytes` bytes, `transmissions` times.
+    pub fn new(transmissions: u32, record_bytes: usize) -> UpdateQueue {
+        UpdateQueue { waiting: BTreeSet::new(), arrived: 0, transmissions, record_bytes }
     }
 
-    /// Whether there is nothing to send.
+    /// Returns whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// A record that was never sent from here.
+    /// Adds a record that was never sent from this node.
     pub fn push(&mut self, record: u32) {
         self.arrived += 1;
         self.waiting.insert((0, Reverse(self.arrived), record));
     }
 
-    /// The next packet and its bytes, without the headers of IP and UDP. One record always goes, as
-    /// if it were small enough.
+    /// Takes the next packet: its records, and its bytes without the headers of IP and UDP. It holds at least
+    /// one record, whatever that one's size.
     pub fn packet(&mut self) -> (Vec<u32>, usize) {
         let each = RECORD_HEADER_BYTES + self.record_bytes;
         let room = ((PACKET_BYTES_MAX - PACKET_HEADER_BYTES) / each).max(1);

@@ -1,11 +1,11 @@
-//! A run as one line of JSON. The names are part of the program's interface.
+//! Writes a run as one line of JSON. The names in it are part of the program's interface.
 
 use serde::Serialize;
 
-use crate::sim::scenario::{FANOUT, Outcome};
+use crate::sim::scenario::{RunOutcome, SCENARIO_FANOUT};
 
-/// What a line says. Times are in microseconds, from a record's acceptance to its being applied at
-/// a node other than its origin.
+/// The fields of a line. Times are in microseconds, from a record's acceptance until it is applied at a
+/// node other than its origin.
 #[derive(Serialize)]
 struct Line<'a> {
     scenario: &'a str,
@@ -46,13 +46,13 @@ struct Line<'a> {
     wall_seconds: f64,
 }
 
-/// One object, without a line's end. `wall_us` is how long the run took the machine it ran on.
-pub fn json_line(outcome: &Outcome, wall_us: u64) -> String {
+/// Writes one object, without a newline. `wall_us` is how long the run took in real time.
+pub fn json_line(outcome: &RunOutcome, wall_us: u64) -> String {
     let line = Line {
         scenario: &outcome.scenario,
         seed: outcome.seed,
         nodes: outcome.nodes,
-        fanout: FANOUT,
+        fanout: SCENARIO_FANOUT,
         zones: outcome.zones,
         loss: outcome.loss,
         burst: outcome.is_bursty,
@@ -86,11 +86,11 @@ pub fn json_line(outcome: &Outcome, wall_us: u64) -> String {
         virtual_seconds: outcome.virtual_us as f64 / 1e6,
         wall_seconds: rounded(wall_us as f64 / 1e6),
     };
-    // Numbers and strings alone: there is nothing that serde could refuse.
+    // It cannot fail: the line consists of numbers and strings alone.
     serde_json::to_string(&line).unwrap_or_default()
 }
 
-/// To four places.
+/// Rounds to four decimal places.
 fn rounded(number: f64) -> f64 {
     (number * 1e4).round() / 1e4
 }

@@ -1,6 +1,6 @@
-//! Outcomes for people and programs: a table, a line of JSON, curves.
+//! Shows outcomes to people and programs: as a table, as lines of JSON, as plots.
 //!
-//! Nothing here prints or writes files: it makes text.
+//! Nothing here prints or writes files: all functions return text.
 
 mod json;
 pub mod plot;

@@ -1,12 +1,12 @@
-//! Curves as SVG.
+//! Draws plots of outcomes as SVG.
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 
-use crate::sim::scenario::Outcome;
+use crate::sim::scenario::RunOutcome;
 
-/// Pixels of a plot.
+/// Width and height of a plot, in pixels.
 const SIZE: (u32, u32) = (800, 480);
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0x1f, 0x77, 0xb4),
@@ -17,36 +17,36 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(0x17, 0xbe, 0xcf),
 ];
 
-/// A plot could not be drawn: a bug, or numbers that are none.
+/// A plot could not be drawn, because of a bug or of numbers that are not finite.
 #[derive(Debug, thiserror::Error)]
 #[error("the plot cannot be drawn: {0}")]
 pub struct PlotError(String);
 
 type Drawn = Result<String, PlotError>;
 
-/// A line with a name.
+/// A named line in a plot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// What it shows.
+    /// The name that stands in the plot.
     pub name: String,
-    /// Its points, ascending in the first number.
+    /// The points (x, y), ascending in x.
     pub points: Vec<(f64, f64)>,
-    /// Whether it is a bound rather than a measurement.
+    /// Whether it shows a bound rather than a measurement: drawn in black.
     pub is_bound: bool,
 }
 
-/// What stands around the curves.
-struct Frame<'a> {
+/// The texts around the curves of a plot.
+struct Labels<'a> {
     title: &'a str,
     x: &'a str,
     y: &'a str,
-    /// Where the curves' names stand: where no curve goes.
+    /// The corner for the curves' names: one where no curve goes.
     names: SeriesLabelPosition,
 }
 
-/// The least depth of a tree of fanout 8 that holds `nodes`.
+/// Returns the least depth of a tree with the core's fanout that holds `nodes` nodes.
 pub fn hops_bound(nodes: usize) -> u64 {
-    let fanout = crate::sim::scenario::FANOUT;
+    let fanout = crate::sim::scenario::SCENARIO_FANOUT;
     let (mut depth, mut level, mut held) = (0, 1usize, 1usize);
     while held < nodes {
         level = level.saturating_mul(fanout);
@@ -56,19 +56,20 @@ pub fn hops_bound(nodes: usize) -> u64 {
     depth
 }
 
-/// Hops to the last node against the number of nodes.
-pub fn hops_against_nodes(outcomes: &[Outcome]) -> Drawn {
+/// Draws the hops to the last node against the number of nodes.
+pub fn hops_against_nodes(outcomes: &[RunOutcome]) -> Drawn {
     let bound = bound_over(outcomes, |nodes| hops_bound(nodes) as f64);
     let most = against(outcomes, |outcome| (outcome.nodes as f64, outcome.hops.max as f64));
     let middle = against(outcomes, |outcome| (outcome.nodes as f64, outcome.hops.p50 as f64));
     let curves = [curve("most hops", most), curve("median", middle), bound];
     let frame =
-        Frame { title: "Hops to a node", x: "nodes", y: "hops", names: SeriesLabelPosition::UpperLeft };
+        Labels { title: "Hops to a node", x: "nodes", y: "hops", names: SeriesLabelPosition::UpperLeft };
     draw_against_nodes(&frame, &curves)
 }
 
-/// Time to all and to a node against the number of nodes. `delay_us_max`: the longest one-way delay.
-pub fn time_against_nodes(outcomes: &[Outcome], delay_us_max: u64) -> Drawn {
+/// Draws the time to a node and to all nodes against the number of nodes. `delay_us_max` is the longest
+/// one-way delay.
+pub fn time_against_nodes(outcomes: &[RunOutcome], delay_us_max: u64) -> Drawn {
     let millis = |us: u64| us as f64 / 1e3;
     let bound = bound_over(outcomes, |nodes| (hops_bound(nodes) * delay_us_max + 500) as f64 / 1e3);
     let p50 = against(outcomes, |outcome| (outcome.nodes as f64, millis(outcome.time_us.p50)));
@@ -76,15 +77,15 @@ pub fn time_against_nodes(outcomes: &[Outcome], delay_us_max: u64) -> Drawn {
     let last = against(outcomes, |outcome| (outcome.nodes as f64, millis(outcome.time_us.max)));
     let curves = [curve("p50", p50), curve("p99", p99), curve("last node", last), bound];
     let frame =
-        Frame { title: "Accepted to applied", x: "nodes", y: "ms", names: SeriesLabelPosition::UpperLeft };
+        Labels { title: "Accepted to applied", x: "nodes", y: "ms", names: SeriesLabelPosition::UpperLeft };
     draw_against_nodes(&frame, &curves)
 }
 
-/// Copies a node received of a record against the share of datagrams lost.
-pub fn copies_against_loss(outcomes: &[Outcome]) -> Drawn {
+/// Draws the copies of a record that a node received against the part of the datagrams that was lost.
+pub fn copies_against_loss(outcomes: &[RunOutcome]) -> Drawn {
     let of = |is_bursty: bool| {
         let some = outcomes.iter().filter(|outcome| outcome.is_bursty == is_bursty || outcome.loss == 0.0);
-        let some: Vec<Outcome> = some.cloned().collect();
+        let some: Vec<RunOutcome> = some.cloned().collect();
         against(&some, |outcome| (outcome.loss * 100.0, outcome.copies_mean))
     };
     let mut curves = vec![curve("one by one", of(false))];
@@ -92,7 +93,7 @@ pub fn copies_against_loss(outcomes: &[Outcome]) -> Drawn {
         curves.push(curve("in bursts", of(true)));
     }
     let nodes = outcomes.first().map_or(0, |outcome| outcome.nodes);
-    let frame = Frame {
+    let frame = Labels {
         title: &format!("Copies of a record a node received, N = {nodes}"),
         x: "datagrams lost, %",
         y: "copies",
@@ -102,8 +103,8 @@ pub fn copies_against_loss(outcomes: &[Outcome]) -> Drawn {
     draw(&frame, &curves, x.start..x.end.max(1.0), 1.0..y.end.max(1.01))
 }
 
-/// The share of deliveries done against the time since acceptance, a curve for every run.
-pub fn deliveries_over_time(outcomes: &[Outcome]) -> Drawn {
+/// Draws the part of deliveries done against the time since acceptance, a curve for every run.
+pub fn deliveries_over_time(outcomes: &[RunOutcome]) -> Drawn {
     let curves: Vec<Curve> = outcomes
         .iter()
         .take(COLOURS.len())
@@ -118,7 +119,7 @@ pub fn deliveries_over_time(outcomes: &[Outcome]) -> Drawn {
             curve(&format!("{} N={}{loss}", outcome.scenario, outcome.nodes), points)
         })
         .collect();
-    let frame = Frame {
+    let frame = Labels {
         title: "Deliveries over time",
         x: "ms since acceptance",
         y: "% of deliveries",
@@ -132,15 +133,15 @@ fn curve(name: &str, points: Vec<(f64, f64)>) -> Curve {
     Curve { name: name.into(), points, is_bound: false }
 }
 
-/// The greatest second number for every first, ascending: over seeds, the worst counts.
-fn against(outcomes: &[Outcome], point: impl Fn(&Outcome) -> (f64, f64)) -> Vec<(f64, f64)> {
+/// Returns the greatest y for every x, ascending in x: of several seeds, the worst counts.
+fn against(outcomes: &[RunOutcome], point: impl Fn(&RunOutcome) -> (f64, f64)) -> Vec<(f64, f64)> {
     let mut points: Vec<(f64, f64)> = outcomes.iter().map(point).collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
     points.dedup_by(|later, kept| later.0 == kept.0);
     points
 }
 
-fn bound_over(outcomes: &[Outcome], bound: impl Fn(usize) -> f64) -> Curve {
+fn bound_over(outcomes: &[RunOutcome], bound: impl Fn(usize) -> f64) -> Curve {
     let most = outcomes.iter().map(|outcome| outcome.nodes).max().unwrap_or(1).max(2);
     let least = outcomes.iter().map(|outcome| outcome.nodes).min().unwrap_or(1).max(1);
     let steps = 400;
@@ -160,7 +161,7 @@ fn ranges(curves: &[Curve], least: f64) -> (std::ops::Range<f64>, std::ops::Rang
     (x_min..x_max.max(x_min + 1e-3), least..y_max * 1.05 + 1e-3)
 }
 
-fn draw_against_nodes(frame: &Frame<'_>, curves: &[Curve]) -> Drawn {
+fn draw_against_nodes(frame: &Labels<'_>, curves: &[Curve]) -> Drawn {
     let (x, y) = ranges(curves, 0.0);
     let x = x.start.max(1.0)..x.end.max(x.start.max(1.0) * 1.1);
     on_canvas(|root| {
@@ -171,7 +172,7 @@ fn draw_against_nodes(frame: &Frame<'_>, curves: &[Curve]) -> Drawn {
     })
 }
 
-fn draw(frame: &Frame<'_>, curves: &[Curve], x: std::ops::Range<f64>, y: std::ops::Range<f64>) -> Drawn {
+fn draw(frame: &Labels<'_>, curves: &[Curve], x: std::ops::Range<f64>, y: std::ops::Range<f64>) -> Drawn {
     on_canvas(|root| {
         let mut chart =
             framed(root, frame).build_cartesian_2d(x, y).map_err(|error| PlotError(error.to_string()))?;
@@ -192,17 +193,17 @@ fn on_canvas(paint: impl FnOnce(&Canvas<'_>) -> Result<(), PlotError>) -> Drawn 
     Ok(text)
 }
 
-fn framed<'a, 'b>(root: &'a Canvas<'b>, frame: &Frame<'_>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+fn framed<'a, 'b>(root: &'a Canvas<'b>, frame: &Labels<'_>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
     let mut builder = ChartBuilder::on(root);
     builder.caption(frame.title, ("sans-serif", 20)).margin(12).margin_right(32);
     builder.x_label_area_size(44).y_label_area_size(60);
     builder
 }
 
-/// Axes, curves and their names.
+/// Draws the axes, the curves and their names.
 fn fill<'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
-    frame: &Frame<'_>,
+    frame: &Labels<'_>,
     curves: &[Curve],
 ) -> Result<(), PlotError>
 where
@@ -245,13 +246,13 @@ mod tests {
 
     #[test]
     fn plots_show_their_curves_and_bounds() {
-        let outcomes: Vec<Outcome> = [10, 100, 1_000]
-            .map(|nodes| Outcome {
+        let outcomes: Vec<RunOutcome> = [10, 100, 1_000]
+            .map(|nodes| RunOutcome {
                 nodes,
                 curve_us: (1..=100).collect(),
                 hops: crate::sim::scenario::Quantiles { max: hops_bound(nodes), ..Default::default() },
                 copies_mean: 1.0,
-                ..Outcome::default()
+                ..RunOutcome::default()
             })
             .into();
         for (drawn, word) in [

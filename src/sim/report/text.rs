@@ -1,22 +1,22 @@
-//! A table for the terminal.
+//! Writes outcomes as a table for the terminal.
 
-use crate::sim::scenario::Outcome;
+use crate::sim::scenario::RunOutcome;
 
-/// Head and rows of cells, the columns as wide as they must be.
+/// A table of a head and rows; every column is as wide as its widest cell.
 #[derive(Clone, Debug, Default)]
 pub struct Columns {
     rows: Vec<Vec<String>>,
-    /// Columns whose cells stand at the left; the others at the right.
+    /// Number of columns that are aligned left; all further ones are aligned right.
     left: usize,
 }
 
 impl Columns {
-    /// A table with this head, whose first `left` columns hold text and the others numbers.
+    /// Makes a table with this head, whose first `left` columns hold text and the others numbers.
     pub fn new(head: &[&str], left: usize) -> Columns {
         Columns { rows: vec![head.iter().map(|cell| (*cell).into()).collect()], left }
     }
 
-    /// Adds a row.
+    /// Adds a row at the end.
     pub fn push(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
@@ -42,8 +42,8 @@ impl std::fmt::Display for Columns {
     }
 }
 
-/// A line a run.
-pub fn table(runs: &[(Outcome, u64)]) -> Columns {
+/// Makes a table with a row for every run. Each comes with the real time that it took in microseconds.
+pub fn table(runs: &[(RunOutcome, u64)]) -> Columns {
     let head = [
         "SCENARIO",
         "SEED",

@@ -1,36 +1,37 @@
-//! Faults done to a world, and taken back.
+//! Does faults to a world, and takes them back.
 
 use std::net::SocketAddr;
 
-use super::faults::{Fault, FaultKind, Share};
+use super::faults::{FaultKind, Portion, ScheduledFault};
 use crate::cluster::random::Random;
 use crate::sim::{Keeps, NodeId, Start, World};
 
-/// How long a restarted node of a churning cluster is away.
+/// How long a restarted node of a churning cluster is away, in microseconds.
 const AWAY_US: u64 = 1_000_000;
-/// How long a node that leaves goes on running: the cluster is told meanwhile.
+/// How long a node that leaves goes on running to tell the cluster, in microseconds.
 const LEAVING_US: u64 = 2_000_000;
-/// How long a node that is paused in turn stands still, at most; and how often others follow.
+/// How long a node stands still at most that is paused in turn, and after how long others follow, in
+/// microseconds.
 const TURN_US: u64 = 1_000_000;
-/// Join targets that a node is given.
+/// Number of members that a node is given to join through.
 const SEEDS: usize = 3;
 
-/// What is to be done at a later time.
+/// Something that is to be done at a certain time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Task {
-    /// A fault begins.
-    Begin(Fault),
-    /// One that was begun is over.
+pub(super) enum Action {
+    /// Begins a fault.
+    Begin(ScheduledFault),
+    /// Ends a fault, by its number among those that were begun.
     End(usize),
-    /// A node that was stopped starts again.
+    /// Starts a node again that was stopped.
     Up(NodeId, Keeps),
-    /// A node that told the others is stopped.
+    /// Stops a node that has told the others that it leaves.
     Gone(NodeId),
-    /// The next of a fault that goes on, until so late.
+    /// Repeats a fault that goes on, unless it is later than this time by then.
     Again(FaultKind, u64),
 }
 
-/// What cuts the network or disturbs a clock, to be taken back.
+/// A fault of the network or of clocks that lasts, with what is needed to take it back.
 #[derive(Debug)]
 enum Active {
     Sides(Vec<NodeId>, Vec<NodeId>),
@@ -39,12 +40,12 @@ enum Active {
     Loss(u32),
 }
 
-/// Who runs, and what is wrong just now.
+/// Which nodes run, and which faults last at the moment.
 #[derive(Debug)]
-pub(super) struct Stage {
-    /// The nodes that run, those that stand still among them; ascending.
+pub(super) struct Situation {
+    /// The nodes that were not stopped, ascending; some of them may be paused.
     pub running: Vec<NodeId>,
-    /// Nodes that began with nothing since this was last looked at.
+    /// Nodes that were restarted without their data since the caller last emptied this list.
     pub wiped: Vec<NodeId>,
     active: Vec<Option<Active>>,
     random: Random,
@@ -52,10 +53,10 @@ pub(super) struct Stage {
     zones: usize,
 }
 
-impl Stage {
-    /// A stage with these nodes, where nothing is wrong yet.
-    pub fn new(world: &World, running: Vec<NodeId>, zones: usize, seed: u64) -> Stage {
-        Stage {
+impl Situation {
+    /// Begins with these nodes, and without faults.
+    pub fn new(world: &World, running: Vec<NodeId>, zones: usize, seed: u64) -> Situation {
+        Situation {
             running,
             wiped: Vec::new(),
             active: Vec::new(),
@@ -65,17 +66,17 @@ impl Stage {
         }
     }
 
-    /// How a node is started: its name and zone follow from its number.
+    /// Returns how a node is started: its name and zone follow from its number.
     pub fn start_of(index: usize, zones: usize, seeds: &[SocketAddr]) -> Start {
         let zone = if zones > 1 { format!("z{}", index % zones) } else { String::new() };
         Start { zone, ..Start::new(format!("n{index}"), seeds) }
     }
 
-    /// Does what is to be done, `at_us` after the first record, and says what follows from it.
-    pub fn perform(&mut self, world: &mut World, at_us: u64, task: Task) -> Vec<(u64, Task)> {
+    /// Does an action, `at_us` after the first record. Returns the later actions that follow from it.
+    pub fn perform(&mut self, world: &mut World, at_us: u64, task: Action) -> Vec<(u64, Action)> {
         match task {
-            Task::Begin(fault) => self.begin(world, &fault),
-            Task::End(index) => {
+            Action::Begin(fault) => self.begin(world, &fault),
+            Action::End(index) => {
                 let over = self.active.get_mut(index).and_then(Option::take);
                 if let Some(Active::Clocks(nodes, by_us)) = over {
                     nodes.iter().for_each(|node| world.jump_clock(*node, -by_us));
@@ -83,7 +84,7 @@ impl Stage {
                 self.apply(world);
                 Vec::new()
             }
-            Task::Up(node, keeps) => {
+            Action::Up(node, keeps) => {
                 let seeds = self.seeds();
                 if keeps == Keeps::Nothing {
                     self.wiped.push(node);
@@ -92,15 +93,15 @@ impl Stage {
                 self.joined(node);
                 Vec::new()
             }
-            Task::Gone(node) => {
+            Action::Gone(node) => {
                 self.stop(world, node);
                 Vec::new()
             }
-            Task::Again(kind, until_us) => self.again(world, at_us, kind, until_us),
+            Action::Again(kind, until_us) => self.again(world, at_us, kind, until_us),
         }
     }
 
-    fn begin(&mut self, world: &mut World, fault: &Fault) -> Vec<(u64, Task)> {
+    fn begin(&mut self, world: &mut World, fault: &ScheduledFault) -> Vec<(u64, Action)> {
         let end_us = fault.end_us();
         let active = match fault.kind {
             FaultKind::Partition(share) => {
@@ -126,12 +127,12 @@ impl Stage {
         };
         self.active.push(Some(active));
         self.apply(world);
-        // One without an end stays until all faults are over.
-        if fault.for_us == 0 { Vec::new() } else { vec![(end_us, Task::End(self.active.len() - 1))] }
+        // A fault without an end lasts until all faults are ended.
+        if fault.for_us == 0 { Vec::new() } else { vec![(end_us, Action::End(self.active.len() - 1))] }
     }
 
-    /// Faults of nodes rather than of what is between them.
-    fn stop_or_start(&mut self, world: &mut World, fault: &Fault) -> Vec<(u64, Task)> {
+    /// Begins a fault of nodes, rather than of the links between them.
+    fn stop_or_start(&mut self, world: &mut World, fault: &ScheduledFault) -> Vec<(u64, Action)> {
         let end_us = fault.end_us();
         match fault.kind {
             FaultKind::Pause(share) => {
@@ -147,7 +148,7 @@ impl Stage {
             FaultKind::Leave(share) => {
                 let nodes = self.choose(share);
                 nodes.iter().for_each(|node| world.leave(*node));
-                nodes.iter().map(|node| (fault.at_us + LEAVING_US, Task::Gone(*node))).collect()
+                nodes.iter().map(|node| (fault.at_us + LEAVING_US, Action::Gone(*node))).collect()
             }
             FaultKind::Restart(share, keeps_data) => {
                 let keeps = if keeps_data { Keeps::Everything } else { Keeps::Nothing };
@@ -156,7 +157,7 @@ impl Stage {
             }
             FaultKind::Join(count) => {
                 (0..count).for_each(|_| {
-                    let start = Stage::start_of(world.nodes(), self.zones, &self.seeds());
+                    let start = Situation::start_of(world.nodes(), self.zones, &self.seeds());
                     self.running.push(world.start(start));
                 });
                 Vec::new()
@@ -165,15 +166,15 @@ impl Stage {
         }
     }
 
-    /// One more of what goes on for a while.
-    fn again(&mut self, world: &mut World, at_us: u64, kind: FaultKind, until_us: u64) -> Vec<(u64, Task)> {
+    /// Does a fault once more that goes on for a while.
+    fn again(&mut self, world: &mut World, at_us: u64, kind: FaultKind, until_us: u64) -> Vec<(u64, Action)> {
         if at_us >= until_us {
             return Vec::new();
         }
         let mut follow = Vec::new();
         let next_us = match kind {
             FaultKind::Churn(part) => {
-                if let Some(node) = self.choose(Share::Count(1)).pop()
+                if let Some(node) = self.choose(Portion::Count(1)).pop()
                     && let Some(up) = self.restart(world, node, Keeps::Everything)
                 {
                     follow.push((at_us + AWAY_US, up));
@@ -188,17 +189,17 @@ impl Stage {
             }
             _ => return follow,
         };
-        follow.push((at_us + next_us.max(1), Task::Again(kind, until_us)));
+        follow.push((at_us + next_us.max(1), Action::Again(kind, until_us)));
         follow
     }
 
-    /// All that cuts or disturbs the network is over.
+    /// Ends all faults of the network.
     pub fn heal(&mut self, world: &mut World) {
         self.active.iter_mut().for_each(|active| *active = None);
         self.apply(world);
     }
 
-    /// Sets the network to what is wrong just now.
+    /// Sets the network to the faults that last at the moment.
     fn apply(&self, world: &mut World) {
         world.network.heal();
         let mut loss = self.loss_per_million;
@@ -213,11 +214,11 @@ impl Stage {
         world.network.conditions.loss_per_million = loss;
     }
 
-    fn restart(&mut self, world: &mut World, node: NodeId, keeps: Keeps) -> Option<Task> {
-        self.stop(world, node).then_some(Task::Up(node, keeps))
+    fn restart(&mut self, world: &mut World, node: NodeId, keeps: Keeps) -> Option<Action> {
+        self.stop(world, node).then_some(Action::Up(node, keeps))
     }
 
-    /// Stops a node unless it is the last.
+    /// Stops a node unless it is the last. Returns whether it was stopped.
     fn stop(&mut self, world: &mut World, node: NodeId) -> bool {
         let Ok(at) = self.running.binary_search(&node) else { return false };
         if self.running.len() == 1 {
@@ -234,7 +235,8 @@ impl Stage {
         }
     }
 
-    fn choose(&mut self, share: Share) -> Vec<NodeId> {
+    fn choose(&mut self, share: Portion) -> Vec<NodeId> {
+        debug_assert!(self.running.is_sorted(), "nodes are looked up by halving");
         let mut nodes = self.running.clone();
         self.random.shuffle(&mut nodes);
         nodes.truncate(share.of(self.running.len()));
@@ -243,13 +245,13 @@ impl Stage {
     }
 
     fn pair(&mut self) -> Option<(NodeId, NodeId)> {
-        let pair = self.choose(Share::Count(2));
+        let pair = self.choose(Portion::Count(2));
         let is_other_way = self.random.below(2) == 1;
         let (first, second) = (*pair.first()?, *pair.get(1)?);
         Some(if is_other_way { (second, first) } else { (first, second) })
     }
 
     fn seeds(&mut self) -> Vec<SocketAddr> {
-        self.choose(Share::Count(SEEDS)).into_iter().map(World::address_of).collect()
+        self.choose(Portion::Count(SEEDS)).into_iter().map(World::address_of).collect()
     }
 }

@@ -1,53 +1,53 @@
-//! What must hold, whatever was done to the world.
+//! The checks of what must hold, whatever was done to the world.
 //!
 //! In the end every running node holds, of every source, the same record: the greatest that any of
 //! them accepted or ever held. What a node accepted and lost with its data before anybody else had
 //! it is missing with a reason. That nothing arrives which was never accepted, or before it was, or
 //! makes a source go back, is seen by the world itself at every delivery.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use crate::record::merge::order;
 use crate::record::{Record, SharedRecord};
 use crate::sim::{NodeId, World};
 
-/// Above this, members are counted and not compared one by one: there are as many pairs as the
-/// square of it.
+/// Above so many nodes, members are counted instead of compared one by one: the number of pairs grows with
+/// the square.
 const PAIRS_NODES_MAX: usize = 1_000;
 
-/// What was accepted where, and must not be lost.
+/// The records that were accepted at each node, and must not be lost.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// The greatest record of every source.
+    /// The greatest accepted record of every source.
     greatest: BTreeMap<String, SharedRecord>,
-    /// The same of those that each node accepted since it last began with nothing.
+    /// For each node, the greatest record of every source that it accepted since it last began empty.
     accepted: BTreeMap<NodeId, BTreeMap<String, SharedRecord>>,
 }
 
-/// How many pairs of source and node lack the newest record.
+/// Numbers of pairs of a source and a node that lacks the newest record of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Missing {
-    /// All.
+    /// All such pairs.
     pub all: u64,
-    /// Those that some running node accepted or has held.
+    /// The pairs whose record a running node accepted or has held.
     pub unexplained: u64,
 }
 
 impl Ledger {
-    /// A node accepted a record.
+    /// Notes that a node accepted a record.
     pub fn accept(&mut self, node: NodeId, record: &SharedRecord) {
         raise(&mut self.greatest, record);
         raise(self.accepted.entry(node).or_default(), record);
     }
 
-    /// A node begins with nothing.
+    /// Notes that a node lost all its data.
     pub fn wipe(&mut self, node: NodeId) {
         self.accepted.remove(&node);
     }
 
     /// Compares what the running nodes hold with what they must.
     pub fn missing(&self, world: &World, running: &[NodeId]) -> Missing {
-        // Of nodes that hold the same, one is looked at.
+        // Of all nodes that hold the same records, only the first is looked at.
         let mut alike: BTreeMap<(usize, u64), (NodeId, u64)> = BTreeMap::new();
         for &node in running {
             alike.entry(world.replica(node).digest()).or_insert((node, 0)).1 += 1;
@@ -74,7 +74,7 @@ impl Ledger {
     }
 }
 
-/// Whether all running nodes hold the same and none of them thinks that another is gone.
+/// Returns whether all running nodes hold the same records and none of them misses another one.
 pub(super) fn are_equal(world: &World, running: &[NodeId]) -> bool {
     let Some(first) = running.first() else { return true };
     let digest = world.replica(*first).digest();
@@ -83,7 +83,7 @@ pub(super) fn are_equal(world: &World, running: &[NodeId]) -> bool {
     running.iter().all(is_equal)
 }
 
-/// Who believes a running node dead, in words; the first few.
+/// Returns, in words, the first few cases of a node that believes a running one dead.
 pub(super) fn believed_dead(world: &World, running: &[NodeId]) -> Vec<String> {
     let name = |node: NodeId| world.machine(node).identity().name.clone();
     if running.len() > PAIRS_NODES_MAX {
@@ -93,7 +93,7 @@ pub(super) fn believed_dead(world: &World, running: &[NodeId]) -> Vec<String> {
         return blind.take(3).map(tell).collect();
     }
     let mut others: Vec<_> = running.iter().map(|node| world.machine(*node).identity()).collect();
-    // In the order of every ring: to look each up by itself takes seconds of a long run.
+    // In the order of the rings, so that each is walked once: looking members up takes seconds of a long run.
     others.sort_by_key(|other| (other.ring_hash(), other.name.clone()));
     let mut found = Vec::new();
     for &node in running {
@@ -110,7 +110,7 @@ pub(super) fn believed_dead(world: &World, running: &[NodeId]) -> Vec<String> {
     found
 }
 
-/// A queue of this node that is over its bound, in words.
+/// Returns, in words, a queue of this node that is over its bound.
 pub(super) fn overfull(world: &World, node: NodeId) -> Option<String> {
     let mut over = None;
     world.machine(node).visit_gauges(&mut |gauge| {
@@ -131,9 +131,4 @@ fn raise(greatest: &mut BTreeMap<String, SharedRecord>, record: &SharedRecord) {
             greatest.insert(record.source.as_str().into(), record.clone());
         }
     }
-}
-
-/// Which of two records of a source wins.
-fn order(a: &Record, b: &Record) -> Ordering {
-    a.stamp.cmp(&b.stamp).then_with(|| a.birth.cmp(&b.birth))
 }

@@ -1,76 +1,76 @@
-//! What can go wrong, and when; by hand or by chance.
+//! What can go wrong, and when: written down by hand, or drawn by chance.
 
 use crate::cluster::random::Random;
 
-/// How many of the running nodes something is done to.
+/// To how many of the running nodes something is done.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Share {
-    /// So many.
+pub enum Portion {
+    /// This number of nodes.
     Count(usize),
-    /// So large a part of them, 0 to 1; at least one.
+    /// This part of the nodes, 0 to 1; at least one node.
     Part(f64),
 }
 
-impl Share {
-    /// How many of `running`.
+impl Portion {
+    /// Returns how many of `running` nodes that is.
     pub fn of(self, running: usize) -> usize {
         match self {
-            Share::Count(count) => count.min(running),
-            Share::Part(part) => (((running as f64) * part).round() as usize).clamp(1, running.max(1)),
+            Portion::Count(count) => count.min(running),
+            Portion::Part(part) => (((running as f64) * part).round() as usize).clamp(1, running.max(1)),
         }
     }
 }
 
-/// Something goes wrong with nodes chosen by chance.
+/// A kind of fault. The nodes that it concerns are drawn by chance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FaultKind {
     /// Nothing passes between these nodes and the others, in either direction.
-    Partition(Share),
+    Partition(Portion),
     /// Nothing reaches these nodes any more; what they send arrives.
-    Deaf(Share),
-    /// Nothing passes from one node to another, for so many pairs.
+    Deaf(Portion),
+    /// Nothing passes from one node to another, for this number of pairs.
     Cut(usize),
-    /// They stand still.
-    Pause(Share),
-    /// One after the other, each of so many at a time stands still for up to a second.
-    PauseInTurns(Share),
-    /// They stop without a word and never come back.
-    Kill(Share),
-    /// They tell the others that they go, and stop.
-    Leave(Share),
-    /// They stop, and start again at the end of the fault, with what they held or with nothing.
-    Restart(Share, bool),
-    /// So large a part of the nodes restarts every second, each after one second, with what it held.
+    /// These nodes stand still.
+    Pause(Portion),
+    /// Again and again, this many other nodes stand still, each for up to a second.
+    PauseInTurns(Portion),
+    /// These nodes stop without telling anyone, and never come back.
+    Kill(Portion),
+    /// These nodes tell the others that they leave, and stop.
+    Leave(Portion),
+    /// These nodes stop, and start again at the end of the fault; with their data if the flag is set.
+    Restart(Portion, bool),
+    /// This part of the nodes restarts every second, each after a second, with its data.
     Churn(f64),
-    /// New nodes join through running ones.
+    /// This number of new nodes joins through running ones.
     Join(usize),
-    /// Their wall clocks jump, by microseconds.
-    Clock(Share, i64),
-    /// So many more datagrams are lost, in parts of a million.
+    /// The wall clocks of these nodes jump by so many microseconds.
+    Clock(Portion, i64),
+    /// This part of the datagrams is lost in addition, in parts per million.
     Loss(u32),
 }
 
-/// Something goes wrong at a time.
+/// A fault with its time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Fault {
-    /// When, in microseconds since the first record.
+pub struct ScheduledFault {
+    /// When it begins, in microseconds since the first record.
     pub at_us: u64,
-    /// For how long; 0: at once, or for ever.
+    /// How long it lasts, in microseconds; 0: it is over at once, or lasts until all faults end.
     pub for_us: u64,
-    /// What.
+    /// What goes wrong.
     pub kind: FaultKind,
 }
 
-impl Fault {
-    /// When it is over.
+impl ScheduledFault {
+    /// Returns when it is over, in microseconds since the first record.
     pub fn end_us(&self) -> u64 {
         self.at_us + self.for_us
     }
 }
 
-/// Faults of all kinds over `for_us`, drawn by chance. Fewer than half of `nodes` are lost for good,
-/// so a majority of those that were there in the beginning stays.
-pub fn draw(random: &mut Random, nodes: usize, for_us: u64) -> Vec<Fault> {
+/// Draws faults of all kinds over a time of `for_us` microseconds. Fewer than half of `nodes` are lost for
+/// good, so a majority of the nodes of the beginning stays.
+pub fn draw(random: &mut Random, nodes: usize, for_us: u64) -> Vec<ScheduledFault> {
     const MEAN_US: u64 = 700_000;
     let mut lost = 0;
     let mut joined = 0;
@@ -81,20 +81,20 @@ pub fn draw(random: &mut Random, nodes: usize, for_us: u64) -> Vec<Fault> {
         if at_us >= for_us {
             return faults;
         }
-        let few = Share::Count(1 + random.index((nodes / 4).max(1)));
+        let few = Portion::Count(1 + random.index((nodes / 4).max(1)));
         let some_us = 100_000 + random.below(4_000_000);
         let for_us = some_us.min(for_us - at_us);
         let kind = match random.below(12) {
-            0 => FaultKind::Partition(Share::Count(1 + random.index((nodes / 2).max(1)))),
+            0 => FaultKind::Partition(Portion::Count(1 + random.index((nodes / 2).max(1)))),
             1 => FaultKind::Deaf(few),
             2 | 3 => FaultKind::Cut(1 + random.index(nodes)),
             4 | 5 => FaultKind::Pause(few),
             6 if 2 * (lost + 1) < nodes => {
                 lost += 1;
-                FaultKind::Kill(Share::Count(1))
+                FaultKind::Kill(Portion::Count(1))
             }
             7 => FaultKind::Restart(few, true),
-            8 => FaultKind::Restart(Share::Count(1), false),
+            8 => FaultKind::Restart(Portion::Count(1), false),
             9 if joined < nodes / 2 => {
                 joined += 1;
                 FaultKind::Join(1)
@@ -102,6 +102,6 @@ pub fn draw(random: &mut Random, nodes: usize, for_us: u64) -> Vec<Fault> {
             10 => FaultKind::Clock(few, random.below(6_000_000) as i64 - 3_000_000),
             _ => FaultKind::Loss(20_000 + random.below(300_000) as u32),
         };
-        faults.push(Fault { at_us, for_us, kind });
+        faults.push(ScheduledFault { at_us, for_us, kind });
     }
 }

@@ -1,14 +1,14 @@
-//! A scenario from TOML: the names of the command line's flags, and a list of faults.
+//! Reads a scenario from TOML: fields are named like the command line's flags, and faults are a list.
 //!
-//! Every value is checked here, and what is wrong is told with its field, its value and what is
-//! allowed. An unknown field is refused: a misspelt fault would otherwise be a run without it.
+//! Every value is checked here; an error tells the field, its value and what is allowed. An unknown field
+//! is refused: a misspelt fault would otherwise be a run without that fault.
 
 use serde::Deserialize;
 
-use super::faults::{Fault, FaultKind, Share};
-use super::{Beginning, Links, NODES_MAX, Publishing, Scenario, ScenarioError};
+use super::faults::{FaultKind, Portion, ScheduledFault};
+use super::{Beginning, LinkConditions, NODES_MAX, Publishing, Scenario, ScenarioError};
 
-/// Longest time a file may ask for, in seconds: a week.
+/// Longest time that a file may ask for, in seconds: a week.
 const SECONDS_MAX: f64 = 7.0 * 24.0 * 3600.0;
 
 #[derive(Debug, Default, Deserialize)]
@@ -67,7 +67,7 @@ struct RawFault {
     keep: Option<bool>,
 }
 
-/// A whole number of nodes, or a part of them.
+/// A whole number of nodes, or a part of all nodes, as it stands in a file.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(untagged)]
 enum RawShare {
@@ -75,18 +75,18 @@ enum RawShare {
     Part(f64),
 }
 
-/// Reads a scenario, which is called `name` from now on.
+/// Reads a scenario and gives it a name.
 pub fn parse(name: &str, text: &str) -> Result<Scenario, ScenarioError> {
     let raw: Raw = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
         let message = error.message().replace('\n', " ");
         ScenarioError::new(format!("line {at}"), message, "see docs/simulator.md for the fields")
     })?;
-    if raw.fanout.is_some_and(|fanout| fanout != super::FANOUT) {
+    if raw.fanout.is_some_and(|fanout| fanout != super::SCENARIO_FANOUT) {
         return Err(ScenarioError::new("fanout", raw.fanout.unwrap_or(0), "8: it is part of the protocol"));
     }
     let plain = Scenario::default();
-    let faults: Result<Vec<Fault>, ScenarioError> =
+    let faults: Result<Vec<ScheduledFault>, ScenarioError> =
         raw.faults.iter().enumerate().map(|(index, fault)| fault_of(index, fault)).collect();
     Ok(Scenario {
         name: name.into(),
@@ -108,9 +108,9 @@ pub fn parse(name: &str, text: &str) -> Result<Scenario, ScenarioError> {
     })
 }
 
-fn links_of(raw: &RawNetwork) -> Result<Links, ScenarioError> {
-    let plain = Links::default();
-    Ok(Links {
+fn links_of(raw: &RawNetwork) -> Result<LinkConditions, ScenarioError> {
+    let plain = LinkConditions::default();
+    Ok(LinkConditions {
         delay_us: delays("network.delay_ms", raw.delay_ms, plain.delay_us)?,
         zone_delay_us: delays("network.zone_delay_ms", raw.zone_delay_ms, plain.zone_delay_us)?,
         loss_per_million: part("network.loss", raw.loss)?,
@@ -138,12 +138,12 @@ fn publishing_of(raw: &RawPublish) -> Result<Publishing, ScenarioError> {
     })
 }
 
-fn fault_of(index: usize, raw: &RawFault) -> Result<Fault, ScenarioError> {
+fn fault_of(index: usize, raw: &RawFault) -> Result<ScheduledFault, ScenarioError> {
     let field = |name: &str| format!("faults[{index}].{name}");
     let share = match raw.nodes {
-        None => Share::Count(1),
-        Some(RawShare::Count(count)) => Share::Count(count),
-        Some(RawShare::Part(part)) if (0.0..=1.0).contains(&part) => Share::Part(part),
+        None => Portion::Count(1),
+        Some(RawShare::Count(count)) => Portion::Count(count),
+        Some(RawShare::Part(part)) if (0.0..=1.0).contains(&part) => Portion::Part(part),
         Some(RawShare::Part(part)) => {
             return Err(ScenarioError::new(
                 field("nodes"),
@@ -153,8 +153,8 @@ fn fault_of(index: usize, raw: &RawFault) -> Result<Fault, ScenarioError> {
         }
     };
     let count = match share {
-        Share::Count(count) => count,
-        Share::Part(part) => {
+        Portion::Count(count) => count,
+        Portion::Part(part) => {
             return match raw.kind.as_str() {
                 "cut" | "join" => Err(ScenarioError::new(field("nodes"), part, "a whole number here")),
                 _ => kind_of(&field, raw, share, 0),
@@ -167,9 +167,9 @@ fn fault_of(index: usize, raw: &RawFault) -> Result<Fault, ScenarioError> {
 fn kind_of(
     field: &dyn Fn(&str) -> String,
     raw: &RawFault,
-    share: Share,
+    share: Portion,
     count: usize,
-) -> Result<Fault, ScenarioError> {
+) -> Result<ScheduledFault, ScenarioError> {
     let by_us = raw.by_s.filter(|by| by.abs() <= SECONDS_MAX).map_or(0, |by| (by * 1e6) as i64);
     let kind = match raw.kind.as_str() {
         "partition" => FaultKind::Partition(share),
@@ -193,7 +193,7 @@ fn kind_of(
             return Err(ScenarioError::new(field("kind"), other, kinds));
         }
     };
-    Ok(Fault {
+    Ok(ScheduledFault {
         at_us: seconds(&field("at_s"), raw.at_s)?,
         for_us: seconds(&field("for_s"), raw.for_s)?,
         kind,
@@ -293,9 +293,9 @@ mod tests {
         assert_eq!((scenario.publishing.publishers, scenario.publishing.deletions_per_million), (1, 100_000));
         let kinds: Vec<FaultKind> = scenario.faults.iter().map(|fault| fault.kind).collect();
         let wanted = [
-            FaultKind::Restart(Share::Part(0.25), false),
+            FaultKind::Restart(Portion::Part(0.25), false),
             FaultKind::Cut(4),
-            FaultKind::Clock(Share::Count(1), -2_000_000),
+            FaultKind::Clock(Portion::Count(1), -2_000_000),
         ];
         assert_eq!(kinds, wanted);
         assert_eq!((scenario.faults[0].at_us, scenario.faults[0].end_us()), (1_500_000, 3_500_000));

@@ -1,27 +1,27 @@
-//! What a run comes to.
+//! The outcome of a run: figures computed from what the world counted.
 
-use crate::sim::{Account, Histogram, NodeId, World};
+use crate::sim::{Account, Distribution, NodeId, World};
 
-/// A distribution: some of its quantiles. Of nothing, all are 0.
+/// Some quantiles of a distribution; all are 0 if it is empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quantiles {
-    /// How many there were.
+    /// Number of values.
     pub count: u64,
-    /// Half are at most this.
+    /// The median: half of the values are at most this.
     pub p50: u64,
-    /// Nine of ten.
+    /// Nine tenths of the values are at most this.
     pub p90: u64,
-    /// 99 of a hundred.
+    /// 99 % of the values are at most this.
     pub p99: u64,
-    /// 999 of a thousand.
+    /// 99.9 % of the values are at most this.
     pub p999: u64,
-    /// All.
+    /// The greatest value.
     pub max: u64,
 }
 
 impl Quantiles {
-    /// Of what was counted, to a hundredth.
-    pub fn of(histogram: &Histogram) -> Quantiles {
+    /// Computes the quantiles of a distribution, to a hundredth.
+    pub fn of(histogram: &Distribution) -> Quantiles {
         Quantiles {
             count: histogram.count(),
             p50: histogram.quantile(0.5),
@@ -32,7 +32,8 @@ impl Quantiles {
         }
     }
 
-    /// Of sorted numbers. The q-quantile is the least one that at least the share q does not exceed.
+    /// Computes the quantiles of sorted numbers, exactly. The q-quantile is the least number that at least
+    /// the share q does not exceed.
     pub fn of_sorted(sorted: &[u32]) -> Quantiles {
         let at = |per_thousand: usize| quantile(sorted, per_thousand, 1_000);
         Quantiles {
@@ -46,87 +47,86 @@ impl Quantiles {
     }
 }
 
-/// The `part / of`-quantile of sorted numbers.
+/// Returns the `part / of`-quantile of sorted numbers.
 fn quantile(sorted: &[u32], part: usize, of: usize) -> u64 {
     let rank = (sorted.len() * part).div_ceil(of).max(1);
     sorted.get(rank - 1).map_or(0, |number| u64::from(*number))
 }
 
-/// What was measured in a run, and what did not hold.
-///
-/// Two outcomes of the same scenario and seed are equal.
+/// What was measured in a run, and what did not hold. Two runs of a scenario with the same seed have equal
+/// outcomes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outcome {
-    /// Which scenario.
+pub struct RunOutcome {
+    /// The scenario's name.
     pub scenario: String,
-    /// Its seed.
+    /// The seed of the run.
     pub seed: u64,
-    /// Nodes at the beginning.
+    /// Number of nodes at the beginning.
     pub nodes: usize,
-    /// Zones.
+    /// Number of zones.
     pub zones: usize,
-    /// Datagrams lost by the links' nature, 0 to 1.
+    /// Part of the datagrams that links lose without any fault, 0 to 1.
     pub loss: f64,
-    /// Whether they were lost in bursts.
+    /// Whether datagrams were lost in bursts.
     pub is_bursty: bool,
-    /// Records that nodes accepted.
+    /// Number of records that nodes accepted.
     pub records: u64,
-    /// Records that the node which was to accept them did not: it stood still, or was too busy.
+    /// Number of records that were not accepted, because the node stood still or was too busy.
     pub refused: u64,
-    /// Hand-overs to each node that a record reached down the tree.
+    /// Hand-overs that it took until a record reached a node down the tree.
     pub hops: Quantiles,
-    /// Accepted to applied, at each node but the origin, in microseconds.
+    /// Time from acceptance until a record was applied, at each node but the origin, in microseconds.
     pub time_us: Quantiles,
-    /// Accepted to applied at the last of the nodes that it reached, a record, in microseconds.
+    /// Time from acceptance until a record was applied at the last node that it reached, in microseconds.
     pub last_us: Quantiles,
-    /// How the share of nodes reached grows: the time by which each percent of all deliveries was done.
+    /// Time by which each percent of all deliveries was done, in microseconds since acceptance.
     pub curve_us: Vec<u64>,
-    /// Copies of a record that a node which was to get it received: 1 is the least.
+    /// Mean number of copies of a record that a node received which was to get it; 1 is the least.
     pub copies_mean: f64,
-    /// Of the bytes of records sent, the part sent again.
+    /// Part of the bytes of records that were sent again, 0 to 1.
     pub resent_share: f64,
-    /// Deliveries that a node had to ask for.
+    /// Number of deliveries that a node had to ask for.
     pub repaired: u64,
-    /// Deliveries by reconciliation.
+    /// Number of deliveries by reconciliation.
     pub reconciled: u64,
-    /// What the node that sent most sent, of what nodes sent in the mean.
+    /// Bytes of records that the busiest node sent, divided by the mean over all nodes.
     pub busiest_over_mean: f64,
-    /// Bytes of records the origin that published most sent, in copies of what it published.
+    /// Number of copies of each of its records that the only origin sent; 0 if there were several origins.
     pub origin_copies: f64,
-    /// Copies of a record that datagrams brought from one zone into another, for every other zone: 1 is
-    /// the least, 0 if there is one zone.
+    /// Mean number of copies of a record that datagrams brought into each other zone: 1 is the least, 0 if
+    /// there is one zone.
     pub crossings_mean: f64,
-    /// Newest records of their source that a node which runs at the end does not hold.
+    /// Number of pairs of a source and a node, running at the end, that lacks its newest accepted record.
     pub missing: u64,
-    /// The same, of those that a node which runs at the end accepted or once held.
+    /// Part of `missing`: the record was accepted or once held by a node that runs at the end.
     pub unexplained_missing: u64,
-    /// How long after the last record and fault all were equal, in microseconds; `None`: not in time.
+    /// How long after the last record and fault all nodes were equal, in microseconds; `None`: not in time.
     pub converged_us: Option<u64>,
-    /// Bytes that are no records, a node and second, headers of datagrams included.
+    /// Bytes sent that are not records, per node and second, headers of datagrams included.
     pub control_bytes_per_node_per_s: f64,
-    /// The same for each delivery, in bytes.
+    /// Bytes sent that are not records, per delivery.
     pub control_bytes_per_delivery: f64,
-    /// All bytes sent, a node and second, headers of datagrams included.
+    /// All bytes sent, per node and second, headers of datagrams included.
     pub bytes_per_node_per_s: f64,
-    /// Datagrams sent.
+    /// Number of datagrams sent.
     pub datagrams: u64,
-    /// What did not hold, in words; the first few.
+    /// What did not hold, in words: the first few cases.
     pub violations: Vec<String>,
-    /// Members that a node does not know of when the last record is published, of all, in the mean.
+    /// Mean part of the members that a node did not know when the last record was published, 0 to 1.
     pub unknown_share: f64,
-    /// Hash of everything that was delivered, and when.
+    /// Hash over everything that was delivered, and when.
     pub digest: u64,
-    /// How long the run was, in virtual microseconds.
+    /// Length of the run, in virtual microseconds.
     pub virtual_us: u64,
 }
 
-impl Outcome {
-    /// Whether everything held.
+impl RunOutcome {
+    /// Returns whether everything held.
     pub fn has_passed(&self) -> bool {
         self.unexplained_missing == 0 && self.violations.is_empty() && self.converged_us.is_some()
     }
 
-    /// Why it has not, in a line.
+    /// Returns in a line what did not hold; `None` if everything held.
     pub fn failure(&self) -> Option<String> {
         let mut reasons = self.violations.clone();
         if self.unexplained_missing > 0 {
@@ -139,29 +139,29 @@ impl Outcome {
     }
 }
 
-/// What the run itself counted.
+/// What the run counted besides the world.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    /// Records accepted.
+pub(super) struct RunCounts {
+    /// Number of records accepted.
     pub records: u64,
-    /// Records that a node was too busy for.
+    /// Number of records that were not accepted.
     pub refused: u64,
-    /// Deliveries there were to be: for every record, the nodes that ran but its origin.
+    /// Number of deliveries that were to be: for every record, the nodes that ran except its origin.
     pub wanted: u64,
-    /// Members unknown to nodes at the last record, in parts of all pairs.
+    /// Part of all pairs of nodes of which one did not know the other at the last record.
     pub unknown_share: f64,
-    /// The only node that published, if there was only one.
+    /// The only node that accepted records, if there was only one.
     pub origin: Option<NodeId>,
 }
 
-/// Fills in what the world counted since `start_us`, when what was sent was `before`.
+/// Completes an outcome by what the world counted since `start_us`, when the nodes' account was `before`.
 pub(super) fn measure(
-    outcome: Outcome,
+    outcome: RunOutcome,
     world: &World,
-    tally: &Tally,
+    tally: &RunCounts,
     before: &Account,
     start_us: u64,
-) -> Outcome {
+) -> RunOutcome {
     let deliveries = &world.deliveries;
     let times = deliveries.all_times();
     let account = world.accounts().since(before);
@@ -171,7 +171,7 @@ pub(super) fn measure(
     let count = |way: usize| deliveries.publications().iter().map(|it| u64::from(it.applied[way])).sum();
     let node_seconds = (world.now_us() - start_us).max(1) as f64 / 1e6 * outcome.nodes.max(1) as f64;
     let data_bytes = account.data_bytes + account.resent_bytes;
-    Outcome {
+    RunOutcome {
         records: tally.records,
         refused: tally.refused,
         hops: Quantiles::of(deliveries.hops()),
@@ -205,8 +205,8 @@ fn data_bytes(world: &World, node: usize) -> u64 {
     account.data_bytes + account.resent_bytes
 }
 
-/// Bytes of records that the busiest node sent, but for the only origin if there is one; of what all
-/// sent in the mean.
+/// Returns the bytes of records that the busiest node sent, divided by the mean over all nodes. An only
+/// origin does not count as the busiest.
 fn busiest_over_mean(world: &World, origin: Option<NodeId>) -> f64 {
     let nodes = world.nodes();
     let sum: u64 = (0..nodes).map(|node| data_bytes(world, node)).sum();
@@ -215,9 +215,9 @@ fn busiest_over_mean(world: &World, origin: Option<NodeId>) -> f64 {
     ratio(most * nodes as u64, sum)
 }
 
-/// How many copies of each of its records the only origin sent; 0 if there are several. A copy is as
-/// large as copies are in the mean.
-fn origin_copies(world: &World, tally: &Tally) -> f64 {
+/// Returns how many copies of each of its records the only origin sent; 0 if there are several origins. A
+/// copy is taken to be as large as the mean copy.
+fn origin_copies(world: &World, tally: &RunCounts) -> f64 {
     let Some(origin) = tally.origin else { return 0.0 };
     let copy_bytes = ratio(world.accounts().data_bytes, tally.wanted);
     data_bytes(world, origin.0) as f64 / (copy_bytes * tally.records.max(1) as f64).max(1e-9)

@@ -2,11 +2,12 @@
 //!
 //! A [`Scenario`] says how many nodes there are, how the links behave, what is published and what
 //! goes wrong when. It is made by name ([`named`]) or read from TOML ([`file`]). [`run`] brings it to
-//! life with a seed and gives back an [`Outcome`]: what was measured, and what did not hold. The same
+//! life with a seed and gives back an [`RunOutcome`]: what was measured, and what did not hold. The same
 //! scenario and seed give the same outcome, to the byte of every datagram.
 //!
-//! By file: `faults` what can go wrong, and draws of it by chance; `publisher` who publishes what;
-//! `actions` does a fault to a world; `checks` what must hold; `measure` turns counts into an outcome.
+//! By file: `faults` lists what can go wrong, and draws faults by chance; `publisher` holds the clients;
+//! `actions` does faults to a world; `checks` holds what must be true; `measure` turns counts into an
+//! outcome.
 //!
 //! Rejected: scenarios as code against the world (they could not be read from a file, listed, or
 //! shown); shrinking a failed run (a seed and a small world are short enough to look at).
@@ -22,41 +23,43 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use faults::{Fault, FaultKind, Share};
-pub use measure::{Outcome, Quantiles};
+pub use faults::{FaultKind, Portion, ScheduledFault};
+#[cfg(test)]
+pub use measure::Quantiles;
+pub use measure::RunOutcome;
 pub use run::{run, run_and_keep};
 
-/// Members that one hand-over is cut into: the core's fanout, which scenarios cannot change.
-pub const FANOUT: usize = 8;
-/// Most nodes of a world.
+/// Number of members that one hand-over is divided among: the core's fanout, which scenarios cannot change.
+pub const SCENARIO_FANOUT: usize = 8;
+/// Largest number of nodes in a world.
 pub const NODES_MAX: usize = 100_000;
 
-/// How the links behave.
+/// How the links and the nodes' processors behave.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Links {
+pub struct LinkConditions {
     /// Shortest and longest one-way delay between nodes of one zone, in microseconds.
     pub delay_us: (u64, u64),
-    /// The same between nodes of two zones.
+    /// Shortest and longest one-way delay between nodes of different zones, in microseconds.
     pub zone_delay_us: (u64, u64),
-    /// Datagrams that vanish, in parts of a million.
+    /// Probability that a datagram is lost, in parts per million.
     pub loss_per_million: u32,
-    /// Whether losses come in bursts that take half of what is sent for 10 ms, one direction of one
-    /// link at a time, rather than one by one. The mean is the same.
+    /// Whether losses come in bursts, in which half of what is sent on one direction of a link is lost for
+    /// 10 ms, rather than one by one. The mean is the same.
     pub is_bursty: bool,
-    /// Datagrams that arrive twice, in parts of a million.
+    /// Probability that a datagram arrives twice, in parts per million.
     pub duplicates_per_million: u32,
-    /// Datagrams that are held up for long, in parts of a million.
+    /// Probability that a datagram is held up for long, in parts per million.
     pub reordered_per_million: u32,
-    /// What a node can send, in bytes a second; 0: as much as it wants.
+    /// How much a node can send, in bytes per second; 0: without limit.
     pub rate_bytes_per_s: u64,
-    /// What a datagram costs each end of the processor's time, in microseconds.
+    /// Processor time that a datagram takes at each end, in microseconds.
     pub cpu_us: u64,
 }
 
-impl Default for Links {
-    /// A local network: 0.5 to 1.5 ms, nothing lost, 6 µs of work a datagram; zones 40 ms apart.
-    fn default() -> Links {
-        Links {
+impl Default for LinkConditions {
+    /// A local network: delays of 0.5 to 1.5 ms, nothing lost, 6 µs of work per datagram, zones 40 ms apart.
+    fn default() -> LinkConditions {
+        LinkConditions {
             delay_us: (500, 1_500),
             zone_delay_us: (39_500, 40_500),
             loss_per_million: 0,
@@ -69,20 +72,20 @@ impl Default for Links {
     }
 }
 
-/// What clients publish.
+/// What clients publish during a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Publishing {
-    /// How many records in all.
+    /// Number of records in all.
     pub records: usize,
-    /// Records a second, all nodes together, evenly spaced.
+    /// Records per second, all nodes together, evenly spaced.
     pub rate: f64,
-    /// Nodes that publish, chosen by chance for each record; 0: all of them.
+    /// Number of nodes at which clients publish, one drawn for each record; 0: all nodes.
     pub publishers: usize,
-    /// Sources they publish to, chosen by chance; 0: every record has its own.
+    /// Number of sources, one drawn for each record; 0: every record has a source of its own.
     pub sources: usize,
-    /// Bytes of a record's data.
+    /// Size of a record's data, in bytes.
     pub bytes: usize,
-    /// Records that are deletions, in parts of a million.
+    /// Probability that a record is a deletion, in parts per million.
     pub deletions_per_million: u32,
 }
 
@@ -99,42 +102,42 @@ impl Default for Publishing {
     }
 }
 
-/// How the nodes find each other.
+/// How the nodes find each other at the beginning of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Beginning {
-    /// They know each other from the beginning.
+    /// All nodes know each other from the beginning.
     #[default]
     Known,
-    /// They join through the first, all at once, and records are published from the beginning.
+    /// All nodes join through the first one at once, while records are published already.
     Joining,
 }
 
-/// One run's instructions.
+/// The instructions for a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
-    /// What it is called: a name of [`named::NAMES`], or the file's.
+    /// The scenario's name: one of [`named::NAMES`], or the file's.
     pub name: String,
-    /// How many nodes it begins with.
+    /// Number of nodes at the beginning.
     pub nodes: usize,
-    /// Zones, the nodes dealt out to them in turn; 1: none is named.
+    /// Number of zones, to which nodes are dealt out in turn; 1: nodes have no zone.
     pub zones: usize,
-    /// How they find each other.
+    /// How the nodes find each other.
     pub beginning: Beginning,
-    /// Members that each node does not know of at first, by chance, in parts of a million.
+    /// Probability that a node does not know another one at first, in parts per million.
     pub unknown_per_million: u32,
     /// How long the world runs before the first record, in microseconds.
     pub warm_up_us: u64,
-    /// How the links behave.
-    pub links: Links,
-    /// What is published.
+    /// How the links and the nodes' processors behave.
+    pub links: LinkConditions,
+    /// What clients publish.
     pub publishing: Publishing,
-    /// What goes wrong, by time since the first record.
-    pub faults: Vec<Fault>,
-    /// Whether faults of all kinds are drawn from the seed as well.
+    /// The faults, each at a time since the first record.
+    pub faults: Vec<ScheduledFault>,
+    /// Whether further faults of all kinds are drawn from the seed.
     pub random_faults: bool,
-    /// Until when, after the last record and the last fault, all must be equal, in microseconds.
+    /// How long after the last record and the last fault all nodes must be equal, in microseconds.
     pub settle_us: u64,
-    /// Whether the bounds of every queue are looked at after every step, and not only at times.
+    /// Whether the bounds of all queues are checked after every event, and not only now and then.
     pub is_strict: bool,
 }
 
@@ -147,7 +150,7 @@ impl Default for Scenario {
             beginning: Beginning::Known,
             unknown_per_million: 0,
             warm_up_us: 2_000_000,
-            links: Links::default(),
+            links: LinkConditions::default(),
             publishing: Publishing::default(),
             faults: Vec::new(),
             random_faults: false,
@@ -158,27 +161,27 @@ impl Default for Scenario {
 }
 
 impl Scenario {
-    /// How long records are published for, in microseconds.
+    /// Returns for how long records are published, in microseconds.
     pub fn publishing_us(&self) -> u64 {
         let Publishing { records, rate, .. } = self.publishing;
         (records as f64 * 1e6 / rate.max(1e-6)) as u64
     }
 }
 
-/// A value that a scenario cannot have.
+/// A value that a scenario cannot have, as told to the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {value} cannot be used; allowed: {allowed}")]
 pub struct ScenarioError {
-    /// Which, as it is written in a file: `network.loss`.
+    /// The field, as it is written in a file: `network.loss`.
     pub field: String,
-    /// What it was given.
+    /// The value that was given.
     pub value: String,
-    /// What it may be.
+    /// The values that are allowed.
     pub allowed: String,
 }
 
 impl ScenarioError {
-    /// An error about a field.
+    /// Makes an error about a field.
     pub fn new(field: impl Into<String>, value: impl ToString, allowed: impl Into<String>) -> ScenarioError {
         ScenarioError { field: field.into(), value: value.to_string(), allowed: allowed.into() }
     }

@@ -1,9 +1,10 @@
 //! The scenarios that have names.
 
-use super::faults::{Fault, FaultKind, Share};
-use super::{Beginning, Links, Publishing, Scenario};
+use super::faults::{FaultKind, Portion, ScheduledFault};
+use super::{Beginning, LinkConditions, Publishing, Scenario};
+use crate::sim::time::SECOND_US;
 
-/// Their names, and a line about each.
+/// All names, and a line about each.
 pub const NAMES: &[(&str, &str)] = &[
     ("spread", "records reach everyone; nothing goes wrong"),
     ("lossy", "a share of the datagrams is lost (--loss, --burst)"),
@@ -16,16 +17,16 @@ pub const NAMES: &[(&str, &str)] = &[
     ("liveness", "faults of all kinds by chance, which then stop: all must be equal in time"),
 ];
 
-/// What names can be refined by.
+/// Options by which a named scenario can be changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Knobs {
-    /// `lossy`: datagrams lost, 0 to 1.
+    /// `lossy`: part of the datagrams that is lost, 0 to 1.
     pub loss: f64,
-    /// `lossy`: whether they are lost in bursts.
+    /// `lossy`: whether datagrams are lost in bursts.
     pub is_bursty: bool,
-    /// `churn`: nodes that restart in a second, 0 to 1.
+    /// `churn`: part of the nodes that restarts every second, 0 to 1.
     pub churn: f64,
-    /// `kill`: nodes that die, 0 to 1.
+    /// `kill`: part of the nodes that dies, 0 to 1.
     pub fraction: f64,
 }
 
@@ -35,29 +36,28 @@ impl Default for Knobs {
     }
 }
 
-const SECOND_US: u64 = 1_000_000;
-
-/// The scenario of this name, with `nodes` nodes if that is said; `None`: there is none.
+/// Makes the scenario of this name, with `nodes` nodes if a number is given; `None`: there is none.
 pub fn scenario(name: &str, nodes: Option<usize>, knobs: Knobs) -> Option<Scenario> {
     let plain = Scenario { name: name.into(), nodes: nodes.unwrap_or(100), ..Scenario::default() };
-    let over = |for_us, kind| vec![Fault { at_us: 0, for_us, kind }];
+    let over = |for_us, kind| vec![ScheduledFault { at_us: 0, for_us, kind }];
     let made = match name {
         "spread" => plain,
         "lossy" => {
             let loss_per_million = (knobs.loss * 1e6).round() as u32;
-            let links = Links { loss_per_million, is_bursty: knobs.is_bursty, ..Links::default() };
+            let links =
+                LinkConditions { loss_per_million, is_bursty: knobs.is_bursty, ..LinkConditions::default() };
             Scenario { links, ..plain }
         }
         "churn" => {
             let faults = over(plain.publishing_us(), FaultKind::Churn(knobs.churn));
             Scenario { faults, ..plain }
         }
-        "kill" => Scenario { faults: over(0, FaultKind::Kill(Share::Part(knobs.fraction))), ..plain },
+        "kill" => Scenario { faults: over(0, FaultKind::Kill(Portion::Part(knobs.fraction))), ..plain },
         "partition" => {
-            Scenario { faults: over(10 * SECOND_US, FaultKind::Partition(Share::Part(0.5))), ..plain }
+            Scenario { faults: over(10 * SECOND_US, FaultKind::Partition(Portion::Part(0.5))), ..plain }
         }
         "pause" => {
-            let faults = over(plain.publishing_us(), FaultKind::PauseInTurns(Share::Part(0.04)));
+            let faults = over(plain.publishing_us(), FaultKind::PauseInTurns(Portion::Part(0.04)));
             Scenario { faults, ..plain }
         }
         "join-storm" => Scenario { beginning: Beginning::Joining, warm_up_us: 0, ..plain },
@@ -67,18 +67,18 @@ pub fn scenario(name: &str, nodes: Option<usize>, knobs: Knobs) -> Option<Scenar
     Some(made)
 }
 
-/// Few nodes, few sources that all publish to, a network that duplicates and reorders, and faults by
-/// chance.
+/// Makes a scenario of few nodes that all publish to few sources, over a network that duplicates and
+/// reorders, with faults drawn by chance.
 fn random(name: &str, nodes: usize) -> Scenario {
     let is_safety = name == "safety";
     Scenario {
         name: name.into(),
         nodes,
-        links: Links {
+        links: LinkConditions {
             loss_per_million: 10_000,
             duplicates_per_million: 10_000,
             reordered_per_million: 10_000,
-            ..Links::default()
+            ..LinkConditions::default()
         },
         publishing: Publishing {
             records: 300,
@@ -88,7 +88,7 @@ fn random(name: &str, nodes: usize) -> Scenario {
             ..Publishing::default()
         },
         random_faults: true,
-        // A partition that lasted is healed by probes of the dead, one a second to one of them.
+        // A long partition is healed by probes of dead members, of which each node sends one per second.
         settle_us: if is_safety { 120 * SECOND_US } else { 30 * SECOND_US },
         is_strict: is_safety,
         ..Scenario::default()

@@ -1,27 +1,27 @@
-//! Who publishes what.
+//! The clients of a world: at which node they publish, and what.
 
 use super::Publishing;
 use crate::cluster::random::Random;
 use crate::limits::OUTBOX_BYTES_SOFT;
 use crate::record::{Payload, SharedRecord, Source};
-use crate::sim::{NodeId, Value, World};
+use crate::sim::{NodeId, Submission, World};
 
-/// All clients of a world.
+/// All clients of a world, taken together.
 #[derive(Debug)]
-pub(super) struct Publisher {
+pub(super) struct SimClients {
     plan: Publishing,
     random: Random,
     made: u64,
 }
 
-impl Publisher {
-    /// Clients that have published nothing yet.
-    pub fn new(plan: &Publishing, seed: u64) -> Publisher {
-        Publisher { plan: plan.clone(), random: Random::new(seed), made: 0 }
+impl SimClients {
+    /// Makes clients that have published nothing yet.
+    pub fn new(plan: &Publishing, seed: u64) -> SimClients {
+        SimClients { plan: plan.clone(), random: Random::new(seed), made: 0 }
     }
 
-    /// Publishes a record at one of the running nodes. `None`: that node took none, since it stands
-    /// still or has too many waiting, or none runs.
+    /// Publishes a record at one of the running nodes. Returns `None` if none runs, or if that node does not
+    /// accept it because it stands still or has too much waiting.
     pub fn publish(&mut self, world: &mut World, running: &[NodeId]) -> Option<(NodeId, SharedRecord)> {
         let publishers = match self.plan.publishers {
             0 => running.len(),
@@ -36,7 +36,7 @@ impl Publisher {
         Some((node, record))
     }
 
-    fn value(&mut self) -> Option<Value> {
+    fn value(&mut self) -> Option<Submission> {
         self.made += 1;
         let number = match self.plan.sources {
             0 => self.made,
@@ -45,12 +45,12 @@ impl Publisher {
         let payload = match self.random.happens(self.plan.deletions_per_million) {
             true => Payload::Deleted,
             false => {
-                // Different data every time, without its costing anything to make.
+                // The data differ every time, and cost nearly nothing to make.
                 let mut data = self.made.to_be_bytes().to_vec();
                 data.resize(self.plan.bytes, b'x');
                 Payload::Binary(data.into())
             }
         };
-        Some(Value { source: Source::parse(&format!("sim/{number}")).ok()?, payload, ttl_ms: 0 })
+        Some(Submission { source: Source::parse(&format!("sim/{number}")).ok()?, payload, ttl_ms: 0 })
     }
 }

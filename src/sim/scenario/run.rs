@@ -1,37 +1,37 @@
-//! A scenario brought to life.
+//! Runs a scenario: a world, what is done to it, and the checks.
 
 use std::collections::BTreeMap;
 
-use super::actions::{Stage, Task};
+use super::actions::{Action, Situation};
 use super::checks::{Ledger, are_equal, believed_dead, overfull};
 use super::faults;
-use super::measure::{Outcome, Tally, measure};
-use super::publisher::Publisher;
+use super::measure::{RunCounts, RunOutcome, measure};
+use super::publisher::SimClients;
 use super::{Beginning, Scenario};
 use crate::cluster::random::Random;
 use crate::sim::{Account, Conditions, Delay, Hands, NodeId, World};
 
-/// How often it is looked whether all are equal.
+/// How often nodes are compared, in microseconds.
 const LOOK_US: u64 = 50_000;
-/// Equal now and still after so long: nothing was on its way any more.
+/// How long nodes must stay equal until it is certain that nothing was still on its way, in microseconds.
 const CERTAIN_US: u64 = 500_000;
-/// Violations told.
+/// Number of violations that an outcome tells.
 const TOLD_MAX: usize = 5;
 
-/// Runs a scenario. `progress` is called now and then with how far it is, 0 to 1.
+/// Runs a scenario. `progress` is called now and then with the part of the run that is done, 0 to 1.
 ///
-/// Nothing here reads a clock: how long a run takes is for the caller to see.
-pub fn run(scenario: &Scenario, seed: u64, progress: &mut dyn FnMut(f64)) -> Outcome {
+/// Nothing here reads a clock: the caller measures how long a run takes.
+pub fn run(scenario: &Scenario, seed: u64, progress: &mut dyn FnMut(f64)) -> RunOutcome {
     run_and_keep(scenario, seed, None, progress).0
 }
 
-/// The same, with the world as it is at the end, and with these working on it.
+/// Runs a scenario on several threads if `hands` are given, and returns the world as it is at the end, too.
 pub fn run_and_keep(
     scenario: &Scenario,
     seed: u64,
     hands: Option<Box<dyn Hands>>,
     progress: &mut dyn FnMut(f64),
-) -> (Outcome, World) {
+) -> (RunOutcome, World) {
     let mut run = Run::new(scenario, seed, hands);
     run.publish(progress);
     let converged_us = run.settle(progress);
@@ -42,28 +42,30 @@ pub fn run_and_keep(
 struct Run<'a> {
     scenario: &'a Scenario,
     world: World,
-    stage: Stage,
-    publisher: Publisher,
+    stage: Situation,
+    publisher: SimClients,
     ledger: Ledger,
-    /// By time since the first record, and in the order in which it was decided.
-    agenda: BTreeMap<(u64, u64), Task>,
+    /// Actions by time since the first record and, at one time, in the order in which they were decided.
+    agenda: BTreeMap<(u64, u64), Action>,
     decided: u64,
-    /// When the first record is due, and what had been sent by then.
+    /// When the first record is due, in microseconds of the world.
     start_us: u64,
+    /// The nodes' account at that time.
     before: Account,
+    /// Number of checks so far: each looks at the next node.
     glances: usize,
-    tally: Tally,
+    tally: RunCounts,
     violations: Vec<String>,
 }
 
 impl<'a> Run<'a> {
-    /// The world with its nodes, warmed up.
+    /// Makes the world with its nodes, and lets it run until the first record is due.
     fn new(scenario: &'a Scenario, seed: u64, hands: Option<Box<dyn Hands>>) -> Run<'a> {
         let mut seeds = Random::new(seed);
         let mut world = World::with_hands(seeds.next_u64(), conditions(scenario), hands);
         let nodes = begin(&mut world, scenario);
-        let stage = Stage::new(&world, nodes, scenario.zones, seeds.next_u64());
-        let publisher = Publisher::new(&scenario.publishing, seeds.next_u64());
+        let stage = Situation::new(&world, nodes, scenario.zones, seeds.next_u64());
+        let publisher = SimClients::new(&scenario.publishing, seeds.next_u64());
         let mut planned = scenario.faults.clone();
         if scenario.random_faults {
             let mut random = Random::new(seeds.next_u64());
@@ -80,27 +82,27 @@ impl<'a> Run<'a> {
             start_us: 0,
             before: Account::default(),
             glances: 0,
-            tally: Tally::default(),
+            tally: RunCounts::default(),
             violations: Vec::new(),
         };
         run.let_pass(scenario.warm_up_us);
         run.start_us = run.world.now_us();
         run.before = run.world.accounts();
-        planned.into_iter().for_each(|fault| run.plan(fault.at_us, Task::Begin(fault)));
+        planned.into_iter().for_each(|fault| run.plan(fault.at_us, Action::Begin(fault)));
         run
     }
 
-    /// Time since the first record was due.
+    /// Returns the time since the first record was due, in microseconds.
     fn at_us(&self) -> u64 {
         self.world.now_us() - self.start_us
     }
 
-    fn plan(&mut self, at_us: u64, task: Task) {
+    fn plan(&mut self, at_us: u64, task: Action) {
         self.decided += 1;
         self.agenda.insert((at_us, self.decided), task);
     }
 
-    /// Publishes all records, and lets all go wrong that is to.
+    /// Publishes all records, and does all planned actions.
     fn publish(&mut self, progress: &mut dyn FnMut(f64)) {
         let records = self.scenario.publishing.records as u64;
         let every_us = 1e6 / self.scenario.publishing.rate.max(1e-6);
@@ -152,7 +154,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Ends all faults and waits until all nodes are equal; how long that took.
+    /// Ends all faults and waits until all nodes are equal. Returns how long that took, in microseconds.
     fn settle(&mut self, progress: &mut dyn FnMut(f64)) -> Option<u64> {
         self.stage.heal(&mut self.world);
         let since_us = self.world.now_us();
@@ -171,7 +173,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Waits until nobody believes a running node dead, or as long as nodes may take to be equal.
+    /// Waits until no node believes a running one dead, or as long as nodes may take to be equal.
     fn meet(&mut self) {
         let since_us = self.world.now_us();
         while !believed_dead(&self.world, &self.stage.running).is_empty()
@@ -181,7 +183,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Lets time pass, and looks at what must hold: at one node afterwards, or at every step.
+    /// Lets time pass, and checks what must hold: of one node afterwards, or of the called one at every step.
     fn let_pass(&mut self, for_us: u64) {
         if !self.scenario.is_strict {
             self.world.run_us(for_us);
@@ -193,14 +195,14 @@ impl<'a> Run<'a> {
         self.world.run_with(for_us, &mut |world: &World, node: NodeId| look(world, Some(&node), violations));
     }
 
-    fn outcome(mut self, seed: u64, converged_us: Option<u64>) -> (Outcome, World) {
+    fn outcome(mut self, seed: u64, converged_us: Option<u64>) -> (RunOutcome, World) {
         let running = &self.stage.running;
         let broken = self.world.deliveries.violations().iter().take(TOLD_MAX);
         let broken = broken.map(|it| format!("{:?} at n{}: {}", it.rule, it.node.0, it.record));
         self.violations.extend(broken);
         self.violations.extend(believed_dead(&self.world, running));
         let missing = self.ledger.missing(&self.world, running);
-        let outcome = Outcome {
+        let outcome = RunOutcome {
             scenario: self.scenario.name.clone(),
             seed,
             nodes: self.scenario.nodes,
@@ -211,7 +213,7 @@ impl<'a> Run<'a> {
             unexplained_missing: missing.unexplained,
             converged_us,
             violations: self.violations,
-            ..Outcome::default()
+            ..RunOutcome::default()
         };
         let publishers = self.scenario.publishing.publishers;
         self.tally.origin = self.tally.origin.filter(|_| publishers == 1);
@@ -219,7 +221,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Looks at the bounds of a node's queues.
+/// Checks the bounds of a node's queues.
 fn look(world: &World, node: Option<&NodeId>, violations: &mut Vec<String>) {
     if violations.len() < TOLD_MAX
         && let Some(over) = node.and_then(|node| overfull(world, *node))
@@ -228,7 +230,7 @@ fn look(world: &World, node: Option<&NodeId>, violations: &mut Vec<String>) {
     }
 }
 
-/// The network and the nodes' speed.
+/// Returns the conditions of the world that a scenario asks for.
 fn conditions(scenario: &Scenario) -> Conditions {
     let links = &scenario.links;
     let (min_us, max_us) = links.zone_delay_us;
@@ -246,9 +248,9 @@ fn conditions(scenario: &Scenario) -> Conditions {
     }
 }
 
-/// Starts the nodes.
+/// Starts the nodes of a scenario.
 fn begin(world: &mut World, scenario: &Scenario) -> Vec<NodeId> {
-    let start = |index, seeds: &[_]| Stage::start_of(index, scenario.zones, seeds);
+    let start = |index, seeds: &[_]| Situation::start_of(index, scenario.zones, seeds);
     match scenario.beginning {
         Beginning::Known => {
             let starts = (0..scenario.nodes).map(|index| start(index, &[])).collect();

@@ -13,7 +13,7 @@ fn small(name: &str, nodes: usize, records: usize) -> Scenario {
     scenario
 }
 
-fn run_quietly(scenario: &Scenario, seed: u64) -> Outcome {
+fn run_quietly(scenario: &Scenario, seed: u64) -> RunOutcome {
     run(scenario, seed, &mut |_| {})
 }
 
@@ -26,7 +26,7 @@ fn hold(name: &str, seeds: impl Iterator<Item = u64>) {
     }
 }
 
-/// Seeds that nobody has tried. Printed, so that a failure can be repeated.
+/// Returns seeds that nobody has tried, and prints them, so that a failure can be repeated.
 fn fresh_seeds(name: &str) -> std::ops::Range<u64> {
     let first = crate::server::clock::chance() >> 16;
     println!("{name}: fresh seeds from {first}");
@@ -53,8 +53,8 @@ fn liveness_of_fresh_seeds() {
     hold("liveness", fresh_seeds("liveness"));
 }
 
-/// A node is known again some time after the records are equal, not at once: seed 15 caught one in
-/// between.
+/// A node may be believed dead for some time after the records are equal, as with seed 15, but not for
+/// ever.
 #[test]
 fn nobody_is_believed_dead_for_ever() {
     assert_eq!(run_quietly(&small("safety", 12, 300), 15).failure(), None);
@@ -77,7 +77,7 @@ fn every_name_holds() {
     }
 }
 
-/// The checks can fail: two halves that do not hear each other lack what the other accepted.
+/// The checks can fail: nodes that do not hear each other lack what the others accepted.
 #[test]
 fn what_does_not_arrive_is_missed() {
     let mut scenario = small("spread", 4, 40);
@@ -90,22 +90,22 @@ fn what_does_not_arrive_is_missed() {
     assert!(outcome.failure().is_some_and(|why| why.contains("120 records are missing")));
 }
 
-/// What died with the only node that had it is missing with a reason.
+/// A record that died with the only node that held it is missing with a reason.
 #[test]
 fn what_died_with_its_node_is_explained() {
     let mut scenario = small("kill", 6, 60);
     scenario.publishing.publishers = 1;
-    let cut = Fault { at_us: 0, for_us: 0, kind: FaultKind::Loss(1_000_000) };
-    let kill = Fault { at_us: 400_000, for_us: 0, kind: FaultKind::Kill(Share::Count(5)) };
+    let cut = ScheduledFault { at_us: 0, for_us: 0, kind: FaultKind::Loss(1_000_000) };
+    let kill = ScheduledFault { at_us: 400_000, for_us: 0, kind: FaultKind::Kill(Portion::Count(5)) };
     scenario.faults = vec![cut, kill];
-    // Which nodes die is chance; that the only publisher never does, over six seeds, is not.
-    let outcomes: Vec<Outcome> = (1..=6).map(|seed| run_quietly(&scenario, seed)).collect();
+    // Which nodes die is drawn by chance, but over six seeds the only publisher dies at least once.
+    let outcomes: Vec<RunOutcome> = (1..=6).map(|seed| run_quietly(&scenario, seed)).collect();
     assert!(outcomes.iter().all(|outcome| outcome.failure().is_none()), "{outcomes:?}");
     assert!(outcomes.iter().any(|outcome| outcome.missing > 0), "{outcomes:?}");
 }
 
-/// A delegate that has the record already still answers for its part of the ring: else whoever got a
-/// record by another way would keep it from everyone below.
+/// A delegate that holds the record already must still pass it on to its part of the ring: otherwise a node
+/// that got a record by another way would keep it from all nodes below.
 #[test]
 fn passing_on_does_not_depend_on_what_is_held() {
     const NODES: usize = 60;
@@ -122,7 +122,7 @@ fn passing_on_does_not_depend_on_what_is_held() {
     let held = |node: usize| if node % 3 == 1 { records.clone() } else { Vec::new() };
     let start = |node| Start { records: held(node), ..Start::new(format!("n{node}"), &[]) };
     world.start_known((0..NODES).map(start).collect());
-    // Before maps are compared: what arrives comes down the tree.
+    // This ends before nodes compare their maps, so whatever arrives comes down the tree.
     world.run_us(10_000);
     world.publish(NodeId(0), &records);
     world.run_us(50_000);

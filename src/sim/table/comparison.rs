@@ -1,28 +1,28 @@
-//! What others do in the same network, beside what aNode does on the same seeds. Nothing is wanted of
-//! these rows.
+//! What other protocols achieve in the same network, beside what aNode does on the same seeds. These rows
+//! have no bounds.
 
 use super::rows::{millis, outcomes, plain, with_loss};
-use super::{Case, Finding, Numbers, Table, Verdict};
+use super::{Case, FigureTable, Finding, Judgement, Numbers};
 use crate::sim::Conditions;
-use crate::sim::baseline::{self, Measures, Plan};
+use crate::sim::baseline::{self, BaselinePlan, Measures};
 use crate::sim::scenario::Scenario;
 
-/// What memberlist still carries at 1,000 nodes; at more its queues grow.
+/// Records per second that memberlist still carries at 1,000 nodes; at more its queues grow.
 const RATE_PER_S: u64 = 9;
-/// As long as a record with 64 bytes of data is on the wire, about.
+/// About the size of a record with 64 bytes of data on the wire.
 const RECORD_BYTES: usize = 128;
 
-/// A way to spread records.
+/// Another way to spread records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Baseline {
     /// Rumour mongering with memberlist's LAN defaults.
     Rumours,
-    /// The origin sends to all, once.
+    /// The origin sends every record to all nodes, once.
     Flooding,
 }
 
-/// Adds the rows: sizes, then losses, then who spreads.
-pub(super) fn add(table: &mut Table) {
+/// Adds the rows, by number of nodes, then by loss, then by protocol.
+pub(super) fn add(table: &mut FigureTable) {
     for (nodes, records) in [(10, 500), (100, 300), (1_000, 100)] {
         let records = table.many(records);
         for (loss_per_million, how) in [(0, "nothing lost"), (50_000, "5 % lost")] {
@@ -34,7 +34,7 @@ pub(super) fn add(table: &mut Table) {
             for (who, baseline) in
                 [("memberlist's rumours", Baseline::Rumours), ("flooding", Baseline::Flooding)]
             {
-                let plan = |seed| Plan {
+                let plan = |seed| BaselinePlan {
                     nodes,
                     records,
                     rate_per_s: RATE_PER_S,
@@ -49,8 +49,8 @@ pub(super) fn add(table: &mut Table) {
     }
 }
 
-/// Runs one; the numbers of a row, each once.
-pub(super) fn run(baseline: Baseline, plan: &Plan) -> Numbers {
+/// Runs a baseline. Returns the numbers of a row, each once.
+pub(super) fn run(baseline: Baseline, plan: &BaselinePlan) -> Numbers {
     let measures: Measures = match baseline {
         Baseline::Rumours => baseline::rumours(plan),
         Baseline::Flooding => baseline::flooding(plan),
@@ -65,7 +65,7 @@ pub(super) fn run(baseline: Baseline, plan: &Plan) -> Numbers {
     ])
 }
 
-/// One run's figures.
+/// The figures of one run.
 struct Figures {
     p50_us: f64,
     p99_us: f64,
@@ -74,7 +74,7 @@ struct Figures {
     missing: f64,
 }
 
-fn of_outcomes(found: &[&Finding]) -> Verdict {
+fn of_outcomes(found: &[&Finding]) -> Judgement {
     told(outcomes(found).map(|outcome| Figures {
         p50_us: outcome.time_us.p50 as f64,
         p99_us: outcome.time_us.p99 as f64,
@@ -84,7 +84,7 @@ fn of_outcomes(found: &[&Finding]) -> Verdict {
     }))
 }
 
-fn of_numbers(found: &[&Finding]) -> Verdict {
+fn of_numbers(found: &[&Finding]) -> Judgement {
     told(found.iter().filter_map(|finding| {
         let Finding::Numbers(numbers) = finding else { return None };
         let number = |name: &str| numbers.get(name).and_then(|all| all.first()).copied();
@@ -98,8 +98,8 @@ fn of_numbers(found: &[&Finding]) -> Verdict {
     }))
 }
 
-/// The worst of the runs, and what all of them miss together.
-fn told(runs: impl Iterator<Item = Figures>) -> Verdict {
+/// Tells the worst of the runs, and what all of them miss together.
+fn told(runs: impl Iterator<Item = Figures>) -> Judgement {
     let worst = runs.reduce(|one, other| Figures {
         p50_us: one.p50_us.max(other.p50_us),
         p99_us: one.p99_us.max(other.p99_us),
@@ -107,12 +107,12 @@ fn told(runs: impl Iterator<Item = Figures>) -> Verdict {
         copies: one.copies.max(other.copies),
         missing: one.missing + other.missing,
     });
-    let Some(worst) = worst else { return Verdict { measured: "nothing".into(), has_passed: false } };
+    let Some(worst) = worst else { return Judgement { measured: "nothing".into(), has_passed: false } };
     let Figures { p50_us, p99_us, max_us, copies, missing } = worst;
     let times = [p50_us, p99_us, max_us].map(millis);
     let measured = format!(
         "p50 {}, p99 {}, max {} ms; {copies:.3} copies, {missing} missing",
         times[0], times[1], times[2]
     );
-    Verdict { measured, has_passed: true }
+    Judgement { measured, has_passed: true }
 }

@@ -1,4 +1,4 @@
-//! Worlds that are no scenario.
+//! Worlds that are no scenario: deaths, pauses, idling, and healing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,20 +6,20 @@ use std::sync::Arc;
 use crate::cluster::members::State;
 use crate::cluster::random::Random;
 use crate::record::{Birth, NodeName, Payload, Record, SharedRecord, Source, Stamp, wire};
+use crate::sim::time::SECOND_US;
 use crate::sim::{Account, Conditions, NodeId, Start, World};
 
-/// What was measured, by name.
+/// The numbers that were measured, by name.
 pub type Numbers = BTreeMap<&'static str, Vec<f64>>;
 
-const SECOND_US: u64 = 1_000_000;
-/// How long probes measure round trips before anything is looked at.
+/// How long probes measure round trips before an experiment begins, in microseconds.
 const WARM_UP_US: u64 = 3 * SECOND_US;
 
 fn name(index: usize) -> String {
     format!("n{index}")
 }
 
-/// A cluster that has known itself for a while.
+/// Makes a cluster whose nodes have known each other for a while.
 fn cluster(nodes: usize, seed: u64) -> World {
     let mut world = World::new(seed, Conditions::figures());
     world.start_known((0..nodes).map(|index| Start::new(name(index), &[])).collect());
@@ -27,8 +27,9 @@ fn cluster(nodes: usize, seed: u64) -> World {
     world
 }
 
-/// Nodes die one after the other. `first_s`, `all_s`: until the first and until all of the others say
-/// so, a death each; 60 if they do not. `others`: living nodes called dead at its end.
+/// Lets nodes die one after the other. `first_s` and `all_s` are the seconds until the first and until all
+/// of the others say so, one number for each death, and 60 if they do not. `others` is the number of nodes
+/// that miss a living one at the end.
 pub(super) fn deaths(nodes: usize, deaths: usize, seed: u64, progress: &mut dyn FnMut(f64)) -> Numbers {
     const PATIENCE_US: u64 = 60 * SECOND_US;
     let mut world = cluster(nodes, seed);
@@ -36,7 +37,7 @@ pub(super) fn deaths(nodes: usize, deaths: usize, seed: u64, progress: &mut dyn 
     let mut living: Vec<usize> = (0..nodes).collect();
     let mut numbers = Numbers::new();
     for death in 0..deaths.min(nodes.saturating_sub(2)) {
-        // Not always at the same place of everybody's round of probes.
+        // A death must not always fall on the same time of the nodes' rounds of probes.
         world.run_us(2 * SECOND_US + random.below(SECOND_US));
         let victim = name(living.swap_remove(random.index(living.len())));
         let number = victim.trim_start_matches('n').parse().unwrap_or(0);
@@ -54,8 +55,8 @@ pub(super) fn deaths(nodes: usize, deaths: usize, seed: u64, progress: &mut dyn 
     numbers
 }
 
-/// 4 % of the nodes at a time stand still for up to a second. `dead`: how often a node that was looked
-/// at called another dead.
+/// Lets 4 % of the nodes at a time stand still for up to a second. `dead` is how often a node called
+/// another one dead, looked at ten times per second.
 pub(super) fn pauses(nodes: usize, seconds: u64, seed: u64, progress: &mut dyn FnMut(f64)) -> Numbers {
     let mut world = cluster(nodes, seed);
     let mut random = Random::new(seed);
@@ -80,7 +81,8 @@ pub(super) fn pauses(nodes: usize, seconds: u64, seed: u64, progress: &mut dyn F
     Numbers::from([("dead", vec![dead as f64])])
 }
 
-/// Nothing happens. `bytes_per_s`: what a node sends, headers included, in the mean; `datagrams_per_s`.
+/// Lets a cluster idle. `bytes_per_s` and `datagrams_per_s` are what a node sends in the mean, headers
+/// included.
 pub(super) fn idle(nodes: usize, seconds: u64, seed: u64, progress: &mut dyn FnMut(f64)) -> Numbers {
     let mut world = cluster(nodes, seed);
     let before = world.accounts();
@@ -96,9 +98,10 @@ pub(super) fn idle(nodes: usize, seconds: u64, seed: u64, progress: &mut dyn FnM
     ])
 }
 
-/// Two nodes meet that hold the same records but for `different` sources, half of which is newer at
-/// each. `bytes`: what both sent until they were equal, all included but what idle nodes send
-/// meanwhile; `over_records`: that, over the encoded size of the records that differ; `seconds`.
+/// Lets two nodes meet that hold the same records but for `different` sources, half of which are newer at
+/// each. `bytes` is what both sent until they were equal, less what idle nodes send in that time;
+/// `over_records` is that divided by the encoded size of the records that differ; `seconds` is how long it
+/// took.
 pub(super) fn healing(records: usize, different: usize, seed: u64) -> Numbers {
     const WALL_US: u64 = 1_763_700_000_000_000;
     let Ok(origin) = NodeName::parse("before") else { return Numbers::new() };
@@ -127,7 +130,7 @@ pub(super) fn healing(records: usize, different: usize, seed: u64) -> Numbers {
     );
     let equal = |world: &World| world.replica(NodeId(0)).digest() == world.replica(NodeId(1)).digest();
     let took = world.run_until(60 * SECOND_US, equal);
-    // What is under way still counts.
+    // What is still on its way counts, too.
     world.run_us(SECOND_US);
     let took_us = took.map_or(f64::INFINITY, |us| us as f64);
     let during = world.accounts();

@@ -1,11 +1,11 @@
-//! The figures that are wanted, as data: what to run, what must come out.
+//! The figures that are wanted, as data: what to run, and which figures must come out.
 //!
-//! A [`Table`] is made of cases, each one world that can run by itself on any thread, and of rows,
+//! A [`FigureTable`] is made of cases, each one world that can run by itself on any thread, and of rows,
 //! each judging the findings of some of the cases. Cases are shared between rows. Percentiles are
 //! taken over a run's single deliveries, and the worst of a row's seeds counts.
 //!
-//! By file: `rows` what is wanted, `experiments` worlds that are no scenario (who notices a death
-//! when, what idling and healing cost), `comparison` what others do.
+//! By file: `rows` has the figures that are wanted, `experiments` the worlds that are no scenario (when a
+//! death is noticed, what idling and healing cost), `comparison` what other protocols achieve.
 
 mod comparison;
 mod experiments;
@@ -14,39 +14,39 @@ mod rows;
 pub use comparison::Baseline;
 pub use experiments::Numbers;
 
-use super::baseline::Plan;
-use super::scenario::{self, Outcome, Scenario};
+use super::baseline::BaselinePlan;
+use super::scenario::{self, RunOutcome, Scenario};
 
-/// One world to be run.
+/// A world to be run for the table.
 #[derive(Clone, Debug)]
 pub enum Case {
     /// A scenario with a seed.
     Run(Box<Scenario>, u64),
-    /// Nodes die one after the other: who notices when. Nodes, deaths, seed.
+    /// Nodes die one after the other: when do others notice? Number of nodes, number of deaths, seed.
     Deaths(usize, usize, u64),
-    /// 4 % of the nodes at a time stand still: who is called dead. Nodes, seconds, seed.
+    /// 4 % of the nodes at a time stand still: is any called dead? Number of nodes, seconds, seed.
     Pauses(usize, u64, u64),
-    /// Nothing happens. Nodes, seconds, seed.
+    /// Nothing happens: what is sent? Number of nodes, seconds, seed.
     Idle(usize, u64, u64),
-    /// Two maps become equal. Records, how many of them differ, seed.
+    /// Two maps become equal: what does it cost? Number of records, how many of them differ, seed.
     Healing(usize, usize, u64),
-    /// What others do.
-    Baseline(Baseline, Plan),
+    /// Another way to spread records.
+    Baseline(Baseline, BaselinePlan),
 }
 
 impl Case {
-    /// How many nodes it has.
+    /// Returns the number of nodes, as a measure of the memory that it takes.
     pub fn nodes(&self) -> usize {
         match self {
             Case::Run(scenario, _) => scenario.nodes,
             Case::Deaths(nodes, ..) | Case::Pauses(nodes, ..) | Case::Idle(nodes, ..) => *nodes,
-            // As much memory as a large world's.
+            // Two nodes with many records take as much memory as a large world.
             Case::Healing(records, ..) => records / 100,
             Case::Baseline(_, plan) => plan.nodes,
         }
     }
 
-    /// Runs it; `progress` is told how far it is, 0 to 1.
+    /// Runs the case. `progress` is called now and then with the part that is done, 0 to 1.
     pub fn run(&self, progress: &mut dyn FnMut(f64)) -> Finding {
         match self {
             Case::Run(scenario, seed) => Finding::Outcome(Box::new(scenario::run(scenario, *seed, progress))),
@@ -67,50 +67,50 @@ impl Case {
     }
 }
 
-/// What came of a case.
+/// What was found in a case.
 #[derive(Clone, Debug)]
 pub enum Finding {
-    /// Of a scenario.
-    Outcome(Box<Outcome>),
-    /// Of another experiment: what it measured, by name.
+    /// The outcome of a scenario.
+    Outcome(Box<RunOutcome>),
+    /// The numbers that another experiment measured, by name.
     Numbers(Numbers),
 }
 
-/// What a row came to.
+/// What the findings say of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// What was measured.
+pub struct Judgement {
+    /// The figure that was measured, as text.
     pub measured: String,
-    /// Whether it is as wanted.
+    /// Whether the figure is as wanted.
     pub has_passed: bool,
 }
 
-type Judge = Box<dyn Fn(&[&Finding]) -> Verdict>;
+type Judge = Box<dyn Fn(&[&Finding]) -> Judgement>;
 
-/// One figure that is wanted.
-pub struct Row {
-    /// What.
+/// A row of the table: one figure that is wanted, or shown for comparison.
+pub struct FigureRow {
+    /// What is measured.
     pub what: String,
-    /// How much; empty: nothing, it is there for comparison.
+    /// The bound that is wanted; empty: none, the row is there for comparison.
     pub wanted: String,
     cases: Vec<usize>,
-    /// What its runs are made of, if not of deliveries.
+    /// Text about the sample of runs that do not count deliveries.
     more: String,
     judge: Judge,
 }
 
-impl Row {
-    /// Judges it by the findings of all cases, in the table's order.
-    pub fn judge(&self, findings: &[Finding]) -> Verdict {
+impl FigureRow {
+    /// Judges the row by the findings of all cases, which are in the table's order.
+    pub fn judge(&self, findings: &[Finding]) -> Judgement {
         (self.judge)(&self.own(findings))
     }
 
-    /// Whether something is wanted of it.
+    /// Returns whether a bound is wanted.
     pub fn is_bounded(&self) -> bool {
         !self.wanted.is_empty()
     }
 
-    /// How much was measured for it.
+    /// Returns, as text, on how many runs and deliveries the row rests.
     pub fn sample(&self, findings: &[Finding]) -> String {
         let runs = self.cases.len();
         let deliveries = self.own(findings).into_iter().filter_map(|finding| match finding {
@@ -128,28 +128,28 @@ impl Row {
     }
 }
 
-/// How much is measured.
+/// How much is measured for a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// As much as the percentiles need.
+    /// As many runs and records as the percentiles need.
     Full,
-    /// Less, and nothing of ten thousand nodes: a look, not a proof.
+    /// Fewer, and nothing with ten thousand nodes: a look, not a proof.
     Quick,
 }
 
-/// Cases and rows.
-pub struct Table {
-    /// What is to be run.
+/// The cases to run, and the rows that judge them.
+pub struct FigureTable {
+    /// The worlds to be run.
     pub cases: Vec<Case>,
-    /// What is wanted of it.
-    pub rows: Vec<Row>,
+    /// The figures that are wanted of them.
+    pub rows: Vec<FigureRow>,
     size: Size,
 }
 
-impl Table {
-    /// All that is wanted.
-    pub fn new(size: Size) -> Table {
-        let mut table = Table { cases: Vec::new(), rows: Vec::new(), size };
+impl FigureTable {
+    /// Makes the table of all figures.
+    pub fn new(size: Size) -> FigureTable {
+        let mut table = FigureTable { cases: Vec::new(), rows: Vec::new(), size };
         rows::add(&mut table);
         comparison::add(&mut table);
         table
@@ -162,7 +162,7 @@ impl Table {
         }
     }
 
-    /// This number, or fewer in a quick table.
+    /// Returns this number, or a fifth of it in a quick table.
     fn many(&self, full: usize) -> usize {
         match self.size {
             Size::Full => full,
@@ -170,7 +170,7 @@ impl Table {
         }
     }
 
-    /// Adds a case for every seed; their numbers.
+    /// Adds a case for every seed. Returns the numbers of the new cases.
     fn cases(&mut self, case: impl Fn(u64) -> Case) -> Vec<usize> {
         let first = self.cases.len();
         self.cases.extend(self.seeds().map(case));
@@ -181,7 +181,7 @@ impl Table {
         self.cases(|seed| Case::Run(Box::new(scenario.clone()), seed))
     }
 
-    fn unbounded_row(&mut self, what: String, cases: &[usize], judge: fn(&[&Finding]) -> Verdict) {
+    fn unbounded_row(&mut self, what: String, cases: &[usize], judge: fn(&[&Finding]) -> Judgement) {
         self.row(what, "", cases, judge);
     }
 
@@ -190,7 +190,7 @@ impl Table {
         what: impl Into<String>,
         wanted: impl Into<String>,
         cases: &[usize],
-        judge: impl Fn(&[&Finding]) -> Verdict + 'static,
+        judge: impl Fn(&[&Finding]) -> Judgement + 'static,
     ) {
         let more = match cases.first().and_then(|case| self.cases.get(*case)) {
             Some(Case::Deaths(_, deaths, _)) => format!(", {} deaths", deaths * cases.len()),
@@ -198,7 +198,7 @@ impl Table {
             _ => String::new(),
         };
         let (what, wanted) = (what.into(), wanted.into());
-        self.rows.push(Row { what, wanted, cases: cases.to_vec(), more, judge: Box::new(judge) });
+        self.rows.push(FigureRow { what, wanted, cases: cases.to_vec(), more, judge: Box::new(judge) });
     }
 }
 
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn every_case_is_judged_and_nothing_measured_is_no_success() {
         for size in [Size::Quick, Size::Full] {
-            let table = Table::new(size);
+            let table = FigureTable::new(size);
             let judged: std::collections::BTreeSet<usize> =
                 table.rows.iter().flat_map(|row| row.cases.iter().copied()).collect();
             assert_eq!(judged, (0..table.cases.len()).collect());
@@ -220,13 +220,13 @@ mod tests {
                 assert!(!row.judge(&nothing).has_passed, "{}", row.what);
             }
         }
-        assert!(Table::new(Size::Full).rows.iter().all(|row| row.cases.len() >= 5));
+        assert!(FigureTable::new(Size::Full).rows.iter().all(|row| row.cases.len() >= 5));
     }
 
     #[test]
     fn what_others_do_is_shown_and_not_judged() {
-        let table = Table::new(Size::Quick);
-        let compared: Vec<&Row> = table.rows.iter().filter(|row| !row.is_bounded()).collect();
+        let table = FigureTable::new(Size::Quick);
+        let compared: Vec<&FigureRow> = table.rows.iter().filter(|row| !row.is_bounded()).collect();
         assert_eq!(compared.len(), 3 * 2 * 3);
         let row = compared.iter().find(|row| row.what.ends_with("flooding")).expect("a row");
         let findings: Vec<Finding> = (0..table.cases.len())

@@ -1,12 +1,14 @@
-//! What is wanted.
+//! The rows of the table: each figure that is wanted, with its bound.
 
-use super::{Case, Finding, Size, Table, Verdict};
+use super::{Case, FigureTable, Finding, Judgement, Size};
 use crate::sim::report::plot::hops_bound;
 use crate::sim::scenario::named::{self, Knobs};
-use crate::sim::scenario::{Fault, FaultKind, Links, Outcome, Publishing, Scenario, Share};
+use crate::sim::scenario::{
+    FaultKind, LinkConditions, Portion, Publishing, RunOutcome, Scenario, ScheduledFault,
+};
 
-/// Adds every row and the cases it needs.
-pub(super) fn add(table: &mut Table) {
+/// Adds every row, and the cases that it needs.
+pub(super) fn add(table: &mut FigureTable) {
     lossless(table);
     for is_bursty in [false, true] {
         lossy(table, is_bursty);
@@ -26,19 +28,19 @@ pub(super) fn plain(nodes: usize, records: usize, rate: f64) -> Scenario {
 }
 
 pub(super) fn with_loss(scenario: Scenario, loss_per_million: u32, is_bursty: bool) -> Scenario {
-    let links = Links { loss_per_million, is_bursty, ..scenario.links.clone() };
+    let links = LinkConditions { loss_per_million, is_bursty, ..scenario.links.clone() };
     Scenario { name: "lossy".into(), links, ..scenario }
 }
 
-/// Sizes, and how many records at what rate make enough deliveries there.
-fn sizes(table: &Table) -> Vec<(usize, usize, f64)> {
+/// Returns the numbers of nodes, and for each how many records at what rate make enough deliveries.
+fn sizes(table: &FigureTable) -> Vec<(usize, usize, f64)> {
     let all = [(10, 2_000, 200.0), (100, 1_000, 100.0), (1_000, 300, 100.0), (10_000, 40, 40.0)];
     let few = if table.size == Size::Quick { 3 } else { 4 };
     all.into_iter().take(few).map(|(nodes, records, rate)| (nodes, table.many(records), rate)).collect()
 }
 
-fn lossless(table: &mut Table) {
-    let delay_us_max = Links::default().delay_us.1;
+fn lossless(table: &mut FigureTable) {
+    let delay_us_max = LinkConditions::default().delay_us.1;
     for (nodes, records, rate) in sizes(table) {
         let cases = table.runs(&plain(nodes, records, rate));
         let hops = hops_bound(nodes);
@@ -59,14 +61,14 @@ fn lossless(table: &mut Table) {
     }
 }
 
-fn lossy(table: &mut Table, is_bursty: bool) {
+fn lossy(table: &mut FigureTable, is_bursty: bool) {
     let how = if is_bursty { "in bursts" } else { "one by one" };
     let copies_max = if is_bursty { [1.1, 1.2] } else { [1.05, 1.10] };
     let resent_max = [0.10, 0.20];
     for (at, loss_per_million) in [50_000, 100_000].into_iter().enumerate() {
         let percent = loss_per_million / 10_000;
         for (nodes, records, rate) in sizes(table) {
-            // The 99.9th percentile of fewer than a hundred thousand says little.
+            // The 99.9th percentile of fewer than a hundred thousand deliveries says little.
             let (records, rate) = if nodes == 10 { (records * 6, 500.0) } else { (records, rate) };
             let is_timed = percent == 5;
             if nodes == 10_000 && !is_timed {
@@ -90,13 +92,13 @@ fn lossy(table: &mut Table, is_bursty: bool) {
     }
 }
 
-fn tail(table: &mut Table, title: &str, cases: &[usize], nodes: usize, is_bursty: bool) {
-    // What is wanted in multiples is so of worlds in which the median takes several hops.
+fn tail(table: &mut FigureTable, title: &str, cases: &[usize], nodes: usize, is_bursty: bool) {
+    // A bound as a multiple of the median makes sense only where the median takes several hops.
     if nodes < 1_000 {
         table.row(title, "<= 17 ms", cases, |found| {
             let verdict = most(found, 1e3, 17_000.0, " ms", |outcome| outcome.time_us.p999 as f64);
             let times = most(found, 1.0, f64::INFINITY, " x p50", tail_over_median);
-            Verdict { measured: format!("{} ({})", verdict.measured, times.measured), ..verdict }
+            Judgement { measured: format!("{} ({})", verdict.measured, times.measured), ..verdict }
         });
         return;
     }
@@ -106,13 +108,13 @@ fn tail(table: &mut Table, title: &str, cases: &[usize], nodes: usize, is_bursty
     });
 }
 
-fn tail_over_median(outcome: &Outcome) -> f64 {
+fn tail_over_median(outcome: &RunOutcome) -> f64 {
     outcome.time_us.p999 as f64 / outcome.time_us.p50.max(1) as f64
 }
 
-fn busy(table: &mut Table) {
+fn busy(table: &mut FigureTable) {
     for nodes in [100, 1_000] {
-        // Ten seconds, whatever the table's size: who relays changes with time.
+        // It takes ten seconds in a quick table, too, because relays change with time.
         let mut scenario = plain(nodes, 1_000, 100.0);
         scenario.publishing.publishers = 1;
         let cases = table.runs(&scenario);
@@ -126,9 +128,9 @@ fn busy(table: &mut Table) {
     }
 }
 
-/// Three zones of equal size with 40 ms between them: twice the longest delay is 81 ms.
-fn zones(table: &mut Table) {
-    let most_us = 2 * Links::default().zone_delay_us.1;
+/// Adds rows of three zones of equal size with 40 ms between them: twice the longest delay is 81 ms.
+fn zones(table: &mut FigureTable) {
+    let most_us = 2 * LinkConditions::default().zone_delay_us.1;
     for (nodes, records) in [(99, 500), (999, 200)] {
         let scenario = Scenario { zones: 3, ..plain(nodes, table.many(records), 100.0) };
         let cases = table.runs(&scenario);
@@ -137,21 +139,21 @@ fn zones(table: &mut Table) {
         table.row(format!("{title}: time to the last node"), wanted, &cases, move |found| {
             most(found, 1e3, most_us as f64, " ms", |outcome| outcome.time_us.max as f64)
         });
-        // All nodes have all records in the end, so a mean of one means one of each.
+        // All nodes have all records in the end, so a mean of one copy means exactly one of each.
         table.row(format!("{title}: copies into each other zone"), "1", &cases, |found| {
             let off = outcomes(found).map(|outcome| (outcome.crossings_mean - 1.0).abs());
             let off = off.fold(f64::NEG_INFINITY, f64::max);
             let verdict = most(found, 1.0, f64::INFINITY, "", |outcome| outcome.crossings_mean);
-            Verdict { has_passed: off == 0.0, ..verdict }
+            Judgement { has_passed: off == 0.0, ..verdict }
         });
     }
 }
 
-fn halved(table: &mut Table) {
+fn halved(table: &mut FigureTable) {
     let knobs = Knobs { fraction: 0.5, ..Knobs::default() };
     let Some(mut scenario) = named::scenario("kill", Some(1_000), knobs) else { return };
     scenario.publishing.records = 1;
-    // Several worlds a seed: there is but one first record.
+    // There is only one first record in each run, so every seed gets several worlds.
     let per_seed = table.many(10) as u64;
     let mut cases = Vec::new();
     for again in 0..per_seed {
@@ -162,8 +164,8 @@ fn halved(table: &mut Table) {
     });
 }
 
-fn views(table: &mut Table) {
-    // Before views are compared and mended.
+fn views(table: &mut FigureTable) {
+    // Records are published before the nodes compare their views of the cluster and mend them.
     let scenario =
         Scenario { unknown_per_million: 20_000, warm_up_us: 100_000, ..plain(1_000, table.many(100), 500.0) };
     let cases = table.runs(&scenario);
@@ -178,12 +180,12 @@ fn views(table: &mut Table) {
             let unknown = outcomes(found).map(|outcome| outcome.unknown_share).fold(f64::INFINITY, f64::min);
             let measured =
                 format!("{} (at least {:.2} % unknown at the end)", verdict.measured, unknown * 100.0);
-            Verdict { measured, ..verdict }
+            Judgement { measured, ..verdict }
         },
     );
 }
 
-fn missing(table: &mut Table) {
+fn missing(table: &mut FigureTable) {
     let mut rows = Vec::new();
     for (loss_per_million, is_bursty) in [
         (0, false),
@@ -204,8 +206,8 @@ fn missing(table: &mut Table) {
         rows.push(("1 %/s of the nodes restart".into(), churn));
     }
     for part in [0.1, 0.5, 0.8] {
-        // In the middle of what is published: some dies with those who accepted it.
-        let kill = Fault { at_us: 1_000_000, for_us: 0, kind: FaultKind::Kill(Share::Part(part)) };
+        // They are killed while records are published, so some records die with the nodes that accepted them.
+        let kill = ScheduledFault { at_us: 1_000_000, for_us: 0, kind: FaultKind::Kill(Portion::Part(part)) };
         let scenario =
             Scenario { name: "kill".into(), faults: vec![kill], ..plain(100, table.many(300), 100.0) };
         rows.push((format!("{} % killed at once", part * 100.0), scenario));
@@ -217,7 +219,7 @@ fn missing(table: &mut Table) {
         let cases = table.runs(&scenario);
         table.row(format!("missing in the end, {title}, N = 100"), "0", &cases, |found| {
             let sum: u64 = outcomes(found).map(|outcome| outcome.unexplained_missing).sum();
-            let unequal = outcomes(found).find_map(Outcome::failure);
+            let unequal = outcomes(found).find_map(RunOutcome::failure);
             let died: u64 =
                 outcomes(found).map(|outcome| outcome.missing - outcome.unexplained_missing).sum();
             let mut measured = sum.to_string();
@@ -226,12 +228,12 @@ fn missing(table: &mut Table) {
             }
             measured.extend(unequal.iter().map(|why| format!(": {why}")));
             let is_measured = outcomes(found).next().is_some();
-            Verdict { measured, has_passed: sum == 0 && unequal.is_none() && is_measured }
+            Judgement { measured, has_passed: sum == 0 && unequal.is_none() && is_measured }
         });
     }
 }
 
-fn healing(table: &mut Table) {
+fn healing(table: &mut FigureTable) {
     let records = table.many(1_000_000);
     let cases = table.cases(|seed| Case::Healing(records, 1_000, seed));
     table.row(format!("1,000 of {records} records differ: bytes to heal"), "< 1 MB", &cases, |found| {
@@ -242,7 +244,7 @@ fn healing(table: &mut Table) {
     });
 }
 
-fn membership(table: &mut Table) {
+fn membership(table: &mut FigureTable) {
     let deaths = table.many(20);
     let cases = table.cases(|seed| Case::Deaths(128, deaths, seed));
     for (title, name, part, wanted_s) in [
@@ -273,7 +275,7 @@ fn membership(table: &mut Table) {
     }
 }
 
-pub(super) fn outcomes<'a>(found: &'a [&Finding]) -> impl Iterator<Item = &'a Outcome> {
+pub(super) fn outcomes<'a>(found: &'a [&Finding]) -> impl Iterator<Item = &'a RunOutcome> {
     found.iter().filter_map(|finding| match finding {
         Finding::Outcome(outcome) => Some(&**outcome),
         Finding::Numbers(_) => None,
@@ -288,37 +290,43 @@ fn numbers(found: &[&Finding], name: &str) -> Vec<f64> {
     found.iter().flat_map(of).collect()
 }
 
-/// The worst of the seeds, against what is allowed; shown in units of `unit`.
-fn most(found: &[&Finding], unit: f64, allowed: f64, name: &str, of: impl Fn(&Outcome) -> f64) -> Verdict {
+/// Judges the worst of the seeds by what is allowed. It is shown in units of `unit`.
+fn most(
+    found: &[&Finding],
+    unit: f64,
+    allowed: f64,
+    name: &str,
+    of: impl Fn(&RunOutcome) -> f64,
+) -> Judgement {
     let worst = outcomes(found).map(of).fold(f64::NEG_INFINITY, f64::max);
     verdict(worst, unit, allowed, name)
 }
 
-fn most_number(found: &[&Finding], number: &str, unit: f64, allowed: f64, name: &str) -> Verdict {
+fn most_number(found: &[&Finding], number: &str, unit: f64, allowed: f64, name: &str) -> Judgement {
     verdict(numbers(found, number).into_iter().fold(f64::NEG_INFINITY, f64::max), unit, allowed, name)
 }
 
-fn verdict(worst: f64, unit: f64, allowed: f64, name: &str) -> Verdict {
-    // Nothing measured is no success.
+fn verdict(worst: f64, unit: f64, allowed: f64, name: &str) -> Judgement {
+    // A row for which nothing was measured has not passed.
     let has_passed = worst.is_finite() && worst <= allowed;
-    Verdict { measured: format!("{}{name}", short(worst / unit)), has_passed }
+    Judgement { measured: format!("{}{name}", short(worst / unit)), has_passed }
 }
 
-/// The worst copies a node, and beside it what else was sent for each delivery: receipts, questions,
-/// headers, and the probes meanwhile.
-fn copies(found: &[&Finding], allowed: f64) -> Verdict {
+/// Judges the worst number of copies per node, and shows beside it what else was sent for each delivery:
+/// receipts, questions, headers, and probes in the same time.
+fn copies(found: &[&Finding], allowed: f64) -> Judgement {
     let worst = outcomes(found).map(|outcome| outcome.copies_mean).fold(f64::NEG_INFINITY, f64::max);
     let control =
         outcomes(found).map(|outcome| outcome.control_bytes_per_delivery).fold(f64::NEG_INFINITY, f64::max);
     let measured = format!("{worst:.4} ({control:.0} bytes of control a delivery)");
-    Verdict { measured, has_passed: worst.is_finite() && worst <= allowed }
+    Judgement { measured, has_passed: worst.is_finite() && worst <= allowed }
 }
 
 pub(super) fn millis(us: f64) -> String {
     short(us / 1e3)
 }
 
-/// To three places, without trailing zeros.
+/// Writes a number with up to three decimal places, without trailing zeros.
 fn short(number: f64) -> String {
     let text = format!("{number:.3}");
     text.trim_end_matches('0').trim_end_matches('.').into()

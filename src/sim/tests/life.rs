@@ -1,9 +1,9 @@
-//! Nodes known from before, started again, busy, and their clocks.
+//! Tests of single nodes: those that know each other already, restarts, busy processes, and clocks.
 
 use bytes::Bytes;
 
 use crate::record::{Payload, SharedRecord, Source};
-use crate::sim::{Conditions, Keeps, NodeId, Start, Value, World};
+use crate::sim::{Conditions, Keeps, NodeId, Start, Submission, World};
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -14,9 +14,9 @@ fn known(seed: u64, count: usize, conditions: Conditions) -> World {
     world
 }
 
-fn value(source: &str, data: &str) -> Value {
+fn value(source: &str, data: &str) -> Submission {
     let payload = Payload::Json(Bytes::copy_from_slice(data.as_bytes()));
-    Value { source: Source::parse(source).expect("source"), payload, ttl_ms: 0 }
+    Submission { source: Source::parse(source).expect("source"), payload, ttl_ms: 0 }
 }
 
 fn accept(world: &mut World, node: usize, source: &str, data: &str) -> SharedRecord {
@@ -47,7 +47,7 @@ fn known_from_before_is_a_cluster_at_once() {
     assert_eq!((publication.applied, publication.times_us.len()), ([COUNT as u32 - 1, 0, 0], COUNT - 1));
     assert!(publication.hops_max <= 3 && publication.last_us <= 5_000, "{publication:?}");
     assert_eq!(world.deliveries.hops().max(), u64::from(publication.hops_max));
-    // Nobody needed a list, and nobody told news of anyone.
+    // No node asked for a list of members, and none told news of another.
     assert_eq!(world.accounts().stream_bytes, 0);
     let copies = world.accounts().copies_received;
     assert_eq!(copies, COUNT as u64 - 1);
@@ -82,7 +82,7 @@ fn started_again_with_all_it_held_or_nothing() {
         world.run_us(2 * SECOND_US);
         world.restart(NodeId(3), keeps, &[World::address_of(NodeId(0))]);
         assert_eq!(world.replica(NodeId(3)).digest().0, if keeps == Keeps::Everything { 50 } else { 0 });
-        // It numbers its records from one again, in its new life.
+        // In its new life, the node numbers its records from one again.
         let record = accept(&mut world, 3, "s/3", "3");
         assert_eq!((record.birth.boot, record.birth.seq), (2, 1));
         let is_healed = |world: &World| all_see(world, 8) && are_equal(world);
@@ -94,8 +94,8 @@ fn started_again_with_all_it_held_or_nothing() {
     }
 }
 
-/// What a stopped process had on its streams must not reach its next life, whose streams have the
-/// same numbers.
+/// What was on the streams of a stopped process must not reach its next life, whose streams have the same
+/// numbers.
 #[test]
 fn streams_end_with_their_life() {
     let mut world = known(4, 3, Conditions::lan());
@@ -120,7 +120,7 @@ fn a_busy_node_does_one_thing_after_the_other() {
     world.deliveries.keep_times(true);
     accept(&mut world, 0, "a", "1");
     world.run_us(SECOND_US);
-    // Sending takes 5 ms, the way half of one, receiving 5 ms; a probe may come in between.
+    // Sending takes 5 ms, the way half of 1 ms, receiving 5 ms; a probe may come between them.
     let took_us = world.deliveries.publications()[0].last_us;
     assert!((10_500..=30_500).contains(&took_us), "{took_us}");
 }

@@ -1,4 +1,4 @@
-//! Membership in the simulated world: what went wrong elsewhere, and what must hold at any rate.
+//! Membership in the simulated world: failures that other systems had, and what must always hold.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ fn name(index: usize) -> String {
     format!("n{index}")
 }
 
-/// `count` nodes that joined through the first and see each other.
+/// Makes a world of `count` nodes that joined through the first one and see each other.
 fn cluster(seed: u64, count: usize, conditions: Conditions) -> World {
     let mut world = World::new(seed, conditions);
     let first = world.start(Start::new(name(0), &[]));
@@ -31,7 +31,7 @@ fn all_see(world: &World, mut nodes: impl Iterator<Item = usize>, live: usize) -
     nodes.all(|node| world.live(NodeId(node)) == live)
 }
 
-/// Whether all these nodes see `member` in this state.
+/// Returns whether all these nodes see `member` in this state.
 fn agree(world: &World, mut nodes: impl Iterator<Item = usize>, member: &str, state: State) -> bool {
     nodes.all(|node| world.state(NodeId(node), member) == Some(state))
 }
@@ -81,7 +81,8 @@ fn joining_through_a_node_that_is_down_at_first() {
     assert!(took.is_some_and(|us| us <= 3 * SECOND_US), "{took:?}");
 }
 
-/// How long kills take to be noticed by the first and by all: memberlist's LAN defaults take 10 s.
+/// Checks how long it takes until a killed node is noticed by the first node and by all. memberlist takes
+/// 10 s with its LAN defaults.
 #[test]
 fn killed_nodes_are_found_out_in_time() {
     const COUNT: usize = 64;
@@ -124,7 +125,7 @@ fn one_that_leaves_is_not_missed() {
     world.run_us(20 * SECOND_US);
     assert!(agree(&world, others(), "n2", State::Left));
 
-    // Its next life is welcome.
+    // The next life of the node is accepted.
     let back = Start { boot: 2, ..Start::new("n2", &[World::address_of(NodeId(0))]) };
     world.start(back);
     assert!(world.run_until(3 * SECOND_US, |world| agree(world, others(), "n2", State::Alive)).is_some());
@@ -182,7 +183,7 @@ fn restarts_at_once_before_anyone_noticed() {
 #[test]
 fn a_name_that_is_alive_elsewhere_is_refused() {
     for seed in 0..4 {
-        // Joined through another, and through the very one that has the name; at 10 % loss too.
+        // The node joins through another one, and through the one that has the name; also at 10 % loss.
         let conditions = if seed < 2 { Conditions::lan() } else { Conditions::lossy(100_000) };
         let mut world = cluster(seed, 6, conditions);
         let through = NodeId(if seed % 2 == 0 { 0 } else { 5 });
@@ -240,7 +241,7 @@ fn stale_news_does_not_resurrect() {
 }
 
 /// piko#314, chitchat#155, #161: ghost nodes were gossiped round for ever. When news has died down
-/// nothing but probes is sent; and a node that comes later never hears of the dead.
+/// nothing but probes is sent; and a node that joins later never hears of the dead.
 #[test]
 fn ghosts_die_out() {
     let mut world = cluster(6, 10, Conditions::lan());
@@ -358,7 +359,7 @@ fn paused_nodes_do_not_make_others_flap() {
 #[test]
 fn a_node_that_hears_nothing_does_not_kill_the_rest() {
     let mut world = cluster(3, 16, Conditions::lan());
-    // Node 9 can send and not receive: it must not talk the others out of each other.
+    // Node 9 can send but not receive: it must not make the others declare each other dead.
     for node in (0..16).filter(|&node| node != 9) {
         world.network.cut(NodeId(node), NodeId(9));
     }

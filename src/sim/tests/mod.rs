@@ -1,4 +1,4 @@
-//! The world itself: repeatable, and telling the truth about failures.
+//! Tests of the world itself: runs can be repeated, whichever threads work on them.
 
 mod life;
 mod membership;
@@ -6,13 +6,14 @@ mod network;
 mod records;
 mod replicated;
 mod scale;
+mod world;
 
 use bytes::Bytes;
 
 use super::*;
 use crate::record::{Payload, Source};
 
-/// Works on the last share first.
+/// Hands that work on the last share first.
 struct Backwards(usize);
 
 impl Hands for Backwards {
@@ -20,13 +21,13 @@ impl Hands for Backwards {
         self.0
     }
 
-    fn work(&mut self, mut shares: Vec<Share>) -> Vec<Share> {
-        shares.iter_mut().rev().for_each(Share::work);
+    fn work(&mut self, mut shares: Vec<NodeShare>) -> Vec<NodeShare> {
+        shares.iter_mut().rev().for_each(NodeShare::work);
         shares
     }
 }
 
-/// A run with everything that can happen in it.
+/// Runs a world in which everything happens that can. Returns digests of the deliveries and of a map.
 fn digest_of(seed: u64, hands: Option<Box<dyn Hands>>) -> (u64, u64) {
     let conditions = Conditions {
         is_bursty: true,
@@ -45,7 +46,7 @@ fn digest_of(seed: u64, hands: Option<Box<dyn Hands>>) -> (u64, u64) {
     for round in 0..30 {
         let payload = Payload::Json(Bytes::from(format!("{round}")));
         let source = Source::parse(&format!("s/{}", round % 9)).expect("source");
-        world.accept(NodeId(round % 10), vec![Value { source, payload, ttl_ms: 0 }]);
+        world.accept(NodeId(round % 10), vec![Submission { source, payload, ttl_ms: 0 }]);
         match round {
             3 => world.kill(NodeId(3)),
             6 => world.pause(NodeId(4), 400_000),

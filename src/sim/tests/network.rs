@@ -1,10 +1,10 @@
-//! What the virtual network does to datagrams, counted.
+//! Tests of the virtual network: counts what it does to datagrams.
 
 use crate::sim::{Conditions, Delay, Network, NodeId};
 
 const DATAGRAMS: u64 = 200_000;
 
-/// Sends a datagram every 100 us from node 0 to `to(n)`; when each arrived, if it did.
+/// Sends a datagram every 100 µs from node 0 to `to(n)`. Returns when each arrived, if it did.
 fn send(network: &mut Network, to: impl Fn(u64) -> usize) -> Vec<Option<u64>> {
     let arrivals = |n: u64| network.send(n * 100, NodeId(0), NodeId(to(n)), 100);
     (0..DATAGRAMS).map(arrivals).map(|arrivals| arrivals.as_slice().first().copied()).collect()
@@ -31,8 +31,8 @@ fn loses_delays_and_repeats_as_asked() {
     assert!((twice - 0.019).abs() < 0.002, "{twice}");
 }
 
-/// The mean over all links is the one asked for; on one link what is lost is lost within slots of
-/// 10 ms, and half of it there.
+/// The mean loss over all links is the one that was asked for; on one link all losses are in slots of
+/// 10 ms, in which half of the datagrams are lost.
 #[test]
 fn bursts_keep_the_mean_and_last_ten_milliseconds() {
     for loss_per_million in [20_000, 50_000, 100_000] {
@@ -44,7 +44,7 @@ fn bursts_keep_the_mean_and_last_ten_milliseconds() {
 
         let arrived = send(&mut network, |_| 1);
         let first = arrived.iter().position(Option::is_none).expect("some are lost");
-        // A hundred datagrams a slot; where the slots begin is the link's own.
+        // There are a hundred datagrams in a slot; when slots begin differs from link to link.
         let phase = (0..100)
             .max_by_key(|phase| {
                 let slots = arrived[phase + first % 100..].chunks(100);
@@ -92,7 +92,7 @@ fn a_link_sends_no_faster_than_its_rate_and_drops_what_is_too_much() {
     let expected: Vec<Option<u64>> = (1..=15).map(|n| (n <= 10).then_some(n * 1_000)).collect();
     assert_eq!(arrived, expected);
     assert_eq!(network.traffic().dropped, 5);
-    // Another node's link is not concerned, and this one is free again later.
+    // The link of another node is not concerned, and this one is free again later.
     assert_eq!(network.send(0, NodeId(1), NodeId(0), 1_000).as_slice(), [1_000]);
     assert_eq!(network.send(10_000, NodeId(0), NodeId(1), 1_000).as_slice(), [11_000]);
 }

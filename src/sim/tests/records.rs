@@ -1,4 +1,4 @@
-//! Records in the simulated world: whatever the network did, in the end all hold the same.
+//! Records in the simulated world: whatever the network does, all nodes hold the same records at the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ fn name(index: usize) -> String {
     format!("n{index}")
 }
 
-/// A record as the node of this number accepts it.
+/// Makes a record as the node of this number accepts it.
 fn record(node: usize, boot: u64, seq: u64, source: &str, accepted_us: u64) -> SharedRecord {
     let payload = Payload::Json(Bytes::from(format!("{seq}")));
     let stamp = Stamp::of_data(accepted_us, payload.bytes());
@@ -24,7 +24,7 @@ fn record(node: usize, boot: u64, seq: u64, source: &str, accepted_us: u64) -> S
     Arc::new(Record::new(source, stamp, payload, birth, accepted_us, 0))
 }
 
-/// Publishes at many nodes, numbering their records as a node does.
+/// Publishes records at many nodes, and numbers them as nodes do.
 #[derive(Default)]
 struct Publisher {
     seqs: BTreeMap<usize, u64>,
@@ -69,8 +69,8 @@ fn records_reach_everyone() {
     }
 }
 
-/// Too large for datagrams: announced in them, and pulled over streams. Where streams lose pieces and
-/// wait for them, a reconciliation may be there before a pull is done.
+/// Records that are too large for datagrams are announced in them, and pulled over streams. Where streams
+/// lose pieces and wait for them, a reconciliation may be done before a pull is.
 #[test]
 fn large_records_reach_everyone() {
     for (conditions, copies_min, us_max) in
@@ -128,9 +128,9 @@ fn both_sides_of_a_partition_end_equal() {
     assert!(took.is_some_and(|us| us <= 20 * SECOND_US), "{took:?}");
 }
 
-/// cortexproject/cortex#4420, #4010: deleted data came back. Here from a node that was away for longer
-/// than deletions are kept, hears new records before it meets a member to reload from, and has
-/// accepted some that nobody else has.
+/// cortexproject/cortex#4420, #4010: deleted data came back. Here a node was away for longer than deletions
+/// are kept, hears new records before it meets a member to reload from, and has accepted records that no
+/// other node has.
 #[test]
 fn a_node_away_for_too_long_brings_nothing_back_and_keeps_its_own() {
     const HOUR_US: u64 = 3_600 * SECOND_US;
@@ -160,7 +160,7 @@ fn a_node_away_for_too_long_brings_nothing_back_and_keeps_its_own() {
         assert!(world.machine(late).is_reconciled());
         assert!(world.replica(NodeId(0)).records().contains_key("own/new"));
         assert!(world.replica(NodeId(0)).records().keys().all(|source| !source.starts_with("deleted/")));
-        // And heads claim no more than is held: the newcomer's are those of the others in the end.
+        // Heads claim no more than is held: those of the newcomer equal the others' at the end.
         assert!(
             world
                 .run_until(20 * SECOND_US, |world| {

@@ -1,4 +1,4 @@
-//! The level `replicated` among whole nodes, with membership: an answer never says too much.
+//! The ack level `replicated` among whole nodes, with membership: an answer never claims too much.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ fn awaited(record: &SharedRecord, token: u64, is_fresh: bool) -> Awaited {
     Awaited { token, source, stamp: record.stamp, birth, is_fresh }
 }
 
-/// Publishes one record and lets it wait; its token.
+/// Publishes one record that waits for all members, and returns its token.
 fn publish(world: &mut World, node: NodeId, seq: u64) -> u64 {
     let record = record(node, &format!("s/{}", node.0), seq);
     world.publish_awaited(node, awaited(&record, seq, true), &[record]);
@@ -55,7 +55,7 @@ fn whole_while_all_are_there() {
     }
 }
 
-/// While it waited for room it was replaced by a newer one of its source: that one counts.
+/// A record that waits for room may be replaced by a newer one of its source: then that one counts.
 #[test]
 fn what_was_superseded_on_its_way_waits_for_the_newer() {
     let mut world = World::new(3, Conditions::lan());
@@ -97,7 +97,7 @@ fn the_dead_are_not_waited_for() {
 fn a_partition_is_a_timeout_unless_it_is_a_death() {
     let mut world = World::new(5, Conditions::lan());
     let nodes = cluster(&mut world, 9);
-    // One way only: the others hear it, so it is alive, and it hears nothing of what they say of it.
+    // Only one direction is cut: the others hear the node, so it is alive, but it hears nothing from them.
     for from in &nodes[..8] {
         world.network.cut(*from, nodes[8]);
     }
@@ -107,7 +107,7 @@ fn a_partition_is_a_timeout_unless_it_is_a_death() {
     assert_eq!(answer.nodes, 8);
     world.network.heal();
     world.run_us(10_000_000);
-    // A retry is a duplicate: no tree, but all are asked.
+    // A retry is a duplicate: it is not spread by a tree, but all members are asked.
     let again = awaited(&record(nodes[0], "s/0", 1), 100, false);
     world.publish_awaited(nodes[0], again, &[]);
     world.run_us(100_000);
@@ -115,7 +115,8 @@ fn a_partition_is_a_timeout_unless_it_is_a_death() {
     assert_eq!(world.answer(nodes[0], 100), Some(Replicated { token: 100, nodes: live, is_whole: true }));
 }
 
-/// All kinds of trouble: whatever says "all" is right in that instant ([`World::publish_awaited`] checks).
+/// With faults of all kinds, every answer that says "all" is right at that instant, which
+/// [`World::publish_awaited`] checks.
 #[test]
 fn an_answer_never_says_too_much() {
     for seed in 0..4 {

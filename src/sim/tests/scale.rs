@@ -1,4 +1,4 @@
-//! Membership where there is much of it: many members, many joins, long times, much loss.
+//! Membership on a large scale: many members, many joins, long times, much loss.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ fn a_newcomer_learns_of_two_thousand() {
     let mut world = World::new(1, Conditions::lossy(50_000));
     let starts = (0..KNOWN).map(|index| Start::new(name(index), &[])).collect();
     let nodes = world.start_known(starts);
-    // Most are known and nothing else: nobody finds that out in so short a time.
+    // Most nodes are killed at once; the run is too short for the others to find that out.
     nodes.iter().skip(RUNNING).for_each(|&node| world.kill(node));
     let newcomer = world.start(Start::new("late", &[World::address_of(nodes[0])]));
     let took = world.run_until(2 * SECOND_US, |world| world.live(newcomer) > KNOWN);
@@ -35,9 +35,9 @@ fn a_newcomer_learns_of_two_thousand() {
     assert!(bytes.0 <= 100 * KNOWN as u64 && bytes.1 <= 60_000, "{bytes:?} bytes on streams, in datagrams");
 }
 
-/// hashicorp/memberlist#299: membership traffic starved user data at 1,000 nodes. However many join at
-/// once through one node, nobody sends more than its 15 datagrams of gossip a second, and some 14 probes
-/// and answers.
+/// hashicorp/memberlist#299: membership traffic starved user data at 1,000 nodes. However many nodes join at
+/// once through one node, no node sends more than 15 datagrams of gossip per second, and about 14 probes and
+/// answers.
 #[test]
 fn a_storm_of_joins_through_one_seed_is_over_soon_and_bounded() {
     const COUNT: usize = 128;
@@ -72,9 +72,9 @@ fn nobody_is_buried_at_ten_percent_loss() {
     }
 }
 
-/// weaviate/weaviate#10698: whoever was declared dead was forgotten, and nobody called there again. The
-/// dead are called for three days, at a cost that does not depend on how many they are; then they are
-/// forgotten, and nothing is left to pay.
+/// weaviate/weaviate#10698: members that were declared dead were forgotten, and never probed again. Here the
+/// dead are probed for three days, at a cost that does not depend on their number; then they are forgotten,
+/// and cost nothing.
 #[test]
 fn the_dead_are_called_for_days() {
     const DEAD: usize = 12;
@@ -92,7 +92,7 @@ fn the_dead_are_called_for_days() {
     let bytes_per_s = (sent(&world) - before) / (DAY_US / SECOND_US);
     assert!(bytes_per_s <= 250, "{bytes_per_s} bytes a second for {DEAD} dead");
 
-    // One comes back after a day, and knows nobody.
+    // A node comes back after a day, and knows no other node.
     let address: Option<SocketAddr> = Some(World::address_of(nodes[3]));
     let back = world.start(Start { boot: 2, address, ..Start::new(name(3), &[]) });
     let took = world.run_until(120 * SECOND_US, |world| world.live(survivor) == 2 && world.live(back) == 2);

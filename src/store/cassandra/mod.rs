@@ -1,19 +1,19 @@
 //! The store in Apache Cassandra, shared by all nodes of the cluster.
 //!
 //! ```text
-//! queue ──▶ writer ──▶ link ──▶ session ──▶ Cassandra          (as long as it is there)
+//! queue ──▶ writer ──▶ link ──▶ session ──▶ Cassandra          (as long as Cassandra is there)
 //!              └────▶ spill (on the disk) ──▶ link, in order of age, when it is there again
 //! ```
 //! The node that accepted a record writes it; its peers hold the record and write it only if that
 //! node is gone before it has said that it did. Cassandra decides between records as aNode does
 //! (`rows`), so whoever writes what, how often and how late, changes nothing.
 //!
-//! - `writer`: the thread, its turns, what is durable;
-//! - `link`: groups written, records and histories read, over a `session`, which
-//!   `placing` leads to the right node, and the `schema`;
+//! - `writer`: the turns of the thread, and what is durable; `reach`: whether Cassandra answers;
+//! - `link`: groups written (in `requests`), records and histories read, over a `session`, which
+//!   `connect` makes and `placing` leads to the right node, and the `schema`;
 //! - `watch`: that no node of Cassandra is overlooked;
-//! - `spill`: what waits while Cassandra is away;
-//! - `reader`: how other threads ask.
+//! - `spill`: what waits on the disk while Cassandra is away;
+//! - `reader`: how other threads read.
 //!
 //! One thread, named like the embedded store's writer, runs all of it on a tokio runtime of its own;
 //! the event loops never wait for it. Who the node is (name, boot, marks, heads) stays in the data
@@ -23,9 +23,14 @@
 //! source is a partition of its own; counters and lightweight transactions, which cost four round
 //! trips where the order of records needs none.
 
+mod connect;
+mod fault;
 mod link;
+mod listed;
 mod placing;
+mod reach;
 mod reader;
+mod requests;
 mod rows;
 mod schema;
 mod session;
@@ -41,68 +46,77 @@ use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 
 use self::link::LinkSlot;
-pub(super) use self::reader::Cassandra;
-use self::spill::{Bounds, Spill, SpillError};
-use self::writer::{Parts, Writer};
-use super::embedded::Embedded;
-use super::engine::{Engine, EngineError};
-use super::log::Group;
-use super::open::OpenError;
-use super::shared::Shared;
+use self::reader::CassandraBackend;
+use self::spill::{Spill, SpillBounds, SpillError};
+use self::writer::{CassandraWriter, WriterParts};
+use super::backend::{Intake, OpenBackend};
+use super::data_dir::take_dir;
+use super::embedded::{Embedded, open_identity};
+use super::engine::StoreEngine;
+use super::error::StoreError;
+use super::open::{OpenError, StoreOptions};
+use super::queue::WriteGroup;
 use crate::config::cassandra::Cassandra as Config;
-use crate::record::SharedRecord;
+use crate::record::{SharedRecord, Source};
 
-/// The file of what waits, inside the data directory.
+/// Name of the file inside the data directory that holds what waits for Cassandra.
 const SPILL_NAME: &str = "anode-spill.redb";
-/// Questions of other threads that may wait.
-const JOBS_MAX: usize = 64;
-/// Records moved at a time out of an embedded store that was used before.
+/// Number of questions of other threads that may wait.
+const QUESTIONS_MAX: usize = 64;
+/// Number of records moved at a time out of an embedded store that was used before.
 const MOVED_RECORDS: usize = 4_096;
 
-/// What runs on the thread.
-pub(super) struct Driver {
-    writer: Writer,
-    jobs: mpsc::Receiver<reader::Job>,
+/// Opens the store: who the node is and what waits for Cassandra, both in the data directory. Cassandra
+/// itself is looked for once the writer runs, so opening does not wait for it.
+pub(super) fn open(config: &Config, dir: &Path, options: StoreOptions) -> Result<OpenBackend, OpenError> {
+    let (dir, lock) = take_dir(dir)?;
+    let (embedded, identity, path) = open_identity(&dir, options)?;
+    let place = dir.join(SPILL_NAME);
+    let failed = |error: SpillError| OpenError::Database { path: place.clone(), reason: error.into() };
+    let spill = Arc::new(Spill::open(&place, SpillBounds::default()).map_err(failed)?);
+    move_records(&embedded, &spill).map_err(|error| {
+        let text = format!("records of the embedded store: {error}");
+        OpenError::Write(error.with_text(text))
+    })?;
+    path.set_spilled(spill.records());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| OpenError::Io { path: place.clone(), source })?;
+    let (asked, questions) = mpsc::channel(QUESTIONS_MAX);
+    let (slot, bell) = (LinkSlot::default(), Arc::new(Notify::new()));
+    let ringing = bell.clone();
+    path.bell.set_listener(Box::new(move || ringing.notify_one()));
+    let backend = Arc::new(CassandraBackend::new(asked, spill.clone(), slot.clone()));
+    let parts = WriterParts {
+        config: config.clone(),
+        path: path.clone(),
+        slot: slot.clone(),
+        spill,
+        identity: embedded,
+        bell,
+    };
+    let writer = CassandraWriter::new(parts, identity.clock_high_water);
+    let thread = StoreThread { writer, questions, slot, config: config.clone(), runtime };
+    let intake = Intake::Queue(Box::new(|| thread.run()));
+    Ok(OpenBackend { identity, path, backend, intake, place: dir, lock: Some(lock) })
+}
+
+/// Everything that runs on the store's thread.
+struct StoreThread {
+    writer: CassandraWriter,
+    questions: mpsc::Receiver<reader::Question>,
     slot: LinkSlot,
     config: Config,
     runtime: tokio::runtime::Runtime,
 }
 
-/// Opens the spill in `dir`; Cassandra is looked for once the driver runs. `identity` is the
-/// embedded store of the same directory, `clock_floor_us` the stamps that its lives have issued.
-pub(super) fn open(
-    config: &Config,
-    dir: &Path,
-    identity: Embedded,
-    shared: Arc<Shared>,
-    clock_floor_us: u64,
-) -> Result<(Cassandra, Driver), OpenError> {
-    let path = dir.join(SPILL_NAME);
-    let failed = |error: SpillError| OpenError::Database { path: path.clone(), reason: error.to_string() };
-    let spill = Arc::new(Spill::open(&path, Bounds::default()).map_err(failed)?);
-    move_records(&identity, &spill)
-        .map_err(|error| OpenError::Write(format!("records of the embedded store: {error}")))?;
-    shared.set_spilled(spill.records());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| OpenError::Io { path: path.clone(), source })?;
-    let (asked, jobs) = mpsc::channel(JOBS_MAX);
-    let (slot, bell) = (LinkSlot::default(), Arc::new(Notify::new()));
-    let ringing = bell.clone();
-    shared.set_bell(Box::new(move || ringing.notify_one()));
-    let reader = Cassandra::new(asked, spill.clone(), slot.clone());
-    let parts = Parts { config: config.clone(), shared, slot: slot.clone(), spill, identity, bell };
-    let writer = Writer::new(parts, clock_floor_us);
-    Ok((reader, Driver { writer, jobs, slot, config: config.clone(), runtime }))
-}
-
-impl Driver {
+impl StoreThread {
     /// Runs until the store is told to stop.
-    pub(super) fn run(self) {
-        let Driver { writer, jobs, slot, config, runtime } = self;
+    fn run(self) {
+        let StoreThread { writer, questions, slot, config, runtime } = self;
         runtime.block_on(async {
-            let answering = tokio::spawn(reader::answer(jobs, slot.clone()));
+            let answering = tokio::spawn(reader::answer(questions, slot.clone()));
             let watching = tokio::spawn(watch::watch(config, slot));
             writer.run().await;
             answering.abort();
@@ -113,11 +127,12 @@ impl Driver {
     }
 }
 
-/// Records that an embedded store of this directory kept are on their way to Cassandra from now on.
-fn move_records(identity: &Embedded, spill: &Spill) -> Result<(), EngineError> {
+/// Moves the records of an embedded store that this directory was used for before to the spill, from which
+/// they are written to Cassandra.
+fn move_records(identity: &Embedded, spill: &Spill) -> Result<(), StoreError> {
     let mut moved = 0;
     loop {
-        // Names first: what is shown last is removed only after all of it is kept.
+        // The names are read first: a source is removed only after its record is kept.
         let mut names = Vec::new();
         identity.sources(None, MOVED_RECORDS, &mut |name, stamp| names.push((name.to_owned(), stamp)))?;
         if names.is_empty() {
@@ -127,12 +142,12 @@ fn move_records(identity: &Embedded, spill: &Spill) -> Result<(), EngineError> {
         for (name, _) in &names {
             records.extend(identity.latest(name)?.map(Into::into));
         }
-        spill.put(&Group::of_records(&records)).map_err(|error| EngineError(error.to_string()))?;
+        spill.put(&WriteGroup::of_records(&records))?;
         moved += records.len();
-        let removals = names.into_iter().filter_map(|(name, stamp)| {
-            crate::record::Source::parse(&name).ok().map(|source| (source, stamp))
-        });
-        identity.commit(&Group::of_removals(removals.collect()), identity.marks()?)?;
+        let removals = names
+            .into_iter()
+            .filter_map(|(name, stamp)| Source::parse(&name).ok().map(|source| (source, stamp)));
+        identity.commit(&WriteGroup::of_removals(removals.collect()), identity.marks()?)?;
     }
     if moved > 0 {
         tracing::info!(records = moved, "records of the embedded store are on their way to Cassandra");

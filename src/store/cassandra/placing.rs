@@ -1,13 +1,14 @@
-//! Where statements go.
+//! To which node of Cassandra a statement is sent.
 //!
-//! To a replica of their partition; batches to each node in turn, since each holds everything where there are
-//! any (see `link`). Those that no key places (schema, system tables) all go to the same node of Cassandra, the one
-//! that is up and has the least host id: so whatever number of nodes start at once, changes of the schema
-//! are made one after the other by one coordinator, and `IF NOT EXISTS` is exact.
+//! A statement with a key is sent to a replica of its partition; a batch to each node in turn, since each
+//! holds everything where there are batches (see `link`). Statements that no key places (schema, system
+//! tables) are all sent to the same node, the one that is up and has the least host id: so whatever number
+//! of aNodes start at once, changes of the schema are made one after the other by one coordinator, and
+//! `IF NOT EXISTS` is exact.
 //!
 //! A node that hangs keeps its connections, so the driver goes on sending to it. So a request that one
-//! node does not answer in time is sent to another one too (see `session`), and whom that one outran is
-//! asked last for a while.
+//! node does not answer in time is sent to another one too (see `session`), and the node that was outrun
+//! is asked last for a while.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -25,16 +26,16 @@ use parking_lot::Mutex;
 /// How long a node that was silent is asked after all others.
 const PASSED_OVER: Duration = Duration::from_secs(30);
 
-/// Nodes that did not answer in time; at most as many as there are.
+/// Nodes that did not answer in time, shared by all that hold a clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Silent(Arc<Mutex<Vec<SocketAddr>>>);
+pub(super) struct SilentNodes(Arc<Mutex<Vec<SocketAddr>>>);
 
-impl Silent {
+impl SilentNodes {
     fn contains(&self, node: SocketAddr) -> bool {
         self.0.lock().contains(&node)
     }
 
-    /// Asks a node last from now on, for [`PASSED_OVER`].
+    /// Has a node asked last from now on, for [`PASSED_OVER`].
     pub(super) fn pass_over(&self, node: SocketAddr) {
         let mut silent = self.0.lock();
         if silent.contains(&node) {
@@ -50,28 +51,32 @@ impl Silent {
     }
 }
 
-/// Where a request went first.
+/// Where a request was sent first.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tried {
-    /// It may go to any node, and they take turns, although no key places it.
+    /// Whether it may be sent to any node, although no key places it; then the nodes take turns.
     pub(super) is_anywhere: bool,
+    /// The node that it was sent to; `None` before it is sent.
     pub(super) node: Option<SocketAddr>,
+    /// Whether there are other nodes to send it to.
     pub(super) has_others: bool,
 }
 
 tokio::task_local! {
-    /// Of the request that is being made: its plan is asked for deep inside the driver.
+    /// The request that is being made. It is passed like this because the driver asks for the plan of a
+    /// request deep inside.
     pub(super) static TRIED: Cell<Tried>;
 }
 
-/// See the module's head.
+/// The strategy that the driver asks for the nodes to try, in order.
 pub(super) struct Placing<T: CdrsTransport + 'static, CM: ConnectionManager<T> + 'static> {
     by_key: TopologyAwareLoadBalancingStrategy<T, CM>,
-    silent: Silent,
+    silent: SilentNodes,
 }
 
 impl<T: CdrsTransport + 'static, CM: ConnectionManager<T> + 'static> Placing<T, CM> {
-    pub(super) fn new(silent: Silent) -> Placing<T, CM> {
+    /// A strategy that asks the nodes of `silent` last.
+    pub(super) fn new(silent: SilentNodes) -> Placing<T, CM> {
         Placing { by_key: TopologyAwareLoadBalancingStrategy::new(None, false), silent }
     }
 
@@ -93,7 +98,7 @@ impl<T: CdrsTransport + 'static, CM: ConnectionManager<T> + 'static> LoadBalanci
 {
     fn query_plan(&self, request: Option<Request<'_>>, cluster: &ClusterMetadata<T, CM>) -> QueryPlan<T, CM> {
         let mut plan = self.placed(request, cluster);
-        // A change of the schema is made without it, and always goes to the same node.
+        // A change of the schema is made without TRIED, and is always sent to the same node.
         let _ = TRIED.try_with(|tried| {
             let Tried { node: first, has_others, is_anywhere } = tried.get();
             plan.nodes.sort_by_key(|node| {

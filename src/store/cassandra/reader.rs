@@ -1,4 +1,4 @@
-//! How other threads ask Cassandra: a bounded line of questions to the store's thread, and answers
+//! How other threads read from Cassandra: a bounded line of questions to the store's thread, and answers
 //! that are waited for with a deadline.
 
 use std::sync::Arc;
@@ -10,64 +10,69 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::link::{Link, LinkSlot, OwnedQuery};
+use super::fault::CassandraFault;
+use super::link::{CassandraLink, LinkSlot};
 use super::rows::decode;
-use super::session::Fault;
 use super::spill::Spill;
-use crate::record::Record;
-use crate::store::engine::{EngineError, LoadReport, Reader};
-use crate::store::history::HistoryQuery;
+use crate::record::{HistoryQuery, Record, Stamp};
+use crate::store::backend::{Backend, LoadReport};
+use crate::store::error::StoreError;
+use crate::store::placement::Sharing;
 
-/// Longest a history is waited for.
+/// Longest time that the answer with a page of a history is waited for.
 const HISTORY_MAX: Duration = Duration::from_secs(10);
 /// How long a start waits for Cassandra before it goes on without.
 const LOAD_WAIT: Duration = Duration::from_secs(10);
+/// How often a start looks whether there is a session.
 const LOAD_POLL: Duration = Duration::from_millis(20);
-/// Longest between two pages while loading.
+/// Longest time that a page waits for the thread that loads to take it.
 const PAGE_MAX: Duration = Duration::from_secs(30);
-/// Parts of the token ring, and how many are read at a time.
+/// Number of parts of the token ring, and how many are read at a time.
 const RANGES: u64 = 256;
 const RANGES_AT_A_TIME: usize = 8;
-/// A page that fails is read again so many times, with this pause: Cassandra may be starting.
+/// How many times a page is read until it succeeds, and the pause between: Cassandra may be starting.
 const SCAN_TRIES: u32 = 5;
 const SCAN_PAUSE: Duration = Duration::from_millis(500);
-/// Pages that may wait for the thread that loads.
+/// Number of pages that may wait for the thread that loads.
 const PAGES_MAX: usize = 16;
-/// Every so many records the log tells how far it is.
+/// Number of records after which the log says again how far a load is.
 const PROGRESS_RECORDS: u64 = 100_000;
 
-/// A page of rows' values, or why there are no more.
-type Page = Result<Vec<Vec<u8>>, String>;
+/// The values of a page of rows, or why there are no more pages.
+type RowPage = Result<Vec<Vec<u8>>, StoreError>;
 
-/// A question.
-pub(super) enum Job {
-    /// Every row of `latest`.
-    Load(mpsc::Sender<Page>),
-    /// A page of a history.
-    History(OwnedQuery, Sender<Result<Vec<Record>, String>>),
+/// What another thread asks, with the way to answer it.
+pub(super) enum Question {
+    /// Asks for every row of `latest`, page by page.
+    Load(mpsc::Sender<RowPage>),
+    /// Asks for a page of a history.
+    History(HistoryQuery, Sender<Result<Vec<Record>, StoreError>>),
 }
 
-/// Cassandra, as other threads see it.
-pub(in crate::store) struct Cassandra {
-    jobs: mpsc::Sender<Job>,
+/// Cassandra, as other threads than the store's see it.
+pub(super) struct CassandraBackend {
+    questions: mpsc::Sender<Question>,
     spill: Arc<Spill>,
     slot: LinkSlot,
-    is_load_owed: AtomicBool,
+    /// Whether the last load did not reach Cassandra.
+    was_load_partial: AtomicBool,
 }
 
-impl Cassandra {
-    pub(super) fn new(jobs: mpsc::Sender<Job>, spill: Arc<Spill>, slot: LinkSlot) -> Cassandra {
-        Cassandra { jobs, spill, slot, is_load_owed: AtomicBool::new(false) }
+impl CassandraBackend {
+    /// A backend that asks through `questions`, which [`answer`] answers.
+    pub(super) fn new(
+        questions: mpsc::Sender<Question>,
+        spill: Arc<Spill>,
+        slot: LinkSlot,
+    ) -> CassandraBackend {
+        CassandraBackend { questions, spill, slot, was_load_partial: AtomicBool::new(false) }
     }
 
-    /// Whether Cassandra could not be read at the start and could be now.
-    pub(in crate::store) fn is_load_owed(&self) -> bool {
-        self.is_load_owed.load(Ordering::Acquire) && self.slot.lock().is_some()
-    }
-
-    fn load_rows(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, String> {
+    fn load_rows(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, StoreError> {
         let (pages, mut read) = mpsc::channel(PAGES_MAX);
-        self.jobs.try_send(Job::Load(pages)).map_err(|_| "too many questions wait".to_owned())?;
+        self.questions
+            .try_send(Question::Load(pages))
+            .map_err(|_| StoreError::Full("too many questions wait".into()))?;
         let mut report = LoadReport::default();
         while let Some(page) = read.blocking_recv() {
             for value in page? {
@@ -86,64 +91,80 @@ impl Cassandra {
             }
         }
         if report.damaged > 0 {
-            // Once: a table that is not aNode's at all may have millions.
+            // Logged once: a table that is not aNode's at all may have millions of such rows.
             tracing::error!(damaged = report.damaged, "rows in Cassandra hold no whole record; skipped");
         }
         Ok(report)
     }
 }
 
-impl Reader for Cassandra {
-    /// What waits on the disk, then what Cassandra has. If it is not there, `is_partial`, and
-    /// [`Cassandra::is_load_owed`] tells when to ask again.
-    fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, EngineError> {
+impl Backend for CassandraBackend {
+    /// Shows the records that wait on the disk, then those that Cassandra has. If Cassandra is not there
+    /// the report says that it is partial, and [`Backend::is_load_owed`] tells when to ask again.
+    fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, StoreError> {
         let mut waiting = 0;
         let shown = self.spill.newest(&mut |record| {
             waiting += 1;
             each(record);
         });
-        shown.map_err(|error| EngineError(error.to_string()))?;
+        shown?;
         match self.load_rows(each) {
             Ok(mut report) => {
-                self.is_load_owed.store(false, Ordering::Release);
+                self.was_load_partial.store(false, Ordering::Release);
                 report.records += waiting;
                 Ok(report)
             }
-            Err(reason) => {
-                self.is_load_owed.store(true, Ordering::Release);
+            Err(error) => {
+                self.was_load_partial.store(true, Ordering::Release);
+                let reason = error.to_string();
                 tracing::warn!(reason, waiting, "Cassandra cannot be read now; it will be when it is there");
                 Ok(LoadReport { records: waiting, damaged: 0, is_partial: true })
             }
         }
     }
 
-    fn history(&self, query: &HistoryQuery<'_>) -> Result<Vec<Record>, EngineError> {
+    fn is_load_owed(&self) -> bool {
+        self.was_load_partial.load(Ordering::Acquire) && self.slot.lock().is_some()
+    }
+
+    /// Cassandra keeps histories by time and not by number, so nothing takes the place of anything.
+    fn history(&self, query: &HistoryQuery, _unwritten: &[Stamp]) -> Result<Vec<Record>, StoreError> {
         let (answer, answered) = crossbeam_channel::bounded(1);
-        let job = Job::History(OwnedQuery::of(query), answer);
-        self.jobs.try_send(job).map_err(|_| EngineError("too many questions wait for Cassandra".into()))?;
+        let question = Question::History(query.clone(), answer);
+        self.questions
+            .try_send(question)
+            .map_err(|_| StoreError::Full("too many questions wait for Cassandra".into()))?;
         match answered.recv_timeout(HISTORY_MAX) {
-            Ok(history) => history.map_err(EngineError),
-            Err(_) => Err(EngineError("Cassandra did not answer in time".into())),
+            Ok(history) => history,
+            Err(_) => Err(StoreError::Away("Cassandra did not answer in time".into())),
         }
+    }
+
+    fn history_len_max(&self) -> usize {
+        usize::MAX
+    }
+
+    fn sharing(&self) -> Sharing {
+        Sharing::Shared
     }
 }
 
 /// Answers questions, each on a task of its own, until the last asker is gone.
-pub(super) async fn answer(mut jobs: mpsc::Receiver<Job>, slot: LinkSlot) {
-    while let Some(job) = jobs.recv().await {
+pub(super) async fn answer(mut questions: mpsc::Receiver<Question>, slot: LinkSlot) {
+    while let Some(question) = questions.recv().await {
         let slot = slot.clone();
-        match job {
-            Job::Load(pages) => tokio::spawn(async move {
-                if let Err(reason) = load(&slot, &pages).await {
+        match question {
+            Question::Load(pages) => tokio::spawn(async move {
+                if let Err(error) = load(&slot, &pages).await {
                     // The asker may be gone.
-                    let _ = pages.send(Err(reason)).await;
+                    let _ = pages.send(Err(error)).await;
                 }
             }),
-            Job::History(query, answer) => tokio::spawn(async move {
+            Question::History(query, answer) => tokio::spawn(async move {
                 let link = slot.lock().clone();
                 let history = match link {
-                    Some(link) => link.history(&query).await.map_err(|fault| fault.to_string()),
-                    None => Err("Cassandra is away".into()),
+                    Some(link) => link.history(&query).await.map_err(StoreError::from),
+                    None => Err(StoreError::Away("Cassandra is away".into())),
                 };
                 let _ = answer.try_send(history);
             }),
@@ -151,7 +172,8 @@ pub(super) async fn answer(mut jobs: mpsc::Receiver<Job>, slot: LinkSlot) {
     }
 }
 
-async fn load(slot: &LinkSlot, pages: &mpsc::Sender<Page>) -> Result<(), String> {
+/// Reads all of `latest`, several parts of the token ring at a time.
+async fn load(slot: &LinkSlot, pages: &mpsc::Sender<RowPage>) -> Result<(), StoreError> {
     let connected = async {
         loop {
             if let Some(link) = slot.lock().clone() {
@@ -160,27 +182,30 @@ async fn load(slot: &LinkSlot, pages: &mpsc::Sender<Page>) -> Result<(), String>
             tokio::time::sleep(LOAD_POLL).await;
         }
     };
-    let link =
-        tokio::time::timeout(LOAD_WAIT, connected).await.map_err(|_| "it does not answer".to_owned())?;
-    let link = &link;
+    let link = tokio::time::timeout(LOAD_WAIT, connected).await;
+    let link = &link.map_err(|_| StoreError::Away("it does not answer".into()))?;
     let mut ranges = (0..RANGES).map(|range| scan(link, bounds(range), pages));
     let mut reading: FuturesUnordered<_> = ranges.by_ref().take(RANGES_AT_A_TIME).collect();
     while let Some(done) = reading.next().await {
-        done.map_err(|fault| fault.to_string())?;
+        done?;
         reading.extend(ranges.next());
     }
     Ok(())
 }
 
-/// First and last token of a part of the ring.
+/// The first and the last token of a part of the ring.
 fn bounds(range: u64) -> (i64, i64) {
     let width = u64::MAX / RANGES + 1;
     let at = |token: u64| (token ^ (1 << 63)) as i64;
     (at(range * width), at((range * width).wrapping_add(width - 1)))
 }
 
-/// Reads one part, page by page; a page that fails is asked for again.
-async fn scan(link: &Link, bounds: (i64, i64), pages: &mpsc::Sender<Page>) -> Result<(), Fault> {
+/// Reads one part of the ring, page by page. A page that fails is asked for again.
+async fn scan(
+    link: &CassandraLink,
+    bounds: (i64, i64),
+    pages: &mpsc::Sender<RowPage>,
+) -> Result<(), CassandraFault> {
     let (mut at, mut tries) = (None, 0);
     loop {
         match link.scan(bounds, at.clone()).await {
@@ -188,14 +213,14 @@ async fn scan(link: &Link, bounds: (i64, i64), pages: &mpsc::Sender<Page>) -> Re
                 tries = 0;
                 match tokio::time::timeout(PAGE_MAX, pages.send(Ok(values))).await {
                     Ok(Ok(())) => {}
-                    _ => return Err(Fault::Refused("nobody takes what is loaded".into())),
+                    _ => return Err(CassandraFault::Refused("nobody takes what is loaded".into())),
                 }
                 if next.is_none() {
                     return Ok(());
                 }
                 at = next;
             }
-            Err(Fault::Away(_) | Fault::Lost(_)) if tries + 1 < SCAN_TRIES => {
+            Err(CassandraFault::Away(_) | CassandraFault::Lost(_)) if tries + 1 < SCAN_TRIES => {
                 tries += 1;
                 tokio::time::sleep(SCAN_PAUSE).await;
             }

@@ -1,4 +1,4 @@
-//! Rows as Cassandra holds them.
+//! Encodes records as the values of Cassandra's rows.
 //!
 //! Cassandra keeps, of two cells, the one with the greater write timestamp, and of two with the same
 //! the one whose value is greater byte by byte. So the record's `ts` is the write timestamp, and a
@@ -23,7 +23,7 @@ pub(super) const BUCKET_US: u64 = 3_600_000_000;
 /// Bytes of `deleted` and the hash.
 pub(super) const TIE_BYTES: usize = 17;
 
-/// What of a stamp decides between two of one `ts`.
+/// The part of a stamp that decides between two stamps of one `ts`.
 pub(super) fn tie(stamp: Stamp) -> [u8; TIE_BYTES] {
     let mut bytes = [0; TIE_BYTES];
     bytes[0] = u8::from(stamp.deleted);
@@ -31,7 +31,7 @@ pub(super) fn tie(stamp: Stamp) -> [u8; TIE_BYTES] {
     bytes
 }
 
-/// The row's value.
+/// Encodes a record as the value of a row.
 pub(super) fn encode(record: &Record) -> Vec<u8> {
     let record_bytes = wire::encode(record);
     let birth = &record.birth;
@@ -45,7 +45,7 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
     value
 }
 
-/// The record of a row's value, its checksum verified. `None`: the bytes are damaged.
+/// Decodes the value of a row and verifies the record's checksum. `None`: the bytes are damaged.
 pub(super) fn decode(value: Vec<u8>) -> Option<Record> {
     let name = value.get(TIE_BYTES..)?.iter().position(|&byte| byte == 0)?;
     let from = TIE_BYTES + name + 1 + 16;
@@ -54,12 +54,12 @@ pub(super) fn decode(value: Vec<u8>) -> Option<Record> {
     (value.get(..TIE_BYTES)? == tie(record.stamp)).then_some(record)
 }
 
-/// The partition of a record's history.
+/// Number of the partition of its source's history that a record of this `ts` belongs to.
 pub(super) fn bucket(ts: u64) -> i64 {
     i64::try_from(ts / BUCKET_US).unwrap_or(i64::MAX)
 }
 
-/// A `ts` as CQL's bigint: both have room for 2^53.
+/// A `ts` as CQL's bigint. Both have room for 2^53, the greatest `ts`.
 pub(super) fn bigint(ts: u64) -> i64 {
     i64::try_from(ts).unwrap_or(i64::MAX)
 }
@@ -69,6 +69,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::record::merge::order;
     use crate::record::{Birth, NodeName, Payload, Source};
 
     pub(in crate::store::cassandra) fn any_record() -> impl Strategy<Value = Record> {
@@ -97,10 +98,10 @@ mod tests {
         /// The order of values is the order of records, births included.
         #[test]
         fn values_are_in_the_records_order(a in any_record(), b in any_record()) {
-            let order = (a.stamp, &a.birth).cmp(&(b.stamp, &b.birth));
+            let expected = order(&a, &b);
             let bytes = (a.stamp.ts, encode(&a)).cmp(&(b.stamp.ts, encode(&b)));
-            if order.is_ne() {
-                prop_assert_eq!(bytes, order);
+            if (a.stamp, &a.birth) != (b.stamp, &b.birth) {
+                prop_assert_eq!(bytes, expected);
             }
         }
 

@@ -11,42 +11,46 @@ use cdrs_tokio::query::PreparedQuery;
 use cdrs_tokio::types::ByName;
 use cdrs_tokio::types::rows::Row;
 
-use super::session::{Fault, Session};
+use super::fault::CassandraFault;
+use super::session::CassandraSession;
 use crate::config::cassandra::{Cassandra, Replication};
 
 /// Version of the tables below.
 const VERSION: u32 = 1;
-/// The comment of `latest`, without the version.
+/// Beginning of the comment of `latest`; the version follows.
 const COMMENT: &str = "aNode schema ";
-/// Copies in a data centre unless told otherwise.
+/// Most copies of a record in a data centre, unless told otherwise.
 pub(super) const COPIES_MAX: u32 = 3;
-/// How often, and how many times, it is looked whether all agree.
+/// Pause between two looks whether all nodes of Cassandra agree on the schema, and how many looks there are.
 const AGREEMENT_PAUSE: Duration = Duration::from_millis(200);
 const AGREEMENT_TRIES: u32 = 50;
-/// How many times it is looked whether a table that is listed can be used.
+/// How many times a statement is prepared until a table that is listed can be used.
 const SETTLING_TRIES: u32 = 25;
 
-/// What is run again and again.
+/// The prepared statements, each with the order of its values.
 pub(super) struct Statements {
-    /// `latest`: source, value, timestamp.
+    /// Writes into `latest`: source, value, timestamp.
     pub(super) put: PreparedQuery,
-    /// `latest`: timestamp, source.
+    /// Removes from `latest`: timestamp, source.
     pub(super) remove: PreparedQuery,
-    /// `history`: source, bucket, ts, tie, value, timestamp.
+    /// Writes into `history`: source, bucket, ts, tie, value, timestamp.
     pub(super) append: PreparedQuery,
-    /// `buckets`: source, bucket.
+    /// Writes into `buckets`: source, bucket.
     pub(super) open_bucket: PreparedQuery,
-    /// `latest`: from and to token.
+    /// Reads `latest`: first and last token.
     pub(super) scan: PreparedQuery,
-    /// `buckets`: source, least and greatest bucket.
+    /// Reads `buckets`: source, least and greatest bucket.
     pub(super) list_buckets: PreparedQuery,
-    /// `history`: source, bucket, from, to (ts and tie), limit.
+    /// Reads `history`: source, bucket, from, to (ts and tie each), limit.
     pub(super) read_bucket: PreparedQuery,
 }
 
-/// Makes what is missing and prepares the statements. The number tells one `latest` from another
-/// that was made after the first was dropped.
-pub(super) async fn prepare(session: &Session, config: &Cassandra) -> Result<(Statements, String), Fault> {
+/// Makes the tables that are missing and prepares the statements. The text is the id of `latest`, which
+/// tells one such table from another that was made after the first was dropped.
+pub(super) async fn prepare(
+    session: &CassandraSession,
+    config: &Cassandra,
+) -> Result<(Statements, String), CassandraFault> {
     let keyspace = &config.keyspace;
     if version(session, keyspace).await? != Some(VERSION) {
         make(session, config).await?;
@@ -56,7 +60,7 @@ pub(super) async fn prepare(session: &Session, config: &Cassandra) -> Result<(St
     let statements = loop {
         match prepare_all(session, keyspace).await {
             // A table is listed a moment before it can be used.
-            Err(Fault::Schema(_)) if tries < SETTLING_TRIES => tries += 1,
+            Err(CassandraFault::Schema(_)) if tries < SETTLING_TRIES => tries += 1,
             done => break done?,
         }
         tokio::time::sleep(AGREEMENT_PAUSE).await;
@@ -65,7 +69,7 @@ pub(super) async fn prepare(session: &Session, config: &Cassandra) -> Result<(St
     Ok((statements, id.unwrap_or_default()))
 }
 
-async fn prepare_all(session: &Session, keyspace: &str) -> Result<Statements, Fault> {
+async fn prepare_all(session: &CassandraSession, keyspace: &str) -> Result<Statements, CassandraFault> {
     let p = |text: String| async move { session.prepare(&text).await };
     Ok(Statements {
         put: p(format!("INSERT INTO {keyspace}.latest (source, value) VALUES (?, ?) USING TIMESTAMP ?"))
@@ -93,8 +97,11 @@ async fn prepare_all(session: &Session, keyspace: &str) -> Result<Statements, Fa
     })
 }
 
-/// Which `latest` there is: its id, `None` if there is none.
-pub(super) async fn table_id(session: &Session, keyspace: &str) -> Result<Option<String>, Fault> {
+/// The id of the table `latest`; `None` if there is no such table.
+pub(super) async fn table_id(
+    session: &CassandraSession,
+    keyspace: &str,
+) -> Result<Option<String>, CassandraFault> {
     let rows = session.query(&latest_of(keyspace, "CAST(id AS text) AS id")).await?;
     Ok(rows.first().map(|row| text(row, "id")))
 }
@@ -106,21 +113,24 @@ fn latest_of(keyspace: &str, column: &str) -> String {
     )
 }
 
-/// The version of the tables; `None`: there are none.
-async fn version(session: &Session, keyspace: &str) -> Result<Option<u32>, Fault> {
+/// The version of the tables; `None` if there are none.
+async fn version(session: &CassandraSession, keyspace: &str) -> Result<Option<u32>, CassandraFault> {
     let rows = session.query(&latest_of(keyspace, "comment")).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let found = text(row, "comment").strip_prefix(COMMENT).and_then(|version| version.parse().ok());
     match found {
         Some(version) if version <= VERSION => Ok(Some(version)),
-        Some(version) => Err(Fault::Refused(format!(
+        Some(version) => Err(CassandraFault::Refused(format!(
             "keyspace {keyspace} has schema {version}; this program knows {VERSION}"
         ))),
-        None => Err(Fault::Refused(format!("keyspace {keyspace} has a table latest that is not aNode's"))),
+        None => Err(CassandraFault::Refused(format!(
+            "keyspace {keyspace} has a table latest that is not aNode's"
+        ))),
     }
 }
 
-async fn make(session: &Session, config: &Cassandra) -> Result<(), Fault> {
+/// Makes the keyspace and the tables.
+async fn make(session: &CassandraSession, config: &Cassandra) -> Result<(), CassandraFault> {
     let keyspace = &config.keyspace;
     let copies = copies(config, session.data_centers())?;
     tracing::info!(keyspace, copies, "making the schema in Cassandra");
@@ -146,30 +156,30 @@ async fn make(session: &Session, config: &Cassandra) -> Result<(), Fault> {
              PRIMARY KEY (source, bucket)) WITH CLUSTERING ORDER BY (bucket DESC) \
              AND default_time_to_live = {list_ttl_s}"
         ),
-        // Last: whoever sees its comment knows that all is there.
+        // This table is the last: whoever sees its comment knows that all are there.
         format!(
             "CREATE TABLE IF NOT EXISTS {keyspace}.latest (source text PRIMARY KEY, value blob) \
              WITH comment = '{COMMENT}{VERSION}'"
         ),
     ];
-    // One coordinator makes them all, and knows each when it makes the next: no need to agree in between.
+    // One coordinator makes all tables, and knows each when it makes the next: there is no need to agree in between.
     for step in steps {
         session.change(&step).await.map_err(|fault| match fault {
-            Fault::Schema(reason) => Fault::Refused(reason),
+            CassandraFault::Schema(reason) => CassandraFault::Refused(reason),
             other => other,
         })?;
     }
     Ok(())
 }
 
-/// How much longer a bucket is listed than its records live: two days, within which every node
+/// How much longer a bucket is listed than its records live, in seconds: two days, within which every node
 /// that still writes to it lists it again.
 pub(super) const BUCKET_LIST_TTL_S: u32 = 2 * 24 * 3600;
-/// Longest time to live of Cassandra: twenty years.
+/// Longest time to live that Cassandra knows, in seconds: twenty years.
 const CASSANDRA_TTL_S_MAX: u32 = 20 * 365 * 24 * 3600;
 
-/// The replication's options.
-fn copies(config: &Cassandra, data_centers: Vec<(String, u32)>) -> Result<String, Fault> {
+/// The options of the keyspace's replication: how many copies each data centre holds.
+fn copies(config: &Cassandra, data_centers: Vec<(String, u32)>) -> Result<String, CassandraFault> {
     let named = match &config.replication {
         Replication::Each(copies) => data_centers.into_iter().map(|(name, _)| (name, *copies)).collect(),
         Replication::Named(named) => named.clone(),
@@ -178,14 +188,14 @@ fn copies(config: &Cassandra, data_centers: Vec<(String, u32)>) -> Result<String
         }
     };
     if named.is_empty() {
-        return Err(Fault::Away("Cassandra's nodes are not known yet".into()));
+        return Err(CassandraFault::Away("Cassandra's nodes are not known yet".into()));
     }
     let options = named.iter().map(|(name, copies)| format!("'{}': {copies}", name.replace('\'', "''")));
     Ok(options.collect::<Vec<_>>().join(", "))
 }
 
 /// Waits until all nodes of Cassandra that are up have the same schema.
-async fn agree(session: &Session) -> Result<(), Fault> {
+async fn agree(session: &CassandraSession) -> Result<(), CassandraFault> {
     for _ in 0..AGREEMENT_TRIES {
         let mut rows = session.query(&version_in("system.local")).await?;
         rows.extend(session.query(&version_in("system.peers")).await?);
@@ -196,7 +206,7 @@ async fn agree(session: &Session) -> Result<(), Fault> {
         }
         tokio::time::sleep(AGREEMENT_PAUSE).await;
     }
-    // A node that is down for long keeps an old version; what is needed is there.
+    // A node that is down for long keeps an old version; the tables that are needed are there.
     tracing::warn!("the nodes of Cassandra do not agree on the schema; going on");
     Ok(())
 }
@@ -229,6 +239,6 @@ mod tests {
         config.replication = Replication::Named(vec![("west".into(), 2)]);
         assert_eq!(copies(&config, data_centers()).as_deref(), Ok("'west': 2"));
         config.replication = Replication::Everywhere;
-        assert!(matches!(copies(&config, Vec::new()), Err(Fault::Away(_))));
+        assert!(matches!(copies(&config, Vec::new()), Err(CassandraFault::Away(_))));
     }
 }

@@ -1,10 +1,10 @@
-//! What waits for Cassandra on the disk, while Cassandra is away.
+//! Records that wait on the disk while Cassandra is away.
 //!
 //! One redb file. `records` holds what waits under (ts, deleted, hash, source), so that reading from
 //! the front is reading in order of age; `newest` says which of them is the newest of its source.
 //! While there is room every record is kept, so Cassandra's history has no hole afterwards. Past
 //! [`SPILL_HISTORY_BYTES`] a record replaces the one before it of its source; past
-//! [`SPILL_BYTES_MAX`] nothing new is taken, and who asked must read the map again later.
+//! [`SPILL_BYTES_MAX`] nothing new is taken, and the writer must read the map again later.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,25 +14,26 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Tab
 
 use super::rows::{TIE_BYTES, tie};
 use crate::limits::{SPILL_BYTES_MAX, SPILL_HISTORY_BYTES};
-use crate::record::{Record, Stamp, wire};
-use crate::store::log::{Group, ascending};
+use crate::record::{Record, SharedRecord, Stamp, wire};
+use crate::store::error::StoreError;
+use crate::store::queue::{WriteGroup, ascending};
 
-/// [`key`] → [`wire::encode`]d record.
+/// Table from a [`key`] to a record encoded by [`wire::encode`].
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
-/// Source → the key of its newest record.
+/// Table from a source to the key of its newest record.
 const NEWEST: TableDefinition<&str, &[u8]> = TableDefinition::new("newest");
-/// Memory for redb's pages: this file is written and read in runs.
+/// Memory for redb's pages, in bytes. Little is enough: this file is written and read in runs.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
-/// What a record costs beside its bytes, in both tables and their pages, about.
+/// Estimated bytes that a record costs beside its own, in both tables and their pages.
 const OVERHEAD_BYTES: usize = 96;
 
-/// Why the spill could not.
+/// Why the spill could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SpillError {
-    /// No room for another source.
+    /// There is no room for another record.
     #[error("the records that wait for Cassandra fill their bound on the disk")]
     Full,
-    /// The file.
+    /// The file cannot be read or written.
     #[error("the records that wait for Cassandra cannot be kept on the disk: {0}")]
     File(Box<redb::Error>),
 }
@@ -43,42 +44,55 @@ impl<E: Into<redb::Error>> From<E> for SpillError {
     }
 }
 
-/// The file.
+impl From<SpillError> for StoreError {
+    fn from(error: SpillError) -> StoreError {
+        let text = error.to_string();
+        match error {
+            SpillError::Full => StoreError::Full(text),
+            SpillError::File(error) => StoreError::from(*error).with_text(text),
+        }
+    }
+}
+
+/// The file of records that wait, open.
 pub(super) struct Spill {
     database: Database,
-    bounds: Bounds,
+    bounds: SpillBounds,
     records: AtomicUsize,
     bytes: AtomicUsize,
 }
 
-/// When the spill changes its ways, in bytes.
+/// Numbers of bytes at which the spill changes what it keeps.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct SpillBounds {
+    /// From here on a record replaces the one before it of its source.
     pub(super) history_bytes: usize,
+    /// A group with which the file would hold more than this is not taken.
     pub(super) max_bytes: usize,
 }
 
-impl Default for Bounds {
-    fn default() -> Bounds {
-        Bounds { history_bytes: SPILL_HISTORY_BYTES, max_bytes: SPILL_BYTES_MAX }
+impl Default for SpillBounds {
+    fn default() -> SpillBounds {
+        SpillBounds { history_bytes: SPILL_HISTORY_BYTES, max_bytes: SPILL_BYTES_MAX }
     }
 }
 
-/// The oldest of what waits, and what to forget once it is written.
+/// The oldest records that wait, to be given to [`Spill::forget`] once they are written.
 #[derive(Default)]
 pub(super) struct Oldest {
-    pub(super) records: Vec<crate::record::SharedRecord>,
+    /// Records in order of age. Damaged ones are left out, and are forgotten with the others.
+    pub(super) records: Vec<SharedRecord>,
     keys: Vec<Vec<u8>>,
 }
 
-struct Tables<'a> {
+struct SpillTables<'a> {
     records: Table<'a, &'static [u8], &'static [u8]>,
     newest: Table<'a, &'static str, &'static [u8]>,
 }
 
 impl Spill {
-    /// Opens the file, or makes it, and counts what an earlier life left in it.
-    pub(super) fn open(path: &Path, bounds: Bounds) -> Result<Spill, SpillError> {
+    /// Opens the file, or makes it, and counts the records that an earlier life left in it.
+    pub(super) fn open(path: &Path, bounds: SpillBounds) -> Result<Spill, SpillError> {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
         let transaction = database.begin_write()?;
         let (mut records, mut bytes) = (0, 0);
@@ -94,17 +108,18 @@ impl Spill {
         Ok(Spill { database, bounds, records: records.into(), bytes: bytes.into() })
     }
 
-    /// Records in it.
+    /// Number of records that wait.
     pub(super) fn records(&self) -> usize {
         self.records.load(Relaxed)
     }
 
+    /// Returns whether no record waits.
     pub(super) fn is_empty(&self) -> bool {
         self.records() == 0
     }
 
-    /// Keeps a group; it survives a power cut when this returns. On an error nothing is kept.
-    pub(super) fn put(&self, group: &Group) -> Result<(), SpillError> {
+    /// Keeps a group, which survives a power cut when this returns. On an error nothing is kept.
+    pub(super) fn put(&self, group: &WriteGroup) -> Result<(), SpillError> {
         let (mut records, mut bytes) = (self.records.load(Relaxed), self.bytes.load(Relaxed));
         let transaction = self.begin()?;
         {
@@ -124,15 +139,14 @@ impl Spill {
             })?;
         }
         transaction.commit()?;
-        self.records.store(records, Relaxed);
-        self.bytes.store(bytes, Relaxed);
+        self.set_counts(records, bytes);
         Ok(())
     }
 
-    /// How many records and bytes there are more.
+    /// Keeps one record, where `bytes` are kept already. Returns by how many records and bytes the file grew.
     fn put_one(
         &self,
-        tables: &mut Tables<'_>,
+        tables: &mut SpillTables<'_>,
         record: &Record,
         bytes: usize,
     ) -> Result<(isize, isize), SpillError> {
@@ -160,7 +174,7 @@ impl Spill {
         Ok((more, added))
     }
 
-    /// The oldest records, at most so many.
+    /// Reads the oldest records, at most `limit`.
     pub(super) fn oldest(&self, limit: usize) -> Result<Oldest, SpillError> {
         let table = self.database.begin_read()?.open_table(RECORDS)?;
         let mut oldest = Oldest::default();
@@ -177,7 +191,7 @@ impl Spill {
         Ok(oldest)
     }
 
-    /// Forgets what [`Spill::oldest`] showed.
+    /// Forgets the records that [`Spill::oldest`] read.
     pub(super) fn forget(&self, oldest: &Oldest) -> Result<(), SpillError> {
         let (mut records, mut bytes) = (self.records.load(Relaxed), self.bytes.load(Relaxed));
         let transaction = self.begin()?;
@@ -197,8 +211,7 @@ impl Spill {
             }
         }
         transaction.commit()?;
-        self.records.store(records, Relaxed);
-        self.bytes.store(bytes, Relaxed);
+        self.set_counts(records, bytes);
         Ok(())
     }
 
@@ -219,21 +232,32 @@ impl Spill {
         Ok(())
     }
 
+    fn set_counts(&self, records: usize, bytes: usize) {
+        debug_assert_eq!(records == 0, bytes == 0, "bytes are those of the records");
+        self.records.store(records, Relaxed);
+        self.bytes.store(bytes, Relaxed);
+    }
+
+    /// Begins a transaction that writes.
     fn begin(&self) -> Result<redb::WriteTransaction, SpillError> {
         let mut transaction = self.database.begin_write()?;
-        // A start after a kill then reads the state of the allocator instead of the whole file.
+        // With this a start after a kill reads the state of the allocator instead of the whole file.
         transaction.set_quick_repair(true);
         Ok(transaction)
     }
 }
 
-fn tables(transaction: &redb::WriteTransaction) -> Result<Tables<'_>, SpillError> {
-    Ok(Tables { records: transaction.open_table(RECORDS)?, newest: transaction.open_table(NEWEST)? })
+fn tables(transaction: &redb::WriteTransaction) -> Result<SpillTables<'_>, SpillError> {
+    Ok(SpillTables { records: transaction.open_table(RECORDS)?, newest: transaction.open_table(NEWEST)? })
 }
 
-/// Forgets the newest record of a source if it is not over `stamp`; how many and their bytes. Older
-/// ones are written all the same: Cassandra's removal is over them.
-fn remove_upto(tables: &mut Tables<'_>, source: &str, stamp: Stamp) -> Result<(usize, usize), SpillError> {
+/// Forgets the newest record of a source if it is not over `stamp`. Returns how many records and bytes that
+/// freed. Older ones are written all the same: Cassandra's removal is over them.
+fn remove_upto(
+    tables: &mut SpillTables<'_>,
+    source: &str,
+    stamp: Stamp,
+) -> Result<(usize, usize), SpillError> {
     let Some(newest) = tables.newest.get(source)?.map(|key| key.value().to_vec()) else { return Ok((0, 0)) };
     if newest > key(stamp, source) {
         return Ok((0, 0));
@@ -243,6 +267,7 @@ fn remove_upto(tables: &mut Tables<'_>, source: &str, stamp: Stamp) -> Result<(u
     Ok((usize::from(freed.is_some()), freed.unwrap_or(0)))
 }
 
+/// The key of a record: its order among all records, then its source.
 fn key(stamp: Stamp, source: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(8 + TIE_BYTES + source.len());
     key.extend_from_slice(&stamp.ts.to_be_bytes());
@@ -264,14 +289,14 @@ mod tests {
     use super::*;
     use crate::store::testing::shared;
 
-    fn spill(bounds: Bounds) -> (tempfile::TempDir, Spill) {
+    fn spill(bounds: SpillBounds) -> (tempfile::TempDir, Spill) {
         let dir = tempfile::tempdir().expect("directory");
         let spill = Spill::open(&dir.path().join("spill.redb"), bounds).expect("opens");
         (dir, spill)
     }
 
-    fn group(records: &[(&str, u64)]) -> Group {
-        Group::of_records(&records.iter().map(|&(source, ts)| shared(source, ts)).collect::<Vec<_>>())
+    fn group(records: &[(&str, u64)]) -> WriteGroup {
+        WriteGroup::of_records(&records.iter().map(|&(source, ts)| shared(source, ts)).collect::<Vec<_>>())
     }
 
     fn shown(oldest: &Oldest) -> Vec<(String, u64)> {
@@ -280,13 +305,13 @@ mod tests {
 
     #[test]
     fn what_waits_comes_back_in_order_of_age_also_after_a_kill() {
-        let (dir, spill) = spill(Bounds::default());
+        let (dir, spill) = spill(SpillBounds::default());
         spill.put(&group(&[("b", 3), ("b", 7), ("a", 5)])).expect("kept");
         spill.put(&group(&[("c", 1), ("b", 7)])).expect("kept");
         assert_eq!(spill.records(), 4);
         let bytes = spill.bytes.load(Relaxed);
         drop(spill);
-        let spill = Spill::open(&dir.path().join("spill.redb"), Bounds::default()).expect("opens");
+        let spill = Spill::open(&dir.path().join("spill.redb"), SpillBounds::default()).expect("opens");
         assert_eq!((spill.records(), spill.bytes.load(Relaxed)), (4, bytes));
         let first = spill.oldest(2).expect("read");
         assert_eq!(shown(&first), [("c".into(), 1), ("b".into(), 3)]);
@@ -306,7 +331,7 @@ mod tests {
     /// disk is bounded too, and of each source the newest is the last to be given up.
     #[test]
     fn past_its_bounds_only_the_newest_of_each_source_is_kept() {
-        let bounds = Bounds { history_bytes: 2_000, max_bytes: 4_000 };
+        let bounds = SpillBounds { history_bytes: 2_000, max_bytes: 4_000 };
         let (_dir, spill) = spill(bounds);
         for ts in 1..=500 {
             spill.put(&group(&[("a", ts), ("b", ts)])).expect("kept");
@@ -324,11 +349,11 @@ mod tests {
 
     #[test]
     fn a_source_that_was_collected_does_not_wait() {
-        let (_dir, spill) = spill(Bounds::default());
+        let (_dir, spill) = spill(SpillBounds::default());
         spill.put(&group(&[("a", 1), ("a", 2), ("b", 9)])).expect("kept");
         let (a, b) = (shared("a", 2), shared("b", 3));
         spill
-            .put(&Group::of_removals(vec![(a.source.clone(), a.stamp), (b.source.clone(), b.stamp)]))
+            .put(&WriteGroup::of_removals(vec![(a.source.clone(), a.stamp), (b.source.clone(), b.stamp)]))
             .expect("kept");
         assert_eq!(shown(&spill.oldest(9).expect("read")), [("a".into(), 1), ("b".into(), 9)]);
     }

@@ -12,14 +12,19 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use tokio::runtime::Runtime;
 
-use super::link::{Link, OwnedQuery, Window};
+use super::fault::CassandraFault;
+use super::link::CassandraLink;
+use super::requests::RequestWindow;
 use super::rows::decode;
-use super::session::{Fault, Session};
+use super::session::CassandraSession;
 use super::watch::overlooked;
 use crate::config::cassandra::Cassandra as Config;
 use crate::config::{Machine, Raw, check};
-use crate::record::{Birth, NodeName, Payload, Record, SharedRecord, Source, Stamp};
-use crate::store::log::Group;
+use crate::record::merge::order;
+use crate::record::{
+    Birth, HistoryCursor, HistoryQuery, NodeName, Payload, Record, SharedRecord, Source, Stamp,
+};
+use crate::store::queue::WriteGroup;
 use crate::store::testing::{deletion, record, shared};
 
 const HOUR_US: u64 = 3_600_000_000;
@@ -50,28 +55,28 @@ pub(super) fn runtime() -> Runtime {
 
 /// A keyspace without tables.
 pub(super) async fn fresh(config: &Config) {
-    let session = Session::connect(config).await.expect("Cassandra answers");
+    let session = CassandraSession::connect(config).await.expect("Cassandra answers");
     session.change(&format!("DROP KEYSPACE IF EXISTS {}", config.keyspace)).await.expect("dropped");
 }
 
 /// As a node does it: a session that has lost sight of Cassandra is opened anew. Ten at once on a busy machine
 /// had one of them find no node up (the driver had given up on a connection).
-pub(super) async fn open(config: &Config) -> Link {
+pub(super) async fn open(config: &Config) -> CassandraLink {
     const TRIES: usize = 5;
     for _ in 1..TRIES {
-        match Link::open(config).await {
-            Err(Fault::Lost(_)) => {}
+        match CassandraLink::open(config).await {
+            Err(CassandraFault::Lost(_)) => {}
             opened => return opened.expect("opens"),
         }
     }
-    Link::open(config).await.expect("opens")
+    CassandraLink::open(config).await.expect("opens")
 }
 
-async fn write(link: &Link, records: &[SharedRecord]) {
-    link.write(&Group::of_records(records), 0, &Window::new()).await.expect("written");
+async fn write(link: &CassandraLink, records: &[SharedRecord]) {
+    link.write(&WriteGroup::of_records(records), 0, &RequestWindow::new()).await.expect("written");
 }
 
-pub(super) async fn everything(link: &Link) -> BTreeMap<String, Record> {
+pub(super) async fn everything(link: &CassandraLink) -> BTreeMap<String, Record> {
     let (mut all, mut at) = (BTreeMap::new(), None);
     loop {
         let (values, next) = link.scan((i64::MIN, i64::MAX), at).await.expect("read");
@@ -85,8 +90,8 @@ pub(super) async fn everything(link: &Link) -> BTreeMap<String, Record> {
     }
 }
 
-fn query(source: &str, limit: usize) -> OwnedQuery {
-    OwnedQuery { source: source.into(), from_us: 0, to_us: u64::MAX, before: None, limit }
+fn query(source: &str, limit: usize) -> HistoryQuery {
+    HistoryQuery { source: source.into(), from_us: 0, to_us: u64::MAX, after: None, limit }
 }
 
 /// Records of one source with many ties: few stamps, few values, deletions, several births.
@@ -133,7 +138,7 @@ fn cassandra_keeps_what_anode_keeps() {
         let kept = everything(&one).await;
         assert_eq!(kept.len(), histories.len());
         for records in &histories {
-            let newest = records.iter().max_by(|a, b| (a.stamp, &a.birth).cmp(&(b.stamp, &b.birth)));
+            let newest = records.iter().max_by(|a, b| order(a, b));
             let newest = newest.expect("some");
             assert_eq!(kept.get(newest.source.as_str()), Some(&**newest), "of {records:?}");
         }
@@ -205,10 +210,10 @@ fn history_is_read_in_pages_over_many_hours() {
         let all = link.history(&query("h", 1_000)).await.expect("read");
         assert_eq!(stamps_of(&all), newest_first);
         assert!(all[0].stamp.deleted);
-        let (mut paged, mut before) = (Vec::new(), None);
+        let (mut paged, mut after) = (Vec::new(), None);
         loop {
-            let page = link.history(&OwnedQuery { before, ..query("h", 7) }).await.expect("read");
-            before = page.last().map(|record| record.stamp);
+            let page = link.history(&HistoryQuery { after, ..query("h", 7) }).await.expect("read");
+            after = page.last().map(|record| HistoryCursor(record.stamp));
             paged.extend(stamps_of(&page));
             if page.len() < 7 {
                 break;
@@ -216,7 +221,7 @@ fn history_is_read_in_pages_over_many_hours() {
         }
         assert_eq!(paged, newest_first);
         let (from_us, to_us) = (stamps[10], stamps[30]);
-        let some = link.history(&OwnedQuery { from_us, to_us, ..query("h", 1_000) }).await.expect("read");
+        let some = link.history(&HistoryQuery { from_us, to_us, ..query("h", 1_000) }).await.expect("read");
         assert_eq!(stamps_of(&some), stamps[10..=30].iter().rev().copied().collect::<Vec<_>>());
         assert_eq!(link.history(&query("nobody", 9)).await, Ok(Vec::new()));
     });
@@ -232,9 +237,9 @@ fn a_dropped_schema_is_a_fault_of_its_own() {
         let link = open(&config).await;
         assert_eq!(link.check().await, Ok(()));
         fresh(&config).await;
-        assert!(matches!(link.check().await, Err(Fault::Schema(_))));
-        let group = Group::of_records(&[shared("s", 1)]);
-        assert!(matches!(link.write(&group, 0, &Window::new()).await, Err(Fault::Schema(_))));
+        assert!(matches!(link.check().await, Err(CassandraFault::Schema(_))));
+        let group = WriteGroup::of_records(&[shared("s", 1)]);
+        assert!(matches!(link.write(&group, 0, &RequestWindow::new()).await, Err(CassandraFault::Schema(_))));
         let again = open(&config).await;
         assert_ne!(again.table_id, link.table_id);
         write(&again, &[shared("s", 1)]).await;
@@ -242,7 +247,7 @@ fn a_dropped_schema_is_a_fault_of_its_own() {
 }
 
 /// The statement that lists a peer at 127.0.0.N, where nobody but the test listens.
-async fn made_up_peer(session: &Session, n: u8) -> String {
+async fn made_up_peer(session: &CassandraSession, n: u8) -> String {
     let local = session.query("SELECT data_center, rack FROM system.local").await.expect("read");
     let name = |at| local[0].by_index::<String>(at).expect("text").expect("named");
     let tokens: Vec<String> = (-8i64..8).map(|n| format!("'{}'", n * (1 << 60) + 7)).collect();
@@ -271,15 +276,15 @@ fn a_silent_node_does_not_hold_up_the_others() {
     runtime().block_on(async {
         fresh(&config).await;
         drop(open(&config).await);
-        let session = Session::connect(&config).await.expect("Cassandra answers");
+        let session = CassandraSession::connect(&config).await.expect("Cassandra answers");
         session.query(&made_up_peer(&session, 9).await).await.expect("made up");
         let written = async {
-            let link = Link::open(&config).await?;
+            let link = CassandraLink::open(&config).await?;
             for ts in 1..4 {
                 let records: Vec<SharedRecord> = (0..100).map(|n| shared(&format!("s/{n}"), ts)).collect();
-                link.write(&Group::of_records(&records), 0, &Window::new()).await?;
+                link.write(&WriteGroup::of_records(&records), 0, &RequestWindow::new()).await?;
             }
-            Ok::<(), Fault>(())
+            Ok::<(), CassandraFault>(())
         };
         let written = written.await;
         session.query(&forget_peer(9)).await.expect("gone again");
@@ -303,7 +308,7 @@ fn a_node_that_nobody_tells_of_is_found() {
         assert_eq!(overlooked(session, &config).await, Ok(None));
         session.query(&made_up_peer(session, 6).await).await.expect("made up");
         let found = overlooked(session, &config).await;
-        let again = Session::connect(&config).await.expect("Cassandra answers");
+        let again = CassandraSession::connect(&config).await.expect("Cassandra answers");
         let found_again = overlooked(&again, &config).await;
         peer.abort();
         let silent = overlooked(session, &config).await;
@@ -323,7 +328,7 @@ fn a_silent_contact_is_passed_over() {
     let contacts = "127.0.0.8:9042,127.0.0.7:9042,127.0.0.1:9042";
     let config = config("t_contact", |raw| raw.cassandra = Some(contacts.into()));
     runtime().block_on(async {
-        let session = Session::connect(&config).await.expect("the third answers");
+        let session = CassandraSession::connect(&config).await.expect("the third answers");
         assert_eq!(session.query("SELECT key FROM system.local").await.map(|rows| rows.len()), Ok(1));
     });
     drop(silent);
@@ -381,8 +386,8 @@ fn a_removal_takes_what_is_not_newer() {
         write(&link, &[shared("old", 5), shared("new", 9)]).await;
         let (old, new) = (shared("old", 5), shared("new", 5));
         let removals =
-            Group::of_removals(vec![(old.source.clone(), old.stamp), (new.source.clone(), new.stamp)]);
-        link.write(&removals, 0, &Window::new()).await.expect("written");
+            WriteGroup::of_removals(vec![(old.source.clone(), old.stamp), (new.source.clone(), new.stamp)]);
+        link.write(&removals, 0, &RequestWindow::new()).await.expect("written");
         assert_eq!(everything(&link).await.into_keys().collect::<Vec<_>>(), ["new"]);
     });
 }
@@ -404,11 +409,17 @@ fn tls_is_spoken_and_strangers_are_refused() {
         let empty = dir.path().join("none.pem");
         std::fs::write(&empty, "").expect("written");
         let nobody = config("t_tls", |raw| raw.cassandra_tls_ca = Some(empty.to_str().expect("text").into()));
-        assert!(matches!(Session::connect(&nobody).await.map(|_| ()), Err(Fault::Refused(_))));
+        assert!(matches!(
+            CassandraSession::connect(&nobody).await.map(|_| ()),
+            Err(CassandraFault::Refused(_))
+        ));
         let wrong = dir.path().join("password");
         std::fs::write(&wrong, "wrong\n").expect("written");
         let stranger =
             config("t_tls", |raw| raw.cassandra_password_file = Some(wrong.to_str().expect("text").into()));
-        assert!(matches!(Session::connect(&stranger).await.map(|_| ()), Err(Fault::Refused(_))));
+        assert!(matches!(
+            CassandraSession::connect(&stranger).await.map(|_| ()),
+            Err(CassandraFault::Refused(_))
+        ));
     });
 }

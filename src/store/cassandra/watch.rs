@@ -3,9 +3,9 @@
 //! The driver learns over one connection, to one node, which others come, go and move. While that node
 //! hangs it hears nothing; it waits for the next such connection without a deadline; and a node that
 //! it was told of late, or under another address, it never uses. A new session knows everyone. So now
-//! and then Cassandra's own list is compared with the nodes that the session uses, and if it leaves out
-//! one that answers, twice running, a new session takes its place. Nothing is interrupted: what is on
-//! its way ends on the old one.
+//! and then Cassandra's own list is compared with the nodes that the session uses, and if the session
+//! leaves out one that answers, twice running, a new session takes its place. Nothing is interrupted:
+//! requests that are on their way end on the old one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,15 +14,18 @@ use std::time::Duration;
 use cdrs_tokio::types::ByName;
 use cdrs_tokio::types::rows::Row;
 
-use super::link::{Link, LinkSlot};
-use super::session::{Fault, Session, answers};
+use super::connect::answers;
+use super::fault::CassandraFault;
+use super::link::{CassandraLink, LinkSlot};
+use super::session::CassandraSession;
 use crate::config::cassandra::Cassandra;
 
-/// How often it is looked; twice as seldom after every replacement that did not help, up to the longest.
+/// Shortest and longest pause between two looks. The pause doubles after every replacement of a session that
+/// did not help.
 const WATCH_MIN: Duration = Duration::from_secs(15);
 const WATCH_MAX: Duration = Duration::from_secs(600);
 
-/// Watches over whichever link is in the slot, for ever.
+/// Watches over whichever link is in the slot. Never returns.
 pub(super) async fn watch(config: Cassandra, slot: LinkSlot) {
     let (mut pause, mut is_second) = (WATCH_MIN, false);
     loop {
@@ -34,17 +37,20 @@ pub(super) async fn watch(config: Cassandra, slot: LinkSlot) {
                 replace(&link, &config, &slot).await;
                 (pause, is_second) = ((pause * 2).min(WATCH_MAX), false);
             }
-            // It may be on its way into the session at this very moment.
+            // The node may be on its way into the session at this very moment.
             Ok(Some(_)) => is_second = true,
             Ok(None) => (pause, is_second) = (WATCH_MIN, false),
-            // Whether Cassandra is there is the writer's question.
+            // The writer finds out by itself whether Cassandra answers.
             Err(_) => is_second = false,
         }
     }
 }
 
-/// A node that Cassandra lists and that answers, but that the session does not use.
-pub(super) async fn overlooked(session: &Session, config: &Cassandra) -> Result<Option<SocketAddr>, Fault> {
+/// Finds a node that Cassandra lists and that answers, but that the session does not use.
+pub(super) async fn overlooked(
+    session: &CassandraSession,
+    config: &Cassandra,
+) -> Result<Option<SocketAddr>, CassandraFault> {
     let used = session.hosts();
     let listed = session
         .query("SELECT CAST(host_id AS text) AS host, native_address, native_port FROM system.peers_v2")
@@ -64,10 +70,11 @@ fn host_of(row: &Row) -> Option<(String, SocketAddr)> {
     Some((host, SocketAddr::new(address, u16::try_from(port).ok()?)))
 }
 
-async fn replace(link: &Arc<Link>, config: &Cassandra, slot: &LinkSlot) {
-    let Ok(new) = Link::open(config).await else { return };
+/// Puts a new session in the place of a link.
+async fn replace(link: &Arc<CassandraLink>, config: &Cassandra, slot: &LinkSlot) {
+    let Ok(new) = CassandraLink::open(config).await else { return };
     let mut slot = slot.lock();
-    // Another session, or other tables, are the writer's to deal with.
+    // A session that the writer has made meanwhile, or other tables, are the writer's to deal with.
     let is_same = slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, link));
     if is_same && new.table_id == link.table_id {
         *slot = Some(Arc::new(new));

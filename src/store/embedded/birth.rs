@@ -2,29 +2,20 @@
 
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 
-use super::journal::JOURNAL;
-use super::{
+use super::schema::{
     AGREED_US, BOOT, CLOCK_HIGH_WATER_US, FORMAT, FORMAT_VERSION, FORMAT_WITHOUT_JOURNAL, HEADS, HISTORY,
-    LATEST, NODE_NAME, NUMBERS, TEXTS, begin,
+    JOURNAL, LATEST, NODE_NAME, NUMBERS, TEXTS, begin,
 };
 use crate::cluster::Heads;
 use crate::record::NodeName;
-use crate::store::{Identity, OpenError};
+use crate::store::life::NewLife;
+use crate::store::open::{NodeIdentity, OpenError};
 
-/// What the node is called and which life this is, from the flag, the wall clock and chance.
-pub(in crate::store) struct Birth {
-    pub(in crate::store) node_name: Option<NodeName>,
-    pub(in crate::store) made_up: NodeName,
-    pub(in crate::store) boot_min: u64,
-    /// The clock mark that is kept at once, over the one found.
-    pub(in crate::store) clock_lease_us: u64,
-}
-
-/// Counts the new life, which survives a power cut.
-pub(super) fn be_born(database: &Database, birth: Birth) -> Result<Identity, OpenError> {
-    let failed = |error: redb::Error| OpenError::Write(error.to_string());
+/// Counts a new life and returns who the node is in it. That survives a power cut when this returns.
+pub(super) fn count_life(database: &Database, life: NewLife) -> Result<NodeIdentity, OpenError> {
+    let failed = |error: redb::Error| OpenError::Write(error.into());
     let transaction = begin(database).map_err(failed)?;
-    let identity = write_birth(&transaction, birth)?;
+    let identity = write_life(&transaction, life)?;
     transaction.commit().map_err(|error| failed(error.into()))?;
     Ok(identity)
 }
@@ -43,10 +34,10 @@ fn take_heads(table: &mut Table<'_, (&'static str, u64), u64>) -> Result<Heads, 
     Ok(heads)
 }
 
-fn write_birth(transaction: &WriteTransaction, birth: Birth) -> Result<Identity, OpenError> {
-    let failed = |error: redb::Error| OpenError::Write(error.to_string());
-    let write = || -> Result<Result<Identity, u64>, redb::Error> {
-        // Made here, so that readers always find them.
+fn write_life(transaction: &WriteTransaction, life: NewLife) -> Result<NodeIdentity, OpenError> {
+    let failed = |error: redb::Error| OpenError::Write(error.into());
+    let write = || -> Result<Result<NodeIdentity, u64>, redb::Error> {
+        // The tables are made here, so that readers always find them.
         drop((transaction.open_table(LATEST)?, transaction.open_table(HISTORY)?));
         drop(transaction.open_table(JOURNAL)?);
         let mut numbers = transaction.open_table(NUMBERS)?;
@@ -59,9 +50,9 @@ fn write_birth(transaction: &WriteTransaction, birth: Birth) -> Result<Identity,
             return Ok(Err(format));
         }
         let kept_name = texts.get(NODE_NAME)?.and_then(|name| NodeName::parse(name.value()).ok());
-        let identity = Identity {
-            node_name: birth.node_name.or(kept_name).unwrap_or(birth.made_up),
-            boot: birth.boot_min.max(number(&numbers, BOOT)? + 1),
+        let identity = NodeIdentity {
+            node_name: life.node_name.or(kept_name).unwrap_or(life.made_up),
+            boot: life.boot_min.max(number(&numbers, BOOT)? + 1),
             clock_high_water: number(&numbers, CLOCK_HIGH_WATER_US)?,
             agreed_us: Some(number(&numbers, AGREED_US)?).filter(|&us| us > 0),
             heads: take_heads(&mut transaction.open_table(HEADS)?)?,
@@ -69,7 +60,7 @@ fn write_birth(transaction: &WriteTransaction, birth: Birth) -> Result<Identity,
         texts.insert(NODE_NAME, identity.node_name.as_str())?;
         numbers.insert(FORMAT, FORMAT_VERSION)?;
         numbers.insert(BOOT, identity.boot)?;
-        numbers.insert(CLOCK_HIGH_WATER_US, identity.clock_high_water.max(birth.clock_lease_us))?;
+        numbers.insert(CLOCK_HIGH_WATER_US, identity.clock_high_water.max(life.clock_lease_us))?;
         Ok(Ok(identity))
     };
     write().map_err(failed)?.map_err(|found| OpenError::Format { found, known: FORMAT_VERSION })

@@ -1,16 +1,16 @@
-//! What is durable and not yet in its tables.
+//! Changes that are durable and not yet in the tables of records.
 //!
 //! A record that goes into the tables costs two pages, wherever in the file they come to lie, and a
 //! disk takes scattered pages tens of times slower than as many bytes in one piece. So a group of
 //! some size is written into a third table in one piece, the journal, and is durable with it. Every
 //! commit moves a share of what waits in the journal to its place, in order of name, round and round:
 //! the more has gathered since the last round, the more records of a source share a page. The share
-//! ([`Share`]) grows with what waits, until a commit moves as much as it adds.
+//! ([`MoveShare`]) grows with what waits, until a commit moves as much as it adds.
 //!
 //! The journal is a table of the same file, changed in the same transactions: a record is in it or
-//! in its tables, and recovery is redb's and nobody else's. What an earlier life left there waits on;
-//! moving twice is moving once, as all writes compare stamps. What waits is also in memory, for
-//! those who move it and for readers.
+//! in its tables, and recovery is redb's and nobody else's. What an earlier life left there goes on
+//! waiting; moving it twice has the effect of moving it once, as all writes compare stamps. What waits
+//! is also in memory, for the commits that move it and for readers.
 //!
 //! Rejected: a log beside the file, with a recovery of its own; moving all that has gathered at once,
 //! which makes one group of many wait for a second.
@@ -20,153 +20,158 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{ReadableTable, Table, TableDefinition};
+use redb::{ReadableTable, Table};
 
 use super::rows;
 use crate::record::{SharedRecord, Source, Stamp, wire};
-use crate::store::log::{CHANGE_BYTES, Group};
+use crate::store::open::JOURNAL_BYTES;
+use crate::store::queue::{CHANGE_BYTES, WriteGroup};
 
-/// Number of a row → changes ([`encode`]), in the order in which they were made.
-pub(super) const JOURNAL: TableDefinition<u64, &[u8]> = TableDefinition::new("journal");
-
-/// Bytes of a row: with what redb adds it fills a page of 64 KiB.
+/// Most bytes of a row: with what redb adds, a row of this size fills a page of 64 KiB.
 const ROW_BYTES: usize = 64 * 1024 - 64;
-/// First byte of a change in a row.
+/// First byte of a change in a row, if the change is a record.
 const RECORD: u8 = 1;
+/// First byte of a change in a row, if the change is a removal.
 const REMOVAL: u8 = 2;
-/// That byte and the length of what follows.
-const HEAD_BYTES: usize = 5;
+/// Bytes before a change in a row: its first byte, and the length of the rest (4).
+const CHANGE_HEAD_BYTES: usize = 5;
 
-/// When the journal is used, and how much it holds; bytes are those of the records in memory.
+/// When the journal is used, and how much it holds. Bytes are those that records take in memory.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::store) struct Bounds {
-    /// Smaller groups go right into the tables, if nothing waits.
-    pub(in crate::store) group_records_min: usize,
-    /// What waits when the load is high. More: fewer pages written a record, more memory (at most
+pub(super) struct JournalBounds {
+    /// Groups of fewer records go right into the tables, if nothing waits.
+    pub(super) group_records_min: usize,
+    /// Bytes that wait when the load is high. More: fewer pages written a record, more memory (at most
     /// twice this and a group), a longer start after a kill.
-    pub(in crate::store) waiting_bytes: usize,
-    /// Moved by a commit that has nothing else to do.
-    pub(in crate::store) idle_bytes: usize,
-    /// Most sources that a commit moves while no more waits than that: each is a scattered page or two,
-    /// so this many are some milliseconds.
-    pub(in crate::store) sources_max: usize,
+    pub(super) waiting_bytes: usize,
+    /// Bytes that a commit moves if it has nothing else to do.
+    pub(super) idle_bytes: usize,
+    /// Most sources that a commit moves while at most `waiting_bytes` wait: each is a scattered page or
+    /// two, so this many take some milliseconds.
+    pub(super) sources_max: usize,
 }
 
-impl Default for Bounds {
-    fn default() -> Bounds {
-        let (waiting_bytes, idle_bytes) = (16 * 1024 * 1024, 256 * 1024);
-        Bounds { group_records_min: 64, waiting_bytes, idle_bytes, sources_max: 96 }
+impl Default for JournalBounds {
+    fn default() -> JournalBounds {
+        JournalBounds {
+            group_records_min: 64,
+            waiting_bytes: JOURNAL_BYTES,
+            idle_bytes: 256 * 1024,
+            sources_max: 96,
+        }
     }
 }
 
-/// How much of what waits a commit moves: until either is reached.
+/// How much of what waits a commit moves: until either number is reached.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Share {
+pub(super) struct MoveShare {
     bytes: usize,
     sources: usize,
 }
 
-impl Share {
-    /// Everything.
-    pub(super) const ALL: Share = Share { bytes: usize::MAX, sources: usize::MAX };
+impl MoveShare {
+    /// Everything that waits.
+    pub(super) const ALL: MoveShare = MoveShare { bytes: usize::MAX, sources: usize::MAX };
 }
 
 /// One change of a source.
 #[derive(Clone)]
-enum Link {
-    /// Everything up to this stamp goes.
+enum JournalEntry {
+    /// Every record of the source with a stamp up to this one is removed.
     Removal(Stamp),
     Record(SharedRecord),
 }
 
-impl Link {
+impl JournalEntry {
     fn cost_bytes(&self) -> usize {
         match self {
-            Link::Removal(_) => CHANGE_BYTES,
-            Link::Record(record) => CHANGE_BYTES + record.cost_bytes(),
+            JournalEntry::Removal(_) => CHANGE_BYTES,
+            JournalEntry::Record(record) => CHANGE_BYTES + record.cost_bytes(),
         }
     }
 }
 
 /// How far the moving has come: rounds done, and the last source moved in this one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Position {
+struct MovePosition {
     rounds: u64,
     source: Option<Source>,
 }
 
-/// What a transaction did, to be known once it is committed.
-pub(super) struct Step {
+/// What a transaction did to the journal, to be noted once it is committed.
+pub(super) struct JournalStep {
     next_row: u64,
-    position: Position,
+    position: MovePosition,
     moved: Vec<Source>,
 }
 
-/// What waits in the journal.
+/// Changes that wait in the journal.
 #[derive(Default)]
 pub(super) struct Journal {
-    /// By source, oldest first.
-    waiting: BTreeMap<Source, Vec<Link>>,
+    /// Changes of each source, the oldest first.
+    waiting: BTreeMap<Source, Vec<JournalEntry>>,
     bytes: usize,
-    position: Position,
-    /// Rows before a number, and the position at which they were written: a round later all of
-    /// them are moved.
-    written: VecDeque<(u64, Position)>,
+    position: MovePosition,
+    /// Numbers of rows, each with the position at which all rows before it were written: a round later
+    /// all of them are moved.
+    written: VecDeque<(u64, MovePosition)>,
     next_row: u64,
 }
 
 impl Journal {
-    /// Reads what an earlier life left.
+    /// Reads what an earlier life left in the table.
     pub(super) fn read(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Journal, redb::Error> {
         let mut journal = Journal::default();
         for row in table.iter()? {
             let (number, row) = row?;
-            decode(number.value(), row.value(), |source, link| journal.add(source, link));
+            decode(number.value(), row.value(), |source, entry| journal.add(source, entry));
             journal.next_row = number.value() + 1;
         }
-        journal.written.push_back((journal.next_row, Position::default()));
+        journal.written.push_back((journal.next_row, MovePosition::default()));
         Ok(journal)
     }
 
-    /// Everything is in its tables.
+    /// Returns whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Bytes of what waits.
+    /// Memory that the waiting changes take, in bytes.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    fn add(&mut self, source: &Source, link: Link) {
-        self.bytes += link.cost_bytes();
+    fn add(&mut self, source: &Source, entry: JournalEntry) {
+        self.bytes += entry.cost_bytes();
         match self.waiting.get_mut(source) {
-            Some(links) => links.push(link),
-            None => drop(self.waiting.insert(source.clone(), vec![link])),
+            Some(entries) => entries.push(entry),
+            None => drop(self.waiting.insert(source.clone(), vec![entry])),
         }
     }
 
-    /// What waits of a source, oldest first, and up to where what is in the tables goes before it.
+    /// Sums up what waits of a source: the stamp up to which records in the tables do not count any more,
+    /// if there is one, and the records that wait, the oldest first.
     pub(super) fn of_source(&self, source: &str) -> (Option<Stamp>, Vec<SharedRecord>) {
-        self.waiting.get(source).map_or_else(Default::default, |links| sum_of(links))
+        self.waiting.get(source).map_or_else(Default::default, |entries| sum_of(entries))
     }
 
-    /// The same of all sources, but of the records the newest alone.
+    /// Sums up what waits of every source like [`Journal::of_source`], but with the newest record alone.
     pub(super) fn newest(&self) -> BTreeMap<Source, (Option<Stamp>, Option<SharedRecord>)> {
-        let newest = |links: &Vec<Link>| {
-            let (removed, mut records) = sum_of(links);
+        let newest = |entries: &Vec<JournalEntry>| {
+            let (removed, mut records) = sum_of(entries);
             (removed, records.pop())
         };
-        self.waiting.iter().map(|(source, links)| (source.clone(), newest(links))).collect()
+        self.waiting.iter().map(|(source, entries)| (source.clone(), newest(entries))).collect()
     }
 
-    /// How much of what waits a commit of this group moves: at `waiting_bytes` as much as it adds, at
-    /// twice that twice as much, and few sources until the former is passed. So what came in a
-    /// flood, after the disk stood still, is first made durable and moved later.
-    pub(super) fn share(&self, group: &Group, bounds: Bounds) -> Share {
+    /// How much of what waits a commit of this group is to move. If `waiting_bytes` wait it moves as many
+    /// bytes as it adds, if twice that wait, twice as many; and until `waiting_bytes` are passed it moves
+    /// few sources. So what came in a flood, after the disk stood still, is first made durable and
+    /// moved later.
+    pub(super) fn share(&self, group: &WriteGroup, bounds: JournalBounds) -> MoveShare {
         if group.is_empty() {
-            return Share { bytes: bounds.idle_bytes, sources: bounds.sources_max };
+            return MoveShare { bytes: bounds.idle_bytes, sources: bounds.sources_max };
         }
         let wanted = bounds.waiting_bytes.max(1) as u64;
         let part = |of: usize, over: usize| (of as u64 * over as u64 / wanted) as usize;
@@ -175,39 +180,40 @@ impl Journal {
             true => bounds.sources_max + part(self.waiting.len(), over),
             false => usize::MAX,
         };
-        Share { bytes: part(group.bytes(), self.bytes), sources }
+        MoveShare { bytes: part(group.bytes(), self.bytes), sources }
     }
 
-    /// Writes a group into the table, and shows a share of what is next to be moved: everything of the
-    /// source up to the stamp, if any, goes; then the records are the latest, one after the other.
+    /// Writes a group into the table, and shows `each` a share of what is next to be moved into the tables
+    /// of records: if there is a stamp, everything of the source up to it is removed first; then the
+    /// records are the latest, one after the other.
     pub(super) fn write(
         &self,
         table: &mut Table<'_, u64, &'static [u8]>,
-        group: &Group,
-        share: Share,
+        group: &WriteGroup,
+        share: MoveShare,
         each: impl FnMut(&str, Option<Stamp>, &[&SharedRecord]) -> Result<(), redb::Error>,
-    ) -> Result<Step, redb::Error> {
+    ) -> Result<JournalStep, redb::Error> {
         let mut next_row = self.next_row;
         for row in encode(group) {
             table.insert(next_row, row.as_slice())?;
             next_row += 1;
         }
         let (position, moved) = self.show(share, each)?;
-        let is_moved = |written: &&(u64, Position)| {
+        let is_moved = |written: &&(u64, MovePosition)| {
             moved.len() == self.waiting.len() || is_round_later(&position, &written.1)
         };
         if let Some((end, _)) = self.written.iter().take_while(is_moved).last() {
             table.retain_in::<u64, _>(..end, |_, _| false)?;
         }
-        Ok(Step { next_row, position, moved })
+        Ok(JournalStep { next_row, position, moved })
     }
 
-    /// Shows whole sources; gives where it stopped.
+    /// Shows whole sources until the share is reached. Returns where that was, and the sources shown.
     fn show(
         &self,
-        share: Share,
+        share: MoveShare,
         mut each: impl FnMut(&str, Option<Stamp>, &[&SharedRecord]) -> Result<(), redb::Error>,
-    ) -> Result<(Position, Vec<Source>), redb::Error> {
+    ) -> Result<(MovePosition, Vec<Source>), redb::Error> {
         let (mut position, mut moved, mut shown) = (self.position.clone(), Vec::new(), 0);
         let mut records = Vec::new();
         let (after, upto) = match &self.position.source {
@@ -216,24 +222,26 @@ impl Journal {
         };
         let round = self.waiting.range::<Source, _>((after, Unbounded)).map(|entry| (0, entry));
         let next = self.waiting.range::<Source, _>((Unbounded, upto)).map(|entry| (1, entry));
-        for (more, (source, links)) in round.chain(next.filter(|_| self.position.source.is_some())) {
+        for (more, (source, entries)) in round.chain(next.filter(|_| self.position.source.is_some())) {
             if shown >= share.bytes || moved.len() >= share.sources {
                 break;
             }
-            show_source(source, links, &mut records, &mut each)?;
-            shown += links.iter().map(Link::cost_bytes).sum::<usize>();
+            show_source(source, entries, &mut records, &mut each)?;
+            shown += entries.iter().map(JournalEntry::cost_bytes).sum::<usize>();
             moved.push(source.clone());
-            position = Position { rounds: self.position.rounds + more, source: Some(source.clone()) };
+            position = MovePosition { rounds: self.position.rounds + more, source: Some(source.clone()) };
         }
         Ok((position, moved))
     }
 
-    /// The transaction is committed.
-    pub(super) fn advance(&mut self, step: Step, group: &Group) {
+    /// Notes that the transaction that took this step and wrote this group is committed.
+    pub(super) fn handle_committed(&mut self, step: JournalStep, group: &WriteGroup) {
         for source in &step.moved {
-            let links = self.waiting.remove(source).unwrap_or_default();
-            self.bytes -= links.iter().map(Link::cost_bytes).sum::<usize>();
+            let entries = self.waiting.remove(source).unwrap_or_default();
+            self.bytes -= entries.iter().map(JournalEntry::cost_bytes).sum::<usize>();
         }
+        debug_assert!(step.next_row >= self.next_row, "the numbers of rows never fall");
+        debug_assert_eq!(self.waiting.is_empty(), self.bytes == 0, "bytes are those of what waits");
         self.position = step.position;
         while let Some((_, written)) = self.written.front()
             && (self.waiting.is_empty() || is_round_later(&self.position, written))
@@ -243,48 +251,50 @@ impl Journal {
         if step.next_row > self.next_row {
             self.next_row = step.next_row;
             self.written.push_back((step.next_row, self.position.clone()));
-            each_link(group, |source, link| self.add(source, link));
+            each_entry(group, |source, entry| self.add(source, entry));
         }
     }
 }
 
-/// What changes of one source come to: up to where what was there before goes, and the records after that.
-fn sum_of(links: &[Link]) -> (Option<Stamp>, Vec<SharedRecord>) {
+/// Sums up the changes of one source: the greatest stamp of a removal, if there is one, and the records
+/// that come after all removals.
+fn sum_of(entries: &[JournalEntry]) -> (Option<Stamp>, Vec<SharedRecord>) {
     let (mut removed, mut records) = (None, Vec::<SharedRecord>::new());
-    for link in links {
-        match link {
-            // A removal reaches all of a source or nothing.
-            Link::Removal(stamp) if records.iter().any(|record| record.stamp > *stamp) => {}
-            Link::Removal(stamp) => {
+    for entry in entries {
+        match entry {
+            // A removal removes all of a source or, if a newer record came before it, nothing.
+            JournalEntry::Removal(stamp) if records.iter().any(|record| record.stamp > *stamp) => {}
+            JournalEntry::Removal(stamp) => {
                 removed = removed.max(Some(*stamp));
                 records.clear();
             }
-            Link::Record(record) if records.last().is_some_and(|last| record.stamp <= last.stamp) => {}
-            Link::Record(record) => records.push(record.clone()),
+            JournalEntry::Record(record) if records.last().is_some_and(|last| record.stamp <= last.stamp) => {
+            }
+            JournalEntry::Record(record) => records.push(record.clone()),
         }
     }
     (removed, records)
 }
 
-/// Whether all that was written at `before` is moved now.
-fn is_round_later(now: &Position, before: &Position) -> bool {
+/// Returns whether everything that was written at the position `before` has been moved by now.
+fn is_round_later(now: &MovePosition, before: &MovePosition) -> bool {
     (now.rounds, &now.source) >= (before.rounds + 1, &before.source)
 }
 
-/// Shows what waits of one source.
+/// Shows the changes of one source, cut before every removal but the first.
 fn show_source<'a>(
     source: &Source,
-    links: &'a [Link],
+    entries: &'a [JournalEntry],
     records: &mut Vec<&'a SharedRecord>,
     each: &mut impl FnMut(&str, Option<Stamp>, &[&SharedRecord]) -> Result<(), redb::Error>,
 ) -> Result<(), redb::Error> {
     let mut removed = None;
     records.clear();
-    for link in links {
-        match link {
-            Link::Record(record) => records.push(record),
-            Link::Removal(stamp) => {
-                // What came before may be newer than the removal reaches.
+    for entry in entries {
+        match entry {
+            JournalEntry::Record(record) => records.push(record),
+            JournalEntry::Removal(stamp) => {
+                // A record that came before may be newer than the removal's stamp.
                 if removed.is_some() || !records.is_empty() {
                     each(source.as_str(), removed, records)?;
                     records.clear();
@@ -296,39 +306,39 @@ fn show_source<'a>(
     each(source.as_str(), removed, records)
 }
 
-/// Shows the changes of a group, those of one source in order.
-fn each_link(group: &Group, mut each: impl FnMut(&Source, Link)) {
+/// Shows the changes of a group; those of one source come in their order.
+fn each_entry(group: &WriteGroup, mut each: impl FnMut(&Source, JournalEntry)) {
     let mut records = Vec::new();
-    for log in &group.logs {
+    for log in group.logs() {
         for (source, newest) in log.newest_of_each() {
             if let Some(stamp) = log.chain(newest, &mut records) {
-                each(source, Link::Removal(stamp));
+                each(source, JournalEntry::Removal(stamp));
             }
             for &record in &records {
-                each(source, Link::Record(record.clone()));
+                each(source, JournalEntry::Record(record.clone()));
             }
         }
     }
 }
 
-/// A group as rows.
-fn encode(group: &Group) -> Vec<Vec<u8>> {
+/// Encodes a group as rows of the table.
+fn encode(group: &WriteGroup) -> Vec<Vec<u8>> {
     let mut rows: Vec<Vec<u8>> = Vec::new();
     let mut change = Vec::new();
-    each_link(group, |source, link| {
+    each_entry(group, |source, entry| {
         change.clear();
-        let kind = match link {
-            Link::Record(record) => {
+        let kind = match entry {
+            JournalEntry::Record(record) => {
                 wire::write(&mut change, &record, false);
                 RECORD
             }
-            Link::Removal(stamp) => {
+            JournalEntry::Removal(stamp) => {
                 rows::write_stamp(&mut change, stamp);
                 change.extend_from_slice(source.as_str().as_bytes());
                 REMOVAL
             }
         };
-        let fits = |row: &&mut Vec<u8>| row.len() + HEAD_BYTES + change.len() <= ROW_BYTES;
+        let fits = |row: &&mut Vec<u8>| row.len() + CHANGE_HEAD_BYTES + change.len() <= ROW_BYTES;
         let row = match rows.last_mut().filter(fits) {
             Some(row) => row,
             None => {
@@ -344,8 +354,8 @@ fn encode(group: &Group) -> Vec<Vec<u8>> {
     rows
 }
 
-/// Shows the changes of a row. One that is damaged is skipped, as in the tables.
-fn decode(number: u64, row: &[u8], mut each: impl FnMut(&Source, Link)) {
+/// Decodes the changes of a row. A damaged one is logged and skipped.
+fn decode(number: u64, row: &[u8], mut each: impl FnMut(&Source, JournalEntry)) {
     let mut rest = row;
     while !rest.is_empty() {
         let Some((kind, change, after)) = split(rest) else {
@@ -353,8 +363,8 @@ fn decode(number: u64, row: &[u8], mut each: impl FnMut(&Source, Link)) {
             return;
         };
         rest = after;
-        match decode_link(kind, change) {
-            Some((source, link)) => each(&source, link),
+        match decode_entry(kind, change) {
+            Some((source, entry)) => each(&source, entry),
             None => tracing::error!(number, "a change in the journal is damaged; skipped"),
         }
     }
@@ -367,16 +377,16 @@ fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((kind, change, rest))
 }
 
-fn decode_link(kind: u8, change: &[u8]) -> Option<(Source, Link)> {
+fn decode_entry(kind: u8, change: &[u8]) -> Option<(Source, JournalEntry)> {
     match kind {
         RECORD => {
             let record = Arc::new(wire::decode(Bytes::copy_from_slice(change)).ok()?);
-            Some((record.source.clone(), Link::Record(record)))
+            Some((record.source.clone(), JournalEntry::Record(record)))
         }
         REMOVAL => {
             let (stamp, name) = change.split_at_checked(rows::STAMP_BYTES)?;
             let source = Source::parse(std::str::from_utf8(name).ok()?).ok()?;
-            Some((source, Link::Removal(rows::read_stamp(stamp)?)))
+            Some((source, JournalEntry::Removal(rows::read_stamp(stamp)?)))
         }
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! Where the tables' file is: on a real disk, or on one that tests can break.
+//! The place of the file: a real disk, or one that tests can break.
 
 use std::fs::File;
 use std::io;
@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 
 use redb::{Builder, Database, DatabaseError};
 
-/// Opens the file, at the start and again after an error.
+/// A place that holds the file of records. The file is opened at the start and again after an error.
 pub(in crate::store) trait Medium: Send + Sync {
-    /// Opens it, or makes it.
+    /// Opens the file, or makes it if there is none.
     fn open(&self, builder: &Builder) -> Result<Database, DatabaseError>;
-    /// What it is called in messages.
+    /// Path of the file, for messages.
     fn path(&self) -> PathBuf;
 }
 
-/// A file in a directory.
+/// A file in a directory of the file system.
 pub(in crate::store) struct FileMedium {
     path: PathBuf,
 }
 
 impl FileMedium {
+    /// A file with this path, which need not exist yet.
     pub(in crate::store) fn new(path: PathBuf) -> FileMedium {
         FileMedium { path }
     }

@@ -1,14 +1,15 @@
 //! The embedded store: one redb file in the data directory.
 //!
-//! Two tables carry the records, and a third what waits for them (`journal`). `latest` maps a source to its
-//! newest record, so that a start reads one value a source, whatever the history. `history` holds the records that were the latest before, under
-//! (source, stamp), so a source's ring is one contiguous, ordered run of keys: a page of history is a
-//! range, and trimming removes the run's first key. A latest value begins with its stamp and the
-//! length of its ring, so that a write compares stamps and trims without decoding or counting.
+//! Two tables carry the records (`tables`), and a third what waits to be moved into them (`journal`).
+//! `latest` maps a source to its newest record, so that a start reads one value a source, whatever the
+//! history. `history` holds the records that were the latest before, under (source, stamp), so a
+//! source's ring is one contiguous, ordered run of keys: a page of history is a range, and trimming
+//! removes the run's first key. A latest value begins with its stamp and the length of its ring, so
+//! that a write compares stamps and trims without decoding or counting.
 //!
 //! A group is one durable transaction ([`redb::Durability::Immediate`]). Sources come into the tables in
 //! order of name, the order in which neighbours share a page. redb verifies checksums of its pages
-//! when it recovers, the record's own checksum is verified on every read.
+//! when it recovers; the record's own checksum is verified on every read.
 //!
 //! Commits are redb's two-phase ones with quick repair: the pages are synced, then the header that
 //! points to them. That buys three things for the second sync. A start after a kill reads the state of
@@ -17,7 +18,7 @@
 //! pages as written (PostgreSQL, 2018), does no harm: the lost pages belong to no header, and the
 //! next try writes all of its own again.
 //!
-//! After an I/O error redb refuses all further work on the open file, so [`Engine::recover`] opens it
+//! After an I/O error redb refuses all further work on the open file, so [`StoreEngine::recover`] opens it
 //! again.
 //!
 //! Rejected: one table for latest and history, which makes every start read the whole history; a
@@ -27,83 +28,125 @@ mod birth;
 mod journal;
 pub(super) mod medium;
 mod rows;
+mod schema;
+mod tables;
 #[cfg(test)]
 pub(super) mod tests;
 
-use bytes::Bytes;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
 use parking_lot::{Mutex, RwLock};
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
-pub(super) use self::birth::Birth;
-use self::birth::be_born;
-pub(super) use self::journal::Bounds;
-use self::journal::{JOURNAL, Journal, Share, Step};
-use self::medium::Medium;
-use self::rows::{LatestRow, history_bounds, history_key, stamp_of_history_key};
-use super::engine::{Engine, EngineError, LoadReport, Marks, Reader};
-use super::history::{HistoryQuery, page};
-use super::log::{Group, ascending};
-use super::{Identity, OpenError};
+use self::birth::count_life;
+use self::journal::{Journal, JournalBounds, JournalStep, MoveShare};
+use self::medium::{FileMedium, Medium};
+use self::rows::LatestRow;
+use self::schema::{AGREED_US, CLOCK_HIGH_WATER_US, HEADS, JOURNAL, LATEST, NUMBERS, begin};
+use self::tables::{RecordTables, decode_latest, read_history};
+use super::backend::{Backend, Intake, LoadReport, OpenBackend};
+use super::data_dir::{FILE_NAME, take_dir};
+use super::engine::StoreEngine;
+use super::error::StoreError;
+use super::history::page;
+use super::life::NewLife;
+use super::open::{NodeIdentity, OpenError, StoreOptions};
+use super::placement::Sharing;
+use super::queue::WriteGroup;
+use super::write_path::{Marks, WritePath};
+use super::writer::GroupWriter;
 use crate::cluster::Heads;
-use crate::record::{Record, SharedRecord, Stamp, wire};
+use crate::limits::STORE_QUEUE_BYTES_MAX;
+use crate::record::{HistoryQuery, Record, SharedRecord, Stamp};
 
-/// Source → [`LatestRow`].
-const LATEST: TableDefinition<&str, &[u8]> = TableDefinition::new("latest");
-/// [`history_key`] → [`wire::encode`]d record.
-const HISTORY: TableDefinition<&[u8], &[u8]> = TableDefinition::new("history");
-/// Numbers about the node, by name.
-const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
-/// Origin and life → up to which number its records are held. Empty while the store is open.
-const HEADS: TableDefinition<(&str, u64), u64> = TableDefinition::new("heads");
-/// Texts about the node, by name.
-const TEXTS: TableDefinition<&str, &str> = TableDefinition::new("texts");
+/// Memory for the pages of a file that holds only who the node is.
+const IDENTITY_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-const FORMAT: &str = "format";
-const BOOT: &str = "boot";
-const CLOCK_HIGH_WATER_US: &str = "clock_high_water_us";
-const AGREED_US: &str = "agreed_us";
-const NODE_NAME: &str = "node_name";
-/// Version of the tables above. A file of another version is refused, not guessed at.
-const FORMAT_VERSION: u64 = 2;
-/// The version before had no journal: all else is the same, so its files are taken as they are.
-const FORMAT_WITHOUT_JOURNAL: u64 = 1;
+/// Opens the embedded store of a data directory, and makes it if need be.
+pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<OpenBackend, OpenError> {
+    let (dir, lock) = take_dir(dir)?;
+    open_medium(Box::new(FileMedium::new(dir.join(FILE_NAME))), options, Some(lock))
+}
 
-/// What the embedded store is opened with.
-pub(super) struct Settings {
-    /// Records kept a source, the latest included.
-    pub(super) history: u32,
+/// Opens the embedded store in any medium, so that tests can bring one that fails.
+pub(super) fn open_medium(
+    medium: Box<dyn Medium>,
+    options: StoreOptions,
+    lock: Option<File>,
+) -> Result<OpenBackend, OpenError> {
+    let place = medium.path();
+    let (embedded, identity, path) = open_file(medium, &options)?;
+    let embedded = Arc::new(embedded);
+    let writer = GroupWriter::new(path.clone(), embedded.clone(), identity.clock_high_water);
+    let intake = Intake::Queue(Box::new(|| writer.run()));
+    Ok(OpenBackend { identity, path, backend: embedded, intake, place, lock })
+}
+
+/// Opens only what the embedded store of a directory knows about the node, for a backend that keeps
+/// its records elsewhere. The tables of records stay empty.
+pub(super) fn open_identity(
+    dir: &Path,
+    options: StoreOptions,
+) -> Result<(Embedded, NodeIdentity, Arc<WritePath>), OpenError> {
+    let options = StoreOptions { history: 1, cache_bytes: IDENTITY_CACHE_BYTES, ..options };
+    open_file(Box::new(FileMedium::new(dir.join(FILE_NAME))), &options)
+}
+
+/// Opens the file, counts the node's life, and makes the write path in front of it.
+fn open_file(
+    medium: Box<dyn Medium>,
+    options: &StoreOptions,
+) -> Result<(Embedded, NodeIdentity, Arc<WritePath>), OpenError> {
+    let life = NewLife::begin(options);
+    let lease_us = life.clock_lease_us;
+    let journal = JournalBounds { waiting_bytes: options.journal_bytes, ..JournalBounds::default() };
+    let settings = Settings { history: options.history, cache_bytes: options.cache_bytes, journal };
+    let (embedded, identity) = Embedded::open(medium, settings, life)?;
+    let kept = Marks {
+        clock_high_water_us: identity.clock_high_water.max(lease_us),
+        agreed_us: identity.agreed_us.unwrap_or(0),
+    };
+    let queue_bytes_max = options.queue_bytes_max.min(STORE_QUEUE_BYTES_MAX);
+    let path = WritePath::new(options.clock.clone(), queue_bytes_max, kept);
+    Ok((embedded, identity, Arc::new(path)))
+}
+
+/// Settings of an embedded store.
+struct Settings {
+    /// Number of records kept of each source, the latest included.
+    history: u32,
     /// Memory for redb's pages, in bytes.
-    pub(super) cache_bytes: usize,
+    cache_bytes: usize,
     /// When groups go into the journal first.
-    pub(super) journal: Bounds,
+    journal: JournalBounds,
 }
 
 /// The tables in one file.
 pub(super) struct Embedded {
     medium: Box<dyn Medium>,
     settings: Settings,
-    /// `None` while it cannot be opened, and once it is closed. Commits and readers share the lock;
-    /// only opening it again takes it alone.
+    /// `None` while the file cannot be opened, and once it is closed. Commits and readers share the lock;
+    /// only opening the file again takes it alone.
     database: RwLock<Option<Database>>,
-    /// What is durable and not yet in the tables. Only who holds `writing` changes it.
+    /// Changes that are durable and not yet in the tables. Only the holder of `writing` changes it.
     journal: RwLock<Journal>,
-    /// One transaction that moves records at a time.
+    /// Held by the one transaction at a time that moves records.
     writing: Mutex<()>,
 }
 
 impl Embedded {
     /// Opens or makes the file and counts the node's new life, which survives a power cut.
-    pub(super) fn open(
+    fn open(
         medium: Box<dyn Medium>,
         settings: Settings,
-        birth: Birth,
-    ) -> Result<(Embedded, Identity), OpenError> {
-        let database = open_database(&*medium, settings.cache_bytes)?;
-        let identity = be_born(&database, birth)?;
-        let failed = |error: EngineError| OpenError::Write(error.to_string());
-        let journal = read_journal(&database).map_err(|error| failed(engine_error(error)))?;
+        life: NewLife,
+    ) -> Result<(Embedded, NodeIdentity), OpenError> {
+        let database = open_database(&*medium, settings.cache_bytes)
+            .map_err(|reason| OpenError::Database { path: medium.path(), reason })?;
+        let identity = count_life(&database, life)?;
+        let journal = read_journal(&database).map_err(|error| OpenError::Write(error.into()))?;
         let (database, journal) = (RwLock::new(Some(database)), RwLock::new(journal));
         Ok((Embedded { medium, settings, database, journal, writing: Mutex::new(()) }, identity))
     }
@@ -111,15 +154,15 @@ impl Embedded {
     fn with_database<T>(
         &self,
         act: impl FnOnce(&Database) -> Result<T, redb::Error>,
-    ) -> Result<T, EngineError> {
+    ) -> Result<T, StoreError> {
         match &*self.database.read() {
-            Some(database) => act(database).map_err(engine_error),
-            None => Err(EngineError("the store's file is not open".into())),
+            Some(database) => act(database).map_err(StoreError::from),
+            None => Err(StoreError::Away("the store's file is not open".into())),
         }
     }
 
     /// The latest record of a source.
-    pub(super) fn latest(&self, source: &str) -> Result<Option<Record>, EngineError> {
+    pub(super) fn latest(&self, source: &str) -> Result<Option<Record>, StoreError> {
         self.settle()?;
         self.with_database(|database| {
             let latest = database.begin_read()?.open_table(LATEST)?;
@@ -127,8 +170,8 @@ impl Embedded {
         })
     }
 
-    /// The marks as they are kept.
-    pub(super) fn marks(&self) -> Result<Marks, EngineError> {
+    /// The marks as the file has them.
+    pub(super) fn marks(&self) -> Result<Marks, StoreError> {
         self.with_database(|database| {
             let numbers = database.begin_read()?.open_table(NUMBERS)?;
             let number = |name| Ok::<_, redb::Error>(numbers.get(name)?.map_or(0, |number| number.value()));
@@ -136,16 +179,16 @@ impl Embedded {
         })
     }
 
-    /// Moves all that the journal holds into the tables.
-    fn settle(&self) -> Result<(), EngineError> {
-        while self.owes() {
-            self.write(&Group::default(), None, Share::ALL)?;
+    /// Moves everything that the journal holds into the tables.
+    fn settle(&self) -> Result<(), StoreError> {
+        while self.has_deferred_work() {
+            self.write(&WriteGroup::default(), None, MoveShare::ALL)?;
         }
         Ok(())
     }
 
-    /// One transaction: the group, the marks, and a share of the journal into the tables.
-    fn write(&self, group: &Group, marks: Option<Marks>, share: Share) -> Result<(), EngineError> {
+    /// Writes in one transaction the group, the marks, and a share of the journal into the tables.
+    fn write(&self, group: &WriteGroup, marks: Option<Marks>, share: MoveShare) -> Result<(), StoreError> {
         let _alone = self.writing.lock();
         let step = self.with_database(|database| {
             let transaction = begin(database)?;
@@ -159,7 +202,7 @@ impl Embedded {
             Ok(step)
         })?;
         if let Some(step) = step {
-            self.journal.write().advance(step, group);
+            self.journal.write().handle_committed(step, group);
         }
         Ok(())
     }
@@ -169,14 +212,12 @@ impl Embedded {
     fn write_group(
         &self,
         transaction: &WriteTransaction,
-        group: &Group,
-        share: Share,
-    ) -> Result<Option<Step>, redb::Error> {
-        let mut tables =
-            Tables { latest: transaction.open_table(LATEST)?, history: transaction.open_table(HISTORY)? };
-        let mut write = |source: &str, removed, records: &[&SharedRecord]| {
-            self.write_source(&mut tables, source, removed, records)
-        };
+        group: &WriteGroup,
+        share: MoveShare,
+    ) -> Result<Option<JournalStep>, redb::Error> {
+        let mut tables = RecordTables::open(transaction, self.settings.history)?;
+        let mut write =
+            |source: &str, removed, records: &[&SharedRecord]| tables.write_source(source, removed, records);
         let journal = self.journal.read();
         if journal.is_empty() && group.records() < self.settings.journal.group_records_min {
             group.each_source(write)?;
@@ -185,110 +226,12 @@ impl Embedded {
         let mut table = transaction.open_table(JOURNAL)?;
         journal.write(&mut table, group, share, &mut write).map(Some)
     }
-
-    /// A page of what is in the tables of a source whose latest row is this.
-    fn history_of_tables(
-        &self,
-        transaction: &ReadTransaction,
-        query: &HistoryQuery<'_>,
-        row: &LatestRow<'_>,
-    ) -> Result<Vec<Record>, redb::Error> {
-        let mut records = Vec::new();
-        let newer = query.unwritten.iter().filter(|&&stamp| stamp > row.stamp).count() as u64;
-        let hidden = (newer + 1 + u64::from(row.older)).saturating_sub(u64::from(self.settings.history));
-        if query.shows(row.stamp) && hidden <= u64::from(row.older) {
-            records.extend(wire::decode(Bytes::copy_from_slice(&row.wire)).ok());
-        }
-        let history = transaction.open_table(HISTORY)?;
-        let (from, to) = history_bounds(query.source);
-        let oldest = match history.range::<&[u8]>(from.as_slice()..to.as_slice())?.nth(hidden as usize) {
-            Some(row) => row?.0.value().to_vec(),
-            None => return Ok(records),
-        };
-        let least =
-            history_key(query.source, Stamp { ts: query.from_us, deleted: false, hash: 0 }).max(oldest);
-        let end = match query.before {
-            Some(before) if before.ts <= query.to_us => history_key(query.source, before),
-            _ => history_key(
-                query.source,
-                Stamp { ts: query.to_us.saturating_add(1), deleted: false, hash: 0 },
-            ),
-        };
-        if least >= end {
-            return Ok(records);
-        }
-        for row in history.range::<&[u8]>(least.as_slice()..end.as_slice())?.rev() {
-            if records.len() >= query.limit {
-                break;
-            }
-            let (key, row) = row?;
-            match wire::decode(Bytes::copy_from_slice(row.value())) {
-                Ok(record) => records.push(record),
-                Err(error) => {
-                    let ts = stamp_of_history_key(key.value()).map(|stamp| stamp.ts);
-                    tracing::error!(source = query.source, ?ts, %error, "stored history is damaged; skipped");
-                }
-            }
-        }
-        Ok(records)
-    }
-
-    /// Writes what became of one source.
-    fn write_source(
-        &self,
-        tables: &mut Tables<'_>,
-        source: &str,
-        removed: Option<Stamp>,
-        records: &[&SharedRecord],
-    ) -> Result<(), redb::Error> {
-        let mut current = match tables.latest.get(source)? {
-            Some(row) => LatestRow::parse(row.value()).map(|row| row.into_owned()),
-            None => None,
-        };
-        if removed.is_some_and(|stamp| current.as_ref().is_none_or(|row| row.stamp <= stamp)) {
-            tables.latest.remove(source)?;
-            let (from, to) = history_bounds(source);
-            tables.history.retain_in::<&[u8], _>(from.as_slice()..to.as_slice(), |_, _| false)?;
-            current = None;
-        }
-        let mut run = ascending(records);
-        let newest_kept = current.as_ref().map(|row| row.stamp);
-        run.retain(|record| newest_kept.is_none_or(|kept| record.stamp >= kept));
-        let Some((newest, before)) = run.split_last() else { return Ok(()) };
-        let mut kept = current.as_ref().map_or(0, |row| row.older);
-        let ring = self.settings.history.saturating_sub(1);
-        let replaced = newest_kept.is_some_and(|kept| run.first().is_some_and(|first| first.stamp == kept));
-        let wire = wire::encode(newest);
-        // Catching up shows every record of the map; most are there.
-        if replaced && before.is_empty() && current.as_ref().is_some_and(|row| *row.wire == *wire) {
-            return Ok(());
-        }
-        // The latest so far, unless the same record comes again, then those of the group but the last.
-        let old = current.filter(|_| !replaced && before.len() < ring as usize);
-        if let Some(row) = old {
-            tables.history.insert(history_key(source, row.stamp).as_slice(), &*row.wire)?;
-            kept += 1;
-        }
-        for record in before.iter().skip(before.len().saturating_sub(ring as usize)) {
-            let key = history_key(source, record.stamp);
-            let known = tables.history.insert(key.as_slice(), wire::encode(record).as_slice())?.is_some();
-            kept += u32::from(!known);
-        }
-        kept = trim(&mut tables.history, source, kept, ring)?;
-        let row = LatestRow { stamp: newest.stamp, older: kept, wire: wire.into() };
-        tables.latest.insert(source, row.encode().as_slice())?;
-        Ok(())
-    }
 }
 
-struct Tables<'a> {
-    latest: Table<'a, &'static str, &'static [u8]>,
-    history: Table<'a, &'static [u8], &'static [u8]>,
-}
-
-impl Reader for Embedded {
-    fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, EngineError> {
-        // First the journal: what is moved in between is then seen twice, not missed.
+impl Backend for Embedded {
+    /// Shows the records in order of name.
+    fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, StoreError> {
+        // The journal is read first: a record that is moved meanwhile is then seen twice and not missed.
         let mut waiting = self.journal.read().newest().into_iter().peekable();
         self.with_database(|database| {
             let mut report = LoadReport::default();
@@ -323,47 +266,55 @@ impl Reader for Embedded {
         })
     }
 
-    fn history(&self, query: &HistoryQuery<'_>) -> Result<Vec<Record>, EngineError> {
-        if self.settings.history == 0 {
+    fn history(&self, query: &HistoryQuery, unwritten: &[Stamp]) -> Result<Vec<Record>, StoreError> {
+        let history = self.settings.history;
+        if history == 0 {
             return Ok(Vec::new());
         }
-        // First the journal: what is moved in between is then seen twice, not missed.
-        let (removed, waiting) = self.journal.read().of_source(query.source);
+        // The journal is read first: a record that is moved meanwhile is then seen twice and not missed.
+        let (removed, waiting) = self.journal.read().of_source(&query.source);
         self.with_database(|database| {
             let transaction = database.begin_read()?;
-            let latest = transaction.open_table(LATEST)?.get(query.source)?;
+            let latest = transaction.open_table(LATEST)?.get(query.source.as_str())?;
             let row = latest.as_ref().and_then(|row| LatestRow::parse(row.value()));
             let row = row.filter(|row| removed.is_none_or(|stamp| row.stamp > stamp));
             let is_newer = |record: &SharedRecord| row.as_ref().is_none_or(|row| record.stamp > row.stamp);
             let waiting: Vec<SharedRecord> = waiting.into_iter().filter(is_newer).collect();
             let newest = waiting.last().map(|record| record.stamp);
-            let newer = query.unwritten.iter().filter(|&&stamp| Some(stamp) > newest).count();
-            let ring = (self.settings.history as usize).saturating_sub(newer);
-            let mut unwritten: Vec<Stamp> = waiting.iter().map(|record| record.stamp).collect();
-            unwritten.extend_from_slice(query.unwritten);
-            unwritten.sort_unstable();
-            unwritten.dedup();
-            let query = HistoryQuery { unwritten: &unwritten, ..*query };
+            let newer = unwritten.iter().filter(|&&stamp| Some(stamp) > newest).count();
+            let places = (history as usize).saturating_sub(newer);
+            let mut not_in_tables: Vec<Stamp> = waiting.iter().map(|record| record.stamp).collect();
+            not_in_tables.extend_from_slice(unwritten);
+            not_in_tables.sort_unstable();
+            not_in_tables.dedup();
             let stored = match &row {
-                Some(row) => self.history_of_tables(&transaction, &query, row)?,
+                Some(row) => read_history(&transaction, query, &not_in_tables, row, history)?,
                 None => Vec::new(),
             };
-            Ok(page(&query, &waiting[waiting.len().saturating_sub(ring)..], stored, query.limit).0)
+            Ok(page(query, &waiting[waiting.len().saturating_sub(places)..], stored).records)
         })
+    }
+
+    fn history_len_max(&self) -> usize {
+        self.settings.history as usize
+    }
+
+    fn sharing(&self) -> Sharing {
+        Sharing::Private
     }
 }
 
-impl Engine for Embedded {
-    fn commit(&self, group: &Group, marks: Marks) -> Result<(), EngineError> {
+impl StoreEngine for Embedded {
+    fn commit(&self, group: &WriteGroup, marks: Marks) -> Result<(), StoreError> {
         let share = self.journal.read().share(group, self.settings.journal);
         self.write(group, Some(marks), share)
     }
 
-    fn owes(&self) -> bool {
+    fn has_deferred_work(&self) -> bool {
         !self.journal.read().is_empty()
     }
 
-    fn keep_heads(&self, heads: &Heads) -> Result<(), EngineError> {
+    fn keep_heads(&self, heads: &Heads) -> Result<(), StoreError> {
         self.with_database(|database| {
             let transaction = begin(database)?;
             {
@@ -377,14 +328,14 @@ impl Engine for Embedded {
         })
     }
 
-    fn recover(&self) -> Result<(), EngineError> {
+    fn recover(&self) -> Result<(), StoreError> {
         let mut database = self.database.write();
-        // The old one first: it holds the file's lock.
+        // The old one is dropped first, because it holds the file's lock.
         *database = None;
-        *database = Some(
-            open_database(&*self.medium, self.settings.cache_bytes)
-                .map_err(|error| EngineError(error.to_string()))?,
-        );
+        *database = Some(open_database(&*self.medium, self.settings.cache_bytes).map_err(|error| {
+            let text = format!("{:?} cannot be opened: {error}", self.medium.path());
+            error.with_text(text)
+        })?);
         Ok(())
     }
 
@@ -393,7 +344,7 @@ impl Engine for Embedded {
         after: Option<&str>,
         limit: usize,
         each: &mut dyn FnMut(&str, Stamp),
-    ) -> Result<(), EngineError> {
+    ) -> Result<(), StoreError> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.settle()?;
         self.with_database(|database| {
@@ -401,7 +352,7 @@ impl Engine for Embedded {
             let from = after.map_or(Unbounded, Excluded);
             for row in latest.range::<&str>((from, Unbounded))?.take(limit) {
                 let (source, row) = row?;
-                // A damaged row goes with any removal.
+                // With this stamp a damaged row is removed by any removal.
                 let stamp = LatestRow::parse(row.value()).map_or(Stamp::of_deletion(0), |row| row.stamp);
                 each(source.value(), stamp);
             }
@@ -419,48 +370,13 @@ impl Engine for Embedded {
     }
 }
 
-/// Removes the oldest of a source until at most `ring` are left; gives what is left.
-fn trim(
-    history: &mut Table<'_, &'static [u8], &'static [u8]>,
-    source: &str,
-    mut kept: u32,
-    ring: u32,
-) -> Result<u32, redb::Error> {
-    let (from, to) = history_bounds(source);
-    while kept > ring {
-        let first = match history.range::<&[u8]>(from.as_slice()..to.as_slice())?.next() {
-            Some(row) => row?.0.value().to_vec(),
-            None => return Ok(0),
-        };
-        history.remove(first.as_slice())?;
-        kept -= 1;
-    }
-    Ok(kept)
-}
-
-fn decode_latest(source: &str, row: &[u8]) -> Option<Record> {
-    let row = LatestRow::parse(row)?;
-    let record = wire::decode(Bytes::copy_from_slice(&row.wire)).ok()?;
-    (record.source.as_str() == source && record.stamp == row.stamp).then_some(record)
-}
-
-fn open_database(medium: &dyn Medium, cache_bytes: usize) -> Result<Database, OpenError> {
+fn open_database(medium: &dyn Medium, cache_bytes: usize) -> Result<Database, StoreError> {
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes);
-    medium
-        .open(&builder)
-        .map_err(|error| OpenError::Database { path: medium.path(), reason: error.to_string() })
-}
-
-fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {
-    let mut transaction = database.begin_write()?;
-    // Not only for speed: see the module's head before turning it off.
-    transaction.set_quick_repair(true);
-    Ok(transaction)
-}
-
-fn engine_error(error: redb::Error) -> EngineError {
-    EngineError(error.to_string())
+    medium.open(&builder).map_err(|error| {
+        let text = error.to_string();
+        StoreError::from(redb::Error::from(error)).with_text(text)
+    })
 }
 
 fn read_journal(database: &Database) -> Result<Journal, redb::Error> {

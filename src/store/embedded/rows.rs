@@ -5,26 +5,26 @@ use std::borrow::Cow;
 
 use crate::record::Stamp;
 
-/// `ts` (8), `deleted` (1), `hash` (16).
+/// Bytes of a stamp: `ts` (8), `deleted` (1), `hash` (16).
 pub(super) const STAMP_BYTES: usize = 25;
-/// Stamp and the length of the ring (4).
+/// Bytes before the record in a row of the latest table: its stamp and the length of the ring (4).
 const HEAD_BYTES: usize = STAMP_BYTES + 4;
-/// Ends a source's name in a history key: names have no control characters, so no name's keys lie
-/// among those of another.
+/// Byte that ends a source's name in a history key. Names have no control characters, so no name's keys
+/// lie among those of another.
 const END_OF_NAME: u8 = 0;
 
-/// A value of the latest table: the record as it travels, behind what a write needs of it.
+/// A value of the latest table: the encoded record, behind the fields of it that a write needs.
 pub(super) struct LatestRow<'a> {
-    /// The record's stamp.
+    /// Stamp of the record.
     pub(super) stamp: Stamp,
-    /// Records of the source in the history table.
+    /// Number of records of the source in the history table.
     pub(super) older: u32,
-    /// The encoded record.
+    /// Record as it is encoded between nodes.
     pub(super) wire: Cow<'a, [u8]>,
 }
 
 impl LatestRow<'_> {
-    /// Reads a row; `None` if it is too short to be one.
+    /// Reads a row. Returns `None` if the bytes are too few to be one.
     pub(super) fn parse(bytes: &[u8]) -> Option<LatestRow<'_>> {
         let (stamp, rest) = bytes.split_at_checked(STAMP_BYTES)?;
         let (older, wire) = rest.split_at_checked(HEAD_BYTES - STAMP_BYTES)?;
@@ -32,7 +32,7 @@ impl LatestRow<'_> {
         Some(LatestRow { stamp: read_stamp(stamp)?, older, wire: Cow::Borrowed(wire) })
     }
 
-    /// The row as bytes.
+    /// Encodes the row as the table holds it.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + self.wire.len());
         write_stamp(&mut bytes, self.stamp);
@@ -41,7 +41,7 @@ impl LatestRow<'_> {
         bytes
     }
 
-    /// The row, without the borrow of the table.
+    /// Copies the row out of the table that it was borrowed from.
     pub(super) fn into_owned(self) -> LatestRow<'static> {
         LatestRow { stamp: self.stamp, older: self.older, wire: Cow::Owned(self.wire.into_owned()) }
     }
@@ -56,25 +56,25 @@ pub(super) fn history_key(source: &str, stamp: Stamp) -> Vec<u8> {
     key
 }
 
-/// The half-open range of keys of a source.
+/// The half-open range of the keys of a source in the history table.
 pub(super) fn history_bounds(source: &str) -> (Vec<u8>, Vec<u8>) {
     let bound = |end| [source.as_bytes(), &[end]].concat();
     (bound(END_OF_NAME), bound(END_OF_NAME + 1))
 }
 
-/// The stamp in a key of the history table.
+/// The stamp in a key of the history table; `None` if the key is too short to have one.
 pub(super) fn stamp_of_history_key(key: &[u8]) -> Option<Stamp> {
     read_stamp(key.get(key.len().checked_sub(STAMP_BYTES)?..)?)
 }
 
-/// Appends a stamp.
+/// Appends a stamp to `bytes`, in an order of bytes that is the order of stamps.
 pub(super) fn write_stamp(bytes: &mut Vec<u8>, stamp: Stamp) {
     bytes.extend_from_slice(&stamp.ts.to_be_bytes());
     bytes.push(u8::from(stamp.deleted));
     bytes.extend_from_slice(&stamp.hash.to_be_bytes());
 }
 
-/// The stamp in so many bytes.
+/// Reads a stamp. Returns `None` unless there are exactly [`STAMP_BYTES`] bytes.
 pub(super) fn read_stamp(bytes: &[u8]) -> Option<Stamp> {
     let (ts, rest) = bytes.split_first_chunk()?;
     let (deleted, hash) = rest.split_first()?;

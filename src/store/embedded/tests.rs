@@ -11,10 +11,10 @@ use proptest::prelude::*;
 use redb::{Builder, DatabaseError, StorageBackend};
 
 use super::*;
-use crate::record::{NodeName, Source};
+use crate::record::{HistoryCursor, NodeName, Source};
 use crate::store::testing::{deletion, record, shared};
 
-/// What went wrong with the disk.
+/// Ways in which the disk fails.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::store) struct Faults {
     /// Writes that would grow what is written beyond this fail, as on a full disk.
@@ -166,8 +166,8 @@ impl StorageBackend for SimDisk {
     }
 }
 
-fn birth(boot_min: u64, name: Option<&str>) -> super::Birth {
-    super::Birth {
+fn life(boot_min: u64, name: Option<&str>) -> NewLife {
+    NewLife {
         node_name: name.map(|name| NodeName::parse(name).expect("name")),
         made_up: NodeName::parse("made-up").expect("name"),
         boot_min,
@@ -176,22 +176,22 @@ fn birth(boot_min: u64, name: Option<&str>) -> super::Birth {
 }
 
 fn open(disk: &SimDisk, history: u32) -> Embedded {
-    open_with(disk, history, Bounds::default())
+    open_with(disk, history, JournalBounds::default())
 }
 
-fn open_with(disk: &SimDisk, history: u32, journal: Bounds) -> Embedded {
+fn open_with(disk: &SimDisk, history: u32, journal: JournalBounds) -> Embedded {
     let settings = Settings { history, cache_bytes: 1024 * 1024, journal };
-    Embedded::open(Box::new(disk.clone()), settings, birth(1, None)).expect("opens").0
+    Embedded::open(Box::new(disk.clone()), settings, life(1, None)).expect("opens").0
 }
 
 /// Every group goes into the journal, and one source is moved at a time.
-const ALL_BY_JOURNAL: Bounds =
-    Bounds { group_records_min: 0, waiting_bytes: 4_000, idle_bytes: 1, sources_max: 1 };
+const ALL_BY_JOURNAL: JournalBounds =
+    JournalBounds { group_records_min: 0, waiting_bytes: 4_000, idle_bytes: 1, sources_max: 1 };
 /// None does.
-const NONE_BY_JOURNAL: Bounds = Bounds { group_records_min: usize::MAX, ..ALL_BY_JOURNAL };
+const NONE_BY_JOURNAL: JournalBounds = JournalBounds { group_records_min: usize::MAX, ..ALL_BY_JOURNAL };
 
-fn commit(store: &Embedded, records: &[SharedRecord]) -> Result<(), EngineError> {
-    store.commit(&Group::of_records(records), Marks::default())
+fn commit(store: &Embedded, records: &[SharedRecord]) -> Result<(), StoreError> {
+    store.commit(&WriteGroup::of_records(records), Marks::default())
 }
 
 fn loaded(store: &Embedded) -> Vec<Record> {
@@ -201,12 +201,16 @@ fn loaded(store: &Embedded) -> Vec<Record> {
     records
 }
 
-fn all_of<'a>(source: &'a str, unwritten: &'a [Stamp]) -> HistoryQuery<'a> {
-    HistoryQuery { source, from_us: 0, to_us: u64::MAX, before: None, limit: 1000, unwritten }
+fn all_of(source: &str) -> HistoryQuery {
+    HistoryQuery { source: source.into(), from_us: 0, to_us: u64::MAX, after: None, limit: 1000 }
 }
 
-fn stamps(store: &Embedded, query: &HistoryQuery<'_>) -> Vec<u64> {
-    store.history(query).expect("reads").iter().map(|record| record.stamp.ts).collect()
+fn stamps(store: &Embedded, query: &HistoryQuery) -> Vec<u64> {
+    stamps_beside(store, query, &[])
+}
+
+fn stamps_beside(store: &Embedded, query: &HistoryQuery, unwritten: &[Stamp]) -> Vec<u64> {
+    store.history(query, unwritten).expect("reads").iter().map(|record| record.stamp.ts).collect()
 }
 
 #[test]
@@ -216,28 +220,31 @@ fn history_is_a_ring_and_a_page_is_a_range() {
     for ts in 1..=3 {
         commit(&store, &[shared("a", ts * 10)]).expect("commits");
     }
-    assert_eq!(stamps(&store, &all_of("a", &[])), [30, 20, 10]);
+    assert_eq!(stamps(&store, &all_of("a")), [30, 20, 10]);
     let group: Vec<_> = [40, 50, 60].map(|ts| shared("a", ts)).into();
     commit(&store, &group).expect("commits");
-    assert_eq!(stamps(&store, &all_of("a", &[])), [60, 50, 40, 30, 20]);
-    let part = HistoryQuery { from_us: 30, to_us: 50, ..all_of("a", &[]) };
+    assert_eq!(stamps(&store, &all_of("a")), [60, 50, 40, 30, 20]);
+    let part = HistoryQuery { from_us: 30, to_us: 50, ..all_of("a") };
     assert_eq!(stamps(&store, &part), [50, 40, 30]);
-    assert_eq!(stamps(&store, &HistoryQuery { limit: 2, ..part }), [50, 40]);
-    assert_eq!(stamps(&store, &HistoryQuery { before: Some(shared("a", 40).stamp), ..part }), [30]);
+    assert_eq!(stamps(&store, &HistoryQuery { limit: 2, ..part.clone() }), [50, 40]);
+    assert_eq!(
+        stamps(&store, &HistoryQuery { after: Some(HistoryCursor(shared("a", 40).stamp)), ..part }),
+        [30]
+    );
     // What waits takes the places of the oldest.
     let waiting = [shared("a", 70).stamp, shared("a", 80).stamp];
-    assert_eq!(stamps(&store, &all_of("a", &waiting)), [60, 50, 40]);
+    assert_eq!(stamps_beside(&store, &all_of("a"), &waiting), [60, 50, 40]);
     // A group longer than the ring, and neighbours that must not be touched.
     let group: Vec<_> = (7..=20).map(|n| shared("a", n * 10)).collect();
     commit(&store, &[shared("a/b", 1), shared("Z", 1)]).expect("commits");
     commit(&store, &group).expect("commits");
-    assert_eq!(stamps(&store, &all_of("a", &[])), [200, 190, 180, 170, 160]);
+    assert_eq!(stamps(&store, &all_of("a")), [200, 190, 180, 170, 160]);
     assert_eq!(loaded(&store).len(), 3);
     // A shorter ring at the next start: trimmed by the next write.
     drop(store);
     let store = open(&disk, 2);
     commit(&store, &[shared("a", 210)]).expect("commits");
-    assert_eq!(stamps(&store, &all_of("a", &[])), [210, 200]);
+    assert_eq!(stamps(&store, &all_of("a")), [210, 200]);
 }
 
 #[test]
@@ -245,33 +252,33 @@ fn writes_compare_stamps_and_removals_reach_only_what_they_know() {
     let store = open(&SimDisk::default(), 4);
     commit(&store, &[shared("a", 10), shared("b", 10)]).expect("commits");
     commit(&store, &[shared("a", 5), shared("a", 10), shared("a", 7)]).expect("commits");
-    assert_eq!(stamps(&store, &all_of("a", &[])), [10]);
+    assert_eq!(stamps(&store, &all_of("a")), [10]);
     commit(&store, &[Arc::new(deletion("a", 20))]).expect("commits");
     let stamp = Stamp::of_deletion(20);
-    let older = Group::of_removals(vec![(Source::parse("a").expect("source"), Stamp::of_deletion(19))]);
+    let older = WriteGroup::of_removals(vec![(Source::parse("a").expect("source"), Stamp::of_deletion(19))]);
     store.commit(&older, Marks::default()).expect("commits");
-    assert_eq!(stamps(&store, &all_of("a", &[])), [20, 10]);
-    let same = Group::of_removals(vec![(Source::parse("a").expect("source"), stamp)]);
+    assert_eq!(stamps(&store, &all_of("a")), [20, 10]);
+    let same = WriteGroup::of_removals(vec![(Source::parse("a").expect("source"), stamp)]);
     store.commit(&same, Marks::default()).expect("commits");
-    assert_eq!(stamps(&store, &all_of("a", &[])), [0u64; 0]);
+    assert_eq!(stamps(&store, &all_of("a")), [0u64; 0]);
     let mut names = Vec::new();
     store.sources(None, 9, &mut |name, _| names.push(name.to_owned())).expect("reads");
     assert_eq!(names, ["b"]);
     commit(&store, &[shared("a", 3)]).expect("commits");
-    assert_eq!(stamps(&store, &all_of("a", &[])), [3]);
+    assert_eq!(stamps(&store, &all_of("a")), [3]);
 }
 
 #[test]
 fn the_node_is_born_anew_at_every_start() {
     let disk = SimDisk::default();
-    let settings = || Settings { history: 1, cache_bytes: 1 << 20, journal: Bounds::default() };
-    let open = |birth| Embedded::open(Box::new(disk.clone()), settings(), birth).expect("opens").1;
-    let first = open(birth(100, None));
+    let settings = || Settings { history: 1, cache_bytes: 1 << 20, journal: JournalBounds::default() };
+    let open = |life| Embedded::open(Box::new(disk.clone()), settings(), life).expect("opens").1;
+    let first = open(life(100, None));
     assert_eq!((first.boot, first.node_name.as_str(), first.agreed_us), (100, "made-up", None));
     // The clock was set back: the number rises all the same.
-    assert_eq!(open(birth(7, None)).boot, 101);
-    assert_eq!(open(birth(500, Some("n1"))).node_name.as_str(), "n1");
-    let last = open(birth(1, None));
+    assert_eq!(open(life(7, None)).boot, 101);
+    assert_eq!(open(life(500, Some("n1"))).node_name.as_str(), "n1");
+    let last = open(life(1, None));
     assert_eq!((last.boot, last.node_name.as_str()), (501, "n1"));
 }
 
@@ -303,12 +310,14 @@ fn a_record_damaged_on_disk_is_counted_and_skipped() {
 /// image opens, and holds every group whose commit had returned before, whole groups only.
 #[test]
 fn nothing_durable_is_lost_by_a_power_cut_at_any_sync() {
-    for journal in [Bounds::default(), ALL_BY_JOURNAL, Bounds { sources_max: 20, ..ALL_BY_JOURNAL }] {
+    for journal in
+        [JournalBounds::default(), ALL_BY_JOURNAL, JournalBounds { sources_max: 20, ..ALL_BY_JOURNAL }]
+    {
         cut_power_at_every_sync(journal);
     }
 }
 
-fn cut_power_at_every_sync(journal: Bounds) {
+fn cut_power_at_every_sync(journal: JournalBounds) {
     let disk = SimDisk::default();
     let store = open_with(&disk, 3, journal);
     disk.keep_images();
@@ -413,7 +422,7 @@ proptest! {
         }
         for (source, ring) in &model {
             let kept: Vec<Record> = ring.iter().rev().take(4).cloned().collect();
-            prop_assert_eq!(store.history(&all_of(source, &[])).expect("reads"), kept);
+            prop_assert_eq!(store.history(&all_of(source), &[]).expect("reads"), kept);
         }
         let latest: Vec<Record> = model.values().filter_map(|ring| ring.last().cloned()).collect();
         prop_assert_eq!(loaded(&store), latest);
@@ -423,7 +432,7 @@ proptest! {
 #[test]
 fn garbage_is_no_store() {
     let disk = SimDisk::of_image(vec![7; 100_000]);
-    let settings = Settings { history: 1, cache_bytes: 1 << 20, journal: Bounds::default() };
-    let opened = Embedded::open(Box::new(disk), settings, birth(1, None));
+    let settings = Settings { history: 1, cache_bytes: 1 << 20, journal: JournalBounds::default() };
+    let opened = Embedded::open(Box::new(disk), settings, life(1, None));
     assert!(matches!(opened, Err(OpenError::Database { .. })));
 }

@@ -13,6 +13,7 @@ use crate::cluster::ring::Ring;
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::cluster::{Arrival, Heads, MachineConfig, Profile, Replica};
 use crate::limits::SHARDS;
+use crate::record::merge::{Verdict, judge};
 use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
 
 pub const SECOND_US: u64 = 1_000_000;
@@ -39,14 +40,14 @@ impl Map {
     pub fn put(&mut self, record: SharedRecord) -> bool {
         let shard = Map::shard_of(record.source.as_str());
         let old = self.shards[shard].get(record.source.as_str());
-        if old.is_some_and(|old| (old.stamp, &old.birth) >= (record.stamp, &record.birth)) {
+        let verdict = judge(old, &record);
+        if !verdict.replaces() {
             return false;
         }
-        let is_newer = old.is_none_or(|old| old.stamp < record.stamp);
         let gone = old.map_or(0, |old| xxh3_64(&old.checksum.to_le_bytes()));
         self.prints[shard] ^= gone ^ xxh3_64(&record.checksum.to_le_bytes());
         self.shards[shard].insert(record.source.clone(), record);
-        is_newer
+        verdict == Verdict::Newer
     }
 
     pub fn remove(&mut self, source: &str) {
@@ -79,7 +80,7 @@ impl Replica for Map {
         is_newer
     }
 
-    fn discard(&mut self, record: &SharedRecord) {
+    fn discard(&mut self, _now: Now, record: &SharedRecord) {
         self.remove(record.source.as_str());
     }
 

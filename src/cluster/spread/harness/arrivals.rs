@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::cluster::{Arrival, Replica};
 use crate::limits::SHARDS;
+use crate::record::merge::judge;
 use crate::record::{NodeName, Now, SharedRecord, Source};
 
 /// When and how each record arrived at a node, by origin and number; and the newest record of each source.
@@ -19,12 +20,12 @@ impl Replica for Arrivals {
         let is_new = !self.0.contains_key(&birth);
         self.0.entry(birth).or_insert((now.mono_us, arrival));
         let held = self.1.entry(record.source.clone()).or_insert_with(|| record.clone());
-        if record.stamp > held.stamp {
+        if judge(Some(held), &record).replaces() {
             *held = record;
         }
         is_new
     }
-    fn discard(&mut self, _record: &SharedRecord) {}
+    fn discard(&mut self, _now: Now, _record: &SharedRecord) {}
     fn get(&self, source: &str) -> Option<SharedRecord> {
         self.1.get(&Source::parse(source).ok()?).cloned()
     }

@@ -1,20 +1,19 @@
-//! How often each number was seen, to a hundredth of its size, in a few kilobytes.
+//! How often each number occurred, with the numbers exact to 0.8 %, in a few kilobytes.
 
-/// Numbers below this are kept as they are; so many steps are in every power of two above.
+/// Numbers below this are kept exactly; above, every power of two is divided into so many steps.
 const STEPS: u64 = 128;
 const STEPS_LOG: u32 = 7;
 
-/// Counts of numbers.
+/// Counts of how often each number occurred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Histogram {
+pub struct Distribution {
     counts: Vec<u64>,
     total: u64,
-    sum: u64,
     max: u64,
 }
 
-impl Histogram {
-    /// Counts one number.
+impl Distribution {
+    /// Counts one occurrence of a number.
     pub fn add(&mut self, number: u64) {
         let place = place_of(number);
         if self.counts.len() <= place {
@@ -22,37 +21,31 @@ impl Histogram {
         }
         self.counts[place] += 1;
         self.total += 1;
-        self.sum = self.sum.saturating_add(number);
         self.max = self.max.max(number);
     }
 
-    /// Adds what another counted.
-    pub fn merge(&mut self, other: &Histogram) {
+    /// Adds the counts of another distribution.
+    pub fn merge(&mut self, other: &Distribution) {
         if self.counts.len() < other.counts.len() {
             self.counts.resize(other.counts.len(), 0);
         }
         self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
         self.total += other.total;
-        self.sum = self.sum.saturating_add(other.sum);
         self.max = self.max.max(other.max);
     }
 
-    /// How many numbers were counted.
+    /// Returns how many numbers were counted.
     pub fn count(&self) -> u64 {
         self.total
     }
 
-    /// The greatest, exactly; 0 without any.
+    /// Returns the greatest number, exactly; 0 if none was counted.
     pub fn max(&self) -> u64 {
         self.max
     }
 
-    /// Their mean; 0 without any.
-    pub fn mean(&self) -> f64 {
-        self.sum as f64 / self.total.max(1) as f64
-    }
-
-    /// The number that `share` of all (0 to 1) do not exceed, at most 0.8 % too great; 0 without any.
+    /// Returns the number that a share of all numbers (0 to 1) do not exceed: at most 0.8 % too great, and 0
+    /// if none was counted.
     pub fn quantile(&self, share: f64) -> u64 {
         let rank = ((self.total as f64 * share).ceil() as u64).clamp(1, self.total.max(1));
         let mut seen = 0;
@@ -90,7 +83,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_near_and_never_too_small() {
-        let mut histogram = Histogram::default();
+        let mut histogram = Distribution::default();
         let numbers: Vec<u64> = (0..10_000u64).map(|n| n * n / 7 + n % 3).collect();
         numbers.iter().rev().for_each(|&number| histogram.add(number));
         for (share, rank) in [(0.0, 1), (0.5, 5_000), (0.99, 9_900), (0.999, 9_990), (1.0, 10_000)] {

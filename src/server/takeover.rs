@@ -1,0 +1,87 @@
+//! This node's part in a store that all nodes share ([`Takeover`]), with the node's members, map and
+//! publishes.
+//!
+//! A node's mark, up to which number its records are stored, is a record under the system name
+//! `$anode/stored/NODE/BOOT`.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::shared::Shared;
+use crate::protocol::draft::{Draft, DraftPayload};
+use crate::record::{Now, SharedRecord};
+use crate::store::{MARK_TTL_MS, NodeLife, Survivor, Takeover, Ticket};
+
+/// The part of this node; `None` if its store is its own, so that nobody writes for anybody.
+pub(super) fn of(shared: &Shared) -> Option<Takeover> {
+    let own = NodeLife { node: shared.name.clone(), boot: shared.boot };
+    shared.store().placement().is_shared().then(|| Takeover::new(own))
+}
+
+impl Survivor for Arc<Shared> {
+    fn alive(&self) -> BTreeSet<NodeLife> {
+        let members = self.members();
+        let live = members.iter().filter(|member| member.state.is_live());
+        live.map(|member| NodeLife { node: member.identity.name.clone(), boot: member.identity.boot })
+            .collect()
+    }
+
+    fn last_seq(&self) -> u64 {
+        let seq = self.ingest.outbox().lock().last_seq();
+        // A record is numbered and pushed under its shard's lock: behind all locks, all up to `seq` are pushed.
+        self.ingest.latest().barrier();
+        seq
+    }
+
+    fn mark(&self, life: &NodeLife) -> u64 {
+        let record = self.ingest.latest().get(&mark_name(life));
+        let text = record.and_then(|record| String::from_utf8(record.payload.bytes().to_vec()).ok());
+        text.and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    fn publish_mark(&self, now: Now, life: &NodeLife, seq: u64) -> Option<u64> {
+        let text = seq.to_string();
+        let draft = Draft {
+            source: Cow::Owned(mark_name(life)),
+            ts: None,
+            payload: DraftPayload::Json(text.as_bytes()),
+            ttl_ms: MARK_TTL_MS,
+            ack: None,
+        };
+        match self.ingest.tell(now, &draft) {
+            Ok(_) => {
+                self.wake_gossip();
+                Some(self.ingest.outbox().lock().last_seq())
+            }
+            Err(refusal) => {
+                tracing::warn!(reason = refusal.message, "how far records are stored cannot be said");
+                None
+            }
+        }
+    }
+
+    fn visit_shard(&self, shard: usize, each: &mut dyn FnMut(&SharedRecord)) {
+        self.ingest.latest().scan_shard(shard, each);
+    }
+
+    fn push(&self, record: &SharedRecord) -> Ticket {
+        self.store().push(record)
+    }
+
+    fn barrier(&self) -> Ticket {
+        self.store().barrier()
+    }
+
+    fn durable(&self) -> Ticket {
+        self.store().durable()
+    }
+
+    fn is_lagging(&self) -> bool {
+        self.store().is_lagging()
+    }
+}
+
+fn mark_name(life: &NodeLife) -> String {
+    format!("$anode/stored/{}/{}", life.node, life.boot)
+}

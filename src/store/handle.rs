@@ -1,0 +1,242 @@
+//! The store, as everyone uses it.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::backend::{Backend, Intake, LoadReport, OpenBackend};
+use super::error::StoreError;
+use super::history::page;
+use super::open::{BackendKind, NodeIdentity, OpenError, StoreOptions};
+use super::placement::Placement;
+use super::queue::{Ticket, ascending};
+use super::rings::HistoryRings;
+use super::write_path::{LatestRecords, StoreHealth, StoreStats, WritePath};
+use super::{cassandra, embedded, memory};
+use crate::cluster::Heads;
+use crate::record::{HistoryPage, HistoryQuery, Record, SharedRecord, Source, Stamp};
+
+/// How long dropping the last handle waits for what was pushed. [`StoreHandle::close`] is the way
+/// to wait longer, and to know.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens a backend: one line for each kind.
+fn open_backend(kind: BackendKind, dir: &Path, options: StoreOptions) -> Result<OpenBackend, OpenError> {
+    match kind {
+        BackendKind::Embedded => embedded::open(dir, options),
+        BackendKind::Memory => memory::open(options),
+        BackendKind::Cassandra(config) => cassandra::open(&config, dir, options),
+    }
+}
+
+/// The store, as everyone uses it. Clones share it; when the last one is dropped the store is closed.
+#[derive(Clone)]
+pub struct StoreHandle {
+    inner: Arc<OpenStore>,
+}
+
+struct OpenStore {
+    path: Arc<WritePath>,
+    /// Takes every push at once, if the store has no thread that writes.
+    memory: Option<Arc<HistoryRings>>,
+    backend: Arc<dyn Backend>,
+    placement: Placement,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    _lock: Option<File>,
+}
+
+impl StoreHandle {
+    /// Opens the store in `dir`, which is made if need be, for this process alone; `DIR/*` is one of
+    /// several numbered ones. The boot number survives a power cut when this returns.
+    pub fn open(
+        kind: BackendKind,
+        dir: &Path,
+        options: StoreOptions,
+    ) -> Result<(StoreHandle, NodeIdentity), OpenError> {
+        open_backend(kind, dir, options).and_then(StoreHandle::start)
+    }
+
+    /// Starts the thread that writes, if the backend has one.
+    pub(super) fn start(opened: OpenBackend) -> Result<(StoreHandle, NodeIdentity), OpenError> {
+        let OpenBackend { identity, path, backend, intake, place, lock } = opened;
+        let (memory, writer) = match intake {
+            Intake::Memory(rings) => (Some(rings), None),
+            Intake::Queue(run) => {
+                let thread = std::thread::Builder::new().name("anode-store".into()).spawn(run);
+                (None, Some(thread.map_err(|source| OpenError::Io { path: place, source })?))
+            }
+        };
+        let placement = Placement::new(backend.sharing(), identity.node_name.clone());
+        let writer = Mutex::new(writer);
+        let inner = OpenStore { path, memory, backend, placement, writer, _lock: lock };
+        Ok((StoreHandle { inner: Arc::new(inner) }, identity))
+    }
+
+    /// Shows the latest record of every source, each verified; a damaged one is counted, logged and
+    /// skipped. Blocks its thread for as long as that takes.
+    pub fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, StoreError> {
+        self.inner.backend.load(each)
+    }
+
+    /// Returns whether a load that was partial can be repeated now.
+    pub(crate) fn is_load_owed(&self) -> bool {
+        self.inner.backend.is_load_owed()
+    }
+
+    /// The policy that decides which records this node writes into the store.
+    pub(crate) fn placement(&self) -> &Placement {
+        &self.inner.placement
+    }
+
+    /// Takes a record that has become the latest of its source. Called under the lock of the
+    /// source's map shard, in the order in which its records were applied: memory only, never waits.
+    pub fn push(&self, record: &SharedRecord) -> Ticket {
+        let OpenStore { path, memory, .. } = &*self.inner;
+        if let Some(rings) = memory {
+            rings.push(record);
+            return Ticket(0);
+        }
+        let ticket = path.queue.push(record);
+        path.bell.ring_for_push();
+        ticket
+    }
+
+    /// Takes back a source that was collected: its latest record, if its stamp is not over `stamp`,
+    /// and its history are removed. Called under the same lock as [`StoreHandle::push`].
+    pub(crate) fn remove(&self, source: &Source, stamp: Stamp) -> Ticket {
+        let OpenStore { path, memory, .. } = &*self.inner;
+        if let Some(rings) = memory {
+            rings.remove(source, stamp);
+            return Ticket(0);
+        }
+        let ticket = path.queue.remove(source, stamp);
+        path.bell.ring_for_push();
+        ticket
+    }
+
+    /// The ticket that covers everything pushed so far. Has what waits written.
+    pub(crate) fn barrier(&self) -> Ticket {
+        let OpenStore { path, memory, .. } = &*self.inner;
+        if memory.is_some() {
+            return Ticket(0);
+        }
+        let ticket = path.queue.open_group();
+        path.bell.ring();
+        ticket
+    }
+
+    /// Everything up to this ticket survives a power cut. A store in memory gives out no ticket over
+    /// its mark: what is pushed is at once as durable as it will ever be.
+    pub(crate) fn durable(&self) -> Ticket {
+        self.inner.path.durable().get()
+    }
+
+    /// Tells whether what is pushed gets written, and if not, why.
+    pub(crate) fn health(&self) -> StoreHealth {
+        self.inner.path.health()
+    }
+
+    /// Why nothing becomes durable for now, although what is pushed is taken; `None` if it does.
+    pub(crate) fn away(&self) -> Option<String> {
+        self.inner.path.away()
+    }
+
+    /// Returns whether the queue already merges: peers that send a whole map should be read more slowly.
+    pub fn is_lagging(&self) -> bool {
+        self.inner.path.queue.is_lagging()
+    }
+
+    /// Gives the store the map to catch up from. Only once the map holds what
+    /// [`StoreHandle::load`] showed: catching up removes what the map does not hold.
+    pub(crate) fn attach(&self, latest: Arc<dyn LatestRecords>) {
+        self.inner.path.attach(latest);
+    }
+
+    /// Calls `subscriber` whenever [`StoreHandle::durable`] or [`StoreHandle::health`] has changed,
+    /// from the writer's thread: it must be short and must not subscribe.
+    pub(crate) fn subscribe(&self, subscriber: Box<dyn Fn() + Send + Sync>) {
+        self.inner.path.subscribe(subscriber);
+    }
+
+    /// Says up to where stamps have been issued, in microseconds since the Unix epoch. The store keeps
+    /// a mark ahead of it, so that a life after a kill issues nothing twice.
+    pub(crate) fn set_clock_high_water(&self, us: u64) {
+        self.inner.path.set_clock_high_water(us);
+    }
+
+    /// Says when the node last agreed fully with the cluster, in microseconds since the Unix epoch.
+    /// Kept with the next commit, and within a minute of advance in any case.
+    pub(crate) fn set_agreed(&self, us: u64) {
+        self.inner.path.set_agreed(us);
+    }
+
+    /// Says what is held of every origin's life, all of it pushed already. If the store then ends in
+    /// order with nothing lost, the next life finds it in its [`NodeIdentity`]; after a kill it does not.
+    pub(crate) fn keep_heads(&self, heads: Heads) {
+        self.inner.path.marks.set_heads(heads);
+    }
+
+    /// A page of the records of a source that were the latest here, newest first. Sees what is not yet
+    /// written too.
+    pub(crate) fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, StoreError> {
+        let OpenStore { path, backend, .. } = &*self.inner;
+        // The queue is read first: a record that is written meanwhile is then seen twice and not missed.
+        let waiting = path.queue.unwritten(&query.source);
+        let refs: Vec<&SharedRecord> = waiting.records.iter().collect();
+        let stamps: Vec<Stamp> = ascending(&refs).iter().map(|record| record.stamp).collect();
+        let hidden = waiting.records.len().saturating_sub(backend.history_len_max());
+        let written = if waiting.is_removed {
+            Vec::new()
+        } else {
+            // One more record tells whether there is a next page.
+            let one_more = HistoryQuery { limit: query.limit.saturating_add(1), ..query.clone() };
+            backend.history(&one_more, &stamps)?
+        };
+        Ok(page(query, &waiting.records[hidden..], written))
+    }
+
+    /// Figures for the metrics.
+    pub fn stats(&self) -> StoreStats {
+        self.inner.path.stats()
+    }
+
+    /// Waits until everything pushed so far is durable. Returns `false` if that takes longer than
+    /// `timeout`.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        self.inner.path.durable().wait(self.barrier(), timeout)
+    }
+
+    /// Writes what waits and closes the store. Returns `false` if that took longer than `timeout`, and
+    /// what was not written is given up. What is pushed afterwards is never durable.
+    pub fn close(&self, timeout: Duration) -> bool {
+        self.inner.close(timeout)
+    }
+
+    /// Returns whether changes were dropped that the store has not caught up with yet.
+    #[cfg(test)]
+    pub(super) fn needs_resync(&self) -> bool {
+        self.inner.path.needs_resync()
+    }
+}
+
+impl OpenStore {
+    fn close(&self, timeout: Duration) -> bool {
+        let Some(thread) = self.writer.lock().take() else { return true };
+        self.path.bell.stop(false);
+        if !self.path.durable().wait_ended(timeout) {
+            self.path.bell.stop(true);
+            return false;
+        }
+        thread.join().is_ok()
+    }
+}
+
+impl Drop for OpenStore {
+    fn drop(&mut self) {
+        self.close(DROP_TIMEOUT);
+    }
+}

@@ -1,0 +1,219 @@
+//! Histories in memory: of each source the records that were the latest, up to a number.
+//!
+//! Histories are bounded in bytes over all sources: the oldest entry is dropped first, of whichever
+//! source it is.
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::record::{Record, SharedRecord, Source, Stamp};
+
+/// Bytes of history kept in memory, over all sources.
+const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Number of dropped records, and their bytes, that are gathered before they are freed.
+const DROPPED_MAX: usize = 6;
+const DROPPED_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a cache line, and how many lines of a record's data are read ahead.
+const LINE_BYTES: usize = 64;
+const LINES_MAX: usize = 8;
+
+/// History of one source.
+struct SourceRing {
+    source: Source,
+    /// Records in ascending order of their stamps, the oldest first.
+    records: VecDeque<HistoryEntry>,
+}
+
+struct HistoryEntry {
+    /// Place of the entry among those of all sources.
+    number: u64,
+    /// Memory that the record counts as. It is asked for when the record is dropped, which nobody has read for
+    /// long by then.
+    cost_bytes: u32,
+    record: SharedRecord,
+}
+
+/// Records that were dropped, freed a few at a time: no cache holds them any more, and each would be waited for
+/// by itself. Read side by side they come all at once.
+#[derive(Default)]
+struct Dropped {
+    records: Vec<SharedRecord>,
+    bytes: usize,
+}
+
+impl Dropped {
+    fn push(&mut self, entry: HistoryEntry) {
+        self.bytes += entry.cost_bytes as usize;
+        self.records.push(entry.record);
+        if self.records.len() >= DROPPED_MAX || self.bytes >= DROPPED_BYTES_MAX {
+            self.records.iter().for_each(|record| {
+                black_box(Arc::strong_count(record));
+            });
+            self.records.iter().for_each(|record| touch(record));
+            self.records.clear();
+            self.bytes = 0;
+        }
+    }
+}
+
+/// Reads a byte of each cache line that freeing a record gives to the next one that is made: whoever makes
+/// that one would otherwise wait for the lines one by one.
+fn touch(record: &Record) {
+    black_box((record.stamp.ts, record.birth.seq, record.ttl_ms, record.checksum));
+    record.payload.bytes().iter().step_by(LINE_BYTES).take(LINES_MAX).for_each(|byte| {
+        black_box(*byte);
+    });
+}
+
+#[derive(Default)]
+struct RingTable {
+    rings: HashTable<SourceRing>,
+    /// Order in which records are dropped: the hash of a record's source, and its number. May name
+    /// records that are dropped already.
+    order: VecDeque<(u64, u64)>,
+    /// Number of the entry that was added last.
+    numbered: u64,
+    /// Bytes of all records in the rings.
+    bytes: usize,
+    dropped: Dropped,
+}
+
+/// Histories in memory, shared by all threads.
+pub(super) struct HistoryRings {
+    table: Mutex<RingTable>,
+    len_max: usize,
+    bytes_max: usize,
+}
+
+impl HistoryRings {
+    /// Empty histories of at most `len_max` records each.
+    pub(super) fn new(len_max: u32) -> HistoryRings {
+        HistoryRings { table: Mutex::default(), len_max: len_max as usize, bytes_max: HISTORY_BYTES_MAX }
+    }
+
+    /// Greatest number of records of a source.
+    pub(super) fn len_max(&self) -> usize {
+        self.len_max
+    }
+
+    /// Adds a record that became the latest of its source.
+    pub(super) fn push(&self, record: &SharedRecord) {
+        if self.len_max == 0 {
+            return;
+        }
+        let mut table = self.table.lock();
+        table.push(record, self.len_max);
+        while table.bytes > self.bytes_max && table.drop_oldest() {}
+        debug_assert!(!table.rings.is_empty() || table.bytes == 0, "bytes are those of the records");
+    }
+
+    /// Drops the history of a source, unless its newest record is over `stamp`.
+    pub(super) fn remove(&self, source: &Source, stamp: Stamp) {
+        let mut table = self.table.lock();
+        let found = table.rings.find_entry(hash_of(source.as_str()), |ring| ring.source == *source);
+        let Ok(entry) = found else { return };
+        if entry.get().records.back().is_none_or(|newest| newest.record.stamp <= stamp) {
+            let (ring, _) = entry.remove();
+            table.bytes -= ring.records.iter().map(|entry| entry.cost_bytes as usize).sum::<usize>();
+        }
+    }
+
+    /// The records of a source, the oldest first.
+    pub(super) fn of_source(&self, source: &str) -> Vec<SharedRecord> {
+        let table = self.table.lock();
+        let ring = table.rings.find(hash_of(source), |ring| ring.source.as_str() == source);
+        ring.into_iter().flat_map(|ring| &ring.records).map(|entry| entry.record.clone()).collect()
+    }
+}
+
+impl RingTable {
+    fn push(&mut self, record: &SharedRecord, len_max: usize) {
+        let hash = hash_of(record.source.as_str());
+        let entry =
+            self.rings.entry(hash, |ring| ring.source == record.source, |ring| hash_of(ring.source.as_str()));
+        let mut entry =
+            entry.or_insert_with(|| SourceRing { source: record.source.clone(), records: VecDeque::new() });
+        let records = &mut entry.get_mut().records;
+        // No record is larger than a few megabytes.
+        let cost_bytes = u32::try_from(record.cost_bytes()).unwrap_or(u32::MAX);
+        match records.back_mut() {
+            Some(newest) if newest.record.stamp > record.stamp => return,
+            Some(newest) if newest.record.stamp == record.stamp => {
+                self.bytes = self.bytes - newest.cost_bytes as usize + cost_bytes as usize;
+                *newest = HistoryEntry { number: newest.number, cost_bytes, record: record.clone() };
+                return;
+            }
+            _ => {}
+        }
+        self.numbered += 1;
+        self.order.push_back((hash, self.numbered));
+        records.push_back(HistoryEntry { number: self.numbered, cost_bytes, record: record.clone() });
+        self.bytes += cost_bytes as usize;
+        if records.len() > len_max
+            && let Some(oldest) = records.pop_front()
+        {
+            self.bytes -= oldest.cost_bytes as usize;
+            // If sources publish in turns, this record is the oldest of all and its place is the first.
+            self.order.pop_front_if(|first| *first == (hash, oldest.number));
+            self.dropped.push(oldest);
+        }
+        self.shorten_order();
+    }
+
+    /// Keeps the order as short as what it orders, within a small factor.
+    fn shorten_order(&mut self) {
+        let held: usize = self.bytes / size_of::<Record>() + 1024;
+        if self.order.len() <= 4 * held {
+            return;
+        }
+        let rings = &self.rings;
+        self.order.retain(|(hash, number)| {
+            let is_oldest_or_later =
+                |ring: &SourceRing| ring.records.front().is_some_and(|first| first.number <= *number);
+            rings.iter_hash(*hash).any(is_oldest_or_later)
+        });
+    }
+
+    /// Drops the record that was added first. Returns `false` if there is none.
+    fn drop_oldest(&mut self) -> bool {
+        let Some((hash, number)) = self.order.pop_front() else { return false };
+        let is_it = |ring: &SourceRing| ring.records.front().is_some_and(|first| first.number == number);
+        let Ok(mut entry) = self.rings.find_entry(hash, is_it) else { return true };
+        let records = &mut entry.get_mut().records;
+        let oldest = records.pop_front();
+        if records.is_empty() {
+            entry.remove();
+        }
+        if let Some(oldest) = oldest {
+            self.bytes -= oldest.cost_bytes as usize;
+            self.dropped.push(oldest);
+        }
+        true
+    }
+}
+
+fn hash_of(source: &str) -> u64 {
+    xxh3_64(source.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::shared;
+
+    #[test]
+    fn histories_are_bounded_in_bytes() {
+        let rings = HistoryRings { bytes_max: 10_000, ..HistoryRings::new(4) };
+        let bytes = || rings.table.lock().bytes;
+        for n in 0..1000 {
+            rings.push(&shared(&format!("s/{}", n % 300), n + 1));
+            assert!(bytes() <= 10_000);
+        }
+        assert!(bytes() > 5_000);
+    }
+}

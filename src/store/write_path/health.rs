@@ -1,0 +1,78 @@
+//! Whether the records that are pushed get written, and if not, why.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::store::queue::WriteQueue;
+
+/// StoreHealth of a store: whether the records that are pushed get written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreHealth {
+    /// Records that are pushed get written.
+    Open,
+    /// Nothing is written for now: publishes are refused, and what is pushed all the same waits.
+    Failing {
+        /// Explanation for people.
+        reason: String,
+    },
+}
+
+/// How the store fares, as the thread that writes says it. Every setter returns whether that changed
+/// anything, so that subscribers are told of changes only.
+#[derive(Default)]
+pub(super) struct StoreCondition {
+    /// Why commits fail.
+    trouble: Mutex<Option<String>>,
+    /// Why nothing becomes durable for now, although what is pushed is taken.
+    away: Mutex<Option<String>>,
+    /// Whether the map is being read again to make up for what was dropped.
+    is_resyncing: AtomicBool,
+}
+
+impl StoreCondition {
+    pub(super) fn set_trouble(&self, reason: Option<String>) -> bool {
+        replace(&self.trouble, reason)
+    }
+
+    pub(super) fn set_away(&self, reason: Option<String>) -> bool {
+        replace(&self.away, reason)
+    }
+
+    pub(super) fn set_resyncing(&self, is_resyncing: bool) -> bool {
+        self.is_resyncing.swap(is_resyncing, Ordering::AcqRel) != is_resyncing
+    }
+
+    pub(super) fn away(&self) -> Option<String> {
+        self.away.lock().clone()
+    }
+
+    /// Returns whether changes were dropped that the store has not caught up with yet.
+    pub(super) fn needs_resync(&self, queue: &WriteQueue) -> bool {
+        self.is_resyncing.load(Ordering::Acquire) || queue.lost_from().is_some()
+    }
+
+    pub(super) fn health(&self, queue: &WriteQueue) -> StoreHealth {
+        if let Some(reason) = &*self.trouble.lock() {
+            return StoreHealth::Failing { reason: reason.clone() };
+        }
+        if self.needs_resync(queue) {
+            return StoreHealth::Failing {
+                reason: "catching up with what was dropped while it failed".into(),
+            };
+        }
+        if queue.is_full() {
+            return StoreHealth::Failing { reason: "the queue is full: writing is too slow".into() };
+        }
+        StoreHealth::Open
+    }
+}
+
+fn replace(current: &Mutex<Option<String>>, reason: Option<String>) -> bool {
+    let mut current = current.lock();
+    let is_changed = *current != reason;
+    if is_changed {
+        *current = reason;
+    }
+    is_changed
+}

@@ -1,0 +1,222 @@
+//! What the handles of a store and the thread that writes it share.
+//!
+//! A push goes into the [`queue`](WritePath::queue) and rings the [`bell`](WritePath::bell); the thread
+//! takes what waits, writes it, and raises the [`durable`](WritePath::durable) mark. Beside that the
+//! thread tells how the store fares, and keeps the node's [`marks`](WritePath::marks).
+
+mod bell;
+mod durable;
+mod health;
+mod marks;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+pub(super) use self::bell::Bell;
+pub(super) use self::durable::DurableMark;
+use self::health::StoreCondition;
+pub use self::health::StoreHealth;
+pub(super) use self::marks::{CLOCK_LEASE_US, Marks, NodeMarks};
+use super::open::Clock;
+use super::queue::{Ticket, WriteQueue};
+use crate::record::SharedRecord;
+
+/// The map of latest records, as the store needs it to catch up after it had to drop what did not fit.
+pub trait LatestRecords: Send + Sync {
+    /// Shows every record of a shard of the map, deletions and expired ones included.
+    fn visit(&self, shard: usize, each: &mut dyn FnMut(&SharedRecord));
+    /// Returns whether the map has any record of a source, a deletion included.
+    fn holds(&self, source: &str) -> bool;
+}
+
+/// Figures for the metrics. Counts are since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Number of records that wait or are being written.
+    pub pending_records: usize,
+    /// How many of these wait on the disk because Cassandra is away.
+    pub spilled_records: usize,
+    /// Number of bytes that those in memory take.
+    pub queued_bytes: usize,
+    /// Number of records that were merged into a newer one of their source, because the store lagged.
+    pub merged_total: u64,
+    /// Number of changes that did not fit; they are made good when the store works again.
+    pub dropped_total: u64,
+    /// Number of groups written.
+    pub commits_total: u64,
+    /// How long the last commit took, in microseconds.
+    pub commit_us: u64,
+}
+
+/// What the handles and the thread that writes share. The handles push, wait and ask; the thread
+/// takes, writes and tells.
+pub(super) struct WritePath {
+    pub(super) queue: WriteQueue,
+    pub(super) bell: Bell,
+    pub(super) marks: NodeMarks,
+    pub(super) clock: Clock,
+    durable: DurableMark,
+    condition: StoreCondition,
+    subscribers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+    latest: Mutex<Option<Arc<dyn LatestRecords>>>,
+    commits: AtomicU64,
+    commit_us: AtomicU64,
+    /// Number of records that wait on the disk.
+    spilled: AtomicUsize,
+}
+
+impl WritePath {
+    /// `kept`: the marks as the store has them after opening.
+    pub(super) fn new(clock: Clock, queue_bytes_max: usize, kept: Marks) -> WritePath {
+        WritePath {
+            queue: WriteQueue::new(queue_bytes_max),
+            bell: Bell::default(),
+            marks: NodeMarks::new(kept),
+            clock,
+            durable: DurableMark::default(),
+            condition: StoreCondition::default(),
+            subscribers: Mutex::default(),
+            latest: Mutex::default(),
+            commits: AtomicU64::new(0),
+            commit_us: AtomicU64::new(0),
+            spilled: AtomicUsize::new(0),
+        }
+    }
+
+    /// The durable mark, to read and to wait for.
+    pub(super) fn durable(&self) -> &DurableMark {
+        &self.durable
+    }
+
+    /// Everything up to `written` is durable, short of the first ticket that was `lost`.
+    pub(super) fn raise_durable(&self, written: Ticket, lost: Option<Ticket>) {
+        let durable = lost.map_or(written, |lost| written.min(Ticket(lost.0.saturating_sub(1))));
+        debug_assert!(durable < self.queue.open_group(), "only what was taken can be durable");
+        if self.durable.raise(durable) {
+            self.notify();
+        }
+    }
+
+    /// Notes that a group and these marks were committed.
+    pub(super) fn handle_committed(&self, marks: Marks) {
+        self.count_commit();
+        self.marks.handle_kept(marks);
+        self.set_trouble(None);
+    }
+
+    /// Counts a group that was written.
+    pub(super) fn count_commit(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sets how long the last commit took, in microseconds.
+    pub(super) fn set_commit_us(&self, us: u64) {
+        self.commit_us.store(us, Ordering::Relaxed);
+    }
+
+    /// Sets the number of records that wait on the disk.
+    pub(super) fn set_spilled(&self, records: usize) {
+        self.spilled.store(records, Ordering::Relaxed);
+    }
+
+    /// Figures for the metrics.
+    pub(super) fn stats(&self) -> StoreStats {
+        let spilled_records = self.spilled.load(Ordering::Relaxed);
+        StoreStats {
+            pending_records: self.queue.records() + spilled_records,
+            spilled_records,
+            queued_bytes: self.queue.bytes(),
+            merged_total: self.queue.merged(),
+            dropped_total: self.queue.dropped(),
+            commits_total: self.commits.load(Ordering::Relaxed),
+            commit_us: self.commit_us.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Tells whether what is pushed gets written, and if not, why.
+    pub(super) fn health(&self) -> StoreHealth {
+        self.condition.health(&self.queue)
+    }
+
+    /// Returns whether changes were dropped that the store has not caught up with yet.
+    pub(super) fn needs_resync(&self) -> bool {
+        self.condition.needs_resync(&self.queue)
+    }
+
+    /// Why nothing becomes durable for now, although what is pushed is taken; `None` if it does.
+    pub(super) fn away(&self) -> Option<String> {
+        self.condition.away()
+    }
+
+    /// Sets why commits fail; `None` when they succeed.
+    pub(super) fn set_trouble(&self, reason: Option<String>) {
+        if self.condition.set_trouble(reason) {
+            self.notify();
+        }
+    }
+
+    /// Sets why nothing becomes durable for now; `None` when it does again.
+    pub(super) fn set_away(&self, reason: Option<String>) {
+        if self.condition.set_away(reason) {
+            self.notify();
+        }
+    }
+
+    /// Sets whether the map is being read again to make up for what was dropped.
+    pub(super) fn set_resyncing(&self, is_resyncing: bool) {
+        if self.condition.set_resyncing(is_resyncing) {
+            self.notify();
+        }
+    }
+
+    /// Notes that stamps up to `us` have been issued, and has a mark ahead of them written if need be.
+    pub(super) fn set_clock_high_water(&self, us: u64) {
+        if self.marks.raise_clock(us) {
+            self.bell.ring();
+        }
+    }
+
+    /// Notes when the node last agreed fully with the cluster, and has that written if need be.
+    pub(super) fn set_agreed(&self, us: u64) {
+        if self.marks.raise_agreed(us) {
+            self.bell.ring();
+        }
+    }
+
+    /// The map to catch up from, once it is attached.
+    pub(super) fn latest(&self) -> Option<Arc<dyn LatestRecords>> {
+        self.latest.lock().clone()
+    }
+
+    /// Sets the map to catch up from.
+    pub(super) fn attach(&self, latest: Arc<dyn LatestRecords>) {
+        *self.latest.lock() = Some(latest);
+        self.bell.ring();
+    }
+
+    /// Adds a function to be called whenever the durable mark or the health has changed.
+    pub(super) fn subscribe(&self, subscriber: Box<dyn Fn() + Send + Sync>) {
+        self.subscribers.lock().push(subscriber);
+    }
+
+    /// Calls every subscriber.
+    pub(super) fn notify(&self) {
+        for subscriber in &*self.subscribers.lock() {
+            subscriber();
+        }
+    }
+}
+
+/// Guard of the thread that writes: when it is dropped, at an orderly end or in a panic, everyone learns
+/// that nothing is written any more.
+pub(super) struct WriterGuard(pub(super) Arc<WritePath>);
+
+impl Drop for WriterGuard {
+    fn drop(&mut self) {
+        let reason = if std::thread::panicking() { "the store's writer died" } else { "the store is closed" };
+        self.0.set_trouble(Some(reason.into()));
+        self.0.durable.set_ended();
+    }
+}
