@@ -326,10 +326,6 @@ impl<D: Downstream> Replica for &Ingest<D> {
     fn visit_shard(&self, shard: usize, visit: &mut dyn FnMut(&SharedRecord)) {
         self.latest.scan_shard(shard, visit);
     }
-
-    fn len(&self) -> usize {
-        self.latest.len()
-    }
 }
 
 #[cfg(test)]

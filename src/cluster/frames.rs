@@ -1,23 +1,23 @@
-//! Cutting a stream's bytes into frames: four bytes of length, little-endian, then as many bytes.
+//! Cuts the bytes of a stream into frames: four bytes of length, little-endian, then as many bytes.
 //!
-//! Nothing is allocated on the word of a length: the buffer grows with the bytes that really came,
-//! and a length over the reader's bound ends the stream.
+//! A length alone allocates nothing: the buffer grows with the bytes that really arrive,
+//! and a length over the reader's bound is an error that ends the stream.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 const LENGTH_BYTES: usize = 4;
 
-/// A frame was announced that is longer than allowed.
+/// The error that a peer announced a frame longer than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("frame of {announced} bytes; at most {bytes_max}")]
 pub struct FrameTooLong {
-    /// What the peer announced.
+    /// Length that the peer announced, in bytes.
     pub announced: usize,
-    /// What is allowed.
+    /// Greatest length that is allowed, in bytes.
     pub bytes_max: usize,
 }
 
-/// Puts the frames of one stream together.
+/// Collects the bytes of one stream and gives out its frames.
 #[derive(Debug)]
 pub struct FrameReader {
     buffer: BytesMut,
@@ -25,17 +25,17 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// Takes frames of at most `bytes_max`.
+    /// A reader of frames of at most `bytes_max`, without their length.
     pub fn new(bytes_max: usize) -> FrameReader {
         FrameReader { buffer: BytesMut::new(), bytes_max }
     }
 
-    /// Adds what was received.
+    /// Adds bytes that were received.
     pub fn push(&mut self, received: &[u8]) {
         self.buffer.extend_from_slice(received);
     }
 
-    /// The next whole frame, if it is there.
+    /// Takes out the next frame, without its length; `None` until all of it has arrived.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameTooLong> {
         let Some(length) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let announced = u32::from_le_bytes(*length) as usize;
@@ -50,7 +50,7 @@ impl FrameReader {
     }
 }
 
-/// A frame around `message`.
+/// Encodes `message` as a frame, with its length in front.
 pub fn frame(message: &impl prost::Message) -> Bytes {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(LENGTH_BYTES + length);

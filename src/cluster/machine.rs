@@ -1,8 +1,8 @@
 //! The machine that joins membership, spreading and reconciliation.
 //!
-//! One datagram or stream event goes in, to the room that it is for; what the rooms want done comes
-//! out in one queue of effects. The machine itself only wraps and unwraps, counts, and keeps the order
-//! of precedence: membership is asked first, so load never makes a healthy node look dead.
+//! A datagram or an event of a stream goes in, and is handed to the part of the machine that it is for. What
+//! the parts want done comes out in one queue of effects. The machine itself only seals and opens messages,
+//! counts, and puts membership first, so that load never makes a healthy node look dead.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,75 +13,87 @@ use bytes::Bytes;
 use super::members::{Identity, MemberInfo};
 use super::outbox::Awaited;
 use super::purpose::Purpose;
-use super::reconcile::{Output as ReconcileOutput, Reconcile, Stats as ReconcileStats};
+use super::reconcile::{Reconcile, ReconcileOutput};
 use super::ring::Ring;
-use super::spread::{Opened, Spread, SpreadStats, StreamOutput};
-use super::stats::{Gauge, Stats};
-use super::streams::Streams;
-use super::swim::message::Message;
-use super::swim::{Known, Output, Swim};
-use super::wire::{Body, Said, Wire, WireError};
-use super::{Config, Effect, Heads, Replica, StreamEvent, StreamId};
+use super::routing::{StreamRouting, StreamStep};
+use super::seal::{Checksum, OVERHEAD_BYTES_MAX, Seal, SealRefusal};
+use super::spread::{Opened, PeerLife, Spread, SpreadStats};
+use super::stats::{MachineStats, QueueGauge};
+use super::streams::{StreamEvent, StreamId, StreamOutput};
+use super::swim::message::SwimMessage;
+use super::swim::{Known, Swim, SwimOutput};
+use super::wire::{Body, Said, Wire};
+use super::{Effect, Heads, MachineConfig, Replica};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, HEADS_BYTES_MAX, SHARDS};
 use crate::record::{NodeName, Now, SharedRecord};
 
-/// A node's part in the cluster.
+/// A node's part in the cluster, whose messages are protected by a seal `S`.
 ///
 /// Call any `handle_*`, then `poll_effect` until it is empty, then `poll_timeout` for when
 /// `handle_timeout` wants to be called at the latest. Datagrams that arrived are to be handed over
 /// before a timeout is: what was received must not count as missing.
 #[derive(Debug)]
-pub struct Machine {
-    wire: Wire,
+pub struct Machine<S: Seal = Checksum> {
+    wire: Wire<S>,
     swim: Swim,
     spread: Spread,
     reconcile: Reconcile,
-    streams: Streams,
+    streams: StreamRouting<S>,
     effects: VecDeque<Effect>,
     name: NodeName,
     agreed_at_start_us: u64,
-    stats: Stats,
+    stats: MachineStats,
 }
 
 impl Machine {
-    /// A node that knows nobody.
-    pub fn new(config: Config, now: Now) -> Machine {
+    /// A node that knows nobody, and whose messages have a checksum.
+    pub fn new(config: MachineConfig, now: Now) -> Machine {
+        Machine::with_seal(config, now, Checksum)
+    }
+}
+
+impl<S: Seal> Machine<S> {
+    /// A node that knows nobody, and whose messages are protected by `seal`.
+    pub fn with_seal(config: MachineConfig, now: Now, seal: S) -> Machine<S> {
+        debug_assert!(seal.overhead_bytes() <= OVERHEAD_BYTES_MAX, "{seal:?}");
+        let wire = Wire::new(&config.cluster_name, config.boot, seal);
+        let body_bytes_max = wire.body_bytes_max();
         Machine {
-            wire: Wire::new(&config.cluster_name, config.boot),
-            swim: Swim::new(&config, now),
-            spread: Spread::new(&config, now),
+            wire,
+            swim: Swim::new(&config, now, body_bytes_max),
+            spread: Spread::new(&config, now, body_bytes_max),
             reconcile: Reconcile::new(&config, now),
-            streams: Streams::default(),
+            streams: StreamRouting::new(),
             effects: VecDeque::new(),
             name: config.name,
             agreed_at_start_us: config.agreed_us.unwrap_or(0),
-            stats: Stats::default(),
+            stats: MachineStats::default(),
         }
     }
 
-    /// Join targets as they are resolved now; the whole list each time. The node's own address is
+    /// Takes the join targets as they are resolved now, the whole list each time. The node's own address is
     /// ignored.
     pub fn handle_seeds(&mut self, now: Now, seeds: &[SocketAddr]) {
         self.swim.handle_seeds(now, seeds);
         self.collect_swim();
     }
 
-    /// Members that are known from before, all alive. To be called first, if at all: a cluster begins
-    /// without a storm of joins.
+    /// Takes members that are known from before, all alive, so that a large cluster can begin without a storm
+    /// of joins. If it is called at all, it must be called before anything else.
     pub fn handle_known(&mut self, now: Now, known: &Known) {
         self.swim.handle_known(now, known);
         self.collect_swim();
     }
 
-    /// What the map held of every origin's life when it was loaded. To be called first, if at all;
-    /// ignored if the copy is too old to be believed.
+    /// Takes the heads of what the map held when it was loaded. If it is called at all, it must be called
+    /// before anything comes from peers. The heads are ignored if the copy is too old to be believed.
     pub fn handle_restored(&mut self, now: Now, heads: &Heads) {
         if !self.reconcile.must_discard() {
             self.spread.restore_heads(now, heads);
         }
     }
 
-    /// A datagram came. Whatever is wrong with it is counted, and it is ignored.
+    /// Handles a datagram. One that is refused or malformed is counted, and ignored otherwise.
     pub fn handle_datagram(
         &mut self,
         now: Now,
@@ -91,7 +103,7 @@ impl Machine {
     ) {
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += (datagram.len() + DATAGRAM_HEADER_BYTES) as u64;
-        match self.wire.open(datagram) {
+        match self.wire.open(from, datagram) {
             Ok((boot, body, heads)) => {
                 match body {
                     Body::Members(message, updates) => {
@@ -100,11 +112,12 @@ impl Machine {
                     Body::Spread(message) => match Opened::read(&message) {
                         Ok(opened) => {
                             let ring = self.swim.ring().clone();
-                            self.spread.handle_spread(now, from, boot, opened, &ring, replica);
+                            let from = PeerLife { address: from, boot };
+                            self.spread.handle_spread(now, from, opened, &ring, replica);
                         }
-                        // Nor is what rides beside it believed.
+                        // The heads that ride on it are not believed either.
                         Err(_) => {
-                            self.count(WireError::Corrupt);
+                            self.count(SealRefusal::Corrupt);
                             return self.collect(now, replica);
                         }
                     },
@@ -113,12 +126,12 @@ impl Machine {
                 }
                 self.spread.handle_heads(now, from, &heads);
             }
-            Err(error) => self.count(error),
+            Err(refusal) => self.count(refusal),
         }
         self.collect(now, replica);
     }
 
-    /// Something happened to a stream.
+    /// Handles an event of a stream.
     pub fn handle_stream(
         &mut self,
         now: Now,
@@ -126,43 +139,63 @@ impl Machine {
         event: StreamEvent,
         replica: &mut dyn Replica,
     ) {
-        match (self.streams.purpose(stream), event) {
-            (None, StreamEvent::Accepted { from }) => {
+        match event {
+            StreamEvent::Accepted { from } => {
                 if !self.streams.accepted(now, stream, from) {
-                    self.effects.push_back(Effect::Close { stream });
+                    self.perform(StreamOutput::Close { stream });
                 }
             }
-            (None, StreamEvent::Received(bytes)) => match self.streams.received(&self.wire, stream, bytes) {
+            StreamEvent::Opened => {
+                if let Some(step) = self.streams.opened(&mut self.wire, stream) {
+                    self.follow(now, stream, step, replica);
+                }
+            }
+            StreamEvent::Received(bytes) => match self.streams.received(&mut self.wire, stream, bytes) {
                 Ok(None) => {}
-                Ok(Some(introduced)) => {
-                    let accepted = StreamEvent::Accepted { from: introduced.from };
-                    self.route(now, stream, introduced.purpose, accepted, replica);
-                    if !introduced.rest.is_empty() {
-                        let received = StreamEvent::Received(introduced.rest);
-                        self.route(now, stream, introduced.purpose, received, replica);
+                Ok(Some(step)) => self.follow(now, stream, step, replica),
+                Err(refusal) => {
+                    self.count(refusal);
+                    let purpose = self.streams.purpose(stream);
+                    self.perform(StreamOutput::Close { stream });
+                    if let Some(purpose) = purpose {
+                        self.route(now, stream, purpose, StreamEvent::Closed, replica);
                     }
                 }
-                Err(error) => {
-                    self.count(error);
-                    self.effects.push_back(Effect::Close { stream });
-                }
             },
-            (None, StreamEvent::Closed) => self.streams.closed(stream),
-            (None, StreamEvent::Opened | StreamEvent::Drained) => {}
-            (Some(purpose), event) => {
-                if event == StreamEvent::Opened {
-                    let bytes = self.wire.preamble(purpose);
-                    self.effects.push_back(Effect::Write { stream, bytes });
+            StreamEvent::Drained => {
+                if let Some(purpose) = self.streams.told(stream) {
+                    self.route(now, stream, purpose, event, replica);
                 }
-                if event == StreamEvent::Closed {
-                    self.streams.closed(stream);
+            }
+            StreamEvent::Closed => {
+                let purpose = self.streams.purpose(stream);
+                self.streams.closed(stream);
+                if let Some(purpose) = purpose {
+                    self.route(now, stream, purpose, event, replica);
                 }
-                self.route(now, stream, purpose, event, replica);
             }
         }
         self.collect(now, replica);
     }
 
+    /// Carries out what follows from an event of a stream, in order.
+    fn follow(&mut self, now: Now, stream: StreamId, step: StreamStep, replica: &mut dyn Replica) {
+        let StreamStep { purpose, answer, accepted_from, is_opened, received } = step;
+        if !answer.is_empty() {
+            self.effects.push_back(Effect::Stream(StreamOutput::Write { stream, bytes: answer }));
+        }
+        if let Some(from) = accepted_from {
+            self.route(now, stream, purpose, StreamEvent::Accepted { from }, replica);
+        }
+        if is_opened {
+            self.route(now, stream, purpose, StreamEvent::Opened, replica);
+        }
+        if !received.is_empty() {
+            self.route(now, stream, purpose, StreamEvent::Received(received), replica);
+        }
+    }
+
+    /// Hands an event of a stream to the part of the machine that the stream is for.
     fn route(
         &mut self,
         now: Now,
@@ -184,83 +217,85 @@ impl Machine {
         }
     }
 
-    /// Whether a stream brings records in bulk: its bytes may be left in the socket for a while.
+    /// Returns whether a stream brings records in bulk, so that its bytes may be left in the socket for a
+    /// while.
     pub fn is_bulk(&self, stream: StreamId) -> bool {
         match self.streams.purpose(stream) {
             Some(Purpose::Reconcile) => true,
-            // What peers ask for is read: only bodies that this node asked for are many bytes.
+            // On streams that peers opened they only ask, in few bytes; bodies come on those opened here.
             Some(Purpose::Bodies) => Purpose::of_connected(stream).is_some(),
             Some(Purpose::Members) | None => false,
         }
     }
 
-    /// `poll_timeout` is due.
+    /// Does what is due. To be called when the time that `poll_timeout` tells has come.
     pub fn handle_timeout(&mut self, now: Now, replica: &mut dyn Replica) {
         if self.swim.poll_timeout() <= now.mono_us {
             self.swim.handle_timeout(now);
         }
         let ring = self.swim.ring().clone();
         if self.spread.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {
-            self.spread.handle_timeout(now, &ring, replica);
+            self.spread.handle_timeout(now, &ring);
         }
         if self.reconcile.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {
             let heads = || self.spread.heads();
             self.reconcile.handle_timeout(now, &ring, &heads, replica);
         }
         for stream in self.streams.take_overdue(now) {
-            self.effects.push_back(Effect::Close { stream });
+            self.perform(StreamOutput::Close { stream });
         }
         self.collect(now, replica);
     }
 
-    /// How many bytes of this node's records it takes now; 0: the links are full.
+    /// Number of bytes of this node's own records that can be handed over now; 0 while the links are full.
     pub fn room_bytes(&self) -> usize {
         self.spread.room_bytes()
     }
 
-    /// Whether this node's own records are with others, or were given up.
+    /// Returns whether all of this node's own records are with other nodes, or were given up.
     pub fn is_drained(&self) -> bool {
         self.spread.is_drained()
     }
 
-    /// This node's own accepted records, in ascending order of `seq`. One that is missing in between
-    /// was superseded while it waited.
+    /// Spreads records that this node accepted from clients, in ascending order of their numbers. A number
+    /// that is missing in between is of a record that was superseded while it waited.
     pub fn handle_published(&mut self, now: Now, records: &[SharedRecord]) {
+        debug_assert!(records.is_sorted_by(|a, b| a.birth.seq < b.birth.seq), "numbers of records ascend");
         let ring = self.swim.ring().clone();
         self.spread.handle_published(now, records, &ring);
         self.collect_spread();
     }
 
-    /// Records this node took from clients whose answers wait until every live member holds them:
-    /// [`Effect::Replicated`] tells. To be called before [`Machine::handle_published`] is with the same
-    /// records.
+    /// Takes records whose answers wait until every live member holds them, which [`Effect::Replicated`]
+    /// tells. It must be called before [`Machine::handle_published`] is called with the same records.
     pub fn handle_awaited(&mut self, now: Now, awaited: Vec<Awaited>) {
         let ring = self.swim.ring().clone();
         self.spread.handle_awaited(now, awaited, &ring);
         self.collect_spread();
     }
 
-    /// This node goes: the cluster is told. See [`Machine::is_left`].
+    /// Begins to leave: the cluster is told that this node goes. [`Machine::is_left`] tells when that is
+    /// done.
     pub fn handle_leave(&mut self, now: Now) {
         self.swim.handle_leave(now);
         self.collect_swim();
     }
 
-    /// Whether the cluster knows that this node goes, or could not be told.
+    /// Returns whether leaving is done: enough members know that this node goes, or could not be told.
     pub fn is_left(&self) -> bool {
         self.swim.is_left()
     }
 
-    /// What is to be done, in order.
+    /// Takes the next thing that the driver has to do; `None` if there is nothing left.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         let effect = self.effects.pop_front();
-        if let Some(Effect::Write { bytes, .. }) = &effect {
+        if let Some(Effect::Stream(StreamOutput::Write { bytes, .. })) = &effect {
             self.stats.stream_bytes_sent += bytes.len() as u64;
         }
         effect
     }
 
-    /// When `handle_timeout` wants to be called at the latest, on the monotonic clock.
+    /// Latest time at which `handle_timeout` must be called, on the monotonic clock in microseconds.
     pub fn poll_timeout(&self) -> Option<u64> {
         let rooms = [self.spread.poll_timeout(), self.reconcile.poll_timeout()];
         let due_us = self.swim.poll_timeout().min(self.streams.due_us());
@@ -268,8 +303,9 @@ impl Machine {
         (due_us < u64::MAX).then_some(due_us)
     }
 
-    /// Reads what is known of a peer and does nothing with it: a driver of thousands of machines does so a little
-    /// before it hands a datagram over, so that the memory is there by then.
+    /// Reads the state of the link to a peer and does nothing with it. A driver of thousands of machines
+    /// calls this a little before it hands over a datagram, so that the memory is in the processor's cache by
+    /// then.
     pub fn warm_link(&self, peer: SocketAddr) -> u64 {
         self.spread.warm_link(peer)
     }
@@ -279,61 +315,62 @@ impl Machine {
         self.swim.members()
     }
 
-    /// The member of this name, as this node sees it.
+    /// Returns the member of this name, as this node sees it.
     pub fn member(&self, name: &str) -> Option<MemberInfo> {
         self.swim.member(name)
     }
 
-    /// What this node says of itself.
+    /// Identity of this node.
     pub fn identity(&self) -> &Arc<Identity> {
         self.swim.identity()
     }
 
-    /// The live members.
+    /// The live members, this node included.
     pub fn ring(&self) -> &Arc<Ring> {
         self.swim.ring()
     }
 
-    /// Up to which sequence number, without a hole, records are held. Of this node's own life it is
-    /// what it was handed ([`Machine::handle_published`]).
+    /// Heads of all known lives of origins. The head of this node's own life is that of the records it was
+    /// handed by [`Machine::handle_published`].
     pub fn heads(&self) -> Heads {
         self.spread.heads()
     }
 
-    /// Grows whenever [`Machine::heads`] changes.
+    /// Version of [`Machine::heads`]: it grows whenever they change.
     pub fn heads_version(&self) -> u64 {
         self.spread.heads_version()
     }
 
-    /// Whether it holds what the cluster holds: the first reconciliation is done, or it has nobody to
-    /// reconcile with by its own choice.
+    /// Returns whether this node holds what the cluster holds: its first reconciliation is done, or it has no
+    /// join targets and so nobody to reconcile with.
     pub fn is_reconciled(&self) -> bool {
         self.reconcile.is_reconciled() || self.swim.is_alone_by_choice()
     }
 
-    /// This node's wall clock less the median of its peers'; `None` with fewer than three of them.
+    /// This node's wall clock minus the median of its peers' clocks, in microseconds; `None` with fewer than
+    /// three peers.
     pub fn clock_offset_us(&self) -> Option<i64> {
         self.swim.clock_offset_us()
     }
 
-    /// This node's wall clock when it was last fully equal with a peer.
+    /// This node's wall clock, in microseconds, when its map was last equal to that of a peer.
     pub fn agreed_us(&self) -> Option<u64> {
         self.reconcile.agreed_us()
     }
 
-    /// Since when, on this node's wall clock, the longest dead of the members that are not
-    /// forgotten is so. Meanwhile tombstones are kept.
+    /// This node's wall clock, in microseconds, since when the longest dead of the remembered members is
+    /// dead; `None` if none is. Until that member is back or forgotten, all tombstones are kept.
     pub fn unreachable_since_us(&self) -> Option<u64> {
         self.swim.unreachable_since_us()
     }
 
     /// Counts since the start.
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &MachineStats {
         &self.stats
     }
 
-    /// Shows how full every queue is that has a bound. Cheap: a few dozen comparisons.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+    /// Calls `visit` with the size and bound of every bounded queue and table. It costs little.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         self.swim.visit_gauges(visit);
         self.spread.visit_gauges(visit);
         self.reconcile.visit_gauges(visit);
@@ -345,19 +382,14 @@ impl Machine {
         self.spread.stats()
     }
 
-    /// Counts of reconciliation since the start.
-    pub fn reconcile_stats(&self) -> &ReconcileStats {
-        self.reconcile.stats()
-    }
-
-    fn count(&mut self, error: WireError) {
-        match error {
-            WireError::Foreign => self.stats.foreign += 1,
-            WireError::Corrupt => self.stats.corrupt += 1,
+    fn count(&mut self, refusal: SealRefusal) {
+        match refusal {
+            SealRefusal::Foreign => self.stats.foreign += 1,
+            SealRefusal::Corrupt => self.stats.corrupt += 1,
         }
     }
 
-    /// What the rooms want done, as effects; membership first.
+    /// Turns what the parts of the machine want done into effects, membership first.
     fn collect(&mut self, now: Now, replica: &mut dyn Replica) {
         self.collect_swim();
         self.spread.handle_ring(now, self.swim.ring());
@@ -367,26 +399,22 @@ impl Machine {
 
     fn collect_swim(&mut self) {
         while let Some(output) = self.swim.poll_output() {
-            let effect = match output {
-                Output::Datagram { to, message, updates } => {
-                    let is_probe = matches!(message, Message::Ping(_) | Message::Ack(_));
+            match output {
+                SwimOutput::Datagram { to, message, updates } => {
+                    let is_probe = matches!(message, SwimMessage::Ping(_) | SwimMessage::Ack(_));
                     let heads = match is_probe {
                         true => self.spread.heads_digest(HEADS_BYTES_MAX),
                         false => Vec::new(),
                     };
-                    self.send(to, self.wire.datagram(Said::Members(message, updates), &heads));
-                    continue;
+                    let bytes = self.wire.datagram(to, Said::Members(message, updates), &heads);
+                    self.send(to, bytes);
                 }
-                Output::Connect { stream, to } => Effect::Connect { stream, to },
-                Output::Write { stream, bytes } => Effect::Write { stream, bytes },
-                Output::Close { stream } => self.close(stream),
-                Output::NameTaken { by } => Effect::NameTaken { by },
-                Output::Measured { member, rtt_us } => {
+                SwimOutput::Stream(output) => self.perform(output),
+                SwimOutput::NameTaken { by } => self.effects.push_back(Effect::NameTaken { by }),
+                SwimOutput::Measured { member, rtt_us } => {
                     self.spread.handle_rtt(member.gossip(), member.zone(), rtt_us);
-                    continue;
                 }
-            };
-            self.effects.push_back(effect);
+            }
         }
         if self.swim.take_changed() {
             self.effects.push_back(Effect::MembersChanged);
@@ -396,24 +424,15 @@ impl Machine {
 
     fn collect_reconcile(&mut self, now: Now, replica: &mut dyn Replica) {
         while let Some(output) = self.reconcile.poll_output() {
-            let effect = match output {
+            match output {
                 ReconcileOutput::Datagram { to, message } => {
-                    self.send(to, self.wire.datagram(Said::Compare(message), &[]));
-                    continue;
+                    let bytes = self.wire.datagram(to, Said::Compare(message), &[]);
+                    self.send(to, bytes);
                 }
-                ReconcileOutput::Merged(heads) => {
-                    self.spread.merge_heads(now, &heads);
-                    continue;
-                }
-                ReconcileOutput::Discard => {
-                    self.discard(now, replica);
-                    continue;
-                }
-                ReconcileOutput::Connect { stream, to } => Effect::Connect { stream, to },
-                ReconcileOutput::Write { stream, bytes } => Effect::Write { stream, bytes },
-                ReconcileOutput::Close { stream } => self.close(stream),
-            };
-            self.effects.push_back(effect);
+                ReconcileOutput::Stream(output) => self.perform(output),
+                ReconcileOutput::Merged(heads) => self.spread.merge_heads(now, &heads),
+                ReconcileOutput::Discard => self.discard(now, replica),
+            }
         }
         self.stats.shards_differing = self.reconcile.shards_differing() as u64;
     }
@@ -421,16 +440,12 @@ impl Machine {
     fn collect_spread(&mut self) {
         while let Some((to, packet)) = self.spread.poll_send() {
             let heads = self.spread.heads_beside(&packet);
-            self.send(to, self.wire.spread_datagram(&packet, &heads));
+            let bytes = self.wire.spread_datagram(to, &packet, &heads);
+            self.send(to, bytes);
             self.spread.take_back(packet);
         }
         while let Some(output) = self.spread.poll_stream() {
-            let effect = match output {
-                StreamOutput::Connect { stream, to } => Effect::Connect { stream, to },
-                StreamOutput::Write { stream, bytes } => Effect::Write { stream, bytes },
-                StreamOutput::Close { stream } => self.close(stream),
-            };
-            self.effects.push_back(effect);
+            self.perform(output);
         }
         while let Some(replicated) = self.spread.poll_replicated() {
             self.effects.push_back(Effect::Replicated(replicated));
@@ -438,9 +453,9 @@ impl Machine {
         self.stats.data_copies_received = self.spread.stats().data_copies_received;
     }
 
-    /// This node was away for longer than deletions are kept: what it held may have been deleted
-    /// meanwhile, and is read from the others again. What itself accepted since it last agreed with
-    /// them is kept: nobody else may have it.
+    /// Drops the records of a node that was away for longer than deletions are kept: they may have been
+    /// deleted meanwhile, and are read from the others again. Records that this node itself accepted since it
+    /// last agreed with the others are kept, since nobody else may have them.
     fn discard(&mut self, now: Now, replica: &mut dyn Replica) {
         let mut old = Vec::new();
         for shard in 0..SHARDS {
@@ -452,13 +467,24 @@ impl Machine {
             });
             old.drain(..).for_each(|record| replica.discard(now, &record));
         }
-        // Some of it came in this life: heads that cover it would claim what is gone.
+        // Some of these records came in this life: heads that cover them would claim what is gone.
         self.spread.forget_held();
     }
 
-    fn close(&mut self, stream: StreamId) -> Effect {
-        self.streams.closed(stream);
-        Effect::Close { stream }
+    /// Passes on what a part of the machine wants done with a stream. What it writes is sealed.
+    fn perform(&mut self, output: StreamOutput) {
+        let output = match output {
+            StreamOutput::Connect { .. } => output,
+            StreamOutput::Write { stream, bytes } => {
+                let Some(bytes) = self.streams.seal(stream, bytes) else { return };
+                StreamOutput::Write { stream, bytes }
+            }
+            StreamOutput::Close { stream } => {
+                self.streams.closed(stream);
+                output
+            }
+        };
+        self.effects.push_back(Effect::Stream(output));
     }
 
     fn send(&mut self, to: SocketAddr, bytes: Bytes) {

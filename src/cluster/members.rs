@@ -1,4 +1,4 @@
-//! Members as everyone in the cluster core sees them.
+//! Members of the cluster: their states, and what each says of itself.
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -8,25 +8,25 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::record::NodeName;
 
-/// Different sets of zone and version that a node keeps only once: more than a cluster has in the
+/// Most different sets of zone and version that a node shares between members: more than a cluster has in the
 /// midst of an upgrade.
 const COMMON_MAX: usize = 64;
 
-/// What a member is believed to be.
+/// The state that a node believes a member to be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// Answers.
+    /// It answers probes, or is not known to be silent.
     Alive,
-    /// Did not answer; may still refute.
+    /// It did not answer a probe, and may still prove that it is alive.
     Suspect,
-    /// Given up, and probed once in a while all the same.
+    /// It was given up; it is still contacted once in a while.
     Dead,
-    /// Went by itself.
+    /// It left in an orderly way.
     Left,
 }
 
 impl State {
-    /// The state's name in the contract.
+    /// Name of the state as users see it.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Alive => "alive",
@@ -36,23 +36,23 @@ impl State {
         }
     }
 
-    /// Whether records are sent to it: alive, or not yet given up.
+    /// Returns whether records are sent to a member in this state: it is alive, or not given up yet.
     pub fn is_live(self) -> bool {
         matches!(self, State::Alive | State::Suspect)
     }
 }
 
-/// What a member says of itself, the same for as long as it lives. Shared: a member must cost a
-/// node little (10,000 machines of 10,000 members stand in one simulated world).
+/// What a member says of itself, which stays the same for one life of it.
 ///
-/// So what nearly all members have in common is kept once ([`Identity::share`]), an IPv4 address is
-/// kept as its four bytes, and of an HTTP address on the same host only the port: 40 bytes for a
-/// name of up to 14, in one allocation. Whoever is different costs an allocation more.
+/// An identity is small, because one simulated world holds 10,000 machines with 10,000 members each. Fields
+/// that nearly all members have in common are kept once ([`Identity::share`]), an IPv4 address is kept as
+/// four bytes, and of an HTTP address on the same host only the port is kept. So an identity takes 40 bytes
+/// in one allocation, with a name of up to 14 bytes. A member that differs costs one more allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Its name.
+    /// Name of the member.
     pub name: NodeName,
-    /// Which of its lives.
+    /// Boot number of this life of the member.
     pub boot: u64,
     ip: Ipv4Addr,
     gossip_port: u16,
@@ -60,27 +60,27 @@ pub struct Identity {
     common: Arc<Common>,
 }
 
-/// What many members have in common, and the fields that do not fit in an [`Identity`].
+/// Fields that many members have in common, and those that do not fit in an [`Identity`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Common {
     zone: Box<str>,
     version: Box<str>,
-    /// An address that is not IPv4.
+    /// Address for UDP and TCP, if it is not IPv4.
     gossip: Option<SocketAddr>,
-    /// An HTTP address that is not `IP:PORT` on the same IPv4 host.
+    /// HTTP address, if it is not `IP:PORT` on the same IPv4 host.
     http: Option<Box<str>>,
 }
 
 impl Common {
-    /// Whether others may have all of it in common with a member.
+    /// Returns whether nothing in it is particular to one member.
     fn is_sharable(&self) -> bool {
         self.gossip.is_none() && self.http.as_deref().is_none_or(str::is_empty)
     }
 }
 
 impl Identity {
-    /// What this member says of itself: its name, which of its lives, where its UDP and TCP are,
-    /// `host:port` of its HTTP port, its zone (empty if it named none), its program's version.
+    /// The identity of the life `boot` of a member: its address for UDP and TCP,
+    /// `host:port` of its HTTP port, its zone (empty if it has none), and the version of its program.
     pub fn new(
         name: NodeName,
         boot: u64,
@@ -110,13 +110,13 @@ impl Identity {
         }
     }
 
-    /// Where its UDP and TCP are.
+    /// Address of the member's UDP and TCP ports, which have the same number.
     pub fn gossip(&self) -> SocketAddr {
         let address = SocketAddr::from((self.ip, self.gossip_port));
         self.common.gossip.unwrap_or(address)
     }
 
-    /// `host:port` of its HTTP port.
+    /// Address of the member's HTTP port as `host:port`.
     pub fn http(&self) -> Cow<'_, str> {
         match &self.common.http {
             Some(http) => Cow::Borrowed(http),
@@ -124,18 +124,18 @@ impl Identity {
         }
     }
 
-    /// Its zone; empty if it named none.
+    /// Zone of the member; empty if it named none.
     pub fn zone(&self) -> &str {
         &self.common.zone
     }
 
-    /// Its program's version.
+    /// Version of the member's program.
     pub fn version(&self) -> &str {
         &self.common.version
     }
 
-    /// Keeps what it has in common with others once: takes it from `known`, or adds it there. An
-    /// identity that is shared itself stays as it is.
+    /// Shares the common fields with other members: takes them from `known`, or adds them there. An
+    /// identity that others hold already stays as it is.
     pub fn share(self: &mut Arc<Identity>, known: &mut Vec<Arc<Common>>) {
         let Some(identity) = Arc::get_mut(self).filter(|identity| identity.common.is_sharable()) else {
             return;
@@ -153,36 +153,36 @@ impl Identity {
         }
     }
 
-    /// Its place on the ring: a hash of the name, so that it outlives restarts and moves.
+    /// Place of the member on the ring: a hash of its name, so that it outlives restarts and moves.
     pub fn ring_hash(&self) -> u64 {
         xxh3_64(self.name.as_bytes())
     }
 }
 
-/// Makes room in a list of members for one more, and little else: a list that doubles costs a
-/// member up to twice its bytes.
+/// Makes room in a list of members for one more and a sixteenth. A list that doubled would take up to twice
+/// the memory for each member.
 pub(super) fn grow_a_little<T>(members: &mut Vec<T>) {
     if members.len() == members.capacity() {
         members.reserve_exact(members.len() / 16 + 4);
     }
 }
 
-/// The port of `http` if it is this host, written as we would write it.
+/// Returns the port of the HTTP address `http` if that is on host `ip` and in its usual written form.
 fn port_at(ip: Ipv4Addr, http: &str) -> Option<u16> {
     let address: SocketAddrV4 = http.parse().ok()?;
     (*address.ip() == ip && address.to_string() == http).then(|| address.port())
 }
 
-/// A member as one node sees it at one time; what `GET /v1/members` shows.
+/// A member as one node sees it at one time. `GET /v1/members` shows this.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberInfo {
-    /// What it says of itself.
+    /// Identity of the member.
     pub identity: Arc<Identity>,
-    /// What it is believed to be.
+    /// State that the member is believed to be in.
     pub state: State,
-    /// How often it refuted a suspicion in this life.
+    /// Number of suspicions that the member has refuted in this life.
     pub incarnation: u32,
-    /// Smoothed round trip, in microseconds; `None`: not measured (or this very node).
+    /// Smoothed round trip in microseconds; `None` if it was not measured, or for this node itself.
     pub rtt_us: Option<u32>,
 }
 

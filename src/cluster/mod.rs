@@ -1,174 +1,131 @@
-//! The cluster's pure core: who is a member, and how records reach them all.
+//! The cluster's pure core: who is a member, how records reach all members, and how their maps become equal.
 //!
 //! One state machine ([`Machine`]) without sockets, threads, clock or global randomness. The server
 //! drives it with mio; the simulator drives thousands of the very same machines.
 
-pub mod frames;
+mod frames;
 mod machine;
-pub mod members;
+pub(crate) mod members;
 pub mod outbox;
-pub mod purpose;
+mod purpose;
 pub mod random;
-pub mod reconcile;
-pub mod ring;
-pub mod spread;
-pub mod stats;
+pub(crate) mod reconcile;
+pub(crate) mod ring;
+mod routing;
+pub mod seal;
+mod spread;
+pub(crate) mod stats;
 mod streams;
 mod swim;
-pub mod wire;
+mod wire;
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-pub use self::machine::Machine;
-pub use self::swim::Known;
-pub use crate::config::Profile;
+pub(crate) use self::machine::Machine;
+pub(crate) use self::streams::{StreamEvent, StreamId, StreamOutput};
+pub(crate) use self::swim::Known;
+pub(crate) use crate::config::Profile;
 use crate::limits::SHARDS;
 use crate::record::{NodeName, Now, SharedRecord};
 
-/// Number of a stream (TCP between nodes), given by the side that drives the machine for accepted
-/// ones (even) and by the machine for those it asks to be connected (odd).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub u64);
-
-/// What the machine wants done. Drained with `poll_effect` after every `handle_*`.
+/// Something that the machine wants done. The driver takes effects with `poll_effect` after every `handle_*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Send one datagram.
     Datagram {
-        /// Where to.
+        /// Address of the receiver.
         to: SocketAddr,
-        /// All of it.
+        /// The whole datagram.
         bytes: Bytes,
     },
-    /// Open a stream; answered by `StreamEvent::Opened` or `Closed`.
-    Connect {
-        /// Its number from now on.
-        stream: StreamId,
-        /// Where to.
-        to: SocketAddr,
-    },
-    /// Send bytes on a stream, in order. The driver buffers what the socket does not take and says
-    /// `Drained` when all is out; the machine keeps at most a bounded amount in flight.
-    Write {
-        /// Which.
-        stream: StreamId,
-        /// What.
-        bytes: Bytes,
-    },
-    /// Close a stream once what was written is out.
-    Close {
-        /// Which.
-        stream: StreamId,
-    },
-    /// The member list changed: publish it to readers.
+    /// Do something with a stream.
+    Stream(StreamOutput),
+    /// Publish the member list to its readers: it changed.
     MembersChanged,
-    /// This node's name is alive at another address: it must not go on.
+    /// Stop this node: a member of the same name is alive at another address.
     NameTaken {
-        /// Where the other one is.
+        /// Address of that member.
         by: SocketAddr,
     },
-    /// An answer need not wait any longer.
+    /// Give an answer that waited for all members to hold a record.
     Replicated(Replicated),
 }
 
-/// What became of a record that every member was to hold ([`Machine::handle_awaited`]).
+/// The result for a record that every live member was to hold ([`Machine::handle_awaited`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replicated {
-    /// The caller's.
+    /// Number that the caller gave to the answer.
     pub token: u64,
-    /// Members known to hold it or a newer one, this node included.
+    /// Number of members known to hold the record or a newer one of its source, this node included.
     pub nodes: u32,
-    /// Whether these are all that were alive when it was accepted and have not gone since; if not,
-    /// [`crate::limits::REPLICATED_US_MAX`] is over.
+    /// Whether these are all members that were alive when the record was accepted and have not gone since. If
+    /// not, the answer was given because [`crate::limits::REPLICATED_US_MAX`] had passed.
     pub is_whole: bool,
 }
 
-/// What happened to a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StreamEvent {
-    /// A peer connected to this node.
-    Accepted {
-        /// From where.
-        from: SocketAddr,
-    },
-    /// The connection that was asked for stands.
-    Opened,
-    /// Bytes arrived, in order, cut anywhere.
-    Received(Bytes),
-    /// Everything written so far has left this process.
-    Drained,
-    /// It is over: closed by the peer, failed, or never came up.
-    Closed,
-}
-
-/// By which way a record came from a peer.
+/// The way on which a record came from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// Down the tree that its origin started.
+    /// Down the tree that the record's origin started.
     Tree {
-        /// How often it was handed over on its way, at least once.
+        /// Number of hand-overs on the way, at least 1.
         hops: u32,
     },
-    /// Asked for, to fill a gap.
+    /// In answer to a question of this node, to fill a gap.
     Repair,
-    /// By reconciliation.
+    /// In a session of reconciliation.
     Reconcile,
 }
 
-/// The replicated map as the machine sees it.
+/// The map of the latest records, as the machine uses it.
 pub trait Replica {
-    /// Merges a record from a peer; delivers and stores it if it was newer.
-    /// `true`: it is the latest now.
+    /// Merges a record from a peer, and delivers and stores it if it is newer than what is held. Returns
+    /// whether it is the latest of its source now.
     fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool;
-    /// Takes a record out that the cluster has forgotten while this node was away, if it is still
+    /// Removes a record that the cluster has forgotten while this node was away, if it is still
     /// the latest of its source.
     fn discard(&mut self, now: Now, record: &SharedRecord);
-    /// The latest record of a source, deletions and expired ones included.
+    /// Returns the latest record of a source, deletions and expired records included.
     fn get(&self, source: &str) -> Option<SharedRecord>;
-    /// The fingerprint of every shard: XOR of the checksums of its records, through a mixing step.
+    /// Returns the fingerprint of every shard: the XOR of the mixed checksums of its records.
     fn fingerprints(&self) -> [u64; SHARDS];
-    /// Shows every record of a shard, deletions and expired ones included, in no stated order.
+    /// Calls `visit` with every record of a shard, deletions and expired records included, in any order.
     fn visit_shard(&self, shard: usize, visit: &mut dyn FnMut(&SharedRecord));
-    /// How many sources are held.
-    fn len(&self) -> usize;
-    /// Whether nothing is held.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
-/// What a machine is started with.
+/// The settings of a machine.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// This node's name.
+pub struct MachineConfig {
+    /// Name of this node.
     pub name: NodeName,
-    /// This life's number: greater at every start.
+    /// Number of this life of the node: greater at every start.
     pub boot: u64,
-    /// Datagrams of other clusters are counted and ignored.
+    /// Name of the cluster. Messages of other clusters are counted and ignored.
     pub cluster_name: String,
-    /// The address others reach this node's UDP and TCP at.
+    /// Address at which other nodes reach this one, by UDP and by TCP.
     pub gossip: SocketAddr,
-    /// `host:port` of this node's HTTP port, told to others and to clients.
+    /// Address of this node's HTTP port as `host:port`, told to other nodes and to clients.
     pub http: String,
-    /// Where links are short.
+    /// Name of this node's zone, within which round trips are short; empty if it has none.
     pub zone: String,
-    /// This program's version, told to others.
+    /// Version of this program, told to other nodes.
     pub version: String,
-    /// Intervals.
+    /// Set of intervals and timeouts.
     pub profile: Profile,
-    /// How long deletions are kept, in microseconds.
+    /// Time for which deletions are kept, in microseconds.
     pub tombstones_us: u64,
-    /// When this node last agreed fully with the cluster (wall clock, microseconds); `None`: never,
-    /// or nothing is held.
+    /// Wall clock, in microseconds, when this node last held the same as another member; `None` if it never
+    /// did, or if it holds nothing.
     pub agreed_us: Option<u64>,
-    /// Whether join targets were given: without any, a node is complete by itself.
+    /// Whether join targets were given. A node without any is complete by itself.
     pub has_seeds: bool,
-    /// Seed of all randomness in the machine.
+    /// Seed of all random numbers in the machine.
     pub seed: u64,
 }
 
-/// Up to which sequence number, without a hole, records of an origin's life are held or known to be
-/// superseded. Ordered, since its order can be seen in tokens.
+/// The head of every known life of an origin, by its name and boot number: the greatest sequence number up to
+/// which all records are held or known to be superseded. The map is ordered, because its order shows in
+/// resume tokens.
 pub type Heads = std::collections::BTreeMap<(NodeName, u64), u64>;

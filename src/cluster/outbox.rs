@@ -4,32 +4,39 @@
 //! numbers. When records wait, those of the same source are merged to the newest; a number that is
 //! missing in the queue was superseded, and the batch that covers it says so.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use hashbrown::HashSet;
+
 use crate::limits::OUTBOX_BYTES_SOFT;
+use crate::record::hash::NameState;
 use crate::record::{Birth, NodeName, Record, SharedRecord, Source, Stamp};
 
-/// From so many bytes on it is tried to merge what waits.
+/// Bytes in the queue from which on the waiting records are merged.
 const MERGE_BYTES_MIN: usize = OUTBOX_BYTES_SOFT / 2;
 
-/// A record that is to be with every live member before its publisher is answered.
+/// A record that every live member is to hold before its publisher is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Awaited {
-    /// The caller's name for the answer.
+    /// Number that the caller gave to the answer.
     pub token: u64,
-    /// The record's source.
+    /// Source of the record.
     pub source: Source,
-    /// What every member must hold of it, or something newer.
+    /// Stamp of the record. Every member must hold this one or a newer one of the source.
     pub stamp: Stamp,
-    /// The birth of the record that has this stamp here.
+    /// Birth of the record that has this stamp on this node.
     pub birth: Birth,
-    /// Whether it is on its way from the outbox just now; else it was accepted earlier, or elsewhere.
+    /// Whether the record was put into the outbox just now. If not, it was accepted earlier, or by another
+    /// node.
     pub is_fresh: bool,
 }
 
-/// The queue. The caller keeps it behind a mutex.
+/// The queue of accepted records. The caller keeps it behind a mutex.
+///
+/// Invariants: numbers ascend without end from 1, also over records that were taken out; `bytes` is the sum
+/// of the costs of the records that wait.
 #[derive(Debug)]
 pub struct Outbox {
     origin: NodeName,
@@ -37,27 +44,35 @@ pub struct Outbox {
     last_seq: u64,
     waiting: VecDeque<SharedRecord>,
     bytes: usize,
-    /// The same, for those who only look.
+    /// Copy of `bytes` that is read without the lock.
     told_bytes: Arc<AtomicUsize>,
     awaited: Vec<Awaited>,
-    /// Merging is tried when `bytes` passes it.
+    /// Number of bytes above which the waiting records are merged next.
     merge_at_bytes: usize,
 }
 
 impl Outbox {
-    /// An empty queue of this life of this node.
+    /// An empty queue of the life `boot` of the node named `origin`.
     pub fn new(origin: NodeName, boot: u64) -> Outbox {
-        let waiting = VecDeque::new();
-        let merge_at_bytes = MERGE_BYTES_MIN;
-        let (told_bytes, awaited) = (Arc::default(), Vec::new());
-        Outbox { origin, boot, last_seq: 0, waiting, bytes: 0, told_bytes, awaited, merge_at_bytes }
+        Outbox {
+            origin,
+            boot,
+            last_seq: 0,
+            waiting: VecDeque::new(),
+            bytes: 0,
+            told_bytes: Arc::default(),
+            awaited: Vec::new(),
+            merge_at_bytes: MERGE_BYTES_MIN,
+        }
     }
 
-    /// Gives the record its birth, and queues it.
+    /// Builds a record with the next number of this node's life, and queues it.
     pub fn accept(&mut self, build: impl FnOnce(Birth) -> Record) -> SharedRecord {
         self.last_seq += 1;
         let birth = Birth { origin: self.origin.clone(), boot: self.boot, seq: self.last_seq };
         let record = Arc::new(build(birth));
+        debug_assert_eq!(record.birth.seq, self.last_seq, "a record keeps the birth it is given");
+        debug_assert!(self.waiting.back().is_none_or(|last| last.birth.seq < record.birth.seq));
         self.bytes += record.cost_bytes();
         self.waiting.push_back(record.clone());
         if self.bytes > self.merge_at_bytes {
@@ -77,8 +92,14 @@ impl Outbox {
             }
             taken += cost;
             self.bytes -= cost;
+            debug_assert!(out.last().is_none_or(|last| last.birth.seq < record.birth.seq));
             out.extend(self.waiting.pop_front());
         }
+        debug_assert!(
+            !self.waiting.is_empty() || self.bytes == 0,
+            "an empty queue holds {} bytes",
+            self.bytes
+        );
         self.told_bytes.store(self.bytes, Relaxed);
         // Not sooner: just after a merge there is next to nothing to be merged again.
         if self.bytes < MERGE_BYTES_MIN / 2 {
@@ -86,42 +107,38 @@ impl Outbox {
         }
     }
 
-    /// The answer of this name waits until every live member holds the record or a newer one. The
-    /// caller bounds how many wait.
+    /// Lets the answer `token` wait until every live member holds the record or a newer one. The
+    /// caller bounds how many answers wait.
     pub fn await_everywhere(&mut self, token: u64, record: &Record, is_fresh: bool) {
         let (source, birth) = (record.source.clone(), record.birth.clone());
         self.awaited.push(Awaited { token, source, stamp: record.stamp, birth, is_fresh });
     }
 
-    /// What is awaited since the last call; to be handed over before the records are.
+    /// Takes the answers that wait since the last call. They are to be handed to the machine before the
+    /// records are.
     pub fn take_awaited(&mut self) -> Vec<Awaited> {
         std::mem::take(&mut self.awaited)
     }
 
-    /// Bytes that wait.
+    /// Number of bytes that wait in the queue.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Where the bytes that wait can be read without the lock: every publish looks at them.
+    /// The number of bytes that wait, readable without the lock: every publish looks at it.
     pub fn told_bytes(&self) -> Arc<AtomicUsize> {
         self.told_bytes.clone()
     }
 
-    /// The number of the record accepted last.
+    /// Number of the record that was accepted last; 0 if there was none.
     pub fn last_seq(&self) -> u64 {
         self.last_seq
     }
 
-    /// This node's life.
-    pub fn boot(&self) -> u64 {
-        self.boot
-    }
-
-    /// Keeps only the newest waiting record of each source: the last one queued.
+    /// Keeps only the newest waiting record of each source, which is the one queued last.
     fn merge(&mut self) {
-        let mut seen = HashSet::with_capacity(self.waiting.len());
-        let mut kept: VecDeque<_> = VecDeque::with_capacity(self.waiting.len());
+        let mut seen = HashSet::with_capacity_and_hasher(self.waiting.len(), NameState);
+        let mut kept: VecDeque<SharedRecord> = VecDeque::with_capacity(self.waiting.len());
         for record in self.waiting.drain(..).rev() {
             if seen.insert(record.source.clone()) {
                 kept.push_front(record);
@@ -129,6 +146,7 @@ impl Outbox {
                 self.bytes -= record.cost_bytes();
             }
         }
+        debug_assert_eq!(self.bytes, kept.iter().map(|record| record.cost_bytes()).sum::<usize>());
         self.waiting = kept;
         self.merge_at_bytes = (2 * self.bytes).max(MERGE_BYTES_MIN);
     }
@@ -160,8 +178,8 @@ mod tests {
         assert_eq!((seqs, outbox.bytes()), (vec![1, 2, 3, 4, 5], 0));
     }
 
-    /// A queue that stood at its bound was merged anew for every few records, though hardly two of them were of one
-    /// source: a cluster that had once fallen behind stayed so at a load that it had carried before.
+    /// A queue that stood at its bound was merged anew for every few records, though hardly two of them were
+    /// of one source: a cluster that had once fallen behind stayed so at a load that it had carried before.
     #[test]
     fn what_was_merged_is_not_merged_again_before_much_is_added() {
         let mut outbox = Outbox::new(NodeName::parse("n").expect("name"), 3);

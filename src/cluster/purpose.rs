@@ -1,29 +1,29 @@
-//! What a stream between nodes is for, and how streams are numbered.
+//! The purposes of streams between nodes, and how streams are numbered.
 //!
-//! The side that connects opens with a preamble (the header of [`super::wire`], with the purpose in
-//! its kind byte) and the other side hands all that follows to the room that serves this purpose.
-//! Rooms never see the preamble: the machine writes it before it tells them `Opened`, and takes it
-//! off before it tells them `Accepted`.
+//! The side that connects opens with a preamble (the header of [`super::wire`], with the purpose in its kind
+//! byte), and the other side hands all that follows to the part of the machine that serves this purpose.
+//! These parts never see a preamble: the machine writes it before it tells them `Opened`, and takes it off
+//! before it tells them `Accepted`.
 //!
-//! Every room numbers the streams it asks for by itself, in steps, from a first number of its own;
-//! so an event on such a stream finds its room without a table. Numbers of accepted streams are
+//! Each part numbers the streams it asks for by itself, in steps of [`STEP`] from a first number of its own;
+//! so the number of such a stream tells its purpose without a table. Numbers of accepted streams are
 //! even and given by the driver.
 
 use super::StreamId;
 
-/// What a stream is for.
+/// The purpose of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
-    /// Member lists, and probes that distrust UDP.
+    /// Exchanging member lists, and probing a member that does not answer over UDP.
     Members = 1,
-    /// State reconciliation.
+    /// Making two maps equal.
     Reconcile = 2,
-    /// Batches too large for datagrams.
+    /// Sending batches of records that are too large for datagrams.
     Bodies = 3,
 }
 
 impl Purpose {
-    /// The purpose of this kind byte.
+    /// Returns the purpose of this kind byte of a header.
     pub fn from_kind(kind: u8) -> Option<Purpose> {
         match kind {
             1 => Some(Purpose::Members),
@@ -33,7 +33,7 @@ impl Purpose {
         }
     }
 
-    /// Who asked for the stream of this number; `None`: it was accepted.
+    /// Returns the purpose of a stream that this node asked for; `None` if a peer opened the stream.
     pub fn of_connected(stream: StreamId) -> Option<Purpose> {
         match stream.0 % STEP {
             1 => Some(Purpose::Members),
@@ -44,22 +44,22 @@ impl Purpose {
     }
 }
 
-/// Distance between two numbers of one room.
+/// Distance between two numbers of streams of one purpose.
 const STEP: u64 = 8;
 
-/// Gives out the numbers of the streams that one room asks for.
+/// Gives out the numbers of the streams that one part of the machine asks for.
 #[derive(Clone, Debug)]
 pub struct StreamIds {
     next: u64,
 }
 
 impl StreamIds {
-    /// Numbers for streams of this purpose.
+    /// Begins the numbers of streams of this purpose.
     pub fn new(purpose: Purpose) -> StreamIds {
         StreamIds { next: purpose as u64 * 2 - 1 }
     }
 
-    /// A number not given out before.
+    /// Returns a number that was not given out before.
     pub fn next_id(&mut self) -> StreamId {
         let stream = StreamId(self.next);
         self.next += STEP;

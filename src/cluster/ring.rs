@@ -1,9 +1,9 @@
-//! The live members on a ring, in the order of a hash of their names.
+//! The ring: the live members in the order of a hash of their names.
 //!
-//! A place on the ring is a hash of the name alone, so it outlives restarts and moves, and nodes
-//! that see the same members see the same ring. Spreading cuts it into ranges of hashes; membership
-//! owns it and changes it. Entries share what members say of themselves, so that a ring costs 24
-//! bytes a member; the whole is handed round as `Arc<Ring>` and copied only while somebody holds an
+//! The place of a member is a hash of its name alone, so it outlives restarts and moves, and nodes
+//! that see the same members see the same ring. Spreading cuts the ring into ranges of hashes; membership
+//! owns the ring and changes it. Entries share the identities of members, so that a ring costs 24
+//! bytes a member. The ring is passed around as `Arc<Ring>` and copied only while somebody holds an
 //! older version.
 //!
 //! Two names with one hash (one pair in 2^64) are ordered by name.
@@ -14,40 +14,40 @@ use std::sync::Arc;
 use super::members::{Identity, State, grow_a_little};
 use crate::record::NodeName;
 
-/// One live member.
+/// One live member on the ring.
 #[derive(Clone, Debug)]
 pub struct RingEntry {
-    /// Its place: [`Identity::ring_hash`].
+    /// Place of the member: [`Identity::ring_hash`].
     pub hash: u64,
-    /// What it says of itself.
+    /// Identity of the member.
     pub identity: Arc<Identity>,
-    /// `Alive` or `Suspect`.
+    /// State of the member: `Alive` or `Suspect`.
     pub state: State,
 }
 
 impl RingEntry {
-    /// Its name.
+    /// Name of the member.
     pub fn name(&self) -> &NodeName {
         &self.identity.name
     }
 
-    /// Which of its lives.
+    /// Boot number of the member's life.
     pub fn boot(&self) -> u64 {
         self.identity.boot
     }
 
-    /// Where its datagrams go.
+    /// Address of the member for datagrams and streams.
     pub fn gossip(&self) -> SocketAddr {
         self.identity.gossip()
     }
 
-    /// Its zone; empty if it named none.
+    /// Zone of the member; empty if it named none.
     pub fn zone(&self) -> &str {
         self.identity.zone()
     }
 }
 
-/// All live members, this node included, in ascending order of hash.
+/// All live members, this node included, in ascending order of hash and name.
 #[derive(Clone, Debug, Default)]
 pub struct Ring {
     entries: Vec<RingEntry>,
@@ -55,7 +55,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring of these members, all alive; of several with one name the first counts.
+    /// Builds a ring of these members, all alive. Of several members with one name the first counts.
     pub fn of(identities: impl IntoIterator<Item = Arc<Identity>>) -> Ring {
         let entry =
             |identity: Arc<Identity>| RingEntry { hash: identity.ring_hash(), identity, state: State::Alive };
@@ -66,43 +66,38 @@ impl Ring {
         Ring { version: entries.len() as u64, entries }
     }
 
-    /// The members in ascending order of hash.
+    /// The members in ascending order of hash and name.
     pub fn entries(&self) -> &[RingEntry] {
         &self.entries
     }
 
-    /// Grows with every change, of a state too.
+    /// Version of the ring: it grows with every change, also of a member's state.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// How many live members there are.
+    /// Number of live members.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// For how many there is room.
+    /// Number of members that memory is set aside for.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.entries.capacity()
     }
 
-    /// Whether there is none; a machine's ring holds at least itself.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Index of the first member at or after `hash`; `len()` if there is none.
+    /// Returns the index of the first member at or after `hash`; `len()` if there is none.
     pub fn lower_bound(&self, hash: u64) -> usize {
         self.entries.partition_point(|entry| entry.hash < hash)
     }
 
-    /// The member of this name and hash.
+    /// Returns the member of this name, whose hash is given.
     pub fn get(&self, hash: u64, name: &str) -> Option<&RingEntry> {
         self.position(hash, name).ok().and_then(|index| self.entries.get(index))
     }
 
-    /// Puts a member in, or replaces what was known of it.
+    /// Adds a member, or replaces its identity and state.
     pub fn insert(&mut self, identity: Arc<Identity>, state: State) {
         let hash = identity.ring_hash();
         self.version += 1;
@@ -114,9 +109,17 @@ impl Ring {
                 self.entries.insert(index, entry);
             }
         }
+        debug_assert!(self.is_sorted_at(hash), "the ring is in ascending order of hash and name");
     }
 
-    /// Takes a member out; `false` if it was not in.
+    /// Returns whether the entries around the place of `hash` are in order.
+    fn is_sorted_at(&self, hash: u64) -> bool {
+        let at = self.lower_bound(hash);
+        let around = self.entries.get(at.saturating_sub(1)..self.entries.len().min(at + 3));
+        around.unwrap_or_default().is_sorted_by(|a, b| (a.hash, a.name()) < (b.hash, b.name()))
+    }
+
+    /// Removes a member. Returns `false` if it was not on the ring.
     pub fn remove(&mut self, hash: u64, name: &str) -> bool {
         let Ok(index) = self.position(hash, name) else { return false };
         self.version += 1;

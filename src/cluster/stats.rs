@@ -1,48 +1,49 @@
-//! What a machine counts, and how full its queues are.
+//! Counts of a machine, and how full its queues are.
 
-/// How full something is that has a bound.
+/// How full a bounded queue or table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gauge {
-    /// What it is, with its unit.
+pub struct QueueGauge {
+    /// Name of the queue or table, with the unit of its size.
     pub name: &'static str,
-    /// How much is in it.
+    /// Current size of the queue or table.
     pub used: usize,
-    /// How much may be.
+    /// Greatest size that is allowed.
     pub max: usize,
 }
 
-impl Gauge {
-    pub(super) fn new(name: &'static str, used: usize, max: usize) -> Gauge {
-        Gauge { name, used, max }
+impl QueueGauge {
+    pub(super) fn new(name: &'static str, used: usize, max: usize) -> QueueGauge {
+        QueueGauge { name, used, max }
     }
 
-    /// Whether there is more in it than may be.
+    /// Returns whether the size is greater than allowed.
     pub fn is_over(&self) -> bool {
         self.used > self.max
     }
 }
 
-/// Counts since the start, and a few states of the moment.
+/// Counts of a machine since its start, and a few current values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Datagrams sent to peers.
+pub struct MachineStats {
+    /// Number of datagrams sent to peers.
     pub datagrams_sent: u64,
-    /// Their bytes, with 28 of IP and UDP header each.
+    /// Bytes of the datagrams sent, with 28 bytes of IP and UDP headers each.
     pub bytes_sent: u64,
-    /// Datagrams received, ignored ones included.
+    /// Number of datagrams received, ignored ones included.
     pub datagrams_received: u64,
-    /// Their bytes, with 28 of IP and UDP header each.
+    /// Bytes of the datagrams received, with 28 bytes of IP and UDP headers each.
     pub bytes_received: u64,
-    /// Bytes written on streams.
+    /// Bytes written on streams, preambles included.
     pub stream_bytes_sent: u64,
-    /// Datagrams and streams of other programs, clusters or generations, ignored.
+    /// Number of datagrams and streams that were ignored because another program, cluster or generation sent
+    /// them.
     pub foreign: u64,
-    /// Datagrams and streams that were truncated, damaged or malformed, ignored.
+    /// Number of datagrams and streams that were ignored because they were truncated, damaged or malformed.
     pub corrupt: u64,
-    /// Copies of records that came from peers, the needless ones too.
+    /// Number of copies of records that came from peers, needless copies included.
     pub data_copies_received: u64,
-    /// Shards found different at the last comparison.
+    /// Number of shards that differed in the last two comparisons of maps.
     pub shards_differing: u64,
-    /// Lifeguard's local health: 0 is healthy, else timeouts are stretched.
+    /// Lifeguard's local health: 0 is healthy; with a greater score this node waits longer for others.
     pub health_score: u32,
 }

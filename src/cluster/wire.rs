@@ -1,25 +1,24 @@
-//! The fixed header that every datagram, and every stream between nodes, opens with.
+//! What nodes send each other, as bytes: the header of every message, and the body of a datagram.
 //!
-//! It lets a node tell four things apart before it decodes a byte of protobuf: noise of other
-//! programs, other clusters, another generation of this program, and flipped bits. 24 bytes,
-//! little-endian:
+//! Every datagram, and every stream between nodes, opens with a fixed header. It lets a node tell four things
+//! apart before it decodes a byte of protobuf: noise of other programs, other clusters, another generation
+//! of this program, and damaged bytes. Numbers are little-endian:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! | --- | --- |
 //! | 0–1 | `aN` |
 //! | 2 | version of what follows |
-//! | 3 | kind: 0 a datagram, else the [`Purpose`] of a stream |
-//! | 4–11 | XXH3-64 of all other bytes |
+//! | 3 | kind: 0 for a datagram, else the [`Purpose`] of a stream |
+//! | 4–11 | the field of the seal (see [`super::seal`]): a checksum of all other bytes |
 //! | 12–15 | hash of the cluster's name |
 //! | 16–23 | boot number of the sender |
 //!
-//! After it comes one protobuf `Datagram`, or on a stream the frames of the room it is for. Versions
-//! that are neighbours understand each other: the header stays as it is, and a body that the older
-//! does not know is skipped. So a cluster is upgraded one version at a time.
-//!
-//! A checksum is no authentication: it keeps accidents out, not attackers.
+//! The header of a datagram is followed by one protobuf `Datagram`, that of a stream by the frames of the
+//! room that it is for. Neighbouring versions understand each other: the header stays as it is, and a body
+//! that the older version does not know is skipped. So a cluster is upgraded one version at a time.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use bytes::{BufMut, Bytes};
 use prost::Message as _;
@@ -28,8 +27,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::purpose::Purpose;
 use super::reconcile::Compare;
+use super::seal::{PREFIX_BYTES, SENDER_BYTES, Seal, SealRefusal, Unsealed, body_bytes_max};
 use super::spread::Packet;
-use super::swim::message::{Message, Update};
+use super::swim::message::{SwimMessage, Update};
 use super::swim::wire as members;
 use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::proto::gossip as proto;
@@ -37,114 +37,109 @@ use crate::record::fields::{Fields, Malformed, write_fixed64, write_message, wri
 
 /// Version of the header and of what follows it.
 pub const VERSION: u8 = 1;
-/// Length of the header.
-pub const HEADER_BYTES: usize = 24;
-/// Most bytes of protobuf in a datagram.
-pub const BODY_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - HEADER_BYTES;
 
 const MAGIC: [u8; 2] = *b"aN";
 const KIND_DATAGRAM: u8 = 0;
-/// Datagrams that are shorter count as short.
-const SHORT_BYTES: usize = 256;
-/// Fields of a `Datagram`.
+/// Numbers of the fields of a `Datagram` that are read and written by hand.
 const SPREAD_FIELD: u32 = 20;
 const HEADS_FIELD: u32 = 61;
-/// Most bytes of a head with what frames it, and how many there often are.
-const HEAD_BYTES_MAX: usize = 3 + 9 + 11;
+/// Most bytes of one head with its tags and its length.
+const ENCODED_HEAD_BYTES_MAX: usize = 3 + 9 + 11;
+/// Number of heads that memory is set aside for when the first is read: few datagrams carry more.
 const HEADS_USUAL: usize = 12;
-/// What a datagram of spreading begins with.
+/// First two bytes of the body of a datagram of spreading: tag of the field.
 const SPREAD_TAG: [u8; 2] = [(SPREAD_FIELD as u8) << 3 | 2 | 0x80, (SPREAD_FIELD >> 4) as u8];
 
-/// Why bytes were ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WireError {
-    /// Another program, another cluster, or a version too far away.
-    #[error("from another program, cluster or generation")]
-    Foreign,
-    /// Cut off, or changed on the way, or of no known form.
-    #[error("truncated or corrupt")]
-    Corrupt,
-}
-
-/// What a datagram says.
+/// The content of a datagram that came.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Body<'a> {
-    /// Membership, and what is to be known of members.
-    Members(Message, Vec<Update>),
-    /// Records on their way: the message, for [`Opened::read`](super::spread::Opened::read).
+    /// A message of membership, and the updates about members that ride on it.
+    Members(SwimMessage, Vec<Update>),
+    /// Records on their way: the encoded message, to be read by
+    /// [`Opened::read`](super::spread::Opened::read).
     Spread(Cow<'a, [u8]>),
-    /// Whether two maps are equal.
+    /// A comparison of two maps, or the answer to one.
     Compare(Compare),
-    /// Something of the next version: skipped, not an error.
+    /// A content that only the next version knows. It is skipped, which is no error.
     Unknown,
 }
 
-/// What is said in datagrams but for spreading.
+/// The content of a datagram to be sent, other than one of spreading.
 pub(super) enum Said {
-    /// Membership, and what is to be known of members.
-    Members(Message, Vec<Update>),
-    /// Whether two maps are equal.
+    /// A message of membership, and the updates about members that ride on it.
+    Members(SwimMessage, Vec<Update>),
+    /// A comparison of two maps, or the answer to one.
     Compare(Compare),
 }
 
-/// Heads as (hash of the line, head), which ride on what a datagram says.
+/// Heads that ride on a datagram: pairs of the hash of a line (an origin's life) and its head.
 pub(super) type Digest = Vec<(u64, u64)>;
 
-/// Wraps and unwraps what one node of one cluster says.
-#[derive(Clone, Copy, Debug)]
-pub struct Wire {
+/// Writes and reads the messages of one life of a node in one cluster.
+#[derive(Debug)]
+pub(super) struct Wire<S> {
     cluster: u32,
     boot: u64,
+    seal: S,
 }
 
-impl Wire {
-    /// For this life of a node of the cluster of this name.
-    pub fn new(cluster_name: &str, boot: u64) -> Wire {
-        Wire { cluster: xxh3_64(cluster_name.as_bytes()) as u32, boot }
+impl<S: Seal> Wire<S> {
+    /// The wire of the life `boot` of a node of the cluster of this name.
+    pub fn new(cluster_name: &str, boot: u64, seal: S) -> Wire<S> {
+        Wire { cluster: xxh3_64(cluster_name.as_bytes()) as u32, boot, seal }
     }
 
-    /// A whole datagram of membership, or of reconciliation.
-    pub(super) fn datagram(&self, body: Said, heads: &[(u64, u64)]) -> Bytes {
+    /// Most bytes of protobuf in a datagram.
+    pub fn body_bytes_max(&self) -> usize {
+        body_bytes_max(self.seal.overhead_bytes())
+    }
+
+    /// Builds a whole datagram of membership or of reconciliation, with as many of the heads as fit.
+    pub fn datagram(&mut self, to: SocketAddr, body: Said, heads: &[(u64, u64)]) -> Bytes {
         let message = match body {
             Said::Members(message, updates) => members::to_proto(&message, &updates),
             Said::Compare(compare) => wrap(proto::datagram::Body::Compare(compare.into_proto())),
         };
-        let heads = heads_of(heads);
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + message.encoded_len() + heads.len());
-        self.put_header(&mut bytes, KIND_DATAGRAM);
+        let len = message.encoded_len();
+        let heads = heads_of(heads, self.body_bytes_max().saturating_sub(len));
+        let mut bytes = self.begin(KIND_DATAGRAM, len + heads.len());
         // A vector grows: encoding into it cannot fail.
         let _ = message.encode(&mut bytes);
         bytes.extend_from_slice(&heads);
-        seal(&mut bytes);
+        self.seal.seal(to, &mut bytes);
         bytes.into()
     }
 
-    /// A whole datagram of spreading.
-    pub(super) fn spread_datagram(&self, packet: &Packet, heads: &[(u64, u64)]) -> Bytes {
-        let (heads, len) = (heads_of(heads), packet.encoded_len());
+    /// Builds a whole datagram of spreading. The packet leaves room for the heads.
+    pub fn spread_datagram(&mut self, to: SocketAddr, packet: &Packet, heads: &[(u64, u64)]) -> Bytes {
+        let (heads, len) = (heads_of(heads, DATAGRAM_BYTES_MAX), packet.encoded_len());
         let frame_bytes = SPREAD_TAG.len() + encoded_len_varint(len as u64);
-        // Not a byte more: what is over would cost a second allocation.
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + frame_bytes + len + heads.len());
-        self.put_header(&mut bytes, KIND_DATAGRAM);
+        let mut bytes = self.begin(KIND_DATAGRAM, frame_bytes + len + heads.len());
         bytes.extend_from_slice(&SPREAD_TAG);
         write_varint(&mut bytes, len as u64);
         packet.write(&mut bytes);
         bytes.extend_from_slice(&heads);
-        seal(&mut bytes);
+        self.seal.seal(to, &mut bytes);
         bytes.into()
     }
 
-    /// What a datagram says, the heads that ride on it, and its sender's boot number.
-    pub(super) fn open<'a>(&self, datagram: &'a [u8]) -> Result<(u64, Body<'a>, Digest), WireError> {
-        let (kind, boot, body) = self.open_header(datagram, datagram)?;
+    /// Takes a datagram apart: the boot number of its sender, what it says, and the heads that ride on it.
+    pub fn open<'a>(
+        &'a mut self,
+        from: SocketAddr,
+        datagram: &'a [u8],
+    ) -> Result<(u64, Body<'a>, Digest), SealRefusal> {
+        let prefix = open_prefix(datagram)?;
+        let Unsealed { sender, body } = self.seal.open(from, datagram)?;
+        let (kind, boot) = check_header(self.cluster, prefix, sender)?;
         if kind != KIND_DATAGRAM || datagram.len() > DATAGRAM_BYTES_MAX {
-            return Err(WireError::Corrupt);
+            return Err(SealRefusal::Corrupt);
         }
         if body.starts_with(&SPREAD_TAG) {
-            let (message, heads) = open_spread(body).map_err(|_| WireError::Corrupt)?;
+            let (message, heads) = open_spread(body).map_err(|_| SealRefusal::Corrupt)?;
             return Ok((boot, Body::Spread(message.into()), heads));
         }
-        let message = proto::Datagram::decode(body).map_err(|_| WireError::Corrupt)?;
+        let message = proto::Datagram::decode(body).map_err(|_| SealRefusal::Corrupt)?;
         let heads = message.heads.iter().map(|head| (head.line, head.seq)).collect();
         let body = match message.body {
             None => Body::Unknown,
@@ -153,82 +148,77 @@ impl Wire {
             Some(proto::datagram::Body::Compare(compare)) => Body::Compare(Compare::from_proto(compare)),
             Some(body) => {
                 let updates = message.updates.into_iter().map(members::update_from_proto);
-                let updates = updates.collect::<Option<_>>().ok_or(WireError::Corrupt)?;
-                Body::Members(members::message_from_proto(body).ok_or(WireError::Corrupt)?, updates)
+                let updates = updates.collect::<Option<_>>().ok_or(SealRefusal::Corrupt)?;
+                Body::Members(members::message_from_proto(body).ok_or(SealRefusal::Corrupt)?, updates)
             }
         };
         Ok((boot, body, heads))
     }
 
-    /// What the side that connects writes first.
-    pub fn preamble(&self, purpose: Purpose) -> Bytes {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES);
-        self.put_header(&mut bytes, purpose as u8);
-        seal(&mut bytes);
-        bytes.into()
+    /// Builds the preamble of a stream that this node opened, and begins the stream's seal.
+    pub fn connect(&mut self, purpose: Purpose) -> (Bytes, S::Stream) {
+        let mut bytes = self.begin(purpose as u8, 0);
+        let stream = self.seal.connect(&mut bytes);
+        (bytes.into(), stream)
     }
 
-    /// What a stream is for, by its first [`HEADER_BYTES`].
-    pub fn open_preamble(&self, preamble: &[u8]) -> Result<Purpose, WireError> {
-        let header = preamble.get(..HEADER_BYTES).ok_or(WireError::Corrupt)?;
-        let (kind, _boot, _rest) = self.open_header(preamble, header)?;
-        Purpose::from_kind(kind).ok_or(WireError::Corrupt)
+    /// Returns how many bytes the preamble has that begins with `received`: as far as can be told so far.
+    pub fn preamble_bytes(&self, received: &[u8]) -> usize {
+        match received.first_chunk::<PREFIX_BYTES>() {
+            Some(prefix) => self.seal.preamble_bytes(*prefix),
+            None => PREFIX_BYTES,
+        }
     }
 
-    fn put_header(&self, bytes: &mut Vec<u8>, kind: u8) {
+    /// Reads the whole preamble of a stream that a peer opened: what the stream is for. Begins the stream's
+    /// seal.
+    pub fn accept(&mut self, from: SocketAddr, preamble: &[u8]) -> Result<(Purpose, S::Stream), SealRefusal> {
+        let prefix = open_prefix(preamble)?;
+        let (Unsealed { sender, .. }, stream) = self.seal.accept(from, preamble)?;
+        let (kind, _boot) = check_header(self.cluster, prefix, sender)?;
+        Ok((Purpose::from_kind(kind).ok_or(SealRefusal::Corrupt)?, stream))
+    }
+
+    /// Begins a message with its header. Memory is set aside for exactly `body_bytes` and the seal: a second
+    /// allocation would cost more than everything else here.
+    fn begin(&self, kind: u8, body_bytes: usize) -> Vec<u8> {
+        let overhead_bytes = self.seal.overhead_bytes();
+        let mut bytes = Vec::with_capacity(PREFIX_BYTES + SENDER_BYTES + overhead_bytes + body_bytes);
         bytes.put_slice(&MAGIC);
         bytes.put_u8(VERSION);
         bytes.put_u8(kind);
-        bytes.put_u64_le(0);
+        bytes.put_bytes(0, self.seal.field_bytes());
         bytes.put_u32_le(self.cluster);
         bytes.put_u64_le(self.boot);
-    }
-
-    /// Kind, boot and what follows the header; `sealed` is what the checksum covers.
-    fn open_header<'a>(&self, bytes: &'a [u8], sealed: &[u8]) -> Result<(u8, u64, &'a [u8]), WireError> {
-        let (magic, rest) = bytes.split_first_chunk::<2>().ok_or(WireError::Corrupt)?;
-        if *magic != MAGIC {
-            return Err(WireError::Foreign);
-        }
-        let (&[version, kind], rest) = rest.split_first_chunk::<2>().ok_or(WireError::Corrupt)?;
-        let (checksum, rest) = rest.split_first_chunk::<8>().ok_or(WireError::Corrupt)?;
-        let (cluster, rest) = rest.split_first_chunk::<4>().ok_or(WireError::Corrupt)?;
-        let (boot, rest) = rest.split_first_chunk::<8>().ok_or(WireError::Corrupt)?;
-        if u64::from_le_bytes(*checksum) != checksum_of(sealed) {
-            return Err(WireError::Corrupt);
-        }
-        if version.abs_diff(VERSION) > 1 || u32::from_le_bytes(*cluster) != self.cluster {
-            return Err(WireError::Foreign);
-        }
-        Ok((kind, u64::from_le_bytes(*boot), rest))
+        bytes
     }
 }
 
-/// Over everything but the checksum itself: four bytes, and all from the thirteenth on. They are put side by
-/// side, since to hash few bytes piece by piece costs three times as much.
-fn checksum_of(bytes: &[u8]) -> u64 {
-    let (head, rest) = (bytes.get(..4).unwrap_or_default(), bytes.get(12..).unwrap_or_default());
-    match head.len() + rest.len() {
-        // Nearly all: what brings one record, receipts, probes.
-        0..SHORT_BYTES => joined_checksum(&mut [0; SHORT_BYTES], head, rest),
-        _ => joined_checksum(&mut [0; DATAGRAM_BYTES_MAX], head, rest),
+/// Version and kind of a message, which stand before its seal. It is not believed yet.
+fn open_prefix(message: &[u8]) -> Result<(u8, u8), SealRefusal> {
+    let (magic, rest) = message.split_first_chunk::<2>().ok_or(SealRefusal::Corrupt)?;
+    if *magic != MAGIC {
+        return Err(SealRefusal::Foreign);
     }
+    let &[version, kind] = rest.first_chunk::<2>().ok_or(SealRefusal::Corrupt)?;
+    Ok((version, kind))
 }
 
-fn joined_checksum(joined: &mut [u8], head: &[u8], rest: &[u8]) -> u64 {
-    match joined.get_mut(..head.len() + rest.len()) {
-        Some(joined) => {
-            let (first, second) = joined.split_at_mut(head.len());
-            first.copy_from_slice(head);
-            second.copy_from_slice(rest);
-            xxh3_64(joined)
-        }
-        // Longer than any datagram.
-        None => xxh3_64(&[head, rest].concat()),
+/// Kind and boot number of a message whose seal was verified, if it is of this cluster and of a version that
+/// is understood.
+fn check_header(
+    cluster: u32,
+    (version, kind): (u8, u8),
+    sender: [u8; SENDER_BYTES],
+) -> Result<(u8, u64), SealRefusal> {
+    let [c0, c1, c2, c3, boot @ ..] = sender;
+    if version.abs_diff(VERSION) > 1 || u32::from_le_bytes([c0, c1, c2, c3]) != cluster {
+        return Err(SealRefusal::Foreign);
     }
+    Ok((kind, u64::from_le_bytes(boot)))
 }
 
-/// A `Spread` message and the heads beside it.
+/// Splits the body of a datagram of spreading: the encoded `Spread` message, and the heads beside it.
 fn open_spread(body: &[u8]) -> Result<(&[u8], Digest), Malformed> {
     let (mut message, mut heads): (&[u8], _) = (&[], Vec::new());
     for field in Fields::of(body) {
@@ -254,13 +244,19 @@ fn open_spread(body: &[u8]) -> Result<(&[u8], Digest), Malformed> {
     Ok((message, heads))
 }
 
-fn heads_of(heads: &[(u64, u64)]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(heads.len() * HEAD_BYTES_MAX);
+/// Encodes as many of the heads, from the first on, as fit in `bytes_max`.
+fn heads_of(heads: &[(u64, u64)], bytes_max: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(heads.len() * ENCODED_HEAD_BYTES_MAX);
     for &(line, seq) in heads {
+        let before = out.len();
         write_message(&mut out, HEADS_FIELD, |out| {
             write_fixed64(out, 1, line);
             write_number(out, 2, seq);
         });
+        if out.len() > bytes_max {
+            out.truncate(before);
+            break;
+        }
     }
     out
 }
@@ -269,71 +265,85 @@ fn wrap(body: proto::datagram::Body) -> proto::Datagram {
     proto::Datagram { body: Some(body), ..Default::default() }
 }
 
-/// Writes the checksum of a datagram, or of a stream's header, into its place.
-pub fn seal(bytes: &mut [u8]) {
-    let checksum = checksum_of(bytes);
-    if let Some(place) = bytes.get_mut(4..12) {
-        place.copy_from_slice(&checksum.to_le_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::seal::Checksum;
     use super::*;
 
-    fn body() -> Body<'static> {
-        Body::Members(Message::Nack { sequence: 7 }, Vec::new())
+    const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7946);
+
+    fn wire(cluster: &str, boot: u64) -> Wire<Checksum> {
+        Wire::new(cluster, boot, Checksum)
     }
 
-    fn datagram(wire: &Wire) -> Bytes {
-        wire.datagram(Said::Members(Message::Nack { sequence: 7 }, Vec::new()), &[(3, 4)])
+    fn body() -> Body<'static> {
+        Body::Members(SwimMessage::Nack { sequence: 7 }, Vec::new())
+    }
+
+    fn datagram(wire: &mut Wire<Checksum>) -> Bytes {
+        wire.datagram(PEER, Said::Members(SwimMessage::Nack { sequence: 7 }, Vec::new()), &[(3, 4)])
     }
 
     #[test]
     fn comes_back_as_it_went() {
-        let (ours, theirs) = (Wire::new("c", 5), Wire::new("c", 9));
-        assert_eq!(theirs.open(&datagram(&ours)), Ok((5, body(), vec![(3, 4)])));
+        let (mut ours, mut theirs) = (wire("c", 5), wire("c", 9));
+        assert_eq!(theirs.open(PEER, &datagram(&mut ours)), Ok((5, body(), vec![(3, 4)])));
         for purpose in [Purpose::Members, Purpose::Reconcile, Purpose::Bodies] {
-            assert_eq!(theirs.open_preamble(&ours.preamble(purpose)), Ok(purpose));
+            let (preamble, _) = ours.connect(purpose);
+            assert_eq!(theirs.preamble_bytes(&preamble), preamble.len());
+            assert_eq!(theirs.accept(PEER, &preamble).map(|accepted| accepted.0), Ok(purpose));
         }
-        assert_eq!(Wire::new("d", 9).open(&datagram(&ours)), Err(WireError::Foreign));
-        assert_eq!(ours.open(b"GET / HTTP/1.1\r\n\r\n and so on"), Err(WireError::Foreign));
+        assert_eq!(wire("d", 9).open(PEER, &datagram(&mut ours)), Err(SealRefusal::Foreign));
+        assert_eq!(ours.open(PEER, b"GET / HTTP/1.1\r\n\r\n and so on"), Err(SealRefusal::Foreign));
     }
 
     #[test]
     fn neighbouring_versions_understand_each_other() {
-        let wire = Wire::new("c", 5);
+        let mut wire = wire("c", 5);
         for (version, is_understood) in [(VERSION - 1, true), (VERSION + 1, true), (VERSION + 2, false)] {
-            let mut bytes = datagram(&wire).to_vec();
+            let mut bytes = datagram(&mut wire).to_vec();
             bytes[2] = version;
-            seal(&mut bytes);
-            assert_eq!(wire.open(&bytes).is_ok(), is_understood, "{version}");
+            Checksum::fill(&mut bytes);
+            assert_eq!(wire.open(PEER, &bytes).is_ok(), is_understood, "{version}");
         }
     }
 
     /// S3, 2008-07-20: one flipped bit, unchecked, spread through the whole cluster.
     #[test]
     fn a_flipped_bit_is_seen() {
-        let wire = Wire::new("c", 5);
-        let bytes = datagram(&wire);
+        let mut wire = wire("c", 5);
+        let bytes = datagram(&mut wire);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.to_vec();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(wire.open(&flipped).is_err(), "bit {bit}");
+            assert!(wire.open(PEER, &flipped).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn heads_that_do_not_fit_are_left_out() {
+        let heads: Vec<(u64, u64)> = (0..100).map(|line| (line, u64::MAX)).collect();
+        let encoded = heads_of(&heads, 200);
+        assert!(encoded.len() <= 200 && encoded.len() + ENCODED_HEAD_BYTES_MAX > 200);
+        let mut wire = wire("c", 5);
+        let said = Said::Members(SwimMessage::Gossip, Vec::new());
+        let bytes = wire.datagram(PEER, said, &heads);
+        assert!(bytes.len() <= DATAGRAM_BYTES_MAX);
+        let (_, _, told) = wire.open(PEER, &bytes).expect("our own datagram");
+        assert_eq!(told, heads[..told.len()]);
     }
 
     proptest! {
         /// memberlist#368, #369: short and truncated datagrams panicked the decoder.
         #[test]
         fn garbage_is_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..100), cut in 0usize..40) {
-            let wire = Wire::new("c", 5);
-            prop_assert!(wire.open(&bytes).is_err());
-            prop_assert!(wire.open_preamble(&bytes).is_err());
-            let good = datagram(&wire);
-            prop_assert!(cut >= good.len() || wire.open(&good[..cut]).is_err());
+            let mut wire = wire("c", 5);
+            prop_assert!(wire.open(PEER, &bytes).is_err());
+            prop_assert!(wire.accept(PEER, &bytes).is_err());
+            let good = datagram(&mut wire);
+            prop_assert!(cut >= good.len() || wire.open(PEER, &good[..cut]).is_err());
         }
     }
 }

@@ -19,8 +19,8 @@ use super::shared::Shared;
 use super::stream::PeerStreams;
 use super::tokens::{self, EventSource};
 use crate::cluster::members::State;
-use crate::cluster::stats::Stats;
-use crate::cluster::{Config, Effect, Machine};
+use crate::cluster::stats::MachineStats;
+use crate::cluster::{Effect, Machine, MachineConfig};
 use crate::limits::CLOCK_SKEW_US_MAX;
 use crate::record::{Now, SharedRecord};
 
@@ -75,7 +75,7 @@ pub struct Gossip {
     /// When readers are to be shown new round trips.
     members_due_us: u64,
     /// The machine's counters when they were added to the metrics last.
-    counted: Stats,
+    counted: MachineStats,
     /// Number of dropped datagrams that were reported last.
     dropped: u64,
 }
@@ -86,7 +86,7 @@ impl Gossip {
         registry: &Registry,
         sockets: Sockets,
         seeds: Receiver<Vec<SocketAddr>>,
-        config: Config,
+        config: MachineConfig,
         now: Now,
     ) -> std::io::Result<Gossip> {
         let Sockets { udp, mut tcp } = sockets;
@@ -106,7 +106,7 @@ impl Gossip {
             heads_due_us: 0,
             gauges_us: 0,
             members_due_us: 0,
-            counted: Stats::default(),
+            counted: MachineStats::default(),
             dropped: 0,
         })
     }
@@ -246,9 +246,7 @@ impl Gossip {
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 Effect::Datagram { to, bytes } => self.datagrams.push(to, bytes),
-                Effect::Connect { stream, to } => self.streams.connect(stream, to),
-                Effect::Write { stream, bytes } => self.streams.write(stream, bytes),
-                Effect::Close { stream } => self.streams.close(stream),
+                Effect::Stream(output) => self.streams.perform(output),
                 Effect::MembersChanged => self.publish_members(shared),
                 Effect::Replicated(replicated) => shared.handle_replicated(replicated),
                 Effect::NameTaken { by } => {

@@ -352,8 +352,8 @@ fn share(
     shared
 }
 
-fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> cluster::Config {
-    cluster::Config {
+fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> cluster::MachineConfig {
+    cluster::MachineConfig {
         name: told.name.clone(),
         boot: identity.boot,
         cluster_name: shared.config.cluster_name.clone(),
@@ -370,14 +370,14 @@ fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> clust
 }
 
 /// This node as a member, for the time before the cluster machine runs.
-fn myself(config: &cluster::Config) -> MemberInfo {
-    let cluster::Config { name, boot, gossip, http, zone, version, .. } = config;
+fn myself(config: &cluster::MachineConfig) -> MemberInfo {
+    let cluster::MachineConfig { name, boot, gossip, http, zone, version, .. } = config;
     let identity = MemberIdentity::new(name.clone(), *boot, *gossip, http, zone, version);
     MemberInfo { identity: Arc::new(identity), state: State::Alive, incarnation: 0, rtt_us: None }
 }
 
 fn gossip_starter(
-    config: cluster::Config,
+    config: cluster::MachineConfig,
     sockets: Sockets,
     seeds: Receiver<Vec<SocketAddr>>,
 ) -> StartGossip {

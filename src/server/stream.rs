@@ -13,7 +13,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
 
 use super::tokens;
-use crate::cluster::{StreamEvent, StreamId};
+use crate::cluster::{StreamEvent, StreamId, StreamOutput};
 
 /// Bytes read from a stream at a time.
 const READ_BYTES: usize = 64 * 1024;
@@ -154,8 +154,17 @@ impl PeerStreams {
         }
     }
 
+    /// Does what the machine wants done with one stream.
+    pub fn perform(&mut self, output: StreamOutput) {
+        match output {
+            StreamOutput::Connect { stream, to } => self.connect(stream, to),
+            StreamOutput::Write { stream, bytes } => self.write(stream, bytes),
+            StreamOutput::Close { stream } => self.close(stream),
+        }
+    }
+
     /// Opens a connection to `to`. The machine is told [`StreamEvent::Opened`] or [`StreamEvent::Closed`].
-    pub fn connect(&mut self, id: StreamId, to: SocketAddr) {
+    fn connect(&mut self, id: StreamId, to: SocketAddr) {
         let added = TcpStream::connect(to).and_then(|socket| self.add(id, socket, false));
         if let Err(error) = added {
             tracing::debug!(%error, %to, "no stream to a peer");
@@ -164,7 +173,7 @@ impl PeerStreams {
     }
 
     /// Sends bytes, after those that wait.
-    pub fn write(&mut self, id: StreamId, bytes: Bytes) {
+    fn write(&mut self, id: StreamId, bytes: Bytes) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.waiting_bytes += bytes.len();
         stream.waiting.push_back(bytes);
@@ -179,7 +188,7 @@ impl PeerStreams {
     }
 
     /// Closes a stream once everything that was written is sent. Nothing more is told of it.
-    pub fn close(&mut self, id: StreamId) {
+    fn close(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.is_closing = true;
         if stream.waiting.is_empty() || !stream.is_connected {

@@ -71,8 +71,4 @@ impl Replica for Applying<'_> {
     fn visit_shard(&self, shard: usize, visit: &mut dyn FnMut(&SharedRecord)) {
         self.replica.visit_shard(shard, visit);
     }
-
-    fn len(&self) -> usize {
-        self.replica.len()
-    }
 }

@@ -12,7 +12,7 @@ use super::replica::SimReplica;
 use super::time::now_of;
 use super::world::World;
 use crate::cluster::outbox::Outbox;
-use crate::cluster::{Config, Known, Machine, Profile};
+use crate::cluster::{Known, Machine, MachineConfig, Profile};
 use crate::record::{HybridClock, NodeName, Payload, Record, SharedRecord, Source, Stamp};
 
 /// How a node is started.
@@ -246,7 +246,7 @@ impl World {
         let id = NodeId(self.nodes.len());
         let address = start.address.unwrap_or_else(|| World::address_of(id));
         let name = NodeName::parse(&start.name).expect("a node's name");
-        let config = Config {
+        let config = MachineConfig {
             name: name.clone(),
             boot: start.boot,
             cluster_name: "sim".into(),

@@ -18,7 +18,7 @@ use super::queue::SimEvent;
 use super::replica::SimReplica;
 use super::time::now_of;
 use crate::cluster::outbox::Outbox;
-use crate::cluster::{Config, Effect, Machine};
+use crate::cluster::{Effect, Machine, MachineConfig};
 use crate::record::{HybridClock, Now};
 
 /// Number of datagrams that a process's socket holds at most.
@@ -39,7 +39,7 @@ pub(super) struct SimNode {
     pub plan: Option<usize>,
     pub machine: Machine,
     pub replica: SimReplica,
-    pub config: Config,
+    pub config: MachineConfig,
     pub address: SocketAddr,
     pub place: Place,
     pub running: Running,

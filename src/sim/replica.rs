@@ -110,8 +110,4 @@ impl Replica for SimReplica {
         let records = self.records.iter().filter(|record| shard_of(hash_of(record)) == shard);
         records.for_each(visit);
     }
-
-    fn len(&self) -> usize {
-        self.records.len()
-    }
 }

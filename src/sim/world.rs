@@ -25,7 +25,7 @@ use super::replica::SimReplica;
 use super::streams::{SimStreams, StreamWorld};
 use crate::cluster::members::{MemberInfo, State};
 use crate::cluster::random::Random;
-use crate::cluster::{Effect, Machine, StreamEvent};
+use crate::cluster::{Effect, Machine, StreamEvent, StreamOutput};
 use crate::limits::DATAGRAM_HEADER_BYTES;
 use crate::record::Now;
 
@@ -373,16 +373,16 @@ impl World {
     /// Does what a machine wants done, sending datagrams apart.
     fn perform(&mut self, id: NodeId, effect: Effect) {
         match effect {
-            Effect::Connect { stream, to } => {
+            Effect::Stream(StreamOutput::Connect { stream, to }) => {
                 let to = self.place(to);
                 let (streams, world) = self.streams();
                 streams.request(world, id, stream, to);
             }
-            Effect::Write { stream, bytes } => {
+            Effect::Stream(StreamOutput::Write { stream, bytes }) => {
                 let (streams, world) = self.streams();
                 streams.write(world, id, stream, bytes);
             }
-            Effect::Close { stream } => {
+            Effect::Stream(StreamOutput::Close { stream }) => {
                 let (streams, mut world) = self.streams();
                 streams.close(&mut world, id, stream);
             }

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use anode::cluster::wire;
+use anode::cluster::seal::Checksum;
 use anode::limits::DATAGRAM_BYTES_MAX;
 use anode::protocol::json;
 use anode::protocol::protobuf::ClientMessage;
@@ -58,7 +58,7 @@ pub(super) fn seal() -> Box<dyn FnMut()> {
     let mut datagram = vec![7; DATAGRAM_BYTES_MAX];
     Box::new(move || {
         for _ in 0..RECORDS {
-            wire::seal(black_box(&mut datagram));
+            Checksum::fill(black_box(&mut datagram));
         }
     })
 }

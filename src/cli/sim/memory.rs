@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cluster::members::{Common, Identity};
-use crate::cluster::{Config, Known, Machine, Profile};
+use crate::cluster::{Known, Machine, MachineConfig, Profile};
 use crate::record::{NodeName, Now};
 use crate::sim::table::Judgement;
 use crate::sim::{Conditions, NodeId, Start, World};
@@ -104,7 +104,7 @@ fn tell(machine: &mut Machine, common: &mut Vec<Arc<Common>>, which: Range<usize
 /// Makes a machine that knows no other member.
 fn machine() -> Option<Machine> {
     let me = identity(0)?;
-    let config = Config {
+    let config = MachineConfig {
         name: me.name.clone(),
         boot: me.boot,
         cluster_name: "sim".into(),

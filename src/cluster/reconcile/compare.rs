@@ -13,21 +13,21 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::initiator::Plan;
-use super::link::Report;
+use super::initiator::SessionPlan;
+use super::link::SessionReport;
 use super::wire::{Compare, ShardSet};
 use crate::limits::SHARDS;
 use crate::record::Now;
 
-/// How long busy shards are left alone at first, after a session about them.
+/// Time for which busy shards are left alone after a first session about them, in microseconds.
 const BUSY_US_MIN: u64 = 2_000_000;
-/// And at most.
+/// Greatest time for which busy shards are left alone after a session about them, in microseconds.
 const BUSY_US_MAX: u64 = 32_000_000;
-/// Among sessions about busy shards one in so many leaves nothing out: only such a one can show
+/// Among this many sessions about busy shards there is one that leaves nothing out: only such a one can show
 /// that nothing at all is missing.
 const WHOLE_EVERY: u32 = 8;
 
-/// One hash over the fingerprints of all shards.
+/// Returns one hash over the fingerprints of all shards.
 pub(super) fn root_of(fingerprints: &[u64; SHARDS]) -> u64 {
     let mut hash = Xxh3::new();
     for print in fingerprints {
@@ -40,7 +40,7 @@ fn short(print: u64) -> u32 {
     (print ^ (print >> 32)) as u32
 }
 
-/// What is sent back to who asked.
+/// Builds the answer to a comparison that a peer asked for.
 pub(super) fn answer(fingerprints: &[u64; SHARDS], asked: &Compare) -> Compare {
     let root = root_of(fingerprints);
     let is_equal = root == asked.root;
@@ -52,30 +52,30 @@ pub(super) fn answer(fingerprints: &[u64; SHARDS], asked: &Compare) -> Compare {
     Compare { root, nonce: asked.nonce, is_answer: true, shards }
 }
 
-/// What an answer means.
+/// What follows from the answer to a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// The maps were equal.
+pub(super) enum CompareVerdict {
+    /// The maps were equal when they were compared.
     Equal,
-    /// They differ, and there is nothing to be done about it so far.
+    /// The maps differ, and nothing is to be done about it yet.
     Wait,
-    /// To be reconciled with the member that answered.
-    Reconcile(Plan),
+    /// A session with the member that answered is to be begun, with this plan.
+    Reconcile(SessionPlan),
 }
 
-/// What the last comparison saw.
+/// The fingerprints of the last comparison that found a difference.
 #[derive(Clone, Debug)]
-struct Seen {
+struct LastComparison {
     own: [u64; SHARDS],
     theirs: [u32; SHARDS],
     differing: ShardSet,
 }
 
-/// What is remembered from one comparison to the next.
+/// Judges comparisons, and remembers what it needs from one to the next.
 #[derive(Clone, Debug)]
 pub(super) struct Comparison {
-    seen: Option<Box<Seen>>,
-    /// Pairs of fingerprints behind which a session found nothing.
+    seen: Option<Box<LastComparison>>,
+    /// For each shard the pair of fingerprints behind which a session found no difference.
     harmless: Option<Box<[(u64, u32); SHARDS]>>,
     suspect: usize,
     busy_us: u64,
@@ -97,21 +97,21 @@ impl Comparison {
         }
     }
 
-    /// Shards that differed in the last two comparisons, and not harmlessly.
+    /// Number of shards that differed in the last two comparisons, and not harmlessly.
     pub fn suspect(&self) -> usize {
         self.suspect
     }
 
-    /// Judges the answer to a comparison that was asked with the root `asked`.
-    pub fn judge(&mut self, now: Now, own: &[u64; SHARDS], asked: u64, answer: &Compare) -> Verdict {
+    /// Judges the answer to a comparison that this node asked for when `asked` was the hash over its shards.
+    pub fn judge(&mut self, now: Now, own: &[u64; SHARDS], asked: u64, answer: &Compare) -> CompareVerdict {
         let theirs = answer.shards.as_chunks::<4>().0;
         if answer.root == asked || answer.root == root_of(own) {
             self.seen = None;
             self.suspect = 0;
             self.busy_us = BUSY_US_MIN;
-            return Verdict::Equal;
+            return CompareVerdict::Equal;
         }
-        let Ok(theirs) = <[[u8; 4]; SHARDS]>::try_from(theirs) else { return Verdict::Wait };
+        let Ok(theirs) = <[[u8; 4]; SHARDS]>::try_from(theirs) else { return CompareVerdict::Wait };
         let theirs = theirs.map(u32::from_le_bytes);
         let mut differing = ShardSet::default();
         for shard in 0..SHARDS {
@@ -131,23 +131,23 @@ impl Comparison {
             is_quiet = twice.iter().any(|shard| seen.own[shard] == own[shard]);
         }
         self.suspect = twice.len();
-        self.seen = Some(Box::new(Seen { own: *own, theirs, differing }));
+        self.seen = Some(Box::new(LastComparison { own: *own, theirs, differing }));
         if twice == ShardSet::default() {
-            return Verdict::Wait;
+            return CompareVerdict::Wait;
         }
         if is_quiet || self.is_whole_next {
-            return Verdict::Reconcile(Plan::Whole);
+            return CompareVerdict::Reconcile(SessionPlan::Whole);
         }
         if now.mono_us < self.busy_until_us {
-            return Verdict::Wait;
+            return CompareVerdict::Wait;
         }
         self.busy_sessions = self.busy_sessions.wrapping_add(1);
         let is_whole = self.busy_sessions.is_multiple_of(WHOLE_EVERY);
-        Verdict::Reconcile(if is_whole { Plan::Whole } else { Plan::Settled(twice) })
+        CompareVerdict::Reconcile(if is_whole { SessionPlan::Whole } else { SessionPlan::Settled(twice) })
     }
 
-    /// Learns from a session that was begun after a verdict.
-    pub fn learn(&mut self, now: Now, report: &Report) {
+    /// Learns from the end of a session that was begun after a comparison.
+    pub fn learn(&mut self, now: Now, report: &SessionReport) {
         self.suspect = 0;
         self.is_whole_next = !report.is_whole && report.found > 0;
         if self.is_whole_next {
@@ -174,8 +174,8 @@ mod tests {
 
     const NOW: Now = Now { mono_us: 1_000_000, wall_us: 0 };
 
-    fn report(is_whole: bool, found: u64, equal: ShardSet) -> Report {
-        Report {
+    fn report(is_whole: bool, found: u64, equal: ShardSet) -> SessionReport {
+        SessionReport {
             peer: NodeName::parse("peer").expect("name"),
             peer_has_shown: is_whole,
             peer_is_reconciled: true,
@@ -188,7 +188,12 @@ mod tests {
         }
     }
 
-    fn ask(comparison: &mut Comparison, now: Now, own: &[u64; SHARDS], theirs: &[u64; SHARDS]) -> Verdict {
+    fn ask(
+        comparison: &mut Comparison,
+        now: Now,
+        own: &[u64; SHARDS],
+        theirs: &[u64; SHARDS],
+    ) -> CompareVerdict {
         let asked = Compare { root: root_of(own), ..Default::default() };
         comparison.judge(now, own, asked.root, &answer(theirs, &asked))
     }
@@ -203,13 +208,13 @@ mod tests {
     fn a_lasting_difference_is_reconciled_at_the_second_look() {
         let (own, mut theirs) = ([7; SHARDS], [7; SHARDS]);
         let mut comparison = Comparison::new();
-        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Equal);
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), CompareVerdict::Equal);
         theirs[9] = 8;
-        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Wait);
-        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Reconcile(Plan::Whole));
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), CompareVerdict::Wait);
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), CompareVerdict::Reconcile(SessionPlan::Whole));
         assert_eq!(comparison.suspect(), 1);
         theirs[9] = 7;
-        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Equal);
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), CompareVerdict::Equal);
         assert_eq!(comparison.suspect(), 0);
     }
 
@@ -221,10 +226,10 @@ mod tests {
             now = now.plus_us(1_000_000);
             let own = std::array::from_fn(|shard| shard as u64 + second * 1000);
             let theirs = own.map(|print| print + 500);
-            if let Verdict::Reconcile(plan) = ask(&mut comparison, now, &own, &theirs) {
+            if let CompareVerdict::Reconcile(plan) = ask(&mut comparison, now, &own, &theirs) {
                 sessions += 1;
                 let equal = ShardSet::all();
-                comparison.learn(now, &report(plan == Plan::Whole, 0, equal));
+                comparison.learn(now, &report(plan == SessionPlan::Whole, 0, equal));
             }
         }
         assert!((4..10).contains(&sessions), "{sessions} sessions in two minutes");
@@ -237,10 +242,13 @@ mod tests {
         ask(&mut comparison, NOW, &busy(1), &busy(2));
         assert!(matches!(
             ask(&mut comparison, NOW, &busy(3), &busy(4)),
-            Verdict::Reconcile(Plan::Settled(shards)) if shards == ShardSet::all()
+            CompareVerdict::Reconcile(SessionPlan::Settled(shards)) if shards == ShardSet::all()
         ));
         comparison.learn(NOW, &report(false, 1, ShardSet::default()));
-        assert_eq!(ask(&mut comparison, NOW, &busy(5), &busy(6)), Verdict::Reconcile(Plan::Whole));
+        assert_eq!(
+            ask(&mut comparison, NOW, &busy(5), &busy(6)),
+            CompareVerdict::Reconcile(SessionPlan::Whole)
+        );
     }
 
     #[test]
@@ -249,14 +257,14 @@ mod tests {
         theirs[9] = 8;
         let mut comparison = Comparison::new();
         ask(&mut comparison, NOW, &own, &theirs);
-        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Reconcile(Plan::Whole));
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), CompareVerdict::Reconcile(SessionPlan::Whole));
         comparison.learn(NOW, &report(true, 0, one(9)));
         for _ in 0..5 {
-            assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Wait);
+            assert_eq!(ask(&mut comparison, NOW, &own, &theirs), CompareVerdict::Wait);
         }
         theirs[9] = 10;
-        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Wait);
-        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), Verdict::Reconcile(Plan::Whole));
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), CompareVerdict::Wait);
+        assert_eq!(ask(&mut comparison, NOW, &own, &theirs), CompareVerdict::Reconcile(SessionPlan::Whole));
     }
 
     /// Fewer bytes than promised, more, or none: no comparison, and no panic.

@@ -6,29 +6,30 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::riblt::{Difference, Encoder, Item};
+use super::riblt::{Difference, Encoder, SetItem};
 use crate::cluster::Replica;
 use crate::record::{NodeName, Record, SharedRecord};
 
-/// Which records take part.
+/// Decides which records take part in a session.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
     /// Seed of the session's hashes: two names that collide in one session do not in the next.
     pub seed: u64,
-    /// The session's time. What could be collected by then takes no part: it is gone at one side,
-    /// and must not come back from the other.
+    /// Wall clock of the session, in microseconds. Records that may be collected by then take no part: they
+    /// are gone at one side, and must not come back from the other.
     pub wall_us: u64,
-    /// How long deletions are kept.
+    /// Time for which deletions are kept, in microseconds.
     pub tombstones_us: u64,
-    /// Records accepted later take no part: they may still be on their way down their tree.
+    /// Wall clock, in microseconds. Records accepted later take no part: they may still be on their way down
+    /// their tree.
     pub accepted_us_max: u64,
-    /// Set on a node that was away for too long: only what itself accepted since this time, when it
-    /// last agreed with the cluster, takes part.
+    /// Set on a node that was away for too long, to its name and the time when it last agreed with the
+    /// cluster: only records that it accepted itself since then take part.
     pub own_since: Option<(NodeName, u64)>,
 }
 
 impl Filter {
-    /// Whether a record takes part.
+    /// Returns whether a record takes part.
     pub fn admits(&self, record: &Record) -> bool {
         let is_own = |(name, since_us): &(NodeName, u64)| {
             record.birth.origin == *name && record.accepted_us > *since_us
@@ -38,22 +39,22 @@ impl Filter {
             && self.own_since.as_ref().is_none_or(is_own)
     }
 
-    /// The hash of a source's name.
+    /// Returns the hash of a source's name in this session.
     pub fn source_hash(&self, source: &str) -> u64 {
         xxh3_64_with_seed(source.as_bytes(), self.seed)
     }
 
-    fn item(&self, record: &Record) -> Item {
-        Item::from(self.source_hash(record.source.as_str())) << 64 | Item::from(record.checksum)
+    fn item(&self, record: &Record) -> SetItem {
+        SetItem::from(self.source_hash(record.source.as_str())) << 64 | SetItem::from(record.checksum)
     }
 }
 
-/// The hash of the source that an item's record is of.
-pub(super) fn source_of(item: Item) -> u64 {
+/// Returns the hash of the name of the source that an item stands for.
+pub(super) fn source_of(item: SetItem) -> u64 {
     (item >> 64) as u64
 }
 
-/// The items of a shard as a set, and how many records were looked at.
+/// Returns the items of a shard as a set, and the number of records looked at.
 pub(super) fn set_of_shard(replica: &dyn Replica, shard: usize, filter: &Filter) -> (Encoder, usize) {
     let (mut items, mut visited) = (Vec::new(), 0);
     replica.visit_shard(shard, &mut |record| {
@@ -67,8 +68,8 @@ pub(super) fn set_of_shard(replica: &dyn Replica, shard: usize, filter: &Filter)
     (Encoder::new(&items, filter.seed), visited)
 }
 
-/// Records of a shard in the order of their sources' hashes: all that take part, or (`wanted`,
-/// ascending) those of the sources with these hashes.
+/// Returns the records of a shard that take part, in the order of the hashes of their sources: all of them,
+/// or those of the sources whose hashes are in `wanted`, which is in ascending order.
 pub(super) fn records_of_shard(
     replica: &dyn Replica,
     shard: usize,
@@ -86,8 +87,8 @@ pub(super) fn records_of_shard(
     records.into_iter().map(|(_, record)| record).collect()
 }
 
-/// What two ascending lists do not have in common.
-pub(super) fn compare_lists(theirs: &[Item], ours: &[Item]) -> Difference {
+/// Returns the items of two ascending lists that are in only one of them.
+pub(super) fn compare_lists(theirs: &[SetItem], ours: &[SetItem]) -> Difference {
     let mut difference = Difference::default();
     let (mut theirs, mut ours) = (theirs.iter().peekable(), ours.iter().peekable());
     loop {

@@ -1,117 +1,120 @@
-//! What both ends of a session have in common: the stream, the records that wait to be sent, and
-//! the merging of those that come.
+//! The stream of one end of a session: frames, records that wait to be sent, and
+//! the merging of records that come.
 //!
-//! Memory is bounded on both ways. Sending stops at [`WINDOW_BYTES`] until the driver says that all
-//! is out. What comes is merged at once and kept nowhere.
+//! Memory is bounded in both directions. Sending stops at [`SESSION_WINDOW_BYTES`] until the driver says that
+//! everything is out. Records that come are merged at once and not kept here.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use super::items::Filter;
-use super::wire::{self, Frame, FrameReader};
-use super::{HeadsNow, Me, Output, STALLED_US, Stats};
-use crate::cluster::{Arrival, Heads, Replica, StreamId};
+use super::wire::{self, ReconcileFrame, VarintFrameReader};
+use super::{HeadsNow, OwnNode, ReconcileOutput, ReconcileStats, SESSION_STALLED_US};
+use crate::cluster::streams::{StreamId, StreamOutput};
+use crate::cluster::{Arrival, Heads, Replica};
 use crate::record::merge::order;
 use crate::record::{NodeName, Now, SharedRecord};
 
-/// Bytes written on a stream before the driver says that it is drained.
-pub(super) const WINDOW_BYTES: usize = 512 * 1024;
-/// Bytes of records in one frame; a larger record has a frame of its own.
+/// Most bytes that are written on a stream before the driver says that it is drained, but for the last frame.
+pub(super) const SESSION_WINDOW_BYTES: usize = 512 * 1024;
+/// Most bytes of records in one frame. A larger record has a frame of its own.
 const CHUNK_BYTES: usize = 32 * 1024;
-/// Newer records that wait to be sent back to who sent an older one. More are left to the next
-/// session.
+/// Number of waiting records above which newer records are not sent back to a peer that sent an older one.
+/// They are left to the next session.
 const REPLIES_MAX: usize = 65_536;
-/// What a turn may cost, in records looked at: about a millisecond.
-pub(super) const TURN_COST: usize = 2_048;
-/// What encoding a record costs, in records looked at.
+/// Cost of encoding a record, in records looked at.
 const RECORD_COST: usize = 4;
 
-/// What a session works with in one call.
-pub(super) struct Env<'a> {
+/// What an end of a session works with in one call.
+pub(super) struct SessionEnv<'a> {
     pub now: Now,
-    pub me: &'a Me,
+    pub me: &'a OwnNode,
     pub heads: HeadsNow<'a>,
     pub replica: &'a mut dyn Replica,
-    pub stats: &'a mut Stats,
-    pub outputs: &'a mut VecDeque<Output>,
-    /// With whom this node has greeted in a session of its own that moves.
+    pub stats: &'a mut ReconcileStats,
+    pub outputs: &'a mut VecDeque<ReconcileOutput>,
+    /// Peer that this node has greeted in a session of its own that makes progress.
     pub greeted: Option<&'a NodeName>,
 }
 
-/// One end of a stream.
+/// One end of the stream of a session.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct SessionLink {
     pub stream: StreamId,
-    /// When bytes last went or came.
+    /// Whether the next turn of this end has something to do.
+    pub is_runnable: bool,
+    /// When bytes were last sent or received, on the monotonic clock in microseconds.
     pub progress_us: u64,
-    /// Whether every record that came was sound, and every one that ought to be sent was.
+    /// Whether every record that came was sound, and every record that ought to be sent was sent.
     pub is_clean: bool,
-    reader: FrameReader,
+    reader: VarintFrameReader,
     pending: Vec<u8>,
     in_flight_bytes: usize,
     outgoing: VecDeque<SharedRecord>,
 }
 
-impl Link {
-    pub fn new(stream: StreamId, now: Now) -> Link {
-        Link {
+impl SessionLink {
+    pub fn new(stream: StreamId, now: Now) -> SessionLink {
+        SessionLink {
             stream,
+            is_runnable: false,
             progress_us: now.mono_us,
             is_clean: true,
-            reader: FrameReader::default(),
+            reader: VarintFrameReader::default(),
             pending: Vec::new(),
             in_flight_bytes: 0,
             outgoing: VecDeque::new(),
         }
     }
 
-    /// Whether it is not stuck.
+    /// Returns whether bytes were sent or received lately.
     pub fn is_moving(&self, now: Now) -> bool {
-        self.progress_us + STALLED_US > now.mono_us
+        self.progress_us + SESSION_STALLED_US > now.mono_us
     }
 
-    /// Takes in bytes.
-    pub fn received(&mut self, bytes: &[u8], env: &mut Env<'_>) {
+    /// Takes in bytes that were received.
+    pub fn received(&mut self, bytes: &[u8], env: &mut SessionEnv<'_>) {
         self.progress_us = env.now.mono_us;
         env.stats.bytes_received += bytes.len() as u64;
         self.reader.push(bytes);
     }
 
-    /// The next whole frame of those taken in.
-    pub fn next_frame(&mut self) -> Result<Option<Frame>, wire::WireError> {
+    /// Reads the next frame; `None` until all of it has arrived.
+    pub fn next_frame(&mut self) -> Result<Option<ReconcileFrame>, wire::FrameError> {
         let frame = self.reader.next_frame()?;
-        frame.map(|bytes| Frame::decode(&bytes)).transpose()
+        frame.map(|bytes| ReconcileFrame::decode(&bytes)).transpose()
     }
 
-    /// The driver wrote everything.
+    /// Notes that everything written has left this process.
     pub fn drained(&mut self, now: Now) {
         self.progress_us = now.mono_us;
         self.in_flight_bytes = 0;
     }
 
-    /// Whether more may be written now.
+    /// Returns whether more may be written now.
     pub fn has_room(&self) -> bool {
-        self.in_flight_bytes + self.pending.len() < WINDOW_BYTES
+        self.in_flight_bytes + self.pending.len() < SESSION_WINDOW_BYTES
     }
 
     /// Queues a frame.
-    pub fn send(&mut self, frame: Frame) {
+    pub fn send(&mut self, frame: ReconcileFrame) {
         frame.encode(&mut self.pending);
     }
 
-    /// Queues records; [`Link::pump`] sends them as there is room.
+    /// Queues records. [`SessionLink::pump`] sends them when there is room.
     pub fn send_records(&mut self, records: Vec<SharedRecord>) {
         self.outgoing.extend(records);
     }
 
-    /// Whether no record waits.
+    /// Returns whether no record waits to be sent.
     pub fn is_idle(&self) -> bool {
         self.outgoing.is_empty()
     }
 
-    /// Sends a chunk of the records that wait, and says what it cost; `None`: there is none.
-    pub fn pump(&mut self, stats: &mut Stats) -> Option<usize> {
+    /// Sends a chunk of the records that wait, and returns its cost in records looked at; `None` if no record
+    /// waits.
+    pub fn pump(&mut self, stats: &mut ReconcileStats) -> Option<usize> {
         let mut batch = Vec::new();
         let mut count = 0;
         while let Some(record) = self.outgoing.front() {
@@ -127,25 +130,25 @@ impl Link {
             return None;
         }
         stats.records_sent += count as u64;
-        self.send(Frame::Records(batch.into()));
+        self.send(ReconcileFrame::Records(batch.into()));
         Some(count * RECORD_COST)
     }
 
-    /// Hands what was queued to the driver.
-    pub fn flush(&mut self, env: &mut Env<'_>) {
+    /// Hands the queued frames to the driver.
+    pub fn flush(&mut self, env: &mut SessionEnv<'_>) {
         if self.pending.is_empty() {
             return;
         }
         let bytes = Bytes::from(std::mem::take(&mut self.pending));
         self.in_flight_bytes += bytes.len();
         env.stats.bytes_sent += bytes.len() as u64;
-        env.outputs.push_back(Output::Write { stream: self.stream, bytes });
+        env.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Write { stream: self.stream, bytes }));
     }
 
-    /// Merges the records of a batch. With `replies`, an older record than ours is answered with
-    /// ours: of a source that differs on both sides only one side's record was sent, since items
-    /// do not tell which is newer.
-    pub fn merge(&mut self, batch: &[u8], replies: Option<&Filter>, env: &mut Env<'_>) {
+    /// Merges the records of a batch. With a filter in `replies`, a record older than this node's is answered
+    /// with this node's, if that takes part: of a source that differs on both sides only one side's record
+    /// was sent, since items do not tell which is newer.
+    pub fn merge(&mut self, batch: &[u8], replies: Option<&Filter>, env: &mut SessionEnv<'_>) {
         for record in wire::records(batch) {
             let Ok(record) = record else {
                 env.stats.records_bad += 1;
@@ -176,29 +179,29 @@ impl Link {
     }
 }
 
-/// How a frame left a session.
+/// What follows for a session from a frame.
 #[derive(Debug)]
-pub(super) enum Step {
-    /// It goes on.
+pub(super) enum SessionStep {
+    /// The session goes on.
     Going,
-    /// It was refused, by the one or the other.
+    /// One of the ends refused the session.
     Refused,
-    /// It came to its end.
-    Done(Report),
+    /// The session came to its end.
+    Done(SessionReport),
 }
 
-/// How a session ended that went to its end.
+/// The result of a session that went to its end.
 #[derive(Debug)]
-pub(super) struct Report {
-    /// With whom.
+pub(super) struct SessionReport {
+    /// Name of the peer.
     pub peer: NodeName,
-    /// Whether the peer showed everything it held, by its own account.
+    /// Whether the peer says that it showed everything it held.
     pub peer_has_shown: bool,
     /// Whether the peer's first reconciliation was done.
     pub peer_is_reconciled: bool,
-    /// Whether nothing was left out for being young.
+    /// Whether no record was left out for being young.
     pub is_whole: bool,
-    /// How many records differed.
+    /// Number of records that differed.
     pub found: u64,
     /// Shards whose fingerprints differed and whose records that take part did not.
     pub equal: wire::ShardSet,
@@ -206,6 +209,6 @@ pub(super) struct Report {
     pub has_shown: bool,
     /// Whether the peer showed everything it held, and all of it was sound.
     pub has_seen: bool,
-    /// The peer's heads, if everything was seen.
+    /// Heads of the peer, if it showed everything; else empty.
     pub heads: Heads,
 }

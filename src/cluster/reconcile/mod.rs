@@ -1,20 +1,21 @@
-//! Reconciliation: what makes two maps equal again, whatever was lost between them.
+//! Reconciliation: it makes two maps equal again, whatever was lost between them.
 //!
-//! Spreading delivers nearly everything, and gaps are asked for. What still slips through (a node
-//! that just joined, the two sides of a healed partition, a record that nobody repeated in time)
-//! is found here: every second a node compares one number with one random member, and when the
-//! maps differ for longer than records travel, both open a stream and end with the union, the newer
-//! record of every source, at a cost that grows with the difference and not with the maps.
+//! Spreading delivers nearly everything, and gaps are asked for. What still slips through (a node that just
+//! joined, the two sides of a healed partition, a record that nobody repeated in time) is found here: every
+//! second a node compares one number with one random member, and when the maps differ for longer than records
+//! travel, they open a stream. Both end with the union of their maps, the newer record of every source, at a
+//! cost that grows with the difference and not with the maps.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `compare` | the datagrams, and when a difference is worth a session |
+//! | `compare` | comparing by datagram, and judging whether a difference is worth a session |
 //! | `sessions` | beginning, driving and ending sessions |
 //! | `initiator`, `responder` | the two ends of one |
-//! | `link` | what both ends share: stream, back-pressure, merging |
-//! | `items` | which records take part, and as what |
-//! | `riblt` | the difference of two sets |
-//! | `wire` | frames |
+//! | `lane` | what both ends do in the same way: shards under way, reading, working in turns |
+//! | `link` | the stream of an end: back-pressure, sending and merging records |
+//! | `items` | which records take part in a session, and as which items |
+//! | `riblt` | finding the difference of two sets |
+//! | `wire` | comparisons and frames as bytes |
 //!
 //! A session is never resumed: after a broken one, what came has been merged, and the next
 //! comparison starts from there. Nothing it merges is spread again.
@@ -28,7 +29,7 @@
 //! from a peer, and no session starts again for its sake. A node that was away for longer than
 //! deletions are kept might hold values whose deletion nobody remembers. Until its first
 //! reconciliation it offers only what itself accepted since it last agreed, and as soon as it meets a
-//! member to reload from it asks for its old copy to be dropped ([`Output::Discard`]); not sooner,
+//! member to reload from it asks for its old copy to be dropped ([`ReconcileOutput::Discard`]); not sooner,
 //! since after a power cut of the whole cluster all nodes have been away, and one that drops its
 //! copy before it has met another would lose what nobody else has.
 //!
@@ -43,6 +44,7 @@
 mod compare;
 mod initiator;
 mod items;
+mod lane;
 mod link;
 mod responder;
 mod riblt;
@@ -55,70 +57,58 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
 
-use self::compare::{Comparison, Verdict, answer, root_of};
-use self::initiator::{Initiator, Plan};
+use self::compare::{CompareVerdict, Comparison, answer, root_of};
+use self::initiator::{Initiator, SessionPlan};
 use self::items::Filter;
 use self::responder::Responder;
 pub use self::wire::Compare;
 use super::purpose::{Purpose, StreamIds};
+use super::random::Random;
 use super::ring::Ring;
-use super::{Config, Heads, Replica, StreamEvent, StreamId};
+use super::streams::{StreamEvent, StreamId, StreamOutput};
+use super::{Heads, MachineConfig, Replica};
 use crate::record::{NodeName, Now};
 
-/// How often maps are compared, give or take an eighth.
+/// Combined with a machine's seed for the random numbers of reconciliation, so that they differ from those of
+/// membership.
+const SEED_OF_RECONCILIATION: u64 = 0x7265_636f_6e63_696c;
+/// Time between two comparisons, give or take an eighth, in microseconds.
 const COMPARE_US: u64 = 1_000_000;
-/// The same after a session that found something: the next member may need it as well.
+/// Time to the next comparison after a session that found something, in microseconds: the next member may
+/// need it as well.
 const COMPARE_SOON_US: u64 = 250_000;
-/// How long a node that joins waits before it tries another member.
+/// Time after which a node that joins tries another member, in microseconds.
 const JOIN_RETRY_US: u64 = 200_000;
-/// Records accepted so lately may still be on their way.
+/// Age from which on a record counts as settled, in microseconds: younger ones may still be on their way.
 const OLD_ENOUGH_US: u64 = 2_000_000;
-/// A session on which nothing moves for so long is over.
-const IDLE_US_MAX: u64 = 10_000_000;
-/// A session on which nothing moves for so long does not keep another from being begun.
-const STALLED_US: u64 = 1_000_000;
-/// Sessions this node began.
+/// Time without any progress after which a session is ended, in microseconds.
+const SESSION_IDLE_US_MAX: u64 = 10_000_000;
+/// Time without any progress after which a session does not keep another from being begun, in microseconds.
+const SESSION_STALLED_US: u64 = 1_000_000;
+/// Most sessions at a time that this node began.
 const OUTGOING_MAX: usize = 2;
-/// Sessions others began; further ones are told to come back.
+/// Most sessions at a time that others began. The peers of further ones are told to come back.
 const INCOMING_MAX: usize = 8;
-/// Members that hold nothing certain either, after which a joining node concludes that the whole
-/// cluster is new.
+/// Number of members without a first reconciliation of their own after which a joining node concludes that
+/// the whole cluster is new.
 const FRESH_PEERS: usize = 3;
-/// How much sooner than deletions are collected a copy counts as too old.
+/// Margin by which a copy counts as too old before deletions are collected, in microseconds.
 const MARGIN_US: u64 = 3_600_000_000;
 
-/// What is to be done. Drained with `poll_output` after every `handle_*`.
+/// Something that reconciliation wants done. Drained with `poll_output` after every `handle_*`.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Output {
-    /// Send a datagram.
+pub(super) enum ReconcileOutput {
+    /// Send a comparison, or the answer to one, in a datagram.
     Datagram {
-        /// Where to.
+        /// Address of the receiver.
         to: SocketAddr,
-        /// What.
+        /// The comparison or the answer.
         message: Compare,
     },
-    /// Open a stream.
-    Connect {
-        /// Its number: one of [`Purpose::Reconcile`].
-        stream: StreamId,
-        /// Where to.
-        to: SocketAddr,
-    },
-    /// Write on a stream; answered by `Drained` when all is out.
-    Write {
-        /// Which.
-        stream: StreamId,
-        /// What.
-        bytes: Bytes,
-    },
-    /// Close a stream once what was written is out. Nothing more is said of it here.
-    Close {
-        /// Which.
-        stream: StreamId,
-    },
-    /// Everything up to these heads is held or superseded here.
+    /// Do something with a stream of [`Purpose::Reconcile`].
+    Stream(StreamOutput),
+    /// Count every record up to these heads as held: each is here, or was superseded.
     Merged(Heads),
     /// Drop every record but those this node accepted since `agreed_us`, the time it was started
     /// with, before any further event is handed in: the copy is too old, and there is a member to
@@ -126,52 +116,53 @@ pub(crate) enum Output {
     Discard,
 }
 
-/// Counted since the start.
+/// Counts of reconciliation since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Comparisons asked for.
+pub struct ReconcileStats {
+    /// Number of comparisons that this node asked for.
     pub compared: u64,
-    /// Sessions begun here.
+    /// Number of sessions that this node began.
     pub sessions_begun: u64,
-    /// Sessions accepted from others.
+    /// Number of sessions that this node accepted.
     pub sessions_accepted: u64,
-    /// Sessions of others refused: there were too many, or one with that node already.
+    /// Number of sessions that this node refused: there were too many, or one with that peer already.
     pub sessions_refused: u64,
-    /// Sessions of both kinds that went to their end.
+    /// Number of sessions, begun or accepted, that went to their end.
     pub sessions_finished: u64,
-    /// Sessions of both kinds that broke off.
+    /// Number of sessions, begun or accepted, that broke off.
     pub sessions_broken: u64,
-    /// Records that differed, in finished sessions of both kinds.
+    /// Number of records that differed, in all finished sessions.
     pub records_found: u64,
-    /// Records sent.
+    /// Number of records sent.
     pub records_sent: u64,
-    /// Records that came and were sound.
+    /// Number of records received that were sound.
     pub records_received: u64,
-    /// Of these, those that became the latest.
+    /// Number of sound records that became the latest of their source.
     pub records_applied: u64,
-    /// Of these, those that could be collected, and were not taken.
+    /// Number of sound records that were not taken because they may be collected already.
     pub records_collectable: u64,
-    /// Records that came and were not sound: skipped.
+    /// Number of records received that were damaged or malformed, and were skipped.
     pub records_bad: u64,
-    /// Bytes written on streams.
+    /// Number of bytes written on streams.
     pub bytes_sent: u64,
-    /// Bytes that came on streams.
+    /// Number of bytes received on streams.
     pub bytes_received: u64,
 }
 
-/// What sessions need to know of the node.
+/// What sessions need to know of this node.
 #[derive(Clone, Debug)]
-struct Me {
+struct OwnNode {
     name: NodeName,
-    /// When it last agreed with the cluster before this life, or 0.
+    /// Wall clock, in microseconds, when this node last agreed with the cluster before this life; 0 if it
+    /// never did.
     started_from_us: u64,
     tombstones_us: u64,
     is_reconciled: bool,
-    /// Its copy was too old at the start, and it has not reloaded so far.
+    /// Whether this node's copy was too old at the start and has not been reloaded so far.
     withholds: bool,
 }
 
-impl Me {
+impl OwnNode {
     fn filter(&self, seed: u64, wall_us: u64, young_us: u64) -> Filter {
         Filter {
             seed,
@@ -183,37 +174,38 @@ impl Me {
     }
 }
 
-/// Tells the heads as they are now. They are asked for once a session, so they are made then.
+/// Returns the heads as they are now. They are built only when a session asks for them, once in each.
 pub type HeadsNow<'a> = &'a dyn Fn() -> Heads;
 
-/// A member as the ring knows it.
+/// Name and address of a member, from the ring.
 #[derive(Clone, Debug)]
 struct Peer {
     name: NodeName,
     gossip: SocketAddr,
 }
 
-/// A comparison that was asked for.
+/// A comparison that this node asked for and that is not answered yet.
 #[derive(Clone, Debug)]
-struct Asked {
+struct AskedComparison {
     to: Peer,
     nonce: u32,
     root: u64,
 }
 
-/// Keeps this node's map equal to the others'.
+/// Keeps this node's map equal to those of the other members.
 ///
-/// Call `handle_*` as things happen, and drain `poll_output` after each; call `handle_timeout` when
-/// `poll_timeout` is due, which may be at once: work is cut into turns of about a millisecond.
+/// Call `handle_*` as things happen, then `poll_output` until it is empty. Call `handle_timeout` when the
+/// time that `poll_timeout` tells has come, which may be at once: work is cut into turns of about a
+/// millisecond.
 #[derive(Debug)]
 pub struct Reconcile {
-    me: Me,
+    me: OwnNode,
     ids: StreamIds,
-    random: u64,
+    random: Random,
     outgoing: Vec<Initiator>,
     incoming: Vec<Responder>,
     comparison: Comparison,
-    asked: Option<Asked>,
+    asked: Option<AskedComparison>,
     next_us: u64,
     handled_us: u64,
     turn: usize,
@@ -221,13 +213,13 @@ pub struct Reconcile {
     live_peers: usize,
     has_discarded: bool,
     agreed_us: Option<u64>,
-    outputs: VecDeque<Output>,
-    stats: Stats,
+    outputs: VecDeque<ReconcileOutput>,
+    stats: ReconcileStats,
 }
 
-/// Whether a copy that last agreed with the cluster at `agreed_us` is too old to be believed: it
+/// Returns whether the copy of a node that starts with `config` is too old to be believed: it
 /// may hold values whose deletion has been collected meanwhile.
-pub fn is_too_old(config: &Config, now: Now) -> bool {
+pub fn is_too_old(config: &MachineConfig, now: Now) -> bool {
     // Where deletions are kept for a short time only, the margin must leave some of it.
     let allowed_us = config.tombstones_us - MARGIN_US.min(config.tombstones_us / 2);
     let is_old = |agreed_us| now.wall_us.saturating_sub(agreed_us) > allowed_us;
@@ -236,9 +228,9 @@ pub fn is_too_old(config: &Config, now: Now) -> bool {
 
 impl Reconcile {
     /// A node that knows nobody so far.
-    pub fn new(config: &Config, now: Now) -> Reconcile {
+    pub fn new(config: &MachineConfig, now: Now) -> Reconcile {
         Reconcile {
-            me: Me {
+            me: OwnNode {
                 name: config.name.clone(),
                 started_from_us: config.agreed_us.unwrap_or(0),
                 tombstones_us: config.tombstones_us,
@@ -246,7 +238,7 @@ impl Reconcile {
                 withholds: is_too_old(config, now),
             },
             ids: StreamIds::new(Purpose::Reconcile),
-            random: config.seed ^ 0x7265_636f_6e63_696c,
+            random: Random::new(config.seed ^ SEED_OF_RECONCILIATION),
             outgoing: Vec::new(),
             incoming: Vec::new(),
             comparison: Comparison::new(),
@@ -259,53 +251,52 @@ impl Reconcile {
             has_discarded: false,
             agreed_us: config.agreed_us,
             outputs: VecDeque::new(),
-            stats: Stats::default(),
+            stats: ReconcileStats::default(),
         }
     }
 
-    /// Whether the first reconciliation is done, or there is nobody to reconcile with.
+    /// Returns whether the first reconciliation is done, or there is nobody to reconcile with.
     pub fn is_reconciled(&self) -> bool {
         self.me.is_reconciled
     }
 
-    /// Whether this node's copy is too old and must be dropped before its records count again. It
-    /// is kept until there is a member to reload from; then [`Output::Discard`] comes.
+    /// Returns whether this node's copy is too old and must be dropped before its records count again. It
+    /// is kept until there is a member to reload from; then [`ReconcileOutput::Discard`] is put out.
     pub fn must_discard(&self) -> bool {
         self.me.withholds && !self.has_discarded
     }
 
-    /// Wall clock when this node last held the same as a member, in microseconds.
+    /// Wall clock, in microseconds, when this node last held the same as another member.
     pub fn agreed_us(&self) -> Option<u64> {
         self.agreed_us
     }
 
-    /// Shards that differed from two members running.
+    /// Number of shards that differed in the last two comparisons, and not harmlessly.
     pub fn shards_differing(&self) -> usize {
         self.comparison.suspect()
     }
 
-    /// Counters.
-    pub fn stats(&self) -> &Stats {
+    /// Counts since the start.
+    #[cfg(test)]
+    pub fn stats(&self) -> &ReconcileStats {
         &self.stats
     }
 
-    /// What is to be done next.
-    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+    /// Takes the next thing that is to be done; `None` if there is nothing left.
+    pub(super) fn poll_output(&mut self) -> Option<ReconcileOutput> {
         self.outputs.pop_front()
     }
 
-    /// When `handle_timeout` wants to be called (`mono_us`).
+    /// Latest time at which `handle_timeout` must be called, on the monotonic clock in microseconds.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let is_runnable = self.outgoing.iter().any(|session| session.is_runnable)
-            || self.incoming.iter().any(|session| session.is_runnable);
-        if is_runnable {
+        if self.links().any(|link| link.is_runnable) {
             return Some(self.handled_us);
         }
-        let ends = self.links().map(|link| link.progress_us.saturating_add(IDLE_US_MAX));
+        let ends = self.links().map(|link| link.progress_us.saturating_add(SESSION_IDLE_US_MAX));
         ends.chain([self.next_us]).min()
     }
 
-    /// Does what is due: ends sessions on which nothing moves, gives one its turn, compares.
+    /// Does what is due: ends sessions without progress, gives one session its turn, begins a comparison.
     pub fn handle_timeout(&mut self, now: Now, ring: &Ring, heads: HeadsNow, replica: &mut dyn Replica) {
         self.handled_us = now.mono_us;
         self.live_peers = ring.len().saturating_sub(1);
@@ -321,13 +312,13 @@ impl Reconcile {
             self.next_us = now.mono_us + self.jittered(JOIN_RETRY_US);
             let to = self.pick(ring, true).or_else(|| self.pick(ring, false));
             if let Some(to) = to {
-                self.begin(now, to, Plan::Whole);
+                self.begin(now, to, SessionPlan::Whole);
             }
         }
     }
 
-    /// A comparison, or the answer to one, came by datagram.
-    pub(crate) fn handle_compare(
+    /// Handles a comparison, or the answer to one, that came in a datagram.
+    pub(super) fn handle_compare(
         &mut self,
         now: Now,
         from: SocketAddr,
@@ -337,19 +328,21 @@ impl Reconcile {
         self.handled_us = now.mono_us;
         let fingerprints = replica.fingerprints();
         if !message.is_answer {
-            self.outputs.push_back(Output::Datagram { to: from, message: answer(&fingerprints, message) });
+            self.outputs
+                .push_back(ReconcileOutput::Datagram { to: from, message: answer(&fingerprints, message) });
             return;
         }
-        let is_expected = |asked: &mut Asked| asked.to.gossip == from && asked.nonce == message.nonce;
+        let is_expected =
+            |asked: &mut AskedComparison| asked.to.gossip == from && asked.nonce == message.nonce;
         let Some(asked) = self.asked.take_if(is_expected) else { return };
         match self.comparison.judge(now, &fingerprints, asked.root, message) {
-            Verdict::Equal => self.agreed_us = Some(now.wall_us),
-            Verdict::Wait => {}
-            Verdict::Reconcile(plan) => self.begin(now, asked.to, plan),
+            CompareVerdict::Equal => self.agreed_us = Some(now.wall_us),
+            CompareVerdict::Wait => {}
+            CompareVerdict::Reconcile(plan) => self.begin(now, asked.to, plan),
         }
     }
 
-    /// Something happened to a stream of [`Purpose::Reconcile`].
+    /// Handles an event of a stream of [`Purpose::Reconcile`].
     pub fn handle_stream(
         &mut self,
         now: Now,
@@ -374,17 +367,18 @@ impl Reconcile {
             return;
         };
         let root = root_of(&replica.fingerprints());
-        let nonce = self.random() as u32;
+        let nonce = self.random.next_u64() as u32;
         self.stats.compared += 1;
         let message = Compare { root, nonce, is_answer: false, shards: Bytes::new() };
-        self.outputs.push_back(Output::Datagram { to: to.gossip, message });
-        self.asked = Some(Asked { to, nonce, root });
+        self.outputs.push_back(ReconcileOutput::Datagram { to: to.gossip, message });
+        self.asked = Some(AskedComparison { to, nonce, root });
     }
 
-    /// A random live member other than this one; `is_unmet`: of those not met while joining.
+    /// Picks a random live member other than this node. With `is_unmet` it must not have been met while
+    /// joining.
     fn pick(&mut self, ring: &Ring, is_unmet: bool) -> Option<Peer> {
         let entries = ring.entries();
-        let start = self.random() as usize % entries.len().max(1);
+        let start = self.random.index(entries.len());
         let (before, after) = entries.split_at_checked(start)?;
         let mut candidates = after.iter().chain(before);
         candidates
@@ -395,13 +389,8 @@ impl Reconcile {
             .map(|entry| Peer { name: entry.name().clone(), gossip: entry.gossip() })
     }
 
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        xxh3_64(&self.random.to_le_bytes())
-    }
-
-    /// The interval, an eighth more or less.
+    /// Returns a random interval around `interval_us`, up to an eighth shorter or longer.
     fn jittered(&mut self, interval_us: u64) -> u64 {
-        interval_us - interval_us / 8 + self.random() % (interval_us / 4)
+        self.random.around_us(interval_us, interval_us / 8)
     }
 }

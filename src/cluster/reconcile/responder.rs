@@ -1,8 +1,8 @@
-//! The end of a session that was asked for it, and does the thinking.
+//! The responder: the end of a session that accepted it, and that decides how each shard is reconciled.
 //!
-//! For each shard the initiator opens it picks the cheapest way to the difference:
+//! For each shard that the initiator opens, the responder picks the cheapest way to find the difference:
 //!
-//! | the shards are | it |
+//! | the shards are | the responder |
 //! | --- | --- |
 //! | equal in what takes part | says so |
 //! | on one side (nearly) empty | sends all of its records and wants all of theirs |
@@ -12,76 +12,73 @@
 //! source that differs on both sides it sends its own; the initiator answers with the newer, if
 //! that is what it has.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-use super::initiator::{LANE_ITEMS_MAX, SYMBOL_BYTES};
 use super::items::{Filter, compare_lists, records_of_shard, set_of_shard, source_of};
-use super::link::{Env, Link, Report, Step, TURN_COST};
-use super::riblt::{Decoder, Difference, Item, Symbol};
-use super::wire::{Frame, ITEM_BYTES, ShardSet, WireError, pack_heads, unpack_heads};
+use super::lane::{LANE_ITEMS_MAX, LANES_MAX, Lanes, SYMBOL_BYTES, SessionEnd};
+use super::link::{SessionEnv, SessionLink, SessionReport, SessionStep};
+use super::riblt::{Decoder, Difference, SetItem, Symbol};
+use super::wire::{FrameError, ITEM_BYTES, ReconcileFrame, ShardSet, pack_heads, unpack_heads};
 use crate::cluster::{Heads, StreamId};
 use crate::record::{NodeName, Now, SharedRecord};
 
-/// Shards under way at once: hides the round trips of one behind the others.
-pub(super) const LANES_MAX: usize = 32;
-/// Symbols asked for at first.
+/// Least number of symbols that are asked for at first.
 const FIRST_SYMBOLS: usize = 12;
-/// A side with fewer records than the other's by this factor is sent all of them, unasked: what
-/// is sent twice then costs less than finding out.
+/// Factor between the numbers of records from which on both sides send all of their records: sending some
+/// twice then costs less than finding out which differ.
 const ONE_SIDED: u64 = 16;
-/// Symbols of one shard. Where they do not decode, ids are asked for.
+/// Most symbols of one shard. Where these do not decode, all ids are asked for.
 const SYMBOLS_MAX: usize = 65_536;
-/// Ids of one shard, 16 bytes each. At 256 shards that is a quarter of a billion records.
+/// Most ids of one shard, of 16 bytes each. With 256 shards that is a quarter of a billion records.
 const IDS_MAX: u64 = 1 << 20;
 
-/// A shard the initiator opened and that waits for its turn.
+/// A shard that the initiator opened and that waits for its turn.
 #[derive(Debug)]
-struct Opened {
+struct OpenedShard {
     shard: usize,
     count: u64,
     fold: u64,
 }
 
-/// A shard whose difference is being found.
+/// The state of a shard under way at the responder: its difference is being found.
 #[derive(Debug)]
-struct Lane {
+struct DecodingLane {
     decoder: Decoder,
-    /// Up to which symbol was asked; `usize::MAX`: for the ids, since symbols do not help.
+    /// Number of symbols that were asked for in all; `usize::MAX` if the ids were asked for, since symbols do
+    /// not help.
     asked: usize,
     count: u64,
-    ids: Vec<Item>,
+    ids: Vec<SetItem>,
     is_answered: bool,
 }
 
-/// What the initiator sent of a shard.
+/// What the initiator sent to describe a shard.
 #[derive(Debug)]
-enum Answer {
+enum ShardAnswer {
     Symbols(Vec<Symbol>),
     AllIds,
 }
 
-/// Up to which symbol to ask: for the ids, if it were too many.
+/// Returns the number of symbols to ask for, or `usize::MAX`, which asks for the ids, if there would be too
+/// many.
 fn bounded(symbols: usize) -> usize {
     if symbols <= SYMBOLS_MAX { symbols } else { usize::MAX }
 }
 
-/// The session.
+/// A session at the responder.
 #[derive(Debug)]
 pub(super) struct Responder {
-    pub link: Link,
-    /// Whether the next turn has something to do.
-    pub is_runnable: bool,
+    pub link: SessionLink,
     filter: Option<Filter>,
     young_us: u64,
     peer: Option<NodeName>,
     peer_is_reconciled: bool,
     heads: Heads,
-    opened: VecDeque<Opened>,
-    lanes: BTreeMap<usize, Lane>,
-    lane_items: usize,
-    answers: VecDeque<(usize, Answer)>,
-    /// Follows the records that wait.
-    closing: Option<Frame>,
+    opened: VecDeque<OpenedShard>,
+    lanes: Lanes<DecodingLane>,
+    answers: VecDeque<(usize, ShardAnswer)>,
+    /// Frame that is sent after the records that wait.
+    closing: Option<ReconcileFrame>,
     found: u64,
     equal: ShardSet,
 }
@@ -90,16 +87,14 @@ impl Responder {
     /// A session whose stream was accepted.
     pub fn new(stream: StreamId, now: Now) -> Responder {
         Responder {
-            link: Link::new(stream, now),
-            is_runnable: false,
+            link: SessionLink::new(stream, now),
             filter: None,
             young_us: 0,
             peer: None,
             peer_is_reconciled: false,
             heads: Heads::new(),
             opened: VecDeque::new(),
-            lanes: BTreeMap::new(),
-            lane_items: 0,
+            lanes: Lanes::new(),
             answers: VecDeque::new(),
             closing: None,
             found: 0,
@@ -107,55 +102,32 @@ impl Responder {
         }
     }
 
-    /// Whether the peer's first reconciliation was done when it greeted.
+    /// Returns whether the peer's first reconciliation was done when it greeted.
     pub fn peer_is_reconciled(&self) -> bool {
         self.peer_is_reconciled
     }
 
-    /// Whether the session is with this node, both have reconciled before, and it moves.
+    /// Returns whether the session is with this peer, which has reconciled before, and makes progress.
     pub fn is_with(&self, peer: &NodeName, now: Now) -> bool {
         self.peer.as_ref() == Some(peer) && self.peer_is_reconciled && self.link.is_moving(now)
     }
 
-    /// Reads all whole frames.
-    pub fn read(&mut self, env: &mut Env<'_>) -> Result<Step, WireError> {
-        while let Some(frame) = self.link.next_frame()? {
-            match self.handle(frame, env)? {
-                Step::Going => {}
-                end => return Ok(end),
-            }
-        }
-        Ok(Step::Going)
-    }
-
-    fn handle(&mut self, frame: Frame, env: &mut Env<'_>) -> Result<Step, WireError> {
-        if self.filter.is_none() {
-            return self.greeted(frame, env);
-        }
-        match frame {
-            Frame::Open { shard, count, fold } => self.open(Opened { shard, count, fold })?,
-            Frame::Symbols { shard, symbols } => self.take_symbols(shard, symbols)?,
-            Frame::Ids { shard, ids, has_more } => self.take_ids(shard, ids, has_more)?,
-            Frame::Records(batch) => self.link.merge(&batch, None, env),
-            Frame::Finish { is_complete, heads } => {
-                return self.finish(is_complete, &heads, env).map(Step::Done);
-            }
-            _ => return Err(WireError::OutOfTurn("to the responder")),
-        }
-        Ok(Step::Going)
-    }
-
-    fn greeted(&mut self, frame: Frame, env: &mut Env<'_>) -> Result<Step, WireError> {
-        let Frame::Hello { sender, seed, wall_us, young_us, is_reconciled, fingerprints } = frame else {
-            return Err(WireError::OutOfTurn("before the greeting"));
+    fn greeted(
+        &mut self,
+        frame: ReconcileFrame,
+        env: &mut SessionEnv<'_>,
+    ) -> Result<SessionStep, FrameError> {
+        let ReconcileFrame::Hello { sender, seed, wall_us, young_us, is_reconciled, fingerprints } = frame
+        else {
+            return Err(FrameError::OutOfTurn("before the greeting"));
         };
         let is_rival = env.greeted == Some(&sender) && env.me.name < sender;
         if is_rival && is_reconciled && env.me.is_reconciled {
-            self.link.send(Frame::Busy);
+            self.link.send(ReconcileFrame::Busy);
             self.link.flush(env);
-            return Ok(Step::Refused);
+            return Ok(SessionStep::Refused);
         }
-        // The heads are of before all that is shown from here on; the end vouches for no more.
+        // The heads are those of now, before any record is shown: the end of the session vouches for no more.
         if young_us == 0 && !env.me.withholds {
             self.heads = (env.heads)();
         }
@@ -171,67 +143,72 @@ impl Responder {
             }
         }
         let (sender, is_reconciled) = (env.me.name.clone(), env.me.is_reconciled);
-        self.link.send(Frame::Welcome { sender, wall_us, is_reconciled, differing });
-        Ok(Step::Going)
+        self.link.send(ReconcileFrame::Welcome { sender, wall_us, is_reconciled, differing });
+        Ok(SessionStep::Going)
     }
 
-    fn open(&mut self, opened: Opened) -> Result<(), WireError> {
-        let is_known = self.lanes.contains_key(&opened.shard)
-            || self.opened.iter().any(|other| other.shard == opened.shard);
+    fn open(&mut self, opened: OpenedShard) -> Result<(), FrameError> {
+        let is_known =
+            self.lanes.contains(opened.shard) || self.opened.iter().any(|other| other.shard == opened.shard);
         if is_known || self.lanes.len() + self.opened.len() > LANES_MAX {
-            return Err(WireError::OutOfTurn("a shard is opened too often, or too many are"));
+            return Err(FrameError::OutOfTurn("a shard is opened too often, or too many are"));
         }
-        // What the peer may send of all of them is bounded by what it says it has.
-        let lanes = self.lanes.values().map(|lane| lane.count);
+        // The peer may send no more items than it says it has in all of these shards.
+        let lanes = self.lanes.iter().map(|lane| lane.count);
         let counts = lanes.chain(self.opened.iter().map(|other| other.count));
         if counts.fold(0, u64::saturating_add) >= LANE_ITEMS_MAX as u64 {
-            return Err(WireError::OutOfTurn("shards with too many records are opened"));
+            return Err(FrameError::OutOfTurn("shards with too many records are opened"));
         }
         self.opened.push_back(opened);
         Ok(())
     }
 
-    fn take_symbols(&mut self, shard: usize, symbols: Vec<Symbol>) -> Result<(), WireError> {
-        let lane = self.lanes.get_mut(&shard).ok_or(WireError::OutOfTurn("symbols not asked for"))?;
+    fn take_symbols(&mut self, shard: usize, symbols: Vec<Symbol>) -> Result<(), FrameError> {
+        let lane = self.lanes.get_mut(shard).ok_or(FrameError::OutOfTurn("symbols not asked for"))?;
         let count = lane.decoder.taken() + symbols.len();
         // A peer sends its ids where they cost less, so its symbols are fewer than its records.
         let is_cheaper = (count * SYMBOL_BYTES) as u64 <= lane.count.saturating_mul(ITEM_BYTES as u64);
         let is_asked = !symbols.is_empty() && count <= lane.asked && lane.asked <= SYMBOLS_MAX && is_cheaper;
         if std::mem::replace(&mut lane.is_answered, true) || !is_asked {
-            return Err(WireError::OutOfTurn("symbols not asked for"));
+            return Err(FrameError::OutOfTurn("symbols not asked for"));
         }
-        self.answers.push_back((shard, Answer::Symbols(symbols)));
+        self.answers.push_back((shard, ShardAnswer::Symbols(symbols)));
         Ok(())
     }
 
-    fn take_ids(&mut self, shard: usize, ids: Vec<Item>, has_more: bool) -> Result<(), WireError> {
-        let lane = self.lanes.get_mut(&shard).ok_or(WireError::OutOfTurn("ids not asked for"))?;
+    fn take_ids(&mut self, shard: usize, ids: Vec<SetItem>, has_more: bool) -> Result<(), FrameError> {
+        let lane = self.lanes.get_mut(shard).ok_or(FrameError::OutOfTurn("ids not asked for"))?;
         let count = lane.ids.len() as u64 + ids.len() as u64;
         let is_endless = has_more && ids.is_empty();
         if lane.is_answered || is_endless || count > lane.count.min(IDS_MAX) {
-            return Err(WireError::OutOfTurn("ids not asked for"));
+            return Err(FrameError::OutOfTurn("ids not asked for"));
         }
         lane.ids.extend(ids);
         if !has_more {
             lane.is_answered = true;
-            self.answers.push_back((shard, Answer::AllIds));
+            self.answers.push_back((shard, ShardAnswer::AllIds));
         }
         Ok(())
     }
 
-    fn finish(&mut self, is_complete: bool, heads: &[u8], env: &mut Env<'_>) -> Result<Report, WireError> {
+    fn finish(
+        &mut self,
+        is_complete: bool,
+        heads: &[u8],
+        env: &mut SessionEnv<'_>,
+    ) -> Result<SessionReport, FrameError> {
         let is_idle = self.lanes.is_empty() && self.opened.is_empty() && self.closing.is_none();
         if !is_idle || !self.link.is_idle() {
-            return Err(WireError::OutOfTurn("an end in the middle"));
+            return Err(FrameError::OutOfTurn("an end in the middle"));
         }
         let is_open = self.filter.as_ref().is_some_and(|filter| filter.own_since.is_none());
-        let peer = self.peer.clone().ok_or(WireError::OutOfTurn("an end before the greeting"))?;
+        let peer = self.peer.clone().ok_or(FrameError::OutOfTurn("an end before the greeting"))?;
         let has_shown = self.young_us == 0 && self.link.is_clean && is_open;
         let own = if has_shown { pack_heads(&self.heads) } else { Default::default() };
-        self.link.send(Frame::Finish { is_complete: has_shown, heads: own });
+        self.link.send(ReconcileFrame::Finish { is_complete: has_shown, heads: own });
         self.link.flush(env);
         let has_seen = is_complete && self.link.is_clean;
-        Ok(Report {
+        Ok(SessionReport {
             peer,
             peer_has_shown: is_complete,
             peer_is_reconciled: self.peer_is_reconciled,
@@ -244,47 +221,9 @@ impl Responder {
         })
     }
 
-    /// Does what there is to do and room for, up to a turn's worth, of which `cost` was spent.
-    pub fn work(&mut self, mut cost: usize, env: &mut Env<'_>) {
-        self.is_runnable = loop {
-            if cost >= TURN_COST {
-                break true;
-            }
-            match self.step(env) {
-                Some(more) => cost += more,
-                None => break false,
-            }
-        };
-        self.link.flush(env);
-    }
-
-    /// One piece of work, and what it cost in records looked at.
-    fn step(&mut self, env: &mut Env<'_>) -> Option<usize> {
-        let filter = self.filter.clone()?;
-        if !self.link.has_room() {
-            return None;
-        }
-        if let Some(cost) = self.link.pump(env.stats) {
-            return Some(cost);
-        }
-        if let Some(frame) = self.closing.take() {
-            self.link.send(frame);
-            return Some(1);
-        }
-        // Answers first: they end lanes, and so make room for the shards that wait.
-        if let Some((shard, answer)) = self.answers.pop_front() {
-            return Some(self.advance(shard, answer, &filter, env));
-        }
-        if self.lane_items >= LANE_ITEMS_MAX {
-            return None;
-        }
-        let opened = self.opened.pop_front()?;
-        Some(self.begin(opened, &filter, env))
-    }
-
-    /// Picks the way to the difference of a shard.
-    fn begin(&mut self, opened: Opened, filter: &Filter, env: &mut Env<'_>) -> usize {
-        let Opened { shard, count, fold } = opened;
+    /// Begins a shard in the way that is cheapest for it. Returns the cost in records looked at.
+    fn begin(&mut self, opened: OpenedShard, filter: &Filter, env: &mut SessionEnv<'_>) -> usize {
+        let OpenedShard { shard, count, fold } = opened;
         if count == 0 {
             let records = records_of_shard(env.replica, shard, filter, None);
             let found = records.len() as u64;
@@ -294,7 +233,7 @@ impl Responder {
         let own_count = set.len() as u64;
         if (count, fold) == (own_count, set.fold()) {
             self.equal.insert(shard);
-            self.link.send(Frame::Settled { shard, found: 0, wanted: Vec::new(), wants_all: false });
+            self.link.send(ReconcileFrame::Settled { shard, found: 0, wanted: Vec::new(), wants_all: false });
             return visited + 64;
         }
         if count.min(own_count).saturating_mul(ONE_SIDED) <= count.max(own_count) {
@@ -303,10 +242,11 @@ impl Responder {
         }
         let least = usize::try_from(count.abs_diff(own_count)).unwrap_or(usize::MAX);
         let asked = bounded(least.saturating_add(least / 2).max(FIRST_SYMBOLS));
-        self.link.send(Frame::Ask { shard, upto: asked });
-        self.lane_items += set.len();
+        self.link.send(ReconcileFrame::Ask { shard, upto: asked });
+        let items = set.len();
         let decoder = Decoder::new(set, filter.seed);
-        self.lanes.insert(shard, Lane { decoder, asked, count, ids: Vec::new(), is_answered: false });
+        let lane = DecodingLane { decoder, asked, count, ids: Vec::new(), is_answered: false };
+        self.lanes.begin(shard, items, lane);
         visited + 64
     }
 
@@ -317,16 +257,23 @@ impl Responder {
             self.equal.insert(shard);
         }
         self.link.send_records(records);
-        self.closing = Some(Frame::Settled { shard, found, wanted: Vec::new(), wants_all });
+        self.closing = Some(ReconcileFrame::Settled { shard, found, wanted: Vec::new(), wants_all });
         cost
     }
 
-    /// Takes in an answer; settles the shard, or asks for more.
-    fn advance(&mut self, shard: usize, answer: Answer, filter: &Filter, env: &mut Env<'_>) -> usize {
-        let Some(lane) = self.lanes.get_mut(&shard) else { return 1 };
+    /// Takes in an answer about a shard, and settles the shard or asks for more. Returns the cost in records
+    /// looked at.
+    fn advance(
+        &mut self,
+        shard: usize,
+        answer: ShardAnswer,
+        filter: &Filter,
+        env: &mut SessionEnv<'_>,
+    ) -> usize {
+        let Some(lane) = self.lanes.get_mut(shard) else { return 1 };
         let cost = lane.decoder.own().len() + 64;
         let difference = match answer {
-            Answer::Symbols(symbols) => {
+            ShardAnswer::Symbols(symbols) => {
                 let is_found = lane.decoder.absorb(&symbols);
                 if matches!(is_found, Ok(true)) {
                     None
@@ -338,25 +285,24 @@ impl Responder {
                     // Symbols of no set: only the ids can help.
                     lane.asked = if is_found.is_err() { usize::MAX } else { bounded(more) };
                     lane.is_answered = false;
-                    self.link.send(Frame::Ask { shard, upto: lane.asked });
+                    self.link.send(ReconcileFrame::Ask { shard, upto: lane.asked });
                     return cost;
                 }
             }
-            Answer::AllIds => {
+            ShardAnswer::AllIds => {
                 let mut theirs = std::mem::take(&mut lane.ids);
                 theirs.sort_unstable();
                 Some(compare_lists(&theirs, &lane.decoder.own().items().collect::<Vec<_>>()))
             }
         };
-        let Some(lane) = self.lanes.remove(&shard) else { return cost };
-        self.lane_items -= lane.decoder.own().len();
+        let Some(lane) = self.lanes.end(shard) else { return cost };
         let difference = difference.unwrap_or_else(|| lane.decoder.into_difference());
         self.settle(shard, &difference, filter, env);
         cost * 2
     }
 
-    fn settle(&mut self, shard: usize, difference: &Difference, filter: &Filter, env: &mut Env<'_>) {
-        let sources = |items: &[Item]| {
+    fn settle(&mut self, shard: usize, difference: &Difference, filter: &Filter, env: &mut SessionEnv<'_>) {
+        let sources = |items: &[SetItem]| {
             let mut sources: Vec<u64> = items.iter().copied().map(source_of).collect();
             sources.sort_unstable();
             sources
@@ -368,6 +314,52 @@ impl Responder {
         if !ours.is_empty() {
             self.link.send_records(records_of_shard(env.replica, shard, filter, Some(&ours)));
         }
-        self.closing = Some(Frame::Settled { shard, found, wanted, wants_all: false });
+        self.closing = Some(ReconcileFrame::Settled { shard, found, wanted, wants_all: false });
+    }
+}
+
+impl SessionEnd for Responder {
+    fn link(&mut self) -> &mut SessionLink {
+        &mut self.link
+    }
+
+    fn handle(&mut self, frame: ReconcileFrame, env: &mut SessionEnv<'_>) -> Result<SessionStep, FrameError> {
+        if self.filter.is_none() {
+            return self.greeted(frame, env);
+        }
+        match frame {
+            ReconcileFrame::Open { shard, count, fold } => self.open(OpenedShard { shard, count, fold })?,
+            ReconcileFrame::Symbols { shard, symbols } => self.take_symbols(shard, symbols)?,
+            ReconcileFrame::Ids { shard, ids, has_more } => self.take_ids(shard, ids, has_more)?,
+            ReconcileFrame::Records(batch) => self.link.merge(&batch, None, env),
+            ReconcileFrame::Finish { is_complete, heads } => {
+                return self.finish(is_complete, &heads, env).map(SessionStep::Done);
+            }
+            _ => return Err(FrameError::OutOfTurn("to the responder")),
+        }
+        Ok(SessionStep::Going)
+    }
+
+    fn step(&mut self, env: &mut SessionEnv<'_>) -> Option<usize> {
+        let filter = self.filter.clone()?;
+        if !self.link.has_room() {
+            return None;
+        }
+        if let Some(cost) = self.link.pump(env.stats) {
+            return Some(cost);
+        }
+        if let Some(frame) = self.closing.take() {
+            self.link.send(frame);
+            return Some(1);
+        }
+        // Answers come first: they end shards under way, and so make room for those that wait.
+        if let Some((shard, answer)) = self.answers.pop_front() {
+            return Some(self.advance(shard, answer, &filter, env));
+        }
+        if !self.lanes.has_room() {
+            return None;
+        }
+        let opened = self.opened.pop_front()?;
+        Some(self.begin(opened, &filter, env))
     }
 }

@@ -19,18 +19,18 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// A member of a set; as long as it is drawn from hashes, any XOR of some is as good as random.
-pub(super) type Item = u128;
+/// A member of a set: a hash, so that the XOR of several is as good as random.
+pub(super) type SetItem = u128;
 
-/// XOR of the items mapped to one place of the sequence.
+/// One coded symbol: what the items mapped to one place of the sequence add up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Symbol {
-    /// Of the items.
+    /// XOR of the items.
     pub sum: u128,
-    /// Of half of their checksums: tells a symbol of one item from one of several. Where it errs, once in four
-    /// billion, the symbols do not decode and more are asked for.
+    /// XOR of the lower halves of the items' checksums. It tells a symbol of one item from one of several.
+    /// Where it errs, once in four billion, the symbols do not decode and more are asked for.
     pub check: u32,
-    /// How many; after subtraction, theirs count up and ours down.
+    /// Number of items. After subtraction, items of the peer count up and own items count down.
     pub count: i64,
 }
 
@@ -52,27 +52,27 @@ impl Symbol {
     }
 }
 
-/// The checksum of an item.
-fn check_of(item: Item, seed: u64) -> u64 {
+/// Returns the checksum of an item.
+fn check_of(item: SetItem, seed: u64) -> u64 {
     xxh3_64_with_seed(&item.to_le_bytes(), seed)
 }
 
-/// An item and the next place it is mapped to.
+/// An item and the next place of the sequence that it is mapped to.
 #[derive(Clone, Copy, Debug)]
 struct Coded {
-    item: Item,
+    item: SetItem,
     check: u64,
     random: u64,
     next: u32,
 }
 
 impl Coded {
-    fn new(item: Item, seed: u64) -> Coded {
+    fn new(item: SetItem, seed: u64) -> Coded {
         let check = check_of(item, seed);
         Coded { item, check, random: check, next: 0 }
     }
 
-    /// Goes on to the place after `next`. With `u` even in (0, 1], the gap from place `i` is
+    /// Moves on to the place after `next`. With `u` even in (0, 1], the gap from place `i` is
     /// ⌈(i + 3/2)(1/√u − 1)⌉: that gives the chance 1/(1 + i/2) for every place, in one step for
     /// each place that is hit, not for each that is passed. Square roots and divisions are exact to
     /// the last bit on every machine, so both sides walk the same places.
@@ -84,7 +84,7 @@ impl Coded {
         self.next = self.next.saturating_add((gap as u32).max(1));
     }
 
-    /// Adds the item to all of its places in `symbols` from `next` on.
+    /// Adds the item, with `sign`, to all of its places in `symbols` from `next` on.
     fn spread(&mut self, symbols: &mut [Symbol], sign: i64) {
         while let Some(symbol) = symbols.get_mut(self.next as usize) {
             symbol.add(self, sign);
@@ -93,7 +93,7 @@ impl Coded {
     }
 }
 
-/// Makes the sequence of a set, a stretch at a time.
+/// Makes the sequence of symbols of a set, one stretch after the other.
 #[derive(Clone, Debug)]
 pub(super) struct Encoder {
     coded: Vec<Coded>,
@@ -101,27 +101,27 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// The sequence of these items; both sides must use the same seed.
-    pub fn new(items: &[Item], seed: u64) -> Encoder {
+    /// Begins the sequence of these items. Both sides must use the same seed.
+    pub fn new(items: &[SetItem], seed: u64) -> Encoder {
         Encoder { coded: items.iter().map(|&item| Coded::new(item, seed)).collect(), produced: 0 }
     }
 
-    /// How many items there are.
+    /// Number of items in the set.
     pub fn len(&self) -> usize {
         self.coded.len()
     }
 
-    /// The items, in the order they came.
-    pub fn items(&self) -> impl Iterator<Item = Item> {
+    /// The items, in the order in which they were given.
+    pub fn items(&self) -> impl Iterator<Item = SetItem> {
         self.coded.iter().map(|coded| coded.item)
     }
 
-    /// XOR of all checksums: equal sets have equal ones.
+    /// XOR of the checksums of all items, which is equal for equal sets.
     pub fn fold(&self) -> u64 {
         self.coded.iter().fold(0, |fold, coded| fold ^ coded.check)
     }
 
-    /// The next symbols, up to (without) the one at `upto`.
+    /// Makes the next symbols, up to but not including the one at `upto`.
     pub fn extend(&mut self, upto: usize) -> Vec<Symbol> {
         let from = self.produced;
         let mut symbols = vec![Symbol::default(); upto.saturating_sub(from)];
@@ -138,21 +138,22 @@ impl Encoder {
     }
 }
 
-/// Symbols that no honest peer sends: they unfold to more items than there are symbols.
+/// The error that symbols unfold to more items than there are symbols, which those of an honest peer never
+/// do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("symbols that do not come from a set")]
 pub(super) struct Undecodable;
 
-/// What two sets do not have in common.
+/// The items that are in only one of two sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
-    /// What they alone have.
-    pub theirs: Vec<Item>,
-    /// What we alone have.
-    pub ours: Vec<Item>,
+    /// Items that only the peer has.
+    pub theirs: Vec<SetItem>,
+    /// Items that only this side has.
+    pub ours: Vec<SetItem>,
 }
 
-/// Finds the difference of the set whose symbols come in and the own one.
+/// Finds the difference between a peer's set, whose symbols come in, and the own set.
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
     own: Encoder,
@@ -162,22 +163,22 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder against the own set, whose sequence must not have begun.
+    /// A decoder for the difference to the set `own`, whose sequence must not have begun.
     pub fn new(own: Encoder, seed: u64) -> Decoder {
         Decoder { own, seed, symbols: Vec::new(), found: Vec::new() }
     }
 
-    /// How many symbols were taken in.
+    /// Number of symbols taken in.
     pub fn taken(&self) -> usize {
         self.symbols.len()
     }
 
-    /// The own set.
+    /// The set of this side.
     pub fn own(&self) -> &Encoder {
         &self.own
     }
 
-    /// Takes in the next symbols; `true`: the difference is found.
+    /// Takes in the next symbols of the peer. Returns whether the whole difference is found.
     pub fn absorb(&mut self, theirs: &[Symbol]) -> Result<bool, Undecodable> {
         let from = self.symbols.len();
         self.symbols.extend_from_slice(theirs);
@@ -192,7 +193,7 @@ impl Decoder {
         Ok(self.symbols.first().is_some_and(Symbol::is_empty))
     }
 
-    /// Takes out every item that stands alone, until none does.
+    /// Takes every item that stands alone in a symbol out of all symbols, until none stands alone.
     fn peel(&mut self, from: usize) -> Result<(), Undecodable> {
         let mut todo: Vec<usize> = (from..self.symbols.len()).collect();
         while let Some(at) = todo.pop() {
@@ -214,7 +215,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// What was found.
+    /// Returns the difference that was found.
     pub fn into_difference(self) -> Difference {
         let mut difference = Difference::default();
         for (coded, sign) in self.found {
@@ -233,16 +234,16 @@ mod tests {
 
     const SEED: u64 = 7;
 
-    fn item(number: u64) -> Item {
+    fn item(number: u64) -> SetItem {
         xxhash_rust::xxh3::xxh3_128(&number.to_le_bytes())
     }
 
-    fn items(numbers: impl Iterator<Item = u64>) -> Vec<Item> {
+    fn items(numbers: impl Iterator<Item = u64>) -> Vec<SetItem> {
         numbers.map(item).collect()
     }
 
     /// The difference, sorted, and how many symbols it took, one at a time.
-    fn reconcile(theirs: &[Item], ours: &[Item]) -> (Difference, usize) {
+    fn reconcile(theirs: &[SetItem], ours: &[SetItem]) -> (Difference, usize) {
         let mut encoder = Encoder::new(theirs, SEED);
         let mut decoder = Decoder::new(Encoder::new(ours, SEED), SEED);
         while !decoder.absorb(&encoder.extend(encoder.produced + 1)).expect("an honest peer") {}
@@ -253,7 +254,7 @@ mod tests {
         (difference, taken)
     }
 
-    fn sorted(mut items: Vec<Item>) -> Vec<Item> {
+    fn sorted(mut items: Vec<SetItem>) -> Vec<SetItem> {
         items.sort_unstable();
         items
     }
@@ -322,8 +323,8 @@ mod tests {
         fn finds_any_difference(both in 0u64..200, theirs in 0u64..60, ours in 0u64..60, seed: u64) {
             let item = |number: u64| item(number ^ seed);
             let common = (0..both).map(item);
-            let their_own: Vec<Item> = (1000..1000 + theirs).map(item).collect();
-            let our_own: Vec<Item> = (2000..2000 + ours).map(item).collect();
+            let their_own: Vec<SetItem> = (1000..1000 + theirs).map(item).collect();
+            let our_own: Vec<SetItem> = (2000..2000 + ours).map(item).collect();
             let (difference, _) = reconcile(
                 &common.clone().chain(their_own.iter().copied()).collect::<Vec<_>>(),
                 &common.chain(our_own.iter().copied()).collect::<Vec<_>>(),

@@ -1,62 +1,66 @@
 //! Beginning, driving and ending sessions.
 
-use super::initiator::{Initiator, Plan};
-use super::link::{Env, Link, Report, Step};
+use super::initiator::{Initiator, SessionPlan};
+use super::lane::SessionEnd;
+use super::link::{SessionEnv, SessionLink, SessionReport, SessionStep};
 use super::responder::Responder;
 use super::{
-    COMPARE_SOON_US, FRESH_PEERS, HeadsNow, IDLE_US_MAX, INCOMING_MAX, OUTGOING_MAX, Output, Peer, Reconcile,
-    wire,
+    COMPARE_SOON_US, FRESH_PEERS, HeadsNow, INCOMING_MAX, OUTGOING_MAX, Peer, Reconcile, ReconcileOutput,
+    SESSION_IDLE_US_MAX, wire,
 };
-use crate::cluster::stats::Gauge;
-use crate::cluster::{Replica, StreamEvent, StreamId};
+use crate::cluster::Replica;
+use crate::cluster::stats::QueueGauge;
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::record::{NodeName, Now};
 
 impl Reconcile {
-    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+    pub(super) fn links(&self) -> impl Iterator<Item = &SessionLink> {
         let outgoing = self.outgoing.iter().map(|session| &session.link);
         outgoing.chain(self.incoming.iter().map(|session| &session.link))
     }
 
     pub(super) fn end_idle(&mut self, now: Now) {
-        let is_idle = |link: &Link| link.progress_us.saturating_add(IDLE_US_MAX) <= now.mono_us;
+        let is_idle =
+            |link: &SessionLink| link.progress_us.saturating_add(SESSION_IDLE_US_MAX) <= now.mono_us;
         let idle: Vec<StreamId> = self.links().filter(|link| is_idle(link)).map(|link| link.stream).collect();
         for stream in idle {
             self.broken(stream);
         }
     }
 
-    /// Gives the next session that has work its turn.
+    /// Gives the next session that has something to do its turn.
     pub(super) fn take_turn(&mut self, now: Now, heads: HeadsNow, replica: &mut dyn Replica) {
         let count = self.outgoing.len() + self.incoming.len();
         for _ in 0..count {
             self.turn = (self.turn + 1) % count;
             let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
-            let mut env = Env { now, me, heads, replica, stats, outputs, greeted: None };
+            let mut env = SessionEnv { now, me, heads, replica, stats, outputs, greeted: None };
             let outgoing = self.outgoing.len();
             if let Some(session) = self.outgoing.get_mut(self.turn) {
-                if session.is_runnable {
+                if session.link.is_runnable {
                     return session.work(0, &mut env);
                 }
             } else if let Some(session) = self.incoming.get_mut(self.turn - outgoing)
-                && session.is_runnable
+                && session.link.is_runnable
             {
                 return session.work(0, &mut env);
             }
         }
     }
 
-    pub(super) fn begin(&mut self, now: Now, to: Peer, plan: Plan) {
+    pub(super) fn begin(&mut self, now: Now, to: Peer, plan: SessionPlan) {
         let is_moving = self.outgoing.iter().any(|session| session.link.is_moving(now));
         if self.outgoing.len() >= OUTGOING_MAX || is_moving || self.is_done_by(&to.name, now) {
             return;
         }
-        let (stream, seed) = (self.ids.next_id(), self.random());
+        let (stream, seed) = (self.ids.next_id(), self.random.next_u64());
+        debug_assert!(self.outgoing.len() < OUTGOING_MAX && stream.0 % 2 == 1);
         self.stats.sessions_begun += 1;
         self.outgoing.push(Initiator::new(stream, to.name, plan, seed, now));
-        self.outputs.push_back(Output::Connect { stream, to: to.gossip });
+        self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Connect { stream, to: to.gossip }));
     }
 
-    /// Whether a session of this peer is under way that does what one with it would.
+    /// Returns whether a session that this peer began is under way and does all that one begun here would do.
     fn is_done_by(&self, peer: &NodeName, now: Now) -> bool {
         self.me.is_reconciled && self.incoming.iter().any(|session| session.is_with(peer, now))
     }
@@ -69,18 +73,18 @@ impl Reconcile {
         }
         self.stats.sessions_refused += 1;
         let mut busy = Vec::new();
-        wire::Frame::Busy.encode(&mut busy);
-        self.outputs.push_back(Output::Write { stream, bytes: busy.into() });
-        self.outputs.push_back(Output::Close { stream });
+        wire::ReconcileFrame::Busy.encode(&mut busy);
+        self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Write { stream, bytes: busy.into() }));
+        self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Close { stream }));
     }
 
-    /// How many sessions there are.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("sessions begun", self.outgoing.len(), OUTGOING_MAX));
-        visit(Gauge::new("sessions of others", self.incoming.len(), INCOMING_MAX));
+    /// Shows how many sessions there are, and how many there may be.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("sessions begun", self.outgoing.len(), OUTGOING_MAX));
+        visit(QueueGauge::new("sessions of others", self.incoming.len(), INCOMING_MAX));
     }
 
-    /// Something happened to a stream that this node asked for.
+    /// Handles an event of a stream that this node asked for.
     pub(super) fn drive_outgoing(
         &mut self,
         now: Now,
@@ -96,25 +100,22 @@ impl Reconcile {
         }
         let Some(session) = self.outgoing.get_mut(index) else { return };
         let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
-        let mut env = Env { now, me, heads, replica, stats, outputs, greeted: None };
+        let mut env = SessionEnv { now, me, heads, replica, stats, outputs, greeted: None };
         let cost = cost_of(&event);
         match event {
             StreamEvent::Opened => session.opened(&mut env),
-            StreamEvent::Drained => session.link.drained(now),
-            StreamEvent::Received(bytes) => {
-                session.link.received(&bytes, &mut env);
-                match session.read(&mut env) {
-                    Ok(Step::Going) => {}
-                    Ok(Step::Refused) => return self.close(stream),
-                    Ok(Step::Done(report)) => {
-                        self.close(stream);
-                        self.comparison.learn(now, &report);
-                        return self.finished(now, report);
-                    }
-                    Err(_) => return self.broken(stream),
-                }
-            }
             StreamEvent::Accepted { .. } | StreamEvent::Closed => return self.gone(stream),
+            StreamEvent::Received(_) | StreamEvent::Drained => {}
+        }
+        match session.take_in(event, &mut env) {
+            Ok(SessionStep::Going) => {}
+            Ok(SessionStep::Refused) => return self.close(stream),
+            Ok(SessionStep::Done(report)) => {
+                self.close(stream);
+                self.comparison.learn(now, &report);
+                return self.finished(now, report);
+            }
+            Err(_) => return self.broken(stream),
         }
         session.work(cost, &mut env);
         if session.peer_is_reconciled() {
@@ -122,7 +123,7 @@ impl Reconcile {
         }
     }
 
-    /// Something happened to a stream that was accepted.
+    /// Handles an event of a stream that was accepted.
     pub(super) fn drive_incoming(
         &mut self,
         now: Now,
@@ -135,27 +136,22 @@ impl Reconcile {
         let stream = session.link.stream;
         let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
         let greeted = self.outgoing.iter().find_map(|session| session.greeted(now));
-        let mut env = Env { now, me, heads, replica, stats, outputs, greeted };
+        let mut env = SessionEnv { now, me, heads, replica, stats, outputs, greeted };
         let cost = cost_of(&event);
-        match event {
-            StreamEvent::Drained => session.link.drained(now),
-            StreamEvent::Received(bytes) => {
-                session.link.received(&bytes, &mut env);
-                match session.read(&mut env) {
-                    Ok(Step::Going) => {}
-                    Ok(Step::Refused) => {
-                        self.stats.sessions_refused += 1;
-                        return self.close(stream);
-                    }
-                    Ok(Step::Done(report)) => {
-                        self.close(stream);
-                        return self.finished(now, report);
-                    }
-                    Err(_) => return self.broken(stream),
-                }
+        if event == StreamEvent::Closed {
+            return self.gone(stream);
+        }
+        match session.take_in(event, &mut env) {
+            Ok(SessionStep::Going) => {}
+            Ok(SessionStep::Refused) => {
+                self.stats.sessions_refused += 1;
+                return self.close(stream);
             }
-            StreamEvent::Accepted { .. } | StreamEvent::Opened => {}
-            StreamEvent::Closed => return self.gone(stream),
+            Ok(SessionStep::Done(report)) => {
+                self.close(stream);
+                return self.finished(now, report);
+            }
+            Err(_) => return self.broken(stream),
         }
         session.work(cost, &mut env);
         if session.peer_is_reconciled() {
@@ -163,15 +159,15 @@ impl Reconcile {
         }
     }
 
-    /// A session went to its end.
-    fn finished(&mut self, now: Now, report: Report) {
+    /// Draws the conclusions from a session that went to its end.
+    fn finished(&mut self, now: Now, report: SessionReport) {
         self.stats.sessions_finished += 1;
         self.stats.records_found += report.found;
         if report.found > 0 && self.me.is_reconciled {
             self.next_us = self.next_us.min(now.mono_us + COMPARE_SOON_US);
         }
         if report.has_seen && !report.heads.is_empty() {
-            self.outputs.push_back(Output::Merged(report.heads));
+            self.outputs.push_back(ReconcileOutput::Merged(report.heads));
         }
         if report.has_shown && report.has_seen {
             self.agreed_us = Some(now.wall_us);
@@ -196,14 +192,14 @@ impl Reconcile {
         self.next_us = now.mono_us;
     }
 
-    /// Asks for the copy to be dropped, if it must be, now that there is a member to reload from.
-    /// What other sessions have brought is dropped with it, so they end.
+    /// Asks for this node's copy to be dropped, if it must be, now that there is a member to reload from.
+    /// What other sessions have brought is dropped with it, so they are ended.
     fn discard(&mut self, reloading: StreamId) {
         if !self.must_discard() {
             return;
         }
         self.has_discarded = true;
-        self.outputs.push_back(Output::Discard);
+        self.outputs.push_back(ReconcileOutput::Discard);
         let others: Vec<StreamId> =
             self.links().map(|link| link.stream).filter(|&stream| stream != reloading).collect();
         others.into_iter().for_each(|stream| self.broken(stream));
@@ -217,10 +213,10 @@ impl Reconcile {
     /// Closes a stream and forgets its session.
     fn close(&mut self, stream: StreamId) {
         self.forget(stream);
-        self.outputs.push_back(Output::Close { stream });
+        self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Close { stream }));
     }
 
-    /// The driver closed the stream in the middle of its session.
+    /// Forgets a session whose stream was closed by the driver before its end.
     fn gone(&mut self, stream: StreamId) {
         self.stats.sessions_broken += 1;
         self.forget(stream);
@@ -232,7 +228,7 @@ impl Reconcile {
     }
 }
 
-/// What reading and merging cost, in records looked at.
+/// Returns the cost of reading and merging the bytes of an event, in records looked at.
 fn cost_of(event: &StreamEvent) -> usize {
     match event {
         StreamEvent::Received(bytes) => bytes.len() / 32,

@@ -8,7 +8,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message as _;
 
-use super::riblt::{Item, Symbol};
+use super::riblt::{SetItem, Symbol};
 use crate::cluster::Heads;
 use crate::limits::{SHARDS, STREAM_FRAME_BYTES_MAX};
 use crate::proto::gossip as proto;
@@ -16,56 +16,56 @@ use crate::proto::gossip::reconcile::{self, Frame as ProtoFrame};
 use crate::record::fields::{Malformed, take_delimited};
 use crate::record::{NodeName, Record, wire};
 
-/// Asks a member whether it holds the same map, or answers.
+/// A question to a member whether it holds the same map, or the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compare {
     /// Hash over the fingerprints of all shards.
     pub(super) root: u64,
-    /// Chosen by who asks, repeated in the answer.
+    /// Number that the asking member chose, repeated in the answer.
     pub(super) nonce: u32,
     /// Whether this is an answer.
     pub(super) is_answer: bool,
-    /// In an answer where the roots differ: 32 bits of each shard's fingerprint, little endian.
+    /// In an answer where the roots differ: 32 bits of each shard's fingerprint, little-endian; else empty.
     pub(super) shards: Bytes,
 }
 
 impl Compare {
-    /// As it came.
+    /// Reads the message as it came.
     pub(in crate::cluster) fn from_proto(message: proto::Compare) -> Compare {
         let proto::Compare { root, nonce, is_answer, shards } = message;
         Compare { root, nonce, is_answer, shards }
     }
 
-    /// As it goes.
+    /// Returns the message as it is sent.
     pub(in crate::cluster) fn into_proto(self) -> proto::Compare {
         let Compare { root, nonce, is_answer, shards } = self;
         proto::Compare { root, nonce, is_answer, shards }
     }
 }
 
-/// Version of the protocol.
-pub(super) const VERSION: u32 = 1;
-/// Bytes of a symbol's sum and checksums.
+/// Version of the protocol of sessions.
+pub(super) const SESSION_VERSION: u32 = 1;
+/// Bytes of the sum and the checksum of a symbol.
 const SUM_BYTES: usize = 20;
 /// Bytes of an item.
 pub(super) const ITEM_BYTES: usize = 16;
 
-/// Why the bytes of a stream are not ours.
+/// The reason why the bytes of a stream are not those of a session.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WireError {
-    /// A length no frame has.
+pub(super) enum FrameError {
+    /// A frame is announced that is longer than allowed.
     #[error("a frame of {0} bytes; at most {STREAM_FRAME_BYTES_MAX}")]
     Length(u64),
-    /// More than ten bytes of length.
+    /// A length takes more than ten bytes.
     #[error("a frame's length does not end")]
     Varint,
-    /// No protobuf of this schema.
+    /// A frame is not protobuf of this schema.
     #[error("undecodable frame: {0}")]
     Decode(#[from] prost::DecodeError),
-    /// A field that no node would have written.
+    /// A field has a value that no node would write.
     #[error("frame with a bad {0}")]
     Field(&'static str),
-    /// A frame that does not come next.
+    /// A frame comes at a point of the session where it must not.
     #[error("frame out of turn: {0}")]
     OutOfTurn(&'static str),
 }
@@ -75,60 +75,60 @@ pub(super) enum WireError {
 pub(super) struct ShardSet([u64; SHARDS / 64]);
 
 impl ShardSet {
-    /// Every shard.
+    /// The set of all shards.
     pub fn all() -> ShardSet {
         ShardSet([u64::MAX; SHARDS / 64])
     }
 
-    /// Puts a shard in.
+    /// Adds a shard.
     pub fn insert(&mut self, shard: usize) {
         if let Some(word) = self.0.get_mut(shard / 64) {
             *word |= 1 << (shard % 64);
         }
     }
 
-    /// Whether a shard is in.
+    /// Returns whether a shard is in the set.
     pub fn contains(&self, shard: usize) -> bool {
         self.0.get(shard / 64).is_some_and(|word| word >> (shard % 64) & 1 == 1)
     }
 
-    /// How many are in.
+    /// Number of shards in the set.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Those in, ascending.
+    /// The shards in the set, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
         (0..SHARDS).filter(|&shard| self.contains(shard))
     }
 
-    /// Those in both.
+    /// Returns the shards that are in both sets.
     pub fn and(&self, other: &ShardSet) -> ShardSet {
         ShardSet(std::array::from_fn(|word| self.0[word] & other.0[word]))
     }
 }
 
-/// Reads frames out of bytes that come cut anywhere.
+/// Collects the bytes of a stream, which come cut anywhere, and gives out its frames.
 #[derive(Debug, Default)]
-pub(super) struct FrameReader {
+pub(super) struct VarintFrameReader {
     buffer: BytesMut,
 }
 
-impl FrameReader {
-    /// Takes in what came.
+impl VarintFrameReader {
+    /// Adds bytes that were received.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame.
-    pub fn next_frame(&mut self) -> Result<Option<Bytes>, WireError> {
+    /// Takes out the next frame, without its length; `None` until all of it has arrived.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
         let mut length = 0u64;
         let mut digits = 0;
         loop {
             let Some(&byte) = self.buffer.get(digits) else { return Ok(None) };
             // The tenth digit has room for one bit: 7 × 9 + 1 = 64.
             if digits == 9 && byte > 1 {
-                return Err(WireError::Varint);
+                return Err(FrameError::Varint);
             }
             length |= u64::from(byte & 0x7f) << (7 * digits);
             digits += 1;
@@ -137,7 +137,7 @@ impl FrameReader {
             }
         }
         let Some(size) = usize::try_from(length).ok().filter(|&size| size <= STREAM_FRAME_BYTES_MAX) else {
-            return Err(WireError::Length(length));
+            return Err(FrameError::Length(length));
         };
         if self.buffer.len() - digits < size {
             return Ok(None);
@@ -152,9 +152,9 @@ impl FrameReader {
     }
 }
 
-/// What frames say. `shard` is always one.
+/// The content of a frame. Every `shard` is the number of a shard that exists.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Frame {
+pub(super) enum ReconcileFrame {
     Hello {
         sender: NodeName,
         seed: u64,
@@ -185,7 +185,7 @@ pub(super) enum Frame {
     },
     Ids {
         shard: usize,
-        ids: Vec<Item>,
+        ids: Vec<SetItem>,
         has_more: bool,
     },
     Records(Bytes),
@@ -201,7 +201,7 @@ pub(super) enum Frame {
     },
 }
 
-impl Frame {
+impl ReconcileFrame {
     /// Appends the frame with its length in front.
     pub fn encode(self, out: &mut Vec<u8>) {
         let message = proto::Reconcile { frame: Some(self.into_proto()) };
@@ -209,17 +209,17 @@ impl Frame {
         let _ = message.encode_length_delimited(out);
     }
 
-    /// Reads a frame without its length.
-    pub fn decode(bytes: &[u8]) -> Result<Frame, WireError> {
+    /// Reads a frame, given without its length.
+    pub fn decode(bytes: &[u8]) -> Result<ReconcileFrame, FrameError> {
         let frame = proto::Reconcile::decode(bytes)?.frame;
-        Frame::from_proto(frame.ok_or(WireError::Field("kind"))?)
+        ReconcileFrame::from_proto(frame.ok_or(FrameError::Field("kind"))?)
     }
 
     fn into_proto(self) -> ProtoFrame {
         match self {
-            Frame::Hello { sender, seed, wall_us, young_us, is_reconciled, fingerprints } => {
+            ReconcileFrame::Hello { sender, seed, wall_us, young_us, is_reconciled, fingerprints } => {
                 let fingerprints = fingerprints.iter().flat_map(|print| print.to_le_bytes()).collect();
-                let (version, sender) = (VERSION, sender.as_str().into());
+                let (version, sender) = (SESSION_VERSION, sender.as_str().into());
                 let hello = reconcile::Hello {
                     version,
                     sender,
@@ -231,14 +231,14 @@ impl Frame {
                 };
                 ProtoFrame::Hello(hello)
             }
-            Frame::Busy => ProtoFrame::Welcome(reconcile::Welcome {
-                version: VERSION,
+            ReconcileFrame::Busy => ProtoFrame::Welcome(reconcile::Welcome {
+                version: SESSION_VERSION,
                 is_busy: true,
                 ..Default::default()
             }),
-            Frame::Welcome { sender, wall_us, is_reconciled, differing } => {
+            ReconcileFrame::Welcome { sender, wall_us, is_reconciled, differing } => {
                 let differing = differing.0.iter().flat_map(|word| word.to_le_bytes()).collect();
-                let (version, sender, is_busy) = (VERSION, sender.as_str().into(), false);
+                let (version, sender, is_busy) = (SESSION_VERSION, sender.as_str().into(), false);
                 ProtoFrame::Welcome(reconcile::Welcome {
                     version,
                     sender,
@@ -248,14 +248,14 @@ impl Frame {
                     differing,
                 })
             }
-            Frame::Open { shard, count, fold } => {
+            ReconcileFrame::Open { shard, count, fold } => {
                 ProtoFrame::Open(reconcile::Open { shard: shard as u32, count, fold })
             }
-            Frame::Ask { shard, upto } => {
+            ReconcileFrame::Ask { shard, upto } => {
                 let upto = u32::try_from(upto).unwrap_or(u32::MAX);
                 ProtoFrame::Ask(reconcile::Ask { shard: shard as u32, upto })
             }
-            Frame::Symbols { shard, symbols } => {
+            ReconcileFrame::Symbols { shard, symbols } => {
                 let mut sums = Vec::with_capacity(symbols.len() * SUM_BYTES);
                 for symbol in &symbols {
                     sums.extend_from_slice(&symbol.sum.to_le_bytes());
@@ -264,45 +264,45 @@ impl Frame {
                 let counts = symbols.iter().map(|symbol| symbol.count).collect();
                 ProtoFrame::Symbols(reconcile::Symbols { shard: shard as u32, sums: sums.into(), counts })
             }
-            Frame::Ids { shard, ids, has_more } => {
+            ReconcileFrame::Ids { shard, ids, has_more } => {
                 let ids = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
                 ProtoFrame::Ids(reconcile::Ids { shard: shard as u32, ids, has_more })
             }
-            Frame::Records(batch) => ProtoFrame::Records(reconcile::Records { batch }),
-            Frame::Settled { shard, found, wanted, wants_all } => {
+            ReconcileFrame::Records(batch) => ProtoFrame::Records(reconcile::Records { batch }),
+            ReconcileFrame::Settled { shard, found, wanted, wants_all } => {
                 ProtoFrame::Settled(reconcile::Settled { shard: shard as u32, found, wanted, wants_all })
             }
-            Frame::Finish { is_complete, heads } => {
+            ReconcileFrame::Finish { is_complete, heads } => {
                 ProtoFrame::Finish(reconcile::Finish { is_complete, heads })
             }
         }
     }
 
-    fn from_proto(frame: ProtoFrame) -> Result<Frame, WireError> {
+    fn from_proto(frame: ProtoFrame) -> Result<ReconcileFrame, FrameError> {
         Ok(match frame {
             ProtoFrame::Hello(hello) => {
                 check_version(hello.version)?;
                 let fingerprints = unpack(&hello.fingerprints, u64::from_le_bytes)
                     .and_then(|prints| Box::<[u64; SHARDS]>::try_from(prints.into_boxed_slice()).ok());
-                Frame::Hello {
+                ReconcileFrame::Hello {
                     sender: sender(&hello.sender)?,
                     seed: hello.seed,
                     wall_us: hello.wall_us,
                     young_us: hello.young_us,
                     is_reconciled: hello.is_reconciled,
-                    fingerprints: fingerprints.ok_or(WireError::Field("fingerprints"))?,
+                    fingerprints: fingerprints.ok_or(FrameError::Field("fingerprints"))?,
                 }
             }
             ProtoFrame::Welcome(welcome) => {
                 check_version(welcome.version)?;
                 if welcome.is_busy {
-                    return Ok(Frame::Busy);
+                    return Ok(ReconcileFrame::Busy);
                 }
                 let differing = unpack(&welcome.differing, u64::from_le_bytes)
                     .and_then(|words| words.try_into().ok())
                     .map(ShardSet)
-                    .ok_or(WireError::Field("differing"))?;
-                Frame::Welcome {
+                    .ok_or(FrameError::Field("differing"))?;
+                ReconcileFrame::Welcome {
                     sender: sender(&welcome.sender)?,
                     wall_us: welcome.wall_us,
                     is_reconciled: welcome.is_reconciled,
@@ -310,50 +310,50 @@ impl Frame {
                 }
             }
             ProtoFrame::Open(open) => {
-                Frame::Open { shard: shard(open.shard)?, count: open.count, fold: open.fold }
+                ReconcileFrame::Open { shard: shard(open.shard)?, count: open.count, fold: open.fold }
             }
-            ProtoFrame::Ask(ask) => Frame::Ask { shard: shard(ask.shard)?, upto: ask.upto as usize },
+            ProtoFrame::Ask(ask) => ReconcileFrame::Ask { shard: shard(ask.shard)?, upto: ask.upto as usize },
             ProtoFrame::Symbols(message) => symbols(message)?,
             ProtoFrame::Ids(message) => {
-                let ids = unpack(&message.ids, Item::from_le_bytes).ok_or(WireError::Field("ids"))?;
-                Frame::Ids { shard: shard(message.shard)?, ids, has_more: message.has_more }
+                let ids = unpack(&message.ids, SetItem::from_le_bytes).ok_or(FrameError::Field("ids"))?;
+                ReconcileFrame::Ids { shard: shard(message.shard)?, ids, has_more: message.has_more }
             }
-            ProtoFrame::Records(records) => Frame::Records(records.batch),
+            ProtoFrame::Records(records) => ReconcileFrame::Records(records.batch),
             ProtoFrame::Settled(settled) => {
                 let (shard, found) = (shard(settled.shard)?, settled.found);
-                Frame::Settled { shard, found, wanted: settled.wanted, wants_all: settled.wants_all }
+                ReconcileFrame::Settled { shard, found, wanted: settled.wanted, wants_all: settled.wants_all }
             }
             ProtoFrame::Finish(finish) => {
-                Frame::Finish { is_complete: finish.is_complete, heads: finish.heads }
+                ReconcileFrame::Finish { is_complete: finish.is_complete, heads: finish.heads }
             }
         })
     }
 }
 
-fn check_version(version: u32) -> Result<(), WireError> {
+fn check_version(version: u32) -> Result<(), FrameError> {
     // Versions after this one must be able to speak it: nodes of both live in one cluster while it
     // is upgraded.
-    if version == 0 { Err(WireError::Field("version")) } else { Ok(()) }
+    if version == 0 { Err(FrameError::Field("version")) } else { Ok(()) }
 }
 
-fn sender(name: &str) -> Result<NodeName, WireError> {
-    NodeName::parse(name).map_err(|_| WireError::Field("sender"))
+fn sender(name: &str) -> Result<NodeName, FrameError> {
+    NodeName::parse(name).map_err(|_| FrameError::Field("sender"))
 }
 
-fn shard(number: u32) -> Result<usize, WireError> {
-    usize::try_from(number).ok().filter(|&shard| shard < SHARDS).ok_or(WireError::Field("shard"))
+fn shard(number: u32) -> Result<usize, FrameError> {
+    usize::try_from(number).ok().filter(|&shard| shard < SHARDS).ok_or(FrameError::Field("shard"))
 }
 
-/// Numbers of `N` bytes each; `None` if a rest remains.
+/// Reads numbers of `N` bytes each; `None` if bytes are left over.
 fn unpack<const N: usize, T>(bytes: &[u8], number: fn([u8; N]) -> T) -> Option<Vec<T>> {
     let (numbers, rest) = bytes.as_chunks::<N>();
     rest.is_empty().then(|| numbers.iter().map(|&bytes| number(bytes)).collect())
 }
 
-fn symbols(message: reconcile::Symbols) -> Result<Frame, WireError> {
+fn symbols(message: reconcile::Symbols) -> Result<ReconcileFrame, FrameError> {
     let (sums, rest) = message.sums.as_chunks::<SUM_BYTES>();
     if !rest.is_empty() || sums.len() != message.counts.len() {
-        return Err(WireError::Field("symbols"));
+        return Err(FrameError::Field("symbols"));
     }
     let symbols = sums.iter().zip(&message.counts).map(|(bytes, &count)| {
         let (mut sum, mut check) = ([0; 16], [0; 4]);
@@ -361,7 +361,7 @@ fn symbols(message: reconcile::Symbols) -> Result<Frame, WireError> {
         check.copy_from_slice(&bytes[16..]);
         Symbol { sum: u128::from_le_bytes(sum), check: u32::from_le_bytes(check), count }
     });
-    Ok(Frame::Symbols { shard: shard(message.shard)?, symbols: symbols.collect() })
+    Ok(ReconcileFrame::Symbols { shard: shard(message.shard)?, symbols: symbols.collect() })
 }
 
 /// Appends a record to a batch.
@@ -369,8 +369,8 @@ pub(super) fn push_record(batch: &mut Vec<u8>, record: &Record) {
     wire::write_delimited(batch, record, false);
 }
 
-/// The records of a batch, one by one. A bad one is an error and costs no other; after a length that
-/// leads beyond the end the batch is over.
+/// Reads the records of a batch, one by one. A bad record is an error and does not affect the others; after a
+/// length that leads beyond the end the batch is over.
 pub(super) fn records(mut batch: &[u8]) -> impl Iterator<Item = Result<Record, wire::WireError>> {
     std::iter::from_fn(move || {
         if batch.is_empty() {
@@ -385,7 +385,7 @@ pub(super) fn records(mut batch: &[u8]) -> impl Iterator<Item = Result<Record, w
     })
 }
 
-/// Heads as bytes; as many as fit into a frame. Those left out are merely not learnt.
+/// Encodes as many heads as fit into a frame. The peer merely does not learn those that are left out.
 pub(super) fn pack_heads(heads: &Heads) -> Bytes {
     let mut packed = Vec::new();
     for ((origin, boot), &seq) in heads {
@@ -398,12 +398,12 @@ pub(super) fn pack_heads(heads: &Heads) -> Bytes {
     packed.into()
 }
 
-/// The heads of such bytes.
-pub(super) fn unpack_heads(mut packed: &[u8]) -> Result<Heads, WireError> {
+/// Decodes heads that [`pack_heads`] has encoded.
+pub(super) fn unpack_heads(mut packed: &[u8]) -> Result<Heads, FrameError> {
     let mut heads = Heads::new();
     while !packed.is_empty() {
         let head = proto::ReconcileHead::decode_length_delimited(&mut packed)?;
-        let origin = NodeName::parse(&head.origin).map_err(|_| WireError::Field("head"))?;
+        let origin = NodeName::parse(&head.origin).map_err(|_| FrameError::Field("head"))?;
         heads.insert((origin, head.boot), head.seq);
     }
     Ok(heads)

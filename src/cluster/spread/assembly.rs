@@ -1,93 +1,101 @@
-//! Puts fragments together again.
+//! Joins the fragments of batches that did not fit into one datagram.
 
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
-use super::wire::Header;
-use crate::cluster::stats::Gauge;
+use super::link::PartId;
+use super::wire::PartHeader;
+use crate::cluster::stats::QueueGauge;
 use crate::limits::{RECORD_BYTES_CEILING, SPREAD_ASSEMBLY_BYTES_MAX};
 
-/// Most fragments of a batch.
+/// Most fragments that one batch may have.
 const FRAGMENTS_MAX: u32 = 8_192;
-/// Fragments of a batch that made no progress for so long are dropped, in microseconds.
+/// The fragments of a batch are dropped if no further one came for this long, in microseconds.
 const ASSEMBLY_US_MAX: u64 = 10_000_000;
 
-/// Fragments of a batch that is not whole yet.
+/// The fragments of one batch that is not complete.
 #[derive(Debug)]
 struct Assembly {
-    /// By index.
+    /// The pieces by their index; `None` where one is missing.
     pieces: Vec<Option<Bytes>>,
-    header: Option<Header>,
+    /// The header, which comes with the first piece.
+    header: Option<PartHeader>,
+    /// Bytes of the pieces that came.
     bytes: usize,
+    /// When a fragment of the batch came last, in microseconds.
     touched_us: u64,
 }
 
-/// One of the pieces of a batch, as it came.
+/// One piece of a batch, as it came.
 pub(super) struct Fragment {
-    /// Number of the part on its link.
+    /// Number of the fragment on its link: those of one batch have consecutive numbers.
     pub number: u64,
-    /// What came with it; it counts with the first.
-    pub header: Header,
-    /// Which, from 0.
+    /// The header that came with it. Only that of the first fragment counts.
+    pub header: PartHeader,
+    /// Index of this piece, from 0.
     pub index: u32,
-    /// Of how many.
+    /// Number of pieces of the batch.
     pub count: u32,
-    /// The piece.
+    /// The bytes of this piece.
     pub bytes: Bytes,
 }
 
-/// What the place of a piece costs, filled or not.
+/// Memory that is set aside for a piece before it comes, in bytes.
 const PLACE_BYTES: usize = size_of::<Option<Bytes>>();
 
-/// All unfinished ones, by link and number of the first fragment; bounded in bytes.
+/// All batches that come in fragments and are not complete. Bounded in bytes.
 #[derive(Debug, Default)]
 pub(super) struct Assemblies {
-    open: BTreeMap<(usize, u64), Assembly>,
+    /// By the first fragment.
+    open: BTreeMap<PartId, Assembly>,
+    /// Bytes of all pieces that came, and of the memory that is set aside for pieces.
     bytes: usize,
 }
 
 impl Assemblies {
-    /// How full it is.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("bytes of fragments", self.bytes, SPREAD_ASSEMBLY_BYTES_MAX));
+    /// Shows how many bytes of fragments are kept.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("bytes of fragments", self.bytes, SPREAD_ASSEMBLY_BYTES_MAX));
     }
 
-    /// Drops those of a link that was closed, or whose peer has a new life.
+    /// Drops the fragments of a link: it was closed, or its peer restarted.
     pub fn forget_link(&mut self, link: usize) {
-        let keys: Vec<_> = self.open.range((link, 0)..=(link, u64::MAX)).map(|open| *open.0).collect();
+        let (first, last) = (PartId { link, number: 0 }, PartId { link, number: u64::MAX });
+        let keys: Vec<_> = self.open.range(first..=last).map(|open| *open.0).collect();
         keys.into_iter().for_each(|key| self.close(key));
     }
 
-    /// How many are unfinished.
+    /// Number of batches that are not complete.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// Drops those that made no progress for long.
+    /// Drops the batches of which no fragment came for long.
     pub fn forget_old(&mut self, now_us: u64) {
         let is_old = |open: &Assembly| now_us.saturating_sub(open.touched_us) > ASSEMBLY_US_MAX;
         let keys: Vec<_> = self.open.iter().filter(|open| is_old(open.1)).map(|open| *open.0).collect();
         keys.into_iter().for_each(|key| self.close(key));
     }
 
-    /// Drops one.
-    pub fn close(&mut self, key: (usize, u64)) {
+    /// Drops the fragments of one batch.
+    pub fn close(&mut self, key: PartId) {
         if let Some(open) = self.open.remove(&key) {
             self.bytes -= open.bytes + open.pieces.len() * PLACE_BYTES;
         }
+        debug_assert!(!self.open.is_empty() || self.bytes == 0, "{} bytes of no fragments", self.bytes);
     }
 
-    /// Puts a fragment in. `None`: there is no room, or it cannot be one.
-    pub fn put(&mut self, now_us: u64, link: usize, fragment: Fragment) -> Option<(usize, u64)> {
+    /// Keeps a fragment; returns the key of its batch. `None`: there is no room, or no node would send it.
+    pub fn put(&mut self, now_us: u64, link: usize, fragment: Fragment) -> Option<PartId> {
         let Fragment { number, header, index, count, bytes } = fragment;
         let len = bytes.len();
         let first = number.checked_sub(u64::from(index))?;
         if count > FRAGMENTS_MAX || index >= count || len == 0 {
             return None;
         }
-        let key = (link, first);
+        let key = PartId { link, number: first };
         let places = if self.open.contains_key(&key) { 0 } else { count as usize * PLACE_BYTES };
         if self.bytes + len + places > SPREAD_ASSEMBLY_BYTES_MAX {
             return None;
@@ -108,6 +116,7 @@ impl Assemblies {
             open.bytes += len;
             self.bytes += len;
         }
+        debug_assert!(self.bytes <= SPREAD_ASSEMBLY_BYTES_MAX, "{} bytes", self.bytes);
         open.touched_us = now_us;
         if index == 0 {
             open.header = Some(header);
@@ -115,8 +124,8 @@ impl Assemblies {
         Some(key)
     }
 
-    /// The whole, if all is there.
-    pub fn whole(&self, key: (usize, u64)) -> Option<(Header, Bytes)> {
+    /// The header and the bytes of a batch, if all its pieces are there.
+    pub fn whole(&self, key: PartId) -> Option<(PartHeader, Bytes)> {
         let open = self.open.get(&key)?;
         let mut whole = BytesMut::with_capacity(open.bytes);
         for piece in &open.pieces {
@@ -128,26 +137,14 @@ impl Assemblies {
 
 #[cfg(test)]
 mod tests {
-    use super::super::span::Span;
     use super::*;
 
     fn fragment(number: u64, count: u32) -> Fragment {
-        let header = Header {
-            span: Span::whole_after(0),
-            zone: String::new(),
-            without: Vec::new(),
-            instead_of: None,
-            hops: 1,
-            age_us: 0,
-            is_hurried: false,
-            other: None,
-            is_repair: false,
-            counted: None,
-        };
+        let header = PartHeader { hops: 1, ..PartHeader::default() };
         Fragment { number, header, index: 0, count, bytes: Bytes::from_static(b"x") }
     }
 
-    /// Fragments of one byte that announce thousands more set memory aside that no bound counted.
+    /// Fragments of one byte that announced thousands more had memory set aside that no bound counted.
     #[test]
     fn announced_pieces_count_before_they_come() {
         let mut assemblies = Assemblies::default();

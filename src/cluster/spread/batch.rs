@@ -1,4 +1,4 @@
-//! Batches: what the origin packs once and every relay passes on to the byte.
+//! Batches: the origin packs records into one, and every relay passes on the same bytes.
 
 use std::ops::RangeInclusive;
 
@@ -8,46 +8,52 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::limits::FRAGMENTED_BYTES_MAX;
 use crate::record::NodeName;
 
-/// Which batch: the line (origin and boot) by hash, and its first sequence number.
-pub(super) type BatchId = (u64, u64);
+/// Names a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct BatchId {
+    /// The line (one life of one origin) by its hash.
+    pub line: u64,
+    /// First sequence number that the batch covers.
+    pub first_seq: u64,
+}
 
-/// Hash of an origin's life, which stands for it on the wire.
+/// Hash of one life of an origin, which stands for that life on the wire.
 pub(super) fn line_hash(origin: &NodeName, boot: u64) -> u64 {
     xxh3_64_with_seed(origin.as_bytes(), boot)
 }
 
-/// Records of one line, encoded. The records themselves are not kept.
+/// Encoded records of one line. The records are not kept in decoded form.
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// Which.
+    /// The name of the batch.
     pub id: BatchId,
-    /// Who accepted the records.
+    /// The node that accepted the records.
     pub origin: NodeName,
-    /// In which life.
+    /// The origin's boot number.
     pub boot: u64,
     /// The origin's place on the ring.
     pub origin_place: u64,
-    /// The last sequence number covered.
+    /// Last sequence number that the batch covers.
     pub last_seq: u64,
-    /// Period at the origin: which delegates are chosen changes with it.
+    /// Number of the period in which the origin packed it: other delegates are chosen in each.
     pub epoch: u64,
-    /// A `Batch` as the origin wrote it.
+    /// A `Batch` message, as the origin wrote it.
     pub encoded: Bytes,
-    /// XXH3-64 of `encoded`, of a batch that does not go in datagrams; else 0.
+    /// XXH3-64 of `encoded` if the batch is too large for datagrams; else 0.
     pub checksum: u64,
 }
 
 impl Batch {
-    /// Memory it holds, in bytes.
+    /// Memory that the batch takes, in bytes.
     pub fn cost_bytes(&self) -> usize {
         const OVERHEAD: usize = size_of::<Batch>() + 192;
         OVERHEAD + self.encoded.len()
     }
 
-    /// The batch that covers these numbers, from its bytes.
+    /// The batch that covers the sequence numbers `seqs` and is encoded so.
     pub fn new(origin: NodeName, boot: u64, seqs: RangeInclusive<u64>, epoch: u64, encoded: Bytes) -> Batch {
         Batch {
-            id: (line_hash(&origin, boot), *seqs.start()),
+            id: BatchId { line: line_hash(&origin, boot), first_seq: *seqs.start() },
             origin_place: xxh3_64(origin.as_bytes()),
             origin,
             boot,
@@ -56,5 +62,25 @@ impl Batch {
             checksum: if encoded.len() > FRAGMENTED_BYTES_MAX { xxh3_64(&encoded) } else { 0 },
             encoded,
         }
+    }
+}
+
+/// What a part says of a batch that is too large for datagrams, and is to be pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Announced {
+    /// The name of the batch.
+    pub batch: BatchId,
+    /// Length of the encoded batch, in bytes.
+    pub bytes: usize,
+    /// XXH3-64 of the encoded batch.
+    pub checksum: u64,
+}
+
+impl Announced {
+    /// What is said of this batch. `None`: it is small enough for datagrams.
+    pub fn of(batch: &Batch) -> Option<Announced> {
+        let bytes = batch.encoded.len();
+        let is_large = bytes > FRAGMENTED_BYTES_MAX;
+        is_large.then_some(Announced { batch: batch.id, bytes, checksum: batch.checksum })
     }
 }

@@ -1,8 +1,9 @@
-//! Things found by a key of theirs, or by the place where they stand.
+//! A table whose entries are found by key or by index.
 //!
 //! A node of a large cluster has thousands of links and of lines, and looks up a few for every datagram,
-//! mostly ones that no cache holds any more: a tree of them costs a miss a level, this costs two. They
-//! are gone through in the order of their places, so that the order does not depend on the hash table.
+//! mostly ones that no processor cache holds any more: a search tree would cost a cache miss a level, this
+//! table costs two. Entries are visited in the order of their indices (here called places), so that the
+//! order does not depend on the hash function.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,9 +12,9 @@ use slab::Slab;
 
 use super::tree::mix;
 
-/// What things are found by.
+/// A key by which entries are found.
 pub(super) trait Key: Copy + Eq {
-    /// The same for equal keys, and hardly ever for others.
+    /// Hash of the key: the same for equal keys, and hardly ever for others.
     fn hash(self) -> u64;
 }
 
@@ -36,11 +37,12 @@ impl Key for SocketAddr {
     }
 }
 
-/// The things. Each stands where it was put; the table of hashes is only looked into, never gone
-/// through.
+/// The table. An entry keeps its place for as long as it is in the table.
 #[derive(Debug)]
 pub(super) struct ByKey<K, T> {
+    /// Keys and entries by place.
     places: Slab<(K, T)>,
+    /// Places by the hashes of their keys. Entries are never visited through it.
     by_hash: HashTable<u32>,
 }
 
@@ -51,72 +53,75 @@ impl<K, T> Default for ByKey<K, T> {
 }
 
 impl<K: Key, T> ByKey<K, T> {
-    /// How many there are.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// The place of the one with this key.
+    /// Place of the entry with this key.
     pub fn place(&self, key: K) -> Option<usize> {
         let is_it = |place: &u32| self.places.get(*place as usize).is_some_and(|held| held.0 == key);
         self.by_hash.find(key.hash(), is_it).map(|place| *place as usize)
     }
 
-    /// The one at this place.
+    /// The entry at this place.
     pub fn at(&self, place: usize) -> Option<&T> {
         self.places.get(place).map(|held| &held.1)
     }
 
-    /// The one at this place, to be changed.
+    /// The entry at this place, to be changed.
     pub fn at_mut(&mut self, place: usize) -> Option<&mut T> {
         self.places.get_mut(place).map(|held| &mut held.1)
     }
 
-    /// The one with this key.
+    /// The entry with this key.
     pub fn get(&self, key: K) -> Option<&T> {
         self.place(key).and_then(|place| self.at(place))
     }
 
-    /// The one with this key, to be changed.
+    /// The entry with this key, to be changed.
     pub fn get_mut(&mut self, key: K) -> Option<&mut T> {
         self.place(key).and_then(|place| self.at_mut(place))
     }
 
-    /// The one with this key, made if there is none.
+    /// The entry with this key, to be changed; it is made if there is none.
     pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> T) -> &mut T {
         let place = self.place(key).unwrap_or_else(|| self.insert(key, make()));
         &mut self.places[place].1
     }
 
-    /// Puts one in whose key no other has; its place.
+    /// Adds an entry and returns its place. No other entry may have the same key.
     pub fn insert(&mut self, key: K, thing: T) -> usize {
         let place = self.places.insert((key, thing));
         let places = &self.places;
         let hash_at = |place: &u32| places.get(*place as usize).map_or(0, |held| held.0.hash());
         self.by_hash.insert_unique(key.hash(), place as u32, hash_at);
+        debug_assert_eq!(self.by_hash.len(), self.places.len());
         place
     }
 
-    /// Takes the one at this place out.
+    /// Removes the entry at this place, and returns it.
     pub fn remove(&mut self, place: usize) -> Option<T> {
         let (key, thing) = self.places.try_remove(place)?;
         if let Ok(entry) = self.by_hash.find_entry(key.hash(), |other| *other as usize == place) {
             entry.remove();
         }
+        debug_assert_eq!(self.by_hash.len(), self.places.len());
         Some(thing)
     }
 
-    /// All, each with its place.
+    /// All entries with their places, in the order of the places.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.places.iter().map(|(place, held)| (place, &held.1))
     }
 
-    /// All, each with its key, to be changed.
+    /// All entries with their keys, to be changed, in the order of their places.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut T)> {
         self.places.iter_mut().map(|(_, held)| (held.0, &mut held.1))
     }
 
-    /// Moves `turn` to the next place after it that is taken; after the last comes the first. `false`: none is.
+    /// Moves `turn` to the next place that has an entry; after the last comes the first. `false`: the table
+    /// is empty.
     pub fn turn(&self, turn: &mut usize) -> bool {
         for _ in 0..=self.places.capacity() {
             *turn = if *turn + 1 < self.places.capacity() { *turn + 1 } else { 0 };
@@ -127,7 +132,7 @@ impl<K: Key, T> ByKey<K, T> {
         false
     }
 
-    /// Key and thing at this place, to be changed.
+    /// Key of the entry at this place, and the entry, to be changed.
     pub fn entry_at(&mut self, place: usize) -> Option<(K, &mut T)> {
         self.places.get_mut(place).map(|held| (held.0, &mut held.1))
     }

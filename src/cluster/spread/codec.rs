@@ -1,4 +1,4 @@
-//! Batches as bytes: packed once by the origin, read and verified by everybody.
+//! Encodes batches, which only the origin does, and decodes and verifies them, which every node does.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
@@ -9,23 +9,23 @@ use crate::record::fields::{Fields, Malformed, write_bytes, write_number};
 use crate::record::wire::{read, write_delimited};
 use crate::record::{NodeName, SharedRecord, wire};
 
-/// How long one choice of delegates stands, in microseconds.
+/// Length of an epoch, in which the same delegates are chosen, in microseconds.
 const EPOCH_US: u64 = 100_000;
-/// Bytes of records packed into one batch: fits a datagram with its part's header. A larger record
-/// is a batch of its own and travels in fragments.
+/// Most bytes of records that are packed into one batch: it fits into a datagram together with its part's
+/// header. A larger record is a batch of its own, and travels in fragments or is pulled.
 const BATCH_BYTES_MAX: usize = 900;
-/// Most records of a batch from outside: more cannot stand in one that was packed here.
+/// Most records that are taken from a batch of another node: none that was packed here has more.
 const RECORDS_MAX: usize = 1_024;
-/// Most sequence numbers one batch may cover: what can be superseded while waiting is bounded by
-/// what an origin accepts in the meantime.
+/// Most sequence numbers that one batch may cover. It covers records that were superseded while they waited,
+/// and there are no more of those than an origin accepts in the meantime.
 const COVERED_MAX: u64 = 1 << 32;
 
-/// Most bytes of a batch beside its records: origin, four numbers, checksum.
-const HEADER_BYTES_MAX: usize = (2 + NODE_NAME_BYTES_MAX) + 4 * 11 + 5;
+/// Most bytes of an encoded batch besides its records: origin, four numbers, checksum.
+const ENVELOPE_BYTES_MAX: usize = (2 + NODE_NAME_BYTES_MAX) + 4 * 11 + 5;
 
-/// What stands before and after a batch's records.
+/// The fields of a batch that stand before and after its records.
 #[derive(Clone, Copy, Default)]
-struct Frame<'a> {
+struct BatchFields<'a> {
     origin: &'a str,
     boot: u64,
     epoch: u64,
@@ -34,8 +34,8 @@ struct Frame<'a> {
     checksum: u32,
 }
 
-impl<'a> Frame<'a> {
-    /// Records carry their own checksums; this one is over what says which numbers are covered.
+impl<'a> BatchFields<'a> {
+    /// Checksum over the fields, which say what numbers are covered. The records have checksums of their own.
     fn checksum_of(&self) -> u32 {
         const NUMBERS_BYTES: usize = 4 * 8;
         let mut bytes = [0; NUMBERS_BYTES + NODE_NAME_BYTES_MAX];
@@ -43,37 +43,37 @@ impl<'a> Frame<'a> {
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
         }
-        // A longer origin is no node's name.
+        // A longer origin is no name of a node, and is refused elsewhere.
         let len = (NUMBERS_BYTES + self.origin.len()).min(bytes.len());
         let place = bytes.get_mut(NUMBERS_BYTES..len).unwrap_or_default();
         place.copy_from_slice(self.origin.as_bytes().get(..place.len()).unwrap_or_default());
         xxh3_64(bytes.get(..len).unwrap_or_default()) as u32
     }
 
-    /// Reads it, and shows every record.
+    /// Reads the fields of an encoded batch, and shows every encoded record to `on_record`.
     fn read(
         encoded: &'a [u8],
         mut on_record: impl FnMut(&'a [u8]) -> Result<(), Malformed>,
-    ) -> Result<Frame<'a>, Malformed> {
-        let mut frame = Frame::default();
+    ) -> Result<BatchFields<'a>, Malformed> {
+        let mut fields = BatchFields::default();
         for field in Fields::of(encoded) {
             match field? {
-                (1, value) => frame.origin = value.text()?,
-                (2, value) => frame.boot = value.number()?,
-                (3, value) => frame.epoch = value.number()?,
-                (4, value) => frame.first_seq = value.number()?,
-                (5, value) => frame.more = value.number()?,
+                (1, value) => fields.origin = value.text()?,
+                (2, value) => fields.boot = value.number()?,
+                (3, value) => fields.epoch = value.number()?,
+                (4, value) => fields.first_seq = value.number()?,
+                (5, value) => fields.more = value.number()?,
                 (6, value) => on_record(value.bytes()?)?,
-                (7, value) => frame.checksum = value.fixed32()?,
+                (7, value) => fields.checksum = value.fixed32()?,
                 _ => {}
             }
         }
-        Ok(frame)
+        Ok(fields)
     }
 
-    /// As bytes: the numbers, the records, the checksum, as the schema orders them.
+    /// The encoded batch with these encoded records: fields are in the order of the schema.
     fn write(&self, records: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEADER_BYTES_MAX + records.len());
+        let mut out = Vec::with_capacity(ENVELOPE_BYTES_MAX + records.len());
         write_bytes(&mut out, 1, self.origin.as_bytes());
         for (field, number) in [(2, self.boot), (3, self.epoch), (4, self.first_seq), (5, self.more)] {
             write_number(&mut out, field, number);
@@ -87,8 +87,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Packs an origin's records, ascending by seq and all over `head`, into batches that cover every
-/// number from `head` on.
+/// Packs an origin's records into batches that cover every sequence number above `head`. The records must
+/// ascend by number, and be above `head`.
 pub(super) fn pack(
     origin: &NodeName,
     boot: u64,
@@ -100,10 +100,10 @@ pub(super) fn pack(
     let mut close = |body: &mut Vec<u8>, last: u64| {
         let (first_seq, more) = (head + 1, last - head - 1);
         let epoch = now_us / EPOCH_US;
-        let mut frame = Frame { origin: origin.as_str(), boot, epoch, first_seq, more, checksum: 0 };
-        frame.checksum = frame.checksum_of();
+        let mut fields = BatchFields { origin: origin.as_str(), boot, epoch, first_seq, more, checksum: 0 };
+        fields.checksum = fields.checksum_of();
         head = last;
-        batches.push(Batch::new(origin.clone(), boot, first_seq..=last, epoch, frame.write(body).into()));
+        batches.push(Batch::new(origin.clone(), boot, first_seq..=last, epoch, fields.write(body).into()));
         body.clear();
     };
     let mut last = None;
@@ -124,28 +124,29 @@ pub(super) fn pack(
     batches
 }
 
-/// Reads a batch and verifies the checksum of each of its records. `None`: no node has packed this,
-/// or a bit flipped on the way.
+/// Decodes a batch and verifies its checksum and those of its records. `None`: no node has packed this, or it
+/// was damaged on the way.
 pub(super) fn unpack(encoded: Bytes) -> Option<(Batch, Vec<SharedRecord>)> {
     let mut count = 0;
-    let frame = Frame::read(&encoded, |_| {
+    let fields = BatchFields::read(&encoded, |_| {
         count += 1;
         Ok(())
     });
-    let frame = frame.ok()?;
-    let origin = NodeName::parse(frame.origin).ok()?;
-    let last_seq = frame.first_seq.checked_add(frame.more)?;
-    let Frame { boot, epoch, first_seq, .. } = frame;
-    if first_seq == 0 || frame.more >= COVERED_MAX || count > RECORDS_MAX {
+    let fields = fields.ok()?;
+    let origin = NodeName::parse(fields.origin).ok()?;
+    let last_seq = fields.first_seq.checked_add(fields.more)?;
+    let BatchFields { boot, epoch, first_seq, .. } = fields;
+    if first_seq == 0 || fields.more >= COVERED_MAX || count > RECORDS_MAX {
         return None;
     }
-    if frame.checksum != frame.checksum_of() {
+    if fields.checksum != fields.checksum_of() {
         return None;
     }
     let mut records: Vec<SharedRecord> = Vec::with_capacity(count);
     let mut next = first_seq;
-    let all = Frame::read(&encoded, |message| {
-        // Copied: a record that stays in the map for years must not keep its whole batch in memory.
+    let all = BatchFields::read(&encoded, |message| {
+        // Its bytes are copied: a record that stays in the map for years must not keep its whole batch in
+        // memory.
         let record = read(message, Some((&origin, boot)), Bytes::copy_from_slice);
         let record = record.map_err(|_| Malformed)?;
         if record.birth.seq < next || record.birth.seq > last_seq {
@@ -176,7 +177,8 @@ mod tests {
         let records: Vec<SharedRecord> =
             [3, 4, 9, 11].into_iter().map(|seq| record(&name, 5, seq, 400)).collect();
         let batches = pack(&name, 5, 1, 0, &records);
-        let covered: Vec<(u64, u64)> = batches.iter().map(|batch| (batch.id.1, batch.last_seq)).collect();
+        let covered: Vec<(u64, u64)> =
+            batches.iter().map(|batch| (batch.id.first_seq, batch.last_seq)).collect();
         assert_eq!(covered, [(2, 4), (5, 11)]);
         let mut back = Vec::new();
         for batch in batches {

@@ -1,36 +1,35 @@
-//! What is to be served, and what was handed to whom.
+//! A range that this node is asked to serve, and a part of one that it handed to a member.
 
 use std::sync::Arc;
 
-use super::batch::Batch;
-use super::bodies::Announced;
+use super::batch::{Announced, Batch};
 use super::span::Span;
 
-/// A range to be served: what a holder was asked for.
+/// What the holder of a batch is asked for: to serve a range with it.
 #[derive(Clone, Debug)]
-pub(super) struct Task {
-    /// The range.
+pub(super) struct RangeTask {
+    /// The range of the ring to serve.
     pub span: Span,
-    /// Members of this zone alone.
+    /// Only members of this zone are served.
     pub zone: Arc<str>,
-    /// Places in it that are served already.
+    /// Places in the range that are served already.
     pub without: Vec<u64>,
-    /// Whose place is taken after a failure.
+    /// Place of the member that this holder stands in for, after that one did not answer.
     pub instead_of: Option<u64>,
-    /// Hand-overs so far.
+    /// Number of hand-overs from the origin to this holder.
     pub hops: u32,
-    /// Age of the batch just now, in microseconds.
+    /// Time since the origin packed the batch, in microseconds.
     pub age_us: u64,
-    /// Whether somebody above was found silent: then one timeout is enough here.
+    /// Whether a holder nearer to the origin was silent: then one timeout is enough here.
     pub is_hurried: bool,
-    /// Whether the batch is this node's own.
+    /// Whether this node is the batch's origin.
     pub is_own: bool,
 }
 
-impl Task {
-    /// What an origin asks of itself.
-    pub fn of_origin(span: Span, zone: Arc<str>) -> Task {
-        Task {
+impl RangeTask {
+    /// What the origin asks of itself.
+    pub fn of_origin(span: Span, zone: Arc<str>) -> RangeTask {
+        RangeTask {
             span,
             zone,
             without: Vec::new(),
@@ -43,53 +42,54 @@ impl Task {
     }
 }
 
-/// One part of a range, with one member.
+/// A part of a range that was handed to one member, and is not settled.
 #[derive(Debug)]
 pub(super) struct Duty {
-    /// What is handed over.
+    /// The batch that is handed over.
     pub batch: Arc<Batch>,
-    /// The part: its range, and hops with this one counted; the age as it was at `since_us`.
-    pub part: Task,
-    /// When it was taken on.
+    /// What the member is asked for. Its hops count this hand-over; its age is that at `since_us`.
+    pub part: RangeTask,
+    /// When the part was taken on, or moved last, in microseconds.
     pub since_us: u64,
-    /// An answer to a want: no range goes with it.
+    /// Whether the batch fills a gap of the member: nothing is to be passed on then.
     pub is_repair: bool,
-    /// How many members it has.
+    /// Number of members in the part.
     pub members: usize,
-    /// The other one, in a part of two.
+    /// In a part of two members, place of the other one.
     pub other: Option<u64>,
-    /// Place of the member it is with.
+    /// Place of the member that the part was handed to.
     pub delegate: u64,
     /// Link to that member.
     pub link: usize,
-    /// Number of its first fragment there.
+    /// Number of the part's first fragment on that link.
     pub first_number: u64,
-    /// Bytes of the batch in each fragment; all of it in one, if it fits.
+    /// Most bytes of the batch in one fragment.
     pub fragment_bytes: usize,
-    /// How many fragments.
+    /// Number of fragments; 1 if the batch fits into one, or is announced.
     pub fragments: u32,
-    /// How many of them are not acknowledged.
+    /// Number of fragments that are not acknowledged.
     pub left: u32,
-    /// Places of members tried in vain in this round.
+    /// Places of the members that were tried in vain in this round.
     pub tried: Vec<u64>,
-    /// How often all its members were tried, and how often it was handed over.
+    /// How often all members of the part were tried in vain.
     pub rounds: u32,
+    /// How often the part was handed over.
     pub handovers: u32,
-    /// The first question is whether it is there already.
+    /// Whether the first try only asks whether the member has the batch already.
     pub ask_first: bool,
-    /// Which of the counted parts of its batch it is, if somebody waits for the count.
+    /// Index among the counted parts of its batch, if the batch is counted.
     pub counted: Option<usize>,
 }
 
 impl Duty {
-    /// Whether the second try asks "have you it?": cheaper than sending it again to a single member,
-    /// where only the receipt may have been lost.
+    /// Whether the second try only asks whether the batch arrived: with a single member that is cheaper than
+    /// to send it again, since perhaps only the receipt was lost.
     pub fn asks_second(&self) -> bool {
         self.members <= 1 && self.fragments == 1 && !self.ask_first && Announced::of(&self.batch).is_none()
     }
 
-    /// A part nobody has yet.
-    pub fn new(batch: Arc<Batch>, part: Task, now_us: u64) -> Duty {
+    /// A part that no member has so far.
+    pub fn new(batch: Arc<Batch>, part: RangeTask, now_us: u64) -> Duty {
         Duty {
             batch,
             part,

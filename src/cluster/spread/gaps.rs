@@ -1,201 +1,242 @@
-//! Gaps: numbers of a line that are known to exist and are not held.
+//! Gaps: records of a line that are known to exist and are not held.
 //!
-//! The tree is late more often than it loses something, so nobody asks before twice the time in
-//! which it nearly always arrives. Then one peer is asked at a time, at random, the origin every
-//! third time, until the gap is filled or nobody could fill it; what is left then is
-//! reconciliation's. What arrives this way is kept and delivered, and spread no further.
+//! The tree is late more often than it loses something, so a gap is only asked for after twice the time in
+//! which records nearly always arrive. Then one peer is asked at a time, a random one, the origin every third
+//! time, until the gap is filled or nobody could fill it; what is missing then is left to reconciliation.
+//! Records that arrive this way are kept and delivered, and not spread any further.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::Spread;
 use super::batch::Batch;
-use super::link::Note;
+use super::bodies::Bodies;
+use super::custody::Custody;
+use super::env::{Base, Env};
+use super::latency::Latency;
+use super::line::OriginLine;
+use super::link::{NO_LINE, Note};
+use super::seqs::SeqRange;
 use super::timers::Timer;
+use super::wire::Want;
+use crate::cluster::random::Random;
 use crate::cluster::ring::Ring;
-use crate::record::Now;
 
 /// Least time a gap must have stood before it is asked for, in microseconds.
 const ASK_US_MIN: u64 = 50_000;
-/// Least time an answer is given, in microseconds.
+/// Least time that a peer is given to answer, in microseconds.
 const ANSWER_US_MIN: u64 = 20_000;
-/// How long a node that joins leaves its gaps to the first reconciliation, in microseconds.
-pub(super) const ASK_DELAY_AT_START_US: u64 = 5_000_000;
+/// Time for which a node that starts leaves its gaps to the first reconciliation, in microseconds.
+const ASK_DELAY_AT_START_US: u64 = 5_000_000;
 /// Most ranges in one want.
 const RANGES_MAX: usize = 16;
-/// Gaps with more numbers than this are left to reconciliation.
+/// Gaps of more records than this are left to reconciliation.
 const NUMBERS_MAX: u64 = 64 * 1024;
-/// How often one gap is asked for without progress.
+/// How often a gap is asked for without progress until it is left to reconciliation.
 const ASKS_MAX: u32 = 9;
-/// Bytes of batches sent in answer to one want.
+/// Most bytes of batches that are sent in answer to one want; one batch is sent in any case.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// A link with more waiting than this answers no wants.
+/// Wants are not answered on a link where this many bytes wait.
 const QUEUE_BYTES_MAX: usize = 256 * 1024;
-/// Most wants and lacks that wait for one link.
-const NOTES_MAX: usize = 32;
-/// Stands for no line: a want of it asks for a sign of life.
-const NO_LINE: u64 = 0;
+/// How many members are looked at for one that is not silent.
+const CANDIDATES_MAX: usize = 16;
+/// The origin itself is asked once in so many times.
+const ORIGIN_EVERY: u32 = 3;
 
-impl Spread {
-    /// Takes the heads of a peer, as [`Spread::heads_digest`] made them.
-    pub fn handle_heads(&mut self, now: Now, from: SocketAddr, heads: &[(u64, u64)]) {
-        self.now_us = self.now_us.max(now.mono_us);
-        for &(line, seq) in heads {
-            if self.lines.note(now.mono_us, line, seq, from) {
-                self.watch_gap(line, false);
-            }
+/// Decides when gaps are asked for, and which peer. What is known of each gap is kept with its line.
+#[derive(Debug)]
+pub(super) struct Gaps {
+    /// Until when gaps are left to the first reconciliation, in microseconds.
+    ask_from_us: u64,
+    /// How long the tree takes to deliver.
+    latency: Latency,
+    /// Chooses peers and spreads the times of questions.
+    random: Random,
+}
+
+/// What is kept of the ranges that a peer wants.
+#[derive(Debug, Default)]
+struct Found {
+    /// Batches to send.
+    batches: Vec<Arc<Batch>>,
+    /// Ranges of which no batch is kept.
+    lacking: Vec<SeqRange>,
+}
+
+impl Gaps {
+    /// Begins without gaps. `has_peers`: this node looks for others, and will reconcile with one first.
+    pub fn new(seed: u64, now_us: u64, has_peers: bool) -> Gaps {
+        Gaps {
+            ask_from_us: if has_peers { now_us + ASK_DELAY_AT_START_US } else { 0 },
+            latency: Latency::default(),
+            random: Random::new(seed),
         }
-        self.end();
     }
 
-    /// Sees to it that a gap of the line is asked for, if there is one and it does not go by itself.
-    pub(super) fn watch_gap(&mut self, hash: u64, is_progress: bool) {
-        let delay_us = self.gap_delay_us();
-        let from_us = self.ask_from_us;
-        let jitter = self.random();
-        let Some(line) = self.lines.get_mut(hash) else { return };
-        if is_progress {
-            line.asks = 0;
-        }
-        if line.ask_due_us != 0 || line.gaps(1).is_empty() {
-            return;
-        }
-        line.asks = 0;
-        line.asked_to = line.seen;
-        line.ask_due_us = (self.now_us + delay_us + jitter % (delay_us / 2)).max(from_us);
-        self.timers.push(line.ask_due_us, Timer::Gap { line: hash });
+    /// A reconciliation ended: gaps are no longer left to the first one.
+    pub fn handle_reconciled(&mut self) {
+        self.ask_from_us = 0;
     }
 
-    /// How long a gap must have stood before it is asked for.
-    pub(super) fn gap_delay_us(&self) -> u64 {
+    /// A part came down the tree `age_us` microseconds after its batch was packed.
+    pub fn sample_latency(&mut self, age_us: u64) {
+        self.latency.sample(age_us);
+    }
+
+    /// How long a gap must have stood before it is asked for, in microseconds.
+    pub fn delay_us(&self) -> u64 {
         ASK_US_MIN.max(2 * self.latency.p99_us())
     }
 
-    /// Asks one peer for a line's gap, once more.
-    pub(super) fn ask_for_gap(&mut self, ring: &Ring, hash: u64, at_us: u64) {
-        let Some(line) = self.lines.get_mut(hash).filter(|line| line.ask_due_us == at_us) else { return };
-        line.ask_due_us = 0;
-        let mut gaps = line.gaps(RANGES_MAX);
-        // What opened since the wait began is too young to be asked for.
-        gaps.retain(|gap| gap.0 <= line.asked_to && !self.bodies.pulls_any(hash, *gap));
-        if gaps.is_empty() {
-            return self.watch_gap(hash, false);
-        }
-        let numbers = gaps.iter().fold(0u64, |sum, gap| sum.saturating_add(gap.1 - gap.0));
-        if line.asks >= ASKS_MAX || numbers > NUMBERS_MAX {
-            line.abandoned = line.abandoned.max(line.asked_to);
-            self.stats.gaps_abandoned += 1;
-            return self.watch_gap(hash, false);
-        }
-        line.asks += 1;
-        let (asks, holder, origin) =
-            (line.asks, line.holder, line.birth.as_ref().map(|birth| birth.0.clone()));
-        let random = self.random();
-        let peer = match asks {
-            1 if holder.is_some() => holder,
-            _ if asks % 3 == 0 => origin.and_then(|origin| {
-                let mut entries = ring.entries().iter();
-                entries.find(|entry| *entry.name() == origin).map(|entry| entry.gossip())
-            }),
-            _ => None,
-        };
-        let peer = peer.or_else(|| self.random_peer(ring, random));
-        if let Some(id) = peer.and_then(|peer| self.open_link(peer)) {
-            self.note(id, true, hash, gaps);
-            self.stats.wants_sent += 1;
-        }
-        let answer_us = self.links.typical_rtt().timeout_us(0).max(ANSWER_US_MIN) * u64::from(asks.min(4));
-        let due_us = self.now_us + answer_us + random % (answer_us / 2);
-        if let Some(line) = self.lines.get_mut(hash) {
-            line.ask_due_us = due_us;
-            self.timers.push(due_us, Timer::Gap { line: hash });
+    /// The peer `holder` holds a line up to `seq`. If that is more than this node holds, there is a gap.
+    pub fn note(&mut self, base: &mut Base, holder: SocketAddr, line: u64, seq: u64) {
+        if base.lines.note(base.now_us, line, seq, holder) {
+            self.watch(base, line, false);
         }
     }
 
-    fn random_peer(&self, ring: &Ring, random: u64) -> Option<SocketAddr> {
-        let entries = ring.entries();
-        let start = (random % entries.len().max(1) as u64) as usize;
-        let candidates = entries.iter().cycle().skip(start).take(entries.len().min(16));
-        let mut others = candidates.filter(|entry| entry.hash != self.place).map(|entry| entry.gossip());
-        let is_silent =
-            |peer: SocketAddr| self.links.find(peer).is_some_and(|link| link.silent_until_us > self.now_us);
-        let first = others.next()?;
-        if !is_silent(first) {
-            return Some(first);
+    /// Has the gap of a line asked for, if there is one and it is not filled meanwhile. `is_progress`: part
+    /// of it was just filled by a peer that was asked.
+    pub fn watch(&mut self, base: &mut Base, hash: u64, is_progress: bool) {
+        let delay_us = self.delay_us();
+        // It is drawn in any case, so that later draws do not depend on what is known of the line.
+        let jitter = self.random.next_u64();
+        let Some(line) = base.lines.get_mut(hash) else { return };
+        if is_progress {
+            line.search.asks = 0;
         }
-        others.find(|peer| !is_silent(*peer)).or(Some(first))
-    }
-
-    /// A want of nothing, answered by a lack of nothing.
-    pub(super) fn ask_sign_of_life(&mut self, id: usize) {
-        let Some(link) = self.links.get(id) else { return };
-        if link.notes.iter().all(|note| !note.is_want || note.line != NO_LINE) {
-            self.note(id, true, NO_LINE, Vec::new());
-        }
-    }
-
-    /// Sends what is kept of the ranges, and says what is not.
-    pub(super) fn answer_want(&mut self, ring: &Ring, id: usize, hash: u64, ranges: Vec<(u64, u64)>) {
-        if hash == NO_LINE {
-            return self.note(id, false, NO_LINE, Vec::new());
-        }
-        let Some(link) = self.links.get(id).filter(|link| link.queued_bytes < QUEUE_BYTES_MAX) else {
+        if line.search.due_us != 0 || line.gaps(1).is_empty() {
             return;
-        };
-        let duties = link.sent.iter().filter_map(|sent| self.duties.get(sent.duty));
-        let underway: Vec<u64> = duties
-            .filter(|duty| duty.is_repair && duty.batch.id.0 == hash)
-            .map(|duty| duty.batch.id.1)
-            .collect();
-        let mut found: Vec<Arc<Batch>> = Vec::new();
-        let mut lacking = Vec::new();
-        let mut bytes = 0;
-        for (first, last) in ranges.into_iter().take(RANGES_MAX) {
-            let mut next = first;
-            for batch in self.lines.get(hash).into_iter().flat_map(|line| line.kept(first, last)) {
-                if batch.id.1 > next {
-                    lacking.push((next, batch.id.1 - 1));
-                }
-                next = batch.last_seq.saturating_add(1);
-                bytes += batch.encoded.len();
-                if bytes > ANSWER_BYTES_MAX && !found.is_empty() {
-                    break;
-                }
-                if !underway.contains(&batch.id.1) {
-                    found.push(batch.clone());
-                }
+        }
+        let due_us = (base.now_us + delay_us + jitter % (delay_us / 2)).max(self.ask_from_us);
+        (line.search.asks, line.search.asked_to, line.search.due_us) = (0, line.seen(), due_us);
+        base.timers.push(due_us, Timer::Gap { line: hash });
+    }
+
+    /// The timer of a line's gap is due: asks one peer for it. `at_us`: when the timer was due.
+    pub fn ask(&mut self, env: &mut Env, bodies: &Bodies, hash: u64, at_us: u64) {
+        let base = &mut *env.base;
+        let Some(line) = base.lines.get_mut(hash).filter(|line| line.search.due_us == at_us) else { return };
+        line.search.due_us = 0;
+        let mut gaps = line.gaps(RANGES_MAX);
+        // Records that became known since the wait began are too young to be asked for.
+        gaps.retain(|gap| gap.first <= line.search.asked_to && !bodies.pulls_any(hash, *gap));
+        if gaps.is_empty() {
+            return self.watch(base, hash, false);
+        }
+        let numbers = gaps.iter().fold(0u64, |sum, gap| sum.saturating_add(gap.last - gap.first));
+        if line.search.asks >= ASKS_MAX || numbers > NUMBERS_MAX {
+            line.search.abandon();
+            base.stats.gaps_abandoned += 1;
+            return self.watch(base, hash, false);
+        }
+        line.search.asks += 1;
+        let asks = line.search.asks;
+        let named = named_peer(line, env.ring);
+        let random = self.random.next_u64();
+        let peer = named.or_else(|| random_peer(base, env.ring, random));
+        if let Some(id) = peer.and_then(|peer| base.links.open(peer, base.now_us)) {
+            base.links.note(id, Note { is_want: true, line: hash, ranges: gaps });
+            base.stats.wants_sent += 1;
+        }
+        let answer_us = base.links.typical_rtt().timeout_us(0).max(ANSWER_US_MIN) * u64::from(asks.min(4));
+        let due_us = base.now_us + answer_us + random % (answer_us / 2);
+        if let Some(line) = base.lines.get_mut(hash) {
+            line.search.due_us = due_us;
+            base.timers.push(due_us, Timer::Gap { line: hash });
+        }
+    }
+
+    /// The peer of a link wants ranges of a line: sends what is kept of them, or says that nothing is.
+    pub fn answer_want(
+        &self,
+        env: &mut Env,
+        custody: &mut Custody,
+        id: usize,
+        Want { line: hash, ranges }: Want,
+    ) {
+        if hash == NO_LINE {
+            return env.base.links.note(id, Note { is_want: false, line: NO_LINE, ranges: Vec::new() });
+        }
+        let Some(link) = env.base.links.get(id) else { return };
+        if link.queued_bytes() >= QUEUE_BYTES_MAX {
+            return;
+        }
+        let underway = custody.repairs_underway(&env.base.links, id, hash);
+        let Found { batches, mut lacking } = look_up(env.base.lines.get(hash), ranges, &underway);
+        for batch in &batches {
+            custody.repair(env, batch, id);
+        }
+        if !lacking.is_empty() && batches.is_empty() && underway.is_empty() {
+            lacking.truncate(RANGES_MAX);
+            env.base.links.note(id, Note { is_want: false, line: hash, ranges: lacking });
+        }
+    }
+
+    /// The peer that was asked has nothing of a line's gap: the next one is asked at once.
+    pub fn handle_lack(&self, base: &mut Base, hash: u64) {
+        let Some(line) = base.lines.get_mut(hash) else { return };
+        if line.search.asks > 0 && line.search.due_us > base.now_us {
+            line.search.due_us = base.now_us.max(1);
+            base.timers.push(line.search.due_us, Timer::Gap { line: hash });
+        }
+    }
+}
+
+/// The peer to ask if it is not to be a random one: first the peer that said it holds more, later the origin
+/// now and then.
+fn named_peer(line: &OriginLine, ring: &Ring) -> Option<SocketAddr> {
+    match line.search.asks {
+        1 if line.search.holder.is_some() => line.search.holder,
+        asks if asks.is_multiple_of(ORIGIN_EVERY) => {
+            let (origin, _) = line.birth()?;
+            let mut entries = ring.entries().iter();
+            entries.find(|entry| entry.name() == origin).map(|entry| entry.gossip())
+        }
+        _ => None,
+    }
+}
+
+/// A random member other than this node, one that is not silent if possible.
+fn random_peer(base: &Base, ring: &Ring, random: u64) -> Option<SocketAddr> {
+    let entries = ring.entries();
+    let start = (random % entries.len().max(1) as u64) as usize;
+    let candidates = entries.iter().cycle().skip(start).take(entries.len().min(CANDIDATES_MAX));
+    let mut others = candidates.filter(|entry| entry.hash != base.me.place).map(|entry| entry.gossip());
+    let is_silent =
+        |peer: SocketAddr| base.links.find(peer).is_some_and(|link| link.silence.is_silent(base.now_us));
+    let first = others.next()?;
+    if !is_silent(first) {
+        return Some(first);
+    }
+    others.find(|peer| !is_silent(*peer)).or(Some(first))
+}
+
+/// Looks up what of these ranges of a line is kept, up to a bound in bytes. Batches whose first numbers are
+/// in `underway` are on their way to the peer: they are neither found nor lacking.
+fn look_up(line: Option<&OriginLine>, ranges: Vec<SeqRange>, underway: &[u64]) -> Found {
+    let mut found = Found::default();
+    let mut bytes = 0;
+    for SeqRange { first, last } in ranges.into_iter().take(RANGES_MAX) {
+        let mut next = first;
+        for batch in line.into_iter().flat_map(|line| line.kept(first, last)) {
+            if batch.id.first_seq > next {
+                found.lacking.push(SeqRange { first: next, last: batch.id.first_seq - 1 });
             }
-            if bytes > ANSWER_BYTES_MAX {
+            next = batch.last_seq.saturating_add(1);
+            bytes += batch.encoded.len();
+            if bytes > ANSWER_BYTES_MAX && !found.batches.is_empty() {
                 break;
             }
-            if next <= last {
-                lacking.push((next, last));
+            if !underway.contains(&batch.id.first_seq) {
+                found.batches.push(batch.clone());
             }
         }
-        for batch in &found {
-            self.repair(ring, batch, id);
+        if bytes > ANSWER_BYTES_MAX {
+            break;
         }
-        if !lacking.is_empty() && found.is_empty() && underway.is_empty() {
-            lacking.truncate(RANGES_MAX);
-            self.note(id, false, hash, lacking);
-        }
-    }
-
-    /// The peer asked could not fill anything: the next one is asked at once.
-    pub(super) fn handle_lack(&mut self, hash: u64) {
-        let at_us = self.now_us;
-        let Some(line) = self.lines.get_mut(hash) else { return };
-        if line.asks > 0 && line.ask_due_us > at_us {
-            line.ask_due_us = at_us.max(1);
-            self.timers.push(line.ask_due_us, Timer::Gap { line: hash });
+        if next <= last {
+            found.lacking.push(SeqRange { first: next, last });
         }
     }
-
-    fn note(&mut self, id: usize, is_want: bool, line: u64, ranges: Vec<(u64, u64)>) {
-        let Some(link) = self.links.get_mut(id) else { return };
-        if link.notes.len() < NOTES_MAX {
-            link.notes.push_back(Note { is_want, line, ranges });
-            self.mark_ready(id);
-        }
-    }
+    found
 }

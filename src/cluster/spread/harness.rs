@@ -10,15 +10,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use prost::Message as _;
+use xxhash_rust::xxh3::Xxh3;
 
 use self::arrivals::Arrivals;
 use self::streams::Streams;
 use super::tree::mix;
-use super::{Opened, SPREAD_BYTES_MAX, Spread};
+use super::{Opened, PeerLife, SPREAD_BYTES_MAX, Spread};
 use crate::cluster::members::{Identity, State};
 use crate::cluster::outbox::Awaited;
 use crate::cluster::ring::Ring;
-use crate::cluster::{Config, Profile, Replicated, StreamEvent, StreamId};
+use crate::cluster::seal::{Checksum, Seal, body_bytes_max};
+use crate::cluster::{MachineConfig, Profile, Replicated, StreamEvent, StreamId};
 use crate::proto::gossip as proto;
 use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
 
@@ -46,6 +48,11 @@ pub(super) fn ring_of(count: usize) -> Ring {
     ring
 }
 
+/// Most bytes of the body of a datagram, sealed as nodes seal them.
+pub(super) fn body_bytes() -> usize {
+    body_bytes_max(Checksum.overhead_bytes())
+}
+
 /// A record with `len` bytes of data.
 pub(super) fn record(origin: &NodeName, boot: u64, seq: u64, len: usize) -> SharedRecord {
     let source = Source::parse(&format!("sensors/{origin}/{seq}")).expect("source");
@@ -55,8 +62,8 @@ pub(super) fn record(origin: &NodeName, boot: u64, seq: u64, len: usize) -> Shar
     Arc::new(Record::new(source, Stamp::of_data(ts, &data), Payload::Binary(data.into()), birth, ts, 0))
 }
 
-fn config(identity: &Identity, boot: u64, seed: u64) -> Config {
-    Config {
+fn config(identity: &Identity, boot: u64, seed: u64) -> MachineConfig {
+    MachineConfig {
         name: identity.name.clone(),
         boot,
         cluster_name: String::new(),
@@ -78,14 +85,16 @@ pub(super) struct Node {
     pub ring: Arc<Ring>,
     pub arrivals: Arrivals,
     pub is_up: bool,
-    /// Bytes and parts with data it sent.
+    /// Bytes of the packets that it sent.
     pub sent_bytes: usize,
+    /// Number of parts with data that it sent.
     pub parts_sent: usize,
     boot: u64,
     next_seq: u64,
     wake_us: u64,
-    /// Until when it stands still, and until when it is at work.
+    /// Until when it stands still, in microseconds.
     stalled_until_us: u64,
+    /// Until when it is busy with earlier packets, in microseconds.
     works_until_us: u64,
 }
 
@@ -96,40 +105,44 @@ enum Event {
     Connect { node: usize, stream: StreamId, to: SocketAddr },
 }
 
-/// Shown sender, receiver and part.
+/// A function that is shown the sender, the receiver and the part.
 type OnPart = Box<dyn Fn(usize, usize, &proto::Part)>;
 
 /// All nodes and the network between them.
 pub(super) struct World {
     pub nodes: Vec<Node>,
     pub now_us: u64,
-    /// Of a thousand messages, how many are lost, and how many come twice.
+    /// How many of a thousand messages are lost.
     pub loss: u64,
+    /// How many of a thousand messages come twice.
     pub duplicates: u64,
-    /// Of a thousand times of [`BURST_US`], how many lose half of what goes one way between two nodes.
+    /// In how many of a thousand intervals of [`BURST_US`] half of what goes one way between two nodes is
+    /// lost.
     pub bursts: u64,
-    /// What a datagram costs the node that sends it and the one that takes it, in microseconds.
+    /// Time that a datagram costs the node that sends it and the one that takes it, in microseconds.
     pub cpu_us: u64,
-    /// Of a thousand events of a node, how many it stands still before, as on a busy machine, and for
-    /// how long at least and at most.
+    /// Before how many of a thousand events a node stands still, as on a busy machine, and for how long at
+    /// least and at most, in microseconds.
     pub stalls: (u64, u64, u64),
-    /// Bytes a node sends in a millisecond; 0: any number.
+    /// Most bytes that a node sends in a millisecond; 0: any number.
     pub rate: u64,
-    /// Which pairs cannot talk.
+    /// Whether messages from the first node to the second are dropped.
     pub is_cut: Box<dyn Fn(usize, usize) -> bool>,
-    /// Shown every part with data that is sent.
+    /// It is shown every part that is sent.
     pub on_part: OnPart,
-    /// Most hops seen on a part that arrived.
+    /// Greatest number of hops of a part that arrived.
     pub hops_max: u32,
-    /// Messages delivered.
+    /// Number of messages that arrived.
     pub delivered: usize,
     /// Bytes written on streams.
     pub stream_bytes: usize,
+    /// Hash of everything that was sent in packets and on streams, with senders, receivers and times.
+    pub digest: u64,
     streams: Streams,
-    /// When each node has sent what it was given so far.
+    /// When each node will have sent everything that it was given so far, in microseconds.
     sent_us: Vec<u64>,
-    /// Answers that waited until all held a record: when they went, and how many nodes that were up
-    /// lacked it in that instant.
+    /// Answers that waited until all nodes held a record, by node and token: with the time, and the number of
+    /// nodes that were up and lacked the record then.
     pub answers: BTreeMap<(usize, u64), (Replicated, u64, usize)>,
     awaited: BTreeMap<(usize, u64), Awaited>,
     events: BinaryHeap<Reverse<(u64, u64, usize)>>,
@@ -146,12 +159,12 @@ pub(super) const DELAY_US: (u64, u64) = (500, 1_500);
 const BURST_US: u64 = 10_000;
 
 impl World {
-    /// `count` nodes that see one another, all at time one second.
+    /// A world of `count` nodes that know one another. It begins at one second.
     pub fn new(count: usize, seed: u64) -> World {
         World::with_zones(count, seed, |_| "")
     }
 
-    /// Nodes in zones.
+    /// A world of `count` nodes in zones that know one another. It begins at one second.
     pub fn with_zones(count: usize, seed: u64, zone: impl Fn(usize) -> &'static str) -> World {
         let mut ring = Ring::default();
         (0..count).for_each(|index| ring.insert(identity_in(index, zone(index)), State::Alive));
@@ -159,8 +172,9 @@ impl World {
         let now = Now { mono_us: 1_000_000, wall_us: 1_763_800_000_000_000 };
         let nodes = (0..count).map(|index| {
             let identity = identity_in(index, zone(index));
-            let mut spread = Spread::new(&config(&identity, identity.boot, seed ^ index as u64), now);
-            // As membership has measured them by probes.
+            let mut spread =
+                Spread::new(&config(&identity, identity.boot, seed ^ index as u64), now, body_bytes());
+            // Round trips as membership measures them by probes.
             for probe in 0..20 {
                 spread.handle_rtt(
                     address(index + 1),
@@ -196,6 +210,7 @@ impl World {
             hops_max: 0,
             delivered: 0,
             stream_bytes: 0,
+            digest: 0,
             streams: Streams::default(),
             sent_us: vec![0; count],
             answers: BTreeMap::new(),
@@ -218,7 +233,7 @@ impl World {
         Now { mono_us: self.now_us, wall_us: 1_763_800_000_000_000 + self.now_us }
     }
 
-    /// A node publishes `count` records of `len` bytes at once; returns the first's number.
+    /// A node publishes `count` records of `len` bytes at once; returns the number of the first.
     pub fn publish(&mut self, node: usize, count: u64, len: usize) -> u64 {
         let now = self.now();
         let name = identity(node).name.clone();
@@ -235,8 +250,8 @@ impl World {
         first
     }
 
-    /// A node publishes one record, and waits for all to hold it; returns its number, which is also
-    /// the answer's token.
+    /// A node publishes one record, and waits until all hold it; returns the record's number, which is also
+    /// the token of the answer.
     pub fn publish_awaited(&mut self, node: usize, len: usize) -> u64 {
         let publisher = &self.nodes[node];
         let (seq, boot) = (publisher.next_seq, publisher.boot);
@@ -245,7 +260,7 @@ impl World {
         self.publish(node, 1, len)
     }
 
-    /// A node waits for all to hold a record.
+    /// A node waits until all hold a record.
     pub fn await_held(&mut self, node: usize, token: u64, record: &SharedRecord, is_fresh: bool) {
         let (source, stamp, birth) = (record.source.clone(), record.stamp, record.birth.clone());
         let awaited = Awaited { token, source, stamp, birth, is_fresh };
@@ -286,7 +301,7 @@ impl World {
             }
             match event {
                 Event::Arrive { from, to, message } => self.deliver(from, to, *message),
-                // Woken for something that was done meanwhile.
+                // What the node was to be woken for is done.
                 Event::Wake { node, at_us } if self.nodes[node].wake_us != at_us => {}
                 Event::Wake { node, .. } => self.wake(node),
                 Event::Stream { node, stream, event } => self.on_stream(node, stream, event),
@@ -296,7 +311,7 @@ impl World {
         self.now_us = end_us;
     }
 
-    /// When a node that stands still gets this event: what arrived first, what is due after it.
+    /// When a node that stands still gets this event: first what arrived, then what is due.
     fn stall(&mut self, event: &Event) -> Option<u64> {
         let (node, rank_us) = match event {
             Event::Arrive { to, .. } => (*to, 0),
@@ -316,13 +331,14 @@ impl World {
         (until_us > self.now_us).then_some(until_us)
     }
 
-    /// When a node that is at work gets what arrived.
+    /// When a node that is busy with earlier packets gets what arrived.
     fn work(&self, event: &Event) -> Option<u64> {
         let Event::Arrive { to, .. } = event else { return None };
         let until_us = self.nodes[*to].works_until_us;
         (until_us > self.now_us).then_some(until_us)
     }
 
+    /// Whether a message from one node to another is lost.
     fn is_lost(&mut self, from: usize, to: usize) -> bool {
         let link = mix(from as u64) ^ to as u64;
         let slot = (self.now_us + mix(link) % BURST_US) / BURST_US;
@@ -344,7 +360,8 @@ impl World {
         self.delivered += 1;
         node.works_until_us = self.now_us + self.cpu_us;
         let ring = node.ring.clone();
-        node.spread.handle_spread(now, address(from), boot, Opened::of(&message), &ring, &mut node.arrivals);
+        let from = PeerLife { address: address(from), boot };
+        node.spread.handle_spread(now, from, Opened::of(&message), &ring, &mut node.arrivals);
         self.pump(to);
     }
 
@@ -354,12 +371,12 @@ impl World {
         node.wake_us = u64::MAX;
         if node.is_up && node.spread.poll_timeout().is_some_and(|at_us| at_us <= now.mono_us) {
             let ring = node.ring.clone();
-            node.spread.handle_timeout(now, &ring, &mut node.arrivals);
+            node.spread.handle_timeout(now, &ring);
         }
         self.pump(index);
     }
 
-    /// Sends what a node wants sent, and notes when it wants to be woken.
+    /// Sends what a node wants to send, and notes when it wants to be woken.
     pub fn pump(&mut self, index: usize) {
         self.take_answers(index);
         while let Some((to, message)) = self.nodes[index].spread.poll_send() {
@@ -367,6 +384,7 @@ impl World {
             assert!(bytes <= SPREAD_BYTES_MAX, "{bytes} bytes");
             let message = message.to_proto();
             assert_eq!(message.encoded_len(), bytes);
+            self.note_sent(index, to, &message.encode_to_vec());
             let node = &mut self.nodes[index];
             node.sent_bytes += bytes;
             node.parts_sent += message.parts.iter().filter(|part| !part.batch.is_empty()).count();
@@ -397,7 +415,14 @@ impl World {
         }
     }
 
-    /// When bytes that a node wants sent now are on the wire.
+    /// Adds bytes that a node sent just now to the digest.
+    fn note_sent(&mut self, from: usize, to: impl std::hash::Hash, bytes: &[u8]) {
+        let mut hasher = Xxh3::with_seed(self.digest);
+        std::hash::Hash::hash(&(self.now_us, from, to, bytes), &mut hasher);
+        self.digest = hasher.digest();
+    }
+
+    /// When bytes that a node sends now are on the wire, in microseconds.
     fn sent_us(&mut self, index: usize, bytes: usize) -> u64 {
         let Some(took_us) = (bytes as u64 * 1_000).checked_div(self.rate) else { return self.now_us };
         let sent_us = &mut self.sent_us[index];
@@ -430,8 +455,8 @@ impl World {
         }
     }
 
-    /// Times from `since_us` until the record was at each node that is up and not its origin, ascending;
-    /// and at how many it is missing.
+    /// Times from `since_us` until a record arrived at each node that is up and not its origin, ascending;
+    /// and the number of nodes that lack it.
     pub fn delivery(&self, origin: usize, seq: u64, since_us: u64) -> (Vec<u64>, usize) {
         let birth = (identity(origin).name.clone(), seq);
         let mut times = Vec::new();
@@ -446,7 +471,7 @@ impl World {
         (times, missing)
     }
 
-    /// Replaces the node's ring.
+    /// Gives a node another view of the members.
     pub fn see(&mut self, index: usize, ring: Ring) {
         let now = self.now();
         let node = &mut self.nodes[index];
@@ -455,7 +480,7 @@ impl World {
         self.pump(index);
     }
 
-    /// A new life of a node, which has nothing and knows nothing.
+    /// Restarts a node, which forgets everything.
     pub fn restart(&mut self, index: usize) {
         let now = self.now();
         let node = &mut self.nodes[index];
@@ -463,17 +488,17 @@ impl World {
         node.next_seq = 1;
         node.arrivals = Arrivals::default();
         let config = config(&identity(index), node.boot, self.seed);
-        node.spread = Spread::new(&config, now);
+        node.spread = Spread::new(&config, now, body_bytes());
         node.wake_us = u64::MAX;
         self.end_streams_of(index);
     }
 
-    /// Records of `origin` from `first` on, `count` of them, that nodes which are up do not have.
+    /// Number of copies that nodes which are up lack of `count` records of `origin` from number `first` on.
     pub fn missing(&self, origin: usize, first: u64, count: u64) -> usize {
         (first..first + count).map(|seq| self.delivery(origin, seq, 0).1).sum()
     }
 
-    /// Copies of records received, all nodes together.
+    /// Number of copies of records that all nodes together received.
     pub fn copies(&self) -> u64 {
         self.nodes.iter().map(|node| node.spread.stats().data_copies_received).sum()
     }

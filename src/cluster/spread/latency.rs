@@ -1,17 +1,17 @@
-//! How long the tree takes: a running 99th percentile, in one number.
+//! How long the tree takes to deliver: a running 99th percentile in one number.
 
-/// Least step of the estimate, in microseconds.
+/// Least step by which the estimate changes, in microseconds.
 const STEP_US_MIN: u64 = 20;
 
-/// Estimate of the time within which 99 of 100 parts arrive. A sample above it lifts it by 99
-/// small steps, one below it lowers it by one, so it rests where one in a hundred is above.
+/// Estimate of the time within which 99 of 100 parts arrive. A sample above the estimate raises it by 99
+/// small steps, one below lowers it by one step, so it settles where one sample in a hundred is above.
 #[derive(Debug, Default)]
 pub(super) struct Latency {
     p99_us: u64,
 }
 
 impl Latency {
-    /// Takes one sample.
+    /// Takes one sample, in microseconds.
     pub fn sample(&mut self, us: u64) {
         let step = (self.p99_us / 2_000).max(STEP_US_MIN);
         match us > self.p99_us {

@@ -1,25 +1,26 @@
-//! Whether what is not acknowledged in time is lost, or only late.
+//! Whether parts that are not acknowledged in time are lost, or only late.
 //!
-//! A machine that is short of processor time gives its nodes their turn some tens of milliseconds
-//! late, and their receipts are as late. To send again then would only add to what it cannot do. The
-//! same silence on a network that drops datagrams must be answered at once. Timing alone cannot tell
-//! the two apart, but questions can: "have you it?" is answered "here" by a node that is late, and
-//! "send it" half the time where datagrams are lost, since data is lost as often as its receipt.
-//! Rejected: to take a silent peer that is heard again for late, since bursts of losses look the same.
+//! A machine that is short of processor time schedules its nodes some tens of milliseconds late, and their
+//! receipts are as late. To send data again then only adds to a load that it cannot carry. The same silence
+//! on a network that drops datagrams must be answered at once. Timing alone cannot tell the two apart, but
+//! questions can: "have you got it?" is answered with yes by a node that is late, and with "send it" half
+//! the time where datagrams are lost, since data is lost as often as its receipt. Rejected: to call a peer
+//! late that was silent and is heard again, since bursts of losses look the same.
 
-/// Shares are counted in parts of this.
+/// Shares are in parts of this: it stands for all.
 const WHOLE: u32 = 1 << 20;
-/// Weight of one answer.
+/// One answer moves the share by one part in so many.
 const WEIGHT: u32 = 24;
-/// Weight of a receipt that came in time: where fewer than about eight in a thousand are late, a kill
-/// must be answered as fast as ever.
+/// One receipt that came in time moves the share by one part in so many. Where fewer than about eight
+/// receipts in a thousand are late, the death of a node must be answered as fast as if none were.
 const WEIGHT_IN_TIME: i32 = 2048;
-/// What is assumed at first: loss, and by so much that a few receipts lost in a row do not deceive.
+/// The share that is assumed at first. It stands for loss, and is high enough that a few receipts lost in a
+/// row are not taken for lateness.
 const AT_FIRST: u32 = WHOLE / 3;
-/// Below this share of "send it", answers are late.
+/// Below this share of "send it", receipts are late rather than lost.
 const LATE: u32 = WHOLE / 5;
 
-/// Share of the questions answered lately with "send it": of one link, or of all of them.
+/// The share of questions that were answered with "send it" lately, on one link or on all of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lateness {
     wanted: u32,
@@ -32,19 +33,20 @@ impl Default for Lateness {
 }
 
 impl Lateness {
-    /// Takes an answer: whether what was asked about had been lost.
+    /// Takes the answer to a question: whether the part had been lost.
     pub fn note(&mut self, was_lost: bool) {
         let answer = if was_lost { WHOLE } else { 0 };
         self.wanted = ((WEIGHT - 1) * self.wanted + answer) / WEIGHT;
     }
 
-    /// Takes a receipt that came in time: what was learned from answers fades.
+    /// Takes a receipt that came in time: the share moves back to what was assumed at first.
     pub fn fade(&mut self) {
         let step = (AT_FIRST as i32 - self.wanted as i32) / WEIGHT_IN_TIME;
         self.wanted = self.wanted.saturating_add_signed(step);
     }
 
-    /// Whether receipts are late rather than lost: then ask before sending again, and be patient.
+    /// Whether receipts are late rather than lost: then it is better to wait, and to ask before sending
+    /// again.
     pub fn is_late(self) -> bool {
         self.wanted < LATE
     }

@@ -1,42 +1,53 @@
-//! All links of a node, by address and by number; bounded.
+//! All links of a node, by the address of the peer and by number. Their number is bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::assembly::{Assemblies, Fragment};
 use super::by_key::ByKey;
 use super::lateness::Lateness;
-use super::link::{Link, Rtt};
-use crate::cluster::stats::Gauge;
+use super::link::{Link, NO_LINE, Note, PartId};
+use super::rtt::Rtt;
+use super::wire::PartHeader;
+use crate::cluster::stats::QueueGauge;
 
-/// Most links. Beyond it those that are idle go, the longest unused first.
+/// Most links. For one more, the idle one that was not used for longest is closed.
 const LINKS_MAX: usize = 2_048;
-/// Round trip to another zone before one was measured, in microseconds: too long costs time if a
-/// first packet is lost, too short sends a whole zone everything again.
+/// Round trip that is assumed to another zone before one was measured, in microseconds: one that is too long
+/// costs time if a first packet is lost, one that is too short sends a whole zone everything again.
 const FAR_RTT_US: u64 = 200_000;
-/// Most zones whose round trips are kept.
+/// Most other zones whose round trips are kept.
 const ZONES_MAX: usize = 1_024;
-/// An idle link goes after this long, in microseconds.
+/// An idle link is closed if it was not used for this long, in microseconds.
 const IDLE_US_MAX: u64 = 30_000_000;
 
-/// All links, by address; their numbers are their places.
+/// All links. The number of a link is its place in the table, which another link may take when it is closed.
 #[derive(Debug)]
 pub(super) struct Links {
     links: ByKey<SocketAddr, Box<Link>>,
-    /// Numbers of new links start here: a peer that remembers an earlier link of this life must
-    /// not take new numbers for old ones.
+    /// First part number of new links: a peer that remembers an earlier link must not take new parts for old
+    /// ones.
     first_number: u64,
-    /// Round trip over the links inside this zone, which stands in for those that have none of their own.
+    /// Round trip inside this zone, which is assumed for links without a measured one.
     rtt: Option<Rtt>,
-    /// The same to each other zone: one that is 40 ms away must not be given up after five.
+    /// Round trips to other zones: a member that is 40 ms away must not be given up after five.
     far: BTreeMap<Arc<str>, Rtt>,
+    /// Round trip inside this zone before one was measured.
     default_rtt: Rtt,
     /// Lateness over all links.
     lateness: Lateness,
+    /// Links with something to send, in the order in which they are served.
+    ready: VecDeque<usize>,
+    /// Batches that come in fragments, of all links.
+    assemblies: Assemblies,
 }
 
 impl Links {
-    /// No links; `default_rtt_us` is assumed until a round trip was measured.
+    /// Begins without links. `default_rtt_us` is the round trip that is assumed until one was measured, in
+    /// microseconds.
     pub fn new(default_rtt_us: u64) -> Links {
         Links {
             links: ByKey::default(),
@@ -45,25 +56,24 @@ impl Links {
             far: BTreeMap::new(),
             default_rtt: Rtt::new(default_rtt_us),
             lateness: Lateness::default(),
+            ready: VecDeque::new(),
+            assemblies: Assemblies::default(),
         }
     }
 
-    /// The number of the link to an address, made if there is none, and of the link that was closed
-    /// for it, which may be the same. `None`: too many are in use.
-    pub fn open(&mut self, to: SocketAddr, now_us: u64) -> Option<(usize, Option<usize>)> {
+    /// Number of the link to an address; it is made if there is none. `None`: too many are in use.
+    pub fn open(&mut self, to: SocketAddr, now_us: u64) -> Option<usize> {
         if let Some(id) = self.links.place(to) {
-            return Some((id, None));
+            return Some(id);
         }
-        let mut closed = None;
         if self.links.len() >= LINKS_MAX {
             let idle = self.links.iter().filter(|link| link.1.is_idle());
             let oldest = idle.min_by_key(|link| link.1.used_us).map(|link| link.0)?;
             self.close(oldest);
-            closed = Some(oldest);
         }
         let mut link = Link::new(to, self.first_number, self.lateness);
         link.used_us = now_us;
-        Some((self.links.insert(to, Box::new(link)), closed))
+        Some(self.links.insert(to, Box::new(link)))
     }
 
     /// The link of this number.
@@ -81,33 +91,101 @@ impl Links {
         self.links.get(to).map(Box::as_ref)
     }
 
-    /// How full it is.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("links", self.links.len(), LINKS_MAX));
+    /// Shows how many links there are and how full the room for fragments is.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("links", self.links.len(), LINKS_MAX));
+        self.assemblies.visit_gauges(visit);
     }
 
-    /// Whether there is any.
+    /// Whether there is no link.
     pub fn is_empty(&self) -> bool {
         self.links.len() == 0
     }
 
-    /// Closes the links that were not used for long; returns their numbers.
-    pub fn close_idle(&mut self, now_us: u64) -> Vec<usize> {
+    /// Closes the links that were not used for long, and drops fragments that made no progress for long.
+    pub fn sweep(&mut self, now_us: u64) {
         let is_over = |link: &Link| link.is_idle() && now_us.saturating_sub(link.used_us) > IDLE_US_MAX;
         let over: Vec<usize> = self.links.iter().filter(|link| is_over(link.1)).map(|link| link.0).collect();
-        for id in &over {
-            self.close(*id);
-        }
-        over
+        over.into_iter().for_each(|id| self.close(id));
+        self.assemblies.forget_old(now_us);
     }
 
+    /// Closes a link, together with the fragments that came over it: its number may be given to another.
     fn close(&mut self, id: usize) {
         if let Some(link) = self.links.remove(id) {
+            debug_assert!(link.is_idle(), "something waits for {}", link.to);
             self.first_number = self.first_number.max(link.next_number());
+            self.assemblies.forget_link(id);
         }
     }
 
-    /// Takes a measured round trip of a link.
+    /// Notes that the peer of a link was heard, with this boot number.
+    pub fn hear(&mut self, id: usize, now_us: u64, boot: u64) {
+        let Some(link) = self.links.at_mut(id) else { return };
+        if link.boot != boot {
+            self.assemblies.forget_link(id);
+        }
+        link.hear(now_us, boot);
+    }
+
+    /// Puts a link among those that [`Links::pop_ready`] gives: it may have something to send.
+    pub fn mark_ready(&mut self, id: usize) {
+        if let Some(link) = self.links.at_mut(id)
+            && !link.is_ready
+        {
+            link.is_ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Number of the next link that may have something to send.
+    pub fn pop_ready(&mut self) -> Option<usize> {
+        while let Some(id) = self.ready.pop_front() {
+            if let Some(link) = self.links.at_mut(id) {
+                link.is_ready = false;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Queues a want or a lack for the peer of a link, unless too many wait.
+    pub fn note(&mut self, id: usize, note: Note) {
+        if self.links.at_mut(id).is_some_and(|link| link.push_note(note)) {
+            self.mark_ready(id);
+        }
+    }
+
+    /// Asks the peer of a link for a sign of life.
+    pub fn ask_sign_of_life(&mut self, id: usize) {
+        if self.links.at(id).is_some_and(|link| !link.asks_sign_of_life()) {
+            self.note(id, Note { is_want: true, line: NO_LINE, ranges: Vec::new() });
+        }
+    }
+
+    /// Keeps a fragment that came over a link; returns the key of its batch. `None`: there is no room, or no
+    /// node would send it.
+    pub fn put_fragment(&mut self, id: usize, now_us: u64, fragment: Fragment) -> Option<PartId> {
+        self.assemblies.put(now_us, id, fragment)
+    }
+
+    /// The header and the bytes of a batch that came in fragments, if all of them are there.
+    pub fn assembled(&self, key: PartId) -> Option<(PartHeader, Bytes)> {
+        self.assemblies.whole(key)
+    }
+
+    /// Drops the fragments of a batch.
+    pub fn drop_fragments(&mut self, key: PartId) {
+        self.assemblies.close(key);
+    }
+
+    /// Number of batches of which fragments are missing.
+    #[cfg(test)]
+    pub fn assembling(&self) -> usize {
+        self.assemblies.len()
+    }
+
+    /// Takes a measured round trip of a link, in microseconds.
     pub fn sample_rtt(&mut self, id: usize, us: u64) {
         let typical = self.rtt_of_zone(id);
         let Some(link) = self.links.at_mut(id) else { return };
@@ -119,7 +197,7 @@ impl Links {
         self.sample_zone(zone.as_deref(), us);
     }
 
-    /// Takes a measured round trip to a zone; `None`: inside this one.
+    /// Takes a measured round trip to another zone, or inside this one (`None`), in microseconds.
     fn sample_zone(&mut self, zone: Option<&str>, us: u64) {
         let has_room = self.far.len() < ZONES_MAX;
         let known = match zone {
@@ -136,28 +214,28 @@ impl Links {
         }
     }
 
-    /// Takes a round trip to a member of a zone that was measured elsewhere: what a link assumes until
-    /// it has one of its own. `None`: of this zone.
+    /// Takes a round trip to a member of another zone, or of this one (`None`), that was measured by
+    /// membership, in microseconds: links assume it until they have measured one.
     pub fn note_rtt(&mut self, to: SocketAddr, zone: Option<&str>, us: u64) {
         match self.links.place(to) {
             Some(id) if self.links.at(id).is_some_and(|link| link.rtt.is_none()) => self.sample_rtt(id, us),
             _ => {
                 let known = zone.map_or(self.rtt, |zone| self.far.get(zone).copied());
-                // A probe may have been answered late for other reasons than its way.
+                // A probe may be answered late for other reasons than the network.
                 let us_max = known.map_or(u64::MAX, |rtt| 4 * rtt.smooth_us());
                 self.sample_zone(zone, us.min(us_max));
             }
         }
     }
 
-    /// Says in which zone the peer of a link is; `None`: in this one.
+    /// Sets the zone of a link's peer; `None`: the zone of this node.
     pub fn set_zone(&mut self, id: usize, zone: Option<&Arc<str>>) {
         if let Some(link) = self.links.at_mut(id) {
             link.zone = zone.cloned();
         }
     }
 
-    /// Takes the answer to a question: whether what was asked about had been lost.
+    /// Takes the answer to a question on a link: whether the part had been lost.
     pub fn note_answer(&mut self, id: usize, was_lost: bool) {
         self.lateness.note(was_lost);
         if let Some(link) = self.links.at_mut(id) {
@@ -165,7 +243,7 @@ impl Links {
         }
     }
 
-    /// Takes note of a receipt that came in time.
+    /// Takes note of a receipt that came in time on a link.
     pub fn note_in_time(&mut self, id: usize) {
         self.lateness.fade();
         if let Some(link) = self.links.at_mut(id) {
@@ -183,13 +261,13 @@ impl Links {
         self.lateness.is_late()
     }
 
-    /// The round trip of a link, its own or what stands in for it.
+    /// The round trip of a link: its own, or that of its zone if none was measured.
     pub fn rtt(&self, id: usize) -> Rtt {
         let own = self.links.at(id).and_then(|link| link.rtt);
         own.unwrap_or_else(|| self.rtt_of_zone(id))
     }
 
-    /// What is usual between here and a link's peer.
+    /// The usual round trip to the zone of a link's peer.
     fn rtt_of_zone(&self, id: usize) -> Rtt {
         match self.links.at(id).and_then(|link| link.zone.as_ref()) {
             Some(zone) => self.far.get(zone).copied().unwrap_or(Rtt::new(FAR_RTT_US)),
@@ -197,7 +275,7 @@ impl Links {
         }
     }
 
-    /// The round trip over all links inside this zone.
+    /// The usual round trip inside this zone.
     pub fn typical_rtt(&self) -> Rtt {
         self.rtt.unwrap_or(self.default_rtt)
     }

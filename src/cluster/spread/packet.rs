@@ -1,54 +1,64 @@
-//! What one datagram of a link carries, filled part by part until nothing more fits.
+//! A packet: what one datagram of a link carries, filled part by part until nothing more fits.
 //!
-//! By hand, as a `Spread` message is written: of every datagram that brings a record most bytes are those
-//! of one batch, which are copied here once, and all else is a few numbers.
+//! It is encoded by hand into the form of a `Spread` message. Most bytes of a datagram that brings records
+//! are those of one batch, which are copied once this way; all else is a few numbers.
 
 use prost::encoding::encoded_len_varint;
 
-use super::bodies::Announced;
-use super::duty::Duty;
+use super::batch::Announced;
+use super::duty::{Duty, RangeTask};
 use super::link::Note;
 use super::seqs::to_runs;
-use super::wire::{Inquiry, Receipt};
-use crate::limits::DATAGRAM_BYTES_MAX;
+use super::tree::WITHOUT_MAX;
+use super::unsettled::UnsettledPart;
+use super::wire::{Inquiry, PART_HEADER_BYTES, Receipt, ZONE_BYTES_MAX};
 use crate::record::fields::{
     write_bytes, write_field, write_fixed64, write_fixed64s, write_message, write_number, write_numbers,
     write_some_fixed64,
 };
 
-/// Most bytes of one encoded packet: a datagram less its fixed header and what wraps the message.
-pub const SPREAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - 64;
-/// Bytes of the floor, with its tag.
+/// Most bytes of the floor, with its tag.
 const FLOOR_BYTES: usize = 11;
-/// Bytes of tag and length around a part, and around a want.
+/// Bytes of tag and length around a part, and around a want or a lack.
 const PART_FRAME_BYTES: usize = 3;
 const NOTE_FRAME_BYTES: usize = 4;
 
-/// What one datagram of a link carries.
+/// How many bytes of a batch fit beside the header of a part into one packet of `packet_bytes_max`.
+pub(super) fn batch_room(packet_bytes_max: usize, part: &RangeTask) -> usize {
+    let zone = part.zone.len().min(ZONE_BYTES_MAX);
+    packet_bytes_max - PART_HEADER_BYTES - zone - 8 * part.without.len().min(WITHOUT_MAX)
+}
+
+/// The content of one datagram of a link, in its encoded form.
 #[derive(Clone, Debug, Default)]
 pub struct Packet {
+    /// The least number of a part that is not settled for the peer.
     floor: u64,
-    /// Parts, written.
+    /// Encoded parts.
     parts: Vec<u8>,
-    /// All else but what follows, written.
+    /// Encoded receipt, wants, lacks and inquiries.
     rest: Vec<u8>,
-    /// The sender's life, and the inquiries it answers.
+    /// Hash of the sender's life, and the inquiries that it answers with yes.
     holding: Option<(u64, Vec<u64>)>,
+    /// Numbers of the peer's parts whose tallies are missing.
     uncounted: Vec<u64>,
     has_receipt: bool,
     has_notes: bool,
-    /// What it takes of [`SPREAD_BYTES_MAX`] at most, the floor included.
+    /// Most bytes that the content takes, the floor included.
     bytes: usize,
+    /// Most bytes that it may have encoded.
+    bytes_max: usize,
 }
 
 impl Packet {
-    /// A packet with nothing but a receipt in it, if there is one.
-    pub(super) fn new(receipt: Option<&Receipt>) -> Packet {
-        Packet::default().begin(receipt)
+    /// An empty packet of at most `bytes_max`.
+    pub(super) fn new(bytes_max: usize) -> Packet {
+        Packet::default().begin(bytes_max, None)
     }
 
-    /// Empties it, keeps its memory, and puts in nothing but a receipt, if there is one.
-    pub(super) fn begin(mut self, receipt: Option<&Receipt>) -> Packet {
+    /// Empties the packet without giving its memory back, and adds the receipt, if there is one. From now on the packet
+    /// takes at most `bytes_max`.
+    pub(super) fn begin(mut self, bytes_max: usize, receipt: Option<&Receipt>) -> Packet {
         self.parts.clear();
         self.rest.clear();
         if let Some(receipt) = receipt {
@@ -56,6 +66,7 @@ impl Packet {
         }
         Packet {
             bytes: self.rest.len() + FLOOR_BYTES,
+            bytes_max,
             has_receipt: receipt.is_some(),
             parts: self.parts,
             rest: self.rest,
@@ -63,7 +74,7 @@ impl Packet {
         }
     }
 
-    /// Puts a note in; `false`: it does not fit.
+    /// Adds a want or a lack; `false`: it does not fit.
     pub(super) fn push_note(&mut self, note: &Note) -> bool {
         let fits = self.push_rest(if note.is_want { 4 } else { 5 }, NOTE_FRAME_BYTES, |out| {
             write_fixed64(out, 1, note.line);
@@ -73,7 +84,7 @@ impl Packet {
         fits
     }
 
-    /// Puts a question in; `false`: it does not fit.
+    /// Adds an inquiry; `false`: it does not fit.
     pub(super) fn push_inquiry(&mut self, inquiry: &Inquiry) -> bool {
         self.push_rest(6, PART_FRAME_BYTES, |out| {
             write_fixed64(out, 1, inquiry.id);
@@ -86,11 +97,11 @@ impl Packet {
         })
     }
 
-    /// Writes a message; `false`: it does not fit.
+    /// Adds a message to `rest`; `false`: it does not fit.
     fn push_rest(&mut self, field: u32, frame_bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let before = self.rest.len();
         let bytes = write_counted(&mut self.rest, field, write) + frame_bytes;
-        if self.bytes + bytes > SPREAD_BYTES_MAX {
+        if self.bytes + bytes > self.bytes_max {
             self.rest.truncate(before);
             return false;
         }
@@ -98,20 +109,19 @@ impl Packet {
         true
     }
 
-    /// Puts in a fragment of a duty's batch, or the question whether it is there; returns its bytes.
-    /// `None`: it does not fit.
+    /// Adds a fragment of a duty's batch, or the question whether the batch is there; returns the bytes that
+    /// it takes. `None`: it does not fit.
     pub(super) fn push_part(
         &mut self,
         number: u64,
-        fragment: u32,
-        ask: bool,
+        sent: &UnsettledPart,
         duty: &Duty,
         now_us: u64,
     ) -> Option<usize> {
         let before = self.parts.len();
-        let write = |out: &mut Vec<u8>| write_part(out, number, fragment, ask, duty, now_us);
+        let write = |out: &mut Vec<u8>| write_part(out, number, sent, duty, now_us);
         let bytes = write_counted(&mut self.parts, 2, write) + PART_FRAME_BYTES;
-        if self.bytes + bytes > SPREAD_BYTES_MAX {
+        if self.bytes + bytes > self.bytes_max {
             self.parts.truncate(before);
             return None;
         }
@@ -119,48 +129,49 @@ impl Packet {
         Some(bytes)
     }
 
-    /// Puts in that `member`, the sender, holds what it was asked about. As many answers fit as fit
-    /// questions.
+    /// Adds that `member`, which sends this packet, holds what the inquiry `id` asks about. All answers to
+    /// the inquiries of one packet fit into one.
     pub(super) fn push_holding(&mut self, member: u64, id: u64) {
         let holding = self.holding.get_or_insert_default();
         holding.0 = member;
         holding.1.push(id);
     }
 
-    /// Whether it answers any question.
-    pub(super) fn has_holding(&self) -> bool {
-        self.holding.is_some()
-    }
-
-    /// Asks for the tally of the part of this number again.
+    /// Adds the question for the tally of the part of this number.
     pub(super) fn push_uncounted(&mut self, number: u64) {
         self.uncounted.push(number);
     }
 
-    /// Tells the peer that everything with a smaller number is settled.
+    /// Sets the floor: the peer learns that all parts with smaller numbers are settled.
     pub(super) fn set_floor(&mut self, floor: u64) {
         self.floor = floor;
     }
 
-    /// Whether there is nothing in it but, perhaps, a receipt.
+    /// Whether it contains neither parts nor wants nor lacks.
     pub(super) fn is_bare(&self) -> bool {
         self.parts.is_empty() && !self.has_notes
     }
 
+    /// Whether it contains a receipt.
     pub(super) fn has_receipt(&self) -> bool {
         self.has_receipt
     }
 
-    /// Its length on the wire.
+    /// Number of bytes that are left in the packet.
+    pub(super) fn room_bytes(&self) -> usize {
+        self.bytes_max.saturating_sub(self.encoded_len())
+    }
+
+    /// Length of the encoded message, in bytes.
     pub(in crate::cluster) fn encoded_len(&self) -> usize {
         let floor_bytes = if self.floor == 0 { 0 } else { 1 + encoded_len_varint(self.floor) };
-        // Nearly always nothing.
+        // They are rare: nothing is allocated for none.
         let mut asides = Vec::new();
         self.write_asides(&mut asides);
         floor_bytes + self.parts.len() + self.rest.len() + asides.len()
     }
 
-    /// Appends it as a message.
+    /// Appends the encoded message.
     pub(in crate::cluster) fn write(&self, out: &mut Vec<u8>) {
         write_number(out, 1, self.floor);
         out.extend_from_slice(&self.parts);
@@ -168,6 +179,7 @@ impl Packet {
         self.write_asides(out);
     }
 
+    /// Appends answers to inquiries, and questions for tallies.
     fn write_asides(&self, out: &mut Vec<u8>) {
         if let Some((member, ids)) = &self.holding {
             write_message(out, 7, |out| {
@@ -179,7 +191,7 @@ impl Packet {
     }
 }
 
-/// Writes a message, and returns its bytes without what frames it.
+/// Appends a message as a field; returns its bytes without tag and length.
 fn write_counted(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) -> usize {
     let mut bytes = 0;
     write_message(out, field, |out| {
@@ -190,6 +202,7 @@ fn write_counted(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)
     bytes
 }
 
+/// Appends the fields of a receipt.
 fn write_receipt(out: &mut Vec<u8>, receipt: &Receipt) {
     write_number(out, 1, u64::from(receipt.life));
     write_number(out, 2, receipt.below);
@@ -197,10 +210,10 @@ fn write_receipt(out: &mut Vec<u8>, receipt: &Receipt) {
         write_numbers(out, 3, to_runs(receipt.below, &receipt.ranges));
     }
     write_numbers(out, 4, receipt.wanted.iter().copied());
-    for (number, member) in &receipt.unserved {
+    for unserved in &receipt.unserved {
         write_message(out, 5, |out| {
-            write_number(out, 1, *number);
-            write_fixed64(out, 2, *member);
+            write_number(out, 1, unserved.number);
+            write_fixed64(out, 2, unserved.member);
         });
     }
     write_numbers(out, 6, receipt.pulling.iter().copied());
@@ -213,7 +226,9 @@ fn write_receipt(out: &mut Vec<u8>, receipt: &Receipt) {
     }
 }
 
-fn write_part(out: &mut Vec<u8>, number: u64, fragment: u32, ask: bool, duty: &Duty, now_us: u64) {
+/// Appends the fields of a part.
+fn write_part(out: &mut Vec<u8>, number: u64, sent: &UnsettledPart, duty: &Duty, now_us: u64) {
+    let UnsettledPart { fragment, ask, .. } = *sent;
     let announced = if ask { None } else { Announced::of(&duty.batch) };
     write_number(out, 1, number);
     if !ask && announced.is_none() {
@@ -240,8 +255,8 @@ fn write_part(out: &mut Vec<u8>, number: u64, fragment: u32, ask: bool, duty: &D
     }
     write_number(out, 13, u64::from(duty.is_repair));
     if ask || announced.is_some() {
-        write_fixed64(out, 14, duty.batch.id.0);
-        write_number(out, 15, duty.batch.id.1);
+        write_fixed64(out, 14, duty.batch.id.line);
+        write_number(out, 15, duty.batch.id.first_seq);
     }
     write_number(out, 16, u64::from(is_first && part.is_hurried));
     if let Some(Announced { bytes, checksum, .. }) = announced {

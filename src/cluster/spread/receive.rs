@@ -1,4 +1,4 @@
-//! Takes what a peer sent: parts into custody, receipts off the books.
+//! Takes what a peer sent: parts into custody, records to the map, and everything else to where it belongs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,387 +6,288 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Spread;
 use super::assembly::Fragment;
-use super::batch::{Batch, BatchId};
-use super::bodies::Announced;
+use super::batch::{Announced, Batch, BatchId};
+use super::bodies::{Bodies, BodyWaiter, PulledBody};
 use super::codec::unpack;
-use super::duty::Task;
+use super::custody::Custody;
+use super::duty::RangeTask;
+use super::env::Env;
+use super::gaps::Gaps;
+use super::link::{PartId, PeerLife};
+use super::replication::Replication;
 use super::span::{Rest, Span};
-use super::timers::Timer;
-use super::tree::Members;
-use super::unsettled::Sent;
-use super::wire::{Content, Header, Opened, Part, Receipt};
-use crate::cluster::ring::Ring;
+use super::wire::{Content, Inquiry, Opened, OpenedPart, PartHeader};
 use crate::cluster::{Arrival, Replica};
-use crate::record::Now;
-
-/// Memory of batches on duty beyond which no further custody is taken, in bytes.
-pub(super) const DUTY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// A receipt goes at once if the last one is older than this, else so long after it: in
-/// microseconds.
-const RECEIPT_DELAY_US: u64 = 1_000;
-/// What stands for a life in receipts.
-pub(super) fn life(boot: u64) -> u32 {
-    (xxh3_64(&boot.to_le_bytes()) & 0x3FFF) as u32
-}
+use crate::record::{Now, SharedRecord};
 
 /// What became of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It is in custody, or needs none.
+    /// It is in custody, or needs none: it need not come again.
     Yes,
-    /// Not now: it will be tried again.
+    /// It was not taken: the peer will try again.
     No,
-    /// It was a question, and the batch is not here.
+    /// It was the question for a batch that is not here: the peer is to send it.
     Wanted,
-    /// It is being pulled.
+    /// Its body is being pulled.
     Pulling,
 }
 
-/// What a header asks of this node.
-struct Asked {
+/// What a part's header asks of this node.
+struct CustodyRequest {
     /// The range to serve.
-    task: Task,
-    /// The other member of a part of two.
+    task: RangeTask,
+    /// The other member of a part of two, by its place.
     other: Option<u64>,
-    /// Under which number the range's tally is to be reported, if at all.
+    /// Number under which the tally of the range is to be reported; `None`: it is not to be.
     counted: Option<u64>,
 }
 
-impl Spread {
-    /// Takes a message from a peer. `boot`: the sender's, from the datagram's header.
-    pub fn handle_spread(
-        &mut self,
-        now: Now,
-        from: SocketAddr,
-        boot: u64,
-        packet: Opened,
-        ring: &Ring,
-        replica: &mut dyn Replica,
-    ) {
-        self.begin(now, ring);
-        let Some(id) = self.open_link(from) else { return };
-        if let Some(link) = self.links.get_mut(id) {
-            if link.boot != boot {
-                self.assemblies.forget_link(id);
-            }
-            link.hear(now.mono_us, boot);
-        }
+/// Everything that works on what comes in, for the time of one call.
+pub(super) struct Intake<'a> {
+    /// Time of the call, on both clocks.
+    pub now: Now,
+    /// What custody, gaps and replication share, and the ring.
+    pub env: Env<'a>,
+    /// The parts that this node answers for.
+    pub custody: &'a mut Custody,
+    /// Asks for records that did not come.
+    pub gaps: &'a mut Gaps,
+    /// Answers that wait for all members, and tallies.
+    pub replication: &'a mut Replication,
+    /// Pulls bodies.
+    pub bodies: &'a mut Bodies,
+    /// The records that this node holds.
+    pub replica: &'a mut dyn Replica,
+}
+
+impl Intake<'_> {
+    /// Takes a packet from a peer.
+    pub fn take_packet(&mut self, from: PeerLife, packet: Opened) {
+        let now_us = self.env.base.now_us;
+        let Some(id) = self.env.base.links.open(from.address, now_us) else { return };
+        self.env.base.links.hear(id, now_us, from.boot);
         if let Some(receipt) = packet.receipt {
-            self.take_receipt(ring, id, receipt);
+            self.custody.take_receipt(&mut self.env, self.replication, id, receipt);
         }
-        if let Some(link) = self.links.get_mut(id) {
-            link.raise_floor(packet.floor);
+        if let Some(link) = self.env.base.links.get_mut(id) {
+            link.answers.raise_floor(packet.floor);
         }
         for part in packet.parts {
-            self.take_part(now, ring, replica, id, part);
+            self.take_part(id, part);
         }
-        for (line, ranges) in packet.wants {
-            self.answer_want(ring, id, line, ranges);
+        for want in packet.wants {
+            self.gaps.answer_want(&mut self.env, self.custody, id, want);
         }
         for line in packet.lacks {
-            self.handle_lack(line);
+            self.gaps.handle_lack(self.env.base, line);
         }
         for number in packet.uncounted {
-            self.count_again(id, number);
+            self.replication.count_again(self.env.base, PartId { link: id, number });
         }
         if let Some((member, ids)) = packet.holding {
-            self.take_holdings(member, &ids);
+            self.replication.take_holdings(member, &ids);
         }
-        if !packet.inquiries.is_empty() {
-            self.answer_inquiries(from, &packet.inquiries, replica);
-        }
-        self.end();
+        self.answer_inquiries(from.address, &packet.inquiries);
     }
 
-    fn take_receipt(&mut self, ring: &Ring, id: usize, receipt: Receipt) {
-        if receipt.life != life(self.boot) {
-            return;
-        }
-        // Before the parts are settled: an answer is about one that is not.
-        for (number, member) in receipt.unserved {
-            self.take_unserved(ring, id, number, member);
-        }
-        for number in receipt.pulling {
-            self.take_pulling(id, number);
-        }
-        let rtt = self.links.rtt(id);
-        let Some(link) = self.links.get_mut(id) else { return };
-        let mut lost = 0;
-        for number in &receipt.wanted {
-            if link.sent.get(*number).is_some_and(|sent| sent.flying > 0 && sent.ask) {
-                lost += 1;
-                link.on_loss(self.now_us, rtt);
-                link.push_again(*number, false);
+    /// Answers the questions of a peer whether records are held. A record that this node lacks is a gap.
+    fn answer_inquiries(&mut self, from: SocketAddr, inquiries: &[Inquiry]) {
+        let mut held = Vec::new();
+        for inquiry in inquiries {
+            let record = self.replica.get(&inquiry.source);
+            if record.is_some_and(|record| record.stamp >= inquiry.stamp) {
+                held.push(inquiry.id);
+            } else {
+                self.gaps.note(self.env.base, from, inquiry.line, inquiry.seq);
             }
         }
-        let mut numbers = std::mem::take(&mut self.numbers);
-        let below = receipt.below.checked_sub(1).map(|last| (0, last));
-        for (first, last) in receipt.ranges.into_iter().chain(below) {
-            numbers.extend(link.sent.range(first, last).filter(|sent| sent.1.tries > 0).map(|sent| sent.0));
-        }
-        for _ in 0..lost {
-            self.links.note_answer(id, true);
-        }
-        let mut newest = None;
-        for number in numbers.drain(..) {
-            let Some(sent) = self.links.get_mut(id).and_then(|link| {
-                let sent = link.settle(number)?;
-                link.on_receipt(sent.bytes);
-                Some(sent)
-            }) else {
-                continue;
-            };
-            newest = newest.max(self.learn(id, &sent));
-            self.settle(&sent);
-        }
-        self.numbers = numbers;
-        if let Some(sent_us) = newest {
-            self.links.sample_rtt(id, self.now_us.saturating_sub(sent_us).max(1));
-        }
-        for (number, tally) in receipt.tallies {
-            self.take_tally(id, number, tally);
-        }
-        self.mark_ready(id);
+        self.replication.confirm(from, &held);
     }
 
-    /// Learns what a settled number tells of the link; returns when its round trip began, if that is
-    /// known. After a second copy nobody knows which of them is acknowledged (Karn), unless that is
-    /// sooner than any answer could be. After questions it is the one copy that was sent: were late
-    /// receipts left out, a busy peer would never be known to be slow.
-    fn learn(&mut self, id: usize, sent: &Sent) -> Option<u64> {
-        // How long a body takes to come says nothing of the round trip.
-        let duty = self.duties.get(sent.duty);
-        if duty.is_some_and(|duty| Announced::of(&duty.batch).is_some()) {
-            return None;
-        }
-        let rtt = self.links.rtt(id);
-        // A question may have been asked too soon: then it tells nothing.
-        let is_answer = sent.ask
-            && sent.copies <= 1
-            && sent.tries > sent.copies
-            && self.now_us > sent.first_us + rtt.timeout_us(0);
-        let is_prompt = sent.copies > 1 && self.now_us < sent.last_us + rtt.smooth_us() / 2;
-        if is_answer || is_prompt {
-            self.links.note_answer(id, false);
-        } else if sent.tries == 1 {
-            self.links.note_in_time(id);
-        }
-        let is_known = sent.tries == 1 || (sent.copies == 1 && self.links.is_late(id));
-        is_known.then(|| sent.first_us.max(sent.copied_us))
-    }
-
-    /// A child does not know the other member of its part of two: it gets the batch from here.
-    fn take_unserved(&mut self, ring: &Ring, id: usize, number: u64, member: u64) {
-        let sent = self.links.get(id).and_then(|link| link.sent.get(number));
-        let Some(duty) = sent.and_then(|sent| self.duties.get_mut(sent.duty)) else { return };
-        if duty.other == Some(member) {
-            duty.other = None;
-            let (batch, part) = (duty.batch.clone(), duty.part.clone());
-            self.serve_member(ring, &batch, &part, member);
-        }
-    }
-
-    fn take_part(&mut self, now: Now, ring: &Ring, replica: &mut dyn Replica, id: usize, part: Part) {
-        let Part { number, header, content } = part;
-        let is_repeat = self.links.get(id).is_none_or(|link| link.taken.contains(number));
+    /// Takes a part that came over a link.
+    fn take_part(&mut self, link: usize, part: OpenedPart) {
+        let OpenedPart { number, header, content } = part;
+        let id = PartId { link, number };
+        let is_repeat = self.env.base.links.get(link).is_none_or(|link| link.answers.has_taken(number));
         let taken = match (header, content) {
             (_, content) if is_repeat => {
-                self.count_again(id, number);
-                if let Content::Whole(encoded) = content
-                    && let Some((_, records)) = unpack(encoded)
-                {
-                    self.stats.data_copies_received += records.len() as u64;
-                }
+                self.take_repeat(id, content);
                 Taken::Yes
             }
             (None, _) => {
-                self.stats.corrupt += 1;
+                self.env.base.stats.corrupt += 1;
                 Taken::No
             }
             (Some(header), Content::Fragment { index, count, bytes }) => {
-                let fragment = Fragment { number, header, index, count, bytes };
-                self.take_fragment(now, ring, replica, id, fragment)
+                self.take_fragment(id, Fragment { number, header, index, count, bytes })
             }
-            (Some(header), Content::Announced(announced)) => {
-                self.take_announced(ring, id, number, announced, header)
-            }
-            (Some(header), Content::Question(batch)) => self.take_question(ring, id, number, batch, header),
-            (Some(header), Content::Whole(encoded)) => {
-                self.take_whole(now, ring, replica, id, (number, header, encoded))
-            }
+            (Some(header), Content::Announced(announced)) => self.take_announced(id, announced, header),
+            (Some(header), Content::Question(batch)) => self.take_question(id, batch, header),
+            (Some(header), Content::Whole(encoded)) => self.take_whole(id, header, encoded),
         };
-        self.answer(id, number, taken);
+        self.answer(id, taken);
+    }
+
+    /// A part came again that was taken before: it is counted, and its tally is told again.
+    fn take_repeat(&mut self, id: PartId, content: Content) {
+        self.replication.count_again(self.env.base, id);
+        if let Content::Whole(encoded) = content
+            && let Some((_, records)) = unpack(encoded)
+        {
+            self.env.base.stats.data_copies_received += records.len() as u64;
+        }
     }
 
     /// Sees to it that the peer is told what became of a part.
-    pub(super) fn answer(&mut self, id: usize, number: u64, taken: Taken) {
-        let Some(link) = self.links.get_mut(id) else { return };
+    fn answer(&mut self, PartId { link: id, number }: PartId, taken: Taken) {
+        let Some(link) = self.env.base.links.get_mut(id) else { return };
         match taken {
-            Taken::Yes => {
-                link.taken.insert(number, number);
-            }
-            Taken::Wanted => link.answer_wanted(number),
-            Taken::Pulling => link.answer_pulling(number),
+            Taken::Yes => link.answers.take(number),
+            Taken::Wanted => link.answers.want(number),
+            Taken::Pulling => link.answers.pull(number),
             Taken::No => return,
         }
-        self.schedule_receipt(id);
+        self.env.base.schedule_receipt(id);
     }
 
-    /// Sees to it that the peer gets a receipt soon.
-    pub(super) fn schedule_receipt(&mut self, id: usize) {
-        let Some(link) = self.links.get_mut(id) else { return };
-        if link.receipt_us == 0 {
-            let at_us = (link.receipt_sent_us + RECEIPT_DELAY_US).max(self.now_us).max(1);
-            link.receipt_us = at_us;
-            match at_us > self.now_us {
-                true => self.timers.push(at_us, Timer::Receipt { link: id }),
-                false => self.mark_ready(id),
-            }
-        }
-    }
-
-    fn take_fragment(
-        &mut self,
-        now: Now,
-        ring: &Ring,
-        replica: &mut dyn Replica,
-        id: usize,
-        fragment: Fragment,
-    ) -> Taken {
-        let number = fragment.number;
-        let Some(key) = self.assemblies.put(now.mono_us, id, fragment) else {
-            self.stats.refused += 1;
+    /// Takes a fragment, and with the last one the whole batch.
+    fn take_fragment(&mut self, id: PartId, fragment: Fragment) -> Taken {
+        let links = &mut self.env.base.links;
+        let Some(key) = links.put_fragment(id.link, self.env.base.now_us, fragment) else {
+            self.env.base.stats.refused += 1;
             return Taken::No;
         };
-        let Some((header, encoded)) = self.assemblies.whole(key) else { return Taken::Yes };
-        let taken = self.take_whole(now, ring, replica, id, (number, header, encoded));
+        let Some((header, encoded)) = links.assembled(key) else { return Taken::Yes };
+        let taken = self.take_whole(id, header, encoded);
         if taken == Taken::Yes {
-            self.assemblies.close(key);
+            self.env.base.links.drop_fragments(key);
         }
         taken
     }
 
-    pub(super) fn take_whole(
-        &mut self,
-        now: Now,
-        ring: &Ring,
-        replica: &mut dyn Replica,
-        id: usize,
-        (number, header, encoded): (u64, Header, Bytes),
-    ) -> Taken {
+    /// Takes a complete batch: delivers its records, and takes custody unless it fills a gap.
+    fn take_whole(&mut self, id: PartId, header: PartHeader, encoded: Bytes) -> Taken {
         let Some((batch, records)) = unpack(encoded) else {
-            self.stats.corrupt += 1;
+            self.env.base.stats.corrupt += 1;
             return Taken::No;
         };
-        self.stats.data_copies_received += records.len() as u64;
+        self.env.base.stats.data_copies_received += records.len() as u64;
         let batch = Arc::new(batch);
         let is_repair = header.is_repair;
-        let asked = self.asked(id, header);
-        if !self.lines.has(&batch) {
-            let arrival = match is_repair {
-                true => Arrival::Repair,
-                false => Arrival::Tree { hops: asked.task.hops },
-            };
-            for record in records {
-                replica.apply(now, record, arrival);
-            }
-            if !is_repair {
-                self.latency.sample(asked.task.age_us);
-            }
+        let request = self.request(id.link, header);
+        if !self.env.base.lines.has(&batch) {
+            self.deliver(records, is_repair, &request.task);
         }
-        self.lines.hold(now.mono_us, &batch);
-        self.watch_gap(batch.id.0, is_repair);
-        if is_repair { Taken::Yes } else { self.take_custody(ring, id, number, &batch, asked) }
+        self.env.base.lines.hold(self.env.base.now_us, &batch);
+        self.gaps.watch(self.env.base, batch.id.line, is_repair);
+        if is_repair { Taken::Yes } else { self.take_custody(id, &batch, request) }
     }
 
-    /// "Have you it?" asks for custody, too.
-    pub(super) fn take_question(
-        &mut self,
-        ring: &Ring,
-        id: usize,
-        number: u64,
-        (line, first_seq): BatchId,
-        header: Header,
-    ) -> Taken {
+    /// Hands records that were not held to the map.
+    fn deliver(&mut self, records: Vec<SharedRecord>, is_repair: bool, task: &RangeTask) {
+        let arrival = match is_repair {
+            true => Arrival::Repair,
+            false => Arrival::Tree { hops: task.hops },
+        };
+        for record in records {
+            self.replica.apply(self.now, record, arrival);
+        }
+        if !is_repair {
+            self.gaps.sample_latency(task.age_us);
+        }
+    }
+
+    /// The peer asks whether a batch is here. If it is, this node takes custody as if it had come.
+    fn take_question(&mut self, id: PartId, batch_id: BatchId, header: PartHeader) -> Taken {
         let is_repair = header.is_repair;
-        let asked = self.asked(id, header);
-        if let Some(batch) = self.lines.batch((line, first_seq)).cloned() {
+        let request = self.request(id.link, header);
+        let lines = &self.env.base.lines;
+        if let Some(batch) = lines.batch(batch_id).cloned() {
             return match is_repair {
                 true => Taken::Yes,
-                false => self.take_custody(ring, id, number, &batch, asked),
+                false => self.take_custody(id, &batch, request),
             };
         }
-        let is_held = self.lines.get(line).is_some_and(|line| line.have.contains(first_seq));
-        if is_held && (is_repair || self.members_below(ring, &asked.task) == 0) {
-            if let Some(counted) = asked.counted {
-                self.count_for(id, counted, (line, first_seq), asked.task.span);
-                self.count_changed((line, first_seq));
+        let is_held =
+            lines.get(batch_id.line).is_some_and(|line| line.covers(batch_id.first_seq, batch_id.first_seq));
+        if is_held && (is_repair || self.members_below(&request.task) == 0) {
+            if let Some(number) = request.counted {
+                let id = PartId { number, ..id };
+                self.replication.count_for(self.env.base, id, batch_id, request.task.span);
+                self.replication.count_changed(self.env.base, batch_id);
             }
             return Taken::Yes;
         }
         Taken::Wanted
     }
 
-    fn take_custody(
-        &mut self,
-        ring: &Ring,
-        id: usize,
-        number: u64,
-        batch: &Arc<Batch>,
-        Asked { task, other, counted }: Asked,
-    ) -> Taken {
-        let is_relay = self.members_below(ring, &task) > 0;
-        if is_relay && self.duty_bytes > DUTY_BYTES_MAX {
-            self.stats.refused += 1;
+    /// Takes custody of a range for a batch that is kept, and serves what of the range was not in custody.
+    fn take_custody(&mut self, id: PartId, batch: &Arc<Batch>, request: CustodyRequest) -> Taken {
+        let CustodyRequest { task, other, counted } = request;
+        debug_assert!(self.env.base.lines.batch(batch.id).is_some(), "custody of a batch that is not kept");
+        let is_relay = self.members_below(&task) > 0;
+        if is_relay && self.custody.is_full() {
+            self.env.base.stats.refused += 1;
             return Taken::No;
         }
         let span = task.span;
-        // Custody is remembered for this node's zone; it is asked for another only by one whose
-        // view is old.
-        let rest = match task.zone == self.zone {
-            true => self.lines.take_custody(batch.id, span, task.hops),
+        // Custody is only remembered for this node's zone: only a peer whose view is old asks for another.
+        let rest = match task.zone == self.env.base.me.zone {
+            true => self.env.base.lines.take_custody(batch.id, span, task.hops),
             false => Rest::whole(span),
         };
-        if is_relay && let Some(link) = self.links.get_mut(id) {
-            link.repeats_receipt = true;
+        if is_relay && let Some(link) = self.env.base.links.get_mut(id.link) {
+            link.answers.repeat();
         }
-        if let Some(counted) = counted {
-            self.count_for(id, counted, batch.id, span);
+        if let Some(number) = counted {
+            self.replication.count_for(self.env.base, PartId { number, ..id }, batch.id, span);
         }
-        // Most are the last of their branch.
+        // Most members are leaves of the tree: there is nothing to serve.
         if is_relay || task.instead_of.is_some() {
             for span in rest {
-                let task = Task { span, ..task.clone() };
-                self.serve(ring, batch, &task);
+                debug_assert!(task.span.includes(span), "what is left lies outside of what was asked");
+                let task = RangeTask { span, ..task.clone() };
+                self.custody.serve(&mut self.env, self.replication, batch, &task);
             }
         }
-        if let Some(other) = other.filter(|place| span.contains(*place) && *place != self.place) {
-            let place = Span::of_place(other);
-            let is_known = Members::new(ring, &self.zones, &task.zone, place, []).len() > 0;
-            if !is_known && let Some(link) = self.links.get_mut(id) {
-                link.answer_unserved(number, other);
-            }
+        if let Some(other) = other {
+            self.check_other(id, &task, other);
         }
         if counted.is_some() {
-            self.count_changed(batch.id);
+            self.replication.count_changed(self.env.base, batch.id);
         }
         Taken::Yes
     }
 
-    fn members_below(&self, ring: &Ring, task: &Task) -> usize {
-        let without = task.without.iter().copied().chain([self.place]);
-        Members::new(ring, &self.zones, &task.zone, task.span, without).len()
+    /// If the other member of a part of two is not known here, the peer is told so, and serves that one
+    /// itself.
+    fn check_other(&mut self, id: PartId, task: &RangeTask, other: u64) {
+        if !task.span.contains(other) || other == self.env.base.me.place {
+            return;
+        }
+        let is_known = self.env.members(&task.zone, Span::of_place(other), []).len() > 0;
+        if !is_known && let Some(link) = self.env.base.links.get_mut(id.link) {
+            link.answers.miss_member(id.number, other);
+        }
     }
 
-    fn asked(&self, id: usize, header: Header) -> Asked {
-        let zone = match header.zone == *self.zone {
-            true => self.zone.clone(),
+    /// Number of members in a range, without those that are served already.
+    fn members_below(&self, task: &RangeTask) -> usize {
+        let without = task.without.iter().copied().chain([self.env.base.me.place]);
+        self.env.members(&task.zone, task.span, without).len()
+    }
+
+    /// What a header that came over a link asks of this node.
+    fn request(&self, link: usize, header: PartHeader) -> CustodyRequest {
+        let base = &self.env.base;
+        let zone = match header.zone == *base.me.zone {
+            true => base.me.zone.clone(),
             false => header.zone.into(),
         };
-        let way_us = self.links.rtt(id).smooth_us() / 2;
-        let task = Task {
+        let way_us = base.links.rtt(link).smooth_us() / 2;
+        let task = RangeTask {
             span: header.span,
             zone,
             without: header.without,
@@ -396,6 +297,46 @@ impl Spread {
             is_hurried: header.is_hurried,
             is_own: false,
         };
-        Asked { task, other: header.other, counted: header.counted }
+        CustodyRequest { task, other: header.other, counted: header.counted }
+    }
+
+    /// A part came whose batch is to be pulled from the peer.
+    pub(super) fn take_announced(&mut self, id: PartId, announced: Announced, header: PartHeader) -> Taken {
+        match self.take_question(id, announced.batch, header.clone()) {
+            Taken::Wanted => {}
+            taken => return taken,
+        }
+        let Some(link) = self.env.base.links.get(id.link) else { return Taken::No };
+        let since_us = self.env.base.now_us;
+        let waiter = BodyWaiter { from: link.peer(), number: id.number, header, since_us };
+        if self.bodies.pull(since_us, announced, waiter) {
+            return Taken::Pulling;
+        }
+        self.env.base.stats.refused += 1;
+        Taken::No
+    }
+
+    /// A body came: the parts that waited for it are taken as if it had come with them.
+    pub fn take_body(&mut self, pulled: PulledBody) {
+        let PulledBody { announced, body, waiters } = pulled;
+        if xxh3_64(&body) != announced.checksum {
+            self.env.base.stats.corrupt += 1;
+            return;
+        }
+        let now_us = self.env.base.now_us;
+        for BodyWaiter { from, number, mut header, since_us } in waiters {
+            let Some(link) = self.env.base.links.open(from.address, now_us) else { continue };
+            let id = PartId { link, number };
+            let waited_us = now_us.saturating_sub(since_us);
+            header.age_us = header.age_us.saturating_add(u32::try_from(waited_us).unwrap_or(u32::MAX));
+            let taken = match self.env.base.lines.batch(announced.batch).is_some() {
+                true => self.take_question(id, announced.batch, header),
+                false => self.take_whole(id, header, body.clone()),
+            };
+            // If the peer restarted meanwhile, the number means another part.
+            if self.env.base.links.get(link).is_some_and(|link| link.peer() == from) {
+                self.answer(id, taken);
+            }
+        }
     }
 }

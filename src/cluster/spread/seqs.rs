@@ -1,15 +1,25 @@
-//! Sets of sequence numbers that are contiguous but for a few holes.
+//! Sets of sequence numbers that have only a few holes.
 
-/// Most islands beyond the head: bounds the memory one peer or one origin may cost.
+/// Most islands of a set: they bound the memory that one peer or one origin can take.
 const ISLANDS_MAX: usize = 256;
 
-/// All numbers up to a head, and islands of further ones. Used for the records held of an origin
-/// and for the parts taken from a link: both arrive nearly in order.
+/// A range of sequence numbers that is not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SeqRange {
+    /// The first number of the range.
+    pub first: u64,
+    /// The last number of the range.
+    pub last: u64,
+}
+
+/// A set that has all numbers up to a head, and islands of further ones. It is used for the records that are
+/// held of an origin, and for the parts taken from a peer: both arrive nearly in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SeqSet {
+    /// All numbers up to this one are in the set.
     head: u64,
-    /// First and last of each, ascending, with a hole before each.
-    islands: Vec<(u64, u64)>,
+    /// The islands, ascending, with a hole before each.
+    islands: Vec<SeqRange>,
 }
 
 impl SeqSet {
@@ -18,23 +28,23 @@ impl SeqSet {
         self.head
     }
 
-    /// First and last of every run beyond the head.
-    pub fn islands(&self) -> &[(u64, u64)] {
+    /// The islands, ascending.
+    pub fn islands(&self) -> &[SeqRange] {
         &self.islands
     }
 
-    /// Whether `seq` is in it.
+    /// Whether `seq` is in the set.
     pub fn contains(&self, seq: u64) -> bool {
         self.covers(seq, seq)
     }
 
-    /// Whether all of `first..=last` are in it.
+    /// Whether all of `first..=last` are in the set.
     pub fn covers(&self, first: u64, last: u64) -> bool {
         let first = first.max(self.head.saturating_add(1));
-        first > last || self.islands.iter().any(|island| island.0 <= first && last <= island.1)
+        first > last || self.islands.iter().any(|island| island.first <= first && last <= island.last)
     }
 
-    /// Puts `first..=last` in. `false`: that would be one island too many; nothing changed.
+    /// Adds `first..=last`. `false`: that would be one island too many, and nothing was added.
     pub fn insert(&mut self, first: u64, last: u64) -> bool {
         if first > last {
             return true;
@@ -43,51 +53,63 @@ impl SeqSet {
             self.raise(last);
             return true;
         }
-        let from = self.islands.partition_point(|island| island.1.saturating_add(1) < first);
-        let to = self.islands.partition_point(|island| island.0 <= last.saturating_add(1));
+        let from = self.islands.partition_point(|island| island.last.saturating_add(1) < first);
+        let to = self.islands.partition_point(|island| island.first <= last.saturating_add(1));
         if from == to && self.islands.len() >= ISLANDS_MAX {
             return false;
         }
-        let mut merged = (first, last);
+        let mut merged = SeqRange { first, last };
         for island in self.islands.get(from..to).unwrap_or_default() {
-            merged = (merged.0.min(island.0), merged.1.max(island.1));
+            merged.first = merged.first.min(island.first);
+            merged.last = merged.last.max(island.last);
         }
         self.islands.splice(from..to, [merged]);
+        debug_assert!(self.is_sound(), "{self:?}");
         true
     }
 
-    /// Puts everything up to `head` in.
+    /// Adds all numbers up to `head`.
     pub fn raise(&mut self, head: u64) {
         self.head = self.head.max(head);
-        let swallowed = self.islands.partition_point(|island| island.0 <= self.head.saturating_add(1));
+        let swallowed = self.islands.partition_point(|island| island.first <= self.head.saturating_add(1));
         for island in self.islands.drain(..swallowed) {
-            self.head = self.head.max(island.1);
+            self.head = self.head.max(island.last);
         }
+        debug_assert!(self.is_sound(), "{self:?}");
+    }
+
+    /// Whether the islands ascend with a hole before each, and are not too many.
+    fn is_sound(&self) -> bool {
+        let ends = [self.head].into_iter().chain(self.islands.iter().map(|island| island.last));
+        let mut apart = self.islands.iter().zip(ends);
+        self.islands.len() <= ISLANDS_MAX
+            && apart.all(|(island, end)| end.saturating_add(1) < island.first && island.first <= island.last)
     }
 
     /// The first holes up to `last`, at most `count` of them.
-    pub fn holes(&self, last: u64, count: usize) -> Vec<(u64, u64)> {
+    pub fn holes(&self, last: u64, count: usize) -> Vec<SeqRange> {
         let mut holes = Vec::new();
         let mut next = self.head.saturating_add(1);
         for island in &self.islands {
             if next > last || holes.len() >= count {
                 break;
             }
-            holes.push((next, (island.0 - 1).min(last)));
-            next = island.1.saturating_add(1);
+            holes.push(SeqRange { first: next, last: (island.first - 1).min(last) });
+            next = island.last.saturating_add(1);
         }
         if next <= last && holes.len() < count {
-            holes.push((next, last));
+            holes.push(SeqRange { first: next, last });
         }
         holes
     }
 }
 
-/// Ranges as alternating lengths of what is skipped and what is meant, counted from `from`.
-pub(super) fn to_runs(from: u64, ranges: &[(u64, u64)]) -> Vec<u64> {
+/// Ascending ranges in the form that they have on the wire: how many numbers are skipped, how many are meant,
+/// and so on in turn, counted from `from`.
+pub(super) fn to_runs(from: u64, ranges: &[SeqRange]) -> Vec<u64> {
     let mut runs = Vec::with_capacity(ranges.len() * 2);
     let mut next = from;
-    for &(first, last) in ranges {
+    for &SeqRange { first, last } in ranges {
         runs.push(first.saturating_sub(next));
         runs.push((last - first).saturating_add(1));
         next = last.saturating_add(1);
@@ -95,8 +117,8 @@ pub(super) fn to_runs(from: u64, ranges: &[(u64, u64)]) -> Vec<u64> {
     runs
 }
 
-/// The ranges of such lengths; `None` if they run over, or are none.
-pub(super) fn from_runs(from: u64, runs: &[u64]) -> Option<Vec<(u64, u64)>> {
+/// The ranges that [`to_runs`] made these numbers of. `None`: no node would send them.
+pub(super) fn from_runs(from: u64, runs: &[u64]) -> Option<Vec<SeqRange>> {
     let mut ranges = Vec::with_capacity((runs.len() / 2).min(ISLANDS_MAX));
     let mut next = from;
     for pair in runs.chunks(2).take(ISLANDS_MAX) {
@@ -106,7 +128,7 @@ pub(super) fn from_runs(from: u64, runs: &[u64]) -> Option<Vec<(u64, u64)>> {
         if meant == 0 {
             return None;
         }
-        ranges.push((first, next - 1));
+        ranges.push(SeqRange { first, last: next - 1 });
     }
     Some(ranges)
 }
@@ -131,9 +153,9 @@ mod tests {
                 prop_assert_eq!(set.contains(seq), model.contains(&seq), "{}", seq);
             }
             prop_assert!(!model.contains(&(set.head() + 1)));
-            let max = set.islands().last().map_or(set.head(), |island| island.1);
+            let max = set.islands().last().map_or(set.head(), |island| island.last);
             prop_assert_eq!(max, model.last().copied().unwrap_or(0));
-            let holes: Vec<u64> = set.holes(last, 1000).iter().flat_map(|hole| hole.0..=hole.1).collect();
+            let holes: Vec<u64> = set.holes(last, 1000).iter().flat_map(|hole| hole.first..=hole.last).collect();
             let expected: Vec<u64> = (1..=last).filter(|seq| !model.contains(seq)).collect();
             prop_assert_eq!(holes, expected);
             let runs = to_runs(set.head() + 1, set.islands());
@@ -144,7 +166,7 @@ mod tests {
         fn any_runs_are_read_without_panic(from: u64, runs in proptest::collection::vec(any::<u64>(), 0..40)) {
             if let Some(ranges) = from_runs(from, &runs) {
                 let mut set = SeqSet::default();
-                for (first, last) in ranges {
+                for SeqRange { first, last } in ranges {
                     set.insert(first, last);
                 }
                 set.holes(u64::MAX, 10);

@@ -1,19 +1,20 @@
 //! Ranges of the ring, and sets of them.
 //!
-//! A range is two places, never two indices: nodes whose views differ may miss a member for a
-//! moment, but never disagree about who answers for a place.
+//! A range is a pair of places, never of indices: nodes whose views of the members differ may miss a
+//! member for a moment, but never disagree about who answers for a place.
 
-/// The places from `from` up to, but without, `to`, going round; the whole ring where they are equal.
+/// The places from `from` up to, but without, `to`, where zero follows the greatest place. If both are equal
+/// it is the whole ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Span {
-    /// The first place.
+    /// The first place of the range.
     pub from: u64,
-    /// The first place after it.
+    /// The first place after the range.
     pub to: u64,
 }
 
 impl Span {
-    /// One place.
+    /// The range that consists of one place.
     pub fn of_place(place: u64) -> Span {
         Span { from: place, to: place.wrapping_add(1) }
     }
@@ -24,65 +25,78 @@ impl Span {
         Span { from: next, to: next }
     }
 
-    /// Whether `place` is in it.
+    /// Whether `place` is in the range.
     pub fn contains(self, place: u64) -> bool {
         place.wrapping_sub(self.from) <= self.last_offset()
     }
 
-    /// Whether all places of `other` are in it.
+    /// Whether all places of `other` are in the range.
     pub fn includes(self, other: Span) -> bool {
         let offset = other.from.wrapping_sub(self.from);
         offset <= self.last_offset() && other.last_offset() <= self.last_offset() - offset
     }
 
-    /// Offset of its last place from `from`; so that the whole ring, 2^64 places, needs no wider type.
+    /// Offset of the last place from `from`. It is used instead of a length, since the whole ring, 2^64
+    /// places, would need a wider type.
     fn last_offset(self) -> u64 {
         self.to.wrapping_sub(self.from).wrapping_sub(1)
     }
 }
 
-/// Places a node answers for, of one batch, each with how deep in the tree it was asked.
+/// The ranges that a node answers for with one batch, each with the depth in the tree at which it was asked.
 ///
-/// A range that is asked for deeper than it is held is no repeat: who stands in for another answers
-/// for a range that its own place lies in, and may be handed a part of it by one of its delegates.
-/// Were that taken for held, the delegate would rely on this node, and this node on the delegate.
+/// A range that is asked for at a greater depth than it is held for is no repeat: a node that stands in for
+/// another one answers for a range in which its own place lies, and may be handed a part of that range by one
+/// of its own delegates. Were that part taken for held, the delegate would rely on this node, and this node
+/// on the delegate.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spans {
-    /// Nearly always there is but one: of every kept batch it lies here, not elsewhere in memory.
-    first: Option<(Span, u32)>,
-    more: Vec<(Span, u32)>,
+    /// The first range. Nearly always it is the only one, so it needs no memory of its own.
+    first: Option<HeldSpan>,
+    /// Further ranges.
+    more: Vec<HeldSpan>,
 }
 
-/// Most spans kept of one batch. What is not kept is served again should it be asked again.
+/// A range that a node answers for.
+#[derive(Clone, Copy, Debug)]
+struct HeldSpan {
+    span: Span,
+    /// Number of hand-overs after which it was asked for.
+    hops: u32,
+}
+
+/// Most ranges that are remembered for one batch. Others are served again if they are asked for again.
 const SPANS_MAX: usize = 32;
 
 impl Spans {
-    /// Puts `span` in, asked for after so many hops, and returns what of it was not in.
+    /// Adds a range that was asked for after so many hops; returns what of it was not held.
     pub fn insert(&mut self, span: Span, hops: u32) -> Rest {
         if self.first.is_none() {
-            self.first = Some((span, hops));
+            self.first = Some(HeldSpan { span, hops });
             return Rest::whole(span);
         }
         let mut rest = vec![span];
-        for (held, _) in self.first.iter().chain(&self.more).filter(|held| held.1 >= hops) {
-            rest = rest.into_iter().flat_map(|span| without(span, *held)).collect();
+        for held in self.first.iter().chain(&self.more).filter(|held| held.hops >= hops) {
+            rest = rest.into_iter().flat_map(|span| without(span, held.span)).collect();
         }
         if !rest.is_empty() && self.more.len() + 1 < SPANS_MAX {
-            self.more.push((span, hops));
+            self.more.push(HeldSpan { span, hops });
         }
         Rest { first: None, more: rest.into_iter() }
     }
 }
 
-/// What is left of a span: nearly always all of it.
+/// What of a range was not held before: nearly always all of it.
 #[derive(Debug)]
 pub(super) struct Rest {
+    /// The first range of what is left, if it needs no memory of its own.
     first: Option<Span>,
+    /// Further ranges of what is left.
     more: std::vec::IntoIter<Span>,
 }
 
 impl Rest {
-    /// All of it.
+    /// All of the range.
     pub fn whole(span: Span) -> Rest {
         Rest { first: Some(span), more: Vec::new().into_iter() }
     }
@@ -96,10 +110,10 @@ impl Iterator for Rest {
     }
 }
 
-/// What of `span` is not in `held`: none, one or two spans.
+/// What of `span` is not in `held`: none, one or two ranges.
 fn without(span: Span, held: Span) -> Vec<Span> {
     let last = span.last_offset();
-    // In offsets from `span.from`, `held` is one run, or two where it goes over the seam.
+    // In offsets from `span.from`, `held` is one run, or two where it passes the end of the ring.
     let start = held.from.wrapping_sub(span.from);
     let (end, wraps) = start.overflowing_add(held.last_offset());
     let mut rest = Vec::new();
@@ -110,7 +124,7 @@ fn without(span: Span, held: Span) -> Vec<Span> {
         }
     };
     if wraps {
-        // Held are 0..=end and start..=MAX: between them is what remains.
+        // The offsets 0..=end and start..=MAX are held: what remains lies between them.
         if end < u64::MAX && start > 0 && end < start - 1 {
             keep(end + 1, last.min(start - 1));
         }
@@ -135,7 +149,7 @@ mod tests {
     use super::*;
 
     fn place(small: u64) -> u64 {
-        // Sixteen places round the seam and round the middle.
+        // Sixteen places around the end of the ring, and sixteen around its middle.
         if small < 16 { small.wrapping_sub(8) } else { (1 << 63) + small - 24 }
     }
 

@@ -3,9 +3,13 @@
 use prost::Message;
 
 use super::harness::{DELAY_US, World, address, identity, record};
-use super::{Opened, SPREAD_BYTES_MAX};
+use super::{Opened, PeerLife, SPREAD_BYTES_MAX};
 use crate::cluster::{Arrival, Heads};
 use crate::proto::gossip as proto;
+
+fn life(index: usize) -> PeerLife {
+    PeerLife { address: address(index), boot: 1 }
+}
 
 fn quantile(times: &[u64], per_mille: usize) -> u64 {
     times[(times.len() * per_mille / 1_000).min(times.len() - 1)]
@@ -26,7 +30,7 @@ fn without_loss_everyone_gets_one_copy_in_time() {
         assert_eq!(world.copies(), count as u64 - 1, "N={count}");
         let parts: usize = world.nodes.iter().map(|node| node.parts_sent).sum();
         assert_eq!(parts, count - 1);
-        assert!(world.nodes.iter().all(|node| node.spread.duties.is_empty()));
+        assert!(world.nodes.iter().all(|node| node.spread.custody.len() == 0));
     }
 }
 
@@ -72,7 +76,7 @@ fn loss_costs_few_copies_and_little_time() {
 #[test]
 fn survivors_are_served_before_the_dead_are_known() {
     let count = 1_000;
-    // The last two took 44 and 39 ms when three were asked for a sign of life: often all were dead.
+    // The last two took 44 and 39 ms when three members were asked for a sign of life: often all were dead.
     for seed in [1, 5, 11] {
         let mut world = World::new(count, seed);
         world.cpu_us = 6;
@@ -134,8 +138,8 @@ fn members_that_many_do_not_know_are_found() {
     assert_eq!(missing, 0, "after gaps were asked for");
 }
 
-/// Seen on a machine with five nodes and two cores: a process that got its turn some milliseconds late
-/// gave its receipts as late, and was sent everything again.
+/// Seen on a machine with five nodes and two cores: a process that was scheduled some milliseconds late sent
+/// its receipts as late, and everything was sent to it again.
 #[test]
 fn a_busy_machine_causes_no_needless_copies() {
     let cases = [
@@ -173,13 +177,13 @@ fn duplicates_and_reordering_cost_nothing_but_themselves() {
     assert_eq!(parts, 20 * 299, "no part was sent twice by a node");
 }
 
-/// A delegate that has the records already, by whatever way, still serves its part.
+/// A delegate that has the records already, however they came, still serves its part.
 #[test]
 fn passing_on_never_depends_on_the_merge() {
     let mut world = World::new(200, 4);
     let seq = 1;
     for index in 1..200 {
-        // Everybody is told that everything is held, as after a reconciliation.
+        // Half of the nodes are told that they hold everything, as after a reconciliation.
         let heads = Heads::from([((identity(0).name.clone(), identity(0).boot), seq)]);
         if index % 2 == 0 {
             let now = world.now();
@@ -290,8 +294,8 @@ fn records_of_every_size_pass_and_none_blocks_the_next() {
     }
 }
 
-/// A peer that restarts counts from the start again, and must not be taken for its earlier life;
-/// hashicorp/memberlist#311 is the story of one that was.
+/// A peer that restarts numbers its parts from the start again, and must not be taken for its earlier life,
+/// as it was in hashicorp/memberlist#311.
 #[test]
 fn a_restarted_peer_is_heard_again() {
     let mut world = World::new(20, 11);
@@ -312,8 +316,8 @@ fn a_restarted_peer_is_heard_again() {
     }
 }
 
-/// The place of a link that was closed for a new one is taken by it: fragments of the old peer were
-/// joined with those of the new one.
+/// A new link takes the number of a link that was closed for it: fragments of the old peer were joined with
+/// those of the new one.
 #[test]
 fn a_link_closed_for_another_takes_its_fragments_along() {
     let mut world = World::new(3, 14);
@@ -329,20 +333,20 @@ fn a_link_closed_for_another_takes_its_fragments_along() {
         };
         let packet = Opened::of(&proto::Spread { parts: vec![part], ..Default::default() });
         let ring = node.ring.clone();
-        node.spread.handle_spread(now, address(index), 1, packet, &ring, &mut node.arrivals);
+        node.spread.handle_spread(now, life(index), packet, &ring, &mut node.arrivals);
         world.pump(0);
         world.run(5_000);
     };
     give(&mut world, 10, 0, b"old");
-    let opened = |world: &World| world.nodes[0].spread.assemblies.len();
+    let opened = |world: &World| world.nodes[0].spread.base.links.assembling();
     assert_eq!(opened(&world), 1);
     for index in 11..10 + 3_000 {
         let now = world.now();
         let node = &mut world.nodes[0];
         let (packet, ring) = (Opened::default(), node.ring.clone());
-        node.spread.handle_spread(now, address(index), 1, packet, &ring, &mut node.arrivals);
+        node.spread.handle_spread(now, life(index), packet, &ring, &mut node.arrivals);
     }
-    assert!(world.nodes[0].spread.links.find(address(10)).is_none());
+    assert!(world.nodes[0].spread.base.links.find(address(10)).is_none());
     assert_eq!(opened(&world), 0);
 }
 
@@ -361,11 +365,12 @@ fn a_node_nobody_answers_keeps_its_queues_bounded() {
     }
     let spread = &world.nodes[0].spread;
     assert!(taken > 100, "what is given up makes room");
-    assert!(spread.own_waiting_bytes <= 600 * 1024, "{}", spread.own_waiting_bytes);
-    assert!(spread.duty_bytes <= 4 << 20, "{}", spread.duty_bytes);
+    let (duty_bytes, own_unsent_bytes, _) = spread.custody.bytes();
+    assert!(own_unsent_bytes <= 600 * 1024, "{own_unsent_bytes}");
+    assert!(duty_bytes <= 4 << 20, "{duty_bytes}");
     world.run(60_000_000);
     let spread = &world.nodes[0].spread;
-    assert_eq!((spread.duty_bytes, spread.own_waiting_bytes, spread.duties.len()), (0, 0, 0));
+    assert_eq!((spread.custody.bytes(), spread.custody.len()), ((0, 0, 0), 0));
 }
 
 #[test]
@@ -396,12 +401,13 @@ fn the_same_seed_gives_the_same_run() {
         world.probe_all();
         world.run(2_000_000);
         let sent: Vec<(usize, usize)> = world.nodes.iter().map(|n| (n.sent_bytes, n.parts_sent)).collect();
-        (sent, world.delivered)
+        (sent, world.delivered, world.digest)
     };
     assert_eq!(run(), run());
 }
 
-/// The digest rides on probes: it must never outgrow what it was given (quickwit-oss/quickwit#6653).
+/// The digest of heads travels with probes, and must never take more bytes than it was given
+/// (quickwit-oss/quickwit#6653).
 #[test]
 fn heads_ride_on_records_where_there_is_room() {
     let mut world = World::new(30, 1);
@@ -449,7 +455,7 @@ fn a_digest_stays_in_its_bounds_and_tells_all_in_turn() {
     assert_eq!(told.len(), 500);
 }
 
-/// Our own: sixteen answers fit into a receipt, and those that did not were forgotten with it.
+/// An error of our own: sixteen answers fit into a receipt, and those that did not were forgotten with it.
 #[test]
 fn every_question_is_answered_however_many_come_at_once() {
     const QUESTIONS: u64 = 50;
@@ -460,10 +466,10 @@ fn every_question_is_answered_however_many_come_at_once() {
     let question = |number| proto::Part { number, line: 77, first_seq: number, ..Default::default() };
     let parts = (1..=QUESTIONS).map(question).collect();
     let packet = Opened::of(&proto::Spread { parts, ..Default::default() });
-    node.spread.handle_spread(now, address(1), 1, packet, &ring, &mut node.arrivals);
+    node.spread.handle_spread(now, life(1), packet, &ring, &mut node.arrivals);
     let mut wanted = Vec::new();
     while let Some(at_us) = node.spread.poll_timeout().filter(|_| wanted.len() < QUESTIONS as usize) {
-        node.spread.handle_timeout(now.plus_us(at_us.saturating_sub(now.mono_us)), &ring, &mut node.arrivals);
+        node.spread.handle_timeout(now.plus_us(at_us.saturating_sub(now.mono_us)), &ring);
         while let Some((_, packet)) = node.spread.poll_send() {
             wanted.extend(packet.to_proto().receipt.into_iter().flat_map(|receipt| receipt.wanted));
         }

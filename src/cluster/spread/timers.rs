@@ -1,26 +1,27 @@
-//! What is due when. A timer is data: whoever finds one that no longer fits ignores it.
+//! What is due when. A timer is never cancelled: one that no longer means anything is ignored when it is due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::batch::BatchId;
+use super::link::PartId;
 
-/// What is to be done.
+/// What is to be done when a timer is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// Nothing was heard of what was sent.
-    Try { link: usize, number: u64 },
-    /// A receipt must go.
+    /// A part was not acknowledged in time, or has waited long enough for budget to be sent again.
+    Try(PartId),
+    /// A receipt must be sent to the peer of a link.
     Receipt { link: usize },
-    /// The link's pace allows more.
+    /// The pace of a link allows the next packet.
     Pace { link: usize },
-    /// A gap is to be asked for.
+    /// The gap of a line is to be asked for.
     Gap { line: u64 },
-    /// Tallies of a batch may have been lost; how often they were asked for, this time included.
+    /// Missing tallies of a batch are to be asked for, for the `polls`-th time.
     Count { batch: BatchId, polls: u32 },
-    /// An answer that waits for all members is to be seen to.
+    /// An answer that waits for all members is due.
     Await,
-    /// Idle links are to be closed.
+    /// Idle links, old fragments, unused streams and old tallies are to be dropped.
     Sweep,
 }
 
@@ -29,28 +30,28 @@ pub(super) enum Timer {
 pub(super) struct Timers(BinaryHeap<Reverse<(u64, Timer)>>);
 
 impl Timers {
-    /// Sets one.
+    /// Sets a timer.
     pub fn push(&mut self, at_us: u64, timer: Timer) {
         self.0.push(Reverse((at_us, timer)));
     }
 
-    /// The first, if it is due.
+    /// Removes and returns the first timer, if it is due.
     pub fn pop_due(&mut self, now_us: u64) -> Option<(u64, Timer)> {
         self.first().filter(|timer| timer.0 <= now_us)?;
         self.pop()
     }
 
-    /// Takes the first away.
+    /// Removes and returns the first timer.
     pub fn pop(&mut self) -> Option<(u64, Timer)> {
         self.0.pop().map(|timer| timer.0)
     }
 
-    /// The first.
+    /// The first timer, and when it is due.
     pub fn first(&self) -> Option<(u64, Timer)> {
         self.0.peek().map(|timer| timer.0)
     }
 
-    /// When the first is due.
+    /// When the first timer is due, in microseconds.
     pub fn next_us(&self) -> Option<u64> {
         self.first().map(|timer| timer.0)
     }

@@ -1,32 +1,32 @@
-//! How a range is cut into parts, and who serves each: the tree itself.
+//! How a range is cut into parts, and which member serves each: the tree itself.
 //!
-//! The holder of a batch cuts the members of its range, itself left out, into [`FANOUT`] runs and
-//! hands each to one member of it. A run may span the holder's own place: were the members left and
-//! right of it cut apart, a few trees would be one hop deeper than they need be (585 and 4,369
+//! The holder of a batch cuts the members of its range, itself left out, into at most [`FANOUT`] parts and
+//! hands each to one member of it. A part may lie on both sides of the holder's own place: were the members
+//! before and after it cut apart, a few trees would be one hop deeper than necessary (with 585 and 4,369
 //! members at a fanout of 8). The places of earlier holders that lie inside a part travel with it.
 //!
-//! Runs are as long as full trees of the least depth that does, and what is left over goes to as few
-//! of them as can take it. That is as shallow as runs of equal length, and has the fewest relays: of
-//! a thousand members 125 hand something on, where equal runs make it 490, most of them for one
-//! other member. A relay is what loss hurts most, since its part cannot be asked about first.
+//! Each part has as many members as a full tree of the least sufficient depth, and the members that are left
+//! over go to as few parts as can take them. The tree is as shallow as with parts of equal size, and has the
+//! fewest relays: of a thousand members 125 hand something on, where equal parts make it 490, most of them
+//! for one other member. Loss hurts a relay most, since its part cannot be asked about first.
 //!
-//! Which run is long and who serves it turns with the epoch, in steps of square roots of primes:
-//! every member gets its turn before any gets many, so the load of one busy origin is even, and
-//! origins, whose phases differ, do not press on the same relays. Rejected: a fresh hash in every
-//! epoch, which is uneven by chance; "the first of the part", whose relays are the same in every
-//! epoch.
+//! Which parts are large and who serves them changes with the epoch, in steps of square roots of primes:
+//! every member gets its turn before any gets many, so the load of one busy origin is even, and origins,
+//! whose phases differ, do not load the same relays. Rejected: a fresh hash in every epoch, which is uneven
+//! by chance; "the first member of the part", whose relays are the same in every epoch.
 
 use std::sync::Arc;
 
 use super::span::Span;
+pub(super) use crate::cluster::random::mix;
 use crate::cluster::ring::{Ring, RingEntry};
 
-/// Into how many parts a range is cut.
+/// Most parts into which a range is cut.
 pub(super) const FANOUT: usize = 8;
-/// Most places left out of a part: as many as the tree can be deep, with room.
+/// Most places that a part leaves out: as many as the tree can be deep, with some to spare.
 pub(super) const WITHOUT_MAX: usize = 16;
-/// Fractions of the square roots of the first primes, times 2^64. Multiples of each spread evenly
-/// over the ring, and of several together over the cube they span.
+/// Fractional parts of the square roots of the first primes, times 2^64. The multiples of one of them are
+/// spread evenly over the ring, and those of several together over the cube that these span.
 const ROOTS: [u64; 8] = [
     0x6A09_E667_F3BC_C908,
     0xBB67_AE85_84CA_A73B,
@@ -38,10 +38,12 @@ const ROOTS: [u64; 8] = [
     0x5BE0_CD19_137E_2179,
 ];
 
-/// The members of each zone, in the ring's order; nothing where all are in one zone.
+/// The members of each zone, in the ring's order. Empty if all members are in one zone.
 #[derive(Debug, Default)]
 pub(super) struct Zones {
+    /// Version of the ring that the groups are made of.
     version: Option<u64>,
+    /// Zones in the order of their names, with the indices of their members in the ring.
     groups: Vec<(Arc<str>, Vec<u32>)>,
 }
 
@@ -67,11 +69,12 @@ impl Zones {
         }
     }
 
-    /// Names of the zones, where there is more than one.
+    /// Names of the zones, if there is more than one.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.groups.iter().map(|group| &group.0)
     }
 
+    /// Indices of the members of a zone in the ring. `None`: all members are in one zone.
     fn order(&self, zone: &str) -> Option<&[u32]> {
         if self.groups.is_empty() {
             return None;
@@ -81,31 +84,34 @@ impl Zones {
     }
 }
 
-/// The members of one zone in one span, some left out. Counts and finds them without listing them.
-pub(super) struct Members<'a> {
+/// The members of one zone in one span, except some. They are counted and found without being listed.
+pub(super) struct SpanMembers<'a> {
+    /// All members, of all zones.
     entries: &'a [RingEntry],
+    /// Indices of the zone's members in `entries`; `None`: all entries are of one zone.
     order: Option<&'a [u32]>,
+    /// Index of the first member of the span among those of the zone.
     start: usize,
-    /// How many there would be, were none left out.
+    /// Number of members in the span, those that are left out included.
     count: usize,
-    /// Offsets from `start` of those left out, ascending, and how many they are.
+    /// Offsets from `start` of the members that are left out, ascending; the first `left_out_count` count.
     left_out: [u32; LEFT_OUT_MAX],
     left_out_count: usize,
 }
 
-/// Most that are left out: of all holders above, and the one that asks.
+/// Most members that are left out: all holders nearer to the origin, and the one that asks.
 const LEFT_OUT_MAX: usize = WITHOUT_MAX + 1;
 
-impl<'a> Members<'a> {
-    /// The members of `zone` in `span`, but those at the places `without`.
+impl<'a> SpanMembers<'a> {
+    /// The members of `zone` in `span`, except those at the places `without`.
     pub fn new(
         ring: &'a Ring,
         zones: &'a Zones,
         zone: &str,
         span: Span,
         without: impl IntoIterator<Item = u64>,
-    ) -> Members<'a> {
-        let mut members = Members {
+    ) -> SpanMembers<'a> {
+        let mut members = SpanMembers {
             entries: ring.entries(),
             order: zones.order(zone),
             start: 0,
@@ -133,6 +139,7 @@ impl<'a> Members<'a> {
         members
     }
 
+    /// Leaves out the member at this offset from `start`.
     fn leave_out(&mut self, offset: u32) {
         let count = self.left_out_count;
         let Err(at) = self.left_out().binary_search(&offset) else { return };
@@ -143,16 +150,17 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// Offsets from `start` of the members that are left out, ascending.
     fn left_out(&self) -> &[u32] {
         self.left_out.get(..self.left_out_count).unwrap_or_default()
     }
 
-    /// How many there are.
+    /// Number of members, without those that are left out.
     pub fn len(&self) -> usize {
         self.count.saturating_sub(self.left_out_count)
     }
 
-    /// The `index`-th from the start of the span.
+    /// The member of this index, counted from the start of the span without those that are left out.
     pub fn get(&self, index: usize) -> Option<&'a RingEntry> {
         let mut offset = index;
         for left_out in self.left_out() {
@@ -163,10 +171,12 @@ impl<'a> Members<'a> {
         (offset < self.count).then(|| self.at((self.start + offset) % self.total()))
     }
 
+    /// Number of members of the zone.
     fn total(&self) -> usize {
         self.order.map_or(self.entries.len(), <[u32]>::len)
     }
 
+    /// The zone's member of this index.
     fn at(&self, index: usize) -> &'a RingEntry {
         match self.order {
             Some(order) => &self.entries[order[index] as usize],
@@ -174,6 +184,7 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// Index of the zone's first member at `place` or after it.
     fn lower_bound(&self, place: u64) -> usize {
         match self.order {
             Some(order) => order.partition_point(|index| self.entries[*index as usize].hash < place),
@@ -182,38 +193,39 @@ impl<'a> Members<'a> {
     }
 }
 
-/// One part of a range that was cut.
+/// One of the parts that a range was cut into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cut {
-    /// The places of the part, the empty ones up to its neighbours included: members that only
-    /// its holder knows are served by it.
+    /// The places of the part. They reach up to the next part, so that its holder also serves members in
+    /// between that only it knows.
     pub span: Span,
-    /// How many members it has, at least one.
+    /// Number of members in the part, at least one.
     pub count: usize,
 }
 
-/// What decides whose turn it is: the batch's origin and epoch, and how deep the tree is here.
+/// What decides which member serves a part: the batch's origin and epoch, and the depth in the tree.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Turn {
-    /// The origin's place.
+pub(super) struct DelegateTurn {
+    /// The origin's place on the ring.
     pub origin: u64,
-    /// The origin's period.
+    /// The epoch in which the origin packed the batch.
     pub epoch: u64,
-    /// Hand-overs so far.
+    /// Number of hand-overs from the origin.
     pub hops: u32,
 }
 
-impl Turn {
-    /// Which of `count` members of a part serves it.
+impl DelegateTurn {
+    /// Index of the member that serves a part of `count` members.
     pub fn member(self, count: usize) -> usize {
         self.draw(1, count)
     }
 
-    /// Which of `count` parts is the first of the long ones.
+    /// Index of the first of the large parts among `count` parts.
     fn part(self, count: usize) -> usize {
         self.draw(0, count)
     }
 
+    /// A number below `count` that changes evenly with the epoch; `what` tells the uses at one depth apart.
     fn draw(self, what: u64, count: usize) -> usize {
         let dimension = 2 * u64::from(self.hops) + what;
         let phase = mix(self.origin ^ mix(dimension));
@@ -226,7 +238,7 @@ impl Turn {
 }
 
 /// Cuts `span`, which holds `members`, into at most [`FANOUT`] parts.
-pub(super) fn cut(span: Span, members: &Members, turn: Turn) -> Vec<Cut> {
+pub(super) fn cut(span: Span, members: &SpanMembers, turn: DelegateTurn) -> Vec<Cut> {
     let counts = counts(members.len(), turn);
     let mut cuts: Vec<Cut> = Vec::with_capacity(counts.len());
     let mut first = 0;
@@ -241,16 +253,18 @@ pub(super) fn cut(span: Span, members: &Members, turn: Turn) -> Vec<Cut> {
         cuts.push(Cut { span: Span { from, to: span.to }, count });
         first += count;
     }
+    debug_assert_eq!(first, members.len(), "every member is in one part");
+    debug_assert!(cuts.last().is_none_or(|last| last.span.to == span.to), "the parts are not the range");
     cuts
 }
 
-/// How many members each part of `count` gets.
-fn counts(count: usize, turn: Turn) -> Vec<usize> {
+/// Numbers of members in the parts that `count` members are cut into.
+fn counts(count: usize, turn: DelegateTurn) -> Vec<usize> {
     if count <= FANOUT {
         return vec![1; count];
     }
-    // Members of a full tree, and of one a layer deeper: every part gets the one, and as few as
-    // possible get up to the other.
+    // The sizes of a full tree, and of one that is a layer deeper: every part has at least the one, and as
+    // few parts as possible have up to the other.
     let (mut least, mut most) = (1, 1 + FANOUT);
     while FANOUT * most < count {
         (least, most) = (most, 1 + FANOUT * most);
@@ -266,13 +280,6 @@ fn counts(count: usize, turn: Turn) -> Vec<usize> {
     counts
 }
 
-/// A finalizer that spreads every bit (Stafford's variant 13, as in SplitMix64).
-pub(super) fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -280,27 +287,28 @@ mod tests {
     use super::super::harness::ring_of;
     use super::*;
 
-    /// Serves a range as the protocol does: messages sent and the deepest hop. `sent` counts by place.
+    /// Serves a range as the protocol does; returns the number of messages and the deepest hop. `sent` counts
+    /// the messages by the place of their sender.
     fn serve(
         ring: &Ring,
         holder: u64,
         span: Span,
         without: &[u64],
-        turn: Turn,
+        turn: DelegateTurn,
         sent: &mut BTreeMap<u64, usize>,
     ) -> (usize, u32) {
         let zones = Zones::default();
         let mut without = without.to_vec();
         without.push(holder);
-        let members = Members::new(ring, &zones, "", span, without.iter().copied());
+        let members = SpanMembers::new(ring, &zones, "", span, without.iter().copied());
         let (mut count, mut deepest) = (0, turn.hops);
         for part in cut(span, &members, turn) {
-            let inside = Members::new(ring, &zones, "", part.span, without.iter().copied());
+            let inside = SpanMembers::new(ring, &zones, "", part.span, without.iter().copied());
             assert_eq!(inside.len(), part.count);
             let member = inside.get(turn.member(part.count)).expect("in the part");
             assert!(part.span.contains(member.hash));
             *sent.entry(holder).or_default() += 1;
-            let below = Turn { hops: turn.hops + 1, ..turn };
+            let below = DelegateTurn { hops: turn.hops + 1, ..turn };
             let below = serve(ring, member.hash, part.span, &without, below, sent);
             count += below.0 + 1;
             deepest = deepest.max(below.1);
@@ -314,7 +322,7 @@ mod tests {
         for n in sizes {
             let ring = ring_of(n);
             let origin = ring.entries()[n / 3].hash;
-            let turn = Turn { origin, epoch: n as u64, hops: 0 };
+            let turn = DelegateTurn { origin, epoch: n as u64, hops: 0 };
             let (sent, deepest) =
                 serve(&ring, origin, Span::whole_after(origin), &[], turn, &mut BTreeMap::new());
             assert_eq!(sent, n - 1, "messages among {n}");
@@ -328,8 +336,8 @@ mod tests {
         }
     }
 
-    /// Ten seconds of one busy origin: it sends no more than a fanout's copies, and nobody else more
-    /// than twice the mean.
+    /// In ten seconds of one busy origin, the origin sends at most a fanout of copies of each record, and no
+    /// other node more than twice the mean.
     #[test]
     fn the_load_of_one_origin_is_even() {
         for n in [100, 128, 300, 1_000, 3_000] {
@@ -339,7 +347,7 @@ mod tests {
                 let origin = ring.entries()[origin].hash;
                 let mut sent = BTreeMap::new();
                 for epoch in 0..100 {
-                    let turn = Turn { origin, epoch, hops: 0 };
+                    let turn = DelegateTurn { origin, epoch, hops: 0 };
                     serve(&ring, origin, Span::whole_after(origin), &[], turn, &mut sent);
                 }
                 assert!(sent.remove(&origin).is_some_and(|sent| sent <= FANOUT * 100));

@@ -1,41 +1,42 @@
-//! What was handed over to a peer and is not settled yet, by number.
+//! Parts that were handed over to a peer and are not settled, by number.
 //!
-//! Numbers only grow, and nearly always the oldest is settled first, so a queue is a map of them. Rejected: a
-//! tree, whose leaf of a kilobyte is allocated and freed for every single part, and a slot for every number, held
-//! for as long as one old part is tried again.
+//! Numbers only grow, and nearly always the oldest is settled first, so a sorted queue serves as the map.
+//! Rejected: a tree, whose leaf of a kilobyte is allocated and freed for every single part; and a slot for
+//! every number, since slots must be held for as long as one old part is tried again.
 
 use std::collections::VecDeque;
 
-/// Something handed over and not yet settled.
+/// A part, or one fragment of it, that was handed over and is not settled. Times are in microseconds.
 #[derive(Clone, Debug)]
-pub(super) struct Sent {
-    /// Whose part it is.
+pub(super) struct UnsettledPart {
+    /// Number of the duty that it belongs to.
     pub duty: usize,
-    /// Which fragment of its batch.
+    /// Index of the fragment of the batch.
     pub fragment: u32,
     /// How often it was sent, questions included.
     pub tries: u32,
-    /// How often the data itself was sent, and when last.
+    /// How often the data itself was sent.
     pub copies: u32,
+    /// When the data itself was last sent.
     pub copied_us: u64,
-    /// When it was first and last sent; 0: not yet.
+    /// When it was first sent, as data or as a question; 0: it was never sent.
     pub first_us: u64,
-    /// When it was last sent.
+    /// When it was last sent, as data or as a question.
     pub last_us: u64,
-    /// Bytes in flight for it; 0 while it waits to be sent.
+    /// Bytes that are in flight for it; 0 while it waits to be sent.
     pub flying: usize,
-    /// Bytes it takes in a packet, about.
+    /// Bytes that it takes in a packet, roughly.
     pub bytes: usize,
-    /// The next try only asks whether the peer has it.
+    /// Whether the next try only asks if the peer has it.
     pub ask: bool,
-    /// When it is seen to again, if nothing is heard; 0: while it waits to be sent.
+    /// When it is looked after again, if no receipt comes; 0 while it waits to be sent.
     pub due_us: u64,
 }
 
-impl Sent {
-    /// A fragment of so many bytes that waits to be sent.
-    pub fn new(duty: usize, fragment: u32, bytes: usize, ask: bool) -> Sent {
-        Sent {
+impl UnsettledPart {
+    /// A fragment of about `bytes` bytes that waits to be sent for the first time.
+    pub fn new(duty: usize, fragment: u32, bytes: usize, ask: bool) -> UnsettledPart {
+        UnsettledPart {
             duty,
             fragment,
             tries: 0,
@@ -51,66 +52,67 @@ impl Sent {
     }
 }
 
-/// All of one link, ascending by number.
+/// All unsettled parts of one link, ascending by number.
 #[derive(Debug, Default)]
-pub(super) struct Unsettled(VecDeque<(u64, Sent)>);
+pub(super) struct Unsettled(VecDeque<(u64, UnsettledPart)>);
 
 impl Unsettled {
-    /// Whether there is none.
+    /// Whether everything is settled.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The least number.
+    /// The least number that is not settled.
     pub fn first(&self) -> Option<u64> {
         self.0.front().map(|first| first.0)
     }
 
-    /// Puts one in; its number is greater than any before.
-    pub fn push(&mut self, number: u64, sent: Sent) {
+    /// Adds a part. Its number must be greater than any before.
+    pub fn push(&mut self, number: u64, sent: UnsettledPart) {
         debug_assert!(self.0.back().is_none_or(|last| last.0 < number), "{number}");
         if self.0.capacity() == 0 {
-            // Most links have one and no more.
+            // Most links never have more than one.
             self.0.reserve_exact(1);
         }
         self.0.push_back((number, sent));
     }
 
-    /// The one of this number.
-    pub fn get(&self, number: u64) -> Option<&Sent> {
+    /// The part of this number.
+    pub fn get(&self, number: u64) -> Option<&UnsettledPart> {
         self.find(number).ok().and_then(|at| self.0.get(at)).map(|held| &held.1)
     }
 
-    /// The one of this number, to be changed.
-    pub fn get_mut(&mut self, number: u64) -> Option<&mut Sent> {
+    /// The part of this number, to be changed.
+    pub fn get_mut(&mut self, number: u64) -> Option<&mut UnsettledPart> {
         self.find(number).ok().and_then(|at| self.0.get_mut(at)).map(|held| &mut held.1)
     }
 
-    /// Takes the one of this number out.
-    pub fn remove(&mut self, number: u64) -> Option<Sent> {
+    /// Removes the part of this number, and returns it.
+    pub fn remove(&mut self, number: u64) -> Option<UnsettledPart> {
         let at = self.find(number).ok()?;
         let (_, sent) = self.0.remove(at)?;
         if self.0.is_empty() {
-            // A node of a large cluster has thousands of links, nearly all of them idle.
+            // The memory is given back: a node of a large cluster has thousands of links, nearly all idle.
             self.0 = VecDeque::new();
         }
         Some(sent)
     }
 
-    /// Those of `first..=last`, ascending.
-    pub fn range(&self, first: u64, last: u64) -> impl Iterator<Item = (u64, &Sent)> {
+    /// The parts with numbers in `first..=last`, ascending.
+    pub fn range(&self, first: u64, last: u64) -> impl Iterator<Item = (u64, &UnsettledPart)> {
         let from = self.find(first).unwrap_or_else(|at| at);
         let rest = self.0.range(from..).map(|(number, sent)| (*number, sent));
         rest.take_while(move |held| held.0 <= last)
     }
 
-    /// All.
-    pub fn iter(&self) -> impl Iterator<Item = &Sent> {
+    /// All parts, ascending by number.
+    pub fn iter(&self) -> impl Iterator<Item = &UnsettledPart> {
         self.0.iter().map(|held| &held.1)
     }
 
+    /// Index of the part of this number, or where it would be.
     fn find(&self, number: u64) -> Result<usize, usize> {
-        // What is settled is mostly the oldest.
+        // The part that is settled is mostly the oldest.
         if self.first().is_none_or(|first| number <= first) {
             return if self.first() == Some(number) { Ok(0) } else { Err(0) };
         }
@@ -134,9 +136,9 @@ mod tests {
                 if what == 0 {
                     prop_assert_eq!(held.remove(number).map(|sent| sent.duty), map.remove(&number));
                 } else {
-                    // Some numbers are left out.
+                    // Some numbers are never used.
                     next += u64::from(what);
-                    held.push(next, Sent::new(next as usize, 0, 1, false));
+                    held.push(next, UnsettledPart::new(next as usize, 0, 1, false));
                     map.insert(next, next as usize);
                 }
                 prop_assert_eq!(held.is_empty(), map.is_empty());

@@ -1,73 +1,89 @@
-//! What of spreading's messages is believed.
+//! Decodes the packets of peers, and checks what can be checked without knowing the cluster.
 //!
-//! A part that no node would write is marked so and costs no other. By hand, as [`super::packet`] writes them:
-//! what comes is taken apart where it lies, and the bytes of a batch are copied once, since a batch that is
-//! kept must not hold all of its datagram.
+//! A part that no node would write is marked so, and does not make the others of its packet invalid. Packets
+//! are decoded by hand, as [`super::packet`] encodes them: they are read in place, and the bytes of a batch
+//! are copied once, since a batch that is kept must not keep its whole datagram in memory.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::batch::{BatchId, line_hash};
-use super::bodies::Announced;
-use super::packet::SPREAD_BYTES_MAX;
-use super::seqs::from_runs;
+use super::batch::{Announced, BatchId, line_hash};
+use super::seqs::{SeqRange, from_runs};
 use super::span::Span;
 use super::tally::Tally;
 use super::tree::WITHOUT_MAX;
 use crate::cluster::outbox::Awaited;
+use crate::cluster::seal::BODY_BYTES_MIN;
 use crate::record::Stamp;
 use crate::record::fields::{FieldValue as Value, Fields, Malformed};
 
-/// Most bytes of a part's header but zone and `without`, and of what stands around one part that is
-/// alone in its packet: the sum of all tags, longest varints and fixed fields.
+/// Bytes of a datagram's body that are kept free of the packet: tag and length of the message, and room for
+/// heads, whose encoded length is estimated.
+const AROUND_BYTES: usize = 40;
+/// Most bytes of a part's header without `zone` and `without`, and of what stands around a part that is alone
+/// in its packet: the sum of all tags, longest numbers and fixed fields.
 pub(super) const PART_HEADER_BYTES: usize = 116;
-/// Longest name of a zone taken from a peer, in bytes.
+/// Longest name of a zone that is accepted from a peer, in bytes.
 pub(super) const ZONE_BYTES_MAX: usize = 255;
-/// More hand-overs than any tree has.
+/// Most hand-overs that a peer may state: more than any tree has.
 const HOPS_MAX: u32 = 64;
 
-const _: () = assert!(PART_HEADER_BYTES + ZONE_BYTES_MAX + 8 * WITHOUT_MAX + 256 < SPREAD_BYTES_MAX);
+const _: () = assert!(
+    PART_HEADER_BYTES + ZONE_BYTES_MAX + 8 * WITHOUT_MAX + 256 < packet_bytes_max(BODY_BYTES_MIN),
+    "a packet has room for records beside the largest header of a part, whatever the seal"
+);
 
-/// A packet taken apart.
+/// Most bytes of one encoded packet in a datagram whose body has at most `body_bytes_max`.
+pub(super) const fn packet_bytes_max(body_bytes_max: usize) -> usize {
+    body_bytes_max - AROUND_BYTES
+}
+
+/// Most bytes of one encoded packet where datagrams are sealed by a checksum alone.
+#[cfg(test)]
+pub const SPREAD_BYTES_MAX: usize = packet_bytes_max(crate::cluster::seal::body_bytes_max(8));
+
+/// A decoded packet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Opened {
-    /// All smaller numbers are settled for the peer.
+    /// The peer will not send parts with smaller numbers any more.
     pub(super) floor: u64,
-    /// What came the other way.
+    /// The receipt for parts that this node sent to the peer.
     pub(super) receipt: Option<Receipt>,
-    /// In any order.
-    pub(super) parts: Vec<Part>,
-    /// Gaps the peer wants filled: the line, and ranges of it.
-    pub(super) wants: Vec<(u64, Vec<(u64, u64)>)>,
-    /// Lines of the gaps it was asked to fill and cannot.
+    /// Parts that the peer hands over, in any order.
+    pub(super) parts: Vec<OpenedPart>,
+    /// Gaps that the peer wants filled.
+    pub(super) wants: Vec<Want>,
+    /// Hashes of the lines of gaps that the peer was asked to fill and cannot.
     pub(super) lacks: Vec<u64>,
-    /// What the peer asks whether it is held.
+    /// Records of which the peer asks whether they are held here.
     pub(super) inquiries: Vec<Inquiry>,
-    /// The peer's life, and which inquiries it answers with yes.
+    /// Hash of the peer's life, and the inquiries that it answers with yes.
     pub(super) holding: Option<(u64, Vec<u64>)>,
-    /// Numbers of parts whose tallies the peer misses.
+    /// Numbers of the parts whose tallies the peer misses.
     pub(super) uncounted: Vec<u64>,
 }
 
 impl Opened {
-    /// As it would come from a node that wrote this.
+    /// The packet as it would come from a node that wrote this message.
     #[cfg(test)]
     pub(super) fn of(message: &crate::proto::gossip::Spread) -> Opened {
         Opened::read(&prost::Message::encode_to_vec(message)).expect("what was written is read")
     }
 
-    /// Takes the bytes of a `Spread` message apart.
+    /// Decodes the bytes of a `Spread` message.
     pub(in crate::cluster) fn read(message: &[u8]) -> Result<Opened, Malformed> {
         let mut opened = Opened::default();
         for field in Fields::of(message) {
             match field? {
                 (1, value) => opened.floor = value.number()?,
-                (2, value) => opened.parts.push(Part::read(value)?),
+                (2, value) => opened.parts.push(OpenedPart::read(value)?),
                 (3, value) => opened.receipt = Receipt::read(value)?,
                 (4, value) => {
                     let (line, runs) = read_list(value, |runs, out| runs.append_numbers(out))?;
-                    opened.wants.push((line, from_runs(0, &runs).unwrap_or_default()));
+                    let ranges = from_runs(0, &runs).unwrap_or_default();
+                    opened.wants.push(Want { line, ranges });
                 }
                 (5, value) => opened.lacks.push(read_list(value, |_, _| Ok(()))?.0),
                 (6, value) => opened.inquiries.extend(Inquiry::read(value)?),
@@ -80,7 +96,7 @@ impl Opened {
     }
 }
 
-/// What stands in a message of eight bytes that say whose it is, and a list of numbers.
+/// Decodes a message of two fields: eight bytes that name a line or a life, and a list of numbers.
 fn read_list(
     value: Value,
     append: impl Fn(Value, &mut Vec<u64>) -> Result<(), Malformed>,
@@ -98,7 +114,7 @@ fn read_list(
 
 #[cfg(test)]
 impl super::Packet {
-    /// As the generated code reads it.
+    /// The packet as the generated code decodes it.
     pub(super) fn to_proto(&self) -> crate::proto::gossip::Spread {
         let mut out = Vec::new();
         self.write(&mut out);
@@ -106,27 +122,50 @@ impl super::Packet {
     }
 }
 
-/// Which parts were taken into custody.
+/// A gap that a peer wants filled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Want {
+    /// Hash of the line.
+    pub line: u64,
+    /// Ranges of its sequence numbers.
+    pub ranges: Vec<SeqRange>,
+}
+
+/// A part of two members, of which the holder does not know the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unserved {
+    /// The part's number.
+    pub number: u64,
+    /// Place of the member that is not known.
+    pub member: u64,
+}
+
+/// Stands for one life of a node in receipts. It has few bits, since it only tells one life from the next.
+pub(super) fn life_tag(boot: u64) -> u32 {
+    (xxh3_64(&boot.to_le_bytes()) & 0x3FFF) as u32
+}
+
+/// Which parts of the addressee were taken into custody, and answers about single ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Receipt {
-    /// Which life of the addressee it is about.
+    /// The addressee's life that the numbers are of, as a [`life_tag`].
     pub life: u32,
     /// All parts with smaller numbers are settled.
     pub below: u64,
-    /// First and last number of each further run.
-    pub ranges: Vec<(u64, u64)>,
-    /// Parts asked about that are not here.
+    /// Further ranges of numbers that were taken.
+    pub ranges: Vec<SeqRange>,
+    /// Numbers of parts that are not here, and that the addressee only asked about.
     pub wanted: Vec<u64>,
-    /// Members that the holder of a part does not know, by number of the part.
-    pub unserved: Vec<(u64, u64)>,
-    /// Parts whose bodies are being pulled.
+    /// Parts of two members of which one is not known here.
+    pub unserved: Vec<Unserved>,
+    /// Numbers of parts whose bodies are being pulled.
     pub pulling: Vec<u64>,
-    /// Who holds the batches of parts that are counted, by number of the part.
+    /// Numbers of parts that are counted, each with the members that hold its batch.
     pub tallies: Vec<(u64, Tally)>,
 }
 
 impl Receipt {
-    /// `None`: no node would write it.
+    /// Decodes a receipt. `None`: no node would write it.
     fn read(value: Value) -> Result<Option<Receipt>, Malformed> {
         let (mut receipt, mut runs) = (Receipt::default(), Vec::new());
         for field in value.fields()? {
@@ -137,7 +176,7 @@ impl Receipt {
                 (4, value) => value.append_numbers(&mut receipt.wanted)?,
                 (5, value) => {
                     let [number, _, member] = read_numbered(value)?;
-                    receipt.unserved.push((number, member));
+                    receipt.unserved.push(Unserved { number, member });
                 }
                 (6, value) => value.append_numbers(&mut receipt.pulling)?,
                 (7, value) => {
@@ -153,7 +192,7 @@ impl Receipt {
     }
 }
 
-/// What is said of one part: two varints, of which there may be one, and eight bytes.
+/// Decodes what is said of one part: its number, a second number that may be missing, and eight bytes.
 fn read_numbered(value: Value) -> Result<[u64; 3], Malformed> {
     let mut numbers = [0; 3];
     for field in value.fields()? {
@@ -167,23 +206,23 @@ fn read_numbered(value: Value) -> Result<[u64; 3], Malformed> {
     Ok(numbers)
 }
 
-/// Whether what is held of a source is as new as this.
+/// The question whether a peer holds a record of a source that is at least as new as this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Inquiry {
-    /// Chosen by who asks.
+    /// Name of the question, which the asking node chooses.
     pub id: u64,
-    /// Of which source; as it came, which may be no source's name.
+    /// The source, as it came: perhaps it is no valid name of a source.
     pub source: Arc<str>,
-    /// As new as what.
+    /// The stamp of the record: an equal or greater one is as new.
     pub stamp: Stamp,
-    /// Where the record was born: hash of origin and boot, and sequence number.
+    /// Hash of the line that the record was born in.
     pub line: u64,
-    /// Its number there.
+    /// The record's sequence number in that line.
     pub seq: u64,
 }
 
 impl Inquiry {
-    /// About an awaited record.
+    /// The question for an awaited record.
     pub fn new(id: u64, awaited: &Awaited) -> Inquiry {
         let birth = &awaited.birth;
         Inquiry {
@@ -195,7 +234,7 @@ impl Inquiry {
         }
     }
 
-    /// `None`: no node would write it.
+    /// Decodes a question. `None`: no node would write it.
     fn read(value: Value) -> Result<Option<Inquiry>, Malformed> {
         let (mut id, mut source, mut line, mut seq) = (0, "", 0, 0);
         let (mut stamp, mut hash): (_, &[u8]) = (Stamp { ts: 0, deleted: false, hash: 0 }, &[]);
@@ -217,67 +256,68 @@ impl Inquiry {
     }
 }
 
-/// A part as it came.
+/// A decoded part.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Part {
-    /// Counts what the peer handed over.
+pub(super) struct OpenedPart {
+    /// The part's number on the link.
     pub number: u64,
-    /// What is asked of the receiver; `None`: no node would ask it.
-    pub header: Option<Header>,
-    /// What came with it.
+    /// What is asked of the receiver; `None`: no node would ask that.
+    pub header: Option<PartHeader>,
+    /// The content of the part.
     pub content: Content,
 }
 
-/// What a part carries.
+/// The content of a part.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Content {
-    /// A batch.
+    /// The whole batch, encoded.
     Whole(Bytes),
     /// One of several pieces of a batch.
     Fragment {
-        /// Which, from 0.
+        /// Index of the piece, from 0.
         index: u32,
-        /// Of how many.
+        /// Number of pieces.
         count: u32,
-        /// The piece.
+        /// The bytes of the piece.
         bytes: Bytes,
     },
-    /// A batch to be pulled.
+    /// Only the name, length and checksum of a batch, which is to be pulled.
     Announced(Announced),
-    /// Whether this batch is here.
+    /// Only the name of a batch: the question whether it is here.
     Question(BatchId),
 }
 
-/// What is asked of the receiver of a part. Of fragments the first has it.
+/// What is asked of the receiver of a part. If the batch comes in fragments, it stands in the first one.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Header {
-    /// The range to answer for.
+pub(super) struct PartHeader {
+    /// The range of the ring that the receiver is to answer for.
     pub span: Span,
-    /// Members of this zone alone.
+    /// Only members of this zone are served.
     pub zone: String,
-    /// Places in it that are served already.
+    /// Places in the range that are served already.
     pub without: Vec<u64>,
-    /// Whose place is taken after a failure.
+    /// Place of the member that the receiver stands in for, after that one did not answer.
     pub instead_of: Option<u64>,
-    /// Hand-overs so far.
+    /// Number of hand-overs from the origin, this one included.
     pub hops: u32,
-    /// Age of the batch when it was sent, in microseconds.
+    /// Time from the packing of the batch to the sending of this part, in microseconds.
     pub age_us: u32,
-    /// Whether somebody above was found silent.
+    /// Whether a holder nearer to the origin was silent.
     pub is_hurried: bool,
-    /// In a part of two: the other one.
+    /// In a part of two members, place of the other one.
     pub other: Option<u64>,
-    /// An answer to a want: nothing is to be passed on.
+    /// Whether the batch fills a gap: then nothing is to be passed on.
     pub is_repair: bool,
-    /// Under which number the tally of the range is to be reported, if at all.
+    /// Number under which the tally of the range is to be reported; `None`: it is not to be.
     pub counted: Option<u64>,
 }
 
-impl Part {
-    fn read(value: Value) -> Result<Part, Malformed> {
-        let (mut header, mut number, mut zone, mut is_counted) = (Header::default(), 0, "", false);
+impl OpenedPart {
+    /// Decodes a part.
+    fn read(value: Value) -> Result<OpenedPart, Malformed> {
+        let (mut header, mut number, mut zone, mut is_counted) = (PartHeader::default(), 0, "", false);
         let (mut batch, mut index, mut count): (&[u8], _, _) = (&[], 0, 0);
-        let (mut id, mut body_bytes, mut checksum) = ((0, 0), 0, 0);
+        let (mut id, mut body_bytes, mut checksum) = (BatchId::default(), 0, 0);
         for field in value.fields()? {
             match field? {
                 (1, value) => number = value.number()?,
@@ -293,8 +333,8 @@ impl Part {
                 (11, value) => index = value.small()?,
                 (12, value) => count = value.small()?,
                 (13, value) => header.is_repair = value.flag()?,
-                (14, value) => id.0 = value.fixed64()?,
-                (15, value) => id.1 = value.number()?,
+                (14, value) => id.line = value.fixed64()?,
+                (15, value) => id.first_seq = value.number()?,
                 (16, value) => header.is_hurried = value.flag()?,
                 (17, value) => body_bytes = value.small()?,
                 (18, value) => checksum = value.fixed64()?,
@@ -315,6 +355,6 @@ impl Part {
             header.without.len() <= WITHOUT_MAX && zone.len() <= ZONE_BYTES_MAX && header.hops <= HOPS_MAX;
         header.zone = zone.into();
         header.counted = is_counted.then_some(number);
-        Ok(Part { number, header: is_sound.then_some(header), content })
+        Ok(OpenedPart { number, header: is_sound.then_some(header), content })
     }
 }

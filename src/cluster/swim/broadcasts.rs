@@ -1,33 +1,34 @@
-//! News that still has to be told: members whose state changed, and how often each was told.
+//! News that still has to be told: members whose state changed, and how often each of them was told.
 //!
-//! An entry is a member, not a message: what is told is the member's state at that moment. So the
-//! queue holds at most one entry a member, never stale news, and a member that was forgotten is
-//! told of no more. Least told first, and of those the newest.
+//! An entry is a member, not a message: what is told is the member's state at the moment of telling. So the
+//! queue holds at most one entry for each member and never stale news, and news of a forgotten member is
+//! not told. News told the fewest times comes first, and among equals the newest.
 
 use std::collections::BTreeMap;
 
-use super::table::Slot;
+use super::slot::Slot;
 
-/// Members whose news has to be told.
+/// The queue of members whose news has to be told.
 #[derive(Debug, Default)]
 pub(super) struct Broadcasts {
-    /// By (times told, age): the newer, the smaller.
+    /// Members by their place: the number of times told, then a number that is smaller for newer news.
     queue: BTreeMap<(u32, u64), Slot>,
     places: BTreeMap<Slot, (u32, u64)>,
     added: u64,
 }
 
 impl Broadcasts {
-    /// The member's state changed: tell it anew.
+    /// Queues a member whose state changed, to be told from the beginning.
     pub fn push(&mut self, slot: Slot) {
         self.remove(slot);
         self.added += 1;
         let place = (0, u64::MAX - self.added);
         self.queue.insert(place, slot);
         self.places.insert(slot, place);
+        debug_assert_eq!(self.queue.len(), self.places.len(), "every queued member has one place");
     }
 
-    /// The member is not to be told of any more.
+    /// Removes a member that is not to be told of any more.
     pub fn remove(&mut self, slot: Slot) {
         if let Some(place) = self.places.remove(&slot) {
             self.queue.remove(&place);
@@ -38,12 +39,12 @@ impl Broadcasts {
         self.queue.is_empty()
     }
 
-    /// Members in the order in which they should be told.
+    /// The queued members in the order in which they should be told.
     pub fn iter(&self) -> impl Iterator<Item = Slot> {
         self.queue.values().copied()
     }
 
-    /// The member was told once more; after `times_max` it is done.
+    /// Notes that a member was told once more. After `times_max` times it is removed.
     pub fn told(&mut self, slot: Slot, times_max: u32) {
         let Some((told, age)) = self.places.remove(&slot) else { return };
         self.queue.remove(&(told, age));

@@ -1,34 +1,34 @@
-//! Two that go by one name.
+//! Two nodes that use one name.
 //!
 //! A node that contacts us under the name of a live member at another address may be that member's next
-//! life (it moved), or a second one that was given the same name by mistake. Only the one we know
-//! can tell: it is asked at its address. If it answers there, the newcomer is told that its name is
-//! taken, and must not go on. If another answers, or nobody after a few tries, the newcomer is in
-//! truth the next life, and takes its place.
+//! life (it moved), or a second node that was given the same name by mistake. Only the member that we know
+//! can tell: it is pinged at its address. If it answers there, the newcomer is told that its name is
+//! taken, and stops. If another node answers there, or nobody after a few tries, the newcomer is
+//! the next life of the member, and takes its place.
 //!
-//! Of two that both live (a partition healed between them) the older, that with the smaller boot,
-//! stays. A member that finds its own name at another address decides alike.
+//! If both nodes live, after a healed partition for example, the older one stays, which is the one with the
+//! smaller boot number. A member that finds its own name at another address decides by the same rule.
 
 use std::net::SocketAddr;
 
-use super::message::{Introduction, Message, life_key};
-use super::table::Slot;
-use super::{Output, Swim};
+use super::message::{Introduction, SwimMessage, life_key};
+use super::slot::Slot;
+use super::{Swim, SwimOutput};
 use crate::record::Now;
 
-/// Claims looked into at once.
+/// Most claims that are looked into at a time.
 const CLAIMS_MAX: usize = 32;
-/// Pings to the one that is known, before it counts as gone.
-const TRIES_MAX: u32 = 3;
+/// Number of pings to the known member before it counts as gone.
+const CLAIM_TRIES_MAX: u32 = 3;
 
-/// A name claimed by another.
+/// A claim of a node to the name of a known member.
 #[derive(Debug)]
-pub(super) struct Claim {
-    /// Who claims it; `None`: this node itself, against one that bore its name before.
+pub(super) struct NameClaim {
+    /// The node that claims the name; `None`: this node itself, against another node that uses its name.
     contender: Option<Introduction>,
-    /// The member that bears it.
+    /// The known member of this name.
     slot: Slot,
-    /// Its life.
+    /// [`life_key`] of the life of the known member.
     key: u64,
     boot: u64,
     address: SocketAddr,
@@ -37,13 +37,13 @@ pub(super) struct Claim {
     due_us: u64,
 }
 
-/// All claims of the moment.
+/// All claims that are being looked into.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    open: Vec<Claim>,
-    /// When a member with this node's name at another address was last told off.
+    open: Vec<NameClaim>,
+    /// When a node with this node's name at another address was last told that the name is taken.
     told_us: Option<u64>,
-    /// The other address whose bearer of our name was asked for in vain, and its boot.
+    /// Address and boot number of a node with our name that was pinged in vain.
     refuted: Option<(SocketAddr, u64)>,
 }
 
@@ -58,15 +58,15 @@ impl Claims {
         }
     }
 
-    /// The claim that this answer is about.
-    pub fn take(&mut self, sequence: u32) -> Option<Claim> {
+    /// Takes out the claim whose ping had this sequence number.
+    pub fn take(&mut self, sequence: u32) -> Option<NameClaim> {
         let at = self.open.iter().position(|claim| claim.sequence == sequence)?;
         Some(self.open.remove(at))
     }
 }
 
 impl Swim {
-    /// Looks into the claim of `contender` to the name of the member in `slot`.
+    /// Begins to look into the claim of `contender` to the name of the member in `slot`.
     pub(super) fn contend(&mut self, now: Now, slot: Slot, contender: Introduction) {
         let Some(known) = self.table.get(slot) else { return };
         let (key, boot, address) = (known.key(), known.identity.boot, known.identity.gossip());
@@ -76,7 +76,7 @@ impl Swim {
         }
     }
 
-    /// Somebody goes by our own name at another address.
+    /// Decides what to do about a node with our own name at another address.
     pub(super) fn contend_for_my_name(&mut self, now: Now, other: Introduction) {
         const TELL_INTERVAL_US: u64 = 500_000;
         let me = self.table.me().identity.clone();
@@ -92,7 +92,7 @@ impl Swim {
             let is_open = self.claims.open.iter().any(|claim| claim.contender.is_none());
             if !is_open && self.claims.refuted != Some((other.gossip(), other.boot)) {
                 let key = life_key(&other.name, other.boot);
-                self.open_claim(now, None, super::ME, key, other.boot, other.gossip());
+                self.open_claim(now, None, super::slot::ME, key, other.boot, other.gossip());
             }
         }
     }
@@ -109,23 +109,27 @@ impl Swim {
         if self.claims.open.len() >= CLAIMS_MAX {
             return;
         }
-        let claim = Claim { contender, slot, key, boot, address, sequence: 0, tries: 0, due_us: 0 };
+        let claim = NameClaim { contender, slot, key, boot, address, sequence: 0, tries: 0, due_us: 0 };
         self.ask_bearer(now, claim);
     }
 
-    fn ask_bearer(&mut self, now: Now, mut claim: Claim) {
+    fn ask_bearer(&mut self, now: Now, mut claim: NameClaim) {
         claim.sequence = self.next_sequence();
         claim.tries += 1;
         claim.due_us = now.mono_us + 2 * self.timing.probe_timeout_us;
         let ping = self.ping(claim.sequence, claim.key, None);
-        self.outputs.push_back(Output::Datagram { to: claim.address, message: ping, updates: Vec::new() });
+        self.outputs.push_back(SwimOutput::Datagram {
+            to: claim.address,
+            message: ping,
+            updates: Vec::new(),
+        });
         self.claims.open.push(claim);
     }
 
     pub(super) fn claims_due(&mut self, now: Now) {
         while let Some(at) = self.claims.open.iter().position(|claim| claim.due_us <= now.mono_us) {
             let claim = self.claims.open.remove(at);
-            if claim.tries < TRIES_MAX {
+            if claim.tries < CLAIM_TRIES_MAX {
                 self.ask_bearer(now, claim);
             } else {
                 self.claim_granted(now, claim);
@@ -133,12 +137,12 @@ impl Swim {
         }
     }
 
-    /// The bearer of the name answered: it lives.
-    pub(super) fn claim_answered(&mut self, _now: Now, sequence: u32) {
+    /// Rejects the claim whose ping was answered: the known member of that name lives.
+    pub(super) fn claim_answered(&mut self, sequence: u32) {
         let Some(claim) = self.claims.take(sequence) else { return };
         match claim.contender {
-            None => self.outputs.push_back(Output::NameTaken { by: claim.address }),
-            // A smaller boot at the same address is a datagram that was long on its way.
+            None => self.outputs.push_back(SwimOutput::NameTaken { by: claim.address }),
+            // A contender with a smaller boot number was contacted by a datagram that was long on its way.
             Some(contender) if contender.identity.boot >= claim.boot => {
                 let newcomer = contender.identity;
                 self.tell_taken(&newcomer.name, newcomer.boot, newcomer.gossip(), claim.address);
@@ -147,20 +151,20 @@ impl Swim {
         }
     }
 
-    /// The bearer of the name is gone.
-    pub(super) fn claim_granted(&mut self, now: Now, claim: Claim) {
+    /// Grants a claim: the known member of that name is gone.
+    pub(super) fn claim_granted(&mut self, now: Now, claim: NameClaim) {
         let Some(contender) = claim.contender else {
             self.claims.refuted = Some((claim.address, claim.boot));
             return;
         };
-        // Unless more became known of it meanwhile.
+        // Nothing happens if a newer life of the member became known meanwhile.
         if self.table.get(claim.slot).is_some_and(|known| known.key() == claim.key) {
             self.replace(now, claim.slot, contender);
         }
     }
 
     fn tell_taken(&mut self, name: &crate::record::NodeName, boot: u64, to: SocketAddr, by: SocketAddr) {
-        let message = Message::NameTaken { name: name.clone(), boot, by };
-        self.outputs.push_back(Output::Datagram { to, message, updates: Vec::new() });
+        let message = SwimMessage::NameTaken { name: name.clone(), boot, by };
+        self.outputs.push_back(SwimOutput::Datagram { to, message, updates: Vec::new() });
     }
 }

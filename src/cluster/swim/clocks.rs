@@ -1,33 +1,32 @@
-//! Comparing wall clocks in probes.
+//! Comparing this node's wall clock with those of its peers.
 //!
-//! An answer to a probe carries the peer's wall clock; half a round trip after it was read, it is
-//! compared with ours, as NTP does. What is kept is the difference between the peer's wall clock
-//! and our *monotonic* one, so that a step of our own wall clock shows at once against the old
-//! measurements.
+//! An answer to a probe carries the peer's wall clock, which is taken to have been read half a round trip
+//! before the answer came, as in NTP. What is kept is the difference between the peer's wall clock and our
+//! *monotonic* clock, so that a step of our own wall clock shows at once against the old measurements.
 
 use std::collections::VecDeque;
 
-use super::table::Slot;
+use super::slot::Slot;
 use crate::record::Now;
 
-/// Measurements kept, each of another peer: enough for a median that one liar does not move.
+/// Most measurements kept, each of another peer: enough for a median that one wrong clock does not move.
 const PEERS_MAX: usize = 15;
-/// Peers it takes to have an opinion.
+/// Least number of peers for a median.
 const PEERS_MIN: usize = 3;
-/// Measurements older than this are dropped.
+/// Age from which on measurements are dropped, in microseconds.
 const AGE_US_MAX: u64 = 60_000_000;
-/// Round trips longer than this say nothing about clocks.
+/// Longest round trip that says anything about clocks, in microseconds.
 const RTT_US_MAX: u64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Measurement {
     peer: Slot,
     at_us: u64,
-    /// The peer's wall clock less our monotonic clock.
+    /// The peer's wall clock minus our monotonic clock, in microseconds.
     wall_less_mono_us: i64,
 }
 
-/// The latest measurements, oldest first.
+/// The latest measurement of each of the last peers, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
     measurements: VecDeque<Measurement>,
@@ -35,12 +34,12 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    /// What our own clocks show.
+    /// Notes what our own clocks show.
     pub fn set_now(&mut self, now: Now) {
         self.latest = now;
     }
 
-    /// A peer's wall clock, read half a round trip ago.
+    /// Takes in a peer's wall clock, which was read half a round trip ago.
     pub fn measured(&mut self, now: Now, peer: Slot, peer_wall_us: u64, rtt_us: u64) {
         self.latest = now;
         if rtt_us > RTT_US_MAX {
@@ -55,7 +54,7 @@ impl Clocks {
         self.measurements.push_back(Measurement { peer, at_us: now.mono_us, wall_less_mono_us });
     }
 
-    /// Our wall clock less the median of the peers'; `None` with too few of them.
+    /// Our wall clock minus the median of the peers' clocks, in microseconds; `None` with too few peers.
     pub fn offset_us(&self) -> Option<i64> {
         let mut offsets: Vec<i64> = self.measurements.iter().map(|known| known.wall_less_mono_us).collect();
         if offsets.len() < PEERS_MIN {
@@ -66,7 +65,7 @@ impl Clocks {
         offsets.get(offsets.len() / 2).map(|median| own.wrapping_sub(*median))
     }
 
-    /// The wall clock at an instant of the monotonic one.
+    /// Our wall clock, in microseconds, at an instant of the monotonic clock.
     pub fn wall_us(&self, mono_us: u64) -> u64 {
         self.latest.wall_us.saturating_add(mono_us).saturating_sub(self.latest.mono_us)
     }

@@ -1,36 +1,36 @@
 //! Reaching beyond the members that are alive here: join targets, and the dead.
 //!
-//! A node that is alone tries all its join targets, for ever, at growing intervals up to two seconds.
-//! A node that has company still tries, once a second, one that it has none of: a dead member or
-//! a join target that is no live member. So a partition heals after days, even though both sides gave
-//! each other up (weaviate#10698, antrea#4491: the dead were forgotten, and the sides never merged).
-//! Whoever answers is asked for its member list.
+//! A node that is alone tries all of its join targets, for ever, at growing intervals of up to two seconds. A
+//! node with other members still tries, once a second, one address at which it knows no live member: that of
+//! a dead member or of a join target. So a partition heals even after days, though both sides gave each other
+//! up (weaviate#10698, antrea#4491: the dead were forgotten, and the sides never merged). A node that answers
+//! is asked for its member list.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::Swim;
-use super::table::{ME, Slot};
+use super::slot::{ME, Slot};
 use super::timing::{CONTACT_INTERVAL_US, JOIN_RETRY_US_MAX};
 use crate::cluster::members::State;
 use crate::record::Now;
 
-/// Join targets: a name may resolve to many addresses, but not to a whole cluster of thousands.
+/// Most join targets: a name may resolve to many addresses, but not to a whole cluster of thousands.
 const SEEDS_MAX: usize = 256;
-/// Tries whose answer is waited for.
-const WAITING_MAX: usize = 64;
+/// Most tries whose answer is waited for.
+const CONTACTS_WAITING_MAX: usize = 64;
 
 #[derive(Debug)]
 struct Seed {
     address: SocketAddr,
     due_us: u64,
     retry_us: u64,
-    /// Who answered there last, and which of its lives.
+    /// The member that answered there last, and the [`life_key`](super::message::life_key) of its life.
     member: Option<(Slot, u64)>,
     is_me: bool,
 }
 
-/// Join targets and tries under way.
+/// Join targets, and tries under way.
 #[derive(Debug)]
 pub(super) struct Contacts {
     seeds: Vec<Seed>,
@@ -46,12 +46,12 @@ impl Contacts {
         Contacts { seeds: Vec::new(), has_seeds, is_resolved: false, next_us, waiting: VecDeque::new() }
     }
 
-    /// No join targets, or none but this node itself.
+    /// Returns whether there are no join targets, or none but this node itself.
     pub fn is_alone_by_choice(&self) -> bool {
         !self.has_seeds || (self.is_resolved && self.seeds.iter().all(|seed| seed.is_me))
     }
 
-    /// Whether this answers a try; it is waited for no more.
+    /// Returns whether this sequence number is of a try under way, and ends the try.
     pub fn take(&mut self, sequence: u32) -> bool {
         let at = self.waiting.iter().position(|&waiting| waiting == sequence);
         at.and_then(|at| self.waiting.remove(at)).is_some()
@@ -59,7 +59,7 @@ impl Contacts {
 }
 
 impl Swim {
-    /// Join targets as they are resolved now.
+    /// Takes the join targets as they are resolved now, the whole list.
     pub fn handle_seeds(&mut self, now: Now, addresses: &[SocketAddr]) {
         self.clocks.set_now(now);
         let me = self.table.me().identity.gossip();
@@ -105,7 +105,8 @@ impl Swim {
     fn try_seeds(&mut self, now: Now) {
         let mut due = Vec::new();
         for seed in &mut self.contacts.seeds {
-            // One that led back here may be an address of many: others may answer there later.
+            // A target that led back to this node may be one address of many nodes: others may answer there
+            // later.
             if seed.due_us <= now.mono_us {
                 seed.due_us = now.mono_us + self.random.jitter_us(seed.retry_us);
                 seed.retry_us = (seed.retry_us + seed.retry_us / 2).min(JOIN_RETRY_US_MAX);
@@ -117,7 +118,7 @@ impl Swim {
         }
     }
 
-    /// A dead member or a join target that is none of the live, by chance.
+    /// Contacts a random one of the dead members and the join targets without a live member.
     fn try_one_lost(&mut self, now: Now) {
         let gone = self.table.gone().iter().copied();
         let mut lost: Vec<(SocketAddr, Option<Slot>)> = gone
@@ -134,7 +135,7 @@ impl Swim {
             self.contact(address, slot);
         }
         if !self.is_alone() {
-            // Should it be alone again, it starts over without waiting.
+            // If this node is alone again later, it begins to try without waiting.
             for seed in &mut self.contacts.seeds {
                 (seed.due_us, seed.retry_us) = (now.mono_us, self.timing.join_retry_us);
             }
@@ -146,10 +147,11 @@ impl Swim {
         seed.is_me || member.is_some_and(|member| member.state.is_live())
     }
 
-    /// Pings whoever is at `address`, or this dead member there, and introduces itself.
+    /// Pings the node at `address`, which must be the dead member in `slot` if one is given, and introduces
+    /// this node.
     fn contact(&mut self, address: SocketAddr, slot: Option<Slot>) {
         let sequence = self.next_sequence();
-        if self.contacts.waiting.len() >= WAITING_MAX {
+        if self.contacts.waiting.len() >= CONTACTS_WAITING_MAX {
             self.contacts.waiting.pop_front();
         }
         self.contacts.waiting.push_back(sequence);
@@ -158,7 +160,7 @@ impl Swim {
         self.send(address, slot, ping);
     }
 
-    /// Somebody answered a try.
+    /// Handles the answer to a try: exchanges member lists with the node that answered.
     pub(super) fn contact_answered(
         &mut self,
         now: Now,

@@ -1,7 +1,7 @@
-//! Members known from before: many nodes that begin as one cluster, without a storm of joins.
+//! Members known from before, with which many nodes begin as one cluster without a storm of joins.
 //!
-//! What all of them know alike is made once and shared: what members say of themselves, their ring
-//! and the hash of the view. A node's own part is filled in one go, in O(N).
+//! What is the same for all of these nodes is made once and shared: the identities of the members, their ring
+//! and the hash of the view. Each node's own table is filled from it in one go, in O(N).
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use hashbrown::HashTable;
 
 use super::Swim;
 use super::message::life_key;
-use super::table::Slot;
+use super::slot::Slot;
 use crate::cluster::members::Identity;
 use crate::cluster::ring::Ring;
 use crate::record::Now;
@@ -18,23 +18,23 @@ use crate::record::Now;
 #[derive(Clone, Debug)]
 pub struct Known {
     pub(super) ring: Arc<Ring>,
-    /// [`life_key`] of every entry of the ring.
+    /// [`life_key`] of every entry of the ring, in the ring's order.
     pub(super) keys: Arc<[u64]>,
-    /// XOR of them all.
+    /// XOR of all keys.
     pub(super) view: u64,
-    /// By hash: one more than the place on the ring.
+    /// Index by ring hash. The value is one more than the member's index on the ring.
     pub(super) index: HashTable<Slot>,
 }
 
 impl Known {
-    /// These members; of several with one name the first counts.
+    /// Takes these members. Of several members with one name the first counts.
     pub fn new(identities: impl IntoIterator<Item = Arc<Identity>>) -> Known {
         let ring = Ring::of(identities);
         let keys = ring.entries().iter().map(|entry| life_key(entry.name(), entry.boot())).collect();
         Known::with(ring, keys)
     }
 
-    /// Those of the members that `is_known` says yes to: for views that differ.
+    /// Returns only the members for which `is_known` returns true, for nodes whose views differ.
     pub fn only(&self, mut is_known: impl FnMut(&Identity) -> bool) -> Known {
         let all = self.ring.entries().iter().zip(self.keys.iter());
         let kept = all.filter(|(entry, _)| is_known(&entry.identity));
@@ -46,26 +46,21 @@ impl Known {
         let view = keys.iter().fold(0, |view, key| view ^ key);
         let mut index = HashTable::with_capacity(ring.len());
         for (slot, entry) in (1..).zip(ring.entries()) {
-            // There is room for all: nothing is hashed anew.
+            // There is room for all entries, so no entry is hashed again.
             index.insert_unique(entry.hash, slot, |_| 0);
         }
         Known { ring: Arc::new(ring), keys: keys.into(), view, index }
     }
 
-    /// How many there are.
+    /// Number of members.
     pub fn len(&self) -> usize {
         self.ring.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.ring.is_empty()
     }
 }
 
 impl Swim {
-    /// Takes in members that are known from before. To be called before anything else, on a node that
-    /// knows nobody; else they are taken in one by one.
+    /// Takes in members that are known from before. On a node that knows nobody this is fast; on any other
+    /// the members are taken in one by one.
     pub fn handle_known(&mut self, now: Now, known: &Known) {
         self.clocks.set_now(now);
         self.table.fill(known, now.mono_us, &mut self.random);

@@ -1,20 +1,21 @@
-//! Going in an orderly way: the others hear `left` from the one that goes, and do not miss it.
+//! Leaving in an orderly way: a node that goes tells the others, so that they do not have to find it dead.
 //!
-//! A few members are pinged with the news and acknowledge it; they tell it on. It is told when two of
-//! them know (or the only one there is), and given up after a second: then the rest find out by probing.
+//! A few members are pinged with the news and acknowledge it; they pass it on. Leaving is done when two
+//! members have acknowledged (or the only one there is). It is given up after a second; then the others find
+//! out by probing.
 
 use super::Swim;
-use super::table::{ME, Slot};
+use super::slot::{ME, Slot};
 use crate::record::Now;
 
-/// Members that must have heard it.
+/// Number of members that must have acknowledged the news.
 const TOLD_MIN: usize = 2;
-/// Members told in a round.
-const FANOUT: usize = 5;
-/// The whole of it.
+/// Number of members that are told in one round.
+const LEAVE_FANOUT: usize = 5;
+/// Longest time that leaving may take, in microseconds.
 const LEAVE_US_MAX: u64 = 1_000_000;
 
-/// How far this node is with going.
+/// The progress of this node in leaving.
 #[derive(Debug, Default)]
 pub(super) struct Leave {
     started_us: Option<u64>,
@@ -34,7 +35,7 @@ impl Leave {
         if self.is_leaving() && !self.is_left() { self.next_us } else { u64::MAX }
     }
 
-    /// A ping with the news was answered.
+    /// Notes the answer to a ping with the news.
     pub fn answered(&mut self, sequence: u32) {
         let Some(&(_, slot)) = self.asked.iter().find(|(asked, _)| *asked == sequence) else { return };
         if !self.told.contains(&slot) {
@@ -48,7 +49,7 @@ impl Leave {
 }
 
 impl Swim {
-    /// This node goes: from now on it says so.
+    /// Begins to leave: from now on this node tells the others that it goes.
     pub fn handle_leave(&mut self, now: Now) {
         if self.leave.is_leaving() {
             return;
@@ -60,7 +61,7 @@ impl Swim {
         self.leave_due(now);
     }
 
-    /// Whether enough others know.
+    /// Returns whether enough members know that this node goes, or could not be told in time.
     pub fn is_left(&self) -> bool {
         self.leave.is_left()
     }
@@ -76,7 +77,7 @@ impl Swim {
         }
         self.leave.next_us = now.mono_us + self.timing.probe_timeout_us;
         self.news.push(ME);
-        for slot in self.table.random_live(FANOUT, ME, &mut self.random) {
+        for slot in self.table.random_live(LEAVE_FANOUT, ME, &mut self.random) {
             let Some((key, to)) = self.table.get(slot).map(|member| (member.key(), member.identity.gossip()))
             else {
                 continue;

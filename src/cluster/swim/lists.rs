@@ -1,68 +1,68 @@
-//! Whole member lists, exchanged on streams; and probes on streams.
+//! Exchanging whole member lists on streams, and probing on streams.
 //!
-//! The side that connects sends its list in parts, the other side merges it and answers with its own.
-//! One part is in flight at a time, so a list of any length costs little memory and never a datagram
-//! (quickwit#6653: the digest outgrew it after 500 dead nodes).
+//! The side that connects sends its list in parts; the other side merges it and answers with its own list.
+//! One part is in flight at a time, so a list of any length takes little memory, and it never has to fit a
+//! datagram (quickwit#6653: the digest outgrew it after 500 dead nodes).
 //!
-//! Lists are exchanged when a node joins, when a dead member answers again, and when views differ though
+//! Lists are exchanged when a node joins, when a dead member answers again, and when views differ although
 //! nothing changed for a while.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::message::{Claim, Frame, Introduction, Ping, Update};
+use super::message::{Claim, Introduction, MembershipFrame, Ping, Update};
 use super::news::Way;
-use super::table::{ME, Slot};
+use super::slot::{ME, Slot};
 use super::timing::{LISTS_INTERVAL_US, LISTS_INTERVAL_US_MAX};
-use super::{Output, Swim, wire};
+use super::{Swim, SwimOutput, wire};
 use crate::cluster::frames::{self, FrameReader};
 use crate::cluster::members::State;
 use crate::cluster::purpose::{Purpose, StreamIds};
-use crate::cluster::stats::Gauge;
-use crate::cluster::{StreamEvent, StreamId};
+use crate::cluster::stats::QueueGauge;
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::record::Now;
 
-/// Members in one part of a list.
+/// Most members in one part of a list.
 const PART_MEMBERS_MAX: usize = 256;
-/// A part cannot be longer: its members' fields are bounded.
-const FRAME_BYTES_MAX: usize = 256 * 1024;
-/// Streams of membership at once.
+/// Longest frame, in bytes. A part of a list cannot be longer, since the fields of its members are bounded.
+const LIST_FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Most streams of membership at a time.
 const SESSIONS_MAX: usize = 64;
-/// Lists offered at once.
+/// Most exchanges at a time that this node began.
 const OFFERS_MAX: usize = 2;
-/// A stream without progress for so long is given up.
+/// Time without progress after which a stream is given up, in microseconds.
 const SESSION_US: u64 = 10_000_000;
-/// Between two tries to get a first list.
+/// Time between two tries to get a first list, in microseconds.
 const JOIN_INTERVAL_US: u64 = 500_000;
-/// Between two offers.
+/// Least time between the beginnings of two exchanges, in microseconds.
 const OFFER_INTERVAL_US: u64 = 500_000;
 
 #[derive(Debug)]
-enum Kind {
-    /// We ask whether it is there.
+enum ListSessionKind {
+    /// This node probes the peer.
     Probe { sequence: u32, ping: Ping },
-    /// We send our list first.
+    /// This node began an exchange. Its list goes on with the member `next`; `None` if all of it was sent.
     Offer { next: Option<Slot> },
-    /// A peer connected: it is answered.
+    /// A peer connected. This node's list goes on with the member `next`; `None` if it is not being sent.
     Serve { next: Option<Slot> },
 }
 
 #[derive(Debug)]
-struct Session {
-    kind: Kind,
+struct ListSession {
+    kind: ListSessionKind,
     reader: FrameReader,
     due_us: u64,
 }
 
-/// Streams of membership, and when to exchange lists.
+/// The streams of membership, and when to exchange lists.
 #[derive(Debug)]
 pub(super) struct Lists {
-    sessions: BTreeMap<StreamId, Session>,
+    sessions: BTreeMap<StreamId, ListSession>,
     ids: StreamIds,
     is_joined: bool,
     next_join_us: u64,
     last_offer_us: Option<u64>,
-    /// Not before this for views that differ.
+    /// When lists may next be exchanged because views differ, on the monotonic clock in microseconds.
     next_views_us: u64,
     views_interval_us: u64,
 }
@@ -80,11 +80,11 @@ impl Lists {
         }
     }
 
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("exchanges of lists", self.sessions.len(), SESSIONS_MAX));
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("exchanges of lists", self.sessions.len(), SESSIONS_MAX));
     }
 
-    /// A first list is here.
+    /// Notes that a first list was received.
     pub fn joined(&mut self) {
         self.is_joined = true;
     }
@@ -96,15 +96,15 @@ impl Lists {
 }
 
 impl Swim {
-    /// Something happened to a stream of membership.
+    /// Handles an event of a stream of membership.
     pub fn handle_stream(&mut self, now: Now, stream: StreamId, event: StreamEvent) {
         self.clocks.set_now(now);
         match event {
             StreamEvent::Accepted { .. } => {
                 if self.lists.sessions.len() >= SESSIONS_MAX {
-                    return self.outputs.push_back(Output::Close { stream });
+                    return self.outputs.push_back(SwimOutput::Stream(StreamOutput::Close { stream }));
                 }
-                self.start_session(now, stream, Kind::Serve { next: None });
+                self.start_session(now, stream, ListSessionKind::Serve { next: None });
             }
             StreamEvent::Opened => self.opened(now, stream),
             StreamEvent::Drained => {
@@ -135,7 +135,8 @@ impl Swim {
         }
     }
 
-    /// Another sees other members than we do. That is so for a while after each change.
+    /// Exchanges lists with a member whose hash of the live members differs from ours, unless something
+    /// changed lately: views differ for a while after each change.
     pub(super) fn compare_views(&mut self, now: Now, slot: Slot, view: u64) {
         if view == self.table.view() {
             self.lists.views_interval_us = LISTS_INTERVAL_US;
@@ -151,10 +152,10 @@ impl Swim {
         self.exchange_lists(now, slot);
     }
 
-    /// Exchanges lists with this member, unless that was just done with somebody.
+    /// Exchanges lists with this member, unless an exchange was begun just before.
     pub(super) fn exchange_lists(&mut self, now: Now, slot: Slot) {
         let offers = self.lists.sessions.values();
-        let offers = offers.filter(|session| matches!(session.kind, Kind::Offer { .. })).count();
+        let offers = offers.filter(|session| matches!(session.kind, ListSessionKind::Offer { .. })).count();
         let is_early =
             self.lists.last_offer_us.is_some_and(|last_us| now.mono_us < last_us + OFFER_INTERVAL_US);
         if is_early || offers >= OFFERS_MAX {
@@ -162,65 +163,68 @@ impl Swim {
         }
         let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { return };
         self.lists.last_offer_us = Some(now.mono_us);
-        self.connect(now, to, Kind::Offer { next: Some(ME) });
+        self.connect(now, to, ListSessionKind::Offer { next: Some(ME) });
     }
 
-    /// Probes a member that did not answer over UDP.
+    /// Opens a stream to probe a member that did not answer over UDP. `None`: there are too many streams.
     pub(super) fn connect_probe(&mut self, now: Now, to: SocketAddr, ping: Ping) -> Option<StreamId> {
-        self.connect(now, to, Kind::Probe { sequence: ping.sequence, ping })
+        self.connect(now, to, ListSessionKind::Probe { sequence: ping.sequence, ping })
     }
 
-    /// The probe is over.
+    /// Closes the stream of a probe that is over.
     pub(super) fn close_probe(&mut self, stream: Option<StreamId>) {
         if let Some(stream) = stream.filter(|stream| self.lists.sessions.contains_key(stream)) {
             self.end_session(stream);
         }
     }
 
-    fn connect(&mut self, now: Now, to: SocketAddr, kind: Kind) -> Option<StreamId> {
+    fn connect(&mut self, now: Now, to: SocketAddr, kind: ListSessionKind) -> Option<StreamId> {
         if self.lists.sessions.len() >= SESSIONS_MAX {
             return None;
         }
         let stream = self.lists.ids.next_id();
         self.start_session(now, stream, kind);
-        self.outputs.push_back(Output::Connect { stream, to });
+        self.outputs.push_back(SwimOutput::Stream(StreamOutput::Connect { stream, to }));
         Some(stream)
     }
 
-    fn start_session(&mut self, now: Now, stream: StreamId, kind: Kind) {
-        let session =
-            Session { kind, reader: FrameReader::new(FRAME_BYTES_MAX), due_us: now.mono_us + SESSION_US };
+    fn start_session(&mut self, now: Now, stream: StreamId, kind: ListSessionKind) {
+        let session = ListSession {
+            kind,
+            reader: FrameReader::new(LIST_FRAME_BYTES_MAX),
+            due_us: now.mono_us + SESSION_US,
+        };
         self.lists.sessions.insert(stream, session);
     }
 
     fn end_session(&mut self, stream: StreamId) {
         self.lists.sessions.remove(&stream);
-        self.outputs.push_back(Output::Close { stream });
+        self.outputs.push_back(SwimOutput::Stream(StreamOutput::Close { stream }));
     }
 
-    fn write(&mut self, stream: StreamId, frame: &Frame) {
+    fn write(&mut self, stream: StreamId, frame: &MembershipFrame) {
         let bytes = frames::frame(&wire::frame_to_proto(frame));
-        self.outputs.push_back(Output::Write { stream, bytes });
+        self.outputs.push_back(SwimOutput::Stream(StreamOutput::Write { stream, bytes }));
     }
 
     fn opened(&mut self, now: Now, stream: StreamId) {
         let Some(session) = self.lists.sessions.get_mut(&stream) else { return };
         session.due_us = now.mono_us + SESSION_US;
-        let Kind::Probe { ping, .. } = &session.kind else { return self.write_on(stream) };
-        let frame = Frame::Ping(ping.clone());
+        let ListSessionKind::Probe { ping, .. } = &session.kind else { return self.write_on(stream) };
+        let frame = MembershipFrame::Ping(ping.clone());
         self.write(stream, &frame);
     }
 
-    /// What was written is out: the next part, if there is one.
+    /// Writes the next part of the list, if there is one, after the last one is out.
     fn write_on(&mut self, stream: StreamId) {
         let Some(session) = self.lists.sessions.get(&stream) else { return };
         match &session.kind {
-            Kind::Probe { .. } => {}
-            Kind::Offer { next: Some(from) } | Kind::Serve { next: Some(from) } => {
+            ListSessionKind::Probe { .. } => {}
+            ListSessionKind::Offer { next: Some(from) } | ListSessionKind::Serve { next: Some(from) } => {
                 let from = *from;
                 self.write_part(stream, from);
             }
-            Kind::Offer { next: None } | Kind::Serve { next: None } => {}
+            ListSessionKind::Offer { next: None } | ListSessionKind::Serve { next: None } => {}
         }
     }
 
@@ -237,18 +241,18 @@ impl Swim {
             updates.extend(self.listed(slot));
         }
         let introduction = (from == ME).then(|| self.table.me().clone());
-        self.write(stream, &Frame::List { introduction, updates, is_last: next.is_none() });
+        self.write(stream, &MembershipFrame::List { introduction, updates, is_last: next.is_none() });
         let Some(session) = self.lists.sessions.get_mut(&stream) else { return };
         match &mut session.kind {
-            Kind::Offer { next: place } => *place = next,
-            // Closing waits for what was written.
-            Kind::Serve { .. } if next.is_none() => self.end_session(stream),
-            Kind::Serve { next: place } => *place = next,
-            Kind::Probe { .. } => {}
+            ListSessionKind::Offer { next: place } => *place = next,
+            // The driver closes the stream only when everything written is out.
+            ListSessionKind::Serve { .. } if next.is_none() => self.end_session(stream),
+            ListSessionKind::Serve { next: place } => *place = next,
+            ListSessionKind::Probe { .. } => {}
         }
     }
 
-    /// A member as it stands in a list.
+    /// Returns the news of a member as it stands in a list.
     fn listed(&self, slot: Slot) -> Option<Update> {
         let member = self.table.get(slot)?;
         let said = Introduction { identity: member.identity.clone(), incarnation: member.incarnation };
@@ -265,7 +269,7 @@ impl Swim {
         let Some(session) = self.lists.sessions.get_mut(&stream) else { return };
         session.due_us = now.mono_us + SESSION_US;
         session.reader.push(bytes);
-        // A frame may end the session.
+        // A frame may end the session, so it is looked up again each time.
         while let Some(session) = self.lists.sessions.get_mut(&stream) {
             let frame = match session.reader.next_frame() {
                 Ok(None) => return,
@@ -279,22 +283,26 @@ impl Swim {
         }
     }
 
-    /// `false`: it makes no sense here.
-    fn handle_frame(&mut self, now: Now, stream: StreamId, frame: Frame) -> bool {
+    /// Handles a frame. Returns `false` if no node would send it at this point.
+    fn handle_frame(&mut self, now: Now, stream: StreamId, frame: MembershipFrame) -> bool {
         let Some(session) = self.lists.sessions.get(&stream) else { return true };
         match (&session.kind, frame) {
-            (Kind::Serve { next: None }, Frame::Ping(ping)) if self.is_for_me(ping.target) => {
+            (ListSessionKind::Serve { next: None }, MembershipFrame::Ping(ping))
+                if self.is_for_me(ping.target) =>
+            {
                 let ack = self.ack(now, ping.sequence, false, None);
-                self.write(stream, &Frame::Ack(ack));
+                self.write(stream, &MembershipFrame::Ack(ack));
                 true
             }
-            (Kind::Probe { sequence, .. }, Frame::Ack(ack)) if ack.sequence == *sequence => {
+            (ListSessionKind::Probe { sequence, .. }, MembershipFrame::Ack(ack))
+                if ack.sequence == *sequence =>
+            {
                 self.answer_probe(now, None, &ack);
                 true
             }
             (
-                Kind::Offer { .. } | Kind::Serve { next: None },
-                Frame::List { introduction, updates, is_last },
+                ListSessionKind::Offer { .. } | ListSessionKind::Serve { next: None },
+                MembershipFrame::List { introduction, updates, is_last },
             ) => self.handle_list(now, stream, introduction, updates, is_last),
             _ => false,
         }
@@ -311,13 +319,17 @@ impl Swim {
         if let Some(said) = introduction {
             let (name, boot) = (said.identity.name.clone(), said.identity.boot);
             self.hear(now, said.into(), Way::FirstHand);
-            // Who claims another's name is told nothing before that is cleared up; it comes again.
+            // A node that claims the name of another gets no list before that is cleared up. It tries again
+            // later.
             if self.find_life(name.as_str(), boot).is_none() {
                 return false;
             }
         }
-        let is_offer =
-            self.lists.sessions.get(&stream).is_some_and(|it| matches!(it.kind, Kind::Offer { .. }));
+        let is_offer = self
+            .lists
+            .sessions
+            .get(&stream)
+            .is_some_and(|it| matches!(it.kind, ListSessionKind::Offer { .. }));
         let way = if is_offer && !self.lists.is_joined { Way::FirstList } else { Way::List };
         for update in updates {
             self.hear(now, update, way);

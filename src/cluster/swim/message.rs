@@ -1,4 +1,4 @@
-//! What membership says, as types that cannot be wrong; [`super::wire`] has their protobuf forms.
+//! The messages of membership, as types that are always valid. [`super::wire`] has their protobuf forms.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,21 +8,21 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::cluster::members::Identity;
 use crate::record::NodeName;
 
-/// One life of a member, short enough to stand in every ping: a receiver refuses pings that mean
-/// another.
+/// Returns a hash that stands for one life of a member. It is in every ping, and a receiver refuses pings
+/// that are meant for another life or member.
 pub(super) fn life_key(name: &NodeName, boot: u64) -> u64 {
-    // 0 means "whoever is there".
+    // In a ping, 0 means any node at that address.
     xxh3_64_with_seed(name.as_bytes(), boot).max(1)
 }
 
-/// A member that says "here I am", in its own words.
+/// What a member says when it introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) struct Introduction {
     pub identity: Arc<Identity>,
     pub incarnation: u32,
 }
 
-/// News of one member.
+/// News about one life of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) struct Update {
     pub name: NodeName,
@@ -31,14 +31,16 @@ pub(in crate::cluster) struct Update {
     pub claim: Claim,
 }
 
-/// What the news is.
+/// The content of news about a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) enum Claim {
+    /// The member is alive.
     Alive(Arc<Identity>),
-    /// Doubted by these: the more, the sooner it is given up.
+    /// The member is suspected by these members. The more they are, the sooner it is given up.
     Suspect(Vec<NodeName>),
-    /// Given up.
+    /// The member was given up.
     Dead,
+    /// The member left in an orderly way.
     Left,
 }
 
@@ -51,51 +53,61 @@ impl From<Introduction> for Update {
 }
 
 impl Update {
+    /// News that the member of this introduction is alive.
     pub fn alive(introduction: &Introduction) -> Update {
         introduction.clone().into()
     }
 }
 
-/// What a datagram of membership is. The updates that ride on it travel beside it.
+/// The message of a datagram of membership. The updates that ride on the datagram are kept apart from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cluster) enum Message {
+pub(in crate::cluster) enum SwimMessage {
+    /// A question whether the receiver is alive.
     Ping(Ping),
+    /// The answer to a ping.
     Ack(Ack),
+    /// A request to ping another member, whose life has the key `target`, at `address`.
     PingRequest { sequence: u32, target: u64, address: SocketAddr, sender: NodeName },
+    /// The answer to a ping request whose member did not answer in time.
     Nack { sequence: u32 },
+    /// The answer to a ping that was meant for another life or member.
     Refusal { sequence: u32, target: u64, introduction: Option<Introduction> },
+    /// News for the life `boot` of the receiver that its name is in use at the address `by`.
     NameTaken { name: NodeName, boot: u64, by: SocketAddr },
+    /// Nothing but the updates that ride on the datagram.
     Gossip,
 }
 
+/// A question whether the receiver is alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) struct Ping {
     pub sequence: u32,
-    /// [`life_key`] of who is meant; 0: whoever is there.
+    /// [`life_key`] of the member that is meant; 0 for any node at the address.
     pub target: u64,
     pub sender: NodeName,
-    /// Hash of the live members as the sender sees them.
+    /// Hash of the live members, as the sender sees them.
     pub view: u64,
     pub introduction: Option<Introduction>,
 }
 
+/// The answer to a ping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) struct Ack {
     pub sequence: u32,
     pub sender: NodeName,
     pub wall_us: u64,
     pub view: u64,
-    /// The sender does not know who pinged it.
+    /// Whether the sender does not know the node that pinged it.
     pub is_unknown: bool,
     pub introduction: Option<Introduction>,
 }
 
 /// A frame on a stream of membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cluster) enum Frame {
-    /// A probe that distrusts UDP.
+pub(in crate::cluster) enum MembershipFrame {
+    /// A probe of a member that did not answer over UDP.
     Ping(Ping),
-    /// Its answer.
+    /// The answer to a probe.
     Ack(Ack),
     /// A part of the sender's member list.
     List { introduction: Option<Introduction>, updates: Vec<Update>, is_last: bool },

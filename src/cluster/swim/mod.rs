@@ -1,14 +1,14 @@
-//! Who is a member: SWIM, with Lifeguard's extensions.
+//! Membership: which nodes are in the cluster, by SWIM with the extensions of Lifeguard.
 //!
-//! Every node pings one other in turn. Who does not answer is asked for by three others and over
-//! TCP, then *suspected*; suspicion goes round like all news, on the pings themselves, and unless the
-//! suspect refutes it in time (with a greater *incarnation*), it is *dead*. Detection and the load of
+//! Every node pings the others in turn. A member that does not answer is pinged by three others and over
+//! TCP, then *suspected*. Suspicion spreads like all news, on the pings themselves, and unless the
+//! suspect refutes it in time (with a greater *incarnation*), it is *dead*. Detection time and the load of
 //! each node do not depend on the size of the cluster (Das, Gupta, Motivala, DSN 2002). Lifeguard
-//! (Dadgar, Phillips, Currey, 2018) adds: a node that misses answers it should have got doubts itself
-//! first (`timing::Health`); a suspicion that few confirm lasts longer (`suspicion`); a
+//! (Dadgar, Phillips, Currey, 2018) adds: a node that misses answers which it should have got doubts itself
+//! first (`timing::LocalHealth`); a suspicion that few members confirm lasts longer (`suspicion`); a
 //! suspect is the first to be told (`news`).
 //!
-//! What is ours:
+//! What this implementation adds:
 //! - **Lives.** A member's boot number grows at every start. News of a life never touches another
 //!   one; a greater boot replaces a smaller one whatever was believed of it, so a node that comes back
 //!   needs no memory of its old incarnation. Pings name the life they mean, and whoever is at the
@@ -16,24 +16,25 @@
 //! - **Views.** Each ping and ack carries a hash of the live members. Where hashes go on differing
 //!   after the news has died down, the two exchange whole lists over TCP (`lists`). So lost
 //!   gossip is found out in a round of probing, and nothing is exchanged while all agree.
-//! - **The last word.** Before a suspicion ends in death the suspect is pinged once more, by everyone who
-//!   is about to give it up; who answers is not buried by news that was late.
-//! - **Neighbours.** One probe in four goes to the member before the prober on the ring. So everyone is
-//!   probed by somebody within a second, while chance alone lets one in a hundred wait for longer.
+//! - **The last word.** Before a suspicion ends in death, the suspect is pinged a few times more by everyone
+//!   who is about to give it up. If it answers, it is not declared dead because of news that was late.
+//! - **Neighbours.** One probe in four goes to the member before the prober on the ring. So every member is
+//!   probed by another within a second, while chance alone would let one in a hundred wait for longer.
 //! - **Witnesses.** The four followers of a suspect on the ring probe it at once, so that the
 //!   confirmations which shorten a suspicion do not wait for chance.
-//! - **News about the dead in lists** is not believed but passed to the one concerned, who refutes
-//!   it if it can: a healed partition does not make anyone flap.
-//! - **Ghosts** cannot go round for ever: news of the dead and left never adds a member, and only
-//!   what changed something here is told on.
+//! - **News about the dead in lists** is not believed but passed to the member concerned, which refutes
+//!   it if it is alive: so a healed partition does not declare live members dead.
+//! - **Ghosts** die out: news about dead and left members never adds a member, and only
+//!   news that changed something here is passed on.
 //!
-//! By file: `table` the members, `news` what changes them, `probe` finding the silent, `suspicion`
-//! giving them up, `contacts` join targets and the dead, `claims` two that go by one name, `lists`
-//! whole lists on streams, `known` members from before, `leave` going in an orderly way.
+//! By file: `table` has the members, `news` the rules by which they change, `probe` finds members that do not
+//! answer, `suspicion` gives them up, `contacts` tries join targets and the dead, `claims` decides between
+//! two nodes with one name, `lists` exchanges whole lists on streams, `known` takes members from before,
+//! `leave` leaves in an orderly way.
 //!
-//! Rejected: periodic exchange of whole lists (memberlist: every 30 s, N entries each, for nothing
-//! while all agree); clock-based epochs for whom to probe (finds the dead sooner than chance, as long
-//! as clocks agree).
+//! Rejected: exchanging whole lists periodically (memberlist: every 30 s, N entries each, for nothing while
+//! all agree); choosing whom to probe by epochs of the clock (it finds the dead sooner than chance, but only
+//! as long as clocks agree).
 
 mod broadcasts;
 mod claims;
@@ -45,6 +46,7 @@ mod lists;
 pub(super) mod message;
 mod news;
 mod probe;
+mod slot;
 mod suspicion;
 mod table;
 #[cfg(test)]
@@ -56,8 +58,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use self::broadcasts::Broadcasts;
 use self::claims::Claims;
 use self::clocks::Clocks;
@@ -65,53 +65,38 @@ use self::contacts::Contacts;
 pub use self::known::Known;
 use self::leave::Leave;
 use self::lists::Lists;
-use self::message::{Ack, Introduction, Message, Ping, Update};
+use self::message::{Ack, Introduction, Ping, SwimMessage, Update};
 use self::news::Way;
 use self::probe::Probes;
+use self::slot::{ME, Slot};
 use self::suspicion::Suspicions;
-use self::table::{ME, Member, Slot, Table};
+use self::table::{MemberEntry, MemberTable};
 use self::timing::{
-    FORGET_INTERVAL_US, GOSSIP_FANOUT, Health, RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN, Timing,
+    FORGET_INTERVAL_US, GOSSIP_FANOUT, LocalHealth, RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN, Timing,
 };
+use super::MachineConfig;
 use super::members::{Identity, MemberInfo, State};
 use super::random::Random;
 use super::ring::Ring;
-use super::stats::Gauge;
-use super::wire::BODY_BYTES_MAX;
-use super::{Config, StreamId};
+use super::stats::QueueGauge;
+use super::streams::StreamOutput;
 use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::record::{NodeName, Now};
 
-/// Bytes that a probe leaves to what else rides on it: heads.
+/// Bytes of a datagram that membership leaves free for the heads that ride on it.
 const RIDERS_BYTES: usize = 220;
 
-/// What membership wants done.
+/// Something that membership wants done.
 #[derive(Debug)]
-pub(super) enum Output {
-    Datagram {
-        to: SocketAddr,
-        message: Message,
-        updates: Vec<Update>,
-    },
-    Connect {
-        stream: StreamId,
-        to: SocketAddr,
-    },
-    Write {
-        stream: StreamId,
-        bytes: Bytes,
-    },
-    Close {
-        stream: StreamId,
-    },
-    NameTaken {
-        by: SocketAddr,
-    },
-    /// A member answered a probe after so long.
-    Measured {
-        member: Arc<Identity>,
-        rtt_us: u64,
-    },
+pub(super) enum SwimOutput {
+    /// Send a datagram with a message and the updates that ride on it.
+    Datagram { to: SocketAddr, message: SwimMessage, updates: Vec<Update> },
+    /// Do something with a stream of membership.
+    Stream(StreamOutput),
+    /// Stop this node: its name is alive at the address `by`.
+    NameTaken { by: SocketAddr },
+    /// Learn that a member answered a probe after `rtt_us` microseconds.
+    Measured { member: Arc<Identity>, rtt_us: u64 },
 }
 
 /// The membership of one node.
@@ -120,10 +105,12 @@ pub(super) enum Output {
 #[derive(Debug)]
 pub(super) struct Swim {
     timing: Timing,
+    /// Most bytes of a message with all that rides on it.
+    body_bytes_max: usize,
     random: Random,
-    table: Table,
+    table: MemberTable,
     news: Broadcasts,
-    health: Health,
+    health: LocalHealth,
     probes: Probes,
     suspicions: Suspicions,
     contacts: Contacts,
@@ -131,20 +118,21 @@ pub(super) struct Swim {
     lists: Lists,
     leave: Leave,
     clocks: Clocks,
-    outputs: VecDeque<Output>,
-    /// Members to be told what others believe of them: (member, incarnation that is called dead).
+    outputs: VecDeque<SwimOutput>,
+    /// Members that others call dead, to be told so, with the incarnation that is called dead.
     alerts: BTreeMap<Slot, u32>,
     sequence: u32,
     next_gossip_us: u64,
     next_forget_us: u64,
-    /// When the table last changed, for views that differ.
+    /// When the table last changed, on the monotonic clock in microseconds: views may differ for a while
+    /// after that.
     changed_us: u64,
     is_changed: bool,
 }
 
 impl Swim {
-    /// A node that knows nobody.
-    pub fn new(config: &Config, now: Now) -> Swim {
+    /// A node that knows nobody, and whose datagrams have bodies of at most `body_bytes_max`.
+    pub fn new(config: &MachineConfig, now: Now, body_bytes_max: usize) -> Swim {
         let mut random = Random::new(config.seed);
         let timing = Timing::of(config.profile);
         let identity = Arc::new(Identity::new(
@@ -157,9 +145,9 @@ impl Swim {
         ));
         let first_probe_us = now.mono_us + random.below(timing.probe_interval_us);
         Swim {
-            table: Table::new(identity, now.mono_us),
+            table: MemberTable::new(identity, now.mono_us),
             news: Broadcasts::default(),
-            health: Health::default(),
+            health: LocalHealth::default(),
             probes: Probes::new(first_probe_us),
             suspicions: Suspicions::default(),
             contacts: Contacts::new(now.mono_us, config.has_seeds),
@@ -175,44 +163,45 @@ impl Swim {
             changed_us: now.mono_us,
             is_changed: false,
             timing,
+            body_bytes_max,
             random,
         }
     }
 
-    /// A datagram of membership came, from this life at this address.
+    /// Handles a datagram of membership, which came from the life `boot` of the node at `from`.
     pub fn handle_message(
         &mut self,
         now: Now,
         from: SocketAddr,
         boot: u64,
-        message: Message,
+        message: SwimMessage,
         updates: Vec<Update>,
     ) {
         self.clocks.set_now(now);
         match message {
-            Message::Ping(ping) => self.handle_ping(now, from, boot, ping),
-            Message::Ack(ack) => self.handle_ack(now, from, boot, ack),
-            Message::PingRequest { sequence, target, address, .. } => {
+            SwimMessage::Ping(ping) => self.handle_ping(now, from, boot, ping),
+            SwimMessage::Ack(ack) => self.handle_ack(now, from, boot, ack),
+            SwimMessage::PingRequest { sequence, target, address, .. } => {
                 self.handle_ping_request(now, from, sequence, target, address);
             }
-            Message::Nack { sequence } => self.probes.handle_nack(sequence),
-            Message::Refusal { sequence, target, introduction } => {
+            SwimMessage::Nack { sequence } => self.probes.handle_nack(sequence),
+            SwimMessage::Refusal { sequence, target, introduction } => {
                 self.handle_refusal(now, sequence, target, introduction);
             }
-            Message::NameTaken { name, boot, by } => {
+            SwimMessage::NameTaken { name, boot, by } => {
                 let me = &self.table.me().identity;
                 if me.name == name && me.boot == boot && me.gossip() != by {
-                    self.outputs.push_back(Output::NameTaken { by });
+                    self.outputs.push_back(SwimOutput::NameTaken { by });
                 }
             }
-            Message::Gossip => {}
+            SwimMessage::Gossip => {}
         }
         for update in updates {
             self.hear(now, update, Way::Gossip(from));
         }
     }
 
-    /// `poll_timeout` is due.
+    /// Does what is due. To be called when the time that `poll_timeout` tells has come.
     pub fn handle_timeout(&mut self, now: Now) {
         self.clocks.set_now(now);
         self.forgive_own_pause(now);
@@ -229,7 +218,7 @@ impl Swim {
         }
     }
 
-    /// When `handle_timeout` wants to be called.
+    /// Latest time at which `handle_timeout` must be called, on the monotonic clock in microseconds.
     pub fn poll_timeout(&self) -> u64 {
         let gossip = if self.has_news() { self.next_gossip_us } else { u64::MAX };
         [
@@ -247,29 +236,29 @@ impl Swim {
         .unwrap_or(u64::MAX)
     }
 
-    /// How full its queues are.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
+    /// Calls `visit` with the size and bound of every bounded queue and table.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         self.table.visit_gauges(visit);
         self.probes.visit_gauges(visit);
         self.lists.visit_gauges(visit);
     }
 
-    /// What is to be done, in order.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    /// Takes the next thing that is to be done; `None` if there is nothing left.
+    pub fn poll_output(&mut self) -> Option<SwimOutput> {
         self.outputs.pop_front()
     }
 
-    /// Whether members changed since this was last asked.
+    /// Returns whether members changed since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.is_changed)
     }
 
-    /// What this node says of itself.
+    /// Identity of this node.
     pub fn identity(&self) -> &Arc<Identity> {
         &self.table.me().identity
     }
 
-    /// The live members.
+    /// The live members, this node included.
     pub fn ring(&self) -> &Arc<Ring> {
         self.table.ring()
     }
@@ -277,42 +266,43 @@ impl Swim {
     /// All members, this node included, by name.
     pub fn members(&self) -> Vec<MemberInfo> {
         let members = self.table.slots().filter_map(|slot| self.table.get(slot));
-        let mut members: Vec<MemberInfo> = members.map(Member::info).collect();
+        let mut members: Vec<MemberInfo> = members.map(MemberEntry::info).collect();
         members.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
         members
     }
 
-    /// The member of this name.
+    /// Returns the member of this name.
     pub fn member(&self, name: &str) -> Option<MemberInfo> {
-        self.table.find(name).and_then(|slot| self.table.get(slot)).map(Member::info)
+        self.table.find(name).and_then(|slot| self.table.get(slot)).map(MemberEntry::info)
     }
 
-    /// Whether there is nobody to join: no join targets were given, or none but this node itself.
+    /// Returns whether there is nobody to join: no join targets were given, or none but this node itself.
     pub fn is_alone_by_choice(&self) -> bool {
         self.contacts.is_alone_by_choice()
     }
 
-    /// Our wall clock less the median of the peers'.
+    /// Our wall clock minus the median of the peers' clocks, in microseconds; `None` with too few peers.
     pub fn clock_offset_us(&self) -> Option<i64> {
         self.clocks.offset_us()
     }
 
-    /// Since when (wall clock) the longest dead of the remembered members is so.
+    /// Wall clock, in microseconds, since when the longest dead of the remembered members is dead; `None` if
+    /// none is.
     pub fn unreachable_since_us(&self) -> Option<u64> {
         let gone = self.table.gone().iter().filter_map(|&slot| self.table.get(slot));
-        let dead = gone.filter(|member| member.state == State::Dead).map(Member::changed_us);
+        let dead = gone.filter(|member| member.state == State::Dead).map(MemberEntry::changed_us);
         dead.min().map(|mono_us| self.clocks.wall_us(mono_us))
     }
 
-    /// 0: this node has no reason to doubt itself.
+    /// Lifeguard's local health: 0 if this node has no reason to doubt itself.
     pub fn health_score(&self) -> u32 {
         self.health.score()
     }
 
-    /// A node that was stopped (paused machine, debugger) must not take its own silence for that of
-    /// others: everything it waited for gets the time that it slept.
+    /// Postpones all timeouts if this node stood still (a paused machine, a debugger): it must not take its
+    /// own silence for that of others.
     fn forgive_own_pause(&mut self, now: Now) {
-        // Probes are always due in the future when they are scheduled; news may be due at once.
+        // Only probes tell that: they are always scheduled for later, while news may be due at once.
         let late_us = now.mono_us.saturating_sub(self.probes.due_us());
         if late_us > self.timing.probe_timeout_us {
             self.health.worsen(1);
@@ -331,9 +321,9 @@ impl Swim {
         &self.table.me().identity.name
     }
 
-    fn ping(&self, sequence: u32, target: u64, introduction: Option<Introduction>) -> Message {
+    fn ping(&self, sequence: u32, target: u64, introduction: Option<Introduction>) -> SwimMessage {
         let (sender, view) = (self.my_name().clone(), self.table.view());
-        Message::Ping(Ping { sequence, target, sender, view, introduction })
+        SwimMessage::Ping(Ping { sequence, target, sender, view, introduction })
     }
 
     fn ack(&self, now: Now, sequence: u32, is_unknown: bool, introduction: Option<Introduction>) -> Ack {
@@ -341,16 +331,17 @@ impl Swim {
         Ack { sequence, sender, wall_us: now.wall_us, view, is_unknown, introduction }
     }
 
-    /// Sends a message with as much news as fits. A receiver that is doubted is told that first
+    /// Sends a message with as much news as fits. A receiver that is suspected is told so first
     /// (Lifeguard's buddy system).
-    fn send(&mut self, to: SocketAddr, receiver: Option<Slot>, message: Message) {
-        let room = BODY_BYTES_MAX - RIDERS_BYTES;
+    fn send(&mut self, to: SocketAddr, receiver: Option<Slot>, message: SwimMessage) {
+        let room = self.body_bytes_max - RIDERS_BYTES;
         let mut bytes = wire::message_bytes(&message);
         let mut updates = Vec::new();
         if let Some(update) = receiver.and_then(|slot| self.accusation(slot)) {
             bytes += wire::update_bytes(&update);
             updates.push(update);
         }
+        debug_assert!(bytes <= self.body_bytes_max, "{bytes} bytes of a message and an accusation");
         let mut told = Vec::new();
         for slot in self.news.iter() {
             if receiver == Some(slot) {
@@ -369,15 +360,15 @@ impl Swim {
         for slot in told {
             self.news.told(slot, times_max);
         }
-        self.outputs.push_back(Output::Datagram { to, message, updates });
+        self.outputs.push_back(SwimOutput::Datagram { to, message, updates });
     }
 
     fn has_news(&self) -> bool {
         !self.alerts.is_empty() || (!self.news.is_empty() && self.table.ring().len() > 1)
     }
 
-    /// Tells a few members the news, and those concerned what is believed of them. After a quiet time
-    /// at once; else a round an interval, so that churn cannot eat the link (memberlist#299).
+    /// Tells a few members the news, and tells members that others call dead. After a quiet time this is done
+    /// at once, else once in each interval, so that churn cannot use up the link (memberlist#299).
     fn gossip_due(&mut self, now: Now) {
         const ALERTS_MAX: usize = 32;
         if now.mono_us < self.next_gossip_us || !self.has_news() {
@@ -391,12 +382,13 @@ impl Swim {
         if !self.news.is_empty() {
             for slot in self.table.random_live(GOSSIP_FANOUT, ME, &mut self.random) {
                 let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { continue };
-                self.send(to, Some(slot), Message::Gossip);
+                self.send(to, Some(slot), SwimMessage::Gossip);
             }
         }
     }
 
-    /// The dead after days, those that left after an hour, and the longest gone of too many.
+    /// Forgets members that are dead for days or left for an hour, and those gone longest if they are too
+    /// many.
     fn forget(&mut self, now: Now) {
         let forgettable = self.table.forgettable(|member| {
             let kept_us = if member.state == State::Left { timing::LEFT_US } else { timing::DEAD_US };
@@ -411,7 +403,7 @@ impl Swim {
     }
 }
 
-/// At most `bytes_max` bytes of `text`, cut between characters.
+/// Returns at most the first `bytes_max` bytes of `text`, cut between characters.
 fn shortened(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
     text.get(..end.unwrap_or(0)).unwrap_or_default()

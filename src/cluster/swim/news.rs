@@ -1,33 +1,33 @@
-//! What news of a member does to the table: the rules of precedence, in one place.
+//! The rules by which news about a member changes the table.
 //!
-//! Within one life, a greater incarnation beats a smaller one; at the same incarnation, dead beats
-//! suspect beats alive. Only the member itself raises its incarnation, so who was declared dead comes
-//! back by its own word alone. `Left` is final for its life. A greater boot beats all of that.
+//! Within one life, a greater incarnation beats a smaller one; at the same incarnation, dead beats suspect,
+//! and suspect beats alive. Only the member itself raises its incarnation, so a member that was declared dead
+//! comes back by its own word alone. `Left` is final for its life. A greater boot number beats all of that.
 
 use std::net::SocketAddr;
 
-use super::message::{Claim, Introduction, Message, Update};
-use super::table::{ME, Slot};
-use super::{Output, Swim};
+use super::message::{Claim, Introduction, SwimMessage, Update};
+use super::slot::{ME, Slot};
+use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
 use crate::record::{NodeName, Now};
 
-/// By which way news came.
+/// The way on which news came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// From the one it is about.
+    /// From the member that it is about.
     FirstHand,
     /// On a datagram from this address.
     Gossip(SocketAddr),
     /// In a whole list, which may be old.
     List,
-    /// In the list that a node joins by: those it came from know all that is in it, and a newcomer that
-    /// told ten thousand members of each other would keep them busy for many minutes.
+    /// In the first list that a joining node gets. Such news is not passed on: the others know it already,
+    /// and a newcomer that told ten thousand members of each other would keep them busy for many minutes.
     FirstList,
 }
 
 impl Swim {
-    /// Takes one piece of news in.
+    /// Takes in one piece of news.
     pub(super) fn hear(&mut self, now: Now, update: Update, way: Way) {
         if update.name == *self.my_name() {
             return self.hear_of_myself(now, update, way);
@@ -36,7 +36,7 @@ impl Swim {
         if let Claim::Alive(identity) = claim {
             return self.hear_alive(now, Introduction { identity, incarnation }, way);
         }
-        // News of a life that is not known adds nobody: so ghosts die out (piko#314, chitchat#155).
+        // News that an unknown life is not alive adds no member, so ghosts die out (piko#314, chitchat#155).
         let Some(slot) = self.table.find(name.as_str()) else { return };
         let Some(member) = self.table.get(slot) else { return };
         if member.identity.boot != boot {
@@ -75,13 +75,13 @@ impl Swim {
         let is_first_hand = way == Way::FirstHand;
         let is_refutation = said.incarnation > known.incarnation;
         match said.identity.boot.cmp(&known.identity.boot) {
-            // The name may be alive elsewhere. Who contacts us is checked; what others tell they have
-            // checked already.
+            // The name may be in use elsewhere. A node that contacts us is checked; what others tell, they
+            // have checked already.
             std::cmp::Ordering::Greater if is_same_address || !known.state.is_live() || !is_first_hand => {
                 self.replace(now, slot, said);
             }
-            // memberlist#311, al8n/memberlist#197: at an incarnation that was given up, nothing but a
-            // refutation counts; and a life that left does not come back.
+            // memberlist#311, al8n/memberlist#197: after a member was given up, only a greater incarnation
+            // counts; and a life that left does not come back.
             std::cmp::Ordering::Equal
                 if is_same_address && (!is_refutation || known.state == State::Left) => {}
             std::cmp::Ordering::Equal if is_same_address => self.replace(now, slot, said),
@@ -93,14 +93,14 @@ impl Swim {
         }
     }
 
-    /// The member is alive, in this life and at this incarnation.
+    /// Notes that a member is alive, in this life and at this incarnation.
     pub(super) fn replace(&mut self, now: Now, slot: Slot, said: Introduction) {
         self.suspicions.remove(slot);
         self.table.set(slot, said, State::Alive, now.mono_us, &mut self.random);
         self.changed(now, slot);
     }
 
-    /// The member's state changes within its life.
+    /// Changes the state of a member within its life.
     pub(super) fn set_state(&mut self, now: Now, slot: Slot, incarnation: u32, state: State) {
         let Some(member) = self.table.get(slot) else { return };
         let said = Introduction { identity: member.identity.clone(), incarnation };
@@ -111,7 +111,7 @@ impl Swim {
         self.changed(now, slot);
     }
 
-    /// Something about a member changed: it has to be told.
+    /// Notes that something about a member changed, and queues it to be told.
     pub(super) fn changed(&mut self, now: Now, slot: Slot) {
         self.news.push(slot);
         self.changed_us = now.mono_us;
@@ -131,10 +131,11 @@ impl Swim {
             return;
         }
         if update.incarnation < me.incarnation {
-            // Refuted before: whoever says so missed it, and would bury us over a few lost pings.
+            // This was refuted before. The sender missed that, and would declare us dead after a few lost
+            // pings.
             if let Way::Gossip(from) = way {
-                let (message, updates) = (Message::Gossip, vec![Update::alive(&me)]);
-                self.outputs.push_back(Output::Datagram { to: from, message, updates });
+                let (message, updates) = (SwimMessage::Gossip, vec![Update::alive(&me)]);
+                self.outputs.push_back(SwimOutput::Datagram { to: from, message, updates });
             }
             return;
         }
@@ -143,14 +144,14 @@ impl Swim {
         let said = Introduction { identity: me.identity, incarnation };
         self.table.set(ME, said, State::Alive, now.mono_us, &mut self.random);
         self.changed(now, ME);
-        // Whoever said so is the first to be set right, without waiting for a round.
+        // The sender is told of the refutation at once, without waiting for the next round.
         if let Way::Gossip(from) = way {
-            self.send(from, None, Message::Gossip);
+            self.send(from, None, SwimMessage::Gossip);
         }
         self.next_gossip_us = self.next_gossip_us.min(now.mono_us);
     }
 
-    /// The news of a member as it is told now.
+    /// Returns the news about a member as it is told now.
     pub(super) fn news_of(&self, slot: Slot) -> Option<Update> {
         let member = self.table.get(slot)?;
         let said = Introduction { identity: member.identity.clone(), incarnation: member.incarnation };
@@ -166,7 +167,8 @@ impl Swim {
         Some(Update { claim, ..Update::alive(&said) })
     }
 
-    /// What a member that is not believed to be well must hear.
+    /// Returns what a member that is not believed to be alive must be told; `None` if it is believed to be
+    /// alive.
     pub(super) fn accusation(&self, slot: Slot) -> Option<Update> {
         match self.table.get(slot)?.state {
             State::Alive => None,
@@ -175,7 +177,7 @@ impl Swim {
         }
     }
 
-    /// Tells a member that others call it dead, though we do not.
+    /// Tells a member that others call it dead although we do not.
     pub(super) fn send_alert(&mut self, slot: Slot, incarnation: u32) {
         let Some(member) = self.table.get(slot) else { return };
         if !member.state.is_live() || member.incarnation > incarnation {
@@ -185,6 +187,6 @@ impl Swim {
         let (boot, to) = (member.identity.boot, member.identity.gossip());
         let claim = Claim::Dead;
         let updates = vec![Update { name, boot, incarnation, claim }];
-        self.outputs.push_back(Output::Datagram { to, message: Message::Gossip, updates });
+        self.outputs.push_back(SwimOutput::Datagram { to, message: SwimMessage::Gossip, updates });
     }
 }

@@ -1,28 +1,28 @@
-//! Finding the silent: direct, indirect and TCP probes, and their answers.
+//! Finding members that do not answer: direct, indirect and TCP probes, and their answers.
 //!
-//! A probe has three stages. *Direct*: a ping over UDP. After `probe_timeout_us` without an ack
-//! *indirect*: it is pinged once more, three others are asked to ping it, and a stream is opened to it,
-//! since it may be UDP that fails. At `probe_total_us` it is suspected. Those asked that cannot reach it either say so (nack);
-//! a nack that does not come casts doubt on this node's own links (Lifeguard).
+//! A probe has three stages. *Direct*: a ping over UDP. After `probe_timeout_us` without an ack *indirect*:
+//! the member is pinged once more, three others are asked to ping it, and a stream is opened to it, since it
+//! may be UDP that fails. At `probe_total_us` it is *suspected*. Members that were asked and cannot reach it
+//! either say so (nack); a nack that does not come casts doubt on this node's own links (Lifeguard).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::message::{Ack, Introduction, Message, Ping};
+use super::message::{Ack, Introduction, Ping, SwimMessage};
 use super::news::Way;
-use super::table::{ME, Slot};
+use super::slot::{ME, Slot};
 use super::timing::INDIRECT_PROBES;
-use super::{Output, Swim};
-use crate::cluster::StreamId;
+use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
-use crate::cluster::stats::Gauge;
+use crate::cluster::stats::QueueGauge;
+use crate::cluster::streams::StreamId;
 use crate::record::Now;
 
-/// Probes under way at once; a probe lasts little longer than the interval between two.
+/// Most probes under way at a time. A probe lasts little longer than the interval between two.
 const PROBES_MAX: usize = 64;
-/// One probe in so many goes to the member before this node on the ring.
+/// Every probe with a number divisible by this goes to the member before this node on the ring.
 const NEIGHBOUR_EVERY: u32 = 4;
-/// Probes for others under way at once.
+/// Most probes for other members under way at a time.
 const RELAYS_MAX: usize = 256;
 
 #[derive(Debug)]
@@ -31,8 +31,8 @@ struct Probe {
     slot: Slot,
     key: u64,
     started_us: u64,
-    /// The second ping, and when it was sent: a number of its own tells whose answer came, so both
-    /// measure a round trip.
+    /// Sequence number of the second ping, and when it was sent. With a number of its own, each of the two
+    /// pings measures a round trip.
     again: Option<(u32, u64)>,
     due_us: u64,
     is_indirect: bool,
@@ -42,7 +42,7 @@ struct Probe {
 }
 
 impl Probe {
-    /// When the ping of this number was sent; `None`: it is none of this probe's.
+    /// Returns when the ping of this sequence number was sent; `None` if it is not of this probe.
     fn sent_us(&self, sequence: u32) -> Option<u64> {
         match self.again {
             _ if sequence == self.sequence => Some(self.started_us),
@@ -52,7 +52,7 @@ impl Probe {
     }
 }
 
-/// A probe for another member.
+/// A probe that another member asked for.
 #[derive(Debug)]
 struct Relay {
     sequence: u32,
@@ -61,7 +61,7 @@ struct Relay {
     nack_us: u64,
 }
 
-/// Probes of this node.
+/// Probes of this node, and those that others asked for.
 #[derive(Debug)]
 pub(super) struct Probes {
     next_us: u64,
@@ -75,9 +75,9 @@ impl Probes {
         Probes { next_us: first_us, started: 0, under_way: Vec::new(), relays: VecDeque::new() }
     }
 
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("probes", self.under_way.len(), PROBES_MAX));
-        visit(Gauge::new("probes for others", self.relays.len(), RELAYS_MAX));
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("probes", self.under_way.len(), PROBES_MAX));
+        visit(QueueGauge::new("probes for others", self.relays.len(), RELAYS_MAX));
     }
 
     pub fn due_us(&self) -> u64 {
@@ -113,7 +113,7 @@ impl Swim {
         }
         while let Some(at) = self.probes.relays.iter().position(|relay| relay.nack_us <= now.mono_us) {
             let Some(relay) = self.probes.relays.remove(at) else { break };
-            self.send(relay.asker, None, Message::Nack { sequence: relay.asker_sequence });
+            self.send(relay.asker, None, SwimMessage::Nack { sequence: relay.asker_sequence });
         }
         if now.mono_us >= self.probes.next_us {
             let interval_us = self.health.scaled_us(self.timing.probe_interval_us);
@@ -127,7 +127,7 @@ impl Swim {
         }
     }
 
-    /// Pings a live member, unless that is being done.
+    /// Begins to probe a live member, unless it is being probed already.
     pub(super) fn probe(&mut self, now: Now, slot: Slot) {
         let is_under_way = self.probes.under_way.iter().any(|probe| probe.slot == slot);
         if is_under_way || self.probes.under_way.len() >= PROBES_MAX || self.leave.is_leaving() {
@@ -164,7 +164,7 @@ impl Swim {
         for slot in self.table.random_live(INDIRECT_PROBES, probe.slot, &mut self.random) {
             let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { continue };
             let (sequence, target) = (probe.sequence, probe.key);
-            let request = Message::PingRequest { sequence, target, address, sender: sender.clone() };
+            let request = SwimMessage::PingRequest { sequence, target, address, sender: sender.clone() };
             self.send(to, Some(slot), request);
             probe.asked += 1;
         }
@@ -184,7 +184,7 @@ impl Swim {
 
     fn fail_probe(&mut self, now: Now, probe: Probe) {
         self.close_probe(probe.stream);
-        // Without anyone to ask there is no telling whose fault it is: a little of it is ours.
+        // With nobody to ask it is unknown whose fault it is: this node doubts itself a little.
         let missing = if probe.asked == 0 { 1 } else { probe.asked.saturating_sub(probe.nacks) };
         self.health.worsen(missing);
         let Some(member) = self.table.get(probe.slot) else { return };
@@ -201,7 +201,7 @@ impl Swim {
         }
         if !self.is_for_me(ping.target) {
             let (sequence, target) = (ping.sequence, ping.target);
-            let refusal = Message::Refusal { sequence, target, introduction: Some(me) };
+            let refusal = SwimMessage::Refusal { sequence, target, introduction: Some(me) };
             return self.send(from, None, refusal);
         }
         let wants_introduction = ping.target == 0 || ping.introduction.is_some();
@@ -211,7 +211,7 @@ impl Swim {
         let sender = self.find_life(ping.sender.as_str(), boot);
         let introduction = wants_introduction.then(|| self.table.me().clone());
         let ack = self.ack(now, ping.sequence, sender.is_none(), introduction);
-        self.send(from, sender, Message::Ack(ack));
+        self.send(from, sender, SwimMessage::Ack(ack));
         if let Some(slot) = sender {
             self.compare_views(now, slot, ping.view);
         }
@@ -221,7 +221,7 @@ impl Swim {
         target == 0 || self.table.get(ME).is_some_and(|me| me.key() == target)
     }
 
-    /// The member of this name, if this is the life that is known.
+    /// Returns the member of this name, if `boot` is of the life that is known.
     pub(super) fn find_life(&self, name: &str, boot: u64) -> Option<Slot> {
         let slot = self.table.find(name)?;
         self.table.get(slot).is_some_and(|member| member.identity.boot == boot).then_some(slot)
@@ -234,7 +234,7 @@ impl Swim {
         let sender = self.find_life(ack.sender.as_str(), boot);
         let is_expected = self.answer_probe(now, sender, &ack);
         self.answer_relay(now, ack.sequence);
-        self.claim_answered(now, ack.sequence);
+        self.claim_answered(ack.sequence);
         self.leave.answered(ack.sequence);
         self.suspicions.answered(now, ack.sequence);
         self.contact_answered(now, ack.sequence, from, sender);
@@ -242,8 +242,8 @@ impl Swim {
         if is_expected {
             self.compare_views(now, slot, ack.view);
         } else if self.accusation(slot).is_some() {
-            // Too late for its probe, but it lives: let it say so.
-            self.send(from, Some(slot), Message::Gossip);
+            // The answer came too late for its probe, but the member lives: it is told to refute.
+            self.send(from, Some(slot), SwimMessage::Gossip);
         }
         if is_expected && ack.is_unknown {
             let sequence = self.next_sequence();
@@ -252,27 +252,27 @@ impl Swim {
         }
     }
 
-    /// Ends the probe that this answers.
+    /// Ends the probe that this ack answers. Returns whether there was one.
     pub(super) fn answer_probe(&mut self, now: Now, sender: Option<Slot>, ack: &Ack) -> bool {
         let Some(probe) = self.probes.take(ack.sequence) else { return false };
         self.close_probe(probe.stream);
         if !probe.is_indirect {
             self.health.improve();
         }
-        // An ack that was relayed measures nothing.
+        // An ack that another member passed on measures no round trip.
         if sender == Some(probe.slot) {
             let sent_us = probe.sent_us(ack.sequence).unwrap_or(probe.started_us);
             let rtt_us = now.mono_us.saturating_sub(sent_us);
             self.table.measured(probe.slot, rtt_us);
             if let Some(member) = self.table.get(probe.slot).map(|member| member.identity.clone()) {
-                self.outputs.push_back(Output::Measured { member, rtt_us });
+                self.outputs.push_back(SwimOutput::Measured { member, rtt_us });
             }
             self.clocks.measured(now, probe.slot, ack.wall_us, rtt_us);
         }
         true
     }
 
-    /// A member asks whether another answers us.
+    /// Pings a member for another one that asked for it.
     pub(super) fn handle_ping_request(
         &mut self,
         now: Now,
@@ -285,7 +285,7 @@ impl Swim {
             self.probes.relays.pop_front();
         }
         let sequence = self.next_sequence();
-        // In time for the asker, who gives up at `probe_total_us` after its own timeout.
+        // This is in time for the asker, which gives up at `probe_total_us`.
         let nack_us = now.mono_us + self.timing.probe_timeout_us;
         self.probes.relays.push_back(Relay { sequence, asker, asker_sequence, nack_us });
         let ping = self.ping(sequence, target, None);
@@ -296,10 +296,10 @@ impl Swim {
         let Some(at) = self.probes.relays.iter().position(|relay| relay.sequence == sequence) else { return };
         let Some(relay) = self.probes.relays.remove(at) else { return };
         let ack = self.ack(now, relay.asker_sequence, false, None);
-        self.send(relay.asker, None, Message::Ack(ack));
+        self.send(relay.asker, None, SwimMessage::Ack(ack));
     }
 
-    /// Somebody else is where we looked for a member.
+    /// Handles the answer that another life or member is at the address of a ping.
     pub(super) fn handle_refusal(
         &mut self,
         now: Now,
@@ -322,8 +322,8 @@ impl Swim {
             self.claim_granted(now, claim);
         }
         if let Some(relay) = relay {
-            let refusal = Message::Refusal { sequence: relay.asker_sequence, target, introduction: None };
-            self.outputs.push_back(Output::Datagram {
+            let refusal = SwimMessage::Refusal { sequence: relay.asker_sequence, target, introduction: None };
+            self.outputs.push_back(SwimOutput::Datagram {
                 to: relay.asker,
                 message: refusal,
                 updates: Vec::new(),
@@ -332,7 +332,7 @@ impl Swim {
         let Some(probe) = probe else { return };
         self.close_probe(probe.stream);
         let Some(member) = self.table.get(probe.slot) else { return };
-        // memberlist#241: an address that another node uses now. The life we meant is over.
+        // memberlist#241: another node uses the address now, so the life that was meant is over.
         if member.key() == probe.key && probe.key == target && member.state.is_live() {
             self.set_state(now, probe.slot, member.incarnation, State::Dead);
         }

@@ -1,33 +1,34 @@
-//! From suspected to dead: a suspicion waits for its refutation, the shorter the more confirm it.
+//! From suspected to dead: a suspicion waits for its refutation, the shorter the more members confirm it.
 //!
-//! News of a suspicion carries all accusers that its teller knows, so sets of accusers merge on the
+//! News of a suspicion carries all accusers that the teller knows, so sets of accusers merge on the
 //! way and no confirmation waits for another. Shortly before the end the suspect gets the last word: it
 //! is pinged a few times more, since one ping in five gets no answer where one datagram in ten is lost.
-//! If it answers it is not buried here, whatever others do, and the ping tells it what to refute.
+//! If it answers, it is not declared dead here, whatever others do, and the ping tells it what to refute.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Swim;
-use super::message::Message;
-use super::table::{ME, Slot};
+use super::message::SwimMessage;
+use super::slot::{ME, Slot};
 use super::timing::{ACCUSERS_MAX, WITNESSES};
 use crate::cluster::members::State;
 use crate::record::{NodeName, Now};
 
-/// How long the refutation of one that had the last word may take.
+/// Time for the refutation of a suspect that answered the last pings, in microseconds.
 const REFUTATION_US: u64 = 500_000;
 
-/// Pings for the last word, half a probe's timeout apart; the last is given the whole of it.
+/// Number of pings before a suspect is declared dead. They are half a probe's timeout apart, and the last one
+/// is given a whole timeout.
 const LAST_PINGS: u64 = 3;
 
 #[derive(Debug)]
 struct Suspicion {
     started_us: u64,
-    /// When the last word is asked for, first or again; then, when it ends.
+    /// When the next of the last pings is sent; after those, when the suspicion ends in death.
     due_us: u64,
-    /// Sequence number of those pings, and how many are still to be sent.
+    /// Sequence number of the last pings, and how many of them are still to be sent; `None` before the first.
     last_word: Option<(u32, u64)>,
-    /// Different members that say so: the first, and those that confirmed it.
+    /// The members that suspect it: the first one, and those that confirmed it.
     accusers: Vec<NodeName>,
 }
 
@@ -55,7 +56,7 @@ impl Suspicions {
         self.by_slot.get(&slot).map_or(&[], |suspicion| &suspicion.accusers)
     }
 
-    /// Everything waits this much longer.
+    /// Postpones the end of all suspicions.
     pub fn postpone(&mut self, by_us: u64) {
         for suspicion in self.by_slot.values_mut() {
             suspicion.started_us += by_us;
@@ -64,7 +65,7 @@ impl Suspicions {
         self.by_due = self.by_slot.iter().map(|(&slot, suspicion)| (suspicion.due_us, slot)).collect();
     }
 
-    /// A suspect used its last word.
+    /// Notes that a suspect answered one of the last pings: it gets time to refute the suspicion.
     pub fn answered(&mut self, now: Now, sequence: u32) {
         let Some(slot) = self.by_last_word.remove(&sequence) else { return };
         if let Some(suspicion) = self.by_slot.get_mut(&slot) {
@@ -83,7 +84,7 @@ impl Suspicions {
 }
 
 impl Swim {
-    /// A live member is doubted by `accusers`, this node perhaps among them.
+    /// Notes that a live member is suspected by `accusers`, of which this node may be one.
     pub(super) fn suspect(&mut self, now: Now, slot: Slot, incarnation: u32, accusers: &[NodeName]) {
         let Some(member) = self.table.get(slot) else { return };
         let to = member.identity.gossip();
@@ -98,7 +99,7 @@ impl Swim {
         let Some(suspicion) = self.suspicions.by_slot.get_mut(&slot) else { return };
         let before = suspicion.accusers.len();
         for accuser in accusers {
-            // Enough is enough; and nobody counts twice.
+            // More accusers would change nothing, and no accuser counts twice.
             if suspicion.accusers.len() < ACCUSERS_MAX && !suspicion.accusers.contains(accuser) {
                 suspicion.accusers.push(accuser.clone());
             }
@@ -108,14 +109,14 @@ impl Swim {
             self.reckon(slot);
         }
         if accusers.contains(self.my_name()) {
-            // The suspect should hear it from its accuser, who then hears the refutation.
-            self.send(to, Some(slot), Message::Gossip);
+            // The suspect is told by its accuser, which then gets the refutation.
+            self.send(to, Some(slot), SwimMessage::Gossip);
         } else if !is_known && self.is_witness(slot) {
             self.probe(now, slot);
         }
     }
 
-    /// When the last word is due, by the accusers known now.
+    /// Schedules the last pings by the number of accusers known now.
     fn reckon(&mut self, slot: Slot) {
         let Some(suspicion) = self.suspicions.by_slot.get(&slot) else { return };
         if suspicion.last_word.is_some() {
@@ -150,7 +151,7 @@ impl Swim {
         }
     }
 
-    /// Pings a suspect, with `left` pings to go.
+    /// Sends one of the last pings to a suspect; `left` is the number of pings to go, this one included.
     fn ask_last_word(&mut self, now: Now, slot: Slot, sequence: u32, left: u64) {
         let Some(member) = self.table.get(slot) else { return self.suspicions.remove(slot) };
         let (key, to) = (member.key(), member.identity.gossip());
@@ -164,7 +165,7 @@ impl Swim {
         self.send(to, Some(slot), ping);
     }
 
-    /// Whether this node is one of the suspect's next followers on the ring.
+    /// Returns whether this node is one of the members that follow the suspect on the ring.
     fn is_witness(&self, slot: Slot) -> bool {
         let (Some(suspect), Some(me)) = (self.table.get(slot), self.table.get(ME)) else { return false };
         let entries = self.table.ring().entries();

@@ -1,10 +1,10 @@
-//! The member list, kept small: ten thousand machines of ten thousand members stand in one
-//! simulated world.
+//! The member list, kept small: one simulated world holds ten thousand machines with ten thousand members
+//! each.
 //!
 //! A member is 24 bytes in a vector of slots and 24 in the ring, 4 in the order of probing, 6 to 11
 //! in the index by name, and 56 of [`Identity`] with its counts (64 as allocators hand them out). These
-//! vectors grow by a sixteenth and not by as much again. [`Table::set`] is the only place that changes
-//! a state, so ring, view and the list of the gone always agree with it.
+//! vectors grow by a sixteenth instead of doubling. [`MemberTable::set`] is the only place that changes
+//! a state, so that the ring, the view and the list of the gone always agree with it.
 //!
 //! This node itself is a member too, in slot [`ME`].
 
@@ -16,51 +16,49 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::known::Known;
 use super::message::{Introduction, life_key};
+use super::slot::{ME, Slot};
 use crate::cluster::members::{Common, Identity, MemberInfo, State, grow_a_little};
 use crate::cluster::random::Random;
 use crate::cluster::ring::Ring;
-use crate::cluster::stats::Gauge;
+use crate::cluster::stats::QueueGauge;
 
-/// Index of a member. Given out again once the member is forgotten.
-pub(super) type Slot = u32;
-
-/// This node's own.
-pub(super) const ME: Slot = 0;
-
-/// Most members, dead ones included: more than the design is for, and what garbage can cost.
+/// Most members, dead ones included: more than the design is for. It bounds the memory that forged news can
+/// take.
 const MEMBERS_MAX: usize = 65_536;
 
-/// Dead and left members that are remembered in any case; above it, as many as live ones.
+/// Number of dead and left members that are remembered in any case. More are remembered if there are as many
+/// live ones.
 const GONE_MAX: usize = 1_024;
 
 /// One member as this node sees it.
 #[derive(Clone, Debug)]
-pub(super) struct Member {
+pub(super) struct MemberEntry {
     pub identity: Arc<Identity>,
-    /// When its state last changed, on the monotonic clock, in whole seconds.
+    /// When the state last changed, on the monotonic clock in whole seconds.
     changed_s: u32,
     pub incarnation: u32,
-    /// Smoothed; 0: not measured.
+    /// Smoothed round trip in microseconds; 0 if it was not measured.
     pub rtt_us: u32,
     pub state: State,
 }
 
-impl Member {
-    fn new(identity: Arc<Identity>, incarnation: u32, state: State, now_us: u64) -> Member {
-        Member { identity, changed_s: whole_seconds(now_us), incarnation, rtt_us: 0, state }
+impl MemberEntry {
+    fn new(identity: Arc<Identity>, incarnation: u32, state: State, now_us: u64) -> MemberEntry {
+        MemberEntry { identity, changed_s: whole_seconds(now_us), incarnation, rtt_us: 0, state }
     }
 
-    /// When its state last changed, on the monotonic clock; up to a second early.
+    /// When the state last changed, on the monotonic clock in microseconds. It may be up to a second too
+    /// early.
     pub fn changed_us(&self) -> u64 {
         u64::from(self.changed_s) * 1_000_000
     }
 
-    /// Which of its lives, in eight bytes.
+    /// [`life_key`] of the member's life.
     pub fn key(&self) -> u64 {
         life_key(&self.identity.name, self.identity.boot)
     }
 
-    /// As others see it.
+    /// The member as it is shown to readers.
     pub fn info(&self) -> MemberInfo {
         MemberInfo {
             identity: self.identity.clone(),
@@ -71,29 +69,29 @@ impl Member {
     }
 }
 
-/// All members.
+/// All members that this node knows.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct MemberTable {
     me: Introduction,
-    slots: Vec<Option<Member>>,
+    slots: Vec<Option<MemberEntry>>,
     free: Vec<Slot>,
     index: HashTable<Slot>,
     ring: Arc<Ring>,
     view: u64,
-    /// Dead and left, those that went longest ago first.
+    /// Dead and left members; those that went longest ago come first.
     gone: VecDeque<Slot>,
-    /// Others in the order in which they are probed; some have gone since it was made.
+    /// Other members in the order in which they are probed. Some may have gone since the order was made.
     order: Vec<Slot>,
     next: usize,
-    /// What members have in common.
+    /// Fields that members have in common.
     common: Vec<Arc<Common>>,
 }
 
-impl Table {
+impl MemberTable {
     /// A table of this node alone.
-    pub fn new(me: Arc<Identity>, now_us: u64) -> Table {
+    pub fn new(me: Arc<Identity>, now_us: u64) -> MemberTable {
         let me = Introduction { identity: me, incarnation: 0 };
-        let mut table = Table {
+        let mut table = MemberTable {
             me: me.clone(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -109,15 +107,15 @@ impl Table {
         table
     }
 
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(Gauge)) {
-        visit(Gauge::new("members", self.index.len(), MEMBERS_MAX));
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("members", self.index.len(), MEMBERS_MAX));
     }
 
-    pub fn get(&self, slot: Slot) -> Option<&Member> {
+    pub fn get(&self, slot: Slot) -> Option<&MemberEntry> {
         self.slots.get(slot as usize)?.as_ref()
     }
 
-    /// This node itself.
+    /// Identity and incarnation of this node itself.
     pub fn me(&self) -> &Introduction {
         &self.me
     }
@@ -132,7 +130,7 @@ impl Table {
         &self.ring
     }
 
-    /// XOR of a hash of each live member: equal where the same lives are seen.
+    /// XOR of the [`life_key`]s of all live members. It is equal on nodes that see the same lives.
     pub fn view(&self) -> u64 {
         self.view
     }
@@ -141,12 +139,12 @@ impl Table {
         &self.gone
     }
 
-    /// Every slot there may be; some are empty.
+    /// The range of all slots, of which some are empty.
     pub fn slots(&self) -> std::ops::Range<Slot> {
         0..self.slots.len() as Slot
     }
 
-    /// Adds a live member that is not there yet; `None` if the table is full.
+    /// Adds a live member that is not in the table yet. `None`: the table is full.
     pub fn insert(&mut self, introduction: Introduction, now_us: u64, random: &mut Random) -> Option<Slot> {
         if self.index.len() >= MEMBERS_MAX {
             return None;
@@ -154,8 +152,8 @@ impl Table {
         let Introduction { mut identity, incarnation } = introduction;
         identity.share(&mut self.common);
         let hash = identity.ring_hash();
-        // Entered as left and then set alive, so that one place does the accounting.
-        let member = Member::new(identity.clone(), incarnation, State::Left, now_us);
+        // It is entered as left and then set alive, so that one place does the accounting.
+        let member = MemberEntry::new(identity.clone(), incarnation, State::Left, now_us);
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -173,8 +171,8 @@ impl Table {
         Some(slot)
     }
 
-    /// Adds members that are known from before, all alive: at once if nobody is known so far. The
-    /// ring is shared with whoever else was given the same.
+    /// Adds members that are known from before, all alive. If nobody is known so far, this is done in one go,
+    /// and the ring is shared with the other nodes that were given the same members.
     pub fn fill(&mut self, known: &Known, now_us: u64, random: &mut Random) {
         let entries = known.ring.entries();
         let me = self.me.identity.clone();
@@ -182,8 +180,10 @@ impl Table {
             known.ring.get(me.ring_hash(), me.name.as_str()).is_some_and(|entry| entry.identity == me);
         if self.index.len() > 1 || !is_one_of_them || entries.len() > MEMBERS_MAX {
             for entry in entries.iter().filter(|entry| *entry.name() != me.name) {
-                let said = Introduction { identity: entry.identity.clone(), incarnation: 0 };
-                match self.find(entry.name().as_str()) {
+                let (identity, slot) = (entry.identity.clone(), self.find(entry.name().as_str()));
+                let incarnation = slot.and_then(|slot| self.get(slot)).map_or(0, |member| member.incarnation);
+                let said = Introduction { identity, incarnation };
+                match slot {
                     Some(slot) => self.set(slot, said, State::Alive, now_us, random),
                     None => {
                         self.insert(said, now_us, random);
@@ -192,11 +192,11 @@ impl Table {
             }
             return;
         }
-        let member = |identity: &Arc<Identity>| Member::new(identity.clone(), 0, State::Alive, now_us);
+        let member = |identity: &Arc<Identity>| MemberEntry::new(identity.clone(), 0, State::Alive, now_us);
         let first = known.ring.lower_bound(me.ring_hash());
         let mine = entries.iter().skip(first).position(|entry| entry.identity == me);
         let Some(mine) = mine.map(|after| first + after) else { return };
-        // Everyone has the slot after its place on the ring, but for this node itself.
+        // Every member but this node itself has the slot after its index on the ring.
         let hole = mine + 1;
         let mut slots = Vec::with_capacity(entries.len() + 1);
         slots.push(None);
@@ -214,7 +214,7 @@ impl Table {
         (self.ring, self.view) = (known.ring.clone(), known.view);
     }
 
-    /// Changes what is known of a member.
+    /// Changes identity, incarnation and state of a member.
     pub fn set(
         &mut self,
         slot: Slot,
@@ -226,6 +226,15 @@ impl Table {
         let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         let (was, was_state) = (member.identity.clone(), member.state);
         let Introduction { mut identity, incarnation } = introduction;
+        // A life that moved, or another life, begins with an incarnation of its own.
+        debug_assert!(
+            was.boot != identity.boot
+                || was.gossip() != identity.gossip()
+                || incarnation >= member.incarnation,
+            "the incarnation of {} falls from {} to {incarnation}",
+            was.name,
+            member.incarnation
+        );
         identity.share(&mut self.common);
         if was_state != state || was.boot != identity.boot {
             member.changed_s = whole_seconds(now_us);
@@ -253,8 +262,8 @@ impl Table {
                 if slot != ME {
                     grow_a_little(&mut self.order);
                     self.order.push(slot);
-                    // Somewhere in the rest of this round, so that a newcomer is found out as soon
-                    // as anyone.
+                    // It is put somewhere in the rest of this round, so that a newcomer is probed as soon
+                    // as any other member.
                     let place = self.next.min(in_order);
                     self.order.swap(place + random.index(in_order + 1 - place), in_order);
                 }
@@ -272,7 +281,7 @@ impl Table {
         }
     }
 
-    /// Takes a measured round trip in.
+    /// Takes in a measured round trip.
     pub fn measured(&mut self, slot: Slot, rtt_us: u64) {
         let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         let rtt_us = u32::try_from(rtt_us).unwrap_or(u32::MAX).max(1);
@@ -282,7 +291,7 @@ impl Table {
         };
     }
 
-    /// Drops a dead or left member.
+    /// Forgets a dead or left member.
     pub fn forget(&mut self, slot: Slot) {
         let Some(member) = self.get(slot) else { return };
         if slot == ME || member.state.is_live() {
@@ -299,15 +308,16 @@ impl Table {
         self.free.push(slot);
     }
 
-    /// Those gone members that have been so for too long, or are too many.
-    pub fn forgettable(&self, is_over: impl Fn(&Member) -> bool) -> Vec<Slot> {
+    /// Returns the gone members for which `is_over` returns true, and those gone longest if there are too
+    /// many.
+    pub fn forgettable(&self, is_over: impl Fn(&MemberEntry) -> bool) -> Vec<Slot> {
         let surplus = self.gone.len().saturating_sub(GONE_MAX.max(self.ring.len()));
         let by_age = self.gone.iter().enumerate();
         let chosen = by_age.filter(|&(age, &slot)| age < surplus || self.get(slot).is_some_and(&is_over));
         chosen.map(|(_, &slot)| slot).collect()
     }
 
-    /// The live member before this node on the ring.
+    /// The live member before this node on the ring; `None` if there is no other.
     pub fn neighbour(&self) -> Option<Slot> {
         let entries = self.ring.entries();
         let before = self.ring.lower_bound(self.me.identity.ring_hash()).checked_sub(1);
@@ -315,7 +325,7 @@ impl Table {
         self.find(entry.name().as_str()).filter(|&slot| slot != ME)
     }
 
-    /// Whom to probe next: everyone once a round, each round in another random order.
+    /// Returns the member to probe next: each once in a round, and each round in another random order.
     pub fn next_probe(&mut self, random: &mut Random) -> Option<Slot> {
         loop {
             if self.next >= self.order.len() {
@@ -333,7 +343,7 @@ impl Table {
         }
     }
 
-    /// Up to `count` different live members, neither this node nor `but`.
+    /// Returns up to `count` different random live members, but neither this node nor `but`.
     pub fn random_live(&mut self, count: usize, but: Slot, random: &mut Random) -> Vec<Slot> {
         let live_others = self.ring.len().saturating_sub(1);
         if self.order.len() > 2 * live_others {
@@ -370,7 +380,7 @@ fn whole_seconds(us: u64) -> u32 {
     u32::try_from(us / 1_000_000).unwrap_or(u32::MAX)
 }
 
-fn hash_of(slots: &[Option<Member>], slot: Slot) -> u64 {
+fn hash_of(slots: &[Option<MemberEntry>], slot: Slot) -> u64 {
     slots.get(slot as usize).and_then(Option::as_ref).map_or(0, |member| member.identity.ring_hash())
 }
 

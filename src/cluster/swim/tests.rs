@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::message::{Ack, Claim, Frame, Introduction, Message, Ping, Update};
+use super::message::{Ack, Claim, Introduction, MembershipFrame, Ping, SwimMessage, Update};
 use super::wire;
 use crate::cluster::members::Identity;
+use crate::cluster::seal::{BODY_BYTES_MIN, Checksum};
 use crate::cluster::wire::{Body, Said, Wire};
-use crate::cluster::{Config, Effect, Machine, Profile, Replica, StreamEvent, StreamId};
+use crate::cluster::{Effect, Machine, MachineConfig, Profile, Replica, StreamEvent, StreamId};
 use crate::limits::{DATAGRAM_BYTES_MAX, HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::proto::gossip as proto;
 use crate::record::{NodeName, Now};
@@ -34,7 +35,7 @@ fn introduction_at(member: &str, boot: u64, incarnation: u32, gossip: SocketAddr
 }
 
 fn machine(seed: u64) -> Machine {
-    let config = Config {
+    let config = MachineConfig {
         name: name("me"),
         boot: 5,
         cluster_name: "c".into(),
@@ -70,13 +71,13 @@ fn messages_come_back_as_they_went() {
     let ack =
         Ack { sequence: 1, sender: name("a"), wall_us: 9, view: 3, is_unknown: true, introduction: None };
     let messages = [
-        Message::Ping(ping.clone()),
-        Message::Ack(ack.clone()),
-        Message::PingRequest { sequence: 4, target: 5, address: address(7), sender: name("b") },
-        Message::Nack { sequence: 6 },
-        Message::Refusal { sequence: 7, target: 8, introduction: Some(said.clone()) },
-        Message::NameTaken { name: name("c"), boot: 9, by: address(2) },
-        Message::Gossip,
+        SwimMessage::Ping(ping.clone()),
+        SwimMessage::Ack(ack.clone()),
+        SwimMessage::PingRequest { sequence: 4, target: 5, address: address(7), sender: name("b") },
+        SwimMessage::Nack { sequence: 6 },
+        SwimMessage::Refusal { sequence: 7, target: 8, introduction: Some(said.clone()) },
+        SwimMessage::NameTaken { name: name("c"), boot: 9, by: address(2) },
+        SwimMessage::Gossip,
     ];
     let alive = Update::alive(&said);
     let updates = vec![
@@ -92,9 +93,9 @@ fn messages_come_back_as_they_went() {
         assert_eq!(datagram.body.and_then(wire::message_from_proto), Some(message));
     }
     let frames = [
-        Frame::Ping(ping),
-        Frame::Ack(ack),
-        Frame::List { introduction: Some(said), updates, is_last: true },
+        MembershipFrame::Ping(ping),
+        MembershipFrame::Ack(ack),
+        MembershipFrame::List { introduction: Some(said), updates, is_last: true },
     ];
     for frame in frames {
         let bytes = prost::Message::encode_to_vec(&wire::frame_to_proto(&frame));
@@ -118,7 +119,7 @@ fn the_largest_member_fits_a_datagram() {
     let accusers = (0..4).map(|index| name(&format!("{index}{}", long(62)))).collect();
     let updates = [Update::alive(&said), Update { claim: Claim::Suspect(accusers), ..Update::alive(&said) }];
     let sender = said.identity.name.clone();
-    let ping = Message::Ping(Ping {
+    let ping = SwimMessage::Ping(Ping {
         sequence: u32::MAX,
         target: u64::MAX,
         sender,
@@ -126,15 +127,15 @@ fn the_largest_member_fits_a_datagram() {
         introduction: Some(said),
     });
     for update in updates {
-        let room = crate::cluster::wire::BODY_BYTES_MAX - super::RIDERS_BYTES;
-        assert!(wire::message_bytes(&Message::Gossip) + wire::update_bytes(&update) <= room);
+        let room = BODY_BYTES_MIN - super::RIDERS_BYTES;
+        assert!(wire::message_bytes(&SwimMessage::Gossip) + wire::update_bytes(&update) <= room);
         assert!(wire::message_bytes(&ping) + wire::update_bytes(&update) <= room + super::RIDERS_BYTES);
     }
 }
 
 #[test]
 fn members_that_cannot_be_are_refused() {
-    let good = wire::to_proto(&Message::Gossip, &[Update::alive(&introduction("a", 1, 0))]);
+    let good = wire::to_proto(&SwimMessage::Gossip, &[Update::alive(&introduction("a", 1, 0))]);
     let good = good.updates.into_iter().next().expect("one");
     assert!(wire::update_from_proto(good.clone()).is_some());
     let bad = [
@@ -155,19 +156,21 @@ fn members_that_cannot_be_are_refused() {
 /// about the refutation, and buried it when three more pings were lost.
 #[test]
 fn who_tells_an_old_suspicion_is_told_the_refutation() {
-    let (mut machine, wire) = (machine(1), Wire::new("c", 2));
+    let (mut machine, mut wire) = (machine(1), Wire::new("c", 2, Checksum));
     let mut replica = SimReplica::default();
     let me = machine.member("me").expect("itself").identity;
-    let doubted = |incarnation| {
+    let doubted = |wire: &mut Wire<Checksum>, incarnation| {
         let claim = Claim::Suspect(vec![name("n1")]);
         let update = Update { name: me.name.clone(), boot: me.boot, incarnation, claim };
-        wire.datagram(Said::Members(Message::Gossip, vec![update]), &[])
+        wire.datagram(address(3), Said::Members(SwimMessage::Gossip, vec![update]), &[])
     };
-    let told = |machine: &mut Machine| {
+    let told = |machine: &mut Machine, wire: &mut Wire<Checksum>| {
         let mut told = None;
         while let Some(effect) = machine.poll_effect() {
             let Effect::Datagram { to, bytes } = effect else { continue };
-            let (_, Body::Members(_, updates), _) = wire.open(&bytes).expect("ours") else { continue };
+            let (_, Body::Members(_, updates), _) = wire.open(address(1), &bytes).expect("ours") else {
+                continue;
+            };
             let alive = updates.into_iter().find(|update| update.name == me.name);
             told = alive.map(|update| (to, update.incarnation)).or(told);
         }
@@ -175,11 +178,11 @@ fn who_tells_an_old_suspicion_is_told_the_refutation() {
     };
     let mut now = Now { mono_us: 1, wall_us: 1 };
     for expected in [1, 1, 1] {
-        machine.handle_datagram(now, address(3), &doubted(0), &mut replica);
-        assert_eq!(told(&mut machine), Some((address(3), expected)));
+        machine.handle_datagram(now, address(3), &doubted(&mut wire, 0), &mut replica);
+        assert_eq!(told(&mut machine, &mut wire), Some((address(3), expected)));
         now = now.plus_us(60_000_000);
     }
-    machine.handle_datagram(now, address(3), &doubted(1), &mut replica);
+    machine.handle_datagram(now, address(3), &doubted(&mut wire, 1), &mut replica);
     assert_eq!(machine.member("me").map(|me| me.incarnation), Some(2));
 }
 
@@ -199,7 +202,7 @@ fn any_update() -> impl Strategy<Value = Update> {
     })
 }
 
-fn any_message() -> impl Strategy<Value = Message> {
+fn any_message() -> impl Strategy<Value = SwimMessage> {
     let said = any_update().prop_map(|update| match update.claim {
         Claim::Alive(identity) => Some(Introduction { identity, incarnation: update.incarnation }),
         _ => None,
@@ -208,8 +211,8 @@ fn any_message() -> impl Strategy<Value = Message> {
         |(kind, sequence, target, introduction, host)| {
             let sender = name(&format!("n{}", host % 6));
             match kind {
-                0 => Message::Ping(Ping { sequence, target, sender, view: target, introduction }),
-                1 => Message::Ack(Ack {
+                0 => SwimMessage::Ping(Ping { sequence, target, sender, view: target, introduction }),
+                1 => SwimMessage::Ack(Ack {
                     sequence,
                     sender,
                     wall_us: target,
@@ -217,11 +220,11 @@ fn any_message() -> impl Strategy<Value = Message> {
                     is_unknown: sequence % 2 == 0,
                     introduction,
                 }),
-                2 => Message::PingRequest { sequence, target, address: address(host), sender },
-                3 => Message::Nack { sequence },
-                4 => Message::Refusal { sequence, target, introduction },
-                5 => Message::NameTaken { name: name("me"), boot: target, by: address(host) },
-                _ => Message::Gossip,
+                2 => SwimMessage::PingRequest { sequence, target, address: address(host), sender },
+                3 => SwimMessage::Nack { sequence },
+                4 => SwimMessage::Refusal { sequence, target, introduction },
+                5 => SwimMessage::NameTaken { name: name("me"), boot: target, by: address(host) },
+                _ => SwimMessage::Gossip,
             }
         },
     )
@@ -236,7 +239,7 @@ proptest! {
         let mut machine = machine(1);
         let mut replica = SimReplica::default();
         let replica: &mut dyn Replica = &mut replica;
-        let preamble = Wire::new("c", 1).preamble(crate::cluster::purpose::Purpose::Members);
+        let preamble = Wire::new("c", 1, Checksum).connect(crate::cluster::purpose::Purpose::Members).0;
         for (index, body) in bodies.into_iter().enumerate() {
             let stream = StreamId(2 * index as u64);
             let now = Now::default().plus_us(index as u64 * 1_000);
@@ -256,13 +259,13 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut machine = machine(seed);
-        let wire = Wire::new("c", 2);
+        let mut wire = Wire::new("c", 2, Checksum);
         let mut replica = SimReplica::default();
         let replica: &mut dyn Replica = &mut replica;
         let mut now = Now { mono_us: 1, wall_us: 1 };
         for (message, updates, later_us) in said {
             now = now.plus_us(later_us);
-            let datagram = wire.datagram(Said::Members(message, updates), &[]);
+            let datagram = wire.datagram(address(3), Said::Members(message, updates), &[]);
             machine.handle_datagram(now, address(3), &datagram, replica);
             prop_assert!(drain(&mut machine) < 50);
             if machine.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {

@@ -1,60 +1,63 @@
-//! How long things take: the intervals of each profile, and Lifeguard's awareness of oneself.
+//! The intervals of each profile, and Lifeguard's local health.
 //!
-//! What decides is when a silent member is given up: `probe_total_us + suspicion_min_us` after the
-//! probe that found it silent, if enough others confirm. That must be longer than the longest pause
-//! of a healthy node (1 s on a LAN) with room for its refutation, and everything else short.
+//! The most important time is that until a silent member is given up: `probe_total_us + suspicion_min_us`
+//! after the probe that got no answer, if enough others confirm. That must be longer than the longest pause
+//! of a healthy node (1 s on a LAN) with its refutation, and apart from that as short as possible.
 
 use crate::cluster::Profile;
 
 /// Intervals of one profile, in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
-    /// Between two probes of a node. Shorter: found sooner, more idle traffic (some 180 bytes each).
+    /// Time between two probes of a node. With a shorter one silent members are found sooner, and there is
+    /// more idle traffic (some 180 bytes a probe).
     pub probe_interval_us: u64,
-    /// Until others are asked to probe too.
+    /// Time from the beginning of a probe until others are asked to probe too.
     pub probe_timeout_us: u64,
-    /// Until the probed member is suspected.
+    /// Time from the beginning of a probe until the probed member is suspected.
     pub probe_total_us: u64,
-    /// From suspected to dead when others confirm.
+    /// Time from suspected to dead when enough others confirm, in a small cluster.
     pub suspicion_min_us: u64,
-    /// Between two rounds of gossip, while there is something to tell.
+    /// Time between two rounds of gossip, while there is something to tell.
     pub gossip_interval_us: u64,
-    /// First retry of a join target; grows by half to [`JOIN_RETRY_US_MAX`].
+    /// Time until the first retry of a join target. It grows by half each time, up to [`JOIN_RETRY_US_MAX`].
     pub join_retry_us: u64,
-    /// How long after its last change a member list may still differ from others' for good reason.
+    /// Time after its last change for which a member list may differ from those of others while news is on
+    /// its way.
     pub settle_us: u64,
 }
 
-/// From suspected to dead when nobody confirms, as a multiple of the least time.
+/// Time from suspected to dead when nobody confirms, as a multiple of that when enough others do.
 pub(super) const SUSPICION_MAX_FACTOR: u64 = 3;
-/// Confirmations by others after which the least time holds.
+/// Number of confirmations by others after which the shortest time holds.
 pub(super) const CONFIRMATIONS: usize = 3;
-/// Members asked to probe one that did not answer.
+/// Number of members that are asked to probe one that did not answer.
 pub(super) const INDIRECT_PROBES: usize = 3;
-/// Accusers told of: the first, and those that confirm it.
+/// Most accusers that news of a suspicion names: the first one, and those that confirm it.
 pub(super) const ACCUSERS_MAX: usize = CONFIRMATIONS + 1;
-/// Followers on the ring that probe a suspect at once when they hear of it, so that confirmations
-/// do not wait for everybody's round to come by.
+/// Number of members after a suspect on the ring that probe it at once when they hear of the suspicion, so
+/// that confirmations do not wait for their usual rounds.
 pub(super) const WITNESSES: usize = 4;
-/// Members told in a round of gossip.
+/// Number of members that are told in one round of gossip.
 pub(super) const GOSSIP_FANOUT: usize = 3;
-/// An update is told this many times the decimal logarithm of the cluster's size.
+/// Number of times that an update is told, as a multiple of the decimal logarithm of the cluster's size.
 pub(super) const RETRANSMIT_FACTOR: u32 = 4;
-/// The least logarithm, so that a few losses while a cluster is small cost nothing.
+/// Least logarithm that is used for that, so that a few losses in a small cluster do no harm.
 pub(super) const RETRANSMIT_LOG_MIN: u32 = 2;
-/// Between two tries to reach one dead member or join target, so that partitions heal.
+/// Time between two tries to reach a dead member or a join target, so that partitions heal, in microseconds.
 pub(super) const CONTACT_INTERVAL_US: u64 = 1_000_000;
-/// Longest pause between two tries of a join target while alone.
+/// Longest time between two tries of a join target while this node is alone, in microseconds.
 pub(super) const JOIN_RETRY_US_MAX: u64 = 2_000_000;
-/// How long the dead are remembered, and probed: three days.
+/// Time for which dead members are remembered and contacted, in microseconds: three days.
 pub(super) const DEAD_US: u64 = 3 * 24 * 3600 * 1_000_000;
-/// How long those that left are remembered, so that stale news does not revive them: an hour.
+/// Time for which members that left are remembered, so that stale news does not revive them, in microseconds:
+/// an hour.
 pub(super) const LEFT_US: u64 = 3600 * 1_000_000;
-/// How often the dead and left are looked through.
+/// Time between two searches for members to forget, in microseconds.
 pub(super) const FORGET_INTERVAL_US: u64 = 10_000_000;
-/// Between two exchanges of lists with the same end in view: equal views.
+/// Least time between two exchanges of lists because views differ, in microseconds.
 pub(super) const LISTS_INTERVAL_US: u64 = 5_000_000;
-/// The same, after exchanges that did not help.
+/// Longest such time, to which it grows while exchanges do not make views equal, in microseconds.
 pub(super) const LISTS_INTERVAL_US_MAX: u64 = 60_000_000;
 
 impl Timing {
@@ -91,18 +94,18 @@ impl Timing {
         }
     }
 
-    /// Least time from suspected to dead in a cluster of `live` members: news takes longer to go
-    /// round a larger one.
+    /// Shortest time from suspected to dead in a cluster of `live` members, in microseconds: news takes
+    /// longer to spread in a larger cluster.
     pub fn suspicion_min_us(&self, live: usize) -> u64 {
         let scale = (live.max(1) as f64).log10() / 2.0;
         (self.suspicion_min_us as f64 * scale.max(1.0)) as u64
     }
 
-    /// Time from suspected to dead: it falls with the logarithm of the confirmations (Lifeguard's
-    /// "dogpile"), from the greatest to the least.
+    /// Time from suspected to dead in a cluster of `live` members, in microseconds. It falls with the
+    /// logarithm of the number of confirmations, from the longest to the shortest (Lifeguard's "dogpile").
     pub fn suspicion_us(&self, live: usize, confirmations: usize) -> u64 {
         let least = self.suspicion_min_us(live);
-        // In a small cluster there is nobody to wait for: the accused and this node do not count.
+        // In a small cluster there are fewer to wait for: the suspect and this node do not count.
         let expected = CONFIRMATIONS.min(live.saturating_sub(2));
         if confirmations >= expected {
             return least;
@@ -113,31 +116,31 @@ impl Timing {
     }
 }
 
-/// Lifeguard's local health: how much this node should distrust its own clockwork before it
-/// distrusts others. 0 is healthy; timeouts are multiplied by one more than this.
+/// Lifeguard's local health: how much this node should doubt itself before it
+/// doubts others. 0 is healthy; timeouts are multiplied by one more than this score.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Health(u32);
+pub(super) struct LocalHealth(u32);
 
-/// A node that is cut off must still find out within seconds: the multiplier stays small.
+/// Greatest score. It is small, because a node that is cut off must still notice within seconds.
 const HEALTH_MAX: u32 = 4;
 
-impl Health {
-    /// Something went wrong that may be this node's own fault.
+impl LocalHealth {
+    /// Raises the score, because something went wrong that may be this node's own fault.
     pub fn worsen(&mut self, by: u32) {
         self.0 = self.0.saturating_add(by).min(HEALTH_MAX);
     }
 
-    /// A probe was answered in time.
+    /// Lowers the score by one, because a probe was answered in time.
     pub fn improve(&mut self) {
         self.0 = self.0.saturating_sub(1);
     }
 
-    /// A timeout as it is to be used now.
+    /// Returns the timeout to be used now in place of `us`, in microseconds.
     pub fn scaled_us(self, us: u64) -> u64 {
         us * u64::from(self.0 + 1)
     }
 
-    /// 0: healthy.
+    /// The score; 0 is healthy.
     pub fn score(self) -> u32 {
         self.0
     }

@@ -1,5 +1,5 @@
-//! Protobuf forms of membership's messages. What does not parse is `None`, and the datagram counts
-//! as corrupt: a node of this program writes no such thing.
+//! The protobuf forms of the messages of membership. A message that cannot be read is `None`, and its
+//! datagram counts as corrupt: no node of this program writes such a message.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::message::{Ack, Claim, Frame, Introduction, Message, Ping, Update};
+use super::message::{Ack, Claim, Introduction, MembershipFrame, Ping, SwimMessage, Update};
 use super::timing::ACCUSERS_MAX;
 use crate::cluster::members::Identity;
 use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
@@ -15,19 +15,19 @@ use crate::proto::gossip as proto;
 use crate::proto::gossip::datagram::Body;
 use crate::record::NodeName;
 
-/// Bytes that one update adds to a datagram.
+/// Returns how many bytes an update adds to a datagram.
 pub(super) fn update_bytes(update: &Update) -> usize {
-    // Two bytes of tag, and up to two of length.
+    // There are two bytes of tag, and up to two of length.
     update_to_proto(update).encoded_len() + 4
 }
 
-/// Bytes of a message without updates.
-pub(super) fn message_bytes(message: &Message) -> usize {
+/// Returns how many bytes a message takes in a datagram, without updates.
+pub(super) fn message_bytes(message: &SwimMessage) -> usize {
     proto::Datagram { body: Some(message_to_proto(message)), ..Default::default() }.encoded_len()
 }
 
-/// The datagram's message of `message` and the updates that ride on it.
-pub(in crate::cluster) fn to_proto(message: &Message, updates: &[Update]) -> proto::Datagram {
+/// Returns the protobuf form of a datagram with this message and the updates that ride on it.
+pub(in crate::cluster) fn to_proto(message: &SwimMessage, updates: &[Update]) -> proto::Datagram {
     proto::Datagram {
         body: Some(message_to_proto(message)),
         updates: updates.iter().map(update_to_proto).collect(),
@@ -35,52 +35,54 @@ pub(in crate::cluster) fn to_proto(message: &Message, updates: &[Update]) -> pro
     }
 }
 
-fn message_to_proto(message: &Message) -> Body {
+fn message_to_proto(message: &SwimMessage) -> Body {
     match message {
-        Message::Ping(ping) => Body::Ping(ping_to_proto(ping)),
-        Message::Ack(ack) => Body::Ack(ack_to_proto(ack)),
-        Message::PingRequest { sequence, target, address, sender } => Body::PingRequest(proto::PingRequest {
-            sequence: *sequence,
-            target: *target,
-            address: address.to_string(),
-            sender: sender.as_str().into(),
-        }),
-        Message::Nack { sequence } => Body::Nack(proto::Nack { sequence: *sequence }),
-        Message::Refusal { sequence, target, introduction } => Body::Refusal(proto::Refusal {
+        SwimMessage::Ping(ping) => Body::Ping(ping_to_proto(ping)),
+        SwimMessage::Ack(ack) => Body::Ack(ack_to_proto(ack)),
+        SwimMessage::PingRequest { sequence, target, address, sender } => {
+            Body::PingRequest(proto::PingRequest {
+                sequence: *sequence,
+                target: *target,
+                address: address.to_string(),
+                sender: sender.as_str().into(),
+            })
+        }
+        SwimMessage::Nack { sequence } => Body::Nack(proto::Nack { sequence: *sequence }),
+        SwimMessage::Refusal { sequence, target, introduction } => Body::Refusal(proto::Refusal {
             sequence: *sequence,
             target: *target,
             introduction: introduction.as_ref().map(introduction_to_proto),
         }),
-        Message::NameTaken { name, boot, by } => {
+        SwimMessage::NameTaken { name, boot, by } => {
             Body::NameTaken(proto::NameTaken { name: name.as_str().into(), boot: *boot, by: by.to_string() })
         }
-        Message::Gossip => Body::Gossip(proto::Gossip {}),
+        SwimMessage::Gossip => Body::Gossip(proto::Gossip {}),
     }
 }
 
-/// The message of a body of membership; `None` if it is malformed.
-pub(in crate::cluster) fn message_from_proto(body: Body) -> Option<Message> {
+/// Reads the message in the body of a datagram of membership; `None` if it is malformed.
+pub(in crate::cluster) fn message_from_proto(body: Body) -> Option<SwimMessage> {
     Some(match body {
-        Body::Ping(ping) => Message::Ping(ping_from_proto(ping)?),
-        Body::Ack(ack) => Message::Ack(ack_from_proto(ack)?),
-        Body::PingRequest(request) => Message::PingRequest {
+        Body::Ping(ping) => SwimMessage::Ping(ping_from_proto(ping)?),
+        Body::Ack(ack) => SwimMessage::Ack(ack_from_proto(ack)?),
+        Body::PingRequest(request) => SwimMessage::PingRequest {
             sequence: request.sequence,
             target: request.target,
             address: request.address.parse().ok()?,
             sender: NodeName::parse(&request.sender).ok()?,
         },
-        Body::Nack(nack) => Message::Nack { sequence: nack.sequence },
-        Body::Refusal(refusal) => Message::Refusal {
+        Body::Nack(nack) => SwimMessage::Nack { sequence: nack.sequence },
+        Body::Refusal(refusal) => SwimMessage::Refusal {
             sequence: refusal.sequence,
             target: refusal.target,
             introduction: introduction_from_proto(refusal.introduction)?,
         },
-        Body::NameTaken(taken) => Message::NameTaken {
+        Body::NameTaken(taken) => SwimMessage::NameTaken {
             name: NodeName::parse(&taken.name).ok()?,
             boot: taken.boot,
             by: taken.by.parse().ok()?,
         },
-        Body::Gossip(_) => Message::Gossip,
+        Body::Gossip(_) => SwimMessage::Gossip,
         _ => return None,
     })
 }
@@ -131,7 +133,7 @@ fn introduction_to_proto(introduction: &Introduction) -> proto::MemberUpdate {
     update_to_proto(&Update::alive(introduction))
 }
 
-/// The outer `None`: malformed.
+/// Reads an introduction, which may be missing. The outer `None`: it is malformed.
 fn introduction_from_proto(update: Option<proto::MemberUpdate>) -> Option<Option<Introduction>> {
     let Some(update) = update else { return Some(None) };
     match update_from_proto(update)? {
@@ -168,7 +170,7 @@ fn update_to_proto(update: &Update) -> proto::MemberUpdate {
     message
 }
 
-/// The update of its message; `None` if it is malformed.
+/// Reads an update; `None` if it is malformed.
 pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Option<Update> {
     let name = NodeName::parse(&message.name).ok()?;
     let claim = match proto::MemberState::try_from(message.state).ok()? {
@@ -183,7 +185,7 @@ pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Opt
             let fits = message.http.len() <= HTTP_ADDRESS_BYTES_MAX
                 && message.zone.len() <= ZONE_BYTES_MAX
                 && message.version.len() <= VERSION_BYTES_MAX;
-            // A member that cannot be reached is none.
+            // A member that cannot be reached is refused.
             if !fits || gossip.port() == 0 || gossip.ip().is_unspecified() {
                 return None;
             }
@@ -194,13 +196,13 @@ pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Opt
     Some(Update { name, boot: message.boot, incarnation: message.incarnation, claim })
 }
 
-/// A frame on a stream.
-pub(super) fn frame_to_proto(frame: &Frame) -> proto::MembersFrame {
+/// Returns the protobuf form of a frame.
+pub(super) fn frame_to_proto(frame: &MembershipFrame) -> proto::MembersFrame {
     use proto::members_frame::Body;
     let body = match frame {
-        Frame::Ping(ping) => Body::Ping(ping_to_proto(ping)),
-        Frame::Ack(ack) => Body::Ack(ack_to_proto(ack)),
-        Frame::List { introduction, updates, is_last } => Body::List(proto::MemberList {
+        MembershipFrame::Ping(ping) => Body::Ping(ping_to_proto(ping)),
+        MembershipFrame::Ack(ack) => Body::Ack(ack_to_proto(ack)),
+        MembershipFrame::List { introduction, updates, is_last } => Body::List(proto::MemberList {
             introduction: introduction.as_ref().map(introduction_to_proto),
             updates: updates.iter().map(update_to_proto).collect(),
             last: *is_last,
@@ -209,10 +211,11 @@ pub(super) fn frame_to_proto(frame: &Frame) -> proto::MembersFrame {
     proto::MembersFrame { body: Some(body) }
 }
 
-/// The frame of these bytes; `None` if they are malformed.
-pub(super) fn frame_from_bytes(bytes: Bytes) -> Option<Frame> {
+/// Reads a frame; `None` if it is malformed.
+pub(super) fn frame_from_bytes(bytes: Bytes) -> Option<MembershipFrame> {
     use proto::members_frame::Body;
-    // Shared at once: what one is freed of is room for the next, and no hole is left between them.
+    // Common fields are shared at once: what one update frees is used for the next, so memory is not
+    // fragmented.
     let mut common = Vec::new();
     let mut listed = |update| {
         let mut update = update_from_proto(update)?;
@@ -222,9 +225,9 @@ pub(super) fn frame_from_bytes(bytes: Bytes) -> Option<Frame> {
         Some(update)
     };
     Some(match proto::MembersFrame::decode(bytes).ok()?.body? {
-        Body::Ping(ping) => Frame::Ping(ping_from_proto(ping)?),
-        Body::Ack(ack) => Frame::Ack(ack_from_proto(ack)?),
-        Body::List(list) => Frame::List {
+        Body::Ping(ping) => MembershipFrame::Ping(ping_from_proto(ping)?),
+        Body::Ack(ack) => MembershipFrame::Ack(ack_from_proto(ack)?),
+        Body::List(list) => MembershipFrame::List {
             introduction: introduction_from_proto(list.introduction)?,
             updates: list.updates.into_iter().map(&mut listed).collect::<Option<_>>()?,
             is_last: list.last,

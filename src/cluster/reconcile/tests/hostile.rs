@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::stories::{map_of, two};
 use super::world::*;
-use crate::cluster::reconcile::wire::Frame;
+use crate::cluster::reconcile::wire::ReconcileFrame;
 use crate::cluster::{StreamEvent, StreamId};
 use crate::record::NodeName;
 
@@ -43,8 +43,8 @@ proptest! {
     }
 }
 
-fn hello() -> Frame {
-    Frame::Hello {
+fn hello() -> ReconcileFrame {
+    ReconcileFrame::Hello {
         sender: NodeName::parse("x").expect("name"),
         seed: 5,
         wall_us: START.wall_us,
@@ -54,18 +54,18 @@ fn hello() -> Frame {
     }
 }
 
-fn frame(kind: usize, shard: usize) -> Frame {
+fn frame(kind: usize, shard: usize) -> ReconcileFrame {
     let symbol = crate::cluster::reconcile::riblt::Symbol { sum: 1, check: 2, count: 1 };
     match kind {
         0 => hello(),
-        1 => Frame::Open { shard, count: 40, fold: 9 },
-        2 => Frame::Symbols { shard, symbols: vec![symbol; 12] },
-        3 => Frame::Ids { shard, ids: vec![1, 2, 3], has_more: shard.is_multiple_of(2) },
-        4 => Frame::Records(crate::record::wire::encode(&value(1, 1)).into()),
-        5 => Frame::Settled { shard, found: 1, wanted: vec![7], wants_all: false },
-        6 => Frame::Ask { shard, upto: 12 },
-        7 => Frame::Finish { is_complete: true, heads: Default::default() },
-        _ => Frame::Busy,
+        1 => ReconcileFrame::Open { shard, count: 40, fold: 9 },
+        2 => ReconcileFrame::Symbols { shard, symbols: vec![symbol; 12] },
+        3 => ReconcileFrame::Ids { shard, ids: vec![1, 2, 3], has_more: shard.is_multiple_of(2) },
+        4 => ReconcileFrame::Records(crate::record::wire::encode(&value(1, 1)).into()),
+        5 => ReconcileFrame::Settled { shard, found: 1, wanted: vec![7], wants_all: false },
+        6 => ReconcileFrame::Ask { shard, upto: 12 },
+        7 => ReconcileFrame::Finish { is_complete: true, heads: Default::default() },
+        _ => ReconcileFrame::Busy,
     }
 }
 
@@ -73,7 +73,7 @@ fn frame(kind: usize, shard: usize) -> Frame {
 #[test]
 fn a_peer_that_sends_without_end_is_cut_off() {
     let map = map_of(0..12_000);
-    let sent = |frames: Vec<Frame>| {
+    let sent = |frames: Vec<ReconcileFrame>| {
         let mut world = two(map.clone(), Map::new());
         let end = (0, StreamId(1000));
         world.event(end, StreamEvent::Accepted { from: world.nodes[1].addr });
@@ -85,16 +85,16 @@ fn a_peer_that_sends_without_end_is_cut_off() {
         });
         taken.sum::<usize>()
     };
-    let open = |shard: usize, count: u64| Frame::Open { shard, count, fold: 9 };
+    let open = |shard: usize, count: u64| ReconcileFrame::Open { shard, count, fold: 9 };
     // Symbols of no set unfold without end: ids alone are asked for then, and no symbols are taken.
     let lone = xxhash_rust::xxh3::xxh3_64_with_seed(&7u128.to_le_bytes(), 5) as u32;
     let symbol = crate::cluster::reconcile::riblt::Symbol { sum: 7, check: lone, count: 1 };
-    let symbols = |count: usize| Frame::Symbols { shard: 0, symbols: vec![symbol; count] };
+    let symbols = |count: usize| ReconcileFrame::Symbols { shard: 0, symbols: vec![symbol; count] };
     assert_eq!(sent(vec![open(0, 600), symbols(300), symbols(1), symbols(1)]), 3);
     // More symbols than ids would have cost.
     assert_eq!(sent(vec![open(0, 600), symbols(437)]), 2);
     // Ids, more than were announced; and none, again and again.
-    let ids = |count: usize| Frame::Ids { shard: 0, ids: vec![7; count], has_more: true };
+    let ids = |count: usize| ReconcileFrame::Ids { shard: 0, ids: vec![7; count], has_more: true };
     assert_eq!(sent(vec![open(0, 600), ids(450), ids(200)]), 3);
     assert_eq!(sent(vec![open(0, 600), ids(0), ids(0)]), 2);
 }
@@ -108,8 +108,8 @@ fn shards_are_opened_as_memory_allows() {
         world.event(end, StreamEvent::Accepted { from: world.nodes[1].addr });
         let mut bytes = Vec::new();
         hello().encode(&mut bytes);
-        Frame::Open { shard: 0, count, fold: 9 }.encode(&mut bytes);
-        Frame::Open { shard: 1, count: 5, fold: 9 }.encode(&mut bytes);
+        ReconcileFrame::Open { shard: 0, count, fold: 9 }.encode(&mut bytes);
+        ReconcileFrame::Open { shard: 1, count: 5, fold: 9 }.encode(&mut bytes);
         world.event(end, StreamEvent::Received(bytes.into()));
         assert_eq!(world.nodes[0].machine.incoming.len(), sessions, "{count} records");
     }

@@ -1,7 +1,7 @@
 //! Two nodes that find the same difference at the same time.
 
 use super::world::*;
-use crate::cluster::reconcile::Plan;
+use crate::cluster::reconcile::SessionPlan;
 
 const TS: u64 = START.wall_us - HOUR_US;
 const RECORDS: u64 = 2_000;
@@ -29,8 +29,8 @@ fn finished(world: &World) -> u64 {
 fn both_find_the_same_and_one_session_is_held() {
     for seed in 0..40 {
         let mut world = pair(seed);
-        world.begin(0, 1, Plan::Whole);
-        world.begin(1, 0, Plan::Whole);
+        world.begin(0, 1, SessionPlan::Whole);
+        world.begin(1, 0, SessionPlan::Whole);
         assert!(world.run(|world| world.are_equal() && world.open_streams() == 0), "seed {seed}");
         assert_eq!(finished(&world), 2, "seed {seed}: one session, told by both its ends");
         world.run_us(5 * SECOND_US);
@@ -38,16 +38,16 @@ fn both_find_the_same_and_one_session_is_held() {
     }
 }
 
-/// The same, a comparison later: the session of the other is there already.
+/// A node begins no session with a peer whose session with it is under way already.
 #[test]
 fn no_session_is_begun_with_who_holds_one() {
     for seed in 0..40 {
         let mut world = pair(seed);
-        world.begin(0, 1, Plan::Whole);
+        world.begin(0, 1, SessionPlan::Whole);
         for _ in 0..seed {
             world.step();
         }
-        world.begin(1, 0, Plan::Whole);
+        world.begin(1, 0, SessionPlan::Whole);
         assert!(world.run(|world| world.are_equal() && world.open_streams() == 0), "seed {seed}");
         assert_eq!(finished(&world), 2, "seed {seed}");
     }
@@ -57,7 +57,7 @@ fn no_session_is_begun_with_who_holds_one() {
 #[test]
 fn a_stuck_session_keeps_nobody_from_another() {
     let mut world = pair(7);
-    world.begin(0, 1, Plan::Whole);
+    world.begin(0, 1, SessionPlan::Whole);
     while world.nodes[1].machine.stats().sessions_accepted == 0 {
         assert!(world.step());
     }

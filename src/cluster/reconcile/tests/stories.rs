@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::world::*;
-use crate::cluster::reconcile::Plan;
-use crate::cluster::reconcile::link::WINDOW_BYTES;
+use crate::cluster::reconcile::SessionPlan;
+use crate::cluster::reconcile::link::SESSION_WINDOW_BYTES;
 use crate::cluster::reconcile::wire::ShardSet;
 use crate::cluster::{Heads, Replica};
 use crate::record::{NodeName, Payload};
@@ -66,7 +66,7 @@ fn both_sides_end_with_the_newest_of_both() {
     }
     let mut world = two(left, right);
     // One session is enough, whichever side has the newer record.
-    world.session(0, 1, Plan::Whole);
+    world.session(0, 1, SessionPlan::Whole);
     assert!(world.are_equal());
     let map = &world.nodes[0].map;
     assert_eq!(map.len(), 5000);
@@ -212,7 +212,7 @@ fn what_is_young_is_left_out_and_then_heads_say_nothing() {
     }
     let mut world = two(left, right);
     world.nodes[1].heads = Heads::from([((NodeName::parse("origin").expect("name"), 1), 99)]);
-    world.session(0, 1, Plan::Settled(ShardSet::all()));
+    world.session(0, 1, SessionPlan::Settled(ShardSet::all()));
     let stats = |index: usize| *world.nodes[index].machine.stats();
     // The young are on their way; of their sources the other side's old record is sent in vain.
     assert_eq!((stats(0).records_applied, stats(1).records_applied), (20, 0));
@@ -220,7 +220,7 @@ fn what_is_young_is_left_out_and_then_heads_say_nothing() {
 
     let mut world = two(world.nodes.remove(0).map, world.nodes.remove(0).map);
     world.nodes[1].heads = Heads::from([((NodeName::parse("origin").expect("name"), 1), 99)]);
-    world.session(0, 1, Plan::Whole);
+    world.session(0, 1, SessionPlan::Whole);
     assert!(world.are_equal());
     assert_eq!(world.nodes[0].merged, [world.nodes[1].heads.clone()]);
 }
@@ -229,12 +229,12 @@ fn what_is_young_is_left_out_and_then_heads_say_nothing() {
 #[test]
 fn a_peer_that_does_not_read_holds_little_memory() {
     let mut world = two(map_of(0..60_000), Map::new());
-    world.begin(1, 0, Plan::Whole);
+    world.begin(1, 0, SessionPlan::Whole);
     while world.stream_bytes < 200_000 && world.step() {}
     world.frozen = Some(0);
     world.run_us(5 * SECOND_US);
     let waiting = world.nodes[0].waiting_max;
-    assert!((100_000..WINDOW_BYTES + 128 * 1024).contains(&waiting), "{waiting} bytes wait");
+    assert!((100_000..SESSION_WINDOW_BYTES + 128 * 1024).contains(&waiting), "{waiting} bytes wait");
     world.frozen = None;
     assert!(world.run(World::are_equal));
 }
@@ -284,7 +284,8 @@ fn a_node_away_for_too_long_drops_its_copy() {
     let mut stale = map_of(0..2000);
     let own = record("own/5000", START.wall_us, "n1", Payload::Json("1".into()));
     stale.put(own);
-    let away = |config: &mut crate::cluster::Config| config.agreed_us = Some(START.wall_us - 24 * HOUR_US);
+    let away =
+        |config: &mut crate::cluster::MachineConfig| config.agreed_us = Some(START.wall_us - 24 * HOUR_US);
     world.add(true, away, stale);
     assert!(world.nodes[1].machine.must_discard());
     assert!(world.run(|world| world.nodes[1].machine.is_reconciled() && world.are_equal()));
@@ -300,8 +301,9 @@ fn a_node_away_for_too_long_drops_its_copy() {
 fn a_cluster_that_was_off_for_days_keeps_its_data() {
     let mut world = World::new(6);
     for index in 0..3u64 {
-        let away =
-            |config: &mut crate::cluster::Config| config.agreed_us = Some(START.wall_us - 60 * HOUR_US);
+        let away = |config: &mut crate::cluster::MachineConfig| {
+            config.agreed_us = Some(START.wall_us - 60 * HOUR_US)
+        };
         world.add(true, away, map_of(index..1000 + index));
     }
     assert!(
@@ -335,7 +337,7 @@ fn too_many_sessions_are_refused_and_come_back() {
     for index in 1..13 {
         let now = world.now;
         let node = &mut world.nodes[index];
-        node.machine.begin(now, lone.clone(), Plan::Whole);
+        node.machine.begin(now, lone.clone(), SessionPlan::Whole);
     }
     assert!(
         world.run(|world| {
@@ -383,8 +385,11 @@ fn a_silent_peer_is_given_up() {
     let peer = world.peer(1);
     let now = world.now;
     let machine = &mut world.nodes[0].machine;
-    machine.begin(now, peer, Plan::Whole);
-    let Some(crate::cluster::reconcile::Output::Connect { .. }) = machine.poll_output() else {
+    machine.begin(now, peer, SessionPlan::Whole);
+    let Some(crate::cluster::reconcile::ReconcileOutput::Stream(crate::cluster::StreamOutput::Connect {
+        ..
+    })) = machine.poll_output()
+    else {
         panic!("no stream is asked for");
     };
     world.cut.insert((0, 1));

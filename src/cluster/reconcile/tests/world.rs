@@ -8,9 +8,10 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cluster::members::{Identity, State};
-use crate::cluster::reconcile::{Compare, Output, Peer, Plan, Reconcile};
+use crate::cluster::reconcile::{Compare, Peer, Reconcile, ReconcileOutput, SessionPlan};
 use crate::cluster::ring::Ring;
-use crate::cluster::{Arrival, Config, Heads, Profile, Replica, StreamEvent, StreamId};
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
+use crate::cluster::{Arrival, Heads, MachineConfig, Profile, Replica};
 use crate::limits::SHARDS;
 use crate::record::merge::{Verdict, judge};
 use crate::record::{Birth, NodeName, Now, Payload, Record, SharedRecord, Source, Stamp};
@@ -62,6 +63,10 @@ impl Map {
         sources.iter().for_each(|source| self.remove(source.as_str()));
     }
 
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(BTreeMap::len).sum()
+    }
+
     pub fn records(&self) -> impl Iterator<Item = &SharedRecord> {
         self.shards.iter().flat_map(|shard| shard.values())
     }
@@ -89,10 +94,6 @@ impl Replica for Map {
 
     fn visit_shard(&self, shard: usize, visit: &mut dyn FnMut(&SharedRecord)) {
         self.shards[shard].values().for_each(visit);
-    }
-
-    fn len(&self) -> usize {
-        self.shards.iter().map(BTreeMap::len).sum()
     }
 }
 
@@ -153,8 +154,8 @@ pub struct World {
     events: VecDeque<(End, StreamEvent)>,
 }
 
-pub fn config(name: &str, index: usize, has_seeds: bool, seed: u64) -> Config {
-    Config {
+pub fn config(name: &str, index: usize, has_seeds: bool, seed: u64) -> MachineConfig {
+    MachineConfig {
         name: NodeName::parse(name).expect("name"),
         boot: 1,
         cluster_name: "test".into(),
@@ -195,7 +196,7 @@ impl World {
     }
 
     /// Adds a node named `n0`, `n1`, ….
-    pub fn add(&mut self, has_seeds: bool, change: impl FnOnce(&mut Config), map: Map) -> usize {
+    pub fn add(&mut self, has_seeds: bool, change: impl FnOnce(&mut MachineConfig), map: Map) -> usize {
         let index = self.nodes.len();
         let mut config = config(&format!("n{index}"), index, has_seeds, self.random);
         change(&mut config);
@@ -231,15 +232,17 @@ impl World {
     fn drain(&mut self, from: usize) {
         while let Some(output) = self.nodes[from].machine.poll_output() {
             match output {
-                Output::Datagram { to, message } => {
+                ReconcileOutput::Datagram { to, message } => {
                     let Some(to) = self.index_of(to) else { continue };
                     self.datagram_bytes += prost::Message::encoded_len(&message.clone().into_proto());
                     if !self.is_cut(from, to) {
                         self.datagrams.push_back((from, to, message));
                     }
                 }
-                Output::Connect { stream, to } => self.connect(from, stream, to),
-                Output::Write { stream, bytes } => {
+                ReconcileOutput::Stream(StreamOutput::Connect { stream, to }) => {
+                    self.connect(from, stream, to)
+                }
+                ReconcileOutput::Stream(StreamOutput::Write { stream, bytes }) => {
                     self.stream_bytes += bytes.len();
                     if let Some(pipe) = self.pipes.get_mut(&(from, stream)) {
                         pipe.bytes.extend(bytes);
@@ -248,13 +251,13 @@ impl World {
                         node.waiting_max = node.waiting_max.max(waiting);
                     }
                 }
-                Output::Close { stream } => {
+                ReconcileOutput::Stream(StreamOutput::Close { stream }) => {
                     if let Some(pipe) = self.pipes.get_mut(&(from, stream)) {
                         pipe.is_closing = true;
                     }
                 }
-                Output::Merged(heads) => self.nodes[from].merged.push(heads),
-                Output::Discard => {
+                ReconcileOutput::Merged(heads) => self.nodes[from].merged.push(heads),
+                ReconcileOutput::Discard => {
                     let node = &mut self.nodes[from];
                     node.discards += 1;
                     let name = node.name.clone();
@@ -294,7 +297,7 @@ impl World {
         }
     }
 
-    pub fn begin(&mut self, from: usize, to: usize, plan: Plan) {
+    pub fn begin(&mut self, from: usize, to: usize, plan: SessionPlan) {
         let to = self.peer(to);
         self.nodes[from].machine.begin(self.now, to, plan);
         self.drain(from);
@@ -306,7 +309,7 @@ impl World {
     }
 
     /// One session, and nothing else, from its beginning to its end.
-    pub fn session(&mut self, from: usize, to: usize, plan: Plan) {
+    pub fn session(&mut self, from: usize, to: usize, plan: SessionPlan) {
         self.begin(from, to, plan);
         while self.step() {}
         assert_eq!(self.nodes[from].machine.stats().sessions_finished, 1);

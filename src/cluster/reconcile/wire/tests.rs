@@ -2,14 +2,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn frames() -> Vec<Frame> {
+fn frames() -> Vec<ReconcileFrame> {
     let mut differing = ShardSet::default();
     differing.insert(0);
     differing.insert(255);
     let symbols =
         vec![Symbol { sum: u128::MAX - 5, check: 9, count: -3 }, Symbol { sum: 1, check: 2, count: 70_000 }];
     vec![
-        Frame::Hello {
+        ReconcileFrame::Hello {
             sender: NodeName::parse("a").expect("name"),
             seed: 1,
             wall_us: 2,
@@ -17,20 +17,20 @@ fn frames() -> Vec<Frame> {
             is_reconciled: true,
             fingerprints: Box::new(std::array::from_fn(|shard| shard as u64 * 77)),
         },
-        Frame::Busy,
-        Frame::Welcome {
+        ReconcileFrame::Busy,
+        ReconcileFrame::Welcome {
             sender: NodeName::parse("b").expect("name"),
             wall_us: 5,
             is_reconciled: false,
             differing,
         },
-        Frame::Open { shard: 255, count: 1 << 40, fold: 4 },
-        Frame::Ask { shard: 0, upto: 12 },
-        Frame::Symbols { shard: 3, symbols },
-        Frame::Ids { shard: 4, ids: vec![1, u128::MAX], has_more: true },
-        Frame::Records(Bytes::from_static(b"abc")),
-        Frame::Settled { shard: 9, found: 3, wanted: vec![1, u64::MAX], wants_all: false },
-        Frame::Finish { is_complete: true, heads: Bytes::from_static(b"h") },
+        ReconcileFrame::Open { shard: 255, count: 1 << 40, fold: 4 },
+        ReconcileFrame::Ask { shard: 0, upto: 12 },
+        ReconcileFrame::Symbols { shard: 3, symbols },
+        ReconcileFrame::Ids { shard: 4, ids: vec![1, u128::MAX], has_more: true },
+        ReconcileFrame::Records(Bytes::from_static(b"abc")),
+        ReconcileFrame::Settled { shard: 9, found: 3, wanted: vec![1, u64::MAX], wants_all: false },
+        ReconcileFrame::Finish { is_complete: true, heads: Bytes::from_static(b"h") },
     ]
 }
 
@@ -41,13 +41,13 @@ proptest! {
         for frame in frames() {
             frame.encode(&mut bytes);
         }
-        let (mut reader, mut read, mut rest) = (FrameReader::default(), Vec::new(), &bytes[..]);
+        let (mut reader, mut read, mut rest) = (VarintFrameReader::default(), Vec::new(), &bytes[..]);
         for cut in cuts.into_iter().chain([usize::MAX]) {
             let (part, after) = rest.split_at(cut.min(rest.len()));
             rest = after;
             reader.push(part);
             while let Some(frame) = reader.next_frame().expect("sound") {
-                read.push(Frame::decode(&frame).expect("sound"));
+                read.push(ReconcileFrame::decode(&frame).expect("sound"));
             }
         }
         prop_assert_eq!(read, frames());
@@ -55,12 +55,12 @@ proptest! {
 
     #[test]
     fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let mut reader = FrameReader::default();
+        let mut reader = VarintFrameReader::default();
         reader.push(&bytes);
         while let Ok(Some(frame)) = reader.next_frame() {
-            let _ = Frame::decode(&frame);
+            let _ = ReconcileFrame::decode(&frame);
         }
-        let _ = Frame::decode(&bytes);
+        let _ = ReconcileFrame::decode(&bytes);
         let _ = unpack_heads(&bytes);
         prop_assert!(records(&bytes).all(|record| record.is_err()));
     }
@@ -71,10 +71,10 @@ proptest! {
         frames().swap_remove(which).encode(&mut bytes);
         let bit = at.index(bytes.len() * 8);
         bytes[bit / 8] ^= 1 << (bit % 8);
-        let mut reader = FrameReader::default();
+        let mut reader = VarintFrameReader::default();
         reader.push(&bytes);
         while let Ok(Some(frame)) = reader.next_frame() {
-            let _ = Frame::decode(&frame);
+            let _ = ReconcileFrame::decode(&frame);
         }
     }
 }
@@ -83,15 +83,15 @@ proptest! {
 #[test]
 fn absurd_lengths_are_refused_at_once() {
     for length in [1u64 << 63, u64::MAX, STREAM_FRAME_BYTES_MAX as u64 + 1] {
-        let mut reader = FrameReader::default();
+        let mut reader = VarintFrameReader::default();
         let mut bytes = Vec::new();
         prost::encoding::encode_varint(length, &mut bytes);
         reader.push(&bytes);
-        assert!(matches!(reader.next_frame(), Err(WireError::Length(seen)) if seen == length));
+        assert!(matches!(reader.next_frame(), Err(FrameError::Length(seen)) if seen == length));
     }
-    let mut reader = FrameReader::default();
+    let mut reader = VarintFrameReader::default();
     reader.push(&[0xff; 11]);
-    assert!(matches!(reader.next_frame(), Err(WireError::Varint)));
+    assert!(matches!(reader.next_frame(), Err(FrameError::Varint)));
 }
 
 #[test]

@@ -1,92 +1,93 @@
 //! The side that asks for bodies.
 //!
-//! One stream to a peer, opened when something is to be pulled from it and closed when nothing was
-//! for a while; on it batches are asked for ahead, up to a window. Answers come in the order of the
-//! questions, so pieces need no names.
+//! There is one stream to a peer. It is opened when a body is to be pulled from that peer, and closed when
+//! none was for a while. Several bodies are asked for at a time, up to a window of bytes. They come in the
+//! order in which they were asked for, so their pieces need no names.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
-use super::wire::{FRAME_BYTES_MAX, Frame};
-use super::{Announced, Output, Waiter};
+use super::waiting::{BodyWaiter, PulledBody};
+use super::wire::{BodyFrame, FRAME_BYTES_MAX};
 use crate::cluster::frames::FrameReader;
 use crate::cluster::purpose::{Purpose, StreamIds};
-use crate::cluster::spread::batch::BatchId;
-use crate::cluster::{StreamEvent, StreamId};
+use crate::cluster::spread::batch::{Announced, BatchId};
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::limits::RECORD_BYTES_CEILING;
 
-/// Longest body: the largest record, and what stands around it.
+/// Most bytes of a body: the largest record, and what stands around it.
 pub(super) const BODY_BYTES_MAX: usize = RECORD_BYTES_CEILING + 4096;
-/// Bodies that are being pulled or wait for it, all peers together, and from one peer.
+/// Most bodies that are being pulled or wait for it: from all peers together, and from one peer.
 pub(super) const PULLS_MAX: usize = 1_024;
 pub(super) const PULLS_PER_PEER_MAX: usize = 128;
-/// Peers pulled from at a time. For one more, one from which nothing is pulled goes.
+/// Most streams at a time. For one more, one on which nothing is pulled is closed.
 pub(super) const STREAMS_MAX: usize = 128;
-/// Parts that wait for one body.
+/// Most parts that wait for one body.
 pub(super) const WAITERS_MAX: usize = 16;
-/// Bytes asked for and not come, on one stream and on all.
+/// Most bytes that were asked for and did not come: on one stream, and on all of them.
 const STREAM_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(super) const ASKED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bodies asked for and not come on one stream: fewer than the other side allows.
+/// Most bodies that were asked for and did not come on one stream: fewer than the other side allows.
 const STREAM_ASKS_MAX: usize = super::serving::ASKS_MAX / 2;
-/// A stream on which something is owed and nothing moves is given up after so long, in microseconds.
+/// A stream on which bodies are awaited and nothing comes is closed after this long, in microseconds.
 const STUCK_US_MAX: u64 = 5_000_000;
-/// The same where another peer offers one of its bodies.
+/// The same time if another peer offers one of the awaited bodies, in microseconds.
 const STALLED_US: u64 = 1_000_000;
-/// A stream on which nothing is asked is closed after so long, in microseconds.
+/// A stream on which nothing is awaited is closed after this long, in microseconds.
 const IDLE_US_MAX: u64 = 10_000_000;
 
 const _: () = assert!(BODY_BYTES_MAX <= STREAM_BYTES_MAX && STREAM_BYTES_MAX <= ASKED_BYTES_MAX);
 
-/// A body on its way.
+/// A body that is being pulled.
 #[derive(Debug)]
 struct Pull {
+    /// Address of the peer that it is pulled from.
     from: SocketAddr,
     announced: Announced,
+    /// The bytes that came.
     body: BytesMut,
-    waiters: Vec<Waiter>,
+    /// The parts that wait for it.
+    waiters: Vec<BodyWaiter>,
 }
 
 /// The stream to one peer.
 #[derive(Debug)]
-struct Stream {
+struct PullStream {
     id: StreamId,
+    /// Whether bytes can be written on it.
     is_open: bool,
     reader: FrameReader,
-    /// Not asked for so far.
+    /// Bodies that are still to be asked for.
     waiting: VecDeque<BatchId>,
-    /// Asked for, in order, with the bytes that have not come.
+    /// Bodies that were asked for, in order, each with the number of bytes that have not come.
     asked: VecDeque<(BatchId, usize)>,
+    /// Bytes that were asked for and have not come.
     asked_bytes: usize,
+    /// When something came on it last, or it was opened, in microseconds.
     moved_us: u64,
 }
 
-impl Stream {
+impl PullStream {
+    /// Whether bodies are awaited on it.
     fn owes(&self) -> bool {
         !self.asked.is_empty() || !self.waiting.is_empty()
     }
 }
 
-/// A body that came, as long as it was announced; its checksum is not verified.
-pub(super) struct Whole {
-    pub announced: Announced,
-    pub body: Bytes,
-    pub waiters: Vec<Waiter>,
-}
-
-/// Everything this node pulls.
+/// All bodies that this node pulls, and the streams for them.
 #[derive(Debug)]
 pub(super) struct Pulling {
     ids: StreamIds,
     pulls: BTreeMap<BatchId, Pull>,
-    streams: BTreeMap<SocketAddr, Stream>,
+    streams: BTreeMap<SocketAddr, PullStream>,
+    /// Bytes that were asked for and have not come, on all streams.
     asked_bytes: usize,
 }
 
 impl Pulling {
-    /// Nothing is pulled.
+    /// Begins without streams.
     pub fn new() -> Pulling {
         Pulling {
             ids: StreamIds::new(Purpose::Bodies),
@@ -101,21 +102,21 @@ impl Pulling {
         self.streams.is_empty()
     }
 
-    /// Whether a batch from `first` to `last` is on its way.
+    /// Whether a batch from `first` to `last` is being pulled.
     pub fn has_between(&self, first: BatchId, last: BatchId) -> bool {
         first <= last && self.pulls.range(first..=last).next().is_some()
     }
 
-    /// Sees to it that a body is pulled from `from`, or from who offered it sooner. `false`: there is
-    /// no room, or no body is so long.
+    /// Pulls an announced body from the peer of `waiter`, unless it is being pulled from another. `waiter` is
+    /// given back with the body. `false`: there is no room, or no body has that length.
     pub fn pull(
         &mut self,
         now_us: u64,
-        from: SocketAddr,
         announced: Announced,
-        waiter: Waiter,
-        outputs: &mut VecDeque<Output>,
+        waiter: BodyWaiter,
+        outputs: &mut VecDeque<StreamOutput>,
     ) -> bool {
+        let from = waiter.from.address;
         let known = self.pulls.get(&announced.batch).map(|pull| pull.from);
         if let Some(holder) = known.filter(|holder| *holder != from)
             && self.streams.get(&holder).is_some_and(|stream| now_us > stream.moved_us + STALLED_US)
@@ -128,7 +129,7 @@ impl Pulling {
             }
             return true;
         }
-        // From where on a peer announces is its own affair: another version may do it sooner.
+        // A peer may announce smaller batches than this version does.
         let is_possible = (1..=BODY_BYTES_MAX).contains(&announced.bytes);
         let of_peer = self.streams.get(&from).map_or(0, |stream| stream.waiting.len() + stream.asked.len());
         if !is_possible || self.pulls.len() >= PULLS_MAX || of_peer >= PULLS_PER_PEER_MAX {
@@ -145,8 +146,13 @@ impl Pulling {
         true
     }
 
-    /// The stream to a peer; asked for, if there is none. `None`: all others are in use.
-    fn open(&mut self, now_us: u64, to: SocketAddr, outputs: &mut VecDeque<Output>) -> Option<&mut Stream> {
+    /// The stream to a peer; it is opened if there is none. `None`: too many others are in use.
+    fn open(
+        &mut self,
+        now_us: u64,
+        to: SocketAddr,
+        outputs: &mut VecDeque<StreamOutput>,
+    ) -> Option<&mut PullStream> {
         if !self.streams.contains_key(&to) {
             if self.streams.len() >= STREAMS_MAX {
                 let idle = self.streams.iter().filter(|(_, stream)| !stream.owes());
@@ -154,8 +160,8 @@ impl Pulling {
                 self.give_up(oldest, outputs);
             }
             let id = self.ids.next_id();
-            outputs.push_back(Output::Connect { stream: id, to });
-            let stream = Stream {
+            outputs.push_back(StreamOutput::Connect { stream: id, to });
+            let stream = PullStream {
                 id,
                 is_open: false,
                 reader: FrameReader::new(FRAME_BYTES_MAX),
@@ -169,14 +175,14 @@ impl Pulling {
         self.streams.get_mut(&to)
     }
 
-    /// Something happened on a stream that was asked for. What came whole is put into `whole`.
+    /// Something happened on a stream. Bodies that are complete are added to `whole`.
     pub fn handle(
         &mut self,
         now_us: u64,
         id: StreamId,
         event: StreamEvent,
-        whole: &mut Vec<Whole>,
-        outputs: &mut VecDeque<Output>,
+        whole: &mut Vec<PulledBody>,
+        outputs: &mut VecDeque<StreamOutput>,
     ) {
         let Some((&peer, stream)) = self.streams.iter_mut().find(|(_, stream)| stream.id == id) else {
             return;
@@ -192,7 +198,7 @@ impl Pulling {
                 if self.read(peer, whole).is_none() {
                     self.give_up(peer, outputs);
                 }
-                // The window is of all streams: what came here may let others ask.
+                // The window is shared by all streams: what came on this one may let others ask.
                 let peers: Vec<SocketAddr> = self.streams.keys().copied().collect();
                 peers.into_iter().for_each(|peer| self.ask(peer, outputs));
                 return;
@@ -206,9 +212,9 @@ impl Pulling {
         self.ask(peer, outputs);
     }
 
-    /// Gives up streams on which nothing moves, and those not needed for long.
-    pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<Output>) {
-        let is_over = |stream: &Stream| {
+    /// Closes streams on which nothing comes, and those that were not needed for long.
+    pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<StreamOutput>) {
+        let is_over = |stream: &PullStream| {
             let us_max = if stream.owes() { STUCK_US_MAX } else { IDLE_US_MAX };
             now_us.saturating_sub(stream.moved_us) > us_max
         };
@@ -217,8 +223,8 @@ impl Pulling {
         over.into_iter().for_each(|peer| self.give_up(peer, outputs));
     }
 
-    /// Asks for what waits, up to the window.
-    fn ask(&mut self, peer: SocketAddr, outputs: &mut VecDeque<Output>) {
+    /// Asks a peer for the bodies that wait, up to the window.
+    fn ask(&mut self, peer: SocketAddr, outputs: &mut VecDeque<StreamOutput>) {
         let Some(stream) = self.streams.get_mut(&peer).filter(|stream| stream.is_open) else { return };
         while let Some(id) = stream.waiting.front().copied() {
             let bytes = self.pulls.get(&id).map_or(0, |pull| pull.announced.bytes);
@@ -232,31 +238,32 @@ impl Pulling {
             stream.asked.push_back((id, bytes));
             stream.asked_bytes += bytes;
             self.asked_bytes += bytes;
-            outputs.push_back(Output::Write { stream: stream.id, bytes: Frame::Ask(id).encode() });
+            debug_assert!(self.asked_bytes <= ASKED_BYTES_MAX, "{} bytes", self.asked_bytes);
+            outputs.push_back(StreamOutput::Write { stream: stream.id, bytes: BodyFrame::Ask(id).encode() });
         }
     }
 
-    /// Reads what came of a peer. `None`: no node would send it.
-    fn read(&mut self, peer: SocketAddr, whole: &mut Vec<Whole>) -> Option<()> {
+    /// Reads the frames that came from a peer. `None`: no node would send them.
+    fn read(&mut self, peer: SocketAddr, whole: &mut Vec<PulledBody>) -> Option<()> {
         let stream = self.streams.get_mut(&peer)?;
         while let Some(frame) = stream.reader.next_frame().ok()? {
             let (id, left) = stream.asked.front_mut()?;
             let id = *id;
-            let (came, is_over) = match Frame::decode(frame)? {
-                Frame::Piece(piece) => {
+            let (came, is_over) = match BodyFrame::decode(frame)? {
+                BodyFrame::Piece(piece) => {
                     let rest = left.checked_sub(piece.len())?;
                     let came = std::mem::replace(left, rest) - rest;
                     let pull = self.pulls.get_mut(&id)?;
                     if pull.body.is_empty() {
-                        // Its bytes are being sent, and are within the window: no announcement alone
-                        // sets memory aside.
+                        // Memory is set aside only now that its bytes come: they are within the window, and
+                        // an announcement alone must not cost memory.
                         pull.body.reserve(pull.announced.bytes);
                     }
                     pull.body.extend_from_slice(&piece);
                     (came, rest == 0)
                 }
-                Frame::Lack => (*left, true),
-                Frame::Ask(_) => return None,
+                BodyFrame::Lack => (*left, true),
+                BodyFrame::Ask(_) => return None,
             };
             stream.asked_bytes -= came;
             self.asked_bytes -= came;
@@ -264,25 +271,33 @@ impl Pulling {
                 continue;
             }
             stream.asked.pop_front();
+            debug_assert!(
+                !stream.asked.is_empty() || stream.asked_bytes == 0,
+                "{} bytes",
+                stream.asked_bytes
+            );
             let pull = self.pulls.remove(&id)?;
             let Pull { announced, body, waiters, .. } = pull;
             if body.len() == announced.bytes {
-                whole.push(Whole { announced, body: body.freeze(), waiters });
+                whole.push(PulledBody { announced, body: body.freeze(), waiters });
             }
         }
         Some(())
     }
 
-    fn give_up(&mut self, peer: SocketAddr, outputs: &mut VecDeque<Output>) {
+    /// Closes the stream to a peer, and forgets what was to come on it.
+    fn give_up(&mut self, peer: SocketAddr, outputs: &mut VecDeque<StreamOutput>) {
         if let Some(stream) = self.forget(peer) {
-            outputs.push_back(Output::Close { stream });
+            outputs.push_back(StreamOutput::Close { stream });
         }
     }
 
-    /// Forgets a stream and what was to come on it: whoever offered it does so again.
+    /// Forgets the stream to a peer and what was to come on it; returns its number. Peers that announced
+    /// those bodies do so again.
     fn forget(&mut self, peer: SocketAddr) -> Option<StreamId> {
         let stream = self.streams.remove(&peer)?;
         self.asked_bytes -= stream.asked_bytes;
+        debug_assert!(!self.streams.is_empty() || self.asked_bytes == 0, "{} bytes", self.asked_bytes);
         let asked = stream.asked.iter().map(|(id, _)| id);
         for id in asked.chain(&stream.waiting) {
             self.pulls.remove(id);
@@ -290,13 +305,13 @@ impl Pulling {
         Some(stream.id)
     }
 
-    /// Bytes asked for and not come, and bytes that came of what is not whole.
+    /// Bytes that were asked for and have not come, and memory for bodies that are not complete.
     #[cfg(test)]
     pub fn bytes(&self) -> (usize, usize) {
         (self.asked_bytes, self.pulls.values().map(|pull| pull.body.capacity()).sum())
     }
 
-    /// How many bodies are on their way, and over how many streams.
+    /// Number of bodies that are being pulled, and of streams.
     #[cfg(test)]
     pub fn len(&self) -> (usize, usize) {
         (self.pulls.len(), self.streams.len())

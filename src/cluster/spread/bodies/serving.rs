@@ -1,43 +1,48 @@
 //! The side that is asked for bodies.
 //!
-//! A body is looked up anew for every piece, so a peer that asks and does not read holds no batch in
-//! memory: what it costs is one window of written bytes and a short list of names.
+//! A body is looked up anew for every piece, so a peer that asks and does not read keeps no batch in memory:
+//! it costs one window of written bytes and a short list of names.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::Output;
-use super::wire::{FRAME_BYTES_MAX, Frame, PIECE_BYTES_MAX};
+use super::wire::{BodyFrame, FRAME_BYTES_MAX, PIECE_BYTES_MAX};
 use crate::cluster::frames::FrameReader;
 use crate::cluster::spread::batch::BatchId;
-use crate::cluster::{StreamEvent, StreamId};
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 
-/// Bytes written on a stream before the driver says that it is drained.
+/// Most bytes that are written on a stream until the driver says that it is drained.
 pub(super) const WINDOW_BYTES: usize = 128 * 1024;
-/// Streams of peers at a time. For one more, one on which nothing is asked goes.
+/// Most streams at a time. For one more, one on which nothing is asked for is closed.
 pub(super) const STREAMS_MAX: usize = 128;
-/// Bodies a peer may have asked for and not got. A node asks for fewer.
+/// Most bodies that a peer may have asked for and not got. A node asks for fewer.
 pub(super) const ASKS_MAX: usize = 64;
-/// A stream on which something is owed, and nothing moves for so long, is closed: in microseconds.
+/// A stream on which bodies are asked for and nothing can be written for this long is closed, in
+/// microseconds.
 const STUCK_US_MAX: u64 = 10_000_000;
-/// A stream on which nothing is owed is closed after so long; its peer mostly does it sooner.
+/// A stream on which nothing is asked for is closed after this long, in microseconds. Its peer mostly closes
+/// it sooner.
 const IDLE_US_MAX: u64 = 30_000_000;
 
+/// A stream on which a peer pulls from this node.
 #[derive(Debug)]
-struct Server {
+struct ServedStream {
     reader: FrameReader,
-    /// What was asked for, and how many bytes of the first were sent.
+    /// Batches that were asked for, in order.
     asks: VecDeque<BatchId>,
+    /// Bytes of the first of them that were written.
     sent: usize,
+    /// Bytes that were written since the stream was last drained.
     in_flight_bytes: usize,
+    /// When something was last written, or the stream was drained, in microseconds.
     moved_us: u64,
 }
 
-/// Streams on which peers pull from this node.
+/// All streams on which peers pull from this node.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
-    streams: BTreeMap<StreamId, Server>,
+    streams: BTreeMap<StreamId, ServedStream>,
 }
 
 impl Serving {
@@ -46,15 +51,15 @@ impl Serving {
         self.streams.is_empty()
     }
 
-    /// A stream was accepted, or something happened on it. `find` gives a batch as it was packed.
-    /// Returns how many bytes of bodies went out.
+    /// A stream was accepted, or something happened on it. `find` gives a batch as it was packed. Returns the
+    /// number of bytes of bodies that were written.
     pub fn handle(
         &mut self,
         now_us: u64,
         stream: StreamId,
         event: StreamEvent,
         find: &dyn Fn(BatchId) -> Option<Bytes>,
-        outputs: &mut VecDeque<Output>,
+        outputs: &mut VecDeque<StreamOutput>,
     ) -> usize {
         if let StreamEvent::Accepted { .. } = event {
             self.accept(now_us, stream, outputs);
@@ -76,23 +81,24 @@ impl Serving {
         };
         if !is_sound {
             self.streams.remove(&stream);
-            outputs.push_back(Output::Close { stream });
+            outputs.push_back(StreamOutput::Close { stream });
             return 0;
         }
         server.pump(now_us, stream, find, outputs)
     }
 
-    fn accept(&mut self, now_us: u64, stream: StreamId, outputs: &mut VecDeque<Output>) {
+    /// Takes a stream that a peer opened, or closes it if there are too many.
+    fn accept(&mut self, now_us: u64, stream: StreamId, outputs: &mut VecDeque<StreamOutput>) {
         if self.streams.len() >= STREAMS_MAX {
             let idle = self.streams.iter().filter(|(_, server)| server.is_idle());
             let Some(oldest) = idle.min_by_key(|(_, server)| server.moved_us).map(|(id, _)| *id) else {
-                outputs.push_back(Output::Close { stream });
+                outputs.push_back(StreamOutput::Close { stream });
                 return;
             };
             self.streams.remove(&oldest);
-            outputs.push_back(Output::Close { stream: oldest });
+            outputs.push_back(StreamOutput::Close { stream: oldest });
         }
-        let server = Server {
+        let server = ServedStream {
             reader: FrameReader::new(FRAME_BYTES_MAX),
             asks: VecDeque::new(),
             sent: 0,
@@ -102,35 +108,36 @@ impl Serving {
         self.streams.insert(stream, server);
     }
 
-    /// Closes streams whose peer does not read, and those nothing was asked on for long.
-    pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<Output>) {
-        let is_over = |server: &Server| {
+    /// Closes streams whose peer does not read, and those on which nothing was asked for for long.
+    pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<StreamOutput>) {
+        let is_over = |server: &ServedStream| {
             let us_max = if server.is_idle() { IDLE_US_MAX } else { STUCK_US_MAX };
             now_us.saturating_sub(server.moved_us) > us_max
         };
         self.streams.retain(|&stream, server| {
             let is_over = is_over(server);
             if is_over {
-                outputs.push_back(Output::Close { stream });
+                outputs.push_back(StreamOutput::Close { stream });
             }
             !is_over
         });
     }
 }
 
-impl Server {
+impl ServedStream {
+    /// Whether nothing is asked for, and everything that was written is out.
     fn is_idle(&self) -> bool {
         self.asks.is_empty() && self.in_flight_bytes == 0
     }
 
-    /// Reads what a peer asks for; `false`: it is no node, or asks for too much.
+    /// Reads the frames that came from the peer; `false`: no node would send them, or it asks for too much.
     fn take(&mut self, bytes: &[u8]) -> bool {
         self.reader.push(bytes);
         loop {
             match self.reader.next_frame() {
                 Ok(None) => return true,
-                Ok(Some(frame)) => match Frame::decode(frame) {
-                    Some(Frame::Ask(id)) if self.asks.len() < ASKS_MAX => self.asks.push_back(id),
+                Ok(Some(frame)) => match BodyFrame::decode(frame) {
+                    Some(BodyFrame::Ask(id)) if self.asks.len() < ASKS_MAX => self.asks.push_back(id),
                     _ => return false,
                 },
                 Err(_) => return false,
@@ -138,13 +145,13 @@ impl Server {
         }
     }
 
-    /// Writes pieces, up to the window.
+    /// Writes pieces of the bodies that were asked for, up to the window; returns their bytes.
     fn pump(
         &mut self,
         now_us: u64,
         stream: StreamId,
         find: &dyn Fn(BatchId) -> Option<Bytes>,
-        outputs: &mut VecDeque<Output>,
+        outputs: &mut VecDeque<StreamOutput>,
     ) -> usize {
         let mut served = 0;
         while self.in_flight_bytes < WINDOW_BYTES
@@ -155,8 +162,8 @@ impl Server {
             let from = self.sent.min(len);
             let to = (from + PIECE_BYTES_MAX).min(len);
             let frame = match body {
-                Some(body) if from < to => Frame::Piece(body.slice(from..to)),
-                _ => Frame::Lack,
+                Some(body) if from < to => BodyFrame::Piece(body.slice(from..to)),
+                _ => BodyFrame::Lack,
             };
             served += to - from;
             self.sent = to;
@@ -167,7 +174,7 @@ impl Server {
             let bytes = frame.encode();
             self.in_flight_bytes += bytes.len();
             self.moved_us = now_us;
-            outputs.push_back(Output::Write { stream, bytes });
+            outputs.push_back(StreamOutput::Write { stream, bytes });
         }
         served
     }

@@ -1,18 +1,24 @@
 //! Bodies among many nodes, and from peers that are none.
 
+use std::net::SocketAddr;
+
 use proptest::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::pulling::{ASKED_BYTES_MAX, BODY_BYTES_MAX, PULLS_MAX, PULLS_PER_PEER_MAX, STREAMS_MAX};
 use super::serving::{ASKS_MAX, STREAMS_MAX as SERVED_MAX, WINDOW_BYTES};
-use super::wire::{Frame, PIECE_BYTES_MAX};
+use super::wire::{BodyFrame, PIECE_BYTES_MAX};
 use super::*;
 use crate::cluster::Arrival;
 use crate::cluster::spread::harness::{World, address, identity};
 use crate::cluster::spread::span::Span;
+use crate::cluster::spread::wire::{Content, Opened, OpenedPart, PartHeader};
+use crate::cluster::spread::{Packet, PeerLife};
 
 const LARGE: usize = 200_000;
 
-/// Times until a record was at all, the median and the last, in microseconds; copies and bytes a node.
+/// Publishes records of one size; returns the median and the greatest time until a record was at a node, in
+/// microseconds, the copies a node got, and the bytes sent for each byte delivered.
 fn measure(count: usize, len: usize, rate: u64, seed: u64) -> (u64, u64, f64, f64) {
     let mut world = World::new(count, seed);
     world.rate = rate;
@@ -35,7 +41,7 @@ fn measure(count: usize, len: usize, rate: u64, seed: u64) -> (u64, u64, f64, f6
     (p50[records / 2], max, world.copies() as f64 / others, bytes)
 }
 
-/// At whatever size, and on links of 1 Gbit/s as on free ones, a large record goes once to each node.
+/// A large record goes once to each node, whatever its size, with links of 1 Gbit/s and with unlimited ones.
 #[test]
 fn large_records_cost_one_copy_at_any_size() {
     for rate in [0, 125_000] {
@@ -63,7 +69,7 @@ fn large_records_reach_all_once() {
     assert!(sent < 6 * 59 * 4 * 400, "{sent} bytes in datagrams");
     assert!(world.stream_bytes < 12 * 59 * (LARGE + 1_000), "{} bytes on streams", world.stream_bytes);
     assert!(
-        world.nodes.iter().all(|node| node.spread.duties.is_empty() && node.spread.bodies.own_bytes == 0)
+        world.nodes.iter().all(|node| node.spread.custody.len() == 0 && node.spread.custody.bytes().2 == 0)
     );
     world.run(60_000_000);
     assert!(world.nodes.iter().all(|node| node.spread.bodies.is_empty()), "streams nobody needs");
@@ -82,18 +88,18 @@ fn loss_and_duplicates_cost_large_records_no_copies() {
     assert!(copies <= 1.01, "{copies}");
 }
 
-/// A node dies while others pull from it, before membership knows: its part goes to another.
+/// A node dies while others pull from it, before membership knows that: its part goes to another.
 #[test]
 fn a_relay_that_dies_amid_a_pull_costs_nobody_the_record() {
     for seed in 0..4 {
         let mut world = World::new(200, seed);
-        // A body takes a node some milliseconds to send, so the relays are in the midst of it.
+        // A node takes some milliseconds to send a body, so the relays are at it when they die.
         world.rate = 50_000;
         world.publish(0, 1, 100);
         world.run(500_000);
         let seq = world.publish(0, 1, LARGE);
         world.run(25_000 + 5_000 * seed);
-        let is_relay = |node: &crate::cluster::spread::harness::Node| !node.spread.duties.is_empty();
+        let is_relay = |node: &crate::cluster::spread::harness::Node| node.spread.custody.len() > 0;
         let relays: Vec<usize> = (1..200).filter(|index| is_relay(&world.nodes[*index])).take(3).collect();
         relays.iter().for_each(|index| world.nodes[*index].is_up = false);
         let mut seconds = 0;
@@ -129,63 +135,55 @@ fn a_gap_with_a_large_record_is_filled() {
     assert!(repaired.count() > 0);
 }
 
-/// Both ends of streams, without a world.
+/// What both ends of streams want done, without a world.
 #[derive(Default)]
 struct Desk {
-    outputs: VecDeque<Output>,
-    whole: Vec<Whole>,
+    outputs: VecDeque<StreamOutput>,
+    whole: Vec<PulledBody>,
 }
 
 impl Desk {
     fn drain(&mut self) -> (usize, usize) {
-        let is_close = |output: &Output| matches!(output, Output::Close { .. });
+        let is_close = |output: &StreamOutput| matches!(output, StreamOutput::Close { .. });
         let closed = self.outputs.iter().filter(|output| is_close(output)).count();
         let written = self.outputs.drain(..).map(|output| match output {
-            Output::Write { bytes, .. } => bytes.len(),
+            StreamOutput::Write { bytes, .. } => bytes.len(),
             _ => 0,
         });
         (written.sum(), closed)
     }
 }
 
-fn waiter(from: SocketAddr, number: u64) -> Waiter {
-    let header = Header {
-        span: Span::whole_after(0),
-        zone: String::new(),
-        without: Vec::new(),
-        instead_of: None,
-        hops: 1,
-        age_us: 0,
-        is_hurried: false,
-        other: None,
-        is_repair: false,
-        counted: None,
-    };
-    Waiter { from, boot: 1, number, header, since_us: 0 }
+fn waiter(from: SocketAddr, number: u64) -> BodyWaiter {
+    let header = PartHeader { span: Span::whole_after(0), hops: 1, ..PartHeader::default() };
+    BodyWaiter { from: PeerLife { address: from, boot: 1 }, number, header, since_us: 0 }
 }
 
 fn announced(number: u64, bytes: usize) -> Announced {
-    Announced { batch: (7, number), bytes, checksum: 0 }
+    Announced { batch: BatchId { line: 7, first_seq: number }, bytes, checksum: 0 }
+}
+
+fn ask(first_seq: u64) -> BodyFrame {
+    BodyFrame::Ask(BatchId { line: 7, first_seq })
 }
 
 const ACCEPTED: StreamEvent =
     StreamEvent::Accepted { from: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1) };
 
-/// A peer announces what it never sends, of every size: little memory is set aside, and no more
-/// than a few streams are asked for.
+/// Peers announce bodies of every size that they never send: little memory is set aside, and only a few
+/// streams are opened.
 #[test]
 fn announcements_alone_cost_little() {
     let (mut pulling, mut desk) = (Pulling::new(), Desk::default());
     for bytes in [0, BODY_BYTES_MAX + 1, usize::MAX] {
-        let is_taken =
-            pulling.pull(0, address(0), announced(1, bytes), waiter(address(0), 1), &mut desk.outputs);
+        let is_taken = pulling.pull(0, announced(1, bytes), waiter(address(0), 1), &mut desk.outputs);
         assert!(!is_taken, "{bytes} bytes");
     }
     let mut taken = 0;
     for number in 0..200_000u64 {
         let from = address(number as usize / 200);
         let is_taken =
-            pulling.pull(0, from, announced(number, BODY_BYTES_MAX), waiter(from, number), &mut desk.outputs);
+            pulling.pull(0, announced(number, BODY_BYTES_MAX), waiter(from, number), &mut desk.outputs);
         taken += usize::from(is_taken);
     }
     assert_eq!(taken, PULLS_MAX);
@@ -195,7 +193,7 @@ fn announcements_alone_cost_little() {
         .outputs
         .drain(..)
         .filter_map(|output| match output {
-            Output::Connect { stream, .. } => Some(stream),
+            StreamOutput::Connect { stream, .. } => Some(stream),
             _ => None,
         })
         .collect();
@@ -204,8 +202,8 @@ fn announcements_alone_cost_little() {
     }
     let (asked, kept) = pulling.bytes();
     assert!(asked > 0 && asked <= ASKED_BYTES_MAX && kept == 0, "{asked} {kept}");
-    // Each begins its first body, and stops.
-    let piece = Frame::Piece(vec![0; PIECE_BYTES_MAX].into()).encode();
+    // Each peer sends the beginning of its first body, and stops.
+    let piece = BodyFrame::Piece(vec![0; PIECE_BYTES_MAX].into()).encode();
     for &stream in &connects {
         let event = StreamEvent::Received(piece.clone());
         pulling.handle(2, stream, event, &mut desk.whole, &mut desk.outputs);
@@ -221,16 +219,16 @@ fn streams_to_peers_are_bounded() {
     let (mut pulling, mut desk) = (Pulling::new(), Desk::default());
     for number in 0..2 * STREAMS_MAX as u64 {
         let from = address(number as usize);
-        pulling.pull(number, from, announced(number, 50_000), waiter(from, 1), &mut desk.outputs);
+        pulling.pull(number, announced(number, 50_000), waiter(from, 1), &mut desk.outputs);
     }
     assert_eq!(pulling.len(), (STREAMS_MAX, STREAMS_MAX));
 }
 
-/// A peer that asks without end, or never reads, costs one window, and goes.
+/// A peer that asks without end, or never reads, costs one window, and its stream is closed.
 #[test]
 fn asking_alone_costs_little() {
     let body = Bytes::from(vec![1; BODY_BYTES_MAX]);
-    let find = |id: BatchId| (id.1 > 0).then(|| body.clone());
+    let find = |id: BatchId| (id.first_seq > 0).then(|| body.clone());
     let (mut serving, mut desk) = (Serving::default(), Desk::default());
     let mut opened = 0;
     let handle = |serving: &mut Serving, desk: &mut Desk, number: u64, event| {
@@ -238,7 +236,7 @@ fn asking_alone_costs_little() {
     };
     for number in 0..10 * SERVED_MAX as u64 {
         handle(&mut serving, &mut desk, 2 * number, ACCEPTED);
-        handle(&mut serving, &mut desk, 2 * number, StreamEvent::Received(Frame::Ask((7, 1)).encode()));
+        handle(&mut serving, &mut desk, 2 * number, StreamEvent::Received(ask(1).encode()));
         opened += 1;
     }
     let (written, closed) = desk.drain();
@@ -247,7 +245,7 @@ fn asking_alone_costs_little() {
     handle(&mut serving, &mut desk, 0, StreamEvent::Drained);
     assert!((1..=WINDOW_BYTES + PIECE_BYTES_MAX).contains(&desk.drain().0));
     for count in 0..2 * ASKS_MAX {
-        let ask = Frame::Ask((7, count as u64 % 2)).encode();
+        let ask = ask(count as u64 % 2).encode();
         handle(&mut serving, &mut desk, 2, StreamEvent::Received(ask));
     }
     assert_eq!(desk.drain(), (0, 1), "too many at a time");
@@ -255,10 +253,10 @@ fn asking_alone_costs_little() {
     assert_eq!(desk.drain().1, SERVED_MAX - 1);
     assert!(serving.is_empty());
     handle(&mut serving, &mut desk, 2, ACCEPTED);
-    handle(&mut serving, &mut desk, 2, StreamEvent::Received(Frame::Ask((7, 0)).encode()));
+    handle(&mut serving, &mut desk, 2, StreamEvent::Received(ask(0).encode()));
     assert_eq!(
         desk.outputs.pop_front(),
-        Some(Output::Write { stream: StreamId(2), bytes: Frame::Lack.encode() })
+        Some(StreamOutput::Write { stream: StreamId(2), bytes: BodyFrame::Lack.encode() })
     );
 }
 
@@ -271,21 +269,25 @@ fn a_body_of_another_checksum_is_not_taken() {
     let ring = node.ring.clone();
     let spread = &mut node.spread;
     let from = address(1);
-    let id = spread.open_link(from).expect("a link");
     let body = Bytes::from(vec![3; 20_000]);
-    let header = waiter(from, 1).header;
-    let announced = Announced { batch: (7, 1), bytes: body.len(), checksum: xxh3_64(&body) ^ 1 };
-    assert_eq!(spread.take_announced(&ring, id, 1, announced, header), Taken::Pulling);
-    let Some(Output::Connect { stream, .. }) = spread.poll_stream() else { panic!("no stream") };
+    let batch = BatchId { line: 7, first_seq: 1 };
+    let announced = Announced { batch, bytes: body.len(), checksum: xxh3_64(&body) ^ 1 };
+    let content = Content::Announced(announced);
+    let part = OpenedPart { number: 1, header: Some(waiter(from, 1).header), content };
+    let packet = Opened { parts: vec![part], ..Opened::default() };
+    spread.handle_spread(now, PeerLife { address: from, boot: 1 }, packet, &ring, &mut node.arrivals);
+    let told: Vec<Packet> = std::iter::from_fn(|| spread.poll_send()).map(|sent| sent.1).collect();
+    assert_eq!(told[0].to_proto().receipt.expect("a receipt").pulling, [1]);
+    let Some(StreamOutput::Connect { stream, .. }) = spread.poll_stream() else { panic!("no stream") };
     spread.handle_stream(now, stream, StreamEvent::Opened, &ring, &mut node.arrivals);
-    let piece = Frame::Piece(body).encode();
+    let piece = BodyFrame::Piece(body).encode();
     spread.handle_stream(now, stream, StreamEvent::Received(piece), &ring, &mut node.arrivals);
-    assert_eq!((spread.stats.corrupt, spread.bodies.pulling.len()), (1, (0, 1)));
-    assert!(node.arrivals.0.is_empty() && spread.duties.is_empty());
+    assert_eq!((spread.stats().corrupt, spread.bodies.pulling.len()), (1, (0, 1)));
+    assert!(node.arrivals.0.is_empty() && spread.custody.len() == 0);
 }
 
 proptest! {
-    /// hashicorp/memberlist#368, #369: bytes nobody would write panicked the decoder.
+    /// hashicorp/memberlist#368, #369: the decoder panicked on bytes that no node would write.
     #[test]
     fn garbage_on_streams_ends_them(
         bytes in proptest::collection::vec(any::<u8>(), 0..400),
@@ -294,18 +296,18 @@ proptest! {
         let mut frames: Vec<u8> = Vec::new();
         for (kind, len) in kinds {
             let frame = match kind {
-                0 => Frame::Ask((7, len as u64)),
-                1 => Frame::Piece(vec![kind; len.min(PIECE_BYTES_MAX)].into()),
-                _ => Frame::Lack,
+                0 => ask(len as u64),
+                1 => BodyFrame::Piece(vec![kind; len.min(PIECE_BYTES_MAX)].into()),
+                _ => BodyFrame::Lack,
             };
             frames.extend_from_slice(&frame.encode());
         }
         frames.extend_from_slice(&bytes);
         let (mut pulling, mut serving, mut desk) = (Pulling::new(), Serving::default(), Desk::default());
         for number in 0..5 {
-            pulling.pull(0, address(1), announced(number, 20_000), waiter(address(1), number), &mut desk.outputs);
+            pulling.pull(0, announced(number, 20_000), waiter(address(1), number), &mut desk.outputs);
         }
-        let Some(Output::Connect { stream, .. }) = desk.outputs.pop_front() else { panic!("no stream") };
+        let Some(StreamOutput::Connect { stream, .. }) = desk.outputs.pop_front() else { panic!("no stream") };
         pulling.handle(1, stream, StreamEvent::Opened, &mut desk.whole, &mut desk.outputs);
         serving.handle(1, StreamId(2), ACCEPTED, &|_| None, &mut desk.outputs);
         for part in frames.chunks(1_000) {

@@ -1,4 +1,4 @@
-//! Frames of a stream of bodies, as bytes and as what they say.
+//! Encodes and decodes the frames of a stream on which bodies are pulled.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -8,40 +8,45 @@ use crate::cluster::spread::batch::BatchId;
 use crate::proto::gossip as proto;
 use crate::proto::gossip::bodies::Frame as ProtoFrame;
 
-/// Most bytes of a body in one frame.
+/// Most bytes of a body that go in one frame.
 pub(super) const PIECE_BYTES_MAX: usize = 32 * 1024;
-/// Longest frame: a piece with its tag and length.
+/// Most bytes of a frame: a piece with its tag and length.
 pub(super) const FRAME_BYTES_MAX: usize = PIECE_BYTES_MAX + 64;
 
-/// What a frame says.
+/// A frame of a stream on which bodies are pulled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Frame {
-    /// Send this batch.
+pub(super) enum BodyFrame {
+    /// The sender of the frame asks for this batch.
     Ask(BatchId),
-    /// A piece of the batch that was asked for first and is not whole yet.
+    /// The next piece of the first batch that was asked for and is not complete.
     Piece(Bytes),
-    /// That batch is not here.
+    /// The first batch that was asked for and is not complete is not here.
     Lack,
 }
 
-impl Frame {
-    /// The frame with its length in front.
+impl BodyFrame {
+    /// The encoded frame, with its length before it.
     pub fn encode(self) -> Bytes {
         let inner = match self {
-            Frame::Ask((line, first_seq)) => ProtoFrame::Ask(proto::BodyAsk { line, first_seq }),
-            Frame::Piece(bytes) => ProtoFrame::Piece(bytes),
-            Frame::Lack => ProtoFrame::Lack(true),
+            BodyFrame::Ask(BatchId { line, first_seq }) => {
+                ProtoFrame::Ask(proto::BodyAsk { line, first_seq })
+            }
+            BodyFrame::Piece(bytes) => ProtoFrame::Piece(bytes),
+            BodyFrame::Lack => ProtoFrame::Lack(true),
         };
         frame(&proto::Bodies { frame: Some(inner) })
     }
 
-    /// Reads a frame without its length. `None`: no node would write it.
-    pub fn decode(bytes: Bytes) -> Option<Frame> {
+    /// Decodes a frame without its length. `None`: no node would write it.
+    pub fn decode(bytes: Bytes) -> Option<BodyFrame> {
         match proto::Bodies::decode(bytes).ok()?.frame? {
-            ProtoFrame::Ask(ask) => Some(Frame::Ask((ask.line, ask.first_seq))),
+            ProtoFrame::Ask(ask) => {
+                let (line, first_seq) = (ask.line, ask.first_seq);
+                Some(BodyFrame::Ask(BatchId { line, first_seq }))
+            }
             ProtoFrame::Piece(bytes) if bytes.is_empty() => None,
-            ProtoFrame::Piece(bytes) => Some(Frame::Piece(bytes)),
-            ProtoFrame::Lack(_) => Some(Frame::Lack),
+            ProtoFrame::Piece(bytes) => Some(BodyFrame::Piece(bytes)),
+            ProtoFrame::Lack(_) => Some(BodyFrame::Lack),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a node of the small world has got, in the place of a map.
+//! The records that a node of the small world got, in the place of a map.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::limits::SHARDS;
 use crate::record::merge::judge;
 use crate::record::{NodeName, Now, SharedRecord, Source};
 
-/// What arrived at a node: when, by which way; and what it holds of each source.
+/// When and how each record arrived at a node, by origin and number; and the newest record of each source.
 #[derive(Default)]
 pub(in crate::cluster::spread) struct Arrivals(
     pub BTreeMap<(NodeName, u64), (u64, Arrival)>,
@@ -33,7 +33,4 @@ impl Replica for Arrivals {
         [0; SHARDS]
     }
     fn visit_shard(&self, _shard: usize, _visit: &mut dyn FnMut(&SharedRecord)) {}
-    fn len(&self) -> usize {
-        self.0.len()
-    }
 }

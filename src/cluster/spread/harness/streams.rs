@@ -1,27 +1,29 @@
-//! Streams of the small world: in order, delayed, ended by cuts.
+//! Streams of the small world: they keep their order, take time, and are ended by cuts.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::{DELAY_US, Event, World, address};
-use crate::cluster::spread::StreamOutput;
-use crate::cluster::{StreamEvent, StreamId};
+use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 
-/// How long a lost piece takes longer, and how long a stream nothing passes on stands, in microseconds.
+/// Additional delay of a piece that was lost and sent again, in microseconds.
 const RETRANSMIT_US: u64 = 200_000;
+/// Time after which the ends of a stream that was cut learn of it, in microseconds.
 const BROKEN_US: u64 = 3_000_000;
 
 type End = (usize, StreamId);
 
-/// The other end of each, and when what was written on it last arrives.
+/// All open streams.
 #[derive(Default)]
 pub(super) struct Streams {
+    /// The other end of each end, and when what was last written on it arrives.
     ends: BTreeMap<End, (End, u64)>,
+    /// Number of the end that was accepted last.
     accepted: u64,
 }
 
 impl World {
-    /// Does what a node wants done with streams.
+    /// Carries out what a node wants to do with streams.
     pub(super) fn pump_streams(&mut self, index: usize) {
         while let Some(output) = self.nodes[index].spread.poll_stream() {
             match output {
@@ -31,6 +33,7 @@ impl World {
                 }
                 StreamOutput::Write { stream, bytes } => {
                     self.stream_bytes += bytes.len();
+                    self.note_sent(index, stream.0, &bytes);
                     let sent_us = self.sent_us(index, bytes.len());
                     self.send_on((index, stream), sent_us, StreamEvent::Received(bytes));
                     self.schedule(
@@ -69,7 +72,7 @@ impl World {
         }
     }
 
-    /// The process at one end of these is gone.
+    /// Closes all streams of a node that restarts.
     pub(super) fn end_streams_of(&mut self, index: usize) {
         let ends: Vec<End> = self.streams.ends.keys().copied().filter(|end| end.0 == index).collect();
         ends.into_iter().for_each(|end| self.close(end));

@@ -10,16 +10,16 @@ fn introduction(name: &str, boot: u64) -> Introduction {
     Introduction { identity: Arc::new(identity), incarnation: 0 }
 }
 
-fn table(count: usize) -> (Table, Random) {
+fn table(count: usize) -> (MemberTable, Random) {
     let mut random = Random::new(5);
-    let mut table = Table::new(introduction("me", 1).identity, 0);
+    let mut table = MemberTable::new(introduction("me", 1).identity, 0);
     for index in 0..count {
         table.insert(introduction(&format!("n{index}"), 1), 0, &mut random);
     }
     (table, random)
 }
 
-fn kill(table: &mut Table, slot: Slot, random: &mut Random) {
+fn kill(table: &mut MemberTable, slot: Slot, random: &mut Random) {
     let member = table.get(slot).expect("there").clone();
     let dead = Introduction { identity: member.identity, incarnation: member.incarnation };
     table.set(slot, dead, State::Dead, 9, random);
@@ -27,7 +27,7 @@ fn kill(table: &mut Table, slot: Slot, random: &mut Random) {
 
 #[test]
 fn a_member_costs_little() {
-    assert_eq!((size_of::<Option<Member>>(), size_of::<RingEntry>()), (24, 24));
+    assert_eq!((size_of::<Option<MemberEntry>>(), size_of::<RingEntry>()), (24, 24));
 }
 
 /// What a member costs a node, at sizes that happen: 12 bytes of name, 14 of HTTP address.
@@ -37,7 +37,7 @@ fn ten_thousand_members_cost_128_bytes_each() {
     // As glibc hands memory out: eight bytes more, in steps of 16.
     let chunk = |bytes: usize| (bytes + 8).next_multiple_of(16).max(32);
     let mut random = Random::new(5);
-    let mut table = Table::new(introduction("me", 1).identity, 0);
+    let mut table = MemberTable::new(introduction("me", 1).identity, 0);
     for index in 0..COUNT {
         let name = NodeName::parse(&format!("node-{index:07}")).expect("name");
         let gossip = SocketAddr::from(([10, 0, (index >> 8) as u8, index as u8], 7946));
@@ -48,7 +48,7 @@ fn ten_thousand_members_cost_128_bytes_each() {
     }
     // Longer names, other addresses and other zones would be allocations of their own.
     assert_eq!(table.common.len(), 3);
-    let lists = table.slots.capacity() * size_of::<Option<Member>>()
+    let lists = table.slots.capacity() * size_of::<Option<MemberEntry>>()
         + table.ring.capacity() * size_of::<RingEntry>()
         + table.order.capacity() * size_of::<Slot>()
         + table.index.allocation_size();
@@ -65,7 +65,7 @@ fn filled_at_once_is_filled_one_by_one() {
     let known = Known::new(identities);
     for me in [introduction("me", 1), introduction("n7", 1), introduction("other", 1)] {
         let mut random = Random::new(6);
-        let mut table = Table::new(me.identity.clone(), 0);
+        let mut table = MemberTable::new(me.identity.clone(), 0);
         table.fill(&known, 0, &mut random);
         let is_one_of_them = me.identity.name.as_str() != "other";
         assert_eq!(table.ring().len(), if is_one_of_them { 41 } else { 42 });

@@ -1,14 +1,15 @@
 //! What a node passes on of a batch that it answers for already.
 
-use super::codec::pack;
-use super::harness::{World, address, identity, record};
-use super::span::Span;
-use super::{Opened, Packet, SPREAD_BYTES_MAX};
+use crate::cluster::spread::codec::pack;
+use crate::cluster::spread::harness::{World, address, identity, record};
+use crate::cluster::spread::span::Span;
+use crate::cluster::spread::{Opened, Packet, PeerLife, SPREAD_BYTES_MAX};
 use crate::proto::gossip as proto;
 
 const NODES: usize = 40;
 
-/// Hands node 0 the same batch with these ranges, from one peer each; how many members it serves.
+/// Hands the same batch to node 0 with each of these ranges, from one peer each; returns how many members it
+/// serves for each.
 fn hand_over(world: &mut World, parts: Vec<proto::Part>) -> Vec<usize> {
     let (now, origin) = (world.now(), identity(NODES - 1));
     let record = record(&origin.name, origin.boot, 1, 50);
@@ -19,7 +20,8 @@ fn hand_over(world: &mut World, parts: Vec<proto::Part>) -> Vec<usize> {
     for (index, part) in parts.into_iter().enumerate() {
         let part = proto::Part { number: 1, batch: batch.encoded.clone(), ..part };
         let packet = Opened::of(&proto::Spread { parts: vec![part], ..Default::default() });
-        node.spread.handle_spread(now, address(index + 1), 1, packet, &ring, &mut node.arrivals);
+        let from = PeerLife { address: address(index + 1), boot: 1 };
+        node.spread.handle_spread(now, from, packet, &ring, &mut node.arrivals);
         let packets = std::iter::from_fn(|| node.spread.poll_send());
         let of_batch =
             |packet: &Packet| packet.to_proto().parts.iter().filter(|part| !part.batch.is_empty()).count();
@@ -33,9 +35,9 @@ fn part(span: Span, hops: u32) -> proto::Part {
     proto::Part { from: span.from, to: span.to, hops, ..Default::default() }
 }
 
-/// Our own: a node that stood in for a dead one was handed a part of its range by one of its own
-/// delegates, took that for a repeat, and acknowledged it. Each relied on the other, and a subtree
-/// got nothing until it asked for the gap: of 300 clusters half of which died at once, nine had
+/// An error of our own: a node that stood in for a dead one was handed a part of its range by one of its own
+/// delegates, took that for a repeat, and acknowledged it. Each relied on the other, and a subtree got
+/// nothing until it asked for the gap: of 300 clusters in which half of the nodes died at once, nine had
 /// survivors that waited for 200 to 1,000 ms.
 #[test]
 fn a_part_of_its_own_range_is_served_when_a_delegate_hands_it_back() {
@@ -48,7 +50,7 @@ fn a_part_of_its_own_range_is_served_when_a_delegate_hands_it_back() {
     assert_eq!(served[2..], [0, 0], "the same once more, and from less deep, are repeats");
 }
 
-/// Somebody else stands in for who handed the range over, or the receipt got lost.
+/// A range comes again because another node stands in for its sender, or because the receipt was lost.
 #[test]
 fn a_repeat_is_passed_on_as_far_as_it_was_not() {
     let mut world = World::new(NODES, 22);

@@ -1,70 +1,74 @@
-//! Answers that wait until a record is everywhere: what is known of each at the origin.
+//! Answers that wait until a record is everywhere, and what is known of each record.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::batch::BatchId;
-use super::roster::{Gone, Seat};
-use super::tally::Tally;
+use super::roster::{Departed, Seat};
 use crate::cluster::outbox::Awaited;
+use crate::cluster::spread::batch::BatchId;
+use crate::cluster::spread::tally::Tally;
 
 /// An answer that waits until all members have a record.
 #[derive(Debug)]
 pub(super) struct Wait {
-    /// Which record.
+    /// The record that the answer waits for.
     pub awaited: Awaited,
-    /// The batch that carries it, or a newer one of its source; `None`: not sent yet, or sent by
-    /// somebody else or earlier.
+    /// The batch with the record, or with a newer one of its source; `None`: the record is not handed over
+    /// yet, or was spread earlier or by another node.
     pub batch: Option<BatchId>,
-    /// The [`Roster`](super::roster::Roster)'s period when it was accepted.
+    /// The [`Roster`](super::roster::Roster)'s period when the record was accepted.
     pub period: u64,
-    /// Who must hold it, this node included: those alive then, less those who have gone since.
+    /// The members that must hold it, this node included: those alive then, less those that have gone since.
     pub expected: Tally,
-    /// Who is not known to hold it, in the ring's order; `None`: not looked into.
+    /// The members that are not known to hold it, in the ring's order; `None`: nobody has looked.
     pub missing: Option<Vec<Seat>>,
-    /// How many of `missing` were asked in this round.
+    /// How many of `missing` were asked in this round of questions.
     pub asked: usize,
-    /// How many rounds of questions there were.
+    /// Number of rounds of questions that are over.
     pub rounds: u32,
-    /// When it is seen to next.
+    /// When the wait is looked after next, in microseconds.
     pub due_us: u64,
-    /// When its time is over.
+    /// When the wait ends in any case, in microseconds.
     pub deadline_us: u64,
 }
 
-/// All of them, by token.
+/// All answers that wait.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
+    /// By token, which is the caller's name for the answer.
     waits: BTreeMap<u64, Wait>,
-    /// By when they are due.
+    /// When each wait is due, in microseconds, and its token.
     due: BTreeSet<(u64, u64)>,
-    /// By batch.
+    /// Tokens of the waits by the batch that has their records.
     carried: BTreeMap<BatchId, Vec<u64>>,
-    /// This node's records that are not handed over yet: sequence number and token.
+    /// Tokens of the waits for records that this node has not handed over yet, by sequence number.
     unsent: BTreeMap<u64, u64>,
-    /// How many members are being asked, of all waits together.
+    /// Number of missing members, of all waits together.
     missing: usize,
 }
 
 impl Waits {
+    /// Whether no answer waits.
     pub fn is_empty(&self) -> bool {
         self.waits.is_empty()
     }
 
+    /// The wait of this token.
     pub fn get(&self, token: u64) -> Option<&Wait> {
         self.waits.get(&token)
     }
 
-    /// Adds one. `is_unsent`: its record is still to be handed over by this node.
+    /// Adds a wait. `is_unsent`: its record is still to be handed over by this node.
     pub fn insert(&mut self, wait: Wait, is_unsent: bool) {
         let token = wait.awaited.token;
         if is_unsent {
             self.unsent.insert(wait.awaited.birth.seq, token);
         }
         self.due.insert((wait.due_us, token));
-        self.waits.insert(token, wait);
+        let before = self.waits.insert(token, wait);
+        debug_assert!(before.is_none() && self.is_sound(), "token {token} waits already");
     }
 
-    /// Takes one out.
+    /// Removes the wait of this token, and returns it.
     pub fn remove(&mut self, token: u64) -> Option<Wait> {
         let wait = self.waits.remove(&token)?;
         self.due.remove(&(wait.due_us, token));
@@ -80,20 +84,27 @@ impl Waits {
                 self.carried.remove(&batch);
             }
         }
+        debug_assert!(self.is_sound(), "something is left of token {token}");
         Some(wait)
     }
 
-    /// The next one that is due by `now_us`.
+    /// Whether the indices fit the waits.
+    fn is_sound(&self) -> bool {
+        let is_empty = self.unsent.is_empty() && self.carried.is_empty() && self.missing == 0;
+        self.due.len() == self.waits.len() && (is_empty || !self.waits.is_empty())
+    }
+
+    /// Token of a wait that is due by `now_us`, the earliest first.
     pub fn next_due(&self, now_us: u64) -> Option<u64> {
         self.due.first().filter(|due| due.0 <= now_us).map(|due| due.1)
     }
 
-    /// When the next is due.
+    /// When the first wait is due, in microseconds.
     pub fn due_us(&self) -> Option<u64> {
         self.due.first().map(|due| due.0)
     }
 
-    /// Sees to one again at `at_us`, or when its time is over.
+    /// Has a wait looked after again at `at_us`, or when it ends if that is sooner.
     pub fn postpone(&mut self, token: u64, at_us: u64) {
         if let Some(wait) = self.waits.get_mut(&token) {
             self.due.remove(&(wait.due_us, token));
@@ -102,12 +113,12 @@ impl Waits {
         }
     }
 
-    /// Those of this node's records up to `seq` that are not handed over yet: number and token.
+    /// The waits for records of this node up to `seq` that are not handed over yet, as (number, token).
     pub fn unsent(&self, seq: u64) -> Vec<(u64, u64)> {
         self.unsent.range(..=seq).map(|(seq, token)| (*seq, *token)).collect()
     }
 
-    /// A record was put into a batch.
+    /// The record of a wait, or a newer one of its source, was put into this batch.
     pub fn carry(&mut self, token: u64, batch: BatchId) {
         let Some(wait) = self.waits.get_mut(&token) else { return };
         self.unsent.remove(&wait.awaited.birth.seq);
@@ -115,12 +126,12 @@ impl Waits {
         self.carried.entry(batch).or_default().push(token);
     }
 
-    /// Those that wait for this batch.
+    /// Tokens of the waits whose records are in this batch.
     pub fn of_batch(&self, batch: BatchId) -> Vec<u64> {
         self.carried.get(&batch).cloned().unwrap_or_default()
     }
 
-    /// Notes who is to be asked.
+    /// Sets the members that are to be asked.
     pub fn set_missing(&mut self, token: u64, missing: Vec<Seat>) {
         let Some(wait) = self.waits.get_mut(&token) else { return };
         self.missing += missing.len();
@@ -128,12 +139,12 @@ impl Waits {
         wait.asked = 0;
     }
 
-    /// How many members are being asked, of all waits together.
+    /// Number of missing members, of all waits together.
     pub fn missing(&self) -> usize {
         self.missing
     }
 
-    /// Notes how far a round of questions has come; `is_over`: all were asked.
+    /// Notes how many of the missing members were asked in this round; `is_over`: all of them.
     pub fn set_asked(&mut self, token: u64, asked: usize, is_over: bool) {
         if let Some(wait) = self.waits.get_mut(&token) {
             wait.asked = if is_over { 0 } else { asked };
@@ -141,13 +152,13 @@ impl Waits {
         }
     }
 
-    /// A member holds it. `true`: nobody is missing any more.
+    /// A member, by the hash of its life, holds the record. `true`: nobody is missing any more.
     pub fn confirm(&mut self, token: u64, member: u64) -> bool {
         self.waits.get_mut(&token).is_some_and(|wait| strike(wait, member, &mut self.missing))
     }
 
-    /// A member has gone: nobody waits for it. The tokens of those that waited.
-    pub fn handle_gone(&mut self, gone: Gone) -> Vec<u64> {
+    /// A member has gone, and is no longer waited for. Returns the tokens of the waits that did.
+    pub fn handle_gone(&mut self, gone: Departed) -> Vec<u64> {
         let mut touched = Vec::new();
         for (token, wait) in self.waits.iter_mut().filter(|wait| gone.joined <= wait.1.period) {
             wait.expected = wait.expected.less(gone.member);
@@ -158,10 +169,10 @@ impl Waits {
     }
 }
 
-/// Strikes a member off those that are missing. `true`: none is left.
+/// Removes a member from those that are missing, which `count` counts. `true`: nobody is missing any more.
 fn strike(wait: &mut Wait, member: u64, count: &mut usize) -> bool {
     let Some(missing) = &mut wait.missing else { return false };
-    if let Some(at) = missing.iter().position(|seat| seat.1 == member) {
+    if let Some(at) = missing.iter().position(|seat| seat.life == member) {
         missing.remove(at);
         *count -= 1;
         wait.asked -= usize::from(at < wait.asked);

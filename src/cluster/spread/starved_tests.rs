@@ -2,8 +2,8 @@
 
 use super::harness::World;
 
-/// Who is waited for in vain is gone round, and what goes round twice costs copies; but a node that stood still
-/// misses nothing, and a copy more for every second node is the most.
+/// Parts are moved away from a node that does not answer, and those that are served twice cost copies. But a
+/// node that stood still misses nothing, and there is at most one more copy for every second node.
 #[test]
 fn nodes_that_stand_still_miss_nothing_and_cost_few_copies() {
     for (count, per_mille, seed) in [(5, 2, 1), (5, 50, 2), (30, 10, 1), (30, 50, 2)] {

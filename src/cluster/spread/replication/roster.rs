@@ -1,53 +1,64 @@
-//! Who was alive when: so that an answer can wait for those who were there when its record was
-//! accepted, less those who have gone, without a copy of the member list for every one that waits.
+//! Which members were alive when.
 //!
-//! It is the list of now, and of those who joined lately when they did. Whoever is in it and was in it
-//! before is waited for; who comes back after it was given up counts as one that joined.
+//! An answer waits for the members that were alive when its record was accepted, less those that have gone
+//! since. The roster knows them without a copy of the member list for every answer: it has the list as it is
+//! now, and for members that joined lately the period in which they did. A member that comes back after it
+//! was given up counts as one that joined.
 
 use std::collections::BTreeMap;
 
-use super::batch::line_hash;
-use super::tally::Tally;
-use crate::cluster::ring::Ring;
+use crate::cluster::ring::{Ring, RingEntry};
+use crate::cluster::spread::batch::line_hash;
+use crate::cluster::spread::tally::Tally;
 
-/// One member: its place on the ring, and the hash of its life.
-pub(super) type Seat = (u64, u64);
+/// One member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seat {
+    /// Place on the ring.
+    pub place: u64,
+    /// Hash of the member's life.
+    pub life: u64,
+}
 
-/// A member that has gone, and since when it had been there.
+/// A member that has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gone {
-    /// Hash of its life.
+pub(super) struct Departed {
+    /// Hash of the member's life.
     pub member: u64,
-    /// The period in which it joined; 0: before all that are remembered.
+    /// Period in which it had joined; 0: before all periods that are remembered.
     pub joined: u64,
 }
 
-/// The live members, and when they joined.
+/// The live members, and in which period each joined. A period lasts until the members change.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
+    /// Version of the ring that was seen last.
     version: Option<u64>,
-    /// In the ring's order.
+    /// All members, in the ring's order.
     seats: Vec<Seat>,
+    /// All members as a set.
     tally: Tally,
-    /// Counts changes.
+    /// Number of the current period.
     period: u64,
+    /// Periods in which members joined, by the hash of their life. Others joined before.
     joined: BTreeMap<u64, u64>,
 }
 
 impl Roster {
-    /// Whether it is as the ring is.
+    /// Whether the roster has the members of this ring.
     pub fn is_current(&self, ring: &Ring) -> bool {
         self.version == Some(ring.version())
     }
 
-    /// Takes the ring as it is now; returns who has gone since the last time.
-    pub fn refresh(&mut self, ring: &Ring) -> Vec<Gone> {
+    /// Takes the ring as it is now; returns the members that have gone since the last call.
+    pub fn refresh(&mut self, ring: &Ring) -> Vec<Departed> {
         if self.is_current(ring) {
             return Vec::new();
         }
         let entries = ring.entries().iter();
-        let seats: Vec<Seat> =
-            entries.map(|entry| (entry.hash, line_hash(entry.name(), entry.boot()))).collect();
+        let seat =
+            |entry: &RingEntry| Seat { place: entry.hash, life: line_hash(entry.name(), entry.boot()) };
+        let seats: Vec<Seat> = entries.map(seat).collect();
         let before = std::mem::replace(&mut self.seats, seats);
         self.version = Some(ring.version());
         self.period += 1;
@@ -55,11 +66,11 @@ impl Roster {
             members.sort_unstable();
             members
         };
-        let old = sorted(before.iter().map(|seat| seat.1).collect());
-        let new = sorted(self.seats.iter().map(|seat| seat.1).collect());
+        let old = sorted(before.iter().map(|seat| seat.life).collect());
+        let new = sorted(self.seats.iter().map(|seat| seat.life).collect());
         let mut gone = Vec::new();
         for member in old.iter().filter(|member| new.binary_search(member).is_err()) {
-            gone.push(Gone { member: *member, joined: self.joined.remove(member).unwrap_or(0) });
+            gone.push(Departed { member: *member, joined: self.joined.remove(member).unwrap_or(0) });
         }
         for member in new.iter().filter(|member| old.binary_search(member).is_err()) {
             self.joined.insert(*member, self.period);
@@ -68,27 +79,27 @@ impl Roster {
         gone
     }
 
-    /// Nobody waits any more: who joined when is of no interest.
+    /// No answer waits any more: forgets when members joined.
     pub fn forget_joined(&mut self) {
         self.joined.clear();
     }
 
-    /// The period of now: who is there now is in it.
+    /// The current period.
     pub fn period(&self) -> u64 {
         self.period
     }
 
-    /// All who are there now.
+    /// The set of all members.
     pub fn tally(&self) -> Tally {
         self.tally
     }
 
-    /// Whether a member that is there now was there in `period`.
+    /// Whether a member that is alive now was alive in `period`. `member`: the hash of its life.
     pub fn was_there(&self, member: u64, period: u64) -> bool {
         self.joined.get(&member).is_none_or(|joined| *joined <= period)
     }
 
-    /// The members, in the ring's order: as many, in the same order, as the ring had entries.
+    /// All members, in the order of the ring's entries.
     pub fn seats(&self) -> &[Seat] {
         &self.seats
     }
@@ -96,9 +107,9 @@ impl Roster {
 
 #[cfg(test)]
 mod tests {
-    use super::super::harness::{identity, ring_of};
     use super::*;
     use crate::cluster::members::State;
+    use crate::cluster::spread::harness::{identity, ring_of};
 
     #[test]
     fn knows_who_was_there() {
@@ -112,15 +123,15 @@ mod tests {
 
         ring.insert(identity(3), State::Alive);
         ring.remove(identity(0).ring_hash(), "node-0");
-        assert_eq!(roster.refresh(&ring), [Gone { member: life(0), joined: 0 }]);
+        assert_eq!(roster.refresh(&ring), [Departed { member: life(0), joined: 0 }]);
         assert!(roster.was_there(life(1), period) && !roster.was_there(life(3), period));
         assert!(roster.was_there(life(3), roster.period()));
 
-        // It comes back after it was given up: for those that waited it stays gone.
+        // It comes back after it was given up: for answers that waited it stays gone.
         ring.insert(identity(0), State::Alive);
         assert!(roster.refresh(&ring).is_empty());
         assert!(!roster.was_there(life(0), period));
-        // Only suspected: no change.
+        // A suspected member is still one.
         ring.insert(identity(1), State::Suspect);
         assert!(roster.refresh(&ring).is_empty() && roster.was_there(life(1), period));
     }

@@ -1,11 +1,12 @@
 //! The level `replicated` among many nodes: when an answer goes, all who are up hold the record.
 
-use super::harness::{World, identity, record, ring_of};
 use crate::cluster::Replicated;
 use crate::cluster::members::State;
+use crate::cluster::spread::harness::{World, identity, record, ring_of};
 use crate::limits::REPLICATED_US_MAX;
 
-/// The answer, checked: if it says that all hold it, all who are up do in that very instant.
+/// The answer of a node to a token, with its time. If it says that all members hold the record, all nodes
+/// that are up must hold it at that time.
 fn answer(world: &World, node: usize, token: u64) -> Option<(Replicated, u64)> {
     let (replicated, at_us, lacking) = world.answers.get(&(node, token))?;
     assert!(!replicated.is_whole || *lacking == 0, "{replicated:?} while {lacking} lack it");
@@ -39,7 +40,7 @@ fn without_loss_the_tree_counts_and_nobody_is_asked() {
         println!("N={count}, {len} bytes: {took_us} us, {} packets", world.delivered);
         assert!(took_us <= 2 * u64::from(world.hops_max) * 1_500 + 5_000, "{took_us} us at N={count}");
         assert_eq!(world.copies(), count as u64 - 1);
-        // A receipt for each part, two for those passed on, and a report of each of these.
+        // There is a receipt for each part, two for each that is passed on, and a report of each of these.
         assert!(len > 1_000 || world.delivered <= 3 * count, "{} packets", world.delivered);
     }
 }
@@ -90,7 +91,7 @@ fn a_member_that_dies_meanwhile_is_not_waited_for() {
     }
 }
 
-/// One relay in the tree is down and nobody knows: its part goes to another, and only it is asked.
+/// One relay of the tree is down and no member knows: its part goes to another, and only that relay is asked.
 #[test]
 fn one_silent_member_costs_few_questions() {
     let mut world = World::new(1_000, 4);
@@ -135,7 +136,7 @@ fn views_that_differ_do_not_matter() {
             }
             world.see(index, ring);
         }
-        // The origin knows all but one, which others know and serve.
+        // The origin knows all members except one, which others know and serve.
         let mut ring = ring_of(count);
         ring.remove(identity(77).ring_hash(), identity(77).name.as_str());
         world.see(0, ring);
@@ -145,7 +146,7 @@ fn views_that_differ_do_not_matter() {
     }
 }
 
-/// Stand-ins serve the parts of those that do not answer, and theirs are counted like any others.
+/// Stand-ins serve the parts of members that do not answer, and their parts are counted like any others.
 #[test]
 fn of_a_tree_with_many_dead_only_they_are_missing() {
     let count = 200;
@@ -179,7 +180,7 @@ fn zones_count_too() {
     }
 }
 
-/// A duplicate or a stale record starts no tree: all are asked what they hold.
+/// A duplicate or a stale record starts no tree: all members are asked what they hold.
 #[test]
 fn what_came_before_is_asked_for() {
     let mut world = World::new(50, 6);
@@ -192,7 +193,7 @@ fn what_came_before_is_asked_for() {
     world.run(1_000_000);
     assert_eq!(answer(&world, 9, 1), None);
     world.is_cut = Box::new(|_, _| false);
-    // The question tells the one that lacks it what it lacks, and it asks for that.
+    // The member that lacks the record learns that from the question, and asks for the record.
     world.run(2_000_000);
     whole(&world, 9, 1, 50);
     let since_us = world.now_us;

@@ -1,0 +1,256 @@
+//! Which part of the machine a stream is for, and the seal of every stream.
+//!
+//! The number of a stream that this node asked for tells its purpose. A stream that a peer opened tells it
+//! by its preamble; until that is whole, its bytes are kept here, for five seconds at most.
+//!
+//! The other parts of the machine neither see preambles nor seals: they are told that a stream is open or
+//! accepted when bytes can be exchanged, and all that they read and write goes through the stream's seal.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::purpose::Purpose;
+use super::seal::{Seal, SealRefusal, StreamSeal};
+use super::stats::QueueGauge;
+use super::streams::StreamId;
+use super::wire::Wire;
+use crate::record::Now;
+
+/// Time that a peer has, from its connection on, to say what the stream is for, in microseconds.
+const PREAMBLE_US_MAX: u64 = 5_000_000;
+/// Most streams whose peer has not said so yet.
+const UNKNOWN_MAX: usize = 64;
+
+/// A stream whose preamble is not whole.
+#[derive(Debug)]
+struct Unknown {
+    from: SocketAddr,
+    preamble: Vec<u8>,
+    due_us: u64,
+}
+
+/// A stream whose purpose is known.
+#[derive(Debug)]
+struct Routed<T> {
+    purpose: Purpose,
+    seal: T,
+    /// Whether the part of the machine that it is for was told that it is open.
+    is_told: bool,
+}
+
+/// All streams of a machine.
+#[derive(Debug)]
+pub(super) struct StreamRouting<S: Seal> {
+    unknown: BTreeMap<StreamId, Unknown>,
+    routed: BTreeMap<StreamId, Routed<S::Stream>>,
+}
+
+/// What follows from an event of a stream: what is to be written at once, and what the part that the stream
+/// is for is to be told, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StreamStep {
+    pub purpose: Purpose,
+    /// Bytes that the seal wants written, sealed already; empty if there are none.
+    pub answer: Bytes,
+    /// The peer's address, if the stream was accepted just now.
+    pub accepted_from: Option<SocketAddr>,
+    /// Whether a stream that was asked for is open just now.
+    pub is_opened: bool,
+    /// Bytes that can be read; empty if there are none.
+    pub received: Bytes,
+}
+
+impl StreamStep {
+    fn new(purpose: Purpose) -> StreamStep {
+        StreamStep {
+            purpose,
+            answer: Bytes::new(),
+            accepted_from: None,
+            is_opened: false,
+            received: Bytes::new(),
+        }
+    }
+}
+
+impl<S: Seal> StreamRouting<S> {
+    /// A machine without streams.
+    pub fn new() -> StreamRouting<S> {
+        StreamRouting { unknown: BTreeMap::new(), routed: BTreeMap::new() }
+    }
+
+    /// Shows how many streams there are whose purpose is not known, and how many there may be.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        visit(QueueGauge::new("streams without a purpose", self.unknown.len(), UNKNOWN_MAX));
+    }
+
+    /// Notes a stream that a peer opened. Returns `false` if it is to be closed, because too many peers have
+    /// opened streams without saying what for.
+    pub fn accepted(&mut self, now: Now, stream: StreamId, from: SocketAddr) -> bool {
+        if self.unknown.len() >= UNKNOWN_MAX {
+            return false;
+        }
+        let due_us = now.mono_us + PREAMBLE_US_MAX;
+        self.unknown.insert(stream, Unknown { from, preamble: Vec::new(), due_us });
+        true
+    }
+
+    /// Begins a stream that this node asked for and that is open now.
+    pub fn opened(&mut self, wire: &mut Wire<S>, stream: StreamId) -> Option<StreamStep> {
+        let purpose = Purpose::of_connected(stream)?;
+        let (preamble, seal) = wire.connect(purpose);
+        let is_ready = seal.is_ready();
+        self.routed.insert(stream, Routed { purpose, seal, is_told: is_ready });
+        Some(StreamStep { answer: preamble, is_opened: is_ready, ..StreamStep::new(purpose) })
+    }
+
+    /// Returns the purpose of a stream; `None` if it is not known yet, or if there is no such stream.
+    pub fn purpose(&self, stream: StreamId) -> Option<Purpose> {
+        Purpose::of_connected(stream).or_else(|| self.routed.get(&stream).map(|routed| routed.purpose))
+    }
+
+    /// Takes in bytes of a stream. `None`: nothing follows from them so far.
+    pub fn received(
+        &mut self,
+        wire: &mut Wire<S>,
+        stream: StreamId,
+        bytes: Bytes,
+    ) -> Result<Option<StreamStep>, SealRefusal> {
+        if let Some(routed) = self.routed.get_mut(&stream) {
+            return routed.receive(bytes).map(Some);
+        }
+        let Some(unknown) = self.unknown.get_mut(&stream) else { return Ok(None) };
+        let Some(rest) = unknown.receive(wire, bytes) else { return Ok(None) };
+        let Some(Unknown { from, preamble, .. }) = self.unknown.remove(&stream) else { return Ok(None) };
+        let (purpose, seal) = wire.accept(from, &preamble)?;
+        let mut routed = Routed { purpose, seal, is_told: true };
+        let step = if rest.is_empty() { StreamStep::new(purpose) } else { routed.receive(rest)? };
+        let answer = [routed.seal.take_answer(), step.answer].concat().into();
+        self.routed.insert(stream, routed);
+        Ok(Some(StreamStep { answer, accepted_from: Some(from), ..step }))
+    }
+
+    /// Returns the purpose of a stream whose part of the machine knows it. `None` also while the seal still
+    /// waits for the peer's contribution.
+    pub fn told(&self, stream: StreamId) -> Option<Purpose> {
+        self.routed.get(&stream).filter(|routed| routed.is_told).map(|routed| routed.purpose)
+    }
+
+    /// Seals bytes that are to be written on a stream. `None`: the stream is over.
+    pub fn seal(&mut self, stream: StreamId, bytes: Bytes) -> Option<Bytes> {
+        self.routed.get_mut(&stream).map(|routed| routed.seal.seal(bytes))
+    }
+
+    /// Forgets a stream that is over.
+    pub fn closed(&mut self, stream: StreamId) {
+        self.unknown.remove(&stream);
+        self.routed.remove(&stream);
+    }
+
+    /// When the next stream whose purpose is not known is to be closed, on the monotonic clock in
+    /// microseconds.
+    pub fn due_us(&self) -> u64 {
+        self.unknown.values().map(|unknown| unknown.due_us).min().unwrap_or(u64::MAX)
+    }
+
+    /// Forgets the streams whose peers took too long to say what they are for, and returns them to be closed.
+    pub fn take_overdue(&mut self, now: Now) -> Vec<StreamId> {
+        let overdue = self.unknown.iter().filter(|(_, unknown)| unknown.due_us <= now.mono_us);
+        let overdue: Vec<StreamId> = overdue.map(|(&stream, _)| stream).collect();
+        for stream in &overdue {
+            self.unknown.remove(stream);
+        }
+        overdue
+    }
+}
+
+impl Unknown {
+    /// Takes in bytes of the preamble. Once that is whole, returns the bytes that follow it.
+    fn receive<S: Seal>(&mut self, wire: &Wire<S>, mut bytes: Bytes) -> Option<Bytes> {
+        loop {
+            let needed = wire.preamble_bytes(&self.preamble);
+            let missing = needed.saturating_sub(self.preamble.len());
+            if missing == 0 {
+                return Some(bytes);
+            }
+            if bytes.is_empty() {
+                return None;
+            }
+            self.preamble.extend_from_slice(&bytes.split_to(missing.min(bytes.len())));
+        }
+    }
+}
+
+impl<T: StreamSeal> Routed<T> {
+    /// Takes in bytes of the stream, and returns what follows from them.
+    fn receive(&mut self, bytes: Bytes) -> Result<StreamStep, SealRefusal> {
+        let received = self.seal.open(bytes)?;
+        let is_opened = !self.is_told && self.seal.is_ready();
+        self.is_told |= is_opened;
+        Ok(StreamStep {
+            answer: self.seal.take_answer(),
+            is_opened,
+            received,
+            ..StreamStep::new(self.purpose)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::seal::Checksum;
+    use super::*;
+
+    fn wire() -> Wire<Checksum> {
+        Wire::new("c", 1, Checksum)
+    }
+
+    #[test]
+    fn a_preamble_cut_anywhere_names_the_room() {
+        let mut wire = wire();
+        let (preamble, _) = wire.connect(Purpose::Reconcile);
+        let bytes = [&preamble[..], b"rest"].concat();
+        let from = SocketAddr::from(([10, 0, 0, 1], 9));
+        for cut in 0..preamble.len() {
+            let mut streams = StreamRouting::new();
+            assert!(streams.accepted(Now::default(), StreamId(2), from));
+            let first = streams.received(&mut wire, StreamId(2), Bytes::copy_from_slice(&bytes[..cut]));
+            assert_eq!(first, Ok(None));
+            let second = streams.received(&mut wire, StreamId(2), Bytes::copy_from_slice(&bytes[cut..]));
+            let received = Bytes::from_static(b"rest");
+            let step =
+                StreamStep { accepted_from: Some(from), received, ..StreamStep::new(Purpose::Reconcile) };
+            assert_eq!(second, Ok(Some(step)));
+            assert_eq!(streams.purpose(StreamId(2)), Some(Purpose::Reconcile));
+        }
+    }
+
+    #[test]
+    fn silence_and_noise_are_not_kept() {
+        let mut wire = wire();
+        let mut streams = StreamRouting::new();
+        let from = SocketAddr::from(([10, 0, 0, 1], 9));
+        for stream in 0..2 * UNKNOWN_MAX as u64 {
+            assert_eq!(
+                streams.accepted(Now::default(), StreamId(2 * stream), from),
+                stream < UNKNOWN_MAX as u64
+            );
+        }
+        assert!(streams.received(&mut wire, StreamId(0), Bytes::from_static(&[7; 40])).is_err());
+        assert_eq!(streams.due_us(), PREAMBLE_US_MAX);
+        assert_eq!(streams.take_overdue(Now::default().plus_us(PREAMBLE_US_MAX)).len(), UNKNOWN_MAX - 1);
+        assert_eq!(streams.due_us(), u64::MAX);
+    }
+
+    #[test]
+    fn nothing_is_written_on_a_stream_that_is_over() {
+        let mut wire = wire();
+        let mut streams = StreamRouting::new();
+        let step = streams.opened(&mut wire, StreamId(1)).expect("a stream of membership");
+        assert!(step.is_opened && !step.answer.is_empty());
+        assert_eq!(streams.seal(StreamId(1), Bytes::from_static(b"x")), Some(Bytes::from_static(b"x")));
+        streams.closed(StreamId(1));
+        assert_eq!(streams.seal(StreamId(1), Bytes::from_static(b"x")), None);
+    }
+}

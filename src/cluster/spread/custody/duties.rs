@@ -1,0 +1,117 @@
+//! The parts that this node handed to members and answers for, and the bytes that they cost.
+
+use slab::Slab;
+
+use super::offers::Offers;
+use crate::cluster::spread::batch::{Announced, Batch, BatchId};
+use crate::cluster::spread::duty::Duty;
+use crate::cluster::spread::unsettled::UnsettledPart;
+
+/// All parts that were handed to members and are not settled, by number.
+#[derive(Debug, Default)]
+pub(super) struct Duties {
+    slab: Slab<Duty>,
+    /// Memory of their batches, in bytes. A batch that is in several parts counts for each.
+    batch_bytes: usize,
+    /// Bytes of this node's own parts that wait to be sent for the first time.
+    own_unsent_bytes: usize,
+    /// Batches too large for datagrams, which peers are told of and may pull.
+    offers: Offers,
+}
+
+impl Duties {
+    /// Adds a part; returns its number.
+    pub fn insert(&mut self, duty: Duty) -> usize {
+        debug_assert_eq!(duty.left, duty.fragments, "a new part has nothing acknowledged");
+        self.batch_bytes += duty.batch.cost_bytes();
+        if Announced::of(&duty.batch).is_some() {
+            self.offers.add(&duty.batch, duty.part.is_own);
+        }
+        self.slab.insert(duty)
+    }
+
+    /// The part of this number.
+    pub fn get(&self, id: usize) -> Option<&Duty> {
+        self.slab.get(id)
+    }
+
+    /// The part of this number, to be changed. Its batch must stay.
+    pub fn get_mut(&mut self, id: usize) -> Option<&mut Duty> {
+        self.slab.get_mut(id)
+    }
+
+    /// Removes a part, which is settled or withdrawn, and returns it.
+    pub fn remove(&mut self, id: usize) -> Option<Duty> {
+        let duty = self.slab.try_remove(id)?;
+        let bytes = duty.batch.cost_bytes();
+        debug_assert!(bytes <= self.batch_bytes, "{bytes} of {} bytes", self.batch_bytes);
+        self.batch_bytes = self.batch_bytes.saturating_sub(bytes);
+        if Announced::of(&duty.batch).is_some() {
+            self.offers.remove(&duty.batch);
+        }
+        debug_assert!(!self.slab.is_empty() || self.batch_bytes == 0, "{} bytes", self.batch_bytes);
+        Some(duty)
+    }
+
+    /// One fragment of a part was acknowledged. The part is settled with the last one.
+    pub fn settle_fragment(&mut self, id: usize) {
+        let Some(duty) = self.slab.get_mut(id) else { return };
+        debug_assert!(duty.left > 0, "a part without open fragments is settled");
+        duty.left = duty.left.saturating_sub(1);
+        if duty.left == 0 {
+            self.remove(id);
+        }
+    }
+
+    /// A fragment of a part was queued on a link for the first time.
+    pub fn note_queued(&mut self, is_own: bool, bytes: usize) {
+        if is_own {
+            self.own_unsent_bytes += bytes;
+        }
+    }
+
+    /// A fragment no longer waits on a link: it is sent or withdrawn. Only one that was never sent counts.
+    pub fn note_unqueued(&mut self, is_own: bool, sent: &UnsettledPart) {
+        if is_own && sent.tries == 0 {
+            debug_assert!(sent.bytes <= self.own_unsent_bytes, "{} bytes", self.own_unsent_bytes);
+            self.own_unsent_bytes = self.own_unsent_bytes.saturating_sub(sent.bytes);
+        }
+    }
+
+    /// Memory of the batches on duty, in bytes.
+    pub fn batch_bytes(&self) -> usize {
+        self.batch_bytes
+    }
+
+    /// Bytes of this node's own parts that wait to be sent for the first time.
+    pub fn own_unsent_bytes(&self) -> usize {
+        self.own_unsent_bytes
+    }
+
+    /// Bytes of this node's own batches that may be offered for pulling now.
+    pub fn offer_room_bytes(&self) -> usize {
+        self.offers.room_bytes()
+    }
+
+    /// The batch of this name, if peers may pull it.
+    pub fn offered(&self, id: BatchId) -> Option<&Batch> {
+        self.offers.get(id)
+    }
+
+    /// Whether there is a part of this node's own records.
+    pub fn has_own(&self) -> bool {
+        self.slab.iter().any(|(_, duty)| duty.part.is_own)
+    }
+
+    /// Number of parts.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Bytes of this node's own batches that are offered for pulling.
+    #[cfg(test)]
+    pub fn own_offered_bytes(&self) -> usize {
+        self.offers.own_bytes()
+    }
+}

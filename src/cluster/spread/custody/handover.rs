@@ -1,0 +1,261 @@
+//! Cuts ranges into parts, and hands each to a member.
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Custody;
+use crate::cluster::members::State;
+use crate::cluster::ring::RingEntry;
+use crate::cluster::spread::batch::{Announced, Batch};
+use crate::cluster::spread::duty::{Duty, RangeTask};
+use crate::cluster::spread::env::{Base, Env};
+use crate::cluster::spread::link::Link;
+use crate::cluster::spread::packet::batch_room;
+use crate::cluster::spread::replication::Replication;
+use crate::cluster::spread::span::Span;
+use crate::cluster::spread::tree::{DelegateTurn, SpanMembers, WITHOUT_MAX, cut};
+use crate::cluster::spread::unsettled::UnsettledPart;
+use crate::cluster::spread::wire::PART_HEADER_BYTES;
+
+/// Most bytes that wait for one peer. Further parts go to other members, or are left to gap repair.
+const LINK_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How often all members of a part are tried again: with loss, both members of a small part may fail by
+/// chance.
+const ROUNDS_MAX: u32 = 3;
+/// Number of further members that are asked for a sign of life when the first one timed out once, so that the
+/// part goes to one that is there: if half of all members died at once, one of six is alive 63 times in 64.
+const FEELERS: usize = 6;
+/// A member that was heard at most this long ago is taken to be alive, in microseconds.
+const HEARD_US: u64 = 50_000;
+/// Most members that are looked at for one that is not silent.
+const CANDIDATES_MAX: usize = 64;
+
+impl Custody {
+    /// Serves a range with a batch: cuts it into parts, and hands each to a member.
+    pub fn serve(
+        &mut self,
+        env: &mut Env,
+        replication: &mut Replication,
+        batch: &Arc<Batch>,
+        task: &RangeTask,
+    ) {
+        // If this node stands in for another one, it is a member of the range like any other.
+        let stands_in = task.instead_of.filter(|place| task.span.contains(*place));
+        let holder = stands_in.unwrap_or(env.base.me.place);
+        let without = task.without.iter().copied().chain([holder]);
+        let members = env.members(&task.zone, task.span, without.clone());
+        let turn = turn_of(batch, task.hops);
+        let parts = cut(task.span, &members, turn);
+        // The links are in no processor cache: they are all read before the first is used, so that the misses
+        // overlap.
+        let mut first = 0;
+        for part in &parts {
+            let entry = members.get(first + turn.member(part.count));
+            let link = entry.and_then(|entry| env.base.links.find(entry.gossip()));
+            black_box(link.map_or(0, Link::warm));
+            first += part.count;
+        }
+        for part in parts {
+            debug_assert!(task.span.includes(part.span), "a part lies outside of its range");
+            let mut inside = task.clone();
+            inside.without = without.clone().filter(|place| part.span.contains(*place)).collect();
+            inside.without.truncate(WITHOUT_MAX);
+            inside.span = part.span;
+            inside.instead_of = None;
+            inside.hops += 1;
+            let mut duty = Duty::new(batch.clone(), inside, env.base.now_us);
+            // The one that this node stands in for may only be late, and have served them.
+            duty.ask_first = stands_in.is_some() && env.base.links.are_late();
+            self.take_on(env, replication, duty);
+        }
+        if let Some(place) = stands_in {
+            let part = RangeTask {
+                span: Span::of_place(place),
+                without: Vec::new(),
+                instead_of: None,
+                hops: task.hops + 1,
+                ..task.clone()
+            };
+            let mut duty = Duty::new(batch.clone(), part, env.base.now_us);
+            duty.ask_first = true;
+            self.take_on(env, replication, duty);
+        }
+    }
+
+    /// Hands a batch to one member of another zone, which spreads it there.
+    pub fn enter_zone(
+        &mut self,
+        env: &mut Env,
+        replication: &mut Replication,
+        batch: &Arc<Batch>,
+        zone: Arc<str>,
+    ) {
+        let task = RangeTask { hops: 1, ..RangeTask::of_origin(Span::whole_after(env.base.me.place), zone) };
+        let duty = Duty::new(batch.clone(), task, env.base.now_us);
+        self.take_on(env, replication, duty);
+    }
+
+    /// Sends the batch of the part `parent` to the member at `place`, which the holder of the part does not
+    /// know.
+    pub(super) fn serve_member(
+        &mut self,
+        env: &mut Env,
+        replication: &mut Replication,
+        batch: &Arc<Batch>,
+        parent: RangeTask,
+        place: u64,
+    ) {
+        let part = RangeTask { span: Span::of_place(place), without: Vec::new(), instead_of: None, ..parent };
+        let duty = Duty::new(batch.clone(), part, env.base.now_us);
+        self.take_on(env, replication, duty);
+    }
+
+    /// Sends a kept batch to the peer of a link, which asked for it.
+    pub fn repair(&mut self, env: &mut Env, batch: &Arc<Batch>, link: usize) {
+        let me = &env.base.me;
+        let part =
+            RangeTask { is_own: false, ..RangeTask::of_origin(Span::of_place(me.place), me.zone.clone()) };
+        let mut duty = Duty::new(batch.clone(), part, env.base.now_us);
+        duty.is_repair = true;
+        duty.members = 1;
+        env.base.stats.repairs_sent += 1;
+        self.queue(env, duty, link);
+    }
+
+    /// Takes on a new part: it is counted if its batch is, and handed to a member.
+    fn take_on(&mut self, env: &mut Env, replication: &mut Replication, mut duty: Duty) {
+        replication.open_part(&mut duty);
+        self.assign(env, replication, duty);
+    }
+
+    /// Hands a part to one of its members, or gives it up if no member is left to try.
+    pub(super) fn assign(&mut self, env: &mut Env, replication: &mut Replication, mut duty: Duty) {
+        let members = duty_members(env, &duty);
+        duty.members = members.len();
+        let mut chosen = choose(env.base, &duty, &members);
+        if chosen.is_none() && !duty.tried.is_empty() && duty.rounds < ROUNDS_MAX {
+            duty.rounds += 1;
+            duty.tried.clear();
+            chosen = choose(env.base, &duty, &members);
+        }
+        let Some(entry) = chosen else {
+            env.base.stats.given_up += u64::from(duty.members > 0);
+            return replication.close_part(env.base, &duty);
+        };
+        if entry.hash == env.base.me.place {
+            self.serve(env, replication, &duty.batch, &duty.part);
+            return replication.close_part(env.base, &duty);
+        }
+        let to = entry.gossip();
+        duty.delegate = entry.hash;
+        duty.other = match (members.get(0), members.get(1)) {
+            (Some(first), Some(second)) if duty.members == 2 => {
+                Some(if first.hash == entry.hash { second.hash } else { first.hash })
+            }
+            _ => None,
+        };
+        let Some(link) = env.base.links.open(to, env.base.now_us) else {
+            return self.give_up(env.base, replication, &duty);
+        };
+        let zone = &duty.part.zone;
+        env.base.links.set_zone(link, (*zone != env.base.me.zone).then_some(zone));
+        if let Some(id) = self.queue(env, duty, link)
+            && let Some(duty) = self.duties.get(id)
+        {
+            replication.hand(duty, to);
+        }
+    }
+
+    /// Asks the members of a part that would be next for a sign of life.
+    pub(super) fn feel(&mut self, env: &mut Env, id: usize) {
+        let Some(duty) = self.duties.get(id) else { return };
+        let members = duty_members(env, duty);
+        let known = [duty.delegate, env.base.me.place];
+        let others = candidates(duty, &members).filter(|entry| !known.contains(&entry.hash));
+        let peers: Vec<SocketAddr> = others.take(FEELERS).map(|entry| entry.gossip()).collect();
+        let now_us = env.base.now_us;
+        for peer in peers {
+            let links = &mut env.base.links;
+            let is_heard = |link: &Link| link.silence.is_heard_within(HEARD_US / 2, now_us);
+            if !links.find(peer).is_some_and(is_heard)
+                && let Some(link) = links.open(peer, now_us)
+            {
+                links.ask_sign_of_life(link);
+            }
+        }
+    }
+
+    /// Puts the fragments of a part on a link, or the announcement of its batch; returns the part's number
+    /// among the duties.
+    fn queue(&mut self, env: &mut Env, mut duty: Duty, link_id: usize) -> Option<usize> {
+        let room = batch_room(env.base.me.packet_bytes_max, &duty.part);
+        let link = env.base.links.get_mut(link_id)?;
+        let is_announced = Announced::of(&duty.batch).is_some();
+        let len = if is_announced { 0 } else { duty.batch.encoded.len() };
+        duty.link = link_id;
+        duty.first_number = link.next_number();
+        duty.fragment_bytes = room;
+        duty.fragments = len.div_ceil(room).max(1) as u32;
+        duty.left = duty.fragments;
+        let (is_own, ask, fragments) = (duty.part.is_own, duty.ask_first, duty.fragments);
+        let is_doubtful = duty.part.is_hurried && duty.members > 1;
+        let id = self.duties.insert(duty);
+        for fragment in 0..fragments {
+            let bytes = len.saturating_sub(fragment as usize * room).min(room) + PART_HEADER_BYTES;
+            link.push(UnsettledPart::new(id, fragment, bytes, ask && fragments == 1 && !is_announced));
+            self.duties.note_queued(is_own, bytes);
+        }
+        env.base.links.mark_ready(link_id);
+        if is_doubtful {
+            self.feel(env, id);
+        }
+        Some(id)
+    }
+}
+
+/// The member to hand a part to: the one whose turn it is, or the next one that was neither tried nor silent,
+/// or else one that is silent or suspected. After a failure, one that was heard just now if there is any.
+fn choose<'a>(base: &Base, duty: &Duty, members: &SpanMembers<'a>) -> Option<&'a RingEntry> {
+    let (mut next, mut doubtful) = (None, None);
+    for entry in candidates(duty, members) {
+        if entry.hash == base.me.place {
+            return Some(entry);
+        }
+        let link = base.links.find(entry.gossip());
+        if link.is_some_and(|link| link.queued_bytes() > LINK_QUEUE_BYTES_MAX) {
+            continue;
+        }
+        let is_silent = link.is_some_and(|link| link.silence.is_silent(base.now_us));
+        if is_silent || entry.state != State::Alive {
+            doubtful = doubtful.or(Some(entry));
+            continue;
+        }
+        let is_heard = || link.is_some_and(|link| link.silence.is_heard_within(HEARD_US, base.now_us));
+        if duty.tried.is_empty() || is_heard() {
+            return Some(entry);
+        }
+        next = next.or(Some(entry));
+    }
+    next.or(doubtful)
+}
+
+/// The members of a part.
+fn duty_members<'a>(env: &'a Env, duty: &Duty) -> SpanMembers<'a> {
+    let RangeTask { zone, span, without, .. } = &duty.part;
+    env.members(zone, *span, without.iter().copied())
+}
+
+/// The members of a part that were not tried, beginning with the one whose turn it is.
+fn candidates<'a>(duty: &Duty, members: &SpanMembers<'a>) -> impl Iterator<Item = &'a RingEntry> {
+    let count = members.len();
+    let first = turn_of(&duty.batch, duty.part.hops.saturating_sub(1)).member(count);
+    (0..count.min(CANDIDATES_MAX))
+        .filter_map(move |step| members.get((first + step) % count))
+        .filter(|entry| !duty.tried.contains(&entry.hash))
+}
+
+/// Decides whose turn it is to get a part of this batch after so many hand-overs.
+fn turn_of(batch: &Batch, hops: u32) -> DelegateTurn {
+    DelegateTurn { origin: batch.origin_place, epoch: batch.epoch, hops }
+}

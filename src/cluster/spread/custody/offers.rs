@@ -1,0 +1,70 @@
+//! Batches that are too large for datagrams: peers were told of them, and may pull them over a stream.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cluster::spread::batch::{Batch, BatchId};
+
+/// Most bytes of this node's own batches that others still have to pull.
+const OWN_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// One batch on offer.
+#[derive(Debug)]
+struct Offer {
+    batch: Arc<Batch>,
+    /// Number of parts on duty that announce it.
+    parts: usize,
+    /// Whether it counts as this node's own.
+    is_own: bool,
+}
+
+/// All batches on offer, each as long as a part with it is on duty.
+#[derive(Debug, Default)]
+pub(super) struct Offers {
+    batches: BTreeMap<BatchId, Offer>,
+    /// Bytes of the batches that are this node's own.
+    own_bytes: usize,
+}
+
+impl Offers {
+    /// A part announces this batch. `is_own`: this node is its origin.
+    pub fn add(&mut self, batch: &Arc<Batch>, is_own: bool) {
+        let new = || Offer { batch: batch.clone(), parts: 0, is_own: false };
+        let offer = self.batches.entry(batch.id).or_insert_with(new);
+        offer.parts += 1;
+        if is_own && !offer.is_own {
+            offer.is_own = true;
+            self.own_bytes += batch.encoded.len();
+        }
+    }
+
+    /// A part that announced this batch is settled or withdrawn.
+    pub fn remove(&mut self, batch: &Batch) {
+        let Some(offer) = self.batches.get_mut(&batch.id) else { return };
+        debug_assert!(offer.parts > 0, "an offer without parts is removed");
+        offer.parts -= 1;
+        if offer.parts == 0 {
+            if offer.is_own {
+                self.own_bytes -= offer.batch.encoded.len();
+            }
+            self.batches.remove(&batch.id);
+        }
+        debug_assert!(!self.batches.is_empty() || self.own_bytes == 0, "{} bytes", self.own_bytes);
+    }
+
+    /// The batch of this name, if it is on offer.
+    pub fn get(&self, id: BatchId) -> Option<&Batch> {
+        self.batches.get(&id).map(|offer| &*offer.batch)
+    }
+
+    /// Bytes of own batches that may be offered now.
+    pub fn room_bytes(&self) -> usize {
+        OWN_BYTES_MAX.saturating_sub(self.own_bytes)
+    }
+
+    /// Bytes of own batches that are on offer.
+    #[cfg(test)]
+    pub fn own_bytes(&self) -> usize {
+        self.own_bytes
+    }
+}

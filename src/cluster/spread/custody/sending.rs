@@ -1,0 +1,52 @@
+//! Puts parts that wait on a link into packets.
+
+use super::Custody;
+use crate::cluster::spread::env::Base;
+use crate::cluster::spread::link::PartId;
+use crate::cluster::spread::packet::Packet;
+use crate::cluster::spread::timers::Timer;
+
+impl Custody {
+    /// Puts parts that wait for the peer of a link into a packet, as many as fit and as the link's window
+    /// takes; returns their bytes.
+    pub fn fill(&mut self, base: &mut Base, id: usize, packet: &mut Packet) -> usize {
+        let (rtt, is_late) = (base.links.rtt(id), base.links.is_late(id));
+        let mut data_bytes = 0;
+        while let Some(link) = base.links.get_mut(id)
+            && link.window().has_room()
+            && let Some(number) = link.next_queued()
+        {
+            let found = link.sent(number).cloned();
+            let found = found.and_then(|sent| self.duties.get(sent.duty).map(|duty| (sent, duty)));
+            let Some((sent, duty)) = found else {
+                debug_assert!(false, "number {number} waits for no part on duty");
+                link.pop();
+                continue;
+            };
+            let pushed = packet.push_part(number, &sent, duty, base.now_us);
+            let Some(len) = pushed else { break };
+            link.pop();
+            let wait_us = match sent.tries {
+                0 if duty.asks_second() => rtt.ask_us(),
+                tries if is_late => rtt.timeout_us(tries + 1).max(rtt.patient_us()),
+                tries => rtt.timeout_us(tries + 1),
+            };
+            let due_us = base.now_us + wait_us;
+            link.fly(base.now_us, number, len, due_us);
+            base.timers.push(due_us, Timer::Try(PartId { link: id, number }));
+            let is_own = duty.part.is_own;
+            if sent.tries == 0 {
+                self.budget.earn(len);
+                self.duties.note_unqueued(is_own, &sent);
+            }
+            if !sent.ask {
+                data_bytes += len;
+                match sent.tries {
+                    0 => base.stats.data_bytes_sent += len as u64,
+                    _ => base.stats.resent_bytes += len as u64,
+                }
+            }
+        }
+        data_bytes
+    }
+}

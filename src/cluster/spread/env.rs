@@ -1,0 +1,105 @@
+//! What the modules of spreading share: who this node is, the time, its members, links and timers.
+//!
+//! Custody, gaps, replication, intake and packer each keep their own state to themselves. What they share is
+//! in [`Base`]; a method that needs the members as well is called with an [`Env`], which adds the ring for
+//! the time of one call.
+
+use std::sync::Arc;
+
+use super::batch::line_hash;
+use super::lines::Lines;
+use super::links::Links;
+use super::span::Span;
+use super::stats::SpreadStats;
+use super::timers::{Timer, Timers};
+use super::tree::{SpanMembers, Zones};
+use super::wire::packet_bytes_max;
+use crate::cluster::MachineConfig;
+use crate::cluster::members::Identity;
+use crate::cluster::ring::Ring;
+use crate::record::{NodeName, Now};
+
+/// Who this node is. It does not change while the node runs.
+#[derive(Debug)]
+pub(super) struct Me {
+    /// The node's name.
+    pub name: NodeName,
+    /// Boot number, which tells this life of the node from others.
+    pub boot: u64,
+    /// Hash of name and boot number, which stands for this life on the wire.
+    pub life: u64,
+    /// Place on the ring.
+    pub place: u64,
+    /// Name of the zone; empty if the node has none.
+    pub zone: Arc<str>,
+    /// Most bytes of one encoded packet.
+    pub packet_bytes_max: usize,
+}
+
+impl Me {
+    /// The node of this configuration, whose datagrams have bodies of at most `body_bytes_max`.
+    pub fn new(config: &MachineConfig, body_bytes_max: usize) -> Me {
+        let identity = Identity::new(config.name.clone(), config.boot, config.gossip, "", "", "");
+        Me {
+            name: config.name.clone(),
+            boot: config.boot,
+            life: line_hash(&config.name, config.boot),
+            place: identity.ring_hash(),
+            zone: config.zone.as_str().into(),
+            packet_bytes_max: packet_bytes_max(body_bytes_max),
+        }
+    }
+}
+
+/// What custody, gaps, replication, intake and packer share.
+#[derive(Debug)]
+pub(super) struct Base {
+    /// Time of the current call on the monotonic clock, in microseconds. It never goes back.
+    pub now_us: u64,
+    /// Who this node is.
+    pub me: Me,
+    /// The members by zone, for the ring that was seen last.
+    pub zones: Zones,
+    /// Which records of every origin are held.
+    pub lines: Lines,
+    /// The links to peers.
+    pub links: Links,
+    /// What is to be done later.
+    pub timers: Timers,
+    /// Counts since the start.
+    pub stats: SpreadStats,
+}
+
+impl Base {
+    /// Begins a call at `now`, with the ring as it is now.
+    pub fn begin(&mut self, now: Now, ring: &Ring) {
+        self.now_us = self.now_us.max(now.mono_us);
+        self.zones.refresh(ring);
+    }
+
+    /// Has a receipt sent soon to the peer of a link.
+    pub fn schedule_receipt(&mut self, id: usize) {
+        let Some(link) = self.links.get_mut(id) else { return };
+        match link.answers.schedule(self.now_us) {
+            Some(at_us) if at_us > self.now_us => self.timers.push(at_us, Timer::Receipt { link: id }),
+            Some(_) => self.links.mark_ready(id),
+            None => {}
+        }
+    }
+}
+
+/// What one call works with.
+#[derive(Debug)]
+pub(super) struct Env<'a> {
+    /// What outlasts the call.
+    pub base: &'a mut Base,
+    /// The live members.
+    pub ring: &'a Ring,
+}
+
+impl Env<'_> {
+    /// The members of `zone` in `span`, except those at the places `without`.
+    pub fn members(&self, zone: &str, span: Span, without: impl IntoIterator<Item = u64>) -> SpanMembers<'_> {
+        SpanMembers::new(self.ring, &self.base.zones, zone, span, without)
+    }
+}

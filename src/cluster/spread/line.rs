@@ -1,0 +1,223 @@
+//! What is known of one life of one origin: which records are held, which batches are kept.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::batch::Batch;
+use super::seqs::{SeqRange, SeqSet};
+use super::span::{Rest, Span, Spans};
+use crate::record::NodeName;
+
+/// How many of a line's kept batches are compared, from the newest on, before a binary search among all.
+const NEWEST_LOOKED_AT: usize = 32;
+/// How often peers are told a head that changed.
+const TELLINGS: u8 = 3;
+
+/// A kept batch, and the places of the ring that this node answers for with it.
+#[derive(Debug)]
+struct KeptBatch {
+    batch: Arc<Batch>,
+    custody: Spans,
+}
+
+/// What is known of one life of one origin.
+#[derive(Debug, Default)]
+pub(super) struct OriginLine {
+    /// Name and boot number of the origin. `None` while only heads spoke of the line.
+    birth: Option<(NodeName, u64)>,
+    /// Numbers of the records that are held, or known to be superseded.
+    have: SeqSet,
+    /// The greatest number known to exist.
+    seen: u64,
+    /// What is done about the numbers that are missing.
+    pub search: GapSearch,
+    /// Recent batches, ascending by number.
+    kept: VecDeque<KeptBatch>,
+    /// When records of the line last became held, in microseconds.
+    changed_us: u64,
+    /// The head that peers are told.
+    head: u64,
+    /// How many more times peers are to be told the head because it changed.
+    tellings: u8,
+}
+
+/// The search for the missing records of one line: who may have them, and when they are asked for again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GapSearch {
+    /// The peer that last said that it holds more than this node.
+    pub holder: Option<SocketAddr>,
+    /// When the missing records are asked for next, in microseconds; 0: they are not.
+    pub due_us: u64,
+    /// Greatest number that existed when the current wait began: only records up to it are asked for.
+    pub asked_to: u64,
+    /// How often the missing records were asked for without progress.
+    pub asks: u32,
+    /// Holes up to this number are left to reconciliation: nobody who was asked could fill them.
+    abandoned: u64,
+}
+
+impl GapSearch {
+    /// Leaves the records that were asked for to reconciliation.
+    pub fn abandon(&mut self) {
+        self.abandoned = self.abandoned.max(self.asked_to);
+    }
+}
+
+impl OriginLine {
+    /// A line of which nothing is known, first heard of at `now_us`.
+    pub fn new(now_us: u64) -> OriginLine {
+        OriginLine { changed_us: now_us, ..OriginLine::default() }
+    }
+
+    /// Name and boot number of the origin. `None` while only heads spoke of the line.
+    pub fn birth(&self) -> Option<&(NodeName, u64)> {
+        self.birth.as_ref()
+    }
+
+    /// Sets name and boot number of the origin, if they are not known.
+    pub fn set_birth(&mut self, origin: &NodeName, boot: u64) {
+        if self.birth.is_none() {
+            self.birth = Some((origin.clone(), boot));
+        }
+    }
+
+    /// The greatest number up to which every record is held, or known to be superseded.
+    pub fn head(&self) -> u64 {
+        self.have.head()
+    }
+
+    /// The greatest number known to exist.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Notes that records up to number `seq` exist.
+    pub fn see(&mut self, seq: u64) {
+        self.seen = self.seen.max(seq);
+    }
+
+    /// Whether all records of `first..=last` are held, or known to be superseded.
+    pub fn covers(&self, first: u64, last: u64) -> bool {
+        self.have.covers(first, last)
+    }
+
+    /// Counts all records up to number `seq` as held.
+    pub fn raise(&mut self, seq: u64) {
+        self.see(seq);
+        self.have.raise(seq);
+    }
+
+    /// Counts the records of a batch as held, and keeps the batch; `false`: it was kept already.
+    pub fn hold(&mut self, now_us: u64, batch: &Arc<Batch>) -> bool {
+        self.see(batch.last_seq);
+        self.have.insert(batch.id.first_seq, batch.last_seq);
+        self.changed_us = now_us;
+        self.keep(batch)
+    }
+
+    /// Notes that records of the line became held.
+    pub fn touch(&mut self, now_us: u64) {
+        self.changed_us = now_us;
+    }
+
+    /// When records of the line last became held, in microseconds.
+    pub fn changed_us(&self) -> u64 {
+        self.changed_us
+    }
+
+    /// Forgets which records are held. Batches stay, and with them the knowledge of what was passed on.
+    pub fn forget_held(&mut self) {
+        let (birth, kept) = (self.birth.take(), std::mem::take(&mut self.kept));
+        *self = OriginLine { birth, kept, ..OriginLine::new(self.changed_us) };
+    }
+
+    /// Sees whether the head changed since the last call, and if so has it told a few times. `None`: it did
+    /// not change. `true`: the line is new among those whose heads are to be told.
+    pub fn take_changed_head(&mut self) -> Option<bool> {
+        let head = self.have.head();
+        debug_assert!(self.head <= head, "the head fell from {} to {head}", self.head);
+        if self.head == head {
+            return None;
+        }
+        self.head = head;
+        Some(std::mem::replace(&mut self.tellings, TELLINGS) == 0)
+    }
+
+    /// Peers are told the head that changed; returns whether they are to be told again.
+    pub fn tell_head(&mut self) -> bool {
+        self.tellings = self.tellings.saturating_sub(1);
+        self.tellings > 0
+    }
+
+    /// The kept batch with this first number.
+    pub fn batch(&self, first_seq: u64) -> Option<&Arc<Batch>> {
+        self.find_kept(first_seq).ok().and_then(|at| self.kept.get(at)).map(|kept| &kept.batch)
+    }
+
+    /// Takes custody of a span for a kept batch, as asked for after so many hops; returns what of the span
+    /// was not in custody. `None`: the batch is not kept.
+    pub fn take_custody(&mut self, first_seq: u64, span: Span, hops: u32) -> Option<Rest> {
+        let at = self.find_kept(first_seq).ok()?;
+        Some(self.kept.get_mut(at)?.custody.insert(span, hops))
+    }
+
+    /// The first ranges of missing records that are worth asking for, at most `count`.
+    pub fn gaps(&self, count: usize) -> Vec<SeqRange> {
+        let mut holes = self.have.holes(self.seen, count);
+        holes.retain(|hole| hole.last > self.search.abandoned);
+        holes
+    }
+
+    /// Kept batches that overlap `first..=last`, ascending.
+    pub fn kept(&self, first: u64, last: u64) -> impl Iterator<Item = &Arc<Batch>> {
+        let from = self.kept.partition_point(|kept| kept.batch.id.first_seq <= first).saturating_sub(1);
+        let batches = self.kept.range(from..).map(|kept| &kept.batch);
+        batches
+            .take_while(move |batch| batch.id.first_seq <= last)
+            .filter(move |batch| batch.last_seq >= first)
+    }
+
+    fn find_kept(&self, first_seq: u64) -> Result<usize, usize> {
+        // A batch that comes is nearly always the newest, one that goes the oldest. A binary search among
+        // thousands of batches all over the memory costs as much as all else that is done with one.
+        let seq_at = |kept: Option<&KeptBatch>| kept.map(|kept| kept.batch.id.first_seq);
+        match (seq_at(self.kept.front()), seq_at(self.kept.back())) {
+            (_, newest) if newest < Some(first_seq) => return Err(self.kept.len()),
+            (_, newest) if newest == Some(first_seq) => return Ok(self.kept.len() - 1),
+            (oldest, _) if oldest == Some(first_seq) => return Ok(0),
+            _ => {}
+        }
+        // Batches that were sent together come in another order, but not in a very different one.
+        let newest = self.kept.iter().enumerate().rev().take(NEWEST_LOOKED_AT);
+        for (at, kept) in newest {
+            match kept.batch.id.first_seq.cmp(&first_seq) {
+                Ordering::Equal => return Ok(at),
+                Ordering::Less => return Err(at + 1),
+                Ordering::Greater => {}
+            }
+        }
+        self.kept.binary_search_by_key(&first_seq, |kept| kept.batch.id.first_seq)
+    }
+
+    /// Keeps a batch; `false`: it was kept already.
+    fn keep(&mut self, batch: &Arc<Batch>) -> bool {
+        let Err(at) = self.find_kept(batch.id.first_seq) else { return false };
+        if self.kept.is_empty() {
+            // Many lines have only one batch for a long time.
+            self.kept.reserve_exact(1);
+        }
+        self.kept.insert(at, KeptBatch { batch: batch.clone(), custody: Spans::default() });
+        let around = self.kept.range(at.saturating_sub(1)..self.kept.len().min(at + 2));
+        debug_assert!(around.is_sorted_by_key(|kept| kept.batch.id.first_seq), "not ascending");
+        true
+    }
+
+    /// Drops a batch, and with it what is known of its custody.
+    pub fn drop_kept(&mut self, first_seq: u64) {
+        if let Ok(at) = self.find_kept(first_seq) {
+            self.kept.remove(at);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What spreading counts.
+
+/// Counts of spreading since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpreadStats {
+    /// Copies of records that came from peers, the needless ones included.
+    pub data_copies_received: u64,
+    /// Bytes of parts that were sent for the first time, and of bodies that peers pulled.
+    pub data_bytes_sent: u64,
+    /// Bytes of parts that were sent again.
+    pub resent_bytes: u64,
+    /// Bytes of receipts, questions, wants and of what stands around parts.
+    pub control_bytes_sent: u64,
+    /// Sent parts that were not acknowledged in time; one that is sent again counts again.
+    pub timeouts: u64,
+    /// Parts that were moved to another member because one did not answer.
+    pub redelegated: u64,
+    /// Parts that were given up: their members find out by themselves that something is missing.
+    pub given_up: u64,
+    /// Parts that were not taken into custody for lack of room.
+    pub refused: u64,
+    /// Parts that contained no valid batch, or whose checksum did not match.
+    pub corrupt: u64,
+    /// Wants that this node sent, each for the gap of one line.
+    pub wants_sent: u64,
+    /// Batches that were sent to fill gaps of others.
+    pub repairs_sent: u64,
+    /// Gaps that were left to reconciliation, since no peer that was asked could fill them.
+    pub gaps_abandoned: u64,
+}

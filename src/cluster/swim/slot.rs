@@ -1,0 +1,7 @@
+//! Numbers of members in the table.
+
+/// Number of a member in this node's table. It is given to another member once this one is forgotten.
+pub(super) type Slot = u32;
+
+/// Number of this node itself.
+pub(super) const ME: Slot = 0;
