@@ -53,10 +53,10 @@ pub(super) struct Gaps {
     random: Random,
 }
 
-/// What is kept of the ranges that a peer wants.
+/// The result of looking up the ranges that a peer wants.
 #[derive(Debug, Default)]
 struct Found {
-    /// Batches to send.
+    /// Kept batches that are to be sent.
     batches: Vec<Arc<Batch>>,
     /// Ranges of which no batch is kept.
     lacking: Vec<SeqRange>,

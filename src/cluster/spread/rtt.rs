@@ -6,7 +6,7 @@ const RTO_MARGIN_US: u64 = 1_000;
 /// The same allowance for a peer whose receipts are late, in microseconds: its machine may schedule it that
 /// late.
 const PATIENCE_MARGIN_US: u64 = 4_000;
-/// Longest timeout, in microseconds.
+/// Longest time to wait for a receipt, in microseconds.
 const RTO_US_MAX: u64 = 1_000_000;
 
 /// A smoothed round-trip time and its variation, as in RFC 6298.

@@ -34,7 +34,7 @@ use crate::cluster::{StreamEvent, StreamId};
 pub(in crate::cluster) enum Output {
     /// Open a stream.
     Connect {
-        /// The stream's number: one of [`Purpose::Bodies`].
+        /// The stream's number: one of [`Purpose::Bodies`](crate::cluster::purpose::Purpose::Bodies).
         stream: StreamId,
         /// Address of the peer.
         to: SocketAddr,
