@@ -19,8 +19,9 @@ use crate::cluster::{Arrival, Replica};
 use crate::latest::{Due, Latest, Slot, Swept};
 use crate::limits::SHARDS;
 use crate::metrics::{Counter, Metrics};
-use crate::protocol::answer::{Code, Outcome, Refusal};
+use crate::protocol::answer::Outcome;
 use crate::protocol::draft::{Draft, DraftPayload};
+use crate::protocol::refusal::{Code, Refusal};
 use crate::record::merge::{Verdict, judge};
 use crate::record::{HybridClock, Now, Record, SharedRecord, Source, Stamp};
 

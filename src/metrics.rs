@@ -11,7 +11,7 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use crate::protocol::answer::Code;
+use crate::protocol::refusal::Code;
 
 /// A number that only grows.
 #[derive(Debug, Default)]

@@ -29,8 +29,8 @@ use tokio::sync::oneshot;
 use crate::cluster::members::MemberInfo;
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
-use crate::protocol::answer::Refusal;
 use crate::protocol::draft::PublishFrame;
+use crate::protocol::refusal::Refusal;
 use crate::protocol::reply::FrameReply;
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 

@@ -2,8 +2,8 @@
 
 use crate::limits::TS_MAX;
 use crate::protocol::AckLevel;
-use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::query::{decode_path, parameters};
+use crate::protocol::refusal::{Code, Refusal};
 use crate::record::{Pattern, Source};
 
 /// The largest number of records of one page.

@@ -8,8 +8,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use crate::protocol::answer::Refusal;
 use crate::protocol::json::{write_record, write_refusal_facts, write_string};
+use crate::protocol::refusal::Refusal;
 use crate::record::Record;
 
 /// An error on its way to the client.

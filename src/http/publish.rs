@@ -10,8 +10,8 @@ use super::Reply;
 use super::app::{App, json};
 use super::params::Query;
 use super::problem::Problem;
-use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::json::{publish_frame, write_publish_answers, write_published};
+use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::reply::{FrameReply, ItemReply};
 
 /// Publishes the body. One object is answered by its result or by a problem. An array is answered by 200

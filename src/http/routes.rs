@@ -19,8 +19,8 @@ use super::params::{Query, Target};
 use super::problem::Problem;
 use super::publish::publish;
 use crate::limits::TS_MAX;
-use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::json::write_record;
+use crate::protocol::refusal::{Code, Refusal};
 use crate::record::{HistoryCursor, HistoryQuery, Record};
 
 /// Number of records of a history that are taken from the store at a time: after each, it is looked whether

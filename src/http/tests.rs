@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::cluster::members::{Identity, State};
-use crate::protocol::answer::{Code, Outcome, Published};
+use crate::protocol::answer::{Outcome, Published};
 use crate::protocol::draft::{DraftPayload, Item, RequestId};
+use crate::protocol::refusal::Code;
 use crate::protocol::reply::ItemReply;
 use crate::record::{Birth, HistoryCursor, NodeName, Payload, Record, Source, Stamp};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::answer::{Code, Refusal, shortened};
+use super::refusal::{Code, Refusal, shortened};
 
 /// How far a publish must have come before the client is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

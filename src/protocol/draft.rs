@@ -6,7 +6,7 @@ use std::ops::Deref;
 use bytes::Bytes;
 
 use super::AckLevel;
-use super::answer::{Code, Refusal};
+use super::refusal::{Code, Refusal};
 use crate::limits::BATCH_ITEMS_MAX;
 use crate::record::Payload;
 

@@ -12,6 +12,7 @@ pub mod draft;
 pub mod json;
 pub mod protobuf;
 pub mod query;
+pub mod refusal;
 pub mod reply;
 pub mod request;
 pub mod token;

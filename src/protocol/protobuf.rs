@@ -13,9 +13,10 @@ use prost::Message;
 use prost::encoding::encoded_len_varint;
 
 use super::AckLevel;
-use super::answer::{Code, Outcome, Published, Refusal};
+use super::answer::{Outcome, Published};
 use super::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
 use super::json::scan::Scanner;
+use super::refusal::{Code, Refusal};
 use super::reply::PublishAnswer;
 use super::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
 use super::token::Token;

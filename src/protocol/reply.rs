@@ -1,7 +1,8 @@
 //! The answers to the items of one publish frame, before a codec writes them.
 
-use super::answer::{Published, Refusal};
+use super::answer::Published;
 use super::draft::{OwnedRequestId, RequestId};
+use super::refusal::Refusal;
 
 /// The answer to one item of a publish frame, borrowed while it is written.
 #[derive(Clone, Debug)]

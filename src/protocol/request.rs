@@ -1,8 +1,8 @@
 //! The requests of subscribers and the messages to them except records, in the form that both codecs share.
 
 use super::AckLevel;
-use super::answer::Refusal;
 use super::draft::RequestId;
+use super::refusal::Refusal;
 use super::token::Token;
 use crate::record::{NodeName, Pattern};
 

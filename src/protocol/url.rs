@@ -4,8 +4,8 @@
 //! something else.
 
 use super::AckLevel;
-use super::answer::{Code, Refusal};
 use super::query::parameters;
+use super::refusal::{Code, Refusal};
 use super::request::{Mode, Subscribe, UrlRequest};
 use super::token::Token;
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;

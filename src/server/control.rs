@@ -11,8 +11,8 @@ use crate::http::{Node, Reply};
 use crate::ingest::{Accepted, Downstream};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
-use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::draft::{Draft, PublishFrame};
+use crate::protocol::refusal::{Code, Refusal};
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 use crate::store::StoreHealth;
 

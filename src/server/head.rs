@@ -13,7 +13,7 @@ use super::framing::message::{CODECS, Codec};
 use super::framing::wrap::Framing;
 use super::session::Endpoint;
 use crate::limits::REQUEST_HEAD_BYTES_MAX;
-use crate::protocol::answer::Refusal;
+use crate::protocol::refusal::Refusal;
 
 /// A request to change to a framing of messages.
 #[derive(Debug)]
@@ -165,7 +165,7 @@ pub fn refuse(status: u16, refusal: &Refusal) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::answer::Code;
+    use crate::protocol::refusal::Code;
 
     fn request(line: &str, headers: &str) -> Vec<u8> {
         format!(

@@ -13,8 +13,8 @@ use crate::cluster::members::MemberInfo;
 use crate::ingest::{Accepted, Downstream};
 use crate::latest::Latest;
 use crate::metrics::Metrics;
-use crate::protocol::answer::Refusal;
 use crate::protocol::draft::Draft;
+use crate::protocol::refusal::Refusal;
 use crate::protocol::token::cluster_key;
 use crate::record::Now;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use super::guard::{Entrant, Guard};
 use crate::ingest::downstream::Downstream;
 use crate::limits::OUTBOX_BYTES_HARD;
-use crate::protocol::answer::{Code, Refusal};
+use crate::protocol::refusal::{Code, Refusal};
 
 /// Refuses every draft while too many accepted records wait for the cluster.
 pub(super) struct BacklogGuard {

@@ -3,7 +3,7 @@
 use super::guard::{Entrant, Guard};
 use crate::ingest::downstream::Downstream;
 use crate::limits::FUTURE_US_MAX;
-use crate::protocol::answer::{Code, Refusal};
+use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Source;
 
 /// Refuses data that is too large, names that are the system's, and stamps that are too far ahead.

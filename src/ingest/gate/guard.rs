@@ -1,8 +1,8 @@
 //! What a guard is.
 
 use crate::ingest::downstream::Downstream;
-use crate::protocol::answer::Refusal;
 use crate::protocol::draft::Draft;
+use crate::protocol::refusal::Refusal;
 use crate::record::Now;
 
 /// A draft before the gate, and what guards may look at.

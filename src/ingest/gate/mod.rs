@@ -29,8 +29,8 @@ use self::guard::Guard;
 use self::node::NodeGuard;
 use self::store::StoreGuard;
 use super::downstream::Downstream;
-use crate::protocol::answer::Refusal;
 use crate::protocol::draft::Draft;
+use crate::protocol::refusal::Refusal;
 
 pub(super) use self::guard::Entrant;
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use super::guard::{Entrant, Guard};
 use crate::ingest::downstream::Downstream;
-use crate::protocol::answer::{Code, Refusal};
+use crate::protocol::refusal::{Code, Refusal};
 
 /// The node shuts down.
 const DRAINING: u8 = 1;

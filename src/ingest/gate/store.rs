@@ -2,7 +2,7 @@
 
 use super::guard::{Entrant, Guard};
 use crate::ingest::downstream::Downstream;
-use crate::protocol::answer::{Code, Refusal};
+use crate::protocol::refusal::{Code, Refusal};
 
 /// Refuses every draft while the store takes no records.
 pub(super) struct StoreGuard;

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use super::scan::{JsonValue, Scanner, SyntaxError, as_integer, as_string, object};
 use crate::limits::{BATCH_ITEMS_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX};
 use crate::protocol::AckLevel;
-use crate::protocol::answer::{Code, Refusal, shortened};
 use crate::protocol::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
+use crate::protocol::refusal::{Code, Refusal, shortened};
 use crate::record::Source;
 
 /// Reads a frame with publishes. Returns an error if the text is not JSON, and then no publish of it is

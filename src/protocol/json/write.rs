@@ -5,8 +5,9 @@ use std::io::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::protocol::answer::{Outcome, Published, Refusal};
+use crate::protocol::answer::{Outcome, Published};
 use crate::protocol::draft::RequestId;
+use crate::protocol::refusal::Refusal;
 use crate::protocol::reply::PublishAnswer;
 use crate::record::words::json_plain_len;
 use crate::record::{Payload, Record};

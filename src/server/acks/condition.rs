@@ -6,8 +6,9 @@ use crate::ingest::Accepted;
 use crate::limits::{REPLICATED_US_MAX, STORED_US_MAX};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
-use crate::protocol::answer::{Code, Outcome, Published, Refusal};
+use crate::protocol::answer::{Outcome, Published};
 use crate::protocol::draft::Draft;
+use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
 /// How long the room waits for the cluster machine beyond the time after which the machine itself says

@@ -2,8 +2,9 @@
 
 use super::condition::{self, Condition, Reached};
 use crate::metrics::Metrics;
-use crate::protocol::answer::{Published, Refusal};
+use crate::protocol::answer::Published;
 use crate::protocol::draft::{OwnedRequestId, RequestId};
+use crate::protocol::refusal::Refusal;
 use crate::protocol::reply::{FrameReply, ItemReply, PublishAnswer};
 
 /// The items of a publish frame that have, or may get, an answer.

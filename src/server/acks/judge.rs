@@ -6,8 +6,9 @@
 use super::condition::{self, Condition, PublishHost};
 use super::frame::PendingFrame;
 use crate::protocol::AckLevel;
-use crate::protocol::answer::{Code, Published, Refusal};
+use crate::protocol::answer::Published;
 use crate::protocol::draft::{Item, PublishFrame, RequestId};
+use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
 /// What became of a frame so far.

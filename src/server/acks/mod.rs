@@ -27,8 +27,8 @@ use crate::cluster::Replicated;
 use crate::http::Reply;
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
-use crate::protocol::answer::Refusal;
 use crate::protocol::draft::PublishFrame;
+use crate::protocol::refusal::Refusal;
 use crate::protocol::reply::FrameReply;
 use crate::record::Now;
 

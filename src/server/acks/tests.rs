@@ -1,9 +1,10 @@
 use super::*;
 use crate::ingest::Accepted;
 use crate::limits::{REPLICATED_WAITING_MAX, STORED_US_MAX};
-use crate::protocol::answer::{Code, Outcome};
+use crate::protocol::answer::Outcome;
 use crate::protocol::draft::Draft;
 use crate::protocol::json;
+use crate::protocol::refusal::Code;
 
 fn acks(workers: usize) -> (Acks, Metrics) {
     (Acks::new(workers), Metrics::default())

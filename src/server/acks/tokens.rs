@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::condition::Reached;
 use crate::limits::REPLICATED_WAITING_MAX;
-use crate::protocol::answer::{Code, Refusal};
+use crate::protocol::refusal::{Code, Refusal};
 
 /// Who waits for a record to be with every member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

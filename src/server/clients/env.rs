@@ -11,7 +11,7 @@ use super::super::session::{Endpoint, Session, Turn, Workspace};
 use super::super::timer::{TimerToken, Timers};
 use super::super::transport::Layer;
 use crate::http::Reservation;
-use crate::protocol::answer::Refusal;
+use crate::protocol::refusal::Refusal;
 use crate::record::Now;
 
 /// Time that a turn spends on reading, on the mailbox, and on sessions' turns, in microseconds each.

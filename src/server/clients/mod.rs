@@ -29,7 +29,7 @@ use super::shared::Shared;
 use super::tokens;
 use super::transport::{Layer, Transport};
 use crate::http::HandOver;
-use crate::protocol::answer::{Code, Refusal};
+use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
 /// Number of bytes that are read from one connection at a time.

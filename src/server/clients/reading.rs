@@ -15,7 +15,7 @@ use super::super::transport::Received;
 use super::Clients;
 use super::env::{ClientsEnv, PART_US_MAX};
 use crate::limits::REQUEST_HEAD_BYTES_MAX;
-use crate::protocol::answer::{Code, Refusal};
+use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
 /// Number of bytes read after which what was published is handed out: it is still in the core's caches

@@ -43,7 +43,7 @@ use super::close::{CloseCode, CloseReason};
 use super::framing::message::{Codec, IncomingMessage};
 use crate::ingest::Change;
 use crate::limits::{LATEST_BUFFER_BYTES_MAX, PING_US};
-use crate::protocol::answer::Refusal;
+use crate::protocol::refusal::Refusal;
 use crate::protocol::request::{Connected, Notice, UrlRequest};
 use crate::protocol::url::{publish_url, subscribe_url};
 

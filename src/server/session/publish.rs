@@ -6,10 +6,10 @@
 use super::turn::Turn;
 use crate::limits::UNANSWERED_BYTES_MAX;
 use crate::protocol::AckLevel;
-use crate::protocol::answer::{Code, Refusal};
 use crate::protocol::draft::PublishFrame;
 use crate::protocol::json;
 use crate::protocol::protobuf;
+use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::reply::PublishAnswer;
 use crate::server::acks::{Judged, PendingFrame, Reached, WaitingRoom, judge_frame};
 use crate::server::framing::message::Codec;

@@ -5,9 +5,10 @@ use super::*;
 use crate::ingest::Accepted;
 use crate::limits::{REPLICATED_US_MAX, STORED_US_MAX};
 use crate::protocol::AckLevel;
-use crate::protocol::answer::{Code, Outcome, Refusal};
+use crate::protocol::answer::Outcome;
 use crate::protocol::draft::Draft;
 use crate::protocol::json;
+use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
 /// A node whose store is moved by hand. Tickets and tokens count from 1; the source `stale` is stale.
