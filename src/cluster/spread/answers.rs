@@ -1,4 +1,4 @@
-//! What a peer is to be told of the parts that it sent, until receipts have told it.
+//! Answers to the parts that a peer sent, which are kept until receipts have told them.
 //!
 //! Every receipt says which numbers were taken, of all parts so far. Besides that it answers single parts:
 //! "send it", "its body is being pulled", "that member is not known here", "these members hold it". A receipt
@@ -49,7 +49,7 @@ struct TallyAnswer {
     tellings: u8,
 }
 
-/// What one peer is to be told. Times are on the monotonic clock, in microseconds.
+/// The answers for one peer. Times are on the monotonic clock, in microseconds.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     /// Numbers of the peer's parts that need not come again.

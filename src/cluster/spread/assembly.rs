@@ -47,7 +47,7 @@ const PLACE_BYTES: usize = size_of::<Option<Bytes>>();
 /// All batches that come in fragments and are not complete. Bounded in bytes.
 #[derive(Debug, Default)]
 pub(super) struct Assemblies {
-    /// By the first fragment.
+    /// The batches by their first fragments.
     open: BTreeMap<PartId, Assembly>,
     /// Bytes of all pieces that came, and of the memory that is set aside for pieces.
     bytes: usize,

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::limits::FRAGMENTED_BYTES_MAX;
 use crate::record::NodeName;
 
-/// Names a batch.
+/// The name of a batch, which is the same on all nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BatchId {
     /// The line (one life of one origin) by its hash.
@@ -65,7 +65,7 @@ impl Batch {
     }
 }
 
-/// What a part says of a batch that is too large for datagrams, and is to be pulled.
+/// The announcement of a batch that is too large for datagrams and is to be pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Announced {
     /// The name of the batch.
@@ -77,7 +77,7 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    /// What is said of this batch. `None`: it is small enough for datagrams.
+    /// The announcement of a batch. `None`: it is small enough for datagrams.
     pub fn of(batch: &Batch) -> Option<Announced> {
         let bytes = batch.encoded.len();
         let is_large = bytes > FRAGMENTED_BYTES_MAX;

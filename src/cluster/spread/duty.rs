@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::batch::{Announced, Batch};
 use super::span::Span;
 
-/// What the holder of a batch is asked for: to serve a range with it.
+/// The request to serve a range with a batch, which makes a node the holder of that range.
 #[derive(Clone, Debug)]
 pub(super) struct RangeTask {
     /// The range of the ring to serve.
@@ -27,7 +27,7 @@ pub(super) struct RangeTask {
 }
 
 impl RangeTask {
-    /// What the origin asks of itself.
+    /// The request that an origin begins with: to serve a range of its own zone or another.
     pub fn of_origin(span: Span, zone: Arc<str>) -> RangeTask {
         RangeTask {
             span,
@@ -47,7 +47,7 @@ impl RangeTask {
 pub(super) struct Duty {
     /// The batch that is handed over.
     pub batch: Arc<Batch>,
-    /// What the member is asked for. Its hops count this hand-over; its age is that at `since_us`.
+    /// The request to the member. Its hops count this hand-over; its age is that at `since_us`.
     pub part: RangeTask,
     /// When the part was taken on, or moved last, in microseconds.
     pub since_us: u64,
@@ -59,7 +59,7 @@ pub(super) struct Duty {
     pub other: Option<u64>,
     /// Place of the member that the part was handed to.
     pub delegate: u64,
-    /// Link to that member.
+    /// Number of the link to that member.
     pub link: usize,
     /// Number of the part's first fragment on that link.
     pub first_number: u64,

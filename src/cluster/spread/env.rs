@@ -1,4 +1,4 @@
-//! What the modules of spreading share: who this node is, the time, its members, links and timers.
+//! The state that the modules of spreading share: who this node is, the time, members, links and timers.
 //!
 //! Custody, gaps, replication, intake and packer each keep their own state to themselves. What they share is
 //! in [`Base`]; a method that needs the members as well is called with an [`Env`], which adds the ring for
@@ -51,7 +51,7 @@ impl Me {
     }
 }
 
-/// What custody, gaps, replication, intake and packer share.
+/// The state that custody, gaps, replication, intake and packer share.
 #[derive(Debug)]
 pub(super) struct Base {
     /// Time of the current call on the monotonic clock, in microseconds. It never goes back.
@@ -60,11 +60,11 @@ pub(super) struct Base {
     pub me: Me,
     /// The members by zone, for the ring that was seen last.
     pub zones: Zones,
-    /// Which records of every origin are held.
+    /// For every line, which of its records are held.
     pub lines: Lines,
     /// The links to peers.
     pub links: Links,
-    /// What is to be done later.
+    /// Actions that are due later.
     pub timers: Timers,
     /// Counts since the start.
     pub stats: SpreadStats,
@@ -88,10 +88,10 @@ impl Base {
     }
 }
 
-/// What one call works with.
+/// The shared state and the members, for the time of one call.
 #[derive(Debug)]
 pub(super) struct Env<'a> {
-    /// What outlasts the call.
+    /// The shared state, which outlasts the call.
     pub base: &'a mut Base,
     /// The live members.
     pub ring: &'a Ring,

@@ -53,10 +53,10 @@ pub(super) struct Gaps {
     random: Random,
 }
 
-/// What is kept of the ranges that a peer wants.
+/// The result of looking up the ranges that a peer wants.
 #[derive(Debug, Default)]
 struct Found {
-    /// Batches to send.
+    /// Kept batches that are to be sent.
     batches: Vec<Arc<Batch>>,
     /// Ranges of which no batch is kept.
     lacking: Vec<SeqRange>,
@@ -239,4 +239,40 @@ fn look_up(line: Option<&OriginLine>, ranges: Vec<SeqRange>, underway: &[u64]) -
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::spread::codec::pack;
+    use crate::cluster::spread::harness::{identity, record};
+
+    #[test]
+    fn of_a_want_what_is_kept_is_found_and_the_rest_is_lacking() {
+        let (origin, mut line) = (identity(0), OriginLine::new(0));
+        for first in [3, 5, 9] {
+            let records = [record(&origin.name, 1, first + 1, 10)];
+            line.hold(0, &Arc::new(pack(&origin.name, 1, first - 1, 0, &records).remove(0)));
+        }
+        let wanted = vec![SeqRange { first: 1, last: 7 }, SeqRange { first: 9, last: 9 }];
+        let found = look_up(Some(&line), wanted, &[5]);
+        let firsts: Vec<u64> = found.batches.iter().map(|batch| batch.id.first_seq).collect();
+        assert_eq!(firsts, [3, 9], "the batch from 5 on is on its way");
+        assert_eq!(found.lacking, [SeqRange { first: 1, last: 2 }, SeqRange { first: 7, last: 7 }]);
+        let found = look_up(None, vec![SeqRange { first: 4, last: 4 }], &[]);
+        assert_eq!((found.batches.len(), found.lacking.len()), (0, 1));
+    }
+
+    #[test]
+    fn an_answer_to_a_want_is_bounded_in_bytes_and_never_empty() {
+        let (origin, mut line) = (identity(0), OriginLine::new(0));
+        for seq in 1..=4 {
+            let records = [record(&origin.name, 1, seq, ANSWER_BYTES_MAX / 2)];
+            line.hold(0, &Arc::new(pack(&origin.name, 1, seq - 1, 0, &records).remove(0)));
+        }
+        let records = [record(&origin.name, 1, 5, 2 * ANSWER_BYTES_MAX)];
+        line.hold(0, &Arc::new(pack(&origin.name, 1, 4, 0, &records).remove(0)));
+        let count = |first, last| look_up(Some(&line), vec![SeqRange { first, last }], &[]).batches.len();
+        assert_eq!((count(1, 5), count(5, 5)), (1, 1));
+    }
 }

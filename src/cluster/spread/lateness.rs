@@ -9,10 +9,10 @@
 
 /// Shares are in parts of this: it stands for all.
 const WHOLE: u32 = 1 << 20;
-/// One answer moves the share by one part in so many.
+/// Weight of an answer: it moves the share by this fraction, one part in so many.
 const WEIGHT: u32 = 24;
-/// One receipt that came in time moves the share by one part in so many. Where fewer than about eight
-/// receipts in a thousand are late, the death of a node must be answered as fast as if none were.
+/// Weight of a receipt that came in time: it moves the share by one part in so many. Where fewer than about
+/// eight receipts in a thousand are late, the death of a node must be answered as fast as if none were.
 const WEIGHT_IN_TIME: i32 = 2048;
 /// The share that is assumed at first. It stands for loss, and is high enough that a few receipts lost in a
 /// row are not taken for lateness.

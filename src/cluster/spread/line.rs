@@ -221,3 +221,77 @@ impl OriginLine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::spread::codec::pack;
+    use crate::cluster::spread::harness::{identity, record};
+
+    /// A batch that covers `first..=last`.
+    fn batch(first: u64, last: u64) -> Arc<Batch> {
+        let origin = identity(0);
+        Arc::new(pack(&origin.name, 1, first - 1, 0, &[record(&origin.name, 1, last, 10)]).remove(0))
+    }
+
+    fn range(first: u64, last: u64) -> SeqRange {
+        SeqRange { first, last }
+    }
+
+    #[test]
+    fn gaps_are_what_exists_and_is_not_held_and_was_not_given_up() {
+        let mut line = OriginLine::new(0);
+        assert!(line.hold(1, &batch(1, 2)) && line.hold(2, &batch(5, 6)) && !line.hold(3, &batch(5, 6)));
+        line.see(9);
+        assert_eq!((line.head(), line.seen(), line.changed_us()), (2, 9, 3));
+        assert_eq!(line.gaps(9), [range(3, 4), range(7, 9)]);
+        assert_eq!(line.gaps(1), [range(3, 4)]);
+        line.search.asked_to = 6;
+        line.search.abandon();
+        assert_eq!(line.gaps(9), [range(7, 9)]);
+        line.raise(4);
+        assert_eq!((line.head(), line.covers(5, 6), line.covers(6, 7)), (6, true, false));
+    }
+
+    #[test]
+    fn batches_are_found_whatever_their_order() {
+        let mut line = OriginLine::new(0);
+        let firsts: Vec<u64> = (0..200).map(|index| 1 + 3 * (index * 77 % 200)).collect();
+        firsts.iter().for_each(|first| assert!(line.hold(0, &batch(*first, first + 1))));
+        for first in 1..=600 {
+            let found = line.batch(first).map(|batch| batch.id.first_seq);
+            assert_eq!(found, (first % 3 == 1).then_some(first));
+        }
+        let kept: Vec<u64> = line.kept(6, 10).map(|batch| batch.id.first_seq).collect();
+        assert_eq!(kept, [7, 10], "those that overlap");
+        line.drop_kept(7);
+        assert!(line.batch(7).is_none() && line.take_custody(7, Span::whole_after(0), 1).is_none());
+    }
+
+    #[test]
+    fn custody_ends_with_the_batch_and_not_with_what_is_held() {
+        let (mut line, span) = (OriginLine::new(0), Span { from: 10, to: 20 });
+        line.set_birth(&identity(0).name, 1);
+        line.hold(0, &batch(1, 1));
+        let taken = |line: &mut OriginLine| line.take_custody(1, span, 1).map(Iterator::count);
+        assert_eq!((taken(&mut line), taken(&mut line)), (Some(1), Some(0)));
+        line.forget_held();
+        assert_eq!((line.head(), line.birth().is_some()), (0, true));
+        assert_eq!(taken(&mut line), Some(0));
+        line.drop_kept(1);
+        assert_eq!(taken(&mut line), None);
+    }
+
+    #[test]
+    fn a_changed_head_is_told_a_few_times() {
+        let mut line = OriginLine::new(0);
+        assert_eq!(line.take_changed_head(), None);
+        line.raise(1);
+        assert_eq!((line.take_changed_head(), line.take_changed_head()), (Some(true), None));
+        assert!(line.tell_head());
+        line.raise(2);
+        assert_eq!(line.take_changed_head(), Some(false), "it is still being told");
+        let tellings = (0..10).take_while(|_| line.tell_head()).count();
+        assert_eq!(tellings + 1, usize::from(TELLINGS));
+    }
+}

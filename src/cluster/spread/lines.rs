@@ -30,12 +30,12 @@ const QUIET_MAX: usize = 3;
 /// Most bytes of one entry of a digest: tag and length, tag and line, tag and number.
 const DIGEST_ENTRY_BYTES: usize = 3 + 9 + 1 + 10;
 
-/// All lines.
+/// All lines that are known, this node's own included.
 #[derive(Debug)]
 pub(super) struct Lines {
     /// Hash of this node's own line.
     own: u64,
-    /// By hash.
+    /// The lines by their hashes.
     lines: ByKey<u64, OriginLine>,
     /// How often a head changed, or was forgotten.
     version: u64,

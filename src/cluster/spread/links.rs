@@ -37,7 +37,7 @@ pub(super) struct Links {
     far: BTreeMap<Arc<str>, Rtt>,
     /// Round trip inside this zone before one was measured.
     default_rtt: Rtt,
-    /// Lateness over all links.
+    /// Whether receipts are late on most links.
     lateness: Lateness,
     /// Links with something to send, in the order in which they are served.
     ready: VecDeque<usize>,

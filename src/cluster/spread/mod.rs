@@ -121,7 +121,7 @@ const SEED_SALT: u64 = 0x5EED_0F5B_4EAD;
 /// [`Spread::poll_timeout`] for when [`Spread::handle_timeout`] is due.
 #[derive(Debug)]
 pub struct Spread {
-    /// What the other fields share.
+    /// The state that the other fields share.
     base: Base,
     custody: Custody,
     gaps: Gaps,
@@ -130,7 +130,7 @@ pub struct Spread {
     packer: Packer,
     /// Whether no other member was ever seen, and none is looked for.
     is_hermit: bool,
-    /// Whether [`Timer::Sweep`] is set.
+    /// Whether [`Timer::Sweep`] is set, which drops old state.
     is_sweeping: bool,
 }
 

@@ -171,7 +171,7 @@ impl Packet {
         floor_bytes + self.parts.len() + self.rest.len() + asides.len()
     }
 
-    /// Appends the encoded message.
+    /// Appends the packet as an encoded `Spread` message.
     pub(in crate::cluster) fn write(&self, out: &mut Vec<u8>) {
         write_number(out, 1, self.floor);
         out.extend_from_slice(&self.parts);

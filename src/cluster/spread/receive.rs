@@ -21,7 +21,7 @@ use super::wire::{Content, Inquiry, Opened, OpenedPart, PartHeader};
 use crate::cluster::{Arrival, Replica};
 use crate::record::{Now, SharedRecord};
 
-/// What became of a part.
+/// The outcome for a part that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It is in custody, or needs none: it need not come again.
@@ -34,9 +34,9 @@ pub(super) enum Taken {
     Pulling,
 }
 
-/// What a part's header asks of this node.
+/// The request in the header of a part.
 struct CustodyRequest {
-    /// The range to serve.
+    /// The range that this node is to serve, and how.
     task: RangeTask,
     /// The other member of a part of two, by its place.
     other: Option<u64>,
@@ -48,7 +48,7 @@ struct CustodyRequest {
 pub(super) struct Intake<'a> {
     /// Time of the call, on both clocks.
     pub now: Now,
-    /// What custody, gaps and replication share, and the ring.
+    /// The state that custody, gaps and replication share, and the ring.
     pub env: Env<'a>,
     /// The parts that this node answers for.
     pub custody: &'a mut Custody,
@@ -56,7 +56,7 @@ pub(super) struct Intake<'a> {
     pub gaps: &'a mut Gaps,
     /// Answers that wait for all members, and tallies.
     pub replication: &'a mut Replication,
-    /// Pulls bodies.
+    /// Pulls bodies that parts announce.
     pub bodies: &'a mut Bodies,
     /// The records that this node holds.
     pub replica: &'a mut dyn Replica,
@@ -279,7 +279,7 @@ impl Intake<'_> {
         self.env.members(&task.zone, task.span, without).len()
     }
 
-    /// What a header that came over a link asks of this node.
+    /// The request in a header that came over a link.
     fn request(&self, link: usize, header: PartHeader) -> CustodyRequest {
         let base = &self.env.base;
         let zone = match header.zone == *base.me.zone {

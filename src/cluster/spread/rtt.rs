@@ -6,7 +6,7 @@ const RTO_MARGIN_US: u64 = 1_000;
 /// The same allowance for a peer whose receipts are late, in microseconds: its machine may schedule it that
 /// late.
 const PATIENCE_MARGIN_US: u64 = 4_000;
-/// Longest timeout, in microseconds.
+/// Longest time to wait for a receipt, in microseconds.
 const RTO_US_MAX: u64 = 1_000_000;
 
 /// A smoothed round-trip time and its variation, as in RFC 6298.
@@ -64,5 +64,29 @@ impl Rtt {
             timeout = (timeout + timeout / 2).min(RTO_US_MAX);
         }
         timeout.clamp(RTO_MARGIN_US, RTO_US_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_longer_only_after_four_tries_and_never_without_end() {
+        let rtt = Rtt::new(10_000);
+        let waits: Vec<u64> = (0..40).map(|tries| rtt.timeout_us(tries)).collect();
+        assert!(waits[..5].iter().all(|wait| *wait == 30_000), "{waits:?}");
+        assert_eq!((waits[5], waits[6]), (45_000, 67_500));
+        assert!(waits.is_sorted() && waits[39] == RTO_US_MAX);
+        assert!(rtt.ask_us() < waits[0] && rtt.patient_us() >= waits[0]);
+    }
+
+    #[test]
+    fn a_first_sample_takes_over_the_variation_of_links_of_its_kind() {
+        let mut typical = Rtt::new(1_000);
+        (0..100).for_each(|_| typical.sample(1_000));
+        let (near, far) = (Rtt::like(typical, 1_100), Rtt::like(typical, 9_000));
+        assert!(near.timeout_us(0) < Rtt::new(1_100).timeout_us(0));
+        assert_eq!(far.timeout_us(0), Rtt::new(9_000).timeout_us(0));
     }
 }

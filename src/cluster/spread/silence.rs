@@ -8,7 +8,8 @@ const PATIENCE_US: u64 = 100_000;
 /// Most tries of one part on a peer of which nothing is heard.
 pub(super) const SILENT_TRIES_MAX: u32 = 7;
 
-/// What is known of a peer's silence. Times are on the monotonic clock, in microseconds.
+/// When a peer was heard, and for how long it has not answered. Times are on the monotonic clock, in
+/// microseconds.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
     /// When it was last heard; 0: never.
@@ -21,7 +22,7 @@ pub(super) struct Silence {
     unheard: u32,
 }
 
-/// What a timeout says of the peer that did not answer.
+/// The conclusions from a timeout about the peer that did not answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeout {
     /// The peer was heard since the part was first sent: the part was lost, but the peer is there.
@@ -35,7 +36,7 @@ pub(super) struct Timeout {
 }
 
 impl Silence {
-    /// The peer was heard.
+    /// Notes that the peer was heard: it counts as silent no longer.
     pub fn hear(&mut self, now_us: u64) {
         *self = Silence { heard_us: now_us.max(1), ..Silence::default() };
     }

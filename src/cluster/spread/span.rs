@@ -86,7 +86,7 @@ impl Spans {
     }
 }
 
-/// What of a range was not held before: nearly always all of it.
+/// The ranges that are left of a range after what was held before: nearly always all of it.
 #[derive(Debug)]
 pub(super) struct Rest {
     /// The first range of what is left, if it needs no memory of its own.
@@ -96,7 +96,7 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// All of the range.
+    /// The whole range is left.
     pub fn whole(span: Span) -> Rest {
         Rest { first: Some(span), more: Vec::new().into_iter() }
     }

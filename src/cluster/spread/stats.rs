@@ -1,4 +1,4 @@
-//! What spreading counts.
+//! Counters of spreading.
 
 /// Counts of spreading since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 /// A set of members as twelve bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    /// Number of members.
+    /// Number of members in the set.
     pub count: u32,
     /// XOR of the hashes of the members' lives.
     pub members: u64,

@@ -1,4 +1,5 @@
-//! What is due when. A timer is never cancelled: one that no longer means anything is ignored when it is due.
+//! The timers of spreading. A timer is never cancelled: one that no longer means anything is ignored when it
+//! is due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,7 +7,7 @@ use std::collections::BinaryHeap;
 use super::batch::BatchId;
 use super::link::PartId;
 
-/// What is to be done when a timer is due.
+/// A timer, by the action that is taken when it is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// A part was not acknowledged in time, or has waited long enough for budget to be sent again.
@@ -30,7 +31,7 @@ pub(super) enum Timer {
 pub(super) struct Timers(BinaryHeap<Reverse<(u64, Timer)>>);
 
 impl Timers {
-    /// Sets a timer.
+    /// Sets a timer for this time, in microseconds.
     pub fn push(&mut self, at_us: u64, timer: Timer) {
         self.0.push(Reverse((at_us, timer)));
     }

@@ -20,7 +20,7 @@ const PACE_RTT_US_MIN: u64 = 100;
 pub(super) struct Window {
     /// Bytes that were sent and are neither acknowledged nor taken for lost.
     flying_bytes: usize,
-    /// Most bytes in flight.
+    /// Most bytes that may be in flight.
     window_bytes: usize,
     /// Below this size every acknowledged byte opens the window by a byte; above, it grows slowly.
     threshold_bytes: usize,

@@ -42,9 +42,10 @@ pub(super) const fn packet_bytes_max(body_bytes_max: usize) -> usize {
 
 /// Most bytes of one encoded packet where datagrams are sealed by a checksum alone.
 #[cfg(test)]
-pub const SPREAD_BYTES_MAX: usize = packet_bytes_max(crate::cluster::seal::body_bytes_max(8));
+pub const SPREAD_BYTES_MAX: usize =
+    packet_bytes_max(crate::cluster::seal::body_bytes_max(crate::cluster::seal::CHECKSUM_BYTES));
 
-/// A decoded packet.
+/// A packet from a peer, decoded.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Opened {
     /// The peer will not send parts with smaller numbers any more.
@@ -125,7 +126,7 @@ impl super::Packet {
 /// A gap that a peer wants filled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Want {
-    /// Hash of the line.
+    /// Hash of the line with the gap.
     pub line: u64,
     /// Ranges of its sequence numbers.
     pub ranges: Vec<SeqRange>,
@@ -145,7 +146,7 @@ pub(super) fn life_tag(boot: u64) -> u32 {
     (xxh3_64(&boot.to_le_bytes()) & 0x3FFF) as u32
 }
 
-/// Which parts of the addressee were taken into custody, and answers about single ones.
+/// A receipt: the parts of its addressee that were taken, and answers about single ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Receipt {
     /// The addressee's life that the numbers are of, as a [`life_tag`].
@@ -256,12 +257,12 @@ impl Inquiry {
     }
 }
 
-/// A decoded part.
+/// A part from a peer, decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct OpenedPart {
     /// The part's number on the link.
     pub number: u64,
-    /// What is asked of the receiver; `None`: no node would ask that.
+    /// The request to the receiver; `None`: no node would make it.
     pub header: Option<PartHeader>,
     /// The content of the part.
     pub content: Content,
@@ -287,7 +288,7 @@ pub(super) enum Content {
     Question(BatchId),
 }
 
-/// What is asked of the receiver of a part. If the batch comes in fragments, it stands in the first one.
+/// The request to the receiver of a part. If the batch comes in fragments, it stands in the first one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct PartHeader {
     /// The range of the ring that the receiver is to answer for.
@@ -313,7 +314,7 @@ pub(super) struct PartHeader {
 }
 
 impl OpenedPart {
-    /// Decodes a part.
+    /// Decodes a part; one that no node would write is marked so.
     fn read(value: Value) -> Result<OpenedPart, Malformed> {
         let (mut header, mut number, mut zone, mut is_counted) = (PartHeader::default(), 0, "", false);
         let (mut batch, mut index, mut count): (&[u8], _, _) = (&[], 0, 0);

@@ -4,7 +4,7 @@
 const BYTES_MAX: usize = 256 * 1024;
 /// Bytes that are earned in a second without sending anything.
 const IDLE_BYTES_A_SECOND: u64 = 32 * 1024;
-/// One byte is earned for so many bytes that are sent for the first time.
+/// Number of bytes that must be sent for the first time to earn one byte.
 const EARNED_OF: usize = 4;
 /// Longest time for which bytes are earned without sending anything, in microseconds.
 const IDLE_US_MAX: u64 = 10_000_000;

@@ -115,3 +115,65 @@ impl Duties {
         self.offers.own_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cluster::spread::codec::pack;
+    use crate::cluster::spread::duty::RangeTask;
+    use crate::cluster::spread::harness::{identity, record};
+    use crate::cluster::spread::span::Span;
+
+    fn duty(batch: &Arc<Batch>, fragments: u32) -> Duty {
+        let task = RangeTask::of_origin(Span::whole_after(0), "".into());
+        Duty { fragments, left: fragments, ..Duty::new(batch.clone(), task, 0) }
+    }
+
+    /// The batch of one record of `len` bytes.
+    fn batch(len: usize) -> Arc<Batch> {
+        let origin = identity(0);
+        Arc::new(pack(&origin.name, 1, 0, 0, &[record(&origin.name, 1, 1, len)]).remove(0))
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_parts_that_are_left() {
+        let (mut duties, small) = (Duties::default(), batch(100));
+        let (first, second) = (duties.insert(duty(&small, 2)), duties.insert(duty(&small, 1)));
+        assert_eq!(duties.batch_bytes(), 2 * small.cost_bytes(), "a batch counts for each of its parts");
+        duties.settle_fragment(first);
+        assert_eq!(duties.len(), 2, "one of two fragments");
+        duties.settle_fragment(first);
+        duties.settle_fragment(first);
+        assert_eq!((duties.len(), duties.batch_bytes()), (1, small.cost_bytes()));
+        assert!(duties.has_own() && duties.remove(second).is_some() && duties.remove(second).is_none());
+        assert_eq!((duties.batch_bytes(), duties.has_own()), (0, false));
+    }
+
+    #[test]
+    fn a_large_batch_is_offered_for_as_long_as_a_part_with_it_is_left() {
+        let (mut duties, large) = (Duties::default(), batch(100_000));
+        let room_bytes = duties.offer_room_bytes();
+        let (first, second) = (duties.insert(duty(&large, 1)), duties.insert(duty(&large, 1)));
+        assert_eq!(duties.own_offered_bytes(), large.encoded.len(), "it counts once");
+        duties.settle_fragment(first);
+        assert!(duties.offered(large.id).is_some() && duties.offer_room_bytes() < room_bytes);
+        duties.settle_fragment(second);
+        assert!(duties.offered(large.id).is_none() && duties.offer_room_bytes() == room_bytes);
+    }
+
+    #[test]
+    fn only_own_parts_that_were_never_sent_wait() {
+        let mut duties = Duties::default();
+        let sent = |tries| UnsettledPart { tries, ..UnsettledPart::new(0, 0, 500, false) };
+        duties.note_queued(true, 500);
+        duties.note_queued(false, 500);
+        assert_eq!(duties.own_unsent_bytes(), 500);
+        duties.note_unqueued(true, &sent(1));
+        duties.note_unqueued(false, &sent(0));
+        assert_eq!(duties.own_unsent_bytes(), 500);
+        duties.note_unqueued(true, &sent(0));
+        assert_eq!(duties.own_unsent_bytes(), 0);
+    }
+}

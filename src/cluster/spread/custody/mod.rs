@@ -34,10 +34,10 @@ const OWN_UNSENT_BYTES_MAX: usize = 512 * 1024;
 /// Memory of batches on duty beyond which no further custody is taken, in bytes.
 const DUTY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// All parts that this node answers for.
+/// The parts that this node answers for, and the means to look after them.
 #[derive(Debug, Default)]
 pub(super) struct Custody {
-    /// The parts.
+    /// The parts that were handed to members and are not settled.
     duties: Duties,
     /// Bytes that may be sent again.
     budget: RetryBudget,

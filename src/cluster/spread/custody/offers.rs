@@ -8,7 +8,7 @@ use crate::cluster::spread::batch::{Batch, BatchId};
 /// Most bytes of this node's own batches that others still have to pull.
 const OWN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// One batch on offer.
+/// A batch that peers may pull.
 #[derive(Debug)]
 struct Offer {
     batch: Arc<Batch>,
@@ -18,7 +18,7 @@ struct Offer {
     is_own: bool,
 }
 
-/// All batches on offer, each as long as a part with it is on duty.
+/// All batches that peers may pull: each for as long as a part with it is on duty.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
     batches: BTreeMap<BatchId, Offer>,

@@ -26,7 +26,7 @@ const TRIES_MAX: u32 = 20;
 /// Most members that a part is handed to before it is given up.
 const HANDOVERS_MAX: u32 = 20;
 
-/// What is done about a part that was not acknowledged in time.
+/// How a part that was not acknowledged in time is dealt with.
 #[derive(Clone, Copy, Debug)]
 enum Remedy {
     /// The same member is tried again. `feel`: others are asked for a sign of life meanwhile.

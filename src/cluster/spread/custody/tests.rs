@@ -1,4 +1,4 @@
-//! What a node passes on of a batch that it answers for already.
+//! Ranges that come again: a node passes on what it does not answer for already.
 
 use crate::cluster::spread::codec::pack;
 use crate::cluster::spread::harness::{World, address, identity, record};

@@ -56,7 +56,7 @@ pub(super) struct Replication {
     packet_bytes_max: usize,
     /// Batches that are counted, this node's own and others'.
     tallies: Tallies,
-    /// Answers that wait here.
+    /// Answers that wait at this node.
     waits: Waits,
     /// The members, as far as answers wait for them.
     roster: Roster,

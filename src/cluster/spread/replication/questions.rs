@@ -137,7 +137,7 @@ impl Replication {
     }
 }
 
-/// Which members of a part are not known to hold the record: nobody, if the report is about exactly them;
+/// The members of a part that are not known to hold the record: none, if the report is about exactly them;
 /// the one that makes the difference, if it is one; else all of them.
 fn missing_in(part: &CountedPart, seats: &[Seat]) -> Vec<Seat> {
     let Some(tally) = part.tally else { return seats.to_vec() };

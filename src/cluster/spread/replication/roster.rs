@@ -1,4 +1,4 @@
-//! Which members were alive when.
+//! A list of the members that also tells which of them were alive in the past.
 //!
 //! An answer waits for the members that were alive when its record was accepted, less those that have gone
 //! since. The roster knows them without a copy of the member list for every answer: it has the list as it is
@@ -11,10 +11,10 @@ use crate::cluster::ring::{Ring, RingEntry};
 use crate::cluster::spread::batch::line_hash;
 use crate::cluster::spread::tally::Tally;
 
-/// One member.
+/// A member of the cluster in one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Seat {
-    /// Place on the ring.
+    /// The member's place on the ring.
     pub place: u64,
     /// Hash of the member's life.
     pub life: u64,
@@ -84,7 +84,7 @@ impl Roster {
         self.joined.clear();
     }
 
-    /// The current period.
+    /// Number of the current period.
     pub fn period(&self) -> u64 {
         self.period
     }

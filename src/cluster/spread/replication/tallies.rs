@@ -1,4 +1,4 @@
-//! Which members hold a batch, counted up the tree.
+//! Counts the members that hold a batch, from the leaves of the tree up to its origin.
 //!
 //! Ordinary batches are passed on and forgotten. For a batch with a record that an answer waits for, every
 //! holder remembers for a few seconds which parts it handed on and which peers asked it for a tally. Once all
@@ -42,13 +42,13 @@ struct Asker {
     peer: PeerLife,
     /// The part's number on the peer's link.
     number: u64,
-    /// The range.
+    /// The range that the peer handed over.
     span: Span,
     /// Whether the peer was told.
     is_told: bool,
 }
 
-/// What is remembered of a batch that is counted.
+/// A batch that is counted: the parts that were handed on, and the peers that asked.
 #[derive(Debug, Default)]
 struct Counted {
     parts: Vec<CountedPart>,
@@ -219,7 +219,7 @@ impl Tallies {
         open.filter_map(|part| part.handed).collect()
     }
 
-    /// Forgets a batch.
+    /// Forgets a batch, which is counted no longer.
     pub fn remove(&mut self, batch: BatchId) {
         let Some(counted) = self.batches.remove(&batch) else { return };
         self.entries -= counted.entries();

@@ -31,7 +31,7 @@ pub(super) struct Wait {
     pub deadline_us: u64,
 }
 
-/// All answers that wait.
+/// All answers that wait, with indices by time, batch and record.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     /// By token, which is the caller's name for the answer.
