@@ -42,7 +42,8 @@ pub(super) const fn packet_bytes_max(body_bytes_max: usize) -> usize {
 
 /// Most bytes of one encoded packet where datagrams are sealed by a checksum alone.
 #[cfg(test)]
-pub const SPREAD_BYTES_MAX: usize = packet_bytes_max(crate::cluster::seal::body_bytes_max(8));
+pub const SPREAD_BYTES_MAX: usize =
+    packet_bytes_max(crate::cluster::seal::body_bytes_max(crate::cluster::seal::CHECKSUM_BYTES));
 
 /// A packet from a peer, decoded.
 #[derive(Clone, Debug, Default, PartialEq)]
