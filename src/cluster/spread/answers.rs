@@ -10,7 +10,8 @@ use super::seqs::SeqSet;
 use super::tally::Tally;
 use super::wire::{Receipt, Unserved, life_tag};
 
-/// Least time between two receipts, in microseconds: they wait for others to be sent together.
+/// A receipt is sent at once if the last one is older than this, in microseconds; else it waits that long for
+/// others to be sent together.
 const DELAY_US: u64 = 1_000;
 /// The receipt for a part that was passed on is sent twice, this long apart, in microseconds: if it were
 /// lost, a whole subtree might get its data again. Few parts are passed on, so this costs little.

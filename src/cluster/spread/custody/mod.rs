@@ -77,11 +77,12 @@ impl Custody {
 
     /// Shows how many bytes wait and are on duty.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
-        // The room is told without headers, and a publisher that was told of an eighth of it may use all of
-        // that.
+        // The room that is told is for records without headers: the parts of records that fill it may take an
+        // eighth more.
         let own_max = OWN_UNSENT_BYTES_MAX + OWN_UNSENT_BYTES_MAX / FANOUT;
         visit(QueueGauge::new("bytes of own parts that wait", self.duties.own_unsent_bytes(), own_max));
-        // A part is refused while there is too much on duty. The last one that is not is cut into this many.
+        // A part is refused once there is too much on duty. The last one before may be the largest record,
+        // and be cut into as many parts as there can be.
         let duty_max = DUTY_BYTES_MAX + FANOUT * RECORD_BYTES_CEILING;
         visit(QueueGauge::new("bytes of batches on duty", self.duties.batch_bytes(), duty_max));
     }

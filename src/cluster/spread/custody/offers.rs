@@ -14,8 +14,8 @@ struct Offer {
     batch: Arc<Batch>,
     /// Number of parts on duty that announce it.
     parts: usize,
-    /// Whether it counts as this node's own.
-    is_own: bool,
+    /// Bytes that it counts as this node's own; 0 if it is not.
+    own_bytes: usize,
 }
 
 /// All batches that peers may pull: each for as long as a part with it is on duty.
@@ -29,12 +29,12 @@ pub(super) struct Offers {
 impl Offers {
     /// A part announces this batch. `is_own`: this node is its origin.
     pub fn add(&mut self, batch: &Arc<Batch>, is_own: bool) {
-        let new = || Offer { batch: batch.clone(), parts: 0, is_own: false };
+        let new = || Offer { batch: batch.clone(), parts: 0, own_bytes: 0 };
         let offer = self.batches.entry(batch.id).or_insert_with(new);
         offer.parts += 1;
-        if is_own && !offer.is_own {
-            offer.is_own = true;
-            self.own_bytes += batch.encoded.len();
+        if is_own && offer.own_bytes == 0 {
+            offer.own_bytes = batch.encoded.len();
+            self.own_bytes += offer.own_bytes;
         }
     }
 
@@ -44,9 +44,7 @@ impl Offers {
         debug_assert!(offer.parts > 0, "an offer without parts is removed");
         offer.parts -= 1;
         if offer.parts == 0 {
-            if offer.is_own {
-                self.own_bytes -= offer.batch.encoded.len();
-            }
+            self.own_bytes -= offer.own_bytes;
             self.batches.remove(&batch.id);
         }
         debug_assert!(!self.batches.is_empty() || self.own_bytes == 0, "{} bytes", self.own_bytes);
