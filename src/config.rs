@@ -116,7 +116,7 @@ pub enum LogLevel {
     Info,
     /// Also connections and decisions.
     Debug,
-    /// Everything.
+    /// All events there are.
     Trace,
 }
 
@@ -258,7 +258,7 @@ pub const WORKERS_MAX: usize = 256;
 const BUSY_POLL_US_MAX: usize = 1_000;
 /// Largest `--max-frame-bytes`, in bytes. A single client must not make a node hold more than that.
 pub const FRAME_BYTES_CEILING: usize = 64 << 20;
-/// Largest `--max-connections`.
+/// Largest value of `--max-connections`.
 pub const CONNECTIONS_CEILING: usize = 10_000_000;
 /// Allowed `--tombstones`, in microseconds: from one second, for tests of the collection, to ten years.
 const TOMBSTONES_US: std::ops::RangeInclusive<u64> = 1_000_000..=10 * 365 * 24 * 3_600_000_000;

@@ -19,12 +19,12 @@ use crate::protocol::refusal::Code;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds one.
+    /// Adds one to the counter.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// Adds `count`.
+    /// Adds a number to the counter.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Relaxed);
     }

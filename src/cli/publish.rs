@@ -29,7 +29,7 @@ const WINDOW: usize = 1_024;
 /// Most bytes of records that may wait for their answers.
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 /// Read timeout of the socket, which is longer than any ack level may take.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+const ANSWER_SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// The arguments of `anode pub`.
 #[derive(Debug, clap::Args)]
@@ -264,8 +264,8 @@ fn read_answers(mut reader: WebSocket<Half>, shared: &Shared, results: &Mutex<Op
             {
                 // Silence is normal while no record waits for an answer, for example because stdin is slow.
                 let is_waiting = !shared.waiting.lock().records.is_empty();
-                silent = if is_waiting { silent + SILENCE_MAX } else { Duration::ZERO };
-                if silent > SILENCE_MAX {
+                silent = if is_waiting { silent + ANSWER_SILENCE_MAX } else { Duration::ZERO };
+                if silent > ANSWER_SILENCE_MAX {
                     return "the node has gone silent".into();
                 }
             }

@@ -43,7 +43,7 @@ pub enum Consistency {
     Three,
     /// More than half of the copies in all data centres together.
     Quorum,
-    /// All copies.
+    /// All copies in all data centres.
     All,
     /// More than half of the copies in the local data centre.
     #[default]

@@ -15,7 +15,7 @@ pub struct Malformed;
 /// The value of one field, by its wire type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldValue<'a> {
-    /// A varint.
+    /// A number of variable length.
     Number(u64),
     /// Eight bytes, little-endian.
     Fixed64(u64),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::cli::CliError;
 
 /// The port of a URL that has none.
-const PORT: u16 = 7070;
+const DEFAULT_PORT: u16 = 7070;
 /// How long connecting to one address may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
@@ -36,7 +36,7 @@ impl Endpoint {
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| error())?),
-            _ => (authority, PORT),
+            _ => (authority, DEFAULT_PORT),
         };
         let host = match host.strip_prefix('[') {
             Some(host) => host.strip_suffix(']').ok_or_else(error)?,

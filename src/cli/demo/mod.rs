@@ -28,7 +28,7 @@ use crate::server::{Node, NodeHandle, clock};
 /// Most nodes. Each has threads and files of its own.
 const NODES_MAX: u64 = 64;
 /// Address of the first node, if it is free. The other commands use it by default and then need no URL.
-const PORT: &str = "127.0.0.1:7070";
+const FIRST_ADDRESS: &str = "127.0.0.1:7070";
 /// When the second node is killed and when it is started again, in microseconds from the start.
 const OUTAGE_US: (u64, u64) = (10_000_000, 18_000_000);
 /// Interval at which the screen is drawn on a terminal, and at which a line is printed elsewhere, in
@@ -139,7 +139,7 @@ impl Cluster {
             if number == 1 {
                 start_log(&any);
             }
-            let preferred = if number == 1 { configured(PORT)? } else { any.clone() };
+            let preferred = if number == 1 { configured(FIRST_ADDRESS)? } else { any.clone() };
             let node = Node::start(preferred).or_else(|_| Node::start(any.clone()))?;
             node.wait_loaded()?;
             // The node has ports of its own now. With them, a restarted node is reachable at the same
