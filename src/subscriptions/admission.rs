@@ -35,19 +35,19 @@ const PATTERN_BYTES: usize = LISTED_BYTES + 2 * size_of::<Pattern>() + 64;
 pub enum Excess {
     /// The patterns of the connection would hold more bytes than a connection may.
     #[error(
-        "the patterns of a connection may take {PATTERN_BYTES_PER_CONNECTION_MAX} bytes of memory; with these \
+        "the patterns of a connection may take at most {PATTERN_BYTES_PER_CONNECTION_MAX} bytes of memory; with these \
          they would take {0}"
     )]
     Bytes(usize),
     /// The patterns of the connection would have more shapes than a connection may.
     #[error(
-        "the patterns of a connection may have {SHAPES_PER_CONNECTION_MAX} shapes (number of segments and \
+        "the patterns of a connection may have at most {SHAPES_PER_CONNECTION_MAX} shapes (number of segments and \
          places of the wildcards)"
     )]
     Shapes,
     /// The connection would have more intricate shapes than a connection may.
     #[error(
-        "the patterns of a connection may have {INTRICATE_SHAPES_PER_CONNECTION_MAX} shapes (number of \
+        "the patterns of a connection may have at most {INTRICATE_SHAPES_PER_CONNECTION_MAX} shapes (number of \
          segments and places of the wildcards) with more than {PLAIN_WILDCARDS_MAX} \"*\""
     )]
     Intricate,
@@ -95,7 +95,7 @@ impl Shape {
         shape
     }
 
-    /// Returns whether the pattern is a name, of which no other pattern can be a variant.
+    /// Returns whether the pattern has no wildcard.
     fn is_name(self) -> bool {
         self.ones == 0 && !self.has_rest
     }

@@ -22,12 +22,15 @@
 //!
 //! Rejected for the bound:
 //!
-//! - Counting for each node how many paths the worst name could take below it. It refuses fewer patterns, but
-//!   who comes first uses up the others' share, even for plain patterns, and a removal must find the next
-//!   worst child among 100,000.
-//! - Leaving the trie after a number of steps for sets of patterns as bits, which are intersected segment by
-//!   segment. It refuses nothing, and costs a 64th of a step for each pattern and segment, but it is a second
-//!   index with as much memory again, and a connection could still be found as often as it has patterns.
+//! - Counting for each node how many paths the worst name could take below it. That refuses fewer patterns,
+//!   but one client could use up the budget of all, even for plain patterns, and a removal would have to find
+//!   the next worst among up to 100,000 children.
+//! - Continuing a long search with bit sets: for each segment of the name, the set of patterns that accept it,
+//!   and the intersection of all of them. That refuses nothing and processes 64 patterns at a time, but it is
+//!   a second index that needs as much memory again, and one connection could still be found once for each of
+//!   its patterns.
+//! - A bound without plain patterns, only on the number of all shapes. A few clients could use it up, and then
+//!   ordinary patterns of others would be refused.
 
 mod admission;
 mod audience;
@@ -42,21 +45,22 @@ pub use self::audience::Audience;
 use self::audience::AudienceCache;
 use self::trie::TrieNode;
 
-/// Most nodes that the search for one record visits: all that plain patterns can lead to, and for every
-/// intricate shape those from its fourth `*` on.
+/// Most nodes that the search for one record visits: those that plain patterns can lead to, and those that each
+/// intricate shape adds after its third `*`.
 pub const SEARCH_NODES_MAX: usize =
     plain_nodes() + INTRICATE_SHAPES_PER_WORKER_MAX * (SOURCE_SEGMENTS_MAX - PLAIN_WILDCARDS_MAX as usize);
 
-/// Returns how many nodes the patterns with at most [`PLAIN_WILDCARDS_MAX`] `*` have that match a name with
-/// the most segments: of 16 segments and less, so and so many are `*`.
+/// Returns how many nodes the search for one name can reach through patterns with at most
+/// [`PLAIN_WILDCARDS_MAX`] `*`. Each of them stands for a number of segments and a choice of those that are
+/// `*`, because the others must be as in the name.
 const fn plain_nodes() -> usize {
     let (mut nodes, mut segments) = (0, 0);
     while segments <= SOURCE_SEGMENTS_MAX {
-        // The number of ways to choose so many of the segments.
-        let (mut ways, mut ones) = (1, 0);
+        // Number of ways to choose which `ones` of the segments are `*`.
+        let (mut choices, mut ones) = (1, 0);
         while ones <= PLAIN_WILDCARDS_MAX as usize && ones <= segments {
-            nodes += ways;
-            ways = ways * (segments - ones) / (ones + 1);
+            nodes += choices;
+            choices = choices * (segments - ones) / (ones + 1);
             ones += 1;
         }
         segments += 1;
@@ -64,7 +68,7 @@ const fn plain_nodes() -> usize {
     nodes
 }
 
-const _: () = assert!(SEARCH_NODES_MAX <= 4_096, "a search takes at most about 100 microseconds");
+const _: () = assert!(SEARCH_NODES_MAX <= 4_096, "a search must not take much more than 100 microseconds");
 
 /// The patterns of the connections of one worker. A connection is identified by a number that the worker
 /// chooses.
