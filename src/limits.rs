@@ -65,8 +65,9 @@ pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 1_024;
 /// Most patterns of one subscription.
 pub const PATTERNS_PER_SUBSCRIPTION_MAX: usize = 256;
 /// Most bytes that the patterns of one connection may hold, counted as if it were the only connection. It is
-/// enough for 50,000 patterns of three segments.
-pub const PATTERN_BYTES_PER_CONNECTION_MAX: usize = 32 * 1024 * 1024;
+/// enough for 25,000 patterns of three segments, and removing them when the connection is closed takes its
+/// worker some ten milliseconds.
+pub const PATTERN_BYTES_PER_CONNECTION_MAX: usize = 16 * 1024 * 1024;
 /// Most shapes of the patterns of one connection. A shape is a number of segments and the places of the
 /// wildcards among them. A record matches at most one pattern of each shape, so this is also how often a
 /// connection can be found for one record. Clients seldom have more than ten.

@@ -337,7 +337,7 @@ mod tests {
         };
         assert!(matches!(excess, Excess::Bytes(bytes) if bytes > PATTERN_BYTES_PER_CONNECTION_MAX));
         assert!(admission.bytes() <= PATTERN_BYTES_PER_CONNECTION_MAX);
-        assert!((150..262).contains(&count), "{} patterns", 256 * count);
+        assert!((75..131).contains(&count), "{} patterns", 256 * count);
         assert_eq!(admission.admit(&patterns(["room/1/temperature".into()]), 8), Ok(()));
     }
 }

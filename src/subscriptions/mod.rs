@@ -8,7 +8,8 @@
 //! Two branches at each of 16 levels are 65,536 paths. A client that subscribed to all patterns of `*` and `a`
 //! made every matching record cost 27 ms. So the number of paths is bounded when a client subscribes
 //! (`admission`): the search for one record visits at most [`SEARCH_NODES_MAX`] nodes, whatever patterns
-//! clients choose, and finds each connection at most 65 times.
+//! clients choose, and finds each connection at most 65 times. With 268,000 patterns that were chosen to make it
+//! long, a search took 87 µs.
 //!
 //! Results are cached for as long as no subscription is added or removed (`audience`).
 //!

@@ -447,7 +447,7 @@ fn the_patterns_of_a_connection_hold_bounded_memory() {
     };
     assert_eq!(refused["error"]["code"], "bad_request", "{refused}");
     let message = refused["error"]["message"].as_str().unwrap_or_default();
-    assert!(message.contains("33554432 bytes of memory"), "{message}");
+    assert!(message.contains("16777216 bytes of memory"), "{message}");
     let grown = node.rss_bytes().saturating_sub(before);
     assert!(grown < 64 << 20, "grew by {} MiB", grown >> 20);
     bystander.is_untouched(&node);
