@@ -64,6 +64,23 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 1_024;
 /// Most patterns of one subscription.
 pub const PATTERNS_PER_SUBSCRIPTION_MAX: usize = 256;
+/// Most bytes that the patterns of one connection may hold, counted as if it were the only connection. It is
+/// enough for 25,000 patterns of three segments, and removing them when the connection is closed takes its
+/// worker some ten milliseconds.
+pub const PATTERN_BYTES_PER_CONNECTION_MAX: usize = 16 * 1024 * 1024;
+/// Most shapes of the patterns of one connection. A shape is a number of segments and the places of the
+/// wildcards among them. A record matches at most one pattern of each shape, so this is also how often a
+/// connection can be found for one record. Clients seldom have more than ten.
+pub const SHAPES_PER_CONNECTION_MAX: usize = 64;
+/// Most `*` of a plain shape. All names with at most three `*` that 16 segments allow are 3,213 nodes of the
+/// index, which is what the search for one record may visit. With four it would be 9,401.
+pub const PLAIN_WILDCARDS_MAX: u32 = 3;
+/// Most shapes with more than [`PLAIN_WILDCARDS_MAX`] `*` of one connection, so that it takes several to use
+/// up those of a worker.
+pub const INTRICATE_SHAPES_PER_CONNECTION_MAX: usize = 8;
+/// Most shapes with more than [`PLAIN_WILDCARDS_MAX`] `*` of all connections of a worker together. Each lets
+/// a search visit up to 13 nodes more.
+pub const INTRICATE_SHAPES_PER_WORKER_MAX: usize = 64;
 /// Longest duration of a client's handshake from connecting to the last byte of its request, in microseconds.
 pub const HANDSHAKE_US_MAX: u64 = 5_000_000;
 /// Silence after which the node pings a client, in microseconds.
@@ -124,6 +141,8 @@ const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_HARD);
 const _: () = assert!(RECORD_BYTES_CEILING + 4096 < STREAM_FRAME_BYTES_MAX);
 const _: () = assert!(2 * RECORD_BYTES_CEILING < SPREAD_ASSEMBLY_BYTES_MAX);
 const _: () = assert!(PING_US < PONG_US_MAX);
+const _: () = assert!(INTRICATE_SHAPES_PER_CONNECTION_MAX < SHAPES_PER_CONNECTION_MAX);
+const _: () = assert!(INTRICATE_SHAPES_PER_CONNECTION_MAX < INTRICATE_SHAPES_PER_WORKER_MAX);
 const _: () = assert!(FRAGMENTED_BYTES_MAX > DATAGRAM_BYTES_MAX);
 const _: () = assert!(6 * HEADS_BYTES_MAX <= DATAGRAM_BYTES_MAX);
 // An update of a member that does not fit into a datagram would block the queue of updates for ever, as in

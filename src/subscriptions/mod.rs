@@ -1,58 +1,92 @@
 //! Finds the connections that want a source: subscribers give patterns, and records bring names.
 //!
-//! The index is a trie whose levels are segments. A name walks down along at most two branches a level, the
-//! child of its own segment and the child `*`, and collects on its way the connections of every `**` it
-//! passes and of the patterns that end where it ends. So a search costs as much as there are patterns that
-//! match (or nearly match), and patterns that have nothing in common with the name cost nothing.
+//! The index is a trie whose levels are segments (`trie`). A name walks down along at most two branches a
+//! level, the child of its own segment and the child `*`, and collects on its way the connections of every
+//! `**` it passes and of the patterns that end where it ends. So a search costs as much as there are patterns
+//! that match (or nearly match), and patterns that have nothing in common with the name cost nothing.
+//!
+//! Two branches at each of 16 levels are 65,536 paths. A client that subscribed to all patterns of `*` and `a`
+//! made every matching record cost 27 ms. So the number of paths is bounded when a client subscribes
+//! (`admission`): the search for one record visits at most [`SEARCH_NODES_MAX`] nodes, whatever patterns
+//! clients choose, and finds each connection at most 65 times. With 268,000 patterns that were chosen to make it
+//! long, a search took 87 µs.
 //!
 //! Results are cached for as long as no subscription is added or removed (`audience`).
 //!
-//! Rejected: a list of all patterns, because every record would be compared with each; and a cache from names
-//! to connections without the trie, because one subscriber that comes and goes would empty it all the time.
+//! Rejected for the index:
+//!
+//! - A list of all patterns, because every record would be compared with each.
+//! - A cache from names to connections without the trie, because one subscriber that comes and goes would
+//!   empty it all the time.
+//! - One hash table for each shape of patterns. It needs less memory, but every record would pay for every
+//!   shape in use, while the trie visits only those that begin like the name.
+//!
+//! Rejected for the bound:
+//!
+//! - Counting for each node how many paths the worst name could take below it. That refuses fewer patterns,
+//!   but one client could use up the budget of all, even for plain patterns, and a removal would have to find
+//!   the next worst among up to 100,000 children.
+//! - Continuing a long search with bit sets: for each segment of the name, the set of patterns that accept it,
+//!   and the intersection of all of them. That refuses nothing and processes 64 patterns at a time, but it is
+//!   a second index that needs as much memory again, and one connection could still be found once for each of
+//!   its patterns.
+//! - A bound without plain patterns, only on the number of all shapes. A few clients could use it up, and then
+//!   ordinary patterns of others would be refused.
 
+mod admission;
 mod audience;
+mod trie;
 
-use std::collections::BTreeMap;
+use crate::limits::{INTRICATE_SHAPES_PER_WORKER_MAX, PLAIN_WILDCARDS_MAX, SOURCE_SEGMENTS_MAX};
+use crate::record::{Pattern, Source};
 
-use hashbrown::HashMap;
-
-use crate::record::hash::NameState;
-use crate::record::words::{equal, position};
-use crate::record::{Pattern, Segment, Source};
-
+use self::admission::Admission;
+pub use self::admission::Excess;
 pub use self::audience::Audience;
 use self::audience::AudienceCache;
+use self::trie::TrieNode;
 
-/// Up to this number of children are compared one by one, which is faster than hashing a segment.
-const COMPARED_CHILDREN_MAX: usize = 4;
+/// Most nodes that the search for one record visits: those that plain patterns can lead to, and those that each
+/// intricate shape adds after its third `*`.
+pub const SEARCH_NODES_MAX: usize =
+    plain_nodes() + INTRICATE_SHAPES_PER_WORKER_MAX * (SOURCE_SEGMENTS_MAX - PLAIN_WILDCARDS_MAX as usize);
+
+/// Returns how many nodes the search for one name can reach through patterns with at most
+/// [`PLAIN_WILDCARDS_MAX`] `*`. Each of them stands for a number of segments and a choice of those that are
+/// `*`, because the others must be as in the name.
+const fn plain_nodes() -> usize {
+    let (mut nodes, mut segments) = (0, 0);
+    while segments <= SOURCE_SEGMENTS_MAX {
+        // Number of ways to choose which `ones` of the segments are `*`.
+        let (mut choices, mut ones) = (1, 0);
+        while ones <= PLAIN_WILDCARDS_MAX as usize && ones <= segments {
+            nodes += choices;
+            choices = choices * (segments - ones) / (ones + 1);
+            ones += 1;
+        }
+        segments += 1;
+    }
+    nodes
+}
+
+const _: () = assert!(SEARCH_NODES_MAX <= 4_096, "a search must not take much more than 100 microseconds");
 
 /// The patterns of the connections of one worker. A connection is identified by a number that the worker
 /// chooses.
 #[derive(Debug, Default)]
 pub struct Index {
     root: TrieNode,
+    /// Seed of the hashes of segments.
+    seed: u64,
     len: usize,
+    admission: Admission,
     cache: AudienceCache,
 }
 
-/// For each connection, how many of its subscriptions have this pattern. It is ordered so that deliveries
-/// happen in the same order in every run, and a tree so that removing many connections moves no memory.
-type Connections = BTreeMap<usize, u32>;
-
-#[derive(Debug, Default)]
-struct TrieNode {
-    exact: HashMap<Box<str>, TrieNode, NameState>,
-    one: Option<Box<TrieNode>>,
-    /// Connections whose patterns end at this node.
-    here: Connections,
-    /// Connections whose patterns end with one more segment `**` after this node.
-    rest: Connections,
-}
-
 impl Index {
-    /// Makes an empty index.
-    pub fn new() -> Index {
-        Index::default()
+    /// Makes an empty index. Clients must not be able to guess the seed of its hashes.
+    pub fn seeded(seed: u64) -> Index {
+        Index { seed, ..Index::default() }
     }
 
     /// Returns the number of patterns in the index; a pattern that was inserted several times is counted each
@@ -66,30 +100,39 @@ impl Index {
         self.len == 0
     }
 
-    /// Adds a pattern of a connection. It may be added several times and must then be removed as often.
-    pub fn insert(&mut self, pattern: &Pattern, connection: usize) {
+    /// Returns how many bytes all patterns hold, here and in the sessions. What connections share is counted
+    /// for each, so it is an upper bound.
+    pub fn bytes(&self) -> usize {
+        self.admission.bytes()
+    }
+
+    /// Returns how many bytes the patterns of one connection hold, here and in its session.
+    pub fn bytes_of(&self, connection: usize) -> usize {
+        self.admission.bytes_of_connection(connection)
+    }
+
+    /// Adds patterns of a connection, or none of them if they exceed a bound. A pattern may be added several
+    /// times and must then be removed as often.
+    pub fn insert(&mut self, patterns: &[Pattern], connection: usize) -> Result<(), Excess> {
+        self.admission.admit(patterns, connection)?;
         self.cache.clear();
-        let mut node = &mut self.root;
-        self.len += 1;
-        for segment in pattern.segments() {
-            node = match segment {
-                Segment::Exact(text) => node.exact.entry(text.into()).or_default(),
-                Segment::One => node.one.get_or_insert_default(),
-                Segment::Rest => {
-                    *node.rest.entry(connection).or_default() += 1;
-                    return;
-                }
-            };
+        for pattern in patterns {
+            self.root.insert(pattern.segments(), connection, self.seed);
         }
-        *node.here.entry(connection).or_default() += 1;
+        self.len += patterns.len();
+        Ok(())
     }
 
     /// Removes a pattern of a connection once. Returns `false` if the connection does not have it.
     pub fn remove(&mut self, pattern: &Pattern, connection: usize) -> bool {
-        self.cache.clear();
         let was_there = self.root.remove(&mut pattern.segments(), connection);
-        self.len -= usize::from(was_there);
+        if was_there {
+            self.cache.clear();
+            self.admission.release(pattern, connection);
+            self.len -= 1;
+        }
         debug_assert_eq!(self.len == 0, self.root.is_empty(), "nodes exist exactly as long as patterns do");
+        debug_assert_eq!(self.len == 0, self.admission.bytes() == 0, "patterns hold bytes");
         was_there
     }
 
@@ -106,115 +149,20 @@ impl Index {
     }
 }
 
-impl TrieNode {
-    fn matches(&self, source: &str, connections: &mut Vec<usize>) {
-        connections.clear();
-        let mut lists = 0;
-        let mut take = |list: &Connections| {
-            if !list.is_empty() {
-                lists += 1;
-                connections.extend(list.keys());
-            }
-        };
-        if source.starts_with('$') {
-            // No wildcard matches a first segment that begins with `$`, so only the child with this name
-            // counts.
-            let (first, others) = split(source);
-            if let Some(node) = self.child(first) {
-                node.collect(others, &mut take);
-            }
-        } else {
-            self.collect(Some(source), &mut take);
-        }
-        if lists > 1 {
-            connections.sort_unstable();
-            connections.dedup();
-        }
-        debug_assert!(connections.is_sorted_by(|a, b| a < b), "each connection once, in order");
-    }
-
-    /// Returns the child for exactly this segment.
-    fn child(&self, segment: &str) -> Option<&TrieNode> {
-        if self.exact.len() > COMPARED_CHILDREN_MAX {
-            return self.exact.get(segment);
-        }
-        self.exact.iter().find(|(name, _)| ***name == *segment).map(|(_, node)| node)
-    }
-
-    /// Calls `take` with all lists of matching connections at and below this node. `name` holds the segments
-    /// that are left; `None` means that the name ends here.
-    fn collect(&self, name: Option<&str>, take: &mut impl FnMut(&Connections)) {
-        let Some(name) = name else { return take(&self.here) };
-        take(&self.rest);
-        if self.exact.is_empty() && self.one.is_none() {
-            return;
-        }
-        let (first, others) = split(name);
-        if let Some(node) = self.child(first) {
-            node.collect(others, take);
-        }
-        if let Some(node) = &self.one {
-            node.collect(others, take);
-        }
-    }
-
-    /// Removes one insertion of a pattern. Nodes that become empty are removed on the way back, so that the
-    /// index never holds more than its patterns need. The depth of the recursion is bounded by the number of
-    /// segments that a pattern may have.
-    fn remove<'a>(&mut self, segments: &mut impl Iterator<Item = Segment<'a>>, connection: usize) -> bool {
-        match segments.next() {
-            None => release(&mut self.here, connection),
-            Some(Segment::Rest) => release(&mut self.rest, connection),
-            Some(Segment::One) => {
-                let Some(node) = &mut self.one else { return false };
-                let was_there = node.remove(segments, connection);
-                if node.is_empty() {
-                    self.one = None;
-                }
-                was_there
-            }
-            Some(Segment::Exact(text)) => {
-                let Some(node) = self.exact.get_mut(text) else { return false };
-                let was_there = node.remove(segments, connection);
-                if node.is_empty() {
-                    self.exact.remove(text);
-                }
-                was_there
-            }
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.one.is_none() && self.here.is_empty() && self.rest.is_empty()
-    }
-}
-
-fn release(connections: &mut Connections, connection: usize) -> bool {
-    let Some(count) = connections.get_mut(&connection) else { return false };
-    debug_assert!(*count > 0, "a connection is listed only with the patterns that it has");
-    *count -= 1;
-    if *count == 0 {
-        connections.remove(&connection);
-    }
-    true
-}
-
-/// Splits a name into its first segment and the rest, if there is one.
-fn split(name: &str) -> (&str, Option<&str>) {
-    match position(name.as_bytes(), |word| equal(word, b'/')) {
-        Some(at) => (&name[..at], Some(&name[at + 1..])),
-        None => (name, None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use proptest::prelude::*;
 
     use super::*;
 
     fn pattern(text: &str) -> Pattern {
         Pattern::parse(text).expect(text)
+    }
+
+    fn insert(index: &mut Index, text: &str, connection: usize) {
+        assert_eq!(index.insert(&[pattern(text)], connection), Ok(()), "{text}");
     }
 
     fn matches(index: &Index, source: &str) -> Vec<usize> {
@@ -225,11 +173,11 @@ mod tests {
 
     #[test]
     fn a_connection_is_named_once() {
-        let mut index = Index::new();
+        let mut index = Index::default();
         for text in ["a/*", "a/**", "a/b", "**", "*/b", "a/b"] {
-            index.insert(&pattern(text), 7);
+            insert(&mut index, text, 7);
         }
-        index.insert(&pattern("a/b"), 3);
+        insert(&mut index, "a/b", 3);
         assert_eq!(matches(&index, "a/b"), [3, 7]);
         assert_eq!(matches(&index, "c"), [7]);
         assert_eq!(matches(&index, "$sys"), [0; 0]);
@@ -246,17 +194,70 @@ mod tests {
     /// In openobserve (#13676) a storm of reconnects left hundreds of watchers behind.
     #[test]
     fn a_reconnect_storm_leaves_nothing_behind() {
-        let mut index = Index::new();
+        let mut index = Index::default();
         for round in 0..20 {
             let patterns: Vec<_> = (0..500).map(|n| (n, pattern(&format!("room/{n}/*/x/**")))).collect();
             for (connection, pattern) in &patterns {
-                index.insert(pattern, round * 1000 + connection);
+                assert!(index.insert(from_ref(pattern), round * 1000 + connection).is_ok());
             }
             for (connection, pattern) in &patterns {
                 assert!(index.remove(pattern, round * 1000 + connection));
             }
         }
         assert!(index.is_empty() && index.root.is_empty());
+    }
+
+    /// Patterns of 16 segments, of which those whose bit is set are `*` and the others `a`.
+    fn masked(mask: u16) -> Pattern {
+        let segments: Vec<_> = (0..16).map(|at| if mask & (1 << at) == 0 { "a" } else { "*" }).collect();
+        pattern(&segments.join("/"))
+    }
+
+    /// One connection subscribed to all 65,536 patterns of 16 segments that are `*` or `a`. Every search
+    /// visited twice as many nodes.
+    #[test]
+    fn a_search_is_short_whatever_clients_subscribe_to() {
+        let mut index = Index::seeded(5);
+        let mut by_ones: Vec<u16> = (0..=u16::MAX).collect();
+        by_ones.sort_by_key(|mask| mask.count_ones());
+        let (mut connection, mut crowded) = (0, 0);
+        for mask in by_ones {
+            let with_rest = pattern(&(masked(mask >> 1).as_str()[2..].to_owned() + "/**"));
+            for pattern in [masked(mask), with_rest] {
+                loop {
+                    match index.insert(from_ref(&pattern), connection) {
+                        Ok(()) => break,
+                        Err(Excess::Crowded) => {
+                            crowded += 1;
+                            break;
+                        }
+                        Err(Excess::Shapes | Excess::Intricate) => connection += 1,
+                        Err(excess) => panic!("{excess}"),
+                    }
+                }
+            }
+        }
+        assert!(crowded > 100_000, "{crowded}");
+        let name = ["a"; 16].join("/");
+        let mut visited = 0;
+        index.root.visit(&name, &mut |_| visited += 1);
+        assert!((3_213..=SEARCH_NODES_MAX).contains(&visited), "{visited} of {SEARCH_NODES_MAX}");
+        let found = matches(&index, &name);
+        assert!(found.len() > 10 && found.iter().all(|number| *number <= connection));
+    }
+
+    #[test]
+    fn a_refused_insertion_changes_nothing() {
+        let mut index = Index::default();
+        insert(&mut index, "a/*", 1);
+        let bytes = index.bytes();
+        let many: Vec<_> = (0..100).map(masked).collect();
+        assert_eq!(index.insert(&many, 1), Err(Excess::Intricate));
+        assert_eq!((index.len(), index.bytes(), index.bytes_of(1)), (1, bytes, bytes));
+        assert_eq!(matches(&index, &["a"; 16].join("/")), [0; 0]);
+        assert_eq!(matches(&index, "a/b"), [1]);
+        assert!(!index.remove(&many[0], 1) && index.remove(&pattern("a/*"), 1));
+        assert_eq!(index.bytes(), 0);
     }
 
     proptest! {
@@ -267,9 +268,9 @@ mod tests {
             removed in any::<prop::sample::Index>(),
         ) {
             let mut patterns: Vec<_> = patterns.iter().map(|(text, n)| (pattern(text), *n)).collect();
-            let mut index = Index::new();
+            let mut index = Index::default();
             for (pattern, connection) in &patterns {
-                index.insert(pattern, *connection);
+                prop_assert!(index.insert(from_ref(pattern), *connection).is_ok());
             }
             let keep = removed.index(patterns.len() + 1);
             for (pattern, connection) in patterns.split_off(keep) {

@@ -369,3 +369,91 @@ fn a_publisher_that_reads_no_answers_costs_little() {
     let grown = node.rss_bytes().saturating_sub(before);
     assert!(grown < 64 << 20, "grew by {} MiB", grown >> 20);
 }
+
+/// Returns a pattern of 16 segments, of which those whose bit is set are `*` and the others `a`.
+fn masked(mask: u32) -> String {
+    let segments: Vec<_> = (0..16).map(|at| if mask & (1 << at) == 0 { "a" } else { "*" }).collect();
+    segments.join("/")
+}
+
+fn subscribe_to(patterns: &[String]) -> serde_json::Value {
+    json!({"id": "s", "subscribe": {"sources": patterns, "snapshot": false}})
+}
+
+/// A connection that subscribed to 256 × 256 patterns of `*` and `a` made every matching record cost 27 ms,
+/// and six of them took a node out of its cluster.
+#[test]
+fn patterns_that_are_chosen_to_match_slowly_hold_up_nobody() {
+    let cluster = Cluster::start(2);
+    let node = &cluster[0];
+    let mut bystander = Bystander::watching(node);
+    let mut client = node.subscriber("");
+    for high in 0..256 {
+        let patterns: Vec<_> = (0..256).map(|low| masked(high << 8 | low)).collect();
+        let answer = client.ask(subscribe_to(&patterns));
+        assert_eq!(answer["error"]["code"], "bad_request", "{answer}");
+        assert_eq!(answer["error"]["temporary"], false, "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains("shapes"), "{message}");
+    }
+    let answer = client.ask(subscribe_to(&["a/*/**".into()]));
+    assert_eq!(answer["result"]["subscription"], 1, "what is refused leaves nothing: {answer}");
+    bystander.is_untouched(node);
+
+    // Ten connections take as much as they may, one pattern after the other.
+    let mut others: Vec<Client> = (0..10).map(|_| node.subscriber("")).collect();
+    let (mut taken, mut crowded) = (0, 0);
+    for (number, client) in (0u32..).zip(&mut others) {
+        let before = taken;
+        for mask in (number * 500..number * 500 + 150).map(|mask| mask * 13 % 65_536) {
+            let answer = client.ask(subscribe_to(&[masked(mask)]));
+            taken += usize::from(answer["result"].is_object());
+            crowded += usize::from(answer["error"]["code"] == "overloaded");
+        }
+        // The pattern without a wildcard has no shape.
+        assert!(taken - before <= 65, "connection {number} has {} patterns", taken - before);
+    }
+    assert!(taken >= 80, "{taken} taken, {crowded} refused because others have too many");
+    for round in 0..50 {
+        node.put(&format!("{}{round}", "a/".repeat(15)), json!(round));
+        bystander.is_untouched(node);
+    }
+    let mut late = node.subscriber("source=late/*/x/*/y/*");
+    late.snapshot();
+    let ts = node.put("late/1/x/2/y/3", json!(1));
+    assert_eq!(late.record()["ts"], ts, "plain patterns are taken whatever others have");
+    cluster[1].wait_ts("late/1/x/2/y/3", ts);
+    for (seer, seen) in [(0, "b"), (1, "a")] {
+        assert_eq!(cluster[seer].member_state(seen).as_deref(), Some("alive"));
+    }
+}
+
+/// The patterns of a connection were bounded in number only, and held 445 MB.
+#[test]
+fn the_patterns_of_a_connection_hold_bounded_memory() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let mut bystander = Bystander::watching(&node);
+    let before = node.rss_bytes();
+    let mut client = node.subscriber("");
+    let mut taken = 0;
+    let refused = loop {
+        let name = |number: i32| vec![format!("n{}", 256 * taken + number); 16].join("/");
+        let answer = client.ask(subscribe_to(&(0..256).map(name).collect::<Vec<_>>()));
+        if answer["result"].is_null() {
+            break answer;
+        }
+        taken += 1;
+        assert!(taken < 200, "{} patterns are taken", 256 * taken);
+    };
+    assert_eq!(refused["error"]["code"], "bad_request", "{refused}");
+    let message = refused["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("16777216 bytes of memory"), "{message}");
+    let grown = node.rss_bytes().saturating_sub(before);
+    assert!(grown < 64 << 20, "grew by {} MiB", grown >> 20);
+    bystander.is_untouched(&node);
+    let answer = client.ask(json!({"id": 1, "unsubscribe": 1}));
+    assert_eq!(answer["result"]["subscription"], 1);
+    let answer = client.ask(subscribe_to(&["bystander".into()]));
+    assert_eq!(answer["result"]["subscription"], taken + 1, "there is room again: {answer}");
+    bystander.is_untouched(&node);
+}

@@ -49,10 +49,10 @@ fn ingest() -> Ingest<Mailbox> {
 
 pub(super) fn make() -> Box<dyn FnMut()> {
     let ingest = ingest();
-    let mut index = Index::new();
+    let mut index = Index::default();
     for connection in 0..SUBSCRIBERS {
         match Pattern::parse("sensors/**") {
-            Ok(pattern) => index.insert(&pattern, connection),
+            Ok(pattern) => assert!(index.insert(&[pattern], connection).is_ok()),
             Err(error) => unreachable!("a good pattern: {error}"),
         }
     }

@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use anode::latest::{Latest, shard_of};
+use anode::limits::{INTRICATE_SHAPES_PER_WORKER_MAX, PLAIN_WILDCARDS_MAX};
 use anode::protocol::{json, protobuf};
 use anode::record::merge::{Verdict, judge};
 use anode::record::{Birth, NodeName, Pattern, Payload, Record, SharedRecord, Source, Stamp};
@@ -30,7 +31,7 @@ pub const DATA_BYTES: usize = 128;
 const SOURCES: usize = 10_000;
 
 /// All pieces of work.
-pub const WORKS: [Work; 13] = [
+pub const WORKS: [Work; 14] = [
     Work { name: "decode/json", make: wires::decode_json },
     Work { name: "decode/protobuf", make: wires::decode_protobuf },
     Work {
@@ -46,6 +47,7 @@ pub const WORKS: [Work; 13] = [
     Work { name: "match/1000_unrelated", make: || matches(1_000) },
     Work { name: "match/100000_unrelated", make: || matches(100_000) },
     Work { name: "match/remembered", make: remembered },
+    Work { name: "match/hostile", make: hostile },
     Work { name: "encode/json", make: || encode(json::write_record) },
     Work { name: "encode/protobuf", make: || encode(protobuf::write_record) },
     Work {
@@ -108,9 +110,9 @@ fn merge() -> Box<dyn FnMut()> {
 }
 
 fn index(unrelated: usize) -> Index {
-    let mut index = Index::new();
+    let mut index = Index::default();
     let mut insert = |text: &str, connection| match Pattern::parse(text) {
-        Ok(pattern) => index.insert(&pattern, connection),
+        Ok(pattern) => assert!(index.insert(&[pattern], connection).is_ok()),
         Err(error) => unreachable!("a good pattern: {error}"),
     };
     insert("sensors/**", 0);
@@ -128,6 +130,40 @@ fn matches(unrelated: usize) -> Box<dyn FnMut()> {
     Box::new(move || {
         for record in &records {
             index.matches(black_box(record.source.as_str()), &mut hits);
+            black_box(&hits);
+        }
+    })
+}
+
+/// Searches an index in which clients have put all that they may to make a search long: 66,000 patterns of 16
+/// segments, of all plain shapes and as many intricate ones as there may be, whose nodes have many children.
+fn hostile() -> Box<dyn FnMut()> {
+    let (mut index, mut connection) = (Index::default(), 0);
+    let mut masks: Vec<u16> = (0..=u16::MAX).collect();
+    masks.sort_by_key(|mask| mask.count_ones());
+    let mut intricate = 0;
+    for mask in masks {
+        intricate += usize::from(mask.count_ones() > PLAIN_WILDCARDS_MAX);
+        if intricate > INTRICATE_SHAPES_PER_WORKER_MAX {
+            break;
+        }
+        let mut segments = ["a"; 16].map(str::to_owned);
+        (0..16).filter(|at| mask & (1 << at) != 0).for_each(|at| segments[at] = "*".into());
+        let varied = segments.iter().rposition(|segment| segment == "a").unwrap_or(0);
+        let patterns: Vec<Pattern> = (0..88)
+            .filter_map(|number| {
+                segments[varied] = if number == 0 { "a".into() } else { format!("a{number}") };
+                Pattern::parse(&segments.join("/")).ok()
+            })
+            .collect();
+        while index.insert(&patterns, connection).is_err_and(|excess| !excess.is_temporary()) {
+            connection += 1;
+        }
+    }
+    let (name, mut hits) = (["a"; 16].join("/"), Vec::new());
+    Box::new(move || {
+        for _ in 0..RECORDS {
+            index.matches(black_box(&name), &mut hits);
             black_box(&hits);
         }
     })

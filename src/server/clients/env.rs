@@ -1,6 +1,7 @@
 //! What the work on one connection needs beside the connection: the session's door to its node, and
 //! the lists of the turn. Apart from the table, so that both can be borrowed at once.
 
+use super::super::clock;
 use super::super::close::CloseReason;
 use super::super::connection::{AwaitedEnd, Connection, ConnectionStage};
 use super::super::head;
@@ -44,7 +45,7 @@ impl ClientsEnv {
     pub fn new(host: WorkerHost) -> ClientsEnv {
         ClientsEnv {
             host,
-            work: Workspace::default(),
+            work: Workspace::seeded(clock::chance()),
             pool: BufferPool::default(),
             timers: Timers::default(),
             touched: Vec::new(),

@@ -103,9 +103,8 @@ pub(super) enum JobStep {
 }
 
 impl Job {
-    pub(super) fn new(number: u32, mut patterns: Vec<Pattern>, unanswered: Unanswered) -> Job {
-        patterns.sort_unstable();
-        patterns.dedup();
+    pub(super) fn new(number: u32, patterns: Vec<Pattern>, unanswered: Unanswered) -> Job {
+        debug_assert!(patterns.is_sorted_by(|a, b| a < b), "in order and without repetition");
         Job {
             number,
             patterns,

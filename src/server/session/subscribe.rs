@@ -22,6 +22,7 @@ use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
 use crate::server::close::{CloseCode, CloseReason};
 use crate::server::framing::message::Codec;
+use crate::subscriptions::Excess;
 
 /// How often a subscription looks whether the store is loaded, in microseconds.
 const LOAD_POLL_US: u64 = 20_000;
@@ -42,6 +43,14 @@ pub(super) struct Subscriber {
     order: ChangeOrder,
     /// Monotonic time at which to look again whether the store is loaded.
     poll_us: Option<u64>,
+}
+
+/// Returns how a subscriber is told that its patterns exceed a bound. What the connection itself has too much
+/// of is `bad_request`, as for too many subscriptions, because waiting does not help; what all connections of
+/// the worker share is `overloaded`, because it is free again when others leave.
+fn refusal_of(excess: Excess) -> Refusal {
+    let code = if excess.is_temporary() { Code::Overloaded } else { Code::BadRequest };
+    Refusal::new(code, excess.to_string())
 }
 
 impl Subscriber {
@@ -113,15 +122,17 @@ impl Subscriber {
             let message = format!("mode is {:?}; this connection's is {:?}", mode.as_str(), current.as_str());
             return Err(Refusal::new(Code::BadRequest, message));
         }
+        let mut patterns = asked.patterns;
+        patterns.sort_unstable();
+        patterns.dedup();
+        turn.work.index.insert(&patterns, turn.connection).map_err(refusal_of)?;
         if self.mode.is_none() {
             self.mode = Some(mode);
             self.delivery.set_mode(mode);
         }
         let unanswered =
             Unanswered { id: id.map(RequestId::to_owned), token: asked.resume, snapshot: asked.snapshot };
-        for pattern in self.interests.add(asked.patterns, unanswered) {
-            turn.work.index.insert(pattern, turn.connection);
-        }
+        self.interests.add(patterns, unanswered);
         self.answer_subscriptions(turn);
         Ok(())
     }

@@ -204,7 +204,7 @@ impl World {
                 members: RefCell::new(Arc::new([])),
             },
             now: Now { mono_us: 1, wall_us: WALL_US },
-            work: Workspace::default(),
+            work: Workspace::seeded(1),
             frames: EncodedChange::default(),
             clients: Vec::new(),
             inbox: Inbox::default(),

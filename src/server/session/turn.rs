@@ -31,10 +31,11 @@ pub struct Workspace {
     scratch: Vec<u8>,
 }
 
-impl Default for Workspace {
-    fn default() -> Workspace {
+impl Workspace {
+    /// Makes the workspace of a worker without sessions. Clients must not be able to guess the seed.
+    pub fn seeded(seed: u64) -> Workspace {
         Workspace {
-            index: Index::default(),
+            index: Index::seeded(seed),
             deliveries: 0,
             conflated: 0,
             checkpoint: Checkpoint::default(),

@@ -88,14 +88,13 @@ pub(super) struct AnsweredJob {
 }
 
 impl Interests {
-    /// Adds a subscription, to be started after those before it. Returns its patterns without repetition.
-    pub(super) fn add(&mut self, patterns: Vec<Pattern>, unanswered: Unanswered) -> &[Pattern] {
+    /// Adds a subscription, to be started after those before it. Its patterns must be in order and without
+    /// repetition.
+    pub(super) fn add(&mut self, patterns: Vec<Pattern>, unanswered: Unanswered) {
         self.last_number += 1;
-        let job = Job::new(self.last_number, patterns, unanswered);
-        let patterns = job.patterns.clone();
-        self.jobs.push_back(job);
+        self.jobs.push_back(Job::new(self.last_number, patterns.clone(), unanswered));
         let interest = Interest { patterns, is_bare: false, epoch: 0, is_live: false };
-        &self.subscriptions.entry(self.last_number).or_insert(interest).patterns
+        self.subscriptions.insert(self.last_number, interest);
     }
 
     /// Takes the request of the job at place `at`, if that is unanswered, and settles what its snapshot
