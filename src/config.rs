@@ -184,7 +184,7 @@ pub struct Config {
 
 /// The properties of this machine that default values depend on. The command line reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Machine {
+pub struct Hardware {
     /// Number of processors that this process may use.
     pub cores: usize,
     /// Memory that this process may use, in bytes.
@@ -193,7 +193,7 @@ pub struct Machine {
 
 /// Turns the text of a configuration into checked values. Missing values get their defaults, some of which
 /// depend on `machine`. Returns an error for the first value that cannot be used.
-pub fn check(raw: &Raw, machine: Machine) -> Result<Config, ConfigError> {
+pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
     let text = |value: &Option<raw::Text>, default: &str| match value {
         Some(raw::Text(text)) => text.clone(),
         None => default.to_owned(),

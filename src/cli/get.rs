@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::CliError;
-use super::client::{DEFAULT_URL, Endpoint, fetch, percent_encoded};
+use super::client::{DEFAULT_URL, NodeUrl, fetch, percent_encoded};
 use crate::record::Source;
 
 /// The arguments of `anode get`.
@@ -18,7 +18,7 @@ pub struct Arguments {
 
 /// Prints the record. Returns the node's error if there is none.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = Endpoint::parse(&arguments.from, "from")?;
+    let endpoint = NodeUrl::parse(&arguments.from, "from")?;
     Source::check(&arguments.source).map_err(|error| CliError::Usage(error.to_string()))?;
     let record = fetch(&endpoint, &format!("/v1/sources/{}", percent_encoded(&arguments.source)))?.ok()?;
     Ok(writeln!(std::io::stdout(), "{record}")?)

@@ -2,7 +2,7 @@
 //! container.
 
 use super::CliError;
-use super::client::{DEFAULT_URL, Endpoint, fetch};
+use super::client::{DEFAULT_URL, NodeUrl, fetch};
 
 /// The arguments of `anode health`.
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub struct Arguments {
 
 /// Returns an error if the node does not answer, or answers that it is not well.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = Endpoint::parse(&arguments.from, "from")?;
+    let endpoint = NodeUrl::parse(&arguments.from, "from")?;
     let path = if arguments.ready { "/readyz" } else { "/healthz" };
     fetch(&endpoint, path)?.ok().map(|_| ())
 }

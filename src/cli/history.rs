@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::{DEFAULT_URL, Endpoint, fetch, percent_encoded};
+use super::client::{DEFAULT_URL, NodeUrl, fetch, percent_encoded};
 use super::{CliError, whole_number};
 use crate::limits::TS_MAX;
 use crate::record::Source;
@@ -40,7 +40,7 @@ struct Page<'a> {
 /// Prints the records, the newest first. They are requested page by page.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let (from_us, url) = told_apart(&arguments.from)?;
-    let endpoint = Endpoint::parse(url, "from")?;
+    let endpoint = NodeUrl::parse(url, "from")?;
     Source::check(&arguments.source).map_err(|error| CliError::Usage(error.to_string()))?;
     let mut path = format!("/v1/sources/{}/history?from={from_us}", percent_encoded(&arguments.source));
     if let Some(to_us) = arguments.to {

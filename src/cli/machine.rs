@@ -4,7 +4,7 @@
 use std::fs;
 use std::thread;
 
-use crate::config::Machine;
+use crate::config::Hardware;
 
 /// Memory that is assumed where the system does not tell it, in bytes.
 const MEMORY_BYTES_ASSUMED: u64 = 2 << 30;
@@ -15,12 +15,12 @@ const ALLOWANCES: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memo
 
 /// Returns the processors and the memory of this machine, or of the container around this process if those
 /// are less.
-pub fn this_machine() -> Machine {
+pub fn this_machine() -> Hardware {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let physical = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_bytes(&text));
     let allowed = ALLOWANCES.iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
     let memory_bytes = physical.into_iter().chain(allowed).min().unwrap_or(MEMORY_BYTES_ASSUMED);
-    Machine { cores, memory_bytes }
+    Hardware { cores, memory_bytes }
 }
 
 /// Returns `MemTotal` of `/proc/meminfo`, converted to bytes.

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Deserialize;
 
 use super::CliError;
-use super::client::{DEFAULT_URL, Endpoint, fetch};
+use super::client::{DEFAULT_URL, NodeUrl, fetch};
 
 /// The arguments of `anode members`.
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ struct Members {
 }
 
 /// Asks a node for the members of the cluster.
-pub fn ask(endpoint: &Endpoint) -> Result<Vec<Member>, CliError> {
+pub fn ask(endpoint: &NodeUrl) -> Result<Vec<Member>, CliError> {
     let body = fetch(endpoint, "/v1/members")?.ok()?;
     read(&body)
 }
@@ -58,7 +58,7 @@ fn read(body: &str) -> Result<Vec<Member>, CliError> {
 
 /// Prints the members as a table, or as the JSON that the node sent.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = Endpoint::parse(&arguments.from, "from")?;
+    let endpoint = NodeUrl::parse(&arguments.from, "from")?;
     let body = fetch(&endpoint, "/v1/members")?.ok()?;
     let text = if arguments.json { format!("{body}\n") } else { table(&read(&body)?) };
     Ok(std::io::stdout().write_all(text.as_bytes())?)

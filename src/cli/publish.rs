@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use tungstenite::protocol::WebSocket;
 use tungstenite::{Error, Message};
 
-use super::client::{DEFAULT_URL, Endpoint, Half, Refused, Sender, connect_in_halves, items};
+use super::client::{DEFAULT_URL, Half, NodeUrl, Refused, Sender, connect_in_halves, items};
 use super::{CliError, whole_number};
 use crate::limits::TS_MAX;
 use crate::protocol::AckLevel;
@@ -57,7 +57,7 @@ pub struct Arguments {
 
 /// Publishes the records, waits for all answers, and returns an error if any of them is a refusal.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = Endpoint::parse(&arguments.to, "to")?;
+    let endpoint = NodeUrl::parse(&arguments.to, "to")?;
     // The node checks the name of the source, because its refusal tells more than one made here could.
     let mut pipeline = Pipeline::open(&endpoint, &arguments.ack)?;
     match (&arguments.source, &arguments.data) {
@@ -150,7 +150,7 @@ struct ReadAnswer<'a> {
 }
 
 impl Pipeline {
-    fn open(endpoint: &Endpoint, ack: &str) -> Result<Pipeline, CliError> {
+    fn open(endpoint: &NodeUrl, ack: &str) -> Result<Pipeline, CliError> {
         let (sender, reader) = connect_in_halves(endpoint, &format!("/publish?ack={ack}"))?;
         let (shared, results) = (Arc::new(Shared::default()), Arc::new(Mutex::new(None)));
         let (theirs, their_results) = (shared.clone(), results.clone());

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::client::{DEFAULT_URL, Endpoint, Event, Interrupt, Subscription, Wanted};
+use super::client::{DEFAULT_URL, Event, Interrupt, NodeUrl, Subscription, Wanted};
 use super::{CliError, whole_number};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
 use crate::record::Pattern;
@@ -30,7 +30,7 @@ pub struct Arguments {
 
 /// Prints records until there are as many as wanted, until Ctrl-C, or until the reader of stdout is gone.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = Endpoint::parse(&arguments.from, "from")?;
+    let endpoint = NodeUrl::parse(&arguments.from, "from")?;
     for pattern in &arguments.patterns {
         Pattern::parse(pattern).map_err(|error| CliError::Usage(error.to_string()))?;
     }

@@ -19,15 +19,15 @@ pub struct FrameTooLong {
 
 /// Collects the bytes of one stream and gives out its frames.
 #[derive(Debug)]
-pub struct FrameReader {
+pub struct StreamFrameReader {
     buffer: BytesMut,
     bytes_max: usize,
 }
 
-impl FrameReader {
+impl StreamFrameReader {
     /// A reader of frames of at most `bytes_max`, without their length.
-    pub fn new(bytes_max: usize) -> FrameReader {
-        FrameReader { buffer: BytesMut::new(), bytes_max }
+    pub fn new(bytes_max: usize) -> StreamFrameReader {
+        StreamFrameReader { buffer: BytesMut::new(), bytes_max }
     }
 
     /// Adds bytes that were received.
@@ -68,7 +68,7 @@ mod tests {
     fn frames_cut_anywhere() {
         let bytes = [&[3, 0, 0, 0, 1, 2, 3, 0, 0, 0, 0][..], &[1, 0, 0, 0, 9]].concat();
         for step in 1..bytes.len() {
-            let mut reader = FrameReader::new(3);
+            let mut reader = StreamFrameReader::new(3);
             let mut frames = Vec::new();
             for part in bytes.chunks(step) {
                 reader.push(part);
@@ -83,7 +83,7 @@ mod tests {
     /// nats-server 2.2–2.11: a length with its top bit set panicked the frame parser.
     #[test]
     fn absurd_lengths_are_refused() {
-        let mut reader = FrameReader::new(1000);
+        let mut reader = StreamFrameReader::new(1000);
         reader.push(&[0, 0, 0, 0x80]);
         assert_eq!(reader.next_frame(), Err(FrameTooLong { announced: 1 << 31, bytes_max: 1000 }));
     }

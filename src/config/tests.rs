@@ -2,7 +2,7 @@ use std::path::Path;
 
 use super::*;
 
-const MACHINE: Machine = Machine { cores: 4, memory_bytes: 8 << 30 };
+const MACHINE: Hardware = Hardware { cores: 4, memory_bytes: 8 << 30 };
 
 fn checked(set: impl FnOnce(&mut Raw)) -> Result<Config, ConfigError> {
     let mut raw = Raw::default();

@@ -9,7 +9,7 @@ use axum::response::Response;
 use serde::Serialize;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
-use super::Node;
+use super::NodeService;
 
 /// Publishes whose body is read or held at a time; with `--max-frame-bytes` it bounds their memory.
 const BODIES_MAX: usize = 64;
@@ -18,7 +18,7 @@ const BODIES_MAX: usize = 64;
 #[derive(Clone)]
 pub(super) struct App {
     /// The node that is asked.
-    pub(super) node: Arc<dyn Node>,
+    pub(super) node: Arc<dyn NodeService>,
     /// Largest body of a publish, in bytes.
     pub(super) body_bytes_max: usize,
     bodies: Arc<Semaphore>,
@@ -26,7 +26,7 @@ pub(super) struct App {
 
 impl App {
     /// The same for all handlers of one control plane.
-    pub(super) fn new(node: Arc<dyn Node>, body_bytes_max: usize) -> App {
+    pub(super) fn new(node: Arc<dyn NodeService>, body_bytes_max: usize) -> App {
         App { node, body_bytes_max, bodies: Arc::new(Semaphore::new(BODIES_MAX)) }
     }
 

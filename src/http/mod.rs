@@ -5,7 +5,7 @@
 //! There hyper takes those bytes first and goes on reading. The connection stays there: keep-alive,
 //! timeouts and bodies are hyper's business, and no event loop ever waits for a slow client.
 //!
-//! [`routes`] holds one function for each path. They ask the node through [`Node`], so that tests can
+//! [`routes`] holds one function for each path. They ask the node through [`NodeService`], so that tests can
 //! replace it by a few records in a map. Errors are RFC 9457 problems ([`problem`]).
 //!
 //! Any web page may read (`Access-Control-Allow-Origin: *` on answers to GET), so that a browser's
@@ -37,9 +37,9 @@ use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 pub use serve::{GRACE_US, HandOver, Http, HttpOptions, Reservation};
 pub use stream::{ClientSocket, SocketLayer};
 
-/// What the control plane asks of the node that it belongs to. [`Node::list`] and [`Node::history`] may
+/// What the control plane asks of the node that it belongs to. [`NodeService::list`] and [`NodeService::history`] may
 /// block: they are called on threads of their own. Every other method returns at once.
-pub trait Node: Send + Sync + 'static {
+pub trait NodeService: Send + Sync + 'static {
     /// The time on the node's clocks.
     fn now(&self) -> Now;
     /// Returns the reason if clients should not be sent to this node.

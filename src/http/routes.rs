@@ -12,7 +12,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use super::Node;
+use super::NodeService;
 use super::app::{App, json, json_of, typed};
 use super::page::{MemberList, RecordPage};
 use super::params::{Query, Target};
@@ -31,7 +31,7 @@ const HISTORY_CHUNK: usize = 64;
 const PUBLISH_MAX: Duration = Duration::from_secs(30);
 
 /// The router of all paths.
-pub(super) fn router(node: Arc<dyn Node>, body_bytes_max: usize) -> Router {
+pub(super) fn router(node: Arc<dyn NodeService>, body_bytes_max: usize) -> Router {
     let app = App::new(node, body_bytes_max);
     let publish = post(publish)
         .layer(DefaultBodyLimit::max(body_bytes_max))

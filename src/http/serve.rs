@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use super::Node;
+use super::NodeService;
 use super::routes::router;
 use super::stream::{ClientSocket, ClientStream, IDLE, SocketLayer};
 use crate::limits::REQUEST_HEAD_BYTES_MAX;
@@ -99,7 +99,7 @@ pub struct Http<L> {
 
 impl<L: SocketLayer> Http<L> {
     /// Starts the thread.
-    pub fn start(node: Arc<dyn Node>, options: HttpOptions) -> io::Result<Http<L>> {
+    pub fn start(node: Arc<dyn NodeService>, options: HttpOptions) -> io::Result<Http<L>> {
         // One permit a connection, and room in the channel for each: whoever has a permit finds room.
         let (sender, receiver) = mpsc::channel(CONNECTIONS_MAX as usize);
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
@@ -160,7 +160,7 @@ impl<L> Drop for Http<L> {
 
 /// Serves every connection that is handed over, until the control plane is to end.
 async fn serve_all<L: SocketLayer>(
-    node: Arc<dyn Node>,
+    node: Arc<dyn NodeService>,
     router: Router,
     mut receiver: mpsc::Receiver<Handed<L>>,
     watched: watch::Receiver<ServePhase>,
@@ -194,7 +194,7 @@ async fn serve_all<L: SocketLayer>(
 
 /// One connection, from the bytes that were read elsewhere to its end.
 async fn serve_one<L: SocketLayer>(
-    node: Arc<dyn Node>,
+    node: Arc<dyn NodeService>,
     router: Router,
     handed: Handed<L>,
     mut watched: watch::Receiver<ServePhase>,

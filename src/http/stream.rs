@@ -39,7 +39,7 @@ pub trait SocketLayer: Send + Unpin + 'static {
 /// A connection that is handed over: a nonblocking socket that no poll knows of, and its layer.
 #[derive(Debug)]
 pub struct ClientSocket<L> {
-    /// The socket.
+    /// The connected socket of the client.
     pub socket: TcpStream,
     /// What lies above it.
     pub layer: L,

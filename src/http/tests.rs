@@ -95,7 +95,7 @@ impl Few {
     }
 }
 
-impl Node for Few {
+impl NodeService for Few {
     fn now(&self) -> Now {
         Now { mono_us: 0, wall_us: WALL_US }
     }

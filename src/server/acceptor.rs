@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::clock;
 
 /// Number of connections that the kernel keeps until they are accepted, for each listener.
-const BACKLOG: i32 = 4096;
+const CLIENT_BACKLOG: i32 = 4096;
 /// Number of connections that a worker accepts in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 /// How long nothing is accepted after an error that would only come again at once, such as no file
@@ -26,7 +26,7 @@ const PAUSE_US: u64 = 100_000;
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     let first = socket(address)?;
     first.bind(&address.into())?;
-    first.listen(BACKLOG)?;
+    first.listen(CLIENT_BACKLOG)?;
     let taken = local_address(&first)?;
     first.set_reuse_port(true)?;
     let mut sockets = vec![first];
@@ -34,7 +34,7 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
         let next = socket(taken)?;
         next.set_reuse_port(true)?;
         next.bind(&taken.into())?;
-        next.listen(BACKLOG)?;
+        next.listen(CLIENT_BACKLOG)?;
         sockets.push(next);
     }
     Ok(sockets.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect())

@@ -10,7 +10,7 @@ use crate::config::Config;
 /// Number of ports that are tried until one is free for both UDP and TCP.
 const TRIES: usize = 64;
 /// Number of connections of peers that the kernel keeps until they are accepted.
-const BACKLOG: i32 = 1024;
+const PEER_BACKLOG: i32 = 1024;
 
 /// The address that other members are to be told cannot be found out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +34,7 @@ pub fn bind_gossip(address: SocketAddr) -> io::Result<(Sockets, SocketAddr)> {
 fn bind_both(address: SocketAddr) -> io::Result<(Sockets, SocketAddr)> {
     let listener = acceptor::socket(address)?;
     listener.bind(&address.into())?;
-    listener.listen(BACKLOG)?;
+    listener.listen(PEER_BACKLOG)?;
     let bound = acceptor::local_address(&listener)?;
     let udp = mio::net::UdpSocket::bind(bound)?;
     let tcp = mio::net::TcpListener::from_std(listener.into());

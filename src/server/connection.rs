@@ -20,7 +20,7 @@ use crate::http::Reservation;
 use crate::limits::HANDSHAKE_US_MAX;
 
 /// How long the peer's answer to a close frame is waited for, in microseconds.
-const CLOSE_US_MAX: u64 = 1_000_000;
+const CLOSE_ANSWER_US_MAX: u64 = 1_000_000;
 /// How long what is before the close frame may take to be sent, in microseconds: a client that does not
 /// read for this long will not see it.
 const CLOSE_FLUSH_US_MAX: u64 = 35_000_000;
@@ -176,7 +176,7 @@ pub enum ConnectionStage {
 pub struct Open {
     /// Finds messages in what arrives.
     pub reader: FrameReader,
-    /// The session.
+    /// The session that handles the messages.
     pub session: Session,
     /// Whether the client is still there.
     pub liveness: Liveness,
@@ -302,7 +302,7 @@ impl Closing {
     /// When the connection is dropped, whatever is missing, on the monotonic clock.
     pub fn deadline_us(&self) -> u64 {
         match self.sent_us {
-            Some(sent_us) => sent_us + CLOSE_US_MAX,
+            Some(sent_us) => sent_us + CLOSE_ANSWER_US_MAX,
             None => self.since_us + CLOSE_FLUSH_US_MAX,
         }
     }

@@ -7,7 +7,7 @@ use super::clock;
 use super::lifecycle::Phase;
 use super::shared::Shared;
 use crate::cluster::members::MemberInfo;
-use crate::http::{Node, Reply};
+use crate::http::{NodeService, Reply};
 use crate::ingest::{Accepted, Downstream};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
@@ -19,7 +19,7 @@ use crate::store::StoreHealth;
 /// The control plane's view of a node.
 pub struct Control(pub Arc<Shared>);
 
-impl Node for Control {
+impl NodeService for Control {
     fn now(&self) -> Now {
         clock::now()
     }

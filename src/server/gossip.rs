@@ -3,7 +3,7 @@
 //! The machine is pure. Here it is given its inputs, from the UDP socket, the streams, the resolver of join
 //! targets and the outbox, and its effects are carried out on the sockets. Datagrams come first in every turn, since
 //! they carry the probes: a turn that ends for want of time has still answered them. A turn is at most
-//! [`TURN_US_MAX`], so that clients' connections on this worker are served in between.
+//! [`GOSSIP_TURN_US_MAX`], so that clients' connections on this worker are served in between.
 
 use std::net::SocketAddr;
 
@@ -26,7 +26,7 @@ use crate::record::{Now, SharedRecord};
 
 /// Longest turn, in microseconds: a probe's answer never waits longer for the loop's other work than
 /// that takes.
-const TURN_US_MAX: u64 = 1_000;
+const GOSSIP_TURN_US_MAX: u64 = 1_000;
 /// Longest part of a turn that receiving datagrams may take, in microseconds.
 const RECEIVE_US_MAX: u64 = 600;
 /// A timer that is overdue by this many microseconds says that the node stood still: what arrived
@@ -51,9 +51,9 @@ const ALONE_US: u64 = 10_000_000;
 
 /// The sockets of the cluster, bound to its port.
 pub struct Sockets {
-    /// For datagrams.
+    /// The socket for datagrams.
     pub udp: UdpSocket,
-    /// For streams.
+    /// The listener for streams of peers.
     pub tcp: TcpListener,
 }
 
@@ -167,7 +167,7 @@ impl Gossip {
             self.perform(shared);
             at = clock::now();
             may_read_bulk = !shared.is_store_lagging();
-            if at.mono_us > now.mono_us + TURN_US_MAX {
+            if at.mono_us > now.mono_us + GOSSIP_TURN_US_MAX {
                 break;
             }
         }
@@ -234,7 +234,7 @@ impl Gossip {
             // A bound in time is needed too, since nothing fills up where there is nobody to send to. It is
             // generous: a record that is left for later has dropped out of the caches by then, and costs
             // more than all that was done with it before.
-            if clock::now().mono_us > now.mono_us + TURN_US_MAX {
+            if clock::now().mono_us > now.mono_us + GOSSIP_TURN_US_MAX {
                 break;
             }
         }

@@ -43,7 +43,7 @@ const PHASES: [Phase; 7] = [
 ];
 
 /// An event loop that has not turned for this long, in microseconds, is stuck.
-const TURN_US_MAX: u64 = 10_000_000;
+const STUCK_LOOP_US: u64 = 10_000_000;
 
 /// A failure that ends the node, by whoever notices it first.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,7 +118,7 @@ impl Lifecycle {
     /// Returns whether every worker has turned lately.
     pub fn is_turning(&self, now: Now) -> bool {
         let is_recent =
-            |turned_us: &AtomicU64| now.mono_us.saturating_sub(turned_us.load(Relaxed)) < TURN_US_MAX;
+            |turned_us: &AtomicU64| now.mono_us.saturating_sub(turned_us.load(Relaxed)) < STUCK_LOOP_US;
         self.turned_us.iter().all(is_recent)
     }
 
@@ -204,9 +204,9 @@ mod tests {
     fn a_worker_that_stands_still_is_seen() {
         let life = loading(2);
         let at = |mono_us| Now { mono_us, wall_us: 0 };
-        assert!(life.is_turning(at(4 + TURN_US_MAX)));
+        assert!(life.is_turning(at(4 + STUCK_LOOP_US)));
         life.handle_turn(at(1_000), 0);
-        assert!(!life.is_turning(at(5 + TURN_US_MAX)), "the other one has not turned");
+        assert!(!life.is_turning(at(5 + STUCK_LOOP_US)), "the other one has not turned");
     }
 
     #[test]

@@ -40,11 +40,11 @@ use crate::record::{HybridClock, NodeName};
 use crate::store::{BackendKind, NodeIdentity, OpenError, StoreHandle, StoreOptions};
 
 /// How long a stop waits until publishes under way are answered and passed on, in microseconds.
-const DRAIN_US_MAX: u64 = 3_000_000;
+const STOP_DRAIN_US_MAX: u64 = 3_000_000;
 /// How long a stop waits until the store holds what was accepted, in microseconds.
 const FLUSH_US_MAX: u64 = 2_000_000;
 /// How long a stop waits until clients are closed, in microseconds.
-const CLOSE_US_MAX: u64 = 1_000_000;
+const STOP_CLOSE_US_MAX: u64 = 1_000_000;
 /// How long a stop waits until the cluster is told, in microseconds.
 const LEAVE_US_MAX: u64 = 1_000_000;
 /// How long a stop waits for the store's last write, and the end of its file, in microseconds.
@@ -56,9 +56,9 @@ const RELEASE_MS_MAX: u64 = 500;
 const KILL_MS_MAX: u64 = 5_000;
 /// Time for closing clients and telling the cluster, in microseconds. Requests to the control plane that
 /// are under way are finished meanwhile.
-const ENDING_US_MAX: u64 = max(CLOSE_US_MAX + LEAVE_US_MAX, GRACE_US);
+const ENDING_US_MAX: u64 = max(STOP_CLOSE_US_MAX + LEAVE_US_MAX, GRACE_US);
 const _: () = assert!(
-    DRAIN_US_MAX + FLUSH_US_MAX + ENDING_US_MAX + STORE_US_MAX + 2 * RELEASE_MS_MAX * 1_000
+    STOP_DRAIN_US_MAX + FLUSH_US_MAX + ENDING_US_MAX + STORE_US_MAX + 2 * RELEASE_MS_MAX * 1_000
         < SHUTDOWN_US_MAX - 500_000
 );
 const fn max(a: u64, b: u64) -> u64 {
@@ -107,7 +107,7 @@ impl ServerError {
     }
 }
 
-/// Starts nodes.
+/// Starts nodes in this process.
 #[derive(Debug)]
 pub struct Node;
 
@@ -226,7 +226,7 @@ impl NodeHandle {
     pub fn stop(mut self) {
         let shared = &self.shared;
         shared.advance(Phase::Draining);
-        if !shared.lifecycle.wait_done(Phase::Draining, DRAIN_US_MAX) {
+        if !shared.lifecycle.wait_done(Phase::Draining, STOP_DRAIN_US_MAX) {
             tracing::warn!("stopping with work under way: it was not done in time");
         }
         if !shared.store().flush(Duration::from_micros(FLUSH_US_MAX)) {
@@ -236,7 +236,7 @@ impl NodeHandle {
         if let Some(control) = &self.control {
             control.drain();
         }
-        shared.lifecycle.wait_done(Phase::Closing, CLOSE_US_MAX);
+        shared.lifecycle.wait_done(Phase::Closing, STOP_CLOSE_US_MAX);
         shared.advance(Phase::Leaving);
         shared.lifecycle.wait_done(Phase::Leaving, LEAVE_US_MAX);
         shared.advance(Phase::Stopped);

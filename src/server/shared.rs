@@ -69,7 +69,7 @@ impl Shared {
         }
     }
 
-    /// The store.
+    /// Returns the handle of the store.
     pub fn store(&self) -> &StoreHandle {
         &self.ingest.downstream().store
     }

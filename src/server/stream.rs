@@ -16,7 +16,7 @@ use super::tokens;
 use crate::cluster::{StreamEvent, StreamId, StreamOutput};
 
 /// Bytes read from a stream at a time.
-const READ_BYTES: usize = 64 * 1024;
+const PEER_READ_BYTES: usize = 64 * 1024;
 /// Bytes that may wait on one stream. The machine keeps less in flight; a stream on which more waits is
 /// closed.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -73,7 +73,7 @@ impl PeerStreams {
             events: VecDeque::new(),
             next_accepted: 2,
             accepted: 0,
-            buffer: vec![0; READ_BYTES],
+            buffer: vec![0; PEER_READ_BYTES],
         }
     }
 

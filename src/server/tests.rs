@@ -9,7 +9,7 @@ use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Message, WebSocket};
 
 use super::*;
-use crate::config::{Config, Machine, Raw, check, raw::Text};
+use crate::config::{Config, Hardware, Raw, check, raw::Text};
 
 /// Longer than anything here takes: a test that has waited for this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,7 +25,7 @@ fn config(set: impl FnOnce(&mut Raw)) -> Config {
         ..Raw::default()
     };
     set(&mut raw);
-    check(&raw, Machine { cores: 2, memory_bytes: 1 << 30 }).expect("configuration")
+    check(&raw, Hardware { cores: 2, memory_bytes: 1 << 30 }).expect("configuration")
 }
 
 fn started(set: impl FnOnce(&mut Raw)) -> NodeHandle {

@@ -14,7 +14,7 @@ use crate::record::{NodeName, Now};
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 
 /// Memory for the pages of the file of records unless told otherwise, in bytes.
-const CACHE_BYTES: usize = 128 * 1024 * 1024;
+const DATABASE_CACHE_BYTES: usize = 128 * 1024 * 1024;
 /// Bytes of records that wait in the journal unless told otherwise.
 pub(super) const JOURNAL_BYTES: usize = 16 * 1024 * 1024;
 
@@ -63,7 +63,7 @@ impl StoreOptions {
             node_name: None,
             seed,
             clock,
-            cache_bytes: CACHE_BYTES,
+            cache_bytes: DATABASE_CACHE_BYTES,
             journal_bytes: JOURNAL_BYTES,
             queue_bytes_max: STORE_QUEUE_BYTES_MAX,
         }

@@ -26,7 +26,7 @@ const BACKOFF_MS_MAX: u64 = 5_000;
 /// A longer one only makes a group wait for records that cost as much in the next.
 const REST_US_MAX: u64 = 2_000;
 /// Least number of records in a group after which the writer rests.
-const REST_RECORDS_MIN: usize = 64;
+const RESTED_GROUP_RECORDS_MIN: usize = 64;
 /// Time without work, in microseconds, after which the engine does what it put off.
 const IDLE_US: u64 = 20_000;
 /// Number of records written at a time when the map is read again.
@@ -109,7 +109,7 @@ impl GroupWriter {
         debug_assert!(self.written < ticket, "groups are written in their order");
         self.written = ticket;
         self.raise_durable();
-        if group.records() >= REST_RECORDS_MIN && rest_us > 0 {
+        if group.records() >= RESTED_GROUP_RECORDS_MIN && rest_us > 0 {
             self.path.bell.rest(Duration::from_micros(rest_us.min(REST_US_MAX)));
         }
         WriteEnd::Done

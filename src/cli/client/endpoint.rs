@@ -14,16 +14,16 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// The address of a node for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct NodeUrl {
     host: String,
     port: u16,
     /// The beginning of all paths, for a node behind a proxy, without a slash at its end; usually empty.
     prefix: String,
 }
 
-impl Endpoint {
+impl NodeUrl {
     /// Parses a URL. `flag` is the name of the argument, for the error.
-    pub fn parse(url: &str, flag: &str) -> Result<Endpoint, CliError> {
+    pub fn parse(url: &str, flag: &str) -> Result<NodeUrl, CliError> {
         let error = || {
             let allowed = "ws://HOST:PORT or http://HOST:PORT, IPv6 in brackets";
             CliError::Usage(format!("--{flag}: {url:?} cannot be used; allowed: {allowed}"))
@@ -49,7 +49,7 @@ impl Endpoint {
         }
         let path = path.trim_end_matches('/');
         let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
-        Ok(Endpoint { host: host.into(), port, prefix })
+        Ok(NodeUrl { host: host.into(), port, prefix })
     }
 
     /// Returns `path` with the prefix of this endpoint in front.
@@ -74,7 +74,7 @@ impl Endpoint {
 }
 
 /// Writes `host:port`, as the header `Host` has it.
-impl fmt::Display for Endpoint {
+impl fmt::Display for NodeUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
             true => write!(f, "[{}]:{}", self.host, self.port),
@@ -108,11 +108,11 @@ mod tests {
             ("ws://[::1]:5/", "[::1]:5", "/x"),
             ("http://[::1]/p/q/", "[::1]:7070", "/p/q/x"),
         ] {
-            let endpoint = Endpoint::parse(url, "to").expect(url);
+            let endpoint = NodeUrl::parse(url, "to").expect(url);
             assert_eq!((endpoint.to_string().as_str(), endpoint.path("/x").as_str()), (shown, path), "{url}");
         }
         for bad in ["", "wss://a:1", "ws://", "ws://a:x", "ws://a b", "::1", "ws://u@a:1", "ws://a:1/?x"] {
-            assert!(matches!(Endpoint::parse(bad, "to"), Err(CliError::Usage(_))), "{bad:?}");
+            assert!(matches!(NodeUrl::parse(bad, "to"), Err(CliError::Usage(_))), "{bad:?}");
         }
     }
 

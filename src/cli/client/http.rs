@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use super::{Endpoint, Refused};
+use super::{NodeUrl, Refused};
 use crate::cli::CliError;
 
 /// Silence after which reading or writing is given up.
@@ -34,14 +34,14 @@ impl Answer {
 }
 
 /// Sends a GET request for `path` to `endpoint` and returns the answer.
-pub fn fetch(endpoint: &Endpoint, path: &str) -> Result<Answer, CliError> {
+pub fn fetch(endpoint: &NodeUrl, path: &str) -> Result<Answer, CliError> {
     exchange(endpoint, path).map_err(|error| {
         // The error becomes a text here. As an `io::Error`, a broken pipe would be taken for a closed stdout.
         CliError::Failed(format!("no answer from {endpoint}: {error}"))
     })
 }
 
-fn exchange(endpoint: &Endpoint, path: &str) -> io::Result<Answer> {
+fn exchange(endpoint: &NodeUrl, path: &str) -> io::Result<Answer> {
     let mut stream = endpoint.connect()?;
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;

@@ -6,7 +6,7 @@ mod signal;
 mod socket;
 mod subscription;
 
-pub use endpoint::{Endpoint, percent_encoded};
+pub use endpoint::{NodeUrl, percent_encoded};
 pub use http::{Answer, fetch};
 pub use signal::Interrupt;
 pub use socket::{Half, Sender, Socket, connect, connect_in_halves};

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use tungstenite::{Error, HandshakeError};
 
-use super::Endpoint;
+use super::NodeUrl;
 use crate::cli::CliError;
 
 /// How long a handshake or the sending of a frame may make no progress.
@@ -19,12 +19,12 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 pub type Socket = WebSocket<TcpStream>;
 
 /// Opens the WebSocket at `path` of a node.
-pub fn connect(endpoint: &Endpoint, path: &str) -> Result<Socket, CliError> {
+pub fn connect(endpoint: &NodeUrl, path: &str) -> Result<Socket, CliError> {
     open(endpoint, path, Ok)
 }
 
 /// Opens the WebSocket at `path` of a node for two threads, of which one writes and one reads.
-pub fn connect_in_halves(endpoint: &Endpoint, path: &str) -> Result<(Sender, WebSocket<Half>), CliError> {
+pub fn connect_in_halves(endpoint: &NodeUrl, path: &str) -> Result<(Sender, WebSocket<Half>), CliError> {
     let reader = open(endpoint, path, |stream| {
         let outgoing = Arc::new(Mutex::new(stream.try_clone()?));
         Ok(Half { incoming: stream, outgoing })
@@ -81,7 +81,7 @@ impl Write for Half {
 }
 
 fn open<S: Read + Write>(
-    endpoint: &Endpoint,
+    endpoint: &NodeUrl,
     path: &str,
     wrap: impl FnOnce(TcpStream) -> io::Result<S>,
 ) -> Result<WebSocket<S>, CliError> {
@@ -106,6 +106,6 @@ fn open<S: Read + Write>(
     }
 }
 
-fn lost(endpoint: &Endpoint, why: impl std::fmt::Display) -> CliError {
+fn lost(endpoint: &NodeUrl, why: impl std::fmt::Display) -> CliError {
     CliError::Failed(format!("no connection to {endpoint}: {why}"))
 }

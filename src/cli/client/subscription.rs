@@ -18,7 +18,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Endpoint, Refused, Socket, connect, items};
+use super::{NodeUrl, Refused, Socket, connect, items};
 use crate::cli::CliError;
 use crate::server::clock;
 
@@ -136,8 +136,8 @@ impl Repeats {
 /// A running subscription. Call [`Subscription::next`] in a loop, and [`Subscription::close`] at the end.
 pub struct Subscription {
     wanted: Wanted,
-    home: Endpoint,
-    members: Vec<Endpoint>,
+    home: NodeUrl,
+    members: Vec<NodeUrl>,
     tries: u32,
     socket: Option<Socket>,
     node: String,
@@ -150,7 +150,7 @@ pub struct Subscription {
 
 impl Subscription {
     /// Connects for the first time. Returns an error if the node cannot be reached or refuses.
-    pub fn open(home: Endpoint, wanted: Wanted) -> Result<Subscription, CliError> {
+    pub fn open(home: NodeUrl, wanted: Wanted) -> Result<Subscription, CliError> {
         let mut subscription = Subscription {
             wanted,
             home: home.clone(),
@@ -206,7 +206,7 @@ impl Subscription {
         }
     }
 
-    fn connect(&mut self, endpoint: &Endpoint) -> Result<(), CliError> {
+    fn connect(&mut self, endpoint: &NodeUrl) -> Result<(), CliError> {
         let failed = |error: &dyn std::fmt::Display| {
             CliError::Failed(format!("the connection to {endpoint} was lost: {error}"))
         };
@@ -302,7 +302,7 @@ impl Subscription {
         if let Some(connected) = control.connected {
             self.node = connected.node;
             let endpoints =
-                connected.members.iter().filter_map(|member| Endpoint::parse(&member.http, "from").ok());
+                connected.members.iter().filter_map(|member| NodeUrl::parse(&member.http, "from").ok());
             self.members = endpoints.filter(|endpoint| *endpoint != self.home).collect();
         }
         if let Some(token) = control.eos.and_then(|eos| eos.resume) {
@@ -373,8 +373,7 @@ mod tests {
     #[test]
     fn goes_on_with_its_token_after_a_lost_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-        let home =
-            Endpoint::parse(&listener.local_addr().expect("address").to_string(), "from").expect("url");
+        let home = NodeUrl::parse(&listener.local_addr().expect("address").to_string(), "from").expect("url");
         let node = thread::spawn(move || {
             let (mut socket, asked) = accept(&listener);
             assert_eq!(asked["subscribe"]["snapshot"], false);
@@ -436,8 +435,7 @@ mod tests {
     #[test]
     fn a_node_that_is_not_there_at_first_is_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-        let home =
-            Endpoint::parse(&listener.local_addr().expect("address").to_string(), "from").expect("url");
+        let home = NodeUrl::parse(&listener.local_addr().expect("address").to_string(), "from").expect("url");
         drop(listener);
         assert!(matches!(Subscription::open(home, wanted()), Err(CliError::Failed(_))));
     }

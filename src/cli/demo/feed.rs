@@ -6,14 +6,14 @@ use serde_json::json;
 
 use super::figures::Figures;
 use crate::cli::CliError;
-use crate::cli::client::{Endpoint, Socket, connect};
+use crate::cli::client::{NodeUrl, Socket, connect};
 use crate::server::clock;
 
 /// Interval at which figures are read and published, in microseconds.
 const EVERY_US: u64 = 200_000;
 
 /// Publishes until `ending` is set. If the connection is lost, a new one is made.
-pub fn run(endpoint: &Endpoint, ending: &AtomicBool) {
+pub fn run(endpoint: &NodeUrl, ending: &AtomicBool) {
     let mut figures = Figures::default();
     while !ending.load(Relaxed) {
         if let Err(error) = publish(endpoint, &mut figures, ending) {
@@ -23,7 +23,7 @@ pub fn run(endpoint: &Endpoint, ending: &AtomicBool) {
     }
 }
 
-fn publish(endpoint: &Endpoint, figures: &mut Figures, ending: &AtomicBool) -> Result<(), CliError> {
+fn publish(endpoint: &NodeUrl, figures: &mut Figures, ending: &AtomicBool) -> Result<(), CliError> {
     let lost = |error: tungstenite::Error| CliError::Failed(error.to_string());
     let mut socket: Socket = connect(endpoint, "/publish")?;
     // The node answers only refused publishes and sends pings, so it suffices to read after every publish.

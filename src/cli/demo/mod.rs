@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use super::client::{Endpoint, Interrupt};
+use super::client::{Interrupt, NodeUrl};
 use super::machine::this_machine;
 use super::members;
 use super::serve::start_log;
@@ -77,7 +77,7 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
 /// Draws the screen, and kills and restarts the second node, until the demo ends.
 fn show(
     cluster: &mut Cluster,
-    first: &Endpoint,
+    first: &NodeUrl,
     seen: &watch::Seen,
     interrupt: &Interrupt,
     seconds: Option<u64>,
@@ -150,9 +150,9 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn endpoint(&self, index: usize) -> Result<Endpoint, CliError> {
+    fn endpoint(&self, index: usize) -> Result<NodeUrl, CliError> {
         let config = self.configs.get(index).ok_or_else(|| CliError::Failed("no such node".into()))?;
-        Endpoint::parse(&config.http.to_string(), "from")
+        NodeUrl::parse(&config.http.to_string(), "from")
     }
 
     /// Returns the addresses for clients, `host:port`, of all nodes from the first.

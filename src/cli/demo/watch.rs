@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::cli::client::{Endpoint, Event, Subscription, Wanted};
+use crate::cli::client::{Event, NodeUrl, Subscription, Wanted};
 use crate::server::clock;
 
 /// Most travel times that are kept to compute percentiles: about those of the last minute.
@@ -85,7 +85,7 @@ impl Seen {
 }
 
 /// Receives records until `ending` is set. If the subscription fails, a new one is opened.
-pub fn run(endpoint: Endpoint, seen: &Seen, ending: &AtomicBool) {
+pub fn run(endpoint: NodeUrl, seen: &Seen, ending: &AtomicBool) {
     let wanted = Wanted { sources: vec!["host/**".into()], has_snapshot: true, mode: "latest".into() };
     while !ending.load(Relaxed) {
         match Subscription::open(endpoint.clone(), wanted.clone()) {

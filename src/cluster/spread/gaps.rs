@@ -24,7 +24,7 @@ use crate::cluster::ring::Ring;
 /// Least time a gap must have stood before it is asked for, in microseconds.
 const ASK_US_MIN: u64 = 50_000;
 /// Least time that a peer is given to answer, in microseconds.
-const ANSWER_US_MIN: u64 = 20_000;
+const GAP_ANSWER_US_MIN: u64 = 20_000;
 /// Time for which a node that starts leaves its gaps to the first reconciliation, in microseconds.
 const ASK_DELAY_AT_START_US: u64 = 5_000_000;
 /// Most ranges in one want.
@@ -32,13 +32,13 @@ const RANGES_MAX: usize = 16;
 /// Gaps of more records than this are left to reconciliation.
 const NUMBERS_MAX: u64 = 64 * 1024;
 /// How often a gap is asked for without progress until it is left to reconciliation.
-const ASKS_MAX: u32 = 9;
+const GAP_ASKS_MAX: u32 = 9;
 /// Most bytes of batches that are sent in answer to one want; one batch is sent in any case.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Wants are not answered on a link where this many bytes wait.
 const QUEUE_BYTES_MAX: usize = 256 * 1024;
 /// How many members are looked at for one that is not silent.
-const CANDIDATES_MAX: usize = 16;
+const GAP_CANDIDATES_MAX: usize = 16;
 /// The origin itself is asked once in so many times.
 const ORIGIN_EVERY: u32 = 3;
 
@@ -124,7 +124,7 @@ impl Gaps {
             return self.watch(base, hash, false);
         }
         let numbers = gaps.iter().fold(0u64, |sum, gap| sum.saturating_add(gap.last - gap.first));
-        if line.search.asks >= ASKS_MAX || numbers > NUMBERS_MAX {
+        if line.search.asks >= GAP_ASKS_MAX || numbers > NUMBERS_MAX {
             line.search.abandon();
             base.stats.gaps_abandoned += 1;
             return self.watch(base, hash, false);
@@ -138,7 +138,8 @@ impl Gaps {
             base.links.note(id, Note { is_want: true, line: hash, ranges: gaps });
             base.stats.wants_sent += 1;
         }
-        let answer_us = base.links.typical_rtt().timeout_us(0).max(ANSWER_US_MIN) * u64::from(asks.min(4));
+        let answer_us =
+            base.links.typical_rtt().timeout_us(0).max(GAP_ANSWER_US_MIN) * u64::from(asks.min(4));
         let due_us = base.now_us + answer_us + random % (answer_us / 2);
         if let Some(line) = base.lines.get_mut(hash) {
             line.search.due_us = due_us;
@@ -200,7 +201,7 @@ fn named_peer(line: &OriginLine, ring: &Ring) -> Option<SocketAddr> {
 fn random_peer(base: &Base, ring: &Ring, random: u64) -> Option<SocketAddr> {
     let entries = ring.entries();
     let start = (random % entries.len().max(1) as u64) as usize;
-    let candidates = entries.iter().cycle().skip(start).take(entries.len().min(CANDIDATES_MAX));
+    let candidates = entries.iter().cycle().skip(start).take(entries.len().min(GAP_CANDIDATES_MAX));
     let mut others = candidates.filter(|entry| entry.hash != base.me.place).map(|entry| entry.gossip());
     let is_silent =
         |peer: SocketAddr| base.links.find(peer).is_some_and(|link| link.silence.is_silent(base.now_us));

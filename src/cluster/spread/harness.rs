@@ -503,3 +503,12 @@ impl World {
         self.nodes.iter().map(|node| node.spread.stats().data_copies_received).sum()
     }
 }
+
+impl super::Packet {
+    /// The packet as the generated code decodes it.
+    pub(in crate::cluster::spread) fn to_proto(&self) -> proto::Spread {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        proto::Spread::decode(&out[..]).expect("what was written is read")
+    }
+}

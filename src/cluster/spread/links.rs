@@ -22,7 +22,7 @@ const FAR_RTT_US: u64 = 200_000;
 /// Most other zones whose round trips are kept.
 const ZONES_MAX: usize = 1_024;
 /// An idle link is closed if it was not used for this long, in microseconds.
-const IDLE_US_MAX: u64 = 30_000_000;
+const LINK_IDLE_US_MAX: u64 = 30_000_000;
 
 /// All links. The number of a link is its place in the table, which another link may take when it is closed.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Links {
 
     /// Closes the links that were not used for long, and drops fragments that made no progress for long.
     pub fn sweep(&mut self, now_us: u64) {
-        let is_over = |link: &Link| link.is_idle() && now_us.saturating_sub(link.used_us) > IDLE_US_MAX;
+        let is_over = |link: &Link| link.is_idle() && now_us.saturating_sub(link.used_us) > LINK_IDLE_US_MAX;
         let over: Vec<usize> = self.links.iter().filter(|link| is_over(link.1)).map(|link| link.0).collect();
         over.into_iter().for_each(|id| self.close(id));
         self.assemblies.forget_old(now_us);

@@ -34,7 +34,7 @@ pub(super) fn batch_room(packet_bytes_max: usize, part: &RangeTask) -> usize {
 pub struct Packet {
     /// The least number of a part that is not settled for the peer.
     floor: u64,
-    /// Encoded parts.
+    /// The parts, encoded.
     parts: Vec<u8>,
     /// Encoded receipt, wants, lacks and inquiries.
     rest: Vec<u8>,

@@ -30,7 +30,7 @@ pub(super) enum Taken {
     No,
     /// It was the question for a batch that is not here: the peer is to send it.
     Wanted,
-    /// Its body is being pulled.
+    /// The body of the batch is being pulled from a peer.
     Pulling,
 }
 

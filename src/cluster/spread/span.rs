@@ -53,7 +53,7 @@ impl Span {
 pub(super) struct Spans {
     /// The first range. Nearly always it is the only one, so it needs no memory of its own.
     first: Option<HeldSpan>,
-    /// Further ranges.
+    /// The ranges after the first, if there are any.
     more: Vec<HeldSpan>,
 }
 

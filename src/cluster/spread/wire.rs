@@ -113,16 +113,6 @@ fn read_list(
     Ok((whose, numbers))
 }
 
-#[cfg(test)]
-impl super::Packet {
-    /// The packet as the generated code decodes it.
-    pub(super) fn to_proto(&self) -> crate::proto::gossip::Spread {
-        let mut out = Vec::new();
-        self.write(&mut out);
-        prost::Message::decode(&out[..]).expect("what was written is read")
-    }
-}
-
 /// A gap that a peer wants filled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Want {

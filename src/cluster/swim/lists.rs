@@ -15,7 +15,7 @@ use super::news::Way;
 use super::slot::{ME, Slot};
 use super::timing::{LISTS_INTERVAL_US, LISTS_INTERVAL_US_MAX};
 use super::{Swim, SwimOutput, wire};
-use crate::cluster::frames::{self, FrameReader};
+use crate::cluster::frames::{self, StreamFrameReader};
 use crate::cluster::members::State;
 use crate::cluster::purpose::{Purpose, StreamIds};
 use crate::cluster::stats::QueueGauge;
@@ -50,7 +50,7 @@ enum ListSessionKind {
 #[derive(Debug)]
 struct ListSession {
     kind: ListSessionKind,
-    reader: FrameReader,
+    reader: StreamFrameReader,
     due_us: u64,
 }
 
@@ -191,7 +191,7 @@ impl Swim {
     fn start_session(&mut self, now: Now, stream: StreamId, kind: ListSessionKind) {
         let session = ListSession {
             kind,
-            reader: FrameReader::new(LIST_FRAME_BYTES_MAX),
+            reader: StreamFrameReader::new(LIST_FRAME_BYTES_MAX),
             due_us: now.mono_us + SESSION_US,
         };
         self.lists.sessions.insert(stream, session);

@@ -16,7 +16,7 @@ use crate::protocol::refusal::{Code, Refusal};
 /// Who waits for a record to be with every member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waiter {
-    /// A session.
+    /// A session of one of the workers.
     Session {
         /// Number of its worker.
         worker: usize,

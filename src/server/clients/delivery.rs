@@ -16,7 +16,7 @@ use crate::store::StoreHealth;
 /// Number of changes that are handed out between two looks at the clock.
 const CHANGES_PER_LOOK: usize = 512;
 /// Longest time for which changes are handed out before what they made is flushed, in microseconds.
-const DRAIN_US_MAX: u64 = 20_000;
+const MAIL_DRAIN_US_MAX: u64 = 20_000;
 /// Number of bytes that are handed out between two looks at the clock.
 const BYTES_PER_LOOK: usize = 64 * 1024 * 1024;
 /// Bytes that may wait for one connection; once there are more, they are written before more are added.
@@ -41,7 +41,7 @@ impl Portion {
     fn of(flush_us: u64, has_peers: bool) -> Portion {
         match has_peers {
             true => Portion { deliveries: 1_024, us: PART_US_MAX },
-            false => Portion { deliveries: 262_144, us: flush_us.clamp(PART_US_MAX, DRAIN_US_MAX) },
+            false => Portion { deliveries: 262_144, us: flush_us.clamp(PART_US_MAX, MAIL_DRAIN_US_MAX) },
         }
     }
 }
@@ -199,6 +199,6 @@ mod tests {
         }
         assert_eq!(Portion::of(0, false).us, PART_US_MAX);
         assert_eq!(Portion::of(10_000, false).us, 10_000);
-        assert_eq!(Portion::of(u64::MAX, false).us, DRAIN_US_MAX);
+        assert_eq!(Portion::of(u64::MAX, false).us, MAIL_DRAIN_US_MAX);
     }
 }

@@ -33,7 +33,7 @@ use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
 /// Number of bytes that are read from one connection at a time.
-const READ_BYTES: usize = 64 * 1024;
+const CLIENT_READ_BYTES: usize = 64 * 1024;
 /// Number of connections over `--max-connections` that a worker turns away with an answer at a time. Those
 /// beyond are dropped without one.
 const EXCESS_MAX: usize = 128;
@@ -79,7 +79,7 @@ impl Clients {
         Clients {
             table: Slab::new(),
             env: ClientsEnv::new(host),
-            buffer: vec![0; READ_BYTES],
+            buffer: vec![0; CLIENT_READ_BYTES],
             ready: VecDeque::new(),
             turning: VecDeque::new(),
             paused: Vec::new(),

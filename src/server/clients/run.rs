@@ -15,7 +15,7 @@ const RUN_BYTES_MAX: usize = 256 * 1024;
 /// A run for at most [`FEW_CONNECTIONS`] connections is handed out after [`FEW_CHANGES`] changes: what is
 /// known of those few stays in the caches anyway, and what is handed over should, too.
 const FEW_CONNECTIONS: usize = 3;
-/// See [`FEW_CONNECTIONS`].
+/// Number of changes that are handed to [`FEW_CONNECTIONS`] or fewer connections at a time.
 pub const FEW_CHANGES: usize = 16;
 
 /// Changes in a row that the same connections want.

@@ -30,7 +30,7 @@ use crate::server::outbound::Outbound;
 /// Read buffer of a connection, in bytes. Small, since tungstenite allocates it at once.
 const READ_BUFFER_BYTES: usize = 64;
 /// Memory for frames that a connection may keep between messages, in bytes.
-const KEPT_BYTES_MAX: usize = 4096;
+const KEPT_FRAME_BYTES_MAX: usize = 4096;
 /// Longest reason of a close frame, in bytes.
 const REASON_BYTES_MAX: usize = 120;
 /// Why text was refused.
@@ -103,7 +103,7 @@ impl WebSocket {
         self.lent = None;
         if std::mem::take(&mut self.is_spent) {
             self.partial.clear();
-            self.partial.shrink_to(KEPT_BYTES_MAX);
+            self.partial.shrink_to(KEPT_FRAME_BYTES_MAX);
         }
         loop {
             if self.passing > 0 {
@@ -235,7 +235,7 @@ impl WebSocket {
         }
         // After a large frame tungstenite keeps a buffer of that size. Between messages nothing is in it, and
         // a new context does as well.
-        if self.largest > KEPT_BYTES_MAX as u64 && !self.is_fragmented && self.context.can_write() {
+        if self.largest > KEPT_FRAME_BYTES_MAX as u64 && !self.is_fragmented && self.context.can_write() {
             self.context = context(self.frame_bytes_max);
             self.largest = 0;
         }

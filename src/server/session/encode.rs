@@ -42,7 +42,7 @@ struct Encoded {
 }
 
 /// Memory kept from one change to the next, in bytes: a few hundred of them are kept.
-const KEPT_BYTES_MAX: usize = 1024;
+const KEPT_CHANGE_BYTES_MAX: usize = 1024;
 
 impl EncodedChange {
     /// Forgets the change.
@@ -50,7 +50,7 @@ impl EncodedChange {
         self.key = None;
         for encoded in self.encoded.as_flattened_mut() {
             encoded.bytes.clear();
-            encoded.bytes.shrink_to(KEPT_BYTES_MAX);
+            encoded.bytes.shrink_to(KEPT_CHANGE_BYTES_MAX);
         }
     }
 

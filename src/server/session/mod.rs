@@ -57,13 +57,13 @@ const CONNECTED_MEMBERS_MAX: usize = 16;
 /// The path on which a connection was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// `/publish`
+    /// The path `/publish`.
     Publish,
-    /// `/subscribe`
+    /// The path `/subscribe`.
     Subscribe,
 }
 
-/// One connection.
+/// One WebSocket connection, without its socket.
 #[derive(Debug)]
 pub struct Session {
     codec: Codec,

@@ -18,7 +18,7 @@ use crate::record::{SharedRecord, Source, Stamp};
 /// A record or a token that waits.
 #[derive(Clone, Debug)]
 pub(super) enum QueueEntry {
-    /// A record.
+    /// A record that is to be sent.
     Record(QueuedRecord),
     /// A token, and the subscription whose snapshot ends with it, if one does.
     Token {

@@ -49,7 +49,7 @@ impl Workspace {
 pub struct Turn<'a> {
     /// The time of the call.
     pub now: Now,
-    /// The node.
+    /// The node that the session belongs to.
     pub host: &'a dyn Host,
     /// What the sessions of the worker share.
     pub work: &'a mut Workspace,

@@ -14,7 +14,7 @@ pub(super) const BATCH_ROWS_MAX: usize = 10;
 /// sent alone.
 const BATCH_BYTES_MAX: usize = 4 << 10;
 /// Estimated bytes of a row beside its name and its data: key, stamp and birth.
-const ROW_BYTES: usize = 100;
+const ROW_OVERHEAD_BYTES: usize = 100;
 /// Number of requests that are on their way at a time. It grows by one with every answer and falls to the
 /// least after a failure, so that a Cassandra that comes back is not overrun and soon has all it can bear.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub(super) enum RowWrite<'a> {
 impl RowWrite<'_> {
     /// Estimated bytes of the row in a request.
     fn bytes(&self) -> usize {
-        ROW_BYTES
+        ROW_OVERHEAD_BYTES
             + match self {
                 RowWrite::Put(record) | RowWrite::Append(record) => {
                     2 * record.source.as_str().len() + record.payload.bytes().len()

@@ -230,7 +230,7 @@ mod tests {
             cassandra: Some("c:1".into()),
             ..Default::default()
         };
-        let machine = crate::config::Machine { cores: 1, memory_bytes: 1 << 30 };
+        let machine = crate::config::Hardware { cores: 1, memory_bytes: 1 << 30 };
         let mut config = crate::config::check(&raw, machine).expect("checked").cassandra.expect("asked for");
         let data_centers = || vec![("east".to_owned(), 5), ("we'st".to_owned(), 2)];
         assert_eq!(copies(&config, data_centers()).as_deref(), Ok("'east': 3, 'we''st': 2"));

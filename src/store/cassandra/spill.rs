@@ -23,7 +23,7 @@ const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 /// Table from a source to the key of its newest record.
 const NEWEST: TableDefinition<&str, &[u8]> = TableDefinition::new("newest");
 /// Memory for redb's pages, in bytes. Little is enough: this file is written and read in runs.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
+const SPILL_CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// Estimated bytes that a record costs beside its own, in both tables and their pages.
 const OVERHEAD_BYTES: usize = 96;
 
@@ -93,7 +93,7 @@ struct SpillTables<'a> {
 impl Spill {
     /// Opens the file, or makes it, and counts the records that an earlier life left in it.
     pub(super) fn open(path: &Path, bounds: SpillBounds) -> Result<Spill, SpillError> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+        let database = Database::builder().set_cache_size(SPILL_CACHE_BYTES).create(path)?;
         let transaction = database.begin_write()?;
         let (mut records, mut bytes) = (0, 0);
         {

@@ -19,7 +19,7 @@ use super::rows::decode;
 use super::session::CassandraSession;
 use super::watch::overlooked;
 use crate::config::cassandra::Cassandra as Config;
-use crate::config::{Machine, Raw, check};
+use crate::config::{Hardware, Raw, check};
 use crate::record::merge::order;
 use crate::record::{
     Birth, HistoryCursor, HistoryQuery, NodeName, Payload, Record, SharedRecord, Source, Stamp,
@@ -45,7 +45,7 @@ pub(super) fn config(keyspace: &str, set: impl FnOnce(&mut Raw)) -> Config {
         ..Raw::default()
     };
     set(&mut raw);
-    let checked = check(&raw, Machine { cores: 1, memory_bytes: 1 << 30 }).expect("checked");
+    let checked = check(&raw, Hardware { cores: 1, memory_bytes: 1 << 30 }).expect("checked");
     checked.cassandra.expect("asked for")
 }
 

@@ -35,7 +35,7 @@ const STOP_PAUSE: Duration = Duration::from_millis(50);
 const DRAIN_RECORDS: usize = 4_096;
 /// Least number of records in a group after which the next one is left to gather as long as this one took,
 /// at most [`REST_MAX`]: larger groups, and a core for the event loops.
-const REST_RECORDS_MIN: usize = 64;
+const GATHERED_GROUP_RECORDS_MIN: usize = 64;
 const REST_MAX: Duration = Duration::from_millis(2);
 
 /// Parts that the writer is made of.
@@ -177,7 +177,7 @@ impl CassandraWriter {
             self.written = ticket;
         }
         self.raise_durable();
-        if is_direct && group.records() >= REST_RECORDS_MIN {
+        if is_direct && group.records() >= GATHERED_GROUP_RECORDS_MIN {
             tokio::time::sleep(Duration::from_micros(self.now_us() - began_us).min(REST_MAX)).await;
         }
     }

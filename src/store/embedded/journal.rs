@@ -28,7 +28,7 @@ use crate::store::open::JOURNAL_BYTES;
 use crate::store::queue::{CHANGE_BYTES, WriteGroup};
 
 /// Most bytes of a row: with what redb adds, a row of this size fills a page of 64 KiB.
-const ROW_BYTES: usize = 64 * 1024 - 64;
+const JOURNAL_ROW_BYTES_MAX: usize = 64 * 1024 - 64;
 /// First byte of a change in a row, if the change is a record.
 const RECORD: u8 = 1;
 /// First byte of a change in a row, if the change is a removal.
@@ -338,11 +338,11 @@ fn encode(group: &WriteGroup) -> Vec<Vec<u8>> {
                 REMOVAL
             }
         };
-        let fits = |row: &&mut Vec<u8>| row.len() + CHANGE_HEAD_BYTES + change.len() <= ROW_BYTES;
+        let fits = |row: &&mut Vec<u8>| row.len() + CHANGE_HEAD_BYTES + change.len() <= JOURNAL_ROW_BYTES_MAX;
         let row = match rows.last_mut().filter(fits) {
             Some(row) => row,
             None => {
-                rows.push(Vec::with_capacity(ROW_BYTES));
+                rows.push(Vec::with_capacity(JOURNAL_ROW_BYTES_MAX));
                 let last = rows.len() - 1;
                 &mut rows[last]
             }

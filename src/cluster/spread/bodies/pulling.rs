@@ -11,7 +11,7 @@ use bytes::BytesMut;
 
 use super::waiting::{BodyWaiter, PulledBody};
 use super::wire::{BodyFrame, FRAME_BYTES_MAX};
-use crate::cluster::frames::FrameReader;
+use crate::cluster::frames::StreamFrameReader;
 use crate::cluster::purpose::{Purpose, StreamIds};
 use crate::cluster::spread::batch::{Announced, BatchId};
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
@@ -23,20 +23,20 @@ pub(super) const BODY_BYTES_MAX: usize = RECORD_BYTES_CEILING + 4096;
 pub(super) const PULLS_MAX: usize = 1_024;
 pub(super) const PULLS_PER_PEER_MAX: usize = 128;
 /// Most streams at a time. For one more, one on which nothing is pulled is closed.
-pub(super) const STREAMS_MAX: usize = 128;
+pub(super) const PULLED_STREAMS_MAX: usize = 128;
 /// Most parts that wait for one body.
 pub(super) const WAITERS_MAX: usize = 16;
 /// Most bytes that were asked for and did not come: on one stream, and on all of them.
 const STREAM_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(super) const ASKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most bodies that were asked for and did not come on one stream: fewer than the other side allows.
-const STREAM_ASKS_MAX: usize = super::serving::ASKS_MAX / 2;
+const STREAM_ASKS_MAX: usize = super::serving::SERVED_ASKS_MAX / 2;
 /// A stream on which bodies are awaited and nothing comes is closed after this long, in microseconds.
-const STUCK_US_MAX: u64 = 5_000_000;
+const PULLED_STUCK_US_MAX: u64 = 5_000_000;
 /// The same time if another peer offers one of the awaited bodies, in microseconds.
 const STALLED_US: u64 = 1_000_000;
 /// A stream on which nothing is awaited is closed after this long, in microseconds.
-const IDLE_US_MAX: u64 = 10_000_000;
+const PULLED_IDLE_US_MAX: u64 = 10_000_000;
 
 const _: () = assert!(BODY_BYTES_MAX <= STREAM_BYTES_MAX && STREAM_BYTES_MAX <= ASKED_BYTES_MAX);
 
@@ -58,7 +58,7 @@ struct PullStream {
     id: StreamId,
     /// Whether bytes can be written on it.
     is_open: bool,
-    reader: FrameReader,
+    reader: StreamFrameReader,
     /// Bodies that are still to be asked for.
     waiting: VecDeque<BatchId>,
     /// Bodies that were asked for, in order, each with the number of bytes that have not come.
@@ -154,7 +154,7 @@ impl Pulling {
         outputs: &mut VecDeque<StreamOutput>,
     ) -> Option<&mut PullStream> {
         if !self.streams.contains_key(&to) {
-            if self.streams.len() >= STREAMS_MAX {
+            if self.streams.len() >= PULLED_STREAMS_MAX {
                 let idle = self.streams.iter().filter(|(_, stream)| !stream.owes());
                 let oldest = idle.min_by_key(|(_, stream)| stream.moved_us).map(|(peer, _)| *peer)?;
                 self.give_up(oldest, outputs);
@@ -164,7 +164,7 @@ impl Pulling {
             let stream = PullStream {
                 id,
                 is_open: false,
-                reader: FrameReader::new(FRAME_BYTES_MAX),
+                reader: StreamFrameReader::new(FRAME_BYTES_MAX),
                 waiting: VecDeque::new(),
                 asked: VecDeque::new(),
                 asked_bytes: 0,
@@ -215,7 +215,7 @@ impl Pulling {
     /// Closes streams on which nothing comes, and those that were not needed for long.
     pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<StreamOutput>) {
         let is_over = |stream: &PullStream| {
-            let us_max = if stream.owes() { STUCK_US_MAX } else { IDLE_US_MAX };
+            let us_max = if stream.owes() { PULLED_STUCK_US_MAX } else { PULLED_IDLE_US_MAX };
             now_us.saturating_sub(stream.moved_us) > us_max
         };
         let over: Vec<SocketAddr> =

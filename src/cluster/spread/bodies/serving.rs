@@ -8,27 +8,27 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::wire::{BodyFrame, FRAME_BYTES_MAX, PIECE_BYTES_MAX};
-use crate::cluster::frames::FrameReader;
+use crate::cluster::frames::StreamFrameReader;
 use crate::cluster::spread::batch::BatchId;
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 
 /// Most bytes that are written on a stream until the driver says that it is drained.
 pub(super) const WINDOW_BYTES: usize = 128 * 1024;
 /// Most streams at a time. For one more, one on which nothing is asked for is closed.
-pub(super) const STREAMS_MAX: usize = 128;
+pub(super) const SERVED_STREAMS_MAX: usize = 128;
 /// Most bodies that a peer may have asked for and not got. A node asks for fewer.
-pub(super) const ASKS_MAX: usize = 64;
+pub(super) const SERVED_ASKS_MAX: usize = 64;
 /// A stream on which bodies are asked for and nothing can be written for this long is closed, in
 /// microseconds.
-const STUCK_US_MAX: u64 = 10_000_000;
+const SERVED_STUCK_US_MAX: u64 = 10_000_000;
 /// A stream on which nothing is asked for is closed after this long, in microseconds. Its peer mostly closes
 /// it sooner.
-const IDLE_US_MAX: u64 = 30_000_000;
+const SERVED_IDLE_US_MAX: u64 = 30_000_000;
 
 /// A stream on which a peer pulls from this node.
 #[derive(Debug)]
 struct ServedStream {
-    reader: FrameReader,
+    reader: StreamFrameReader,
     /// Batches that were asked for, in order.
     asks: VecDeque<BatchId>,
     /// Bytes of the first of them that were written.
@@ -89,7 +89,7 @@ impl Serving {
 
     /// Takes a stream that a peer opened, or closes it if there are too many.
     fn accept(&mut self, now_us: u64, stream: StreamId, outputs: &mut VecDeque<StreamOutput>) {
-        if self.streams.len() >= STREAMS_MAX {
+        if self.streams.len() >= SERVED_STREAMS_MAX {
             let idle = self.streams.iter().filter(|(_, server)| server.is_idle());
             let Some(oldest) = idle.min_by_key(|(_, server)| server.moved_us).map(|(id, _)| *id) else {
                 outputs.push_back(StreamOutput::Close { stream });
@@ -99,7 +99,7 @@ impl Serving {
             outputs.push_back(StreamOutput::Close { stream: oldest });
         }
         let server = ServedStream {
-            reader: FrameReader::new(FRAME_BYTES_MAX),
+            reader: StreamFrameReader::new(FRAME_BYTES_MAX),
             asks: VecDeque::new(),
             sent: 0,
             in_flight_bytes: 0,
@@ -111,7 +111,7 @@ impl Serving {
     /// Closes streams whose peer does not read, and those on which nothing was asked for for long.
     pub fn sweep(&mut self, now_us: u64, outputs: &mut VecDeque<StreamOutput>) {
         let is_over = |server: &ServedStream| {
-            let us_max = if server.is_idle() { IDLE_US_MAX } else { STUCK_US_MAX };
+            let us_max = if server.is_idle() { SERVED_IDLE_US_MAX } else { SERVED_STUCK_US_MAX };
             now_us.saturating_sub(server.moved_us) > us_max
         };
         self.streams.retain(|&stream, server| {
@@ -137,7 +137,7 @@ impl ServedStream {
             match self.reader.next_frame() {
                 Ok(None) => return true,
                 Ok(Some(frame)) => match BodyFrame::decode(frame) {
-                    Some(BodyFrame::Ask(id)) if self.asks.len() < ASKS_MAX => self.asks.push_back(id),
+                    Some(BodyFrame::Ask(id)) if self.asks.len() < SERVED_ASKS_MAX => self.asks.push_back(id),
                     _ => return false,
                 },
                 Err(_) => return false,

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::pulling::{ASKED_BYTES_MAX, BODY_BYTES_MAX, PULLS_MAX, PULLS_PER_PEER_MAX, STREAMS_MAX};
-use super::serving::{ASKS_MAX, STREAMS_MAX as SERVED_MAX, WINDOW_BYTES};
+use super::pulling::{ASKED_BYTES_MAX, BODY_BYTES_MAX, PULLED_STREAMS_MAX, PULLS_MAX, PULLS_PER_PEER_MAX};
+use super::serving::{SERVED_ASKS_MAX, SERVED_STREAMS_MAX as SERVED_MAX, WINDOW_BYTES};
 use super::wire::{BodyFrame, PIECE_BYTES_MAX};
 use super::*;
 use crate::cluster::Arrival;
@@ -217,11 +217,11 @@ fn announcements_alone_cost_little() {
 #[test]
 fn streams_to_peers_are_bounded() {
     let (mut pulling, mut desk) = (Pulling::new(), Desk::default());
-    for number in 0..2 * STREAMS_MAX as u64 {
+    for number in 0..2 * PULLED_STREAMS_MAX as u64 {
         let from = address(number as usize);
         pulling.pull(number, announced(number, 50_000), waiter(from, 1), &mut desk.outputs);
     }
-    assert_eq!(pulling.len(), (STREAMS_MAX, STREAMS_MAX));
+    assert_eq!(pulling.len(), (PULLED_STREAMS_MAX, PULLED_STREAMS_MAX));
 }
 
 /// A peer that asks without end, or never reads, costs one window, and its stream is closed.
@@ -244,7 +244,7 @@ fn asking_alone_costs_little() {
     assert!(written <= SERVED_MAX * (WINDOW_BYTES + PIECE_BYTES_MAX), "{written} bytes");
     handle(&mut serving, &mut desk, 0, StreamEvent::Drained);
     assert!((1..=WINDOW_BYTES + PIECE_BYTES_MAX).contains(&desk.drain().0));
-    for count in 0..2 * ASKS_MAX {
+    for count in 0..2 * SERVED_ASKS_MAX {
         let ask = ask(count as u64 % 2).encode();
         handle(&mut serving, &mut desk, 2, StreamEvent::Received(ask));
     }

@@ -7,7 +7,7 @@ const IDLE_BYTES_A_SECOND: u64 = 32 * 1024;
 /// Number of bytes that must be sent for the first time to earn one byte.
 const EARNED_OF: usize = 4;
 /// Longest time for which bytes are earned without sending anything, in microseconds.
-const IDLE_US_MAX: u64 = 10_000_000;
+const EARNING_IDLE_US_MAX: u64 = 10_000_000;
 
 /// Bytes that may be spent on further tries of parts with a single member: a quarter of what is sent for the
 /// first time, so that loss does not become collapse. Tries of larger parts cost nothing, since a part that
@@ -34,7 +34,7 @@ impl RetryBudget {
 
     /// Spends `bytes`; `false`: there is not enough, and nothing is spent.
     pub fn take(&mut self, now_us: u64, bytes: usize) -> bool {
-        let elapsed_us = now_us.saturating_sub(self.earned_us).min(IDLE_US_MAX);
+        let elapsed_us = now_us.saturating_sub(self.earned_us).min(EARNING_IDLE_US_MAX);
         let idle = (elapsed_us * IDLE_BYTES_A_SECOND / 1_000_000) as usize;
         if idle > 0 {
             self.earned_us = now_us;

@@ -29,7 +29,7 @@ const FEELERS: usize = 6;
 /// A member that was heard at most this long ago is taken to be alive, in microseconds.
 const HEARD_US: u64 = 50_000;
 /// Most members that are looked at for one that is not silent.
-const CANDIDATES_MAX: usize = 64;
+const HANDOVER_CANDIDATES_MAX: usize = 64;
 
 impl Custody {
     /// Serves a range with a batch: cuts it into parts, and hands each to a member.
@@ -250,7 +250,7 @@ fn duty_members<'a>(env: &'a Env, duty: &Duty) -> SpanMembers<'a> {
 fn candidates<'a>(duty: &Duty, members: &SpanMembers<'a>) -> impl Iterator<Item = &'a RingEntry> {
     let count = members.len();
     let first = turn_of(&duty.batch, duty.part.hops.saturating_sub(1)).member(count);
-    (0..count.min(CANDIDATES_MAX))
+    (0..count.min(HANDOVER_CANDIDATES_MAX))
         .filter_map(move |step| members.get((first + step) % count))
         .filter(|entry| !duty.tried.contains(&entry.hash))
 }

@@ -15,7 +15,7 @@ use crate::cluster::spread::tally::Tally;
 use crate::cluster::spread::wire::Inquiry;
 
 /// Least and longest time a member is given to answer a question, in microseconds.
-const ANSWER_US_MIN: u64 = 20_000;
+const QUESTION_ANSWER_US_MIN: u64 = 20_000;
 const ANSWER_US_MAX: u64 = 500_000;
 /// Most questions that are sent at once, and how long after them the next are sent, in microseconds: a
 /// thousand members must not answer in the same instant.
@@ -85,7 +85,7 @@ impl Replication {
         }
         questions.left -= count;
         let (is_over, asked) = (count == next.len(), wait.asked + count);
-        let base_us = env.base.links.typical_rtt().timeout_us(0).max(ANSWER_US_MIN);
+        let base_us = env.base.links.typical_rtt().timeout_us(0).max(QUESTION_ANSWER_US_MIN);
         let wait_us = (base_us << wait.rounds.min(8)).min(ANSWER_US_MAX);
         let due_us = env.base.now_us + if is_over { wait_us } else { QUESTIONS_US };
         self.waits.set_asked(token, asked, is_over);

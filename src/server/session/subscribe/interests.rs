@@ -36,7 +36,7 @@ pub(super) struct Interests {
     epoch: u32,
 }
 
-/// One subscription.
+/// One subscription of a connection.
 #[derive(Debug)]
 struct Interest {
     patterns: Vec<Pattern>,
