@@ -3,16 +3,16 @@
 
 pub mod cli;
 pub mod cluster;
-pub mod config;
-pub mod http;
+pub(crate) mod config;
+pub(crate) mod http;
 pub mod ingest;
 pub mod latest;
 pub mod limits;
 pub mod metrics;
 pub mod protocol;
 pub mod record;
-pub mod server;
-pub mod sim;
+pub(crate) mod server;
+pub(crate) mod sim;
 pub mod store;
 pub mod subscriptions;
 

@@ -184,12 +184,19 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// Appends a varint. All its bytes are written in one piece, because most varints here are timestamps of
-/// eight bytes.
+/// Appends a varint.
+#[inline]
 pub fn write_varint(out: &mut Vec<u8>, number: u64) {
     if number < 0x80 {
-        return out.push(number as u8);
+        out.push(number as u8);
+    } else {
+        write_long_varint(out, number);
     }
+}
+
+/// Appends a varint of several bytes. They are written in one piece, because most of them here are
+/// timestamps of eight bytes.
+fn write_long_varint(out: &mut Vec<u8>, number: u64) {
     let (mut bytes, mut len, mut rest) = ([0u8; 10], 0, number);
     for byte in &mut bytes {
         *byte = rest as u8 | 0x80;
@@ -204,6 +211,7 @@ pub fn write_varint(out: &mut Vec<u8>, number: u64) {
 }
 
 /// Appends a field of bytes. As proto3 prescribes, an empty one is left out.
+#[inline]
 pub fn write_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     if !bytes.is_empty() {
         write_field(out, field, bytes);
@@ -211,6 +219,7 @@ pub fn write_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
 }
 
 /// Appends a field of bytes, even an empty one.
+#[inline]
 pub fn write_field(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     write_tag(out, field, 2);
     write_varint(out, bytes.len() as u64);
@@ -218,6 +227,7 @@ pub fn write_field(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
 }
 
 /// Appends a varint field. As proto3 prescribes, the number 0 is left out.
+#[inline]
 pub fn write_number(out: &mut Vec<u8>, field: u32, number: u64) {
     if number != 0 {
         write_tag(out, field, 0);
@@ -226,6 +236,7 @@ pub fn write_number(out: &mut Vec<u8>, field: u32, number: u64) {
 }
 
 /// Appends a fixed field of eight bytes. As proto3 prescribes, the number 0 is left out.
+#[inline]
 pub fn write_fixed64(out: &mut Vec<u8>, field: u32, number: u64) {
     if number != 0 {
         write_some_fixed64(out, field, Some(number));
@@ -233,6 +244,7 @@ pub fn write_fixed64(out: &mut Vec<u8>, field: u32, number: u64) {
 }
 
 /// Appends an optional fixed field of eight bytes: `None` is left out, 0 is not.
+#[inline]
 pub fn write_some_fixed64(out: &mut Vec<u8>, field: u32, number: Option<u64>) {
     if let Some(number) = number {
         write_tag(out, field, 1);
@@ -277,6 +289,7 @@ pub fn write_message(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<
     }
 }
 
+#[inline]
 fn write_tag(out: &mut Vec<u8>, field: u32, wire_type: u32) {
     write_varint(out, u64::from(field << 3 | wire_type));
 }

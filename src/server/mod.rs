@@ -49,8 +49,6 @@ mod tokens;
 mod transport;
 mod worker;
 
-pub use address::AddressError;
-pub use lifecycle::Fatal;
 pub use node::{Node, NodeHandle, ServerError};
 pub use run::run;
 

@@ -10,6 +10,7 @@ use tungstenite::{Message, WebSocket};
 
 use super::*;
 use crate::config::{Config, Hardware, Raw, check, raw::Text};
+use crate::server::lifecycle::Fatal;
 
 /// Longer than anything here takes: a test that has waited for this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
