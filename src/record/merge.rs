@@ -9,7 +9,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Record, SharedRecord};
+use super::{Birth, Record, SharedRecord};
 
 /// How a record that arrives relates to the one that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,28 +32,31 @@ impl Verdict {
     }
 }
 
+/// What decides between two records of equal stamps: the greater key is kept. It allocates nothing.
+#[inline]
+fn tie_key(record: &Record) -> (&Birth, u64) {
+    (&record.birth, record.checksum)
+}
+
 /// Compares two records of one source: the greater one is kept.
 #[inline]
 pub fn order(one: &Record, other: &Record) -> Ordering {
-    one.stamp.cmp(&other.stamp).then_with(|| order_of_equal_stamps(one, other))
+    debug_assert_eq!(one.source, other.source, "records of two sources are in no order");
+    one.stamp.cmp(&other.stamp).then_with(|| tie_key(one).cmp(&tie_key(other)))
 }
 
 /// Judges a record that arrives against the one that is held, by [`order`].
 #[inline]
 pub fn judge(current: Option<&SharedRecord>, record: &Record) -> Verdict {
     let Some(current) = current else { return Verdict::Newer };
+    debug_assert_eq!(current.source, record.source, "records of two sources are in no order");
     match record.stamp.cmp(&current.stamp) {
         Ordering::Greater => Verdict::Newer,
         Ordering::Less => Verdict::Older,
-        Ordering::Equal if order_of_equal_stamps(record, current).is_gt() => Verdict::SameOfGreaterBirth,
+        // Equal keys are the common case, and are told apart sooner by `>` than by the whole of `cmp`.
+        Ordering::Equal if tie_key(record) > tie_key(current) => Verdict::SameOfGreaterBirth,
         Ordering::Equal => Verdict::Same,
     }
-}
-
-#[inline]
-fn order_of_equal_stamps(one: &Record, other: &Record) -> Ordering {
-    debug_assert_eq!(one.source, other.source, "records of two sources are in no order");
-    (&one.birth, one.checksum).cmp(&(&other.birth, other.checksum))
 }
 
 #[cfg(test)]
