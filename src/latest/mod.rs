@@ -190,6 +190,7 @@ impl Latest {
     }
 
     /// Adds the change of a shard's bytes and records, given before and after, to the totals.
+    #[inline]
     fn account(&self, before: (usize, usize), after: (usize, usize)) {
         // All shards share the totals, so these are written only where something changed.
         if after.0 != before.0 {

@@ -51,6 +51,7 @@ pub enum Payload {
 
 impl Payload {
     /// Returns the bytes of the data; an empty slice for a deletion.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         match self {
             Payload::Json(bytes) | Payload::Binary(bytes) => bytes,
@@ -145,11 +146,13 @@ impl Record {
     }
 
     /// Returns when the value expires, in microseconds since the Unix epoch; `None` if it never does.
+    #[inline]
     pub fn expires_us(&self) -> Option<u64> {
         (self.ttl_ms > 0).then(|| self.stamp.ts.saturating_add(self.ttl_ms.saturating_mul(1000)))
     }
 
     /// Returns whether readers see a value at the wall clock `wall_us`: it is neither deleted nor expired.
+    #[inline]
     pub fn is_visible(&self, wall_us: u64) -> bool {
         !self.stamp.deleted && self.expires_us().is_none_or(|at| wall_us < at)
     }
@@ -158,6 +161,7 @@ impl Record {
     /// `tombstones_us` is for how long deletions and expired values are kept, in microseconds. The result
     /// depends on nothing but the record's own fields and that setting, so it is the same on every node.
     /// `None` means that the record stays until a newer one replaces it.
+    #[inline]
     pub fn collect_us(&self, tombstones_us: u64) -> Option<u64> {
         let from = match self.expires_us() {
             Some(expires) => expires.max(self.accepted_us),
@@ -169,6 +173,7 @@ impl Record {
 
     /// Returns how much memory the record occupies, in bytes, including the name of its source. The overhead
     /// of the allocator is estimated. The bounds of queues and of the map are checked with this number.
+    #[inline]
     pub fn cost_bytes(&self) -> usize {
         const OVERHEAD: usize = size_of::<Record>() + 2 * size_of::<usize>() + 64;
         OVERHEAD + self.source.as_str().len() + self.payload.bytes().len()
