@@ -29,9 +29,9 @@ use crate::record::{NodeName, Now, SharedRecord};
 
 /// A node's part in the cluster, whose messages are protected by a seal `S`.
 ///
-/// Call any `handle_*`, then `poll_effect` until it is empty, then `poll_timeout` for when
-/// `handle_timeout` wants to be called at the latest. Datagrams that arrived are to be handed over
-/// before a timeout is: what was received must not count as missing.
+/// Call any `handle_*`, then `poll_effect` until it is empty, then `poll_timeout`, which returns the latest
+/// time at which `handle_timeout` must be called. Datagrams that arrived are to be handed over before a
+/// timeout is: what was received must not count as missing.
 #[derive(Debug)]
 pub struct Machine<S: Seal = Checksum> {
     wire: Wire<S>,
@@ -228,7 +228,7 @@ impl<S: Seal> Machine<S> {
         }
     }
 
-    /// Does what is due. To be called when the time that `poll_timeout` tells has come.
+    /// Does what is due. To be called at the time that `poll_timeout` returns.
     pub fn handle_timeout(&mut self, now: Now, replica: &mut dyn Replica) {
         if self.swim.poll_timeout() <= now.mono_us {
             self.swim.handle_timeout(now);
@@ -267,7 +267,7 @@ impl<S: Seal> Machine<S> {
     }
 
     /// Takes records whose answers wait until every live member holds them, which [`Effect::Replicated`]
-    /// tells. It must be called before [`Machine::handle_published`] is called with the same records.
+    /// reports. It must be called before [`Machine::handle_published`] is called with the same records.
     pub fn handle_awaited(&mut self, now: Now, awaited: Vec<Awaited>) {
         let ring = self.swim.ring().clone();
         self.spread.handle_awaited(now, awaited, &ring);
@@ -358,8 +358,9 @@ impl<S: Seal> Machine<S> {
         self.reconcile.agreed_us()
     }
 
-    /// This node's wall clock, in microseconds, since when the longest dead of the remembered members is
-    /// dead; `None` if none is. Until that member is back or forgotten, all tombstones are kept.
+    /// This node's wall clock, in microseconds, when the member that has been dead for longest was given up;
+    /// `None` if no remembered member is dead. Until that member is back or forgotten, all tombstones are
+    /// kept.
     pub fn unreachable_since_us(&self) -> Option<u64> {
         self.swim.unreachable_since_us()
     }
@@ -369,7 +370,7 @@ impl<S: Seal> Machine<S> {
         &self.stats
     }
 
-    /// Calls `visit` with the size and bound of every bounded queue and table. It costs little.
+    /// Calls `visit` with the size and bound of every bounded queue and table. This is cheap.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         self.swim.visit_gauges(visit);
         self.spread.visit_gauges(visit);

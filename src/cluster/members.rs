@@ -221,7 +221,8 @@ mod tests {
         }
         assert_eq!(known.len(), 8);
         assert!(members.chunks(8).all(|eight| Arc::ptr_eq(&eight[3].common, &members[3].common)));
-        // Somebody makes zones up, and goes again; and some are like nobody else.
+        // Members with made-up zones, and members whose fields nobody shares, come and go: the list of common
+        // fields stays short.
         for index in 0..4 * COMMON_MAX {
             identity("10.0.0.1:7946", "10.0.0.1:7070", &format!("y{index}")).share(&mut known);
             identity("[::1]:7946", "", &format!("x{index}")).share(&mut known);

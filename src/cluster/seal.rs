@@ -38,8 +38,9 @@ pub(super) const BODY_BYTES_MIN: usize = body_bytes_max(OVERHEAD_BYTES_MAX);
 
 /// Datagrams shorter than this, in bytes, are hashed in a small buffer.
 const SHORT_BYTES: usize = 256;
-/// Bytes of the checksum, and of the whole header with it.
+/// Bytes of the checksum.
 pub(super) const CHECKSUM_BYTES: usize = 8;
+/// Bytes of the whole header of a message that is sealed by [`Checksum`].
 const CHECKED_HEADER_BYTES: usize = PREFIX_BYTES + CHECKSUM_BYTES + SENDER_BYTES;
 
 /// Most bytes of the body of a datagram whose seal adds `overhead_bytes`.

@@ -65,9 +65,10 @@ fn bounded(symbols: usize) -> usize {
     if symbols <= SYMBOLS_MAX { symbols } else { usize::MAX }
 }
 
-/// A session at the responder.
+/// The responder's end of a session.
 #[derive(Debug)]
 pub(super) struct Responder {
+    /// The responder's end of the stream.
     pub link: SessionLink,
     filter: Option<Filter>,
     young_us: u64,
@@ -77,14 +78,14 @@ pub(super) struct Responder {
     opened: VecDeque<OpenedShard>,
     lanes: Lanes<DecodingLane>,
     answers: VecDeque<(usize, ShardAnswer)>,
-    /// Frame that is sent after the records that wait.
+    /// Frame that is to be sent after the records that wait.
     closing: Option<ReconcileFrame>,
     found: u64,
     equal: ShardSet,
 }
 
 impl Responder {
-    /// A session whose stream was accepted.
+    /// Begins a session whose stream was accepted.
     pub fn new(stream: StreamId, now: Now) -> Responder {
         Responder {
             link: SessionLink::new(stream, now),
@@ -127,7 +128,7 @@ impl Responder {
             self.link.flush(env);
             return Ok(SessionStep::Refused);
         }
-        // The heads are those of now, before any record is shown: the end of the session vouches for no more.
+        // The heads are taken before any record is sent: at its end the session proves no more than them.
         if young_us == 0 && !env.me.withholds {
             self.heads = (env.heads)();
         }
@@ -282,7 +283,7 @@ impl Responder {
                     // Thin differences are asked for in small steps: over all shards a symbol too
                     // many costs as much as a record, and other lanes hide the round trip.
                     let more = taken + if taken < 4 * FIRST_SYMBOLS { taken / 3 } else { taken / 2 };
-                    // Symbols of no set: only the ids can help.
+                    // These symbols belong to no set: only the ids can help.
                     lane.asked = if is_found.is_err() { usize::MAX } else { bounded(more) };
                     lane.is_answered = false;
                     self.link.send(ReconcileFrame::Ask { shard, upto: lane.asked });

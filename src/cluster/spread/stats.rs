@@ -9,7 +9,7 @@ pub struct SpreadStats {
     pub data_bytes_sent: u64,
     /// Bytes of parts that were sent again.
     pub resent_bytes: u64,
-    /// Bytes of receipts, questions, wants and of what stands around parts.
+    /// Bytes of receipts, questions, wants and of the encoding around parts.
     pub control_bytes_sent: u64,
     /// Sent parts that were not acknowledged in time; one that is sent again counts again.
     pub timeouts: u64,
