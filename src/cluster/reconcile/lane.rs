@@ -106,8 +106,8 @@ pub(super) trait SessionEnd {
         Ok(SessionStep::Going)
     }
 
-    /// Takes in an event of the stream: bytes that arrived are read, and bytes that have left make room. Other
-    /// events have no effect.
+    /// Takes in an event of the stream: bytes that arrived are read, and bytes that have left make room.
+    /// Other events have no effect.
     fn take_in(&mut self, event: StreamEvent, env: &mut SessionEnv<'_>) -> Result<SessionStep, FrameError> {
         match event {
             StreamEvent::Drained => self.link().drained(env.now),

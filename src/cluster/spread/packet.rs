@@ -58,8 +58,8 @@ impl Packet {
         Packet::default().begin(bytes_max, None)
     }
 
-    /// Empties the packet without giving its memory back, and adds the receipt, if there is one. From now on the packet
-    /// takes at most `bytes_max`.
+    /// Empties the packet without giving its memory back, and adds the receipt, if there is one. From now on
+    /// the packet takes at most `bytes_max`.
     pub(super) fn begin(mut self, bytes_max: usize, receipt: Option<&Receipt>) -> Packet {
         self.parts.clear();
         self.rest.clear();

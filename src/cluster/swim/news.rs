@@ -12,7 +12,7 @@ use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
 use crate::record::{NodeName, Now};
 
-/// The way on which news came.
+/// The way by which news came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// From the member that it is about.
@@ -111,7 +111,7 @@ impl Swim {
         self.changed(now, slot);
     }
 
-    /// Notes that something about a member changed, and queues it to be told.
+    /// Notes that something about a member changed, and queues the news to be told.
     pub(super) fn changed(&mut self, now: Now, slot: Slot) {
         self.news.push(slot);
         self.changed_us = now.mono_us;
@@ -131,8 +131,8 @@ impl Swim {
             return;
         }
         if update.incarnation < me.incarnation {
-            // This was refuted before. The sender missed that, and would declare us dead after a few lost
-            // pings.
+            // This was refuted before. The sender missed the refutation, and would declare this node dead
+            // after a few lost pings.
             if let Way::Gossip(from) = way {
                 let (message, updates) = (SwimMessage::Gossip, vec![Update::alive(&me)]);
                 self.outputs.push_back(SwimOutput::Datagram { to: from, message, updates });
@@ -177,7 +177,7 @@ impl Swim {
         }
     }
 
-    /// Tells a member that others call it dead although we do not.
+    /// Tells a member that others call it dead although this node does not.
     pub(super) fn send_alert(&mut self, slot: Slot, incarnation: u32) {
         let Some(member) = self.table.get(slot) else { return };
         if !member.state.is_live() || member.incarnation > incarnation {
