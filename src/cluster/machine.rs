@@ -46,14 +46,14 @@ pub struct Machine<S: Seal = Checksum> {
 }
 
 impl Machine {
-    /// A node that knows nobody, and whose messages have a checksum.
+    /// A node that knows no other member, and whose messages have a checksum.
     pub fn new(config: MachineConfig, now: Now) -> Machine {
         Machine::with_seal(config, now, Checksum)
     }
 }
 
 impl<S: Seal> Machine<S> {
-    /// A node that knows nobody, and whose messages are protected by `seal`.
+    /// A node that knows no other member, and whose messages are protected by `seal`.
     pub fn with_seal(config: MachineConfig, now: Now, seal: S) -> Machine<S> {
         debug_assert!(seal.overhead_bytes() <= OVERHEAD_BYTES_MAX, "{seal:?}");
         let wire = Wire::new(&config.cluster_name, config.boot, seal);
@@ -274,7 +274,7 @@ impl<S: Seal> Machine<S> {
         self.collect_spread();
     }
 
-    /// Begins to leave: the cluster is told that this node goes. [`Machine::is_left`] tells when that is
+    /// Begins to leave: the cluster is told that this node goes. [`Machine::is_left`] returns whether that is
     /// done.
     pub fn handle_leave(&mut self, now: Now) {
         self.swim.handle_leave(now);

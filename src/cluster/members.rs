@@ -79,8 +79,8 @@ impl Common {
 }
 
 impl Identity {
-    /// The identity of the life `boot` of a member: its address for UDP and TCP,
-    /// `host:port` of its HTTP port, its zone (empty if it has none), and the version of its program.
+    /// Makes the identity of the life `boot` of a member from its address for UDP and TCP, `host:port` of its
+    /// HTTP port, its zone (empty if it has none), and the version of its program.
     pub fn new(
         name: NodeName,
         boot: u64,

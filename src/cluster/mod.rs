@@ -6,7 +6,7 @@
 //! A *life* of a node lasts from one start of the node to the next, and has one boot number. The *origin* of
 //! a record is the node that accepted it from a client; the records of one life of an origin are numbered
 //! from 1. The *head* of such a life is the number up to which a node holds all of its records. A *peer* is
-//! the node at the other end of an exchange. Something is *told* when it is sent to a peer.
+//! the node at the other end of an exchange.
 
 mod frames;
 mod machine;

@@ -170,6 +170,7 @@ impl Record {
     /// Returns how much memory the record occupies, in bytes, including the name of its source. The overhead
     /// of the allocator is estimated. The bounds of queues and of the map are checked with this number.
     pub fn cost_bytes(&self) -> usize {
+        /// Memory of a record besides its names and its data, in bytes.
         const OVERHEAD: usize = size_of::<Record>() + 2 * size_of::<usize>() + 64;
         OVERHEAD + self.source.as_str().len() + self.payload.bytes().len()
     }

@@ -1,4 +1,4 @@
-//! Answers that wait until all members hold a record, and whether they told the truth.
+//! Answers that wait until all members hold a record, and the check that they are true.
 
 use std::collections::{BTreeMap, BTreeSet};
 

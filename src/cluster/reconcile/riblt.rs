@@ -27,8 +27,8 @@ pub(super) type SetItem = u128;
 pub(super) struct Symbol {
     /// XOR of the items.
     pub sum: u128,
-    /// XOR of the lower halves of the items' checksums. It tells a symbol of one item from one of several.
-    /// Where it errs, once in four billion, the symbols do not decode and more are asked for.
+    /// XOR of the lower halves of the items' checksums. It distinguishes a symbol of one item from a symbol
+    /// of several. Where it errs, once in four billion, the symbols do not decode and more are asked for.
     pub check: u32,
     /// Number of items. After subtraction, items of the peer count up and own items count down.
     pub count: i64,

@@ -139,7 +139,7 @@ impl Answers {
         }
     }
 
-    /// Has the next receipt followed by another one.
+    /// Requests that the next receipt is followed by another one.
     pub fn repeat(&mut self) {
         self.is_repeated = true;
     }

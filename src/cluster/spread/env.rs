@@ -24,7 +24,7 @@ use crate::record::{NodeName, Now};
 pub(super) struct Me {
     /// The node's name.
     pub name: NodeName,
-    /// Boot number, which tells this life of the node from others.
+    /// Boot number, which distinguishes this life of the node from others.
     pub boot: u64,
     /// Hash of name and boot number, which stands for this life on the wire.
     pub life: u64,

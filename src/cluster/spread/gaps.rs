@@ -95,8 +95,8 @@ impl Gaps {
         }
     }
 
-    /// Has the gap of a line asked for, if there is one and it is not filled meanwhile. `is_progress`: part
-    /// of it was just filled by a peer that was asked.
+    /// Schedules the question for the gap of a line, if there is a gap. It is not asked if the gap is filled
+    /// meanwhile. `is_progress`: part of it was just filled by a peer that was asked.
     pub fn watch(&mut self, base: &mut Base, hash: u64, is_progress: bool) {
         let delay_us = self.delay_us();
         // The random number is drawn in any case, so that later draws do not depend on what is known of the

@@ -39,7 +39,7 @@ pub(super) struct Note {
 pub struct PeerLife {
     /// The peer's address.
     pub address: SocketAddr,
-    /// The peer's boot number, which tells this life from others.
+    /// The peer's boot number, which distinguishes this life from others.
     pub boot: u64,
 }
 
@@ -177,7 +177,7 @@ impl Link {
         }
     }
 
-    /// The peer is pulling the body that a part announced, and gets time for that until `due_us`.
+    /// Gives the peer time until `due_us` to pull the body that a part announced.
     pub fn postpone_pulled(&mut self, number: u64, now_us: u64, due_us: u64) {
         self.land(number);
         if let Some(sent) = self.unsettled.get_mut(number) {

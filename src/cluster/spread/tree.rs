@@ -225,7 +225,7 @@ impl DelegateTurn {
         self.draw(0, count)
     }
 
-    /// A number below `count` that changes evenly with the epoch; `what` tells the uses at one depth apart.
+    /// A number below `count` that changes evenly with the epoch; `what` distinguishes the uses at one depth.
     fn draw(self, what: u64, count: usize) -> usize {
         let dimension = 2 * u64::from(self.hops) + what;
         let phase = mix(self.origin ^ mix(dimension));

@@ -67,7 +67,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The packet as it would come from a node that wrote this message.
+    /// Decodes the packet of a node that wrote this message.
     #[cfg(test)]
     pub(super) fn of(message: &crate::proto::gossip::Spread) -> Opened {
         Opened::read(&prost::Message::encode_to_vec(message)).expect("what was written is read")
@@ -131,7 +131,8 @@ pub(super) struct Unserved {
     pub member: u64,
 }
 
-/// Stands for one life of a node in receipts. It has few bits, since it only tells one life from the next.
+/// Stands for one life of a node in receipts. It has few bits, since it need only distinguish one life from
+/// the next.
 pub(super) fn life_tag(boot: u64) -> u32 {
     (xxh3_64(&boot.to_le_bytes()) & 0x3FFF) as u32
 }

@@ -71,6 +71,7 @@ struct PublishFields<'a> {
     wrong: Option<Refusal>,
 }
 
+/// Refuses a request as `bad_request`, with this message.
 pub(super) fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new(Code::BadRequest, message))
 }

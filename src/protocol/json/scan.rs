@@ -49,6 +49,7 @@ pub struct Scanner<'a> {
     at: usize,
 }
 
+/// The result of scanning a part of the text.
 type Scan<T> = Result<T, SyntaxError>;
 
 impl<'a> Scanner<'a> {

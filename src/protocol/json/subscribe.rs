@@ -1,4 +1,4 @@
-//! Subscribe and unsubscribe frames, and what a connection is told apart from records.
+//! Reads subscribe and unsubscribe frames, and writes the messages to a connection that are not records.
 
 use super::publish::{bad_request, request_id};
 use super::scan::{JsonValue, Scanner, SyntaxError, as_integer, as_string, object};
@@ -10,7 +10,7 @@ use crate::protocol::request::{Connected, Mode, Notice, Request, Subscribe, Subs
 use crate::protocol::token::Token;
 use crate::record::Pattern;
 
-/// Reads a frame of `/subscribe`. An error means that the text is no JSON.
+/// Reads a frame of `/subscribe`. An error means that the text is not JSON.
 pub fn subscribe_frame(text: &str) -> Result<SubscribeFrame<'_>, SyntaxError> {
     let mut scanner = Scanner::new(text);
     if scanner.peek() != Some(b'{') {
@@ -153,7 +153,7 @@ fn token(value: &JsonValue<'_>) -> Result<Token, Refusal> {
     token.map_or_else(|| bad_request("resume is no token of this server"), Ok)
 }
 
-/// Appends what a connection is told.
+/// Appends a message that is neither a record nor the answer to a publish.
 pub fn write_notice(out: &mut Vec<u8>, notice: &Notice<'_>) {
     match notice {
         Notice::Connected(connected) => write_connected(out, connected),

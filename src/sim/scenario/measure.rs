@@ -53,8 +53,8 @@ fn quantile(sorted: &[u32], part: usize, of: usize) -> u64 {
     sorted.get(rank - 1).map_or(0, |number| u64::from(*number))
 }
 
-/// What was measured in a run, and what did not hold. Two runs of a scenario with the same seed have equal
-/// outcomes.
+/// The figures that were measured in a run, and the checks that failed. Two runs of a scenario with the same
+/// seed have equal outcomes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunOutcome {
     /// The scenario's name.
@@ -110,7 +110,7 @@ pub struct RunOutcome {
     pub bytes_per_node_per_s: f64,
     /// Number of datagrams sent.
     pub datagrams: u64,
-    /// What did not hold, in words: the first few cases.
+    /// The checks that failed, in words: the first few cases.
     pub violations: Vec<String>,
     /// Mean part of the members that a node did not know when the last record was published, 0 to 1.
     pub unknown_share: f64,
@@ -121,12 +121,12 @@ pub struct RunOutcome {
 }
 
 impl RunOutcome {
-    /// Returns whether everything held.
+    /// Returns whether no check failed.
     pub fn has_passed(&self) -> bool {
         self.unexplained_missing == 0 && self.violations.is_empty() && self.converged_us.is_some()
     }
 
-    /// Returns in a line what did not hold; `None` if everything held.
+    /// Returns the checks that failed, in one line; `None` if none did.
     pub fn failure(&self) -> Option<String> {
         let mut reasons = self.violations.clone();
         if self.unexplained_missing > 0 {
@@ -139,7 +139,7 @@ impl RunOutcome {
     }
 }
 
-/// What the run counted besides the world.
+/// The counts of a run that the world does not keep.
 #[derive(Debug, Default)]
 pub(super) struct RunCounts {
     /// Number of records accepted.

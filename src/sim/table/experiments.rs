@@ -1,4 +1,4 @@
-//! Worlds that are no scenario: deaths, pauses, idling, and healing.
+//! Worlds that are not scenarios: deaths, pauses, idling, and healing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::sim::{Account, Conditions, NodeId, Start, World};
 /// The numbers that were measured, by name.
 pub type Numbers = BTreeMap<&'static str, Vec<f64>>;
 
-/// How long probes measure round trips before an experiment begins, in microseconds.
+/// Time for which probes measure round trips before an experiment begins, in microseconds.
 const WARM_UP_US: u64 = 3 * SECOND_US;
 
 fn name(index: usize) -> String {

@@ -22,11 +22,13 @@ pub(super) fn add(table: &mut FigureTable) {
     membership(table);
 }
 
+/// Makes a scenario without faults.
 pub(super) fn plain(nodes: usize, records: usize, rate: f64) -> Scenario {
     let publishing = Publishing { records, rate, ..Publishing::default() };
     Scenario { nodes, publishing, ..Scenario::default() }
 }
 
+/// Returns the scenario with datagrams that are lost.
 pub(super) fn with_loss(scenario: Scenario, loss_per_million: u32, is_bursty: bool) -> Scenario {
     let links = LinkConditions { loss_per_million, is_bursty, ..scenario.links.clone() };
     Scenario { name: "lossy".into(), links, ..scenario }
@@ -275,6 +277,7 @@ fn membership(table: &mut FigureTable) {
     }
 }
 
+/// Returns the outcomes among the findings.
 pub(super) fn outcomes<'a>(found: &'a [&Finding]) -> impl Iterator<Item = &'a RunOutcome> {
     found.iter().filter_map(|finding| match finding {
         Finding::Outcome(outcome) => Some(&**outcome),
@@ -290,7 +293,7 @@ fn numbers(found: &[&Finding], name: &str) -> Vec<f64> {
     found.iter().flat_map(of).collect()
 }
 
-/// Judges the worst of the seeds by what is allowed. It is shown in units of `unit`.
+/// Judges the worst number of all seeds by the allowed one. It is shown in units of `unit`.
 fn most(
     found: &[&Finding],
     unit: f64,
@@ -322,6 +325,7 @@ fn copies(found: &[&Finding], allowed: f64) -> Judgement {
     Judgement { measured, has_passed: worst.is_finite() && worst <= allowed }
 }
 
+/// Writes microseconds as a number of milliseconds.
 pub(super) fn millis(us: f64) -> String {
     short(us / 1e3)
 }

@@ -207,8 +207,8 @@ impl Replication {
         self.tallies.ask(batch, asker, part.number, span);
     }
 
-    /// Has the tally of a part sent again: the peer handed the part over again after it was taken, and may
-    /// not have got the tally.
+    /// Sends the tally of a part again: the peer handed the part over again after it was taken, and may not
+    /// have got the tally.
     pub fn count_again(&mut self, base: &mut Base, part: PartId) {
         let Some(link) = base.links.get(part.link) else { return };
         if let Some(batch) = self.tallies.ask_again(link.peer(), part.number) {

@@ -1,4 +1,4 @@
-//! A list of the members that also tells which of them were alive in the past.
+//! A list of the members that also knows which of them were alive in the past.
 //!
 //! An answer waits for the members that were alive when its record was accepted, less those that have gone
 //! since. The roster knows them without a copy of the member list for every answer: it has the list as it is
