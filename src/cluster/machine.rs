@@ -1,7 +1,7 @@
 //! The machine that joins membership, spreading and reconciliation.
 //!
-//! A datagram or an event of a stream goes in, and is handed to the part of the machine that it is for. What
-//! the parts want done comes out in one queue of effects. The machine itself only seals and opens messages,
+//! A datagram or an event of a stream goes in, and is handed to the part of the machine that it is for. The
+//! outputs of the parts come out in one queue of effects. The machine itself only seals and opens messages,
 //! counts, and puts membership first, so that load never makes a healthy node look dead.
 
 use std::collections::VecDeque;
@@ -390,7 +390,7 @@ impl<S: Seal> Machine<S> {
         }
     }
 
-    /// Turns what the parts of the machine want done into effects, membership first.
+    /// Turns the outputs of the parts of the machine into effects, membership first.
     fn collect(&mut self, now: Now, replica: &mut dyn Replica) {
         self.collect_swim();
         self.spread.handle_ring(now, self.swim.ring());
@@ -472,7 +472,7 @@ impl<S: Seal> Machine<S> {
         self.spread.forget_held();
     }
 
-    /// Passes on what a part of the machine wants done with a stream. What it writes is sealed.
+    /// Passes on the instruction of a part of the machine about a stream. Bytes to be written are sealed.
     fn perform(&mut self, output: StreamOutput) {
         let output = match output {
             StreamOutput::Connect { .. } => output,

@@ -1,4 +1,4 @@
-//! Members of the cluster: their states, and what each says of itself.
+//! Members of the cluster: their states, and the facts that each states about itself.
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -42,7 +42,7 @@ impl State {
     }
 }
 
-/// What a member says of itself, which stays the same for one life of it.
+/// The facts that a member states about itself, which stay the same for one life of it.
 ///
 /// An identity is small, because one simulated world holds 10,000 machines with 10,000 members each. Fields
 /// that nearly all members have in common are kept once ([`Identity::share`]), an IPv4 address is kept as

@@ -71,7 +71,7 @@ pub struct Unsealed<'a> {
 /// Protection of all messages of one life of a node. A machine has one seal, which keeps whatever state it
 /// needs: keys, counters, what it has seen of each sender's life.
 pub trait Seal: Debug + Sized {
-    /// What protects one stream after its preamble.
+    /// The protection of one stream after its preamble.
     type Stream: StreamSeal;
 
     /// Most bytes that the seal adds to a message: its field, and what it appends. It must not change

@@ -61,7 +61,7 @@ pub struct Due {
     pub budget: usize,
 }
 
-/// What a sweep did to a record.
+/// The action of a sweep on a record.
 pub enum Swept {
     /// The record's time to live has ended: subscribers are to be told.
     Expired(Change),

@@ -15,7 +15,8 @@ pub struct Account {
     pub datagrams_received: u64,
     /// Copies of records received in datagrams, including those of records that were there already.
     pub copies_received: u64,
-    /// Part of `bytes_sent`: parts of batches that were sent for the first time.
+    /// Bytes of parts of batches that were sent for the first time, and of bodies that peers pulled over
+    /// streams.
     pub data_bytes: u64,
     /// Part of `bytes_sent`: parts of batches that were sent again.
     pub resent_bytes: u64,
@@ -50,7 +51,8 @@ impl Account {
         }
     }
 
-    /// Returns the bytes sent in datagrams that carried no records.
+    /// Returns the bytes sent in datagrams that are not parts of batches: everything else in datagrams,
+    /// headers included.
     pub fn control_bytes(&self) -> u64 {
         self.bytes_sent.saturating_sub(self.data_bytes + self.resent_bytes)
     }

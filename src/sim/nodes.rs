@@ -64,7 +64,7 @@ pub enum Keeps {
     Nothing,
 }
 
-/// What a client publishes: a value, or the deletion of a source.
+/// A publish of a client: a value, or the deletion of a source.
 #[derive(Clone, Debug)]
 pub struct Submission {
     /// The source that gets the value.

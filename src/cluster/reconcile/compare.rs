@@ -51,7 +51,7 @@ pub(super) fn answer(fingerprints: &[u64; SHARDS], asked: &Compare) -> Compare {
     Compare { root, nonce: asked.nonce, is_answer: true, shards }
 }
 
-/// What follows from the answer to a comparison.
+/// The conclusion from the answer to a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CompareVerdict {
     /// The maps were equal when they were compared.

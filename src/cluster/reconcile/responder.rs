@@ -52,7 +52,7 @@ struct DecodingLane {
     is_answered: bool,
 }
 
-/// What the initiator sent to describe a shard.
+/// The description of a shard that the initiator sent.
 #[derive(Debug)]
 enum ShardAnswer {
     Symbols(Vec<Symbol>),

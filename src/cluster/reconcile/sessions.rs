@@ -198,8 +198,8 @@ impl Reconcile {
         self.next_us = now.mono_us;
     }
 
-    /// Asks for this node's copy to be dropped, if it must be, now that there is a member to reload from.
-    /// What other sessions have brought is dropped with it, so they are ended.
+    /// Asks for this node's copy to be dropped, if it must be, now that there is a member to reload from. The
+    /// records that other sessions have brought are dropped with it, so these sessions are ended.
     fn discard(&mut self, reloading: StreamId) {
         if !self.must_discard() {
             return;

@@ -1,5 +1,5 @@
-//! How a record reaches every node: a tree cut anew for every batch, hops that are repeated until
-//! they are acknowledged, and gaps that are asked for.
+//! Spreading brings every record to every node: by a tree cut anew for every batch, hops that are repeated
+//! until they are acknowledged, and gaps that are asked for.
 //!
 //! Think of a parcel and a street map. Whoever holds the parcel answers for a range of the ring of
 //! members: it cuts the range into eight parts and hands a copy to one member in each, which does the same
@@ -33,7 +33,8 @@
 //!
 //! - A *line* is one life of one origin, whose records are numbered from 1. Hashes stand for lines on the
 //!   wire.
-//! - A *place* is a point of the ring: the hash of a name. A *range* or *span* is a run of places.
+//! - A *place* is a point of the ring; the place of a member is the hash of its name. A *range* or *span* is
+//!   a run of places.
 //! - The *holder* of a range answers for it with one batch, which is called *custody*. It cuts the range into
 //!   *parts* and hands each to a *delegate*, a member of the part. A *duty* is a part that was handed over
 //!   and is not *settled*, that is neither acknowledged nor given up.

@@ -72,7 +72,7 @@ impl Default for LinkConditions {
     }
 }
 
-/// What clients publish during a run.
+/// The records that clients publish during a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Publishing {
     /// Number of records in all.
@@ -129,7 +129,7 @@ pub struct Scenario {
     pub warm_up_us: u64,
     /// How the links and the nodes' processors behave.
     pub links: LinkConditions,
-    /// What clients publish.
+    /// The records that clients publish.
     pub publishing: Publishing,
     /// The faults, each at a time since the first record.
     pub faults: Vec<ScheduledFault>,

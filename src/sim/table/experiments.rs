@@ -130,7 +130,7 @@ pub(super) fn healing(records: usize, different: usize, seed: u64) -> Numbers {
     );
     let equal = |world: &World| world.replica(NodeId(0)).digest() == world.replica(NodeId(1)).digest();
     let took = world.run_until(60 * SECOND_US, equal);
-    // What is still on its way counts, too.
+    // Bytes that are still on their way count, too.
     world.run_us(SECOND_US);
     let took_us = took.map_or(f64::INFINITY, |us| us as f64);
     let during = world.accounts();

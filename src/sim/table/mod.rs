@@ -90,7 +90,7 @@ type Judge = Box<dyn Fn(&[&Finding]) -> Judgement>;
 
 /// A row of the table: one figure that is wanted, or shown for comparison.
 pub struct FigureRow {
-    /// What is measured.
+    /// Description of the figure that is measured.
     pub what: String,
     /// The bound that is wanted; empty: none, the row is there for comparison.
     pub wanted: String,

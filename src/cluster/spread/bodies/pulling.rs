@@ -35,7 +35,8 @@ pub(super) const ASKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 const STREAM_ASKS_MAX: usize = super::serving::SERVED_ASKS_MAX / 2;
 /// A stream on which bodies are awaited and nothing comes is closed after this long, in microseconds.
 const PULLED_STUCK_US_MAX: u64 = 5_000_000;
-/// Such a stream is closed after this long if another peer offers one of the awaited bodies, in microseconds.
+/// A stream on which nothing comes is closed after this long if another peer offers one of the bodies that
+/// are awaited on it, in microseconds.
 const STALLED_US: u64 = 1_000_000;
 /// A stream on which nothing is awaited is closed after this long, in microseconds.
 const PULLED_IDLE_US_MAX: u64 = 10_000_000;
