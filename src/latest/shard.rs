@@ -171,6 +171,8 @@ impl Shard {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// Removes a record that is due if it may be collected, or reports that it has expired, and sets when it
+    /// is due next.
     fn handle_due(
         &mut self,
         index: u16,

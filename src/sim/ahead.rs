@@ -123,6 +123,7 @@ pub(super) fn warm_up<'a>(
 }
 
 impl NodePlan {
+    /// Calls the node with its events, until one of its calls asks for more than sending datagrams.
     fn work(&mut self, node: &mut SimNode, task: &EarlyWork) {
         let mut decided: VecDeque<(u64, SimEvent)> = VecDeque::new();
         while let Some((now_us, event)) = self.next(&mut decided, task.until_us) {

@@ -136,6 +136,7 @@ impl Deliveries {
         }
     }
 
+    /// Counts a delivery at a node where the record became the latest.
     fn applied(&mut self, index: usize, at_us: u64, arrival: Arrival) {
         let Some(publication) = self.publications.get_mut(index).filter(|it| it.is_published) else { return };
         let took_us = at_us.saturating_sub(publication.accepted_us);

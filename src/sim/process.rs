@@ -147,6 +147,7 @@ impl SimNode {
         }
     }
 
+    /// Calls the machine with an event that was read from the sockets.
     fn handle(&mut self, world: &Surroundings, event: SimEvent, acts: &mut VecDeque<Act>) {
         self.busy_us = self.busy_us.max(world.now_us) + world.cpu_us;
         let read = acts.len();

@@ -43,7 +43,7 @@ pub(super) struct StreamWorld<'a> {
     pub queue: &'a mut EventQueue,
     /// Which node listens at which address.
     pub hosts: &'a Hosts,
-    /// All nodes.
+    /// All nodes of the world.
     pub nodes: &'a mut Nodes,
 }
 

@@ -174,6 +174,7 @@ impl Admission {
         Ok(())
     }
 
+    /// Counts one more pattern of this shape for a connection, if the bounds allow it.
     fn admit_shape(&mut self, shape: Shape, connection: usize) -> Result<(), Excess> {
         if let Some(held) = self.connections.get_mut(&connection) {
             if let Some((_, count)) = held.find(shape).and_then(|at| held.shapes.get_mut(at)) {

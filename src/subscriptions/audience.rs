@@ -70,6 +70,7 @@ impl AudienceCache {
         }
     }
 
+    /// Keeps the connections that were found for a source at its place.
     fn keep(&mut self, place: usize, source: &Source, connections: &[usize]) {
         if *self.last != *connections {
             if self.connections + connections.len() > CONNECTIONS_MAX {

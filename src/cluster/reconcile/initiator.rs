@@ -152,6 +152,7 @@ impl Initiator {
         Ok(())
     }
 
+    /// Ends a shard whose difference the responder has found, and queues the records that it wants.
     fn settled(&mut self, shard: usize, found: u64, wanted: Vec<u64>, all: bool) -> Result<(), FrameError> {
         let lane = self.lanes.end(shard).ok_or(FrameError::OutOfTurn("a shard not open is settled"))?;
         if lane.is_asked {

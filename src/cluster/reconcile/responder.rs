@@ -113,6 +113,8 @@ impl Responder {
         self.peer.as_ref() == Some(peer) && self.peer_is_reconciled && self.link.is_moving(now)
     }
 
+    /// Handles the initiator's greeting: answers it, or refuses the session if this node keeps its own with
+    /// the same peer.
     fn greeted(
         &mut self,
         frame: ReconcileFrame,
@@ -148,6 +150,7 @@ impl Responder {
         Ok(SessionStep::Going)
     }
 
+    /// Takes in a shard that the initiator opened, within the bounds that it must keep.
     fn open(&mut self, opened: OpenedShard) -> Result<(), FrameError> {
         let is_known =
             self.lanes.contains(opened.shard) || self.opened.iter().any(|other| other.shard == opened.shard);
@@ -192,6 +195,7 @@ impl Responder {
         Ok(())
     }
 
+    /// Handles the initiator's last frame: answers it with this node's own, and returns the result.
     fn finish(
         &mut self,
         is_complete: bool,
@@ -302,6 +306,7 @@ impl Responder {
         cost * 2
     }
 
+    /// Sends the records that the initiator lacks, and queues the frame that says which it is to send.
     fn settle(&mut self, shard: usize, difference: &Difference, filter: &Filter, env: &mut SessionEnv<'_>) {
         let sources = |items: &[SetItem]| {
             let mut sources: Vec<u64> = items.iter().copied().map(source_of).collect();

@@ -180,6 +180,7 @@ impl OriginLine {
             .filter(move |batch| batch.last_seq >= first)
     }
 
+    /// Index of the kept batch with this first number; as an error, the index at which it would be.
     fn find_kept(&self, first_seq: u64) -> Result<usize, usize> {
         // A batch that is added is nearly always the newest, and one that is dropped the oldest. A binary
         // search among thousands of batches all over the memory costs as much as all else that is done with

@@ -101,6 +101,7 @@ impl Swim {
         }
     }
 
+    /// Begins to look into a claim, unless too many are open.
     fn open_claim(
         &mut self,
         now: Now,

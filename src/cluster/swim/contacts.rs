@@ -106,6 +106,7 @@ impl Swim {
         }
     }
 
+    /// Contacts all join targets that are due.
     fn try_seeds(&mut self, now: Now) {
         let mut due = Vec::new();
         for seed in &mut self.contacts.seeds {

@@ -235,6 +235,7 @@ impl Swim {
         }
     }
 
+    /// Writes the part of the list that begins at the slot `from`.
     fn write_part(&mut self, stream: StreamId, from: Slot) {
         let mut updates = Vec::new();
         let mut slots = self.table.slots();
@@ -272,6 +273,7 @@ impl Swim {
         })
     }
 
+    /// Handles the frames in bytes that arrived.
     fn read(&mut self, now: Now, stream: StreamId, bytes: &[u8]) {
         let Some(session) = self.lists.sessions.get_mut(&stream) else { return };
         session.due_us = now.mono_us + SESSION_US;
@@ -315,6 +317,8 @@ impl Swim {
         }
     }
 
+    /// Takes in a part of the peer's list. After the last part, the exchange ends, or this node sends its own
+    /// list. Returns `false` if the stream is to be closed.
     fn handle_list(
         &mut self,
         now: Now,

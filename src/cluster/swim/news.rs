@@ -60,6 +60,7 @@ impl Swim {
         }
     }
 
+    /// Takes in the news that a member is alive.
     fn hear_alive(&mut self, now: Now, said: Introduction, way: Way) {
         let Some(slot) = self.table.find(said.identity.name.as_str()) else {
             if let Some(slot) = self.table.insert(said, now.mono_us, &mut self.random) {
@@ -118,6 +119,7 @@ impl Swim {
         self.is_changed = true;
     }
 
+    /// Takes in news about this node: refutes it if it says that this node is not alive.
     fn hear_of_myself(&mut self, now: Now, update: Update, way: Way) {
         let me = self.table.me().clone();
         if let Claim::Alive(identity) = &update.claim {

@@ -159,6 +159,7 @@ impl Swim {
         self.send(to, Some(slot), ping);
     }
 
+    /// Begins the indirect stage of a probe.
     fn deepen_probe(&mut self, now: Now, mut probe: Probe) {
         let Some(member) = self.table.get(probe.slot).filter(|member| member.key() == probe.key) else {
             return;
