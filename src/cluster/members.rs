@@ -15,13 +15,13 @@ const COMMON_MAX: usize = 64;
 /// The state that a node believes a member to be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// It answers probes, or is not known to be silent.
+    /// The member answers probes, or is not known to be silent.
     Alive,
-    /// It did not answer a probe, and may still prove that it is alive.
+    /// The member did not answer a probe, and may still prove that it is alive.
     Suspect,
-    /// It was given up; it is still contacted once in a while.
+    /// The member was given up; it is still contacted once in a while.
     Dead,
-    /// It left in an orderly way.
+    /// The member left in an orderly way.
     Left,
 }
 

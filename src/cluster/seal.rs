@@ -51,10 +51,10 @@ pub(super) const fn body_bytes_max(overhead_bytes: usize) -> usize {
 /// The reason why a message was ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealRefusal {
-    /// It is of another program, of another cluster, or of a version too far away.
+    /// The message is of another program, of another cluster, or of a version that is not understood.
     #[error("from another program, cluster or generation")]
     Foreign,
-    /// It was cut off or changed on its way, or has no known form.
+    /// The message was truncated or changed on its way, or has no known form.
     #[error("truncated or corrupt")]
     Corrupt,
 }
@@ -64,7 +64,7 @@ pub enum SealRefusal {
 pub struct Unsealed<'a> {
     /// Cluster and boot number, as the sender wrote them.
     pub sender: [u8; SENDER_BYTES],
-    /// The body, readable.
+    /// The body of the message, as its sender wrote it.
     pub body: &'a [u8],
 }
 

@@ -14,13 +14,15 @@ use super::{Birth, Record, SharedRecord};
 /// How a record that arrives relates to the one that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It has the greater stamp, or nothing is held: it wins, and subscribers are told.
+    /// The arriving record has the greater stamp, or nothing is held: it wins, and subscribers are told.
     Newer,
-    /// It has the same stamp and the greater birth: it replaces the held one, and nobody is told.
+    /// The arriving record has the same stamp and the greater birth or checksum: it replaces the held record,
+    /// and nobody is told.
     SameOfGreaterBirth,
-    /// It is the held record, or has the same stamp and the lesser birth: nothing changes.
+    /// The arriving record is the held one, or has the same stamp and the lesser birth or checksum: nothing
+    /// changes.
     Same,
-    /// It has the lesser stamp: it loses.
+    /// The arriving record has the lesser stamp: it loses.
     Older,
 }
 

@@ -1,7 +1,7 @@
 //! Reconciliation: it makes two maps equal again, whatever was lost between them.
 //!
 //! Spreading delivers nearly everything, and gaps are asked for. What still slips through (a node that just
-//! joined, the two sides of a healed partition, a record that nobody repeated in time) is found here: every
+//! joined, the two sides of a healed partition, a record that no peer repeated in time) is found here: every
 //! second a node compares one number with one random member, and when the maps differ for longer than records
 //! travel, they open a stream. Both end with the union of their maps, the newer record of every source, at a
 //! cost that grows with the difference and not with the maps.

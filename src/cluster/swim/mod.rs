@@ -9,15 +9,15 @@
 //! suspect is the first to be told (`news`).
 //!
 //! What this implementation adds:
-//! - **Lives.** A member's boot number grows at every start. News of a life never touches another
-//!   one; a greater boot replaces a smaller one whatever was believed of it, so a node that comes back
-//!   needs no memory of its old incarnation. Pings name the life they mean, and whoever is at the
-//!   address instead refuses, which is proof enough that the old one is gone.
+//! - **Lives.** A member's boot number grows at every start. News of a life never touches another one; a
+//!   greater boot replaces a smaller one whatever was believed of it, so a node that comes back needs no
+//!   memory of its old incarnation. Pings name the life that they are meant for. Another life or node at the
+//!   address refuses them, which is proof enough that the old life has ended.
 //! - **Views.** Each ping and ack carries a hash of the live members. Where hashes go on differing
 //!   after the news has died down, the two exchange whole lists over TCP (`lists`). So lost
 //!   gossip is found out in a round of probing, and nothing is exchanged while all agree.
-//! - **The last word.** Before a suspicion ends in death, the suspect is pinged a few times more by everyone
-//!   who is about to give it up. If it answers, it is not declared dead because of news that was late.
+//! - **The last word.** Before a suspicion ends in death, the suspect is pinged a few more times by every
+//!   node that is about to give it up. If it answers, it is not declared dead because of news that was late.
 //! - **Neighbours.** One probe in four goes to the member before the prober on the ring. So every member is
 //!   probed by another within a second, while chance alone would let one in a hundred wait for longer.
 //! - **Witnesses.** The four followers of a suspect on the ring probe it at once, so that the

@@ -40,13 +40,13 @@ pub enum FaultKind {
     Leave(Portion),
     /// These nodes stop, and start again at the end of the fault; with their data if the flag is set.
     Restart(Portion, bool),
-    /// This part of the nodes restarts every second, each after a second, with its data.
+    /// Every second this part of the nodes stops; each node starts again after a second, with its data.
     Churn(f64),
     /// This number of new nodes joins through running ones.
     Join(usize),
     /// The wall clocks of these nodes jump by so many microseconds.
     Clock(Portion, i64),
-    /// This part of the datagrams is lost in addition, in parts per million.
+    /// This part of the datagrams, in parts per million, is lost in addition to the usual losses.
     Loss(u32),
 }
 
