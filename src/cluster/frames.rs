@@ -5,6 +5,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+/// Bytes of the length in front of a frame.
 const LENGTH_BYTES: usize = 4;
 
 /// The error that a peer announced a frame longer than allowed.

@@ -1,7 +1,7 @@
 //! The machine that joins membership, spreading and reconciliation.
 //!
-//! A datagram or an event of a stream goes in, and is handed to the part of the machine that it is for. What
-//! the parts want done comes out in one queue of effects. The machine itself only seals and opens messages,
+//! A datagram or an event of a stream goes in, and is handed to the part of the machine that it is for. The
+//! outputs of the parts come out in one queue of effects. The machine itself only seals and opens messages,
 //! counts, and puts membership first, so that load never makes a healthy node look dead.
 
 use std::collections::VecDeque;
@@ -29,9 +29,9 @@ use crate::record::{NodeName, Now, SharedRecord};
 
 /// A node's part in the cluster, whose messages are protected by a seal `S`.
 ///
-/// Call any `handle_*`, then `poll_effect` until it is empty, then `poll_timeout` for when
-/// `handle_timeout` wants to be called at the latest. Datagrams that arrived are to be handed over
-/// before a timeout is: what was received must not count as missing.
+/// Call any `handle_*`, then `poll_effect` until it is empty, then `poll_timeout`, which returns the latest
+/// time at which `handle_timeout` must be called. Datagrams that arrived are to be handed over before a
+/// timeout is: what was received must not count as missing.
 #[derive(Debug)]
 pub struct Machine<S: Seal = Checksum> {
     wire: Wire<S>,
@@ -46,14 +46,14 @@ pub struct Machine<S: Seal = Checksum> {
 }
 
 impl Machine {
-    /// A node that knows nobody, and whose messages have a checksum.
+    /// A node that knows no other member, and whose messages have a checksum.
     pub fn new(config: MachineConfig, now: Now) -> Machine {
         Machine::with_seal(config, now, Checksum)
     }
 }
 
 impl<S: Seal> Machine<S> {
-    /// A node that knows nobody, and whose messages are protected by `seal`.
+    /// A node that knows no other member, and whose messages are protected by `seal`.
     pub fn with_seal(config: MachineConfig, now: Now, seal: S) -> Machine<S> {
         debug_assert!(seal.overhead_bytes() <= OVERHEAD_BYTES_MAX, "{seal:?}");
         let wire = Wire::new(&config.cluster_name, config.boot, seal);
@@ -228,7 +228,7 @@ impl<S: Seal> Machine<S> {
         }
     }
 
-    /// Does what is due. To be called when the time that `poll_timeout` tells has come.
+    /// Does what is due. To be called at the time that `poll_timeout` returns.
     pub fn handle_timeout(&mut self, now: Now, replica: &mut dyn Replica) {
         if self.swim.poll_timeout() <= now.mono_us {
             self.swim.handle_timeout(now);
@@ -267,14 +267,14 @@ impl<S: Seal> Machine<S> {
     }
 
     /// Takes records whose answers wait until every live member holds them, which [`Effect::Replicated`]
-    /// tells. It must be called before [`Machine::handle_published`] is called with the same records.
+    /// reports. It must be called before [`Machine::handle_published`] is called with the same records.
     pub fn handle_awaited(&mut self, now: Now, awaited: Vec<Awaited>) {
         let ring = self.swim.ring().clone();
         self.spread.handle_awaited(now, awaited, &ring);
         self.collect_spread();
     }
 
-    /// Begins to leave: the cluster is told that this node goes. [`Machine::is_left`] tells when that is
+    /// Begins to leave: the cluster is told that this node goes. [`Machine::is_left`] returns whether that is
     /// done.
     pub fn handle_leave(&mut self, now: Now) {
         self.swim.handle_leave(now);
@@ -358,8 +358,9 @@ impl<S: Seal> Machine<S> {
         self.reconcile.agreed_us()
     }
 
-    /// This node's wall clock, in microseconds, since when the longest dead of the remembered members is
-    /// dead; `None` if none is. Until that member is back or forgotten, all tombstones are kept.
+    /// This node's wall clock, in microseconds, when the member that has been dead for longest was given up;
+    /// `None` if no remembered member is dead. Until that member is back or forgotten, all tombstones are
+    /// kept.
     pub fn unreachable_since_us(&self) -> Option<u64> {
         self.swim.unreachable_since_us()
     }
@@ -369,7 +370,7 @@ impl<S: Seal> Machine<S> {
         &self.stats
     }
 
-    /// Calls `visit` with the size and bound of every bounded queue and table. It costs little.
+    /// Calls `visit` with the size and bound of every bounded queue and table. This is cheap.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         self.swim.visit_gauges(visit);
         self.spread.visit_gauges(visit);
@@ -389,7 +390,7 @@ impl<S: Seal> Machine<S> {
         }
     }
 
-    /// Turns what the parts of the machine want done into effects, membership first.
+    /// Turns the outputs of the parts of the machine into effects, membership first.
     fn collect(&mut self, now: Now, replica: &mut dyn Replica) {
         self.collect_swim();
         self.spread.handle_ring(now, self.swim.ring());
@@ -471,7 +472,7 @@ impl<S: Seal> Machine<S> {
         self.spread.forget_held();
     }
 
-    /// Passes on what a part of the machine wants done with a stream. What it writes is sealed.
+    /// Passes on the instruction of a part of the machine about a stream. Bytes to be written are sealed.
     fn perform(&mut self, output: StreamOutput) {
         let output = match output {
             StreamOutput::Connect { .. } => output,

@@ -1,4 +1,4 @@
-//! Members of the cluster: their states, and what each says of itself.
+//! Members of the cluster: their states, and the facts that each states about itself.
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -15,13 +15,13 @@ const COMMON_MAX: usize = 64;
 /// The state that a node believes a member to be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// It answers probes, or is not known to be silent.
+    /// The member answers probes, or is not known to be silent.
     Alive,
-    /// It did not answer a probe, and may still prove that it is alive.
+    /// The member did not answer a probe, and may still prove that it is alive.
     Suspect,
-    /// It was given up; it is still contacted once in a while.
+    /// The member was given up; it is still contacted once in a while.
     Dead,
-    /// It left in an orderly way.
+    /// The member left in an orderly way.
     Left,
 }
 
@@ -42,7 +42,7 @@ impl State {
     }
 }
 
-/// What a member says of itself, which stays the same for one life of it.
+/// The facts that a member states about itself, which stay the same for one life of it.
 ///
 /// An identity is small, because one simulated world holds 10,000 machines with 10,000 members each. Fields
 /// that nearly all members have in common are kept once ([`Identity::share`]), an IPv4 address is kept as
@@ -79,8 +79,8 @@ impl Common {
 }
 
 impl Identity {
-    /// The identity of the life `boot` of a member: its address for UDP and TCP,
-    /// `host:port` of its HTTP port, its zone (empty if it has none), and the version of its program.
+    /// Makes the identity of the life `boot` of a member from its address for UDP and TCP, `host:port` of its
+    /// HTTP port, its zone (empty if it has none), and the version of its program.
     pub fn new(
         name: NodeName,
         boot: u64,
@@ -221,7 +221,8 @@ mod tests {
         }
         assert_eq!(known.len(), 8);
         assert!(members.chunks(8).all(|eight| Arc::ptr_eq(&eight[3].common, &members[3].common)));
-        // Somebody makes zones up, and goes again; and some are like nobody else.
+        // Members with made-up zones, and members whose fields nobody shares, come and go: the list of common
+        // fields stays short.
         for index in 0..4 * COMMON_MAX {
             identity("10.0.0.1:7946", "10.0.0.1:7070", &format!("y{index}")).share(&mut known);
             identity("[::1]:7946", "", &format!("x{index}")).share(&mut known);

@@ -1,7 +1,12 @@
 //! The cluster's pure core: who is a member, how records reach all members, and how their maps become equal.
 //!
-//! One state machine ([`Machine`]) without sockets, threads, clock or global randomness. The server
-//! drives it with mio; the simulator drives thousands of the very same machines.
+//! One state machine ([`Machine`]) without sockets, threads, clock or global randomness. The server drives it
+//! with mio; the simulator drives thousands of the very same machines.
+//!
+//! A *life* of a node lasts from one start of the node to the next, and has one boot number. The *origin* of
+//! a record is the node that accepted it from a client; the records of one life of an origin are numbered
+//! from 1. The *head* of such a life is the number up to which a node holds all of its records. A *peer* is
+//! the node at the other end of an exchange.
 
 mod frames;
 mod machine;

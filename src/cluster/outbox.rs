@@ -101,7 +101,8 @@ impl Outbox {
             self.bytes
         );
         self.told_bytes.store(self.bytes, Relaxed);
-        // Not sooner: just after a merge there is next to nothing to be merged again.
+        // The threshold falls only when the queue is this short: just after a merge hardly any records could
+        // be merged again.
         if self.bytes < MERGE_BYTES_MIN / 2 {
             self.merge_at_bytes = MERGE_BYTES_MIN;
         }

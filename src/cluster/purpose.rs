@@ -6,8 +6,8 @@
 //! before it tells them `Accepted`.
 //!
 //! Each part numbers the streams it asks for by itself, in steps of [`STEP`] from a first number of its own;
-//! so the number of such a stream tells its purpose without a table. Numbers of accepted streams are
-//! even and given by the driver.
+//! so the number of such a stream gives its purpose without a table. Numbers of accepted streams are even and
+//! given by the driver.
 
 use super::StreamId;
 
@@ -44,7 +44,7 @@ impl Purpose {
     }
 }
 
-/// Distance between two numbers of streams of one purpose.
+/// Distance between the numbers of two successive streams of one purpose.
 const STEP: u64 = 8;
 
 /// Gives out the numbers of the streams that one part of the machine asks for.
@@ -54,7 +54,7 @@ pub struct StreamIds {
 }
 
 impl StreamIds {
-    /// Begins the numbers of streams of this purpose.
+    /// Makes a source of numbers for streams of this purpose.
     pub fn new(purpose: Purpose) -> StreamIds {
         StreamIds { next: purpose as u64 * 2 - 1 }
     }

@@ -31,7 +31,7 @@ impl RingEntry {
         &self.identity.name
     }
 
-    /// Boot number of the member's life.
+    /// Boot number of the member.
     pub fn boot(&self) -> u64 {
         self.identity.boot
     }

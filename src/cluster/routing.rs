@@ -1,7 +1,8 @@
-//! Which part of the machine a stream is for, and the seal of every stream.
+//! Routes every stream to the part of the machine that it is for, and keeps the seal of every stream.
 //!
-//! The number of a stream that this node asked for tells its purpose. A stream that a peer opened tells it
-//! by its preamble; until that is whole, its bytes are kept here, for five seconds at most.
+//! The purpose of a stream that this node asked for follows from its number, that of a stream that a peer
+//! opened from its preamble. Until the preamble is complete, its bytes are kept here, for five seconds at
+//! most.
 //!
 //! The other parts of the machine neither see preambles nor seals: they are told that a stream is open or
 //! accepted when bytes can be exchanged, and all that they read and write goes through the stream's seal.
@@ -20,10 +21,10 @@ use crate::record::Now;
 
 /// Time that a peer has, from its connection on, to say what the stream is for, in microseconds.
 const PREAMBLE_US_MAX: u64 = 5_000_000;
-/// Most streams whose peer has not said so yet.
+/// Most streams whose preamble is not complete.
 const UNKNOWN_MAX: usize = 64;
 
-/// A stream whose preamble is not whole.
+/// A stream whose preamble is not complete.
 #[derive(Debug)]
 struct Unknown {
     from: SocketAddr,
@@ -47,16 +48,17 @@ pub(super) struct StreamRouting<S: Seal> {
     routed: BTreeMap<StreamId, Routed<S::Stream>>,
 }
 
-/// What follows from an event of a stream: what is to be written at once, and what the part that the stream
-/// is for is to be told, in this order.
+/// The consequences of an event of a stream: the bytes that are to be written at once, and then the events
+/// that the part of the machine that the stream is for is to be handed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct StreamStep {
+    /// Purpose of the stream.
     pub purpose: Purpose,
     /// Bytes that the seal wants written, sealed already; empty if there are none.
     pub answer: Bytes,
-    /// The peer's address, if the stream was accepted just now.
+    /// The peer's address, if the stream has just been accepted.
     pub accepted_from: Option<SocketAddr>,
-    /// Whether a stream that was asked for is open just now.
+    /// Whether the stream, which this node asked for, has just become open.
     pub is_opened: bool,
     /// Bytes that can be read; empty if there are none.
     pub received: Bytes,
@@ -75,12 +77,12 @@ impl StreamStep {
 }
 
 impl<S: Seal> StreamRouting<S> {
-    /// A machine without streams.
+    /// The routing of a machine that has no streams.
     pub fn new() -> StreamRouting<S> {
         StreamRouting { unknown: BTreeMap::new(), routed: BTreeMap::new() }
     }
 
-    /// Shows how many streams there are whose purpose is not known, and how many there may be.
+    /// Calls `visit` with the number of streams whose purpose is not known, and its bound.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         visit(QueueGauge::new("streams without a purpose", self.unknown.len(), UNKNOWN_MAX));
     }
@@ -131,18 +133,18 @@ impl<S: Seal> StreamRouting<S> {
         Ok(Some(StreamStep { answer, accepted_from: Some(from), ..step }))
     }
 
-    /// Returns the purpose of a stream whose part of the machine knows it. `None` also while the seal still
-    /// waits for the peer's contribution.
+    /// Returns the purpose of a stream, if the part of the machine that it is for was told that it is open.
+    /// `None` also while the seal still waits for the peer's contribution.
     pub fn told(&self, stream: StreamId) -> Option<Purpose> {
         self.routed.get(&stream).filter(|routed| routed.is_told).map(|routed| routed.purpose)
     }
 
-    /// Seals bytes that are to be written on a stream. `None`: the stream is over.
+    /// Seals bytes that are to be written on a stream. `None`: the stream has ended.
     pub fn seal(&mut self, stream: StreamId, bytes: Bytes) -> Option<Bytes> {
         self.routed.get_mut(&stream).map(|routed| routed.seal.seal(bytes))
     }
 
-    /// Forgets a stream that is over.
+    /// Forgets a stream that has ended.
     pub fn closed(&mut self, stream: StreamId) {
         self.unknown.remove(&stream);
         self.routed.remove(&stream);

@@ -38,8 +38,9 @@ pub(super) const BODY_BYTES_MIN: usize = body_bytes_max(OVERHEAD_BYTES_MAX);
 
 /// Datagrams shorter than this, in bytes, are hashed in a small buffer.
 const SHORT_BYTES: usize = 256;
-/// Bytes of the checksum, and of the whole header with it.
+/// Bytes of the checksum.
 pub(super) const CHECKSUM_BYTES: usize = 8;
+/// Bytes of the whole header of a message that is sealed by [`Checksum`].
 const CHECKED_HEADER_BYTES: usize = PREFIX_BYTES + CHECKSUM_BYTES + SENDER_BYTES;
 
 /// Most bytes of the body of a datagram whose seal adds `overhead_bytes`.
@@ -50,10 +51,10 @@ pub(super) const fn body_bytes_max(overhead_bytes: usize) -> usize {
 /// The reason why a message was ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealRefusal {
-    /// It is of another program, of another cluster, or of a version too far away.
+    /// The message is of another program, of another cluster, or of a version that is not understood.
     #[error("from another program, cluster or generation")]
     Foreign,
-    /// It was cut off or changed on its way, or has no known form.
+    /// The message was truncated or changed on its way, or has no known form.
     #[error("truncated or corrupt")]
     Corrupt,
 }
@@ -63,14 +64,14 @@ pub enum SealRefusal {
 pub struct Unsealed<'a> {
     /// Cluster and boot number, as the sender wrote them.
     pub sender: [u8; SENDER_BYTES],
-    /// The body, readable.
+    /// The body of the message, as its sender wrote it.
     pub body: &'a [u8],
 }
 
 /// Protection of all messages of one life of a node. A machine has one seal, which keeps whatever state it
 /// needs: keys, counters, what it has seen of each sender's life.
 pub trait Seal: Debug + Sized {
-    /// What protects one stream after its preamble.
+    /// The protection of one stream after its preamble.
     type Stream: StreamSeal;
 
     /// Most bytes that the seal adds to a message: its field, and what it appends. It must not change

@@ -12,6 +12,7 @@ pub struct QueueGauge {
 }
 
 impl QueueGauge {
+    /// Describes a queue or table that holds `used` of at most `max` entries or bytes.
     pub(super) fn new(name: &'static str, used: usize, max: usize) -> QueueGauge {
         QueueGauge { name, used, max }
     }

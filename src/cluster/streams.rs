@@ -1,8 +1,8 @@
-//! Streams between nodes (TCP) as the machine and its driver speak of them.
+//! The instructions and events by which the machine and its driver handle streams between nodes (TCP).
 //!
-//! A driver is what owns the sockets: the server, or the simulator. The machine tells it by
-//! [`StreamOutput`] what to do, and it tells the machine by [`StreamEvent`] what happened. All parts
-//! of the machine that use streams produce this one type of output.
+//! The driver owns the sockets: it is the server, or the simulator. The machine tells it by [`StreamOutput`]
+//! what to do, and it tells the machine by [`StreamEvent`] what happened. All parts of the machine that use
+//! streams produce this one type of output.
 
 use std::net::SocketAddr;
 
@@ -53,6 +53,6 @@ pub enum StreamEvent {
     Received(Bytes),
     /// Everything written so far has left this process.
     Drained,
-    /// The stream is over: the peer closed it, it failed, or it could not be opened.
+    /// The stream has ended: the peer closed it, it failed, or it could not be opened.
     Closed,
 }

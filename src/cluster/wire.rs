@@ -1,4 +1,5 @@
-//! What nodes send each other, as bytes: the header of every message, and the body of a datagram.
+//! Writes and reads the messages that nodes send each other: the header of every message, and the body of a
+//! datagram.
 //!
 //! Every datagram, and every stream between nodes, opens with a fixed header. It lets a node tell four things
 //! apart before it decodes a byte of protobuf: noise of other programs, other clusters, another generation
@@ -14,8 +15,9 @@
 //! | 16–23 | boot number of the sender |
 //!
 //! The header of a datagram is followed by one protobuf `Datagram`, that of a stream by the frames of the
-//! room that it is for. Neighbouring versions understand each other: the header stays as it is, and a body
-//! that the older version does not know is skipped. So a cluster is upgraded one version at a time.
+//! part of the machine that it is for. Neighbouring versions understand each other: the header stays as it
+//! is, and a body that the older version does not know is skipped. So a cluster is upgraded one version at a
+//! time.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -38,10 +40,13 @@ use crate::record::fields::{Fields, Malformed, write_fixed64, write_message, wri
 /// Version of the header and of what follows it.
 pub const VERSION: u8 = 1;
 
+/// First two bytes of every message.
 const MAGIC: [u8; 2] = *b"aN";
+/// Kind byte of a datagram. All other kinds are purposes of streams.
 const KIND_DATAGRAM: u8 = 0;
-/// Numbers of the fields of a `Datagram` that are read and written by hand.
+/// Number of the field of a `Datagram` that holds a message of spreading; it is read and written by hand.
 const SPREAD_FIELD: u32 = 20;
+/// Number of the field of a `Datagram` that holds heads; it is read and written by hand.
 const HEADS_FIELD: u32 = 61;
 /// Most bytes of one head with its tags and its length.
 const ENCODED_HEAD_BYTES_MAX: usize = 3 + 9 + 11;
@@ -123,7 +128,8 @@ impl<S: Seal> Wire<S> {
         bytes.into()
     }
 
-    /// Takes a datagram apart: the boot number of its sender, what it says, and the heads that ride on it.
+    /// Verifies a datagram and reads the boot number of its sender, its content, and the heads that ride on
+    /// it.
     pub fn open<'a>(
         &'a mut self,
         from: SocketAddr,
@@ -143,7 +149,7 @@ impl<S: Seal> Wire<S> {
         let heads = message.heads.iter().map(|head| (head.line, head.seq)).collect();
         let body = match message.body {
             None => Body::Unknown,
-            // Something stands before it, which no node of this version would write.
+            // Another field comes first, which no node of this version would write.
             Some(proto::datagram::Body::Spread(spread)) => Body::Spread(spread.encode_to_vec().into()),
             Some(proto::datagram::Body::Compare(compare)) => Body::Compare(Compare::from_proto(compare)),
             Some(body) => {
@@ -162,7 +168,8 @@ impl<S: Seal> Wire<S> {
         (bytes.into(), stream)
     }
 
-    /// Returns how many bytes the preamble has that begins with `received`: as far as can be told so far.
+    /// Returns the length of the preamble that begins with `received`, in bytes. While less than the prefix
+    /// has been received, the result is the length of the prefix.
     pub fn preamble_bytes(&self, received: &[u8]) -> usize {
         match received.first_chunk::<PREFIX_BYTES>() {
             Some(prefix) => self.seal.preamble_bytes(*prefix),
@@ -170,7 +177,7 @@ impl<S: Seal> Wire<S> {
         }
     }
 
-    /// Reads the whole preamble of a stream that a peer opened: what the stream is for. Begins the stream's
+    /// Verifies the whole preamble of a stream that a peer opened. Returns the purpose of the stream and its
     /// seal.
     pub fn accept(&mut self, from: SocketAddr, preamble: &[u8]) -> Result<(Purpose, S::Stream), SealRefusal> {
         let prefix = open_prefix(preamble)?;

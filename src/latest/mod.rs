@@ -6,9 +6,10 @@
 //! orders what subscribers are sent against snapshots of the shard), and the instants at which its
 //! records expire or may be collected.
 //!
-//! The map does not decide which record wins: [`Latest::update`] shows the current one under the lock,
-//! and `ingest` asks the merge rule (`record::merge`) and acts, so that everything that must happen in the same order as the merges (numbering,
-//! delivery, the store's queue) happens under that lock. These are pushes into memory, never I/O.
+//! The map does not decide which record wins: [`Latest::update`] shows the current one under the lock, and
+//! `ingest` asks the merge rule (`record::merge`) and acts, so that everything that must happen in the same
+//! order as the merges (numbering, delivery, the store's queue) happens under that lock. These are pushes
+//! into memory, never I/O.
 //!
 //! Rejected: a lock-free map, since the merge, its fingerprint and its deliveries must be one step;
 //! a reader-writer lock, since nearly every access writes and a short mutex is cheaper.
@@ -40,12 +41,12 @@ pub struct Latest {
 #[derive(Default)]
 struct Aligned(Mutex<Shard>);
 
-/// A change of the map, as it is told to subscribers and to the store's queue.
+/// A change of the map, as subscribers and the store's queue get it.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// The record that is the latest of its source from now on.
     pub record: SharedRecord,
-    /// Whether the record's time to live is over: subscribers see a deletion then.
+    /// Whether the record's time to live has ended: then subscribers see a deletion.
     pub is_expiry: bool,
     /// The shard of the record's source.
     pub shard: u16,
@@ -128,7 +129,7 @@ impl Latest {
         std::array::from_fn(|shard| self.shards[shard].0.lock().fingerprint)
     }
 
-    /// Waits until every change is done that was under way when this was called.
+    /// Waits until every change that is under way has been completed.
     pub fn barrier(&self) {
         for shard in &self.shards {
             drop(shard.0.lock());
@@ -189,7 +190,8 @@ impl Latest {
         self.bytes.load(Relaxed)
     }
 
-    /// Adds the change of a shard's bytes and records, given before and after, to the totals.
+    /// Adds the change of a shard's memory in bytes and number of records, given before and after, to the
+    /// totals.
     #[inline]
     fn account(&self, before: (usize, usize), after: (usize, usize)) {
         // All shards share the totals, so these are written only where something changed.

@@ -23,7 +23,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Returns whether subscribers were told that the record's time to live is over.
+    /// Returns whether subscribers were told that the record's time to live has ended.
     fn is_told_expired(&self) -> bool {
         // Until its expiry is told, a record with a time to live is due at its expiry.
         !self.record.stamp.deleted && self.record.expires_us().is_some_and(|at_us| self.due_us != at_us)
@@ -34,7 +34,8 @@ impl Entry {
 #[derive(Default)]
 pub(super) struct Shard {
     table: HashTable<Entry>,
-    /// The records that are due some time, by that time.
+    /// The sources whose records will expire or may be collected, each with the time of that on the wall
+    /// clock, in microseconds.
     due: BTreeSet<(u64, Source)>,
     /// XOR of the checksums of all records.
     pub(super) fingerprint: u64,
@@ -60,26 +61,29 @@ pub struct Due {
     pub budget: usize,
 }
 
-/// What a sweep did to a record.
+/// The action of a sweep on a record.
 pub enum Swept {
-    /// The record's time to live is over: this is told to subscribers.
+    /// The record's time to live has ended: subscribers are to be told.
     Expired(Change),
     /// The record, a deletion or long expired, was taken out of the map.
     Collected(SharedRecord),
 }
 
-/// How long a collection that is not allowed yet is put off, in microseconds.
+/// Time for which a collection that is not allowed yet is put off, in microseconds.
 const PUT_OFF_US: u64 = 30_000_000;
 
 impl Shard {
+    /// Returns the number of records.
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
 
+    /// Returns the record of a source, whose hash is given.
     pub(super) fn find(&self, hash: u64, source: &str) -> Option<&SharedRecord> {
         self.table.find(hash, |entry| is_of(entry, hash, source)).map(|entry| &entry.record)
     }
 
+    /// Returns all records, in no order.
     pub(super) fn records(&self) -> impl Iterator<Item = &SharedRecord> {
         self.table.iter().map(|entry| &entry.record)
     }
@@ -124,7 +128,7 @@ impl Shard {
                     debug_assert!(version > place.version, "versions of a shard rise");
                     place.version = version;
                 }
-                // A record from a peer has its own copy of the name: that one is held, not both.
+                // A record from a peer has its own copy of the name: then only that copy is held, not both.
                 if place.source.as_str().as_ptr() != record.source.as_str().as_ptr() {
                     place.source = record.source.clone();
                 }
@@ -167,6 +171,8 @@ impl Shard {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// Removes a record that is due if it may be collected, or reports that it has expired, and sets when it
+    /// is due next.
     fn handle_due(
         &mut self,
         index: u16,
@@ -239,8 +245,8 @@ impl<'a> Slot<'a> {
         self.current().map(|record| record.source.clone())
     }
 
-    /// Makes `record` the latest of its source, and returns the change to be told. A record that has expired
-    /// already is told as a deletion.
+    /// Makes `record` the latest of its source, and returns the change that subscribers are to be told. A
+    /// record that has expired already counts as a deletion there.
     #[inline]
     pub fn replace(&mut self, record: SharedRecord, wall_us: u64, tombstones_us: u64) -> Change {
         let is_expiry = !record.stamp.deleted && !record.is_visible(wall_us);
@@ -249,7 +255,7 @@ impl<'a> Slot<'a> {
         Change { record, is_expiry, shard: self.index, version: self.shard.version }
     }
 
-    /// Makes `record` the latest of its source without a change to be told: the versions stay.
+    /// Makes `record` the latest of its source without a change that subscribers are told: the versions stay.
     pub fn replace_silently(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64) {
         self.put(record, wall_us, tombstones_us, 0);
     }

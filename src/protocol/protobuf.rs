@@ -38,6 +38,7 @@ pub struct DecodeError(#[from] prost::DecodeError);
 #[derive(Debug)]
 pub struct ClientMessage<'a>(Form<'a>);
 
+/// The two ways in which a frame is read.
 #[derive(Debug)]
 enum Form<'a> {
     /// A single publish, read without generated code. Its parts borrow from the frame.
@@ -117,6 +118,7 @@ struct Publish<'a> {
     ack: Option<&'a str>,
 }
 
+/// The value of a publish: data as JSON text, binary data, or the flag of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum PublishValue<'a> {
     Data(&'a str),
@@ -340,9 +342,11 @@ const RECORDS_KEY: u8 = 5 << 3 | 2;
 const ITEM_KEY: u8 = 1 << 3 | 2;
 
 /// Appends a message with one record as subscribers see it. With `as_deleted` it is written as a deletion,
-/// because its time to live is over.
+/// because its time to live has ended.
 pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
+    /// Key of the field `Record.ts`: number 2, varint.
     const TS_KEY: u8 = 2 << 3;
+    /// The field `Record.deleted` (number 6, varint) with the value `true`.
     const DELETED: [u8; 2] = [6 << 3, 1];
     let value = match &record.payload {
         Payload::Json(bytes) if !as_deleted => Some((4, bytes)),

@@ -1,4 +1,4 @@
-//! Refusals: their codes, and what a client is told.
+//! Refusals: their codes, and their content for clients.
 
 use std::borrow::Cow;
 

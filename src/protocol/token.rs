@@ -21,6 +21,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::record::fields::write_varint;
 use crate::record::{Birth, NodeName, Pattern};
 
+/// Version of the layout: the first byte of every token.
 const VERSION: u8 = 1;
 
 /// The content of a resume token.

@@ -14,13 +14,15 @@ use super::{Birth, Record, SharedRecord};
 /// How a record that arrives relates to the one that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It has the greater stamp, or nothing is held: it wins, and subscribers are told.
+    /// The arriving record has the greater stamp, or nothing is held: it wins, and subscribers are told.
     Newer,
-    /// It has the same stamp and the greater birth: it replaces the held one, and nobody is told.
+    /// The arriving record has the same stamp and the greater birth or checksum: it replaces the held record,
+    /// and nobody is told.
     SameOfGreaterBirth,
-    /// It is the held record, or has the same stamp and the lesser birth: nothing changes.
+    /// The arriving record is the held one, or has the same stamp and the lesser birth or checksum: nothing
+    /// changes.
     Same,
-    /// It has the lesser stamp: it loses.
+    /// The arriving record has the lesser stamp: it loses.
     Older,
 }
 
@@ -32,7 +34,8 @@ impl Verdict {
     }
 }
 
-/// What decides between two records of equal stamps: the greater key is kept. It allocates nothing.
+/// Returns the key that decides between two records of equal stamps: the record with the greater key is kept.
+/// It allocates nothing.
 #[inline]
 fn tie_key(record: &Record) -> (&Birth, u64) {
     (&record.birth, record.checksum)
@@ -53,7 +56,7 @@ pub fn judge(current: Option<&SharedRecord>, record: &Record) -> Verdict {
     match record.stamp.cmp(&current.stamp) {
         Ordering::Greater => Verdict::Newer,
         Ordering::Less => Verdict::Older,
-        // Equal keys are the common case, and are told apart sooner by `>` than by the whole of `cmp`.
+        // Equal keys are the common case, and are recognized faster by `>` than by a full `cmp`.
         Ordering::Equal if tie_key(record) > tie_key(current) => Verdict::SameOfGreaterBirth,
         Ordering::Equal => Verdict::Same,
     }
@@ -68,7 +71,8 @@ mod tests {
     use super::*;
     use crate::record::{Birth, NodeName, Payload, Source, Stamp};
 
-    /// A record of one source out of so few numbers that all kinds of ties are frequent.
+    /// Generates records of one source with few different values of each field, so that all kinds of ties are
+    /// frequent.
     fn any_record() -> impl Strategy<Value = SharedRecord> {
         (0u64..3, 0u8..3, 0u8..2, 1u64..3, 1u64..3, 0u64..2).prop_map(|(ts, data, origin, boot, seq, ttl)| {
             let payload = match data {
@@ -81,7 +85,7 @@ mod tests {
             };
             let origin = NodeName::parse(["a", "b"][usize::from(origin)]).expect("a name");
             let source = Source::parse("tied").expect("a source");
-            // The time to live is in the checksum alone: a birth that was given twice.
+            // Only the checksum covers the time to live, so two records with the same birth can differ in it.
             Arc::new(Record::new(source, stamp, payload, Birth { origin, boot, seq }, ts, ttl))
         })
     }

@@ -175,6 +175,7 @@ impl Record {
     /// of the allocator is estimated. The bounds of queues and of the map are checked with this number.
     #[inline]
     pub fn cost_bytes(&self) -> usize {
+        /// Memory of a record besides its names and its data, in bytes.
         const OVERHEAD: usize = size_of::<Record>() + 2 * size_of::<usize>() + 64;
         OVERHEAD + self.source.as_str().len() + self.payload.bytes().len()
     }

@@ -19,6 +19,7 @@ const SHORT_BYTES_MAX: usize = 14;
 #[derive(Clone)]
 pub struct NodeName(NameForm);
 
+/// A name stored inside the value itself or behind a pointer.
 #[derive(Clone)]
 enum NameForm {
     Short { len: u8, bytes: [u8; SHORT_BYTES_MAX] },

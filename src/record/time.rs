@@ -14,6 +14,7 @@ pub struct Now {
 
 impl Now {
     /// Returns the reading that both clocks give `us` microseconds later.
+    #[cfg(test)]
     pub fn plus_us(self, us: u64) -> Now {
         Now { mono_us: self.mono_us + us, wall_us: self.wall_us + us }
     }

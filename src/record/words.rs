@@ -4,7 +4,9 @@
 //!
 //! A function that looks at a word returns marks: the highest bit of every byte that was found.
 
+/// A word in which every byte is 1.
 const ONES: u64 = u64::MAX / 255;
+/// A word in which the highest bit of every byte is set.
 const HIGH: u64 = ONES << 7;
 
 /// Marks the bytes of `word` that are less than `least`, which must be at most 128. The lowest mark is always

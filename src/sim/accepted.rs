@@ -1,5 +1,5 @@
-//! What clients published so far, as nodes see it that are called side by side: they look arriving
-//! records up here, and say what they found as a [`Noted`].
+//! The records that clients published so far. Nodes that are called side by side look up here each record
+//! that arrives, and report what they found as a [`Noted`].
 
 use hashbrown::HashTable;
 
@@ -17,14 +17,15 @@ pub enum Rule {
     NeverBack,
 }
 
-/// What a node found out about a record that arrived.
+/// The finding of a node about a record that arrived.
 #[derive(Debug)]
 pub(super) enum Noted {
-    /// It is the latest of its source there from now on. `index` counts accepted records from 0.
+    /// The record is the latest of its source at that node from now on. `index` counts accepted records from
+    /// 0.
     Applied { index: u32, at_us: u64, arrival: Arrival },
-    /// It, or a newer one, was there already.
+    /// The record, or a newer one of its source, was there already.
     Stale { index: u32 },
-    /// It must not have arrived, or not like this.
+    /// The record must not have arrived, or not in this way: it broke `rule`.
     Broken { rule: Rule, at_us: u64, record: SharedRecord },
 }
 

@@ -17,6 +17,8 @@ pub struct Account {
     pub copies_received: u64,
     /// Part of `bytes_sent`: parts of batches that were sent for the first time.
     pub data_bytes: u64,
+    /// Part of `stream_bytes`: bodies of records that peers pulled.
+    pub body_bytes: u64,
     /// Part of `bytes_sent`: parts of batches that were sent again.
     pub resent_bytes: u64,
     /// Number of bytes written on streams.
@@ -41,6 +43,7 @@ impl Account {
             datagrams_received: stats.datagrams_received,
             copies_received: spread.data_copies_received,
             data_bytes: spread.data_bytes_sent,
+            body_bytes: spread.body_bytes_sent,
             resent_bytes: spread.resent_bytes,
             stream_bytes: stats.stream_bytes_sent,
             timeouts: spread.timeouts,
@@ -50,9 +53,16 @@ impl Account {
         }
     }
 
-    /// Returns the bytes sent in datagrams that carried no records.
+    /// Returns the bytes sent in datagrams that are not parts of batches: everything else in datagrams,
+    /// headers included.
     pub fn control_bytes(&self) -> u64 {
         self.bytes_sent.saturating_sub(self.data_bytes + self.resent_bytes)
+    }
+
+    /// Returns the bytes of records that were sent: in datagrams, for the first time and again, and over
+    /// streams.
+    pub fn record_bytes(&self) -> u64 {
+        self.data_bytes + self.resent_bytes + self.body_bytes
     }
 
     /// Returns what was counted since `before`, an earlier state of the same account.
@@ -63,6 +73,7 @@ impl Account {
             datagrams_received: self.datagrams_received - before.datagrams_received,
             copies_received: self.copies_received - before.copies_received,
             data_bytes: self.data_bytes - before.data_bytes,
+            body_bytes: self.body_bytes - before.body_bytes,
             resent_bytes: self.resent_bytes - before.resent_bytes,
             stream_bytes: self.stream_bytes - before.stream_bytes,
             timeouts: self.timeouts - before.timeouts,
@@ -80,6 +91,7 @@ impl AddAssign for Account {
         self.datagrams_received += more.datagrams_received;
         self.copies_received += more.copies_received;
         self.data_bytes += more.data_bytes;
+        self.body_bytes += more.body_bytes;
         self.resent_bytes += more.resent_bytes;
         self.stream_bytes += more.stream_bytes;
         self.timeouts += more.timeouts;

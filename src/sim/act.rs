@@ -1,7 +1,7 @@
-//! What a call of a node leads to outside of that node.
+//! The consequences that a call of a node has outside of that node.
 //!
-//! Nodes may be called side by side, on several threads. None of them changes the world: each tells what
-//! is to be done as a list of [`Act`]s, and the world does that in order.
+//! Nodes may be called side by side, on several threads. None of them changes the world: each returns a list
+//! of [`Act`]s, which the world carries out in order.
 
 use std::net::SocketAddr;
 
@@ -12,10 +12,10 @@ use super::place::{Hosts, Place};
 use super::queue::SimEvent;
 use crate::cluster::Effect;
 
-/// One thing that a call of a node leads to.
+/// One consequence of a call of a node.
 #[derive(Debug)]
 pub(super) enum Act {
-    /// Nothing: keeps the place of an act that is known only later.
+    /// Nothing is to be done: it keeps the place of an act that is known only later.
     Nothing,
     /// The node has read this from its sockets.
     Read(SimEvent),
@@ -35,12 +35,15 @@ pub(super) enum Act {
     Effect(Effect),
 }
 
-/// What a node sees of the world while it is called.
+/// The part of the world that a node sees while it is called.
 #[derive(Clone, Copy)]
 pub(super) struct Surroundings<'a> {
+    /// Time of the world, in microseconds.
     pub now_us: u64,
     /// Processor time that a datagram takes at each end, in microseconds.
     pub cpu_us: u64,
+    /// Which node listens at which address.
     pub hosts: &'a Hosts,
+    /// The records that were accepted so far.
     pub accepted: &'a AcceptedRecords,
 }

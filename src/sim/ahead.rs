@@ -1,12 +1,12 @@
-//! Nodes called ahead of time, side by side.
+//! Calls nodes ahead of time, side by side.
 //!
-//! Whatever a node sends is on its way for at least the shortest delay of all links. So whatever arrives
-//! within that delay from now on has been sent already, and until then no node can hear of what another one
-//! does. Each node can therefore be called with all that arrives at it in that time, on any thread
+//! A message is on its way for at least the shortest delay of all links. So all messages that arrive within
+//! that delay from now on have been sent already, and until then no node can learn what another one does.
+//! Each node can therefore be called with all that arrives at it in that time, on any thread
 //! ([`NodeShare::work`]). The world then lets the same time pass event by event, in order; but where it would
-//! call a node it takes what the call made ahead of time led to ([`EarlyCall`]). Random numbers are drawn and
-//! messages are sent in the same order as without this, so a run is the same to the byte, however many
-//! threads work on it.
+//! call a node, it takes the acts of the call that was made ahead of time ([`EarlyCall`]). Random numbers are
+//! drawn and messages are sent in the same order as without this, so a run is the same to the byte, however
+//! many threads work on it.
 //!
 //! A node whose machine asks for anything but sending datagrams is called no further ahead, because others
 //! may hear of that sooner than the shortest delay. For the same reason nothing is called ahead past the next
@@ -31,7 +31,7 @@ pub(super) const WARMED: usize = 4;
 pub trait Hands: Send {
     /// Returns into how many shares the nodes are to be dealt.
     fn count(&self) -> usize;
-    /// Has all shares worked on, and gives them back in the same order.
+    /// Calls [`NodeShare::work`] of all shares, and gives them back in the same order.
     fn work(&mut self, shares: Vec<NodeShare>) -> Vec<NodeShare>;
 }
 
@@ -53,7 +53,8 @@ pub(super) struct EarlyCall {
     pub acts: usize,
 }
 
-/// What one node is to be called with ahead of time, and what these calls led to. All in order of time.
+/// The events that one node is to be called with ahead of time, and the calls and acts that followed. All are
+/// in order of time.
 #[derive(Debug, Default)]
 struct NodePlan {
     /// Index of the node in its share.
@@ -63,17 +64,20 @@ struct NodePlan {
     acts: VecDeque<Act>,
 }
 
-/// What all nodes see of the world while they are called ahead of time.
+/// The part of the world that all nodes see while they are called ahead of time.
 #[derive(Debug)]
 pub(super) struct EarlyWork {
     /// Until when nodes are called with timers and turns that they set themselves.
     pub until_us: u64,
+    /// Processor time that a datagram takes at each end, in microseconds.
     pub cpu_us: u64,
+    /// Which node listens at which address.
     pub hosts: Arc<Hosts>,
+    /// The records that were accepted so far.
     pub accepted: Arc<AcceptedRecords>,
 }
 
-/// Some of the nodes, and what they are to be called with ahead of time.
+/// Some of the nodes, and the events that they are to be called with ahead of time.
 #[derive(Default)]
 pub struct NodeShare {
     nodes: Vec<SimNode>,
@@ -84,7 +88,7 @@ pub struct NodeShare {
 }
 
 impl NodeShare {
-    /// Calls the nodes with what is planned for them. Does nothing if nothing is planned.
+    /// Calls the nodes with the events that are planned for them. Does nothing if nothing is planned.
     pub fn work(&mut self) {
         let Some(task) = self.task.take() else { return };
         let plans = self.plans.get_mut(..self.used).unwrap_or_default();
@@ -119,6 +123,7 @@ pub(super) fn warm_up<'a>(
 }
 
 impl NodePlan {
+    /// Calls the node with its events, until one of its calls asks for more than sending datagrams.
     fn work(&mut self, node: &mut SimNode, task: &EarlyWork) {
         let mut decided: VecDeque<(u64, SimEvent)> = VecDeque::new();
         while let Some((now_us, event)) = self.next(&mut decided, task.until_us) {
@@ -179,7 +184,7 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    /// Makes so many shares, without nodes.
+    /// Makes this number of shares, without nodes.
     pub fn new(shares: usize) -> Nodes {
         Nodes { shares: (0..shares.max(1)).map(|_| NodeShare::default()).collect(), count: 0 }
     }
@@ -200,11 +205,13 @@ impl Nodes {
         (id.0 % self.shares.len(), id.0 / self.shares.len())
     }
 
+    /// Returns the node of this number.
     pub fn get(&self, id: NodeId) -> Option<&SimNode> {
         let (share, place) = self.place(id);
         self.shares[share].nodes.get(place)
     }
 
+    /// Returns the node of this number, to be changed.
     pub fn get_mut(&mut self, id: NodeId) -> Option<&mut SimNode> {
         let (share, place) = self.place(id);
         self.shares[share].nodes.get_mut(place)
@@ -235,9 +242,9 @@ impl Nodes {
         plans[plan].inputs.push_back((at_us, event));
     }
 
-    /// Calls the nodes with all that is planned.
+    /// Calls the nodes with all planned events.
     pub fn work(&mut self, hands: &mut dyn Hands, task: impl Fn() -> EarlyWork) {
-        // So little is done by one thread sooner than another one can be woken.
+        // So few plans are finished by one thread before another one could be woken.
         const FEW_PLANS: usize = 8;
         self.shares.iter_mut().for_each(|share| share.task = Some(task()));
         if self.shares.iter().map(|share| share.used).sum::<usize>() < FEW_PLANS {

@@ -10,12 +10,15 @@ use crate::limits::SHARDS;
 use crate::record::merge::order;
 use crate::record::{Now, SharedRecord};
 
-/// A replica that writes down, as acts, what became of every record.
+/// A replica that adds an act with its finding for every record that arrives.
 pub(super) struct Applying<'a> {
+    /// The map of the node.
     pub replica: &'a mut SimReplica,
+    /// The records that were accepted so far.
     pub accepted: &'a AcceptedRecords,
-    /// The world's time in microseconds at which the node gets to what it is called with.
+    /// The world's time, in microseconds, at which the node handles the event that it is called with.
     pub at_us: u64,
+    /// The acts of the call, to which the findings are added.
     pub acts: &'a mut VecDeque<Act>,
 }
 

@@ -1,4 +1,4 @@
-//! Answers that wait until all members hold a record, and whether they told the truth.
+//! Answers that wait until all members hold a record, and the check that they are true.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ type View = BTreeSet<(String, u64)>;
 /// The answers of all nodes, by node and token.
 #[derive(Debug, Default)]
 pub(super) struct AwaitedAnswers {
-    /// Those that have not been given yet, with the origin's view at acceptance.
+    /// The answers that have not been given yet, with the origin's view at acceptance.
     waiting: BTreeMap<(NodeId, u64), (Awaited, View)>,
     given: BTreeMap<(NodeId, u64), Replicated>,
 }

@@ -1,6 +1,6 @@
-//! How links and machines behave: what a scenario may set.
+//! The behaviour of links and machines, as far as a scenario may set it.
 
-/// One-way delay of what is not held up, in microseconds; evenly distributed between both ends.
+/// One-way delay of datagrams that are not held up, in microseconds; evenly distributed between both bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delay {
     /// The shortest delay.
@@ -14,21 +14,21 @@ pub struct Delay {
 pub struct Conditions {
     /// Shortest one-way delay, in microseconds.
     pub delay_us_min: u64,
-    /// Longest one-way delay of what is not held up, in microseconds.
+    /// Longest one-way delay of datagrams that are not held up, in microseconds.
     pub delay_us_max: u64,
     /// Delay between nodes of different zones; `None`: the same as inside a zone.
     pub between_zones: Option<Delay>,
     /// Probability that a datagram is lost.
     pub loss_per_million: u32,
-    /// Whether datagrams are lost in bursts: every directed pair of nodes has times of 10 ms in which half
-    /// of its datagrams are lost, as often as makes the mean `loss_per_million`. That cannot be more than a
-    /// half then.
+    /// Whether datagrams are lost in bursts: every directed pair of nodes has times of 10 ms in which half of
+    /// its datagrams are lost, as often as makes the mean `loss_per_million`, which must then be at most a
+    /// half.
     pub is_bursty: bool,
     /// Probability that a datagram arrives twice.
     pub duplicates_per_million: u32,
     /// Probability that a datagram is held up, by up to ten times the longest delay.
     pub reordered_per_million: u32,
-    /// How much a node can send, in bytes per second, headers included; 0: without limit.
+    /// Most bytes that a node can send per second, headers included; 0: no limit.
     pub egress_bytes_per_s: u64,
     /// Number of bytes that may wait to be sent; a datagram that would be more is dropped.
     pub egress_queue_bytes: u64,

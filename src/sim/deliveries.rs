@@ -1,7 +1,7 @@
-//! The book of what was accepted and where it arrived, and of what arrived against the rules.
+//! Keeps which records were accepted, where they arrived, and which arrivals broke a rule.
 //!
-//! Nodes that are called side by side read what was accepted ([`AcceptedRecords`]); what they find out about
-//! a record that arrives ([`Noted`]) is written down here afterwards, in order. A delivery costs no more
+//! Nodes that are called side by side read what was accepted ([`AcceptedRecords`]); their findings about
+//! records that arrive ([`Noted`]) are written down here afterwards, in order. A delivery costs no more
 //! memory than a count, unless the time of every delivery is asked for.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::place::NodeId;
 use crate::cluster::Arrival;
 use crate::record::SharedRecord;
 
-/// Most hand-overs that are told apart: deliveries that took more are counted as this many.
+/// Greatest number of hand-overs that is counted: deliveries that took more count as this many.
 const HOPS_MAX: usize = 64;
 /// Number of violations that are kept to be shown: the first ones.
 const VIOLATIONS_MAX: usize = 100;
@@ -30,17 +30,17 @@ pub struct Violation {
     pub record: String,
 }
 
-/// What became of one accepted record. Unless stated otherwise, times count from its acceptance.
+/// The deliveries of one accepted record. Unless stated otherwise, times count from its acceptance.
 #[derive(Clone, Debug)]
 pub struct Publication {
     /// When the record was accepted, in microseconds of the world.
     pub accepted_us: u64,
-    /// Whether a client published it, and it was not loaded when a node started.
+    /// Whether a client published the record; otherwise a node held it when it was started.
     pub is_published: bool,
     /// At how many nodes it became the latest of its source: by the tree, by repair, and by
     /// reconciliation. Of a node that restarted empty every life counts.
     pub applied: [u32; 3],
-    /// How often it arrived where it, or a newer one, was already.
+    /// Number of times that it arrived where it, or a newer record, was already.
     pub stale: u32,
     /// When it became the latest at the last node so far, in microseconds.
     pub last_us: u32,
@@ -58,7 +58,7 @@ impl Publication {
     }
 }
 
-/// The book of all accepted records and their deliveries.
+/// All accepted records and their deliveries.
 #[derive(Debug, Default)]
 pub struct Deliveries {
     pub(super) accepted: Arc<AcceptedRecords>,
@@ -115,7 +115,7 @@ impl Deliveries {
         });
     }
 
-    /// Writes down what a node found out about a record that arrived.
+    /// Writes down the finding of a node about a record that arrived.
     pub(super) fn note(&mut self, node: NodeId, noted: Noted) {
         match noted {
             Noted::Applied { index, at_us, arrival } => self.applied(index as usize, at_us, arrival),
@@ -136,6 +136,7 @@ impl Deliveries {
         }
     }
 
+    /// Counts a delivery at a node where the record became the latest.
     fn applied(&mut self, index: usize, at_us: u64, arrival: Arrival) {
         let Some(publication) = self.publications.get_mut(index).filter(|it| it.is_published) else { return };
         let took_us = at_us.saturating_sub(publication.accepted_us);

@@ -1,7 +1,9 @@
-//! How often each number occurred, with the numbers exact to 0.8 %, in a few kilobytes.
+//! Counts how often each number occurred. Numbers are exact to 0.8 %, and a distribution takes a few
+//! kilobytes.
 
-/// Numbers below this are kept exactly; above, every power of two is divided into so many steps.
+/// Numbers below this are kept exactly; above, every power of two is divided into this many steps.
 const STEPS: u64 = 128;
+/// Binary logarithm of [`STEPS`].
 const STEPS_LOG: u32 = 7;
 
 /// Counts of how often each number occurred.

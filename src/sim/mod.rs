@@ -1,4 +1,4 @@
-//! A virtual world: many of the very machines that the server drives, with virtual time.
+//! A virtual world: many of the same machines that the server drives, in virtual time.
 //!
 //! Everything that chance decides (delays, losses, what machines choose) comes from one seed, so a run
 //! can be repeated to the byte; [`World::digest`] is a hash over all that was delivered. A failure
@@ -10,7 +10,7 @@
 //! | `queue` | the events that will happen |
 //! | `time`, `place` | virtual time; nodes and their addresses |
 //! | `nodes` | starting, stopping and pausing nodes, and what they accept from clients |
-//! | `process`, `act` | a node as a process, and what a call of it leads to outside |
+//! | `process`, `act` | a node as a process, and the consequences of a call outside of it |
 //! | `ahead` | calling nodes ahead of time, side by side on several threads |
 //! | `streams` | TCP connections between nodes |
 //! | `network`, `conditions` | delay, loss and rate of the links |
@@ -19,8 +19,8 @@
 //! | `accepted`, `deliveries`, `distribution`, `accounts` | what arrived where and when, and its cost |
 //! | [`baseline`] | other ways to spread records, in the same network |
 //!
-//! [`scenario`] says what is done to a world, and does it; [`report`] shows the outcome; [`table`] holds
-//! the figures that are wanted.
+//! [`scenario`] describes and runs what is done to a world; [`report`] shows the outcome; [`table`] holds the
+//! figures that must come out.
 //!
 //! Rejected: threads or an executor per node (their order cannot be repeated; [`Hands`] may be many, since
 //! what their work leads to is put in order); simulated sockets below the server's own loops (the protocol

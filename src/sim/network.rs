@@ -9,14 +9,14 @@ use super::conditions::{Conditions, Delay};
 use super::place::NodeId;
 use crate::cluster::random::Random;
 
-/// How long a lost piece of a stream takes to be sent again, in microseconds.
+/// Time after which a lost piece of a stream is sent again, in microseconds.
 const RETRANSMIT_US: u64 = 200_000;
 /// How long a burst of losses lasts, in microseconds.
 const BURST_US: u64 = 10_000;
 /// Share of the datagrams that are lost in a burst.
 const BURST_LOSS_PER_MILLION: u32 = 500_000;
 
-/// When the copies of one datagram arrive: none, one or two of them.
+/// The times at which the copies of one datagram arrive: none, one or two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrivals {
     at_us: [u64; 2],
@@ -55,7 +55,7 @@ pub struct Traffic {
 #[derive(Clone, Copy, Debug, Default)]
 struct Port {
     zone: u32,
-    /// When the link has sent all that it was given so far, in nanoseconds of the world.
+    /// When the link will have sent everything that it was given so far, in nanoseconds of the world.
     free_ns: u64,
 }
 
@@ -158,15 +158,17 @@ impl Network {
         &self.traffic
     }
 
+    /// Counts a datagram that was handed to a node.
     pub(super) fn delivered(&mut self) {
         self.traffic.delivered += 1;
     }
 
+    /// Counts a datagram that was dropped because the socket of its receiver was full.
     pub(super) fn overflowed(&mut self) {
         self.traffic.overflowed += 1;
     }
 
-    /// Sends a datagram of so many bytes, headers included, that is ready at `ready_us`. Returns when its
+    /// Sends a datagram of `bytes` bytes, headers included, that is ready at `ready_us`. Returns when its
     /// copies arrive.
     pub fn send(&mut self, ready_us: u64, from: NodeId, to: NodeId, bytes: usize) -> Arrivals {
         self.traffic.sent += 1;
@@ -201,7 +203,7 @@ impl Network {
         left_us + self.delay_us(from, to) + if is_lost { RETRANSMIT_US } else { 0 }
     }
 
-    /// Returns when a datagram has left its node; `None`: too much waits already.
+    /// Returns when a datagram has left its node; `None`: it is dropped, since too many bytes wait already.
     fn leave(&mut self, ready_us: u64, from: NodeId, bytes: usize) -> Option<u64> {
         let Conditions { egress_bytes_per_s, egress_queue_bytes, .. } = self.conditions;
         if egress_bytes_per_s > 0 {

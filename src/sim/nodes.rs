@@ -39,7 +39,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// A first life with the profile of a LAN, joining through these addresses.
+    /// Describes a first life with the profile of a LAN that joins through these addresses.
     pub fn new(name: impl Into<String>, seeds: &[SocketAddr]) -> Start {
         Start {
             name: name.into(),
@@ -55,7 +55,7 @@ impl Start {
     }
 }
 
-/// What a node still has of its last life when it is started again.
+/// The state that a node keeps from its last life when it is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeps {
     /// All records, and when it last agreed with the cluster.
@@ -64,12 +64,12 @@ pub enum Keeps {
     Nothing,
 }
 
-/// What a client publishes: a value, or the deletion of a source.
+/// A publish of a client: a value, or the deletion of a source.
 #[derive(Clone, Debug)]
 pub struct Submission {
     /// The source that gets the value.
     pub source: Source,
-    /// The value, or that it is deleted.
+    /// The value, or the mark of a deletion.
     pub payload: Payload,
     /// For how many milliseconds readers see the value; 0: for ever.
     pub ttl_ms: u64,
@@ -188,14 +188,14 @@ impl World {
         }
     }
 
-    /// Has a node tell the others that it leaves. It goes on running until it is killed.
+    /// Makes a node tell the others that it leaves. It goes on running until it is killed.
     pub fn leave(&mut self, id: NodeId) {
         if self.is_running(id) {
             self.with(id, |machine, _, now| machine.handle_leave(now));
         }
     }
 
-    /// Has a running node accept values from a client as a server does: they are stamped, numbered, merged,
+    /// Makes a running node accept values from a client as a server does: they are stamped, numbered, merged,
     /// and handed to the machine as far as it takes them. Returns the records; none if the node does not run.
     pub fn accept(&mut self, id: NodeId, values: Vec<Submission>) -> Vec<SharedRecord> {
         if !self.is_running(id) {

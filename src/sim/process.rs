@@ -1,4 +1,4 @@
-//! A node as a process: it reads its sockets when it has time, calls its machine, and tells what is to be
+//! A node as a process: it reads its sockets when it has time, calls its machine, and returns what is to be
 //! done outside.
 //!
 //! What a process does depends on nothing but its own state, what arrives, and when. So nodes can be called
@@ -32,20 +32,27 @@ pub(super) enum Running {
     No,
 }
 
-/// A process: the machine, its map, its sockets, and what they need.
+/// A process: the machine, its map, its sockets, and the state around them.
 pub(super) struct SimNode {
+    /// Number of the node.
     pub id: NodeId,
     /// Index of the node's plan in its share, while it is called ahead of time.
     pub plan: Option<usize>,
+    /// The cluster machine.
     pub machine: Machine,
+    /// The map of the latest records.
     pub replica: SimReplica,
+    /// Configuration of the machine.
     pub config: MachineConfig,
+    /// Address at which the node listens.
     pub address: SocketAddr,
+    /// Place of the address.
     pub place: Place,
+    /// Whether the process runs.
     pub running: Running,
     /// Number of restarts in this world: events for an earlier life are void.
     pub life: u32,
-    /// What has arrived at the sockets and was not read yet, in order.
+    /// Events that arrived at the sockets and were not read yet, in order.
     pub waiting: VecDeque<SimEvent>,
     /// Number of datagrams in `waiting`.
     pub datagrams_waiting: usize,
@@ -59,15 +66,17 @@ pub(super) struct SimNode {
     pub token: u64,
     /// Time of the valid wake-up, in microseconds of the world; `u64::MAX`: there is none.
     pub wake_us: u64,
-    /// How far the node's wall clock is off.
+    /// How far the node's wall clock is off, in microseconds.
     pub wall_offset_us: i64,
     /// Number of connections that were accepted so far.
     pub streams_accepted: u64,
-    /// Address of another node that has this node's name, if the machine told so.
+    /// Address of another node that has this node's name, if the machine reported one.
     pub name_taken: Option<SocketAddr>,
+    /// Records that clients published here and the machine has not taken yet.
     pub outbox: Outbox,
+    /// Issues the timestamps of records.
     pub clock: HybridClock,
-    /// What earlier lives sent and received.
+    /// Counts of what earlier lives sent and received.
     pub past: Account,
 }
 
@@ -77,7 +86,7 @@ impl SimNode {
         self.running != Running::No
     }
 
-    /// Something arrives at the sockets. Returns whether the machine was called.
+    /// Handles an event that arrives at the sockets. Returns whether the machine was called.
     pub fn arrive(&mut self, world: &Surroundings, event: SimEvent, acts: &mut VecDeque<Act>) -> bool {
         if self.running == Running::Yes && self.waiting.is_empty() && self.busy_us <= world.now_us {
             self.handle(world, event, acts);
@@ -98,7 +107,7 @@ impl SimNode {
         false
     }
 
-    /// The machine's timeout is due. Returns whether the machine was called.
+    /// Handles the machine's timeout, which is due. Returns whether the machine was called.
     pub fn wake(&mut self, world: &Surroundings, acts: &mut VecDeque<Act>) -> bool {
         self.wake_us = u64::MAX;
         self.is_overdue = true;
@@ -138,6 +147,7 @@ impl SimNode {
         }
     }
 
+    /// Calls the machine with an event that was read from the sockets.
     fn handle(&mut self, world: &Surroundings, event: SimEvent, acts: &mut VecDeque<Act>) {
         self.busy_us = self.busy_us.max(world.now_us) + world.cpu_us;
         let read = acts.len();
@@ -170,7 +180,7 @@ impl SimNode {
         self.machine.spread_stats().data_copies_received
     }
 
-    /// Calls the machine, and tells as acts what it wants done and when it wants to be woken.
+    /// Calls the machine, and adds its effects and the time at which it is to be woken to the acts.
     pub fn call(
         &mut self,
         world: &Surroundings,

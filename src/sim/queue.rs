@@ -1,4 +1,4 @@
-//! The events that will happen, in order of time; within an instant, in the order in which they were
+//! The queue of future events, in order of time and, within an instant, in the order in which they were
 //! decided.
 //!
 //! Nearly everything happens within milliseconds: datagrams arrive, receipts are due. So the coming
@@ -19,13 +19,13 @@ use crate::cluster::{StreamEvent, StreamId};
 pub(super) enum SimEvent {
     /// A datagram arrives, at the node that listens there by then.
     Datagram { from: Place, to: Place, bytes: Bytes },
-    /// Something happens on a connection of a node, in that life of it.
+    /// Something happens on a connection of a node. It counts only in the life `life` of the node.
     Stream { to: NodeId, life: u32, stream: StreamId, event: StreamEvent },
     /// A request for a connection arrives at an address.
     Connect { from: NodeId, life: u32, stream: StreamId, to: Place },
     /// A machine's timeout is due, unless its node has a newer token.
     Wake { node: NodeId, token: u64 },
-    /// A node that was busy gets to what waits in its sockets.
+    /// A node that was busy reads its sockets.
     Turn { node: NodeId, life: u32 },
     /// A paused process goes on.
     Resume { node: NodeId, life: u32 },
@@ -33,7 +33,7 @@ pub(super) enum SimEvent {
     Done { node: NodeId },
 }
 
-/// How many microseconds have a list of their own.
+/// Number of microseconds that have a list of their own.
 const NEAR_US: usize = 1 << 14;
 /// Index that ends a list.
 const NONE: u32 = u32::MAX;
@@ -45,8 +45,10 @@ struct List {
     last: u32,
 }
 
+/// A list without events.
 const EMPTY: List = List { first: NONE, last: NONE };
 
+/// An event with its link to the next one.
 #[derive(Debug)]
 struct Entry {
     /// The event; `None`: the entry is free.
@@ -91,7 +93,7 @@ impl Default for EventQueue {
 }
 
 impl EventQueue {
-    /// Adds an event. One for a time that is over happens next.
+    /// Adds an event. An event for a time that has passed happens next.
     pub fn push(&mut self, at_us: u64, event: SimEvent) {
         let at_us = at_us.max(self.near_from_us);
         let entry = Entry { event: Some(event), next: NONE };

@@ -19,12 +19,12 @@ pub struct SimReplica {
     fingerprints: Box<[u64; SHARDS]>,
 }
 
-/// What became of a record that was merged.
+/// The result of merging a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Merged {
-    /// It is the latest of its source from now on; the record that was before, if any.
+    /// The record is the latest of its source from now on. Holds the record that it replaced, if any.
     Latest(Option<SharedRecord>),
-    /// It was there already, or a newer one was.
+    /// The record, or a newer one of its source, was there already.
     Stale,
 }
 

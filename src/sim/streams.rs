@@ -19,25 +19,31 @@ const DRAIN_US: u64 = 10;
 /// All connections of a world.
 #[derive(Debug, Default)]
 pub(super) struct SimStreams {
-    /// The other end of every open connection, by the node and the stream at this end. Whoever is in
-    /// here as one end is in here as the other, too.
+    /// The other end of every open connection, by the node and the stream at this end. Every connection is in
+    /// here twice, once for each end.
     ends: BTreeMap<(NodeId, StreamId), OtherEnd>,
 }
 
+/// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
 struct OtherEnd {
     peer: NodeId,
     peer_stream: StreamId,
-    /// When what was sent to it last arrives, in microseconds of the world.
+    /// When the bytes that were sent to it last arrive, in microseconds of the world.
     arrives_us: u64,
 }
 
-/// What connections need of the world, lent for one call.
+/// The parts of the world that connections need, lent for one call.
 pub(super) struct StreamWorld<'a> {
+    /// Time of the world, in microseconds.
     pub now_us: u64,
+    /// The links between the nodes.
     pub network: &'a mut Network,
+    /// The events that will happen.
     pub queue: &'a mut EventQueue,
+    /// Which node listens at which address.
     pub hosts: &'a Hosts,
+    /// All nodes of the world.
     pub nodes: &'a mut Nodes,
 }
 
@@ -49,7 +55,7 @@ impl StreamWorld<'_> {
 }
 
 impl SimStreams {
-    /// A machine asks for a connection: its request is on the way from now on.
+    /// Sends the request for a connection that a machine asked for.
     pub fn request(&mut self, world: StreamWorld<'_>, from: NodeId, stream: StreamId, to: Place) {
         let target = world.hosts.node_at(to).unwrap_or(from);
         let at_us = world.network.stream(world.now_us, from, target, DATAGRAM_HEADER_BYTES);
@@ -57,7 +63,7 @@ impl SimStreams {
         world.queue.push(at_us, SimEvent::Connect { from, life, stream, to });
     }
 
-    /// A request arrives that the node `from` made in its life `life`.
+    /// Handles the arrival of a request that the node `from` made in its life `life`.
     pub fn connect(
         &mut self,
         mut world: StreamWorld<'_>,
@@ -74,7 +80,8 @@ impl SimStreams {
         let back_us = world.network.stream(world.now_us, way_back, from, DATAGRAM_HEADER_BYTES);
         let is_open = |network: &Network, a, b| network.is_open(a, b) && network.is_open(b, a);
         let Some(target) = target.filter(|&target| is_open(world.network, from, target)) else {
-            // Refused where the machine is up but nobody listens, else nothing comes back.
+            // The request is refused where the computer is up but no process listens; otherwise nothing comes
+            // back.
             let is_refused = way_back == from;
             let at_us = if is_refused { back_us } else { world.now_us + GIVE_UP_US };
             return world.tell(at_us, from, stream, StreamEvent::Closed);
@@ -92,7 +99,7 @@ impl SimStreams {
         world.tell(back_us, from, stream, StreamEvent::Opened);
     }
 
-    /// A machine writes on a connection.
+    /// Sends bytes that a machine writes on a connection.
     pub fn write(&mut self, mut world: StreamWorld<'_>, id: NodeId, stream: StreamId, bytes: Bytes) {
         self.send(&mut world, id, stream, StreamEvent::Received(bytes));
         if self.ends.contains_key(&(id, stream)) {
@@ -100,7 +107,8 @@ impl SimStreams {
         }
     }
 
-    /// One side closes a connection; the other hears of it after all that was written before.
+    /// Closes a connection for one side. The other side learns of it after all bytes that were written
+    /// before.
     pub fn close(&mut self, world: &mut StreamWorld<'_>, id: NodeId, stream: StreamId) {
         self.send(world, id, stream, StreamEvent::Closed);
         if let Some(end) = self.ends.remove(&(id, stream)) {

@@ -4,7 +4,7 @@ use crate::record::Now;
 
 /// Microseconds in a second.
 pub(super) const SECOND_US: u64 = 1_000_000;
-/// What a correct wall clock shows when a world begins, in microseconds since the Unix epoch.
+/// Time on a correct wall clock when a world begins, in microseconds since the Unix epoch.
 const BEGINNING_WALL_US: u64 = 1_763_800_000_000_000;
 
 /// Returns both clocks of a node: `now_us` is the world's time in microseconds since it began, and the

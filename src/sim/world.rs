@@ -1,4 +1,4 @@
-//! A virtual world: takes one event after the other, and calls the node that it concerns.
+//! A virtual world, which takes one event after the other and calls the node that it concerns.
 //!
 //! One queue holds all events that will happen, in order of time and, within an instant, in the order in
 //! which they were decided. A node is called with one event at a time; what its machine then wants done
@@ -33,14 +33,20 @@ use crate::record::Now;
 pub struct World {
     /// The links between its nodes.
     pub network: Network,
-    /// The book of what was accepted, and where it arrived.
+    /// The records that were accepted, and where they arrived.
     pub deliveries: Deliveries,
+    /// Answers that wait until all members hold a record.
     pub(super) awaited: AwaitedAnswers,
+    /// Time since the world began, in microseconds.
     pub(super) now_us: u64,
+    /// The events that will happen.
     pub(super) queue: EventQueue,
+    /// All nodes that were started.
     pub(super) nodes: Nodes,
+    /// Which node listens at which address.
     pub(super) hosts: Arc<Hosts>,
     streams: SimStreams,
+    /// Source of the random numbers of the world, except those of the network.
     pub(super) random: Random,
     crossings: u64,
     digest: u64,
@@ -76,7 +82,7 @@ impl World {
         }
     }
 
-    /// Lets time pass, in microseconds.
+    /// Lets `for_us` microseconds pass.
     pub fn run_us(&mut self, for_us: u64) {
         let Some(mut hands) = self.hands.take() else { return self.run_with(for_us, &mut |_, _| {}) };
         let end_us = self.now_us + for_us;
@@ -92,8 +98,8 @@ impl World {
         self.hands = Some(hands);
     }
 
-    /// Calls the nodes ahead of time with what is on its way to them already. Returns until when time may
-    /// pass before that has to be done again.
+    /// Calls the nodes ahead of time with the events that are on their way to them already. Returns the time
+    /// until which the world may run before this has to be done again, in microseconds.
     fn call_ahead(&mut self, hands: &mut dyn Hands, next_us: u64, end_us: u64) -> u64 {
         let until_us = (next_us + self.network.delay_us_min()).min(end_us);
         if until_us <= next_us || self.awaited.is_waiting() {
@@ -145,7 +151,8 @@ impl World {
         self.now_us = end_us;
     }
 
-    /// Lets time pass until `is_so` returns true, at most `max_us`. Returns how long it took, to 10 ms.
+    /// Lets time pass until `is_so` returns true, for at most `max_us` microseconds. Returns how long it
+    /// took, in microseconds, in steps of 10 ms.
     pub fn run_until(&mut self, max_us: u64, mut is_so: impl FnMut(&World) -> bool) -> Option<u64> {
         const LOOK_US: u64 = 10_000;
         let start_us = self.now_us;
@@ -236,7 +243,7 @@ impl World {
         self.hosts.find(address).unwrap_or_else(|| Arc::make_mut(&mut self.hosts).place(address))
     }
 
-    /// Has one event happen. Returns the node whose machine was called, if any.
+    /// Carries out one event. Returns the node whose machine was called, if any.
     fn happen(&mut self, event: SimEvent) -> Option<NodeId> {
         match event {
             SimEvent::Datagram { to, .. } => {
@@ -370,7 +377,7 @@ impl World {
         self.queue.push(last_us, SimEvent::Datagram { from, to, bytes });
     }
 
-    /// Does what a machine wants done, sending datagrams apart.
+    /// Carries out an effect of a machine, other than a datagram.
     fn perform(&mut self, id: NodeId, effect: Effect) {
         match effect {
             Effect::Stream(StreamOutput::Connect { stream, to }) => {

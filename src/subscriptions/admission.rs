@@ -115,7 +115,7 @@ fn bytes_of(pattern: &Pattern) -> usize {
     PATTERN_BYTES + pattern.as_str().len() + pattern.segments().map(node).sum::<usize>()
 }
 
-/// What one connection has in the index.
+/// The patterns of one connection, as they are counted.
 #[derive(Debug, Default)]
 struct Held {
     bytes: usize,
@@ -129,7 +129,7 @@ impl Held {
     }
 }
 
-/// What all connections of an index have in it.
+/// The patterns of all connections of an index, as they are counted.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     connections: HashMap<usize, Held, NameState>,
@@ -149,7 +149,7 @@ impl Admission {
         self.connections.get(&connection).map_or(0, |held| held.bytes)
     }
 
-    /// Takes note of patterns that are inserted for a connection, or of none of them.
+    /// Counts patterns that are inserted for a connection, or none of them if they exceed a bound.
     pub(super) fn admit(&mut self, patterns: &[Pattern], connection: usize) -> Result<(), Excess> {
         let bytes = patterns.iter().map(bytes_of).sum::<usize>() + self.bytes_of_connection(connection);
         if bytes > PATTERN_BYTES_PER_CONNECTION_MAX {
@@ -174,6 +174,7 @@ impl Admission {
         Ok(())
     }
 
+    /// Counts one more pattern of this shape for a connection, if the bounds allow it.
     fn admit_shape(&mut self, shape: Shape, connection: usize) -> Result<(), Excess> {
         if let Some(held) = self.connections.get_mut(&connection) {
             if let Some((_, count)) = held.find(shape).and_then(|at| held.shapes.get_mut(at)) {
@@ -203,7 +204,7 @@ impl Admission {
         Ok(())
     }
 
-    /// Takes note that a pattern of a connection was removed once. It must have been admitted.
+    /// Uncounts one insertion of a pattern of a connection. It must have been admitted.
     pub(super) fn release(&mut self, pattern: &Pattern, connection: usize) {
         let (shape, bytes) = (Shape::of(pattern), bytes_of(pattern));
         let Some(held) = self.connections.get_mut(&connection) else { return };

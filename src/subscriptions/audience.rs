@@ -48,8 +48,8 @@ impl AudienceCache {
         }
     }
 
-    /// Returns who wants the source `source` of the map shard `shard`. If that is not in the cache, `walk` is
-    /// called to find out: it must replace the content of the list that it is given.
+    /// Returns the connections that want the source `source` of the map shard `shard`. If they are not in the
+    /// cache, `walk` is called to find them: it must replace the content of the list that it is given.
     pub(super) fn get(
         &mut self,
         shard: u16,
@@ -70,6 +70,7 @@ impl AudienceCache {
         }
     }
 
+    /// Keeps the connections that were found for a source at its place.
     fn keep(&mut self, place: usize, source: &Source, connections: &[usize]) {
         if *self.last != *connections {
             if self.connections + connections.len() > CONNECTIONS_MAX {

@@ -162,7 +162,7 @@ type Child = (Box<str>, Box<TrieNode>);
 enum Children {
     /// At most [`COMPARED_CHILDREN_MAX`], in no order.
     Few(Vec<Child>),
-    /// Any other number.
+    /// More children. The table stays until half of [`COMPARED_CHILDREN_MAX`] are left.
     Many(Box<Table>),
 }
 
@@ -283,7 +283,7 @@ pub(super) enum Connections {
         connection: usize,
         insertions: u32,
     },
-    /// At least two.
+    /// At least two connections.
     Many(Box<Counts>),
 }
 

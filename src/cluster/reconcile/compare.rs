@@ -1,11 +1,10 @@
 //! Comparing maps by datagram, and judging what a difference means.
 //!
-//! On a busy cluster two maps hardly ever agree: records are on their way. So a difference alone
-//! means nothing. A shard is suspect when it differed in two comparisons running (a second apart,
-//! and mostly with two members). If it did not even change here in between, nothing was on its
-//! way, and something is really missing: that is reconciled at once. If it did change, it is
-//! probably busy: that is looked into as well, but with what is too young left out, and ever more
-//! rarely while nothing is found.
+//! On a busy cluster two maps hardly ever agree: records are on their way. So a difference alone means
+//! nothing. A shard is suspect when it differed in two successive comparisons (a second apart, and mostly
+//! with two members). If it did not even change here in between, nothing was on its way, and something is
+//! really missing: that is reconciled at once. If it did change, it is probably busy: that is looked into as
+//! well, but without the youngest records, and ever more rarely while nothing is found.
 //!
 //! Shards may also differ for good without lacking anything: one side has collected a deletion that
 //! the other still keeps. A session finds nothing then, and that very pair of fingerprints is not
@@ -23,8 +22,8 @@ use crate::record::Now;
 const BUSY_US_MIN: u64 = 2_000_000;
 /// Greatest time for which busy shards are left alone after a session about them, in microseconds.
 const BUSY_US_MAX: u64 = 32_000_000;
-/// Among this many sessions about busy shards there is one that leaves nothing out: only such a one can show
-/// that nothing at all is missing.
+/// Among this many sessions about busy shards there is one that leaves nothing out: only such a session can
+/// show that nothing at all is missing.
 const WHOLE_EVERY: u32 = 8;
 
 /// Returns one hash over the fingerprints of all shards.
@@ -52,7 +51,7 @@ pub(super) fn answer(fingerprints: &[u64; SHARDS], asked: &Compare) -> Compare {
     Compare { root, nonce: asked.nonce, is_answer: true, shards }
 }
 
-/// What follows from the answer to a comparison.
+/// The conclusion from the answer to a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CompareVerdict {
     /// The maps were equal when they were compared.
@@ -85,6 +84,7 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
+    /// Begins without any comparison to look back at.
     pub fn new() -> Comparison {
         Comparison {
             seen: None,
@@ -156,7 +156,7 @@ impl Comparison {
         self.busy_until_us = now.mono_us.saturating_add(self.busy_us);
         self.busy_us = (self.busy_us * 2).min(BUSY_US_MAX);
         let Some(seen) = self.seen.take() else { return };
-        // A session that leaves something out proves nothing.
+        // A session in which one side left something out proves nothing.
         if !(report.has_shown && report.has_seen) || report.equal == ShardSet::default() {
             return;
         }
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(ask(&mut comparison, NOW, &own, &theirs), CompareVerdict::Reconcile(SessionPlan::Whole));
     }
 
-    /// Fewer bytes than promised, more, or none: no comparison, and no panic.
+    /// An answer with fewer bytes than promised, more, or none is ignored without a panic.
     #[test]
     fn answers_of_the_wrong_length() {
         let mut comparison = Comparison::new();

@@ -18,7 +18,7 @@ use crate::record::{NodeName, Now};
 /// Most ids in one frame.
 const IDS_PER_FRAME: usize = 8_192;
 
-/// Which records a session is about.
+/// The choice of records that a session compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SessionPlan {
     /// All records of all shards that differ.
@@ -27,6 +27,7 @@ pub(super) enum SessionPlan {
     Settled(ShardSet),
 }
 
+/// The phases of a session at the initiator, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Connecting,
@@ -51,11 +52,12 @@ struct EncodingLane {
     is_asked: bool,
 }
 
-/// A session at the initiator.
+/// The initiator's end of a session.
 #[derive(Debug)]
 pub(super) struct Initiator {
+    /// The initiator's end of the stream.
     pub link: SessionLink,
-    /// Name of the peer, as the ring told it.
+    /// Name of the peer, taken from the ring.
     pub to: NodeName,
     plan: SessionPlan,
     phase: Phase,
@@ -71,7 +73,7 @@ pub(super) struct Initiator {
 }
 
 impl Initiator {
-    /// A session whose stream is being connected.
+    /// Begins a session whose stream is being connected.
     pub fn new(stream: StreamId, to: NodeName, plan: SessionPlan, seed: u64, now: Now) -> Initiator {
         Initiator {
             link: SessionLink::new(stream, now),
@@ -105,7 +107,7 @@ impl Initiator {
         }
         self.phase = Phase::Greeting;
         self.link.progress_us = env.now.mono_us;
-        // The heads are those of now, before any record is shown: the end of the session vouches for no more.
+        // The heads are taken before any record is sent: at its end the session proves no more than them.
         if self.is_whole() && !env.me.withholds {
             self.heads = (env.heads)();
         }
@@ -150,6 +152,7 @@ impl Initiator {
         Ok(())
     }
 
+    /// Ends a shard whose difference the responder has found, and queues the records that it wants.
     fn settled(&mut self, shard: usize, found: u64, wanted: Vec<u64>, all: bool) -> Result<(), FrameError> {
         let lane = self.lanes.end(shard).ok_or(FrameError::OutOfTurn("a shard not open is settled"))?;
         if lane.is_asked {

@@ -1,4 +1,4 @@
-//! Which records take part in a session, and as which items.
+//! Decides which records take part in a session, and turns them into items.
 //!
 //! An item is 128 bits: a hash of the source's name (upper half) and the record's checksum. Both
 //! sides must choose the same records, so the choice depends on the record and on what both agreed

@@ -1,5 +1,5 @@
-//! What both ends of a session do alike: they keep shards under way within a budget, read frames, and
-//! work in turns.
+//! The work that both ends of a session do in the same way: they keep shards under way within a budget, read
+//! frames, and work in turns.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use super::link::{SessionEnv, SessionLink, SessionStep};
 use super::wire::{FrameError, ReconcileFrame};
 use crate::cluster::streams::StreamEvent;
 
-/// Most shards under way at once: the round trips of one are hidden behind the others.
+/// Most shards that an initiator has under way at once: while one of them waits for the peer, the others are
+/// worked on. A responder lets its peer open one more.
 pub(super) const LANES_MAX: usize = 32;
 /// Items of the shards under way from which on no further shard is begun. A shard with more items than that
 /// goes alone. A responder holds its peer to it, too.
@@ -25,7 +26,7 @@ pub(super) struct Lanes<L> {
 }
 
 impl<L> Lanes<L> {
-    /// No shard is under way.
+    /// Begins without shards.
     pub fn new() -> Lanes<L> {
         Lanes { by_shard: BTreeMap::new(), items: 0 }
     }
@@ -106,8 +107,8 @@ pub(super) trait SessionEnd {
         Ok(SessionStep::Going)
     }
 
-    /// Takes in an event of the stream: bytes that arrived are read, and bytes that have left make room. Other
-    /// events have no effect.
+    /// Takes in an event of the stream: bytes that arrived are read, and bytes that have left make room.
+    /// Other events have no effect.
     fn take_in(&mut self, event: StreamEvent, env: &mut SessionEnv<'_>) -> Result<SessionStep, FrameError> {
         match event {
             StreamEvent::Drained => self.link().drained(env.now),
@@ -120,8 +121,8 @@ pub(super) trait SessionEnd {
         Ok(SessionStep::Going)
     }
 
-    /// Does what there is to do and room for, up to the cost of a turn, of which `cost` was spent already.
-    /// Afterwards the link knows whether a next turn has something to do.
+    /// Works until there is nothing to do, no room to send, or the turn is used up. `cost` is the part of the
+    /// turn that was used before. Sets whether the next turn has something to do.
     fn work(&mut self, mut cost: usize, env: &mut SessionEnv<'_>) {
         self.link().is_runnable = loop {
             if cost >= TURN_COST {

@@ -16,7 +16,8 @@ use crate::cluster::{Arrival, Heads, Replica};
 use crate::record::merge::order;
 use crate::record::{NodeName, Now, SharedRecord};
 
-/// Most bytes that are written on a stream before the driver says that it is drained, but for the last frame.
+/// Most bytes that are written on a stream before the driver says that it is drained, the last frame not
+/// counted.
 pub(super) const SESSION_WINDOW_BYTES: usize = 512 * 1024;
 /// Most bytes of records in one frame. A larger record has a frame of its own.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -26,13 +27,19 @@ const REPLIES_MAX: usize = 65_536;
 /// Cost of encoding a record, in records looked at.
 const RECORD_COST: usize = 4;
 
-/// What an end of a session works with in one call.
+/// The state outside of a session that one of its ends works with, for the time of one call.
 pub(super) struct SessionEnv<'a> {
+    /// Time of the call.
     pub now: Now,
+    /// Facts about this node.
     pub me: &'a OwnNode,
+    /// Builds the heads of this node.
     pub heads: HeadsNow<'a>,
+    /// The map of this node.
     pub replica: &'a mut dyn Replica,
+    /// Counts of reconciliation.
     pub stats: &'a mut ReconcileStats,
+    /// Instructions to the driver, in order.
     pub outputs: &'a mut VecDeque<ReconcileOutput>,
     /// Peer that this node has greeted in a session of its own that makes progress.
     pub greeted: Option<&'a NodeName>,
@@ -41,6 +48,7 @@ pub(super) struct SessionEnv<'a> {
 /// One end of the stream of a session.
 #[derive(Debug)]
 pub(super) struct SessionLink {
+    /// Number of the stream.
     pub stream: StreamId,
     /// Whether the next turn of this end has something to do.
     pub is_runnable: bool,
@@ -55,6 +63,7 @@ pub(super) struct SessionLink {
 }
 
 impl SessionLink {
+    /// One end of a stream on which nothing was sent or received.
     pub fn new(stream: StreamId, now: Now) -> SessionLink {
         SessionLink {
             stream,
@@ -86,7 +95,7 @@ impl SessionLink {
         frame.map(|bytes| ReconcileFrame::decode(&bytes)).transpose()
     }
 
-    /// Notes that everything written has left this process.
+    /// Notes that all bytes written so far have left this process.
     pub fn drained(&mut self, now: Now) {
         self.progress_us = now.mono_us;
         self.in_flight_bytes = 0;
@@ -179,18 +188,18 @@ impl SessionLink {
     }
 }
 
-/// What follows for a session from a frame.
+/// The state of a session after a frame.
 #[derive(Debug)]
 pub(super) enum SessionStep {
-    /// The session goes on.
+    /// The session continues.
     Going,
     /// One of the ends refused the session.
     Refused,
-    /// The session came to its end.
+    /// The session is complete.
     Done(SessionReport),
 }
 
-/// The result of a session that went to its end.
+/// The result of a complete session.
 #[derive(Debug)]
 pub(super) struct SessionReport {
     /// Name of the peer.
@@ -203,7 +212,7 @@ pub(super) struct SessionReport {
     pub is_whole: bool,
     /// Number of records that differed.
     pub found: u64,
-    /// Shards whose fingerprints differed and whose records that take part did not.
+    /// Shards whose fingerprints differed although the records that take part were equal.
     pub equal: wire::ShardSet,
     /// Whether the peer was shown everything held here.
     pub has_shown: bool,

@@ -1,7 +1,7 @@
 //! Reconciliation: it makes two maps equal again, whatever was lost between them.
 //!
 //! Spreading delivers nearly everything, and gaps are asked for. What still slips through (a node that just
-//! joined, the two sides of a healed partition, a record that nobody repeated in time) is found here: every
+//! joined, the two sides of a healed partition, a record that no peer repeated in time) is found here: every
 //! second a node compares one number with one random member, and when the maps differ for longer than records
 //! travel, they open a stream. Both end with the union of their maps, the newer record of every source, at a
 //! cost that grows with the difference and not with the maps.
@@ -10,32 +10,32 @@
 //! | --- | --- |
 //! | `compare` | comparing by datagram, and judging whether a difference is worth a session |
 //! | `sessions` | beginning, driving and ending sessions |
-//! | `initiator`, `responder` | the two ends of one |
+//! | `initiator`, `responder` | the two ends of a session |
 //! | `lane` | what both ends do in the same way: shards under way, reading, working in turns |
 //! | `link` | the stream of an end: back-pressure, sending and merging records |
 //! | `items` | which records take part in a session, and as which items |
 //! | `riblt` | finding the difference of two sets |
 //! | `wire` | comparisons and frames as bytes |
 //!
-//! A session is never resumed: after a broken one, what came has been merged, and the next
-//! comparison starts from there. Nothing it merges is spread again.
+//! A session is never resumed: the records that came before it broke off have been merged, and the next
+//! comparison starts from there. Records that a session brings are not spread again.
 //!
-//! Two nodes that compare with each other at the same time find the same, so only one of them may
-//! act on it: who hears the other's greeting first lets its own session go, and where both greeted,
-//! the one whose name is smaller keeps its own. While one of them joins, each keeps its own: it has
-//! questions that the other's does not answer.
+//! Two nodes that compare with each other at the same time find the same, so only one of them may act on it:
+//! a node that gets the other's greeting before it sent its own ends its own session, and where both have
+//! sent greetings, the session of the node with the smaller name is kept. While one of them joins, both
+//! sessions are kept, because the session of the other node does not tell the joining node all that it needs.
 //!
-//! **Deletions.** A deletion that may be collected takes no part: it is neither offered nor taken
-//! from a peer, and no session starts again for its sake. A node that was away for longer than
-//! deletions are kept might hold values whose deletion nobody remembers. Until its first
-//! reconciliation it offers only what itself accepted since it last agreed, and as soon as it meets a
-//! member to reload from it asks for its old copy to be dropped ([`ReconcileOutput::Discard`]); not sooner,
-//! since after a power cut of the whole cluster all nodes have been away, and one that drops its
-//! copy before it has met another would lose what nobody else has.
+//! **Deletions.** A deletion that may be collected takes no part: it is neither offered nor taken from a
+//! peer, and no session starts again for its sake. A node that was away for longer than deletions are kept
+//! might hold values whose deletion nobody remembers. Until its first reconciliation it offers only the
+//! records that it accepted itself since it last agreed, and as soon as it meets a member to reload from it
+//! asks for its old copy to be dropped ([`ReconcileOutput::Discard`]); this does not happen sooner, since
+//! after a power cut of the whole cluster all nodes have been away, and one that drops its copy before it has
+//! met another would lose what nobody else has.
 //!
-//! **Heads.** After a session that left nothing out and lost nothing, each side holds all that the
-//! other held when it began, so it may take over the heads the other had then. A session that
-//! leaves out young records proves less, and says nothing of heads.
+//! **Heads.** After a session that left nothing out and lost nothing, each side holds all that the other held
+//! when it began, so it may take over the heads the other had then. A session that leaves out young records
+//! proves less, and no heads are taken over after it.
 //!
 //! Rejected: reconciling by heads and logs alone (a node would have to keep every record since the
 //! slowest member was last seen); comparing Merkle trees level by level (a round trip a level, and
@@ -127,7 +127,7 @@ pub struct ReconcileStats {
     pub sessions_accepted: u64,
     /// Number of sessions that this node refused: there were too many, or one with that peer already.
     pub sessions_refused: u64,
-    /// Number of sessions, begun or accepted, that went to their end.
+    /// Number of sessions, begun or accepted, that were completed.
     pub sessions_finished: u64,
     /// Number of sessions, begun or accepted, that broke off.
     pub sessions_broken: u64,
@@ -149,7 +149,7 @@ pub struct ReconcileStats {
     pub bytes_received: u64,
 }
 
-/// What sessions need to know of this node.
+/// The facts about this node that sessions need.
 #[derive(Clone, Debug)]
 struct OwnNode {
     name: NodeName,
@@ -194,9 +194,8 @@ struct AskedComparison {
 
 /// Keeps this node's map equal to those of the other members.
 ///
-/// Call `handle_*` as things happen, then `poll_output` until it is empty. Call `handle_timeout` when the
-/// time that `poll_timeout` tells has come, which may be at once: work is cut into turns of about a
-/// millisecond.
+/// Call `handle_*` as things happen, then `poll_output` until it is empty. Call `handle_timeout` at the time
+/// that `poll_timeout` returns, which may be at once: work is cut into turns of about a millisecond.
 #[derive(Debug)]
 pub struct Reconcile {
     me: OwnNode,
@@ -227,7 +226,7 @@ pub fn is_too_old(config: &MachineConfig, now: Now) -> bool {
 }
 
 impl Reconcile {
-    /// A node that knows nobody so far.
+    /// The reconciliation of a node that does not know any other member.
     pub fn new(config: &MachineConfig, now: Now) -> Reconcile {
         Reconcile {
             me: OwnNode {

@@ -52,7 +52,7 @@ struct DecodingLane {
     is_answered: bool,
 }
 
-/// What the initiator sent to describe a shard.
+/// The description of a shard that the initiator sent.
 #[derive(Debug)]
 enum ShardAnswer {
     Symbols(Vec<Symbol>),
@@ -65,9 +65,10 @@ fn bounded(symbols: usize) -> usize {
     if symbols <= SYMBOLS_MAX { symbols } else { usize::MAX }
 }
 
-/// A session at the responder.
+/// The responder's end of a session.
 #[derive(Debug)]
 pub(super) struct Responder {
+    /// The responder's end of the stream.
     pub link: SessionLink,
     filter: Option<Filter>,
     young_us: u64,
@@ -77,14 +78,14 @@ pub(super) struct Responder {
     opened: VecDeque<OpenedShard>,
     lanes: Lanes<DecodingLane>,
     answers: VecDeque<(usize, ShardAnswer)>,
-    /// Frame that is sent after the records that wait.
+    /// Frame that is to be sent after the records that wait.
     closing: Option<ReconcileFrame>,
     found: u64,
     equal: ShardSet,
 }
 
 impl Responder {
-    /// A session whose stream was accepted.
+    /// Begins a session whose stream was accepted.
     pub fn new(stream: StreamId, now: Now) -> Responder {
         Responder {
             link: SessionLink::new(stream, now),
@@ -112,6 +113,8 @@ impl Responder {
         self.peer.as_ref() == Some(peer) && self.peer_is_reconciled && self.link.is_moving(now)
     }
 
+    /// Handles the initiator's greeting: answers it, or refuses the session if this node keeps its own with
+    /// the same peer.
     fn greeted(
         &mut self,
         frame: ReconcileFrame,
@@ -127,7 +130,7 @@ impl Responder {
             self.link.flush(env);
             return Ok(SessionStep::Refused);
         }
-        // The heads are those of now, before any record is shown: the end of the session vouches for no more.
+        // The heads are taken before any record is sent: at its end the session proves no more than them.
         if young_us == 0 && !env.me.withholds {
             self.heads = (env.heads)();
         }
@@ -147,6 +150,7 @@ impl Responder {
         Ok(SessionStep::Going)
     }
 
+    /// Takes in a shard that the initiator opened, within the bounds that it must keep.
     fn open(&mut self, opened: OpenedShard) -> Result<(), FrameError> {
         let is_known =
             self.lanes.contains(opened.shard) || self.opened.iter().any(|other| other.shard == opened.shard);
@@ -191,6 +195,7 @@ impl Responder {
         Ok(())
     }
 
+    /// Handles the initiator's last frame: answers it with this node's own, and returns the result.
     fn finish(
         &mut self,
         is_complete: bool,
@@ -282,7 +287,7 @@ impl Responder {
                     // Thin differences are asked for in small steps: over all shards a symbol too
                     // many costs as much as a record, and other lanes hide the round trip.
                     let more = taken + if taken < 4 * FIRST_SYMBOLS { taken / 3 } else { taken / 2 };
-                    // Symbols of no set: only the ids can help.
+                    // These symbols belong to no set: only the ids can help.
                     lane.asked = if is_found.is_err() { usize::MAX } else { bounded(more) };
                     lane.is_answered = false;
                     self.link.send(ReconcileFrame::Ask { shard, upto: lane.asked });
@@ -301,6 +306,7 @@ impl Responder {
         cost * 2
     }
 
+    /// Sends the records that the initiator lacks, and queues the frame that says which it is to send.
     fn settle(&mut self, shard: usize, difference: &Difference, filter: &Filter, env: &mut SessionEnv<'_>) {
         let sources = |items: &[SetItem]| {
             let mut sources: Vec<u64> = items.iter().copied().map(source_of).collect();

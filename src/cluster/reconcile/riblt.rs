@@ -1,14 +1,14 @@
 //! Rateless invertible Bloom lookup tables: the difference of two sets, at a cost that grows with
 //! the difference alone.
 //!
-//! One side turns its set into an endless sequence of *coded symbols*. Each symbol is the XOR of
-//! the items mapped to it, the XOR of their checksums, and their number. Every item is in the first
-//! symbol, and in later ones with a chance that falls as 1/(1 + i/2). The other side makes the
-//! same sequence of its own set and subtracts: what both hold cancels out, so only the
-//! difference is left. A symbol that holds one item alone gives it away; taken out of the other
-//! symbols it is in, it makes more of them give theirs away. About 1.35 symbols a difference are
-//! enough for large differences, 1.7 for small ones, and nobody need know the difference before.
-//! After Yang, Gilad, Alizadeh: Practical Rateless Set Reconciliation (SIGCOMM 2024).
+//! One side turns its set into an endless sequence of *coded symbols*. Each symbol is the XOR of the items
+//! mapped to it, the XOR of their checksums, and their number. Every item is in the first symbol, and in
+//! later ones with a chance that falls as 1/(1 + i/2). The other side makes the same sequence of its own set
+//! and subtracts: what both hold cancels out, so only the difference is left. A symbol that holds a single
+//! item reveals it. When that item is taken out of the other symbols that it is in, some of these hold a
+//! single item in turn. About 1.35 symbols a difference are enough for large differences, 1.7 for small ones,
+//! and the size of the difference need not be known before. After Yang, Gilad, Alizadeh: Practical Rateless
+//! Set Reconciliation (SIGCOMM 2024).
 //!
 //! [`Encoder`] makes symbols, [`Decoder`] subtracts its own and peels. The first symbol holds all
 //! items, so it is empty when, and only when, everything was found.
@@ -27,8 +27,8 @@ pub(super) type SetItem = u128;
 pub(super) struct Symbol {
     /// XOR of the items.
     pub sum: u128,
-    /// XOR of the lower halves of the items' checksums. It tells a symbol of one item from one of several.
-    /// Where it errs, once in four billion, the symbols do not decode and more are asked for.
+    /// XOR of the lower halves of the items' checksums. It distinguishes a symbol of one item from a symbol
+    /// of several. Where it errs, once in four billion, the symbols do not decode and more are asked for.
     pub check: u32,
     /// Number of items. After subtraction, items of the peer count up and own items count down.
     pub count: i64,
@@ -242,7 +242,8 @@ mod tests {
         numbers.map(item).collect()
     }
 
-    /// The difference, sorted, and how many symbols it took, one at a time.
+    /// Finds the difference with one symbol at a time. Returns it sorted, and the number of symbols that it
+    /// took.
     fn reconcile(theirs: &[SetItem], ours: &[SetItem]) -> (Difference, usize) {
         let mut encoder = Encoder::new(theirs, SEED);
         let mut decoder = Decoder::new(Encoder::new(ours, SEED), SEED);
@@ -310,7 +311,7 @@ mod tests {
 
     #[test]
     fn symbols_of_no_set_end() {
-        // Each claims to be the same lone item, which unfolds again wherever it was taken out.
+        // Every symbol claims to hold the same single item, which appears again wherever it was taken out.
         let lone = Coded::new(item(1), SEED);
         let mut symbol = Symbol::default();
         symbol.add(&lone, 1);

@@ -14,11 +14,13 @@ use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::record::{NodeName, Now};
 
 impl Reconcile {
+    /// The streams of all sessions at this node.
     pub(super) fn links(&self) -> impl Iterator<Item = &SessionLink> {
         let outgoing = self.outgoing.iter().map(|session| &session.link);
         outgoing.chain(self.incoming.iter().map(|session| &session.link))
     }
 
+    /// Ends sessions that made no progress for too long.
     pub(super) fn end_idle(&mut self, now: Now) {
         let is_idle =
             |link: &SessionLink| link.progress_us.saturating_add(SESSION_IDLE_US_MAX) <= now.mono_us;
@@ -48,6 +50,7 @@ impl Reconcile {
         }
     }
 
+    /// Begins a session with a peer, unless another session makes that needless or there are too many.
     pub(super) fn begin(&mut self, now: Now, to: Peer, plan: SessionPlan) {
         let is_moving = self.outgoing.iter().any(|session| session.link.is_moving(now));
         if self.outgoing.len() >= OUTGOING_MAX || is_moving || self.is_done_by(&to.name, now) {
@@ -60,11 +63,13 @@ impl Reconcile {
         self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Connect { stream, to: to.gossip }));
     }
 
-    /// Returns whether a session that this peer began is under way and does all that one begun here would do.
+    /// Returns whether a session that this peer began is under way and would do all that a session begun here
+    /// would do.
     fn is_done_by(&self, peer: &NodeName, now: Now) -> bool {
         self.me.is_reconciled && self.incoming.iter().any(|session| session.is_with(peer, now))
     }
 
+    /// Accepts a session that a peer began, or refuses it if there are too many.
     pub(super) fn accept(&mut self, now: Now, stream: StreamId) {
         if self.incoming.len() < INCOMING_MAX {
             self.stats.sessions_accepted += 1;
@@ -78,7 +83,7 @@ impl Reconcile {
         self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Close { stream }));
     }
 
-    /// Shows how many sessions there are, and how many there may be.
+    /// Calls `visit` with the numbers of sessions and their bounds.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         visit(QueueGauge::new("sessions begun", self.outgoing.len(), OUTGOING_MAX));
         visit(QueueGauge::new("sessions of others", self.incoming.len(), INCOMING_MAX));
@@ -159,7 +164,7 @@ impl Reconcile {
         }
     }
 
-    /// Draws the conclusions from a session that went to its end.
+    /// Draws the conclusions from a complete session.
     fn finished(&mut self, now: Now, report: SessionReport) {
         self.stats.sessions_finished += 1;
         self.stats.records_found += report.found;
@@ -176,14 +181,15 @@ impl Reconcile {
             return;
         }
         if !report.peer_is_reconciled {
-            // It may be as new as this node; the next one may know more.
+            // The peer may be as new as this node; the next peer may know more.
             self.fresh_peers.insert(report.peer);
         }
         let is_fresh_cluster = self.fresh_peers.len() >= FRESH_PEERS.min(self.live_peers.max(1));
         if is_fresh_cluster || (report.peer_is_reconciled && report.peer_has_shown) {
             self.me.is_reconciled = true;
             if self.must_discard() {
-                // The copy was kept: it is the cluster's from now on, in a next life too.
+                // The copy was kept: from now on it counts as equal to that of the cluster, also after a
+                // restart.
                 self.agreed_us = Some(now.wall_us);
             }
             self.me.withholds = false;
@@ -192,8 +198,8 @@ impl Reconcile {
         self.next_us = now.mono_us;
     }
 
-    /// Asks for this node's copy to be dropped, if it must be, now that there is a member to reload from.
-    /// What other sessions have brought is dropped with it, so they are ended.
+    /// Asks for this node's copy to be dropped, if it must be, now that there is a member to reload from. The
+    /// records that other sessions have brought are dropped with it, so these sessions are ended.
     fn discard(&mut self, reloading: StreamId) {
         if !self.must_discard() {
             return;
@@ -216,7 +222,7 @@ impl Reconcile {
         self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Close { stream }));
     }
 
-    /// Forgets a session whose stream was closed by the driver before its end.
+    /// Forgets a session whose stream was closed by the driver before the session was complete.
     fn gone(&mut self, stream: StreamId) {
         self.stats.sessions_broken += 1;
         self.forget(stream);

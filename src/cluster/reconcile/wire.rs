@@ -1,4 +1,4 @@
-//! Comparisons by datagram, and frames of a reconciliation stream, as bytes and as what they say.
+//! Encodes and decodes comparisons in datagrams and the frames of a reconciliation stream.
 //!
 //! A frame is a varint length and a protobuf message. Nothing is taken on trust: a length over the
 //! bound ends the stream before a byte is set aside for it, memory grows only with bytes that have
@@ -145,16 +145,19 @@ impl VarintFrameReader {
         self.buffer.advance(digits);
         let frame = self.buffer.split_to(size).freeze();
         if self.buffer.is_empty() {
-            // A large frame's memory goes with it.
+            // The memory of a large frame is freed with the frame.
             self.buffer = BytesMut::new();
         }
         Ok(Some(frame))
     }
 }
 
-/// The content of a frame. Every `shard` is the number of a shard that exists.
+/// The content of a frame. Every `shard` is the number of a shard that exists. Wall clocks are in
+/// microseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum ReconcileFrame {
+    /// The initiator's greeting, with the fingerprints of all its shards and the seed of the session's
+    /// hashes. Records accepted in the last `young_us` microseconds take no part.
     Hello {
         sender: NodeName,
         seed: u64,
@@ -163,42 +166,27 @@ pub(super) enum ReconcileFrame {
         is_reconciled: bool,
         fingerprints: Box<[u64; SHARDS]>,
     },
+    /// The responder refuses the session.
     Busy,
-    Welcome {
-        sender: NodeName,
-        wall_us: u64,
-        is_reconciled: bool,
-        differing: ShardSet,
-    },
-    Open {
-        shard: usize,
-        count: u64,
-        fold: u64,
-    },
-    Ask {
-        shard: usize,
-        upto: usize,
-    },
-    Symbols {
-        shard: usize,
-        symbols: Vec<Symbol>,
-    },
-    Ids {
-        shard: usize,
-        ids: Vec<SetItem>,
-        has_more: bool,
-    },
+    /// The responder's answer to the greeting, with the shards that differ.
+    Welcome { sender: NodeName, wall_us: u64, is_reconciled: bool, differing: ShardSet },
+    /// The initiator opens a shard in which `count` records take part; `fold` is the XOR of the checksums of
+    /// its items.
+    Open { shard: usize, count: u64, fold: u64 },
+    /// The responder asks for the symbols of a shard up to `upto`, or for all ids.
+    Ask { shard: usize, upto: usize },
+    /// The next symbols of a shard.
+    Symbols { shard: usize, symbols: Vec<Symbol> },
+    /// Ids of a shard; `has_more` is set unless these are the last ones.
+    Ids { shard: usize, ids: Vec<SetItem>, has_more: bool },
+    /// A batch of records, each with its length in front.
     Records(Bytes),
-    Settled {
-        shard: usize,
-        found: u64,
-        wanted: Vec<u64>,
-        wants_all: bool,
-    },
-    Finish {
-        is_complete: bool,
-        heads: Bytes,
-    },
+    /// The responder has found the difference of a shard, `found` records, and wants the records of the
+    /// sources with the hashes `wanted`, or all records of the shard.
+    Settled { shard: usize, found: u64, wanted: Vec<u64>, wants_all: bool },
+    /// The sender has sent all of its records. `is_complete` is set if it left nothing out; then `heads` are
+    /// its heads.
+    Finish { is_complete: bool, heads: Bytes },
 }
 
 impl ReconcileFrame {
@@ -369,8 +357,8 @@ pub(super) fn push_record(batch: &mut Vec<u8>, record: &Record) {
     wire::write_delimited(batch, record, false);
 }
 
-/// Reads the records of a batch, one by one. A bad record is an error and does not affect the others; after a
-/// length that leads beyond the end the batch is over.
+/// Reads the records of a batch, one by one. A bad record is an error and does not affect the others; a
+/// length that leads beyond the end ends the batch.
 pub(super) fn records(mut batch: &[u8]) -> impl Iterator<Item = Result<Record, wire::WireError>> {
     std::iter::from_fn(move || {
         if batch.is_empty() {

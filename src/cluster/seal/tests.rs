@@ -419,7 +419,7 @@ fn a_damaged_stream_is_closed() {
 }
 
 /// A peer that answers a handshake with bytes of another seal: the part of the machine that asked for the
-/// stream hears that it is over, and nothing is written on it.
+/// stream is told that it has ended, and nothing is written on it.
 #[test]
 fn a_handshake_that_fails_ends_the_stream() {
     let mut world = two_wide();

@@ -1,4 +1,4 @@
-//! Answers to the parts that a peer sent, which are kept until receipts have told them.
+//! Answers to the parts that a peer sent, which are kept until they were sent in receipts.
 //!
 //! Every receipt says which numbers were taken, of all parts so far. Besides that it answers single parts:
 //! "send it", "its body is being pulled", "that member is not known here", "these members hold it". A receipt
@@ -20,7 +20,7 @@ const REPEAT_US: u64 = 500;
 const WAITING_MAX: usize = 64;
 /// Most tallies that wait for receipts. The peer asks again for those that are dropped.
 const TALLIES_WAITING_MAX: usize = 1_024;
-/// Number of receipts in which a tally stands. Only the first of them is sent for the sake of the tally.
+/// Number of receipts that contain the same tally. Only the first of them is sent for the sake of the tally.
 const TALLY_TELLINGS: u8 = 2;
 
 /// Most ranges of taken numbers in one receipt: the latest ones.
@@ -40,13 +40,13 @@ const RECEIPT_BYTES_MAX: usize = 600;
 
 const _: () = assert!(RUNS_MAX * 6 + TALLIES_MAX * TALLY_BYTES + 64 < RECEIPT_BYTES_MAX);
 
-/// A tally that the peer is to be told.
+/// A tally that is to be sent to the peer.
 #[derive(Clone, Copy, Debug)]
 struct TallyAnswer {
     /// The part's number on the link.
     number: u64,
     tally: Tally,
-    /// Number of receipts in which it is still to stand.
+    /// Number of further receipts that are to contain the tally.
     tellings: u8,
 }
 
@@ -72,33 +72,34 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Whether nothing is to be told.
+    /// Returns whether there is nothing to put into a receipt.
     pub fn is_idle(&self) -> bool {
         self.due_us == 0
     }
 
-    /// When a receipt must go at the latest, in microseconds; `None`: nothing is to be told.
+    /// When a receipt must go at the latest, in microseconds; `None`: there is nothing to put into one.
     pub fn due_us(&self) -> Option<u64> {
         (self.due_us != 0).then_some(self.due_us)
     }
 
-    /// Whether the part of this number need not come again.
+    /// Returns whether the part of this number need not come again.
     pub fn has_taken(&self, number: u64) -> bool {
         self.taken.contains(number)
     }
 
-    /// The part of this number need not come again.
+    /// Notes that the part of this number need not come again.
     pub fn take(&mut self, number: u64) {
         self.taken.insert(number, number);
     }
 
-    /// The peer will not send numbers below `floor` any more.
+    /// Notes that the peer will not send parts with numbers below `floor` any more.
     pub fn raise_floor(&mut self, floor: u64) {
         self.taken.raise(floor.saturating_sub(1));
         self.unserved.retain(|answer| answer.number >= floor);
     }
 
-    /// The peer restarted: its parts are counted anew, and nothing is owed to its earlier life.
+    /// Forgets everything, because the peer restarted: its parts are numbered anew, and nothing is owed to
+    /// its earlier life.
     pub fn forget(&mut self) {
         self.taken = SeqSet::default();
         self.wanted.clear();
@@ -107,21 +108,22 @@ impl Answers {
         self.tallies.clear();
     }
 
-    /// The part of this number is wanted: the peer only asked whether it is here.
+    /// Asks the peer to send the part of this number: the peer only asked whether it is here.
     pub fn want(&mut self, number: u64) {
         if self.wanted.len() < WAITING_MAX && !self.wanted.contains(&number) {
             self.wanted.push(number);
         }
     }
 
-    /// The body that the part of this number announced is being pulled.
+    /// Reports that the body that the part of this number announced is being pulled.
     pub fn pull(&mut self, number: u64) {
         if self.pulling.len() < WAITING_MAX && !self.pulling.contains(&number) {
             self.pulling.push_back(number);
         }
     }
 
-    /// The member at the place `member`, which the part of this number is also for, is not known here.
+    /// Reports that the member at the place `member`, which the part of this number is also for, is not known
+    /// here.
     pub fn miss_member(&mut self, number: u64, member: u64) {
         let unserved = Unserved { number, member };
         if self.unserved.len() < WAITING_MAX && !self.unserved.contains(&unserved) {
@@ -129,7 +131,7 @@ impl Answers {
         }
     }
 
-    /// The range that came with the part of this number has this tally.
+    /// Reports the tally of the range that came with the part of this number.
     pub fn report(&mut self, number: u64, tally: Tally) {
         self.tallies.retain(|known| known.number != number);
         if self.tallies.len() < TALLIES_WAITING_MAX {
@@ -137,7 +139,7 @@ impl Answers {
         }
     }
 
-    /// The next receipt is to be followed by another.
+    /// Requests that the next receipt is followed by another one.
     pub fn repeat(&mut self) {
         self.is_repeated = true;
     }
@@ -151,7 +153,7 @@ impl Answers {
         Some(self.due_us)
     }
 
-    /// The receipt for the life `boot` of the peer, if anything is to be told.
+    /// The receipt for the life `boot` of the peer, if there is anything to put into it.
     pub fn receipt(&self, boot: u64) -> Option<Receipt> {
         if self.is_idle() {
             return None;
@@ -170,7 +172,8 @@ impl Answers {
         })
     }
 
-    /// The receipt went out. Returns when the next one is due, in microseconds, if there is more to tell.
+    /// Notes that the receipt was sent. Returns when the next one is due, in microseconds, if there is more
+    /// to send.
     pub fn handle_sent(&mut self, now_us: u64) -> Option<u64> {
         self.due_us = 0;
         self.sent_us = now_us;
@@ -185,8 +188,8 @@ impl Answers {
         self.due_us()
     }
 
-    /// Counts the tallies of a receipt as told once more; returns whether there are some that were never
-    /// told.
+    /// Counts that the tallies of a receipt were sent once more. Returns whether there are tallies that were
+    /// never sent.
     fn tell_tallies(&mut self) -> bool {
         for _ in 0..TALLIES_MAX.min(self.tallies.len()) {
             if let Some(answer) = self.tallies.pop_front()
@@ -198,7 +201,7 @@ impl Answers {
         self.tallies.front().is_some_and(|first| first.tellings == TALLY_TELLINGS)
     }
 
-    /// Reads its memory, so that it is in the processor's cache.
+    /// Reads the memory of this value, so that it is in the processor's cache.
     pub fn warm(&self) -> u64 {
         let lens = [self.wanted.len(), self.pulling.len(), self.unserved.len(), self.tallies.len()];
         let lens = lens.into_iter().fold(self.taken.islands().len(), |sum, len| sum ^ len);

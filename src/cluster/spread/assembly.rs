@@ -21,7 +21,7 @@ struct Assembly {
     pieces: Vec<Option<Bytes>>,
     /// The header, which comes with the first piece.
     header: Option<PartHeader>,
-    /// Bytes of the pieces that came.
+    /// Number of bytes in the pieces that came.
     bytes: usize,
     /// When a fragment of the batch came last, in microseconds.
     touched_us: u64,
@@ -54,7 +54,7 @@ pub(super) struct Assemblies {
 }
 
 impl Assemblies {
-    /// Shows how many bytes of fragments are kept.
+    /// Calls `visit` with the number of bytes of fragments that are kept, and its bound.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         visit(QueueGauge::new("bytes of fragments", self.bytes, SPREAD_ASSEMBLY_BYTES_MAX));
     }

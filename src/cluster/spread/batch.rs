@@ -1,4 +1,4 @@
-//! Batches: the origin packs records into one, and every relay passes on the same bytes.
+//! Batches of encoded records: the origin packs them, and every relay passes on the same bytes.
 
 use std::ops::RangeInclusive;
 
@@ -8,10 +8,10 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::limits::FRAGMENTED_BYTES_MAX;
 use crate::record::NodeName;
 
-/// The name of a batch, which is the same on all nodes.
+/// Identifies a batch; it is the same on all nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BatchId {
-    /// The line (one life of one origin) by its hash.
+    /// Hash of the line, that is of the life of the origin.
     pub line: u64,
     /// First sequence number that the batch covers.
     pub first_seq: u64,
@@ -35,7 +35,7 @@ pub(super) struct Batch {
     pub origin_place: u64,
     /// Last sequence number that the batch covers.
     pub last_seq: u64,
-    /// Number of the period in which the origin packed it: other delegates are chosen in each.
+    /// Number of the period in which the origin packed the batch: each period has other delegates.
     pub epoch: u64,
     /// A `Batch` message, as the origin wrote it.
     pub encoded: Bytes,
@@ -46,11 +46,12 @@ pub(super) struct Batch {
 impl Batch {
     /// Memory that the batch takes, in bytes.
     pub fn cost_bytes(&self) -> usize {
+        /// Memory that a batch takes besides its encoded records, in bytes, with what refers to it.
         const OVERHEAD: usize = size_of::<Batch>() + 192;
         OVERHEAD + self.encoded.len()
     }
 
-    /// The batch that covers the sequence numbers `seqs` and is encoded so.
+    /// Makes the batch that covers the sequence numbers `seqs`; `encoded` is its encoded form.
     pub fn new(origin: NodeName, boot: u64, seqs: RangeInclusive<u64>, epoch: u64, encoded: Bytes) -> Batch {
         Batch {
             id: BatchId { line: line_hash(&origin, boot), first_seq: *seqs.start() },

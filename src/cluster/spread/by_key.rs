@@ -165,7 +165,7 @@ mod tests {
                     prop_assert_eq!(held.get(hash), map.get(&hash));
                 }
             }
-            // Everybody has a turn before anybody has two.
+            // Every entry has a turn before any has two.
             let mut at = 7;
             let mut turn = || held.turn(&mut at).then_some(at);
             let turns: Vec<usize> = (0..map.len()).filter_map(|_| turn()).collect();

@@ -9,7 +9,7 @@ use crate::record::fields::{Fields, Malformed, write_bytes, write_number};
 use crate::record::wire::{read, write_delimited};
 use crate::record::{NodeName, SharedRecord, wire};
 
-/// Length of an epoch, in which the same delegates are chosen, in microseconds.
+/// Length of an epoch, a period in which the same delegates are chosen, in microseconds.
 const EPOCH_US: u64 = 100_000;
 /// Most bytes of records that are packed into one batch: it fits into a datagram together with its part's
 /// header. A larger record is a batch of its own, and travels in fragments or is pulled.
@@ -35,15 +35,17 @@ struct BatchFields<'a> {
 }
 
 impl<'a> BatchFields<'a> {
-    /// Checksum over the fields, which say what numbers are covered. The records have checksums of their own.
+    /// Checksum over the fields, which say which numbers are covered. The records have checksums of their
+    /// own.
     fn checksum_of(&self) -> u32 {
+        /// Bytes of the numbers among the fields that the checksum covers.
         const NUMBERS_BYTES: usize = 4 * 8;
         let mut bytes = [0; NUMBERS_BYTES + NODE_NAME_BYTES_MAX];
         let numbers = [self.boot, self.epoch, self.first_seq, self.more];
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
         }
-        // A longer origin is no name of a node, and is refused elsewhere.
+        // An origin that is longer is not a valid name of a node, and is refused elsewhere.
         let len = (NUMBERS_BYTES + self.origin.len()).min(bytes.len());
         let place = bytes.get_mut(NUMBERS_BYTES..len).unwrap_or_default();
         place.copy_from_slice(self.origin.as_bytes().get(..place.len()).unwrap_or_default());

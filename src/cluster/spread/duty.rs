@@ -82,8 +82,8 @@ pub(super) struct Duty {
 }
 
 impl Duty {
-    /// Whether the second try only asks whether the batch arrived: with a single member that is cheaper than
-    /// to send it again, since perhaps only the receipt was lost.
+    /// Returns whether the second try only asks whether the batch arrived: with a single member that is
+    /// cheaper than to send it again, since perhaps only the receipt was lost.
     pub fn asks_second(&self) -> bool {
         self.members <= 1 && self.fragments == 1 && !self.ask_first && Announced::of(&self.batch).is_none()
     }

@@ -24,7 +24,7 @@ use crate::record::{NodeName, Now};
 pub(super) struct Me {
     /// The node's name.
     pub name: NodeName,
-    /// Boot number, which tells this life of the node from others.
+    /// Boot number, which distinguishes this life of the node from others.
     pub boot: u64,
     /// Hash of name and boot number, which stands for this life on the wire.
     pub life: u64,
@@ -37,7 +37,7 @@ pub(super) struct Me {
 }
 
 impl Me {
-    /// The node of this configuration, whose datagrams have bodies of at most `body_bytes_max`.
+    /// Takes the facts from the configuration. Datagrams have bodies of at most `body_bytes_max` bytes.
     pub fn new(config: &MachineConfig, body_bytes_max: usize) -> Me {
         let identity = Identity::new(config.name.clone(), config.boot, config.gossip, "", "", "");
         Me {
@@ -58,13 +58,13 @@ pub(super) struct Base {
     pub now_us: u64,
     /// Who this node is.
     pub me: Me,
-    /// The members by zone, for the ring that was seen last.
+    /// The members by zone, as of the last ring that was seen.
     pub zones: Zones,
     /// For every line, which of its records are held.
     pub lines: Lines,
     /// The links to peers.
     pub links: Links,
-    /// Actions that are due later.
+    /// Timers for actions that are due later.
     pub timers: Timers,
     /// Counts since the start.
     pub stats: SpreadStats,
@@ -77,7 +77,7 @@ impl Base {
         self.zones.refresh(ring);
     }
 
-    /// Has a receipt sent soon to the peer of a link.
+    /// Schedules a receipt to the peer of a link.
     pub fn schedule_receipt(&mut self, id: usize) {
         let Some(link) = self.links.get_mut(id) else { return };
         match link.answers.schedule(self.now_us) {

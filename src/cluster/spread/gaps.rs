@@ -31,23 +31,23 @@ const ASK_DELAY_AT_START_US: u64 = 5_000_000;
 const RANGES_MAX: usize = 16;
 /// Gaps of more records than this are left to reconciliation.
 const NUMBERS_MAX: u64 = 64 * 1024;
-/// How often a gap is asked for without progress until it is left to reconciliation.
+/// Number of times that a gap is asked for without progress until it is left to reconciliation.
 const GAP_ASKS_MAX: u32 = 9;
 /// Most bytes of batches that are sent in answer to one want; one batch is sent in any case.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Wants are not answered on a link where this many bytes wait.
 const QUEUE_BYTES_MAX: usize = 256 * 1024;
-/// How many members are looked at for one that is not silent.
+/// Most members that are looked at to find one that is not silent.
 const GAP_CANDIDATES_MAX: usize = 16;
-/// The origin itself is asked once in so many times.
+/// Every question with a number divisible by this goes to the origin itself.
 const ORIGIN_EVERY: u32 = 3;
 
-/// Decides when gaps are asked for, and which peer. What is known of each gap is kept with its line.
+/// Decides when gaps are asked for, and which peer is asked. The state of each search is kept with its line.
 #[derive(Debug)]
 pub(super) struct Gaps {
     /// Until when gaps are left to the first reconciliation, in microseconds.
     ask_from_us: u64,
-    /// How long the tree takes to deliver.
+    /// Estimate of the time that the tree takes to deliver.
     latency: Latency,
     /// Chooses peers and spreads the times of questions.
     random: Random,
@@ -72,33 +72,35 @@ impl Gaps {
         }
     }
 
-    /// A reconciliation ended: gaps are no longer left to the first one.
+    /// Notes that a reconciliation ended: gaps are no longer left to the first one.
     pub fn handle_reconciled(&mut self) {
         self.ask_from_us = 0;
     }
 
-    /// A part came down the tree `age_us` microseconds after its batch was packed.
+    /// Notes that a part came down the tree `age_us` microseconds after its batch was packed.
     pub fn sample_latency(&mut self, age_us: u64) {
         self.latency.sample(age_us);
     }
 
-    /// How long a gap must have stood before it is asked for, in microseconds.
+    /// Time that a gap must have stood before it is asked for, in microseconds.
     pub fn delay_us(&self) -> u64 {
         ASK_US_MIN.max(2 * self.latency.p99_us())
     }
 
-    /// The peer `holder` holds a line up to `seq`. If that is more than this node holds, there is a gap.
+    /// Notes that the peer `holder` holds a line up to `seq`. If that is more than this node holds, there is
+    /// a gap.
     pub fn note(&mut self, base: &mut Base, holder: SocketAddr, line: u64, seq: u64) {
         if base.lines.note(base.now_us, line, seq, holder) {
             self.watch(base, line, false);
         }
     }
 
-    /// Has the gap of a line asked for, if there is one and it is not filled meanwhile. `is_progress`: part
-    /// of it was just filled by a peer that was asked.
+    /// Schedules the question for the gap of a line, if there is a gap. It is not asked if the gap is filled
+    /// meanwhile. `is_progress`: part of it was just filled by a peer that was asked.
     pub fn watch(&mut self, base: &mut Base, hash: u64, is_progress: bool) {
         let delay_us = self.delay_us();
-        // It is drawn in any case, so that later draws do not depend on what is known of the line.
+        // The random number is drawn in any case, so that later draws do not depend on what is known of the
+        // line.
         let jitter = self.random.next_u64();
         let Some(line) = base.lines.get_mut(hash) else { return };
         if is_progress {
@@ -112,7 +114,7 @@ impl Gaps {
         base.timers.push(due_us, Timer::Gap { line: hash });
     }
 
-    /// The timer of a line's gap is due: asks one peer for it. `at_us`: when the timer was due.
+    /// Asks one peer for a line's gap, whose timer was due at `at_us`.
     pub fn ask(&mut self, env: &mut Env, bodies: &Bodies, hash: u64, at_us: u64) {
         let base = &mut *env.base;
         let Some(line) = base.lines.get_mut(hash).filter(|line| line.search.due_us == at_us) else { return };
@@ -147,7 +149,8 @@ impl Gaps {
         }
     }
 
-    /// The peer of a link wants ranges of a line: sends what is kept of them, or says that nothing is.
+    /// Answers the peer of a link that wants ranges of a line: sends the kept batches in them, or says which
+    /// ranges are lacking.
     pub fn answer_want(
         &self,
         env: &mut Env,
@@ -173,7 +176,7 @@ impl Gaps {
         }
     }
 
-    /// The peer that was asked has nothing of a line's gap: the next one is asked at once.
+    /// Handles the answer of a peer that has nothing of a line's gap: the next peer is asked at once.
     pub fn handle_lack(&self, base: &mut Base, hash: u64) {
         let Some(line) = base.lines.get_mut(hash) else { return };
         if line.search.asks > 0 && line.search.due_us > base.now_us {
@@ -183,8 +186,8 @@ impl Gaps {
     }
 }
 
-/// The peer to ask if it is not to be a random one: first the peer that said it holds more, later the origin
-/// now and then.
+/// The peer to ask, if it is not to be a random one: first the peer that said that it holds more, later the
+/// origin now and then.
 fn named_peer(line: &OriginLine, ring: &Ring) -> Option<SocketAddr> {
     match line.search.asks {
         1 if line.search.holder.is_some() => line.search.holder,

@@ -81,9 +81,13 @@ fn config(identity: &Identity, boot: u64, seed: u64) -> MachineConfig {
 
 /// One node of the world.
 pub(super) struct Node {
+    /// The node's part in spreading.
     pub spread: Spread,
+    /// The members, as the node sees them.
     pub ring: Arc<Ring>,
+    /// The records that arrived at the node.
     pub arrivals: Arrivals,
+    /// Whether the node runs.
     pub is_up: bool,
     /// Bytes of the packets that it sent.
     pub sent_bytes: usize,
@@ -98,6 +102,7 @@ pub(super) struct Node {
     works_until_us: u64,
 }
 
+/// An event that is due at a time.
 enum Event {
     Arrive { from: usize, to: usize, message: Box<proto::Spread> },
     Wake { node: usize, at_us: u64 },
@@ -110,7 +115,9 @@ type OnPart = Box<dyn Fn(usize, usize, &proto::Part)>;
 
 /// All nodes and the network between them.
 pub(super) struct World {
+    /// The nodes, by index.
     pub nodes: Vec<Node>,
+    /// Virtual time, in microseconds.
     pub now_us: u64,
     /// How many of a thousand messages are lost.
     pub loss: u64,
@@ -128,7 +135,7 @@ pub(super) struct World {
     pub rate: u64,
     /// Whether messages from the first node to the second are dropped.
     pub is_cut: Box<dyn Fn(usize, usize) -> bool>,
-    /// It is shown every part that is sent.
+    /// Called with every part that is sent.
     pub on_part: OnPart,
     /// Greatest number of hops of a part that arrived.
     pub hops_max: u32,
@@ -224,11 +231,13 @@ impl World {
         }
     }
 
+    /// The next random number of the world.
     pub fn random(&mut self) -> u64 {
         self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         mix(self.seed)
     }
 
+    /// The virtual time as a reading of both clocks.
     pub fn now(&self) -> Now {
         Now { mono_us: self.now_us, wall_us: 1_763_800_000_000_000 + self.now_us }
     }
@@ -301,7 +310,7 @@ impl World {
             }
             match event {
                 Event::Arrive { from, to, message } => self.deliver(from, to, *message),
-                // What the node was to be woken for is done.
+                // The node has asked for another time since.
                 Event::Wake { node, at_us } if self.nodes[node].wake_us != at_us => {}
                 Event::Wake { node, .. } => self.wake(node),
                 Event::Stream { node, stream, event } => self.on_stream(node, stream, event),
@@ -311,7 +320,8 @@ impl World {
         self.now_us = end_us;
     }
 
-    /// When a node that stands still gets this event: first what arrived, then what is due.
+    /// Returns when a node that stands still gets this event, if it does: first the messages that arrived,
+    /// then the timers.
     fn stall(&mut self, event: &Event) -> Option<u64> {
         let (node, rank_us) = match event {
             Event::Arrive { to, .. } => (*to, 0),
@@ -331,14 +341,14 @@ impl World {
         (until_us > self.now_us).then_some(until_us)
     }
 
-    /// When a node that is busy with earlier packets gets what arrived.
+    /// Returns when a node gets the packet that arrived, if it is still busy with earlier ones.
     fn work(&self, event: &Event) -> Option<u64> {
         let Event::Arrive { to, .. } = event else { return None };
         let until_us = self.nodes[*to].works_until_us;
         (until_us > self.now_us).then_some(until_us)
     }
 
-    /// Whether a message from one node to another is lost.
+    /// Returns whether a message from one node to another is lost.
     fn is_lost(&mut self, from: usize, to: usize) -> bool {
         let link = mix(from as u64) ^ to as u64;
         let slot = (self.now_us + mix(link) % BURST_US) / BURST_US;
@@ -376,7 +386,7 @@ impl World {
         self.pump(index);
     }
 
-    /// Sends what a node wants to send, and notes when it wants to be woken.
+    /// Sends the packets of a node, and notes when it wants to be woken.
     pub fn pump(&mut self, index: usize) {
         self.take_answers(index);
         while let Some((to, message)) = self.nodes[index].spread.poll_send() {
@@ -471,7 +481,7 @@ impl World {
         (times, missing)
     }
 
-    /// Gives a node another view of the members.
+    /// Replaces the view that a node has of the members.
     pub fn see(&mut self, index: usize, ring: Ring) {
         let now = self.now();
         let node = &mut self.nodes[index];

@@ -1,4 +1,4 @@
-//! How long the tree takes to deliver: a running 99th percentile in one number.
+//! Estimates how long the tree takes to deliver: a running 99th percentile in one number.
 
 /// Least step by which the estimate changes, in microseconds.
 const STEP_US_MIN: u64 = 20;

@@ -1,4 +1,4 @@
-//! Whether parts that are not acknowledged in time are lost, or only late.
+//! Estimates whether parts that are not acknowledged in time are lost, or only late.
 //!
 //! A machine that is short of processor time schedules its nodes some tens of milliseconds late, and their
 //! receipts are as late. To send data again then only adds to a load that it cannot carry. The same silence
@@ -7,12 +7,12 @@
 //! the time where datagrams are lost, since data is lost as often as its receipt. Rejected: to call a peer
 //! late that was silent and is heard again, since bursts of losses look the same.
 
-/// Shares are in parts of this: it stands for all.
+/// The number that stands for a share of 100 %.
 const WHOLE: u32 = 1 << 20;
-/// Weight of an answer: it moves the share by this fraction, one part in so many.
+/// Divisor of the step by which one answer moves the share: 24 stands for 1/24 of the way.
 const WEIGHT: u32 = 24;
-/// Weight of a receipt that came in time: it moves the share by one part in so many. Where fewer than about
-/// eight receipts in a thousand are late, the death of a node must be answered as fast as if none were.
+/// Divisor of the step by which a receipt that came in time moves the share. Where fewer than about eight
+/// receipts in a thousand are late, the death of a node must be answered as fast as if none were.
 const WEIGHT_IN_TIME: i32 = 2048;
 /// The share that is assumed at first. It stands for loss, and is high enough that a few receipts lost in a
 /// row are not taken for lateness.
@@ -33,7 +33,7 @@ impl Default for Lateness {
 }
 
 impl Lateness {
-    /// Takes the answer to a question: whether the part had been lost.
+    /// Takes the answer to a question; `was_lost`: the part had been lost.
     pub fn note(&mut self, was_lost: bool) {
         let answer = if was_lost { WHOLE } else { 0 };
         self.wanted = ((WEIGHT - 1) * self.wanted + answer) / WEIGHT;
@@ -45,8 +45,8 @@ impl Lateness {
         self.wanted = self.wanted.saturating_add_signed(step);
     }
 
-    /// Whether receipts are late rather than lost: then it is better to wait, and to ask before sending
-    /// again.
+    /// Returns whether receipts are late rather than lost: then it is better to wait, and to ask before
+    /// sending again.
     pub fn is_late(self) -> bool {
         self.wanted < LATE
     }

@@ -1,4 +1,5 @@
-//! What is known of one life of one origin: which records are held, which batches are kept.
+//! The state of one line, that is of one life of one origin: which records are held, and which batches are
+//! kept.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -12,7 +13,7 @@ use crate::record::NodeName;
 
 /// How many of a line's kept batches are compared, from the newest on, before a binary search among all.
 const NEWEST_LOOKED_AT: usize = 32;
-/// How often peers are told a head that changed.
+/// Number of times that peers are told a head that changed.
 const TELLINGS: u8 = 3;
 
 /// A kept batch, and the places of the ring that this node answers for with it.
@@ -22,7 +23,7 @@ struct KeptBatch {
     custody: Spans,
 }
 
-/// What is known of one life of one origin.
+/// The state of one line, that is of one life of one origin.
 #[derive(Debug, Default)]
 pub(super) struct OriginLine {
     /// Name and boot number of the origin. `None` while only heads spoke of the line.
@@ -31,7 +32,7 @@ pub(super) struct OriginLine {
     have: SeqSet,
     /// The greatest number known to exist.
     seen: u64,
-    /// What is done about the numbers that are missing.
+    /// The search for the records that are missing.
     pub search: GapSearch,
     /// Recent batches, ascending by number.
     kept: VecDeque<KeptBatch>,
@@ -52,7 +53,7 @@ pub(super) struct GapSearch {
     pub due_us: u64,
     /// Greatest number that existed when the current wait began: only records up to it are asked for.
     pub asked_to: u64,
-    /// How often the missing records were asked for without progress.
+    /// Number of times that the missing records were asked for without progress.
     pub asks: u32,
     /// Holes up to this number are left to reconciliation: nobody who was asked could fill them.
     abandoned: u64,
@@ -98,7 +99,7 @@ impl OriginLine {
         self.seen = self.seen.max(seq);
     }
 
-    /// Whether all records of `first..=last` are held, or known to be superseded.
+    /// Returns whether all records of `first..=last` are held, or known to be superseded.
     pub fn covers(&self, first: u64, last: u64) -> bool {
         self.have.covers(first, last)
     }
@@ -133,8 +134,8 @@ impl OriginLine {
         *self = OriginLine { birth, kept, ..OriginLine::new(self.changed_us) };
     }
 
-    /// Sees whether the head changed since the last call, and if so has it told a few times. `None`: it did
-    /// not change. `true`: the line is new among those whose heads are to be told.
+    /// Checks whether the head changed since the last call; if it did, it is to be told a few times. `None`:
+    /// it did not change. `true`: the line is new among those whose heads are to be told.
     pub fn take_changed_head(&mut self) -> Option<bool> {
         let head = self.have.head();
         debug_assert!(self.head <= head, "the head fell from {} to {head}", self.head);
@@ -145,7 +146,7 @@ impl OriginLine {
         Some(std::mem::replace(&mut self.tellings, TELLINGS) == 0)
     }
 
-    /// Peers are told the head that changed; returns whether they are to be told again.
+    /// Counts that peers are told the changed head once more. Returns whether they are to be told it again.
     pub fn tell_head(&mut self) -> bool {
         self.tellings = self.tellings.saturating_sub(1);
         self.tellings > 0
@@ -156,8 +157,8 @@ impl OriginLine {
         self.find_kept(first_seq).ok().and_then(|at| self.kept.get(at)).map(|kept| &kept.batch)
     }
 
-    /// Takes custody of a span for a kept batch, as asked for after so many hops; returns what of the span
-    /// was not in custody. `None`: the batch is not kept.
+    /// Takes custody of a span for a kept batch, as asked for after `hops` hand-overs. Returns the parts of
+    /// the span that were not in custody. `None`: the batch is not kept.
     pub fn take_custody(&mut self, first_seq: u64, span: Span, hops: u32) -> Option<Rest> {
         let at = self.find_kept(first_seq).ok()?;
         Some(self.kept.get_mut(at)?.custody.insert(span, hops))
@@ -179,9 +180,11 @@ impl OriginLine {
             .filter(move |batch| batch.last_seq >= first)
     }
 
+    /// Index of the kept batch with this first number; as an error, the index at which it would be.
     fn find_kept(&self, first_seq: u64) -> Result<usize, usize> {
-        // A batch that comes is nearly always the newest, one that goes the oldest. A binary search among
-        // thousands of batches all over the memory costs as much as all else that is done with one.
+        // A batch that is added is nearly always the newest, and one that is dropped the oldest. A binary
+        // search among thousands of batches all over the memory costs as much as all else that is done with
+        // one.
         let seq_at = |kept: Option<&KeptBatch>| kept.map(|kept| kept.batch.id.first_seq);
         match (seq_at(self.kept.front()), seq_at(self.kept.back())) {
             (_, newest) if newest < Some(first_seq) => return Err(self.kept.len()),
@@ -214,7 +217,7 @@ impl OriginLine {
         true
     }
 
-    /// Drops a batch, and with it what is known of its custody.
+    /// Drops a batch, and with it the record of its custody.
     pub fn drop_kept(&mut self, first_seq: u64) {
         if let Ok(at) = self.find_kept(first_seq) {
             self.kept.remove(at);

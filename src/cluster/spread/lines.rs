@@ -1,5 +1,5 @@
-//! What is known of every line: which records are held, which recent batches are kept, and which ranges
-//! this node answers for.
+//! Keeps for every line which records are held, which recent batches are kept, and which ranges this node
+//! answers for.
 //!
 //! A line is one life of one origin, that is a name and a boot number. The rest of the program sees only
 //! its head: the number up to which nothing is missing. Recent batches are kept for two reasons: to fill
@@ -37,7 +37,7 @@ pub(super) struct Lines {
     own: u64,
     /// The lines by their hashes.
     lines: ByKey<u64, OriginLine>,
-    /// How often a head changed, or was forgotten.
+    /// Number of times that a head changed or was forgotten.
     version: u64,
     /// Kept batches in the order in which they came, with their bytes.
     order: VecDeque<(BatchId, usize)>,
@@ -66,7 +66,7 @@ impl Lines {
         }
     }
 
-    /// Shows how many lines are known and how many bytes of batches are kept.
+    /// Calls `visit` with the number of lines and of bytes of kept batches, and their bounds.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         visit(QueueGauge::new("lines", self.lines.len(), LINES_MAX));
         visit(QueueGauge::new("bytes of batches kept", self.kept_bytes, KEPT_BYTES_MAX));
@@ -104,7 +104,7 @@ impl Lines {
         self.lines.get(id.line)?.batch(id.first_seq)
     }
 
-    /// Whether all records that the batch covers are held.
+    /// Returns whether all records that the batch covers are held.
     pub fn has(&self, batch: &Batch) -> bool {
         self.lines.get(batch.id.line).is_some_and(|line| line.covers(batch.id.first_seq, batch.last_seq))
     }
@@ -139,8 +139,8 @@ impl Lines {
         self.head_changed(at, self.own);
     }
 
-    /// Takes custody of a span for a batch, as asked for after so many hops; returns what of the span was not
-    /// in custody.
+    /// Takes custody of a span for a batch, as asked for after `hops` hand-overs. Returns the parts of the
+    /// span that were not in custody.
     pub fn take_custody(&mut self, id: BatchId, span: Span, hops: u32) -> Rest {
         let line = self.lines.get_mut(id.line);
         let rest = line.and_then(|line| line.take_custody(id.first_seq, span, hops));
@@ -173,7 +173,8 @@ impl Lines {
         }
     }
 
-    /// Notes that the peer `holder` holds a line up to `seq`. `true`: that is more than this node holds.
+    /// Notes that the peer `holder` holds a line up to `seq`. Returns whether that is more than this node
+    /// holds.
     pub fn note(&mut self, now_us: u64, line: u64, seq: u64, holder: SocketAddr) -> bool {
         if line == self.own {
             return false;
@@ -226,7 +227,7 @@ impl Lines {
         digest
     }
 
-    /// The place of a line, whose origin is known from now on. It is made if it is new.
+    /// Sets the origin of a line, which is added if it is new. Returns the place of the line.
     fn name(&mut self, now_us: u64, line: u64, origin: &NodeName, boot: u64) -> usize {
         self.make_room(line);
         let at = self.lines.place(line).unwrap_or_else(|| self.lines.insert(line, OriginLine::new(now_us)));

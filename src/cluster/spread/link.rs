@@ -1,10 +1,10 @@
 //! The link to one peer: numbers, receipts, round trip, window.
 //!
 //! Every part that is handed to a peer has a number, the same at every try. The peer answers with receipts,
-//! which tell the set of numbers that it took, in packets with parts of its own or in separate ones. The
-//! floor, which every packet tells, is the least number that is not settled: so a number that was withdrawn,
-//! because its part went to another member, leaves no hole in that set for long. Rejected: a new number for
-//! every try, as in QUIC, since data would then come twice if only a receipt was lost.
+//! which contain the set of numbers that it took, in packets with parts of its own or in separate ones. The
+//! floor, which every packet contains, is the least number that is not settled: so a number that was
+//! withdrawn, because its part went to another member, leaves no hole in that set for long. Rejected: a new
+//! number for every try, as in QUIC, since data would then come twice if only a receipt was lost.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -39,7 +39,7 @@ pub(super) struct Note {
 pub struct PeerLife {
     /// The peer's address.
     pub address: SocketAddr,
-    /// The peer's boot number, which tells this life from others.
+    /// The peer's boot number, which distinguishes this life from others.
     pub boot: u64,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct PartId {
     pub number: u64,
 }
 
-/// What a node keeps of one peer that it exchanges packets with.
+/// The state that a node keeps of one peer with which it exchanges packets.
 #[derive(Debug)]
 pub(super) struct Link {
     /// The peer's address.
@@ -67,9 +67,9 @@ pub(super) struct Link {
     pub used_us: u64,
     /// The peer's zone, if it is not this node's.
     pub zone: Option<Arc<str>>,
-    /// The round trip, once measured.
+    /// The round trip; `None` before one was measured.
     pub rtt: Option<Rtt>,
-    /// What the peer is to be told of its parts.
+    /// Answers to the parts that the peer sent.
     pub answers: Answers,
     /// Whether the link stands in the list of those with something to send.
     pub is_ready: bool,
@@ -88,7 +88,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Reads its memory, so that it is in the processor's cache.
+    /// Reads the memory of this value, so that it is in the processor's cache.
     pub fn warm(&self) -> u64 {
         let numbers = self.next_number ^ self.unsettled.first().unwrap_or(0) ^ self.used_us;
         let sizes = self.queued_bytes ^ self.queue.len() ^ self.notes.len();
@@ -122,7 +122,7 @@ impl Link {
         PeerLife { address: self.to, boot: self.boot }
     }
 
-    /// Whether nothing waits in either direction.
+    /// Returns whether nothing waits in either direction.
     pub fn is_idle(&self) -> bool {
         self.unsettled.is_empty() && self.notes.is_empty() && self.answers.is_idle()
     }
@@ -177,7 +177,7 @@ impl Link {
         }
     }
 
-    /// The peer is pulling the body that a part announced, and gets time for that until `due_us`.
+    /// Gives the peer time until `due_us` to pull the body that a part announced.
     pub fn postpone_pulled(&mut self, number: u64, now_us: u64, due_us: u64) {
         self.land(number);
         if let Some(sent) = self.unsettled.get_mut(number) {
@@ -223,7 +223,7 @@ impl Link {
         debug_assert!(!self.queue.is_empty() || self.queued_bytes == 0, "{} bytes", self.queued_bytes);
     }
 
-    /// Notes that a part went out just now in `bytes` bytes. It is looked after again at `due_us`.
+    /// Notes that a part went out just now in `bytes` bytes. It is checked again at `due_us`.
     pub fn fly(&mut self, now_us: u64, number: u64, bytes: usize, due_us: u64) {
         let Some(sent) = self.unsettled.get_mut(number) else { return };
         debug_assert!(sent.flying == 0 && due_us != 0, "number {number} is in flight already");
@@ -249,12 +249,12 @@ impl Link {
         }
     }
 
-    /// What bounds the bytes in flight, and their pace.
+    /// The window, which bounds the bytes in flight, and their pace.
     pub fn window(&self) -> &Window {
         &self.window
     }
 
-    /// What bounds the bytes in flight, and their pace, to be changed.
+    /// The window, to be changed.
     pub fn window_mut(&mut self) -> &mut Window {
         &mut self.window
     }
@@ -278,7 +278,7 @@ impl Link {
         fits
     }
 
-    /// Whether the question for a sign of life waits to be sent.
+    /// Returns whether the question for a sign of life waits to be sent.
     pub fn asks_sign_of_life(&self) -> bool {
         self.notes.iter().any(|note| note.is_want && note.line == NO_LINE)
     }

@@ -16,8 +16,9 @@ use crate::cluster::stats::QueueGauge;
 
 /// Most links. For one more, the idle one that was not used for longest is closed.
 const LINKS_MAX: usize = 2_048;
-/// Round trip that is assumed to another zone before one was measured, in microseconds: one that is too long
-/// costs time if a first packet is lost, one that is too short sends a whole zone everything again.
+/// Round trip that is assumed to another zone before one was measured, in microseconds. An assumption that is
+/// too long costs time if a first packet is lost; with one that is too short, a whole zone is sent everything
+/// again.
 const FAR_RTT_US: u64 = 200_000;
 /// Most other zones whose round trips are kept.
 const ZONES_MAX: usize = 1_024;
@@ -91,13 +92,13 @@ impl Links {
         self.links.get(to).map(Box::as_ref)
     }
 
-    /// Shows how many links there are and how full the room for fragments is.
+    /// Calls `visit` with the number of links and of bytes of fragments, and their bounds.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         visit(QueueGauge::new("links", self.links.len(), LINKS_MAX));
         self.assemblies.visit_gauges(visit);
     }
 
-    /// Whether there is no link.
+    /// Returns whether there is no link.
     pub fn is_empty(&self) -> bool {
         self.links.len() == 0
     }
@@ -235,7 +236,7 @@ impl Links {
         }
     }
 
-    /// Takes the answer to a question on a link: whether the part had been lost.
+    /// Takes the answer to a question on a link; `was_lost`: the part had been lost.
     pub fn note_answer(&mut self, id: usize, was_lost: bool) {
         self.lateness.note(was_lost);
         if let Some(link) = self.links.at_mut(id) {
@@ -243,7 +244,7 @@ impl Links {
         }
     }
 
-    /// Takes note of a receipt that came in time on a link.
+    /// Notes that a receipt came in time on a link.
     pub fn note_in_time(&mut self, id: usize) {
         self.lateness.fade();
         if let Some(link) = self.links.at_mut(id) {
@@ -251,12 +252,12 @@ impl Links {
         }
     }
 
-    /// Whether receipts on this link, or on most, are late rather than lost.
+    /// Returns whether receipts on this link, or on most, are late rather than lost.
     pub fn is_late(&self, id: usize) -> bool {
         self.lateness.is_late() || self.links.at(id).is_some_and(|link| link.lateness.is_late())
     }
 
-    /// Whether receipts on most links are late rather than lost.
+    /// Returns whether receipts on most links are late rather than lost.
     pub fn are_late(&self) -> bool {
         self.lateness.is_late()
     }

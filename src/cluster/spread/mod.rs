@@ -1,5 +1,5 @@
-//! How a record reaches every node: a tree cut anew for every batch, hops that are repeated until
-//! they are acknowledged, and gaps that are asked for.
+//! Spreading brings every record to every node: by a tree cut anew for every batch, hops that are repeated
+//! until they are acknowledged, and gaps that are asked for.
 //!
 //! Think of a parcel and a street map. Whoever holds the parcel answers for a range of the ring of
 //! members: it cuts the range into eight parts and hands a copy to one member in each, which does the same
@@ -10,24 +10,37 @@
 //! Each of these modules keeps its state to itself:
 //!
 //! - [`receive`] takes what peers sent: parts into custody, records to the map;
-//! - [`custody`] hands parts to members and looks after each until a receipt for it came, or it is given up;
+//! - [`custody`] hands parts to members and tries each again until a receipt for it came, or it is given up;
 //! - [`pack`] fills datagrams with what waits for one peer;
 //! - [`gaps`] asks peers for records that are known to exist and did not come;
-//! - [`replication`] tells when all members hold a record, which the tree counts;
+//! - [`replication`] finds out when all members hold a record, by counting up the tree;
 //! - [`bodies`] pulls batches over TCP that are too large for datagrams.
 //!
 //! They share, in [`env`]:
 //!
-//! - [`lines`]: what is held of each origin's life, and which ranges are in custody;
+//! - [`lines`]: which records of each life of an origin are held, and which ranges are in custody;
 //! - [`links`]: the peers. A [`link`] numbers parts and keeps those that are [`unsettled`]; it has a round
 //!   trip ([`rtt`]), a congestion [`window`], the [`answers`] that the peer is to be given, and knows about
 //!   the peer's [`silence`] and [`lateness`]; [`assembly`] joins fragments that come over it;
 //! - [`timers`] and [`stats`].
 //!
 //! Records travel in a [`batch`], which is encoded by the origin, copied by relays and never changed:
-//! [`codec`] encodes and decodes it, [`packet`] and [`wire`] what stands around it. [`tree`] cuts a range of
+//! [`codec`] encodes and decodes it, [`packet`] and [`wire`] everything around it. [`tree`] cuts a range of
 //! the ring (a [`span`]) and chooses the member that serves each part; a [`duty`] is one part with one
 //! member.
+//!
+//! Words used here:
+//!
+//! - A *line* is one life of one origin, whose records are numbered from 1. Hashes stand for lines on the
+//!   wire.
+//! - A *place* is a point of the ring; the place of a member is the hash of its name. A *range* or *span* is
+//!   a run of places.
+//! - The *holder* of a range answers for it with one batch, which is called *custody*. It cuts the range into
+//!   *parts* and hands each to a *delegate*, a member of the part. A *duty* is a part that was handed over
+//!   and is not *settled*, that is neither acknowledged nor given up.
+//! - A *want* asks a peer for records that are missing; a *lack* answers that the peer does not have them
+//!   either.
+//! - A *tally* is a set of members, given by their number and the XOR of their hashes.
 //!
 //! What must hold: passing on depends on the batch and the range alone, never on what the merge made of the
 //! records. Only a client's record starts a tree. A receipt means custody: the node that gave it serves the
@@ -113,12 +126,13 @@ pub(super) use self::wire::SPREAD_BYTES_MAX;
 
 /// How often old links, fragments, streams and tallies are dropped, in microseconds.
 const SWEEP_US: u64 = 1_000_000;
-/// Makes the random numbers of spreading differ from those of other modules with the same seed.
+/// Combined with a machine's seed for the random numbers of spreading, so that they differ from those of
+/// other modules.
 const SEED_SALT: u64 = 0x5EED_0F5B_4EAD;
 
 /// One node's part in spreading. Sans-IO: call any `handle_*`, then [`Spread::poll_send`],
-/// [`Spread::poll_stream`] and [`Spread::poll_replicated`] until they give nothing, then
-/// [`Spread::poll_timeout`] for when [`Spread::handle_timeout`] is due.
+/// [`Spread::poll_stream`] and [`Spread::poll_replicated`] until they return `None`, then
+/// [`Spread::poll_timeout`], which returns when [`Spread::handle_timeout`] is due.
 #[derive(Debug)]
 pub struct Spread {
     /// The state that the other fields share.
@@ -135,7 +149,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// A node that has seen nothing yet, and whose datagrams have bodies of at most `body_bytes_max`.
+    /// Begins without links and records. Datagrams have bodies of at most `body_bytes_max` bytes.
     pub fn new(config: &MachineConfig, now: Now, body_bytes_max: usize) -> Spread {
         let rtt_us = match config.profile {
             Profile::Lan => 5_000,
@@ -163,13 +177,13 @@ impl Spread {
         }
     }
 
-    /// Number of bytes of own records that are taken now; 0 while the links are full. Records that wait
-    /// elsewhere can still be merged to the newest of each source; those that were taken cannot.
+    /// Number of bytes of this node's own records that can be taken now; 0 while the links are full. Records
+    /// that wait elsewhere can still be merged to the newest of each source; those that were taken cannot.
     pub fn room_bytes(&self) -> usize {
         self.custody.room_bytes()
     }
 
-    /// Whether all of this node's own records are with others, or were given up.
+    /// Returns whether all of this node's own records are with others, or were given up.
     pub fn is_drained(&self) -> bool {
         self.custody.is_drained()
     }
@@ -185,7 +199,7 @@ impl Spread {
         let awaited = self.replication.awaited_among(fresh);
         self.is_hermit &= ring.len() <= 1;
         if self.is_hermit && awaited.is_empty() {
-            // A member that comes later reads all this when it reconciles, and has no gap to ask about.
+            // A member that joins later gets all of this when it reconciles, and has no gap to ask about.
             if let Some(last) = fresh.last() {
                 self.base.lines.raise_own(self.base.now_us, last.birth.seq);
             }
@@ -214,8 +228,8 @@ impl Spread {
         self.replication.count_changed(env.base, batch.id);
     }
 
-    /// Answers wait from now on until all live members hold these records, and [`Spread::poll_replicated`]
-    /// gives them. To be called before the records are handed over with [`Spread::handle_published`].
+    /// Lets answers wait until all live members hold these records; then [`Spread::poll_replicated`] returns
+    /// them. To be called before the records are handed over with [`Spread::handle_published`].
     pub fn handle_awaited(&mut self, now: Now, awaited: Vec<Awaited>, ring: &Ring) {
         self.begin(now, ring);
         self.replication.await_all(&mut Env { base: &mut self.base, ring }, awaited);
@@ -236,7 +250,7 @@ impl Spread {
         self.end();
     }
 
-    /// Something happened to a stream of [`Purpose::Bodies`].
+    /// Handles an event of a stream of [`Purpose::Bodies`].
     pub fn handle_stream(
         &mut self,
         now: Now,
@@ -258,7 +272,7 @@ impl Spread {
                 kept.or_else(|| custody.offered(id)).map(|batch| batch.encoded.clone())
             };
             let served = self.bodies.handle_accepted(now_us, stream, event, &find);
-            self.base.stats.data_bytes_sent += served as u64;
+            self.base.stats.body_bytes_sent += served as u64;
         }
         self.end();
     }
@@ -272,7 +286,7 @@ impl Spread {
         self.end();
     }
 
-    /// The ring may have changed: answers no longer wait for members that have gone.
+    /// Takes the ring, which may have changed: answers no longer wait for members that have gone.
     pub fn handle_ring(&mut self, now: Now, ring: &Ring) {
         if self.replication.is_behind(ring) {
             self.begin(now, ring);
@@ -287,7 +301,7 @@ impl Spread {
         self.base.links.note_rtt(peer, zone, rtt_us.max(1));
     }
 
-    /// Does what is due. To be called when the time of [`Spread::poll_timeout`] is reached.
+    /// Does what is due. To be called at the time that [`Spread::poll_timeout`] returns.
     pub fn handle_timeout(&mut self, now: Now, ring: &Ring) {
         self.begin(now, ring);
         while let Some((at_us, timer)) = self.base.timers.pop_due(now.mono_us) {
@@ -351,13 +365,13 @@ impl Spread {
         self.base.lines.merge_heads(now.mono_us, heads);
     }
 
-    /// Counts all records up to these heads as held, since the map had them when it was loaded. Later gaps
-    /// are left to the first reconciliation, as they are without such heads.
+    /// Counts all records up to these heads as held, since the map had them when it was loaded. Gaps after
+    /// them are left to the first reconciliation, as they are without such heads.
     pub fn restore_heads(&mut self, now: Now, heads: &Heads) {
         self.base.lines.merge_heads(now.mono_us, heads);
     }
 
-    /// The copy was dropped: no record of another node counts as held any more.
+    /// Notes that the map was dropped: no record of another node counts as held any more.
     pub fn forget_held(&mut self) {
         self.base.lines.forget_held();
     }
@@ -378,7 +392,7 @@ impl Spread {
         self.base.links.find(peer).map_or(0, Link::warm)
     }
 
-    /// Shows how full the queues are.
+    /// Calls `visit` with the size and bound of every queue and table.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         self.base.lines.visit_gauges(visit);
         self.base.links.visit_gauges(visit);
@@ -390,7 +404,7 @@ impl Spread {
         &self.base.stats
     }
 
-    /// Everything that works on what comes in.
+    /// Borrows everything that handles messages of peers, for the time of one call.
     fn intake<'a>(&'a mut self, now: Now, ring: &'a Ring, replica: &'a mut dyn Replica) -> Intake<'a> {
         Intake {
             now,
@@ -409,8 +423,8 @@ impl Spread {
         self.replication.refresh_roster(ring);
     }
 
-    /// Ends a call: sets the timers of the waits and of the sweep, and drops timers that no longer mean
-    /// anything, so that the driver is not woken for them.
+    /// Ends a call: sets the timers of the waits and of the sweep, and drops timers that have become
+    /// obsolete, so that the driver is not woken for them.
     fn end(&mut self) {
         if let Some(due_us) = self.replication.arm() {
             self.base.timers.push(due_us, Timer::Await);
@@ -427,7 +441,7 @@ impl Spread {
         }
     }
 
-    /// Whether a timer no longer means anything.
+    /// Returns whether a timer has become obsolete.
     fn is_stale(&self, at_us: u64, timer: Timer) -> bool {
         let link = |id| self.base.links.get(id);
         match timer {

@@ -52,8 +52,8 @@ impl Packer {
         None
     }
 
-    /// A packet for the peer of a link, if anything is to be sent now. Parts are left out if `may_send_parts`
-    /// is not set.
+    /// A packet for the peer of a link, if anything is to be sent now. Parts are left out unless
+    /// `may_send_parts` is set.
     fn fill(
         &mut self,
         base: &mut Base,

@@ -1,4 +1,4 @@
-//! A packet: what one datagram of a link carries, filled part by part until nothing more fits.
+//! A packet: the content of one datagram of a link, filled part by part until nothing more fits.
 //!
 //! It is encoded by hand into the form of a `Spread` message. Most bytes of a datagram that brings records
 //! are those of one batch, which are copied once this way; all else is a few numbers.
@@ -19,11 +19,13 @@ use crate::record::fields::{
 
 /// Most bytes of the floor, with its tag.
 const FLOOR_BYTES: usize = 11;
-/// Bytes of tag and length around a part, and around a want or a lack.
+/// Bytes of tag and length around a part.
 const PART_FRAME_BYTES: usize = 3;
+/// Bytes of tag and length around a want or a lack.
 const NOTE_FRAME_BYTES: usize = 4;
 
-/// How many bytes of a batch fit beside the header of a part into one packet of `packet_bytes_max`.
+/// Number of bytes of a batch that fit into one packet of `packet_bytes_max` bytes beside the header of a
+/// part.
 pub(super) fn batch_room(packet_bytes_max: usize, part: &RangeTask) -> usize {
     let zone = part.zone.len().min(ZONE_BYTES_MAX);
     packet_bytes_max - PART_HEADER_BYTES - zone - 8 * part.without.len().min(WITHOUT_MAX)
@@ -46,7 +48,7 @@ pub struct Packet {
     has_notes: bool,
     /// Most bytes that the content takes, the floor included.
     bytes: usize,
-    /// Most bytes that it may have encoded.
+    /// Most bytes that the encoded packet may have.
     bytes_max: usize,
 }
 
@@ -56,8 +58,8 @@ impl Packet {
         Packet::default().begin(bytes_max, None)
     }
 
-    /// Empties the packet without giving its memory back, and adds the receipt, if there is one. From now on the packet
-    /// takes at most `bytes_max`.
+    /// Empties the packet without giving its memory back, and adds the receipt, if there is one. From now on
+    /// the packet takes at most `bytes_max`.
     pub(super) fn begin(mut self, bytes_max: usize, receipt: Option<&Receipt>) -> Packet {
         self.parts.clear();
         self.rest.clear();
@@ -147,12 +149,12 @@ impl Packet {
         self.floor = floor;
     }
 
-    /// Whether it contains neither parts nor wants nor lacks.
+    /// Returns whether the packet contains neither parts nor wants nor lacks.
     pub(super) fn is_bare(&self) -> bool {
         self.parts.is_empty() && !self.has_notes
     }
 
-    /// Whether it contains a receipt.
+    /// Returns whether the packet contains a receipt.
     pub(super) fn has_receipt(&self) -> bool {
         self.has_receipt
     }
@@ -165,7 +167,7 @@ impl Packet {
     /// Length of the encoded message, in bytes.
     pub(in crate::cluster) fn encoded_len(&self) -> usize {
         let floor_bytes = if self.floor == 0 { 0 } else { 1 + encoded_len_varint(self.floor) };
-        // They are rare: nothing is allocated for none.
+        // Answers and questions of this kind are rare: without any, nothing is allocated.
         let mut asides = Vec::new();
         self.write_asides(&mut asides);
         floor_bytes + self.parts.len() + self.rest.len() + asides.len()

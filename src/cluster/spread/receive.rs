@@ -1,4 +1,5 @@
-//! Takes what a peer sent: parts into custody, records to the map, and everything else to where it belongs.
+//! Handles the packets of peers: takes parts into custody, hands records to the map, and everything else to
+//! the module that it is for.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,11 +25,11 @@ use crate::record::{Now, SharedRecord};
 /// The outcome for a part that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It is in custody, or needs none: it need not come again.
+    /// The part is in custody, or needs none: it need not come again.
     Yes,
-    /// It was not taken: the peer will try again.
+    /// The part was not taken: the peer will try again.
     No,
-    /// It was the question for a batch that is not here: the peer is to send it.
+    /// The part was the question for a batch that is not here: the peer is to send the batch.
     Wanted,
     /// The body of the batch is being pulled from a peer.
     Pulling,
@@ -40,11 +41,11 @@ struct CustodyRequest {
     task: RangeTask,
     /// The other member of a part of two, by its place.
     other: Option<u64>,
-    /// Number under which the tally of the range is to be reported; `None`: it is not to be.
+    /// Number under which the tally of the range is to be reported; `None`: it is not to be reported.
     counted: Option<u64>,
 }
 
-/// Everything that works on what comes in, for the time of one call.
+/// Everything that handles messages of peers, borrowed for the time of one call.
 pub(super) struct Intake<'a> {
     /// Time of the call, on both clocks.
     pub now: Now,
@@ -130,7 +131,7 @@ impl Intake<'_> {
         self.answer(id, taken);
     }
 
-    /// A part came again that was taken before: it is counted, and its tally is told again.
+    /// Handles a part that came again after it was taken: it is counted, and its tally is sent again.
     fn take_repeat(&mut self, id: PartId, content: Content) {
         self.replication.count_again(self.env.base, id);
         if let Content::Whole(encoded) = content
@@ -140,7 +141,7 @@ impl Intake<'_> {
         }
     }
 
-    /// Sees to it that the peer is told what became of a part.
+    /// Puts the outcome for a part into the answers to the peer.
     fn answer(&mut self, PartId { link: id, number }: PartId, taken: Taken) {
         let Some(link) = self.env.base.links.get_mut(id) else { return };
         match taken {
@@ -199,7 +200,8 @@ impl Intake<'_> {
         }
     }
 
-    /// The peer asks whether a batch is here. If it is, this node takes custody as if it had come.
+    /// Handles the question whether a batch is here. If it is, this node takes custody as if the batch had
+    /// come.
     fn take_question(&mut self, id: PartId, batch_id: BatchId, header: PartHeader) -> Taken {
         let is_repair = header.is_repair;
         let request = self.request(id.link, header);
@@ -223,7 +225,8 @@ impl Intake<'_> {
         Taken::Wanted
     }
 
-    /// Takes custody of a range for a batch that is kept, and serves what of the range was not in custody.
+    /// Takes custody of a range for a batch that is kept, and serves the parts of the range that were not in
+    /// custody.
     fn take_custody(&mut self, id: PartId, batch: &Arc<Batch>, request: CustodyRequest) -> Taken {
         let CustodyRequest { task, other, counted } = request;
         debug_assert!(self.env.base.lines.batch(batch.id).is_some(), "custody of a batch that is not kept");
@@ -261,8 +264,8 @@ impl Intake<'_> {
         Taken::Yes
     }
 
-    /// If the other member of a part of two is not known here, the peer is told so, and serves that one
-    /// itself.
+    /// Checks whether the other member of a part of two is known here. If it is not, the peer is told so, and
+    /// serves that member itself.
     fn check_other(&mut self, id: PartId, task: &RangeTask, other: u64) {
         if !task.span.contains(other) || other == self.env.base.me.place {
             return;
@@ -300,7 +303,7 @@ impl Intake<'_> {
         CustodyRequest { task, other: header.other, counted: header.counted }
     }
 
-    /// A part came whose batch is to be pulled from the peer.
+    /// Handles a part whose batch is to be pulled from the peer.
     pub(super) fn take_announced(&mut self, id: PartId, announced: Announced, header: PartHeader) -> Taken {
         match self.take_question(id, announced.batch, header.clone()) {
             Taken::Wanted => {}
@@ -316,7 +319,7 @@ impl Intake<'_> {
         Taken::No
     }
 
-    /// A body came: the parts that waited for it are taken as if it had come with them.
+    /// Handles a body that came: the parts that waited for it are taken as if it had come with them.
     pub fn take_body(&mut self, pulled: PulledBody) {
         let PulledBody { announced, body, waiters } = pulled;
         if xxh3_64(&body) != announced.checksum {

@@ -1,9 +1,9 @@
-//! The round trip to a peer, and how long to wait for its answers.
+//! Measures the round trip to a peer, and decides how long to wait for its answers.
 
 /// Least allowance for a late receipt over the smoothed round trip, in microseconds: as long as a receipt
 /// may wait for other content to travel with.
 const RTO_MARGIN_US: u64 = 1_000;
-/// The same allowance for a peer whose receipts are late, in microseconds: its machine may schedule it that
+/// Least allowance for a peer whose receipts are late, in microseconds: its machine may schedule it that
 /// late.
 const PATIENCE_MARGIN_US: u64 = 4_000;
 /// Longest time to wait for a receipt, in microseconds.

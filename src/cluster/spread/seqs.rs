@@ -33,18 +33,18 @@ impl SeqSet {
         &self.islands
     }
 
-    /// Whether `seq` is in the set.
+    /// Returns whether `seq` is in the set.
     pub fn contains(&self, seq: u64) -> bool {
         self.covers(seq, seq)
     }
 
-    /// Whether all of `first..=last` are in the set.
+    /// Returns whether all of `first..=last` are in the set.
     pub fn covers(&self, first: u64, last: u64) -> bool {
         let first = first.max(self.head.saturating_add(1));
         first > last || self.islands.iter().any(|island| island.first <= first && last <= island.last)
     }
 
-    /// Adds `first..=last`. `false`: that would be one island too many, and nothing was added.
+    /// Adds `first..=last`. Returns `false` if that would be one island too many; then nothing is added.
     pub fn insert(&mut self, first: u64, last: u64) -> bool {
         if first > last {
             return true;
@@ -78,7 +78,7 @@ impl SeqSet {
         debug_assert!(self.is_sound(), "{self:?}");
     }
 
-    /// Whether the islands ascend with a hole before each, and are not too many.
+    /// Returns whether the islands ascend with a hole before each, and are not too many.
     fn is_sound(&self) -> bool {
         let ends = [self.head].into_iter().chain(self.islands.iter().map(|island| island.last));
         let mut apart = self.islands.iter().zip(ends);
@@ -104,8 +104,8 @@ impl SeqSet {
     }
 }
 
-/// Ascending ranges in the form that they have on the wire: how many numbers are skipped, how many are meant,
-/// and so on in turn, counted from `from`.
+/// Ascending ranges in the form that they have on the wire: how many numbers are skipped, how many are in the
+/// range, and so on in turn, counted from `from`.
 pub(super) fn to_runs(from: u64, ranges: &[SeqRange]) -> Vec<u64> {
     let mut runs = Vec::with_capacity(ranges.len() * 2);
     let mut next = from;

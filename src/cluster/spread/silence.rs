@@ -1,4 +1,4 @@
-//! When a peer was last heard, and whether it counts as silent.
+//! Keeps when a peer was last heard, and whether it counts as silent.
 
 /// Time for which a peer that did not answer counts as silent, in microseconds, unless it is heard sooner.
 const SILENCE_US: u64 = 2_000_000;
@@ -12,13 +12,13 @@ pub(super) const SILENT_TRIES_MAX: u32 = 7;
 /// microseconds.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
-    /// When it was last heard; 0: never.
+    /// When the peer was last heard; 0: never.
     heard_us: u64,
-    /// Until when it counts as silent.
+    /// Until when the peer counts as silent.
     until_us: u64,
-    /// Since when nothing came back, as timeouts tell; 0: it answers.
+    /// Since when timeouts show that nothing comes back; 0: the peer answers.
     since_us: u64,
-    /// Timeouts in a row in which nothing was heard of it.
+    /// Number of successive timeouts in which nothing was heard of the peer.
     unheard: u32,
 }
 
@@ -41,17 +41,18 @@ impl Silence {
         *self = Silence { heard_us: now_us.max(1), ..Silence::default() };
     }
 
-    /// Whether the peer counts as silent.
+    /// Returns whether the peer counts as silent.
     pub fn is_silent(&self, now_us: u64) -> bool {
         self.until_us > now_us
     }
 
-    /// Whether the peer was heard in the last `us` microseconds.
+    /// Returns whether the peer was heard in the last `us` microseconds.
     pub fn is_heard_within(&self, us: u64, now_us: u64) -> bool {
         self.heard_us > 0 && self.heard_us + us > now_us
     }
 
-    /// A part that was first sent at `first_us` was not acknowledged in time, for the `tries`-th time.
+    /// Notes that a part that was first sent at `first_us` was not acknowledged in time, for the `tries`-th
+    /// time.
     pub fn handle_timeout(&mut self, now_us: u64, first_us: u64, tries: u32) -> Timeout {
         let is_heard = self.heard_us > first_us;
         let was_silent = self.is_silent(now_us);
@@ -66,7 +67,7 @@ impl Silence {
         Timeout { is_heard, was_silent, falls_silent: is_unanswered && !was_silent, is_given_up_on }
     }
 
-    /// Reads its memory, so that it is in the processor's cache.
+    /// Reads the memory of this value, so that it is in the processor's cache.
     pub fn warm(&self) -> u64 {
         self.heard_us ^ self.since_us
     }

@@ -3,8 +3,8 @@
 //! A range is a pair of places, never of indices: nodes whose views of the members differ may miss a
 //! member for a moment, but never disagree about who answers for a place.
 
-/// The places from `from` up to, but without, `to`, where zero follows the greatest place. If both are equal
-/// it is the whole ring.
+/// The places from `from` up to, but not including, `to`, where zero follows the greatest place. If both are
+/// equal, the range is the whole ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Span {
     /// The first place of the range.
@@ -25,12 +25,12 @@ impl Span {
         Span { from: next, to: next }
     }
 
-    /// Whether `place` is in the range.
+    /// Returns whether `place` is in the range.
     pub fn contains(self, place: u64) -> bool {
         place.wrapping_sub(self.from) <= self.last_offset()
     }
 
-    /// Whether all places of `other` are in the range.
+    /// Returns whether all places of `other` are in the range.
     pub fn includes(self, other: Span) -> bool {
         let offset = other.from.wrapping_sub(self.from);
         offset <= self.last_offset() && other.last_offset() <= self.last_offset() - offset
@@ -47,8 +47,8 @@ impl Span {
 ///
 /// A range that is asked for at a greater depth than it is held for is no repeat: a node that stands in for
 /// another one answers for a range in which its own place lies, and may be handed a part of that range by one
-/// of its own delegates. Were that part taken for held, the delegate would rely on this node, and this node
-/// on the delegate.
+/// of its own delegates. If that part were taken for held, the delegate would rely on this node, and this
+/// node on the delegate.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spans {
     /// The first range. Nearly always it is the only one, so it needs no memory of its own.
@@ -69,7 +69,7 @@ struct HeldSpan {
 const SPANS_MAX: usize = 32;
 
 impl Spans {
-    /// Adds a range that was asked for after so many hops; returns what of it was not held.
+    /// Adds a range that was asked for after `hops` hand-overs. Returns the parts of it that were not held.
     pub fn insert(&mut self, span: Span, hops: u32) -> Rest {
         if self.first.is_none() {
             self.first = Some(HeldSpan { span, hops });
@@ -96,7 +96,7 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// The whole range is left.
+    /// The rest that is the whole range.
     pub fn whole(span: Span) -> Rest {
         Rest { first: Some(span), more: Vec::new().into_iter() }
     }
@@ -110,7 +110,7 @@ impl Iterator for Rest {
     }
 }
 
-/// What of `span` is not in `held`: none, one or two ranges.
+/// The parts of `span` that are not in `held`: none, one or two ranges.
 fn without(span: Span, held: Span) -> Vec<Span> {
     let last = span.last_offset();
     // In offsets from `span.from`, `held` is one run, or two where it passes the end of the ring.

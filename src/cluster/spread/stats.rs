@@ -5,11 +5,13 @@
 pub struct SpreadStats {
     /// Copies of records that came from peers, the needless ones included.
     pub data_copies_received: u64,
-    /// Bytes of parts that were sent for the first time, and of bodies that peers pulled.
+    /// Bytes of parts that were sent for the first time, in datagrams.
     pub data_bytes_sent: u64,
+    /// Bytes of bodies that peers pulled over streams.
+    pub body_bytes_sent: u64,
     /// Bytes of parts that were sent again.
     pub resent_bytes: u64,
-    /// Bytes of receipts, questions, wants and of what stands around parts.
+    /// Bytes of receipts, questions, wants and of the encoding around parts.
     pub control_bytes_sent: u64,
     /// Sent parts that were not acknowledged in time; one that is sent again counts again.
     pub timeouts: u64,

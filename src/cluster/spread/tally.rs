@@ -1,4 +1,4 @@
-//! A set of members, told by their number and the XOR of their hashes.
+//! A set of members, represented by their number and the XOR of their hashes.
 
 /// A set of members as twelve bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

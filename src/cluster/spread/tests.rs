@@ -1,4 +1,4 @@
-//! The whole of spreading among many nodes, on a network that loses and delays.
+//! Spreading as a whole among many nodes, on a network that loses and delays datagrams.
 
 use prost::Message;
 

@@ -1,5 +1,5 @@
-//! The timers of spreading. A timer is never cancelled: one that no longer means anything is ignored when it
-//! is due.
+//! The timers of spreading. A timer is never cancelled: one that has become obsolete is ignored when it is
+//! due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -26,7 +26,7 @@ pub(super) enum Timer {
     Sweep,
 }
 
-/// Timers by time, in microseconds on the monotonic clock.
+/// All timers by time, in microseconds on the monotonic clock.
 #[derive(Debug, Default)]
 pub(super) struct Timers(BinaryHeap<Reverse<(u64, Timer)>>);
 

@@ -1,4 +1,4 @@
-//! How a range is cut into parts, and which member serves each: the tree itself.
+//! Cuts a range into parts, and chooses the member that serves each: the tree itself.
 //!
 //! The holder of a batch cuts the members of its range, itself left out, into at most [`FANOUT`] parts and
 //! hands each to one member of it. A part may lie on both sides of the holder's own place: were the members
@@ -203,7 +203,7 @@ pub(super) struct Cut {
     pub count: usize,
 }
 
-/// What decides which member serves a part: the batch's origin and epoch, and the depth in the tree.
+/// The facts that decide which member serves a part: the batch's origin and epoch, and the depth in the tree.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DelegateTurn {
     /// The origin's place on the ring.
@@ -225,7 +225,7 @@ impl DelegateTurn {
         self.draw(0, count)
     }
 
-    /// A number below `count` that changes evenly with the epoch; `what` tells the uses at one depth apart.
+    /// A number below `count` that changes evenly with the epoch; `what` distinguishes the uses at one depth.
     fn draw(self, what: u64, count: usize) -> usize {
         let dimension = 2 * u64::from(self.hops) + what;
         let phase = mix(self.origin ^ mix(dimension));

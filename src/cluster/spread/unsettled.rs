@@ -29,7 +29,7 @@ pub(super) struct UnsettledPart {
     pub bytes: usize,
     /// Whether the next try only asks if the peer has it.
     pub ask: bool,
-    /// When it is looked after again, if no receipt comes; 0 while it waits to be sent.
+    /// When the part is handled as not acknowledged, if no receipt comes; 0 while it waits to be sent.
     pub due_us: u64,
 }
 
@@ -57,7 +57,7 @@ impl UnsettledPart {
 pub(super) struct Unsettled(VecDeque<(u64, UnsettledPart)>);
 
 impl Unsettled {
-    /// Whether everything is settled.
+    /// Returns whether everything is settled.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,4 +1,4 @@
-//! How many bytes may be in flight to a peer at a time, and how fast they may be sent.
+//! Bounds the bytes that are in flight to a peer at a time, and the speed at which they are sent.
 
 use super::rtt::Rtt;
 use crate::limits::DATAGRAM_BYTES_MAX;
@@ -11,8 +11,9 @@ const WINDOW_BYTES_START: usize = 32 * 1024;
 const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 /// How far a link may send ahead of its pace, in microseconds of that pace.
 const PACE_BURST_US: u64 = 2_000;
-/// Round trip assumed for the pace before one was measured, and the least that counts, in microseconds.
+/// Round trip that is assumed for the pace before one was measured, in microseconds.
 const PACE_RTT_US: u64 = 1_000;
+/// Least round trip that counts for the pace, in microseconds.
 const PACE_RTT_US_MIN: u64 = 100;
 
 /// The congestion window and the pace of one link.
@@ -26,7 +27,7 @@ pub(super) struct Window {
     threshold_bytes: usize,
     /// Losses before this time, in microseconds, do not close the window again.
     recovered_us: u64,
-    /// When everything that was sent would be out at the link's pace, in microseconds.
+    /// When everything that was sent would have left this node at the link's pace, in microseconds.
     paced_us: u64,
 }
 
@@ -57,7 +58,7 @@ impl Window {
         self.flying_bytes = self.flying_bytes.saturating_sub(bytes);
     }
 
-    /// Whether the window takes something more.
+    /// Returns whether the window takes something more.
     pub fn has_room(&self) -> bool {
         self.flying_bytes == 0 || self.flying_bytes < self.window_bytes
     }
@@ -67,7 +68,7 @@ impl Window {
         (self.paced_us > now_us + PACE_BURST_US).then(|| self.paced_us - PACE_BURST_US)
     }
 
-    /// The peer acknowledged `bytes`: the window opens, if it was in use.
+    /// Notes that the peer acknowledged `bytes`: the window opens, if it was in use.
     pub fn handle_receipt(&mut self, bytes: usize) {
         if self.flying_bytes + bytes < self.window_bytes / 2 {
             return;
@@ -79,7 +80,7 @@ impl Window {
         self.window_bytes = (self.window_bytes + more).min(WINDOW_BYTES_MAX);
     }
 
-    /// Something was lost: the window closes by three tenths, at most once a round trip.
+    /// Notes a loss: the window closes by three tenths, at most once per round trip.
     pub fn handle_loss(&mut self, now_us: u64, rtt: Rtt) {
         if now_us < self.recovered_us {
             return;
@@ -90,7 +91,7 @@ impl Window {
         debug_assert!((WINDOW_BYTES_MIN..=WINDOW_BYTES_MAX).contains(&self.window_bytes));
     }
 
-    /// Reads its memory, so that it is in the processor's cache.
+    /// Reads the memory of this value, so that it is in the processor's cache.
     pub fn warm(&self) -> u64 {
         self.paced_us ^ self.window_bytes as u64
     }

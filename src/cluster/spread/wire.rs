@@ -22,8 +22,8 @@ use crate::record::fields::{FieldValue as Value, Fields, Malformed};
 /// Bytes of a datagram's body that are kept free of the packet: tag and length of the message, and room for
 /// heads, whose encoded length is estimated.
 const AROUND_BYTES: usize = 40;
-/// Most bytes of a part's header without `zone` and `without`, and of what stands around a part that is alone
-/// in its packet: the sum of all tags, longest numbers and fixed fields.
+/// Most bytes of a part's header without `zone` and `without`, and of the encoding around a part that is
+/// alone in its packet: the sum of all tags, longest numbers and fixed fields.
 pub(super) const PART_HEADER_BYTES: usize = 116;
 /// Longest name of a zone that is accepted from a peer, in bytes.
 pub(super) const ZONE_BYTES_MAX: usize = 255;
@@ -67,7 +67,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The packet as it would come from a node that wrote this message.
+    /// Decodes the packet of a node that wrote this message.
     #[cfg(test)]
     pub(super) fn of(message: &crate::proto::gossip::Spread) -> Opened {
         Opened::read(&prost::Message::encode_to_vec(message)).expect("what was written is read")
@@ -131,7 +131,8 @@ pub(super) struct Unserved {
     pub member: u64,
 }
 
-/// Stands for one life of a node in receipts. It has few bits, since it only tells one life from the next.
+/// Stands for one life of a node in receipts. It has few bits, since it need only distinguish one life from
+/// the next.
 pub(super) fn life_tag(boot: u64) -> u32 {
     (xxh3_64(&boot.to_le_bytes()) & 0x3FFF) as u32
 }
@@ -183,7 +184,7 @@ impl Receipt {
     }
 }
 
-/// Decodes what is said of one part: its number, a second number that may be missing, and eight bytes.
+/// Decodes an answer about one part: its number, a second number that may be missing, and eight bytes.
 fn read_numbered(value: Value) -> Result<[u64; 3], Malformed> {
     let mut numbers = [0; 3];
     for field in value.fields()? {
@@ -200,7 +201,7 @@ fn read_numbered(value: Value) -> Result<[u64; 3], Malformed> {
 /// The question whether a peer holds a record of a source that is at least as new as this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Inquiry {
-    /// Name of the question, which the asking node chooses.
+    /// Number of the question, which the asking node chooses.
     pub id: u64,
     /// The source, as it came: perhaps it is no valid name of a source.
     pub source: Arc<str>,
@@ -299,7 +300,7 @@ pub(super) struct PartHeader {
     pub other: Option<u64>,
     /// Whether the batch fills a gap: then nothing is to be passed on.
     pub is_repair: bool,
-    /// Number under which the tally of the range is to be reported; `None`: it is not to be.
+    /// Number under which the tally of the range is to be reported; `None`: it is not to be reported.
     pub counted: Option<u64>,
 }
 

@@ -1,8 +1,9 @@
-//! News that still has to be told: members whose state changed, and how often each of them was told.
+//! The queue of news that still has to be told: members whose state changed, and how often each change was
+//! told.
 //!
-//! An entry is a member, not a message: what is told is the member's state at the moment of telling. So the
-//! queue holds at most one entry for each member and never stale news, and news of a forgotten member is
-//! not told. News told the fewest times comes first, and among equals the newest.
+//! An entry is a member, not a message: the news is the member's state at the moment of telling. So the queue
+//! holds at most one entry for each member and never stale news, and news of a forgotten member is not told.
+//! News told the fewest times comes first, and among equals the newest.
 
 use std::collections::BTreeMap;
 
@@ -28,13 +29,14 @@ impl Broadcasts {
         debug_assert_eq!(self.queue.len(), self.places.len(), "every queued member has one place");
     }
 
-    /// Removes a member that is not to be told of any more.
+    /// Removes a member whose news is not to be told any more.
     pub fn remove(&mut self, slot: Slot) {
         if let Some(place) = self.places.remove(&slot) {
             self.queue.remove(&place);
         }
     }
 
+    /// Returns whether there is no news to tell.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -44,7 +46,7 @@ impl Broadcasts {
         self.queue.values().copied()
     }
 
-    /// Notes that a member was told once more. After `times_max` times it is removed.
+    /// Notes that the news of a member was told once more. After `times_max` times it is removed.
     pub fn told(&mut self, slot: Slot, times_max: u32) {
         let Some((told, age)) = self.places.remove(&slot) else { return };
         self.queue.remove(&(told, age));

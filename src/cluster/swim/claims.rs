@@ -1,4 +1,4 @@
-//! Two nodes that use one name.
+//! Decides between two nodes that use one name.
 //!
 //! A node that contacts us under the name of a live member at another address may be that member's next
 //! life (it moved), or a second node that was given the same name by mistake. Only the member that we know
@@ -48,10 +48,13 @@ pub(super) struct Claims {
 }
 
 impl Claims {
+    /// When the first claim needs attention, on the monotonic clock in microseconds; `u64::MAX` if there is
+    /// no claim.
     pub fn due_us(&self) -> u64 {
         self.open.iter().map(|claim| claim.due_us).min().unwrap_or(u64::MAX)
     }
 
+    /// Postpones all claims by `by_us` microseconds.
     pub fn postpone(&mut self, by_us: u64) {
         for claim in &mut self.open {
             claim.due_us += by_us;
@@ -78,6 +81,7 @@ impl Swim {
 
     /// Decides what to do about a node with our own name at another address.
     pub(super) fn contend_for_my_name(&mut self, now: Now, other: Introduction) {
+        /// Least time between two messages that this name is taken, in microseconds.
         const TELL_INTERVAL_US: u64 = 500_000;
         let me = self.table.me().identity.clone();
         let other = other.identity;
@@ -97,6 +101,7 @@ impl Swim {
         }
     }
 
+    /// Begins to look into a claim, unless too many are open.
     fn open_claim(
         &mut self,
         now: Now,
@@ -126,6 +131,7 @@ impl Swim {
         self.claims.open.push(claim);
     }
 
+    /// Handles the claims that are due: pings the known member again, or grants the claim.
     pub(super) fn claims_due(&mut self, now: Now) {
         while let Some(at) = self.claims.open.iter().position(|claim| claim.due_us <= now.mono_us) {
             let claim = self.claims.open.remove(at);
@@ -163,6 +169,7 @@ impl Swim {
         }
     }
 
+    /// Tells the life `boot` of the node at `to` that its name is in use at the address `by`.
     fn tell_taken(&mut self, name: &crate::record::NodeName, boot: u64, to: SocketAddr, by: SocketAddr) {
         let message = SwimMessage::NameTaken { name: name.clone(), boot, by };
         self.outputs.push_back(SwimOutput::Datagram { to, message, updates: Vec::new() });

@@ -20,6 +20,7 @@ const SEEDS_MAX: usize = 256;
 /// Most tries whose answer is waited for.
 const CONTACTS_WAITING_MAX: usize = 64;
 
+/// A join target.
 #[derive(Debug)]
 struct Seed {
     address: SocketAddr,
@@ -41,6 +42,7 @@ pub(super) struct Contacts {
 }
 
 impl Contacts {
+    /// Begins without addresses. `has_seeds`: join targets were configured.
     pub fn new(now_us: u64, has_seeds: bool) -> Contacts {
         let next_us = now_us + CONTACT_INTERVAL_US;
         Contacts { seeds: Vec::new(), has_seeds, is_resolved: false, next_us, waiting: VecDeque::new() }
@@ -59,7 +61,7 @@ impl Contacts {
 }
 
 impl Swim {
-    /// Takes the join targets as they are resolved now, the whole list.
+    /// Takes the whole list of join targets, as their names resolve now.
     pub fn handle_seeds(&mut self, now: Now, addresses: &[SocketAddr]) {
         self.clocks.set_now(now);
         let me = self.table.me().identity.gossip();
@@ -76,6 +78,7 @@ impl Swim {
         }
     }
 
+    /// When the next try is due, on the monotonic clock in microseconds.
     pub(super) fn contacts_due_us(&self) -> u64 {
         if !self.is_alone() {
             return self.contacts.next_us;
@@ -88,6 +91,7 @@ impl Swim {
         self.table.ring().len() <= 1
     }
 
+    /// Makes the tries that are due.
     pub(super) fn contacts_due(&mut self, now: Now) {
         if self.leave.is_leaving() {
             self.contacts.next_us = now.mono_us + CONTACT_INTERVAL_US;
@@ -102,6 +106,7 @@ impl Swim {
         }
     }
 
+    /// Contacts all join targets that are due.
     fn try_seeds(&mut self, now: Now) {
         let mut due = Vec::new();
         for seed in &mut self.contacts.seeds {

@@ -17,6 +17,7 @@ use crate::record::Now;
 /// Members that are known from before, all alive.
 #[derive(Clone, Debug)]
 pub struct Known {
+    /// The members on a ring.
     pub(super) ring: Arc<Ring>,
     /// [`life_key`] of every entry of the ring, in the ring's order.
     pub(super) keys: Arc<[u64]>,
@@ -27,7 +28,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// Takes these members. Of several members with one name the first counts.
+    /// Makes the list of these members. Of several members with one name the first counts.
     pub fn new(identities: impl IntoIterator<Item = Arc<Identity>>) -> Known {
         let ring = Ring::of(identities);
         let keys = ring.entries().iter().map(|entry| life_key(entry.name(), entry.boot())).collect();

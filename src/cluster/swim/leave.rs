@@ -27,10 +27,13 @@ pub(super) struct Leave {
 }
 
 impl Leave {
+    /// Returns whether this node has begun to leave.
     pub fn is_leaving(&self) -> bool {
         self.started_us.is_some()
     }
 
+    /// When the next round of news is due, on the monotonic clock in microseconds; `u64::MAX` unless this
+    /// node is leaving.
     pub fn due_us(&self) -> u64 {
         if self.is_leaving() && !self.is_left() { self.next_us } else { u64::MAX }
     }
@@ -66,6 +69,7 @@ impl Swim {
         self.leave.is_left()
     }
 
+    /// Sends the next round of news if it is due, or gives leaving up after its longest time.
     pub(super) fn leave_due(&mut self, now: Now) {
         if now.mono_us < self.leave.due_us() {
             return;

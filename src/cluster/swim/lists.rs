@@ -37,6 +37,7 @@ const JOIN_INTERVAL_US: u64 = 500_000;
 /// Least time between the beginnings of two exchanges, in microseconds.
 const OFFER_INTERVAL_US: u64 = 500_000;
 
+/// The use of a stream of membership.
 #[derive(Debug)]
 enum ListSessionKind {
     /// This node probes the peer.
@@ -47,6 +48,7 @@ enum ListSessionKind {
     Serve { next: Option<Slot> },
 }
 
+/// A stream of membership.
 #[derive(Debug)]
 struct ListSession {
     kind: ListSessionKind,
@@ -68,6 +70,7 @@ pub(super) struct Lists {
 }
 
 impl Lists {
+    /// Begins without streams. `is_joined`: this node needs no first list.
     pub fn new(now_us: u64, is_joined: bool) -> Lists {
         Lists {
             sessions: BTreeMap::new(),
@@ -80,6 +83,7 @@ impl Lists {
         }
     }
 
+    /// Calls `visit` with the number of streams and its bound.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         visit(QueueGauge::new("exchanges of lists", self.sessions.len(), SESSIONS_MAX));
     }
@@ -89,6 +93,8 @@ impl Lists {
         self.is_joined = true;
     }
 
+    /// When the first stream times out or the next try to join is due, on the monotonic clock in
+    /// microseconds.
     pub fn due_us(&self) -> u64 {
         let join_us = if self.is_joined { u64::MAX } else { self.next_join_us };
         self.sessions.values().map(|session| session.due_us).fold(join_us, u64::min)
@@ -120,6 +126,7 @@ impl Swim {
         }
     }
 
+    /// Ends the streams that made no progress, and tries to get a first list if this node needs one.
     pub(super) fn lists_due(&mut self, now: Now) {
         let sessions = self.lists.sessions.iter();
         let over: Vec<StreamId> =
@@ -171,7 +178,7 @@ impl Swim {
         self.connect(now, to, ListSessionKind::Probe { sequence: ping.sequence, ping })
     }
 
-    /// Closes the stream of a probe that is over.
+    /// Closes the stream of a probe that has ended.
     pub(super) fn close_probe(&mut self, stream: Option<StreamId>) {
         if let Some(stream) = stream.filter(|stream| self.lists.sessions.contains_key(stream)) {
             self.end_session(stream);
@@ -228,6 +235,7 @@ impl Swim {
         }
     }
 
+    /// Writes the part of the list that begins at the slot `from`.
     fn write_part(&mut self, stream: StreamId, from: Slot) {
         let mut updates = Vec::new();
         let mut slots = self.table.slots();
@@ -265,6 +273,7 @@ impl Swim {
         })
     }
 
+    /// Handles the frames in bytes that arrived.
     fn read(&mut self, now: Now, stream: StreamId, bytes: &[u8]) {
         let Some(session) = self.lists.sessions.get_mut(&stream) else { return };
         session.due_us = now.mono_us + SESSION_US;
@@ -308,6 +317,8 @@ impl Swim {
         }
     }
 
+    /// Takes in a part of the peer's list. After the last part, the exchange ends, or this node sends its own
+    /// list. Returns `false` if the stream is to be closed.
     fn handle_list(
         &mut self,
         now: Now,

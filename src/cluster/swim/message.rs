@@ -15,19 +15,25 @@ pub(super) fn life_key(name: &NodeName, boot: u64) -> u64 {
     xxh3_64_with_seed(name.as_bytes(), boot).max(1)
 }
 
-/// What a member says when it introduces itself.
+/// The facts by which a member introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) struct Introduction {
+    /// Identity of the member.
     pub identity: Arc<Identity>,
+    /// Number of suspicions that the member has refuted in this life.
     pub incarnation: u32,
 }
 
 /// News about one life of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) struct Update {
+    /// Name of the member.
     pub name: NodeName,
+    /// Boot number of the life that the news is about.
     pub boot: u64,
+    /// Incarnation that the news is about.
     pub incarnation: u32,
+    /// The content of the news.
     pub claim: Claim,
 }
 
@@ -81,24 +87,32 @@ pub(in crate::cluster) enum SwimMessage {
 /// A question whether the receiver is alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) struct Ping {
+    /// Number that the sender chose; the answer repeats it.
     pub sequence: u32,
     /// [`life_key`] of the member that is meant; 0 for any node at the address.
     pub target: u64,
+    /// Name of the node that sends the ping.
     pub sender: NodeName,
     /// Hash of the live members, as the sender sees them.
     pub view: u64,
+    /// Introduction of the sender, if it wants one in return.
     pub introduction: Option<Introduction>,
 }
 
 /// The answer to a ping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) struct Ack {
+    /// Number of the ping that is answered.
     pub sequence: u32,
+    /// Name of the node that answers.
     pub sender: NodeName,
+    /// Wall clock of the sender, in microseconds.
     pub wall_us: u64,
+    /// Hash of the live members, as the sender sees them.
     pub view: u64,
     /// Whether the sender does not know the node that pinged it.
     pub is_unknown: bool,
+    /// Introduction of the sender, if it was asked for.
     pub introduction: Option<Introduction>,
 }
 

@@ -9,15 +9,15 @@
 //! suspect is the first to be told (`news`).
 //!
 //! What this implementation adds:
-//! - **Lives.** A member's boot number grows at every start. News of a life never touches another
-//!   one; a greater boot replaces a smaller one whatever was believed of it, so a node that comes back
-//!   needs no memory of its old incarnation. Pings name the life they mean, and whoever is at the
-//!   address instead refuses, which is proof enough that the old one is gone.
+//! - **Lives.** A member's boot number grows at every start. News of a life never touches another one; a
+//!   greater boot replaces a smaller one whatever was believed of it, so a node that comes back needs no
+//!   memory of its old incarnation. Pings name the life that they are meant for. Another life or node at the
+//!   address refuses them, which is proof enough that the old life has ended.
 //! - **Views.** Each ping and ack carries a hash of the live members. Where hashes go on differing
 //!   after the news has died down, the two exchange whole lists over TCP (`lists`). So lost
 //!   gossip is found out in a round of probing, and nothing is exchanged while all agree.
-//! - **The last word.** Before a suspicion ends in death, the suspect is pinged a few times more by everyone
-//!   who is about to give it up. If it answers, it is not declared dead because of news that was late.
+//! - **The last word.** Before a suspicion ends in death, the suspect is pinged a few more times by every
+//!   node that is about to give it up. If it answers, it is not declared dead because of news that was late.
 //! - **Neighbours.** One probe in four goes to the member before the prober on the ring. So every member is
 //!   probed by another within a second, while chance alone would let one in a hundred wait for longer.
 //! - **Witnesses.** The four followers of a suspect on the ring probe it at once, so that the
@@ -28,9 +28,9 @@
 //!   news that changed something here is passed on.
 //!
 //! By file: `table` has the members, `news` the rules by which they change, `probe` finds members that do not
-//! answer, `suspicion` gives them up, `contacts` tries join targets and the dead, `claims` decides between
-//! two nodes with one name, `lists` exchanges whole lists on streams, `known` takes members from before,
-//! `leave` leaves in an orderly way.
+//! answer, `suspicion` gives them up, `contacts` tries join targets and dead members, `claims` decides
+//! between two nodes with one name, `lists` exchanges whole lists on streams, `known` takes members from
+//! before, `leave` leaves in an orderly way.
 //!
 //! Rejected: exchanging whole lists periodically (memberlist: every 30 s, N entries each, for nothing while
 //! all agree); choosing whom to probe by epochs of the clock (it finds the dead sooner than chance, but only
@@ -101,11 +101,12 @@ pub(super) enum SwimOutput {
 
 /// The membership of one node.
 ///
-/// Call any `handle_*`, then `poll_output` until it is empty, then `poll_timeout`.
+/// Call any `handle_*`, then `poll_output` until it is empty, then `poll_timeout`, which returns when
+/// `handle_timeout` must be called.
 #[derive(Debug)]
 pub(super) struct Swim {
     timing: Timing,
-    /// Most bytes of a message with all that rides on it.
+    /// Most bytes of a message with the updates and heads that ride on it.
     body_bytes_max: usize,
     random: Random,
     table: MemberTable,
@@ -131,7 +132,8 @@ pub(super) struct Swim {
 }
 
 impl Swim {
-    /// A node that knows nobody, and whose datagrams have bodies of at most `body_bytes_max`.
+    /// The membership of a node that knows no other member, and whose datagrams have bodies of at most
+    /// `body_bytes_max` bytes.
     pub fn new(config: &MachineConfig, now: Now, body_bytes_max: usize) -> Swim {
         let mut random = Random::new(config.seed);
         let timing = Timing::of(config.profile);
@@ -201,7 +203,7 @@ impl Swim {
         }
     }
 
-    /// Does what is due. To be called when the time that `poll_timeout` tells has come.
+    /// Does what is due. To be called at the time that `poll_timeout` returns.
     pub fn handle_timeout(&mut self, now: Now) {
         self.clocks.set_now(now);
         self.forgive_own_pause(now);
@@ -286,8 +288,8 @@ impl Swim {
         self.clocks.offset_us()
     }
 
-    /// Wall clock, in microseconds, since when the longest dead of the remembered members is dead; `None` if
-    /// none is.
+    /// Wall clock, in microseconds, when the member that has been dead for longest was given up; `None` if no
+    /// remembered member is dead.
     pub fn unreachable_since_us(&self) -> Option<u64> {
         let gone = self.table.gone().iter().filter_map(|&slot| self.table.get(slot));
         let dead = gone.filter(|member| member.state == State::Dead).map(MemberEntry::changed_us);
@@ -302,7 +304,7 @@ impl Swim {
     /// Postpones all timeouts if this node stood still (a paused machine, a debugger): it must not take its
     /// own silence for that of others.
     fn forgive_own_pause(&mut self, now: Now) {
-        // Only probes tell that: they are always scheduled for later, while news may be due at once.
+        // Only probes show that: they are always scheduled for later, while news may be due at once.
         let late_us = now.mono_us.saturating_sub(self.probes.due_us());
         if late_us > self.timing.probe_timeout_us {
             self.health.worsen(1);
@@ -387,8 +389,8 @@ impl Swim {
         }
     }
 
-    /// Forgets members that are dead for days or left for an hour, and those gone longest if they are too
-    /// many.
+    /// Forgets members that have been dead for three days or left an hour ago, and those that went longest
+    /// ago if there are too many.
     fn forget(&mut self, now: Now) {
         let forgettable = self.table.forgettable(|member| {
             let kept_us = if member.state == State::Left { timing::LEFT_US } else { timing::DEAD_US };

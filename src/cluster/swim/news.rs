@@ -12,7 +12,7 @@ use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
 use crate::record::{NodeName, Now};
 
-/// The way on which news came.
+/// The way by which news came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// From the member that it is about.
@@ -60,6 +60,7 @@ impl Swim {
         }
     }
 
+    /// Takes in the news that a member is alive.
     fn hear_alive(&mut self, now: Now, said: Introduction, way: Way) {
         let Some(slot) = self.table.find(said.identity.name.as_str()) else {
             if let Some(slot) = self.table.insert(said, now.mono_us, &mut self.random) {
@@ -111,13 +112,14 @@ impl Swim {
         self.changed(now, slot);
     }
 
-    /// Notes that something about a member changed, and queues it to be told.
+    /// Notes that something about a member changed, and queues the news to be told.
     pub(super) fn changed(&mut self, now: Now, slot: Slot) {
         self.news.push(slot);
         self.changed_us = now.mono_us;
         self.is_changed = true;
     }
 
+    /// Takes in news about this node: refutes it if it says that this node is not alive.
     fn hear_of_myself(&mut self, now: Now, update: Update, way: Way) {
         let me = self.table.me().clone();
         if let Claim::Alive(identity) = &update.claim {
@@ -131,8 +133,8 @@ impl Swim {
             return;
         }
         if update.incarnation < me.incarnation {
-            // This was refuted before. The sender missed that, and would declare us dead after a few lost
-            // pings.
+            // This was refuted before. The sender missed the refutation, and would declare this node dead
+            // after a few lost pings.
             if let Way::Gossip(from) = way {
                 let (message, updates) = (SwimMessage::Gossip, vec![Update::alive(&me)]);
                 self.outputs.push_back(SwimOutput::Datagram { to: from, message, updates });
@@ -177,7 +179,7 @@ impl Swim {
         }
     }
 
-    /// Tells a member that others call it dead although we do not.
+    /// Tells a member that others call it dead although this node does not.
     pub(super) fn send_alert(&mut self, slot: Slot, incarnation: u32) {
         let Some(member) = self.table.get(slot) else { return };
         if !member.state.is_live() || member.incarnation > incarnation {

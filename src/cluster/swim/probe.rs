@@ -25,6 +25,7 @@ const NEIGHBOUR_EVERY: u32 = 4;
 /// Most probes for other members under way at a time.
 const RELAYS_MAX: usize = 256;
 
+/// A probe of a member by this node.
 #[derive(Debug)]
 struct Probe {
     sequence: u32,
@@ -71,27 +72,33 @@ pub(super) struct Probes {
 }
 
 impl Probes {
+    /// Begins without probes; the first one is due at `first_us`.
     pub fn new(first_us: u64) -> Probes {
         Probes { next_us: first_us, started: 0, under_way: Vec::new(), relays: VecDeque::new() }
     }
 
+    /// Calls `visit` with the numbers of probes and their bounds.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         visit(QueueGauge::new("probes", self.under_way.len(), PROBES_MAX));
         visit(QueueGauge::new("probes for others", self.relays.len(), RELAYS_MAX));
     }
 
+    /// When the next probe is to begin, or one under way needs attention, on the monotonic clock in
+    /// microseconds.
     pub fn due_us(&self) -> u64 {
         let probes = self.under_way.iter().map(|probe| probe.due_us);
         let relays = self.relays.iter().map(|relay| relay.nack_us);
         probes.chain(relays).fold(self.next_us, u64::min)
     }
 
+    /// Postpones the timeouts of all probes under way by `by_us` microseconds.
     pub fn postpone(&mut self, by_us: u64) {
         for probe in &mut self.under_way {
             probe.due_us += by_us;
         }
     }
 
+    /// Notes that a member that was asked to probe another one got no answer.
     pub fn handle_nack(&mut self, sequence: u32) {
         if let Some(probe) = self.under_way.iter_mut().find(|probe| probe.sequence == sequence) {
             probe.nacks += 1;
@@ -152,6 +159,7 @@ impl Swim {
         self.send(to, Some(slot), ping);
     }
 
+    /// Begins the indirect stage of a probe.
     fn deepen_probe(&mut self, now: Now, mut probe: Probe) {
         let Some(member) = self.table.get(probe.slot).filter(|member| member.key() == probe.key) else {
             return;
@@ -184,7 +192,8 @@ impl Swim {
 
     fn fail_probe(&mut self, now: Now, probe: Probe) {
         self.close_probe(probe.stream);
-        // With nobody to ask it is unknown whose fault it is: this node doubts itself a little.
+        // Without other members to ask, it is unknown whose fault the silence is: this node doubts itself a
+        // little.
         let missing = if probe.asked == 0 { 1 } else { probe.asked.saturating_sub(probe.nacks) };
         self.health.worsen(missing);
         let Some(member) = self.table.get(probe.slot) else { return };
@@ -194,6 +203,7 @@ impl Swim {
         }
     }
 
+    /// Answers a ping, or refuses it if it is meant for another life or member.
     pub(super) fn handle_ping(&mut self, now: Now, from: SocketAddr, boot: u64, ping: Ping) {
         let me = self.table.me().clone();
         if ping.sender == me.identity.name && boot == me.identity.boot && ping.introduction.is_none() {
@@ -217,6 +227,7 @@ impl Swim {
         }
     }
 
+    /// Returns whether a ping with this key is meant for this life of this node, or for any node.
     pub(super) fn is_for_me(&self, target: u64) -> bool {
         target == 0 || self.table.get(ME).is_some_and(|me| me.key() == target)
     }
@@ -227,6 +238,7 @@ impl Swim {
         self.table.get(slot).is_some_and(|member| member.identity.boot == boot).then_some(slot)
     }
 
+    /// Handles the answer to a ping, which may belong to any part of membership.
     pub(super) fn handle_ack(&mut self, now: Now, from: SocketAddr, boot: u64, mut ack: Ack) {
         if let Some(said) = ack.introduction.take() {
             self.hear(now, said.into(), Way::FirstHand);
@@ -332,7 +344,7 @@ impl Swim {
         let Some(probe) = probe else { return };
         self.close_probe(probe.stream);
         let Some(member) = self.table.get(probe.slot) else { return };
-        // memberlist#241: another node uses the address now, so the life that was meant is over.
+        // memberlist#241: another node uses the address now, so the life that was meant has ended.
         if member.key() == probe.key && probe.key == target && member.state.is_live() {
             self.set_state(now, probe.slot, member.incarnation, State::Dead);
         }

@@ -1,4 +1,4 @@
-//! Numbers of members in the table.
+//! The numbers of members in the table.
 
 /// Number of a member in this node's table. It is given to another member once this one is forgotten.
 pub(super) type Slot = u32;

@@ -21,6 +21,7 @@ const REFUTATION_US: u64 = 500_000;
 /// is given a whole timeout.
 const LAST_PINGS: u64 = 3;
 
+/// The suspicion of one member.
 #[derive(Debug)]
 struct Suspicion {
     started_us: u64,
@@ -41,10 +42,13 @@ pub(super) struct Suspicions {
 }
 
 impl Suspicions {
+    /// When the first suspicion needs attention, on the monotonic clock in microseconds; `u64::MAX` if there
+    /// is none.
     pub fn due_us(&self) -> u64 {
         self.by_due.first().map_or(u64::MAX, |&(due_us, _)| due_us)
     }
 
+    /// Ends the suspicion of a member, if there is one.
     pub fn remove(&mut self, slot: Slot) {
         if let Some(suspicion) = self.by_slot.remove(&slot) {
             self.by_due.remove(&(suspicion.due_us, slot));
@@ -52,6 +56,7 @@ impl Suspicions {
         }
     }
 
+    /// The members that suspect this one; empty if it is not suspected.
     pub fn accusers(&self, slot: Slot) -> &[NodeName] {
         self.by_slot.get(&slot).map_or(&[], |suspicion| &suspicion.accusers)
     }
@@ -129,6 +134,7 @@ impl Swim {
         self.suspicions.set_due(slot, due_us);
     }
 
+    /// Handles the suspicions that are due: sends the next of the last pings, or declares the suspect dead.
     pub(super) fn suspicions_due(&mut self, now: Now) {
         while let Some(&(due_us, slot)) = self.suspicions.by_due.first() {
             if now.mono_us < due_us {

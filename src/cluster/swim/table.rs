@@ -33,12 +33,15 @@ const GONE_MAX: usize = 1_024;
 /// One member as this node sees it.
 #[derive(Clone, Debug)]
 pub(super) struct MemberEntry {
+    /// Identity of the member.
     pub identity: Arc<Identity>,
     /// When the state last changed, on the monotonic clock in whole seconds.
     changed_s: u32,
+    /// Number of suspicions that the member has refuted in this life.
     pub incarnation: u32,
     /// Smoothed round trip in microseconds; 0 if it was not measured.
     pub rtt_us: u32,
+    /// State that the member is believed to be in.
     pub state: State,
 }
 
@@ -107,10 +110,12 @@ impl MemberTable {
         table
     }
 
+    /// Calls `visit` with the number of members and its bound.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         visit(QueueGauge::new("members", self.index.len(), MEMBERS_MAX));
     }
 
+    /// The member in this slot, if there is one.
     pub fn get(&self, slot: Slot) -> Option<&MemberEntry> {
         self.slots.get(slot as usize)?.as_ref()
     }
@@ -120,6 +125,7 @@ impl MemberTable {
         &self.me
     }
 
+    /// Slot of the member of this name.
     pub fn find(&self, name: &str) -> Option<Slot> {
         let is_it = |&slot: &Slot| self.get(slot).is_some_and(|member| member.identity.name.as_str() == name);
         self.index.find(xxh3_64(name.as_bytes()), is_it).copied()
@@ -135,6 +141,7 @@ impl MemberTable {
         self.view
     }
 
+    /// Slots of the dead and left members; those that went longest ago come first.
     pub fn gone(&self) -> &VecDeque<Slot> {
         &self.gone
     }
@@ -152,7 +159,7 @@ impl MemberTable {
         let Introduction { mut identity, incarnation } = introduction;
         identity.share(&mut self.common);
         let hash = identity.ring_hash();
-        // It is entered as left and then set alive, so that one place does the accounting.
+        // The member is entered as left and then set alive, so that the accounting is done in one place.
         let member = MemberEntry::new(identity.clone(), incarnation, State::Left, now_us);
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -262,8 +269,8 @@ impl MemberTable {
                 if slot != ME {
                     grow_a_little(&mut self.order);
                     self.order.push(slot);
-                    // It is put somewhere in the rest of this round, so that a newcomer is probed as soon
-                    // as any other member.
+                    // The member is put somewhere in the rest of this round, so that a newcomer is probed as
+                    // soon as any other member.
                     let place = self.next.min(in_order);
                     self.order.swap(place + random.index(in_order + 1 - place), in_order);
                 }
@@ -308,8 +315,8 @@ impl MemberTable {
         self.free.push(slot);
     }
 
-    /// Returns the gone members for which `is_over` returns true, and those gone longest if there are too
-    /// many.
+    /// Returns the dead and left members for which `is_over` returns true, and those that went longest ago if
+    /// there are too many.
     pub fn forgettable(&self, is_over: impl Fn(&MemberEntry) -> bool) -> Vec<Slot> {
         let surplus = self.gone.len().saturating_sub(GONE_MAX.max(self.ring.len()));
         let by_age = self.gone.iter().enumerate();

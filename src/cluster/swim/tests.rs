@@ -1,4 +1,4 @@
-//! What comes from outside: every form survives the wire, and nothing makes the machine panic.
+//! Messages from outside: every form survives encoding and decoding, and nothing makes the machine panic.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -186,7 +186,7 @@ fn who_tells_an_old_suspicion_is_told_the_refutation() {
     assert_eq!(machine.member("me").map(|me| me.incarnation), Some(2));
 }
 
-/// What a peer may say, true or not.
+/// Any update that a peer may send, true or not.
 fn any_update() -> impl Strategy<Value = Update> {
     let claim = 0..5u8;
     (0..6u8, 0..8u64, any::<u32>(), claim, 1..12u8).prop_map(|(who, boot, incarnation, claim, host)| {

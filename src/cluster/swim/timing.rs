@@ -42,7 +42,8 @@ pub(super) const WITNESSES: usize = 4;
 pub(super) const GOSSIP_FANOUT: usize = 3;
 /// Number of times that an update is told, as a multiple of the decimal logarithm of the cluster's size.
 pub(super) const RETRANSMIT_FACTOR: u32 = 4;
-/// Least logarithm that is used for that, so that a few losses in a small cluster do no harm.
+/// Least logarithm that is used with [`RETRANSMIT_FACTOR`], so that a few losses in a small cluster do no
+/// harm.
 pub(super) const RETRANSMIT_LOG_MIN: u32 = 2;
 /// Time between two tries to reach a dead member or a join target, so that partitions heal, in microseconds.
 pub(super) const CONTACT_INTERVAL_US: u64 = 1_000_000;
@@ -57,7 +58,8 @@ pub(super) const LEFT_US: u64 = 3600 * 1_000_000;
 pub(super) const FORGET_INTERVAL_US: u64 = 10_000_000;
 /// Least time between two exchanges of lists because views differ, in microseconds.
 pub(super) const LISTS_INTERVAL_US: u64 = 5_000_000;
-/// Longest such time, to which it grows while exchanges do not make views equal, in microseconds.
+/// Longest time between two such exchanges, to which it grows while exchanges do not make views equal, in
+/// microseconds.
 pub(super) const LISTS_INTERVAL_US_MAX: u64 = 60_000_000;
 
 impl Timing {

@@ -71,11 +71,13 @@ struct PublishFields<'a> {
     wrong: Option<Refusal>,
 }
 
+/// Refuses a request as `bad_request`, with this message.
 pub(super) fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new(Code::BadRequest, message))
 }
 
 impl<'a> PublishFields<'a> {
+    /// Takes in one field of the object.
     fn take(&mut self, key: &str, value: JsonValue<'a>) {
         // Keys are compared as bytes, for which the compiler generates a single comparison each.
         let slot = match key.as_bytes() {
@@ -102,6 +104,7 @@ impl<'a> PublishFields<'a> {
         }
     }
 
+    /// Checks the fields and makes the publish.
     fn draft(self) -> Result<Draft<'a>, Refusal> {
         let all =
             [&self.source, &self.ts, &self.data, &self.data_b64, &self.deleted, &self.ttl_ms, &self.ack];

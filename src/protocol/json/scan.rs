@@ -49,6 +49,7 @@ pub struct Scanner<'a> {
     at: usize,
 }
 
+/// The result of scanning a part of the text.
 type Scan<T> = Result<T, SyntaxError>;
 
 impl<'a> Scanner<'a> {
@@ -103,6 +104,7 @@ impl<'a> Scanner<'a> {
         Ok(JsonValue { text: &self.text[start..self.at], flaw, is_plain })
     }
 
+    /// Takes an array or an object with everything in it, and returns its span.
     fn nested(&mut self) -> Scan<JsonValue<'a>> {
         let start = self.at;
         let mut flaw = None;
@@ -200,6 +202,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    /// Takes a number.
     fn number(&mut self) -> Scan<()> {
         self.at += usize::from(self.byte() == Some(b'-'));
         match self.byte() {
@@ -249,6 +252,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Takes an escape of a string, whose backslash must be the next byte.
     fn escape(&mut self, flaw: &mut Option<Flaw>) -> Scan<()> {
         self.at += 1;
         match self.byte() {

@@ -1,4 +1,4 @@
-//! Subscribe and unsubscribe frames, and what a connection is told apart from records.
+//! Reads subscribe and unsubscribe frames, and writes the messages to a connection that are not records.
 
 use super::publish::{bad_request, request_id};
 use super::scan::{JsonValue, Scanner, SyntaxError, as_integer, as_string, object};
@@ -10,7 +10,7 @@ use crate::protocol::request::{Connected, Mode, Notice, Request, Subscribe, Subs
 use crate::protocol::token::Token;
 use crate::record::Pattern;
 
-/// Reads a frame of `/subscribe`. An error means that the text is no JSON.
+/// Reads a frame of `/subscribe`. An error means that the text is not JSON.
 pub fn subscribe_frame(text: &str) -> Result<SubscribeFrame<'_>, SyntaxError> {
     let mut scanner = Scanner::new(text);
     if scanner.peek() != Some(b'{') {
@@ -19,22 +19,8 @@ pub fn subscribe_frame(text: &str) -> Result<SubscribeFrame<'_>, SyntaxError> {
         let refusal = bad_request(format!("a request is an object, not {}", shortened(value.text)));
         return Ok(SubscribeFrame { id: None, request: refusal });
     }
-    let (mut id, mut subscribe, mut unsubscribe, mut wrong) = (None, None, None, None);
-    object(&mut scanner, |key, value| {
-        let slot = match &*key {
-            "id" => &mut id,
-            "subscribe" => &mut subscribe,
-            "unsubscribe" => &mut unsubscribe,
-            unknown => {
-                let allowed = "known are id, subscribe, unsubscribe";
-                wrong.get_or_insert(format!("unknown field {:?}; {allowed}", shortened(unknown)));
-                return;
-            }
-        };
-        if slot.replace(value).is_some() {
-            wrong.get_or_insert(format!("field {key:?} is there twice"));
-        }
-    })?;
+    let known = ["id", "subscribe", "unsubscribe"];
+    let ([id, subscribe, unsubscribe], wrong) = known_fields(&mut scanner, "known", known)?;
     scanner.end()?;
     let id = match request_id(id.as_ref()) {
         Ok(id) => id,
@@ -47,6 +33,29 @@ pub fn subscribe_frame(text: &str) -> Result<SubscribeFrame<'_>, SyntaxError> {
         _ => bad_request("exactly one of \"subscribe\" and \"unsubscribe\" is allowed"),
     };
     Ok(SubscribeFrame { id, request })
+}
+
+/// Reads an object whose fields may be those named in `known`. Returns the values in the order of `known`, and
+/// the message about the first field that is unknown (it says what is `allowed`) or repeated.
+fn known_fields<'a, const N: usize>(
+    scanner: &mut Scanner<'a>,
+    allowed: &str,
+    known: [&str; N],
+) -> Result<([Option<JsonValue<'a>>; N], Option<String>), SyntaxError> {
+    let (mut found, mut wrong) = ([const { None }; N], None);
+    object(scanner, |key, value| {
+        let place = known.iter().position(|name| *name == key);
+        let Some(slot) = place.and_then(|place| found.get_mut(place)) else {
+            let message =
+                || format!("unknown field {:?}; {allowed} are {}", shortened(&key), known.join(", "));
+            wrong.get_or_insert_with(message);
+            return;
+        };
+        if slot.replace(value).is_some() {
+            wrong.get_or_insert_with(|| format!("field {key:?} is there twice"));
+        }
+    })?;
+    Ok((found, wrong))
 }
 
 fn unsubscribe_value(value: &JsonValue<'_>) -> Result<u32, Refusal> {
@@ -67,26 +76,10 @@ fn subscribe_value(value: &JsonValue<'_>) -> Result<Subscribe, Refusal> {
     if !value.text.starts_with('{') {
         return bad_request(format!("subscribe is {}; it must be an object", shortened(value.text)));
     }
-    let (mut sources, mut snapshot, mut mode, mut resume, mut wrong) = (None, None, None, None, None);
-    let scanned = object(&mut Scanner::new(value.text), |key, value| {
-        let slot = match &*key {
-            "sources" => &mut sources,
-            "snapshot" => &mut snapshot,
-            "mode" => &mut mode,
-            "resume" => &mut resume,
-            unknown => {
-                let allowed = "known in subscribe are sources, snapshot, mode, resume";
-                wrong.get_or_insert(format!("unknown field {:?}; {allowed}", shortened(unknown)));
-                return;
-            }
-        };
-        if slot.replace(value).is_some() {
-            wrong.get_or_insert(format!("field {key:?} is there twice"));
-        }
-    });
-    if let Err(error) = scanned {
-        return Err(Refusal::new(Code::BadJson, error.to_string()));
-    }
+    let known = ["sources", "snapshot", "mode", "resume"];
+    let ([sources, snapshot, mode, resume], wrong) =
+        known_fields(&mut Scanner::new(value.text), "known in subscribe", known)
+            .map_err(|error| Refusal::new(Code::BadJson, error.to_string()))?;
     if let Some(message) = wrong {
         return bad_request(message);
     }
@@ -153,7 +146,7 @@ fn token(value: &JsonValue<'_>) -> Result<Token, Refusal> {
     token.map_or_else(|| bad_request("resume is no token of this server"), Ok)
 }
 
-/// Appends what a connection is told.
+/// Appends a message that is neither a record nor the answer to a publish.
 pub fn write_notice(out: &mut Vec<u8>, notice: &Notice<'_>) {
     match notice {
         Notice::Connected(connected) => write_connected(out, connected),

@@ -38,7 +38,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
 const FIELDS_BYTES_MAX: usize = 80;
 
 /// Appends a record as subscribers see it. With `as_deleted` it is written as a deletion, because its time to
-/// live is over.
+/// live has ended.
 pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     let (source, origin) = (record.source.as_str(), record.birth.origin.as_bytes());
     // This is the only allocation unless the name has escapes or the data is written as base64.
@@ -152,8 +152,8 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
     out.push(b'}');
 }
 
-/// Appends what else a refusal says, as members of an object that follow others: whether a retry may
-/// help, the stamp if the record was applied all the same, and how many members hold it.
+/// Appends the remaining facts of a refusal, as members of an object that follow others: whether a retry may
+/// help, `ts` if the record was applied all the same, and how many members hold it.
 pub fn write_refusal_facts(out: &mut Vec<u8>, refusal: &Refusal) {
     number(out, format_args!(",\"temporary\":{}", refusal.code.is_temporary()));
     if let Some(ts) = refusal.applied_ts {
@@ -228,7 +228,7 @@ fn decimal(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&text[usize::from(is_padded)..]);
 }
 
-/// Appends formatted text. Writing to a `Vec` cannot fail, so there is no result.
+/// Appends formatted text, such as a number. Writing to a `Vec` cannot fail, so there is no result.
 pub(super) fn number(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }

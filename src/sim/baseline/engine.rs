@@ -9,17 +9,19 @@ use super::{BaselinePlan, Measures};
 use crate::cluster::random::Random;
 use crate::limits::DATAGRAM_HEADER_BYTES;
 
-/// How long after the last record the run ends, in microseconds: what arrives later counts as missing.
+/// Time from the last record to the end of the run, in microseconds: records that arrive later count as
+/// missing.
 const PATIENCE_US: u64 = 30_000_000;
 
-/// What the nodes of a baseline do. A call is made at the instant [`BaselineWorld::now_us`].
+/// The behaviour of the nodes of a baseline. A call is made at the instant [`BaselineWorld::now_us`].
 pub(super) trait Protocol {
-    /// A record is at this node for the first time, from a client or a datagram.
+    /// Handles a record that is at this node for the first time, from a client or a datagram.
     fn hear(&mut self, engine: &mut BaselineWorld, node: usize, record: u32);
-    /// The time has come that [`BaselineWorld::wake`] was asked for.
+    /// Handles the time that [`BaselineWorld::wake`] was asked for.
     fn wake(&mut self, engine: &mut BaselineWorld, node: usize);
 }
 
+/// An event of a baseline.
 #[derive(Debug)]
 enum BaselineEvent {
     Publish { record: u32 },
@@ -27,7 +29,7 @@ enum BaselineEvent {
     Wake { node: usize },
 }
 
-/// A world in which nodes do nothing but to spread records.
+/// A world in which nodes do nothing but spread records.
 pub(super) struct BaselineWorld {
     plan: BaselinePlan,
     network: Network,
@@ -75,7 +77,7 @@ impl BaselineWorld {
         engine
     }
 
-    /// Runs a protocol at all nodes until nothing is left to happen.
+    /// Runs a protocol at all nodes until no event is left.
     pub fn run(mut self, mut protocol: impl Protocol) -> Measures {
         let end_us = self.published_us(self.plan.records as u32) + PATIENCE_US;
         while let Some(Reverse((at_us, key))) = self.due.pop()
@@ -96,7 +98,7 @@ impl BaselineWorld {
         self.measures()
     }
 
-    /// Returns a seed for what the protocol leaves to chance.
+    /// Returns a seed for the random choices of the protocol.
     pub fn protocol_seed(&self) -> u64 {
         self.protocol_seed
     }
@@ -116,12 +118,12 @@ impl BaselineWorld {
         self.origins[record as usize]
     }
 
-    /// Has the protocol called for a node at a later time.
+    /// Schedules a call of the protocol for a node.
     pub fn wake(&mut self, at_us: u64, node: usize) {
         self.push(at_us, BaselineEvent::Wake { node });
     }
 
-    /// Sends a datagram of so many bytes, the headers of IP and UDP not counted.
+    /// Sends a datagram of `bytes` bytes, not counting the headers of IP and UDP.
     pub fn send(&mut self, from: usize, to: usize, records: Rc<[u32]>, bytes: usize) {
         let ready_us = self.busy(from, self.now_us) + self.plan.conditions.cpu_us;
         let bytes = bytes + DATAGRAM_HEADER_BYTES;
@@ -131,7 +133,7 @@ impl BaselineWorld {
         }
     }
 
-    /// Has a node read a datagram. If it is busy it does so later, and gets to what follows later still.
+    /// Lets a node read a datagram. If it is busy, it does so later, which delays all further datagrams.
     fn receive(&mut self, protocol: &mut impl Protocol, node: usize, records: &[u32]) {
         let heard_us = self.busy(node, self.now_us);
         let arrived_us = std::mem::replace(&mut self.now_us, heard_us);

@@ -6,10 +6,10 @@
 //!   that was sent 4·⌈log10(N+1)⌉ times.
 //! - [`flooding`]: the origin sends every record to all others, once.
 //!
-//! Delays, losses, rates and processor time come from the very [`Network`](super::Network) and
-//! [`Conditions`] that the machines' world has. Both baselines are spared what a real node has to do
-//! besides: probes, messages about members, and whatever an application does to find what it missed. So
-//! their times are the best they could have, and what they miss stays missing.
+//! Delays, losses, rates and processor time come from the same [`Network`](super::Network) and [`Conditions`]
+//! that the world of the machines uses. Both baselines are spared the other work of a real node: probes,
+//! messages about members, and whatever an application does to find what it missed. So their times are the
+//! best they could have, and what they miss stays missing.
 //!
 //! By file: `engine` holds time, links and what arrived where; `queue` is memberlist's queue of one node;
 //! this file has the two protocols.
@@ -27,7 +27,7 @@ use queue::{GOSSIP_NODES, UpdateQueue, transmissions};
 /// Time between two rounds of a node, in microseconds.
 const GOSSIP_US: u64 = 200_000;
 
-/// What is to be spread among which nodes.
+/// The instructions for a run of a baseline.
 #[derive(Clone, Copy, Debug)]
 pub struct BaselinePlan {
     /// Number of nodes, all of which know each other; at least 2.
@@ -44,7 +44,7 @@ pub struct BaselinePlan {
     pub seed: u64,
 }
 
-/// What was measured. Times count from publishing, in microseconds.
+/// The measurements of a run of a baseline. Times count from publishing, in microseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measures {
     /// Times until a record was at another node, for each node.
@@ -53,7 +53,7 @@ pub struct Measures {
     pub last: Distribution,
     /// Number of deliveries that should have been: records × (nodes − 1).
     pub expected: u64,
-    /// Number of deliveries that never were.
+    /// Number of deliveries that did not happen.
     pub missing: u64,
     /// Number of records that did not reach all nodes.
     pub partial: u64,
@@ -71,7 +71,7 @@ impl Measures {
         self.copies as f64 / self.expected.max(1) as f64
     }
 
-    /// Returns the part of the deliveries that never were, 0 to 1.
+    /// Returns the part of the deliveries that did not happen, 0 to 1.
     #[cfg(test)]
     pub fn missing_share(&self) -> f64 {
         self.missing as f64 / self.expected.max(1) as f64

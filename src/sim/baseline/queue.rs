@@ -53,7 +53,7 @@ impl UpdateQueue {
     }
 
     /// Takes the next packet: its records, and its bytes without the headers of IP and UDP. It holds at least
-    /// one record, whatever that one's size.
+    /// one record, whatever its size.
     pub fn packet(&mut self) -> (Vec<u32>, usize) {
         let each = RECORD_HEADER_BYTES + self.record_bytes;
         let room = ((PACKET_BYTES_MAX - PACKET_HEADER_BYTES) / each).max(1);

@@ -8,6 +8,7 @@ use crate::sim::scenario::RunOutcome;
 
 /// Width and height of a plot, in pixels.
 const SIZE: (u32, u32) = (800, 480);
+/// Colours of the curves, in their order.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0x1f, 0x77, 0xb4),
     RGBColor(0xd6, 0x27, 0x28),
@@ -22,12 +23,13 @@ const COLOURS: [RGBColor; 6] = [
 #[error("the plot cannot be drawn: {0}")]
 pub struct PlotError(String);
 
+/// A plot as SVG.
 type Drawn = Result<String, PlotError>;
 
 /// A named line in a plot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// The name that stands in the plot.
+    /// The name that is shown in the plot.
     pub name: String,
     /// The points (x, y), ascending in x.
     pub points: Vec<(f64, f64)>,
@@ -103,7 +105,7 @@ pub fn copies_against_loss(outcomes: &[RunOutcome]) -> Drawn {
     draw(&frame, &curves, x.start..x.end.max(1.0), 1.0..y.end.max(1.01))
 }
 
-/// Draws the part of deliveries done against the time since acceptance, a curve for every run.
+/// Draws the part of deliveries done against the time since acceptance, with one curve for every run.
 pub fn deliveries_over_time(outcomes: &[RunOutcome]) -> Drawn {
     let curves: Vec<Curve> = outcomes
         .iter()
@@ -180,6 +182,7 @@ fn draw(frame: &Labels<'_>, curves: &[Curve], x: std::ops::Range<f64>, y: std::o
     })
 }
 
+/// The area that a plot is drawn on.
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 fn on_canvas(paint: impl FnOnce(&Canvas<'_>) -> Result<(), PlotError>) -> Drawn {

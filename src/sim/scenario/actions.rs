@@ -1,4 +1,4 @@
-//! Does faults to a world, and takes them back.
+//! Applies faults to a world, and ends them.
 
 use std::net::SocketAddr;
 
@@ -10,10 +10,10 @@ use crate::sim::{Keeps, NodeId, Start, World};
 const AWAY_US: u64 = 1_000_000;
 /// How long a node that leaves goes on running to tell the cluster, in microseconds.
 const LEAVING_US: u64 = 2_000_000;
-/// How long a node stands still at most that is paused in turn, and after how long others follow, in
-/// microseconds.
+/// Longest time for which a node that is paused in turn stands still, and the time after which the next nodes
+/// follow, in microseconds.
 const TURN_US: u64 = 1_000_000;
-/// Number of members that a node is given to join through.
+/// Number of members through which a node joins.
 const SEEDS: usize = 3;
 
 /// Something that is to be done at a certain time.
@@ -27,11 +27,11 @@ pub(super) enum Action {
     Up(NodeId, Keeps),
     /// Stops a node that has told the others that it leaves.
     Gone(NodeId),
-    /// Repeats a fault that goes on, unless it is later than this time by then.
+    /// Repeats a fault that continues, until the time of its end, in microseconds.
     Again(FaultKind, u64),
 }
 
-/// A fault of the network or of clocks that lasts, with what is needed to take it back.
+/// A lasting fault of the network or of clocks, with the data that is needed to end it.
 #[derive(Debug)]
 enum Active {
     Sides(Vec<NodeId>, Vec<NodeId>),
@@ -54,7 +54,7 @@ pub(super) struct Situation {
 }
 
 impl Situation {
-    /// Begins with these nodes, and without faults.
+    /// Describes a world with these nodes and without faults.
     pub fn new(world: &World, running: Vec<NodeId>, zones: usize, seed: u64) -> Situation {
         Situation {
             running,
@@ -72,7 +72,8 @@ impl Situation {
         Start { zone, ..Start::new(format!("n{index}"), seeds) }
     }
 
-    /// Does an action, `at_us` after the first record. Returns the later actions that follow from it.
+    /// Carries out an action, `at_us` microseconds after the first record. Returns the later actions that
+    /// follow from it.
     pub fn perform(&mut self, world: &mut World, at_us: u64, task: Action) -> Vec<(u64, Action)> {
         match task {
             Action::Begin(fault) => self.begin(world, &fault),
@@ -131,7 +132,7 @@ impl Situation {
         if fault.for_us == 0 { Vec::new() } else { vec![(end_us, Action::End(self.active.len() - 1))] }
     }
 
-    /// Begins a fault of nodes, rather than of the links between them.
+    /// Begins a fault of nodes, as opposed to one of links.
     fn stop_or_start(&mut self, world: &mut World, fault: &ScheduledFault) -> Vec<(u64, Action)> {
         let end_us = fault.end_us();
         match fault.kind {
@@ -166,7 +167,7 @@ impl Situation {
         }
     }
 
-    /// Does a fault once more that goes on for a while.
+    /// Repeats a fault that continues for a while.
     fn again(&mut self, world: &mut World, at_us: u64, kind: FaultKind, until_us: u64) -> Vec<(u64, Action)> {
         if at_us >= until_us {
             return Vec::new();
@@ -199,7 +200,7 @@ impl Situation {
         self.apply(world);
     }
 
-    /// Sets the network to the faults that last at the moment.
+    /// Applies the faults that last at the moment to the network.
     fn apply(&self, world: &mut World) {
         world.network.heal();
         let mut loss = self.loss_per_million;

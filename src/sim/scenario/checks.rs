@@ -1,9 +1,9 @@
-//! The checks of what must hold, whatever was done to the world.
+//! Checks what must hold, whatever was done to the world.
 //!
-//! In the end every running node holds, of every source, the same record: the greatest that any of
-//! them accepted or ever held. What a node accepted and lost with its data before anybody else had
-//! it is missing with a reason. That nothing arrives which was never accepted, or before it was, or
-//! makes a source go back, is seen by the world itself at every delivery.
+//! In the end every running node holds, of every source, the same record: the greatest that any of them
+//! accepted or ever held. A record that a node accepted and lost with its data before any other node had it
+//! is missing with a reason. At every delivery, the world itself checks that the record was accepted before,
+//! and that it does not make a source go back.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::record::merge::order;
 use crate::record::{Record, SharedRecord};
 use crate::sim::{NodeId, World};
 
-/// Above so many nodes, members are counted instead of compared one by one: the number of pairs grows with
-/// the square.
+/// With more nodes than this, members are counted instead of compared one by one: the number of pairs grows
+/// with the square.
 const PAIRS_NODES_MAX: usize = 1_000;
 
 /// The records that were accepted at each node, and must not be lost.
@@ -27,9 +27,9 @@ pub(super) struct Ledger {
 /// Numbers of pairs of a source and a node that lacks the newest record of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Missing {
-    /// All such pairs.
+    /// Number of all such pairs.
     pub all: u64,
-    /// The pairs whose record a running node accepted or has held.
+    /// Number of the pairs whose record a running node accepted or has held.
     pub unexplained: u64,
 }
 
@@ -93,7 +93,8 @@ pub(super) fn believed_dead(world: &World, running: &[NodeId]) -> Vec<String> {
         return blind.take(3).map(tell).collect();
     }
     let mut others: Vec<_> = running.iter().map(|node| world.machine(*node).identity()).collect();
-    // In the order of the rings, so that each is walked once: looking members up takes seconds of a long run.
+    // The nodes are in the order of the rings, so that each ring is walked once: looking members up would
+    // take seconds of a long run.
     others.sort_by_key(|other| (other.ring_hash(), other.name.clone()));
     let mut found = Vec::new();
     for &node in running {

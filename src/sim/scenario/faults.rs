@@ -1,8 +1,8 @@
-//! What can go wrong, and when: written down by hand, or drawn by chance.
+//! The faults that a scenario can have, and their times: written down by hand, or drawn by chance.
 
 use crate::cluster::random::Random;
 
-/// To how many of the running nodes something is done.
+/// The number of running nodes that a fault concerns.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Portion {
     /// This number of nodes.
@@ -12,7 +12,7 @@ pub enum Portion {
 }
 
 impl Portion {
-    /// Returns how many of `running` nodes that is.
+    /// Returns the number of nodes, if `running` nodes run.
     pub fn of(self, running: usize) -> usize {
         match self {
             Portion::Count(count) => count.min(running),
@@ -40,13 +40,13 @@ pub enum FaultKind {
     Leave(Portion),
     /// These nodes stop, and start again at the end of the fault; with their data if the flag is set.
     Restart(Portion, bool),
-    /// This part of the nodes restarts every second, each after a second, with its data.
+    /// Every second this part of the nodes stops; each node starts again after a second, with its data.
     Churn(f64),
     /// This number of new nodes joins through running ones.
     Join(usize),
     /// The wall clocks of these nodes jump by so many microseconds.
     Clock(Portion, i64),
-    /// This part of the datagrams is lost in addition, in parts per million.
+    /// This part of the datagrams, in parts per million, is lost in addition to the usual losses.
     Loss(u32),
 }
 
@@ -55,14 +55,14 @@ pub enum FaultKind {
 pub struct ScheduledFault {
     /// When it begins, in microseconds since the first record.
     pub at_us: u64,
-    /// How long it lasts, in microseconds; 0: it is over at once, or lasts until all faults end.
+    /// How long it lasts, in microseconds; 0: it ends at once, or lasts until all faults end.
     pub for_us: u64,
-    /// What goes wrong.
+    /// The kind of the fault.
     pub kind: FaultKind,
 }
 
 impl ScheduledFault {
-    /// Returns when it is over, in microseconds since the first record.
+    /// Returns when the fault ends, in microseconds since the first record.
     pub fn end_us(&self) -> u64 {
         self.at_us + self.for_us
     }
@@ -71,6 +71,7 @@ impl ScheduledFault {
 /// Draws faults of all kinds over a time of `for_us` microseconds. Fewer than half of `nodes` are lost for
 /// good, so a majority of the nodes of the beginning stays.
 pub fn draw(random: &mut Random, nodes: usize, for_us: u64) -> Vec<ScheduledFault> {
+    /// Mean time between two faults, in microseconds.
     const MEAN_US: u64 = 700_000;
     let mut lost = 0;
     let mut joined = 0;

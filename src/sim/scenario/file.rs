@@ -1,7 +1,7 @@
 //! Reads a scenario from TOML: fields are named like the command line's flags, and faults are a list.
 //!
-//! Every value is checked here; an error tells the field, its value and what is allowed. An unknown field
-//! is refused: a misspelt fault would otherwise be a run without that fault.
+//! Every value is checked here; an error names the field, its value and what is allowed. An unknown field is
+//! refused: with a misspelt fault, the run would otherwise lack that fault.
 
 use serde::Deserialize;
 
@@ -11,6 +11,7 @@ use super::{Beginning, LinkConditions, NODES_MAX, Publishing, Scenario, Scenario
 /// Longest time that a file may ask for, in seconds: a week.
 const SECONDS_MAX: f64 = 7.0 * 24.0 * 3600.0;
 
+/// A scenario as it is written in a file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Raw {
@@ -28,6 +29,7 @@ struct Raw {
     faults: Vec<RawFault>,
 }
 
+/// The table `network` of a file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RawNetwork {
@@ -41,6 +43,7 @@ struct RawNetwork {
     cpu_us: Option<u64>,
 }
 
+/// The table `publish` of a file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RawPublish {
@@ -52,6 +55,7 @@ struct RawPublish {
     deletions: Option<f64>,
 }
 
+/// One entry of the list `faults` of a file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFault {

@@ -53,8 +53,8 @@ fn quantile(sorted: &[u32], part: usize, of: usize) -> u64 {
     sorted.get(rank - 1).map_or(0, |number| u64::from(*number))
 }
 
-/// What was measured in a run, and what did not hold. Two runs of a scenario with the same seed have equal
-/// outcomes.
+/// The figures that were measured in a run, and the checks that failed. Two runs of a scenario with the same
+/// seed have equal outcomes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunOutcome {
     /// The scenario's name.
@@ -102,15 +102,15 @@ pub struct RunOutcome {
     pub unexplained_missing: u64,
     /// How long after the last record and fault all nodes were equal, in microseconds; `None`: not in time.
     pub converged_us: Option<u64>,
-    /// Bytes sent that are not records, per node and second, headers of datagrams included.
+    /// Bytes sent in datagrams that are not records, per node and second, headers included.
     pub control_bytes_per_node_per_s: f64,
-    /// Bytes sent that are not records, per delivery.
+    /// Bytes sent in datagrams that are not records, per delivery.
     pub control_bytes_per_delivery: f64,
     /// All bytes sent, per node and second, headers of datagrams included.
     pub bytes_per_node_per_s: f64,
     /// Number of datagrams sent.
     pub datagrams: u64,
-    /// What did not hold, in words: the first few cases.
+    /// The checks that failed, in words: the first few cases.
     pub violations: Vec<String>,
     /// Mean part of the members that a node did not know when the last record was published, 0 to 1.
     pub unknown_share: f64,
@@ -121,12 +121,12 @@ pub struct RunOutcome {
 }
 
 impl RunOutcome {
-    /// Returns whether everything held.
+    /// Returns whether no check failed.
     pub fn has_passed(&self) -> bool {
         self.unexplained_missing == 0 && self.violations.is_empty() && self.converged_us.is_some()
     }
 
-    /// Returns in a line what did not hold; `None` if everything held.
+    /// Returns the checks that failed, in one line; `None` if none did.
     pub fn failure(&self) -> Option<String> {
         let mut reasons = self.violations.clone();
         if self.unexplained_missing > 0 {
@@ -139,7 +139,7 @@ impl RunOutcome {
     }
 }
 
-/// What the run counted besides the world.
+/// The counts of a run that the world does not keep.
 #[derive(Debug, Default)]
 pub(super) struct RunCounts {
     /// Number of records accepted.
@@ -170,7 +170,6 @@ pub(super) fn measure(
     lasts.sort_unstable();
     let count = |way: usize| deliveries.publications().iter().map(|it| u64::from(it.applied[way])).sum();
     let node_seconds = (world.now_us() - start_us).max(1) as f64 / 1e6 * outcome.nodes.max(1) as f64;
-    let data_bytes = account.data_bytes + account.resent_bytes;
     RunOutcome {
         records: tally.records,
         refused: tally.refused,
@@ -179,7 +178,7 @@ pub(super) fn measure(
         last_us: Quantiles::of_sorted(&lasts),
         curve_us: (1..=100).map(|percent| times.quantile(f64::from(percent) / 100.0)).collect(),
         copies_mean: ratio(account.copies_received, tally.wanted),
-        resent_share: ratio(account.resent_bytes, data_bytes),
+        resent_share: ratio(account.resent_bytes, account.record_bytes()),
         repaired: count(1),
         reconciled: count(2),
         busiest_over_mean: busiest_over_mean(world, tally.origin),
@@ -200,18 +199,17 @@ fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
-fn data_bytes(world: &World, node: usize) -> u64 {
-    let account = world.account(NodeId(node));
-    account.data_bytes + account.resent_bytes
+fn record_bytes(world: &World, node: usize) -> u64 {
+    world.account(NodeId(node)).record_bytes()
 }
 
 /// Returns the bytes of records that the busiest node sent, divided by the mean over all nodes. An only
 /// origin does not count as the busiest.
 fn busiest_over_mean(world: &World, origin: Option<NodeId>) -> f64 {
     let nodes = world.nodes();
-    let sum: u64 = (0..nodes).map(|node| data_bytes(world, node)).sum();
+    let sum: u64 = (0..nodes).map(|node| record_bytes(world, node)).sum();
     let relays = (0..nodes).filter(|node| Some(NodeId(*node)) != origin);
-    let most = relays.map(|node| data_bytes(world, node)).max().unwrap_or(0);
+    let most = relays.map(|node| record_bytes(world, node)).max().unwrap_or(0);
     ratio(most * nodes as u64, sum)
 }
 
@@ -219,8 +217,9 @@ fn busiest_over_mean(world: &World, origin: Option<NodeId>) -> f64 {
 /// copy is taken to be as large as the mean copy.
 fn origin_copies(world: &World, tally: &RunCounts) -> f64 {
     let Some(origin) = tally.origin else { return 0.0 };
-    let copy_bytes = ratio(world.accounts().data_bytes, tally.wanted);
-    data_bytes(world, origin.0) as f64 / (copy_bytes * tally.records.max(1) as f64).max(1e-9)
+    let accounts = world.accounts();
+    let copy_bytes = ratio(accounts.data_bytes + accounts.body_bytes, tally.wanted);
+    record_bytes(world, origin.0) as f64 / (copy_bytes * tally.records.max(1) as f64).max(1e-9)
 }
 
 #[cfg(test)]

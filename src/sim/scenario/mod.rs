@@ -1,12 +1,12 @@
-//! What is done to a virtual world, as data; and doing it.
+//! Scenarios: descriptions of what is done to a virtual world, and the code that runs them.
 //!
-//! A [`Scenario`] says how many nodes there are, how the links behave, what is published and what
-//! goes wrong when. It is made by name ([`named`]) or read from TOML ([`file`]). [`run`] brings it to
-//! life with a seed and gives back an [`RunOutcome`]: what was measured, and what did not hold. The same
-//! scenario and seed give the same outcome, to the byte of every datagram.
+//! A [`Scenario`] says how many nodes there are, how the links behave, what is published and what goes wrong
+//! when. It is made by name ([`named`]) or read from TOML ([`file`]). [`run`] runs it with a seed and returns
+//! a [`RunOutcome`]: the figures that were measured, and the checks that failed. The same scenario and seed
+//! give the same outcome, to the byte of every datagram.
 //!
-//! By file: `faults` lists what can go wrong, and draws faults by chance; `publisher` holds the clients;
-//! `actions` does faults to a world; `checks` holds what must be true; `measure` turns counts into an
+//! By file: `faults` lists the kinds of faults, and draws faults by chance; `publisher` holds the clients;
+//! `actions` applies faults to a world; `checks` checks what must be true; `measure` turns counts into an
 //! outcome.
 //!
 //! Rejected: scenarios as code against the world (they could not be read from a file, listed, or
@@ -50,7 +50,7 @@ pub struct LinkConditions {
     pub duplicates_per_million: u32,
     /// Probability that a datagram is held up for long, in parts per million.
     pub reordered_per_million: u32,
-    /// How much a node can send, in bytes per second; 0: without limit.
+    /// Most bytes that a node can send per second; 0: no limit.
     pub rate_bytes_per_s: u64,
     /// Processor time that a datagram takes at each end, in microseconds.
     pub cpu_us: u64,
@@ -72,7 +72,7 @@ impl Default for LinkConditions {
     }
 }
 
-/// What clients publish during a run.
+/// The records that clients publish during a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Publishing {
     /// Number of records in all.
@@ -129,7 +129,7 @@ pub struct Scenario {
     pub warm_up_us: u64,
     /// How the links and the nodes' processors behave.
     pub links: LinkConditions,
-    /// What clients publish.
+    /// The records that clients publish.
     pub publishing: Publishing,
     /// The faults, each at a time since the first record.
     pub faults: Vec<ScheduledFault>,
@@ -168,7 +168,7 @@ impl Scenario {
     }
 }
 
-/// A value that a scenario cannot have, as told to the user.
+/// The error of a value that a scenario cannot have, as shown to the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {value} cannot be used; allowed: {allowed}")]
 pub struct ScenarioError {

@@ -1,4 +1,4 @@
-//! The clients of a world: at which node they publish, and what.
+//! The clients of a world: they choose the node at which they publish, and the record.
 
 use super::Publishing;
 use crate::cluster::random::Random;

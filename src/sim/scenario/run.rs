@@ -11,11 +11,11 @@ use super::{Beginning, Scenario};
 use crate::cluster::random::Random;
 use crate::sim::{Account, Conditions, Delay, Hands, NodeId, World};
 
-/// How often nodes are compared, in microseconds.
+/// Time between two comparisons of the nodes, in microseconds.
 const LOOK_US: u64 = 50_000;
 /// How long nodes must stay equal until it is certain that nothing was still on its way, in microseconds.
 const CERTAIN_US: u64 = 500_000;
-/// Number of violations that an outcome tells.
+/// Most violations that an outcome lists.
 const TOLD_MAX: usize = 5;
 
 /// Runs a scenario. `progress` is called now and then with the part of the run that is done, 0 to 1.
@@ -39,6 +39,7 @@ pub fn run_and_keep(
     run.outcome(seed, converged_us)
 }
 
+/// A run of a scenario.
 struct Run<'a> {
     scenario: &'a Scenario,
     world: World,
@@ -50,9 +51,9 @@ struct Run<'a> {
     decided: u64,
     /// When the first record is due, in microseconds of the world.
     start_us: u64,
-    /// The nodes' account at that time.
+    /// The sum of the counts of all nodes when the first record was due.
     before: Account,
-    /// Number of checks so far: each looks at the next node.
+    /// Number of checks of single nodes so far: each looks at the next node.
     glances: usize,
     tally: RunCounts,
     violations: Vec<String>,
@@ -183,7 +184,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Lets time pass, and checks what must hold: of one node afterwards, or of the called one at every step.
+    /// Lets time pass, and checks the queues: of one node afterwards, or of the called node after every event
+    /// if the scenario is strict.
     fn let_pass(&mut self, for_us: u64) {
         if !self.scenario.is_strict {
             self.world.run_us(for_us);

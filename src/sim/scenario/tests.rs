@@ -81,7 +81,7 @@ fn every_name_holds() {
 #[test]
 fn what_does_not_arrive_is_missed() {
     let mut scenario = small("spread", 4, 40);
-    // Nothing passes any more, not even when faults are over.
+    // Nothing passes any more, not even after all faults have ended.
     scenario.links.loss_per_million = 1_000_000;
     scenario.settle_us = 1_000_000;
     let outcome = run_quietly(&scenario, 1);

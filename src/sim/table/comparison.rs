@@ -1,5 +1,4 @@
-//! What other protocols achieve in the same network, beside what aNode does on the same seeds. These rows
-//! have no bounds.
+//! Compares aNode with other protocols in the same network and on the same seeds. These rows have no bounds.
 
 use super::rows::{millis, outcomes, plain, with_loss};
 use super::{Case, FigureTable, Finding, Judgement, Numbers};
@@ -98,7 +97,7 @@ fn of_numbers(found: &[&Finding]) -> Judgement {
     }))
 }
 
-/// Tells the worst of the runs, and what all of them miss together.
+/// Returns the worst of each figure over all runs, and the number of deliveries that they missed together.
 fn told(runs: impl Iterator<Item = Figures>) -> Judgement {
     let worst = runs.reduce(|one, other| Figures {
         p50_us: one.p50_us.max(other.p50_us),

@@ -1,4 +1,4 @@
-//! Worlds that are no scenario: deaths, pauses, idling, and healing.
+//! Worlds that are not scenarios: deaths, pauses, idling, and healing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::sim::{Account, Conditions, NodeId, Start, World};
 /// The numbers that were measured, by name.
 pub type Numbers = BTreeMap<&'static str, Vec<f64>>;
 
-/// How long probes measure round trips before an experiment begins, in microseconds.
+/// Time for which probes measure round trips before an experiment begins, in microseconds.
 const WARM_UP_US: u64 = 3 * SECOND_US;
 
 fn name(index: usize) -> String {
@@ -130,7 +130,7 @@ pub(super) fn healing(records: usize, different: usize, seed: u64) -> Numbers {
     );
     let equal = |world: &World| world.replica(NodeId(0)).digest() == world.replica(NodeId(1)).digest();
     let took = world.run_until(60 * SECOND_US, equal);
-    // What is still on its way counts, too.
+    // Bytes that are still on their way count, too.
     world.run_us(SECOND_US);
     let took_us = took.map_or(f64::INFINITY, |us| us as f64);
     let during = world.accounts();

@@ -1,10 +1,10 @@
-//! The figures that are wanted, as data: what to run, and which figures must come out.
+//! The table of figures, as data: which worlds to run, and which figures must come out.
 //!
 //! A [`FigureTable`] is made of cases, each one world that can run by itself on any thread, and of rows,
 //! each judging the findings of some of the cases. Cases are shared between rows. Percentiles are
 //! taken over a run's single deliveries, and the worst of a row's seeds counts.
 //!
-//! By file: `rows` has the figures that are wanted, `experiments` the worlds that are no scenario (when a
+//! By file: `rows` has the figures that are wanted, `experiments` the worlds that are not scenarios (when a
 //! death is noticed, what idling and healing cost), `comparison` what other protocols achieve.
 
 mod comparison;
@@ -67,7 +67,7 @@ impl Case {
     }
 }
 
-/// What was found in a case.
+/// The finding of a case.
 #[derive(Clone, Debug)]
 pub enum Finding {
     /// The outcome of a scenario.
@@ -76,7 +76,7 @@ pub enum Finding {
     Numbers(Numbers),
 }
 
-/// What the findings say of a row.
+/// The result of judging a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// The figure that was measured, as text.
@@ -85,16 +85,17 @@ pub struct Judgement {
     pub has_passed: bool,
 }
 
+/// Judges a row by the findings of its cases.
 type Judge = Box<dyn Fn(&[&Finding]) -> Judgement>;
 
 /// A row of the table: one figure that is wanted, or shown for comparison.
 pub struct FigureRow {
-    /// What is measured.
+    /// Description of the figure that is measured.
     pub what: String,
     /// The bound that is wanted; empty: none, the row is there for comparison.
     pub wanted: String,
     cases: Vec<usize>,
-    /// Text about the sample of runs that do not count deliveries.
+    /// Text about the sample, for runs that do not count deliveries.
     more: String,
     judge: Judge,
 }
@@ -128,12 +129,12 @@ impl FigureRow {
     }
 }
 
-/// How much is measured for a table.
+/// The amount that is measured for a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// As many runs and records as the percentiles need.
     Full,
-    /// Fewer, and nothing with ten thousand nodes: a look, not a proof.
+    /// Fewer runs and records, and no world of ten thousand nodes: the result is only an indication.
     Quick,
 }
 

@@ -22,11 +22,13 @@ pub(super) fn add(table: &mut FigureTable) {
     membership(table);
 }
 
+/// Makes a scenario without faults.
 pub(super) fn plain(nodes: usize, records: usize, rate: f64) -> Scenario {
     let publishing = Publishing { records, rate, ..Publishing::default() };
     Scenario { nodes, publishing, ..Scenario::default() }
 }
 
+/// Returns the scenario with datagrams that are lost.
 pub(super) fn with_loss(scenario: Scenario, loss_per_million: u32, is_bursty: bool) -> Scenario {
     let links = LinkConditions { loss_per_million, is_bursty, ..scenario.links.clone() };
     Scenario { name: "lossy".into(), links, ..scenario }
@@ -39,6 +41,7 @@ fn sizes(table: &FigureTable) -> Vec<(usize, usize, f64)> {
     all.into_iter().take(few).map(|(nodes, records, rate)| (nodes, table.many(records), rate)).collect()
 }
 
+/// Adds the rows of runs without losses.
 fn lossless(table: &mut FigureTable) {
     let delay_us_max = LinkConditions::default().delay_us.1;
     for (nodes, records, rate) in sizes(table) {
@@ -61,6 +64,7 @@ fn lossless(table: &mut FigureTable) {
     }
 }
 
+/// Adds the rows of runs in which datagrams are lost, one by one or in bursts.
 fn lossy(table: &mut FigureTable, is_bursty: bool) {
     let how = if is_bursty { "in bursts" } else { "one by one" };
     let copies_max = if is_bursty { [1.1, 1.2] } else { [1.05, 1.10] };
@@ -112,6 +116,7 @@ fn tail_over_median(outcome: &RunOutcome) -> f64 {
     outcome.time_us.p999 as f64 / outcome.time_us.p50.max(1) as f64
 }
 
+/// Adds the rows of a single busy origin.
 fn busy(table: &mut FigureTable) {
     for nodes in [100, 1_000] {
         // It takes ten seconds in a quick table, too, because relays change with time.
@@ -164,6 +169,7 @@ fn halved(table: &mut FigureTable) {
     });
 }
 
+/// Adds the rows of nodes that do not know all members.
 fn views(table: &mut FigureTable) {
     // Records are published before the nodes compare their views of the cluster and mend them.
     let scenario =
@@ -185,6 +191,7 @@ fn views(table: &mut FigureTable) {
     );
 }
 
+/// Adds the rows of records that are missing at the end of runs with losses, restarts, deaths or a partition.
 fn missing(table: &mut FigureTable) {
     let mut rows = Vec::new();
     for (loss_per_million, is_bursty) in [
@@ -244,6 +251,7 @@ fn healing(table: &mut FigureTable) {
     });
 }
 
+/// Adds the rows of membership: how soon deaths are noticed, and the idle traffic.
 fn membership(table: &mut FigureTable) {
     let deaths = table.many(20);
     let cases = table.cases(|seed| Case::Deaths(128, deaths, seed));
@@ -275,6 +283,7 @@ fn membership(table: &mut FigureTable) {
     }
 }
 
+/// Returns the outcomes among the findings.
 pub(super) fn outcomes<'a>(found: &'a [&Finding]) -> impl Iterator<Item = &'a RunOutcome> {
     found.iter().filter_map(|finding| match finding {
         Finding::Outcome(outcome) => Some(&**outcome),
@@ -290,7 +299,7 @@ fn numbers(found: &[&Finding], name: &str) -> Vec<f64> {
     found.iter().flat_map(of).collect()
 }
 
-/// Judges the worst of the seeds by what is allowed. It is shown in units of `unit`.
+/// Judges the worst number of all seeds by the allowed one. It is shown in units of `unit`.
 fn most(
     found: &[&Finding],
     unit: f64,
@@ -322,6 +331,7 @@ fn copies(found: &[&Finding], allowed: f64) -> Judgement {
     Judgement { measured, has_passed: worst.is_finite() && worst <= allowed }
 }
 
+/// Writes microseconds as a number of milliseconds.
 pub(super) fn millis(us: f64) -> String {
     short(us / 1e3)
 }

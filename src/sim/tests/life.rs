@@ -94,7 +94,7 @@ fn started_again_with_all_it_held_or_nothing() {
     }
 }
 
-/// What was on the streams of a stopped process must not reach its next life, whose streams have the same
+/// Bytes on the streams of a stopped process must not reach its next life, whose streams have the same
 /// numbers.
 #[test]
 fn streams_end_with_their_life() {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::*;
 use crate::record::{Payload, Source};
 
-/// Hands that work on the last share first.
+/// A set of threads that works on the last share first.
 struct Backwards(usize);
 
 impl Hands for Backwards {

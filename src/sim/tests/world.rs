@@ -1,4 +1,4 @@
-//! What only tests do to a world, or ask of it.
+//! Functions of a world that only tests use.
 
 use std::net::SocketAddr;
 
@@ -58,13 +58,13 @@ impl World {
         now_of(self.now_us, offset_us).wall_us
     }
 
-    /// Has bytes arrive at an address now, as if another address had sent them.
+    /// Makes bytes arrive at an address now, as if another address had sent them.
     pub fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
         let (from, to) = (self.place(from), self.place(to));
         self.queue.push(self.now_us, SimEvent::Datagram { from, to, bytes });
     }
 
-    /// Returns the address of another node with this node's name, if its machine told of one.
+    /// Returns the address of another node with this node's name, if its machine reported one.
     pub fn name_taken(&self, id: NodeId) -> Option<SocketAddr> {
         self.nodes[id].name_taken
     }

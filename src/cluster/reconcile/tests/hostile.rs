@@ -1,4 +1,4 @@
-//! What reconciliation must stand: peers that send what no honest one does.
+//! Reconciliation with peers that send what no honest peer does.
 
 use proptest::prelude::*;
 
@@ -22,7 +22,7 @@ proptest! {
         prop_assert_eq!(world.nodes[0].machine.incoming.len(), 0);
     }
 
-    /// Sound frames in an order no honest peer sends: never a panic, and never without end.
+    /// Valid frames in an order that no honest peer sends cause no panic and no endless work.
     #[test]
     fn frames_out_of_order(order in proptest::collection::vec((0usize..9, 0usize..4), 1..40), greets: bool) {
         let mut world = two(map_of(0..500), map_of(0..50));
@@ -69,7 +69,7 @@ fn frame(kind: usize, shard: usize) -> ReconcileFrame {
     }
 }
 
-/// A peer that opens a session and then says whatever costs memory is cut off.
+/// A peer that opens a session and then sends frames only to use up memory is cut off.
 #[test]
 fn a_peer_that_sends_without_end_is_cut_off() {
     let map = map_of(0..12_000);
@@ -86,14 +86,14 @@ fn a_peer_that_sends_without_end_is_cut_off() {
         taken.sum::<usize>()
     };
     let open = |shard: usize, count: u64| ReconcileFrame::Open { shard, count, fold: 9 };
-    // Symbols of no set unfold without end: ids alone are asked for then, and no symbols are taken.
+    // Symbols that belong to no set never decode: then only ids are asked for, and no more symbols are taken.
     let lone = xxhash_rust::xxh3::xxh3_64_with_seed(&7u128.to_le_bytes(), 5) as u32;
     let symbol = crate::cluster::reconcile::riblt::Symbol { sum: 7, check: lone, count: 1 };
     let symbols = |count: usize| ReconcileFrame::Symbols { shard: 0, symbols: vec![symbol; count] };
     assert_eq!(sent(vec![open(0, 600), symbols(300), symbols(1), symbols(1)]), 3);
-    // More symbols than ids would have cost.
+    // These are more bytes of symbols than the ids would have taken.
     assert_eq!(sent(vec![open(0, 600), symbols(437)]), 2);
-    // Ids, more than were announced; and none, again and again.
+    // First more ids than were announced; then frames without ids, again and again.
     let ids = |count: usize| ReconcileFrame::Ids { shard: 0, ids: vec![7; count], has_more: true };
     assert_eq!(sent(vec![open(0, 600), ids(450), ids(200)]), 3);
     assert_eq!(sent(vec![open(0, 600), ids(0), ids(0)]), 2);

@@ -6,7 +6,7 @@ use crate::cluster::reconcile::SessionPlan;
 const TS: u64 = START.wall_us - HOUR_US;
 const RECORDS: u64 = 2_000;
 
-/// Two nodes with the same records, but for a few that are newer at the one or the other.
+/// Two nodes with the same records, except for a few that are newer at one of the two.
 fn pair(seed: u64) -> World {
     let mut world = World::new(seed);
     for side in 0..2 {
@@ -24,7 +24,7 @@ fn finished(world: &World) -> u64 {
     world.nodes.iter().map(|node| node.machine.stats().sessions_finished).sum()
 }
 
-/// Our own: both compared in the same second, both began a session, and healing cost twice.
+/// An error of our own: both compared in the same second, both began a session, and healing cost twice.
 #[test]
 fn both_find_the_same_and_one_session_is_held() {
     for seed in 0..40 {
@@ -38,7 +38,7 @@ fn both_find_the_same_and_one_session_is_held() {
     }
 }
 
-/// A node begins no session with a peer whose session with it is under way already.
+/// A node does not begin a session with a peer that has begun one with it already.
 #[test]
 fn no_session_is_begun_with_who_holds_one() {
     for seed in 0..40 {
@@ -53,7 +53,7 @@ fn no_session_is_begun_with_who_holds_one() {
     }
 }
 
-/// The one that keeps its session must not keep the other from healing when it is stuck itself.
+/// When the session that is kept is stuck, the other node may begin one of its own.
 #[test]
 fn a_stuck_session_keeps_nobody_from_another() {
     let mut world = pair(7);

@@ -1,4 +1,4 @@
-//! What reconciliation must do, as stories.
+//! Tests of what reconciliation must achieve, each told as a story.
 
 use proptest::prelude::*;
 
@@ -214,7 +214,8 @@ fn what_is_young_is_left_out_and_then_heads_say_nothing() {
     world.nodes[1].heads = Heads::from([((NodeName::parse("origin").expect("name"), 1), 99)]);
     world.session(0, 1, SessionPlan::Settled(ShardSet::all()));
     let stats = |index: usize| *world.nodes[index].machine.stats();
-    // The young are on their way; of their sources the other side's old record is sent in vain.
+    // The young records are left out, since they are on their way; the other side's old records of their
+    // sources are sent in vain.
     assert_eq!((stats(0).records_applied, stats(1).records_applied), (20, 0));
     assert!(world.nodes.iter().all(|node| node.merged.is_empty() && node.machine.agreed_us().is_none()));
 
@@ -256,7 +257,7 @@ fn collected_deletions_do_not_come_back_and_cost_nothing() {
     let sessions: u64 = world.nodes.iter().map(|node| node.machine.stats().sessions_begun).sum();
     assert_eq!(sent, 0);
     assert!(sessions <= 2, "{sessions} sessions for nothing");
-    // And a difference that matters is still seen.
+    // A difference that matters is still found.
     world.nodes[0].map.put(value(7, TS + 1));
     assert!(
         world.run(|world| world.nodes[1].map.get("sensors/7/value").is_some_and(|r| r.stamp.ts == TS + 1))
@@ -413,7 +414,7 @@ fn the_same_seed_gives_the_same_run() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// However bytes are cut and whenever streams break, all ends well.
+    /// However bytes are cut and whenever streams break, the maps become equal.
     #[test]
     fn broken_streams_only_delay(seed: u64, left in 0u64..2000, right in 0u64..2000, common in 0u64..2000) {
         let mut world = World::new(seed);

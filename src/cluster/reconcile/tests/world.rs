@@ -20,7 +20,7 @@ pub const SECOND_US: u64 = 1_000_000;
 pub const HOUR_US: u64 = 3600 * SECOND_US;
 pub const START: Now = Now { mono_us: 5 * SECOND_US, wall_us: 1_000_000 * SECOND_US };
 
-/// The map, as plainly as can be.
+/// A map of records in its simplest form.
 #[derive(Clone, Default)]
 pub struct Map {
     shards: Vec<BTreeMap<Source, SharedRecord>>,
@@ -121,7 +121,7 @@ pub struct Node {
     pub heads: Heads,
     pub merged: Vec<Heads>,
     pub discards: usize,
-    /// The longest that a stream had bytes waiting in this node's driver.
+    /// Most bytes of one stream that waited in this node's driver.
     pub waiting_max: usize,
 }
 
@@ -139,11 +139,11 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub ring: Ring,
     pub random: u64,
-    /// No stream and no datagram between these.
+    /// Pairs of nodes between which no stream and no datagram passes.
     pub cut: BTreeSet<(usize, usize)>,
-    /// What this node writes stays in its driver.
+    /// The node whose written bytes stay in its driver, if any.
     pub frozen: Option<usize>,
-    /// One in so many deliveries breaks its stream; 0: none.
+    /// On average one in this many deliveries breaks its stream; 0: none does.
     pub break_one_in: u64,
     pub stream_bytes: usize,
     pub datagram_bytes: usize,
@@ -228,7 +228,7 @@ impl World {
         self.cut.contains(&(a.min(b), a.max(b)))
     }
 
-    /// Carries out what a node wants.
+    /// Carries out the outputs of a node.
     fn drain(&mut self, from: usize) {
         while let Some(output) = self.nodes[from].machine.poll_output() {
             match output {
@@ -303,12 +303,12 @@ impl World {
         self.drain(from);
     }
 
-    /// A node as the ring knows it.
+    /// The name and address of a node, as they are on the ring.
     pub fn peer(&self, index: usize) -> Peer {
         Peer { name: self.nodes[index].name.clone(), gossip: self.nodes[index].addr }
     }
 
-    /// One session, and nothing else, from its beginning to its end.
+    /// Runs one session, and nothing else, from its beginning to its end.
     pub fn session(&mut self, from: usize, to: usize, plan: SessionPlan) {
         self.begin(from, to, plan);
         while self.step() {}
@@ -325,7 +325,7 @@ impl World {
         self.drain(index);
     }
 
-    /// One thing that happens, chosen at random; `false`: nothing is left but to wait.
+    /// Lets one thing happen, chosen at random. Returns `false` if nothing is left to do but to wait.
     pub fn step(&mut self) -> bool {
         if let Some((end, event)) = self.events.pop_front() {
             self.event(end, event);
@@ -379,13 +379,13 @@ impl World {
         }
     }
 
-    /// Lets things happen for so long.
+    /// Runs the world for `us` microseconds.
     pub fn run_us(&mut self, us: u64) {
         let until = self.now.mono_us + us;
         self.run_until(until, |_| false);
     }
 
-    /// Lets things happen until `is_done`, at most for a minute; says whether it came to that.
+    /// Runs the world until `is_done` returns true, for a minute at most. Returns whether it did.
     pub fn run(&mut self, is_done: impl Fn(&World) -> bool) -> bool {
         let until = self.now.mono_us + 60 * SECOND_US;
         self.run_until(until, is_done)

@@ -2,9 +2,9 @@
 //!
 //! A part with a large batch carries only the batch's name, length and checksum. The node that gets the part
 //! says that it is pulling, asks the sender for the bytes (the body) over a stream, verifies them, and only
-//! then takes custody: from there on it is as if the bytes had come with the part. So the tree, its retries
-//! and its stand-ins are the same for records of every size, and a large record costs the datagram links a
-//! hundred bytes a hop.
+//! then takes custody: from there on the part is handled as if the bytes had come with it. So the tree, its
+//! retries and its stand-ins are the same for records of every size, and a large record costs the datagram
+//! links a hundred bytes a hop.
 //!
 //! [`pulling`] asks, [`serving`] answers. Both keep one stream a peer, and both are bounded in streams, names
 //! and bytes, whatever the other side does. A pull that fails is not repeated here: the part is announced
@@ -33,7 +33,7 @@ use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 pub(super) struct Bodies {
     pulling: Pulling,
     serving: Serving,
-    /// What the driver is to do, in order.
+    /// Instructions to the driver, in order.
     outputs: VecDeque<StreamOutput>,
 }
 
@@ -43,12 +43,12 @@ impl Bodies {
         Bodies { pulling: Pulling::new(), serving: Serving::default(), outputs: VecDeque::new() }
     }
 
-    /// Whether there are no streams.
+    /// Returns whether there are no streams.
     pub fn is_empty(&self) -> bool {
         self.pulling.is_empty() && self.serving.is_empty()
     }
 
-    /// Whether a batch of a line whose first number is in `first..=last` is being pulled.
+    /// Returns whether a batch of a line whose first number is in `first..=last` is being pulled.
     pub fn pulls_any(&self, line: u64, SeqRange { first, last }: SeqRange) -> bool {
         self.pulling.has_between(BatchId { line, first_seq: first }, BatchId { line, first_seq: last })
     }
@@ -59,15 +59,15 @@ impl Bodies {
         self.pulling.pull(now_us, announced, waiter, &mut self.outputs)
     }
 
-    /// Something happened to a stream that this node opened. Returns the bodies that are complete.
+    /// Handles an event of a stream that this node opened. Returns the bodies that are complete.
     pub fn handle_connected(&mut self, now_us: u64, stream: StreamId, event: StreamEvent) -> Vec<PulledBody> {
         let mut whole = Vec::new();
         self.pulling.handle(now_us, stream, event, &mut whole, &mut self.outputs);
         whole
     }
 
-    /// Something happened to a stream that a peer opened. `find` gives a batch as it was packed. Returns
-    /// how many bytes of bodies went out.
+    /// Handles an event of a stream that a peer opened. `find` returns a batch as it was packed. Returns the
+    /// number of bytes of bodies that were written.
     pub fn handle_accepted(
         &mut self,
         now_us: u64,

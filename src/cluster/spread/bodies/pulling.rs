@@ -17,23 +17,26 @@ use crate::cluster::spread::batch::{Announced, BatchId};
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::limits::RECORD_BYTES_CEILING;
 
-/// Most bytes of a body: the largest record, and what stands around it.
+/// Most bytes of a body: the largest record, and the encoding around it.
 pub(super) const BODY_BYTES_MAX: usize = RECORD_BYTES_CEILING + 4096;
-/// Most bodies that are being pulled or wait for it: from all peers together, and from one peer.
+/// Most bodies that are being pulled or wait to be pulled, from all peers together.
 pub(super) const PULLS_MAX: usize = 1_024;
+/// Most bodies that are being pulled or wait to be pulled from one peer.
 pub(super) const PULLS_PER_PEER_MAX: usize = 128;
 /// Most streams at a time. For one more, one on which nothing is pulled is closed.
 pub(super) const PULLED_STREAMS_MAX: usize = 128;
 /// Most parts that wait for one body.
 pub(super) const WAITERS_MAX: usize = 16;
-/// Most bytes that were asked for and did not come: on one stream, and on all of them.
+/// Most bytes that were asked for on one stream and have not come.
 const STREAM_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes that were asked for on all streams together and have not come.
 pub(super) const ASKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most bodies that were asked for and did not come on one stream: fewer than the other side allows.
 const STREAM_ASKS_MAX: usize = super::serving::SERVED_ASKS_MAX / 2;
 /// A stream on which bodies are awaited and nothing comes is closed after this long, in microseconds.
 const PULLED_STUCK_US_MAX: u64 = 5_000_000;
-/// The same time if another peer offers one of the awaited bodies, in microseconds.
+/// A stream on which nothing comes is closed after this long if another peer offers one of the bodies that
+/// are awaited on it, in microseconds.
 const STALLED_US: u64 = 1_000_000;
 /// A stream on which nothing is awaited is closed after this long, in microseconds.
 const PULLED_IDLE_US_MAX: u64 = 10_000_000;
@@ -65,12 +68,12 @@ struct PullStream {
     asked: VecDeque<(BatchId, usize)>,
     /// Bytes that were asked for and have not come.
     asked_bytes: usize,
-    /// When something came on it last, or it was opened, in microseconds.
+    /// When bytes last came on the stream, or when it was opened, in microseconds.
     moved_us: u64,
 }
 
 impl PullStream {
-    /// Whether bodies are awaited on it.
+    /// Returns whether bodies are awaited on it.
     fn owes(&self) -> bool {
         !self.asked.is_empty() || !self.waiting.is_empty()
     }
@@ -97,12 +100,12 @@ impl Pulling {
         }
     }
 
-    /// Whether there is no stream.
+    /// Returns whether there is no stream.
     pub fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }
 
-    /// Whether a batch from `first` to `last` is being pulled.
+    /// Returns whether a batch from `first` to `last` is being pulled.
     pub fn has_between(&self, first: BatchId, last: BatchId) -> bool {
         first <= last && self.pulls.range(first..=last).next().is_some()
     }
@@ -175,7 +178,7 @@ impl Pulling {
         self.streams.get_mut(&to)
     }
 
-    /// Something happened on a stream. Bodies that are complete are added to `whole`.
+    /// Handles an event of a stream. Bodies that are complete are added to `whole`.
     pub fn handle(
         &mut self,
         now_us: u64,

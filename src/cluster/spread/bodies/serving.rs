@@ -46,12 +46,12 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Whether there is no stream.
+    /// Returns whether there is no stream.
     pub fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }
 
-    /// A stream was accepted, or something happened on it. `find` gives a batch as it was packed. Returns the
+    /// Handles an event of a stream that a peer opened. `find` returns a batch as it was packed. Returns the
     /// number of bytes of bodies that were written.
     pub fn handle(
         &mut self,
@@ -125,7 +125,7 @@ impl Serving {
 }
 
 impl ServedStream {
-    /// Whether nothing is asked for, and everything that was written is out.
+    /// Returns whether nothing is asked for, and everything that was written has left this process.
     fn is_idle(&self) -> bool {
         self.asks.is_empty() && self.in_flight_bytes == 0
     }

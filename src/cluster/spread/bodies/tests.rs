@@ -1,4 +1,4 @@
-//! Bodies among many nodes, and from peers that are none.
+//! Bodies among many nodes, and peers that do not follow the protocol.
 
 use std::net::SocketAddr;
 
@@ -135,7 +135,7 @@ fn a_gap_with_a_large_record_is_filled() {
     assert!(repaired.count() > 0);
 }
 
-/// What both ends of streams want done, without a world.
+/// Both ends of streams by themselves, without a world: their instructions are only looked at.
 #[derive(Default)]
 struct Desk {
     outputs: VecDeque<StreamOutput>,

@@ -13,23 +13,23 @@ pub(in crate::cluster::spread) struct BodyWaiter {
     pub from: PeerLife,
     /// The part's number.
     pub number: u64,
-    /// What the part asks of this node.
+    /// The header of the part, with the request to this node.
     pub header: PartHeader,
     /// When the part came, in microseconds.
     pub since_us: u64,
 }
 
 impl BodyWaiter {
-    /// Whether both are the same part.
+    /// Returns whether both stand for the same part.
     pub fn is_same(&self, other: &BodyWaiter) -> bool {
         (self.from, self.number) == (other.from, other.number)
     }
 }
 
-/// A body that came, as long as it was announced; its checksum is not verified.
+/// A body that came and has the announced length; its checksum is not verified yet.
 #[derive(Debug)]
 pub(in crate::cluster::spread) struct PulledBody {
-    /// What was said of it.
+    /// The announcement of the body.
     pub announced: Announced,
     /// The batch as it was packed.
     pub body: Bytes,

@@ -20,7 +20,7 @@ pub(super) enum BodyFrame {
     Ask(BatchId),
     /// The next piece of the first batch that was asked for and is not complete.
     Piece(Bytes),
-    /// The first batch that was asked for and is not complete is not here.
+    /// The sender of the frame does not have the first batch that was asked for and is not complete.
     Lack,
 }
 

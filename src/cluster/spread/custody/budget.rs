@@ -1,10 +1,10 @@
-//! How many bytes may be sent again to members that no other member depends on.
+//! Bounds the bytes that may be sent again to members that no other member depends on.
 
 /// Most bytes that can be saved up.
 const BYTES_MAX: usize = 256 * 1024;
 /// Bytes that are earned in a second without sending anything.
 const IDLE_BYTES_A_SECOND: u64 = 32 * 1024;
-/// Number of bytes that must be sent for the first time to earn one byte.
+/// Number of bytes sent for the first time that earn one byte.
 const EARNED_OF: usize = 4;
 /// Longest time for which bytes are earned without sending anything, in microseconds.
 const EARNING_IDLE_US_MAX: u64 = 10_000_000;

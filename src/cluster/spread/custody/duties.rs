@@ -15,7 +15,7 @@ pub(super) struct Duties {
     batch_bytes: usize,
     /// Bytes of this node's own parts that wait to be sent for the first time.
     own_unsent_bytes: usize,
-    /// Batches too large for datagrams, which peers are told of and may pull.
+    /// Batches too large for datagrams, which are announced to peers and may be pulled.
     offers: Offers,
 }
 
@@ -53,7 +53,7 @@ impl Duties {
         Some(duty)
     }
 
-    /// One fragment of a part was acknowledged. The part is settled with the last one.
+    /// Notes that one fragment of a part was acknowledged. The part is settled with the last one.
     pub fn settle_fragment(&mut self, id: usize) {
         let Some(duty) = self.slab.get_mut(id) else { return };
         debug_assert!(duty.left > 0, "a part without open fragments is settled");
@@ -63,14 +63,15 @@ impl Duties {
         }
     }
 
-    /// A fragment of a part was queued on a link for the first time.
+    /// Notes that a fragment of a part was queued on a link for the first time.
     pub fn note_queued(&mut self, is_own: bool, bytes: usize) {
         if is_own {
             self.own_unsent_bytes += bytes;
         }
     }
 
-    /// A fragment no longer waits on a link: it is sent or withdrawn. Only one that was never sent counts.
+    /// Notes that a fragment no longer waits on a link, because it was sent or withdrawn. Only a fragment
+    /// that had never been sent counts.
     pub fn note_unqueued(&mut self, is_own: bool, sent: &UnsettledPart) {
         if is_own && sent.tries == 0 {
             debug_assert!(sent.bytes <= self.own_unsent_bytes, "{} bytes", self.own_unsent_bytes);
@@ -98,7 +99,7 @@ impl Duties {
         self.offers.get(id)
     }
 
-    /// Whether there is a part of this node's own records.
+    /// Returns whether there is a part of this node's own records.
     pub fn has_own(&self) -> bool {
         self.slab.iter().any(|(_, duty)| duty.part.is_own)
     }

@@ -20,11 +20,12 @@ use crate::cluster::spread::wire::PART_HEADER_BYTES;
 
 /// Most bytes that wait for one peer. Further parts go to other members, or are left to gap repair.
 const LINK_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How often all members of a part are tried again: with loss, both members of a small part may fail by
-/// chance.
+/// Number of times that all members of a part are tried again: with loss, both members of a small part may
+/// fail by chance.
 const ROUNDS_MAX: u32 = 3;
-/// Number of further members that are asked for a sign of life when the first one timed out once, so that the
-/// part goes to one that is there: if half of all members died at once, one of six is alive 63 times in 64.
+/// Number of further members that are asked for a sign of life after the first timeout of a part, so that the
+/// part is moved to one that is alive: if half of all members died at once, one of six is alive 63 times in
+/// 64.
 const FEELERS: usize = 6;
 /// A member that was heard at most this long ago is taken to be alive, in microseconds.
 const HEARD_US: u64 = 50_000;
@@ -65,7 +66,8 @@ impl Custody {
             inside.instead_of = None;
             inside.hops += 1;
             let mut duty = Duty::new(batch.clone(), inside, env.base.now_us);
-            // The one that this node stands in for may only be late, and have served them.
+            // The member that this node stands in for may only be late, and have served these members
+            // already.
             duty.ask_first = stands_in.is_some() && env.base.links.are_late();
             self.take_on(env, replication, duty);
         }
@@ -123,7 +125,7 @@ impl Custody {
         self.queue(env, duty, link);
     }
 
-    /// Takes on a new part: it is counted if its batch is, and handed to a member.
+    /// Takes on a new part, and hands it to a member. The part is counted if its batch is.
     fn take_on(&mut self, env: &mut Env, replication: &mut Replication, mut duty: Duty) {
         replication.open_part(&mut duty);
         self.assign(env, replication, duty);
@@ -215,7 +217,7 @@ impl Custody {
 }
 
 /// The member to hand a part to: the one whose turn it is, or the next one that was neither tried nor silent,
-/// or else one that is silent or suspected. After a failure, one that was heard just now if there is any.
+/// or else one that is silent or suspected. After a failure, a member that was heard just now is preferred.
 fn choose<'a>(base: &Base, duty: &Duty, members: &SpanMembers<'a>) -> Option<&'a RingEntry> {
     let (mut next, mut doubtful) = (None, None);
     for entry in candidates(duty, members) {
@@ -255,7 +257,7 @@ fn candidates<'a>(duty: &Duty, members: &SpanMembers<'a>) -> impl Iterator<Item 
         .filter(|entry| !duty.tried.contains(&entry.hash))
 }
 
-/// Decides whose turn it is to get a part of this batch after so many hand-overs.
+/// Decides which members get the parts of this batch after `hops` hand-overs.
 fn turn_of(batch: &Batch, hops: u32) -> DelegateTurn {
     DelegateTurn { origin: batch.origin_place, epoch: batch.epoch, hops }
 }

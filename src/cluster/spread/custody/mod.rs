@@ -34,35 +34,35 @@ const OWN_UNSENT_BYTES_MAX: usize = 512 * 1024;
 /// Memory of batches on duty beyond which no further custody is taken, in bytes.
 const DUTY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The parts that this node answers for, and the means to look after them.
+/// The parts that this node answers for, and the budget for sending them again.
 #[derive(Debug, Default)]
 pub(super) struct Custody {
     /// The parts that were handed to members and are not settled.
     duties: Duties,
     /// Bytes that may be sent again.
     budget: RetryBudget,
-    /// Memory for the numbers that a receipt settles. Empty between calls.
+    /// Reused as the list of the numbers that a receipt settles. Empty between calls.
     settled: Vec<u64>,
 }
 
 impl Custody {
-    /// Number of bytes of this node's own records that are taken now; 0 while the links are full.
+    /// Number of bytes of this node's own records that can be taken now; 0 while the links are full.
     pub fn room_bytes(&self) -> usize {
         let on_links = OWN_UNSENT_BYTES_MAX.saturating_sub(self.duties.own_unsent_bytes()) / FANOUT;
         on_links.min(self.duties.offer_room_bytes())
     }
 
-    /// Whether so many bytes are on duty that no further custody may be taken.
+    /// Returns whether so many bytes are on duty that no further custody may be taken.
     pub fn is_full(&self) -> bool {
         self.duties.batch_bytes() > DUTY_BYTES_MAX
     }
 
-    /// Whether all of this node's own records are with others, or were given up.
+    /// Returns whether all of this node's own records are with others, or were given up.
     pub fn is_drained(&self) -> bool {
         !self.duties.has_own()
     }
 
-    /// The batch of this name, if it is too large for datagrams and peers were told of it.
+    /// The batch of this name, if it is too large for datagrams and was announced to peers.
     pub fn offered(&self, id: BatchId) -> Option<&Batch> {
         self.duties.offered(id)
     }
@@ -75,10 +75,10 @@ impl Custody {
         repairs.map(|duty| duty.batch.id.first_seq).collect()
     }
 
-    /// Shows how many bytes wait and are on duty.
+    /// Calls `visit` with the number of bytes that wait and that are on duty, and their bounds.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
-        // The room that is told is for records without headers: the parts of records that fill it may take an
-        // eighth more.
+        // The room that [`Custody::room_bytes`] returns is for records without headers: the parts of records
+        // that fill it may take an eighth more.
         let own_max = OWN_UNSENT_BYTES_MAX + OWN_UNSENT_BYTES_MAX / FANOUT;
         visit(QueueGauge::new("bytes of own parts that wait", self.duties.own_unsent_bytes(), own_max));
         // A part is refused once there is too much on duty. The last one before may be the largest record,

@@ -1,4 +1,4 @@
-//! Batches that are too large for datagrams: peers were told of them, and may pull them over a stream.
+//! Batches that are too large for datagrams: they are announced to peers, which may pull them over a stream.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ struct Offer {
     batch: Arc<Batch>,
     /// Number of parts on duty that announce it.
     parts: usize,
-    /// Bytes that it counts as this node's own; 0 if it is not.
+    /// Bytes that the batch counts as this node's own; 0 if another node is its origin.
     own_bytes: usize,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Offers {
 }
 
 impl Offers {
-    /// A part announces this batch. `is_own`: this node is its origin.
+    /// Notes that a part announces this batch. `is_own`: this node is the origin of the batch.
     pub fn add(&mut self, batch: &Arc<Batch>, is_own: bool) {
         let new = || Offer { batch: batch.clone(), parts: 0, own_bytes: 0 };
         let offer = self.batches.entry(batch.id).or_insert_with(new);
@@ -38,7 +38,7 @@ impl Offers {
         }
     }
 
-    /// A part that announced this batch is settled or withdrawn.
+    /// Notes that a part that announced this batch is settled or withdrawn.
     pub fn remove(&mut self, batch: &Batch) {
         let Some(offer) = self.batches.get_mut(&batch.id) else { return };
         debug_assert!(offer.parts > 0, "an offer without parts is removed");

@@ -14,8 +14,8 @@ use crate::cluster::spread::wire::{Receipt, life_tag};
 /// A part whose body is being pulled is announced again after this long, in microseconds: the pull may have
 /// failed since.
 const ANNOUNCE_US: u64 = 250_000;
-/// Longest time that a peer is given to pull one body, in microseconds. Then its part is tried like any
-/// other.
+/// Longest time that a peer is given to pull one body, in microseconds. After that, its part is tried like
+/// any other.
 const PULL_US_MAX: u64 = 30_000_000;
 
 impl Custody {
@@ -30,7 +30,8 @@ impl Custody {
         if receipt.life != life_tag(env.base.me.boot) {
             return;
         }
-        // Answers come before the parts are settled: they are about parts that are not.
+        // The answers are handled before parts are settled: they are about parts that this receipt does not
+        // settle.
         for unserved in &receipt.unserved {
             self.take_unserved(
                 env,
@@ -50,7 +51,7 @@ impl Custody {
         env.base.links.mark_ready(id);
     }
 
-    /// The peer wants parts that it was only asked about: they are sent.
+    /// Sends the parts that the peer wants, after it was only asked whether it has them.
     fn take_wanted(&mut self, base: &mut Base, id: usize, wanted: &[u64]) {
         let rtt = base.links.rtt(id);
         let mut lost = 0;
@@ -103,7 +104,7 @@ impl Custody {
             return None;
         }
         let rtt = base.links.rtt(id);
-        // A question that was asked too soon tells nothing.
+        // The answer to a question that was asked too soon says nothing about lateness.
         let is_answer = sent.ask
             && sent.copies <= 1
             && sent.tries > sent.copies
@@ -118,7 +119,7 @@ impl Custody {
         is_known.then(|| sent.first_us.max(sent.copied_us))
     }
 
-    /// The peer does not know the other member of a part of two: that member gets the batch from here.
+    /// Sends the batch to the other member of a part of two, which the peer does not know.
     fn take_unserved(&mut self, env: &mut Env, replication: &mut Replication, part: PartId, member: u64) {
         let sent = env.base.links.get(part.link).and_then(|link| link.sent(part.number));
         let Some(duty) = sent.and_then(|sent| self.duties.get_mut(sent.duty)) else { return };
@@ -129,7 +130,7 @@ impl Custody {
         }
     }
 
-    /// The peer is pulling the body of a part: the part is not tried again for a while.
+    /// Postpones the next try of a part whose body the peer is pulling.
     fn take_pulling(&mut self, base: &mut Base, part: PartId) {
         let now_us = base.now_us;
         let Some(link) = base.links.get_mut(part.link) else { return };

@@ -1,12 +1,13 @@
-//! Looks after parts that were not acknowledged in time: they are tried again, moved or given up.
+//! Handles parts that were not acknowledged in time: they are tried again, moved or given up.
 //!
 //! After a loss a part is tried again, soon and without backoff, since that is where the tail of the delivery
 //! time comes from. After silence another member gets it: after two timeouts in which nothing at all was
 //! heard of the first member (one, if it was silent lately), the part is moved, long before membership has
-//! decided whether that member is dead. The new member is told which one it stands in for, and cuts the range
-//! as that one would have: if the first was alive after all, and only its receipts were lost, the same
-//! delegates get the same parts twice, and custody stops the repeat there; a different cut would send the
-//! whole subtree twice. Where one member was silent others may be, so below a stand-in one timeout is enough.
+//! decided whether that member is dead. The new member is told which member it stands in for, and cuts the
+//! range as that member would have: if the first was alive after all, and only its receipts were lost, the
+//! same delegates get the same parts twice, and custody stops the repeat there; a different cut would send
+//! the whole subtree twice. Where one member was silent others may be, so below a stand-in one timeout is
+//! enough.
 
 use std::net::SocketAddr;
 
@@ -26,7 +27,7 @@ const TRIES_MAX: u32 = 20;
 /// Most members that a part is handed to before it is given up.
 const HANDOVERS_MAX: u32 = 20;
 
-/// How a part that was not acknowledged in time is dealt with.
+/// The action for a part that was not acknowledged in time.
 #[derive(Clone, Copy, Debug)]
 enum Remedy {
     /// The same member is tried again. `feel`: others are asked for a sign of life meanwhile.
@@ -75,7 +76,8 @@ impl Custody {
         self.assign(env, replication, duty);
     }
 
-    /// A part was not acknowledged by `at_us`, or has waited until then for budget to be sent again.
+    /// Handles a part that was not acknowledged by `at_us`, or has waited until then for budget to be sent
+    /// again.
     pub fn handle_silence(&mut self, env: &mut Env, replication: &mut Replication, part: PartId, at_us: u64) {
         let PartId { link: link_id, number } = part;
         let link = env.base.links.get(link_id);
@@ -112,7 +114,7 @@ impl Custody {
         let rtt = env.base.links.rtt(link_id);
         let duty = self.duties.get(sent.duty)?;
         let link = env.base.links.get_mut(link_id)?;
-        // The first wait before a question is short: that it is over proves nothing.
+        // The wait before a question is short: that it has passed proves nothing.
         if sent.tries > 1 || !duty.asks_second() {
             link.window_mut().handle_loss(now_us, rtt);
         }

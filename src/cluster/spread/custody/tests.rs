@@ -1,4 +1,4 @@
-//! Ranges that come again: a node passes on what it does not answer for already.
+//! Ranges that come again: a node passes on only the parts that it does not answer for already.
 
 use crate::cluster::spread::codec::pack;
 use crate::cluster::spread::harness::{World, address, identity, record};

@@ -1,4 +1,4 @@
-//! The records that a node of the small world got, in the place of a map.
+//! The records that a node of the test world got, in place of a map.
 
 use std::collections::BTreeMap;
 

@@ -11,19 +11,20 @@ const RETRANSMIT_US: u64 = 200_000;
 /// Time after which the ends of a stream that was cut learn of it, in microseconds.
 const BROKEN_US: u64 = 3_000_000;
 
+/// One end of a stream: the index of the node, and the number of the stream there.
 type End = (usize, StreamId);
 
 /// All open streams.
 #[derive(Default)]
 pub(super) struct Streams {
-    /// The other end of each end, and when what was last written on it arrives.
+    /// For each end its other end, and when the bytes that were written on it last arrive, in microseconds.
     ends: BTreeMap<End, (End, u64)>,
     /// Number of the end that was accepted last.
     accepted: u64,
 }
 
 impl World {
-    /// Carries out what a node wants to do with streams.
+    /// Carries out a node's instructions about streams.
     pub(super) fn pump_streams(&mut self, index: usize) {
         while let Some(output) = self.nodes[index].spread.poll_stream() {
             match output {
@@ -46,6 +47,7 @@ impl World {
         }
     }
 
+    /// Opens a stream to the node at an address.
     pub(super) fn connect(&mut self, node: usize, stream: StreamId, to: SocketAddr) {
         let back_us = self.now_us + self.stream_delay_us();
         let target = self.by_address.get(&to).copied().filter(|to| self.nodes[*to].is_up);
@@ -62,6 +64,7 @@ impl World {
         self.schedule(back_us, Event::Stream { node, stream, event: StreamEvent::Opened });
     }
 
+    /// Hands an event of a stream to a node.
     pub(super) fn on_stream(&mut self, index: usize, stream: StreamId, event: StreamEvent) {
         let now = self.now();
         let node = &mut self.nodes[index];

@@ -2,8 +2,8 @@
 //! accepted, and has not gone since, holds the record or a newer one.
 //!
 //! The tree counts its members: a batch with a record that an answer waits for is marked, and its receipts
-//! bring a [`Tally`] up the tree. When the sum is exactly the members that must hold it, the answer goes:
-//! that is one way down the tree and one way up after the publish. If the tree has not reported in time, or
+//! bring a [`Tally`] up the tree. When the sum is exactly the members that must hold the record, the answer
+//! is given. That takes one way down the tree and one way up. If the tree has not reported in time, or
 //! reports other members than expected (a relay died, views differ), the origin asks the members of that part
 //! itself: "is what you hold of this source as new as this?" It does so from the start if no tree was
 //! started, for a duplicate or a stale record. What a member says of its own map is always true, so the count
@@ -43,7 +43,7 @@ use crate::record::SharedRecord;
 /// A holder asks for missing tallies of its parts after this long, and each time again after twice as long,
 /// in microseconds: longer than a hop with a loss takes.
 const POLL_US: u64 = 20_000;
-/// How often the missing tallies of one batch are asked for.
+/// Number of times that the missing tallies of one batch are asked for.
 const POLLS_MAX: u32 = 8;
 
 /// The answers that wait here until all members hold a record, and the batches that are counted for answers
@@ -71,14 +71,14 @@ pub(super) struct Replication {
 /// A record among those that are handed over, for which an answer waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Carried {
-    /// The caller's name for the answer.
+    /// Number that the caller gave to the answer.
     token: u64,
     /// Sequence number of the record: the awaited one, or a newer one of its source.
     seq: u64,
 }
 
 impl Replication {
-    /// Begins without any wait. `life` is the hash of this node's life, `packet_bytes_max` the most bytes of one
+    /// Begins without waits. `life` is the hash of this node's life, `packet_bytes_max` the most bytes of one
     /// encoded packet.
     pub fn new(life: u64, packet_bytes_max: usize) -> Replication {
         Replication {
@@ -103,32 +103,32 @@ impl Replication {
         self.results.pop_front()
     }
 
-    /// Whether nothing is kept.
+    /// Returns whether nothing is kept.
     #[cfg(test)]
     pub fn is_unused(&self) -> bool {
         self.tallies.is_empty() && self.waits.is_empty() && self.asides.is_empty()
     }
 
-    /// When the timer of the waits must be due, in microseconds; it counts as set from now on. `None`: none
-    /// must be set.
+    /// Returns for when the timer of the waits must be set, in microseconds; it counts as set from now on.
+    /// `None`: no timer must be set.
     pub fn arm(&mut self) -> Option<u64> {
         let due_us = self.waits.due_us().filter(|due_us| *due_us != self.armed_us)?;
         self.armed_us = due_us;
         Some(due_us)
     }
 
-    /// Whether a timer of the waits that is due at `at_us` is the one that is set.
+    /// Returns whether a timer of the waits that is due at `at_us` is the one that is set.
     pub fn is_armed(&self, at_us: u64) -> bool {
         self.armed_us == at_us && !self.waits.is_empty()
     }
 
-    /// Whether answers wait here, and members may have gone that they still wait for.
+    /// Returns whether answers wait here, and members may have gone that they still wait for.
     pub fn is_behind(&self, ring: &Ring) -> bool {
         !self.waits.is_empty() && !self.roster.is_current(ring)
     }
 
-    /// Answers wait from now on until all live members hold these records. To be called before the records
-    /// are handed over.
+    /// Lets answers wait until all live members hold these records. To be called before the records are
+    /// handed over.
     pub fn await_all(&mut self, env: &mut Env, awaited: Vec<Awaited>) {
         if self.waits.is_empty() {
             self.roster.refresh(env.ring);
@@ -198,8 +198,8 @@ impl Replication {
         }
     }
 
-    /// A peer handed over a part of a batch and wants the part's tally. To be called before the part is
-    /// served.
+    /// Counts a part of a batch for the peer that handed it over and wants its tally. To be called before the
+    /// part is served.
     pub fn count_for(&mut self, base: &mut Base, part: PartId, batch: BatchId, span: Span) {
         let Some(link) = base.links.get(part.link) else { return };
         let asker = link.peer();
@@ -207,8 +207,8 @@ impl Replication {
         self.tallies.ask(batch, asker, part.number, span);
     }
 
-    /// A peer handed over a part again that this node has taken: it may not have heard the tally, which is
-    /// told again.
+    /// Sends the tally of a part again: the peer handed the part over again after it was taken, and may not
+    /// have got the tally.
     pub fn count_again(&mut self, base: &mut Base, part: PartId) {
         let Some(link) = base.links.get(part.link) else { return };
         if let Some(batch) = self.tallies.ask_again(link.peer(), part.number) {
@@ -216,7 +216,7 @@ impl Replication {
         }
     }
 
-    /// A part is to be handed on. It is counted if its batch is.
+    /// Prepares a part that is to be handed on: it is counted if its batch is.
     pub fn open_part(&mut self, duty: &mut Duty) {
         if self.tallies.has(duty.batch.id) {
             let part = &duty.part;
@@ -224,14 +224,15 @@ impl Replication {
         }
     }
 
-    /// A part was handed to the peer at this address.
+    /// Notes that a part was handed to the peer at this address.
     pub fn hand(&mut self, duty: &Duty, to: SocketAddr) {
         if let Some(part) = duty.counted {
             self.tallies.hand(duty.batch.id, part, (to, duty.first_number), duty.fragments);
         }
     }
 
-    /// A part was given up, or is served by this node itself: no report of it will come.
+    /// Notes that no report of a part will come, because the part was given up or is served by this node
+    /// itself.
     pub fn close_part(&mut self, base: &mut Base, duty: &Duty) {
         if let Some(part) = duty.counted
             && self.tallies.close_part(duty.batch.id, part, Tally::default())
@@ -240,7 +241,7 @@ impl Replication {
         }
     }
 
-    /// A peer reported the tally of a part.
+    /// Takes the tally of a part that a peer reported.
     pub fn take_tally(&mut self, base: &mut Base, part: PartId, tally: Tally) {
         let Some(to) = base.links.get(part.link).map(|link| link.to) else { return };
         if let Some((batch, index)) = self.tallies.find(to, part.number)
@@ -250,8 +251,8 @@ impl Replication {
         }
     }
 
-    /// More is known of a counted batch: tells complete tallies to the peers that asked, and gives the
-    /// answers here that need not wait any longer.
+    /// Acts on new reports about a counted batch: sends complete tallies to the peers that asked, and gives
+    /// the answers here that need not wait any longer.
     pub fn count_changed(&mut self, base: &mut Base, batch: BatchId) {
         for report in self.tallies.take_reports(batch, self.life) {
             let Some(id) = base.links.open(report.peer.address, base.now_us) else { continue };
@@ -282,12 +283,12 @@ impl Replication {
         }
     }
 
-    /// Whether tallies of a batch are missing.
+    /// Returns whether tallies of a batch are missing.
     pub fn is_counting(&self, batch: BatchId) -> bool {
         self.tallies.has(batch) && self.tallies.total(batch).is_none()
     }
 
-    /// Gives the answer of a wait if all members that must hold its record are known to.
+    /// Gives the answer of a wait if all members that must hold its record are known to hold it.
     fn check_wait(&mut self, token: u64) {
         let Some(wait) = self.waits.get(token) else { return };
         let total = wait.batch.and_then(|batch| self.tallies.total(batch));
@@ -299,8 +300,8 @@ impl Replication {
         }
     }
 
-    /// Ends a wait and gives its answer. `is_whole`: all members that must hold the record do; else the time
-    /// is over.
+    /// Ends a wait and gives its answer. `is_whole`: all members that must hold the record do; else the
+    /// deadline has passed.
     fn finish_wait(&mut self, token: u64, is_whole: bool) {
         let Some(wait) = self.waits.remove(token) else { return };
         let reached = match (&wait.missing, wait.batch) {
@@ -323,7 +324,7 @@ impl Replication {
         }
     }
 
-    /// The timer of the waits is due.
+    /// Handles the timer of the waits.
     pub fn handle_timeout(&mut self, env: &mut Env) {
         self.armed_us = 0;
         self.see_to_waits(env);

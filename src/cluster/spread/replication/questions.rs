@@ -14,30 +14,31 @@ use crate::cluster::spread::packet::Packet;
 use crate::cluster::spread::tally::Tally;
 use crate::cluster::spread::wire::Inquiry;
 
-/// Least and longest time a member is given to answer a question, in microseconds.
+/// Least time that a member is given to answer a question, in microseconds.
 const QUESTION_ANSWER_US_MIN: u64 = 20_000;
+/// Longest time that a member is given to answer a question, in microseconds.
 const ANSWER_US_MAX: u64 = 500_000;
-/// Most questions that are sent at once, and how long after them the next are sent, in microseconds: a
-/// thousand members must not answer in the same instant.
+/// Most questions that are sent at once: a thousand members must not answer in the same instant.
 const QUESTIONS_MAX: usize = 256;
+/// Time after which further questions are sent, in microseconds.
 const QUESTIONS_US: u64 = 1_000;
 /// Most members that are remembered as missing, of all waits together: 4 MiB. Members of further waits are
 /// looked for when there is room.
 const MISSING_MAX: usize = 256 * 1024;
-/// How often a wait looks for that room, in microseconds.
+/// Time after which a wait looks for that room again, in microseconds.
 const ROOM_US: u64 = 10_000;
 
 /// Questions that are about to be sent.
 #[derive(Debug)]
 struct Questions {
-    /// By the address of the member.
+    /// The questions, by the address of the member.
     to: BTreeMap<SocketAddr, Vec<Inquiry>>,
-    /// How many more may be asked now.
+    /// Number of questions that may still be asked now.
     left: usize,
 }
 
 impl Replication {
-    /// Looks after all waits that are due: ends them, or asks the members that are missing.
+    /// Handles all waits that are due: ends them, or asks the members that are missing.
     pub(super) fn see_to_waits(&mut self, env: &mut Env) {
         let now_us = env.base.now_us;
         let mut questions = Questions { to: BTreeMap::new(), left: QUESTIONS_MAX };
@@ -92,7 +93,7 @@ impl Replication {
         self.waits.postpone(token, due_us);
     }
 
-    /// The members that must hold a record and are not known to, by what the tree has reported.
+    /// The members that must hold a record and do not hold it as far as the tree has reported.
     fn missing_of(&self, wait: &Wait, ring: &Ring) -> Vec<Seat> {
         debug_assert!(self.roster.is_current(ring), "seats and entries must be the same members");
         let parts = wait.batch.map_or(&[][..], |batch| self.tallies.parts(batch));
@@ -126,7 +127,7 @@ impl Replication {
         self.asides.push_back((to, packet));
     }
 
-    /// A member, by the hash of its life, holds what it was asked for.
+    /// Notes that a member, given by the hash of its life, holds the records that it was asked about.
     pub fn take_holdings(&mut self, member: u64, ids: &[u64]) {
         for id in ids {
             let token = id ^ self.life;
@@ -137,8 +138,8 @@ impl Replication {
     }
 }
 
-/// The members of a part that are not known to hold the record: none, if the report is about exactly them;
-/// the one that makes the difference, if it is one; else all of them.
+/// The members of a part that are not known to hold the record: none, if the report is about exactly them; a
+/// single member, if the report lacks only that one; else all of them.
 fn missing_in(part: &CountedPart, seats: &[Seat]) -> Vec<Seat> {
     let Some(tally) = part.tally else { return seats.to_vec() };
     let expected = seats.iter().fold(Tally::default(), |sum, seat| sum.plus(Tally::of(seat.life)));

@@ -1,4 +1,4 @@
-//! A list of the members that also tells which of them were alive in the past.
+//! A list of the members that also knows which of them were alive in the past.
 //!
 //! An answer waits for the members that were alive when its record was accepted, less those that have gone
 //! since. The roster knows them without a copy of the member list for every answer: it has the list as it is
@@ -45,7 +45,7 @@ pub(super) struct Roster {
 }
 
 impl Roster {
-    /// Whether the roster has the members of this ring.
+    /// Returns whether the roster has the members of this ring.
     pub fn is_current(&self, ring: &Ring) -> bool {
         self.version == Some(ring.version())
     }
@@ -79,7 +79,7 @@ impl Roster {
         gone
     }
 
-    /// No answer waits any more: forgets when members joined.
+    /// Forgets when members joined. To be called when no answer waits any more.
     pub fn forget_joined(&mut self) {
         self.joined.clear();
     }
@@ -94,7 +94,7 @@ impl Roster {
         self.tally
     }
 
-    /// Whether a member that is alive now was alive in `period`. `member`: the hash of its life.
+    /// Returns whether a member that is alive now was alive in `period`. `member`: the hash of its life.
     pub fn was_there(&self, member: u64, period: u64) -> bool {
         self.joined.get(&member).is_none_or(|joined| *joined <= period)
     }
@@ -127,11 +127,11 @@ mod tests {
         assert!(roster.was_there(life(1), period) && !roster.was_there(life(3), period));
         assert!(roster.was_there(life(3), roster.period()));
 
-        // It comes back after it was given up: for answers that waited it stays gone.
+        // The member comes back after it was given up: for answers that waited it stays gone.
         ring.insert(identity(0), State::Alive);
         assert!(roster.refresh(&ring).is_empty());
         assert!(!roster.was_there(life(0), period));
-        // A suspected member is still one.
+        // A suspected member is still a member.
         ring.insert(identity(1), State::Suspect);
         assert!(roster.refresh(&ring).is_empty() && roster.was_there(life(1), period));
     }

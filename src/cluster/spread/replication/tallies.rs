@@ -16,7 +16,7 @@ use crate::cluster::spread::link::PeerLife;
 use crate::cluster::spread::span::Span;
 use crate::cluster::spread::tally::Tally;
 
-/// How long a batch is remembered, in microseconds: no answer waits longer.
+/// Time for which a batch is remembered, in microseconds: no answer waits longer.
 const COUNTED_US_MAX: u64 = 6_000_000;
 /// Most parts and askers that are remembered, all batches together: about 24 MiB. For more, the oldest batch
 /// is forgotten.
@@ -29,7 +29,7 @@ pub(super) struct CountedPart {
     pub span: Span,
     /// Only members of this zone are in the part.
     pub zone: Arc<str>,
-    /// The tally that was reported; that of no member if the part was given up; `None` while neither
+    /// The tally that was reported, or the empty tally if the part was given up; `None` while neither
     /// happened.
     pub tally: Option<Tally>,
     /// Address of the peer that the part went to last, and its first number on that link.
@@ -105,13 +105,13 @@ pub(super) struct Tallies {
 }
 
 impl Tallies {
-    /// Whether nothing is counted.
+    /// Returns whether nothing is counted.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         (self.entries, self.handed.len(), self.asked.len()) == (0, 0, 0) && self.batches.is_empty()
     }
 
-    /// Whether a batch is counted.
+    /// Returns whether a batch is counted.
     pub fn has(&self, batch: BatchId) -> bool {
         !self.batches.is_empty() && self.batches.contains_key(&batch)
     }
@@ -158,7 +158,7 @@ impl Tallies {
         is_it.then_some((handed.batch, handed.part))
     }
 
-    /// Takes the tally of a part. `true`: none was known before.
+    /// Takes the tally of a part. Returns whether none was known before.
     pub fn close_part(&mut self, batch: BatchId, index: usize, tally: Tally) -> bool {
         let part = self.batches.get_mut(&batch).and_then(|counted| counted.parts.get_mut(index));
         match part {
@@ -170,7 +170,8 @@ impl Tallies {
         }
     }
 
-    /// A peer handed over a range of a batch that this node holds: the peer is to be told the range's tally.
+    /// Notes that a peer handed over a range of a batch that this node holds, and is to be told the range's
+    /// tally.
     pub fn ask(&mut self, batch: BatchId, peer: PeerLife, number: u64, span: Span) {
         let Some(counted) = self.batches.get_mut(&batch) else { return };
         counted.askers.push(Asker { peer, number, span, is_told: false });
@@ -178,7 +179,8 @@ impl Tallies {
         self.asked.insert((peer.address, number), batch);
     }
 
-    /// A peer may not have heard the tally of a part, and is to be told again. Returns the part's batch.
+    /// Notes that a peer is to be told the tally of a part again, because it may not have got it. Returns the
+    /// part's batch.
     pub fn ask_again(&mut self, peer: PeerLife, number: u64) -> Option<BatchId> {
         let batch = *self.asked.get(&(peer.address, number))?;
         let askers = &mut self.batches.get_mut(&batch)?.askers;
@@ -187,8 +189,8 @@ impl Tallies {
         Some(batch)
     }
 
-    /// The tallies of a batch that are complete and not told. From now on they count as told. `own` is the
-    /// hash of this node's life.
+    /// Takes the tallies of a batch that are complete and were not sent. From now on they count as sent.
+    /// `own` is the hash of this node's life.
     pub fn take_reports(&mut self, batch: BatchId, own: u64) -> Vec<TallyReport> {
         let Some(counted) = self.batches.get_mut(&batch) else { return Vec::new() };
         let mut askers = std::mem::take(&mut counted.askers);

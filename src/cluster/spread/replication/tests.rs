@@ -1,4 +1,4 @@
-//! The level `replicated` among many nodes: when an answer goes, all who are up hold the record.
+//! The level `replicated` among many nodes: when an answer says so, all nodes that are up hold the record.
 
 use crate::cluster::Replicated;
 use crate::cluster::members::State;

@@ -1,4 +1,4 @@
-//! Answers that wait until a record is everywhere, and what is known of each record.
+//! Answers that wait until all members hold a record, and the members that are known to hold it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,11 +21,11 @@ pub(super) struct Wait {
     pub expected: Tally,
     /// The members that are not known to hold it, in the ring's order; `None`: nobody has looked.
     pub missing: Option<Vec<Seat>>,
-    /// How many of `missing` were asked in this round of questions.
+    /// Number of the `missing` members that were asked in this round of questions.
     pub asked: usize,
-    /// Number of rounds of questions that are over.
+    /// Number of rounds of questions that have ended.
     pub rounds: u32,
-    /// When the wait is looked after next, in microseconds.
+    /// When the wait is checked next, in microseconds.
     pub due_us: u64,
     /// When the wait ends in any case, in microseconds.
     pub deadline_us: u64,
@@ -34,7 +34,7 @@ pub(super) struct Wait {
 /// All answers that wait, with indices by time, batch and record.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
-    /// By token, which is the caller's name for the answer.
+    /// The waits by token, the number that the caller gave to the answer.
     waits: BTreeMap<u64, Wait>,
     /// When each wait is due, in microseconds, and its token.
     due: BTreeSet<(u64, u64)>,
@@ -47,7 +47,7 @@ pub(super) struct Waits {
 }
 
 impl Waits {
-    /// Whether no answer waits.
+    /// Returns whether no answer waits.
     pub fn is_empty(&self) -> bool {
         self.waits.is_empty()
     }
@@ -88,7 +88,7 @@ impl Waits {
         Some(wait)
     }
 
-    /// Whether the indices fit the waits.
+    /// Returns whether the indices agree with the waits.
     fn is_sound(&self) -> bool {
         let is_empty = self.unsent.is_empty() && self.carried.is_empty() && self.missing == 0;
         self.due.len() == self.waits.len() && (is_empty || !self.waits.is_empty())
@@ -104,7 +104,7 @@ impl Waits {
         self.due.first().map(|due| due.0)
     }
 
-    /// Has a wait looked after again at `at_us`, or when it ends if that is sooner.
+    /// Sets the next check of a wait to `at_us`, or to the end of the wait if that is sooner.
     pub fn postpone(&mut self, token: u64, at_us: u64) {
         if let Some(wait) = self.waits.get_mut(&token) {
             self.due.remove(&(wait.due_us, token));
@@ -118,7 +118,7 @@ impl Waits {
         self.unsent.range(..=seq).map(|(seq, token)| (*seq, *token)).collect()
     }
 
-    /// The record of a wait, or a newer one of its source, was put into this batch.
+    /// Notes that the record of a wait, or a newer one of its source, was put into this batch.
     pub fn carry(&mut self, token: u64, batch: BatchId) {
         let Some(wait) = self.waits.get_mut(&token) else { return };
         self.unsent.remove(&wait.awaited.birth.seq);
@@ -144,7 +144,7 @@ impl Waits {
         self.missing
     }
 
-    /// Notes how many of the missing members were asked in this round; `is_over`: all of them.
+    /// Notes how many of the missing members were asked in this round. `is_over`: all of them were.
     pub fn set_asked(&mut self, token: u64, asked: usize, is_over: bool) {
         if let Some(wait) = self.waits.get_mut(&token) {
             wait.asked = if is_over { 0 } else { asked };
@@ -152,12 +152,14 @@ impl Waits {
         }
     }
 
-    /// A member, by the hash of its life, holds the record. `true`: nobody is missing any more.
+    /// Notes that a member, given by the hash of its life, holds the record. Returns whether no member is
+    /// missing any more.
     pub fn confirm(&mut self, token: u64, member: u64) -> bool {
         self.waits.get_mut(&token).is_some_and(|wait| strike(wait, member, &mut self.missing))
     }
 
-    /// A member has gone, and is no longer waited for. Returns the tokens of the waits that did.
+    /// Notes that a member has gone and is no longer waited for. Returns the tokens of the waits that waited
+    /// for it.
     pub fn handle_gone(&mut self, gone: Departed) -> Vec<u64> {
         let mut touched = Vec::new();
         for (token, wait) in self.waits.iter_mut().filter(|wait| gone.joined <= wait.1.period) {
@@ -169,7 +171,8 @@ impl Waits {
     }
 }
 
-/// Removes a member from those that are missing, which `count` counts. `true`: nobody is missing any more.
+/// Removes a member from those that are missing, and lowers `count`, their number in all waits. Returns
+/// whether no member is missing any more.
 fn strike(wait: &mut Wait, member: u64, count: &mut usize) -> bool {
     let Some(missing) = &mut wait.missing else { return false };
     if let Some(at) = missing.iter().position(|seat| seat.life == member) {
