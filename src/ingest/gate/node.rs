@@ -1,4 +1,4 @@
-//! Whether the node takes any publish at all.
+//! The guard that checks whether the node takes publishes at all.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
@@ -6,9 +6,9 @@ use super::guard::{Entrant, Guard};
 use crate::ingest::downstream::Downstream;
 use crate::protocol::refusal::{Code, Refusal};
 
-/// The node shuts down.
+/// Bit for a node that shuts down.
 const DRAINING: u8 = 1;
-/// The node's clock is too far off its peers' clocks.
+/// Bit for a node whose clock is too far off its peers' clocks.
 const SKEWED: u8 = 2;
 
 /// Refuses every draft while the node shuts down or cannot trust its clock.
