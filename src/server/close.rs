@@ -38,7 +38,7 @@ pub enum Afterwards {
     ComeBack,
 }
 
-/// All codes, to be held against what clients are promised.
+/// All codes, for the check below that their numbers are those that clients are promised.
 const CODES: [CloseCode; 9] = [
     CloseCode::ProtocolError,
     CloseCode::UnsupportedKind,
@@ -70,13 +70,13 @@ impl CloseCode {
         }
     }
 
-    /// Whether frames of which no byte was sent are dropped, so that the client is told at all: one that
-    /// does not read would not see the close behind everything that waits for it.
+    /// Returns whether frames of which no byte was sent are dropped, so that the client is told at all: one
+    /// that does not read would not see the close behind everything that waits for it.
     pub const fn drops_unsent(self) -> bool {
         matches!(self, CloseCode::NoPong | CloseCode::TooSlow)
     }
 
-    /// Whether the client's answer to the close is waited for. After a breach of the framing nothing
+    /// Returns whether the client's answer to the close is waited for. After a breach of the framing nothing
     /// that still arrives can be understood.
     pub const fn awaits_answer(self) -> bool {
         !matches!(self, CloseCode::ProtocolError | CloseCode::InvalidText | CloseCode::TooLarge)

@@ -4,7 +4,7 @@
 //! Sending joins datagrams that go to the same receiver and have the same size (GSO). For that they are
 //! reordered between two flushes, as a network might do, too. Datagrams that the socket does not take wait,
 //! bounded in bytes. Those that do not fit are dropped and counted, as a network would drop them, and the
-//! cluster machine makes that good by its retries.
+//! cluster machine makes up for them by its retries.
 //!
 //! The poll is asked about writing only while something waits for it: a UDP socket is reported writable
 //! anew each time a datagram has left it, so every send would cost a turn of the loop.
@@ -82,7 +82,7 @@ impl DatagramSocket {
         })
     }
 
-    /// The poll says that the socket can be read or written.
+    /// Notes that the poll has reported the socket as readable or writable.
     pub fn set_ready(&mut self, is_readable: bool, is_writable: bool) {
         self.is_readable |= is_readable;
         if is_writable && !self.is_writable {

@@ -179,7 +179,7 @@ impl WebSocket {
         message(head, self.partial.get_mut(head.len..).unwrap_or_default())
     }
 
-    /// A frame that tungstenite is to read begins.
+    /// Notes that a frame begins which tungstenite is to read.
     fn begin_passing(&mut self, head: FrameHead) {
         self.passing = head.frame();
         self.largest = self.largest.max(head.frame());
@@ -266,7 +266,7 @@ fn message(head: FrameHead, payload: &mut [u8]) -> Unwrapped<'_> {
     }
 }
 
-/// What it means for the connection that tungstenite returned an error.
+/// Returns what an error of tungstenite means for the connection.
 fn end(error: Error) -> Unwrapped<'static> {
     match error {
         Error::ConnectionClosed | Error::AlreadyClosed => Unwrapped::Ended,

@@ -19,7 +19,7 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// How many framings there are.
+    /// Number of framings.
     pub const COUNT: usize = 1;
 
     /// The framing's place in a list of all framings, below [`Framing::COUNT`].

@@ -36,7 +36,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The present heads, by their keys.
+    /// The present heads, as pairs of a key and a sequence number, in the order of keys.
     pub(super) fn heads(&mut self, host: &dyn Host) -> SharedHeads {
         let heads = host.heads();
         if let Some((seen, keys)) = &self.seen

@@ -1,4 +1,4 @@
-//! The publisher's side: every record is judged at once; its answer comes when its level is reached.
+//! The publisher's side: every record is judged at once, and answered when its ack level is reached.
 //!
 //! Frames whose answers must wait stand in a room of the connection's own ([`WaitingRoom`]), which the
 //! worker drives through the session.
@@ -57,7 +57,7 @@ impl Publisher {
         }
     }
 
-    /// The store's mark or its health moved.
+    /// Answers what waited for the store. To be called when the store's mark or its health has changed.
     pub(super) fn handle_durable(&mut self, turn: &mut Turn<'_>) {
         let (codec, host) = (self.codec, turn.host);
         self.waiting.handle_durable(host, &mut |frame, ()| answer(turn, codec, &frame));
@@ -68,7 +68,7 @@ impl Publisher {
         self.waiting.handle_timeout(now_us, host, &mut |frame, ()| answer(turn, codec, &frame));
     }
 
-    /// The cluster machine has an answer for one of this connection's records.
+    /// Takes the cluster machine's answer for one of this connection's records.
     pub(super) fn handle_replicated(&mut self, turn: &mut Turn<'_>, token: u64, reached: Reached) {
         let (codec, metrics) = (self.codec, turn.host.metrics());
         let mut tell = |frame: PendingFrame, ()| answer(turn, codec, &frame);

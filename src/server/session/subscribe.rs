@@ -37,7 +37,8 @@ pub(super) struct Subscriber {
     first: Option<Subscribe>,
     interests: Interests,
     delivery: Delivery,
-    /// Checksums of records that a scan has told as expired, a moment before the map does.
+    /// Checksums of records that a scan has sent as expired. The map's own report of these expiries is
+    /// skipped.
     told_expired: Names,
     tokens: TokenSchedule,
     order: ChangeOrder,
@@ -45,9 +46,9 @@ pub(super) struct Subscriber {
     poll_us: Option<u64>,
 }
 
-/// Returns how a subscriber is told that its patterns exceed a bound. What the connection itself has too much
-/// of is `bad_request`, as for too many subscriptions, because waiting does not help; what all connections of
-/// the worker share is `overloaded`, because it is free again when others leave.
+/// The refusal of patterns that exceed a bound. What one connection has too much of is `bad_request`, as for
+/// too many subscriptions, because waiting does not help; what all connections of the worker share is
+/// `overloaded`, because it is free again when others leave.
 fn refusal_of(excess: Excess) -> Refusal {
     let code = if excess.is_temporary() { Code::Overloaded } else { Code::BadRequest };
     Refusal::new(code, excess.to_string())
@@ -215,7 +216,8 @@ impl Subscriber {
             }
         }
         if self.interests.any_live() && self.tokens.is_due(turn) {
-            // The map has told of these expiries by now: it does so within much less time.
+            // By now the map has reported these expiries: that takes much less time than lies between two
+            // tokens.
             self.told_expired.clear();
             let token = self.tokens.take(turn, self.interests.live_patterns());
             self.delivery.push_token(None, token);
