@@ -71,8 +71,8 @@ impl Acks {
         })
     }
 
-    /// Publishes the frame of a request over HTTP, and answers it now or when its conditions are
-    /// settled. Worker 0 must be woken afterwards: it looks after those that wait.
+    /// Publishes the frame of a request over HTTP, and answers it now or when its conditions are settled.
+    /// Worker 0 must be woken afterwards, since it settles the frames that wait.
     pub(super) fn publish_http(
         &self,
         host: &impl PublishHost,

@@ -28,15 +28,15 @@ use super::fault::CassandraFault;
 use super::placing::{SilentNodes, TRIED, Tried};
 use crate::config::cassandra::{Cassandra, Consistency};
 
-/// Longest that one request takes. Under the time a publisher waits for `stored`, over the two seconds
-/// after which Cassandra itself gives a write up.
+/// Longest time of one request: less than a publisher waits for `stored`, and more than the two seconds after
+/// which Cassandra itself gives up a write.
 const REQUEST_MAX: Duration = Duration::from_millis(3_000);
-/// How long one node is given before a second one is asked too; so much under [`REQUEST_MAX`] that
-/// the second one has time to answer.
+/// Time that one node is given before a second one is asked too; so much less than [`REQUEST_MAX`] that the
+/// second one has time to answer.
 const SILENCE_MAX: Duration = Duration::from_millis(1_000);
-/// Longest that a change of the schema takes.
+/// Longest time of a change of the schema.
 const CHANGE_MAX: Duration = Duration::from_secs(20);
-/// Longest that making a session takes.
+/// Longest time for making a session.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// A connected session with Cassandra.
@@ -141,8 +141,8 @@ impl CassandraSession {
         .await
     }
 
-    /// Runs several prepared statements in one request, at the configured consistency. Each is run for
-    /// itself: after an error some may be done and others not.
+    /// Runs several prepared statements in one request, at the configured consistency. Each is run by itself:
+    /// after an error some may be done and others not.
     pub(super) async fn batch<'a, I>(&self, statements: impl Fn() -> I) -> Result<(), CassandraFault>
     where
         I: Iterator<Item = (&'a PreparedQuery, Vec<Value>)>,

@@ -22,7 +22,7 @@ pub(in crate::store) struct Bell {
     rung: AtomicBool,
     orders: Mutex<Orders>,
     woken: Condvar,
-    /// Called beside `woken`, for a thread that does not wait for it.
+    /// Called at every ring besides notifying `woken`, for a thread that does not wait for that.
     listener: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
