@@ -46,7 +46,7 @@ pub struct Bounds {
 pub struct Accepted {
     /// The record's stamp: the publisher's, or the node's.
     pub ts: u64,
-    /// What became of the record.
+    /// The outcome of the record: applied, duplicate or stale.
     pub outcome: Outcome,
     /// The store's ticket of the record that won: the record is durable once the store's mark has reached it.
     pub ticket: u64,

@@ -137,7 +137,7 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
         while limit > 0 && !page.is_full() {
             chunk.limit = limit.min(HISTORY_CHUNK);
             let found = app.node.history(&chunk)?;
-            // A value whose time to live is over is not shown in a history either; deletions are.
+            // A value whose time to live has ended is not shown in a history either; deletions are.
             let is_shown = |record: &&Record| record.stamp.deleted || record.is_visible(wall_us);
             for record in found.records.iter().filter(is_shown).take(limit) {
                 page.push(record);

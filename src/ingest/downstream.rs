@@ -3,9 +3,9 @@
 use crate::latest::Change;
 use crate::record::{Now, SharedRecord};
 
-/// Where applied records go. The methods are called under a shard's lock, except
-/// [`Downstream::store_health`]: implementations push into memory and return; they neither block nor
-/// call back.
+/// The places where applied records go. The methods are called under a shard's lock, except
+/// [`Downstream::store_health`]: implementations push into memory and return; they neither block nor call
+/// back.
 pub trait Downstream: Send + Sync {
     /// Hands a change to the connections that match, on every worker.
     fn deliver(&self, change: Change);

@@ -19,7 +19,7 @@ const BATCH_ROOM_BYTES: usize = wrap::ROOM_BYTES + 1 + 10;
 #[derive(Clone, Copy, Debug)]
 pub struct RecordBatch {
     codec: Codec,
-    /// Where the room in front begins in the buffer.
+    /// Position in the buffer at which the room in front begins.
     start: usize,
     /// Number of records.
     count: usize,

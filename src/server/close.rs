@@ -1,4 +1,5 @@
-//! Why a client's connection is closed: the code that the client is told, and what follows from it.
+//! The reasons for which a client's connection is closed: the code that the client is told, and what follows
+//! from it.
 //!
 //! The number of a code says what the client should do next, so that a client need not know every code:
 //! see [`Afterwards`]. A code also decides how the connection ends on this side.
@@ -27,7 +28,7 @@ pub enum CloseCode {
     TooSlow = 4202,
 }
 
-/// What a client should do after it was closed.
+/// The action that a client should take after its connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Afterwards {
     /// The client must be mended: it would be closed again.
@@ -57,7 +58,7 @@ impl CloseCode {
         self as u16
     }
 
-    /// What the client should do next.
+    /// Returns the action that the client should take next.
     pub const fn afterwards(self) -> Afterwards {
         match self {
             CloseCode::ProtocolError
@@ -98,7 +99,7 @@ const _: () = {
     }
 };
 
-/// Why a connection is closed: a code, and the reason in words.
+/// The reason why a connection is closed: a code, and the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseReason {
     /// The code, by which programs decide.

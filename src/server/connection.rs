@@ -19,7 +19,7 @@ use super::transport::{Layer, Transport};
 use crate::http::Reservation;
 use crate::limits::HANDSHAKE_US_MAX;
 
-/// How long the peer's answer to a close frame is waited for, in microseconds.
+/// Time for which the client's answer to a close frame is waited for, in microseconds.
 const CLOSE_ANSWER_US_MAX: u64 = 1_000_000;
 /// Time within which everything up to the close frame must be sent, in microseconds: a client that does not
 /// read for this long will not see it.
@@ -40,22 +40,22 @@ pub struct Connection {
     pub admission: Admission,
     /// Whether the connection is to be read.
     pub intake: Intake,
-    /// Whether the transport takes bytes; if not, the poll says when it does again.
+    /// Whether the transport takes bytes; if not, the poll reports when it does again.
     pub is_writable: bool,
     /// Whether the connection is in the list of those whose sessions want a turn.
     pub turning: Listed,
     /// Whether the connection is in the list of those that are flushed at the end of the turn.
     pub touched: Listed,
-    /// When the timer of the connection is due, on the monotonic clock; `u64::MAX` without one.
+    /// Monotonic time at which the timer of the connection is due, in microseconds; `u64::MAX` without one.
     pub armed_us: u64,
 }
 
 /// Whether a node has room for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It is within the node's bound.
+    /// The connection is within the node's bound.
     Admitted,
-    /// It is beyond the bound, and will be turned away as soon as it has said what it wants.
+    /// The connection is beyond the bound, and is turned away as soon as its request has been read.
     Excess,
 }
 
@@ -158,7 +158,7 @@ pub enum ConnectionStage {
     Head {
         /// The bytes that have come so far.
         bytes: Vec<u8>,
-        /// When the connection began, on the monotonic clock.
+        /// Monotonic time at which the connection began, in microseconds.
         opened_us: u64,
     },
     /// A session exchanges messages with the client.
@@ -194,7 +194,7 @@ pub struct Closing {
     sent_us: Option<u64>,
 }
 
-/// What a closing connection waits for, after everything was sent.
+/// The event that a closing connection waits for, after everything was sent.
 pub enum AwaitedEnd {
     /// The client's answer to the close.
     CloseAnswer(Box<FrameReader>),

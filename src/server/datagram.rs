@@ -45,7 +45,7 @@ pub struct DatagramSocket {
     is_writable: bool,
     /// The receive buffers, one after the other.
     received: Vec<u8>,
-    /// Where datagrams are joined for a transmission.
+    /// Buffer in which datagrams are joined for a transmission.
     joined: Vec<u8>,
     /// Datagrams that wait, with their receivers.
     queue: VecDeque<(SocketAddr, Bytes)>,
@@ -119,13 +119,13 @@ impl DatagramSocket {
             std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
         let count = match self.state.recv(UdpSockRef::from(&self.socket), &mut buffers, &mut metas) {
             Ok(count) => {
-                // Fewer than asked for were all: the poll tells of those that come from now on.
+                // Fewer datagrams than asked for were all: the poll reports those that come from now on.
                 self.is_readable = count == RECEIVE_BUFFERS;
                 count
             }
             Err(error) => {
-                // Other errors are about an earlier datagram, such as one whose port is closed, and say nothing
-                // about what has arrived.
+                // Other errors are about an earlier datagram, such as one whose port is closed, and say
+                // nothing about what has arrived.
                 self.is_readable = error.kind() != io::ErrorKind::WouldBlock;
                 return;
             }

@@ -20,7 +20,7 @@ use crate::record::Now;
 
 /// The node as the sessions of one worker see it.
 pub struct WorkerHost {
-    /// What all threads of the node share.
+    /// The state that all threads of the node share.
     pub shared: Arc<Shared>,
     /// Number of the worker.
     pub worker: usize,

@@ -17,7 +17,7 @@ use super::mailbox::Mailbox;
 use crate::latest::{Change, Latest};
 use crate::limits::SHARDS;
 
-/// What an inbox gives its worker.
+/// The next item that an inbox gives its worker.
 pub enum Mail {
     /// A change, to be handed to the sessions that want it.
     Change(Change),
@@ -30,7 +30,7 @@ pub enum Mail {
     Empty,
 }
 
-/// How far one worker is with its mailbox.
+/// One worker's end of its mailbox, which keeps how far the changes were handed out.
 #[derive(Debug)]
 pub struct Inbox {
     /// For each shard: changes up to this version were handed out, or no subscriber wanted them. Never falls.

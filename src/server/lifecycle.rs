@@ -27,7 +27,7 @@ pub enum Phase {
     Leaving,
     /// The event loops end.
     Stopped,
-    /// The event loops end at once: nothing is flushed, nobody is told.
+    /// The event loops end at once: nothing is flushed, and neither clients nor peers are told.
     Killed,
 }
 

@@ -17,7 +17,7 @@ pub struct Liveness {
     paused_us: Option<u64>,
 }
 
-/// What is to be done about a client's silence.
+/// The action that a client's silence calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
     /// Nothing is to be done yet.

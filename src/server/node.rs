@@ -66,7 +66,7 @@ const fn max(a: u64, b: u64) -> u64 {
     if a > b { a } else { b }
 }
 
-/// Why a node does not start, or ends.
+/// The reason why a node does not start, or ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The HTTP port cannot be bound.
@@ -85,7 +85,7 @@ pub enum ServerError {
         /// Why it cannot be bound.
         source: io::Error,
     },
-    /// The address that other members are to be told cannot be found out.
+    /// The address that other members are to be told cannot be determined.
     #[error(transparent)]
     Advertise(#[from] AddressError),
     /// The store cannot be opened.
@@ -262,8 +262,8 @@ impl NodeHandle {
         self.end(KILL_MS_MAX);
     }
 
-    /// Waits until the threads have ended, and then until nobody uses the node any longer, for at most
-    /// `wait_ms` milliseconds each.
+    /// Waits until the threads have ended, and then until no other thread uses the node's shared state, for
+    /// at most `wait_ms` milliseconds each.
     fn end(&mut self, wait_ms: u64) {
         self.alive = None;
         drop(self.control.take());
@@ -297,7 +297,7 @@ impl Drop for NodeHandle {
     }
 }
 
-/// What others are told of this node: its name and its two addresses.
+/// The name and the two addresses of this node that others are told.
 struct Told {
     name: NodeName,
     http: SocketAddr,

@@ -28,7 +28,7 @@ pub struct BufferPool {
 const POOL_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Capacity of the largest buffer that is kept in the pool, in bytes.
 const POOLED_BYTES_MAX: usize = 256 * 1024;
-/// After this number of turns, half of the buffers that nobody needed in the meantime are let go.
+/// After this number of turns, half of the buffers that were not needed in the meantime are freed.
 const TURNS_PER_LOOK: u32 = 256;
 
 impl BufferPool {
@@ -68,7 +68,7 @@ const COMPACT_BYTES: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Outbound {
     bytes: Vec<u8>,
-    /// How messages are wrapped on this connection.
+    /// The framing of the messages on this connection.
     framing: Framing,
     /// The socket has taken the bytes up to here.
     sent: usize,
@@ -90,7 +90,7 @@ impl Outbound {
         self.len() == 0
     }
 
-    /// How messages are wrapped on this connection. A message that many connections want is wrapped once
+    /// The framing of the messages on this connection. A message that many connections want is wrapped once
     /// and then appended to each.
     pub fn framing(&self) -> Framing {
         self.framing

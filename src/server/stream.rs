@@ -28,7 +28,7 @@ struct PeerStream {
     socket: TcpStream,
     /// Whether the connection is established.
     is_connected: bool,
-    /// Whether the poll said that there is something to read, and it was not read to the end.
+    /// Whether the poll has reported something to read that was not read to the end.
     is_readable: bool,
     /// Whether the stream is in the list of those that may have more to read.
     is_queued: bool,
@@ -38,7 +38,7 @@ struct PeerStream {
     waiting: VecDeque<Bytes>,
     /// Bytes of what waits.
     waiting_bytes: usize,
-    /// Whether something was written since the machine was last told that everything is sent.
+    /// Whether something was written since the machine last got [`StreamEvent::Drained`].
     owes_drained: bool,
 }
 
@@ -57,7 +57,7 @@ pub struct PeerStreams {
     next_accepted: u64,
     /// Number of open streams that peers opened.
     accepted: usize,
-    /// Where a piece is read into.
+    /// Buffer that pieces of streams are read into.
     buffer: Vec<u8>,
 }
 

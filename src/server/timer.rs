@@ -40,7 +40,7 @@ impl Timers {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
-    /// When the next timer is due, on the monotonic clock.
+    /// Monotonic time at which the next timer is due, in microseconds.
     pub fn next_us(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse((at_us, _))| *at_us)
     }

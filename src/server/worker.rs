@@ -54,8 +54,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker with its poll, its listener and, for worker 0, the cluster. The mailbox's waker must belong to
-    /// the poll.
+    /// Makes a worker with its poll, its listener and, for worker 0, the cluster. The mailbox's waker must
+    /// belong to the poll.
     pub fn new(
         id: usize,
         poll: Poll,

@@ -20,8 +20,8 @@ use super::{cassandra, embedded, memory};
 use crate::cluster::Heads;
 use crate::record::{HistoryPage, HistoryQuery, Record, SharedRecord, Source, Stamp};
 
-/// How long dropping the last handle waits for what was pushed. [`StoreHandle::close`] is the way
-/// to wait longer, and to know.
+/// Longest time for which dropping the last handle waits until pushed records are written.
+/// [`StoreHandle::close`] can wait longer, and returns whether they were.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens a backend: one line for each kind.

@@ -86,7 +86,7 @@ pub struct NodeIdentity {
     pub heads: Heads,
 }
 
-/// Why a store cannot be opened. Nothing was changed, unless it says so.
+/// The reason why a store cannot be opened. Nothing was changed, unless the variant says so.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process uses the directory.

@@ -11,7 +11,7 @@ pub(in crate::ingest) struct Entrant<'a, D> {
     pub(in crate::ingest) now: Now,
     /// The publish that the client asks for.
     pub(in crate::ingest) draft: &'a Draft<'a>,
-    /// Where the record will go.
+    /// The places where the record will go.
     pub(in crate::ingest) downstream: &'a D,
 }
 

@@ -1,6 +1,6 @@
 //! What each ack level requires before a publish is answered, and the refusals when that is not reached.
 //!
-//! This file is the only one that tells the levels apart.
+//! This file is the only one that distinguishes the levels.
 
 use crate::ingest::Accepted;
 use crate::limits::{REPLICATED_US_MAX, STORED_US_MAX};
@@ -42,7 +42,7 @@ pub(crate) trait PublishHost {
 /// Number of members that hold a record: `Ok` if these are all, `Err` if the time ran out before that.
 pub(crate) type Reached = Result<u32, u32>;
 
-/// What must come true before a publish is answered with its level.
+/// The condition under which a publish is answered with its level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
     /// The store's mark reaches this ticket.

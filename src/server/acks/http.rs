@@ -22,7 +22,7 @@ pub(super) struct HttpRoom {
 #[derive(Default)]
 struct HttpFrames {
     frames: WaitingRoom<Reply>,
-    /// Tokens whose frame is still being published, with what the cluster machine said of them already.
+    /// Tokens whose frame is still being published, with the cluster machine's answer if it has come already.
     early: BTreeMap<u64, Option<Reached>>,
 }
 

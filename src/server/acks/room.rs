@@ -119,7 +119,7 @@ impl<W> WaitingRoom<W> {
         if self.next_timeout_us().is_none_or(|due_us| now_us < due_us) {
             return;
         }
-        // The mark may have moved since the owner was told last.
+        // The mark may have moved since the owner called last.
         self.handle_durable(host, tell);
         let (durable, refusal) = (host.durable(), condition::store_too_late(host.store_away()));
         while let Some(place) = self.stored.pop_front_if(|place| place.deadline_us <= now_us) {

@@ -34,7 +34,7 @@ pub(crate) struct Settled {
     pub(crate) connection: usize,
     /// The token of the record.
     pub(crate) token: u64,
-    /// How many members hold the record.
+    /// Number of members that hold the record.
     pub(crate) reached: Reached,
 }
 

@@ -26,7 +26,7 @@ const WRITE_BYTES_MAX: usize = 128 * 1024;
 /// turn.
 const WRITE_BYTES_MIN: usize = 16 * 1024;
 
-/// How much a worker hands out before it flushes.
+/// The amount that a worker hands out before it flushes.
 #[derive(Debug, PartialEq, Eq)]
 struct Portion {
     /// Number of deliveries between two looks at the clock.

@@ -24,7 +24,7 @@ const RETRY_US: u64 = 1_000;
 pub struct ClientsEnv {
     /// The node, as sessions see it.
     pub host: WorkerHost,
-    /// What the sessions of the worker share.
+    /// The state that the sessions of the worker share.
     pub work: Workspace,
     /// Buffers of idle connections.
     pub pool: BufferPool,
@@ -34,7 +34,7 @@ pub struct ClientsEnv {
     pub touched: Vec<usize>,
     /// Connections that are to be removed at the end of the turn.
     pub dead: Vec<usize>,
-    /// How far the worker is with its mailbox.
+    /// The worker's end of its mailbox.
     pub inbox: Inbox,
     /// Number of connections of this worker that are beyond the node's bound and being turned away.
     pub excess: usize,
@@ -55,7 +55,7 @@ impl ClientsEnv {
         }
     }
 
-    /// What the session of the connection at `key`, whose buffer is `out`, is given for one call.
+    /// Makes the environment for one call of the session of the connection at `key`, whose buffer is `out`.
     pub fn turn<'a>(&'a mut self, now: Now, key: usize, out: &'a mut Outbound) -> Turn<'a> {
         Turn {
             now,

@@ -43,7 +43,7 @@ pub struct Clients {
     /// All connections. A place here is a connection's key.
     table: Slab<Connection>,
     env: ClientsEnv,
-    /// Where a piece of a connection is read into.
+    /// Buffer that pieces of connections are read into.
     buffer: Vec<u8>,
     /// Connections that are to be read.
     ready: VecDeque<usize>,
@@ -57,9 +57,9 @@ pub struct Clients {
     hand_over: HandOver<Layer>,
     /// Number of connections that were accepted so far.
     next_generation: u64,
-    /// The store's mark, and whether the store takes records, when sessions were told of them last.
+    /// The store's mark, and whether the store takes records, when sessions last handled a change of them.
     durable: (u64, bool),
-    /// Whether the mailbox was told that it is wanted.
+    /// Whether the mailbox takes changes, as it was last set.
     is_wanted: bool,
     /// How long the last flush took, in microseconds.
     flush_us: u64,
@@ -93,7 +93,7 @@ impl Clients {
         }
     }
 
-    /// What the threads of the node share.
+    /// The state that the threads of the node share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.env.host.shared
     }
@@ -187,7 +187,7 @@ impl Clients {
         has_mail || self.has_work()
     }
 
-    /// Has the mailbox take changes while any session has a pattern.
+    /// Makes the mailbox take changes while any session has a pattern.
     fn set_wanted(&mut self) {
         let is_wanted = !self.env.work.index.is_empty();
         if is_wanted != self.is_wanted

@@ -81,8 +81,8 @@ impl Clients {
         bytes
     }
 
-    /// Back-pressure: returns whether the connection is not to be read for now. If so, it is looked at again in
-    /// the next turn.
+    /// Back-pressure: returns whether the connection is not to be read for now. If so, it is looked at again
+    /// in the next turn.
     fn pause_if_blocked(&mut self, now: Now, key: usize) -> bool {
         let shared = &self.env.host.shared;
         let Some(connection) = self.table.get_mut(key) else { return true };

@@ -33,7 +33,7 @@ const READ_BUFFER_BYTES: usize = 64;
 const KEPT_FRAME_BYTES_MAX: usize = 4096;
 /// Longest reason of a close frame, in bytes.
 const REASON_BYTES_MAX: usize = 120;
-/// Why text was refused.
+/// The reason that is sent when text is refused.
 const NOT_UTF8: &str = "text that is not UTF-8";
 
 /// The framing state of one connection.
@@ -44,7 +44,7 @@ pub struct WebSocket {
     partial: Vec<u8>,
     /// Whether the message in `partial` was lent out: `partial` is to be emptied before anything else.
     is_spent: bool,
-    /// How many bytes are still to come of the frame that tungstenite is reading.
+    /// Number of bytes still to come of the frame that tungstenite is reading.
     passing: u64,
     /// Whether a message was begun whose last fragment has not come.
     is_fragmented: bool,

@@ -36,7 +36,7 @@ pub struct EncodedChange {
 struct Encoded {
     /// The frame, behind what is left of the room for it. Empty until a connection wants it.
     bytes: Vec<u8>,
-    /// Where the frame begins; it reaches to the end.
+    /// Position in `bytes` at which the frame begins; it reaches to the end.
     frame_at: usize,
     /// The place of the message in `bytes`.
     message: Range<usize>,

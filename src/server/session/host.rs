@@ -23,7 +23,7 @@ pub struct Facts {
     pub tombstones_us: u64,
 }
 
-/// What a session asks of its node and of its worker, besides publishing.
+/// The interface by which a session uses its node and its worker, besides publishing.
 pub trait Host: PublishHost {
     /// The facts that do not change.
     fn facts(&self) -> &Facts;

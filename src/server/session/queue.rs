@@ -33,9 +33,9 @@ pub(super) enum QueueEntry {
 #[derive(Clone, Debug)]
 pub(super) struct QueuedRecord {
     pub(super) record: SharedRecord,
-    /// Whether it is sent as a deletion.
+    /// Whether the record is sent as a deletion.
     pub(super) as_deleted: bool,
-    /// Whether it comes from the scan of a snapshot, and not from a change.
+    /// Whether the record comes from the scan of a snapshot, and not from a change.
     pub(super) from_snapshot: bool,
 }
 

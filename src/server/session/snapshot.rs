@@ -88,7 +88,7 @@ enum Seam {
 /// A record that a scan found.
 pub(super) struct FoundRecord {
     pub(super) record: SharedRecord,
-    /// Whether it is sent as a deletion.
+    /// Whether the record is sent as a deletion.
     pub(super) as_deleted: bool,
 }
 
@@ -254,7 +254,8 @@ pub(super) enum SeamSide {
     NotScanned,
     /// The scan has found the change, or something newer.
     Scanned {
-        /// Whether the scan has sent that although a live subscription without a snapshot matches, too.
+        /// Whether the scan has sent the source although a live subscription without a snapshot matches it,
+        /// too.
         was_snapped: bool,
     },
     /// The change came after the scan.

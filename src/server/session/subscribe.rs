@@ -24,7 +24,7 @@ use crate::server::close::{CloseCode, CloseReason};
 use crate::server::framing::message::Codec;
 use crate::subscriptions::Excess;
 
-/// How often a subscription looks whether the store is loaded, in microseconds.
+/// Interval at which a subscription checks whether the store is loaded, in microseconds.
 const LOAD_POLL_US: u64 = 20_000;
 
 /// One connection on `/subscribe`.

@@ -306,8 +306,8 @@ mod tests {
     use super::*;
     use crate::store::testing::record;
 
-    /// An operator may bound batches more tightly than Cassandra does by itself, and says so with the very error of a
-    /// missing table: nothing would ever have been stored.
+    /// An operator may bound batches more tightly than Cassandra does by itself. Cassandra then refuses them
+    /// with the very error of a missing table, so nothing would ever have been stored.
     #[test]
     #[ignore = "needs Cassandra: scripts/test"]
     fn where_batches_are_refused_rows_are_sent_alone() {

@@ -101,7 +101,8 @@ mod tests {
     use crate::store::testing::record;
 
     proptest! {
-            /// Cassandra warns in its log of batches over 5 KiB or ten partitions, and refuses those over 50 KiB.
+            /// Cassandra logs a warning for batches over 5 KiB or ten partitions, and refuses those over 50
+            /// KiB.
             #[test]
             fn requests_are_small_and_leave_nothing_out(
                 sizes in proptest::collection::vec(prop_oneof![4 => 0usize..200, 1 => 0usize..20_000], 0..60),

@@ -163,7 +163,8 @@ async fn make(session: &CassandraSession, config: &Cassandra) -> Result<(), Cass
              WITH comment = '{COMMENT}{VERSION}'"
         ),
     ];
-    // One coordinator makes all tables, and knows each when it makes the next: there is no need to agree in between.
+    // One coordinator makes all tables, and knows each when it makes the next, so the nodes need not agree in
+    // between.
     for step in steps {
         session.change(&step).await.map_err(|fault| match fault {
             CassandraFault::Schema(reason) => CassandraFault::Refused(reason),

@@ -4,10 +4,10 @@
 //! statement to a replica of its partition. It does not promise that a request ever ends, so each
 //! one here does, by [`REQUEST_MAX`]; the writer gives a session up whose requests keep ending like that.
 //!
-//! A node that hangs keeps its connections, so the driver goes on sending to it. A request that one
-//! node has not answered within [`SILENCE_MAX`] is sent to a second one too (every statement may be
-//! repeated), and a node that a second one outran is asked last for a while (`placing`). The driver's own way of
-//! sending a request twice was rejected: when the last node's connection breaks it spins.
+//! A node that hangs keeps its connections, so the driver goes on sending to it. A request that one node has
+//! not answered within [`SILENCE_MAX`] is sent to a second one too (every statement may be repeated), and a
+//! node that a second one outran is asked last for a while (`placing`). The driver's own way of sending a
+//! request twice was rejected, because it spins when the last node's connection breaks.
 
 use std::cell::Cell;
 use std::net::SocketAddr;

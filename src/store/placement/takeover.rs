@@ -135,7 +135,8 @@ impl Takeover {
             self.awaited = None;
             let is_new = seq > self.said || now.mono_us >= self.said_us + REPEAT_US;
             if is_new && let Some(own) = node.publish_mark(now, &self.own, seq) {
-                // The mark is a record with a number of its own: without this every mark would call for another.
+                // The mark is a record with a number of its own: without this, every mark would cause another
+                // one.
                 self.said = if own == seq + 1 { own } else { seq };
                 self.said_us = now.mono_us;
             }
@@ -179,8 +180,8 @@ impl EndedLife {
             self.shard += 1;
             for record in found {
                 self.greatest = self.greatest.max(record.birth.seq);
-                // This is not done under the shard's lock: a newer record may be pushed before it, and wins in
-                // the store.
+                // This is not done under the shard's lock: a newer record may be pushed before this one, and
+                // wins in the store.
                 self.ticket = Some(node.push(&record));
             }
         }

@@ -83,8 +83,8 @@ impl Bell {
         self.orders.lock().abandon
     }
 
-    /// Sleeps until the bell rings, the thread is told to stop, or `timeout` is over. Returns whether
-    /// it is to stop.
+    /// Sleeps until the bell rings, the thread is told to stop, or `timeout` has passed. Returns whether it
+    /// is to stop.
     pub(in crate::store) fn wait_for_work(&self, timeout: Option<Duration>) -> bool {
         let mut orders = self.orders.lock();
         let is_idle = |orders: &mut Orders| !orders.stop && !self.rung.load(Ordering::Acquire);

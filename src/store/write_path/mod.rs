@@ -50,8 +50,8 @@ pub struct StoreStats {
     pub commit_us: u64,
 }
 
-/// What the handles and the thread that writes share. The handles push, wait and ask; the thread
-/// takes, writes and tells.
+/// The state that the handles and the thread that writes share. The handles push, wait and query; the thread
+/// takes, writes and reports.
 pub(super) struct WritePath {
     pub(super) queue: WriteQueue,
     pub(super) bell: Bell,

@@ -29,7 +29,7 @@ pub(super) struct Interests {
     jobs: VecDeque<Job>,
     /// Subscriptions that were live when they ended, until no job is left.
     ghosts: Vec<Ghost>,
-    /// What was sent, kept while there is a live subscription (or ghost) without a snapshot.
+    /// The sources that were sent, kept while there is a live subscription (or ghost) without a snapshot.
     sent: Option<SentEpochs>,
     /// Number of the present epoch. A new one begins whenever a subscription without a snapshot becomes
     /// live.
@@ -40,9 +40,9 @@ pub(super) struct Interests {
 #[derive(Debug)]
 struct Interest {
     patterns: Vec<Pattern>,
-    /// Whether it came without a snapshot.
+    /// Whether the subscription came without a snapshot.
     is_bare: bool,
-    /// The epoch that began when it became live, if it is bare.
+    /// The epoch that began when the subscription became live, if it came without a snapshot.
     epoch: u32,
     is_live: bool,
 }
@@ -83,7 +83,7 @@ pub(super) struct AnsweredJob {
     pub(super) id: Option<OwnedRequestId>,
     /// Number of the subscription.
     pub(super) subscription: u32,
-    /// Whether the token was good; `None` without a token.
+    /// Whether the resume token was accepted; `None` without a token.
     pub(super) recovered: Option<bool>,
 }
 
