@@ -24,7 +24,7 @@ pub enum CloseCode {
     Draining = 4200,
     /// Nothing came from the client for too long.
     NoPong = 4201,
-    /// A subscriber to every record did not keep up.
+    /// A subscriber to every record did not keep up, or this node could not hand it every record.
     TooSlow = 4202,
 }
 

@@ -63,7 +63,9 @@ pub(super) enum Intake {
 
 /// A backend that was opened.
 pub(super) struct OpenBackend {
+    /// The identity of the node, as the store keeps it.
     pub(super) identity: NodeIdentity,
+    /// The queue, the bell and the marks that the handles and the writer share.
     pub(super) path: Arc<WritePath>,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) intake: Intake,

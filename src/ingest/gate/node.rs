@@ -19,10 +19,12 @@ pub(super) struct NodeGuard {
 }
 
 impl NodeGuard {
+    /// Refuses every draft from now on, because the node shuts down.
     pub(super) fn set_draining(&self) {
         self.reasons.fetch_or(DRAINING, Relaxed);
     }
 
+    /// Sets whether the node's clock is too far off its peers' clocks. Drafts are refused meanwhile.
     pub(super) fn set_skewed(&self, is_skewed: bool) {
         if is_skewed {
             self.reasons.fetch_or(SKEWED, Relaxed);

@@ -66,10 +66,12 @@ impl HttpRoom {
         frames.handle_timeout(now_us, host, &mut tell);
     }
 
+    /// Monotonic time at which the next request times out, in microseconds.
     pub(super) fn next_timeout_us(&self) -> Option<u64> {
         self.frames.lock().frames.next_timeout_us()
     }
 
+    /// Returns whether no request waits, and none is being published.
     pub(super) fn is_empty(&self) -> bool {
         let HttpFrames { frames, early } = &*self.frames.lock();
         frames.is_empty() && early.is_empty()

@@ -59,6 +59,7 @@ struct WorkerSlot {
 }
 
 impl TokenTable {
+    /// Makes an empty table for this number of workers.
     pub(super) fn new(workers: usize) -> TokenTable {
         TokenTable { table: Mutex::default(), slots: (0..workers).map(|_| WorkerSlot::default()).collect() }
     }

@@ -56,6 +56,7 @@ impl TokenSchedule {
         self.due_us = Some(now.mono_us + RESUME_US);
     }
 
+    /// Monotonic time at which the next token is due, in microseconds; `None` while one waits in the queue.
     pub(super) fn next_timeout_us(&self) -> Option<u64> {
         if self.is_queued { None } else { self.due_us }
     }

@@ -54,8 +54,11 @@ pub(super) struct Job {
 /// A request to subscribe that waits until the store is loaded.
 #[derive(Debug)]
 pub(super) struct Unanswered {
+    /// The id of the request.
     pub(super) id: Option<OwnedRequestId>,
+    /// The resume token that the request brings.
     pub(super) token: Option<Token>,
+    /// Whether the request asks for a snapshot.
     pub(super) snapshot: bool,
 }
 
@@ -70,7 +73,9 @@ enum JobStage {
 /// The content of the token that is sent at the end of the snapshot.
 #[derive(Clone, Debug)]
 pub(super) struct Eos {
+    /// The heads up to which the subscriber has seen every record that matches.
     pub(super) heads: SharedHeads,
+    /// The wall clock at which the heads were read, in microseconds.
     pub(super) issued_us: u64,
 }
 

@@ -55,6 +55,7 @@ fn refusal_of(excess: Excess) -> Refusal {
 }
 
 impl Subscriber {
+    /// Makes the subscriber of a connection. `first` is the subscription that the URL asks for.
     pub(super) fn new(
         codec: Codec,
         first: Option<Subscribe>,
@@ -74,12 +75,14 @@ impl Subscriber {
         }
     }
 
+    /// Starts the subscription that the URL asks for, if it asks for one.
     pub(super) fn handle_open(&mut self, turn: &mut Turn<'_>) {
         if let Some(first) = self.first.take() {
             self.handle_frame(turn, SubscribeFrame { id: None, request: Ok(Request::Subscribe(first)) });
         }
     }
 
+    /// Handles a request in JSON.
     pub(super) fn handle_text(&mut self, turn: &mut Turn<'_>, text: &str) {
         match json::subscribe_frame(text) {
             Ok(frame) => self.handle_frame(turn, frame),
@@ -87,6 +90,7 @@ impl Subscriber {
         }
     }
 
+    /// Handles a request: subscribes, unsubscribes, or tells the client why not.
     pub(super) fn handle_frame(&mut self, turn: &mut Turn<'_>, frame: SubscribeFrame<'_>) {
         let done = match frame.request {
             Ok(Request::Subscribe(subscribe)) => self.subscribe(turn, frame.id.as_ref(), subscribe),
@@ -183,6 +187,7 @@ impl Subscriber {
         Ok(())
     }
 
+    /// Sends a change, or queues it, unless a snapshot covers it. An error closes the connection.
     pub(super) fn handle_change(
         &mut self,
         turn: &mut Turn<'_>,
@@ -206,6 +211,7 @@ impl Subscriber {
         Ok(())
     }
 
+    /// Continues snapshots, sends what waits for room in the buffer, and sends a token if one is due.
     pub(super) fn handle_turn(&mut self, turn: &mut Turn<'_>) {
         self.answer_subscriptions(turn);
         let mut budget = turn.work.scan_budget;
@@ -255,6 +261,7 @@ impl Subscriber {
         }
     }
 
+    /// Returns an error, which closes the connection, if the client wants every change.
     pub(super) fn handle_overflow(&self) -> Result<(), CloseReason> {
         if self.interests.is_empty() || self.mode != Some(Mode::All) {
             return Ok(());
@@ -262,17 +269,20 @@ impl Subscriber {
         Err(CloseReason::new(CloseCode::TooSlow, "the node could not keep up; resume with your token"))
     }
 
+    /// Takes the patterns of the connection out of the index.
     pub(super) fn handle_closed(&mut self, turn: &mut Turn<'_>) {
         for pattern in self.interests.end_all() {
             turn.work.index.remove(&pattern, turn.connection);
         }
     }
 
+    /// Monotonic time at which [`Subscriber::handle_turn`] is to be called, in microseconds.
     pub(super) fn next_timeout_us(&self) -> Option<u64> {
         let token_us = self.tokens.next_timeout_us().filter(|_| self.interests.any_live());
         [self.poll_us, token_us].into_iter().flatten().min()
     }
 
+    /// Returns whether [`Subscriber::handle_turn`] has something to do now; `out_len` bytes wait to be sent.
     pub(super) fn wants_turn(&self, out_len: usize) -> bool {
         let has_room = out_len <= LATEST_BUFFER_BYTES_MAX;
         let has_job = self.interests.is_starting() && self.poll_us.is_none();

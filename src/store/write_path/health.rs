@@ -31,18 +31,22 @@ pub(super) struct StoreCondition {
 }
 
 impl StoreCondition {
+    /// Sets the reason why commits fail; `None` when they succeed.
     pub(super) fn set_trouble(&self, reason: Option<String>) -> bool {
         replace(&self.trouble, reason)
     }
 
+    /// Sets the reason why nothing becomes durable for now; `None` when it does again.
     pub(super) fn set_away(&self, reason: Option<String>) -> bool {
         replace(&self.away, reason)
     }
 
+    /// Sets whether the map is being read again.
     pub(super) fn set_resyncing(&self, is_resyncing: bool) -> bool {
         self.is_resyncing.swap(is_resyncing, Ordering::AcqRel) != is_resyncing
     }
 
+    /// The reason why nothing becomes durable for now, if there is one.
     pub(super) fn away(&self) -> Option<String> {
         self.away.lock().clone()
     }
@@ -52,6 +56,7 @@ impl StoreCondition {
         self.is_resyncing.load(Ordering::Acquire) || queue.lost_from().is_some()
     }
 
+    /// The health that follows from this condition and the fill level of the queue.
     pub(super) fn health(&self, queue: &WriteQueue) -> StoreHealth {
         if let Some(reason) = &*self.trouble.lock() {
             return StoreHealth::Failing { reason: reason.clone() };

@@ -53,9 +53,13 @@ pub struct StoreStats {
 /// The state that the handles and the thread that writes share. The handles push, wait and query; the thread
 /// takes, writes and reports.
 pub(super) struct WritePath {
+    /// The changes that wait to be written.
     pub(super) queue: WriteQueue,
+    /// Wakes the thread that writes.
     pub(super) bell: Bell,
+    /// The node's marks, and when they are to be written.
     pub(super) marks: NodeMarks,
+    /// Reads the time.
     pub(super) clock: Clock,
     durable: DurableMark,
     condition: StoreCondition,
