@@ -1,9 +1,11 @@
-//! The way of a record: from whoever brought it, through the merge, to all who must know.
+//! The way of a record: from a client or a peer, through the merge, to the store, the subscribers and the
+//! cluster.
 //!
-//! A client's draft passes the [`gate`] and is merged by [`Ingest::publish`]; a peer's record, which the
-//! node that accepted it has let in, by [`Ingest::apply`]. Both end in the same few lines. Everything
-//! that must keep the order of a source's records happens under the lock of its shard, as pushes into
-//! memory: the number, the cluster's queue, the store's queue, the workers' mailboxes.
+//! A client's draft passes the [`gate`] and is merged by [`Ingest::publish`]; a peer's record, which the node
+//! that accepted it has let in, by [`Ingest::apply`]. Both end in the same few lines. Everything that must
+//! keep the order of a source's records happens under the lock of its shard, and only writes to memory: the
+//! record gets its sequence number, and is pushed into the cluster's queue, the store's queue and the
+//! workers' mailboxes.
 
 mod downstream;
 mod gate;
@@ -44,9 +46,9 @@ pub struct Bounds {
 pub struct Accepted {
     /// The record's stamp: the publisher's, or the node's.
     pub ts: u64,
-    /// What became of the record.
+    /// The outcome of the record: applied, duplicate or stale.
     pub outcome: Outcome,
-    /// The store's ticket that is durable when the record that won is.
+    /// The store's ticket of the record that won: the record is durable once the store's mark has reached it.
     pub ticket: u64,
 }
 
@@ -91,8 +93,8 @@ impl<D: Downstream> Ingest<D> {
         self.publish_or_await(now, draft, None)
     }
 
-    /// Publishes a client's draft whose answer waits until every live member holds the record or a newer
-    /// one. The cluster machine says under `token` when that is so, or that it was not so in time.
+    /// Publishes a client's draft whose answer waits until every live member holds the record or a newer one.
+    /// The cluster machine reports under `token` when that is so, or that it was not so in time.
     pub(crate) fn publish_awaited(
         &self,
         now: Now,
@@ -123,8 +125,8 @@ impl<D: Downstream> Ingest<D> {
         self.merge_draft(now, draft, None, None)
     }
 
-    /// Judges a draft, and applies it if it wins; `applied` then counts it. With a `token` the cluster
-    /// machine is asked to tell when every member holds the winner.
+    /// Judges a draft, and applies it if it wins; `applied` then counts it. With a `token`, the cluster
+    /// machine is asked to report under it when every member holds the winner.
     fn merge_draft(
         &self,
         now: Now,
@@ -199,7 +201,7 @@ impl<D: Downstream> Ingest<D> {
         verdict == Verdict::Newer
     }
 
-    /// Counts a record by what became of it.
+    /// Counts a record by the verdict on it.
     fn count(&self, verdict: &Verdict) {
         let counter = match verdict {
             Verdict::Newer => &self.metrics.peers_applied,
@@ -209,7 +211,7 @@ impl<D: Downstream> Ingest<D> {
         counter.increment();
     }
 
-    /// Merges a record that the store kept, without telling anyone.
+    /// Merges a record that the store kept, without delivering or storing it.
     pub(crate) fn load(&self, now: Now, record: Record) {
         let record = Arc::new(record);
         let source = record.source.clone();
@@ -220,8 +222,8 @@ impl<D: Downstream> Ingest<D> {
         });
     }
 
-    /// Makes a record the latest of its source, and tells those who must know, in the source's order.
-    /// Returns the store's ticket.
+    /// Makes a record the latest of its source, and passes it to the store and to subscribers, in the order
+    /// of the source's records. Returns the store's ticket.
     fn take(&self, now: Now, slot: &mut Slot<'_>, record: SharedRecord) -> u64 {
         let change = slot.replace(record, now.wall_us, self.bounds.tombstones_us);
         let ticket = self.downstream.store(&change.record);
@@ -239,9 +241,9 @@ impl<D: Downstream> Ingest<D> {
         Source::parse(name).map_err(|error| Refusal::new(Code::BadSource, error.to_string()))
     }
 
-    /// Tells subscribers of records that expire, and drops tombstones whose time is over if they
-    /// `may_collect`. Handles up to `budget` records of each shard. Returns the wall clock, in
-    /// microseconds, at which the next one is due.
+    /// Reports records that have expired to subscribers and, if it `may_collect`, drops deletions and expired
+    /// records that were kept for long enough. Handles up to `budget` records of each shard. Returns the wall
+    /// clock, in microseconds, at which the next record is due.
     pub(crate) fn sweep(&self, now: Now, may_collect: bool, budget: usize) -> Option<u64> {
         let (wall_us, tombstones_us) = (now.wall_us, self.bounds.tombstones_us);
         let due = Due { wall_us, tombstones_us, may_collect, budget };

@@ -37,8 +37,9 @@ use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 pub use serve::{GRACE_US, HandOver, Http, HttpOptions, Reservation};
 pub use stream::{ClientSocket, SocketLayer};
 
-/// What the control plane asks of the node that it belongs to. [`NodeService::list`] and [`NodeService::history`] may
-/// block: they are called on threads of their own. Every other method returns at once.
+/// The interface through which the control plane uses its node. [`NodeService::list`] and
+/// [`NodeService::history`] may block: they are called on threads for blocking work. Every other method
+/// returns at once.
 pub trait NodeService: Send + Sync + 'static {
     /// The time on the node's clocks.
     fn now(&self) -> Now;
@@ -48,7 +49,7 @@ pub trait NodeService: Send + Sync + 'static {
     fn is_turning(&self) -> bool;
     /// Every member that this node knows of, itself included, in the order of names.
     fn members(&self) -> Vec<MemberInfo>;
-    /// The latest record of a source, be it a deletion or expired.
+    /// The latest record of a source, even if it is a deletion or has expired.
     fn get(&self, source: &str) -> Option<SharedRecord>;
     /// The visible records whose names match `pattern` and come after `after`, in the order of names; at
     /// most `limit` of them.
@@ -62,19 +63,19 @@ pub trait NodeService: Send + Sync + 'static {
     fn metrics(&self) -> &Metrics;
 }
 
-/// The way back to a client that waits for the answers to its publish. If it is dropped unused, the
-/// client is told that the node is going.
+/// The way back to a client that waits for the answers to its publish. If it is dropped unused, the client is
+/// told that the node is shutting down.
 #[derive(Debug)]
 pub struct Reply(oneshot::Sender<FrameReply>);
 
 impl Reply {
-    /// The way back, and the end at which the request waits.
+    /// Makes a reply, and the receiver on which the request waits for it.
     pub(crate) fn channel() -> (Reply, oneshot::Receiver<FrameReply>) {
         let (sender, receiver) = oneshot::channel();
         (Reply(sender), receiver)
     }
 
-    /// Tells the client, if it is still there.
+    /// Sends the reply to the client, if it still waits.
     pub fn send(self, reply: FrameReply) {
         // An error means that the client has gone; nobody is left to be told.
         let _ = self.0.send(reply);

@@ -1,8 +1,8 @@
 //! The JSON of lists: the members, and pages of records.
 //!
-//! A record is written by the one writer that subscribers' messages come from, so that it looks the same
-//! everywhere. So a page is put together around records that are written already. Rejected: a serde type of
-//! raw values, which would read every record again to see that it is JSON.
+//! A record is written by the same function as in messages to subscribers, so that it looks the same
+//! everywhere. A page is therefore assembled from records that are JSON already. Rejected: a serde type of
+//! raw values, which would read every record again to check that it is JSON.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::cluster::members::MemberInfo;
 use crate::protocol::json::write_record;
 use crate::record::Record;
 
-/// Bytes of records after which a page ends, whatever its limit: one request must not cost a node more.
+/// Size in bytes at which a page ends, whatever its limit, so that one request cannot cost a node more.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The list of members.
@@ -21,7 +21,7 @@ pub(super) struct MemberList<'a> {
     members: Vec<MemberEntry<'a>>,
 }
 
-/// A member as it is listed.
+/// The entry of one member in the list.
 #[derive(Serialize)]
 struct MemberEntry<'a> {
     id: &'a str,
@@ -81,7 +81,7 @@ impl RecordPage {
 
     /// The whole page. `after` is the cursor of the next one, if there is a next one.
     pub(super) fn finish(mut self, after: Option<&str>) -> Vec<u8> {
-        // A string or nothing: there is nothing that could fail.
+        // Serializing an optional string cannot fail.
         let after = serde_json::to_string(&after).unwrap_or_default();
         self.out.extend_from_slice(b"],\"after\":");
         self.out.extend_from_slice(after.as_bytes());

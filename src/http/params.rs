@@ -8,7 +8,7 @@ use crate::record::{Pattern, Source};
 
 /// The largest number of records of one page.
 pub const LIMIT_MAX: usize = 10_000;
-/// Number of records of a page without `limit`.
+/// Number of records of a page whose request names no `limit`.
 const LIMIT_DEFAULT: usize = 100;
 
 fn bad_request(message: String) -> Refusal {

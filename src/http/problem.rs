@@ -1,4 +1,5 @@
-//! Errors as RFC 9457 problems: `{"type","title","status","detail","code"}` and what else is known.
+//! Errors as RFC 9457 problems: `{"type","title","status","detail","code"}`, and further members where more
+//! is known.
 //!
 //! `type` is `about:blank`, which says that `title` is no more than the HTTP status in words. Programs
 //! read `code`.
@@ -28,8 +29,8 @@ impl Problem {
         Problem { status, code, detail: detail.into(), extra: Vec::new() }
     }
 
-    /// 404 for a source that is deleted, with the fields of the deletion beside the problem: so a client
-    /// can tell a source that was deleted at this `ts` from one that never was.
+    /// 404 for a source that is deleted, with the fields of the deletion beside the problem. So a client can
+    /// distinguish a source that was deleted at this `ts` from one that never existed.
     pub fn deleted(record: &Record) -> Problem {
         let detail = format!("source {:?} is deleted", record.source.as_str());
         let mut object = Vec::new();

@@ -23,11 +23,11 @@ use crate::protocol::json::write_record;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::{HistoryCursor, HistoryQuery, Record};
 
-/// Number of records of a history that are taken from the store at a time: after each, it is looked whether
-/// the page is full.
+/// Number of records of a history that are read from the store at a time. After each such chunk the size of
+/// the page is checked.
 const HISTORY_CHUNK: usize = 64;
-/// How long a publish over HTTP may take: to wait until its body may be read, to read it, and to reach the
-/// level that was asked for.
+/// Longest time that a publish over HTTP may take: to wait until its body may be read, to read it, and to
+/// reach the ack level that was asked for.
 const PUBLISH_MAX: Duration = Duration::from_secs(30);
 
 /// The router of all paths.
@@ -53,7 +53,7 @@ pub(super) fn router(node: Arc<dyn NodeService>, body_bytes_max: usize) -> Route
         .with_state(app)
 }
 
-/// What a handler answers with; a refusal becomes a problem by `?`.
+/// The result of a handler. The operator `?` turns a refusal into a problem.
 type HandlerResult = Result<Response, Problem>;
 
 async fn healthz(State(app): State<App>) -> HandlerResult {
@@ -86,7 +86,7 @@ async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerRe
 }
 
 async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> HandlerResult {
-    // The path is not decoded yet: `%2Fhistory` must be told from `/history`.
+    // The path is not decoded yet, since `%2Fhistory` must be distinguished from `/history`.
     match Target::parse(uri.path().strip_prefix("/v1/sources/").unwrap_or_default())? {
         Target::History(source) => history(app, source, query).await,
         Target::Latest(source) => {
@@ -137,7 +137,7 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
         while limit > 0 && !page.is_full() {
             chunk.limit = limit.min(HISTORY_CHUNK);
             let found = app.node.history(&chunk)?;
-            // A value whose time to live is over is not shown in a history either; deletions are.
+            // A value whose time to live has ended is not shown in a history either; deletions are.
             let is_shown = |record: &&Record| record.stamp.deleted || record.is_visible(wall_us);
             for record in found.records.iter().filter(is_shown).take(limit) {
                 page.push(record);
@@ -160,7 +160,7 @@ fn history_cursor(text: &str) -> Result<HistoryCursor, Refusal> {
         .map_err(|_| Refusal::new(Code::BadRequest, format!("after {text:?} is no cursor of a history")))
 }
 
-/// Runs work that may take long on a thread of its own, so that `/healthz` need not wait for it.
+/// Runs work that may take long on a thread for blocking work, so that `/healthz` need not wait for it.
 async fn apart(work: impl FnOnce() -> HandlerResult + Send + 'static) -> HandlerResult {
     match tokio::task::spawn_blocking(work).await {
         Ok(answered) => answered,
@@ -192,6 +192,7 @@ async fn unknown(uri: Uri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
 }
 
+/// Allows web pages of any origin to read the answers to GET and HEAD.
 async fn readable_by_any_page(request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let mut response = next.run(request).await;
@@ -201,7 +202,7 @@ async fn readable_by_any_page(request: Request, next: Next) -> Response {
     response
 }
 
-/// Has a request wait until its body may be read, and bounds how long it may take in all.
+/// Makes a request wait until its body may be read, and bounds how long it may take in all.
 async fn one_of_few_bodies(State(app): State<App>, request: Request, next: Next) -> Response {
     let turn = async {
         let _permit = app.body_permit().await;

@@ -23,27 +23,27 @@ use crate::limits::REQUEST_HEAD_BYTES_MAX;
 
 /// Number of connections that are served at a time.
 const CONNECTIONS_MAX: u32 = 1_024;
-/// What one connection may buffer of its requests, in bytes.
+/// Number of bytes of its requests that one connection may buffer.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// How long requests under way may take to finish when the node goes, in microseconds.
+/// Time that requests under way have to finish when the node shuts down, in microseconds.
 pub const GRACE_US: u64 = 2_000_000;
 
-/// What the control plane is started with.
+/// The settings of the control plane.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpOptions {
     /// Largest body of a publish, in bytes.
     pub body_bytes_max: usize,
 }
 
-/// A connection whose first bytes were read elsewhere.
+/// A connection that an event loop has handed over, with the bytes that the loop has read already.
 struct Handed<L> {
     socket: ClientSocket<L>,
     read: Vec<u8>,
-    /// Held for as long as the connection lives.
+    /// The connection's share of [`CONNECTIONS_MAX`], held until the connection ends.
     permit: OwnedSemaphorePermit,
 }
 
-/// How far the control plane is in its life.
+/// The phase of the control plane: it serves, finishes the requests under way, or ends at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ServePhase {
     Serving,
@@ -51,22 +51,23 @@ enum ServePhase {
     Killed,
 }
 
-/// The way into the control plane; one for every event loop.
+/// The way by which an event loop hands connections to the control plane. Every event loop has one.
 #[derive(Debug)]
 pub struct HandOver<L> {
     sender: mpsc::Sender<Handed<L>>,
     permits: Arc<Semaphore>,
 }
 
-/// A place at the control plane that is kept for one connection. Dropped unused, it is free again.
+/// A place in the control plane that is reserved for one connection. If it is dropped unused, it is free
+/// again.
 pub struct Reservation<L> {
     sender: mpsc::OwnedPermit<Handed<L>>,
     permit: OwnedSemaphorePermit,
 }
 
 impl<L: SocketLayer> HandOver<L> {
-    /// Keeps a place for a connection. There is none when there are too many connections, or when the node
-    /// is going.
+    /// Reserves a place for a connection. Returns `None` if there are too many connections, or if the node is
+    /// shutting down.
     pub fn reserve(&self) -> Option<Reservation<L>> {
         let permit = self.permits.clone().try_acquire_owned().ok()?;
         let sender = self.sender.clone().try_reserve_owned().ok()?;
@@ -81,15 +82,15 @@ impl<L> Clone for HandOver<L> {
 }
 
 impl<L: SocketLayer> Reservation<L> {
-    /// Takes over a connection of which `read` was read already. No event loop may still be told of its
-    /// socket.
+    /// Hands over a connection from which `read` was read already. Its socket must not be registered with the
+    /// poll of an event loop any longer.
     pub fn take_over(self, socket: ClientSocket<L>, read: Vec<u8>) {
         self.sender.send(Handed { socket, read, permit: self.permit });
     }
 }
 
-/// The running control plane. Dropped without [`Http::stop`], it goes at once and cuts every
-/// connection, as a killed process would.
+/// The running control plane. Dropped without [`Http::stop`], it ends at once and cuts every connection, as a
+/// killed process would.
 #[derive(Debug)]
 pub struct Http<L> {
     hand_over: HandOver<L>,
@@ -100,7 +101,8 @@ pub struct Http<L> {
 impl<L: SocketLayer> Http<L> {
     /// Starts the thread.
     pub fn start(node: Arc<dyn NodeService>, options: HttpOptions) -> io::Result<Http<L>> {
-        // One permit a connection, and room in the channel for each: whoever has a permit finds room.
+        // The channel has room for as many connections as there are permits, so whoever has a permit finds
+        // room.
         let (sender, receiver) = mpsc::channel(CONNECTIONS_MAX as usize);
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
         let (phase, watched) = watch::channel(ServePhase::Serving);
@@ -120,19 +122,19 @@ impl<L: SocketLayer> Http<L> {
         Ok(Http { hand_over, phase, thread: Some(thread) })
     }
 
-    /// The way into the control plane, for an event loop.
+    /// Returns a way into the control plane, for an event loop.
     pub fn hand_over(&self) -> HandOver<L> {
         self.hand_over.clone()
     }
 
-    /// Begins the end: no further connection is taken, and requests under way have [`GRACE_US`] to finish. Does
-    /// not wait; [`Http::stop`] does.
+    /// Begins the shutdown: no further connection is taken, and requests under way have [`GRACE_US`] to
+    /// finish. Does not wait; [`Http::stop`] does.
     pub fn drain(&self) {
         let _ = self.phase.send(ServePhase::Draining);
     }
 
-    /// Finishes the requests under way, for [`GRACE_US`] since [`Http::drain`] at most, and ends the
-    /// thread.
+    /// Waits until the requests under way are finished, at most [`GRACE_US`] after [`Http::drain`], and ends
+    /// the thread.
     pub fn stop(mut self) {
         self.end(ServePhase::Draining);
     }
@@ -167,7 +169,7 @@ async fn serve_all<L: SocketLayer>(
     permits: Arc<Semaphore>,
 ) {
     let mut phase = watched.clone();
-    // If the owner is gone without a word, the node was killed.
+    // If the sender was dropped without a message, the node was killed.
     let mut ending = pin!(async move {
         phase.wait_for(|phase| *phase != ServePhase::Serving).await.map_or(ServePhase::Killed, |phase| *phase)
     });
@@ -192,7 +194,7 @@ async fn serve_all<L: SocketLayer>(
     }
 }
 
-/// One connection, from the bytes that were read elsewhere to its end.
+/// Serves one connection, from the bytes that were read elsewhere to its end.
 async fn serve_one<L: SocketLayer>(
     node: Arc<dyn NodeService>,
     router: Router,

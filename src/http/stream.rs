@@ -1,9 +1,9 @@
 //! A client's connection, on its way from an event loop to hyper.
 //!
-//! It is handed over as a socket and a layer ([`ClientSocket`]). The layer is what lies between the socket
-//! and what the client means, such as encryption, with all that it knows of the connection. It does not
-//! wait and does not own the socket ([`SocketLayer`]): so it works on the event loop's socket first, and
-//! on tokio's afterwards. What the event loop has read already is given back before anything else.
+//! A connection is handed over as a socket and a layer ([`ClientSocket`]). The layer stands between the
+//! socket and the plain bytes, as encryption does, with all its state of the connection. It never waits and
+//! does not own the socket ([`SocketLayer`]), so it can work on the event loop's socket first, and on tokio's
+//! afterwards. The bytes that the event loop has read already are returned before any others.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -15,24 +15,25 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Silence, in both directions, after which a connection is closed: between requests, inside one,
-/// and for a client that does not read its answer.
+/// Time without a byte in either direction after which a connection is closed: between requests, inside one,
+/// and for a client that does not read its answer. The close may come up to twice as late.
 pub(super) const IDLE: Duration = Duration::from_secs(30);
 
-/// What lies between the socket of a client and what the client means.
+/// A layer between the socket of a client and the plain bytes that the client sends and receives.
 ///
 /// Every call fails with [`WouldBlock`](io::ErrorKind::WouldBlock) where it would have to wait, and only
 /// after `socket` said so itself. The socket may be another one at each call, as long as it leads to the
 /// same client.
 pub trait SocketLayer: Send + Unpin + 'static {
-    /// Reads what the client means. Returns the number of bytes; 0 when the client has ended its side.
+    /// Reads plain bytes. Returns their number; 0 when the client has ended its side.
     fn read(&mut self, socket: &mut (impl Read + Write), buffer: &mut [u8]) -> io::Result<usize>;
-    /// Takes bytes to be sent, and returns how many. The layer may keep them for a while.
+    /// Takes plain bytes to be sent, and returns their number. The layer may keep them until
+    /// [`SocketLayer::flush`].
     fn write(&mut self, socket: &mut (impl Read + Write), bytes: &[u8]) -> io::Result<usize>;
-    /// Sends what the layer has kept.
+    /// Sends the bytes that the layer has kept.
     fn flush(&mut self, socket: &mut (impl Read + Write)) -> io::Result<()>;
-    /// Takes note that nothing more will be written, and sends what the layer says at the end. The socket's
-    /// own end follows.
+    /// Notes that nothing more will be written, and sends the layer's own end, if it has one. The caller ends
+    /// the socket's writing side afterwards.
     fn end(&mut self, socket: &mut (impl Read + Write)) -> io::Result<()>;
 }
 
@@ -41,24 +42,24 @@ pub trait SocketLayer: Send + Unpin + 'static {
 pub struct ClientSocket<L> {
     /// The connected socket of the client.
     pub socket: TcpStream,
-    /// What lies above it.
+    /// The layer above the socket.
     pub layer: L,
 }
 
-/// The connection as hyper sees it: first what was read already comes again, and when nothing moves for too
-/// long, reads and writes fail.
+/// The connection as hyper sees it. It first returns the bytes that were read already. Reads and writes fail
+/// when nothing has moved in either direction for too long.
 pub(super) struct ClientStream<L> {
-    /// What is still to be given back of what was read already.
+    /// The bytes that the event loop has read and hyper has not taken yet.
     read: Bytes,
     socket: tokio::net::TcpStream,
     layer: L,
-    /// Fires every [`IDLE`]; if nothing moved since the last time, that was too long.
+    /// Fires every [`IDLE`]. If nothing has moved since it fired last, the connection is idle.
     idle: Pin<Box<Sleep>>,
     /// Whether anything was read or written since `idle` fired last.
     has_moved: bool,
 }
 
-/// Tokio's socket for a layer: it says when it would have to wait, and then tokio waits for it.
+/// Tokio's socket as a layer uses it: it returns `WouldBlock` instead of waiting.
 struct Nonblocking<'a>(&'a tokio::net::TcpStream);
 
 impl Read for Nonblocking<'_> {
@@ -85,15 +86,16 @@ enum Direction {
 }
 
 impl<L: SocketLayer> ClientStream<L> {
-    /// The connection of which `read` was read already, on the thread of the runtime that serves it.
+    /// Takes over a connection from which `read` was read already. To be called on the thread of the runtime
+    /// that serves it.
     pub(super) fn new(from: ClientSocket<L>, read: Vec<u8>) -> io::Result<ClientStream<L>> {
         let socket = tokio::net::TcpStream::from_std(from.socket)?;
         let idle = Box::pin(sleep(IDLE));
         Ok(ClientStream { read: read.into(), socket, layer: from.layer, idle, has_moved: false })
     }
 
-    /// Lets the layer do `work` as soon as that need not wait for the socket. It is tried first: the layer
-    /// may have something, or take something, without the socket.
+    /// Lets the layer do `work` as soon as it need not wait for the socket. The work is tried before the
+    /// socket is asked, because the layer may have bytes, or take some, without the socket.
     fn poll_layer<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -117,7 +119,7 @@ impl<L: SocketLayer> ClientStream<L> {
         }
     }
 
-    /// Waits on; fails when nothing has moved for too long.
+    /// Waits further, or fails when nothing has moved for too long.
     fn poll_idle<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         while self.idle.as_mut().poll(cx).is_ready() {
             if !std::mem::take(&mut self.has_moved) {

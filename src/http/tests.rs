@@ -70,7 +70,7 @@ fn record(source: &str, ts: u64, payload: Payload, ttl_ms: u64) -> Record {
 }
 
 impl Few {
-    /// `None`: there will be no answer.
+    /// Publishes one item. `None` means that there will be no answer.
     fn publish_item(&self, item: &Item<'_>, level: AckLevel) -> Option<Result<Published, Refusal>> {
         let draft = match &item.draft {
             Ok(draft) => draft,
@@ -138,7 +138,7 @@ impl NodeService for Few {
             .collect()
     }
 
-    /// A source has been counting to its `ts`.
+    /// The history of a source is one record for each number up to its latest `ts`.
     fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal> {
         let latest = self.get(&query.source).map_or(0, |record| record.stamp.ts);
         let payload = Payload::Json(Bytes::from_static(b"0"));

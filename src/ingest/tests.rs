@@ -10,7 +10,7 @@ use crate::limits::FUTURE_US_MAX;
 use crate::protocol::AckLevel;
 use crate::record::{Birth, NodeName, Payload};
 
-/// A downstream that remembers everything it was told.
+/// A downstream that remembers every call.
 #[derive(Default)]
 struct Told {
     changes: Mutex<Vec<Change>>,
@@ -119,7 +119,7 @@ fn what_the_gate_refuses_changes_nothing_and_the_first_guard_answers() {
     assert_eq!(refused(&node, &draft("$s", None, json("1"))), Code::Forbidden);
     assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::Overloaded);
     assert!(node.latest.is_empty() && node.outbox.lock().last_seq() == 0);
-    // What the node says of itself does not pass the gate.
+    // Records that the node publishes about itself do not pass the gate.
     assert_eq!(node.tell(NOW, &draft("$s", None, json("1"))).expect("told").outcome, Outcome::Applied);
 }
 

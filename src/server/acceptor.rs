@@ -1,4 +1,4 @@
-//! The port that clients come to: one listener a worker, on the same number.
+//! The port that clients connect to: one listener for each worker, all on the same port.
 //!
 //! With `SO_REUSEPORT` the kernel spreads connections over the workers' listeners, and no accepted
 //! socket ever changes its thread. But such a listener does not notice that another program holds the
@@ -18,11 +18,11 @@ use super::clock;
 const CLIENT_BACKLOG: i32 = 4096;
 /// Number of connections that a worker accepts in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
-/// How long nothing is accepted after an error that would only come again at once, such as no file
-/// descriptors left, in microseconds.
+/// Pause in accepting after an error that would recur at once, such as a lack of file descriptors, in
+/// microseconds.
 const PAUSE_US: u64 = 100_000;
 
-/// Binds `count` listeners to one port. With port 0 that is any port that is free.
+/// Binds `count` listeners to one port. With port 0 the kernel chooses a free one.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     let first = socket(address)?;
     first.bind(&address.into())?;
@@ -43,7 +43,7 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
 /// A nonblocking TCP socket of the family of `address`, not bound yet.
 pub fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Connections of an earlier process that the kernel still remembers are not in the way.
+    // The port can be bound although the kernel still remembers connections of an earlier process.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
@@ -63,12 +63,12 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts from `listener`, of which the poll tells by edges.
+    /// Accepts from `listener`, which must be registered with an edge-triggered poll.
     pub fn new(listener: TcpListener) -> Acceptor {
         Acceptor { listener, is_ready: true, paused_until_us: 0 }
     }
 
-    /// The poll says that connections wait.
+    /// Notes that the poll has reported connections that wait.
     pub fn set_ready(&mut self) {
         self.is_ready = true;
     }
@@ -78,7 +78,7 @@ impl Acceptor {
         self.is_ready && now_us >= self.paused_until_us
     }
 
-    /// When the pause after an error is over, on the monotonic clock; `None` if there is no pause.
+    /// Monotonic time at which the pause after an error ends; `None` if there is no pause.
     pub fn resumes_us(&self, now_us: u64) -> Option<u64> {
         (self.is_ready && now_us < self.paused_until_us).then_some(self.paused_until_us)
     }

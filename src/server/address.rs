@@ -12,7 +12,7 @@ const TRIES: usize = 64;
 /// Number of connections of peers that the kernel keeps until they are accepted.
 const PEER_BACKLOG: i32 = 1024;
 
-/// The address that other members are to be told cannot be found out.
+/// The address that other members are to be told cannot be determined.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("--advertise: {reason}; give an address that the other members can reach")]
 pub struct AddressError {

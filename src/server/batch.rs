@@ -1,8 +1,8 @@
 //! Records on their way into one message, for connections that asked for `batch=true`.
 //!
-//! The message and its frame are built where they will be sent from: room for the head is left in front,
-//! and when the batch is closed the records move up to the head that it turned out to need. Rejected:
-//! collecting the records elsewhere, which costs a buffer a connection and a copy more.
+//! The message and its frame are built where they will be sent from: room for the head is left in front, and
+//! when the batch is closed the records move up to the head that it turned out to need. Rejected: collecting
+//! the records elsewhere, which costs a buffer for each connection and one more copy.
 
 use super::framing::message::Codec;
 use super::framing::wrap::{self, Framing};
@@ -19,7 +19,7 @@ const BATCH_ROOM_BYTES: usize = wrap::ROOM_BYTES + 1 + 10;
 #[derive(Clone, Copy, Debug)]
 pub struct RecordBatch {
     codec: Codec,
-    /// Where the room in front begins in the buffer.
+    /// Position in the buffer at which the room in front begins.
     start: usize,
     /// Number of records.
     count: usize,

@@ -1,4 +1,5 @@
-//! Why a client's connection is closed: the code that the client is told, and what follows from it.
+//! The reasons for which a client's connection is closed: the code that the client is told, and what follows
+//! from it.
 //!
 //! The number of a code says what the client should do next, so that a client need not know every code:
 //! see [`Afterwards`]. A code also decides how the connection ends on this side.
@@ -23,11 +24,11 @@ pub enum CloseCode {
     Draining = 4200,
     /// Nothing came from the client for too long.
     NoPong = 4201,
-    /// A subscriber to every record did not keep up.
+    /// A subscriber to every record did not keep up, or this node could not hand it every record.
     TooSlow = 4202,
 }
 
-/// What a client should do after it was closed.
+/// The action that a client should take after its connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Afterwards {
     /// The client must be mended: it would be closed again.
@@ -38,7 +39,7 @@ pub enum Afterwards {
     ComeBack,
 }
 
-/// All codes, to be held against what clients are promised.
+/// All codes, for the check below that their numbers are those that clients are promised.
 const CODES: [CloseCode; 9] = [
     CloseCode::ProtocolError,
     CloseCode::UnsupportedKind,
@@ -57,7 +58,7 @@ impl CloseCode {
         self as u16
     }
 
-    /// What the client should do next.
+    /// Returns the action that the client should take next.
     pub const fn afterwards(self) -> Afterwards {
         match self {
             CloseCode::ProtocolError
@@ -70,13 +71,13 @@ impl CloseCode {
         }
     }
 
-    /// Whether frames of which no byte was sent are dropped, so that the client is told at all: one that
-    /// does not read would not see the close behind everything that waits for it.
+    /// Returns whether frames of which no byte was sent are dropped, so that the client is told at all: one
+    /// that does not read would not see the close behind everything that waits for it.
     pub const fn drops_unsent(self) -> bool {
         matches!(self, CloseCode::NoPong | CloseCode::TooSlow)
     }
 
-    /// Whether the client's answer to the close is waited for. After a breach of the framing nothing
+    /// Returns whether the client's answer to the close is waited for. After a breach of the framing nothing
     /// that still arrives can be understood.
     pub const fn awaits_answer(self) -> bool {
         !matches!(self, CloseCode::ProtocolError | CloseCode::InvalidText | CloseCode::TooLarge)
@@ -98,7 +99,7 @@ const _: () = {
     }
 };
 
-/// Why a connection is closed: a code, and the reason in words.
+/// The reason why a connection is closed: a code, and the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseReason {
     /// The code, by which programs decide.

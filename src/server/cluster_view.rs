@@ -16,7 +16,7 @@ use crate::cluster::members::MemberInfo;
 #[derive(Debug)]
 pub struct ClusterView {
     members: RwLock<Arc<[MemberInfo]>>,
-    /// What this node holds of every origin but itself.
+    /// For every origin but this node, the sequence number up to which this node holds all records.
     heads: RwLock<Arc<Heads>>,
     is_joined: AtomicBool,
     is_skewed: AtomicBool,
@@ -24,7 +24,8 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
-    /// Nothing is known yet. A node that has nobody to join is complete by itself, and counts as joined.
+    /// Makes a view in which nothing is known yet. A node that has nobody to join is complete by itself, and
+    /// counts as joined.
     pub fn new(has_seeds: bool) -> ClusterView {
         ClusterView {
             members: RwLock::new(Arc::from(Vec::new())),
@@ -46,8 +47,8 @@ impl ClusterView {
         *self.members.write() = members.into();
     }
 
-    /// What this node holds of every other origin, without holes. May be a little behind, and is never
-    /// ahead.
+    /// For every other origin, the sequence number up to which this node holds all records. May lag behind,
+    /// but is never ahead.
     pub fn heads_of_others(&self) -> Arc<Heads> {
         self.heads.read().clone()
     }
@@ -62,7 +63,7 @@ impl ClusterView {
         self.is_joined.load(Relaxed)
     }
 
-    /// Says whether the first reconciliation is done, or there is nobody to reconcile with.
+    /// Sets whether the first reconciliation is done, or there is nobody to reconcile with.
     pub fn set_joined(&self, is_joined: bool) {
         self.is_joined.store(is_joined, Relaxed);
     }
@@ -72,17 +73,17 @@ impl ClusterView {
         self.is_skewed.load(Relaxed)
     }
 
-    /// Says whether this node's wall clock is too far off its peers'.
+    /// Sets whether this node's wall clock is too far off its peers'.
     pub fn set_skewed(&self, is_skewed: bool) {
         self.is_skewed.store(is_skewed, Relaxed);
     }
 
-    /// Says whether a member is dead and not forgotten: it may bring deleted data back.
+    /// Sets whether any member is dead and not yet forgotten: it may bring deleted data back.
     pub fn set_unreachable(&self, is_unreachable: bool) {
         self.is_unreachable.store(is_unreachable, Relaxed);
     }
 
-    /// Returns whether tombstones may be collected: nobody is away who could bring deleted data back.
+    /// Returns whether tombstones may be collected: no member is away that could bring deleted data back.
     pub fn may_collect(&self) -> bool {
         !self.is_unreachable.load(Relaxed)
     }

@@ -1,9 +1,9 @@
-//! One client's connection: its transport, the bytes that wait to be sent, and the stage of its life.
+//! One client's connection: its transport, the bytes that wait to be sent, and the stage that it is in.
 //!
 //! First the head of a request is read ([`ConnectionStage::Head`]). Then the connection is a session with its
-//! framing ([`ConnectionStage::Open`]), or it goes to the control plane ([`ConnectionStage::HandedOver`]). In the end it is
-//! closing: what waits is sent, and what comes is read and forgotten, so that the kernel does not cut the
-//! last frames off with a reset.
+//! framing ([`ConnectionStage::Open`]), or it goes to the control plane ([`ConnectionStage::HandedOver`]). In
+//! the end it is closing ([`ConnectionStage::Closing`]): the bytes that wait are sent, and those that arrive
+//! are read and discarded, so that the kernel does not cut the last frames off with a reset.
 //!
 //! A worker keeps lists of connections: those to be read, those to be flushed, and so on. In which of them a
 //! connection stands is kept in [`Intake`], for reading, and in [`Listed`], for everything else.
@@ -19,9 +19,9 @@ use super::transport::{Layer, Transport};
 use crate::http::Reservation;
 use crate::limits::HANDSHAKE_US_MAX;
 
-/// How long the peer's answer to a close frame is waited for, in microseconds.
+/// Time for which the client's answer to a close frame is waited for, in microseconds.
 const CLOSE_ANSWER_US_MAX: u64 = 1_000_000;
-/// How long what is before the close frame may take to be sent, in microseconds: a client that does not
+/// Time within which everything up to the close frame must be sent, in microseconds: a client that does not
 /// read for this long will not see it.
 const CLOSE_FLUSH_US_MAX: u64 = 35_000_000;
 
@@ -29,32 +29,33 @@ const CLOSE_FLUSH_US_MAX: u64 = 35_000_000;
 pub struct Connection {
     /// The way to the client.
     pub transport: Transport,
-    /// Counts the connections of the worker: tells this one from those that had its place before.
+    /// Number of this connection among all that the worker has had. It distinguishes connections that had the
+    /// same key.
     pub generation: u64,
-    /// The stage of its life.
+    /// The stage that the connection is in.
     pub stage: ConnectionStage,
-    /// What waits to be sent.
+    /// The bytes that wait to be sent.
     pub out: Outbound,
-    /// Whether the node has room for it.
+    /// Whether the connection is within the node's bound.
     pub admission: Admission,
     /// Whether the connection is to be read.
     pub intake: Intake,
-    /// Whether the transport takes bytes; if not, the poll says when it does again.
+    /// Whether the transport takes bytes; if not, the poll reports when it does again.
     pub is_writable: bool,
-    /// Whether it is in the list of connections whose sessions want a turn.
+    /// Whether the connection is in the list of those whose sessions want a turn.
     pub turning: Listed,
-    /// Whether it is in the list of connections that are flushed at the end of the turn.
+    /// Whether the connection is in the list of those that are flushed at the end of the turn.
     pub touched: Listed,
-    /// When the timer of the connection is due, on the monotonic clock; `u64::MAX` without one.
+    /// Monotonic time at which the timer of the connection is due, in microseconds; `u64::MAX` without one.
     pub armed_us: u64,
 }
 
 /// Whether a node has room for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It is within the node's bound.
+    /// The connection is within the node's bound.
     Admitted,
-    /// It is beyond the bound, and will be turned away as soon as it has said what it wants.
+    /// The connection is beyond the bound, and is turned away as soon as its request has been read.
     Excess,
 }
 
@@ -74,12 +75,13 @@ impl Listed {
     }
 }
 
-/// Whether a connection is to be read.
+/// The reading side of a connection: whether there may be something to read, and in which list the connection
+/// stands.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Intake {
     /// There may be something to read that the poll will not tell of again.
     may_hold_more: bool,
-    /// The client has ended its side, or the connection failed: what is left is read to the end.
+    /// Whether the client has ended its side, or the connection failed: what is left is read to the end.
     is_ending: bool,
     list: ReadingList,
 }
@@ -97,18 +99,18 @@ enum ReadingList {
 }
 
 impl Intake {
-    /// The poll says that there is something to read, and whether it will be the last.
+    /// Notes that the poll has reported something to read, and whether it will be the last.
     pub fn handle_event(&mut self, is_ending: bool) {
         self.may_hold_more = true;
         self.is_ending |= is_ending;
     }
 
-    /// Something was read; `may_hold_more`: and there may be more.
+    /// Notes that something was read, and whether there may be more.
     pub fn handle_read(&mut self, may_hold_more: bool) {
         self.may_hold_more = may_hold_more || self.is_ending;
     }
 
-    /// Nothing was there to be read.
+    /// Notes that there was nothing to read.
     pub fn handle_empty(&mut self) {
         self.may_hold_more = false;
     }
@@ -122,19 +124,21 @@ impl Intake {
         enters
     }
 
-    /// The connection was taken out of the list of those that are to be read. Returns whether it was there.
+    /// Notes that the connection was taken out of the list of those that are to be read. Returns whether it
+    /// was there.
     pub fn leave_ready(&mut self) -> bool {
         self.leave(ReadingList::Ready)
     }
 
-    /// The connection is not to be read for now. Returns whether it is to be put into the list of those
-    /// that are paused.
+    /// Notes that the connection is not to be read for now. Returns whether it is to be put into the list of
+    /// those that are paused.
     pub fn enter_paused(&mut self) -> bool {
         debug_assert!(self.list != ReadingList::Ready, "a connection that is to be read was paused");
         std::mem::replace(&mut self.list, ReadingList::Paused) != ReadingList::Paused
     }
 
-    /// The connection was taken out of the list of those that are paused. Returns whether it was there.
+    /// Notes that the connection was taken out of the list of those that are paused. Returns whether it was
+    /// there.
     pub fn leave_paused(&mut self) -> bool {
         self.leave(ReadingList::Paused)
     }
@@ -148,18 +152,18 @@ impl Intake {
     }
 }
 
-/// The stages of a connection's life.
+/// The stages of a connection.
 pub enum ConnectionStage {
     /// The head of a request is being read.
     Head {
         /// The bytes that have come so far.
         bytes: Vec<u8>,
-        /// When the connection began, on the monotonic clock.
+        /// Monotonic time at which the connection began, in microseconds.
         opened_us: u64,
     },
     /// A session exchanges messages with the client.
     Open(Box<Open>),
-    /// Everything is said: what waits is sent, and then the connection ends.
+    /// The last bytes are sent, and then the connection ends.
     Closing(Closing),
     /// The connection goes to the control plane at the end of the turn.
     HandedOver {
@@ -186,15 +190,15 @@ pub struct Open {
 pub struct Closing {
     awaits: AwaitedEnd,
     since_us: u64,
-    /// When everything that waited was sent.
+    /// Monotonic time at which everything that waited was sent, in microseconds.
     sent_us: Option<u64>,
 }
 
-/// What a closing connection waits for, after everything was sent.
+/// The event that a closing connection waits for, after everything was sent.
 pub enum AwaitedEnd {
     /// The client's answer to the close.
     CloseAnswer(Box<FrameReader>),
-    /// That the client ends the connection, after it was told that nothing more is sent.
+    /// The end of the connection by the client, which was told that nothing more is sent.
     Disconnect,
     /// Nothing: the connection is dropped.
     Nothing,
@@ -217,7 +221,7 @@ impl Connection {
         }
     }
 
-    /// When the connection is to be looked at although nothing has happened, on the monotonic clock.
+    /// Monotonic time at which the next timeout of the connection is due, in microseconds.
     pub fn next_us(&self) -> Option<u64> {
         match &self.stage {
             ConnectionStage::Head { opened_us, .. } => Some(opened_us + HANDSHAKE_US_MAX),
@@ -238,14 +242,14 @@ impl Connection {
         }
     }
 
-    /// Returns whether nothing is to be done any more but to take the connection out of the table.
+    /// Returns whether the connection only waits to be taken out of the table.
     pub fn is_over(&self) -> bool {
         matches!(self.stage, ConnectionStage::HandedOver { .. } | ConnectionStage::Over)
     }
 
-    /// Tells the client that a session is closed, behind what waits or, to one that is too slow, instead of
-    /// it. Gives back the session, which is to be told, too; there is none, and nothing is done, where none
-    /// was open.
+    /// Tells the client that its connection is closed, behind the bytes that wait or, if the code drops them,
+    /// instead of them. Returns the session, which the caller must end. If no session is open, does nothing
+    /// and returns `None`.
     pub fn close(&mut self, close: &CloseReason, now_us: u64) -> Option<Session> {
         let open = match std::mem::replace(&mut self.stage, ConnectionStage::Over) {
             ConnectionStage::Open(open) => open,
@@ -267,8 +271,8 @@ impl Connection {
         Some(session)
     }
 
-    /// Everything is said: the connection ends once that is sent and `awaits` has come. Gives back the
-    /// session, if there was one.
+    /// Ends the connection once everything that waits is sent and `awaits` has come. Returns the session, if
+    /// there was one.
     pub fn finish(&mut self, awaits: AwaitedEnd, now_us: u64) -> Option<Session> {
         let closing = ConnectionStage::Closing(Closing::new(awaits, now_us));
         match std::mem::replace(&mut self.stage, closing) {
@@ -277,7 +281,7 @@ impl Connection {
         }
     }
 
-    /// Everything that waited was sent. Returns whether that was the end of the connection.
+    /// Notes that everything that waited was sent. Returns whether the connection is over.
     pub fn handle_flushed(&mut self, now_us: u64) -> bool {
         let ConnectionStage::Closing(closing) = &mut self.stage else { return false };
         if matches!(closing.awaits, AwaitedEnd::Nothing) {
@@ -299,7 +303,7 @@ impl Closing {
         Closing { awaits, since_us, sent_us: None }
     }
 
-    /// When the connection is dropped, whatever is missing, on the monotonic clock.
+    /// Monotonic time at which the connection is dropped, whatever is missing, in microseconds.
     pub fn deadline_us(&self) -> u64 {
         match self.sent_us {
             Some(sent_us) => sent_us + CLOSE_ANSWER_US_MAX,
@@ -307,7 +311,7 @@ impl Closing {
         }
     }
 
-    /// The reader of what comes until the client has answered the close, if that is waited for.
+    /// The reader of what arrives until the client has answered the close, if its answer is waited for.
     pub fn reader(&mut self) -> Option<&mut FrameReader> {
         match &mut self.awaits {
             AwaitedEnd::CloseAnswer(reader) => Some(reader),
@@ -315,7 +319,7 @@ impl Closing {
         }
     }
 
-    /// The client has answered the close, or will not: nothing is waited for any longer.
+    /// Notes that the client has answered the close, or will not: nothing is waited for any longer.
     pub fn handle_answered(&mut self) {
         self.awaits = AwaitedEnd::Nothing;
     }

@@ -4,7 +4,7 @@
 //! Sending joins datagrams that go to the same receiver and have the same size (GSO). For that they are
 //! reordered between two flushes, as a network might do, too. Datagrams that the socket does not take wait,
 //! bounded in bytes. Those that do not fit are dropped and counted, as a network would drop them, and the
-//! cluster machine makes that good by its retries.
+//! cluster machine makes up for them by its retries.
 //!
 //! The poll is asked about writing only while something waits for it: a UDP socket is reported writable
 //! anew each time a datagram has left it, so every send would cost a turn of the loop.
@@ -45,7 +45,7 @@ pub struct DatagramSocket {
     is_writable: bool,
     /// The receive buffers, one after the other.
     received: Vec<u8>,
-    /// Where datagrams are joined for a transmission.
+    /// Buffer in which datagrams are joined for a transmission.
     joined: Vec<u8>,
     /// Datagrams that wait, with their receivers.
     queue: VecDeque<(SocketAddr, Bytes)>,
@@ -82,7 +82,7 @@ impl DatagramSocket {
         })
     }
 
-    /// The poll says that the socket can be read or written.
+    /// Notes that the poll has reported the socket as readable or writable.
     pub fn set_ready(&mut self, is_readable: bool, is_writable: bool) {
         self.is_readable |= is_readable;
         if is_writable && !self.is_writable {
@@ -119,13 +119,13 @@ impl DatagramSocket {
             std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
         let count = match self.state.recv(UdpSockRef::from(&self.socket), &mut buffers, &mut metas) {
             Ok(count) => {
-                // Fewer than asked for were all: the poll tells of those that come from now on.
+                // Fewer datagrams than asked for were all: the poll reports those that come from now on.
                 self.is_readable = count == RECEIVE_BUFFERS;
                 count
             }
             Err(error) => {
-                // Other errors are about an earlier datagram, such as one whose port is closed, and say nothing
-                // about what has arrived.
+                // Other errors are about an earlier datagram, such as one whose port is closed, and say
+                // nothing about what has arrived.
                 self.is_readable = error.kind() != io::ErrorKind::WouldBlock;
                 return;
             }

@@ -1,9 +1,10 @@
 //! The second task of worker 0: it drives the cluster machine.
 //!
-//! The machine is pure. Here it is given its inputs, from the UDP socket, the streams, the resolver of join
-//! targets and the outbox, and its effects are carried out on the sockets. Datagrams come first in every turn, since
-//! they carry the probes: a turn that ends for want of time has still answered them. A turn is at most
-//! [`GOSSIP_TURN_US_MAX`], so that clients' connections on this worker are served in between.
+//! The machine does no input or output by itself. Here it is given its inputs, from the UDP socket, the
+//! streams, the resolver of join targets and the outbox, and its effects are carried out on the sockets.
+//! Datagrams come first in every turn, since they carry the probes: a turn that ends for lack of time has
+//! still answered them. A turn is at most [`GOSSIP_TURN_US_MAX`], so that clients' connections on this worker
+//! are served in between.
 
 use std::net::SocketAddr;
 
@@ -24,13 +25,13 @@ use crate::cluster::{Effect, Machine, MachineConfig};
 use crate::limits::CLOCK_SKEW_US_MAX;
 use crate::record::{Now, SharedRecord};
 
-/// Longest turn, in microseconds: a probe's answer never waits longer for the loop's other work than
-/// that takes.
+/// Longest turn, in microseconds. After this time no more is read from streams or taken from the outbox, so
+/// that a probe does not wait longer for its answer.
 const GOSSIP_TURN_US_MAX: u64 = 1_000;
 /// Longest part of a turn that receiving datagrams may take, in microseconds.
 const RECEIVE_US_MAX: u64 = 600;
-/// A timer that is overdue by this many microseconds says that the node stood still: what arrived
-/// meanwhile must not count as missing.
+/// If a timer is overdue by more than this number of microseconds, the node stood still. The datagrams that
+/// arrived meanwhile are then received first, so that they do not count as missing.
 const STOOD_US: u64 = 20_000;
 /// Longest part of a turn that receiving may take after the node stood still, in microseconds: enough for
 /// a full socket buffer.
@@ -40,9 +41,9 @@ const PIECES_PER_TURN: usize = 8;
 /// Least time between two copies of the heads for readers, in microseconds for each origin: a copy takes
 /// about a hundredth of that.
 const HEADS_US_PER_ORIGIN: u64 = 20;
-/// Time after which gauges are brought up to date, in microseconds.
+/// Shortest interval between two updates of the gauges, in microseconds.
 const GAUGES_US: u64 = 100_000;
-/// Time after which readers are shown new round trips of the members, in microseconds. A change of a
+/// Interval at which readers are shown new round-trip times of the members, in microseconds. A change of a
 /// member's state is shown at once.
 const MEMBERS_US: u64 = 1_000_000;
 /// Time after which a node counts as complete by itself if none of its join targets has answered, in
@@ -68,11 +69,11 @@ pub struct Gossip {
     records: Vec<SharedRecord>,
     /// The machine's version of the heads that readers were shown last.
     heads_version: u64,
-    /// When readers may be shown other heads, at the earliest.
+    /// Monotonic time from which readers may be shown newer heads, in microseconds.
     heads_due_us: u64,
-    /// When gauges were brought up to date last.
+    /// Monotonic time of the last update of the gauges, in microseconds.
     gauges_us: u64,
-    /// When readers are to be shown new round trips.
+    /// Monotonic time at which readers are to be shown new round-trip times, in microseconds.
     members_due_us: u64,
     /// The machine's counters when they were added to the metrics last.
     counted: MachineStats,
@@ -111,13 +112,14 @@ impl Gossip {
         })
     }
 
-    /// Takes over what the node held when its store was loaded.
+    /// Tells the machine the heads of the records that the store was loaded with, and shows readers the
+    /// machine's heads.
     pub fn restore(&mut self, now: Now, shared: &Shared) {
         self.machine.handle_restored(now, &shared.heads());
         shared.cluster.set_heads(self.machine.heads());
     }
 
-    /// The poll tells of one of the cluster's sockets; of others nothing is done.
+    /// Handles an event of the poll for one of the cluster's sockets. Events of other sockets are ignored.
     pub fn handle_event(&mut self, source: EventSource, event: &Event) {
         match source {
             EventSource::Datagrams => self.datagrams.set_ready(event.is_readable(), event.is_writable()),
@@ -182,9 +184,10 @@ impl Gossip {
         may_send || self.datagrams.is_readable() || self.streams.has_work()
     }
 
-    /// When [`Gossip::turn`] is to be called without anything happening, on the monotonic clock.
+    /// Monotonic time at which [`Gossip::turn`] is to be called even if nothing has happened, in
+    /// microseconds.
     pub fn next_us(&self) -> Option<u64> {
-        // Gauges, and whether the node is alone, are looked at now and then in any case.
+        // Gauges, and whether the node is alone, are updated at intervals in any case.
         let mut own_us = self.gauges_us + 10 * GAUGES_US;
         if self.machine.heads_version() != self.heads_version {
             own_us = own_us.min(self.heads_due_us);
@@ -231,9 +234,9 @@ impl Gossip {
             self.machine.handle_published(now, &self.records);
             self.records.clear();
             self.perform(shared);
-            // A bound in time is needed too, since nothing fills up where there is nobody to send to. It is
-            // generous: a record that is left for later has dropped out of the caches by then, and costs
-            // more than all that was done with it before.
+            // A bound in time is needed too, since no link fills up where there is no peer. It is generous: a
+            // record that is left for a later turn has dropped out of the processor's caches by then, and
+            // costs more than all that was done with it before.
             if clock::now().mono_us > now.mono_us + GOSSIP_TURN_US_MAX {
                 break;
             }
@@ -241,7 +244,7 @@ impl Gossip {
         shared.handle_room();
     }
 
-    /// Carries out what the machine wants done.
+    /// Carries out the effects that the machine asks for.
     fn perform(&mut self, shared: &Shared) {
         while let Some(effect) = self.machine.poll_effect() {
             match effect {

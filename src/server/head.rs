@@ -22,14 +22,14 @@ pub struct Upgrade {
     pub framing: Framing,
     /// The path that was asked for.
     pub endpoint: Endpoint,
-    /// What stands after the `?` of the path; empty without one.
+    /// The part of the URL after the `?`; empty if there is none.
     pub query: String,
     /// Length of the head in bytes; what follows are the client's first frames.
     pub head_bytes: usize,
     request: Request,
 }
 
-/// What the first bytes of a connection are.
+/// The kind of request that a connection begins with, as far as its head has been read.
 #[derive(Debug)]
 pub enum RequestHead {
     /// The head is not whole yet.
@@ -123,7 +123,7 @@ impl Upgrade {
     }
 }
 
-/// A problem as RFC 9457 has it.
+/// The JSON object of a problem, as RFC 9457 defines it.
 #[derive(Serialize)]
 struct ProblemBody<'a> {
     #[serde(rename = "type")]
@@ -150,7 +150,7 @@ pub fn refuse(status: u16, refusal: &Refusal) -> Vec<u8> {
         detail: &refusal.message,
         code: refusal.code.as_str(),
     };
-    // Strings and a number: there is nothing that could fail.
+    // Serializing strings and a number cannot fail.
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     let mut response = format!(
         "HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\

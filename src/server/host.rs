@@ -20,17 +20,17 @@ use crate::record::Now;
 
 /// The node as the sessions of one worker see it.
 pub struct WorkerHost {
-    /// What all threads of the node share.
+    /// The state that all threads of the node share.
     pub shared: Arc<Shared>,
     /// Number of the worker.
     pub worker: usize,
     facts: Facts,
-    /// Whether anything was published since it was last asked.
+    /// Whether anything was published since [`WorkerHost::take_published`] was called last.
     has_published: Cell<bool>,
 }
 
 impl WorkerHost {
-    /// The view of worker number `worker`.
+    /// Makes the view of the worker with number `worker`.
     pub fn new(shared: Arc<Shared>, worker: usize) -> WorkerHost {
         let config = &shared.config;
         let facts = Facts {
@@ -48,7 +48,7 @@ impl WorkerHost {
         self.shared.mailboxes().get(self.worker)
     }
 
-    /// Returns whether anything was published since the last call; worker 0 is then to be told.
+    /// Returns whether anything was published since the last call; if so, worker 0 is to be woken.
     pub fn take_published(&self) -> bool {
         self.has_published.replace(false)
     }

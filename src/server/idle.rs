@@ -1,10 +1,10 @@
-//! How a worker waits: it may look for events again and again for a while before it sleeps.
+//! How a worker waits: it may poll for events in a loop for a while (busy polling) before it sleeps.
 //!
-//! To be woken costs tens of microseconds where the processor is halted meanwhile, as virtual processors
-//! are. At light load that is most of the time that a record takes, and all of its tail. So a worker may
-//! look for `--busy-poll-us` before it sleeps, as long as what it waits for nearly always comes within
-//! that time. An idle worker finds out after a few waits that were too long, and then sleeps at once; waits
-//! that turn out to be short bring it back.
+//! To be woken costs tens of microseconds where the processor is halted meanwhile, as virtual processors are.
+//! At light load that is most of the time that a record takes, and all of its tail. So a worker may poll for
+//! `--busy-poll-us` before it sleeps, as long as the events that it waits for nearly always come within that
+//! time. An idle worker notices after a few waits that were too long, and then sleeps at once; waits that
+//! turn out to be short make it poll again.
 
 use std::io;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use mio::{Events, Poll};
 use super::clock;
 use super::mailbox::Mailbox;
 
-/// The greatest credit: however many waits were short, two long ones in a row end the looking.
+/// Largest credit: two long waits in a row end busy polling, however many waits before them were short.
 const CREDIT_MAX: u32 = 16;
-/// The least credit at which a worker looks before it sleeps.
+/// Least credit at which a worker polls before it sleeps.
 const CREDIT_ENOUGH: u32 = 8;
 
-/// Decides from how long past waits took whether a worker looks before it sleeps.
+/// Decides from the length of past waits whether a worker polls before it sleeps.
 #[derive(Debug)]
 pub struct BusyPoll {
-    /// The longest time to look, in microseconds.
+    /// Longest time of busy polling, in microseconds.
     most_us: u64,
-    /// Grows by one with each wait that was short enough, and is halved by one that was not.
+    /// The credit grows by one with each wait that was short enough, and is halved by one that was not.
     credit: u32,
 }
 
 impl BusyPoll {
-    /// For a worker that may look for `most_us` microseconds before it sleeps; with 0 it never looks.
+    /// For a worker that may poll for `most_us` microseconds before it sleeps; with 0 it never does.
     pub fn new(most_us: u64) -> BusyPoll {
         BusyPoll { most_us, credit: 0 }
     }
@@ -55,7 +55,7 @@ impl BusyPoll {
         Ok(())
     }
 
-    /// Looks for as long as it may. Returns whether something came, or the timeout is over.
+    /// Polls for as long as it may. Returns whether something came, or the timeout has passed.
     fn look(
         &self,
         poll: &mut Poll,
@@ -81,7 +81,7 @@ impl BusyPoll {
         }
     }
 
-    /// Takes note of how long a wait took.
+    /// Adjusts the credit after a wait of `waited_us` microseconds.
     fn note(&mut self, waited_us: u64) {
         self.credit = match waited_us <= self.most_us {
             true => (self.credit + 1).min(CREDIT_MAX),

@@ -1,15 +1,15 @@
-//! A worker's end of its mailbox: which change is handed out next, and how dropped changes are made good.
+//! A worker's end of its mailbox: which change is handed out next, and how dropped changes are made up for.
 //!
-//! The inbox knows of every shard up to which version its changes were handed out. A mailbox that
-//! overflowed is emptied first; then every shard of the map is asked for the sources that changed
-//! after that version, and they are handed out as if their last changes had come through the mailbox.
-//! What the mailbox holds of a shard up to the version that was read there is then skipped. So each
-//! subscriber is told of exactly the sources that it may have missed, with stamps that increase, and
-//! sessions with their seams know nothing of it.
+//! For every shard the inbox knows the version up to which its changes were handed out. A mailbox that
+//! overflowed is emptied first. Then every shard of the map is asked for the sources that changed after that
+//! version, and they are handed out as if their last changes had come through the mailbox. Changes in the
+//! mailbox up to the version that was read of their shard are then skipped. So each subscriber gets exactly
+//! the sources that it may have missed, with stamps that increase, and sessions need not know of the
+//! overflow.
 //!
-//! Dropped changes count as pushed, and as handed out only once they are made good: no token speaks
-//! of what was dropped before that. Rejected: closing the subscribers, who would all come back at the
-//! very moment when the node cannot keep up; scanning for each subscriber by itself.
+//! Dropped changes count as pushed, and as handed out only once they are made up for: before that, no resume
+//! token covers them. Rejected: closing the subscribers, who would all come back at the very moment when the
+//! node cannot keep up; scanning for each subscriber by itself.
 
 use std::collections::VecDeque;
 
@@ -17,41 +17,41 @@ use super::mailbox::Mailbox;
 use crate::latest::{Change, Latest};
 use crate::limits::SHARDS;
 
-/// What an inbox gives its worker.
+/// The next item that an inbox gives its worker.
 pub enum Mail {
     /// A change, to be handed to the sessions that want it.
     Change(Change),
     /// Changes were dropped. Sessions that want all of them cannot be served any longer; what the others
     /// missed follows.
     Overflow,
-    /// One step of the catching up was done, and no change is at hand yet.
+    /// One shard was searched for missed changes, and no change is at hand yet.
     Scanned,
     /// No change waits.
     Empty,
 }
 
-/// How far one worker is with its mailbox.
+/// One worker's end of its mailbox, which keeps how far the changes were handed out.
 #[derive(Debug)]
 pub struct Inbox {
-    /// By shard: changes up to this version were handed out, or nobody wanted them. Never falls.
+    /// For each shard: changes up to this version were handed out, or no subscriber wanted them. Never falls.
     versions: Box<[u64; SHARDS]>,
     /// Changes that were taken from the mailbox, and are still to be handed out.
     taken: VecDeque<Change>,
     /// Number of changes of the mailbox that were handed out or skipped.
     popped: u64,
-    /// Number of changes that the mailbox dropped and that were made good.
+    /// Number of changes that the mailbox dropped and that were made up for.
     dropped: u64,
     rescan: Option<Rescan>,
 }
 
-/// A catching up that is under way. What the mailbox holds waits for its end.
+/// A search of the map for missed changes that is under way. Changes in the mailbox wait for its end.
 #[derive(Debug)]
 struct Rescan {
     /// The shard of the map that is asked next.
     next_shard: usize,
     /// Changes that were found and are still to be handed out.
     found: VecDeque<Change>,
-    /// Number of changes that the mailbox had dropped when the catching up began.
+    /// Number of changes that the mailbox had dropped when the search began.
     dropped: u64,
 }
 
@@ -62,7 +62,7 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// The mailbox takes changes from now on. What changed before is found by snapshots.
+    /// Notes that the mailbox takes changes from now on. Earlier changes are found by snapshots.
     pub fn start(&mut self, latest: &Latest) {
         for (version, now) in self.versions.iter_mut().zip(latest.versions()) {
             *version = now.max(*version);
@@ -75,7 +75,7 @@ impl Inbox {
         self.popped + self.dropped
     }
 
-    /// The next thing to be handed out.
+    /// Returns the next change to be handed out, or the event that stands in its place.
     pub fn next(&mut self, mailbox: &Mailbox, latest: &Latest) -> Mail {
         if self.rescan.is_some() {
             return self.catch_up(latest);

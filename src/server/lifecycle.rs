@@ -1,7 +1,7 @@
-//! The life of a node: its phases from the first load to the last flush, and what ends it.
+//! The phases of a node, from the first load to the last flush, and the failures that end it.
 //!
-//! The phase is one number that only grows. Whoever stops the node advances it, step by step, and waits
-//! after each step until every worker has said that it has done what the phase asks of it.
+//! The phase is one number that only grows. Whoever stops the node advances it, step by step, and waits after
+//! each step until every worker has reported that the work of the phase is done.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, AtomicU64};
@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use super::clock;
 use crate::record::Now;
 
-/// The phases of a node's life, in their order.
+/// The phases of a node, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
@@ -27,7 +27,7 @@ pub enum Phase {
     Leaving,
     /// The event loops end.
     Stopped,
-    /// The event loops end at once: nothing is flushed, nobody is told.
+    /// The event loops end at once: nothing is flushed, and neither clients nor peers are told.
     Killed,
 }
 
@@ -45,10 +45,10 @@ const PHASES: [Phase; 7] = [
 /// An event loop that has not turned for this long, in microseconds, is stuck.
 const STUCK_LOOP_US: u64 = 10_000_000;
 
-/// A failure that ends the node, by whoever notices it first.
+/// A failure that ends the node. Any thread may report one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fatal {
-    /// Another node has the name.
+    /// Another node of the cluster has the same name.
     #[error("the name {name} is taken: a node of that name is alive at {by}")]
     NameTaken {
         /// This node's name.
@@ -64,10 +64,10 @@ pub enum Fatal {
     Loop(String),
 }
 
-/// The phase of a node, and how far its workers are with it.
+/// The phase of a node, and the progress of its workers.
 pub struct Lifecycle {
     phase: AtomicU8,
-    /// When each worker turned last, on the monotonic clock.
+    /// Monotonic time at which each worker began its last turn, in microseconds.
     turned_us: Vec<AtomicU64>,
     progress: Mutex<Progress>,
     /// Notified when any worker is done with a phase.
@@ -75,18 +75,18 @@ pub struct Lifecycle {
     on_fatal: Box<dyn Fn() + Send + Sync>,
 }
 
-/// How far the workers are with the phases, for whoever stops the node and waits for them.
+/// The progress of the workers, for whoever stops the node and waits for them.
 #[derive(Debug, Default)]
 struct Progress {
-    /// By worker: the last phase whose work it has done.
+    /// For each worker: the last phase whose work it has done.
     done: Vec<Option<Phase>>,
     /// The first failure that was reported.
     fatal: Option<Fatal>,
 }
 
 impl Lifecycle {
-    /// The life of a node that is loading. `on_fatal` is called whenever a failure is reported, from any
-    /// thread.
+    /// Makes the state of a node that is loading. `on_fatal` is called whenever a failure is reported, from
+    /// any thread.
     pub fn new(now: Now, workers: usize, on_fatal: Box<dyn Fn() + Send + Sync>) -> Lifecycle {
         Lifecycle {
             phase: AtomicU8::new(Phase::Loading as u8),
@@ -102,27 +102,27 @@ impl Lifecycle {
         PHASES.get(usize::from(self.phase.load(SeqCst))).copied().unwrap_or(Phase::Killed)
     }
 
-    /// Goes on to `phase`, never back: a node that is further stays there.
+    /// Goes on to `phase`, never back: a node in a later phase stays there.
     pub fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, SeqCst);
         debug_assert!(self.phase() >= phase, "a phase was gone back on");
     }
 
-    /// A worker begins a turn.
+    /// Notes that a worker begins a turn.
     pub fn handle_turn(&self, now: Now, worker: usize) {
         if let Some(turned_us) = self.turned_us.get(worker) {
             turned_us.store(now.mono_us, Relaxed);
         }
     }
 
-    /// Returns whether every worker has turned lately.
+    /// Returns whether every worker has begun a turn within [`STUCK_LOOP_US`].
     pub fn is_turning(&self, now: Now) -> bool {
         let is_recent =
             |turned_us: &AtomicU64| now.mono_us.saturating_sub(turned_us.load(Relaxed)) < STUCK_LOOP_US;
         self.turned_us.iter().all(is_recent)
     }
 
-    /// A worker has done what a phase asks of it. It may say so again and again.
+    /// Notes that a worker has done the work of a phase. May be called more than once for a phase.
     pub fn set_done(&self, worker: usize, phase: Phase) {
         debug_assert!(phase <= self.phase(), "the work of a phase that has not begun is done");
         let mut progress = self.progress.lock();

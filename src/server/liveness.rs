@@ -1,28 +1,28 @@
-//! Whether a client is still there. Any byte that is received from it counts as a sign of life.
+//! Finds clients that are gone. Any byte that is received from a client counts as a sign of life.
 //!
-//! After [`PING_US`] without a byte a ping is sent, after [`PONG_US_MAX`] the connection is closed with
-//! 4201. While the server itself does not read, because of back-pressure, the clock stands: the silence
-//! is not the client's.
+//! After [`PING_US`] without a byte a ping is sent, after [`PONG_US_MAX`] the connection is closed with code
+//! 4201. Time during which the server itself does not read, because of back-pressure, does not count, since
+//! then the silence is not the client's.
 
 use crate::limits::{PING_US, PONG_US_MAX};
 
-/// How long a client has been silent.
+/// The time for which a client has been silent.
 #[derive(Clone, Copy, Debug)]
 pub struct Liveness {
-    /// When a byte was last received, later by the time for which the connection was paused since.
+    /// Monotonic time of the last byte, later by the time for which reading was paused since.
     received_us: u64,
-    /// Whether the client was pinged since then.
+    /// Whether the client was pinged since the last byte.
     is_pinged: bool,
-    /// Since when the connection is not read, if it is not.
+    /// Monotonic time since which reading is paused, if it is.
     paused_us: Option<u64>,
 }
 
-/// What is to be done about a client's silence.
+/// The action that a client's silence calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
     /// Nothing is to be done yet.
     Short,
-    /// The client is to be pinged. Said once for each silence.
+    /// The client is to be pinged. Returned once for each silence.
     Ping,
     /// The connection is to be closed.
     Dead,
@@ -34,13 +34,13 @@ impl Liveness {
         Liveness { received_us: now_us, is_pinged: false, paused_us: None }
     }
 
-    /// Something was received.
+    /// Notes that bytes were received.
     pub fn handle_received(&mut self, now_us: u64) {
         self.received_us = now_us;
         self.is_pinged = false;
     }
 
-    /// The server reads the connection again, or does not read it for now.
+    /// Sets whether the server has paused reading the connection.
     pub fn set_paused(&mut self, now_us: u64, is_paused: bool) {
         match (self.paused_us, is_paused) {
             (None, true) => self.paused_us = Some(now_us),
@@ -52,13 +52,13 @@ impl Liveness {
         }
     }
 
-    /// When [`Liveness::check`] is to be called next, on the monotonic clock; never while paused.
+    /// Monotonic time at which [`Liveness::check`] is to be called next; `None` while reading is paused.
     pub fn next_us(&self) -> Option<u64> {
         let after_us = if self.is_pinged { PONG_US_MAX } else { PING_US };
         self.paused_us.is_none().then_some(self.received_us + after_us)
     }
 
-    /// What is to be done about the silence now.
+    /// Returns what is to be done about the silence at `now_us`.
     pub fn check(&mut self, now_us: u64) -> Silence {
         let silent_us = now_us.saturating_sub(self.received_us);
         if self.paused_us.is_some() || silent_us < PING_US {

@@ -1,5 +1,6 @@
-//! The thread that reads the store into the map, and then does what is done now and then: it tells
-//! expiries, collects tombstones, and looks after the records of nodes that are gone.
+//! The thread that loads the store into the map. Afterwards it works at intervals: it reports expired records
+//! to subscribers, removes deletions that are old enough, and stores the records of nodes that died, where
+//! the store is shared.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,13 +16,13 @@ use crate::store::LatestRecords;
 
 /// Number of records of each shard that one sweep handles, so that no lock is held for long.
 const SWEPT_PER_SHARD: usize = 256;
-/// Shortest and longest pause between two sweeps, in microseconds: how late an expiry may be told, and
-/// how late a stop is noticed.
+/// Shortest pause between two sweeps, in microseconds.
 const SWEEP_US_MIN: u64 = 5_000;
+/// Longest pause between two sweeps, in microseconds: how late an expiry may be reported, and a stop noticed.
 const SWEEP_US_MAX: u64 = 50_000;
 
-/// Reads what the store kept into the map; then sweeps the map until the node leaves or `ended` is
-/// disconnected. `heads`: what the last life held of every origin.
+/// Loads the store into the map; then sweeps the map until the node leaves or `ended` is disconnected.
+/// `heads` are those that the node kept when it last stopped.
 pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
     if let Err(fatal) = load(shared, heads) {
         return shared.lifecycle.fail(fatal);
@@ -49,7 +50,7 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
     }
 }
 
-/// Reads the store into the map before anyone is served.
+/// Loads the store into the map before anyone is served.
 fn load(shared: &Shared, heads: Heads) -> Result<(), Fatal> {
     let start_us = clock::now().mono_us;
     let loaded = shared.store().load(&mut |record| {
@@ -59,15 +60,15 @@ fn load(shared: &Shared, heads: Heads) -> Result<(), Fatal> {
     let report = loaded.map_err(|error| Fatal::Load(error.to_string()))?;
     let ms = (clock::now().mono_us - start_us) / 1_000;
     tracing::info!(records = report.records, damaged = report.damaged, ms, "the store is loaded");
-    // With a record missing the heads would promise too much.
+    // If a record is missing, the heads would claim records that this node does not hold.
     if report.damaged == 0 && !report.is_partial {
         shared.cluster.set_heads(heads);
     }
     Ok(())
 }
 
-/// Reads what the store could not show at the start. It is merged like a peer's records, since clients
-/// are served already.
+/// Loads what the store could not read at the start. It is merged like a peer's records, since clients are
+/// served already.
 fn load_late(shared: &Shared) {
     let loaded = shared.store().load(&mut |record| {
         raise_clock(shared, &record);
@@ -85,15 +86,15 @@ fn load_late(shared: &Shared) {
     }
 }
 
-/// Raises the clock to the stamp of a record that this node accepted: an earlier life may have issued
-/// it just before its end.
+/// Raises the clock to the stamp of a record that this node accepted: the stamp may have been issued just
+/// before an earlier run of the node ended.
 fn raise_clock(shared: &Shared, record: &Record) {
     if record.birth.origin == shared.name {
         shared.ingest.clock().raise(record.stamp.ts);
     }
 }
 
-/// The map, for a store that has to catch up. Weak, since the map holds the store.
+/// The map, for a store that has to catch up. The reference is weak, since the map owns the store.
 struct MapOf(Weak<Shared>);
 
 impl LatestRecords for MapOf {

@@ -5,11 +5,12 @@
 //! order of their stamps. The push is memory only; the sleeping worker is woken once, at the end of
 //! the pusher's turn ([`Mailbox::wake_if_wanted`]), however many changes were pushed.
 //!
-//! The queue is bounded in bytes. While it holds more than [`MAILBOX_BYTES_SOFT`], this node's publishers
-//! are not read. Records of peers still come, since peers cannot be paused: beyond
-//! [`MAILBOX_BYTES_HARD`] changes are dropped and counted, and the mailbox says so. Its worker
-//! ([`super::inbox`]) then reads from the map which sources changed since what it handed out last. Rejected: a bounded channel, since a push under a shard's lock must neither
-//! block nor fail half-way; an unbounded one, which costs a change seven locked instructions.
+//! The queue is bounded in bytes. While it holds more than [`MAILBOX_BYTES_SOFT`], this node's publishers are
+//! not read. Records of peers still come, since peers cannot be paused: beyond [`MAILBOX_BYTES_HARD`] changes
+//! are dropped and counted, and the mailbox is marked as overflowed. Its worker ([`super::inbox`]) then reads
+//! from the map which sources changed since what it handed out last. Rejected: a bounded channel, since a
+//! push under a shard's lock must neither block nor fail half-way; an unbounded one, which costs seven locked
+//! instructions for each change.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -45,7 +46,7 @@ pub struct Mailbox {
     is_wake_wanted: AtomicBool,
 }
 
-/// The changes that wait. Under one lock, which a push holds for a few memory writes.
+/// The changes that wait, behind one lock, which a push holds for a few memory writes.
 #[derive(Debug, Default)]
 struct MailQueue {
     changes: VecDeque<Change>,
@@ -95,8 +96,8 @@ impl Mailbox {
         }
     }
 
-    /// Says whether the worker has any subscription; without one nothing is pushed. To be said before the
-    /// snapshot of a first subscription starts: what was not pushed is then seen by the scan.
+    /// Sets whether the worker has any subscription; without one nothing is pushed. To be called before the
+    /// snapshot of a first subscription starts, so that its scan finds the changes that were not pushed.
     pub fn set_wanted(&self, is_wanted: bool) {
         self.is_wanted.store(is_wanted, SeqCst);
     }
@@ -104,7 +105,7 @@ impl Mailbox {
     fn push(&self, change: Change) {
         let cost_bytes = cost_of(&change);
         let mut queue = self.queue.lock();
-        // Once one is dropped all are, until the worker has emptied the mailbox and noticed.
+        // Once a change is dropped, all later ones are, until the worker has emptied the mailbox and noticed.
         queue.is_overflowed |= queue.bytes + cost_bytes > self.bytes_max;
         if queue.is_overflowed {
             queue.dropped += 1;
@@ -175,7 +176,7 @@ impl Mailbox {
         !self.is_nudged.load(SeqCst) && self.is_empty()
     }
 
-    /// The worker is about to block. Returns `false` if it must not, since something waits.
+    /// Notes that the worker is about to block. Returns `false` if it must not, since something waits.
     pub fn fall_asleep(&self) -> bool {
         self.is_asleep.store(true, SeqCst);
         fence(SeqCst);
@@ -186,7 +187,7 @@ impl Mailbox {
         false
     }
 
-    /// The worker is awake, and will look at everything in the turn that begins.
+    /// Notes that the worker is awake, and will look at everything in the turn that begins.
     pub fn wake_up(&self) {
         self.is_asleep.store(false, SeqCst);
         self.is_nudged.store(false, SeqCst);
@@ -199,7 +200,7 @@ impl Mailbox {
         }
     }
 
-    /// Has the worker take another turn: wakes it, if it sleeps.
+    /// Makes the worker take another turn: wakes it, if it sleeps.
     pub fn wake(&self) {
         self.is_nudged.store(true, SeqCst);
         fence(SeqCst);

@@ -6,8 +6,8 @@
 //! on them; its connections are in [`clients`]. Changes come to it through its [`mailbox`]. Worker 0 also
 //! drives the cluster machine ([`gossip`]), over UDP ([`datagram`]) and TCP ([`stream`]).
 //!
-//! What the threads share is in [`shared`]: the map, the store, the node's life ([`lifecycle`]), what it
-//! knows of its cluster ([`cluster_view`]), and the [`pressure`] on its queues. Only [`clock`] reads
+//! What the threads share is in [`shared`]: the map, the store, the phase of the node ([`lifecycle`]), what
+//! it knows of its cluster ([`cluster_view`]), and the [`pressure`] on its queues. Only [`clock`] reads
 //! clocks.
 //!
 //! All other requests on the HTTP port are handed to the control plane (`crate::http`), which sees the node

@@ -61,29 +61,31 @@ const _: () = assert!(
     STOP_DRAIN_US_MAX + FLUSH_US_MAX + ENDING_US_MAX + STORE_US_MAX + 2 * RELEASE_MS_MAX * 1_000
         < SHUTDOWN_US_MAX - 500_000
 );
+
 const fn max(a: u64, b: u64) -> u64 {
     if a > b { a } else { b }
 }
-/// Why a node does not start, or ends.
+
+/// The reason why a node does not start, or ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The HTTP port cannot be had.
+    /// The HTTP port cannot be bound.
     #[error("--http {address}: {source}")]
     Http {
         /// The address that was asked for.
         address: SocketAddr,
-        /// Why it cannot be had.
+        /// Why it cannot be bound.
         source: io::Error,
     },
-    /// The gossip port cannot be had.
+    /// The gossip port cannot be bound.
     #[error("--gossip {address}: {source}")]
     Gossip {
         /// The address that was asked for.
         address: SocketAddr,
-        /// Why it cannot be had.
+        /// Why it cannot be bound.
         source: io::Error,
     },
-    /// The address that other members are to be told cannot be found out.
+    /// The address that other members are to be told cannot be determined.
     #[error(transparent)]
     Advertise(#[from] AddressError),
     /// The store cannot be opened.
@@ -158,7 +160,7 @@ impl Node {
         let busy_poll_us = config.busy_poll_us;
         let shared = share(config, &identity, store, mailboxes, on_fatal);
         let gossip_config = gossip_config(&shared, &identity, &told);
-        // A client that connects at once is already told of this node.
+        // A client that connects at once is told of this node already.
         shared.cluster.set_members(vec![myself(&gossip_config)]);
         shared.metrics.members.alive.set(1);
         let heads = if is_too_old(&gossip_config, clock::now()) { Heads::new() } else { identity.heads };
@@ -200,7 +202,7 @@ impl NodeHandle {
     }
 
     /// Waits until the store is loaded and clients are served. Gives up, and returns `false`, once `is_ended`
-    /// says so.
+    /// returns `true`.
     pub fn wait_loaded_unless(&self, is_ended: &dyn Fn() -> bool) -> Result<bool, ServerError> {
         loop {
             if let Some(fatal) = self.shared.lifecycle.fatal() {
@@ -221,8 +223,8 @@ impl NodeHandle {
         self.shared.lifecycle.fatal()
     }
 
-    /// Stops in order: publishes are refused, what is under way is finished and stored, clients are
-    /// sent away, the cluster is told. Takes at most [`SHUTDOWN_US_MAX`].
+    /// Stops in order: publishes are refused, those under way are finished and stored, clients are closed,
+    /// and the cluster is told. Takes at most [`SHUTDOWN_US_MAX`].
     pub fn stop(mut self) {
         let shared = &self.shared;
         shared.advance(Phase::Draining);
@@ -253,14 +255,15 @@ impl NodeHandle {
         store.close(Duration::from_micros(STORE_US_MAX));
     }
 
-    /// Ends at once: sockets are dropped, nothing is flushed, nobody is told. What a crash would do.
+    /// Ends at once, as by a crash: sockets are dropped, nothing is flushed, and neither clients nor peers
+    /// are told.
     pub fn kill(mut self) {
         self.shared.advance(Phase::Killed);
         self.end(KILL_MS_MAX);
     }
 
-    /// Waits until the threads have ended, and then until nobody uses the node any longer, for at most
-    /// `wait_ms` milliseconds each.
+    /// Waits until the threads have ended, and then until no other thread uses the node's shared state, for
+    /// at most `wait_ms` milliseconds each.
     fn end(&mut self, wait_ms: u64) {
         self.alive = None;
         drop(self.control.take());
@@ -294,16 +297,16 @@ impl Drop for NodeHandle {
     }
 }
 
-/// What others are told of this node: its name and its two addresses.
+/// The name and the two addresses of this node that others are told.
 struct Told {
     name: NodeName,
     http: SocketAddr,
     gossip: SocketAddr,
 }
 
-/// Least number of bytes that may wait in the store's journal. How many may is a small part of the memory
-/// that the node may take. With the most a commit at 57,000 records a second takes 3 ms, with the least
-/// 47 ms.
+/// Least number of bytes that may wait in the store's journal. The number is a 64th of the memory for the
+/// map, between this bound and [`JOURNAL_BYTES_MAX`]. At 57,000 records a second a commit takes 47 ms with
+/// the least, and 3 ms with the largest.
 const JOURNAL_BYTES_MIN: usize = 16 * 1024 * 1024;
 /// Largest number of bytes that may wait in the store's journal.
 const JOURNAL_BYTES_MAX: usize = 128 * 1024 * 1024;
@@ -342,7 +345,7 @@ fn share(
     let ingest = Ingest::new(bounds, clock, outbox, metrics.clone(), outlets);
     let who = (identity.node_name.clone(), identity.boot);
     let shared = Arc::new(Shared::new(config, who, ingest, metrics, on_fatal));
-    // Weak, since the store that is to call this is a part of what is called.
+    // The reference is weak, since the node's shared state owns the store, which keeps this callback.
     let woken = Arc::downgrade(&shared);
     store.subscribe(Box::new(move || {
         if let Some(shared) = woken.upgrade() {

@@ -1,4 +1,4 @@
-//! What waits to be sent on one connection: one contiguous buffer of whole frames.
+//! The bytes that wait to be sent on one connection: one contiguous buffer of whole frames.
 //!
 //! Frames of messages are appended as they are, and what a framing says by itself (answers to pings,
 //! closes) is written in between; since both only ever append whole frames, they meet at the borders of
@@ -18,9 +18,9 @@ pub struct BufferPool {
     free: Vec<Vec<u8>>,
     /// Capacity of the free buffers together, in bytes.
     bytes: usize,
-    /// The smallest number of free buffers since the last look: so many were not needed.
+    /// The smallest number of free buffers since the pool was last trimmed: this many were not needed.
     spare: usize,
-    /// Turns since the last look.
+    /// Number of turns since the pool was last trimmed.
     turns: u32,
 }
 
@@ -28,7 +28,7 @@ pub struct BufferPool {
 const POOL_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Capacity of the largest buffer that is kept in the pool, in bytes.
 const POOLED_BYTES_MAX: usize = 256 * 1024;
-/// After this number of turns, half of the buffers that nobody needed in the meantime are let go.
+/// After this number of turns, half of the buffers that were not needed in the meantime are freed.
 const TURNS_PER_LOOK: u32 = 256;
 
 impl BufferPool {
@@ -47,7 +47,7 @@ impl BufferPool {
         }
     }
 
-    /// To be called once a turn of the worker, so that the pool is as large as it was needed lately.
+    /// Trims the pool to the size that was needed lately. To be called once in every turn of the worker.
     pub fn handle_turn(&mut self) {
         self.turns += 1;
         if self.turns >= TURNS_PER_LOOK {
@@ -68,7 +68,7 @@ const COMPACT_BYTES: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Outbound {
     bytes: Vec<u8>,
-    /// How messages are wrapped on this connection.
+    /// The framing of the messages on this connection.
     framing: Framing,
     /// The socket has taken the bytes up to here.
     sent: usize,
@@ -90,7 +90,7 @@ impl Outbound {
         self.len() == 0
     }
 
-    /// How messages are wrapped on this connection. A message that many connections want is wrapped once
+    /// The framing of the messages on this connection. A message that many connections want is wrapped once
     /// and then appended to each.
     pub fn framing(&self) -> Framing {
         self.framing
@@ -123,13 +123,13 @@ impl Outbound {
         }
     }
 
-    /// Frames of `framing` begin here: what was appended so far is the response to the handshake.
+    /// Notes that frames of `framing` begin here: what was appended so far is the response to the handshake.
     pub fn start_frames(&mut self, framing: Framing) {
         self.framing = framing;
         self.border = self.bytes.len();
     }
 
-    /// Drops every frame of which no byte was sent: nobody is to wait for them before a close.
+    /// Drops every frame of which no byte was sent, so that a close need not wait for them.
     pub fn drop_unsent_frames(&mut self) {
         self.close_batch();
         self.advance_border();

@@ -1,4 +1,4 @@
-//! Where applied records are passed on to: the workers' mailboxes and the store.
+//! The places that applied records go to: the workers' mailboxes and the store.
 
 use super::mailbox::{self, Mailbox};
 use crate::ingest::{Change, Downstream};

@@ -1,16 +1,16 @@
-//! Pressure: how those who bring records are made to wait while the queues behind them are full, and how
-//! clients beyond the node's bound are told from the others.
+//! Back-pressure: those who bring records are made to wait while the queues behind them are full, and
+//! connections beyond the node's bound are counted.
 //!
-//! Publishers are not read while any of three queues is over its soft bound: the store's, the cluster's,
-//! and the mailbox of any worker. Peers that bring records in bulk are not read while the store lags.
-//! Whoever is made to wait leaves word ([`Pressure`]), and whoever takes something out of a queue looks
-//! whether word was left. A connection that does not read its own answers is another matter, and its
-//! session's: see [`super::session::Session::blocks_reading`].
+//! Publishers are not read while any of three queues is over its soft bound: the store's, the cluster's, and
+//! the mailbox of any worker. Peers that bring records in bulk are not read while the store lags. Whoever is
+//! made to wait sets a flag ([`Pressure`]), and whoever takes something out of a queue looks at the flag. A
+//! connection that does not read its own answers is handled by its session: see
+//! [`super::session::Session::blocks_reading`].
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-/// The queues of a node, as far as they make others wait.
+/// The fill levels of a node's queues, as far as they make others wait.
 pub trait Queues {
     /// Returns whether more waits for the store than it can take in good time.
     fn is_store_lagging(&self) -> bool;
@@ -18,26 +18,27 @@ pub trait Queues {
     fn are_over_soft(&self) -> bool;
 }
 
-/// Whether anyone waits for room in the queues.
+/// Keeps whether any publisher or peer waits for room in the queues.
 #[derive(Debug, Default)]
 pub struct Pressure {
     is_room_wanted: AtomicBool,
 }
 
 impl Pressure {
-    /// Returns whether publishers are to wait. If so, [`Pressure::take_room`] says when they need not any
-    /// longer.
+    /// Returns whether publishers are to wait. If so, [`Pressure::take_room`] returns `true` once they need
+    /// not wait any longer.
     pub fn holds_publishers(&self, queues: &impl Queues) -> bool {
         if !queues.are_over_soft() {
             return false;
         }
         self.is_room_wanted.store(true, SeqCst);
-        // There may have been room since the first look; then nobody would come to tell.
+        // Room may have come since the first look; then nothing more would be taken out, and nobody would be
+        // woken.
         queues.are_over_soft()
     }
 
-    /// Returns whether peers that bring records in bulk are to wait. If so, [`Pressure::take_room`] says
-    /// when they need not any longer.
+    /// Returns whether peers that bring records in bulk are to wait. If so, [`Pressure::take_room`] returns
+    /// `true` once they need not wait any longer.
     pub fn holds_bulk(&self, queues: &impl Queues) -> bool {
         let is_lagging = queues.is_store_lagging();
         if is_lagging {
@@ -46,8 +47,8 @@ impl Pressure {
         is_lagging
     }
 
-    /// Returns whether those who wait are to be woken, since there is room again. To be asked after
-    /// something was taken out of a queue. It says so once.
+    /// Returns whether those who wait are to be woken, since there is room again. To be called after
+    /// something was taken out of a queue. Returns `true` once for all who wait.
     pub fn take_room(&self, queues: &impl Queues) -> bool {
         self.is_room_wanted.load(SeqCst) && !queues.are_over_soft() && self.is_room_wanted.swap(false, SeqCst)
     }
@@ -58,8 +59,8 @@ impl Pressure {
     }
 }
 
-/// Connections of all workers, held against the node's bound. Those that have not yet said what they want
-/// are counted, too.
+/// The number of connections of all workers, and the node's bound on it. Connections whose request has not
+/// been read yet are counted, too.
 #[derive(Debug)]
 pub struct Places {
     taken: AtomicUsize,
@@ -67,7 +68,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// No connections yet, of `max` that the node may have.
+    /// Makes a count of no connections, with the bound `max`.
     pub fn new(max: usize) -> Places {
         Places { taken: AtomicUsize::new(0), max }
     }

@@ -12,8 +12,8 @@ use super::acceptor;
 use super::node::{Node, ServerError};
 use crate::config::Config;
 
-/// The exit code after a second signal, which ends the process at once while the first still has the node
-/// stopped in order.
+/// The exit code after a second signal, which ends the process at once while the node is still being stopped
+/// after the first.
 const SECOND_SIGNAL: i32 = 1;
 
 /// Runs a node until SIGTERM or SIGINT, then stops it in order. Prints the line `ready …` once clients are

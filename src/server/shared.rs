@@ -1,6 +1,6 @@
-//! What all threads of a node share: the map with the way into it, the store, the mailboxes, and three
-//! views of the whole: the node's life ([`Lifecycle`]), its cluster ([`ClusterView`]), and the pressure
-//! on its queues ([`Pressure`]).
+//! What all threads of a node share: the map with the way into it, the store, the mailboxes, the phase of the
+//! node ([`Lifecycle`]), what it knows of its cluster ([`ClusterView`]), and the pressure on its queues
+//! ([`Pressure`]).
 //!
 //! Nothing here waits. The functions of [`Shared`] are those that need more than one of its parts.
 
@@ -27,26 +27,27 @@ pub struct Shared {
     pub config: Config,
     /// The name of this node.
     pub name: NodeName,
-    /// The number of this life of the node: it grows with every start.
+    /// The boot number of the node: it grows with every start.
     pub boot: u64,
     /// The map and the way into it.
     pub ingest: Ingest<Outlets>,
-    /// Everything that is counted.
+    /// The counters and gauges of the node.
     pub metrics: Arc<Metrics>,
-    /// How far the node is in its life.
+    /// The phase of the node.
     pub lifecycle: Lifecycle,
     /// What the node knows of its cluster.
     pub cluster: ClusterView,
-    /// Whether anyone waits for room in the queues.
+    /// Keeps whether any publisher or peer waits for room in the queues.
     pub pressure: Pressure,
-    /// Connections of all workers.
+    /// The number of connections of all workers.
     pub places: Places,
     /// Answers to publishers that wait, as far as threads share them.
     pub(super) acks: Acks,
 }
 
 impl Shared {
-    /// A node that is loading. `on_fatal` is called, at most a few times, when it must end.
+    /// Makes the state of a node that is loading. `on_fatal` is called for each failure that the node cannot
+    /// go on with.
     pub fn new(
         config: Config,
         (name, boot): (NodeName, u64),
@@ -101,7 +102,8 @@ impl Shared {
         }
     }
 
-    /// The cluster's answer for a record that every member is to hold: whoever waits for it is told.
+    /// Takes the cluster's answer for a record that every member is to hold, and wakes the worker that waits
+    /// for it.
     pub fn handle_replicated(&self, replicated: Replicated) {
         let worker = self.acks.handle_replicated(replicated, &self.metrics);
         if let Some(mailbox) = worker.and_then(|worker| self.mailboxes().get(worker)) {
@@ -128,8 +130,8 @@ impl Shared {
         }
     }
 
-    /// What this node holds of every origin, without holes, its own life included. May be a little behind,
-    /// and is never ahead.
+    /// For every origin and boot number, this node's own included, the number up to which this node holds all
+    /// records. May lag behind, but is never ahead.
     pub fn heads(&self) -> Arc<Heads> {
         let others = self.cluster.heads_of_others();
         let own_seq = self.ingest.outbox().lock().last_seq();
@@ -150,7 +152,7 @@ impl Shared {
         self.wake_all();
     }
 
-    /// Returns whether clients should be sent to this node; an error says why not.
+    /// Returns whether clients should be sent to this node; an error gives the reason why not.
     pub fn readiness(&self) -> Result<(), String> {
         match self.lifecycle.phase() {
             Phase::Loading => return Err("the store is being loaded".into()),

@@ -1,6 +1,6 @@
 //! TCP between nodes, on worker 0: connections that the cluster machine asks for or that peers open.
 //!
-//! The machine says what is to be sent and is told what arrives; here are only the sockets, and the bytes
+//! The machine decides what is to be sent and handles what arrives; here are only the sockets, and the bytes
 //! that they have not taken yet. What a peer sends is read in bounded pieces, one piece of each stream at a
 //! time, so that a reconciliation never keeps worker 0 from its datagrams.
 
@@ -28,7 +28,7 @@ struct PeerStream {
     socket: TcpStream,
     /// Whether the connection is established.
     is_connected: bool,
-    /// Whether the poll said that there is something to read, and it was not read to the end.
+    /// Whether the poll has reported something to read that was not read to the end.
     is_readable: bool,
     /// Whether the stream is in the list of those that may have more to read.
     is_queued: bool,
@@ -38,7 +38,7 @@ struct PeerStream {
     waiting: VecDeque<Bytes>,
     /// Bytes of what waits.
     waiting_bytes: usize,
-    /// Whether something was written since the machine was last told that everything is sent.
+    /// Whether something was written since the machine last got [`StreamEvent::Drained`].
     owes_drained: bool,
 }
 
@@ -51,13 +51,13 @@ pub struct PeerStreams {
     readable: VecDeque<StreamId>,
     /// Streams that may have more to read, and are not to be read for now.
     held: Vec<StreamId>,
-    /// Events that the machine is still to be told of.
+    /// Events that the machine has not been given yet.
     events: VecDeque<(StreamId, StreamEvent)>,
     /// The number of the next stream that is accepted. Such numbers are even.
     next_accepted: u64,
-    /// How many streams that peers opened are there.
+    /// Number of open streams that peers opened.
     accepted: usize,
-    /// Where a piece is read into.
+    /// Buffer that pieces of streams are read into.
     buffer: Vec<u8>,
 }
 
@@ -128,7 +128,7 @@ impl PeerStreams {
         }
     }
 
-    /// The poll tells of one stream.
+    /// Handles an event of the poll for one stream.
     pub fn handle_ready(&mut self, id: StreamId, is_readable: bool, is_writable: bool) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if is_writable && !stream.is_connected {
@@ -154,7 +154,7 @@ impl PeerStreams {
         }
     }
 
-    /// Does what the machine wants done with one stream.
+    /// Carries out what the machine asks for on one stream.
     pub fn perform(&mut self, output: StreamOutput) {
         match output {
             StreamOutput::Connect { stream, to } => self.connect(stream, to),
@@ -163,7 +163,7 @@ impl PeerStreams {
         }
     }
 
-    /// Opens a connection to `to`. The machine is told [`StreamEvent::Opened`] or [`StreamEvent::Closed`].
+    /// Opens a connection to `to`. The machine gets [`StreamEvent::Opened`] or [`StreamEvent::Closed`].
     fn connect(&mut self, id: StreamId, to: SocketAddr) {
         let added = TcpStream::connect(to).and_then(|socket| self.add(id, socket, false));
         if let Err(error) = added {
@@ -187,7 +187,7 @@ impl PeerStreams {
         }
     }
 
-    /// Closes a stream once everything that was written is sent. Nothing more is told of it.
+    /// Closes a stream once everything that was written is sent. The machine gets no further event of it.
     fn close(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.is_closing = true;
@@ -267,7 +267,7 @@ impl PeerStreams {
         }
     }
 
-    /// The stream has ended by itself: the machine is told, unless it has asked for the end.
+    /// Removes a stream that has ended by itself. The machine is told, unless it has asked for the end.
     fn end(&mut self, id: StreamId) {
         if let Some(stream) = self.remove(id)
             && !stream.is_closing

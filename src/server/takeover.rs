@@ -1,8 +1,8 @@
-//! This node's part in a store that all nodes share ([`Takeover`]), with the node's members, map and
+//! The part of this node in a store that all nodes share: gives [`Takeover`] the node's members, map and
 //! publishes.
 //!
-//! A node's mark, up to which number its records are stored, is a record under the system name
-//! `$anode/stored/NODE/BOOT`.
+//! The mark of a node is the sequence number up to which its records are stored. It is published as a record
+//! under the system name `$anode/stored/NODE/BOOT`.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use crate::protocol::draft::{Draft, DraftPayload};
 use crate::record::{Now, SharedRecord};
 use crate::store::{MARK_TTL_MS, NodeLife, Survivor, Takeover, Ticket};
 
-/// The part of this node; `None` if its store is its own, so that nobody writes for anybody.
+/// The part of this node; `None` if its store is private, so that no node writes for another.
 pub(super) fn of(shared: &Shared) -> Option<Takeover> {
     let own = NodeLife { node: shared.name.clone(), boot: shared.boot };
     shared.store().placement().is_shared().then(|| Takeover::new(own))
@@ -29,7 +29,8 @@ impl Survivor for Arc<Shared> {
 
     fn last_seq(&self) -> u64 {
         let seq = self.ingest.outbox().lock().last_seq();
-        // A record is numbered and pushed under its shard's lock: behind all locks, all up to `seq` are pushed.
+        // A record is numbered and pushed under its shard's lock. Once each lock was held, all records up to
+        // `seq` are pushed.
         self.ingest.latest().barrier();
         seq
     }

@@ -1,4 +1,4 @@
-//! When a worker is to look at which of its connections again.
+//! The timers of a worker's connections.
 //!
 //! Timers are data with a token. A connection has at most one live entry: the earliest time at which it
 //! may have something to do. When that entry is due, the connection says when it may have something next.
@@ -9,12 +9,12 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Says which connection a timer is for.
+/// Identifies the connection that a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimerToken {
     /// The connection's place in the worker's table.
     pub key: usize,
-    /// Tells the connection from others that have or had this place.
+    /// Distinguishes the connection from others that have or had this place.
     pub generation: u64,
 }
 
@@ -30,7 +30,8 @@ impl Timers {
         self.heap.push(Reverse((at_us, token)));
     }
 
-    /// Takes out the timer that has been due for longest, with when it was due, if any is due at `now_us`.
+    /// Removes the timer that has been due for longest, if any is due at `now_us`. Returns when it was due,
+    /// and its token.
     pub fn pop_due(&mut self, now_us: u64) -> Option<(u64, TimerToken)> {
         let Reverse((at_us, _)) = self.heap.peek()?;
         if *at_us > now_us {
@@ -39,7 +40,7 @@ impl Timers {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
-    /// When the next timer is due, on the monotonic clock.
+    /// Monotonic time at which the next timer is due, in microseconds.
     pub fn next_us(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse((at_us, _))| *at_us)
     }

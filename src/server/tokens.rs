@@ -1,6 +1,6 @@
-//! The tokens under which sockets are registered with a worker's poll, and what each of them is.
+//! The tokens under which sockets are registered with a worker's poll, and the socket that each stands for.
 //!
-//! All of them are handed out here, so that no two kinds of sockets can meet in one number.
+//! All of them are handed out here, so that no two sockets of a worker share a token.
 
 use mio::Token;
 
@@ -19,10 +19,10 @@ const FIRST_CONNECTION: usize = 16;
 /// Tokens of streams are their numbers with this bit.
 const STREAM_BIT: usize = 1 << (usize::BITS - 1);
 
-/// What an event is about.
+/// The source of an event of the poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventSource {
-    /// The mailbox, or someone who wants the worker to take another turn.
+    /// The mailbox, or anyone who wants the worker to take another turn.
     Waker,
     /// The cluster's UDP socket.
     Datagrams,
@@ -47,7 +47,7 @@ pub fn of_stream(id: StreamId) -> Token {
     Token(id.0 as usize | STREAM_BIT)
 }
 
-/// What the token of an event stands for.
+/// Returns the source that the token of an event stands for.
 pub fn source_of(token: Token) -> EventSource {
     match token {
         WAKER => EventSource::Waker,

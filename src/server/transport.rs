@@ -1,9 +1,9 @@
-//! The connection to a client, below everything that is said on it: a socket, and what lies between it and
-//! the bytes that the client means.
+//! The connection to a client, below all protocols that are spoken on it: a socket, and a layer between it
+//! and the plain bytes.
 //!
-//! An event loop sees a connection through this type alone: it reads and writes what the client means, and
-//! never asks whether there is a layer such as encryption in between ([`Layer`]). What such a layer needs
-//! is part of the calls:
+//! An event loop sees a connection through this type alone: it reads and writes plain bytes, and never asks
+//! whether there is a layer such as encryption in between ([`Layer`]). What such a layer needs is part of the
+//! calls:
 //! - [`Transport::receive`] says whether more may be there although the poll will not say so again. A
 //!   socket is known to be empty after a short read; a layer may still hold bytes of its own.
 //! - Writing is two steps. `write` takes bytes, as many at a time as wait for a connection, so a layer
@@ -29,19 +29,19 @@ pub struct Transport {
     layer: Layer,
 }
 
-/// What lies between the socket of a client and what the client means.
+/// The layer between the socket of a client and the plain bytes.
 #[derive(Debug)]
 pub enum Layer {
-    /// Nothing: what the client means is what is on the wire.
+    /// No layer: the plain bytes are those on the wire.
     Plain,
 }
 
-/// What came of reading.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// Bytes that were put into the buffer; none means that the client has ended the connection.
     pub bytes: usize,
-    /// Whether there may be more that no event of the poll will tell of.
+    /// Whether there may be more that no event of the poll will report.
     pub may_hold_more: bool,
 }
 
@@ -54,7 +54,7 @@ impl Transport {
         Transport { socket, layer }
     }
 
-    /// Has the poll tell, by edges, when there is something to read or room to write.
+    /// Registers the connection with an edge-triggered poll, for reading and writing.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(&mut self.socket, token, Interest::READABLE | Interest::WRITABLE)
     }
@@ -81,7 +81,7 @@ impl Transport {
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// The connection as it is handed to the control plane. It must have been taken out of the poll.
+    /// Returns the connection as it is handed to the control plane. It must have been taken out of the poll.
     pub fn into_client(self) -> ClientSocket<Layer> {
         ClientSocket { socket: self.socket.into(), layer: self.layer }
     }

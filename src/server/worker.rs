@@ -27,9 +27,10 @@ use crate::record::Now;
 
 /// Longest wait for events, in microseconds, so that `healthz` sees the loop turn.
 const WAIT_US_MAX: u64 = 1_000_000;
-/// Longest wait while the node is loading or shutting down, in microseconds: the phase is looked at again.
+/// Longest wait while the node is loading or shutting down, in microseconds, after which the phase is looked
+/// at again.
 const WAIT_US_MAX_UNSETTLED: u64 = 10_000;
-/// Longest wait while publishers, or peers, are not read, in microseconds: the store does not say when it
+/// Longest wait while publishers, or peers, are not read, in microseconds: the store does not report when it
 /// has room.
 const WAIT_US_MAX_CONGESTED: u64 = 5_000;
 
@@ -53,8 +54,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker with its poll, its listener and, for worker 0, the cluster. The mailbox's waker must belong to
-    /// the poll.
+    /// Makes a worker with its poll, its listener and, for worker 0, the cluster. The mailbox's waker must
+    /// belong to the poll.
     pub fn new(
         id: usize,
         poll: Poll,
@@ -203,7 +204,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Says so if this worker has done what the phase asks of it.
+    /// Reports whether this worker has done the work of the phase.
     fn report_done(&self) {
         let is_drained = || {
             let is_taken = self.id != 0 || self.shared.ingest.outbox_bytes() == 0;

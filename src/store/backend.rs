@@ -1,8 +1,8 @@
 //! The trait of a kind of store.
 //!
-//! A backend reads records and says whose they are; a function opens it and returns an [`OpenBackend`].
-//! Everything else is the same for all kinds: the queue, the durable mark, health, and the join of the
-//! records that wait with those that are written.
+//! A backend reads records and states whether one node or all nodes write them; a function opens it and
+//! returns an [`OpenBackend`]. Everything else is the same for all kinds: the queue, the durable mark,
+//! health, and the join of the records that wait with those that are written.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::rings::HistoryRings;
 use super::write_path::WritePath;
 use crate::record::{HistoryQuery, Record, Stamp};
 
-/// Result of a load: how many records were shown, and whether any could not be.
+/// The result of a load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// Number of records shown.
@@ -26,10 +26,10 @@ pub struct LoadReport {
     pub is_partial: bool,
 }
 
-/// A place of records, as every thread but the writer's sees it. Calls may block for as long as a read
+/// A place that keeps records, as all threads but the writer's use it. Calls may block for as long as a read
 /// takes.
 pub(super) trait Backend: Send + Sync {
-    /// Shows the latest record of every source, each with its checksum verified.
+    /// Passes the latest record of every source to `each`, after verifying its checksum.
     fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, StoreError>;
 
     /// Returns whether a load that was partial can be repeated now. Only a backend that may be away at
@@ -46,24 +46,26 @@ pub(super) trait Backend: Send + Sync {
     /// Greatest number of records that the history of a source shows, the latest included.
     fn history_len_max(&self) -> usize;
 
-    /// Says whether the records are one node's or all nodes'.
+    /// Returns whether the records are one node's or all nodes'.
     fn sharing(&self) -> Sharing;
 }
 
 /// The body of the thread that empties the queue: runs until the store is told to stop.
 pub(super) type WriterRun = Box<dyn FnOnce() + Send>;
 
-/// Place that takes what is pushed.
+/// The place that pushed records go to.
 pub(super) enum Intake {
     /// Into the queue of the write path, which a thread with this body empties.
     Queue(WriterRun),
-    /// Straight into memory: it is kept at once, as far as it ever will be, and nothing waits.
+    /// Straight into memory, where records are kept at once and nothing waits.
     Memory(Arc<HistoryRings>),
 }
 
 /// A backend that was opened.
 pub(super) struct OpenBackend {
+    /// The identity of the node, as the store keeps it.
     pub(super) identity: NodeIdentity,
+    /// The queue, the bell and the marks that the handles and the writer share.
     pub(super) path: Arc<WritePath>,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) intake: Intake,

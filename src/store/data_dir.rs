@@ -1,4 +1,4 @@
-//! The data directory: which one a process takes, and that no other process takes it too.
+//! Chooses the data directory of a process, and locks it against other processes.
 
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};

@@ -1,4 +1,4 @@
-//! The narrow door between the writer thread and a place that keeps one node's records.
+//! The narrow interface between the writer thread and a place that keeps one node's records.
 //!
 //! The writer calls [`StoreEngine::commit`] with one [`WriteGroup`] at a time and retries the same group
 //! until it succeeds. A commit is idempotent: every write compares stamps, so a group that was half
@@ -14,7 +14,7 @@ use crate::record::Stamp;
 pub(super) trait StoreEngine: Send + Sync {
     /// Writes a group and the marks. Returns once they survive a power cut.
     fn commit(&self, group: &WriteGroup, marks: Marks) -> Result<(), StoreError>;
-    /// Returns whether commits of empty groups would get work done that was put off.
+    /// Returns whether work was put off that commits of empty groups would do.
     fn has_deferred_work(&self) -> bool;
     /// Keeps the heads of what is written, for the next time it is opened, and for that time alone.
     fn keep_heads(&self, heads: &Heads) -> Result<(), StoreError>;

@@ -1,4 +1,4 @@
-//! Why a store could not do what it was asked.
+//! The errors of stores.
 
 use std::io::ErrorKind;
 

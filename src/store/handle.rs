@@ -1,4 +1,4 @@
-//! The store, as everyone uses it.
+//! The handle by which the rest of the node uses its store.
 
 use std::fs::File;
 use std::path::Path;
@@ -20,8 +20,8 @@ use super::{cassandra, embedded, memory};
 use crate::cluster::Heads;
 use crate::record::{HistoryPage, HistoryQuery, Record, SharedRecord, Source, Stamp};
 
-/// How long dropping the last handle waits for what was pushed. [`StoreHandle::close`] is the way
-/// to wait longer, and to know.
+/// Longest time for which dropping the last handle waits until pushed records are written.
+/// [`StoreHandle::close`] can wait longer, and returns whether they were.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens a backend: one line for each kind.
@@ -33,7 +33,7 @@ fn open_backend(kind: BackendKind, dir: &Path, options: StoreOptions) -> Result<
     }
 }
 
-/// The store, as everyone uses it. Clones share it; when the last one is dropped the store is closed.
+/// The handle of a store. Clones share the store; when the last one is dropped, it is closed.
 #[derive(Clone)]
 pub struct StoreHandle {
     inner: Arc<OpenStore>,
@@ -76,8 +76,8 @@ impl StoreHandle {
         Ok((StoreHandle { inner: Arc::new(inner) }, identity))
     }
 
-    /// Shows the latest record of every source, each verified; a damaged one is counted, logged and
-    /// skipped. Blocks its thread for as long as that takes.
+    /// Passes the latest record of every source to `each`, each verified; a damaged one is counted, logged
+    /// and skipped. Blocks its thread for as long as that takes.
     pub fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, StoreError> {
         self.inner.backend.load(each)
     }
@@ -105,8 +105,8 @@ impl StoreHandle {
         ticket
     }
 
-    /// Takes back a source that was collected: its latest record, if its stamp is not over `stamp`,
-    /// and its history are removed. Called under the same lock as [`StoreHandle::push`].
+    /// Removes a source that was collected: its latest record, if its stamp is not greater than `stamp`, and
+    /// its history. Called under the same lock as [`StoreHandle::push`].
     pub(crate) fn remove(&self, source: &Source, stamp: Stamp) -> Ticket {
         let OpenStore { path, memory, .. } = &*self.inner;
         if let Some(rings) = memory {
@@ -118,7 +118,7 @@ impl StoreHandle {
         ticket
     }
 
-    /// The ticket that covers everything pushed so far. Has what waits written.
+    /// Returns the ticket that covers everything pushed so far, and wakes the writer.
     pub(crate) fn barrier(&self) -> Ticket {
         let OpenStore { path, memory, .. } = &*self.inner;
         if memory.is_some() {
@@ -129,18 +129,19 @@ impl StoreHandle {
         ticket
     }
 
-    /// Everything up to this ticket survives a power cut. A store in memory gives out no ticket over
-    /// its mark: what is pushed is at once as durable as it will ever be.
+    /// The store's mark: everything up to this ticket survives a power cut. A store in memory gives out no
+    /// ticket greater than its mark, since what is pushed there is at once as durable as it will ever be.
     pub(crate) fn durable(&self) -> Ticket {
         self.inner.path.durable().get()
     }
 
-    /// Tells whether what is pushed gets written, and if not, why.
+    /// Returns whether pushed records get written, and the reason if not.
     pub(crate) fn health(&self) -> StoreHealth {
         self.inner.path.health()
     }
 
-    /// Why nothing becomes durable for now, although what is pushed is taken; `None` if it does.
+    /// The reason why nothing becomes durable for now, although pushed records are taken; `None` if there is
+    /// none.
     pub(crate) fn away(&self) -> Option<String> {
         self.inner.path.away()
     }
@@ -162,26 +163,27 @@ impl StoreHandle {
         self.inner.path.subscribe(subscriber);
     }
 
-    /// Says up to where stamps have been issued, in microseconds since the Unix epoch. The store keeps
-    /// a mark ahead of it, so that a life after a kill issues nothing twice.
+    /// Sets the time up to which stamps have been issued, in microseconds since the Unix epoch. The store
+    /// keeps a mark ahead of it, so that the node issues no stamp twice after it was killed.
     pub(crate) fn set_clock_high_water(&self, us: u64) {
         self.inner.path.set_clock_high_water(us);
     }
 
-    /// Says when the node last agreed fully with the cluster, in microseconds since the Unix epoch.
-    /// Kept with the next commit, and within a minute of advance in any case.
+    /// Sets when the node last agreed fully with the cluster, in microseconds since the Unix epoch. Kept with
+    /// the next commit, and within a minute of advance in any case.
     pub(crate) fn set_agreed(&self, us: u64) {
         self.inner.path.set_agreed(us);
     }
 
-    /// Says what is held of every origin's life, all of it pushed already. If the store then ends in
-    /// order with nothing lost, the next life finds it in its [`NodeIdentity`]; after a kill it does not.
+    /// Sets the heads of the records that this node holds, all of them pushed already. If the store then ends
+    /// in order with nothing lost, the next start finds the heads in its [`NodeIdentity`]; after a kill it
+    /// does not.
     pub(crate) fn keep_heads(&self, heads: Heads) {
         self.inner.path.marks.set_heads(heads);
     }
 
-    /// A page of the records of a source that were the latest here, newest first. Sees what is not yet
-    /// written too.
+    /// A page of the records of a source that were the latest here, newest first, including records that are
+    /// not written yet.
     pub(crate) fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, StoreError> {
         let OpenStore { path, backend, .. } = &*self.inner;
         // The queue is read first: a record that is written meanwhile is then seen twice and not missed.

@@ -1,4 +1,4 @@
-//! Joins what waits for the store with what is in it into one page of a history.
+//! Joins the records that wait for the store with those that are in it into one page of a history.
 
 use crate::record::{HistoryCursor, HistoryPage, HistoryQuery, Record, SharedRecord};
 

@@ -1,4 +1,5 @@
-//! The beginning of a node's life: what it is called and which number the life has.
+//! The beginning of a node's life, which is one run of the node from a start to its end: its name and boot
+//! number.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -6,21 +7,21 @@ use super::open::StoreOptions;
 use super::write_path::CLOCK_LEASE_US;
 use crate::record::{NodeName, Now};
 
-/// What a new life brings with it, from the flags, the wall clock and chance. A store that keeps a
-/// name or the number of an earlier life decides between those and these.
+/// The name and the numbers that a new life begins with, from the settings, the wall clock and the seed. A
+/// store that has kept a name or a boot number from an earlier life decides between those and these.
 pub(super) struct NewLife {
     /// Name that was asked for.
     pub(super) node_name: Option<NodeName>,
     /// Name for a node that has none.
     pub(super) made_up: NodeName,
-    /// Least number of the life: the milliseconds since the Unix epoch.
+    /// Least boot number: the milliseconds since the Unix epoch.
     pub(super) boot_min: u64,
     /// The clock's mark that is kept at once, if the one found is not greater, in microseconds.
     pub(super) clock_lease_us: u64,
 }
 
 impl NewLife {
-    /// A life that begins now.
+    /// Makes a life that begins now.
     pub(super) fn begin(options: &StoreOptions) -> NewLife {
         let now = (options.clock)();
         NewLife {
@@ -32,7 +33,7 @@ impl NewLife {
     }
 }
 
-/// Makes up a name that no other node will think of.
+/// Makes up a name that no other node will make up.
 fn made_up_name(seed: u64, now: Now) -> NodeName {
     let hash = xxh3_64_with_seed(&now.wall_us.to_le_bytes(), seed);
     let name = format!("node-{:012x}", hash & 0xffff_ffff_ffff);

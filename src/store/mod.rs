@@ -1,13 +1,15 @@
-//! What survives: the latest record of every source, a ring of those before it, and who the node is.
+//! The store keeps what survives a restart: the latest record of every source, a ring of those before it, and
+//! the node's identity.
 //!
-//! The map in memory is what everyone reads; the store is where it comes from after a restart, and
-//! what an answer of level `stored` waits for. So the store is behind a queue: a push under a lock
-//! of the map is a few memory writes, and one thread writes what waits as one group in one durable
-//! commit. What is durable is a [`Ticket`] that only rises.
+//! The map in memory is what everyone reads; the store is where it is loaded from after a restart, and what
+//! an answer of level `stored` waits for. So the store is behind a queue: a push under a lock of the map is a
+//! few memory writes, and one thread writes what waits as one group in one durable commit. The durable mark
+//! is a [`Ticket`] that only rises.
 //!
-//! - `handle`: [`StoreHandle`], which is all that other rooms use;
-//! - `queue`: what waits, bounded and merged; `write_path`: the queue with what is durable, and health;
-//! - `placement`: which records a node writes if the store is its own, and which if all nodes share it;
+//! - `handle`: [`StoreHandle`], the only way by which the rest of the node uses the store;
+//! - `queue`: the changes that wait, bounded and merged; `write_path`: the queue with the durable mark, and
+//!   health;
+//! - `placement`: the records that a node writes if the store is its own, and those if all nodes share it;
 //! - `backend`: the trait of a kind of store. To add one is to write its file and a line in `handle`:
 //!   - `embedded`: one redb file, behind `engine` and `writer` (group commit, retries, catching up);
 //!   - `cassandra`: a store that all nodes share, with a writer of its own behind the same queue;

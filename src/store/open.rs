@@ -1,4 +1,5 @@
-//! How a store is opened, who the node turns out to be, and why opening may fail.
+//! The settings with which a store is opened, the identity of the node that it returns, and the errors of
+//! opening.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,9 +14,9 @@ use crate::record::{NodeName, Now};
 /// Reads the time. The store only measures with it and never waits by it.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 
-/// Memory for the pages of the file of records unless told otherwise, in bytes.
+/// Default memory for the pages of the file of records, in bytes.
 const DATABASE_CACHE_BYTES: usize = 128 * 1024 * 1024;
-/// Bytes of records that wait in the journal unless told otherwise.
+/// Default number of bytes of records that wait in the journal.
 pub(super) const JOURNAL_BYTES: usize = 16 * 1024 * 1024;
 
 /// Kind of a store: where it keeps the records.
@@ -26,7 +27,7 @@ pub enum BackendKind {
     Embedded,
     /// In memory only: the data directory is not touched, and nothing survives the process.
     Memory,
-    /// In Cassandra. The data directory holds what waits for it, and who the node is.
+    /// In Cassandra. The data directory holds the records that wait for it, and the node's identity.
     Cassandra(Box<Cassandra>),
 }
 
@@ -70,22 +71,22 @@ impl StoreOptions {
     }
 }
 
-/// Who the node is in this life.
+/// The identity of the node, from this start to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeIdentity {
     /// Name of the node.
     pub node_name: NodeName,
-    /// Number of this life: greater than every one before, and durable before anyone is told.
+    /// Boot number: greater than every one before, and durable before anyone is told of it.
     pub boot: u64,
-    /// No earlier life issued a stamp over this, in microseconds since the Unix epoch.
+    /// No stamp issued before this start is greater than this, in microseconds since the Unix epoch.
     pub clock_high_water: u64,
     /// When the node last agreed fully with the cluster, in microseconds since the Unix epoch.
     pub agreed_us: Option<u64>,
-    /// Records held of every origin's life when the life before ended in order; empty if it did not.
+    /// Heads of the records that the node held when it last ended in order; empty if it did not.
     pub heads: Heads,
 }
 
-/// Why a store cannot be opened. Nothing was changed, unless it says so.
+/// The reason why a store cannot be opened. Nothing was changed, unless the variant says so.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process uses the directory.
@@ -115,7 +116,7 @@ pub enum OpenError {
         /// Newest format that the program knows.
         known: u64,
     },
-    /// The new life could not be counted, or it was and that is not known.
+    /// The new boot number could not be written, or was written without that being known.
     #[error("the store cannot be written: {0}")]
     Write(StoreError),
 }

@@ -15,11 +15,13 @@ use crate::record::{Record, SharedRecord, Source, Stamp};
 
 /// Bytes of history kept in memory, over all sources.
 const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Number of dropped records, and their bytes, that are gathered before they are freed.
+/// Number of dropped records that are gathered before they are freed.
 const DROPPED_MAX: usize = 6;
+/// Bytes of dropped records that are gathered before they are freed.
 const DROPPED_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of a cache line, and how many lines of a record's data are read ahead.
+/// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
+/// Largest number of cache lines of a record's data that are read ahead.
 const LINES_MAX: usize = 8;
 
 /// History of one source.
@@ -32,13 +34,13 @@ struct SourceRing {
 struct HistoryEntry {
     /// Place of the entry among those of all sources.
     number: u64,
-    /// Memory that the record counts as. It is asked for when the record is dropped, which nobody has read for
-    /// long by then.
+    /// Bytes that the record counts as. They are kept here because they are needed when the record is
+    /// dropped, and the record has left the caches by then.
     cost_bytes: u32,
     record: SharedRecord,
 }
 
-/// Records that were dropped, freed a few at a time: no cache holds them any more, and each would be waited for
+/// Records that were dropped, freed a few at a time: they have left the caches, and each would be waited for
 /// by itself. Read side by side they come all at once.
 #[derive(Default)]
 struct Dropped {
@@ -112,7 +114,7 @@ impl HistoryRings {
         debug_assert!(!table.rings.is_empty() || table.bytes == 0, "bytes are those of the records");
     }
 
-    /// Drops the history of a source, unless its newest record is over `stamp`.
+    /// Drops the history of a source, unless the stamp of its newest record is greater than `stamp`.
     pub(super) fn remove(&self, source: &Source, stamp: Stamp) {
         let mut table = self.table.lock();
         let found = table.rings.find_entry(hash_of(source.as_str()), |ring| ring.source == *source);
@@ -165,7 +167,7 @@ impl RingTable {
         self.shorten_order();
     }
 
-    /// Keeps the order as short as what it orders, within a small factor.
+    /// Removes dropped records from the order once it is several times as long as the number of records held.
     fn shorten_order(&mut self) {
         let held: usize = self.bytes / size_of::<Record>() + 1024;
         if self.order.len() <= 4 * held {

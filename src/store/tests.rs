@@ -385,7 +385,7 @@ fn heads_are_found_once_after_an_orderly_end_and_never_after_a_crash() {
     drop(store);
     let (store, again) = open_sim(&disk, options(1_000_000));
     assert_eq!(again.heads, heads);
-    // Nobody says anything this time.
+    // No heads are kept this time.
     assert!(store.close(PATIENCE));
     drop(store);
     let (store, third) = open_sim(&disk, options(1_000_000));

@@ -1,5 +1,5 @@
-//! The thread that writes a [`StoreEngine`]: takes what waits, writes it as one group, says how far it is
-//! durable.
+//! The thread that writes a [`StoreEngine`]: takes what waits, writes it as one group, and raises the durable
+//! mark.
 //!
 //! Group commit needs no tuning: while a group is synced the next one gathers, so a lone record is
 //! written at once and a flood is written in large groups. After a group of some size the writer
@@ -19,8 +19,9 @@ use super::write_path::{LatestRecords, StoreHealth, WritePath, WriterGuard};
 use crate::limits::SHARDS;
 use crate::record::Source;
 
-/// Shortest (first) and longest pause between two tries to commit, in milliseconds.
+/// Shortest pause between two attempts to commit, in milliseconds: the first one.
 const BACKOFF_MS_MIN: u64 = 100;
+/// Longest pause between two attempts to commit, in milliseconds.
 const BACKOFF_MS_MAX: u64 = 5_000;
 /// Longest rest after a group, in microseconds: what a commit costs whatever it writes, and a little more.
 /// A longer one only makes a group wait for records that cost as much in the next.
@@ -55,7 +56,8 @@ pub(super) struct GroupWriter {
 }
 
 impl GroupWriter {
-    /// A writer that has written nothing. No earlier life issued a stamp over `clock_floor_us`.
+    /// Makes a writer that has written nothing. No earlier run of the node issued a stamp greater than
+    /// `clock_floor_us`.
     pub(super) fn new(
         path: Arc<WritePath>,
         engine: Arc<dyn StoreEngine>,
@@ -140,10 +142,10 @@ impl GroupWriter {
         self.path.raise_durable(self.written, lost);
     }
 
-    /// Makes the store whole again after the queue had to drop: writes the map, then removes what
-    /// the map does not hold. Pushes go on and are written in between. A drop before a shard is
-    /// visited is made good by the visit, since a record is in the map before it is pushed; one
-    /// after it is counted anew and makes the next turn start over.
+    /// Makes up for changes that the queue had to drop: writes the map, then removes what the map does not
+    /// hold. Pushes go on and are written in between. A drop before a shard is visited is made up for by the
+    /// visit, since a record is in the map before it is pushed; one after it is counted anew and makes the
+    /// next turn start over.
     fn resync(&mut self) -> WriteEnd {
         let Some(latest) = self.path.latest() else { return WriteEnd::Done };
         self.path.set_resyncing(true);
@@ -204,7 +206,7 @@ impl GroupWriter {
         }
     }
 
-    /// At an orderly end the clock's mark is what was issued, without the lease.
+    /// Writes the marks at an orderly end, the clock's exactly as issued, without the lease.
     fn write_exact_marks(&self) {
         let marks = self.path.marks.exact(self.clock_floor_us);
         if let Err(error) = self.engine.commit(&WriteGroup::default(), marks) {
@@ -212,7 +214,7 @@ impl GroupWriter {
         }
     }
 
-    /// At an orderly end everything that was pushed is written, unless some of it was dropped.
+    /// Keeps the heads at an orderly end, unless some of the pushed changes were dropped.
     fn write_heads(&self) {
         let heads = self.path.marks.take_heads();
         if heads.is_empty() || self.path.needs_resync() {

@@ -1,4 +1,4 @@
-//! Whether the cluster keeps up with what this node accepts.
+//! The guard that checks whether the cluster keeps up with the records that this node accepts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -1,4 +1,4 @@
-//! What can be said of a draft alone: the size of its data, its name, and its stamp.
+//! The guard that checks the draft itself: the size of its data, its name, and its stamp.
 
 use super::guard::{Entrant, Guard};
 use crate::ingest::downstream::Downstream;

@@ -10,9 +10,9 @@
 //! The types are known at compile time, so nothing is called through a table, and a guard that is
 //! switched off should cost no more than one load of an atomic.
 //!
-//! Only clients' drafts pass the gate. A peer's record was admitted by the node that accepted it, and
-//! what the node says of itself is not asked. Rejected: a list of boxed guards, which costs every
-//! record a call for each.
+//! Only clients' drafts pass the gate. A peer's record was admitted by the node that accepted it, and records
+//! that the node publishes about itself are not checked. Rejected: a list of boxed guards, which costs every
+//! record a dynamic call for each.
 
 mod backlog;
 mod form;
@@ -64,7 +64,7 @@ impl Gate {
         Ok(entrant.draft)
     }
 
-    /// Opens or closes the gate for a clock that is too far off the peers' clocks.
+    /// Closes the gate while this node's clock is too far off its peers' clocks, and opens it again.
     pub(super) fn set_skewed(&self, is_skewed: bool) {
         self.node.set_skewed(is_skewed);
     }

@@ -1,4 +1,4 @@
-//! Whether the node takes any publish at all.
+//! The guard that checks whether the node takes publishes at all.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
@@ -6,9 +6,9 @@ use super::guard::{Entrant, Guard};
 use crate::ingest::downstream::Downstream;
 use crate::protocol::refusal::{Code, Refusal};
 
-/// The node shuts down.
+/// Bit for a node that shuts down.
 const DRAINING: u8 = 1;
-/// The node's clock is too far off its peers' clocks.
+/// Bit for a node whose clock is too far off its peers' clocks.
 const SKEWED: u8 = 2;
 
 /// Refuses every draft while the node shuts down or cannot trust its clock.
@@ -19,10 +19,12 @@ pub(super) struct NodeGuard {
 }
 
 impl NodeGuard {
+    /// Refuses every draft from now on, because the node shuts down.
     pub(super) fn set_draining(&self) {
         self.reasons.fetch_or(DRAINING, Relaxed);
     }
 
+    /// Sets whether the node's clock is too far off its peers' clocks. Drafts are refused meanwhile.
     pub(super) fn set_skewed(&self, is_skewed: bool) {
         if is_skewed {
             self.reasons.fetch_or(SKEWED, Relaxed);

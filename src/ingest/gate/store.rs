@@ -1,4 +1,4 @@
-//! Whether the store takes records.
+//! The guard that checks whether the store takes records.
 
 use super::guard::{Entrant, Guard};
 use crate::ingest::downstream::Downstream;

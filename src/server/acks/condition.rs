@@ -1,6 +1,6 @@
-//! What each ack level asks for before a publish is answered, and what is said when it does not come.
+//! What each ack level requires before a publish is answered, and the refusals when that is not reached.
 //!
-//! This file is the only one that tells the levels apart.
+//! This file is the only one that distinguishes the levels.
 
 use crate::ingest::Accepted;
 use crate::limits::{REPLICATED_US_MAX, STORED_US_MAX};
@@ -11,16 +11,16 @@ use crate::protocol::draft::Draft;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
-/// How long the room waits for the cluster machine beyond the time after which the machine itself says
-/// that it is over, in microseconds.
+/// Time that a publish waits for the cluster machine beyond the machine's own timeout, in microseconds.
 const GRACE_US: u64 = 1_000_000;
 
-/// What a publish asks of its node: the way in, and how far the store is.
+/// What publishing needs of the node: a way to apply records, and the state of the store.
 pub(crate) trait PublishHost {
     /// Applies a publish.
     fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal>;
-    /// Applies a publish whose record every live member is to hold. The cluster machine answers later
-    /// for the token that is returned; `connection` is who waits, where the host has connections.
+    /// Applies a publish whose record every live member is to hold. The cluster machine answers later for the
+    /// token that is returned. `connection` is the number of the connection that waits, if the host has
+    /// connections.
     fn publish_awaited(
         &self,
         now: Now,
@@ -29,9 +29,9 @@ pub(crate) trait PublishHost {
     ) -> Result<(Accepted, u64), Refusal>;
     /// The store's mark: every ticket up to this one is durable.
     fn durable(&self) -> u64;
-    /// Returns the reason if the store takes no records.
+    /// Returns an error with the reason if the store takes no records.
     fn store_health(&self) -> Result<(), String>;
-    /// The reason why nothing becomes durable for now, if there is one although records are taken.
+    /// The reason why nothing becomes durable for now although records are taken, if there is one.
     fn store_away(&self) -> Option<String> {
         None
     }
@@ -39,10 +39,10 @@ pub(crate) trait PublishHost {
     fn metrics(&self) -> &Metrics;
 }
 
-/// How many members hold a record: `Ok` when these are all, `Err` when the time was over before.
+/// Number of members that hold a record: `Ok` if these are all, `Err` if the time ran out before that.
 pub(crate) type Reached = Result<u32, u32>;
 
-/// What must come true before a publish is answered with its level.
+/// The condition under which a publish is answered with its level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
     /// The store's mark reaches this ticket.
@@ -92,7 +92,7 @@ pub(super) fn publish<H: PublishHost + ?Sized>(
     }
 }
 
-/// What a publisher is told of a record that `reached` so many members.
+/// The answer to a publish whose record `reached` this number of members.
 pub(super) fn replicated(published: &Published, reached: Reached) -> Result<Published, Refusal> {
     match reached {
         Ok(nodes) => Ok(Published { nodes: Some(nodes), ..*published }),
@@ -104,7 +104,7 @@ pub(super) fn replicated(published: &Published, reached: Reached) -> Result<Publ
     }
 }
 
-/// The refusal of a record that is not durable because the store takes nothing.
+/// The refusal of a record that is not durable because the store takes no records.
 pub(super) fn store_failed(reason: String) -> Refusal {
     Refusal::new(Code::StoreUnavailable, reason)
 }

@@ -9,8 +9,8 @@ use crate::protocol::reply::{FrameReply, ItemReply, PublishAnswer};
 
 /// The items of a publish frame that have, or may get, an answer.
 ///
-/// A frame outside batches has one item and is kept whether or not it has an id; of a batch, items that
-/// hold at once and have no id are never told, and not kept.
+/// A frame that is no batch has one item, which is kept whether or not it has an id. Of a batch, an item
+/// without an id is kept only if it was refused or waits for its condition, since it gets no other answer.
 #[derive(Debug)]
 pub(crate) struct PendingFrame {
     items: Vec<PendingItem>,
@@ -72,7 +72,7 @@ impl PendingFrame {
         })
     }
 
-    /// Settles the items whose tickets `durable` covers.
+    /// Settles the items whose tickets are at most `durable`, the store's mark.
     pub(super) fn settle_stored(&mut self, durable: u64) {
         for item in &mut self.items {
             if matches!(item.condition, Some(Condition::Stored(ticket)) if ticket <= durable) {
@@ -81,7 +81,8 @@ impl PendingFrame {
         }
     }
 
-    /// Refuses the items that wait for the store and that `durable` does not cover.
+    /// Refuses the items that wait for the store and whose tickets are greater than `durable`, the store's
+    /// mark.
     pub(super) fn refuse_stored(&mut self, durable: u64, refusal: &Refusal, metrics: &Metrics) {
         self.settle_stored(durable);
         for item in &mut self.items {

@@ -1,7 +1,7 @@
 //! Requests over HTTP that wait for their answers.
 //!
-//! They have no event loop of their own, so their frames stand behind a lock. Worker 0 looks after
-//! them, and the thread of the control plane adds to them.
+//! These requests have no event loop of their own, so their frames stand behind a lock. The thread of the
+//! control plane adds frames, and worker 0 answers them.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::room::WaitingRoom;
 use crate::http::Reply;
 use crate::metrics::Metrics;
 
-/// All requests over HTTP that wait.
+/// All requests over HTTP whose answers wait.
 #[derive(Default)]
 pub(super) struct HttpRoom {
     frames: Mutex<HttpFrames>,
@@ -22,17 +22,18 @@ pub(super) struct HttpRoom {
 #[derive(Default)]
 struct HttpFrames {
     frames: WaitingRoom<Reply>,
-    /// Tokens whose frame is still being published, with what the cluster machine said of them already.
+    /// Tokens whose frame is still being published, with the cluster machine's answer if it has come already.
     early: BTreeMap<u64, Option<Reached>>,
 }
 
 impl HttpRoom {
-    /// A record is about to be published under this token; the frame follows.
+    /// Notes that a record is about to be published under this token. Its frame follows by
+    /// [`HttpRoom::insert`].
     pub(super) fn expect(&self, token: u64) {
         self.frames.lock().early.insert(token, None);
     }
 
-    /// The record of this token was refused.
+    /// Forgets a token whose record was refused.
     pub(super) fn release(&self, token: u64) {
         self.frames.lock().early.remove(&token);
     }
@@ -49,7 +50,7 @@ impl HttpRoom {
         }
     }
 
-    /// The cluster machine has an answer for a token of a request over HTTP.
+    /// Takes the cluster machine's answer for the token of a request over HTTP.
     pub(super) fn handle_replicated(&self, token: u64, reached: Reached, metrics: &Metrics) {
         let HttpFrames { frames, early } = &mut *self.frames.lock();
         match early.get_mut(&token) {
@@ -58,17 +59,19 @@ impl HttpRoom {
         }
     }
 
-    /// Answers what is settled by now.
+    /// Answers the requests that are settled, and those whose time has run out.
     pub(super) fn settle(&self, now_us: u64, host: &impl PublishHost) {
         let frames = &mut self.frames.lock().frames;
         frames.handle_durable(host, &mut tell);
         frames.handle_timeout(now_us, host, &mut tell);
     }
 
+    /// Monotonic time at which the next request times out, in microseconds.
     pub(super) fn next_timeout_us(&self) -> Option<u64> {
         self.frames.lock().frames.next_timeout_us()
     }
 
+    /// Returns whether no request waits, and none is being published.
     pub(super) fn is_empty(&self) -> bool {
         let HttpFrames { frames, early } = &*self.frames.lock();
         frames.is_empty() && early.is_empty()

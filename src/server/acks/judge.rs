@@ -1,7 +1,7 @@
 //! How a publish frame becomes answers; the same for a session and for a request over HTTP.
 //!
-//! Every refusal is counted where it is made, so once: at once refused items here, later ones when
-//! their condition is settled.
+//! Every refusal is counted once: here for items that are refused at once, and when their condition is
+//! settled for items that are refused later.
 
 use super::condition::{self, Condition, PublishHost};
 use super::frame::PendingFrame;
@@ -11,7 +11,7 @@ use crate::protocol::draft::{Item, PublishFrame, RequestId};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
-/// What became of a frame so far.
+/// The outcome of a frame after its items were published.
 pub(crate) enum Judged<'f> {
     /// The one answer of a frame that is no batch, or that is refused as a whole. Most frames are of
     /// this kind; nothing of them was copied.
@@ -34,7 +34,7 @@ impl Judged<'_> {
 }
 
 /// Publishes the items of a frame in their order. `default` is the ack level of items that name none;
-/// `connection` is who waits, for [`PublishHost::publish_awaited`].
+/// `connection` is the number of the connection, for [`PublishHost::publish_awaited`].
 pub(crate) fn judge_frame<'f, H: PublishHost + ?Sized>(
     host: &H,
     now: Now,

@@ -1,18 +1,18 @@
-//! Answers to publishers: what each waits for, for how long, and who is told.
+//! Answers to publishers: what each answer waits for, for how long, and who gets it.
 //!
-//! A publish frame is judged item by item ([`judge`]). What an ack level asks for is a [`condition`]:
-//! that the store's mark reaches a ticket, or that every member holds the record. An item whose
-//! condition holds at once is answered at once, and touches nothing in this room; so does every item
-//! of the level `accepted`. A [`frame`] with an open item waits in a [`room`] until its last item is
-//! settled: its condition holds, the store fails, or its time is over.
+//! A publish frame is judged item by item ([`judge`]). Each ack level has a [`condition`]: that the store's
+//! mark reaches a ticket, or that every member holds the record. An item whose condition holds at once is
+//! answered at once, and touches nothing in this directory; so is every item of the level `accepted`. A
+//! [`frame`] with an open item waits in a [`room`] until its last item is settled: its condition holds, the
+//! store fails, or the time runs out.
 //!
-//! Every session has a room of its own, without a lock, so workers share nothing for `stored`. The
-//! requests over HTTP share one behind a lock ([`http`]), which worker 0 looks after. The cluster
-//! machine says by [`tokens`] what every member holds; the answer goes to the worker whose session
-//! waits, or straight to the room of HTTP.
+//! Every session has a room of its own, without a lock, so workers share nothing for `stored`. The requests
+//! over HTTP share one room behind a lock ([`http`]), which worker 0 settles. When every member holds a
+//! record, the cluster machine reports the record's token ([`tokens`]). The report goes to the worker whose
+//! session waits, or straight to the room of HTTP.
 //!
-//! A new ack level is a name in `protocol/ack.rs` and what it asks for in [`condition`]. Rejected: one
-//! room of all sessions of a worker, whose frames would outlive their connections.
+//! A new ack level is a name in `protocol/ack.rs` and what it requires in [`condition`]. Rejected: one room
+//! for all sessions of a worker, whose frames would outlive their connections.
 
 mod condition;
 mod frame;
@@ -46,7 +46,7 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    /// Nothing waits. `workers` is the number of event loops.
+    /// Makes the shared part of a node with this number of event loops. Nothing waits yet.
     pub(super) fn new(workers: usize) -> Acks {
         Acks { tokens: TokenTable::new(workers), http: HttpRoom::default() }
     }
@@ -71,8 +71,8 @@ impl Acks {
         })
     }
 
-    /// Publishes the frame of a request over HTTP, and answers it now or when its conditions are
-    /// settled. Worker 0 must be woken afterwards: it looks after those that wait.
+    /// Publishes the frame of a request over HTTP, and answers it now or when its conditions are settled.
+    /// Worker 0 must be woken afterwards, since it settles the frames that wait.
     pub(super) fn publish_http(
         &self,
         host: &impl PublishHost,
@@ -111,13 +111,13 @@ impl Acks {
         self.tokens.take_settled(worker)
     }
 
-    /// Answers the requests over HTTP that the store's mark covers, that the store fails, or whose time
-    /// is over. Worker 0 calls this in every turn.
+    /// Answers the requests over HTTP that the store's mark covers, that the store fails, or whose time has
+    /// run out. Worker 0 calls this in every turn.
     pub(super) fn settle_http(&self, now_us: u64, host: &impl PublishHost) {
         self.http.settle(now_us, host);
     }
 
-    /// Monotonic time at which the next request over HTTP is answered in any case.
+    /// Monotonic time at which the next request over HTTP times out, in microseconds.
     pub(super) fn next_http_timeout_us(&self) -> Option<u64> {
         self.http.next_timeout_us()
     }
@@ -127,7 +127,7 @@ impl Acks {
         self.http.is_empty()
     }
 
-    /// Returns whether no request over HTTP waits, and no record for the members to hold it.
+    /// Returns whether no request over HTTP waits, and no publish waits for the members to hold its record.
     pub(super) fn is_empty(&self) -> bool {
         self.http.is_empty() && self.tokens.is_empty()
     }

@@ -14,10 +14,10 @@ use super::condition::{self, Condition, PublishHost, Reached};
 use super::frame::PendingFrame;
 use crate::metrics::Metrics;
 
-/// The frames of one session (`W` is nothing), or of the requests over HTTP (`W` is the way to the
-/// client). Its owner calls [`WaitingRoom::handle_durable`] when the store's mark or health moved,
+/// The frames of one session (`W` is `()`), or of the requests over HTTP (`W` is the way back to the client).
+/// Its owner calls [`WaitingRoom::handle_durable`] when the store's mark or health has changed,
 /// [`WaitingRoom::handle_replicated`] for each answer of the cluster machine, and
-/// [`WaitingRoom::handle_timeout`] when [`WaitingRoom::next_timeout_us`] is over. Each hands the frames
+/// [`WaitingRoom::handle_timeout`] when [`WaitingRoom::next_timeout_us`] has passed. Each hands the frames
 /// that are done to `tell`.
 #[derive(Debug)]
 pub(crate) struct WaitingRoom<W> {
@@ -85,7 +85,8 @@ impl<W> WaitingRoom<W> {
         self.frames.insert(WaitingFrame { frame, waiter, places, bytes });
     }
 
-    /// Settles what the store's mark covers. If the store fails, refuses what else waits for it.
+    /// Settles the items that the store's mark covers. If the store fails, refuses the others that wait for
+    /// it.
     pub(crate) fn handle_durable<H: PublishHost + ?Sized>(
         &mut self,
         host: &H,
@@ -108,7 +109,7 @@ impl<W> WaitingRoom<W> {
         }
     }
 
-    /// Refuses what waited for its whole time.
+    /// Refuses the items whose time has run out.
     pub(crate) fn handle_timeout<H: PublishHost + ?Sized>(
         &mut self,
         now_us: u64,
@@ -118,7 +119,7 @@ impl<W> WaitingRoom<W> {
         if self.next_timeout_us().is_none_or(|due_us| now_us < due_us) {
             return;
         }
-        // The mark may have moved since the owner was told last.
+        // The mark may have moved since the owner called last.
         self.handle_durable(host, tell);
         let (durable, refusal) = (host.durable(), condition::store_too_late(host.store_away()));
         while let Some(place) = self.stored.pop_front_if(|place| place.deadline_us <= now_us) {

@@ -121,7 +121,7 @@ fn an_answer_that_comes_before_the_publish_returns_is_not_lost() {
     let told: Vec<_> = items.iter().map(|item| (item.index, item.answer.is_ok())).collect();
     assert_eq!(told, [(0, true), (2, false)], "what has no id is told when it is refused");
     assert!(acks.is_empty() && acks.next_http_timeout_us().is_none());
-    // One object is always told.
+    // A single object is always answered.
     let mut reply = publish_http(&acks, &host, r#"{"source":"a","data":1,"ack":"accepted"}"#);
     assert!(matches!(reply(), Some(FrameReply::One(Ok(_)))));
 }

@@ -1,7 +1,7 @@
-//! TokenTable of records that every member is to hold: who waits for which.
+//! The tokens of records that every member is to hold, and who waits for which.
 //!
-//! The cluster machine knows a record that is waited for by its token alone. An answer for a session is
-//! left at its worker, which hands it on in its next turn.
+//! The cluster machine knows such a record by its token alone. An answer for a session is left at its worker,
+//! which takes it in its next turn.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -13,7 +13,7 @@ use super::condition::Reached;
 use crate::limits::REPLICATED_WAITING_MAX;
 use crate::protocol::refusal::{Code, Refusal};
 
-/// Who waits for a record to be with every member.
+/// Who waits until every member holds a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waiter {
     /// A session of one of the workers.
@@ -30,11 +30,11 @@ pub(crate) enum Waiter {
 /// An answer of the cluster machine for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
-    /// Number of the connection on its worker. It may be another one's by now.
+    /// Number of the connection on its worker. By now it may be the number of another connection.
     pub(crate) connection: usize,
     /// The token of the record.
     pub(crate) token: u64,
-    /// How many members hold the record.
+    /// Number of members that hold the record.
     pub(crate) reached: Reached,
 }
 
@@ -59,6 +59,7 @@ struct WorkerSlot {
 }
 
 impl TokenTable {
+    /// Makes an empty table for this number of workers.
     pub(super) fn new(workers: usize) -> TokenTable {
         TokenTable { table: Mutex::default(), slots: (0..workers).map(|_| WorkerSlot::default()).collect() }
     }

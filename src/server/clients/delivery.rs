@@ -1,5 +1,5 @@
-//! The way out: changes of the mailbox go to the sessions that want them, and sessions that wait for the
-//! store or the cluster are told.
+//! The way out: changes of the mailbox go to the sessions that want them, and sessions answer the publishes
+//! that waited for the store or the cluster.
 
 use super::super::acks::Settled;
 use super::super::clock;
@@ -21,11 +21,12 @@ const MAIL_DRAIN_US_MAX: u64 = 20_000;
 const BYTES_PER_LOOK: usize = 64 * 1024 * 1024;
 /// Bytes that may wait for one connection; once there are more, they are written before more are added.
 const WRITE_BYTES_MAX: usize = 128 * 1024;
-/// Bytes that are worth a write of their own after a run of many changes, while they are in the core's
-/// caches: a write costs little more than they do. Fewer wait for the end of the turn.
+/// After a run of many changes, this number of waiting bytes is worth a write at once, while they are in the
+/// core's caches: the write costs little more than having added them. Fewer bytes wait for the end of the
+/// turn.
 const WRITE_BYTES_MIN: usize = 16 * 1024;
 
-/// How much a worker hands out before it flushes.
+/// The amount that a worker hands out before it flushes.
 #[derive(Debug, PartialEq, Eq)]
 struct Portion {
     /// Number of deliveries between two looks at the clock.
@@ -35,9 +36,9 @@ struct Portion {
 }
 
 impl Portion {
-    /// The portion of a worker whose last flush took `flush_us` microseconds. A worker that flushes long, to
-    /// many connections, is to have much to flush to each: a write costs more than what is written. But
-    /// where peers wait for this very worker, it comes back to them soon.
+    /// The portion of a worker whose last flush took `flush_us` microseconds. Where flushes take long,
+    /// because there are many connections, more is collected for each of them first, since a write costs more
+    /// than the bytes that it writes. But where peers wait for this very worker, it returns to them soon.
     fn of(flush_us: u64, has_peers: bool) -> Portion {
         match has_peers {
             true => Portion { deliveries: 1_024, us: PART_US_MAX },
@@ -142,7 +143,7 @@ impl Clients {
         self.queue_turn(key);
     }
 
-    /// The mailbox dropped changes: sessions that want all of them are closed.
+    /// Handles that the mailbox dropped changes: closes the sessions that want all of them.
     fn handle_overflow(&mut self, now: Now) {
         tracing::warn!(
             "changes came faster than this worker could hand them out; subscribers are resynchronized"
@@ -158,7 +159,7 @@ impl Clients {
         }
     }
 
-    /// Sessions answer for records that every member holds by now, or does not in time.
+    /// Lets sessions answer the publishes whose records every member holds by now, or did not hold in time.
     pub(super) fn handle_replicated(&mut self, now: Now) {
         let host = &self.env.host;
         for Settled { connection: key, token, reached } in host.shared.acks.take_settled(host.worker) {
@@ -169,7 +170,7 @@ impl Clients {
         }
     }
 
-    /// Sessions answer for records that waited for the store, if its mark or its health has changed.
+    /// Lets sessions answer the publishes that waited for the store, if its mark or its health has changed.
     pub(super) fn handle_durable(&mut self, now: Now) {
         let store = self.env.host.shared.store();
         let durable = (store.durable().0, store.health() == StoreHealth::Open);

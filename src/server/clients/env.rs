@@ -1,5 +1,5 @@
-//! What the work on one connection needs beside the connection: the session's door to its node, and
-//! the lists of the turn. Apart from the table, so that both can be borrowed at once.
+//! What the work on one connection needs besides the connection: the session's interface to its node, and the
+//! lists of the turn. It is apart from the table of connections, so that both can be borrowed at once.
 
 use super::super::clock;
 use super::super::close::CloseReason;
@@ -17,14 +17,14 @@ use crate::record::Now;
 
 /// Time that a turn spends on reading, on the mailbox, and on sessions' turns, in microseconds each.
 pub const PART_US_MAX: u64 = 1_500;
-/// How soon a timer is tried again that is over and yet had nothing to do, in microseconds.
+/// Delay after which a timer that is due and had nothing to do is tried again, in microseconds.
 const RETRY_US: u64 = 1_000;
 
-/// What the work on one connection needs beside the connection.
+/// What the work on one connection needs besides the connection.
 pub struct ClientsEnv {
     /// The node, as sessions see it.
     pub host: WorkerHost,
-    /// What the sessions of the worker share.
+    /// The state that the sessions of the worker share.
     pub work: Workspace,
     /// Buffers of idle connections.
     pub pool: BufferPool,
@@ -34,14 +34,14 @@ pub struct ClientsEnv {
     pub touched: Vec<usize>,
     /// Connections that are to be removed at the end of the turn.
     pub dead: Vec<usize>,
-    /// How far the worker is with its mailbox.
+    /// The worker's end of its mailbox.
     pub inbox: Inbox,
     /// Number of connections of this worker that are beyond the node's bound and being turned away.
     pub excess: usize,
 }
 
 impl ClientsEnv {
-    /// For a worker without connections.
+    /// Makes the environment of a worker without connections.
     pub fn new(host: WorkerHost) -> ClientsEnv {
         ClientsEnv {
             host,
@@ -55,7 +55,7 @@ impl ClientsEnv {
         }
     }
 
-    /// What the session of the connection at `key`, whose buffer is `out`, is given for one call.
+    /// Makes the environment for one call of the session of the connection at `key`, whose buffer is `out`.
     pub fn turn<'a>(&'a mut self, now: Now, key: usize, out: &'a mut Outbound) -> Turn<'a> {
         Turn {
             now,
@@ -98,12 +98,12 @@ impl ClientsEnv {
         }
     }
 
-    /// The connection is over: it is to be removed at the end of the turn. Its session must have ended.
+    /// Marks a connection to be removed at the end of the turn. Its session must have ended.
     pub fn kill(&mut self, key: usize, connection: &mut Connection) {
         self.leave(key, connection, ConnectionStage::Over);
     }
 
-    /// The connection goes to the control plane at the end of the turn.
+    /// Marks a connection to be handed to the control plane at the end of the turn.
     pub fn hand_over(
         &mut self,
         key: usize,
@@ -122,7 +122,7 @@ impl ClientsEnv {
         }
     }
 
-    /// The client has gone, or the connection failed: ends the session and the connection.
+    /// Ends a session and its connection after the client has gone or the connection has failed.
     pub fn lose(&mut self, now: Now, key: usize, connection: &mut Connection) {
         let session = connection.finish(AwaitedEnd::Nothing, now.mono_us);
         self.end_session(now, key, connection, session);
@@ -179,7 +179,7 @@ impl ClientsEnv {
 
     /// Arms a timer for when the connection may have something to do next, unless an earlier one is armed.
     pub fn arm(&mut self, now_us: u64, key: usize, connection: &mut Connection) {
-        // What is due and cannot be done yet is tried again soon, not at once.
+        // A timer that is due although nothing can be done yet is tried again soon, not at once.
         let at_us = connection.next_us().map(|at_us| at_us.max(now_us + RETRY_US));
         if let Some(at_us) = at_us
             && at_us < connection.armed_us

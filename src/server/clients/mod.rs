@@ -37,12 +37,13 @@ const CLIENT_READ_BYTES: usize = 64 * 1024;
 /// Number of connections over `--max-connections` that a worker turns away with an answer at a time. Those
 /// beyond are dropped without one.
 const EXCESS_MAX: usize = 128;
+
 /// All clients of one worker.
 pub struct Clients {
     /// All connections. A place here is a connection's key.
     table: Slab<Connection>,
     env: ClientsEnv,
-    /// Where a piece of a connection is read into.
+    /// Buffer that pieces of connections are read into.
     buffer: Vec<u8>,
     /// Connections that are to be read.
     ready: VecDeque<usize>,
@@ -56,9 +57,9 @@ pub struct Clients {
     hand_over: HandOver<Layer>,
     /// Number of connections that were accepted so far.
     next_generation: u64,
-    /// The store's mark, and whether the store takes records, when sessions were told of them last.
+    /// The store's mark, and whether the store takes records, when sessions last handled a change of them.
     durable: (u64, bool),
-    /// Whether the mailbox was told that it is wanted.
+    /// Whether the mailbox takes changes, as it was last set.
     is_wanted: bool,
     /// How long the last flush took, in microseconds.
     flush_us: u64,
@@ -92,12 +93,12 @@ impl Clients {
         }
     }
 
-    /// What the threads of the node share.
+    /// The state that the threads of the node share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.env.host.shared
     }
 
-    /// When something is due without anything happening, on the monotonic clock.
+    /// Monotonic time at which the next timer of a connection is due.
     pub fn next_us(&self) -> Option<u64> {
         self.env.timers.next_us()
     }
@@ -149,7 +150,7 @@ impl Clients {
         }
     }
 
-    /// The poll tells of the connection at `key`.
+    /// Handles an event of the poll for the connection at `key`.
     pub fn handle_event(&mut self, key: usize, event: &Event) {
         let Some(connection) = self.table.get_mut(key) else { return };
         if event.is_writable() || event.is_error() {
@@ -186,7 +187,7 @@ impl Clients {
         has_mail || self.has_work()
     }
 
-    /// Has the mailbox take changes while any session has a pattern.
+    /// Makes the mailbox take changes while any session has a pattern.
     fn set_wanted(&mut self) {
         let is_wanted = !self.env.work.index.is_empty();
         if is_wanted != self.is_wanted
@@ -325,13 +326,14 @@ impl Clients {
         self.set_wanted();
     }
 
-    /// The map holds what the store kept: sessions that waited for it go on.
+    /// Lets the sessions go on that waited until the store was loaded into the map.
     pub fn handle_loaded(&mut self) {
         let keys: Vec<usize> = self.table.iter().map(|(key, _)| key).collect();
         keys.into_iter().for_each(|key| self.queue_turn(key));
     }
 
-    /// The node is shutting down: every client is told to come back elsewhere.
+    /// Closes every connection because the node is shutting down. Clients with a session are told to come
+    /// back elsewhere.
     pub fn close_all(&mut self, now: Now) {
         let draining = CloseReason::new(CloseCode::Draining, "draining");
         for (key, connection) in &mut self.table {

@@ -18,8 +18,8 @@ use crate::limits::REQUEST_HEAD_BYTES_MAX;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
-/// Number of bytes read after which what was published is handed out: it is still in the core's caches
-/// then.
+/// Number of bytes after which reading stops to hand out the changes that came of them, while these are still
+/// in the core's caches.
 const HAND_OUT_BYTES: usize = 64 * 1024;
 
 impl Clients {
@@ -45,7 +45,7 @@ impl Clients {
         false
     }
 
-    /// Reads one piece, unless the connection is to be left alone for now. Returns how many bytes it had.
+    /// Reads one piece of a connection, unless reading is paused. Returns the number of bytes.
     fn read(&mut self, now: Now, key: usize) -> usize {
         let Some(connection) = self.table.get_mut(key) else { return 0 };
         // A place in the list may be left from a connection that had this key before.
@@ -81,8 +81,8 @@ impl Clients {
         bytes
     }
 
-    /// Back-pressure: returns whether the connection is not to be read for now. If so, it is looked at again in
-    /// the next turn.
+    /// Back-pressure: returns whether the connection is not to be read for now. If so, it is looked at again
+    /// in the next turn.
     fn pause_if_blocked(&mut self, now: Now, key: usize) -> bool {
         let shared = &self.env.host.shared;
         let Some(connection) = self.table.get_mut(key) else { return true };
@@ -112,7 +112,7 @@ impl Clients {
         }
     }
 
-    /// Handles what was read of a connection: `read` bytes at the beginning of the buffer.
+    /// Handles the bytes that were read from a connection: the first `read` bytes of the buffer.
     fn handle_bytes(&mut self, now: Now, key: usize, read: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
         let mut input = self.buffer.get_mut(..read).unwrap_or_default();
@@ -168,7 +168,7 @@ impl Clients {
         env.close(now, key, connection, &close);
     }
 
-    /// Looks at what has come of the head of a request.
+    /// Parses the head of a request as far as it has arrived, and acts on it once it is complete.
     fn handle_head(&mut self, now: Now, key: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
         let ConnectionStage::Head { bytes, .. } = &mut connection.stage else { return };

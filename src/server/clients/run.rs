@@ -1,6 +1,6 @@
 //! A run: changes in a row that the same connections want.
 //!
-//! A run is handed out connection by connection: what is known of one, and the end of its buffer, is
+//! A run is handed out connection by connection: the state of a connection, and the end of its buffer, are
 //! fetched into the core's caches once for all changes of the run.
 
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use super::super::session::EncodedChange;
 use crate::ingest::Change;
 use crate::subscriptions::Audience;
 
-/// Bytes of data after which a run is handed out: it is in the core's caches as a whole, and encoded for
-/// a moment.
+/// Bytes of data after which a run is handed out, so that the whole run and, for a moment, its encoded form
+/// fit the core's caches.
 const RUN_BYTES_MAX: usize = 256 * 1024;
-/// A run for at most [`FEW_CONNECTIONS`] connections is handed out after [`FEW_CHANGES`] changes: what is
-/// known of those few stays in the caches anyway, and what is handed over should, too.
+/// A run for at most [`FEW_CONNECTIONS`] connections is handed out after [`FEW_CHANGES`] changes: the state
+/// of these few connections stays in the caches anyway, and so should the changes.
 const FEW_CONNECTIONS: usize = 3;
 /// Number of changes that are handed to [`FEW_CONNECTIONS`] or fewer connections at a time.
 pub const FEW_CHANGES: usize = 16;
@@ -45,7 +45,7 @@ impl ChangeRun {
         *audience == self.connections
     }
 
-    /// From here on the run is for this audience. A run that is for other connections must be empty.
+    /// Makes the run one for this audience. A run that is for other connections must be empty.
     pub fn set_audience(&mut self, audience: Audience) {
         debug_assert!(self.is_empty() || self.is_for(&audience), "changes for others are in the run");
         self.connections = audience;

@@ -38,14 +38,14 @@ pub enum IncomingMessage<'a> {
     Binary(&'a [u8]),
 }
 
-/// What a framing found in the bytes that it was offered.
+/// The result of looking for a message in the bytes that a framing was offered.
 #[derive(Debug)]
 pub enum Unwrapped<'a> {
     /// The next message.
     Message(IncomingMessage<'a>),
     /// The input is used up, and no message is complete.
     Starved,
-    /// Both sides have said that they are done: the connection ends once everything is sent.
+    /// Both sides have closed the framing: the connection ends once everything is sent.
     Ended,
     /// The client broke the rules of the framing: the connection is to be closed for this reason, and
     /// nothing more is to be read from it.

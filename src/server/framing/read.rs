@@ -6,7 +6,7 @@ use super::wrap::Framing;
 use crate::server::close::CloseReason;
 use crate::server::outbound::Outbound;
 
-/// What a connection knows of the frames that arrive on it.
+/// The state that a connection keeps to read the frames that arrive on it.
 #[derive(Debug)]
 pub enum FrameReader {
     /// The state of a WebSocket whose handshake is done.

@@ -33,7 +33,7 @@ const READ_BUFFER_BYTES: usize = 64;
 const KEPT_FRAME_BYTES_MAX: usize = 4096;
 /// Longest reason of a close frame, in bytes.
 const REASON_BYTES_MAX: usize = 120;
-/// Why text was refused.
+/// The reason that is sent when text is refused.
 const NOT_UTF8: &str = "text that is not UTF-8";
 
 /// The framing state of one connection.
@@ -44,7 +44,7 @@ pub struct WebSocket {
     partial: Vec<u8>,
     /// Whether the message in `partial` was lent out: `partial` is to be emptied before anything else.
     is_spent: bool,
-    /// How many bytes are still to come of the frame that tungstenite is reading.
+    /// Number of bytes still to come of the frame that tungstenite is reading.
     passing: u64,
     /// Whether a message was begun whose last fragment has not come.
     is_fragmented: bool,
@@ -179,7 +179,7 @@ impl WebSocket {
         message(head, self.partial.get_mut(head.len..).unwrap_or_default())
     }
 
-    /// A frame that tungstenite is to read begins.
+    /// Notes that a frame begins which tungstenite is to read.
     fn begin_passing(&mut self, head: FrameHead) {
         self.passing = head.frame();
         self.largest = self.largest.max(head.frame());
@@ -266,7 +266,7 @@ fn message(head: FrameHead, payload: &mut [u8]) -> Unwrapped<'_> {
     }
 }
 
-/// What it means for the connection that tungstenite returned an error.
+/// Returns what an error of tungstenite means for the connection.
 fn end(error: Error) -> Unwrapped<'static> {
     match error {
         Error::ConnectionClosed | Error::AlreadyClosed => Unwrapped::Ended,

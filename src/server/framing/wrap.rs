@@ -19,7 +19,7 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// How many framings there are.
+    /// Number of framings.
     pub const COUNT: usize = 1;
 
     /// The framing's place in a list of all framings, below [`Framing::COUNT`].
@@ -55,7 +55,7 @@ impl Framing {
         }
     }
 
-    /// A whole frame that asks the client for a sign of life, and for nothing else.
+    /// A whole frame that makes the client answer, and does nothing else.
     pub fn ping(self) -> &'static [u8] {
         match self {
             Framing::WebSocket => &[0x89, 0],

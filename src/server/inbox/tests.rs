@@ -52,7 +52,7 @@ impl World {
         }
     }
 
-    /// Takes what is next. `false`: nothing waits.
+    /// Takes the next item of the inbox. Returns `false` if nothing waits.
     fn take(&mut self) -> Result<bool, TestCaseError> {
         match self.inbox.next(&self.mailbox, &self.latest) {
             Mail::Empty => return Ok(false),

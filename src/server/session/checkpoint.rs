@@ -19,6 +19,7 @@ const CHECKPOINT_US: u64 = 1_000_000;
 /// Heads, and the condition on which they may be sent.
 #[derive(Clone, Debug)]
 pub(super) struct HeadsProof {
+    /// The heads, as pairs of a key and a sequence number.
     pub(super) heads: SharedHeads,
     /// The wall clock at which the heads were read, in microseconds.
     pub(super) issued_us: u64,
@@ -36,7 +37,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The present heads, by their keys.
+    /// The present heads, as pairs of a key and a sequence number, in the order of keys.
     pub(super) fn heads(&mut self, host: &dyn Host) -> SharedHeads {
         let heads = host.heads();
         if let Some((seen, keys)) = &self.seen

@@ -21,12 +21,13 @@ pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_
 /// A change as it is sent: encoded when the first connection of a codec and framing wants it, and then
 /// copied.
 ///
-/// The worker keeps some, [clears](EncodedChange::clear) them and uses them, and their memory, again.
+/// The worker keeps a number of these, [clears](EncodedChange::clear) them after use, and uses them and their
+/// memory again.
 #[derive(Debug, Default)]
 pub struct EncodedChange {
     /// [`name_key`] of the source, once it is asked for.
     key: Option<u64>,
-    /// By framing, then by codec.
+    /// The encoded forms, by framing and then by codec.
     encoded: [[Encoded; CODECS.len()]; Framing::COUNT],
 }
 
@@ -35,17 +36,17 @@ pub struct EncodedChange {
 struct Encoded {
     /// The frame, behind what is left of the room for it. Empty until a connection wants it.
     bytes: Vec<u8>,
-    /// Where the frame begins; it reaches to the end.
+    /// Position in `bytes` at which the frame begins; it reaches to the end.
     frame_at: usize,
-    /// Where the message lies.
+    /// The place of the message in `bytes`.
     message: Range<usize>,
 }
 
-/// Memory kept from one change to the next, in bytes: a few hundred of them are kept.
+/// Memory that each encoded form keeps from one change to the next, in bytes.
 const KEPT_CHANGE_BYTES_MAX: usize = 1024;
 
 impl EncodedChange {
-    /// Forgets the change.
+    /// Forgets the change, and keeps a bounded part of the memory.
     pub fn clear(&mut self) {
         self.key = None;
         for encoded in self.encoded.as_flattened_mut() {

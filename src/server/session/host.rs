@@ -8,7 +8,7 @@ use crate::latest::Latest;
 use crate::record::NodeName;
 use crate::server::acks::PublishHost;
 
-/// What a session needs to know of its node and what does not change while the node lives.
+/// Facts about its node that a session needs and that do not change while the node runs.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Name of this node.
@@ -23,7 +23,7 @@ pub struct Facts {
     pub tombstones_us: u64,
 }
 
-/// What a session asks of its node and of its worker, beside the way of a publish.
+/// The interface by which a session uses its node and its worker, besides publishing.
 pub trait Host: PublishHost {
     /// The facts that do not change.
     fn facts(&self) -> &Facts;
@@ -31,7 +31,8 @@ pub trait Host: PublishHost {
     fn latest(&self) -> &Latest;
     /// Returns whether the map holds everything that the store kept. Subscriptions wait for it.
     fn is_loaded(&self) -> bool;
-    /// The heads of all lives of every origin, this node's own life included.
+    /// For every origin and boot number, this node's own included, the number up to which this node holds all
+    /// records.
     fn heads(&self) -> Arc<Heads>;
     /// The members of the cluster as this node sees them.
     fn members(&self) -> Arc<[MemberInfo]>;

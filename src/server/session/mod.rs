@@ -16,9 +16,9 @@
 //!    names, after counting it in [`Turn::mailbox_position`]. Several may be counted before the first
 //!    of them is handed over, if no other call comes between. It should flush a connection long before
 //!    its buffer has [`crate::limits::ALL_QUEUE_BYTES_MAX`];
-//! 4. [`Session::handle_turn`] when [`Session::next_timeout_us`] is over, and while
+//! 4. [`Session::handle_turn`] when [`Session::next_timeout_us`] has passed, and while
 //!    [`Session::wants_turn`], to be asked after any of these calls and whenever something was flushed;
-//! 5. [`Session::handle_durable`] when the store's mark or health moved, and
+//! 5. [`Session::handle_durable`] when the store's mark or health has changed, and
 //!    [`Session::handle_replicated`] when the cluster answers for one of its records.
 //!
 //! At the end: [`Session::handle_closed`]. Rejected: a task per connection, whose stack and wakeups
@@ -189,15 +189,15 @@ impl Session {
         }
     }
 
-    /// Answers what waited for the store. To be called when the store's mark or its health moved.
+    /// Answers what waited for the store. To be called when the store's mark or its health has changed.
     pub fn handle_durable(&mut self, turn: &mut Turn<'_>) {
         if let SessionSide::Publish(publisher) = &mut self.side {
             publisher.handle_durable(turn);
         }
     }
 
-    /// Takes the cluster's answer for a record of this session. A token of a connection that had the same
-    /// number before is passed over.
+    /// Takes the cluster's answer for a record of this session. A token of another connection, which had the
+    /// same number before, is ignored.
     pub fn handle_replicated(&mut self, turn: &mut Turn<'_>, token: u64, reached: Reached) {
         if let SessionSide::Publish(publisher) = &mut self.side {
             publisher.handle_replicated(turn, token, reached);
@@ -212,8 +212,9 @@ impl Session {
         }
     }
 
-    /// The worker's mailbox dropped changes. An error closes a connection that wants every change; its
-    /// client comes back with its token. The worker hands to all others what they missed, like any change.
+    /// Handles that the worker's mailbox dropped changes. An error closes a connection that wants every
+    /// change; its client comes back with its token. The worker hands to all others what they missed, like
+    /// any change.
     pub fn handle_overflow(&mut self) -> Result<(), CloseReason> {
         match &self.side {
             SessionSide::Publish(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! The publisher's side: every record is judged at once; its answer comes when its level is reached.
+//! The publisher's side: every record is judged at once, and answered when its ack level is reached.
 //!
 //! Frames whose answers must wait stand in a room of the connection's own ([`WaitingRoom`]), which the
 //! worker drives through the session.
@@ -25,10 +25,12 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
+    /// Makes the publisher of a connection. `level` is the ack level of records that name none.
     pub(super) fn new(codec: Codec, level: AckLevel) -> Publisher {
         Publisher { codec, level, waiting: WaitingRoom::default() }
     }
 
+    /// Handles a frame of JSON.
     pub(super) fn handle_text(&mut self, turn: &mut Turn<'_>, text: &str) {
         match json::publish_frame(text) {
             Ok(frame) => self.handle_frame(turn, &frame),
@@ -40,6 +42,7 @@ impl Publisher {
         }
     }
 
+    /// Publishes the items of a frame, and answers those that need not wait.
     pub(super) fn handle_frame(&mut self, turn: &mut Turn<'_>, frame: &PublishFrame<'_>) {
         let judged = judge_frame(turn.host, turn.now, frame, self.level, turn.connection);
         self.handle_judged(turn, judged);
@@ -57,24 +60,26 @@ impl Publisher {
         }
     }
 
-    /// The store's mark or its health moved.
+    /// Answers what waited for the store. To be called when the store's mark or its health has changed.
     pub(super) fn handle_durable(&mut self, turn: &mut Turn<'_>) {
         let (codec, host) = (self.codec, turn.host);
         self.waiting.handle_durable(host, &mut |frame, ()| answer(turn, codec, &frame));
     }
 
+    /// Refuses the items whose time has run out.
     pub(super) fn handle_timeout(&mut self, turn: &mut Turn<'_>) {
         let (codec, host, now_us) = (self.codec, turn.host, turn.now.mono_us);
         self.waiting.handle_timeout(now_us, host, &mut |frame, ()| answer(turn, codec, &frame));
     }
 
-    /// The cluster machine has an answer for one of this connection's records.
+    /// Takes the cluster machine's answer for one of this connection's records.
     pub(super) fn handle_replicated(&mut self, turn: &mut Turn<'_>, token: u64, reached: Reached) {
         let (codec, metrics) = (self.codec, turn.host.metrics());
         let mut tell = |frame: PendingFrame, ()| answer(turn, codec, &frame);
         self.waiting.handle_replicated(token, reached, metrics, &mut tell);
     }
 
+    /// Monotonic time at which [`Publisher::handle_timeout`] is to be called, in microseconds.
     pub(super) fn next_timeout_us(&self) -> Option<u64> {
         self.waiting.next_timeout_us()
     }
@@ -84,6 +89,7 @@ impl Publisher {
         self.waiting.bytes() > UNANSWERED_BYTES_MAX
     }
 
+    /// Returns whether any frame waits for its answers.
     pub(super) fn has_unanswered(&self) -> bool {
         !self.waiting.is_empty()
     }

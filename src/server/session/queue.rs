@@ -1,7 +1,7 @@
-//! What waits for room in a subscriber's buffer.
+//! The queue of records and tokens that wait for room in a subscriber's buffer.
 //!
-//! First in, first out. In `mode=latest` a source waits at most once: a newer record takes the place
-//! of the one that waits. So memory is bounded by the number of sources, no source starves behind a
+//! The queue is first in, first out. In `mode=latest` a source waits at most once: a newer record takes the
+//! place of the one that waits. So memory is bounded by the number of sources, no source starves behind a
 //! busier one, and what is sent last is the newest. In `mode=all` every record waits.
 //!
 //! Tokens wait in the same queue ([`QueueEntry::Token`]): when one gets to the front, everything that it
@@ -33,9 +33,9 @@ pub(super) enum QueueEntry {
 #[derive(Clone, Debug)]
 pub(super) struct QueuedRecord {
     pub(super) record: SharedRecord,
-    /// Whether it is sent as a deletion.
+    /// Whether the record is sent as a deletion.
     pub(super) as_deleted: bool,
-    /// Whether it comes from the scan of a snapshot, and not from a change.
+    /// Whether the record comes from the scan of a snapshot, and not from a change.
     pub(super) from_snapshot: bool,
 }
 

@@ -9,6 +9,7 @@ use crate::protocol::token::{SharedHeads, Token, head_key, pattern_key};
 use crate::record::hash::NameState;
 use crate::record::{Now, Pattern};
 
+/// One hour, in microseconds.
 const HOUR_US: u64 = 3_600_000_000;
 
 /// The schedule by which a subscriber gets its tokens.
@@ -23,7 +24,7 @@ pub(super) struct TokenSchedule {
 }
 
 impl TokenSchedule {
-    /// Starts the schedule, if it does not run yet: a subscription is live.
+    /// Starts the schedule when a subscription is live, unless it runs already.
     pub(super) fn start(&mut self, now: Now) {
         self.due_us.get_or_insert(now.mono_us + RESUME_US);
     }
@@ -55,6 +56,7 @@ impl TokenSchedule {
         self.due_us = Some(now.mono_us + RESUME_US);
     }
 
+    /// Monotonic time at which the next token is due, in microseconds; `None` while one waits in the queue.
     pub(super) fn next_timeout_us(&self) -> Option<u64> {
         if self.is_queued { None } else { self.due_us }
     }
@@ -95,9 +97,9 @@ pub(super) fn is_proved(token: &Token, patterns: &[Pattern], turn: &mut Turn<'_>
         && heads_are_reached(token, turn)
 }
 
-/// Returns whether this node has, or is sure to get, everything that the token says was seen: what this
-/// node lacks must be of an origin that is alive. What a node had told to nobody when it died, this node
-/// may never get, and the subscriber would keep values that nobody else has.
+/// Returns whether this node has, or is sure to get, all records that the token says were seen: those that
+/// this node lacks must be of an origin that is alive. Records that a node had sent to nobody when it died
+/// may never arrive here, and the subscriber would keep values that nobody else has.
 fn heads_are_reached(token: &Token, turn: &mut Turn<'_>) -> bool {
     let own = turn.work.checkpoint.heads(turn.host);
     let is_reached = |(key, seq): &&(u64, u64)| {

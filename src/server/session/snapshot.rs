@@ -1,18 +1,18 @@
 //! How a subscription gets from nothing to being up to date.
 //!
-//! Subscriptions of a connection start one after another, each as a [`Job`]. A job scans the map,
-//! shard by shard (or source by source, if no pattern has a wildcard), as fast as the connection's
-//! buffer takes it. Each scan tells the shard's version, and that is the seam: a change up to it is in
-//! what was scanned and is skipped when it comes out of the mailbox; a later one is sent. Changes of a
-//! shard that is not scanned yet are skipped, for the scan will find them. After the last shard the
-//! mailbox is drained up to the position at which it ended then. From there on every change is later
-//! than the seam, which is dropped, and the subscription is live.
+//! Subscriptions of a connection start one after another, each as a [`Job`]. A job scans the map, shard by
+//! shard (or source by source, if no pattern has a wildcard), as fast as the connection's buffer takes it.
+//! Each scan returns the shard's version, and that is the seam: a change up to it is part of the scan and is
+//! skipped when it comes out of the mailbox; a later one is sent. Changes of a shard that is not scanned yet
+//! are skipped, because the scan will find them. After the last shard the mailbox is drained up to the
+//! position at which it ended then. From there on every change is later than the seam, which is dropped, and
+//! the subscription is live.
 //!
-//! What an earlier, live subscription has sent is not sent again by a later one's scan. A live
-//! subscription that came without a snapshot has sent only what changed since, so for it the names of
-//! what was sent are remembered, as hashes. A subscription that ends while jobs wait stays behind as
-//! a ghost: what it has sent must still not be repeated, and what it would have sent to both must
-//! still come.
+//! What an earlier, live subscription has sent is not sent again by a later one's scan. A live subscription
+//! that came without a snapshot has sent only what changed since, so for it the names of the sources that
+//! were sent are remembered, as hashes. A subscription that ends while jobs wait is kept as a ghost: the
+//! jobs' scans do not repeat what it has sent, so changes that match both the ghost and a job must still be
+//! sent.
 //!
 //! Rejected: to copy the matching part of the map at once (a hundred thousand sources for each of a
 //! thousand clients that reconnect), and to buffer changes while the scan runs (without bound).
@@ -26,8 +26,8 @@ use crate::protocol::draft::OwnedRequestId;
 use crate::protocol::token::{SharedHeads, Token};
 use crate::record::{Now, Pattern, Record, Segment, SharedRecord};
 
-/// Expiries that lie up to this long before a token was made are told again, in microseconds: clocks differ,
-/// and expiries are told a little late.
+/// Expiries that lie up to this long before a token was made are reported again, in microseconds: clocks
+/// differ, and expiries are reported a little late.
 const EXPIRY_SLACK_US: u64 = 30_000_000;
 
 /// The start of one subscription: its snapshot, and the seam between that and later changes.
@@ -35,7 +35,7 @@ const EXPIRY_SLACK_US: u64 = 30_000_000;
 pub(super) struct Job {
     /// Number of the subscription.
     pub(super) number: u32,
-    /// Sorted, without repetition.
+    /// The patterns, sorted and without repetition.
     pub(super) patterns: Vec<Pattern>,
     /// The request, until it is answered.
     pub(super) unanswered: Option<Unanswered>,
@@ -54,8 +54,11 @@ pub(super) struct Job {
 /// A request to subscribe that waits until the store is loaded.
 #[derive(Debug)]
 pub(super) struct Unanswered {
+    /// The id of the request.
     pub(super) id: Option<OwnedRequestId>,
+    /// The resume token that the request brings.
     pub(super) token: Option<Token>,
+    /// Whether the request asks for a snapshot.
     pub(super) snapshot: bool,
 }
 
@@ -67,10 +70,12 @@ enum JobStage {
     Settling(Seam, Eos, u64),
 }
 
-/// What the token at the end of the snapshot says.
+/// The content of the token that is sent at the end of the snapshot.
 #[derive(Clone, Debug)]
 pub(super) struct Eos {
+    /// The heads up to which the subscriber has seen every record that matches.
     pub(super) heads: SharedHeads,
+    /// The wall clock at which the heads were read, in microseconds.
     pub(super) issued_us: u64,
 }
 
@@ -88,7 +93,7 @@ enum Seam {
 /// A record that a scan found.
 pub(super) struct FoundRecord {
     pub(super) record: SharedRecord,
-    /// Whether it is sent as a deletion.
+    /// Whether the record is sent as a deletion.
     pub(super) as_deleted: bool,
 }
 
@@ -127,7 +132,8 @@ impl Job {
         !matches!(self.stage, JobStage::Queued)
     }
 
-    /// Starts the job. The token at its end names the present heads: what they count is in the map.
+    /// Starts the job. The token at its end names the present heads: the records that they count are in the
+    /// map.
     pub(super) fn start(&mut self, turn: &mut Turn<'_>) {
         let is_exact = |pattern: &Pattern| pattern.segments().all(|s| matches!(s, Segment::Exact(_)));
         let issued_us = turn.now.wall_us;
@@ -166,7 +172,7 @@ impl Job {
         }
     }
 
-    /// The subscription has ended. Returns `true` if the job can be dropped at once.
+    /// Cancels the job of a subscription that has ended. Returns `true` if the job can be dropped at once.
     pub(super) fn cancel(&mut self, host: &dyn Host) -> bool {
         self.is_cancelled = true;
         match std::mem::replace(&mut self.stage, JobStage::Queued) {
@@ -219,7 +225,7 @@ impl Job {
         (is_gone && record.expires_us().is_some_and(expired_since)).then_some(true)
     }
 
-    /// Takes note that the scan sends a source that a live subscription without a snapshot matches.
+    /// Notes that the scan sends a source that a live subscription without a snapshot matches.
     pub(super) fn remember_snapped(&mut self, key: u64) {
         self.snapped.insert(key);
     }
@@ -253,7 +259,8 @@ pub(super) enum SeamSide {
     NotScanned,
     /// The scan has found the change, or something newer.
     Scanned {
-        /// Whether the scan has sent that although a live subscription without a snapshot matches, too.
+        /// Whether the scan has sent the source although a live subscription without a snapshot matches it,
+        /// too.
         was_snapped: bool,
     },
     /// The change came after the scan.

@@ -24,7 +24,7 @@ use crate::server::close::{CloseCode, CloseReason};
 use crate::server::framing::message::Codec;
 use crate::subscriptions::Excess;
 
-/// How often a subscription looks whether the store is loaded, in microseconds.
+/// Interval at which a subscription checks whether the store is loaded, in microseconds.
 const LOAD_POLL_US: u64 = 20_000;
 
 /// One connection on `/subscribe`.
@@ -37,7 +37,8 @@ pub(super) struct Subscriber {
     first: Option<Subscribe>,
     interests: Interests,
     delivery: Delivery,
-    /// Checksums of records that a scan has told as expired, a moment before the map does.
+    /// Checksums of records that a scan has sent as expired. The map's own report of these expiries is
+    /// skipped.
     told_expired: Names,
     tokens: TokenSchedule,
     order: ChangeOrder,
@@ -45,15 +46,16 @@ pub(super) struct Subscriber {
     poll_us: Option<u64>,
 }
 
-/// Returns how a subscriber is told that its patterns exceed a bound. What the connection itself has too much
-/// of is `bad_request`, as for too many subscriptions, because waiting does not help; what all connections of
-/// the worker share is `overloaded`, because it is free again when others leave.
+/// The refusal of patterns that exceed a bound. What one connection has too much of is `bad_request`, as for
+/// too many subscriptions, because waiting does not help; what all connections of the worker share is
+/// `overloaded`, because it is free again when others leave.
 fn refusal_of(excess: Excess) -> Refusal {
     let code = if excess.is_temporary() { Code::Overloaded } else { Code::BadRequest };
     Refusal::new(code, excess.to_string())
 }
 
 impl Subscriber {
+    /// Makes the subscriber of a connection. `first` is the subscription that the URL asks for.
     pub(super) fn new(
         codec: Codec,
         first: Option<Subscribe>,
@@ -73,12 +75,14 @@ impl Subscriber {
         }
     }
 
+    /// Starts the subscription that the URL asks for, if it asks for one.
     pub(super) fn handle_open(&mut self, turn: &mut Turn<'_>) {
         if let Some(first) = self.first.take() {
             self.handle_frame(turn, SubscribeFrame { id: None, request: Ok(Request::Subscribe(first)) });
         }
     }
 
+    /// Handles a request in JSON.
     pub(super) fn handle_text(&mut self, turn: &mut Turn<'_>, text: &str) {
         match json::subscribe_frame(text) {
             Ok(frame) => self.handle_frame(turn, frame),
@@ -86,6 +90,7 @@ impl Subscriber {
         }
     }
 
+    /// Handles a request: subscribes, unsubscribes, or tells the client why not.
     pub(super) fn handle_frame(&mut self, turn: &mut Turn<'_>, frame: SubscribeFrame<'_>) {
         let done = match frame.request {
             Ok(Request::Subscribe(subscribe)) => self.subscribe(turn, frame.id.as_ref(), subscribe),
@@ -182,6 +187,7 @@ impl Subscriber {
         Ok(())
     }
 
+    /// Sends a change, or queues it, unless a snapshot covers it. An error closes the connection.
     pub(super) fn handle_change(
         &mut self,
         turn: &mut Turn<'_>,
@@ -205,6 +211,7 @@ impl Subscriber {
         Ok(())
     }
 
+    /// Continues snapshots, sends what waits for room in the buffer, and sends a token if one is due.
     pub(super) fn handle_turn(&mut self, turn: &mut Turn<'_>) {
         self.answer_subscriptions(turn);
         let mut budget = turn.work.scan_budget;
@@ -215,7 +222,8 @@ impl Subscriber {
             }
         }
         if self.interests.any_live() && self.tokens.is_due(turn) {
-            // The map has told of these expiries by now: it does so within much less time.
+            // By now the map has reported these expiries: that takes much less time than lies between two
+            // tokens.
             self.told_expired.clear();
             let token = self.tokens.take(turn, self.interests.live_patterns());
             self.delivery.push_token(None, token);
@@ -253,6 +261,7 @@ impl Subscriber {
         }
     }
 
+    /// Returns an error, which closes the connection, if the client wants every change.
     pub(super) fn handle_overflow(&self) -> Result<(), CloseReason> {
         if self.interests.is_empty() || self.mode != Some(Mode::All) {
             return Ok(());
@@ -260,17 +269,20 @@ impl Subscriber {
         Err(CloseReason::new(CloseCode::TooSlow, "the node could not keep up; resume with your token"))
     }
 
+    /// Takes the patterns of the connection out of the index.
     pub(super) fn handle_closed(&mut self, turn: &mut Turn<'_>) {
         for pattern in self.interests.end_all() {
             turn.work.index.remove(&pattern, turn.connection);
         }
     }
 
+    /// Monotonic time at which [`Subscriber::handle_turn`] is to be called, in microseconds.
     pub(super) fn next_timeout_us(&self) -> Option<u64> {
         let token_us = self.tokens.next_timeout_us().filter(|_| self.interests.any_live());
         [self.poll_us, token_us].into_iter().flatten().min()
     }
 
+    /// Returns whether [`Subscriber::handle_turn`] has something to do now; `out_len` bytes wait to be sent.
     pub(super) fn wants_turn(&self, out_len: usize) -> bool {
         let has_room = out_len <= LATEST_BUFFER_BYTES_MAX;
         let has_job = self.interests.is_starting() && self.poll_us.is_none();

@@ -224,7 +224,7 @@ impl World {
         act(session, &mut turn)
     }
 
-    /// A connection on `/publish?…` or `/subscribe?…`.
+    /// Opens a connection on `/publish?…` or `/subscribe?…`.
     fn open(&mut self, url: &str) -> usize {
         self.open_as(url, Codec::Json)
     }
@@ -280,7 +280,7 @@ impl World {
         self.turn(client, |session, turn| session.handle_turn(turn));
     }
 
-    /// Mailbox and sessions until nobody has anything to do. Nobody's buffer is emptied.
+    /// Runs the mailbox and the sessions until none has anything to do. No client's buffer is emptied.
     fn settle(&mut self) {
         for _ in 0..100_000 {
             while self.drain_one() {}

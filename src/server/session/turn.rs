@@ -13,7 +13,7 @@ use crate::server::framing::wrap;
 use crate::server::outbound::Outbound;
 use crate::subscriptions::Index;
 
-/// What the sessions of one worker share. The worker keeps one.
+/// The state that the sessions of one worker share. Every worker has one.
 #[derive(Debug)]
 pub struct Workspace {
     /// The patterns of all connections.
@@ -45,13 +45,13 @@ impl Workspace {
     }
 }
 
-/// What one call of a session may use. All effects of the call go through it.
+/// The environment of one call of a session. All effects of the call go through it.
 pub struct Turn<'a> {
     /// The time of the call.
     pub now: Now,
     /// The node that the session belongs to.
     pub host: &'a dyn Host,
-    /// What the sessions of the worker share.
+    /// The state that the sessions of the worker share.
     pub work: &'a mut Workspace,
     /// Number of this connection in the index.
     pub connection: usize,

@@ -1,8 +1,8 @@
 //! How a session with Cassandra is made: contacts, protocol, login, TLS.
 //!
-//! The newest protocol that a contact speaks is found by a connection of its own, before the session:
-//! the driver tries the one that it was told for ever, without a word of why. A wrong password or an
-//! unknown certificate is told at once for the same reason.
+//! The newest protocol version that a contact speaks is found by a connection of its own, before the session:
+//! the driver would try the version that it was given for ever, and never report why it fails. For the same
+//! reason a wrong password or an unknown certificate is reported at once.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -34,14 +34,15 @@ use super::placing::{Placing, SilentNodes};
 use crate::config::HostPort;
 use crate::config::cassandra::Cassandra;
 
-/// Longest that making a connection takes. A node of Cassandra whose machine is
-/// gone refuses nothing, it is silent, and a request that waits for a connection to it waits to be sent:
-/// so much under the longest that a request takes that there is time left for the next node.
+/// Longest time that making a connection takes. If the machine of a Cassandra node is gone, the node refuses
+/// nothing but stays silent, and requests wait for the connection. This time is so much shorter than the
+/// longest time of a request that there is time left for the next node.
 const CONNECTION_MAX: Duration = Duration::from_millis(1_500);
-/// How long a contact is given before the next one is tried too.
+/// Time that a contact is given before the next one is tried too.
 const CONTACT_PAUSE: Duration = Duration::from_millis(500);
-/// Shortest (first) and longest pause between two tries to make a connection again.
+/// Shortest pause between two attempts to make a connection again: the first one.
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
+/// Longest pause between two attempts to make a connection again.
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
 /// Number of requests that may wait to be put on a connection.
 const TRANSPORT_QUEUE: usize = 1024;
@@ -134,8 +135,8 @@ async fn greet(
     })
 }
 
-/// Makes a session with one contact, in a protocol that it speaks. `local`: the data centre whose nodes
-/// requests are sent to; `None`: those of all.
+/// Makes a session with one contact, in a protocol that it speaks. `local` is the data centre whose nodes
+/// requests are sent to; with `None` they are sent to the nodes of all data centres.
 pub(super) async fn build(
     config: &Cassandra,
     contact: SocketAddr,

@@ -1,16 +1,16 @@
-//! Why Cassandra did not do what it was asked, by what has to follow.
+//! The errors of Cassandra, by what has to follow.
 
 use cdrs_tokio::frame::message_error::ErrorType;
 
 use crate::store::error::StoreError;
 
-/// Why Cassandra did not do what it was asked.
+/// The reason why a request to Cassandra failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CassandraFault {
     /// The same request may succeed later, or at another node of Cassandra.
     #[error("{0}")]
     Away(String),
-    /// The session has lost every node, and may be long in finding one: a new session finds one sooner.
+    /// The session has lost every node, and may take long to find one: a new session finds one sooner.
     #[error("{0}")]
     Lost(String),
     /// Cassandra answers, and does not know the tables: they must be made.

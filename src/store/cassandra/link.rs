@@ -1,10 +1,10 @@
 //! Writes groups, and reads the latest records and histories, through a connected session.
 //!
-//! Requests are sent many at a time, so a group costs little more than its slowest request; how
-//! many depends on what Cassandra bears ([`RequestWindow`]). Where every node of Cassandra may hold
-//! everything, rows that are small share a request ([`BATCH_ROWS_MAX`]): most of what a row costs is its
-//! request. A group is written when every one of its rows is acknowledged at the configured consistency;
-//! every row may be written again at any time.
+//! Requests are sent many at a time, so a group costs little more than its slowest request; how many depends
+//! on what Cassandra can take ([`RequestWindow`]). Where every node of Cassandra may hold everything, small
+//! rows share a request ([`BATCH_ROWS_MAX`]), since most of what a row costs is its request. A group is
+//! written when every one of its rows is acknowledged at the configured consistency; every row may be written
+//! again at any time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -29,8 +29,8 @@ use crate::config::cassandra::Cassandra;
 use crate::record::{HistoryCursor, HistoryQuery, Record};
 use crate::store::queue::{WriteGroup, ascending};
 
-/// Most nodes of Cassandra with which each holds everything, unless it was told otherwise. With more of them
-/// a row is sent alone, straight to a node that holds it.
+/// Largest number of Cassandra nodes at which each node holds everything, with the default replication. With
+/// more of them a row is sent alone, straight to a node that holds it.
 const BATCH_NODES_MAX: usize = schema::COPIES_MAX as usize;
 /// Number of rows in one page of an answer.
 const PAGE_ROWS: i32 = 1_000;
@@ -42,7 +42,7 @@ pub(super) struct CassandraLink {
     session: CassandraSession,
     statements: Statements,
     keyspace: String,
-    /// Id of the table `latest`; a table with another id is another one, and empty.
+    /// Id of the table `latest`. A table of that name with another id was made later, and is empty.
     pub(super) table_id: String,
     listed: ListedBuckets,
     /// Whether no batch was refused so far.
@@ -59,12 +59,12 @@ impl CassandraLink {
         Ok(CassandraLink { session, statements, keyspace, table_id, listed, takes_batches })
     }
 
-    /// The session underneath.
+    /// Returns the session that the link uses.
     pub(super) fn session(&self) -> &CassandraSession {
         &self.session
     }
 
-    /// Checks that Cassandra answers, and with the same tables.
+    /// Checks that Cassandra answers and still has the same tables.
     pub(super) async fn check(&self) -> Result<(), CassandraFault> {
         match schema::table_id(&self.session, &self.keyspace).await? {
             Some(id) if id == self.table_id => Ok(()),
@@ -281,7 +281,7 @@ impl CassandraLink {
     }
 }
 
-/// The link as everyone shares it; `None` while there is none.
+/// The present link, shared by all who use it; `None` while there is none.
 pub(super) type LinkSlot = Arc<Mutex<Option<Arc<CassandraLink>>>>;
 
 fn text(text: &str) -> Value {
@@ -306,8 +306,8 @@ mod tests {
     use super::*;
     use crate::store::testing::record;
 
-    /// An operator may bound batches more tightly than Cassandra does by itself, and says so with the very error of a
-    /// missing table: nothing would ever have been stored.
+    /// An operator may bound batches more tightly than Cassandra does by itself. Cassandra then refuses them
+    /// with the very error of a missing table, so nothing would ever have been stored.
     #[test]
     #[ignore = "needs Cassandra: scripts/test"]
     fn where_batches_are_refused_rows_are_sent_alone() {

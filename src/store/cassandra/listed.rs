@@ -8,8 +8,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::rows::BUCKET_US;
 
-/// Most buckets that are remembered, 16 bytes each. When there are more, all are forgotten, and each is
-/// listed once more.
+/// Largest number of buckets that are remembered, at 16 bytes each. When there are more, all are forgotten,
+/// and each is listed once more.
 const LISTED_MAX: usize = 1_000_000;
 
 /// Hash of a source and a bucket, by which the bucket is remembered.

@@ -4,24 +4,24 @@
 //! queue ──▶ writer ──▶ link ──▶ session ──▶ Cassandra          (as long as Cassandra is there)
 //!              └────▶ spill (on the disk) ──▶ link, in order of age, when it is there again
 //! ```
-//! The node that accepted a record writes it; its peers hold the record and write it only if that
-//! node is gone before it has said that it did. Cassandra decides between records as aNode does
-//! (`rows`), so whoever writes what, how often and how late, changes nothing.
+//! The node that accepted a record writes it. Its peers hold the record, too, and write it only if that node
+//! is gone before it has published that the record is stored. Cassandra decides between records as aNode does
+//! (`rows`), so it does not matter which node writes a record, how often, and how late.
 //!
 //! - `writer`: the turns of the thread, and what is durable; `reach`: whether Cassandra answers;
-//! - `link`: groups written (in `requests`), records and histories read, over a `session`, which
-//!   `connect` makes and `placing` leads to the right node, and the `schema`;
-//! - `watch`: that no node of Cassandra is overlooked;
-//! - `spill`: what waits on the disk while Cassandra is away;
+//! - `link`: writes groups, cut into `requests`, and reads records and histories; `session`: sends requests,
+//!   over connections that `connect` makes, to the nodes that `placing` chooses; `schema`: makes the tables;
+//! - `watch`: finds nodes of Cassandra that the session overlooks;
+//! - `spill`: the records that wait on the disk while Cassandra is away;
 //! - `reader`: how other threads read.
 //!
-//! One thread, named like the embedded store's writer, runs all of it on a tokio runtime of its own;
-//! the event loops never wait for it. Who the node is (name, boot, marks, heads) stays in the data
-//! directory, in the embedded store's file.
+//! One thread, named like the embedded store's writer, runs all of it on a tokio runtime of its own; the
+//! event loops never wait for it. The identity of the node (name, boot number, marks, heads) stays in the
+//! data directory, in the embedded store's file.
 //!
-//! Rejected: writes in batches, which a coordinator would have to take apart again, since every
-//! source is a partition of its own; counters and lightweight transactions, which cost four round
-//! trips where the order of records needs none.
+//! Rejected: batches where not every node holds every row, since each source is a partition of its own, so
+//! that a coordinator would have to take the batch apart again; counters and lightweight transactions, which
+//! cost four round trips where the order of records needs none.
 
 mod connect;
 mod fault;
@@ -59,15 +59,15 @@ use super::queue::WriteGroup;
 use crate::config::cassandra::Cassandra as Config;
 use crate::record::{SharedRecord, Source};
 
-/// Name of the file inside the data directory that holds what waits for Cassandra.
+/// Name of the file inside the data directory that holds the records that wait for Cassandra.
 const SPILL_NAME: &str = "anode-spill.redb";
 /// Number of questions of other threads that may wait.
 const QUESTIONS_MAX: usize = 64;
 /// Number of records moved at a time out of an embedded store that was used before.
 const MOVED_RECORDS: usize = 4_096;
 
-/// Opens the store: who the node is and what waits for Cassandra, both in the data directory. Cassandra
-/// itself is looked for once the writer runs, so opening does not wait for it.
+/// Opens the store's files in the data directory: the node's identity, and the records that wait for
+/// Cassandra. Cassandra itself is connected to once the writer runs, so opening does not wait for it.
 pub(super) fn open(config: &Config, dir: &Path, options: StoreOptions) -> Result<OpenBackend, OpenError> {
     let (dir, lock) = take_dir(dir)?;
     let (embedded, identity, path) = open_identity(&dir, options)?;

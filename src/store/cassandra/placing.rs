@@ -1,4 +1,4 @@
-//! To which node of Cassandra a statement is sent.
+//! Chooses the node of Cassandra that a statement is sent to.
 //!
 //! A statement with a key is sent to a replica of its partition; a batch to each node in turn, since each
 //! holds everything where there are batches (see `link`). Statements that no key places (schema, system
@@ -23,7 +23,7 @@ use cdrs_tokio::load_balancing::{
 use cdrs_tokio::transport::CdrsTransport;
 use parking_lot::Mutex;
 
-/// How long a node that was silent is asked after all others.
+/// Time for which a node that was silent is asked after all others.
 const PASSED_OVER: Duration = Duration::from_secs(30);
 
 /// Nodes that did not answer in time, shared by all that hold a clone.
@@ -35,7 +35,7 @@ impl SilentNodes {
         self.0.lock().contains(&node)
     }
 
-    /// Has a node asked last from now on, for [`PASSED_OVER`].
+    /// Makes a node the last to be asked, for [`PASSED_OVER`].
     pub(super) fn pass_over(&self, node: SocketAddr) {
         let mut silent = self.0.lock();
         if silent.contains(&node) {
@@ -51,14 +51,14 @@ impl SilentNodes {
     }
 }
 
-/// Where a request was sent first.
+/// The first attempt of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tried {
-    /// Whether it may be sent to any node, although no key places it; then the nodes take turns.
+    /// Whether the request may be sent to any node, although no key places it; then the nodes take turns.
     pub(super) is_anywhere: bool,
-    /// The node that it was sent to; `None` before it is sent.
+    /// The node that the request was sent to; `None` before it is sent.
     pub(super) node: Option<SocketAddr>,
-    /// Whether there are other nodes to send it to.
+    /// Whether there are other nodes that the request can be sent to.
     pub(super) has_others: bool,
 }
 

@@ -11,36 +11,37 @@ use super::link::{CassandraLink, LinkSlot};
 use crate::config::cassandra::Cassandra as Config;
 use crate::store::write_path::WritePath;
 
-/// Shortest (first) and longest pause between two tries to reach Cassandra, in microseconds.
+/// Shortest pause between two attempts to reach Cassandra, in microseconds: the first one.
 const BACKOFF_US_MIN: u64 = 100_000;
+/// Longest pause between two attempts to reach Cassandra, in microseconds.
 const BACKOFF_US_MAX: u64 = 3_000_000;
 /// Time without one good answer after which a session is given up, in microseconds.
 const HUNG_US: u64 = 8_000_000;
-/// How often an idle node looks whether Cassandra and its tables are still there, in microseconds.
+/// Interval at which an idle node checks that Cassandra and its tables are still there, in microseconds.
 const CHECK_US: u64 = 5_000_000;
-/// How often a node puts what came on the disk while Cassandra is away.
+/// Interval at which a node puts new records on the disk while Cassandra is away.
 const SPILL_PAUSE: Duration = Duration::from_millis(200);
-/// How often a node looks whether a try has ended.
+/// Interval at which a node checks whether an attempt to connect has ended.
 const TRYING_PAUSE: Duration = Duration::from_millis(10);
 
 /// State of the connection with Cassandra.
 #[derive(Clone, Copy, Debug)]
 enum Standing {
-    /// The last request was answered, at this time.
+    /// The last request was answered, at this monotonic time.
     Good { checked_us: u64 },
-    /// The last request was not answered. It is tried again at this time.
+    /// The last request was not answered. The next attempt is due at this monotonic time.
     Away { next_us: u64 },
 }
 
-/// What a look at Cassandra has found.
+/// The result of [`Reach::look`].
 pub(super) enum Look {
-    /// Nothing is new: the link that answered lately, or none.
+    /// Cassandra was not asked. The link that answered lately, if there is one.
     Same(Option<Arc<CassandraLink>>),
-    /// Cassandra was asked, and this came of it.
+    /// Cassandra was asked, with this result.
     Tried(Result<Arc<CassandraLink>, CassandraFault>),
 }
 
-/// Keeps the link with Cassandra: makes it, looks whether it still answers, and gives it up.
+/// Keeps the link with Cassandra: makes it, checks that it still answers, and gives it up.
 ///
 /// The writer calls [`Reach::look`] in each of its turns and answers every [`Look::Tried`] with
 /// [`Reach::handle_link`] or [`Reach::handle_fault`]; at the end of a turn it calls [`Reach::wait`].
@@ -49,18 +50,19 @@ pub(super) struct Reach {
     slot: LinkSlot,
     path: Arc<WritePath>,
     standing: Standing,
-    /// Since when nothing was written that had to be, and the pause after the next failure. Only a
-    /// write ends both: with too few copies alive Cassandra answers, and takes nothing.
+    /// Monotonic time since which writes fail, in microseconds; `None` while they succeed. Only a write ends
+    /// this: with too few copies alive Cassandra answers, but accepts no writes.
     failing_since_us: Option<u64>,
+    /// The pause after the next failure, in microseconds.
     backoff_us: u64,
     /// Id of the table `latest` of the last link.
     table_id: Option<String>,
-    /// A try to reach Cassandra that is under way.
+    /// An attempt to reach Cassandra that is under way.
     trying: Option<JoinHandle<Result<Arc<CassandraLink>, CassandraFault>>>,
 }
 
 impl Reach {
-    /// Cassandra is not reached yet. Links are put into `slot`, for the other tasks.
+    /// Makes the state before Cassandra is reached. Links are put into `slot`, for the other tasks.
     pub(super) fn new(config: Config, slot: LinkSlot, path: Arc<WritePath>) -> Reach {
         Reach {
             config,
@@ -86,7 +88,7 @@ impl Reach {
         }
     }
 
-    /// Looks after the link if it is time: asks whether it answers, or tries in the background to make one.
+    /// Checks the link if it is time: asks whether Cassandra answers, or tries in the background to connect.
     pub(super) async fn look(&mut self) -> Look {
         let now_us = self.now_us();
         match self.standing {
@@ -108,7 +110,7 @@ impl Reach {
         }
     }
 
-    /// Asks on the link that there is, or makes one.
+    /// Checks the present link, or makes one if there is none.
     fn attempt(&self) -> impl Future<Output = Result<Arc<CassandraLink>, CassandraFault>> + Send + use<> {
         let (known, config) = (self.slot.lock().clone(), self.config.clone());
         async move {
@@ -133,8 +135,8 @@ impl Reach {
         self.standing = Standing::Good { checked_us: self.now_us() };
     }
 
-    /// Notes that Cassandra takes what it is given, or that there is nothing to give. `waiting`: how many
-    /// records wait on the disk.
+    /// Notes that Cassandra accepts writes, or that there is nothing to write. `waiting` is the number of
+    /// records that wait on the disk.
     pub(super) fn handle_back(&mut self, waiting: usize) {
         (self.failing_since_us, self.backoff_us) = (None, BACKOFF_US_MIN);
         if self.path.away().is_some() {
@@ -165,8 +167,8 @@ impl Reach {
         *self.slot.lock() = None;
     }
 
-    /// Waits until there is something to do: the bell, a check, or a try. `is_busy`: whether there is
-    /// more to be written, so that nothing is waited for while Cassandra answers.
+    /// Waits until there is something to do: the bell rings, or a check or an attempt is due. `is_busy` is
+    /// whether there is more to be written, so that nothing is waited for while Cassandra answers.
     pub(super) async fn wait(&self, is_busy: bool, bell: &Notify) {
         match self.standing {
             Standing::Good { .. } if is_busy => tokio::task::yield_now().await,

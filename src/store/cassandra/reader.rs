@@ -1,5 +1,5 @@
-//! How other threads read from Cassandra: a bounded line of questions to the store's thread, and answers
-//! that are waited for with a deadline.
+//! How other threads read from Cassandra: they put questions into a bounded queue to the store's thread, and
+//! wait for the answers with a deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,27 +21,29 @@ use crate::store::placement::Sharing;
 
 /// Longest time that the answer with a page of a history is waited for.
 const HISTORY_MAX: Duration = Duration::from_secs(10);
-/// How long a start waits for Cassandra before it goes on without.
+/// Time that a start waits for Cassandra before it goes on without it.
 const LOAD_WAIT: Duration = Duration::from_secs(10);
-/// How often a start looks whether there is a session.
+/// Interval at which a start checks whether there is a session.
 const LOAD_POLL: Duration = Duration::from_millis(20);
 /// Longest time that a page waits for the thread that loads to take it.
 const PAGE_MAX: Duration = Duration::from_secs(30);
-/// Number of parts of the token ring, and how many are read at a time.
+/// Number of parts into which the token ring is cut.
 const RANGES: u64 = 256;
+/// Number of parts of the token ring that are read at a time.
 const RANGES_AT_A_TIME: usize = 8;
-/// How many times a page is read until it succeeds, and the pause between: Cassandra may be starting.
+/// Number of attempts to read a page: Cassandra may be starting.
 const SCAN_TRIES: u32 = 5;
+/// Pause between two attempts to read a page.
 const SCAN_PAUSE: Duration = Duration::from_millis(500);
 /// Number of pages that may wait for the thread that loads.
 const PAGES_MAX: usize = 16;
-/// Number of records after which the log says again how far a load is.
+/// Number of records between two messages in the log about the progress of a load.
 const PROGRESS_RECORDS: u64 = 100_000;
 
 /// The values of a page of rows, or why there are no more pages.
 type RowPage = Result<Vec<Vec<u8>>, StoreError>;
 
-/// What another thread asks, with the way to answer it.
+/// A question of another thread, with the channel for its answer.
 pub(super) enum Question {
     /// Asks for every row of `latest`, page by page.
     Load(mpsc::Sender<RowPage>),
@@ -49,7 +51,7 @@ pub(super) enum Question {
     History(HistoryQuery, Sender<Result<Vec<Record>, StoreError>>),
 }
 
-/// Cassandra, as other threads than the store's see it.
+/// The store in Cassandra, as all threads but the store's use it.
 pub(super) struct CassandraBackend {
     questions: mpsc::Sender<Question>,
     spill: Arc<Spill>,
@@ -59,7 +61,7 @@ pub(super) struct CassandraBackend {
 }
 
 impl CassandraBackend {
-    /// A backend that asks through `questions`, which [`answer`] answers.
+    /// Makes a backend that asks through `questions`, which [`answer`] answers.
     pub(super) fn new(
         questions: mpsc::Sender<Question>,
         spill: Arc<Spill>,
@@ -99,8 +101,8 @@ impl CassandraBackend {
 }
 
 impl Backend for CassandraBackend {
-    /// Shows the records that wait on the disk, then those that Cassandra has. If Cassandra is not there
-    /// the report says that it is partial, and [`Backend::is_load_owed`] tells when to ask again.
+    /// Shows the records that wait on the disk, then those that Cassandra has. If Cassandra is not there, the
+    /// report is partial, and [`Backend::is_load_owed`] returns `true` once the rest can be loaded.
     fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, StoreError> {
         let mut waiting = 0;
         let shown = self.spill.newest(&mut |record| {

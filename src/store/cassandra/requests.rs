@@ -1,27 +1,31 @@
-//! Rows that are written, cut into requests, and how many requests are on their way at a time.
+//! Cuts the rows that are to be written into requests, and bounds the number of requests that are on their
+//! way.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::record::{Record, Stamp};
 
-/// Least and greatest number of requests that are on their way at a time.
+/// Least number of requests that are on their way at a time.
 const IN_FLIGHT_MIN: usize = 16;
+/// Greatest number of requests that are on their way at a time.
 const IN_FLIGHT_MAX: usize = 256;
-/// Most rows of a request. They are of as many partitions, and beyond ten Cassandra warns of an unlogged
-/// batch.
+/// Largest number of rows in a request. They may be of as many partitions, and Cassandra warns of an unlogged
+/// batch of more than ten.
 pub(super) const BATCH_ROWS_MAX: usize = 10;
-/// Most bytes of a request's rows, under the 5 KiB at which Cassandra warns of any batch. A larger row is
-/// sent alone.
+/// Largest number of bytes of a request's rows, under the 5 KiB at which Cassandra warns of any batch. A
+/// larger row is sent alone.
 const BATCH_BYTES_MAX: usize = 4 << 10;
-/// Estimated bytes of a row beside its name and its data: key, stamp and birth.
+/// Estimated bytes of a row besides its name and its data: key, stamp and birth.
 const ROW_OVERHEAD_BYTES: usize = 100;
-/// Number of requests that are on their way at a time. It grows by one with every answer and falls to the
-/// least after a failure, so that a Cassandra that comes back is not overrun and soon has all it can bear.
+
+/// Bounds the number of requests that are on their way at a time. The bound grows by one with every answer
+/// and falls to the least after a failure, so that a Cassandra that comes back is not overrun and soon has
+/// all it can take.
 #[derive(Debug)]
 pub(super) struct RequestWindow(AtomicUsize);
 
 impl RequestWindow {
-    /// The least number of requests.
+    /// Makes a window of the least size.
     pub(super) fn new() -> RequestWindow {
         RequestWindow(IN_FLIGHT_MIN.into())
     }
@@ -53,7 +57,7 @@ pub(super) enum RowWrite<'a> {
     Append(&'a Record),
     /// The bucket of the record is listed. The number is the hash by which the link remembers that.
     OpenBucket(&'a Record, u64),
-    /// The latest record of a source is removed, if its stamp is not over this one.
+    /// The latest record of a source is removed, if its stamp is not greater than this one.
     Remove(&'a str, Stamp),
 }
 
@@ -97,7 +101,8 @@ mod tests {
     use crate::store::testing::record;
 
     proptest! {
-            /// Cassandra warns in its log of batches over 5 KiB or ten partitions, and refuses those over 50 KiB.
+            /// Cassandra logs a warning for batches over 5 KiB or ten partitions, and refuses those over 50
+            /// KiB.
             #[test]
             fn requests_are_small_and_leave_nothing_out(
                 sizes in proptest::collection::vec(prop_oneof![4 => 0usize..200, 1 => 0usize..20_000], 0..60),

@@ -16,9 +16,9 @@ use bytes::Bytes;
 
 use crate::record::{Record, Stamp, wire};
 
-/// Microseconds of one partition of a source's history: an hour. More: fewer partitions to look at
-/// for a source that seldom changes; less: smaller ones for a source that changes often. At a
-/// hundred records of 100 bytes a second a partition has 60 MB, which Cassandra bears well.
+/// Microseconds of one partition of a source's history: an hour. A longer time gives fewer partitions to look
+/// at for a source that seldom changes; a shorter one gives smaller partitions for a source that changes
+/// often. At a hundred records of 100 bytes a second a partition has 60 MB, which Cassandra handles well.
 pub(super) const BUCKET_US: u64 = 3_600_000_000;
 /// Bytes of `deleted` and the hash.
 pub(super) const TIE_BYTES: usize = 17;

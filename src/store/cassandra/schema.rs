@@ -1,9 +1,9 @@
 //! The keyspace and its tables, made by whichever node comes first.
 //!
-//! Every statement may be repeated, and all nodes send theirs to the same coordinator (see
-//! `placing`), which makes one change after the other; then everyone waits until Cassandra's nodes
-//! agree on the schema. The version stands in the comment of `latest`: a newer one is refused, an
-//! older one is brought up to date by the steps that follow it.
+//! Every statement may be repeated, and all nodes send theirs to the same coordinator (see `placing`), which
+//! makes one change after the other; then everyone waits until Cassandra's nodes agree on the schema. The
+//! version of the tables stands in the comment of `latest`, and a newer one is refused. There is no older
+//! version yet.
 
 use std::time::Duration;
 
@@ -19,12 +19,13 @@ use crate::config::cassandra::{Cassandra, Replication};
 const VERSION: u32 = 1;
 /// Beginning of the comment of `latest`; the version follows.
 const COMMENT: &str = "aNode schema ";
-/// Most copies of a record in a data centre, unless told otherwise.
+/// Default for the largest number of copies of a record in a data centre.
 pub(super) const COPIES_MAX: u32 = 3;
-/// Pause between two looks whether all nodes of Cassandra agree on the schema, and how many looks there are.
+/// Pause between two checks whether all nodes of Cassandra agree on the schema.
 const AGREEMENT_PAUSE: Duration = Duration::from_millis(200);
+/// Number of checks whether all nodes of Cassandra agree on the schema.
 const AGREEMENT_TRIES: u32 = 50;
-/// How many times a statement is prepared until a table that is listed can be used.
+/// Number of attempts to prepare the statements, since a new table is listed before it can be used.
 const SETTLING_TRIES: u32 = 25;
 
 /// The prepared statements, each with the order of its values.
@@ -45,8 +46,8 @@ pub(super) struct Statements {
     pub(super) read_bucket: PreparedQuery,
 }
 
-/// Makes the tables that are missing and prepares the statements. The text is the id of `latest`, which
-/// tells one such table from another that was made after the first was dropped.
+/// Makes the tables that are missing and prepares the statements. Returns them with the id of `latest`, which
+/// distinguishes the table from one of the same name that was made after it was dropped.
 pub(super) async fn prepare(
     session: &CassandraSession,
     config: &Cassandra,
@@ -162,7 +163,8 @@ async fn make(session: &CassandraSession, config: &Cassandra) -> Result<(), Cass
              WITH comment = '{COMMENT}{VERSION}'"
         ),
     ];
-    // One coordinator makes all tables, and knows each when it makes the next: there is no need to agree in between.
+    // One coordinator makes all tables, and knows each when it makes the next, so the nodes need not agree in
+    // between.
     for step in steps {
         session.change(&step).await.map_err(|fault| match fault {
             CassandraFault::Schema(reason) => CassandraFault::Refused(reason),

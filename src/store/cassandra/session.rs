@@ -4,10 +4,10 @@
 //! statement to a replica of its partition. It does not promise that a request ever ends, so each
 //! one here does, by [`REQUEST_MAX`]; the writer gives a session up whose requests keep ending like that.
 //!
-//! A node that hangs keeps its connections, so the driver goes on sending to it. A request that one
-//! node has not answered within [`SILENCE_MAX`] is sent to a second one too (every statement may be
-//! repeated), and a node that a second one outran is asked last for a while (`placing`). The driver's own way of
-//! sending a request twice was rejected: when the last node's connection breaks it spins.
+//! A node that hangs keeps its connections, so the driver goes on sending to it. A request that one node has
+//! not answered within [`SILENCE_MAX`] is sent to a second one too (every statement may be repeated), and a
+//! node that a second one outran is asked last for a while (`placing`). The driver's own way of sending a
+//! request twice was rejected, because it spins when the last node's connection breaks.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -28,15 +28,15 @@ use super::fault::CassandraFault;
 use super::placing::{SilentNodes, TRIED, Tried};
 use crate::config::cassandra::{Cassandra, Consistency};
 
-/// Longest that one request takes. Under the time a publisher waits for `stored`, over the two seconds
-/// after which Cassandra itself gives a write up.
+/// Longest time of one request: less than a publisher waits for `stored`, and more than the two seconds after
+/// which Cassandra itself gives up a write.
 const REQUEST_MAX: Duration = Duration::from_millis(3_000);
-/// How long one node is given before a second one is asked too; so much under [`REQUEST_MAX`] that
-/// the second one has time to answer.
+/// Time that one node is given before a second one is asked too; so much less than [`REQUEST_MAX`] that the
+/// second one has time to answer.
 const SILENCE_MAX: Duration = Duration::from_millis(1_000);
-/// Longest that a change of the schema takes.
+/// Longest time of a change of the schema.
 const CHANGE_MAX: Duration = Duration::from_secs(20);
-/// Longest that making a session takes.
+/// Longest time for making a session.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// A connected session with Cassandra.
@@ -141,8 +141,8 @@ impl CassandraSession {
         .await
     }
 
-    /// Runs several prepared statements in one request, at the configured consistency. Each is run for
-    /// itself: after an error some may be done and others not.
+    /// Runs several prepared statements in one request, at the configured consistency. Each is run by itself:
+    /// after an error some may be done and others not.
     pub(super) async fn batch<'a, I>(&self, statements: impl Fn() -> I) -> Result<(), CassandraFault>
     where
         I: Iterator<Item = (&'a PreparedQuery, Vec<Value>)>,

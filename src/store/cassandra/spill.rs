@@ -24,10 +24,10 @@ const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const NEWEST: TableDefinition<&str, &[u8]> = TableDefinition::new("newest");
 /// Memory for redb's pages, in bytes. Little is enough: this file is written and read in runs.
 const SPILL_CACHE_BYTES: usize = 16 * 1024 * 1024;
-/// Estimated bytes that a record costs beside its own, in both tables and their pages.
+/// Estimated bytes that a record costs besides its own, in both tables and their pages.
 const OVERHEAD_BYTES: usize = 96;
 
-/// Why the spill could not do what it was asked.
+/// The reason why the spill failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SpillError {
     /// There is no room for another record.
@@ -65,7 +65,7 @@ pub(super) struct Spill {
 /// Numbers of bytes at which the spill changes what it keeps.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SpillBounds {
-    /// From here on a record replaces the one before it of its source.
+    /// Above this number of bytes, a record replaces the one before it of its source.
     pub(super) history_bytes: usize,
     /// A group with which the file would hold more than this is not taken.
     pub(super) max_bytes: usize,
@@ -91,7 +91,7 @@ struct SpillTables<'a> {
 }
 
 impl Spill {
-    /// Opens the file, or makes it, and counts the records that an earlier life left in it.
+    /// Opens the file, or makes it, and counts the records that an earlier run of the node left in it.
     pub(super) fn open(path: &Path, bounds: SpillBounds) -> Result<Spill, SpillError> {
         let database = Database::builder().set_cache_size(SPILL_CACHE_BYTES).create(path)?;
         let transaction = database.begin_write()?;
@@ -251,8 +251,8 @@ fn tables(transaction: &redb::WriteTransaction) -> Result<SpillTables<'_>, Spill
     Ok(SpillTables { records: transaction.open_table(RECORDS)?, newest: transaction.open_table(NEWEST)? })
 }
 
-/// Forgets the newest record of a source if it is not over `stamp`. Returns how many records and bytes that
-/// freed. Older ones are written all the same: Cassandra's removal is over them.
+/// Forgets the newest record of a source if its stamp is not greater than `stamp`. Returns the number of
+/// records and bytes that this freed. Older records are still written, since Cassandra's removal covers them.
 fn remove_upto(
     tables: &mut SpillTables<'_>,
     source: &str,

@@ -59,8 +59,8 @@ pub(super) async fn fresh(config: &Config) {
     session.change(&format!("DROP KEYSPACE IF EXISTS {}", config.keyspace)).await.expect("dropped");
 }
 
-/// As a node does it: a session that has lost sight of Cassandra is opened anew. Ten at once on a busy machine
-/// had one of them find no node up (the driver had given up on a connection).
+/// Opens a link as a node does: a session that has lost sight of Cassandra is opened anew. Of ten at once on
+/// a busy machine, one found no node up (the driver had given up on a connection).
 pub(super) async fn open(config: &Config) -> CassandraLink {
     const TRIES: usize = 5;
     for _ in 1..TRIES {
@@ -145,7 +145,7 @@ fn cassandra_keeps_what_anode_keeps() {
     });
 }
 
-/// Small rows share a request, as far as Cassandra bears it without a word; large ones go alone.
+/// Small rows share a request, as far as Cassandra accepts that without a warning; large ones go alone.
 #[test]
 #[ignore = "needs Cassandra: scripts/test"]
 fn small_and_large_rows_are_written_in_one_group() {
@@ -334,7 +334,7 @@ fn a_silent_contact_is_passed_over() {
     drop(silent);
 }
 
-/// Hands on what is said to Cassandra; where `is_old`, answers protocol 5 as Cassandra 3.0 does.
+/// Forwards connections to Cassandra; if `is_old`, answers protocol 5 as Cassandra 3.0 does.
 async fn pass_on(listener: tokio::net::TcpListener, is_old: bool) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     while let Ok((mut client, _)) = listener.accept().await {

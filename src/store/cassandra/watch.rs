@@ -1,11 +1,11 @@
-//! A session that overlooks a node of Cassandra gives way to another.
+//! Replaces a session that overlooks a node of Cassandra.
 //!
-//! The driver learns over one connection, to one node, which others come, go and move. While that node
-//! hangs it hears nothing; it waits for the next such connection without a deadline; and a node that
-//! it was told of late, or under another address, it never uses. A new session knows everyone. So now
-//! and then Cassandra's own list is compared with the nodes that the session uses, and if the session
-//! leaves out one that answers, twice running, a new session takes its place. Nothing is interrupted:
-//! requests that are on their way end on the old one.
+//! The driver learns over one connection, to one node, which nodes join, leave and move. While that node
+//! hangs, the driver learns nothing, and it waits for the next such connection without a deadline. It never
+//! uses a node that it has learned of late, or under another address. A new session knows all nodes. So at
+//! intervals Cassandra's own list is compared with the nodes that the session uses, and if the session leaves
+//! out one that answers, twice in a row, a new session takes its place. Nothing is interrupted: requests that
+//! are on their way end on the old one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,9 +20,10 @@ use super::link::{CassandraLink, LinkSlot};
 use super::session::CassandraSession;
 use crate::config::cassandra::Cassandra;
 
-/// Shortest and longest pause between two looks. The pause doubles after every replacement of a session that
-/// did not help.
+/// Shortest pause between two comparisons. The pause doubles after every replacement of a session that did
+/// not help.
 const WATCH_MIN: Duration = Duration::from_secs(15);
+/// Longest pause between two comparisons.
 const WATCH_MAX: Duration = Duration::from_secs(600);
 
 /// Watches over whichever link is in the slot. Never returns.

@@ -27,15 +27,16 @@ use crate::store::engine::StoreEngine;
 use crate::store::queue::{Ticket, WriteGroup};
 use crate::store::write_path::{StoreHealth, WritePath, WriterGuard};
 
-/// How long a group that is on its way may still take when the node stops, and how often the writer looks
-/// whether it does.
+/// Time that a group that is on its way may still take when the node stops.
 const STOP_GRACE: Duration = Duration::from_millis(300);
+/// Interval at which the writer checks whether the node stops.
 const STOP_PAUSE: Duration = Duration::from_millis(50);
 /// Number of records of the spill written in one turn.
 const DRAIN_RECORDS: usize = 4_096;
-/// Least number of records in a group after which the next one is left to gather as long as this one took,
-/// at most [`REST_MAX`]: larger groups, and a core for the event loops.
+/// Least number of records in a group after which the next one is left to gather for as long as this one
+/// took: groups become larger, and a core is left to the event loops.
 const GATHERED_GROUP_RECORDS_MIN: usize = 64;
+/// Longest time for which the next group is left to gather.
 const REST_MAX: Duration = Duration::from_millis(2);
 
 /// Parts that the writer is made of.
@@ -44,9 +45,9 @@ pub(super) struct WriterParts {
     pub(super) path: Arc<WritePath>,
     pub(super) slot: LinkSlot,
     pub(super) spill: Arc<Spill>,
-    /// The file that knows who the node is; it keeps the marks.
+    /// The file of the node's identity, which also keeps the marks.
     pub(super) identity: Embedded,
-    /// Rung by the bell of the write path.
+    /// Notified when the bell of the write path rings.
     pub(super) bell: Arc<Notify>,
 }
 
@@ -69,14 +70,15 @@ pub(super) struct CassandraWriter {
     rewrite: Option<MapRewrite>,
     /// The clock's mark when the store was opened, before the lease on it, in microseconds.
     clock_floor_us: u64,
-    /// The last group in Cassandra with nothing waiting before it.
+    /// Ticket of the last group that is in Cassandra with nothing waiting before it.
     written: Ticket,
     /// Whether the last turn ended in good health.
     was_open: bool,
 }
 
 impl CassandraWriter {
-    /// A writer that has written nothing. No earlier life issued a stamp over `clock_floor_us`.
+    /// Makes a writer that has written nothing. No earlier run of the node issued a stamp greater than
+    /// `clock_floor_us`.
     pub(super) fn new(parts: WriterParts, clock_floor_us: u64) -> CassandraWriter {
         let WriterParts { config, path, slot, spill, identity, bell } = parts;
         CassandraWriter {
@@ -136,7 +138,8 @@ impl CassandraWriter {
         }
     }
 
-    /// Other tables than those written before are empty: everything is written again.
+    /// Notes that Cassandra answers on a link. If its tables are others than before, they are empty, and
+    /// everything is written again.
     fn handle_link(&mut self, link: &Arc<CassandraLink>) {
         if self.reach.handle_link(link) {
             tracing::warn!("the tables in Cassandra are others than before: everything is written again");
@@ -303,7 +306,7 @@ impl CassandraWriter {
         }
     }
 
-    /// Notifies subscribers of a queue that became full, or is full no more.
+    /// Notifies subscribers if the health has changed since the last turn, as when the queue became full.
     fn announce_health(&mut self) {
         let is_open = self.path.health() == StoreHealth::Open;
         if std::mem::replace(&mut self.was_open, is_open) != is_open {
@@ -311,8 +314,8 @@ impl CassandraWriter {
         }
     }
 
-    /// At an orderly end the clock's mark is what was issued, without the lease. Heads are not kept: what
-    /// the next life finds in Cassandra may lack records of peers that they have not stored yet.
+    /// Writes the marks at an orderly end, the clock's exactly as issued, without the lease. Heads are not
+    /// kept: the records that the next run finds in Cassandra may lack those that peers have not stored yet.
     fn write_exact_marks(&self) {
         let marks = self.path.marks.exact(self.clock_floor_us);
         if let Err(error) = self.identity.commit(&WriteGroup::default(), marks) {

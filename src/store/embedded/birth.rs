@@ -1,4 +1,4 @@
-//! The node's lives: each start of the store counts one, and takes what the last one left for it.
+//! Counts the starts of a node: each gets a boot number, and takes what the run before has left in the file.
 
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 
@@ -11,7 +11,7 @@ use crate::record::NodeName;
 use crate::store::life::NewLife;
 use crate::store::open::{NodeIdentity, OpenError};
 
-/// Counts a new life and returns who the node is in it. That survives a power cut when this returns.
+/// Counts a start of the node and returns its identity, which survives a power cut when this returns.
 pub(super) fn count_life(database: &Database, life: NewLife) -> Result<NodeIdentity, OpenError> {
     let failed = |error: redb::Error| OpenError::Write(error.into());
     let transaction = begin(database).map_err(failed)?;

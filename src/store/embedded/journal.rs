@@ -7,10 +7,10 @@
 //! the more has gathered since the last round, the more records of a source share a page. The share
 //! ([`MoveShare`]) grows with what waits, until a commit moves as much as it adds.
 //!
-//! The journal is a table of the same file, changed in the same transactions: a record is in it or
-//! in its tables, and recovery is redb's and nobody else's. What an earlier life left there goes on
-//! waiting; moving it twice has the effect of moving it once, as all writes compare stamps. What waits
-//! is also in memory, for the commits that move it and for readers.
+//! The journal is a table of the same file, changed in the same transactions: a record is in it or in its
+//! tables, and recovery is left to redb alone. Changes that an earlier run of the node left there go on
+//! waiting; moving one twice has the effect of moving it once, as all writes compare stamps. The waiting
+//! changes are also in memory, for the commits that move them and for readers.
 //!
 //! Rejected: a log beside the file, with a recovery of its own; moving all that has gathered at once,
 //! which makes one group of many wait for a second.
@@ -27,7 +27,7 @@ use crate::record::{SharedRecord, Source, Stamp, wire};
 use crate::store::open::JOURNAL_BYTES;
 use crate::store::queue::{CHANGE_BYTES, WriteGroup};
 
-/// Most bytes of a row: with what redb adds, a row of this size fills a page of 64 KiB.
+/// Largest number of bytes in a row: with what redb adds, a row of this size fills a page of 64 KiB.
 const JOURNAL_ROW_BYTES_MAX: usize = 64 * 1024 - 64;
 /// First byte of a change in a row, if the change is a record.
 const RECORD: u8 = 1;
@@ -36,7 +36,8 @@ const REMOVAL: u8 = 2;
 /// Bytes before a change in a row: its first byte, and the length of the rest (4).
 const CHANGE_HEAD_BYTES: usize = 5;
 
-/// When the journal is used, and how much it holds. Bytes are those that records take in memory.
+/// Bounds that decide when the journal is used, and how much it holds. Bytes are those that records take in
+/// memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct JournalBounds {
     /// Groups of fewer records go right into the tables, if nothing waits.
@@ -62,7 +63,7 @@ impl Default for JournalBounds {
     }
 }
 
-/// How much of what waits a commit moves: until either number is reached.
+/// The share of the waiting changes that a commit moves: it moves sources until either number is reached.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MoveShare {
     bytes: usize,
@@ -91,14 +92,15 @@ impl JournalEntry {
     }
 }
 
-/// How far the moving has come: rounds done, and the last source moved in this one.
+/// The position up to which changes were moved: the number of rounds done, and the last source moved in this
+/// one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct MovePosition {
     rounds: u64,
     source: Option<Source>,
 }
 
-/// What a transaction did to the journal, to be noted once it is committed.
+/// The effect of a transaction on the journal, to be noted once it is committed.
 pub(super) struct JournalStep {
     next_row: u64,
     position: MovePosition,
@@ -119,7 +121,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Reads what an earlier life left in the table.
+    /// Reads the changes that an earlier run of the node left in the table.
     pub(super) fn read(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Journal, redb::Error> {
         let mut journal = Journal::default();
         for row in table.iter()? {
@@ -165,10 +167,10 @@ impl Journal {
         self.waiting.iter().map(|(source, entries)| (source.clone(), newest(entries))).collect()
     }
 
-    /// How much of what waits a commit of this group is to move. If `waiting_bytes` wait it moves as many
-    /// bytes as it adds, if twice that wait, twice as many; and until `waiting_bytes` are passed it moves
-    /// few sources. So what came in a flood, after the disk stood still, is first made durable and
-    /// moved later.
+    /// Returns the share of the waiting changes that a commit of this group is to move. If `waiting_bytes`
+    /// wait it moves as many bytes as it adds, if twice that wait, twice as many; and until `waiting_bytes`
+    /// are passed it moves few sources. So changes that came in a flood, after the disk stood still, are
+    /// first made durable and moved later.
     pub(super) fn share(&self, group: &WriteGroup, bounds: JournalBounds) -> MoveShare {
         if group.is_empty() {
             return MoveShare { bytes: bounds.idle_bytes, sources: bounds.sources_max };

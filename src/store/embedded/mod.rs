@@ -61,7 +61,7 @@ use crate::cluster::Heads;
 use crate::limits::STORE_QUEUE_BYTES_MAX;
 use crate::record::{HistoryQuery, Record, SharedRecord, Stamp};
 
-/// Memory for the pages of a file that holds only who the node is.
+/// Memory for the pages of a file that holds only the node's identity, in bytes.
 const IDENTITY_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Opens the embedded store of a data directory, and makes it if need be.
@@ -84,8 +84,8 @@ pub(super) fn open_medium(
     Ok(OpenBackend { identity, path, backend: embedded, intake, place, lock })
 }
 
-/// Opens only what the embedded store of a directory knows about the node, for a backend that keeps
-/// its records elsewhere. The tables of records stay empty.
+/// Opens only the node's identity from the embedded store of a directory, for a backend that keeps its
+/// records elsewhere. The tables of records stay empty.
 pub(super) fn open_identity(
     dir: &Path,
     options: StoreOptions,
@@ -94,7 +94,7 @@ pub(super) fn open_identity(
     open_file(Box::new(FileMedium::new(dir.join(FILE_NAME))), &options)
 }
 
-/// Opens the file, counts the node's life, and makes the write path in front of it.
+/// Opens the file, counts the start of the node, and makes the write path in front of it.
 fn open_file(
     medium: Box<dyn Medium>,
     options: &StoreOptions,
@@ -119,7 +119,7 @@ struct Settings {
     history: u32,
     /// Memory for redb's pages, in bytes.
     cache_bytes: usize,
-    /// When groups go into the journal first.
+    /// Bounds that decide when groups go into the journal first.
     journal: JournalBounds,
 }
 
@@ -137,7 +137,7 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    /// Opens or makes the file and counts the node's new life, which survives a power cut.
+    /// Opens or makes the file and counts the start of the node, which survives a power cut.
     fn open(
         medium: Box<dyn Medium>,
         settings: Settings,
@@ -207,8 +207,8 @@ impl Embedded {
         Ok(())
     }
 
-    /// Writes a group where it belongs: a small one into its tables, unless some of the journal has to
-    /// come before it.
+    /// Writes a group straight into the tables if it is small and the journal is empty, else into the
+    /// journal.
     fn write_group(
         &self,
         transaction: &WriteTransaction,

@@ -1,4 +1,4 @@
-//! Names and types of the tables in the file, and how a transaction begins.
+//! Names and types of the tables in the file, and the function that begins a transaction.
 
 use redb::{Database, TableDefinition, WriteTransaction};
 
@@ -11,7 +11,7 @@ pub(super) const HISTORY: TableDefinition<&[u8], &[u8]> = TableDefinition::new("
 pub(super) const JOURNAL: TableDefinition<u64, &[u8]> = TableDefinition::new("journal");
 /// Numbers about the node, by name.
 pub(super) const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
-/// Table from an origin and its life to the number up to which its records are held. Empty while the
+/// Table from an origin and its boot number to the number up to which its records are held. Empty while the
 /// store is open.
 pub(super) const HEADS: TableDefinition<(&str, u64), u64> = TableDefinition::new("heads");
 /// Texts about the node, by name.
@@ -19,7 +19,7 @@ pub(super) const TEXTS: TableDefinition<&str, &str> = TableDefinition::new("text
 
 /// Name of the version of the tables, among the numbers.
 pub(super) const FORMAT: &str = "format";
-/// Name of the number of the node's life.
+/// Name of the node's boot number, among the numbers.
 pub(super) const BOOT: &str = "boot";
 /// Name of the clock's mark, in microseconds since the Unix epoch.
 pub(super) const CLOCK_HIGH_WATER_US: &str = "clock_high_water_us";

@@ -1,4 +1,4 @@
-//! Records in the tables: what a write makes of a source, and how a page of its history is read.
+//! Records in the tables: how the changes of a source are written, and how a page of its history is read.
 
 use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
@@ -12,7 +12,7 @@ use crate::store::queue::ascending;
 pub(super) struct RecordTables<'a> {
     latest: Table<'a, &'static str, &'static [u8]>,
     history: Table<'a, &'static [u8], &'static [u8]>,
-    /// Number of records kept of each source beside the latest.
+    /// Number of records kept of each source besides the latest.
     ring: u32,
 }
 
@@ -29,8 +29,8 @@ impl<'a> RecordTables<'a> {
         })
     }
 
-    /// Writes what became of one source: everything up to `removed`, if any, is removed; then the
-    /// records were the latest, one after the other. Records that are older than the latest are skipped.
+    /// Writes the changes of one source: everything up to `removed`, if any, is removed; then each of the
+    /// records becomes the latest, one after the other. Records that are older than the latest are skipped.
     pub(super) fn write_source(
         &mut self,
         source: &str,

@@ -21,7 +21,7 @@ pub(in crate::store) struct Faults {
     pub(in crate::store) room_bytes: Option<usize>,
     /// Syncs fail, and the pages they should have written count as clean, as in Linux.
     pub(in crate::store) syncs_fail: bool,
-    /// The same once: the sync after so many that succeed.
+    /// One sync fails in that way: the one after this number of syncs that succeed.
     pub(in crate::store) sync_fails_after: Option<u32>,
     /// Nothing gets through: the power is off.
     pub(in crate::store) off: bool,
@@ -184,10 +184,10 @@ fn open_with(disk: &SimDisk, history: u32, journal: JournalBounds) -> Embedded {
     Embedded::open(Box::new(disk.clone()), settings, life(1, None)).expect("opens").0
 }
 
-/// Every group goes into the journal, and one source is moved at a time.
+/// Bounds with which every group goes into the journal, and one source is moved at a time.
 const ALL_BY_JOURNAL: JournalBounds =
     JournalBounds { group_records_min: 0, waiting_bytes: 4_000, idle_bytes: 1, sources_max: 1 };
-/// No group is written by the journal.
+/// Bounds with which no group is written by the journal.
 const NONE_BY_JOURNAL: JournalBounds = JournalBounds { group_records_min: usize::MAX, ..ALL_BY_JOURNAL };
 
 fn commit(store: &Embedded, records: &[SharedRecord]) -> Result<(), StoreError> {

@@ -11,7 +11,7 @@ use crate::record::{NodeName, Record, Source};
 
 pub(crate) use self::takeover::{MARK_TTL_MS, NodeLife, Survivor, Takeover};
 
-/// Whose records a store holds.
+/// Whether a store holds the records of one node or of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sharing {
     /// One node's: every node has a store of its own.

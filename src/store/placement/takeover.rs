@@ -1,11 +1,11 @@
-//! Records in a store that all nodes share, whose node is gone before they were in it.
+//! Takes over the records of a node that is gone before they were in the store that all nodes share.
 //!
-//! Each node writes the records that it accepted, and publishes a mark: a record of its own, under a
-//! system name, that says up to which number all of them are stored. That record travels like every
-//! other. Everyone holds everyone's records; when a life of a node ends, the survivors look for those
-//! of it that are over its mark and write them. One of them, chosen by hash, is first; the next
-//! looks only some time later, at the mark that the one before it left. Whatever is written twice
-//! changes nothing, so nobody needs to agree with anyone.
+//! Each node writes the records that it accepted, and publishes a mark: a record of its own, under a system
+//! name, that gives the number up to which all of them are stored. That record travels like every other.
+//! Every node holds the records of all. When a life of a node ends, the survivors look for its records with
+//! numbers greater than its mark, and write them. One survivor, chosen by hash, is first; the next looks only
+//! some time later, at the mark that the one before it left. A record that is written twice changes nothing,
+//! so the survivors need not agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,28 +15,28 @@ use crate::limits::SHARDS;
 use crate::record::{NodeName, Now, SharedRecord, Source};
 use crate::store::queue::Ticket;
 
-/// How often a node looks at the members and at how far its own records are stored, in microseconds.
+/// Interval at which a node looks at the members and at how far its own records are stored, in microseconds.
 const LOOK_US: u64 = 1_000_000;
-/// How often a node publishes its mark although nothing has changed, in microseconds. Marks must be
+/// Interval at which a node publishes its mark although nothing has changed, in microseconds. Marks must be
 /// kept for longer than this ([`MARK_TTL_MS`]).
 const REPEAT_US: u64 = 12 * 3_600_000_000;
-/// How long a mark is to be kept by whoever holds it, in milliseconds.
+/// Time for which every node that holds a mark is to keep it, in milliseconds.
 pub(crate) const MARK_TTL_MS: u64 = 48 * 3_600_000;
-/// How long after the end of a life the first survivor looks, in microseconds.
+/// Time after the end of a life at which the first survivor looks, in microseconds.
 const FIRST_US: u64 = 2_000_000;
-/// How much later a survivor looks again, for records that came late, in microseconds.
+/// Time after which a survivor looks again, for records that came late, in microseconds.
 const AGAIN_US: u64 = 30_000_000;
-/// How much later than the one before it the next survivor looks, in microseconds.
+/// Time by which the next survivor looks later than the one before it, in microseconds.
 const NEXT_US: u64 = 30_000_000;
 
 const _: () = assert!(MARK_TTL_MS * 1_000 > REPEAT_US);
 
-/// One life of a node: what it does between a start and the end that follows.
+/// One life of a node: its run from a start to the end that follows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NodeLife {
     /// Name of the node.
     pub(crate) node: NodeName,
-    /// Number of the life.
+    /// Boot number of the life.
     pub(crate) boot: u64,
 }
 
@@ -47,7 +47,8 @@ pub(crate) trait Survivor {
     /// Number of the record that this node accepted last. Every record up to it is pushed when this
     /// returns.
     fn last_seq(&self) -> u64;
-    /// Up to which number the records of a life are stored, as far as is known here; 0 if no mark is.
+    /// The number up to which the records of a life are stored, as far as is known here; 0 if no mark is
+    /// known.
     fn mark(&self, life: &NodeLife) -> u64;
     /// Publishes a mark. Returns the number that the mark got as a record of this node, or `None` if it
     /// was refused.
@@ -68,10 +69,11 @@ pub(crate) trait Survivor {
 #[derive(Debug)]
 struct EndedLife {
     due_us: u64,
-    /// Mark of the life when it was first looked at; what others wrote since does not hide what came late.
+    /// Mark of the life at the first look. Marks that were published since must not hide records that came
+    /// late.
     mark: Option<u64>,
     has_looked: bool,
-    /// Shard where the look goes on.
+    /// The shard at which the look goes on.
     shard: usize,
     /// Greatest number among the records that were found so far.
     greatest: u64,
@@ -86,28 +88,29 @@ struct AwaitedMark {
     ticket: Ticket,
 }
 
-/// This node's part in a shared store: says how far its own records are stored, and writes those of
+/// This node's part in a shared store: publishes how far its own records are stored, and writes those of
 /// nodes that are gone. To be called often with [`Takeover::look`].
 #[derive(Debug)]
 pub(crate) struct Takeover {
     own: NodeLife,
     looked_us: u64,
     awaited: Option<AwaitedMark>,
-    /// The number that was published last, and when.
+    /// The number that was published last.
     said: u64,
+    /// Monotonic time at which the number was published, in microseconds.
     said_us: u64,
     alive: BTreeSet<NodeLife>,
     ended: BTreeMap<NodeLife, EndedLife>,
 }
 
 impl Takeover {
-    /// The part of the node whose life is `own`.
+    /// Makes the part of the node whose life is `own`.
     pub(crate) fn new(own: NodeLife) -> Takeover {
         let (alive, ended) = (BTreeSet::new(), BTreeMap::new());
         Takeover { own, looked_us: 0, awaited: None, said: 0, said_us: 0, alive, ended }
     }
 
-    /// Does what is due. Cheap when nothing is, and at most once a second ([`LOOK_US`]) more than that.
+    /// Does what is due. Returns at once unless [`LOOK_US`] have passed since the last look.
     pub(crate) fn look(&mut self, now: Now, node: &impl Survivor) {
         if now.mono_us < self.looked_us + LOOK_US {
             return;
@@ -132,7 +135,8 @@ impl Takeover {
             self.awaited = None;
             let is_new = seq > self.said || now.mono_us >= self.said_us + REPEAT_US;
             if is_new && let Some(own) = node.publish_mark(now, &self.own, seq) {
-                // The mark is a record with a number of its own: without this every mark would call for another.
+                // The mark is a record with a number of its own: without this, every mark would cause another
+                // one.
                 self.said = if own == seq + 1 { own } else { seq };
                 self.said_us = now.mono_us;
             }
@@ -176,8 +180,8 @@ impl EndedLife {
             self.shard += 1;
             for record in found {
                 self.greatest = self.greatest.max(record.birth.seq);
-                // This is not done under the shard's lock: a newer record may be pushed before it, and wins in
-                // the store.
+                // This is not done under the shard's lock: a newer record may be pushed before this one, and
+                // wins in the store.
                 self.ticket = Some(node.push(&record));
             }
         }
@@ -198,8 +202,8 @@ impl EndedLife {
     }
 }
 
-/// This node's place in the line of those who look after a life: everyone who sees the same members
-/// computes the same line.
+/// The rank of this node among the survivors of a life, from 0 for the first to look. All nodes that see the
+/// same members compute the same ranks.
 fn rank<'a>(own: &NodeName, life: &NodeLife, alive: impl Iterator<Item = &'a NodeName>) -> u64 {
     let place = |name: &NodeName| {
         let seed = xxh3_64_with_seed(life.node.as_str().as_bytes(), life.boot);

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::record::{SharedRecord, Source, Stamp};
 
-/// Estimated bytes that a change costs beside its record: its place in the log and in the index.
+/// Estimated bytes that a change costs besides its record: its place in the log and in the index.
 pub(in crate::store) const CHANGE_BYTES: usize = 64;
 /// Marks the end of a chain.
 const NONE: u32 = u32::MAX;

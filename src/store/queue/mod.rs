@@ -1,4 +1,4 @@
-//! What waits for the store: bounded in bytes, and merged when the store lags.
+//! The queue of changes that wait for the store: bounded in bytes, and merged when the store lags.
 //!
 //! The queue is a few append-only logs (lanes), chosen by a hash of the source, so that pushes of
 //! different map shards seldom meet at one lock. Three regimes, by the bytes that wait ([`QueueBounds`]):
@@ -264,7 +264,7 @@ impl WriteQueue {
         self.waiting_bytes.load(Ordering::Relaxed) >= self.bounds.merge_bytes
     }
 
-    /// Returns whether only peers' records are still to be taken.
+    /// Returns whether the queue is so full that only peers' records are still taken.
     pub(super) fn is_full(&self) -> bool {
         self.waiting_bytes.load(Ordering::Relaxed) >= self.bounds.full_bytes
     }

@@ -22,7 +22,7 @@ pub(in crate::store) struct Bell {
     rung: AtomicBool,
     orders: Mutex<Orders>,
     woken: Condvar,
-    /// Called beside `woken`, for a thread that does not wait for it.
+    /// Called at every ring besides notifying `woken`, for a thread that does not wait for that.
     listener: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -83,8 +83,8 @@ impl Bell {
         self.orders.lock().abandon
     }
 
-    /// Sleeps until the bell rings, the thread is told to stop, or `timeout` is over. Returns whether
-    /// it is to stop.
+    /// Sleeps until the bell rings, the thread is told to stop, or `timeout` has passed. Returns whether it
+    /// is to stop.
     pub(in crate::store) fn wait_for_work(&self, timeout: Option<Duration>) -> bool {
         let mut orders = self.orders.lock();
         let is_idle = |orders: &mut Orders| !orders.stop && !self.rung.load(Ordering::Acquire);

@@ -1,4 +1,4 @@
-//! How far what was pushed survives a power cut.
+//! The mark up to which pushed changes survive a power cut.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl DurableMark {
         Ticket(self.ticket.load(Ordering::Acquire))
     }
 
-    /// Raises the mark to `ticket` and wakes who waits for it. Returns `false` if it was there already.
+    /// Raises the mark to `ticket` and wakes those who wait for it. Returns `false` if it was there already.
     pub(super) fn raise(&self, ticket: Ticket) -> bool {
         {
             let _lock = self.has_ended.lock();

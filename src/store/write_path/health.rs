@@ -1,4 +1,4 @@
-//! Whether the records that are pushed get written, and if not, why.
+//! The health of a store: whether the records that are pushed get written, and if not, why.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::store::queue::WriteQueue;
 
-/// StoreHealth of a store: whether the records that are pushed get written.
+/// Health of a store: whether the records that are pushed get written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreHealth {
     /// Records that are pushed get written.
@@ -18,31 +18,35 @@ pub enum StoreHealth {
     },
 }
 
-/// How the store fares, as the thread that writes says it. Every setter returns whether that changed
+/// The condition of the store, as the thread that writes reports it. Every setter returns whether it changed
 /// anything, so that subscribers are told of changes only.
 #[derive(Default)]
 pub(super) struct StoreCondition {
-    /// Why commits fail.
+    /// The reason why commits fail, if they do.
     trouble: Mutex<Option<String>>,
-    /// Why nothing becomes durable for now, although what is pushed is taken.
+    /// The reason why nothing becomes durable for now although pushed records are taken, if there is one.
     away: Mutex<Option<String>>,
     /// Whether the map is being read again to make up for what was dropped.
     is_resyncing: AtomicBool,
 }
 
 impl StoreCondition {
+    /// Sets the reason why commits fail; `None` when they succeed.
     pub(super) fn set_trouble(&self, reason: Option<String>) -> bool {
         replace(&self.trouble, reason)
     }
 
+    /// Sets the reason why nothing becomes durable for now; `None` when it does again.
     pub(super) fn set_away(&self, reason: Option<String>) -> bool {
         replace(&self.away, reason)
     }
 
+    /// Sets whether the map is being read again.
     pub(super) fn set_resyncing(&self, is_resyncing: bool) -> bool {
         self.is_resyncing.swap(is_resyncing, Ordering::AcqRel) != is_resyncing
     }
 
+    /// The reason why nothing becomes durable for now, if there is one.
     pub(super) fn away(&self) -> Option<String> {
         self.away.lock().clone()
     }
@@ -52,6 +56,7 @@ impl StoreCondition {
         self.is_resyncing.load(Ordering::Acquire) || queue.lost_from().is_some()
     }
 
+    /// The health that follows from this condition and the fill level of the queue.
     pub(super) fn health(&self, queue: &WriteQueue) -> StoreHealth {
         if let Some(reason) = &*self.trouble.lock() {
             return StoreHealth::Failing { reason: reason.clone() };

@@ -6,18 +6,18 @@ use parking_lot::Mutex;
 
 use crate::cluster::Heads;
 
-/// How far ahead of the stamps issued the clock's mark is kept, in microseconds. More: a life that
-/// follows a kill stamps further ahead of a clock that was set back; less: more writes.
+/// Time by which the clock's mark is kept ahead of the stamps issued, in microseconds. A longer time makes a
+/// node that was killed stamp further ahead of a clock that was set back; a shorter one costs more writes.
 pub(in crate::store) const CLOCK_LEASE_US: u64 = 2_000_000;
-/// How old the kept time of the last agreement may become, in microseconds: an idle node must not
-/// sync every second.
+/// Greatest age of the kept time of the last agreement, in microseconds: an idle node must not sync every
+/// second.
 const AGREED_US_MAX: u64 = 60_000_000;
 
 /// Two points in time that are kept with the records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Marks {
-    /// No life of the node so far issued a stamp over this, in microseconds since the Unix epoch. 0:
-    /// none was issued.
+    /// No stamp that the node has issued so far, in this or earlier lives, is greater than this, in
+    /// microseconds since the Unix epoch. 0: none was issued.
     pub(in crate::store) clock_high_water_us: u64,
     /// When the node last agreed fully with the cluster, in microseconds since the Unix epoch. 0: never.
     pub(in crate::store) agreed_us: u64,

@@ -1,8 +1,8 @@
-//! What the handles of a store and the thread that writes it share.
+//! The state that the handles of a store and the thread that writes it share.
 //!
-//! A push goes into the [`queue`](WritePath::queue) and rings the [`bell`](WritePath::bell); the thread
-//! takes what waits, writes it, and raises the [`durable`](WritePath::durable) mark. Beside that the
-//! thread tells how the store fares, and keeps the node's [`marks`](WritePath::marks).
+//! A push goes into the [`queue`](WritePath::queue) and rings the [`bell`](WritePath::bell); the thread takes
+//! what waits, writes it, and raises the [`durable`](WritePath::durable) mark. Besides, the thread reports
+//! the condition of the store, and keeps the node's [`marks`](WritePath::marks).
 
 mod bell;
 mod durable;
@@ -36,13 +36,13 @@ pub trait LatestRecords: Send + Sync {
 pub struct StoreStats {
     /// Number of records that wait or are being written.
     pub pending_records: usize,
-    /// How many of these wait on the disk because Cassandra is away.
+    /// Number of these that wait on the disk because Cassandra is away.
     pub spilled_records: usize,
     /// Number of bytes that those in memory take.
     pub queued_bytes: usize,
     /// Number of records that were merged into a newer one of their source, because the store lagged.
     pub merged_total: u64,
-    /// Number of changes that did not fit; they are made good when the store works again.
+    /// Number of changes that did not fit; they are made up for when the store works again.
     pub dropped_total: u64,
     /// Number of groups written.
     pub commits_total: u64,
@@ -50,12 +50,16 @@ pub struct StoreStats {
     pub commit_us: u64,
 }
 
-/// What the handles and the thread that writes share. The handles push, wait and ask; the thread
-/// takes, writes and tells.
+/// The state that the handles and the thread that writes share. The handles push, wait and query; the thread
+/// takes, writes and reports.
 pub(super) struct WritePath {
+    /// The changes that wait to be written.
     pub(super) queue: WriteQueue,
+    /// Wakes the thread that writes.
     pub(super) bell: Bell,
+    /// The node's marks, and when they are to be written.
     pub(super) marks: NodeMarks,
+    /// Reads the time.
     pub(super) clock: Clock,
     durable: DurableMark,
     condition: StoreCondition,
@@ -90,7 +94,7 @@ impl WritePath {
         &self.durable
     }
 
-    /// Everything up to `written` is durable, short of the first ticket that was `lost`.
+    /// Raises the durable mark to `written`, or to the ticket before the first one that was `lost`.
     pub(super) fn raise_durable(&self, written: Ticket, lost: Option<Ticket>) {
         let durable = lost.map_or(written, |lost| written.min(Ticket(lost.0.saturating_sub(1))));
         debug_assert!(durable < self.queue.open_group(), "only what was taken can be durable");
@@ -135,7 +139,7 @@ impl WritePath {
         }
     }
 
-    /// Tells whether what is pushed gets written, and if not, why.
+    /// Returns whether pushed records get written, and the reason if not.
     pub(super) fn health(&self) -> StoreHealth {
         self.condition.health(&self.queue)
     }
@@ -145,7 +149,8 @@ impl WritePath {
         self.condition.needs_resync(&self.queue)
     }
 
-    /// Why nothing becomes durable for now, although what is pushed is taken; `None` if it does.
+    /// The reason why nothing becomes durable for now, although pushed records are taken; `None` if there is
+    /// none.
     pub(super) fn away(&self) -> Option<String> {
         self.condition.away()
     }

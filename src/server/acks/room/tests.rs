@@ -74,7 +74,7 @@ impl PublishHost for Fake {
     }
 }
 
-/// What a frame is answered, by item: `Ok` with the nodes, or the code and whether it was applied.
+/// The answers of a frame, by item: `Ok` with the nodes, or the code and whether the item was applied.
 fn told(frame: &PendingFrame) -> Vec<Result<Option<u32>, (Code, bool)>> {
     let told = frame.answers().map(|answer| match answer.answer {
         Ok(published) => Ok(published.nodes),
@@ -116,7 +116,8 @@ fn frames_are_handed_out_when_their_last_item_is_settled() {
     assert!(room.is_empty() && room.bytes() == 0 && room.next_timeout_us().is_none());
 }
 
-/// What is durable is told so, whatever becomes of the store: the batch was refused as a whole before.
+/// An item that is durable is answered so, whatever happens to the store: the batch was refused as a whole
+/// before.
 #[test]
 fn a_failing_store_refuses_what_it_has_not_made_durable() {
     let (host, mut room, mut out) = (Fake::default(), WaitingRoom::default(), Vec::new());

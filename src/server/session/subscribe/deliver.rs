@@ -49,8 +49,8 @@ impl Delivery {
         }
     }
 
-    /// Sends a change in `mode=all`, or closes the connection if too much waits. While subscriptions
-    /// start, what their snapshots have written is not to the subscriber's account.
+    /// Sends a change in `mode=all`, or closes the connection if too much waits. While subscriptions start,
+    /// what their snapshots have written does not count against the subscriber.
     pub(super) fn deliver_all(
         &mut self,
         turn: &mut Turn<'_>,

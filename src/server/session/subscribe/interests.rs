@@ -1,8 +1,8 @@
 //! What a connection subscribes to, and which records it must be sent for that.
 //!
-//! A subscription is on its way to being live as long as it has a [`Job`]; the first job runs. What one
-//! subscription has sent, another one's snapshot does not send again ([`super::super::snapshot`] tells
-//! the whole story), so a subscription that ends while jobs are under way is remembered as a ghost.
+//! A subscription has a [`Job`] until it is live; the first job runs. What one subscription has sent, another
+//! one's snapshot does not send again ([`super::super::snapshot`] explains this), so a subscription that ends
+//! while jobs are under way is remembered as a ghost.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,11 +25,11 @@ pub(super) struct Interests {
     subscriptions: BTreeMap<u32, Interest>,
     /// Number of the newest subscription.
     last_number: u32,
-    /// Subscriptions on their way to being live; the first one runs.
+    /// The jobs of subscriptions that are not live yet; the first one runs.
     jobs: VecDeque<Job>,
     /// Subscriptions that were live when they ended, until no job is left.
     ghosts: Vec<Ghost>,
-    /// What was sent, kept while there is a live subscription (or ghost) without a snapshot.
+    /// The sources that were sent, kept while there is a live subscription (or ghost) without a snapshot.
     sent: Option<SentEpochs>,
     /// Number of the present epoch. A new one begins whenever a subscription without a snapshot becomes
     /// live.
@@ -40,9 +40,9 @@ pub(super) struct Interests {
 #[derive(Debug)]
 struct Interest {
     patterns: Vec<Pattern>,
-    /// Whether it came without a snapshot.
+    /// Whether the subscription came without a snapshot.
     is_bare: bool,
-    /// The epoch that began when it became live, if it is bare.
+    /// The epoch that began when the subscription became live, if it came without a snapshot.
     epoch: u32,
     is_live: bool,
 }
@@ -57,7 +57,7 @@ impl Interest {
 #[derive(Debug)]
 struct Ghost {
     interest: Interest,
-    /// Number of the newest job for which it counts: later ones began when it was over already.
+    /// Number of the newest job for which the ghost counts: later jobs began after it had ended.
     last_job: u32,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct AnsweredJob {
     pub(super) id: Option<OwnedRequestId>,
     /// Number of the subscription.
     pub(super) subscription: u32,
-    /// Whether the token was good; `None` without a token.
+    /// Whether the resume token was accepted; `None` without a token.
     pub(super) recovered: Option<bool>,
 }
 
@@ -97,8 +97,8 @@ impl Interests {
         self.subscriptions.insert(self.last_number, interest);
     }
 
-    /// Takes the request of the job at place `at`, if that is unanswered, and settles what its snapshot
-    /// has. `is_proved` says whether a token holds here for these patterns.
+    /// Takes the request of the job at place `at`, if that is unanswered, and decides what its snapshot
+    /// contains. `is_proved` returns whether a token holds here for these patterns.
     pub(super) fn answer_job(
         &mut self,
         at: usize,
@@ -117,7 +117,7 @@ impl Interests {
         Some(AnsweredJob { id, subscription: job.number, recovered })
     }
 
-    /// Place of the job of this subscription among the jobs, if it is still on its way.
+    /// Place of the job of this subscription among the jobs, if it still has one.
     pub(super) fn job_of(&self, number: u32) -> Option<usize> {
         self.jobs.iter().position(|job| job.number == number)
     }
@@ -157,7 +157,8 @@ impl Interests {
         }
     }
 
-    /// Takes note that a record of a source is sent. `key` gives the hash of its name, if it is needed.
+    /// Notes that a record of a source is sent. `key` returns the hash of its name, and is called only if
+    /// that is needed.
     pub(super) fn note_sent(&mut self, key: impl FnOnce() -> u64) {
         if let Some(sent) = &mut self.sent {
             sent.note(key(), self.epoch);
@@ -188,7 +189,7 @@ impl Interests {
         side == SeamSide::After && running.is_some_and(|job| !job.is_cancelled)
     }
 
-    /// Returns whether a record that the running job's scan found is to be sent, and takes note of it.
+    /// Returns whether a record that the running job's scan found is to be sent, and notes that it is.
     pub(super) fn takes_scanned(&mut self, source: &str) -> bool {
         let (mut is_bare, key) = (false, name_key(source));
         let number = self.jobs.front().map_or(u32::MAX, |job| job.number);
@@ -255,12 +256,12 @@ impl Interests {
         self.live().next().is_some()
     }
 
-    /// Returns whether any subscription, live or on its way, matches the source.
+    /// Returns whether any subscription, live or not yet, matches the source.
     pub(super) fn matches(&self, source: &str) -> bool {
         self.subscriptions.values().any(|interest| interest.matches(source))
     }
 
-    /// Returns whether any subscription is on its way.
+    /// Returns whether any job is left.
     pub(super) fn is_starting(&self) -> bool {
         !self.jobs.is_empty()
     }
@@ -270,7 +271,7 @@ impl Interests {
         self.jobs.back().is_some_and(|job| job.unanswered.is_some())
     }
 
-    /// Number of subscriptions on their way.
+    /// Number of jobs: those of subscriptions that are not live yet, and cancelled ones that still run.
     pub(super) fn jobs(&self) -> usize {
         self.jobs.len()
     }
