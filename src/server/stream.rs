@@ -28,8 +28,6 @@ struct PeerStream {
     socket: TcpStream,
     /// Whether the connection is established.
     is_connected: bool,
-    /// Whether the poll has reported something to read that was not read to the end.
-    is_readable: bool,
     /// Whether the stream is in the list of those that may have more to read.
     is_queued: bool,
     /// Whether the machine asked for the end: the stream lives until what waits is sent.
@@ -142,12 +140,9 @@ impl PeerStreams {
             }
         }
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        if is_readable {
-            stream.is_readable = true;
-            if !stream.is_queued {
-                stream.is_queued = true;
-                self.readable.push_back(id);
-            }
+        if is_readable && !stream.is_queued {
+            stream.is_queued = true;
+            self.readable.push_back(id);
         }
         if is_writable {
             self.flush(id);
@@ -208,7 +203,6 @@ impl PeerStreams {
         let stream = PeerStream {
             socket,
             is_connected,
-            is_readable: false,
             is_queued: false,
             is_closing: false,
             waiting: VecDeque::new(),
@@ -233,7 +227,7 @@ impl PeerStreams {
                     self.events.push_back((id, StreamEvent::Received(bytes)));
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.is_readable = false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 stream.is_queued = true;
                 self.readable.push_back(id);

@@ -105,7 +105,6 @@ impl GroupWriter {
             let began_us = (self.path.clock)().mono_us;
             let WriteEnd::Done = self.write(&group) else { return WriteEnd::Abandoned };
             rest_us = (self.path.clock)().mono_us.saturating_sub(began_us);
-            self.path.set_commit_us(rest_us);
         }
         self.path.queue.handle_written();
         debug_assert!(self.written < ticket, "groups are written in their order");

@@ -166,7 +166,6 @@ impl CassandraWriter {
             if !is_written {
                 self.keep(&group, ticket);
             }
-            path.set_commit_us(self.now_us() - began_us);
             path.count_commit();
         }
         path.queue.handle_written();

@@ -46,8 +46,6 @@ pub struct StoreStats {
     pub dropped_total: u64,
     /// Number of groups written.
     pub commits_total: u64,
-    /// How long the last commit took, in microseconds.
-    pub commit_us: u64,
 }
 
 /// The state that the handles and the thread that writes share. The handles push, wait and query; the thread
@@ -66,7 +64,6 @@ pub(super) struct WritePath {
     subscribers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     latest: Mutex<Option<Arc<dyn LatestRecords>>>,
     commits: AtomicU64,
-    commit_us: AtomicU64,
     /// Number of records that wait on the disk.
     spilled: AtomicUsize,
 }
@@ -84,7 +81,6 @@ impl WritePath {
             subscribers: Mutex::default(),
             latest: Mutex::default(),
             commits: AtomicU64::new(0),
-            commit_us: AtomicU64::new(0),
             spilled: AtomicUsize::new(0),
         }
     }
@@ -115,11 +111,6 @@ impl WritePath {
         self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Sets how long the last commit took, in microseconds.
-    pub(super) fn set_commit_us(&self, us: u64) {
-        self.commit_us.store(us, Ordering::Relaxed);
-    }
-
     /// Sets the number of records that wait on the disk.
     pub(super) fn set_spilled(&self, records: usize) {
         self.spilled.store(records, Ordering::Relaxed);
@@ -135,7 +126,6 @@ impl WritePath {
             merged_total: self.queue.merged(),
             dropped_total: self.queue.dropped(),
             commits_total: self.commits.load(Ordering::Relaxed),
-            commit_us: self.commit_us.load(Ordering::Relaxed),
         }
     }
 
