@@ -300,6 +300,9 @@ impl Gossip {
         if let Some(agreed_us) = self.machine.agreed_us() {
             shared.store().set_agreed(agreed_us);
         }
+        if !shared.config.join.is_empty() {
+            shared.cluster.set_seeds(self.machine.seeds());
+        }
         shared.cluster.set_unreachable(self.machine.unreachable_since_us().is_some());
         if !shared.cluster.is_joined() {
             let is_alone =
