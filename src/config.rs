@@ -20,7 +20,6 @@ use std::path::PathBuf;
 
 pub use raw::Raw;
 
-use crate::limits::RECORD_BYTES_CEILING;
 use crate::record::NodeName;
 
 /// The error of a value that cannot be used: names the flag, its value, and what is allowed.
@@ -209,6 +208,10 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
         );
         return Err(ConfigError::new("advertise", "", allowed));
     }
+    let (max_record_bytes, max_frame_bytes) = values::record_and_frame(
+        raw.max_record_bytes.as_ref().map(|given| given.0.as_str()),
+        &text(&raw.max_frame_bytes, "1048576"),
+    )?;
     let half_bytes = (machine.memory_bytes / 2).max(64 << 20);
     Ok(Config {
         http: values::address("http", &text(&raw.http, "127.0.0.1:7070"))?,
@@ -226,16 +229,8 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
         workers: values::workers(&text(&raw.workers, &machine.cores.clamp(1, WORKERS_MAX).to_string()))?,
         busy_poll_us: values::count("busy-poll-us", &text(&raw.busy_poll_us, "0"), 0..=BUSY_POLL_US_MAX)?
             as u64,
-        max_record_bytes: values::size(
-            "max-record-bytes",
-            &text(&raw.max_record_bytes, "65536"),
-            1..=RECORD_BYTES_CEILING,
-        )?,
-        max_frame_bytes: values::size(
-            "max-frame-bytes",
-            &text(&raw.max_frame_bytes, "1048576"),
-            1024..=FRAME_BYTES_CEILING,
-        )?,
+        max_record_bytes,
+        max_frame_bytes,
         max_connections: values::count(
             "max-connections",
             &text(&raw.max_connections, "100000"),

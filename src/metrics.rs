@@ -163,6 +163,8 @@ pub struct Metrics {
     pub connections: ConnectionGauges,
     /// Connections accepted since the start.
     pub connections_accepted: Counter,
+    /// Failures to accept a connection, of a client or a peer, since the start.
+    pub accept_failures: Counter,
     /// Sources in the map, including deleted and expired ones that are not collected yet.
     pub sources: Gauge,
     /// Memory held by the map, in bytes.
@@ -221,6 +223,7 @@ impl Metrics {
             text.line(format_args!("connections{{endpoint=\"{endpoint}\"}} {}", gauge.get()));
         }
         text.counter("connections_accepted_total", "Connections accepted.", &self.connections_accepted);
+        text.counter("accept_failures_total", "Failures to accept a connection.", &self.accept_failures);
         text.gauge("sources", "Sources in the map.", &self.sources);
         text.gauge("map_bytes", "Memory held by the map.", &self.map_bytes);
         text.head("build_info", "gauge", "1, with the version as a label.");

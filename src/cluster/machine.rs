@@ -21,7 +21,7 @@ use super::spread::{Opened, PeerLife, Spread, SpreadStats};
 use super::stats::{MachineStats, QueueGauge};
 use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::swim::message::SwimMessage;
-use super::swim::{Known, Swim, SwimOutput};
+use super::swim::{Known, SeedInfo, Swim, SwimOutput};
 use super::wire::{Body, Said, Wire};
 use super::{Effect, Heads, MachineConfig, Replica};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, HEADS_BYTES_MAX, SHARDS};
@@ -71,11 +71,15 @@ impl<S: Seal> Machine<S> {
         }
     }
 
-    /// Takes the join targets as they are resolved now, the whole list each time. The node's own address is
-    /// ignored.
+    /// Takes the whole list of the join targets as they are resolved now. This node's own address is ignored.
     pub fn handle_seeds(&mut self, now: Now, seeds: &[SocketAddr]) {
         self.swim.handle_seeds(now, seeds);
         self.collect_swim();
+    }
+
+    /// Addresses of the join targets, and how they answered.
+    pub fn seeds(&self) -> Vec<SeedInfo> {
+        self.swim.seeds()
     }
 
     /// Takes members that are known from before, all alive, so that a large cluster can begin without a storm

@@ -30,7 +30,7 @@ use bytes::Bytes;
 
 pub(crate) use self::machine::Machine;
 pub(crate) use self::streams::{StreamEvent, StreamId, StreamOutput};
-pub(crate) use self::swim::Known;
+pub(crate) use self::swim::{Known, SeedInfo};
 pub(crate) use crate::config::Profile;
 use crate::limits::SHARDS;
 use crate::record::{NodeName, Now, SharedRecord};
@@ -128,6 +128,12 @@ pub struct MachineConfig {
     pub has_seeds: bool,
     /// Seed of all random numbers in the machine.
     pub seed: u64,
+}
+
+/// First bytes of a stream on which the life `boot` of a node of this cluster would exchange member lists. Nodes
+/// of the cluster leave such a stream open for a while; nodes of other clusters close it.
+pub(crate) fn membership_preamble(cluster_name: &str, boot: u64) -> Bytes {
+    wire::Wire::new(cluster_name, boot, seal::Checksum).connect(purpose::Purpose::Members).0
 }
 
 /// The head of every known life of an origin, by its name and boot number: the greatest sequence number up to

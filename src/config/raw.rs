@@ -105,7 +105,7 @@ pub struct Raw {
     /// cost more processor time [default: 0]
     #[arg(long, env = "ANODE_BUSY_POLL_US", value_name = "US", allow_hyphen_values = true)]
     pub busy_poll_us: Option<Text>,
-    /// Largest data of one record, in bytes or with KiB, MiB; at most 2MiB [default: 65536]
+    /// Largest data of one record, in bytes or with KiB, MiB; at most 2MiB, and less than a frame [default: 65536]
     #[arg(long, env = "ANODE_MAX_RECORD_BYTES", value_name = "SIZE", allow_hyphen_values = true)]
     pub max_record_bytes: Option<Text>,
     /// Largest WebSocket frame or HTTP body from a client, in bytes or with KiB, MiB; at most 64MiB [default:

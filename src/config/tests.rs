@@ -58,6 +58,42 @@ fn join_targets() {
     }
 }
 
+/// `--join ,` was taken for no targets at all, and the node ran alone in silence.
+#[test]
+fn an_entry_of_a_list_is_not_empty() {
+    for bad in [",", ",,", " ", " , ", "a:1,,b:1", ",a:1", "a:1,,"] {
+        let error = refused(|raw| raw.join = Some(bad.into()));
+        assert_eq!((error.field.as_str(), error.value.as_str()), ("--join", bad));
+        assert!(error.allowed.contains("HOST:PORT"), "{error}");
+    }
+    assert_eq!(checked(|raw| raw.join = Some("".into())).map(|config| config.join), Ok(Vec::new()));
+}
+
+#[test]
+fn names_have_no_white_space() {
+    for bad in ["a b", " a", "a\t", "a\u{a0}b", "a\n"] {
+        assert_eq!(refused(|raw| raw.zone = Some(bad.into())).field, "--zone", "{bad:?}");
+        assert_eq!(refused(|raw| raw.cluster_name = Some(bad.into())).field, "--cluster-name", "{bad:?}");
+    }
+    assert!(checked(|raw| raw.zone = Some("eu/west-1".into())).is_ok());
+}
+
+#[test]
+fn a_record_of_the_largest_size_fits_into_a_frame() {
+    let limits = |record: &str, frame: &str| {
+        checked(|raw| {
+            raw.max_record_bytes = Some(record.into());
+            raw.max_frame_bytes = Some(frame.into());
+        })
+    };
+    assert!(limits("65527", "64KiB").is_ok());
+    let error = limits("64KiB", "64KiB").expect_err("larger than what a frame has room for");
+    assert_eq!((error.field.as_str(), error.value.as_str()), ("--max-record-bytes", "64KiB"));
+    assert!(error.allowed.contains("65527") && error.allowed.contains("--max-frame-bytes"), "{error}");
+    let config = checked(|raw| raw.max_frame_bytes = Some("32KiB".into())).expect("a smaller default");
+    assert_eq!(config.max_record_bytes, (32 << 10) - 9);
+}
+
 #[test]
 fn an_unspecified_gossip_address_must_be_advertised_or_join() {
     let any = |raw: &mut Raw| raw.gossip = Some("0.0.0.0:7946".into());

@@ -5,13 +5,21 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use super::{ConfigError, HostPort, WORKERS_MAX};
+use super::{ConfigError, FRAME_BYTES_CEILING, HostPort, WORKERS_MAX};
+use crate::limits::RECORD_BYTES_CEILING;
 use crate::record::NodeName;
 
 /// Longest name of a cluster or zone, in bytes.
 const NAME_BYTES_MAX: usize = 63;
 /// Most records that may be kept per source.
 const HISTORY_MAX: usize = 1_000_000;
+/// Least number of bytes of a frame that are not the record's data: those of a protobuf publish with a source
+/// of one letter. A JSON publish needs more.
+const FRAME_OVERHEAD_BYTES_MIN: usize = 9;
+/// Smallest `--max-frame-bytes`, in bytes.
+const FRAME_BYTES_FLOOR: usize = 1024;
+/// Value of `--max-record-bytes` if it is not given and frames are large enough, in bytes.
+const RECORD_BYTES_DEFAULT: usize = 65_536;
 
 pub(super) fn address(flag: &str, text: &str) -> Result<SocketAddr, ConfigError> {
     text.parse().map_err(|_| {
@@ -36,11 +44,15 @@ pub(super) fn advertise(text: &str) -> Result<HostPort, ConfigError> {
 }
 
 pub(super) fn hosts(flag: &str, text: &str) -> Result<Vec<HostPort>, ConfigError> {
+    let allowed = "HOST:PORT[,HOST:PORT…], port 1 to 65535, IPv6 in brackets";
     let mut targets = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let target = host_port(part).filter(|target| target.port > 0).ok_or_else(|| {
-            ConfigError::new(flag, part, "HOST:PORT[,HOST:PORT…], port 1 to 65535, IPv6 in brackets")
-        })?;
+    // No text at all stands for no hosts, as an environment variable that is set to nothing. One comma may
+    // end the list. Any other empty entry is most likely a variable of a script that was not set.
+    let list = text.strip_suffix(',').filter(|list| !list.is_empty()).unwrap_or(text);
+    for part in list.split(',').filter(|_| !text.is_empty()).map(str::trim) {
+        let shown = if part.is_empty() { text } else { part };
+        let target = host_port(part).filter(|target| target.port > 0);
+        let target = target.ok_or_else(|| ConfigError::new(flag, shown, allowed))?;
         if !targets.contains(&target) {
             targets.push(target);
         }
@@ -68,10 +80,11 @@ fn is_host(text: &str) -> bool {
 }
 
 pub(super) fn name(flag: &str, text: &str, bytes_min: usize) -> Result<String, ConfigError> {
-    if (bytes_min..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control) {
+    let is_blank = |c: char| c.is_control() || c.is_whitespace();
+    if (bytes_min..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(is_blank) {
         return Ok(text.into());
     }
-    let allowed = format!("{bytes_min} to {NAME_BYTES_MAX} bytes without control characters");
+    let allowed = format!("{bytes_min} to {NAME_BYTES_MAX} bytes without white space or control characters");
     Err(ConfigError::new(flag, text, allowed))
 }
 
@@ -123,6 +136,23 @@ pub(super) fn size(flag: &str, text: &str, range: RangeInclusive<usize>) -> Resu
         let allowed = format!("{from} to {to} bytes, plain or with KiB, MiB or GiB (4MiB)");
         ConfigError::new(flag, text, allowed)
     })
+}
+
+/// Checks the limits of one record's data and of a whole frame, in bytes. A record of the largest size must
+/// fit into a frame: otherwise clients would be promised a size that no record of theirs can ever have. So the
+/// default for records is smaller where frames are small.
+pub(super) fn record_and_frame(record: Option<&str>, frame: &str) -> Result<(usize, usize), ConfigError> {
+    let frame_bytes = size("max-frame-bytes", frame, FRAME_BYTES_FLOOR..=FRAME_BYTES_CEILING)?;
+    let fit_bytes = frame_bytes - FRAME_OVERHEAD_BYTES_MIN;
+    let Some(record) = record else { return Ok((RECORD_BYTES_DEFAULT.min(fit_bytes), frame_bytes)) };
+    let record_bytes = size("max-record-bytes", record, 1..=RECORD_BYTES_CEILING)?;
+    if record_bytes > fit_bytes {
+        let allowed = format!(
+            "at most {fit_bytes}, since a record is sent in one frame and --max-frame-bytes is {frame_bytes}"
+        );
+        return Err(ConfigError::new("max-record-bytes", record, allowed));
+    }
+    Ok((record_bytes, frame_bytes))
 }
 
 pub(super) fn duration_us(flag: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64, ConfigError> {

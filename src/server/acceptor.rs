@@ -8,6 +8,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -20,7 +21,9 @@ const CLIENT_BACKLOG: i32 = 4096;
 const ACCEPTS_PER_TURN: usize = 64;
 /// Pause in accepting after an error that would recur at once, such as a lack of file descriptors, in
 /// microseconds.
-const PAUSE_US: u64 = 100_000;
+pub const ACCEPT_PAUSE_US: u64 = 100_000;
+/// Least time between two lines in the log about connections that could not be accepted, in microseconds.
+const FAILURES_LOG_US: u64 = 60_000_000;
 
 /// Binds `count` listeners to one port. With port 0 the kernel chooses a free one.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
@@ -83,30 +86,52 @@ impl Acceptor {
         (self.is_ready && now_us < self.paused_until_us).then_some(self.paused_until_us)
     }
 
-    /// Accepts connections that wait, up to the number of one turn.
-    pub fn accept(&mut self, accepted: &mut Vec<TcpStream>) {
+    /// Accepts connections that wait, up to the number of one turn. An error is returned after which
+    /// accepting pauses, since it would only come again at once.
+    pub fn accept(&mut self, accepted: &mut Vec<TcpStream>) -> io::Result<()> {
         for _ in 0..ACCEPTS_PER_TURN {
             match self.listener.accept() {
                 Ok((socket, _)) => accepted.push(socket),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.is_ready = false;
-                    return;
+                    return Ok(());
                 }
                 // The client left while it waited.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection; accepting pauses for 100 ms");
-                    self.paused_until_us = clock::now().mono_us + PAUSE_US;
-                    return;
+                    self.paused_until_us = clock::now().mono_us + ACCEPT_PAUSE_US;
+                    return Err(error);
                 }
             }
         }
+        Ok(())
     }
 
     /// The listener, to be registered with the poll.
     pub fn listener(&mut self) -> &mut TcpListener {
         &mut self.listener
+    }
+}
+
+/// The failures to accept connections, at all listeners of a node. Without file descriptors they come ten
+/// times a second from each listener, so they are put into one line of the log a minute.
+#[derive(Debug, Default)]
+pub struct AcceptFailures {
+    unlogged: AtomicU64,
+    /// When the next line may be written, on the monotonic clock.
+    next_us: AtomicU64,
+}
+
+impl AcceptFailures {
+    /// Counts one failure. Returns the number of failures since the last line if another line is due.
+    pub fn count(&self, now_us: u64) -> Option<u64> {
+        self.unlogged.fetch_add(1, Relaxed);
+        let due_us = self.next_us.load(Relaxed);
+        let next_us = now_us + FAILURES_LOG_US;
+        let is_due =
+            now_us >= due_us && self.next_us.compare_exchange(due_us, next_us, Relaxed, Relaxed).is_ok();
+        is_due.then(|| self.unlogged.swap(0, Relaxed))
     }
 }
 
@@ -137,6 +162,17 @@ mod tests {
         assert!(std::net::TcpListener::bind(taken).is_err());
         drop(listeners);
         assert!(bind(taken, 2).is_ok(), "free again");
+    }
+
+    /// Twenty lines a second filled the disk of a node that was out of file descriptors.
+    #[test]
+    fn failures_to_accept_are_one_line_a_minute() {
+        let failures = AcceptFailures::default();
+        let minute = |minute: u64| {
+            let turns = (0..600).map(|turn| 5 + minute * FAILURES_LOG_US + turn * ACCEPT_PAUSE_US);
+            turns.filter_map(|now_us| failures.count(now_us)).collect::<Vec<u64>>()
+        };
+        assert_eq!((minute(0), minute(1), minute(2)), (vec![1], vec![600], vec![600]));
     }
 
     #[test]

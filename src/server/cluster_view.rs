@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::RwLock;
 
-use crate::cluster::Heads;
 use crate::cluster::members::MemberInfo;
+use crate::cluster::{Heads, SeedInfo};
 
 /// The state of the cluster as worker 0 last reported it.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct ClusterView {
     members: RwLock<Arc<[MemberInfo]>>,
     /// For every origin but this node, the sequence number up to which this node holds all records.
     heads: RwLock<Arc<Heads>>,
+    /// The addresses of the join targets.
+    seeds: RwLock<Vec<SeedInfo>>,
     is_joined: AtomicBool,
     is_skewed: AtomicBool,
     is_unreachable: AtomicBool,
@@ -30,6 +32,7 @@ impl ClusterView {
         ClusterView {
             members: RwLock::new(Arc::from(Vec::new())),
             heads: RwLock::default(),
+            seeds: RwLock::default(),
             is_joined: AtomicBool::new(!has_seeds),
             is_skewed: AtomicBool::new(false),
             is_unreachable: AtomicBool::new(false),
@@ -56,6 +59,16 @@ impl ClusterView {
     /// Replaces the heads of the other origins.
     pub fn set_heads(&self, heads: Heads) {
         *self.heads.write() = Arc::new(heads);
+    }
+
+    /// The addresses of the join targets, and what came of trying them; empty until the first is tried.
+    pub fn seeds(&self) -> Vec<SeedInfo> {
+        self.seeds.read().clone()
+    }
+
+    /// Replaces the addresses of the join targets.
+    pub fn set_seeds(&self, seeds: Vec<SeedInfo>) {
+        *self.seeds.write() = seeds;
     }
 
     /// Returns whether the first reconciliation is done, or there is nobody to reconcile with.

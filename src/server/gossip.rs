@@ -93,9 +93,7 @@ impl Gossip {
         let Sockets { udp, mut tcp } = sockets;
         let datagrams = DatagramSocket::new(udp, registry.try_clone()?, tokens::DATAGRAMS)?;
         registry.register(&mut tcp, tokens::PEERS, Interest::READABLE)?;
-        let mut streams = PeerStreams::new(registry.try_clone()?, tcp);
-        // Peers may have connected before the listener was registered.
-        streams.handle_acceptable();
+        let streams = PeerStreams::new(registry.try_clone()?, tcp);
         Ok(Gossip {
             machine: Machine::new(config, now),
             datagrams,
@@ -123,7 +121,7 @@ impl Gossip {
     pub fn handle_event(&mut self, source: EventSource, event: &Event) {
         match source {
             EventSource::Datagrams => self.datagrams.set_ready(event.is_readable(), event.is_writable()),
-            EventSource::Peers => self.streams.handle_acceptable(),
+            EventSource::Peers => self.streams.set_acceptable(),
             EventSource::Stream(stream) => {
                 let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
                 self.streams.handle_ready(stream, is_readable, event.is_writable() || event.is_error());
@@ -137,6 +135,9 @@ impl Gossip {
         let mut replica = &shared.ingest;
         while let Ok(seeds) = self.seeds.try_recv() {
             self.machine.handle_seeds(now, &seeds);
+        }
+        if let Err(error) = self.streams.accept(now.mono_us) {
+            shared.handle_accept_failure(now.mono_us, &error);
         }
         let mut at = now;
         let overdue_us = self.machine.poll_timeout().map_or(0, |due_us| now.mono_us.saturating_sub(due_us));
@@ -189,6 +190,9 @@ impl Gossip {
     pub fn next_us(&self) -> Option<u64> {
         // Gauges, and whether the node is alone, are updated at intervals in any case.
         let mut own_us = self.gauges_us + 10 * GAUGES_US;
+        if let Some(resumes_us) = self.streams.resumes_us() {
+            own_us = own_us.min(resumes_us);
+        }
         if self.machine.heads_version() != self.heads_version {
             own_us = own_us.min(self.heads_due_us);
         }
@@ -298,6 +302,9 @@ impl Gossip {
         shared.ingest.set_skewed(is_skewed);
         if let Some(agreed_us) = self.machine.agreed_us() {
             shared.store().set_agreed(agreed_us);
+        }
+        if !shared.config.join.is_empty() {
+            shared.cluster.set_seeds(self.machine.seeds());
         }
         shared.cluster.set_unreachable(self.machine.unreachable_since_us().is_some());
         if !shared.cluster.is_joined() {

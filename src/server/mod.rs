@@ -30,6 +30,7 @@ mod head;
 mod host;
 mod idle;
 mod inbox;
+mod join_targets;
 mod lifecycle;
 mod liveness;
 mod loader;

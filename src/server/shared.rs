@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::acceptor::AcceptFailures;
 use super::acks::Acks;
 use super::clock;
 use super::cluster_view::ClusterView;
@@ -37,6 +38,8 @@ pub struct Shared {
     pub lifecycle: Lifecycle,
     /// What the node knows of its cluster.
     pub cluster: ClusterView,
+    /// Failures to accept connections, and when they were logged.
+    pub accept_failures: AcceptFailures,
     /// Keeps whether any publisher or peer waits for room in the queues.
     pub pressure: Pressure,
     /// The number of connections of all workers.
@@ -63,6 +66,7 @@ impl Shared {
             ingest,
             lifecycle: Lifecycle::new(clock::now(), workers, on_fatal),
             cluster: ClusterView::new(!config.join.is_empty()),
+            accept_failures: AcceptFailures::default(),
             pressure: Pressure::default(),
             places: Places::new(config.max_connections),
             acks: Acks::new(workers),
@@ -99,6 +103,19 @@ impl Shared {
     pub fn wake_gossip(&self) {
         if let Some(mailbox) = self.mailboxes().first() {
             mailbox.wake();
+        }
+    }
+
+    /// Counts a failure to accept a connection, and logs it unless failures were logged within a minute.
+    pub fn handle_accept_failure(&self, now_us: u64, error: &std::io::Error) {
+        self.metrics.accept_failures.add(1);
+        if let Some(failures) = self.accept_failures.count(now_us) {
+            tracing::warn!(
+                %error,
+                failures,
+                "connections wait, and cannot be accepted; this is tried again all the time and logged once \
+                 a minute"
+            );
         }
     }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
 
+use super::acceptor::ACCEPT_PAUSE_US;
 use super::tokens;
 use crate::cluster::{StreamEvent, StreamId, StreamOutput};
 
@@ -44,6 +45,10 @@ struct PeerStream {
 pub struct PeerStreams {
     registry: Registry,
     listener: TcpListener,
+    /// Whether connections may wait to be accepted.
+    is_acceptable: bool,
+    /// Until when nothing is accepted, on the monotonic clock.
+    paused_until_us: u64,
     streams: BTreeMap<StreamId, PeerStream>,
     /// Streams that may have more to read.
     readable: VecDeque<StreamId>,
@@ -65,6 +70,9 @@ impl PeerStreams {
         PeerStreams {
             registry,
             listener,
+            // Peers may have connected before the listener was registered with the poll.
+            is_acceptable: true,
+            paused_until_us: 0,
             streams: BTreeMap::new(),
             readable: VecDeque::new(),
             held: Vec::new(),
@@ -100,9 +108,21 @@ impl PeerStreams {
         self.readable.extend(self.held.drain(..));
     }
 
-    /// Accepts connections that wait.
-    pub fn handle_acceptable(&mut self) {
-        loop {
+    /// The poll says that connections wait.
+    pub fn set_acceptable(&mut self) {
+        self.is_acceptable = true;
+    }
+
+    /// Returns when [`PeerStreams::accept`] is to be called again because accepting pauses after an error, on
+    /// the monotonic clock; `None` if it does not pause.
+    pub fn resumes_us(&self) -> Option<u64> {
+        self.is_acceptable.then_some(self.paused_until_us)
+    }
+
+    /// Accepts connections that wait. An error is returned after which accepting pauses, since it would only
+    /// come again at once.
+    pub fn accept(&mut self, now_us: u64) -> io::Result<()> {
+        while self.is_acceptable && now_us >= self.paused_until_us {
             match self.listener.accept() {
                 Ok((socket, from)) if self.accepted < ACCEPTED_MAX || self.give_up_one() => {
                     let id = StreamId(self.next_accepted);
@@ -115,15 +135,17 @@ impl PeerStreams {
                 }
                 // One too many. The peer finds it closed, and tries again later.
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_acceptable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a peer's connection");
-                    return;
+                    // The poll tells of these connections no second time.
+                    self.paused_until_us = now_us + ACCEPT_PAUSE_US;
+                    return Err(error);
                 }
             }
         }
+        Ok(())
     }
 
     /// Handles an event of the poll for one stream.
@@ -321,9 +343,10 @@ mod tests {
                     EventSource::Stream(id) => {
                         self.streams.handle_ready(id, event.is_readable(), event.is_writable())
                     }
-                    _ => self.streams.handle_acceptable(),
+                    _ => self.streams.set_acceptable(),
                 }
             }
+            self.streams.accept(0).expect("accepted");
             let mut told = Vec::new();
             while let Some(event) = self.streams.poll_event(|_| true) {
                 told.push(event);
@@ -380,9 +403,10 @@ mod tests {
                     EventSource::Stream(id) => {
                         there.streams.handle_ready(id, event.is_readable(), event.is_writable())
                     }
-                    _ => there.streams.handle_acceptable(),
+                    _ => there.streams.set_acceptable(),
                 }
             }
+            there.streams.accept(0).expect("accepted");
             while let Some((_, event)) = there.streams.poll_event(|_| false) {
                 assert!(matches!(event, StreamEvent::Accepted { .. }), "{event:?}");
             }

@@ -160,7 +160,9 @@ impl Worker {
         let mut is_busy = self.gossip.as_mut().is_some_and(|gossip| gossip.turn(now, &shared));
         if self.acceptor.is_ready(now.mono_us) && self.phase < Phase::Closing {
             let mut accepted = Vec::new();
-            self.acceptor.accept(&mut accepted);
+            if let Err(error) = self.acceptor.accept(&mut accepted) {
+                self.shared.handle_accept_failure(now.mono_us, &error);
+            }
             self.clients.admit(self.poll.registry(), accepted, now);
             is_busy |= self.acceptor.is_ready(now.mono_us);
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::open::OpenError;
+use super::private_file;
 
 /// Name of the file of records inside the data directory.
 pub(super) const FILE_NAME: &str = "anode.redb";
@@ -78,16 +79,21 @@ fn lock_dir(dir: &Path) -> Result<File, OpenError> {
     };
     let is_new = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let made: Vec<&Path> = dir.ancestors().take_while(is_new).collect();
-    std::fs::create_dir_all(dir).map_err(failed(dir))?;
+    private_file::make_dir(dir).map_err(failed(dir))?;
     // The names of new directories must survive a power cut as well as what is in them.
     for name in made {
         let above = name.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(above).and_then(|above| above.sync_all()).map_err(failed(above))?;
     }
     let path = dir.join(LOCK_NAME);
-    let lock = File::options().create(true).append(true).open(&path).map_err(failed(&path))?;
+    let lock =
+        private_file::private_options().create(true).append(true).open(&path).map_err(failed(&path))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => {
+            private_file::restrict_dir(dir);
+            private_file::restrict(&path);
+            Ok(lock)
+        }
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(dir.to_owned())),
         Err(TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
     }

@@ -30,6 +30,7 @@ mod life;
 mod memory;
 mod open;
 mod placement;
+mod private_file;
 mod queue;
 mod rings;
 #[cfg(test)]

@@ -29,6 +29,12 @@ fn unusable_arguments_name_flag_value_and_what_is_allowed() {
     unusable(&["serve", "--http", "127.0.0.1:99999"], &["http", "99999"]);
     unusable(&["serve", "--gossip", "127.0.0.1"], &["gossip", "127.0.0.1"]);
     unusable(&["serve", "--join", "a:b:c"], &["join", "a:b:c"]);
+    unusable(&["serve", "--join", ","], &["--join", "\",\"", "HOST:PORT"]);
+    unusable(&["serve", "--zone", "a b"], &["--zone", "a b", "white space"]);
+    unusable(
+        &["serve", "--max-record-bytes", "10000", "--max-frame-bytes", "10000"],
+        &["--max-record-bytes", "10000", "at most 9991", "--max-frame-bytes"],
+    );
     unusable(&["serve", "--node-name", "no spaces"], &["node-name", "no spaces"]);
     unusable(&["serve", "--node-name", ""], &["node-name"]);
     unusable(&["serve", "--history", "many"], &["history", "many"]);

@@ -130,6 +130,66 @@ fn memory_forgets_and_the_cluster_remembers() {
     assert_eq!(cluster.wait_equal("**", Duration::from_secs(20)).len(), 1);
 }
 
+/// Runs a node in a data directory in which it must not start, and returns what it wrote to its log.
+#[track_caller]
+fn refused_in(dir: &std::path::Path) -> String {
+    let config = NodeConfig::named("a");
+    let mut command = crate::harness::command::binary();
+    command.args(["serve", "--http", &config.http, "--gossip", &config.gossip, "--data-dir"]).arg(dir);
+    let output = crate::harness::command::run(&mut command, "");
+    assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""), "{output:?}");
+    output.stderr
+}
+
+/// An empty file was taken for a new store: a node whose file had been truncated started without its records
+/// and said nothing.
+#[test]
+fn a_store_file_that_is_empty_or_not_a_store_is_refused() {
+    let mut node = Node::single();
+    node.put("x", json!(1));
+    assert_eq!(node.sigterm(), Some(0));
+    let path = node.data_dir().join("anode.redb");
+    let store = std::fs::read(&path).unwrap_or_default();
+    for (bytes, words) in [
+        (Vec::new(), ["anode.redb", "empty", "backup"]),
+        (b"PK\x03\x04 something else".to_vec(), ["anode.redb", "not a store of aNode", "--data-dir"]),
+        (vec![0; 65_536], ["anode.redb", "not a store of aNode", "--data-dir"]),
+    ] {
+        let written = std::fs::write(&path, &bytes);
+        assert!(written.is_ok(), "{written:?}");
+        let log = refused_in(&node.data_dir());
+        assert!(words.iter().all(|word| log.contains(word)), "{words:?}: {log}");
+        assert_eq!(std::fs::read(&path).ok(), Some(bytes), "the file was changed");
+    }
+    let written = std::fs::write(&path, store);
+    assert!(written.is_ok(), "{written:?}");
+    node.restart();
+    assert!(node.latest("x").is_some());
+}
+
+/// Every user of the machine could read all records.
+#[test]
+fn the_data_belongs_to_the_user_alone() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let mut node = Node::single();
+    let dir = node.data_dir();
+    let paths = [(dir.clone(), 0o700), (dir.join("anode.redb"), 0o600), (dir.join("anode.lock"), 0o600)];
+    let check = || {
+        for (path, expected) in &paths {
+            let mode = std::fs::metadata(path).map(|found| found.mode() & 0o777).ok();
+            assert_eq!(mode, Some(*expected), "{path:?}: {mode:?}");
+        }
+    };
+    check();
+    node.kill9();
+    for (path, mode) in &paths {
+        let set = std::fs::set_permissions(path, PermissionsExt::from_mode(mode | 0o055));
+        assert!(set.is_ok(), "{set:?}");
+    }
+    node.restart();
+    check();
+}
+
 /// A data directory can be used by one process only.
 #[test]
 fn a_data_directory_in_use_is_refused() {

@@ -21,4 +21,5 @@ mod publish;
 mod quorum;
 mod resume;
 mod subscribe;
+mod trouble;
 mod volume;

@@ -29,6 +29,21 @@ struct Seed {
     /// The member that answered there last, and the [`life_key`](super::message::life_key) of its life.
     member: Option<(Slot, u64)>,
     is_me: bool,
+    tries: u32,
+    has_answered: bool,
+}
+
+/// One address of a join target, and what came of trying it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeedInfo {
+    /// An address to which the name of the target resolves.
+    pub address: SocketAddr,
+    /// Number of times that it was tried.
+    pub tries: u32,
+    /// Whether another node has ever answered there.
+    pub has_answered: bool,
+    /// Whether this node itself answered there last.
+    pub is_me: bool,
 }
 
 /// Join targets, and tries under way.
@@ -73,9 +88,28 @@ impl Swim {
             let is_known = seeds.iter().any(|seed| seed.address == address);
             if address != me && !is_known && seeds.len() < SEEDS_MAX {
                 let retry_us = self.timing.join_retry_us;
-                seeds.push(Seed { address, due_us: now.mono_us, retry_us, member: None, is_me: false });
+                seeds.push(Seed {
+                    address,
+                    due_us: now.mono_us,
+                    retry_us,
+                    member: None,
+                    is_me: false,
+                    tries: 0,
+                    has_answered: false,
+                });
             }
         }
+    }
+
+    /// Addresses of the join targets but this node's own, and what came of trying them.
+    pub fn seeds(&self) -> Vec<SeedInfo> {
+        let info = |&Seed { address, tries, has_answered, is_me, .. }: &Seed| SeedInfo {
+            address,
+            tries,
+            has_answered,
+            is_me,
+        };
+        self.contacts.seeds.iter().map(info).collect()
     }
 
     /// When the next try is due, on the monotonic clock in microseconds.
@@ -156,6 +190,9 @@ impl Swim {
     /// this node.
     fn contact(&mut self, address: SocketAddr, slot: Option<Slot>) {
         let sequence = self.next_sequence();
+        for seed in self.contacts.seeds.iter_mut().filter(|seed| seed.address == address) {
+            seed.tries = seed.tries.saturating_add(1);
+        }
         if self.contacts.waiting.len() >= CONTACTS_WAITING_MAX {
             self.contacts.waiting.pop_front();
         }
@@ -180,6 +217,7 @@ impl Swim {
         let member = self.table.get(slot).map(|member| (slot, member.key()));
         for seed in self.contacts.seeds.iter_mut().filter(|seed| seed.address == from) {
             (seed.member, seed.is_me) = (member, slot == ME);
+            seed.has_answered |= slot != ME;
         }
         if slot != ME {
             self.exchange_lists(now, slot);

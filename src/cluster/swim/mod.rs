@@ -62,6 +62,7 @@ use self::broadcasts::Broadcasts;
 use self::claims::Claims;
 use self::clocks::Clocks;
 use self::contacts::Contacts;
+pub use self::contacts::SeedInfo;
 pub use self::known::Known;
 use self::leave::Leave;
 use self::lists::Lists;

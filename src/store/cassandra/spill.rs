@@ -10,12 +10,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, TableHandle,
+};
 
 use super::rows::{TIE_BYTES, tie};
 use crate::limits::{SPILL_BYTES_MAX, SPILL_HISTORY_BYTES};
 use crate::record::{Record, SharedRecord, Stamp, wire};
 use crate::store::error::StoreError;
+use crate::store::private_file;
 use crate::store::queue::{WriteGroup, ascending};
 
 /// Table from a [`key`] to a record encoded by [`wire::encode`].
@@ -93,7 +96,9 @@ struct SpillTables<'a> {
 impl Spill {
     /// Opens the file, or makes it, and counts the records that an earlier run of the node left in it.
     pub(super) fn open(path: &Path, bounds: SpillBounds) -> Result<Spill, SpillError> {
-        let database = Database::builder().set_cache_size(SPILL_CACHE_BYTES).create(path)?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(SPILL_CACHE_BYTES);
+        let database = private_file::open_or_make(path, &builder, RECORDS.name())?;
         let transaction = database.begin_write()?;
         let (mut records, mut bytes) = (0, 0);
         {

@@ -1,15 +1,20 @@
 //! The place of the file: a real disk, or one that tests can break.
 
-use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use redb::{Builder, Database, DatabaseError};
+use redb::{Builder, Database, TableHandle};
+
+use super::schema::NUMBERS;
+use crate::store::private_file;
 
 /// A place that holds the file of records. The file is opened at the start and again after an error.
 pub(in crate::store) trait Medium: Send + Sync {
     /// Opens the file, or makes it if there is none.
-    fn open(&self, builder: &Builder) -> Result<Database, DatabaseError>;
+    fn open(&self, builder: &Builder) -> Result<Database, redb::Error>;
+    /// Opens the file again, which exists unless somebody removed it meanwhile.
+    fn reopen(&self, builder: &Builder) -> Result<Database, redb::Error> {
+        self.open(builder)
+    }
     /// Path of the file, for messages.
     fn path(&self) -> PathBuf;
 }
@@ -27,21 +32,15 @@ impl FileMedium {
 }
 
 impl Medium for FileMedium {
-    fn open(&self, builder: &Builder) -> Result<Database, DatabaseError> {
-        let database = builder.create(&self.path)?;
-        if let Some(dir) = self.path.parent() {
-            sync_dir(dir).map_err(redb::StorageError::from)?;
-        }
-        Ok(database)
+    fn open(&self, builder: &Builder) -> Result<Database, redb::Error> {
+        private_file::open_or_make(&self.path, builder, NUMBERS.name())
+    }
+
+    fn reopen(&self, builder: &Builder) -> Result<Database, redb::Error> {
+        private_file::open(&self.path, builder, NUMBERS.name())
     }
 
     fn path(&self) -> PathBuf {
         self.path.clone()
     }
-}
-
-/// Makes a new file's name survive a power cut.
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    // Windows cannot open a directory; its file systems keep names in their log.
-    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }

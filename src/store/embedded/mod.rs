@@ -38,7 +38,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use self::birth::count_life;
 use self::journal::{Journal, JournalBounds, JournalStep, MoveShare};
@@ -143,7 +143,9 @@ impl Embedded {
         settings: Settings,
         life: NewLife,
     ) -> Result<(Embedded, NodeIdentity), OpenError> {
-        let database = open_database(&*medium, settings.cache_bytes)
+        let database = medium
+            .open(&builder(settings.cache_bytes))
+            .map_err(StoreError::from)
             .map_err(|reason| OpenError::Database { path: medium.path(), reason })?;
         let identity = count_life(&database, life)?;
         let journal = read_journal(&database).map_err(|error| OpenError::Write(error.into()))?;
@@ -332,9 +334,10 @@ impl StoreEngine for Embedded {
         let mut database = self.database.write();
         // The old one is dropped first, because it holds the file's lock.
         *database = None;
-        *database = Some(open_database(&*self.medium, self.settings.cache_bytes).map_err(|error| {
+        let opened = self.medium.reopen(&builder(self.settings.cache_bytes));
+        *database = Some(opened.map_err(|error| {
             let text = format!("{:?} cannot be opened: {error}", self.medium.path());
-            error.with_text(text)
+            StoreError::from(error).with_text(text)
         })?);
         Ok(())
     }
@@ -370,13 +373,10 @@ impl StoreEngine for Embedded {
     }
 }
 
-fn open_database(medium: &dyn Medium, cache_bytes: usize) -> Result<Database, StoreError> {
+fn builder(cache_bytes: usize) -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes);
-    medium.open(&builder).map_err(|error| {
-        let text = error.to_string();
-        StoreError::from(redb::Error::from(error)).with_text(text)
-    })
+    builder
 }
 
 fn read_journal(database: &Database) -> Result<Journal, redb::Error> {

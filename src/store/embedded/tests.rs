@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
-use redb::{Builder, DatabaseError, StorageBackend};
+use redb::{Builder, StorageBackend};
 
 use super::*;
 use crate::record::{HistoryCursor, NodeName, Source};
@@ -101,8 +101,8 @@ impl SimDisk {
 }
 
 impl Medium for SimDisk {
-    fn open(&self, builder: &Builder) -> Result<Database, DatabaseError> {
-        builder.create_with_backend(self.clone())
+    fn open(&self, builder: &Builder) -> Result<Database, redb::Error> {
+        Ok(builder.create_with_backend(self.clone())?)
     }
 
     fn path(&self) -> PathBuf {

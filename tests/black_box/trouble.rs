@@ -1,0 +1,78 @@
+//! What a node tells its operator when its surroundings fail it.
+
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::command::{Background, binary};
+use crate::harness::wait::{PATIENCE, eventually, throughout};
+use crate::harness::{Http, Node, NodeConfig, ports};
+
+/// Returns the lines of a log that contain all these words.
+fn lines(log: &str, words: &[&str]) -> Vec<String> {
+    log.lines().filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
+}
+
+/// Such a node ran alone for ever, and its log did not say so.
+#[test]
+fn join_targets_that_do_not_answer_are_named() {
+    let stranger = Node::single();
+    let nobody = format!("127.0.0.1:{}", ports::free());
+    let join = vec![nobody.clone(), stranger.gossip.clone(), "nobody.invalid:7946".into()];
+    let node = Node::spawn(NodeConfig { join, ..NodeConfig::named("b") });
+    let alone = eventually("the node says that it runs alone", PATIENCE * 2, || {
+        lines(&node.log(), &["WARN", "runs alone"]).pop()
+    });
+    for words in [
+        format!("{nobody} ({nobody}: refused)"),
+        format!("{0} ({0}: a node of another cluster", stranger.gossip),
+        "nobody.invalid:7946 (no address: ".into(),
+    ] {
+        assert!(alone.contains(&words), "{words:?} is missing: {alone}");
+    }
+    // The node has other members later on, and one of its targets still does not answer.
+    let other = Node::start(NodeConfig {
+        join: vec![nobody.clone(), node.gossip.clone()],
+        ..NodeConfig::joining("c", &node)
+    });
+    let told = eventually("the other node names the target", PATIENCE, || {
+        lines(&other.log(), &["WARN", "join targets do not answer", &nobody]).pop()
+    });
+    assert!(!told.contains("runs alone") && !told.contains(&node.gossip), "{told}");
+    assert_eq!(lines(&node.log(), &["do not answer"]).len(), 1, "one line a minute: {}", node.log());
+}
+
+#[test]
+fn a_node_whose_targets_answer_warns_of_nothing() {
+    let first = Node::single();
+    let second = Node::start(NodeConfig::joining("b", &first));
+    let join = vec![first.gossip.clone(), second.gossip.clone()];
+    let third = Node::start(NodeConfig { join, ..NodeConfig::joining("c", &first) });
+    third.wait_alive(3);
+    throughout("no warning", Duration::from_secs(2), || !third.log().contains("do not answer"));
+}
+
+/// Twenty lines a second were logged.
+#[test]
+fn a_node_without_file_descriptors_says_so_once_a_minute() {
+    let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no directory: {error}"));
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]).arg(binary().get_program());
+    command.args(["serve", "--http", "127.0.0.1:0", "--gossip", "127.0.0.1:0", "--store", "memory"]);
+    command.args(["--workers", "2", "--data-dir"]).arg(dir.path());
+    let mut process = Background::start(&mut command);
+    let ready = process.line(PATIENCE).unwrap_or_else(|| panic!("not ready: {}", process.stderr()));
+    let http = ready.split(' ').find_map(|word| word.strip_prefix("http=")).unwrap_or_default().to_owned();
+    let connections: Vec<_> = (0..80).map(|_| TcpStream::connect(&http)).collect();
+    assert!(connections.iter().all(Result::is_ok), "{connections:?}");
+    let warnings = || lines(&process.stderr(), &["cannot be accepted"]);
+    eventually("it says that connections wait", PATIENCE, || warnings().pop());
+    throughout("there is one line", Duration::from_millis(800), || warnings().len() == 1);
+    drop(connections);
+    let failures = eventually("it serves again", PATIENCE, || {
+        let answer = Http::attempt(&http, "GET", "/metrics", &[], b"").ok()?;
+        crate::harness::http::metric(&answer.body, "anode_accept_failures_total", &[])
+    });
+    assert!((5.0..100.0).contains(&failures), "{failures}");
+    assert_eq!(warnings().len(), 1);
+}
