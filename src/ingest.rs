@@ -23,7 +23,7 @@ use crate::protocol::answer::Outcome;
 use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::merge::{Verdict, judge};
-use crate::record::{HybridClock, Now, Record, SharedRecord, Source, Stamp};
+use crate::record::{Now, Record, SharedRecord, Source, Stamp, next_ts};
 
 pub use self::downstream::Downstream;
 pub use crate::latest::Change;
@@ -50,11 +50,10 @@ pub struct Accepted {
     pub ticket: u64,
 }
 
-/// The map, the gate before it, the clock that stamps, and the queue to the cluster behind it. Records go
-/// on from there into the downstream `D`.
+/// The map, the gate before it, and the queue to the cluster behind it. Records go on from there into the
+/// downstream `D`.
 pub struct Ingest<D> {
     latest: Latest,
-    clock: HybridClock,
     outbox: Mutex<Outbox>,
     outbox_bytes: Arc<AtomicUsize>,
     bounds: Bounds,
@@ -65,17 +64,10 @@ pub struct Ingest<D> {
 
 impl<D: Downstream> Ingest<D> {
     /// Makes an empty map whose records go to `outbox` and `downstream`.
-    pub fn new(
-        bounds: Bounds,
-        clock: HybridClock,
-        outbox: Outbox,
-        metrics: Arc<Metrics>,
-        downstream: D,
-    ) -> Ingest<D> {
+    pub fn new(bounds: Bounds, outbox: Outbox, metrics: Arc<Metrics>, downstream: D) -> Ingest<D> {
         let outbox_bytes = outbox.told_bytes();
         Ingest {
             latest: Latest::default(),
-            clock,
             gate: Gate::new(bounds.record_bytes_max, outbox_bytes.clone()),
             outbox_bytes,
             outbox: Mutex::new(outbox),
@@ -135,7 +127,10 @@ impl<D: Downstream> Ingest<D> {
         let unstamped = stamp_of(0, &draft.payload);
         self.latest.update(&draft.source, |slot| {
             let current = slot.current();
-            let ts = draft.ts.unwrap_or_else(|| self.clock.issue(now, current.map(|record| record.stamp.ts)));
+            let ts = match draft.ts {
+                Some(ts) => ts,
+                None => next_ts(now, current.map(|record| record.stamp.ts)).ok_or_else(no_ts_left)?,
+            };
             let stamp = Stamp { ts, ..unstamped };
             if let Some(current) = current
                 && stamp <= current.stamp
@@ -268,11 +263,6 @@ impl<D: Downstream> Ingest<D> {
         &self.downstream
     }
 
-    /// The clock that stamps records whose publishers do not.
-    pub(crate) fn clock(&self) -> &HybridClock {
-        &self.clock
-    }
-
     /// The queue of this node's records on their way to the cluster machine.
     pub fn outbox(&self) -> &Mutex<Outbox> {
         &self.outbox
@@ -292,6 +282,14 @@ impl<D: Downstream> Ingest<D> {
     pub(crate) fn set_draining(&self) {
         self.gate.set_draining();
     }
+}
+
+/// Refuses a publish without a timestamp to a source whose latest record has the greatest timestamp there is.
+/// Trying again does not help, so the code is not one of the temporary ones.
+#[cold]
+fn no_ts_left() -> Refusal {
+    let message = "the source's latest ts is so far ahead that no later one is left";
+    Refusal::new(Code::FutureTimestamp, message)
 }
 
 /// The stamp of a payload at `ts`.

@@ -10,7 +10,7 @@ use super::lifecycle::{Fatal, Phase};
 use super::shared::Shared;
 use super::{clock, takeover};
 use crate::cluster::{Arrival, Heads};
-use crate::record::{Record, SharedRecord};
+use crate::record::SharedRecord;
 use crate::store::LatestRecords;
 
 /// Number of records of each shard that one sweep handles, so that no lock is held for long.
@@ -34,7 +34,6 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
         let may_collect = shared.cluster.may_collect();
         let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);
         shared.wake_wanted();
-        shared.store().set_clock_high_water(shared.ingest.clock().high_water());
         if let Some(takeover) = &mut takeover {
             takeover.look(now, shared);
         }
@@ -53,7 +52,6 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
 fn load(shared: &Shared, heads: Heads) -> Result<(), Fatal> {
     let start_us = clock::now().mono_us;
     let loaded = shared.store().load(&mut |record| {
-        raise_clock(shared, &record);
         shared.ingest.load(clock::now(), record);
     });
     let report = loaded.map_err(|error| Fatal::Load(error.to_string()))?;
@@ -70,10 +68,7 @@ fn load(shared: &Shared, heads: Heads) -> Result<(), Fatal> {
 /// are served already.
 fn load_late(shared: &Shared) {
     let loaded = shared.store().load(&mut |record| {
-        raise_clock(shared, &record);
-        let clock = shared.ingest.clock();
         shared.ingest.apply(clock::now(), Arc::new(record), Arrival::Reconcile);
-        shared.store().set_clock_high_water(clock.high_water());
     });
     shared.wake_wanted();
     match loaded {
@@ -82,14 +77,6 @@ fn load_late(shared: &Shared) {
         }
         Ok(_) => {}
         Err(error) => tracing::error!(%error, "the store cannot be read"),
-    }
-}
-
-/// Raises the clock to the stamp of a record that this node accepted: an earlier life may have issued
-/// it just before its end.
-fn raise_clock(shared: &Shared, record: &Record) {
-    if record.birth.origin == shared.name {
-        shared.ingest.clock().raise(record.stamp.ts);
     }
 }
 

@@ -19,7 +19,7 @@ use super::replica::SimReplica;
 use super::time::now_of;
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Effect, Machine, MachineConfig};
-use crate::record::{HybridClock, Now};
+use crate::record::Now;
 
 /// Number of datagrams that a process's socket holds at most.
 const SOCKET_DATAGRAMS_MAX: usize = 2_000;
@@ -66,7 +66,6 @@ pub(super) struct SimNode {
     /// Address of another node that has this node's name, if the machine told so.
     pub name_taken: Option<SocketAddr>,
     pub outbox: Outbox,
-    pub clock: HybridClock,
     /// What earlier lives sent and received.
     pub past: Account,
 }

@@ -162,12 +162,6 @@ impl StoreHandle {
         self.inner.path.subscribe(subscriber);
     }
 
-    /// Says up to where stamps have been issued, in microseconds since the Unix epoch. The store keeps
-    /// a mark ahead of it, so that a life after a kill issues nothing twice.
-    pub(crate) fn set_clock_high_water(&self, us: u64) {
-        self.inner.path.set_clock_high_water(us);
-    }
-
     /// Says when the node last agreed fully with the cluster, in microseconds since the Unix epoch.
     /// Kept with the next commit, and within a minute of advance in any case.
     pub(crate) fn set_agreed(&self, us: u64) {

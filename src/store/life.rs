@@ -3,7 +3,6 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::open::StoreOptions;
-use super::write_path::CLOCK_LEASE_US;
 use crate::record::{NodeName, Now};
 
 /// What a new life brings with it, from the flags, the wall clock and chance. A store that keeps a
@@ -15,8 +14,6 @@ pub(super) struct NewLife {
     pub(super) made_up: NodeName,
     /// Least number of the life: the milliseconds since the Unix epoch.
     pub(super) boot_min: u64,
-    /// The clock's mark that is kept at once, if the one found is not greater, in microseconds.
-    pub(super) clock_lease_us: u64,
 }
 
 impl NewLife {
@@ -27,7 +24,6 @@ impl NewLife {
             node_name: options.node_name.clone(),
             made_up: made_up_name(options.seed, now),
             boot_min: now.wall_us / 1000,
-            clock_lease_us: now.wall_us.saturating_add(CLOCK_LEASE_US),
         }
     }
 }

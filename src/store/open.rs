@@ -77,8 +77,6 @@ pub struct NodeIdentity {
     pub node_name: NodeName,
     /// Number of this life: greater than every one before, and durable before anyone is told.
     pub boot: u64,
-    /// No earlier life issued a stamp over this, in microseconds since the Unix epoch.
-    pub clock_high_water: u64,
     /// When the node last agreed fully with the cluster, in microseconds since the Unix epoch.
     pub agreed_us: Option<u64>,
     /// Records held of every origin's life when the life before ended in order; empty if it did not.

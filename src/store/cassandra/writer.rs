@@ -67,8 +67,6 @@ pub(super) struct CassandraWriter {
     reach: Reach,
     window: RequestWindow,
     rewrite: Option<MapRewrite>,
-    /// The clock's mark when the store was opened, before the lease on it, in microseconds.
-    clock_floor_us: u64,
     /// The last group in Cassandra with nothing waiting before it.
     written: Ticket,
     /// Whether the last turn ended in good health.
@@ -76,8 +74,8 @@ pub(super) struct CassandraWriter {
 }
 
 impl CassandraWriter {
-    /// A writer that has written nothing. No earlier life issued a stamp over `clock_floor_us`.
-    pub(super) fn new(parts: WriterParts, clock_floor_us: u64) -> CassandraWriter {
+    /// A writer that has written nothing.
+    pub(super) fn new(parts: WriterParts) -> CassandraWriter {
         let WriterParts { config, path, slot, spill, identity, bell } = parts;
         CassandraWriter {
             reach: Reach::new(config, slot, path.clone()),
@@ -87,7 +85,6 @@ impl CassandraWriter {
             bell,
             window: RequestWindow::new(),
             rewrite: None,
-            clock_floor_us,
             written: Ticket(0),
             was_open: true,
         }
@@ -106,7 +103,7 @@ impl CassandraWriter {
             self.turn(link).await;
             self.announce_health();
             if orders.stop && self.path.queue.is_empty() {
-                self.write_exact_marks();
+                self.write_last_marks();
                 break;
             }
             let is_busy = self.rewrite.is_some() || !self.spill.is_empty();
@@ -291,9 +288,9 @@ impl CassandraWriter {
         if !marks.are_due() {
             return;
         }
-        let leased = marks.leased();
-        match self.identity.commit(&WriteGroup::default(), leased) {
-            Ok(()) => marks.handle_kept(leased),
+        let current = marks.current();
+        match self.identity.commit(&WriteGroup::default(), current) {
+            Ok(()) => marks.handle_kept(current),
             Err(error) => {
                 tracing::error!(%error, "the node's marks cannot be kept");
                 if let Err(error) = self.identity.recover() {
@@ -311,12 +308,11 @@ impl CassandraWriter {
         }
     }
 
-    /// At an orderly end the clock's mark is what was issued, without the lease. Heads are not kept: what
+    /// At an orderly end the marks are written, however young those in the file are. Heads are not kept: what
     /// the next life finds in Cassandra may lack records of peers that they have not stored yet.
-    fn write_exact_marks(&self) {
-        let marks = self.path.marks.exact(self.clock_floor_us);
-        if let Err(error) = self.identity.commit(&WriteGroup::default(), marks) {
-            tracing::warn!(%error, "the last marks were not kept; the lease on the clock stands");
+    fn write_last_marks(&self) {
+        if let Err(error) = self.identity.commit(&WriteGroup::default(), self.path.marks.current()) {
+            tracing::warn!(%error, "the last marks were not kept");
         }
     }
 }
