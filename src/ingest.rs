@@ -6,6 +6,7 @@
 //! memory: the number, the cluster's queue, the store's queue, the workers' mailboxes.
 
 mod downstream;
+mod far_ahead;
 mod gate;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use self::far_ahead::FarAheadLog;
 use self::gate::{Entrant, Gate};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Arrival, Replica};
@@ -60,6 +62,7 @@ pub struct Ingest<D> {
     metrics: Arc<Metrics>,
     downstream: D,
     gate: Gate,
+    far_ahead: FarAheadLog,
 }
 
 impl<D: Downstream> Ingest<D> {
@@ -74,6 +77,7 @@ impl<D: Downstream> Ingest<D> {
             bounds,
             metrics,
             downstream,
+            far_ahead: FarAheadLog::default(),
         }
     }
 
@@ -164,9 +168,26 @@ impl<D: Downstream> Ingest<D> {
         })
     }
 
-    /// Judges a record that a peer brought, or that the store kept; if it wins, it is delivered and stored.
-    /// Returns whether it won.
+    /// Judges a record that a peer brought; if it wins, it is delivered and stored. Returns whether it won. A
+    /// record whose timestamp is more than a day ahead is refused.
     pub(crate) fn apply(&self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
+        if record.is_far_ahead(now.wall_us) {
+            self.metrics.records_far_ahead.increment();
+            self.far_ahead.note(now, &record, self.metrics.records_far_ahead.get());
+            return false;
+        }
+        self.merge(now, record, arrival)
+    }
+
+    /// Judges a record that the store showed late, when clients were served already; if it wins, it is
+    /// delivered. What was stored once is taken again, however far ahead its timestamp is.
+    pub(crate) fn load_late(&self, now: Now, record: Record) {
+        self.merge(now, Arc::new(record), Arrival::Reconcile);
+    }
+
+    /// Judges a record that no client of this node brought; if it wins, it is delivered and stored. Returns
+    /// whether it won.
+    fn merge(&self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
         let collect_us = record.collect_us(self.bounds.tombstones_us);
         if collect_us.is_some_and(|at| at <= now.wall_us) {
             return false;

@@ -125,6 +125,8 @@ pub struct Metrics {
     pub records_stale: Counter,
     /// Records, from clients and peers, that were in the map already.
     pub records_duplicate: Counter,
+    /// Records from peers that were refused because their timestamp is more than a day ahead.
+    pub records_far_ahead: Counter,
     /// Refused publishes by code, in the order of `CODES`; counted with [`Metrics::refused`].
     refusals: [Counter; CODES.len()],
     /// Records written to subscribers.
@@ -242,6 +244,9 @@ impl Metrics {
         ] {
             text.counter(name, help, counter);
         }
+        text.head("records_refused_total", "counter", "Records from peers that were not taken.");
+        let far_ahead = self.records_far_ahead.get();
+        text.line(format_args!("records_refused_total{{reason=\"future\"}} {far_ahead}"));
         text.head("refusals_total", "counter", "Publishes refused.");
         for (code, counter) in CODES.iter().zip(&self.refusals) {
             text.line(format_args!("refusals_total{{code=\"{}\"}} {}", code.as_str(), counter.get()));

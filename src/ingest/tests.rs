@@ -119,6 +119,35 @@ fn a_source_without_a_stamp_left_refuses_unstamped_publishes() {
     assert_eq!(node.publish(NOW, &draft("t", None, json("1"))).map(|accepted| accepted.ts), Ok(NOW.wall_us));
 }
 
+/// A peer's record with the greatest stamp there is made this node issue stamps that could not be read back.
+#[test]
+fn a_peers_record_that_is_far_ahead_is_refused_and_one_of_the_store_is_not() {
+    let node = node("a");
+    let limit = NOW.wall_us + DAY_US;
+    for (ts, is_taken) in [(TS_MAX, false), (limit + 1, false), (limit, true)] {
+        for arrival in [Arrival::Tree { hops: 1 }, Arrival::Repair, Arrival::Reconcile] {
+            let source = format!("{ts}/{arrival:?}");
+            assert_eq!(node.apply(NOW, record(&source, ts, "x", Some("1"), 0), arrival), is_taken);
+            assert_eq!(node.latest.get(&source).is_some(), is_taken);
+        }
+    }
+    assert_eq!(node.metrics.records_far_ahead.get(), 6);
+    assert_eq!(node.publish(NOW, &draft("y", None, json("1"))).map(|accepted| accepted.ts), Ok(NOW.wall_us));
+    // What was acknowledged once is served again, whenever the store shows it.
+    node.load(NOW, Record::clone(&record("early", TS_MAX, "x", Some("1"), 0)));
+    node.load_late(NOW, Record::clone(&record("late", TS_MAX, "x", Some("1"), 0)));
+    assert!(node.latest.get("early").is_some() && node.latest.get("late").is_some());
+    assert_eq!(node.metrics.records_far_ahead.get(), 6);
+}
+
+#[test]
+fn refused_records_of_peers_are_logged_once_a_minute() {
+    let log = FarAheadLog::default();
+    let far = record("s", TS_MAX, "x", Some("1"), 0);
+    let noted = |seconds: u64| log.note(NOW.plus_us(seconds * 1_000_000), &far, 1);
+    assert_eq!([0, 1, 59, 60, 61, 119, 120].map(noted), [true, false, false, true, false, false, true]);
+}
+
 /// A record stamped far in the future wins for ever (Jepsen: Riak, Cassandra): bound it where it
 /// enters.
 #[test]

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::limits::{NODE_NAME_BYTES_MAX, SOURCE_BYTES_MAX};
+use crate::limits::{NODE_NAME_BYTES_MAX, PEER_FUTURE_US_MAX, SOURCE_BYTES_MAX};
 
 pub use history::{CursorError, HistoryCursor, HistoryPage, HistoryQuery};
 pub use node_name::{NodeName, NodeNameError};
@@ -155,6 +155,13 @@ impl Record {
     /// Returns whether readers see a value at the wall clock `wall_us`: it is neither deleted nor expired.
     pub fn is_visible(&self, wall_us: u64) -> bool {
         !self.stamp.deleted && self.expires_us().is_none_or(|at| wall_us < at)
+    }
+
+    /// Returns whether the timestamp is so far ahead of the wall clock `wall_us` that a node does not take the
+    /// record from a peer.
+    #[inline]
+    pub fn is_far_ahead(&self, wall_us: u64) -> bool {
+        self.stamp.ts > wall_us.saturating_add(PEER_FUTURE_US_MAX)
     }
 
     /// Returns from when on the record may be removed from the map, in microseconds since the Unix epoch.

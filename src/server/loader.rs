@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::lifecycle::{Fatal, Phase};
 use super::shared::Shared;
 use super::{clock, takeover};
-use crate::cluster::{Arrival, Heads};
+use crate::cluster::Heads;
 use crate::record::SharedRecord;
 use crate::store::LatestRecords;
 
@@ -68,7 +68,7 @@ fn load(shared: &Shared, heads: Heads) -> Result<(), Fatal> {
 /// are served already.
 fn load_late(shared: &Shared) {
     let loaded = shared.store().load(&mut |record| {
-        shared.ingest.apply(clock::now(), Arc::new(record), Arrival::Reconcile);
+        shared.ingest.load_late(clock::now(), record);
     });
     shared.wake_wanted();
     match loaded {
