@@ -299,6 +299,12 @@ impl<D: Downstream> Ingest<D> {
         self.gate.set_skewed(is_skewed);
     }
 
+    /// Sets whether this node's clock has been compared with a member's. Publishes are refused until then; a node
+    /// that is never told counts as compared.
+    pub(crate) fn set_clock_compared(&self, is_compared: bool) {
+        self.gate.set_clock_compared(is_compared);
+    }
+
     /// Refuses every publish from now on, because the node shuts down.
     pub(crate) fn set_draining(&self) {
         self.gate.set_draining();

@@ -31,8 +31,8 @@ pub const FUTURE_US_MAX: u64 = 10_000_000;
 /// which is more than clocks that are looked after ever differ. A record further ahead is refused, because it
 /// would block its source at all nodes.
 pub const PEER_FUTURE_US_MAX: u64 = 24 * 3600 * 1_000_000;
-/// How far a node's clock may differ from the median of its peers' clocks, in microseconds, before the node
-/// refuses to accept records from clients.
+/// How far a node's clock may differ from the median of three or more clocks, its own among them, in
+/// microseconds, before the node refuses to accept records from clients.
 pub const CLOCK_SKEW_US_MAX: u64 = 5_000_000;
 /// Deepest nesting of objects and arrays in JSON data.
 pub const JSON_DEPTH_MAX: usize = 64;

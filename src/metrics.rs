@@ -153,7 +153,8 @@ pub struct Metrics {
     pub propagation: Histogram,
     /// Shards of the map that differed from those of the last peer that was compared with.
     pub shards_differing: Gauge,
-    /// This node's wall clock minus the median of its peers' clocks, in microseconds.
+    /// This node's wall clock minus the median of the members' clocks, or minus that of the only peer, in
+    /// microseconds.
     pub clock_offset_us: Gauge,
     /// Records that wait to be stored, including those on disk.
     pub store_pending_records: Gauge,
@@ -295,7 +296,7 @@ impl Metrics {
             "Shards that differed from the last peer compared with.",
             &self.shards_differing,
         );
-        text.head("clock_offset_seconds", "gauge", "This clock less the median of its peers'.");
+        text.head("clock_offset_seconds", "gauge", "This clock less the median of the members'.");
         let offset_us = self.clock_offset_us.get();
         text.line(format_args!("clock_offset_seconds {}", Seconds::from_us(offset_us)));
     }

@@ -162,6 +162,11 @@ fn refusals() {
     assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::StoreUnavailable);
     node.set_skewed(true);
     assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::ClockSkew);
+    node.set_clock_compared(false);
+    node.set_skewed(false);
+    assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::ClockSkew);
+    node.set_clock_compared(true);
+    node.set_skewed(true);
     node.set_draining();
     node.set_skewed(false);
     assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::Overloaded);

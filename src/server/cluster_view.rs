@@ -20,6 +20,7 @@ pub struct ClusterView {
     heads: RwLock<Arc<Heads>>,
     is_joined: AtomicBool,
     is_skewed: AtomicBool,
+    is_clock_compared: AtomicBool,
     is_unreachable: AtomicBool,
 }
 
@@ -31,6 +32,7 @@ impl ClusterView {
             heads: RwLock::default(),
             is_joined: AtomicBool::new(!has_seeds),
             is_skewed: AtomicBool::new(false),
+            is_clock_compared: AtomicBool::new(!has_seeds),
             is_unreachable: AtomicBool::new(false),
         }
     }
@@ -75,6 +77,17 @@ impl ClusterView {
     /// Says whether this node's wall clock is too far off its peers'.
     pub fn set_skewed(&self, is_skewed: bool) {
         self.is_skewed.store(is_skewed, Relaxed);
+    }
+
+    /// Returns whether this node's wall clock has been compared with a member's, or there is nobody to compare
+    /// it with. Once it has been, it stays so.
+    pub fn is_clock_compared(&self) -> bool {
+        self.is_clock_compared.load(Relaxed)
+    }
+
+    /// Says that this node's wall clock has been compared, or that there is nobody to compare it with.
+    pub fn set_clock_compared(&self) {
+        self.is_clock_compared.store(true, Relaxed);
     }
 
     /// Says whether a member is dead and not forgotten: it may bring deleted data back.
