@@ -8,6 +8,7 @@
 //! workers' mailboxes.
 
 mod downstream;
+mod far_ahead;
 mod gate;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use self::far_ahead::FarAheadLog;
 use self::gate::{Entrant, Gate};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Arrival, Replica};
@@ -25,7 +27,7 @@ use crate::protocol::answer::Outcome;
 use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::merge::{Verdict, judge};
-use crate::record::{HybridClock, Now, Record, SharedRecord, Source, Stamp};
+use crate::record::{Now, Record, SharedRecord, Source, Stamp, next_ts};
 
 pub use self::downstream::Downstream;
 pub use crate::latest::Change;
@@ -52,38 +54,32 @@ pub struct Accepted {
     pub ticket: u64,
 }
 
-/// The map, the gate before it, the clock that stamps, and the queue to the cluster behind it. Records go
-/// on from there into the downstream `D`.
+/// The map, the gate before it, and the queue to the cluster behind it. Records go on from there into the
+/// downstream `D`.
 pub struct Ingest<D> {
     latest: Latest,
-    clock: HybridClock,
     outbox: Mutex<Outbox>,
     outbox_bytes: Arc<AtomicUsize>,
     bounds: Bounds,
     metrics: Arc<Metrics>,
     downstream: D,
     gate: Gate,
+    far_ahead: FarAheadLog,
 }
 
 impl<D: Downstream> Ingest<D> {
     /// Makes an empty map whose records go to `outbox` and `downstream`.
-    pub fn new(
-        bounds: Bounds,
-        clock: HybridClock,
-        outbox: Outbox,
-        metrics: Arc<Metrics>,
-        downstream: D,
-    ) -> Ingest<D> {
+    pub fn new(bounds: Bounds, outbox: Outbox, metrics: Arc<Metrics>, downstream: D) -> Ingest<D> {
         let outbox_bytes = outbox.told_bytes();
         Ingest {
             latest: Latest::default(),
-            clock,
             gate: Gate::new(bounds.record_bytes_max, outbox_bytes.clone()),
             outbox_bytes,
             outbox: Mutex::new(outbox),
             bounds,
             metrics,
             downstream,
+            far_ahead: FarAheadLog::default(),
         }
     }
 
@@ -137,7 +133,10 @@ impl<D: Downstream> Ingest<D> {
         let unstamped = stamp_of(0, &draft.payload);
         self.latest.update(&draft.source, |slot| {
             let current = slot.current();
-            let ts = draft.ts.unwrap_or_else(|| self.clock.issue(now, current.map(|record| record.stamp.ts)));
+            let ts = match draft.ts {
+                Some(ts) => ts,
+                None => next_ts(now, current.map(|record| record.stamp.ts)).ok_or_else(no_ts_left)?,
+            };
             let stamp = Stamp { ts, ..unstamped };
             if let Some(current) = current
                 && stamp <= current.stamp
@@ -171,9 +170,26 @@ impl<D: Downstream> Ingest<D> {
         })
     }
 
-    /// Judges a record that a peer brought, or that the store kept; if it wins, it is delivered and stored.
-    /// Returns whether it won.
+    /// Judges a record that a peer brought; if it wins, it is delivered and stored. Returns whether it won. A
+    /// record whose timestamp is more than a day ahead is refused.
     pub(crate) fn apply(&self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
+        if record.is_far_ahead(now.wall_us) {
+            self.metrics.records_far_ahead.increment();
+            self.far_ahead.note(now, &record, self.metrics.records_far_ahead.get());
+            return false;
+        }
+        self.merge(now, record, arrival)
+    }
+
+    /// Judges a record that the store showed late, when clients were served already; if it wins, it is
+    /// delivered. What was stored once is taken again, however far ahead its timestamp is.
+    pub(crate) fn load_late(&self, now: Now, record: Record) {
+        self.merge(now, Arc::new(record), Arrival::Reconcile);
+    }
+
+    /// Judges a record that no client of this node brought; if it wins, it is delivered and stored. Returns
+    /// whether it won.
+    fn merge(&self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
         let collect_us = record.collect_us(self.bounds.tombstones_us);
         if collect_us.is_some_and(|at| at <= now.wall_us) {
             return false;
@@ -270,11 +286,6 @@ impl<D: Downstream> Ingest<D> {
         &self.downstream
     }
 
-    /// The clock that stamps records whose publishers do not.
-    pub(crate) fn clock(&self) -> &HybridClock {
-        &self.clock
-    }
-
     /// The queue of this node's records on their way to the cluster machine.
     pub fn outbox(&self) -> &Mutex<Outbox> {
         &self.outbox
@@ -290,10 +301,24 @@ impl<D: Downstream> Ingest<D> {
         self.gate.set_skewed(is_skewed);
     }
 
+    /// Sets whether this node's clock has been compared with a member's. Publishes are refused until then; a node
+    /// that is never told counts as compared.
+    pub(crate) fn set_clock_compared(&self, is_compared: bool) {
+        self.gate.set_clock_compared(is_compared);
+    }
+
     /// Refuses every publish from now on, because the node shuts down.
     pub(crate) fn set_draining(&self) {
         self.gate.set_draining();
     }
+}
+
+/// Refuses a publish without a timestamp to a source whose latest record has the greatest timestamp there is.
+/// Trying again does not help, so the code is not one of the temporary ones.
+#[cold]
+fn no_ts_left() -> Refusal {
+    let message = "the source's latest ts is so far ahead that no later one is left";
+    Refusal::new(Code::FutureTimestamp, message)
 }
 
 /// The stamp of a payload at `ts`.

@@ -27,8 +27,12 @@ pub const TTL_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// How far a publisher's timestamp may be ahead of the node's clock, in microseconds. A publisher with a
 /// wrong clock must not block a source for years.
 pub const FUTURE_US_MAX: u64 = 10_000_000;
-/// How far a node's clock may differ from the median of its peers' clocks, in microseconds, before the node
-/// refuses to accept records from clients.
+/// How far the timestamp of a record from a peer may be ahead of the receiver's clock, in microseconds: a day,
+/// which is more than clocks that are looked after ever differ. A record further ahead is refused, because it
+/// would block its source at all nodes.
+pub const PEER_FUTURE_US_MAX: u64 = 24 * 3600 * 1_000_000;
+/// How far a node's clock may differ from the median of three or more clocks, its own among them, in
+/// microseconds, before the node refuses to accept records from clients.
 pub const CLOCK_SKEW_US_MAX: u64 = 5_000_000;
 /// Deepest nesting of objects and arrays in JSON data.
 pub const JSON_DEPTH_MAX: usize = 64;
@@ -152,3 +156,5 @@ const _: () = assert!(
         < DATAGRAM_BYTES_MAX
 );
 const _: () = assert!(CLOCK_SKEW_US_MAX < FUTURE_US_MAX);
+// What a node takes from its clients must not be refused by its peers.
+const _: () = assert!(FUTURE_US_MAX + 2 * CLOCK_SKEW_US_MAX < PEER_FUTURE_US_MAX);

@@ -125,6 +125,8 @@ pub struct Metrics {
     pub records_stale: Counter,
     /// Records, from clients and peers, that were in the map already.
     pub records_duplicate: Counter,
+    /// Records from peers that were refused because their timestamp is more than a day ahead.
+    pub records_far_ahead: Counter,
     /// Refused publishes by code, in the order of `CODES`; counted with [`Metrics::refused`].
     refusals: [Counter; CODES.len()],
     /// Records written to subscribers.
@@ -151,7 +153,8 @@ pub struct Metrics {
     pub propagation: Histogram,
     /// Shards of the map that differed from those of the last peer that was compared with.
     pub shards_differing: Gauge,
-    /// This node's wall clock minus the median of its peers' clocks, in microseconds.
+    /// This node's wall clock minus the median of the members' clocks, or minus that of the only peer, in
+    /// microseconds.
     pub clock_offset_us: Gauge,
     /// Records that wait to be stored, including those on disk.
     pub store_pending_records: Gauge,
@@ -245,6 +248,9 @@ impl Metrics {
         ] {
             text.counter(name, help, counter);
         }
+        text.head("records_refused_total", "counter", "Records from peers that were not taken.");
+        let far_ahead = self.records_far_ahead.get();
+        text.line(format_args!("records_refused_total{{reason=\"future\"}} {far_ahead}"));
         text.head("refusals_total", "counter", "Publishes refused.");
         for (code, counter) in CODES.iter().zip(&self.refusals) {
             text.line(format_args!("refusals_total{{code=\"{}\"}} {}", code.as_str(), counter.get()));
@@ -293,7 +299,7 @@ impl Metrics {
             "Shards that differed from the last peer compared with.",
             &self.shards_differing,
         );
-        text.head("clock_offset_seconds", "gauge", "This clock less the median of its peers'.");
+        text.head("clock_offset_seconds", "gauge", "This clock less the median of the members'.");
         let offset_us = self.clock_offset_us.get();
         text.line(format_args!("clock_offset_seconds {}", Seconds::from_us(offset_us)));
     }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::FUTURE_US_MAX;
+use crate::limits::{FUTURE_US_MAX, TS_MAX};
 use crate::protocol::AckLevel;
 use crate::record::{Birth, NodeName, Payload};
 
@@ -49,7 +49,7 @@ const NOW: Now = Now { mono_us: 0, wall_us: 1_000_000_000_000 };
 fn node(name: &str) -> Ingest<Told> {
     let bounds = Bounds { record_bytes_max: 1_000, map_bytes_max: 1 << 20, tombstones_us: DAY_US };
     let outbox = Outbox::new(NodeName::parse(name).expect("name"), 1);
-    Ingest::new(bounds, HybridClock::new(0), outbox, Arc::default(), Told::default())
+    Ingest::new(bounds, outbox, Arc::default(), Told::default())
 }
 
 fn draft(source: &str, ts: Option<u64>, payload: DraftPayload<'static>) -> Draft<'static> {
@@ -89,6 +89,65 @@ fn an_unstamped_publish_wins_over_what_the_node_has_seen() {
     assert_eq!((accepted.ts, accepted.outcome), (ahead + 1, Outcome::Applied));
 }
 
+/// Three publishes to one node: the stamp of the third, to another source, was 9.9 s ahead, and so was the end
+/// of its life.
+#[test]
+fn each_source_has_stamps_of_its_own() {
+    let node = node("a");
+    let ahead = NOW.wall_us + 9_900_000;
+    assert_eq!(outcome(&node, &draft("fast", Some(ahead), json("1"))), Outcome::Applied);
+    assert_eq!(node.publish(NOW, &draft("fast", None, json("2"))).map(|accepted| accepted.ts), Ok(ahead + 1));
+    let mut brief = draft("x", None, json("1"));
+    brief.ttl_ms = 1_000;
+    assert_eq!(node.publish(NOW, &brief).map(|accepted| accepted.ts), Ok(NOW.wall_us));
+    assert_eq!(node.sweep(NOW, true, 100), Some(NOW.wall_us + 1_000_000));
+    // A stamp that is ahead of the clock lengthens no life.
+    let brief = Draft { source: Cow::Borrowed("y"), ts: Some(ahead), ..brief };
+    assert_eq!(outcome(&node, &brief), Outcome::Applied);
+    assert_eq!(node.sweep(NOW, true, 100), Some(NOW.wall_us + 1_000_000));
+}
+
+/// A node that had seen the greatest stamp issued one more, acknowledged it as stored, and could not read it
+/// back.
+#[test]
+fn a_source_without_a_stamp_left_refuses_unstamped_publishes() {
+    let node = node("a");
+    node.load(NOW, Record::clone(&record("s", TS_MAX - 1, "x", Some("1"), 0)));
+    assert_eq!(node.publish(NOW, &draft("s", None, json("1"))).map(|accepted| accepted.ts), Ok(TS_MAX));
+    assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::FutureTimestamp);
+    assert_eq!(node.outbox.lock().last_seq(), 1);
+    assert_eq!(node.publish(NOW, &draft("t", None, json("1"))).map(|accepted| accepted.ts), Ok(NOW.wall_us));
+}
+
+/// A peer's record with the greatest stamp there is made this node issue stamps that could not be read back.
+#[test]
+fn a_peers_record_that_is_far_ahead_is_refused_and_one_of_the_store_is_not() {
+    let node = node("a");
+    let limit = NOW.wall_us + DAY_US;
+    for (ts, is_taken) in [(TS_MAX, false), (limit + 1, false), (limit, true)] {
+        for arrival in [Arrival::Tree { hops: 1 }, Arrival::Repair, Arrival::Reconcile] {
+            let source = format!("{ts}/{arrival:?}");
+            assert_eq!(node.apply(NOW, record(&source, ts, "x", Some("1"), 0), arrival), is_taken);
+            assert_eq!(node.latest.get(&source).is_some(), is_taken);
+        }
+    }
+    assert_eq!(node.metrics.records_far_ahead.get(), 6);
+    assert_eq!(node.publish(NOW, &draft("y", None, json("1"))).map(|accepted| accepted.ts), Ok(NOW.wall_us));
+    // What was acknowledged once is served again, whenever the store shows it.
+    node.load(NOW, Record::clone(&record("early", TS_MAX, "x", Some("1"), 0)));
+    node.load_late(NOW, Record::clone(&record("late", TS_MAX, "x", Some("1"), 0)));
+    assert!(node.latest.get("early").is_some() && node.latest.get("late").is_some());
+    assert_eq!(node.metrics.records_far_ahead.get(), 6);
+}
+
+#[test]
+fn refused_records_of_peers_are_logged_once_a_minute() {
+    let log = FarAheadLog::default();
+    let far = record("s", TS_MAX, "x", Some("1"), 0);
+    let noted = |seconds: u64| log.note(NOW.plus_us(seconds * 1_000_000), &far, 1);
+    assert_eq!([0, 1, 59, 60, 61, 119, 120].map(noted), [true, false, false, true, false, false, true]);
+}
+
 /// A record stamped far in the future wins for ever (Jepsen: Riak, Cassandra): bound it where it
 /// enters.
 #[test]
@@ -103,6 +162,11 @@ fn refusals() {
     assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::StoreUnavailable);
     node.set_skewed(true);
     assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::ClockSkew);
+    node.set_clock_compared(false);
+    node.set_skewed(false);
+    assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::ClockSkew);
+    node.set_clock_compared(true);
+    node.set_skewed(true);
     node.set_draining();
     node.set_skewed(false);
     assert_eq!(refused(&node, &draft("s", None, json("1"))), Code::Overloaded);

@@ -21,13 +21,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::limits::{NODE_NAME_BYTES_MAX, SOURCE_BYTES_MAX};
+use crate::limits::{NODE_NAME_BYTES_MAX, PEER_FUTURE_US_MAX, SOURCE_BYTES_MAX};
 
 pub use history::{CursorError, HistoryCursor, HistoryPage, HistoryQuery};
 pub use node_name::{NodeName, NodeNameError};
 pub use pattern::{Pattern, PatternError, Segment};
 pub use source::{Source, SourceError};
-pub use stamp::{HybridClock, Stamp};
+pub use stamp::{Stamp, next_ts};
 pub use time::Now;
 
 /// Number of bytes that every record's checksum begins with: eight 64-bit numbers and the 128-bit hash of the
@@ -89,8 +89,8 @@ pub struct Record {
     pub birth: Birth,
     /// Wall clock of the origin when it accepted the record, in microseconds since the Unix epoch.
     pub accepted_us: u64,
-    /// Time to live in milliseconds, counted from the stamp's `ts`: readers do not see the value afterwards.
-    /// 0 means for ever.
+    /// Time to live in milliseconds: readers do not see the value afterwards. It is counted from the stamp's
+    /// `ts`, or from `accepted_us` if that is earlier. 0 means for ever.
     pub ttl_ms: u64,
     /// [`Record::checksum_of`] of the fields above, computed at acceptance and verified after every transfer
     /// and every load from disk. The map computes its fingerprints from it.
@@ -145,10 +145,13 @@ impl Record {
         }
     }
 
-    /// Returns when the value expires, in microseconds since the Unix epoch; `None` if it never does.
+    /// Returns when the value expires, in microseconds since the Unix epoch; `None` if it never does. A stamp
+    /// that is ahead of the clock does not lengthen the life of a value. The result depends on nothing but the
+    /// record's own fields, so it is the same on every node.
     #[inline]
     pub fn expires_us(&self) -> Option<u64> {
-        (self.ttl_ms > 0).then(|| self.stamp.ts.saturating_add(self.ttl_ms.saturating_mul(1000)))
+        let from_us = self.stamp.ts.min(self.accepted_us);
+        (self.ttl_ms > 0).then(|| from_us.saturating_add(self.ttl_ms.saturating_mul(1000)))
     }
 
     /// Returns whether readers see a value at the wall clock `wall_us`: it is neither deleted nor expired.
@@ -157,18 +160,30 @@ impl Record {
         !self.stamp.deleted && self.expires_us().is_none_or(|at| wall_us < at)
     }
 
+    /// Returns whether the timestamp is so far ahead of the wall clock `wall_us` that a node does not take the
+    /// record from a peer.
+    #[inline]
+    pub fn is_far_ahead(&self, wall_us: u64) -> bool {
+        self.stamp.ts > wall_us.saturating_add(PEER_FUTURE_US_MAX)
+    }
+
     /// Returns from when on the record may be removed from the map, in microseconds since the Unix epoch.
     /// `tombstones_us` is for how long deletions and expired values are kept, in microseconds. The result
     /// depends on nothing but the record's own fields and that setting, so it is the same on every node.
     /// `None` means that the record stays until a newer one replaces it.
+    ///
+    /// The time is counted from the stamp if that is ahead of the clock: the next record of the source would
+    /// otherwise have an older stamp than the one that was removed, and a store that removes by stamp, as
+    /// Cassandra does, would drop it.
     #[inline]
     pub fn collect_us(&self, tombstones_us: u64) -> Option<u64> {
-        let from = match self.expires_us() {
-            Some(expires) => expires.max(self.accepted_us),
-            None if self.stamp.deleted => self.accepted_us,
+        let least_us = self.stamp.ts.max(self.accepted_us);
+        let from_us = match self.expires_us() {
+            Some(expires_us) => expires_us.max(least_us),
+            None if self.stamp.deleted => least_us,
             None => return None,
         };
-        Some(from.saturating_add(tombstones_us))
+        Some(from_us.saturating_add(tombstones_us))
     }
 
     /// Returns how much memory the record occupies, in bytes, including the name of its source. The overhead
@@ -209,6 +224,34 @@ mod tests {
     use xxhash_rust::xxh3::Xxh3;
 
     use super::*;
+
+    fn record_with(ts: u64, accepted_us: u64, ttl_ms: u64) -> Record {
+        let birth = Birth { origin: NodeName::parse("n").expect("name"), boot: 1, seq: 1 };
+        let (source, stamp) = (Source::parse("s").expect("source"), Stamp::of_data(ts, b"1"));
+        Record::new(source, stamp, Payload::Json(Bytes::from_static(b"1")), birth, accepted_us, ttl_ms)
+    }
+
+    /// A value with a life of one second and a stamp that was 9.9 s ahead lived for eleven seconds.
+    #[test]
+    fn a_life_is_counted_from_the_earlier_of_stamp_and_acceptance() {
+        assert_eq!(record_with(9_900_000, 5_000_000, 1_000).expires_us(), Some(6_000_000));
+        assert_eq!(record_with(4_000_000, 5_000_000, 1_000).expires_us(), Some(5_000_000));
+        assert_eq!(record_with(9_900_000, 5_000_000, 0).expires_us(), None);
+        let record = record_with(9_900_000, 5_000_000, 1_000);
+        assert!(record.is_visible(5_999_999) && !record.is_visible(6_000_000));
+    }
+
+    /// A record that is removed while its stamp is ahead of the clock would win over the next record of its
+    /// source in a store that removes by stamp.
+    #[test]
+    fn no_record_is_removed_before_its_own_stamp() {
+        assert_eq!(record_with(9_900_000, 5_000_000, 1_000).collect_us(10), Some(9_900_010));
+        assert_eq!(record_with(4_000_000, 5_000_000, 7_000).collect_us(10), Some(11_000_010));
+        let birth = Birth { origin: NodeName::parse("n").expect("name"), boot: 1, seq: 1 };
+        let (source, stamp) = (Source::parse("s").expect("source"), Stamp::of_deletion(9_900_000));
+        let deletion = Record::new(source, stamp, Payload::Deleted, birth, 5_000_000, 0);
+        assert_eq!(deletion.collect_us(10), Some(9_900_010));
+    }
 
     /// The checksum is part of the protocol and of the file format: nodes and stores of every version must
     /// compute the same.

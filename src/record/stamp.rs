@@ -1,4 +1,4 @@
-//! The total order of records, and the clock that issues timestamps.
+//! The total order of records, and the timestamps of publishes that bring none.
 //!
 //! Records are ordered by (`ts`, `deleted`, hash of the data). The order is the same on every node, whatever
 //! the order of arrival, so merging is commutative, associative and idempotent. Rejected: the origin's name
@@ -8,6 +8,7 @@
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Now;
+use crate::limits::TS_MAX;
 
 /// Position of a record in the total order. The derived `Ord` compares the fields in the order of their
 /// declaration.
@@ -33,49 +34,15 @@ impl Stamp {
     }
 }
 
-/// Issues timestamps for publishes that bring none.
+/// Returns the timestamp for a publish that brings none, in microseconds since the Unix epoch: the wall clock,
+/// or one more than `latest`, the newest `ts` of the source, if that is greater. `None` means that the source
+/// has no timestamp left, because the next one would exceed [`TS_MAX`].
 ///
-/// A timestamp is the greatest of three numbers: the wall clock, one more than the last one issued, and one
-/// more than the newest `ts` of the source. The store keeps the greatest one issued, so nothing is issued
-/// twice even if the machine's clock is set back between two runs.
-#[derive(Debug, Default)]
-pub struct HybridClock {
-    last_issued: std::sync::atomic::AtomicU64,
-}
-
-impl HybridClock {
-    /// Makes a clock that issues only timestamps greater than `high_water`.
-    pub fn new(high_water: u64) -> HybridClock {
-        HybridClock { last_issued: high_water.into() }
-    }
-
-    /// Returns a timestamp, in microseconds since the Unix epoch, that is greater than every one issued
-    /// before and than `latest`, the newest `ts` of the source if it has one.
-    pub fn issue(&self, now: Now, latest: Option<u64>) -> u64 {
-        use std::sync::atomic::Ordering::Relaxed;
-        let floor = now.wall_us.max(latest.map_or(0, |ts| ts.saturating_add(1)));
-        let mut last = self.last_issued.load(Relaxed);
-        loop {
-            let next = floor.max(last.saturating_add(1));
-            match self.last_issued.compare_exchange_weak(last, next, Relaxed, Relaxed) {
-                Ok(_) => {
-                    debug_assert!(next > last, "no timestamp is issued twice");
-                    return next;
-                }
-                Err(seen) => last = seen,
-            }
-        }
-    }
-
-    /// Makes all further timestamps greater than `ts`, which is known to have been issued already.
-    pub fn raise(&self, ts: u64) {
-        self.last_issued.fetch_max(ts, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    /// Returns the greatest timestamp issued so far, in microseconds since the Unix epoch.
-    pub fn high_water(&self) -> u64 {
-        self.last_issued.load(std::sync::atomic::Ordering::Relaxed)
-    }
+/// Every source has timestamps of its own. Rejected: one clock for all sources of a node, because one
+/// timestamp that is ahead would then push those of all other sources ahead, at every node it reaches.
+pub fn next_ts(now: Now, latest: Option<u64>) -> Option<u64> {
+    let ts = now.wall_us.max(latest.map_or(0, |ts| ts.saturating_add(1)));
+    (ts <= TS_MAX).then_some(ts)
 }
 
 #[cfg(test)]
@@ -93,12 +60,20 @@ mod tests {
     }
 
     #[test]
-    fn issued_stamps_pass_the_clock_the_last_and_the_source() {
-        let clock = HybridClock::new(100);
+    fn the_next_ts_passes_the_clock_and_the_source() {
         let now = Now { mono_us: 0, wall_us: 50 };
-        assert_eq!(clock.issue(now, None), 101);
-        assert_eq!(clock.issue(now, Some(500)), 501);
-        assert_eq!(clock.issue(Now { mono_us: 0, wall_us: 900 }, Some(500)), 900);
-        assert_eq!(clock.issue(now, Some(10)), 901);
+        assert_eq!(next_ts(now, None), Some(50));
+        assert_eq!(next_ts(now, Some(500)), Some(501));
+        assert_eq!(next_ts(now, Some(10)), Some(50));
+    }
+
+    /// A stamp over the greatest one was issued, acknowledged, and could not be read back from the store.
+    #[test]
+    fn no_ts_is_issued_that_cannot_be_read_back() {
+        let now = Now { mono_us: 0, wall_us: 50 };
+        assert_eq!(next_ts(now, Some(TS_MAX - 1)), Some(TS_MAX));
+        assert_eq!(next_ts(now, Some(TS_MAX)), None);
+        assert_eq!(next_ts(now, Some(u64::MAX)), None);
+        assert_eq!(next_ts(Now { mono_us: 0, wall_us: TS_MAX + 1 }, None), None);
     }
 }

@@ -115,7 +115,7 @@ pub fn read(
 ) -> Result<Record, WireError> {
     let raw = RecordFields::read(message)?;
     let [_, _, ts, _, _, _, _, boot, seq, accepted_us, ttl_ms] = raw.numbers;
-    // The clock that issues timestamps would overflow after a greater one.
+    // Clients could not read a greater one exactly, and no later one could be issued.
     if ts > TS_MAX {
         return Err(WireError::Field("ts"));
     }

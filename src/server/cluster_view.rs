@@ -22,6 +22,7 @@ pub struct ClusterView {
     seeds: RwLock<Vec<SeedInfo>>,
     is_joined: AtomicBool,
     is_skewed: AtomicBool,
+    is_clock_compared: AtomicBool,
     is_unreachable: AtomicBool,
 }
 
@@ -35,6 +36,7 @@ impl ClusterView {
             seeds: RwLock::default(),
             is_joined: AtomicBool::new(!has_seeds),
             is_skewed: AtomicBool::new(false),
+            is_clock_compared: AtomicBool::new(!has_seeds),
             is_unreachable: AtomicBool::new(false),
         }
     }
@@ -89,6 +91,17 @@ impl ClusterView {
     /// Sets whether this node's wall clock is too far off its peers'.
     pub fn set_skewed(&self, is_skewed: bool) {
         self.is_skewed.store(is_skewed, Relaxed);
+    }
+
+    /// Returns whether this node's wall clock has been compared with a member's, or there is nobody to compare
+    /// it with. Once it has been, it stays so.
+    pub fn is_clock_compared(&self) -> bool {
+        self.is_clock_compared.load(Relaxed)
+    }
+
+    /// Notes that this node's wall clock has been compared, or that there is nobody to compare it with.
+    pub fn set_clock_compared(&self) {
+        self.is_clock_compared.store(true, Relaxed);
     }
 
     /// Sets whether any member is dead and not yet forgotten: it may bring deleted data back.

@@ -22,7 +22,6 @@ use super::tokens::{self, EventSource};
 use crate::cluster::members::State;
 use crate::cluster::stats::MachineStats;
 use crate::cluster::{Effect, Machine, MachineConfig};
-use crate::limits::CLOCK_SKEW_US_MAX;
 use crate::record::{Now, SharedRecord};
 
 /// Longest turn, in microseconds. After this time no more is read from streams or taken from the outbox, so
@@ -282,6 +281,10 @@ impl Gossip {
             self.heads_due_us = now.mono_us + HEADS_US_PER_ORIGIN * heads.len() as u64;
             shared.cluster.set_heads(heads);
         }
+        // Publishers wait for it, so it is not put off.
+        if !shared.cluster.is_clock_compared() {
+            self.publish_clock(now, shared);
+        }
         if now.mono_us < self.gauges_us + GAUGES_US {
             return;
         }
@@ -295,11 +298,7 @@ impl Gossip {
     }
 
     fn publish_health(&self, now: Now, shared: &Shared) {
-        let offset_us = self.machine.clock_offset_us();
-        let is_skewed = offset_us.is_some_and(|offset_us| offset_us.unsigned_abs() > CLOCK_SKEW_US_MAX);
-        shared.metrics.clock_offset_us.set(offset_us.unwrap_or(0));
-        shared.cluster.set_skewed(is_skewed);
-        shared.ingest.set_skewed(is_skewed);
+        self.publish_clock(now, shared);
         if let Some(agreed_us) = self.machine.agreed_us() {
             shared.store().set_agreed(agreed_us);
         }
@@ -308,11 +307,33 @@ impl Gossip {
         }
         shared.cluster.set_unreachable(self.machine.unreachable_since_us().is_some());
         if !shared.cluster.is_joined() {
-            let is_alone =
-                shared.cluster.members().iter().filter(|member| member.state.is_live()).count() <= 1;
-            let gave_up = is_alone && now.mono_us >= self.started_us + ALONE_US;
-            shared.cluster.set_joined(gave_up || self.machine.is_reconciled());
+            let has_joined = self.has_given_up(now) || self.machine.is_reconciled();
+            shared.cluster.set_joined(has_joined);
         }
+    }
+
+    /// Shows readers how far this node's clock is off, and whether it can be trusted. The verdict is shown before
+    /// publishes are taken for the first time.
+    fn publish_clock(&self, now: Now, shared: &Shared) {
+        shared.metrics.clock_offset_us.set(self.machine.clock_offset_us().unwrap_or(0));
+        let is_skewed = self.machine.is_clock_skewed();
+        shared.cluster.set_skewed(is_skewed);
+        shared.ingest.set_skewed(is_skewed);
+        if shared.cluster.is_clock_compared() {
+            return;
+        }
+        // With members whose answers never come, waiting for longer decides nothing.
+        let is_over = now.mono_us >= self.started_us + ALONE_US && self.machine.clock_offset_us().is_some();
+        let has_nobody = self.machine.is_alone_by_choice() || self.has_given_up(now);
+        if self.machine.is_clock_compared() || is_over || has_nobody {
+            shared.cluster.set_clock_compared();
+            shared.ingest.set_clock_compared(true);
+        }
+    }
+
+    /// Returns whether this node is alone because no join target has answered for long enough.
+    fn has_given_up(&self, now: Now) -> bool {
+        now.mono_us >= self.started_us + ALONE_US && self.machine.ring().len() <= 1
     }
 }
 

@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::lifecycle::{Fatal, Phase};
 use super::shared::Shared;
 use super::{clock, takeover};
-use crate::cluster::{Arrival, Heads};
-use crate::record::{Record, SharedRecord};
+use crate::cluster::Heads;
+use crate::record::SharedRecord;
 use crate::store::LatestRecords;
 
 /// Number of records of each shard that one sweep handles, so that no lock is held for long.
@@ -35,7 +35,6 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
         let may_collect = shared.cluster.may_collect();
         let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);
         shared.wake_wanted();
-        shared.store().set_clock_high_water(shared.ingest.clock().high_water());
         if let Some(takeover) = &mut takeover {
             takeover.look(now, shared);
         }
@@ -54,7 +53,6 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
 fn load(shared: &Shared, heads: Heads) -> Result<(), Fatal> {
     let start_us = clock::now().mono_us;
     let loaded = shared.store().load(&mut |record| {
-        raise_clock(shared, &record);
         shared.ingest.load(clock::now(), record);
     });
     let report = loaded.map_err(|error| Fatal::Load(error.to_string()))?;
@@ -71,10 +69,7 @@ fn load(shared: &Shared, heads: Heads) -> Result<(), Fatal> {
 /// served already.
 fn load_late(shared: &Shared) {
     let loaded = shared.store().load(&mut |record| {
-        raise_clock(shared, &record);
-        let clock = shared.ingest.clock();
-        shared.ingest.apply(clock::now(), Arc::new(record), Arrival::Reconcile);
-        shared.store().set_clock_high_water(clock.high_water());
+        shared.ingest.load_late(clock::now(), record);
     });
     shared.wake_wanted();
     match loaded {
@@ -83,14 +78,6 @@ fn load_late(shared: &Shared) {
         }
         Ok(_) => {}
         Err(error) => tracing::error!(%error, "the store cannot be read"),
-    }
-}
-
-/// Raises the clock to the stamp of a record that this node accepted: the stamp may have been issued just
-/// before an earlier run of the node ended.
-fn raise_clock(shared: &Shared, record: &Record) {
-    if record.birth.origin == shared.name {
-        shared.ingest.clock().raise(record.stamp.ts);
     }
 }
 

@@ -36,7 +36,7 @@ use crate::http::{GRACE_US, Http, HttpOptions};
 use crate::ingest::{Bounds, Ingest};
 use crate::limits::SHUTDOWN_US_MAX;
 use crate::metrics::Metrics;
-use crate::record::{HybridClock, NodeName};
+use crate::record::NodeName;
 use crate::store::{BackendKind, NodeIdentity, OpenError, StoreHandle, StoreOptions};
 
 /// How long a stop waits until publishes under way are answered and passed on, in microseconds.
@@ -242,7 +242,6 @@ impl NodeHandle {
         shared.advance(Phase::Leaving);
         shared.lifecycle.wait_done(Phase::Leaving, LEAVE_US_MAX);
         shared.advance(Phase::Stopped);
-        shared.store().set_clock_high_water(shared.ingest.clock().high_water());
         if let Some(control) = self.control.take() {
             control.stop();
         }
@@ -339,10 +338,9 @@ fn share(
         tombstones_us: config.tombstones_us,
     };
     let metrics = Arc::new(Metrics::default());
-    let clock = HybridClock::new(identity.clock_high_water);
     let outbox = Outbox::new(identity.node_name.clone(), identity.boot);
     let outlets = Outlets { mailboxes, store: store.clone(), tombstones_us: config.tombstones_us };
-    let ingest = Ingest::new(bounds, clock, outbox, metrics.clone(), outlets);
+    let ingest = Ingest::new(bounds, outbox, metrics.clone(), outlets);
     let who = (identity.node_name.clone(), identity.boot);
     let shared = Arc::new(Shared::new(config, who, ingest, metrics, on_fatal));
     // The reference is weak, since the node's shared state owns the store, which keeps this callback.

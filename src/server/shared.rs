@@ -59,13 +59,15 @@ impl Shared {
         on_fatal: Box<dyn Fn() + Send + Sync>,
     ) -> Shared {
         let workers = ingest.downstream().mailboxes.len();
+        let cluster = ClusterView::new(!config.join.is_empty());
+        ingest.set_clock_compared(cluster.is_clock_compared());
         Shared {
             name,
             boot,
             metrics,
             ingest,
             lifecycle: Lifecycle::new(clock::now(), workers, on_fatal),
-            cluster: ClusterView::new(!config.join.is_empty()),
+            cluster,
             accept_failures: AcceptFailures::default(),
             pressure: Pressure::default(),
             places: Places::new(config.max_connections),
@@ -184,6 +186,9 @@ impl Shared {
         }
         if self.cluster.is_skewed() {
             return Err("this node's clock is off its peers'".into());
+        }
+        if !self.cluster.is_clock_compared() {
+            return Err("this node's clock has not been compared with a member's".into());
         }
         if !self.cluster.is_joined() {
             return Err("the first reconciliation with the cluster is not done".into());

@@ -33,8 +33,12 @@ impl Applying<'_> {
 }
 
 impl Replica for Applying<'_> {
-    fn apply(&mut self, _now: Now, record: SharedRecord, arrival: Arrival) -> bool {
+    fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
         let at_us = self.at_us;
+        // A server refuses it as well.
+        if record.is_far_ahead(now.wall_us) {
+            return false;
+        }
         let Some((index, known, accepted_us)) = self.accepted.find(&record) else {
             self.violate(Rule::OnlyAccepted, &record);
             return self.replica.merge(record) != Merged::Stale;

@@ -13,7 +13,7 @@ use super::time::now_of;
 use super::world::World;
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Known, Machine, MachineConfig, Profile};
-use crate::record::{HybridClock, NodeName, Payload, Record, SharedRecord, Source, Stamp};
+use crate::record::{NodeName, Payload, Record, SharedRecord, Source, Stamp, next_ts};
 
 /// How a node is started.
 #[derive(Clone, Debug)]
@@ -138,7 +138,6 @@ impl World {
             Keeps::Nothing => {
                 node.config.agreed_us = None;
                 node.replica = SimReplica::default();
-                node.clock = HybridClock::default();
             }
         }
         node.machine = Machine::new(node.config.clone(), now);
@@ -206,7 +205,7 @@ impl World {
         let mut records = Vec::with_capacity(values.len());
         for Submission { source, payload, ttl_ms } in values {
             let latest = node.replica.latest(source.as_str()).map(|record| record.stamp.ts);
-            let ts = node.clock.issue(now, latest);
+            let Some(ts) = next_ts(now, latest) else { continue };
             let stamp = match payload {
                 Payload::Deleted => Stamp::of_deletion(ts),
                 _ => Stamp::of_data(ts, payload.bytes()),
@@ -287,7 +286,6 @@ impl World {
             streams_accepted: 0,
             name_taken: None,
             outbox: Outbox::new(name, start.boot),
-            clock: HybridClock::default(),
             past: Account::default(),
         });
         self.network.place(id, &start.zone);

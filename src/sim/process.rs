@@ -19,7 +19,7 @@ use super::replica::SimReplica;
 use super::time::now_of;
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Effect, Machine, MachineConfig};
-use crate::record::{HybridClock, Now};
+use crate::record::Now;
 
 /// Number of datagrams that a process's socket holds at most.
 const SOCKET_DATAGRAMS_MAX: usize = 2_000;
@@ -74,8 +74,6 @@ pub(super) struct SimNode {
     pub name_taken: Option<SocketAddr>,
     /// Records that clients published here and the machine has not taken yet.
     pub outbox: Outbox,
-    /// Issues the timestamps of records.
-    pub clock: HybridClock,
     /// Counts of what earlier lives sent and received.
     pub past: Account,
 }

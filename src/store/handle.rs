@@ -163,12 +163,6 @@ impl StoreHandle {
         self.inner.path.subscribe(subscriber);
     }
 
-    /// Sets the time up to which stamps have been issued, in microseconds since the Unix epoch. The store
-    /// keeps a mark ahead of it, so that the node issues no stamp twice after it was killed.
-    pub(crate) fn set_clock_high_water(&self, us: u64) {
-        self.inner.path.set_clock_high_water(us);
-    }
-
     /// Sets when the node last agreed fully with the cluster, in microseconds since the Unix epoch. Kept with
     /// the next commit, and within a minute of advance in any case.
     pub(crate) fn set_agreed(&self, us: u64) {

@@ -4,7 +4,6 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::open::StoreOptions;
-use super::write_path::CLOCK_LEASE_US;
 use crate::record::{NodeName, Now};
 
 /// The name and the numbers that a new life begins with, from the settings, the wall clock and the seed. A
@@ -16,8 +15,6 @@ pub(super) struct NewLife {
     pub(super) made_up: NodeName,
     /// Least boot number: the milliseconds since the Unix epoch.
     pub(super) boot_min: u64,
-    /// The clock's mark that is kept at once, if the one found is not greater, in microseconds.
-    pub(super) clock_lease_us: u64,
 }
 
 impl NewLife {
@@ -28,7 +25,6 @@ impl NewLife {
             node_name: options.node_name.clone(),
             made_up: made_up_name(options.seed, now),
             boot_min: now.wall_us / 1000,
-            clock_lease_us: now.wall_us.saturating_add(CLOCK_LEASE_US),
         }
     }
 }

@@ -21,7 +21,6 @@ pub(super) fn open(options: StoreOptions) -> Result<OpenBackend, OpenError> {
     let identity = NodeIdentity {
         node_name: life.node_name.unwrap_or(life.made_up),
         boot: life.boot_min,
-        clock_high_water: 0,
         agreed_us: None,
         heads: Heads::new(),
     };

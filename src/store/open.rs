@@ -78,8 +78,6 @@ pub struct NodeIdentity {
     pub node_name: NodeName,
     /// Boot number: greater than every one before, and durable before anyone is told of it.
     pub boot: u64,
-    /// No stamp issued before this start is greater than this, in microseconds since the Unix epoch.
-    pub clock_high_water: u64,
     /// When the node last agreed fully with the cluster, in microseconds since the Unix epoch.
     pub agreed_us: Option<u64>,
     /// Heads of the records that the node held when it last ended in order; empty if it did not.

@@ -289,27 +289,6 @@ fn what_was_dropped_is_read_from_the_map_again() {
     assert_eq!(loaded(&open_sim(&disk.after_power_cut(), options(0)).0), expected);
 }
 
-/// A clock set back between two lives must issue nothing twice, even after a kill.
-#[test]
-fn the_clocks_mark_is_ahead_of_a_kill_and_exact_at_an_orderly_end() {
-    let disk = SimDisk::default();
-    let (store, first) = open_sim(&disk, options(5_000_000));
-    assert_eq!(first.clock_high_water, 0);
-    // Nothing is written for it: the lease taken at the start covers it.
-    store.set_clock_high_water(5_500_000);
-    let (_, killed) = open_sim(&disk.after_power_cut(), options(1_000_000));
-    assert!(killed.clock_high_water >= 5_500_000);
-    let before = store.stats().commits_total;
-    store.set_clock_high_water(50_000_000);
-    assert!(store.flush(PATIENCE));
-    assert_eq!(store.stats().commits_total, before + 1);
-    let (_, killed) = open_sim(&disk.after_power_cut(), options(1_000_000));
-    assert!((50_000_000..60_000_000).contains(&killed.clock_high_water));
-    assert!(store.close(PATIENCE));
-    let (_, closed) = open_sim(&disk.after_power_cut(), options(1_000_000));
-    assert_eq!(closed.clock_high_water, 50_000_000);
-}
-
 #[test]
 fn the_time_of_agreement_is_kept_without_a_sync_a_second() {
     let disk = SimDisk::default();

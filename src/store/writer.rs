@@ -49,22 +49,14 @@ pub(super) struct GroupWriter {
     written: Ticket,
     /// While the map is read again: the first ticket that was lost.
     resync_from: Option<Ticket>,
-    /// The clock's mark when the store was opened, before the lease on it, in microseconds.
-    clock_floor_us: u64,
     /// Whether the last turn ended in good health.
     was_open: bool,
 }
 
 impl GroupWriter {
-    /// Makes a writer that has written nothing. No earlier run of the node issued a stamp greater than
-    /// `clock_floor_us`.
-    pub(super) fn new(
-        path: Arc<WritePath>,
-        engine: Arc<dyn StoreEngine>,
-        clock_floor_us: u64,
-    ) -> GroupWriter {
-        let written = Ticket(0);
-        GroupWriter { path, engine, written, resync_from: None, clock_floor_us, was_open: true }
+    /// Makes a writer that has written nothing.
+    pub(super) fn new(path: Arc<WritePath>, engine: Arc<dyn StoreEngine>) -> GroupWriter {
+        GroupWriter { path, engine, written: Ticket(0), resync_from: None, was_open: true }
     }
 
     /// Runs until told to stop, then closes the engine.
@@ -79,7 +71,7 @@ impl GroupWriter {
             }
             self.announce_health();
             if stop && self.path.queue.is_empty() {
-                self.write_exact_marks();
+                self.write_last_marks();
                 self.write_heads();
                 break;
             }
@@ -121,7 +113,7 @@ impl GroupWriter {
         let mut pause_ms = BACKOFF_MS_MIN;
         let mut has_failed = false;
         while !self.path.bell.is_abandoned() {
-            let marks = self.path.marks.leased();
+            let marks = self.path.marks.current();
             let recovered = if has_failed { self.engine.recover() } else { Ok(()) };
             let Err(error) = recovered.and_then(|()| self.engine.commit(group, marks)) else {
                 self.path.handle_committed(marks);
@@ -205,11 +197,10 @@ impl GroupWriter {
         }
     }
 
-    /// Writes the marks at an orderly end, the clock's exactly as issued, without the lease.
-    fn write_exact_marks(&self) {
-        let marks = self.path.marks.exact(self.clock_floor_us);
-        if let Err(error) = self.engine.commit(&WriteGroup::default(), marks) {
-            tracing::warn!(%error, "the last marks were not kept; the lease on the clock stands");
+    /// Writes the marks at an orderly end, however young those in the store are.
+    fn write_last_marks(&self) {
+        if let Err(error) = self.engine.commit(&WriteGroup::default(), self.path.marks.current()) {
+            tracing::warn!(%error, "the last marks were not kept");
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::wait::PATIENCE;
-use crate::harness::{Cluster, Fabric, Node, NodeConfig, ProtoClient, eventually, proto};
+use crate::harness::{Cluster, Fabric, Http, Node, NodeConfig, ProtoClient, eventually, proto};
 
 #[test]
 fn published_at_one_received_at_the_others_in_both_codecs() {
@@ -170,4 +170,25 @@ fn copies_received_are_about_one() {
         }
     }
     panic!("at best {best} copies for 2 × 1,000 deliveries");
+}
+
+/// A node that starts with a wrong clock took records until it had found out. Now it takes none before it has
+/// compared its clock with a member's, or no join target has answered for ten seconds.
+#[test]
+fn a_node_takes_no_publish_before_it_has_compared_its_clock() {
+    let silent = match std::net::UdpSocket::bind("127.0.0.1:0") {
+        Ok(socket) => socket,
+        Err(error) => panic!("no socket: {error}"),
+    };
+    let address = silent.local_addr().map(|address| address.to_string()).unwrap_or_default();
+    let node = Node::spawn(NodeConfig { join: vec![address], ..NodeConfig::named("a") });
+    node.post(json!({"source": "s", "data": 1})).assert_problem(503, "clock_skew");
+    let ready = Http::get(&node.http, "/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("clock"), "{}", ready.body);
+    node.wait_ready();
+    assert_eq!(node.post(json!({"source": "s", "data": 1})).status, 200);
+    // With a member that answers it takes no longer than joining does.
+    let other = Node::start(NodeConfig::joining("b", &node));
+    assert_eq!(other.post(json!({"source": "s", "data": 2})).status, 200);
 }

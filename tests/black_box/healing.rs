@@ -145,9 +145,10 @@ fn joining_through_a_node_that_is_down_at_first() {
     assert_eq!(answer.status, 503, "no join target has failed for 10 s yet: {answer:?}");
     assert!(!answer.body.is_empty(), "it says why");
     assert_eq!(second.get("/healthz").status, 200);
-    second.put("early", json!(1));
+    second.post(json!({"source": "early", "data": 1})).assert_problem(503, "clock_skew");
     // After ten seconds in which nobody answers, the node serves alone.
     second.wait_ready();
+    second.put("early", json!(1));
     let cluster = Cluster { nodes: vec![Node::spawn(first), second] };
     for node in &cluster.nodes {
         eventually("they meet", Duration::from_secs(40), || (node.alive() == 2).then_some(()));

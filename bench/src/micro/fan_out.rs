@@ -10,7 +10,7 @@ use anode::ingest::{Bounds, Change, Downstream, Ingest};
 use anode::metrics::Metrics;
 use anode::protocol::draft::{Draft, DraftPayload};
 use anode::protocol::json;
-use anode::record::{HybridClock, NodeName, Now, Pattern, SharedRecord};
+use anode::record::{NodeName, Now, Pattern, SharedRecord};
 use anode::subscriptions::Index;
 use parking_lot::Mutex;
 
@@ -44,7 +44,7 @@ fn ingest() -> Ingest<Mailbox> {
     let Ok(origin) = NodeName::parse("bench-node") else { unreachable!("a good name") };
     let bounds = Bounds { record_bytes_max: 1 << 20, map_bytes_max: 1 << 30, tombstones_us: 1 << 40 };
     let metrics = Arc::new(Metrics::default());
-    Ingest::new(bounds, HybridClock::new(1), Outbox::new(origin, 1), metrics, Mailbox::default())
+    Ingest::new(bounds, Outbox::new(origin, 1), metrics, Mailbox::default())
 }
 
 pub(super) fn make() -> Box<dyn FnMut()> {

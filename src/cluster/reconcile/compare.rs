@@ -7,8 +7,9 @@
 //! well, but without the youngest records, and ever more rarely while nothing is found.
 //!
 //! Shards may also differ for good without lacking anything: one side has collected a deletion that
-//! the other still keeps. A session finds nothing then, and that very pair of fingerprints is not
-//! looked into again.
+//! the other still keeps, or one side holds a record that the other refuses, because its timestamp is too
+//! far ahead. A session finds nothing then, or what it finds changes neither side, which shows when the same
+//! pair of fingerprints is there again after it. That very pair is not looked into again for an hour.
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -25,6 +26,10 @@ const BUSY_US_MAX: u64 = 32_000_000;
 /// Among this many sessions about busy shards there is one that leaves nothing out: only such a session can
 /// show that nothing at all is missing.
 const WHOLE_EVERY: u32 = 8;
+
+/// Time after which all pairs of fingerprints behind which nothing was missing are forgotten, in
+/// microseconds: a timestamp that is too far ahead for one side is not so for ever.
+const HARMLESS_US_MAX: u64 = 3_600_000_000;
 
 /// Returns one hash over the fingerprints of all shards.
 pub(super) fn root_of(fingerprints: &[u64; SHARDS]) -> u64 {
@@ -74,8 +79,12 @@ struct LastComparison {
 #[derive(Clone, Debug)]
 pub(super) struct Comparison {
     seen: Option<Box<LastComparison>>,
-    /// For each shard the pair of fingerprints behind which a session found no difference.
+    /// For each shard the pair of fingerprints behind which a session found nothing that changes either side.
     harmless: Option<Box<[(u64, u32); SHARDS]>>,
+    /// For each shard the pair of fingerprints before the last complete session that found a difference.
+    tried: Option<Box<[(u64, u32); SHARDS]>>,
+    /// When `harmless` is forgotten, on the monotonic clock in microseconds.
+    harmless_until_us: u64,
     suspect: usize,
     busy_us: u64,
     busy_until_us: u64,
@@ -89,6 +98,8 @@ impl Comparison {
         Comparison {
             seen: None,
             harmless: None,
+            tried: None,
+            harmless_until_us: 0,
             suspect: 0,
             busy_us: BUSY_US_MIN,
             busy_until_us: 0,
@@ -113,6 +124,9 @@ impl Comparison {
         }
         let Ok(theirs) = <[[u8; 4]; SHARDS]>::try_from(theirs) else { return CompareVerdict::Wait };
         let theirs = theirs.map(u32::from_le_bytes);
+        if now.mono_us >= self.harmless_until_us {
+            self.harmless = None;
+        }
         let mut differing = ShardSet::default();
         for shard in 0..SHARDS {
             let is_harmless =
@@ -157,11 +171,27 @@ impl Comparison {
         self.busy_us = (self.busy_us * 2).min(BUSY_US_MAX);
         let Some(seen) = self.seen.take() else { return };
         // A session in which one side left something out proves nothing.
-        if !(report.has_shown && report.has_seen) || report.equal == ShardSet::default() {
+        if !(report.has_shown && report.has_seen) {
             return;
         }
+        let mut proved = report.equal;
+        if report.found > 0 {
+            let tried = self.tried.get_or_insert_with(|| Box::new([(0, 0); SHARDS]));
+            for shard in seen.differing.iter() {
+                let pair = (seen.own[shard], seen.theirs[shard]);
+                if std::mem::replace(&mut tried[shard], pair) == pair {
+                    proved.insert(shard);
+                }
+            }
+        }
+        if proved == ShardSet::default() {
+            return;
+        }
+        if self.harmless.is_none() {
+            self.harmless_until_us = now.mono_us.saturating_add(HARMLESS_US_MAX);
+        }
         let harmless = self.harmless.get_or_insert_with(|| Box::new([(0, 0); SHARDS]));
-        for shard in report.equal.iter() {
+        for shard in proved.iter() {
             harmless[shard] = (seen.own[shard], seen.theirs[shard]);
         }
     }
@@ -265,6 +295,27 @@ mod tests {
         theirs[9] = 10;
         assert_eq!(ask(&mut comparison, NOW, &own, &theirs), CompareVerdict::Wait);
         assert_eq!(ask(&mut comparison, NOW, &own, &theirs), CompareVerdict::Reconcile(SessionPlan::Whole));
+    }
+
+    /// One side holds a record that the other refuses, and the other one an older record of that source.
+    #[test]
+    fn a_difference_that_sessions_do_not_change_is_harmless() {
+        let (own, mut theirs) = ([7; SHARDS], [7; SHARDS]);
+        theirs[9] = 8;
+        let mut comparison = Comparison::new();
+        for _ in 0..2 {
+            ask(&mut comparison, NOW, &own, &theirs);
+            let verdict = ask(&mut comparison, NOW, &own, &theirs);
+            assert_eq!(verdict, CompareVerdict::Reconcile(SessionPlan::Whole));
+            comparison.learn(NOW, &report(true, 1, ShardSet::default()));
+        }
+        for _ in 0..5 {
+            assert_eq!(ask(&mut comparison, NOW, &own, &theirs), CompareVerdict::Wait);
+        }
+        // An hour later it may be different.
+        let later = NOW.plus_us(HARMLESS_US_MAX);
+        assert_eq!(ask(&mut comparison, later, &own, &theirs), CompareVerdict::Wait);
+        assert_eq!(ask(&mut comparison, later, &own, &theirs), CompareVerdict::Reconcile(SessionPlan::Whole));
     }
 
     /// An answer with fewer bytes than promised, more, or none is ignored without a panic.

@@ -132,10 +132,16 @@ impl Initiator {
         self.peer_is_reconciled
     }
 
-    fn welcomed(&mut self, wall_us: u64, is_reconciled: bool, differing: ShardSet, env: &SessionEnv<'_>) {
+    fn welcomed(
+        &mut self,
+        clocks_us: (u64, u64),
+        is_reconciled: bool,
+        differing: ShardSet,
+        env: &SessionEnv<'_>,
+    ) {
         self.phase = Phase::Exchanging;
         self.peer_is_reconciled = is_reconciled;
-        self.filter = env.me.filter(self.filter.seed, wall_us, self.young_us());
+        self.filter = env.me.filter(self.filter.seed, clocks_us, self.young_us());
         let shards = match self.plan {
             SessionPlan::Whole => differing,
             SessionPlan::Settled(shards) => shards.and(&differing),
@@ -221,9 +227,9 @@ impl SessionEnd for Initiator {
     fn handle(&mut self, frame: ReconcileFrame, env: &mut SessionEnv<'_>) -> Result<SessionStep, FrameError> {
         match (self.phase, frame) {
             (Phase::Greeting, ReconcileFrame::Busy) => return Ok(SessionStep::Refused),
-            (Phase::Greeting, ReconcileFrame::Welcome { sender, wall_us, is_reconciled, differing }) => {
+            (Phase::Greeting, ReconcileFrame::Welcome { sender, clocks_us, is_reconciled, differing }) => {
                 self.peer = Some(sender);
-                self.welcomed(wall_us, is_reconciled, differing, env);
+                self.welcomed(clocks_us, is_reconciled, differing, env);
             }
             (Phase::Exchanging, ReconcileFrame::Ask { shard, upto }) => self.asked(shard, upto)?,
             (Phase::Exchanging, ReconcileFrame::Records(batch)) => {

@@ -18,6 +18,9 @@ pub(super) struct Filter {
     /// Wall clock of the session, in microseconds. Records that may be collected by then take no part: they
     /// are gone at one side, and must not come back from the other.
     pub wall_us: u64,
+    /// Earlier one of the two sides' wall clocks, in microseconds. Records that are too far ahead of it take no
+    /// part, because one of the two sides would refuse them.
+    pub earliest_wall_us: u64,
     /// Time for which deletions are kept, in microseconds.
     pub tombstones_us: u64,
     /// Wall clock, in microseconds. Records accepted later take no part: they may still be on their way down
@@ -35,6 +38,7 @@ impl Filter {
             record.birth.origin == *name && record.accepted_us > *since_us
         };
         record.accepted_us <= self.accepted_us_max
+            && !record.is_far_ahead(self.earliest_wall_us)
             && record.collect_us(self.tombstones_us).is_none_or(|at| at > self.wall_us)
             && self.own_since.as_ref().is_none_or(is_own)
     }

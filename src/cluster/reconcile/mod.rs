@@ -163,10 +163,13 @@ struct OwnNode {
 }
 
 impl OwnNode {
-    fn filter(&self, seed: u64, wall_us: u64, young_us: u64) -> Filter {
+    /// Makes the filter of a session. `earliest_wall_us` and `wall_us` are the earlier and the later one of
+    /// the two sides' wall clocks.
+    fn filter(&self, seed: u64, (earliest_wall_us, wall_us): (u64, u64), young_us: u64) -> Filter {
         Filter {
             seed,
             wall_us,
+            earliest_wall_us,
             tombstones_us: self.tombstones_us,
             accepted_us_max: if young_us == 0 { u64::MAX } else { wall_us.saturating_sub(young_us) },
             own_since: self.withholds.then(|| (self.name.clone(), self.started_from_us)),

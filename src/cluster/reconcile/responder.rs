@@ -134,8 +134,8 @@ impl Responder {
         if young_us == 0 && !env.me.withholds {
             self.heads = (env.heads)();
         }
-        let wall_us = wall_us.max(env.now.wall_us);
-        self.filter = Some(env.me.filter(seed, wall_us, young_us));
+        let clocks_us = (wall_us.min(env.now.wall_us), wall_us.max(env.now.wall_us));
+        self.filter = Some(env.me.filter(seed, clocks_us, young_us));
         self.young_us = young_us;
         self.peer = Some(sender);
         self.peer_is_reconciled = is_reconciled;
@@ -146,7 +146,7 @@ impl Responder {
             }
         }
         let (sender, is_reconciled) = (env.me.name.clone(), env.me.is_reconciled);
-        self.link.send(ReconcileFrame::Welcome { sender, wall_us, is_reconciled, differing });
+        self.link.send(ReconcileFrame::Welcome { sender, clocks_us, is_reconciled, differing });
         Ok(SessionStep::Going)
     }
 

@@ -168,8 +168,9 @@ pub(super) enum ReconcileFrame {
     },
     /// The responder refuses the session.
     Busy,
-    /// The responder's answer to the greeting, with the shards that differ.
-    Welcome { sender: NodeName, wall_us: u64, is_reconciled: bool, differing: ShardSet },
+    /// The responder's answer to the greeting, with the shards that differ. `clocks_us` are the earlier and the
+    /// later one of the two wall clocks, in microseconds.
+    Welcome { sender: NodeName, clocks_us: (u64, u64), is_reconciled: bool, differing: ShardSet },
     /// The initiator opens a shard in which `count` records take part; `fold` is the XOR of the checksums of
     /// its items.
     Open { shard: usize, count: u64, fold: u64 },
@@ -224,14 +225,15 @@ impl ReconcileFrame {
                 is_busy: true,
                 ..Default::default()
             }),
-            ReconcileFrame::Welcome { sender, wall_us, is_reconciled, differing } => {
+            ReconcileFrame::Welcome { sender, clocks_us, is_reconciled, differing } => {
                 let differing = differing.0.iter().flat_map(|word| word.to_le_bytes()).collect();
                 let (version, sender, is_busy) = (SESSION_VERSION, sender.as_str().into(), false);
                 ProtoFrame::Welcome(reconcile::Welcome {
                     version,
                     sender,
                     is_busy,
-                    wall_us,
+                    wall_us: clocks_us.1,
+                    earliest_wall_us: clocks_us.0,
                     is_reconciled,
                     differing,
                 })
@@ -290,9 +292,14 @@ impl ReconcileFrame {
                     .and_then(|words| words.try_into().ok())
                     .map(ShardSet)
                     .ok_or(FrameError::Field("differing"))?;
+                // Earlier versions do not tell the earlier clock.
+                let earliest_us = match welcome.earliest_wall_us {
+                    0 => welcome.wall_us,
+                    us => us,
+                };
                 ReconcileFrame::Welcome {
                     sender: sender(&welcome.sender)?,
-                    wall_us: welcome.wall_us,
+                    clocks_us: (earliest_us, welcome.wall_us),
                     is_reconciled: welcome.is_reconciled,
                     differing,
                 }

@@ -179,6 +179,10 @@ impl Intake<'_> {
         let is_repair = header.is_repair;
         let request = self.request(id.link, header);
         if !self.env.base.lines.has(&batch) {
+            // The tree goes on, but does not report that this node holds what it refuses.
+            if records.iter().any(|record| record.is_far_ahead(self.now.wall_us)) {
+                self.replication.withhold(batch.id);
+            }
             self.deliver(records, is_repair, &request.task);
         }
         self.env.base.lines.hold(self.env.base.now_us, &batch);

@@ -53,7 +53,8 @@ pub(super) struct Contacts {
     has_seeds: bool,
     is_resolved: bool,
     next_us: u64,
-    waiting: VecDeque<u32>,
+    /// Sequence number of each try, and when it began, on the monotonic clock in microseconds.
+    waiting: VecDeque<(u32, u64)>,
 }
 
 impl Contacts {
@@ -68,10 +69,11 @@ impl Contacts {
         !self.has_seeds || (self.is_resolved && self.seeds.iter().all(|seed| seed.is_me))
     }
 
-    /// Returns whether this sequence number is of a try under way, and ends the try.
-    pub fn take(&mut self, sequence: u32) -> bool {
-        let at = self.waiting.iter().position(|&waiting| waiting == sequence);
-        at.and_then(|at| self.waiting.remove(at)).is_some()
+    /// Ends the try with this sequence number, if it is under way, and returns when it began, on the monotonic
+    /// clock in microseconds.
+    pub fn take(&mut self, sequence: u32) -> Option<u64> {
+        let at = self.waiting.iter().position(|&(waiting, _)| waiting == sequence)?;
+        self.waiting.remove(at).map(|(_, began_us)| began_us)
     }
 }
 
@@ -153,7 +155,7 @@ impl Swim {
             }
         }
         for address in due {
-            self.contact(address, None);
+            self.contact(now, address, None);
         }
     }
 
@@ -171,7 +173,7 @@ impl Swim {
             lost.extend(seeds.filter(|seed| !self.is_live_seed(seed)).map(|seed| (seed.address, None)));
         }
         if let Some(&(address, slot)) = lost.get(self.random.index(lost.len())) {
-            self.contact(address, slot);
+            self.contact(now, address, slot);
         }
         if !self.is_alone() {
             // If this node is alone again later, it begins to try without waiting.
@@ -188,7 +190,7 @@ impl Swim {
 
     /// Pings the node at `address`, which must be the dead member in `slot` if one is given, and introduces
     /// this node.
-    fn contact(&mut self, address: SocketAddr, slot: Option<Slot>) {
+    fn contact(&mut self, now: Now, address: SocketAddr, slot: Option<Slot>) {
         let sequence = self.next_sequence();
         for seed in self.contacts.seeds.iter_mut().filter(|seed| seed.address == address) {
             seed.tries = seed.tries.saturating_add(1);
@@ -196,23 +198,22 @@ impl Swim {
         if self.contacts.waiting.len() >= CONTACTS_WAITING_MAX {
             self.contacts.waiting.pop_front();
         }
-        self.contacts.waiting.push_back(sequence);
+        self.contacts.waiting.push_back((sequence, now.mono_us));
         let target = slot.and_then(|slot| self.table.get(slot)).map_or(0, |member| member.key());
         let ping = self.ping(sequence, target, Some(self.table.me().clone()));
         self.send(address, slot, ping);
     }
 
-    /// Handles the answer to a try: exchanges member lists with the node that answered.
+    /// Handles the answer to a try: compares clocks and exchanges member lists with the node that answered.
+    /// `wall_us` is its wall clock, in microseconds.
     pub(super) fn contact_answered(
         &mut self,
         now: Now,
-        sequence: u32,
+        (sequence, wall_us): (u32, u64),
         from: SocketAddr,
         sender: Option<Slot>,
     ) {
-        if !self.contacts.take(sequence) {
-            return;
-        }
+        let Some(began_us) = self.contacts.take(sequence) else { return };
         let Some(slot) = sender else { return };
         let member = self.table.get(slot).map(|member| (slot, member.key()));
         for seed in self.contacts.seeds.iter_mut().filter(|seed| seed.address == from) {
@@ -220,6 +221,7 @@ impl Swim {
             seed.has_answered |= slot != ME;
         }
         if slot != ME {
+            self.clocks.measured(now, slot, wall_us, now.mono_us.saturating_sub(began_us));
             self.exchange_lists(now, slot);
         }
     }

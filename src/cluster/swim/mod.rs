@@ -284,9 +284,19 @@ impl Swim {
         self.contacts.is_alone_by_choice()
     }
 
-    /// Our wall clock minus the median of the peers' clocks, in microseconds; `None` with too few peers.
+    /// Our wall clock minus the peers' clocks, in microseconds; `None` before the first peer was measured.
     pub fn clock_offset_us(&self) -> Option<i64> {
         self.clocks.offset_us()
+    }
+
+    /// Returns whether our wall clock is too far off the median of at least three clocks, ours among them.
+    pub fn is_clock_skewed(&self) -> bool {
+        self.clocks.is_skewed()
+    }
+
+    /// Returns whether our wall clock has been compared with those of enough members.
+    pub fn is_clock_compared(&self) -> bool {
+        self.clocks.is_compared(self.table.ring().len().saturating_sub(1))
     }
 
     /// Wall clock, in microseconds, when the member that has been dead for longest was given up; `None` if no

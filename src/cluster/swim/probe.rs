@@ -249,7 +249,7 @@ impl Swim {
         self.claim_answered(ack.sequence);
         self.leave.answered(ack.sequence);
         self.suspicions.answered(now, ack.sequence);
-        self.contact_answered(now, ack.sequence, from, sender);
+        self.contact_answered(now, (ack.sequence, ack.wall_us), from, sender);
         let Some(slot) = sender else { return };
         if is_expected {
             self.compare_views(now, slot, ack.view);
@@ -322,7 +322,7 @@ impl Swim {
         let probe = self.probes.take(sequence);
         let relay = self.probes.relays.iter().position(|relay| relay.sequence == sequence);
         let relay = relay.and_then(|at| self.probes.relays.remove(at));
-        let is_contact = self.contacts.take(sequence);
+        let is_contact = self.contacts.take(sequence).is_some();
         let claim = self.claims.take(sequence);
         if let Some(said) = introduction {
             let is_expected = probe.is_some() || relay.is_some() || is_contact || claim.is_some();

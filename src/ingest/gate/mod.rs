@@ -69,6 +69,11 @@ impl Gate {
         self.node.set_skewed(is_skewed);
     }
 
+    /// Opens the gate once the node's clock has been compared with a member's, or closes it until then.
+    pub(super) fn set_clock_compared(&self, is_compared: bool) {
+        self.node.set_clock_compared(is_compared);
+    }
+
     /// Closes the gate for good: the node shuts down.
     pub(super) fn set_draining(&self) {
         self.node.set_draining();

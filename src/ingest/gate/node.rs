@@ -11,6 +11,9 @@ const DRAINING: u8 = 1;
 /// Bit for a node whose clock is too far off its peers' clocks.
 const SKEWED: u8 = 2;
 
+/// The node's clock has not been compared with a member's.
+const UNCOMPARED: u8 = 4;
+
 /// Refuses every draft while the node shuts down or cannot trust its clock.
 #[derive(Default)]
 pub(super) struct NodeGuard {
@@ -26,10 +29,18 @@ impl NodeGuard {
 
     /// Sets whether the node's clock is too far off its peers' clocks. Drafts are refused meanwhile.
     pub(super) fn set_skewed(&self, is_skewed: bool) {
-        if is_skewed {
-            self.reasons.fetch_or(SKEWED, Relaxed);
+        self.set(SKEWED, is_skewed);
+    }
+
+    pub(super) fn set_clock_compared(&self, is_compared: bool) {
+        self.set(UNCOMPARED, !is_compared);
+    }
+
+    fn set(&self, reason: u8, holds: bool) {
+        if holds {
+            self.reasons.fetch_or(reason, Relaxed);
         } else {
-            self.reasons.fetch_and(!SKEWED, Relaxed);
+            self.reasons.fetch_and(!reason, Relaxed);
         }
     }
 }
@@ -41,7 +52,12 @@ impl Guard for NodeGuard {
             reasons if reasons & DRAINING != 0 => {
                 Err(Refusal::new(Code::Overloaded, "this node is shutting down"))
             }
-            _ => Err(Refusal::new(Code::ClockSkew, "this node's clock is off its peers'")),
+            reasons if reasons & SKEWED != 0 => {
+                Err(Refusal::new(Code::ClockSkew, "this node's clock is off its peers'"))
+            }
+            _ => {
+                Err(Refusal::new(Code::ClockSkew, "this node's clock has not been compared with a member's"))
+            }
         }
     }
 }

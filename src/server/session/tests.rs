@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::token::cluster_key;
-use crate::record::{HybridClock, NodeName, Now, SharedRecord};
+use crate::record::{NodeName, Now, SharedRecord};
 use crate::server::acks::PublishHost;
 use crate::server::inbox::{Inbox, Mail};
 use crate::server::mailbox::{Mailbox, deliver};
@@ -189,13 +189,7 @@ impl World {
                     tombstones_us: DAY_US,
                 },
                 boot,
-                ingest: Ingest::new(
-                    bounds,
-                    HybridClock::new(0),
-                    outbox,
-                    metrics.clone(),
-                    Below::new(mailbox_bytes_max),
-                ),
+                ingest: Ingest::new(bounds, outbox, metrics.clone(), Below::new(mailbox_bytes_max)),
                 metrics,
                 durable: Cell::new(0),
                 tokens: Cell::new(0),

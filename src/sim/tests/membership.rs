@@ -404,6 +404,42 @@ fn wall_clocks_are_compared() {
     }
 }
 
+/// Of three nodes, the one whose clock is wrong knows it, and the others trust theirs. It knows before it has
+/// taken anything from a client: its clock does not count as compared until a second member has answered.
+#[test]
+fn of_three_clocks_the_wrong_one_is_found() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, Conditions::lan());
+        let seeds = [World::address_of(NodeId(0))];
+        let nodes = [world.start(Start::new(name(0), &[])), world.start(Start::new(name(1), &seeds))];
+        world.run_us(5 * SECOND_US);
+        let is_known = |node: NodeId, world: &World| world.machine(node).clock_offset_us().is_some();
+        assert!(nodes.iter().all(|node| is_known(*node, &world)), "one peer is enough for showing");
+        let wrong = world.start(Start { wall_offset_us: 60_000_000, ..Start::new(name(2), &seeds) });
+        assert!(!world.machine(wrong).is_clock_compared());
+        let is_compared = |world: &World| world.machine(wrong).is_clock_compared();
+        world.run_until(10 * SECOND_US, is_compared).expect("clocks are compared");
+        assert!(world.machine(wrong).is_clock_skewed(), "seed {seed}");
+        world.run_us(5 * SECOND_US);
+        assert!(world.machine(wrong).is_clock_skewed(), "seed {seed}");
+        assert!(nodes.iter().all(|node| !world.machine(*node).is_clock_skewed()), "seed {seed}");
+        world.jump_clock(wrong, -60_000_000);
+        world.run_us(5 * SECOND_US);
+        assert!(!world.machine(wrong).is_clock_skewed(), "seed {seed}");
+    }
+}
+
+/// A node whose clock is right takes publishes as soon as the first join target has answered.
+#[test]
+fn a_clock_is_compared_within_a_round_trip() {
+    let mut world = World::new(3, Conditions::lan());
+    let seeds = [World::address_of(NodeId(0))];
+    world.start(Start::new(name(0), &[]));
+    let node = world.start(Start::new(name(1), &seeds));
+    let took_us = world.run_until(SECOND_US, |world| world.machine(node).is_clock_compared());
+    assert!(took_us.is_some_and(|us| us < 20_000), "{took_us:?}");
+}
+
 #[test]
 fn idle_traffic_is_small_and_views_agree() {
     let mut world = cluster(1, 64, Conditions::lan());

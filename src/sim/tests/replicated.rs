@@ -55,6 +55,34 @@ fn whole_while_all_are_there() {
     }
 }
 
+/// A member that refuses a record, because its stamp is more than a day ahead, does not count as holding it. It
+/// passes the record on all the same.
+#[test]
+fn a_member_that_refuses_a_record_does_not_hold_it() {
+    for count in [2, 12] {
+        let mut world = World::new(3, Conditions::lan());
+        let nodes = cluster(&mut world, count);
+        // The clocks of all members but one are two days ahead of that one's.
+        let slow = nodes[count - 1];
+        world.jump_clock(slow, -2 * 24 * 3_600_000_000);
+        let ts = world.wall_us(nodes[0]);
+        let token = {
+            let data = "1".to_owned();
+            let birth = Birth { origin: NodeName::parse("n0").expect("name"), boot: 1, seq: 1 };
+            let stamp = Stamp::of_data(ts, data.as_bytes());
+            let source = Source::parse("s").expect("source");
+            let record = Arc::new(Record::new(source, stamp, Payload::Json(data.into()), birth, ts, 0));
+            world.publish_awaited(nodes[0], awaited(&record, 1, true), &[record]);
+            1
+        };
+        world.run_us(6_000_000);
+        let expected = Replicated { token, nodes: count as u32 - 1, is_whole: false };
+        assert_eq!(world.answer(nodes[0], token), Some(expected), "N={count}");
+        let holders = nodes.iter().filter(|node| world.replica(**node).latest("s").is_some()).count();
+        assert_eq!(holders, count - 1);
+    }
+}
+
 /// A record that waits for room may be replaced by a newer one of its source: then that one counts.
 #[test]
 fn what_was_superseded_on_its_way_waits_for_the_newer() {

@@ -96,7 +96,7 @@ pub(super) fn open(config: &Config, dir: &Path, options: StoreOptions) -> Result
         identity: embedded,
         bell,
     };
-    let writer = CassandraWriter::new(parts, identity.clock_high_water);
+    let writer = CassandraWriter::new(parts);
     let thread = StoreThread { writer, questions, slot, config: config.clone(), runtime };
     let intake = Intake::Queue(Box::new(|| thread.run()));
     Ok(OpenBackend { identity, path, backend, intake, place: dir, lock: Some(lock) })

@@ -68,8 +68,6 @@ pub(super) struct CassandraWriter {
     reach: Reach,
     window: RequestWindow,
     rewrite: Option<MapRewrite>,
-    /// The clock's mark when the store was opened, before the lease on it, in microseconds.
-    clock_floor_us: u64,
     /// Ticket of the last group that is in Cassandra with nothing waiting before it.
     written: Ticket,
     /// Whether the last turn ended in good health.
@@ -77,9 +75,8 @@ pub(super) struct CassandraWriter {
 }
 
 impl CassandraWriter {
-    /// Makes a writer that has written nothing. No earlier run of the node issued a stamp greater than
-    /// `clock_floor_us`.
-    pub(super) fn new(parts: WriterParts, clock_floor_us: u64) -> CassandraWriter {
+    /// Makes a writer that has written nothing.
+    pub(super) fn new(parts: WriterParts) -> CassandraWriter {
         let WriterParts { config, path, slot, spill, identity, bell } = parts;
         CassandraWriter {
             reach: Reach::new(config, slot, path.clone()),
@@ -89,7 +86,6 @@ impl CassandraWriter {
             bell,
             window: RequestWindow::new(),
             rewrite: None,
-            clock_floor_us,
             written: Ticket(0),
             was_open: true,
         }
@@ -108,7 +104,7 @@ impl CassandraWriter {
             self.turn(link).await;
             self.announce_health();
             if orders.stop && self.path.queue.is_empty() {
-                self.write_exact_marks();
+                self.write_last_marks();
                 break;
             }
             let is_busy = self.rewrite.is_some() || !self.spill.is_empty();
@@ -293,9 +289,9 @@ impl CassandraWriter {
         if !marks.are_due() {
             return;
         }
-        let leased = marks.leased();
-        match self.identity.commit(&WriteGroup::default(), leased) {
-            Ok(()) => marks.handle_kept(leased),
+        let current = marks.current();
+        match self.identity.commit(&WriteGroup::default(), current) {
+            Ok(()) => marks.handle_kept(current),
             Err(error) => {
                 tracing::error!(%error, "the node's marks cannot be kept");
                 if let Err(error) = self.identity.recover() {
@@ -313,12 +309,11 @@ impl CassandraWriter {
         }
     }
 
-    /// Writes the marks at an orderly end, the clock's exactly as issued, without the lease. Heads are not
-    /// kept: the records that the next run finds in Cassandra may lack those that peers have not stored yet.
-    fn write_exact_marks(&self) {
-        let marks = self.path.marks.exact(self.clock_floor_us);
-        if let Err(error) = self.identity.commit(&WriteGroup::default(), marks) {
-            tracing::warn!(%error, "the last marks were not kept; the lease on the clock stands");
+    /// Writes the marks at an orderly end, however young those in the file are. Heads are not kept: the records
+    /// that the next run finds in Cassandra may lack those that peers have not stored yet.
+    fn write_last_marks(&self) {
+        if let Err(error) = self.identity.commit(&WriteGroup::default(), self.path.marks.current()) {
+            tracing::warn!(%error, "the last marks were not kept");
         }
     }
 }

@@ -3,8 +3,8 @@
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 
 use super::schema::{
-    AGREED_US, BOOT, CLOCK_HIGH_WATER_US, FORMAT, FORMAT_VERSION, FORMAT_WITHOUT_JOURNAL, HEADS, HISTORY,
-    JOURNAL, LATEST, NODE_NAME, NUMBERS, TEXTS, begin,
+    AGREED_US, BOOT, FORMAT, FORMAT_VERSION, FORMAT_WITHOUT_JOURNAL, HEADS, HISTORY, JOURNAL, LATEST,
+    NODE_NAME, NUMBERS, TEXTS, begin,
 };
 use crate::cluster::Heads;
 use crate::record::NodeName;
@@ -53,14 +53,12 @@ fn write_life(transaction: &WriteTransaction, life: NewLife) -> Result<NodeIdent
         let identity = NodeIdentity {
             node_name: life.node_name.or(kept_name).unwrap_or(life.made_up),
             boot: life.boot_min.max(number(&numbers, BOOT)? + 1),
-            clock_high_water: number(&numbers, CLOCK_HIGH_WATER_US)?,
             agreed_us: Some(number(&numbers, AGREED_US)?).filter(|&us| us > 0),
             heads: take_heads(&mut transaction.open_table(HEADS)?)?,
         };
         texts.insert(NODE_NAME, identity.node_name.as_str())?;
         numbers.insert(FORMAT, FORMAT_VERSION)?;
         numbers.insert(BOOT, identity.boot)?;
-        numbers.insert(CLOCK_HIGH_WATER_US, identity.clock_high_water.max(life.clock_lease_us))?;
         Ok(Ok(identity))
     };
     write().map_err(failed)?.map_err(|found| OpenError::Format { found, known: FORMAT_VERSION })

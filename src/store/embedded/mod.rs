@@ -44,7 +44,7 @@ use self::birth::count_life;
 use self::journal::{Journal, JournalBounds, JournalStep, MoveShare};
 use self::medium::{FileMedium, Medium};
 use self::rows::LatestRow;
-use self::schema::{AGREED_US, CLOCK_HIGH_WATER_US, HEADS, JOURNAL, LATEST, NUMBERS, begin};
+use self::schema::{AGREED_US, HEADS, JOURNAL, LATEST, NUMBERS, begin};
 use self::tables::{RecordTables, decode_latest, read_history};
 use super::backend::{Backend, Intake, LoadReport, OpenBackend};
 use super::data_dir::{FILE_NAME, take_dir};
@@ -79,7 +79,7 @@ pub(super) fn open_medium(
     let place = medium.path();
     let (embedded, identity, path) = open_file(medium, &options)?;
     let embedded = Arc::new(embedded);
-    let writer = GroupWriter::new(path.clone(), embedded.clone(), identity.clock_high_water);
+    let writer = GroupWriter::new(path.clone(), embedded.clone());
     let intake = Intake::Queue(Box::new(|| writer.run()));
     Ok(OpenBackend { identity, path, backend: embedded, intake, place, lock })
 }
@@ -100,14 +100,10 @@ fn open_file(
     options: &StoreOptions,
 ) -> Result<(Embedded, NodeIdentity, Arc<WritePath>), OpenError> {
     let life = NewLife::begin(options);
-    let lease_us = life.clock_lease_us;
     let journal = JournalBounds { waiting_bytes: options.journal_bytes, ..JournalBounds::default() };
     let settings = Settings { history: options.history, cache_bytes: options.cache_bytes, journal };
     let (embedded, identity) = Embedded::open(medium, settings, life)?;
-    let kept = Marks {
-        clock_high_water_us: identity.clock_high_water.max(lease_us),
-        agreed_us: identity.agreed_us.unwrap_or(0),
-    };
+    let kept = Marks { agreed_us: identity.agreed_us.unwrap_or(0) };
     let queue_bytes_max = options.queue_bytes_max.min(STORE_QUEUE_BYTES_MAX);
     let path = WritePath::new(options.clock.clone(), queue_bytes_max, kept);
     Ok((embedded, identity, Arc::new(path)))
@@ -176,8 +172,7 @@ impl Embedded {
     pub(super) fn marks(&self) -> Result<Marks, StoreError> {
         self.with_database(|database| {
             let numbers = database.begin_read()?.open_table(NUMBERS)?;
-            let number = |name| Ok::<_, redb::Error>(numbers.get(name)?.map_or(0, |number| number.value()));
-            Ok(Marks { clock_high_water_us: number(CLOCK_HIGH_WATER_US)?, agreed_us: number(AGREED_US)? })
+            Ok(Marks { agreed_us: numbers.get(AGREED_US)?.map_or(0, |number| number.value()) })
         })
     }
 
@@ -197,7 +192,6 @@ impl Embedded {
             let step = self.write_group(&transaction, group, share)?;
             if let Some(marks) = marks {
                 let mut numbers = transaction.open_table(NUMBERS)?;
-                numbers.insert(CLOCK_HIGH_WATER_US, marks.clock_high_water_us)?;
                 numbers.insert(AGREED_US, marks.agreed_us)?;
             }
             transaction.commit()?;

@@ -9,7 +9,8 @@ pub(super) const LATEST: TableDefinition<&str, &[u8]> = TableDefinition::new("la
 pub(super) const HISTORY: TableDefinition<&[u8], &[u8]> = TableDefinition::new("history");
 /// Table from the number of a row to changes, in the order in which they were made.
 pub(super) const JOURNAL: TableDefinition<u64, &[u8]> = TableDefinition::new("journal");
-/// Numbers about the node, by name.
+/// Numbers about the node, by name. Files of earlier versions also have `clock_high_water_us`, the greatest
+/// timestamp issued for any source; it is not read any more.
 pub(super) const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
 /// Table from an origin and its boot number to the number up to which its records are held. Empty while the
 /// store is open.
@@ -21,8 +22,6 @@ pub(super) const TEXTS: TableDefinition<&str, &str> = TableDefinition::new("text
 pub(super) const FORMAT: &str = "format";
 /// Name of the node's boot number, among the numbers.
 pub(super) const BOOT: &str = "boot";
-/// Name of the clock's mark, in microseconds since the Unix epoch.
-pub(super) const CLOCK_HIGH_WATER_US: &str = "clock_high_water_us";
 /// Name of the time of the last agreement, in microseconds since the Unix epoch.
 pub(super) const AGREED_US: &str = "agreed_us";
 /// Name of the node's name, among the texts.

@@ -171,7 +171,6 @@ fn life(boot_min: u64, name: Option<&str>) -> NewLife {
         node_name: name.map(|name| NodeName::parse(name).expect("name")),
         made_up: NodeName::parse("made-up").expect("name"),
         boot_min,
-        clock_lease_us: 0,
     }
 }
 
@@ -427,6 +426,25 @@ proptest! {
         let latest: Vec<Record> = model.values().filter_map(|ring| ring.last().cloned()).collect();
         prop_assert_eq!(loaded(&store), latest);
     }
+}
+
+/// Earlier versions kept the greatest timestamp issued for any source. Their files are taken as they are.
+#[test]
+fn a_file_with_the_mark_of_the_clock_is_taken() {
+    let disk = SimDisk::default();
+    let store = open(&disk, 4);
+    commit(&store, &[Arc::new(record("s", 7, b"1"))]).expect("commits");
+    let kept = store.with_database(|database| {
+        let transaction = begin(database)?;
+        transaction.open_table(NUMBERS)?.insert("clock_high_water_us", u64::MAX)?;
+        transaction.commit()?;
+        Ok(())
+    });
+    kept.expect("commits");
+    drop(store);
+    let store = open(&disk, 4);
+    assert_eq!(loaded(&store), [record("s", 7, b"1")]);
+    assert_eq!(store.marks().expect("reads"), Marks::default());
 }
 
 #[test]

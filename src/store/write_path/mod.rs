@@ -18,7 +18,7 @@ pub(super) use self::bell::Bell;
 pub(super) use self::durable::DurableMark;
 use self::health::StoreCondition;
 pub use self::health::StoreHealth;
-pub(super) use self::marks::{CLOCK_LEASE_US, Marks, NodeMarks};
+pub(super) use self::marks::{Marks, NodeMarks};
 use super::open::Clock;
 use super::queue::{Ticket, WriteQueue};
 use crate::record::SharedRecord;
@@ -163,13 +163,6 @@ impl WritePath {
     pub(super) fn set_resyncing(&self, is_resyncing: bool) {
         if self.condition.set_resyncing(is_resyncing) {
             self.notify();
-        }
-    }
-
-    /// Notes that stamps up to `us` have been issued, and has a mark ahead of them written if need be.
-    pub(super) fn set_clock_high_water(&self, us: u64) {
-        if self.marks.raise_clock(us) {
-            self.bell.ring();
         }
     }
 

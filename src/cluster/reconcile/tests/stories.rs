@@ -74,6 +74,23 @@ fn both_sides_end_with_the_newest_of_both() {
     assert_eq!((ts(2050), ts(2150), ts(2250)), (Some(TS + 7), Some(TS + 9), Some(TS + 9)));
 }
 
+/// A record that one side refuses is not offered again and again. When its time has come, it is found.
+#[test]
+fn a_record_that_is_too_far_ahead_costs_no_sessions() {
+    let mut full = map_of(0..100);
+    full.put(value(7, START.wall_us + 25 * HOUR_US));
+    let mut world = two(full, map_of(0..100));
+    world.run_us(60 * SECOND_US);
+    let begun =
+        |world: &World| -> u64 { world.nodes.iter().map(|node| node.machine.stats().sessions_begun).sum() };
+    let before = begun(&world);
+    assert!((1..=6).contains(&before), "{before} sessions");
+    world.run_us(600 * SECOND_US);
+    assert_eq!((begun(&world), world.nodes[1].map.refused), (before, 0));
+    world.run_us(3 * HOUR_US);
+    assert!(world.are_equal() && world.nodes[1].map.refused == 0);
+}
+
 #[test]
 fn three_nodes_agree() {
     let mut world = World::new(9);

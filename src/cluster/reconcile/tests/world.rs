@@ -26,11 +26,12 @@ pub struct Map {
     shards: Vec<BTreeMap<Source, SharedRecord>>,
     prints: Vec<u64>,
     pub applied: usize,
+    pub refused: usize,
 }
 
 impl Map {
     pub fn new() -> Map {
-        Map { shards: vec![BTreeMap::new(); SHARDS], prints: vec![0; SHARDS], applied: 0 }
+        Map { shards: vec![BTreeMap::new(); SHARDS], prints: vec![0; SHARDS], applied: 0, refused: 0 }
     }
 
     fn shard_of(source: &str) -> usize {
@@ -73,8 +74,12 @@ impl Map {
 }
 
 impl Replica for Map {
-    fn apply(&mut self, _now: Now, record: SharedRecord, arrival: Arrival) -> bool {
+    fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
         assert_eq!(arrival, Arrival::Reconcile);
+        if record.is_far_ahead(now.wall_us) {
+            self.refused += 1;
+            return false;
+        }
         let is_newer = self.put(record);
         self.applied += usize::from(is_newer);
         is_newer

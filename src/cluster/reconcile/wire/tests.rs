@@ -20,7 +20,7 @@ fn frames() -> Vec<ReconcileFrame> {
         ReconcileFrame::Busy,
         ReconcileFrame::Welcome {
             sender: NodeName::parse("b").expect("name"),
-            wall_us: 5,
+            clocks_us: (4, 5),
             is_reconciled: false,
             differing,
         },

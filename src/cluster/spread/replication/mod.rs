@@ -46,6 +46,9 @@ const POLL_US: u64 = 20_000;
 /// Number of times that the missing tallies of one batch are asked for.
 const POLLS_MAX: u32 = 8;
 
+/// Most batches with a refused record that are remembered.
+const WITHHELD_MAX: usize = 256;
+
 /// The answers that wait here until all members hold a record, and the batches that are counted for answers
 /// here and elsewhere. Empty while no client asks for the level `replicated`.
 #[derive(Debug)]
@@ -62,6 +65,8 @@ pub(super) struct Replication {
     roster: Roster,
     /// Answers that no longer wait, to be given to the caller.
     results: VecDeque<Replicated>,
+    /// Batches with a record that this node refused, the newest last. They are not counted.
+    withheld: VecDeque<BatchId>,
     /// Packets that belong to no link: questions and their answers, which are repeated in their own way.
     asides: VecDeque<(SocketAddr, Packet)>,
     /// When the timer that is set for the waits is due, in microseconds; 0: none is set.
@@ -88,6 +93,7 @@ impl Replication {
             waits: Waits::default(),
             roster: Roster::default(),
             results: VecDeque::new(),
+            withheld: VecDeque::new(),
             asides: VecDeque::new(),
             armed_us: 0,
         }
@@ -198,9 +204,21 @@ impl Replication {
         }
     }
 
+    /// Notes that this node refused a record of a batch. The batch is not counted here, so its origin asks the members of
+    /// the range what they hold.
+    pub fn withhold(&mut self, batch: BatchId) {
+        if self.withheld.len() >= WITHHELD_MAX {
+            self.withheld.pop_front();
+        }
+        self.withheld.push_back(batch);
+    }
+
     /// Counts a part of a batch for the peer that handed it over and wants its tally. To be called before the
     /// part is served.
     pub fn count_for(&mut self, base: &mut Base, part: PartId, batch: BatchId, span: Span) {
+        if self.withheld.contains(&batch) {
+            return;
+        }
         let Some(link) = base.links.get(part.link) else { return };
         let asker = link.peer();
         self.start_counting(base, batch);
