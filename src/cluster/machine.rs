@@ -21,7 +21,7 @@ use super::spread::{Opened, PeerLife, Spread, SpreadStats};
 use super::stats::{MachineStats, QueueGauge};
 use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::swim::message::SwimMessage;
-use super::swim::{Known, SeedInfo, Swim, SwimOutput};
+use super::swim::{ClockVerdict, Known, SeedInfo, Swim, SwimOutput};
 use super::wire::{Body, Said, Wire};
 use super::{Effect, Heads, MachineConfig, Replica};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, HEADS_BYTES_MAX, SHARDS};
@@ -351,27 +351,9 @@ impl<S: Seal> Machine<S> {
         self.reconcile.is_reconciled() || self.swim.is_alone_by_choice()
     }
 
-    /// This node's wall clock minus the median of the members' clocks, or minus that of the only peer, in
-    /// microseconds; `None` before a peer has answered.
-    pub fn clock_offset_us(&self) -> Option<i64> {
-        self.swim.clock_offset_us()
-    }
-
-    /// Returns whether this node's wall clock is too far off the median of three or more clocks, its own among
-    /// them.
-    pub fn is_clock_skewed(&self) -> bool {
-        self.swim.is_clock_skewed()
-    }
-
-    /// Returns whether this node's wall clock has been compared with a member's. If the two contradict each
-    /// other and there are more members, one of them must have answered as well.
-    pub fn is_clock_compared(&self) -> bool {
-        self.swim.is_clock_compared()
-    }
-
-    /// Returns whether there is nobody to join: no join targets were given, or none but this node itself.
-    pub fn is_alone_by_choice(&self) -> bool {
-        self.swim.is_alone_by_choice()
+    /// What is known of this node's wall clock from those of the members.
+    pub fn clock(&self) -> ClockVerdict {
+        self.swim.clock()
     }
 
     /// This node's wall clock, in microseconds, when its map was last equal to that of a peer.

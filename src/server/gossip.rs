@@ -315,17 +315,16 @@ impl Gossip {
     /// Shows readers how far this node's clock is off, and whether it can be trusted. The verdict is shown before
     /// publishes are taken for the first time.
     fn publish_clock(&self, now: Now, shared: &Shared) {
-        shared.metrics.clock_offset_us.set(self.machine.clock_offset_us().unwrap_or(0));
-        let is_skewed = self.machine.is_clock_skewed();
-        shared.cluster.set_skewed(is_skewed);
-        shared.ingest.set_skewed(is_skewed);
+        let clock = self.machine.clock();
+        shared.metrics.clock_offset_us.set(clock.offset_us.unwrap_or(0));
+        shared.cluster.set_skewed(clock.is_skewed);
+        shared.ingest.set_skewed(clock.is_skewed);
         if shared.cluster.is_clock_compared() {
             return;
         }
-        // With members whose answers never come, waiting for longer decides nothing.
-        let is_over = now.mono_us >= self.started_us + ALONE_US && self.machine.clock_offset_us().is_some();
-        let has_nobody = self.machine.is_alone_by_choice() || self.has_given_up(now);
-        if self.machine.is_clock_compared() || is_over || has_nobody {
+        // Where further members never answer, waiting for longer decides nothing.
+        let is_over = now.mono_us >= self.started_us + ALONE_US && clock.offset_us.is_some();
+        if clock.is_compared || is_over || self.has_given_up(now) {
             shared.cluster.set_clock_compared();
             shared.ingest.set_clock_compared(true);
         }

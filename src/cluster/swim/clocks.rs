@@ -21,6 +21,19 @@ const AGE_US_MAX: u64 = 60_000_000;
 /// Longest round trip that says anything about clocks, in microseconds.
 const RTT_US_MAX: u64 = 1_000_000;
 
+/// What is known of this node's wall clock from those of the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockVerdict {
+    /// Our wall clock minus the median of three or more clocks, ours among them, or minus that of the only peer,
+    /// in microseconds; `None` before a peer was measured.
+    pub offset_us: Option<i64>,
+    /// Whether our wall clock is too far off the median of three or more clocks.
+    pub is_skewed: bool,
+    /// Whether our wall clock has been compared with a member's. If the two contradict each other and there are
+    /// more members, one of them must have answered as well.
+    pub is_compared: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Measurement {
     peer: Slot,

@@ -60,6 +60,7 @@ use std::sync::Arc;
 
 use self::broadcasts::Broadcasts;
 use self::claims::Claims;
+pub use self::clocks::ClockVerdict;
 use self::clocks::Clocks;
 use self::contacts::Contacts;
 pub use self::contacts::SeedInfo;
@@ -284,19 +285,15 @@ impl Swim {
         self.contacts.is_alone_by_choice()
     }
 
-    /// Our wall clock minus the peers' clocks, in microseconds; `None` before the first peer was measured.
-    pub fn clock_offset_us(&self) -> Option<i64> {
-        self.clocks.offset_us()
-    }
-
-    /// Returns whether our wall clock is too far off the median of at least three clocks, ours among them.
-    pub fn is_clock_skewed(&self) -> bool {
-        self.clocks.is_skewed()
-    }
-
-    /// Returns whether our wall clock has been compared with those of enough members.
-    pub fn is_clock_compared(&self) -> bool {
-        self.clocks.is_compared(self.table.ring().len().saturating_sub(1))
+    /// What is known of our wall clock from those of the peers. Where there is nobody to join, it counts as
+    /// compared.
+    pub fn clock(&self) -> ClockVerdict {
+        let peers = self.table.ring().len().saturating_sub(1);
+        ClockVerdict {
+            offset_us: self.clocks.offset_us(),
+            is_skewed: self.clocks.is_skewed(),
+            is_compared: self.is_alone_by_choice() || self.clocks.is_compared(peers),
+        }
     }
 
     /// Wall clock, in microseconds, when the member that has been dead for longest was given up; `None` if no

@@ -399,7 +399,7 @@ fn wall_clocks_are_compared() {
     }
     world.run_us(15 * SECOND_US);
     for (node, expected_us) in offsets_us.into_iter().enumerate() {
-        let offset_us = world.machine(NodeId(node)).clock_offset_us().expect("six peers");
+        let offset_us = world.machine(NodeId(node)).clock().offset_us.expect("six peers");
         assert!((offset_us - expected_us).abs() < 2_000, "node {node}: {offset_us}");
     }
 }
@@ -413,19 +413,19 @@ fn of_three_clocks_the_wrong_one_is_found() {
         let seeds = [World::address_of(NodeId(0))];
         let nodes = [world.start(Start::new(name(0), &[])), world.start(Start::new(name(1), &seeds))];
         world.run_us(5 * SECOND_US);
-        let is_known = |node: NodeId, world: &World| world.machine(node).clock_offset_us().is_some();
+        let is_known = |node: NodeId, world: &World| world.machine(node).clock().offset_us.is_some();
         assert!(nodes.iter().all(|node| is_known(*node, &world)), "one peer is enough for showing");
         let wrong = world.start(Start { wall_offset_us: 60_000_000, ..Start::new(name(2), &seeds) });
-        assert!(!world.machine(wrong).is_clock_compared());
-        let is_compared = |world: &World| world.machine(wrong).is_clock_compared();
+        assert!(!world.machine(wrong).clock().is_compared);
+        let is_compared = |world: &World| world.machine(wrong).clock().is_compared;
         world.run_until(10 * SECOND_US, is_compared).expect("clocks are compared");
-        assert!(world.machine(wrong).is_clock_skewed(), "seed {seed}");
+        assert!(world.machine(wrong).clock().is_skewed, "seed {seed}");
         world.run_us(5 * SECOND_US);
-        assert!(world.machine(wrong).is_clock_skewed(), "seed {seed}");
-        assert!(nodes.iter().all(|node| !world.machine(*node).is_clock_skewed()), "seed {seed}");
+        assert!(world.machine(wrong).clock().is_skewed, "seed {seed}");
+        assert!(nodes.iter().all(|node| !world.machine(*node).clock().is_skewed), "seed {seed}");
         world.jump_clock(wrong, -60_000_000);
         world.run_us(5 * SECOND_US);
-        assert!(!world.machine(wrong).is_clock_skewed(), "seed {seed}");
+        assert!(!world.machine(wrong).clock().is_skewed, "seed {seed}");
     }
 }
 
@@ -436,7 +436,7 @@ fn a_clock_is_compared_within_a_round_trip() {
     let seeds = [World::address_of(NodeId(0))];
     world.start(Start::new(name(0), &[]));
     let node = world.start(Start::new(name(1), &seeds));
-    let took_us = world.run_until(SECOND_US, |world| world.machine(node).is_clock_compared());
+    let took_us = world.run_until(SECOND_US, |world| world.machine(node).clock().is_compared);
     assert!(took_us.is_some_and(|us| us < 20_000), "{took_us:?}");
 }
 
