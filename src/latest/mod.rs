@@ -192,7 +192,6 @@ impl Latest {
 
     /// Adds the change of a shard's memory in bytes and number of records, given before and after, to the
     /// totals.
-    #[inline]
     fn account(&self, before: (usize, usize), after: (usize, usize)) {
         // All shards share the totals, so these are written only where something changed.
         if after.0 != before.0 {

@@ -150,8 +150,10 @@ impl Record {
     /// record's own fields, so it is the same on every node.
     #[inline]
     pub fn expires_us(&self) -> Option<u64> {
-        let from_us = self.stamp.ts.min(self.accepted_us);
-        (self.ttl_ms > 0).then(|| from_us.saturating_add(self.ttl_ms.saturating_mul(1000)))
+        (self.ttl_ms > 0).then(|| {
+            let from_us = self.stamp.ts.min(self.accepted_us);
+            from_us.saturating_add(self.ttl_ms.saturating_mul(1000))
+        })
     }
 
     /// Returns whether readers see a value at the wall clock `wall_us`: it is neither deleted nor expired.
@@ -177,12 +179,11 @@ impl Record {
     /// Cassandra does, would drop it.
     #[inline]
     pub fn collect_us(&self, tombstones_us: u64) -> Option<u64> {
-        let least_us = self.stamp.ts.max(self.accepted_us);
-        let from_us = match self.expires_us() {
-            Some(expires_us) => expires_us.max(least_us),
-            None if self.stamp.deleted => least_us,
-            None => return None,
-        };
+        let expires_us = self.expires_us();
+        if expires_us.is_none() && !self.stamp.deleted {
+            return None;
+        }
+        let from_us = self.stamp.ts.max(self.accepted_us).max(expires_us.unwrap_or(0));
         Some(from_us.saturating_add(tombstones_us))
     }
 
