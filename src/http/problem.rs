@@ -9,7 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use crate::protocol::json::{write_record, write_refusal_facts, write_string};
+use crate::protocol::json::{ProblemFields, write_problem, write_record, write_refusal_facts};
 use crate::protocol::refusal::Refusal;
 use crate::record::Record;
 
@@ -42,14 +42,14 @@ impl Problem {
 
     /// The JSON object of the problem.
     fn body(&self) -> Vec<u8> {
-        let mut out = b"{\"type\":\"about:blank\",\"title\":".to_vec();
-        write_string(&mut out, self.status.canonical_reason().unwrap_or("Error"));
-        out.extend_from_slice(format!(",\"status\":{},\"detail\":", self.status.as_u16()).as_bytes());
-        write_string(&mut out, &self.detail);
-        out.extend_from_slice(b",\"code\":");
-        write_string(&mut out, self.code);
-        out.extend_from_slice(&self.extra);
-        out.push(b'}');
+        let fields = ProblemFields {
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+        };
+        let mut out = Vec::new();
+        write_problem(&mut out, fields, &self.extra);
         out
     }
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::acks::{PublishHost, Waiter};
+use super::acks::{AnswerState, PublishHost, Waiter};
 use super::clock;
 use super::lifecycle::Phase;
 use super::shared::Shared;
 use crate::cluster::members::MemberInfo;
 use crate::http::{NodeService, Reply};
-use crate::ingest::{Accepted, Downstream};
+use crate::ingest::Accepted;
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, PublishFrame};
@@ -106,19 +106,7 @@ impl PublishHost for HttpPublisher<'_> {
         self.0.acks.publish_awaited(Waiter::Http, |token| self.0.ingest.publish_awaited(now, draft, token))
     }
 
-    fn durable(&self) -> u64 {
-        self.0.store().durable().0
-    }
-
-    fn store_health(&self) -> Result<(), String> {
-        self.0.ingest.downstream().store_health()
-    }
-
-    fn store_away(&self) -> Option<String> {
-        self.0.store().away()
-    }
-
-    fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+    fn state(&self) -> &dyn AnswerState {
+        self.0
     }
 }

@@ -4,7 +4,6 @@
 //! `/subscribe` stays with the worker; every other one is handed to the control plane, with the bytes
 //! read so far, and is answered or refused there.
 
-use serde::Serialize;
 use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server::{Request, create_response, write_response};
 use tungstenite::http::HeaderValue;
@@ -13,6 +12,7 @@ use super::framing::message::{CODECS, Codec};
 use super::framing::wrap::Framing;
 use super::session::Endpoint;
 use crate::limits::REQUEST_HEAD_BYTES_MAX;
+use crate::protocol::json::{ProblemFields, write_problem};
 use crate::protocol::refusal::Refusal;
 
 /// A request to change to a framing of messages.
@@ -123,17 +123,6 @@ impl Upgrade {
     }
 }
 
-/// The JSON object of a problem, as RFC 9457 defines it.
-#[derive(Serialize)]
-struct ProblemBody<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    code: &'a str,
-}
-
 /// A whole HTTP response that says why there will be no session, and closes the connection.
 pub fn refuse(status: u16, refusal: &Refusal) -> Vec<u8> {
     let title = match status {
@@ -143,15 +132,9 @@ pub fn refuse(status: u16, refusal: &Refusal) -> Vec<u8> {
         503 => "Service Unavailable",
         _ => "Error",
     };
-    let problem = ProblemBody {
-        kind: "about:blank",
-        title,
-        status,
-        detail: &refusal.message,
-        code: refusal.code.as_str(),
-    };
-    // Serializing strings and a number cannot fail.
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let fields = ProblemFields { title, status, detail: &refusal.message, code: refusal.code.as_str() };
+    let mut body = Vec::new();
+    write_problem(&mut body, fields, &[]);
     let mut response = format!(
         "HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
          Sec-WebSocket-Version: 13\r\nConnection: close\r\n\r\n",

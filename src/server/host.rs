@@ -3,16 +3,15 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::acks::{PublishHost, Waiter};
+use super::acks::{AnswerState, PublishHost, Waiter};
 use super::lifecycle::Phase;
 use super::mailbox::Mailbox;
 use super::session::{Facts, Host};
 use super::shared::Shared;
 use crate::cluster::Heads;
 use crate::cluster::members::MemberInfo;
-use crate::ingest::{Accepted, Downstream};
+use crate::ingest::Accepted;
 use crate::latest::Latest;
-use crate::metrics::Metrics;
 use crate::protocol::draft::Draft;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::token::cluster_key;
@@ -73,20 +72,8 @@ impl PublishHost for WorkerHost {
             .publish_awaited(waiter, |token| self.shared.ingest.publish_awaited(now, draft, token))
     }
 
-    fn durable(&self) -> u64 {
-        self.shared.store().durable().0
-    }
-
-    fn store_health(&self) -> Result<(), String> {
-        self.shared.ingest.downstream().store_health()
-    }
-
-    fn store_away(&self) -> Option<String> {
-        self.shared.store().away()
-    }
-
-    fn metrics(&self) -> &Metrics {
-        &self.shared.metrics
+    fn state(&self) -> &dyn AnswerState {
+        &*self.shared
     }
 }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::acceptor::AcceptFailures;
-use super::acks::Acks;
+use super::acks::{Acks, AnswerState};
 use super::clock;
 use super::cluster_view::ClusterView;
 use super::lifecycle::{Lifecycle, Phase};
@@ -194,6 +194,24 @@ impl Shared {
             return Err("the first reconciliation with the cluster is not done".into());
         }
         Ok(())
+    }
+}
+
+impl AnswerState for Shared {
+    fn durable(&self) -> u64 {
+        self.store().durable().0
+    }
+
+    fn store_health(&self) -> Result<(), String> {
+        self.ingest.downstream().store_health()
+    }
+
+    fn store_away(&self) -> Option<String> {
+        self.store().away()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 }
 

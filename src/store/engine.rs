@@ -14,6 +14,13 @@ use crate::record::Stamp;
 pub(super) trait StoreEngine: Send + Sync {
     /// Writes a group and the marks. Returns once they survive a power cut.
     fn commit(&self, group: &WriteGroup, marks: Marks) -> Result<(), StoreError>;
+    /// Writes the marks at an orderly end, however young those are that were written last. A failure is
+    /// logged.
+    fn keep_last_marks(&self, marks: Marks) {
+        if let Err(error) = self.commit(&WriteGroup::default(), marks) {
+            tracing::warn!(%error, "the last marks were not kept");
+        }
+    }
     /// Returns whether work was put off that commits of empty groups would do.
     fn has_deferred_work(&self) -> bool;
     /// Keeps the heads of what is written, for the next time it is opened, and for that time alone.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::engine::StoreEngine;
 use super::queue::{Ticket, WriteGroup};
-use super::write_path::{LatestRecords, StoreHealth, WritePath, WriterGuard};
+use super::write_path::{LatestRecords, WritePath, WriterGuard};
 use crate::limits::SHARDS;
 use crate::record::Source;
 
@@ -49,14 +49,12 @@ pub(super) struct GroupWriter {
     written: Ticket,
     /// While the map is read again: the first ticket that was lost.
     resync_from: Option<Ticket>,
-    /// Whether the last turn ended in good health.
-    was_open: bool,
 }
 
 impl GroupWriter {
     /// Makes a writer that has written nothing.
     pub(super) fn new(path: Arc<WritePath>, engine: Arc<dyn StoreEngine>) -> GroupWriter {
-        GroupWriter { path, engine, written: Ticket(0), resync_from: None, was_open: true }
+        GroupWriter { path, engine, written: Ticket(0), resync_from: None }
     }
 
     /// Runs until told to stop, then closes the engine.
@@ -69,24 +67,15 @@ impl GroupWriter {
             if self.path.queue.lost_from().is_some() {
                 let WriteEnd::Done = self.resync() else { break };
             }
-            self.announce_health();
+            self.path.announce_health();
             if stop && self.path.queue.is_empty() {
-                self.write_last_marks();
+                self.engine.keep_last_marks(self.path.marks.current());
                 self.write_heads();
                 break;
             }
         }
         self.engine.close();
         drop(guard);
-    }
-
-    /// Notifies subscribers of a queue that became full, or is full no more; errors are notified where
-    /// they happen.
-    fn announce_health(&mut self) {
-        let open = self.path.health() == StoreHealth::Open;
-        if std::mem::replace(&mut self.was_open, open) != open {
-            self.path.notify();
-        }
     }
 
     /// Takes everything that waits in the queue and writes it as one group.
@@ -194,13 +183,6 @@ impl GroupWriter {
                 Some(last) => after = Some(last),
                 None => return WriteEnd::Done,
             }
-        }
-    }
-
-    /// Writes the marks at an orderly end, however young those in the store are.
-    fn write_last_marks(&self) {
-        if let Err(error) = self.engine.commit(&WriteGroup::default(), self.path.marks.current()) {
-            tracing::warn!(%error, "the last marks were not kept");
         }
     }
 

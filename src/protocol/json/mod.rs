@@ -1,10 +1,12 @@
 //! The JSON form of the messages between clients and nodes.
 
+mod problem;
 mod publish;
 pub mod scan;
 mod subscribe;
 mod write;
 
+pub use problem::{ProblemFields, write_problem};
 pub use publish::publish_frame;
 pub use subscribe::{subscribe_frame, write_notice};
 pub use write::{write_publish_answers, write_published, write_record, write_refusal_facts, write_string};

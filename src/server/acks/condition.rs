@@ -14,7 +14,19 @@ use crate::record::Now;
 /// Time that a publish waits for the cluster machine beyond the machine's own timeout, in microseconds.
 const GRACE_US: u64 = 1_000_000;
 
-/// What publishing needs of the node: a way to apply records, and the state of the store.
+/// The state of the node by which answers are settled.
+pub(crate) trait AnswerState {
+    /// The store's mark: every ticket up to this one is durable.
+    fn durable(&self) -> u64;
+    /// Returns an error with the reason if the store takes no records.
+    fn store_health(&self) -> Result<(), String>;
+    /// The reason why nothing becomes durable for now although records are taken, if there is one.
+    fn store_away(&self) -> Option<String>;
+    /// The counters of the node.
+    fn metrics(&self) -> &Metrics;
+}
+
+/// The node as a publisher reaches it: a way to apply records, and the state by which they are answered.
 pub(crate) trait PublishHost {
     /// Applies a publish.
     fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal>;
@@ -27,16 +39,8 @@ pub(crate) trait PublishHost {
         draft: &Draft<'_>,
         connection: usize,
     ) -> Result<(Accepted, u64), Refusal>;
-    /// The store's mark: every ticket up to this one is durable.
-    fn durable(&self) -> u64;
-    /// Returns an error with the reason if the store takes no records.
-    fn store_health(&self) -> Result<(), String>;
-    /// The reason why nothing becomes durable for now although records are taken, if there is one.
-    fn store_away(&self) -> Option<String> {
-        None
-    }
-    /// The counters of the node.
-    fn metrics(&self) -> &Metrics;
+    /// The state of the node.
+    fn state(&self) -> &dyn AnswerState;
 }
 
 /// Number of members that hold a record: `Ok` if these are all, `Err` if the time ran out before that.
@@ -77,10 +81,10 @@ pub(super) fn publish<H: PublishHost + ?Sized>(
         AckLevel::Stored => {
             let accepted = host.publish(now, draft)?;
             let published = published(&accepted);
-            if accepted.ticket <= host.durable() {
+            if accepted.ticket <= host.state().durable() {
                 return Ok((published, None));
             }
-            match host.store_health() {
+            match host.state().store_health() {
                 Ok(()) => Ok((published, Some(Condition::Stored(accepted.ticket)))),
                 Err(reason) => Err(below_level(&published, store_failed(reason))),
             }

@@ -28,7 +28,7 @@ pub(crate) enum Judged<'f> {
 impl Judged<'_> {
     /// Refuses a frame as a whole, and counts that.
     pub(crate) fn refused<H: PublishHost + ?Sized>(host: &H, refusal: Refusal) -> Judged<'static> {
-        host.metrics().refused(refusal.code);
+        host.state().metrics().refused(refusal.code);
         Judged::Whole { id: None, answer: Err(refusal) }
     }
 }
@@ -72,7 +72,7 @@ fn judge_item<H: PublishHost + ?Sized>(
     match judged {
         Ok((published, condition)) => (Ok(published), condition),
         Err(refusal) => {
-            host.metrics().refused(refusal.code);
+            host.state().metrics().refused(refusal.code);
             (Err(refusal), None)
         }
     }

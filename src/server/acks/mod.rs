@@ -32,7 +32,7 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::reply::FrameReply;
 use crate::record::Now;
 
-pub(super) use self::condition::{PublishHost, Reached};
+pub(super) use self::condition::{AnswerState, PublishHost, Reached};
 pub(super) use self::frame::PendingFrame;
 pub(super) use self::judge::{Judged, judge_frame};
 pub(super) use self::room::WaitingRoom;
@@ -84,7 +84,7 @@ impl Acks {
         match judge_frame(host, now, frame, level, 0) {
             Judged::Whole { answer, .. } => reply.send(FrameReply::One(answer)),
             Judged::Frame(frame) if frame.is_open() => {
-                self.http.insert(now.mono_us, frame, reply, host.metrics());
+                self.http.insert(now.mono_us, frame, reply, host.state().metrics());
             }
             Judged::Frame(frame) => reply.send(frame.into_reply()),
         }

@@ -92,18 +92,18 @@ impl<W> WaitingRoom<W> {
         host: &H,
         tell: &mut impl FnMut(PendingFrame, W),
     ) {
-        let durable = host.durable();
+        let durable = host.state().durable();
         while let Some(place) = self.stored.pop_front_if(|place| place.ticket <= durable) {
             self.leave_line(place.key, |frame| frame.settle_stored(durable), tell);
         }
         if self.stored.is_empty() {
             return;
         }
-        if let Err(reason) = host.store_health() {
+        if let Err(reason) = host.state().store_health() {
             let refusal = condition::store_failed(reason);
             while let Some(place) = self.stored.pop_front() {
                 let refuse =
-                    |frame: &mut PendingFrame| frame.refuse_stored(durable, &refusal, host.metrics());
+                    |frame: &mut PendingFrame| frame.refuse_stored(durable, &refusal, host.state().metrics());
                 self.leave_line(place.key, refuse, tell);
             }
         }
@@ -121,9 +121,11 @@ impl<W> WaitingRoom<W> {
         }
         // The mark may have moved since the owner called last.
         self.handle_durable(host, tell);
-        let (durable, refusal) = (host.durable(), condition::store_too_late(host.store_away()));
+        let (durable, refusal) =
+            (host.state().durable(), condition::store_too_late(host.state().store_away()));
         while let Some(place) = self.stored.pop_front_if(|place| place.deadline_us <= now_us) {
-            let refuse = |frame: &mut PendingFrame| frame.refuse_stored(durable, &refusal, host.metrics());
+            let refuse =
+                |frame: &mut PendingFrame| frame.refuse_stored(durable, &refusal, host.state().metrics());
             self.leave_line(place.key, refuse, tell);
         }
         while let Some(first) = self.replicated.first_entry()
@@ -131,7 +133,7 @@ impl<W> WaitingRoom<W> {
         {
             // This node at least holds the record.
             let token = *first.key();
-            self.handle_replicated(token, Err(1), host.metrics(), tell);
+            self.handle_replicated(token, Err(1), host.state().metrics(), tell);
         }
     }
 

@@ -86,6 +86,12 @@ impl PublishHost for Hasty<'_> {
         })
     }
 
+    fn state(&self) -> &dyn AnswerState {
+        self
+    }
+}
+
+impl AnswerState for Hasty<'_> {
     fn durable(&self) -> u64 {
         0
     }
@@ -96,6 +102,10 @@ impl PublishHost for Hasty<'_> {
 
     fn metrics(&self) -> &Metrics {
         self.1
+    }
+
+    fn store_away(&self) -> Option<String> {
+        None
     }
 }
 

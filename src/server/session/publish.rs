@@ -74,7 +74,7 @@ impl Publisher {
 
     /// Takes the cluster machine's answer for one of this connection's records.
     pub(super) fn handle_replicated(&mut self, turn: &mut Turn<'_>, token: u64, reached: Reached) {
-        let (codec, metrics) = (self.codec, turn.host.metrics());
+        let (codec, metrics) = (self.codec, turn.host.state().metrics());
         let mut tell = |frame: PendingFrame, ()| answer(turn, codec, &frame);
         self.waiting.handle_replicated(token, reached, metrics, &mut tell);
     }

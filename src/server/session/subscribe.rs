@@ -103,7 +103,7 @@ impl Subscriber {
     }
 
     fn refuse(&mut self, turn: &mut Turn<'_>, id: Option<RequestId<'_>>, refusal: &Refusal) {
-        turn.host.metrics().refused(refusal.code);
+        turn.host.state().metrics().refused(refusal.code);
         self.tell(turn, &Notice::Refused { id, refusal });
     }
 

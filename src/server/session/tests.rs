@@ -25,7 +25,7 @@ use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::token::cluster_key;
 use crate::record::{NodeName, Now, SharedRecord};
-use crate::server::acks::PublishHost;
+use crate::server::acks::{AnswerState, PublishHost};
 use crate::server::inbox::{Inbox, Mail};
 use crate::server::mailbox::{Mailbox, deliver};
 use crate::server::outbound::Outbound;
@@ -130,6 +130,12 @@ impl PublishHost for Node {
         self.ingest.publish_awaited(now, draft, token).map(|accepted| (accepted, token))
     }
 
+    fn state(&self) -> &dyn AnswerState {
+        self
+    }
+}
+
+impl AnswerState for Node {
     fn durable(&self) -> u64 {
         self.durable.get()
     }
@@ -140,6 +146,10 @@ impl PublishHost for Node {
 
     fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    fn store_away(&self) -> Option<String> {
+        None
     }
 }
 

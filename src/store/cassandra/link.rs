@@ -179,6 +179,26 @@ impl CassandraLink {
         (!self.listed.contains(hash)).then_some(RowWrite::OpenBucket(record, hash))
     }
 
+    /// Reads one page of the rows of a query, and the state with which the next page is asked for. `at` is that
+    /// state of the page before, `None` for the first page. `token` leads the request to a node that holds it.
+    async fn page(
+        &self,
+        query: &PreparedQuery,
+        values: Vec<Value>,
+        token: Option<Murmur3Token>,
+        at: Option<CBytes>,
+    ) -> Result<(Vec<Row>, Option<CBytes>), CassandraFault> {
+        let mut params = self.session.params().with_page_size(PAGE_ROWS);
+        params = params.with_values(QueryValues::SimpleValues(values));
+        if let Some(token) = token {
+            params = params.with_token(token);
+        }
+        if let Some(state) = at {
+            params = params.with_paging_state(state);
+        }
+        rows_of(&self.session.execute(query, params.build()).await?)
+    }
+
     /// Reads a page of the values of `latest` between two tokens, both included, and the state with which
     /// the next page is asked for. `at`: that state of the page before.
     pub(super) async fn scan(
@@ -186,13 +206,8 @@ impl CassandraLink {
         (from, to): (i64, i64),
         at: Option<CBytes>,
     ) -> Result<(Vec<Vec<u8>>, Option<CBytes>), CassandraFault> {
-        let mut params = self.session.params().with_page_size(PAGE_ROWS).with_token(Murmur3Token::new(from));
-        params = params.with_values(QueryValues::SimpleValues(vec![signed(from), signed(to)]));
-        if let Some(state) = at {
-            params = params.with_paging_state(state);
-        }
-        let answer = self.session.execute(&self.statements.scan, params.build()).await?;
-        let (rows, next) = rows_of(&answer)?;
+        let (values, token) = (vec![signed(from), signed(to)], Some(Murmur3Token::new(from)));
+        let (rows, next) = self.page(&self.statements.scan, values, token, at).await?;
         Ok((rows.iter().filter_map(value_of).collect(), next))
     }
 
@@ -224,13 +239,7 @@ impl CassandraLink {
         let (mut buckets, mut next) = (Vec::new(), None);
         loop {
             let values = vec![text(source), signed(from), signed(to)];
-            let mut params = self.session.params().with_page_size(PAGE_ROWS);
-            params = params.with_values(QueryValues::SimpleValues(values));
-            if let Some(state) = next {
-                params = params.with_paging_state(state);
-            }
-            let answer = self.session.execute(&self.statements.list_buckets, params.build()).await?;
-            let (rows, state) = rows_of(&answer)?;
+            let (rows, state) = self.page(&self.statements.list_buckets, values, None, next).await?;
             buckets.extend(rows.iter().filter_map(|row| row.by_index::<i64>(0).ok().flatten()));
             match state {
                 Some(_) => next = state,
@@ -258,13 +267,7 @@ impl CassandraLink {
                 Value::Some(end.1.clone()),
                 Value::Some(i32::try_from(limit).unwrap_or(i32::MAX).to_be_bytes().to_vec()),
             ];
-            let mut params = self.session.params().with_page_size(PAGE_ROWS);
-            params = params.with_values(QueryValues::SimpleValues(values));
-            if let Some(state) = next {
-                params = params.with_paging_state(state);
-            }
-            let answer = self.session.execute(&self.statements.read_bucket, params.build()).await?;
-            let (rows, state) = rows_of(&answer)?;
+            let (rows, state) = self.page(&self.statements.read_bucket, values, None, next).await?;
             for value in rows.iter().filter_map(value_of) {
                 match decode(value) {
                     Some(record) => records.push(record),

@@ -25,7 +25,7 @@ use crate::record::Source;
 use crate::store::embedded::Embedded;
 use crate::store::engine::StoreEngine;
 use crate::store::queue::{Ticket, WriteGroup};
-use crate::store::write_path::{StoreHealth, WritePath, WriterGuard};
+use crate::store::write_path::{WritePath, WriterGuard};
 
 /// Time that a group that is on its way may still take when the node stops.
 const STOP_GRACE: Duration = Duration::from_millis(300);
@@ -70,8 +70,6 @@ pub(super) struct CassandraWriter {
     rewrite: Option<MapRewrite>,
     /// Ticket of the last group that is in Cassandra with nothing waiting before it.
     written: Ticket,
-    /// Whether the last turn ended in good health.
-    was_open: bool,
 }
 
 impl CassandraWriter {
@@ -87,7 +85,6 @@ impl CassandraWriter {
             window: RequestWindow::new(),
             rewrite: None,
             written: Ticket(0),
-            was_open: true,
         }
     }
 
@@ -102,9 +99,11 @@ impl CassandraWriter {
             }
             let link = if orders.stop { self.reach.good_link() } else { self.reach().await };
             self.turn(link).await;
-            self.announce_health();
+            self.path.announce_health();
             if orders.stop && self.path.queue.is_empty() {
-                self.write_last_marks();
+                // Heads are not kept: the records that the next run finds in Cassandra may lack those that peers
+                // have not stored yet.
+                self.identity.keep_last_marks(self.path.marks.current());
                 break;
             }
             let is_busy = self.rewrite.is_some() || !self.spill.is_empty();
@@ -298,22 +297,6 @@ impl CassandraWriter {
                     tracing::error!(%error, "the data directory fails");
                 }
             }
-        }
-    }
-
-    /// Notifies subscribers if the health has changed since the last turn, as when the queue became full.
-    fn announce_health(&mut self) {
-        let is_open = self.path.health() == StoreHealth::Open;
-        if std::mem::replace(&mut self.was_open, is_open) != is_open {
-            self.path.notify();
-        }
-    }
-
-    /// Writes the marks at an orderly end, however young those in the file are. Heads are not kept: the records
-    /// that the next run finds in Cassandra may lack those that peers have not stored yet.
-    fn write_last_marks(&self) {
-        if let Err(error) = self.identity.commit(&WriteGroup::default(), self.path.marks.current()) {
-            tracing::warn!(%error, "the last marks were not kept");
         }
     }
 }

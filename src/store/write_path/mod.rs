@@ -10,7 +10,7 @@ mod health;
 mod marks;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -64,6 +64,8 @@ pub(super) struct WritePath {
     subscribers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     latest: Mutex<Option<Arc<dyn LatestRecords>>>,
     commits: AtomicU64,
+    /// Whether subscribers were last notified of good health by [`WritePath::announce_health`].
+    was_open: AtomicBool,
     /// Number of records that wait on the disk.
     spilled: AtomicUsize,
 }
@@ -81,6 +83,7 @@ impl WritePath {
             subscribers: Mutex::default(),
             latest: Mutex::default(),
             commits: AtomicU64::new(0),
+            was_open: AtomicBool::new(true),
             spilled: AtomicUsize::new(0),
         }
     }
@@ -104,6 +107,15 @@ impl WritePath {
         self.count_commit();
         self.marks.handle_kept(marks);
         self.set_trouble(None);
+    }
+
+    /// Notifies subscribers if the health has changed since the last call, as when the queue became full. The
+    /// writer calls this after each turn; errors are notified where they happen.
+    pub(super) fn announce_health(&self) {
+        let is_open = self.health() == StoreHealth::Open;
+        if self.was_open.swap(is_open, Ordering::Relaxed) != is_open {
+            self.notify();
+        }
     }
 
     /// Counts a group that was written.

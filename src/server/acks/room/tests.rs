@@ -10,6 +10,7 @@ use crate::protocol::draft::Draft;
 use crate::protocol::json;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
+use crate::server::acks::AnswerState;
 
 /// A node whose store is moved by hand. Tickets and tokens count from 1; the source `stale` is stale.
 #[derive(Default)]
@@ -61,6 +62,12 @@ impl PublishHost for Fake {
         self.accept(draft).map(|accepted| (accepted, accepted.ticket))
     }
 
+    fn state(&self) -> &dyn AnswerState {
+        self
+    }
+}
+
+impl AnswerState for Fake {
     fn durable(&self) -> u64 {
         self.durable.get()
     }
@@ -71,6 +78,10 @@ impl PublishHost for Fake {
 
     fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    fn store_away(&self) -> Option<String> {
+        None
     }
 }
 
