@@ -31,7 +31,7 @@ pub struct Plan {
     pub padding_bytes: usize,
 }
 
-/// What one subscriber received.
+/// The delays of the records that one subscriber received, and how many it lacks.
 pub struct Seen {
     /// The node that it subscribed to, `host:port`.
     pub http: String,

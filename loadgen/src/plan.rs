@@ -16,7 +16,7 @@ use crate::wire::tunnel::Tunnel;
 use crate::wire::{Common, Role, Wire};
 use crate::zipf::Zipf;
 
-/// What is put under load.
+/// The server that is put under load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Target {
     /// aNode
@@ -29,7 +29,7 @@ pub enum Target {
     Redis,
 }
 
-/// What the target's protocol is carried by.
+/// The transport under the protocol of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Transport {
     /// Plain TCP
@@ -38,7 +38,7 @@ pub enum Transport {
     Ws,
 }
 
-/// What is in aNode's frames.
+/// The encoding of the messages in aNode's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Text frames of JSON
@@ -47,7 +47,7 @@ pub enum Format {
     Protobuf,
 }
 
-/// Which sources a subscriber asks for.
+/// The choice of the sources that a subscriber subscribes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Patterns {
     /// Every subscriber gets every source (with one source: asks for it by name)
@@ -63,7 +63,7 @@ pub enum Patterns {
 pub struct Plan {
     /// The kind of server that is put under load.
     pub target: Target,
-    /// What carries the target's protocol.
+    /// The transport under the target's protocol: plain TCP or WebSocket.
     pub transport: Transport,
     /// The format of aNode's frames.
     pub format: Format,
@@ -79,7 +79,7 @@ pub struct Plan {
     pub sources: u32,
     /// Exponent of Zipf's law over the sources of a publisher; 0: they are published to in turn.
     pub skew: f64,
-    /// Which sources subscribers ask for.
+    /// The sources that subscribers subscribe to.
     pub patterns: Patterns,
     /// Number of groups of sources.
     pub groups: u32,

@@ -75,7 +75,7 @@ pub struct Arguments {
     sources: u64,
 }
 
-/// What all measurements need.
+/// The binary, options, runtime, bare session and folder that all measurements against Cassandra share.
 struct Bench {
     anode: PathBuf,
     arguments: Arguments,

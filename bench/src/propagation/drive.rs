@@ -52,7 +52,7 @@ pub struct Driver {
     poll: Poll,
 }
 
-/// What was received.
+/// The deliveries that the subscribers received.
 pub struct Seen {
     /// The deliveries of each record, in nanoseconds from when it was due.
     pub records: Vec<Record>,

@@ -60,7 +60,7 @@ pub fn open(to: SocketAddr, local: Option<IpAddr>) -> std::io::Result<TcpStream>
 /// The error by which Linux tells that connecting goes on in the background.
 const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 
-/// What reading needs besides the connection, lent by its thread.
+/// The state of a thread that reading uses besides the connection, borrowed for one call.
 pub struct Reading<'a> {
     /// The read buffer of the thread.
     pub buffer: &'a mut Vec<u8>,

@@ -30,9 +30,9 @@ pub struct Sender {
     expected: u64,
 }
 
-/// What sending needs of its thread, lent for one call.
+/// The state of a thread that sending uses, borrowed for one call.
 pub struct Sending<'a> {
-    /// What is to be sent.
+    /// The plan that says which records are sent and when.
     pub plan: &'a Plan,
     /// The counters of all threads.
     pub shared: &'a Shared,

@@ -32,7 +32,7 @@ pub struct Times {
     pub counted_ns: u64,
 }
 
-/// What is missing when nothing more arrives.
+/// Counts of the deliveries that a subscriber still lacks when nothing more arrives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
     /// Number of deliveries that should have been.

@@ -44,7 +44,7 @@ pub struct Task {
     pub to: SocketAddr,
     /// The host name for the handshake.
     pub host: String,
-    /// Whether it publishes, rather than subscribes.
+    /// Whether the connection publishes; if not, it subscribes.
     pub is_publisher: bool,
     /// Number of the connection among those of its kind, from 0.
     pub index: u32,
@@ -58,7 +58,7 @@ pub struct Second {
     pub latency: Histogram<u64>,
 }
 
-/// What a thread has spent its time on, until an instant.
+/// The waiting time and the processor time of a thread until an instant, in nanoseconds.
 #[derive(Clone, Copy)]
 struct Effort {
     at_ns: u64,
@@ -77,13 +77,13 @@ impl Effort {
     }
 }
 
-/// What a thread returns at its end.
+/// The counts and times that a thread of the generator returns when it ends.
 pub struct Left {
     /// The measurements of the thread.
     pub tally: Tally,
     /// Part of the time in which it did not wait, while publishing, 0 to 1.
     pub busy: f64,
-    /// What its subscribers never received.
+    /// The deliveries that the thread's subscribers should have had and did not have.
     pub missing: super::subscriber::Missing,
     /// Number of messages that were never answered.
     pub unanswered: u64,

@@ -63,7 +63,7 @@ pub trait Wire: Send {
     fn read(&mut self, bytes: &[u8], out: &mut Vec<u8>, sink: &mut dyn Sink) -> Result<usize, Broken>;
 }
 
-/// What a connection does.
+/// The task of a connection: publishing or subscribing.
 #[derive(Clone, Debug)]
 pub enum Role {
     /// The connection publishes.
