@@ -176,26 +176,26 @@ impl Gossip {
         self.perform(shared);
         self.datagrams.flush();
         self.publish_state(at, shared);
-        self.has_work(shared)
+        self.has_work(at.mono_us, shared)
     }
 
-    fn has_work(&self, shared: &Shared) -> bool {
+    fn has_work(&self, now_us: u64, shared: &Shared) -> bool {
         let may_send = self.machine.room_bytes() > 0 && shared.ingest.outbox_bytes() > 0;
-        may_send || self.datagrams.is_readable() || self.streams.has_work()
+        may_send || self.datagrams.is_readable() || self.streams.has_work(now_us)
     }
 
     /// Monotonic time at which [`Gossip::turn`] is to be called even if nothing has happened, in
     /// microseconds.
-    pub fn next_us(&self) -> Option<u64> {
+    pub fn next_us(&self, now_us: u64) -> u64 {
         // Gauges, and whether the node is alone, are updated at intervals in any case.
         let mut own_us = self.gauges_us + 10 * GAUGES_US;
-        if let Some(resumes_us) = self.streams.resumes_us() {
+        if let Some(resumes_us) = self.streams.resumes_us(now_us) {
             own_us = own_us.min(resumes_us);
         }
         if self.machine.heads_version() != self.heads_version {
             own_us = own_us.min(self.heads_due_us);
         }
-        Some(self.machine.poll_timeout().map_or(own_us, |due_us| due_us.min(own_us)))
+        self.machine.poll_timeout().map_or(own_us, |due_us| due_us.min(own_us))
     }
 
     /// Returns whether the records that were taken from the outbox have reached other nodes, or were given

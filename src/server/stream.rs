@@ -12,7 +12,7 @@ use bytes::Bytes;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
 
-use super::acceptor::ACCEPT_PAUSE_US;
+use super::acceptor::Acceptor;
 use super::tokens;
 use crate::cluster::{StreamEvent, StreamId, StreamOutput};
 
@@ -44,11 +44,7 @@ struct PeerStream {
 /// All streams of this node.
 pub struct PeerStreams {
     registry: Registry,
-    listener: TcpListener,
-    /// Whether connections may wait to be accepted.
-    is_acceptable: bool,
-    /// Until when nothing is accepted, on the monotonic clock.
-    paused_until_us: u64,
+    acceptor: Acceptor,
     streams: BTreeMap<StreamId, PeerStream>,
     /// Streams that may have more to read.
     readable: VecDeque<StreamId>,
@@ -69,10 +65,7 @@ impl PeerStreams {
     pub fn new(registry: Registry, listener: TcpListener) -> PeerStreams {
         PeerStreams {
             registry,
-            listener,
-            // Peers may have connected before the listener was registered with the poll.
-            is_acceptable: true,
-            paused_until_us: 0,
+            acceptor: Acceptor::new(listener),
             streams: BTreeMap::new(),
             readable: VecDeque::new(),
             held: Vec::new(),
@@ -83,9 +76,9 @@ impl PeerStreams {
         }
     }
 
-    /// Returns whether [`PeerStreams::poll_event`] may have something at once.
-    pub fn has_work(&self) -> bool {
-        !self.readable.is_empty() || !self.events.is_empty()
+    /// Returns whether [`PeerStreams::accept`] or [`PeerStreams::poll_event`] may have something at once.
+    pub fn has_work(&self, now_us: u64) -> bool {
+        self.acceptor.is_ready(now_us) || !self.readable.is_empty() || !self.events.is_empty()
     }
 
     /// The next event for the machine; reads one piece if none waits. A stream that `may_read` denies
@@ -108,44 +101,34 @@ impl PeerStreams {
         self.readable.extend(self.held.drain(..));
     }
 
-    /// The poll says that connections wait.
+    /// Notes that the poll has reported connections that wait.
     pub fn set_acceptable(&mut self) {
-        self.is_acceptable = true;
+        self.acceptor.set_ready();
     }
 
-    /// Returns when [`PeerStreams::accept`] is to be called again because accepting pauses after an error, on
-    /// the monotonic clock; `None` if it does not pause.
-    pub fn resumes_us(&self) -> Option<u64> {
-        self.is_acceptable.then_some(self.paused_until_us)
+    /// Monotonic time at which the pause in accepting after an error ends; `None` if there is no pause.
+    pub fn resumes_us(&self, now_us: u64) -> Option<u64> {
+        self.acceptor.resumes_us(now_us)
     }
 
-    /// Accepts connections that wait. An error is returned after which accepting pauses, since it would only
-    /// come again at once.
+    /// Accepts connections that wait, up to the number of one turn. After an error accepting pauses.
     pub fn accept(&mut self, now_us: u64) -> io::Result<()> {
-        while self.is_acceptable && now_us >= self.paused_until_us {
-            match self.listener.accept() {
-                Ok((socket, from)) if self.accepted < ACCEPTED_MAX || self.give_up_one() => {
-                    let id = StreamId(self.next_accepted);
-                    self.next_accepted += 2;
-                    if self.add(id, socket, true).is_ok() {
-                        self.accepted += 1;
-                        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                        self.events.push_back((id, StreamEvent::Accepted { from }));
-                    }
-                }
-                // One too many. The peer finds it closed, and tries again later.
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_acceptable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    // The poll tells of these connections no second time.
-                    self.paused_until_us = now_us + ACCEPT_PAUSE_US;
-                    return Err(error);
-                }
+        let mut accepted = Vec::new();
+        let result = self.acceptor.accept(now_us, &mut accepted);
+        for (socket, from) in accepted {
+            if self.accepted >= ACCEPTED_MAX && !self.give_up_one() {
+                // The peer finds the connection closed, and tries again later.
+                continue;
+            }
+            let id = StreamId(self.next_accepted);
+            self.next_accepted += 2;
+            if self.add(id, socket, true).is_ok() {
+                self.accepted += 1;
+                let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+                self.events.push_back((id, StreamEvent::Accepted { from }));
             }
         }
-        Ok(())
+        result
     }
 
     /// Handles an event of the poll for one stream.
@@ -410,7 +393,7 @@ mod tests {
             while let Some((_, event)) = there.streams.poll_event(|_| false) {
                 assert!(matches!(event, StreamEvent::Accepted { .. }), "{event:?}");
             }
-            assert!(!there.streams.has_work());
+            assert!(!there.streams.has_work(0));
         }
         assert!(here.streams.streams[&StreamId(1)].waiting_bytes > 0, "the peer was not slowed");
         there.streams.release();
