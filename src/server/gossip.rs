@@ -21,7 +21,7 @@ use super::stream::PeerStreams;
 use super::tokens::{self, EventSource};
 use crate::cluster::members::State;
 use crate::cluster::stats::MachineStats;
-use crate::cluster::{Effect, Machine, MachineConfig};
+use crate::cluster::{Effect, Machine, MachineConfig, StreamEvent};
 use crate::record::{Now, SharedRecord};
 
 /// Longest turn, in microseconds. After this time no more is read from streams or taken from the outbox, so
@@ -135,6 +135,7 @@ impl Gossip {
         while let Ok(seeds) = self.seeds.try_recv() {
             self.machine.handle_seeds(now, &seeds);
         }
+        self.streams.sweep(now.mono_us);
         if let Err(error) = self.streams.accept(now.mono_us) {
             shared.handle_accept_failure(now.mono_us, &error);
         }
@@ -150,30 +151,32 @@ impl Gossip {
             let machine = &mut self.machine;
             self.datagrams
                 .receive(|from, datagram| machine.handle_datagram(at, from, datagram, &mut replica));
-            self.perform(shared);
+            self.perform(at.mono_us, shared);
             at = clock::now();
         }
         if self.machine.poll_timeout().is_some_and(|due_us| due_us <= at.mono_us) {
             self.machine.handle_timeout(at, &mut replica);
-            self.perform(shared);
+            self.perform(at.mono_us, shared);
         }
         self.send_published(at, shared);
         let mut may_read_bulk = !shared.is_store_lagging();
         if may_read_bulk {
             self.streams.release();
         }
-        for _ in 0..PIECES_PER_TURN {
+        let mut pieces = 0;
+        while pieces < PIECES_PER_TURN {
             let may_read = |stream| may_read_bulk || !self.machine.is_bulk(stream);
             let Some((stream, event)) = self.streams.poll_event(may_read) else { break };
+            pieces += usize::from(matches!(event, StreamEvent::Received(_)));
             self.machine.handle_stream(at, stream, event, &mut replica);
-            self.perform(shared);
+            self.perform(at.mono_us, shared);
             at = clock::now();
             may_read_bulk = !shared.is_store_lagging();
             if at.mono_us > now.mono_us + GOSSIP_TURN_US_MAX {
                 break;
             }
         }
-        self.perform(shared);
+        self.perform(at.mono_us, shared);
         self.datagrams.flush();
         self.publish_state(at, shared);
         self.has_work(at.mono_us, shared)
@@ -207,7 +210,7 @@ impl Gossip {
     /// Tells the cluster that this node leaves.
     pub fn leave(&mut self, now: Now, shared: &Shared) {
         self.machine.handle_leave(now);
-        self.perform(shared);
+        self.perform(now.mono_us, shared);
         self.datagrams.flush();
     }
 
@@ -236,7 +239,7 @@ impl Gossip {
             }
             self.machine.handle_published(now, &self.records);
             self.records.clear();
-            self.perform(shared);
+            self.perform(now.mono_us, shared);
             // A bound in time is needed too, since no link fills up where there is no peer. It is generous: a
             // record that is left for a later turn has dropped out of the processor's caches by then, and
             // costs more than all that was done with it before.
@@ -248,11 +251,11 @@ impl Gossip {
     }
 
     /// Carries out the effects that the machine asks for.
-    fn perform(&mut self, shared: &Shared) {
+    fn perform(&mut self, now_us: u64, shared: &Shared) {
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 Effect::Datagram { to, bytes } => self.datagrams.push(to, bytes),
-                Effect::Stream(output) => self.streams.perform(output),
+                Effect::Stream(output) => self.streams.perform(now_us, output),
                 Effect::MembersChanged => self.publish_members(shared),
                 Effect::Replicated(replicated) => shared.handle_replicated(replicated),
                 Effect::NameTaken { by } => {

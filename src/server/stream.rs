@@ -13,6 +13,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
 
 use super::acceptor::Acceptor;
+use super::closing_streams::ClosingStreams;
 use super::tokens;
 use crate::cluster::{StreamEvent, StreamId, StreamOutput};
 
@@ -56,6 +57,8 @@ pub struct PeerStreams {
     next_accepted: u64,
     /// Number of open streams that peers opened.
     accepted: usize,
+    /// Streams that the machine has closed, and whose last bytes are not sent.
+    closing: ClosingStreams,
     /// Buffer that pieces of streams are read into.
     buffer: Vec<u8>,
 }
@@ -72,6 +75,7 @@ impl PeerStreams {
             events: VecDeque::new(),
             next_accepted: 2,
             accepted: 0,
+            closing: ClosingStreams::default(),
             buffer: vec![0; PEER_READ_BYTES],
         }
     }
@@ -155,11 +159,21 @@ impl PeerStreams {
     }
 
     /// Carries out what the machine asks for on one stream.
-    pub fn perform(&mut self, output: StreamOutput) {
+    pub fn perform(&mut self, now_us: u64, output: StreamOutput) {
         match output {
             StreamOutput::Connect { stream, to } => self.connect(stream, to),
             StreamOutput::Write { stream, bytes } => self.write(stream, bytes),
-            StreamOutput::Close { stream } => self.close(stream),
+            StreamOutput::Close { stream } => self.close(now_us, stream),
+        }
+    }
+
+    /// Gives up streams that the machine has closed, and whose peers do not read the last bytes. To be called
+    /// at least once a second.
+    pub fn sweep(&mut self, now_us: u64) {
+        loop {
+            let waiting_bytes = |id| self.streams.get(&id).map_or(0, |stream| stream.waiting_bytes);
+            let Some(id) = self.closing.next_overdue(now_us, waiting_bytes) else { break };
+            self.remove(id);
         }
     }
 
@@ -188,11 +202,13 @@ impl PeerStreams {
     }
 
     /// Closes a stream once everything that was written is sent. The machine gets no further event of it.
-    fn close(&mut self, id: StreamId) {
+    fn close(&mut self, now_us: u64, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.is_closing = true;
         if stream.waiting.is_empty() || !stream.is_connected {
             self.remove(id);
+        } else {
+            self.closing.add(now_us, id, stream.waiting_bytes);
         }
     }
 
@@ -278,14 +294,13 @@ impl PeerStreams {
     /// Gives up a stream that a peer opened and that only waits until the peer has read the rest. Returns
     /// `false` if there is none.
     fn give_up_one(&mut self) -> bool {
-        let mut streams = self.streams.iter();
-        let found =
-            streams.find(|(id, stream)| id.0.is_multiple_of(2) && stream.is_closing).map(|(id, _)| *id);
+        let found = self.closing.oldest(|id| id.0.is_multiple_of(2));
         found.is_some_and(|id| self.remove(id).is_some())
     }
 
     fn remove(&mut self, id: StreamId) -> Option<PeerStream> {
         let mut stream = self.streams.remove(&id)?;
+        self.closing.remove(id);
         self.accepted -= usize::from(id.0.is_multiple_of(2));
         if let Err(error) = self.registry.deregister(&mut stream.socket) {
             tracing::trace!(%error, "a closed stream was not registered");
@@ -359,7 +374,7 @@ mod tests {
         }
         assert!(received == sent);
         assert_eq!(ours.first(), Some(&StreamEvent::Opened));
-        here.streams.close(id);
+        here.streams.close(0, id);
         while theirs.len() < 2 {
             theirs.extend(there.turn());
         }
@@ -431,11 +446,30 @@ mod tests {
             told = here.turn();
         }
         let (id, _) = told.remove(0);
-        here.streams.write(id, Bytes::from(vec![7; WAITING_BYTES_MAX]));
-        here.streams.close(id);
+        here.streams.write(id, Bytes::from(vec![7; WAITING_BYTES_MAX / 2]));
+        here.streams.close(0, id);
         assert_eq!(here.streams.accepted, 1, "what was written waits for its reader");
         assert!(here.streams.give_up_one() && here.streams.accepted == 0);
         assert!(!here.streams.give_up_one());
+        drop(peer);
+    }
+
+    /// What was written for a peer that read nothing stayed in memory for as long as the peer liked.
+    #[test]
+    fn a_closing_stream_is_given_up_when_its_peer_reads_nothing() {
+        let mut here = Side::new();
+        let peer = std::net::TcpStream::connect(here.address).expect("connected");
+        let mut told = Vec::new();
+        while told.is_empty() {
+            told = here.turn();
+        }
+        let (id, _) = told.remove(0);
+        here.streams.write(id, Bytes::from(vec![7; WAITING_BYTES_MAX / 2]));
+        here.streams.close(1, id);
+        here.streams.sweep(1_000_000);
+        assert_eq!(here.streams.accepted, 1);
+        here.streams.sweep(20_000_000);
+        assert!(here.streams.streams.is_empty() && here.streams.accepted == 0);
         drop(peer);
     }
 }
