@@ -26,7 +26,7 @@ use crate::record::Now;
 const PART_MEMBERS_MAX: usize = 256;
 /// Longest frame, in bytes. A part of a list cannot be longer, since the fields of its members are bounded.
 const LIST_FRAME_BYTES_MAX: usize = 256 * 1024;
-/// Most streams of membership at a time.
+/// Most streams of membership at a time that this node opened, and most that members opened.
 const SESSIONS_MAX: usize = 64;
 /// Most exchanges at a time that this node began.
 const OFFERS_MAX: usize = 2;
@@ -52,8 +52,24 @@ enum ListSessionKind {
 #[derive(Debug)]
 struct ListSession {
     kind: ListSessionKind,
+    /// Whether the peer opened the stream and is no member.
+    is_stranger: bool,
+    /// Whether a whole frame has come that a node would send.
+    has_spoken: bool,
     reader: StreamFrameReader,
     due_us: u64,
+}
+
+impl ListSession {
+    /// Returns whether a member opened the stream.
+    fn is_of_member(&self) -> bool {
+        matches!(self.kind, ListSessionKind::Serve { .. }) && !self.is_stranger
+    }
+
+    /// Returns whether this node opened the stream.
+    fn is_own(&self) -> bool {
+        !matches!(self.kind, ListSessionKind::Serve { .. })
+    }
 }
 
 /// The streams of membership, and when to exchange lists.
@@ -83,9 +99,15 @@ impl Lists {
         }
     }
 
-    /// Calls `visit` with the number of streams and its bound.
+    fn count(&self, counts: impl Fn(&ListSession) -> bool) -> usize {
+        self.sessions.values().filter(|session| counts(session)).count()
+    }
+
+    /// Calls `visit` with the numbers of streams and their bound.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
-        visit(QueueGauge::new("exchanges of lists", self.sessions.len(), SESSIONS_MAX));
+        visit(QueueGauge::new("streams of membership", self.count(ListSession::is_own), SESSIONS_MAX));
+        let of_members = self.count(ListSession::is_of_member);
+        visit(QueueGauge::new("streams of membership of members", of_members, SESSIONS_MAX));
     }
 
     /// Notes that a first list was received.
@@ -102,16 +124,26 @@ impl Lists {
 }
 
 impl Swim {
+    /// Serves a stream of membership that a peer opened, or closes it if members have opened too many. The
+    /// number of streams of strangers is bounded by [`crate::cluster::strangers`].
+    pub fn accept(&mut self, now: Now, stream: StreamId, is_member: bool) {
+        if is_member && self.lists.count(ListSession::is_of_member) >= SESSIONS_MAX {
+            return self.outputs.push_back(SwimOutput::Stream(StreamOutput::Close { stream }));
+        }
+        self.start_session(now, stream, ListSessionKind::Serve { next: None }, !is_member);
+    }
+
+    /// Returns whether a whole frame has come on this stream that a node would send.
+    pub fn has_spoken(&self, stream: StreamId) -> bool {
+        self.lists.sessions.get(&stream).is_some_and(|session| session.has_spoken)
+    }
+
     /// Handles an event of a stream of membership.
     pub fn handle_stream(&mut self, now: Now, stream: StreamId, event: StreamEvent) {
         self.clocks.set_now(now);
         match event {
-            StreamEvent::Accepted { .. } => {
-                if self.lists.sessions.len() >= SESSIONS_MAX {
-                    return self.outputs.push_back(SwimOutput::Stream(StreamOutput::Close { stream }));
-                }
-                self.start_session(now, stream, ListSessionKind::Serve { next: None });
-            }
+            // Streams that peers opened come by `accept`.
+            StreamEvent::Accepted { .. } => {}
             StreamEvent::Opened => self.opened(now, stream),
             StreamEvent::Drained => {
                 if let Some(session) = self.lists.sessions.get_mut(&stream) {
@@ -186,18 +218,20 @@ impl Swim {
     }
 
     fn connect(&mut self, now: Now, to: SocketAddr, kind: ListSessionKind) -> Option<StreamId> {
-        if self.lists.sessions.len() >= SESSIONS_MAX {
+        if self.lists.count(ListSession::is_own) >= SESSIONS_MAX {
             return None;
         }
         let stream = self.lists.ids.next_id();
-        self.start_session(now, stream, kind);
+        self.start_session(now, stream, kind, false);
         self.outputs.push_back(SwimOutput::Stream(StreamOutput::Connect { stream, to }));
         Some(stream)
     }
 
-    fn start_session(&mut self, now: Now, stream: StreamId, kind: ListSessionKind) {
+    fn start_session(&mut self, now: Now, stream: StreamId, kind: ListSessionKind, is_stranger: bool) {
         let session = ListSession {
             kind,
+            is_stranger,
+            has_spoken: false,
             reader: StreamFrameReader::new(LIST_FRAME_BYTES_MAX),
             due_us: now.mono_us + SESSION_US,
         };
@@ -286,8 +320,10 @@ impl Swim {
                 Err(_) => None,
             };
             let is_understood = frame.is_some_and(|frame| self.handle_frame(now, stream, frame));
-            if !is_understood {
-                self.end_session(stream);
+            match self.lists.sessions.get_mut(&stream) {
+                Some(session) if is_understood => session.has_spoken = true,
+                Some(_) => self.end_session(stream),
+                None => {}
             }
         }
     }

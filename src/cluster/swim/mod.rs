@@ -55,7 +55,7 @@ mod timing;
 pub(super) mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use self::broadcasts::Broadcasts;
@@ -278,6 +278,13 @@ impl Swim {
     /// Returns the member of this name.
     pub fn member(&self, name: &str) -> Option<MemberInfo> {
         self.table.find(name).and_then(|slot| self.table.get(slot)).map(MemberEntry::info)
+    }
+
+    /// Returns whether the life `boot` of a live member has its gossip address at this IP address. Streams come
+    /// from other ports than that of the gossip address.
+    pub fn is_member_from(&self, address: IpAddr, boot: u64) -> bool {
+        let mut entries = self.table.ring().entries().iter();
+        entries.any(|entry| entry.boot() == boot && entry.gossip().ip() == address)
     }
 
     /// Returns whether there is nobody to join: no join targets were given, or none but this node itself.

@@ -326,7 +326,12 @@ impl World {
 
     pub fn event(&mut self, (index, stream): End, event: StreamEvent) {
         let node = &mut self.nodes[index];
-        node.machine.handle_stream(self.now, stream, event, &|| node.heads.clone(), &mut node.map);
+        match event {
+            StreamEvent::Accepted { .. } => node.machine.accept(self.now, stream, true),
+            event => {
+                node.machine.handle_stream(self.now, stream, event, &|| node.heads.clone(), &mut node.map)
+            }
+        }
         self.drain(index);
     }
 
