@@ -267,6 +267,12 @@ impl Swim {
         self.table.ring()
     }
 
+    /// Returns whether this address belongs to a member that has answered there. Nothing that is larger than its
+    /// question may be sent to any other address.
+    pub fn has_answered_at(&self, address: SocketAddr) -> bool {
+        self.table.has_live_at(address)
+    }
+
     /// All members, this node included, by name.
     pub fn members(&self) -> Vec<MemberInfo> {
         let members = self.table.slots().filter_map(|slot| self.table.get(slot));

@@ -284,7 +284,8 @@ impl Swim {
         true
     }
 
-    /// Pings a member for another one that asked for it.
+    /// Pings a member for another one that asked for it. Whoever has not answered at its own address could make
+    /// this node ping anybody, so its requests are ignored.
     pub(super) fn handle_ping_request(
         &mut self,
         now: Now,
@@ -293,6 +294,9 @@ impl Swim {
         target: u64,
         address: SocketAddr,
     ) {
+        if !self.has_answered_at(asker) {
+            return;
+        }
         if self.probes.relays.len() >= RELAYS_MAX {
             self.probes.relays.pop_front();
         }

@@ -1,18 +1,19 @@
 //! The member list, kept small: one simulated world holds ten thousand machines with ten thousand members
 //! each.
 //!
-//! A member is 24 bytes in a vector of slots and 24 in the ring, 4 in the order of probing, 6 to 11
-//! in the index by name, and 56 of [`Identity`] with its counts (64 as allocators hand them out). These
+//! A member is 24 bytes in a vector of slots and 24 in the ring, 2 in the order of probing, 4 to 7 in each of the
+//! indexes by name and by address, and 56 of [`Identity`] with its counts (64 as allocators hand them out). The
 //! vectors grow by a sixteenth instead of doubling. [`MemberTable::set`] is the only place that changes
 //! a state, so that the ring, the view and the list of the gone always agree with it.
 //!
 //! This node itself is a member too, in slot [`ME`].
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::known::Known;
 use super::message::{Introduction, life_key};
@@ -23,8 +24,8 @@ use crate::cluster::ring::Ring;
 use crate::cluster::stats::QueueGauge;
 
 /// Most members, dead ones included: more than the design is for. It bounds the memory that forged news can
-/// take.
-const MEMBERS_MAX: usize = 65_536;
+/// take, and a [`Slot`] can number one more.
+const MEMBERS_MAX: usize = Slot::MAX as usize - 1;
 
 /// Number of dead and left members that are remembered in any case. More are remembered if there are as many
 /// live ones.
@@ -78,7 +79,10 @@ pub(super) struct MemberTable {
     me: Introduction,
     slots: Vec<Option<MemberEntry>>,
     free: Vec<Slot>,
+    /// All members, by [`Identity::ring_hash`].
     index: HashTable<Slot>,
+    /// The members on the ring except this node, by [`address_hash`].
+    by_address: HashTable<Slot>,
     ring: Arc<Ring>,
     view: u64,
     /// Dead and left members; those that went longest ago come first.
@@ -99,6 +103,7 @@ impl MemberTable {
             slots: Vec::new(),
             free: Vec::new(),
             index: HashTable::new(),
+            by_address: HashTable::new(),
             ring: Arc::new(Ring::default()),
             view: 0,
             gone: VecDeque::new(),
@@ -129,6 +134,12 @@ impl MemberTable {
     pub fn find(&self, name: &str) -> Option<Slot> {
         let is_it = |&slot: &Slot| self.get(slot).is_some_and(|member| member.identity.name.as_str() == name);
         self.index.find(xxh3_64(name.as_bytes()), is_it).copied()
+    }
+
+    /// Returns whether a member that takes part, other than this node, has this address.
+    pub fn has_live_at(&self, address: SocketAddr) -> bool {
+        let is_it = |&slot: &Slot| self.get(slot).is_some_and(|member| member.identity.gossip() == address);
+        self.by_address.find(address_hash(address), is_it).is_some()
     }
 
     /// The live members, this node included.
@@ -185,7 +196,7 @@ impl MemberTable {
         let me = self.me.identity.clone();
         let is_one_of_them =
             known.ring.get(me.ring_hash(), me.name.as_str()).is_some_and(|entry| entry.identity == me);
-        if self.index.len() > 1 || !is_one_of_them || entries.len() > MEMBERS_MAX {
+        if self.index.len() > 1 || !is_one_of_them || entries.len() >= MEMBERS_MAX {
             for entry in entries.iter().filter(|entry| *entry.name() != me.name) {
                 let (identity, slot) = (entry.identity.clone(), self.find(entry.name().as_str()));
                 let incarnation = slot.and_then(|slot| self.get(slot)).map_or(0, |member| member.incarnation);
@@ -217,6 +228,12 @@ impl MemberTable {
         self.me.identity = known.ring.entries().get(mine).map_or(me, |entry| entry.identity.clone());
         self.order = (1..slots.len() as Slot).filter(|&slot| slot != hole as Slot).collect();
         random.shuffle(&mut self.order);
+        self.by_address = known.by_address.clone();
+        if let Ok(own) =
+            self.by_address.find_entry(address_hash(self.me.identity.gossip()), |&slot| slot == hole as Slot)
+        {
+            own.remove();
+        }
         (self.slots, self.index, self.next) = (slots, index, 0);
         (self.ring, self.view) = (known.ring.clone(), known.view);
     }
@@ -280,11 +297,33 @@ impl MemberTable {
         if was_state == state && Arc::ptr_eq(&was, &identity) {
             return;
         }
+        if was_state.is_live() {
+            self.unlist(slot, was.gossip());
+        }
+        if state.is_live() {
+            self.list(slot, identity.gossip());
+        }
         let ring = Arc::make_mut(&mut self.ring);
         if state.is_live() {
             ring.insert(identity, state);
         } else {
             ring.remove(identity.ring_hash(), identity.name.as_str());
+        }
+    }
+
+    /// Adds a member to the index by address.
+    fn list(&mut self, slot: Slot, address: SocketAddr) {
+        let slots = &self.slots;
+        if slot != ME {
+            let hash = |&slot: &Slot| address_hash(address_in(slots, slot));
+            self.by_address.insert_unique(address_hash(address), slot, hash);
+        }
+    }
+
+    /// Removes a member from the index by address.
+    fn unlist(&mut self, slot: Slot, address: SocketAddr) {
+        if let Ok(entry) = self.by_address.find_entry(address_hash(address), |&other| other == slot) {
+            entry.remove();
         }
     }
 
@@ -389,6 +428,20 @@ fn whole_seconds(us: u64) -> u32 {
 
 fn hash_of(slots: &[Option<MemberEntry>], slot: Slot) -> u64 {
     slots.get(slot as usize).and_then(Option::as_ref).map_or(0, |member| member.identity.ring_hash())
+}
+
+fn address_in(slots: &[Option<MemberEntry>], slot: Slot) -> SocketAddr {
+    let member = slots.get(slot as usize).and_then(Option::as_ref);
+    member.map_or(SocketAddr::from(([0; 4], 0)), |member| member.identity.gossip())
+}
+
+/// Hash of an address, for the index by address.
+pub(super) fn address_hash(address: SocketAddr) -> u64 {
+    let port = u64::from(address.port());
+    match address.ip() {
+        IpAddr::V4(ip) => xxh3_64_with_seed(&ip.octets(), port),
+        IpAddr::V6(ip) => xxh3_64_with_seed(&ip.octets(), port),
+    }
 }
 
 fn view_of(identity: &Identity) -> u64 {

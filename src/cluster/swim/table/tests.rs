@@ -51,7 +51,8 @@ fn ten_thousand_members_cost_128_bytes_each() {
     let lists = table.slots.capacity() * size_of::<Option<MemberEntry>>()
         + table.ring.capacity() * size_of::<RingEntry>()
         + table.order.capacity() * size_of::<Slot>()
-        + table.index.allocation_size();
+        + table.index.allocation_size()
+        + table.by_address.allocation_size();
     let identities = COUNT * chunk(2 * size_of::<usize>() + size_of::<Identity>());
     let each = (lists + identities) as f64 / COUNT as f64;
     println!("{each:.1} bytes a member");
@@ -91,6 +92,29 @@ fn filled_at_once_is_filled_one_by_one() {
         kill(&mut table, slot, &mut random);
         assert_eq!((table.ring().len(), known.len()), (others, 41));
     }
+}
+
+#[test]
+fn members_that_take_part_are_found_by_address() {
+    let at = |last: u8| SocketAddr::from(([10, 0, 0, last], 7946));
+    let said = |name: &str, boot, last| {
+        let name = NodeName::parse(name).expect("name");
+        let identity = Arc::new(Identity::new(name, boot, at(last), "", "", ""));
+        Introduction { identity, incarnation: 0 }
+    };
+    let (mut table, mut random) = (MemberTable::new(said("me", 1, 1).identity, 0), Random::new(5));
+    let slots: Vec<Slot> =
+        (2..60).filter_map(|last| table.insert(said(&format!("n{last}"), 1, last), 0, &mut random)).collect();
+    assert!((2..60).all(|last| table.has_live_at(at(last))));
+    assert!(!table.has_live_at(at(1)) && !table.has_live_at(at(60)), "this node and nobody");
+    table.set(slots[0], said("n2", 2, 70), State::Alive, 0, &mut random);
+    assert!(!table.has_live_at(at(2)) && table.has_live_at(at(70)), "it has moved");
+    kill(&mut table, slots[1], &mut random);
+    assert!(!table.has_live_at(at(3)));
+    let known = Known::new(table.ring().entries().iter().map(|entry| entry.identity.clone()));
+    let mut filled = MemberTable::new(said("n9", 1, 9).identity, 0);
+    filled.fill(&known, 0, &mut random);
+    assert!(filled.has_live_at(at(8)) && filled.has_live_at(at(1)) && !filled.has_live_at(at(9)));
 }
 
 #[test]
