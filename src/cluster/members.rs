@@ -15,6 +15,9 @@ const COMMON_MAX: usize = 64;
 /// The state that a node believes a member to be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
+    /// The member has not answered at its own address so far. It takes no part: it is not on the ring, its clock
+    /// does not count, and no answer waits for it.
+    Joining,
     /// The member answers probes, or is not known to be silent.
     Alive,
     /// The member did not answer a probe, and may still prove that it is alive.
@@ -29,6 +32,7 @@ impl State {
     /// Name of the state as users see it.
     pub fn as_str(self) -> &'static str {
         match self {
+            State::Joining => "joining",
             State::Alive => "alive",
             State::Suspect => "suspect",
             State::Dead => "dead",
@@ -36,9 +40,15 @@ impl State {
         }
     }
 
-    /// Returns whether records are sent to a member in this state: it is alive, or not given up yet.
+    /// Returns whether a member in this state takes part: it has answered at its address, and was not given up
+    /// since.
     pub fn is_live(self) -> bool {
         matches!(self, State::Alive | State::Suspect)
+    }
+
+    /// Returns whether a member in this state is gone: it was given up, or it left.
+    pub fn is_gone(self) -> bool {
+        matches!(self, State::Dead | State::Left)
     }
 }
 

@@ -52,7 +52,7 @@ impl Parts<'_> {
         is_member: bool,
     ) -> bool {
         match purpose {
-            Purpose::Members => self.swim.accept(now, stream, is_member),
+            Purpose::Members => self.swim.accept(now, stream, peer.address.ip(), is_member),
             Purpose::Reconcile => self.reconcile.accept(now, stream, is_member),
             Purpose::Bodies if is_member => {
                 self.route(now, stream, purpose, StreamEvent::Accepted { from: peer.address });

@@ -270,6 +270,7 @@ impl Gossip {
         let count = |state| members.iter().filter(|member| member.state == state).count() as i64;
         let gauges = &shared.metrics.members;
         gauges.alive.set(count(State::Alive));
+        gauges.joining.set(count(State::Joining));
         gauges.suspect.set(count(State::Suspect));
         gauges.dead.set(count(State::Dead));
         gauges.left.set(count(State::Left));

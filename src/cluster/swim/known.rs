@@ -72,6 +72,7 @@ impl Swim {
         self.table.fill(known, now.mono_us, &mut self.random);
         if known.len() > 1 {
             self.lists.joined();
+            self.newcomers.joined();
         }
         self.is_changed = true;
     }

@@ -44,11 +44,14 @@ pub(super) struct MemberEntry {
     pub rtt_us: u32,
     /// State that the member is believed to be in.
     pub state: State,
+    /// Whether this node has reached the member in this life, or another member has told that it did.
+    is_vouched: bool,
 }
 
 impl MemberEntry {
     fn new(identity: Arc<Identity>, incarnation: u32, state: State, now_us: u64) -> MemberEntry {
-        MemberEntry { identity, changed_s: whole_seconds(now_us), incarnation, rtt_us: 0, state }
+        let changed_s = whole_seconds(now_us);
+        MemberEntry { identity, changed_s, incarnation, rtt_us: 0, state, is_vouched: state.is_live() }
     }
 
     /// When the state last changed, on the monotonic clock in microseconds. It may be up to a second too
@@ -60,6 +63,16 @@ impl MemberEntry {
     /// [`life_key`] of the member's life.
     pub fn key(&self) -> u64 {
         life_key(&self.identity.name, self.identity.boot)
+    }
+
+    /// Returns whether this node has reached the member in this life, or another member has told that it did.
+    pub fn is_vouched(&self) -> bool {
+        self.is_vouched
+    }
+
+    /// Returns whether the member counts in [`MemberTable::view`].
+    fn is_in_view(&self) -> bool {
+        self.state.is_live() || self.state == State::Joining && self.is_vouched
     }
 
     /// The member as it is shown to readers.
@@ -111,7 +124,7 @@ impl MemberTable {
             next: 0,
             common: Vec::new(),
         };
-        table.insert(me, now_us, &mut Random::new(0));
+        table.insert(me, State::Alive, now_us, &mut Random::new(0));
         table
     }
 
@@ -147,7 +160,8 @@ impl MemberTable {
         &self.ring
     }
 
-    /// XOR of the [`life_key`]s of all live members. It is equal on nodes that see the same lives.
+    /// XOR of the [`life_key`]s of all members that this node or another member has reached, and that are not
+    /// gone. It is equal on nodes that know of the same lives, even if not every node reaches every other.
     pub fn view(&self) -> u64 {
         self.view
     }
@@ -162,15 +176,21 @@ impl MemberTable {
         0..self.slots.len() as Slot
     }
 
-    /// Adds a live member that is not in the table yet. `None`: the table is full.
-    pub fn insert(&mut self, introduction: Introduction, now_us: u64, random: &mut Random) -> Option<Slot> {
+    /// Adds a member that is not in the table yet, in this state. `None`: the table is full.
+    pub fn insert(
+        &mut self,
+        introduction: Introduction,
+        state: State,
+        now_us: u64,
+        random: &mut Random,
+    ) -> Option<Slot> {
         if self.index.len() >= MEMBERS_MAX {
             return None;
         }
         let Introduction { mut identity, incarnation } = introduction;
         identity.share(&mut self.common);
         let hash = identity.ring_hash();
-        // The member is entered as left and then set alive, so that the accounting is done in one place.
+        // The member is entered as left and then changed, so that the accounting is done in one place.
         let member = MemberEntry::new(identity.clone(), incarnation, State::Left, now_us);
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -185,7 +205,7 @@ impl MemberTable {
         }
         let slots = &self.slots;
         self.index.insert_unique(hash, slot, |&slot| hash_of(slots, slot));
-        self.set(slot, Introduction { identity, incarnation }, State::Alive, now_us, random);
+        self.set(slot, Introduction { identity, incarnation }, state, now_us, random);
         Some(slot)
     }
 
@@ -204,7 +224,7 @@ impl MemberTable {
                 match slot {
                     Some(slot) => self.set(slot, said, State::Alive, now_us, random),
                     None => {
-                        self.insert(said, now_us, random);
+                        self.insert(said, State::Alive, now_us, random);
                     }
                 }
             }
@@ -248,66 +268,70 @@ impl MemberTable {
         random: &mut Random,
     ) {
         let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
-        let (was, was_state) = (member.identity.clone(), member.state);
+        let (was, was_state, was_in_view) = (member.identity.clone(), member.state, member.is_in_view());
         let Introduction { mut identity, incarnation } = introduction;
-        // A life that moved, or another life, begins with an incarnation of its own.
-        debug_assert!(
-            was.boot != identity.boot
-                || was.gossip() != identity.gossip()
-                || incarnation >= member.incarnation,
-            "the incarnation of {} falls from {} to {incarnation}",
-            was.name,
-            member.incarnation
-        );
+        let is_same_life = was.boot == identity.boot && was.gossip() == identity.gossip();
         identity.share(&mut self.common);
         if was_state != state || was.boot != identity.boot {
             member.changed_s = whole_seconds(now_us);
         }
-        if was.boot != identity.boot || was.gossip() != identity.gossip() {
-            member.rtt_us = 0;
+        if !is_same_life {
+            (member.rtt_us, member.is_vouched) = (0, false);
         }
+        member.is_vouched |= state.is_live();
         member.identity = identity.clone();
         member.incarnation = incarnation;
         member.state = state;
+        if was_in_view {
+            self.view ^= view_of(&was);
+        }
+        if member.is_in_view() {
+            self.view ^= view_of(&identity);
+        }
         if slot == ME {
             self.me = Introduction { identity: identity.clone(), incarnation };
         }
-
-        let in_order = self.order.len();
-        match (was_state.is_live(), state.is_live()) {
-            (true, true) => self.view ^= view_of(&was) ^ view_of(&identity),
-            (true, false) => {
-                self.view ^= view_of(&was);
-                self.gone.push_back(slot);
-            }
-            (false, true) => {
-                self.view ^= view_of(&identity);
-                self.gone.retain(|&gone| gone != slot);
-                if slot != ME {
-                    grow_a_little(&mut self.order);
-                    self.order.push(slot);
-                    // The member is put somewhere in the rest of this round, so that a newcomer is probed as
-                    // soon as any other member.
-                    let place = self.next.min(in_order);
-                    self.order.swap(place + random.index(in_order + 1 - place), in_order);
-                }
-            }
-            (false, false) => {}
+        if state.is_gone() && !was_state.is_gone() {
+            self.gone.push_back(slot);
+        } else if was_state.is_gone() && !state.is_gone() {
+            self.gone.retain(|&gone| gone != slot);
         }
-        if was_state == state && Arc::ptr_eq(&was, &identity) {
+        if state.is_live() && !was_state.is_live() && slot != ME {
+            self.take_into_order(slot, random);
+        }
+        if was_state == state && Arc::ptr_eq(&was, &identity) || !(was_state.is_live() || state.is_live()) {
             return;
         }
         if was_state.is_live() {
             self.unlist(slot, was.gossip());
         }
-        if state.is_live() {
-            self.list(slot, identity.gossip());
-        }
         let ring = Arc::make_mut(&mut self.ring);
         if state.is_live() {
+            let address = identity.gossip();
             ring.insert(identity, state);
+            self.list(slot, address);
         } else {
             ring.remove(identity.ring_hash(), identity.name.as_str());
+        }
+    }
+
+    /// Puts a member somewhere in the rest of this round of probes, so that a newcomer is probed as soon as any
+    /// other member.
+    fn take_into_order(&mut self, slot: Slot, random: &mut Random) {
+        let in_order = self.order.len();
+        grow_a_little(&mut self.order);
+        self.order.push(slot);
+        let place = self.next.min(in_order);
+        self.order.swap(place + random.index(in_order + 1 - place), in_order);
+    }
+
+    /// Notes that another member has told that it reached this one.
+    pub fn vouch(&mut self, slot: Slot) {
+        let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let was_in_view = member.is_in_view();
+        member.is_vouched = true;
+        if member.is_in_view() != was_in_view {
+            self.view ^= member.key();
         }
     }
 
@@ -337,13 +361,16 @@ impl MemberTable {
         };
     }
 
-    /// Forgets a dead or left member.
+    /// Forgets a member that takes no part.
     pub fn forget(&mut self, slot: Slot) {
         let Some(member) = self.get(slot) else { return };
         if slot == ME || member.state.is_live() {
             return;
         }
         let hash = member.identity.ring_hash();
+        if member.is_in_view() {
+            self.view ^= member.key();
+        }
         if let Ok(entry) = self.index.find_entry(hash, |&other| other == slot) {
             entry.remove();
         }

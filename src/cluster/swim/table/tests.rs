@@ -14,7 +14,7 @@ fn table(count: usize) -> (MemberTable, Random) {
     let mut random = Random::new(5);
     let mut table = MemberTable::new(introduction("me", 1).identity, 0);
     for index in 0..count {
-        table.insert(introduction(&format!("n{index}"), 1), 0, &mut random);
+        table.insert(introduction(&format!("n{index}"), 1), State::Alive, 0, &mut random);
     }
     (table, random)
 }
@@ -44,7 +44,12 @@ fn ten_thousand_members_cost_128_bytes_each() {
         let http = format!("{}:80", gossip.ip());
         let zone = format!("zone-{}", index % 3);
         let identity = Identity::new(name, 1_763_800_000_000, gossip, &http, &zone, "0.1.0");
-        table.insert(Introduction { identity: Arc::new(identity), incarnation: 0 }, 0, &mut random);
+        table.insert(
+            Introduction { identity: Arc::new(identity), incarnation: 0 },
+            State::Alive,
+            0,
+            &mut random,
+        );
     }
     // Longer names, other addresses and other zones would be allocations of their own.
     assert_eq!(table.common.len(), 3);
@@ -85,7 +90,7 @@ fn filled_at_once_is_filled_one_by_one() {
         slots.retain(|&slot| slot != ME);
         slots.sort_unstable();
         assert_eq!(probed, slots);
-        let new = table.insert(introduction("new", 1), 0, &mut random).expect("there is room");
+        let new = table.insert(introduction("new", 1), State::Alive, 0, &mut random).expect("there is room");
         assert_eq!((table.find("new"), table.ring().len()), (Some(new), others + 2));
         kill(&mut table, new, &mut random);
         let slot = table.find("n3").expect("known");
@@ -103,8 +108,9 @@ fn members_that_take_part_are_found_by_address() {
         Introduction { identity, incarnation: 0 }
     };
     let (mut table, mut random) = (MemberTable::new(said("me", 1, 1).identity, 0), Random::new(5));
-    let slots: Vec<Slot> =
-        (2..60).filter_map(|last| table.insert(said(&format!("n{last}"), 1, last), 0, &mut random)).collect();
+    let slots: Vec<Slot> = (2..60)
+        .filter_map(|last| table.insert(said(&format!("n{last}"), 1, last), State::Alive, 0, &mut random))
+        .collect();
     assert!((2..60).all(|last| table.has_live_at(at(last))));
     assert!(!table.has_live_at(at(1)) && !table.has_live_at(at(60)), "this node and nobody");
     table.set(slots[0], said("n2", 2, 70), State::Alive, 0, &mut random);
@@ -145,7 +151,7 @@ fn view_ring_and_gone_follow_states() {
     kill(&mut table, slot, &mut random);
     table.forget(slot);
     assert_eq!(table.find("n7"), None);
-    assert_eq!(table.insert(introduction("new", 1), 11, &mut random), Some(slot));
+    assert_eq!(table.insert(introduction("new", 1), State::Alive, 11, &mut random), Some(slot));
     assert_eq!(table.find("new"), Some(slot));
 }
 
