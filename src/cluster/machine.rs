@@ -94,7 +94,8 @@ impl<S: Seal> Machine<S> {
         }
     }
 
-    /// Handles a datagram. One that is refused or malformed is counted, and ignored otherwise.
+    /// Handles a datagram. One that is refused or malformed, or that only a member may send, is counted, and
+    /// ignored otherwise. A stranger gets no answer that is larger than what it sent.
     pub fn handle_datagram(
         &mut self,
         now: Now,
@@ -106,10 +107,15 @@ impl<S: Seal> Machine<S> {
         self.stats.bytes_received += (datagram.len() + DATAGRAM_HEADER_BYTES) as u64;
         match self.wire.open(from, datagram) {
             Ok((boot, body, heads)) => {
+                let is_member = self.swim.has_answered_at(from);
                 match body {
-                    Body::Members(message, updates) => {
+                    Body::Members(message, updates) if is_member => {
                         self.swim.handle_message(now, from, boot, message, updates);
                     }
+                    Body::Members(message, _) => {
+                        self.swim.handle_stranger(now, from, boot, message, datagram.len());
+                    }
+                    Body::Spread(_) | Body::Compare(_) if !is_member => self.stats.strangers += 1,
                     Body::Spread(message) => match Opened::read(&message) {
                         Ok(opened) => {
                             let ring = self.swim.ring().clone();
@@ -125,7 +131,9 @@ impl<S: Seal> Machine<S> {
                     Body::Compare(compare) => self.reconcile.handle_compare(now, from, &compare, replica),
                     Body::Unknown => {}
                 }
-                self.spread.handle_heads(now, from, &heads);
+                if is_member {
+                    self.spread.handle_heads(now, from, &heads);
+                }
             }
             Err(refusal) => self.count(refusal),
         }
@@ -402,7 +410,7 @@ impl<S: Seal> Machine<S> {
             match output {
                 SwimOutput::Datagram { to, message, updates } => {
                     let is_probe = matches!(message, SwimMessage::Ping(_) | SwimMessage::Ack(_));
-                    let heads = match is_probe {
+                    let heads = match is_probe && self.swim.has_answered_at(to) {
                         true => self.spread.heads_digest(HEADS_BYTES_MAX),
                         false => Vec::new(),
                     };

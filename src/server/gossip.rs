@@ -348,8 +348,8 @@ impl Gossip {
         metrics.gossip_datagrams_received.add(stats.datagrams_received - last.datagrams_received);
         metrics.gossip_bytes_sent.add(stats.bytes_sent - last.bytes_sent);
         metrics.gossip_bytes_received.add(stats.bytes_received - last.bytes_received);
-        let ignored = stats.foreign + stats.corrupt - last.foreign - last.corrupt;
-        metrics.gossip_datagrams_ignored.add(ignored);
+        let ignored = |stats: &MachineStats| stats.foreign + stats.corrupt + stats.strangers;
+        metrics.gossip_datagrams_ignored.add(ignored(stats) - ignored(last));
         metrics.data_copies_received.add(stats.data_copies_received - last.data_copies_received);
         metrics.shards_differing.set(stats.shards_differing as i64);
         self.counted = *stats;

@@ -79,6 +79,10 @@ const COMPARE_US: u64 = 1_000_000;
 /// Time to the next comparison after a session that found something, in microseconds: the next member may
 /// need it as well.
 const COMPARE_SOON_US: u64 = 250_000;
+/// Number of comparisons in a row without an answer after which a session is begun without one. Members do not
+/// answer the datagrams of a node that they cannot reach at its address, nor do datagrams come through
+/// everywhere, and streams may work all the same.
+const UNANSWERED_MAX: u32 = 5;
 /// Time after which a node that joins tries another member, in microseconds.
 const JOIN_RETRY_US: u64 = 200_000;
 /// Age from which on a record counts as settled, in microseconds: younger ones may still be on their way.
@@ -212,6 +216,8 @@ pub struct Reconcile {
     incoming: Vec<Responder>,
     comparison: Comparison,
     asked: Option<AskedComparison>,
+    /// Number of comparisons in a row that were not answered before the next one was due.
+    unanswered: u32,
     next_us: u64,
     handled_us: u64,
     turn: usize,
@@ -249,6 +255,7 @@ impl Reconcile {
             incoming: Vec::new(),
             comparison: Comparison::new(),
             asked: None,
+            unanswered: 0,
             next_us: now.mono_us,
             handled_us: now.mono_us,
             turn: 0,
@@ -329,7 +336,7 @@ impl Reconcile {
         }
         if self.me.is_reconciled {
             self.next_us = now.mono_us + self.jittered(COMPARE_US);
-            self.compare(ring, replica);
+            self.compare(now, ring, replica);
         } else {
             self.next_us = now.mono_us + self.jittered(JOIN_RETRY_US);
             let to = self.pick(ring, true).or_else(|| self.pick(ring, false));
@@ -381,11 +388,16 @@ impl Reconcile {
         }
     }
 
-    fn compare(&mut self, ring: &Ring, replica: &mut dyn Replica) {
+    fn compare(&mut self, now: Now, ring: &Ring, replica: &mut dyn Replica) {
         let Some(to) = self.pick(ring, false) else {
             self.asked = None;
             return;
         };
+        self.unanswered = if self.asked.take().is_some() { self.unanswered + 1 } else { 0 };
+        if self.unanswered >= UNANSWERED_MAX {
+            self.unanswered = 0;
+            return self.begin(now, to, SessionPlan::Whole);
+        }
         let root = root_of(&replica.fingerprints());
         let nonce = self.random.next_u64() as u32;
         self.stats.compared += 1;

@@ -368,6 +368,20 @@ impl Swim {
         }
     }
 
+    /// Lets the address of a peer be pinged that it tells on a stream: this node has connected to the peer, or the
+    /// peer has connected from the host of that address.
+    fn note_host(&mut self, now: Now, stream: StreamId, address: SocketAddr) {
+        let kind = self.lists.sessions.get(&stream).map(|session| &session.kind);
+        let is_its_own = match kind {
+            Some(ListSessionKind::Serve { host, .. }) => *host == address.ip(),
+            Some(ListSessionKind::Offer { .. }) => true,
+            _ => false,
+        };
+        if is_its_own {
+            self.trust_address(now, address);
+        }
+    }
+
     /// Decides whether the list of a peer that connected is believed: it says that it is the member in `slot`,
     /// which must take part, and its connection must come from that member's host.
     fn judge_peer(&mut self, stream: StreamId, slot: Slot) {
@@ -392,6 +406,7 @@ impl Swim {
     ) -> bool {
         if let Some(said) = introduction {
             let (name, boot) = (said.identity.name.clone(), said.identity.boot);
+            self.note_host(now, stream, said.identity.gossip());
             self.hear(now, said.into(), Way::Introduced(None));
             // A node that claims the name of another gets no list before that is cleared up. It tries again
             // later.

@@ -18,12 +18,14 @@
 //! every ring, while pings cost each node one datagram for each member it meets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use super::message::{Ack, Introduction, SwimMessage};
 use super::slot::{ME, Slot};
 use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
 use crate::cluster::stats::QueueGauge;
+use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::record::{NodeName, Now};
 
 /// Most joining members that nobody vouches for. One more takes the place of a random one of them, so that
@@ -363,6 +365,12 @@ impl Swim {
         self.is_changed = true;
     }
 
+    /// Lets an address be pinged that was told by a join target, or by a peer that has connected from the same
+    /// host: neither can be somebody who never asked.
+    pub(super) fn trust_address(&mut self, now: Now, address: SocketAddr) {
+        self.credit.add(now.mono_us, address, DATAGRAM_BYTES_MAX);
+    }
+
     /// Returns whether a member may be pinged now: a stranger only if it was heard of since the last ping.
     fn may_ping(&self, slot: Slot) -> bool {
         let is_stranger = self.newcomers.strangers.contains(&slot);
@@ -388,8 +396,13 @@ impl Swim {
         let due_us = now.mono_us + self.random.jitter_us(wait_us);
         self.newcomers.set_due(slot, due_us);
         self.newcomers.check_ready();
-        let ping = self.ping(sequence, key, Some(self.table.me().clone()));
-        self.outputs.push_back(SwimOutput::Datagram { to: address, message: ping, updates: Vec::new() });
+        if is_vouched {
+            let ping = self.padded(Some(slot), self.ping(sequence, key, Some(self.table.me().clone())));
+            self.outputs.push_back(SwimOutput::Datagram { to: address, message: ping, updates: Vec::new() });
+        } else {
+            // Only what has come from that address pays for this.
+            self.answer(address, Some(slot), self.ping(sequence, key, None));
+        }
         if asks_others {
             let sender: NodeName = self.my_name().clone();
             for asked in self.table.random_live(1, slot, &mut self.random) {
