@@ -194,6 +194,9 @@ pub struct MemberInfo {
     pub incarnation: u32,
     /// Smoothed round trip in microseconds; `None` if it was not measured, or for this node itself.
     pub rtt_us: Option<u32>,
+    /// Whether the member said in its last answer that this node does not answer at the address which this node
+    /// advertises.
+    pub cannot_reach_us: bool,
 }
 
 #[cfg(test)]

@@ -82,6 +82,7 @@ impl MemberEntry {
             state: self.state,
             incarnation: self.incarnation,
             rtt_us: (self.rtt_us > 0).then_some(self.rtt_us),
+            cannot_reach_us: false,
         }
     }
 }
