@@ -1,10 +1,10 @@
 //! Members of the cluster: their states, and the facts that each states about itself.
 
 use std::borrow::Cow;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::record::NodeName;
 
@@ -174,6 +174,15 @@ impl Identity {
 pub(super) fn grow_a_little<T>(members: &mut Vec<T>) {
     if members.len() == members.capacity() {
         members.reserve_exact(members.len() / 16 + 4);
+    }
+}
+
+/// Hash of an address, for the index by address.
+pub(super) fn address_hash(address: SocketAddr) -> u64 {
+    let port = u64::from(address.port());
+    match address.ip() {
+        IpAddr::V4(ip) => xxh3_64_with_seed(&ip.octets(), port),
+        IpAddr::V6(ip) => xxh3_64_with_seed(&ip.octets(), port),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cluster::members::{MemberInfo, State};
 /// Time for which a member may be joining, or may not reach this node, before that is logged, in microseconds.
 const PATIENCE_US: u64 = 5_000_000;
 /// Least time between two warnings of the same kind, in microseconds.
-const REPORT_US: u64 = 60_000_000;
+const REACH_REPORT_US: u64 = 60_000_000;
 /// Most members that one warning names.
 const NAMED_MAX: usize = 8;
 
@@ -35,7 +35,7 @@ impl Complaint {
         let is_long =
             |name: &String| self.since_us.get(name).is_some_and(|since| now_us >= since + PATIENCE_US);
         let lasting: Vec<&(String, String)> = concerned.iter().filter(|(name, _)| is_long(name)).collect();
-        let is_due = self.logged_us.is_none_or(|logged_us| now_us >= logged_us + REPORT_US);
+        let is_due = self.logged_us.is_none_or(|logged_us| now_us >= logged_us + REACH_REPORT_US);
         if lasting.is_empty() || !is_due {
             return None;
         }
@@ -117,8 +117,8 @@ mod tests {
         assert_eq!(complaint.look(0, one()), None);
         assert_eq!(complaint.look(PATIENCE_US - 1, one()), None);
         assert_eq!(complaint.look(PATIENCE_US, one()), Some("b at x".into()));
-        assert_eq!(complaint.look(PATIENCE_US + REPORT_US - 1, one()), None);
-        assert_eq!(complaint.look(PATIENCE_US + REPORT_US, one()), Some("b at x".into()));
+        assert_eq!(complaint.look(PATIENCE_US + REACH_REPORT_US - 1, one()), None);
+        assert_eq!(complaint.look(PATIENCE_US + REACH_REPORT_US, one()), Some("b at x".into()));
         // What has ended begins anew.
         assert_eq!(complaint.look(200 * SECOND_US, Vec::new()), None);
         assert_eq!(complaint.look(201 * SECOND_US, one()), None);

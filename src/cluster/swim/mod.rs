@@ -43,6 +43,8 @@ mod broadcasts;
 mod claims;
 mod clocks;
 mod contacts;
+#[cfg(test)]
+mod forgery_tests;
 mod known;
 mod leave;
 mod lists;
