@@ -1,10 +1,10 @@
 //! Members of the cluster: their states, and the facts that each states about itself.
 
 use std::borrow::Cow;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::record::NodeName;
 
@@ -177,6 +177,15 @@ pub(super) fn grow_a_little<T>(members: &mut Vec<T>) {
     }
 }
 
+/// Hash of an address, for the index by address.
+pub(super) fn address_hash(address: SocketAddr) -> u64 {
+    let port = u64::from(address.port());
+    match address.ip() {
+        IpAddr::V4(ip) => xxh3_64_with_seed(&ip.octets(), port),
+        IpAddr::V6(ip) => xxh3_64_with_seed(&ip.octets(), port),
+    }
+}
+
 /// Returns the port of the HTTP address `http` if that is on host `ip` and in its usual written form.
 fn port_at(ip: Ipv4Addr, http: &str) -> Option<u16> {
     let address: SocketAddrV4 = http.parse().ok()?;
@@ -194,6 +203,9 @@ pub struct MemberInfo {
     pub incarnation: u32,
     /// Smoothed round trip in microseconds; `None` if it was not measured, or for this node itself.
     pub rtt_us: Option<u32>,
+    /// Whether the member said in its last answer that this node does not answer at the address which this node
+    /// advertises.
+    pub cannot_reach_us: bool,
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ mod node;
 mod outbound;
 mod outlets;
 mod pressure;
+mod reach;
 mod resolver;
 mod run;
 mod session;

@@ -79,10 +79,6 @@ const COMPARE_US: u64 = 1_000_000;
 /// Time to the next comparison after a session that found something, in microseconds: the next member may
 /// need it as well.
 const COMPARE_SOON_US: u64 = 250_000;
-/// Number of comparisons in a row without an answer after which a session is begun without one. Members do not
-/// answer the datagrams of a node that they cannot reach at its address, nor do datagrams come through
-/// everywhere, and streams may work all the same.
-const UNANSWERED_MAX: u32 = 5;
 /// Time after which a node that joins tries another member, in microseconds.
 const JOIN_RETRY_US: u64 = 200_000;
 /// Age from which on a record counts as settled, in microseconds: younger ones may still be on their way.
@@ -98,6 +94,8 @@ const INCOMING_MAX: usize = 8;
 /// Most sessions at a time in which strangers have greeted. A node that joins is a stranger for a moment. The
 /// peers of further ones are told to come back.
 const STRANGER_SESSIONS_MAX: usize = 4;
+/// Number of successive comparisons without an answer after which maps are compared on a stream.
+const UNANSWERED_MAX: u32 = 4;
 /// Number of members without a first reconciliation of their own after which a joining node concludes that
 /// the whole cluster is new.
 const FRESH_PEERS: usize = 3;
@@ -216,7 +214,7 @@ pub struct Reconcile {
     incoming: Vec<Responder>,
     comparison: Comparison,
     asked: Option<AskedComparison>,
-    /// Number of comparisons in a row that were not answered before the next one was due.
+    /// Number of successive comparisons that were not answered.
     unanswered: u32,
     next_us: u64,
     handled_us: u64,
@@ -388,14 +386,16 @@ impl Reconcile {
         }
     }
 
+    /// Compares maps with a random member. If the last comparisons were not answered, datagrams do not get
+    /// through, or the members do not know this node's address: a session is begun, which compares on a stream.
     fn compare(&mut self, now: Now, ring: &Ring, replica: &mut dyn Replica) {
         let Some(to) = self.pick(ring, false) else {
             self.asked = None;
             return;
         };
-        self.unanswered = if self.asked.take().is_some() { self.unanswered + 1 } else { 0 };
+        self.unanswered = if self.asked.is_some() { self.unanswered + 1 } else { 0 };
         if self.unanswered >= UNANSWERED_MAX {
-            self.unanswered = 0;
+            (self.unanswered, self.asked) = (0, None);
             return self.begin(now, to, SessionPlan::Whole);
         }
         let root = root_of(&replica.fingerprints());

@@ -10,8 +10,7 @@ use hashbrown::HashTable;
 use super::Swim;
 use super::message::life_key;
 use super::slot::Slot;
-use super::table::address_hash;
-use crate::cluster::members::Identity;
+use crate::cluster::members::{Identity, address_hash};
 use crate::cluster::ring::Ring;
 use crate::record::Now;
 

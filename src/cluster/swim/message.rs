@@ -51,7 +51,7 @@ pub(in crate::cluster) enum Claim {
 }
 
 impl Introduction {
-    /// The same, with this incarnation if it is greater.
+    /// Returns these facts with the greater of their incarnation and the one given.
     pub fn at_least(self, incarnation: u32) -> Introduction {
         Introduction { incarnation: self.incarnation.max(incarnation), ..self }
     }

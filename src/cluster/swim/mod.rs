@@ -44,6 +44,8 @@ mod claims;
 mod clocks;
 mod contacts;
 mod credit;
+#[cfg(test)]
+mod forgery_tests;
 mod known;
 mod leave;
 mod lists;
@@ -309,11 +311,7 @@ impl Swim {
     pub fn members(&self) -> Vec<MemberInfo> {
         let members = self.table.slots().filter_map(|slot| self.table.get(slot));
         let mut members: Vec<MemberInfo> = members.map(MemberEntry::info).collect();
-        if self.is_unreached() {
-            let me = &self.table.me().identity;
-            let mine = members.iter_mut().filter(|member| member.identity.name == me.name);
-            mine.for_each(|member| member.state = State::Joining);
-        }
+        self.newcomers.mark(&self.table, &mut members);
         members.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
         members
     }

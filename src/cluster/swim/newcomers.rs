@@ -22,8 +22,9 @@ use std::net::SocketAddr;
 
 use super::message::{Ack, Introduction, SwimMessage};
 use super::slot::{ME, Slot};
+use super::table::MemberTable;
 use super::{Swim, SwimOutput};
-use crate::cluster::members::State;
+use crate::cluster::members::{MemberInfo, State};
 use crate::cluster::stats::QueueGauge;
 use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::record::{NodeName, Now};
@@ -147,6 +148,14 @@ impl Newcomers {
         }
     }
 
+    /// Lets a member that has been pinged, and that pings this node itself, be pinged again before all others: its
+    /// answer seems to have been lost.
+    pub fn hasten(&mut self, slot: Slot) {
+        if self.by_slot.get(&slot).is_some_and(|newcomer| (1..QUICK_TRIES).contains(&newcomer.tries)) {
+            self.set_due(slot, 0);
+        }
+    }
+
     /// Returns whether a member has left the first pings without an answer.
     pub fn is_silent(&self, slot: Slot) -> bool {
         self.by_slot.get(&slot).is_some_and(|newcomer| newcomer.tries >= QUICK_TRIES)
@@ -157,9 +166,19 @@ impl Newcomers {
         if is_unreached { self.deaf.insert(slot) } else { self.deaf.remove(&slot) }
     }
 
-    /// The members whose last answer said that they cannot reach this node.
-    pub fn deaf(&self) -> &BTreeSet<Slot> {
-        &self.deaf
+    /// Marks the members of the list that cannot reach this node. If no other member does, this node itself is
+    /// shown as joining.
+    pub fn mark(&self, table: &MemberTable, members: &mut [MemberInfo]) {
+        let deaf = self.deaf.iter().filter_map(|&slot| table.get(slot));
+        let deaf: Vec<&NodeName> =
+            deaf.filter(|member| member.state.is_live()).map(|member| &member.identity.name).collect();
+        let is_unreached = !deaf.is_empty() && deaf.len() + 1 >= table.ring().len();
+        for member in members.iter_mut().filter(|_| !deaf.is_empty()) {
+            member.cannot_reach_us = deaf.contains(&&member.identity.name);
+            if is_unreached && member.identity.name == table.me().identity.name {
+                member.state = State::Joining;
+            }
+        }
     }
 
     /// Ends pinging a member. Returns whether others are to be told of it; `None` if it was not pinged.
@@ -434,18 +453,5 @@ impl Swim {
         self.alerts.remove(&slot);
         self.table.forget(slot);
         self.is_changed = true;
-    }
-
-    /// Members that cannot reach this node at the address it advertises, by their own word.
-    pub fn unreached_by(&self) -> Vec<NodeName> {
-        let members = self.newcomers.deaf().iter().filter_map(|&slot| self.table.get(slot));
-        let live = members.filter(|member| member.state.is_live());
-        live.map(|member| member.identity.name.clone()).collect()
-    }
-
-    /// Returns whether no other member reaches this node, by their own word.
-    pub(super) fn is_unreached(&self) -> bool {
-        let others = self.table.ring().len().saturating_sub(1);
-        others > 0 && self.newcomers.deaf().len() >= others && self.unreached_by().len() >= others
     }
 }

@@ -231,6 +231,7 @@ impl Swim {
         self.answer(from, sender, SwimMessage::Ack(ack));
         let Some(slot) = sender else { return };
         self.newcomers.heard(now, slot);
+        self.newcomers.hasten(slot);
         if self.has_answered_at(from) {
             self.compare_views(now, slot, ping.view);
         }

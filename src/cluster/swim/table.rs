@@ -9,16 +9,16 @@
 //! This node itself is a member too, in slot [`ME`].
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::known::Known;
 use super::message::{Introduction, life_key};
 use super::slot::{ME, Slot};
-use crate::cluster::members::{Common, Identity, MemberInfo, State, grow_a_little};
+use crate::cluster::members::{Common, Identity, MemberInfo, State, address_hash, grow_a_little};
 use crate::cluster::random::Random;
 use crate::cluster::ring::Ring;
 use crate::cluster::stats::QueueGauge;
@@ -82,6 +82,7 @@ impl MemberEntry {
             state: self.state,
             incarnation: self.incarnation,
             rtt_us: (self.rtt_us > 0).then_some(self.rtt_us),
+            cannot_reach_us: false,
         }
     }
 }
@@ -460,15 +461,6 @@ fn hash_of(slots: &[Option<MemberEntry>], slot: Slot) -> u64 {
 fn address_in(slots: &[Option<MemberEntry>], slot: Slot) -> SocketAddr {
     let member = slots.get(slot as usize).and_then(Option::as_ref);
     member.map_or(SocketAddr::from(([0; 4], 0)), |member| member.identity.gossip())
-}
-
-/// Hash of an address, for the index by address.
-pub(super) fn address_hash(address: SocketAddr) -> u64 {
-    let port = u64::from(address.port());
-    match address.ip() {
-        IpAddr::V4(ip) => xxh3_64_with_seed(&ip.octets(), port),
-        IpAddr::V6(ip) => xxh3_64_with_seed(&ip.octets(), port),
-    }
 }
 
 fn view_of(identity: &Identity) -> u64 {
