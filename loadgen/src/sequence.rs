@@ -14,11 +14,11 @@ pub struct Seen {
 /// How an arriving message relates to those before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// It is newer than all messages before.
+    /// The message is newer than all that arrived before.
     New,
-    /// It is new, but a newer message arrived before it.
+    /// The message is new, but a newer one arrived before it.
     Late,
-    /// It had arrived already.
+    /// The message had arrived already.
     Duplicate,
 }
 

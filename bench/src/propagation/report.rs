@@ -13,7 +13,7 @@ use crate::machine::Machine;
 const WANTED_NODES: f64 = 64.0;
 /// Wanted median of the time until all nodes have a record, in milliseconds.
 const WANTED_ALL_MS: f64 = 10.0;
-/// Wanted factor by which that is sooner than with memberlist.
+/// Wanted factor by which all nodes have a record sooner than with memberlist.
 const WANTED_TIMES: f64 = 50.0;
 
 /// Everything that was measured.
