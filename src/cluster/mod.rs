@@ -78,9 +78,9 @@ pub enum Arrival {
         /// Number of hand-overs on the way, at least 1.
         hops: u32,
     },
-    /// In answer to a question of this node, to fill a gap.
+    /// The record came in answer to a question of this node, to fill a gap.
     Repair,
-    /// In a session of reconciliation.
+    /// The record came in a session of reconciliation.
     Reconcile,
 }
 

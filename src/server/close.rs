@@ -12,7 +12,7 @@ pub enum CloseCode {
     ProtocolError = 1002,
     /// A message of a kind that this connection does not speak.
     UnsupportedKind = 1003,
-    /// Text that is not UTF-8.
+    /// The client sent text that is not UTF-8.
     InvalidText = 1007,
     /// A message over the limit.
     TooLarge = 1009,
@@ -22,7 +22,7 @@ pub enum CloseCode {
     OverCapacity = 4100,
     /// The node is shutting down.
     Draining = 4200,
-    /// Nothing came from the client for too long.
+    /// Nothing has come from the client for too long, not even a pong.
     NoPong = 4201,
     /// A subscriber to every record did not keep up, or this node could not hand it every record.
     TooSlow = 4202,
@@ -53,7 +53,7 @@ const CODES: [CloseCode; 9] = [
 ];
 
 impl CloseCode {
-    /// The number that is sent.
+    /// The number that is sent in the close frame.
     pub const fn number(self) -> u16 {
         self as u16
     }

@@ -29,7 +29,7 @@ pub(super) struct SimStreams {
 struct OtherEnd {
     peer: NodeId,
     peer_stream: StreamId,
-    /// When the bytes that were sent to it last arrive, in microseconds of the world.
+    /// Time at which the last bytes sent to that end arrive, in microseconds of the world.
     arrives_us: u64,
 }
 

@@ -87,7 +87,7 @@ pub struct NodeIdentity {
 /// The reason why a store cannot be opened. Nothing was changed, unless the variant says so.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process uses the directory.
+    /// Another process uses the data directory.
     #[error("data directory {0:?} is in use by another process")]
     InUse(PathBuf),
     /// The file system refused.

@@ -86,7 +86,7 @@ impl<L> Lanes<L> {
 
 /// One end of a session: the initiator or the responder.
 pub(super) trait SessionEnd {
-    /// This end's side of the stream.
+    /// The side of the stream that this end of the session drives.
     fn link(&mut self) -> &mut SessionLink;
 
     /// Takes in one frame of the other end.

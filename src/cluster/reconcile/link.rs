@@ -193,7 +193,7 @@ impl SessionLink {
 pub(super) enum SessionStep {
     /// The session continues.
     Going,
-    /// One of the ends refused the session.
+    /// The initiator or the responder refused the session.
     Refused,
     /// The session is complete.
     Done(SessionReport),

@@ -45,7 +45,7 @@ const ORIGIN_EVERY: u32 = 3;
 /// Decides when gaps are asked for, and which peer is asked. The state of each search is kept with its line.
 #[derive(Debug)]
 pub(super) struct Gaps {
-    /// Until when gaps are left to the first reconciliation, in microseconds.
+    /// Time until which gaps are left to the first reconciliation, in microseconds.
     ask_from_us: u64,
     /// Estimate of the time that the tree takes to deliver.
     latency: Latency,

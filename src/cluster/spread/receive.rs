@@ -25,11 +25,11 @@ use crate::record::{Now, SharedRecord};
 /// The outcome for a part that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// The part is in custody, or needs none: it need not come again.
+    /// The part was taken into custody, or needs no custody. The peer need not send it again.
     Yes,
     /// The part was not taken: the peer will try again.
     No,
-    /// The part was the question for a batch that is not here: the peer is to send the batch.
+    /// The part was a question about a batch that this node does not hold. The peer is to send the batch.
     Wanted,
     /// The body of the batch is being pulled from a peer.
     Pulling,
@@ -39,7 +39,7 @@ pub(super) enum Taken {
 struct CustodyRequest {
     /// The range that this node is to serve, and how.
     task: RangeTask,
-    /// The other member of a part of two, by its place.
+    /// In a part of two members, the place of the member other than this node.
     other: Option<u64>,
     /// Number under which the tally of the range is to be reported; `None`: it is not to be reported.
     counted: Option<u64>,

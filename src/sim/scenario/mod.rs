@@ -102,7 +102,7 @@ impl Default for Publishing {
     }
 }
 
-/// How the nodes find each other at the beginning of a run.
+/// The way in which the nodes find each other at the beginning of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Beginning {
     /// All nodes know each other from the beginning.
@@ -121,7 +121,7 @@ pub struct Scenario {
     pub nodes: usize,
     /// Number of zones, to which nodes are dealt out in turn; 1: nodes have no zone.
     pub zones: usize,
-    /// How the nodes find each other.
+    /// The way in which the nodes find each other.
     pub beginning: Beginning,
     /// Probability that a node does not know another one at first, in parts per million.
     pub unknown_per_million: u32,

@@ -118,7 +118,7 @@ impl CassandraWriter {
         (self.path.clock)().mono_us
     }
 
-    /// The link, if Cassandra answers on it.
+    /// Returns the link if Cassandra answers on it.
     async fn reach(&mut self) -> Option<Arc<CassandraLink>> {
         match self.reach.look().await {
             Look::Same(link) => link,

@@ -23,15 +23,15 @@ pub(in crate::store) struct Faults {
     pub(in crate::store) syncs_fail: bool,
     /// One sync fails in that way: the one after this number of syncs that succeed.
     pub(in crate::store) sync_fails_after: Option<u32>,
-    /// Nothing gets through: the power is off.
+    /// Whether the power is off, so that no write reaches the disk.
     pub(in crate::store) off: bool,
 }
 
 #[derive(Debug, Default)]
 struct Disk {
-    /// What the process sees: the page cache.
+    /// The content of the file as the process sees it, through the page cache.
     cache: Vec<u8>,
-    /// What a power cut leaves.
+    /// The content of the file that a power cut leaves.
     platter: Vec<u8>,
     /// Ranges of the cache that the next sync has to write.
     dirty: Vec<(usize, usize)>,

@@ -43,9 +43,10 @@ pub struct Ticket(pub u64);
 /// Numbers of bytes that wait at which the queue changes its regime.
 #[derive(Clone, Copy, Debug)]
 struct QueueBounds {
-    /// From here on a push replaces what waits of its source.
+    /// Number of bytes from which on a push replaces the waiting record of its source.
     merge_bytes: usize,
-    /// From here on the store counts as failing, and publishes are refused; the rest is for peers.
+    /// Number of bytes from which on the store counts as failing and publishes are refused. The room beyond
+    /// is for records of peers.
     full_bytes: usize,
     /// A change with which more than this would wait is dropped.
     max_bytes: usize,

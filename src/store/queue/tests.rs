@@ -1,4 +1,4 @@
-//! What the queue keeps, merges and drops.
+//! Tests of the queue: which changes it keeps, merges and drops.
 
 use std::sync::Arc;
 

@@ -36,13 +36,14 @@ pub trait LatestRecords: Send + Sync {
 pub struct StoreStats {
     /// Number of records that wait or are being written.
     pub pending_records: usize,
-    /// Number of these that wait on the disk because Cassandra is away.
+    /// Number of records that wait on the disk because Cassandra is away.
     pub spilled_records: usize,
-    /// Number of bytes that those in memory take.
+    /// Number of bytes of the waiting records in memory.
     pub queued_bytes: usize,
     /// Number of records that were merged into a newer one of their source, because the store lagged.
     pub merged_total: u64,
-    /// Number of changes that did not fit; they are made up for when the store works again.
+    /// Number of changes that were dropped because they did not fit. The store catches up with them from the
+    /// map when it works again.
     pub dropped_total: u64,
     /// Number of groups written.
     pub commits_total: u64,
@@ -55,7 +56,7 @@ pub(super) struct WritePath {
     pub(super) queue: WriteQueue,
     /// Wakes the thread that writes.
     pub(super) bell: Bell,
-    /// The node's marks, and when they are to be written.
+    /// The node's marks, and whether they must be written.
     pub(super) marks: NodeMarks,
     /// Reads the time.
     pub(super) clock: Clock,

@@ -107,7 +107,7 @@ impl Custody {
         }
     }
 
-    /// Counts a timeout on its link; returns what is to be done about the part, and whether the peer fell
+    /// Counts a timeout on the link of the part. Returns the action for the part, and whether the peer fell
     /// silent.
     fn remedy(&self, env: &mut Env, link_id: usize, sent: &UnsettledPart) -> Option<(Remedy, bool)> {
         let now_us = env.base.now_us;
@@ -180,7 +180,7 @@ impl Custody {
     }
 }
 
-/// The member at this place, if it is still at this address.
+/// The member at the place `place` of the ring, if its address is still `at`.
 fn find(ring: &Ring, place: u64, at: SocketAddr) -> Option<&RingEntry> {
     let entries = ring.entries().get(ring.lower_bound(place)..)?;
     entries.iter().take_while(|entry| entry.hash == place).find(|entry| entry.gossip() == at)
