@@ -161,7 +161,6 @@ impl CassandraWriter {
             if !is_written {
                 self.keep(&group, ticket);
             }
-            path.count_commit();
         }
         path.queue.handle_written();
         if !is_direct {

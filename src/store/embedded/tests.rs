@@ -27,6 +27,9 @@ pub(in crate::store) struct Faults {
     pub(in crate::store) off: bool,
 }
 
+/// Number of syncs that redb asks for in one durable commit.
+pub(in crate::store) const SYNCS_A_COMMIT: usize = 2;
+
 #[derive(Debug, Default)]
 struct Disk {
     /// The content of the file as the process sees it, through the page cache.
@@ -36,6 +39,8 @@ struct Disk {
     /// Ranges of the cache that the next sync has to write.
     dirty: Vec<(usize, usize)>,
     written_bytes: usize,
+    /// Number of syncs that were asked for, failed ones included.
+    syncs: usize,
     faults: Faults,
     /// The platter after every sync, and between: each with the first dirty writes, or all but them.
     images: Option<Vec<Vec<u8>>>,
@@ -91,6 +96,11 @@ impl SimDisk {
         SimDisk::of_image(self.disk.lock().platter.clone())
     }
 
+    /// Returns the number of syncs that were asked for so far, failed ones included.
+    pub(in crate::store) fn syncs(&self) -> usize {
+        self.disk.lock().syncs
+    }
+
     fn keep_images(&self) {
         self.disk.lock().images = Some(Vec::new());
     }
@@ -133,6 +143,7 @@ impl StorageBackend for SimDisk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.disk.lock();
+        disk.syncs += 1;
         if disk.faults.off {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
