@@ -121,6 +121,21 @@ pub(super) trait SessionEnd {
         Ok(SessionStep::Going)
     }
 
+    /// Takes in an event of the stream, and works if the session goes on. `cost` is the part of the turn that
+    /// was used before.
+    fn advance(
+        &mut self,
+        event: StreamEvent,
+        cost: usize,
+        env: &mut SessionEnv<'_>,
+    ) -> Result<SessionStep, FrameError> {
+        let step = self.take_in(event, env)?;
+        if let SessionStep::Going = step {
+            self.work(cost, env);
+        }
+        Ok(step)
+    }
+
     /// Works until there is nothing to do, no room to send, or the turn is used up. `cost` is the part of the
     /// turn that was used before. Sets whether the next turn has something to do.
     fn work(&mut self, mut cost: usize, env: &mut SessionEnv<'_>) {
