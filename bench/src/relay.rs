@@ -212,14 +212,7 @@ fn unmask(bytes: &mut [u8]) -> Option<(usize, usize)> {
     let key: [u8; 4] = bytes.get(plain..plain + 4)?.try_into().ok()?;
     let head = plain + 4;
     let payload = bytes.get_mut(head..head.checked_add(length)?)?;
-    let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
-    let (chunks, rest) = payload.as_chunks_mut::<8>();
-    for chunk in chunks {
-        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
-    }
-    for (byte, key) in rest.iter_mut().zip(key.into_iter().cycle()) {
-        *byte ^= key;
-    }
+    anode_loadgen::mask(payload, key);
     Some((head, head + length))
 }
 

@@ -131,7 +131,7 @@ pub fn write_frame(opcode: u8, payload: &[u8], random: &mut Random, out: &mut Ve
 }
 
 /// XORs a payload with the masking key, eight bytes at a time.
-fn mask(payload: &mut [u8], key: [u8; 4]) {
+pub fn mask(payload: &mut [u8], key: [u8; 4]) {
     let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
     let (chunks, rest) = payload.as_chunks_mut::<8>();
     for chunk in chunks {
