@@ -87,7 +87,7 @@ pub struct Plan {
     pub unrelated: u32,
     /// Number of messages per second, all publishers together.
     pub rate_per_s: f64,
-    /// How the rate is spread over time.
+    /// The distribution of the rate over time.
     pub shape: Shape,
     /// Most unanswered messages of a publisher.
     pub window: usize,

@@ -4,7 +4,7 @@
 
 use crate::random::Random;
 
-/// How a rate is spread over time.
+/// The distribution of a rate over time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
     /// Equal gaps between messages; the publishers take turns.

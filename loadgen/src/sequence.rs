@@ -1,4 +1,4 @@
-//! Which messages of one source one subscriber has received, in 16 bytes.
+//! The messages of one source that one subscriber has received, in 16 bytes.
 
 /// The newest sequence number that was received, and which of the 64 before it were.
 #[derive(Clone, Copy, Debug, Default)]
@@ -11,7 +11,7 @@ pub struct Seen {
     recent: u64,
 }
 
-/// How an arriving message relates to those before.
+/// The relation of an arriving message to those that arrived before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// The message is newer than all that arrived before.

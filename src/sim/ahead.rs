@@ -71,7 +71,7 @@ pub(super) struct EarlyWork {
     pub until_us: u64,
     /// Processor time that a datagram takes at each end, in microseconds.
     pub cpu_us: u64,
-    /// Which node listens at which address.
+    /// The nodes that listen at each address.
     pub hosts: Arc<Hosts>,
     /// The records that were accepted so far.
     pub accepted: Arc<AcceptedRecords>,

@@ -34,7 +34,7 @@ pub struct Start {
     pub wall_offset_us: i64,
     /// Time at which the node last agreed with the cluster before this life (wall clock, microseconds).
     pub agreed_us: Option<u64>,
-    /// Records that it held when its last life ended.
+    /// Records that the node held when its last life ended.
     pub records: Vec<SharedRecord>,
 }
 

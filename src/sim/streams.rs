@@ -41,7 +41,7 @@ pub(super) struct StreamWorld<'a> {
     pub network: &'a mut Network,
     /// The events that will happen.
     pub queue: &'a mut EventQueue,
-    /// Which node listens at which address.
+    /// The nodes that listen at each address.
     pub hosts: &'a Hosts,
     /// All nodes of the world.
     pub nodes: &'a mut Nodes,

@@ -8,7 +8,7 @@ use anode_loadgen::random::Random;
 use anode_loadgen::zipf::Zipf;
 use bytes::Bytes;
 
-/// How often each source is written.
+/// The law by which the sources of merges are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
     /// All sources are written equally often.

@@ -25,7 +25,7 @@ pub struct System {
     pub name: &'static str,
     /// Version of the program, as it prints it.
     pub version: String,
-    /// How a server of this system is started.
+    /// The kind of server, which decides how it is started.
     kind: Kind,
     program: PathBuf,
     modules: PathBuf,

@@ -37,7 +37,7 @@ pub struct Shared {
     pub is_over: AtomicBool,
     /// Whether all threads are to end.
     pub stop: AtomicBool,
-    /// How much was published of each source, once all publishers are done.
+    /// Number of messages published of each source, once all publishers are done.
     pub published: OnceLock<Published>,
     /// The reason why the run cannot go on, if there is one.
     failure: Mutex<Option<String>>,

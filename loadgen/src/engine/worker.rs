@@ -93,7 +93,7 @@ pub struct Left {
 pub struct Worker {
     plan: Arc<Plan>,
     shared: Arc<Shared>,
-    /// Which of the generator's threads this is, from 0.
+    /// Number of this thread among those of the generator, from 0.
     index: usize,
     clock: Clock,
     /// Connections by token. One that is lost keeps its place.

@@ -17,7 +17,7 @@ use crate::plan::Plan;
 
 /// If a thread does not wait for more than this part of its time, it may be the bottleneck.
 const BUSY_MAX: f64 = 0.9;
-/// How late the generator may send, at the 99th percentile, in microseconds.
+/// Greatest lateness of the generator at the 99th percentile with which it is no bottleneck, in microseconds.
 const SEND_LAG_US_MAX: f64 = 1_000.0;
 /// Names and values of the quantiles that are listed.
 const QUANTILES: [(&str, f64); 10] = [

@@ -147,7 +147,7 @@ pub fn mask(payload: &mut [u8], key: [u8; 4]) {
 pub struct Frame<'a> {
     /// The kind of frame; 0 continues the one before.
     pub opcode: u8,
-    /// Whether it is the last frame of its message.
+    /// Whether the frame is the last one of its message.
     pub is_last: bool,
     /// The bytes that the frame carries.
     pub payload: &'a [u8],

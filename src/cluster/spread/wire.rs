@@ -264,7 +264,7 @@ pub(super) struct OpenedPart {
 pub(super) enum Content {
     /// The whole batch, encoded.
     Whole(Bytes),
-    /// One of several fragments of a batch.
+    /// A fragment of a batch that does not fit into one datagram.
     Fragment {
         /// Index of the piece, from 0.
         index: u32,

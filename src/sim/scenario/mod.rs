@@ -135,7 +135,7 @@ pub struct Scenario {
     pub faults: Vec<ScheduledFault>,
     /// Whether further faults of all kinds are drawn from the seed.
     pub random_faults: bool,
-    /// How long after the last record and the last fault all nodes must be equal, in microseconds.
+    /// Time after the last record and the last fault within which all nodes must be equal, in microseconds.
     pub settle_us: u64,
     /// Whether the bounds of all queues are checked after every event, and not only now and then.
     pub is_strict: bool,

@@ -30,7 +30,7 @@ pub enum Case {
     Idle(usize, u64, u64),
     /// Two maps become equal: what does it cost? Number of records, how many of them differ, seed.
     Healing(usize, usize, u64),
-    /// Another way to spread records.
+    /// A world in which records are spread by another protocol, to compare with.
     Baseline(Baseline, BaselinePlan),
 }
 

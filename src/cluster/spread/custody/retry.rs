@@ -30,7 +30,8 @@ const HANDOVERS_MAX: u32 = 20;
 /// The action for a part that was not acknowledged in time.
 #[derive(Clone, Copy, Debug)]
 enum Remedy {
-    /// The same member is tried again. `feel`: others are asked for a sign of life meanwhile.
+    /// The part is sent to the same member again. `feel`: other members are asked for a sign of life
+    /// meanwhile.
     TryAgain { feel: bool },
     /// The part is moved to another member.
     MoveOn,
