@@ -170,7 +170,6 @@ impl Reconcile {
     /// Draws the conclusions from a complete session.
     fn finished(&mut self, now: Now, report: SessionReport) {
         self.stats.sessions_finished += 1;
-        self.stats.records_found += report.found;
         if report.found > 0 && self.me.is_reconciled {
             self.next_us = self.next_us.min(now.mono_us + COMPARE_SOON_US);
         }
