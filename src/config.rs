@@ -190,6 +190,15 @@ pub struct Hardware {
     pub memory_bytes: u64,
 }
 
+/// Returns an address in the one form that all nodes use: an IPv4 address in its IPv6 form (`::ffff:10.0.0.1`)
+/// becomes the IPv4 address that it stands for.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip == address.ip() => address,
+        ip => SocketAddr::new(ip, address.port()),
+    }
+}
+
 /// Turns the text of a configuration into checked values. Missing values get their defaults, some of which
 /// depend on `machine`. Returns an error for the first value that cannot be used.
 pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {

@@ -92,6 +92,8 @@ impl Histogram {
 pub struct MemberGauges {
     /// Members that are alive, including this node.
     pub alive: Gauge,
+    /// Members that have not answered at their own address so far.
+    pub joining: Gauge,
     /// Members that are suspected to be dead.
     pub suspect: Gauge,
     /// Members that are dead.
@@ -264,8 +266,10 @@ impl Metrics {
 
     fn write_cluster(&self, text: &mut Exposition<'_>) {
         text.head("members", "gauge", "Members by state, as this node sees them.");
-        let MemberGauges { alive, suspect, dead, left } = &self.members;
-        for (state, gauge) in [("alive", alive), ("suspect", suspect), ("dead", dead), ("left", left)] {
+        let MemberGauges { alive, joining, suspect, dead, left } = &self.members;
+        let states =
+            [("alive", alive), ("joining", joining), ("suspect", suspect), ("dead", dead), ("left", left)];
+        for (state, gauge) in states {
             text.line(format_args!("members{{state=\"{state}\"}} {}", gauge.get()));
         }
         for (name, help, counter) in [

@@ -23,7 +23,7 @@ pub struct Arguments {
 pub struct Member {
     /// Name of the member.
     pub id: String,
-    /// State of the member: `alive`, `suspect`, `dead` or `left`.
+    /// State of the member: `joining`, `alive`, `suspect`, `dead` or `left`.
     pub state: String,
     /// Address for clients, `host:port`.
     pub http: String,

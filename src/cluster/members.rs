@@ -1,10 +1,10 @@
 //! Members of the cluster: their states, and the facts that each states about itself.
 
 use std::borrow::Cow;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::record::NodeName;
 
@@ -15,6 +15,9 @@ const COMMON_MAX: usize = 64;
 /// The state that a node believes a member to be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
+    /// The member has not answered at its own address so far. It takes no part: it is not on the ring, its clock
+    /// does not count, and no answer waits for it.
+    Joining,
     /// The member answers probes, or is not known to be silent.
     Alive,
     /// The member did not answer a probe, and may still prove that it is alive.
@@ -29,6 +32,7 @@ impl State {
     /// Name of the state as users see it.
     pub fn as_str(self) -> &'static str {
         match self {
+            State::Joining => "joining",
             State::Alive => "alive",
             State::Suspect => "suspect",
             State::Dead => "dead",
@@ -36,9 +40,15 @@ impl State {
         }
     }
 
-    /// Returns whether records are sent to a member in this state: it is alive, or not given up yet.
+    /// Returns whether a member in this state takes part: it has answered at its address, and was not given up
+    /// since.
     pub fn is_live(self) -> bool {
         matches!(self, State::Alive | State::Suspect)
+    }
+
+    /// Returns whether a member in this state is gone: it was given up, or it left.
+    pub fn is_gone(self) -> bool {
+        matches!(self, State::Dead | State::Left)
     }
 }
 
@@ -167,6 +177,15 @@ pub(super) fn grow_a_little<T>(members: &mut Vec<T>) {
     }
 }
 
+/// Hash of an address, for the index by address.
+pub(super) fn address_hash(address: SocketAddr) -> u64 {
+    let port = u64::from(address.port());
+    match address.ip() {
+        IpAddr::V4(ip) => xxh3_64_with_seed(&ip.octets(), port),
+        IpAddr::V6(ip) => xxh3_64_with_seed(&ip.octets(), port),
+    }
+}
+
 /// Returns the port of the HTTP address `http` if that is on host `ip` and in its usual written form.
 fn port_at(ip: Ipv4Addr, http: &str) -> Option<u16> {
     let address: SocketAddrV4 = http.parse().ok()?;
@@ -184,6 +203,9 @@ pub struct MemberInfo {
     pub incarnation: u32,
     /// Smoothed round trip in microseconds; `None` if it was not measured, or for this node itself.
     pub rtt_us: Option<u32>,
+    /// Whether the member said in its last answer that this node does not answer at the address which this node
+    /// advertises.
+    pub cannot_reach_us: bool,
 }
 
 #[cfg(test)]

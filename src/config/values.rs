@@ -1,11 +1,11 @@
 //! One small parser for each kind of value. The error of each tells what is allowed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use super::{ConfigError, FRAME_BYTES_CEILING, HostPort, WORKERS_MAX};
+use super::{ConfigError, FRAME_BYTES_CEILING, HostPort, WORKERS_MAX, canonical};
 use crate::limits::RECORD_BYTES_CEILING;
 use crate::record::NodeName;
 
@@ -22,7 +22,7 @@ const FRAME_BYTES_FLOOR: usize = 1024;
 const RECORD_BYTES_DEFAULT: usize = 65_536;
 
 pub(super) fn address(flag: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse().map_err(|_| {
+    text.parse().map(canonical).map_err(|_| {
         ConfigError::new(flag, text, "IP:PORT, for example 127.0.0.1:7070 or [::1]:7070; port 0: any free")
     })
 }
@@ -33,7 +33,7 @@ pub(super) fn advertise(text: &str) -> Result<HostPort, ConfigError> {
     // The value is a host without a port, with or without brackets. The port is then that of `--gossip`.
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let parsed = match bare.parse::<IpAddr>() {
-        Ok(_) => HostPort { host: bare.into(), port: 0 },
+        Ok(ip) => HostPort { host: ip.to_canonical().to_string(), port: 0 },
         Err(_) if !text.contains(':') && is_host(text) => HostPort { host: text.into(), port: 0 },
         Err(_) => host_port(text).filter(|parsed| parsed.port > 0).ok_or_else(error)?,
     };
@@ -65,11 +65,11 @@ fn host_port(text: &str) -> Option<HostPort> {
     // Rust would parse `+7` as a number, which is not a valid port.
     let port = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse().ok()).flatten()?;
     let host = match host.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']').filter(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok())?,
-        None if is_host(host) => host,
+        Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.to_canonical().to_string(),
+        None if is_host(host) => host.into(),
         None => return None,
     };
-    Some(HostPort { host: host.into(), port })
+    Some(HostPort { host, port })
 }
 
 /// Returns whether the text has the form of a DNS name or an IPv4 address. Whether the name exists is found

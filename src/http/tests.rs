@@ -117,6 +117,7 @@ impl NodeService for Few {
         let member = |identity, state, rtt_us| MemberInfo {
             identity: Arc::new(identity),
             state,
+            cannot_reach_us: false,
             incarnation: 3,
             rtt_us,
         };

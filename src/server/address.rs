@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use super::acceptor;
 use super::gossip::Sockets;
-use crate::config::Config;
+use crate::config::{Config, canonical};
 
 /// Number of ports that are tried until one is free for both UDP and TCP.
 const TRIES: usize = 64;
@@ -51,6 +51,7 @@ pub fn advertised(config: &Config, bound: SocketAddr) -> Result<SocketAddr, Addr
             .to_socket_addrs()
             .map_err(|error| fail(format!("{given} does not resolve ({error})")))?
             // The socket must be able to send to addresses of that family.
+            .map(canonical)
             .find(|address| address.is_ipv4() || bound.is_ipv6());
         return resolved
             .ok_or_else(|| fail(format!("{given} has no address that {bound} can be reached by")));
@@ -70,7 +71,7 @@ pub fn advertised(config: &Config, bound: SocketAddr) -> Result<SocketAddr, Addr
 /// The local address from which packets to `target` leave, found by connecting a UDP socket, which sends
 /// nothing.
 fn route_to(target: (&str, u16), bound: SocketAddr) -> Option<IpAddr> {
-    target.to_socket_addrs().ok()?.find_map(|target| {
+    target.to_socket_addrs().ok()?.map(canonical).find_map(|target| {
         let any: IpAddr = if target.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
         if target.is_ipv6() && bound.is_ipv4() {
             return None;

@@ -16,6 +16,7 @@ use mio::{Interest, Registry};
 use super::clock;
 use super::datagram::DatagramSocket;
 use super::lifecycle::Fatal;
+use super::reach::ReachReports;
 use super::shared::Shared;
 use super::stream::PeerStreams;
 use super::tokens::{self, EventSource};
@@ -74,6 +75,8 @@ pub struct Gossip {
     gauges_us: u64,
     /// Monotonic time at which readers are to be shown new round-trip times, in microseconds.
     members_due_us: u64,
+    /// Warnings about members that cannot be reached.
+    reach: ReachReports,
     /// The machine's counters when they were added to the metrics last.
     counted: MachineStats,
     /// Number of dropped datagrams that were reported last.
@@ -104,6 +107,7 @@ impl Gossip {
             heads_due_us: 0,
             gauges_us: 0,
             members_due_us: 0,
+            reach: ReachReports::default(),
             counted: MachineStats::default(),
             dropped: 0,
         })
@@ -267,6 +271,7 @@ impl Gossip {
         let count = |state| members.iter().filter(|member| member.state == state).count() as i64;
         let gauges = &shared.metrics.members;
         gauges.alive.set(count(State::Alive));
+        gauges.joining.set(count(State::Joining));
         gauges.suspect.set(count(State::Suspect));
         gauges.dead.set(count(State::Dead));
         gauges.left.set(count(State::Left));
@@ -292,6 +297,8 @@ impl Gossip {
         if now.mono_us >= self.members_due_us {
             self.members_due_us = now.mono_us + MEMBERS_US;
             self.publish_members(shared);
+            let members = shared.cluster.members();
+            self.reach.look(now.mono_us, &members, shared.name.as_str(), shared.config.gossip.ip());
         }
         self.publish_health(now, shared);
         self.publish_stats(shared);

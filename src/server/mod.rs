@@ -39,6 +39,7 @@ mod node;
 mod outbound;
 mod outlets;
 mod pressure;
+mod reach;
 mod resolver;
 mod run;
 mod session;

@@ -374,7 +374,13 @@ fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> clust
 fn myself(config: &cluster::MachineConfig) -> MemberInfo {
     let cluster::MachineConfig { name, boot, gossip, http, zone, version, .. } = config;
     let identity = MemberIdentity::new(name.clone(), *boot, *gossip, http, zone, version);
-    MemberInfo { identity: Arc::new(identity), state: State::Alive, incarnation: 0, rtt_us: None }
+    MemberInfo {
+        identity: Arc::new(identity),
+        state: State::Alive,
+        incarnation: 0,
+        rtt_us: None,
+        cannot_reach_us: false,
+    }
 }
 
 fn gossip_starter(

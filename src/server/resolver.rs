@@ -18,6 +18,7 @@ use super::clock;
 use super::join_targets::{Resolved, SilenceReports};
 use super::lifecycle::Phase;
 use super::shared::Shared;
+use crate::config::canonical;
 
 /// Pause after the first round of resolving, in microseconds; it doubles with every round.
 const ROUND_FIRST_US: u64 = 500_000;
@@ -73,7 +74,7 @@ fn resolve(shared: &Shared) -> Vec<Resolved> {
         target: target.clone(),
         addresses: (target.host.as_str(), target.port)
             .to_socket_addrs()
-            .map(Iterator::collect)
+            .map(|addresses| addresses.map(canonical).collect())
             .map_err(|error| error.to_string()),
     });
     resolved.collect()

@@ -22,7 +22,8 @@ pub(super) fn of(shared: &Shared) -> Option<Takeover> {
 impl Survivor for Arc<Shared> {
     fn alive(&self) -> BTreeSet<NodeLife> {
         let members = self.cluster.members();
-        let live = members.iter().filter(|member| member.state.is_live());
+        // A member that takes no part here may write by itself all the same.
+        let live = members.iter().filter(|member| !member.state.is_gone());
         live.map(|member| NodeLife { node: member.identity.name.clone(), boot: member.identity.boot })
             .collect()
     }

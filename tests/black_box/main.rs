@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod addresses;
 mod cassandra;
 mod cli;
 mod closing;

@@ -72,7 +72,7 @@ impl Screen {
 
 /// Formats the line that is printed every second if stdout is not a terminal.
 fn line(told: &Told, summary: &Summary) -> String {
-    let counts = ["alive", "suspect", "dead", "left"].map(|state| {
+    let counts = ["alive", "joining", "suspect", "dead", "left"].map(|state| {
         let count = told.members.iter().filter(|member| member.state == state).count();
         (count > 0).then(|| format!("{count} {state}"))
     });
@@ -126,7 +126,7 @@ fn picture(told: &Told, summary: &Summary) -> Vec<String> {
     for member in members.iter().take(MEMBERS_MAX) {
         let colour = match member.state.as_str() {
             "alive" => "32",
-            "suspect" => "33",
+            "suspect" | "joining" => "33",
             _ => "31",
         };
         let rtt = member.rtt_us.map_or(String::new(), |us| format!("rtt {us} us"));

@@ -90,6 +90,8 @@ const SESSION_STALLED_US: u64 = 1_000_000;
 const OUTGOING_MAX: usize = 2;
 /// Most sessions at a time that others began. The peers of further ones are told to come back.
 const INCOMING_MAX: usize = 8;
+/// Number of successive comparisons without an answer after which maps are compared on a stream.
+const UNANSWERED_MAX: u32 = 4;
 /// Number of members without a first reconciliation of their own after which a joining node concludes that
 /// the whole cluster is new.
 const FRESH_PEERS: usize = 3;
@@ -198,6 +200,8 @@ pub struct Reconcile {
     incoming: Vec<Responder>,
     comparison: Comparison,
     asked: Option<AskedComparison>,
+    /// Number of successive comparisons that were not answered.
+    unanswered: u32,
     next_us: u64,
     handled_us: u64,
     turn: usize,
@@ -235,6 +239,7 @@ impl Reconcile {
             incoming: Vec::new(),
             comparison: Comparison::new(),
             asked: None,
+            unanswered: 0,
             next_us: now.mono_us,
             handled_us: now.mono_us,
             turn: 0,
@@ -299,7 +304,7 @@ impl Reconcile {
         }
         if self.me.is_reconciled {
             self.next_us = now.mono_us + self.jittered(COMPARE_US);
-            self.compare(ring, replica);
+            self.compare(now, ring, replica);
         } else {
             self.next_us = now.mono_us + self.jittered(JOIN_RETRY_US);
             let to = self.pick(ring, true).or_else(|| self.pick(ring, false));
@@ -353,11 +358,18 @@ impl Reconcile {
         }
     }
 
-    fn compare(&mut self, ring: &Ring, replica: &mut dyn Replica) {
+    /// Compares maps with a random member. If the last comparisons were not answered, datagrams do not get
+    /// through, or the members do not know this node's address: a session is begun, which compares on a stream.
+    fn compare(&mut self, now: Now, ring: &Ring, replica: &mut dyn Replica) {
         let Some(to) = self.pick(ring, false) else {
             self.asked = None;
             return;
         };
+        self.unanswered = if self.asked.is_some() { self.unanswered + 1 } else { 0 };
+        if self.unanswered >= UNANSWERED_MAX {
+            (self.unanswered, self.asked) = (0, None);
+            return self.begin(now, to, SessionPlan::Whole);
+        }
         let root = root_of(&replica.fingerprints());
         let nonce = self.random.next_u64() as u32;
         self.stats.compared += 1;

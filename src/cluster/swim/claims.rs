@@ -7,14 +7,17 @@
 //! the next life of the member, and takes its place.
 //!
 //! If both nodes live, after a healed partition for example, the older one stays, which is the one with the
-//! smaller boot number. A member that finds its own name at another address decides by the same rule.
+//! smaller boot number. A member that finds its own name at another address in a list that it asked for decides
+//! by the same rule, and asks the node at that address before it stops.
 
 use std::net::SocketAddr;
 
 use super::message::{Introduction, SwimMessage, life_key};
+use super::news::{Question, Way};
 use super::slot::Slot;
 use super::{Swim, SwimOutput};
-use crate::record::Now;
+use crate::cluster::members::Identity;
+use crate::record::{NodeName, Now};
 
 /// Most claims that are looked into at a time.
 const CLAIMS_MAX: usize = 32;
@@ -35,14 +38,26 @@ pub(super) struct NameClaim {
     sequence: u32,
     tries: u32,
     due_us: u64,
+    /// The ping in which the contender introduced itself, if it was one.
+    asked: Option<Question>,
+}
+
+impl NameClaim {
+    /// A claim that was not looked into so far, against the life with this key and boot number at `address`.
+    fn new(
+        contender: Option<Introduction>,
+        slot: Slot,
+        (key, boot): (u64, u64),
+        address: SocketAddr,
+    ) -> NameClaim {
+        NameClaim { contender, slot, key, boot, address, sequence: 0, tries: 0, due_us: 0, asked: None }
+    }
 }
 
 /// All claims that are being looked into.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     open: Vec<NameClaim>,
-    /// When a node with this node's name at another address was last told that the name is taken.
-    told_us: Option<u64>,
     /// Address and boot number of a node with our name that was pinged in vain.
     refuted: Option<(SocketAddr, u64)>,
 }
@@ -66,56 +81,80 @@ impl Claims {
         let at = self.open.iter().position(|claim| claim.sequence == sequence)?;
         Some(self.open.remove(at))
     }
+
+    /// The address to which the ping of this number was sent.
+    pub fn find(&self, sequence: u32) -> Option<SocketAddr> {
+        self.open.iter().find(|claim| claim.sequence == sequence).map(|claim| claim.address)
+    }
 }
 
 impl Swim {
     /// Begins to look into the claim of `contender` to the name of the member in `slot`.
-    pub(super) fn contend(&mut self, now: Now, slot: Slot, contender: Introduction) {
+    pub(super) fn contend(&mut self, now: Now, slot: Slot, contender: Introduction, way: Way) {
         let Some(known) = self.table.get(slot) else { return };
         let (key, boot, address) = (known.key(), known.identity.boot, known.identity.gossip());
-        let is_open = self.claims.open.iter().any(|claim| claim.contender.as_ref() == Some(&contender));
-        if !is_open {
-            self.open_claim(now, Some(contender), slot, key, boot, address);
+        let asked = if let Way::Introduced(asked) = way { asked } else { None };
+        let mut open = self.claims.open.iter_mut();
+        if let Some(claim) = open.find(|claim| claim.contender.as_ref() == Some(&contender)) {
+            claim.asked = asked.or(claim.asked);
+            return;
         }
+        let contender = Some(contender);
+        self.open_claim(now, NameClaim { asked, ..NameClaim::new(contender, slot, (key, boot), address) });
     }
 
     /// Decides what to do about a node with our own name at another address.
     pub(super) fn contend_for_my_name(&mut self, now: Now, other: Introduction) {
-        /// Least time between two messages that this name is taken, in microseconds.
-        const TELL_INTERVAL_US: u64 = 500_000;
-        let me = self.table.me().identity.clone();
         let other = other.identity;
-        let is_older = (me.boot, me.gossip()) < (other.boot, other.gossip());
-        if is_older {
-            if self.claims.told_us.is_some_and(|told_us| now.mono_us < told_us + TELL_INTERVAL_US) {
-                return;
-            }
-            self.claims.told_us = Some(now.mono_us);
-            self.tell_taken(&other.name, other.boot, other.gossip(), me.gossip());
-        } else {
-            let is_open = self.claims.open.iter().any(|claim| claim.contender.is_none());
-            if !is_open && self.claims.refuted != Some((other.gossip(), other.boot)) {
-                let key = life_key(&other.name, other.boot);
-                self.open_claim(now, None, super::slot::ME, key, other.boot, other.gossip());
-            }
+        let is_open = self.claims.open.iter().any(|claim| claim.contender.is_none());
+        let is_refuted = self.claims.refuted == Some((other.gossip(), other.boot));
+        if !self.is_older_than(&other) && !is_open && !is_refuted {
+            let life = (life_key(&other.name, other.boot), other.boot);
+            self.open_claim(now, NameClaim::new(None, super::slot::ME, life, other.gossip()));
         }
     }
 
+    /// Tells a node that introduced itself with our own name in the ping `asked` that the name is taken, if it
+    /// is the younger one.
+    pub(super) fn tell_my_name(&mut self, other: &Introduction, asked: Question) {
+        let other = &other.identity;
+        if self.is_older_than(other) {
+            self.tell_taken(&other.name, other.boot, asked, self.table.me().identity.gossip());
+        }
+    }
+
+    fn is_older_than(&self, other: &Identity) -> bool {
+        let me = &self.table.me().identity;
+        (me.boot, me.gossip()) < (other.boot, other.gossip())
+    }
+
     /// Begins to look into a claim, unless too many are open.
-    fn open_claim(
+    fn open_claim(&mut self, now: Now, claim: NameClaim) {
+        if self.claims.open.len() < CLAIMS_MAX {
+            self.ask_bearer(now, claim);
+        }
+    }
+
+    /// Handles the message that this node's name is in use at the address `by`. It counts only if it repeats the
+    /// number of a ping to a join target, and it ends only a node that has not joined so far. One that has joined
+    /// asks at that address.
+    pub(super) fn handle_name_taken(
         &mut self,
         now: Now,
-        contender: Option<Introduction>,
-        slot: Slot,
-        key: u64,
-        boot: u64,
-        address: SocketAddr,
+        (name, boot): (&NodeName, u64),
+        by: SocketAddr,
+        sequence: u32,
     ) {
-        if self.claims.open.len() >= CLAIMS_MAX {
+        let me = &self.table.me().identity;
+        let is_me = me.name == *name && me.boot == boot && me.gossip() != by;
+        if !is_me || !self.contacts.take_made(sequence) {
             return;
         }
-        let claim = NameClaim { contender, slot, key, boot, address, sequence: 0, tries: 0, due_us: 0 };
-        self.ask_bearer(now, claim);
+        if self.lists.is_joined() {
+            self.contact_bearer(now, by);
+        } else {
+            self.outputs.push_back(SwimOutput::NameTaken { by });
+        }
     }
 
     fn ask_bearer(&mut self, now: Now, mut claim: NameClaim) {
@@ -150,8 +189,10 @@ impl Swim {
             None => self.outputs.push_back(SwimOutput::NameTaken { by: claim.address }),
             // A contender with a smaller boot number was contacted by a datagram that was long on its way.
             Some(contender) if contender.identity.boot >= claim.boot => {
-                let newcomer = contender.identity;
-                self.tell_taken(&newcomer.name, newcomer.boot, newcomer.gossip(), claim.address);
+                if let Some(asked) = claim.asked {
+                    let newcomer = contender.identity;
+                    self.tell_taken(&newcomer.name, newcomer.boot, asked, claim.address);
+                }
             }
             Some(_) => {}
         }
@@ -169,9 +210,11 @@ impl Swim {
         }
     }
 
-    /// Tells the life `boot` of the node at `to` that its name is in use at the address `by`.
-    fn tell_taken(&mut self, name: &crate::record::NodeName, boot: u64, to: SocketAddr, by: SocketAddr) {
-        let message = SwimMessage::NameTaken { name: name.clone(), boot, by };
-        self.outputs.push_back(SwimOutput::Datagram { to, message, updates: Vec::new() });
+    /// Tells the life `boot` of a node that introduced itself in the ping `asked` that its name is in use at the
+    /// address `by`. The message is smaller than that ping.
+    fn tell_taken(&mut self, name: &NodeName, boot: u64, asked: Question, by: SocketAddr) {
+        let Question { from, sequence } = asked;
+        let message = SwimMessage::NameTaken { name: name.clone(), boot, by, sequence };
+        self.outputs.push_back(SwimOutput::Datagram { to: from, message, updates: Vec::new() });
     }
 }

@@ -1,7 +1,7 @@
 //! Reaching beyond the members that are alive here: join targets, and the dead.
 //!
-//! A node that is alone tries all of its join targets, for ever, at growing intervals of up to two seconds. A
-//! node with other members still tries, once a second, one address at which it knows no live member: that of
+//! A node that is alone, or has not got a list of members, tries all of its join targets, for ever, at growing
+//! intervals of up to two seconds. A node with other members still tries, once a second, one address at which it knows no live member: that of
 //! a dead member or of a join target. So a partition heals even after days, though both sides gave each other
 //! up (weaviate#10698, antrea#4491: the dead were forgotten, and the sides never merged). A node that answers
 //! is asked for its member list.
@@ -13,6 +13,7 @@ use super::Swim;
 use super::slot::{ME, Slot};
 use super::timing::{CONTACT_INTERVAL_US, JOIN_RETRY_US_MAX};
 use crate::cluster::members::State;
+use crate::config::canonical;
 use crate::record::Now;
 
 /// Most join targets: a name may resolve to many addresses, but not to a whole cluster of thousands.
@@ -54,15 +55,35 @@ pub(super) struct Contacts {
     has_seeds: bool,
     is_resolved: bool,
     next_us: u64,
-    /// Sequence number of each try, and when it began, on the monotonic clock in microseconds.
-    waiting: VecDeque<(u32, u64)>,
+    /// Tries whose answer is waited for.
+    waiting: VecDeque<Try>,
+    /// Numbers of the last tries of join targets, answered or not.
+    made: VecDeque<u32>,
+}
+
+/// A try of an address.
+#[derive(Clone, Copy, Debug)]
+struct Try {
+    sequence: u32,
+    address: SocketAddr,
+    /// Whether the address is that of a join target, or was told by one.
+    is_trusted: bool,
+    /// When it began, on the monotonic clock in microseconds.
+    began_us: u64,
 }
 
 impl Contacts {
     /// Begins without addresses. `has_seeds`: join targets were configured.
     pub fn new(now_us: u64, has_seeds: bool) -> Contacts {
         let next_us = now_us + CONTACT_INTERVAL_US;
-        Contacts { seeds: Vec::new(), has_seeds, is_resolved: false, next_us, waiting: VecDeque::new() }
+        Contacts {
+            seeds: Vec::new(),
+            has_seeds,
+            is_resolved: false,
+            next_us,
+            waiting: VecDeque::new(),
+            made: VecDeque::new(),
+        }
     }
 
     /// Returns whether there are no join targets, or none but this node itself.
@@ -73,8 +94,25 @@ impl Contacts {
     /// Ends the try with this sequence number, if it is under way, and returns when it began, on the monotonic
     /// clock in microseconds.
     pub fn take(&mut self, sequence: u32) -> Option<u64> {
-        let at = self.waiting.iter().position(|&(waiting, _)| waiting == sequence)?;
-        self.waiting.remove(at).map(|(_, began_us)| began_us)
+        let at = self.waiting.iter().position(|it| it.sequence == sequence)?;
+        self.waiting.remove(at).map(|it| it.began_us)
+    }
+
+    /// The address of the try with this sequence number, if its answer is waited for.
+    pub fn find(&self, sequence: u32) -> Option<SocketAddr> {
+        self.waiting.iter().find(|it| it.sequence == sequence).map(|it| it.address)
+    }
+
+    /// Returns whether one of the last tries of a join target had this sequence number, and forgets it.
+    pub fn take_made(&mut self, sequence: u32) -> bool {
+        let at = self.made.iter().position(|&made| made == sequence);
+        at.and_then(|at| self.made.remove(at)).is_some()
+    }
+
+    /// Returns whether the try with this sequence number goes to an address that the user gave, or that was asked
+    /// for at such an address.
+    pub fn is_trusted(&self, sequence: u32) -> bool {
+        self.waiting.iter().any(|it| it.sequence == sequence && it.is_trusted)
     }
 }
 
@@ -82,11 +120,12 @@ impl Swim {
     /// Takes the whole list of join targets, as their names resolve now.
     pub fn handle_seeds(&mut self, now: Now, addresses: &[SocketAddr]) {
         self.clocks.set_now(now);
+        let addresses: Vec<SocketAddr> = addresses.iter().copied().map(canonical).collect();
         let me = self.table.me().identity.gossip();
         self.contacts.has_seeds = true;
         self.contacts.is_resolved |= !addresses.is_empty();
         self.contacts.seeds.retain(|seed| addresses.contains(&seed.address));
-        for &address in addresses {
+        for address in addresses {
             let seeds = &mut self.contacts.seeds;
             let is_known = seeds.iter().any(|seed| seed.address == address);
             if address != me && !is_known && seeds.len() < SEEDS_MAX {
@@ -117,15 +156,16 @@ impl Swim {
 
     /// When the next try is due, on the monotonic clock in microseconds.
     pub(super) fn contacts_due_us(&self) -> u64 {
-        if !self.is_alone() {
+        if !self.is_searching() {
             return self.contacts.next_us;
         }
         let seeds = self.contacts.seeds.iter().map(|seed| seed.due_us);
         seeds.fold(self.contacts.next_us, u64::min)
     }
 
-    fn is_alone(&self) -> bool {
-        self.table.ring().len() <= 1
+    /// Returns whether this node is alone, or has not got its first list of members.
+    fn is_searching(&self) -> bool {
+        self.table.ring().len() <= 1 || !self.lists.is_joined()
     }
 
     /// Makes the tries that are due.
@@ -134,7 +174,7 @@ impl Swim {
             self.contacts.next_us = now.mono_us + CONTACT_INTERVAL_US;
             return;
         }
-        if self.is_alone() {
+        if self.is_searching() {
             self.try_seeds(now);
         }
         if now.mono_us >= self.contacts.next_us {
@@ -168,15 +208,15 @@ impl Swim {
             .filter(|(_, member)| member.state == State::Dead)
             .map(|(slot, member)| (member.identity.gossip(), Some(slot)))
             .collect();
-        // While alone, join targets have their own intervals.
-        if !self.is_alone() {
+        // While this node searches, join targets have their own intervals.
+        if !self.is_searching() {
             let seeds = self.contacts.seeds.iter();
             lost.extend(seeds.filter(|seed| !self.is_live_seed(seed)).map(|seed| (seed.address, None)));
         }
         if let Some(&(address, slot)) = lost.get(self.random.index(lost.len())) {
             self.contact(now, address, slot);
         }
-        if !self.is_alone() {
+        if !self.is_searching() {
             // If this node is alone again later, it begins to try without waiting.
             for seed in &mut self.contacts.seeds {
                 (seed.due_us, seed.retry_us) = (now.mono_us, self.timing.join_retry_us);
@@ -189,6 +229,11 @@ impl Swim {
         seed.is_me || member.is_some_and(|member| member.state.is_live())
     }
 
+    /// Pings the node at `address`, which is said to have the name of this node.
+    pub(super) fn contact_bearer(&mut self, now: Now, address: SocketAddr) {
+        self.contact(now, address, None);
+    }
+
     /// Pings the node at `address`, which must be the dead member in `slot` if one is given, and introduces
     /// this node.
     fn contact(&mut self, now: Now, address: SocketAddr, slot: Option<Slot>) {
@@ -199,7 +244,15 @@ impl Swim {
         if self.contacts.waiting.len() >= CONTACTS_WAITING_MAX {
             self.contacts.waiting.pop_front();
         }
-        self.contacts.waiting.push_back((sequence, now.mono_us));
+        let is_trusted = slot.is_none();
+        let began_us = now.mono_us;
+        self.contacts.waiting.push_back(Try { sequence, address, is_trusted, began_us });
+        if self.contacts.made.len() >= CONTACTS_WAITING_MAX {
+            self.contacts.made.pop_front();
+        }
+        if is_trusted {
+            self.contacts.made.push_back(sequence);
+        }
         let target = slot.and_then(|slot| self.table.get(slot)).map_or(0, |member| member.key());
         let ping = self.ping(sequence, target, Some(self.table.me().clone()));
         self.send(address, slot, ping);
@@ -222,8 +275,9 @@ impl Swim {
             seed.has_answered |= slot != ME;
         }
         if slot != ME {
-            self.clocks.measured(now, slot, wall_us, now.mono_us.saturating_sub(began_us));
-            self.exchange_lists(now, slot);
+            self.measured(now, slot, wall_us, now.mono_us.saturating_sub(began_us));
+            // The member has answered there, and may not do so where it says that it is.
+            self.exchange_lists_at(now, from);
         }
     }
 }

@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use super::Swim;
 use super::message::life_key;
 use super::slot::Slot;
-use crate::cluster::members::Identity;
+use crate::cluster::members::{Identity, address_hash};
 use crate::cluster::ring::Ring;
 use crate::record::Now;
 
@@ -25,6 +25,8 @@ pub struct Known {
     pub(super) view: u64,
     /// Index by ring hash. The value is one more than the member's index on the ring.
     pub(super) index: HashTable<Slot>,
+    /// Index by [`address_hash`], with the same values.
+    pub(super) by_address: HashTable<Slot>,
 }
 
 impl Known {
@@ -46,11 +48,13 @@ impl Known {
     fn with(ring: Ring, keys: Vec<u64>) -> Known {
         let view = keys.iter().fold(0, |view, key| view ^ key);
         let mut index = HashTable::with_capacity(ring.len());
-        for (slot, entry) in (1..).zip(ring.entries()) {
+        let mut by_address = HashTable::with_capacity(ring.len());
+        for (slot, entry) in (1..=Slot::MAX).zip(ring.entries()) {
             // There is room for all entries, so no entry is hashed again.
             index.insert_unique(entry.hash, slot, |_| 0);
+            by_address.insert_unique(address_hash(entry.gossip()), slot, |_| 0);
         }
-        Known { ring: Arc::new(ring), keys: keys.into(), view, index }
+        Known { ring: Arc::new(ring), keys: keys.into(), view, index, by_address }
     }
 
     /// Number of members.
@@ -67,6 +71,7 @@ impl Swim {
         self.table.fill(known, now.mono_us, &mut self.random);
         if known.len() > 1 {
             self.lists.joined();
+            self.newcomers.joined();
         }
         self.is_changed = true;
     }

@@ -38,6 +38,11 @@ impl Leave {
         if self.is_leaving() && !self.is_left() { self.next_us } else { u64::MAX }
     }
 
+    /// The member to which the ping of this number was sent.
+    pub fn find(&self, sequence: u32) -> Option<Slot> {
+        self.asked.iter().find(|(asked, _)| *asked == sequence).map(|&(_, slot)| slot)
+    }
+
     /// Notes the answer to a ping with the news.
     pub fn answered(&mut self, sequence: u32) {
         let Some(&(_, slot)) = self.asked.iter().find(|(asked, _)| *asked == sequence) else { return };

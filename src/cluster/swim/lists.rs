@@ -8,7 +8,7 @@
 //! nothing changed for a while.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::message::{Claim, Introduction, MembershipFrame, Ping, Update};
 use super::news::Way;
@@ -44,8 +44,9 @@ enum ListSessionKind {
     Probe { sequence: u32, ping: Ping },
     /// This node began an exchange. Its list goes on with the member `next`; `None` if all of it was sent.
     Offer { next: Option<Slot> },
-    /// A peer connected. This node's list goes on with the member `next`; `None` if it is not being sent.
-    Serve { next: Option<Slot> },
+    /// A peer connected from `host`. This node's list goes on with the member `next`; `None` if it is not being
+    /// sent. The peer's list is believed if `is_believed`.
+    Serve { host: IpAddr, next: Option<Slot>, is_believed: bool },
 }
 
 /// A stream of membership.
@@ -88,6 +89,11 @@ impl Lists {
         visit(QueueGauge::new("exchanges of lists", self.sessions.len(), SESSIONS_MAX));
     }
 
+    /// Returns whether a first list was received, or none is needed.
+    pub fn is_joined(&self) -> bool {
+        self.is_joined
+    }
+
     /// Notes that a first list was received.
     pub fn joined(&mut self) {
         self.is_joined = true;
@@ -106,11 +112,12 @@ impl Swim {
     pub fn handle_stream(&mut self, now: Now, stream: StreamId, event: StreamEvent) {
         self.clocks.set_now(now);
         match event {
-            StreamEvent::Accepted { .. } => {
+            StreamEvent::Accepted { from } => {
                 if self.lists.sessions.len() >= SESSIONS_MAX {
                     return self.outputs.push_back(SwimOutput::Stream(StreamOutput::Close { stream }));
                 }
-                self.start_session(now, stream, ListSessionKind::Serve { next: None });
+                let (host, next) = (from.ip().to_canonical(), None);
+                self.start_session(now, stream, ListSessionKind::Serve { host, next, is_believed: false });
             }
             StreamEvent::Opened => self.opened(now, stream),
             StreamEvent::Drained => {
@@ -161,6 +168,13 @@ impl Swim {
 
     /// Exchanges lists with this member, unless an exchange was begun just before.
     pub(super) fn exchange_lists(&mut self, now: Now, slot: Slot) {
+        if let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) {
+            self.exchange_lists_at(now, to);
+        }
+    }
+
+    /// Exchanges lists with the node at this address, unless an exchange was begun just before.
+    pub(super) fn exchange_lists_at(&mut self, now: Now, to: SocketAddr) {
         let offers = self.lists.sessions.values();
         let offers = offers.filter(|session| matches!(session.kind, ListSessionKind::Offer { .. })).count();
         let is_early =
@@ -168,7 +182,6 @@ impl Swim {
         if is_early || offers >= OFFERS_MAX {
             return;
         }
-        let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { return };
         self.lists.last_offer_us = Some(now.mono_us);
         self.connect(now, to, ListSessionKind::Offer { next: Some(ME) });
     }
@@ -227,11 +240,11 @@ impl Swim {
         let Some(session) = self.lists.sessions.get(&stream) else { return };
         match &session.kind {
             ListSessionKind::Probe { .. } => {}
-            ListSessionKind::Offer { next: Some(from) } | ListSessionKind::Serve { next: Some(from) } => {
+            ListSessionKind::Offer { next: Some(from) } | ListSessionKind::Serve { next: Some(from), .. } => {
                 let from = *from;
                 self.write_part(stream, from);
             }
-            ListSessionKind::Offer { next: None } | ListSessionKind::Serve { next: None } => {}
+            ListSessionKind::Offer { next: None } | ListSessionKind::Serve { next: None, .. } => {}
         }
     }
 
@@ -255,7 +268,7 @@ impl Swim {
             ListSessionKind::Offer { next: place } => *place = next,
             // The driver closes the stream only when everything written is out.
             ListSessionKind::Serve { .. } if next.is_none() => self.end_session(stream),
-            ListSessionKind::Serve { next: place } => *place = next,
+            ListSessionKind::Serve { next: place, .. } => *place = next,
             ListSessionKind::Probe { .. } => {}
         }
     }
@@ -267,6 +280,8 @@ impl Swim {
         let alive = Update::alive(&said);
         Some(match member.state {
             _ if slot == ME && self.leave.is_leaving() => Update { claim: Claim::Left, ..alive },
+            // The others hear of it once it has answered here.
+            State::Joining => return None,
             State::Alive | State::Suspect => alive,
             State::Dead => Update { claim: Claim::Dead, ..alive },
             State::Left => Update { claim: Claim::Left, ..alive },
@@ -296,10 +311,10 @@ impl Swim {
     fn handle_frame(&mut self, now: Now, stream: StreamId, frame: MembershipFrame) -> bool {
         let Some(session) = self.lists.sessions.get(&stream) else { return true };
         match (&session.kind, frame) {
-            (ListSessionKind::Serve { next: None }, MembershipFrame::Ping(ping))
+            (ListSessionKind::Serve { next: None, .. }, MembershipFrame::Ping(ping))
                 if self.is_for_me(ping.target) =>
             {
-                let ack = self.ack(now, ping.sequence, false, None);
+                let ack = self.ack(now, ping.sequence, None);
                 self.write(stream, &MembershipFrame::Ack(ack));
                 true
             }
@@ -310,10 +325,22 @@ impl Swim {
                 true
             }
             (
-                ListSessionKind::Offer { .. } | ListSessionKind::Serve { next: None },
+                ListSessionKind::Offer { .. } | ListSessionKind::Serve { next: None, .. },
                 MembershipFrame::List { introduction, updates, is_last },
             ) => self.handle_list(now, stream, introduction, updates, is_last),
             _ => false,
+        }
+    }
+
+    /// Decides whether the list of a peer that connected is believed: it says that it is the member in `slot`,
+    /// which must take part, and its connection must come from that member's host.
+    fn judge_peer(&mut self, stream: StreamId, slot: Slot) {
+        let member = self.table.get(slot).filter(|member| member.state.is_live());
+        let Some(address) = member.map(|member| member.identity.gossip()) else { return };
+        if let Some(session) = self.lists.sessions.get_mut(&stream)
+            && let ListSessionKind::Serve { host, is_believed, .. } = &mut session.kind
+        {
+            *is_believed = *host == address.ip();
         }
     }
 
@@ -329,20 +356,20 @@ impl Swim {
     ) -> bool {
         if let Some(said) = introduction {
             let (name, boot) = (said.identity.name.clone(), said.identity.boot);
-            self.hear(now, said.into(), Way::FirstHand);
+            self.hear(now, said.into(), Way::Introduced(None));
             // A node that claims the name of another gets no list before that is cleared up. It tries again
             // later.
-            if self.find_life(name.as_str(), boot).is_none() {
-                return false;
-            }
+            let Some(slot) = self.find_life(name.as_str(), boot) else { return false };
+            self.newcomers.heard(now, slot);
+            self.judge_peer(stream, slot);
         }
-        let is_offer = self
-            .lists
-            .sessions
-            .get(&stream)
-            .is_some_and(|it| matches!(it.kind, ListSessionKind::Offer { .. }));
+        let (is_offer, is_believed) = match self.lists.sessions.get(&stream).map(|session| &session.kind) {
+            Some(ListSessionKind::Offer { .. }) => (true, true),
+            Some(ListSessionKind::Serve { is_believed, .. }) => (false, *is_believed),
+            _ => (false, false),
+        };
         let way = if is_offer && !self.lists.is_joined { Way::FirstList } else { Way::List };
-        for update in updates {
+        for update in updates.into_iter().filter(|_| is_believed) {
             self.hear(now, update, way);
         }
         if !is_last {
@@ -350,6 +377,7 @@ impl Swim {
         }
         if is_offer {
             self.lists.is_joined = true;
+            self.newcomers.joined();
             self.end_session(stream);
         } else {
             self.write_part(stream, ME);

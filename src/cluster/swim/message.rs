@@ -50,6 +50,13 @@ pub(in crate::cluster) enum Claim {
     Left,
 }
 
+impl Introduction {
+    /// Returns these facts with the greater of their incarnation and the one given.
+    pub fn at_least(self, incarnation: u32) -> Introduction {
+        Introduction { incarnation: self.incarnation.max(incarnation), ..self }
+    }
+}
+
 impl From<Introduction> for Update {
     fn from(said: Introduction) -> Update {
         let Introduction { identity, incarnation } = said;
@@ -78,8 +85,9 @@ pub(in crate::cluster) enum SwimMessage {
     Nack { sequence: u32 },
     /// The answer to a ping that was meant for another life or member.
     Refusal { sequence: u32, target: u64, introduction: Option<Introduction> },
-    /// News for the life `boot` of the receiver that its name is in use at the address `by`.
-    NameTaken { name: NodeName, boot: u64, by: SocketAddr },
+    /// News for the life `boot` of the receiver, which introduced itself in the ping `sequence`, that its name is
+    /// in use at the address `by`.
+    NameTaken { name: NodeName, boot: u64, by: SocketAddr, sequence: u32 },
     /// Nothing but the updates that ride on the datagram.
     Gossip,
 }
@@ -112,6 +120,12 @@ pub(in crate::cluster) struct Ack {
     pub view: u64,
     /// Whether the sender does not know the node that pinged it.
     pub is_unknown: bool,
+    /// Whether the node that sent the ping has not answered at its own address.
+    pub is_unreached: bool,
+    /// Whether the sender is leaving.
+    pub is_leaving: bool,
+    /// Whether the sender does not know the other members yet.
+    pub is_joining: bool,
     /// Introduction of the sender, if it was asked for.
     pub introduction: Option<Introduction>,
 }

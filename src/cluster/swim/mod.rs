@@ -9,6 +9,8 @@
 //! suspect is the first to be told (`news`).
 //!
 //! What this implementation adds:
+//! - **Proof.** A member takes part once it has answered this node at the address it advertises, and what a
+//!   datagram says of another member is looked into and not believed (`newcomers`, `news`).
 //! - **Lives.** A member's boot number grows at every start. News of a life never touches another one; a
 //!   greater boot replaces a smaller one whatever was believed of it, so a node that comes back needs no
 //!   memory of its old incarnation. Pings name the life that they are meant for. Another life or node at the
@@ -27,7 +29,8 @@
 //! - **Ghosts** die out: news about dead and left members never adds a member, and only
 //!   news that changed something here is passed on.
 //!
-//! By file: `table` has the members, `news` the rules by which they change, `probe` finds members that do not
+//! By file: `table` has the members, `news` the rules by which they change, `newcomers` pings those that do not
+//! take part yet, `probe` finds members that do not
 //! answer, `suspicion` gives them up, `contacts` tries join targets and dead members, `claims` decides
 //! between two nodes with one name, `lists` exchanges whole lists on streams, `known` takes members from
 //! before, `leave` leaves in an orderly way.
@@ -40,10 +43,13 @@ mod broadcasts;
 mod claims;
 mod clocks;
 mod contacts;
+#[cfg(test)]
+mod forgery_tests;
 mod known;
 mod leave;
 mod lists;
 pub(super) mod message;
+mod newcomers;
 mod news;
 mod probe;
 mod slot;
@@ -68,6 +74,7 @@ pub use self::known::Known;
 use self::leave::Leave;
 use self::lists::Lists;
 use self::message::{Ack, Introduction, Ping, SwimMessage, Update};
+use self::newcomers::Newcomers;
 use self::news::Way;
 use self::probe::Probes;
 use self::slot::{ME, Slot};
@@ -118,13 +125,13 @@ pub(super) struct Swim {
     suspicions: Suspicions,
     contacts: Contacts,
     claims: Claims,
+    newcomers: Newcomers,
     lists: Lists,
     leave: Leave,
     clocks: Clocks,
     outputs: VecDeque<SwimOutput>,
     /// Members that others call dead, to be told so, with the incarnation that is called dead.
     alerts: BTreeMap<Slot, u32>,
-    sequence: u32,
     next_gossip_us: u64,
     next_forget_us: u64,
     /// When the table last changed, on the monotonic clock in microseconds: views may differ for a while
@@ -156,12 +163,12 @@ impl Swim {
             suspicions: Suspicions::default(),
             contacts: Contacts::new(now.mono_us, config.has_seeds),
             claims: Claims::default(),
+            newcomers: Newcomers::new(!config.has_seeds),
             lists: Lists::new(now.mono_us, !config.has_seeds),
             leave: Leave::default(),
             clocks: Clocks::default(),
             outputs: VecDeque::new(),
             alerts: BTreeMap::new(),
-            sequence: random.next_u64() as u32,
             next_gossip_us: now.mono_us,
             next_forget_us: now.mono_us + FORGET_INTERVAL_US,
             changed_us: now.mono_us,
@@ -190,13 +197,10 @@ impl Swim {
             }
             SwimMessage::Nack { sequence } => self.probes.handle_nack(sequence),
             SwimMessage::Refusal { sequence, target, introduction } => {
-                self.handle_refusal(now, sequence, target, introduction);
+                self.handle_refusal(now, from, (sequence, target), introduction);
             }
-            SwimMessage::NameTaken { name, boot, by } => {
-                let me = &self.table.me().identity;
-                if me.name == name && me.boot == boot && me.gossip() != by {
-                    self.outputs.push_back(SwimOutput::NameTaken { by });
-                }
+            SwimMessage::NameTaken { name, boot, by, sequence } => {
+                self.handle_name_taken(now, (&name, boot), by, sequence);
             }
             SwimMessage::Gossip => {}
         }
@@ -212,6 +216,7 @@ impl Swim {
         self.probe_due(now);
         self.suspicions_due(now);
         self.claims_due(now);
+        self.newcomers_due(now);
         self.contacts_due(now);
         self.lists_due(now);
         self.leave_due(now);
@@ -231,6 +236,7 @@ impl Swim {
             self.probes.due_us(),
             self.suspicions.due_us(),
             self.claims.due_us(),
+            self.newcomers.due_us(),
             self.contacts_due_us(),
             self.lists.due_us(),
             self.leave.due_us(),
@@ -244,6 +250,7 @@ impl Swim {
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         self.table.visit_gauges(visit);
         self.probes.visit_gauges(visit);
+        self.newcomers.visit_gauges(visit);
         self.lists.visit_gauges(visit);
     }
 
@@ -267,10 +274,17 @@ impl Swim {
         self.table.ring()
     }
 
+    /// Returns whether this address belongs to a member that has answered there. Nothing that is larger than its
+    /// question may be sent to any other address.
+    pub fn has_answered_at(&self, address: SocketAddr) -> bool {
+        self.table.has_live_at(address)
+    }
+
     /// All members, this node included, by name.
     pub fn members(&self) -> Vec<MemberInfo> {
         let members = self.table.slots().filter_map(|slot| self.table.get(slot));
         let mut members: Vec<MemberInfo> = members.map(MemberEntry::info).collect();
+        self.newcomers.mark(&self.table, &mut members);
         members.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
         members
     }
@@ -322,9 +336,10 @@ impl Swim {
         }
     }
 
+    /// Returns a number for a ping, which nobody can guess: an answer that repeats it comes from a node that got
+    /// the ping.
     fn next_sequence(&mut self) -> u32 {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.sequence
+        self.random.next_u64() as u32
     }
 
     fn my_name(&self) -> &NodeName {
@@ -336,9 +351,18 @@ impl Swim {
         SwimMessage::Ping(Ping { sequence, target, sender, view, introduction })
     }
 
-    fn ack(&self, now: Now, sequence: u32, is_unknown: bool, introduction: Option<Introduction>) -> Ack {
-        let (sender, view) = (self.my_name().clone(), self.table.view());
-        Ack { sequence, sender, wall_us: now.wall_us, view, is_unknown, introduction }
+    fn ack(&self, now: Now, sequence: u32, introduction: Option<Introduction>) -> Ack {
+        Ack {
+            sequence,
+            sender: self.my_name().clone(),
+            wall_us: now.wall_us,
+            view: self.table.view(),
+            is_unknown: false,
+            is_unreached: false,
+            is_leaving: self.leave.is_leaving(),
+            is_joining: !self.newcomers.is_ready(),
+            introduction,
+        }
     }
 
     /// Sends a message with as much news as fits. A receiver that is suspected is told so first
@@ -405,10 +429,7 @@ impl Swim {
             now.mono_us.saturating_sub(member.changed_us()) > kept_us
         });
         for slot in forgettable {
-            self.news.remove(slot);
-            self.alerts.remove(&slot);
-            self.table.forget(slot);
-            self.is_changed = true;
+            self.forget_member(slot);
         }
     }
 }

@@ -1,12 +1,19 @@
 //! The rules by which news about a member changes the table.
 //!
-//! Within one life, a greater incarnation beats a smaller one; at the same incarnation, dead beats suspect,
-//! and suspect beats alive. Only the member itself raises its incarnation, so a member that was declared dead
-//! comes back by its own word alone. `Left` is final for its life. A greater boot number beats all of that.
+//! Within one life, a greater incarnation beats a smaller one, and at the same incarnation suspect beats alive.
+//! Only the member itself raises its incarnation. A greater boot number beats all of that.
+//!
+//! Anybody can send a datagram, so news from others is a reason to look and no fact. That a member died or left
+//! makes it suspected, and it is pinged at once: if it is silent, it is given up. That a member came back, that
+//! it has another life or address, or that its incarnation jumped, is believed from its own answer to a ping
+//! ([`Way::Proven`]). New members are learned from members that take part, and from their own introductions, and
+//! take part themselves once they have answered (`newcomers`). So no number that a stranger can choose ends a
+//! member for good: as long as it answers, its own answer puts right what others believe of it.
 
 use std::net::SocketAddr;
 
 use super::message::{Claim, Introduction, SwimMessage, Update};
+use super::newcomers::INCARNATION_JUMP_MAX;
 use super::slot::{ME, Slot};
 use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
@@ -15,15 +22,27 @@ use crate::record::{NodeName, Now};
 /// The way by which news came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// From the member that it is about.
-    FirstHand,
+    /// In the answer of the member that it is about to a ping of this node at the address that the member
+    /// advertises.
+    Proven,
+    /// From a node that introduces itself, in this ping if it did so in one. It may be anybody.
+    Introduced(Option<Question>),
     /// On a datagram from this address.
     Gossip(SocketAddr),
-    /// In a whole list, which may be old.
+    /// In a whole list of a member that takes part. It may be old.
     List,
     /// In the first list that a joining node gets. Such news is not passed on: the others know it already,
     /// and a newcomer that told ten thousand members of each other would keep them busy for many minutes.
     FirstList,
+}
+
+/// A ping in which a node introduced itself: where it came from, and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    /// Address that the ping came from.
+    pub from: SocketAddr,
+    /// Number of the ping.
+    pub sequence: u32,
 }
 
 impl Swim {
@@ -39,21 +58,29 @@ impl Swim {
         // News that an unknown life is not alive adds no member, so ghosts die out (piko#314, chitchat#155).
         let Some(slot) = self.table.find(name.as_str()) else { return };
         let Some(member) = self.table.get(slot) else { return };
-        if member.identity.boot != boot {
+        let (state, is_news) = (member.state, incarnation >= member.incarnation);
+        if member.identity.boot != boot
+            || incarnation > member.incarnation.saturating_add(INCARNATION_JUMP_MAX)
+        {
             return;
         }
-        let (state, is_news) = (member.state, incarnation >= member.incarnation);
+        let is_listed = matches!(way, Way::List | Way::FirstList);
         match claim {
+            Claim::Dead | Claim::Left if state == State::Joining => self.doubt_newcomer(now, slot),
             Claim::Suspect(accusers) if state.is_live() && is_news => {
                 self.suspect(now, slot, incarnation, &accusers);
             }
-            Claim::Dead if state.is_live() && is_news => match way {
-                Way::List | Way::FirstList => {
-                    self.alerts.insert(slot, incarnation);
-                }
-                _ => self.set_state(now, slot, incarnation, State::Dead),
-            },
-            Claim::Left if state != State::Left => {
+            Claim::Dead if state.is_live() && is_news && is_listed => {
+                self.alerts.insert(slot, incarnation);
+            }
+            Claim::Dead if state.is_live() && is_news => {
+                self.check_gone(now, slot, incarnation, State::Dead);
+            }
+            Claim::Left if state.is_live() => {
+                self.check_gone(now, slot, incarnation.max(member.incarnation), State::Left);
+            }
+            // A node that is away must not be forgotten like one that left because a stranger says so.
+            Claim::Left if state == State::Dead && is_listed => {
                 self.set_state(now, slot, incarnation.max(member.incarnation), State::Left);
             }
             _ => {}
@@ -62,51 +89,97 @@ impl Swim {
 
     /// Takes in the news that a member is alive.
     fn hear_alive(&mut self, now: Now, said: Introduction, way: Way) {
+        let is_vouched = match way {
+            Way::List | Way::FirstList => true,
+            Way::Gossip(from) => self.has_answered_at(from),
+            Way::Proven | Way::Introduced(_) => false,
+        };
+        let is_introduced = matches!(way, Way::Proven | Way::Introduced(_));
         let Some(slot) = self.table.find(said.identity.name.as_str()) else {
-            if let Some(slot) = self.table.insert(said, now.mono_us, &mut self.random) {
-                self.changed(now, slot);
-                if way == Way::FirstList {
-                    self.news.remove(slot);
-                }
+            if is_vouched || is_introduced {
+                self.admit(now, said, is_vouched, way != Way::FirstList);
             }
             return;
         };
         let Some(known) = self.table.get(slot) else { return };
         let is_same_address = known.identity.gossip() == said.identity.gossip();
-        let is_first_hand = way == Way::FirstHand;
-        let is_refutation = said.incarnation > known.incarnation;
         match said.identity.boot.cmp(&known.identity.boot) {
-            // The name may be in use elsewhere. A node that contacts us is checked; what others tell, they
-            // have checked already.
-            std::cmp::Ordering::Greater if is_same_address || !known.state.is_live() || !is_first_hand => {
-                self.replace(now, slot, said);
+            std::cmp::Ordering::Equal if is_same_address => {
+                self.hear_same_life(now, slot, said, way, is_vouched)
             }
-            // memberlist#311, al8n/memberlist#197: after a member was given up, only a greater incarnation
-            // counts; and a life that left does not come back.
-            std::cmp::Ordering::Equal
-                if is_same_address && (!is_refutation || known.state == State::Left) => {}
-            std::cmp::Ordering::Equal if is_same_address => self.replace(now, slot, said),
-            std::cmp::Ordering::Equal if !known.state.is_live() && is_first_hand => {
-                self.replace(now, slot, said);
+            std::cmp::Ordering::Greater if is_same_address && way == Way::Proven => {
+                self.replace(now, slot, said)
             }
-            _ if is_first_hand => self.contend(now, slot, said),
+            std::cmp::Ordering::Greater if !known.state.is_live() => self.replace(now, slot, said),
+            std::cmp::Ordering::Equal if !known.state.is_live() && is_introduced => {
+                self.replace(now, slot, said)
+            }
+            // The name may be in use elsewhere, and anybody may say so: the life that is known is asked.
+            std::cmp::Ordering::Greater => self.contend(now, slot, said, way),
+            _ if is_introduced => self.contend(now, slot, said, way),
             _ => {}
         }
     }
 
-    /// Notes that a member is alive, in this life and at this incarnation.
-    pub(super) fn replace(&mut self, now: Now, slot: Slot, said: Introduction) {
-        self.suspicions.remove(slot);
-        self.table.set(slot, said, State::Alive, now.mono_us, &mut self.random);
-        self.changed(now, slot);
+    /// Takes in the news that a life which is known, at its known address, is alive.
+    fn hear_same_life(&mut self, now: Now, slot: Slot, said: Introduction, way: Way, is_vouched: bool) {
+        let Some(known) = self.table.get(slot) else { return };
+        let (state, incarnation, is_proven) = (known.state, known.incarnation, way == Way::Proven);
+        let is_refutation = said.incarnation > incarnation;
+        let is_far = said.incarnation > incarnation.saturating_add(INCARNATION_JUMP_MAX);
+        if is_far && !is_proven {
+            return;
+        }
+        match state {
+            State::Joining => {
+                if is_vouched {
+                    self.vouch(now, slot);
+                }
+                self.table.set(slot, said.at_least(incarnation), state, now.mono_us, &mut self.random);
+                self.try_out(now, slot, way != Way::FirstList);
+            }
+            // memberlist#311, al8n/memberlist#197: after a member was given up, only a greater incarnation
+            // counts, or the member's own answer.
+            State::Dead | State::Left if is_proven => self.replace(now, slot, said),
+            State::Dead | State::Left if is_refutation => self.try_out(now, slot, true),
+            // What others told of it is put right by its own answer.
+            State::Suspect if is_proven && said.incarnation < incarnation => {
+                self.suspicions.remove(slot);
+                self.table.set(slot, said, State::Alive, now.mono_us, &mut self.random);
+                self.changed(now, slot);
+            }
+            State::Alive | State::Suspect if is_refutation => {
+                // A member that did not answer this node must answer now, or it takes no part here any more.
+                let must_answer = self.suspicions.accusers(slot).contains(self.my_name()) && !is_proven;
+                self.suspicions.remove(slot);
+                self.table.set(slot, said, State::Alive, now.mono_us, &mut self.random);
+                self.changed(now, slot);
+                if must_answer {
+                    self.try_out(now, slot, true);
+                }
+            }
+            _ => {}
+        }
     }
 
+    /// Replaces what was known of a member by this life and address. It takes part once it has answered there.
+    pub(super) fn replace(&mut self, now: Now, slot: Slot, said: Introduction) {
+        self.suspicions.remove(slot);
+        self.news.remove(slot);
+        self.table.set(slot, said, State::Joining, now.mono_us, &mut self.random);
+        self.changed_us = now.mono_us;
+        self.is_changed = true;
+        self.try_out(now, slot, true);
+    }
     /// Changes the state of a member within its life.
     pub(super) fn set_state(&mut self, now: Now, slot: Slot, incarnation: u32, state: State) {
         let Some(member) = self.table.get(slot) else { return };
         let said = Introduction { identity: member.identity.clone(), incarnation };
         if state != State::Suspect {
             self.suspicions.remove(slot);
+        }
+        if state.is_gone() {
+            self.newcomers.forget(slot);
         }
         self.table.set(slot, said, state, now.mono_us, &mut self.random);
         self.changed(now, slot);
@@ -125,7 +198,12 @@ impl Swim {
         if let Claim::Alive(identity) = &update.claim {
             if identity.gossip() != me.identity.gossip() {
                 let said = Introduction { identity: identity.clone(), incarnation: update.incarnation };
-                self.contend_for_my_name(now, said);
+                match way {
+                    Way::List | Way::FirstList => self.contend_for_my_name(now, said),
+                    Way::Introduced(Some(asked)) => self.tell_my_name(&said, asked),
+                    // Anybody could say the same in a datagram.
+                    _ => {}
+                }
             }
             return;
         }
@@ -141,8 +219,11 @@ impl Swim {
             }
             return;
         }
+        // Nobody but a liar can know of such an incarnation. Whoever believes it asks this node before giving it
+        // up, and then knows better.
+        let is_far = update.incarnation - me.incarnation > INCARNATION_JUMP_MAX;
+        let Some(incarnation) = update.incarnation.checked_add(1).filter(|_| !is_far) else { return };
         self.health.worsen(1);
-        let incarnation = update.incarnation.saturating_add(1);
         let said = Introduction { identity: me.identity, incarnation };
         self.table.set(ME, said, State::Alive, now.mono_us, &mut self.random);
         self.changed(now, ME);
@@ -161,6 +242,8 @@ impl Swim {
             return Some(Update { claim: Claim::Left, ..Update::alive(&said) });
         }
         let claim = match member.state {
+            // Others hear of it once it has answered here.
+            State::Joining => return None,
             State::Alive => return Some(Update::alive(&said)),
             State::Suspect => Claim::Suspect(self.suspicions.accusers(slot).to_vec()),
             State::Dead => Claim::Dead,
@@ -173,7 +256,7 @@ impl Swim {
     /// alive.
     pub(super) fn accusation(&self, slot: Slot) -> Option<Update> {
         match self.table.get(slot)?.state {
-            State::Alive => None,
+            State::Joining | State::Alive => None,
             _ if slot == ME => None,
             _ => self.news_of(slot),
         }

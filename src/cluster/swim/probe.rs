@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::message::{Ack, Introduction, Ping, SwimMessage};
-use super::news::Way;
+use super::news::{Question, Way};
 use super::slot::{ME, Slot};
 use super::timing::INDIRECT_PROBES;
 use super::{Swim, SwimOutput};
@@ -215,14 +215,19 @@ impl Swim {
             return self.send(from, None, refusal);
         }
         let wants_introduction = ping.target == 0 || ping.introduction.is_some();
-        if let Some(said) = ping.introduction {
-            self.hear(now, said.into(), Way::FirstHand);
+        if let Some(said) = ping.introduction.filter(|said| said.identity.boot == boot) {
+            let question = Question { from, sequence: ping.sequence };
+            self.hear(now, said.into(), Way::Introduced(Some(question)));
         }
         let sender = self.find_life(ping.sender.as_str(), boot);
         let introduction = wants_introduction.then(|| self.table.me().clone());
-        let ack = self.ack(now, ping.sequence, sender.is_none(), introduction);
+        let mut ack = self.ack(now, ping.sequence, introduction);
+        ack.is_unknown = sender.is_none();
+        ack.is_unreached = sender.is_some_and(|slot| self.newcomers.is_silent(slot));
         self.send(from, sender, SwimMessage::Ack(ack));
-        if let Some(slot) = sender {
+        let Some(slot) = sender else { return };
+        self.newcomers.heard(now, slot);
+        if self.has_answered_at(from) {
             self.compare_views(now, slot, ping.view);
         }
     }
@@ -240,10 +245,23 @@ impl Swim {
 
     /// Handles the answer to a ping, which may belong to any part of membership.
     pub(super) fn handle_ack(&mut self, now: Now, from: SocketAddr, boot: u64, mut ack: Ack) {
-        if let Some(said) = ack.introduction.take() {
-            self.hear(now, said.into(), Way::FirstHand);
+        let asked = self.asked_at(ack.sequence);
+        let is_own_word = asked == Some(from);
+        let said = ack.introduction.take().filter(|said| asked.is_some() && said.identity.boot == boot);
+        if let Some(said) = said.filter(|said| said.identity.name == ack.sender) {
+            let is_at_home = is_own_word && said.identity.gossip() == from;
+            if said.identity.name == *self.my_name() && self.contacts.is_trusted(ack.sequence) {
+                self.contend_for_my_name(now, said.clone());
+            }
+            self.hear(now, said.into(), if is_at_home { Way::Proven } else { Way::Introduced(None) });
         }
         let sender = self.find_life(ack.sender.as_str(), boot);
+        if let Some(slot) = sender.filter(|_| is_own_word) {
+            self.answered_at_home(now, slot, from, &ack);
+        } else if let Some(slot) = self.newcomers.find(ack.sequence) {
+            // Another member has reached it.
+            self.newcomers.heard(now, slot);
+        }
         let is_expected = self.answer_probe(now, sender, &ack);
         self.answer_relay(now, ack.sequence);
         self.claim_answered(ack.sequence);
@@ -264,6 +282,35 @@ impl Swim {
         }
     }
 
+    /// The address to which the ping of this number was sent, if its answer is waited for.
+    fn asked_at(&self, sequence: u32) -> Option<SocketAddr> {
+        let probe = self.probes.under_way.iter().find(|probe| probe.sent_us(sequence).is_some());
+        let slot = probe.map(|probe| probe.slot);
+        let slot = slot.or_else(|| self.newcomers.find(sequence));
+        let slot = slot.or_else(|| self.suspicions.find(sequence)).or_else(|| self.leave.find(sequence));
+        let address = slot.and_then(|slot| self.table.get(slot)).map(|member| member.identity.gossip());
+        address.or_else(|| self.contacts.find(sequence)).or_else(|| self.claims.find(sequence))
+    }
+
+    /// Takes in that a member answered a ping which was sent to `at`.
+    fn answered_at_home(&mut self, now: Now, slot: Slot, at: SocketAddr, ack: &Ack) {
+        let Some(member) = self.table.get(slot).filter(|member| member.identity.gossip() == at) else {
+            return;
+        };
+        let (state, incarnation) = (member.state, member.incarnation);
+        if slot == ME {
+            return;
+        }
+        if ack.is_leaving && !state.is_gone() {
+            self.set_state(now, slot, incarnation, State::Left);
+        } else if state == State::Joining {
+            self.promote(now, slot, ack);
+        } else if state.is_live() {
+            self.newcomers.remove(slot);
+        }
+        self.is_changed |= self.newcomers.note_reach(slot, ack.is_unreached);
+    }
+
     /// Ends the probe that this ack answers. Returns whether there was one.
     pub(super) fn answer_probe(&mut self, now: Now, sender: Option<Slot>, ack: &Ack) -> bool {
         let Some(probe) = self.probes.take(ack.sequence) else { return false };
@@ -274,17 +321,13 @@ impl Swim {
         // An ack that another member passed on measures no round trip.
         if sender == Some(probe.slot) {
             let sent_us = probe.sent_us(ack.sequence).unwrap_or(probe.started_us);
-            let rtt_us = now.mono_us.saturating_sub(sent_us);
-            self.table.measured(probe.slot, rtt_us);
-            if let Some(member) = self.table.get(probe.slot).map(|member| member.identity.clone()) {
-                self.outputs.push_back(SwimOutput::Measured { member, rtt_us });
-            }
-            self.clocks.measured(now, probe.slot, ack.wall_us, rtt_us);
+            self.measured(now, probe.slot, ack.wall_us, now.mono_us.saturating_sub(sent_us));
         }
         true
     }
 
-    /// Pings a member for another one that asked for it.
+    /// Pings a member for another one that asked for it. Whoever has not answered at its own address could make
+    /// this node ping anybody, so its requests are ignored.
     pub(super) fn handle_ping_request(
         &mut self,
         now: Now,
@@ -293,6 +336,9 @@ impl Swim {
         target: u64,
         address: SocketAddr,
     ) {
+        if !self.has_answered_at(asker) {
+            return;
+        }
         if self.probes.relays.len() >= RELAYS_MAX {
             self.probes.relays.pop_front();
         }
@@ -307,7 +353,7 @@ impl Swim {
     fn answer_relay(&mut self, now: Now, sequence: u32) {
         let Some(at) = self.probes.relays.iter().position(|relay| relay.sequence == sequence) else { return };
         let Some(relay) = self.probes.relays.remove(at) else { return };
-        let ack = self.ack(now, relay.asker_sequence, false, None);
+        let ack = self.ack(now, relay.asker_sequence, None);
         self.send(relay.asker, None, SwimMessage::Ack(ack));
     }
 
@@ -315,19 +361,26 @@ impl Swim {
     pub(super) fn handle_refusal(
         &mut self,
         now: Now,
-        sequence: u32,
-        target: u64,
+        from: SocketAddr,
+        (sequence, target): (u32, u64),
         introduction: Option<Introduction>,
     ) {
+        let asked = self.asked_at(sequence);
         let probe = self.probes.take(sequence);
         let relay = self.probes.relays.iter().position(|relay| relay.sequence == sequence);
         let relay = relay.and_then(|at| self.probes.relays.remove(at));
         let is_contact = self.contacts.take(sequence).is_some();
         let claim = self.claims.take(sequence);
+        let newcomer = self.newcomers.find(sequence).filter(|_| asked == Some(from));
+        let is_gone = newcomer.and_then(|slot| self.table.get(slot)).is_some_and(|it| it.key() == target);
+        if let Some(slot) = newcomer.filter(|_| is_gone) {
+            self.refused_newcomer(slot);
+        }
         if let Some(said) = introduction {
-            let is_expected = probe.is_some() || relay.is_some() || is_contact || claim.is_some();
+            let is_expected = probe.is_some() || is_contact || claim.is_some() || newcomer.is_some();
+            let is_at_home = asked == Some(from) && said.identity.gossip() == from;
             if is_expected {
-                self.hear(now, said.into(), Way::FirstHand);
+                self.hear(now, said.into(), if is_at_home { Way::Proven } else { Way::Introduced(None) });
             }
         }
         if let Some(claim) = claim {
@@ -345,7 +398,8 @@ impl Swim {
         self.close_probe(probe.stream);
         let Some(member) = self.table.get(probe.slot) else { return };
         // memberlist#241: another node uses the address now, so the life that was meant has ended.
-        if member.key() == probe.key && probe.key == target && member.state.is_live() {
+        let is_it = member.key() == probe.key && probe.key == target;
+        if is_it && asked == Some(from) && member.state.is_live() {
             self.set_state(now, probe.slot, member.incarnation, State::Dead);
         }
     }

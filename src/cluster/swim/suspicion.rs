@@ -1,7 +1,7 @@
 //! From suspected to dead: a suspicion waits for its refutation, the shorter the more members confirm it.
 //!
 //! News of a suspicion carries all accusers that the teller knows, so sets of accusers merge on the
-//! way and no confirmation waits for another. Shortly before the end the suspect gets the last word: it
+//! way and no confirmation waits for another. That others gave the suspect up shortens the wait to its end. Shortly before the end the suspect gets the last word: it
 //! is pinged a few times more, since one ping in five gets no answer where one datagram in ten is lost.
 //! If it answers, it is not declared dead here, whatever others do, and the ping tells it what to refute.
 
@@ -32,6 +32,8 @@ struct Suspicion {
     last_word: Option<(u32, u64)>,
     /// The members that suspect this one: the first accuser, and those that confirmed the suspicion.
     accusers: Vec<NodeName>,
+    /// State in which the suspicion ends if the suspect is silent: `Dead` or `Left`.
+    end: State,
 }
 
 /// All suspicions of a node.
@@ -71,11 +73,16 @@ impl Suspicions {
         self.by_due = self.by_slot.iter().map(|(&slot, suspicion)| (suspicion.due_us, slot)).collect();
     }
 
+    /// The suspect to which the ping of this number was sent.
+    pub fn find(&self, sequence: u32) -> Option<Slot> {
+        self.by_last_word.get(&sequence).copied()
+    }
+
     /// Notes that a suspect answered one of the last pings: it gets time to refute the suspicion.
     pub fn answered(&mut self, now: Now, sequence: u32) {
         let Some(slot) = self.by_last_word.remove(&sequence) else { return };
         if let Some(suspicion) = self.by_slot.get_mut(&slot) {
-            (suspicion.last_word, suspicion.started_us) = (None, now.mono_us);
+            (suspicion.last_word, suspicion.started_us, suspicion.end) = (None, now.mono_us, State::Dead);
         }
         self.set_due(slot, now.mono_us + REFUTATION_US);
     }
@@ -99,7 +106,8 @@ impl Swim {
             self.set_state(now, slot, incarnation, State::Suspect);
             self.suspicions.remove(slot);
             let (started_us, due_us) = (now.mono_us, u64::MAX);
-            let suspicion = Suspicion { started_us, due_us, last_word: None, accusers: Vec::new() };
+            let (accusers, end) = (Vec::new(), State::Dead);
+            let suspicion = Suspicion { started_us, due_us, last_word: None, accusers, end };
             self.suspicions.by_slot.insert(slot, suspicion);
         }
         let Some(suspicion) = self.suspicions.by_slot.get_mut(&slot) else { return };
@@ -119,6 +127,23 @@ impl Swim {
             self.send(to, Some(slot), SwimMessage::Gossip);
         } else if !is_known && self.is_witness(slot) {
             self.probe(now, slot);
+        }
+    }
+
+    /// Takes in that others gave up a live member, or that it left: it is suspected and pinged at once. `end` is
+    /// its state from then on if it is silent. If this node itself has found it silent, that is enough.
+    pub(super) fn check_gone(&mut self, now: Now, slot: Slot, incarnation: u32, end: State) {
+        if self.suspicions.accusers(slot).contains(self.my_name()) {
+            return self.set_state(now, slot, incarnation, end);
+        }
+        self.suspect(now, slot, incarnation, &[]);
+        let Some(suspicion) = self.suspicions.by_slot.get_mut(&slot) else { return };
+        if end == State::Left {
+            suspicion.end = end;
+        }
+        if suspicion.last_word.is_none() {
+            self.suspicions.set_due(slot, now.mono_us);
+            self.suspicions_due(now);
         }
     }
 
@@ -145,8 +170,9 @@ impl Swim {
             match last_word {
                 Some((_, 0)) => {
                     let incarnation = self.table.get(slot).map_or(0, |member| member.incarnation);
+                    let end = self.suspicions.by_slot.get(&slot).map_or(State::Dead, |it| it.end);
                     self.suspicions.remove(slot);
-                    self.set_state(now, slot, incarnation, State::Dead);
+                    self.set_state(now, slot, incarnation, end);
                 }
                 Some((sequence, left)) => self.ask_last_word(now, slot, sequence, left),
                 None => {
@@ -168,7 +194,8 @@ impl Swim {
         }
         let wait_us = self.timing.probe_timeout_us;
         self.suspicions.set_due(slot, now.mono_us + if left == 0 { wait_us } else { wait_us / 2 });
-        let ping = self.ping(sequence, key, None);
+        // The introduction asks for that of the suspect, with its own incarnation.
+        let ping = self.ping(sequence, key, Some(self.table.me().clone()));
         self.send(to, Some(slot), ping);
     }
 

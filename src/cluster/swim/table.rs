@@ -1,14 +1,15 @@
 //! The member list, kept small: one simulated world holds ten thousand machines with ten thousand members
 //! each.
 //!
-//! A member is 24 bytes in a vector of slots and 24 in the ring, 4 in the order of probing, 6 to 11
-//! in the index by name, and 56 of [`Identity`] with its counts (64 as allocators hand them out). These
+//! A member is 24 bytes in a vector of slots and 24 in the ring, 2 in the order of probing, 4 to 7 in each of the
+//! indexes by name and by address, and 56 of [`Identity`] with its counts (64 as allocators hand them out). The
 //! vectors grow by a sixteenth instead of doubling. [`MemberTable::set`] is the only place that changes
 //! a state, so that the ring, the view and the list of the gone always agree with it.
 //!
 //! This node itself is a member too, in slot [`ME`].
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -17,14 +18,14 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::known::Known;
 use super::message::{Introduction, life_key};
 use super::slot::{ME, Slot};
-use crate::cluster::members::{Common, Identity, MemberInfo, State, grow_a_little};
+use crate::cluster::members::{Common, Identity, MemberInfo, State, address_hash, grow_a_little};
 use crate::cluster::random::Random;
 use crate::cluster::ring::Ring;
 use crate::cluster::stats::QueueGauge;
 
 /// Most members, dead ones included: more than the design is for. It bounds the memory that forged news can
-/// take.
-const MEMBERS_MAX: usize = 65_536;
+/// take, and a [`Slot`] can number one more.
+const MEMBERS_MAX: usize = Slot::MAX as usize - 1;
 
 /// Number of dead and left members that are remembered in any case. More are remembered if there are as many
 /// live ones.
@@ -43,11 +44,14 @@ pub(super) struct MemberEntry {
     pub rtt_us: u32,
     /// State that the member is believed to be in.
     pub state: State,
+    /// Whether this node has reached the member in this life, or another member has told that it did.
+    is_vouched: bool,
 }
 
 impl MemberEntry {
     fn new(identity: Arc<Identity>, incarnation: u32, state: State, now_us: u64) -> MemberEntry {
-        MemberEntry { identity, changed_s: whole_seconds(now_us), incarnation, rtt_us: 0, state }
+        let changed_s = whole_seconds(now_us);
+        MemberEntry { identity, changed_s, incarnation, rtt_us: 0, state, is_vouched: state.is_live() }
     }
 
     /// When the state last changed, on the monotonic clock in microseconds. It may be up to a second too
@@ -61,6 +65,16 @@ impl MemberEntry {
         life_key(&self.identity.name, self.identity.boot)
     }
 
+    /// Returns whether this node has reached the member in this life, or another member has told that it did.
+    pub fn is_vouched(&self) -> bool {
+        self.is_vouched
+    }
+
+    /// Returns whether the member counts in [`MemberTable::view`].
+    fn is_in_view(&self) -> bool {
+        self.state.is_live() || self.state == State::Joining && self.is_vouched
+    }
+
     /// The member as it is shown to readers.
     pub fn info(&self) -> MemberInfo {
         MemberInfo {
@@ -68,6 +82,7 @@ impl MemberEntry {
             state: self.state,
             incarnation: self.incarnation,
             rtt_us: (self.rtt_us > 0).then_some(self.rtt_us),
+            cannot_reach_us: false,
         }
     }
 }
@@ -78,7 +93,10 @@ pub(super) struct MemberTable {
     me: Introduction,
     slots: Vec<Option<MemberEntry>>,
     free: Vec<Slot>,
+    /// All members, by [`Identity::ring_hash`].
     index: HashTable<Slot>,
+    /// The members on the ring except this node, by [`address_hash`].
+    by_address: HashTable<Slot>,
     ring: Arc<Ring>,
     view: u64,
     /// Dead and left members; those that went longest ago come first.
@@ -99,6 +117,7 @@ impl MemberTable {
             slots: Vec::new(),
             free: Vec::new(),
             index: HashTable::new(),
+            by_address: HashTable::new(),
             ring: Arc::new(Ring::default()),
             view: 0,
             gone: VecDeque::new(),
@@ -106,7 +125,7 @@ impl MemberTable {
             next: 0,
             common: Vec::new(),
         };
-        table.insert(me, now_us, &mut Random::new(0));
+        table.insert(me, State::Alive, now_us, &mut Random::new(0));
         table
     }
 
@@ -131,12 +150,19 @@ impl MemberTable {
         self.index.find(xxh3_64(name.as_bytes()), is_it).copied()
     }
 
+    /// Returns whether a member that takes part, other than this node, has this address.
+    pub fn has_live_at(&self, address: SocketAddr) -> bool {
+        let is_it = |&slot: &Slot| self.get(slot).is_some_and(|member| member.identity.gossip() == address);
+        self.by_address.find(address_hash(address), is_it).is_some()
+    }
+
     /// The live members, this node included.
     pub fn ring(&self) -> &Arc<Ring> {
         &self.ring
     }
 
-    /// XOR of the [`life_key`]s of all live members. It is equal on nodes that see the same lives.
+    /// XOR of the [`life_key`]s of all members that this node or another member has reached, and that are not
+    /// gone. It is equal on nodes that know of the same lives, even if not every node reaches every other.
     pub fn view(&self) -> u64 {
         self.view
     }
@@ -151,15 +177,21 @@ impl MemberTable {
         0..self.slots.len() as Slot
     }
 
-    /// Adds a live member that is not in the table yet. `None`: the table is full.
-    pub fn insert(&mut self, introduction: Introduction, now_us: u64, random: &mut Random) -> Option<Slot> {
+    /// Adds a member that is not in the table yet, in this state. `None`: the table is full.
+    pub fn insert(
+        &mut self,
+        introduction: Introduction,
+        state: State,
+        now_us: u64,
+        random: &mut Random,
+    ) -> Option<Slot> {
         if self.index.len() >= MEMBERS_MAX {
             return None;
         }
         let Introduction { mut identity, incarnation } = introduction;
         identity.share(&mut self.common);
         let hash = identity.ring_hash();
-        // The member is entered as left and then set alive, so that the accounting is done in one place.
+        // The member is entered as left and then changed, so that the accounting is done in one place.
         let member = MemberEntry::new(identity.clone(), incarnation, State::Left, now_us);
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -174,7 +206,7 @@ impl MemberTable {
         }
         let slots = &self.slots;
         self.index.insert_unique(hash, slot, |&slot| hash_of(slots, slot));
-        self.set(slot, Introduction { identity, incarnation }, State::Alive, now_us, random);
+        self.set(slot, Introduction { identity, incarnation }, state, now_us, random);
         Some(slot)
     }
 
@@ -185,7 +217,7 @@ impl MemberTable {
         let me = self.me.identity.clone();
         let is_one_of_them =
             known.ring.get(me.ring_hash(), me.name.as_str()).is_some_and(|entry| entry.identity == me);
-        if self.index.len() > 1 || !is_one_of_them || entries.len() > MEMBERS_MAX {
+        if self.index.len() > 1 || !is_one_of_them || entries.len() >= MEMBERS_MAX {
             for entry in entries.iter().filter(|entry| *entry.name() != me.name) {
                 let (identity, slot) = (entry.identity.clone(), self.find(entry.name().as_str()));
                 let incarnation = slot.and_then(|slot| self.get(slot)).map_or(0, |member| member.incarnation);
@@ -193,7 +225,7 @@ impl MemberTable {
                 match slot {
                     Some(slot) => self.set(slot, said, State::Alive, now_us, random),
                     None => {
-                        self.insert(said, now_us, random);
+                        self.insert(said, State::Alive, now_us, random);
                     }
                 }
             }
@@ -217,6 +249,12 @@ impl MemberTable {
         self.me.identity = known.ring.entries().get(mine).map_or(me, |entry| entry.identity.clone());
         self.order = (1..slots.len() as Slot).filter(|&slot| slot != hole as Slot).collect();
         random.shuffle(&mut self.order);
+        self.by_address = known.by_address.clone();
+        if let Ok(own) =
+            self.by_address.find_entry(address_hash(self.me.identity.gossip()), |&slot| slot == hole as Slot)
+        {
+            own.remove();
+        }
         (self.slots, self.index, self.next) = (slots, index, 0);
         (self.ring, self.view) = (known.ring.clone(), known.view);
     }
@@ -231,60 +269,86 @@ impl MemberTable {
         random: &mut Random,
     ) {
         let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
-        let (was, was_state) = (member.identity.clone(), member.state);
+        let (was, was_state, was_in_view) = (member.identity.clone(), member.state, member.is_in_view());
         let Introduction { mut identity, incarnation } = introduction;
-        // A life that moved, or another life, begins with an incarnation of its own.
-        debug_assert!(
-            was.boot != identity.boot
-                || was.gossip() != identity.gossip()
-                || incarnation >= member.incarnation,
-            "the incarnation of {} falls from {} to {incarnation}",
-            was.name,
-            member.incarnation
-        );
+        let is_same_life = was.boot == identity.boot && was.gossip() == identity.gossip();
         identity.share(&mut self.common);
         if was_state != state || was.boot != identity.boot {
             member.changed_s = whole_seconds(now_us);
         }
-        if was.boot != identity.boot || was.gossip() != identity.gossip() {
-            member.rtt_us = 0;
+        if !is_same_life {
+            (member.rtt_us, member.is_vouched) = (0, false);
         }
+        member.is_vouched |= state.is_live();
         member.identity = identity.clone();
         member.incarnation = incarnation;
         member.state = state;
+        if was_in_view {
+            self.view ^= view_of(&was);
+        }
+        if member.is_in_view() {
+            self.view ^= view_of(&identity);
+        }
         if slot == ME {
             self.me = Introduction { identity: identity.clone(), incarnation };
         }
-
-        let in_order = self.order.len();
-        match (was_state.is_live(), state.is_live()) {
-            (true, true) => self.view ^= view_of(&was) ^ view_of(&identity),
-            (true, false) => {
-                self.view ^= view_of(&was);
-                self.gone.push_back(slot);
-            }
-            (false, true) => {
-                self.view ^= view_of(&identity);
-                self.gone.retain(|&gone| gone != slot);
-                if slot != ME {
-                    grow_a_little(&mut self.order);
-                    self.order.push(slot);
-                    // The member is put somewhere in the rest of this round, so that a newcomer is probed as
-                    // soon as any other member.
-                    let place = self.next.min(in_order);
-                    self.order.swap(place + random.index(in_order + 1 - place), in_order);
-                }
-            }
-            (false, false) => {}
+        if state.is_gone() && !was_state.is_gone() {
+            self.gone.push_back(slot);
+        } else if was_state.is_gone() && !state.is_gone() {
+            self.gone.retain(|&gone| gone != slot);
         }
-        if was_state == state && Arc::ptr_eq(&was, &identity) {
+        if state.is_live() && !was_state.is_live() && slot != ME {
+            self.take_into_order(slot, random);
+        }
+        if was_state == state && Arc::ptr_eq(&was, &identity) || !(was_state.is_live() || state.is_live()) {
             return;
+        }
+        if was_state.is_live() {
+            self.unlist(slot, was.gossip());
         }
         let ring = Arc::make_mut(&mut self.ring);
         if state.is_live() {
+            let address = identity.gossip();
             ring.insert(identity, state);
+            self.list(slot, address);
         } else {
             ring.remove(identity.ring_hash(), identity.name.as_str());
+        }
+    }
+
+    /// Puts a member somewhere in the rest of this round of probes, so that a newcomer is probed as soon as any
+    /// other member.
+    fn take_into_order(&mut self, slot: Slot, random: &mut Random) {
+        let in_order = self.order.len();
+        grow_a_little(&mut self.order);
+        self.order.push(slot);
+        let place = self.next.min(in_order);
+        self.order.swap(place + random.index(in_order + 1 - place), in_order);
+    }
+
+    /// Notes that another member has told that it reached this one.
+    pub fn vouch(&mut self, slot: Slot) {
+        let Some(member) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let was_in_view = member.is_in_view();
+        member.is_vouched = true;
+        if member.is_in_view() != was_in_view {
+            self.view ^= member.key();
+        }
+    }
+
+    /// Adds a member to the index by address.
+    fn list(&mut self, slot: Slot, address: SocketAddr) {
+        let slots = &self.slots;
+        if slot != ME {
+            let hash = |&slot: &Slot| address_hash(address_in(slots, slot));
+            self.by_address.insert_unique(address_hash(address), slot, hash);
+        }
+    }
+
+    /// Removes a member from the index by address.
+    fn unlist(&mut self, slot: Slot, address: SocketAddr) {
+        if let Ok(entry) = self.by_address.find_entry(address_hash(address), |&other| other == slot) {
+            entry.remove();
         }
     }
 
@@ -298,13 +362,16 @@ impl MemberTable {
         };
     }
 
-    /// Forgets a dead or left member.
+    /// Forgets a member that takes no part.
     pub fn forget(&mut self, slot: Slot) {
         let Some(member) = self.get(slot) else { return };
         if slot == ME || member.state.is_live() {
             return;
         }
         let hash = member.identity.ring_hash();
+        if member.is_in_view() {
+            self.view ^= member.key();
+        }
         if let Ok(entry) = self.index.find_entry(hash, |&other| other == slot) {
             entry.remove();
         }
@@ -389,6 +456,11 @@ fn whole_seconds(us: u64) -> u32 {
 
 fn hash_of(slots: &[Option<MemberEntry>], slot: Slot) -> u64 {
     slots.get(slot as usize).and_then(Option::as_ref).map_or(0, |member| member.identity.ring_hash())
+}
+
+fn address_in(slots: &[Option<MemberEntry>], slot: Slot) -> SocketAddr {
+    let member = slots.get(slot as usize).and_then(Option::as_ref);
+    member.map_or(SocketAddr::from(([0; 4], 0)), |member| member.identity.gossip())
 }
 
 fn view_of(identity: &Identity) -> u64 {

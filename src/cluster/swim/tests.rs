@@ -68,15 +68,24 @@ fn drain(machine: &mut Machine) -> usize {
 fn messages_come_back_as_they_went() {
     let said = introduction("a", 3, 2);
     let ping = Ping { sequence: 1, target: 2, sender: name("a"), view: 3, introduction: Some(said.clone()) };
-    let ack =
-        Ack { sequence: 1, sender: name("a"), wall_us: 9, view: 3, is_unknown: true, introduction: None };
+    let ack = Ack {
+        sequence: 1,
+        sender: name("a"),
+        wall_us: 9,
+        view: 3,
+        is_unknown: true,
+        is_unreached: true,
+        is_leaving: true,
+        is_joining: true,
+        introduction: None,
+    };
     let messages = [
         SwimMessage::Ping(ping.clone()),
         SwimMessage::Ack(ack.clone()),
         SwimMessage::PingRequest { sequence: 4, target: 5, address: address(7), sender: name("b") },
         SwimMessage::Nack { sequence: 6 },
         SwimMessage::Refusal { sequence: 7, target: 8, introduction: Some(said.clone()) },
-        SwimMessage::NameTaken { name: name("c"), boot: 9, by: address(2) },
+        SwimMessage::NameTaken { name: name("c"), boot: 9, by: address(2), sequence: 3 },
         SwimMessage::Gossip,
     ];
     let alive = Update::alive(&said);
@@ -218,12 +227,15 @@ fn any_message() -> impl Strategy<Value = SwimMessage> {
                     wall_us: target,
                     view: target,
                     is_unknown: sequence % 2 == 0,
+                    is_unreached: sequence % 3 == 0,
+                    is_leaving: sequence % 5 == 0,
+                    is_joining: sequence % 7 == 0,
                     introduction,
                 }),
                 2 => SwimMessage::PingRequest { sequence, target, address: address(host), sender },
                 3 => SwimMessage::Nack { sequence },
                 4 => SwimMessage::Refusal { sequence, target, introduction },
-                5 => SwimMessage::NameTaken { name: name("me"), boot: target, by: address(host) },
+                5 => SwimMessage::NameTaken { name: name("me"), boot: target, by: address(host), sequence },
                 _ => SwimMessage::Gossip,
             }
         },

@@ -10,6 +10,7 @@ use prost::Message as _;
 use super::message::{Ack, Claim, Introduction, MembershipFrame, Ping, SwimMessage, Update};
 use super::timing::ACCUSERS_MAX;
 use crate::cluster::members::Identity;
+use crate::config::canonical;
 use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::proto::gossip as proto;
 use crate::proto::gossip::datagram::Body;
@@ -53,9 +54,12 @@ fn message_to_proto(message: &SwimMessage) -> Body {
             target: *target,
             introduction: introduction.as_ref().map(introduction_to_proto),
         }),
-        SwimMessage::NameTaken { name, boot, by } => {
-            Body::NameTaken(proto::NameTaken { name: name.as_str().into(), boot: *boot, by: by.to_string() })
-        }
+        SwimMessage::NameTaken { name, boot, by, sequence } => Body::NameTaken(proto::NameTaken {
+            name: name.as_str().into(),
+            boot: *boot,
+            by: by.to_string(),
+            sequence: *sequence,
+        }),
         SwimMessage::Gossip => Body::Gossip(proto::Gossip {}),
     }
 }
@@ -68,7 +72,7 @@ pub(in crate::cluster) fn message_from_proto(body: Body) -> Option<SwimMessage> 
         Body::PingRequest(request) => SwimMessage::PingRequest {
             sequence: request.sequence,
             target: request.target,
-            address: request.address.parse().ok()?,
+            address: address_from_text(&request.address)?,
             sender: NodeName::parse(&request.sender).ok()?,
         },
         Body::Nack(nack) => SwimMessage::Nack { sequence: nack.sequence },
@@ -80,7 +84,8 @@ pub(in crate::cluster) fn message_from_proto(body: Body) -> Option<SwimMessage> 
         Body::NameTaken(taken) => SwimMessage::NameTaken {
             name: NodeName::parse(&taken.name).ok()?,
             boot: taken.boot,
-            by: taken.by.parse().ok()?,
+            by: address_from_text(&taken.by)?,
+            sequence: taken.sequence,
         },
         Body::Gossip(_) => SwimMessage::Gossip,
         _ => return None,
@@ -114,6 +119,9 @@ fn ack_to_proto(ack: &Ack) -> proto::Ack {
         wall_us: ack.wall_us,
         view: ack.view,
         unknown: ack.is_unknown,
+        unreached: ack.is_unreached,
+        leaving: ack.is_leaving,
+        joining: ack.is_joining,
         introduction: ack.introduction.as_ref().map(introduction_to_proto),
     }
 }
@@ -125,6 +133,9 @@ fn ack_from_proto(ack: proto::Ack) -> Option<Ack> {
         wall_us: ack.wall_us,
         view: ack.view,
         is_unknown: ack.unknown,
+        is_unreached: ack.unreached,
+        is_leaving: ack.leaving,
+        is_joining: ack.joining,
         introduction: introduction_from_proto(ack.introduction)?,
     })
 }
@@ -181,7 +192,7 @@ pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Opt
         proto::MemberState::Dead => Claim::Dead,
         proto::MemberState::Left => Claim::Left,
         proto::MemberState::Alive => {
-            let gossip: SocketAddr = message.gossip.parse().ok()?;
+            let gossip = address_from_text(&message.gossip)?;
             let fits = message.http.len() <= HTTP_ADDRESS_BYTES_MAX
                 && message.zone.len() <= ZONE_BYTES_MAX
                 && message.version.len() <= VERSION_BYTES_MAX;
@@ -194,6 +205,12 @@ pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Opt
         }
     };
     Some(Update { name, boot: message.boot, incarnation: message.incarnation, claim })
+}
+
+/// Reads an address. An IPv4 address in its IPv6 form becomes the IPv4 address that it stands for, so that every
+/// node has one address only.
+fn address_from_text(text: &str) -> Option<SocketAddr> {
+    text.parse().ok().map(canonical)
 }
 
 /// Returns the protobuf form of a frame.

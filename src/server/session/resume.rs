@@ -113,7 +113,7 @@ fn heads_are_reached(token: &Token, turn: &mut Turn<'_>) -> bool {
     let members = turn.host.members();
     let live: HashSet<u64, NameState> = members
         .iter()
-        .filter(|member| member.state.is_live())
+        .filter(|member| !member.state.is_gone())
         .map(|member| head_key(&member.identity.name, member.identity.boot))
         .collect();
     lacking.all(|(key, _)| live.contains(key))

@@ -14,7 +14,7 @@ fn table(count: usize) -> (MemberTable, Random) {
     let mut random = Random::new(5);
     let mut table = MemberTable::new(introduction("me", 1).identity, 0);
     for index in 0..count {
-        table.insert(introduction(&format!("n{index}"), 1), 0, &mut random);
+        table.insert(introduction(&format!("n{index}"), 1), State::Alive, 0, &mut random);
     }
     (table, random)
 }
@@ -44,14 +44,20 @@ fn ten_thousand_members_cost_128_bytes_each() {
         let http = format!("{}:80", gossip.ip());
         let zone = format!("zone-{}", index % 3);
         let identity = Identity::new(name, 1_763_800_000_000, gossip, &http, &zone, "0.1.0");
-        table.insert(Introduction { identity: Arc::new(identity), incarnation: 0 }, 0, &mut random);
+        table.insert(
+            Introduction { identity: Arc::new(identity), incarnation: 0 },
+            State::Alive,
+            0,
+            &mut random,
+        );
     }
     // Longer names, other addresses and other zones would be allocations of their own.
     assert_eq!(table.common.len(), 3);
     let lists = table.slots.capacity() * size_of::<Option<MemberEntry>>()
         + table.ring.capacity() * size_of::<RingEntry>()
         + table.order.capacity() * size_of::<Slot>()
-        + table.index.allocation_size();
+        + table.index.allocation_size()
+        + table.by_address.allocation_size();
     let identities = COUNT * chunk(2 * size_of::<usize>() + size_of::<Identity>());
     let each = (lists + identities) as f64 / COUNT as f64;
     println!("{each:.1} bytes a member");
@@ -84,13 +90,37 @@ fn filled_at_once_is_filled_one_by_one() {
         slots.retain(|&slot| slot != ME);
         slots.sort_unstable();
         assert_eq!(probed, slots);
-        let new = table.insert(introduction("new", 1), 0, &mut random).expect("there is room");
+        let new = table.insert(introduction("new", 1), State::Alive, 0, &mut random).expect("there is room");
         assert_eq!((table.find("new"), table.ring().len()), (Some(new), others + 2));
         kill(&mut table, new, &mut random);
         let slot = table.find("n3").expect("known");
         kill(&mut table, slot, &mut random);
         assert_eq!((table.ring().len(), known.len()), (others, 41));
     }
+}
+
+#[test]
+fn members_that_take_part_are_found_by_address() {
+    let at = |last: u8| SocketAddr::from(([10, 0, 0, last], 7946));
+    let said = |name: &str, boot, last| {
+        let name = NodeName::parse(name).expect("name");
+        let identity = Arc::new(Identity::new(name, boot, at(last), "", "", ""));
+        Introduction { identity, incarnation: 0 }
+    };
+    let (mut table, mut random) = (MemberTable::new(said("me", 1, 1).identity, 0), Random::new(5));
+    let slots: Vec<Slot> = (2..60)
+        .filter_map(|last| table.insert(said(&format!("n{last}"), 1, last), State::Alive, 0, &mut random))
+        .collect();
+    assert!((2..60).all(|last| table.has_live_at(at(last))));
+    assert!(!table.has_live_at(at(1)) && !table.has_live_at(at(60)), "this node and nobody");
+    table.set(slots[0], said("n2", 2, 70), State::Alive, 0, &mut random);
+    assert!(!table.has_live_at(at(2)) && table.has_live_at(at(70)), "it has moved");
+    kill(&mut table, slots[1], &mut random);
+    assert!(!table.has_live_at(at(3)));
+    let known = Known::new(table.ring().entries().iter().map(|entry| entry.identity.clone()));
+    let mut filled = MemberTable::new(said("n9", 1, 9).identity, 0);
+    filled.fill(&known, 0, &mut random);
+    assert!(filled.has_live_at(at(8)) && filled.has_live_at(at(1)) && !filled.has_live_at(at(9)));
 }
 
 #[test]
@@ -121,7 +151,7 @@ fn view_ring_and_gone_follow_states() {
     kill(&mut table, slot, &mut random);
     table.forget(slot);
     assert_eq!(table.find("n7"), None);
-    assert_eq!(table.insert(introduction("new", 1), 11, &mut random), Some(slot));
+    assert_eq!(table.insert(introduction("new", 1), State::Alive, 11, &mut random), Some(slot));
     assert_eq!(table.find("new"), Some(slot));
 }
 

@@ -103,7 +103,13 @@ fn tokens_on_another_node() {
     let gossip = ([127, 0, 0, 1], 1).into();
     let identity = |boot| Identity::new(origin.clone(), boot, gossip, "127.0.0.1:1", "", "");
     let member = |boot, state| {
-        Arc::from([MemberInfo { identity: Arc::new(identity(boot)), state, incarnation: 0, rtt_us: None }])
+        Arc::from([MemberInfo {
+            identity: Arc::new(identity(boot)),
+            state,
+            incarnation: 0,
+            rtt_us: None,
+            cannot_reach_us: false,
+        }])
     };
     *there.node.members.borrow_mut() = member(1, State::Alive);
     assert_eq!(resume(&mut there, &token), (Some(true), vec![]), "its origin lives: it will come");
