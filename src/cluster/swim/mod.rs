@@ -91,9 +91,7 @@ use super::random::Random;
 use super::ring::Ring;
 use super::stats::QueueGauge;
 use super::streams::StreamOutput;
-use crate::limits::{
-    DATAGRAM_BYTES_MAX, HTTP_ADDRESS_BYTES_MAX, NODE_NAME_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX,
-};
+use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::record::{NodeName, Now};
 
 /// Bytes of a datagram that membership leaves free for the heads that ride on it.
@@ -210,29 +208,9 @@ impl Swim {
             }
             SwimMessage::Gossip => {}
         }
-        for update in updates {
-            self.hear(now, update, Way::Gossip(from));
-        }
-    }
-
-    /// Handles a datagram of membership of `datagram_bytes` bytes from an address at which no member has answered.
-    /// The news that ride on it are not heard, and the answer is not larger.
-    pub fn handle_stranger(
-        &mut self,
-        now: Now,
-        from: SocketAddr,
-        boot: u64,
-        message: SwimMessage,
-        datagram_bytes: usize,
-    ) {
-        let introduced_at = match &message {
-            SwimMessage::Ping(ping) => ping.introduction.as_ref().map(|said| said.identity.gossip()),
-            _ => None,
-        };
-        self.credit.add(now.mono_us, from, datagram_bytes);
-        self.handle_message(now, from, boot, message, Vec::new());
-        if let Some(to) = introduced_at {
-            self.credit.pass_on(from, to);
+        // News are heard from members only. A message may have shown that one is at this address.
+        if !updates.is_empty() && self.has_answered_at(from) {
+            updates.into_iter().for_each(|update| self.hear(now, update, Way::Gossip(from)));
         }
     }
 
@@ -304,7 +282,7 @@ impl Swim {
     /// Returns whether this address belongs to a member that has answered there. Nothing that is larger than its
     /// question may be sent to any other address.
     pub fn has_answered_at(&self, address: SocketAddr) -> bool {
-        self.table.has_live_at(address)
+        self.table.has_live_at(address) || self.newcomers.has_answered_at(address)
     }
 
     /// All members, this node included, by name.
@@ -430,40 +408,6 @@ impl Swim {
             self.news.told(slot, times_max);
         }
         self.outputs.push_back(SwimOutput::Datagram { to, message, updates });
-    }
-
-    /// Fills a ping up, so that a receiver at which this node is no member may answer.
-    fn padded(&self, receiver: Option<Slot>, message: SwimMessage) -> SwimMessage {
-        let SwimMessage::Ping(ping) = message else { return message };
-        let receiver = receiver.and_then(|slot| self.table.get(slot));
-        let receiver_bytes =
-            receiver.map_or(NODE_NAME_BYTES_MAX, |member| member.identity.name.as_str().len());
-        let least = credit::ping_bytes_min(&ping, receiver_bytes, self.overhead_bytes());
-        let plain = SwimMessage::Ping(Ping { padding: 0, ..ping.clone() });
-        let missing = least.saturating_sub(wire::message_bytes(&plain));
-        // The field that is added has two bytes before its content, which must not be empty.
-        let padding = if missing > 0 { missing.saturating_sub(2).max(1) } else { 0 };
-        SwimMessage::Ping(Ping { padding, ..ping })
-    }
-
-    /// Bytes of a datagram besides its message.
-    fn overhead_bytes(&self) -> usize {
-        DATAGRAM_BYTES_MAX - self.body_bytes_max
-    }
-
-    /// Sends a message to an address at which no member may have answered. A member gets as much news with it as
-    /// fits. Any other address gets what it has credit for: the message without news, without its introduction if
-    /// that is too much, or nothing.
-    fn answer(&mut self, to: SocketAddr, receiver: Option<Slot>, message: SwimMessage) {
-        if self.has_answered_at(to) {
-            return self.send(to, receiver, message);
-        }
-        let message = self.padded(receiver, message);
-        for message in [message.clone(), message.without_introduction()] {
-            if self.credit.take(to, wire::message_bytes(&message) + self.overhead_bytes()) {
-                return self.outputs.push_back(SwimOutput::Datagram { to, message, updates: Vec::new() });
-            }
-        }
     }
 
     fn has_news(&self) -> bool {

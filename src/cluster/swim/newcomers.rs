@@ -73,6 +73,8 @@ struct Newcomer {
     is_news: bool,
     /// Whether somebody said that it is gone, and nothing has been heard of it since.
     is_doubted: bool,
+    /// Address at which it has answered, though it takes no part.
+    answered_at: Option<SocketAddr>,
 }
 
 /// The members that are pinged until they take part.
@@ -83,6 +85,9 @@ pub(super) struct Newcomers {
     by_sequence: BTreeMap<u32, Slot>,
     /// Those that nobody vouches for.
     strangers: BTreeSet<Slot>,
+    /// Addresses at which members have answered that take no part, because they do not know the others yet or
+    /// advertise another address.
+    answered: BTreeSet<SocketAddr>,
     /// Instant up to which the allowed pings are used, on the monotonic clock in microseconds.
     used_us: u64,
     /// When the next pings may be sent, on the monotonic clock in microseconds.
@@ -123,6 +128,20 @@ impl Newcomers {
             (newcomer.heard_us, newcomer.tries) = (now.mono_us, 1);
             self.set_due(slot, now.mono_us + READY_US);
         }
+    }
+
+    /// Notes that a member answered a ping that was sent to this address.
+    pub fn note_answer(&mut self, slot: Slot, address: SocketAddr) {
+        if let Some(newcomer) = self.by_slot.get_mut(&slot) {
+            newcomer.answered_at.map(|before| self.answered.remove(&before));
+            newcomer.answered_at = Some(address);
+            self.answered.insert(address);
+        }
+    }
+
+    /// Returns whether a member that takes no part has answered at this address.
+    pub fn has_answered_at(&self, address: SocketAddr) -> bool {
+        self.answered.contains(&address)
     }
 
     /// When a member is to be looked at next, on the monotonic clock in microseconds; `u64::MAX` if there is
@@ -187,6 +206,7 @@ impl Newcomers {
         self.by_due.remove(&(newcomer.due_us, slot));
         self.by_sequence.remove(&newcomer.sequence);
         self.strangers.remove(&slot);
+        newcomer.answered_at.map(|address| self.answered.remove(&address));
         Some(newcomer.is_news)
     }
 
@@ -281,6 +301,7 @@ impl Swim {
             heard_us: now.mono_us,
             is_news,
             is_doubted: false,
+            answered_at: None,
         };
         self.newcomers.insert(slot, newcomer, is_stranger);
     }
@@ -298,12 +319,12 @@ impl Swim {
     /// Lets a member take part that has answered at its own address with `ack`. A member that does not know the
     /// others yet could not pass records on to them, and is asked again.
     pub(super) fn promote(&mut self, now: Now, slot: Slot, ack: &Ack) {
+        let Some(member) = self.table.get(slot) else { return };
         if ack.is_joining {
             return self.newcomers.put_off(now, slot);
         }
         let sent_us = self.newcomers.sent_us(slot);
         let is_news = self.newcomers.remove(slot).unwrap_or(true);
-        let Some(member) = self.table.get(slot) else { return };
         let said = Introduction { identity: member.identity.clone(), incarnation: member.incarnation };
         self.suspicions.remove(slot);
         self.table.set(slot, said, State::Alive, now.mono_us, &mut self.random);
