@@ -243,7 +243,7 @@ impl Swim {
         }
         let claim = match member.state {
             // Others hear of it once it has answered here.
-            State::Joining => return None,
+            State::Joining => return self.newcomers.is_reached(slot).then(|| Update::alive(&said)),
             State::Alive => return Some(Update::alive(&said)),
             State::Suspect => Claim::Suspect(self.suspicions.accusers(slot).to_vec()),
             State::Dead => Claim::Dead,

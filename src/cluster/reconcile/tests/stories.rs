@@ -412,7 +412,9 @@ fn a_silent_peer_is_given_up() {
     };
     world.cut.insert((0, 1));
     world.run_us(11 * SECOND_US);
-    assert_eq!(world.nodes[0].machine.stats().sessions_broken, 1);
+    // Comparisons are not answered either, so further sessions are tried, and end in the same way.
+    let stats = world.nodes[0].machine.stats();
+    assert!((1..=3).contains(&stats.sessions_broken) && stats.sessions_finished == 0, "{stats:?}");
 }
 
 #[test]
