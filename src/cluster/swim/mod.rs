@@ -274,10 +274,10 @@ impl Swim {
         self.table.ring()
     }
 
-    /// Returns whether this address belongs to a member that has answered there. Nothing that is larger than its
-    /// question may be sent to any other address.
+    /// Returns whether this address belongs to a member that has answered there, or is that of a join target which
+    /// has. Nothing that is larger than its question may be sent to any other address.
     pub fn has_answered_at(&self, address: SocketAddr) -> bool {
-        self.table.has_live_at(address)
+        self.table.has_live_at(address) || self.contacts.has_answered(address)
     }
 
     /// All members, this node included, by name.
