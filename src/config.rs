@@ -28,7 +28,7 @@ use crate::record::NodeName;
 pub struct ConfigError {
     /// The flag as it is written on the command line, with its dashes.
     pub field: String,
-    /// The value that it was given.
+    /// The value that the flag was given.
     pub value: String,
     /// A description of the allowed values.
     pub allowed: String,
@@ -82,7 +82,7 @@ pub enum StoreKind {
 /// The intervals and timeouts of the membership protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
-    /// For one data centre: a dead node is detected after about two seconds.
+    /// For nodes in one data centre: a dead node is detected after about two seconds.
     #[default]
     Lan,
     /// For clusters across regions: longer timeouts and fewer false suspicions.
@@ -104,7 +104,7 @@ pub enum LogFormat {
 /// The least severity of events that are written to the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogLevel {
-    /// Nothing is logged.
+    /// Nothing is written to the log.
     Off,
     /// Events that need an operator.
     Error,

@@ -1,6 +1,5 @@
-//! Counts how many instructions each piece of a record's way takes, by valgrind's callgrind: the number is
-//! the same in every run, whatever else the machine does. It is compared with a baseline that is kept in
-//! the repository.
+//! Counts how many instructions each piece of a record's way takes. The counts are compared with a baseline that
+//! is kept in the repository.
 //!
 //! A piece is run some times, then more times; the difference does not contain what setting it up takes.
 
@@ -8,10 +7,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anode_bench::micro::{RECORDS, WORKS};
+use anode_bench::micro::{RECORDS, WORKS, Work};
 use anode_loadgen::Outcome;
 use clap::Args;
 use serde::{Deserialize, Serialize};
+
+use crate::callgrind;
 
 /// Options of this command.
 #[derive(Args)]
@@ -25,6 +26,9 @@ pub struct Arguments {
     /// Exit 1 if a piece takes more than the baseline by this factor
     #[arg(long, default_value_t = 1.05)]
     most: f64,
+    /// Also show in which source files the instructions are
+    #[arg(long)]
+    files: bool,
     /// The baseline
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.json"))]
     baseline: PathBuf,
@@ -57,8 +61,7 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     println!("| piece | instructions a record | baseline | ratio |\n| --- | --- | --- | --- |");
     let mut worse = Vec::new();
     for work in WORKS.iter().filter(|work| work.name.contains(&arguments.only)) {
-        let [few, many] = [count(work.name, CALLS[0])?, count(work.name, CALLS[1])?];
-        let each = many.saturating_sub(few) as f64 / ((CALLS[1] - CALLS[0]) * RECORDS as u64) as f64;
+        let (each, files) = each_record(work)?;
         counted.instructions.insert(work.name.to_owned(), (each * 10.0).round() / 10.0);
         match before.instructions.get(work.name) {
             Some(&then) => {
@@ -68,6 +71,9 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
                 }
             }
             None => println!("| {} | {each:.1} | | |", work.name),
+        }
+        if arguments.files {
+            print_files(each, files);
         }
     }
     if arguments.save {
@@ -89,7 +95,7 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     }
 }
 
-/// Calls one piece of work so often. [`count`] runs this under valgrind.
+/// Calls one piece of work `calls` times. The counting runs this under valgrind.
 pub fn work(name: &str, calls: u64) -> Outcome<()> {
     let work = WORKS.iter().find(|work| work.name == name).ok_or_else(|| format!("no piece {name:?}"))?;
     let mut act = (work.make)();
@@ -97,19 +103,30 @@ pub fn work(name: &str, calls: u64) -> Outcome<()> {
     Ok(())
 }
 
-fn count(name: &str, calls: u64) -> Outcome<u64> {
-    let run = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(std::env::current_exe()?)
-        .args(["work", name, &calls.to_string()])
-        .output()
-        .map_err(|error| format!("starting valgrind: {error}"))?;
-    let text = String::from_utf8_lossy(&run.stderr);
-    let found = text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
-    match found {
-        Some(count) if run.status.success() => Ok(count),
-        _ => Err(format!("valgrind of {name}: {}\n{text}", run.status).into()),
+/// Returns the number of instructions for each record, in all and by source file.
+fn each_record(work: &Work) -> Outcome<(f64, Vec<(String, f64)>)> {
+    let [few, many] = [callgrind::count(work, CALLS[0])?, callgrind::count(work, CALLS[1])?];
+    let records = ((CALLS[1] - CALLS[0]) * RECORDS as u64) as f64;
+    let files = many.by_file.into_iter().map(|(file, count)| {
+        let before = few.by_file.get(&file).copied().unwrap_or(0);
+        (file, count.saturating_sub(before) as f64 / records)
+    });
+    Ok((many.all.saturating_sub(few.all) as f64 / records, files.collect()))
+}
+
+/// Prints the files that have at least a hundredth of the instructions, those with most first.
+fn print_files(each: f64, mut files: Vec<(String, f64)>) {
+    files.sort_by(|one, other| other.1.total_cmp(&one.1));
+    for (file, count) in files.into_iter().filter(|(_, count)| *count >= each / 100.0) {
+        println!("| · {} | {count:.1} | | |", short(&file));
     }
+}
+
+/// Returns the end of a path, from its last `src` on with the folder before, or its last two parts.
+fn short(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').collect();
+    let from = parts.iter().rposition(|part| *part == "src").unwrap_or(parts.len().saturating_sub(1));
+    parts[from.saturating_sub(1)..].join("/")
 }
 
 fn version(program: &str) -> Outcome<String> {

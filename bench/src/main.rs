@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks and sleeps")]
 
+mod callgrind;
 mod cassandra;
 mod chart;
 mod cluster;

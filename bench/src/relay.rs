@@ -22,7 +22,7 @@ struct Connection {
     socket: TcpStream,
     /// Received bytes that are no whole frame yet.
     input: Vec<u8>,
-    /// Bytes to be written; the first `sent` of them are written already.
+    /// Bytes for the socket, of which the first `sent` are written already.
     out: Vec<u8>,
     sent: usize,
     is_open: bool,
@@ -201,7 +201,8 @@ fn greet(input: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     Some(end)
 }
 
-/// Unmasks the frame at the beginning. Returns the length of its head and its whole length, once it is whole.
+/// Unmasks the frame at the beginning of `bytes`. Returns the length of its head and of the whole frame;
+/// `None` until all of it has arrived.
 fn unmask(bytes: &mut [u8]) -> Option<(usize, usize)> {
     let (plain, length) = match *bytes.get(1)? & 0x7f {
         126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
@@ -211,14 +212,7 @@ fn unmask(bytes: &mut [u8]) -> Option<(usize, usize)> {
     let key: [u8; 4] = bytes.get(plain..plain + 4)?.try_into().ok()?;
     let head = plain + 4;
     let payload = bytes.get_mut(head..head.checked_add(length)?)?;
-    let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
-    let (chunks, rest) = payload.as_chunks_mut::<8>();
-    for chunk in chunks {
-        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
-    }
-    for (byte, key) in rest.iter_mut().zip(key.into_iter().cycle()) {
-        *byte ^= key;
-    }
+    anode_loadgen::mask(payload, key);
     Some((head, head + length))
 }
 

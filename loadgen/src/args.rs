@@ -456,7 +456,7 @@ fn plain(addresses: &[String]) -> Vec<String> {
     addresses.iter().map(strip).collect()
 }
 
-/// Most pairs of a subscriber and a source whose sequences are followed: they take 3 GiB.
+/// Most pairs of a subscriber and a source whose sequences are followed. So many pairs take 3 GiB.
 const PAIRS_MAX: u64 = 200_000_000;
 
 fn default_threads() -> usize {

@@ -6,10 +6,10 @@
 pub struct Search {
     /// The highest rate at which the bound held; 0: none yet.
     held: f64,
-    /// The lowest rate at which it did not.
+    /// The lowest rate at which the bound did not hold; `None`: there is none yet.
     failed: Option<f64>,
     next: f64,
-    /// The search ends when these two differ by less than this part.
+    /// The search ends when `held` and `failed` differ by less than this fraction.
     precision: f64,
     /// The highest rate that is tried.
     most: f64,

@@ -1,4 +1,4 @@
-//! Many subscribers to which nothing is delivered, to measure what each costs the node.
+//! Many subscribers to which nothing is delivered, to measure how much memory each costs the node.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ impl Idle {
         Idle::open_with(RunArgs::parse(&["--to", http])?, count)
     }
 
-    /// Opens `count` subscribers with these options: they say at which target and from which addresses.
+    /// Opens `count` subscribers at the target and from the local addresses that `args` names.
     pub fn open_with(mut args: RunArgs, count: usize) -> Outcome<Idle> {
         crate::raise_open_files();
         args.publishers = 0;

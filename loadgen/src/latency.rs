@@ -9,7 +9,7 @@ use tungstenite::{Message, WebSocket};
 
 use crate::{Outcome, client};
 
-/// After so long without a record, all further ones count as missing.
+/// Time without a record after which all records that have not arrived count as missing.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// The parameters of a measurement.
@@ -33,7 +33,7 @@ pub struct Plan {
 
 /// The delays of the records that one subscriber received, and how many it lacks.
 pub struct Seen {
-    /// The node that it subscribed to, `host:port`.
+    /// The node that the subscriber was connected to, `host:port`.
     pub http: String,
     /// Times from when a record was due until it was received, in nanoseconds.
     pub latency_ns: Histogram<u64>,

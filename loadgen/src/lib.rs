@@ -31,6 +31,8 @@ mod window;
 mod wire;
 pub mod zipf;
 
+pub use self::wire::websocket::mask;
+
 /// The result of something that may fail. The error is a sentence for people.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 

@@ -19,7 +19,7 @@ pub fn note(histogram: &mut Histogram<u64>, ns: u64) {
     histogram.saturating_record(ns.max(1));
 }
 
-/// Counts of what went wrong, or may have.
+/// Counts of faults, and of events that may be faults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
     /// Number of deliveries of records that had arrived already.
@@ -78,7 +78,7 @@ pub struct Tally {
     /// Times from when a message was due until it was written, in nanoseconds, where only the generator can be
     /// the cause.
     pub send_lag: Histogram<u64>,
-    /// Counts of what went wrong.
+    /// Counts of faults, and of events that may be faults.
     pub faults: Faults,
 }
 

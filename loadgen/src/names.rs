@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-/// What stands between the segments of a name. But for wildcards, targets differ in nothing else.
+/// The character between the segments of a name. Apart from wildcards, names differ between targets in
+/// nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Separator {
-    /// A slash: aNode, MQTT, Redis.
+    /// A slash, as in aNode, MQTT and Redis.
     Slash,
     /// A dot, as in NATS.
     Dot,

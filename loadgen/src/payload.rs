@@ -124,7 +124,7 @@ pub enum Sizes {
     Fixed(usize),
     /// Any length between the two, both included, equally often.
     Uniform(usize, usize),
-    /// These lengths, each as often as its weight says.
+    /// One of these lengths, each drawn as often as its weight says.
     Choice(Vec<(usize, f64)>),
 }
 

@@ -1,4 +1,4 @@
-//! What a run does: checked parameters, and what follows from them for each connection. Pure.
+//! The plan of a run: checked parameters, and what follows from them for each connection. Pure.
 
 use std::sync::Arc;
 
@@ -87,7 +87,7 @@ pub struct Plan {
     pub unrelated: u32,
     /// Number of messages per second, all publishers together.
     pub rate_per_s: f64,
-    /// How the rate is spread over time.
+    /// The distribution of the rate over time.
     pub shape: Shape,
     /// Most unanswered messages of a publisher.
     pub window: usize,
@@ -150,7 +150,7 @@ impl Plan {
         Role::Subscriber(std::iter::once(self.pattern(index)).chain(unrelated).collect())
     }
 
-    /// Returns to how many subscribers a message of a source goes.
+    /// Returns the number of subscribers that a message of a source goes to.
     pub fn fan_out(&self, source: u32) -> u32 {
         let share = |of: u32, index: u32| self.subscribers / of + u32::from(index < self.subscribers % of);
         match self.patterns {
@@ -219,7 +219,7 @@ impl Plan {
         self.warmup_ns.saturating_add(self.duration_ns)
     }
 
-    /// Returns what publisher `index` sends, and when.
+    /// Returns the messages of publisher `index`, each with the time at which it is due.
     pub fn feed(&self, index: u32) -> Feed {
         let publishers = self.publishers;
         if let Some(recording) = &self.recording {
@@ -306,7 +306,7 @@ impl Iterator for Made {
     }
 }
 
-/// How many messages match each kind of pattern, once all are published.
+/// Number of messages that match each kind of pattern, once all are published.
 pub struct Published {
     /// Number of messages of each source.
     pub of: Vec<u32>,
@@ -351,7 +351,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
-        /// What publishers think goes out is what subscribers wait for, whoever asks for what.
+        /// The number of deliveries that publishers count as due is the number that subscribers wait for,
+        /// whatever each subscribes to.
         #[test]
         fn fan_out_and_expectations_agree(
             publishers in 1u32..6, subscribers in 0u32..20, more in 0u32..30, groups in 1u32..6,

@@ -4,10 +4,10 @@
 
 use crate::random::Random;
 
-/// How a rate is spread over time.
+/// The distribution of a rate over time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
-    /// Equal gaps; the publishers take turns.
+    /// Equal gaps between messages; the publishers take turns.
     Constant,
     /// Independent arrivals: exponential gaps with the rate's mean.
     Poisson,
@@ -15,7 +15,7 @@ pub enum Shape {
     Burst(u32),
     /// A rate that changes linearly from this many messages per second to the rate of the run.
     Ramp(f64),
-    /// As fast as the target takes them.
+    /// Messages are sent as fast as the target takes them.
     Saturate,
 }
 

@@ -1,4 +1,4 @@
-//! Which messages of one source one subscriber has received, in 16 bytes.
+//! The messages of one source that one subscriber has received, in 16 bytes.
 
 /// The newest sequence number that was received, and which of the 64 before it were.
 #[derive(Clone, Copy, Debug, Default)]
@@ -11,14 +11,14 @@ pub struct Seen {
     recent: u64,
 }
 
-/// How an arriving message relates to those before.
+/// The relation of an arriving message to those that arrived before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// It is newer than all messages before.
+    /// The message is newer than all that arrived before.
     New,
-    /// It is new, but a newer message arrived before it.
+    /// The message is new, but a newer one arrived before it.
     Late,
-    /// It had arrived already.
+    /// The message had arrived already.
     Duplicate,
 }
 

@@ -11,9 +11,9 @@ use crate::random::Random;
 pub struct Zipf {
     ranks: u64,
     exponent: f64,
-    /// The integral at the left end of the range that is drawn from.
+    /// The integral at the left end of the range from which numbers are drawn.
     low: f64,
-    /// The integral at the right end of that range.
+    /// The integral at the right end of the range from which numbers are drawn.
     high: f64,
 }
 

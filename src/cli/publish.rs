@@ -48,7 +48,7 @@ pub struct Arguments {
     to: String,
     /// When a publish is answered: accepted (the node has it), stored (it survives a power cut), replicated
     /// (every live node has it)
-    #[arg(long, value_name = "LEVEL", default_value = "accepted", value_parser = ["accepted", "stored", "replicated"])]
+    #[arg(long, value_name = "LEVEL", default_value = "accepted", value_parser = AckLevel::ALL.map(AckLevel::as_str))]
     ack: String,
     /// The record's ts, in microseconds since 1970 [default: the node's clock]
     #[arg(long, value_name = "MICROS", conflicts_with = "stdin", allow_negative_numbers = true, value_parser = whole_number(0..=TS_MAX))]

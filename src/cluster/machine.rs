@@ -351,7 +351,7 @@ impl<S: Seal> Machine<S> {
         self.reconcile.is_reconciled() || self.swim.is_alone_by_choice()
     }
 
-    /// What is known of this node's wall clock from those of the members.
+    /// The verdict on this node's wall clock, by comparison with the members' clocks.
     pub fn clock(&self) -> ClockVerdict {
         self.swim.clock()
     }

@@ -82,7 +82,7 @@ pub struct Common {
 }
 
 impl Common {
-    /// Returns whether nothing in it is particular to one member.
+    /// Returns whether nothing in the description is particular to one member.
     fn is_sharable(&self) -> bool {
         self.gossip.is_none() && self.http.as_deref().is_none_or(str::is_empty)
     }

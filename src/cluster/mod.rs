@@ -28,10 +28,11 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-pub(crate) use self::machine::Machine;
+pub use self::machine::Machine;
 pub(crate) use self::streams::{StreamEvent, StreamId, StreamOutput};
-pub(crate) use self::swim::{Known, SeedInfo};
-pub(crate) use crate::config::Profile;
+pub use self::swim::Known;
+pub(crate) use self::swim::SeedInfo;
+pub use crate::config::Profile;
 use crate::limits::SHARDS;
 use crate::record::{NodeName, Now, SharedRecord};
 
@@ -78,9 +79,9 @@ pub enum Arrival {
         /// Number of hand-overs on the way, at least 1.
         hops: u32,
     },
-    /// In answer to a question of this node, to fill a gap.
+    /// The record came in answer to a question of this node, to fill a gap.
     Repair,
-    /// In a session of reconciliation.
+    /// The record came in a session of reconciliation.
     Reconcile,
 }
 

@@ -131,7 +131,7 @@ impl Outbox {
         self.told_bytes.clone()
     }
 
-    /// Number of the record that was accepted last; 0 if there was none.
+    /// Sequence number of the record that was accepted last; 0 if there was none.
     pub fn last_seq(&self) -> u64 {
         self.last_seq
     }

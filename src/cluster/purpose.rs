@@ -59,7 +59,7 @@ impl StreamIds {
         StreamIds { next: purpose as u64 * 2 - 1 }
     }
 
-    /// Returns a number that was not given out before.
+    /// Returns a stream number that was not given out before.
     pub fn next_id(&mut self) -> StreamId {
         let stream = StreamId(self.next);
         self.next += STEP;

@@ -55,10 +55,10 @@ pub enum Consistency {
 /// How many copies of a row each data centre has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Replication {
-    /// As many as the data centre has nodes, at most three.
+    /// Each data centre has as many copies as nodes, at most three.
     #[default]
     Everywhere,
-    /// The same number in each data centre.
+    /// Each data centre has this number of copies.
     Each(u32),
     /// A number for each data centre, by its name.
     Named(Vec<(String, u32)>),

@@ -79,7 +79,7 @@ impl RecordPage {
         self.out.len() >= PAGE_BYTES_MAX
     }
 
-    /// The whole page. `after` is the cursor of the next one, if there is a next one.
+    /// The whole page. `after` is the cursor of the next page, if there is a next page.
     pub(super) fn finish(mut self, after: Option<&str>) -> Vec<u8> {
         // Serializing an optional string cannot fail.
         let after = serde_json::to_string(&after).unwrap_or_default();

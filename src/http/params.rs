@@ -46,7 +46,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Decodes `query`. `known` are the names that may stand in it.
+    /// Decodes `query`, in which only the parameters `known` may stand.
     pub fn parse(query: Option<&str>, known: &[&'static str]) -> Result<Query, Refusal> {
         let mut values: Vec<(&'static str, String)> = Vec::new();
         for parameter in parameters(query.unwrap_or_default()) {

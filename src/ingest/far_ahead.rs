@@ -10,7 +10,7 @@ const LOG_US: u64 = 60_000_000;
 /// Writes at most one line a minute, whatever peers send.
 #[derive(Debug, Default)]
 pub(super) struct FarAheadLog {
-    /// When the next line may be written, on the monotonic clock in microseconds.
+    /// Time from which the next line may be logged, on the monotonic clock in microseconds.
     due_us: AtomicU64,
 }
 

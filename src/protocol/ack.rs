@@ -18,7 +18,7 @@ pub enum AckLevel {
 
 impl AckLevel {
     /// All levels, the weakest first.
-    const ALL: [AckLevel; 3] = [AckLevel::Accepted, AckLevel::Stored, AckLevel::Replicated];
+    pub const ALL: [AckLevel; 3] = [AckLevel::Accepted, AckLevel::Stored, AckLevel::Replicated];
 
     /// Returns the level with this name, or a refusal that quotes the name and lists the allowed ones.
     pub fn parse(name: &str) -> Result<AckLevel, Refusal> {

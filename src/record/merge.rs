@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 
 use super::{Birth, Record, SharedRecord};
 
-/// How a record that arrives relates to the one that is held.
+/// The relation of an arriving record to the held record of the same source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The arriving record has the greater stamp, or nothing is held: it wins, and subscribers are told.

@@ -85,7 +85,7 @@ pub struct Record {
     pub stamp: Stamp,
     /// The published data, or the mark of a deletion.
     pub payload: Payload,
-    /// Where and as which record it entered the cluster.
+    /// The node at which the record entered the cluster, and its number there.
     pub birth: Birth,
     /// Wall clock of the origin when it accepted the record, in microseconds since the Unix epoch.
     pub accepted_us: u64,

@@ -1,8 +1,10 @@
 //! The reasons for which a client's connection is closed: the code that the client is told, and what follows
 //! from it.
 //!
-//! The number of a code says what the client should do next, so that a client need not know every code:
-//! see [`Afterwards`]. A code also decides how the connection ends on this side.
+//! Clients are promised that the number alone says what to do next, so that they need not know every code: up
+//! to 4099 the client must be mended, since it would be closed again; from 4100 to 4199 it should come back
+//! later, and wait longer each time; from 4200 to 4299 it should come back at once, to this node or to another
+//! one. A code also decides how the connection ends on this side.
 
 /// A reason for which this node closes a connection, by the number that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +14,7 @@ pub enum CloseCode {
     ProtocolError = 1002,
     /// A message of a kind that this connection does not speak.
     UnsupportedKind = 1003,
-    /// Text that is not UTF-8.
+    /// The client sent text that is not UTF-8.
     InvalidText = 1007,
     /// A message over the limit.
     TooLarge = 1009,
@@ -22,53 +24,16 @@ pub enum CloseCode {
     OverCapacity = 4100,
     /// The node is shutting down.
     Draining = 4200,
-    /// Nothing came from the client for too long.
+    /// Nothing has come from the client for too long, not even a pong.
     NoPong = 4201,
     /// A subscriber to every record did not keep up, or this node could not hand it every record.
     TooSlow = 4202,
 }
 
-/// The action that a client should take after its connection was closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Afterwards {
-    /// The client must be mended: it would be closed again.
-    Mend,
-    /// The client should come back later, and wait longer each time.
-    BackOff,
-    /// The client should come back now, to this node or to another one.
-    ComeBack,
-}
-
-/// All codes, for the check below that their numbers are those that clients are promised.
-const CODES: [CloseCode; 9] = [
-    CloseCode::ProtocolError,
-    CloseCode::UnsupportedKind,
-    CloseCode::InvalidText,
-    CloseCode::TooLarge,
-    CloseCode::BadMessage,
-    CloseCode::OverCapacity,
-    CloseCode::Draining,
-    CloseCode::NoPong,
-    CloseCode::TooSlow,
-];
-
 impl CloseCode {
-    /// The number that is sent.
+    /// The number that is sent in the close frame.
     pub const fn number(self) -> u16 {
         self as u16
-    }
-
-    /// Returns the action that the client should take next.
-    pub const fn afterwards(self) -> Afterwards {
-        match self {
-            CloseCode::ProtocolError
-            | CloseCode::UnsupportedKind
-            | CloseCode::InvalidText
-            | CloseCode::TooLarge
-            | CloseCode::BadMessage => Afterwards::Mend,
-            CloseCode::OverCapacity => Afterwards::BackOff,
-            CloseCode::Draining | CloseCode::NoPong | CloseCode::TooSlow => Afterwards::ComeBack,
-        }
     }
 
     /// Returns whether frames of which no byte was sent are dropped, so that the client is told at all: one
@@ -83,21 +48,6 @@ impl CloseCode {
         !matches!(self, CloseCode::ProtocolError | CloseCode::InvalidText | CloseCode::TooLarge)
     }
 }
-
-// Clients are promised that the number alone says what to do next.
-const _: () = {
-    let mut at = 0;
-    while at < CODES.len() {
-        let code = CODES[at];
-        let is_promised = match code.afterwards() {
-            Afterwards::Mend => matches!(code.number(), 1000..=1015 | 4000..=4099),
-            Afterwards::BackOff => matches!(code.number(), 4100..=4199),
-            Afterwards::ComeBack => matches!(code.number(), 4200..=4299),
-        };
-        assert!(is_promised);
-        at += 1;
-    }
-};
 
 /// The reason why a connection is closed: a code, and the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -79,7 +79,7 @@ impl Listed {
 /// stands.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Intake {
-    /// There may be something to read that the poll will not tell of again.
+    /// Whether there may be bytes to read that the poll will not report again.
     may_hold_more: bool,
     /// Whether the client has ended its side, or the connection failed: what is left is read to the end.
     is_ending: bool,
@@ -89,12 +89,12 @@ pub struct Intake {
 /// The list of a worker in which a connection stands on account of reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ReadingList {
-    /// In neither list.
+    /// The connection stands in neither list.
     #[default]
     None,
-    /// In the list of those that are to be read.
+    /// The connection stands in the list of those that are to be read.
     Ready,
-    /// In the list of those that are not read for now, because of back-pressure.
+    /// The connection stands in the list of those that are not read for now, because of back-pressure.
     Paused,
 }
 
@@ -167,7 +167,7 @@ pub enum ConnectionStage {
     Closing(Closing),
     /// The connection goes to the control plane at the end of the turn.
     HandedOver {
-        /// The place that is kept for the connection there.
+        /// The place that the HTTP thread keeps for the connection.
         place: Reservation<Layer>,
         /// The bytes that were read from the connection already.
         read: Vec<u8>,
@@ -200,7 +200,7 @@ pub enum AwaitedEnd {
     CloseAnswer(Box<FrameReader>),
     /// The end of the connection by the client, which was told that nothing more is sent.
     Disconnect,
-    /// Nothing: the connection is dropped.
+    /// Nothing is waited for: the connection is dropped.
     Nothing,
 }
 

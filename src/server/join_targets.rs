@@ -26,7 +26,7 @@ const TRIES_MIN: u32 = 3;
 const ADDRESSES_MAX: usize = 4;
 /// Most targets that one warning names.
 const TARGETS_MAX: usize = 8;
-/// How long a connection, and then an answer on it, is waited for.
+/// Time for which a connection, and then an answer on it, is waited for.
 const ANSWER_MAX: Duration = Duration::from_millis(400);
 
 /// A join target and the addresses that its name has now.
@@ -38,7 +38,7 @@ pub(super) struct Resolved {
     pub addresses: Result<Vec<SocketAddr>, String>,
 }
 
-/// What a node knows of the members of its cluster.
+/// The members of its cluster that a node knows, as far as the search for join targets needs them.
 struct JoinView {
     /// Gossip address that this node tells others.
     me: Option<SocketAddr>,
@@ -51,13 +51,13 @@ struct JoinView {
 /// The state of one join target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TargetState {
-    /// Another node answers there, or has answered before.
+    /// Another node answers at one of the addresses, or has answered before.
     Answers,
     /// The target is this node itself.
     Own,
-    /// It was not tried often enough to tell.
+    /// The target was not tried often enough to tell.
     Unknown,
-    /// It was tried several times, and nobody answers there.
+    /// The target was tried several times, and nobody answers.
     Silent,
 }
 
@@ -110,7 +110,7 @@ impl JoinView {
     }
 }
 
-/// When the last warning was logged, and of which kind it was.
+/// The time and the kind of the last warning that was logged.
 #[derive(Debug, Default)]
 pub(super) struct SilenceReports {
     last: Option<(u64, bool)>,

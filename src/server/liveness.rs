@@ -20,7 +20,7 @@ pub struct Liveness {
 /// The action that a client's silence calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
-    /// Nothing is to be done yet.
+    /// The client has not been silent for long: nothing is to be done.
     Short,
     /// The client is to be pinged. Returned once for each silence.
     Ping,

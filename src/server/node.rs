@@ -296,7 +296,7 @@ impl Drop for NodeHandle {
     }
 }
 
-/// The name and the two addresses of this node that others are told.
+/// The name and the two addresses under which other nodes and clients reach this node.
 struct Told {
     name: NodeName,
     http: SocketAddr,

@@ -36,7 +36,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The phase of the node.
     pub lifecycle: Lifecycle,
-    /// What the node knows of its cluster.
+    /// The view of the cluster that this node has.
     pub cluster: ClusterView,
     /// Failures to accept connections, and when they were logged.
     pub accept_failures: AcceptFailures,

@@ -33,7 +33,7 @@ struct PeerStream {
     is_queued: bool,
     /// Whether the machine asked for the end: the stream lives until what waits is sent.
     is_closing: bool,
-    /// What the socket has not taken yet.
+    /// Bytes that the socket has not taken yet.
     waiting: VecDeque<Bytes>,
     /// Bytes of what waits.
     waiting_bytes: usize,

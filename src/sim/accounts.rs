@@ -67,36 +67,30 @@ impl Account {
 
     /// Returns what was counted since `before`, an earlier state of the same account.
     pub fn since(&self, before: &Account) -> Account {
+        self.with(before, |now, before| now - before)
+    }
+
+    /// Returns the account with each count made by `make` from the counts of this account and of `other`.
+    fn with(&self, other: &Account, make: fn(u64, u64) -> u64) -> Account {
         Account {
-            datagrams_sent: self.datagrams_sent - before.datagrams_sent,
-            bytes_sent: self.bytes_sent - before.bytes_sent,
-            datagrams_received: self.datagrams_received - before.datagrams_received,
-            copies_received: self.copies_received - before.copies_received,
-            data_bytes: self.data_bytes - before.data_bytes,
-            body_bytes: self.body_bytes - before.body_bytes,
-            resent_bytes: self.resent_bytes - before.resent_bytes,
-            stream_bytes: self.stream_bytes - before.stream_bytes,
-            timeouts: self.timeouts - before.timeouts,
-            repairs: self.repairs - before.repairs,
-            redelegated: self.redelegated - before.redelegated,
-            given_up: self.given_up - before.given_up,
+            datagrams_sent: make(self.datagrams_sent, other.datagrams_sent),
+            bytes_sent: make(self.bytes_sent, other.bytes_sent),
+            datagrams_received: make(self.datagrams_received, other.datagrams_received),
+            copies_received: make(self.copies_received, other.copies_received),
+            data_bytes: make(self.data_bytes, other.data_bytes),
+            body_bytes: make(self.body_bytes, other.body_bytes),
+            resent_bytes: make(self.resent_bytes, other.resent_bytes),
+            stream_bytes: make(self.stream_bytes, other.stream_bytes),
+            timeouts: make(self.timeouts, other.timeouts),
+            repairs: make(self.repairs, other.repairs),
+            redelegated: make(self.redelegated, other.redelegated),
+            given_up: make(self.given_up, other.given_up),
         }
     }
 }
 
 impl AddAssign for Account {
     fn add_assign(&mut self, more: Account) {
-        self.datagrams_sent += more.datagrams_sent;
-        self.bytes_sent += more.bytes_sent;
-        self.datagrams_received += more.datagrams_received;
-        self.copies_received += more.copies_received;
-        self.data_bytes += more.data_bytes;
-        self.body_bytes += more.body_bytes;
-        self.resent_bytes += more.resent_bytes;
-        self.stream_bytes += more.stream_bytes;
-        self.timeouts += more.timeouts;
-        self.repairs += more.repairs;
-        self.redelegated += more.redelegated;
-        self.given_up += more.given_up;
+        *self = self.with(&more, |sum, more| sum + more);
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Surroundings<'a> {
     pub now_us: u64,
     /// Processor time that a datagram takes at each end, in microseconds.
     pub cpu_us: u64,
-    /// Which node listens at which address.
+    /// The nodes that listen at each address.
     pub hosts: &'a Hosts,
     /// The records that were accepted so far.
     pub accepted: &'a AcceptedRecords,

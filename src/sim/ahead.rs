@@ -67,11 +67,11 @@ struct NodePlan {
 /// The part of the world that all nodes see while they are called ahead of time.
 #[derive(Debug)]
 pub(super) struct EarlyWork {
-    /// Until when nodes are called with timers and turns that they set themselves.
+    /// Time until which nodes are called with timers and turns that they set themselves.
     pub until_us: u64,
     /// Processor time that a datagram takes at each end, in microseconds.
     pub cpu_us: u64,
-    /// Which node listens at which address.
+    /// The nodes that listen at each address.
     pub hosts: Arc<Hosts>,
     /// The records that were accepted so far.
     pub accepted: Arc<AcceptedRecords>,

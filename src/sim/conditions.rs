@@ -9,7 +9,7 @@ pub struct Delay {
     pub max_us: u64,
 }
 
-/// How all links and nodes behave. Probabilities are in parts per million.
+/// The behaviour of all links and nodes. Probabilities are in parts per million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conditions {
     /// Shortest one-way delay, in microseconds.
@@ -30,7 +30,7 @@ pub struct Conditions {
     pub reordered_per_million: u32,
     /// Most bytes that a node can send per second, headers included; 0: no limit.
     pub egress_bytes_per_s: u64,
-    /// Number of bytes that may wait to be sent; a datagram that would be more is dropped.
+    /// Number of bytes that may wait to be sent. A datagram that exceeds it is dropped.
     pub egress_queue_bytes: u64,
     /// Processor time that a datagram takes of the sender, and again of the receiver, in microseconds. A
     /// node does one thing at a time: what arrives while it is busy waits in its socket.

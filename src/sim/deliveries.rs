@@ -37,17 +37,17 @@ pub struct Publication {
     pub accepted_us: u64,
     /// Whether a client published the record; otherwise a node held it when it was started.
     pub is_published: bool,
-    /// At how many nodes it became the latest of its source: by the tree, by repair, and by
-    /// reconciliation. Of a node that restarted empty every life counts.
+    /// Number of nodes at which the record became the latest of its source: by the tree, by repair, and by
+    /// reconciliation. A node that restarted empty counts once for each life.
     pub applied: [u32; 3],
-    /// Number of times that it arrived where it, or a newer record, was already.
+    /// Number of times that the record arrived at a node that held it, or a newer one, already.
     pub stale: u32,
-    /// When it became the latest at the last node so far, in microseconds.
+    /// Time at which the record became the latest at the last node so far, in microseconds.
     pub last_us: u32,
-    /// Most hand-overs on its way to any node.
+    /// Most hand-overs on the way of the record to any node.
     pub hops_max: u32,
-    /// When it became the latest at each node, in microseconds, ascending; empty unless the times of all
-    /// deliveries are kept.
+    /// Times at which the record became the latest at each node, in microseconds, ascending; empty unless the
+    /// times of all deliveries are kept.
     pub times_us: Vec<u32>,
 }
 

@@ -62,7 +62,7 @@ struct Port {
 /// The links between all nodes.
 #[derive(Debug)]
 pub struct Network {
-    /// How the links behave; may be changed at any time.
+    /// The behaviour of the links, which may be changed at any time.
     pub conditions: Conditions,
     cuts: BTreeSet<(NodeId, NodeId)>,
     /// For each partition, the side of every node by its number: 1 or 2, or 0 if it is not concerned.

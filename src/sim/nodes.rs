@@ -15,26 +15,26 @@ use crate::cluster::outbox::Outbox;
 use crate::cluster::{Known, Machine, MachineConfig, Profile};
 use crate::record::{NodeName, Payload, Record, SharedRecord, Source, Stamp, next_ts};
 
-/// How a node is started.
+/// The parameters with which a node is started.
 #[derive(Clone, Debug)]
 pub struct Start {
     /// The node's name.
     pub name: String,
-    /// The boot number of its first life.
+    /// The boot number of the node's first life.
     pub boot: u64,
-    /// The gossip address; `None`: the default address of its number.
+    /// The gossip address; `None`: the default address of a node with its number.
     pub address: Option<SocketAddr>,
-    /// The zone it is in; empty: none.
+    /// The zone of the node; empty: none.
     pub zone: String,
     /// Addresses of the members that it joins through.
     pub seeds: Vec<SocketAddr>,
     /// The profile, from which all intervals of the protocol follow.
     pub profile: Profile,
-    /// How far its wall clock is off, in microseconds.
+    /// Error of the node's wall clock, in microseconds.
     pub wall_offset_us: i64,
-    /// When it last agreed with the cluster before this life (wall clock, microseconds).
+    /// Time at which the node last agreed with the cluster before this life (wall clock, microseconds).
     pub agreed_us: Option<u64>,
-    /// Records that it held when its last life ended.
+    /// Records that the node held when its last life ended.
     pub records: Vec<SharedRecord>,
 }
 

@@ -13,7 +13,7 @@ pub struct NodeId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(u32);
 
-/// Which node listens at which address.
+/// The nodes that listen at each address.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hosts {
     /// The listeners of the default addresses, by the number of the address.

@@ -29,7 +29,7 @@ pub(super) struct SimStreams {
 struct OtherEnd {
     peer: NodeId,
     peer_stream: StreamId,
-    /// When the bytes that were sent to it last arrive, in microseconds of the world.
+    /// Time at which the last bytes sent to that end arrive, in microseconds of the world.
     arrives_us: u64,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct StreamWorld<'a> {
     pub network: &'a mut Network,
     /// The events that will happen.
     pub queue: &'a mut EventQueue,
-    /// Which node listens at which address.
+    /// The nodes that listen at each address.
     pub hosts: &'a Hosts,
     /// All nodes of the world.
     pub nodes: &'a mut Nodes,

@@ -43,7 +43,7 @@ pub struct World {
     pub(super) queue: EventQueue,
     /// All nodes that were started.
     pub(super) nodes: Nodes,
-    /// Which node listens at which address.
+    /// The nodes that listen at each address.
     pub(super) hosts: Arc<Hosts>,
     streams: SimStreams,
     /// Source of the random numbers of the world, except those of the network.

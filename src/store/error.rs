@@ -13,7 +13,7 @@ pub enum StoreError {
     /// The store does not answer or failed for now. The same call may succeed later.
     #[error("{0}")]
     Away(String),
-    /// What is stored cannot be read: its bytes are not those that were written.
+    /// Stored bytes cannot be read: they are not those that were written.
     #[error("{0}")]
     Damaged(String),
     /// The store answered and refuses. Someone must change something (a password, a format, who else

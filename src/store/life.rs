@@ -9,9 +9,9 @@ use crate::record::{NodeName, Now};
 /// The name and the numbers that a new life begins with, from the settings, the wall clock and the seed. A
 /// store that has kept a name or a boot number from an earlier life decides between those and these.
 pub(super) struct NewLife {
-    /// Name that was asked for.
+    /// Name that the user asked for; `None`: any.
     pub(super) node_name: Option<NodeName>,
-    /// Name for a node that has none.
+    /// Made-up name for a node that was given none.
     pub(super) made_up: NodeName,
     /// Least boot number: the milliseconds since the Unix epoch.
     pub(super) boot_min: u64,

@@ -22,12 +22,14 @@ pub(super) const JOURNAL_BYTES: usize = 16 * 1024 * 1024;
 /// Kind of a store: where it keeps the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum BackendKind {
-    /// In one file of the data directory.
+    /// Records are stored in one file of the data directory.
     #[default]
     Embedded,
-    /// In memory only: the data directory is not touched, and nothing survives the process.
+    /// Records are stored in memory only: the data directory is not touched, and nothing survives the
+    /// process.
     Memory,
-    /// In Cassandra. The data directory holds the records that wait for it, and the node's identity.
+    /// Records are stored in Cassandra. The data directory holds the records that wait for Cassandra, and the
+    /// node's identity.
     Cassandra(Box<Cassandra>),
 }
 
@@ -87,7 +89,7 @@ pub struct NodeIdentity {
 /// The reason why a store cannot be opened. Nothing was changed, unless the variant says so.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process uses the directory.
+    /// Another process uses the data directory.
     #[error("data directory {0:?} is in use by another process")]
     InUse(PathBuf),
     /// The file system refused.

@@ -190,7 +190,8 @@ mod tests {
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("set");
     }
 
-    /// Such a file was taken for a new store, and all records of the node were gone in silence.
+    /// An empty file was once taken for a new store, so that all records of the node were lost without a
+    /// word.
     #[test]
     fn an_empty_file_is_no_new_store() {
         let dir = tempfile::tempdir().expect("dir");

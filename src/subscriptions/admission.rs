@@ -60,7 +60,7 @@ pub enum Excess {
 }
 
 impl Excess {
-    /// Returns whether the same patterns may be taken later, when other connections have left.
+    /// Returns whether the same patterns may be admitted later, after other connections have ended.
     pub fn is_temporary(self) -> bool {
         self == Excess::Crowded
     }
@@ -119,7 +119,7 @@ fn bytes_of(pattern: &Pattern) -> usize {
 #[derive(Debug, Default)]
 struct Held {
     bytes: usize,
-    /// The shapes of its patterns that are no names, each with the number of patterns. In no order.
+    /// The shapes of the patterns with wildcards, each with the number of patterns. In no order.
     shapes: Vec<(Shape, u32)>,
 }
 

@@ -13,7 +13,7 @@ fn lines(log: &str, words: &[&str]) -> Vec<String> {
     log.lines().filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
 }
 
-/// Such a node ran alone for ever, and its log did not say so.
+/// A node whose join targets did not answer once ran alone for ever, and its log did not say so.
 #[test]
 fn join_targets_that_do_not_answer_are_named() {
     let stranger = Node::single();

@@ -1,4 +1,4 @@
-//! Which file of a crate imports which, and where imports run in a circle.
+//! The imports between the files of a crate, and the circles that they make.
 //!
 //! File A imports file B if production code of A names something that B defines: in a `use`, or by a
 //! path in the code. A name that is reached through another file's `use` (a room's `mod.rs` handing on

@@ -25,6 +25,7 @@ const RIDDLES: &[&str] = &[
     "The same:",
     "Their ",
     "What is fixed",
+    "Whether it ",
 ];
 
 /// Derives that turn docs into the help text of the command line, which is as short as it can be.
@@ -100,6 +101,7 @@ mod tests {
             "/// Its name.\nstruct A;",
             "//! What is fixed here,\n//! and what is not.",
             "/// Where.\nstruct A;",
+            "/// Whether it is the last frame.\nstruct A;",
             "/// Two words\n\nstruct A;",
             "/// Enough words here.\nstruct A { /// Both\n/// halves\nx: u8 }",
         ] {

@@ -17,9 +17,9 @@ use cdrs_tokio::types::{ByIndex, CBytes};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-/// Most requests on their way at a time: as many as aNode has.
+/// Most unanswered requests at a time, which is the bound that aNode has.
 const IN_FLIGHT: usize = 256;
-/// Length of a partition of history in microseconds, as aNode has it.
+/// Time that one partition of history covers in aNode, in microseconds.
 const BUCKET_US: u64 = 3_600_000_000;
 
 type Driver = Session<
@@ -79,7 +79,7 @@ impl Bare {
         Ok(value.ok_or_else(|| format!("{keyspace}.latest is empty"))?.into_vec())
     }
 
-    /// Writes so many records into `latest` and `history`, with [`IN_FLIGHT`] statements at a time.
+    /// Writes `records` records into `latest` and `history`, with [`IN_FLIGHT`] statements at a time.
     pub async fn write(&self, statements: &Statements, records: u64, sources: u64) -> Outcome<()> {
         let base = std::time::UNIX_EPOCH.elapsed()?.as_micros() as u64;
         let mut writes = (0..records * 2).map(|n| {

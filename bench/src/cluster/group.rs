@@ -14,9 +14,9 @@ use crate::propagation::Cluster;
 /// How long the servers may take to find each other.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-/// Servers are at rest when all together use less than so many cores.
+/// Servers are at rest while all of them together use fewer cores than this.
 const RESTING_CORES: f64 = 0.1;
-/// Interval in which that is measured.
+/// Interval over which the processor time of the servers is measured.
 const SETTLE_LOOK: Duration = Duration::from_millis(500);
 /// How long to wait at most until servers are at rest.
 const SETTLE_MAX: Duration = Duration::from_secs(20);

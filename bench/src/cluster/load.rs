@@ -15,7 +15,7 @@ pub const PAYLOAD_BYTES: usize = 128;
 pub const SOURCES: u32 = 10_000;
 /// A rate is not kept if 1 % of the deliveries take longer than this, in milliseconds.
 pub const P99_MS_MAX: f64 = 1_000.0;
-/// The search ends when the rate is known to this part of it.
+/// The search ends when the rate is known up to this fraction of the rate.
 const PRECISION: f64 = 0.1;
 /// Number of tries after which a rate has failed.
 pub const ATTEMPTS: usize = 2;
@@ -29,11 +29,11 @@ pub struct Seen {
     pub nodes: usize,
     /// The highest rate at which every record reached every subscriber, in records per second.
     pub records_per_s: f64,
-    /// Median time from due to delivered, at half of that rate, in milliseconds.
+    /// Median time from due to delivered, at half of `records_per_s`, in milliseconds.
     pub p50_ms: f64,
-    /// 99th percentile of these times, in milliseconds.
+    /// 99th percentile of the time from due to delivered, at half of `records_per_s`, in milliseconds.
     pub p99_ms: f64,
-    /// 99.9th percentile of these times, in milliseconds.
+    /// 99.9th percentile of the time from due to delivered, at half of `records_per_s`, in milliseconds.
     pub p999_ms: f64,
     /// CPU time of all servers per record, in microseconds.
     pub cpu_us_per_record: f64,
@@ -41,7 +41,7 @@ pub struct Seen {
     pub bytes_per_record: f64,
 }
 
-/// Searches the highest rate, beginning at `from`, and then measures at half of it.
+/// Searches the highest rate that the cluster keeps, beginning at `from`, and then measures at half of it.
 pub fn measure(system: &str, group: &Group, from: f64, seconds: f64) -> Outcome<Seen> {
     let nodes = group.addresses().len();
     let mut search = Search::new(from, 10_000_000.0, PRECISION);

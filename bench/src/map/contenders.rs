@@ -34,7 +34,7 @@ pub const CONTENDERS: [Contender; 4] = [
     ("scc", || Box::new(Scc::default())),
 ];
 
-/// The wall clock of all merges: no record of the load expires.
+/// Wall clock at which all merges happen, in microseconds. No record of the load expires.
 const WALL_US: u64 = 1;
 
 impl Map for Latest {
@@ -66,12 +66,12 @@ impl Borrow<str> for Name {
     }
 }
 
-/// What the other maps hold for each source.
+/// The entry of a source in dashmap, papaya and scc.
 #[derive(Clone)]
 struct Held {
     record: SharedRecord,
     version: u64,
-    /// The shard, kept so that it need not be computed at every merge.
+    /// Shard of the source, kept so that it need not be computed at every merge.
     shard: u16,
 }
 
@@ -82,7 +82,8 @@ impl Held {
     }
 }
 
-/// What aNode's shards keep besides their tables, for the other maps.
+/// Versions and fingerprints of the shards, and the bytes of all records, for dashmap, papaya and scc;
+/// aNode's map keeps them itself.
 struct Sums {
     shards: Box<[Sum]>,
     bytes: AtomicUsize,

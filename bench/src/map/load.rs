@@ -8,18 +8,18 @@ use anode_loadgen::random::Random;
 use anode_loadgen::zipf::Zipf;
 use bytes::Bytes;
 
-/// How often each source is written.
+/// The law by which the sources of merges are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
-    /// All sources equally often.
+    /// All sources are written equally often.
     Uniform,
-    /// The k-th source 1/k as often as the first.
+    /// The k-th source is written 1/k times as often as the first (Zipf's law).
     Zipf,
 }
 
 /// Size of each record's data, in bytes.
 pub const DATA_BYTES: usize = 128;
-/// One of so many merges brings a record that is older than the held one.
+/// One merge in this number brings a record that is older than the held one.
 const STALE_ONE_OF: u64 = 10;
 
 /// The records with which a map is filled, and those that are merged then.
@@ -29,7 +29,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Makes one record of each of `sources` sources, and then `merges` records by this law.
+    /// Makes one record of each of `sources` sources, and then `merges` records whose sources `keys` draws.
     pub fn new(keys: Keys, sources: usize, merges: usize, seed: u64) -> Outcome<Load> {
         let names: Vec<Source> = (0..sources)
             .map(|number| Source::parse(&format!("sensors/site-{}/temperature-{number}", number % 100)))

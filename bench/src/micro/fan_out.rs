@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::{RECORDS, data, name};
 
 const SUBSCRIBERS: usize = 100;
-/// The buffer of a connection is emptied at so many bytes, as by a socket.
+/// Number of bytes at which the buffer of a connection is emptied, as a socket would empty it.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Keeps changes as they come, to be handed out as a worker does.

@@ -1,6 +1,7 @@
 //! Small pieces of a record's way, each by itself. `benches/micro.rs` times them, and `anode-bench
 //! instructions` counts their instructions. Every call of a piece does the same.
 
+mod cluster;
 mod fan_out;
 mod wires;
 
@@ -21,7 +22,22 @@ pub struct Work {
     pub name: &'static str,
     /// Prepares the work. Each call of the returned function handles [`RECORDS`] records.
     pub make: fn() -> Box<dyn FnMut()>,
+    /// Name of the function inside which alone instructions are counted, as callgrind writes it; `None` if all of
+    /// the work counts.
+    pub counted: Option<&'static str>,
 }
+
+const fn piece(name: &'static str, make: fn() -> Box<dyn FnMut()>) -> Work {
+    Work { name, make, counted: None }
+}
+
+/// The part of `make`'s work that is done inside the function `counted`.
+const fn part(name: &'static str, counted: &'static str, make: fn() -> Box<dyn FnMut()>) -> Work {
+    Work { name, make, counted: Some(counted) }
+}
+
+const PUBLISHER: &str = "anode_bench::micro::cluster::publisher*";
+const OBSERVED_PEER: &str = "anode_bench::micro::cluster::observed_peer*";
 
 /// Number of records, or frames, of a call.
 pub const RECORDS: usize = 64;
@@ -31,35 +47,37 @@ pub const DATA_BYTES: usize = 128;
 const SOURCES: usize = 10_000;
 
 /// All pieces of work.
-pub const WORKS: [Work; 14] = [
-    Work { name: "decode/json", make: wires::decode_json },
-    Work { name: "decode/protobuf", make: wires::decode_protobuf },
-    Work {
-        name: "record/checksum",
-        make: || {
-            each_record(|record| {
-                black_box(record.checksum_of());
-            })
-        },
-    },
-    Work { name: "merge", make: merge },
-    Work { name: "match/alone", make: || matches(0) },
-    Work { name: "match/1000_unrelated", make: || matches(1_000) },
-    Work { name: "match/100000_unrelated", make: || matches(100_000) },
-    Work { name: "match/remembered", make: remembered },
-    Work { name: "match/hostile", make: hostile },
-    Work { name: "encode/json", make: || encode(json::write_record) },
-    Work { name: "encode/protobuf", make: || encode(protobuf::write_record) },
-    Work {
-        name: "encode/peers",
-        make: || {
-            each_record(|record| {
-                black_box(anode::record::wire::encode(record));
-            })
-        },
-    },
-    Work { name: "seal", make: wires::seal },
-    Work { name: "fan_out/100_subscribers", make: fan_out::make },
+pub const WORKS: [Work; 20] = [
+    piece("decode/json", wires::decode_json),
+    piece("decode/protobuf", wires::decode_protobuf),
+    piece("record/checksum", || {
+        each_record(|record| {
+            black_box(record.checksum_of());
+        })
+    }),
+    piece("merge", merge),
+    piece("match/alone", || matches(0)),
+    piece("match/1000_unrelated", || matches(1_000)),
+    piece("match/100000_unrelated", || matches(100_000)),
+    piece("match/remembered", remembered),
+    piece("match/hostile", hostile),
+    piece("encode/json", || encode(json::write_record)),
+    piece("encode/protobuf", || encode(protobuf::write_record)),
+    piece("encode/peers", || {
+        each_record(|record| {
+            black_box(anode::record::wire::encode(record));
+        })
+    }),
+    piece("seal", wires::seal),
+    piece("fan_out/100_subscribers", fan_out::make),
+    // Of three nodes one publishes 64 records in a turn, or one in each turn.
+    part("cluster/origin/batch", PUBLISHER, || cluster::make(3, RECORDS)),
+    part("cluster/origin/single", PUBLISHER, || cluster::make(3, 1)),
+    part("cluster/peer/batch", OBSERVED_PEER, || cluster::make(3, RECORDS)),
+    part("cluster/peer/single", OBSERVED_PEER, || cluster::make(3, 1)),
+    // A peer of seven passes on some of the batches, and is the last on the way of others.
+    part("cluster/peer_of_8/batch", OBSERVED_PEER, || cluster::make(8, RECORDS)),
+    part("cluster/peer_of_8/single", OBSERVED_PEER, || cluster::make(8, 1)),
 ];
 
 fn name(number: usize) -> String {

@@ -53,7 +53,7 @@ fn publish_frame(number: usize) -> Vec<u8> {
     field(1, &publish)
 }
 
-/// Makes full datagrams, sealed as on the wire.
+/// Makes datagrams that are full of records, and seals them as for the wire.
 pub(super) fn seal() -> Box<dyn FnMut()> {
     let mut datagram = vec![7; DATAGRAM_BYTES_MAX];
     Box::new(move || {

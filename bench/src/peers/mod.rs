@@ -55,7 +55,8 @@ pub struct Arguments {
     json: PathBuf,
 }
 
-/// By which factor a figure of a short run may be worse than is wanted: it only guards against regressions.
+/// Factor by which a figure of a short run may be worse than is wanted: a short run only guards against
+/// regressions.
 const EASED: f64 = 0.6;
 
 /// Measures, prints the results, and writes them.

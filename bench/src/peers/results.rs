@@ -16,13 +16,14 @@ pub struct Measured {
     pub system: String,
     /// Version of the program.
     pub version: String,
-    /// Whether aNode is compared with it.
+    /// Whether aNode is compared with this system.
     pub is_peer: bool,
     /// All runs, by scenario.
     pub runs: BTreeMap<String, Vec<Seen>>,
     /// Resident bytes per idle connection.
     pub idle_bytes: Option<f64>,
-    /// Median times of messages answered one at a time, in microseconds, of all runs.
+    /// Median time until a message is answered when messages are sent one at a time, in microseconds, of each
+    /// run.
     pub acked_p50_us: Vec<f64>,
 }
 

@@ -24,7 +24,7 @@ const fn saturated(name: &'static str, publishers: u32, subscribers: u32) -> Sce
     Scenario { name, publishers, subscribers, rate_per_s: None }
 }
 
-/// The scenarios at saturation: as much as the server takes.
+/// The scenarios at saturation: publishers send as much as the server takes.
 pub const SATURATED: [Scenario; 4] = [
     saturated("1 → 1", 1, 1),
     saturated("1 → 100", 1, 100),
@@ -59,20 +59,20 @@ pub struct Seen {
     pub per_s: f64,
     /// The server's CPU time, in cores.
     pub server_cores: f64,
-    /// Part of the time in which the generator's busiest thread did not wait, 0 to 1.
+    /// Part of the time in which the busiest thread of the load generator did not wait, 0 to 1.
     pub load_busy: f64,
     /// Median time from when a message was due until it was delivered, in microseconds.
     pub p50_us: f64,
-    /// 99th percentile of these times, in microseconds.
+    /// 99th percentile of the time from when a message was due until it was delivered, in microseconds.
     pub p99_us: f64,
-    /// 99.9th percentile of these times, in microseconds.
+    /// 99.9th percentile of the time from when a message was due until it was delivered, in microseconds.
     pub p999_us: f64,
-    /// Number of deliveries that never were.
+    /// Number of expected deliveries that did not happen.
     pub lost: u64,
 }
 
 impl Scenario {
-    /// Puts the load on a server for so many seconds, and returns the figures.
+    /// Puts the load on a server for `seconds` seconds, and returns the figures.
     pub fn run(&self, system: &System, server: &Server, seconds: f64) -> Outcome<Seen> {
         let mut args = args_for(system, server)?;
         (args.publishers, args.subscribers) = (self.publishers, self.subscribers);

@@ -25,7 +25,7 @@ pub struct System {
     pub name: &'static str,
     /// Version of the program, as it prints it.
     pub version: String,
-    /// How a server of it is started.
+    /// The kind of server, which decides how it is started.
     kind: Kind,
     program: PathBuf,
     modules: PathBuf,
@@ -36,7 +36,7 @@ pub struct System {
 pub enum Kind {
     /// A node with these options, and clients that use this format.
     Anode(&'static [&'static str], bool),
-    /// A relay of this program's own.
+    /// The relay that this program has itself; the flag tells whether it writes every frame by itself.
     Relay(bool),
     /// A nats-server, over WebSocket.
     Nats,
@@ -116,7 +116,7 @@ pub struct Server {
 }
 
 impl System {
-    /// Returns whether aNode's figures are compared with it.
+    /// Returns whether aNode's figures are compared with those of this system.
     pub fn is_peer(&self) -> bool {
         !matches!(self.kind, Kind::Anode(..) | Kind::Relay(_))
     }

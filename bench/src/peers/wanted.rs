@@ -9,7 +9,7 @@ use crate::median::median;
 
 /// A ratio and its bound.
 pub struct Wanted {
-    /// The figure in words.
+    /// Description of the figure.
     pub what: String,
     /// The ratio that was measured.
     pub ratio: f64,
@@ -20,7 +20,8 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Returns whether the figure is reached, with the bound eased by this factor (1: not eased).
+    /// Returns whether the ratio is within the bound, after the bound was eased by the factor `eased` (1: not
+    /// eased).
     pub fn is_met(&self, eased: f64) -> bool {
         if self.is_least { self.ratio >= self.bound * eased } else { self.ratio <= self.bound / eased }
     }

@@ -16,14 +16,14 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
 }
 
-/// What all nodes together had sent and received until an instant.
+/// Counters of the traffic between nodes, summed over all nodes: datagrams, bytes, copies and deliveries.
 #[derive(Debug)]
 pub struct Traffic {
     pub at: Instant,
     pub datagrams: f64,
     pub bytes: f64,
     pub copies: f64,
-    /// For each bound in milliseconds, the number of deliveries that took at most so long.
+    /// For each bound in milliseconds, the number of deliveries that took at most this time.
     buckets: Vec<(f64, f64)>,
 }
 
@@ -97,7 +97,8 @@ impl Traffic {
         }
     }
 
-    /// Returns percentiles of the nodes' own histogram since `before`. An infinite bound is given as −1.
+    /// Returns percentiles of the deliveries since `before`, by the nodes' own histogram. An infinite bound
+    /// is given as −1.
     pub fn own_since(&self, before: &Traffic) -> OwnPercentiles {
         let since = |&(bound, count): &(f64, f64)| {
             let then = before.buckets.iter().find(|(other, _)| *other == bound);

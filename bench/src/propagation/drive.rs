@@ -17,7 +17,7 @@ use tungstenite::{Message, WebSocket};
 
 use crate::machine::cpu_s;
 
-/// How much to publish, and how fast.
+/// The number, rate and size of the records that are published.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     pub records: u32,
@@ -65,9 +65,9 @@ pub struct Seen {
 /// The deliveries of one record.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
-    /// Index of the node at which it was published.
+    /// Index of the node at which the record was published.
     pub origin: usize,
-    /// Time of the delivery at each node, in nanoseconds; `None`: it never arrived.
+    /// Time of the delivery at each node, in nanoseconds; `None`: the record never arrived there.
     pub delivered_ns: Vec<Option<u64>>,
 }
 
@@ -138,7 +138,7 @@ fn publish(sockets: &mut [Socket], origins: &[usize], load: Load, start: Instant
     Ok(late_ns)
 }
 
-/// Returns JSON of so many bytes that begins with the record's number.
+/// Returns JSON of `bytes` bytes that begins with the record's number.
 fn data(number: usize, bytes: usize) -> String {
     let number = number.to_string();
     let padding = bytes.saturating_sub(number.len() + r#"[,""]"#.len());

@@ -34,9 +34,9 @@ pub struct Measures {
     pub system: String,
     pub nodes: f64,
     pub records: f64,
-    /// Number of deliveries that should be: records × (nodes − 1).
+    /// Number of expected deliveries: records × (nodes − 1).
     pub expected: f64,
-    /// Number of deliveries that never were.
+    /// Number of expected deliveries that did not happen.
     pub missing: f64,
     /// Number of records that did not reach all nodes.
     pub partial: f64,
@@ -51,7 +51,7 @@ pub struct Measures {
     pub copies_per_delivery: f64,
     /// Number of datagrams sent, less the idle traffic.
     pub datagrams_per_record_per_node: f64,
-    /// Bytes of these datagrams, with 28 bytes of headers each.
+    /// Bytes of the datagrams sent, less the idle traffic, with 28 bytes of headers for each datagram.
     pub bytes_per_record_per_node: f64,
     pub idle_datagrams_per_node_per_s: f64,
     pub idle_bytes_per_node_per_s: f64,

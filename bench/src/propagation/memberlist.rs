@@ -46,7 +46,7 @@ impl Memberlist {
         self.run(nodes, plan.rate_per_s, plan.seconds, plan.payload_bytes, seed)
     }
 
-    /// Makes one run at a rate (records per second) for so many seconds.
+    /// Makes one run at a rate (records per second) for `seconds` seconds.
     pub fn run(
         &self,
         nodes: usize,

@@ -224,7 +224,8 @@ fn measure(cluster: Cluster, plan: &Plan, seed: u64) -> Outcome<Measures> {
     })
 }
 
-/// Returns the number of deliveries that never were, and of records that lack one.
+/// Returns the number of expected deliveries that did not happen, and the number of records that lack one or
+/// more.
 fn missing(seen: &Seen) -> (f64, f64) {
     let lacks = |record: &drive::Record| record.delivered_ns.iter().filter(|it| it.is_none()).count();
     let missing = seen.records.iter().map(lacks).sum::<usize>();

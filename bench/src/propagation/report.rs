@@ -13,7 +13,7 @@ use crate::machine::Machine;
 const WANTED_NODES: f64 = 64.0;
 /// Wanted median of the time until all nodes have a record, in milliseconds.
 const WANTED_ALL_MS: f64 = 10.0;
-/// Wanted factor by which that is sooner than with memberlist.
+/// Wanted factor by which all nodes have a record sooner than with memberlist.
 const WANTED_TIMES: f64 = 50.0;
 
 /// Everything that was measured.
@@ -33,7 +33,11 @@ impl Report {
 
     /// Adds a run, and prints it.
     pub fn add(&mut self, run: usize, measures: Measures) {
-        println!("run {run}: {}", line(&measures));
+        if self.runs.is_empty() {
+            println!("{}", heading());
+        }
+        println!("{}", row(&measures));
+        println!("  run {run}: {}", remarks(&measures));
         self.runs.push(measures);
     }
 
@@ -55,27 +59,7 @@ impl Report {
     pub fn print_medians(&self) -> Outcome<()> {
         let medians = self.medians()?;
         println!("\nmedians, in ms from when a record was due:");
-        println!(
-            "{:<11}{:>4} | {:>9}{:>9}{:>9}{:>9}{:>9} | {:>9}{:>9}{:>9} | {:>7}{:>7}{:>7} | {:>7}{:>8} | {:>6}{:>6}{:>7}",
-            "system",
-            "N",
-            "one p50",
-            "p90",
-            "p99",
-            "p99.9",
-            "max",
-            "all p50",
-            "p99",
-            "max",
-            "copies",
-            "dgrams",
-            "bytes",
-            "idle/s",
-            "bytes/s",
-            "idle%",
-            "busy%",
-            "driver%"
-        );
+        println!("{}", heading());
         medians.iter().for_each(|measures| println!("{}", row(measures)));
         for nodes in &self.plan.nodes {
             let of =
@@ -131,40 +115,45 @@ fn times(ours: &Measures, theirs: &Measures) -> f64 {
     theirs.all_ms.p50 / ours.all_ms.p50
 }
 
-fn line(measures: &Measures) -> String {
-    let Measures { system, nodes, records, one_ms: one, all_ms: all, late_ms: late, .. } = measures;
+/// Returns how late records were published, the percentiles by the nodes' own histogram, and losses.
+fn remarks(measures: &Measures) -> String {
+    let Measures { records, late_ms: late, missing, expected, partial, .. } = measures;
     let own = measures.own_ms.map_or(String::new(), |own| {
-        format!("; own histogram p50 ≤ {} ms, p99 ≤ {} ms", own.p50_at_most, own.p99_at_most)
+        format!("own histogram p50 ≤ {} ms, p99 ≤ {} ms; ", own.p50_at_most, own.p99_at_most)
     });
     format!(
-        "{system} N = {nodes}, {records} records: one other p50 {:.3} ms, p90 {:.3}, p99 {:.3}, p99.9 {:.3}, max {:.3}; \
-        all p50 {:.3}, p99 {:.3}, max {:.3}; published late p50 {:.3}, p99 {:.3}{own}; {:.3} copies, {:.2} datagrams and \
-        {:.0} bytes a record a node; idle {:.1} datagrams and {:.0} bytes a node a second; processor: idle {:.1} %, \
-        busy {:.1} %, driver {:.1} % of a core; {} of {} deliveries missing, {} records not everywhere",
-        one.p50,
-        one.p90,
-        one.p99,
-        one.p999,
-        one.max,
-        all.p50,
-        all.p99,
-        all.max,
-        late.p50,
-        late.p99,
-        measures.copies_per_delivery,
-        measures.datagrams_per_record_per_node,
-        measures.bytes_per_record_per_node,
-        measures.idle_datagrams_per_node_per_s,
-        measures.idle_bytes_per_node_per_s,
-        measures.idle_cpu_percent,
-        measures.busy_cpu_percent,
-        measures.driver_cpu_percent,
-        measures.missing,
-        measures.expected,
-        measures.partial
+        "{records} records, published late p50 {:.3} ms, p99 {:.3}; {own}{missing} of {expected} deliveries missing, \
+        {partial} records not everywhere",
+        late.p50, late.p99
     )
 }
 
+/// Returns the names of the columns of [`row`].
+fn heading() -> String {
+    format!(
+        "{:<11}{:>4} | {:>9}{:>9}{:>9}{:>9}{:>9} | {:>9}{:>9}{:>9} | {:>7}{:>7}{:>7} | {:>7}{:>8} | {:>6}{:>6}{:>7}",
+        "system",
+        "N",
+        "one p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "all p50",
+        "p99",
+        "max",
+        "copies",
+        "dgrams",
+        "bytes",
+        "idle/s",
+        "bytes/s",
+        "idle%",
+        "busy%",
+        "driver%"
+    )
+}
+
+/// Returns the figures of one run, or the medians of several, as a row of the table.
 fn row(measures: &Measures) -> String {
     let Measures { system, nodes, one_ms: one, all_ms: all, .. } = measures;
     format!(

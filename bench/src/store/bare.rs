@@ -32,7 +32,7 @@ pub struct Bare {
     pub records_per_s: f64,
 }
 
-/// Writes groups of so many records, of `sources` sources in turn, for so long.
+/// Writes groups of `group` records, of `sources` sources in turn, until `time` has passed.
 pub fn run(folder: &Path, group: usize, sources: usize, data_bytes: usize, time: Duration) -> Outcome<Bare> {
     std::fs::create_dir_all(folder)?;
     let database = Database::create(folder.join(format!("bare-{group}.redb")))?;

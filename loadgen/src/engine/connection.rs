@@ -23,9 +23,9 @@ pub enum Part {
 /// A connection to a server.
 pub struct Connection {
     socket: TcpStream,
-    /// The protocol that is spoken on it.
+    /// The protocol that is spoken on the connection.
     pub wire: Box<dyn Wire>,
-    /// The part that it plays in the run.
+    /// The part that the connection plays in the run.
     pub part: Part,
     /// Bytes to be written to the socket.
     pub out: Vec<u8>,
@@ -167,7 +167,7 @@ impl Connection {
     }
 }
 
-/// Takes what a wire tells of one connection.
+/// The receiver of what a wire reports about one connection.
 struct Inbox<'a> {
     part: &'a mut Part,
     is_ready: &'a mut bool,

@@ -34,7 +34,7 @@ const SAMPLE: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(2);
 /// How long opening may take without one more connection being ready.
 const OPEN: Duration = Duration::from_secs(30);
-/// Where it cannot be known what is still missing: how long nothing must arrive until the run ends.
+/// How long nothing must arrive until a run ends for which it cannot be known what is still missing.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// The counters of all threads at one instant.
@@ -65,9 +65,9 @@ pub struct Measured {
     /// Times in nanoseconds from when a message was due until it was written, where only the generator can
     /// be the cause.
     pub send_lag: Histogram<u64>,
-    /// Counts of what went wrong.
+    /// Counts of faults, and of events that may be faults.
     pub faults: Faults,
-    /// Deliveries that never were.
+    /// Expected deliveries that did not happen.
     pub missing: Missing,
     /// Number of messages sent in all.
     pub sent: u64,
@@ -83,7 +83,7 @@ pub struct Measured {
     pub own_cpu_s: f64,
 }
 
-/// Is told how a run proceeds.
+/// An observer that is told how a run proceeds.
 pub trait Watcher {
     /// Connections are being opened: `ready` of `of` are.
     fn opening(&mut self, ready: u64, of: u64);

@@ -1,4 +1,4 @@
-//! One publisher: what it sends next, and whether it may send. It knows no socket.
+//! One publisher without its socket: the message that it sends next, and whether it may send.
 
 use crate::plan::{Feed, Plan};
 use crate::window::Window;
@@ -9,16 +9,17 @@ pub const WINDOW_MAX: usize = 32_768;
 /// The state of a publisher.
 pub struct Publisher {
     feed: Feed,
-    /// When the next message is due, in nanoseconds from the start, and its source.
+    /// Time at which the next message is due, in nanoseconds from the start, and the source of the message.
     next: Option<(u64, u32)>,
     /// The next sequence number of each source of this publisher.
     seqs: Vec<u32>,
     index: u32,
     publishers: u32,
     window: Option<Window>,
-    /// Whether the target, not the generator, has kept it from sending in time, and it has not caught up.
+    /// Whether the target, not the generator, has kept the publisher from sending in time, and the publisher
+    /// has not caught up.
     pub is_held: bool,
-    /// Whether it is in the queue of due publishers, or waits for deliveries.
+    /// Whether the publisher is in the queue of due publishers, or waits for deliveries.
     pub is_queued: bool,
 }
 
@@ -54,7 +55,7 @@ impl Publisher {
         self.next.map(|(due_ns, _)| due_ns)
     }
 
-    /// Returns whether it may not send because too many messages are unanswered.
+    /// Returns whether the publisher may not send because too many messages are unanswered.
     pub fn is_blocked(&self) -> bool {
         self.window.as_ref().is_some_and(Window::is_full)
     }
@@ -97,7 +98,7 @@ impl Publisher {
         left as u64
     }
 
-    /// Adds how many messages it has published of each source to the counts by source.
+    /// Adds the number of messages that this publisher has sent of each source to the counts in `of`.
     pub fn count(&self, of: &mut [u32]) {
         for (own, count) in self.seqs.iter().enumerate() {
             if let Some(sum) = of.get_mut(own * self.publishers as usize + self.index as usize) {

@@ -17,7 +17,7 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// The publishers of one thread that have something to send, and how much they have sent.
 #[derive(Default)]
 pub struct Sender {
-    /// Publishers that may send: when each must (absolute nanoseconds), and its connection.
+    /// Publishers that may send: the time at which each must (absolute nanoseconds), and the connection.
     due: BinaryHeap<Reverse<(u64, usize)>>,
     /// Connections of publishers that wait until enough is delivered.
     waiting: Vec<usize>,
@@ -58,7 +58,8 @@ impl Sender {
         self.expected
     }
 
-    /// Returns when the next publisher must send, in absolute nanoseconds; in the past: at once.
+    /// Returns the time at which the next publisher must send, in absolute nanoseconds. A time in the past
+    /// means at once.
     pub fn next_due_ns(&self) -> Option<u64> {
         self.due.peek().map(|Reverse((due_ns, _))| *due_ns)
     }

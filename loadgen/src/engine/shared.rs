@@ -17,7 +17,7 @@ pub struct Counters {
     pub expected: AtomicU64,
     /// Number of deliveries so far.
     pub delivered: AtomicU64,
-    /// Number of deliveries that will never be, because their connections are lost.
+    /// Number of expected deliveries that cannot happen any more, because their connections are lost.
     pub given_up: AtomicU64,
     /// Number of bytes received.
     pub received_bytes: AtomicU64,
@@ -33,11 +33,11 @@ pub struct Shared {
     pub counters: Vec<Counters>,
     /// When publishing begins, in absolute nanoseconds; 0: not known yet.
     pub start_ns: AtomicU64,
-    /// Whether publishers are to end before their time.
+    /// Whether publishers are to stop before the planned end of the run.
     pub is_over: AtomicBool,
     /// Whether all threads are to end.
     pub stop: AtomicBool,
-    /// How much was published of each source, once all publishers are done.
+    /// Number of messages published of each source, once all publishers are done.
     pub published: OnceLock<Published>,
     /// The reason why the run cannot go on, if there is one.
     failure: Mutex<Option<String>>,

@@ -1,4 +1,4 @@
-//! One subscriber: what it has received, and whether that is all. It knows no socket.
+//! One subscriber without its socket: the records that it has received, and whether these are all.
 
 use crate::measure::{Tally, note};
 use crate::names::Pattern;
@@ -8,13 +8,14 @@ use crate::sequence::{Arrival, Seen};
 
 /// The state of a subscriber.
 pub struct Subscriber {
-    /// The sources that it asked for.
+    /// The sources that the subscriber asked for.
     pub pattern: Pattern,
     /// Number of records received.
     pub received: u64,
     /// Offset of the header in the last frame: it is nearly always the same.
     guess: usize,
-    /// What was received of each source, if it verifies; as long as the greatest source needs.
+    /// The messages received of each source, by source, if the run verifies. As long as the greatest source
+    /// needs.
     seen: Vec<Seen>,
     is_verifying: bool,
     is_latest: bool,
@@ -28,16 +29,16 @@ pub struct Times {
     pub now_ns: u64,
     /// When the first message was due. Earlier records are not of this run.
     pub start_ns: u64,
-    /// From when latencies count: the end of the warm-up.
+    /// End of the warm-up, from which latencies count.
     pub counted_ns: u64,
 }
 
 /// Counts of the deliveries that a subscriber still lacks when nothing more arrives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
-    /// Number of deliveries that should have been.
+    /// Number of expected deliveries.
     pub expected: u64,
-    /// Number of expected deliveries that never were.
+    /// Number of expected deliveries that did not happen.
     pub lost: u64,
     /// Number of sources whose newest value never arrived; counted only when verifying.
     pub stale: u64,
@@ -124,7 +125,7 @@ impl Subscriber {
         self.is_verifying && self.missing(published, plan).stale == 0
     }
 
-    /// Returns what has not arrived.
+    /// Returns the counts of the deliveries that have not arrived.
     pub fn missing(&self, published: &Published, plan: &Plan) -> Missing {
         let expected = published.matching(self.pattern);
         if !self.is_verifying {

@@ -29,7 +29,7 @@ const BUFFER_BYTES: usize = 256 * 1024;
 const OPENING_MAX: usize = 64;
 /// Most events of one poll.
 const EVENTS: usize = 1_024;
-/// Longest wait in nanoseconds, after which what other threads told is seen.
+/// Longest wait in nanoseconds, after which the thread looks at what other threads have told.
 const WAIT_NS_MAX: u64 = 10_000_000;
 /// Longest wait in nanoseconds while a publisher waits for deliveries, which other threads may see.
 const WAIT_CREDIT_NS: u64 = 50_000;
@@ -81,7 +81,7 @@ impl Effort {
 pub struct Left {
     /// The measurements of the thread.
     pub tally: Tally,
-    /// Part of the time in which it did not wait, while publishing, 0 to 1.
+    /// Part of the time in which the thread did not wait, while publishing, 0 to 1.
     pub busy: f64,
     /// The deliveries that the thread's subscribers should have had and did not have.
     pub missing: super::subscriber::Missing,
@@ -93,7 +93,7 @@ pub struct Left {
 pub struct Worker {
     plan: Arc<Plan>,
     shared: Arc<Shared>,
-    /// Which of the generator's threads this is, from 0.
+    /// Number of this thread among those of the generator, from 0.
     index: usize,
     clock: Clock,
     /// Connections by token. One that is lost keeps its place.
@@ -387,7 +387,7 @@ impl Worker {
         }
     }
 
-    /// Returns whether every subscriber has what it must get.
+    /// Returns whether every subscriber has received everything that it must get.
     fn is_complete(&self) -> bool {
         let Some(published) = self.shared.published.get() else { return false };
         self.connections.iter().all(|connection| match &connection.part {

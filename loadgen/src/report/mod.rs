@@ -17,7 +17,7 @@ use crate::plan::Plan;
 
 /// If a thread does not wait for more than this part of its time, it may be the bottleneck.
 const BUSY_MAX: f64 = 0.9;
-/// How late the generator may send, at the 99th percentile, in microseconds.
+/// Greatest lateness of the generator at the 99th percentile with which it is no bottleneck, in microseconds.
 const SEND_LAG_US_MAX: f64 = 1_000.0;
 /// Names and values of the quantiles that are listed.
 const QUANTILES: [(&str, f64); 10] = [
@@ -48,17 +48,17 @@ pub struct Report {
     pub machine: Machine,
     /// All parameters by name, including those left at their defaults.
     pub parameters: BTreeMap<String, String>,
-    /// How much was sent and delivered.
+    /// Number and rate of the messages sent and delivered.
     pub throughput: Throughput,
     /// Times from when a message was due until it was delivered.
     pub latency: Option<Percentiles>,
     /// Times from when a message was due until it was answered.
     pub ack_latency: Option<Percentiles>,
-    /// Whether everything was delivered as it was published.
+    /// Check of whether everything was delivered as it was published.
     pub correctness: Correctness,
-    /// What the run cost the servers, if their processes were given.
+    /// CPU time and memory of the servers, if their processes were given.
     pub server: Option<Server>,
-    /// What the run cost the generator.
+    /// CPU time and lateness of the load generator.
     pub generator: Generator,
     /// Rates over the time of the run.
     pub timeline: Vec<Moment>,
@@ -66,7 +66,7 @@ pub struct Report {
     pub latency_by_second: Vec<Second>,
 }
 
-/// What was counted after the warm-up, until the last message was due.
+/// Number and rate of messages from the end of the warm-up until the last message was due.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Throughput {
     /// Length of the counted time, in seconds.
@@ -90,7 +90,7 @@ pub struct Throughput {
 /// The distribution of times, in microseconds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Percentiles {
-    /// Number of times.
+    /// Number of times in the distribution.
     pub count: u64,
     /// The shortest time.
     pub min_us: f64,
@@ -105,7 +105,7 @@ pub struct Percentiles {
 }
 
 impl Percentiles {
-    /// Computes them from a histogram of nanoseconds; `None` if it is empty.
+    /// Computes the percentiles from a histogram of nanoseconds; `None` if the histogram is empty.
     pub fn of(histogram: &Histogram<u64>) -> Option<Percentiles> {
         if histogram.is_empty() {
             return None;
@@ -131,7 +131,7 @@ impl Percentiles {
     }
 }
 
-/// What was delivered, what was not, and what was wrong.
+/// Numbers of deliveries that were expected, missing or wrong.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Correctness {
     /// Whether every payload, sequence and newest value was checked; if not, `missing` is a difference of
@@ -139,10 +139,10 @@ pub struct Correctness {
     pub is_verified: bool,
     /// Number of messages sent, the warm-up included.
     pub published: u64,
-    /// Number of deliveries that these messages must lead to.
+    /// Number of deliveries that the published messages must lead to.
     pub expected: u64,
-    /// Number of deliveries that never were. With `mode=latest` that is no fault: a newer value replaced an
-    /// older one.
+    /// Number of expected deliveries that did not happen. With `mode=latest` this is no fault: a newer value
+    /// replaced an older one.
     pub missing: u64,
     /// Whether missing deliveries are no fault, because newer values may replace older ones.
     pub may_conflate: bool,
@@ -150,13 +150,13 @@ pub struct Correctness {
     pub newest_missing: u64,
     /// Number of messages that were never answered.
     pub unanswered: u64,
-    /// Counts of what else went wrong.
+    /// Counts of all other faults.
     #[serde(flatten)]
     pub faults: Faults,
 }
 
 impl Correctness {
-    /// Returns whether nothing is wrong.
+    /// Returns whether the run had no fault.
     pub fn is_fine(&self) -> bool {
         let missing = if self.may_conflate { 0 } else { self.missing };
         let Faults { duplicates, out_of_order, wrong, foreign: _, unsent, refused, closed } = &self.faults;
@@ -165,10 +165,10 @@ impl Correctness {
     }
 }
 
-/// What the processes of the servers used in the counted time.
+/// CPU time and memory that the processes of the servers used in the counted time.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Server {
-    /// User and system time, in seconds.
+    /// User and system CPU time of the servers, in seconds.
     pub cpu_s: f64,
     /// CPU time divided by the counted time: how many cores were busy in the mean.
     pub cores: f64,
@@ -180,23 +180,24 @@ pub struct Server {
     pub resident_bytes: u64,
 }
 
-/// What the generator itself used, and whether it was the bottleneck.
+/// CPU time that the load generator used, and whether the generator was the bottleneck.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Generator {
     /// For each thread, the part of the time in which it did not wait, 0 to 1.
     pub busy: Vec<f64>,
-    /// CPU seconds used in the counted time.
+    /// CPU time of the generator in the counted time, in seconds.
     pub cpu_s: f64,
     /// Times from when a message was due until it was written, where the target did not delay it.
     pub send_lag: Option<Percentiles>,
-    /// Why the figures may be limited by the generator rather than by the target, if they may.
+    /// The reason why the figures may be limited by the generator rather than by the target; `None` if there
+    /// is none.
     pub is_bottleneck: Option<String>,
 }
 
 /// The rates in a quarter of a second of the run, or in a longer part of a long run.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Moment {
-    /// When this part ends, in seconds since the first message.
+    /// End of this part of the run, in seconds since the first message.
     pub at_s: f64,
     /// Number of messages sent per second.
     pub published_per_s: f64,
@@ -204,13 +205,13 @@ pub struct Moment {
     pub delivered_per_s: f64,
 }
 
-/// A run has kept its rate if it has reached at least this part of it.
+/// A run has kept its rate if it has sent at least this fraction of it.
 const RATE_SHARE_MIN: f64 = 0.99;
 
 /// The times until delivery in one second of the run.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Second {
-    /// Number of the second, from 0.
+    /// Number of the second since the first message, from 0.
     pub second: u64,
     /// Number of deliveries.
     pub count: u64,

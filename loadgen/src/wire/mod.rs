@@ -16,7 +16,7 @@ mod tests;
 
 use crate::names::{Names, Pattern};
 
-/// Is told what happens on a connection.
+/// An observer that is told what happens on a connection.
 pub trait Sink {
     /// The handshake is done; a subscriber's subscription is in force.
     fn ready(&mut self);
@@ -75,9 +75,9 @@ pub enum Role {
 /// When a publish is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ack {
-    /// Never, except that aNode tells refusals.
+    /// Publishes are not answered, except that aNode tells refusals.
     None,
-    /// For aNode, the level of this name; for other targets, when the broker has taken the message.
+    /// A publish is answered when the broker has taken the message; with aNode, at the level of this name.
     Accepted,
     /// The level `stored`, of aNode only.
     Stored,

@@ -131,7 +131,7 @@ pub fn write_frame(opcode: u8, payload: &[u8], random: &mut Random, out: &mut Ve
 }
 
 /// XORs a payload with the masking key, eight bytes at a time.
-fn mask(payload: &mut [u8], key: [u8; 4]) {
+pub fn mask(payload: &mut [u8], key: [u8; 4]) {
     let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
     let (chunks, rest) = payload.as_chunks_mut::<8>();
     for chunk in chunks {
@@ -147,7 +147,7 @@ fn mask(payload: &mut [u8], key: [u8; 4]) {
 pub struct Frame<'a> {
     /// The kind of frame; 0 continues the one before.
     pub opcode: u8,
-    /// Whether it is the last frame of its message.
+    /// Whether the frame is the last one of its message.
     pub is_last: bool,
     /// The bytes that the frame carries.
     pub payload: &'a [u8],

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cli::CliError;
 
-/// The port of a URL that has none.
+/// Port of the node if its URL names none.
 const DEFAULT_PORT: u16 = 7070;
 /// How long connecting to one address may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -73,7 +73,7 @@ impl NodeUrl {
     }
 }
 
-/// Writes `host:port`, as the header `Host` has it.
+/// Writes `host:port`, in the form of the header `Host`.
 impl fmt::Display for NodeUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {

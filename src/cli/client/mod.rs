@@ -1,4 +1,4 @@
-//! What all subcommands that are clients of a node need: its address, and the ways to talk to it.
+//! The address of a node and the ways to talk to it, for all subcommands that are clients of a node.
 
 mod endpoint;
 mod http;

@@ -50,14 +50,15 @@ pub enum Event {
     Records(Vec<String>),
     /// The subscription has started or continues.
     Subscribed {
-        /// Name of the node that serves it.
+        /// Name of the node that serves the subscription.
         node: String,
-        /// Whether only the records that were missed are sent; `None` when it starts for the first time.
+        /// Whether only the records that were missed are sent; `None` when the subscription starts for the
+        /// first time.
         recovered: Option<bool>,
     },
     /// The connection was lost. Another one will be made.
     Lost(Lost),
-    /// Nothing happened for a moment.
+    /// Nothing happened within the time that [`Subscription::next`] waits.
     Nothing,
 }
 

@@ -10,7 +10,7 @@ use crate::record::{NodeName, Now};
 use crate::sim::table::Judgement;
 use crate::sim::{Conditions, NodeId, Start, World};
 
-/// Number of members that are measured. With so many, the size of a page does not matter.
+/// Number of members that are measured: enough that the size of a memory page does not matter.
 const MEMBERS: usize = 40_000;
 /// Number of members that are added to the same machine before the measurement. The memory that a process
 /// touches once, for the first members, is thus not counted.
@@ -18,7 +18,7 @@ const MEMBERS_BEFORE: usize = 10_000;
 /// Number of members that the machine is told of in one message.
 const AT_A_TIME: usize = 100;
 const NOW: Now = Now { mono_us: 0, wall_us: 1_763_800_000_000_000 };
-/// Number of nodes in the measured world. With so many, what a node costs without members does not matter.
+/// Number of nodes in the measured world: enough that the cost of a node without members does not matter.
 const WORLD_NODES: usize = 2_000;
 /// Most memory that a member may cost a node, in bytes.
 const MEMBER_BYTES_MAX: f64 = 128.0;
@@ -31,7 +31,7 @@ pub struct Row {
     pub what: String,
     /// The required value.
     pub wanted: String,
-    /// How the value was measured.
+    /// Description of how the value was measured.
     pub sample: String,
     /// The measured value, and whether it meets the requirement.
     pub verdict: Judgement,

@@ -106,7 +106,7 @@ impl From<ScenarioError> for CliError {
     }
 }
 
-/// Runs what the arguments ask for. Returns an error if any run does not hold what it must.
+/// Makes the runs that the arguments ask for. Returns an error if a check fails in any of them.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     match arguments.scenario.as_str() {
         "table" => table::run(arguments),

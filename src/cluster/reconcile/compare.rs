@@ -79,11 +79,12 @@ struct LastComparison {
 #[derive(Clone, Debug)]
 pub(super) struct Comparison {
     seen: Option<Box<LastComparison>>,
-    /// For each shard the pair of fingerprints behind which a session found nothing that changes either side.
+    /// For each shard, the pair of fingerprints (this node's and the peer's) that differ although a session
+    /// found nothing to change on either side.
     harmless: Option<Box<[(u64, u32); SHARDS]>>,
     /// For each shard the pair of fingerprints before the last complete session that found a difference.
     tried: Option<Box<[(u64, u32); SHARDS]>>,
-    /// When `harmless` is forgotten, on the monotonic clock in microseconds.
+    /// Time at which `harmless` is forgotten, on the monotonic clock in microseconds.
     harmless_until_us: u64,
     suspect: usize,
     busy_us: u64,

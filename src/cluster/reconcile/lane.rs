@@ -86,7 +86,7 @@ impl<L> Lanes<L> {
 
 /// One end of a session: the initiator or the responder.
 pub(super) trait SessionEnd {
-    /// This end's side of the stream.
+    /// The side of the stream that this end of the session drives.
     fn link(&mut self) -> &mut SessionLink;
 
     /// Takes in one frame of the other end.
@@ -119,6 +119,21 @@ pub(super) trait SessionEnd {
             StreamEvent::Accepted { .. } | StreamEvent::Opened | StreamEvent::Closed => {}
         }
         Ok(SessionStep::Going)
+    }
+
+    /// Takes in an event of the stream, and works if the session goes on. `cost` is the part of the turn that
+    /// was used before.
+    fn advance(
+        &mut self,
+        event: StreamEvent,
+        cost: usize,
+        env: &mut SessionEnv<'_>,
+    ) -> Result<SessionStep, FrameError> {
+        let step = self.take_in(event, env)?;
+        if let SessionStep::Going = step {
+            self.work(cost, env);
+        }
+        Ok(step)
     }
 
     /// Works until there is nothing to do, no room to send, or the turn is used up. `cost` is the part of the

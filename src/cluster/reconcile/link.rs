@@ -85,7 +85,6 @@ impl SessionLink {
     /// Takes in bytes that were received.
     pub fn received(&mut self, bytes: &[u8], env: &mut SessionEnv<'_>) {
         self.progress_us = env.now.mono_us;
-        env.stats.bytes_received += bytes.len() as u64;
         self.reader.push(bytes);
     }
 
@@ -150,7 +149,6 @@ impl SessionLink {
         }
         let bytes = Bytes::from(std::mem::take(&mut self.pending));
         self.in_flight_bytes += bytes.len();
-        env.stats.bytes_sent += bytes.len() as u64;
         env.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Write { stream: self.stream, bytes }));
     }
 
@@ -164,9 +162,7 @@ impl SessionLink {
                 self.is_clean = false;
                 continue;
             };
-            env.stats.records_received += 1;
             if record.collect_us(env.me.tombstones_us).is_some_and(|at| at <= env.now.wall_us) {
-                env.stats.records_collectable += 1;
                 continue;
             }
             let record = SharedRecord::new(record);
@@ -193,7 +189,7 @@ impl SessionLink {
 pub(super) enum SessionStep {
     /// The session continues.
     Going,
-    /// One of the ends refused the session.
+    /// The initiator or the responder refused the session.
     Refused,
     /// The session is complete.
     Done(SessionReport),

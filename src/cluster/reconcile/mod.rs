@@ -133,22 +133,12 @@ pub struct ReconcileStats {
     pub sessions_finished: u64,
     /// Number of sessions, begun or accepted, that broke off.
     pub sessions_broken: u64,
-    /// Number of records that differed, in all finished sessions.
-    pub records_found: u64,
     /// Number of records sent.
     pub records_sent: u64,
-    /// Number of records received that were sound.
-    pub records_received: u64,
     /// Number of sound records that became the latest of their source.
     pub records_applied: u64,
-    /// Number of sound records that were not taken because they may be collected already.
-    pub records_collectable: u64,
     /// Number of records received that were damaged or malformed, and were skipped.
     pub records_bad: u64,
-    /// Number of bytes written on streams.
-    pub bytes_sent: u64,
-    /// Number of bytes received on streams.
-    pub bytes_received: u64,
 }
 
 /// The facts about this node that sessions need.

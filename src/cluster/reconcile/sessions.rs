@@ -112,20 +112,12 @@ impl Reconcile {
             StreamEvent::Accepted { .. } | StreamEvent::Closed => return self.gone(stream),
             StreamEvent::Received(_) | StreamEvent::Drained => {}
         }
-        match session.take_in(event, &mut env) {
-            Ok(SessionStep::Going) => {}
-            Ok(SessionStep::Refused) => return self.close(stream),
-            Ok(SessionStep::Done(report)) => {
-                self.close(stream);
-                self.comparison.learn(now, &report);
-                return self.finished(now, report);
-            }
-            Err(_) => return self.broken(stream),
+        let step = session.advance(event, cost, &mut env);
+        let peer_is_reconciled = session.peer_is_reconciled();
+        if let Ok(SessionStep::Done(report)) = &step {
+            self.comparison.learn(now, report);
         }
-        session.work(cost, &mut env);
-        if session.peer_is_reconciled() {
-            self.discard(stream);
-        }
+        self.conclude(now, stream, step, peer_is_reconciled);
     }
 
     /// Handles an event of a stream that was accepted.
@@ -146,28 +138,38 @@ impl Reconcile {
         if event == StreamEvent::Closed {
             return self.gone(stream);
         }
-        match session.take_in(event, &mut env) {
+        let step = session.advance(event, cost, &mut env);
+        let peer_is_reconciled = session.peer_is_reconciled();
+        if let Ok(SessionStep::Refused) = &step {
+            self.stats.sessions_refused += 1;
+        }
+        self.conclude(now, stream, step, peer_is_reconciled);
+    }
+
+    /// Ends a session that is refused, complete or broken. If it goes on, and the peer's first reconciliation is
+    /// done, drops this node's copy where that must be dropped.
+    fn conclude(
+        &mut self,
+        now: Now,
+        stream: StreamId,
+        step: Result<SessionStep, wire::FrameError>,
+        peer_is_reconciled: bool,
+    ) {
+        match step {
+            Ok(SessionStep::Going) if peer_is_reconciled => self.discard(stream),
             Ok(SessionStep::Going) => {}
-            Ok(SessionStep::Refused) => {
-                self.stats.sessions_refused += 1;
-                return self.close(stream);
-            }
+            Ok(SessionStep::Refused) => self.close(stream),
             Ok(SessionStep::Done(report)) => {
                 self.close(stream);
-                return self.finished(now, report);
+                self.finished(now, report);
             }
-            Err(_) => return self.broken(stream),
-        }
-        session.work(cost, &mut env);
-        if session.peer_is_reconciled() {
-            self.discard(stream);
+            Err(_) => self.broken(stream),
         }
     }
 
     /// Draws the conclusions from a complete session.
     fn finished(&mut self, now: Now, report: SessionReport) {
         self.stats.sessions_finished += 1;
-        self.stats.records_found += report.found;
         if report.found > 0 && self.me.is_reconciled {
             self.next_us = self.next_us.min(now.mono_us + COMPARE_SOON_US);
         }

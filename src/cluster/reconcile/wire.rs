@@ -23,9 +23,10 @@ pub struct Compare {
     pub(super) root: u64,
     /// Number that the asking member chose, repeated in the answer.
     pub(super) nonce: u32,
-    /// Whether this is an answer.
+    /// Whether this comparison is the answer to another one.
     pub(super) is_answer: bool,
-    /// In an answer where the roots differ: 32 bits of each shard's fingerprint, little-endian; else empty.
+    /// In an answer whose root differs from the asked one: 32 bits of each shard's fingerprint,
+    /// little-endian. Empty otherwise.
     pub(super) shards: Bytes,
 }
 

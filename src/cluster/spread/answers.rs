@@ -29,7 +29,7 @@ const RUNS_MAX: usize = 48;
 const PULLING_MAX: usize = 16;
 /// Most parts that one receipt asks for.
 const WANTED_MAX: usize = 16;
-/// Most members in one receipt that are not known here.
+/// Most unknown members that one receipt reports.
 const UNSERVED_MAX: usize = 12;
 /// Most tallies in one receipt.
 const TALLIES_MAX: usize = 8;
@@ -55,17 +55,18 @@ struct TallyAnswer {
 pub(super) struct Answers {
     /// Numbers of the peer's parts that need not come again.
     taken: SeqSet,
-    /// When a receipt must go at the latest; 0: none is due.
+    /// Latest time at which a receipt must be sent; 0: none is due.
     due_us: u64,
-    /// Whether the next receipt is to be followed by another, since it is for a part that was passed on.
+    /// Whether the next receipt is followed by another one, because it acknowledges a part that this node
+    /// passed on.
     is_repeated: bool,
-    /// When the last receipt went.
+    /// Time at which the last receipt was sent.
     sent_us: u64,
-    /// Parts that the peer asked about and that are not here.
+    /// Numbers of parts that the peer asked about and that this node does not hold.
     wanted: Vec<u64>,
     /// Parts whose bodies are being pulled.
     pulling: VecDeque<u64>,
-    /// Parts of two members of which one is not known here.
+    /// Parts of two members of which this node does not know one.
     unserved: VecDeque<Unserved>,
     /// Tallies of the peer's parts that are complete.
     tallies: VecDeque<TallyAnswer>,
@@ -77,7 +78,8 @@ impl Answers {
         self.due_us == 0
     }
 
-    /// When a receipt must go at the latest, in microseconds; `None`: there is nothing to put into one.
+    /// Latest time at which a receipt must be sent, in microseconds; `None`: there is nothing to put into
+    /// one.
     pub fn due_us(&self) -> Option<u64> {
         (self.due_us != 0).then_some(self.due_us)
     }
@@ -108,7 +110,7 @@ impl Answers {
         self.tallies.clear();
     }
 
-    /// Asks the peer to send the part of this number: the peer only asked whether it is here.
+    /// Asks the peer to send the part of this number, because the peer only asked whether this node has it.
     pub fn want(&mut self, number: u64) {
         if self.wanted.len() < WAITING_MAX && !self.wanted.contains(&number) {
             self.wanted.push(number);

@@ -23,7 +23,7 @@ struct Assembly {
     header: Option<PartHeader>,
     /// Number of bytes in the pieces that came.
     bytes: usize,
-    /// When a fragment of the batch came last, in microseconds.
+    /// Time at which the newest fragment of the batch arrived, in microseconds.
     touched_us: u64,
 }
 
@@ -31,7 +31,7 @@ struct Assembly {
 pub(super) struct Fragment {
     /// Number of the fragment on its link: those of one batch have consecutive numbers.
     pub number: u64,
-    /// The header that came with it. Only that of the first fragment counts.
+    /// The header that came with the fragment. Only the header of the first fragment of a batch counts.
     pub header: PartHeader,
     /// Index of this piece, from 0.
     pub index: u32,

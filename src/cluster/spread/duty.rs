@@ -12,7 +12,7 @@ pub(super) struct RangeTask {
     pub span: Span,
     /// Only members of this zone are served.
     pub zone: Arc<str>,
-    /// Places in the range that are served already.
+    /// Places of members in the range that are served already.
     pub without: Vec<u64>,
     /// Place of the member that this holder stands in for, after that one did not answer.
     pub instead_of: Option<u64>,
@@ -49,13 +49,13 @@ pub(super) struct Duty {
     pub batch: Arc<Batch>,
     /// The request to the member. Its hops count this hand-over; its age is that at `since_us`.
     pub part: RangeTask,
-    /// When the part was taken on, or moved last, in microseconds.
+    /// Time at which the part was taken on or last handed to another member, in microseconds.
     pub since_us: u64,
     /// Whether the batch fills a gap of the member: nothing is to be passed on then.
     pub is_repair: bool,
     /// Number of members in the part.
     pub members: usize,
-    /// In a part of two members, place of the other one.
+    /// In a part of two members, the place of the member that the part was not handed to.
     pub other: Option<u64>,
     /// Place of the member that the part was handed to.
     pub delegate: u64,
@@ -71,9 +71,9 @@ pub(super) struct Duty {
     pub left: u32,
     /// Places of the members that were tried in vain in this round.
     pub tried: Vec<u64>,
-    /// How often all members of the part were tried in vain.
+    /// Number of times that all members of the part were tried in vain.
     pub rounds: u32,
-    /// How often the part was handed over.
+    /// Number of times that the part was handed over.
     pub handovers: u32,
     /// Whether the first try only asks whether the member has the batch already.
     pub ask_first: bool,

@@ -19,7 +19,7 @@ use crate::cluster::members::Identity;
 use crate::cluster::ring::Ring;
 use crate::record::{NodeName, Now};
 
-/// Who this node is. It does not change while the node runs.
+/// The identity of this node, which does not change while the node runs.
 #[derive(Debug)]
 pub(super) struct Me {
     /// The node's name.
@@ -56,11 +56,11 @@ impl Me {
 pub(super) struct Base {
     /// Time of the current call on the monotonic clock, in microseconds. It never goes back.
     pub now_us: u64,
-    /// Who this node is.
+    /// The identity of this node.
     pub me: Me,
     /// The members by zone, as of the last ring that was seen.
     pub zones: Zones,
-    /// For every line, which of its records are held.
+    /// The lines: for each life of an origin, the numbers of the records that are held.
     pub lines: Lines,
     /// The links to peers.
     pub links: Links,

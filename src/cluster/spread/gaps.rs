@@ -45,7 +45,7 @@ const ORIGIN_EVERY: u32 = 3;
 /// Decides when gaps are asked for, and which peer is asked. The state of each search is kept with its line.
 #[derive(Debug)]
 pub(super) struct Gaps {
-    /// Until when gaps are left to the first reconciliation, in microseconds.
+    /// Time until which gaps are left to the first reconciliation, in microseconds.
     ask_from_us: u64,
     /// Estimate of the time that the tree takes to deliver.
     latency: Latency,
@@ -128,7 +128,6 @@ impl Gaps {
         let numbers = gaps.iter().fold(0u64, |sum, gap| sum.saturating_add(gap.last - gap.first));
         if line.search.asks >= GAP_ASKS_MAX || numbers > NUMBERS_MAX {
             line.search.abandon();
-            base.stats.gaps_abandoned += 1;
             return self.watch(base, hash, false);
         }
         line.search.asks += 1;
@@ -138,7 +137,6 @@ impl Gaps {
         let peer = named.or_else(|| random_peer(base, env.ring, random));
         if let Some(id) = peer.and_then(|peer| base.links.open(peer, base.now_us)) {
             base.links.note(id, Note { is_want: true, line: hash, ranges: gaps });
-            base.stats.wants_sent += 1;
         }
         let answer_us =
             base.links.typical_rtt().timeout_us(0).max(GAP_ANSWER_US_MIN) * u64::from(asks.min(4));

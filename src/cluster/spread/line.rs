@@ -11,7 +11,8 @@ use super::seqs::{SeqRange, SeqSet};
 use super::span::{Rest, Span, Spans};
 use crate::record::NodeName;
 
-/// How many of a line's kept batches are compared, from the newest on, before a binary search among all.
+/// Number of kept batches of a line that are compared one by one, from the newest on, before a binary search
+/// among all of them.
 const NEWEST_LOOKED_AT: usize = 32;
 /// Number of times that peers are told a head that changed.
 const TELLINGS: u8 = 3;
@@ -40,7 +41,7 @@ pub(super) struct OriginLine {
     changed_us: u64,
     /// The head that peers are told.
     head: u64,
-    /// How many more times peers are to be told the head because it changed.
+    /// Number of further times that peers are told the head because it changed.
     tellings: u8,
 }
 
@@ -49,13 +50,14 @@ pub(super) struct OriginLine {
 pub(super) struct GapSearch {
     /// The peer that last said that it holds more than this node.
     pub holder: Option<SocketAddr>,
-    /// When the missing records are asked for next, in microseconds; 0: they are not.
+    /// Time at which the missing records are asked for next, in microseconds; 0: they are not asked for.
     pub due_us: u64,
     /// Greatest number that existed when the current wait began: only records up to it are asked for.
     pub asked_to: u64,
     /// Number of times that the missing records were asked for without progress.
     pub asks: u32,
-    /// Holes up to this number are left to reconciliation: nobody who was asked could fill them.
+    /// Holes up to this sequence number are left to reconciliation, because no peer that was asked could fill
+    /// them.
     abandoned: u64,
 }
 

@@ -45,7 +45,7 @@ pub(super) struct Lines {
     kept_bytes: usize,
     /// Hashes of the lines whose heads changed and are to be told, in turn.
     changed: VecDeque<u64>,
-    /// Place of the line that was told last of those that did not change.
+    /// Among the lines that did not change, the place of the one whose head was told last.
     turn: usize,
 }
 

@@ -26,11 +26,11 @@ pub(super) const NO_LINE: u64 = 0;
 /// A want, or the answer to a want that cannot be filled: a lack.
 #[derive(Debug)]
 pub(super) struct Note {
-    /// Whether it is a want.
+    /// Whether the note is a want rather than a lack.
     pub is_want: bool,
     /// Hash of the line, or [`NO_LINE`].
     pub line: u64,
-    /// Ranges of its sequence numbers.
+    /// Ranges of sequence numbers in the line.
     pub ranges: Vec<SeqRange>,
 }
 
@@ -61,9 +61,9 @@ pub(super) struct Link {
     pub boot: u64,
     /// Whether the peer's receipts are late rather than lost.
     pub lateness: Lateness,
-    /// When the peer was heard, and whether it counts as silent.
+    /// Times at which the peer was heard, and whether it counts as silent.
     pub silence: Silence,
-    /// When a packet last went or came, in microseconds.
+    /// Time at which a packet was last sent or received, in microseconds.
     pub used_us: u64,
     /// The peer's zone, if it is not this node's.
     pub zone: Option<Arc<str>>,
@@ -185,7 +185,7 @@ impl Link {
         }
     }
 
-    /// Settles a part: it is not sent again. Returns it.
+    /// Settles a part, which is then not sent again, and returns it.
     pub fn settle(&mut self, number: u64) -> Option<UnsettledPart> {
         self.land(number);
         let sent = self.unsettled.remove(number)?;
@@ -223,7 +223,7 @@ impl Link {
         debug_assert!(!self.queue.is_empty() || self.queued_bytes == 0, "{} bytes", self.queued_bytes);
     }
 
-    /// Notes that a part went out just now in `bytes` bytes. It is checked again at `due_us`.
+    /// Notes that a part was sent just now in `bytes` bytes, and is to be checked at `due_us`.
     pub fn fly(&mut self, now_us: u64, number: u64, bytes: usize, due_us: u64) {
         let Some(sent) = self.unsettled.get_mut(number) else { return };
         debug_assert!(sent.flying == 0 && due_us != 0, "number {number} is in flight already");

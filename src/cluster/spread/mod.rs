@@ -183,7 +183,7 @@ impl Spread {
         self.custody.room_bytes()
     }
 
-    /// Returns whether all of this node's own records are with others, or were given up.
+    /// Returns whether each of this node's own records was acknowledged by another member, or was given up.
     pub fn is_drained(&self) -> bool {
         self.custody.is_drained()
     }

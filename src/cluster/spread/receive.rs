@@ -25,11 +25,11 @@ use crate::record::{Now, SharedRecord};
 /// The outcome for a part that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// The part is in custody, or needs none: it need not come again.
+    /// The part was taken into custody, or needs no custody. The peer need not send it again.
     Yes,
     /// The part was not taken: the peer will try again.
     No,
-    /// The part was the question for a batch that is not here: the peer is to send the batch.
+    /// The part was a question about a batch that this node does not hold. The peer is to send the batch.
     Wanted,
     /// The body of the batch is being pulled from a peer.
     Pulling,
@@ -39,7 +39,7 @@ pub(super) enum Taken {
 struct CustodyRequest {
     /// The range that this node is to serve, and how.
     task: RangeTask,
-    /// The other member of a part of two, by its place.
+    /// In a part of two members, the place of the member other than this node.
     other: Option<u64>,
     /// Number under which the tally of the range is to be reported; `None`: it is not to be reported.
     counted: Option<u64>,
@@ -157,7 +157,6 @@ impl Intake<'_> {
     fn take_fragment(&mut self, id: PartId, fragment: Fragment) -> Taken {
         let links = &mut self.env.base.links;
         let Some(key) = links.put_fragment(id.link, self.env.base.now_us, fragment) else {
-            self.env.base.stats.refused += 1;
             return Taken::No;
         };
         let Some((header, encoded)) = links.assembled(key) else { return Taken::Yes };
@@ -236,7 +235,6 @@ impl Intake<'_> {
         debug_assert!(self.env.base.lines.batch(batch.id).is_some(), "custody of a batch that is not kept");
         let is_relay = self.members_below(&task) > 0;
         if is_relay && self.custody.is_full() {
-            self.env.base.stats.refused += 1;
             return Taken::No;
         }
         let span = task.span;
@@ -316,11 +314,7 @@ impl Intake<'_> {
         let Some(link) = self.env.base.links.get(id.link) else { return Taken::No };
         let since_us = self.env.base.now_us;
         let waiter = BodyWaiter { from: link.peer(), number: id.number, header, since_us };
-        if self.bodies.pull(since_us, announced, waiter) {
-            return Taken::Pulling;
-        }
-        self.env.base.stats.refused += 1;
-        Taken::No
+        if self.bodies.pull(since_us, announced, waiter) { Taken::Pulling } else { Taken::No }
     }
 
     /// Handles a body that came: the parts that waited for it are taken as if it had come with them.

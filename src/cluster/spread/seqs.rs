@@ -1,6 +1,6 @@
 //! Sets of sequence numbers that have only a few holes.
 
-/// Most islands of a set: they bound the memory that one peer or one origin can take.
+/// Most ranges of a set beyond its head. This bounds the memory that one peer or one origin can take.
 const ISLANDS_MAX: usize = 256;
 
 /// A range of sequence numbers that is not empty.

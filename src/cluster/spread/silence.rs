@@ -8,15 +8,15 @@ const PATIENCE_US: u64 = 100_000;
 /// Most tries of one part on a peer of which nothing is heard.
 pub(super) const SILENT_TRIES_MAX: u32 = 7;
 
-/// When a peer was heard, and for how long it has not answered. Times are on the monotonic clock, in
-/// microseconds.
+/// The times at which a peer was last heard and from which on it has not answered, and whether it counts as
+/// silent. Times are on the monotonic clock, in microseconds.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
-    /// When the peer was last heard; 0: never.
+    /// Time at which the peer was last heard; 0: never.
     heard_us: u64,
-    /// Until when the peer counts as silent.
+    /// Time until which the peer counts as silent.
     until_us: u64,
-    /// Since when timeouts show that nothing comes back; 0: the peer answers.
+    /// Time since which timeouts have shown that nothing comes back; 0: the peer answers.
     since_us: u64,
     /// Number of successive timeouts in which nothing was heard of the peer.
     unheard: u32,
@@ -36,7 +36,7 @@ pub(super) struct Timeout {
 }
 
 impl Silence {
-    /// Notes that the peer was heard: it counts as silent no longer.
+    /// Notes that the peer was heard, so that it does not count as silent any longer.
     pub fn hear(&mut self, now_us: u64) {
         *self = Silence { heard_us: now_us.max(1), ..Silence::default() };
     }

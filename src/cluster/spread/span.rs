@@ -51,7 +51,7 @@ impl Span {
 /// node on the delegate.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spans {
-    /// The first range. Nearly always it is the only one, so it needs no memory of its own.
+    /// The first range, stored in place because it is nearly always the only one.
     first: Option<HeldSpan>,
     /// The ranges after the first, if there are any.
     more: Vec<HeldSpan>,
@@ -61,7 +61,7 @@ pub(super) struct Spans {
 #[derive(Clone, Copy, Debug)]
 struct HeldSpan {
     span: Span,
-    /// Number of hand-overs after which it was asked for.
+    /// Number of hand-overs after which the range was asked for.
     hops: u32,
 }
 
@@ -86,12 +86,13 @@ impl Spans {
     }
 }
 
-/// The ranges that are left of a range after what was held before: nearly always all of it.
+/// The ranges that are left of a range without those that were held before. Nearly always the whole range is
+/// left.
 #[derive(Debug)]
 pub(super) struct Rest {
     /// The first range of what is left, if it needs no memory of its own.
     first: Option<Span>,
-    /// Further ranges of what is left.
+    /// All ranges that are left after the first.
     more: std::vec::IntoIter<Span>,
 }
 

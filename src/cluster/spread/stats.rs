@@ -19,14 +19,8 @@ pub struct SpreadStats {
     pub redelegated: u64,
     /// Parts that were given up: their members find out by themselves that something is missing.
     pub given_up: u64,
-    /// Parts that were not taken into custody for lack of room.
-    pub refused: u64,
     /// Parts that contained no valid batch, or whose checksum did not match.
     pub corrupt: u64,
-    /// Wants that this node sent, each for the gap of one line.
-    pub wants_sent: u64,
     /// Batches that were sent to fill gaps of others.
     pub repairs_sent: u64,
-    /// Gaps that were left to reconciliation, since no peer that was asked could fill them.
-    pub gaps_abandoned: u64,
 }

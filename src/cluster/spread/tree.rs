@@ -193,7 +193,7 @@ impl<'a> SpanMembers<'a> {
     }
 }
 
-/// One of the parts that a range was cut into.
+/// A part that was cut out of a range, and is handed to one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cut {
     /// The places of the part. They reach up to the next part, so that its holder also serves members in

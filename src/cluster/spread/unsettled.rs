@@ -9,27 +9,27 @@ use std::collections::VecDeque;
 /// A part, or one fragment of it, that was handed over and is not settled. Times are in microseconds.
 #[derive(Clone, Debug)]
 pub(super) struct UnsettledPart {
-    /// Number of the duty that it belongs to.
+    /// Number of the duty that the part belongs to.
     pub duty: usize,
     /// Index of the fragment of the batch.
     pub fragment: u32,
-    /// How often it was sent, questions included.
+    /// Number of times that the part was sent, questions included.
     pub tries: u32,
-    /// How often the data itself was sent.
+    /// Number of times that the data itself was sent.
     pub copies: u32,
-    /// When the data itself was last sent.
+    /// Time at which the data itself was last sent.
     pub copied_us: u64,
-    /// When it was first sent, as data or as a question; 0: it was never sent.
+    /// Time at which the part was first sent, as data or as a question; 0: it was never sent.
     pub first_us: u64,
-    /// When it was last sent, as data or as a question.
+    /// Time at which the part was last sent, as data or as a question.
     pub last_us: u64,
-    /// Bytes that are in flight for it; 0 while it waits to be sent.
+    /// Bytes of the part that are in flight; 0 while it waits to be sent.
     pub flying: usize,
-    /// Bytes that it takes in a packet, roughly.
+    /// Approximate size of the part in a packet, in bytes.
     pub bytes: usize,
-    /// Whether the next try only asks if the peer has it.
+    /// Whether the next try only asks whether the peer has the part.
     pub ask: bool,
-    /// When the part is handled as not acknowledged, if no receipt comes; 0 while it waits to be sent.
+    /// Time at which the part counts as not acknowledged, if no receipt comes; 0 while it waits to be sent.
     pub due_us: u64,
 }
 

@@ -144,11 +144,11 @@ pub(super) struct Receipt {
     pub life: u32,
     /// All parts with smaller numbers are settled.
     pub below: u64,
-    /// Further ranges of numbers that were taken.
+    /// Further ranges of the numbers of parts that were taken.
     pub ranges: Vec<SeqRange>,
-    /// Numbers of parts that are not here, and that the addressee only asked about.
+    /// Numbers of parts that the addressee only asked about, and that the sender does not hold.
     pub wanted: Vec<u64>,
-    /// Parts of two members of which one is not known here.
+    /// Parts of two members of which the sender does not know one.
     pub unserved: Vec<Unserved>,
     /// Numbers of parts whose bodies are being pulled.
     pub pulling: Vec<u64>,
@@ -203,9 +203,9 @@ fn read_numbered(value: Value) -> Result<[u64; 3], Malformed> {
 pub(super) struct Inquiry {
     /// Number of the question, which the asking node chooses.
     pub id: u64,
-    /// The source, as it came: perhaps it is no valid name of a source.
+    /// The name of the source, as received; it may be invalid.
     pub source: Arc<str>,
-    /// The stamp of the record: an equal or greater one is as new.
+    /// The stamp of the record. The answer is yes if the receiver holds this stamp or a greater one.
     pub stamp: Stamp,
     /// Hash of the line that the record was born in.
     pub line: u64,
@@ -264,7 +264,7 @@ pub(super) struct OpenedPart {
 pub(super) enum Content {
     /// The whole batch, encoded.
     Whole(Bytes),
-    /// One of several pieces of a batch.
+    /// A fragment of a batch that does not fit into one datagram.
     Fragment {
         /// Index of the piece, from 0.
         index: u32,
@@ -275,7 +275,7 @@ pub(super) enum Content {
     },
     /// Only the name, length and checksum of a batch, which is to be pulled.
     Announced(Announced),
-    /// Only the name of a batch: the question whether it is here.
+    /// Only the name of a batch: the question whether the receiver holds it.
     Question(BatchId),
 }
 
@@ -286,7 +286,7 @@ pub(super) struct PartHeader {
     pub span: Span,
     /// Only members of this zone are served.
     pub zone: String,
-    /// Places in the range that are served already.
+    /// Places of members in the range that are served already.
     pub without: Vec<u64>,
     /// Place of the member that the receiver stands in for, after that one did not answer.
     pub instead_of: Option<u64>,
@@ -296,7 +296,7 @@ pub(super) struct PartHeader {
     pub age_us: u32,
     /// Whether a holder nearer to the origin was silent.
     pub is_hurried: bool,
-    /// In a part of two members, place of the other one.
+    /// In a part of two members, the place of the member that the part was not handed to.
     pub other: Option<u64>,
     /// Whether the batch fills a gap: then nothing is to be passed on.
     pub is_repair: bool,

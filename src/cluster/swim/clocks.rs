@@ -21,7 +21,7 @@ const AGE_US_MAX: u64 = 60_000_000;
 /// Longest round trip that says anything about clocks, in microseconds.
 const RTT_US_MAX: u64 = 1_000_000;
 
-/// What is known of this node's wall clock from those of the members.
+/// The verdict on this node's wall clock, by comparison with the members' clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockVerdict {
     /// Our wall clock minus the median of three or more clocks, ours among them, or minus that of the only peer,
@@ -124,7 +124,7 @@ mod tests {
     const SECOND_US: u64 = 1_000_000;
     const NOW: Now = Now { mono_us: 1_000, wall_us: 50_000_000 };
 
-    /// Our clock, and peers whose clocks are so many seconds ahead of it.
+    /// This node's clock, and peers whose clocks are `ahead_s` seconds ahead of it.
     fn clocks_of(ahead_s: &[i64]) -> Clocks {
         let mut clocks = Clocks::default();
         for (peer, ahead_s) in (1..).zip(ahead_s) {

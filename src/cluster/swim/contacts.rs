@@ -27,23 +27,24 @@ struct Seed {
     address: SocketAddr,
     due_us: u64,
     retry_us: u64,
-    /// The member that answered there last, and the [`life_key`](super::message::life_key) of its life.
+    /// The member that last answered at the address, and the [`life_key`](super::message::life_key) of its
+    /// life.
     member: Option<(Slot, u64)>,
     is_me: bool,
     tries: u32,
     has_answered: bool,
 }
 
-/// One address of a join target, and what came of trying it.
+/// One address of a join target, and the results of trying it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeedInfo {
     /// An address to which the name of the target resolves.
     pub address: SocketAddr,
-    /// Number of times that it was tried.
+    /// Number of times that the address was tried.
     pub tries: u32,
-    /// Whether another node has ever answered there.
+    /// Whether another node has ever answered at the address.
     pub has_answered: bool,
-    /// Whether this node itself answered there last.
+    /// Whether this node itself answered last at the address.
     pub is_me: bool,
 }
 
@@ -147,7 +148,7 @@ impl Swim {
         }
     }
 
-    /// Addresses of the join targets but this node's own, and what came of trying them.
+    /// Addresses of the join targets except this node's own, and the results of trying them.
     pub fn seeds(&self) -> Vec<SeedInfo> {
         let info = |&Seed { address, tries, has_answered, is_me, .. }: &Seed| SeedInfo {
             address,

@@ -40,7 +40,7 @@ const OFFER_INTERVAL_US: u64 = 500_000;
 /// The use of a stream of membership.
 #[derive(Debug)]
 enum ListSessionKind {
-    /// This node probes the peer.
+    /// The stream probes the peer, which did not answer by UDP.
     Probe { sequence: u32, ping: Ping },
     /// This node began an exchange. Its list goes on with the member `next`; `None` if all of it was sent.
     Offer { next: Option<Slot> },

@@ -299,8 +299,8 @@ impl Swim {
         self.contacts.is_alone_by_choice()
     }
 
-    /// What is known of our wall clock from those of the peers. Where there is nobody to join, it counts as
-    /// compared.
+    /// The verdict on this node's wall clock, by comparison with the peers' clocks. Where there is nobody to
+    /// join, the clock counts as compared.
     pub fn clock(&self) -> ClockVerdict {
         let peers = self.table.ring().len().saturating_sub(1);
         ClockVerdict {

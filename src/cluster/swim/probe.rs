@@ -83,7 +83,7 @@ impl Probes {
         visit(QueueGauge::new("probes for others", self.relays.len(), RELAYS_MAX));
     }
 
-    /// When the next probe is to begin, or one under way needs attention, on the monotonic clock in
+    /// Time at which the next probe begins or one under way needs attention, on the monotonic clock in
     /// microseconds.
     pub fn due_us(&self) -> u64 {
         let probes = self.under_way.iter().map(|probe| probe.due_us);

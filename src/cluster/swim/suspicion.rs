@@ -25,11 +25,12 @@ const LAST_PINGS: u64 = 3;
 #[derive(Debug)]
 struct Suspicion {
     started_us: u64,
-    /// When the next of the last pings is sent; after those, when the suspicion ends in death.
+    /// Time at which the next of the last pings is sent; after all of them, the time at which the suspicion
+    /// ends in death.
     due_us: u64,
     /// Sequence number of the last pings, and how many of them are still to be sent; `None` before the first.
     last_word: Option<(u32, u64)>,
-    /// The members that suspect it: the first one, and those that confirmed it.
+    /// The members that suspect this one: the first accuser, and those that confirmed the suspicion.
     accusers: Vec<NodeName>,
     /// State in which the suspicion ends if the suspect is silent: `Dead` or `Left`.
     end: State,

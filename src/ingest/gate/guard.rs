@@ -1,4 +1,4 @@
-//! The trait of all guards, and what they are given to check.
+//! The trait of all guards, and the draft with its circumstances that they check.
 
 use crate::ingest::downstream::Downstream;
 use crate::protocol::draft::Draft;

@@ -2,9 +2,8 @@
 
 use super::publish::{bad_request, request_id};
 use super::scan::{JsonValue, Scanner, SyntaxError, as_integer, as_string, object};
-use super::write::{number, write_id, write_refusal, write_string};
+use super::write::{number, open_answer, write_refusal, write_string};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
-use crate::protocol::draft::RequestId;
 use crate::protocol::refusal::{Code, Refusal, shortened};
 use crate::protocol::request::{Connected, Mode, Notice, Request, Subscribe, SubscribeFrame};
 use crate::protocol::token::Token;
@@ -174,15 +173,6 @@ pub fn write_notice(out: &mut Vec<u8>, notice: &Notice<'_>) {
     }
 }
 
-fn open_answer(out: &mut Vec<u8>, id: Option<&RequestId<'_>>) {
-    out.push(b'{');
-    if let Some(id) = id {
-        out.extend_from_slice(b"\"id\":");
-        write_id(out, id);
-        out.push(b',');
-    }
-}
-
 fn write_connected(out: &mut Vec<u8>, connected: &Connected<'_>) {
     out.extend_from_slice(b"{\"connected\":{\"node\":");
     write_string(out, connected.node.as_str());
@@ -207,6 +197,7 @@ fn write_connected(out: &mut Vec<u8>, connected: &Connected<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::draft::RequestId;
     use crate::record::NodeName;
 
     fn request(text: &str) -> Result<Request, Refusal> {

@@ -89,15 +89,20 @@ pub fn write_publish_answers<'a>(
     }
 }
 
-/// Appends the answer to one item: `{"id":…,"index":…,"result":{…}}`, or with `"error"` instead of
-/// `"result"`.
-fn write_publish_answer(out: &mut Vec<u8>, PublishAnswer { id, index, answer }: &PublishAnswer<'_>) {
+/// Appends the beginning of an answer: a brace, and the id of the request if the client gave one.
+pub(super) fn open_answer(out: &mut Vec<u8>, id: Option<&RequestId<'_>>) {
     out.push(b'{');
     if let Some(id) = id {
         out.extend_from_slice(b"\"id\":");
         write_id(out, id);
         out.push(b',');
     }
+}
+
+/// Appends the answer to one item: `{"id":…,"index":…,"result":{…}}`, or with `"error"` instead of
+/// `"result"`.
+fn write_publish_answer(out: &mut Vec<u8>, PublishAnswer { id, index, answer }: &PublishAnswer<'_>) {
+    open_answer(out, id.as_ref());
     if let Some(index) = index {
         number(out, format_args!("\"index\":{index},"));
     }
@@ -115,7 +120,7 @@ fn write_publish_answer(out: &mut Vec<u8>, PublishAnswer { id, index, answer }: 
 }
 
 /// Appends the id of a request exactly as the client wrote it.
-pub fn write_id(out: &mut Vec<u8>, id: &RequestId<'_>) {
+fn write_id(out: &mut Vec<u8>, id: &RequestId<'_>) {
     match id {
         RequestId::Json(text) => out.extend_from_slice(text.as_bytes()),
         RequestId::Text(text) => write_string(out, text),

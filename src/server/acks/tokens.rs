@@ -13,14 +13,14 @@ use super::condition::Reached;
 use crate::limits::REPLICATED_WAITING_MAX;
 use crate::protocol::refusal::{Code, Refusal};
 
-/// Who waits until every member holds a record.
+/// A client that waits until every member holds a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waiter {
     /// A session of one of the workers.
     Session {
-        /// Number of its worker.
+        /// Number of the worker that has the connection.
         worker: usize,
-        /// Number of its connection on that worker.
+        /// Number of the connection on that worker.
         connection: usize,
     },
     /// A request over HTTP.
@@ -81,7 +81,7 @@ impl TokenTable {
         self.take(token);
     }
 
-    /// Removes a token. Returns who waits for it.
+    /// Removes a token, and returns the client that waits for it.
     pub(super) fn take(&self, token: u64) -> Option<Waiter> {
         self.table.lock().waiting.remove(&token)
     }

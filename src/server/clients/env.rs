@@ -20,7 +20,7 @@ pub const PART_US_MAX: u64 = 1_500;
 /// Delay after which a timer that is due and had nothing to do is tried again, in microseconds.
 const RETRY_US: u64 = 1_000;
 
-/// What the work on one connection needs besides the connection.
+/// The state of a worker that the work on one connection needs besides the connection.
 pub struct ClientsEnv {
     /// The node, as sessions see it.
     pub host: WorkerHost,
@@ -90,7 +90,8 @@ impl ClientsEnv {
         }
     }
 
-    /// Takes back the list of touched connections after it was worked through, to use its memory again.
+    /// Takes back the list of touched connections after the worker has gone through it, to use its memory
+    /// again.
     pub fn reuse_touched(&mut self, mut touched: Vec<usize>) {
         if self.touched.is_empty() {
             touched.clear();

@@ -61,7 +61,7 @@ pub struct Clients {
     durable: (u64, bool),
     /// Whether the mailbox takes changes, as it was last set.
     is_wanted: bool,
-    /// How long the last flush took, in microseconds.
+    /// Duration of the last flush, in microseconds.
     flush_us: u64,
 }
 

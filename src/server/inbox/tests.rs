@@ -66,7 +66,7 @@ impl World {
         Ok(true)
     }
 
-    /// What a reader of the map would be told.
+    /// The latest stamps and deletions by source, as a reader of the map sees them.
     fn expected(&self) -> BTreeMap<String, (Stamp, bool)> {
         let mut all = Vec::new();
         for shard in 0..SHARDS {

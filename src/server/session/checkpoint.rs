@@ -13,7 +13,7 @@ use crate::cluster::Heads;
 use crate::protocol::token::{SharedHeads, head_key};
 use crate::record::Now;
 
-/// How long a proof is used, in microseconds.
+/// Time for which a proof is used, in microseconds.
 const CHECKPOINT_US: u64 = 1_000_000;
 
 /// Heads, and the condition on which they may be sent.

@@ -1,4 +1,4 @@
-//! How records become messages, and changes become frames that are ready to be copied into the buffers of
+//! Encodes records as messages, and changes as frames that are ready to be copied into the buffers of
 //! connections.
 
 use std::ops::Range;

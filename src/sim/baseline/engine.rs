@@ -41,7 +41,7 @@ pub(super) struct BaselineWorld {
     /// Until when each node is busy, in microseconds of the world.
     busy_us: Vec<u64>,
     origins: Vec<usize>,
-    /// Which node holds which record: a bit for each record, node by node.
+    /// A bit for each node and record that is set if the node holds the record, node by node.
     held: Vec<u64>,
     /// For each record: the number of nodes that hold it, its origin apart, and the time after publishing
     /// at which it reached the last of them, in microseconds.

@@ -38,7 +38,7 @@ pub struct BaselinePlan {
     pub rate_per_s: u64,
     /// Size of a record on the wire, in bytes.
     pub record_bytes: usize,
-    /// How links and nodes behave.
+    /// The conditions of links and nodes.
     pub conditions: Conditions,
     /// The seed of everything that chance decides.
     pub seed: u64,

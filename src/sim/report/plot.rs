@@ -33,7 +33,7 @@ pub struct Curve {
     pub name: String,
     /// The points (x, y), ascending in x.
     pub points: Vec<(f64, f64)>,
-    /// Whether it shows a bound rather than a measurement: drawn in black.
+    /// Whether the line shows a bound, which is drawn in black, rather than a measurement.
     pub is_bound: bool,
 }
 

@@ -16,7 +16,7 @@ const TURN_US: u64 = 1_000_000;
 /// Number of members through which a node joins.
 const SEEDS: usize = 3;
 
-/// Something that is to be done at a certain time.
+/// A change of the world that is due at a certain time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Action {
     /// Begins a fault.
@@ -40,7 +40,7 @@ enum Active {
     Loss(u32),
 }
 
-/// Which nodes run, and which faults last at the moment.
+/// The nodes that run, and the faults that last at the moment.
 #[derive(Debug)]
 pub(super) struct Situation {
     /// The nodes that were not stopped, ascending; some of them may be paused.

@@ -53,9 +53,9 @@ pub enum FaultKind {
 /// A fault with its time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScheduledFault {
-    /// When it begins, in microseconds since the first record.
+    /// Begin of the fault, in microseconds since the first record.
     pub at_us: u64,
-    /// How long it lasts, in microseconds; 0: it ends at once, or lasts until all faults end.
+    /// Duration of the fault, in microseconds; 0: it ends at once, or lasts until all faults end.
     pub for_us: u64,
     /// The kind of the fault.
     pub kind: FaultKind,

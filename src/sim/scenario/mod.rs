@@ -102,7 +102,7 @@ impl Default for Publishing {
     }
 }
 
-/// How the nodes find each other at the beginning of a run.
+/// The way in which the nodes find each other at the beginning of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Beginning {
     /// All nodes know each other from the beginning.
@@ -121,7 +121,7 @@ pub struct Scenario {
     pub nodes: usize,
     /// Number of zones, to which nodes are dealt out in turn; 1: nodes have no zone.
     pub zones: usize,
-    /// How the nodes find each other.
+    /// The way in which the nodes find each other.
     pub beginning: Beginning,
     /// Probability that a node does not know another one at first, in parts per million.
     pub unknown_per_million: u32,
@@ -135,7 +135,7 @@ pub struct Scenario {
     pub faults: Vec<ScheduledFault>,
     /// Whether further faults of all kinds are drawn from the seed.
     pub random_faults: bool,
-    /// How long after the last record and the last fault all nodes must be equal, in microseconds.
+    /// Time after the last record and the last fault within which all nodes must be equal, in microseconds.
     pub settle_us: u64,
     /// Whether the bounds of all queues are checked after every event, and not only now and then.
     pub is_strict: bool,

@@ -1,4 +1,4 @@
-//! Runs a scenario: a world, what is done to it, and the checks.
+//! Runs a scenario: makes a world, publishes and injects faults, and checks the results.
 
 use std::collections::BTreeMap;
 

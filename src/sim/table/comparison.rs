@@ -11,7 +11,7 @@ const RATE_PER_S: u64 = 9;
 /// About the size of a record with 64 bytes of data on the wire.
 const RECORD_BYTES: usize = 128;
 
-/// Another way to spread records.
+/// A protocol to compare with, which spreads records in another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Baseline {
     /// Rumour mongering with memberlist's LAN defaults.

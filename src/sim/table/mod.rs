@@ -26,11 +26,11 @@ pub enum Case {
     Deaths(usize, usize, u64),
     /// 4 % of the nodes at a time stand still: is any called dead? Number of nodes, seconds, seed.
     Pauses(usize, u64, u64),
-    /// Nothing happens: what is sent? Number of nodes, seconds, seed.
+    /// A world in which nothing happens, to count what is sent all the same. Number of nodes, seconds, seed.
     Idle(usize, u64, u64),
     /// Two maps become equal: what does it cost? Number of records, how many of them differ, seed.
     Healing(usize, usize, u64),
-    /// Another way to spread records.
+    /// A world in which records are spread by another protocol, to compare with.
     Baseline(Baseline, BaselinePlan),
 }
 
@@ -132,7 +132,7 @@ impl FigureRow {
 /// The amount that is measured for a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// As many runs and records as the percentiles need.
+    /// The full table, with as many runs and records as the percentiles need.
     Full,
     /// Fewer runs and records, and no world of ten thousand nodes: the result is only an indication.
     Quick,
@@ -142,7 +142,7 @@ pub enum Size {
 pub struct FigureTable {
     /// The worlds to be run.
     pub cases: Vec<Case>,
-    /// The figures that are wanted of them.
+    /// The figures that are wanted of the cases.
     pub rows: Vec<FigureRow>,
     size: Size,
 }

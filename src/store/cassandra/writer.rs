@@ -118,7 +118,7 @@ impl CassandraWriter {
         (self.path.clock)().mono_us
     }
 
-    /// The link, if Cassandra answers on it.
+    /// Returns the link if Cassandra answers on it.
     async fn reach(&mut self) -> Option<Arc<CassandraLink>> {
         match self.reach.look().await {
             Look::Same(link) => link,
@@ -161,7 +161,6 @@ impl CassandraWriter {
             if !is_written {
                 self.keep(&group, ticket);
             }
-            path.count_commit();
         }
         path.queue.handle_written();
         if !is_direct {

@@ -23,19 +23,24 @@ pub(in crate::store) struct Faults {
     pub(in crate::store) syncs_fail: bool,
     /// One sync fails in that way: the one after this number of syncs that succeed.
     pub(in crate::store) sync_fails_after: Option<u32>,
-    /// Nothing gets through: the power is off.
+    /// Whether the power is off, so that no write reaches the disk.
     pub(in crate::store) off: bool,
 }
 
+/// Number of syncs that redb asks for in one durable commit.
+pub(in crate::store) const SYNCS_A_COMMIT: usize = 2;
+
 #[derive(Debug, Default)]
 struct Disk {
-    /// What the process sees: the page cache.
+    /// The content of the file as the process sees it, through the page cache.
     cache: Vec<u8>,
-    /// What a power cut leaves.
+    /// The content of the file that a power cut leaves.
     platter: Vec<u8>,
     /// Ranges of the cache that the next sync has to write.
     dirty: Vec<(usize, usize)>,
     written_bytes: usize,
+    /// Number of syncs that were asked for, failed ones included.
+    syncs: usize,
     faults: Faults,
     /// The platter after every sync, and between: each with the first dirty writes, or all but them.
     images: Option<Vec<Vec<u8>>>,
@@ -91,6 +96,11 @@ impl SimDisk {
         SimDisk::of_image(self.disk.lock().platter.clone())
     }
 
+    /// Returns the number of syncs that were asked for so far, failed ones included.
+    pub(in crate::store) fn syncs(&self) -> usize {
+        self.disk.lock().syncs
+    }
+
     fn keep_images(&self) {
         self.disk.lock().images = Some(Vec::new());
     }
@@ -133,6 +143,7 @@ impl StorageBackend for SimDisk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.disk.lock();
+        disk.syncs += 1;
         if disk.faults.off {
             return Err(io::ErrorKind::BrokenPipe.into());
         }

@@ -1,4 +1,4 @@
-//! Which records a node writes into its store: the whole difference between a store that is one
+//! The records that a node writes into its store: the whole difference between a store that is one
 //! node's and one that all nodes share.
 //!
 //! Into a store of its own a node writes everything that becomes the latest there. Into a shared one

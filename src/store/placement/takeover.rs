@@ -95,7 +95,7 @@ pub(crate) struct Takeover {
     own: NodeLife,
     looked_us: u64,
     awaited: Option<AwaitedMark>,
-    /// The number that was published last.
+    /// The number of the mark that was published last.
     said: u64,
     /// Monotonic time at which the number was published, in microseconds.
     said_us: u64,

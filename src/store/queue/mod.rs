@@ -43,9 +43,10 @@ pub struct Ticket(pub u64);
 /// Numbers of bytes that wait at which the queue changes its regime.
 #[derive(Clone, Copy, Debug)]
 struct QueueBounds {
-    /// From here on a push replaces what waits of its source.
+    /// Number of bytes from which on a push replaces the waiting record of its source.
     merge_bytes: usize,
-    /// From here on the store counts as failing, and publishes are refused; the rest is for peers.
+    /// Number of bytes from which on the store counts as failing and publishes are refused. The room beyond
+    /// is for records of peers.
     full_bytes: usize,
     /// A change with which more than this would wait is dropped.
     max_bytes: usize,
@@ -87,10 +88,7 @@ pub(super) struct WriteQueue {
     group: AtomicU64,
     waiting_bytes: AtomicUsize,
     waiting_records: AtomicUsize,
-    flying_bytes: AtomicUsize,
     flying_records: AtomicUsize,
-    merged: AtomicU64,
-    dropped: AtomicU64,
     /// The first group that a dropped change belonged to, or [`NEVER`].
     lost_from: AtomicU64,
 }
@@ -104,10 +102,7 @@ impl WriteQueue {
             group: AtomicU64::new(1),
             waiting_bytes: AtomicUsize::new(0),
             waiting_records: AtomicUsize::new(0),
-            flying_bytes: AtomicUsize::new(0),
             flying_records: AtomicUsize::new(0),
-            merged: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
             lost_from: AtomicU64::new(NEVER),
         }
     }
@@ -142,7 +137,6 @@ impl WriteQueue {
         let change = waiting.change(newest);
         // A record that is written for a node that is gone may have been overtaken by a newer one.
         if change.and_then(QueuedChange::record).is_some_and(|waits| waits.stamp > record.stamp) {
-            self.merged.fetch_add(1, Ordering::Relaxed);
             return ticket;
         }
         let old = change.map_or(0, QueuedChange::cost_bytes);
@@ -203,7 +197,6 @@ impl WriteQueue {
         let bytes = self.waiting_bytes.fetch_sub(taken.bytes, Ordering::Relaxed);
         debug_assert!(records >= taken.records && bytes >= taken.bytes, "all that waits is counted");
         self.flying_records.fetch_add(taken.records, Ordering::Relaxed);
-        self.flying_bytes.fetch_add(taken.bytes, Ordering::Relaxed);
         (Ticket(closed), WriteGroup::of_logs(logs))
     }
 
@@ -213,7 +206,6 @@ impl WriteQueue {
             lane.lock().flying = None;
         }
         self.flying_records.store(0, Ordering::Relaxed);
-        self.flying_bytes.store(0, Ordering::Relaxed);
     }
 
     /// Records of a source that wait or are being written.
@@ -247,10 +239,9 @@ impl WriteQueue {
         Some(self.lost_from.swap(NEVER, Ordering::AcqRel)).filter(|&from| from != NEVER).map(Ticket)
     }
 
-    /// Counts a group that was taken and cannot be written as dropped.
+    /// Notes that a group that was taken cannot be written: its ticket and later ones are lost.
     pub(super) fn lose(&self, ticket: Ticket) {
         debug_assert!(ticket < self.open_group(), "only a group that was taken can be lost");
-        self.dropped.fetch_add(1, Ordering::Relaxed);
         self.lost_from.fetch_min(ticket.0, Ordering::AcqRel);
     }
 
@@ -269,24 +260,15 @@ impl WriteQueue {
         self.waiting_bytes.load(Ordering::Relaxed) >= self.bounds.full_bytes
     }
 
-    /// Number of bytes that wait or are being written.
+    /// Number of bytes that wait.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        self.waiting_bytes.load(Ordering::Relaxed) + self.flying_bytes.load(Ordering::Relaxed)
+        self.waiting_bytes.load(Ordering::Relaxed)
     }
 
     /// Number of records that wait or are being written.
     pub(super) fn records(&self) -> usize {
         self.waiting_records.load(Ordering::Relaxed) + self.flying_records.load(Ordering::Relaxed)
-    }
-
-    /// Number of records that were merged into a newer one of their source, since the start.
-    pub(super) fn merged(&self) -> u64 {
-        self.merged.load(Ordering::Relaxed)
-    }
-
-    /// Number of changes that were dropped because they did not fit, since the start.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
     }
 
     fn lane(&self, hash: u64) -> &Mutex<QueueLane> {
@@ -306,11 +288,9 @@ impl WriteQueue {
     fn freed(&self, freed: LogSize) {
         self.waiting_bytes.fetch_sub(freed.bytes, Ordering::Relaxed);
         self.waiting_records.fetch_sub(freed.records, Ordering::Relaxed);
-        self.merged.fetch_add(freed.records as u64, Ordering::Relaxed);
     }
 
     fn drop_change(&self, ticket: u64) -> Ticket {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
         self.lost_from.fetch_min(ticket, Ordering::AcqRel);
         Ticket(ticket)
     }

@@ -22,7 +22,7 @@ pub(in crate::store) struct Bell {
     rung: AtomicBool,
     orders: Mutex<Orders>,
     woken: Condvar,
-    /// Called at every ring besides notifying `woken`, for a thread that does not wait for that.
+    /// Function that is called at every ring, for a thread that does not wait on `woken`.
     listener: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 

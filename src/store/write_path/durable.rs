@@ -23,7 +23,8 @@ impl DurableMark {
         Ticket(self.ticket.load(Ordering::Acquire))
     }
 
-    /// Raises the mark to `ticket` and wakes those who wait for it. Returns `false` if it was there already.
+    /// Raises the mark to `ticket` and wakes the threads that wait for it. Returns `false` if the mark was
+    /// there already.
     pub(super) fn raise(&self, ticket: Ticket) -> bool {
         {
             let _lock = self.has_ended.lock();

@@ -11,7 +11,8 @@ use crate::store::queue::WriteQueue;
 pub enum StoreHealth {
     /// Records that are pushed get written.
     Open,
-    /// Nothing is written for now: publishes are refused, and what is pushed all the same waits.
+    /// Nothing is written for now: publishes are refused, and records that are pushed all the same, such as
+    /// those of peers, wait.
     Failing {
         /// Explanation for people.
         reason: String,

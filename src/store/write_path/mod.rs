@@ -10,7 +10,7 @@ mod health;
 mod marks;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -31,21 +31,13 @@ pub trait LatestRecords: Send + Sync {
     fn holds(&self, source: &str) -> bool;
 }
 
-/// Figures for the metrics. Counts are since the start.
+/// Figures for the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
     /// Number of records that wait or are being written.
     pub pending_records: usize,
-    /// Number of these that wait on the disk because Cassandra is away.
+    /// Number of records that wait on the disk because Cassandra is away.
     pub spilled_records: usize,
-    /// Number of bytes that those in memory take.
-    pub queued_bytes: usize,
-    /// Number of records that were merged into a newer one of their source, because the store lagged.
-    pub merged_total: u64,
-    /// Number of changes that did not fit; they are made up for when the store works again.
-    pub dropped_total: u64,
-    /// Number of groups written.
-    pub commits_total: u64,
 }
 
 /// The state that the handles and the thread that writes share. The handles push, wait and query; the thread
@@ -55,7 +47,7 @@ pub(super) struct WritePath {
     pub(super) queue: WriteQueue,
     /// Wakes the thread that writes.
     pub(super) bell: Bell,
-    /// The node's marks, and when they are to be written.
+    /// The node's marks, and whether they must be written.
     pub(super) marks: NodeMarks,
     /// Reads the time.
     pub(super) clock: Clock,
@@ -63,7 +55,6 @@ pub(super) struct WritePath {
     condition: StoreCondition,
     subscribers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     latest: Mutex<Option<Arc<dyn LatestRecords>>>,
-    commits: AtomicU64,
     /// Whether subscribers were last notified of good health by [`WritePath::announce_health`].
     was_open: AtomicBool,
     /// Number of records that wait on the disk.
@@ -82,7 +73,6 @@ impl WritePath {
             condition: StoreCondition::default(),
             subscribers: Mutex::default(),
             latest: Mutex::default(),
-            commits: AtomicU64::new(0),
             was_open: AtomicBool::new(true),
             spilled: AtomicUsize::new(0),
         }
@@ -104,7 +94,6 @@ impl WritePath {
 
     /// Notes that a group and these marks were committed.
     pub(super) fn handle_committed(&self, marks: Marks) {
-        self.count_commit();
         self.marks.handle_kept(marks);
         self.set_trouble(None);
     }
@@ -118,11 +107,6 @@ impl WritePath {
         }
     }
 
-    /// Counts a group that was written.
-    pub(super) fn count_commit(&self) {
-        self.commits.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Sets the number of records that wait on the disk.
     pub(super) fn set_spilled(&self, records: usize) {
         self.spilled.store(records, Ordering::Relaxed);
@@ -131,14 +115,7 @@ impl WritePath {
     /// Figures for the metrics.
     pub(super) fn stats(&self) -> StoreStats {
         let spilled_records = self.spilled.load(Ordering::Relaxed);
-        StoreStats {
-            pending_records: self.queue.records() + spilled_records,
-            spilled_records,
-            queued_bytes: self.queue.bytes(),
-            merged_total: self.queue.merged(),
-            dropped_total: self.queue.dropped(),
-            commits_total: self.commits.load(Ordering::Relaxed),
-        }
+        StoreStats { pending_records: self.queue.records() + spilled_records, spilled_records }
     }
 
     /// Returns whether pushed records get written, and the reason if not.

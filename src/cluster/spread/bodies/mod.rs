@@ -28,7 +28,7 @@ use super::batch::{Announced, BatchId};
 use super::seqs::SeqRange;
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 
-/// Both sides of pulling: the bodies this node asks for, and those it is asked for.
+/// Both sides of pulling: the bodies that this node asks for, and those that peers ask this node for.
 #[derive(Debug)]
 pub(super) struct Bodies {
     pulling: Pulling,

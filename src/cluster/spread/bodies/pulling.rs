@@ -46,12 +46,12 @@ const _: () = assert!(BODY_BYTES_MAX <= STREAM_BYTES_MAX && STREAM_BYTES_MAX <= 
 /// A body that is being pulled.
 #[derive(Debug)]
 struct Pull {
-    /// Address of the peer that it is pulled from.
+    /// Address of the peer that the body is pulled from.
     from: SocketAddr,
     announced: Announced,
-    /// The bytes that came.
+    /// The bytes of the body that have arrived.
     body: BytesMut,
-    /// The parts that wait for it.
+    /// The parts that wait for the body.
     waiters: Vec<BodyWaiter>,
 }
 
@@ -59,7 +59,7 @@ struct Pull {
 #[derive(Debug)]
 struct PullStream {
     id: StreamId,
-    /// Whether bytes can be written on it.
+    /// Whether bytes can be written on the stream.
     is_open: bool,
     reader: StreamFrameReader,
     /// Bodies that are still to be asked for.
@@ -68,12 +68,12 @@ struct PullStream {
     asked: VecDeque<(BatchId, usize)>,
     /// Bytes that were asked for and have not come.
     asked_bytes: usize,
-    /// When bytes last came on the stream, or when it was opened, in microseconds.
+    /// Time at which bytes last arrived on the stream, or at which it was opened, in microseconds.
     moved_us: u64,
 }
 
 impl PullStream {
-    /// Returns whether bodies are awaited on it.
+    /// Returns whether bodies are awaited on the stream.
     fn owes(&self) -> bool {
         !self.asked.is_empty() || !self.waiting.is_empty()
     }
@@ -149,7 +149,7 @@ impl Pulling {
         true
     }
 
-    /// The stream to a peer; it is opened if there is none. `None`: too many others are in use.
+    /// The stream to a peer, which is opened if there is none. `None`: too many other streams are in use.
     fn open(
         &mut self,
         now_us: u64,
@@ -288,7 +288,7 @@ impl Pulling {
         Some(())
     }
 
-    /// Closes the stream to a peer, and forgets what was to come on it.
+    /// Closes the stream to a peer, and forgets the bodies that were to come on it.
     fn give_up(&mut self, peer: SocketAddr, outputs: &mut VecDeque<StreamOutput>) {
         if let Some(stream) = self.forget(peer) {
             outputs.push_back(StreamOutput::Close { stream });

@@ -31,11 +31,11 @@ struct ServedStream {
     reader: StreamFrameReader,
     /// Batches that were asked for, in order.
     asks: VecDeque<BatchId>,
-    /// Bytes of the first of them that were written.
+    /// Bytes of the first batch in `asks` that were written.
     sent: usize,
     /// Bytes that were written since the stream was last drained.
     in_flight_bytes: usize,
-    /// When something was last written, or the stream was drained, in microseconds.
+    /// Time at which bytes were last written or the stream was drained, in microseconds.
     moved_us: u64,
 }
 

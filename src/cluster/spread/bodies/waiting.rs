@@ -1,4 +1,4 @@
-//! Parts that wait for bodies, and bodies that came for them.
+//! Parts that wait for the bodies of their batches, and bodies that have arrived.
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ pub(in crate::cluster::spread) struct BodyWaiter {
     pub number: u64,
     /// The header of the part, with the request to this node.
     pub header: PartHeader,
-    /// When the part came, in microseconds.
+    /// Time at which the part arrived, in microseconds.
     pub since_us: u64,
 }
 
@@ -31,8 +31,8 @@ impl BodyWaiter {
 pub(in crate::cluster::spread) struct PulledBody {
     /// The announcement of the body.
     pub announced: Announced,
-    /// The batch as it was packed.
+    /// The encoded batch, as its origin packed it.
     pub body: Bytes,
-    /// The parts that waited for it.
+    /// The parts that waited for the body.
     pub waiters: Vec<BodyWaiter>,
 }

@@ -1,8 +1,8 @@
 //! Bounds the bytes that may be sent again to members that no other member depends on.
 
-/// Most bytes that can be saved up.
+/// Most bytes of budget that can be saved up.
 const BYTES_MAX: usize = 256 * 1024;
-/// Bytes that are earned in a second without sending anything.
+/// Bytes of budget that are earned in a second without sending anything.
 const IDLE_BYTES_A_SECOND: u64 = 32 * 1024;
 /// Number of bytes sent for the first time that earn one byte.
 const EARNED_OF: usize = 4;
@@ -16,7 +16,7 @@ const EARNING_IDLE_US_MAX: u64 = 10_000_000;
 pub(super) struct RetryBudget {
     /// Bytes that may be spent now.
     bytes: usize,
-    /// Until when the time that earns bytes was counted, in microseconds.
+    /// Time up to which earned bytes were counted, in microseconds.
     earned_us: u64,
 }
 

@@ -11,7 +11,7 @@ use crate::cluster::spread::unsettled::UnsettledPart;
 #[derive(Debug, Default)]
 pub(super) struct Duties {
     slab: Slab<Duty>,
-    /// Memory of their batches, in bytes. A batch that is in several parts counts for each.
+    /// Memory of the batches of all parts, in bytes. A batch that is in several parts counts for each.
     batch_bytes: usize,
     /// Bytes of this node's own parts that wait to be sent for the first time.
     own_unsent_bytes: usize,

@@ -248,7 +248,7 @@ fn duty_members<'a>(env: &'a Env, duty: &Duty) -> SpanMembers<'a> {
     env.members(zone, *span, without.iter().copied())
 }
 
-/// The members of a part that were not tried, beginning with the one whose turn it is.
+/// The members of a part that were not tried yet, beginning with the one that is to be tried next.
 fn candidates<'a>(duty: &Duty, members: &SpanMembers<'a>) -> impl Iterator<Item = &'a RingEntry> {
     let count = members.len();
     let first = turn_of(&duty.batch, duty.part.hops.saturating_sub(1)).member(count);

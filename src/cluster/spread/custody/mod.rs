@@ -57,7 +57,7 @@ impl Custody {
         self.duties.batch_bytes() > DUTY_BYTES_MAX
     }
 
-    /// Returns whether all of this node's own records are with others, or were given up.
+    /// Returns whether each of this node's own records was acknowledged by another member, or was given up.
     pub fn is_drained(&self) -> bool {
         !self.duties.has_own()
     }

@@ -12,13 +12,13 @@ const OWN_BYTES_MAX: usize = 8 * 1024 * 1024;
 #[derive(Debug)]
 struct Offer {
     batch: Arc<Batch>,
-    /// Number of parts on duty that announce it.
+    /// Number of unsettled parts that announce the batch.
     parts: usize,
     /// Bytes that the batch counts as this node's own; 0 if another node is its origin.
     own_bytes: usize,
 }
 
-/// All batches that peers may pull: each for as long as a part with it is on duty.
+/// All batches that peers may pull: each for as long as a part with the batch is not settled.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
     batches: BTreeMap<BatchId, Offer>,

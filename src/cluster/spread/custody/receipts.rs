@@ -51,7 +51,7 @@ impl Custody {
         env.base.links.mark_ready(id);
     }
 
-    /// Sends the parts that the peer wants, after it was only asked whether it has them.
+    /// Sends the parts that the peer wants. Before, the peer was only asked whether it has them.
     fn take_wanted(&mut self, base: &mut Base, id: usize, wanted: &[u64]) {
         let rtt = base.links.rtt(id);
         let mut lost = 0;

@@ -30,7 +30,8 @@ const HANDOVERS_MAX: u32 = 20;
 /// The action for a part that was not acknowledged in time.
 #[derive(Clone, Copy, Debug)]
 enum Remedy {
-    /// The same member is tried again. `feel`: others are asked for a sign of life meanwhile.
+    /// The part is sent to the same member again. `feel`: other members are asked for a sign of life
+    /// meanwhile.
     TryAgain { feel: bool },
     /// The part is moved to another member.
     MoveOn,
@@ -107,7 +108,7 @@ impl Custody {
         }
     }
 
-    /// Counts a timeout on its link; returns what is to be done about the part, and whether the peer fell
+    /// Counts a timeout on the link of the part. Returns the action for the part, and whether the peer fell
     /// silent.
     fn remedy(&self, env: &mut Env, link_id: usize, sent: &UnsettledPart) -> Option<(Remedy, bool)> {
         let now_us = env.base.now_us;
@@ -180,7 +181,7 @@ impl Custody {
     }
 }
 
-/// The member at this place, if it is still at this address.
+/// The member at the place `place` of the ring, if its address is still `at`.
 fn find(ring: &Ring, place: u64, at: SocketAddr) -> Option<&RingEntry> {
     let entries = ring.entries().get(ring.lower_bound(place)..)?;
     entries.iter().take_while(|entry| entry.hash == place).find(|entry| entry.gossip() == at)

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::{DELAY_US, Event, World, address};
+use super::agenda::Event;
+use super::{DELAY_US, World, address};
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 
 /// Additional delay of a piece that was lost and sent again, in microseconds.
@@ -30,17 +31,15 @@ impl World {
             match output {
                 StreamOutput::Connect { stream, to } => {
                     let at_us = self.now_us + self.stream_delay_us();
-                    self.schedule(at_us, Event::Connect { node: index, stream, to });
+                    self.agenda.add(at_us, Event::Connect { node: index, stream, to });
                 }
                 StreamOutput::Write { stream, bytes } => {
                     self.stream_bytes += bytes.len();
                     self.note_sent(index, stream.0, &bytes);
                     let sent_us = self.sent_us(index, bytes.len());
                     self.send_on((index, stream), sent_us, StreamEvent::Received(bytes));
-                    self.schedule(
-                        sent_us,
-                        Event::Stream { node: index, stream, event: StreamEvent::Drained },
-                    );
+                    self.agenda
+                        .add(sent_us, Event::Stream { node: index, stream, event: StreamEvent::Drained });
                 }
                 StreamOutput::Close { stream } => self.close((index, stream)),
             }
@@ -53,15 +52,15 @@ impl World {
         let target = self.by_address.get(&to).copied().filter(|to| self.nodes[*to].is_up);
         let Some(target) = target.filter(|to| !(self.is_cut)(node, *to)) else {
             let event = StreamEvent::Closed;
-            return self.schedule(back_us, Event::Stream { node, stream, event });
+            return self.agenda.add(back_us, Event::Stream { node, stream, event });
         };
         self.streams.accepted += 2;
         let (here, there) = ((node, stream), (target, StreamId(self.streams.accepted)));
         self.streams.ends.insert(here, (there, self.now_us));
         self.streams.ends.insert(there, (here, back_us));
         let accepted = StreamEvent::Accepted { from: address(node) };
-        self.schedule(self.now_us, Event::Stream { node: target, stream: there.1, event: accepted });
-        self.schedule(back_us, Event::Stream { node, stream, event: StreamEvent::Opened });
+        self.agenda.add(self.now_us, Event::Stream { node: target, stream: there.1, event: accepted });
+        self.agenda.add(back_us, Event::Stream { node, stream, event: StreamEvent::Opened });
     }
 
     /// Hands an event of a stream to a node.
@@ -87,13 +86,13 @@ impl World {
             for (node, stream) in [end, peer] {
                 self.streams.ends.remove(&(node, stream));
                 let event = StreamEvent::Closed;
-                self.schedule(self.now_us + BROKEN_US, Event::Stream { node, stream, event });
+                self.agenda.add(self.now_us + BROKEN_US, Event::Stream { node, stream, event });
             }
             return;
         }
         let at_us = last_us.max(sent_us + self.stream_delay_us());
         self.streams.ends.insert(end, (peer, at_us));
-        self.schedule(at_us, Event::Stream { node: peer.0, stream: peer.1, event });
+        self.agenda.add(at_us, Event::Stream { node: peer.0, stream: peer.1, event });
     }
 
     fn close(&mut self, end: End) {

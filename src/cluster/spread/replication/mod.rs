@@ -69,7 +69,7 @@ pub(super) struct Replication {
     withheld: VecDeque<BatchId>,
     /// Packets that belong to no link: questions and their answers, which are repeated in their own way.
     asides: VecDeque<(SocketAddr, Packet)>,
-    /// When the timer that is set for the waits is due, in microseconds; 0: none is set.
+    /// Time at which the timer that is set for the waits is due, in microseconds; 0: none is set.
     armed_us: u64,
 }
 
@@ -128,7 +128,7 @@ impl Replication {
         self.armed_us == at_us && !self.waits.is_empty()
     }
 
-    /// Returns whether answers wait here, and members may have gone that they still wait for.
+    /// Returns whether answers wait, and members that they wait for may have gone.
     pub fn is_behind(&self, ring: &Ring) -> bool {
         !self.waits.is_empty() && !self.roster.is_current(ring)
     }
@@ -234,7 +234,7 @@ impl Replication {
         }
     }
 
-    /// Prepares a part that is to be handed on: it is counted if its batch is.
+    /// Prepares a part that is to be handed on. The part is counted if its batch is counted.
     pub fn open_part(&mut self, duty: &mut Duty) {
         if self.tallies.has(duty.batch.id) {
             let part = &duty.part;

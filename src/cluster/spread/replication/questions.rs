@@ -33,7 +33,7 @@ const ROOM_US: u64 = 10_000;
 struct Questions {
     /// The questions, by the address of the member.
     to: BTreeMap<SocketAddr, Vec<Inquiry>>,
-    /// Number of questions that may still be asked now.
+    /// Number of questions that may still be asked in this call.
     left: usize,
 }
 

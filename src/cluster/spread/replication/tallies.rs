@@ -79,7 +79,7 @@ struct HandedPart {
     fragments: u32,
 }
 
-/// A tally that is complete, and the peer that is to be told.
+/// A complete tally, and the peer to which it is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TallyReport {
     /// The peer that asked.
@@ -141,7 +141,8 @@ impl Tallies {
         Some(counted.parts.len() - 1)
     }
 
-    /// Notes that a part went to the peer at an address, and its first number on that link.
+    /// Notes that a part was sent to the peer at the address `to`, and the first number of the part on that
+    /// link.
     pub fn hand(&mut self, batch: BatchId, index: usize, (to, first): (SocketAddr, u64), fragments: u32) {
         let Some(counted) = self.batches.get_mut(&batch) else { return };
         let Some(part) = counted.parts.get_mut(index) else { return };

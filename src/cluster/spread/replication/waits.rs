@@ -17,17 +17,18 @@ pub(super) struct Wait {
     pub batch: Option<BatchId>,
     /// The [`Roster`](super::roster::Roster)'s period when the record was accepted.
     pub period: u64,
-    /// The members that must hold it, this node included: those alive then, less those that have gone since.
+    /// The members that must hold the record, this node included: those alive at its acceptance, less those
+    /// that have gone since.
     pub expected: Tally,
-    /// The members that are not known to hold it, in the ring's order; `None`: nobody has looked.
+    /// The members that are not known to hold the record, in the ring's order; `None`: not determined yet.
     pub missing: Option<Vec<Seat>>,
     /// Number of the `missing` members that were asked in this round of questions.
     pub asked: usize,
     /// Number of rounds of questions that have ended.
     pub rounds: u32,
-    /// When the wait is checked next, in microseconds.
+    /// Time of the next check of the wait, in microseconds.
     pub due_us: u64,
-    /// When the wait ends in any case, in microseconds.
+    /// Time at which the wait ends in any case, in microseconds.
     pub deadline_us: u64,
 }
 
@@ -36,7 +37,7 @@ pub(super) struct Wait {
 pub(super) struct Waits {
     /// The waits by token, the number that the caller gave to the answer.
     waits: BTreeMap<u64, Wait>,
-    /// When each wait is due, in microseconds, and its token.
+    /// Time of the next check of each wait, in microseconds, and the token of the wait.
     due: BTreeSet<(u64, u64)>,
     /// Tokens of the waits by the batch that has their records.
     carried: BTreeMap<BatchId, Vec<u64>>,

@@ -30,7 +30,7 @@ fn a_member_costs_little() {
     assert_eq!((size_of::<Option<MemberEntry>>(), size_of::<RingEntry>()), (24, 24));
 }
 
-/// What a member costs a node, at sizes that happen: 12 bytes of name, 14 of HTTP address.
+/// A node needs 128 bytes for each member, at usual sizes: 12 bytes of name, 14 of HTTP address.
 #[test]
 fn ten_thousand_members_cost_128_bytes_each() {
     const COUNT: usize = 10_000;

@@ -22,7 +22,7 @@ fn text(payload: &str) -> Vec<u8> {
     masked(0x81, payload.as_bytes())
 }
 
-/// How reading ended.
+/// The reason for which reading ended.
 #[derive(Debug, PartialEq)]
 enum End {
     Starved,

@@ -1,4 +1,4 @@
-//! What waits in the journal.
+//! Tests of the changes that wait in the journal.
 
 use super::super::schema::{FORMAT, FORMAT_VERSION, FORMAT_WITHOUT_JOURNAL};
 use super::*;
