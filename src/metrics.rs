@@ -145,8 +145,8 @@ pub struct Metrics {
     pub gossip_bytes_sent: Counter,
     /// Bytes received in datagrams, including 28 bytes of IP and UDP headers for each.
     pub gossip_bytes_received: Counter,
-    /// Datagrams that were ignored because they belong to another cluster or protocol version, or are
-    /// damaged.
+    /// Datagrams that were ignored because they belong to another cluster or protocol version, are damaged, or
+    /// may be sent by members only and came from another address.
     pub gossip_datagrams_ignored: Counter,
     /// Copies of records received from peers, including those that were not needed.
     pub data_copies_received: Counter,

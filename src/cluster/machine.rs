@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::members::{Identity, MemberInfo};
 use super::outbox::Awaited;
+use super::parts::Parts;
 use super::purpose::Purpose;
 use super::reconcile::{Reconcile, ReconcileOutput};
 use super::ring::Ring;
@@ -24,8 +25,8 @@ use super::swim::message::SwimMessage;
 use super::swim::{ClockVerdict, Known, SeedInfo, Swim, SwimOutput};
 use super::wire::{Body, Said, Wire};
 use super::{Effect, Heads, MachineConfig, Replica};
-use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, HEADS_BYTES_MAX, SHARDS};
-use crate::record::{NodeName, Now, SharedRecord};
+use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, HEADS_BYTES_MAX};
+use crate::record::{Now, SharedRecord};
 
 /// A node's part in the cluster, whose messages are protected by a seal `S`.
 ///
@@ -40,8 +41,6 @@ pub struct Machine<S: Seal = Checksum> {
     reconcile: Reconcile,
     streams: StreamRouting<S>,
     effects: VecDeque<Effect>,
-    name: NodeName,
-    agreed_at_start_us: u64,
     stats: MachineStats,
 }
 
@@ -65,8 +64,6 @@ impl<S: Seal> Machine<S> {
             reconcile: Reconcile::new(&config, now),
             streams: StreamRouting::new(),
             effects: VecDeque::new(),
-            name: config.name,
-            agreed_at_start_us: config.agreed_us.unwrap_or(0),
             stats: MachineStats::default(),
         }
     }
@@ -97,7 +94,8 @@ impl<S: Seal> Machine<S> {
         }
     }
 
-    /// Handles a datagram. One that is refused or malformed is counted, and ignored otherwise.
+    /// Handles a datagram. One that is refused or malformed, or that only a member may send, is counted, and
+    /// ignored otherwise. A stranger gets no answer that is larger than what it sent.
     pub fn handle_datagram(
         &mut self,
         now: Now,
@@ -109,10 +107,15 @@ impl<S: Seal> Machine<S> {
         self.stats.bytes_received += (datagram.len() + DATAGRAM_HEADER_BYTES) as u64;
         match self.wire.open(from, datagram) {
             Ok((boot, body, heads)) => {
+                let is_member = self.swim.has_answered_at(from);
                 match body {
-                    Body::Members(message, updates) => {
+                    Body::Members(message, updates) if is_member => {
                         self.swim.handle_message(now, from, boot, message, updates);
                     }
+                    Body::Members(message, _) => {
+                        self.swim.handle_stranger(now, from, boot, message, datagram.len());
+                    }
+                    Body::Spread(_) | Body::Compare(_) if !is_member => self.stats.strangers += 1,
                     Body::Spread(message) => match Opened::read(&message) {
                         Ok(opened) => {
                             let ring = self.swim.ring().clone();
@@ -128,7 +131,9 @@ impl<S: Seal> Machine<S> {
                     Body::Compare(compare) => self.reconcile.handle_compare(now, from, &compare, replica),
                     Body::Unknown => {}
                 }
-                self.spread.handle_heads(now, from, &heads);
+                if is_member {
+                    self.spread.handle_heads(now, from, &heads);
+                }
             }
             Err(refusal) => self.count(refusal),
         }
@@ -145,8 +150,8 @@ impl<S: Seal> Machine<S> {
     ) {
         match event {
             StreamEvent::Accepted { from } => {
-                if !self.streams.accepted(now, stream, from) {
-                    self.perform(StreamOutput::Close { stream });
+                if let Some(silent) = self.streams.accepted(now, stream, from) {
+                    self.end_stream(now, silent, replica);
                 }
             }
             StreamEvent::Opened => {
@@ -154,28 +159,24 @@ impl<S: Seal> Machine<S> {
                     self.follow(now, stream, step, replica);
                 }
             }
-            StreamEvent::Received(bytes) => match self.streams.received(&mut self.wire, stream, bytes) {
+            StreamEvent::Received(bytes) => match self.streams.received(now, &mut self.wire, stream, bytes) {
                 Ok(None) => {}
                 Ok(Some(step)) => self.follow(now, stream, step, replica),
                 Err(refusal) => {
                     self.count(refusal);
-                    let purpose = self.streams.purpose(stream);
-                    self.perform(StreamOutput::Close { stream });
-                    if let Some(purpose) = purpose {
-                        self.route(now, stream, purpose, StreamEvent::Closed, replica);
-                    }
+                    self.end_stream(now, stream, replica);
                 }
             },
             StreamEvent::Drained => {
                 if let Some(purpose) = self.streams.told(stream) {
-                    self.route(now, stream, purpose, event, replica);
+                    self.parts(replica).route(now, stream, purpose, event);
                 }
             }
             StreamEvent::Closed => {
                 let purpose = self.streams.purpose(stream);
                 self.streams.closed(stream);
                 if let Some(purpose) = purpose {
-                    self.route(now, stream, purpose, event, replica);
+                    self.parts(replica).route(now, stream, purpose, event);
                 }
             }
         }
@@ -188,37 +189,40 @@ impl<S: Seal> Machine<S> {
         if !answer.is_empty() {
             self.effects.push_back(Effect::Stream(StreamOutput::Write { stream, bytes: answer }));
         }
-        if let Some(from) = accepted_from {
-            self.route(now, stream, purpose, StreamEvent::Accepted { from }, replica);
+        let mut parts = self.parts(replica);
+        if let Some(peer) = accepted_from {
+            let is_member = parts.swim.is_member_from(peer.address.ip(), peer.boot);
+            if !parts.accept(now, stream, purpose, peer, is_member) {
+                return self.perform(StreamOutput::Close { stream });
+            }
+            if is_member {
+                self.streams.trust(stream);
+            }
         }
+        let mut parts = self.parts(replica);
         if is_opened {
-            self.route(now, stream, purpose, StreamEvent::Opened, replica);
+            parts.route(now, stream, purpose, StreamEvent::Opened);
         }
         if !received.is_empty() {
-            self.route(now, stream, purpose, StreamEvent::Received(received), replica);
+            parts.route(now, stream, purpose, StreamEvent::Received(received));
+        }
+        if parts.has_introduced(stream) {
+            self.streams.introduce(stream);
         }
     }
 
-    /// Hands an event of a stream to the part of the machine that the stream is for.
-    fn route(
-        &mut self,
-        now: Now,
-        stream: StreamId,
-        purpose: Purpose,
-        event: StreamEvent,
-        replica: &mut dyn Replica,
-    ) {
-        match purpose {
-            Purpose::Members => self.swim.handle_stream(now, stream, event),
-            Purpose::Reconcile => {
-                let heads = || self.spread.heads();
-                self.reconcile.handle_stream(now, stream, event, &heads, replica);
-            }
-            Purpose::Bodies => {
-                let ring = self.swim.ring().clone();
-                self.spread.handle_stream(now, stream, event, &ring, replica);
-            }
+    /// Closes a stream, and tells the part of the machine that it is for.
+    fn end_stream(&mut self, now: Now, stream: StreamId, replica: &mut dyn Replica) {
+        let purpose = self.streams.purpose(stream);
+        self.perform(StreamOutput::Close { stream });
+        if let Some(purpose) = purpose {
+            self.parts(replica).route(now, stream, purpose, StreamEvent::Closed);
         }
+    }
+
+    /// Borrows the parts of the machine that streams are for.
+    fn parts<'a>(&'a mut self, replica: &'a mut dyn Replica) -> Parts<'a> {
+        Parts { swim: &mut self.swim, spread: &mut self.spread, reconcile: &mut self.reconcile, replica }
     }
 
     /// Returns whether a stream brings records in bulk, so that its bytes may be left in the socket for a
@@ -246,7 +250,7 @@ impl<S: Seal> Machine<S> {
             self.reconcile.handle_timeout(now, &ring, &heads, replica);
         }
         for stream in self.streams.take_overdue(now) {
-            self.perform(StreamOutput::Close { stream });
+            self.end_stream(now, stream, replica);
         }
         self.collect(now, replica);
     }
@@ -406,7 +410,7 @@ impl<S: Seal> Machine<S> {
             match output {
                 SwimOutput::Datagram { to, message, updates } => {
                     let is_probe = matches!(message, SwimMessage::Ping(_) | SwimMessage::Ack(_));
-                    let heads = match is_probe {
+                    let heads = match is_probe && self.swim.has_answered_at(to) {
                         true => self.spread.heads_digest(HEADS_BYTES_MAX),
                         false => Vec::new(),
                     };
@@ -435,7 +439,11 @@ impl<S: Seal> Machine<S> {
                 }
                 ReconcileOutput::Stream(output) => self.perform(output),
                 ReconcileOutput::Merged(heads) => self.spread.merge_heads(now, &heads),
-                ReconcileOutput::Discard => self.discard(now, replica),
+                ReconcileOutput::Discard => {
+                    self.reconcile.discard_old(now, replica);
+                    // Some of these records came in this life: heads that cover them would claim what is gone.
+                    self.spread.forget_held();
+                }
             }
         }
         self.stats.shards_differing = self.reconcile.shards_differing() as u64;
@@ -455,24 +463,6 @@ impl<S: Seal> Machine<S> {
             self.effects.push_back(Effect::Replicated(replicated));
         }
         self.stats.data_copies_received = self.spread.stats().data_copies_received;
-    }
-
-    /// Drops the records of a node that was away for longer than deletions are kept: they may have been
-    /// deleted meanwhile, and are read from the others again. Records that this node itself accepted since it
-    /// last agreed with the others are kept, since nobody else may have them.
-    fn discard(&mut self, now: Now, replica: &mut dyn Replica) {
-        let mut old = Vec::new();
-        for shard in 0..SHARDS {
-            replica.visit_shard(shard, &mut |record| {
-                let is_own = record.birth.origin == self.name;
-                if !is_own || record.accepted_us <= self.agreed_at_start_us {
-                    old.push(record.clone());
-                }
-            });
-            old.drain(..).for_each(|record| replica.discard(now, &record));
-        }
-        // Some of these records came in this life: heads that cover them would claim what is gone.
-        self.spread.forget_held();
     }
 
     /// Passes on the instruction of a part of the machine about a stream. Bytes to be written are sealed.

@@ -1,8 +1,9 @@
 //! Routes every stream to the part of the machine that it is for, and keeps the seal of every stream.
 //!
 //! The purpose of a stream that this node asked for follows from its number, that of a stream that a peer
-//! opened from its preamble. Until the preamble is complete, its bytes are kept here, for five seconds at
-//! most.
+//! opened from its preamble. Until the preamble is complete, its bytes are kept here. The preamble also tells
+//! the life of the peer, by which the machine decides whether the peer is a member. Until then, and for good
+//! if it is none, the stream is one of a stranger (see [`super::strangers`]).
 //!
 //! The other parts of the machine neither see preambles nor seals: they are told that a stream is open or
 //! accepted when bytes can be exchanged, and all that they read and write goes through the stream's seal.
@@ -15,21 +16,25 @@ use bytes::Bytes;
 use super::purpose::Purpose;
 use super::seal::{Seal, SealRefusal, StreamSeal};
 use super::stats::QueueGauge;
+use super::strangers::StrangerStreams;
 use super::streams::StreamId;
 use super::wire::Wire;
 use crate::record::Now;
-
-/// Time that a peer has, from its connection on, to say what the stream is for, in microseconds.
-const PREAMBLE_US_MAX: u64 = 5_000_000;
-/// Most streams whose preamble is not complete.
-const UNKNOWN_MAX: usize = 64;
 
 /// A stream whose preamble is not complete.
 #[derive(Debug)]
 struct Unknown {
     from: SocketAddr,
     preamble: Vec<u8>,
-    due_us: u64,
+}
+
+/// The peer that opened a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StreamPeer {
+    /// Address of the peer's end. The port is not that of the peer's gossip address.
+    pub address: SocketAddr,
+    /// Boot number in the preamble.
+    pub boot: u64,
 }
 
 /// A stream whose purpose is known.
@@ -46,6 +51,7 @@ struct Routed<T> {
 pub(super) struct StreamRouting<S: Seal> {
     unknown: BTreeMap<StreamId, Unknown>,
     routed: BTreeMap<StreamId, Routed<S::Stream>>,
+    strangers: StrangerStreams,
 }
 
 /// The consequences of an event of a stream: the bytes that are to be written at once, and then the events
@@ -56,8 +62,8 @@ pub(super) struct StreamStep {
     pub purpose: Purpose,
     /// Bytes that the seal wants written, sealed already; empty if there are none.
     pub answer: Bytes,
-    /// The peer's address, if the stream has just been accepted.
-    pub accepted_from: Option<SocketAddr>,
+    /// The peer, if it opened the stream and has just said what the stream is for.
+    pub accepted_from: Option<StreamPeer>,
     /// Whether the stream, which this node asked for, has just become open.
     pub is_opened: bool,
     /// Bytes that can be read; empty if there are none.
@@ -79,23 +85,33 @@ impl StreamStep {
 impl<S: Seal> StreamRouting<S> {
     /// The routing of a machine that has no streams.
     pub fn new() -> StreamRouting<S> {
-        StreamRouting { unknown: BTreeMap::new(), routed: BTreeMap::new() }
-    }
-
-    /// Calls `visit` with the number of streams whose purpose is not known, and its bound.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
-        visit(QueueGauge::new("streams without a purpose", self.unknown.len(), UNKNOWN_MAX));
-    }
-
-    /// Notes a stream that a peer opened. Returns `false` if it is to be closed, because too many peers have
-    /// opened streams without saying what for.
-    pub fn accepted(&mut self, now: Now, stream: StreamId, from: SocketAddr) -> bool {
-        if self.unknown.len() >= UNKNOWN_MAX {
-            return false;
+        StreamRouting {
+            unknown: BTreeMap::new(),
+            routed: BTreeMap::new(),
+            strangers: StrangerStreams::default(),
         }
-        let due_us = now.mono_us + PREAMBLE_US_MAX;
-        self.unknown.insert(stream, Unknown { from, preamble: Vec::new(), due_us });
-        true
+    }
+
+    /// Calls `visit` with the number of streams of strangers, and its bound.
+    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
+        self.strangers.visit_gauges(visit);
+    }
+
+    /// Notes a stream that a peer opened. Returns the stream of a stranger that is to be closed, because there
+    /// are too many.
+    pub fn accepted(&mut self, now: Now, stream: StreamId, from: SocketAddr) -> Option<StreamId> {
+        self.unknown.insert(stream, Unknown { from, preamble: Vec::new() });
+        self.strangers.admit(now.mono_us, stream, from.ip())
+    }
+
+    /// Notes that the peer that opened a stream is a member.
+    pub fn trust(&mut self, stream: StreamId) {
+        self.strangers.remove(stream);
+    }
+
+    /// Notes that the first whole frame of a stranger has come.
+    pub fn introduce(&mut self, stream: StreamId) {
+        self.strangers.introduce(stream);
     }
 
     /// Begins a stream that this node asked for and that is open now.
@@ -115,22 +131,24 @@ impl<S: Seal> StreamRouting<S> {
     /// Takes in bytes of a stream. `None`: nothing follows from them so far.
     pub fn received(
         &mut self,
+        now: Now,
         wire: &mut Wire<S>,
         stream: StreamId,
         bytes: Bytes,
     ) -> Result<Option<StreamStep>, SealRefusal> {
+        self.strangers.hear(now.mono_us, stream);
         if let Some(routed) = self.routed.get_mut(&stream) {
             return routed.receive(bytes).map(Some);
         }
         let Some(unknown) = self.unknown.get_mut(&stream) else { return Ok(None) };
         let Some(rest) = unknown.receive(wire, bytes) else { return Ok(None) };
         let Some(Unknown { from, preamble, .. }) = self.unknown.remove(&stream) else { return Ok(None) };
-        let (purpose, seal) = wire.accept(from, &preamble)?;
+        let (purpose, boot, seal) = wire.accept(from, &preamble)?;
         let mut routed = Routed { purpose, seal, is_told: true };
         let step = if rest.is_empty() { StreamStep::new(purpose) } else { routed.receive(rest)? };
         let answer = [routed.seal.take_answer(), step.answer].concat().into();
         self.routed.insert(stream, routed);
-        Ok(Some(StreamStep { answer, accepted_from: Some(from), ..step }))
+        Ok(Some(StreamStep { answer, accepted_from: Some(StreamPeer { address: from, boot }), ..step }))
     }
 
     /// Returns the purpose of a stream, if the part of the machine that it is for was told that it is open.
@@ -148,22 +166,17 @@ impl<S: Seal> StreamRouting<S> {
     pub fn closed(&mut self, stream: StreamId) {
         self.unknown.remove(&stream);
         self.routed.remove(&stream);
+        self.strangers.remove(stream);
     }
 
-    /// When the next stream whose purpose is not known is to be closed, on the monotonic clock in
-    /// microseconds.
+    /// When the next stream of a stranger is to be closed, on the monotonic clock in microseconds.
     pub fn due_us(&self) -> u64 {
-        self.unknown.values().map(|unknown| unknown.due_us).min().unwrap_or(u64::MAX)
+        self.strangers.due_us()
     }
 
-    /// Forgets the streams whose peers took too long to say what they are for, and returns them to be closed.
+    /// Returns the streams that are to be closed, because strangers took too long to introduce themselves.
     pub fn take_overdue(&mut self, now: Now) -> Vec<StreamId> {
-        let overdue = self.unknown.iter().filter(|(_, unknown)| unknown.due_us <= now.mono_us);
-        let overdue: Vec<StreamId> = overdue.map(|(&stream, _)| stream).collect();
-        for stream in &overdue {
-            self.unknown.remove(stream);
-        }
-        overdue
+        self.strangers.take_overdue(now.mono_us)
     }
 }
 
@@ -202,6 +215,7 @@ impl<T: StreamSeal> Routed<T> {
 #[cfg(test)]
 mod tests {
     use super::super::seal::Checksum;
+    use super::super::strangers::{INTRODUCTION_US_MAX, STREAMS_PER_HOST_MAX};
     use super::*;
 
     fn wire() -> Wire<Checksum> {
@@ -216,13 +230,23 @@ mod tests {
         let from = SocketAddr::from(([10, 0, 0, 1], 9));
         for cut in 0..preamble.len() {
             let mut streams = StreamRouting::new();
-            assert!(streams.accepted(Now::default(), StreamId(2), from));
-            let first = streams.received(&mut wire, StreamId(2), Bytes::copy_from_slice(&bytes[..cut]));
+            assert_eq!(streams.accepted(Now::default(), StreamId(2), from), None);
+            let first = streams.received(
+                Now::default(),
+                &mut wire,
+                StreamId(2),
+                Bytes::copy_from_slice(&bytes[..cut]),
+            );
             assert_eq!(first, Ok(None));
-            let second = streams.received(&mut wire, StreamId(2), Bytes::copy_from_slice(&bytes[cut..]));
+            let second = streams.received(
+                Now::default(),
+                &mut wire,
+                StreamId(2),
+                Bytes::copy_from_slice(&bytes[cut..]),
+            );
             let received = Bytes::from_static(b"rest");
-            let step =
-                StreamStep { accepted_from: Some(from), received, ..StreamStep::new(Purpose::Reconcile) };
+            let accepted_from = Some(StreamPeer { address: from, boot: 1 });
+            let step = StreamStep { accepted_from, received, ..StreamStep::new(Purpose::Reconcile) };
             assert_eq!(second, Ok(Some(step)));
             assert_eq!(streams.purpose(StreamId(2)), Some(Purpose::Reconcile));
         }
@@ -233,16 +257,21 @@ mod tests {
         let mut wire = wire();
         let mut streams = StreamRouting::new();
         let from = SocketAddr::from(([10, 0, 0, 1], 9));
-        for stream in 0..2 * UNKNOWN_MAX as u64 {
-            assert_eq!(
-                streams.accepted(Now::default(), StreamId(2 * stream), from),
-                stream < UNKNOWN_MAX as u64
-            );
+        let now = Now::default();
+        for stream in 0..2 * STREAMS_PER_HOST_MAX as u64 {
+            if let Some(silent) = streams.accepted(now, StreamId(2 * stream), from) {
+                assert_eq!(silent, StreamId(2 * (stream - STREAMS_PER_HOST_MAX as u64)));
+                streams.closed(silent);
+            }
         }
-        assert!(streams.received(&mut wire, StreamId(0), Bytes::from_static(&[7; 40])).is_err());
-        assert_eq!(streams.due_us(), PREAMBLE_US_MAX);
-        assert_eq!(streams.take_overdue(Now::default().plus_us(PREAMBLE_US_MAX)).len(), UNKNOWN_MAX - 1);
-        assert_eq!(streams.due_us(), u64::MAX);
+        let last = StreamId(4 * STREAMS_PER_HOST_MAX as u64 - 2);
+        assert!(streams.received(now, &mut wire, last, Bytes::from_static(&[7; 40])).is_err());
+        streams.closed(last);
+        assert_eq!(streams.due_us(), INTRODUCTION_US_MAX);
+        let overdue = streams.take_overdue(now.plus_us(INTRODUCTION_US_MAX));
+        assert_eq!((overdue.len(), streams.due_us()), (STREAMS_PER_HOST_MAX - 1, u64::MAX));
+        overdue.into_iter().for_each(|stream| streams.closed(stream));
+        assert!(streams.unknown.is_empty() && streams.routed.is_empty());
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub struct MachineStats {
     pub foreign: u64,
     /// Number of datagrams and streams that were ignored because they were truncated, damaged or malformed.
     pub corrupt: u64,
+    /// Number of datagrams that were ignored because only members may send them, and no member has answered at
+    /// the address that they came from.
+    pub strangers: u64,
     /// Number of copies of records that came from peers, needless copies included.
     pub data_copies_received: u64,
     /// Number of shards that differed in the last two comparisons of maps.

@@ -177,13 +177,17 @@ impl<S: Seal> Wire<S> {
         }
     }
 
-    /// Verifies the whole preamble of a stream that a peer opened. Returns the purpose of the stream and its
-    /// seal.
-    pub fn accept(&mut self, from: SocketAddr, preamble: &[u8]) -> Result<(Purpose, S::Stream), SealRefusal> {
+    /// Verifies the whole preamble of a stream that a peer opened. Returns the purpose of the stream, the boot
+    /// number of the peer and the stream's seal.
+    pub fn accept(
+        &mut self,
+        from: SocketAddr,
+        preamble: &[u8],
+    ) -> Result<(Purpose, u64, S::Stream), SealRefusal> {
         let prefix = open_prefix(preamble)?;
         let (Unsealed { sender, .. }, stream) = self.seal.accept(from, preamble)?;
-        let (kind, _boot) = check_header(self.cluster, prefix, sender)?;
-        Ok((Purpose::from_kind(kind).ok_or(SealRefusal::Corrupt)?, stream))
+        let (kind, boot) = check_header(self.cluster, prefix, sender)?;
+        Ok((Purpose::from_kind(kind).ok_or(SealRefusal::Corrupt)?, boot, stream))
     }
 
     /// Begins a message with its header. Memory is set aside for exactly `body_bytes` and the seal: a second

@@ -1,4 +1,4 @@
-//! The port that clients connect to: one listener for each worker, all on the same port.
+//! Listeners, and the port that clients connect to: one listener for each worker, all on the same port.
 //!
 //! With `SO_REUSEPORT` the kernel spreads connections over the workers' listeners, and no accepted
 //! socket ever changes its thread. But such a listener does not notice that another program holds the
@@ -13,15 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::clock;
-
 /// Number of connections that the kernel keeps until they are accepted, for each listener.
 const CLIENT_BACKLOG: i32 = 4096;
-/// Number of connections that a worker accepts in one turn.
+/// Number of connections that a listener accepts in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 /// Pause in accepting after an error that would recur at once, such as a lack of file descriptors, in
 /// microseconds.
-pub const ACCEPT_PAUSE_US: u64 = 100_000;
+const ACCEPT_PAUSE_US: u64 = 100_000;
 /// Least time between two lines in the log about connections that could not be accepted, in microseconds.
 const FAILURES_LOG_US: u64 = 60_000_000;
 
@@ -57,17 +55,20 @@ pub fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
-/// One worker's listener.
+/// A listener for clients or for peers, on one worker.
 #[derive(Debug)]
 pub struct Acceptor {
     listener: TcpListener,
+    /// Whether connections may wait that the poll will not tell of again.
     is_ready: bool,
+    /// Monotonic time before which nothing is accepted, because of an error, in microseconds.
     paused_until_us: u64,
 }
 
 impl Acceptor {
     /// Accepts from `listener`, which must be registered with an edge-triggered poll.
     pub fn new(listener: TcpListener) -> Acceptor {
+        // Clients or peers may have connected before the listener was registered.
         Acceptor { listener, is_ready: true, paused_until_us: 0 }
     }
 
@@ -86,21 +87,22 @@ impl Acceptor {
         (self.is_ready && now_us < self.paused_until_us).then_some(self.paused_until_us)
     }
 
-    /// Accepts connections that wait, up to the number of one turn. An error is returned after which
-    /// accepting pauses, since it would only come again at once.
-    pub fn accept(&mut self, accepted: &mut Vec<TcpStream>) -> io::Result<()> {
+    /// Adds connections that wait to `accepted`, with the address of the other side: up to the number of one
+    /// turn, and none during a pause. An error is returned after which accepting pauses, since it would only
+    /// come again at once.
+    pub fn accept(&mut self, now_us: u64, accepted: &mut Vec<(TcpStream, SocketAddr)>) -> io::Result<()> {
         for _ in 0..ACCEPTS_PER_TURN {
+            if !self.is_ready(now_us) {
+                break;
+            }
             match self.listener.accept() {
-                Ok((socket, _)) => accepted.push(socket),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.is_ready = false;
-                    return Ok(());
-                }
-                // The client left while it waited.
+                Ok(connection) => accepted.push(connection),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_ready = false,
+                // The other side left while it waited.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.paused_until_us = clock::now().mono_us + ACCEPT_PAUSE_US;
+                    self.paused_until_us = now_us + ACCEPT_PAUSE_US;
                     return Err(error);
                 }
             }
@@ -162,6 +164,27 @@ mod tests {
         assert!(std::net::TcpListener::bind(taken).is_err());
         drop(listeners);
         assert!(bind(taken, 2).is_ok(), "free again");
+    }
+
+    #[test]
+    fn one_turn_accepts_a_bounded_number() {
+        let address = "127.0.0.1:0".parse().expect("address");
+        let listener = bind(address, 1).expect("bound").remove(0);
+        let address = listener.local_addr().expect("address");
+        let mut acceptor = Acceptor::new(listener);
+        let connect = |_| std::net::TcpStream::connect(address).expect("connected");
+        let clients: Vec<_> = (0..ACCEPTS_PER_TURN + 1).map(connect).collect();
+        let mut accepted = Vec::new();
+        acceptor.accept(0, &mut accepted).expect("accepted");
+        assert_eq!((accepted.len(), acceptor.is_ready(0)), (ACCEPTS_PER_TURN, true));
+        acceptor.accept(0, &mut accepted).expect("accepted");
+        assert_eq!((accepted.len(), acceptor.is_ready(0)), (clients.len(), false));
+        assert!(
+            accepted
+                .iter()
+                .zip(&clients)
+                .all(|((_, from), client)| client.local_addr().is_ok_and(|at| at == *from))
+        );
     }
 
     /// Twenty lines a second filled the disk of a node that was out of file descriptors.

@@ -22,7 +22,7 @@ use super::stream::PeerStreams;
 use super::tokens::{self, EventSource};
 use crate::cluster::members::State;
 use crate::cluster::stats::MachineStats;
-use crate::cluster::{Effect, Machine, MachineConfig};
+use crate::cluster::{Effect, Machine, MachineConfig, StreamEvent};
 use crate::record::{Now, SharedRecord};
 
 /// Longest turn, in microseconds. After this time no more is read from streams or taken from the outbox, so
@@ -139,6 +139,7 @@ impl Gossip {
         while let Ok(seeds) = self.seeds.try_recv() {
             self.machine.handle_seeds(now, &seeds);
         }
+        self.streams.sweep(now.mono_us);
         if let Err(error) = self.streams.accept(now.mono_us) {
             shared.handle_accept_failure(now.mono_us, &error);
         }
@@ -154,52 +155,54 @@ impl Gossip {
             let machine = &mut self.machine;
             self.datagrams
                 .receive(|from, datagram| machine.handle_datagram(at, from, datagram, &mut replica));
-            self.perform(shared);
+            self.perform(at.mono_us, shared);
             at = clock::now();
         }
         if self.machine.poll_timeout().is_some_and(|due_us| due_us <= at.mono_us) {
             self.machine.handle_timeout(at, &mut replica);
-            self.perform(shared);
+            self.perform(at.mono_us, shared);
         }
         self.send_published(at, shared);
         let mut may_read_bulk = !shared.is_store_lagging();
         if may_read_bulk {
             self.streams.release();
         }
-        for _ in 0..PIECES_PER_TURN {
+        let mut pieces = 0;
+        while pieces < PIECES_PER_TURN {
             let may_read = |stream| may_read_bulk || !self.machine.is_bulk(stream);
             let Some((stream, event)) = self.streams.poll_event(may_read) else { break };
+            pieces += usize::from(matches!(event, StreamEvent::Received(_)));
             self.machine.handle_stream(at, stream, event, &mut replica);
-            self.perform(shared);
+            self.perform(at.mono_us, shared);
             at = clock::now();
             may_read_bulk = !shared.is_store_lagging();
             if at.mono_us > now.mono_us + GOSSIP_TURN_US_MAX {
                 break;
             }
         }
-        self.perform(shared);
+        self.perform(at.mono_us, shared);
         self.datagrams.flush();
         self.publish_state(at, shared);
-        self.has_work(shared)
+        self.has_work(at.mono_us, shared)
     }
 
-    fn has_work(&self, shared: &Shared) -> bool {
+    fn has_work(&self, now_us: u64, shared: &Shared) -> bool {
         let may_send = self.machine.room_bytes() > 0 && shared.ingest.outbox_bytes() > 0;
-        may_send || self.datagrams.is_readable() || self.streams.has_work()
+        may_send || self.datagrams.is_readable() || self.streams.has_work(now_us)
     }
 
     /// Monotonic time at which [`Gossip::turn`] is to be called even if nothing has happened, in
     /// microseconds.
-    pub fn next_us(&self) -> Option<u64> {
+    pub fn next_us(&self, now_us: u64) -> u64 {
         // Gauges, and whether the node is alone, are updated at intervals in any case.
         let mut own_us = self.gauges_us + 10 * GAUGES_US;
-        if let Some(resumes_us) = self.streams.resumes_us() {
+        if let Some(resumes_us) = self.streams.resumes_us(now_us) {
             own_us = own_us.min(resumes_us);
         }
         if self.machine.heads_version() != self.heads_version {
             own_us = own_us.min(self.heads_due_us);
         }
-        Some(self.machine.poll_timeout().map_or(own_us, |due_us| due_us.min(own_us)))
+        self.machine.poll_timeout().map_or(own_us, |due_us| due_us.min(own_us))
     }
 
     /// Returns whether the records that were taken from the outbox have reached other nodes, or were given
@@ -211,7 +214,7 @@ impl Gossip {
     /// Tells the cluster that this node leaves.
     pub fn leave(&mut self, now: Now, shared: &Shared) {
         self.machine.handle_leave(now);
-        self.perform(shared);
+        self.perform(now.mono_us, shared);
         self.datagrams.flush();
     }
 
@@ -240,7 +243,7 @@ impl Gossip {
             }
             self.machine.handle_published(now, &self.records);
             self.records.clear();
-            self.perform(shared);
+            self.perform(now.mono_us, shared);
             // A bound in time is needed too, since no link fills up where there is no peer. It is generous: a
             // record that is left for a later turn has dropped out of the processor's caches by then, and
             // costs more than all that was done with it before.
@@ -252,11 +255,11 @@ impl Gossip {
     }
 
     /// Carries out the effects that the machine asks for.
-    fn perform(&mut self, shared: &Shared) {
+    fn perform(&mut self, now_us: u64, shared: &Shared) {
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 Effect::Datagram { to, bytes } => self.datagrams.push(to, bytes),
-                Effect::Stream(output) => self.streams.perform(output),
+                Effect::Stream(output) => self.streams.perform(now_us, output),
                 Effect::MembersChanged => self.publish_members(shared),
                 Effect::Replicated(replicated) => shared.handle_replicated(replicated),
                 Effect::NameTaken { by } => {
@@ -351,8 +354,8 @@ impl Gossip {
         metrics.gossip_datagrams_received.add(stats.datagrams_received - last.datagrams_received);
         metrics.gossip_bytes_sent.add(stats.bytes_sent - last.bytes_sent);
         metrics.gossip_bytes_received.add(stats.bytes_received - last.bytes_received);
-        let ignored = stats.foreign + stats.corrupt - last.foreign - last.corrupt;
-        metrics.gossip_datagrams_ignored.add(ignored);
+        let ignored = |stats: &MachineStats| stats.foreign + stats.corrupt + stats.strangers;
+        metrics.gossip_datagrams_ignored.add(ignored(stats) - ignored(last));
         metrics.data_copies_received.add(stats.data_copies_received - last.data_copies_received);
         metrics.shards_differing.set(stats.shards_differing as i64);
         self.counted = *stats;

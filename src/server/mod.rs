@@ -20,6 +20,7 @@ mod batch;
 mod clients;
 pub mod clock;
 mod close;
+mod closing_streams;
 mod cluster_view;
 mod connection;
 mod control;

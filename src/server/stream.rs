@@ -12,7 +12,8 @@ use bytes::Bytes;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
 
-use super::acceptor::ACCEPT_PAUSE_US;
+use super::acceptor::Acceptor;
+use super::closing_streams::ClosingStreams;
 use super::tokens;
 use crate::cluster::{StreamEvent, StreamId, StreamOutput};
 
@@ -44,11 +45,7 @@ struct PeerStream {
 /// All streams of this node.
 pub struct PeerStreams {
     registry: Registry,
-    listener: TcpListener,
-    /// Whether connections may wait to be accepted.
-    is_acceptable: bool,
-    /// Until when nothing is accepted, on the monotonic clock.
-    paused_until_us: u64,
+    acceptor: Acceptor,
     streams: BTreeMap<StreamId, PeerStream>,
     /// Streams that may have more to read.
     readable: VecDeque<StreamId>,
@@ -60,6 +57,8 @@ pub struct PeerStreams {
     next_accepted: u64,
     /// Number of open streams that peers opened.
     accepted: usize,
+    /// Streams that the machine has closed, and whose last bytes are not sent.
+    closing: ClosingStreams,
     /// Buffer that pieces of streams are read into.
     buffer: Vec<u8>,
 }
@@ -69,23 +68,21 @@ impl PeerStreams {
     pub fn new(registry: Registry, listener: TcpListener) -> PeerStreams {
         PeerStreams {
             registry,
-            listener,
-            // Peers may have connected before the listener was registered with the poll.
-            is_acceptable: true,
-            paused_until_us: 0,
+            acceptor: Acceptor::new(listener),
             streams: BTreeMap::new(),
             readable: VecDeque::new(),
             held: Vec::new(),
             events: VecDeque::new(),
             next_accepted: 2,
             accepted: 0,
+            closing: ClosingStreams::default(),
             buffer: vec![0; PEER_READ_BYTES],
         }
     }
 
-    /// Returns whether [`PeerStreams::poll_event`] may have something at once.
-    pub fn has_work(&self) -> bool {
-        !self.readable.is_empty() || !self.events.is_empty()
+    /// Returns whether [`PeerStreams::accept`] or [`PeerStreams::poll_event`] may have something at once.
+    pub fn has_work(&self, now_us: u64) -> bool {
+        self.acceptor.is_ready(now_us) || !self.readable.is_empty() || !self.events.is_empty()
     }
 
     /// The next event for the machine; reads one piece if none waits. A stream that `may_read` denies
@@ -108,44 +105,34 @@ impl PeerStreams {
         self.readable.extend(self.held.drain(..));
     }
 
-    /// The poll says that connections wait.
+    /// Notes that the poll has reported connections that wait.
     pub fn set_acceptable(&mut self) {
-        self.is_acceptable = true;
+        self.acceptor.set_ready();
     }
 
-    /// Returns when [`PeerStreams::accept`] is to be called again because accepting pauses after an error, on
-    /// the monotonic clock; `None` if it does not pause.
-    pub fn resumes_us(&self) -> Option<u64> {
-        self.is_acceptable.then_some(self.paused_until_us)
+    /// Monotonic time at which the pause in accepting after an error ends; `None` if there is no pause.
+    pub fn resumes_us(&self, now_us: u64) -> Option<u64> {
+        self.acceptor.resumes_us(now_us)
     }
 
-    /// Accepts connections that wait. An error is returned after which accepting pauses, since it would only
-    /// come again at once.
+    /// Accepts connections that wait, up to the number of one turn. After an error accepting pauses.
     pub fn accept(&mut self, now_us: u64) -> io::Result<()> {
-        while self.is_acceptable && now_us >= self.paused_until_us {
-            match self.listener.accept() {
-                Ok((socket, from)) if self.accepted < ACCEPTED_MAX || self.give_up_one() => {
-                    let id = StreamId(self.next_accepted);
-                    self.next_accepted += 2;
-                    if self.add(id, socket, true).is_ok() {
-                        self.accepted += 1;
-                        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                        self.events.push_back((id, StreamEvent::Accepted { from }));
-                    }
-                }
-                // One too many. The peer finds it closed, and tries again later.
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_acceptable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    // The poll tells of these connections no second time.
-                    self.paused_until_us = now_us + ACCEPT_PAUSE_US;
-                    return Err(error);
-                }
+        let mut accepted = Vec::new();
+        let result = self.acceptor.accept(now_us, &mut accepted);
+        for (socket, from) in accepted {
+            if self.accepted >= ACCEPTED_MAX && !self.give_up_one() {
+                // The peer finds the connection closed, and tries again later.
+                continue;
+            }
+            let id = StreamId(self.next_accepted);
+            self.next_accepted += 2;
+            if self.add(id, socket, true).is_ok() {
+                self.accepted += 1;
+                let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+                self.events.push_back((id, StreamEvent::Accepted { from }));
             }
         }
-        Ok(())
+        result
     }
 
     /// Handles an event of the poll for one stream.
@@ -172,11 +159,21 @@ impl PeerStreams {
     }
 
     /// Carries out what the machine asks for on one stream.
-    pub fn perform(&mut self, output: StreamOutput) {
+    pub fn perform(&mut self, now_us: u64, output: StreamOutput) {
         match output {
             StreamOutput::Connect { stream, to } => self.connect(stream, to),
             StreamOutput::Write { stream, bytes } => self.write(stream, bytes),
-            StreamOutput::Close { stream } => self.close(stream),
+            StreamOutput::Close { stream } => self.close(now_us, stream),
+        }
+    }
+
+    /// Gives up streams that the machine has closed, and whose peers do not read the last bytes. To be called
+    /// at least once a second.
+    pub fn sweep(&mut self, now_us: u64) {
+        loop {
+            let waiting_bytes = |id| self.streams.get(&id).map_or(0, |stream| stream.waiting_bytes);
+            let Some(id) = self.closing.next_overdue(now_us, waiting_bytes) else { break };
+            self.remove(id);
         }
     }
 
@@ -205,11 +202,13 @@ impl PeerStreams {
     }
 
     /// Closes a stream once everything that was written is sent. The machine gets no further event of it.
-    fn close(&mut self, id: StreamId) {
+    fn close(&mut self, now_us: u64, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.is_closing = true;
         if stream.waiting.is_empty() || !stream.is_connected {
             self.remove(id);
+        } else {
+            self.closing.add(now_us, id, stream.waiting_bytes);
         }
     }
 
@@ -295,14 +294,13 @@ impl PeerStreams {
     /// Gives up a stream that a peer opened and that only waits until the peer has read the rest. Returns
     /// `false` if there is none.
     fn give_up_one(&mut self) -> bool {
-        let mut streams = self.streams.iter();
-        let found =
-            streams.find(|(id, stream)| id.0.is_multiple_of(2) && stream.is_closing).map(|(id, _)| *id);
+        let found = self.closing.oldest(|id| id.0.is_multiple_of(2));
         found.is_some_and(|id| self.remove(id).is_some())
     }
 
     fn remove(&mut self, id: StreamId) -> Option<PeerStream> {
         let mut stream = self.streams.remove(&id)?;
+        self.closing.remove(id);
         self.accepted -= usize::from(id.0.is_multiple_of(2));
         if let Err(error) = self.registry.deregister(&mut stream.socket) {
             tracing::trace!(%error, "a closed stream was not registered");
@@ -376,7 +374,7 @@ mod tests {
         }
         assert!(received == sent);
         assert_eq!(ours.first(), Some(&StreamEvent::Opened));
-        here.streams.close(id);
+        here.streams.close(0, id);
         while theirs.len() < 2 {
             theirs.extend(there.turn());
         }
@@ -410,7 +408,7 @@ mod tests {
             while let Some((_, event)) = there.streams.poll_event(|_| false) {
                 assert!(matches!(event, StreamEvent::Accepted { .. }), "{event:?}");
             }
-            assert!(!there.streams.has_work());
+            assert!(!there.streams.has_work(0));
         }
         assert!(here.streams.streams[&StreamId(1)].waiting_bytes > 0, "the peer was not slowed");
         there.streams.release();
@@ -448,11 +446,30 @@ mod tests {
             told = here.turn();
         }
         let (id, _) = told.remove(0);
-        here.streams.write(id, Bytes::from(vec![7; WAITING_BYTES_MAX]));
-        here.streams.close(id);
+        here.streams.write(id, Bytes::from(vec![7; WAITING_BYTES_MAX / 2]));
+        here.streams.close(0, id);
         assert_eq!(here.streams.accepted, 1, "what was written waits for its reader");
         assert!(here.streams.give_up_one() && here.streams.accepted == 0);
         assert!(!here.streams.give_up_one());
+        drop(peer);
+    }
+
+    /// What was written for a peer that read nothing stayed in memory for as long as the peer liked.
+    #[test]
+    fn a_closing_stream_is_given_up_when_its_peer_reads_nothing() {
+        let mut here = Side::new();
+        let peer = std::net::TcpStream::connect(here.address).expect("connected");
+        let mut told = Vec::new();
+        while told.is_empty() {
+            told = here.turn();
+        }
+        let (id, _) = told.remove(0);
+        here.streams.write(id, Bytes::from(vec![7; WAITING_BYTES_MAX / 2]));
+        here.streams.close(1, id);
+        here.streams.sweep(1_000_000);
+        assert_eq!(here.streams.accepted, 1);
+        here.streams.sweep(20_000_000);
+        assert!(here.streams.streams.is_empty() && here.streams.accepted == 0);
         drop(peer);
     }
 }

@@ -133,7 +133,7 @@ impl Worker {
         [
             self.clients.next_us(),
             self.acceptor.resumes_us(now_us),
-            self.gossip.as_ref().and_then(Gossip::next_us),
+            self.gossip.as_ref().map(|gossip| gossip.next_us(now_us)),
             pending_us,
         ]
         .into_iter()
@@ -160,7 +160,7 @@ impl Worker {
         let mut is_busy = self.gossip.as_mut().is_some_and(|gossip| gossip.turn(now, &shared));
         if self.acceptor.is_ready(now.mono_us) && self.phase < Phase::Closing {
             let mut accepted = Vec::new();
-            if let Err(error) = self.acceptor.accept(&mut accepted) {
+            if let Err(error) = self.acceptor.accept(now.mono_us, &mut accepted) {
                 self.shared.handle_accept_failure(now.mono_us, &error);
             }
             self.clients.admit(self.poll.registry(), accepted, now);

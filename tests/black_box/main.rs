@@ -21,6 +21,7 @@ mod order;
 mod publish;
 mod quorum;
 mod resume;
+mod strangers;
 mod subscribe;
 mod trouble;
 mod volume;

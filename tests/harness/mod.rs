@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod fabric;
+pub mod gossip;
 pub mod http;
 pub mod node;
 pub mod ports;

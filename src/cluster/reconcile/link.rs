@@ -43,6 +43,8 @@ pub(super) struct SessionEnv<'a> {
     pub outputs: &'a mut VecDeque<ReconcileOutput>,
     /// Peer that this node has greeted in a session of its own that makes progress.
     pub greeted: Option<&'a NodeName>,
+    /// Whether a peer that greets now is told to come back, because there are too many sessions.
+    pub is_full: bool,
 }
 
 /// One end of the stream of a session.
@@ -75,6 +77,11 @@ impl SessionLink {
             in_flight_bytes: 0,
             outgoing: VecDeque::new(),
         }
+    }
+
+    /// Sets the length up to which a frame of the peer is read, in bytes.
+    pub fn set_frame_bytes_max(&mut self, bytes_max: usize) {
+        self.reader.bytes_max = bytes_max;
     }
 
     /// Returns whether bytes were sent or received lately.

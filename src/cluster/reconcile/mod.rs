@@ -68,6 +68,7 @@ use super::random::Random;
 use super::ring::Ring;
 use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::{Heads, MachineConfig, Replica};
+use crate::limits::SHARDS;
 use crate::record::{NodeName, Now};
 
 /// Combined with a machine's seed for the random numbers of reconciliation, so that they differ from those of
@@ -88,8 +89,11 @@ const SESSION_IDLE_US_MAX: u64 = 10_000_000;
 const SESSION_STALLED_US: u64 = 1_000_000;
 /// Most sessions at a time that this node began.
 const OUTGOING_MAX: usize = 2;
-/// Most sessions at a time that others began. The peers of further ones are told to come back.
+/// Most sessions at a time that members began. The peers of further ones are told to come back.
 const INCOMING_MAX: usize = 8;
+/// Most sessions at a time in which strangers have greeted. A node that joins is a stranger for a moment. The
+/// peers of further ones are told to come back.
+const STRANGER_SESSIONS_MAX: usize = 4;
 /// Number of successive comparisons without an answer after which maps are compared on a stream.
 const UNANSWERED_MAX: u32 = 4;
 /// Number of members without a first reconciliation of their own after which a joining node concludes that
@@ -263,6 +267,22 @@ impl Reconcile {
         self.me.withholds && !self.has_discarded
     }
 
+    /// Drops the records of a node that was away for longer than deletions are kept: they may have been
+    /// deleted meanwhile, and are read from the others again. Records that this node itself accepted since it
+    /// last agreed with the others are kept, since nobody else may have them.
+    pub fn discard_old(&self, now: Now, replica: &mut dyn Replica) {
+        let mut old = Vec::new();
+        for shard in 0..SHARDS {
+            replica.visit_shard(shard, &mut |record| {
+                let is_own = record.birth.origin == self.me.name;
+                if !is_own || record.accepted_us <= self.me.started_from_us {
+                    old.push(record.clone());
+                }
+            });
+            old.drain(..).for_each(|record| replica.discard(now, &record));
+        }
+    }
+
     /// Wall clock, in microseconds, when this node last held the same as another member.
     pub fn agreed_us(&self) -> Option<u64> {
         self.agreed_us
@@ -349,9 +369,7 @@ impl Reconcile {
         replica: &mut dyn Replica,
     ) {
         self.handled_us = now.mono_us;
-        if let StreamEvent::Accepted { .. } = event {
-            self.accept(now, stream);
-        } else if let Some(index) = self.outgoing.iter().position(|session| session.link.stream == stream) {
+        if let Some(index) = self.outgoing.iter().position(|session| session.link.stream == stream) {
             self.drive_outgoing(now, index, event, heads, replica);
         } else if let Some(index) = self.incoming.iter().position(|session| session.link.stream == stream) {
             self.drive_incoming(now, index, event, heads, replica);

@@ -18,8 +18,11 @@ use super::items::{Filter, compare_lists, records_of_shard, set_of_shard, source
 use super::lane::{LANE_ITEMS_MAX, LANES_MAX, Lanes, SYMBOL_BYTES, SessionEnd};
 use super::link::{SessionEnv, SessionLink, SessionReport, SessionStep};
 use super::riblt::{Decoder, Difference, SetItem, Symbol};
-use super::wire::{FrameError, ITEM_BYTES, ReconcileFrame, ShardSet, pack_heads, unpack_heads};
+use super::wire::{
+    FrameError, HELLO_BYTES_MAX, ITEM_BYTES, ReconcileFrame, ShardSet, pack_heads, unpack_heads,
+};
 use crate::cluster::{Heads, StreamId};
+use crate::limits::STREAM_FRAME_BYTES_MAX;
 use crate::record::{NodeName, Now, SharedRecord};
 
 /// Least number of symbols that are asked for at first.
@@ -70,6 +73,8 @@ fn bounded(symbols: usize) -> usize {
 pub(super) struct Responder {
     /// The responder's end of the stream.
     pub link: SessionLink,
+    /// Whether the peer is a member, and not a stranger.
+    pub is_member: bool,
     filter: Option<Filter>,
     young_us: u64,
     peer: Option<NodeName>,
@@ -85,10 +90,14 @@ pub(super) struct Responder {
 }
 
 impl Responder {
-    /// Begins a session whose stream was accepted.
-    pub fn new(stream: StreamId, now: Now) -> Responder {
+    /// Begins a session whose stream was accepted. Until the peer has greeted, it may send no more than a
+    /// greeting.
+    pub fn new(stream: StreamId, is_member: bool, now: Now) -> Responder {
+        let mut link = SessionLink::new(stream, now);
+        link.set_frame_bytes_max(HELLO_BYTES_MAX);
         Responder {
-            link: SessionLink::new(stream, now),
+            link,
+            is_member,
             filter: None,
             young_us: 0,
             peer: None,
@@ -103,6 +112,11 @@ impl Responder {
         }
     }
 
+    /// Returns whether the peer has greeted.
+    pub fn is_greeted(&self) -> bool {
+        self.filter.is_some()
+    }
+
     /// Returns whether the peer's first reconciliation was done when it greeted.
     pub fn peer_is_reconciled(&self) -> bool {
         self.peer_is_reconciled
@@ -113,8 +127,8 @@ impl Responder {
         self.peer.as_ref() == Some(peer) && self.peer_is_reconciled && self.link.is_moving(now)
     }
 
-    /// Handles the initiator's greeting: answers it, or refuses the session if this node keeps its own with
-    /// the same peer.
+    /// Handles the initiator's greeting: answers it, or refuses the session if there are too many, or if this
+    /// node keeps its own with the same peer.
     fn greeted(
         &mut self,
         frame: ReconcileFrame,
@@ -125,11 +139,12 @@ impl Responder {
             return Err(FrameError::OutOfTurn("before the greeting"));
         };
         let is_rival = env.greeted == Some(&sender) && env.me.name < sender;
-        if is_rival && is_reconciled && env.me.is_reconciled {
+        if env.is_full || is_rival && is_reconciled && env.me.is_reconciled {
             self.link.send(ReconcileFrame::Busy);
             self.link.flush(env);
             return Ok(SessionStep::Refused);
         }
+        self.link.set_frame_bytes_max(STREAM_FRAME_BYTES_MAX);
         // The heads are taken before any record is sent: at its end the session proves no more than them.
         if young_us == 0 && !env.me.withholds {
             self.heads = (env.heads)();

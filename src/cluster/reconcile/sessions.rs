@@ -6,7 +6,7 @@ use super::link::{SessionEnv, SessionLink, SessionReport, SessionStep};
 use super::responder::Responder;
 use super::{
     COMPARE_SOON_US, FRESH_PEERS, HeadsNow, INCOMING_MAX, OUTGOING_MAX, Peer, Reconcile, ReconcileOutput,
-    SESSION_IDLE_US_MAX, wire,
+    SESSION_IDLE_US_MAX, STRANGER_SESSIONS_MAX, wire,
 };
 use crate::cluster::Replica;
 use crate::cluster::stats::QueueGauge;
@@ -36,7 +36,8 @@ impl Reconcile {
         for _ in 0..count {
             self.turn = (self.turn + 1) % count;
             let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
-            let mut env = SessionEnv { now, me, heads, replica, stats, outputs, greeted: None };
+            let mut env =
+                SessionEnv { now, me, heads, replica, stats, outputs, greeted: None, is_full: false };
             let outgoing = self.outgoing.len();
             if let Some(session) = self.outgoing.get_mut(self.turn) {
                 if session.link.is_runnable {
@@ -69,11 +70,14 @@ impl Reconcile {
         self.me.is_reconciled && self.incoming.iter().any(|session| session.is_with(peer, now))
     }
 
-    /// Accepts a session that a peer began, or refuses it if there are too many.
-    pub(super) fn accept(&mut self, now: Now, stream: StreamId) {
-        if self.incoming.len() < INCOMING_MAX {
+    /// Accepts a session that a peer began, or refuses it if members have begun too many. The number of streams
+    /// of strangers is bounded by [`crate::cluster::strangers`], and a stranger's session counts only once the
+    /// stranger has greeted.
+    pub fn accept(&mut self, now: Now, stream: StreamId, is_member: bool) {
+        self.handled_us = now.mono_us;
+        if !is_member || self.count_incoming(|session| session.is_member) < INCOMING_MAX {
             self.stats.sessions_accepted += 1;
-            self.incoming.push(Responder::new(stream, now));
+            self.incoming.push(Responder::new(stream, is_member, now));
             return;
         }
         self.stats.sessions_refused += 1;
@@ -83,10 +87,26 @@ impl Reconcile {
         self.outputs.push_back(ReconcileOutput::Stream(StreamOutput::Close { stream }));
     }
 
+    fn count_incoming(&self, counts: impl Fn(&Responder) -> bool) -> usize {
+        self.incoming.iter().filter(|session| counts(session)).count()
+    }
+
+    /// Number of sessions in which strangers have greeted.
+    fn stranger_sessions(&self) -> usize {
+        self.count_incoming(|session| !session.is_member && session.is_greeted())
+    }
+
+    /// Returns whether the peer that opened this stream has greeted.
+    pub fn has_greeted(&self, stream: StreamId) -> bool {
+        self.incoming.iter().any(|session| session.link.stream == stream && session.is_greeted())
+    }
+
     /// Calls `visit` with the numbers of sessions and their bounds.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
         visit(QueueGauge::new("sessions begun", self.outgoing.len(), OUTGOING_MAX));
-        visit(QueueGauge::new("sessions of others", self.incoming.len(), INCOMING_MAX));
+        let of_members = self.count_incoming(|session| session.is_member);
+        visit(QueueGauge::new("sessions of members", of_members, INCOMING_MAX));
+        visit(QueueGauge::new("sessions of strangers", self.stranger_sessions(), STRANGER_SESSIONS_MAX));
     }
 
     /// Handles an event of a stream that this node asked for.
@@ -105,7 +125,7 @@ impl Reconcile {
         }
         let Some(session) = self.outgoing.get_mut(index) else { return };
         let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
-        let mut env = SessionEnv { now, me, heads, replica, stats, outputs, greeted: None };
+        let mut env = SessionEnv { now, me, heads, replica, stats, outputs, greeted: None, is_full: false };
         let cost = cost_of(&event);
         match event {
             StreamEvent::Opened => session.opened(&mut env),
@@ -129,11 +149,13 @@ impl Reconcile {
         heads: HeadsNow,
         replica: &mut dyn Replica,
     ) {
+        let strangers = self.stranger_sessions();
         let Some(session) = self.incoming.get_mut(index) else { return };
         let stream = session.link.stream;
+        let is_full = !session.is_member && strangers >= STRANGER_SESSIONS_MAX;
         let (me, stats, outputs) = (&self.me, &mut self.stats, &mut self.outputs);
         let greeted = self.outgoing.iter().find_map(|session| session.greeted(now));
-        let mut env = SessionEnv { now, me, heads, replica, stats, outputs, greeted };
+        let mut env = SessionEnv { now, me, heads, replica, stats, outputs, greeted, is_full };
         let cost = cost_of(&event);
         if event == StreamEvent::Closed {
             return self.gone(stream);

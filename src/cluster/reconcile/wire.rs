@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use super::riblt::{SetItem, Symbol};
 use crate::cluster::Heads;
-use crate::limits::{SHARDS, STREAM_FRAME_BYTES_MAX};
+use crate::limits::{NODE_NAME_BYTES_MAX, SHARDS, STREAM_FRAME_BYTES_MAX};
 use crate::proto::gossip as proto;
 use crate::proto::gossip::reconcile::{self, Frame as ProtoFrame};
 use crate::record::fields::{Malformed, take_delimited};
@@ -50,13 +50,15 @@ pub(super) const SESSION_VERSION: u32 = 1;
 const SUM_BYTES: usize = 20;
 /// Bytes of an item.
 pub(super) const ITEM_BYTES: usize = 16;
+/// Longest greeting, in bytes: the fingerprints of all shards, a name, and a few numbers.
+pub(super) const HELLO_BYTES_MAX: usize = 8 * SHARDS + NODE_NAME_BYTES_MAX + 64;
 
 /// The reason why the bytes of a stream are not those of a session.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FrameError {
     /// A frame is announced that is longer than allowed.
-    #[error("a frame of {0} bytes; at most {STREAM_FRAME_BYTES_MAX}")]
-    Length(u64),
+    #[error("a frame of {0} bytes; at most {1}")]
+    Length(u64, usize),
     /// A length takes more than ten bytes.
     #[error("a frame's length does not end")]
     Varint,
@@ -110,9 +112,17 @@ impl ShardSet {
 }
 
 /// Collects the bytes of a stream, which come cut anywhere, and gives out its frames.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct VarintFrameReader {
+    /// Length up to which a frame is read, in bytes.
+    pub bytes_max: usize,
     buffer: BytesMut,
+}
+
+impl Default for VarintFrameReader {
+    fn default() -> VarintFrameReader {
+        VarintFrameReader { bytes_max: STREAM_FRAME_BYTES_MAX, buffer: BytesMut::new() }
+    }
 }
 
 impl VarintFrameReader {
@@ -137,8 +147,8 @@ impl VarintFrameReader {
                 break;
             }
         }
-        let Some(size) = usize::try_from(length).ok().filter(|&size| size <= STREAM_FRAME_BYTES_MAX) else {
-            return Err(FrameError::Length(length));
+        let Some(size) = usize::try_from(length).ok().filter(|&size| size <= self.bytes_max) else {
+            return Err(FrameError::Length(length, self.bytes_max));
         };
         if self.buffer.len() - digits < size {
             return Ok(None);

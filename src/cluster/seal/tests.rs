@@ -5,6 +5,7 @@
 //! streams to whose key both sides contribute.
 
 mod odd_peers;
+mod strangers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -186,6 +187,8 @@ struct World<S: Seal> {
     /// Everything that was sent, datagrams and streams.
     sent: Vec<Vec<u8>>,
     largest_datagram: usize,
+    /// Receivers and sizes of the datagrams to other addresses than the peer's.
+    elsewhere: Vec<(SocketAddr, usize)>,
     /// Bytes of a stream that are delivered at once, at most.
     piece_bytes: usize,
     /// Whether the machines are also sent messages that no node would write.
@@ -238,6 +241,7 @@ impl<S: Seal> World<S> {
             accepted: 0,
             sent: Vec::new(),
             largest_datagram: 0,
+            elsewhere: Vec::new(),
             piece_bytes: 1_000,
             is_odd: false,
         };
@@ -262,7 +266,9 @@ impl<S: Seal> World<S> {
         while let Some(effect) = self.machines[index].poll_effect() {
             match effect {
                 // Odd messages may name members at other addresses, or one of this node's own name.
-                Effect::Datagram { to, .. } if self.is_odd && to != address(peer) => {}
+                Effect::Datagram { to, bytes } if self.is_odd && to != address(peer) => {
+                    self.elsewhere.push((to, bytes.len()));
+                }
                 Effect::NameTaken { .. } if self.is_odd => {}
                 Effect::Datagram { to, bytes } => {
                     assert_eq!(to, address(peer));

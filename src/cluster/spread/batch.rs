@@ -18,7 +18,7 @@ pub(super) struct BatchId {
 }
 
 /// Hash of one life of an origin, which stands for that life on the wire.
-pub(super) fn line_hash(origin: &NodeName, boot: u64) -> u64 {
+pub(in crate::cluster) fn line_hash(origin: &NodeName, boot: u64) -> u64 {
     xxh3_64_with_seed(origin.as_bytes(), boot)
 }
 

@@ -117,6 +117,8 @@ use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::{Heads, MachineConfig, Profile, Replica, Replicated};
 use crate::record::{Now, SharedRecord};
 
+#[cfg(test)]
+pub(super) use self::batch::line_hash;
 pub use self::link::PeerLife;
 pub use self::packet::Packet;
 pub use self::stats::SpreadStats;

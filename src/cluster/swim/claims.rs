@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use super::message::{Introduction, SwimMessage, life_key};
 use super::news::{Question, Way};
 use super::slot::Slot;
+use super::table::MemberEntry;
 use super::{Swim, SwimOutput};
 use crate::cluster::members::Identity;
 use crate::record::{NodeName, Now};
@@ -162,11 +163,12 @@ impl Swim {
         claim.tries += 1;
         claim.due_us = now.mono_us + 2 * self.timing.probe_timeout_us;
         let ping = self.ping(claim.sequence, claim.key, None);
-        self.outputs.push_back(SwimOutput::Datagram {
-            to: claim.address,
-            message: ping,
-            updates: Vec::new(),
-        });
+        if self.table.get(claim.slot).is_some_and(MemberEntry::is_vouched) {
+            let (to, message) = (claim.address, self.padded(Some(claim.slot), ping));
+            self.outputs.push_back(SwimOutput::Datagram { to, message, updates: Vec::new() });
+        } else {
+            self.answer(claim.address, Some(claim.slot), ping);
+        }
         self.claims.open.push(claim);
     }
 
@@ -215,6 +217,6 @@ impl Swim {
     fn tell_taken(&mut self, name: &NodeName, boot: u64, asked: Question, by: SocketAddr) {
         let Question { from, sequence } = asked;
         let message = SwimMessage::NameTaken { name: name.clone(), boot, by, sequence };
-        self.outputs.push_back(SwimOutput::Datagram { to: from, message, updates: Vec::new() });
+        self.answer(from, None, message);
     }
 }

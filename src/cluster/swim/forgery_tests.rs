@@ -191,7 +191,7 @@ fn an_incarnation_beyond_reason_ends_no_member() {
             let lie = Update { claim, ..alive.clone() };
             // The node itself, and two others.
             for to in 1..=3 {
-                net.forge(to, (STRANGER, 9), SwimMessage::Gossip, vec![alive.clone(), lie.clone()]);
+                net.forge(to, (to % 3 + 1, 9), SwimMessage::Gossip, vec![alive.clone(), lie.clone()]);
             }
             net.run_us(5_000_000);
             net.assert_whole();
@@ -208,14 +208,14 @@ fn an_incarnation_that_was_driven_up_is_put_right() {
     for step in 1..200 {
         let said = introduction("c", 5, step * 1_000, 3);
         for to in [1, 2] {
-            net.forge(to, (STRANGER, 9), SwimMessage::Gossip, vec![Update::alive(&said)]);
+            net.forge(to, (to % 3 + 1, 9), SwimMessage::Gossip, vec![Update::alive(&said)]);
         }
     }
     assert_eq!(net.machine(1).member("c").map(|member| member.incarnation), Some(199_000));
     let doubted =
         Update { claim: Claim::Suspect(vec![name("b")]), ..Update::alive(&introduction("c", 5, 199_000, 3)) };
     for to in [1, 2] {
-        net.forge(to, (STRANGER, 9), SwimMessage::Gossip, vec![doubted.clone()]);
+        net.forge(to, (to % 3 + 1, 9), SwimMessage::Gossip, vec![doubted.clone()]);
     }
     net.run_us(10_000_000);
     net.assert_whole();
@@ -232,7 +232,8 @@ fn only_a_node_that_joins_is_told_that_its_name_is_taken() {
     // Another node of that name, which says that it is older.
     let twin = introduction("b", 1, 0, STRANGER);
     net.forge(2, (STRANGER, 1), SwimMessage::Gossip, vec![Update::alive(&twin)]);
-    let ping = Ping { sequence: 9, target: 0, sender: name("b"), view: 0, introduction: Some(twin) };
+    let ping =
+        Ping { sequence: 9, target: 0, sender: name("b"), view: 0, introduction: Some(twin), padding: 0 };
     net.forge(2, (STRANGER, 1), SwimMessage::Ping(ping), Vec::new());
     net.run_us(2_000_000);
     net.assert_whole();
@@ -254,8 +255,14 @@ fn a_life_that_nobody_lives_takes_no_place() {
         let mut net = Net::new();
         let said = introduction("c", boot, 0, last);
         net.forge(1, (STRANGER, boot), SwimMessage::Gossip, vec![Update::alive(&said)]);
-        let ping =
-            Ping { sequence: 9, target: 0, sender: name("c"), view: 0, introduction: Some(said.clone()) };
+        let ping = Ping {
+            sequence: 9,
+            target: 0,
+            sender: name("c"),
+            view: 0,
+            introduction: Some(said.clone()),
+            padding: 0,
+        };
         net.forge(1, (STRANGER, boot), SwimMessage::Ping(ping), Vec::new());
         net.forge(1, (2, boot), SwimMessage::Gossip, vec![Update::alive(&said)]);
         net.run_us(3_000_000);
@@ -276,6 +283,7 @@ fn fakes_reach_neither_ring_nor_clocks_and_are_few() {
             sender: said.identity.name.clone(),
             view: 0,
             introduction: Some(said.clone()),
+            padding: 0,
         };
         net.forge(1, (100 + (fake % 100) as u8, 1), SwimMessage::Ping(ping), vec![Update::alive(&said)]);
         // An answer with a number that the stranger guesses.
@@ -331,7 +339,8 @@ fn a_member_takes_part_with_its_first_answer() {
     let mut net = Net::new();
     let said = introduction("d", 7, 0, 4);
     let me = name("d");
-    let ping = Ping { sequence: 1, target: 0, sender: me.clone(), view: 0, introduction: Some(said) };
+    let ping =
+        Ping { sequence: 1, target: 0, sender: me.clone(), view: 0, introduction: Some(said), padding: 700 };
     let mut wire = Wire::new("c", 7, Checksum);
     let bytes = wire.datagram(address(1), Said::Members(SwimMessage::Ping(ping), Vec::new()), &[]);
     let machine = net.machines.get_mut(&address(1)).expect("a");

@@ -26,7 +26,7 @@ use crate::record::Now;
 const PART_MEMBERS_MAX: usize = 256;
 /// Longest frame, in bytes. A part of a list cannot be longer, since the fields of its members are bounded.
 const LIST_FRAME_BYTES_MAX: usize = 256 * 1024;
-/// Most streams of membership at a time.
+/// Most streams of membership at a time that this node opened, and most that members opened.
 const SESSIONS_MAX: usize = 64;
 /// Most exchanges at a time that this node began.
 const OFFERS_MAX: usize = 2;
@@ -53,8 +53,24 @@ enum ListSessionKind {
 #[derive(Debug)]
 struct ListSession {
     kind: ListSessionKind,
+    /// Whether the peer opened the stream and is no member.
+    is_stranger: bool,
+    /// Whether a whole frame has come that a node would send.
+    has_spoken: bool,
     reader: StreamFrameReader,
     due_us: u64,
+}
+
+impl ListSession {
+    /// Returns whether a member opened the stream.
+    fn is_of_member(&self) -> bool {
+        matches!(self.kind, ListSessionKind::Serve { .. }) && !self.is_stranger
+    }
+
+    /// Returns whether this node opened the stream.
+    fn is_own(&self) -> bool {
+        !matches!(self.kind, ListSessionKind::Serve { .. })
+    }
 }
 
 /// The streams of membership, and when to exchange lists.
@@ -84,9 +100,15 @@ impl Lists {
         }
     }
 
-    /// Calls `visit` with the number of streams and its bound.
+    fn count(&self, counts: impl Fn(&ListSession) -> bool) -> usize {
+        self.sessions.values().filter(|session| counts(session)).count()
+    }
+
+    /// Calls `visit` with the numbers of streams and their bound.
     pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
-        visit(QueueGauge::new("exchanges of lists", self.sessions.len(), SESSIONS_MAX));
+        visit(QueueGauge::new("streams of membership", self.count(ListSession::is_own), SESSIONS_MAX));
+        let of_members = self.count(ListSession::is_of_member);
+        visit(QueueGauge::new("streams of membership of members", of_members, SESSIONS_MAX));
     }
 
     /// Returns whether a first list was received, or none is needed.
@@ -108,17 +130,27 @@ impl Lists {
 }
 
 impl Swim {
+    /// Serves a stream of membership that a peer opened, or closes it if members have opened too many. The
+    /// number of streams of strangers is bounded by [`crate::cluster::strangers`].
+    pub fn accept(&mut self, now: Now, stream: StreamId, host: IpAddr, is_member: bool) {
+        if is_member && self.lists.count(ListSession::is_of_member) >= SESSIONS_MAX {
+            return self.outputs.push_back(SwimOutput::Stream(StreamOutput::Close { stream }));
+        }
+        let kind = ListSessionKind::Serve { host, next: None, is_believed: false };
+        self.start_session(now, stream, kind, !is_member);
+    }
+
+    /// Returns whether a whole frame has come on this stream that a node would send.
+    pub fn has_spoken(&self, stream: StreamId) -> bool {
+        self.lists.sessions.get(&stream).is_some_and(|session| session.has_spoken)
+    }
+
     /// Handles an event of a stream of membership.
     pub fn handle_stream(&mut self, now: Now, stream: StreamId, event: StreamEvent) {
         self.clocks.set_now(now);
         match event {
-            StreamEvent::Accepted { from } => {
-                if self.lists.sessions.len() >= SESSIONS_MAX {
-                    return self.outputs.push_back(SwimOutput::Stream(StreamOutput::Close { stream }));
-                }
-                let (host, next) = (from.ip().to_canonical(), None);
-                self.start_session(now, stream, ListSessionKind::Serve { host, next, is_believed: false });
-            }
+            // Streams that peers opened come by `accept`.
+            StreamEvent::Accepted { .. } => {}
             StreamEvent::Opened => self.opened(now, stream),
             StreamEvent::Drained => {
                 if let Some(session) = self.lists.sessions.get_mut(&stream) {
@@ -201,18 +233,20 @@ impl Swim {
     }
 
     fn connect(&mut self, now: Now, to: SocketAddr, kind: ListSessionKind) -> Option<StreamId> {
-        if self.lists.sessions.len() >= SESSIONS_MAX {
+        if self.lists.count(ListSession::is_own) >= SESSIONS_MAX {
             return None;
         }
         let stream = self.lists.ids.next_id();
-        self.start_session(now, stream, kind);
+        self.start_session(now, stream, kind, false);
         self.outputs.push_back(SwimOutput::Stream(StreamOutput::Connect { stream, to }));
         Some(stream)
     }
 
-    fn start_session(&mut self, now: Now, stream: StreamId, kind: ListSessionKind) {
+    fn start_session(&mut self, now: Now, stream: StreamId, kind: ListSessionKind, is_stranger: bool) {
         let session = ListSession {
             kind,
+            is_stranger,
+            has_spoken: false,
             reader: StreamFrameReader::new(LIST_FRAME_BYTES_MAX),
             due_us: now.mono_us + SESSION_US,
         };
@@ -303,8 +337,10 @@ impl Swim {
                 Err(_) => None,
             };
             let is_understood = frame.is_some_and(|frame| self.handle_frame(now, stream, frame));
-            if !is_understood {
-                self.end_session(stream);
+            match self.lists.sessions.get_mut(&stream) {
+                Some(session) if is_understood => session.has_spoken = true,
+                Some(_) => self.end_session(stream),
+                None => {}
             }
         }
     }
@@ -334,6 +370,20 @@ impl Swim {
         }
     }
 
+    /// Lets the address of a peer be pinged that it tells on a stream: this node has connected to the peer, or the
+    /// peer has connected from the host of that address.
+    fn note_host(&mut self, now: Now, stream: StreamId, address: SocketAddr) {
+        let kind = self.lists.sessions.get(&stream).map(|session| &session.kind);
+        let is_its_own = match kind {
+            Some(ListSessionKind::Serve { host, .. }) => *host == address.ip(),
+            Some(ListSessionKind::Offer { .. }) => true,
+            _ => false,
+        };
+        if is_its_own {
+            self.trust_address(now, address);
+        }
+    }
+
     /// Decides whether the list of a peer that connected is believed: it says that it is the member in `slot`,
     /// which must take part, and its connection must come from that member's host.
     fn judge_peer(&mut self, stream: StreamId, slot: Slot) {
@@ -358,6 +408,7 @@ impl Swim {
     ) -> bool {
         if let Some(said) = introduction {
             let (name, boot) = (said.identity.name.clone(), said.identity.boot);
+            self.note_host(now, stream, said.identity.gossip());
             self.hear(now, said.into(), Way::Introduced(None));
             // A node that claims the name of another gets no list before that is cleared up. It tries again
             // later.

@@ -105,6 +105,8 @@ pub(in crate::cluster) struct Ping {
     pub view: u64,
     /// Introduction of the sender, if it wants one in return.
     pub introduction: Option<Introduction>,
+    /// Number of bytes without a meaning that make the ping as large as its answer.
+    pub padding: usize,
 }
 
 /// The answer to a ping.
@@ -128,6 +130,18 @@ pub(in crate::cluster) struct Ack {
     pub is_joining: bool,
     /// Introduction of the sender, if it was asked for.
     pub introduction: Option<Introduction>,
+}
+
+impl SwimMessage {
+    /// The same answer without the introduction of this node.
+    pub fn without_introduction(mut self) -> SwimMessage {
+        if let SwimMessage::Ack(Ack { introduction, .. }) | SwimMessage::Refusal { introduction, .. } =
+            &mut self
+        {
+            *introduction = None;
+        }
+        self
+    }
 }
 
 /// A frame on a stream of membership.

@@ -43,6 +43,7 @@ mod broadcasts;
 mod claims;
 mod clocks;
 mod contacts;
+mod credit;
 #[cfg(test)]
 mod forgery_tests;
 mod known;
@@ -61,7 +62,7 @@ mod timing;
 pub(super) mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use self::broadcasts::Broadcasts;
@@ -70,6 +71,7 @@ pub use self::clocks::ClockVerdict;
 use self::clocks::Clocks;
 use self::contacts::Contacts;
 pub use self::contacts::SeedInfo;
+use self::credit::Credit;
 pub use self::known::Known;
 use self::leave::Leave;
 use self::lists::Lists;
@@ -89,7 +91,9 @@ use super::random::Random;
 use super::ring::Ring;
 use super::stats::QueueGauge;
 use super::streams::StreamOutput;
-use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
+use crate::limits::{
+    DATAGRAM_BYTES_MAX, HTTP_ADDRESS_BYTES_MAX, NODE_NAME_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX,
+};
 use crate::record::{NodeName, Now};
 
 /// Bytes of a datagram that membership leaves free for the heads that ride on it.
@@ -129,6 +133,7 @@ pub(super) struct Swim {
     lists: Lists,
     leave: Leave,
     clocks: Clocks,
+    credit: Credit,
     outputs: VecDeque<SwimOutput>,
     /// Members that others call dead, to be told so, with the incarnation that is called dead.
     alerts: BTreeMap<Slot, u32>,
@@ -167,6 +172,7 @@ impl Swim {
             lists: Lists::new(now.mono_us, !config.has_seeds),
             leave: Leave::default(),
             clocks: Clocks::default(),
+            credit: Credit::default(),
             outputs: VecDeque::new(),
             alerts: BTreeMap::new(),
             next_gossip_us: now.mono_us,
@@ -206,6 +212,27 @@ impl Swim {
         }
         for update in updates {
             self.hear(now, update, Way::Gossip(from));
+        }
+    }
+
+    /// Handles a datagram of membership of `datagram_bytes` bytes from an address at which no member has answered.
+    /// The news that ride on it are not heard, and the answer is not larger.
+    pub fn handle_stranger(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        boot: u64,
+        message: SwimMessage,
+        datagram_bytes: usize,
+    ) {
+        let introduced_at = match &message {
+            SwimMessage::Ping(ping) => ping.introduction.as_ref().map(|said| said.identity.gossip()),
+            _ => None,
+        };
+        self.credit.add(now.mono_us, from, datagram_bytes);
+        self.handle_message(now, from, boot, message, Vec::new());
+        if let Some(to) = introduced_at {
+            self.credit.pass_on(from, to);
         }
     }
 
@@ -294,6 +321,13 @@ impl Swim {
         self.table.find(name).and_then(|slot| self.table.get(slot)).map(MemberEntry::info)
     }
 
+    /// Returns whether the life `boot` of a live member has its gossip address at this IP address. Streams come
+    /// from other ports than that of the gossip address.
+    pub fn is_member_from(&self, address: IpAddr, boot: u64) -> bool {
+        let mut entries = self.table.ring().entries().iter();
+        entries.any(|entry| entry.boot() == boot && entry.gossip().ip() == address)
+    }
+
     /// Returns whether there is nobody to join: no join targets were given, or none but this node itself.
     pub fn is_alone_by_choice(&self) -> bool {
         self.contacts.is_alone_by_choice()
@@ -348,7 +382,7 @@ impl Swim {
 
     fn ping(&self, sequence: u32, target: u64, introduction: Option<Introduction>) -> SwimMessage {
         let (sender, view) = (self.my_name().clone(), self.table.view());
-        SwimMessage::Ping(Ping { sequence, target, sender, view, introduction })
+        SwimMessage::Ping(Ping { sequence, target, sender, view, introduction, padding: 0 })
     }
 
     fn ack(&self, now: Now, sequence: u32, introduction: Option<Introduction>) -> Ack {
@@ -369,6 +403,7 @@ impl Swim {
     /// (Lifeguard's buddy system).
     fn send(&mut self, to: SocketAddr, receiver: Option<Slot>, message: SwimMessage) {
         let room = self.body_bytes_max - RIDERS_BYTES;
+        let message = self.padded(receiver, message);
         let mut bytes = wire::message_bytes(&message);
         let mut updates = Vec::new();
         if let Some(update) = receiver.and_then(|slot| self.accusation(slot)) {
@@ -395,6 +430,40 @@ impl Swim {
             self.news.told(slot, times_max);
         }
         self.outputs.push_back(SwimOutput::Datagram { to, message, updates });
+    }
+
+    /// Fills a ping up, so that a receiver at which this node is no member may answer.
+    fn padded(&self, receiver: Option<Slot>, message: SwimMessage) -> SwimMessage {
+        let SwimMessage::Ping(ping) = message else { return message };
+        let receiver = receiver.and_then(|slot| self.table.get(slot));
+        let receiver_bytes =
+            receiver.map_or(NODE_NAME_BYTES_MAX, |member| member.identity.name.as_str().len());
+        let least = credit::ping_bytes_min(&ping, receiver_bytes, self.overhead_bytes());
+        let plain = SwimMessage::Ping(Ping { padding: 0, ..ping.clone() });
+        let missing = least.saturating_sub(wire::message_bytes(&plain));
+        // The field that is added has two bytes before its content, which must not be empty.
+        let padding = if missing > 0 { missing.saturating_sub(2).max(1) } else { 0 };
+        SwimMessage::Ping(Ping { padding, ..ping })
+    }
+
+    /// Bytes of a datagram besides its message.
+    fn overhead_bytes(&self) -> usize {
+        DATAGRAM_BYTES_MAX - self.body_bytes_max
+    }
+
+    /// Sends a message to an address at which no member may have answered. A member gets as much news with it as
+    /// fits. Any other address gets what it has credit for: the message without news, without its introduction if
+    /// that is too much, or nothing.
+    fn answer(&mut self, to: SocketAddr, receiver: Option<Slot>, message: SwimMessage) {
+        if self.has_answered_at(to) {
+            return self.send(to, receiver, message);
+        }
+        let message = self.padded(receiver, message);
+        for message in [message.clone(), message.without_introduction()] {
+            if self.credit.take(to, wire::message_bytes(&message) + self.overhead_bytes()) {
+                return self.outputs.push_back(SwimOutput::Datagram { to, message, updates: Vec::new() });
+            }
+        }
     }
 
     fn has_news(&self) -> bool {

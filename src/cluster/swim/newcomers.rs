@@ -22,6 +22,7 @@
 //! every ring, while pings cost each node one datagram for each member it meets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use super::message::{Ack, Introduction, SwimMessage};
 use super::slot::{ME, Slot};
@@ -29,6 +30,7 @@ use super::table::MemberTable;
 use super::{Swim, SwimOutput};
 use crate::cluster::members::{MemberInfo, State};
 use crate::cluster::stats::QueueGauge;
+use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::record::{NodeName, Now};
 
 /// Most joining members that nobody vouches for. One more takes the place of a random one of them, so that
@@ -158,6 +160,14 @@ impl Newcomers {
     pub fn heard(&mut self, now: Now, slot: Slot) {
         if let Some(newcomer) = self.by_slot.get_mut(&slot) {
             (newcomer.heard_us, newcomer.is_doubted) = (now.mono_us, false);
+        }
+    }
+
+    /// Lets a member that has been pinged, and that pings this node itself, be pinged again before all others: its
+    /// answer seems to have been lost.
+    pub fn hasten(&mut self, slot: Slot) {
+        if self.by_slot.get(&slot).is_some_and(|newcomer| (1..QUICK_TRIES).contains(&newcomer.tries)) {
+            self.set_due(slot, 0);
         }
     }
 
@@ -396,6 +406,12 @@ impl Swim {
         self.is_changed = true;
     }
 
+    /// Lets an address be pinged that was told by a join target, or by a peer that has connected from the same
+    /// host: neither can be somebody who never asked.
+    pub(super) fn trust_address(&mut self, now: Now, address: SocketAddr) {
+        self.credit.add(now.mono_us, address, DATAGRAM_BYTES_MAX);
+    }
+
     /// Returns whether a member may be pinged now: a stranger only if it was heard of since the last ping.
     fn may_ping(&self, slot: Slot) -> bool {
         let is_stranger = self.newcomers.strangers.contains(&slot);
@@ -421,8 +437,13 @@ impl Swim {
         let due_us = now.mono_us + self.random.jitter_us(wait_us);
         self.newcomers.set_due(slot, due_us);
         self.newcomers.check_ready();
-        let ping = self.ping(sequence, key, Some(self.table.me().clone()));
-        self.outputs.push_back(SwimOutput::Datagram { to: address, message: ping, updates: Vec::new() });
+        if is_vouched {
+            let ping = self.padded(Some(slot), self.ping(sequence, key, Some(self.table.me().clone())));
+            self.outputs.push_back(SwimOutput::Datagram { to: address, message: ping, updates: Vec::new() });
+        } else {
+            // Only what has come from that address pays for this.
+            self.answer(address, Some(slot), self.ping(sequence, key, None));
+        }
         if asks_others {
             let sender: NodeName = self.my_name().clone();
             for asked in self.table.random_live(1, slot, &mut self.random) {

@@ -138,10 +138,12 @@ impl Swim {
                 self.table.set(slot, said.at_least(incarnation), state, now.mono_us, &mut self.random);
                 self.try_out(now, slot, way != Way::FirstList);
             }
-            // memberlist#311, al8n/memberlist#197: after a member was given up, only a greater incarnation
-            // counts, or the member's own answer.
+            // memberlist#311, al8n/memberlist#197: after a member was given up, only its own answer counts. It is
+            // asked if somebody says so in its name, or tells of a greater incarnation.
             State::Dead | State::Left if is_proven => self.replace(now, slot, said),
-            State::Dead | State::Left if is_refutation => self.try_out(now, slot, true),
+            State::Dead | State::Left if is_refutation || matches!(way, Way::Introduced(_)) => {
+                self.try_out(now, slot, true);
+            }
             // What others told of it is put right by its own answer.
             State::Suspect if is_proven && said.incarnation < incarnation => {
                 self.suspicions.remove(slot);

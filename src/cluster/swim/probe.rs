@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use super::message::{Ack, Introduction, Ping, SwimMessage};
 use super::news::{Question, Way};
 use super::slot::{ME, Slot};
+use super::table::MemberEntry;
 use super::timing::INDIRECT_PROBES;
 use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
@@ -182,6 +183,7 @@ impl Swim {
             sender,
             view: self.table.view(),
             introduction: None,
+            padding: 0,
         };
         probe.stream = self.connect_probe(now, address, ping);
         probe.is_indirect = true;
@@ -212,9 +214,11 @@ impl Swim {
         if !self.is_for_me(ping.target) {
             let (sequence, target) = (ping.sequence, ping.target);
             let refusal = SwimMessage::Refusal { sequence, target, introduction: Some(me) };
-            return self.send(from, None, refusal);
+            return self.answer(from, None, refusal);
         }
-        let wants_introduction = ping.target == 0 || ping.introduction.is_some();
+        // Whoever pings this node by its life knows it, and its ping may not pay for more.
+        let is_member = self.has_answered_at(from);
+        let wants_introduction = ping.target == 0 || (ping.introduction.is_some() && is_member);
         if let Some(said) = ping.introduction.filter(|said| said.identity.boot == boot) {
             let question = Question { from, sequence: ping.sequence };
             self.hear(now, said.into(), Way::Introduced(Some(question)));
@@ -224,9 +228,10 @@ impl Swim {
         let mut ack = self.ack(now, ping.sequence, introduction);
         ack.is_unknown = sender.is_none();
         ack.is_unreached = sender.is_some_and(|slot| self.newcomers.is_silent(slot));
-        self.send(from, sender, SwimMessage::Ack(ack));
+        self.answer(from, sender, SwimMessage::Ack(ack));
         let Some(slot) = sender else { return };
         self.newcomers.heard(now, slot);
+        self.newcomers.hasten(slot);
         if self.has_answered_at(from) {
             self.compare_views(now, slot, ping.view);
         }
@@ -250,8 +255,11 @@ impl Swim {
         let said = ack.introduction.take().filter(|said| asked.is_some() && said.identity.boot == boot);
         if let Some(said) = said.filter(|said| said.identity.name == ack.sender) {
             let is_at_home = is_own_word && said.identity.gossip() == from;
-            if said.identity.name == *self.my_name() && self.contacts.is_trusted(ack.sequence) {
-                self.contend_for_my_name(now, said.clone());
+            if self.contacts.is_trusted(ack.sequence) {
+                self.trust_address(now, said.identity.gossip());
+                if said.identity.name == *self.my_name() {
+                    self.contend_for_my_name(now, said.clone());
+                }
             }
             self.hear(now, said.into(), if is_at_home { Way::Proven } else { Way::Introduced(None) });
         }
@@ -271,13 +279,15 @@ impl Swim {
         let Some(slot) = sender else { return };
         if is_expected {
             self.compare_views(now, slot, ack.view);
-        } else if self.accusation(slot).is_some() {
+        } else if self.accusation(slot).is_some() && self.has_answered_at(from) {
             // The answer came too late for its probe, but the member lives: it is told to refute.
             self.send(from, Some(slot), SwimMessage::Gossip);
         }
-        if is_expected && ack.is_unknown {
+        // A member at which this node takes no part may ping it once more for the bytes of an introduction.
+        if is_expected && (ack.is_unknown || ack.is_unreached) {
             let sequence = self.next_sequence();
-            let ping = self.ping(sequence, 0, Some(self.table.me().clone()));
+            let target = if ack.is_unknown { 0 } else { self.table.get(slot).map_or(0, MemberEntry::key) };
+            let ping = self.ping(sequence, target, Some(self.table.me().clone()));
             self.send(from, Some(slot), ping);
         }
     }
@@ -297,16 +307,20 @@ impl Swim {
         let Some(member) = self.table.get(slot).filter(|member| member.identity.gossip() == at) else {
             return;
         };
-        let (state, incarnation) = (member.state, member.incarnation);
+        let (state, incarnation, identity) = (member.state, member.incarnation, member.identity.clone());
         if slot == ME {
             return;
         }
+        self.trust_address(now, at);
         if ack.is_leaving && !state.is_gone() {
             self.set_state(now, slot, incarnation, State::Left);
         } else if state == State::Joining {
             self.promote(now, slot, ack);
         } else if state.is_live() {
             self.newcomers.remove(slot);
+        } else if !ack.is_leaving {
+            // A life that was given up lives.
+            self.replace(now, slot, Introduction { identity, incarnation });
         }
         self.is_changed |= self.newcomers.note_reach(slot, ack.is_unreached);
     }
@@ -327,7 +341,8 @@ impl Swim {
     }
 
     /// Pings a member for another one that asked for it. Whoever has not answered at its own address could make
-    /// this node ping anybody, so its requests are ignored.
+    /// this node ping anybody, so its requests are ignored. Of an address at which no member has answered here,
+    /// the asking node is told at once that it does not answer.
     pub(super) fn handle_ping_request(
         &mut self,
         now: Now,
@@ -338,6 +353,9 @@ impl Swim {
     ) {
         if !self.has_answered_at(asker) {
             return;
+        }
+        if !self.has_answered_at(address) {
+            return self.send(asker, None, SwimMessage::Nack { sequence: asker_sequence });
         }
         if self.probes.relays.len() >= RELAYS_MAX {
             self.probes.relays.pop_front();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::message::{Ack, Claim, Introduction, MembershipFrame, Ping, SwimMessage, Update};
-use super::wire;
+use super::{Known, wire};
 use crate::cluster::members::Identity;
 use crate::cluster::seal::{BODY_BYTES_MIN, Checksum};
 use crate::cluster::wire::{Body, Said, Wire};
@@ -67,7 +67,8 @@ fn drain(machine: &mut Machine) -> usize {
 #[test]
 fn messages_come_back_as_they_went() {
     let said = introduction("a", 3, 2);
-    let ping = Ping { sequence: 1, target: 2, sender: name("a"), view: 3, introduction: Some(said.clone()) };
+    let (sender, introduction) = (name("a"), Some(said.clone()));
+    let ping = Ping { sequence: 1, target: 2, sender, view: 3, introduction, padding: 9 };
     let ack = Ack {
         sequence: 1,
         sender: name("a"),
@@ -102,7 +103,7 @@ fn messages_come_back_as_they_went() {
         assert_eq!(datagram.body.and_then(wire::message_from_proto), Some(message));
     }
     let frames = [
-        MembershipFrame::Ping(ping),
+        MembershipFrame::Ping(Ping { padding: 0, ..ping }),
         MembershipFrame::Ack(ack),
         MembershipFrame::List { introduction: Some(said), updates, is_last: true },
     ];
@@ -134,6 +135,7 @@ fn the_largest_member_fits_a_datagram() {
         sender,
         view: u64::MAX,
         introduction: Some(said),
+        padding: 0,
     });
     for update in updates {
         let room = BODY_BYTES_MIN - super::RIDERS_BYTES;
@@ -186,6 +188,7 @@ fn who_tells_an_old_suspicion_is_told_the_refutation() {
         told
     };
     let mut now = Now { mono_us: 1, wall_us: 1 };
+    machine.handle_known(now, &Known::new([introduction_at("n3", 2, 0, address(3)).identity]));
     for expected in [1, 1, 1] {
         machine.handle_datagram(now, address(3), &doubted(&mut wire, 0), &mut replica);
         assert_eq!(told(&mut machine, &mut wire), Some((address(3), expected)));
@@ -220,7 +223,14 @@ fn any_message() -> impl Strategy<Value = SwimMessage> {
         |(kind, sequence, target, introduction, host)| {
             let sender = name(&format!("n{}", host % 6));
             match kind {
-                0 => SwimMessage::Ping(Ping { sequence, target, sender, view: target, introduction }),
+                0 => SwimMessage::Ping(Ping {
+                    sequence,
+                    target,
+                    sender,
+                    view: target,
+                    introduction,
+                    padding: 0,
+                }),
                 1 => SwimMessage::Ack(Ack {
                     sequence,
                     sender,

@@ -99,6 +99,7 @@ fn ping_to_proto(ping: &Ping) -> proto::Ping {
         sender: ping.sender.as_str().into(),
         view: ping.view,
         introduction: ping.introduction.as_ref().map(introduction_to_proto),
+        padding: vec![0; ping.padding].into(),
     }
 }
 
@@ -109,6 +110,7 @@ fn ping_from_proto(ping: proto::Ping) -> Option<Ping> {
         sender: NodeName::parse(&ping.sender).ok()?,
         view: ping.view,
         introduction: introduction_from_proto(ping.introduction)?,
+        padding: ping.padding.len(),
     })
 }
 

@@ -11,6 +11,7 @@ mod reading;
 mod run;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mio::Registry;
@@ -127,9 +128,9 @@ impl Clients {
     }
 
     /// Takes in connections that were just accepted.
-    pub fn admit(&mut self, registry: &Registry, accepted: Vec<TcpStream>, now: Now) {
+    pub fn admit(&mut self, registry: &Registry, accepted: Vec<(TcpStream, SocketAddr)>, now: Now) {
         let shared = self.shared().clone();
-        for socket in accepted {
+        for (socket, _) in accepted {
             let admission = if shared.places.take() { Admission::Admitted } else { Admission::Excess };
             let is_excess = admission == Admission::Excess;
             let entry = self.table.vacant_entry();

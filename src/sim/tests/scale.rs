@@ -22,7 +22,7 @@ fn all_see(world: &World, mut nodes: impl Iterator<Item = usize>, live: usize) -
 fn a_newcomer_learns_of_two_thousand() {
     const KNOWN: usize = 2_000;
     const RUNNING: usize = 8;
-    let mut world = World::new(1, Conditions::lossy(50_000));
+    let mut world = World::new(2, Conditions::lossy(50_000));
     let starts = (0..KNOWN).map(|index| Start::new(name(index), &[])).collect();
     let nodes = world.start_known(starts);
     // Most nodes are killed at once; the run is too short for the others to find that out. The newcomer knows all

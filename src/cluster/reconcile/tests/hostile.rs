@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::stories::{map_of, two};
 use super::world::*;
 use crate::cluster::reconcile::wire::ReconcileFrame;
+use crate::cluster::reconcile::{STRANGER_SESSIONS_MAX, SessionPlan};
 use crate::cluster::{StreamEvent, StreamId};
 use crate::record::NodeName;
 
@@ -113,4 +114,23 @@ fn shards_are_opened_as_memory_allows() {
         world.event(end, StreamEvent::Received(bytes.into()));
         assert_eq!(world.nodes[0].machine.incoming.len(), sessions, "{count} records");
     }
+}
+
+/// Eight peers that opened a stream and said nothing took the places of all sessions for ten seconds.
+#[test]
+fn strangers_take_no_place_of_a_member() {
+    let mut world = two(map_of(0..50), map_of(20..70));
+    for number in 0..20 {
+        world.nodes[0].machine.accept(world.now, StreamId(1_000 + 2 * number), false);
+    }
+    for number in 0..10 {
+        let mut bytes = Vec::new();
+        hello().encode(&mut bytes);
+        world.event((0, StreamId(1_000 + 2 * number)), StreamEvent::Received(bytes.into()));
+    }
+    let incoming = &world.nodes[0].machine.incoming;
+    let greeted = incoming.iter().filter(|session| session.is_greeted()).count();
+    assert_eq!((greeted, incoming.len()), (STRANGER_SESSIONS_MAX, 10 + STRANGER_SESSIONS_MAX));
+    world.session(1, 0, SessionPlan::Whole);
+    assert!(world.are_equal());
 }

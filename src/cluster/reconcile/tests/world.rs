@@ -150,6 +150,8 @@ pub struct World {
     pub frozen: Option<usize>,
     /// On average one in this many deliveries breaks its stream; 0: none does.
     pub break_one_in: u64,
+    /// Whether all datagrams are lost.
+    pub drops_datagrams: bool,
     pub stream_bytes: usize,
     pub datagram_bytes: usize,
     pipes: BTreeMap<End, Pipe>,
@@ -190,6 +192,7 @@ impl World {
             cut: BTreeSet::new(),
             frozen: None,
             break_one_in: 0,
+            drops_datagrams: false,
             stream_bytes: 0,
             datagram_bytes: 0,
             pipes: BTreeMap::new(),
@@ -240,7 +243,7 @@ impl World {
                 ReconcileOutput::Datagram { to, message } => {
                     let Some(to) = self.index_of(to) else { continue };
                     self.datagram_bytes += prost::Message::encoded_len(&message.clone().into_proto());
-                    if !self.is_cut(from, to) {
+                    if !self.is_cut(from, to) && !self.drops_datagrams {
                         self.datagrams.push_back((from, to, message));
                     }
                 }
@@ -326,7 +329,12 @@ impl World {
 
     pub fn event(&mut self, (index, stream): End, event: StreamEvent) {
         let node = &mut self.nodes[index];
-        node.machine.handle_stream(self.now, stream, event, &|| node.heads.clone(), &mut node.map);
+        match event {
+            StreamEvent::Accepted { .. } => node.machine.accept(self.now, stream, true),
+            event => {
+                node.machine.handle_stream(self.now, stream, event, &|| node.heads.clone(), &mut node.map)
+            }
+        }
         self.drain(index);
     }
 

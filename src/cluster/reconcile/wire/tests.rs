@@ -87,7 +87,7 @@ fn absurd_lengths_are_refused_at_once() {
         let mut bytes = Vec::new();
         prost::encoding::encode_varint(length, &mut bytes);
         reader.push(&bytes);
-        assert!(matches!(reader.next_frame(), Err(FrameError::Length(seen)) if seen == length));
+        assert!(matches!(reader.next_frame(), Err(FrameError::Length(seen, _)) if seen == length));
     }
     let mut reader = VarintFrameReader::default();
     reader.push(&[0xff; 11]);
