@@ -64,6 +64,8 @@ pub const SPREAD_ASSEMBLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Largest head (request line and headers) of a request on the HTTP port, in bytes.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Most header fields of a request on the HTTP port.
+pub const REQUEST_HEADERS_MAX: usize = 100;
 /// Most subscriptions of one connection, so that a single client cannot grow the index without end.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 1_024;
 /// Most patterns of one subscription.

@@ -20,6 +20,8 @@ mod order;
 mod publish;
 mod quorum;
 mod resume;
+mod slow_http;
+mod strict;
 mod subscribe;
 mod trouble;
 mod volume;
