@@ -87,7 +87,8 @@ pub const INTRICATE_SHAPES_PER_CONNECTION_MAX: usize = 8;
 /// Most shapes with more than [`PLAIN_WILDCARDS_MAX`] `*` of all connections of a worker together. Each lets
 /// a search visit up to 13 nodes more.
 pub const INTRICATE_SHAPES_PER_WORKER_MAX: usize = 64;
-/// Longest duration of a client's handshake from connecting to the last byte of its request, in microseconds.
+/// Longest duration of a client's handshake from connecting to the last byte of its request, and of the head of
+/// every later request from its first byte on, in microseconds.
 pub const HANDSHAKE_US_MAX: u64 = 5_000_000;
 /// Silence after which the node pings a client, in microseconds.
 pub const PING_US: u64 = 25_000_000;

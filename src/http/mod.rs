@@ -46,7 +46,7 @@ use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 
 pub use authority::check_host;
 pub use health::HealthPath;
-pub use raw::{RawAnswer, raw_problem};
+pub use raw::{HEAD_LATE, RawAnswer, raw_problem};
 pub use serve::{GRACE_US, HandOver, Http, HttpOptions, IDLE, Reservation};
 pub use stream::{ClientSocket, SocketLayer};
 

@@ -6,7 +6,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use axum::http::StatusCode;
 
 use super::problem::{PROBLEM_TYPE, Problem, retry_after};
+use crate::limits::HANDSHAKE_US_MAX;
 use crate::protocol::refusal::Code;
+
+/// The detail of the problem that a head did not come in time.
+pub const HEAD_LATE: &str = "the head of the request did not come within 5 s";
+const _: () = assert!(HANDSHAKE_US_MAX == 5_000_000);
 
 /// An answer of HTTP/1.1 with its whole body.
 #[derive(Clone, Copy, Debug)]

@@ -10,17 +10,19 @@ use std::net::TcpStream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 use super::NodeService;
 use super::exchange::Exchanges;
 use super::pace::Pace;
 use super::places::Seat;
-use super::raw::raw_problem;
-use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
+use super::raw::{HEAD_LATE, raw_problem};
+use crate::limits::{HANDSHAKE_US_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 use crate::protocol::refusal::Code;
 
 /// Bytes that the kernel takes of an answer before the client has room for them. With more, a client that
@@ -55,7 +57,8 @@ pub struct ClientSocket<L> {
 }
 
 /// The connection as hyper sees it. It first returns the bytes that were read already. Writes fail when the
-/// client reads slower than the least rate, and when the connection was cut. The answers that hyper makes by
+/// client reads slower than the least rate, and when the connection was cut. A head that has begun must come
+/// in time. The answers that hyper makes by
 /// itself, which have no body, are replaced by problems.
 pub(super) struct ClientStream<L> {
     /// The bytes that the event loop has read and hyper has not taken yet.
@@ -65,6 +68,10 @@ pub(super) struct ClientStream<L> {
     node: Arc<dyn NodeService>,
     seat: Arc<Seat>,
     exchanges: Arc<Exchanges>,
+    /// Whether a part of a head has come.
+    has_begun: bool,
+    /// The time by which a head that has begun must have come; set while the rest of it is waited for.
+    head_deadline: Option<Pin<Box<Sleep>>>,
     /// The rate at which the client reads, while an answer waits for it.
     reader: Option<Pace>,
     /// The problem that is sent instead of an answer of hyper's own, as far as it has not been sent.
@@ -111,8 +118,18 @@ impl<L: SocketLayer> ClientStream<L> {
             tracing::trace!(%error, "no TCP_NOTSENT_LOWAT");
         }
         let socket = tokio::net::TcpStream::from_std(from.socket)?;
-        let (read, problem) = (read.into(), Bytes::new());
-        Ok(ClientStream { read, socket, layer: from.layer, node, seat, exchanges, reader: None, problem })
+        Ok(ClientStream {
+            read: read.into(),
+            socket,
+            layer: from.layer,
+            node,
+            seat,
+            exchanges,
+            has_begun: false,
+            head_deadline: None,
+            reader: None,
+            problem: Bytes::new(),
+        })
     }
 
     /// Lets the layer do `work` as soon as it need not wait for the socket. The work is tried before the
@@ -138,6 +155,16 @@ impl<L: SocketLayer> ClientStream<L> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Becomes ready when a head that has begun did not come in time. To be polled while the client is waited
+    /// for.
+    fn poll_head_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.has_begun || !self.exchanges.are_settled() {
+            return Poll::Pending;
+        }
+        let time = Duration::from_micros(HANDSHAKE_US_MAX);
+        self.head_deadline.get_or_insert_with(|| Box::pin(sleep(time))).as_mut().poll(cx)
     }
 
     /// Writes as [`ClientStream::poll_layer`] does. Fails if the client has not taken enough for too long, or
@@ -202,9 +229,21 @@ impl<L: SocketLayer> AsyncRead for ClientStream<L> {
             return Poll::Ready(Ok(()));
         }
         let unfilled = buffer.initialize_unfilled();
-        let polled = self.poll_layer(cx, Direction::Reading, |layer, socket| layer.read(socket, unfilled));
-        buffer.advance(ready!(polled)?);
-        Poll::Ready(Ok(()))
+        match self.poll_layer(cx, Direction::Reading, |layer, socket| layer.read(socket, unfilled)) {
+            Poll::Ready(read) => {
+                buffer.advance(read?);
+                self.has_begun = true;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending if self.poll_head_late(cx).is_ready() => {
+                let wall_us = self.node.now().wall_us;
+                self.problem = raw_problem(408, Code::Timeout, HEAD_LATE, "", wall_us).into();
+                // What the socket does not take at once is not worth waiting for.
+                let _ = self.poll_problem(cx)?;
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -227,6 +266,7 @@ impl<L: SocketLayer> AsyncWrite for ClientStream<L> {
         ready!(self.poll_written(cx, |layer, socket| layer.flush(socket)))?;
         let was_waiting = self.reader.take().is_some();
         if self.exchanges.handle_flushed() {
+            (self.has_begun, self.head_deadline) = (false, None);
             self.seat.begin_waiting();
         } else if was_waiting {
             self.seat.end_waiting();

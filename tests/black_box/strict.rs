@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::harness::http::{connect, read_all};
 use crate::harness::raw::frame;
-use crate::harness::{Client, Cluster, Http, Node};
+use crate::harness::{Client, Cluster, Deadline, Http, Node};
 
 const SOON: Duration = Duration::from_secs(8);
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -186,6 +186,26 @@ fn every_problem_has_a_code_and_says_whether_it_is_temporary() {
     let refused = node.post(json!({"source": "a//b", "data": 1}));
     refused.assert_problem(400, "bad_source");
     assert_eq!(refused.body.matches("\"temporary\":false").count(), 1, "{refused:?}");
+}
+
+/// A head had to come within 5 s as the first on a connection, where the client is told. On a connection that
+/// is kept it had 30 s, and the connection was closed without a word.
+#[test]
+fn a_head_must_come_in_time_on_every_way() {
+    let node = Node::single();
+    let start = Deadline::after(Duration::from_secs(60));
+    std::thread::scope(|scope| {
+        for path in [None, Some("/healthz"), Some("/v1/members")] {
+            let node = &node;
+            scope.spawn(move || {
+                let begun = "GET /v1/members HTTP/1.1\r\nHost:";
+                let answer = path.map_or_else(|| first(node, begun), |path| second(node, path, begun));
+                answer.assert_problem(408, "timeout");
+                assert_eq!(answer.json()["temporary"], true, "{path:?}: {answer:?}");
+            });
+        }
+    });
+    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
 }
 
 /// RFC 6455 (8.1) lets a node fail a connection as soon as its text cannot be UTF-8 any more. A message that

@@ -12,7 +12,7 @@ use super::super::liveness::Liveness;
 use super::super::session::{Endpoint, Session};
 use super::Clients;
 use crate::http::{HealthPath, IDLE, RawAnswer};
-use crate::limits::REQUEST_HEAD_BYTES_MAX;
+use crate::limits::{HANDSHAKE_US_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
@@ -131,7 +131,8 @@ impl Clients {
         }
         if let ConnectionStage::Head { head, deadline_us } = &mut connection.stage {
             head.handle_answered(health.head_bytes);
-            *deadline_us = now.mono_us + IDLE.as_micros() as u64;
+            let wait_us = if head.is_empty() { IDLE.as_micros() as u64 } else { HANDSHAKE_US_MAX };
+            *deadline_us = now.mono_us + wait_us;
         }
         self.env.touch(key, connection);
     }

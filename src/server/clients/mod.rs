@@ -30,7 +30,7 @@ use super::liveness::Silence;
 use super::shared::Shared;
 use super::tokens;
 use super::transport::{Layer, Transport};
-use crate::http::HandOver;
+use crate::http::{HEAD_LATE, HandOver};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
@@ -270,7 +270,7 @@ impl Clients {
                 self.env.kill(key, connection);
             }
             ConnectionStage::Head { .. } if is_due => {
-                let refusal = Refusal::new(Code::Timeout, "the request's head did not come within 5 s");
+                let refusal = Refusal::new(Code::Timeout, HEAD_LATE);
                 self.env.refuse(now, key, connection, 408, &refusal);
             }
             ConnectionStage::Closing(_) if is_due => self.env.kill(key, connection),

@@ -10,6 +10,7 @@ use super::super::session::Endpoint;
 use super::super::transport::Received;
 use super::Clients;
 use super::env::{ClientsEnv, PART_US_MAX};
+use crate::limits::HANDSHAKE_US_MAX;
 use crate::record::Now;
 
 /// Number of bytes after which reading stops to hand out the changes that came of them, while these are still
@@ -123,7 +124,10 @@ impl Clients {
                 open.liveness.handle_received(now.mono_us);
                 Self::handle_frames(&mut self.env, now, key, connection, input);
             }
-            ConnectionStage::Head { head, .. } => {
+            ConnectionStage::Head { head, deadline_us } => {
+                if head.is_between_requests() {
+                    *deadline_us = now.mono_us + HANDSHAKE_US_MAX;
+                }
                 head.push(input);
                 self.handle_head(now, key);
             }
