@@ -64,6 +64,8 @@ pub const SPREAD_ASSEMBLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Largest head (request line and headers) of a request on the HTTP port, in bytes.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Most header fields of a request on the HTTP port.
+pub const REQUEST_HEADERS_MAX: usize = 100;
 /// Most subscriptions of one connection, so that a single client cannot grow the index without end.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 1_024;
 /// Most patterns of one subscription.
@@ -85,7 +87,8 @@ pub const INTRICATE_SHAPES_PER_CONNECTION_MAX: usize = 8;
 /// Most shapes with more than [`PLAIN_WILDCARDS_MAX`] `*` of all connections of a worker together. Each lets
 /// a search visit up to 13 nodes more.
 pub const INTRICATE_SHAPES_PER_WORKER_MAX: usize = 64;
-/// Longest duration of a client's handshake from connecting to the last byte of its request, in microseconds.
+/// Longest duration of a client's handshake from connecting to the last byte of its request, and of the head of
+/// every later request from its first byte on, in microseconds.
 pub const HANDSHAKE_US_MAX: u64 = 5_000_000;
 /// Silence after which the node pings a client, in microseconds.
 pub const PING_US: u64 = 25_000_000;

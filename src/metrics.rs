@@ -113,6 +113,17 @@ pub struct ConnectionGauges {
     pub http: Gauge,
 }
 
+/// Number of requests over HTTP that were cut because their clients were waited for too long, by reason.
+#[derive(Debug, Default)]
+pub struct HttpCuts {
+    /// Bodies that arrived slower than the least rate.
+    pub slow_body: Counter,
+    /// Answers that were read slower than the least rate.
+    pub slow_reader: Counter,
+    /// Connections whose place or memory others needed while the client was waited for.
+    pub place: Counter,
+}
+
 /// All metrics of a node. A field has the name of its metric without `anode_` and `_total`, except the first
 /// three, from which two metrics are computed.
 #[derive(Debug, Default)]
@@ -166,6 +177,8 @@ pub struct Metrics {
     pub store_up: Gauge,
     /// Open connections of clients.
     pub connections: ConnectionGauges,
+    /// Requests and connections over HTTP that were cut.
+    pub http_cuts: HttpCuts,
     /// Connections accepted since the start.
     pub connections_accepted: Counter,
     /// Failures to accept a connection, of a client or a peer, since the start.
@@ -226,6 +239,11 @@ impl Metrics {
         let ConnectionGauges { publish, subscribe, http } = &self.connections;
         for (endpoint, gauge) in [("publish", publish), ("subscribe", subscribe), ("http", http)] {
             text.line(format_args!("connections{{endpoint=\"{endpoint}\"}} {}", gauge.get()));
+        }
+        text.head("http_cuts_total", "counter", "HTTP connections that were cut, by reason.");
+        let HttpCuts { slow_body, slow_reader, place } = &self.http_cuts;
+        for (reason, cuts) in [("slow_body", slow_body), ("slow_reader", slow_reader), ("place", place)] {
+            text.line(format_args!("http_cuts_total{{reason=\"{reason}\"}} {}", cuts.get()));
         }
         text.counter("connections_accepted_total", "Connections accepted.", &self.connections_accepted);
         text.counter("accept_failures_total", "Failures to accept a connection.", &self.accept_failures);

@@ -7,13 +7,8 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use serde::Serialize;
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
 use super::NodeService;
-
-/// Number of publishes whose bodies are read or held at a time; with `--max-frame-bytes` it bounds their
-/// memory.
-const BODIES_MAX: usize = 64;
 
 /// The state that every handler is given.
 #[derive(Clone)]
@@ -22,20 +17,6 @@ pub(super) struct App {
     pub(super) node: Arc<dyn NodeService>,
     /// Largest body of a publish, in bytes.
     pub(super) body_bytes_max: usize,
-    bodies: Arc<Semaphore>,
-}
-
-impl App {
-    /// Makes the state for the handlers of one control plane.
-    pub(super) fn new(node: Arc<dyn NodeService>, body_bytes_max: usize) -> App {
-        App { node, body_bytes_max, bodies: Arc::new(Semaphore::new(BODIES_MAX)) }
-    }
-
-    /// Waits until the body of a publish may be read. It may be held until the permit that is returned is
-    /// dropped.
-    pub(super) async fn body_permit(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
-        self.bodies.acquire().await
-    }
 }
 
 /// A response whose body is JSON that is written already.

@@ -6,20 +6,30 @@
 //! timeouts and bodies are hyper's business, and no event loop ever waits for a slow client.
 //!
 //! [`routes`] holds one function for each path. They ask the node through [`NodeService`], so that tests can
-//! replace it by a few records in a map. Errors are RFC 9457 problems ([`problem`]).
+//! replace it by a few records in a map. Errors are RFC 9457 problems ([`problem`]). Clients that are idle
+//! or slow take nothing from others ([`places`], [`pace`], [`body`]).
+//!
+//! The paths by which a node is watched are answered by the event loops themselves ([`health`]).
 //!
 //! Any web page may read (`Access-Control-Allow-Origin: *` on answers to GET), so that a browser's
 //! console is a client like any other. A node with records that not everyone on its network may read
 //! belongs behind a proxy.
 //!
-//! Rejected: HTTP inside the event loops (a second, hand-written HTTP server with keep-alive and
-//! chunked bodies), and a port of its own (two ports to open, forward and document).
+//! Rejected: all of HTTP inside the event loops (a second, hand-written HTTP server with chunked bodies), and
+//! a port of its own (two ports to open, forward and document).
 
 mod app;
+mod authority;
+mod body;
+mod exchange;
+mod health;
+mod pace;
 mod page;
 mod params;
+mod places;
 mod problem;
 mod publish;
+mod raw;
 mod routes;
 mod serve;
 mod stream;
@@ -34,7 +44,10 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::reply::FrameReply;
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 
-pub use serve::{GRACE_US, HandOver, Http, HttpOptions, Reservation};
+pub use authority::check_host;
+pub use health::HealthPath;
+pub use raw::{HEAD_LATE, RawAnswer, raw_problem};
+pub use serve::{GRACE_US, HandOver, Http, HttpOptions, IDLE, Reservation};
 pub use stream::{ClientSocket, SocketLayer};
 
 /// The interface through which the control plane uses its node. [`NodeService::list`] and
@@ -45,6 +58,8 @@ pub trait NodeService: Send + Sync + 'static {
     fn now(&self) -> Now;
     /// Returns the reason if clients should not be sent to this node.
     fn readiness(&self) -> Result<(), String>;
+    /// Returns whether the node was told to stop.
+    fn is_stopping(&self) -> bool;
     /// Returns whether every event loop has turned lately; if one has not, it hangs.
     fn is_turning(&self) -> bool;
     /// Every member that this node knows of, itself included, in the order of names.

@@ -2,21 +2,22 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue, UPGRADE};
-use axum::http::{Method, StatusCode, Uri};
+use axum::extract::{RawQuery, Request, State};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION, HOST, HeaderValue, RETRY_AFTER, UPGRADE};
+use axum::http::{Method, StatusCode, Uri, Version};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::NodeService;
 use super::app::{App, json, json_of, typed};
+use super::authority::check_host;
+use super::health::HealthPath;
 use super::page::{MemberList, RecordPage};
 use super::params::{Query, Target};
-use super::problem::Problem;
+use super::problem::{Problem, retry_after};
 use super::publish::publish;
 use crate::limits::TS_MAX;
 use crate::protocol::json::write_record;
@@ -26,58 +27,40 @@ use crate::record::{HistoryCursor, HistoryQuery, Record};
 /// Number of records of a history that are read from the store at a time. After each such chunk the size of
 /// the page is checked.
 const HISTORY_CHUNK: usize = 64;
-/// Longest time that a publish over HTTP may take: to wait until its body may be read, to read it, and to
-/// reach the ack level that was asked for.
-const PUBLISH_MAX: Duration = Duration::from_secs(30);
 
 /// The router of all paths.
 pub(super) fn router(node: Arc<dyn NodeService>, body_bytes_max: usize) -> Router {
-    let app = App::new(node, body_bytes_max);
-    let publish = post(publish)
-        .layer(DefaultBodyLimit::max(body_bytes_max))
-        .layer(from_fn_with_state(app.clone(), one_of_few_bodies));
+    let app = App { node, body_bytes_max };
     Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .route("/healthz", get(|State(app): State<App>| health(app, HealthPath::Live)))
+        .route("/readyz", get(|State(app): State<App>| health(app, HealthPath::Ready)))
+        .route("/metrics", get(|State(app): State<App>| health(app, HealthPath::Metrics)))
         .route("/v1/members", get(members))
         .route("/v1/sources", get(list))
         .route("/v1/sources/", get(source))
         .route("/v1/sources/{*source}", get(source))
-        .route("/v1/publish", publish)
+        .route("/v1/publish", post(publish))
         .route("/publish", get(not_upgraded))
         .route("/subscribe", get(not_upgraded))
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown)
+        .layer(from_fn(with_one_host))
         .layer(from_fn(readable_by_any_page))
+        .layer(from_fn_with_state(app.clone(), last_of_its_connection_when_stopping))
         .with_state(app)
 }
 
 /// The result of a handler. The operator `?` turns a refusal into a problem.
 type HandlerResult = Result<Response, Problem>;
 
-async fn healthz(State(app): State<App>) -> HandlerResult {
-    match app.node.is_turning() {
-        true => Ok(typed("text/plain; charset=utf-8", "ok\n")),
-        false => Err(unavailable("stuck", "an event loop has not turned for seconds".into())),
+async fn health(app: App, path: HealthPath) -> Response {
+    let answer = path.answer(&*app.node);
+    let mut response = typed(answer.media_type, answer.body);
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(seconds) = retry_after(answer.status) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
     }
-}
-
-async fn readyz(State(app): State<App>) -> HandlerResult {
-    match app.node.readiness() {
-        Ok(()) => Ok(typed("text/plain; charset=utf-8", "ready\n")),
-        Err(reason) => Err(unavailable("not_ready", reason)),
-    }
-}
-
-fn unavailable(code: &'static str, reason: String) -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, reason)
-}
-
-async fn metrics(State(app): State<App>) -> Response {
-    let mut text = String::with_capacity(8 * 1024);
-    app.node.metrics().write(&mut text);
-    typed("text/plain; version=0.0.4; charset=utf-8", text)
+    response
 }
 
 async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResult {
@@ -166,30 +149,32 @@ async fn apart(work: impl FnOnce() -> HandlerResult + Send + 'static) -> Handler
         Ok(answered) => answered,
         Err(error) => {
             tracing::error!(%error, "a request failed");
-            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the node failed to answer"))
+            Err(Problem::new(Code::Internal, "the node failed to answer"))
         }
     }
 }
 
 /// Answers plain requests to `/publish` and `/subscribe`, which speak WebSocket only.
 async fn not_upgraded(uri: Uri) -> Response {
-    let detail = format!("{} is a WebSocket: ask for an upgrade, or POST to /v1/publish", uri.path());
-    let problem = Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail);
-    let mut response = problem.into_response();
+    let detail = format!(
+        "{} is a WebSocket: ask for an upgrade in the first request of a connection, or POST to /v1/publish",
+        uri.path()
+    );
+    let mut response = Problem::new(Code::UpgradeRequired, detail).into_response();
     response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
     response
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
     let detail = format!("{method} is not for {}; see the header Allow", uri.path());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    Problem::new(Code::MethodNotAllowed, detail)
 }
 
 async fn unknown(uri: Uri) -> Problem {
     let mut detail = String::new();
     // Writing to a `String` cannot fail.
     let _ = write!(detail, "there is nothing at {:.100}", uri.path());
-    Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
+    Problem::new(Code::NotFound, detail)
 }
 
 /// Allows web pages of any origin to read the answers to GET and HEAD.
@@ -202,14 +187,26 @@ async fn readable_by_any_page(request: Request, next: Next) -> Response {
     response
 }
 
-/// Makes a request wait until its body may be read, and bounds how long it may take in all.
-async fn one_of_few_bodies(State(app): State<App>, request: Request, next: Next) -> Response {
-    let turn = async {
-        let _permit = app.body_permit().await;
-        next.run(request).await
-    };
-    tokio::time::timeout(PUBLISH_MAX, turn).await.unwrap_or_else(|_| {
-        let detail = "the body did not come, or was not answered, in time";
-        Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail).into_response()
-    })
+/// Refuses requests whose header `Host` is missing, repeated or malformed.
+async fn with_one_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
+    let is_http_11 = request.version() >= Version::HTTP_11;
+    match check_host(is_http_11, hosts) {
+        Ok(()) => next.run(request).await,
+        Err(detail) => Problem::new(Code::BadRequest, detail).into_response(),
+    }
+}
+
+/// Tells clients of a node that is stopping to ask another one with their next request, because the
+/// connection is closed soon.
+async fn last_of_its_connection_when_stopping(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    if app.node.is_stopping() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }

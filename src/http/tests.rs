@@ -104,6 +104,10 @@ impl NodeService for Few {
         self.not_ready.lock().clone().map_or(Ok(()), Err)
     }
 
+    fn is_stopping(&self) -> bool {
+        false
+    }
+
     fn is_turning(&self) -> bool {
         true
     }

@@ -28,6 +28,10 @@ impl NodeService for Control {
         self.0.readiness()
     }
 
+    fn is_stopping(&self) -> bool {
+        self.0.lifecycle.phase() >= Phase::Draining
+    }
+
     fn is_turning(&self) -> bool {
         self.0.lifecycle.is_turning(clock::now())
     }

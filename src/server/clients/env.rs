@@ -1,10 +1,12 @@
 //! What the work on one connection needs besides the connection: the session's interface to its node, and the
 //! lists of the turn. It is apart from the table of connections, so that both can be borrowed at once.
 
+use std::collections::BTreeMap;
+
 use super::super::clock;
 use super::super::close::CloseReason;
 use super::super::connection::{AwaitedEnd, Connection, ConnectionStage};
-use super::super::head;
+use super::super::handshake;
 use super::super::host::WorkerHost;
 use super::super::inbox::Inbox;
 use super::super::outbound::{BufferPool, Outbound};
@@ -36,8 +38,9 @@ pub struct ClientsEnv {
     pub dead: Vec<usize>,
     /// The worker's end of its mailbox.
     pub inbox: Inbox,
-    /// Number of connections of this worker that are beyond the node's bound and being turned away.
-    pub excess: usize,
+    /// The connections of this worker that are beyond the node's bound and being turned away: their keys by
+    /// their generations, the oldest first.
+    pub excess: BTreeMap<u64, usize>,
 }
 
 impl ClientsEnv {
@@ -51,7 +54,7 @@ impl ClientsEnv {
             touched: Vec::new(),
             dead: Vec::new(),
             inbox: Inbox::default(),
-            excess: 0,
+            excess: BTreeMap::new(),
         }
     }
 
@@ -174,7 +177,7 @@ impl ClientsEnv {
         status: u16,
         refusal: &Refusal,
     ) {
-        connection.out.append(&head::refuse(status, refusal));
+        connection.out.append(&handshake::refuse(status, refusal, now.wall_us));
         self.finish(now, key, connection, AwaitedEnd::Disconnect);
     }
 

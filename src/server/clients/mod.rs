@@ -1,12 +1,13 @@
 //! The connections of one worker, from the first byte of their heads to the last of their frames.
 //!
 //! The table of connections and the lists of the turn stand here, with accepting, timers, flushing and
-//! closing. [`reading`] has the way in (heads, frames, messages), [`delivery`] the way out (changes of the
+//! closing. [`reading`] has the way in (frames, messages), [`heads`] what requests ask for, [`delivery`] the way out (changes of the
 //! mailbox, answers that waited), with the [`run`] in which changes are handed out. [`env`] has what the
 //! work on one connection needs beside the connection.
 
 mod delivery;
 mod env;
+mod heads;
 mod reading;
 mod run;
 
@@ -20,6 +21,7 @@ use mio::net::TcpStream;
 use slab::Slab;
 
 use self::env::{ClientsEnv, PART_US_MAX};
+use self::heads::Scrapes;
 use self::run::ChangeRun;
 use super::clock;
 use super::close::{CloseCode, CloseReason};
@@ -29,14 +31,14 @@ use super::liveness::Silence;
 use super::shared::Shared;
 use super::tokens;
 use super::transport::{Layer, Transport};
-use crate::http::HandOver;
+use crate::http::{HEAD_LATE, HandOver};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
 /// Number of bytes that are read from one connection at a time.
 const CLIENT_READ_BYTES: usize = 64 * 1024;
-/// Number of connections over `--max-connections` that a worker turns away with an answer at a time. Those
-/// beyond are dropped without one.
+/// Number of connections over `--max-connections` that a worker turns away with an answer at a time. For
+/// each one beyond, the oldest whose request has not come is dropped without an answer.
 const EXCESS_MAX: usize = 128;
 
 /// All clients of one worker.
@@ -64,6 +66,8 @@ pub struct Clients {
     is_wanted: bool,
     /// Duration of the last flush, in microseconds.
     flush_us: u64,
+    /// How often `/metrics` was answered lately.
+    scrapes: Scrapes,
 }
 
 /// Puts a connection into the list of those whose sessions want a turn, if its session does.
@@ -91,6 +95,7 @@ impl Clients {
             durable: (0, true),
             is_wanted: false,
             flush_us: 0,
+            scrapes: Scrapes::default(),
         }
     }
 
@@ -114,9 +119,9 @@ impl Clients {
         self.env.host.take_published()
     }
 
-    /// Returns whether there is no connection left.
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
+    /// Returns whether a stop of the node need not wait for any connection.
+    pub fn is_settled(&self) -> bool {
+        self.table.iter().all(|(_, connection)| connection.is_settled())
     }
 
     /// Returns whether publishes of any connection wait for their answers.
@@ -133,10 +138,13 @@ impl Clients {
         for (socket, _) in accepted {
             let admission = if shared.places.take() { Admission::Admitted } else { Admission::Excess };
             let is_excess = admission == Admission::Excess;
+            if is_excess && self.env.excess.len() >= EXCESS_MAX {
+                self.drop_oldest_excess();
+            }
             let entry = self.table.vacant_entry();
             let key = entry.key();
             let mut transport = Transport::new(socket, Layer::Plain);
-            if (is_excess && self.env.excess >= EXCESS_MAX)
+            if (is_excess && self.env.excess.len() >= EXCESS_MAX)
                 || transport.register(registry, tokens::of_connection(key)).is_err()
             {
                 shared.places.give_back();
@@ -146,8 +154,25 @@ impl Clients {
             self.next_generation += 1;
             let connection = Connection::new(transport, self.next_generation, admission, now.mono_us);
             let connection = entry.insert(connection);
-            self.env.excess += usize::from(is_excess);
+            if is_excess {
+                self.env.excess.insert(self.next_generation, key);
+            }
             self.env.arm(now.mono_us, key, connection);
+        }
+    }
+
+    /// Drops the oldest connection beyond the node's bound whose request has not come, so that those that
+    /// say nothing do not keep out one that asks for a health path.
+    fn drop_oldest_excess(&mut self) {
+        let is_silent = |key: usize| {
+            let connection = self.table.get(key);
+            connection.is_some_and(|one| matches!(one.stage, ConnectionStage::Head { .. }))
+        };
+        let oldest = self.env.excess.iter().find(|(_, key)| is_silent(**key));
+        let Some((generation, key)) = oldest.map(|(generation, key)| (*generation, *key)) else { return };
+        self.env.excess.remove(&generation);
+        if let Some(connection) = self.table.get_mut(key) {
+            self.env.kill(key, connection);
         }
     }
 
@@ -239,8 +264,14 @@ impl Clients {
         let Some(connection) = self.table.get_mut(key) else { return };
         let is_due = connection.next_us().is_some_and(|due_us| due_us <= now.mono_us);
         match &mut connection.stage {
+            // Between two requests, or before the answer was read, there is nobody to be told.
+            ConnectionStage::Head { head, .. }
+                if is_due && (head.is_between_requests() || !connection.out.is_empty()) =>
+            {
+                self.env.kill(key, connection);
+            }
             ConnectionStage::Head { .. } if is_due => {
-                let refusal = Refusal::new(Code::Timeout, "the request's head did not come within 5 s");
+                let refusal = Refusal::new(Code::Timeout, HEAD_LATE);
                 self.env.refuse(now, key, connection, 408, &refusal);
             }
             ConnectionStage::Closing(_) if is_due => self.env.kill(key, connection),
@@ -298,6 +329,10 @@ impl Clients {
                 if connection.handle_flushed(now.mono_us) {
                     self.env.kill(key, connection);
                 }
+                let is_head = matches!(connection.stage, ConnectionStage::Head { .. });
+                if is_head && connection.intake.leave_paused() {
+                    self.queue_reading(key);
+                }
             }
             Ok(false) => connection.is_writable = false,
             Err(error) => {
@@ -318,7 +353,9 @@ impl Clients {
             if let Err(error) = connection.transport.deregister(registry) {
                 tracing::trace!(%error, "a closed connection was not registered");
             }
-            self.env.excess -= usize::from(connection.admission == Admission::Excess);
+            if connection.admission == Admission::Excess {
+                self.env.excess.remove(&connection.generation);
+            }
             self.shared().places.give_back();
             if let ConnectionStage::HandedOver { place, read } = connection.stage {
                 place.take_over(connection.transport.into_client(), read);
@@ -333,15 +370,17 @@ impl Clients {
         keys.into_iter().for_each(|key| self.queue_turn(key));
     }
 
-    /// Closes every connection because the node is shutting down. Clients with a session are told to come
-    /// back elsewhere.
+    /// Closes every session because the node is shutting down: clients are told to come back elsewhere. A
+    /// request whose head comes later is told the same.
     pub fn close_all(&mut self, now: Now) {
         let draining = CloseReason::new(CloseCode::Draining, "draining");
         for (key, connection) in &mut self.table {
             match &connection.stage {
                 ConnectionStage::Open(_) => self.env.close(now, key, connection, &draining),
-                ConnectionStage::Head { .. } => self.env.kill(key, connection),
-                ConnectionStage::Closing(_) | ConnectionStage::HandedOver { .. } | ConnectionStage::Over => {}
+                ConnectionStage::Head { .. }
+                | ConnectionStage::Closing(_)
+                | ConnectionStage::HandedOver { .. }
+                | ConnectionStage::Over => {}
             }
             self.env.arm(now.mono_us, key, connection);
         }

@@ -11,6 +11,9 @@
 //! [`Pipe`] that exists for one call: reading takes from the input, writing appends to the connection's
 //! [`Outbound`]. So nothing here ever blocks.
 //!
+//! Text that comes in several pieces is checked piece by piece: a message that is no UTF-8 is refused when
+//! that is seen, and not when its end has come.
+//!
 //! Rejected: tungstenite for all frames, since it copies each into a buffer of the connection and allocates
 //! for it, which was half of what a small publish cost; and no tungstenite at all, since what is rare and
 //! subtle is best left to those who have got it right.
@@ -24,6 +27,7 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext}
 
 use super::frame_head::{self, BINARY, FrameHead, TEXT};
 use super::message::{IncomingMessage, Unwrapped};
+use super::text_check::{NotUtf8, TextCheck};
 use crate::server::close::{CloseCode, CloseReason};
 use crate::server::outbound::Outbound;
 
@@ -31,6 +35,12 @@ use crate::server::outbound::Outbound;
 const READ_BUFFER_BYTES: usize = 64;
 /// Memory for frames that a connection may keep between messages, in bytes.
 const KEPT_FRAME_BYTES_MAX: usize = 4096;
+/// First byte of the first fragment of a message of text.
+const TEXT_FRAGMENT: u8 = 0x01;
+/// First byte of a fragment that is neither the first nor the last.
+const CONTINUATION: u8 = 0x00;
+/// First byte of the last fragment of a message.
+const LAST_CONTINUATION: u8 = 0x80;
 /// Longest reason of a close frame, in bytes.
 const REASON_BYTES_MAX: usize = 120;
 /// The reason that is sent when text is refused.
@@ -44,8 +54,14 @@ pub struct WebSocket {
     partial: Vec<u8>,
     /// Whether the message in `partial` was lent out: `partial` is to be emptied before anything else.
     is_spent: bool,
+    /// The check of the text in `partial`, and the number of bytes of `partial` that it has seen.
+    partial_check: (TextCheck, usize),
     /// Number of bytes still to come of the frame that tungstenite is reading.
     passing: u64,
+    /// The fragment of text that tungstenite is reading.
+    fragment: Option<FrameHead>,
+    /// The check of the text in the fragments of the message that was begun, if it is text.
+    text: Option<TextCheck>,
     /// Whether a message was begun whose last fragment has not come.
     is_fragmented: bool,
     /// The largest frame that tungstenite has read, in bytes.
@@ -89,7 +105,10 @@ impl WebSocket {
             context: context(frame_bytes_max),
             partial: Vec::new(),
             is_spent: false,
+            partial_check: Default::default(),
             passing: 0,
+            fragment: None,
+            text: None,
             is_fragmented: false,
             largest: 0,
             lent: None,
@@ -104,9 +123,13 @@ impl WebSocket {
         if std::mem::take(&mut self.is_spent) {
             self.partial.clear();
             self.partial.shrink_to(KEPT_FRAME_BYTES_MAX);
+            self.partial_check = Default::default();
         }
         loop {
             if self.passing > 0 {
+                if self.check_fragment(input).is_err() {
+                    return broken(CloseCode::InvalidText, NOT_UTF8);
+                }
                 match self.pass(input, out) {
                     Ok(true) => return self.lend(),
                     Ok(false) if self.passing > 0 && input.is_empty() => return Unwrapped::Starved,
@@ -118,7 +141,7 @@ impl WebSocket {
                 match self.complete(input) {
                     Some(head) if self.is_plain(head) => return self.take_partial(head),
                     Some(head) => self.begin_passing(head),
-                    None => return self.starve(),
+                    None => return self.wait_for_rest(),
                 }
                 continue;
             }
@@ -134,9 +157,25 @@ impl WebSocket {
                 return message(head, frame.get_mut(head.len..).unwrap_or_default());
             } else {
                 self.keep(input, usize::MAX);
-                return self.starve();
+                return self.wait_for_rest();
             }
         }
+    }
+
+    /// The input has ended within a frame: checks the text of it that has come.
+    fn wait_for_rest(&mut self) -> Unwrapped<'_> {
+        if let Ok(head) = FrameHead::read(&self.partial)
+            && head.first == TEXT
+        {
+            let (check, seen) = &mut self.partial_check;
+            let from = (*seen).max(head.len);
+            let payload = self.partial.get(from..).unwrap_or_default();
+            *seen = self.partial.len();
+            if check.feed_masked(payload, (from - head.len) as u64, head.mask.unwrap_or_default()).is_err() {
+                return broken(CloseCode::InvalidText, NOT_UTF8);
+            }
+        }
+        self.starve()
     }
 
     /// Returns whether a frame is a whole message that can be read without knowing what came before it.
@@ -182,11 +221,43 @@ impl WebSocket {
     /// Notes that a frame begins which tungstenite is to read.
     fn begin_passing(&mut self, head: FrameHead) {
         self.passing = head.frame();
+        self.partial_check = Default::default();
+        self.begin_fragment(head);
         self.largest = self.largest.max(head.frame());
         // Only for data frames: a control frame may stand between fragments.
         if head.first & 0x08 == 0 {
             self.is_fragmented = head.first & 0x80 == 0;
         }
+    }
+
+    /// Notes whether the frame that tungstenite is to read is a fragment of text. One that breaks any rule is
+    /// left to tungstenite, which says which rule that is.
+    fn begin_fragment(&mut self, head: FrameHead) {
+        let is_proper =
+            head.mask.is_some() && head.payload <= self.frame_bytes_max as u64 && self.context.can_write();
+        match (head.first, self.is_fragmented) {
+            (TEXT_FRAGMENT, false) => self.text = Some(TextCheck::default()),
+            (CONTINUATION | LAST_CONTINUATION, true) => {}
+            // Control frames stand between fragments.
+            (first, _) if first & 0x08 != 0 => return self.fragment = None,
+            _ => self.text = None,
+        }
+        self.fragment = Some(head).filter(|_| is_proper && self.text.is_some());
+    }
+
+    /// Checks what there is of a fragment of text, before tungstenite takes it.
+    fn check_fragment(&mut self, input: &[u8]) -> Result<(), NotUtf8> {
+        let (Some(head), Some(text)) = (self.fragment, &mut self.text) else { return Ok(()) };
+        // What is kept comes first, and alone.
+        let next = if self.partial.is_empty() { input } else { &self.partial };
+        let passed = head.frame() - self.passing;
+        let left = usize::try_from(self.passing).unwrap_or(usize::MAX);
+        let next = next.get(..left.min(next.len())).unwrap_or_default();
+        // The head is passed on together with the payload.
+        let head_left = head.len.saturating_sub(usize::try_from(passed).unwrap_or(usize::MAX));
+        let payload = next.get(head_left.min(next.len())..).unwrap_or_default();
+        let at = (passed + head_left as u64).saturating_sub(head.len as u64);
+        text.feed_masked(payload, at, head.mask.unwrap_or_default())
     }
 
     /// Hands tungstenite what there is of its frame. Returns whether that was the end of a message.
