@@ -96,9 +96,9 @@ pub const RESUME_US: u64 = 10_000_000;
 /// Most bytes that may wait for one connection with `mode=all`. Beyond it the connection is closed with code
 /// 4202.
 pub const ALL_QUEUE_BYTES_MAX: usize = 1024 * 1024;
-/// Most items in one batch. No frame of the default size can hold more valid items. A frame full of tiny
-/// invalid items would be answered with a hundred times its bytes.
-pub const BATCH_ITEMS_MAX: usize = 65_536;
+/// Most items in one batch. Every item is answered by up to a hundred bytes or more, even an invalid one that
+/// takes only two, so this bounds what one frame makes a node hold and send.
+pub const BATCH_ITEMS_MAX: usize = 10_000;
 /// Most bytes that the publishes of one connection may hold while they wait for the store. Beyond it the
 /// connection is not read until some are answered.
 pub const UNANSWERED_BYTES_MAX: usize = 1024 * 1024;

@@ -43,6 +43,9 @@ pub struct ClientMessage<'a>(Form<'a>);
 enum Form<'a> {
     /// A single publish, read without generated code. Its parts borrow from the frame.
     Publish(Publish<'a>),
+    /// A batch with more items than one may have: their number. The items were not read, because each may
+    /// take a hundred times the memory that it takes in the frame.
+    LongBatch(usize),
     /// Any other message, read by generated code. `None` if the frame holds no message that this version
     /// knows.
     Any(Option<Asked>),
@@ -58,6 +61,10 @@ impl ClientMessage<'_> {
         if let Some(publish) = read::publish_message(bytes) {
             return Ok(ClientMessage(Form::Publish(publish)));
         }
+        let items = read::count_batch_items(bytes);
+        if items > BATCH_ITEMS_MAX {
+            return Ok(ClientMessage(Form::LongBatch(items)));
+        }
         Ok(ClientMessage(Form::Any(proto::ClientMessage::decode(bytes)?.message)))
     }
 
@@ -70,11 +77,11 @@ impl ClientMessage<'_> {
         let one = |publish| PublishFrame { items: Items::One(item(publish)), is_batch: false };
         let asked = match &self.0 {
             Form::Publish(publish) => return one(publish.clone()),
+            Form::LongBatch(count) => return PublishFrame::too_long(*count),
             Form::Any(asked) => asked,
         };
         match asked {
             Some(Asked::Publish(publish)) => one(Publish::from(publish)),
-            Some(Asked::Batch(batch)) if batch.items.len() > BATCH_ITEMS_MAX => PublishFrame::too_long(),
             Some(Asked::Batch(batch)) => {
                 let items = batch.items.iter().map(|publish| item(publish.into())).collect();
                 PublishFrame { items: Items::Many(items), is_batch: true }
@@ -98,7 +105,7 @@ impl ClientMessage<'_> {
                 (request_id(&message.id), Ok(Request::Unsubscribe(message.subscription)))
             }
             Form::Any(Some(Asked::Publish(publish))) => (request_id(&publish.id), refused()),
-            Form::Any(Some(Asked::Batch(_)) | None) => (Ok(None), refused()),
+            Form::Any(Some(Asked::Batch(_)) | None) | Form::LongBatch(_) => (Ok(None), refused()),
         };
         match id {
             Ok(id) => SubscribeFrame { id, request },

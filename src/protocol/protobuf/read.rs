@@ -17,6 +17,14 @@ pub(super) fn publish_message(frame: &[u8]) -> Option<Publish<'_>> {
     if fields.next().is_none() { read_publish(publish.fields().ok()?) } else { None }
 }
 
+/// Returns how many items the batches in a frame have together. A frame that is damaged has those before the
+/// damage.
+pub(super) fn count_batch_items(frame: &[u8]) -> usize {
+    let batches = Fields::of(frame).map_while(Result::ok).filter(|(number, _)| *number == 2);
+    let items = |batch: Fields<'_>| batch.map_while(Result::ok).filter(|(number, _)| *number == 1).count();
+    batches.filter_map(|(_, batch)| batch.fields().ok()).map(items).sum()
+}
+
 fn read_publish(fields: Fields<'_>) -> Option<Publish<'_>> {
     let (mut publish, mut has_id) = (Publish::default(), false);
     for field in fields {
@@ -79,6 +87,22 @@ mod tests {
         (id(), "\\PC{0,30}", numbers, prop::option::of(value), prop::option::of("[a-z]{0,9}")).prop_map(
             |(id, source, (ts, ttl_ms), value, ack)| proto::Publish { id, source, ts, value, ttl_ms, ack },
         )
+    }
+
+    #[test]
+    fn a_batch_is_counted_without_being_read() {
+        let batch = |count| {
+            let items = vec![proto::Publish::default(); count];
+            let batch = proto::PublishBatch { items };
+            proto::ClientMessage { message: Some(Asked::Batch(batch)) }.encode_to_vec()
+        };
+        assert_eq!(count_batch_items(&batch(12_345)), 12_345);
+        // Protobuf merges a field that occurs twice.
+        assert_eq!(count_batch_items(&[batch(3), batch(4)].concat()), 7);
+        let mut cut = batch(5);
+        cut.truncate(cut.len() - 1);
+        assert!(count_batch_items(&cut) <= 5);
+        assert_eq!(count_batch_items(b"\xff\xff"), 0);
     }
 
     proptest! {
