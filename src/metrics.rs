@@ -11,6 +11,7 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use crate::memory::{MEMORY_USES, MemoryUse};
 use crate::protocol::refusal::Code;
 
 /// A number that only grows.
@@ -174,6 +175,13 @@ pub struct Metrics {
     pub sources: Gauge,
     /// Memory held by the map, in bytes.
     pub map_bytes: Gauge,
+    /// Memory held for clients, in bytes.
+    pub client_memory_bytes: Gauge,
+    /// Memory that may be held for clients, in bytes.
+    pub client_memory_limit_bytes: Gauge,
+    /// Refusals for want of memory for clients, in the order of `MEMORY_USES`; counted with
+    /// [`Metrics::memory_refused`].
+    memory_refusals: [Counter; MEMORY_USES.len()],
 }
 
 /// The codes that a publish may be refused with.
@@ -198,6 +206,15 @@ impl Metrics {
     pub fn refused(&self, code: Code) {
         if let Some(at) = CODES.iter().position(|&known| known == code)
             && let Some(counter) = self.refusals.get(at)
+        {
+            counter.increment();
+        }
+    }
+
+    /// Counts a connection or request that was refused, or closed, because it would have held too much memory.
+    pub fn memory_refused(&self, wanted: MemoryUse) {
+        if let Some(at) = MEMORY_USES.iter().position(|&known| known == wanted)
+            && let Some(counter) = self.memory_refusals.get(at)
         {
             counter.increment();
         }
@@ -231,8 +248,21 @@ impl Metrics {
         text.counter("accept_failures_total", "Failures to accept a connection.", &self.accept_failures);
         text.gauge("sources", "Sources in the map.", &self.sources);
         text.gauge("map_bytes", "Memory held by the map.", &self.map_bytes);
+        self.write_client_memory(&mut text);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
+    }
+
+    fn write_client_memory(&self, text: &mut Exposition<'_>) {
+        text.gauge("client_memory_bytes", "Memory held for clients.", &self.client_memory_bytes);
+        let help = "Memory that may be held for clients.";
+        text.gauge("client_memory_limit_bytes", help, &self.client_memory_limit_bytes);
+        let help = "Connections and requests refused for want of memory for clients.";
+        text.head("client_memory_refusals_total", "counter", help);
+        for (wanted, counter) in MEMORY_USES.iter().zip(&self.memory_refusals) {
+            let (wanted, count) = (wanted.as_str(), counter.get());
+            text.line(format_args!("client_memory_refusals_total{{use=\"{wanted}\"}} {count}"));
+        }
     }
 
     fn write_records(&self, text: &mut Exposition<'_>) {

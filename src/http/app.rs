@@ -6,7 +6,6 @@ use axum::body::Body;
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use serde::Serialize;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
 use super::NodeService;
@@ -36,17 +35,6 @@ impl App {
     pub(super) async fn body_permit(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
         self.bodies.acquire().await
     }
-}
-
-/// A response whose body is JSON that is written already.
-pub(super) fn json(body: Vec<u8>) -> Response {
-    typed("application/json", body)
-}
-
-/// A response whose body is serialized as JSON.
-pub(super) fn json_of(body: &impl Serialize) -> Response {
-    // None of the types in this directory can fail to be serialized.
-    json(serde_json::to_vec(body).unwrap_or_default())
 }
 
 /// A response of the media type `kind`.

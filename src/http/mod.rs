@@ -16,6 +16,7 @@
 //! chunked bodies), and a port of its own (two ports to open, forward and document).
 
 mod app;
+mod leased;
 mod page;
 mod params;
 mod problem;
@@ -24,9 +25,12 @@ mod routes;
 mod serve;
 mod stream;
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use crate::cluster::members::MemberInfo;
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::PublishFrame;
@@ -61,6 +65,8 @@ pub trait NodeService: Send + Sync + 'static {
     fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply);
     /// The counters of the node. Gauges that are computed on demand are brought up to date before.
     fn metrics(&self) -> &Metrics;
+    /// The memory that clients may make the node hold.
+    fn memory(&self) -> &Arc<Budget>;
 }
 
 /// The way back to a client that waits for the answers to its publish. If it is dropped unused, the client is

@@ -7,12 +7,18 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::Reply;
-use super::app::{App, json};
+use super::app::App;
+use super::leased::{lease, leased_json};
 use super::params::Query;
 use super::problem::Problem;
+use crate::memory::MemoryUse;
 use crate::protocol::json::{publish_frame, write_publish_answers, write_published};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::reply::{FrameReply, ItemReply};
+
+/// Memory that an item of a frame needs until it is answered, in bytes: while it waits for its ack level, and for
+/// the text of a refusal.
+const ANSWER_BYTES: usize = 512;
 
 /// Publishes the body. One object is answered by its result or by a problem. An array is answered by 200
 /// and the array that a WebSocket would be sent: an entry for every item that has an id or was refused.
@@ -29,6 +35,8 @@ pub(super) async fn publish(
     };
     let text = std::str::from_utf8(&body).map_err(|error| refuse(Code::BadJson, &error.to_string()))?;
     let frame = publish_frame(text).map_err(|error| refuse(Code::BadJson, &error.to_string()))?;
+    // What the answers need is leased before anything is published: afterwards it could not be refused.
+    let _lease = lease(&app, MemoryUse::Answers, frame.items.len() * ANSWER_BYTES)?;
     let (reply, receiver) = Reply::channel();
     app.node.publish(&frame, level, reply);
     let Ok(reply) = receiver.await else {
@@ -44,7 +52,7 @@ pub(super) async fn publish(
             write_publish_answers(&mut out, items.iter().map(ItemReply::as_answer), true);
         }
     }
-    Ok(json(out))
+    leased_json(&app, out)
 }
 
 /// The problem of a body that did not come, or that is larger than it may be.

@@ -13,7 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::NodeService;
-use super::app::{App, json, json_of, typed};
+use super::app::{App, typed};
+use super::leased::leased_json;
 use super::page::{MemberList, RecordPage};
 use super::params::{Query, Target};
 use super::problem::Problem;
@@ -82,7 +83,7 @@ async fn metrics(State(app): State<App>) -> Response {
 
 async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResult {
     Query::parse(query.as_deref(), &[])?;
-    Ok(json_of(&MemberList::new(&app.node.members())))
+    leased_json(&app, MemberList::new(&app.node.members()).to_json())
 }
 
 async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> HandlerResult {
@@ -99,7 +100,7 @@ async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> 
             }
             let mut out = Vec::new();
             write_record(&mut out, &record, false);
-            Ok(json(out))
+            leased_json(&app, out)
         }
     }
 }
@@ -112,7 +113,7 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResul
         let mut records = app.node.list(&pattern, query.get("after"), limit + 1);
         let mut has_more = records.len() > limit;
         records.truncate(limit);
-        let mut page = RecordPage::new();
+        let mut page = RecordPage::new(app.node.memory().holder_max());
         for (at, record) in records.iter().enumerate() {
             page.push(record);
             if page.is_full() {
@@ -122,7 +123,7 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResul
             }
         }
         let last = records.last().filter(|_| has_more);
-        Ok(json(page.finish(last.map(|record| record.source.as_str()))))
+        leased_json(&app, page.finish(last.map(|record| record.source.as_str())))
     })
     .await
 }
@@ -132,7 +133,8 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
     let (from_us, to_us, mut limit) = (query.ts("from", 0)?, query.ts("to", TS_MAX)?, query.limit()?);
     let after = query.get("after").map(history_cursor).transpose()?;
     apart(move || {
-        let (mut page, wall_us) = (RecordPage::new(), app.node.now().wall_us);
+        let mut page = RecordPage::new(app.node.memory().holder_max());
+        let wall_us = app.node.now().wall_us;
         let mut chunk = HistoryQuery { source, from_us, to_us, limit, after };
         while limit > 0 && !page.is_full() {
             chunk.limit = limit.min(HISTORY_CHUNK);
@@ -149,7 +151,7 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
             }
         }
         let after = chunk.after.map(|cursor| cursor.to_string());
-        Ok(json(page.finish(after.as_deref())))
+        leased_json(&app, page.finish(after.as_deref()))
     })
     .await
 }

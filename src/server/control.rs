@@ -9,6 +9,7 @@ use super::shared::Shared;
 use crate::cluster::members::MemberInfo;
 use crate::http::{NodeService, Reply};
 use crate::ingest::Accepted;
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, PublishFrame};
@@ -60,6 +61,9 @@ impl NodeService for Control {
         let latest = self.0.ingest.latest();
         metrics.sources.set(latest.len() as i64);
         metrics.map_bytes.set(latest.bytes() as i64);
+        let memory = &self.0.memory;
+        metrics.client_memory_bytes.set(memory.taken() as i64);
+        metrics.client_memory_limit_bytes.set(memory.limit() as i64);
         let store = self.0.store();
         let stats = store.stats();
         metrics.store_pending_records.set(stats.pending_records as i64);
@@ -67,6 +71,10 @@ impl NodeService for Control {
         let is_up = store.health() == StoreHealth::Open && store.away().is_none();
         metrics.store_up.set(i64::from(is_up));
         metrics
+    }
+
+    fn memory(&self) -> &Arc<Budget> {
+        &self.0.memory
     }
 }
 

@@ -14,6 +14,7 @@
 //! through [`control`].
 
 mod acceptor;
+mod account;
 mod acks;
 mod address;
 mod batch;

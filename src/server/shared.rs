@@ -18,6 +18,7 @@ use crate::cluster::{Heads, Replicated};
 use crate::config::Config;
 use crate::ingest::{Downstream, Ingest};
 use crate::limits::OUTBOX_BYTES_SOFT;
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::record::NodeName;
 use crate::store::StoreHandle;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub pressure: Pressure,
     /// The number of connections of all workers.
     pub places: Places,
+    /// The memory that clients may make the node hold.
+    pub memory: Arc<Budget>,
     /// Answers to publishers that wait, as far as threads share them.
     pub(super) acks: Acks,
 }
@@ -71,6 +74,7 @@ impl Shared {
             accept_failures: AcceptFailures::default(),
             pressure: Pressure::default(),
             places: Places::new(config.max_connections),
+            memory: Arc::new(Budget::new(config.max_client_memory_bytes, config.client_memory_share_bytes())),
             acks: Acks::new(workers),
             config,
         }

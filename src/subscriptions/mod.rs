@@ -41,7 +41,7 @@ use crate::limits::{INTRICATE_SHAPES_PER_WORKER_MAX, PLAIN_WILDCARDS_MAX, SOURCE
 use crate::record::{Pattern, Source};
 
 use self::admission::Admission;
-pub use self::admission::Excess;
+pub use self::admission::{Excess, bytes_of};
 pub use self::audience::Audience;
 use self::audience::AudienceCache;
 use self::trie::TrieNode;

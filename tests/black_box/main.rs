@@ -17,6 +17,7 @@ mod hostile;
 mod http;
 mod interop;
 mod members;
+mod memory;
 mod order;
 mod publish;
 mod quorum;

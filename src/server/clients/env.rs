@@ -1,8 +1,9 @@
 //! What the work on one connection needs besides the connection: the session's interface to its node, and the
 //! lists of the turn. It is apart from the table of connections, so that both can be borrowed at once.
 
+use super::super::account::WorkerAccount;
 use super::super::clock;
-use super::super::close::CloseReason;
+use super::super::close::{CloseCode, CloseReason};
 use super::super::connection::{AwaitedEnd, Connection, ConnectionStage};
 use super::super::head;
 use super::super::host::WorkerHost;
@@ -12,11 +13,14 @@ use super::super::session::{Endpoint, Session, Turn, Workspace};
 use super::super::timer::{TimerToken, Timers};
 use super::super::transport::Layer;
 use crate::http::Reservation;
+use crate::memory::{MemoryUse, OverBudget};
 use crate::protocol::refusal::Refusal;
 use crate::record::Now;
 
 /// Time that a turn spends on reading, on the mailbox, and on sessions' turns, in microseconds each.
 pub const PART_US_MAX: u64 = 1_500;
+/// The part of the memory for clients that the free buffers of all workers may hold in addition: a sixteenth.
+const POOLS_PART: usize = 16;
 /// Delay after which a timer that is due and had nothing to do is tried again, in microseconds.
 const RETRY_US: u64 = 1_000;
 
@@ -43,10 +47,13 @@ pub struct ClientsEnv {
 impl ClientsEnv {
     /// Makes the environment of a worker without connections.
     pub fn new(host: WorkerHost) -> ClientsEnv {
+        let budget = &host.shared.memory;
+        let account = WorkerAccount::new(budget);
+        let pool = BufferPool::new(budget.limit() / POOLS_PART / host.shared.mailboxes().len().max(1));
         ClientsEnv {
+            work: Workspace::new(clock::chance(), account),
+            pool,
             host,
-            work: Workspace::seeded(clock::chance()),
-            pool: BufferPool::default(),
             timers: Timers::default(),
             touched: Vec::new(),
             dead: Vec::new(),
@@ -163,6 +170,50 @@ impl ClientsEnv {
         let session = connection.finish(awaits, now.mono_us);
         self.end_session(now, key, connection, session);
         self.touch(key, connection);
+    }
+
+    /// Counts what a connection holds by now. If that is more than it may hold, the connection is closed, and
+    /// the client is told why.
+    pub fn count(&mut self, now: Now, key: usize, connection: &mut Connection) {
+        if connection.holdings().total() != connection.held && self.note_holdings(connection).is_err() {
+            self.count_over(now, key, connection);
+        }
+    }
+
+    /// Notes what a connection holds by now. An error says that this is too much.
+    fn note_holdings(&mut self, connection: &mut Connection) -> Result<(), OverBudget> {
+        let holds = connection.holdings().total();
+        self.work.account.change(std::mem::replace(&mut connection.held, holds), holds)
+    }
+
+    /// Closes a connection that holds too much, unless most of that is memory in which nothing waits.
+    #[cold]
+    fn count_over(&mut self, now: Now, key: usize, connection: &mut Connection) {
+        connection.out.trim();
+        // Nothing of the connection is counted for a moment, so that it must get all that it holds.
+        let _ = self.work.account.change(std::mem::take(&mut connection.held), 0);
+        let Err(over) = self.note_holdings(connection) else { return };
+        let greatest = connection.holdings().greatest();
+        self.host.shared.metrics.memory_refused(greatest);
+        match &connection.stage {
+            ConnectionStage::Open(open) => {
+                // Who does not read what was subscribed to is slow, and may come back at once with a token.
+                let is_slow = open.session.endpoint() == Endpoint::Subscribe && greatest == MemoryUse::Unsent;
+                let code = if is_slow { CloseCode::TooSlow } else { CloseCode::OverCapacity };
+                self.close(now, key, connection, &CloseReason::new(code, over.to_string()));
+                connection.out.trim();
+            }
+            ConnectionStage::Head { .. } | ConnectionStage::Closing(_) => self.kill(key, connection),
+            ConnectionStage::HandedOver { .. } | ConnectionStage::Over => {}
+        }
+        // What is left is less than before, and is not refused.
+        let _ = self.note_holdings(connection);
+    }
+
+    /// Uncounts a connection that is removed.
+    pub fn uncount(&mut self, connection: &mut Connection) {
+        // To hold less is never refused.
+        let _ = self.work.account.change(std::mem::take(&mut connection.held), 0);
     }
 
     /// Answers a request that becomes no session, and ends the connection.

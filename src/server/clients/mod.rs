@@ -275,6 +275,7 @@ impl Clients {
             if let Some(connection) = self.table.get_mut(key) {
                 connection.touched.leave();
                 self.flush_one(now, key);
+                self.count(now, key);
                 self.queue_turn(key);
             }
         }
@@ -284,6 +285,13 @@ impl Clients {
         let metrics = &self.env.host.shared.metrics;
         metrics.deliveries.add(std::mem::take(&mut self.env.work.deliveries));
         metrics.conflated.add(std::mem::take(&mut self.env.work.conflated));
+    }
+
+    /// Counts what the connection at `key` makes this node hold, and closes it if that is too much.
+    fn count(&mut self, now: Now, key: usize) {
+        if let Some(connection) = self.table.get_mut(key) {
+            self.env.count(now, key, connection);
+        }
     }
 
     fn flush_one(&mut self, now: Now, key: usize) {
@@ -317,6 +325,7 @@ impl Clients {
             if let Err(error) = connection.transport.deregister(registry) {
                 tracing::trace!(%error, "a closed connection was not registered");
             }
+            self.env.uncount(&mut connection);
             self.env.excess -= usize::from(connection.admission == Admission::Excess);
             self.shared().places.give_back();
             if let ConnectionStage::HandedOver { place, read } = connection.stage {

@@ -55,7 +55,8 @@ impl Clients {
         }
         let Some(connection) = self.table.get_mut(key) else { return 0 };
         let mut bytes = 0;
-        match connection.transport.receive(&mut self.buffer) {
+        let most = connection.read_bytes_max().min(self.buffer.len());
+        match connection.transport.receive(self.buffer.get_mut(..most).unwrap_or_default()) {
             Ok(Received { bytes: 0, .. }) => {
                 self.env.lose(now, key, connection);
                 return 0;
@@ -122,6 +123,7 @@ impl Clients {
                 Self::handle_frames(&mut self.env, now, key, connection, input);
             }
             ConnectionStage::Head { bytes, .. } => {
+                bytes.reserve_exact(input.len());
                 bytes.extend_from_slice(input);
                 self.handle_head(now, key);
             }

@@ -38,6 +38,7 @@ mod turn;
 
 use self::publish::Publisher;
 use self::subscribe::Subscriber;
+use super::account::Holdings;
 use super::acks::Reached;
 use super::close::{CloseCode, CloseReason};
 use super::framing::message::{Codec, IncomingMessage};
@@ -255,6 +256,17 @@ impl Session {
             SessionSide::Subscribe(_) => {
                 out_len > crate::limits::ALL_QUEUE_BYTES_MAX + LATEST_BUFFER_BYTES_MAX
             }
+        }
+    }
+
+    /// Returns what the session makes its node hold. Nothing is counted twice but what several connections
+    /// share.
+    pub fn holdings(&self) -> Holdings {
+        match &self.side {
+            SessionSide::Publish(publisher) => {
+                Holdings { answers: publisher.held_bytes(), ..Holdings::default() }
+            }
+            SessionSide::Subscribe(subscriber) => subscriber.holdings(),
         }
     }
 

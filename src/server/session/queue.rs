@@ -58,12 +58,21 @@ pub(super) struct SendQueue {
     snapshot_waiting: usize,
     /// Memory of the records from changes that wait, in bytes.
     live_bytes: usize,
+    /// Bytes of the tokens that wait.
+    token_bytes: usize,
 }
 
 impl SendQueue {
     pub(super) fn new(mode: Mode) -> SendQueue {
         let places = (mode == Mode::Latest).then(HashMap::default);
-        SendQueue { entries: VecDeque::new(), left: 0, places, snapshot_waiting: 0, live_bytes: 0 }
+        SendQueue {
+            entries: VecDeque::new(),
+            left: 0,
+            places,
+            snapshot_waiting: 0,
+            live_bytes: 0,
+            token_bytes: 0,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -80,8 +89,19 @@ impl SendQueue {
         self.live_bytes
     }
 
+    /// Returns how many bytes of memory the queue holds. In `mode=latest` the records are those of the map, which
+    /// holds them anyway. In `mode=all` the map may have newer ones by now, and the queue alone may hold them.
+    pub(super) fn held_bytes(&self) -> usize {
+        let entries = self.entries.capacity() * size_of::<QueueEntry>() + self.token_bytes;
+        match &self.places {
+            Some(places) => entries + places.allocation_size(),
+            None => entries + self.live_bytes,
+        }
+    }
+
     /// Puts a token at the end of the queue.
     pub(super) fn push_token(&mut self, eos: Option<u32>, token: String) {
+        self.token_bytes += token.len();
         self.entries.push_back(QueueEntry::Token { eos, token });
     }
 
@@ -124,15 +144,18 @@ impl SendQueue {
     pub(super) fn pop(&mut self) -> Option<QueueEntry> {
         let entry = self.entries.pop_front()?;
         self.left += 1;
-        if let QueueEntry::Record(waiting) = &entry {
-            self.forget(waiting);
-            if let Some(places) = &mut self.places {
-                places.remove(&waiting.record.source);
+        match &entry {
+            QueueEntry::Record(waiting) => {
+                self.forget(waiting);
+                if let Some(places) = &mut self.places {
+                    places.remove(&waiting.record.source);
+                }
             }
+            QueueEntry::Token { token, .. } => self.token_bytes -= token.len(),
         }
         if self.entries.is_empty() {
             debug_assert!(
-                self.live_bytes == 0 && self.snapshot_waiting == 0,
+                self.live_bytes == 0 && self.snapshot_waiting == 0 && self.token_bytes == 0,
                 "an empty queue holds no bytes and no records"
             );
             // A connection that keeps up again gives the memory back.
@@ -149,7 +172,7 @@ impl SendQueue {
             match entry {
                 entry if !wanted(&entry) => {}
                 QueueEntry::Record(waiting) => self.push(waiting),
-                token => self.entries.push_back(token),
+                QueueEntry::Token { eos, token } => self.push_token(eos, token),
             }
         }
     }

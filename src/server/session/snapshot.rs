@@ -51,6 +51,11 @@ pub(super) struct Job {
     snapped: Names,
 }
 
+/// Returns how many bytes a token holds besides its struct.
+fn token_bytes(token: &Token) -> usize {
+    token.patterns.capacity() * size_of::<u64>() + token.heads.len() * size_of::<(u64, u64)>()
+}
+
 /// A request to subscribe that waits until the store is loaded.
 #[derive(Debug)]
 pub(super) struct Unanswered {
@@ -120,6 +125,18 @@ impl Job {
             stage: JobStage::Queued,
             snapped: Names::default(),
         }
+    }
+
+    /// Returns how many bytes the job itself and its token hold. Its patterns are counted by the index.
+    pub(super) fn held_bytes(&self) -> usize {
+        let asked = self.unanswered.as_ref().and_then(|unanswered| unanswered.token.as_ref());
+        size_of::<Job>() + asked.into_iter().chain(&self.proved).map(token_bytes).sum::<usize>()
+    }
+
+    /// Returns how many bytes the memory of the sources that its scan has sent holds. It grows while the job
+    /// runs.
+    pub(super) fn snapped_bytes(&self) -> usize {
+        self.snapped.allocation_size()
     }
 
     /// Returns whether any of its patterns matches the source.

@@ -16,13 +16,16 @@ use super::snapshot::{FoundRecord, JobStep, Unanswered};
 use super::turn::Turn;
 use crate::latest::Change;
 use crate::limits::{LATEST_BUFFER_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
+use crate::memory::{MemoryUse, OverBudget};
 use crate::protocol::draft::{OwnedRequestId, RequestId};
 use crate::protocol::json;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
+use crate::record::Pattern;
+use crate::server::account::Holdings;
 use crate::server::close::{CloseCode, CloseReason};
 use crate::server::framing::message::Codec;
-use crate::subscriptions::Excess;
+use crate::subscriptions::{Excess, bytes_of};
 
 /// Interval at which a subscription checks whether the store is loaded, in microseconds.
 const LOAD_POLL_US: u64 = 20_000;
@@ -36,6 +39,8 @@ pub(super) struct Subscriber {
     /// The subscription that the URL asks for, until the upgrade is done.
     first: Option<Subscribe>,
     interests: Interests,
+    /// Bytes that the patterns hold in the index and here.
+    pattern_bytes: usize,
     delivery: Delivery,
     /// Checksums of records that a scan has sent as expired. The map's own report of these expiries is
     /// skipped.
@@ -67,6 +72,7 @@ impl Subscriber {
             mode,
             first,
             interests: Interests::default(),
+            pattern_bytes: 0,
             delivery: Delivery::new(codec, mode.unwrap_or_default(), is_batched),
             told_expired: Names::default(),
             tokens: TokenSchedule::default(),
@@ -130,7 +136,9 @@ impl Subscriber {
         let mut patterns = asked.patterns;
         patterns.sort_unstable();
         patterns.dedup();
+        self.check_memory(turn, &patterns)?;
         turn.work.index.insert(&patterns, turn.connection).map_err(refusal_of)?;
+        self.pattern_bytes = turn.work.index.bytes_of(turn.connection);
         if self.mode.is_none() {
             self.mode = Some(mode);
             self.delivery.set_mode(mode);
@@ -140,6 +148,27 @@ impl Subscriber {
         self.interests.add(patterns, unanswered);
         self.answer_subscriptions(turn);
         Ok(())
+    }
+
+    /// Checks that the node has memory for further patterns of this connection.
+    fn check_memory(&self, turn: &Turn<'_>, patterns: &[Pattern]) -> Result<(), Refusal> {
+        let (held, added) = (self.holdings().total() + turn.out.held_bytes(), bytes_of(patterns));
+        turn.work.account.admits(held, added).map_err(|over| {
+            turn.host.state().metrics().memory_refused(MemoryUse::Subscriptions);
+            // What this connection has too much of does not change by waiting.
+            let code = if let OverBudget::Holder(_) = over { Code::BadRequest } else { Code::Overloaded };
+            Refusal::new(code, over.to_string())
+        })
+    }
+
+    /// Returns what the subscriber makes its node hold.
+    pub(super) fn holdings(&self) -> Holdings {
+        let remembered = self.interests.held_bytes() + self.told_expired.allocation_size();
+        Holdings {
+            unsent: self.delivery.held_bytes(),
+            subscriptions: self.pattern_bytes + remembered,
+            ..Holdings::default()
+        }
     }
 
     /// Answers the subscriptions that waited for the store, once it is loaded: only then can tokens
@@ -182,6 +211,7 @@ impl Subscriber {
         for pattern in &patterns {
             turn.work.index.remove(pattern, turn.connection);
         }
+        self.pattern_bytes = turn.work.index.bytes_of(turn.connection);
         self.delivery.forget(number, |source| self.interests.matches(source));
         self.tell(turn, &Notice::Subscribed { id: id.cloned(), subscription: number, recovered: None });
         Ok(())
@@ -274,6 +304,7 @@ impl Subscriber {
         for pattern in self.interests.end_all() {
             turn.work.index.remove(&pattern, turn.connection);
         }
+        self.pattern_bytes = 0;
     }
 
     /// Monotonic time at which [`Subscriber::handle_turn`] is to be called, in microseconds.

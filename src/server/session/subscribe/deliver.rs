@@ -115,6 +115,11 @@ impl Delivery {
         self.queue.is_empty()
     }
 
+    /// Returns how many bytes of memory hold what waits in front of the buffer.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.queue.held_bytes()
+    }
+
     /// Returns whether the next part of a snapshot is put off: records of the last one wait, or the
     /// buffer is full.
     pub(super) fn holds_snapshots(&self, turn: &Turn<'_>) -> bool {

@@ -27,8 +27,12 @@ pub(super) struct Interests {
     last_number: u32,
     /// The jobs of subscriptions that are not live yet; the first one runs.
     jobs: VecDeque<Job>,
-    /// Subscriptions that were live when they ended, until no job is left.
+    /// Bytes of the jobs, as [`Job::held_bytes`] counts them.
+    job_bytes: usize,
+    /// Subscriptions that were live when they ended, until no job is left for which they count.
     ghosts: Vec<Ghost>,
+    /// Bytes of the ghosts.
+    ghost_bytes: usize,
     /// The sources that were sent, kept while there is a live subscription (or ghost) without a snapshot.
     sent: Option<SentEpochs>,
     /// Number of the present epoch. A new one begins whenever a subscription without a snapshot becomes
@@ -51,7 +55,16 @@ impl Interest {
     fn matches(&self, source: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(source))
     }
+
+    /// Returns how many bytes the subscription holds if nobody shares its patterns.
+    fn held_bytes(&self) -> usize {
+        let patterns = self.patterns.iter().map(|pattern| SHARED_TEXT_BYTES + pattern.as_str().len());
+        size_of::<Interest>() + self.patterns.capacity() * size_of::<Pattern>() + patterns.sum::<usize>()
+    }
 }
+
+/// Bytes of a shared text besides the text: its two counts, and what the allocator adds.
+const SHARED_TEXT_BYTES: usize = 4 * size_of::<usize>();
 
 /// A subscription that ended while others were on their way.
 #[derive(Debug)]
@@ -92,7 +105,9 @@ impl Interests {
     /// repetition.
     pub(super) fn add(&mut self, patterns: Vec<Pattern>, unanswered: Unanswered) {
         self.last_number += 1;
-        self.jobs.push_back(Job::new(self.last_number, patterns.clone(), unanswered));
+        let job = Job::new(self.last_number, patterns.clone(), unanswered);
+        self.job_bytes += job.held_bytes();
+        self.jobs.push_back(job);
         let interest = Interest { patterns, is_bare: false, epoch: 0, is_live: false };
         self.subscriptions.insert(self.last_number, interest);
     }
@@ -105,9 +120,11 @@ impl Interests {
         is_proved: impl FnOnce(&Token, &[Pattern]) -> bool,
     ) -> Option<AnsweredJob> {
         let job = self.jobs.get_mut(at)?;
+        let before = job.held_bytes();
         let Unanswered { id, token, snapshot } = job.unanswered.take()?;
         let had_token = token.is_some();
         job.proved = token.filter(|token| is_proved(token, &job.patterns));
+        self.job_bytes = self.job_bytes - before + job.held_bytes();
         // A token that proves nothing gives a full snapshot, whatever was asked for.
         job.has_scan = snapshot || had_token;
         if let Some(interest) = self.subscriptions.get_mut(&job.number) {
@@ -128,11 +145,13 @@ impl Interests {
         let ended = self.subscriptions.remove(&number)?;
         if let Some(at) = self.job_of(number)
             && self.jobs.get_mut(at).is_some_and(|job| job.cancel(host))
+            && let Some(dropped) = self.jobs.remove(at)
         {
-            self.jobs.remove(at);
+            self.job_bytes -= dropped.held_bytes();
         }
         let patterns = ended.patterns.clone();
         if ended.is_live && !self.jobs.is_empty() {
+            self.ghost_bytes += ended.held_bytes();
             self.ghosts.push(Ghost { interest: ended, last_job: self.last_number });
         }
         self.forget_what_is_over();
@@ -142,13 +161,18 @@ impl Interests {
     /// Ends all subscriptions. Returns their patterns.
     pub(super) fn end_all(&mut self) -> impl Iterator<Item = Pattern> {
         self.jobs.clear();
+        self.job_bytes = 0;
         std::mem::take(&mut self.subscriptions).into_values().flat_map(|interest| interest.patterns)
     }
 
     /// Drops what was kept for jobs that are done and for subscriptions without a snapshot that have ended.
     fn forget_what_is_over(&mut self) {
-        if self.jobs.is_empty() {
-            self.ghosts.clear();
+        let running = self.jobs.front().map(|job| job.number);
+        // Jobs run in the order of their numbers, so later ones have greater numbers than the first.
+        let counts = |ghost: &Ghost| running.is_some_and(|number| number <= ghost.last_job);
+        if !self.ghosts.iter().all(counts) {
+            self.ghosts.retain(counts);
+            self.ghost_bytes = self.ghosts.iter().map(|ghost| ghost.interest.held_bytes()).sum();
         }
         let ghosts = self.ghosts.iter().map(|ghost| &ghost.interest);
         let mut live = self.subscriptions.values().chain(ghosts);
@@ -233,6 +257,8 @@ impl Interests {
     /// if that has ended meanwhile.
     pub(super) fn finish_job(&mut self) -> Option<u32> {
         let job = self.jobs.pop_front()?;
+        self.job_bytes -= job.held_bytes();
+        debug_assert!(!self.jobs.is_empty() || self.job_bytes == 0, "jobs that are done hold nothing");
         let interest = self.subscriptions.get_mut(&job.number);
         let number = interest.map(|interest| {
             interest.is_live = true;
@@ -274,6 +300,13 @@ impl Interests {
     /// Number of jobs: those of subscriptions that are not live yet, and cancelled ones that still run.
     pub(super) fn jobs(&self) -> usize {
         self.jobs.len()
+    }
+
+    /// Returns how many bytes are held for the subscriptions besides their patterns, which the index counts.
+    pub(super) fn held_bytes(&self) -> usize {
+        let snapped = self.jobs.front().map_or(0, Job::snapped_bytes);
+        let sent = self.sent.as_ref().map_or(0, |sent| sent.epochs.allocation_size());
+        self.job_bytes + self.ghost_bytes + snapped + sent + self.subscriptions.len() * size_of::<Interest>()
     }
 
     /// Number of subscriptions.
