@@ -46,6 +46,9 @@ enum Form<'a> {
     /// A batch with more items than one may have: their number. The items were not read, because each may
     /// take a hundred times the memory that it takes in the frame.
     LongBatch(usize),
+    /// A subscription to more patterns than one may have: its id, and the number of patterns, which were not
+    /// read either.
+    LongSubscribe(Option<RequestId<'a>>, usize),
     /// Any other message, read by generated code. `None` if the frame holds no message that this version
     /// knows.
     Any(Option<Asked>),
@@ -65,6 +68,11 @@ impl ClientMessage<'_> {
         if items > BATCH_ITEMS_MAX {
             return Ok(ClientMessage(Form::LongBatch(items)));
         }
+        if let Some((id, patterns)) = read::subscribe_head(bytes)
+            && patterns > PATTERNS_PER_SUBSCRIPTION_MAX
+        {
+            return Ok(ClientMessage(Form::LongSubscribe(id, patterns)));
+        }
         Ok(ClientMessage(Form::Any(proto::ClientMessage::decode(bytes)?.message)))
     }
 
@@ -78,6 +86,7 @@ impl ClientMessage<'_> {
         let asked = match &self.0 {
             Form::Publish(publish) => return one(publish.clone()),
             Form::LongBatch(count) => return PublishFrame::too_long(*count),
+            Form::LongSubscribe(id, _) => return refused(checked_id(id.clone()).unwrap_or(None)),
             Form::Any(asked) => asked,
         };
         match asked {
@@ -98,6 +107,7 @@ impl ClientMessage<'_> {
             || refuse(Code::BadRequest, "allowed on /subscribe are \"subscribe\" and \"unsubscribe\"");
         let (id, request) = match &self.0 {
             Form::Publish(publish) => (checked_id(publish.id.clone()), refused()),
+            Form::LongSubscribe(id, count) => (checked_id(id.clone()), wrong_count(*count)),
             Form::Any(Some(Asked::Subscribe(message))) => {
                 (request_id(&message.id), subscribe(message).map(Request::Subscribe))
             }
@@ -216,11 +226,16 @@ fn json(text: &str) -> Result<&[u8], Refusal> {
     }
 }
 
+/// Refuses a subscription with this number of patterns.
+fn wrong_count<T>(count: usize) -> Result<T, Refusal> {
+    let allowed = format!("allowed are 1 to {PATTERNS_PER_SUBSCRIPTION_MAX}");
+    refuse(Code::BadRequest, format!("sources has {count} patterns; {allowed}"))
+}
+
 fn subscribe(message: &proto::Subscribe) -> Result<Subscribe, Refusal> {
     let count = message.sources.len();
     if count == 0 || count > PATTERNS_PER_SUBSCRIPTION_MAX {
-        let allowed = format!("allowed are 1 to {PATTERNS_PER_SUBSCRIPTION_MAX}");
-        return refuse(Code::BadRequest, format!("sources has {count} patterns; {allowed}"));
+        return wrong_count(count);
     }
     let patterns = message
         .sources
