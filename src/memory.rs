@@ -121,7 +121,7 @@ impl Budget {
     fn limit_for(&self, holder: usize) -> usize {
         match holder {
             0..=FREE_BYTES => usize::MAX,
-            ..=SMALL_BYTES => self.limit,
+            _ if holder <= SMALL_BYTES => self.limit,
             _ => self.limit - self.limit / 4,
         }
     }

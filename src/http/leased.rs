@@ -53,7 +53,7 @@ pub(super) fn lease(app: &App, wanted: MemoryUse, bytes: usize) -> Result<Lease,
     match lease.set(bytes) {
         Ok(()) => Ok(lease),
         Err(over) => {
-            app.node.metrics().memory_refused(wanted);
+            app.node.memory_refused(wanted);
             Err(Refusal::new(Code::Overloaded, over.to_string()).into())
         }
     }

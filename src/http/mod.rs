@@ -30,7 +30,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::cluster::members::MemberInfo;
-use crate::memory::Budget;
+use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::PublishFrame;
@@ -67,6 +67,8 @@ pub trait NodeService: Send + Sync + 'static {
     fn metrics(&self) -> &Metrics;
     /// The memory that clients may make the node hold.
     fn memory(&self) -> &Arc<Budget>;
+    /// Counts a request that was refused because it would have held too much memory.
+    fn memory_refused(&self, wanted: MemoryUse);
 }
 
 /// The way back to a client that waits for the answers to its publish. If it is dropped unused, the client is

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::cluster::members::{Identity, State};
-use crate::memory::Budget;
+use crate::memory::{Budget, MemoryUse};
 use crate::protocol::answer::{Outcome, Published};
 use crate::protocol::draft::{DraftPayload, Item, RequestId};
 use crate::protocol::refusal::Code;
@@ -187,6 +187,10 @@ impl NodeService for Few {
 
     fn memory(&self) -> &Arc<Budget> {
         &self.memory.0
+    }
+
+    fn memory_refused(&self, wanted: MemoryUse) {
+        self.metrics.memory_refused(wanted);
     }
 }
 
@@ -513,7 +517,7 @@ fn an_answer_beyond_the_memory_for_clients_is_refused() {
         if served.node.memory.0.taken() == 0 {
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        crate::server::clock::sleep(10_000);
     }
     panic!("{} bytes are still leased", served.node.memory.0.taken());
 }

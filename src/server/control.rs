@@ -9,7 +9,7 @@ use super::shared::Shared;
 use crate::cluster::members::MemberInfo;
 use crate::http::{NodeService, Reply};
 use crate::ingest::Accepted;
-use crate::memory::Budget;
+use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, PublishFrame};
@@ -75,6 +75,10 @@ impl NodeService for Control {
 
     fn memory(&self) -> &Arc<Budget> {
         &self.0.memory
+    }
+
+    fn memory_refused(&self, wanted: MemoryUse) {
+        self.0.memory_refused(wanted);
     }
 }
 

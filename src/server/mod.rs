@@ -35,6 +35,7 @@ mod join_targets;
 mod lifecycle;
 mod liveness;
 mod loader;
+mod log_limit;
 mod mailbox;
 mod node;
 mod outbound;

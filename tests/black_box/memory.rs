@@ -260,6 +260,34 @@ fn is_closed_slow(mut stream: &TcpStream) -> bool {
     tail.windows(4).any(|four| four[0] == 0x88 && four[2..] == 4202u16.to_be_bytes())
 }
 
+/// A subscriber that reads nothing makes the node remember which sources have changed. That was bounded by the
+/// number of sources alone.
+#[test]
+fn a_subscriber_that_misses_too_many_sources_is_closed_and_comes_back() {
+    let mut crowded = Crowded::start("8MiB");
+    let mut slow = crowded.node.subscriber("source=m/*");
+    let token = slow.snapshot().resume;
+    let mut publisher = crowded.node.publisher();
+    let data = "x".repeat(150);
+    for batch in 0..30 {
+        let record = |number: i32| json!({"source": format!("m/{}", batch * 4_000 + number), "data": data});
+        publisher.send_text(&json!((0..4_000).map(record).collect::<Vec<_>>()).to_string());
+    }
+    let answer = publisher.publish(json!({"source": "last", "data": 1}));
+    assert_eq!(answer["result"]["outcome"], "applied", "{answer}");
+    eventually("the slow one is closed", Duration::from_secs(20), || {
+        (crowded.refusals("unsent") == 1).then_some(())
+    });
+    assert_eq!(slow.close_code_within(Duration::from_secs(10)), 4202);
+    crowded.bystander_is_untouched();
+    let mut back = crowded.node.subscriber(&format!("source=m/*&resume={token}"));
+    let snapshot = back.snapshot();
+    assert_eq!((&snapshot.result["recovered"], snapshot.records.len()), (&json!(true), 120_000));
+    drop((slow, back, publisher));
+    crowded.wait_free();
+    assert!(crowded.node.log().contains("clients asked for more memory than they may hold"));
+}
+
 /// Patterns had a bound for each connection, 16 MiB, and any number of connections could use it up.
 #[test]
 fn patterns_of_all_connections_share_one_budget() {

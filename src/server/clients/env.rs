@@ -2,6 +2,7 @@
 //! lists of the turn. It is apart from the table of connections, so that both can be borrowed at once.
 
 use super::super::account::WorkerAccount;
+use super::super::acks::AnswerState;
 use super::super::clock;
 use super::super::close::{CloseCode, CloseReason};
 use super::super::connection::{AwaitedEnd, Connection, ConnectionStage};
@@ -194,7 +195,7 @@ impl ClientsEnv {
         let _ = self.work.account.change(std::mem::take(&mut connection.held), 0);
         let Err(over) = self.note_holdings(connection) else { return };
         let greatest = connection.holdings().greatest();
-        self.host.shared.metrics.memory_refused(greatest);
+        self.host.shared.memory_refused(greatest);
         match &connection.stage {
             ConnectionStage::Open(open) => {
                 // Who does not read what was subscribed to is slow, and may come back at once with a token.

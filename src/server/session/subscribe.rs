@@ -154,7 +154,7 @@ impl Subscriber {
     fn check_memory(&self, turn: &Turn<'_>, patterns: &[Pattern]) -> Result<(), Refusal> {
         let (held, added) = (self.holdings().total() + turn.out.held_bytes(), bytes_of(patterns));
         turn.work.account.admits(held, added).map_err(|over| {
-            turn.host.state().metrics().memory_refused(MemoryUse::Subscriptions);
+            turn.host.state().memory_refused(MemoryUse::Subscriptions);
             // What this connection has too much of does not change by waiting.
             let code = if let OverBudget::Holder(_) = over { Code::BadRequest } else { Code::Overloaded };
             Refusal::new(code, over.to_string())
