@@ -13,7 +13,7 @@ use hyper::body::{Frame, SizeHint};
 
 use super::app::{App, typed};
 use super::problem::Problem;
-use crate::memory::{Lease, MemoryUse};
+use crate::memory::{Lease, MemoryUse, OverBudget};
 use crate::protocol::refusal::{Code, Refusal};
 
 /// Largest piece of a body that hyper is given at a time, in bytes.
@@ -47,14 +47,16 @@ impl hyper::body::Body for LeasedBody {
     }
 }
 
-/// Leases `bytes` bytes for a request, or refuses it as `overloaded` if clients hold as much as they may.
+/// Leases `bytes` bytes for a request, or refuses it: as `overloaded` if clients hold as much as they may, and as
+/// `too_large` if it would need more than any request may have.
 pub(super) fn lease(app: &App, wanted: MemoryUse, bytes: usize) -> Result<Lease, Problem> {
     let mut lease = app.node.memory().lease();
     match lease.set(bytes) {
         Ok(()) => Ok(lease),
         Err(over) => {
             app.node.memory_refused(wanted);
-            Err(Refusal::new(Code::Overloaded, over.to_string()).into())
+            let code = if let OverBudget::Holder(_) = over { Code::TooLarge } else { Code::Overloaded };
+            Err(Refusal::new(code, over.to_string()).into())
         }
     }
 }

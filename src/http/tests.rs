@@ -505,7 +505,7 @@ fn an_answer_beyond_the_memory_for_clients_is_refused() {
     drop(others);
     assert_eq!(served.get("/v1/sources/big/1").status, 200);
     let zeros = format!("[{}0]", "0,".repeat(199));
-    served.ask("POST", "/v1/publish", &zeros).is_problem(503, "overloaded");
+    served.ask("POST", "/v1/publish", &zeros).is_problem(413, "too_large");
     let mut text = String::new();
     served.node.metrics.write(&mut text);
     for counted in ["pages", "answers"] {

@@ -110,6 +110,40 @@ fn half_read_frames_share_one_budget() {
     assert_eq!(answer["result"]["outcome"], "applied", "there is room again: {answer}");
 }
 
+/// What has not become a session yet counts as well, and so does what comes while a connection is being closed.
+#[test]
+fn heads_and_what_comes_after_a_close_are_counted() {
+    let mut crowded = Crowded::start("8MiB");
+    let head = format!("GET /publish HTTP/1.1\r\nHost: x\r\nX-Filler: {}", "x".repeat(15_000));
+    let heads: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = connect(&crowded.node.http);
+            assert!(stream.write_all(head.as_bytes()).is_ok());
+            stream
+        })
+        .collect();
+    eventually("the heads are counted", Duration::from_secs(4), || (crowded.held() > 600_000).then_some(()));
+    drop(heads);
+    crowded.wait_free();
+    let half = frame(true, 1, &[b'x'; 1 << 20])[..900_000].to_vec();
+    let closing: Vec<Client> = (0..40)
+        .map(|_| {
+            let mut client = crowded.node.publisher();
+            let _ = client.stream().set_write_timeout(Some(Duration::from_millis(500)));
+            // The wrong kind of frame: the connection is closed, and the answer to the close waited for.
+            client.send_bytes(&frame(true, 2, b"x"));
+            client.send_bytes(&half);
+            client
+        })
+        .collect();
+    assert!(crowded.held() < 9 * MIB, "{} bytes are counted", crowded.held());
+    assert!(crowded.grown() < 32 * MIB, "grew by {} MiB", crowded.grown() >> 20);
+    assert!(crowded.refusals("frames") > 0);
+    crowded.bystander_is_untouched();
+    drop(closing);
+    crowded.wait_free();
+}
+
 /// The parts of a message are put together before it is read, so they count like a frame.
 #[test]
 fn half_read_messages_share_one_budget() {

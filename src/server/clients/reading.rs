@@ -125,18 +125,21 @@ impl Clients {
             ConnectionStage::Head { bytes, .. } => {
                 bytes.reserve_exact(input.len());
                 bytes.extend_from_slice(input);
+                self.env.touch(key, connection);
                 self.handle_head(now, key);
             }
             ConnectionStage::Closing(closing) => {
                 let Some(reader) = closing.reader() else { return };
-                loop {
+                let is_answered = loop {
                     match reader.read(&mut input, &mut connection.out) {
                         Unwrapped::Message(_) => {}
-                        Unwrapped::Starved => return,
-                        Unwrapped::Ended | Unwrapped::Broken(_) => break,
+                        Unwrapped::Starved => break false,
+                        Unwrapped::Ended | Unwrapped::Broken(_) => break true,
                     }
+                };
+                if is_answered {
+                    closing.handle_answered();
                 }
-                closing.handle_answered();
                 self.env.touch(key, connection);
             }
             ConnectionStage::HandedOver { .. } | ConnectionStage::Over => {}
