@@ -191,7 +191,8 @@ impl ClientsEnv {
     #[cold]
     fn count_over(&mut self, now: Now, key: usize, connection: &mut Connection) {
         connection.out.trim();
-        // Nothing of the connection is counted for a moment, so that it must get all that it holds.
+        // The connection is counted anew: it is judged by all that it holds, and not by what it added last.
+        // To hold less is never refused.
         let _ = self.work.account.change(std::mem::take(&mut connection.held), 0);
         let Err(over) = self.note_holdings(connection) else { return };
         let greatest = connection.holdings().greatest();
@@ -207,7 +208,7 @@ impl ClientsEnv {
             ConnectionStage::Head { .. } | ConnectionStage::Closing(_) => self.kill(key, connection),
             ConnectionStage::HandedOver { .. } | ConnectionStage::Over => {}
         }
-        // What is left is less than before, and is not refused.
+        // Less is left than before, which is never refused.
         let _ = self.note_holdings(connection);
     }
 
