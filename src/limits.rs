@@ -45,6 +45,11 @@ pub const SHARDS: usize = 256;
 /// together.
 pub const TOMBSTONE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// An expired value is kept whole for this part of the time for which deletions are kept: six hours of a day.
+/// Meanwhile nodes exchange it and clients that resume are told of its end. Afterwards only a guard of a few
+/// dozen bytes is kept, so that no older value of the source comes back.
+pub const EXPIRED_PART: u64 = 4;
+
 /// Largest datagram between nodes, in bytes without IP and UDP headers. Every path that carries IPv6
 /// transports it unfragmented.
 pub const DATAGRAM_BYTES_MAX: usize = 1_200;
