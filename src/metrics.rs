@@ -133,6 +133,8 @@ pub struct Metrics {
     pub deliveries: Counter,
     /// Records that a slow subscriber did not get because a newer one of the same source replaced them.
     pub conflated: Counter,
+    /// Steps that snapshots and pages have taken: names that were looked at, and places that were looked up.
+    pub scan_steps: Counter,
     /// Members by state.
     pub members: MemberGauges,
     /// Datagrams sent to peers.
@@ -172,6 +174,8 @@ pub struct Metrics {
     pub sources: Gauge,
     /// Memory held by the map, in bytes.
     pub map_bytes: Gauge,
+    /// Sources whose values have expired, of which only a guard against older values is left.
+    pub guards: Gauge,
 }
 
 /// The codes that a publish may be refused with.
@@ -229,6 +233,7 @@ impl Metrics {
         text.counter("accept_failures_total", "Failures to accept a connection.", &self.accept_failures);
         text.gauge("sources", "Sources in the map.", &self.sources);
         text.gauge("map_bytes", "Memory held by the map.", &self.map_bytes);
+        text.gauge("map_guards", "Sources of which only a guard against older values is left.", &self.guards);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
     }
@@ -245,6 +250,7 @@ impl Metrics {
             ("records_duplicate_total", "Records that were there already.", &self.records_duplicate),
             ("deliveries_total", "Records written to subscribers.", &self.deliveries),
             ("conflated_total", "Records replaced by newer ones for slow subscribers.", &self.conflated),
+            ("scan_steps_total", "Names that snapshots and pages have looked at.", &self.scan_steps),
         ] {
             text.counter(name, help, counter);
         }

@@ -340,7 +340,7 @@ fn share(
     let metrics = Arc::new(Metrics::default());
     let outbox = Outbox::new(identity.node_name.clone(), identity.boot);
     let outlets = Outlets { mailboxes, store: store.clone(), tombstones_us: config.tombstones_us };
-    let ingest = Ingest::new(bounds, outbox, metrics.clone(), outlets);
+    let ingest = Ingest::new(bounds, outbox, metrics.clone(), outlets, clock::chance());
     let who = (identity.node_name.clone(), identity.boot);
     let shared = Arc::new(Shared::new(config, who, ingest, metrics, on_fatal));
     // The reference is weak, since the node's shared state owns the store, which keeps this callback.

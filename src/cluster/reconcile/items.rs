@@ -15,8 +15,9 @@ use crate::record::{NodeName, Record, SharedRecord};
 pub(super) struct Filter {
     /// Seed of the session's hashes: two names that collide in one session do not in the next.
     pub seed: u64,
-    /// Wall clock of the session, in microseconds. Records that may be collected by then take no part: they
-    /// are gone at one side, and must not come back from the other.
+    /// Wall clock of the session, in microseconds. Deletions that may be collected by then take no part: they are
+    /// gone at one side, and must not come back from the other. Values that expired long before take no part
+    /// either: every node lets them expire by itself.
     pub wall_us: u64,
     /// Earlier one of the two sides' wall clocks, in microseconds. Records that are too far ahead of it take no
     /// part, because one of the two sides would refuse them.
@@ -39,7 +40,7 @@ impl Filter {
         };
         record.accepted_us <= self.accepted_us_max
             && !record.is_far_ahead(self.earliest_wall_us)
-            && record.collect_us(self.tombstones_us).is_none_or(|at| at > self.wall_us)
+            && record.exchanged_until_us(self.tombstones_us).is_none_or(|at| at > self.wall_us)
             && self.own_since.as_ref().is_none_or(is_own)
     }
 

@@ -54,8 +54,6 @@ pub(super) struct SendQueue {
     left: u64,
     /// The place of each source that waits; only in `mode=latest`.
     places: Option<HashMap<Source, u64, NameState>>,
-    /// Number of records from snapshots that wait.
-    snapshot_waiting: usize,
     /// Memory of the records from changes that wait, in bytes.
     live_bytes: usize,
 }
@@ -63,16 +61,11 @@ pub(super) struct SendQueue {
 impl SendQueue {
     pub(super) fn new(mode: Mode) -> SendQueue {
         let places = (mode == Mode::Latest).then(HashMap::default);
-        SendQueue { entries: VecDeque::new(), left: 0, places, snapshot_waiting: 0, live_bytes: 0 }
+        SendQueue { entries: VecDeque::new(), left: 0, places, live_bytes: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
-    }
-
-    /// Returns whether records of a snapshot wait. The next scan is then put off.
-    pub(super) fn has_snapshot(&self) -> bool {
-        self.snapshot_waiting > 0
     }
 
     /// Memory of the records that do not come from a scan, in bytes.
@@ -131,41 +124,21 @@ impl SendQueue {
             }
         }
         if self.entries.is_empty() {
-            debug_assert!(
-                self.live_bytes == 0 && self.snapshot_waiting == 0,
-                "an empty queue holds no bytes and no records"
-            );
+            debug_assert!(self.live_bytes == 0, "an empty queue holds no bytes");
             // A connection that keeps up again gives the memory back.
             *self = SendQueue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
         }
         Some(entry)
     }
 
-    /// Drops the entries that are not `wanted`.
-    pub(super) fn retain(&mut self, mut wanted: impl FnMut(&QueueEntry) -> bool) {
-        let entries = std::mem::take(&mut self.entries);
-        *self = SendQueue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
-        for entry in entries {
-            match entry {
-                entry if !wanted(&entry) => {}
-                QueueEntry::Record(waiting) => self.push(waiting),
-                token => self.entries.push_back(token),
-            }
-        }
-    }
-
     fn count(&mut self, cost: usize, is_live: bool) {
         if is_live {
             self.live_bytes += cost;
-        } else {
-            self.snapshot_waiting += 1;
         }
     }
 
     fn forget(&mut self, waiting: &QueuedRecord) {
-        if waiting.from_snapshot {
-            self.snapshot_waiting -= 1;
-        } else {
+        if !waiting.from_snapshot {
             self.live_bytes -= waiting.record.cost_bytes();
         }
     }
@@ -205,7 +178,6 @@ mod tests {
                         }
                     }
                     5 => queue.push_token(None, String::new()),
-                    6 => queue.retain(|entry| !matches!(entry, QueueEntry::Record(w) if w.record.source.as_str() == "s/1")),
                     _ => {
                         if let Some(QueueEntry::Record(taken)) = queue.pop() {
                             prop_assert_eq!(newest[&taken.record.source], taken.record.stamp.ts);
@@ -217,8 +189,6 @@ mod tests {
                     QueueEntry::Token { .. } => None,
                 }).collect();
                 prop_assert!(records.len() <= 5);
-                let snapshots = records.iter().filter(|w| w.from_snapshot).count();
-                prop_assert_eq!(queue.snapshot_waiting, snapshots);
                 let live: usize = records.iter().filter(|w| !w.from_snapshot).map(|w| w.record.cost_bytes()).sum();
                 prop_assert_eq!(queue.live_bytes(), live);
             }
