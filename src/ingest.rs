@@ -307,6 +307,14 @@ impl<D: Downstream> Ingest<D> {
         });
     }
 
+    /// Handles that the store is loaded. If that nearly fills the map, the node was short of memory before, too, and
+    /// has let names go that its store does not know any more.
+    pub(crate) fn handle_loaded(&self, now: Now) {
+        if self.latest.bytes() > self.bounds.map_bytes_max / 8 * 7 {
+            self.latest.lose_names(now.wall_us);
+        }
+    }
+
     /// Makes a record the latest of its source, and passes it to the store and to subscribers, in the order
     /// of the source's records. Returns the store's ticket.
     fn take(&self, now: Now, slot: &mut Slot<'_>, record: SharedRecord) -> u64 {

@@ -269,7 +269,7 @@ impl Latest {
         let count = if is_guarding {
             shard.guard_early(RELIEVED_PER_LOCK, due, &mut |gone| {
                 if let Swept::Collected(record) = &gone {
-                    self.names_lost_us.fetch_max(record.expires_us().unwrap_or(0), Relaxed);
+                    self.lose_names(record.expires_us().unwrap_or(0));
                 }
                 swept(gone);
             })
@@ -284,6 +284,11 @@ impl Latest {
     /// clients can no longer be told of their end. 0 if there was none.
     pub fn names_lost_us(&self) -> u64 {
         self.names_lost_us.load(Relaxed)
+    }
+
+    /// Notes that names of values that expired up to `wall_us`, a wall clock in microseconds, may be unknown.
+    pub fn lose_names(&self, wall_us: u64) {
+        self.names_lost_us.fetch_max(wall_us, Relaxed);
     }
 
     /// Returns how many sources are held, deleted and expired ones included.
