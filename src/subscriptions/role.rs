@@ -104,3 +104,87 @@ impl Wants {
         most(&mut self.bare_ghost, Role::BareGhost);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::slice::from_ref;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::Pattern;
+    use crate::subscriptions::{Index, LeavingPattern};
+
+    fn role() -> impl Strategy<Value = Role> {
+        (0..6, 0u32..3).prop_map(|(kind, number)| match kind {
+            0 => Role::Whole,
+            1 => Role::Bare(number),
+            2 => Role::Starting(number),
+            3 => Role::Ghost(number),
+            4 => Role::BareGhost(number),
+            _ => Role::BareGhostEpoch(number),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_connection_wants_is_what_its_patterns_say(
+            listed in proptest::collection::vec(("([ab*]/){0,2}([ab*]|\\*\\*)", 0usize..3, role(), role()), 0..30),
+            sources in proptest::collection::vec("([ab]/){0,2}[ab]", 1..8),
+            moved in any::<bool>(),
+        ) {
+            let mut index = Index::seeded(3);
+            let mut held = Vec::new();
+            for (text, connection, first, second) in listed {
+                let pattern = Pattern::parse(&text).expect("a pattern");
+                prop_assert!(index.insert(from_ref(&pattern), connection, first).is_ok());
+                let role = if moved {
+                    index.change_role(from_ref(&pattern), connection, first, second);
+                    second
+                } else {
+                    index.add_role(from_ref(&pattern), connection, second);
+                    held.push((pattern.clone(), connection, second));
+                    first
+                };
+                held.push((pattern, connection, role));
+            }
+            for source in &sources {
+                for connection in 0..3 {
+                    let mut naive = Wants::default();
+                    let matching = held.iter().filter(|(pattern, of, _)| *of == connection && pattern.matches(source));
+                    for (_, _, role) in matching {
+                        let least = |held: &mut Option<u32>, new: u32| *held = Some(held.map_or(new, |old| old.min(new)));
+                        match *role {
+                            Role::Whole => naive.whole = true,
+                            Role::Bare(epoch) => least(&mut naive.bare, epoch),
+                            Role::Starting(number) => least(&mut naive.starting, number),
+                            Role::Ghost(last) => naive.ghost = naive.ghost.max(Some(last)),
+                            Role::BareGhost(last) => naive.bare_ghost = naive.bare_ghost.max(Some(last)),
+                            Role::BareGhostEpoch(epoch) => least(&mut naive.ghost_epoch, epoch),
+                        }
+                    }
+                    prop_assert_eq!(index.wants(source, connection), naive);
+                }
+                let mut found = Vec::new();
+                index.matches(source, &mut found);
+                let naive: std::collections::BTreeSet<usize> =
+                    held.iter().filter(|(pattern, ..)| pattern.matches(source)).map(|(_, of, _)| *of).collect();
+                prop_assert_eq!(found, naive.into_iter().collect::<Vec<_>>());
+            }
+            for connection in 0..3 {
+                let of = |is_extra: bool| {
+                    held.iter().enumerate().filter(move |(at, (_, of, _))| {
+                        *of == connection && is_extra == (!moved && at % 2 == 0)
+                    })
+                };
+                let gone = of(false).map(|held| (held, false)).chain(of(true).map(|held| (held, true)));
+                let gone = gone.map(|((_, (pattern, _, role)), is_extra)| {
+                    LeavingPattern { pattern: pattern.clone(), role: *role, is_extra }
+                });
+                index.leave(connection, gone.collect());
+            }
+            while index.sweep(2) {}
+            prop_assert!(index.is_empty() && index.bytes() == 0);
+        }
+    }
+}
