@@ -114,6 +114,9 @@ pub const SCAN_STEPS_PER_SESSION: usize = 1_024;
 /// Most patterns of closed connections that a worker removes from its index in one turn, which takes about a
 /// millisecond.
 pub const PATTERNS_REMOVED_PER_TURN: usize = 512;
+/// Most records that waited for closed connections that a worker frees in one turn, which takes less than a
+/// millisecond.
+pub const RECORDS_FREED_PER_TURN: usize = 4_096;
 /// Most bytes that are encoded in advance for one connection with `mode=latest`. Beyond it only the newest
 /// record of each source is kept.
 pub const LATEST_BUFFER_BYTES_MAX: usize = 256 * 1024;

@@ -29,7 +29,7 @@ use super::shared::Shared;
 use super::tokens;
 use super::transport::{Layer, Transport};
 use crate::http::HandOver;
-use crate::limits::PATTERNS_REMOVED_PER_TURN;
+use crate::limits::{PATTERNS_REMOVED_PER_TURN, RECORDS_FREED_PER_TURN};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
@@ -105,6 +105,7 @@ impl Clients {
             || !self.scanning.is_empty()
             || !self.env.touched.is_empty()
             || self.env.work.index.has_leaving()
+            || !self.env.work.remains.is_empty()
     }
 
     /// Returns whether anything was published since the last call.
@@ -330,6 +331,7 @@ impl Clients {
     /// keeps its place until all its patterns have left the index.
     pub fn reap(&mut self, registry: &Registry) {
         self.env.work.index.sweep(PATTERNS_REMOVED_PER_TURN);
+        self.env.work.remains.sweep(RECORDS_FREED_PER_TURN);
         for key in std::mem::take(&mut self.env.dead) {
             if self.env.work.index.is_leaving(key) {
                 self.env.dead.push(key);

@@ -31,6 +31,7 @@ mod names;
 mod order;
 mod publish;
 mod queue;
+mod remains;
 mod resume;
 mod scans;
 mod snapshot;
@@ -223,8 +224,8 @@ impl Session {
         }
     }
 
-    /// Lets the worker take the patterns of the connection out of the index, which it does in parts. To be called
-    /// once, when the connection ends.
+    /// Lets the worker take the patterns of the connection out of the index and free what waits, both in parts. To be
+    /// called once, when the connection ends.
     pub fn handle_closed(&mut self, turn: &mut Turn<'_>) {
         if let SessionSide::Subscribe(subscriber) = &mut self.side {
             subscriber.handle_closed(turn);

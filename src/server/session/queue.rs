@@ -64,6 +64,12 @@ impl SendQueue {
         SendQueue { entries: VecDeque::new(), left: 0, places, live_bytes: 0 }
     }
 
+    /// Returns the queue, and leaves an empty one in its place.
+    pub(super) fn take(&mut self) -> SendQueue {
+        let mode = if self.places.is_some() { Mode::Latest } else { Mode::All };
+        std::mem::replace(self, SendQueue::new(mode))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

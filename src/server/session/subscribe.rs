@@ -267,8 +267,9 @@ impl Subscriber {
         Err(CloseReason::new(CloseCode::TooSlow, "the node could not keep up; resume with your token"))
     }
 
-    /// Lets the worker take the patterns of the connection out of the index.
+    /// Lets the worker take the patterns of the connection out of the index, and free what waits.
     pub(super) fn handle_closed(&mut self, turn: &mut Turn<'_>) {
+        turn.work.remains.add(self.delivery.take_queue());
         turn.work.index.leave(turn.connection, self.interests.end_all());
     }
 

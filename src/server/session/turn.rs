@@ -4,6 +4,7 @@
 use super::checkpoint::Checkpoint;
 use super::encode;
 use super::host::Host;
+use super::remains::Remains;
 use super::scans::ScanBudget;
 use crate::protocol::request::Notice;
 use crate::protocol::{json, protobuf};
@@ -25,6 +26,8 @@ pub struct Workspace {
     pub conflated: u64,
     /// Heads that have been proved seen, shared by all sessions whose tokens are due.
     pub checkpoint: Checkpoint,
+    /// What waited for connections that are gone.
+    pub remains: Remains,
     /// How much of the map snapshots may look at.
     pub scans: ScanBudget,
     /// The message that is being framed. Its memory is kept.
@@ -39,6 +42,7 @@ impl Workspace {
             deliveries: 0,
             conflated: 0,
             checkpoint: Checkpoint::default(),
+            remains: Remains::default(),
             scans: ScanBudget::default(),
             scratch: Vec::new(),
         }

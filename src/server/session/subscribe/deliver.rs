@@ -136,6 +136,11 @@ impl Delivery {
         self.has_unwanted |= !self.queue.is_empty();
     }
 
+    /// Takes the queue with everything that waits, because the connection is gone.
+    pub(super) fn take_queue(&mut self) -> SendQueue {
+        self.queue.take()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

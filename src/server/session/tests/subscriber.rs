@@ -359,3 +359,28 @@ fn all_snapshots_share_the_steps_of_a_turn() {
         assert!(!world.clients[client].session.may_scan());
     }
 }
+
+/// A client that had stopped reading left a queue of as many records as there are sources, and its worker freed all
+/// of them at once.
+#[test]
+fn what_waits_for_a_closed_connection_is_freed_in_parts() {
+    for mode in ["latest", "all"] {
+        let mut world = World::new();
+        let client = world.open(&format!("/subscribe?source=a/*&mode={mode}"));
+        world.read_all(client);
+        let data = format!("\"{}\"", "x".repeat(5_000));
+        for n in 0..150 {
+            world.publish(&format!("a/{n}"), &data);
+        }
+        while world.drain_one() {}
+        world.turn(client, |session, turn| session.handle_closed(turn));
+        let is_waiting = mode == "latest";
+        assert_eq!(world.work.remains.is_empty(), !is_waiting, "mode=all keeps all in its buffer");
+        let mut turns = 0;
+        while !world.work.remains.is_empty() {
+            world.work.remains.sweep(10);
+            turns += 1;
+        }
+        assert!(!is_waiting || (5..16).contains(&turns), "{turns} turns");
+    }
+}
