@@ -136,6 +136,8 @@ pub struct Metrics {
     pub deliveries: Counter,
     /// Records that a slow subscriber did not get because a newer one of the same source replaced them.
     pub conflated: Counter,
+    /// Steps that snapshots and pages have taken: names that were looked at, and places that were looked up.
+    pub scan_steps: Counter,
     /// Members by state.
     pub members: MemberGauges,
     /// Datagrams sent to peers.
@@ -182,6 +184,8 @@ pub struct Metrics {
     /// Refusals for want of memory for clients, in the order of `MEMORY_USES`; counted with
     /// [`Metrics::memory_refused`].
     memory_refusals: [Counter; MEMORY_USES.len()],
+    /// Sources whose values have expired, of which only a guard against older values is left.
+    pub guards: Gauge,
 }
 
 /// The codes that a publish may be refused with.
@@ -249,6 +253,7 @@ impl Metrics {
         text.gauge("sources", "Sources in the map.", &self.sources);
         text.gauge("map_bytes", "Memory held by the map.", &self.map_bytes);
         self.write_client_memory(&mut text);
+        text.gauge("map_guards", "Sources of which only a guard against older values is left.", &self.guards);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
     }
@@ -277,6 +282,7 @@ impl Metrics {
             ("records_duplicate_total", "Records that were there already.", &self.records_duplicate),
             ("deliveries_total", "Records written to subscribers.", &self.deliveries),
             ("conflated_total", "Records replaced by newer ones for slow subscribers.", &self.conflated),
+            ("scan_steps_total", "Names that snapshots and pages have looked at.", &self.scan_steps),
         ] {
             text.counter(name, help, counter);
         }

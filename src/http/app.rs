@@ -22,12 +22,22 @@ pub(super) struct App {
     /// Largest body of a publish, in bytes.
     pub(super) body_bytes_max: usize,
     bodies: Arc<Semaphore>,
+    /// The right to look for a page, which one request has at a time.
+    searches: Arc<Semaphore>,
 }
 
 impl App {
     /// Makes the state for the handlers of one control plane.
     pub(super) fn new(node: Arc<dyn NodeService>, body_bytes_max: usize) -> App {
-        App { node, body_bytes_max, bodies: Arc::new(Semaphore::new(BODIES_MAX)) }
+        let (bodies, searches) = (Semaphore::new(BODIES_MAX), Semaphore::new(1));
+        App { node, body_bytes_max, bodies: Arc::new(bodies), searches: Arc::new(searches) }
+    }
+
+    /// Waits until it is this request's turn to look for a page, for about a millisecond. Requests get their turns in
+    /// the order in which they ask, so that many of them together take the time of one processor at most, and a
+    /// short search does not wait for long ones to be complete.
+    pub(super) async fn search_permit(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
+        self.searches.acquire().await
     }
 
     /// Waits until the body of a publish may be read. It may be held until the permit that is returned is

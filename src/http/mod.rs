@@ -41,9 +41,16 @@ use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 pub use serve::{GRACE_US, HandOver, Http, HttpOptions, Reservation};
 pub use stream::{ClientSocket, SocketLayer};
 
-/// The interface through which the control plane uses its node. [`NodeService::list`] and
-/// [`NodeService::history`] may block: they are called on threads for blocking work. Every other method
-/// returns at once.
+/// A page of records that the node is looking for, in parts that take about a millisecond.
+pub trait PageSearch: Send {
+    /// Looks a little further. Returns whether the page is complete. Called on a thread for blocking work.
+    fn advance(&mut self) -> bool;
+    /// Returns the records that were found, in the order of their names.
+    fn into_records(self: Box<Self>) -> Vec<SharedRecord>;
+}
+
+/// The interface through which the control plane uses its node. [`NodeService::history`] may block: it is called on
+/// a thread for blocking work. Every other method returns at once.
 pub trait NodeService: Send + Sync + 'static {
     /// The time on the node's clocks.
     fn now(&self) -> Now;
@@ -55,9 +62,9 @@ pub trait NodeService: Send + Sync + 'static {
     fn members(&self) -> Vec<MemberInfo>;
     /// The latest record of a source, even if it is a deletion or has expired.
     fn get(&self, source: &str) -> Option<SharedRecord>;
-    /// The visible records whose names match `pattern` and come after `after`, in the order of names; at
-    /// most `limit` of them.
-    fn list(&self, pattern: &Pattern, after: Option<&str>, limit: usize) -> Vec<SharedRecord>;
+    /// Begins to look for the visible records whose names match `pattern` and come after `after`, in the order of
+    /// names; at most `limit` of them.
+    fn list(&self, pattern: Pattern, after: Option<&str>, limit: usize) -> Box<dyn PageSearch>;
     /// One page of the history of a source.
     fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal>;
     /// Publishes the items of a frame, those that name no ack level with `level`, and sends the reply

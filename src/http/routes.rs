@@ -108,9 +108,22 @@ async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> 
 async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResult {
     let query = Query::parse(query.as_deref(), &["pattern", "limit", "after"])?;
     let (pattern, limit) = (query.pattern()?, query.limit()?);
+    // One more than asked for tells whether there is a next page.
+    let mut search = app.node.list(pattern, query.get("after"), limit + 1);
+    loop {
+        let _turn = app.search_permit().await;
+        let is_complete;
+        (search, is_complete) = apart(move || {
+            let is_complete = search.advance();
+            (search, is_complete)
+        })
+        .await?;
+        if is_complete {
+            break;
+        }
+    }
     apart(move || {
-        // One more than asked for tells whether there is a next page.
-        let mut records = app.node.list(&pattern, query.get("after"), limit + 1);
+        let mut records = search.into_records();
         let mut has_more = records.len() > limit;
         records.truncate(limit);
         let mut page = RecordPage::new(app.node.memory().holder_max());
@@ -125,7 +138,7 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResul
         let last = records.last().filter(|_| has_more);
         leased_json(&app, page.finish(last.map(|record| record.source.as_str())))
     })
-    .await
+    .await?
 }
 
 async fn history(app: App, source: String, query: Option<String>) -> HandlerResult {
@@ -153,7 +166,7 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
         let after = chunk.after.map(|cursor| cursor.to_string());
         leased_json(&app, page.finish(after.as_deref()))
     })
-    .await
+    .await?
 }
 
 /// Reads the cursor that a client sends back for the next page of a history.
@@ -163,14 +176,11 @@ fn history_cursor(text: &str) -> Result<HistoryCursor, Refusal> {
 }
 
 /// Runs work that may take long on a thread for blocking work, so that `/healthz` need not wait for it.
-async fn apart(work: impl FnOnce() -> HandlerResult + Send + 'static) -> HandlerResult {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(answered) => answered,
-        Err(error) => {
-            tracing::error!(%error, "a request failed");
-            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the node failed to answer"))
-        }
-    }
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "a request failed");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the node failed to answer")
+    })
 }
 
 /// Answers plain requests to `/publish` and `/subscribe`, which speak WebSocket only.

@@ -106,6 +106,23 @@ impl Few {
     }
 }
 
+/// A page that was found at once, and takes some turns all the same.
+struct Found {
+    records: Vec<SharedRecord>,
+    parts: usize,
+}
+
+impl PageSearch for Found {
+    fn advance(&mut self) -> bool {
+        self.parts -= 1;
+        self.parts == 0
+    }
+
+    fn into_records(self: Box<Self>) -> Vec<SharedRecord> {
+        self.records
+    }
+}
+
 impl NodeService for Few {
     fn now(&self) -> Now {
         Now { mono_us: 0, wall_us: WALL_US }
@@ -139,15 +156,16 @@ impl NodeService for Few {
         self.records.lock().get(source).cloned()
     }
 
-    fn list(&self, pattern: &Pattern, after: Option<&str>, limit: usize) -> Vec<SharedRecord> {
+    fn list(&self, pattern: Pattern, after: Option<&str>, limit: usize) -> Box<dyn PageSearch> {
         let records = self.records.lock();
         let is_after = |name: &str| after.is_none_or(|after| name > after);
-        records
+        let found = records
             .iter()
             .filter(|(name, record)| is_after(name) && pattern.matches(name) && record.is_visible(WALL_US))
             .map(|(_, record)| record.clone())
             .take(limit)
-            .collect()
+            .collect();
+        Box::new(Found { records: found, parts: 3 })
     }
 
     /// The history of a source is one record for each number up to its latest `ts`.

@@ -22,6 +22,7 @@ mod order;
 mod publish;
 mod quorum;
 mod resume;
+mod scans;
 mod subscribe;
 mod trouble;
 mod volume;

@@ -1,7 +1,7 @@
 //! What the work on one connection needs besides the connection: the session's interface to its node, and the
 //! lists of the turn. It is apart from the table of connections, so that both can be borrowed at once.
 
-use super::super::account::WorkerAccount;
+use super::super::account::{Holdings, WorkerAccount};
 use super::super::acks::AnswerState;
 use super::super::clock;
 use super::super::close::{CloseCode, CloseReason};
@@ -43,6 +43,8 @@ pub struct ClientsEnv {
     pub inbox: Inbox,
     /// Number of connections of this worker that are beyond the node's bound and being turned away.
     pub excess: usize,
+    /// Bytes of the records that waited for connections that are gone, when they were counted last.
+    counted_remains: usize,
 }
 
 impl ClientsEnv {
@@ -60,6 +62,7 @@ impl ClientsEnv {
             dead: Vec::new(),
             inbox: Inbox::default(),
             excess: 0,
+            counted_remains: 0,
         }
     }
 
@@ -176,14 +179,35 @@ impl ClientsEnv {
     /// Counts what a connection holds by now. If that is more than it may hold, the connection is closed, and
     /// the client is told why.
     pub fn count(&mut self, now: Now, key: usize, connection: &mut Connection) {
-        if connection.holdings().total() != connection.held && self.note_holdings(connection).is_err() {
+        if self.holdings(key, connection).total() != connection.held
+            && self.note_holdings(key, connection).is_err()
+        {
             self.count_over(now, key, connection);
         }
     }
 
+    /// Returns what a connection holds. After its session has ended, its patterns are held until they have left the
+    /// index.
+    fn holdings(&self, key: usize, connection: &Connection) -> Holdings {
+        match &connection.stage {
+            ConnectionStage::Open(_) => connection.holdings(),
+            _ => Holdings { subscriptions: self.work.index.bytes_of(key), ..connection.holdings() },
+        }
+    }
+
+    /// Counts the records that waited for connections that are gone, until they are freed.
+    pub fn count_remains(&mut self) {
+        let remains = self.work.remains.held_bytes();
+        let before = std::mem::replace(&mut self.counted_remains, remains);
+        if before != remains {
+            // Nobody is left who could be refused.
+            let _ = self.work.account.change(before, remains);
+        }
+    }
+
     /// Notes what a connection holds by now. An error says that this is too much.
-    fn note_holdings(&mut self, connection: &mut Connection) -> Result<(), OverBudget> {
-        let holds = connection.holdings().total();
+    fn note_holdings(&mut self, key: usize, connection: &mut Connection) -> Result<(), OverBudget> {
+        let holds = self.holdings(key, connection).total();
         self.work.account.change(std::mem::replace(&mut connection.held, holds), holds)
     }
 
@@ -194,8 +218,8 @@ impl ClientsEnv {
         // The connection is counted anew: it is judged by all that it holds, and not by what it added last.
         // To hold less is never refused.
         let _ = self.work.account.change(std::mem::take(&mut connection.held), 0);
-        let Err(over) = self.note_holdings(connection) else { return };
-        let greatest = connection.holdings().greatest();
+        let Err(over) = self.note_holdings(key, connection) else { return };
+        let greatest = self.holdings(key, connection).greatest();
         self.host.shared.memory_refused(greatest);
         match &connection.stage {
             ConnectionStage::Open(open) => {
@@ -209,7 +233,7 @@ impl ClientsEnv {
             ConnectionStage::HandedOver { .. } | ConnectionStage::Over => {}
         }
         // Less is left than before, which is never refused.
-        let _ = self.note_holdings(connection);
+        let _ = self.note_holdings(key, connection);
     }
 
     /// Uncounts a connection that is removed.

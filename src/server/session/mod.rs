@@ -31,7 +31,9 @@ mod names;
 mod order;
 mod publish;
 mod queue;
+mod remains;
 mod resume;
+mod scans;
 mod snapshot;
 mod subscribe;
 mod turn;
@@ -223,7 +225,8 @@ impl Session {
         }
     }
 
-    /// Takes the patterns of the connection out of the index. To be called once, when the connection ends.
+    /// Lets the worker take the patterns of the connection out of the index and free what waits, both in parts. To be
+    /// called once, when the connection ends.
     pub fn handle_closed(&mut self, turn: &mut Turn<'_>) {
         if let SessionSide::Subscribe(subscriber) = &mut self.side {
             subscriber.handle_closed(turn);
@@ -243,6 +246,14 @@ impl Session {
         match &self.side {
             SessionSide::Publish(_) => false,
             SessionSide::Subscribe(subscriber) => subscriber.wants_turn(out_len),
+        }
+    }
+
+    /// Returns whether a turn of the session may scan the map. Such turns share what a worker scans in one turn.
+    pub fn may_scan(&self) -> bool {
+        match &self.side {
+            SessionSide::Publish(_) => false,
+            SessionSide::Subscribe(subscriber) => subscriber.has_job(),
         }
     }
 

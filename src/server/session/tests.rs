@@ -202,7 +202,7 @@ impl World {
                     tombstones_us: DAY_US,
                 },
                 boot,
-                ingest: Ingest::new(bounds, outbox, metrics.clone(), Below::new(mailbox_bytes_max)),
+                ingest: Ingest::new(bounds, outbox, metrics.clone(), Below::new(mailbox_bytes_max), 5),
                 metrics,
                 durable: Cell::new(0),
                 tokens: Cell::new(0),
@@ -219,6 +219,16 @@ impl World {
     }
 
     fn turn<R>(&mut self, client: usize, act: impl FnOnce(&mut Session, &mut Turn<'_>) -> R) -> R {
+        self.work.scans.begin_turn();
+        self.act(client, act)
+    }
+
+    /// Lets a session work in a turn of the worker that has begun already.
+    fn turn_in_the_same_turn(&mut self, client: usize) {
+        self.act(client, |session, turn| session.handle_turn(turn));
+    }
+
+    fn act<R>(&mut self, client: usize, act: impl FnOnce(&mut Session, &mut Turn<'_>) -> R) -> R {
         let Client { session, out, .. } = &mut self.clients[client];
         let mut turn = Turn {
             now: self.now,

@@ -4,7 +4,8 @@
 use super::checkpoint::Checkpoint;
 use super::encode;
 use super::host::Host;
-use crate::limits::SCAN_RECORDS_PER_TURN;
+use super::remains::Remains;
+use super::scans::ScanBudget;
 use crate::protocol::request::Notice;
 use crate::protocol::{json, protobuf};
 use crate::record::{Now, Record};
@@ -32,8 +33,10 @@ pub struct Workspace {
     pub conflated: u64,
     /// Heads that have been proved seen, shared by all sessions whose tokens are due.
     pub checkpoint: Checkpoint,
-    /// Number of records that the snapshots of a session look at in one turn.
-    pub(super) scan_budget: usize,
+    /// What waited for connections that are gone.
+    pub remains: Remains,
+    /// How much of the map snapshots may look at.
+    pub scans: ScanBudget,
     /// The message that is being framed. Its memory is kept.
     scratch: Vec<u8>,
 }
@@ -47,7 +50,8 @@ impl Workspace {
             deliveries: 0,
             conflated: 0,
             checkpoint: Checkpoint::default(),
-            scan_budget: SCAN_RECORDS_PER_TURN,
+            remains: Remains::default(),
+            scans: ScanBudget::default(),
             scratch: Vec::new(),
         }
     }

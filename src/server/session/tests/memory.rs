@@ -1,6 +1,7 @@
 //! What sessions are said to hold, and what they are refused for want of memory.
 
 use super::*;
+use crate::latest::shard_of;
 use crate::limits::{BATCH_ITEMS_MAX, LATEST_BUFFER_BYTES_MAX};
 use crate::memory::{FREE_BYTES, SMALL_BYTES};
 use crate::protocol::token::Token;
@@ -137,6 +138,24 @@ fn records_that_wait_are_counted_until_they_are_read() {
         world.read_all(client);
         assert!(world.held(client) <= before + 1_024, "{mode}: {} bytes are left", world.held(client));
     }
+}
+
+/// A client that did not read its snapshot held all records of a shard, even after newer ones had replaced them in
+/// the map.
+#[test]
+fn a_snapshot_that_nobody_reads_holds_few_records() {
+    let mut world = World::new();
+    let names = (0..).map(|number| format!("s/{number}")).filter(|name| shard_of(name) == 0);
+    let big = format!("{:?}", "x".repeat(60_000));
+    for name in names.take(30) {
+        world.publish(&name, &big);
+    }
+    let client = world.open("/subscribe?source=s/*&mode=all");
+    world.settle();
+    assert!(world.clients[client].out.len() > LATEST_BUFFER_BYTES_MAX, "the client does not read");
+    let waiting = world.clients[client].session.holdings().unsent;
+    assert!(waiting < 400 * 1024, "{waiting} bytes wait in front of the buffer");
+    assert_eq!(records(&world.read_all(client)).len(), 30, "the snapshot is whole all the same");
 }
 
 /// Tokens that the node cannot judge before its store is loaded, each as large as a frame, were not counted.
