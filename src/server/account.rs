@@ -59,27 +59,32 @@ impl WorkerAccount {
         WorkerAccount { lease: budget.lease(), held: 0 }
     }
 
-    /// Notes that a connection which held `before` bytes now holds `after`. An error says that the connection
-    /// must be closed, or hold less; it is counted all the same.
+    /// Notes that a connection which held `before` bytes now holds `after`. It is counted in any case; an error says
+    /// that it may not hold so much, and must be closed or hold less.
     pub fn change(&mut self, before: usize, after: usize) -> Result<(), OverBudget> {
         debug_assert!(self.held >= before, "a connection held more than was counted");
         self.held = self.held - before + after;
+        let missing = self.held.saturating_sub(self.lease.bytes());
+        let verdict = if after > before { self.lease.budget().admits(missing, after) } else { Ok(()) };
+        self.follow();
+        verdict
+    }
+
+    /// Makes the lease cover what is held, and not much more.
+    fn follow(&mut self) {
+        let kept = if self.held == 0 { 0 } else { self.held + STEP_BYTES };
         let leased = self.lease.bytes();
-        if after <= before {
-            let kept = if self.held == 0 { 0 } else { self.held + STEP_BYTES };
-            if self.held == 0 || leased > kept + STEP_BYTES {
-                self.lease.resize(kept.min(leased), 0)?;
-            }
-            return Ok(());
+        let wanted = if leased < self.held {
+            self.held.next_multiple_of(STEP_BYTES)
+        } else if leased > kept + STEP_BYTES || kept == 0 {
+            kept
+        } else {
+            return;
+        };
+        if wanted != leased {
+            // A holder of nothing is never refused: the memory is held already.
+            let _ = self.lease.resize(wanted, 0);
         }
-        if after > self.lease.budget().holder_max() && after > FREE_BYTES {
-            return Err(OverBudget::Holder(self.lease.budget().holder_max()));
-        }
-        if self.held <= leased {
-            return Ok(());
-        }
-        let rounded = self.held.next_multiple_of(STEP_BYTES);
-        self.lease.resize(rounded, after).or_else(|_| self.lease.resize(self.held, after))
     }
 
     /// Checks whether a connection that holds `held` bytes may hold `added` more. Counts nothing.
