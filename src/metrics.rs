@@ -11,6 +11,7 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use crate::memory::{MEMORY_USES, MemoryUse};
 use crate::protocol::refusal::Code;
 
 /// A number that only grows.
@@ -146,6 +147,8 @@ pub struct Metrics {
     pub deliveries: Counter,
     /// Records that a slow subscriber did not get because a newer one of the same source replaced them.
     pub conflated: Counter,
+    /// Steps that snapshots and pages have taken: names that were looked at, and places that were looked up.
+    pub scan_steps: Counter,
     /// Members by state.
     pub members: MemberGauges,
     /// Datagrams sent to peers.
@@ -187,6 +190,15 @@ pub struct Metrics {
     pub sources: Gauge,
     /// Memory held by the map, in bytes.
     pub map_bytes: Gauge,
+    /// Memory held for clients, in bytes.
+    pub client_memory_bytes: Gauge,
+    /// Memory that may be held for clients, in bytes.
+    pub client_memory_limit_bytes: Gauge,
+    /// Refusals for want of memory for clients, in the order of `MEMORY_USES`; counted with
+    /// [`Metrics::memory_refused`].
+    memory_refusals: [Counter; MEMORY_USES.len()],
+    /// Sources whose values have expired, of which only a guard against older values is left.
+    pub guards: Gauge,
 }
 
 /// The codes that a publish may be refused with.
@@ -211,6 +223,15 @@ impl Metrics {
     pub fn refused(&self, code: Code) {
         if let Some(at) = CODES.iter().position(|&known| known == code)
             && let Some(counter) = self.refusals.get(at)
+        {
+            counter.increment();
+        }
+    }
+
+    /// Counts a connection or request that was refused, or closed, because it would have held too much memory.
+    pub fn memory_refused(&self, wanted: MemoryUse) {
+        if let Some(at) = MEMORY_USES.iter().position(|&known| known == wanted)
+            && let Some(counter) = self.memory_refusals.get(at)
         {
             counter.increment();
         }
@@ -249,8 +270,22 @@ impl Metrics {
         text.counter("accept_failures_total", "Failures to accept a connection.", &self.accept_failures);
         text.gauge("sources", "Sources in the map.", &self.sources);
         text.gauge("map_bytes", "Memory held by the map.", &self.map_bytes);
+        self.write_client_memory(&mut text);
+        text.gauge("map_guards", "Sources of which only a guard against older values is left.", &self.guards);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
+    }
+
+    fn write_client_memory(&self, text: &mut Exposition<'_>) {
+        text.gauge("client_memory_bytes", "Memory held for clients.", &self.client_memory_bytes);
+        let help = "Memory that may be held for clients.";
+        text.gauge("client_memory_limit_bytes", help, &self.client_memory_limit_bytes);
+        let help = "Connections and requests refused for want of memory for clients.";
+        text.head("client_memory_refusals_total", "counter", help);
+        for (wanted, counter) in MEMORY_USES.iter().zip(&self.memory_refusals) {
+            let (wanted, count) = (wanted.as_str(), counter.get());
+            text.line(format_args!("client_memory_refusals_total{{use=\"{wanted}\"}} {count}"));
+        }
     }
 
     fn write_records(&self, text: &mut Exposition<'_>) {
@@ -265,6 +300,7 @@ impl Metrics {
             ("records_duplicate_total", "Records that were there already.", &self.records_duplicate),
             ("deliveries_total", "Records written to subscribers.", &self.deliveries),
             ("conflated_total", "Records replaced by newer ones for slow subscribers.", &self.conflated),
+            ("scan_steps_total", "Names that snapshots and pages have looked at.", &self.scan_steps),
         ] {
             text.counter(name, help, counter);
         }

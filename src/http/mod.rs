@@ -23,6 +23,7 @@ mod authority;
 mod body;
 mod exchange;
 mod health;
+mod leased;
 mod pace;
 mod page;
 mod params;
@@ -34,9 +35,12 @@ mod routes;
 mod serve;
 mod stream;
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use crate::cluster::members::MemberInfo;
+use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::PublishFrame;
@@ -50,9 +54,16 @@ pub use raw::{HEAD_LATE, RawAnswer, raw_problem};
 pub use serve::{GRACE_US, HandOver, Http, HttpOptions, IDLE, Reservation};
 pub use stream::{ClientSocket, SocketLayer};
 
-/// The interface through which the control plane uses its node. [`NodeService::list`] and
-/// [`NodeService::history`] may block: they are called on threads for blocking work. Every other method
-/// returns at once.
+/// A page of records that the node is looking for, in parts that take about a millisecond.
+pub trait PageSearch: Send {
+    /// Looks a little further. Returns whether the page is complete. Called on a thread for blocking work.
+    fn advance(&mut self) -> bool;
+    /// Returns the records that were found, in the order of their names.
+    fn into_records(self: Box<Self>) -> Vec<SharedRecord>;
+}
+
+/// The interface through which the control plane uses its node. [`NodeService::history`] may block: it is called on
+/// a thread for blocking work. Every other method returns at once.
 pub trait NodeService: Send + Sync + 'static {
     /// The time on the node's clocks.
     fn now(&self) -> Now;
@@ -66,9 +77,9 @@ pub trait NodeService: Send + Sync + 'static {
     fn members(&self) -> Vec<MemberInfo>;
     /// The latest record of a source, even if it is a deletion or has expired.
     fn get(&self, source: &str) -> Option<SharedRecord>;
-    /// The visible records whose names match `pattern` and come after `after`, in the order of names; at
-    /// most `limit` of them.
-    fn list(&self, pattern: &Pattern, after: Option<&str>, limit: usize) -> Vec<SharedRecord>;
+    /// Begins to look for the visible records whose names match `pattern` and come after `after`, in the order of
+    /// names; at most `limit` of them.
+    fn list(&self, pattern: Pattern, after: Option<&str>, limit: usize) -> Box<dyn PageSearch>;
     /// One page of the history of a source.
     fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal>;
     /// Publishes the items of a frame, those that name no ack level with `level`, and sends the reply
@@ -76,6 +87,10 @@ pub trait NodeService: Send + Sync + 'static {
     fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply);
     /// The counters of the node. Gauges that are computed on demand are brought up to date before.
     fn metrics(&self) -> &Metrics;
+    /// The memory that clients may make the node hold.
+    fn memory(&self) -> &Arc<Budget>;
+    /// Counts a request that was refused because it would have held too much memory.
+    fn memory_refused(&self, wanted: MemoryUse);
 }
 
 /// The way back to a client that waits for the answers to its publish. If it is dropped unused, the client is

@@ -12,9 +12,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::NodeService;
-use super::app::{App, json, json_of, typed};
+use super::app::{App, typed};
 use super::authority::check_host;
 use super::health::HealthPath;
+use super::leased::leased_json;
 use super::page::{MemberList, RecordPage};
 use super::params::{Query, Target};
 use super::problem::{Problem, retry_after};
@@ -30,7 +31,7 @@ const HISTORY_CHUNK: usize = 64;
 
 /// The router of all paths.
 pub(super) fn router(node: Arc<dyn NodeService>, body_bytes_max: usize) -> Router {
-    let app = App { node, body_bytes_max };
+    let app = App::new(node, body_bytes_max);
     Router::new()
         .route("/healthz", get(|State(app): State<App>| health(app, HealthPath::Live)))
         .route("/readyz", get(|State(app): State<App>| health(app, HealthPath::Ready)))
@@ -65,7 +66,7 @@ async fn health(app: App, path: HealthPath) -> Response {
 
 async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResult {
     Query::parse(query.as_deref(), &[])?;
-    Ok(json_of(&MemberList::new(&app.node.members())))
+    leased_json(&app, MemberList::new(&app.node.members()).to_json())
 }
 
 async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> HandlerResult {
@@ -82,7 +83,7 @@ async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> 
             }
             let mut out = Vec::new();
             write_record(&mut out, &record, false);
-            Ok(json(out))
+            leased_json(&app, out)
         }
     }
 }
@@ -90,12 +91,25 @@ async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> 
 async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResult {
     let query = Query::parse(query.as_deref(), &["pattern", "limit", "after"])?;
     let (pattern, limit) = (query.pattern()?, query.limit()?);
+    // One more than asked for tells whether there is a next page.
+    let mut search = app.node.list(pattern, query.get("after"), limit + 1);
+    loop {
+        let _turn = app.search_permit().await;
+        let is_complete;
+        (search, is_complete) = apart(move || {
+            let is_complete = search.advance();
+            (search, is_complete)
+        })
+        .await?;
+        if is_complete {
+            break;
+        }
+    }
     apart(move || {
-        // One more than asked for tells whether there is a next page.
-        let mut records = app.node.list(&pattern, query.get("after"), limit + 1);
+        let mut records = search.into_records();
         let mut has_more = records.len() > limit;
         records.truncate(limit);
-        let mut page = RecordPage::new();
+        let mut page = RecordPage::new(app.node.memory().holder_max());
         for (at, record) in records.iter().enumerate() {
             page.push(record);
             if page.is_full() {
@@ -105,9 +119,9 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResul
             }
         }
         let last = records.last().filter(|_| has_more);
-        Ok(json(page.finish(last.map(|record| record.source.as_str()))))
+        leased_json(&app, page.finish(last.map(|record| record.source.as_str())))
     })
-    .await
+    .await?
 }
 
 async fn history(app: App, source: String, query: Option<String>) -> HandlerResult {
@@ -115,7 +129,8 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
     let (from_us, to_us, mut limit) = (query.ts("from", 0)?, query.ts("to", TS_MAX)?, query.limit()?);
     let after = query.get("after").map(history_cursor).transpose()?;
     apart(move || {
-        let (mut page, wall_us) = (RecordPage::new(), app.node.now().wall_us);
+        let mut page = RecordPage::new(app.node.memory().holder_max());
+        let wall_us = app.node.now().wall_us;
         let mut chunk = HistoryQuery { source, from_us, to_us, limit, after };
         while limit > 0 && !page.is_full() {
             chunk.limit = limit.min(HISTORY_CHUNK);
@@ -132,9 +147,9 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
             }
         }
         let after = chunk.after.map(|cursor| cursor.to_string());
-        Ok(json(page.finish(after.as_deref())))
+        leased_json(&app, page.finish(after.as_deref()))
     })
-    .await
+    .await?
 }
 
 /// Reads the cursor that a client sends back for the next page of a history.
@@ -144,14 +159,11 @@ fn history_cursor(text: &str) -> Result<HistoryCursor, Refusal> {
 }
 
 /// Runs work that may take long on a thread for blocking work, so that `/healthz` need not wait for it.
-async fn apart(work: impl FnOnce() -> HandlerResult + Send + 'static) -> HandlerResult {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(answered) => answered,
-        Err(error) => {
-            tracing::error!(%error, "a request failed");
-            Err(Problem::new(Code::Internal, "the node failed to answer"))
-        }
-    }
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "a request failed");
+        Problem::new(Code::Internal, "the node failed to answer")
+    })
 }
 
 /// Answers plain requests to `/publish` and `/subscribe`, which speak WebSocket only.

@@ -10,6 +10,7 @@
 
 use std::io;
 
+use super::account::Holdings;
 use super::close::CloseReason;
 use super::framing::read::FrameReader;
 use super::head::HeadBuffer;
@@ -39,6 +40,8 @@ pub struct Connection {
     pub out: Outbound,
     /// Whether the connection is within the node's bound.
     pub admission: Admission,
+    /// Bytes that the connection held when they were counted last.
+    pub held: usize,
     /// Whether the connection is to be read.
     pub intake: Intake,
     /// Whether the transport takes bytes; if not, the poll reports when it does again.
@@ -217,6 +220,7 @@ impl Connection {
             },
             out: Outbound::default(),
             admission,
+            held: 0,
             intake: Intake::default(),
             is_writable: true,
             turning: Listed::default(),
@@ -236,6 +240,33 @@ impl Connection {
             ConnectionStage::Closing(closing) => Some(closing.deadline_us()),
             ConnectionStage::HandedOver { .. } | ConnectionStage::Over => None,
         }
+    }
+
+    /// Returns how many bytes may be read from the connection at once. Of a request that is no session yet, no
+    /// more is read than its head may have; the rest waits in the socket until someone can handle it.
+    pub fn read_bytes_max(&self) -> usize {
+        match &self.stage {
+            ConnectionStage::Head { head, .. } => head.room_bytes().max(1),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Returns what the connection makes its node hold.
+    pub fn holdings(&self) -> Holdings {
+        let mut holdings = match &self.stage {
+            ConnectionStage::Open(open) => {
+                Holdings { frames: open.reader.held_bytes(), ..open.session.holdings() }
+            }
+            ConnectionStage::Head { head, .. } => {
+                Holdings { frames: head.held_bytes(), ..Holdings::default() }
+            }
+            ConnectionStage::Closing(closing) => {
+                Holdings { frames: closing.held_bytes(), ..Holdings::default() }
+            }
+            ConnectionStage::HandedOver { .. } | ConnectionStage::Over => Holdings::default(),
+        };
+        holdings.unsent += self.out.held_bytes();
+        holdings
     }
 
     /// The session with its framing, if there is one.
@@ -324,6 +355,14 @@ impl Closing {
         match self.sent_us {
             Some(sent_us) => sent_us + CLOSE_ANSWER_US_MAX,
             None => self.since_us + CLOSE_FLUSH_US_MAX,
+        }
+    }
+
+    /// Returns how many bytes are held of messages that have not come in full.
+    fn held_bytes(&self) -> usize {
+        match &self.awaits {
+            AwaitedEnd::CloseAnswer(reader) => reader.held_bytes(),
+            AwaitedEnd::Disconnect | AwaitedEnd::Nothing => 0,
         }
     }
 

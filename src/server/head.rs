@@ -90,6 +90,16 @@ impl HeadBuffer {
         self.bytes.extend_from_slice(input);
     }
 
+    /// Number of bytes by which the head, of which so much has come, may still grow until it is too large.
+    pub fn room_bytes(&self) -> usize {
+        (REQUEST_HEAD_BYTES_MAX + 1).saturating_sub(self.bytes.len() + self.blank_bytes)
+    }
+
+    /// Number of bytes of memory that the buffer takes.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Reads the head at the beginning of the bytes.
     pub fn read(&mut self) -> RequestHead {
         if !self.has_end() {

@@ -14,6 +14,7 @@
 //! through [`control`].
 
 mod acceptor;
+mod account;
 mod acks;
 mod address;
 mod batch;
@@ -37,6 +38,7 @@ mod join_targets;
 mod lifecycle;
 mod liveness;
 mod loader;
+mod log_limit;
 mod mailbox;
 mod node;
 mod outbound;

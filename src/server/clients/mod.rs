@@ -32,6 +32,7 @@ use super::shared::Shared;
 use super::tokens;
 use super::transport::{Layer, Transport};
 use crate::http::{HEAD_LATE, HandOver};
+use crate::limits::{PATTERNS_REMOVED_PER_TURN, RECORDS_FREED_PER_TURN};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
@@ -52,6 +53,8 @@ pub struct Clients {
     ready: VecDeque<usize>,
     /// Connections whose sessions want a turn.
     turning: VecDeque<usize>,
+    /// Connections whose sessions want a turn that may scan the map.
+    scanning: VecDeque<usize>,
     /// Connections that are not read for now, because of back-pressure.
     paused: Vec<usize>,
     /// Changes on their way to the connections that want them.
@@ -70,15 +73,6 @@ pub struct Clients {
     scrapes: Scrapes,
 }
 
-/// Puts a connection into the list of those whose sessions want a turn, if its session does.
-fn queue_turn_of(turning: &mut VecDeque<usize>, key: usize, connection: &mut Connection) {
-    let ConnectionStage::Open(open) = &connection.stage else { return };
-    let wants = open.session.wants_turn(connection.out.len());
-    if wants && connection.turning.enter() {
-        turning.push_back(key);
-    }
-}
-
 impl Clients {
     /// No clients yet. Connections that are not for a session leave through `hand_over`.
     pub fn new(host: WorkerHost, hand_over: HandOver<Layer>) -> Clients {
@@ -88,6 +82,7 @@ impl Clients {
             buffer: vec![0; CLIENT_READ_BYTES],
             ready: VecDeque::new(),
             turning: VecDeque::new(),
+            scanning: VecDeque::new(),
             paused: Vec::new(),
             run: ChangeRun::default(),
             hand_over,
@@ -111,7 +106,12 @@ impl Clients {
 
     /// Returns whether the next turn has something to do at once.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || !self.turning.is_empty() || !self.env.touched.is_empty()
+        !self.ready.is_empty()
+            || !self.turning.is_empty()
+            || !self.scanning.is_empty()
+            || !self.env.touched.is_empty()
+            || self.env.work.index.has_leaving()
+            || !self.env.work.remains.is_empty()
     }
 
     /// Returns whether anything was published since the last call.
@@ -197,8 +197,11 @@ impl Clients {
     }
 
     fn queue_turn(&mut self, key: usize) {
-        if let Some(connection) = self.table.get_mut(key) {
-            queue_turn_of(&mut self.turning, key, connection);
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let ConnectionStage::Open(open) = &connection.stage else { return };
+        if open.session.wants_turn(connection.out.len()) && connection.turning.enter() {
+            let list = if open.session.may_scan() { &mut self.scanning } else { &mut self.turning };
+            list.push_back(key);
         }
     }
 
@@ -227,16 +230,29 @@ impl Clients {
         }
     }
 
+    /// Lets sessions work: first those that only have something to send, then those that scan the map, as long as
+    /// there are steps for it. The others have their turn next time.
     fn turn_sessions(&mut self) {
-        let end_us = clock::now().mono_us + PART_US_MAX;
-        for _ in 0..self.turning.len() {
-            let Some(key) = self.turning.pop_front() else { return };
-            let Some(connection) = self.table.get_mut(key) else { continue };
-            connection.turning.leave();
-            let now = clock::now();
-            self.turn_session(now, key);
-            if now.mono_us > end_us {
-                return;
+        self.env.work.scans.begin_turn();
+        for is_scanning in [false, true] {
+            let end_us = clock::now().mono_us + PART_US_MAX;
+            let list = |clients: &mut Clients| match is_scanning {
+                false => clients.turning.pop_front(),
+                true => clients.scanning.pop_front(),
+            };
+            let count = if is_scanning { self.scanning.len() } else { self.turning.len() };
+            for _ in 0..count {
+                if is_scanning && self.env.work.scans.is_used_up() {
+                    break;
+                }
+                let Some(key) = list(self) else { break };
+                let Some(connection) = self.table.get_mut(key) else { continue };
+                connection.turning.leave();
+                let now = clock::now();
+                self.turn_session(now, key);
+                if now.mono_us > end_us {
+                    break;
+                }
             }
         }
     }
@@ -307,6 +323,7 @@ impl Clients {
             if let Some(connection) = self.table.get_mut(key) {
                 connection.touched.leave();
                 self.flush_one(now, key);
+                self.count(now, key);
                 self.queue_turn(key);
             }
         }
@@ -316,6 +333,14 @@ impl Clients {
         let metrics = &self.env.host.shared.metrics;
         metrics.deliveries.add(std::mem::take(&mut self.env.work.deliveries));
         metrics.conflated.add(std::mem::take(&mut self.env.work.conflated));
+        metrics.scan_steps.add(self.env.work.scans.take_count());
+    }
+
+    /// Counts what the connection at `key` makes this node hold, and closes it if that is too much.
+    fn count(&mut self, now: Now, key: usize) {
+        if let Some(connection) = self.table.get_mut(key) {
+            self.env.count(now, key, connection);
+        }
     }
 
     fn flush_one(&mut self, now: Now, key: usize) {
@@ -346,13 +371,22 @@ impl Clients {
     }
 
     /// Removes connections that are over, and hands over those that go to the control plane. To be called at
-    /// the end of a turn, so that no event of this turn finds another connection in their place.
+    /// the end of a turn, so that no event of this turn finds another connection in their place. A connection
+    /// keeps its place until all its patterns have left the index.
     pub fn reap(&mut self, registry: &Registry) {
+        self.env.work.index.sweep(PATTERNS_REMOVED_PER_TURN);
+        self.env.work.remains.sweep(RECORDS_FREED_PER_TURN);
+        self.env.count_remains();
         for key in std::mem::take(&mut self.env.dead) {
+            if self.env.work.index.is_leaving(key) {
+                self.env.dead.push(key);
+                continue;
+            }
             let Some(mut connection) = self.table.try_remove(key) else { continue };
             if let Err(error) = connection.transport.deregister(registry) {
                 tracing::trace!(%error, "a closed connection was not registered");
             }
+            self.env.uncount(&mut connection);
             if connection.admission == Admission::Excess {
                 self.env.excess.remove(&connection.generation);
             }

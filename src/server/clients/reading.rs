@@ -50,7 +50,8 @@ impl Clients {
         }
         let Some(connection) = self.table.get_mut(key) else { return 0 };
         let mut bytes = 0;
-        match connection.transport.receive(&mut self.buffer) {
+        let most = connection.read_bytes_max().min(self.buffer.len());
+        match connection.transport.receive(self.buffer.get_mut(..most).unwrap_or_default()) {
             Ok(Received { bytes: 0, .. }) => {
                 self.env.lose(now, key, connection);
                 return 0;
@@ -129,18 +130,21 @@ impl Clients {
                     *deadline_us = now.mono_us + HANDSHAKE_US_MAX;
                 }
                 head.push(input);
+                self.env.touch(key, connection);
                 self.handle_head(now, key);
             }
             ConnectionStage::Closing(closing) => {
                 let Some(reader) = closing.reader() else { return };
-                loop {
+                let is_answered = loop {
                     match reader.read(&mut input, &mut connection.out) {
                         Unwrapped::Message(_) => {}
-                        Unwrapped::Starved => return,
-                        Unwrapped::Ended | Unwrapped::Broken(_) => break,
+                        Unwrapped::Starved => break false,
+                        Unwrapped::Ended | Unwrapped::Broken(_) => break true,
                     }
+                };
+                if is_answered {
+                    closing.handle_answered();
                 }
-                closing.handle_answered();
                 self.env.touch(key, connection);
             }
             ConnectionStage::HandedOver { .. } | ConnectionStage::Over => {}

@@ -62,6 +62,14 @@ pub struct WebSocket {
     fragment: Option<FrameHead>,
     /// The check of the text in the fragments of the message that was begun, if it is text.
     text: Option<TextCheck>,
+    /// Bytes of that frame that tungstenite has read.
+    passed: usize,
+    /// Whether that frame is a part of a message, and no control frame.
+    is_passing_data: bool,
+    /// Bytes that tungstenite has read of a message whose last fragment has not come.
+    fragment_bytes: usize,
+    /// The most bytes of one frame that tungstenite has read, and has a buffer for.
+    buffered: usize,
     /// Whether a message was begun whose last fragment has not come.
     is_fragmented: bool,
     /// The largest frame that tungstenite has read, in bytes.
@@ -109,6 +117,10 @@ impl WebSocket {
             passing: 0,
             fragment: None,
             text: None,
+            passed: 0,
+            is_passing_data: false,
+            fragment_bytes: 0,
+            buffered: 0,
             is_fragmented: false,
             largest: 0,
             lent: None,
@@ -146,7 +158,7 @@ impl WebSocket {
                 continue;
             }
             let Ok(head) = FrameHead::read(input) else {
-                self.keep(input, usize::MAX);
+                self.keep(input, usize::MAX, 0);
                 return self.starve();
             };
             if !self.is_plain(head) {
@@ -156,7 +168,7 @@ impl WebSocket {
                 *input = rest;
                 return message(head, frame.get_mut(head.len..).unwrap_or_default());
             } else {
-                self.keep(input, usize::MAX);
+                self.keep(input, usize::MAX, head.frame());
                 return self.wait_for_rest();
             }
         }
@@ -178,6 +190,13 @@ impl WebSocket {
         self.starve()
     }
 
+    /// Returns how many bytes are held of frames that have not come in full. The buffers of tungstenite cannot
+    /// be asked for their size: it has one as large as the largest frame, and one in which fragments are put
+    /// together, which doubles when it is full.
+    pub fn held_bytes(&self) -> usize {
+        self.partial.capacity() + self.buffered + 2 * self.fragment_bytes
+    }
+
     /// Returns whether a frame is a whole message that can be read without knowing what came before it.
     fn is_plain(&self, head: FrameHead) -> bool {
         matches!(head.first, TEXT | BINARY)
@@ -187,10 +206,16 @@ impl WebSocket {
             && self.context.can_write()
     }
 
-    /// Moves up to `count` bytes from the input behind those that are kept.
-    fn keep(&mut self, input: &mut &mut [u8], count: usize) {
+    /// Moves up to `count` bytes from the input behind those that are kept. The memory for them doubles when it
+    /// is full, but not beyond the `frame` bytes of the whole frame.
+    fn keep(&mut self, input: &mut &mut [u8], count: usize, frame: u64) {
         let count = count.min(input.len());
         let (kept, rest) = std::mem::take(input).split_at_mut(count);
+        let (needed, capacity) = (self.partial.len() + count, self.partial.capacity());
+        if needed > capacity {
+            let frame = usize::try_from(frame).unwrap_or(usize::MAX);
+            self.partial.reserve_exact(needed.max(frame.min(2 * capacity)) - self.partial.len());
+        }
         self.partial.extend_from_slice(kept);
         *input = rest;
     }
@@ -208,7 +233,7 @@ impl WebSocket {
             if input.is_empty() {
                 return None;
             }
-            self.keep(input, needed - self.partial.len());
+            self.keep(input, needed - self.partial.len(), needed as u64);
         }
     }
 
@@ -220,12 +245,13 @@ impl WebSocket {
 
     /// Notes that a frame begins which tungstenite is to read.
     fn begin_passing(&mut self, head: FrameHead) {
-        self.passing = head.frame();
+        (self.passing, self.passed) = (head.frame(), 0);
         self.partial_check = Default::default();
         self.begin_fragment(head);
         self.largest = self.largest.max(head.frame());
         // Only for data frames: a control frame may stand between fragments.
-        if head.first & 0x08 == 0 {
+        self.is_passing_data = head.first & 0x08 == 0;
+        if self.is_passing_data {
             self.is_fragmented = head.first & 0x80 == 0;
         }
     }
@@ -275,12 +301,16 @@ impl WebSocket {
     /// Has tungstenite read these bytes. Returns whether they were the end of a message.
     fn feed(&mut self, bytes: &[u8], out: &mut Outbound) -> Result<bool, Error> {
         self.passing = self.passing.saturating_sub(bytes.len() as u64);
+        self.passed += bytes.len();
+        self.buffered = self.buffered.max(self.passed);
+        self.fragment_bytes += if self.is_passing_data { bytes.len() } else { 0 };
         let mut pipe = Pipe { input: bytes, out };
         loop {
             match self.context.read(&mut pipe) {
                 Ok(message @ (Lent::Text(_) | Lent::Binary(_))) => {
                     // A message ends with the last byte of its frame: there is nothing left in the pipe.
                     self.lent = Some(message);
+                    self.fragment_bytes = 0;
                     return Ok(true);
                 }
                 Ok(Lent::Ping(_) | Lent::Pong(_) | Lent::Close(_) | Lent::Frame(_)) => {}
@@ -308,7 +338,7 @@ impl WebSocket {
         // a new context does as well.
         if self.largest > KEPT_FRAME_BYTES_MAX as u64 && !self.is_fragmented && self.context.can_write() {
             self.context = context(self.frame_bytes_max);
-            self.largest = 0;
+            (self.largest, self.buffered) = (0, 0);
         }
         Unwrapped::Starved
     }

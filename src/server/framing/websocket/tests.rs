@@ -169,10 +169,51 @@ fn memory_of_a_large_frame_is_given_back() {
         for piece in [large, text("a")].concat().chunks(60_000) {
             read_all(&mut websocket, piece, &mut out);
         }
-        assert_eq!((websocket.largest, websocket.partial.capacity()), (0, 0));
+        assert_eq!((websocket.largest, websocket.held_bytes()), (0, 0));
     }
     let (texts, _) = read_all(&mut websocket, &text("b"), &mut out);
     assert_eq!(texts, ["b"]);
+}
+
+/// Each of 200 clients that sent a frame of 1 MiB but for its last byte made the node hold up to twice that.
+#[test]
+fn half_a_frame_holds_no_more_than_the_frame() {
+    let (mut websocket, mut out) = (WebSocket::new(1 << 20), Outbound::default());
+    let frame = text(&"x".repeat(1 << 20));
+    for piece in frame[..frame.len() - 1].chunks(60_000) {
+        let before = websocket.partial.len();
+        read_all(&mut websocket, piece, &mut out);
+        let (held, kept) = (websocket.held_bytes(), websocket.partial.len());
+        assert_eq!(kept, before + piece.len());
+        assert!(held >= kept && held <= frame.len().min(2 * kept), "{held} for {kept}");
+    }
+    let (texts, _) = read_all(&mut websocket, &frame[frame.len() - 1..], &mut out);
+    assert_eq!((texts[0].len(), websocket.held_bytes()), (1 << 20, 0));
+}
+
+#[test]
+fn fragments_are_counted_until_their_message_is_whole() {
+    let (mut websocket, mut out) = (WebSocket::new(1 << 20), Outbound::default());
+    let mut sent = masked(0x01, &[b'x'; 10_000]);
+    read_all(&mut websocket, &sent, &mut out);
+    for _ in 0..9 {
+        let piece = masked(0x00, &[b'x'; 10_000]);
+        sent.extend_from_slice(&piece);
+        read_all(&mut websocket, &piece, &mut out);
+        assert!(websocket.held_bytes() >= 2 * sent.len(), "{} for {}", websocket.held_bytes(), sent.len());
+        let before = websocket.held_bytes();
+        read_all(&mut websocket, &masked(0x89, b"ping"), &mut out);
+        assert_eq!(websocket.held_bytes(), before, "pings are no part of the message");
+    }
+    let part = masked(0x80, &[b'x'; 10_000]);
+    read_all(&mut websocket, &part[..5_000], &mut out);
+    assert!(websocket.held_bytes() >= 2 * (sent.len() + 5_000));
+    let (texts, _) = read_all(&mut websocket, &part[5_000..], &mut out);
+    assert_eq!((texts[0].len(), websocket.held_bytes()), (110_000, 0));
+    for _ in 0..1_000 {
+        read_all(&mut websocket, &masked(0x89, b"ping"), &mut out);
+    }
+    assert!(websocket.held_bytes() < 200, "{}", websocket.held_bytes());
 }
 
 /// A frame as a client might send it: mostly proper ones, of every kind.
