@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION, HOST, HeaderValue, RETRY_AFTER, UPGRADE};
 use axum::http::{Method, StatusCode, Uri, Version};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
@@ -45,9 +45,7 @@ pub(super) fn router(node: Arc<dyn NodeService>, body_bytes_max: usize) -> Route
         .route("/subscribe", get(not_upgraded))
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown)
-        .layer(from_fn(with_one_host))
-        .layer(from_fn(readable_by_any_page))
-        .layer(from_fn_with_state(app.clone(), last_of_its_connection_when_stopping))
+        .layer(from_fn_with_state(app.clone(), around))
         .with_state(app)
 }
 
@@ -189,34 +187,20 @@ async fn unknown(uri: Uri) -> Problem {
     Problem::new(Code::NotFound, detail)
 }
 
-/// Allows web pages of any origin to read the answers to GET and HEAD.
-async fn readable_by_any_page(request: Request, next: Next) -> Response {
+/// What holds for all paths. A request whose header `Host` is missing, repeated or malformed is refused. Web
+/// pages of any origin may read the answers to GET and HEAD. The clients of a node that is stopping are told
+/// that their connections end, so that they send the next request to another node. One layer does all of
+/// this, because each costs every request some memory and time.
+async fn around(State(app): State<App>, request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let mut response = next.run(request).await;
+    let hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
+    let mut response = match check_host(request.version() >= Version::HTTP_11, hosts) {
+        Ok(()) => next.run(request).await,
+        Err(detail) => Problem::new(Code::BadRequest, detail).into_response(),
+    };
     if is_read {
         response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     }
-    response
-}
-
-/// Refuses requests whose header `Host` is missing, repeated or malformed.
-async fn with_one_host(request: Request, next: Next) -> Response {
-    let hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
-    let is_http_11 = request.version() >= Version::HTTP_11;
-    match check_host(is_http_11, hosts) {
-        Ok(()) => next.run(request).await,
-        Err(detail) => Problem::new(Code::BadRequest, detail).into_response(),
-    }
-}
-
-/// Tells clients of a node that is stopping to ask another one with their next request, because the
-/// connection is closed soon.
-async fn last_of_its_connection_when_stopping(
-    State(app): State<App>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let mut response = next.run(request).await;
     if app.node.is_stopping() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -25,7 +25,7 @@ fn others_are_served(node: &Node, name: &str) {
     }
     let large = json!({"source": "large", "data": "x".repeat(60_000)});
     assert_eq!(node.post(large).status, 200, "{name}");
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?} with {name}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?} with {name}", start.elapsed());
 }
 
 /// Opens connections, each of which sends `text`.
@@ -147,7 +147,7 @@ fn a_body_slower_than_the_least_rate_is_cut() {
     let answer = Http::read(&mut dripping).unwrap_or_else(|error| panic!("no answer: {error}"));
     answer.assert_problem(408, "too_slow");
     assert_eq!(answer.json()["temporary"], true, "{answer:?}");
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
     assert_eq!(node.metric("anode_http_cuts_total", &[("reason", "slow_body")]), 1.0);
 }
 
@@ -166,7 +166,7 @@ fn a_reader_slower_than_the_least_rate_is_cut() {
     });
     let mut piece = vec![0; 20_000];
     let mut read = 0;
-    eventually("the one that does not read is cut", Duration::from_secs(25), || {
+    eventually("the one that does not read is cut", Duration::from_secs(40), || {
         // The other one reads twenty times as fast as it must.
         read += slow.read(&mut piece).unwrap_or_else(|error| panic!("cut after {read} bytes: {error}"));
         tenth_of_a_second();
