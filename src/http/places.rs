@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::memory::{Budget, Lease};
+
 /// The places of all connections of a control plane. The event loops take them, the connections give them
 /// back.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(super) struct Places {
     lent: Mutex<Lent>,
     connections_max: u32,
     body_bytes_max: usize,
+    /// The memory of which the bodies are a part.
+    memory: Arc<Budget>,
 }
 
 /// What connections lend while they wait for their clients. The numbers grow, so the first entry of a map
@@ -63,10 +67,11 @@ enum Standing {
 
 impl Places {
     /// Makes free places for `connections_max` connections, whose bodies may take `body_bytes_max` bytes
-    /// together.
-    pub(super) fn new(connections_max: u32, body_bytes_max: usize) -> Places {
+    /// together, and no more than a quarter of the memory for clients.
+    pub(super) fn new(connections_max: u32, body_bytes_max: usize, memory: Arc<Budget>) -> Places {
+        let body_bytes_max = body_bytes_max.min(memory.limit() / 4);
         let permits = Arc::new(Semaphore::new(connections_max as usize));
-        Places { permits, lent: Mutex::default(), connections_max, body_bytes_max }
+        Places { permits, lent: Mutex::default(), connections_max, body_bytes_max, memory }
     }
 
     /// Takes a place: a free one, or that of the connection that has waited for its client longest, which
@@ -150,7 +155,7 @@ impl Seat {
         let mut lent = self.places.lent.lock();
         let number = lent.number();
         lent.bodies.insert(number, (0, self.clone()));
-        HeldBody { seat: self.clone(), number, bytes: Vec::new() }
+        HeldBody { seat: self.clone(), number, bytes: Vec::new(), lease: self.places.memory.lease() }
     }
 }
 
@@ -160,6 +165,7 @@ pub(super) struct HeldBody {
     seat: Arc<Seat>,
     number: u64,
     bytes: Vec<u8>,
+    lease: Lease,
 }
 
 impl HeldBody {
@@ -177,6 +183,8 @@ impl HeldBody {
         if more == 0 {
             return;
         }
+        // Bodies make room for each other and are never refused. They are counted, so that others leave room.
+        let _ = self.lease.resize(self.bytes.capacity(), 0);
         let places = &self.seat.places;
         let lent = &mut *places.lent.lock();
         // A body that was cut is not counted any longer.
@@ -204,13 +212,17 @@ impl Drop for HeldBody {
 mod tests {
     use super::*;
 
+    fn memory() -> Arc<Budget> {
+        Arc::new(Budget::new(1 << 20, 1 << 20))
+    }
+
     fn seat(places: &Arc<Places>) -> Option<Arc<Seat>> {
         Some(Arc::new(Seat::new(places.clone(), places.take()?)))
     }
 
     #[test]
     fn the_connection_that_has_waited_longest_makes_room() {
-        let places = Arc::new(Places::new(2, 100));
+        let places = Arc::new(Places::new(2, 100, memory()));
         let (one, two) = (seat(&places).expect("free"), seat(&places).expect("free"));
         assert!(seat(&places).is_none(), "both are served");
         one.begin_waiting();
@@ -233,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_body_that_has_been_arriving_longest_makes_room() {
-        let places = Arc::new(Places::new(3, 100));
+        let places = Arc::new(Places::new(3, 100, memory()));
         let seats = [(); 3].map(|()| seat(&places).expect("free"));
         let [mut one, mut two, mut three] = seats.each_ref().map(Seat::hold_body);
         two.extend(&[0; 40]);

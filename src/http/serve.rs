@@ -115,7 +115,7 @@ impl<L: SocketLayer> Http<L> {
         // The channel has room for as many connections as there are places.
         let (sender, receiver) = mpsc::channel(CONNECTIONS_MAX as usize);
         let body_bytes_max = BODIES_BYTES.max(LARGEST_BODIES * options.body_bytes_max);
-        let places = Arc::new(Places::new(CONNECTIONS_MAX, body_bytes_max));
+        let places = Arc::new(Places::new(CONNECTIONS_MAX, body_bytes_max, node.memory().clone()));
         let (phase, watched) = watch::channel(ServePhase::Serving);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()

@@ -87,6 +87,8 @@ impl HeadBuffer {
             self.blank_bytes += blank;
             input = input.get(blank..).unwrap_or_default();
         }
+        // No more memory than the head needs: a connection that holds so little is never refused.
+        self.bytes.reserve_exact(input.len());
         self.bytes.extend_from_slice(input);
     }
 

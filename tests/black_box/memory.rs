@@ -250,6 +250,33 @@ fn pages_that_nobody_reads_share_one_budget() {
     assert_eq!(crowded.node.all_records("p/*").len(), 200, "whoever reads gets all pages");
 }
 
+/// Bodies that have not come in full had a bound of their own, 64 MiB, however little memory clients might use.
+#[test]
+fn half_read_bodies_share_one_budget() {
+    let mut crowded = Crowded::start("16MiB");
+    let head = "POST /v1/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n";
+    let half = vec![b' '; 900_000];
+    let requests: Vec<TcpStream> = (0..60)
+        .map(|_| {
+            let mut stream = connect(&crowded.node.http);
+            let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
+            // The node may cut the request while it is sent.
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&half));
+            stream
+        })
+        .collect();
+    crowded.bystander_is_untouched();
+    // A body that is cut is let go a little later.
+    eventually("the bodies fit their part", Duration::from_secs(10), || {
+        (MIB..=5 * MIB).contains(&crowded.held()).then_some(())
+    });
+    assert!(crowded.grown() < 32 * MIB, "grew by {} MiB", crowded.grown() >> 20);
+    let cut = crowded.node.metric("anode_http_cuts_total", &[("reason", "place")]);
+    assert!(cut > 0.0, "nobody is cut");
+    drop(requests);
+    crowded.wait_free();
+}
+
 /// Records that subscribers do not read wait in buffers and queues: each had a bound, but all together had none.
 #[test]
 fn records_that_nobody_reads_share_one_budget() {
