@@ -58,7 +58,7 @@ impl Known {
     }
 
     /// Number of members.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.ring.len()
     }
 }

@@ -79,12 +79,10 @@ use self::message::{Ack, Introduction, Ping, SwimMessage, Update};
 use self::newcomers::Newcomers;
 use self::news::Way;
 use self::probe::Probes;
-use self::slot::{ME, Slot};
+use self::slot::Slot;
 use self::suspicion::Suspicions;
 use self::table::{MemberEntry, MemberTable};
-use self::timing::{
-    FORGET_INTERVAL_US, GOSSIP_FANOUT, LocalHealth, RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN, Timing,
-};
+use self::timing::{FORGET_INTERVAL_US, LocalHealth, RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN, Timing};
 use super::MachineConfig;
 use super::members::{Identity, MemberInfo, State};
 use super::random::Random;
@@ -462,30 +460,6 @@ impl Swim {
         for message in [message.clone(), message.without_introduction()] {
             if self.credit.take(to, wire::message_bytes(&message) + self.overhead_bytes()) {
                 return self.outputs.push_back(SwimOutput::Datagram { to, message, updates: Vec::new() });
-            }
-        }
-    }
-
-    fn has_news(&self) -> bool {
-        !self.alerts.is_empty() || (!self.news.is_empty() && self.table.ring().len() > 1)
-    }
-
-    /// Tells a few members the news, and tells members that others call dead. After a quiet time this is done
-    /// at once, else once in each interval, so that churn cannot use up the link (memberlist#299).
-    fn gossip_due(&mut self, now: Now) {
-        const ALERTS_MAX: usize = 32;
-        if now.mono_us < self.next_gossip_us || !self.has_news() {
-            return;
-        }
-        self.next_gossip_us = now.mono_us + self.timing.gossip_interval_us;
-        for _ in 0..ALERTS_MAX {
-            let Some((slot, incarnation)) = self.alerts.pop_first() else { break };
-            self.send_alert(slot, incarnation);
-        }
-        if !self.news.is_empty() {
-            for slot in self.table.random_live(GOSSIP_FANOUT, ME, &mut self.random) {
-                let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { continue };
-                self.send(to, Some(slot), SwimMessage::Gossip);
             }
         }
     }

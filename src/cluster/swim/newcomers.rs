@@ -75,7 +75,7 @@ struct Newcomer {
     heard_us: u64,
     /// Whether others are to be told of it once it takes part.
     is_news: bool,
-    /// Whether it has answered at its address that it does not know the other members yet.
+    /// Whether the member has answered at its address, and said that it does not know the other members yet.
     is_reached: bool,
     /// Whether somebody said that it is gone, and nothing has been heard of it since.
     is_doubted: bool,
