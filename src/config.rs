@@ -173,12 +173,22 @@ pub struct Config {
     pub max_connections: usize,
     /// Most memory that the map may hold, in bytes. Beyond it, publishes of new sources are refused.
     pub max_memory_bytes: usize,
+    /// Most memory that clients may make the node hold, in bytes. Beyond it, whoever asks for more is refused.
+    pub max_client_memory_bytes: usize,
     /// The intervals of the membership protocol.
     pub profile: Profile,
     /// The form of the log.
     pub log: LogFormat,
     /// The least severity of events that are logged.
     pub log_level: LogLevel,
+}
+
+impl Config {
+    /// Returns how much memory one client may make the node hold, in bytes: an eighth of what all may, but
+    /// enough for a few of the largest frames.
+    pub fn client_memory_share_bytes(&self) -> usize {
+        (self.max_client_memory_bytes / 8).max(FRAMES_PER_CLIENT * self.max_frame_bytes)
+    }
 }
 
 /// The properties of this machine that default values depend on. The command line reads them.
@@ -222,6 +232,11 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
         &text(&raw.max_frame_bytes, "1048576"),
     )?;
     let half_bytes = (machine.memory_bytes / 2).max(64 << 20);
+    let max_client_memory_bytes = values::client_memory(
+        raw.max_client_memory.as_ref().map(|given| given.0.as_str()),
+        machine.memory_bytes,
+        max_frame_bytes,
+    )?;
     Ok(Config {
         http: values::address("http", &text(&raw.http, "127.0.0.1:7070"))?,
         gossip,
@@ -250,12 +265,15 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
             &text(&raw.max_memory, &half_bytes.to_string()),
             1024..=usize::MAX >> 8,
         )?,
+        max_client_memory_bytes,
         profile: values::choice("profile", &text(&raw.profile, "lan"), &PROFILES)?,
         log: values::choice("log", &text(&raw.log, "text"), &LOGS)?,
         log_level: values::choice("log-level", &text(&raw.log_level, "info"), &LEVELS)?,
     })
 }
 
+/// Number of frames of the largest size that the memory of one client has room for at least.
+const FRAMES_PER_CLIENT: usize = 4;
 /// Most event loops: one for each core of the largest machines.
 pub const WORKERS_MAX: usize = 256;
 /// Longest `--busy-poll-us`, in microseconds. Polling for longer than that gains nothing.

@@ -20,14 +20,14 @@ use self::far_ahead::FarAheadLog;
 use self::gate::{Entrant, Gate};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Arrival, Replica};
-use crate::latest::{Due, Latest, Slot, Swept};
-use crate::limits::SHARDS;
+use crate::latest::{Due, Guard, Latest, Slot, Swept};
+use crate::limits::{OUTBOX_BYTES_SOFT, SHARDS};
 use crate::metrics::{Counter, Metrics};
 use crate::protocol::answer::Outcome;
 use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::refusal::{Code, Refusal};
-use crate::record::merge::{Verdict, judge};
-use crate::record::{Now, Record, SharedRecord, Source, Stamp, next_ts};
+use crate::record::merge::Verdict;
+use crate::record::{Now, Payload, Record, SharedRecord, Source, Stamp, next_ts};
 
 pub use self::downstream::Downstream;
 pub use crate::latest::Change;
@@ -54,6 +54,12 @@ pub struct Accepted {
     pub ticket: u64,
 }
 
+/// Most sources that one publish lets go when the map is full, so that it takes at most a fraction of a
+/// millisecond.
+const RELIEVED_PER_PUBLISH: usize = 64;
+/// Most sources that one sweep lets go when the map is full.
+const RELIEVED_PER_SWEEP: usize = 16_384;
+
 /// The map, the gate before it, and the queue to the cluster behind it. Records go on from there into the
 /// downstream `D`.
 pub struct Ingest<D> {
@@ -68,11 +74,12 @@ pub struct Ingest<D> {
 }
 
 impl<D: Downstream> Ingest<D> {
-    /// Makes an empty map whose records go to `outbox` and `downstream`.
-    pub fn new(bounds: Bounds, outbox: Outbox, metrics: Arc<Metrics>, downstream: D) -> Ingest<D> {
+    /// Makes an empty map whose records go to `outbox` and `downstream`. Clients must not be able to guess the
+    /// `seed` of the map's hashes.
+    pub fn new(bounds: Bounds, outbox: Outbox, metrics: Arc<Metrics>, downstream: D, seed: u64) -> Ingest<D> {
         let outbox_bytes = outbox.told_bytes();
         Ingest {
-            latest: Latest::default(),
+            latest: Latest::seeded(seed),
             gate: Gate::new(bounds.record_bytes_max, outbox_bytes.clone()),
             outbox_bytes,
             outbox: Mutex::new(outbox),
@@ -131,13 +138,24 @@ impl<D: Downstream> Ingest<D> {
         applied: Option<&Counter>,
     ) -> Result<Accepted, Refusal> {
         let unstamped = stamp_of(0, &draft.payload);
+        if self.latest.bytes() > self.bounds.map_bytes_max {
+            self.relieve(now, RELIEVED_PER_PUBLISH);
+        }
         self.latest.update(&draft.source, |slot| {
-            let current = slot.current();
+            let (current, guard) = (slot.current(), slot.guard());
             let ts = match draft.ts {
                 Some(ts) => ts,
-                None => next_ts(now, current.map(|record| record.stamp.ts)).ok_or_else(no_ts_left)?,
+                None => {
+                    let latest = current.map(|record| record.stamp.ts).or(guard.as_ref().map(Guard::ts));
+                    next_ts(now, latest).ok_or_else(no_ts_left)?
+                }
             };
             let stamp = Stamp { ts, ..unstamped };
+            if let Some(guard) = guard
+                && !guard.judge(&stamp).replaces()
+            {
+                return self.lose_to_guard(now, slot, &draft.source, (stamp, guard), token);
+            }
             if let Some(current) = current
                 && stamp <= current.stamp
             {
@@ -170,6 +188,43 @@ impl<D: Downstream> Ingest<D> {
         })
     }
 
+    /// Answers a publish that is older than the value of its source that has expired, or is that value. The value
+    /// was stored when it was published.
+    #[cold]
+    fn lose_to_guard(
+        &self,
+        now: Now,
+        slot: &mut Slot<'_>,
+        name: &str,
+        (stamp, guard): (Stamp, Guard),
+        token: Option<u64>,
+    ) -> Result<Accepted, Refusal> {
+        let is_same = guard.judge(&stamp) == Verdict::Same;
+        let outcome = if is_same { Outcome::Duplicate } else { Outcome::Stale { current_ts: guard.ts() } };
+        let mut ticket = 0;
+        if let Some(token) = token {
+            // Members cannot be asked for a record that nobody has any more, but for one that tells its end.
+            let source =
+                Source::parse(name).map_err(|error| Refusal::new(Code::BadSource, error.to_string()))?;
+            let (record, end_ticket) = self.tell_end(now, slot, source, guard);
+            self.outbox.lock().await_everywhere(token, &record, true);
+            ticket = end_ticket;
+        }
+        Ok(Accepted { ts: stamp.ts, outcome, ticket })
+    }
+
+    /// Publishes that the value of a source has ended: as a deletion with the value's timestamp, which is what
+    /// subscribers have been told already. It takes the place of the guard. Returns the record and the store's
+    /// ticket.
+    fn tell_end(&self, now: Now, slot: &mut Slot<'_>, source: Source, guard: Guard) -> (SharedRecord, u64) {
+        let stamp = Stamp::of_deletion(guard.ts());
+        let build = |birth| Record::new(source, stamp, Payload::Deleted, birth, now.wall_us, 0);
+        let record = self.outbox.lock().accept(build);
+        slot.replace_silently(&record, now.wall_us, self.bounds.tombstones_us);
+        let ticket = self.downstream.store(&record);
+        (record, ticket)
+    }
+
     /// Judges a record that a peer brought; if it wins, it is delivered and stored. Returns whether it won. A
     /// record whose timestamp is more than a day ahead is refused.
     pub(crate) fn apply(&self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
@@ -197,7 +252,7 @@ impl<D: Downstream> Ingest<D> {
         let source = record.source.clone();
         let accepted_us = record.accepted_us;
         let verdict = self.latest.update(source.as_str(), |slot| {
-            let verdict = judge(slot.current(), &record);
+            let verdict = slot.judge(&record);
             match verdict {
                 Verdict::Newer => {
                     self.take(now, slot, record);
@@ -206,6 +261,7 @@ impl<D: Downstream> Ingest<D> {
                     slot.replace_silently(&record, now.wall_us, self.bounds.tombstones_us);
                     self.downstream.store(&record);
                 }
+                Verdict::Older if arrival == Arrival::Reconcile => self.correct(now, slot, &record),
                 Verdict::Same | Verdict::Older => {}
             }
             verdict
@@ -215,6 +271,19 @@ impl<D: Downstream> Ingest<D> {
             self.metrics.propagation.record_us(now.wall_us.saturating_sub(accepted_us));
         }
         verdict == Verdict::Newer
+    }
+
+    /// Tells the cluster that a value has ended, if a peer shows an older one that readers there still see. The
+    /// peer never got the value that ended, and nobody can send it any more.
+    fn correct(&self, now: Now, slot: &mut Slot<'_>, record: &SharedRecord) {
+        // If too much waits already, the peer is corrected when it shows its record again.
+        let has_room = || self.outbox_bytes() < OUTBOX_BYTES_SOFT;
+        if let Some(guard) = slot.guard()
+            && record.is_visible(now.wall_us)
+            && has_room()
+        {
+            self.tell_end(now, slot, record.source.clone(), guard);
+        }
     }
 
     /// Counts a record by the verdict on it.
@@ -232,15 +301,30 @@ impl<D: Downstream> Ingest<D> {
         let record = Arc::new(record);
         let source = record.source.clone();
         self.latest.update(source.as_str(), |slot| {
-            if judge(slot.current(), &record).replaces() {
+            if slot.judge(&record).replaces() {
                 slot.replace_silently(&record, now.wall_us, self.bounds.tombstones_us);
             }
         });
     }
 
+    /// Handles that the store is loaded. If that nearly fills the map, the node was short of memory before, too, and
+    /// has let names go that its store does not know any more.
+    pub(crate) fn handle_loaded(&self, now: Now) {
+        if self.latest.bytes() > self.bounds.map_bytes_max / 8 * 7 {
+            self.latest.lose_names(now.wall_us);
+        }
+    }
+
     /// Makes a record the latest of its source, and passes it to the store and to subscribers, in the order
     /// of the source's records. Returns the store's ticket.
     fn take(&self, now: Now, slot: &mut Slot<'_>, record: SharedRecord) -> u64 {
+        if let Some(guard) = slot.guard()
+            && (record.stamp.ts, record.stamp.deleted) == (guard.ts(), true)
+        {
+            // Subscribers were told this deletion when the value expired.
+            slot.replace_silently(&record, now.wall_us, self.bounds.tombstones_us);
+            return self.downstream.store(&record);
+        }
         let change = slot.replace(record, now.wall_us, self.bounds.tombstones_us);
         let ticket = self.downstream.store(&change.record);
         self.downstream.deliver(change);
@@ -258,15 +342,23 @@ impl<D: Downstream> Ingest<D> {
     }
 
     /// Reports records that have expired to subscribers and, if it `may_collect`, drops deletions and expired
-    /// records that were kept for long enough. Handles up to `budget` records of each shard. Returns the wall
-    /// clock, in microseconds, at which the next record is due.
+    /// records that were kept for long enough. Handles up to `budget` records of each shard. If the map is full,
+    /// gives memory back. Returns the wall clock, in microseconds, at which the next record is due.
     pub(crate) fn sweep(&self, now: Now, may_collect: bool, budget: usize) -> Option<u64> {
         let (wall_us, tombstones_us) = (now.wall_us, self.bounds.tombstones_us);
         let due = Due { wall_us, tombstones_us, may_collect, budget };
+        self.relieve(now, RELIEVED_PER_SWEEP);
         let shards = 0..SHARDS;
         shards
             .filter_map(|shard| self.latest.sweep_shard(shard, due, &mut |swept| self.tell_swept(now, swept)))
             .min()
+    }
+
+    /// If the map is full, lets go of what only guards against older values, of at most `budget` sources.
+    fn relieve(&self, now: Now, budget: usize) {
+        let (wall_us, tombstones_us) = (now.wall_us, self.bounds.tombstones_us);
+        let due = Due { wall_us, tombstones_us, may_collect: true, budget };
+        self.latest.relieve(self.bounds.map_bytes_max, due, &mut |swept| self.tell_swept(now, swept));
     }
 
     fn tell_swept(&self, now: Now, swept: Swept) {
@@ -345,6 +437,10 @@ impl<D: Downstream> Replica for &Ingest<D> {
 
     fn get(&self, source: &str) -> Option<SharedRecord> {
         self.latest.get(source)
+    }
+
+    fn holds(&self, source: &str, stamp: Stamp) -> bool {
+        self.latest.holds(source, stamp)
     }
 
     fn fingerprints(&self) -> [u64; SHARDS] {

@@ -8,6 +8,7 @@ pub(crate) mod http;
 pub mod ingest;
 pub mod latest;
 pub mod limits;
+pub(crate) mod memory;
 pub mod metrics;
 pub mod protocol;
 pub mod record;

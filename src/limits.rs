@@ -45,6 +45,11 @@ pub const SHARDS: usize = 256;
 /// together.
 pub const TOMBSTONE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// An expired value is kept whole for this part of the time for which deletions are kept: six hours of a day.
+/// Meanwhile nodes exchange it and clients that resume are told of its end. Afterwards only a guard of a few
+/// dozen bytes is kept, so that no older value of the source comes back.
+pub const EXPIRED_PART: u64 = 4;
+
 /// Largest datagram between nodes, in bytes without IP and UDP headers. Every path that carries IPv6
 /// transports it unfragmented.
 pub const DATAGRAM_BYTES_MAX: usize = 1_200;
@@ -64,13 +69,14 @@ pub const SPREAD_ASSEMBLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Largest head (request line and headers) of a request on the HTTP port, in bytes.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Most header fields of a request on the HTTP port.
+pub const REQUEST_HEADERS_MAX: usize = 100;
 /// Most subscriptions of one connection, so that a single client cannot grow the index without end.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 1_024;
 /// Most patterns of one subscription.
 pub const PATTERNS_PER_SUBSCRIPTION_MAX: usize = 256;
 /// Most bytes that the patterns of one connection may hold, counted as if it were the only connection. It is
-/// enough for 25,000 patterns of three segments, and removing them when the connection is closed takes its
-/// worker some ten milliseconds.
+/// enough for 25,000 patterns of three segments.
 pub const PATTERN_BYTES_PER_CONNECTION_MAX: usize = 16 * 1024 * 1024;
 /// Most shapes of the patterns of one connection. A shape is a number of segments and the places of the
 /// wildcards among them. A record matches at most one pattern of each shape, so this is also how often a
@@ -85,7 +91,8 @@ pub const INTRICATE_SHAPES_PER_CONNECTION_MAX: usize = 8;
 /// Most shapes with more than [`PLAIN_WILDCARDS_MAX`] `*` of all connections of a worker together. Each lets
 /// a search visit up to 13 nodes more.
 pub const INTRICATE_SHAPES_PER_WORKER_MAX: usize = 64;
-/// Longest duration of a client's handshake from connecting to the last byte of its request, in microseconds.
+/// Longest duration of a client's handshake from connecting to the last byte of its request, and of the head of
+/// every later request from its first byte on, in microseconds.
 pub const HANDSHAKE_US_MAX: u64 = 5_000_000;
 /// Silence after which the node pings a client, in microseconds.
 pub const PING_US: u64 = 25_000_000;
@@ -96,15 +103,23 @@ pub const RESUME_US: u64 = 10_000_000;
 /// Most bytes that may wait for one connection with `mode=all`. Beyond it the connection is closed with code
 /// 4202.
 pub const ALL_QUEUE_BYTES_MAX: usize = 1024 * 1024;
-/// Most items in one batch. No frame of the default size can hold more valid items. A frame full of tiny
-/// invalid items would be answered with a hundred times its bytes.
-pub const BATCH_ITEMS_MAX: usize = 65_536;
+/// Most items in one batch. Every item is answered by up to a hundred bytes or more, even an invalid one that
+/// takes only two, so this bounds what one frame makes a node hold and send.
+pub const BATCH_ITEMS_MAX: usize = 10_000;
 /// Most bytes that the publishes of one connection may hold while they wait for the store. Beyond it the
 /// connection is not read until some are answered.
 pub const UNANSWERED_BYTES_MAX: usize = 1024 * 1024;
-/// Most records that the snapshots of a connection may look at in one turn of its worker, which takes some
-/// milliseconds.
-pub const SCAN_RECORDS_PER_TURN: usize = 10_000;
+/// Most steps that the snapshots of all connections of a worker may take together in one of its turns. A step is to
+/// look at a name or to compare it with a few patterns. All of them take about a millisecond.
+pub const SCAN_STEPS_PER_TURN: usize = 8_192;
+/// Most steps that the snapshots of one connection may take before it is the turn of another one.
+pub const SCAN_STEPS_PER_SESSION: usize = 1_024;
+/// Most patterns of closed connections that a worker removes from its index in one turn, which takes about a
+/// millisecond.
+pub const PATTERNS_REMOVED_PER_TURN: usize = 512;
+/// Most records that waited for closed connections that a worker frees in one turn, which takes less than a
+/// millisecond.
+pub const RECORDS_FREED_PER_TURN: usize = 4_096;
 /// Most bytes that are encoded in advance for one connection with `mode=latest`. Beyond it only the newest
 /// record of each source is kept.
 pub const LATEST_BUFFER_BYTES_MAX: usize = 256 * 1024;
@@ -147,6 +162,7 @@ const _: () = assert!(2 * RECORD_BYTES_CEILING < SPREAD_ASSEMBLY_BYTES_MAX);
 const _: () = assert!(PING_US < PONG_US_MAX);
 const _: () = assert!(INTRICATE_SHAPES_PER_CONNECTION_MAX < SHAPES_PER_CONNECTION_MAX);
 const _: () = assert!(INTRICATE_SHAPES_PER_CONNECTION_MAX < INTRICATE_SHAPES_PER_WORKER_MAX);
+const _: () = assert!(SCAN_STEPS_PER_SESSION < SCAN_STEPS_PER_TURN);
 const _: () = assert!(FRAGMENTED_BYTES_MAX > DATAGRAM_BYTES_MAX);
 const _: () = assert!(6 * HEADS_BYTES_MAX <= DATAGRAM_BYTES_MAX);
 // An update of a member that does not fit into a datagram would block the queue of updates for ever, as in

@@ -11,6 +11,7 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use crate::memory::{MEMORY_USES, MemoryUse};
 use crate::protocol::refusal::Code;
 
 /// A number that only grows.
@@ -113,6 +114,17 @@ pub struct ConnectionGauges {
     pub http: Gauge,
 }
 
+/// Number of requests over HTTP that were cut because their clients were waited for too long, by reason.
+#[derive(Debug, Default)]
+pub struct HttpCuts {
+    /// Bodies that arrived slower than the least rate.
+    pub slow_body: Counter,
+    /// Answers that were read slower than the least rate.
+    pub slow_reader: Counter,
+    /// Connections whose place or memory others needed while the client was waited for.
+    pub place: Counter,
+}
+
 /// All metrics of a node. A field has the name of its metric without `anode_` and `_total`, except the first
 /// three, from which two metrics are computed.
 #[derive(Debug, Default)]
@@ -135,6 +147,8 @@ pub struct Metrics {
     pub deliveries: Counter,
     /// Records that a slow subscriber did not get because a newer one of the same source replaced them.
     pub conflated: Counter,
+    /// Steps that snapshots and pages have taken: names that were looked at, and places that were looked up.
+    pub scan_steps: Counter,
     /// Members by state.
     pub members: MemberGauges,
     /// Datagrams sent to peers.
@@ -166,6 +180,8 @@ pub struct Metrics {
     pub store_up: Gauge,
     /// Open connections of clients.
     pub connections: ConnectionGauges,
+    /// Requests and connections over HTTP that were cut.
+    pub http_cuts: HttpCuts,
     /// Connections accepted since the start.
     pub connections_accepted: Counter,
     /// Failures to accept a connection, of a client or a peer, since the start.
@@ -174,6 +190,15 @@ pub struct Metrics {
     pub sources: Gauge,
     /// Memory held by the map, in bytes.
     pub map_bytes: Gauge,
+    /// Memory held for clients, in bytes.
+    pub client_memory_bytes: Gauge,
+    /// Memory that may be held for clients, in bytes.
+    pub client_memory_limit_bytes: Gauge,
+    /// Refusals for want of memory for clients, in the order of `MEMORY_USES`; counted with
+    /// [`Metrics::memory_refused`].
+    memory_refusals: [Counter; MEMORY_USES.len()],
+    /// Sources whose values have expired, of which only a guard against older values is left.
+    pub guards: Gauge,
 }
 
 /// The codes that a publish may be refused with.
@@ -203,6 +228,15 @@ impl Metrics {
         }
     }
 
+    /// Counts a connection or request that was refused, or closed, because it would have held too much memory.
+    pub fn memory_refused(&self, wanted: MemoryUse) {
+        if let Some(at) = MEMORY_USES.iter().position(|&known| known == wanted)
+            && let Some(counter) = self.memory_refusals.get(at)
+        {
+            counter.increment();
+        }
+    }
+
     /// Returns the number of publishes by clients that were not refused: applied, duplicate or stale.
     pub fn records_published(&self) -> u64 {
         self.publishes_applied.get() + self.publishes_in_vain.get()
@@ -227,12 +261,31 @@ impl Metrics {
         for (endpoint, gauge) in [("publish", publish), ("subscribe", subscribe), ("http", http)] {
             text.line(format_args!("connections{{endpoint=\"{endpoint}\"}} {}", gauge.get()));
         }
+        text.head("http_cuts_total", "counter", "HTTP connections that were cut, by reason.");
+        let HttpCuts { slow_body, slow_reader, place } = &self.http_cuts;
+        for (reason, cuts) in [("slow_body", slow_body), ("slow_reader", slow_reader), ("place", place)] {
+            text.line(format_args!("http_cuts_total{{reason=\"{reason}\"}} {}", cuts.get()));
+        }
         text.counter("connections_accepted_total", "Connections accepted.", &self.connections_accepted);
         text.counter("accept_failures_total", "Failures to accept a connection.", &self.accept_failures);
         text.gauge("sources", "Sources in the map.", &self.sources);
         text.gauge("map_bytes", "Memory held by the map.", &self.map_bytes);
+        self.write_client_memory(&mut text);
+        text.gauge("map_guards", "Sources of which only a guard against older values is left.", &self.guards);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
+    }
+
+    fn write_client_memory(&self, text: &mut Exposition<'_>) {
+        text.gauge("client_memory_bytes", "Memory held for clients.", &self.client_memory_bytes);
+        let help = "Memory that may be held for clients.";
+        text.gauge("client_memory_limit_bytes", help, &self.client_memory_limit_bytes);
+        let help = "Connections and requests refused for want of memory for clients.";
+        text.head("client_memory_refusals_total", "counter", help);
+        for (wanted, counter) in MEMORY_USES.iter().zip(&self.memory_refusals) {
+            let (wanted, count) = (wanted.as_str(), counter.get());
+            text.line(format_args!("client_memory_refusals_total{{use=\"{wanted}\"}} {count}"));
+        }
     }
 
     fn write_records(&self, text: &mut Exposition<'_>) {
@@ -247,6 +300,7 @@ impl Metrics {
             ("records_duplicate_total", "Records that were there already.", &self.records_duplicate),
             ("deliveries_total", "Records written to subscribers.", &self.deliveries),
             ("conflated_total", "Records replaced by newer ones for slow subscribers.", &self.conflated),
+            ("scan_steps_total", "Names that snapshots and pages have looked at.", &self.scan_steps),
         ] {
             text.counter(name, help, counter);
         }

@@ -112,9 +112,8 @@ impl<S: Seal> Machine<S> {
                     Body::Members(message, updates) if is_member => {
                         self.swim.handle_message(now, from, boot, message, updates);
                     }
-                    Body::Members(message, updates) => {
-                        let sender = (from, boot);
-                        self.swim.handle_stranger(now, sender, message, updates, datagram.len());
+                    Body::Members(message, _) => {
+                        self.swim.handle_stranger(now, from, boot, message, datagram.len());
                     }
                     Body::Spread(_) | Body::Compare(_) if !is_member => self.stats.strangers += 1,
                     Body::Spread(message) => match Opened::read(&message) {

@@ -36,7 +36,7 @@ pub use self::swim::Known;
 pub(crate) use self::swim::SeedInfo;
 pub use crate::config::Profile;
 use crate::limits::SHARDS;
-use crate::record::{NodeName, Now, SharedRecord};
+use crate::record::{NodeName, Now, SharedRecord, Stamp};
 
 /// Something that the machine wants done. The driver takes effects with `poll_effect` after every `handle_*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +97,11 @@ pub trait Replica {
     fn discard(&mut self, now: Now, record: &SharedRecord);
     /// Returns the latest record of a source, deletions and expired records included.
     fn get(&self, source: &str) -> Option<SharedRecord>;
+    /// Returns whether a record of the source with this stamp or a greater one is the latest, or was until its
+    /// time to live ended.
+    fn holds(&self, source: &str, stamp: Stamp) -> bool {
+        self.get(source).is_some_and(|record| record.stamp >= stamp)
+    }
     /// Returns the fingerprint of every shard: the XOR of the mixed checksums of its records.
     fn fingerprints(&self) -> [u64; SHARDS];
     /// Calls `visit` with every record of a shard, deletions and expired records included, in any order.

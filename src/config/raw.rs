@@ -119,6 +119,11 @@ pub struct Raw {
     /// [default: half of this machine's memory]
     #[arg(long, env = "ANODE_MAX_MEMORY", value_name = "SIZE", allow_hyphen_values = true)]
     pub max_memory: Option<Text>,
+    /// Most memory for what clients have not sent in full or do not read, and for their subscriptions, in bytes
+    /// or with KiB, MiB, GiB; when it is used up, who asks for more is refused [default: a quarter of this
+    /// machine's memory]
+    #[arg(long, env = "ANODE_MAX_CLIENT_MEMORY", value_name = "SIZE", allow_hyphen_values = true)]
+    pub max_client_memory: Option<Text>,
     /// Timing of the membership protocol: lan (one data centre), wan (between regions), local (one machine)
     /// [default: lan]
     #[arg(long, env = "ANODE_PROFILE", value_name = "lan|wan|local")]
@@ -199,6 +204,7 @@ impl Raw {
             max_frame_bytes: self.max_frame_bytes.or(file.max_frame_bytes),
             max_connections: self.max_connections.or(file.max_connections),
             max_memory: self.max_memory.or(file.max_memory),
+            max_client_memory: self.max_client_memory.or(file.max_client_memory),
             profile: self.profile.or(file.profile),
             log: self.log.or(file.log),
             log_level: self.log_level.or(file.log_level),

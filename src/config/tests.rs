@@ -49,6 +49,26 @@ fn sizes_and_durations_take_units() {
 }
 
 #[test]
+fn memory_for_clients_is_a_quarter_of_the_machine_and_enough_for_a_few_frames() {
+    let limits = |client: Option<&str>, frame: &str| {
+        let config = checked(|raw| {
+            raw.max_client_memory = client.map(Into::into);
+            raw.max_frame_bytes = Some(frame.into());
+        });
+        config.map(|config| (config.max_client_memory_bytes, config.client_memory_share_bytes()))
+    };
+    assert_eq!(limits(None, "1MiB"), Ok((2 << 30, 256 << 20)));
+    assert_eq!(limits(Some("16MiB"), "1MiB"), Ok((16 << 20, 4 << 20)));
+    assert_eq!(limits(Some("1GiB"), "64MiB"), Ok((1 << 30, 256 << 20)));
+    let error = limits(Some("7MiB"), "1MiB").expect_err("too little");
+    assert_eq!((error.field.as_str(), error.value.as_str()), ("--max-client-memory", "7MiB"));
+    assert!(error.allowed.contains("at least 8388608 bytes"), "{error}");
+    let small = Hardware { cores: 1, memory_bytes: 100 << 20 };
+    let raw = Raw { max_frame_bytes: Some("16MiB".into()), ..Raw::default() };
+    assert_eq!(check(&raw, small).map(|config| config.max_client_memory_bytes), Ok(128 << 20));
+}
+
+#[test]
 fn join_targets() {
     let config = checked(|raw| raw.join = Some("a.example:1, [::1]:2,10.0.0.1:3,a.example:1,".into()));
     let shown: Vec<String> = config.expect("join").join.iter().map(HostPort::to_string).collect();

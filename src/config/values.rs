@@ -20,6 +20,10 @@ const FRAME_OVERHEAD_BYTES_MIN: usize = 9;
 const FRAME_BYTES_FLOOR: usize = 1024;
 /// Value of `--max-record-bytes` if it is not given and frames are large enough, in bytes.
 const RECORD_BYTES_DEFAULT: usize = 65_536;
+/// Number of frames of the largest size that the memory for clients must have room for.
+const CLIENT_MEMORY_FRAMES_MIN: usize = 8;
+/// Least default of `--max-client-memory`, in bytes.
+const CLIENT_MEMORY_BYTES_MIN: usize = 64 << 20;
 
 pub(super) fn address(flag: &str, text: &str) -> Result<SocketAddr, ConfigError> {
     text.parse().map(canonical).map_err(|_| {
@@ -153,6 +157,27 @@ pub(super) fn record_and_frame(record: Option<&str>, frame: &str) -> Result<(usi
         return Err(ConfigError::new("max-record-bytes", record, allowed));
     }
     Ok((record_bytes, frame_bytes))
+}
+
+/// Checks the limit of the memory that clients may make a node hold, in bytes. It must be enough for a few
+/// clients with frames of the largest size. `machine` is the memory of this machine, of which the default is a
+/// quarter.
+pub(super) fn client_memory(
+    given: Option<&str>,
+    machine: u64,
+    frame_bytes: usize,
+) -> Result<usize, ConfigError> {
+    let least = CLIENT_MEMORY_FRAMES_MIN * frame_bytes;
+    let quarter = usize::try_from(machine / 4).unwrap_or(usize::MAX >> 8);
+    let Some(given) = given else { return Ok(quarter.max(CLIENT_MEMORY_BYTES_MIN).max(least)) };
+    let bytes = size("max-client-memory", given, 1..=usize::MAX >> 8)?;
+    if bytes < least {
+        let allowed = format!(
+            "at least {least} bytes, which is {CLIENT_MEMORY_FRAMES_MIN} frames, since --max-frame-bytes is {frame_bytes}"
+        );
+        return Err(ConfigError::new("max-client-memory", given, allowed));
+    }
+    Ok(bytes)
 }
 
 pub(super) fn duration_us(flag: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64, ConfigError> {

@@ -6,14 +6,9 @@ use axum::body::Body;
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use serde::Serialize;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
 use super::NodeService;
-
-/// Number of publishes whose bodies are read or held at a time; with `--max-frame-bytes` it bounds their
-/// memory.
-const BODIES_MAX: usize = 64;
 
 /// The state that every handler is given.
 #[derive(Clone)]
@@ -22,31 +17,22 @@ pub(super) struct App {
     pub(super) node: Arc<dyn NodeService>,
     /// Largest body of a publish, in bytes.
     pub(super) body_bytes_max: usize,
-    bodies: Arc<Semaphore>,
+    /// The right to look for a page, which one request has at a time.
+    searches: Arc<Semaphore>,
 }
 
 impl App {
     /// Makes the state for the handlers of one control plane.
     pub(super) fn new(node: Arc<dyn NodeService>, body_bytes_max: usize) -> App {
-        App { node, body_bytes_max, bodies: Arc::new(Semaphore::new(BODIES_MAX)) }
+        App { node, body_bytes_max, searches: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Waits until the body of a publish may be read. It may be held until the permit that is returned is
-    /// dropped.
-    pub(super) async fn body_permit(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
-        self.bodies.acquire().await
+    /// Waits until it is this request's turn to look for a page, for about a millisecond. Requests get their turns in
+    /// the order in which they ask, so that many of them together take the time of one processor at most, and a
+    /// short search does not wait for long ones to be complete.
+    pub(super) async fn search_permit(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
+        self.searches.acquire().await
     }
-}
-
-/// A response whose body is JSON that is written already.
-pub(super) fn json(body: Vec<u8>) -> Response {
-    typed("application/json", body)
-}
-
-/// A response whose body is serialized as JSON.
-pub(super) fn json_of(body: &impl Serialize) -> Response {
-    // None of the types in this directory can fail to be serialized.
-    json(serde_json::to_vec(body).unwrap_or_default())
 }
 
 /// A response of the media type `kind`.

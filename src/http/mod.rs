@@ -6,27 +6,41 @@
 //! timeouts and bodies are hyper's business, and no event loop ever waits for a slow client.
 //!
 //! [`routes`] holds one function for each path. They ask the node through [`NodeService`], so that tests can
-//! replace it by a few records in a map. Errors are RFC 9457 problems ([`problem`]).
+//! replace it by a few records in a map. Errors are RFC 9457 problems ([`problem`]). Clients that are idle
+//! or slow take nothing from others ([`places`], [`pace`], [`body`]).
+//!
+//! The paths by which a node is watched are answered by the event loops themselves ([`health`]).
 //!
 //! Any web page may read (`Access-Control-Allow-Origin: *` on answers to GET), so that a browser's
 //! console is a client like any other. A node with records that not everyone on its network may read
 //! belongs behind a proxy.
 //!
-//! Rejected: HTTP inside the event loops (a second, hand-written HTTP server with keep-alive and
-//! chunked bodies), and a port of its own (two ports to open, forward and document).
+//! Rejected: all of HTTP inside the event loops (a second, hand-written HTTP server with chunked bodies), and
+//! a port of its own (two ports to open, forward and document).
 
 mod app;
+mod authority;
+mod body;
+mod exchange;
+mod health;
+mod leased;
+mod pace;
 mod page;
 mod params;
+mod places;
 mod problem;
 mod publish;
+mod raw;
 mod routes;
 mod serve;
 mod stream;
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use crate::cluster::members::MemberInfo;
+use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::PublishFrame;
@@ -34,26 +48,38 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::reply::FrameReply;
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 
-pub use serve::{GRACE_US, HandOver, Http, HttpOptions, Reservation};
+pub use authority::check_host;
+pub use health::HealthPath;
+pub use raw::{HEAD_LATE, RawAnswer, raw_problem};
+pub use serve::{GRACE_US, HandOver, Http, HttpOptions, IDLE, Reservation};
 pub use stream::{ClientSocket, SocketLayer};
 
-/// The interface through which the control plane uses its node. [`NodeService::list`] and
-/// [`NodeService::history`] may block: they are called on threads for blocking work. Every other method
-/// returns at once.
+/// A page of records that the node is looking for, in parts that take about a millisecond.
+pub trait PageSearch: Send {
+    /// Looks a little further. Returns whether the page is complete. Called on a thread for blocking work.
+    fn advance(&mut self) -> bool;
+    /// Returns the records that were found, in the order of their names.
+    fn into_records(self: Box<Self>) -> Vec<SharedRecord>;
+}
+
+/// The interface through which the control plane uses its node. [`NodeService::history`] may block: it is called on
+/// a thread for blocking work. Every other method returns at once.
 pub trait NodeService: Send + Sync + 'static {
     /// The time on the node's clocks.
     fn now(&self) -> Now;
     /// Returns the reason if clients should not be sent to this node.
     fn readiness(&self) -> Result<(), String>;
+    /// Returns whether the node was told to stop.
+    fn is_stopping(&self) -> bool;
     /// Returns whether every event loop has turned lately; if one has not, it hangs.
     fn is_turning(&self) -> bool;
     /// Every member that this node knows of, itself included, in the order of names.
     fn members(&self) -> Vec<MemberInfo>;
     /// The latest record of a source, even if it is a deletion or has expired.
     fn get(&self, source: &str) -> Option<SharedRecord>;
-    /// The visible records whose names match `pattern` and come after `after`, in the order of names; at
-    /// most `limit` of them.
-    fn list(&self, pattern: &Pattern, after: Option<&str>, limit: usize) -> Vec<SharedRecord>;
+    /// Begins to look for the visible records whose names match `pattern` and come after `after`, in the order of
+    /// names; at most `limit` of them.
+    fn list(&self, pattern: Pattern, after: Option<&str>, limit: usize) -> Box<dyn PageSearch>;
     /// One page of the history of a source.
     fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal>;
     /// Publishes the items of a frame, those that name no ack level with `level`, and sends the reply
@@ -61,6 +87,10 @@ pub trait NodeService: Send + Sync + 'static {
     fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply);
     /// The counters of the node. Gauges that are computed on demand are brought up to date before.
     fn metrics(&self) -> &Metrics;
+    /// The memory that clients may make the node hold.
+    fn memory(&self) -> &Arc<Budget>;
+    /// Counts a request that was refused because it would have held too much memory.
+    fn memory_refused(&self, wanted: MemoryUse);
 }
 
 /// The way back to a client that waits for the answers to its publish. If it is dropped unused, the client is

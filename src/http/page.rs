@@ -51,18 +51,28 @@ impl<'a> MemberList<'a> {
         };
         MemberList { members: members.iter().map(entry).collect() }
     }
+
+    /// The list as JSON.
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        // None of the types in the list can fail to be serialized.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
 }
 
 /// A page of records while it is written: `{"records":[…],"after":…}`.
 pub(super) struct RecordPage {
     out: Vec<u8>,
     is_empty: bool,
+    /// Size in bytes at which the page ends.
+    bytes_max: usize,
 }
 
 impl RecordPage {
-    /// A page without records.
-    pub(super) fn new() -> RecordPage {
-        RecordPage { out: b"{\"records\":[".to_vec(), is_empty: true }
+    /// A page without records. `share_bytes` is the memory that one request may have: a page has at most half of
+    /// it, so that its last record fits, too.
+    pub(super) fn new(share_bytes: usize) -> RecordPage {
+        let bytes_max = PAGE_BYTES_MAX.min(share_bytes / 2);
+        RecordPage { out: b"{\"records\":[".to_vec(), is_empty: true, bytes_max }
     }
 
     /// Adds a record.
@@ -76,7 +86,7 @@ impl RecordPage {
 
     /// Returns whether the page has as many bytes as it may have.
     pub(super) fn is_full(&self) -> bool {
-        self.out.len() >= PAGE_BYTES_MAX
+        self.out.len() >= self.bytes_max
     }
 
     /// The whole page. `after` is the cursor of the next page, if there is a next page.
@@ -96,7 +106,8 @@ mod tests {
 
     #[test]
     fn a_page_without_records_is_json() {
-        assert_eq!(RecordPage::new().finish(None), br#"{"records":[],"after":null}"#);
-        assert_eq!(RecordPage::new().finish(Some("a\"b")), br#"{"records":[],"after":"a\"b"}"#);
+        let page = || RecordPage::new(usize::MAX);
+        assert_eq!(page().finish(None), br#"{"records":[],"after":null}"#);
+        assert_eq!(page().finish(Some("a\"b")), br#"{"records":[],"after":"a\"b"}"#);
     }
 }

@@ -1,31 +1,48 @@
-//! Errors as RFC 9457 problems: `{"type","title","status","detail","code"}`, and further members where more
-//! is known.
+//! Errors as RFC 9457 problems: `{"type","title","status","detail","code","temporary"}`, and further members
+//! where more is known.
 //!
 //! `type` is `about:blank`, which says that `title` is no more than the HTTP status in words. Programs
-//! read `code`.
+//! read `code`, and `temporary` where they do not know the code.
 
 use axum::body::Body;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::protocol::json::{ProblemFields, write_problem, write_record, write_refusal_facts};
-use crate::protocol::refusal::Refusal;
+use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Record;
+
+/// The media type of problems.
+pub(super) const PROBLEM_TYPE: &str = "application/problem+json";
+/// Seconds after which a client should try again, in the header `Retry-After`.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// Returns the value of the header `Retry-After` of an answer with this status, if it has that header.
+pub(super) fn retry_after(status: u16) -> Option<&'static str> {
+    matches!(status, 429 | 503).then_some(RETRY_AFTER_SECONDS)
+}
 
 /// An error on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
-    code: &'static str,
+    code: Code,
     detail: String,
     /// Members of the JSON object beyond those of the standard, as text that begins with a comma.
     extra: Vec<u8>,
 }
 
 impl Problem {
-    /// A problem with a request. Refused records become problems by `From<Refusal>`.
-    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Problem {
+    /// A problem with a request, under the HTTP status of its code. Refused records become problems by
+    /// `From<Refusal>`.
+    pub fn new(code: Code, detail: impl Into<String>) -> Problem {
+        Problem::with_status(code.http_status(), code, detail)
+    }
+
+    /// A problem whose HTTP status is not the one of its code.
+    pub fn with_status(status: u16, code: Code, detail: impl Into<String>) -> Problem {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Problem { status, code, detail: detail.into(), extra: Vec::new() }
     }
 
@@ -36,17 +53,22 @@ impl Problem {
         let mut object = Vec::new();
         write_record(&mut object, record, true);
         let members = object.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")).unwrap_or(&[]);
-        let extra = [b",", members].concat();
-        Problem { status: StatusCode::NOT_FOUND, code: "not_found", detail, extra }
+        Problem { extra: [b",", members].concat(), ..Problem::new(Code::NotFound, detail) }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.status.as_u16()
     }
 
     /// The JSON object of the problem.
-    fn body(&self) -> Vec<u8> {
+    pub fn body(&self) -> Vec<u8> {
         let fields = ProblemFields {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
-            code: self.code,
+            code: self.code.as_str(),
+            is_temporary: self.code.is_temporary(),
         };
         let mut out = Vec::new();
         write_problem(&mut out, fields, &self.extra);
@@ -58,15 +80,9 @@ impl Problem {
 /// say so; `nodes` says how many members hold it.
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
-        let status = StatusCode::from_u16(refusal.code.http_status());
         let mut extra = Vec::new();
         write_refusal_facts(&mut extra, &refusal);
-        Problem {
-            status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-            code: refusal.code.as_str(),
-            detail: refusal.message,
-            extra,
-        }
+        Problem { extra, ..Problem::new(refusal.code, refusal.message) }
     }
 }
 
@@ -74,8 +90,11 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.body()));
         *response.status_mut() = self.status;
-        let kind = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(CONTENT_TYPE, kind);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_TYPE));
+        if let Some(seconds) = retry_after(self.status.as_u16()) {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
         response
     }
 }

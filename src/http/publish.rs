@@ -1,41 +1,44 @@
 //! `POST /v1/publish`: one frame as on the WebSocket is the body of a request.
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{RawQuery, Request, State};
 use axum::response::Response;
+use tokio::sync::oneshot;
 
 use super::Reply;
-use super::app::{App, json};
+use super::app::App;
+use super::body;
+use super::leased::{lease, leased_json};
 use super::params::Query;
+use super::places::Seat;
 use super::problem::Problem;
+use crate::memory::{Lease, MemoryUse};
 use crate::protocol::json::{publish_frame, write_publish_answers, write_published};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::reply::{FrameReply, ItemReply};
+
+/// Memory that an item of a frame needs until it is answered, in bytes: while it waits for its ack level, and for
+/// the text of a refusal.
+const ANSWER_BYTES: usize = 512;
 
 /// Publishes the body. One object is answered by its result or by a problem. An array is answered by 200
 /// and the array that a WebSocket would be sent: an entry for every item that has an id or was refused.
 pub(super) async fn publish(
     State(app): State<App>,
     RawQuery(query): RawQuery,
-    body: Result<Bytes, BytesRejection>,
+    Extension(seat): Extension<Arc<Seat>>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|rejection| unreadable(&app, &rejection))?;
-    let level = Query::parse(query.as_deref(), &["ack"])?.ack()?;
-    let refuse = |code, message: &str| {
-        app.node.metrics().refused(code);
-        Problem::from(Refusal::new(code, message))
-    };
-    let text = std::str::from_utf8(&body).map_err(|error| refuse(Code::BadJson, &error.to_string()))?;
-    let frame = publish_frame(text).map_err(|error| refuse(Code::BadJson, &error.to_string()))?;
-    let (reply, receiver) = Reply::channel();
-    app.node.publish(&frame, level, reply);
+    let body = body::read(&app, &seat, request.into_body()).await?;
+    // What the answers need is leased until they are sent.
+    let (receiver, _lease) = hand_in(&app, query.as_deref(), body.bytes())?;
+    // The answer may take seconds, and the node has what it needs of the body.
+    drop(body);
     let Ok(reply) = receiver.await else {
-        return Err(refuse(
-            Code::Overloaded,
-            "the node is going; whether the record was applied is not known",
-        ));
+        let message = "the node is going; whether the record was applied is not known";
+        return Err(refuse(&app, Code::Overloaded, message));
     };
     let mut out = Vec::new();
     match reply {
@@ -44,17 +47,29 @@ pub(super) async fn publish(
             write_publish_answers(&mut out, items.iter().map(ItemReply::as_answer), true);
         }
     }
-    Ok(json(out))
+    leased_json(&app, out)
 }
 
-/// The problem of a body that did not come, or that is larger than it may be.
-fn unreadable(app: &App, rejection: &BytesRejection) -> Problem {
-    match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let message = format!("the body has more than {} bytes", app.body_bytes_max);
-            app.node.metrics().refused(Code::TooLarge);
-            Refusal::new(Code::TooLarge, message).into()
-        }
-        _ => Refusal::new(Code::BadRequest, rejection.body_text()).into(),
-    }
+/// Publishes the items of a body. Returns the receiver on which the answer comes, and the lease of the memory that
+/// the answers need.
+fn hand_in(
+    app: &App,
+    query: Option<&str>,
+    body: &[u8],
+) -> Result<(oneshot::Receiver<FrameReply>, Lease), Problem> {
+    let level = Query::parse(query, &["ack"])?.ack()?;
+    let bad_json = |message: String| refuse(app, Code::BadJson, &message);
+    let text = std::str::from_utf8(body).map_err(|error| bad_json(error.to_string()))?;
+    let frame = publish_frame(text).map_err(|error| bad_json(error.to_string()))?;
+    // It is leased before anything is published: afterwards it could not be refused.
+    let lease = lease(app, MemoryUse::Answers, frame.items.len() * ANSWER_BYTES)?;
+    let (reply, receiver) = Reply::channel();
+    app.node.publish(&frame, level, reply);
+    Ok((receiver, lease))
+}
+
+/// The problem of a refused publish, which is counted.
+fn refuse(app: &App, code: Code, message: &str) -> Problem {
+    app.node.metrics().refused(code);
+    Refusal::new(code, message).into()
 }

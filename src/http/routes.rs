@@ -2,21 +2,23 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue, UPGRADE};
-use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::extract::{RawQuery, Request, State};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION, HOST, HeaderValue, RETRY_AFTER, UPGRADE};
+use axum::http::{Method, StatusCode, Uri, Version};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::NodeService;
-use super::app::{App, json, json_of, typed};
+use super::app::{App, typed};
+use super::authority::check_host;
+use super::health::HealthPath;
+use super::leased::leased_json;
 use super::page::{MemberList, RecordPage};
 use super::params::{Query, Target};
-use super::problem::Problem;
+use super::problem::{Problem, retry_after};
 use super::publish::publish;
 use crate::limits::TS_MAX;
 use crate::protocol::json::write_record;
@@ -26,63 +28,43 @@ use crate::record::{HistoryCursor, HistoryQuery, Record};
 /// Number of records of a history that are read from the store at a time. After each such chunk the size of
 /// the page is checked.
 const HISTORY_CHUNK: usize = 64;
-/// Longest time that a publish over HTTP may take: to wait until its body may be read, to read it, and to
-/// reach the ack level that was asked for.
-const PUBLISH_MAX: Duration = Duration::from_secs(30);
 
 /// The router of all paths.
 pub(super) fn router(node: Arc<dyn NodeService>, body_bytes_max: usize) -> Router {
     let app = App::new(node, body_bytes_max);
-    let publish = post(publish)
-        .layer(DefaultBodyLimit::max(body_bytes_max))
-        .layer(from_fn_with_state(app.clone(), one_of_few_bodies));
     Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .route("/healthz", get(|State(app): State<App>| health(app, HealthPath::Live)))
+        .route("/readyz", get(|State(app): State<App>| health(app, HealthPath::Ready)))
+        .route("/metrics", get(|State(app): State<App>| health(app, HealthPath::Metrics)))
         .route("/v1/members", get(members))
         .route("/v1/sources", get(list))
         .route("/v1/sources/", get(source))
         .route("/v1/sources/{*source}", get(source))
-        .route("/v1/publish", publish)
+        .route("/v1/publish", post(publish))
         .route("/publish", get(not_upgraded))
         .route("/subscribe", get(not_upgraded))
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown)
-        .layer(from_fn(readable_by_any_page))
+        .layer(from_fn_with_state(app.clone(), around))
         .with_state(app)
 }
 
 /// The result of a handler. The operator `?` turns a refusal into a problem.
 type HandlerResult = Result<Response, Problem>;
 
-async fn healthz(State(app): State<App>) -> HandlerResult {
-    match app.node.is_turning() {
-        true => Ok(typed("text/plain; charset=utf-8", "ok\n")),
-        false => Err(unavailable("stuck", "an event loop has not turned for seconds".into())),
+async fn health(app: App, path: HealthPath) -> Response {
+    let answer = path.answer(&*app.node);
+    let mut response = typed(answer.media_type, answer.body);
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(seconds) = retry_after(answer.status) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
     }
-}
-
-async fn readyz(State(app): State<App>) -> HandlerResult {
-    match app.node.readiness() {
-        Ok(()) => Ok(typed("text/plain; charset=utf-8", "ready\n")),
-        Err(reason) => Err(unavailable("not_ready", reason)),
-    }
-}
-
-fn unavailable(code: &'static str, reason: String) -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, reason)
-}
-
-async fn metrics(State(app): State<App>) -> Response {
-    let mut text = String::with_capacity(8 * 1024);
-    app.node.metrics().write(&mut text);
-    typed("text/plain; version=0.0.4; charset=utf-8", text)
+    response
 }
 
 async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResult {
     Query::parse(query.as_deref(), &[])?;
-    Ok(json_of(&MemberList::new(&app.node.members())))
+    leased_json(&app, MemberList::new(&app.node.members()).to_json())
 }
 
 async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> HandlerResult {
@@ -99,7 +81,7 @@ async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> 
             }
             let mut out = Vec::new();
             write_record(&mut out, &record, false);
-            Ok(json(out))
+            leased_json(&app, out)
         }
     }
 }
@@ -107,12 +89,25 @@ async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> 
 async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResult {
     let query = Query::parse(query.as_deref(), &["pattern", "limit", "after"])?;
     let (pattern, limit) = (query.pattern()?, query.limit()?);
+    // One more than asked for tells whether there is a next page.
+    let mut search = app.node.list(pattern, query.get("after"), limit + 1);
+    loop {
+        let _turn = app.search_permit().await;
+        let is_complete;
+        (search, is_complete) = apart(move || {
+            let is_complete = search.advance();
+            (search, is_complete)
+        })
+        .await?;
+        if is_complete {
+            break;
+        }
+    }
     apart(move || {
-        // One more than asked for tells whether there is a next page.
-        let mut records = app.node.list(&pattern, query.get("after"), limit + 1);
+        let mut records = search.into_records();
         let mut has_more = records.len() > limit;
         records.truncate(limit);
-        let mut page = RecordPage::new();
+        let mut page = RecordPage::new(app.node.memory().holder_max());
         for (at, record) in records.iter().enumerate() {
             page.push(record);
             if page.is_full() {
@@ -122,9 +117,9 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResul
             }
         }
         let last = records.last().filter(|_| has_more);
-        Ok(json(page.finish(last.map(|record| record.source.as_str()))))
+        leased_json(&app, page.finish(last.map(|record| record.source.as_str())))
     })
-    .await
+    .await?
 }
 
 async fn history(app: App, source: String, query: Option<String>) -> HandlerResult {
@@ -132,7 +127,8 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
     let (from_us, to_us, mut limit) = (query.ts("from", 0)?, query.ts("to", TS_MAX)?, query.limit()?);
     let after = query.get("after").map(history_cursor).transpose()?;
     apart(move || {
-        let (mut page, wall_us) = (RecordPage::new(), app.node.now().wall_us);
+        let mut page = RecordPage::new(app.node.memory().holder_max());
+        let wall_us = app.node.now().wall_us;
         let mut chunk = HistoryQuery { source, from_us, to_us, limit, after };
         while limit > 0 && !page.is_full() {
             chunk.limit = limit.min(HISTORY_CHUNK);
@@ -149,9 +145,9 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
             }
         }
         let after = chunk.after.map(|cursor| cursor.to_string());
-        Ok(json(page.finish(after.as_deref())))
+        leased_json(&app, page.finish(after.as_deref()))
     })
-    .await
+    .await?
 }
 
 /// Reads the cursor that a client sends back for the next page of a history.
@@ -161,55 +157,52 @@ fn history_cursor(text: &str) -> Result<HistoryCursor, Refusal> {
 }
 
 /// Runs work that may take long on a thread for blocking work, so that `/healthz` need not wait for it.
-async fn apart(work: impl FnOnce() -> HandlerResult + Send + 'static) -> HandlerResult {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(answered) => answered,
-        Err(error) => {
-            tracing::error!(%error, "a request failed");
-            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the node failed to answer"))
-        }
-    }
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "a request failed");
+        Problem::new(Code::Internal, "the node failed to answer")
+    })
 }
 
 /// Answers plain requests to `/publish` and `/subscribe`, which speak WebSocket only.
 async fn not_upgraded(uri: Uri) -> Response {
-    let detail = format!("{} is a WebSocket: ask for an upgrade, or POST to /v1/publish", uri.path());
-    let problem = Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail);
-    let mut response = problem.into_response();
+    let detail = format!(
+        "{} is a WebSocket: ask for an upgrade in the first request of a connection, or POST to /v1/publish",
+        uri.path()
+    );
+    let mut response = Problem::new(Code::UpgradeRequired, detail).into_response();
     response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
     response
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
     let detail = format!("{method} is not for {}; see the header Allow", uri.path());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    Problem::new(Code::MethodNotAllowed, detail)
 }
 
 async fn unknown(uri: Uri) -> Problem {
     let mut detail = String::new();
     // Writing to a `String` cannot fail.
     let _ = write!(detail, "there is nothing at {:.100}", uri.path());
-    Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
+    Problem::new(Code::NotFound, detail)
 }
 
-/// Allows web pages of any origin to read the answers to GET and HEAD.
-async fn readable_by_any_page(request: Request, next: Next) -> Response {
+/// What holds for all paths. A request whose header `Host` is missing, repeated or malformed is refused. Web
+/// pages of any origin may read the answers to GET and HEAD. The clients of a node that is stopping are told
+/// that their connections end, so that they send the next request to another node. One layer does all of
+/// this, because each costs every request some memory and time.
+async fn around(State(app): State<App>, request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let mut response = next.run(request).await;
+    let hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
+    let mut response = match check_host(request.version() >= Version::HTTP_11, hosts) {
+        Ok(()) => next.run(request).await,
+        Err(detail) => Problem::new(Code::BadRequest, detail).into_response(),
+    };
     if is_read {
         response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     }
+    if app.node.is_stopping() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
-}
-
-/// Makes a request wait until its body may be read, and bounds how long it may take in all.
-async fn one_of_few_bodies(State(app): State<App>, request: Request, next: Next) -> Response {
-    let turn = async {
-        let _permit = app.body_permit().await;
-        next.run(request).await
-    };
-    tokio::time::timeout(PUBLISH_MAX, turn).await.unwrap_or_else(|_| {
-        let detail = "the body did not come, or was not answered, in time";
-        Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail).into_response()
-    })
 }

@@ -11,18 +11,29 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::NodeService;
+use super::exchange::{AnswerBody, Exchanges};
+use super::places::{Places, Seat};
 use super::routes::router;
-use super::stream::{ClientSocket, ClientStream, IDLE, SocketLayer};
-use crate::limits::REQUEST_HEAD_BYTES_MAX;
+use super::stream::{ClientSocket, ClientStream, SocketLayer};
+use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 
 /// Number of connections that are served at a time.
 const CONNECTIONS_MAX: u32 = 1_024;
+/// Bytes of memory that the bodies of publishes may take together, however small they may be each.
+const BODIES_BYTES: usize = 64 * 1024 * 1024;
+/// Number of the largest bodies that may be held at a time.
+const LARGEST_BODIES: usize = 8;
+/// Time for the head of a request to come, from the end of the exchange before it.
+pub const IDLE: Duration = Duration::from_secs(30);
 /// Number of bytes of its requests that one connection may buffer.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Time that requests under way have to finish when the node shuts down, in microseconds.
@@ -39,8 +50,7 @@ pub struct HttpOptions {
 struct Handed<L> {
     socket: ClientSocket<L>,
     read: Vec<u8>,
-    /// The connection's share of [`CONNECTIONS_MAX`], held until the connection ends.
-    permit: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 }
 
 /// The phase of the control plane: it serves, finishes the requests under way, or ends at once.
@@ -55,29 +65,30 @@ enum ServePhase {
 #[derive(Debug)]
 pub struct HandOver<L> {
     sender: mpsc::Sender<Handed<L>>,
-    permits: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 /// A place in the control plane that is reserved for one connection. If it is dropped unused, it is free
 /// again.
 pub struct Reservation<L> {
     sender: mpsc::OwnedPermit<Handed<L>>,
-    permit: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 }
 
 impl<L: SocketLayer> HandOver<L> {
-    /// Reserves a place for a connection. Returns `None` if there are too many connections, or if the node is
-    /// shutting down.
+    /// Reserves a place for a connection: if no place is free, that of the connection that has waited for
+    /// its client longest. Returns `None` if as many requests as possible are being worked on, or if the
+    /// node is shutting down.
     pub fn reserve(&self) -> Option<Reservation<L>> {
-        let permit = self.permits.clone().try_acquire_owned().ok()?;
         let sender = self.sender.clone().try_reserve_owned().ok()?;
-        Some(Reservation { sender, permit })
+        let place = self.places.take()?;
+        Some(Reservation { sender, place })
     }
 }
 
 impl<L> Clone for HandOver<L> {
     fn clone(&self) -> HandOver<L> {
-        HandOver { sender: self.sender.clone(), permits: self.permits.clone() }
+        HandOver { sender: self.sender.clone(), places: self.places.clone() }
     }
 }
 
@@ -85,7 +96,7 @@ impl<L: SocketLayer> Reservation<L> {
     /// Hands over a connection from which `read` was read already. Its socket must not be registered with the
     /// poll of an event loop any longer.
     pub fn take_over(self, socket: ClientSocket<L>, read: Vec<u8>) {
-        self.sender.send(Handed { socket, read, permit: self.permit });
+        self.sender.send(Handed { socket, read, place: self.place });
     }
 }
 
@@ -101,10 +112,10 @@ pub struct Http<L> {
 impl<L: SocketLayer> Http<L> {
     /// Starts the thread.
     pub fn start(node: Arc<dyn NodeService>, options: HttpOptions) -> io::Result<Http<L>> {
-        // The channel has room for as many connections as there are permits, so whoever has a permit finds
-        // room.
+        // The channel has room for as many connections as there are places.
         let (sender, receiver) = mpsc::channel(CONNECTIONS_MAX as usize);
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+        let body_bytes_max = BODIES_BYTES.max(LARGEST_BODIES * options.body_bytes_max);
+        let places = Arc::new(Places::new(CONNECTIONS_MAX, body_bytes_max, node.memory().clone()));
         let (phase, watched) = watch::channel(ServePhase::Serving);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -113,12 +124,12 @@ impl<L: SocketLayer> Http<L> {
             .thread_keep_alive(IDLE)
             .build()?;
         let router = router(node.clone(), options.body_bytes_max);
-        let all = permits.clone();
+        let served = Served { node, router, watched, places: places.clone() };
         let thread = std::thread::Builder::new().name("http".into()).spawn(move || {
-            runtime.block_on(serve_all(node, router, receiver, watched, all));
+            runtime.block_on(serve_all(served, receiver));
             runtime.shutdown_background();
         })?;
-        let hand_over = HandOver { sender, permits };
+        let hand_over = HandOver { sender, places };
         Ok(Http { hand_over, phase, thread: Some(thread) })
     }
 
@@ -160,15 +171,18 @@ impl<L> Drop for Http<L> {
     }
 }
 
-/// Serves every connection that is handed over, until the control plane is to end.
-async fn serve_all<L: SocketLayer>(
+/// What every connection is served with.
+#[derive(Clone)]
+struct Served {
     node: Arc<dyn NodeService>,
     router: Router,
-    mut receiver: mpsc::Receiver<Handed<L>>,
     watched: watch::Receiver<ServePhase>,
-    permits: Arc<Semaphore>,
-) {
-    let mut phase = watched.clone();
+    places: Arc<Places>,
+}
+
+/// Serves every connection that is handed over, until the control plane is to end.
+async fn serve_all<L: SocketLayer>(served: Served, mut receiver: mpsc::Receiver<Handed<L>>) {
+    let mut phase = served.watched.clone();
     // If the sender was dropped without a message, the node was killed.
     let mut ending = pin!(async move {
         phase.wait_for(|phase| *phase != ServePhase::Serving).await.map_or(ServePhase::Killed, |phase| *phase)
@@ -180,55 +194,114 @@ async fn serve_all<L: SocketLayer>(
         });
         match next.await {
             Ok(handed) => {
-                tokio::spawn(serve_one(node.clone(), router.clone(), handed, watched.clone()));
+                tokio::spawn(serve_one(served.clone(), handed));
             }
             Err(phase) => break phase,
         }
     };
     receiver.close();
-    drop(receiver);
     if ended_by == ServePhase::Draining {
-        // Once all permits are back, no connection is left. Those that are left after the grace are cut.
-        let _ = tokio::time::timeout(Duration::from_micros(GRACE_US), permits.acquire_many(CONNECTIONS_MAX))
-            .await;
+        // A connection that was handed over before the end holds a request, which is answered.
+        while let Ok(handed) = receiver.try_recv() {
+            tokio::spawn(serve_one(served.clone(), handed));
+        }
+        // Connections that are left after the grace are cut.
+        let _ = tokio::time::timeout(Duration::from_micros(GRACE_US), served.places.wait_empty()).await;
+    }
+}
+
+/// Gives up what a connection holds when it ends, however it ends.
+struct Leaving {
+    node: Arc<dyn NodeService>,
+    seat: Arc<Seat>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.seat.leave();
+        self.node.metrics().connections.http.add(-1);
     }
 }
 
 /// Serves one connection, from the bytes that were read elsewhere to its end.
-async fn serve_one<L: SocketLayer>(
-    node: Arc<dyn NodeService>,
-    router: Router,
-    handed: Handed<L>,
-    mut watched: watch::Receiver<ServePhase>,
-) {
-    let Handed { socket, read, permit: _permit } = handed;
-    let stream = match ClientStream::new(socket, read) {
+async fn serve_one<L: SocketLayer>(served: Served, handed: Handed<L>) {
+    let Served { node, router, mut watched, places } = served;
+    let Handed { socket, read, place } = handed;
+    let seat = Arc::new(Seat::new(places, place));
+    node.metrics().connections.http.add(1);
+    let _leaving = Leaving { node: node.clone(), seat: seat.clone() };
+    let exchanges = Arc::new(Exchanges::default());
+    let stream = match ClientStream::new(socket, read, node.clone(), seat.clone(), exchanges.clone()) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a connection was lost when it was handed over"),
     };
-    let open = &node.metrics().connections.http;
-    open.add(1);
-    let io = TokioIo::new(stream);
+    let service = answering(router, seat.clone(), exchanges);
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE)
+            // A client that has ended its side may still wait for its answer.
+            .half_close(true)
+            .max_headers(REQUEST_HEADERS_MAX)
             .max_header_size(REQUEST_HEAD_BYTES_MAX)
             .max_buf_size(BUFFER_BYTES_MAX)
-            .serve_connection(io, TowerToHyperService::new(router))
+            .serve_connection(TokioIo::new(stream), service)
     );
     let mut ending = pin!(watched.wait_for(|phase| *phase != ServePhase::Serving));
-    let mut is_ending = false;
+    let mut cut = pin!(seat.wait_cut());
+    let (mut is_ending, mut is_cut) = (false, false);
     let ended = poll_fn(|cx| {
-        if !is_ending && ending.as_mut().poll(cx).is_ready() {
-            is_ending = true;
+        loop {
+            // First of all the request that came with the connection is read: otherwise the connection
+            // would seem idle, and end without an answer.
+            let served = connection.as_mut().poll(cx);
+            if served.is_ready() {
+                return served;
+            }
+            let is_cut_now = !is_cut && cut.as_mut().poll(cx).is_ready();
+            let is_ending_now = !is_ending && ending.as_mut().poll(cx).is_ready();
+            if is_cut_now {
+                node.metrics().http_cuts.place.increment();
+            }
+            is_cut |= is_cut_now;
+            is_ending |= is_ending_now;
+            if !is_cut_now && !is_ending_now {
+                return Poll::Pending;
+            }
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
     });
     if let Err(error) = ended.await {
         // The client is the cause: a malformed request (answered 400), a timeout, a reset.
         tracing::debug!(%error, "an HTTP connection ended early");
     }
-    open.add(-1);
+}
+
+/// The service of one connection: passes requests on to the paths, and keeps account of the exchanges.
+fn answering(
+    router: Router,
+    seat: Arc<Seat>,
+    exchanges: Arc<Exchanges>,
+) -> impl Service<
+    hyper::Request<Incoming>,
+    Response = hyper::Response<AnswerBody>,
+    Error = std::convert::Infallible,
+    Future = impl Future<Output = Result<hyper::Response<AnswerBody>, std::convert::Infallible>> + Send,
+> {
+    let router = TowerToHyperService::new(router);
+    service_fn(move |mut request: hyper::Request<Incoming>| {
+        exchanges.handle_asked();
+        // A client is waited for until its body has come.
+        match request.body().is_end_stream() {
+            true => seat.end_waiting(),
+            false => seat.begin_waiting(),
+        }
+        request.extensions_mut().insert(seat.clone());
+        let (answer, seat, exchanges) = (router.call(request), seat.clone(), exchanges.clone());
+        async move {
+            let response = answer.await?;
+            seat.end_waiting();
+            Ok(response.map(|body| AnswerBody::new(body, exchanges)))
+        }
+    })
 }

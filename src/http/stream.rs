@@ -8,16 +8,26 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Time without a byte in either direction after which a connection is closed: between requests, inside one,
-/// and for a client that does not read its answer. The close may come up to twice as late.
-pub(super) const IDLE: Duration = Duration::from_secs(30);
+use super::NodeService;
+use super::exchange::Exchanges;
+use super::pace::Pace;
+use super::places::Seat;
+use super::raw::{HEAD_LATE, raw_problem};
+use crate::limits::{HANDSHAKE_US_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
+use crate::protocol::refusal::Code;
+
+/// Bytes that the kernel takes of an answer before the client has room for them. With more, a client that
+/// reads slowly would seem to stand still for long times.
+const UNSENT_BYTES_MAX: u32 = 64 * 1024;
 
 /// A layer between the socket of a client and the plain bytes that the client sends and receives.
 ///
@@ -46,17 +56,26 @@ pub struct ClientSocket<L> {
     pub layer: L,
 }
 
-/// The connection as hyper sees it. It first returns the bytes that were read already. Reads and writes fail
-/// when nothing has moved in either direction for too long.
+/// The connection as hyper sees it. It first returns the bytes that were read already. Writes fail when the
+/// client reads slower than the least rate, and when the connection was cut. A head that has begun must come
+/// in time. The answers that hyper makes by
+/// itself, which have no body, are replaced by problems.
 pub(super) struct ClientStream<L> {
     /// The bytes that the event loop has read and hyper has not taken yet.
     read: Bytes,
     socket: tokio::net::TcpStream,
     layer: L,
-    /// Fires every [`IDLE`]. If nothing has moved since it fired last, the connection is idle.
-    idle: Pin<Box<Sleep>>,
-    /// Whether anything was read or written since `idle` fired last.
-    has_moved: bool,
+    node: Arc<dyn NodeService>,
+    seat: Arc<Seat>,
+    exchanges: Arc<Exchanges>,
+    /// Whether a part of a head has come.
+    has_begun: bool,
+    /// The time by which a head that has begun must have come; set while the rest of it is waited for.
+    head_deadline: Option<Pin<Box<Sleep>>>,
+    /// The rate at which the client reads, while an answer waits for it.
+    reader: Option<Pace>,
+    /// The problem that is sent instead of an answer of hyper's own, as far as it has not been sent.
+    problem: Bytes,
 }
 
 /// Tokio's socket as a layer uses it: it returns `WouldBlock` instead of waiting.
@@ -88,10 +107,29 @@ enum Direction {
 impl<L: SocketLayer> ClientStream<L> {
     /// Takes over a connection from which `read` was read already. To be called on the thread of the runtime
     /// that serves it.
-    pub(super) fn new(from: ClientSocket<L>, read: Vec<u8>) -> io::Result<ClientStream<L>> {
+    pub(super) fn new(
+        from: ClientSocket<L>,
+        read: Vec<u8>,
+        node: Arc<dyn NodeService>,
+        seat: Arc<Seat>,
+        exchanges: Arc<Exchanges>,
+    ) -> io::Result<ClientStream<L>> {
+        if let Err(error) = SockRef::from(&from.socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX) {
+            tracing::trace!(%error, "no TCP_NOTSENT_LOWAT");
+        }
         let socket = tokio::net::TcpStream::from_std(from.socket)?;
-        let idle = Box::pin(sleep(IDLE));
-        Ok(ClientStream { read: read.into(), socket, layer: from.layer, idle, has_moved: false })
+        Ok(ClientStream {
+            read: read.into(),
+            socket,
+            layer: from.layer,
+            node,
+            seat,
+            exchanges,
+            has_begun: false,
+            head_deadline: None,
+            reader: None,
+            problem: Bytes::new(),
+        })
     }
 
     /// Lets the layer do `work` as soon as it need not wait for the socket. The work is tried before the
@@ -114,20 +152,68 @@ impl<L: SocketLayer> ClientStream<L> {
             };
             match ready {
                 Poll::Ready(ready) => ready?,
-                Poll::Pending => return self.poll_idle(cx),
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
 
-    /// Waits further, or fails when nothing has moved for too long.
-    fn poll_idle<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        while self.idle.as_mut().poll(cx).is_ready() {
-            if !std::mem::take(&mut self.has_moved) {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            self.idle = Box::pin(sleep(IDLE));
+    /// Becomes ready when a head that has begun did not come in time. To be polled while the client is waited
+    /// for.
+    fn poll_head_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.has_begun || !self.exchanges.are_settled() {
+            return Poll::Pending;
+        }
+        let time = Duration::from_micros(HANDSHAKE_US_MAX);
+        self.head_deadline.get_or_insert_with(|| Box::pin(sleep(time))).as_mut().poll(cx)
+    }
+
+    /// Writes as [`ClientStream::poll_layer`] does. Fails if the client has not taken enough for too long, or
+    /// if the connection was cut.
+    fn poll_written<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        work: impl FnMut(&mut L, &mut Nonblocking<'_>) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        let polled = self.poll_layer(cx, Direction::Writing, work);
+        if polled.is_ready() {
+            return polled;
+        }
+        if self.reader.is_none() {
+            self.seat.begin_waiting();
+        }
+        if self.seat.is_cut() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let reader = self.reader.get_or_insert_with(Pace::start);
+        if reader.poll_too_slow(cx).is_ready() {
+            self.node.metrics().http_cuts.slow_reader.increment();
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending
+    }
+
+    /// Writes the problem that stands for an answer of hyper's own.
+    fn poll_problem(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.problem.is_empty() {
+            let problem = self.problem.clone();
+            let count = ready!(self.poll_written(cx, |layer, socket| layer.write(socket, &problem)))?;
+            self.problem = problem.slice(count.min(problem.len())..);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The problem that says what `answer`, an answer of hyper's own, says by its status alone.
+    fn problem_for(&self, answer: &[u8]) -> Vec<u8> {
+        let digits = answer.get(9..12).and_then(|digits| str::from_utf8(digits).ok());
+        let status = digits.and_then(|digits| digits.parse().ok()).unwrap_or(400);
+        let (code, detail) = match status {
+            414 | 431 => {
+                let bounds = format!("{REQUEST_HEAD_BYTES_MAX} bytes or {REQUEST_HEADERS_MAX} fields");
+                (Code::TooLarge, format!("the head of the request has more than {bounds}"))
+            }
+            _ => (Code::BadRequest, "the head of the request is not one of HTTP/1.1".to_owned()),
+        };
+        raw_problem(status, code, &detail, "", self.node.now().wall_us)
     }
 }
 
@@ -143,27 +229,54 @@ impl<L: SocketLayer> AsyncRead for ClientStream<L> {
             return Poll::Ready(Ok(()));
         }
         let unfilled = buffer.initialize_unfilled();
-        let polled = self.poll_layer(cx, Direction::Reading, |layer, socket| layer.read(socket, unfilled));
-        let polled = ready!(polled);
-        self.has_moved = true;
-        buffer.advance(polled?);
-        Poll::Ready(Ok(()))
+        match self.poll_layer(cx, Direction::Reading, |layer, socket| layer.read(socket, unfilled)) {
+            Poll::Ready(read) => {
+                buffer.advance(read?);
+                self.has_begun = true;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending if self.poll_head_late(cx).is_ready() => {
+                let wall_us = self.node.now().wall_us;
+                self.problem = raw_problem(408, Code::Timeout, HEAD_LATE, "", wall_us).into();
+                // What the socket does not take at once is not worth waiting for.
+                let _ = self.poll_problem(cx)?;
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
 impl<L: SocketLayer> AsyncWrite for ClientStream<L> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = self.poll_layer(cx, Direction::Writing, |layer, socket| layer.write(socket, bytes));
-        self.has_moved |= polled.is_ready();
-        polled
+        ready!(self.poll_problem(cx))?;
+        if self.exchanges.are_settled() {
+            self.problem = self.problem_for(bytes).into();
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = ready!(self.poll_written(cx, |layer, socket| layer.write(socket, bytes)))?;
+        if let Some(reader) = &mut self.reader {
+            reader.handle_moved(written);
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_layer(cx, Direction::Writing, |layer, socket| layer.flush(socket))
+        ready!(self.poll_problem(cx))?;
+        ready!(self.poll_written(cx, |layer, socket| layer.flush(socket)))?;
+        let was_waiting = self.reader.take().is_some();
+        if self.exchanges.handle_flushed() {
+            (self.has_begun, self.head_deadline) = (false, None);
+            self.seat.begin_waiting();
+        } else if was_waiting {
+            self.seat.end_waiting();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_layer(cx, Direction::Writing, |layer, socket| layer.end(socket)))?;
+        ready!(self.poll_problem(cx))?;
+        ready!(self.poll_written(cx, |layer, socket| layer.end(socket)))?;
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

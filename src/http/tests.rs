@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::cluster::members::{Identity, State};
+use crate::memory::{Budget, MemoryUse};
 use crate::protocol::answer::{Outcome, Published};
 use crate::protocol::draft::{DraftPayload, Item, RequestId};
 use crate::protocol::refusal::Code;
@@ -52,11 +53,21 @@ fn handed(socket: TcpStream, layer: Held) -> ClientSocket<Held> {
     ClientSocket { socket, layer }
 }
 
+/// Memory enough for these tests, of which one request may have 64 KiB.
+struct Memory(Arc<Budget>);
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory(Arc::new(Budget::new(1 << 20, 64 << 10)))
+    }
+}
+
 /// A node of a few records.
 #[derive(Default)]
 struct Few {
     records: Mutex<BTreeMap<String, SharedRecord>>,
     metrics: Metrics,
+    memory: Memory,
     not_ready: Mutex<Option<String>>,
 }
 
@@ -95,6 +106,23 @@ impl Few {
     }
 }
 
+/// A page that was found at once, and takes some turns all the same.
+struct Found {
+    records: Vec<SharedRecord>,
+    parts: usize,
+}
+
+impl PageSearch for Found {
+    fn advance(&mut self) -> bool {
+        self.parts -= 1;
+        self.parts == 0
+    }
+
+    fn into_records(self: Box<Self>) -> Vec<SharedRecord> {
+        self.records
+    }
+}
+
 impl NodeService for Few {
     fn now(&self) -> Now {
         Now { mono_us: 0, wall_us: WALL_US }
@@ -102,6 +130,10 @@ impl NodeService for Few {
 
     fn readiness(&self) -> Result<(), String> {
         self.not_ready.lock().clone().map_or(Ok(()), Err)
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
     }
 
     fn is_turning(&self) -> bool {
@@ -128,15 +160,16 @@ impl NodeService for Few {
         self.records.lock().get(source).cloned()
     }
 
-    fn list(&self, pattern: &Pattern, after: Option<&str>, limit: usize) -> Vec<SharedRecord> {
+    fn list(&self, pattern: Pattern, after: Option<&str>, limit: usize) -> Box<dyn PageSearch> {
         let records = self.records.lock();
         let is_after = |name: &str| after.is_none_or(|after| name > after);
-        records
+        let found = records
             .iter()
             .filter(|(name, record)| is_after(name) && pattern.matches(name) && record.is_visible(WALL_US))
             .map(|(_, record)| record.clone())
             .take(limit)
-            .collect()
+            .collect();
+        Box::new(Found { records: found, parts: 3 })
     }
 
     /// The history of a source is one record for each number up to its latest `ts`.
@@ -172,6 +205,14 @@ impl NodeService for Few {
 
     fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    fn memory(&self) -> &Arc<Budget> {
+        &self.memory.0
+    }
+
+    fn memory_refused(&self, wanted: MemoryUse) {
+        self.metrics.memory_refused(wanted);
     }
 }
 
@@ -468,4 +509,37 @@ fn a_storm_of_connections_leaves_none_behind() {
     drop(clients);
     served.http.take().expect("running").stop();
     assert_eq!(served.node.metrics.connections.http.get(), 0);
+}
+
+#[test]
+fn an_answer_beyond_the_memory_for_clients_is_refused() {
+    let served = Served::start();
+    let text = Bytes::from(format!("\"{}\"", "x".repeat(30_000)));
+    for number in 0..3 {
+        served.node.put(&format!("big/{number}"), 5, Payload::Json(text.clone()), 0);
+    }
+    let page = served.get("/v1/sources?pattern=big/*");
+    assert_eq!(page.field("/after"), "big/1", "a page is not larger than what a request may have");
+    let (mut others, memory) = (served.node.memory.0.lease(), &served.node.memory.0);
+    others.resize(memory.limit(), 0).expect("small ones are never refused");
+    served.get("/v1/sources?pattern=big/*").is_problem(503, "overloaded");
+    assert_eq!(served.get("/v1/sources/a/b").status, 200, "a short answer is never refused");
+    drop(others);
+    assert_eq!(served.get("/v1/sources/big/1").status, 200);
+    let zeros = format!("[{}0]", "0,".repeat(199));
+    served.ask("POST", "/v1/publish", &zeros).is_problem(413, "too_large");
+    let mut text = String::new();
+    served.node.metrics.write(&mut text);
+    for counted in ["pages", "answers"] {
+        let line = format!("anode_client_memory_refusals_total{{use=\"{counted}\"}} 1\n");
+        assert!(text.contains(&line), "{text}");
+    }
+    // The node may notice a little later that the last answer was read.
+    for _ in 0..500 {
+        if served.node.memory.0.taken() == 0 {
+            return;
+        }
+        crate::server::clock::sleep(10_000);
+    }
+    panic!("{} bytes are still leased", served.node.memory.0.taken());
 }

@@ -1,21 +1,24 @@
-//! One shard of the map: its table, fingerprint and version, and when its records are due.
+//! One shard of the map: its table, names, fingerprint and version, and when its records are due.
 
 use std::collections::BTreeSet;
 
 use hashbrown::HashTable;
 
 use super::Change;
-use crate::limits::{SHARDS, TOMBSTONE_BYTES_MAX};
-use crate::record::merge::order;
-use crate::record::{SharedRecord, Source};
+use super::guards::{Guard, Guards};
+use super::names::{Cursor, Names, TREE_KEY_BYTES};
+use crate::limits::{EXPIRED_PART, SHARDS, TOMBSTONE_BYTES_MAX};
+use crate::record::cost::name_bytes;
+use crate::record::{Pattern, SharedRecord, Source};
 
 /// A record in the table, with values that would otherwise be computed again at every access.
 struct Entry {
-    /// The record's source, kept here so that comparing names need not fetch the record.
+    /// The source's name as the shard's ordered names have it. It is kept here, too, so that comparing names need
+    /// not fetch the record.
     source: Source,
     /// Hash of the source's name, kept so that growing the table hashes nothing.
     hash: u64,
-    /// When the record expires or may be collected, as a wall clock in microseconds; 0: never.
+    /// When the record expires, leaves or may be collected, as a wall clock in microseconds; 0: never.
     due_us: u64,
     /// The shard's version at the last change of this source.
     version: u64,
@@ -23,10 +26,29 @@ struct Entry {
 }
 
 impl Entry {
-    /// Returns whether subscribers were told that the record's time to live has ended.
+    /// Returns whether the record is a value whose time to live has ended, which subscribers were told.
     fn is_told_expired(&self) -> bool {
-        // Until its expiry is told, a record with a time to live is due at its expiry.
-        !self.record.stamp.deleted && self.record.expires_us().is_some_and(|at_us| self.due_us != at_us)
+        is_told_expired(&self.record, self.due_us)
+    }
+
+    /// Returns how many bytes the record occupies. A record that a peer sent has its own copy of the name.
+    fn cost_bytes(&self) -> usize {
+        self.record.cost_bytes() + own_name_bytes(&self.source, &self.record)
+    }
+}
+
+#[inline]
+fn is_told_expired(record: &SharedRecord, due_us: u64) -> bool {
+    // Until its expiry is told, a record with a time to live is due at its expiry.
+    record.ttl_ms > 0 && !record.stamp.deleted && record.expires_us().is_some_and(|at_us| due_us != at_us)
+}
+
+/// Returns how many bytes the shard's own copy of a name takes, if the record does not share it.
+#[inline]
+fn own_name_bytes(source: &Source, record: &SharedRecord) -> usize {
+    match source.as_str().as_ptr() == record.source.as_str().as_ptr() {
+        true => 0,
+        false => name_bytes(source.as_str()),
     }
 }
 
@@ -34,17 +56,36 @@ impl Entry {
 #[derive(Default)]
 pub(super) struct Shard {
     table: HashTable<Entry>,
-    /// The sources whose records will expire or may be collected, each with the time of that on the wall
-    /// clock, in microseconds.
-    due: BTreeSet<(u64, Source)>,
-    /// XOR of the checksums of all records.
+    names: Names,
+    /// When records expire and deletions may be collected, as a wall clock in microseconds, with the hashes of
+    /// their sources' names.
+    due: BTreeSet<(u64, u64)>,
+    /// The same for values that have expired: when guards take their places.
+    expired: BTreeSet<(u64, u64)>,
+    guards: Guards,
+    /// XOR of the checksums of all records that nodes exchange.
     pub(super) fingerprint: u64,
     /// Number of changes so far. It never falls.
     pub(super) version: u64,
-    /// Memory held by all records, in bytes.
-    pub(super) bytes: usize,
-    /// Part of `bytes` that is held by deletions.
+    /// Memory of all records, in bytes.
+    record_bytes: usize,
+    /// Memory of the tables and trees, in bytes.
+    frame_bytes: usize,
+    /// Part of `record_bytes` that is held by deletions.
     tombstone_bytes: usize,
+}
+
+/// What a shard holds, for the sums over all shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ShardSize {
+    /// Memory of everything, in bytes.
+    pub(super) bytes: usize,
+    /// Number of sources with a record.
+    pub(super) sources: usize,
+    /// Number of these whose values have expired.
+    pub(super) expired: usize,
+    /// Number of guards.
+    pub(super) guards: usize,
 }
 
 /// The time and the limits of a sweep.
@@ -72,10 +113,43 @@ pub enum Swept {
 /// Time for which a collection that is not allowed yet is put off, in microseconds.
 const PUT_OFF_US: u64 = 30_000_000;
 
+/// When a record is due, and in which of the shard's lists that is kept.
+#[derive(Clone, Copy)]
+struct Deadline {
+    /// As a wall clock in microseconds; 0: never.
+    at_us: u64,
+    is_expired: bool,
+}
+
+impl Deadline {
+    #[inline]
+    fn of(record: &SharedRecord, wall_us: u64, tombstones_us: u64) -> Deadline {
+        match record.expires_us() {
+            Some(at_us) if at_us > wall_us && !record.stamp.deleted => Deadline { at_us, is_expired: false },
+            None if !record.stamp.deleted => Deadline { at_us: 0, is_expired: false },
+            _ => {
+                let at_us = record.exchanged_until_us(tombstones_us).unwrap_or(0);
+                Deadline { at_us, is_expired: !record.stamp.deleted }
+            }
+        }
+    }
+}
+
 impl Shard {
-    /// Returns the number of records.
-    pub(super) fn len(&self) -> usize {
-        self.table.len()
+    pub(super) fn size(&self) -> ShardSize {
+        ShardSize {
+            bytes: self.record_bytes + self.frame_bytes,
+            sources: self.table.len(),
+            expired: self.expired.len(),
+            guards: self.guards.len(),
+        }
+    }
+
+    /// Counts the memory of the tables and trees anew. To be called when any of them has grown or shrunk.
+    fn count_frame(&mut self) {
+        let (guards, guard_keys) = self.guards.size();
+        let keys = self.names.len() + self.due.len() + self.expired.len() + guard_keys;
+        self.frame_bytes = self.table.allocation_size() + guards + keys * TREE_KEY_BYTES;
     }
 
     /// Returns the record of a source, whose hash is given.
@@ -83,24 +157,75 @@ impl Shard {
         self.table.find(hash, |entry| is_of(entry, hash, source)).map(|entry| &entry.record)
     }
 
-    /// Returns all records, in no order.
-    pub(super) fn records(&self) -> impl Iterator<Item = &SharedRecord> {
-        self.table.iter().map(|entry| &entry.record)
+    /// Returns what is left of the expired value of a source, if nothing else is.
+    pub(super) fn find_guard(&self, hash: u64) -> Option<Guard> {
+        if self.guards.len() == 0 { None } else { self.guards.get(hash) }
     }
 
-    /// Returns the last change of every source that changed after `version`.
-    pub(super) fn changes_since(&self, index: u16, version: u64) -> impl Iterator<Item = Change> {
-        let is_later = move |entry: &&Entry| entry.version > version;
-        self.table.iter().filter(is_later).map(move |entry| Change {
-            record: entry.record.clone(),
-            is_expiry: entry.is_told_expired(),
-            shard: index,
-            version: entry.version,
-        })
+    /// Shows up to `count` records after `cursor` to `visit`, in the order of names, each with the version of its
+    /// last change. `hash_of` returns the hash of a name.
+    pub(super) fn walk_all(
+        &self,
+        cursor: &mut Cursor,
+        count: usize,
+        hash_of: impl Fn(&str) -> u64,
+        visit: &mut dyn FnMut(&SharedRecord, u64),
+    ) {
+        self.names.walk_all(cursor, count, &mut |name| {
+            if let Some(entry) = self.entry(hash_of(name.as_str()), name) {
+                visit(&entry.record, entry.version);
+            }
+        });
+    }
+
+    /// Shows the records after `cursor` that the pattern matches to `visit`, in the order of names, each with the
+    /// version of its last change, until `visit` returns `false` or the steps are used up.
+    pub(super) fn walk(
+        &self,
+        pattern: &Pattern,
+        cursor: &mut Cursor,
+        steps: &mut usize,
+        hash_of: impl Fn(&str) -> u64,
+        visit: &mut dyn FnMut(&SharedRecord, u64) -> bool,
+    ) {
+        self.names.walk(pattern, cursor, steps, &mut |name| {
+            let entry = self.entry(hash_of(name.as_str()), name);
+            entry.is_none_or(|entry| visit(&entry.record, entry.version))
+        });
+    }
+
+    /// Collects the last changes of up to `count` sources after `cursor`, as far as their versions are in
+    /// `versions`: greater than the first number, and at most the second.
+    pub(super) fn changes(
+        &self,
+        index: u16,
+        cursor: &mut Cursor,
+        count: usize,
+        versions: (u64, u64),
+        hash_of: impl Fn(&str) -> u64,
+        changes: &mut impl Extend<Change>,
+    ) {
+        self.names.walk_all(cursor, count, &mut |name| {
+            let entry = self.entry(hash_of(name.as_str()), name);
+            let is_wanted = |entry: &&Entry| entry.version > versions.0 && entry.version <= versions.1;
+            changes.extend(entry.filter(is_wanted).map(|entry| Change {
+                record: entry.record.clone(),
+                is_expiry: entry.is_told_expired(),
+                shard: index,
+                version: entry.version,
+            }));
+        });
+    }
+
+    fn entry(&self, hash: u64, name: &Source) -> Option<&Entry> {
+        let entry = self.table.find(hash, |entry| is_of(entry, hash, name.as_str()));
+        debug_assert!(entry.is_some(), "the names are those of the records");
+        entry
     }
 
     /// Returns the place of a source's record in the table.
-    fn position(&self, hash: u64, source: &str) -> Option<usize> {
+    #[inline]
+    pub(super) fn position(&self, hash: u64, source: &str) -> Option<usize> {
         self.table.find_bucket_index(hash, |entry| is_of(entry, hash, source))
     }
 
@@ -111,16 +236,13 @@ impl Shard {
         &mut self,
         position: Option<usize>,
         hash: u64,
-        due_us: u64,
+        deadline: Deadline,
         version: u64,
         record: SharedRecord,
     ) -> usize {
         self.fingerprint ^= record.checksum;
-        self.bytes += record.cost_bytes();
         self.tombstone_bytes += tombstone_bytes(&record);
-        if due_us > 0 {
-            self.due.insert((due_us, record.source.clone()));
-        }
+        let due_us = deadline.at_us;
         match position.and_then(|at| Some((at, self.table.get_bucket_mut(at)?))) {
             Some((at, place)) => {
                 debug_assert_eq!(place.source.as_str(), record.source.as_str(), "another source's place");
@@ -128,82 +250,215 @@ impl Shard {
                     debug_assert!(version > place.version, "versions of a shard rise");
                     place.version = version;
                 }
-                // A record from a peer has its own copy of the name: then only that copy is held, not both.
-                if place.source.as_str().as_ptr() != record.source.as_str().as_ptr() {
-                    place.source = record.source.clone();
-                }
+                self.record_bytes += record.cost_bytes() + own_name_bytes(&place.source, &record);
+                self.record_bytes -= place.cost_bytes();
                 let old = std::mem::replace(&mut place.record, record);
                 let old_due_us = std::mem::replace(&mut place.due_us, due_us);
-                self.forget(&old, old_due_us, due_us);
+                self.fingerprint ^= old.checksum;
+                self.tombstone_bytes -= tombstone_bytes(&old);
+                if old_due_us != due_us {
+                    self.move_deadline(hash, old_due_us, is_told_expired(&old, old_due_us), deadline);
+                }
                 at
             }
-            None => {
-                let entry = Entry { source: record.source.clone(), hash, due_us, version, record };
-                self.table.insert_unique(hash, entry, |entry| entry.hash).bucket_index()
-            }
+            None => self.insert(hash, deadline, version, record),
         }
     }
 
-    /// Takes a record that left the table out of the sums, and out of what is due, unless the record that
-    /// replaces it is due at the same time, `due_us`.
     #[inline]
-    fn forget(&mut self, old: &SharedRecord, old_due_us: u64, due_us: u64) {
-        debug_assert!(self.bytes >= old.cost_bytes(), "a record that was not counted");
-        self.fingerprint ^= old.checksum;
-        self.bytes -= old.cost_bytes();
-        self.tombstone_bytes -= tombstone_bytes(old);
-        if old_due_us > 0 && old_due_us != due_us {
-            self.due.remove(&(old_due_us, old.source.clone()));
+    fn move_deadline(&mut self, hash: u64, old_us: u64, was_expired: bool, new: Deadline) {
+        if old_us > 0 {
+            let list = if was_expired { &mut self.expired } else { &mut self.due };
+            list.remove(&(old_us, hash));
         }
+        if new.at_us > 0 {
+            let list = if new.is_expired { &mut self.expired } else { &mut self.due };
+            list.insert((new.at_us, hash));
+        }
+        self.count_frame();
     }
 
+    #[cold]
+    fn insert(&mut self, hash: u64, deadline: Deadline, version: u64, record: SharedRecord) -> usize {
+        if let Some(guard) = self.find_guard(hash) {
+            self.guards.remove(hash);
+            self.fingerprint ^= guard.checksum;
+        }
+        self.record_bytes += record.cost_bytes();
+        let source = record.source.clone();
+        self.names.insert(source.clone());
+        let entry = Entry { source, hash, due_us: deadline.at_us, version, record };
+        let at = self.table.insert_unique(hash, entry, |entry| entry.hash).bucket_index();
+        self.move_deadline(hash, 0, false, deadline);
+        at
+    }
+
+    /// Takes the record at a place out of the table and out of all sums.
+    pub(super) fn take_out(&mut self, at: usize) -> Option<SharedRecord> {
+        let (old, _) = self.table.get_bucket_entry(at).ok()?.remove();
+        debug_assert!(self.record_bytes >= old.cost_bytes(), "a record that was not counted");
+        self.fingerprint ^= old.record.checksum;
+        self.record_bytes -= old.cost_bytes();
+        self.tombstone_bytes -= tombstone_bytes(&old.record);
+        self.names.remove(old.source.as_str());
+        // A table that kept its size would count against the map for ever.
+        if 4 * self.table.len() < self.table.capacity() {
+            self.table.shrink_to(2 * self.table.len(), |entry| entry.hash);
+        }
+        self.move_deadline(
+            old.hash,
+            old.due_us,
+            old.is_told_expired(),
+            Deadline { at_us: 0, is_expired: false },
+        );
+        Some(old.record)
+    }
+
+    /// Handles what is due, and returns when the next record is, as a wall clock in microseconds.
     pub(super) fn sweep(&mut self, index: u16, due: Due, swept: &mut dyn FnMut(Swept)) -> Option<u64> {
+        let is_due = |first: Option<&(u64, u64)>| first.copied().filter(|(at, _)| *at <= due.wall_us);
         for _ in 0..due.budget {
-            let (at, source) = self.due.first()?;
-            if *at > due.wall_us {
+            if let Some((at, hash)) = is_due(self.due.first()) {
+                self.handle_due(index, hash, at, due, swept);
+            } else if let Some((at, hash)) = is_due(self.expired.first()) {
+                self.guard_expired(hash, at, swept);
+            } else if let Some((_, hash)) = is_due(self.guards.first().as_ref()) {
+                self.handle_guard(hash, due);
+            } else {
                 break;
             }
-            let (at, source) = (*at, source.clone());
-            let hash = super::place(source.as_str()).0;
-            self.due.pop_first();
-            self.handle_due(index, hash, at, &source, due, swept);
         }
-        self.due.first().map(|(at, _)| *at)
+        let firsts = [self.due.first().copied(), self.expired.first().copied(), self.guards.first()];
+        firsts.into_iter().flatten().map(|(at, _)| at).min()
     }
 
-    /// Removes a record that is due if it may be collected, or reports that it has expired, and sets when it
-    /// is due next.
-    fn handle_due(
-        &mut self,
-        index: u16,
-        hash: u64,
-        at: u64,
-        source: &Source,
-        due: Due,
-        swept: &mut dyn FnMut(Swept),
-    ) {
-        let is_it = |entry: &Entry| is_of(entry, hash, source.as_str());
-        let Ok(mut place) = self.table.find_entry(hash, is_it) else { return };
-        let record = place.get().record.clone();
-        let collect_us = record.collect_us(due.tombstones_us).unwrap_or(u64::MAX);
+    /// Returns the place of the record with this hash that is due at this time. Two names may have one hash.
+    fn due_position(&self, hash: u64, at: u64) -> Option<usize> {
+        self.table.find_bucket_index(hash, |entry| entry.hash == hash && entry.due_us == at)
+    }
+
+    /// Removes a deletion that is due if it may be collected, or reports that a value has expired, and sets when
+    /// it is due next.
+    fn handle_due(&mut self, index: u16, hash: u64, at: u64, due: Due, swept: &mut dyn FnMut(Swept)) {
+        let Some(position) = self.due_position(hash, at) else {
+            debug_assert!(false, "nothing is due that is not held");
+            self.due.remove(&(at, hash));
+            return;
+        };
         let may_collect = due.may_collect || self.tombstone_bytes > TOMBSTONE_BYTES_MAX / SHARDS;
-        if due.wall_us >= collect_us && may_collect {
-            let (old, _) = place.remove();
-            self.forget(&old.record, old.due_us, at);
-            swept(Swept::Collected(old.record));
+        let Some(entry) = self.table.get_bucket_mut(position) else { return };
+        let record = entry.record.clone();
+        if record.stamp.deleted && may_collect {
+            swept(Swept::Collected(record));
+            self.take_out(position);
             return;
         }
-        let next = if collect_us > due.wall_us { collect_us } else { due.wall_us + PUT_OFF_US };
-        place.get_mut().due_us = next;
-        self.due.insert((next, source.clone()));
-        if record.expires_us() == Some(at) {
+        let next_us = match record.stamp.deleted {
+            true => due.wall_us + PUT_OFF_US,
+            false => record.exchanged_until_us(due.tombstones_us).unwrap_or(u64::MAX),
+        };
+        entry.due_us = next_us;
+        let is_expired = !record.stamp.deleted;
+        if is_expired {
             self.version += 1;
+            entry.version = self.version;
+        }
+        self.move_deadline(hash, at, false, Deadline { at_us: next_us, is_expired });
+        if is_expired {
             let version = self.version;
-            if let Some(entry) = self.table.find_mut(hash, is_it) {
-                entry.version = version;
-            }
             swept(Swept::Expired(Change { record, is_expiry: true, shard: index, version }));
         }
+    }
+
+    /// Replaces a value that has expired by a guard. `at` is when nodes cease to exchange it.
+    fn guard_expired(&mut self, hash: u64, at: u64, swept: &mut dyn FnMut(Swept)) {
+        let Some(record) = self.due_position(hash, at).and_then(|position| self.take_out(position)) else {
+            debug_assert!(false, "nothing has expired that is not held");
+            self.expired.remove(&(at, hash));
+            return;
+        };
+        // Of two names with one hash, which hardly ever occur, only one is guarded.
+        if self.guards.get(hash).is_none() {
+            // The record stays in the fingerprint for as long as other nodes have it there.
+            self.fingerprint ^= record.checksum;
+            self.guards.insert(Guard::new(hash, record.stamp, record.checksum, at));
+        }
+        self.count_frame();
+        swept(Swept::Collected(record));
+    }
+
+    /// Takes a guard out of the fingerprint or out of the shard, whichever is due.
+    fn handle_guard(&mut self, hash: u64, due: Due) {
+        let Some(guard) = self.guards.remove(hash) else { return };
+        if guard.checksum != 0 {
+            self.fingerprint ^= guard.checksum;
+            let kept_us = due.tombstones_us / EXPIRED_PART;
+            self.guards.insert(guard.until(guard.due_us + (due.tombstones_us - kept_us)));
+        } else if !due.may_collect {
+            self.guards.insert(guard.until(due.wall_us + PUT_OFF_US));
+        }
+        self.count_frame();
+    }
+
+    /// Replaces up to `count` expired values by guards, those that expired first before the others, although nodes
+    /// still exchange them. Returns their number.
+    pub(super) fn guard_early(&mut self, count: usize, due: Due, swept: &mut dyn FnMut(Swept)) -> usize {
+        let kept_us = due.tombstones_us / EXPIRED_PART;
+        let mut guarded = 0;
+        while guarded < count
+            && let Some((at, hash)) = self.expired.first().copied()
+            // A store may remove no record before its own timestamp.
+            && at.saturating_sub(kept_us) <= due.wall_us
+        {
+            self.guard_expired(hash, at, swept);
+            guarded += 1;
+        }
+        guarded
+    }
+
+    /// Lets up to `count` guards go, those first that would go first anyway. Returns their number.
+    pub(super) fn drop_guards(&mut self, count: usize) -> usize {
+        let mut dropped = 0;
+        while dropped < count
+            && let Some((_, hash)) = self.guards.first()
+            && let Some(guard) = self.guards.remove(hash)
+        {
+            self.fingerprint ^= guard.checksum;
+            dropped += 1;
+        }
+        self.count_frame();
+        dropped
+    }
+
+    /// Makes `record` the latest of its source at `position`. Returns the new place. `is_told` says whether that is
+    /// a change that subscribers are told, which has a version of its own.
+    #[inline]
+    pub(super) fn replace(
+        &mut self,
+        (position, hash): (Option<usize>, u64),
+        record: &SharedRecord,
+        (wall_us, tombstones_us): (u64, u64),
+        is_told: bool,
+    ) -> usize {
+        let version = if is_told {
+            self.version += 1;
+            self.version
+        } else {
+            0
+        };
+        let deadline = Deadline::of(record, wall_us, tombstones_us);
+        self.put(position, hash, deadline, version, record.clone())
+    }
+
+    /// Returns the record at a place of the table.
+    #[inline]
+    pub(super) fn at(&self, position: usize) -> Option<&SharedRecord> {
+        self.table.get_bucket(position).map(|entry| &entry.record)
+    }
+
+    /// Returns the shard's own copy of a source's name, to be shared.
+    pub(super) fn shared_name(&self, position: usize) -> Option<Source> {
+        self.table.get_bucket(position).map(|entry| entry.source.clone())
     }
 }
 
@@ -215,70 +470,4 @@ fn tombstone_bytes(record: &SharedRecord) -> usize {
 #[inline]
 fn is_of(entry: &Entry, hash: u64, source: &str) -> bool {
     entry.hash == hash && entry.source.as_str() == source
-}
-
-/// The place of one source in its shard, under the shard's lock. The source is looked up only once.
-pub struct Slot<'a> {
-    shard: &'a mut Shard,
-    hash: u64,
-    source: &'a str,
-    index: u16,
-    /// The place in the table, if the source is there.
-    position: Option<usize>,
-}
-
-impl<'a> Slot<'a> {
-    #[inline]
-    pub(super) fn new(shard: &'a mut Shard, hash: u64, source: &'a str, index: u16) -> Slot<'a> {
-        let position = shard.position(hash, source);
-        Slot { shard, hash, source, index, position }
-    }
-
-    /// Returns the record that is held now, if any.
-    #[inline]
-    pub fn current(&self) -> Option<&SharedRecord> {
-        self.shard.table.get_bucket(self.position?).map(|entry| &entry.record)
-    }
-
-    /// Returns the map's own copy of the source's name, to be shared, if the source is held.
-    pub fn shared_name(&self) -> Option<Source> {
-        self.current().map(|record| record.source.clone())
-    }
-
-    /// Makes `record` the latest of its source, and returns the change that subscribers are to be told. A
-    /// record that has expired already counts as a deletion there.
-    #[inline]
-    pub fn replace(&mut self, record: SharedRecord, wall_us: u64, tombstones_us: u64) -> Change {
-        let is_expiry = !record.stamp.deleted && !record.is_visible(wall_us);
-        self.shard.version += 1;
-        self.put(&record, wall_us, tombstones_us, self.shard.version);
-        Change { record, is_expiry, shard: self.index, version: self.shard.version }
-    }
-
-    /// Makes `record` the latest of its source without a change that subscribers are told: the versions stay.
-    pub fn replace_silently(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64) {
-        self.put(record, wall_us, tombstones_us, 0);
-    }
-
-    /// Takes the source out of the map, if `record` is still its latest. Returns whether it was.
-    pub fn remove(&mut self, record: &SharedRecord) -> bool {
-        let Some(at) = self.position else { return false };
-        let Ok(place) = self.shard.table.get_bucket_entry(at) else { return false };
-        if place.get().record.checksum != record.checksum {
-            return false;
-        }
-        let (old, _) = place.remove();
-        self.position = None;
-        self.shard.forget(&old.record, old.due_us, 0);
-        true
-    }
-
-    #[inline]
-    fn put(&mut self, record: &SharedRecord, wall_us: u64, tombstones_us: u64, version: u64) {
-        debug_assert_eq!(record.source.as_str(), self.source);
-        debug_assert!(self.current().is_none_or(|held| order(record, held).is_ge()), "a source goes back");
-        let expires = record.expires_us().filter(|&at| at > wall_us);
-        let due_us = expires.or_else(|| record.collect_us(tombstones_us)).unwrap_or(0);
-        self.position = Some(self.shard.put(self.position, self.hash, due_us, version, record.clone()));
-    }
 }

@@ -162,9 +162,11 @@ impl<'a> From<Items<'a>> for Vec<Item<'a>> {
 }
 
 impl PublishFrame<'_> {
-    /// Makes the frame that replaces a batch of too many items: one refusal of the batch as a whole.
-    pub(super) fn too_long() -> PublishFrame<'static> {
-        let refusal = Refusal::new(Code::BadRequest, format!("a batch has at most {BATCH_ITEMS_MAX} items"));
+    /// Makes the frame that replaces a batch of too many items, `count` of them: one refusal of the batch as a
+    /// whole.
+    pub(super) fn too_long(count: usize) -> PublishFrame<'static> {
+        let message = format!("a batch of {count} items; at most {BATCH_ITEMS_MAX}");
+        let refusal = Refusal::new(Code::BadRequest, message);
         PublishFrame { items: Items::One(Item { id: None, draft: Err(refusal) }), is_batch: false }
     }
 }

@@ -43,6 +43,12 @@ pub struct ClientMessage<'a>(Form<'a>);
 enum Form<'a> {
     /// A single publish, read without generated code. Its parts borrow from the frame.
     Publish(Publish<'a>),
+    /// A batch with more items than one may have: their number. The items were not read, because each may
+    /// take a hundred times the memory that it takes in the frame.
+    LongBatch(usize),
+    /// A subscription to more patterns than one may have: its id, and the number of patterns, which were not
+    /// read either.
+    LongSubscribe(Option<RequestId<'a>>, usize),
     /// Any other message, read by generated code. `None` if the frame holds no message that this version
     /// knows.
     Any(Option<Asked>),
@@ -58,6 +64,15 @@ impl ClientMessage<'_> {
         if let Some(publish) = read::publish_message(bytes) {
             return Ok(ClientMessage(Form::Publish(publish)));
         }
+        let items = read::count_batch_items(bytes);
+        if items > BATCH_ITEMS_MAX {
+            return Ok(ClientMessage(Form::LongBatch(items)));
+        }
+        if let Some((id, patterns)) = read::subscribe_head(bytes)
+            && patterns > PATTERNS_PER_SUBSCRIPTION_MAX
+        {
+            return Ok(ClientMessage(Form::LongSubscribe(id, patterns)));
+        }
         Ok(ClientMessage(Form::Any(proto::ClientMessage::decode(bytes)?.message)))
     }
 
@@ -70,11 +85,12 @@ impl ClientMessage<'_> {
         let one = |publish| PublishFrame { items: Items::One(item(publish)), is_batch: false };
         let asked = match &self.0 {
             Form::Publish(publish) => return one(publish.clone()),
+            Form::LongBatch(count) => return PublishFrame::too_long(*count),
+            Form::LongSubscribe(id, _) => return refused(checked_id(id.clone()).unwrap_or(None)),
             Form::Any(asked) => asked,
         };
         match asked {
             Some(Asked::Publish(publish)) => one(Publish::from(publish)),
-            Some(Asked::Batch(batch)) if batch.items.len() > BATCH_ITEMS_MAX => PublishFrame::too_long(),
             Some(Asked::Batch(batch)) => {
                 let items = batch.items.iter().map(|publish| item(publish.into())).collect();
                 PublishFrame { items: Items::Many(items), is_batch: true }
@@ -91,6 +107,7 @@ impl ClientMessage<'_> {
             || refuse(Code::BadRequest, "allowed on /subscribe are \"subscribe\" and \"unsubscribe\"");
         let (id, request) = match &self.0 {
             Form::Publish(publish) => (checked_id(publish.id.clone()), refused()),
+            Form::LongSubscribe(id, count) => (checked_id(id.clone()), wrong_count(*count)),
             Form::Any(Some(Asked::Subscribe(message))) => {
                 (request_id(&message.id), subscribe(message).map(Request::Subscribe))
             }
@@ -98,7 +115,7 @@ impl ClientMessage<'_> {
                 (request_id(&message.id), Ok(Request::Unsubscribe(message.subscription)))
             }
             Form::Any(Some(Asked::Publish(publish))) => (request_id(&publish.id), refused()),
-            Form::Any(Some(Asked::Batch(_)) | None) => (Ok(None), refused()),
+            Form::Any(Some(Asked::Batch(_)) | None) | Form::LongBatch(_) => (Ok(None), refused()),
         };
         match id {
             Ok(id) => SubscribeFrame { id, request },
@@ -209,11 +226,16 @@ fn json(text: &str) -> Result<&[u8], Refusal> {
     }
 }
 
+/// Refuses a subscription with this number of patterns.
+fn wrong_count<T>(count: usize) -> Result<T, Refusal> {
+    let allowed = format!("allowed are 1 to {PATTERNS_PER_SUBSCRIPTION_MAX}");
+    refuse(Code::BadRequest, format!("sources has {count} patterns; {allowed}"))
+}
+
 fn subscribe(message: &proto::Subscribe) -> Result<Subscribe, Refusal> {
     let count = message.sources.len();
     if count == 0 || count > PATTERNS_PER_SUBSCRIPTION_MAX {
-        let allowed = format!("allowed are 1 to {PATTERNS_PER_SUBSCRIPTION_MAX}");
-        return refuse(Code::BadRequest, format!("sources has {count} patterns; {allowed}"));
+        return wrong_count(count);
     }
     let patterns = message
         .sources

@@ -33,7 +33,44 @@ pub enum Code {
     Timeout,
     /// The node's clock differs too much from its peers' clocks.
     ClockSkew,
+    /// The path does not know the method of the request (HTTP only).
+    MethodNotAllowed,
+    /// The path speaks WebSocket, and the request does not ask for it (HTTP only).
+    UpgradeRequired,
+    /// Clients should not be sent to this node at the moment (HTTP only).
+    NotReady,
+    /// An event loop of the node hangs (HTTP only).
+    Stuck,
+    /// A request, or the reader of an answer, is slower than the least rate (HTTP only).
+    TooSlow,
+    /// The node failed to answer because of a defect in it (HTTP only).
+    Internal,
 }
+
+/// Every code that a node can send, for the check that the reference names it.
+#[cfg(test)]
+pub const ALL_CODES: [Code; 20] = [
+    Code::BadJson,
+    Code::BadRequest,
+    Code::BadSource,
+    Code::BadPattern,
+    Code::BadTimestamp,
+    Code::FutureTimestamp,
+    Code::TooLarge,
+    Code::Forbidden,
+    Code::NotFound,
+    Code::Overloaded,
+    Code::RateLimited,
+    Code::StoreUnavailable,
+    Code::Timeout,
+    Code::ClockSkew,
+    Code::MethodNotAllowed,
+    Code::UpgradeRequired,
+    Code::NotReady,
+    Code::Stuck,
+    Code::TooSlow,
+    Code::Internal,
+];
 
 impl Code {
     /// Returns the name of the code in answers to clients.
@@ -53,13 +90,22 @@ impl Code {
             Code::StoreUnavailable => "store_unavailable",
             Code::Timeout => "timeout",
             Code::ClockSkew => "clock_skew",
+            Code::MethodNotAllowed => "method_not_allowed",
+            Code::UpgradeRequired => "upgrade_required",
+            Code::NotReady => "not_ready",
+            Code::Stuck => "stuck",
+            Code::TooSlow => "too_slow",
+            Code::Internal => "internal",
         }
     }
 
     /// Returns whether the same request may succeed later without a change.
     pub fn is_temporary(self) -> bool {
         use Code::*;
-        matches!(self, Overloaded | RateLimited | StoreUnavailable | Timeout | ClockSkew)
+        matches!(
+            self,
+            Overloaded | RateLimited | StoreUnavailable | Timeout | ClockSkew | NotReady | Stuck | TooSlow
+        )
     }
 
     /// Returns the HTTP status with the same meaning.
@@ -69,9 +115,13 @@ impl Code {
             BadJson | BadRequest | BadSource | BadPattern | BadTimestamp | FutureTimestamp => 400,
             Forbidden => 403,
             NotFound => 404,
+            MethodNotAllowed => 405,
+            TooSlow => 408,
             TooLarge => 413,
+            UpgradeRequired => 426,
             RateLimited => 429,
-            Overloaded | StoreUnavailable | ClockSkew => 503,
+            Internal => 500,
+            Overloaded | StoreUnavailable | ClockSkew | NotReady | Stuck => 503,
             Timeout => 504,
         }
     }
@@ -113,4 +163,29 @@ pub(super) fn shortened(text: &str) -> Cow<'_, str> {
     }
     let cut = (0..=61).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     Cow::Owned(format!("{}…", &text[..cut]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client library that knows the table of the reference must know every code that a node can send.
+    #[test]
+    fn every_code_is_in_the_table_of_the_reference() {
+        let reference = include_str!("../../docs/protocol.md");
+        let (_, table) = reference.split_once("### Error codes").expect("the section");
+        let (table, _) = table.split_once("\n## ").expect("another section");
+        for code in ALL_CODES {
+            let row = table.lines().find(|line| {
+                line.starts_with('|')
+                    && line
+                        .split('|')
+                        .nth(1)
+                        .is_some_and(|names| names.contains(&format!("`{}`", code.as_str())))
+            });
+            let row = row.unwrap_or_else(|| panic!("{} is not in the table", code.as_str()));
+            assert!(row.contains(&code.http_status().to_string()), "{row}");
+            assert_eq!(row.contains('*'), code.is_temporary(), "{row}");
+        }
+    }
 }

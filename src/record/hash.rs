@@ -1,13 +1,39 @@
-//! The hash function of maps whose keys are names. It has no random seed, so that a simulated run can be
-//! repeated exactly.
+//! The hash function of maps whose keys are names.
 //!
-//! Every piece is hashed by the one-shot XXH3 function, with the hash so far as its seed. Rejected: the
-//! streaming `Xxh3`, whose state of half a kilobyte costs more to set up than a name costs to hash; and hash
-//! functions with random seeds.
+//! Names come from outside. If their hashes could be computed there, a client could choose names that all have
+//! the same hash, and every lookup would compare all of them. So the hash has a seed, which the server draws at its
+//! start and nobody else knows. It is the same for all maps of a process, so that a hash that is computed once serves
+//! several of them. Without a server the seed is 0, so that a simulated run can be repeated exactly. The order in
+//! which a map has its keys must never be seen from outside.
+//!
+//! Every piece is hashed by the one-shot XXH3 function, with the hash so far as its seed. Rejected: the streaming
+//! `Xxh3`, whose state of half a kilobyte costs more to set up than a name costs to hash; and a seed for each map,
+//! which many would have to be handed.
 
 use std::hash::{BuildHasher, Hasher};
+use std::sync::OnceLock;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// The seed of this process, from its first use on.
+static SEED: OnceLock<u64> = OnceLock::new();
+
+/// Sets the seed of this process. To be called before any name is hashed, because hashes with another seed find
+/// nothing. Returns `false` if it is too late: then the seed stays as it is.
+pub fn set_seed(seed: u64) -> bool {
+    SEED.set(seed).is_ok()
+}
+
+#[inline]
+fn seed() -> u64 {
+    *SEED.get_or_init(|| 0)
+}
+
+/// Returns the hash of a name, the same for all maps of this process. It must not leave the process.
+#[inline]
+pub fn name_hash(name: &str) -> u64 {
+    xxh3_64_with_seed(name.as_bytes(), seed())
+}
 
 /// Makes a [`NameHasher`] for every key.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +47,7 @@ impl BuildHasher for NameState {
     type Hasher = NameHasher;
 
     fn build_hasher(&self) -> NameHasher {
-        NameHasher(0)
+        NameHasher(seed())
     }
 }
 

@@ -4,6 +4,7 @@
 //! Nothing here knows of a socket, a thread or a clock. A [`Record`] is made once, at the node that accepts
 //! it from a client, and never changes; everyone who holds it shares it.
 
+pub mod cost;
 pub mod fields;
 pub mod hash;
 mod history;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::limits::{NODE_NAME_BYTES_MAX, PEER_FUTURE_US_MAX, SOURCE_BYTES_MAX};
+use crate::limits::{EXPIRED_PART, NODE_NAME_BYTES_MAX, PEER_FUTURE_US_MAX, SOURCE_BYTES_MAX};
 
 pub use history::{CursorError, HistoryCursor, HistoryPage, HistoryQuery};
 pub use node_name::{NodeName, NodeNameError};
@@ -187,13 +188,14 @@ impl Record {
         Some(from_us.saturating_add(tombstones_us))
     }
 
-    /// Returns how much memory the record occupies, in bytes, including the name of its source. The overhead
-    /// of the allocator is estimated. The bounds of queues and of the map are checked with this number.
+    /// Returns until when nodes exchange the record while they compare their maps, in microseconds since the
+    /// Unix epoch; `None` means until a newer one replaces it. A deletion is exchanged until it may be removed,
+    /// an expired value for a part of that time ([`EXPIRED_PART`]): every node that holds the value lets it
+    /// expire by itself. The result depends on nothing but the record's own fields and the setting
+    /// `tombstones_us`, so it is the same on every node.
     #[inline]
-    pub fn cost_bytes(&self) -> usize {
-        /// Memory of a record besides its names and its data, in bytes.
-        const OVERHEAD: usize = size_of::<Record>() + 2 * size_of::<usize>() + 64;
-        OVERHEAD + self.source.as_str().len() + self.payload.bytes().len()
+    pub fn exchanged_until_us(&self, tombstones_us: u64) -> Option<u64> {
+        self.collect_us(if self.stamp.deleted { tombstones_us } else { tombstones_us / EXPIRED_PART })
     }
 }
 

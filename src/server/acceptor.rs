@@ -8,7 +8,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -20,8 +19,6 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// Pause in accepting after an error that would recur at once, such as a lack of file descriptors, in
 /// microseconds.
 const ACCEPT_PAUSE_US: u64 = 100_000;
-/// Least time between two lines in the log about connections that could not be accepted, in microseconds.
-const FAILURES_LOG_US: u64 = 60_000_000;
 
 /// Binds `count` listeners to one port. With port 0 the kernel chooses a free one.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
@@ -116,27 +113,6 @@ impl Acceptor {
     }
 }
 
-/// The failures to accept connections, at all listeners of a node. Without file descriptors they come ten
-/// times a second from each listener, so they are put into one line of the log a minute.
-#[derive(Debug, Default)]
-pub struct AcceptFailures {
-    unlogged: AtomicU64,
-    /// When the next line may be written, on the monotonic clock.
-    next_us: AtomicU64,
-}
-
-impl AcceptFailures {
-    /// Counts one failure. Returns the number of failures since the last line if another line is due.
-    pub fn count(&self, now_us: u64) -> Option<u64> {
-        self.unlogged.fetch_add(1, Relaxed);
-        let due_us = self.next_us.load(Relaxed);
-        let next_us = now_us + FAILURES_LOG_US;
-        let is_due =
-            now_us >= due_us && self.next_us.compare_exchange(due_us, next_us, Relaxed, Relaxed).is_ok();
-        is_due.then(|| self.unlogged.swap(0, Relaxed))
-    }
-}
-
 /// Raises the number of files that this process may open to the most that the system allows: every
 /// connection takes one.
 pub fn raise_file_limit() {
@@ -185,17 +161,6 @@ mod tests {
                 .zip(&clients)
                 .all(|((_, from), client)| client.local_addr().is_ok_and(|at| at == *from))
         );
-    }
-
-    /// Twenty lines a second filled the disk of a node that was out of file descriptors.
-    #[test]
-    fn failures_to_accept_are_one_line_a_minute() {
-        let failures = AcceptFailures::default();
-        let minute = |minute: u64| {
-            let turns = (0..600).map(|turn| 5 + minute * FAILURES_LOG_US + turn * ACCEPT_PAUSE_US);
-            turns.filter_map(|now_us| failures.count(now_us)).collect::<Vec<u64>>()
-        };
-        assert_eq!((minute(0), minute(1), minute(2)), (vec![1], vec![600], vec![600]));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub enum CloseCode {
     TooLarge = 1009,
     /// Protobuf that cannot be decoded.
     BadMessage = 4002,
-    /// The node has as many connections as it may have.
+    /// The node has as many connections as it may have, or its clients hold as much memory as they may.
     OverCapacity = 4100,
     /// The node is shutting down.
     Draining = 4200,
@@ -39,13 +39,17 @@ impl CloseCode {
     /// Returns whether frames of which no byte was sent are dropped, so that the client is told at all: one
     /// that does not read would not see the close behind everything that waits for it.
     pub const fn drops_unsent(self) -> bool {
-        matches!(self, CloseCode::NoPong | CloseCode::TooSlow)
+        matches!(self, CloseCode::NoPong | CloseCode::TooSlow | CloseCode::OverCapacity)
     }
 
     /// Returns whether the client's answer to the close is waited for. After a breach of the framing nothing
-    /// that still arrives can be understood.
+    /// that still arrives can be understood. And a node without room for a client does not collect the frames
+    /// of that client until the answer comes.
     pub const fn awaits_answer(self) -> bool {
-        !matches!(self, CloseCode::ProtocolError | CloseCode::InvalidText | CloseCode::TooLarge)
+        !matches!(
+            self,
+            CloseCode::ProtocolError | CloseCode::InvalidText | CloseCode::TooLarge | CloseCode::OverCapacity
+        )
     }
 }
 

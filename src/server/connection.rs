@@ -1,7 +1,7 @@
 //! One client's connection: its transport, the bytes that wait to be sent, and the stage that it is in.
 //!
-//! First the head of a request is read ([`ConnectionStage::Head`]). Then the connection is a session with its
-//! framing ([`ConnectionStage::Open`]), or it goes to the control plane ([`ConnectionStage::HandedOver`]). In
+//! First the head of a request is read ([`ConnectionStage::Head`]), and again after each request for a health
+//! path. Then the connection is a session with its framing ([`ConnectionStage::Open`]), or it goes to the control plane ([`ConnectionStage::HandedOver`]). In
 //! the end it is closing ([`ConnectionStage::Closing`]): the bytes that wait are sent, and those that arrive
 //! are read and discarded, so that the kernel does not cut the last frames off with a reset.
 //!
@@ -10,8 +10,10 @@
 
 use std::io;
 
+use super::account::Holdings;
 use super::close::CloseReason;
 use super::framing::read::FrameReader;
+use super::head::HeadBuffer;
 use super::liveness::Liveness;
 use super::outbound::Outbound;
 use super::session::Session;
@@ -38,6 +40,8 @@ pub struct Connection {
     pub out: Outbound,
     /// Whether the connection is within the node's bound.
     pub admission: Admission,
+    /// Bytes that the connection held when they were counted last.
+    pub held: usize,
     /// Whether the connection is to be read.
     pub intake: Intake,
     /// Whether the transport takes bytes; if not, the poll reports when it does again.
@@ -157,9 +161,9 @@ pub enum ConnectionStage {
     /// The head of a request is being read.
     Head {
         /// The bytes that have come so far.
-        bytes: Vec<u8>,
-        /// Monotonic time at which the connection began, in microseconds.
-        opened_us: u64,
+        head: HeadBuffer,
+        /// Monotonic time by which the head must have come, in microseconds.
+        deadline_us: u64,
     },
     /// A session exchanges messages with the client.
     Open(Box<Open>),
@@ -210,9 +214,13 @@ impl Connection {
         Connection {
             transport,
             generation,
-            stage: ConnectionStage::Head { bytes: Vec::new(), opened_us: now_us },
+            stage: ConnectionStage::Head {
+                head: HeadBuffer::default(),
+                deadline_us: now_us + HANDSHAKE_US_MAX,
+            },
             out: Outbound::default(),
             admission,
+            held: 0,
             intake: Intake::default(),
             is_writable: true,
             turning: Listed::default(),
@@ -224,7 +232,7 @@ impl Connection {
     /// Monotonic time at which the next timeout of the connection is due, in microseconds.
     pub fn next_us(&self) -> Option<u64> {
         match &self.stage {
-            ConnectionStage::Head { opened_us, .. } => Some(opened_us + HANDSHAKE_US_MAX),
+            ConnectionStage::Head { deadline_us, .. } => Some(*deadline_us),
             ConnectionStage::Open(open) => match (open.liveness.next_us(), open.session.next_timeout_us()) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
@@ -232,6 +240,33 @@ impl Connection {
             ConnectionStage::Closing(closing) => Some(closing.deadline_us()),
             ConnectionStage::HandedOver { .. } | ConnectionStage::Over => None,
         }
+    }
+
+    /// Returns how many bytes may be read from the connection at once. Of a request that is no session yet, no
+    /// more is read than its head may have; the rest waits in the socket until someone can handle it.
+    pub fn read_bytes_max(&self) -> usize {
+        match &self.stage {
+            ConnectionStage::Head { head, .. } => head.room_bytes().max(1),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Returns what the connection makes its node hold.
+    pub fn holdings(&self) -> Holdings {
+        let mut holdings = match &self.stage {
+            ConnectionStage::Open(open) => {
+                Holdings { frames: open.reader.held_bytes(), ..open.session.holdings() }
+            }
+            ConnectionStage::Head { head, .. } => {
+                Holdings { frames: head.held_bytes(), ..Holdings::default() }
+            }
+            ConnectionStage::Closing(closing) => {
+                Holdings { frames: closing.held_bytes(), ..Holdings::default() }
+            }
+            ConnectionStage::HandedOver { .. } | ConnectionStage::Over => Holdings::default(),
+        };
+        holdings.unsent += self.out.held_bytes();
+        holdings
     }
 
     /// The session with its framing, if there is one.
@@ -245,6 +280,18 @@ impl Connection {
     /// Returns whether the connection only waits to be taken out of the table.
     pub fn is_over(&self) -> bool {
         matches!(self.stage, ConnectionStage::HandedOver { .. } | ConnectionStage::Over)
+    }
+
+    /// Returns whether a stop of the node need not wait for the connection: its request has not come, or was
+    /// answered without a session.
+    pub fn is_settled(&self) -> bool {
+        match &self.stage {
+            ConnectionStage::Head { .. } => true,
+            ConnectionStage::Closing(closing) => {
+                self.out.is_empty() && !matches!(closing.awaits, AwaitedEnd::CloseAnswer(_))
+            }
+            ConnectionStage::Open(_) | ConnectionStage::HandedOver { .. } | ConnectionStage::Over => false,
+        }
     }
 
     /// Tells the client that its connection is closed, behind the bytes that wait or, if the code drops them,
@@ -308,6 +355,14 @@ impl Closing {
         match self.sent_us {
             Some(sent_us) => sent_us + CLOSE_ANSWER_US_MAX,
             None => self.since_us + CLOSE_FLUSH_US_MAX,
+        }
+    }
+
+    /// Returns how many bytes are held of messages that have not come in full.
+    fn held_bytes(&self) -> usize {
+        match &self.awaits {
+            AwaitedEnd::CloseAnswer(reader) => reader.held_bytes(),
+            AwaitedEnd::Disconnect | AwaitedEnd::Nothing => 0,
         }
     }
 

@@ -7,8 +7,11 @@ use super::clock;
 use super::lifecycle::Phase;
 use super::shared::Shared;
 use crate::cluster::members::MemberInfo;
-use crate::http::{NodeService, Reply};
+use crate::http::{NodeService, PageSearch, Reply};
 use crate::ingest::Accepted;
+use crate::latest::Listing;
+use crate::limits::SCAN_STEPS_PER_TURN;
+use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, PublishFrame};
@@ -28,6 +31,10 @@ impl NodeService for Control {
         self.0.readiness()
     }
 
+    fn is_stopping(&self) -> bool {
+        self.0.lifecycle.phase() >= Phase::Draining
+    }
+
     fn is_turning(&self) -> bool {
         self.0.lifecycle.is_turning(clock::now())
     }
@@ -40,8 +47,8 @@ impl NodeService for Control {
         self.0.ingest.latest().get(source)
     }
 
-    fn list(&self, pattern: &Pattern, after: Option<&str>, limit: usize) -> Vec<SharedRecord> {
-        self.0.ingest.latest().list(pattern, after, limit, clock::now().wall_us)
+    fn list(&self, pattern: Pattern, after: Option<&str>, limit: usize) -> Box<dyn PageSearch> {
+        Box::new(MapSearch { shared: self.0.clone(), listing: Listing::new(pattern, after, limit) })
     }
 
     fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal> {
@@ -60,6 +67,10 @@ impl NodeService for Control {
         let latest = self.0.ingest.latest();
         metrics.sources.set(latest.len() as i64);
         metrics.map_bytes.set(latest.bytes() as i64);
+        let memory = &self.0.memory;
+        metrics.client_memory_bytes.set(memory.taken() as i64);
+        metrics.client_memory_limit_bytes.set(memory.limit() as i64);
+        metrics.guards.set(latest.guards() as i64);
         let store = self.0.store();
         let stats = store.stats();
         metrics.store_pending_records.set(stats.pending_records as i64);
@@ -67,6 +78,33 @@ impl NodeService for Control {
         let is_up = store.health() == StoreHealth::Open && store.away().is_none();
         metrics.store_up.set(i64::from(is_up));
         metrics
+    }
+
+    fn memory(&self) -> &Arc<Budget> {
+        &self.0.memory
+    }
+
+    fn memory_refused(&self, wanted: MemoryUse) {
+        self.0.memory_refused(wanted);
+    }
+}
+
+/// A page that is looked for in the map.
+struct MapSearch {
+    shared: Arc<Shared>,
+    listing: Listing,
+}
+
+impl PageSearch for MapSearch {
+    fn advance(&mut self) -> bool {
+        let mut steps = SCAN_STEPS_PER_TURN;
+        let is_complete = self.listing.advance(self.shared.ingest.latest(), clock::now().wall_us, &mut steps);
+        self.shared.metrics.scan_steps.add((SCAN_STEPS_PER_TURN - steps) as u64);
+        is_complete
+    }
+
+    fn into_records(self: Box<Self>) -> Vec<SharedRecord> {
+        self.listing.into_records()
     }
 }
 

@@ -1,19 +1,25 @@
-//! The head of the first request on a connection, which says what the connection is for.
+//! The heads of the requests on a connection, until one says what the connection is for.
 //!
 //! All clients come through the same port. A request that upgrades to WebSocket on `/publish` or
-//! `/subscribe` stays with the worker; every other one is handed to the control plane, with the bytes
-//! read so far, and is answered or refused there.
+//! `/subscribe` stays with the worker, and so does one for a health path, after whose answer the next head
+//! is read. With any other request the connection is handed to the control plane, with the bytes read so
+//! far, and is answered or refused there.
+//!
+//! Heads are read by the same parser as in the control plane (httparse, as hyper uses it) and under the same
+//! bounds, so a head has one meaning, whichever of the two reads it. Both take a bare LF for the end of a
+//! line, as RFC 9112 (2.2) allows.
 
-use tungstenite::handshake::machine::TryParse;
-use tungstenite::handshake::server::{Request, create_response, write_response};
-use tungstenite::http::HeaderValue;
+use httparse::Status;
 
-use super::framing::message::{CODECS, Codec};
 use super::framing::wrap::Framing;
+use super::handshake::Handshake;
+use super::headers::{has_body, has_token, values_of};
 use super::session::Endpoint;
-use crate::limits::REQUEST_HEAD_BYTES_MAX;
-use crate::protocol::json::{ProblemFields, write_problem};
-use crate::protocol::refusal::Refusal;
+use crate::http::{HealthPath, check_host};
+use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
+
+/// The bytes with which a client begins that takes it for granted that HTTP/2 is spoken (RFC 9113, 3.4).
+const HTTP2_BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
 /// A request to change to a framing of messages.
 #[derive(Debug)]
@@ -26,7 +32,21 @@ pub struct Upgrade {
     pub query: String,
     /// Length of the head in bytes; what follows are the client's first frames.
     pub head_bytes: usize,
-    request: Request,
+    /// The terms of the change. An error says why there can be no session.
+    pub handshake: Result<Handshake, String>,
+}
+
+/// A request for a health path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthRequest {
+    /// The path that was asked for.
+    pub path: HealthPath,
+    /// Whether the answer has no body, because the method is HEAD.
+    pub is_head: bool,
+    /// Whether the client wants the connection to be closed behind the answer.
+    pub closes: bool,
+    /// Length of the head in bytes; what follows is the next request.
+    pub head_bytes: usize,
 }
 
 /// The kind of request that a connection begins with, as far as its head has been read.
@@ -36,119 +56,163 @@ pub enum RequestHead {
     Partial,
     /// The head has more than [`REQUEST_HEAD_BYTES_MAX`] bytes.
     TooLarge,
+    /// The beginning of a connection of HTTP/2.
+    Http2,
     /// A request for the control plane, or something that is no request at all.
     Http,
+    /// A request that the worker answers.
+    Health(HealthRequest),
     /// A request that becomes a session.
     Upgrade(Box<Upgrade>),
 }
 
-/// Reads the head at the beginning of `bytes`.
-pub fn read_head(bytes: &[u8]) -> RequestHead {
-    // Empty lines before a request are allowed for, and do not end a head.
-    let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-    let text = bytes.get(blank..).unwrap_or_default();
-    let Some(end) = text.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4) else {
-        return if bytes.len() > REQUEST_HEAD_BYTES_MAX {
-            RequestHead::TooLarge
-        } else {
-            RequestHead::Partial
-        };
-    };
-    if blank + end > REQUEST_HEAD_BYTES_MAX {
-        return RequestHead::TooLarge;
+/// The bytes of a connection from the beginning of a head on.
+#[derive(Debug, Default)]
+pub struct HeadBuffer {
+    bytes: Vec<u8>,
+    /// Number of empty bytes that were dropped before the head.
+    blank_bytes: usize,
+    /// The head does not end before this place.
+    searched: usize,
+    /// Whether a request was answered on the connection before.
+    follows_another: bool,
+}
+
+impl HeadBuffer {
+    /// Appends bytes that were read.
+    pub fn push(&mut self, mut input: &[u8]) {
+        // Empty lines before a request are allowed for, and do not end a head.
+        if self.bytes.is_empty() {
+            let blank = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            self.blank_bytes += blank;
+            input = input.get(blank..).unwrap_or_default();
+        }
+        // No more memory than the head needs: a connection that holds so little is never refused.
+        self.bytes.reserve_exact(input.len());
+        self.bytes.extend_from_slice(input);
     }
-    match Request::try_parse(text.get(..end).unwrap_or_default()) {
-        Ok(Some((_, request))) => upgrade(request, blank + end),
-        _ => RequestHead::Http,
+
+    /// Number of bytes by which the head, of which so much has come, may still grow until it is too large.
+    pub fn room_bytes(&self) -> usize {
+        (REQUEST_HEAD_BYTES_MAX + 1).saturating_sub(self.bytes.len() + self.blank_bytes)
+    }
+
+    /// Number of bytes of memory that the buffer takes.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Reads the head at the beginning of the bytes.
+    pub fn read(&mut self) -> RequestHead {
+        if !self.has_end() {
+            return self.partial();
+        }
+        let mut headers = [httparse::EMPTY_HEADER; REQUEST_HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        match request.parse(&self.bytes) {
+            Ok(Status::Complete(head_bytes)) if head_bytes + self.blank_bytes > REQUEST_HEAD_BYTES_MAX => {
+                RequestHead::TooLarge
+            }
+            Ok(Status::Complete(head_bytes)) => kind_of(&request, head_bytes),
+            Ok(Status::Partial) => self.partial(),
+            // hyper would close the connection without a word.
+            Err(_) if self.bytes.starts_with(HTTP2_BEGINNING) => RequestHead::Http2,
+            // The control plane says what is wrong with it.
+            Err(_) => RequestHead::Http,
+        }
+    }
+
+    fn partial(&self) -> RequestHead {
+        match self.bytes.len() + self.blank_bytes > REQUEST_HEAD_BYTES_MAX {
+            true => RequestHead::TooLarge,
+            false => RequestHead::Partial,
+        }
+    }
+
+    /// Returns whether there is an empty line. Each byte is looked at once, however slowly they come.
+    fn has_end(&mut self) -> bool {
+        let from = self.searched.saturating_sub(2);
+        let new = self.bytes.get(from..).unwrap_or_default();
+        let ends = |at: usize| {
+            let rest = new.get(at..).unwrap_or_default();
+            rest.starts_with(b"\n\n") || rest.starts_with(b"\n\r\n")
+        };
+        match (0..new.len()).find(|&at| ends(at)) {
+            Some(_) => true,
+            None => {
+                self.searched = self.bytes.len();
+                false
+            }
+        }
+    }
+
+    /// Takes all bytes.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Drops a head of this length, which was answered; what is behind it begins the next one.
+    pub fn handle_answered(&mut self, head_bytes: usize) {
+        let rest = self.bytes.split_off(head_bytes.min(self.bytes.len()));
+        *self = HeadBuffer { follows_another: true, ..HeadBuffer::default() };
+        self.push(&rest);
+    }
+
+    /// Returns whether nothing has come of the head.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Returns whether a request was answered on the connection, and nothing has come since.
+    pub fn is_between_requests(&self) -> bool {
+        self.follows_another && self.is_empty()
     }
 }
 
-fn upgrade(request: Request, head_bytes: usize) -> RequestHead {
-    let wants_websocket = request
-        .headers()
-        .get_all("upgrade")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket")));
-    let endpoint = match request.uri().path() {
+/// Returns the kind of a request whose head is whole.
+fn kind_of(request: &httparse::Request<'_, '_>, head_bytes: usize) -> RequestHead {
+    let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
+        return RequestHead::Http;
+    };
+    let headers = &*request.headers;
+    let (path, query) = split(target);
+    let is_http_11 = version == 1;
+    if let Some(health) = HealthPath::of(path) {
+        let is_plain = matches!(method, "GET" | "HEAD") && !has_body(headers);
+        if is_plain && check_host(is_http_11, values_of(headers, "host")).is_ok() {
+            let closes = !is_http_11 || has_token(headers, "connection", "close");
+            let is_head = method == "HEAD";
+            return RequestHead::Health(HealthRequest { path: health, is_head, closes, head_bytes });
+        }
+        return RequestHead::Http;
+    }
+    let endpoint = match path {
         "/publish" => Endpoint::Publish,
         "/subscribe" => Endpoint::Subscribe,
         _ => return RequestHead::Http,
     };
-    if !wants_websocket {
+    if method != "GET" || !is_http_11 || !has_token(headers, "upgrade", "websocket") {
         return RequestHead::Http;
     }
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let framing = Framing::WebSocket;
-    RequestHead::Upgrade(Box::new(Upgrade { framing, endpoint, query, head_bytes, request }))
+    let (framing, query) = (Framing::WebSocket, query.to_owned());
+    let handshake = Handshake::read(headers);
+    RequestHead::Upgrade(Box::new(Upgrade { framing, endpoint, query, head_bytes, handshake }))
 }
 
-impl Upgrade {
-    /// The codec of the messages: the first that the client offers and this node knows, JSON if it offers
-    /// none. An error says why there can be no session.
-    pub fn codec(&self) -> Result<Codec, String> {
-        self.negotiate().map(|chosen| chosen.unwrap_or(Codec::Json))
-    }
-
-    /// The response that switches protocols. An error says why there can be no session.
-    pub fn accept(&self) -> Result<Vec<u8>, String> {
-        let mut response = create_response(&self.request).map_err(|error| error.to_string())?;
-        if let Some(chosen) = self.negotiate()? {
-            let value = HeaderValue::from_static(chosen.subprotocol());
-            response.headers_mut().insert("Sec-WebSocket-Protocol", value);
+/// The path and the query of the target of a request, which may begin with a scheme and a host.
+fn split(target: &str) -> (&str, &str) {
+    let path = match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
+            rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or("/")
         }
-        let mut bytes = Vec::with_capacity(256);
-        write_response(&mut bytes, &response).map_err(|error| error.to_string())?;
-        Ok(bytes)
-    }
-
-    /// The codec that the client named, if it named any.
-    fn negotiate(&self) -> Result<Option<Codec>, String> {
-        let mut offered = self
-            .request
-            .headers()
-            .get_all("sec-websocket-protocol")
-            .iter()
-            .flat_map(|value| value.to_str().unwrap_or_default().split(','))
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .peekable();
-        if offered.peek().is_none() {
-            return Ok(None);
-        }
-        match offered.find_map(|name| CODECS.into_iter().find(|codec| codec.subprotocol() == name)) {
-            Some(chosen) => Ok(Some(chosen)),
-            None => Err("no offered subprotocol is known; there are anode.v1.json, anode.v1.protobuf".into()),
-        }
-    }
-}
-
-/// A whole HTTP response that says why there will be no session, and closes the connection.
-pub fn refuse(status: u16, refusal: &Refusal) -> Vec<u8> {
-    let title = match status {
-        400 => "Bad Request",
-        408 => "Request Timeout",
-        431 => "Request Header Fields Too Large",
-        503 => "Service Unavailable",
-        _ => "Error",
+        _ => target,
     };
-    let fields = ProblemFields { title, status, detail: &refusal.message, code: refusal.code.as_str() };
-    let mut body = Vec::new();
-    write_problem(&mut body, fields, &[]);
-    let mut response = format!(
-        "HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
-         Sec-WebSocket-Version: 13\r\nConnection: close\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    response.extend_from_slice(&body);
-    response
+    path.split_once('?').unwrap_or((path, ""))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::refusal::Code;
 
     fn request(line: &str, headers: &str) -> Vec<u8> {
         format!(
@@ -158,20 +222,21 @@ mod tests {
         .into_bytes()
     }
 
-    fn upgrade(headers: &str) -> Upgrade {
-        match read_head(&request("GET /subscribe?source=a/** HTTP/1.1", headers)) {
-            RequestHead::Upgrade(upgrade) => *upgrade,
-            other => panic!("{other:?}"),
-        }
+    fn read_head(bytes: &[u8]) -> RequestHead {
+        let mut head = HeadBuffer::default();
+        head.push(bytes);
+        head.read()
     }
 
     #[test]
     fn an_upgrade_is_told_from_plain_requests() {
-        let whole = request("GET /publish HTTP/1.1", "");
-        assert!(
-            matches!(read_head(&whole), RequestHead::Upgrade(upgrade) if upgrade.endpoint == Endpoint::Publish)
-        );
-        assert!(matches!(read_head(&whole[..whole.len() - 1]), RequestHead::Partial));
+        for line in ["GET /publish HTTP/1.1", "GET http://h/publish HTTP/1.1"] {
+            let whole = request(line, "");
+            assert!(
+                matches!(read_head(&whole), RequestHead::Upgrade(upgrade) if upgrade.endpoint == Endpoint::Publish)
+            );
+            assert!(matches!(read_head(&whole[..whole.len() - 1]), RequestHead::Partial));
+        }
         for line in
             ["GET / HTTP/1.1", "POST /publish HTTP/1.1", "GET /publish HTTP/1.0", "\u{1} x", "GET /publish"]
         {
@@ -179,43 +244,77 @@ mod tests {
         }
         assert!(matches!(read_head(b"GET /subscribe HTTP/1.1\r\n\r\n"), RequestHead::Http));
         assert!(matches!(read_head(&[b'x'; REQUEST_HEAD_BYTES_MAX + 1]), RequestHead::TooLarge));
+        assert!(matches!(read_head(&[b'\n'; REQUEST_HEAD_BYTES_MAX + 1]), RequestHead::TooLarge));
         let padding = format!("X: {}\r\n", "x".repeat(REQUEST_HEAD_BYTES_MAX));
         assert!(matches!(read_head(&request("GET / HTTP/1.1", &padding)), RequestHead::TooLarge));
+        let many = "X: y\r\n".repeat(REQUEST_HEADERS_MAX);
+        assert!(matches!(read_head(&request("GET /publish HTTP/1.1", &many)), RequestHead::Http));
     }
 
     #[test]
     fn the_query_and_what_follows_the_head_are_kept() {
-        let mut bytes = request("GET /subscribe?source=a%2Fb&mode=all HTTP/1.1", "");
-        let head = bytes.len();
-        bytes.extend_from_slice(b"\x81\x80....");
-        match read_head(&bytes) {
-            RequestHead::Upgrade(upgrade) => {
-                assert_eq!((upgrade.query.as_str(), upgrade.head_bytes), ("source=a%2Fb&mode=all", head));
+        for end in ["\r\n", "\n"] {
+            let text = request("GET /subscribe?source=a%2Fb&mode=all HTTP/1.1", "");
+            let text = String::from_utf8(text).expect("text").replace("\r\n", end);
+            let mut bytes = format!("\r\n{text}").into_bytes();
+            bytes.extend_from_slice(b"\x81\x80..\r\n\r\n..");
+            match read_head(&bytes) {
+                RequestHead::Upgrade(upgrade) => {
+                    assert_eq!(upgrade.query, "source=a%2Fb&mode=all");
+                    assert_eq!(upgrade.head_bytes, text.len());
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn the_first_known_subprotocol_is_taken() {
-        let offered = |names: &str| upgrade(&format!("Sec-WebSocket-Protocol: {names}\r\n"));
-        assert_eq!(upgrade("").codec(), Ok(Codec::Json));
-        assert_eq!(offered("x, anode.v1.protobuf, anode.v1.json").codec(), Ok(Codec::Protobuf));
-        assert_eq!(offered("anode.v1.json").codec(), Ok(Codec::Json));
-        assert!(offered("mqtt").codec().is_err());
-        let response = String::from_utf8(offered("anode.v1.json").accept().expect("accepted")).expect("text");
-        assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
-        assert!(response.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{response}");
-        assert!(response.to_lowercase().contains("sec-websocket-protocol: anode.v1.json\r\n"), "{response}");
-        assert!(!String::from_utf8_lossy(&upgrade("").accept().expect("accepted")).contains("rotocol:"));
+    fn an_end_is_found_however_the_head_is_cut() {
+        for end in ["\r\n", "\n"] {
+            let text = format!("\r\nGET /healthz HTTP/1.1{end}Host: x{end}{end}");
+            let mut head = HeadBuffer::default();
+            for (at, byte) in text.bytes().enumerate() {
+                head.push(&[byte]);
+                let is_whole = matches!(head.read(), RequestHead::Health(_));
+                assert_eq!(is_whole, at + 1 == text.len(), "{end:?} at {at}");
+            }
+        }
     }
 
     #[test]
-    fn a_refusal_is_a_problem() {
-        let response = refuse(400, &Refusal::new(Code::BadRequest, "no \"x\""));
-        let text = String::from_utf8(response).expect("text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("head");
-        assert!(head.contains(&format!("Content-Length: {}", body.len())));
-        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{body}");
+    fn health_paths_are_answered_here_if_nothing_is_strange_about_them() {
+        let health = |text: &str| match read_head(text.as_bytes()) {
+            RequestHead::Health(health) => Some(health),
+            _ => None,
+        };
+        let plain = health("GET /readyz HTTP/1.1\r\nHost: x\r\n\r\nGET").expect("health");
+        assert_eq!((plain.path, plain.is_head, plain.closes), (HealthPath::Ready, false, false));
+        assert_eq!(plain.head_bytes, 33);
+        assert!(health("HEAD /healthz?x=1 HTTP/1.1\r\nHost: x\r\n\r\n").is_some_and(|health| health.is_head));
+        assert!(health("GET /healthz HTTP/1.0\r\n\r\n").is_some_and(|health| health.closes));
+        let closing = health("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: a, Close\r\n\r\n");
+        assert!(closing.is_some_and(|health| health.closes));
+        for strange in [
+            "GET /healthz HTTP/1.1\r\n\r\n",
+            "GET /healthz HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+            "GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1",
+            "GET /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /healthz/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        ] {
+            assert_eq!(health(strange), None, "{strange:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_head_begins_behind_the_one_that_was_answered() {
+        let mut head = HeadBuffer::default();
+        head.push(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(!head.is_between_requests());
+        let RequestHead::Health(health) = head.read() else { panic!("no health path") };
+        head.handle_answered(health.head_bytes);
+        assert!(matches!(head.read(), RequestHead::Http) && !head.is_between_requests());
+        assert_eq!(head.take(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(head.is_between_requests());
     }
 }

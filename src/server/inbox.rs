@@ -2,9 +2,10 @@
 //!
 //! For every shard the inbox knows the version up to which its changes were handed out. A mailbox that
 //! overflowed is emptied first. Then every shard of the map is asked for the sources that changed after that
-//! version, and they are handed out as if their last changes had come through the mailbox. Changes in the
-//! mailbox up to the version that was read of their shard are then skipped. So each subscriber gets exactly
-//! the sources that it may have missed, with stamps that increase, and sessions need not know of the
+//! version, and they are handed out as if their last changes had come through the mailbox. A shard is asked in
+//! parts, and what changes while that is under way is left out: it comes through the mailbox. Changes in the
+//! mailbox up to the version at which their shard was asked first are then skipped. So each subscriber gets
+//! exactly the sources that it may have missed, with stamps that increase, and sessions need not know of the
 //! overflow.
 //!
 //! Dropped changes count as pushed, and as handed out only once they are made up for: before that, no resume
@@ -14,7 +15,7 @@
 use std::collections::VecDeque;
 
 use super::mailbox::Mailbox;
-use crate::latest::{Change, Latest};
+use crate::latest::{Change, Cursor, Latest};
 use crate::limits::SHARDS;
 
 /// The next item that an inbox gives its worker.
@@ -24,7 +25,7 @@ pub enum Mail {
     /// Changes were dropped. Sessions that want all of them cannot be served any longer; what the others
     /// missed follows.
     Overflow,
-    /// One shard was searched for missed changes, and no change is at hand yet.
+    /// A part of a shard was searched for missed changes, and no change is at hand yet.
     Scanned,
     /// No change waits.
     Empty,
@@ -49,6 +50,9 @@ pub struct Inbox {
 struct Rescan {
     /// The shard of the map that is asked next.
     next_shard: usize,
+    /// How far that shard was searched, and its version when the search of it began.
+    cursor: Cursor,
+    upto: Option<u64>,
     /// Changes that were found and are still to be handed out.
     found: VecDeque<Change>,
     /// Number of changes that the mailbox had dropped when the search began.
@@ -100,7 +104,8 @@ impl Inbox {
         latest.barrier();
         let dropped = mailbox.dropped();
         debug_assert!(dropped >= self.dropped, "the number of dropped changes fell");
-        self.rescan = Some(Rescan { next_shard: 0, found: VecDeque::new(), dropped });
+        let (cursor, upto) = (Cursor::default(), None);
+        self.rescan = Some(Rescan { next_shard: 0, cursor, upto, found: VecDeque::new(), dropped });
         Mail::Overflow
     }
 
@@ -111,10 +116,14 @@ impl Inbox {
         }
         match self.versions.get_mut(rescan.next_shard) {
             Some(version) => {
-                let before = *version;
-                *version = latest.changes_since(rescan.next_shard, before, &mut rescan.found);
-                debug_assert!(before <= *version, "the version of a shard fell");
-                rescan.next_shard += 1;
+                let Rescan { next_shard, cursor, upto, found, .. } = rescan;
+                let now = latest.changes_since(*next_shard, (*version, upto), cursor, found);
+                debug_assert!(*version <= now, "the version of a shard fell");
+                if cursor.is_over() {
+                    *version = now;
+                    *next_shard += 1;
+                    (*cursor, *upto) = (Cursor::default(), None);
+                }
             }
             None => {
                 self.dropped = rescan.dropped;

@@ -56,6 +56,7 @@ fn load(shared: &Shared, heads: Heads) -> Result<(), Fatal> {
         shared.ingest.load(clock::now(), record);
     });
     let report = loaded.map_err(|error| Fatal::Load(error.to_string()))?;
+    shared.ingest.handle_loaded(clock::now());
     let ms = (clock::now().mono_us - start_us) / 1_000;
     tracing::info!(records = report.records, damaged = report.damaged, ms, "the store is loaded");
     // If a record is missing, the heads would claim records that this node does not hold.

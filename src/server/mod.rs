@@ -2,7 +2,7 @@
 //!
 //! A node ([`node`]) has a number of workers ([`worker`]), each a thread with a poll and a listener of its
 //! own on the same port. A worker accepts connections ([`acceptor`]), reads through their [`transport`] the
-//! head of a request ([`head`]), finds messages in what follows ([`framing`]) and lets a [`session`] work
+//! head of a request ([`head`], and [`handshake`] of a WebSocket), finds messages in what follows ([`framing`]) and lets a [`session`] work
 //! on them; its connections are in [`clients`]. Changes come to it through its [`mailbox`]. Worker 0 also
 //! drives the cluster machine ([`gossip`]), over UDP ([`datagram`]) and TCP ([`stream`]).
 //!
@@ -14,6 +14,7 @@
 //! through [`control`].
 
 mod acceptor;
+mod account;
 mod acks;
 mod address;
 mod batch;
@@ -27,7 +28,9 @@ mod control;
 mod datagram;
 mod framing;
 mod gossip;
+mod handshake;
 mod head;
+mod headers;
 mod host;
 mod idle;
 mod inbox;
@@ -35,6 +38,7 @@ mod join_targets;
 mod lifecycle;
 mod liveness;
 mod loader;
+mod log_limit;
 mod mailbox;
 mod node;
 mod outbound;

@@ -37,6 +37,7 @@ use crate::ingest::{Bounds, Ingest};
 use crate::limits::SHUTDOWN_US_MAX;
 use crate::metrics::Metrics;
 use crate::record::NodeName;
+use crate::record::hash;
 use crate::store::{BackendKind, NodeIdentity, OpenError, StoreHandle, StoreOptions};
 
 /// How long a stop waits until publishes under way are answered and passed on, in microseconds.
@@ -141,6 +142,8 @@ impl Node {
         config: Config,
         on_fatal: Box<dyn Fn() + Send + Sync>,
     ) -> Result<NodeHandle, ServerError> {
+        // A second node in this process has the seed of the first.
+        hash::set_seed(clock::chance());
         let bind_http = |source| ServerError::Http { address: config.http, source };
         let bind_gossip = |source| ServerError::Gossip { address: config.gossip, source };
         // Ports first: a node that cannot have them must not use up a boot number of the data directory.
@@ -340,7 +343,7 @@ fn share(
     let metrics = Arc::new(Metrics::default());
     let outbox = Outbox::new(identity.node_name.clone(), identity.boot);
     let outlets = Outlets { mailboxes, store: store.clone(), tombstones_us: config.tombstones_us };
-    let ingest = Ingest::new(bounds, outbox, metrics.clone(), outlets);
+    let ingest = Ingest::new(bounds, outbox, metrics.clone(), outlets, clock::chance());
     let who = (identity.node_name.clone(), identity.boot);
     let shared = Arc::new(Shared::new(config, who, ingest, metrics, on_fatal));
     // The reference is weak, since the node's shared state owns the store, which keeps this callback.

@@ -13,9 +13,11 @@ use super::framing::message::Codec;
 use super::framing::wrap::{Framing, ROOM_BYTES};
 
 /// Buffers that no connection needs at the moment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct BufferPool {
     free: Vec<Vec<u8>>,
+    /// Most bytes that the free buffers may hold together.
+    bytes_max: usize,
     /// Capacity of the free buffers together, in bytes.
     bytes: usize,
     /// The smallest number of free buffers since the pool was last trimmed: this many were not needed.
@@ -24,7 +26,7 @@ pub struct BufferPool {
     turns: u32,
 }
 
-/// Bytes that the buffers of a worker's pool may hold together.
+/// Most bytes that the buffers of a worker's pool may hold together, however much memory there is.
 const POOL_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Capacity of the largest buffer that is kept in the pool, in bytes.
 const POOLED_BYTES_MAX: usize = 256 * 1024;
@@ -32,6 +34,12 @@ const POOLED_BYTES_MAX: usize = 256 * 1024;
 const TURNS_PER_LOOK: u32 = 256;
 
 impl BufferPool {
+    /// Makes an empty pool whose buffers may hold `bytes_max` bytes together.
+    pub fn new(bytes_max: usize) -> BufferPool {
+        let bytes_max = bytes_max.min(POOL_BYTES_MAX);
+        BufferPool { free: Vec::new(), bytes_max, bytes: 0, spare: 0, turns: 0 }
+    }
+
     fn take(&mut self) -> Option<Vec<u8>> {
         let buffer = self.free.pop()?;
         self.bytes -= buffer.capacity();
@@ -41,7 +49,7 @@ impl BufferPool {
 
     fn put(&mut self, mut buffer: Vec<u8>) {
         buffer.clear();
-        if buffer.capacity() <= POOLED_BYTES_MAX && self.bytes + buffer.capacity() <= POOL_BYTES_MAX {
+        if buffer.capacity() <= POOLED_BYTES_MAX && self.bytes + buffer.capacity() <= self.bytes_max {
             self.bytes += buffer.capacity();
             self.free.push(buffer);
         }
@@ -83,6 +91,18 @@ impl Outbound {
     /// Number of bytes that wait.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.sent
+    }
+
+    /// Returns how many bytes of memory the connection's buffer has.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Gives back the memory in which nothing waits.
+    pub fn trim(&mut self) {
+        self.close_batch();
+        self.cut_sent();
+        self.bytes.shrink_to_fit();
     }
 
     /// Returns whether nothing waits.
@@ -191,6 +211,15 @@ impl Outbound {
         if self.sent < COMPACT_BYTES || self.sent < self.len() {
             return;
         }
+        self.cut_sent();
+        // A long answer may have made the buffer much larger than what usually waits.
+        if self.bytes.capacity() > POOLED_BYTES_MAX.max(4 * self.bytes.len()) {
+            self.bytes.shrink_to(2 * self.bytes.len());
+        }
+    }
+
+    /// Cuts off what was sent.
+    fn cut_sent(&mut self) {
         self.advance_border();
         self.bytes.drain(..self.sent);
         self.border -= self.sent;
@@ -275,7 +304,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_holds_no_buffer() {
-        let (mut pool, mut out) = (BufferPool::default(), Outbound::default());
+        let (mut pool, mut out) = (BufferPool::new(usize::MAX), Outbound::default());
         out.append(&frame(100));
         out.give_back(&mut pool);
         assert_eq!(out.len(), 102, "what waits is kept");
@@ -284,6 +313,24 @@ mod tests {
         assert_eq!(out.bytes.capacity(), 0);
         out.lend(&mut pool);
         assert!(out.bytes.capacity() > 0 && pool.free.is_empty());
+    }
+
+    #[test]
+    fn a_buffer_is_as_large_as_what_waits_once_it_is_trimmed() {
+        let frames = [frame(70_000), frame(900_000), frame(200)].concat();
+        for cut in [0, 3, 69_000, 80_000, 970_100] {
+            let (mut out, mut socket) = (Outbound::default(), Takes(cut, Vec::new()));
+            out.append(&frames);
+            assert!(!out.flush(&mut socket).expect("flush"));
+            assert!(out.held_bytes() >= out.len());
+            out.trim();
+            assert_eq!(out.held_bytes(), frames.len() - cut);
+            out.drop_unsent_frames();
+            out.append(b"END");
+            socket.0 = usize::MAX;
+            assert!(out.flush(&mut socket).expect("flush"));
+            assert!(socket.1.ends_with(b"END") && frames.starts_with(&socket.1[..socket.1.len() - 3]));
+        }
     }
 
     /// A layer above the socket may hold bytes that the buffer has given away already.

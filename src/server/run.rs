@@ -5,31 +5,33 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use crossbeam_channel::{Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use super::acceptor;
+use super::clock;
 use super::node::{Node, ServerError};
 use crate::config::Config;
 
 /// The exit code after a second signal, which ends the process at once while the node is still being stopped
 /// after the first.
 const SECOND_SIGNAL: i32 = 1;
+/// Time within which another signal is taken for the same one, in microseconds: supervisors signal a process
+/// and then its group, and wrappers pass on what the process has got already.
+const SAME_SIGNAL_US: u64 = 1_000_000;
 
 /// Runs a node until SIGTERM or SIGINT, then stops it in order. Prints the line `ready …` once clients are
 /// served.
 pub fn run(config: Config) -> Result<(), ServerError> {
     acceptor::raise_file_limit();
-    // One pair of sockets wakes this thread for both: a signal, and a node that can run no longer.
-    let (mut woken, waker) = UnixStream::pair()?;
     let is_signalled = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        flag::register_conditional_shutdown(signal, SECOND_SIGNAL, is_signalled.clone())?;
-        flag::register(signal, is_signalled.clone())?;
-        low_level::pipe::register(signal, waker.try_clone()?)?;
-    }
+    // Whatever ends the node comes through this channel: a signal, or a failure of the node.
+    let (ended, endings) = bounded(1);
+    watch_signals(&is_signalled, ended.clone())?;
     let on_fatal = move || {
-        let _ = (&waker).write_all(&[0]);
+        // An error means that an ending waits already.
+        let _ = ended.try_send(());
     };
     let node = Node::start_with(config, Box::new(on_fatal))?;
     // Loading a large store takes a while, and a signal must not wait for it.
@@ -37,12 +39,8 @@ pub fn run(config: Config) -> Result<(), ServerError> {
         println!("ready node={} http={} gossip={}", node.name, node.http, node.gossip);
         io::stdout().flush()?;
     }
-    let mut byte = [0];
-    while let Err(error) = woken.read_exact(&mut byte) {
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error.into());
-        }
-    }
+    // The senders live as long as the node and the thread of the signals do, so this is no error.
+    let _ = endings.recv();
     if let Some(fatal) = node.fatal() {
         tracing::error!(%fatal, "the node ends");
         node.stop();
@@ -51,4 +49,38 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     tracing::info!("stopping");
     node.stop();
     Ok(())
+}
+
+/// Starts a thread that reports the first signal, and ends the process at a second one.
+fn watch_signals(is_signalled: &Arc<AtomicBool>, ended: Sender<()>) -> io::Result<()> {
+    let (woken, waker) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT] {
+        flag::register(signal, is_signalled.clone())?;
+        low_level::pipe::register(signal, waker.try_clone()?)?;
+    }
+    std::thread::Builder::new().name("signals".into()).spawn(move || wait_signals(woken, &ended))?;
+    Ok(())
+}
+
+fn wait_signals(mut woken: UnixStream, ended: &Sender<()>) {
+    let mut first_us = None;
+    let mut byte = [0];
+    loop {
+        match woken.read(&mut byte) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return tracing::error!(%error, "signals are not watched any longer"),
+        }
+        let now_us = clock::now().mono_us;
+        match first_us {
+            None => {
+                first_us = Some(now_us);
+                // An error means that an ending waits already.
+                let _ = ended.try_send(());
+            }
+            Some(first_us) if now_us - first_us < SAME_SIGNAL_US => {}
+            Some(_) => low_level::exit(SECOND_SIGNAL),
+        }
+    }
 }

@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use super::acceptor::AcceptFailures;
 use super::acks::{Acks, AnswerState};
 use super::clock;
 use super::cluster_view::ClusterView;
 use super::lifecycle::{Lifecycle, Phase};
+use super::log_limit::LogLimit;
 use super::mailbox::Mailbox;
 use super::outlets::Outlets;
 use super::pressure::{Places, Pressure, Queues};
@@ -18,6 +18,7 @@ use crate::cluster::{Heads, Replicated};
 use crate::config::Config;
 use crate::ingest::{Downstream, Ingest};
 use crate::limits::OUTBOX_BYTES_SOFT;
+use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
 use crate::record::NodeName;
 use crate::store::StoreHandle;
@@ -38,12 +39,16 @@ pub struct Shared {
     pub lifecycle: Lifecycle,
     /// The view of the cluster that this node has.
     pub cluster: ClusterView,
-    /// Failures to accept connections, and when they were logged.
-    pub accept_failures: AcceptFailures,
+    /// The log of failures to accept connections.
+    accept_failures: LogLimit,
+    /// The log of clients that were refused for want of memory.
+    memory_refusals: LogLimit,
     /// Keeps whether any publisher or peer waits for room in the queues.
     pub pressure: Pressure,
     /// The number of connections of all workers.
     pub places: Places,
+    /// The memory that clients may make the node hold.
+    pub memory: Arc<Budget>,
     /// Answers to publishers that wait, as far as threads share them.
     pub(super) acks: Acks,
 }
@@ -68,9 +73,11 @@ impl Shared {
             ingest,
             lifecycle: Lifecycle::new(clock::now(), workers, on_fatal),
             cluster,
-            accept_failures: AcceptFailures::default(),
+            accept_failures: LogLimit::default(),
+            memory_refusals: LogLimit::default(),
             pressure: Pressure::default(),
             places: Places::new(config.max_connections),
+            memory: Arc::new(Budget::new(config.max_client_memory_bytes, config.client_memory_share_bytes())),
             acks: Acks::new(workers),
             config,
         }
@@ -198,6 +205,20 @@ impl Shared {
 }
 
 impl AnswerState for Shared {
+    fn memory_refused(&self, wanted: MemoryUse) {
+        self.metrics.memory_refused(wanted);
+        if let Some(refusals) = self.memory_refusals.count(clock::now().mono_us) {
+            tracing::warn!(
+                refusals,
+                last = wanted.as_str(),
+                held_bytes = self.memory.taken(),
+                limit_bytes = self.memory.limit(),
+                "clients asked for more memory than they may hold (--max-client-memory), and were refused; this \
+                 is logged once a minute"
+            );
+        }
+    }
+
     fn durable(&self) -> u64 {
         self.store().durable().0
     }

@@ -259,11 +259,16 @@ fn a_node_with_too_many_connections_turns_away_politely() {
     let _second = Client::open(&node, "/publish");
     let mut third = Client::try_open(&node, "/publish").expect("upgraded");
     assert_eq!(third.close_code(), 4100);
-    assert!(get(&node, "/healthz").starts_with("HTTP/1.1 503"));
+    let turned_away = get(&node, "/v1/members");
+    assert!(
+        turned_away.starts_with("HTTP/1.1 503") && turned_away.contains("retry-after: 1"),
+        "{turned_away}"
+    );
+    assert!(get(&node, "/healthz").starts_with("HTTP/1.1 200"), "there is always room for the health paths");
     first.0.close(None).expect("closing");
     assert_eq!(first.close_code(), 0);
     drop((first, third));
-    eventually("a free place", || get(&node, "/healthz").starts_with("HTTP/1.1 200"));
+    eventually("a free place", || get(&node, "/v1/members").starts_with("HTTP/1.1 200"));
 }
 
 #[test]

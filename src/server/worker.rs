@@ -34,6 +34,9 @@ const WAIT_US_MAX_UNSETTLED: u64 = 10_000;
 /// has room.
 const WAIT_US_MAX_CONGESTED: u64 = 5_000;
 
+/// Number of times that a worker accepts connections when it ends. Those beyond are reset.
+const LAST_ACCEPTS: usize = 64;
+
 /// Starts the cluster machine on worker 0, once the store is loaded.
 pub type StartGossip = Box<dyn FnOnce(&mio::Registry, Now) -> io::Result<Gossip> + Send>;
 
@@ -84,27 +87,28 @@ impl Worker {
     /// Takes turns until the node ends.
     pub fn run(mut self) {
         let mut events = Events::with_capacity(1024);
-        while let Err(error) = self.turns(&mut events) {
-            if error.kind() != io::ErrorKind::Interrupted {
-                tracing::error!(%error, worker = self.id, "the event loop failed");
-                self.shared.lifecycle.fail(Fatal::Loop(error.to_string()));
-                return;
+        loop {
+            match self.turns(&mut events) {
+                Ok(Phase::Stopped) => return self.turn_rest_away(),
+                Ok(_) => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::error!(%error, worker = self.id, "the event loop failed");
+                    return self.shared.lifecycle.fail(Fatal::Loop(error.to_string()));
+                }
             }
         }
     }
 
-    fn turns(&mut self, events: &mut Events) -> io::Result<()> {
+    /// Takes turns until the node is in a phase in which the event loops end, and returns that phase.
+    fn turns(&mut self, events: &mut Events) -> io::Result<Phase> {
         let mut is_busy = true;
         loop {
             self.wait(events, is_busy)?;
             let now = clock::now();
             self.shared.lifecycle.handle_turn(now, self.id);
             match self.shared.lifecycle.phase() {
-                Phase::Killed => return Ok(()),
-                Phase::Stopped => {
-                    self.clients.flush(clock::now());
-                    return Ok(());
-                }
+                phase @ (Phase::Stopped | Phase::Killed) => return Ok(phase),
                 phase if phase != self.phase => self.handle_phase(phase, now)?,
                 _ => {}
             }
@@ -158,14 +162,7 @@ impl Worker {
         }
         let shared = self.shared.clone();
         let mut is_busy = self.gossip.as_mut().is_some_and(|gossip| gossip.turn(now, &shared));
-        if self.acceptor.is_ready(now.mono_us) && self.phase < Phase::Closing {
-            let mut accepted = Vec::new();
-            if let Err(error) = self.acceptor.accept(now.mono_us, &mut accepted) {
-                self.shared.handle_accept_failure(now.mono_us, &error);
-            }
-            self.clients.admit(self.poll.registry(), accepted, now);
-            is_busy |= self.acceptor.is_ready(now.mono_us);
-        }
+        is_busy |= self.accept(now);
         is_busy |= self.clients.turn(now);
         if self.id == 0 {
             control::settle_http(&self.shared, now);
@@ -182,6 +179,34 @@ impl Worker {
         self.clients.reap(self.poll.registry());
         shared.wake_wanted();
         is_busy || self.clients.has_work()
+    }
+
+    /// Accepts connections that wait. Returns whether more may wait.
+    fn accept(&mut self, now: Now) -> bool {
+        if !self.acceptor.is_ready(now.mono_us) {
+            return false;
+        }
+        let mut accepted = Vec::new();
+        if let Err(error) = self.acceptor.accept(now.mono_us, &mut accepted) {
+            self.shared.handle_accept_failure(now.mono_us, &error);
+        }
+        self.clients.admit(self.poll.registry(), accepted, now);
+        self.acceptor.is_ready(now.mono_us)
+    }
+
+    /// Answers the clients that have connected at the last moment: their connections would be reset.
+    fn turn_rest_away(mut self) {
+        let now = clock::now();
+        self.acceptor.set_ready();
+        for _ in 0..LAST_ACCEPTS {
+            if !self.accept(now) {
+                break;
+            }
+        }
+        // From here on connections are refused. Whoever came between the last look and this is reset.
+        drop(self.acceptor);
+        self.clients.turn_rest_away(now);
+        self.clients.flush(clock::now());
     }
 
     fn handle_phase(&mut self, phase: Phase, now: Now) -> io::Result<()> {
@@ -216,7 +241,7 @@ impl Worker {
         let is_done = match self.phase {
             Phase::Loading | Phase::Serving | Phase::Stopped | Phase::Killed => false,
             Phase::Draining => is_drained(),
-            Phase::Closing => self.clients.is_empty(),
+            Phase::Closing => self.clients.is_settled(),
             Phase::Leaving => self.gossip.as_ref().is_none_or(Gossip::is_left),
         };
         if is_done {

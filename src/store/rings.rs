@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_64;
 
+use crate::record::hash::name_hash;
 use crate::record::{Record, SharedRecord, Source, Stamp};
 
 /// Bytes of history kept in memory, over all sources.
@@ -117,7 +117,7 @@ impl HistoryRings {
     /// Drops the history of a source, unless the stamp of its newest record is greater than `stamp`.
     pub(super) fn remove(&self, source: &Source, stamp: Stamp) {
         let mut table = self.table.lock();
-        let found = table.rings.find_entry(hash_of(source.as_str()), |ring| ring.source == *source);
+        let found = table.rings.find_entry(name_hash(source.as_str()), |ring| ring.source == *source);
         let Ok(entry) = found else { return };
         if entry.get().records.back().is_none_or(|newest| newest.record.stamp <= stamp) {
             let (ring, _) = entry.remove();
@@ -128,16 +128,19 @@ impl HistoryRings {
     /// The records of a source, the oldest first.
     pub(super) fn of_source(&self, source: &str) -> Vec<SharedRecord> {
         let table = self.table.lock();
-        let ring = table.rings.find(hash_of(source), |ring| ring.source.as_str() == source);
+        let ring = table.rings.find(name_hash(source), |ring| ring.source.as_str() == source);
         ring.into_iter().flat_map(|ring| &ring.records).map(|entry| entry.record.clone()).collect()
     }
 }
 
 impl RingTable {
     fn push(&mut self, record: &SharedRecord, len_max: usize) {
-        let hash = hash_of(record.source.as_str());
-        let entry =
-            self.rings.entry(hash, |ring| ring.source == record.source, |ring| hash_of(ring.source.as_str()));
+        let hash = name_hash(record.source.as_str());
+        let entry = self.rings.entry(
+            hash,
+            |ring| ring.source == record.source,
+            |ring| name_hash(ring.source.as_str()),
+        );
         let mut entry =
             entry.or_insert_with(|| SourceRing { source: record.source.clone(), records: VecDeque::new() });
         let records = &mut entry.get_mut().records;
@@ -197,10 +200,6 @@ impl RingTable {
         }
         true
     }
-}
-
-fn hash_of(source: &str) -> u64 {
-    xxh3_64(source.as_bytes())
 }
 
 #[cfg(test)]

@@ -105,8 +105,12 @@ impl Shape {
     }
 }
 
-/// Returns how many bytes a pattern holds if it shares nothing with others.
-fn bytes_of(pattern: &Pattern) -> usize {
+/// Returns how many bytes patterns hold, in the index and in their session, if they share nothing with others.
+pub fn bytes_of(patterns: &[Pattern]) -> usize {
+    patterns.iter().map(bytes_of_one).sum()
+}
+
+fn bytes_of_one(pattern: &Pattern) -> usize {
     let node = |segment| match segment {
         Segment::Exact(text) => EXACT_NODE_BYTES + text.len(),
         Segment::One => ONE_NODE_BYTES,
@@ -151,7 +155,7 @@ impl Admission {
 
     /// Counts patterns that are inserted for a connection, or none of them if they exceed a bound.
     pub(super) fn admit(&mut self, patterns: &[Pattern], connection: usize) -> Result<(), Excess> {
-        let bytes = patterns.iter().map(bytes_of).sum::<usize>() + self.bytes_of_connection(connection);
+        let bytes = bytes_of(patterns) + self.bytes_of_connection(connection);
         if bytes > PATTERN_BYTES_PER_CONNECTION_MAX {
             return Err(Excess::Bytes(bytes));
         }
@@ -165,7 +169,7 @@ impl Admission {
     }
 
     fn admit_one(&mut self, pattern: &Pattern, connection: usize) -> Result<(), Excess> {
-        let (shape, bytes) = (Shape::of(pattern), bytes_of(pattern));
+        let (shape, bytes) = (Shape::of(pattern), bytes_of_one(pattern));
         if !shape.is_name() {
             self.admit_shape(shape, connection)?;
         }
@@ -206,7 +210,7 @@ impl Admission {
 
     /// Uncounts one insertion of a pattern of a connection. It must have been admitted.
     pub(super) fn release(&mut self, pattern: &Pattern, connection: usize) {
-        let (shape, bytes) = (Shape::of(pattern), bytes_of(pattern));
+        let (shape, bytes) = (Shape::of(pattern), bytes_of_one(pattern));
         let Some(held) = self.connections.get_mut(&connection) else { return };
         debug_assert!(held.bytes >= bytes && self.bytes >= held.bytes, "what goes has come before");
         held.bytes -= bytes;

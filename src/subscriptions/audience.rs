@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
     use crate::record::Pattern;
-    use crate::subscriptions::Index;
+    use crate::subscriptions::{Index, Role};
 
     fn source(name: &str) -> Source {
         Source::parse(name).expect("a name")
@@ -107,15 +107,15 @@ mod tests {
         for round in 0..3 {
             let (one, all) = (Pattern::parse("room/*").expect("good"), Pattern::parse("**").expect("good"));
             assert!(index.audience(5, &room).is_empty(), "round {round}");
-            assert!(index.insert(from_ref(&one), 7).is_ok());
+            assert!(index.insert(from_ref(&one), 7, Role::Whole).is_ok());
             assert_eq!(index.audience(5, &room)[..], [7]);
-            assert!(index.insert(from_ref(&all), 3).is_ok());
+            assert!(index.insert(from_ref(&all), 3, Role::Whole).is_ok());
             assert_eq!(index.audience(5, &room)[..], [3, 7]);
             assert_eq!(index.audience(5, &source("hall"))[..], [3], "another source of the shard");
             assert_eq!(index.audience(5, &room)[..], [3, 7]);
-            assert!(index.remove(&one, 7));
+            assert!(index.remove(&one, 7, Role::Whole));
             assert_eq!(index.audience(5, &room)[..], [3]);
-            assert!(index.remove(&all, 3));
+            assert!(index.remove(&all, 3, Role::Whole));
         }
     }
 

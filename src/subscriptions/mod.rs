@@ -35,15 +35,23 @@
 
 mod admission;
 mod audience;
+mod leaving;
+mod role;
 mod trie;
+
+use std::slice::from_ref;
 
 use crate::limits::{INTRICATE_SHAPES_PER_WORKER_MAX, PLAIN_WILDCARDS_MAX, SOURCE_SEGMENTS_MAX};
 use crate::record::{Pattern, Source};
 
 use self::admission::Admission;
-pub use self::admission::Excess;
+pub use self::admission::{Excess, bytes_of};
 pub use self::audience::Audience;
 use self::audience::AudienceCache;
+use self::leaving::Leaving;
+pub use self::leaving::LeavingPattern;
+use self::role::Listed;
+pub use self::role::{Role, Wants};
 use self::trie::TrieNode;
 
 /// Most nodes that the search for one record visits: those that plain patterns can lead to, and those that each
@@ -81,6 +89,7 @@ pub struct Index {
     len: usize,
     admission: Admission,
     cache: AudienceCache,
+    leaving: Leaving,
 }
 
 impl Index {
@@ -111,21 +120,21 @@ impl Index {
         self.admission.bytes_of_connection(connection)
     }
 
-    /// Adds patterns of a connection, or none of them if they exceed a bound. A pattern may be added several
-    /// times and must then be removed as often.
-    pub fn insert(&mut self, patterns: &[Pattern], connection: usize) -> Result<(), Excess> {
+    /// Adds patterns of a connection in a role, or none of them if they exceed a bound. A pattern may be added
+    /// several times and must then be removed as often.
+    pub fn insert(&mut self, patterns: &[Pattern], connection: usize, role: Role) -> Result<(), Excess> {
         self.admission.admit(patterns, connection)?;
         self.cache.clear();
         for pattern in patterns {
-            self.root.insert(pattern.segments(), connection, self.seed);
+            self.root.insert(pattern.segments(), Listed::new(connection, role), self.seed);
         }
         self.len += patterns.len();
         Ok(())
     }
 
-    /// Removes a pattern of a connection once. Returns `false` if the connection does not have it.
-    pub fn remove(&mut self, pattern: &Pattern, connection: usize) -> bool {
-        let was_there = self.root.remove(&mut pattern.segments(), connection);
+    /// Removes a pattern of a connection in a role once. Returns `false` if the connection does not have it.
+    pub fn remove(&mut self, pattern: &Pattern, connection: usize, role: Role) -> bool {
+        let was_there = self.root.remove(&mut pattern.segments(), Listed::new(connection, role));
         if was_there {
             self.cache.clear();
             self.admission.release(pattern, connection);
@@ -134,6 +143,75 @@ impl Index {
         debug_assert_eq!(self.len == 0, self.root.is_empty(), "nodes exist exactly as long as patterns do");
         debug_assert_eq!(self.len == 0, self.admission.bytes() == 0, "patterns hold bytes");
         was_there
+    }
+
+    /// Lists patterns that a connection has in the role `old` in the role `new` instead.
+    pub fn change_role(&mut self, patterns: &[Pattern], connection: usize, old: Role, new: Role) {
+        for pattern in patterns {
+            let Some(list) = self.root.list_of(pattern.segments()) else { continue };
+            let was_there = list.release(Listed::new(connection, old));
+            debug_assert!(was_there, "a pattern is listed in the role that it has");
+            list.add(Listed::new(connection, new));
+        }
+    }
+
+    /// Lists patterns that a connection has in one more role. That role must be taken away again
+    /// ([`Index::take_role`]) before the pattern is removed.
+    pub fn add_role(&mut self, patterns: &[Pattern], connection: usize, role: Role) {
+        for pattern in patterns {
+            if let Some(list) = self.root.list_of(pattern.segments()) {
+                list.add(Listed::new(connection, role));
+            }
+        }
+    }
+
+    /// Takes a role away that was added ([`Index::add_role`]).
+    pub fn take_role(&mut self, patterns: &[Pattern], connection: usize, role: Role) {
+        for pattern in patterns {
+            if let Some(list) = self.root.list_of(pattern.segments()) {
+                let was_there = list.release(Listed::new(connection, role));
+                debug_assert!(was_there, "a pattern is listed in the role that it has");
+            }
+        }
+    }
+
+    /// Returns the roles in which a connection wants a source. The search visits as few nodes as the one for all
+    /// connections, and looks into the list of each for this connection alone.
+    pub fn wants(&self, source: &str, connection: usize) -> Wants {
+        let mut wants = Wants::default();
+        self.root.visit(source, &mut |list| wants.add(connection, |least, most| list.ends(least, most)));
+        wants
+    }
+
+    /// Takes over the patterns of a connection that is gone, to be removed in parts by [`Index::sweep`]. Its number
+    /// must not be given to another connection while [`Index::is_leaving`].
+    pub fn leave(&mut self, connection: usize, patterns: Vec<LeavingPattern>) {
+        self.leaving.add(connection, patterns);
+    }
+
+    /// Returns whether patterns of this connection are still to be removed.
+    pub fn is_leaving(&self, connection: usize) -> bool {
+        self.leaving.has(connection)
+    }
+
+    /// Returns whether patterns of any connection are still to be removed.
+    pub fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Removes up to `count` patterns of connections that are gone. Returns whether any are left.
+    pub fn sweep(&mut self, count: usize) -> bool {
+        for _ in 0..count {
+            let Some((connection, gone)) = self.leaving.next() else { return false };
+            let LeavingPattern { pattern, role, is_extra } = gone;
+            if is_extra {
+                self.take_role(from_ref(&pattern), connection, role);
+            } else {
+                let was_there = self.remove(&pattern, connection, role);
+                debug_assert!(was_there, "a connection has the patterns with which it leaves");
+            }
+        }
+        !self.leaving.is_empty()
     }
 
     /// Returns the connections that want the source `source` of the map shard `shard`, from the cache if
@@ -151,8 +229,6 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use std::slice::from_ref;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -162,7 +238,7 @@ mod tests {
     }
 
     fn insert(index: &mut Index, text: &str, connection: usize) {
-        assert_eq!(index.insert(&[pattern(text)], connection), Ok(()), "{text}");
+        assert_eq!(index.insert(&[pattern(text)], connection, Role::Whole), Ok(()), "{text}");
     }
 
     fn matches(index: &Index, source: &str) -> Vec<usize> {
@@ -182,12 +258,12 @@ mod tests {
         assert_eq!(matches(&index, "c"), [7]);
         assert_eq!(matches(&index, "$sys"), [0; 0]);
         for text in ["a/*", "a/**", "a/b", "**", "*/b"] {
-            assert!(index.remove(&pattern(text), 7));
+            assert!(index.remove(&pattern(text), 7, Role::Whole));
         }
         assert_eq!(matches(&index, "a/b"), [3, 7], "one adding of a/b is left");
-        assert!(index.remove(&pattern("a/b"), 7));
-        assert!(!index.remove(&pattern("a/b"), 7));
-        assert!(index.remove(&pattern("a/b"), 3));
+        assert!(index.remove(&pattern("a/b"), 7, Role::Whole));
+        assert!(!index.remove(&pattern("a/b"), 7, Role::Whole));
+        assert!(index.remove(&pattern("a/b"), 3, Role::Whole));
         assert!(index.is_empty() && index.root.is_empty());
     }
 
@@ -198,10 +274,10 @@ mod tests {
         for round in 0..20 {
             let patterns: Vec<_> = (0..500).map(|n| (n, pattern(&format!("room/{n}/*/x/**")))).collect();
             for (connection, pattern) in &patterns {
-                assert!(index.insert(from_ref(pattern), round * 1000 + connection).is_ok());
+                assert!(index.insert(from_ref(pattern), round * 1000 + connection, Role::Whole).is_ok());
             }
             for (connection, pattern) in &patterns {
-                assert!(index.remove(pattern, round * 1000 + connection));
+                assert!(index.remove(pattern, round * 1000 + connection, Role::Whole));
             }
         }
         assert!(index.is_empty() && index.root.is_empty());
@@ -225,7 +301,7 @@ mod tests {
             let with_rest = pattern(&(masked(mask >> 1).as_str()[2..].to_owned() + "/**"));
             for pattern in [masked(mask), with_rest] {
                 loop {
-                    match index.insert(from_ref(&pattern), connection) {
+                    match index.insert(from_ref(&pattern), connection, Role::Whole) {
                         Ok(()) => break,
                         Err(Excess::Crowded) => {
                             crowded += 1;
@@ -252,11 +328,11 @@ mod tests {
         insert(&mut index, "a/*", 1);
         let bytes = index.bytes();
         let many: Vec<_> = (0..100).map(masked).collect();
-        assert_eq!(index.insert(&many, 1), Err(Excess::Intricate));
+        assert_eq!(index.insert(&many, 1, Role::Whole), Err(Excess::Intricate));
         assert_eq!((index.len(), index.bytes(), index.bytes_of(1)), (1, bytes, bytes));
         assert_eq!(matches(&index, &["a"; 16].join("/")), [0; 0]);
         assert_eq!(matches(&index, "a/b"), [1]);
-        assert!(!index.remove(&many[0], 1) && index.remove(&pattern("a/*"), 1));
+        assert!(!index.remove(&many[0], 1, Role::Whole) && index.remove(&pattern("a/*"), 1, Role::Whole));
         assert_eq!(index.bytes(), 0);
     }
 
@@ -270,11 +346,11 @@ mod tests {
             let mut patterns: Vec<_> = patterns.iter().map(|(text, n)| (pattern(text), *n)).collect();
             let mut index = Index::default();
             for (pattern, connection) in &patterns {
-                prop_assert!(index.insert(from_ref(pattern), *connection).is_ok());
+                prop_assert!(index.insert(from_ref(pattern), *connection, Role::Whole).is_ok());
             }
             let keep = removed.index(patterns.len() + 1);
             for (pattern, connection) in patterns.split_off(keep) {
-                prop_assert!(index.remove(&pattern, connection));
+                prop_assert!(index.remove(&pattern, connection, Role::Whole));
             }
             prop_assert_eq!(index.len(), patterns.len());
             // Every source is searched twice, so that the answer from the cache is compared too. All sources

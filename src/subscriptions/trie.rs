@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::role::Listed;
 use crate::record::Segment;
 use crate::record::words::{equal, position};
 
@@ -44,11 +45,11 @@ pub(super) struct TrieNode {
 }
 
 impl TrieNode {
-    /// Adds a pattern of a connection. `seed` is the seed of the hashes, the same in every call.
+    /// Adds a pattern of a connection in a role. `seed` is the seed of the hashes, the same in every call.
     pub(super) fn insert<'a>(
         &mut self,
         segments: impl Iterator<Item = Segment<'a>>,
-        connection: usize,
+        listed: Listed,
         seed: u64,
     ) {
         let mut node = self;
@@ -56,10 +57,10 @@ impl TrieNode {
             node = match segment {
                 Segment::Exact(text) => node.exact.get_or_insert(text, seed),
                 Segment::One => node.one.get_or_insert_default(),
-                Segment::Rest => return node.rest.add(connection),
+                Segment::Rest => return node.rest.add(listed),
             };
         }
-        node.here.add(connection);
+        node.here.add(listed);
     }
 
     /// Removes one insertion of a pattern. Nodes that become empty are removed on the way back, so that the
@@ -68,14 +69,14 @@ impl TrieNode {
     pub(super) fn remove<'a>(
         &mut self,
         segments: &mut impl Iterator<Item = Segment<'a>>,
-        connection: usize,
+        listed: Listed,
     ) -> bool {
         match segments.next() {
-            None => self.here.release(connection),
-            Some(Segment::Rest) => self.rest.release(connection),
+            None => self.here.release(listed),
+            Some(Segment::Rest) => self.rest.release(listed),
             Some(Segment::One) => {
                 let Some(node) = &mut self.one else { return false };
-                let was_there = node.remove(segments, connection);
+                let was_there = node.remove(segments, listed);
                 if node.is_empty() {
                     self.one = None;
                 }
@@ -83,13 +84,29 @@ impl TrieNode {
             }
             Some(Segment::Exact(text)) => {
                 let Some(node) = self.exact.get_mut(text) else { return false };
-                let was_there = node.remove(segments, connection);
+                let was_there = node.remove(segments, listed);
                 if node.is_empty() {
                     self.exact.remove(text);
                 }
                 was_there
             }
         }
+    }
+
+    /// Returns the list of a pattern that is in the trie.
+    pub(super) fn list_of<'a>(
+        &mut self,
+        segments: impl Iterator<Item = Segment<'a>>,
+    ) -> Option<&mut Connections> {
+        let mut node = self;
+        for segment in segments {
+            node = match segment {
+                Segment::Exact(text) => node.exact.get_mut(text)?,
+                Segment::One => node.one.as_mut()?,
+                Segment::Rest => return Some(&mut node.rest),
+            };
+        }
+        Some(&mut node.here)
     }
 
     /// Returns whether no pattern ends at this node or below.
@@ -274,22 +291,22 @@ fn hash_of(segment: &str, seed: u64) -> u64 {
     xxh3_64_with_seed(segment.as_bytes(), seed)
 }
 
-/// The connections whose patterns end at a place, with the number of insertions of each.
+/// The connections whose patterns end at a place, each in its roles, with the number of insertions of each.
 #[derive(Debug, Default)]
 pub(super) enum Connections {
     #[default]
     None,
     One {
-        connection: usize,
+        listed: Listed,
         insertions: u32,
     },
-    /// At least two connections.
+    /// At least two connections, or one in at least two roles.
     Many(Box<Counts>),
 }
 
-/// Numbers of insertions by connection. It is a tree so that removing many connections moves no memory.
+/// Numbers of insertions by connection and role. It is a tree so that removing many connections moves no memory.
 #[derive(Debug)]
-pub(super) struct Counts(BTreeMap<usize, u32>);
+pub(super) struct Counts(BTreeMap<Listed, u32>);
 
 impl Connections {
     fn is_empty(&self) -> bool {
@@ -299,17 +316,39 @@ impl Connections {
     fn append_to(&self, connections: &mut Vec<usize>) {
         match self {
             Connections::None => {}
-            Connections::One { connection, .. } => connections.push(*connection),
-            Connections::Many(counts) => connections.extend(counts.0.keys()),
+            Connections::One { listed, .. } => connections.push(listed.connection()),
+            Connections::Many(counts) => {
+                let mut last = usize::MAX;
+                for listed in counts.0.keys() {
+                    let connection = listed.connection();
+                    if connection != last {
+                        connections.push(connection);
+                        last = connection;
+                    }
+                }
+            }
         }
     }
 
-    fn add(&mut self, new: usize) {
+    /// Returns the first and the last entry from `least` to `most`, if there is one.
+    pub(super) fn ends(&self, least: Listed, most: Listed) -> Option<(Listed, Listed)> {
         match self {
-            Connections::None => *self = Connections::One { connection: new, insertions: 1 },
-            Connections::One { connection, insertions } if *connection == new => *insertions += 1,
-            Connections::One { connection, insertions } => {
-                let counts = BTreeMap::from([(*connection, *insertions), (new, 1)]);
+            Connections::One { listed, .. } if (least..=most).contains(listed) => Some((*listed, *listed)),
+            Connections::None | Connections::One { .. } => None,
+            Connections::Many(counts) => {
+                let mut between = counts.0.range(least..=most);
+                let (first, _) = between.next()?;
+                Some((*first, between.next_back().map_or(*first, |(last, _)| *last)))
+            }
+        }
+    }
+
+    pub(super) fn add(&mut self, new: Listed) {
+        match self {
+            Connections::None => *self = Connections::One { listed: new, insertions: 1 },
+            Connections::One { listed, insertions } if *listed == new => *insertions += 1,
+            Connections::One { listed, insertions } => {
+                let counts = BTreeMap::from([(*listed, *insertions), (new, 1)]);
                 *self = Connections::Many(Box::new(Counts(counts)));
             }
             Connections::Many(counts) => *counts.0.entry(new).or_default() += 1,
@@ -317,9 +356,9 @@ impl Connections {
     }
 
     /// Takes back one insertion. Returns whether there was one.
-    fn release(&mut self, gone: usize) -> bool {
+    pub(super) fn release(&mut self, gone: Listed) -> bool {
         match self {
-            Connections::One { connection, insertions } if *connection == gone => {
+            Connections::One { listed, insertions } if *listed == gone => {
                 debug_assert!(*insertions > 0, "a connection is listed only with the patterns that it has");
                 *insertions -= 1;
                 if *insertions == 0 {
@@ -336,9 +375,9 @@ impl Connections {
                     counts.0.remove(&gone);
                 }
                 if counts.0.len() == 1
-                    && let Some((connection, insertions)) = counts.0.pop_first()
+                    && let Some((listed, insertions)) = counts.0.pop_first()
                 {
-                    *self = Connections::One { connection, insertions };
+                    *self = Connections::One { listed, insertions };
                 }
                 true
             }
@@ -350,6 +389,7 @@ impl Connections {
 mod tests {
     use super::*;
     use crate::record::Pattern;
+    use crate::subscriptions::Role;
 
     impl TrieNode {
         /// Bytes that this node and all below it hold, as the allocator counts them.
@@ -368,12 +408,16 @@ mod tests {
         Pattern::parse(text).expect(text)
     }
 
+    fn listed(connection: usize) -> Listed {
+        Listed::new(connection, Role::Whole)
+    }
+
     #[test]
     fn what_a_node_is_said_to_hold_is_not_less_than_what_it_holds() {
         for count in [1, 2, 4, 5, 8, 15, 29, 113, 1_000, 8_000] {
             let mut root = TrieNode::default();
             for number in 0..count {
-                root.insert(pattern(&format!("room/{number:05}/*")).segments(), 1, 7);
+                root.insert(pattern(&format!("room/{number:05}/*")).segments(), listed(1), 7);
             }
             let said = 3 * EXACT_NODE_BYTES + count * (EXACT_NODE_BYTES + 5 + ONE_NODE_BYTES);
             assert!(root.bytes() <= said, "{count}: {} > {said}", root.bytes());
@@ -387,10 +431,10 @@ mod tests {
         let mut root = TrieNode::default();
         let patterns: Vec<_> = (0..5_000).map(|number| pattern(&format!("{number:04}"))).collect();
         for pattern in &patterns {
-            root.insert(pattern.segments(), 1, 7);
+            root.insert(pattern.segments(), listed(1), 7);
         }
         for (at, pattern) in patterns.iter().enumerate().rev() {
-            assert!(root.remove(&mut pattern.segments(), 1));
+            assert!(root.remove(&mut pattern.segments(), listed(1)));
             let bound = 512 + at * 2 * (EXACT_NODE_BYTES + 4);
             assert!(root.bytes() <= bound, "{at} left: {} > {bound}", root.bytes());
             let (mut found, last) = (Vec::new(), format!("{:04}", at.saturating_sub(1)));
@@ -404,7 +448,7 @@ mod tests {
     fn lists_hold_each_connection_as_often_as_it_came() {
         let mut list = Connections::default();
         for connection in [5, 3, 5, 9] {
-            list.add(connection);
+            list.add(listed(connection));
         }
         let held = |list: &Connections| {
             let mut held = Vec::new();
@@ -412,10 +456,10 @@ mod tests {
             held
         };
         assert_eq!(held(&list), [3, 5, 9]);
-        assert!(!list.release(4));
-        assert!(list.release(9) && list.release(3));
+        assert!(!list.release(listed(4)));
+        assert!(list.release(listed(9)) && list.release(listed(3)));
         assert_eq!(held(&list), [5]);
-        assert!(list.release(5) && !list.is_empty() && !list.release(3));
-        assert!(list.release(5) && list.is_empty() && !list.release(5));
+        assert!(list.release(listed(5)) && !list.is_empty() && !list.release(listed(3)));
+        assert!(list.release(listed(5)) && list.is_empty() && !list.release(listed(5)));
     }
 }

@@ -233,6 +233,7 @@ fn help_and_version() {
         "--max-frame-bytes",
         "--max-connections",
         "--max-memory",
+        "--max-client-memory",
         "--profile",
         "--log",
         "--log-level",

@@ -1,11 +1,11 @@
 //! Orderly shutdown: by SIGTERM, by SIGINT, and what a second signal does.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::wait::PATIENCE;
+use crate::harness::wait::{PATIENCE, throughout};
 use crate::harness::{Client, Cluster, Deadline, Event, Http, Node, NodeConfig, eventually};
 
 #[test]
@@ -116,11 +116,63 @@ fn a_second_signal_exits_at_once() {
     let mut cluster = with_a_drain_that_lasts();
     cluster[0].signal("TERM");
     eventually("it drains", PATIENCE, || (readiness(&cluster[0]) == 503).then_some(()));
-    assert!(cluster[0].process().is_running());
+    // Two signals within a second are one: see below.
+    throughout("it drains", Duration::from_millis(1_100), || cluster[0].process().is_running());
     cluster[0].signal("TERM");
     let start = Deadline::after(PATIENCE);
     cluster[0].process().wait(PATIENCE);
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+/// Supervisors signal a process and its group, and wrappers pass a signal on that the process has got
+/// already. The second of two signals at the same time ended the process before anything was stored.
+#[test]
+fn a_second_signal_within_a_second_is_the_same_one() {
+    let mut cluster = with_a_drain_that_lasts();
+    cluster[0].signal("TERM");
+    for signal in ["TERM", "INT", "TERM"] {
+        throughout("it drains", Duration::from_millis(100), || cluster[0].process().is_running());
+        cluster[0].signal(signal);
+    }
+    assert_eq!(cluster[0].process().wait(PATIENCE), Some(0), "it was stopped in order");
+    cluster[0].restart_unready();
+    eventually("the store is loaded", PATIENCE, || cluster[0].latest("d/last").map(drop));
+}
+
+/// A node that stops closed its listening sockets with connections in their queues, and dropped those whose
+/// requests had not come whole: clients saw resets, which say nothing about what to do next.
+#[test]
+fn until_it_is_gone_a_stopping_node_answers_503_with_retry_after() {
+    let mut cluster = with_a_drain_that_lasts();
+    let http = cluster[0].http.clone();
+    let mut early = crate::harness::http::connect(&http);
+    let mut partial = crate::harness::http::connect(&http);
+    assert!(partial.write_all(b"GET /v1/members HTTP/1.1\r\n").is_ok());
+    cluster[0].signal("TERM");
+    let (mut refused, mut resets) = (0, 0);
+    while cluster[0].process().is_running() {
+        match Http::attempt(&http, "GET", "/v1/members", &[], b"") {
+            Ok(answer) if answer.status == 200 => assert_eq!(refused, 0, "it serves again: {answer:?}"),
+            Ok(answer) => {
+                answer.assert_problem(503, "overloaded");
+                assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
+                if refused == 0 {
+                    let sent = early.write_all(b"GET /v1/members HTTP/1.1\r\nHost: n\r\n\r\n");
+                    assert!(sent.is_ok());
+                }
+                refused += 1;
+            }
+            // The kernel resets a connection that is made in the instant in which the socket is closed.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset && resets == 0 => resets += 1,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}"),
+        }
+    }
+    assert!(refused > 0, "no request came while it was stopping");
+    for stream in [&mut early, &mut partial] {
+        let answer = Http::read(stream);
+        assert!(answer.as_ref().is_ok_and(|answer| answer.header("retry-after") == Some("1")), "{answer:?}");
+    }
+    assert_eq!(cluster[0].process().wait(PATIENCE), Some(0));
 }
 
 /// While a node hands over its last records it is not ready, and refuses publishes even on connections that

@@ -3,7 +3,7 @@
 //!
 //! A test starts the `anode` binary as a user would and talks to its ports. Everything that waits, waits for
 //! an event and has a deadline. What still runs at the end of a test is killed.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
 
 pub mod command;
 pub mod fabric;

@@ -78,7 +78,7 @@ impl Node {
         let outbox = Outbox::new(node_name, config.boot);
         Node {
             machine: Machine::new(config, now),
-            ingest: Ingest::new(bounds, outbox, Arc::new(Metrics::default()), Nowhere),
+            ingest: Ingest::new(bounds, outbox, Arc::new(Metrics::default()), Nowhere, 0),
             address,
             records: Vec::new(),
             arrived: Vec::new(),

@@ -11,7 +11,7 @@ use anode::metrics::Metrics;
 use anode::protocol::draft::{Draft, DraftPayload};
 use anode::protocol::json;
 use anode::record::{NodeName, Now, Pattern, SharedRecord};
-use anode::subscriptions::Index;
+use anode::subscriptions::{Index, Role};
 use parking_lot::Mutex;
 
 use super::{RECORDS, data, name};
@@ -44,7 +44,7 @@ fn ingest() -> Ingest<Mailbox> {
     let Ok(origin) = NodeName::parse("bench-node") else { unreachable!("a good name") };
     let bounds = Bounds { record_bytes_max: 1 << 20, map_bytes_max: 1 << 30, tombstones_us: 1 << 40 };
     let metrics = Arc::new(Metrics::default());
-    Ingest::new(bounds, Outbox::new(origin, 1), metrics, Mailbox::default())
+    Ingest::new(bounds, Outbox::new(origin, 1), metrics, Mailbox::default(), 1)
 }
 
 pub(super) fn make() -> Box<dyn FnMut()> {
@@ -52,7 +52,7 @@ pub(super) fn make() -> Box<dyn FnMut()> {
     let mut index = Index::default();
     for connection in 0..SUBSCRIBERS {
         match Pattern::parse("sensors/**") {
-            Ok(pattern) => assert!(index.insert(&[pattern], connection).is_ok()),
+            Ok(pattern) => assert!(index.insert(&[pattern], connection, Role::Whole).is_ok()),
             Err(error) => unreachable!("a good pattern: {error}"),
         }
     }

@@ -13,7 +13,7 @@ use anode::limits::{INTRICATE_SHAPES_PER_WORKER_MAX, PLAIN_WILDCARDS_MAX};
 use anode::protocol::{json, protobuf};
 use anode::record::merge::{Verdict, judge};
 use anode::record::{Birth, NodeName, Pattern, Payload, Record, SharedRecord, Source, Stamp};
-use anode::subscriptions::Index;
+use anode::subscriptions::{Index, Role};
 use bytes::Bytes;
 
 /// A piece of work.
@@ -113,7 +113,7 @@ fn each_record(act: fn(&SharedRecord)) -> Box<dyn FnMut()> {
 /// Merges records that replace others. From the second call on each replaces itself, which costs the same:
 /// nothing grows, and every call does the same.
 fn merge() -> Box<dyn FnMut()> {
-    let latest = Latest::default();
+    let latest = Latest::seeded(1);
     let put = move |record: &SharedRecord| {
         latest.update(record.source.as_str(), |slot| match judge(slot.current(), black_box(record)) {
             Verdict::Newer | Verdict::Same => {
@@ -130,7 +130,7 @@ fn merge() -> Box<dyn FnMut()> {
 fn index(unrelated: usize) -> Index {
     let mut index = Index::default();
     let mut insert = |text: &str, connection| match Pattern::parse(text) {
-        Ok(pattern) => assert!(index.insert(&[pattern], connection).is_ok()),
+        Ok(pattern) => assert!(index.insert(&[pattern], connection, Role::Whole).is_ok()),
         Err(error) => unreachable!("a good pattern: {error}"),
     };
     insert("sensors/**", 0);
@@ -174,7 +174,7 @@ fn hostile() -> Box<dyn FnMut()> {
                 Pattern::parse(&segments.join("/")).ok()
             })
             .collect();
-        while index.insert(&patterns, connection).is_err_and(|excess| !excess.is_temporary()) {
+        while index.insert(&patterns, connection, Role::Whole).is_err_and(|excess| !excess.is_temporary()) {
             connection += 1;
         }
     }

@@ -129,6 +129,7 @@ impl Cluster {
                     data_dir: Some(folder.join(format!("node-{number}")).to_string_lossy().as_ref().into()),
                     workers: Some("1".into()),
                     max_memory: Some("256MiB".into()),
+                    max_client_memory: Some("64MiB".into()),
                     profile: Some("local".into()),
                     log_level: Some("error".into()),
                     ..Raw::default()

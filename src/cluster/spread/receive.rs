@@ -97,8 +97,7 @@ impl Intake<'_> {
     fn answer_inquiries(&mut self, from: SocketAddr, inquiries: &[Inquiry]) {
         let mut held = Vec::new();
         for inquiry in inquiries {
-            let record = self.replica.get(&inquiry.source);
-            if record.is_some_and(|record| record.stamp >= inquiry.stamp) {
+            if self.replica.holds(&inquiry.source, inquiry.stamp) {
                 held.push(inquiry.id);
             } else {
                 self.gaps.note(self.env.base, from, inquiry.line, inquiry.seq);

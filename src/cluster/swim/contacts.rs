@@ -91,6 +91,11 @@ impl Contacts {
         !self.has_seeds || (self.is_resolved && self.seeds.iter().all(|seed| seed.is_me))
     }
 
+    /// Returns whether a node has answered at this address, and it is that of a join target.
+    pub fn has_answered(&self, address: SocketAddr) -> bool {
+        self.seeds.iter().any(|seed| seed.address == address && seed.has_answered)
+    }
+
     /// Ends the try with this sequence number, if it is under way, and returns when it began, on the monotonic
     /// clock in microseconds.
     pub fn take(&mut self, sequence: u32) -> Option<u64> {

@@ -8,11 +8,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::message::{Ping, SwimMessage, Update};
-use super::slot::Slot;
-use super::{Swim, SwimOutput, wire};
-use crate::limits::{DATAGRAM_BYTES_MAX, NODE_NAME_BYTES_MAX};
-use crate::record::Now;
+use super::message::Ping;
+use crate::limits::DATAGRAM_BYTES_MAX;
 
 /// Most addresses whose bytes are counted. One more takes the place of the one that was heard of least lately,
 /// which then gets no answer until it is heard of again.
@@ -92,63 +89,6 @@ impl Credit {
     }
 }
 
-impl Swim {
-    /// Handles a datagram of membership of `datagram_bytes` bytes from an address at which no member has answered.
-    /// The answer is not larger.
-    pub fn handle_stranger(
-        &mut self,
-        now: Now,
-        (from, boot): (SocketAddr, u64),
-        message: SwimMessage,
-        updates: Vec<Update>,
-        datagram_bytes: usize,
-    ) {
-        let introduced_at = match &message {
-            SwimMessage::Ping(ping) => ping.introduction.as_ref().map(|said| said.identity.gossip()),
-            _ => None,
-        };
-        self.credit.add(now.mono_us, from, datagram_bytes);
-        self.handle_message(now, from, boot, message, updates);
-        if let Some(to) = introduced_at {
-            self.credit.pass_on(from, to);
-        }
-    }
-
-    /// Fills a ping up, so that a receiver at which this node is no member may answer.
-    pub(super) fn padded(&self, receiver: Option<Slot>, message: SwimMessage) -> SwimMessage {
-        let SwimMessage::Ping(ping) = message else { return message };
-        let receiver = receiver.and_then(|slot| self.table.get(slot));
-        let receiver_bytes =
-            receiver.map_or(NODE_NAME_BYTES_MAX, |member| member.identity.name.as_str().len());
-        let least = ping_bytes_min(&ping, receiver_bytes, self.overhead_bytes());
-        let plain = SwimMessage::Ping(Ping { padding: 0, ..ping.clone() });
-        let missing = least.saturating_sub(wire::message_bytes(&plain));
-        // The field that is added has two bytes before its content, which must not be empty.
-        let padding = if missing > 0 { missing.saturating_sub(2).max(1) } else { 0 };
-        SwimMessage::Ping(Ping { padding, ..ping })
-    }
-
-    /// Bytes of a datagram besides its message.
-    fn overhead_bytes(&self) -> usize {
-        DATAGRAM_BYTES_MAX - self.body_bytes_max
-    }
-
-    /// Sends a message to an address at which no member may have answered. A member gets as much news with it as
-    /// fits. Any other address gets what it has credit for: the message without news, without its introduction if
-    /// that is too much, or nothing.
-    pub(super) fn answer(&mut self, to: SocketAddr, receiver: Option<Slot>, message: SwimMessage) {
-        if self.has_answered_at(to) {
-            return self.send(to, receiver, message);
-        }
-        let message = self.padded(receiver, message);
-        for message in [message.clone(), message.without_introduction()] {
-            if self.credit.take(to, wire::message_bytes(&message) + self.overhead_bytes()) {
-                return self.outputs.push_back(SwimOutput::Datagram { to, message, updates: Vec::new() });
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -156,9 +96,9 @@ mod tests {
     use super::*;
     use crate::cluster::members::Identity;
     use crate::cluster::seal::OVERHEAD_BYTES_MAX;
-    use crate::cluster::swim::message::{Ack, Introduction};
+    use crate::cluster::swim::message::{Ack, Introduction, SwimMessage};
     use crate::cluster::swim::wire::message_bytes;
-    use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
+    use crate::limits::{HTTP_ADDRESS_BYTES_MAX, NODE_NAME_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
     use crate::record::NodeName;
 
     /// A node that joins, or a member that lost its memory of the other one, gets its answer.

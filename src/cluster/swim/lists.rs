@@ -33,7 +33,7 @@ const OFFERS_MAX: usize = 2;
 /// Time without progress after which a stream is given up, in microseconds.
 const SESSION_US: u64 = 10_000_000;
 /// Time between two tries to get a first list, in microseconds.
-const JOIN_INTERVAL_US: u64 = 500_000;
+const JOIN_INTERVAL_US: u64 = 50_000;
 /// Least time between the beginnings of two exchanges, in microseconds.
 const OFFER_INTERVAL_US: u64 = 500_000;
 
@@ -209,9 +209,11 @@ impl Swim {
     pub(super) fn exchange_lists_at(&mut self, now: Now, to: SocketAddr) {
         let offers = self.lists.sessions.values();
         let offers = offers.filter(|session| matches!(session.kind, ListSessionKind::Offer { .. })).count();
-        let is_early =
-            self.lists.last_offer_us.is_some_and(|last_us| now.mono_us < last_us + OFFER_INTERVAL_US);
-        if is_early || offers >= OFFERS_MAX {
+        // A node that joins was refused if many others join at the same member.
+        let (offers_max, interval_us) =
+            if self.lists.is_joined { (OFFERS_MAX, OFFER_INTERVAL_US) } else { (1, JOIN_INTERVAL_US / 2) };
+        let is_early = self.lists.last_offer_us.is_some_and(|last_us| now.mono_us < last_us + interval_us);
+        if is_early || offers >= offers_max {
             return;
         }
         self.lists.last_offer_us = Some(now.mono_us);
@@ -315,8 +317,8 @@ impl Swim {
         Some(match member.state {
             _ if slot == ME && self.leave.is_leaving() => Update { claim: Claim::Left, ..alive },
             // The others hear of it once it has answered here.
-            State::Joining => return None,
-            State::Alive | State::Suspect => alive,
+            State::Joining if !self.newcomers.is_reached(slot) => return None,
+            State::Joining | State::Alive | State::Suspect => alive,
             State::Dead => Update { claim: Claim::Dead, ..alive },
             State::Left => Update { claim: Claim::Left, ..alive },
         })

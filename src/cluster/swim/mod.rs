@@ -79,19 +79,19 @@ use self::message::{Ack, Introduction, Ping, SwimMessage, Update};
 use self::newcomers::Newcomers;
 use self::news::Way;
 use self::probe::Probes;
-use self::slot::{ME, Slot};
+use self::slot::Slot;
 use self::suspicion::Suspicions;
 use self::table::{MemberEntry, MemberTable};
-use self::timing::{
-    FORGET_INTERVAL_US, GOSSIP_FANOUT, LocalHealth, RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN, Timing,
-};
+use self::timing::{FORGET_INTERVAL_US, LocalHealth, RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN, Timing};
 use super::MachineConfig;
 use super::members::{Identity, MemberInfo, State};
 use super::random::Random;
 use super::ring::Ring;
 use super::stats::QueueGauge;
 use super::streams::StreamOutput;
-use crate::limits::{HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
+use crate::limits::{
+    DATAGRAM_BYTES_MAX, HTTP_ADDRESS_BYTES_MAX, NODE_NAME_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX,
+};
 use crate::record::{NodeName, Now};
 
 /// Bytes of a datagram that membership leaves free for the heads that ride on it.
@@ -208,9 +208,29 @@ impl Swim {
             }
             SwimMessage::Gossip => {}
         }
-        // News are heard from members only. A message may have shown that one is at this address.
-        if !updates.is_empty() && self.has_answered_at(from) {
-            updates.into_iter().for_each(|update| self.hear(now, update, Way::Gossip(from)));
+        for update in updates {
+            self.hear(now, update, Way::Gossip(from));
+        }
+    }
+
+    /// Handles a datagram of membership of `datagram_bytes` bytes from an address at which no member has answered.
+    /// The news that ride on it are not heard, and the answer is not larger.
+    pub fn handle_stranger(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        boot: u64,
+        message: SwimMessage,
+        datagram_bytes: usize,
+    ) {
+        let introduced_at = match &message {
+            SwimMessage::Ping(ping) => ping.introduction.as_ref().map(|said| said.identity.gossip()),
+            _ => None,
+        };
+        self.credit.add(now.mono_us, from, datagram_bytes);
+        self.handle_message(now, from, boot, message, Vec::new());
+        if let Some(to) = introduced_at {
+            self.credit.pass_on(from, to);
         }
     }
 
@@ -279,10 +299,10 @@ impl Swim {
         self.table.ring()
     }
 
-    /// Returns whether this address belongs to a member that has answered there. Nothing that is larger than its
-    /// question may be sent to any other address.
+    /// Returns whether this address belongs to a member that has answered there, or is that of a join target which
+    /// has. Nothing that is larger than its question may be sent to any other address.
     pub fn has_answered_at(&self, address: SocketAddr) -> bool {
-        self.table.has_live_at(address) || self.newcomers.has_answered_at(address)
+        self.table.has_live_at(address) || self.contacts.has_answered(address)
     }
 
     /// All members, this node included, by name.
@@ -410,26 +430,36 @@ impl Swim {
         self.outputs.push_back(SwimOutput::Datagram { to, message, updates });
     }
 
-    fn has_news(&self) -> bool {
-        !self.alerts.is_empty() || (!self.news.is_empty() && self.table.ring().len() > 1)
+    /// Fills a ping up, so that a receiver at which this node is no member may answer.
+    fn padded(&self, receiver: Option<Slot>, message: SwimMessage) -> SwimMessage {
+        let SwimMessage::Ping(ping) = message else { return message };
+        let receiver = receiver.and_then(|slot| self.table.get(slot));
+        let receiver_bytes =
+            receiver.map_or(NODE_NAME_BYTES_MAX, |member| member.identity.name.as_str().len());
+        let least = credit::ping_bytes_min(&ping, receiver_bytes, self.overhead_bytes());
+        let plain = SwimMessage::Ping(Ping { padding: 0, ..ping.clone() });
+        let missing = least.saturating_sub(wire::message_bytes(&plain));
+        // The field that is added has two bytes before its content, which must not be empty.
+        let padding = if missing > 0 { missing.saturating_sub(2).max(1) } else { 0 };
+        SwimMessage::Ping(Ping { padding, ..ping })
     }
 
-    /// Tells a few members the news, and tells members that others call dead. After a quiet time this is done
-    /// at once, else once in each interval, so that churn cannot use up the link (memberlist#299).
-    fn gossip_due(&mut self, now: Now) {
-        const ALERTS_MAX: usize = 32;
-        if now.mono_us < self.next_gossip_us || !self.has_news() {
-            return;
+    /// Bytes of a datagram besides its message.
+    fn overhead_bytes(&self) -> usize {
+        DATAGRAM_BYTES_MAX - self.body_bytes_max
+    }
+
+    /// Sends a message to an address at which no member may have answered. A member gets as much news with it as
+    /// fits. Any other address gets what it has credit for: the message without news, without its introduction if
+    /// that is too much, or nothing.
+    fn answer(&mut self, to: SocketAddr, receiver: Option<Slot>, message: SwimMessage) {
+        if self.has_answered_at(to) {
+            return self.send(to, receiver, message);
         }
-        self.next_gossip_us = now.mono_us + self.timing.gossip_interval_us;
-        for _ in 0..ALERTS_MAX {
-            let Some((slot, incarnation)) = self.alerts.pop_first() else { break };
-            self.send_alert(slot, incarnation);
-        }
-        if !self.news.is_empty() {
-            for slot in self.table.random_live(GOSSIP_FANOUT, ME, &mut self.random) {
-                let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { continue };
-                self.send(to, Some(slot), SwimMessage::Gossip);
+        let message = self.padded(receiver, message);
+        for message in [message.clone(), message.without_introduction()] {
+            if self.credit.take(to, wire::message_bytes(&message) + self.overhead_bytes()) {
+                return self.outputs.push_back(SwimOutput::Datagram { to, message, updates: Vec::new() });
             }
         }
     }

@@ -6,6 +6,10 @@
 //! number back from that address takes part from then on. Until then it is *joining*: it is in the member list,
 //! but not on the ring, its clock does not count, no answer waits for it, and no other member is told of it.
 //!
+//! A node that joins says in its answers that it does not know the other members yet, until it has got its first
+//! list and has pinged all who are on it. On a ring before that, it would be handed records for members that it
+//! does not know. Others are told of it as soon as it answers, so that all take it in at about the same time.
+//!
 //! A member is pinged as soon as it is heard of, so a newcomer takes part everywhere one round trip after the
 //! news. A member of which another member tells that it reached it is *vouched for*. If it does not answer here,
 //! members are asked to ping it as well, which shows that it lives (IPv4 and IPv6 that meet through a third node).
@@ -37,12 +41,12 @@ const QUICK_TRIES: u32 = 3;
 /// Time to the first ping after the quick ones, in microseconds. It doubles each time.
 const RETRY_US_MIN: u64 = 250_000;
 /// Time after which a member is pinged again that does not know the other members yet, in microseconds.
-const READY_US: u64 = 50_000;
+const READY_US: u64 = 20_000;
 /// Longest time between two pings of a joining member, in microseconds.
 const RETRY_US_MAX: u64 = 30_000_000;
 /// Time after which a joining member of which nothing is heard is forgotten, in microseconds.
 const JOINING_US_MAX: u64 = 300_000_000;
-/// Most pings to joining members in one go, so that their answers do not overflow the socket's buffer.
+/// Most pings to joining members in one go, those that nobody vouches for left out, so that their answers do not overflow the socket's buffer.
 const PINGS_AT_ONCE: u32 = 64;
 /// Time between two such goes, in microseconds.
 const PINGS_PAUSE_US: u64 = 5_000;
@@ -71,10 +75,10 @@ struct Newcomer {
     heard_us: u64,
     /// Whether others are to be told of it once it takes part.
     is_news: bool,
+    /// Whether the member has answered at its address, and said that it does not know the other members yet.
+    is_reached: bool,
     /// Whether somebody said that it is gone, and nothing has been heard of it since.
     is_doubted: bool,
-    /// Address at which it has answered, though it takes no part.
-    answered_at: Option<SocketAddr>,
 }
 
 /// The members that are pinged until they take part.
@@ -85,9 +89,6 @@ pub(super) struct Newcomers {
     by_sequence: BTreeMap<u32, Slot>,
     /// Those that nobody vouches for.
     strangers: BTreeSet<Slot>,
-    /// Addresses at which members have answered that take no part, because they do not know the others yet or
-    /// advertise another address.
-    answered: BTreeSet<SocketAddr>,
     /// Instant up to which the allowed pings are used, on the monotonic clock in microseconds.
     used_us: u64,
     /// When the next pings may be sent, on the monotonic clock in microseconds.
@@ -118,30 +119,25 @@ impl Newcomers {
     }
 
     fn check_ready(&mut self) {
-        let are_tried = || self.by_slot.values().all(|newcomer| newcomer.tries > 1);
+        let are_tried = || self.by_slot.values().all(|newcomer| newcomer.is_reached || newcomer.tries > 1);
         self.is_ready = self.is_ready || self.is_joined && are_tried();
     }
 
-    /// Notes that a member answered that it does not know the other members yet: it is pinged again soon.
-    fn put_off(&mut self, now: Now, slot: Slot) {
-        if let Some(newcomer) = self.by_slot.get_mut(&slot) {
-            (newcomer.heard_us, newcomer.tries) = (now.mono_us, 1);
-            self.set_due(slot, now.mono_us + READY_US);
-        }
+    /// Returns whether a member has answered at its address that it does not know the other members yet.
+    pub fn is_reached(&self, slot: Slot) -> bool {
+        self.by_slot.get(&slot).is_some_and(|newcomer| newcomer.is_reached)
     }
 
-    /// Notes that a member answered a ping that was sent to this address.
-    pub fn note_answer(&mut self, slot: Slot, address: SocketAddr) {
-        if let Some(newcomer) = self.by_slot.get_mut(&slot) {
-            newcomer.answered_at.map(|before| self.answered.remove(&before));
-            newcomer.answered_at = Some(address);
-            self.answered.insert(address);
-        }
-    }
-
-    /// Returns whether a member that takes no part has answered at this address.
-    pub fn has_answered_at(&self, address: SocketAddr) -> bool {
-        self.answered.contains(&address)
+    /// Notes that a member answered that it does not know the other members yet: it is pinged again soon. Returns
+    /// whether others are to be told of it now.
+    fn put_off(&mut self, now: Now, slot: Slot) -> bool {
+        let Some(newcomer) = self.by_slot.get_mut(&slot) else { return false };
+        let is_first = !newcomer.is_reached;
+        (newcomer.heard_us, newcomer.tries, newcomer.is_reached) = (now.mono_us, 1, true);
+        let is_news = newcomer.is_news && is_first;
+        self.set_due(slot, now.mono_us + READY_US);
+        self.check_ready();
+        is_news
     }
 
     /// When a member is to be looked at next, on the monotonic clock in microseconds; `u64::MAX` if there is
@@ -206,7 +202,7 @@ impl Newcomers {
         self.by_due.remove(&(newcomer.due_us, slot));
         self.by_sequence.remove(&newcomer.sequence);
         self.strangers.remove(&slot);
-        newcomer.answered_at.map(|address| self.answered.remove(&address));
+        self.check_ready();
         Some(newcomer.is_news)
     }
 
@@ -300,8 +296,8 @@ impl Swim {
             due_us: now.mono_us,
             heard_us: now.mono_us,
             is_news,
+            is_reached: false,
             is_doubted: false,
-            answered_at: None,
         };
         self.newcomers.insert(slot, newcomer, is_stranger);
     }
@@ -317,14 +313,18 @@ impl Swim {
     }
 
     /// Lets a member take part that has answered at its own address with `ack`. A member that does not know the
-    /// others yet could not pass records on to them, and is asked again.
+    /// others yet could not pass records on to them: the others are told of it, and it is asked again.
     pub(super) fn promote(&mut self, now: Now, slot: Slot, ack: &Ack) {
-        let Some(member) = self.table.get(slot) else { return };
         if ack.is_joining {
-            return self.newcomers.put_off(now, slot);
+            self.table.vouch(slot);
+            if self.newcomers.put_off(now, slot) {
+                self.changed(now, slot);
+            }
+            return;
         }
         let sent_us = self.newcomers.sent_us(slot);
         let is_news = self.newcomers.remove(slot).unwrap_or(true);
+        let Some(member) = self.table.get(slot) else { return };
         let said = Introduction { identity: member.identity.clone(), incarnation: member.incarnation };
         self.suspicions.remove(slot);
         self.table.set(slot, said, State::Alive, now.mono_us, &mut self.random);
@@ -332,7 +332,6 @@ impl Swim {
         if !is_news {
             self.news.remove(slot);
         }
-        self.newcomers.check_ready();
         if let Some(sent_us) = sent_us {
             self.measured(now, slot, ack.wall_us, now.mono_us.saturating_sub(sent_us));
         }
@@ -361,11 +360,13 @@ impl Swim {
                 self.newcomers.set_due(slot, now.mono_us + RETRY_US_MIN);
                 continue;
             }
+            // Strangers come one by one, and those that join at once are to be on each other's lists.
+            let is_stranger = self.newcomers.strangers.contains(&slot);
             if pings == PINGS_AT_ONCE || !self.newcomers.take_ping(now.mono_us) {
                 self.newcomers.next_us = now.mono_us + PINGS_PAUSE_US;
                 return;
             }
-            pings += 1;
+            pings += u32::from(!is_stranger);
             self.ping_newcomer(now, slot);
         }
     }

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use super::message::{Claim, Introduction, SwimMessage, Update};
 use super::newcomers::INCARNATION_JUMP_MAX;
 use super::slot::{ME, Slot};
+use super::timing::GOSSIP_FANOUT;
 use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
 use crate::record::{NodeName, Now};
@@ -245,7 +246,7 @@ impl Swim {
         }
         let claim = match member.state {
             // Others hear of it once it has answered here.
-            State::Joining => return None,
+            State::Joining => return self.newcomers.is_reached(slot).then(|| Update::alive(&said)),
             State::Alive => return Some(Update::alive(&said)),
             State::Suspect => Claim::Suspect(self.suspicions.accusers(slot).to_vec()),
             State::Dead => Claim::Dead,
@@ -275,5 +276,30 @@ impl Swim {
         let claim = Claim::Dead;
         let updates = vec![Update { name, boot, incarnation, claim }];
         self.outputs.push_back(SwimOutput::Datagram { to, message: SwimMessage::Gossip, updates });
+    }
+
+    /// Returns whether there is anything to tell other members.
+    pub(super) fn has_news(&self) -> bool {
+        !self.alerts.is_empty() || (!self.news.is_empty() && self.table.ring().len() > 1)
+    }
+
+    /// Tells a few members the news, and tells members that others call dead. After a quiet time this is done
+    /// at once, else once in each interval, so that churn cannot use up the link (memberlist#299).
+    pub(super) fn gossip_due(&mut self, now: Now) {
+        const ALERTS_MAX: usize = 32;
+        if now.mono_us < self.next_gossip_us || !self.has_news() {
+            return;
+        }
+        self.next_gossip_us = now.mono_us + self.timing.gossip_interval_us;
+        for _ in 0..ALERTS_MAX {
+            let Some((slot, incarnation)) = self.alerts.pop_first() else { break };
+            self.send_alert(slot, incarnation);
+        }
+        if !self.news.is_empty() {
+            for slot in self.table.random_live(GOSSIP_FANOUT, ME, &mut self.random) {
+                let Some(to) = self.table.get(slot).map(|member| member.identity.gossip()) else { continue };
+                self.send(to, Some(slot), SwimMessage::Gossip);
+            }
+        }
     }
 }

@@ -265,7 +265,6 @@ impl Swim {
         }
         let sender = self.find_life(ack.sender.as_str(), boot);
         if let Some(slot) = sender.filter(|_| is_own_word) {
-            self.newcomers.note_answer(slot, from);
             self.answered_at_home(now, slot, from, &ack);
         } else if let Some(slot) = self.newcomers.find(ack.sequence) {
             // Another member has reached it.

@@ -14,6 +14,8 @@ pub struct ProblemFields<'a> {
     pub detail: &'a str,
     /// The code, for programs.
     pub code: &'a str,
+    /// Whether the same request may succeed later without a change.
+    pub is_temporary: bool,
 }
 
 /// Appends a problem. `further` holds the members beyond those of [`ProblemFields`] as text, each after a
@@ -25,6 +27,7 @@ pub fn write_problem(out: &mut Vec<u8>, fields: ProblemFields<'_>, further: &[u8
     write_string(out, fields.detail);
     out.extend_from_slice(b",\"code\":");
     write_string(out, fields.code);
+    out.extend_from_slice(format!(",\"temporary\":{}", fields.is_temporary).as_bytes());
     out.extend_from_slice(further);
     out.push(b'}');
 }

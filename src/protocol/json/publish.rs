@@ -21,14 +21,14 @@ pub fn publish_frame(text: &str) -> Result<PublishFrame<'_>, SyntaxError> {
         scanner.end()?;
         return Ok(PublishFrame { items: Items::One(item), is_batch: false });
     }
-    let (mut items, mut is_too_long) = (Vec::new(), false);
+    let (mut items, mut beyond) = (Vec::new(), 0);
     if !scanner.take_if(b']') {
         loop {
             if items.len() < BATCH_ITEMS_MAX {
                 items.push(item(&mut scanner)?);
             } else {
                 scanner.value()?;
-                is_too_long = true;
+                beyond += 1;
             }
             if !scanner.take_if(b',') {
                 break;
@@ -37,8 +37,10 @@ pub fn publish_frame(text: &str) -> Result<PublishFrame<'_>, SyntaxError> {
         scanner.take(b']', "',' or ']'")?;
     }
     scanner.end()?;
-    let frame = PublishFrame { items: Items::Many(items), is_batch: true };
-    Ok(if is_too_long { PublishFrame::too_long() } else { frame })
+    if beyond > 0 {
+        return Ok(PublishFrame::too_long(items.len() + beyond));
+    }
+    Ok(PublishFrame { items: Items::Many(items), is_batch: true })
 }
 
 fn item<'a>(scanner: &mut Scanner<'a>) -> Result<Item<'a>, SyntaxError> {
@@ -281,5 +283,10 @@ mod tests {
         assert_eq!(longest.items.len(), BATCH_ITEMS_MAX);
         let longer = publish_frame(&longer).expect("json");
         assert_eq!((longer.items.len(), longer.is_batch), (1, false));
+        let refusal = Vec::from(longer.items).remove(0).draft.expect_err("refused");
+        assert_eq!(
+            (refusal.code, refusal.message.as_str()),
+            (Code::BadRequest, "a batch of 10001 items; at most 10000")
+        );
     }
 }

@@ -153,14 +153,14 @@ pub fn write_published(out: &mut Vec<u8>, published: &Published) {
 pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
     number(out, format_args!("{{\"code\":\"{}\",\"message\":", refusal.code.as_str()));
     write_string(out, &refusal.message);
+    number(out, format_args!(",\"temporary\":{}", refusal.code.is_temporary()));
     write_refusal_facts(out, refusal);
     out.push(b'}');
 }
 
-/// Appends the remaining facts of a refusal, as members of an object that follow others: whether a retry may
-/// help, `ts` if the record was applied all the same, and how many members hold it.
+/// Appends the facts of a refusal that not every one has, as members of an object that follow others: `ts` if
+/// the record was applied all the same, and how many members hold it.
 pub fn write_refusal_facts(out: &mut Vec<u8>, refusal: &Refusal) {
-    number(out, format_args!(",\"temporary\":{}", refusal.code.is_temporary()));
     if let Some(ts) = refusal.applied_ts {
         number(out, format_args!(",\"applied\":true,\"ts\":{ts}"));
     }

@@ -17,6 +17,33 @@ pub(super) fn publish_message(frame: &[u8]) -> Option<Publish<'_>> {
     if fields.next().is_none() { read_publish(publish.fields().ok()?) } else { None }
 }
 
+/// Returns how many items the batches in a frame have together. A frame that is damaged has those before the
+/// damage.
+pub(super) fn count_batch_items(frame: &[u8]) -> usize {
+    let batches = Fields::of(frame).map_while(Result::ok).filter(|(number, _)| *number == 2);
+    let items = |batch: Fields<'_>| batch.map_while(Result::ok).filter(|(number, _)| *number == 1).count();
+    batches.filter_map(|(_, batch)| batch.fields().ok()).map(items).sum()
+}
+
+/// Returns the id of the subscription that makes up the whole frame, and its number of patterns. `None` means
+/// that the frame is something else, or must be read by the generated reader.
+pub(super) fn subscribe_head(frame: &[u8]) -> Option<(Option<RequestId<'_>>, usize)> {
+    let mut fields = Fields::of(frame);
+    let (3, subscribe) = fields.next()?.ok()? else { return None };
+    if fields.next().is_some() {
+        return None;
+    }
+    let (mut id, mut patterns) = (None, 0);
+    for field in subscribe.fields().ok()? {
+        match field.ok()? {
+            (1, given) => id = read_id(given.fields().ok()?)?,
+            (2, _) => patterns += 1,
+            _ => {}
+        }
+    }
+    Some((id, patterns))
+}
+
 fn read_publish(fields: Fields<'_>) -> Option<Publish<'_>> {
     let (mut publish, mut has_id) = (Publish::default(), false);
     for field in fields {
@@ -79,6 +106,44 @@ mod tests {
         (id(), "\\PC{0,30}", numbers, prop::option::of(value), prop::option::of("[a-z]{0,9}")).prop_map(
             |(id, source, (ts, ttl_ms), value, ack)| proto::Publish { id, source, ts, value, ttl_ms, ack },
         )
+    }
+
+    #[test]
+    fn a_batch_is_counted_without_being_read() {
+        let batch = |count| {
+            let items = vec![proto::Publish::default(); count];
+            let batch = proto::PublishBatch { items };
+            proto::ClientMessage { message: Some(Asked::Batch(batch)) }.encode_to_vec()
+        };
+        assert_eq!(count_batch_items(&batch(12_345)), 12_345);
+        // Protobuf merges a field that occurs twice.
+        assert_eq!(count_batch_items(&[batch(3), batch(4)].concat()), 7);
+        let mut cut = batch(5);
+        cut.truncate(cut.len() - 1);
+        assert!(count_batch_items(&cut) <= 5);
+        assert_eq!(count_batch_items(b"\xff\xff"), 0);
+    }
+
+    #[test]
+    fn the_patterns_of_a_subscription_are_counted_without_being_read() {
+        let subscribe = |count| {
+            let id = Some(proto::Id { id: Some(Id::Number(-7)) });
+            let subscribe = proto::Subscribe { id, sources: vec!["a".into(); count], ..Default::default() };
+            proto::ClientMessage { message: Some(Asked::Subscribe(subscribe)) }.encode_to_vec()
+        };
+        assert_eq!(subscribe_head(&subscribe(300)), Some((Some(RequestId::Number(-7)), 300)));
+        assert_eq!(subscribe_head(&[subscribe(1), subscribe(2)].concat()), None);
+        for count in [256, 257, 9_000] {
+            let frame = subscribe(count);
+            let message = super::super::ClientMessage::decode(&frame).expect("decodes");
+            let asked = message.subscribe_frame();
+            assert_eq!(asked.id, Some(RequestId::Number(-7)));
+            let told = asked.request.map_err(|refusal| refusal.message);
+            match count {
+                256 => assert!(told.is_ok()),
+                _ => assert_eq!(told, Err(format!("sources has {count} patterns; allowed are 1 to 256"))),
+            }
+        }
     }
 
     proptest! {

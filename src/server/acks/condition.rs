@@ -4,6 +4,7 @@
 
 use crate::ingest::Accepted;
 use crate::limits::{REPLICATED_US_MAX, STORED_US_MAX};
+use crate::memory::MemoryUse;
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::answer::{Outcome, Published};
@@ -24,6 +25,10 @@ pub(crate) trait AnswerState {
     fn store_away(&self) -> Option<String>;
     /// The counters of the node.
     fn metrics(&self) -> &Metrics;
+    /// Counts a client that was refused because it would have held too much memory.
+    fn memory_refused(&self, wanted: MemoryUse) {
+        self.metrics().memory_refused(wanted);
+    }
 }
 
 /// The node as a publisher reaches it: a way to apply records, and the state by which they are answered.

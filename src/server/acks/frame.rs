@@ -123,8 +123,11 @@ impl PendingFrame {
 
     /// Memory that the items hold, in bytes.
     pub(super) fn heap_bytes(&self) -> usize {
-        let ids = self.items.iter().filter_map(|item| item.id.as_ref()).map(OwnedRequestId::heap_bytes);
-        size_of_val(&*self.items) + ids.sum::<usize>()
+        let texts = self.items.iter().map(|item| {
+            let id = item.id.as_ref().map_or(0, OwnedRequestId::heap_bytes);
+            id + item.answer.as_ref().err().map_or(0, |refusal| refusal.message.capacity())
+        });
+        self.items.capacity() * size_of::<PendingItem>() + texts.sum::<usize>()
     }
 }
 

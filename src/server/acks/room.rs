@@ -54,6 +54,11 @@ struct MembersPlace {
     key: usize,
 }
 
+/// Number of frames for which an empty room keeps memory.
+const KEPT_PLACES: usize = 1_024;
+/// Memory of one place in the line for the members, in bytes: its key, its value, and its part of the tree.
+const MEMBERS_PLACE_BYTES: usize = 2 * (size_of::<u64>() + size_of::<MembersPlace>());
+
 impl<W> Default for WaitingRoom<W> {
     fn default() -> WaitingRoom<W> {
         WaitingRoom { frames: Slab::new(), stored: VecDeque::new(), replicated: BTreeMap::new(), bytes: 0 }
@@ -166,6 +171,9 @@ impl<W> WaitingRoom<W> {
         }
         let Some(WaitingFrame { frame, waiter, bytes, .. }) = self.frames.try_remove(key) else { return };
         self.bytes -= bytes;
+        if self.frames.is_empty() && self.frames.capacity() > KEPT_PLACES {
+            (self.frames, self.stored) = (Slab::new(), VecDeque::new());
+        }
         debug_assert!(!frame.is_open(), "a frame in no line waits for nothing");
         debug_assert!(
             !self.frames.is_empty()
@@ -185,6 +193,15 @@ impl<W> WaitingRoom<W> {
     /// Memory of the frames that wait, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Memory that the room holds, in bytes: that of the frames, and that of the places in it and in the lines.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let free_places = self.frames.capacity() - self.frames.len();
+        self.bytes
+            + free_places * size_of::<WaitingFrame<W>>()
+            + self.stored.capacity() * size_of::<StorePlace>()
+            + self.replicated.len() * MEMBERS_PLACE_BYTES
     }
 
     /// Returns whether no frame waits.

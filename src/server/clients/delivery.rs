@@ -138,6 +138,8 @@ impl Clients {
             }
             if connection.out.len() >= write_bytes {
                 self.flush_one(now, key);
+                // Until the end of the turn, slow readers could be handed more than there is memory for.
+                self.count(now, key);
             }
         }
         self.queue_turn(key);

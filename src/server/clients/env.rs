@@ -1,10 +1,14 @@
 //! What the work on one connection needs besides the connection: the session's interface to its node, and the
 //! lists of the turn. It is apart from the table of connections, so that both can be borrowed at once.
 
+use std::collections::BTreeMap;
+
+use super::super::account::{Holdings, WorkerAccount};
+use super::super::acks::AnswerState;
 use super::super::clock;
-use super::super::close::CloseReason;
+use super::super::close::{CloseCode, CloseReason};
 use super::super::connection::{AwaitedEnd, Connection, ConnectionStage};
-use super::super::head;
+use super::super::handshake;
 use super::super::host::WorkerHost;
 use super::super::inbox::Inbox;
 use super::super::outbound::{BufferPool, Outbound};
@@ -12,11 +16,14 @@ use super::super::session::{Endpoint, Session, Turn, Workspace};
 use super::super::timer::{TimerToken, Timers};
 use super::super::transport::Layer;
 use crate::http::Reservation;
+use crate::memory::{MemoryUse, OverBudget};
 use crate::protocol::refusal::Refusal;
 use crate::record::Now;
 
 /// Time that a turn spends on reading, on the mailbox, and on sessions' turns, in microseconds each.
 pub const PART_US_MAX: u64 = 1_500;
+/// The part of the memory for clients that the free buffers of all workers may hold in addition: a sixteenth.
+const POOLS_PART: usize = 16;
 /// Delay after which a timer that is due and had nothing to do is tried again, in microseconds.
 const RETRY_US: u64 = 1_000;
 
@@ -36,22 +43,29 @@ pub struct ClientsEnv {
     pub dead: Vec<usize>,
     /// The worker's end of its mailbox.
     pub inbox: Inbox,
-    /// Number of connections of this worker that are beyond the node's bound and being turned away.
-    pub excess: usize,
+    /// The connections of this worker that are beyond the node's bound and being turned away: their keys by
+    /// their generations, the oldest first.
+    pub excess: BTreeMap<u64, usize>,
+    /// Bytes of the records that waited for connections that are gone, when they were counted last.
+    counted_remains: usize,
 }
 
 impl ClientsEnv {
     /// Makes the environment of a worker without connections.
     pub fn new(host: WorkerHost) -> ClientsEnv {
+        let budget = &host.shared.memory;
+        let account = WorkerAccount::new(budget);
+        let pool = BufferPool::new(budget.limit() / POOLS_PART / host.shared.mailboxes().len().max(1));
         ClientsEnv {
+            work: Workspace::new(clock::chance(), account),
+            pool,
             host,
-            work: Workspace::seeded(clock::chance()),
-            pool: BufferPool::default(),
             timers: Timers::default(),
             touched: Vec::new(),
             dead: Vec::new(),
             inbox: Inbox::default(),
-            excess: 0,
+            excess: BTreeMap::new(),
+            counted_remains: 0,
         }
     }
 
@@ -165,6 +179,72 @@ impl ClientsEnv {
         self.touch(key, connection);
     }
 
+    /// Counts what a connection holds by now. If that is more than it may hold, the connection is closed, and
+    /// the client is told why.
+    pub fn count(&mut self, now: Now, key: usize, connection: &mut Connection) {
+        if self.holdings(key, connection).total() != connection.held
+            && self.note_holdings(key, connection).is_err()
+        {
+            self.count_over(now, key, connection);
+        }
+    }
+
+    /// Returns what a connection holds. After its session has ended, its patterns are held until they have left the
+    /// index.
+    fn holdings(&self, key: usize, connection: &Connection) -> Holdings {
+        match &connection.stage {
+            ConnectionStage::Open(_) => connection.holdings(),
+            _ => Holdings { subscriptions: self.work.index.bytes_of(key), ..connection.holdings() },
+        }
+    }
+
+    /// Counts the records that waited for connections that are gone, until they are freed.
+    pub fn count_remains(&mut self) {
+        let remains = self.work.remains.held_bytes();
+        let before = std::mem::replace(&mut self.counted_remains, remains);
+        if before != remains {
+            // Nobody is left who could be refused.
+            let _ = self.work.account.change(before, remains);
+        }
+    }
+
+    /// Notes what a connection holds by now. An error says that this is too much.
+    fn note_holdings(&mut self, key: usize, connection: &mut Connection) -> Result<(), OverBudget> {
+        let holds = self.holdings(key, connection).total();
+        self.work.account.change(std::mem::replace(&mut connection.held, holds), holds)
+    }
+
+    /// Closes a connection that holds too much, unless most of that is memory in which nothing waits.
+    #[cold]
+    fn count_over(&mut self, now: Now, key: usize, connection: &mut Connection) {
+        connection.out.trim();
+        // The connection is counted anew: it is judged by all that it holds, and not by what it added last.
+        // To hold less is never refused.
+        let _ = self.work.account.change(std::mem::take(&mut connection.held), 0);
+        let Err(over) = self.note_holdings(key, connection) else { return };
+        let greatest = self.holdings(key, connection).greatest();
+        self.host.shared.memory_refused(greatest);
+        match &connection.stage {
+            ConnectionStage::Open(open) => {
+                // Who does not read what was subscribed to is slow, and may come back at once with a token.
+                let is_slow = open.session.endpoint() == Endpoint::Subscribe && greatest == MemoryUse::Unsent;
+                let code = if is_slow { CloseCode::TooSlow } else { CloseCode::OverCapacity };
+                self.close(now, key, connection, &CloseReason::new(code, over.to_string()));
+                connection.out.trim();
+            }
+            ConnectionStage::Head { .. } | ConnectionStage::Closing(_) => self.kill(key, connection),
+            ConnectionStage::HandedOver { .. } | ConnectionStage::Over => {}
+        }
+        // Less is left than before, which is never refused.
+        let _ = self.note_holdings(key, connection);
+    }
+
+    /// Uncounts a connection that is removed.
+    pub fn uncount(&mut self, connection: &mut Connection) {
+        // To hold less is never refused.
+        let _ = self.work.account.change(std::mem::take(&mut connection.held), 0);
+    }
+
     /// Answers a request that becomes no session, and ends the connection.
     pub fn refuse(
         &mut self,
@@ -174,7 +254,7 @@ impl ClientsEnv {
         status: u16,
         refusal: &Refusal,
     ) {
-        connection.out.append(&head::refuse(status, refusal));
+        connection.out.append(&handshake::refuse(status, refusal, now.wall_us));
         self.finish(now, key, connection, AwaitedEnd::Disconnect);
     }
 

@@ -1,12 +1,13 @@
 //! The connections of one worker, from the first byte of their heads to the last of their frames.
 //!
 //! The table of connections and the lists of the turn stand here, with accepting, timers, flushing and
-//! closing. [`reading`] has the way in (heads, frames, messages), [`delivery`] the way out (changes of the
+//! closing. [`reading`] has the way in (frames, messages), [`heads`] what requests ask for, [`delivery`] the way out (changes of the
 //! mailbox, answers that waited), with the [`run`] in which changes are handed out. [`env`] has what the
 //! work on one connection needs beside the connection.
 
 mod delivery;
 mod env;
+mod heads;
 mod reading;
 mod run;
 
@@ -20,6 +21,7 @@ use mio::net::TcpStream;
 use slab::Slab;
 
 use self::env::{ClientsEnv, PART_US_MAX};
+use self::heads::Scrapes;
 use self::run::ChangeRun;
 use super::clock;
 use super::close::{CloseCode, CloseReason};
@@ -29,14 +31,15 @@ use super::liveness::Silence;
 use super::shared::Shared;
 use super::tokens;
 use super::transport::{Layer, Transport};
-use crate::http::HandOver;
+use crate::http::{HEAD_LATE, HandOver};
+use crate::limits::{PATTERNS_REMOVED_PER_TURN, RECORDS_FREED_PER_TURN};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
 /// Number of bytes that are read from one connection at a time.
 const CLIENT_READ_BYTES: usize = 64 * 1024;
-/// Number of connections over `--max-connections` that a worker turns away with an answer at a time. Those
-/// beyond are dropped without one.
+/// Number of connections over `--max-connections` that a worker turns away with an answer at a time. For
+/// each one beyond, the oldest whose request has not come is dropped without an answer.
 const EXCESS_MAX: usize = 128;
 
 /// All clients of one worker.
@@ -50,6 +53,8 @@ pub struct Clients {
     ready: VecDeque<usize>,
     /// Connections whose sessions want a turn.
     turning: VecDeque<usize>,
+    /// Connections whose sessions want a turn that may scan the map.
+    scanning: VecDeque<usize>,
     /// Connections that are not read for now, because of back-pressure.
     paused: Vec<usize>,
     /// Changes on their way to the connections that want them.
@@ -64,15 +69,8 @@ pub struct Clients {
     is_wanted: bool,
     /// Duration of the last flush, in microseconds.
     flush_us: u64,
-}
-
-/// Puts a connection into the list of those whose sessions want a turn, if its session does.
-fn queue_turn_of(turning: &mut VecDeque<usize>, key: usize, connection: &mut Connection) {
-    let ConnectionStage::Open(open) = &connection.stage else { return };
-    let wants = open.session.wants_turn(connection.out.len());
-    if wants && connection.turning.enter() {
-        turning.push_back(key);
-    }
+    /// How often `/metrics` was answered lately.
+    scrapes: Scrapes,
 }
 
 impl Clients {
@@ -84,6 +82,7 @@ impl Clients {
             buffer: vec![0; CLIENT_READ_BYTES],
             ready: VecDeque::new(),
             turning: VecDeque::new(),
+            scanning: VecDeque::new(),
             paused: Vec::new(),
             run: ChangeRun::default(),
             hand_over,
@@ -91,6 +90,7 @@ impl Clients {
             durable: (0, true),
             is_wanted: false,
             flush_us: 0,
+            scrapes: Scrapes::default(),
         }
     }
 
@@ -106,7 +106,12 @@ impl Clients {
 
     /// Returns whether the next turn has something to do at once.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || !self.turning.is_empty() || !self.env.touched.is_empty()
+        !self.ready.is_empty()
+            || !self.turning.is_empty()
+            || !self.scanning.is_empty()
+            || !self.env.touched.is_empty()
+            || self.env.work.index.has_leaving()
+            || !self.env.work.remains.is_empty()
     }
 
     /// Returns whether anything was published since the last call.
@@ -114,9 +119,9 @@ impl Clients {
         self.env.host.take_published()
     }
 
-    /// Returns whether there is no connection left.
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
+    /// Returns whether a stop of the node need not wait for any connection.
+    pub fn is_settled(&self) -> bool {
+        self.table.iter().all(|(_, connection)| connection.is_settled())
     }
 
     /// Returns whether publishes of any connection wait for their answers.
@@ -133,10 +138,13 @@ impl Clients {
         for (socket, _) in accepted {
             let admission = if shared.places.take() { Admission::Admitted } else { Admission::Excess };
             let is_excess = admission == Admission::Excess;
+            if is_excess && self.env.excess.len() >= EXCESS_MAX {
+                self.drop_oldest_excess();
+            }
             let entry = self.table.vacant_entry();
             let key = entry.key();
             let mut transport = Transport::new(socket, Layer::Plain);
-            if (is_excess && self.env.excess >= EXCESS_MAX)
+            if (is_excess && self.env.excess.len() >= EXCESS_MAX)
                 || transport.register(registry, tokens::of_connection(key)).is_err()
             {
                 shared.places.give_back();
@@ -146,8 +154,25 @@ impl Clients {
             self.next_generation += 1;
             let connection = Connection::new(transport, self.next_generation, admission, now.mono_us);
             let connection = entry.insert(connection);
-            self.env.excess += usize::from(is_excess);
+            if is_excess {
+                self.env.excess.insert(self.next_generation, key);
+            }
             self.env.arm(now.mono_us, key, connection);
+        }
+    }
+
+    /// Drops the oldest connection beyond the node's bound whose request has not come, so that those that
+    /// say nothing do not keep out one that asks for a health path.
+    fn drop_oldest_excess(&mut self) {
+        let is_silent = |key: usize| {
+            let connection = self.table.get(key);
+            connection.is_some_and(|one| matches!(one.stage, ConnectionStage::Head { .. }))
+        };
+        let oldest = self.env.excess.iter().find(|(_, key)| is_silent(**key));
+        let Some((generation, key)) = oldest.map(|(generation, key)| (*generation, *key)) else { return };
+        self.env.excess.remove(&generation);
+        if let Some(connection) = self.table.get_mut(key) {
+            self.env.kill(key, connection);
         }
     }
 
@@ -172,8 +197,11 @@ impl Clients {
     }
 
     fn queue_turn(&mut self, key: usize) {
-        if let Some(connection) = self.table.get_mut(key) {
-            queue_turn_of(&mut self.turning, key, connection);
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let ConnectionStage::Open(open) = &connection.stage else { return };
+        if open.session.wants_turn(connection.out.len()) && connection.turning.enter() {
+            let list = if open.session.may_scan() { &mut self.scanning } else { &mut self.turning };
+            list.push_back(key);
         }
     }
 
@@ -202,16 +230,29 @@ impl Clients {
         }
     }
 
+    /// Lets sessions work: first those that only have something to send, then those that scan the map, as long as
+    /// there are steps for it. The others have their turn next time.
     fn turn_sessions(&mut self) {
-        let end_us = clock::now().mono_us + PART_US_MAX;
-        for _ in 0..self.turning.len() {
-            let Some(key) = self.turning.pop_front() else { return };
-            let Some(connection) = self.table.get_mut(key) else { continue };
-            connection.turning.leave();
-            let now = clock::now();
-            self.turn_session(now, key);
-            if now.mono_us > end_us {
-                return;
+        self.env.work.scans.begin_turn();
+        for is_scanning in [false, true] {
+            let end_us = clock::now().mono_us + PART_US_MAX;
+            let list = |clients: &mut Clients| match is_scanning {
+                false => clients.turning.pop_front(),
+                true => clients.scanning.pop_front(),
+            };
+            let count = if is_scanning { self.scanning.len() } else { self.turning.len() };
+            for _ in 0..count {
+                if is_scanning && self.env.work.scans.is_used_up() {
+                    break;
+                }
+                let Some(key) = list(self) else { break };
+                let Some(connection) = self.table.get_mut(key) else { continue };
+                connection.turning.leave();
+                let now = clock::now();
+                self.turn_session(now, key);
+                if now.mono_us > end_us {
+                    break;
+                }
             }
         }
     }
@@ -239,8 +280,14 @@ impl Clients {
         let Some(connection) = self.table.get_mut(key) else { return };
         let is_due = connection.next_us().is_some_and(|due_us| due_us <= now.mono_us);
         match &mut connection.stage {
+            // Between two requests, or before the answer was read, there is nobody to be told.
+            ConnectionStage::Head { head, .. }
+                if is_due && (head.is_between_requests() || !connection.out.is_empty()) =>
+            {
+                self.env.kill(key, connection);
+            }
             ConnectionStage::Head { .. } if is_due => {
-                let refusal = Refusal::new(Code::Timeout, "the request's head did not come within 5 s");
+                let refusal = Refusal::new(Code::Timeout, HEAD_LATE);
                 self.env.refuse(now, key, connection, 408, &refusal);
             }
             ConnectionStage::Closing(_) if is_due => self.env.kill(key, connection),
@@ -276,6 +323,7 @@ impl Clients {
             if let Some(connection) = self.table.get_mut(key) {
                 connection.touched.leave();
                 self.flush_one(now, key);
+                self.count(now, key);
                 self.queue_turn(key);
             }
         }
@@ -285,6 +333,14 @@ impl Clients {
         let metrics = &self.env.host.shared.metrics;
         metrics.deliveries.add(std::mem::take(&mut self.env.work.deliveries));
         metrics.conflated.add(std::mem::take(&mut self.env.work.conflated));
+        metrics.scan_steps.add(self.env.work.scans.take_count());
+    }
+
+    /// Counts what the connection at `key` makes this node hold, and closes it if that is too much.
+    fn count(&mut self, now: Now, key: usize) {
+        if let Some(connection) = self.table.get_mut(key) {
+            self.env.count(now, key, connection);
+        }
     }
 
     fn flush_one(&mut self, now: Now, key: usize) {
@@ -297,6 +353,10 @@ impl Clients {
                 connection.out.give_back(&mut self.env.pool);
                 if connection.handle_flushed(now.mono_us) {
                     self.env.kill(key, connection);
+                }
+                let is_head = matches!(connection.stage, ConnectionStage::Head { .. });
+                if is_head && connection.intake.leave_paused() {
+                    self.queue_reading(key);
                 }
             }
             Ok(false) => connection.is_writable = false,
@@ -311,14 +371,25 @@ impl Clients {
     }
 
     /// Removes connections that are over, and hands over those that go to the control plane. To be called at
-    /// the end of a turn, so that no event of this turn finds another connection in their place.
+    /// the end of a turn, so that no event of this turn finds another connection in their place. A connection
+    /// keeps its place until all its patterns have left the index.
     pub fn reap(&mut self, registry: &Registry) {
+        self.env.work.index.sweep(PATTERNS_REMOVED_PER_TURN);
+        self.env.work.remains.sweep(RECORDS_FREED_PER_TURN);
+        self.env.count_remains();
         for key in std::mem::take(&mut self.env.dead) {
+            if self.env.work.index.is_leaving(key) {
+                self.env.dead.push(key);
+                continue;
+            }
             let Some(mut connection) = self.table.try_remove(key) else { continue };
             if let Err(error) = connection.transport.deregister(registry) {
                 tracing::trace!(%error, "a closed connection was not registered");
             }
-            self.env.excess -= usize::from(connection.admission == Admission::Excess);
+            self.env.uncount(&mut connection);
+            if connection.admission == Admission::Excess {
+                self.env.excess.remove(&connection.generation);
+            }
             self.shared().places.give_back();
             if let ConnectionStage::HandedOver { place, read } = connection.stage {
                 place.take_over(connection.transport.into_client(), read);
@@ -333,15 +404,17 @@ impl Clients {
         keys.into_iter().for_each(|key| self.queue_turn(key));
     }
 
-    /// Closes every connection because the node is shutting down. Clients with a session are told to come
-    /// back elsewhere.
+    /// Closes every session because the node is shutting down: clients are told to come back elsewhere. A
+    /// request whose head comes later is told the same.
     pub fn close_all(&mut self, now: Now) {
         let draining = CloseReason::new(CloseCode::Draining, "draining");
         for (key, connection) in &mut self.table {
             match &connection.stage {
                 ConnectionStage::Open(_) => self.env.close(now, key, connection, &draining),
-                ConnectionStage::Head { .. } => self.env.kill(key, connection),
-                ConnectionStage::Closing(_) | ConnectionStage::HandedOver { .. } | ConnectionStage::Over => {}
+                ConnectionStage::Head { .. }
+                | ConnectionStage::Closing(_)
+                | ConnectionStage::HandedOver { .. }
+                | ConnectionStage::Over => {}
             }
             self.env.arm(now.mono_us, key, connection);
         }

@@ -1,21 +1,16 @@
-//! The way in: heads of requests become sessions or go to the control plane, and bytes become messages.
+//! The way in: bytes become heads of requests, and messages of sessions.
 
 use std::io;
 
 use super::super::clock;
-use super::super::close::{CloseCode, CloseReason};
-use super::super::connection::{Admission, AwaitedEnd, Connection, ConnectionStage, Open};
+use super::super::connection::{AwaitedEnd, Connection, ConnectionStage, Open};
 use super::super::framing::message::Unwrapped;
-use super::super::framing::read::FrameReader;
-use super::super::head::{RequestHead, Upgrade, read_head};
 use super::super::lifecycle::Phase;
-use super::super::liveness::Liveness;
-use super::super::session::{Endpoint, Session};
+use super::super::session::Endpoint;
 use super::super::transport::Received;
 use super::Clients;
 use super::env::{ClientsEnv, PART_US_MAX};
-use crate::limits::REQUEST_HEAD_BYTES_MAX;
-use crate::protocol::refusal::{Code, Refusal};
+use crate::limits::HANDSHAKE_US_MAX;
 use crate::record::Now;
 
 /// Number of bytes after which reading stops to hand out the changes that came of them, while these are still
@@ -46,7 +41,7 @@ impl Clients {
     }
 
     /// Reads one piece of a connection, unless reading is paused. Returns the number of bytes.
-    fn read(&mut self, now: Now, key: usize) -> usize {
+    pub(super) fn read(&mut self, now: Now, key: usize) -> usize {
         let Some(connection) = self.table.get_mut(key) else { return 0 };
         // A place in the list may be left from a connection that had this key before.
         let is_ready = connection.intake.leave_ready();
@@ -55,7 +50,8 @@ impl Clients {
         }
         let Some(connection) = self.table.get_mut(key) else { return 0 };
         let mut bytes = 0;
-        match connection.transport.receive(&mut self.buffer) {
+        let most = connection.read_bytes_max().min(self.buffer.len());
+        match connection.transport.receive(self.buffer.get_mut(..most).unwrap_or_default()) {
             Ok(Received { bytes: 0, .. }) => {
                 self.env.lose(now, key, connection);
                 return 0;
@@ -86,11 +82,19 @@ impl Clients {
     fn pause_if_blocked(&mut self, now: Now, key: usize) -> bool {
         let shared = &self.env.host.shared;
         let Some(connection) = self.table.get_mut(key) else { return true };
-        let ConnectionStage::Open(open) = &mut connection.stage else { return false };
-        let is_publisher = open.session.endpoint() == Endpoint::Publish;
-        let is_blocked = open.session.blocks_reading(connection.out.len())
-            || (is_publisher && (shared.lifecycle.phase() == Phase::Loading || shared.is_congested()));
-        open.liveness.set_paused(now.mono_us, is_blocked);
+        let is_blocked = match &mut connection.stage {
+            ConnectionStage::Open(open) => {
+                let is_publisher = open.session.endpoint() == Endpoint::Publish;
+                let is_blocked = open.session.blocks_reading(connection.out.len())
+                    || (is_publisher
+                        && (shared.lifecycle.phase() == Phase::Loading || shared.is_congested()));
+                open.liveness.set_paused(now.mono_us, is_blocked);
+                is_blocked
+            }
+            // A client that asks for health paths reads each answer before the next one is made.
+            ConnectionStage::Head { .. } => !connection.out.is_empty(),
+            _ => return false,
+        };
         if is_blocked && connection.intake.enter_paused() {
             self.paused.push(key);
         }
@@ -121,20 +125,26 @@ impl Clients {
                 open.liveness.handle_received(now.mono_us);
                 Self::handle_frames(&mut self.env, now, key, connection, input);
             }
-            ConnectionStage::Head { bytes, .. } => {
-                bytes.extend_from_slice(input);
+            ConnectionStage::Head { head, deadline_us } => {
+                if head.is_between_requests() {
+                    *deadline_us = now.mono_us + HANDSHAKE_US_MAX;
+                }
+                head.push(input);
+                self.env.touch(key, connection);
                 self.handle_head(now, key);
             }
             ConnectionStage::Closing(closing) => {
                 let Some(reader) = closing.reader() else { return };
-                loop {
+                let is_answered = loop {
                     match reader.read(&mut input, &mut connection.out) {
                         Unwrapped::Message(_) => {}
-                        Unwrapped::Starved => return,
-                        Unwrapped::Ended | Unwrapped::Broken(_) => break,
+                        Unwrapped::Starved => break false,
+                        Unwrapped::Ended | Unwrapped::Broken(_) => break true,
                     }
+                };
+                if is_answered {
+                    closing.handle_answered();
                 }
-                closing.handle_answered();
                 self.env.touch(key, connection);
             }
             ConnectionStage::HandedOver { .. } | ConnectionStage::Over => {}
@@ -143,7 +153,7 @@ impl Clients {
     }
 
     /// Hands the messages in `input` to the session.
-    fn handle_frames(
+    pub(super) fn handle_frames(
         env: &mut ClientsEnv,
         now: Now,
         key: usize,
@@ -167,80 +177,4 @@ impl Clients {
         };
         env.close(now, key, connection, &close);
     }
-
-    /// Parses the head of a request as far as it has arrived, and acts on it once it is complete.
-    fn handle_head(&mut self, now: Now, key: usize) {
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let ConnectionStage::Head { bytes, .. } = &mut connection.stage else { return };
-        match read_head(bytes) {
-            RequestHead::Partial => {}
-            RequestHead::TooLarge => {
-                let message = format!("the request's head is over {REQUEST_HEAD_BYTES_MAX} bytes");
-                let refusal = Refusal::new(Code::TooLarge, message);
-                self.env.refuse(now, key, connection, 431, &refusal);
-            }
-            RequestHead::Http if connection.admission == Admission::Excess => {
-                self.env.refuse(now, key, connection, 503, &over_capacity());
-            }
-            RequestHead::Http => match self.hand_over.reserve() {
-                Some(place) => {
-                    let read = std::mem::take(bytes);
-                    self.env.hand_over(key, connection, place, read);
-                }
-                None => self.env.refuse(now, key, connection, 503, &over_capacity()),
-            },
-            RequestHead::Upgrade(upgrade) => {
-                let mut rest = bytes.split_off(upgrade.head_bytes.min(bytes.len()));
-                self.upgrade(now, key, &upgrade, &mut rest);
-            }
-        }
-    }
-
-    /// Makes a session of a connection; `rest` is what the client has sent behind the head.
-    fn upgrade(&mut self, now: Now, key: usize, upgrade: &Upgrade, rest: &mut [u8]) {
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let id = format!("{}-{}-{}", self.env.host.shared.boot, self.env.host.worker, connection.generation);
-        let session = match open_session(upgrade, id) {
-            Ok(session) => session,
-            Err(refusal) => return self.env.refuse(now, key, connection, 400, &refusal),
-        };
-        let response = match upgrade.accept() {
-            Ok(response) => response,
-            Err(message) => {
-                let refusal = Refusal::new(Code::BadRequest, message);
-                return self.env.refuse(now, key, connection, 400, &refusal);
-            }
-        };
-        connection.out.lend(&mut self.env.pool);
-        connection.out.append(&response);
-        connection.out.start_frames(upgrade.framing);
-        let shared = &self.env.host.shared;
-        match session.endpoint() {
-            Endpoint::Publish => shared.metrics.connections.publish.add(1),
-            Endpoint::Subscribe => shared.metrics.connections.subscribe.add(1),
-        }
-        let reader = FrameReader::new(upgrade.framing, shared.config.max_frame_bytes);
-        let liveness = Liveness::new(now.mono_us);
-        let is_going = shared.lifecycle.phase() >= Phase::Closing;
-        connection.stage = ConnectionStage::Open(Box::new(Open { reader, session, liveness }));
-        let close = match connection.admission {
-            Admission::Excess => Some(CloseReason::new(CloseCode::OverCapacity, "over capacity")),
-            Admission::Admitted if is_going => Some(CloseReason::new(CloseCode::Draining, "draining")),
-            Admission::Admitted => None,
-        };
-        if let Some(close) = close {
-            return self.env.close(now, key, connection, &close);
-        }
-        self.env.with(now, key, connection, |session, turn| session.handle_open(turn));
-        Self::handle_frames(&mut self.env, now, key, connection, rest);
-    }
-}
-
-fn open_session(upgrade: &Upgrade, id: String) -> Result<Session, Refusal> {
-    let codec = upgrade.codec().map_err(|message| Refusal::new(Code::BadRequest, message))?;
-    Session::open(upgrade.endpoint, codec, &upgrade.query, id)
-}
-
-fn over_capacity() -> Refusal {
-    Refusal::new(Code::Overloaded, "this node has as many connections as it may")
 }

@@ -7,11 +7,12 @@
 //! - [`read`] is the way in. It keeps what a connection needs to find the messages in what arrives.
 //!
 //! There is one framing today, WebSocket ([`websocket`], with the layout of its frames in
-//! [`frame_head`]). Another one is a file beside it and an arm in each `match` of [`wrap`] and [`read`].
+//! [`frame_head`], and the check of text that arrives in pieces in [`text_check`]). Another one is a file beside it and an arm in each `match` of [`wrap`] and [`read`].
 //! [`message`] has the types that sessions and framings share.
 
 mod frame_head;
 pub mod message;
 pub mod read;
+mod text_check;
 mod websocket;
 pub mod wrap;

@@ -30,6 +30,13 @@ impl FrameReader {
         }
     }
 
+    /// Returns how many bytes are held of messages that have not come in full.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            FrameReader::WebSocket(websocket) => websocket.held_bytes(),
+        }
+    }
+
     /// Tells the client, behind what waits in `out`, that the connection is closed and why.
     pub fn close(&mut self, close: &CloseReason, out: &mut Outbound) {
         match self {

@@ -11,6 +11,9 @@
 //! [`Pipe`] that exists for one call: reading takes from the input, writing appends to the connection's
 //! [`Outbound`]. So nothing here ever blocks.
 //!
+//! Text that comes in several pieces is checked piece by piece: a message that is no UTF-8 is refused when
+//! that is seen, and not when its end has come.
+//!
 //! Rejected: tungstenite for all frames, since it copies each into a buffer of the connection and allocates
 //! for it, which was half of what a small publish cost; and no tungstenite at all, since what is rare and
 //! subtle is best left to those who have got it right.
@@ -24,6 +27,7 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext}
 
 use super::frame_head::{self, BINARY, FrameHead, TEXT};
 use super::message::{IncomingMessage, Unwrapped};
+use super::text_check::{NotUtf8, TextCheck};
 use crate::server::close::{CloseCode, CloseReason};
 use crate::server::outbound::Outbound;
 
@@ -31,6 +35,12 @@ use crate::server::outbound::Outbound;
 const READ_BUFFER_BYTES: usize = 64;
 /// Memory for frames that a connection may keep between messages, in bytes.
 const KEPT_FRAME_BYTES_MAX: usize = 4096;
+/// First byte of the first fragment of a message of text.
+const TEXT_FRAGMENT: u8 = 0x01;
+/// First byte of a fragment that is neither the first nor the last.
+const CONTINUATION: u8 = 0x00;
+/// First byte of the last fragment of a message.
+const LAST_CONTINUATION: u8 = 0x80;
 /// Longest reason of a close frame, in bytes.
 const REASON_BYTES_MAX: usize = 120;
 /// The reason that is sent when text is refused.
@@ -44,8 +54,22 @@ pub struct WebSocket {
     partial: Vec<u8>,
     /// Whether the message in `partial` was lent out: `partial` is to be emptied before anything else.
     is_spent: bool,
+    /// The check of the text in `partial`, and the number of bytes of `partial` that it has seen.
+    partial_check: (TextCheck, usize),
     /// Number of bytes still to come of the frame that tungstenite is reading.
     passing: u64,
+    /// The fragment of text that tungstenite is reading.
+    fragment: Option<FrameHead>,
+    /// The check of the text in the fragments of the message that was begun, if it is text.
+    text: Option<TextCheck>,
+    /// Bytes of that frame that tungstenite has read.
+    passed: usize,
+    /// Whether that frame is a part of a message, and no control frame.
+    is_passing_data: bool,
+    /// Bytes that tungstenite has read of a message whose last fragment has not come.
+    fragment_bytes: usize,
+    /// The most bytes of one frame that tungstenite has read, and has a buffer for.
+    buffered: usize,
     /// Whether a message was begun whose last fragment has not come.
     is_fragmented: bool,
     /// The largest frame that tungstenite has read, in bytes.
@@ -89,7 +113,14 @@ impl WebSocket {
             context: context(frame_bytes_max),
             partial: Vec::new(),
             is_spent: false,
+            partial_check: Default::default(),
             passing: 0,
+            fragment: None,
+            text: None,
+            passed: 0,
+            is_passing_data: false,
+            fragment_bytes: 0,
+            buffered: 0,
             is_fragmented: false,
             largest: 0,
             lent: None,
@@ -104,9 +135,13 @@ impl WebSocket {
         if std::mem::take(&mut self.is_spent) {
             self.partial.clear();
             self.partial.shrink_to(KEPT_FRAME_BYTES_MAX);
+            self.partial_check = Default::default();
         }
         loop {
             if self.passing > 0 {
+                if self.check_fragment(input).is_err() {
+                    return broken(CloseCode::InvalidText, NOT_UTF8);
+                }
                 match self.pass(input, out) {
                     Ok(true) => return self.lend(),
                     Ok(false) if self.passing > 0 && input.is_empty() => return Unwrapped::Starved,
@@ -118,12 +153,12 @@ impl WebSocket {
                 match self.complete(input) {
                     Some(head) if self.is_plain(head) => return self.take_partial(head),
                     Some(head) => self.begin_passing(head),
-                    None => return self.starve(),
+                    None => return self.wait_for_rest(),
                 }
                 continue;
             }
             let Ok(head) = FrameHead::read(input) else {
-                self.keep(input, usize::MAX);
+                self.keep(input, usize::MAX, 0);
                 return self.starve();
             };
             if !self.is_plain(head) {
@@ -133,10 +168,33 @@ impl WebSocket {
                 *input = rest;
                 return message(head, frame.get_mut(head.len..).unwrap_or_default());
             } else {
-                self.keep(input, usize::MAX);
-                return self.starve();
+                self.keep(input, usize::MAX, head.frame());
+                return self.wait_for_rest();
             }
         }
+    }
+
+    /// The input has ended within a frame: checks the text of it that has come.
+    fn wait_for_rest(&mut self) -> Unwrapped<'_> {
+        if let Ok(head) = FrameHead::read(&self.partial)
+            && head.first == TEXT
+        {
+            let (check, seen) = &mut self.partial_check;
+            let from = (*seen).max(head.len);
+            let payload = self.partial.get(from..).unwrap_or_default();
+            *seen = self.partial.len();
+            if check.feed_masked(payload, (from - head.len) as u64, head.mask.unwrap_or_default()).is_err() {
+                return broken(CloseCode::InvalidText, NOT_UTF8);
+            }
+        }
+        self.starve()
+    }
+
+    /// Returns how many bytes are held of frames that have not come in full. The buffers of tungstenite cannot
+    /// be asked for their size: it has one as large as the largest frame, and one in which fragments are put
+    /// together, which doubles when it is full.
+    pub fn held_bytes(&self) -> usize {
+        self.partial.capacity() + self.buffered + 2 * self.fragment_bytes
     }
 
     /// Returns whether a frame is a whole message that can be read without knowing what came before it.
@@ -148,10 +206,16 @@ impl WebSocket {
             && self.context.can_write()
     }
 
-    /// Moves up to `count` bytes from the input behind those that are kept.
-    fn keep(&mut self, input: &mut &mut [u8], count: usize) {
+    /// Moves up to `count` bytes from the input behind those that are kept. The memory for them doubles when it
+    /// is full, but not beyond the `frame` bytes of the whole frame.
+    fn keep(&mut self, input: &mut &mut [u8], count: usize, frame: u64) {
         let count = count.min(input.len());
         let (kept, rest) = std::mem::take(input).split_at_mut(count);
+        let (needed, capacity) = (self.partial.len() + count, self.partial.capacity());
+        if needed > capacity {
+            let frame = usize::try_from(frame).unwrap_or(usize::MAX);
+            self.partial.reserve_exact(needed.max(frame.min(2 * capacity)) - self.partial.len());
+        }
         self.partial.extend_from_slice(kept);
         *input = rest;
     }
@@ -169,7 +233,7 @@ impl WebSocket {
             if input.is_empty() {
                 return None;
             }
-            self.keep(input, needed - self.partial.len());
+            self.keep(input, needed - self.partial.len(), needed as u64);
         }
     }
 
@@ -181,12 +245,45 @@ impl WebSocket {
 
     /// Notes that a frame begins which tungstenite is to read.
     fn begin_passing(&mut self, head: FrameHead) {
-        self.passing = head.frame();
+        (self.passing, self.passed) = (head.frame(), 0);
+        self.partial_check = Default::default();
+        self.begin_fragment(head);
         self.largest = self.largest.max(head.frame());
         // Only for data frames: a control frame may stand between fragments.
-        if head.first & 0x08 == 0 {
+        self.is_passing_data = head.first & 0x08 == 0;
+        if self.is_passing_data {
             self.is_fragmented = head.first & 0x80 == 0;
         }
+    }
+
+    /// Notes whether the frame that tungstenite is to read is a fragment of text. One that breaks any rule is
+    /// left to tungstenite, which says which rule that is.
+    fn begin_fragment(&mut self, head: FrameHead) {
+        let is_proper =
+            head.mask.is_some() && head.payload <= self.frame_bytes_max as u64 && self.context.can_write();
+        match (head.first, self.is_fragmented) {
+            (TEXT_FRAGMENT, false) => self.text = Some(TextCheck::default()),
+            (CONTINUATION | LAST_CONTINUATION, true) => {}
+            // Control frames stand between fragments.
+            (first, _) if first & 0x08 != 0 => return self.fragment = None,
+            _ => self.text = None,
+        }
+        self.fragment = Some(head).filter(|_| is_proper && self.text.is_some());
+    }
+
+    /// Checks what there is of a fragment of text, before tungstenite takes it.
+    fn check_fragment(&mut self, input: &[u8]) -> Result<(), NotUtf8> {
+        let (Some(head), Some(text)) = (self.fragment, &mut self.text) else { return Ok(()) };
+        // What is kept comes first, and alone.
+        let next = if self.partial.is_empty() { input } else { &self.partial };
+        let passed = head.frame() - self.passing;
+        let left = usize::try_from(self.passing).unwrap_or(usize::MAX);
+        let next = next.get(..left.min(next.len())).unwrap_or_default();
+        // The head is passed on together with the payload.
+        let head_left = head.len.saturating_sub(usize::try_from(passed).unwrap_or(usize::MAX));
+        let payload = next.get(head_left.min(next.len())..).unwrap_or_default();
+        let at = (passed + head_left as u64).saturating_sub(head.len as u64);
+        text.feed_masked(payload, at, head.mask.unwrap_or_default())
     }
 
     /// Hands tungstenite what there is of its frame. Returns whether that was the end of a message.
@@ -204,12 +301,16 @@ impl WebSocket {
     /// Has tungstenite read these bytes. Returns whether they were the end of a message.
     fn feed(&mut self, bytes: &[u8], out: &mut Outbound) -> Result<bool, Error> {
         self.passing = self.passing.saturating_sub(bytes.len() as u64);
+        self.passed += bytes.len();
+        self.buffered = self.buffered.max(self.passed);
+        self.fragment_bytes += if self.is_passing_data { bytes.len() } else { 0 };
         let mut pipe = Pipe { input: bytes, out };
         loop {
             match self.context.read(&mut pipe) {
                 Ok(message @ (Lent::Text(_) | Lent::Binary(_))) => {
                     // A message ends with the last byte of its frame: there is nothing left in the pipe.
                     self.lent = Some(message);
+                    self.fragment_bytes = 0;
                     return Ok(true);
                 }
                 Ok(Lent::Ping(_) | Lent::Pong(_) | Lent::Close(_) | Lent::Frame(_)) => {}
@@ -237,7 +338,7 @@ impl WebSocket {
         // a new context does as well.
         if self.largest > KEPT_FRAME_BYTES_MAX as u64 && !self.is_fragmented && self.context.can_write() {
             self.context = context(self.frame_bytes_max);
-            self.largest = 0;
+            (self.largest, self.buffered) = (0, 0);
         }
         Unwrapped::Starved
     }

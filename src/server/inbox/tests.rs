@@ -70,7 +70,10 @@ impl World {
     fn expected(&self) -> BTreeMap<String, (Stamp, bool)> {
         let mut all = Vec::new();
         for shard in 0..SHARDS {
-            self.latest.changes_since(shard, 0, &mut all);
+            let (mut cursor, mut upto) = (Cursor::default(), None);
+            while !cursor.is_over() {
+                self.latest.changes_since(shard, (0, &mut upto), &mut cursor, &mut all);
+            }
         }
         let told = |change: Change| {
             (change.record.source.as_str().to_owned(), (change.record.stamp, change.is_expiry))

@@ -31,13 +31,16 @@ mod names;
 mod order;
 mod publish;
 mod queue;
+mod remains;
 mod resume;
+mod scans;
 mod snapshot;
 mod subscribe;
 mod turn;
 
 use self::publish::Publisher;
 use self::subscribe::Subscriber;
+use super::account::Holdings;
 use super::acks::Reached;
 use super::close::{CloseCode, CloseReason};
 use super::framing::message::{Codec, IncomingMessage};
@@ -222,7 +225,8 @@ impl Session {
         }
     }
 
-    /// Takes the patterns of the connection out of the index. To be called once, when the connection ends.
+    /// Lets the worker take the patterns of the connection out of the index and free what waits, both in parts. To be
+    /// called once, when the connection ends.
     pub fn handle_closed(&mut self, turn: &mut Turn<'_>) {
         if let SessionSide::Subscribe(subscriber) = &mut self.side {
             subscriber.handle_closed(turn);
@@ -245,6 +249,14 @@ impl Session {
         }
     }
 
+    /// Returns whether a turn of the session may scan the map. Such turns share what a worker scans in one turn.
+    pub fn may_scan(&self) -> bool {
+        match &self.side {
+            SessionSide::Publish(_) => false,
+            SessionSide::Subscribe(subscriber) => subscriber.has_job(),
+        }
+    }
+
     /// Returns whether the socket is not to be read for now, because too much of the client's waits for
     /// answers, or because the client does not read its answers (`out_len` bytes wait to be sent).
     pub fn blocks_reading(&self, out_len: usize) -> bool {
@@ -255,6 +267,17 @@ impl Session {
             SessionSide::Subscribe(_) => {
                 out_len > crate::limits::ALL_QUEUE_BYTES_MAX + LATEST_BUFFER_BYTES_MAX
             }
+        }
+    }
+
+    /// Returns what the session makes its node hold. Nothing is counted twice but what several connections
+    /// share.
+    pub fn holdings(&self) -> Holdings {
+        match &self.side {
+            SessionSide::Publish(publisher) => {
+                Holdings { answers: publisher.held_bytes(), ..Holdings::default() }
+            }
+            SessionSide::Subscribe(subscriber) => subscriber.holdings(),
         }
     }
 

@@ -2,12 +2,12 @@
 
 use hashbrown::HashSet;
 
-use crate::record::hash::NameState;
+use crate::record::hash::{NameState, name_hash};
 
 /// A set of hashes by [`name_key`], or of other numbers that are hashes already.
 pub(super) type Names = HashSet<u64, NameState>;
 
 /// The hash of a source's name.
 pub(super) fn name_key(source: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(source.as_bytes())
+    name_hash(source)
 }

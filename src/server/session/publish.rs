@@ -89,6 +89,11 @@ impl Publisher {
         self.waiting.bytes() > UNANSWERED_BYTES_MAX
     }
 
+    /// Returns how many bytes the frames that wait for their answers hold.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.waiting.held_bytes()
+    }
+
     /// Returns whether any frame waits for its answers.
     pub(super) fn has_unanswered(&self) -> bool {
         !self.waiting.is_empty()

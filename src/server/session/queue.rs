@@ -54,25 +54,35 @@ pub(super) struct SendQueue {
     left: u64,
     /// The place of each source that waits; only in `mode=latest`.
     places: Option<HashMap<Source, u64, NameState>>,
-    /// Number of records from snapshots that wait.
-    snapshot_waiting: usize,
     /// Memory of the records from changes that wait, in bytes.
     live_bytes: usize,
+    /// Memory of the records from snapshots that wait, in bytes.
+    snapshot_bytes: usize,
+    /// Bytes of the tokens that wait.
+    token_bytes: usize,
 }
 
 impl SendQueue {
     pub(super) fn new(mode: Mode) -> SendQueue {
         let places = (mode == Mode::Latest).then(HashMap::default);
-        SendQueue { entries: VecDeque::new(), left: 0, places, snapshot_waiting: 0, live_bytes: 0 }
+        SendQueue {
+            entries: VecDeque::new(),
+            left: 0,
+            places,
+            live_bytes: 0,
+            snapshot_bytes: 0,
+            token_bytes: 0,
+        }
+    }
+
+    /// Returns the queue, and leaves an empty one in its place.
+    pub(super) fn take(&mut self) -> SendQueue {
+        let mode = if self.places.is_some() { Mode::Latest } else { Mode::All };
+        std::mem::replace(self, SendQueue::new(mode))
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
-    }
-
-    /// Returns whether records of a snapshot wait. The next scan is then put off.
-    pub(super) fn has_snapshot(&self) -> bool {
-        self.snapshot_waiting > 0
     }
 
     /// Memory of the records that do not come from a scan, in bytes.
@@ -80,8 +90,19 @@ impl SendQueue {
         self.live_bytes
     }
 
+    /// Returns how many bytes of memory the queue holds. In `mode=latest` the records are those of the map, which
+    /// holds them anyway. In `mode=all` the map may have newer ones by now, and the queue alone may hold them.
+    pub(super) fn held_bytes(&self) -> usize {
+        let entries = self.entries.capacity() * size_of::<QueueEntry>() + self.token_bytes;
+        match &self.places {
+            Some(places) => entries + places.allocation_size(),
+            None => entries + self.live_bytes + self.snapshot_bytes,
+        }
+    }
+
     /// Puts a token at the end of the queue.
     pub(super) fn push_token(&mut self, eos: Option<u32>, token: String) {
+        self.token_bytes += token.len();
         self.entries.push_back(QueueEntry::Token { eos, token });
     }
 
@@ -103,9 +124,9 @@ impl SendQueue {
             return Ok(());
         }
         let older = std::mem::replace(waiting, newer);
-        let (cost, is_live) = (waiting.record.cost_bytes(), !waiting.from_snapshot);
-        self.forget(&older);
-        self.count(cost, is_live);
+        let (cost, from_snapshot) = (waiting.record.cost_bytes(), waiting.from_snapshot);
+        *self.bytes_of(from_snapshot) += cost;
+        *self.bytes_of(older.from_snapshot) -= older.record.cost_bytes();
         Ok(())
     }
 
@@ -116,7 +137,7 @@ impl SendQueue {
             let before = places.insert(waiting.record.source.clone(), place);
             debug_assert!(before.is_none(), "in mode=latest a source waits at most once");
         }
-        self.count(waiting.record.cost_bytes(), !waiting.from_snapshot);
+        *self.bytes_of(waiting.from_snapshot) += waiting.record.cost_bytes();
         self.entries.push_back(QueueEntry::Record(waiting));
     }
 
@@ -124,50 +145,26 @@ impl SendQueue {
     pub(super) fn pop(&mut self) -> Option<QueueEntry> {
         let entry = self.entries.pop_front()?;
         self.left += 1;
-        if let QueueEntry::Record(waiting) = &entry {
-            self.forget(waiting);
-            if let Some(places) = &mut self.places {
-                places.remove(&waiting.record.source);
+        match &entry {
+            QueueEntry::Record(waiting) => {
+                *self.bytes_of(waiting.from_snapshot) -= waiting.record.cost_bytes();
+                if let Some(places) = &mut self.places {
+                    places.remove(&waiting.record.source);
+                }
             }
+            QueueEntry::Token { token, .. } => self.token_bytes -= token.len(),
         }
         if self.entries.is_empty() {
-            debug_assert!(
-                self.live_bytes == 0 && self.snapshot_waiting == 0,
-                "an empty queue holds no bytes and no records"
-            );
+            debug_assert_eq!((self.live_bytes, self.snapshot_bytes, self.token_bytes), (0, 0, 0));
             // A connection that keeps up again gives the memory back.
             *self = SendQueue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
         }
         Some(entry)
     }
 
-    /// Drops the entries that are not `wanted`.
-    pub(super) fn retain(&mut self, mut wanted: impl FnMut(&QueueEntry) -> bool) {
-        let entries = std::mem::take(&mut self.entries);
-        *self = SendQueue::new(if self.places.is_some() { Mode::Latest } else { Mode::All });
-        for entry in entries {
-            match entry {
-                entry if !wanted(&entry) => {}
-                QueueEntry::Record(waiting) => self.push(waiting),
-                token => self.entries.push_back(token),
-            }
-        }
-    }
-
-    fn count(&mut self, cost: usize, is_live: bool) {
-        if is_live {
-            self.live_bytes += cost;
-        } else {
-            self.snapshot_waiting += 1;
-        }
-    }
-
-    fn forget(&mut self, waiting: &QueuedRecord) {
-        if waiting.from_snapshot {
-            self.snapshot_waiting -= 1;
-        } else {
-            self.live_bytes -= waiting.record.cost_bytes();
-        }
+    /// The count of the bytes of records that come from snapshots, or of the others.
+    fn bytes_of(&mut self, from_snapshot: bool) -> &mut usize {
+        if from_snapshot { &mut self.snapshot_bytes } else { &mut self.live_bytes }
     }
 }
 
@@ -205,7 +202,6 @@ mod tests {
                         }
                     }
                     5 => queue.push_token(None, String::new()),
-                    6 => queue.retain(|entry| !matches!(entry, QueueEntry::Record(w) if w.record.source.as_str() == "s/1")),
                     _ => {
                         if let Some(QueueEntry::Record(taken)) = queue.pop() {
                             prop_assert_eq!(newest[&taken.record.source], taken.record.stamp.ts);
@@ -217,8 +213,6 @@ mod tests {
                     QueueEntry::Token { .. } => None,
                 }).collect();
                 prop_assert!(records.len() <= 5);
-                let snapshots = records.iter().filter(|w| w.from_snapshot).count();
-                prop_assert_eq!(queue.snapshot_waiting, snapshots);
                 let live: usize = records.iter().filter(|w| !w.from_snapshot).map(|w| w.record.cost_bytes()).sum();
                 prop_assert_eq!(queue.live_bytes(), live);
             }

@@ -4,13 +4,18 @@ use hashbrown::HashSet;
 
 use super::checkpoint::HeadsProof;
 use super::turn::Turn;
-use crate::limits::{FUTURE_US_MAX, RESUME_US};
+use crate::limits::{EXPIRED_PART, FUTURE_US_MAX, RESUME_US};
 use crate::protocol::token::{SharedHeads, Token, head_key, pattern_key};
 use crate::record::hash::NameState;
 use crate::record::{Now, Pattern};
 
-/// One hour, in microseconds.
-const HOUR_US: u64 = 3_600_000_000;
+/// A token may be younger than the oldest expired value that is kept whole by this much, in microseconds, so that
+/// clocks that differ do no harm.
+const AGE_MARGIN_US: u64 = 1_800_000_000;
+
+/// Expiries that lie up to this long before a token was made are reported again, in microseconds: clocks
+/// differ, and expiries are reported a little late.
+pub(super) const EXPIRY_SLACK_US: u64 = 30_000_000;
 
 /// The schedule by which a subscriber gets its tokens.
 #[derive(Debug, Default)]
@@ -83,16 +88,19 @@ pub(super) fn token<'p>(
 /// Returns whether this node can tell by the token what the subscriber lacks of these patterns.
 pub(super) fn is_proved(token: &Token, patterns: &[Pattern], turn: &mut Turn<'_>) -> bool {
     let facts = turn.host.facts();
-    // Deletions that are older may have been collected, so their absence proves nothing.
-    let age_us_max = if facts.tombstones_us > 2 * HOUR_US {
-        facts.tombstones_us - HOUR_US
-    } else {
-        facts.tombstones_us / 2
+    // Of values that expired earlier nobody knows the names any more. Deletions are kept for longer than that.
+    let kept_us = facts.tombstones_us / EXPIRED_PART;
+    let age_us_max = kept_us - AGE_MARGIN_US.min(kept_us / 2);
+    // A node without memory to spare forgets names early.
+    let forgotten_us = match turn.host.latest().names_lost_us() {
+        0 => 0,
+        lost_us => lost_us.saturating_add(EXPIRY_SLACK_US),
     };
     let now_us = turn.now.wall_us;
     token.cluster == facts.cluster
         && token.issued_us <= now_us.saturating_add(FUTURE_US_MAX)
         && now_us.saturating_sub(token.issued_us) <= age_us_max
+        && token.issued_us >= forgotten_us
         && patterns.iter().all(|pattern| token.covers_pattern(pattern))
         && heads_are_reached(token, turn)
 }

@@ -16,13 +16,16 @@ use super::snapshot::{FoundRecord, JobStep, Unanswered};
 use super::turn::Turn;
 use crate::latest::Change;
 use crate::limits::{LATEST_BUFFER_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
+use crate::memory::{MemoryUse, OverBudget};
 use crate::protocol::draft::{OwnedRequestId, RequestId};
 use crate::protocol::json;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
+use crate::record::Pattern;
+use crate::server::account::Holdings;
 use crate::server::close::{CloseCode, CloseReason};
 use crate::server::framing::message::Codec;
-use crate::subscriptions::Excess;
+use crate::subscriptions::{Excess, bytes_of};
 
 /// Interval at which a subscription checks whether the store is loaded, in microseconds.
 const LOAD_POLL_US: u64 = 20_000;
@@ -36,6 +39,8 @@ pub(super) struct Subscriber {
     /// The subscription that the URL asks for, until the upgrade is done.
     first: Option<Subscribe>,
     interests: Interests,
+    /// Bytes that the patterns hold in the index and here.
+    pattern_bytes: usize,
     delivery: Delivery,
     /// Checksums of records that a scan has sent as expired. The map's own report of these expiries is
     /// skipped.
@@ -67,6 +72,7 @@ impl Subscriber {
             mode,
             first,
             interests: Interests::default(),
+            pattern_bytes: 0,
             delivery: Delivery::new(codec, mode.unwrap_or_default(), is_batched),
             told_expired: Names::default(),
             tokens: TokenSchedule::default(),
@@ -130,16 +136,38 @@ impl Subscriber {
         let mut patterns = asked.patterns;
         patterns.sort_unstable();
         patterns.dedup();
-        turn.work.index.insert(&patterns, turn.connection).map_err(refusal_of)?;
+        self.check_memory(turn, &patterns)?;
+        let unanswered =
+            Unanswered { id: id.map(RequestId::to_owned), token: asked.resume, snapshot: asked.snapshot };
+        self.interests.add(turn, patterns, unanswered).map_err(refusal_of)?;
+        self.pattern_bytes = turn.work.index.bytes_of(turn.connection);
         if self.mode.is_none() {
             self.mode = Some(mode);
             self.delivery.set_mode(mode);
         }
-        let unanswered =
-            Unanswered { id: id.map(RequestId::to_owned), token: asked.resume, snapshot: asked.snapshot };
-        self.interests.add(patterns, unanswered);
         self.answer_subscriptions(turn);
         Ok(())
+    }
+
+    /// Checks that the node has memory for further patterns of this connection.
+    fn check_memory(&self, turn: &Turn<'_>, patterns: &[Pattern]) -> Result<(), Refusal> {
+        let (held, added) = (self.holdings().total() + turn.out.held_bytes(), bytes_of(patterns));
+        turn.work.account.admits(held, added).map_err(|over| {
+            turn.host.state().memory_refused(MemoryUse::Subscriptions);
+            // What this connection has too much of does not change by waiting.
+            let code = if let OverBudget::Holder(_) = over { Code::BadRequest } else { Code::Overloaded };
+            Refusal::new(code, over.to_string())
+        })
+    }
+
+    /// Returns what the subscriber makes its node hold.
+    pub(super) fn holdings(&self) -> Holdings {
+        let remembered = self.interests.held_bytes() + self.told_expired.allocation_size();
+        Holdings {
+            unsent: self.delivery.held_bytes(),
+            subscriptions: self.pattern_bytes + remembered,
+            ..Holdings::default()
+        }
     }
 
     /// Answers the subscriptions that waited for the store, once it is loaded: only then can tokens
@@ -175,14 +203,12 @@ impl Subscriber {
         if let Some(at) = self.interests.job_of(number) {
             self.answer_job(turn, at, false);
         }
-        let Some(patterns) = self.interests.end(number, turn.host) else {
+        if !self.interests.end(turn, number) {
             let message = format!("this connection has no subscription {number}");
             return Err(Refusal::new(Code::BadRequest, message));
-        };
-        for pattern in &patterns {
-            turn.work.index.remove(pattern, turn.connection);
         }
-        self.delivery.forget(number, |source| self.interests.matches(source));
+        self.pattern_bytes = turn.work.index.bytes_of(turn.connection);
+        self.delivery.forget(number);
         self.tell(turn, &Notice::Subscribed { id: id.cloned(), subscription: number, recovered: None });
         Ok(())
     }
@@ -195,7 +221,7 @@ impl Subscriber {
         change: &Change,
     ) -> Result<(), CloseReason> {
         self.order.check(change);
-        if self.interests.is_starting() && !self.interests.wants(change) {
+        if self.interests.is_starting() && !self.interests.wants(turn, change) {
             return Ok(());
         }
         if change.is_expiry && self.told_expired.remove(&change.record.checksum) {
@@ -214,13 +240,15 @@ impl Subscriber {
     /// Continues snapshots, sends what waits for room in the buffer, and sends a token if one is due.
     pub(super) fn handle_turn(&mut self, turn: &mut Turn<'_>) {
         self.answer_subscriptions(turn);
-        let mut budget = turn.work.scan_budget;
+        let share = turn.work.scans.share();
+        let mut steps = share;
         loop {
             self.delivery.drain(turn, &mut self.tokens);
-            if self.delivery.holds_snapshots(turn) || budget == 0 || !self.advance(turn, &mut budget) {
+            if self.delivery.holds_snapshots(turn) || steps == 0 || !self.advance(turn, &mut steps) {
                 break;
             }
         }
+        turn.work.scans.use_up(share - steps);
         if self.interests.any_live() && self.tokens.is_due(turn) {
             // By now the map has reported these expiries: that takes much less time than lies between two
             // tokens.
@@ -231,17 +259,20 @@ impl Subscriber {
         self.delivery.drain(turn, &mut self.tokens);
     }
 
-    /// Takes the running job one step further. Returns `false` if it cannot go on now.
-    fn advance(&mut self, turn: &mut Turn<'_>, budget: &mut usize) -> bool {
-        match self.interests.step(turn) {
+    /// Takes the running job a little further, and the steps of that off `steps`. Returns `false` if the job cannot
+    /// go on now.
+    fn advance(&mut self, turn: &mut Turn<'_>, steps: &mut usize) -> bool {
+        match self.interests.step(turn, steps) {
             JobStep::Waits => return false,
-            JobStep::Scanned(looked_at, found) => {
-                *budget = budget.saturating_sub(looked_at);
-                found.into_iter().for_each(|found| self.take_scanned(found));
-            }
+            JobStep::Scanned(found) => found.into_iter().for_each(|found| self.take_scanned(turn, found)),
             JobStep::Done(eos) => {
-                if let Some(number) = self.interests.finish_job() {
+                let finished = self.interests.finish_job(turn);
+                // Subscriptions that had ended may have left the index with it.
+                self.pattern_bytes = turn.work.index.bytes_of(turn.connection);
+                if let Some(number) = finished {
                     let live = self.interests.live_patterns();
+                    // The token holds the hashes of all patterns.
+                    *steps = steps.saturating_sub(self.interests.live_patterns().count());
                     let token = resume::token(turn, live, eos.heads, eos.issued_us);
                     self.delivery.push_token(Some(number), token);
                     self.tokens.start(turn.now);
@@ -252,8 +283,8 @@ impl Subscriber {
     }
 
     /// Queues a record that the running job's scan found, unless another subscription has sent it.
-    fn take_scanned(&mut self, FoundRecord { record, as_deleted }: FoundRecord) {
-        if self.interests.takes_scanned(record.source.as_str()) {
+    fn take_scanned(&mut self, turn: &Turn<'_>, FoundRecord { record, as_deleted }: FoundRecord) {
+        if self.interests.takes_scanned(turn, record.source.as_str()) {
             if as_deleted && !record.stamp.deleted {
                 self.told_expired.insert(record.checksum);
             }
@@ -269,11 +300,11 @@ impl Subscriber {
         Err(CloseReason::new(CloseCode::TooSlow, "the node could not keep up; resume with your token"))
     }
 
-    /// Takes the patterns of the connection out of the index.
+    /// Lets the worker take the patterns of the connection out of the index, and free what waits.
     pub(super) fn handle_closed(&mut self, turn: &mut Turn<'_>) {
-        for pattern in self.interests.end_all() {
-            turn.work.index.remove(&pattern, turn.connection);
-        }
+        turn.work.remains.add(self.delivery.take_queue());
+        turn.work.index.leave(turn.connection, self.interests.end_all());
+        self.pattern_bytes = 0;
     }
 
     /// Monotonic time at which [`Subscriber::handle_turn`] is to be called, in microseconds.
@@ -285,9 +316,14 @@ impl Subscriber {
     /// Returns whether [`Subscriber::handle_turn`] has something to do now; `out_len` bytes wait to be sent.
     pub(super) fn wants_turn(&self, out_len: usize) -> bool {
         let has_room = out_len <= LATEST_BUFFER_BYTES_MAX;
-        let has_job = self.interests.is_starting() && self.poll_us.is_none();
+        let has_job = self.has_job();
         // Without a live subscription there is nobody to send the token to.
         let has_token = || self.tokens.waits_for_mailbox() && self.interests.any_live();
         has_room && (has_job || !self.delivery.is_empty()) || has_token()
+    }
+
+    /// Returns whether a subscription is starting, so that a turn may scan the map.
+    pub(super) fn has_job(&self) -> bool {
+        self.interests.is_starting() && self.poll_us.is_none()
     }
 }

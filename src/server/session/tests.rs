@@ -1,5 +1,6 @@
 //! A node in memory with one worker, whose mailbox, clock, store and sockets the tests move by hand.
 
+mod memory;
 mod publisher;
 mod seam;
 mod subscriber;
@@ -20,11 +21,13 @@ use crate::cluster::members::MemberInfo;
 use crate::cluster::outbox::Outbox;
 use crate::ingest::{Accepted, Bounds, Downstream, Ingest};
 use crate::latest::Latest;
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::token::cluster_key;
 use crate::record::{NodeName, Now, SharedRecord};
+use crate::server::account::WorkerAccount;
 use crate::server::acks::{AnswerState, PublishHost};
 use crate::server::inbox::{Inbox, Mail};
 use crate::server::mailbox::{Mailbox, deliver};
@@ -199,7 +202,7 @@ impl World {
                     tombstones_us: DAY_US,
                 },
                 boot,
-                ingest: Ingest::new(bounds, outbox, metrics.clone(), Below::new(mailbox_bytes_max)),
+                ingest: Ingest::new(bounds, outbox, metrics.clone(), Below::new(mailbox_bytes_max), 5),
                 metrics,
                 durable: Cell::new(0),
                 tokens: Cell::new(0),
@@ -208,7 +211,7 @@ impl World {
                 members: RefCell::new(Arc::new([])),
             },
             now: Now { mono_us: 1, wall_us: WALL_US },
-            work: Workspace::seeded(1),
+            work: Workspace::new(1, WorkerAccount::new(&Arc::new(Budget::new(1 << 30, 1 << 30)))),
             frames: EncodedChange::default(),
             clients: Vec::new(),
             inbox: Inbox::default(),
@@ -216,6 +219,16 @@ impl World {
     }
 
     fn turn<R>(&mut self, client: usize, act: impl FnOnce(&mut Session, &mut Turn<'_>) -> R) -> R {
+        self.work.scans.begin_turn();
+        self.act(client, act)
+    }
+
+    /// Lets a session work in a turn of the worker that has begun already.
+    fn turn_in_the_same_turn(&mut self, client: usize) {
+        self.act(client, |session, turn| session.handle_turn(turn));
+    }
+
+    fn act<R>(&mut self, client: usize, act: impl FnOnce(&mut Session, &mut Turn<'_>) -> R) -> R {
         let Client { session, out, .. } = &mut self.clients[client];
         let mut turn = Turn {
             now: self.now,

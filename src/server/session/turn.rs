@@ -4,20 +4,28 @@
 use super::checkpoint::Checkpoint;
 use super::encode;
 use super::host::Host;
-use crate::limits::SCAN_RECORDS_PER_TURN;
+use super::remains::Remains;
+use super::scans::ScanBudget;
 use crate::protocol::request::Notice;
 use crate::protocol::{json, protobuf};
 use crate::record::{Now, Record};
+use crate::server::account::WorkerAccount;
 use crate::server::framing::message::Codec;
 use crate::server::framing::wrap;
 use crate::server::outbound::Outbound;
 use crate::subscriptions::Index;
+
+/// Memory for the message that is being framed which a worker keeps from one message to the next, in bytes.
+/// The answer to a long batch may need more.
+const KEPT_SCRATCH_BYTES_MAX: usize = 256 * 1024;
 
 /// The state that the sessions of one worker share. Every worker has one.
 #[derive(Debug)]
 pub struct Workspace {
     /// The patterns of all connections.
     pub index: Index,
+    /// What the connections hold, and how much more they may.
+    pub account: WorkerAccount,
     /// Number of records written to subscribers since the worker last took the count.
     pub deliveries: u64,
     /// Number of records that were replaced by newer ones before a slow subscriber got them, since the
@@ -25,21 +33,25 @@ pub struct Workspace {
     pub conflated: u64,
     /// Heads that have been proved seen, shared by all sessions whose tokens are due.
     pub checkpoint: Checkpoint,
-    /// Number of records that the snapshots of a session look at in one turn.
-    pub(super) scan_budget: usize,
+    /// What waited for connections that are gone.
+    pub remains: Remains,
+    /// How much of the map snapshots may look at.
+    pub scans: ScanBudget,
     /// The message that is being framed. Its memory is kept.
     scratch: Vec<u8>,
 }
 
 impl Workspace {
     /// Makes the workspace of a worker without sessions. Clients must not be able to guess the seed.
-    pub fn seeded(seed: u64) -> Workspace {
+    pub fn new(seed: u64, account: WorkerAccount) -> Workspace {
         Workspace {
             index: Index::seeded(seed),
+            account,
             deliveries: 0,
             conflated: 0,
             checkpoint: Checkpoint::default(),
-            scan_budget: SCAN_RECORDS_PER_TURN,
+            remains: Remains::default(),
+            scans: ScanBudget::default(),
             scratch: Vec::new(),
         }
     }
@@ -68,6 +80,9 @@ impl Turn<'_> {
         wrap::make_room(&mut self.work.scratch);
         write(&mut self.work.scratch);
         self.out.append_message(codec, &mut self.work.scratch);
+        if self.work.scratch.capacity() > KEPT_SCRATCH_BYTES_MAX {
+            self.work.scratch = Vec::new();
+        }
     }
 
     /// Appends a frame with a notice.

@@ -3,6 +3,7 @@
 mod life;
 mod membership;
 mod network;
+mod reach;
 mod records;
 mod replicated;
 mod scale;

@@ -12,8 +12,6 @@
 //! ```
 //! Numbers are big-endian, so that their bytes are in their order; a name has no byte under `-`.
 
-use bytes::Bytes;
-
 use crate::record::{Record, Stamp, wire};
 
 /// Microseconds of one partition of a source's history: an hour. A longer time gives fewer partitions to look
@@ -49,8 +47,7 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
 pub(super) fn decode(value: Vec<u8>) -> Option<Record> {
     let name = value.get(TIE_BYTES..)?.iter().position(|&byte| byte == 0)?;
     let from = TIE_BYTES + name + 1 + 16;
-    let value = Bytes::from(value);
-    let record = wire::decode(value.slice(from.min(value.len())..)).ok()?;
+    let record = wire::decode(value.get(from..).unwrap_or_default()).ok()?;
     (value.get(..TIE_BYTES)? == tie(record.stamp)).then_some(record)
 }
 

@@ -9,7 +9,6 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use bytes::Bytes;
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, TableHandle,
 };
@@ -186,7 +185,7 @@ impl Spill {
         for row in table.iter()?.take(limit) {
             let (key, value) = row?;
             oldest.keys.push(key.value().to_vec());
-            match wire::decode(Bytes::copy_from_slice(value.value())) {
+            match wire::decode(value.value()) {
                 Ok(record) => oldest.records.push(record.into()),
                 Err(error) => {
                     tracing::error!(%error, "a record that waited for Cassandra is damaged; skipped")
@@ -230,7 +229,7 @@ impl Spill {
         for row in newest.iter()? {
             let (_, key) = row?;
             let Some(value) = records.get(key.value())? else { continue };
-            if let Ok(record) = wire::decode(Bytes::copy_from_slice(value.value())) {
+            if let Ok(record) = wire::decode(value.value()) {
                 each(record);
             }
         }

@@ -19,7 +19,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use redb::{ReadableTable, Table};
 
 use super::rows;
@@ -382,7 +381,7 @@ fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 fn decode_entry(kind: u8, change: &[u8]) -> Option<(Source, JournalEntry)> {
     match kind {
         RECORD => {
-            let record = Arc::new(wire::decode(Bytes::copy_from_slice(change)).ok()?);
+            let record = Arc::new(wire::decode(change).ok()?);
             Some((record.source.clone(), JournalEntry::Record(record)))
         }
         REMOVAL => {

@@ -1,6 +1,5 @@
 //! Records in the tables: how the changes of a source are written, and how a page of its history is read.
 
-use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
 
 use super::rows::{LatestRow, history_bounds, history_key, stamp_of_history_key};
@@ -105,7 +104,7 @@ pub(super) fn read_history(
     let newer = unwritten.iter().filter(|&&stamp| stamp > row.stamp).count() as u64;
     let hidden = (newer + 1 + u64::from(row.older)).saturating_sub(u64::from(history));
     if query.selects(row.stamp) && hidden <= u64::from(row.older) {
-        records.extend(wire::decode(Bytes::copy_from_slice(&row.wire)).ok());
+        records.extend(wire::decode(&row.wire).ok());
     }
     let table = transaction.open_table(HISTORY)?;
     let source = query.source.as_str();
@@ -128,7 +127,7 @@ pub(super) fn read_history(
             break;
         }
         let (key, row) = row?;
-        match wire::decode(Bytes::copy_from_slice(row.value())) {
+        match wire::decode(row.value()) {
             Ok(record) => records.push(record),
             Err(error) => {
                 let ts = stamp_of_history_key(key.value()).map(|stamp| stamp.ts);
@@ -142,6 +141,6 @@ pub(super) fn read_history(
 /// Decodes a row of the latest table; `None` if its bytes are damaged.
 pub(super) fn decode_latest(source: &str, row: &[u8]) -> Option<Record> {
     let row = LatestRow::parse(row)?;
-    let record = wire::decode(Bytes::copy_from_slice(&row.wire)).ok()?;
+    let record = wire::decode(&row.wire).ok()?;
     (record.source.as_str() == source && record.stamp == row.stamp).then_some(record)
 }

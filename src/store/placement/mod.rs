@@ -56,7 +56,9 @@ impl Placement {
     /// `wall_us` and with deletions kept for `tombstones_us`, the copy that is dropped is this node's
     /// alone, and a shared store keeps the record for the others.
     pub(crate) fn removes(&self, record: &Record, wall_us: u64, tombstones_us: u64) -> bool {
-        !self.is_shared() || record.collect_us(tombstones_us).is_some_and(|due_us| due_us <= wall_us)
+        // A value that has expired is gone for all nodes. How long each remembers that depends on its memory.
+        let kept_us = if record.stamp.deleted { tombstones_us } else { 0 };
+        !self.is_shared() || record.collect_us(kept_us).is_some_and(|due_us| due_us <= wall_us)
     }
 
     fn is_own(&self, record: &Record) -> bool {

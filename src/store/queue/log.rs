@@ -6,8 +6,8 @@
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use xxhash_rust::xxh3::xxh3_64;
 
+use crate::record::hash::name_hash;
 use crate::record::{SharedRecord, Source, Stamp};
 
 /// Estimated bytes that a change costs besides its record: its place in the log and in the index.
@@ -236,7 +236,7 @@ impl ChangeLog {
 
 /// Hash of a source's name, which chooses its lane and its place in the lane's index.
 pub(super) fn hash_of(source: &Source) -> u64 {
-    xxh3_64(source.as_str().as_bytes())
+    name_hash(source.as_str())
 }
 
 #[cfg(test)]

@@ -23,11 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_64;
 
 pub(super) use self::group::{WriteGroup, ascending};
 pub(super) use self::log::CHANGE_BYTES;
 use self::log::{ChangeLog, LogSize, QueuedChange, hash_of};
+use crate::record::hash::name_hash;
 use crate::record::{SharedRecord, Source, Stamp};
 
 /// Number of lanes, each with a lock of its own: enough that the workers of one machine seldom meet.
@@ -210,7 +210,7 @@ impl WriteQueue {
 
     /// Records of a source that wait or are being written.
     pub(super) fn unwritten(&self, source: &str) -> Unwritten {
-        let hash = xxh3_64(source.as_bytes());
+        let hash = name_hash(source);
         let lane = self.lane(hash).lock();
         let (mut unwritten, mut part) = (Unwritten::default(), Vec::new());
         for log in lane.flying.as_deref().into_iter().chain([&lane.waiting]) {

@@ -1,4 +1,9 @@
 //! How a record gets into the buffer of a subscriber, or waits for room in it.
+//!
+//! When a subscription ends, the queue may hold records that nobody wants any more, as many as there are sources.
+//! They are not searched for then, but recognized when they come to the front.
+
+use std::collections::BTreeSet;
 
 use crate::latest::Change;
 use crate::limits::{ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX};
@@ -10,6 +15,9 @@ use crate::server::session::queue::{QueueEntry, QueuedRecord, SendQueue};
 use crate::server::session::resume::TokenSchedule;
 use crate::server::session::turn::Turn;
 
+/// Most records that nobody wants any more which are dropped in one turn.
+const DROPPED_PER_TURN: usize = 1_024;
+
 /// The way out of one subscriber: its buffer, and the queue in front of it.
 #[derive(Debug)]
 pub(super) struct Delivery {
@@ -17,11 +25,16 @@ pub(super) struct Delivery {
     /// Whether a frame may hold several records.
     is_batched: bool,
     queue: SendQueue,
+    /// Subscriptions whose snapshots end with a token that waits.
+    ending: BTreeSet<u32>,
+    /// Whether records may wait that nobody wants any more, because a subscription has ended.
+    has_unwanted: bool,
 }
 
 impl Delivery {
     pub(super) fn new(codec: Codec, mode: Mode, is_batched: bool) -> Delivery {
-        Delivery { codec, is_batched, queue: SendQueue::new(mode) }
+        let queue = SendQueue::new(mode);
+        Delivery { codec, is_batched, queue, ending: BTreeSet::new(), has_unwanted: false }
     }
 
     /// Sets the mode of the connection. To be called before anything is sent.
@@ -82,17 +95,25 @@ impl Delivery {
     /// Puts a token at the end of the queue. `eos` is the subscription whose snapshot ends with it, if
     /// one does.
     pub(super) fn push_token(&mut self, eos: Option<u32>, token: String) {
+        self.ending.extend(eos);
         self.queue.push_token(eos, token);
     }
 
     /// Writes what waits, as long as there is room.
     pub(super) fn drain(&mut self, turn: &mut Turn<'_>, tokens: &mut TokenSchedule) {
-        while has_room(turn) {
+        let mut dropped = 0;
+        while has_room(turn) && dropped < DROPPED_PER_TURN {
             match self.queue.pop() {
-                None => break,
+                None => {
+                    self.has_unwanted = false;
+                    break;
+                }
+                Some(QueueEntry::Record(record)) if self.is_unwanted(turn, &record) => dropped += 1,
                 Some(QueueEntry::Record(record)) => self.write_queued(turn, &record),
                 Some(QueueEntry::Token { eos: Some(subscription), token }) => {
-                    turn.notice(self.codec, &Notice::Eos { subscription, resume: &token });
+                    if self.ending.remove(&subscription) {
+                        turn.notice(self.codec, &Notice::Eos { subscription, resume: &token });
+                    }
                 }
                 Some(QueueEntry::Token { eos: None, token }) => {
                     turn.notice(self.codec, &Notice::Resume(&token));
@@ -102,23 +123,36 @@ impl Delivery {
         }
     }
 
-    /// Drops the records of sources that are not `wanted` any longer, and the token that ends the
-    /// snapshot of the subscription `ended`.
-    pub(super) fn forget(&mut self, ended: u32, wanted: impl Fn(&str) -> bool) {
-        self.queue.retain(|entry| match entry {
-            QueueEntry::Record(queued) => wanted(queued.record.source.as_str()),
-            QueueEntry::Token { eos, .. } => *eos != Some(ended),
-        });
+    /// Returns whether no subscription wants a record that waited.
+    fn is_unwanted(&self, turn: &Turn<'_>, queued: &QueuedRecord) -> bool {
+        let wants = || turn.work.index.wants(queued.record.source.as_str(), turn.connection);
+        self.has_unwanted && !wants().any()
+    }
+
+    /// Notes that a subscription has ended: its records are not to be sent any more, nor the token that ends its
+    /// snapshot.
+    pub(super) fn forget(&mut self, ended: u32) {
+        self.ending.remove(&ended);
+        self.has_unwanted |= !self.queue.is_empty();
+    }
+
+    /// Takes the queue with everything that waits, because the connection is gone.
+    pub(super) fn take_queue(&mut self) -> SendQueue {
+        self.queue.take()
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// Returns whether the next part of a snapshot is put off: records of the last one wait, or the
-    /// buffer is full.
+    /// Returns how many bytes of memory hold what waits in front of the buffer.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.queue.held_bytes()
+    }
+
+    /// Returns whether the next part of a snapshot is put off: something waits, or the buffer is full.
     pub(super) fn holds_snapshots(&self, turn: &Turn<'_>) -> bool {
-        self.queue.has_snapshot() || !has_room(turn)
+        !self.queue.is_empty() || !has_room(turn)
     }
 
     fn write_change(&mut self, turn: &mut Turn<'_>, frames: &mut EncodedChange, change: &Change) {

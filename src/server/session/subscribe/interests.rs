@@ -3,6 +3,9 @@
 //! A subscription has a [`Job`] until it is live; the first job runs. What one subscription has sent, another
 //! one's snapshot does not send again ([`super::super::snapshot`] explains this), so a subscription that ends
 //! while jobs are under way is remembered as a ghost.
+//!
+//! Which of the subscriptions match a record is asked of the worker's index, where each pattern is listed in the
+//! role of its subscription ([`Role`]). So the answer takes a bounded time, however many patterns there are.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,10 +16,10 @@ use crate::protocol::draft::OwnedRequestId;
 use crate::protocol::token::Token;
 use crate::record::Pattern;
 use crate::record::hash::NameState;
-use crate::server::session::host::Host;
 use crate::server::session::names::name_key;
 use crate::server::session::snapshot::{Job, JobStep, SeamSide, Unanswered};
 use crate::server::session::turn::Turn;
+use crate::subscriptions::{Excess, LeavingPattern, Role};
 
 /// All subscriptions of one connection.
 #[derive(Debug, Default)]
@@ -25,10 +28,15 @@ pub(super) struct Interests {
     subscriptions: BTreeMap<u32, Interest>,
     /// Number of the newest subscription.
     last_number: u32,
+    /// Number of the live subscriptions.
+    live: usize,
     /// The jobs of subscriptions that are not live yet; the first one runs.
     jobs: VecDeque<Job>,
-    /// Subscriptions that were live when they ended, until no job is left.
-    ghosts: Vec<Ghost>,
+    /// Bytes of the jobs, as [`Job::held_bytes`] counts them.
+    job_bytes: usize,
+    /// Subscriptions that were live when they ended, until no job is left for which they count, in the order in
+    /// which they ended.
+    ghosts: VecDeque<Ghost>,
     /// The sources that were sent, kept while there is a live subscription (or ghost) without a snapshot.
     sent: Option<SentEpochs>,
     /// Number of the present epoch. A new one begins whenever a subscription without a snapshot becomes
@@ -45,11 +53,48 @@ struct Interest {
     /// The epoch that began when the subscription became live, if it came without a snapshot.
     epoch: u32,
     is_live: bool,
+    /// The role in which the index lists the patterns.
+    role: Role,
+    /// A second role in which it does.
+    extra: Option<Role>,
 }
 
 impl Interest {
-    fn matches(&self, source: &str) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(source))
+    /// Adds the patterns to those with which a connection leaves: `plain` ones, and `extra` ones, which go first.
+    fn leave(self, plain: &mut Vec<LeavingPattern>, extra: &mut Vec<LeavingPattern>) {
+        for pattern in self.patterns {
+            let added = self.extra.map(|role| (pattern.clone(), role));
+            extra.extend(added.map(|(pattern, role)| LeavingPattern { pattern, role, is_extra: true }));
+            plain.push(LeavingPattern { pattern, role: self.role, is_extra: false });
+        }
+    }
+
+    /// Takes the patterns out of the index.
+    fn remove(&self, turn: &mut Turn<'_>) {
+        let (index, connection) = (&mut turn.work.index, turn.connection);
+        if let Some(extra) = self.extra {
+            index.take_role(&self.patterns, connection, extra);
+        }
+        for pattern in &self.patterns {
+            let was_there = index.remove(pattern, connection, self.role);
+            debug_assert!(was_there, "a subscription is in the index until it ends");
+        }
+    }
+
+    /// Lists the patterns in this role instead of the one that they have.
+    fn change_role(&mut self, turn: &mut Turn<'_>, role: Role) {
+        turn.work.index.change_role(&self.patterns, turn.connection, self.role, role);
+        self.role = role;
+    }
+
+    /// Lists the patterns in this second role, or in none.
+    fn set_extra(&mut self, turn: &mut Turn<'_>, role: Option<Role>) {
+        if let Some(old) = std::mem::replace(&mut self.extra, role) {
+            turn.work.index.take_role(&self.patterns, turn.connection, old);
+        }
+        if let Some(new) = role {
+            turn.work.index.add_role(&self.patterns, turn.connection, new);
+        }
     }
 }
 
@@ -88,13 +133,24 @@ pub(super) struct AnsweredJob {
 }
 
 impl Interests {
-    /// Adds a subscription, to be started after those before it. Its patterns must be in order and without
-    /// repetition.
-    pub(super) fn add(&mut self, patterns: Vec<Pattern>, unanswered: Unanswered) {
-        self.last_number += 1;
-        self.jobs.push_back(Job::new(self.last_number, patterns.clone(), unanswered));
-        let interest = Interest { patterns, is_bare: false, epoch: 0, is_live: false };
-        self.subscriptions.insert(self.last_number, interest);
+    /// Adds a subscription, to be started after those before it, and its patterns to the index. They must be in
+    /// order and without repetition.
+    pub(super) fn add(
+        &mut self,
+        turn: &mut Turn<'_>,
+        patterns: Vec<Pattern>,
+        unanswered: Unanswered,
+    ) -> Result<(), Excess> {
+        let number = self.last_number + 1;
+        let role = Role::Starting(number);
+        turn.work.index.insert(&patterns, turn.connection, role)?;
+        self.last_number = number;
+        let job = Job::new(number, patterns.clone(), unanswered);
+        self.job_bytes += job.held_bytes();
+        self.jobs.push_back(job);
+        let interest = Interest { patterns, is_bare: false, epoch: 0, is_live: false, role, extra: None };
+        self.subscriptions.insert(number, interest);
+        Ok(())
     }
 
     /// Takes the request of the job at place `at`, if that is unanswered, and decides what its snapshot
@@ -105,9 +161,11 @@ impl Interests {
         is_proved: impl FnOnce(&Token, &[Pattern]) -> bool,
     ) -> Option<AnsweredJob> {
         let job = self.jobs.get_mut(at)?;
+        let before = job.held_bytes();
         let Unanswered { id, token, snapshot } = job.unanswered.take()?;
         let had_token = token.is_some();
         job.proved = token.filter(|token| is_proved(token, &job.patterns));
+        self.job_bytes = self.job_bytes - before + job.held_bytes();
         // A token that proves nothing gives a full snapshot, whatever was asked for.
         job.has_scan = snapshot || had_token;
         if let Some(interest) = self.subscriptions.get_mut(&job.number) {
@@ -122,37 +180,58 @@ impl Interests {
         self.jobs.iter().position(|job| job.number == number)
     }
 
-    /// Ends a subscription. Returns its patterns, or `None` if there is no subscription of this number.
-    /// Its job must have been answered.
-    pub(super) fn end(&mut self, number: u32, host: &dyn Host) -> Option<Vec<Pattern>> {
-        let ended = self.subscriptions.remove(&number)?;
+    /// Ends a subscription. Returns `false` if there is no subscription of this number. Its job must have been
+    /// answered.
+    pub(super) fn end(&mut self, turn: &mut Turn<'_>, number: u32) -> bool {
+        let Some(mut ended) = self.subscriptions.remove(&number) else { return false };
+        self.live -= usize::from(ended.is_live);
         if let Some(at) = self.job_of(number)
-            && self.jobs.get_mut(at).is_some_and(|job| job.cancel(host))
+            && self.jobs.get_mut(at).is_some_and(|job| job.cancel(turn.host))
+            && let Some(dropped) = self.jobs.remove(at)
         {
-            self.jobs.remove(at);
+            self.job_bytes -= dropped.held_bytes();
         }
-        let patterns = ended.patterns.clone();
         if ended.is_live && !self.jobs.is_empty() {
-            self.ghosts.push(Ghost { interest: ended, last_job: self.last_number });
+            let last_job = self.last_number;
+            if ended.is_bare {
+                ended.change_role(turn, Role::BareGhost(last_job));
+                let epoch = ended.epoch;
+                ended.set_extra(turn, Some(Role::BareGhostEpoch(epoch)));
+            } else {
+                ended.change_role(turn, Role::Ghost(last_job));
+            }
+            self.ghosts.push_back(Ghost { interest: ended, last_job });
+        } else {
+            ended.remove(turn);
         }
-        self.forget_what_is_over();
-        Some(patterns)
+        self.forget_what_is_over(turn);
+        true
     }
 
-    /// Ends all subscriptions. Returns their patterns.
-    pub(super) fn end_all(&mut self) -> impl Iterator<Item = Pattern> {
+    /// Ends all subscriptions. Returns their patterns, for [`crate::subscriptions::Index::leave`].
+    pub(super) fn end_all(&mut self) -> Vec<LeavingPattern> {
+        let (mut plain, mut extra) = (Vec::new(), Vec::new());
+        let ghosts = std::mem::take(&mut self.ghosts).into_iter().map(|ghost| ghost.interest);
+        for interest in std::mem::take(&mut self.subscriptions).into_values().chain(ghosts) {
+            interest.leave(&mut plain, &mut extra);
+        }
         self.jobs.clear();
-        std::mem::take(&mut self.subscriptions).into_values().flat_map(|interest| interest.patterns)
+        self.job_bytes = 0;
+        self.live = 0;
+        plain.append(&mut extra);
+        plain
     }
 
     /// Drops what was kept for jobs that are done and for subscriptions without a snapshot that have ended.
-    fn forget_what_is_over(&mut self) {
-        if self.jobs.is_empty() {
-            self.ghosts.clear();
+    fn forget_what_is_over(&mut self, turn: &mut Turn<'_>) {
+        // A ghost counts for the jobs that were there when it ended.
+        let first = self.jobs.front().map_or(u32::MAX, |job| job.number);
+        while let Some(ghost) = self.ghosts.pop_front_if(|ghost| ghost.last_job < first) {
+            ghost.interest.remove(turn);
         }
         let ghosts = self.ghosts.iter().map(|ghost| &ghost.interest);
         let mut live = self.subscriptions.values().chain(ghosts);
-        if !live.any(|interest| interest.is_live && interest.is_bare) {
+        if self.sent.is_some() && !live.any(|interest| interest.is_live && interest.is_bare) {
             self.sent = None;
         }
     }
@@ -166,57 +245,55 @@ impl Interests {
     }
 
     /// Returns whether a change is to be sent while a job is under way.
-    pub(super) fn wants(&self, change: &Change) -> bool {
-        let source = change.record.source.as_str();
-        let running = self.jobs.front().filter(|job| job.matches(source));
+    pub(super) fn wants(&self, turn: &Turn<'_>, change: &Change) -> bool {
+        let wants = turn.work.index.wants(change.record.source.as_str(), turn.connection);
+        let running = self.jobs.front();
         let side = running.map_or(SeamSide::NotScanned, |job| job.side_of(change));
-        let counts_for = |ghost: &Ghost, job: &Job| {
-            job.number <= ghost.last_job && !job.is_cancelled && job.matches(source)
-        };
-        let haunts = |ghost: &&Ghost| {
-            ghost.interest.matches(source) && self.jobs.iter().any(|job| counts_for(ghost, job))
-        };
-        let live = self.live().filter(|interest| interest.matches(source));
-        let ghosts = self.ghosts.iter().filter(haunts).map(|ghost| &ghost.interest);
-        let (mut is_live, mut is_whole) = (false, false);
-        for interest in live.chain(ghosts) {
-            is_live = true;
-            is_whole |= !interest.is_bare;
+        // A ghost counts if a job that was there when it ended matches, too. Jobs are in the order of numbers.
+        let haunts =
+            |ghost: Option<u32>| ghost.zip(wants.starting).is_some_and(|(last, first)| first <= last);
+        if wants.whole || haunts(wants.ghost) {
+            return true;
         }
-        if is_live {
-            return is_whole || side != (SeamSide::Scanned { was_snapped: true });
+        if wants.bare.is_some() || haunts(wants.bare_ghost) {
+            return side != (SeamSide::Scanned { was_snapped: true });
         }
-        side == SeamSide::After && running.is_some_and(|job| !job.is_cancelled)
+        side == SeamSide::After && wants.starting == running.map(|job| job.number)
     }
 
     /// Returns whether a record that the running job's scan found is to be sent, and notes that it is.
-    pub(super) fn takes_scanned(&mut self, source: &str) -> bool {
-        let (mut is_bare, key) = (false, name_key(source));
-        let number = self.jobs.front().map_or(u32::MAX, |job| job.number);
-        let live = self.subscriptions.values().filter(|interest| interest.is_live);
-        let ghosts = self.ghosts.iter().filter(|ghost| number <= ghost.last_job).map(|g| &g.interest);
-        for interest in live.chain(ghosts).filter(|interest| interest.matches(source)) {
+    pub(super) fn takes_scanned(&mut self, turn: &Turn<'_>, source: &str) -> bool {
+        if self.live == 0 && self.ghosts.is_empty() {
+            debug_assert!(self.sent.is_none(), "what is sent matters only to other subscriptions");
+            return true;
+        }
+        let wants = turn.work.index.wants(source, turn.connection);
+        // All ghosts that are left count for the running job.
+        if wants.whole || wants.ghost.is_some() {
+            return false;
+        }
+        let key = name_key(source);
+        if let Some(epoch) = [wants.bare, wants.ghost_epoch].into_iter().flatten().min() {
             // What was sent before this subscription was live may have changed before it was live, too.
             let sent = self.sent.as_ref().and_then(|sent| sent.epochs.get(&key));
-            if !interest.is_bare || sent.is_some_and(|epoch| *epoch >= interest.epoch) {
+            if sent.is_some_and(|sent| *sent >= epoch) {
                 return false;
             }
-            is_bare = true;
-        }
-        if is_bare && let Some(job) = self.jobs.front_mut() {
-            job.remember_snapped(key);
+            if let Some(job) = self.jobs.front_mut() {
+                job.remember_snapped(key);
+            }
         }
         self.note_sent(|| key);
         true
     }
 
-    /// Takes the running job one step further, or starts the next one.
-    pub(super) fn step(&mut self, turn: &mut Turn<'_>) -> JobStep {
+    /// Takes the running job a little further, or starts the next one. Takes the steps of that off `steps`.
+    pub(super) fn step(&mut self, turn: &mut Turn<'_>, steps: &mut usize) -> JobStep {
         let Some(job) = self.jobs.front_mut().filter(|job| job.unanswered.is_none()) else {
             return JobStep::Waits;
         };
         if job.is_running() {
-            return job.step(turn);
+            return job.step(turn, steps);
         }
         job.start(turn);
         if !job.has_scan
@@ -224,21 +301,31 @@ impl Interests {
         {
             self.epoch += 1;
             (interest.is_live, interest.epoch) = (true, self.epoch);
+            interest.set_extra(turn, Some(Role::Bare(self.epoch)));
+            self.live += 1;
             self.sent.get_or_insert_default();
         }
-        JobStep::Scanned(0, Vec::new())
+        JobStep::Scanned(Vec::new())
     }
 
     /// Ends the running job: its subscription is live. Returns the number of the subscription, or `None`
     /// if that has ended meanwhile.
-    pub(super) fn finish_job(&mut self) -> Option<u32> {
+    pub(super) fn finish_job(&mut self, turn: &mut Turn<'_>) -> Option<u32> {
         let job = self.jobs.pop_front()?;
-        let interest = self.subscriptions.get_mut(&job.number);
-        let number = interest.map(|interest| {
-            interest.is_live = true;
+        self.job_bytes -= job.held_bytes();
+        debug_assert!(!self.jobs.is_empty() || self.job_bytes == 0, "jobs that are done hold nothing");
+        let number = self.subscriptions.get_mut(&job.number).map(|interest| {
+            if interest.is_bare {
+                interest.set_extra(turn, None);
+                interest.change_role(turn, Role::Bare(interest.epoch));
+            } else {
+                interest.change_role(turn, Role::Whole);
+                interest.is_live = true;
+                self.live += 1;
+            }
             job.number
         });
-        self.forget_what_is_over();
+        self.forget_what_is_over(turn);
         number
     }
 
@@ -253,12 +340,8 @@ impl Interests {
 
     /// Returns whether any subscription is live.
     pub(super) fn any_live(&self) -> bool {
-        self.live().next().is_some()
-    }
-
-    /// Returns whether any subscription, live or not yet, matches the source.
-    pub(super) fn matches(&self, source: &str) -> bool {
-        self.subscriptions.values().any(|interest| interest.matches(source))
+        debug_assert_eq!(self.live, self.live().count(), "live subscriptions are counted");
+        self.live > 0
     }
 
     /// Returns whether any job is left.
@@ -274,6 +357,14 @@ impl Interests {
     /// Number of jobs: those of subscriptions that are not live yet, and cancelled ones that still run.
     pub(super) fn jobs(&self) -> usize {
         self.jobs.len()
+    }
+
+    /// Returns how many bytes are held for the subscriptions besides their patterns, which the index counts.
+    pub(super) fn held_bytes(&self) -> usize {
+        let snapped = self.jobs.front().map_or(0, Job::snapped_bytes);
+        let sent = self.sent.as_ref().map_or(0, |sent| sent.epochs.allocation_size());
+        let kept = self.subscriptions.len() + self.ghosts.len();
+        self.job_bytes + snapped + sent + kept * size_of::<Interest>()
     }
 
     /// Number of subscriptions.

@@ -55,7 +55,7 @@ impl Play {
     fn new(mode: &str, is_slow: bool) -> Play {
         let mut world = World::new();
         // A scan takes several turns, so that everything else happens in between.
-        world.work.scan_budget = 40;
+        world.work.scans.set_share(40);
         Play {
             client: world.open(&format!("/subscribe?mode={mode}")),
             world,
@@ -186,7 +186,7 @@ proptest! {
         after in proptest::collection::vec((0..SOURCES.len(), 0usize..3, any::<bool>()), 1..40),
     ) {
         let mut world = World::new();
-        world.work.scan_budget = 40;
+        world.work.scans.set_share(40);
         let client = world.open("/subscribe?source=**&mode=all");
         for act in &before {
             match act {

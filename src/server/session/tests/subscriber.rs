@@ -66,7 +66,8 @@ fn frames_subscribe_and_unsubscribe() {
     assert_eq!(told[0]["result"]["subscription"], 2, "numbers are not given twice");
     assert_eq!(records(&told).len(), 1);
     world.turn(client, |session, turn| session.handle_closed(turn));
-    assert!(world.work.index.is_empty());
+    assert!(world.work.index.is_leaving(client) && !world.work.index.sweep(1));
+    assert!(world.work.index.is_empty() && !world.work.index.is_leaving(client));
 }
 
 #[test]
@@ -280,4 +281,106 @@ fn an_overflow_of_the_mailbox_loses_nothing_of_the_latest() {
     // Later changes are sent as usual.
     let ts = world.publish("a/1", "2");
     assert_eq!(records(&world.read_all(latest)), [("a/1".to_owned(), ts)]);
+}
+
+/// Closing a connection with 16 MiB of patterns took its worker up to 107 ms.
+#[test]
+fn the_patterns_of_a_closed_connection_leave_in_parts() {
+    let mut world = World::new();
+    let client = world.open("/subscribe?source=live/*&snapshot=false");
+    world.read_all(client);
+    for part in 0..10 {
+        let patterns: Vec<String> = (0..200).map(|n| format!(r#""room/{part}/{n}/*""#)).collect();
+        let asked =
+            format!(r#"{{"subscribe":{{"sources":[{}],"snapshot":{}}}}}"#, patterns.join(","), part % 2);
+        world.say(client, &asked.replace(":0}", ":false}").replace(":1}", ":true}"));
+    }
+    // One live subscription ends while others are starting, and stays as a ghost.
+    world.say(client, r#"{"unsubscribe":1}"#);
+    assert_eq!(world.work.index.len(), 2_001);
+    world.turn(client, |session, turn| session.handle_closed(turn));
+    let mut turns = 0;
+    while world.work.index.sweep(100) {
+        turns += 1;
+        assert_eq!(world.work.index.is_leaving(client), !world.work.index.is_empty());
+    }
+    assert!((20..30).contains(&turns), "{turns}");
+    assert!(world.work.index.is_empty() && world.work.index.bytes() == 0);
+}
+
+/// While a snapshot was under way, each record was compared with every pattern of the connection, and when a
+/// subscription ended, every record that waited was.
+#[test]
+fn what_waits_for_an_ended_subscription_is_not_sent() {
+    let mut world = World::new();
+    let client = world.open("/subscribe?source=a/*&source=b/*");
+    world.read_all(client);
+    world.say(client, r#"{"subscribe":{"sources":["a/*","c/*"]}}"#);
+    world.read_all(client);
+    let data = format!("\"{}\"", "x".repeat(50_000));
+    for n in 0..20 {
+        for source in ["a", "b", "c"] {
+            world.publish(&format!("{source}/{n}"), &data);
+        }
+    }
+    while world.drain_one() {}
+    let before: Vec<_> = records(&world.read(client)).into_iter().map(|record| record.0).collect();
+    assert!(before.len() < 10, "most of them wait");
+    world.say(client, r#"{"unsubscribe":1}"#);
+    let after: Vec<_> = records(&world.read_all(client)).into_iter().map(|record| record.0).collect();
+    assert!(after.iter().all(|name| !name.starts_with('b')), "{after:?}");
+    let of = |first: char| before.iter().chain(&after).filter(|name| name.starts_with(first)).count();
+    assert_eq!((of('a'), of('c')), (20, 20));
+}
+
+/// Each session got ten thousand records a turn, so a thousand snapshots at a time took seconds of one turn.
+#[test]
+fn all_snapshots_share_the_steps_of_a_turn() {
+    let mut world = World::new();
+    for n in 0..3_000 {
+        world.publish(&format!("a/{n}"), "1");
+    }
+    let clients: Vec<usize> = (0..20).map(|_| world.open("/subscribe?source=*/nomatch&source=a/*")).collect();
+    world.work.scans = Default::default();
+    let mut used = Vec::new();
+    for &client in &clients {
+        assert!(world.clients[client].session.may_scan());
+        world.turn_in_the_same_turn(client);
+        used.push(world.work.scans.take_count());
+    }
+    let most = crate::limits::SCAN_STEPS_PER_SESSION as u64;
+    assert!(used.iter().all(|used| *used <= most), "{used:?}");
+    let sum: u64 = used.iter().sum();
+    assert_eq!(sum, crate::limits::SCAN_STEPS_PER_TURN as u64);
+    assert!(world.work.scans.is_used_up());
+    for client in clients {
+        let told = world.read_all(client);
+        assert_eq!(records(&told).len(), 3_000);
+        assert!(!world.clients[client].session.may_scan());
+    }
+}
+
+/// A client that had stopped reading left a queue of as many records as there are sources, and its worker freed all
+/// of them at once.
+#[test]
+fn what_waits_for_a_closed_connection_is_freed_in_parts() {
+    for mode in ["latest", "all"] {
+        let mut world = World::new();
+        let client = world.open(&format!("/subscribe?source=a/*&mode={mode}"));
+        world.read_all(client);
+        let data = format!("\"{}\"", "x".repeat(5_000));
+        for n in 0..150 {
+            world.publish(&format!("a/{n}"), &data);
+        }
+        while world.drain_one() {}
+        world.turn(client, |session, turn| session.handle_closed(turn));
+        let is_waiting = mode == "latest";
+        assert_eq!(world.work.remains.is_empty(), !is_waiting, "mode=all keeps all in its buffer");
+        let mut turns = 0;
+        while !world.work.remains.is_empty() {
+            world.work.remains.sweep(10);
+            turns += 1;
+        }
+        assert!(!is_waiting || (5..16).contains(&turns), "{turns} turns");
+    }
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::cluster::Arrival;
 use crate::cluster::members::{Identity, State};
+use crate::latest::Due;
 use crate::limits::RESUME_US;
 
 fn resume(world: &mut World, token: &str) -> (Option<bool>, Vec<Value>) {
@@ -66,11 +67,32 @@ fn what_a_token_cannot_prove_gives_a_full_snapshot() {
     let cluster = std::mem::replace(&mut world.node.facts.cluster, 7);
     assert!(whole(resume(&mut world, &token)));
     world.node.facts.cluster = cluster;
-    // The token is older than the time for which deletions are sure to be kept.
-    world.now = world.now.plus_us(DAY_US - 3_600_000_000);
+    // The token is older than the time for which the names of expired values are sure to be known: a quarter of the
+    // time for which deletions are kept.
+    world.now = world.now.plus_us(DAY_US / 4 - 1_800_000_000);
     assert_eq!(resume(&mut world, &token).0, Some(true));
     world.now = world.now.plus_us(1);
     assert!(whole(resume(&mut world, &token)));
+}
+
+/// A node without memory to spare forgets which sources have expired. It must not tell a client that it has missed
+/// nothing.
+#[test]
+fn a_token_from_before_an_end_that_was_forgotten_gives_a_full_snapshot() {
+    let (mut world, _) = seen();
+    world.publish_draft("a/brief", None, DraftPayload::Json(b"0"), 1_000);
+    let client = world.open("/subscribe?source=a/*");
+    let before = token_of(&world.read_all(client));
+    world.now = world.now.plus_us(60_000_000);
+    world.node.ingest.sweep(world.now, true, 100);
+    let (recovered, told) = resume(&mut world, &before);
+    assert_eq!((recovered, told.len(), &told[0]["deleted"]), (Some(true), 1, &Value::Bool(true)));
+    let due = Due { wall_us: world.now.wall_us, tombstones_us: DAY_US, may_collect: false, budget: 9 };
+    world.node.ingest.latest().relieve(0, due, &mut |_| {});
+    assert_eq!(resume(&mut world, &before).0, Some(false));
+    let client = world.open("/subscribe?source=a/*");
+    let after = token_of(&world.read_all(client));
+    assert_eq!(resume(&mut world, &after).0, Some(true), "this client has been told");
 }
 
 #[test]
@@ -189,7 +211,7 @@ proptest! {
         all: bool,
     ) {
         let mut world = World::new();
-        world.work.scan_budget = 60;
+        world.work.scans.set_share(60);
         let data = if is_slow { format!("\"{}\"", "x".repeat(30_000)) } else { "1".into() };
         for n in 0..4 {
             world.publish(&format!("a/{n}"), &data);
@@ -232,7 +254,9 @@ proptest! {
         world.node.ingest.sweep(world.now, true, 100);
         hold(&mut held, &mut None, &world.read_all(client));
         let pattern = crate::record::Pattern::parse("a/*").expect("pattern");
-        let visible = world.node.ingest.latest().list(&pattern, None, 100, world.now.wall_us);
+        let mut listing = crate::latest::Listing::new(pattern, None, 100);
+        while !listing.advance(world.node.ingest.latest(), world.now.wall_us, &mut 1_000) {}
+        let visible = listing.into_records();
         let visible: Held = visible.iter().map(|record| (record.source.to_string(), record.stamp.ts)).collect();
         prop_assert_eq!(held, visible);
     }

@@ -1,0 +1,91 @@
+//! The body of a publish, read as it arrives.
+//!
+//! Nothing of the node is taken while a body arrives but its place and its memory, which both have bounds
+//! ([`super::places`]); so slow bodies do not hold up others. A body that arrives too slowly is cut.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+
+use super::app::App;
+use super::pace::{PACE_WINDOW, PACE_WINDOW_BYTES, Pace};
+use super::places::{HeldBody, Seat};
+use super::problem::Problem;
+use crate::protocol::refusal::{Code, Refusal};
+
+/// Number of windows of the least rate in which a body must arrive.
+const BODY_WINDOWS_MAX: u32 = 3;
+
+/// Reads a body to its end. Afterwards its client is not waited for any longer.
+pub(super) async fn read(app: &App, seat: &Arc<Seat>, mut body: Body) -> Result<HeldBody, Problem> {
+    if body.size_hint().lower() > app.body_bytes_max as u64 {
+        return Err(too_large(app));
+    }
+    let mut held = seat.hold_body();
+    let mut pace = None;
+    while let Some(piece) = poll_fn(|cx| poll_piece(app, seat, &mut pace, &mut body, cx)).await? {
+        if held.bytes().len() + piece.len() > app.body_bytes_max {
+            return Err(too_large(app));
+        }
+        held.extend(&piece);
+    }
+    seat.end_waiting();
+    Ok(held)
+}
+
+/// Becomes ready with the next piece of the body, `None` at its end.
+fn poll_piece(
+    app: &App,
+    seat: &Seat,
+    pace: &mut Option<Pace>,
+    body: &mut Body,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Bytes>, Problem>> {
+    if seat.is_cut() {
+        let detail = "others needed the place or the memory of this request while its body arrived";
+        return Poll::Ready(Err(Problem::new(Code::Overloaded, detail)));
+    }
+    loop {
+        return match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(None) => Poll::Ready(Ok(None)),
+            Poll::Ready(Some(Ok(frame))) => {
+                // Trailers say nothing that anybody wants to know.
+                let Ok(piece) = frame.into_data() else { continue };
+                if let Some(pace) = pace {
+                    pace.handle_moved(piece.len());
+                }
+                Poll::Ready(Ok(Some(piece)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let detail = format!("the body did not arrive whole: {error}");
+                Poll::Ready(Err(Refusal::new(Code::BadRequest, detail).into()))
+            }
+            Poll::Pending => {
+                let pace = pace.get_or_insert_with(Pace::start);
+                if pace.poll_too_slow(cx).is_pending() && pace.windows() < BODY_WINDOWS_MAX {
+                    return Poll::Pending;
+                }
+                app.node.metrics().http_cuts.slow_body.increment();
+                Poll::Ready(Err(too_slow()))
+            }
+        };
+    }
+}
+
+fn too_slow() -> Problem {
+    let seconds = PACE_WINDOW.as_secs();
+    let detail = format!(
+        "the body arrives too slowly: at least {PACE_WINDOW_BYTES} bytes in {seconds} s are needed, and all of \
+         it within {} s",
+        seconds * u64::from(BODY_WINDOWS_MAX)
+    );
+    Problem::new(Code::TooSlow, detail)
+}
+
+fn too_large(app: &App) -> Problem {
+    app.node.metrics().refused(Code::TooLarge);
+    Refusal::new(Code::TooLarge, format!("the body has more than {} bytes", app.body_bytes_max)).into()
+}

@@ -1,0 +1,65 @@
+//! Answers that are written without hyper: those of the event loops, and those that take the place of
+//! hyper's own answers to heads that it cannot read.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::http::StatusCode;
+
+use super::problem::{PROBLEM_TYPE, Problem, retry_after};
+use crate::limits::HANDSHAKE_US_MAX;
+use crate::protocol::refusal::Code;
+
+/// The detail of the problem that a head did not come in time.
+pub const HEAD_LATE: &str = "the head of the request did not come within 5 s";
+const _: () = assert!(HANDSHAKE_US_MAX == 5_000_000);
+
+/// An answer of HTTP/1.1 with its whole body.
+#[derive(Clone, Copy, Debug)]
+pub struct RawAnswer<'a> {
+    /// The HTTP status.
+    pub status: u16,
+    /// The media type of the body.
+    pub media_type: &'a str,
+    /// The content of the answer, which its head counts even if it is left out.
+    pub body: &'a [u8],
+    /// Further lines of the head, each with its end; empty if there are none.
+    pub further: &'a str,
+    /// Whether the connection is closed behind the answer.
+    pub closes: bool,
+    /// Whether the answer is one to `HEAD`, which leaves the body out.
+    pub is_head: bool,
+}
+
+impl RawAnswer<'_> {
+    /// The bytes of the answer. `wall_us` is the time in microseconds since the Unix epoch.
+    pub fn bytes(&self, wall_us: u64) -> Vec<u8> {
+        let known = StatusCode::from_u16(self.status).ok();
+        let title = known.and_then(|status| status.canonical_reason()).unwrap_or("Error");
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_micros(wall_us));
+        let RawAnswer { status, media_type, further, body, .. } = *self;
+        let length = body.len();
+        let mut out = format!(
+            "HTTP/1.1 {status} {title}\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\n\
+             date: {date}\r\n{further}"
+        );
+        if let Some(seconds) = retry_after(status) {
+            out.push_str("retry-after: ");
+            out.push_str(seconds);
+            out.push_str("\r\n");
+        }
+        out.push_str(if self.closes { "connection: close\r\n\r\n" } else { "\r\n" });
+        let mut out = out.into_bytes();
+        if !self.is_head {
+            out.extend_from_slice(body);
+        }
+        out
+    }
+}
+
+/// The bytes of an answer that is a problem and closes the connection.
+pub fn raw_problem(status: u16, code: Code, detail: &str, further: &str, wall_us: u64) -> Vec<u8> {
+    let body = Problem::with_status(status, code, detail).body();
+    let answer =
+        RawAnswer { status, media_type: PROBLEM_TYPE, body: &body, further, closes: true, is_head: false };
+    answer.bytes(wall_us)
+}

@@ -1,0 +1,208 @@
+//! What requests ask for, once their heads have come: a session, an answer about the health of the node, or
+//! something of the control plane.
+
+use super::super::close::{CloseCode, CloseReason};
+use super::super::connection::{Admission, AwaitedEnd, ConnectionStage, Open};
+use super::super::control::Control;
+use super::super::framing::read::FrameReader;
+use super::super::handshake::Handshake;
+use super::super::head::{HealthRequest, RequestHead, Upgrade};
+use super::super::lifecycle::Phase;
+use super::super::liveness::Liveness;
+use super::super::session::{Endpoint, Session};
+use super::Clients;
+use crate::http::{HealthPath, IDLE, RawAnswer};
+use crate::limits::{HANDSHAKE_US_MAX, REQUEST_HEAD_BYTES_MAX};
+use crate::protocol::refusal::{Code, Refusal};
+use crate::record::Now;
+
+/// Number of times a second that a worker answers `/metrics` by itself. An answer takes some ten
+/// microseconds, and clients that ask more often must not take the time of others: the control plane answers
+/// them.
+const SCRAPES_PER_SECOND_MAX: u32 = 20;
+/// Bytes of answers about health that may wait for a client that sends many requests at once. Behind them the
+/// connection is closed.
+const HEALTH_UNSENT_BYTES_MAX: usize = 16 * 1024;
+
+/// The number of answers to `/metrics` in the current second.
+#[derive(Debug, Default)]
+pub struct Scrapes {
+    second: u64,
+    count: u32,
+}
+
+impl Scrapes {
+    /// Counts an answer, if it is one that may be made in this second. Returns whether it may.
+    fn count(&mut self, now: Now) -> bool {
+        let second = now.mono_us / 1_000_000;
+        if second != self.second {
+            *self = Scrapes { second, count: 0 };
+        }
+        self.count += 1;
+        self.count <= SCRAPES_PER_SECOND_MAX
+    }
+}
+
+impl Clients {
+    /// Parses the head of a request as far as it has arrived, and acts on it once it is complete.
+    pub(super) fn handle_head(&mut self, now: Now, key: usize) {
+        loop {
+            let Some(connection) = self.table.get_mut(key) else { return };
+            let ConnectionStage::Head { head, .. } = &mut connection.stage else { return };
+            match head.read() {
+                RequestHead::Partial => return,
+                RequestHead::TooLarge => {
+                    let message =
+                        format!("the head of the request has more than {REQUEST_HEAD_BYTES_MAX} bytes");
+                    let refusal = Refusal::new(Code::TooLarge, message);
+                    return self.env.refuse(now, key, connection, 431, &refusal);
+                }
+                RequestHead::Http2 => {
+                    let message = "this is the beginning of HTTP/2; this port speaks HTTP/1.1";
+                    let refusal = Refusal::new(Code::BadRequest, message);
+                    return self.env.refuse(now, key, connection, 400, &refusal);
+                }
+                RequestHead::Http => return self.hand_over(now, key),
+                RequestHead::Health(health) => {
+                    if health.path == HealthPath::Metrics && !self.scrapes.count(now) {
+                        return self.hand_over(now, key);
+                    }
+                    self.answer_health(now, key, health);
+                }
+                RequestHead::Upgrade(upgrade) => {
+                    let bytes = head.take();
+                    let mut rest = bytes.get(upgrade.head_bytes..).unwrap_or_default().to_vec();
+                    return self.upgrade(now, key, &upgrade, &mut rest);
+                }
+            }
+        }
+    }
+
+    /// Hands a connection to the control plane, with the bytes that were read from it.
+    fn hand_over(&mut self, now: Now, key: usize) {
+        let is_going = self.shared().lifecycle.phase() >= Phase::Closing;
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let ConnectionStage::Head { head, .. } = &mut connection.stage else { return };
+        let is_flushed =
+            connection.out.is_empty() || matches!(connection.out.flush(&mut connection.transport), Ok(true));
+        if !is_flushed {
+            // The client has not read the answers before this one, and does not get more.
+            return self.env.finish(now, key, connection, AwaitedEnd::Disconnect);
+        }
+        if is_going {
+            return self.env.refuse(now, key, connection, 503, &stopping());
+        }
+        let place = match connection.admission {
+            Admission::Admitted => self.hand_over.reserve(),
+            Admission::Excess => None,
+        };
+        match place {
+            Some(place) => {
+                let read = head.take();
+                self.env.hand_over(key, connection, place, read);
+            }
+            None => self.env.refuse(now, key, connection, 503, &over_capacity()),
+        }
+    }
+
+    /// Answers a request for a health path. The connection remains for the next request, unless the client
+    /// wants it closed or the node has no room for it.
+    fn answer_health(&mut self, now: Now, key: usize, health: HealthRequest) {
+        let shared = self.shared().clone();
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let is_stopping = shared.lifecycle.phase() >= Phase::Draining;
+        let closes = health.closes
+            || is_stopping
+            || connection.admission == Admission::Excess
+            || connection.out.len() > HEALTH_UNSENT_BYTES_MAX;
+        let answer = health.path.answer(&Control(shared));
+        let raw = RawAnswer {
+            status: answer.status,
+            media_type: answer.media_type,
+            body: &answer.body,
+            further: "access-control-allow-origin: *\r\n",
+            closes,
+            is_head: health.is_head,
+        };
+        connection.out.lend(&mut self.env.pool);
+        connection.out.append(&raw.bytes(now.wall_us));
+        if closes {
+            return self.env.finish(now, key, connection, AwaitedEnd::Disconnect);
+        }
+        if let ConnectionStage::Head { head, deadline_us } = &mut connection.stage {
+            head.handle_answered(health.head_bytes);
+            let wait_us = if head.is_empty() { IDLE.as_micros() as u64 } else { HANDSHAKE_US_MAX };
+            *deadline_us = now.mono_us + wait_us;
+        }
+        self.env.touch(key, connection);
+    }
+
+    /// Answers the requests that have come, and refuses those that are under way, because the event loop
+    /// ends.
+    pub fn turn_rest_away(&mut self, now: Now) {
+        let keys: Vec<usize> = self.table.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            // A socket that is closed with unread bytes resets the connection, and the answer is lost.
+            if let Some(connection) = self.table.get_mut(key)
+                && matches!(connection.stage, ConnectionStage::Head { .. })
+            {
+                connection.intake.handle_event(false);
+                let _ = connection.intake.leave_paused() || connection.intake.enter_ready();
+                self.read(now, key);
+            }
+            let Some(connection) = self.table.get_mut(key) else { continue };
+            if let ConnectionStage::Head { head, .. } = &connection.stage
+                && !head.is_between_requests()
+            {
+                self.env.refuse(now, key, connection, 503, &stopping());
+            }
+        }
+    }
+
+    /// Makes a session of a connection; `rest` is what the client has sent behind the head.
+    fn upgrade(&mut self, now: Now, key: usize, upgrade: &Upgrade, rest: &mut [u8]) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let id = format!("{}-{}-{}", self.env.host.shared.boot, self.env.host.worker, connection.generation);
+        let (session, handshake) = match open_session(upgrade, id) {
+            Ok(opened) => opened,
+            Err(refusal) => return self.env.refuse(now, key, connection, 400, &refusal),
+        };
+        connection.out.lend(&mut self.env.pool);
+        connection.out.append(&handshake.response());
+        connection.out.start_frames(upgrade.framing);
+        let shared = &self.env.host.shared;
+        match session.endpoint() {
+            Endpoint::Publish => shared.metrics.connections.publish.add(1),
+            Endpoint::Subscribe => shared.metrics.connections.subscribe.add(1),
+        }
+        let reader = FrameReader::new(upgrade.framing, shared.config.max_frame_bytes);
+        let liveness = Liveness::new(now.mono_us);
+        let is_going = shared.lifecycle.phase() >= Phase::Closing;
+        connection.stage = ConnectionStage::Open(Box::new(Open { reader, session, liveness }));
+        let close = match connection.admission {
+            _ if is_going => Some(CloseReason::new(CloseCode::Draining, "draining")),
+            Admission::Excess => Some(CloseReason::new(CloseCode::OverCapacity, "over capacity")),
+            Admission::Admitted => None,
+        };
+        if let Some(close) = close {
+            return self.env.close(now, key, connection, &close);
+        }
+        self.env.with(now, key, connection, |session, turn| session.handle_open(turn));
+        Self::handle_frames(&mut self.env, now, key, connection, rest);
+    }
+}
+
+fn open_session(upgrade: &Upgrade, id: String) -> Result<(Session, &Handshake), Refusal> {
+    let refused = |message: &String| Refusal::new(Code::BadRequest, message.clone());
+    let handshake = upgrade.handshake.as_ref().map_err(refused)?;
+    let session = Session::open(upgrade.endpoint, handshake.codec(), &upgrade.query, id)?;
+    Ok((session, handshake))
+}
+
+fn over_capacity() -> Refusal {
+    Refusal::new(Code::Overloaded, "this node has as many connections as it may")
+}
+
+fn stopping() -> Refusal {
+    Refusal::new(Code::Overloaded, "this node is stopping; another node of the cluster serves")
+}
