@@ -121,6 +121,9 @@ fn measure(
     });
 }
 
+/// An attack on a node, which goes on until it is told to stop.
+type HostileAct = fn(&Node, &Attack);
+
 /// How far an attack is.
 #[derive(Default)]
 struct Attack {
@@ -169,7 +172,7 @@ fn hostile_clients_hold_up_nobody() {
     fill(&cluster[0]);
     let mut healthy = Healthy::at(&cluster);
     let mut faults = Vec::new();
-    let attacks: [(&str, fn(&Node, &Attack)); 10] = [
+    let attacks: [(&str, HostileAct); 10] = [
         ("nobody attacks", |_, attack| attack.started()),
         ("patterns that match slowly", slow_patterns),
         ("many subscriptions that come and go", short_subscriptions),

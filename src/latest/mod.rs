@@ -315,6 +315,10 @@ impl Latest {
     /// Adds the change of a shard's size, given before and after, to the totals.
     #[inline]
     fn account(&self, before: ShardSize, after: ShardSize) {
+        // Most changes only put a record in the place of another one of the same size.
+        if before == after {
+            return;
+        }
         // All shards share the totals, so these are written only where something changed.
         let add = |total: &AtomicUsize, before: usize, after: usize| {
             if after != before {

@@ -136,6 +136,7 @@ impl Deadline {
 }
 
 impl Shard {
+    #[inline]
     pub(super) fn size(&self) -> ShardSize {
         ShardSize {
             bytes: self.record_bytes + self.frame_bytes,
@@ -250,8 +251,9 @@ impl Shard {
                     debug_assert!(version > place.version, "versions of a shard rise");
                     place.version = version;
                 }
-                self.record_bytes += record.cost_bytes() + own_name_bytes(&place.source, &record);
-                self.record_bytes -= place.cost_bytes();
+                self.record_bytes += record.data_cost_bytes() + own_name_bytes(&place.source, &record);
+                self.record_bytes -=
+                    place.record.data_cost_bytes() + own_name_bytes(&place.source, &place.record);
                 let old = std::mem::replace(&mut place.record, record);
                 let old_due_us = std::mem::replace(&mut place.due_us, due_us);
                 self.fingerprint ^= old.checksum;
@@ -463,6 +465,7 @@ impl Shard {
 }
 
 /// Returns the memory held by a record if it is a deletion, in bytes; 0 for a value.
+#[inline]
 fn tombstone_bytes(record: &SharedRecord) -> usize {
     if record.stamp.deleted { record.cost_bytes() } else { 0 }
 }

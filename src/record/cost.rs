@@ -34,11 +34,16 @@ impl Record {
     pub fn cost_bytes(&self) -> usize {
         /// Bytes of a record besides the name of its source and its data.
         const RECORD_BYTES: usize = allocated(size_of::<Record>() + COUNTS_BYTES);
-        let data = match self.payload.bytes().len() {
+        RECORD_BYTES + name_bytes(self.source.as_str()) + self.data_cost_bytes()
+    }
+
+    /// Returns the part of [`Record::cost_bytes`] in which records of one source differ: the memory of the data.
+    #[inline]
+    pub fn data_cost_bytes(&self) -> usize {
+        match self.payload.bytes().len() {
             0 => 0,
             len => allocated(len),
-        };
-        RECORD_BYTES + name_bytes(self.source.as_str()) + data
+        }
     }
 }
 
