@@ -115,9 +115,13 @@ impl<S: Seal> Machine<S> {
                     Body::Members(message, _) => {
                         self.swim.handle_stranger(now, from, boot, message, datagram.len());
                     }
-                    Body::Spread(_) | Body::Compare(_) if !is_member => self.stats.strangers += 1,
+                    Body::Compare(_) if !is_member => self.stats.strangers += 1,
                     Body::Spread(message) => match Opened::read(&message) {
-                        Ok(opened) => {
+                        Ok(opened) if !is_member && !opened.brings_records() => self.stats.strangers += 1,
+                        Ok(mut opened) => {
+                            if !is_member {
+                                opened.keep_records();
+                            }
                             let ring = self.swim.ring().clone();
                             let from = PeerLife { address: from, boot };
                             self.spread.handle_spread(now, from, opened, &ring, replica);
@@ -451,7 +455,8 @@ impl<S: Seal> Machine<S> {
 
     fn collect_spread(&mut self) {
         while let Some((to, packet)) = self.spread.poll_send() {
-            let heads = self.spread.heads_beside(&packet);
+            let is_member = self.swim.has_answered_at(to);
+            let heads = if is_member { self.spread.heads_beside(&packet) } else { Vec::new() };
             let bytes = self.wire.spread_datagram(to, &packet, &heads);
             self.send(to, bytes);
             self.spread.take_back(packet);

@@ -67,6 +67,20 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// Returns whether records come with the packet.
+    pub fn brings_records(&self) -> bool {
+        self.parts.iter().any(OpenedPart::brings_records)
+    }
+
+    /// Drops all that is not a record on its way. Records are taken from a node that this one does not know yet,
+    /// because the two may have learned of each other at different times, and the receipt is smaller than the
+    /// part. Everything else is for members alone.
+    pub fn keep_records(&mut self) {
+        self.parts.retain(OpenedPart::brings_records);
+        let (floor, parts) = (self.floor, std::mem::take(&mut self.parts));
+        *self = Opened { floor, parts, ..Opened::default() };
+    }
+
     /// Decodes the packet of a node that wrote this message.
     #[cfg(test)]
     pub(super) fn of(message: &crate::proto::gossip::Spread) -> Opened {
@@ -257,6 +271,13 @@ pub(super) struct OpenedPart {
     pub header: Option<PartHeader>,
     /// The content of the part.
     pub content: Content,
+}
+
+impl OpenedPart {
+    /// Returns whether the part has bytes of a batch in it, and is no question and no announcement.
+    fn brings_records(&self) -> bool {
+        matches!(self.content, Content::Whole(_) | Content::Fragment { .. })
+    }
 }
 
 /// The content of a part.

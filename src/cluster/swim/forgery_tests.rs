@@ -374,3 +374,25 @@ fn a_member_takes_part_with_its_first_answer() {
         assert_eq!(net.state(1, "d"), Some(state));
     }
 }
+
+/// Two members may learn of each other at different times. While nothing of a node was taken that the receiver did
+/// not know, 2 % of unknown pairs among a thousand members cost 2 % of the deliveries down the tree.
+#[test]
+fn records_of_a_node_that_is_not_known_yet_are_taken_and_nothing_else() {
+    use crate::cluster::spread::Opened;
+    use crate::proto::gossip as proto;
+    let part =
+        |number, batch: &'static [u8]| proto::Part { number, batch: batch.into(), ..Default::default() };
+    let want = proto::Want { line: 3, runs: vec![0, 1] };
+    let spread =
+        |parts| proto::Spread { parts, wants: vec![want.clone()], uncounted: vec![1], ..Default::default() };
+    let read = |message: proto::Spread| {
+        Opened::read(&prost::Message::encode_to_vec(&message)).expect("what was written is read")
+    };
+    let question = read(spread(vec![part(1, b"")]));
+    assert!(!question.brings_records(), "a question is no record");
+    let mut both = read(spread(vec![part(1, b""), part(2, b"batch")]));
+    assert!(both.brings_records());
+    both.keep_records();
+    assert_eq!(both, read(proto::Spread { parts: vec![part(2, b"batch")], ..Default::default() }));
+}
