@@ -126,21 +126,22 @@ fn heads_and_what_comes_after_a_close_are_counted() {
     drop(heads);
     crowded.wait_free();
     let half = frame(true, 1, &[b'x'; 1 << 20])[..900_000].to_vec();
-    let closing: Vec<Client> = (0..40)
-        .map(|_| {
-            let mut client = crowded.node.publisher();
+    // The answer to a close is waited for no longer than a second, so a busy machine may need several rounds until
+    // enough connections are being closed at the same time.
+    let is_refused = (0..10).any(|_| {
+        let mut closing: Vec<Client> = (0..40).map(|_| crowded.node.publisher()).collect();
+        for client in &mut closing {
             let _ = client.stream().set_write_timeout(Some(Duration::from_millis(500)));
             // The wrong kind of frame: the connection is closed, and the answer to the close waited for.
             client.send_bytes(&frame(true, 2, b"x"));
-            client.send_bytes(&half);
-            client
-        })
-        .collect();
-    assert!(crowded.held() < 9 * MIB, "{} bytes are counted", crowded.held());
-    assert!(crowded.grown() < 32 * MIB, "grew by {} MiB", crowded.grown() >> 20);
-    assert!(crowded.refusals("frames") > 0);
+        }
+        closing.iter_mut().for_each(|client| client.send_bytes(&half));
+        assert!(crowded.held() < 9 * MIB, "{} bytes are counted", crowded.held());
+        assert!(crowded.grown() < 32 * MIB, "grew by {} MiB", crowded.grown() >> 20);
+        crowded.refusals("frames") > 0
+    });
+    assert!(is_refused, "nobody was refused");
     crowded.bystander_is_untouched();
-    drop(closing);
     crowded.wait_free();
 }
 
