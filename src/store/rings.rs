@@ -10,15 +10,18 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 
+use crate::record::cost::allocated;
 use crate::record::hash::name_hash;
 use crate::record::{Record, SharedRecord, Source, Stamp};
 
-/// Bytes of history kept in memory, over all sources.
+/// Memory of the histories of all sources, in bytes.
 const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Number of dropped records that are gathered before they are freed.
 const DROPPED_MAX: usize = 6;
 /// Bytes of dropped records that are gathered before they are freed.
 const DROPPED_BYTES_MAX: usize = 64 * 1024;
+/// Number of unused entries of a table that are kept in any case.
+const ENTRIES_KEPT: usize = 64;
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
 /// Largest number of cache lines of a record's data that are read ahead.
@@ -72,6 +75,14 @@ fn touch(record: &Record) {
     });
 }
 
+/// Returns how much memory the entries of a ring take, in bytes, those that are not in use included.
+fn entry_bytes(records: &VecDeque<HistoryEntry>) -> usize {
+    match records.capacity() {
+        0 => 0,
+        capacity => allocated(capacity * size_of::<HistoryEntry>()),
+    }
+}
+
 #[derive(Default)]
 struct RingTable {
     rings: HashTable<SourceRing>,
@@ -82,6 +93,8 @@ struct RingTable {
     numbered: u64,
     /// Bytes of all records in the rings.
     bytes: usize,
+    /// Bytes of the rings' entries, those that are not in use included.
+    entry_bytes: usize,
     dropped: Dropped,
 }
 
@@ -110,7 +123,7 @@ impl HistoryRings {
         }
         let mut table = self.table.lock();
         table.push(record, self.len_max);
-        while table.bytes > self.bytes_max && table.drop_oldest() {}
+        while table.held_bytes() > self.bytes_max && table.drop_oldest() {}
         debug_assert!(!table.rings.is_empty() || table.bytes == 0, "bytes are those of the records");
     }
 
@@ -122,6 +135,7 @@ impl HistoryRings {
         if entry.get().records.back().is_none_or(|newest| newest.record.stamp <= stamp) {
             let (ring, _) = entry.remove();
             table.bytes -= ring.records.iter().map(|entry| entry.cost_bytes as usize).sum::<usize>();
+            table.handle_removed(&ring);
         }
     }
 
@@ -134,6 +148,24 @@ impl HistoryRings {
 }
 
 impl RingTable {
+    /// Returns how much memory the histories take, in bytes: records, rings, and the order of the records.
+    fn held_bytes(&self) -> usize {
+        let order_bytes = self.order.capacity() * size_of::<(u64, u64)>();
+        self.bytes + self.entry_bytes + self.rings.allocation_size() + order_bytes
+    }
+
+    /// Takes the entries of a ring that was removed out of the sum. A table or an order of which little is in use
+    /// is made smaller, since it would count against the histories for ever.
+    fn handle_removed(&mut self, ring: &SourceRing) {
+        self.entry_bytes -= entry_bytes(&ring.records);
+        if self.rings.capacity() > 4 * self.rings.len() + ENTRIES_KEPT {
+            self.rings.shrink_to(2 * self.rings.len(), |ring| name_hash(ring.source.as_str()));
+        }
+        if self.order.capacity() > 4 * self.order.len() + ENTRIES_KEPT {
+            self.order.shrink_to(2 * self.order.len());
+        }
+    }
+
     fn push(&mut self, record: &SharedRecord, len_max: usize) {
         let hash = name_hash(record.source.as_str());
         let entry = self.rings.entry(
@@ -157,7 +189,9 @@ impl RingTable {
         }
         self.numbered += 1;
         self.order.push_back((hash, self.numbered));
+        let before = entry_bytes(records);
         records.push_back(HistoryEntry { number: self.numbered, cost_bytes, record: record.clone() });
+        self.entry_bytes += entry_bytes(records) - before;
         self.bytes += cost_bytes as usize;
         if records.len() > len_max
             && let Some(oldest) = records.pop_front()
@@ -192,7 +226,8 @@ impl RingTable {
         let records = &mut entry.get_mut().records;
         let oldest = records.pop_front();
         if records.is_empty() {
-            entry.remove();
+            let (ring, _) = entry.remove();
+            self.handle_removed(&ring);
         }
         if let Some(oldest) = oldest {
             self.bytes -= oldest.cost_bytes as usize;
@@ -207,14 +242,32 @@ mod tests {
     use super::*;
     use crate::store::testing::shared;
 
+    /// Only the records were counted, and the rings of many sources with one small record each took more memory
+    /// than these.
     #[test]
     fn histories_are_bounded_in_bytes() {
-        let rings = HistoryRings { bytes_max: 10_000, ..HistoryRings::new(4) };
-        let bytes = || rings.table.lock().bytes;
-        for n in 0..1000 {
-            rings.push(&shared(&format!("s/{}", n % 300), n + 1));
-            assert!(bytes() <= 10_000);
+        let rings = HistoryRings { bytes_max: 100_000, ..HistoryRings::new(4) };
+        for n in 0..10_000 {
+            rings.push(&shared(&format!("s/{}", n % 3000), n + 1));
+            assert!(rings.table.lock().held_bytes() <= 100_000);
         }
-        assert!(bytes() > 5_000);
+        let table = rings.table.lock();
+        assert!(table.held_bytes() > 50_000 && table.bytes > 25_000, "{}", table.held_bytes());
+        assert_eq!(
+            table.entry_bytes,
+            table.rings.iter().map(|ring| entry_bytes(&ring.records)).sum::<usize>()
+        );
+    }
+
+    #[test]
+    fn forgotten_histories_leave_no_memory_behind() {
+        let rings = HistoryRings::new(4);
+        let records: Vec<_> = (0..5_000).map(|n| shared(&format!("s/{n}"), n + 1)).collect();
+        records.iter().for_each(|record| rings.push(record));
+        let full = rings.table.lock().held_bytes();
+        records.iter().for_each(|record| rings.remove(&record.source, record.stamp));
+        let table = rings.table.lock();
+        assert_eq!((table.bytes, table.entry_bytes), (0, 0));
+        assert!(table.held_bytes() < full / 4, "{} of {full}", table.held_bytes());
     }
 }
