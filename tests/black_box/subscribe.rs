@@ -296,6 +296,8 @@ fn protobuf_says_the_same() {
     assert_eq!(client.answer().id, id);
 }
 
+/// A stamp is a timestamp and, where two nodes stamp a source in the same microsecond, the hash of the data. Such a
+/// tie came up once in some hundred runs, and the record that wins it must be delivered, too.
 #[test]
 fn stamps_of_a_source_strictly_increase_on_a_connection() {
     let cluster = Cluster::start(2);
@@ -320,8 +322,9 @@ fn stamps_of_a_source_strictly_increase_on_a_connection() {
     let mut last = std::collections::BTreeMap::new();
     for record in &records {
         let (source, ts) = (record["source"].to_string(), record["ts"].as_u64().unwrap_or_default());
-        let before = last.insert(source.clone(), ts).unwrap_or_default();
-        assert!(ts > before, "{source}: {ts} after {before}");
+        let stamp = (ts, xxhash_rust::xxh3::xxh3_128(record["data"].to_string().as_bytes()));
+        let before = last.insert(source.clone(), stamp).unwrap_or_default();
+        assert!(stamp > before, "{source}: {stamp:?} after {before:?}");
     }
 }
 
