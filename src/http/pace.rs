@@ -15,7 +15,7 @@ pub(super) const PACE_WINDOW: Duration = Duration::from_secs(10);
 /// ten times as much would shut out crowded radio links.
 pub(super) const PACE_WINDOW_BYTES: usize = 10 * 1024;
 
-/// What moved since the current window began.
+/// The check that a client moves enough bytes in every window of time, [`PACE_WINDOW_BYTES`].
 pub(super) struct Pace {
     window: Pin<Box<Sleep>>,
     moved_bytes: usize,

@@ -171,7 +171,7 @@ impl<L> Drop for Http<L> {
     }
 }
 
-/// What every connection is served with.
+/// The node, the router and the settings that all connections of the control plane share.
 #[derive(Clone)]
 struct Served {
     node: Arc<dyn NodeService>,

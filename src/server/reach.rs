@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(complaint.look(PATIENCE_US, one()), Some("b at x".into()));
         assert_eq!(complaint.look(PATIENCE_US + REACH_REPORT_US - 1, one()), None);
         assert_eq!(complaint.look(PATIENCE_US + REACH_REPORT_US, one()), Some("b at x".into()));
-        // What has ended begins anew.
+        // A complaint that has ended waits for its whole patience again before it is repeated.
         assert_eq!(complaint.look(200 * SECOND_US, Vec::new()), None);
         assert_eq!(complaint.look(201 * SECOND_US, one()), None);
         assert_eq!(complaint.look(206 * SECOND_US, one()), Some("b at x".into()));

@@ -333,6 +333,19 @@ mod tests {
             Side { poll, streams: PeerStreams::new(registry, listener), address }
         }
 
+        /// One node's streams, with one that a peer opened which does not read what is written on it.
+        fn writing_to_a_deaf_peer() -> (Side, StreamId, std::net::TcpStream) {
+            let mut here = Side::new();
+            let peer = std::net::TcpStream::connect(here.address).expect("connected");
+            let mut told = Vec::new();
+            while told.is_empty() {
+                told = here.turn();
+            }
+            let (id, _) = told.remove(0);
+            here.streams.write(id, Bytes::from(vec![7; WAITING_BYTES_MAX / 2]));
+            (here, id, peer)
+        }
+
         fn turn(&mut self) -> Vec<(StreamId, StreamEvent)> {
             let mut events = mio::Events::with_capacity(64);
             self.poll.poll(&mut events, Some(Duration::from_millis(5))).expect("poll");
@@ -439,14 +452,7 @@ mod tests {
     /// Peers that read nothing held every place for streams, once their sessions were over.
     #[test]
     fn a_closing_stream_gives_its_place_to_a_new_one() {
-        let mut here = Side::new();
-        let peer = std::net::TcpStream::connect(here.address).expect("connected");
-        let mut told = Vec::new();
-        while told.is_empty() {
-            told = here.turn();
-        }
-        let (id, _) = told.remove(0);
-        here.streams.write(id, Bytes::from(vec![7; WAITING_BYTES_MAX / 2]));
+        let (mut here, id, peer) = Side::writing_to_a_deaf_peer();
         here.streams.close(0, id);
         assert_eq!(here.streams.accepted, 1, "what was written waits for its reader");
         assert!(here.streams.give_up_one() && here.streams.accepted == 0);
@@ -457,14 +463,7 @@ mod tests {
     /// What was written for a peer that read nothing stayed in memory for as long as the peer liked.
     #[test]
     fn a_closing_stream_is_given_up_when_its_peer_reads_nothing() {
-        let mut here = Side::new();
-        let peer = std::net::TcpStream::connect(here.address).expect("connected");
-        let mut told = Vec::new();
-        while told.is_empty() {
-            told = here.turn();
-        }
-        let (id, _) = told.remove(0);
-        here.streams.write(id, Bytes::from(vec![7; WAITING_BYTES_MAX / 2]));
+        let (mut here, id, peer) = Side::writing_to_a_deaf_peer();
         here.streams.close(1, id);
         here.streams.sweep(1_000_000);
         assert_eq!(here.streams.accepted, 1);
