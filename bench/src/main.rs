@@ -27,6 +27,10 @@ use std::process::ExitCode;
 use anode_loadgen::Outcome;
 use clap::{Parser, Subcommand};
 
+/// The allocator of the program `anode`, so that pieces measured in this process cost what they cost there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures aNode's figures on this machine.
 #[derive(Parser)]
 #[command(version)]

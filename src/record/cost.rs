@@ -1,25 +1,27 @@
 //! How much memory a record occupies. The bounds of queues and of the map are checked with these numbers, so
 //! they must be what the process really needs, with what the allocator adds.
 //!
-//! They follow glibc's allocator, which puts eight bytes before every block and rounds it up to sixteen. Others
-//! differ by a few bytes.
+//! They follow mimalloc, the allocator of the program, which puts nothing before a block and rounds its size up
+//! to one of four sizes in each power of two. Others differ by a few bytes.
 
 use super::Record;
 
-/// Bytes that the allocator puts before every block.
-const HEADER_BYTES: usize = 8;
-/// The allocator rounds the size of a block up to a multiple of this, in bytes.
+/// Blocks up to this size are rounded up to a multiple of [`ALIGN_BYTES`], in bytes.
+const SMALL_BYTES_MAX: usize = 128;
+/// The least difference between the sizes of two blocks, in bytes.
 const ALIGN_BYTES: usize = 16;
-/// Smallest block of the allocator, in bytes.
-const BLOCK_BYTES_MIN: usize = 32;
 /// Bytes of the two counts that stand before the content of an `Arc`.
 const COUNTS_BYTES: usize = 2 * size_of::<usize>();
 
 /// Returns how many bytes the allocator sets aside for `bytes` bytes, which must not be 0.
 #[inline]
 pub const fn allocated(bytes: usize) -> usize {
-    let block = (bytes + HEADER_BYTES).next_multiple_of(ALIGN_BYTES);
-    if block < BLOCK_BYTES_MIN { BLOCK_BYTES_MIN } else { block }
+    let step = match bytes <= SMALL_BYTES_MAX {
+        true => ALIGN_BYTES,
+        // A quarter of the greatest power of two below.
+        false => 1 << ((bytes - 1).ilog2() - 2),
+    };
+    bytes.next_multiple_of(step)
 }
 
 /// Returns how many bytes the shared text of a name takes.
@@ -52,8 +54,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_are_what_glibc_makes_of_them() {
-        assert_eq!([1, 24, 25, 40, 41, 56, 57].map(allocated), [32, 32, 48, 48, 64, 64, 80]);
+    fn blocks_are_what_mimalloc_makes_of_them() {
+        assert_eq!([1, 16, 17, 40, 56, 80, 128].map(allocated), [16, 16, 32, 48, 64, 80, 128]);
+        assert_eq!([129, 160, 161, 256, 257, 1_025].map(allocated), [160, 160, 192, 256, 320, 1_280]);
         assert_eq!(name_bytes("s/1"), 32);
         assert_eq!(name_bytes("sensors/17/temperature"), 48);
     }
