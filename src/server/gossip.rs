@@ -81,6 +81,8 @@ pub struct Gossip {
     counted: MachineStats,
     /// Number of dropped datagrams that were reported last.
     dropped: u64,
+    /// Number of this node's own records that were handed to the machine while there were other members.
+    moved: u64,
 }
 
 impl Gossip {
@@ -110,6 +112,7 @@ impl Gossip {
             reach: ReachReports::default(),
             counted: MachineStats::default(),
             dropped: 0,
+            moved: 0,
         })
     }
 
@@ -186,6 +189,11 @@ impl Gossip {
         self.has_work(at.mono_us, shared)
     }
 
+    /// Number of records that have come from peers and gone to them since the start.
+    pub fn records_moved(&self) -> u64 {
+        self.moved + self.machine.copies_received()
+    }
+
     fn has_work(&self, now_us: u64, shared: &Shared) -> bool {
         let may_send = self.machine.room_bytes() > 0 && shared.ingest.outbox_bytes() > 0;
         may_send || self.datagrams.is_readable() || self.streams.has_work(now_us)
@@ -242,6 +250,7 @@ impl Gossip {
                 break;
             }
             self.machine.handle_published(now, &self.records);
+            self.moved += if self.machine.ring().len() > 1 { self.records.len() as u64 } else { 0 };
             self.records.clear();
             self.perform(now.mono_us, shared);
             // A bound in time is needed too, since no link fills up where there is no peer. It is generous: a

@@ -34,6 +34,11 @@ impl BusyPoll {
         BusyPoll { most_us, credit: 0 }
     }
 
+    /// Returns whether the worker may poll before it sleeps.
+    pub fn is_on(&self) -> bool {
+        self.most_us > 0
+    }
+
     /// Waits for an event or for the mailbox, for at most `timeout_us` microseconds.
     pub fn wait(
         &mut self,

@@ -46,6 +46,7 @@ mod outlets;
 mod pressure;
 mod reach;
 mod resolver;
+mod rest;
 mod run;
 mod session;
 mod shared;

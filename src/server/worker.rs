@@ -21,6 +21,7 @@ use super::control;
 use super::gossip::Gossip;
 use super::idle::BusyPoll;
 use super::lifecycle::{Fatal, Phase};
+use super::rest::Rest;
 use super::shared::Shared;
 use super::tokens::{self, EventSource};
 use crate::record::Now;
@@ -54,6 +55,7 @@ pub struct Worker {
     /// The node's phase as this worker saw it last.
     phase: Phase,
     busy_poll: BusyPoll,
+    rest: Rest,
 }
 
 impl Worker {
@@ -81,6 +83,7 @@ impl Worker {
             has_left: false,
             phase,
             busy_poll: BusyPoll::new(busy_poll_us),
+            rest: Rest::default(),
         })
     }
 
@@ -106,6 +109,9 @@ impl Worker {
         loop {
             self.wait(events, is_busy)?;
             let now = clock::now();
+            if let Some(gossip) = &self.gossip {
+                self.rest.begin_turn(now.mono_us, gossip.records_moved());
+            }
             self.shared.lifecycle.handle_turn(now, self.id);
             match self.shared.lifecycle.phase() {
                 phase @ (Phase::Stopped | Phase::Killed) => return Ok(phase),
@@ -118,6 +124,12 @@ impl Worker {
     }
 
     fn wait(&mut self, events: &mut Events, is_busy: bool) -> io::Result<()> {
+        if !is_busy && self.gossip.is_some() && !self.busy_poll.is_on() {
+            let rest_us = self.rest.rest_us(clock::now().mono_us);
+            if rest_us > 0 {
+                clock::sleep(rest_us);
+            }
+        }
         let timeout_us = if is_busy { 0 } else { self.timeout_us() };
         let Some(mailbox) = self.shared.mailboxes().get(self.id) else { return Ok(()) };
         let waited = self.busy_poll.wait(&mut self.poll, events, mailbox, timeout_us);
