@@ -214,10 +214,9 @@ impl Index {
         !self.leaving.is_empty()
     }
 
-    /// Returns the connections that want the source `source` of the map shard `shard`, from the cache if
-    /// possible.
-    pub fn audience(&mut self, shard: u16, source: &Source) -> &Audience {
-        self.cache.get(shard, source, |found| self.root.matches(source.as_str(), found))
+    /// Returns the connections that want the source, from the cache if possible.
+    pub fn audience(&mut self, source: &Source) -> &Audience {
+        self.cache.get(source, |found| self.root.matches(source.as_str(), found))
     }
 
     /// Replaces the content of `connections` by the connections that have a matching pattern, each once, in
@@ -362,8 +361,8 @@ mod tests {
                 want.dedup();
                 prop_assert_eq!(&matches(&index, source), &want);
                 let source = Source::parse(source).expect("a name");
-                prop_assert_eq!(&**index.audience(7, &source), &want);
-                prop_assert_eq!(&**index.audience(7, &source), &want);
+                prop_assert_eq!(&**index.audience(&source), &want);
+                prop_assert_eq!(&**index.audience(&source), &want);
             }
         }
     }

@@ -71,7 +71,7 @@ pub(super) fn make() -> Box<dyn FnMut()> {
         taken.clear();
         let changes = std::mem::take(&mut *ingest.downstream().0.lock());
         for change in &changes {
-            let audience = index.audience(change.shard, &change.record.source);
+            let audience = index.audience(&change.record.source);
             frame.clear();
             json::write_record(&mut frame, &change.record, change.is_expiry);
             for &connection in audience.iter() {

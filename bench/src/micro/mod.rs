@@ -8,7 +8,7 @@ mod wires;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use anode::latest::{Latest, shard_of};
+use anode::latest::Latest;
 use anode::limits::{INTRICATE_SHAPES_PER_WORKER_MAX, PLAIN_WILDCARDS_MAX};
 use anode::protocol::{json, protobuf};
 use anode::record::merge::{Verdict, judge};
@@ -189,14 +189,10 @@ fn hostile() -> Box<dyn FnMut()> {
 
 fn remembered() -> Box<dyn FnMut()> {
     let mut index = index(1_000);
-    let sources: Vec<(u16, Source)> = records()
-        .iter()
-        .take(100)
-        .map(|record| (shard_of(record.source.as_str()) as u16, record.source.clone()))
-        .collect();
+    let sources: Vec<Source> = records().iter().take(100).map(|record| record.source.clone()).collect();
     Box::new(move || {
-        for (shard, source) in sources.iter().cycle().take(RECORDS) {
-            black_box(index.audience(*shard, black_box(source)));
+        for source in sources.iter().cycle().take(RECORDS) {
+            black_box(index.audience(black_box(source)));
         }
     })
 }

@@ -89,7 +89,7 @@ impl Clients {
 
     /// Puts a change of `bytes` bytes of data into the run, if any connection wants it. Returns how many do.
     fn add_to_run(&mut self, now: Now, change: Change, bytes: usize) -> usize {
-        let audience = self.env.work.index.audience(change.shard, &change.record.source);
+        let audience = self.env.work.index.audience(&change.record.source);
         let count = audience.len();
         if count > 0 {
             if !self.run.is_same(audience) {

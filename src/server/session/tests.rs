@@ -279,7 +279,7 @@ impl World {
             Mail::Scanned => return true,
             Mail::Empty => return false,
         };
-        let audience = self.work.index.audience(change.shard, &change.record.source).clone();
+        let audience = self.work.index.audience(&change.record.source).clone();
         let mut frames = std::mem::take(&mut self.frames);
         frames.clear();
         for &client in audience.iter() {
