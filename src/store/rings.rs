@@ -1,35 +1,34 @@
 //! Histories in memory: of each source the records that were the latest, up to a number.
 //!
+//! Records are kept in their encoded form, each in one block of memory. The record that is passed round in the
+//! node takes twice as much, in three blocks: to keep it alive would cost a memory access for each of them
+//! when it is dropped, long after it has left the processor's caches, while a record that is freed at once
+//! gives warm memory to the next one.
+//!
 //! Histories are bounded in bytes over all sources: the oldest entry is dropped first, of whichever
 //! source it is.
 
 use std::collections::VecDeque;
-use std::hint::black_box;
-use std::sync::Arc;
 
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 
 use crate::record::cost::allocated;
 use crate::record::hash::name_hash;
-use crate::record::{Record, SharedRecord, Source, Stamp};
+use crate::record::{Record, SharedRecord, Source, Stamp, wire};
 
 /// Memory of the histories of all sources, in bytes.
 const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Number of dropped records that are gathered before they are freed.
-const DROPPED_MAX: usize = 6;
-/// Bytes of dropped records that are gathered before they are freed.
-const DROPPED_BYTES_MAX: usize = 64 * 1024;
 /// Number of unused entries of a table that are kept in any case.
 const ENTRIES_KEPT: usize = 64;
-/// Bytes of a cache line.
-const LINE_BYTES: usize = 64;
-/// Largest number of cache lines of a record's data that are read ahead.
-const LINES_MAX: usize = 8;
+/// Least memory of an entry, in bytes, by which the number of entries is estimated.
+const ENTRY_BYTES_MIN: usize = 64;
 
 /// History of one source.
 struct SourceRing {
     source: Source,
+    /// Stamp of the newest record.
+    newest: Stamp,
     /// Records in ascending order of their stamps, the oldest first.
     records: VecDeque<HistoryEntry>,
 }
@@ -37,42 +36,19 @@ struct SourceRing {
 struct HistoryEntry {
     /// Place of the entry among those of all sources.
     number: u64,
-    /// Bytes that the record counts as. They are kept here because they are needed when the record is
-    /// dropped, and the record has left the caches by then.
-    cost_bytes: u32,
-    record: SharedRecord,
+    /// The record in its encoded form.
+    encoded: Box<[u8]>,
 }
 
-/// Records that were dropped, freed a few at a time: they have left the caches, and each would be waited for
-/// by itself. Read side by side they come all at once.
-#[derive(Default)]
-struct Dropped {
-    records: Vec<SharedRecord>,
-    bytes: usize,
-}
-
-impl Dropped {
-    fn push(&mut self, entry: HistoryEntry) {
-        self.bytes += entry.cost_bytes as usize;
-        self.records.push(entry.record);
-        if self.records.len() >= DROPPED_MAX || self.bytes >= DROPPED_BYTES_MAX {
-            self.records.iter().for_each(|record| {
-                black_box(Arc::strong_count(record));
-            });
-            self.records.iter().for_each(|record| touch(record));
-            self.records.clear();
-            self.bytes = 0;
-        }
+impl HistoryEntry {
+    fn of(number: u64, record: &Record) -> HistoryEntry {
+        HistoryEntry { number, encoded: wire::encode(record).into_boxed_slice() }
     }
-}
 
-/// Reads a byte of each cache line that freeing a record gives to the next one that is made: whoever makes
-/// that one would otherwise wait for the lines one by one.
-fn touch(record: &Record) {
-    black_box((record.stamp.ts, record.birth.seq, record.ttl_ms, record.checksum));
-    record.payload.bytes().iter().step_by(LINE_BYTES).take(LINES_MAX).for_each(|byte| {
-        black_box(*byte);
-    });
+    /// Memory of the encoded record, in bytes.
+    fn cost_bytes(&self) -> usize {
+        allocated(self.encoded.len())
+    }
 }
 
 /// Returns how much memory the entries of a ring take, in bytes, those that are not in use included.
@@ -95,7 +71,6 @@ struct RingTable {
     bytes: usize,
     /// Bytes of the rings' entries, those that are not in use included.
     entry_bytes: usize,
-    dropped: Dropped,
 }
 
 /// Histories in memory, shared by all threads.
@@ -132,9 +107,9 @@ impl HistoryRings {
         let mut table = self.table.lock();
         let found = table.rings.find_entry(name_hash(source.as_str()), |ring| ring.source == *source);
         let Ok(entry) = found else { return };
-        if entry.get().records.back().is_none_or(|newest| newest.record.stamp <= stamp) {
+        if entry.get().newest <= stamp {
             let (ring, _) = entry.remove();
-            table.bytes -= ring.records.iter().map(|entry| entry.cost_bytes as usize).sum::<usize>();
+            table.bytes -= ring.records.iter().map(HistoryEntry::cost_bytes).sum::<usize>();
             table.handle_removed(&ring);
         }
     }
@@ -143,7 +118,9 @@ impl HistoryRings {
     pub(super) fn of_source(&self, source: &str) -> Vec<SharedRecord> {
         let table = self.table.lock();
         let ring = table.rings.find(name_hash(source), |ring| ring.source.as_str() == source);
-        ring.into_iter().flat_map(|ring| &ring.records).map(|entry| entry.record.clone()).collect()
+        let entries = ring.into_iter().flat_map(|ring| &ring.records);
+        let records = entries.filter_map(|entry| wire::decode(&entry.encoded).ok().map(SharedRecord::from));
+        records.collect()
     }
 }
 
@@ -173,40 +150,45 @@ impl RingTable {
             |ring| ring.source == record.source,
             |ring| name_hash(ring.source.as_str()),
         );
-        let mut entry =
-            entry.or_insert_with(|| SourceRing { source: record.source.clone(), records: VecDeque::new() });
-        let records = &mut entry.get_mut().records;
-        // No record is larger than a few megabytes.
-        let cost_bytes = u32::try_from(record.cost_bytes()).unwrap_or(u32::MAX);
-        match records.back_mut() {
-            Some(newest) if newest.record.stamp > record.stamp => return,
-            Some(newest) if newest.record.stamp == record.stamp => {
-                self.bytes = self.bytes - newest.cost_bytes as usize + cost_bytes as usize;
-                *newest = HistoryEntry { number: newest.number, cost_bytes, record: record.clone() };
-                return;
-            }
-            _ => {}
+        let (source, stamp) = (&record.source, record.stamp);
+        let mut entry = entry.or_insert_with(|| SourceRing {
+            source: source.clone(),
+            newest: stamp,
+            records: VecDeque::new(),
+        });
+        let SourceRing { newest, records, .. } = entry.get_mut();
+        if *newest > stamp {
+            return;
         }
+        if *newest == stamp
+            && let Some(last) = records.back_mut()
+        {
+            self.bytes -= last.cost_bytes();
+            *last = HistoryEntry::of(last.number, record);
+            self.bytes += last.cost_bytes();
+            return;
+        }
+        *newest = stamp;
         self.numbered += 1;
         self.order.push_back((hash, self.numbered));
         let before = entry_bytes(records);
-        records.push_back(HistoryEntry { number: self.numbered, cost_bytes, record: record.clone() });
+        let added = HistoryEntry::of(self.numbered, record);
+        self.bytes += added.cost_bytes();
+        records.push_back(added);
         self.entry_bytes += entry_bytes(records) - before;
-        self.bytes += cost_bytes as usize;
         if records.len() > len_max
             && let Some(oldest) = records.pop_front()
         {
-            self.bytes -= oldest.cost_bytes as usize;
+            self.bytes -= oldest.cost_bytes();
             // If sources publish in turns, this record is the oldest of all and its place is the first.
             self.order.pop_front_if(|first| *first == (hash, oldest.number));
-            self.dropped.push(oldest);
         }
         self.shorten_order();
     }
 
     /// Removes dropped records from the order once it is several times as long as the number of records held.
     fn shorten_order(&mut self) {
-        let held: usize = self.bytes / size_of::<Record>() + 1024;
+        let held: usize = self.bytes / ENTRY_BYTES_MIN + 1024;
         if self.order.len() <= 4 * held {
             return;
         }
@@ -230,8 +212,7 @@ impl RingTable {
             self.handle_removed(&ring);
         }
         if let Some(oldest) = oldest {
-            self.bytes -= oldest.cost_bytes as usize;
-            self.dropped.push(oldest);
+            self.bytes -= oldest.cost_bytes();
         }
         true
     }
@@ -252,7 +233,8 @@ mod tests {
             assert!(rings.table.lock().held_bytes() <= 100_000);
         }
         let table = rings.table.lock();
-        assert!(table.held_bytes() > 50_000 && table.bytes > 25_000, "{}", table.held_bytes());
+        let kept: usize = table.rings.iter().map(|ring| ring.records.len()).sum();
+        assert!(table.held_bytes() > 50_000 && kept > 100, "{} bytes, {kept} records", table.held_bytes());
         assert_eq!(
             table.entry_bytes,
             table.rings.iter().map(|ring| entry_bytes(&ring.records)).sum::<usize>()
