@@ -80,7 +80,8 @@ pub fn measure(system: &str, group: &Group, from: f64, seconds: f64) -> Outcome<
     })
 }
 
-fn run(group: &Group, rate: f64, seconds: f64) -> Outcome<Report> {
+/// Offers records at a constant rate: a publisher and a subscriber of everything at every node.
+pub fn run(group: &Group, rate: f64, seconds: f64) -> Outcome<Report> {
     let mut args = RunArgs::parse(&["--threads", "1"])?;
     args.to = group.addresses();
     let nodes = u32::try_from(args.to.len())?;

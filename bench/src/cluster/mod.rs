@@ -4,6 +4,7 @@
 
 mod group;
 mod load;
+mod steady;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ use crate::propagation::{Cluster, Memberlist};
 use crate::subject::Subject;
 use group::{Group, Nats};
 use load::{P99_MS_MAX, PAYLOAD_BYTES, SOURCES, Seen};
+use steady::{Busy, Steady};
 
 /// Options of this command.
 #[derive(Args)]
@@ -33,6 +35,12 @@ pub struct Arguments {
     /// Seconds that count at each rate that is tried
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// Constant rates, split by commas: what each costs and how late it is, rather than the highest rate
+    #[arg(long, value_delimiter = ',')]
+    steady: Vec<f64>,
+    /// Other programs that keep a core busy each while the clusters are measured
+    #[arg(long, default_value_t = 0)]
+    busy: usize,
     /// aNode alone
     #[arg(long)]
     no_peers: bool,
@@ -73,6 +81,11 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
     let versions = [nats_version, version(MEMBERLIST, memberlist.as_ref().map(|it| &it.version))];
     println!("{}", versions.join("\n"));
     let folder = Folder::new()?;
+    let _busy = Busy::start(arguments.busy)?;
+    if !arguments.steady.is_empty() {
+        let nats = nats.as_ref().ok().map(|(program, _)| program.as_path());
+        return run_steady(&arguments, &folder, &anode, nats);
+    }
     let mut all: Vec<Seen> = Vec::new();
     for run in 1..=arguments.subject.runs() {
         for &nodes in &arguments.nodes {
@@ -102,8 +115,33 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
     }
 }
 
+/// Measures constant rates, prints the medians, and writes all results.
+fn run_steady(arguments: &Arguments, folder: &Folder, anode: &Path, nats: Option<&Path>) -> Outcome<()> {
+    let mut all: Vec<Steady> = Vec::new();
+    for run in 1..=arguments.subject.runs() {
+        for &nodes in &arguments.nodes {
+            for &rate in &arguments.steady {
+                let folder = folder.join(format!("steady-{run}-{nodes}-{rate:.0}"));
+                note(&mut all, ANODE, || {
+                    let group = Group::Anode(Cluster::start(anode, &folder, nodes)?);
+                    steady::measure(ANODE, &group, rate, arguments.seconds)
+                });
+                if let Some(program) = nats {
+                    note(&mut all, NATS, || {
+                        let group = Group::Nats(Nats::start(program, &folder.join("nats"), nodes)?);
+                        steady::measure(NATS, &group, rate, arguments.seconds)
+                    });
+                }
+            }
+        }
+    }
+    println!("\n{}", steady::table(&all, NATS));
+    std::fs::write(&arguments.json, serde_json::to_string_pretty(&all)?)?;
+    Ok(())
+}
+
 /// Adds the result of a measurement. If it fails, that is printed and the result is left out.
-fn note(all: &mut Vec<Seen>, system: &str, measure: impl FnOnce() -> Outcome<Seen>) {
+fn note<T: std::fmt::Debug>(all: &mut Vec<T>, system: &str, measure: impl FnOnce() -> Outcome<T>) {
     match measure() {
         Ok(seen) => {
             println!("{seen:?}");
