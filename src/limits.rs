@@ -131,8 +131,11 @@ pub const MAILBOX_BYTES_HARD: usize = 32 * 1024 * 1024;
 /// Most bytes of heads (the newest sequence numbers of origins) that are added to one datagram: at most a
 /// sixth of it.
 pub const HEADS_BYTES_MAX: usize = 200;
-/// Bytes of records waiting to be spread in the cluster from which on publishers are slowed down.
-pub const OUTBOX_BYTES_SOFT: usize = 8 * 1024 * 1024;
+/// Bytes of records waiting to be spread in the cluster from which on publishers are slowed down: less than
+/// [`OUTBOX_BYTES_MERGED`], so that records are merged only where slowing down does not suffice.
+pub const OUTBOX_BYTES_SOFT: usize = 2 * 1024 * 1024;
+/// Bytes of records waiting to be spread in the cluster from which on they are merged to the newest of each source.
+pub const OUTBOX_BYTES_MERGED: usize = 8 * 1024 * 1024;
 /// Most bytes of records waiting to be spread in the cluster. Beyond it publishes are refused (`overloaded`).
 pub const OUTBOX_BYTES_HARD: usize = 32 * 1024 * 1024;
 /// Most bytes of records that wait for the store or are being written by it. Publishers and streams from
@@ -156,7 +159,7 @@ pub const SHUTDOWN_US_MAX: u64 = 10_000_000;
 
 const _: () = assert!(SHARDS.is_power_of_two() && SHARDS <= u16::MAX as usize + 1);
 const _: () = assert!(MAILBOX_BYTES_SOFT < MAILBOX_BYTES_HARD);
-const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_HARD);
+const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MERGED && OUTBOX_BYTES_MERGED < OUTBOX_BYTES_HARD);
 const _: () = assert!(RECORD_BYTES_CEILING + 4096 < STREAM_FRAME_BYTES_MAX);
 const _: () = assert!(2 * RECORD_BYTES_CEILING < SPREAD_ASSEMBLY_BYTES_MAX);
 const _: () = assert!(PING_US < PONG_US_MAX);

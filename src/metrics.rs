@@ -164,6 +164,9 @@ pub struct Metrics {
     pub gossip_datagrams_ignored: Counter,
     /// Copies of records received from peers, including those that were not needed.
     pub data_copies_received: Counter,
+    /// Records published here that no other node gets, because a newer one of the same source came before they
+    /// could be sent.
+    pub merged_before_spread: Counter,
     /// Time from acceptance at the origin until a record is applied here, as the difference of two wall
     /// clocks.
     pub propagation: Histogram,
@@ -348,6 +351,11 @@ impl Metrics {
                 "data_copies_received_total",
                 "Copies of records that came from peers.",
                 &self.data_copies_received,
+            ),
+            (
+                "merged_before_spread_total",
+                "Records published here that a newer one replaced before they could be sent to peers.",
+                &self.merged_before_spread,
             ),
         ] {
             text.counter(name, help, counter);

@@ -10,12 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use hashbrown::HashSet;
 
-use crate::limits::OUTBOX_BYTES_SOFT;
+use crate::limits::OUTBOX_BYTES_MERGED;
 use crate::record::hash::NameState;
 use crate::record::{Birth, NodeName, Record, SharedRecord, Source, Stamp};
-
-/// Bytes in the queue from which on the waiting records are merged.
-const MERGE_BYTES_MIN: usize = OUTBOX_BYTES_SOFT / 2;
 
 /// A record that every live member is to hold before its publisher is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +46,8 @@ pub struct Outbox {
     awaited: Vec<Awaited>,
     /// Number of bytes above which the waiting records are merged next.
     merge_at_bytes: usize,
+    /// Number of records that were dropped because a newer one of the same source waited, too.
+    merged: u64,
 }
 
 impl Outbox {
@@ -62,7 +61,8 @@ impl Outbox {
             bytes: 0,
             told_bytes: Arc::default(),
             awaited: Vec::new(),
-            merge_at_bytes: MERGE_BYTES_MIN,
+            merge_at_bytes: OUTBOX_BYTES_MERGED,
+            merged: 0,
         }
     }
 
@@ -103,8 +103,8 @@ impl Outbox {
         self.told_bytes.store(self.bytes, Relaxed);
         // The threshold falls only when the queue is this short: just after a merge hardly any records could
         // be merged again.
-        if self.bytes < MERGE_BYTES_MIN / 2 {
-            self.merge_at_bytes = MERGE_BYTES_MIN;
+        if self.bytes < OUTBOX_BYTES_MERGED / 2 {
+            self.merge_at_bytes = OUTBOX_BYTES_MERGED;
         }
     }
 
@@ -126,6 +126,11 @@ impl Outbox {
         self.bytes
     }
 
+    /// Number of records that other nodes never get, because a newer one of the same source waited with them.
+    pub fn merged(&self) -> u64 {
+        self.merged
+    }
+
     /// The number of bytes that wait, readable without the lock: every publish looks at it.
     pub fn told_bytes(&self) -> Arc<AtomicUsize> {
         self.told_bytes.clone()
@@ -145,11 +150,12 @@ impl Outbox {
                 kept.push_front(record);
             } else {
                 self.bytes -= record.cost_bytes();
+                self.merged += 1;
             }
         }
         debug_assert_eq!(self.bytes, kept.iter().map(|record| record.cost_bytes()).sum::<usize>());
         self.waiting = kept;
-        self.merge_at_bytes = (2 * self.bytes).max(MERGE_BYTES_MIN);
+        self.merge_at_bytes = (2 * self.bytes).max(OUTBOX_BYTES_MERGED);
     }
 }
 
@@ -189,7 +195,7 @@ mod tests {
             number += 1;
             outbox.accept(build(&format!("s/{number}"), 16 * 1024));
         };
-        while outbox.bytes() <= MERGE_BYTES_MIN {
+        while outbox.bytes() <= OUTBOX_BYTES_MERGED {
             add(&mut outbox);
         }
         let mut out = Vec::new();
@@ -210,7 +216,9 @@ mod tests {
         for n in 0..3_000 {
             outbox.accept(build(if n % 2 == 0 { "a" } else { "b" }, 16 * 1024));
         }
-        assert!(outbox.bytes() <= OUTBOX_BYTES_SOFT);
+        assert!(outbox.bytes() <= OUTBOX_BYTES_MERGED);
+        let waiting = outbox.waiting.len() as u64;
+        assert_eq!(outbox.merged(), 3_000 - waiting);
         let mut out = Vec::new();
         outbox.take(usize::MAX, &mut out);
         assert_eq!(out.last().map(|record| record.birth.seq), Some(3_000));

@@ -368,6 +368,8 @@ impl Gossip {
         metrics.data_copies_received.add(stats.data_copies_received - last.data_copies_received);
         metrics.shards_differing.set(stats.shards_differing as i64);
         self.counted = *stats;
+        let merged = shared.ingest.outbox().lock().merged();
+        metrics.merged_before_spread.add(merged - metrics.merged_before_spread.get());
         let dropped = self.datagrams.dropped();
         if dropped > self.dropped {
             tracing::warn!(
