@@ -162,6 +162,8 @@ pub struct Metrics {
     /// Datagrams that were ignored because they belong to another cluster or protocol version, are damaged, or
     /// may be sent by members only and came from another address.
     pub gossip_datagrams_ignored: Counter,
+    /// Boot numbers that the node has taken while it runs, because of an incarnation that cannot be refuted.
+    pub boots_taken: Counter,
     /// Copies of records received from peers, including those that were not needed.
     pub data_copies_received: Counter,
     /// Records published here that no other node gets, because a newer one of the same source came before they
@@ -347,6 +349,7 @@ impl Metrics {
                 "Datagrams of strangers, or damaged.",
                 &self.gossip_datagrams_ignored,
             ),
+            ("boots_taken_total", "Boot numbers taken while the node runs.", &self.boots_taken),
             (
                 "data_copies_received_total",
                 "Copies of records that came from peers.",

@@ -428,6 +428,11 @@ impl<S: Seal> Machine<S> {
                 }
                 SwimOutput::Stream(output) => self.perform(output),
                 SwimOutput::NameTaken { by } => self.effects.push_back(Effect::NameTaken { by }),
+                SwimOutput::NewBoot { boot } => {
+                    self.wire.set_boot(boot);
+                    self.spread.handle_new_boot(boot);
+                    self.effects.push_back(Effect::NewBoot { boot });
+                }
                 SwimOutput::Measured { member, rtt_us } => {
                     self.spread.handle_rtt(member.gossip(), member.zone(), rtt_us);
                 }

@@ -52,7 +52,8 @@ impl State {
     }
 }
 
-/// The facts that a member states about itself, which stay the same for one life of it.
+/// The facts that a member states about itself, which stay the same for one life of it in membership: from its
+/// start, or from when it took a new boot number while it runs, to its end or the next boot number.
 ///
 /// An identity is small, because one simulated world holds 10,000 machines with 10,000 members each. Fields
 /// that nearly all members have in common are kept once ([`Identity::share`]), an IPv4 address is kept as
@@ -71,7 +72,7 @@ pub struct Identity {
 }
 
 /// Fields that many members have in common, and those that do not fit in an [`Identity`].
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Common {
     zone: Box<str>,
     version: Box<str>,
@@ -79,6 +80,8 @@ pub struct Common {
     gossip: Option<SocketAddr>,
     /// HTTP address, if it is not `IP:PORT` on the same IPv4 host.
     http: Option<Box<str>>,
+    /// Number of boot numbers that the member has taken while it runs.
+    renewals: u32,
 }
 
 impl Common {
@@ -109,6 +112,7 @@ impl Identity {
             version: version.into(),
             gossip: ip.is_none().then_some(gossip),
             http: http_port.is_none().then(|| http.into()),
+            renewals: 0,
         };
         Identity {
             name,
@@ -118,6 +122,36 @@ impl Identity {
             http_port: http_port.unwrap_or(0),
             common: Arc::new(common),
         }
+    }
+
+    /// This identity, of a member that has taken `renewals` boot numbers while it runs. `None`: it cannot have
+    /// taken so many.
+    pub fn with_renewals(self, renewals: u32) -> Option<Identity> {
+        if renewals == 0 {
+            return Some(self);
+        }
+        self.boot.checked_sub(u64::from(renewals))?;
+        let mut common = (*self.common).clone();
+        common.renewals = renewals;
+        Some(Identity { common: Arc::new(common), ..self })
+    }
+
+    /// The identity of this member with the next boot number, which it takes while it runs. `None`: there is no
+    /// next one.
+    pub fn renewed(&self) -> Option<Identity> {
+        let (boot, renewals) = (self.boot.checked_add(1)?, self.renewals().checked_add(1)?);
+        Identity { boot, ..self.clone() }.with_renewals(renewals)
+    }
+
+    /// Number of boot numbers that the member has taken while it runs.
+    pub fn renewals(&self) -> u32 {
+        self.common.renewals
+    }
+
+    /// Boot number with which the member started. It stands in the births of the member's records, and in all that
+    /// follows from them: heads, resume tokens, and what is known of records that are stored.
+    pub fn start_boot(&self) -> u64 {
+        self.boot.saturating_sub(u64::from(self.common.renewals))
     }
 
     /// Address of the member's UDP and TCP ports, which have the same number.
@@ -251,6 +285,20 @@ mod tests {
         }
         assert!(known.len() <= COMMON_MAX);
         assert!(members.iter().all(|it| known.iter().any(|common| Arc::ptr_eq(common, &it.common))));
+    }
+
+    #[test]
+    fn a_new_boot_number_leaves_that_of_the_start() {
+        let it = identity("10.0.0.1:7946", "10.0.0.1:7070", "z");
+        assert_eq!((it.boot, it.renewals(), it.start_boot()), (1, 0, 1));
+        let next = it.renewed().and_then(|next| next.renewed()).expect("there are more");
+        assert_eq!((next.boot, next.renewals(), next.start_boot()), (3, 2, 1));
+        assert_eq!((next.gossip(), &*next.http(), next.zone()), (it.gossip(), &*it.http(), "z"));
+        let last = Identity { boot: u64::MAX, ..next };
+        assert_eq!(last.renewed(), None);
+        let it = Arc::unwrap_or_clone(it);
+        assert_eq!(it.clone().with_renewals(2), None, "it would have started below 0");
+        assert_eq!(it.with_renewals(1).map(|it| it.start_boot()), Some(0));
     }
 
     #[test]

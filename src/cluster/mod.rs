@@ -3,7 +3,9 @@
 //! One state machine ([`Machine`]) without sockets, threads, clock or global randomness. The server drives it
 //! with mio; the simulator drives thousands of the very same machines.
 //!
-//! A *life* of a node lasts from one start of the node to the next, and has one boot number. The *origin* of
+//! A *life* of a node lasts from one start of the node to the next, and has one boot number. A node whose
+//! incarnation is beyond reason takes a new boot number while it runs (`swim/lives.rs`). For membership, that is a
+//! new life, while its records keep the boot number of the start. The *origin* of
 //! a record is the node that accepted it from a client; the records of one life of an origin are numbered
 //! from 1. The *head* of such a life is the number up to which a node holds all of its records. A *peer* is
 //! the node at the other end of an exchange.
@@ -34,6 +36,8 @@ pub use self::machine::Machine;
 pub(crate) use self::streams::{StreamEvent, StreamId, StreamOutput};
 pub use self::swim::Known;
 pub(crate) use self::swim::SeedInfo;
+#[cfg(test)]
+pub(crate) use self::swim::forgery_tests::forged_news;
 pub use crate::config::Profile;
 use crate::limits::SHARDS;
 use crate::record::{NodeName, Now, SharedRecord, Stamp};
@@ -56,6 +60,12 @@ pub enum Effect {
     NameTaken {
         /// Address of that member.
         by: SocketAddr,
+    },
+    /// Keep this boot number where boot numbers are kept, so that the next start takes a greater one. The machine
+    /// has taken it for membership. The node's records go on with the boot number of its start.
+    NewBoot {
+        /// The boot number.
+        boot: u64,
     },
     /// Give an answer that waited for all members to hold a record.
     Replicated(Replicated),

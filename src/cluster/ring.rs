@@ -36,6 +36,11 @@ impl RingEntry {
         self.identity.boot
     }
 
+    /// Boot number with which the member started, which its records have.
+    pub fn start_boot(&self) -> u64 {
+        self.identity.start_boot()
+    }
+
     /// Address of the member for datagrams and streams.
     pub fn gossip(&self) -> SocketAddr {
         self.identity.gossip()

@@ -94,6 +94,11 @@ impl<S: Seal> Wire<S> {
         Wire { cluster: xxh3_64(cluster_name.as_bytes()) as u32, boot, seal }
     }
 
+    /// Sets the boot number that stands in the messages from now on.
+    pub fn set_boot(&mut self, boot: u64) {
+        self.boot = boot;
+    }
+
     /// Most bytes of protobuf in a datagram.
     pub fn body_bytes_max(&self) -> usize {
         body_bytes_max(self.seal.overhead_bytes())

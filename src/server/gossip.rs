@@ -271,6 +271,15 @@ impl Gossip {
                 Effect::Stream(output) => self.streams.perform(now_us, output),
                 Effect::MembersChanged => self.publish_members(shared),
                 Effect::Replicated(replicated) => shared.handle_replicated(replicated),
+                Effect::NewBoot { boot } => {
+                    shared.store().set_boot(boot);
+                    shared.metrics.boots_taken.add(1);
+                    tracing::warn!(
+                        boot,
+                        "a member held an incarnation of this node that is beyond reason: the node goes on under \
+                         a new boot number"
+                    );
+                }
                 Effect::NameTaken { by } => {
                     shared.lifecycle.fail(Fatal::NameTaken { name: shared.name.to_string(), by });
                 }

@@ -29,7 +29,7 @@ pub struct Shared {
     pub config: Config,
     /// The name of this node.
     pub name: NodeName,
-    /// The boot number of the node: it grows with every start.
+    /// The boot number with which the node started: it grows with every start. The records of the node have it.
     pub boot: u64,
     /// The map and the way into it.
     pub ingest: Ingest<Outlets>,

@@ -24,7 +24,8 @@ impl Survivor for Arc<Shared> {
         let members = self.cluster.members();
         // A member that takes no part here may write by itself all the same.
         let live = members.iter().filter(|member| !member.state.is_gone());
-        live.map(|member| NodeLife { node: member.identity.name.clone(), boot: member.identity.boot })
+        // The records of a member have the boot number of its start, whatever number it has taken since.
+        live.map(|member| NodeLife { node: member.identity.name.clone(), boot: member.identity.start_boot() })
             .collect()
     }
 

@@ -6,6 +6,7 @@ use super::ahead::Nodes;
 use super::place::NodeId;
 use crate::cluster::Replicated;
 use crate::cluster::outbox::Awaited;
+use crate::cluster::ring::RingEntry;
 
 /// The members that were alive in a node's view at some time: their names and boot numbers.
 type View = BTreeSet<(String, u64)>;
@@ -47,6 +48,7 @@ impl AwaitedAnswers {
         let both: View = then.intersection(&view_of(nodes, id)).cloned().collect();
         for node in nodes.iter().filter(|node| node.is_up()) {
             let member = (node.config.name.to_string(), node.config.boot);
+            debug_assert_eq!(node.machine.identity().boot, node.config.boot, "a boot number is kept");
             let held = node.replica.latest(awaited.source.as_str());
             let holds = held.is_some_and(|held| held.stamp >= awaited.stamp);
             let is_meant = replicated.is_whole && both.contains(&member);
@@ -60,6 +62,12 @@ impl AwaitedAnswers {
 }
 
 fn view_of(nodes: &Nodes, id: NodeId) -> View {
-    let entries = nodes[id].machine.ring().entries().iter();
-    entries.map(|entry| (entry.name().to_string(), entry.boot())).collect()
+    let machine = &nodes[id].machine;
+    let me = machine.identity();
+    let boot = |entry: &RingEntry| match *entry.name() == me.name {
+        // A boot number that the node itself takes while it runs changes nothing for its own answers.
+        true => entry.start_boot(),
+        false => entry.boot(),
+    };
+    machine.ring().entries().iter().map(|entry| (entry.name().to_string(), boot(entry))).collect()
 }

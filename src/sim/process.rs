@@ -228,6 +228,11 @@ impl SimNode {
                 self.name_taken = Some(by);
                 Act::Nothing
             }
+            // What a node keeps of its boot number is in its configuration.
+            Effect::NewBoot { boot } => {
+                self.config.boot = boot;
+                Act::Nothing
+            }
             Effect::MembersChanged => Act::Nothing,
             other => Act::Effect(other),
         }

@@ -394,7 +394,10 @@ impl World {
                 streams.close(&mut world, id, stream);
             }
             Effect::Replicated(replicated) => self.awaited.settle(&self.nodes, id, replicated),
-            Effect::Datagram { .. } | Effect::MembersChanged | Effect::NameTaken { .. } => {}
+            Effect::Datagram { .. }
+            | Effect::MembersChanged
+            | Effect::NameTaken { .. }
+            | Effect::NewBoot { .. } => {}
         }
     }
 

@@ -169,6 +169,12 @@ impl StoreHandle {
         self.inner.path.set_agreed(us);
     }
 
+    /// Sets a boot number that the node has taken while it runs, greater than that of its start. It is written at
+    /// once, so that the next start takes a greater one.
+    pub(crate) fn set_boot(&self, boot: u64) {
+        self.inner.path.set_boot(boot);
+    }
+
     /// Sets the heads of the records that this node holds, all of them pushed already. If the store then ends
     /// in order with nothing lost, the next start finds the heads in its [`NodeIdentity`]; after a kill it
     /// does not.

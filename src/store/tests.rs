@@ -377,3 +377,21 @@ fn heads_are_found_once_after_an_orderly_end_and_never_after_a_crash() {
     drop(store);
     assert!(open_sim(&after, options(1_000_000)).1.heads.is_empty());
 }
+
+/// A node that takes boot numbers while it runs must not take one of them again at its next start, where the clock
+/// is behind them.
+#[test]
+fn a_boot_number_that_was_taken_while_the_node_ran_is_kept() {
+    let dir = tempfile::tempdir().expect("directory");
+    let open = || StoreHandle::open(BackendKind::Embedded, dir.path(), options(1_000_000));
+    let (store, first) = open().expect("opens");
+    store.set_boot(first.boot + 7);
+    store.set_boot(first.boot + 6);
+    assert!(store.close(PATIENCE));
+    drop(store);
+    let (store, again) = open().expect("opens");
+    assert_eq!(again.boot, first.boot + 8);
+    assert!(store.close(PATIENCE));
+    drop(store);
+    assert_eq!(open().expect("opens").1.boot, first.boot + 9);
+}

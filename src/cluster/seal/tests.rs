@@ -299,7 +299,7 @@ impl<S: Seal> World<S> {
                     self.ends.remove(&(peer, there));
                     self.schedule(300, peer, Event::Stream(there, StreamEvent::Closed));
                 }
-                Effect::MembersChanged | Effect::Replicated(_) => {}
+                Effect::MembersChanged | Effect::Replicated(_) | Effect::NewBoot { .. } => {}
                 Effect::NameTaken { by } => panic!("the name of {index} is taken by {by}"),
             }
         }

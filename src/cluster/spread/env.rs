@@ -19,14 +19,16 @@ use crate::cluster::members::Identity;
 use crate::cluster::ring::Ring;
 use crate::record::{NodeName, Now};
 
-/// The identity of this node, which does not change while the node runs.
+/// The identity of this node. Only `header_boot` may change while the node runs.
 #[derive(Debug)]
 pub(super) struct Me {
     /// The node's name.
     pub name: NodeName,
-    /// Boot number, which distinguishes this life of the node from others.
+    /// Boot number with which the node started, which distinguishes its records from those of earlier starts.
     pub boot: u64,
-    /// Hash of name and boot number, which stands for this life on the wire.
+    /// Boot number in the headers of this node's datagrams, by which peers know whose numbers they acknowledge.
+    pub header_boot: u64,
+    /// Hash of the name and of the boot number with which the node started.
     pub life: u64,
     /// Place on the ring.
     pub place: u64,
@@ -43,6 +45,7 @@ impl Me {
         Me {
             name: config.name.clone(),
             boot: config.boot,
+            header_boot: config.boot,
             life: line_hash(&config.name, config.boot),
             place: identity.ring_hash(),
             zone: config.zone.as_str().into(),

@@ -296,6 +296,12 @@ impl Spread {
         }
     }
 
+    /// Takes the boot number that stands in the headers of this node's datagrams from now on. The records keep
+    /// that of the start. What is under way to peers is sent again to those that have not acknowledged it.
+    pub fn handle_new_boot(&mut self, boot: u64) {
+        self.base.me.header_boot = boot;
+    }
+
     /// Takes a round trip that membership measured, in microseconds, so that none has to be guessed for the
     /// first hand-over to a peer.
     pub fn handle_rtt(&mut self, peer: SocketAddr, zone: &str, rtt_us: u64) {

@@ -18,7 +18,7 @@ const CREDITED_MAX: usize = 512;
 const CREDIT_BYTES_MAX: usize = 2 * DATAGRAM_BYTES_MAX;
 /// Least size in bytes, without its seal, of a ping to whoever is at an address. It is that of the largest answer
 /// with an introduction, and of a ping by which the receiver finds out whether this node answers at its address.
-const FIRST_PING_BYTES_MIN: usize = 780;
+const FIRST_PING_BYTES_MIN: usize = 786;
 /// Most bytes of an answer to a ping without an introduction, but for the name of the node that answers.
 const ACK_BYTES: usize = 36;
 
@@ -110,7 +110,8 @@ mod tests {
             "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().expect("an address");
         let (http, zone) = (long(HTTP_ADDRESS_BYTES_MAX), long(ZONE_BYTES_MAX));
         let version = long(VERSION_BYTES_MAX);
-        let identity = Arc::new(Identity::new(name.clone(), u64::MAX, gossip, &http, &zone, &version));
+        let identity = Identity::new(name.clone(), u64::MAX, gossip, &http, &zone, &version);
+        let identity = Arc::new(identity.with_renewals(u32::MAX).expect("so many fit"));
         let ack = |introduction| {
             let (sender, view, is_unknown) = (name.clone(), u64::MAX, true);
             let (sequence, wall_us) = (u32::MAX, u64::MAX);

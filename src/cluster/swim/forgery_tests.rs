@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::message::{Ack, Claim, Introduction, Ping, SwimMessage, Update, life_key};
 use crate::cluster::members::{Identity, State};
 use crate::cluster::seal::Checksum;
@@ -28,6 +30,21 @@ fn introduction(member: &str, boot: u64, incarnation: u32, last: u8) -> Introduc
     Introduction { identity: Arc::new(identity), incarnation }
 }
 
+/// Builds a datagram that passes on that a member is alive at this incarnation, and, if `is_accused`, that it is
+/// suspected there. It says that it comes from the life `boot` of a node of the cluster of this name.
+pub(crate) fn forged_news(
+    (cluster, boot): (&str, u64),
+    to: SocketAddr,
+    member: &Arc<Identity>,
+    incarnation: u32,
+    is_accused: bool,
+) -> Bytes {
+    let alive = Update::alive(&Introduction { identity: member.clone(), incarnation });
+    let accused = Update { claim: Claim::Suspect(vec![name("b")]), ..alive.clone() };
+    let updates = if is_accused { vec![alive, accused] } else { vec![alive] };
+    Wire::new(cluster, boot, Checksum).datagram(to, Said::Members(SwimMessage::Gossip, updates), &[])
+}
+
 /// Machines that reach each other at once, and a stranger among them.
 struct Net {
     machines: BTreeMap<SocketAddr, Machine>,
@@ -37,6 +54,8 @@ struct Net {
     strays: Vec<(SocketAddr, usize)>,
     /// Nodes that were told to stop.
     ended: Vec<SocketAddr>,
+    /// Boot numbers that nodes took while they ran.
+    taken: Vec<(SocketAddr, u64)>,
 }
 
 impl Net {
@@ -48,6 +67,7 @@ impl Net {
             now: Now { mono_us: 1, wall_us: 1 },
             strays: Vec::new(),
             ended: Vec::new(),
+            taken: Vec::new(),
         };
         for (last, member) in [(1, "a"), (2, "b"), (3, "c")] {
             net.start(member, 5, last);
@@ -112,6 +132,7 @@ impl Net {
                     match effect {
                         Effect::Datagram { to, bytes } => carried.push((from, to, bytes)),
                         Effect::NameTaken { .. } => self.ended.push(from),
+                        Effect::NewBoot { boot } => self.taken.push((from, boot)),
                         _ => {}
                     }
                 }
@@ -137,12 +158,19 @@ impl Net {
         self.deliver();
     }
 
-    /// Asserts that all see each other alive, with nobody else among them, in the lives that they have.
+    /// Asserts that all see each other alive, with nobody else among them, in the lives that they began with.
     fn assert_whole(&self) {
+        assert_eq!(self.taken, []);
+        self.assert_whole_with(5);
+    }
+
+    /// Asserts that all see each other alive, with nobody else among them, and `c` with this boot number.
+    fn assert_whole_with(&self, boot_of_c: u64) {
         for last in 1..=3 {
-            for member in ["a", "b", "c"] {
+            for (member, boot) in [("a", 5), ("b", 5), ("c", boot_of_c)] {
                 let member = self.machine(last).member(member).expect("known");
-                assert_eq!((member.state, member.identity.boot), (State::Alive, 5), "{member:?} at {last}");
+                let found = (member.state, member.identity.boot, member.identity.start_boot());
+                assert_eq!(found, (State::Alive, boot, 5), "{member:?} at {last}");
             }
             assert_eq!(self.machine(last).ring().len(), 3);
         }
@@ -200,22 +228,76 @@ fn an_incarnation_beyond_reason_ends_no_member() {
     }
 }
 
-/// In steps that are small enough to be believed, an incarnation can be driven to its maximum. A member whose
-/// incarnation differs from what others believe puts that right by its answers.
+/// In steps that are small enough to be believed, what others hold of an incarnation can be driven anywhere. The
+/// member cannot refute what is said of it there, and was a suspect until it was asked for the last time. It takes
+/// a new boot number as soon as it is accused, and at most one in a minute. Its own word and its answers to
+/// pings do the rest.
 #[test]
-fn an_incarnation_that_was_driven_up_is_put_right() {
+fn an_incarnation_that_was_driven_up_ends_in_a_new_boot_number() {
     let mut net = Net::new();
-    for step in 1..200 {
-        let said = introduction("c", 5, step * 1_000, 3);
-        for to in [1, 2] {
-            net.forge(to, (to % 3 + 1, 9), SwimMessage::Gossip, vec![Update::alive(&said)]);
+    let drive_up = |net: &mut Net, boot: u64| {
+        let identity = net.machine(3).identity().clone();
+        assert_eq!(identity.boot, boot);
+        for step in 1..200 {
+            let said = Introduction { identity: identity.clone(), incarnation: step * 1_000 };
+            for to in [1, 2] {
+                net.forge(to, (to % 2 + 1, 5), SwimMessage::Gossip, vec![Update::alive(&said)]);
+            }
         }
+        let said = Introduction { identity, incarnation: 199_000 };
+        assert_eq!(net.machine(1).member("c").map(|member| member.incarnation), Some(199_000));
+        let doubted = Update { claim: Claim::Suspect(vec![name("b")]), ..Update::alive(&said) };
+        net.forge(1, (2, 5), SwimMessage::Gossip, vec![doubted]);
+    };
+    drive_up(&mut net, 5);
+    net.run_us(300_000);
+    assert_eq!(net.taken, [(address(3), 6)]);
+    net.assert_whole_with(6);
+    assert!([1, 2, 3].iter().all(|&at| net.machine(at).member("c").is_some_and(|c| c.incarnation == 0)));
+    drive_up(&mut net, 6);
+    for _ in 0..40 {
+        net.run_us(1_000_000);
+        assert!([1, 2].iter().all(|&at| net.machine(at).ring().len() == 3), "it is not given up");
     }
-    assert_eq!(net.machine(1).member("c").map(|member| member.incarnation), Some(199_000));
-    let doubted =
-        Update { claim: Claim::Suspect(vec![name("b")]), ..Update::alive(&introduction("c", 5, 199_000, 3)) };
-    for to in [1, 2] {
-        net.forge(to, (to % 3 + 1, 9), SwimMessage::Gossip, vec![doubted.clone()]);
+    assert_eq!(net.taken.len(), 1, "within a minute");
+    net.assert_whole_with(6);
+    net.run_us(30_000_000);
+    drive_up(&mut net, 6);
+    net.run_us(300_000);
+    assert_eq!(net.taken, [(address(3), 6), (address(3), 7)]);
+    net.assert_whole_with(7);
+}
+
+/// A stranger that names an incarnation beyond reason, in the name of members, must not make a node change its boot
+/// number, which every member would have to find out about: those members are asked, and do not hold it.
+#[test]
+fn a_boot_number_is_not_taken_because_a_stranger_says_something() {
+    let mut net = Net::new();
+    for incarnation in [1_025, 1 << 20, u32::MAX] {
+        for from in [1, 2, STRANGER] {
+            let said = introduction("c", 5, incarnation, 3);
+            for claim in [Claim::Suspect(vec![name("b")]), Claim::Dead, Claim::Left] {
+                let lie = Update { claim, ..Update::alive(&said) };
+                net.forge(3, (from, 5), SwimMessage::Gossip, vec![Update::alive(&said), lie.clone()]);
+                // An answer with a number that the stranger guesses.
+                let (sequence, sender, wall_us, view) = (7, name("a"), 1, 0);
+                let (is_unknown, is_unreached, is_leaving, is_joining) = (false, false, false, false);
+                let introduction = None;
+                let ack = Ack {
+                    sequence,
+                    sender,
+                    wall_us,
+                    view,
+                    is_unknown,
+                    is_unreached,
+                    is_leaving,
+                    is_joining,
+                    introduction,
+                };
+                net.forge(3, (from, 5), SwimMessage::Ack(ack), vec![lie]);
+                net.run_us(50_000);
+            }
+        }
     }
     net.run_us(10_000_000);
     net.assert_whole();

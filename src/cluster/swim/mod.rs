@@ -32,7 +32,7 @@
 //! By file: `table` has the members, `news` the rules by which they change, `newcomers` pings those that do not
 //! take part yet, `probe` finds members that do not
 //! answer, `suspicion` gives them up, `contacts` tries join targets and dead members, `claims` decides
-//! between two nodes with one name, `lists` exchanges whole lists on streams, `known` takes members from
+//! between two nodes with one name, `lives` takes a new boot number where no incarnation refutes what is said, `lists` exchanges whole lists on streams, `known` takes members from
 //! before, `leave` leaves in an orderly way.
 //!
 //! Rejected: exchanging whole lists periodically (memberlist: every 30 s, N entries each, for nothing while
@@ -45,10 +45,11 @@ mod clocks;
 mod contacts;
 mod credit;
 #[cfg(test)]
-mod forgery_tests;
+pub(super) mod forgery_tests;
 mod known;
 mod leave;
 mod lists;
+mod lives;
 pub(super) mod message;
 mod newcomers;
 mod news;
@@ -75,6 +76,7 @@ use self::credit::Credit;
 pub use self::known::Known;
 use self::leave::Leave;
 use self::lists::Lists;
+use self::lives::Lives;
 use self::message::{Ack, Introduction, Ping, SwimMessage, Update};
 use self::newcomers::Newcomers;
 use self::news::Way;
@@ -106,6 +108,8 @@ pub(super) enum SwimOutput {
     Stream(StreamOutput),
     /// Stop this node: its name is alive at the address `by`.
     NameTaken { by: SocketAddr },
+    /// Say from now on, in the headers of all messages, that this node has this boot number, and keep it.
+    NewBoot { boot: u64 },
     /// Learn that a member answered a probe after `rtt_us` microseconds.
     Measured { member: Arc<Identity>, rtt_us: u64 },
 }
@@ -127,6 +131,7 @@ pub(super) struct Swim {
     suspicions: Suspicions,
     contacts: Contacts,
     claims: Claims,
+    lives: Lives,
     newcomers: Newcomers,
     lists: Lists,
     leave: Leave,
@@ -166,6 +171,7 @@ impl Swim {
             suspicions: Suspicions::default(),
             contacts: Contacts::new(now.mono_us, config.has_seeds),
             claims: Claims::default(),
+            lives: Lives::default(),
             newcomers: Newcomers::new(!config.has_seeds),
             lists: Lists::new(now.mono_us, !config.has_seeds),
             leave: Leave::default(),
@@ -193,6 +199,8 @@ impl Swim {
         updates: Vec<Update>,
     ) {
         self.clocks.set_now(now);
+        let is_answer =
+            matches!(&message, SwimMessage::Ack(ack) if self.asked_at(ack.sequence) == Some(from));
         match message {
             SwimMessage::Ping(ping) => self.handle_ping(now, from, boot, ping),
             SwimMessage::Ack(ack) => self.handle_ack(now, from, boot, ack),
@@ -209,7 +217,7 @@ impl Swim {
             SwimMessage::Gossip => {}
         }
         for update in updates {
-            self.hear(now, update, Way::Gossip(from));
+            self.hear(now, update, if is_answer { Way::Answer(from) } else { Way::Gossip(from) });
         }
     }
 

@@ -8,7 +8,8 @@
 //! it has another life or address, or that its incarnation jumped, is believed from its own answer to a ping
 //! ([`Way::Proven`]). New members are learned from members that take part, and from their own introductions, and
 //! take part themselves once they have answered (`newcomers`). So no number that a stranger can choose ends a
-//! member for good: as long as it answers, its own answer puts right what others believe of it.
+//! member for good: as long as it answers, its own answer puts right what others believe of it, and where no
+//! greater incarnation is left for it, it takes a new boot number (`lives`).
 
 use std::net::SocketAddr;
 
@@ -28,8 +29,11 @@ pub(super) enum Way {
     Proven,
     /// From a node that introduces itself, in this ping if it did so in one. It may be anybody.
     Introduced(Option<Question>),
-    /// On a datagram from this address.
+    /// On a datagram from this address. Anybody can have written it.
     Gossip(SocketAddr),
+    /// On the answer from this address to a ping of this node. The answer repeats the number of the ping, so the
+    /// member at that address does believe it.
+    Answer(SocketAddr),
     /// In a whole list of a member that takes part. It may be old.
     List,
     /// In the first list that a joining node gets. Such news is not passed on: the others know it already,
@@ -44,6 +48,16 @@ pub(super) struct Question {
     pub from: SocketAddr,
     /// Number of the ping.
     pub sequence: u32,
+}
+
+impl Way {
+    /// The address of the datagram with the news, if it came on one.
+    fn sender(self) -> Option<SocketAddr> {
+        match self {
+            Way::Gossip(from) | Way::Answer(from) => Some(from),
+            Way::Proven | Way::Introduced(_) | Way::List | Way::FirstList => None,
+        }
+    }
 }
 
 impl Swim {
@@ -92,7 +106,7 @@ impl Swim {
     fn hear_alive(&mut self, now: Now, said: Introduction, way: Way) {
         let is_vouched = match way {
             Way::List | Way::FirstList => true,
-            Way::Gossip(from) => self.has_answered_at(from),
+            Way::Gossip(from) | Way::Answer(from) => self.has_answered_at(from),
             Way::Proven | Way::Introduced(_) => false,
         };
         let is_introduced = matches!(way, Way::Proven | Way::Introduced(_));
@@ -136,7 +150,9 @@ impl Swim {
                 if is_vouched {
                     self.vouch(now, slot);
                 }
-                self.table.set(slot, said.at_least(incarnation), state, now.mono_us, &mut self.random);
+                // A stranger may have told the incarnation that is known so far.
+                let said = if is_proven { said } else { said.at_least(incarnation) };
+                self.table.set(slot, said, state, now.mono_us, &mut self.random);
                 self.try_out(now, slot, way != Way::FirstList);
             }
             // memberlist#311, al8n/memberlist#197: after a member was given up, only its own answer counts. It is
@@ -207,31 +223,38 @@ impl Swim {
                     // Anybody could say the same in a datagram.
                     _ => {}
                 }
+            } else if update.boot == me.identity.boot && self.is_beyond_reason(update.incarnation) {
+                self.hear_what_cannot_be_refuted(now, update.incarnation, way);
             }
             return;
         }
-        if update.boot != me.identity.boot || self.leave.is_leaving() {
+        if !self.is_of_this_run(&update) || self.leave.is_leaving() {
             return;
         }
-        if update.incarnation < me.incarnation {
+        if update.boot < me.identity.boot || update.incarnation < me.incarnation {
             // This was refuted before. The sender missed the refutation, and would declare this node dead
             // after a few lost pings.
-            if let Way::Gossip(from) = way {
+            if let Some(from) = way.sender() {
                 let (message, updates) = (SwimMessage::Gossip, vec![Update::alive(&me)]);
                 self.outputs.push_back(SwimOutput::Datagram { to: from, message, updates });
             }
             return;
         }
-        // Nobody but a liar can know of such an incarnation. Whoever believes it asks this node before giving it
-        // up, and then knows better.
-        let is_far = update.incarnation - me.incarnation > INCARNATION_JUMP_MAX;
-        let Some(incarnation) = update.incarnation.checked_add(1).filter(|_| !is_far) else { return };
+        let refutation = update.incarnation.checked_add(1);
+        let Some(incarnation) = refutation.filter(|_| !self.is_beyond_reason(update.incarnation)) else {
+            return self.hear_what_cannot_be_refuted(now, update.incarnation, way);
+        };
         self.health.worsen(1);
         let said = Introduction { identity: me.identity, incarnation };
         self.table.set(ME, said, State::Alive, now.mono_us, &mut self.random);
         self.changed(now, ME);
-        // The sender is told of the refutation at once, without waiting for the next round.
-        if let Way::Gossip(from) = way {
+        self.tell_refutation(now, way);
+    }
+
+    /// Tells the sender of news about this node at once what is true, without waiting for the next round, and the
+    /// others soon.
+    pub(super) fn tell_refutation(&mut self, now: Now, way: Way) {
+        if let Some(from) = way.sender() {
             self.send(from, None, SwimMessage::Gossip);
         }
         self.next_gossip_us = self.next_gossip_us.min(now.mono_us);

@@ -293,7 +293,7 @@ impl Swim {
     }
 
     /// The address to which the ping of this number was sent, if its answer is waited for.
-    fn asked_at(&self, sequence: u32) -> Option<SocketAddr> {
+    pub(super) fn asked_at(&self, sequence: u32) -> Option<SocketAddr> {
         let probe = self.probes.under_way.iter().find(|probe| probe.sent_us(sequence).is_some());
         let slot = probe.map(|probe| probe.slot);
         let slot = slot.or_else(|| self.newcomers.find(sequence));

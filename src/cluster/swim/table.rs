@@ -152,8 +152,13 @@ impl MemberTable {
 
     /// Returns whether a member that takes part, other than this node, has this address.
     pub fn has_live_at(&self, address: SocketAddr) -> bool {
+        self.live_at(address).is_some()
+    }
+
+    /// The member that takes part, other than this node, at this address.
+    pub fn live_at(&self, address: SocketAddr) -> Option<Slot> {
         let is_it = |&slot: &Slot| self.get(slot).is_some_and(|member| member.identity.gossip() == address);
-        self.by_address.find(address_hash(address), is_it).is_some()
+        self.by_address.find(address_hash(address), is_it).copied()
     }
 
     /// The live members, this node included.

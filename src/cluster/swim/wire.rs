@@ -170,6 +170,7 @@ fn update_to_proto(update: &Update) -> proto::MemberUpdate {
             message.http = identity.http().into_owned();
             message.zone = identity.zone().into();
             message.version = identity.version().into();
+            message.renewals = identity.renewals();
             proto::MemberState::Alive
         }
         Claim::Suspect(accusers) => {
@@ -202,8 +203,9 @@ pub(in crate::cluster) fn update_from_proto(message: proto::MemberUpdate) -> Opt
             if !fits || gossip.port() == 0 || gossip.ip().is_unspecified() {
                 return None;
             }
-            let proto::MemberUpdate { boot, http, zone, version, .. } = &message;
-            Claim::Alive(Arc::new(Identity::new(name.clone(), *boot, gossip, http, zone, version)))
+            let proto::MemberUpdate { boot, http, zone, version, renewals, .. } = &message;
+            let identity = Identity::new(name.clone(), *boot, gossip, http, zone, version);
+            Claim::Alive(Arc::new(identity.with_renewals(*renewals)?))
         }
     };
     Some(Update { name, boot: message.boot, incarnation: message.incarnation, claim })

@@ -122,7 +122,7 @@ fn heads_are_reached(token: &Token, turn: &mut Turn<'_>) -> bool {
     let live: HashSet<u64, NameState> = members
         .iter()
         .filter(|member| !member.state.is_gone())
-        .map(|member| head_key(&member.identity.name, member.identity.boot))
+        .map(|member| head_key(&member.identity.name, member.identity.start_boot()))
         .collect();
     lacking.all(|(key, _)| live.contains(key))
 }

@@ -1,5 +1,6 @@
 //! Tests of the world itself: runs can be repeated, whichever threads work on them.
 
+mod incarnations;
 mod life;
 mod membership;
 mod network;

@@ -42,6 +42,12 @@ impl World {
         self.awaited.answer(id, token)
     }
 
+    /// Sends a running node a datagram that says that it comes from this address.
+    pub fn forge(&mut self, from: SocketAddr, to: NodeId, bytes: Bytes) {
+        let (from, to) = (self.place(from), self.nodes[to].place);
+        self.queue.push(self.now_us + 100, SimEvent::Datagram { from, to, bytes });
+    }
+
     /// Returns whether a node was not stopped; it may be paused.
     pub fn is_up(&self, id: NodeId) -> bool {
         self.nodes.get(id).is_some_and(SimNode::is_up)

@@ -44,7 +44,7 @@ use self::birth::count_life;
 use self::journal::{Journal, JournalBounds, JournalStep, MoveShare};
 use self::medium::{FileMedium, Medium};
 use self::rows::LatestRow;
-use self::schema::{AGREED_US, HEADS, JOURNAL, LATEST, NUMBERS, begin};
+use self::schema::{AGREED_US, BOOT, HEADS, JOURNAL, LATEST, NUMBERS, begin};
 use self::tables::{RecordTables, decode_latest, read_history};
 use super::backend::{Backend, Intake, LoadReport, OpenBackend};
 use super::data_dir::{FILE_NAME, take_dir};
@@ -103,7 +103,7 @@ fn open_file(
     let journal = JournalBounds { waiting_bytes: options.journal_bytes, ..JournalBounds::default() };
     let settings = Settings { history: options.history, cache_bytes: options.cache_bytes, journal };
     let (embedded, identity) = Embedded::open(medium, settings, life)?;
-    let kept = Marks { agreed_us: identity.agreed_us.unwrap_or(0) };
+    let kept = Marks { agreed_us: identity.agreed_us.unwrap_or(0), boot: 0 };
     let queue_bytes_max = options.queue_bytes_max.min(STORE_QUEUE_BYTES_MAX);
     let path = WritePath::new(options.clock.clone(), queue_bytes_max, kept);
     Ok((embedded, identity, Arc::new(path)))
@@ -172,7 +172,7 @@ impl Embedded {
     pub(super) fn marks(&self) -> Result<Marks, StoreError> {
         self.with_database(|database| {
             let numbers = database.begin_read()?.open_table(NUMBERS)?;
-            Ok(Marks { agreed_us: numbers.get(AGREED_US)?.map_or(0, |number| number.value()) })
+            Ok(Marks { agreed_us: numbers.get(AGREED_US)?.map_or(0, |number| number.value()), boot: 0 })
         })
     }
 
@@ -193,6 +193,9 @@ impl Embedded {
             if let Some(marks) = marks {
                 let mut numbers = transaction.open_table(NUMBERS)?;
                 numbers.insert(AGREED_US, marks.agreed_us)?;
+                if marks.boot > 0 {
+                    numbers.insert(BOOT, marks.boot)?;
+                }
             }
             transaction.commit()?;
             Ok(step)

@@ -162,6 +162,13 @@ impl WritePath {
         }
     }
 
+    /// Notes a boot number that the node has taken while it runs, and has it written.
+    pub(super) fn set_boot(&self, boot: u64) {
+        if self.marks.raise_boot(boot) {
+            self.bell.ring();
+        }
+    }
+
     /// The map to catch up from, once it is attached.
     pub(super) fn latest(&self) -> Option<Arc<dyn LatestRecords>> {
         self.latest.lock().clone()

@@ -27,7 +27,7 @@ impl Custody {
         id: usize,
         receipt: Receipt,
     ) {
-        if receipt.life != life_tag(env.base.me.boot) {
+        if receipt.life != life_tag(env.base.me.header_boot) {
             return;
         }
         // The answers are handled before parts are settled: they are about parts that this receipt does not

@@ -154,5 +154,5 @@ fn missing_in(part: &CountedPart, seats: &[Seat]) -> Vec<Seat> {
 fn address(ring: &Ring, seat: Seat) -> Option<SocketAddr> {
     let entries = ring.entries().get(ring.lower_bound(seat.place)..)?;
     let mut same = entries.iter().take_while(|entry| entry.hash == seat.place);
-    same.find(|entry| line_hash(entry.name(), entry.boot()) == seat.life).map(|entry| entry.gossip())
+    same.find(|entry| line_hash(entry.name(), entry.start_boot()) == seat.life).map(|entry| entry.gossip())
 }

@@ -57,7 +57,7 @@ impl Roster {
         }
         let entries = ring.entries().iter();
         let seat =
-            |entry: &RingEntry| Seat { place: entry.hash, life: line_hash(entry.name(), entry.boot()) };
+            |entry: &RingEntry| Seat { place: entry.hash, life: line_hash(entry.name(), entry.start_boot()) };
         let seats: Vec<Seat> = entries.map(seat).collect();
         let before = std::mem::replace(&mut self.seats, seats);
         self.version = Some(ring.version());

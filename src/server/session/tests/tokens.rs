@@ -124,19 +124,23 @@ fn tokens_on_another_node() {
     assert_eq!(resume(&mut there, &token).0, Some(false), "one is missing, and its origin is not known");
     let gossip = ([127, 0, 0, 1], 1).into();
     let identity = |boot| Identity::new(origin.clone(), boot, gossip, "127.0.0.1:1", "", "");
-    let member = |boot, state| {
+    let shown = |identity, state| {
         Arc::from([MemberInfo {
-            identity: Arc::new(identity(boot)),
+            identity: Arc::new(identity),
             state,
             incarnation: 0,
             rtt_us: None,
             cannot_reach_us: false,
         }])
     };
+    let member = |boot, state| shown(identity(boot), state);
     *there.node.members.borrow_mut() = member(1, State::Alive);
     assert_eq!(resume(&mut there, &token), (Some(true), vec![]), "its origin lives: it will come");
     *there.node.members.borrow_mut() = member(2, State::Alive);
     assert_eq!(resume(&mut there, &token).0, Some(false), "that life is over");
+    *there.node.members.borrow_mut() = shown(identity(1).renewed().expect("a next one"), State::Alive);
+    assert_eq!(resume(&mut there, &token), (Some(true), vec![]), "it took a boot number while it ran");
+    *there.node.members.borrow_mut() = member(2, State::Alive);
     copy(&there, 9);
     there.node.others.borrow_mut().insert((origin.clone(), 1), 10);
     there.publish("a/mine", "1");
