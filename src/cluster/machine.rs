@@ -259,11 +259,6 @@ impl<S: Seal> Machine<S> {
         self.collect(now, replica);
     }
 
-    /// Number of copies of records that came from peers since the start, needless copies included.
-    pub fn copies_received(&self) -> u64 {
-        self.spread.stats().data_copies_received
-    }
-
     /// Number of bytes of this node's own records that can be handed over now; 0 while the links are full.
     pub fn room_bytes(&self) -> usize {
         self.spread.room_bytes()

@@ -191,7 +191,7 @@ impl Gossip {
 
     /// Number of records that have come from peers and gone to them since the start.
     pub fn records_moved(&self) -> u64 {
-        self.moved + self.machine.copies_received()
+        self.moved + self.machine.spread_stats().data_copies_received
     }
 
     fn has_work(&self, now_us: u64, shared: &Shared) -> bool {
