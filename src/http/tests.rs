@@ -54,12 +54,12 @@ fn handed(socket: TcpStream, layer: Held) -> ClientSocket<Held> {
     ClientSocket { socket, layer }
 }
 
-/// Memory enough for these tests, of which one request may have 64 KiB.
+/// Memory enough for as many connections as there may be, of which one request may have 64 KiB.
 struct Memory(Arc<Budget>);
 
 impl Default for Memory {
     fn default() -> Memory {
-        Memory(Arc::new(Budget::new(1 << 20, 64 << 10)))
+        Memory(Arc::new(Budget::new(512 << 20, 64 << 10)))
     }
 }
 
