@@ -112,8 +112,9 @@ pub const UNANSWERED_BYTES_MAX: usize = 1024 * 1024;
 /// Most steps that the snapshots of all connections of a worker may take together in one of its turns. A step is to
 /// look at a name or to compare it with a few patterns. All of them take about a millisecond.
 pub const SCAN_STEPS_PER_TURN: usize = 8_192;
-/// Most steps that the snapshots of one connection may take before it is the turn of another one.
-pub const SCAN_STEPS_PER_SESSION: usize = 1_024;
+/// Most steps that the snapshots of one connection may take before the worker looks at the clock and it is the turn
+/// of another one. They take some twenty microseconds, and ten times as much where a processor is slow or shared.
+pub const SCAN_STEPS_PER_SESSION: usize = 128;
 /// Most patterns of closed connections that a worker removes from its index in one turn, which takes about a
 /// millisecond.
 pub const PATTERNS_REMOVED_PER_TURN: usize = 512;

@@ -1,8 +1,8 @@
 //! The budget of memory that clients may make a node hold, and the leases of its parts.
 //!
 //! Whatever a node keeps for a client counts against one budget: frames and bodies that have not come in full,
-//! answers and records that the client does not read, subscriptions, publishes that wait for their answers, and
-//! pages of HTTP. The map of records has a bound of its own, and so have the queues between the node's parts.
+//! answers and records that the client does not read, subscriptions, publishes that wait for their answers, pages of
+//! HTTP, and the buffers of connections over HTTP. The map of records has a bound of its own, and so have the queues between the node's parts.
 //!
 //! A [`Lease`] is a part of the budget that is taken, and is given back when it is dropped. Each event loop
 //! has one lease for all its connections, which it changes in large steps, so that counting costs no atomic

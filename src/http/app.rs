@@ -8,7 +8,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
-use super::NodeService;
+use super::{HttpOptions, NodeService};
 
 /// The state that every handler is given.
 #[derive(Clone)]
@@ -17,14 +17,17 @@ pub(super) struct App {
     pub(super) node: Arc<dyn NodeService>,
     /// Largest body of a publish, in bytes.
     pub(super) body_bytes_max: usize,
+    /// Largest data of a record, in bytes.
+    pub(super) record_bytes_max: usize,
     /// The right to look for a page, which one request has at a time.
     searches: Arc<Semaphore>,
 }
 
 impl App {
     /// Makes the state for the handlers of one control plane.
-    pub(super) fn new(node: Arc<dyn NodeService>, body_bytes_max: usize) -> App {
-        App { node, body_bytes_max, searches: Arc::new(Semaphore::new(1)) }
+    pub(super) fn new(node: Arc<dyn NodeService>, options: HttpOptions) -> App {
+        let HttpOptions { body_bytes_max, record_bytes_max } = options;
+        App { node, body_bytes_max, record_bytes_max, searches: Arc::new(Semaphore::new(1)) }
     }
 
     /// Waits until it is this request's turn to look for a page, for about a millisecond. Requests get their turns in

@@ -21,9 +21,11 @@
 mod app;
 mod authority;
 mod body;
+mod buffers;
 mod exchange;
 mod health;
 mod leased;
+
 mod pace;
 mod page;
 mod params;

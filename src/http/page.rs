@@ -6,14 +6,21 @@
 
 use std::borrow::Cow;
 
+use axum::response::Response;
 use serde::Serialize;
 
+use super::app::{App, typed};
+use super::leased::{leased_body, resize};
+use super::problem::Problem;
 use crate::cluster::members::MemberInfo;
+use crate::memory::{Lease, MemoryUse};
 use crate::protocol::json::write_record;
-use crate::record::Record;
+use crate::record::{Payload, Record};
 
 /// Size in bytes at which a page ends, whatever its limit, so that one request cannot cost a node more.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of the JSON of a record besides its data, as most records have them.
+const RECORD_FRAME_BYTES: usize = 512;
 
 /// The list of members.
 #[derive(Serialize)]
@@ -59,29 +66,45 @@ impl<'a> MemberList<'a> {
     }
 }
 
-/// A page of records while it is written: `{"records":[…],"after":…}`.
+/// A page of records while it is written: `{"records":[…],"after":…}`. Its memory is leased as it grows.
 pub(super) struct RecordPage {
     out: Vec<u8>,
+    lease: Lease,
     is_empty: bool,
     /// Size in bytes at which the page ends.
     bytes_max: usize,
 }
 
 impl RecordPage {
-    /// A page without records. `share_bytes` is the memory that one request may have: a page has at most half of
-    /// it, so that its last record fits, too.
-    pub(super) fn new(share_bytes: usize) -> RecordPage {
-        let bytes_max = PAGE_BYTES_MAX.min(share_bytes / 2);
-        RecordPage { out: b"{\"records\":[".to_vec(), is_empty: true, bytes_max }
+    /// A page without records. It has at most half of the memory that one request may have, so that its last record
+    /// fits, too.
+    pub(super) fn new(app: &App) -> RecordPage {
+        let memory = app.node.memory();
+        let bytes_max = PAGE_BYTES_MAX.min(memory.holder_max() / 2);
+        RecordPage { out: b"{\"records\":[".to_vec(), lease: memory.lease(), is_empty: true, bytes_max }
     }
 
-    /// Adds a record.
-    pub(super) fn push(&mut self, record: &Record) {
+    /// Adds a record, or refuses the request if there is no memory for it.
+    pub(super) fn push(&mut self, app: &App, record: &Record) -> Result<(), Problem> {
+        let data = match &record.payload {
+            Payload::Binary(bytes) => bytes.len().div_ceil(3) * 4,
+            payload => payload.bytes().len(),
+        };
+        // The memory grows by small parts, because a page that becomes twice as large at once may need more than a
+        // request may have.
+        let wanted = RECORD_FRAME_BYTES + data;
+        if self.out.capacity() - self.out.len() < wanted {
+            self.out.reserve_exact(wanted.max(self.out.len() / 4));
+        }
         if !self.is_empty {
             self.out.push(b',');
         }
         self.is_empty = false;
         write_record(&mut self.out, record, false);
+        match self.out.capacity() == self.lease.bytes() {
+            true => Ok(()),
+            false => resize(app, MemoryUse::Pages, &mut self.lease, self.out.capacity()),
+        }
     }
 
     /// Returns whether the page has as many bytes as it may have.
@@ -89,25 +112,15 @@ impl RecordPage {
         self.out.len() >= self.bytes_max
     }
 
-    /// The whole page. `after` is the cursor of the next page, if there is a next page.
-    pub(super) fn finish(mut self, after: Option<&str>) -> Vec<u8> {
+    /// The answer with the whole page. `after` is the cursor of the next page, if there is a next page.
+    pub(super) fn finish(mut self, app: &App, after: Option<&str>) -> Result<Response, Problem> {
         // Serializing an optional string cannot fail.
         let after = serde_json::to_string(&after).unwrap_or_default();
         self.out.extend_from_slice(b"],\"after\":");
         self.out.extend_from_slice(after.as_bytes());
         self.out.push(b'}');
-        self.out
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_without_records_is_json() {
-        let page = || RecordPage::new(usize::MAX);
-        assert_eq!(page().finish(None), br#"{"records":[],"after":null}"#);
-        assert_eq!(page().finish(Some("a\"b")), br#"{"records":[],"after":"a\"b"}"#);
+        self.out.shrink_to_fit();
+        resize(app, MemoryUse::Pages, &mut self.lease, self.out.capacity())?;
+        Ok(typed("application/json", leased_body(self.out, self.lease)))
     }
 }

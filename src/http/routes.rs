@@ -11,27 +11,36 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use super::NodeService;
 use super::app::{App, typed};
 use super::authority::check_host;
 use super::health::HealthPath;
-use super::leased::leased_json;
+use super::leased::{lease, leased_body, leased_json};
 use super::page::{MemberList, RecordPage};
 use super::params::{Query, Target};
 use super::problem::{Problem, retry_after};
 use super::publish::publish;
+use super::{HttpOptions, NodeService};
 use crate::limits::TS_MAX;
+use crate::memory::MemoryUse;
 use crate::protocol::json::write_record;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::{HistoryCursor, HistoryQuery, Record};
 
-/// Number of records of a history that are read from the store at a time. After each such chunk the size of
-/// the page is checked.
+/// Most records of a history that are read from the store at a time. After each such chunk the size of the page is
+/// checked.
 const HISTORY_CHUNK: usize = 64;
+/// Most bytes of records of a history that are read at a time, if each is as large as it may be: they are counted only
+/// when they are there. At least one record is read.
+const HISTORY_CHUNK_BYTES: usize = 2 * 1024 * 1024;
+
+/// Memory that a search for a page needs for its place in each shard of the map, in bytes.
+const SEARCH_BYTES: usize = 14 * 1024;
+/// Memory that a search needs for each record that it finds, besides the record, in bytes.
+const FOUND_BYTES: usize = 2 * size_of::<usize>();
 
 /// The router of all paths.
-pub(super) fn router(node: Arc<dyn NodeService>, body_bytes_max: usize) -> Router {
-    let app = App::new(node, body_bytes_max);
+pub(super) fn router(node: Arc<dyn NodeService>, options: HttpOptions) -> Router {
+    let app = App::new(node, options);
     Router::new()
         .route("/healthz", get(|State(app): State<App>| health(app, HealthPath::Live)))
         .route("/readyz", get(|State(app): State<App>| health(app, HealthPath::Ready)))
@@ -54,7 +63,10 @@ type HandlerResult = Result<Response, Problem>;
 
 async fn health(app: App, path: HealthPath) -> Response {
     let answer = path.answer(&*app.node);
-    let mut response = typed(answer.media_type, answer.body);
+    let mut lease = app.node.memory().lease();
+    // Whoever watches the node is told how it is, however much memory clients hold.
+    let _ = lease.resize(answer.body.capacity(), 0);
+    let mut response = typed(answer.media_type, leased_body(answer.body, lease));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some(seconds) = retry_after(answer.status) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
@@ -89,6 +101,8 @@ async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> 
 async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResult {
     let query = Query::parse(query.as_deref(), &["pattern", "limit", "after"])?;
     let (pattern, limit) = (query.pattern()?, query.limit()?);
+    // The search needs this memory until its page is put together.
+    let _search_lease = lease(&app, MemoryUse::Pages, SEARCH_BYTES + limit * FOUND_BYTES)?;
     // One more than asked for tells whether there is a next page.
     let mut search = app.node.list(pattern, query.get("after"), limit + 1);
     loop {
@@ -107,9 +121,9 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResul
         let mut records = search.into_records();
         let mut has_more = records.len() > limit;
         records.truncate(limit);
-        let mut page = RecordPage::new(app.node.memory().holder_max());
+        let mut page = RecordPage::new(&app);
         for (at, record) in records.iter().enumerate() {
-            page.push(record);
+            page.push(&app, record)?;
             if page.is_full() {
                 has_more |= at + 1 < records.len();
                 records.truncate(at + 1);
@@ -117,7 +131,7 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResul
             }
         }
         let last = records.last().filter(|_| has_more);
-        leased_json(&app, page.finish(last.map(|record| record.source.as_str())))
+        page.finish(&app, last.map(|record| record.source.as_str()))
     })
     .await?
 }
@@ -126,28 +140,46 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
     let query = Query::parse(query.as_deref(), &["from", "to", "limit", "after"])?;
     let (from_us, to_us, mut limit) = (query.ts("from", 0)?, query.ts("to", TS_MAX)?, query.limit()?);
     let after = query.get("after").map(history_cursor).transpose()?;
-    apart(move || {
-        let mut page = RecordPage::new(app.node.memory().holder_max());
-        let wall_us = app.node.now().wall_us;
-        let mut chunk = HistoryQuery { source, from_us, to_us, limit, after };
-        while limit > 0 && !page.is_full() {
-            chunk.limit = limit.min(HISTORY_CHUNK);
+    let chunk_bytes_max = HISTORY_CHUNK_BYTES.min(app.node.memory().holder_max() / 2);
+    let most = (chunk_bytes_max / app.record_bytes_max.max(1)).clamp(1, HISTORY_CHUNK);
+    let mut page = RecordPage::new(&app);
+    let mut chunk = HistoryQuery { source, from_us, to_us, limit, after };
+    // Each chunk is a turn of its own on the threads for blocking work, so that long histories make room for others.
+    while limit > 0 && !page.is_full() {
+        chunk.limit = limit.min(most);
+        let app = app.clone();
+        let shown;
+        let is_last;
+        (page, chunk, shown, is_last) = apart(move || {
             let found = app.node.history(&chunk)?;
-            // A value whose time to live has ended is not shown in a history either; deletions are.
-            let is_shown = |record: &&Record| record.stamp.deleted || record.is_visible(wall_us);
-            for record in found.records.iter().filter(is_shown).take(limit) {
-                page.push(record);
-                limit -= 1;
-            }
+            let shown = push_chunk(&app, &mut page, &found.records, limit)?;
             chunk.after = found.after;
-            if chunk.after.is_none() || found.records.is_empty() {
-                break;
-            }
+            let is_last = chunk.after.is_none() || found.records.is_empty();
+            Ok::<_, Problem>((page, chunk, shown, is_last))
+        })
+        .await??;
+        limit -= shown;
+        if is_last {
+            break;
         }
-        let after = chunk.after.map(|cursor| cursor.to_string());
-        leased_json(&app, page.finish(after.as_deref()))
-    })
-    .await?
+    }
+    let after = chunk.after.map(|cursor| cursor.to_string());
+    page.finish(&app, after.as_deref())
+}
+
+/// Adds those of a chunk of a history to the page that are shown, at most `limit`. Returns their number.
+fn push_chunk(app: &App, page: &mut RecordPage, chunk: &[Record], limit: usize) -> Result<usize, Problem> {
+    // The chunk is in memory until it is written, beside the page.
+    let _lease = lease(app, MemoryUse::Pages, chunk.iter().map(Record::cost_bytes).sum())?;
+    let wall_us = app.node.now().wall_us;
+    // A value whose time to live has ended is not shown in a history either; deletions are.
+    let is_shown = |record: &&Record| record.stamp.deleted || record.is_visible(wall_us);
+    let mut shown = 0;
+    for record in chunk.iter().filter(is_shown).take(limit) {
+        page.push(app, record)?;
+        shown += 1;
+    }
+    Ok(shown)
 }
 
 /// Reads the cursor that a client sends back for the next page of a history.

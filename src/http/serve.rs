@@ -20,22 +20,25 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::NodeService;
+use super::buffers::connections_max;
 use super::exchange::{AnswerBody, Exchanges};
 use super::places::{Places, Seat};
 use super::routes::router;
 use super::stream::{ClientSocket, ClientStream, SocketLayer};
 use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 
-/// Number of connections that are served at a time.
-const CONNECTIONS_MAX: u32 = 1_024;
 /// Bytes of memory that the bodies of publishes may take together, however small they may be each.
 const BODIES_BYTES: usize = 64 * 1024 * 1024;
 /// Number of the largest bodies that may be held at a time.
 const LARGEST_BODIES: usize = 8;
+/// Number of threads for work that may take long. As many parts of histories are read at a time, which are counted only
+/// once they are there.
+const BLOCKING_THREADS: usize = 2;
 /// Time for the head of a request to come, from the end of the exchange before it.
 pub const IDLE: Duration = Duration::from_secs(30);
-/// Number of bytes of its requests that one connection may buffer.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Number of bytes that hyper may buffer of the requests of one connection, which a head as long as it may be must fit
+/// into, and from which on it asks for no more of an answer.
+const BUFFER_BYTES_MAX: usize = 2 * REQUEST_HEAD_BYTES_MAX;
 /// Time that requests under way have to finish when the node shuts down, in microseconds.
 pub const GRACE_US: u64 = 2_000_000;
 
@@ -44,6 +47,8 @@ pub const GRACE_US: u64 = 2_000_000;
 pub struct HttpOptions {
     /// Largest body of a publish, in bytes.
     pub body_bytes_max: usize,
+    /// Largest data of a record, in bytes.
+    pub record_bytes_max: usize,
 }
 
 /// A connection that an event loop has handed over, with the bytes that the loop has read already.
@@ -113,17 +118,18 @@ impl<L: SocketLayer> Http<L> {
     /// Starts the thread.
     pub fn start(node: Arc<dyn NodeService>, options: HttpOptions) -> io::Result<Http<L>> {
         // The channel has room for as many connections as there are places.
-        let (sender, receiver) = mpsc::channel(CONNECTIONS_MAX as usize);
+        let connections_max = connections_max(node.memory());
+        let (sender, receiver) = mpsc::channel(connections_max as usize);
         let body_bytes_max = BODIES_BYTES.max(LARGEST_BODIES * options.body_bytes_max);
-        let places = Arc::new(Places::new(CONNECTIONS_MAX, body_bytes_max, node.memory().clone()));
+        let places = Arc::new(Places::new(connections_max, body_bytes_max, node.memory().clone()));
         let (phase, watched) = watch::channel(ServePhase::Serving);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(2)
+            .max_blocking_threads(BLOCKING_THREADS)
             .thread_keep_alive(IDLE)
             .build()?;
-        let router = router(node.clone(), options.body_bytes_max);
+        let router = router(node.clone(), options);
         let served = Served { node, router, watched, places: places.clone() };
         let thread = std::thread::Builder::new().name("http".into()).spawn(move || {
             runtime.block_on(serve_all(served, receiver));

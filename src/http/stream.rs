@@ -5,7 +5,7 @@
 //! does not own the socket ([`SocketLayer`]), so it can work on the event loop's socket first, and on tokio's
 //! afterwards. The bytes that the event loop has read already are returned before any others.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::NodeService;
+use super::buffers::{ConnectionMemory, READ_BYTES_MAX};
 use super::exchange::Exchanges;
 use super::pace::Pace;
 use super::places::Seat;
@@ -28,6 +29,9 @@ use crate::protocol::refusal::Code;
 /// Bytes that the kernel takes of an answer before the client has room for them. With more, a client that
 /// reads slowly would seem to stand still for long times.
 const UNSENT_BYTES_MAX: u32 = 64 * 1024;
+
+/// Bytes up to which several pieces of an answer are written as one, as its head and a short body are.
+const JOINED_BYTES_MAX: usize = 8 * 1024;
 
 /// A layer between the socket of a client and the plain bytes that the client sends and receives.
 ///
@@ -68,6 +72,8 @@ pub(super) struct ClientStream<L> {
     node: Arc<dyn NodeService>,
     seat: Arc<Seat>,
     exchanges: Arc<Exchanges>,
+    /// The count of what the connection holds in memory.
+    memory: ConnectionMemory,
     /// Whether a part of a head has come.
     has_begun: bool,
     /// The time by which a head that has begun must have come; set while the rest of it is waited for.
@@ -118,6 +124,7 @@ impl<L: SocketLayer> ClientStream<L> {
             tracing::trace!(%error, "no TCP_NOTSENT_LOWAT");
         }
         let socket = tokio::net::TcpStream::from_std(from.socket)?;
+        let memory = ConnectionMemory::new(node.memory().lease(), read.capacity());
         Ok(ClientStream {
             read: read.into(),
             socket,
@@ -125,6 +132,7 @@ impl<L: SocketLayer> ClientStream<L> {
             node,
             seat,
             exchanges,
+            memory,
             has_begun: false,
             head_deadline: None,
             reader: None,
@@ -154,6 +162,13 @@ impl<L: SocketLayer> ClientStream<L> {
                 Poll::Ready(ready) => ready?,
                 Poll::Pending => return Poll::Pending,
             }
+        }
+    }
+
+    /// Counts bytes that hyper is given. Bodies are counted where they are put together.
+    fn count_read(&mut self, bytes: usize) {
+        if self.exchanges.are_settled() {
+            self.memory.handle_head(bytes);
         }
     }
 
@@ -224,14 +239,22 @@ impl<L: SocketLayer> AsyncRead for ClientStream<L> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if !self.read.is_empty() {
-            let count = self.read.len().min(buffer.remaining());
+            let count = self.read.len().min(buffer.remaining()).min(READ_BYTES_MAX);
             buffer.put_slice(&self.read.split_to(count));
+            self.count_read(count);
+            if self.read.is_empty() {
+                // Even an empty part would keep the memory of the whole.
+                self.read = Bytes::new();
+                self.memory.handle_handed_taken();
+            }
             return Poll::Ready(Ok(()));
         }
-        let unfilled = buffer.initialize_unfilled();
+        let unfilled = buffer.initialize_unfilled_to(buffer.remaining().min(READ_BYTES_MAX));
         match self.poll_layer(cx, Direction::Reading, |layer, socket| layer.read(socket, unfilled)) {
             Poll::Ready(read) => {
-                buffer.advance(read?);
+                let read = read?;
+                buffer.advance(read);
+                self.count_read(read);
                 self.has_begun = true;
                 Poll::Ready(Ok(()))
             }
@@ -261,11 +284,37 @@ impl<L: SocketLayer> AsyncWrite for ClientStream<L> {
         Poll::Ready(Ok(written))
     }
 
+    /// hyper hands over the head of an answer and its body as they are, and keeps no copy of them.
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut filled = pieces.iter().filter(|piece| !piece.is_empty());
+        let first: &[u8] = filled.next().map_or(&[], |first| first);
+        if first.len() >= JOINED_BYTES_MAX || filled.next().is_none() {
+            return self.poll_write(cx, first);
+        }
+        let mut joined = [0; JOINED_BYTES_MAX];
+        let mut room = joined.as_mut_slice();
+        for piece in pieces {
+            // A full slice takes nothing more, and a slice never fails.
+            let _ = room.write(piece);
+        }
+        let count = JOINED_BYTES_MAX - room.len();
+        self.poll_write(cx, joined.get(..count).unwrap_or_default())
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_problem(cx))?;
         ready!(self.poll_written(cx, |layer, socket| layer.flush(socket)))?;
         let was_waiting = self.reader.take().is_some();
         if self.exchanges.handle_flushed() {
+            self.memory.handle_answered();
             (self.has_begun, self.head_deadline) = (false, None);
             self.seat.begin_waiting();
         } else if was_waiting {

@@ -18,6 +18,7 @@ use crate::protocol::reply::ItemReply;
 use crate::record::{Birth, HistoryCursor, NodeName, Payload, Record, Source, Stamp};
 
 const WALL_US: u64 = 1_000_000;
+const OPTIONS: HttpOptions = HttpOptions { body_bytes_max: 1024, record_bytes_max: 64 << 10 };
 
 /// A layer that changes nothing, but holds what it is said to have read of the socket before.
 #[derive(Default)]
@@ -53,12 +54,12 @@ fn handed(socket: TcpStream, layer: Held) -> ClientSocket<Held> {
     ClientSocket { socket, layer }
 }
 
-/// Memory enough for these tests, of which one request may have 64 KiB.
+/// Memory enough for as many connections as there may be, of which one request may have 64 KiB.
 struct Memory(Arc<Budget>);
 
 impl Default for Memory {
     fn default() -> Memory {
-        Memory(Arc::new(Budget::new(1 << 20, 64 << 10)))
+        Memory(Arc::new(Budget::new(512 << 20, 64 << 10)))
     }
 }
 
@@ -69,6 +70,8 @@ struct Few {
     metrics: Metrics,
     memory: Memory,
     not_ready: Mutex<Option<String>>,
+    /// Bytes that were leased whenever a part of a history was read.
+    leased_at_reads: Mutex<Vec<usize>>,
 }
 
 fn record(source: &str, ts: u64, payload: Payload, ttl_ms: u64) -> Record {
@@ -174,6 +177,7 @@ impl NodeService for Few {
 
     /// The history of a source is one record for each number up to its latest `ts`.
     fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal> {
+        self.leased_at_reads.lock().push(self.memory.0.taken());
         let latest = self.get(&query.source).map_or(0, |record| record.stamp.ts);
         let payload = Payload::Json(Bytes::from_static(b"0"));
         let counted = (1..=latest).rev().map(|ts| record(&query.source, ts, payload.clone(), 0));
@@ -232,7 +236,7 @@ impl Served {
         node.put("a/gone", 6, Payload::Deleted, 0);
         node.put("a/over", 7, json("3"), 1);
         node.put("b/history", 200, json("4"), 0);
-        let http = Http::start(node.clone(), HttpOptions { body_bytes_max: 1024 }).expect("starts");
+        let http = Http::start(node.clone(), OPTIONS).expect("starts");
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let address = listener.local_addr().expect("address");
         let hand_over = http.hand_over();
@@ -389,6 +393,23 @@ fn history_newest_first_page_by_page() {
     served.get("/v1/sources/a/b/history?from=-1").is_problem(400, "bad_timestamp");
 }
 
+/// A history was counted only when all of it was read: up to 8 MiB of each request were not.
+#[test]
+fn a_history_counts_while_it_is_read() {
+    let served = Served::start();
+    assert_eq!(served.get("/v1/sources/b/history/history?limit=60").status, 200);
+    let leased = served.node.leased_at_reads.lock().clone();
+    assert_eq!(leased.len(), 60, "a chunk is one record here, since it might be as large as a chunk");
+    assert!(leased[0] >= 28 << 10, "the connection itself is counted: {leased:?}");
+    assert!(leased.is_sorted() && leased[59] > leased[0] + 2_000, "{leased:?}");
+}
+
+#[test]
+fn a_page_of_nothing_is_json() {
+    let served = Served::start();
+    assert_eq!(served.get("/v1/sources?pattern=none/*").body, r#"{"records":[],"after":null}"#);
+}
+
 #[test]
 fn publishes_one() {
     let served = Served::start();
@@ -472,7 +493,7 @@ fn a_place_is_kept_until_it_is_dropped_and_none_is_left_when_the_node_goes() {
 /// Bytes that a layer above the socket has read already come without any event of the socket.
 #[test]
 fn what_lies_above_the_socket_is_read_without_waiting_for_it() {
-    let http = Http::start(Arc::new(Few::default()), HttpOptions { body_bytes_max: 1024 }).expect("starts");
+    let http = Http::start(Arc::new(Few::default()), OPTIONS).expect("starts");
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connects");
     let (socket, _) = listener.accept().expect("accepts");

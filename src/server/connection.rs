@@ -16,11 +16,14 @@ use super::framing::read::FrameReader;
 use super::head::HeadBuffer;
 use super::liveness::Liveness;
 use super::outbound::Outbound;
-use super::session::Session;
+use super::session::{Endpoint, Session};
 use super::transport::{Layer, Transport};
 use crate::http::Reservation;
 use crate::limits::HANDSHAKE_US_MAX;
 
+/// Bytes that are read from a subscriber at once, so that the worker looks at the clock after a dozen of its requests.
+/// A subscription takes much longer than to read its few bytes.
+const SUBSCRIBER_READ_BYTES: usize = 1024;
 /// Time for which the client's answer to a close frame is waited for, in microseconds.
 const CLOSE_ANSWER_US_MAX: u64 = 1_000_000;
 /// Time within which everything up to the close frame must be sent, in microseconds: a client that does not
@@ -243,9 +246,13 @@ impl Connection {
     }
 
     /// Returns how many bytes may be read from the connection at once. Of a request that is no session yet, no
-    /// more is read than its head may have; the rest waits in the socket until someone can handle it.
+    /// more is read than its head may have; the rest waits in the socket until someone can handle it. Of a subscriber,
+    /// few requests at a time are read.
     pub fn read_bytes_max(&self) -> usize {
         match &self.stage {
+            ConnectionStage::Open(open) if open.session.endpoint() == Endpoint::Subscribe => {
+                SUBSCRIBER_READ_BYTES
+            }
             ConnectionStage::Head { head, .. } => head.room_bytes().max(1),
             _ => usize::MAX,
         }

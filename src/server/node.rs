@@ -167,7 +167,10 @@ impl Node {
         shared.cluster.set_members(vec![myself(&gossip_config)]);
         shared.metrics.members.alive.set(1);
         let heads = if is_too_old(&gossip_config, clock::now()) { Heads::new() } else { identity.heads };
-        let options = HttpOptions { body_bytes_max: shared.config.max_frame_bytes };
+        let options = HttpOptions {
+            body_bytes_max: shared.config.max_frame_bytes,
+            record_bytes_max: shared.config.max_record_bytes,
+        };
         let control = Http::start(Arc::new(Control(shared.clone())), options)?;
         let (alive, ended) = bounded(0);
         let mut handle = NodeHandle {

@@ -2,7 +2,8 @@
 //!
 //! In a turn the worker does, in this order: wait for events; serve the cluster's sockets (worker 0);
 //! accept new connections; read connections that have something; hand out the changes of its mailbox; let
-//! sessions work that want a turn; do what is due. Then it flushes every touched connection once, and
+//! sessions work that want a turn; do what is due. Then it flushes every touched connection once, lets
+//! snapshots scan the map for a moment, so that nothing else waits for them, and
 //! wakes every other worker once for which something was left. Each part is bounded in time, so that none
 //! starves another; what is left over is taken up in the next turn, which then does not wait.
 //!
@@ -188,6 +189,9 @@ impl Worker {
             shared.wake_gossip();
         }
         self.clients.flush(clock::now());
+        if self.clients.scan() {
+            self.clients.flush(clock::now());
+        }
         self.clients.reap(self.poll.registry());
         shared.wake_wanted();
         is_busy || self.clients.has_work()

@@ -269,7 +269,7 @@ fn half_read_bodies_share_one_budget() {
     crowded.bystander_is_untouched();
     // A body that is cut is let go a little later.
     eventually("the bodies fit their part", Duration::from_secs(10), || {
-        (MIB..=5 * MIB).contains(&crowded.held()).then_some(())
+        (MIB..=6 * MIB).contains(&crowded.held()).then_some(())
     });
     assert!(crowded.grown() < 32 * MIB, "grew by {} MiB", crowded.grown() >> 20);
     let cut = crowded.node.metric("anode_http_cuts_total", &[("reason", "place")]);
@@ -408,5 +408,37 @@ fn large_frames_of_a_client_that_reads_are_taken() {
         );
     }
     assert_eq!(crowded.refusals("frames") + crowded.refusals("unsent"), 0);
+    crowded.wait_free();
+}
+
+/// The buffers of connections over HTTP were in no budget: up to 160 KiB for each of 1,024 connections, whatever memory
+/// clients might use.
+#[test]
+fn connections_over_http_share_one_budget() {
+    /// Bytes that are counted for a connection that waits for its next request.
+    const KEPT: u64 = 28 << 10;
+    let mut crowded = Crowded::start("8MiB");
+    let request = "GET /v1/members HTTP/1.1\r\nHost: x\r\n\r\n";
+    let idle: Vec<TcpStream> = (0..80)
+        .map(|_| {
+            let mut stream = connect(&crowded.node.http);
+            let mut answer = [0; 15];
+            assert!(
+                stream.write_all(request.as_bytes()).and_then(|()| stream.read_exact(&mut answer)).is_ok()
+            );
+            assert_eq!(
+                &answer, b"HTTP/1.1 200 OK",
+                "whoever asks is answered, and who has waited longest is cut"
+            );
+            stream
+        })
+        .collect();
+    eventually("the connections that are left are counted", Duration::from_secs(10), || {
+        (32 * KEPT..=40 * KEPT).contains(&crowded.held()).then_some(())
+    });
+    let cut = crowded.node.metric("anode_http_cuts_total", &[("reason", "place")]);
+    assert!(cut >= 48.0, "{cut} of 80 are cut, and 32 find room in a quarter of the memory");
+    crowded.bystander_is_untouched();
+    drop(idle);
     crowded.wait_free();
 }

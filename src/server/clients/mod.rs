@@ -38,6 +38,10 @@ use crate::record::Now;
 
 /// Number of bytes that are read from one connection at a time.
 const CLIENT_READ_BYTES: usize = 64 * 1024;
+/// Time that a turn spends on scans of the map, in microseconds.
+const SCAN_US_MAX: u64 = 1_000;
+/// Number of patterns of closed connections that are removed from the index before the worker looks at the clock.
+const PATTERNS_REMOVED_AT_ONCE: usize = 32;
 /// Number of connections over `--max-connections` that a worker turns away with an answer at a time. For
 /// each one beyond, the oldest whose request has not come is dropped without an answer.
 const EXCESS_MAX: usize = 128;
@@ -230,34 +234,53 @@ impl Clients {
         }
     }
 
-    /// Lets sessions work: first those that only have something to send, then those that scan the map, as long as
-    /// there are steps for it. The others have their turn next time.
+    /// Lets sessions work that only have something to send.
     fn turn_sessions(&mut self) {
-        self.env.work.scans.begin_turn();
-        for is_scanning in [false, true] {
-            let end_us = clock::now().mono_us + PART_US_MAX;
-            let list = |clients: &mut Clients| match is_scanning {
-                false => clients.turning.pop_front(),
-                true => clients.scanning.pop_front(),
-            };
-            let count = if is_scanning { self.scanning.len() } else { self.turning.len() };
-            for _ in 0..count {
-                if is_scanning && self.env.work.scans.is_used_up() {
-                    break;
-                }
-                let Some(key) = list(self) else { break };
-                let Some(connection) = self.table.get_mut(key) else { continue };
-                connection.turning.leave();
-                let now = clock::now();
-                self.turn_session(now, key);
-                if now.mono_us > end_us {
-                    break;
-                }
+        let end_us = clock::now().mono_us + PART_US_MAX;
+        for _ in 0..self.turning.len() {
+            let now = clock::now();
+            if now.mono_us > end_us {
+                break;
             }
+            let Some(key) = self.turning.pop_front() else { break };
+            self.turn_session(now, key);
         }
     }
 
+    /// Lets the sessions that scan the map do so in turn, a small share each time, as long as there are steps and time
+    /// for it. So what they take of a turn does not depend on how many there are, and little on how long a step takes.
+    /// To be called after [`Clients::flush`], so that nothing that others are to be sent waits for it, and before
+    /// another one. Returns whether any session had its turn.
+    pub fn scan(&mut self) -> bool {
+        if self.scanning.is_empty() {
+            return false;
+        }
+        self.env.work.scans.begin_turn();
+        let end_us = clock::now().mono_us + SCAN_US_MAX;
+        // Sessions that only wait take no steps. When all that are left wait, they have their turn next time.
+        let mut in_vain = 0;
+        while in_vain < self.scanning.len() && !self.env.work.scans.is_used_up() {
+            let now = clock::now();
+            if now.mono_us > end_us {
+                break;
+            }
+            let Some(key) = self.scanning.pop_front() else { break };
+            let before = self.env.work.scans.left();
+            self.turn_session(now, key);
+            in_vain = if self.env.work.scans.left() == before { in_vain + 1 } else { 0 };
+        }
+        true
+    }
+
+    /// Gives a session that was taken from a list its turn.
     fn turn_session(&mut self, now: Now, key: usize) {
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.turning.leave();
+            self.handle_turn(now, key);
+        }
+    }
+
+    fn handle_turn(&mut self, now: Now, key: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
         self.env.with(now, key, connection, |session, turn| session.handle_turn(turn));
         self.queue_turn(key);
@@ -309,7 +332,7 @@ impl Clients {
         if let Some(open) = connection.open()
             && open.session.next_timeout_us().is_some_and(|due_us| due_us <= now.mono_us)
         {
-            self.turn_session(now, key);
+            self.handle_turn(now, key);
         }
         if let Some(connection) = self.table.get_mut(key) {
             self.env.arm(now.mono_us, key, connection);
@@ -370,11 +393,25 @@ impl Clients {
         }
     }
 
+    /// Takes patterns of closed connections out of the index, as many as one turn has room and time for.
+    fn sweep_index(&mut self) {
+        let end_us = clock::now().mono_us + PART_US_MAX;
+        let mut left = PATTERNS_REMOVED_PER_TURN;
+        while left > 0 && self.env.work.index.has_leaving() {
+            let part = left.min(PATTERNS_REMOVED_AT_ONCE);
+            self.env.work.index.sweep(part);
+            left -= part;
+            if clock::now().mono_us > end_us {
+                break;
+            }
+        }
+    }
+
     /// Removes connections that are over, and hands over those that go to the control plane. To be called at
     /// the end of a turn, so that no event of this turn finds another connection in their place. A connection
     /// keeps its place until all its patterns have left the index.
     pub fn reap(&mut self, registry: &Registry) {
-        self.env.work.index.sweep(PATTERNS_REMOVED_PER_TURN);
+        self.sweep_index();
         self.env.work.remains.sweep(RECORDS_FREED_PER_TURN);
         self.env.count_remains();
         for key in std::mem::take(&mut self.env.dead) {

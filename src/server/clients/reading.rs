@@ -24,12 +24,12 @@ impl Clients {
         let end_us = clock::now().mono_us + PART_US_MAX;
         let mut bytes = 0;
         for _ in 0..self.ready.len() {
-            let Some(key) = self.ready.pop_front() else { return false };
             let now = clock::now();
-            bytes += self.read(now, key);
             if now.mono_us > end_us {
                 return false;
             }
+            let Some(key) = self.ready.pop_front() else { return false };
+            bytes += self.read(now, key);
             if bytes >= HAND_OUT_BYTES {
                 bytes = 0;
                 if self.drain_mailbox() {

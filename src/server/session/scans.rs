@@ -29,6 +29,11 @@ impl ScanBudget {
         self.left = SCAN_STEPS_PER_TURN;
     }
 
+    /// Returns how many steps are left in this turn.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
     /// Returns whether no session may scan any more in this turn.
     pub fn is_used_up(&self) -> bool {
         self.left == 0

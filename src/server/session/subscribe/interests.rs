@@ -21,6 +21,9 @@ use crate::server::session::snapshot::{Job, JobStep, SeamSide, Unanswered};
 use crate::server::session::turn::Turn;
 use crate::subscriptions::{Excess, LeavingPattern, Role};
 
+/// Steps that starting a job counts as. It may take the lock of every shard once.
+const START_STEPS: usize = 32;
+
 /// All subscriptions of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Interests {
@@ -296,6 +299,7 @@ impl Interests {
             return job.step(turn, steps);
         }
         job.start(turn);
+        *steps = steps.saturating_sub(START_STEPS);
         if !job.has_scan
             && let Some(interest) = self.subscriptions.get_mut(&job.number)
         {
