@@ -47,6 +47,22 @@ fn run_alive(world: &mut World, for_us: u64) {
     });
 }
 
+/// The next start of the victim takes a boot number that was not used, and counts its records from one again.
+fn starts_with_the_next_boot_number(world: &mut World) {
+    world.restart(VICTIM, Keeps::Everything, &[World::address_of(NodeId(0))]);
+    let is_back = |world: &World| {
+        (0..4).all(|node| {
+            let member = world.member(NodeId(node), &name(VICTIM));
+            member.is_some_and(|it| it.state == State::Alive && it.identity.boot == 3)
+        })
+    };
+    assert!(world.run_until(20 * SECOND_US, is_back).is_some());
+    let (source, payload) = (Source::parse("s/4").expect("source"), Payload::Json("9".into()));
+    let record =
+        world.accept(VICTIM, vec![Submission { source, payload, ttl_ms: 0 }]).pop().expect("it runs");
+    assert_eq!((record.birth.boot, record.birth.seq), (3, 1));
+}
+
 /// A stranger told others of a joining member at the greatest incarnation, before they had its own answer, and they
 /// held that for good. Its own answer puts that right now. Then the stranger drives up what they hold, in steps that
 /// are small enough to be believed. The member cannot refute what it is suspected of there, and was a suspect until
@@ -113,19 +129,7 @@ fn a_member_that_is_believed_to_be_at_the_greatest_incarnation_lives_on() {
         }
         run_alive(&mut world, 20 * SECOND_US);
 
-        // The next start takes a boot number that was not used, and counts its records from one again.
-        world.restart(VICTIM, Keeps::Everything, &[World::address_of(NodeId(0))]);
-        let is_back = |world: &World| {
-            (0..4).all(|node| {
-                let member = world.member(NodeId(node), &name(VICTIM));
-                member.is_some_and(|it| it.state == State::Alive && it.identity.boot == 3)
-            })
-        };
-        assert!(world.run_until(20 * SECOND_US, is_back).is_some(), "seed {seed}");
-        let (source, payload) = (Source::parse("s/4").expect("source"), Payload::Json("9".into()));
-        let record =
-            world.accept(VICTIM, vec![Submission { source, payload, ttl_ms: 0 }]).pop().expect("it runs");
-        assert_eq!((record.birth.boot, record.birth.seq), (3, 1));
+        starts_with_the_next_boot_number(&mut world);
         assert_eq!(world.deliveries.violations(), []);
     }
 }
