@@ -188,7 +188,7 @@ fn a_life_that_nobody_lives_takes_no_place() {
         ..Default::default()
     };
     for to in [0, 2] {
-        forger.send(to, &Body::Gossip(proto::Gossip {}), &[next.clone()]);
+        forger.send(to, &Body::Gossip(proto::Gossip {}), std::slice::from_ref(&next));
         let datagram = forged(&forger.cluster, boot + 1, Body::Ping(ping.clone()), Vec::new());
         let _ = forger.stranger.send_to(&datagram, &forger.cluster[to].gossip);
     }
