@@ -19,11 +19,8 @@ fn a_node_at_an_address_that_nobody_reaches_takes_no_part_and_gets_the_records()
     let config = NodeConfig { advertise: Some(nowhere.clone()), ..NodeConfig::joining("c", &cluster[0]) };
     let lost = Node::spawn(config);
     for node in &cluster.nodes {
-        node.wait_member("c", "joining", PATIENCE);
+        eventually("the members hear of it", PATIENCE, || node.member_state("c"));
     }
-    lost.wait_member("c", "joining", PATIENCE);
-    let joining = cluster[0].metric("anode_members", &[("state", "joining")]);
-    assert_eq!((joining, cluster[0].metric("anode_members", &[("state", "alive")])), (1.0, 2.0));
     let mut published = 0;
     wait::throughout("it stays so, and no answer waits for it", Duration::from_secs(4), || {
         published += 1;
@@ -32,6 +29,9 @@ fn a_node_at_an_address_that_nobody_reaches_takes_no_part_and_gets_the_records()
         assert_eq!((answer.status, &answer.json()["nodes"]), (200, &json!(2)), "{answer:?}");
         cluster.nodes.iter().all(|node| node.member_state("c").as_deref() == Some("joining"))
     });
+    lost.wait_member("c", "joining", PATIENCE);
+    let joining = cluster[0].metric("anode_members", &[("state", "joining")]);
+    assert_eq!((joining, cluster[0].metric("anode_members", &[("state", "alive")])), (1.0, 2.0));
     let log = cluster[0].log();
     assert!(!log.contains("suspect"), "{log}");
     for (node, words) in [(&cluster[0], "do not answer this node"), (&lost, "cannot reach this node")] {

@@ -12,6 +12,7 @@ mod cluster;
 mod config;
 mod data;
 mod durability;
+mod forgery;
 mod healing;
 mod hostile;
 mod http;

@@ -135,3 +135,24 @@ fn no_source_pushes_the_stamps_of_another_ahead() {
     let ts = node.put("x", json!(2));
     assert!((restarted..=wall_us()).contains(&ts), "{ts} is not between {restarted} and now");
 }
+
+/// A node that published to a source of another node, of which the stamps were ahead, stamped all of its own
+/// sources ahead from then on.
+#[test]
+fn a_source_that_is_ahead_drags_no_other_node() {
+    let cluster = Cluster::start(2);
+    let ahead = wall_us() + 9_900_000;
+    assert_eq!(outcome(&cluster[0], json!({"source": "fast", "ts": ahead, "data": 1})), "applied");
+    cluster[1].wait_ts("fast", ahead);
+    assert_eq!(cluster[1].put("fast", json!(2)), ahead + 1);
+    cluster[0].wait_ts("fast", ahead + 1);
+    for node in &cluster.nodes {
+        let published = wall_us();
+        let ts = node.put(&format!("of/{}", node.id), json!(1));
+        assert!(
+            (published..=wall_us()).contains(&ts),
+            "{ts} at {} is not between {published} and now",
+            node.id
+        );
+    }
+}

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::command::{Background, binary};
-use crate::harness::wait::{PATIENCE, eventually, throughout};
-use crate::harness::{Http, Node, NodeConfig, ports};
+use crate::harness::wait::{PATIENCE, eventually, pause, throughout};
+use crate::harness::{Deadline, Http, Node, NodeConfig, ports};
 
 /// Returns the lines of a log that contain all these words.
 fn lines(log: &str, words: &[&str]) -> Vec<String> {
@@ -65,6 +65,12 @@ fn a_node_without_file_descriptors_says_so_once_a_minute() {
     let http = ready.split(' ').find_map(|word| word.strip_prefix("http=")).unwrap_or_default().to_owned();
     let connections: Vec<_> = (0..80).map(|_| TcpStream::connect(&http)).collect();
     assert!(connections.iter().all(Result::is_ok), "{connections:?}");
+    let deadline = Deadline::after(Duration::from_secs(2));
+    while deadline.left().is_some() {
+        let said = lines(&process.stderr(), &["WARN"]).len() + lines(&process.stderr(), &["ERROR"]).len();
+        assert!(said <= 1, "{said} lines after {:?}: {}", deadline.elapsed(), process.stderr());
+        pause();
+    }
     let warnings = || lines(&process.stderr(), &["cannot be accepted"]);
     eventually("it says that connections wait", PATIENCE, || warnings().pop());
     throughout("there is one line", Duration::from_millis(800), || warnings().len() == 1);

@@ -405,8 +405,11 @@ fn wall_clocks_are_compared() {
     }
 }
 
-/// Of three nodes, the one whose clock is wrong knows it, and the others trust theirs. It knows before it has
-/// taken anything from a client: its clock does not count as compared until a second member has answered.
+/// Clocks were judged by three peers and more, so among three nodes nobody knew that one was wrong, and among more a
+/// node with a wrong clock took records for 0.6 s.
+///
+/// Of three nodes, the one whose clock is wrong knows it, and the others trust theirs. It knows before it has taken
+/// anything from a client: its clock does not count as compared until a second member has answered.
 #[test]
 fn of_three_clocks_the_wrong_one_is_found() {
     for seed in 0..20 {

@@ -26,8 +26,8 @@ fn publish(world: &mut World, node: NodeId, seq: u64) {
     world.publish_awaited(node, awaited, &[record]);
 }
 
-/// Two nodes that meet through others suspected each other and refuted that for ever, and answers of the level
-/// `replicated` at each waited for the other in vain.
+/// Two nodes that met through others were alive to each other, because the others told of them. All answers of the
+/// level `replicated` at each waited for the other one until their time was over.
 #[test]
 fn two_that_meet_through_others_take_no_part_at_each_other() {
     for others in [1, 5] {
