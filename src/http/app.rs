@@ -8,7 +8,16 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
-use super::{HttpOptions, NodeService};
+use super::NodeService;
+
+/// The settings of the control plane.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpOptions {
+    /// Largest body of a publish, in bytes.
+    pub body_bytes_max: usize,
+    /// Largest data of a record, in bytes.
+    pub record_bytes_max: usize,
+}
 
 /// The state that every handler is given.
 #[derive(Clone)]

@@ -50,10 +50,11 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::reply::FrameReply;
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 
+pub use app::HttpOptions;
 pub use authority::check_host;
 pub use health::HealthPath;
 pub use raw::{HEAD_LATE, RawAnswer, raw_problem};
-pub use serve::{GRACE_US, HandOver, Http, HttpOptions, IDLE, Reservation};
+pub use serve::{GRACE_US, HandOver, Http, IDLE, Reservation};
 pub use stream::{ClientSocket, SocketLayer};
 
 /// A page of records that the node is looking for, in parts that take about a millisecond.

@@ -20,6 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::NodeService;
+use super::app::HttpOptions;
 use super::buffers::connections_max;
 use super::exchange::{AnswerBody, Exchanges};
 use super::places::{Places, Seat};
@@ -41,15 +42,6 @@ pub const IDLE: Duration = Duration::from_secs(30);
 const BUFFER_BYTES_MAX: usize = 2 * REQUEST_HEAD_BYTES_MAX;
 /// Time that requests under way have to finish when the node shuts down, in microseconds.
 pub const GRACE_US: u64 = 2_000_000;
-
-/// The settings of the control plane.
-#[derive(Clone, Copy, Debug)]
-pub struct HttpOptions {
-    /// Largest body of a publish, in bytes.
-    pub body_bytes_max: usize,
-    /// Largest data of a record, in bytes.
-    pub record_bytes_max: usize,
-}
 
 /// A connection that an event loop has handed over, with the bytes that the loop has read already.
 struct Handed<L> {
