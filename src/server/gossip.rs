@@ -41,6 +41,9 @@ const PIECES_PER_TURN: usize = 8;
 /// Least time between two copies of the heads for readers, in microseconds for each origin: a copy takes
 /// about a hundredth of that.
 const HEADS_US_PER_ORIGIN: u64 = 20;
+/// Least time between two copies of the member list for readers, in microseconds for each member: a copy takes less
+/// than a tenth of that. One change alone is shown at once.
+const MEMBERS_US_PER_MEMBER: u64 = 20;
 /// Shortest interval between two updates of the gauges, in microseconds.
 const GAUGES_US: u64 = 100_000;
 /// Interval at which readers are shown new round-trip times of the members, in microseconds. A change of a
@@ -75,6 +78,10 @@ pub struct Gossip {
     gauges_us: u64,
     /// Monotonic time at which readers are to be shown new round-trip times, in microseconds.
     members_due_us: u64,
+    /// Whether the members have changed since readers were shown them.
+    have_members_changed: bool,
+    /// Monotonic time from which readers may be shown changed members, in microseconds.
+    members_free_us: u64,
     /// Warnings about members that cannot be reached.
     reach: ReachReports,
     /// The machine's counters when they were added to the metrics last.
@@ -109,6 +116,8 @@ impl Gossip {
             heads_due_us: 0,
             gauges_us: 0,
             members_due_us: 0,
+            have_members_changed: false,
+            members_free_us: 0,
             reach: ReachReports::default(),
             counted: MachineStats::default(),
             dropped: 0,
@@ -210,6 +219,9 @@ impl Gossip {
         if self.machine.heads_version() != self.heads_version {
             own_us = own_us.min(self.heads_due_us);
         }
+        if self.have_members_changed {
+            own_us = own_us.min(self.members_free_us);
+        }
         self.machine.poll_timeout().map_or(own_us, |due_us| due_us.min(own_us))
     }
 
@@ -269,7 +281,7 @@ impl Gossip {
             match effect {
                 Effect::Datagram { to, bytes } => self.datagrams.push(to, bytes),
                 Effect::Stream(output) => self.streams.perform(now_us, output),
-                Effect::MembersChanged => self.publish_members(shared),
+                Effect::MembersChanged => self.have_members_changed = true,
                 Effect::Replicated(replicated) => shared.handle_replicated(replicated),
                 Effect::NewBoot { boot } => {
                     shared.store().set_boot(boot);
@@ -287,8 +299,10 @@ impl Gossip {
         }
     }
 
-    fn publish_members(&self, shared: &Shared) {
+    fn publish_members(&mut self, now: Now, shared: &Shared) {
         let members = self.machine.members();
+        self.have_members_changed = false;
+        self.members_free_us = now.mono_us + MEMBERS_US_PER_MEMBER * members.len() as u64;
         let count = |state| members.iter().filter(|member| member.state == state).count() as i64;
         let gauges = &shared.metrics.members;
         gauges.alive.set(count(State::Alive));
@@ -307,6 +321,9 @@ impl Gossip {
             self.heads_due_us = now.mono_us + HEADS_US_PER_ORIGIN * heads.len() as u64;
             shared.cluster.set_heads(heads);
         }
+        if self.have_members_changed && now.mono_us >= self.members_free_us {
+            self.publish_members(now, shared);
+        }
         // Publishers wait for it, so it is not put off.
         if !shared.cluster.is_clock_compared() {
             self.publish_clock(now, shared);
@@ -317,7 +334,7 @@ impl Gossip {
         self.gauges_us = now.mono_us;
         if now.mono_us >= self.members_due_us {
             self.members_due_us = now.mono_us + MEMBERS_US;
-            self.publish_members(shared);
+            self.publish_members(now, shared);
             let members = shared.cluster.members();
             self.reach.look(now.mono_us, &members, shared.name.as_str(), shared.config.gossip.ip());
         }
