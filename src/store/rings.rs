@@ -1,9 +1,8 @@
 //! Histories in memory: of each source the records that were the latest, up to a number.
 //!
-//! Records are kept in their encoded form, each in one block of memory. The record that is passed round in the
-//! node takes twice as much, in three blocks: to keep it alive would cost a memory access for each of them
-//! when it is dropped, long after it has left the processor's caches, while a record that is freed at once
-//! gives warm memory to the next one.
+//! The newest record of a source is the one that the map holds, too. Older ones are kept in their encoded form,
+//! each in one block of memory. The record that was passed round in the node takes twice as much, in three blocks,
+//! each of which would have to be fetched into the processor's caches once more when it is dropped.
 //!
 //! Histories are bounded in bytes over all sources: the oldest entry is dropped first, of whichever
 //! source it is.
@@ -11,6 +10,7 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use parking_lot::Mutex;
 
 use crate::record::cost::allocated;
@@ -26,11 +26,27 @@ const ENTRY_BYTES_MIN: usize = 64;
 
 /// History of one source.
 struct SourceRing {
-    source: Source,
-    /// Stamp of the newest record.
-    newest: Stamp,
-    /// Records in ascending order of their stamps, the oldest first.
-    records: VecDeque<HistoryEntry>,
+    newest: SharedRecord,
+    /// Place of the newest record among those of all sources.
+    newest_number: u64,
+    /// All other records in ascending order of their stamps, the oldest first.
+    older: VecDeque<HistoryEntry>,
+}
+
+impl SourceRing {
+    /// Place of the oldest record among those of all sources.
+    fn oldest_number(&self) -> u64 {
+        self.older.front().map_or(self.newest_number, |oldest| oldest.number)
+    }
+
+    fn is_of(&self, source: &str) -> bool {
+        self.newest.source.as_str() == source
+    }
+
+    /// Memory of the records, in bytes.
+    fn cost_bytes(&self) -> usize {
+        self.newest.cost_bytes() + self.older.iter().map(HistoryEntry::cost_bytes).sum::<usize>()
+    }
 }
 
 struct HistoryEntry {
@@ -52,8 +68,8 @@ impl HistoryEntry {
 }
 
 /// Returns how much memory the entries of a ring take, in bytes, those that are not in use included.
-fn entry_bytes(records: &VecDeque<HistoryEntry>) -> usize {
-    match records.capacity() {
+fn entry_bytes(older: &VecDeque<HistoryEntry>) -> usize {
+    match older.capacity() {
         0 => 0,
         capacity => allocated(capacity * size_of::<HistoryEntry>()),
     }
@@ -105,11 +121,11 @@ impl HistoryRings {
     /// Drops the history of a source, unless the stamp of its newest record is greater than `stamp`.
     pub(super) fn remove(&self, source: &Source, stamp: Stamp) {
         let mut table = self.table.lock();
-        let found = table.rings.find_entry(name_hash(source.as_str()), |ring| ring.source == *source);
+        let found = table.rings.find_entry(name_hash(source.as_str()), |ring| ring.is_of(source.as_str()));
         let Ok(entry) = found else { return };
-        if entry.get().newest <= stamp {
+        if entry.get().newest.stamp <= stamp {
             let (ring, _) = entry.remove();
-            table.bytes -= ring.records.iter().map(HistoryEntry::cost_bytes).sum::<usize>();
+            table.bytes -= ring.cost_bytes();
             table.handle_removed(&ring);
         }
     }
@@ -117,10 +133,11 @@ impl HistoryRings {
     /// The records of a source, the oldest first.
     pub(super) fn of_source(&self, source: &str) -> Vec<SharedRecord> {
         let table = self.table.lock();
-        let ring = table.rings.find(name_hash(source), |ring| ring.source.as_str() == source);
-        let entries = ring.into_iter().flat_map(|ring| &ring.records);
-        let records = entries.filter_map(|entry| wire::decode(&entry.encoded).ok().map(SharedRecord::from));
-        records.collect()
+        let Some(ring) = table.rings.find(name_hash(source), |ring| ring.is_of(source)) else {
+            return Vec::new();
+        };
+        let older = ring.older.iter().filter_map(|entry| wire::decode(&entry.encoded).ok());
+        older.map(SharedRecord::from).chain([ring.newest.clone()]).collect()
     }
 }
 
@@ -134,9 +151,9 @@ impl RingTable {
     /// Takes the entries of a ring that was removed out of the sum. A table or an order of which little is in use
     /// is made smaller, since it would count against the histories for ever.
     fn handle_removed(&mut self, ring: &SourceRing) {
-        self.entry_bytes -= entry_bytes(&ring.records);
+        self.entry_bytes -= entry_bytes(&ring.older);
         if self.rings.capacity() > 4 * self.rings.len() + ENTRIES_KEPT {
-            self.rings.shrink_to(2 * self.rings.len(), |ring| name_hash(ring.source.as_str()));
+            self.rings.shrink_to(2 * self.rings.len(), |ring| name_hash(ring.newest.source.as_str()));
         }
         if self.order.capacity() > 4 * self.order.len() + ENTRIES_KEPT {
             self.order.shrink_to(2 * self.order.len());
@@ -147,42 +164,56 @@ impl RingTable {
         let hash = name_hash(record.source.as_str());
         let entry = self.rings.entry(
             hash,
-            |ring| ring.source == record.source,
-            |ring| name_hash(ring.source.as_str()),
+            |ring| ring.is_of(record.source.as_str()),
+            |ring| name_hash(ring.newest.source.as_str()),
         );
-        let (source, stamp) = (&record.source, record.stamp);
-        let mut entry = entry.or_insert_with(|| SourceRing {
-            source: source.clone(),
-            newest: stamp,
-            records: VecDeque::new(),
-        });
-        let SourceRing { newest, records, .. } = entry.get_mut();
-        if *newest > stamp {
+        let number = self.numbered + 1;
+        let mut known = match entry {
+            Entry::Occupied(known) => known,
+            Entry::Vacant(place) => {
+                place.insert(SourceRing {
+                    newest: record.clone(),
+                    newest_number: number,
+                    older: VecDeque::new(),
+                });
+                return self.count_added(hash, record);
+            }
+        };
+        let ring = known.get_mut();
+        if ring.newest.stamp > record.stamp {
             return;
         }
-        if *newest == stamp
-            && let Some(last) = records.back_mut()
-        {
-            self.bytes -= last.cost_bytes();
-            *last = HistoryEntry::of(last.number, record);
-            self.bytes += last.cost_bytes();
+        let is_other = ring.newest.stamp < record.stamp;
+        let before = std::mem::replace(&mut ring.newest, record.clone());
+        self.bytes -= before.cost_bytes();
+        if !is_other {
+            self.bytes += record.cost_bytes();
             return;
         }
-        *newest = stamp;
+        let before_number = std::mem::replace(&mut ring.newest_number, number);
+        let mut dropped = Some(before_number);
+        if len_max > 1 {
+            let entries_before = entry_bytes(&ring.older);
+            let entry = HistoryEntry::of(before_number, &before);
+            self.bytes += entry.cost_bytes();
+            ring.older.push_back(entry);
+            self.entry_bytes += entry_bytes(&ring.older) - entries_before;
+            let oldest = if ring.older.len() >= len_max { ring.older.pop_front() } else { None };
+            self.bytes -= oldest.as_ref().map_or(0, HistoryEntry::cost_bytes);
+            dropped = oldest.map(|oldest| oldest.number);
+        }
+        // If sources publish in turns, this record is the oldest of all and its place is the first.
+        if let Some(dropped) = dropped {
+            self.order.pop_front_if(|first| *first == (hash, dropped));
+        }
+        self.count_added(hash, record);
+    }
+
+    /// Counts a record that was added as the newest of its source.
+    fn count_added(&mut self, hash: u64, record: &Record) {
         self.numbered += 1;
         self.order.push_back((hash, self.numbered));
-        let before = entry_bytes(records);
-        let added = HistoryEntry::of(self.numbered, record);
-        self.bytes += added.cost_bytes();
-        records.push_back(added);
-        self.entry_bytes += entry_bytes(records) - before;
-        if records.len() > len_max
-            && let Some(oldest) = records.pop_front()
-        {
-            self.bytes -= oldest.cost_bytes();
-            // If sources publish in turns, this record is the oldest of all and its place is the first.
-            self.order.pop_front_if(|first| *first == (hash, oldest.number));
-        }
+        self.bytes += record.cost_bytes();
         self.shorten_order();
     }
 
@@ -193,27 +224,22 @@ impl RingTable {
             return;
         }
         let rings = &self.rings;
-        self.order.retain(|(hash, number)| {
-            let is_oldest_or_later =
-                |ring: &SourceRing| ring.records.front().is_some_and(|first| first.number <= *number);
-            rings.iter_hash(*hash).any(is_oldest_or_later)
-        });
+        self.order
+            .retain(|(hash, number)| rings.iter_hash(*hash).any(|ring| ring.oldest_number() <= *number));
     }
 
     /// Drops the record that was added first. Returns `false` if there is none.
     fn drop_oldest(&mut self) -> bool {
         let Some((hash, number)) = self.order.pop_front() else { return false };
-        let is_it = |ring: &SourceRing| ring.records.front().is_some_and(|first| first.number == number);
-        let Ok(mut entry) = self.rings.find_entry(hash, is_it) else { return true };
-        let records = &mut entry.get_mut().records;
-        let oldest = records.pop_front();
-        if records.is_empty() {
-            let (ring, _) = entry.remove();
-            self.handle_removed(&ring);
-        }
-        if let Some(oldest) = oldest {
+        let found = self.rings.find_entry(hash, |ring| ring.oldest_number() == number);
+        let Ok(mut entry) = found else { return true };
+        if let Some(oldest) = entry.get_mut().older.pop_front() {
             self.bytes -= oldest.cost_bytes();
+            return true;
         }
+        let (ring, _) = entry.remove();
+        self.bytes -= ring.cost_bytes();
+        self.handle_removed(&ring);
         true
     }
 }
@@ -233,12 +259,9 @@ mod tests {
             assert!(rings.table.lock().held_bytes() <= 100_000);
         }
         let table = rings.table.lock();
-        let kept: usize = table.rings.iter().map(|ring| ring.records.len()).sum();
+        let kept: usize = table.rings.iter().map(|ring| 1 + ring.older.len()).sum();
         assert!(table.held_bytes() > 50_000 && kept > 100, "{} bytes, {kept} records", table.held_bytes());
-        assert_eq!(
-            table.entry_bytes,
-            table.rings.iter().map(|ring| entry_bytes(&ring.records)).sum::<usize>()
-        );
+        assert_eq!(table.entry_bytes, table.rings.iter().map(|ring| entry_bytes(&ring.older)).sum::<usize>());
     }
 
     #[test]
