@@ -44,9 +44,10 @@ mod slot;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::limits::SHARDS;
+use crate::record::hash::NameKey;
 use crate::record::{Pattern, SharedRecord, Stamp};
 
 use shard::{Shard, ShardSize};
@@ -65,8 +66,8 @@ const RELIEVED_PER_LOCK: usize = 16;
 /// The map of the latest record of every source. All threads share it.
 pub struct Latest {
     shards: Box<[Aligned]>,
-    /// Seed of the hashes by which records are found in their shards.
-    seed: u64,
+    /// Key of the hashes by which records are found in their shards.
+    key: NameKey,
     bytes: AtomicUsize,
     sources: AtomicUsize,
     expired: AtomicUsize,
@@ -113,7 +114,7 @@ impl Latest {
     pub fn seeded(seed: u64) -> Latest {
         Latest {
             shards: (0..SHARDS).map(|_| Aligned::default()).collect(),
-            seed,
+            key: NameKey::seeded(seed),
             bytes: AtomicUsize::new(0),
             sources: AtomicUsize::new(0),
             expired: AtomicUsize::new(0),
@@ -126,7 +127,7 @@ impl Latest {
     /// Returns the hash of a name by which its record is found in its shard.
     #[inline]
     fn hash(&self, source: &str) -> u64 {
-        xxh3_64_with_seed(source.as_bytes(), self.seed)
+        self.key.hash(source)
     }
 
     /// Returns the latest record of a source, deletions and expired ones included.
