@@ -260,7 +260,6 @@ impl Shard {
         version: u64,
         record: SharedRecord,
     ) -> usize {
-        let due_us = deadline.at_us;
         match position.and_then(|at| Some((at, self.table.get_bucket_mut(at)?))) {
             Some((at, place)) => {
                 debug_assert_eq!(place.source.as_str(), record.source.as_str(), "another source's place");
@@ -280,8 +279,8 @@ impl Shard {
                 }
                 self.fingerprint ^= record.checksum ^ place.record.checksum;
                 let old = std::mem::replace(&mut place.record, record);
-                let old_due_us = std::mem::replace(&mut place.due_us, due_us);
-                if old_due_us != due_us {
+                let old_due_us = std::mem::replace(&mut place.due_us, deadline.at_us);
+                if old_due_us != deadline.at_us {
                     self.move_deadline(hash, old_due_us, is_told_expired(&old, old_due_us), deadline);
                 }
                 at
