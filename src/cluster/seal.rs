@@ -130,6 +130,7 @@ pub struct Checksum;
 
 impl Checksum {
     /// Writes the checksum of a message into the seal's field.
+    #[inline]
     pub fn fill(message: &mut [u8]) {
         let checksum = checksum_of(message);
         if let Some(field) = message.get_mut(PREFIX_BYTES..PREFIX_BYTES + CHECKSUM_BYTES) {
@@ -209,6 +210,7 @@ impl StreamSeal for Unprotected {
 
 /// XXH3-64 of a message without its checksum: the prefix, and everything after the seal's field. The two are
 /// copied side by side first, because hashing few bytes in pieces costs three times as much.
+#[inline]
 fn checksum_of(message: &[u8]) -> u64 {
     let prefix = message.get(..PREFIX_BYTES).unwrap_or_default();
     let rest = message.get(PREFIX_BYTES + CHECKSUM_BYTES..).unwrap_or_default();
@@ -219,6 +221,7 @@ fn checksum_of(message: &[u8]) -> u64 {
     }
 }
 
+#[inline]
 fn joined_checksum(joined: &mut [u8], prefix: &[u8], rest: &[u8]) -> u64 {
     match joined.get_mut(..prefix.len() + rest.len()) {
         Some(joined) => {

@@ -3,7 +3,7 @@
 //! A guard has the hash of the source's name and what orders records, and no name, so it costs a fifth of the
 //! smallest record. The hash is seeded with a number that clients do not know, and guards are compared within
 //! one shard alone: with ten million guards and as many other sources, the chance that any of these sources is
-//! mistaken for a guarded one is one in forty million.
+//! mistaken for a guarded one is at most one in ten million.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;

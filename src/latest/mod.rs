@@ -44,9 +44,10 @@ mod slot;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::limits::SHARDS;
+use crate::record::hash::NameKey;
 use crate::record::{Pattern, SharedRecord, Stamp};
 
 use shard::{Shard, ShardSize};
@@ -65,8 +66,8 @@ const RELIEVED_PER_LOCK: usize = 16;
 /// The map of the latest record of every source. All threads share it.
 pub struct Latest {
     shards: Box<[Aligned]>,
-    /// Seed of the hashes by which records are found in their shards.
-    seed: u64,
+    /// Key of the hashes by which records are found in their shards.
+    key: NameKey,
     bytes: AtomicUsize,
     sources: AtomicUsize,
     expired: AtomicUsize,
@@ -113,7 +114,7 @@ impl Latest {
     pub fn seeded(seed: u64) -> Latest {
         Latest {
             shards: (0..SHARDS).map(|_| Aligned::default()).collect(),
-            seed,
+            key: NameKey::seeded(seed),
             bytes: AtomicUsize::new(0),
             sources: AtomicUsize::new(0),
             expired: AtomicUsize::new(0),
@@ -126,7 +127,7 @@ impl Latest {
     /// Returns the hash of a name by which its record is found in its shard.
     #[inline]
     fn hash(&self, source: &str) -> u64 {
-        xxh3_64_with_seed(source.as_bytes(), self.seed)
+        self.key.hash(source)
     }
 
     /// Returns the latest record of a source, deletions and expired ones included.
@@ -156,9 +157,8 @@ impl Latest {
     pub fn update<R>(&self, source: &str, decide: impl FnOnce(&mut Slot<'_>) -> R) -> R {
         let (hash, index) = (self.hash(source), shard_of(source));
         let mut shard = self.shards[index].0.lock();
-        let before = shard.size();
         let result = decide(&mut Slot::new(&mut shard, hash, source, index as u16));
-        self.account(before, shard.size());
+        self.account(&mut shard);
         result
     }
 
@@ -237,9 +237,8 @@ impl Latest {
     pub fn sweep_shard(&self, shard: usize, due: Due, swept: &mut dyn FnMut(Swept)) -> Option<u64> {
         let index = shard as u16;
         let mut shard = self.shards[shard].0.lock();
-        let before = shard.size();
         let next = shard.sweep(index, due, swept);
-        self.account(before, shard.size());
+        self.account(&mut shard);
         next
     }
 
@@ -265,7 +264,6 @@ impl Latest {
     /// Lets a few expired values or guards of one shard go. Returns their number.
     fn relieve_next(&self, is_guarding: bool, due: Due, swept: &mut dyn FnMut(Swept)) -> usize {
         let mut shard = self.shards[self.relieved.fetch_add(1, Relaxed) % SHARDS].0.lock();
-        let before = shard.size();
         let count = if is_guarding {
             shard.guard_early(RELIEVED_PER_LOCK, due, &mut |gone| {
                 if let Swept::Collected(record) = &gone {
@@ -276,7 +274,7 @@ impl Latest {
         } else {
             shard.drop_guards(RELIEVED_PER_LOCK)
         };
-        self.account(before, shard.size());
+        self.account(&mut shard);
         count
     }
 
@@ -312,13 +310,17 @@ impl Latest {
         self.bytes.load(Relaxed)
     }
 
-    /// Adds the change of a shard's size, given before and after, to the totals.
+    /// Adds the change of a shard's size since the last call to the totals.
     #[inline]
-    fn account(&self, before: ShardSize, after: ShardSize) {
+    fn account(&self, shard: &mut Shard) {
         // Most changes only put a record in the place of another one of the same size.
-        if before == after {
-            return;
+        if let Some((before, after)) = shard.take_resized() {
+            self.add_to_totals(before, after);
         }
+    }
+
+    #[cold]
+    fn add_to_totals(&self, before: ShardSize, after: ShardSize) {
         // All shards share the totals, so these are written only where something changed.
         let add = |total: &AtomicUsize, before: usize, after: usize| {
             if after != before {

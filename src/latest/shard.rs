@@ -73,6 +73,10 @@ pub(super) struct Shard {
     frame_bytes: usize,
     /// Part of `record_bytes` that is held by deletions.
     tombstone_bytes: usize,
+    /// Whether the size may have changed since it was told to the sums over all shards.
+    is_resized: bool,
+    /// The size that was told last.
+    told: ShardSize,
 }
 
 /// What a shard holds, for the sums over all shards.
@@ -124,9 +128,11 @@ struct Deadline {
 impl Deadline {
     #[inline]
     fn of(record: &SharedRecord, wall_us: u64, tombstones_us: u64) -> Deadline {
+        if record.ttl_ms == 0 && !record.stamp.deleted {
+            return Deadline { at_us: 0, is_expired: false };
+        }
         match record.expires_us() {
             Some(at_us) if at_us > wall_us && !record.stamp.deleted => Deadline { at_us, is_expired: false },
-            None if !record.stamp.deleted => Deadline { at_us: 0, is_expired: false },
             _ => {
                 let at_us = record.exchanged_until_us(tombstones_us).unwrap_or(0);
                 Deadline { at_us, is_expired: !record.stamp.deleted }
@@ -136,8 +142,7 @@ impl Deadline {
 }
 
 impl Shard {
-    #[inline]
-    pub(super) fn size(&self) -> ShardSize {
+    fn size(&self) -> ShardSize {
         ShardSize {
             bytes: self.record_bytes + self.frame_bytes,
             sources: self.table.len(),
@@ -146,11 +151,25 @@ impl Shard {
         }
     }
 
+    /// Returns the sizes at the last call and now, if they may differ. This is asked after every change of the
+    /// shard, most of which leave its size as it is.
+    #[inline]
+    pub(super) fn take_resized(&mut self) -> Option<(ShardSize, ShardSize)> {
+        if !self.is_resized {
+            debug_assert_eq!(self.told, self.size(), "every change of the size is noted");
+            return None;
+        }
+        self.is_resized = false;
+        let now = self.size();
+        Some((std::mem::replace(&mut self.told, now), now))
+    }
+
     /// Counts the memory of the tables and trees anew. To be called when any of them has grown or shrunk.
     fn count_frame(&mut self) {
         let (guards, guard_keys) = self.guards.size();
         let keys = self.names.len() + self.due.len() + self.expired.len() + guard_keys;
         self.frame_bytes = self.table.allocation_size() + guards + keys * TREE_KEY_BYTES;
+        self.is_resized = true;
     }
 
     /// Returns the record of a source, whose hash is given.
@@ -241,9 +260,6 @@ impl Shard {
         version: u64,
         record: SharedRecord,
     ) -> usize {
-        self.fingerprint ^= record.checksum;
-        self.tombstone_bytes += tombstone_bytes(&record);
-        let due_us = deadline.at_us;
         match position.and_then(|at| Some((at, self.table.get_bucket_mut(at)?))) {
             Some((at, place)) => {
                 debug_assert_eq!(place.source.as_str(), record.source.as_str(), "another source's place");
@@ -251,14 +267,20 @@ impl Shard {
                     debug_assert!(version > place.version, "versions of a shard rise");
                     place.version = version;
                 }
-                self.record_bytes += record.data_cost_bytes() + own_name_bytes(&place.source, &record);
-                self.record_bytes -=
-                    place.record.data_cost_bytes() + own_name_bytes(&place.source, &place.record);
+                let new_bytes = record.data_cost_bytes() + own_name_bytes(&place.source, &record);
+                let old_bytes = place.record.data_cost_bytes() + own_name_bytes(&place.source, &place.record);
+                if new_bytes != old_bytes {
+                    self.record_bytes = self.record_bytes + new_bytes - old_bytes;
+                    self.is_resized = true;
+                }
+                if record.stamp.deleted || place.record.stamp.deleted {
+                    self.tombstone_bytes += tombstone_bytes(&record);
+                    self.tombstone_bytes -= tombstone_bytes(&place.record);
+                }
+                self.fingerprint ^= record.checksum ^ place.record.checksum;
                 let old = std::mem::replace(&mut place.record, record);
-                let old_due_us = std::mem::replace(&mut place.due_us, due_us);
-                self.fingerprint ^= old.checksum;
-                self.tombstone_bytes -= tombstone_bytes(&old);
-                if old_due_us != due_us {
+                let old_due_us = std::mem::replace(&mut place.due_us, deadline.at_us);
+                if old_due_us != deadline.at_us {
                     self.move_deadline(hash, old_due_us, is_told_expired(&old, old_due_us), deadline);
                 }
                 at
@@ -286,6 +308,8 @@ impl Shard {
             self.guards.remove(hash);
             self.fingerprint ^= guard.checksum;
         }
+        self.fingerprint ^= record.checksum;
+        self.tombstone_bytes += tombstone_bytes(&record);
         self.record_bytes += record.cost_bytes();
         let source = record.source.clone();
         self.names.insert(source.clone());

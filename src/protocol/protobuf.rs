@@ -15,7 +15,7 @@ use prost::encoding::encoded_len_varint;
 use super::AckLevel;
 use super::answer::{Outcome, Published};
 use super::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
-use super::json::scan::Scanner;
+use super::json::scan::single_value;
 use super::refusal::{Code, Refusal};
 use super::reply::PublishAnswer;
 use super::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
@@ -138,7 +138,8 @@ struct Publish<'a> {
 /// The value of a publish: data as JSON text, binary data, or the flag of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum PublishValue<'a> {
-    Data(&'a str),
+    /// Bytes that are UTF-8.
+    Data(&'a [u8]),
     Binary(&'a [u8]),
     Deleted(bool),
 }
@@ -146,7 +147,7 @@ enum PublishValue<'a> {
 impl<'a> From<&'a proto::Publish> for Publish<'a> {
     fn from(publish: &'a proto::Publish) -> Publish<'a> {
         let value = publish.value.as_ref().map(|value| match value {
-            proto::publish::Value::Data(text) => PublishValue::Data(text),
+            proto::publish::Value::Data(text) => PublishValue::Data(text.as_bytes()),
             proto::publish::Value::DataB64(bytes) => PublishValue::Binary(bytes),
             proto::publish::Value::Deleted(deleted) => PublishValue::Deleted(*deleted),
         });
@@ -216,13 +217,11 @@ fn draft(publish: Publish<'_>) -> Result<Draft<'_>, Refusal> {
 }
 
 /// Returns the bytes of the single JSON value that `text` must be, without the white space around it.
-fn json(text: &str) -> Result<&[u8], Refusal> {
-    let mut scanner = Scanner::new(text);
-    let value = scanner.value().and_then(|value| scanner.end().map(|()| value));
-    let value = value.map_err(|error| Refusal::new(Code::BadJson, format!("data: {error}")))?;
-    match value.flaw {
-        Some(flaw) => refuse(Code::BadJson, format!("data: {flaw}")),
-        None => Ok(value.text.as_bytes()),
+fn json(text: &[u8]) -> Result<&[u8], Refusal> {
+    match single_value(text) {
+        Ok((value, None)) => Ok(value),
+        Ok((_, Some(flaw))) => refuse(Code::BadJson, format!("data: {flaw}")),
+        Err(error) => refuse(Code::BadJson, format!("data: {error}")),
     }
 }
 

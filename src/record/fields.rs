@@ -111,12 +111,7 @@ impl<'a> Fields<'a> {
         let value = match key & 7 {
             0 => FieldValue::Number(self.varint()?),
             1 => FieldValue::Fixed64(u64::from_le_bytes(self.take_chunk()?)),
-            2 => {
-                let len = usize::try_from(self.varint()?).ok()?;
-                let (bytes, rest) = self.0.split_at_checked(len)?;
-                self.0 = rest;
-                FieldValue::Bytes(bytes)
-            }
+            2 => FieldValue::Bytes(self.delimited()?),
             5 => FieldValue::Fixed32(u32::from_le_bytes(self.take_chunk()?)),
             // Groups (wire types 3 and 4) are deprecated in protobuf and not part of any schema here.
             _ => return None,
@@ -130,15 +125,37 @@ impl<'a> Fields<'a> {
         Some(*chunk)
     }
 
+    /// Takes one byte: the key of a field whose number is less than 16. Returns `None` at the end.
     #[inline]
-    fn varint(&mut self) -> Option<u64> {
-        match self.0.split_first() {
-            Some((byte, rest)) if *byte < 0x80 => {
+    pub fn take_key(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
+    }
+
+    /// Takes the number of a varint field, behind its key.
+    #[inline]
+    pub fn varint(&mut self) -> Option<u64> {
+        match *self.0 {
+            [byte, ref rest @ ..] if byte < 0x80 => {
                 self.0 = rest;
-                Some(u64::from(*byte))
+                Some(u64::from(byte))
+            }
+            [low, high, ref rest @ ..] if high < 0x80 => {
+                self.0 = rest;
+                Some(u64::from(low & 0x7f) | u64::from(high) << 7)
             }
             _ => self.long_varint(),
         }
+    }
+
+    /// Takes the content of a length-delimited field, behind its key.
+    #[inline]
+    pub fn delimited(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.varint()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(bytes)
     }
 
     fn long_varint(&mut self) -> Option<u64> {
@@ -162,9 +179,8 @@ impl<'a> Fields<'a> {
 /// `None` and leaves `bytes` alone if there is no complete one.
 pub fn take_delimited<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let mut fields = Fields::of(bytes);
-    let len = usize::try_from(fields.varint()?).ok()?;
-    let (message, rest) = fields.0.split_at_checked(len)?;
-    *bytes = rest;
+    let message = fields.delimited()?;
+    *bytes = fields.0;
     Some(message)
 }
 

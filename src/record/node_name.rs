@@ -69,8 +69,15 @@ impl NodeName {
 }
 
 impl PartialEq for NodeName {
+    #[inline]
     fn eq(&self, other: &NodeName) -> bool {
-        self.as_bytes() == other.as_bytes()
+        match (&self.0, &other.0) {
+            // The bytes after a short name are zeros. Comparing all of them needs no call.
+            (NameForm::Short { len, bytes }, NameForm::Short { len: other_len, bytes: other_bytes }) => {
+                len == other_len && bytes == other_bytes
+            }
+            _ => self.as_bytes() == other.as_bytes(),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::words::{equal, not_ascii, position, under};
+use super::words::{HIGH, ONES, ascii_equal, not_printable, short};
 use crate::limits::{SOURCE_BYTES_MAX, SOURCE_SEGMENTS_MAX};
 
 /// A valid name of a source. Clones share the text.
@@ -63,24 +63,57 @@ impl Source {
 /// name: printable ASCII with few segments, none of which begins with a dot. `false` does not mean that the
 /// name is invalid, but that it needs the thorough check.
 fn is_simple(name: &[u8]) -> bool {
-    // A segment is empty or begins with a dot where `/` or `.` follows a `/` or begins the name, or where a
-    // `/` ends it.
-    let is_border = |byte: Option<&u8>| matches!(byte, Some(b'/' | b'.'));
-    if is_border(name.first()) || name.last() == Some(&b'/') {
-        return false;
+    let (words, rest) = name.as_chunks::<8>();
+    let mut marks = NameMarks::default();
+    words.iter().for_each(|word| marks.take(u64::from_le_bytes(*word)));
+    if !rest.is_empty() {
+        // The last eight bytes overlap the words before, where the first of them has been looked at together with
+        // the byte before it. Slashes that are looked at twice are counted twice, which can only be too strict.
+        match name.last_chunk::<8>() {
+            Some(last) => marks.overlap(u64::from_le_bytes(*last)),
+            None => marks.take(short(name)),
+        }
     }
-    let (mut slashes, mut before) = (0, 0);
-    let is_odd = |word| {
-        let slash = equal(word, b'/');
-        let odd = under(word, 0x20) | equal(word, 0x7f) | equal(word, b'*') | not_ascii(word);
-        let border = (slash | equal(word, b'.')) & (slash << 8 | before);
-        // The last word may overlap the one before, and its slashes are then counted twice. The result can
-        // thus only be too strict.
-        slashes += slash.count_ones() as usize;
-        before = slash >> 56;
-        odd | border
-    };
-    position(name, is_odd).is_none() && slashes < SOURCE_SEGMENTS_MAX
+    marks.odd & HIGH == 0 && marks.slashes() < SOURCE_SEGMENTS_MAX && name.last() != Some(&b'/')
+}
+
+/// Collects what [`is_simple`] wants to know about the words of a name.
+struct NameMarks {
+    /// Has marks if any byte is not printable ASCII, is a `*`, or is a dot or slash at the beginning of a segment.
+    odd: u64,
+    /// Number of slashes in the bytes of each place of a word: at most one for each of 32 words.
+    slashes: u64,
+    /// The mark of the last byte, as one of the first: whether a segment begins with the next byte.
+    before: u64,
+}
+
+impl Default for NameMarks {
+    fn default() -> NameMarks {
+        // A segment begins at the beginning of the name.
+        NameMarks { odd: 0, slashes: 0, before: 0x80 }
+    }
+}
+
+impl NameMarks {
+    #[inline]
+    fn take(&mut self, word: u64) {
+        let slash = ascii_equal(word, b'/') & HIGH;
+        // Only the lowest bit tells a dot from a slash.
+        let border = ascii_equal(word | ONES, b'/') & (slash << 8 | self.before);
+        self.odd |= not_printable(word) | ascii_equal(word, b'*') | border;
+        self.slashes += slash >> 7;
+        self.before = slash >> 56;
+    }
+
+    #[inline]
+    fn overlap(&mut self, word: u64) {
+        self.before = 0;
+        self.take(word);
+    }
+
+    fn slashes(&self) -> usize {
+        (self.slashes.wrapping_mul(ONES) >> 56) as usize
+    }
 }
 
 /// Checks the characters and the segments of a name one by one.

@@ -5,9 +5,9 @@
 //! A function that looks at a word returns marks: the highest bit of every byte that was found.
 
 /// A word in which every byte is 1.
-const ONES: u64 = u64::MAX / 255;
+pub(super) const ONES: u64 = u64::MAX / 255;
 /// A word in which the highest bit of every byte is set.
-const HIGH: u64 = ONES << 7;
+pub(super) const HIGH: u64 = ONES << 7;
 
 /// Marks the bytes of `word` that are less than `least`, which must be at most 128. The lowest mark is always
 /// right; bytes above it may be marked in error.
@@ -21,9 +21,28 @@ pub fn equal(word: u64, byte: u8) -> u64 {
     under(word ^ (ONES * u64::from(byte)), 1)
 }
 
-/// Marks the bytes of `word` that are not ASCII.
-pub fn not_ascii(word: u64) -> u64 {
-    word & HIGH
+/// Sets the highest bit of some byte if not all bytes of `word` are printable ASCII. The other bits mean nothing.
+#[inline]
+pub(super) fn not_printable(word: u64) -> u64 {
+    // The highest bit of a byte is set in the first if it is not ASCII, and otherwise in the second if it is 0x7f,
+    // and in the third if it is under 0x20. Only bytes that are marked themselves affect their neighbours.
+    word | word.wrapping_add(ONES) | word.wrapping_sub(ONES * 0x20)
+}
+
+/// Sets the highest bits of the bytes of `word` that equal `byte`, which must be ASCII. The other bits mean nothing,
+/// and none does unless all bytes of `word` are ASCII.
+#[inline]
+pub(super) fn ascii_equal(word: u64, byte: u8) -> u64 {
+    // Subtracts each byte that differs, which is from 1 to 127, from 128, and 0 for each that is equal.
+    HIGH.wrapping_sub(word ^ (ONES * u64::from(byte)))
+}
+
+/// Marks the bytes of `word` that end the part of a JSON string that needs no escapes: quotes, backslashes and
+/// control characters. The lowest mark is always right; bytes above it may be marked in error.
+#[inline]
+fn json_special(word: u64) -> u64 {
+    let [quote, backslash] = [b'"', b'\\'].map(|byte| (word ^ (ONES * u64::from(byte))).wrapping_sub(ONES));
+    (quote | backslash | word.wrapping_sub(ONES * 0x20)) & !word & HIGH
 }
 
 /// Returns the position of the first byte of `bytes` that `marks` marks, if there is one. `marks` must not
@@ -54,8 +73,9 @@ pub fn position(bytes: &[u8], mut marks: impl FnMut(u64) -> u64) -> Option<usize
     }
 }
 
-/// Returns fewer than eight bytes as a word, filled up with the letter `a`.
-fn short(bytes: &[u8]) -> u64 {
+/// Returns fewer than eight bytes as a word, filled up with the letter `a`. Different texts of one length are
+/// different words.
+pub(super) fn short(bytes: &[u8]) -> u64 {
     let tail = (ONES * u64::from(b'a')).checked_shl(8 * bytes.len() as u32).unwrap_or(0);
     let word = match *bytes {
         [] => 0,
@@ -84,11 +104,10 @@ const FIRST: usize = 16;
 /// the first quote, backslash or control character.
 #[inline]
 pub fn json_plain_len(bytes: &[u8]) -> usize {
-    let is_special = |word| equal(word, b'"') | equal(word, b'\\') | under(word, 0x20);
     let Some((first, rest)) = bytes.split_at_checked(FIRST) else {
-        return position(bytes, is_special).unwrap_or(bytes.len());
+        return position(bytes, json_special).unwrap_or(bytes.len());
     };
-    if let Some(at) = position(first, is_special) {
+    if let Some(at) = position(first, json_special) {
         return at;
     }
     let (pieces, _) = rest.as_chunks::<PIECE>();
@@ -100,7 +119,7 @@ pub fn json_plain_len(bytes: &[u8]) -> usize {
     };
     let plain = PIECE * pieces.iter().position(is_any).unwrap_or(pieces.len());
     let rest = rest.get(plain..).unwrap_or_default();
-    FIRST + plain + position(rest, is_special).unwrap_or(rest.len())
+    FIRST + plain + position(rest, json_special).unwrap_or(rest.len())
 }
 
 #[cfg(test)]
@@ -114,7 +133,18 @@ mod tests {
         fn the_first_is_found(bytes in prop::collection::vec(any::<u8>(), 0..40), byte in 0u8..0x60) {
             prop_assert_eq!(position(&bytes, |word| equal(word, byte)), bytes.iter().position(|b| *b == byte));
             prop_assert_eq!(position(&bytes, |word| under(word, byte)), bytes.iter().position(|b| *b < byte));
-            prop_assert_eq!(position(&bytes, not_ascii), bytes.iter().position(|b| !b.is_ascii()));
+            prop_assert_eq!(position(&bytes, json_special), bytes.iter().position(|b| matches!(b, b'"' | b'\\' | ..0x20)));
+        }
+
+        #[test]
+        fn names_are_looked_at_rightly(bytes in any::<[u8; 8]>(), ascii in "[ -~]{8}", odd in "[\\x00-\\x7f]{8}", byte in 0u8..0x80) {
+            let text = |text: &str| u64::from_le_bytes(*text.as_bytes().first_chunk().expect("eight bytes"));
+            for word in [u64::from_le_bytes(bytes), text(&ascii), text(&odd)] {
+                let is_printable = word.to_le_bytes().iter().all(|byte| matches!(byte, 0x20..0x7f));
+                prop_assert_eq!(not_printable(word) & HIGH == 0, is_printable);
+            }
+            let equal: Vec<bool> = (ascii_equal(text(&odd), byte) & HIGH).to_le_bytes().map(|mark| mark != 0).into();
+            prop_assert_eq!(equal, odd.bytes().map(|b| b == byte).collect::<Vec<_>>());
         }
 
         #[test]

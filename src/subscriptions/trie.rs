@@ -136,10 +136,10 @@ impl TrieNode {
     /// match. The list may be empty.
     pub(super) fn visit(&self, source: &str, take: &mut impl FnMut(&Connections)) {
         if !source.starts_with('$') {
-            return self.collect(Some(source), take);
+            return self.collect(Some(source.as_bytes()), take);
         }
         // No wildcard matches a first segment that begins with `$`, so only the child with this name counts.
-        let (first, others) = split(source);
+        let (first, others) = split(source.as_bytes());
         if let Some(node) = self.exact.get(first) {
             node.collect(others, take);
         }
@@ -147,7 +147,7 @@ impl TrieNode {
 
     /// Calls `take` with all lists of matching connections at and below this node. `name` holds the segments
     /// that are left; `None` means that the name ends here.
-    fn collect(&self, name: Option<&str>, take: &mut impl FnMut(&Connections)) {
+    fn collect(&self, name: Option<&[u8]>, take: &mut impl FnMut(&Connections)) {
         let Some(name) = name else { return take(&self.here) };
         take(&self.rest);
         if self.exact.is_empty() && self.one.is_none() {
@@ -163,11 +163,14 @@ impl TrieNode {
     }
 }
 
-/// Splits a name into its first segment and the rest, if there is one.
-fn split(name: &str) -> (&str, Option<&str>) {
-    match position(name.as_bytes(), |word| equal(word, b'/')) {
-        Some(at) => (&name[..at], Some(&name[at + 1..])),
-        None => (name, None),
+/// Splits a name into its first segment and the rest, if there is one. Names are taken apart as bytes, because cutting
+/// a text anew looks each time at whether a character ends there.
+#[inline]
+fn split(name: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let parts = position(name, |word| equal(word, b'/')).and_then(|at| name.split_at_checked(at));
+    match parts {
+        Some((first, [_, others @ ..])) => (first, Some(others)),
+        _ => (name, None),
     }
 }
 
@@ -204,10 +207,12 @@ impl Children {
         }
     }
 
-    fn get(&self, segment: &str) -> Option<&TrieNode> {
+    #[inline]
+    fn get(&self, segment: &[u8]) -> Option<&TrieNode> {
+        let is_it = |(name, _): &Child| name.as_bytes() == segment;
         let child = match self {
-            Children::Few(list) => list.iter().find(|(name, _)| **name == *segment),
-            Children::Many(table) => table.slots.find(table.hash(segment), |(name, _)| **name == *segment),
+            Children::Few(list) => list.iter().find(|child| is_it(child)),
+            Children::Many(table) => table.slots.find(hash_of(segment, table.seed), is_it),
         };
         child.map(|(_, node)| &**node)
     }
@@ -216,7 +221,7 @@ impl Children {
         let child = match self {
             Children::Few(list) => list.iter_mut().find(|(name, _)| **name == *segment),
             Children::Many(table) => {
-                let hash = table.hash(segment);
+                let hash = hash_of(segment.as_bytes(), table.seed);
                 table.slots.find_mut(hash, |(name, _)| **name == *segment)
             }
         };
@@ -241,9 +246,10 @@ impl Children {
                 &mut list[at].1
             }
             Children::Many(table) => {
-                let (hash, seed) = (table.hash(segment), table.seed);
+                let seed = table.seed;
+                let hash = hash_of(segment.as_bytes(), seed);
                 let is_it = |(name, _): &Child| **name == *segment;
-                let entry = table.slots.entry(hash, is_it, |(name, _)| hash_of(name, seed));
+                let entry = table.slots.entry(hash, is_it, |(name, _)| hash_of(name.as_bytes(), seed));
                 &mut entry.or_insert_with(new).into_mut().1
             }
         }
@@ -258,7 +264,8 @@ impl Children {
                 list.shrink_to_fit();
             }
             Children::Many(table) => {
-                let (hash, seed) = (table.hash(segment), table.seed);
+                let seed = table.seed;
+                let hash = hash_of(segment.as_bytes(), seed);
                 if let Ok(entry) = table.slots.find_entry(hash, |(name, _)| **name == *segment) {
                     entry.remove();
                 }
@@ -266,7 +273,7 @@ impl Children {
                 if len <= COMPARED_CHILDREN_MAX / 2 {
                     *self = Children::Few(table.slots.drain().collect());
                 } else if 4 * len < table.slots.capacity() {
-                    table.slots.shrink_to(2 * len, |(name, _)| hash_of(name, seed));
+                    table.slots.shrink_to(2 * len, |(name, _)| hash_of(name.as_bytes(), seed));
                 }
             }
         }
@@ -277,18 +284,16 @@ impl Table {
     fn new(seed: u64, children: &mut Vec<Child>) -> Table {
         let mut slots = HashTable::with_capacity(children.len() + 1);
         for child in children.drain(..) {
-            slots.insert_unique(hash_of(&child.0, seed), child, |(name, _)| hash_of(name, seed));
+            slots.insert_unique(hash_of(child.0.as_bytes(), seed), child, |(name, _)| {
+                hash_of(name.as_bytes(), seed)
+            });
         }
         Table { seed, slots }
     }
-
-    fn hash(&self, segment: &str) -> u64 {
-        hash_of(segment, self.seed)
-    }
 }
 
-fn hash_of(segment: &str, seed: u64) -> u64 {
-    xxh3_64_with_seed(segment.as_bytes(), seed)
+fn hash_of(segment: &[u8], seed: u64) -> u64 {
+    xxh3_64_with_seed(segment, seed)
 }
 
 /// The connections whose patterns end at a place, each in its roles, with the number of insertions of each.

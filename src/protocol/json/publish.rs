@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::scan::{JsonValue, Scanner, SyntaxError, as_integer, as_string, object};
+use super::scan::{JsonValue, KnownKey, ObjectKey, Scanner, SyntaxError, as_integer, as_string, object};
 use crate::limits::{BATCH_ITEMS_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX};
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
@@ -50,26 +50,36 @@ fn item<'a>(scanner: &mut Scanner<'a>) -> Result<Item<'a>, SyntaxError> {
         return Ok(Item { id: None, draft: Err(Refusal::new(Code::BadRequest, message)) });
     }
     let mut fields = PublishFields::default();
-    object(scanner, |key, value| fields.take(&key, value))?;
-    let id = request_id(fields.id.as_ref());
-    Ok(match id {
+    object(scanner, &KNOWN_KEYS, |key, value| fields.take(key, value))?;
+    Ok(match request_id(fields.values[ID].as_ref()) {
         Ok(id) => Item { id, draft: fields.draft() },
         Err(refusal) => Item { id: None, draft: Err(refusal) },
     })
 }
 
-/// The fields of one publish as they are found, not yet checked. `wrong` is the first unknown or repeated
-/// field.
+/// Names of the fields of a publish. Those that most publishes have stand first.
+const NAMES: [&str; 8] = ["source", "data", "id", "ts", "ack", "ttl_ms", "data_b64", "deleted"];
+/// Place of the id among [`NAMES`].
+const ID: usize = 2;
+/// The first of [`NAMES`], all that are short enough to be recognized fast.
+const KNOWN_KEYS: [KnownKey; 6] = {
+    let mut keys = [KnownKey::new(NAMES[0]); 6];
+    let mut place = 1;
+    while place < keys.len() {
+        keys[place] = KnownKey::new(NAMES[place]);
+        place += 1;
+    }
+    keys
+};
+
+/// The fields of one publish as they are found, not yet checked.
 #[derive(Default)]
 struct PublishFields<'a> {
-    id: Option<JsonValue<'a>>,
-    source: Option<JsonValue<'a>>,
-    ts: Option<JsonValue<'a>>,
-    data: Option<JsonValue<'a>>,
-    data_b64: Option<JsonValue<'a>>,
-    deleted: Option<JsonValue<'a>>,
-    ttl_ms: Option<JsonValue<'a>>,
-    ack: Option<JsonValue<'a>>,
+    /// The values in the order of [`NAMES`].
+    values: [Option<JsonValue<'a>>; NAMES.len()],
+    /// Whether any value has a flaw.
+    is_flawed: bool,
+    /// The refusal of the first unknown or repeated field.
     wrong: Option<Refusal>,
 }
 
@@ -80,47 +90,55 @@ pub(super) fn bad_request<T>(message: impl Into<String>) -> Result<T, Refusal> {
 
 impl<'a> PublishFields<'a> {
     /// Takes in one field of the object.
-    fn take(&mut self, key: &str, value: JsonValue<'a>) {
-        // Keys are compared as bytes, for which the compiler generates a single comparison each.
-        let slot = match key.as_bytes() {
-            b"id" => &mut self.id,
-            b"source" => &mut self.source,
-            b"ts" => &mut self.ts,
-            b"data" => &mut self.data,
-            b"data_b64" => &mut self.data_b64,
-            b"deleted" => &mut self.deleted,
-            b"ttl_ms" => &mut self.ttl_ms,
-            b"ack" => &mut self.ack,
-            _ => {
-                let message = format!(
-                    "unknown field {:?}; known are id, source, ts, data, data_b64, deleted, ttl_ms, ack",
-                    shortened(key)
-                );
-                self.wrong.get_or_insert(Refusal::new(Code::BadRequest, message));
-                return;
-            }
+    #[inline]
+    fn take(&mut self, key: ObjectKey<'a>, value: JsonValue<'a>) {
+        let place = match key {
+            ObjectKey::Known(place) => place,
+            ObjectKey::Text(text) => match NAMES.iter().position(|name| *name == text) {
+                Some(place) => place,
+                None => return self.note_unknown(&text),
+            },
         };
+        let Some(slot) = self.values.get_mut(place) else { return };
+        self.is_flawed |= value.flaw.is_some();
         if slot.replace(value).is_some() {
-            let message = format!("field {key:?} is there twice");
-            self.wrong.get_or_insert(Refusal::new(Code::BadRequest, message));
+            self.note_repeated(place);
         }
     }
 
+    #[cold]
+    fn note_unknown(&mut self, key: &str) {
+        let message = format!(
+            "unknown field {:?}; known are id, source, ts, data, data_b64, deleted, ttl_ms, ack",
+            shortened(key)
+        );
+        self.wrong.get_or_insert(Refusal::new(Code::BadRequest, message));
+    }
+
+    #[cold]
+    fn note_repeated(&mut self, place: usize) {
+        let message = format!("field {:?} is there twice", NAMES[place]);
+        self.wrong.get_or_insert(Refusal::new(Code::BadRequest, message));
+    }
+
     /// Checks the fields and makes the publish.
-    fn draft(self) -> Result<Draft<'a>, Refusal> {
-        let all =
-            [&self.source, &self.ts, &self.data, &self.data_b64, &self.deleted, &self.ttl_ms, &self.ack];
-        if let Some(flaw) = all.into_iter().flatten().find_map(|value| value.flaw) {
-            return Err(Refusal::new(Code::BadJson, flaw.to_string()));
+    #[inline]
+    fn draft(&mut self) -> Result<Draft<'a>, Refusal> {
+        let [given_source, data, _, given_ts, given_ack, given_ttl, data_b64, deleted] = &self.values;
+        if self.is_flawed {
+            let all = [given_source, given_ts, data, data_b64, deleted, given_ttl, given_ack];
+            if let Some(flaw) = all.into_iter().flatten().find_map(|value| value.flaw) {
+                return Err(Refusal::new(Code::BadJson, flaw.to_string()));
+            }
         }
-        if let Some(refusal) = self.wrong {
+        if let Some(refusal) = self.wrong.take() {
             return Err(refusal);
         }
-        let source = source(self.source)?;
-        let ts = self.ts.map(|value| ts(&value)).transpose()?;
-        let payload = payload(self.data, self.data_b64, self.deleted)?;
-        let ttl_ms = ttl_ms(self.ttl_ms, &payload)?;
-        let ack = self.ack.map(|value| ack(&value)).transpose()?;
+        let source = source(given_source.as_ref())?;
+        let ts = given_ts.as_ref().map(ts).transpose()?;
+        let payload = payload(data.as_ref(), data_b64.as_ref(), deleted.as_ref())?;
+        let ttl_ms = ttl_ms(given_ttl.as_ref(), &payload)?;
+        let ack = given_ack.as_ref().map(ack).transpose()?;
         Ok(Draft { source, ts, payload, ttl_ms, ack })
     }
 }
@@ -130,8 +148,8 @@ pub(super) fn request_id<'a>(value: Option<&JsonValue<'a>>) -> Result<Option<Req
     let Some(value) = value else { return Ok(None) };
     let digits = value.text.strip_prefix('-').unwrap_or(value.text);
     let is_integer = digits.len() <= REQUEST_ID_BYTES_MAX && digits.bytes().all(|b| b.is_ascii_digit());
-    let is_text = as_string(value).is_some_and(|text| text.len() <= REQUEST_ID_BYTES_MAX);
-    if value.flaw.is_some() || !(is_integer || is_text) {
+    let is_text = || as_string(value).is_some_and(|text| text.len() <= REQUEST_ID_BYTES_MAX);
+    if value.flaw.is_some() || !(is_integer || is_text()) {
         return bad_request(format!(
             "id is {}; allowed is a string of up to {REQUEST_ID_BYTES_MAX} bytes or an integer",
             shortened(value.text)
@@ -140,9 +158,9 @@ pub(super) fn request_id<'a>(value: Option<&JsonValue<'a>>) -> Result<Option<Req
     Ok(Some(RequestId::Json(value.text)))
 }
 
-fn source(value: Option<JsonValue<'_>>) -> Result<Cow<'_, str>, Refusal> {
+fn source<'a>(value: Option<&JsonValue<'a>>) -> Result<Cow<'a, str>, Refusal> {
     let Some(value) = value else { return bad_request("field \"source\" is missing") };
-    let Some(name) = as_string(&value) else {
+    let Some(name) = as_string(value) else {
         let message = format!("source is {}; it must be a string", shortened(value.text));
         return Err(Refusal::new(Code::BadSource, message));
     };
@@ -162,13 +180,13 @@ fn ts(value: &JsonValue<'_>) -> Result<u64, Refusal> {
 }
 
 fn payload<'a>(
-    data: Option<JsonValue<'a>>,
-    data_b64: Option<JsonValue<'a>>,
-    deleted: Option<JsonValue<'a>>,
+    data: Option<&JsonValue<'a>>,
+    data_b64: Option<&JsonValue<'a>>,
+    deleted: Option<&JsonValue<'a>>,
 ) -> Result<DraftPayload<'a>, Refusal> {
     match (data, data_b64, deleted) {
         (Some(value), None, None) => Ok(DraftPayload::Json(value.text.as_bytes())),
-        (None, Some(value), None) => match as_string(&value).map(|text| STANDARD.decode(text.as_bytes())) {
+        (None, Some(value), None) => match as_string(value).map(|text| STANDARD.decode(text.as_bytes())) {
             Some(Ok(bytes)) => Ok(DraftPayload::Binary(Cow::Owned(bytes))),
             _ => bad_request("data_b64 must be a string of standard base64 with padding"),
         },
@@ -181,12 +199,12 @@ fn payload<'a>(
     }
 }
 
-fn ttl_ms(value: Option<JsonValue<'_>>, payload: &DraftPayload<'_>) -> Result<u64, Refusal> {
+fn ttl_ms(value: Option<&JsonValue<'_>>, payload: &DraftPayload<'_>) -> Result<u64, Refusal> {
     let Some(value) = value else { return Ok(0) };
     if *payload == DraftPayload::Deleted {
         return bad_request("ttl_ms is not allowed with \"deleted\"");
     }
-    match as_integer(&value).and_then(|ttl| u64::try_from(ttl).ok()) {
+    match as_integer(value).and_then(|ttl| u64::try_from(ttl).ok()) {
         Some(ttl @ 1..=TTL_MS_MAX) => Ok(ttl),
         _ => bad_request(format!(
             "ttl_ms is {}; allowed are integers in 1 to {TTL_MS_MAX}",

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use crate::limits::JSON_DEPTH_MAX;
-use crate::record::words::{equal, json_plain_len, under};
+use crate::record::words::json_plain_len;
 
 /// The error of a text that is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +46,7 @@ pub struct JsonValue<'a> {
 #[derive(Debug)]
 pub struct Scanner<'a> {
     text: &'a str,
-    at: usize,
+    grammar: Grammar<'a>,
 }
 
 /// The result of scanning a part of the text.
@@ -55,21 +55,73 @@ type Scan<T> = Result<T, SyntaxError>;
 impl<'a> Scanner<'a> {
     /// Starts at the first byte of `text`.
     pub fn new(text: &'a str) -> Scanner<'a> {
-        Scanner { text, at: 0 }
+        Scanner { text, grammar: Grammar { bytes: text.as_bytes(), at: 0 } }
     }
 
     /// Skips white space and returns the next byte without taking it; `None` at the end of the text.
     pub fn peek(&mut self) -> Option<u8> {
-        let bytes = self.text.as_bytes();
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(self.at) {
-            self.at += 1;
-        }
-        bytes.get(self.at).copied()
+        self.grammar.peek()
     }
 
     /// Skips white space and takes `byte`. Returns an error with the description `expected` if another byte
     /// is next.
     pub fn take(&mut self, byte: u8, expected: &'static str) -> Scan<()> {
+        self.grammar.take(byte, expected)
+    }
+
+    /// Skips white space and takes `byte` if it is next. Returns whether it was.
+    pub fn take_if(&mut self, byte: u8) -> bool {
+        self.grammar.take_if(byte)
+    }
+
+    /// Returns an error unless nothing but white space is left.
+    pub fn end(&mut self) -> Scan<()> {
+        self.grammar.end()
+    }
+
+    /// Takes one value of any kind and returns its span.
+    #[inline]
+    pub fn value(&mut self) -> Scan<JsonValue<'a>> {
+        let JsonSpan { start, flaw, is_plain } = self.grammar.value()?;
+        Ok(JsonValue { text: &self.text[start..self.grammar.at], flaw, is_plain })
+    }
+}
+
+/// Returns the bytes of the single JSON value that `text` must be, without the white space around it, and the first
+/// flaw of the value. The grammar does not depend on whether strings are UTF-8, which is not looked at.
+pub fn single_value(text: &[u8]) -> Result<(&[u8], Option<Flaw>), SyntaxError> {
+    let mut grammar = Grammar { bytes: text, at: 0 };
+    let JsonSpan { start, flaw, .. } = grammar.value()?;
+    let value = text.get(start..grammar.at).unwrap_or_default();
+    grammar.end()?;
+    Ok((value, flaw))
+}
+
+/// Where a value begins, which ends where the reader is, and what was found out about it.
+struct JsonSpan {
+    start: usize,
+    flaw: Option<Flaw>,
+    is_plain: bool,
+}
+
+/// Follows the grammar along the bytes of a text.
+#[derive(Debug)]
+struct Grammar<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Grammar<'_> {
+    #[inline]
+    fn peek(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.bytes.get(self.at) {
+            self.at += 1;
+        }
+        self.byte()
+    }
+
+    #[inline]
+    fn take(&mut self, byte: u8, expected: &'static str) -> Scan<()> {
         if self.peek() != Some(byte) {
             return self.wrong(expected);
         }
@@ -77,36 +129,34 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Skips white space and takes `byte` if it is next. Returns whether it was.
-    pub fn take_if(&mut self, byte: u8) -> bool {
+    #[inline]
+    fn take_if(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
         is_next
     }
 
-    /// Returns an error unless nothing but white space is left.
-    pub fn end(&mut self) -> Scan<()> {
+    fn end(&mut self) -> Scan<()> {
         match self.peek() {
             None => Ok(()),
             Some(_) => self.wrong("the end of the text"),
         }
     }
 
-    /// Takes one value of any kind and returns its span.
-    pub fn value(&mut self) -> Scan<JsonValue<'a>> {
+    #[inline]
+    fn value(&mut self) -> Scan<JsonSpan> {
         let next = self.peek();
         let (start, mut flaw, mut is_plain) = (self.at, None, false);
         match next {
-            Some(b'{' | b'[') => return self.nested(),
-            Some(b'"') => (_, is_plain) = self.string(&mut flaw)?,
+            Some(b'{' | b'[') => flaw = self.nested()?,
+            Some(b'"') => is_plain = self.string(&mut flaw)?,
             next => self.word_or_number(next)?,
         }
-        Ok(JsonValue { text: &self.text[start..self.at], flaw, is_plain })
+        Ok(JsonSpan { start, flaw, is_plain })
     }
 
-    /// Takes an array or an object with everything in it, and returns its span.
-    fn nested(&mut self) -> Scan<JsonValue<'a>> {
-        let start = self.at;
+    /// Takes an array or an object with everything in it, and returns its first flaw.
+    fn nested(&mut self) -> Scan<Option<Flaw>> {
         let mut flaw = None;
         let mut open = Nesting::default();
         loop {
@@ -131,7 +181,7 @@ impl<'a> Scanner<'a> {
                 }
             }
             if !self.close(&mut open, &mut flaw)? {
-                return Ok(JsonValue { text: &self.text[start..self.at], flaw, is_plain: false });
+                return Ok(flaw);
             }
         }
     }
@@ -178,24 +228,19 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes a key of an object and its colon, if the key has the form that nearly all have: at most seven
-    /// bytes, no escapes, and no white space before or after it. Otherwise returns `None` and takes nothing.
-    fn short_key(&mut self) -> Option<&'a str> {
-        let next = self.text.as_bytes().get(self.at..)?.first_chunk::<9>()?;
-        let [b'"', word @ ..] = next else { return None };
+    /// Takes a key of an object and its colon, if it is one of `known` and there is no white space before or after
+    /// it. Returns its place among them, or `None` and takes nothing.
+    #[inline]
+    fn known_key(&mut self, known: &[KnownKey]) -> Option<usize> {
+        let [b'"', word @ ..] = self.bytes.get(self.at..)?.first_chunk::<9>()? else { return None };
         let word = u64::from_le_bytes(*word);
-        let marked = equal(word, b'"') | equal(word, b'\\') | under(word, 0x20);
-        let len = marked.trailing_zeros() as usize / 8;
-        let (start, end) = (self.at + 1, self.at + 1 + len);
-        if self.text.as_bytes().get(end..end + 2) != Some(b"\":") {
-            return None;
-        }
-        self.at = end + 2;
-        self.text.get(start..end)
+        let (place, key) = known.iter().enumerate().find(|(_, key)| word & key.mask == key.word)?;
+        self.at += 1 + key.len;
+        Some(place)
     }
 
     fn literal(&mut self, word: &'static str) -> Scan<()> {
-        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+        if !self.bytes[self.at..].starts_with(word.as_bytes()) {
             return self.wrong(word);
         }
         self.at += word.len();
@@ -229,18 +274,17 @@ impl<'a> Scanner<'a> {
         if self.at == start { self.wrong("a digit") } else { Ok(()) }
     }
 
-    /// Takes a string, whose quote must be the next byte. Returns its text without the quotes and with its
-    /// escapes unresolved, and whether it has no escapes.
-    fn string(&mut self, flaw: &mut Option<Flaw>) -> Scan<(&'a str, bool)> {
-        let bytes = self.text.as_bytes();
+    /// Takes a string, whose quote must be the next byte. Returns whether it has no escapes.
+    #[inline]
+    fn string(&mut self, flaw: &mut Option<Flaw>) -> Scan<bool> {
         self.at += 1;
-        let (start, mut is_plain) = (self.at, true);
+        let mut is_plain = true;
         loop {
-            self.at += json_plain_len(&bytes[self.at..]);
-            match bytes.get(self.at) {
+            self.at += json_plain_len(self.bytes.get(self.at..).unwrap_or_default());
+            match self.byte() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok((&self.text[start..self.at - 1], is_plain));
+                    return Ok(is_plain);
                 }
                 Some(b'\\') => {
                     is_plain = false;
@@ -260,7 +304,7 @@ impl<'a> Scanner<'a> {
             Some(b'u') => {
                 self.at += 1;
                 let unit = self.hex4()?;
-                let low_follows = || self.text.as_bytes()[self.at..].starts_with(b"\\u");
+                let low_follows = || self.bytes[self.at..].starts_with(b"\\u");
                 match unit {
                     0xD800..=0xDBFF if low_follows() => {
                         let before = self.at;
@@ -282,7 +326,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn hex4(&mut self) -> Scan<u16> {
-        let digits = self.text.as_bytes().get(self.at..self.at + 4);
+        let digits = self.bytes.get(self.at..self.at + 4);
         let all_hex = |d: &&[u8]| d.iter().all(u8::is_ascii_hexdigit);
         let Some(digits) = digits.filter(all_hex) else { return self.wrong("four hex digits") };
         self.at += 4;
@@ -290,8 +334,9 @@ impl<'a> Scanner<'a> {
         Ok(digits.iter().fold(0, |unit, &d| unit << 4 | value(d)))
     }
 
+    #[inline]
     fn byte(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+        self.bytes.get(self.at).copied()
     }
 
     fn wrong<T>(&self, expected: &'static str) -> Scan<T> {
@@ -329,33 +374,76 @@ impl Nesting {
     }
 }
 
-/// Takes an object, which must be next, and calls `field` with every key, escapes resolved, and the span of
-/// its value.
+/// A key that a reader of objects expects, prepared so that it is recognized by one comparison.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownKey {
+    /// The key as it stands after its first quote: with the second quote and the colon.
+    word: u64,
+    /// The bits of the word that count.
+    mask: u64,
+    /// Number of bytes that count.
+    len: usize,
+}
+
+impl KnownKey {
+    /// Prepares a key of at most six characters, which are ASCII and need no escapes.
+    pub const fn new(name: &str) -> KnownKey {
+        let (name, mut word, mut len) = (name.as_bytes(), [0; 8], 0);
+        while len < name.len() {
+            word[len] = name[len];
+            len += 1;
+        }
+        word[len] = b'"';
+        word[len + 1] = b':';
+        len += 2;
+        KnownKey { word: u64::from_le_bytes(word), mask: u64::MAX >> (64 - 8 * len), len }
+    }
+}
+
+/// A key of an object, as [`object`] found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObjectKey<'a> {
+    /// One of the keys that the reader expects, by its place among them.
+    Known(usize),
+    /// Any key, with its escapes resolved. It may be one of those expected, in an unusual form.
+    Text(Cow<'a, str>),
+}
+
+/// Takes an object, which must be next, and calls `field` with every key and the span of its value. `known` are keys
+/// that are recognized faster than others.
+#[inline]
 pub fn object<'a>(
     scanner: &mut Scanner<'a>,
-    mut field: impl FnMut(Cow<'a, str>, JsonValue<'a>),
+    known: &[KnownKey],
+    mut field: impl FnMut(ObjectKey<'a>, JsonValue<'a>),
 ) -> Result<(), SyntaxError> {
     scanner.take(b'{', "'{'")?;
     if scanner.take_if(b'}') {
         return Ok(());
     }
     loop {
-        if scanner.peek() != Some(b'"') {
-            return scanner.wrong("a string");
-        }
-        let key = match scanner.short_key() {
-            Some(key) => Cow::Borrowed(key),
-            None => {
-                let (key, is_plain) = scanner.string(&mut None)?;
-                scanner.take(b':', "':'")?;
-                unescape(key, is_plain)
-            }
+        let key = match scanner.grammar.known_key(known) {
+            Some(place) => ObjectKey::Known(place),
+            None => ObjectKey::Text(text_key(scanner)?),
         };
         field(key, scanner.value()?);
         if !scanner.take_if(b',') {
             return scanner.take(b'}', "',' or '}'");
         }
     }
+}
+
+/// Takes a key of an object and its colon. Returns the key with its escapes resolved.
+#[inline(never)]
+fn text_key<'a>(scanner: &mut Scanner<'a>) -> Result<Cow<'a, str>, SyntaxError> {
+    if scanner.peek() != Some(b'"') {
+        return scanner.grammar.wrong("a string");
+    }
+    let start = scanner.grammar.at + 1;
+    let is_plain = scanner.grammar.string(&mut None)?;
+    let key = scanner.text.get(start..scanner.grammar.at - 1).unwrap_or_default();
+    scanner.take(b':', "':'")?;
+    Ok(unescape(key, is_plain))
 }
 
 /// Returns the text of a string with its escapes resolved; `None` if the value is not a string.
@@ -442,17 +530,25 @@ mod tests {
     }
 
     proptest! {
-        /// Keys of up to seven bytes without escapes have a fast path, which must agree with the general one.
+        /// Known keys have a fast path, which must agree with the general one.
         #[test]
         fn keys_are_read_as_they_were_written(
-            keys in prop::collection::vec(("[a-zé\"\\\\\\n]{0,9}", " ?"), 0..4),
+            keys in prop::collection::vec(("[a-zé\"\\\\\\n]{0,9}|id|source|t", " ?"), 0..4),
             end in " {0,9}",
         ) {
+            const KNOWN: [&str; 3] = ["t", "id", "source"];
             let quoted = |key: &str| serde_json::to_string(key).expect("text");
             let fields: Vec<String> = keys.iter().map(|(key, gap)| format!("{}{gap}:1", quoted(key))).collect();
             let text = format!("{{{}}}{end}", fields.join(","));
             let (mut scanner, mut found) = (Scanner::new(&text), Vec::new());
-            object(&mut scanner, |key, value| found.push((key.into_owned(), value.text.to_owned()))).expect("object");
+            object(&mut scanner, &KNOWN.map(KnownKey::new), |key, value| {
+                let key = match key {
+                    ObjectKey::Known(place) => KNOWN[place].to_owned(),
+                    ObjectKey::Text(text) => text.into_owned(),
+                };
+                found.push((key, value.text.to_owned()));
+            })
+            .expect("object");
             let want: Vec<_> = keys.into_iter().map(|(key, _)| (key, "1".to_owned())).collect();
             prop_assert_eq!(found, want);
             prop_assert!(scanner.end().is_ok());

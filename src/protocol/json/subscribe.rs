@@ -1,7 +1,7 @@
 //! Reads subscribe and unsubscribe frames, and writes the messages to a connection that are not records.
 
 use super::publish::{bad_request, request_id};
-use super::scan::{JsonValue, Scanner, SyntaxError, as_integer, as_string, object};
+use super::scan::{JsonValue, ObjectKey, Scanner, SyntaxError, as_integer, as_string, object};
 use super::write::{number, open_answer, write_refusal, write_string};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
 use crate::protocol::refusal::{Code, Refusal, shortened};
@@ -42,7 +42,9 @@ fn known_fields<'a, const N: usize>(
     known: [&str; N],
 ) -> Result<([Option<JsonValue<'a>>; N], Option<String>), SyntaxError> {
     let (mut found, mut wrong) = ([const { None }; N], None);
-    object(scanner, |key, value| {
+    object(scanner, &[], |key, value| {
+        // No key is known to the scanner, so each is a text.
+        let ObjectKey::Text(key) = key else { return };
         let place = known.iter().position(|name| *name == key);
         let Some(slot) = place.and_then(|place| found.get_mut(place)) else {
             let message =

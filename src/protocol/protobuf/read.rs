@@ -13,8 +13,11 @@ use crate::record::fields::Fields;
 /// be read by the generated reader.
 pub(super) fn publish_message(frame: &[u8]) -> Option<Publish<'_>> {
     let mut fields = Fields::of(frame);
-    let (1, publish) = fields.next()?.ok()? else { return None };
-    if fields.next().is_none() { read_publish(publish.fields().ok()?) } else { None }
+    if fields.take_key()? != key(1, BYTES) {
+        return None;
+    }
+    let publish = fields.delimited()?;
+    if fields.take_key().is_none() { read_publish(Fields::of(publish)) } else { None }
 }
 
 /// Returns how many items the batches in a frame have together. A frame that is damaged has those before the
@@ -44,38 +47,65 @@ pub(super) fn subscribe_head(frame: &[u8]) -> Option<(Option<RequestId<'_>>, usi
     Some((id, patterns))
 }
 
-fn read_publish(fields: Fields<'_>) -> Option<Publish<'_>> {
+/// Wire type of numbers of variable length.
+const VARINT: u8 = 0;
+/// Wire type of texts, bytes and nested messages.
+const BYTES: u8 = 2;
+
+/// The key of a field, in the one byte that nearly every writer uses for it.
+const fn key(field: u8, wire_type: u8) -> u8 {
+    field << 3 | wire_type
+}
+
+fn read_publish(mut fields: Fields<'_>) -> Option<Publish<'_>> {
+    const ID: u8 = key(1, BYTES);
+    const SOURCE: u8 = key(2, BYTES);
+    const TS: u8 = key(3, VARINT);
+    const DATA: u8 = key(4, BYTES);
+    const BINARY: u8 = key(5, BYTES);
+    const DELETED: u8 = key(6, VARINT);
+    const TTL_MS: u8 = key(7, VARINT);
+    const ACK: u8 = key(8, BYTES);
     let (mut publish, mut has_id) = (Publish::default(), false);
-    for field in fields {
-        match field.ok()? {
+    while let Some(key) = fields.take_key() {
+        match key {
             // Protobuf merges an id that occurs twice, which is left to the generated reader.
-            (1, id) if !std::mem::replace(&mut has_id, true) => publish.id = read_id(id.fields().ok()?)?,
-            (2, source) => publish.source = source.text().ok()?,
-            (3, ts) => publish.ts = Some(ts.number().ok()?),
-            (4, text) => publish.value = Some(PublishValue::Data(text.text().ok()?)),
-            (5, bytes) => publish.value = Some(PublishValue::Binary(bytes.bytes().ok()?)),
-            (6, deleted) => publish.value = Some(PublishValue::Deleted(deleted.flag().ok()?)),
-            (7, ttl_ms) => publish.ttl_ms = Some(ttl_ms.number().ok()?),
-            (8, ack) => publish.ack = Some(ack.text().ok()?),
+            ID if !std::mem::replace(&mut has_id, true) => {
+                publish.id = read_id(Fields::of(fields.delimited()?))?;
+            }
+            SOURCE => publish.source = str::from_utf8(fields.delimited()?).ok()?,
+            TS => publish.ts = Some(fields.varint()?),
+            DATA => publish.value = Some(PublishValue::Data(text_bytes(fields.delimited()?)?)),
+            BINARY => publish.value = Some(PublishValue::Binary(fields.delimited()?)),
+            DELETED => publish.value = Some(PublishValue::Deleted(fields.varint()? != 0)),
+            TTL_MS => publish.ttl_ms = Some(fields.varint()?),
+            ACK => publish.ack = Some(str::from_utf8(fields.delimited()?).ok()?),
             _ => return None,
         }
     }
     Some(publish)
 }
 
+/// Returns `bytes` if they are UTF-8. Most data is ASCII, which is found out at a fraction of the cost.
+fn text_bytes(bytes: &[u8]) -> Option<&[u8]> {
+    (bytes.is_ascii() || str::from_utf8(bytes).is_ok()).then_some(bytes)
+}
+
 /// Reads an id. The outer `None` leaves the frame to the generated reader; the inner one means an id without
 /// content.
 fn read_id(mut fields: Fields<'_>) -> Option<Option<RequestId<'_>>> {
-    let Some(field) = fields.next() else { return Some(None) };
-    let id = match field.ok()? {
-        (1, text) => RequestId::Text(text.text().ok()?),
-        (2, number) => {
-            let zigzag = number.number().ok()?;
+    const TEXT: u8 = key(1, BYTES);
+    const NUMBER: u8 = key(2, VARINT);
+    let Some(key) = fields.take_key() else { return Some(None) };
+    let id = match key {
+        TEXT => RequestId::Text(str::from_utf8(fields.delimited()?).ok()?),
+        NUMBER => {
+            let zigzag = fields.varint()?;
             RequestId::Number((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
         }
         _ => return None,
     };
-    fields.next().is_none().then_some(Some(id))
+    fields.take_key().is_none().then_some(Some(id))
 }
 
 #[cfg(test)]
