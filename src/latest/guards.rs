@@ -90,9 +90,11 @@ impl Guards {
         let place = self.table.find_entry(hash, |guard| guard.hash == hash).ok()?;
         let (guard, _) = place.remove();
         self.due.remove(&(guard.due_us, hash));
-        // Tables that kept their size would count against the map for ever.
-        if 4 * self.table.len() < self.table.capacity() {
-            self.table.shrink_to(2 * self.table.len(), |guard| guard.hash);
+        // Tables that kept their size would count against the map for ever. A table from which guards are taken out
+        // grows now and then although it has places left, so it is made smaller again before it is nearly empty.
+        let len = self.table.len();
+        if 5 * len < 2 * self.table.capacity() {
+            self.table.shrink_to(len + len / 4, |guard| guard.hash);
         }
         Some(guard)
     }
