@@ -32,6 +32,8 @@ type Place = Option<(u64, Audience)>;
 pub(super) struct AudienceCache {
     /// The place of a source is given by the lowest bits of its hash. A source replaces the one that had its place.
     places: Vec<Place>,
+    /// The connections that want every source, if the index asked for them.
+    common: Option<Audience>,
     /// Number of times that a source took the place of another one since the number of places last changed.
     replaced: usize,
     /// The list that was made last.
@@ -45,11 +47,23 @@ pub(super) struct AudienceCache {
 impl AudienceCache {
     /// Forgets every list.
     pub(super) fn clear(&mut self) {
+        self.common = None;
         if !self.places.is_empty() {
             self.places.clear();
             self.last = Audience::default();
             self.connections = 0;
         }
+    }
+
+    /// Returns the connections that want any source, where no pattern tells sources apart: no place need be looked up.
+    /// `walk` is as in [`AudienceCache::get`].
+    #[inline]
+    pub(super) fn get_common(&mut self, walk: impl FnOnce(&mut Vec<usize>)) -> &Audience {
+        let found = &mut self.found;
+        self.common.get_or_insert_with(|| {
+            walk(found);
+            found.as_slice().into()
+        })
     }
 
     /// Returns the connections that want the source. If they are not in the cache, `walk` is called to find them: it

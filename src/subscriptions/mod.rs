@@ -216,7 +216,11 @@ impl Index {
 
     /// Returns the connections that want the source, from the cache if possible.
     pub fn audience(&mut self, source: &Source) -> &Audience {
-        self.cache.get(source, |found| self.root.matches(source.as_str(), found))
+        let walk = |found: &mut Vec<usize>| self.root.matches(source.as_str(), found);
+        match self.root.takes_all_alike() && !source.as_str().starts_with('$') {
+            true => self.cache.get_common(walk),
+            false => self.cache.get(source, walk),
+        }
     }
 
     /// Replaces the content of `connections` by the connections that have a matching pattern, each once, in

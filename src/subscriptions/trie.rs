@@ -114,6 +114,12 @@ impl TrieNode {
         self.exact.is_empty() && self.one.is_none() && self.here.is_empty() && self.rest.is_empty()
     }
 
+    /// Returns whether no pattern tells one source from another, those beginning with `$` left out: there is none but
+    /// `**`. To be called at the root.
+    pub(super) fn takes_all_alike(&self) -> bool {
+        self.exact.is_empty() && self.one.is_none()
+    }
+
     /// Replaces the content of `connections` by the connections that have a pattern that matches `source`,
     /// each once, in increasing order. To be called at the root.
     pub(super) fn matches(&self, source: &str, connections: &mut Vec<usize>) {
