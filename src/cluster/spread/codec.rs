@@ -18,7 +18,7 @@ use crate::record::{NodeName, SharedRecord};
 const EPOCH_US: u64 = 100_000;
 /// Most bytes of a batch of several records: it fits into a datagram together with its part's header. A larger
 /// record is a batch of its own, and travels in fragments or is pulled.
-const BATCH_BYTES_MAX: usize = 900;
+pub(super) const BATCH_BYTES_MAX: usize = 1_024;
 /// Most records that are taken from a batch of another node: none that was packed here has more.
 const RECORDS_MAX: u64 = 1_024;
 /// Most sequence numbers that one batch may cover. It covers records that were superseded while they waited,
