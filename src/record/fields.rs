@@ -175,6 +175,16 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Splits a varint off the beginning of `bytes` and returns it. Returns `None` and leaves `bytes` alone if there
+/// is no complete one.
+#[inline]
+pub fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut fields = Fields::of(bytes);
+    let number = fields.varint()?;
+    *bytes = fields.0;
+    Some(number)
+}
+
 /// Splits a message that is preceded by its length off the beginning of `bytes` and returns it. Returns
 /// `None` and leaves `bytes` alone if there is no complete one.
 pub fn take_delimited<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -287,20 +297,26 @@ pub fn write_fixed64s(out: &mut Vec<u8>, field: u32, numbers: &[u64]) {
 
 /// Appends a length-delimited field whose content is what `write` appends, such as a nested message.
 pub fn write_message(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    write_message_of(out, field, 0, write);
+}
+
+/// Does the same as [`write_message`] for content of about `usual_len` bytes: it is moved afterwards unless its
+/// length takes as many bytes as that number.
+pub fn write_message_of(out: &mut Vec<u8>, field: u32, usual_len: usize, write: impl FnOnce(&mut Vec<u8>)) {
     write_tag(out, field, 2);
-    let at = out.len();
-    // One byte is reserved for the length, which suffices for content of up to 127 bytes, as most is. Longer
-    // content is moved by a byte or more afterwards.
-    out.push(0);
+    let (at, reserved) = (out.len(), encoded_len_varint(usual_len as u64));
+    out.resize(at + reserved, 0);
     write(out);
-    let len = out.len() - at - 1;
-    let more = encoded_len_varint(len as u64) - 1;
-    if more > 0 {
-        out.splice(at..at, std::iter::repeat_n(0, more));
+    let len = out.len() - at - reserved;
+    let needed = encoded_len_varint(len as u64);
+    if needed > reserved {
+        out.splice(at..at, std::iter::repeat_n(0, needed - reserved));
+    } else if needed < reserved {
+        out.drain(at..at + reserved - needed);
     }
     let mut rest = len;
-    for (index, byte) in out.iter_mut().skip(at).take(more + 1).enumerate() {
-        *byte = (rest & 0x7f) as u8 | if index < more { 0x80 } else { 0 };
+    for (index, byte) in out.iter_mut().skip(at).take(needed).enumerate() {
+        *byte = (rest & 0x7f) as u8 | if index + 1 < needed { 0x80 } else { 0 };
         rest >>= 7;
     }
 }
@@ -339,9 +355,9 @@ mod tests {
         }
 
         #[test]
-        fn a_message_has_its_length_in_front(len in 0usize..40_000) {
+        fn a_message_has_its_length_in_front(len in 0usize..40_000, usual_len in prop_oneof![0usize..300, 0usize..40_000]) {
             let mut out = b"before".to_vec();
-            write_message(&mut out, 3, |out| out.resize(out.len() + len, 7));
+            write_message_of(&mut out, 3, usual_len, |out| out.resize(out.len() + len, 7));
             write_number(&mut out, 40, 5);
             let (fields, body) = (Fields::of(&out[6..]).collect::<Vec<_>>(), vec![7; len]);
             prop_assert_eq!(fields, vec![Ok((3, FieldValue::Bytes(&body))), Ok((40, FieldValue::Number(5)))]);

@@ -4,6 +4,7 @@
 //! Nothing here knows of a socket, a thread or a clock. A [`Record`] is made once, at the node that accepts
 //! it from a client, and never changes; everyone who holds it shares it.
 
+pub mod compact;
 pub mod cost;
 pub mod fields;
 pub mod hash;

@@ -1,4 +1,5 @@
-//! The protobuf form of a record, which is sent between nodes and kept in the embedded store.
+//! The protobuf form of a single record, which is kept in the embedded store and sent when nodes reconcile their
+//! maps. Records that have just been accepted travel in batches, in the form of [`super::compact`].
 
 use bytes::Bytes;
 use prost::encoding::encoded_len_varint;
@@ -23,7 +24,7 @@ pub enum WireError {
 }
 
 /// Returns the number of bytes that [`write`] appends for the record.
-pub fn encoded_len(record: &Record, in_batch: bool) -> usize {
+pub fn encoded_len(record: &Record) -> usize {
     let text = |bytes: usize| if bytes == 0 { 0 } else { 1 + encoded_len_varint(bytes as u64) + bytes };
     let number = |number: u64| if number == 0 { 0 } else { 1 + encoded_len_varint(number) };
     let payload = match &record.payload {
@@ -33,18 +34,17 @@ pub fn encoded_len(record: &Record, in_batch: bool) -> usize {
         Payload::Deleted => 2,
     };
     let Birth { origin, boot, seq } = &record.birth;
-    let birth = if in_batch { 0 } else { text(origin.as_bytes().len()) + number(*boot) };
+    let birth = text(origin.as_bytes().len()) + number(*boot);
     let numbers = number(record.stamp.ts) + number(*seq) + number(record.accepted_us) + number(record.ttl_ms);
     let checksum = if record.checksum == 0 { 0 } else { 1 + 8 };
     text(record.source.as_str().len()) + payload + birth + numbers + checksum
 }
 
-/// Appends the record as a message. With `in_batch` the fields origin and boot are left out, because they are
-/// in the header of the batch.
+/// Appends the record as a message.
 ///
-/// It is written without generated code, because every accepted record is written at least once, and would
-/// first be copied into a generated message. A test compares the result with that of the generated code.
-pub fn write(out: &mut Vec<u8>, record: &Record, in_batch: bool) {
+/// It is written without generated code, because every record that is stored would first be copied into a
+/// generated message. A test compares the result with that of the generated code.
+pub fn write(out: &mut Vec<u8>, record: &Record) {
     write_bytes(out, 1, record.source.as_str().as_bytes());
     write_number(out, 2, record.stamp.ts);
     match &record.payload {
@@ -53,23 +53,21 @@ pub fn write(out: &mut Vec<u8>, record: &Record, in_batch: bool) {
         Payload::Binary(bytes) => write_field(out, 4, bytes),
         Payload::Deleted => out.extend_from_slice(&[5 << 3, 1]),
     }
-    if !in_batch {
-        write_bytes(out, 6, record.birth.origin.as_bytes());
-        write_number(out, 7, record.birth.boot);
-    }
+    write_bytes(out, 6, record.birth.origin.as_bytes());
+    write_number(out, 7, record.birth.boot);
     write_number(out, 8, record.birth.seq);
     write_number(out, 9, record.accepted_us);
     write_number(out, 10, record.ttl_ms);
     write_fixed64(out, 11, record.checksum);
 }
 
-/// Appends the record as a message preceded by its length, as batches contain it.
-pub fn write_delimited(out: &mut Vec<u8>, record: &Record, in_batch: bool) {
-    let len = encoded_len(record, in_batch);
+/// Appends the record as a message preceded by its length.
+pub fn write_delimited(out: &mut Vec<u8>, record: &Record) {
+    let len = encoded_len(record);
     out.reserve(encoded_len_varint(len as u64) + len);
     write_varint(out, len as u64);
     let start = out.len();
-    write(out, record, in_batch);
+    write(out, record);
     debug_assert_eq!(out.len() - start, len, "the length stands before the record");
 }
 
@@ -105,14 +103,16 @@ impl<'a> RecordFields<'a> {
     }
 }
 
-/// Reads a record and verifies its checksum. `batch` holds origin and boot of the batch that contains the
-/// record, `None` for a record that stands alone. `keep` makes the `Bytes` that the record then holds as its
-/// data.
-pub fn read(
-    message: &[u8],
-    batch: Option<(&NodeName, u64)>,
-    keep: impl FnOnce(&[u8]) -> Bytes,
-) -> Result<Record, WireError> {
+/// Returns the record as a message.
+pub fn encode(record: &Record) -> Vec<u8> {
+    let mut out = Vec::with_capacity(encoded_len(record));
+    write(&mut out, record);
+    out
+}
+
+/// Reads a record and verifies its checksum. Its data is copied, so that a record that stays in the map for years
+/// does not keep its other fields a second time.
+pub fn decode(message: &[u8]) -> Result<Record, WireError> {
     let raw = RecordFields::read(message)?;
     let [_, _, ts, _, _, _, _, boot, seq, accepted_us, ttl_ms] = raw.numbers;
     // Clients could not read a greater one exactly, and no later one could be issued.
@@ -127,36 +127,22 @@ pub fn read(
         Some((3, bytes)) => {
             // Subscribers get this text inside WebSocket text frames, so it must be UTF-8 whichever way it
             // came.
-            std::str::from_utf8(bytes).map_err(|_| WireError::Field("json"))?;
-            (Payload::Json(keep(bytes)), Stamp::of_data(ts, bytes))
+            if !bytes.is_ascii() {
+                std::str::from_utf8(bytes).map_err(|_| WireError::Field("json"))?;
+            }
+            (Payload::Json(Bytes::copy_from_slice(bytes)), Stamp::of_data(ts, bytes))
         }
-        Some((4, bytes)) => (Payload::Binary(keep(bytes)), Stamp::of_data(ts, bytes)),
+        Some((4, bytes)) => (Payload::Binary(Bytes::copy_from_slice(bytes)), Stamp::of_data(ts, bytes)),
         Some(_) => (Payload::Deleted, Stamp::of_deletion(ts)),
         None => return Err(WireError::Field("payload")),
     };
-    let (origin, boot) = match batch {
-        Some((origin, boot)) => (origin.clone(), boot),
-        None => (NodeName::parse(raw.origin).map_err(|_| WireError::Field("origin"))?, boot),
-    };
+    let origin = NodeName::parse(raw.origin).map_err(|_| WireError::Field("origin"))?;
     let birth = Birth { origin, boot, seq };
     let record = Record { source, stamp, payload, birth, accepted_us, ttl_ms, checksum: raw.checksum };
     if record.checksum != record.checksum_of() {
         return Err(WireError::Checksum(record.source.as_str().into()));
     }
     Ok(record)
-}
-
-/// Returns the record as a message that stands alone: origin and boot are part of it.
-pub fn encode(record: &Record) -> Vec<u8> {
-    let mut out = Vec::with_capacity(encoded_len(record, false));
-    write(&mut out, record, false);
-    out
-}
-
-/// Reads a record that stands alone and verifies its checksum. Its data is copied, so that a record that stays
-/// in the map for years does not keep its other fields a second time.
-pub fn decode(bytes: &[u8]) -> Result<Record, WireError> {
-    read(bytes, None, Bytes::copy_from_slice)
 }
 
 #[cfg(test)]
@@ -167,7 +153,7 @@ mod tests {
     use super::*;
     use crate::proto::gossip as proto;
 
-    fn to_proto(record: &Record, in_batch: bool) -> proto::Record {
+    fn to_proto(record: &Record) -> proto::Record {
         proto::Record {
             source: record.source.as_str().into(),
             ts: record.stamp.ts,
@@ -176,8 +162,8 @@ mod tests {
                 Payload::Binary(bytes) => proto::record::Payload::Binary(bytes.clone()),
                 Payload::Deleted => proto::record::Payload::Deleted(true),
             }),
-            origin: if in_batch { String::new() } else { record.birth.origin.as_str().into() },
-            boot: if in_batch { 0 } else { record.birth.boot },
+            origin: record.birth.origin.as_str().into(),
+            boot: record.birth.boot,
             seq: record.birth.seq,
             accepted_us: record.accepted_us,
             ttl_ms: record.ttl_ms,
@@ -215,16 +201,15 @@ mod tests {
                 "[a-z]{0,200}".prop_map(|text| Payload::Json(text.into())),
             ],
             numbers in proptest::array::uniform6(prop_oneof![Just(0u64), 0u64..300, any::<u64>()]),
-            in_batch in any::<bool>(),
         ) {
             let [ts, boot, seq, accepted_us, ttl_ms, checksum] = numbers;
             let birth = Birth { origin: NodeName::parse("n-1").expect("name"), boot, seq };
             let (source, stamp) = (Source::parse(&source).expect("source"), Stamp::of_deletion(ts));
             let record = Record { source, stamp, payload, birth, accepted_us, ttl_ms, checksum };
             let mut written = Vec::new();
-            write(&mut written, &record, in_batch);
-            prop_assert_eq!(written.len(), encoded_len(&record, in_batch));
-            prop_assert_eq!(written, to_proto(&record, in_batch).encode_to_vec());
+            write(&mut written, &record);
+            prop_assert_eq!(written.len(), encoded_len(&record));
+            prop_assert_eq!(written, to_proto(&record).encode_to_vec());
         }
 
         #[test]

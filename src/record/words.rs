@@ -95,6 +95,22 @@ pub(super) fn short(bytes: &[u8]) -> u64 {
     word | tail
 }
 
+/// Returns the length of the longest beginning that the two have in common.
+#[inline]
+pub fn shared_len(one: &[u8], other: &[u8]) -> usize {
+    let (words, rest) = one.as_chunks::<8>();
+    for (at, (mine, theirs)) in words.iter().zip(other.as_chunks::<8>().0).enumerate() {
+        let differing = u64::from_le_bytes(*mine) ^ u64::from_le_bytes(*theirs);
+        if differing != 0 {
+            return 8 * at + differing.trailing_zeros() as usize / 8;
+        }
+    }
+    // All whole words that both have are equal.
+    let whole = (one.len() - rest.len()).min(other.len() - other.len() % 8);
+    let ends = one.iter().zip(other).skip(whole);
+    whole + ends.take_while(|(mine, theirs)| mine == theirs).count()
+}
+
 /// Number of bytes that are looked at together in a long text, so that the compiler uses vector registers.
 const PIECE: usize = 32;
 /// Number of bytes at the beginning that are looked at word by word: keys and names are rarely longer.
@@ -145,6 +161,13 @@ mod tests {
             }
             let equal: Vec<bool> = (ascii_equal(text(&odd), byte) & HIGH).to_le_bytes().map(|mark| mark != 0).into();
             prop_assert_eq!(equal, odd.bytes().map(|b| b == byte).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn what_is_shared_is_counted(start in "[ab]{0,30}", one in "[ab]{0,20}", other in "[ab]{0,20}") {
+            let (one, other) = (format!("{start}{one}"), format!("{start}{other}"));
+            let want = one.bytes().zip(other.bytes()).take_while(|(mine, theirs)| mine == theirs).count();
+            prop_assert_eq!(shared_len(one.as_bytes(), other.as_bytes()), want);
         }
 
         #[test]

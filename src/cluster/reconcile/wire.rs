@@ -372,7 +372,7 @@ fn symbols(message: reconcile::Symbols) -> Result<ReconcileFrame, FrameError> {
 
 /// Appends a record to a batch.
 pub(super) fn push_record(batch: &mut Vec<u8>, record: &Record) {
-    wire::write_delimited(batch, record, false);
+    wire::write_delimited(batch, record);
 }
 
 /// Reads the records of a batch, one by one. A bad record is an error and does not affect the others; a
@@ -387,7 +387,7 @@ pub(super) fn records(mut batch: &[u8]) -> impl Iterator<Item = Result<Record, w
             return Some(Err(Malformed.into()));
         };
         // Payloads are copied: one that outlives its neighbours must not hold the memory of the whole batch.
-        Some(wire::read(message, None, Bytes::copy_from_slice))
+        Some(wire::decode(message))
     })
 }
 

@@ -22,6 +22,17 @@ pub(in crate::cluster) fn line_hash(origin: &NodeName, boot: u64) -> u64 {
     xxh3_64_with_seed(origin.as_bytes(), boot)
 }
 
+/// Where the records are in an encoded batch, and what its header says of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RecordsPlace {
+    /// Index of their first byte. They reach to the end of the batch.
+    pub at: usize,
+    /// Number of records, at least one.
+    pub count: u32,
+    /// Sum of their checksums.
+    pub sum: u64,
+}
+
 /// Encoded records of one line. The records are not kept in decoded form.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -39,6 +50,8 @@ pub(super) struct Batch {
     pub epoch: u64,
     /// A `Batch` message, as the origin wrote it.
     pub encoded: Bytes,
+    /// Where the records are in `encoded`.
+    pub records: RecordsPlace,
     /// XXH3-64 of `encoded` if the batch is too large for datagrams; else 0.
     pub checksum: u64,
 }
@@ -51,8 +64,16 @@ impl Batch {
         OVERHEAD + self.encoded.len()
     }
 
-    /// Makes the batch that covers the sequence numbers `seqs`; `encoded` is its encoded form.
-    pub fn new(origin: NodeName, boot: u64, seqs: RangeInclusive<u64>, epoch: u64, encoded: Bytes) -> Batch {
+    /// Makes the batch that covers the sequence numbers `seqs`; `encoded` is its encoded form, in which the
+    /// records are at `records`.
+    pub fn new(
+        origin: NodeName,
+        boot: u64,
+        seqs: RangeInclusive<u64>,
+        epoch: u64,
+        encoded: Bytes,
+        records: RecordsPlace,
+    ) -> Batch {
         Batch {
             id: BatchId { line: line_hash(&origin, boot), first_seq: *seqs.start() },
             origin_place: xxh3_64(origin.as_bytes()),
@@ -62,6 +83,7 @@ impl Batch {
             epoch,
             checksum: if encoded.len() > FRAGMENTED_BYTES_MAX { xxh3_64(&encoded) } else { 0 },
             encoded,
+            records,
         }
     }
 }

@@ -87,6 +87,8 @@ mod garbage_tests;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod size_tests;
+#[cfg(test)]
 mod starved_tests;
 #[cfg(test)]
 mod tests;

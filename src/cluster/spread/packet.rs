@@ -6,21 +6,41 @@
 use prost::encoding::encoded_len_varint;
 
 use super::batch::Announced;
+use super::codec::BATCH_BYTES_MAX;
 use super::duty::{Duty, RangeTask};
 use super::link::Note;
 use super::seqs::to_runs;
 use super::tree::WITHOUT_MAX;
 use super::unsettled::UnsettledPart;
-use super::wire::{Inquiry, PART_HEADER_BYTES, Receipt, ZONE_BYTES_MAX};
+use super::wire::{Inquiry, PART_HEADER_BYTES, Receipt, ZONE_BYTES_MAX, packet_bytes_max};
+use crate::cluster::seal::BODY_BYTES_MIN;
 use crate::record::fields::{
-    write_bytes, write_field, write_fixed64, write_fixed64s, write_message, write_number, write_numbers,
-    write_some_fixed64,
+    write_bytes, write_field, write_fixed64, write_fixed64s, write_message, write_message_of, write_number,
+    write_numbers, write_some_fixed64,
 };
 
 /// Most bytes of the floor, with its tag.
 const FLOOR_BYTES: usize = 11;
 /// Bytes of tag and length around a part.
 const PART_FRAME_BYTES: usize = 3;
+/// Bytes of a place of the ring, with its tag.
+const RING_PLACE_BYTES: usize = 9;
+/// Most bytes of the fields of a part beside the bytes of its batch, the places, `zone` and `without`: the
+/// number, the hops, the age, the index and number of fragments, the three flags, and the tags and lengths of
+/// `batch`, `zone` and `without`.
+const PART_NUMBERS_BYTES: usize = 11 + 2 + 6 + 2 * 3 + (2 + 3 + 3) + 3 * 3;
+/// Most bytes of a packet around the bytes of a batch, for a part without `zone`, `without` and `instead_of`. Its
+/// places are the two ends of its span, and `other`.
+const PART_BYTES: usize = FLOOR_BYTES + PART_FRAME_BYTES + PART_NUMBERS_BYTES + 3 * RING_PLACE_BYTES;
+
+const _: () = assert!(
+    PART_BYTES + RING_PLACE_BYTES <= PART_HEADER_BYTES,
+    "whatever the part asks for, its header takes no more than a part is said to take"
+);
+const _: () = assert!(
+    BATCH_BYTES_MAX + PART_BYTES <= packet_bytes_max(BODY_BYTES_MIN),
+    "a batch of several records fits into one packet, whatever the seal"
+);
 /// Bytes of tag and length around a want or a lack.
 const NOTE_FRAME_BYTES: usize = 4;
 
@@ -28,7 +48,8 @@ const NOTE_FRAME_BYTES: usize = 4;
 /// part.
 pub(super) fn batch_room(packet_bytes_max: usize, part: &RangeTask) -> usize {
     let zone = part.zone.len().min(ZONE_BYTES_MAX);
-    packet_bytes_max - PART_HEADER_BYTES - zone - 8 * part.without.len().min(WITHOUT_MAX)
+    let instead_of = if part.instead_of.is_some() { RING_PLACE_BYTES } else { 0 };
+    packet_bytes_max - PART_BYTES - zone - instead_of - 8 * part.without.len().min(WITHOUT_MAX)
 }
 
 /// The content of one datagram of a link, in its encoded form.
@@ -102,7 +123,7 @@ impl Packet {
     /// Adds a message to `rest`; `false`: it does not fit.
     fn push_rest(&mut self, field: u32, frame_bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let before = self.rest.len();
-        let bytes = write_counted(&mut self.rest, field, write) + frame_bytes;
+        let bytes = write_counted(&mut self.rest, field, 0, write) + frame_bytes;
         if self.bytes + bytes > self.bytes_max {
             self.rest.truncate(before);
             return false;
@@ -122,7 +143,7 @@ impl Packet {
     ) -> Option<usize> {
         let before = self.parts.len();
         let write = |out: &mut Vec<u8>| write_part(out, number, sent, duty, now_us);
-        let bytes = write_counted(&mut self.parts, 2, write) + PART_FRAME_BYTES;
+        let bytes = write_counted(&mut self.parts, 2, sent.bytes, write) + PART_FRAME_BYTES;
         if self.bytes + bytes > self.bytes_max {
             self.parts.truncate(before);
             return None;
@@ -193,10 +214,10 @@ impl Packet {
     }
 }
 
-/// Appends a message as a field; returns its bytes without tag and length.
-fn write_counted(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+/// Appends a message of about `usual_len` bytes as a field; returns its bytes without tag and length.
+fn write_counted(out: &mut Vec<u8>, field: u32, usual_len: usize, write: impl FnOnce(&mut Vec<u8>)) -> usize {
     let mut bytes = 0;
-    write_message(out, field, |out| {
+    write_message_of(out, field, usual_len, |out| {
         let before = out.len();
         write(out);
         bytes = out.len() - before;

@@ -19,9 +19,8 @@ use crate::cluster::seal::BODY_BYTES_MIN;
 use crate::record::Stamp;
 use crate::record::fields::{FieldValue as Value, Fields, Malformed};
 
-/// Bytes of a datagram's body that are kept free of the packet: tag and length of the message, and room for
-/// heads, whose encoded length is estimated.
-const AROUND_BYTES: usize = 40;
+/// Bytes of a datagram's body that are kept free of the packet: tag and length of the message, two bytes each.
+const AROUND_BYTES: usize = 4;
 /// Most bytes of a part's header without `zone` and `without`, and of the encoding around a part that is
 /// alone in its packet: the sum of all tags, longest numbers and fixed fields.
 pub(super) const PART_HEADER_BYTES: usize = 116;

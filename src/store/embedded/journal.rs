@@ -330,7 +330,7 @@ fn encode(group: &WriteGroup) -> Vec<Vec<u8>> {
         change.clear();
         let kind = match entry {
             JournalEntry::Record(record) => {
-                wire::write(&mut change, &record, false);
+                wire::write(&mut change, &record);
                 RECORD
             }
             JournalEntry::Removal(stamp) => {
