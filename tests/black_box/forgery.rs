@@ -318,23 +318,24 @@ fn batch(source: &str, ts: u64) -> Vec<u8> {
     let mut checked: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     checked.extend(xxh3_128(data).to_le_bytes());
     checked.extend([source, origin].concat().bytes());
-    let record = proto::Record {
-        source: source.into(),
-        ts,
-        payload: Some(proto::record::Payload::Json(data.to_vec().into())),
-        seq,
-        accepted_us: ts,
-        checksum: xxh3_64(&checked),
-        ..Default::default()
-    };
-    let mut checked: Vec<u8> = [boot, 0, seq, 0].iter().flat_map(|number| number.to_le_bytes()).collect();
+    let sum = xxh3_64(&xxh3_64(&checked).to_le_bytes());
+    // JSON data, the stamp, no part of the name before and the whole of this one, and the data.
+    let mut records = vec![0];
+    prost::encoding::encode_varint(ts << 1, &mut records);
+    records.extend([0, source.len() as u8]);
+    records.extend(source.bytes());
+    records.push(data.len() as u8);
+    records.extend(data);
+    let numbers = [boot, 0, seq, 0, 0, sum];
+    let mut checked: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     checked.extend(origin.bytes());
     let checksum = xxh3_64(&checked) as u32;
     let batch = proto::Batch {
         origin: origin.into(),
         boot,
         first_seq: seq,
-        records: vec![record],
+        sum,
+        records: records.into(),
         checksum,
         ..Default::default()
     };
