@@ -81,18 +81,32 @@ impl<'a> BatchFields<'a> {
     }
 
     /// The batch of the records that were written, all of which are above `head`. The fields that are the same for
-    /// all batches of a line stand in `self`. `header` is a buffer, which is used again for every batch.
-    fn batch_of(&self, origin: &NodeName, head: u64, writer: &CompactWriter, header: &mut Vec<u8>) -> Batch {
+    /// all batches of a line stand in `self`.
+    fn batch_of(&self, origin: &NodeName, head: u64, writer: &CompactWriter) -> Batch {
         let (first_seq, last_seq) = (head + 1, writer.last_seq());
         let (more, records, sum) = (last_seq - first_seq, writer.bytes(), writer.sum());
         let skipped = more + 1 - writer.count();
         let mut fields = BatchFields { first_seq, more, skipped, sum, records, ..*self };
         fields.checksum = fields.checksum_of();
-        header.clear();
-        fields.write_header(header);
-        let place = RecordsPlace { at: header.len(), count: writer.count() as u32, sum };
-        let encoded = [header.as_slice(), records].concat();
+        let at = fields.header_len();
+        // Not a byte more than needed: the memory of a batch is kept for long, and shared without another
+        // allocation only if it is full.
+        let mut encoded = Vec::with_capacity(at + records.len());
+        fields.write_header(&mut encoded);
+        debug_assert_eq!(encoded.len(), at, "the length of the header is known before");
+        encoded.extend_from_slice(records);
+        let place = RecordsPlace { at, count: writer.count() as u32, sum };
         Batch::new(origin.clone(), self.boot, first_seq..=last_seq, self.epoch, encoded.into(), place)
+    }
+
+    /// Number of bytes that [`BatchFields::write_header`] appends.
+    fn header_len(&self) -> usize {
+        let number = |number: u64| if number == 0 { 0 } else { 1 + encoded_len_varint(number) };
+        let numbers = [self.boot, self.epoch, self.first_seq, self.more, self.skipped];
+        let fixed = |is_there: bool, bytes: usize| if is_there { 1 + bytes } else { 0 };
+        let checks = fixed(self.checksum != 0, 4) + fixed(self.sum != 0, 8);
+        let records = 1 + encoded_len_varint(self.records.len() as u64);
+        2 + self.origin.len() + numbers.into_iter().map(number).sum::<usize>() + checks + records
     }
 
     /// Appends the fields before the records, and the tag and the length of the records. Fields are in the
@@ -128,16 +142,16 @@ pub(super) fn pack(
     let numbers = [boot, line.epoch, last.birth.seq, covered, covered];
     let records_bytes_max = BATCH_BYTES_MAX - header_bytes(origin, &numbers);
     let mut writer = CompactWriter::new(head, records_bytes_max);
-    let (mut batches, mut scratch, mut head) = (Vec::new(), Vec::new(), head);
+    let (mut batches, mut head) = (Vec::new(), head);
     for record in records {
         if !writer.push(record, records_bytes_max) {
-            batches.push(line.batch_of(origin, head, &writer, &mut scratch));
+            batches.push(line.batch_of(origin, head, &writer));
             head = writer.last_seq();
             writer.begin_next();
             writer.push(record, records_bytes_max);
         }
     }
-    batches.push(line.batch_of(origin, head, &writer, &mut scratch));
+    batches.push(line.batch_of(origin, head, &writer));
     batches
 }
 

@@ -47,5 +47,5 @@ fn a_copy_takes_little_more_than_name_and_data() {
     let packets: usize = world.nodes.iter().map(|node| node.sent_bytes).sum();
     let sent = packets + world.delivered * AROUND_BYTES;
     // Receipts are among it.
-    assert!(sent * 100 <= 2 * content * 125, "{sent} bytes for two copies of {content}");
+    assert!(sent * 100 <= 2 * content * 115, "{sent} bytes for two copies of {content}");
 }
