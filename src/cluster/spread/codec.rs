@@ -126,9 +126,10 @@ pub(super) fn pack(
     batches
 }
 
-/// Decodes a batch and verifies its checksum and those of its records. `None`: no node has packed this, or it
-/// was damaged on the way.
-pub(super) fn unpack(encoded: Bytes) -> Option<(Batch, Vec<SharedRecord>)> {
+/// Reads and verifies what an encoded batch says of itself: its origin and the numbers that it covers. Its
+/// records are neither decoded nor verified. Returns the number of records as well. `None`: no node has packed
+/// this, or it was damaged on the way.
+pub(super) fn read_header(encoded: Bytes) -> Option<(Batch, usize)> {
     let mut count = 0;
     let fields = BatchFields::read(&encoded, |_| {
         count += 1;
@@ -138,30 +139,44 @@ pub(super) fn unpack(encoded: Bytes) -> Option<(Batch, Vec<SharedRecord>)> {
     let origin = NodeName::parse(fields.origin).ok()?;
     let last_seq = fields.first_seq.checked_add(fields.more)?;
     let BatchFields { boot, epoch, first_seq, .. } = fields;
-    if first_seq == 0 || fields.more >= COVERED_MAX || count > RECORDS_MAX {
+    if first_seq == 0 || fields.more >= COVERED_MAX || count == 0 || count > RECORDS_MAX {
         return None;
     }
     if fields.checksum != fields.checksum_of() {
         return None;
     }
+    Some((Batch::new(origin, boot, first_seq..=last_seq, epoch, encoded), count))
+}
+
+/// Decodes the `count` records of a batch and verifies their checksums. `None`: no node has packed them, or
+/// they were damaged on the way.
+pub(super) fn read_records(batch: &Batch, count: usize) -> Option<Vec<SharedRecord>> {
     let mut records: Vec<SharedRecord> = Vec::with_capacity(count);
-    let mut next = first_seq;
-    let all = BatchFields::read(&encoded, |message| {
+    let mut next = batch.id.first_seq;
+    let all = BatchFields::read(&batch.encoded, |message| {
         // Its bytes are copied: a record that stays in the map for years must not keep its whole batch in
         // memory.
-        let record = read(message, Some((&origin, boot)), Bytes::copy_from_slice);
+        let record = read(message, Some((&batch.origin, batch.boot)), Bytes::copy_from_slice);
         let record = record.map_err(|_| Malformed)?;
-        if record.birth.seq < next || record.birth.seq > last_seq {
+        if record.birth.seq < next || record.birth.seq > batch.last_seq {
             return Err(Malformed);
         }
         next = record.birth.seq.saturating_add(1);
         records.push(record.into());
         Ok(())
     });
-    if all.is_err() || records.last()?.birth.seq != last_seq {
+    if all.is_err() || records.last()?.birth.seq != batch.last_seq {
         return None;
     }
-    Some((Batch::new(origin, boot, first_seq..=last_seq, epoch, encoded), records))
+    Some(records)
+}
+
+/// Decodes a batch and verifies its checksum and those of its records.
+#[cfg(test)]
+pub(super) fn unpack(encoded: Bytes) -> Option<(Batch, Vec<SharedRecord>)> {
+    let (batch, count) = read_header(encoded)?;
+    let records = read_records(&batch, count)?;
+    Some((batch, records))
 }
 
 #[cfg(test)]
