@@ -169,6 +169,10 @@ pub struct Metrics {
     /// Records published here that no other node gets, because a newer one of the same source came before they
     /// could be sent.
     pub merged_before_spread: Counter,
+    /// Batches of records from peers that another worker than worker 0 merged.
+    pub peer_batches_handed: Counter,
+    /// Batches of records from peers that worker 0 merged by itself.
+    pub peer_batches_kept: Counter,
     /// Time from acceptance at the origin until a record is applied here, as the difference of two wall
     /// clocks.
     pub propagation: Histogram,
@@ -363,6 +367,11 @@ impl Metrics {
         ] {
             text.counter(name, help, counter);
         }
+        text.head("peer_batches_total", "counter", "Batches of records from peers, by who merged them.");
+        let by = [("worker_0", &self.peer_batches_kept), ("other_worker", &self.peer_batches_handed)];
+        for (worker, counter) in by {
+            text.line(format_args!("peer_batches_total{{merged_by=\"{worker}\"}} {}", counter.get()));
+        }
         text.gauge(
             "shards_differing",
             "Shards that differed from the last peer compared with.",
@@ -463,6 +472,7 @@ mod tests {
             "anode_gossip_bytes_sent_total 0",
             "anode_gossip_bytes_received_total 0",
             "anode_data_copies_received_total 0",
+            "anode_peer_batches_total{merged_by=\"other_worker\"} 0",
             "anode_propagation_seconds_count 0",
             "anode_shards_differing 0",
             "anode_clock_offset_seconds 0",

@@ -18,7 +18,7 @@ use super::reconcile::{Reconcile, ReconcileOutput};
 use super::ring::Ring;
 use super::routing::{StreamRouting, StreamStep};
 use super::seal::{Checksum, OVERHEAD_BYTES_MAX, Seal, SealRefusal};
-use super::spread::{Opened, PeerLife, Spread, SpreadStats};
+use super::spread::{AppliedBatch, Opened, PeerLife, Spread, SpreadStats};
 use super::stats::{MachineStats, QueueGauge};
 use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::swim::message::SwimMessage;
@@ -141,6 +141,12 @@ impl<S: Seal> Machine<S> {
             }
             Err(refusal) => self.count(refusal),
         }
+        self.collect(now, replica);
+    }
+
+    /// Takes reports on batches that [`Replica::take_batch`] did not apply at once.
+    pub fn handle_applied(&mut self, now: Now, applied: &[AppliedBatch], replica: &mut dyn Replica) {
+        self.spread.handle_applied(now, applied, self.swim.ring(), replica);
         self.collect(now, replica);
     }
 
@@ -273,8 +279,7 @@ impl<S: Seal> Machine<S> {
     /// that is missing in between is of a record that was superseded while it waited.
     pub fn handle_published(&mut self, now: Now, records: &[SharedRecord]) {
         debug_assert!(records.is_sorted_by(|a, b| a.birth.seq < b.birth.seq), "numbers of records ascend");
-        let ring = self.swim.ring().clone();
-        self.spread.handle_published(now, records, &ring);
+        self.spread.handle_published(now, records, self.swim.ring());
         self.collect_spread();
     }
 

@@ -33,6 +33,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 pub use self::machine::Machine;
+pub use self::spread::{AppliedBatch, BatchOutcome, BatchTicket, ReceivedBatch};
 pub(crate) use self::streams::{StreamEvent, StreamId, StreamOutput};
 pub use self::swim::Known;
 pub(crate) use self::swim::SeedInfo;
@@ -102,6 +103,13 @@ pub trait Replica {
     /// Merges a record from a peer, and delivers and stores it if it is newer than what is held. Returns
     /// whether it is the latest of its source now.
     fn apply(&mut self, now: Now, record: SharedRecord, arrival: Arrival) -> bool;
+    /// Takes a batch of records from a peer. Either applies it now, as [`ReceivedBatch::apply_to`] does, and
+    /// returns the outcome. Or returns `None`, lets another thread apply it, and hands the outcome to
+    /// [`Machine::handle_applied`] afterwards. A batch whose outcome is never handed over is sent again by the
+    /// peers.
+    fn take_batch(&mut self, now: Now, batch: ReceivedBatch) -> Option<BatchOutcome> {
+        Some(batch.apply_to(now, self))
+    }
     /// Removes a record that the cluster has forgotten while this node was away, if it is still
     /// the latest of its source.
     fn discard(&mut self, now: Now, record: &SharedRecord);

@@ -16,6 +16,7 @@ use mio::{Interest, Registry};
 use super::clock;
 use super::datagram::DatagramSocket;
 use super::lifecycle::Fatal;
+use super::merging::MergeSharing;
 use super::reach::ReachReports;
 use super::shared::Shared;
 use super::stream::PeerStreams;
@@ -66,6 +67,7 @@ pub struct Gossip {
     machine: Machine,
     datagrams: DatagramSocket,
     streams: PeerStreams,
+    sharing: MergeSharing,
     seeds: Receiver<Vec<SocketAddr>>,
     started_us: u64,
     /// Records on their way from the outbox to the machine; empty between calls.
@@ -93,12 +95,13 @@ pub struct Gossip {
 }
 
 impl Gossip {
-    /// Registers the sockets and starts a machine.
+    /// Registers the sockets and starts the machine of a node with this number of workers.
     pub fn new(
         registry: &Registry,
         sockets: Sockets,
         seeds: Receiver<Vec<SocketAddr>>,
         config: MachineConfig,
+        workers: usize,
         now: Now,
     ) -> std::io::Result<Gossip> {
         let Sockets { udp, mut tcp } = sockets;
@@ -109,6 +112,7 @@ impl Gossip {
             machine: Machine::new(config, now),
             datagrams,
             streams,
+            sharing: MergeSharing::new(workers),
             seeds,
             started_us: now.mono_us,
             records: Vec::new(),
@@ -147,7 +151,6 @@ impl Gossip {
 
     /// Takes one turn. Returns whether there is more to do at once.
     pub fn turn(&mut self, now: Now, shared: &Shared) -> bool {
-        let mut replica = &shared.ingest;
         while let Ok(seeds) = self.seeds.try_recv() {
             self.machine.handle_seeds(now, &seeds);
         }
@@ -156,6 +159,7 @@ impl Gossip {
             shared.handle_accept_failure(now.mono_us, &error);
         }
         let mut at = now;
+        self.take_applied(now, shared);
         let overdue_us = self.machine.poll_timeout().map_or(0, |due_us| now.mono_us.saturating_sub(due_us));
         let mut receive_us_max = RECEIVE_US_MAX;
         if overdue_us > STOOD_US {
@@ -164,14 +168,14 @@ impl Gossip {
             receive_us_max = RECEIVE_AFTER_STANDING_US_MAX;
         }
         while self.datagrams.is_readable() && at.mono_us < now.mono_us + receive_us_max {
-            let machine = &mut self.machine;
+            let (machine, mut replica) = (&mut self.machine, self.sharing.replica(shared));
             self.datagrams
                 .receive(|from, datagram| machine.handle_datagram(at, from, datagram, &mut replica));
             self.perform(at.mono_us, shared);
             at = clock::now();
         }
         if self.machine.poll_timeout().is_some_and(|due_us| due_us <= at.mono_us) {
-            self.machine.handle_timeout(at, &mut replica);
+            self.machine.handle_timeout(at, &mut self.sharing.replica(shared));
             self.perform(at.mono_us, shared);
         }
         self.send_published(at, shared);
@@ -184,7 +188,7 @@ impl Gossip {
             let may_read = |stream| may_read_bulk || !self.machine.is_bulk(stream);
             let Some((stream, event)) = self.streams.poll_event(may_read) else { break };
             pieces += usize::from(matches!(event, StreamEvent::Received(_)));
-            self.machine.handle_stream(at, stream, event, &mut replica);
+            self.machine.handle_stream(at, stream, event, &mut self.sharing.replica(shared));
             self.perform(at.mono_us, shared);
             at = clock::now();
             may_read_bulk = !shared.is_store_lagging();
@@ -194,6 +198,7 @@ impl Gossip {
         }
         self.perform(at.mono_us, shared);
         self.datagrams.flush();
+        self.sharing.end_turn(&shared.metrics);
         self.publish_state(at, shared);
         self.has_work(at.mono_us, shared)
     }
@@ -275,8 +280,19 @@ impl Gossip {
         shared.handle_room();
     }
 
-    /// Carries out the effects that the machine asks for.
+    /// Tells the machine which batches other workers have merged.
+    fn take_applied(&mut self, now: Now, shared: &Shared) {
+        let applied = self.sharing.take_applied(&shared.merging);
+        if !applied.is_empty() {
+            // No record comes in this call: the map is only read.
+            self.machine.handle_applied(now, applied, &mut &shared.ingest);
+            self.perform(now.mono_us, shared);
+        }
+    }
+
+    /// Carries out the effects that the machine asks for, and hands batches over that it has taken.
     fn perform(&mut self, now_us: u64, shared: &Shared) {
+        self.sharing.flush(&shared.merging, shared.mailboxes());
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 Effect::Datagram { to, bytes } => self.datagrams.push(to, bytes),

@@ -4,7 +4,8 @@
 //! own on the same port. A worker accepts connections ([`acceptor`]), reads through their [`transport`] the
 //! head of a request ([`head`], and [`handshake`] of a WebSocket), finds messages in what follows ([`framing`]) and lets a [`session`] work
 //! on them; its connections are in [`clients`]. Changes come to it through its [`mailbox`]. Worker 0 also
-//! drives the cluster machine ([`gossip`]), over UDP ([`datagram`]) and TCP ([`stream`]).
+//! drives the cluster machine ([`gossip`]), over UDP ([`datagram`]) and TCP ([`stream`]), and shares the merging of
+//! what comes with the other workers ([`merging`]).
 //!
 //! What the threads share is in [`shared`]: the map, the store, the phase of the node ([`lifecycle`]), what
 //! it knows of its cluster ([`cluster_view`]), and the [`pressure`] on its queues. Only [`clock`] reads
@@ -40,6 +41,8 @@ mod liveness;
 mod loader;
 mod log_limit;
 mod mailbox;
+mod merge_queue;
+mod merging;
 mod node;
 mod outbound;
 mod outlets;

@@ -183,7 +183,7 @@ impl Node {
             alive: Some(alive),
         };
         let seeds = resolver::start(&shared, ended.clone(), &mut handle.threads)?;
-        let mut start_gossip = Some(gossip_starter(gossip_config, sockets, seeds));
+        let mut start_gossip = Some(gossip_starter(gossip_config, sockets, seeds, polls.len()));
         for (id, (listener, poll)) in listeners.into_iter().zip(polls).enumerate() {
             let Some(control) = &handle.control else { break };
             let clients = Clients::new(WorkerHost::new(shared.clone(), id), control.hand_over());
@@ -393,6 +393,7 @@ fn gossip_starter(
     config: cluster::MachineConfig,
     sockets: Sockets,
     seeds: Receiver<Vec<SocketAddr>>,
+    workers: usize,
 ) -> StartGossip {
-    Box::new(move |registry, now| Gossip::new(registry, sockets, seeds, config, now))
+    Box::new(move |registry, now| Gossip::new(registry, sockets, seeds, config, workers, now))
 }

@@ -12,6 +12,7 @@ use super::cluster_view::ClusterView;
 use super::lifecycle::{Lifecycle, Phase};
 use super::log_limit::LogLimit;
 use super::mailbox::Mailbox;
+use super::merge_queue::MergeQueues;
 use super::outlets::Outlets;
 use super::pressure::{Places, Pressure, Queues};
 use crate::cluster::{Heads, Replicated};
@@ -47,6 +48,8 @@ pub struct Shared {
     pub pressure: Pressure,
     /// The number of connections of all workers.
     pub places: Places,
+    /// The batches of peers that workers are to merge.
+    pub merging: MergeQueues,
     /// The memory that clients may make the node hold.
     pub memory: Arc<Budget>,
     /// Answers to publishers that wait, as far as threads share them.
@@ -77,6 +80,7 @@ impl Shared {
             memory_refusals: LogLimit::default(),
             pressure: Pressure::default(),
             places: Places::new(config.max_connections),
+            merging: MergeQueues::new(workers),
             memory: Arc::new(Budget::new(config.max_client_memory_bytes, config.client_memory_share_bytes())),
             acks: Acks::new(workers),
             config,
@@ -113,6 +117,13 @@ impl Shared {
         if let Some(mailbox) = self.mailboxes().first() {
             mailbox.wake();
         }
+    }
+
+    /// Merges batches of peers that wait for a worker, for some time. Returns whether more wait.
+    pub fn merge_waiting(&self, worker: usize) -> bool {
+        let Some(has_more) = self.merging.work(worker, &self.ingest) else { return false };
+        self.wake_gossip();
+        has_more
     }
 
     /// Counts a failure to accept a connection, and logs it unless failures were logged within a minute.

@@ -1,11 +1,11 @@
 //! One event loop: a thread, its poll, its connections.
 //!
-//! In a turn the worker does, in this order: wait for events; serve the cluster's sockets (worker 0);
-//! accept new connections; read connections that have something; hand out the changes of its mailbox; let
-//! sessions work that want a turn; do what is due. Then it flushes every touched connection once, lets
-//! snapshots scan the map for a moment, so that nothing else waits for them, and
-//! wakes every other worker once for which something was left. Each part is bounded in time, so that none
-//! starves another; what is left over is taken up in the next turn, which then does not wait.
+//! In a turn the worker does, in this order: wait for events; serve the cluster's sockets (worker 0); accept new
+//! connections; merge batches of peers (other workers); read connections that have something; hand out the changes
+//! of its mailbox; let sessions work that want a turn; do what is due. Then it flushes every touched connection
+//! once, lets snapshots scan the map for a moment, so that nothing else waits for them, and wakes every other worker
+//! once for which something was left. Each part is bounded in time, so that none starves another; what is left over
+//! is taken up in the next turn, which then does not wait.
 //!
 //! Rejected: a runtime with a task per connection. The loop knows when it is done with everything that is
 //! there, and that is the moment to flush once instead of after each record.
@@ -176,6 +176,7 @@ impl Worker {
         let shared = self.shared.clone();
         let mut is_busy = self.gossip.as_mut().is_some_and(|gossip| gossip.turn(now, &shared));
         is_busy |= self.accept(now);
+        is_busy |= shared.merge_waiting(self.id);
         is_busy |= self.clients.turn(now);
         if self.id == 0 {
             control::settle_http(&self.shared, now);

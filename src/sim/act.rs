@@ -42,6 +42,8 @@ pub(super) struct Surroundings<'a> {
     pub now_us: u64,
     /// Processor time that a datagram takes at each end, in microseconds.
     pub cpu_us: u64,
+    /// Longest time until another thread of a node has merged a batch, in microseconds; 0: it is merged at once.
+    pub merge_us: u64,
     /// The nodes that listen at each address.
     pub hosts: &'a Hosts,
     /// The records that were accepted so far.

@@ -71,6 +71,8 @@ pub(super) struct EarlyWork {
     pub until_us: u64,
     /// Processor time that a datagram takes at each end, in microseconds.
     pub cpu_us: u64,
+    /// Longest time until another thread of a node has merged a batch, in microseconds; 0: it is merged at once.
+    pub merge_us: u64,
     /// The nodes that listen at each address.
     pub hosts: Arc<Hosts>,
     /// The records that were accepted so far.
@@ -127,8 +129,8 @@ impl NodePlan {
     fn work(&mut self, node: &mut SimNode, task: &EarlyWork) {
         let mut decided: VecDeque<(u64, SimEvent)> = VecDeque::new();
         while let Some((now_us, event)) = self.next(&mut decided, task.until_us) {
-            let EarlyWork { cpu_us, ref hosts, ref accepted, .. } = *task;
-            let world = Surroundings { now_us, cpu_us, hosts, accepted };
+            let EarlyWork { cpu_us, merge_us, ref hosts, ref accepted, .. } = *task;
+            let world = Surroundings { now_us, cpu_us, merge_us, hosts, accepted };
             let before = self.acts.len();
             let (cause, is_called) = match event {
                 SimEvent::Wake { token, .. } if token != node.token => continue,

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use super::accepted::{AcceptedRecords, Noted, Rule};
 use super::act::Act;
+use super::later::LaterBatches;
 use super::replica::{Merged, SimReplica};
-use crate::cluster::{Arrival, Replica};
+use crate::cluster::{Arrival, BatchOutcome, ReceivedBatch, Replica};
 use crate::limits::SHARDS;
 use crate::record::merge::order;
 use crate::record::{Now, SharedRecord};
@@ -18,6 +19,10 @@ pub(super) struct Applying<'a> {
     pub accepted: &'a AcceptedRecords,
     /// The world's time, in microseconds, at which the node handles the event that it is called with.
     pub at_us: u64,
+    /// Longest time until another thread has merged a batch, in microseconds; 0: it is merged at once.
+    pub merge_us: u64,
+    /// The batches that other threads merge.
+    pub later: &'a mut LaterBatches,
     /// The acts of the call, to which the findings are added.
     pub acts: &'a mut VecDeque<Act>,
 }
@@ -61,6 +66,14 @@ impl Replica for Applying<'_> {
                 true
             }
         }
+    }
+
+    fn take_batch(&mut self, now: Now, batch: ReceivedBatch) -> Option<BatchOutcome> {
+        if self.merge_us == 0 {
+            return Some(batch.apply_to(now, self));
+        }
+        self.later.push(self.at_us, self.merge_us, batch);
+        None
     }
 
     fn discard(&mut self, now: Now, record: &SharedRecord) {

@@ -35,6 +35,9 @@ pub struct Conditions {
     /// Processor time that a datagram takes of the sender, and again of the receiver, in microseconds. A
     /// node does one thing at a time: what arrives while it is busy waits in its socket.
     pub cpu_us: u64,
+    /// Longest time until another thread of a node has merged a batch that came from a peer, in microseconds;
+    /// 0: the thread that receives it merges it at once.
+    pub merge_us: u64,
 }
 
 impl Conditions {
@@ -51,6 +54,7 @@ impl Conditions {
             egress_bytes_per_s: 0,
             egress_queue_bytes: 1024 * 1024,
             cpu_us: 0,
+            merge_us: 0,
         }
     }
 

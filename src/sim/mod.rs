@@ -36,6 +36,7 @@ pub mod baseline;
 mod conditions;
 mod deliveries;
 mod distribution;
+mod later;
 mod network;
 mod nodes;
 mod place;

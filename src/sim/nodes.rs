@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::accounts::Account;
+use super::later::LaterBatches;
 use super::place::{NodeId, default_address};
 use super::process::{Running, SimNode};
 use super::queue::SimEvent;
@@ -161,6 +162,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(id) else { return };
         node.running = Running::No;
         node.waiting = VecDeque::new();
+        node.later.clear();
         node.datagrams_waiting = 0;
         let place = node.place;
         if self.hosts.node_at(place) == Some(id) {
@@ -259,6 +261,7 @@ impl World {
             has_seeds: !start.seeds.is_empty(),
             seed: self.random.next_u64(),
         };
+        let config_seed = config.seed;
         let mut replica = SimReplica::default();
         for record in &start.records {
             self.deliveries.accept(self.now_us, record, false);
@@ -286,6 +289,7 @@ impl World {
             streams_accepted: 0,
             name_taken: None,
             outbox: Outbox::new(name, start.boot),
+            later: LaterBatches::new(config_seed),
             past: Account::default(),
         });
         self.network.place(id, &start.zone);

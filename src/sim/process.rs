@@ -13,12 +13,13 @@ use std::net::SocketAddr;
 use super::accounts::Account;
 use super::act::{Act, Surroundings};
 use super::applying::Applying;
+use super::later::LaterBatches;
 use super::place::{NodeId, Place};
 use super::queue::SimEvent;
 use super::replica::SimReplica;
 use super::time::now_of;
 use crate::cluster::outbox::Outbox;
-use crate::cluster::{Effect, Machine, MachineConfig};
+use crate::cluster::{AppliedBatch, Effect, Machine, MachineConfig};
 use crate::record::Now;
 
 /// Number of datagrams that a process's socket holds at most.
@@ -74,6 +75,8 @@ pub(super) struct SimNode {
     pub name_taken: Option<SocketAddr>,
     /// Records that clients published here and the machine has not taken yet.
     pub outbox: Outbox,
+    /// Batches that other threads of the process merge.
+    pub later: LaterBatches,
     /// Counts of what earlier lives sent and received.
     pub past: Account,
 }
@@ -186,12 +189,20 @@ impl SimNode {
         call: impl FnOnce(&mut Machine, &mut Applying, Now),
     ) {
         let now = now_of(world.now_us, self.wall_offset_us);
+        let merged = self.later.take_due(world.now_us);
         let mut applying = Applying {
             replica: &mut self.replica,
             accepted: world.accepted,
             at_us: world.now_us.max(self.busy_us),
+            merge_us: world.merge_us,
+            later: &mut self.later,
             acts,
         };
+        for batch in merged {
+            let outcome = batch.apply_to(now, &mut applying);
+            let applied = AppliedBatch { ticket: batch.ticket(), outcome };
+            self.machine.handle_applied(now, &[applied], &mut applying);
+        }
         call(&mut self.machine, &mut applying, now);
         // The wake-up goes before all that the machine sends: of two events at one time, the one that was
         // decided first happens first.
@@ -210,7 +221,8 @@ impl SimNode {
             self.machine.handle_published(now, &records);
             records.clear();
         }
-        let due_us = self.machine.poll_timeout().unwrap_or(u64::MAX).max(world.now_us);
+        let due_us = [self.machine.poll_timeout(), self.later.due_us()].into_iter().flatten().min();
+        let due_us = due_us.unwrap_or(u64::MAX).max(world.now_us);
         if due_us != self.wake_us && due_us < u64::MAX && !self.is_overdue {
             self.token += 1;
             self.wake_us = due_us;

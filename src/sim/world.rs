@@ -124,11 +124,12 @@ impl World {
             }
             true
         });
-        let cpu_us = self.network.conditions.cpu_us;
+        let Conditions { cpu_us, merge_us, .. } = self.network.conditions;
         let (hosts, accepted) = (&self.hosts, &self.deliveries.accepted);
         nodes.work(hands, || EarlyWork {
             until_us,
             cpu_us,
+            merge_us,
             hosts: hosts.clone(),
             accepted: accepted.clone(),
         });
@@ -309,6 +310,7 @@ impl World {
         let world = Surroundings {
             now_us: self.now_us,
             cpu_us: self.network.conditions.cpu_us,
+            merge_us: self.network.conditions.merge_us,
             hosts: &self.hosts,
             accepted: &self.deliveries.accepted,
         };

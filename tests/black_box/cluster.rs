@@ -1,5 +1,6 @@
 //! Several nodes: a record that is published at one of them reaches subscribers of all.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
@@ -95,6 +96,44 @@ fn records_of_every_size_arrive_and_none_blocks_the_next() {
         let length = record["data"].as_str().map(str::len);
         assert_eq!(length.map(|length| length.to_string()), size);
     }
+}
+
+/// Worker 0 alone would have decoded and merged all that comes from peers. Whoever does it, a subscriber sees the
+/// records of a source in order, and an answer `replicated` comes after the record can be read everywhere.
+#[test]
+fn all_workers_merge_what_comes_from_peers() {
+    let cluster = Cluster::start_with(3, &["--workers", "4"]);
+    let mut subscriber = cluster[2].subscriber("source=bulk/**&mode=all&snapshot=false");
+    subscriber.snapshot();
+    let (count, sources) = (10_000, 50);
+    std::thread::scope(|scope| {
+        for node in &cluster.nodes[..2] {
+            let reader = &cluster[2];
+            scope.spawn(move || {
+                let mut client = node.publisher();
+                for step in 0..count {
+                    let source = format!("bulk/{}/{}", node.id, step % sources);
+                    client.send_json(json!({"source": source, "ts": 1_000 + step, "data": step}));
+                }
+                let source = format!("bulk/{}/end", node.id);
+                let answer = client.publish(json!({"source": source, "data": 1, "ack": "replicated"}));
+                assert!(answer.get("result").is_some(), "{answer}");
+                assert!(reader.latest(&source).is_some(), "answered before it is there");
+            });
+        }
+    });
+    let (mut latest, mut ends) = (BTreeMap::new(), 0);
+    subscriber.records_until(Duration::from_secs(60), |record| {
+        let (source, ts) = (record["source"].to_string(), record["ts"].as_u64());
+        ends += usize::from(source.contains("/end"));
+        let before = latest.insert(source, ts);
+        assert!(before.is_none_or(|before| before < ts), "{record} after {before:?}");
+        let is_last = |ts: &Option<u64>| ts.is_some_and(|ts| ts >= 1_000 + count - sources);
+        ends == 2 && latest.values().all(is_last)
+    });
+    assert_eq!(latest.len() as u64, 2 * (sources + 1));
+    let by_others = cluster[2].metric("anode_peer_batches_total", &[("merged_by", "other_worker")]);
+    assert!(by_others > 0.0, "worker 0 has merged everything");
 }
 
 #[test]

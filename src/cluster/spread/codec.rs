@@ -201,6 +201,7 @@ pub(super) fn read_records(batch: &Batch) -> Option<Vec<SharedRecord>> {
 
 /// Decodes a batch and verifies it and its records. `None`: no node has packed this, or it was damaged on the
 /// way.
+#[cfg(test)]
 pub(super) fn unpack(encoded: Bytes) -> Option<(Batch, Vec<SharedRecord>)> {
     let batch = open(encoded)?;
     let records = read_records(&batch)?;

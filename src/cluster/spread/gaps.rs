@@ -15,6 +15,7 @@ use super::env::{Base, Env};
 use super::latency::Latency;
 use super::line::OriginLine;
 use super::link::{NO_LINE, Note};
+use super::pending::PendingBatches;
 use super::seqs::SeqRange;
 use super::timers::Timer;
 use super::wire::Want;
@@ -115,13 +116,20 @@ impl Gaps {
     }
 
     /// Asks one peer for a line's gap, whose timer was due at `at_us`.
-    pub fn ask(&mut self, env: &mut Env, bodies: &Bodies, hash: u64, at_us: u64) {
+    pub fn ask(
+        &mut self,
+        env: &mut Env,
+        (bodies, pending): (&Bodies, &PendingBatches),
+        hash: u64,
+        at_us: u64,
+    ) {
         let base = &mut *env.base;
         let Some(line) = base.lines.get_mut(hash).filter(|line| line.search.due_us == at_us) else { return };
         line.search.due_us = 0;
         let mut gaps = line.gaps(RANGES_MAX);
         // Records that became known since the wait began are too young to be asked for.
-        gaps.retain(|gap| gap.first <= line.search.asked_to && !bodies.pulls_any(hash, *gap));
+        let is_coming = |gap| bodies.pulls_any(hash, gap) || pending.has_any(hash, gap);
+        gaps.retain(|gap| gap.first <= line.search.asked_to && !is_coming(*gap));
         if gaps.is_empty() {
             return self.watch(base, hash, false);
         }

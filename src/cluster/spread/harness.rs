@@ -3,6 +3,7 @@
 
 mod agenda;
 mod answers;
+mod applying;
 mod arrivals;
 mod faults;
 mod measure;
@@ -53,6 +54,9 @@ pub(super) struct World {
     /// Number of a thousand events before which a node stands still, as on a busy machine, and the least and
     /// the greatest duration of that, in microseconds.
     pub stalls: (u64, u64, u64),
+    /// Least and greatest time until another thread has applied a batch, in microseconds; (0, 0): batches are
+    /// applied at once. Set by [`World::apply_later`].
+    apply_us: (u64, u64),
     /// Most bytes that a node sends in a millisecond; 0: any number.
     pub rate: u64,
     /// Whether messages from the first node to the second are dropped.
@@ -101,6 +105,7 @@ impl World {
             bursts: 0,
             cpu_us: 0,
             stalls: (0, 0, 0),
+            apply_us: (0, 0),
             rate: 0,
             is_cut: Box::new(|_, _| false),
             on_part: Box::new(|_, _, _| {}),
@@ -163,6 +168,7 @@ impl World {
                 Event::Wake { node, .. } => self.wake(node),
                 Event::Stream { node, stream, event } => self.on_stream(node, stream, event),
                 Event::Connect { node, stream, to } => self.connect(node, stream, to),
+                Event::Apply { node, boot, batch } => self.apply(node, boot, &batch),
             }
         }
         self.now_us = end_us;
@@ -200,6 +206,7 @@ impl World {
     /// Sends the packets of a node, and notes when it wants to be woken.
     pub fn pump(&mut self, index: usize) {
         self.take_answers(index);
+        self.take_batches(index);
         while let Some((to, message)) = self.nodes[index].spread.poll_send() {
             let bytes = message.encoded_len();
             assert!(bytes <= SPREAD_BYTES_MAX, "{bytes} bytes");
@@ -274,6 +281,7 @@ impl World {
     pub fn restart(&mut self, index: usize) {
         let now = self.now();
         self.nodes[index].restart(index, self.seed, now);
+        self.apply_later(self.apply_us);
         self.end_streams_of(index);
     }
 }

@@ -14,7 +14,8 @@
 //! - [`pack`] fills datagrams with what waits for one peer;
 //! - [`gaps`] asks peers for records that are known to exist and did not come;
 //! - [`replication`] finds out when all members hold a record, by counting up the tree;
-//! - [`bodies`] pulls batches over TCP that are too large for datagrams.
+//! - [`bodies`] pulls batches over TCP that are too large for datagrams;
+//! - [`pending`] has the batches that another thread applies ([`received`]), and the parts that wait for that.
 //!
 //! They share, in [`env`]:
 //!
@@ -43,8 +44,9 @@
 //! - A *tally* is a set of members, given by their number and the XOR of their hashes.
 //!
 //! What must hold: passing on depends on the batch and the range alone, never on what the merge made of the
-//! records. Only a client's record starts a tree. A receipt means custody: the node that gave it serves the
-//! range, or hands it to another one that does.
+//! records. Only a client's record starts a tree. A receipt means custody: the node that gave it holds the
+//! batch, and serves the range, or hands it to another one that does. So a batch may be passed on before it is
+//! applied, but is acknowledged and counted as held only afterwards.
 //!
 //! Rejected: flooding a mesh (5 to 6 copies a node); a tree pruned out of a random overlay (state for every
 //! edge, and one copy only once it has converged); rumour mongering in rounds (with a thousand nodes each
@@ -68,7 +70,9 @@ mod link;
 mod links;
 mod pack;
 mod packet;
+mod pending;
 mod receive;
+mod received;
 mod replication;
 mod rtt;
 mod seqs;
@@ -86,6 +90,8 @@ mod wire;
 mod garbage_tests;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod pending_tests;
 #[cfg(test)]
 mod size_tests;
 #[cfg(test)]
@@ -106,6 +112,7 @@ use self::lines::Lines;
 use self::link::Link;
 use self::links::Links;
 use self::pack::Packer;
+use self::pending::PendingBatches;
 use self::receive::Intake;
 use self::replication::{Carried, Replication};
 use self::span::Span;
@@ -123,6 +130,7 @@ use crate::record::{Now, SharedRecord};
 pub(super) use self::batch::line_hash;
 pub use self::link::PeerLife;
 pub use self::packet::Packet;
+pub use self::received::{AppliedBatch, BatchOutcome, BatchTicket, ReceivedBatch};
 pub use self::stats::SpreadStats;
 pub use self::wire::Opened;
 #[cfg(test)]
@@ -145,6 +153,8 @@ pub struct Spread {
     gaps: Gaps,
     replication: Replication,
     bodies: Bodies,
+    /// Batches that are being applied by another thread.
+    pending: PendingBatches,
     packer: Packer,
     /// Whether no other member was ever seen, and none is looked for.
     is_hermit: bool,
@@ -174,6 +184,7 @@ impl Spread {
             gaps: Gaps::new(config.seed ^ SEED_SALT, now.mono_us, config.has_seeds),
             replication: Replication::new(base.me.life, base.me.packet_bytes_max),
             bodies: Bodies::new(),
+            pending: PendingBatches::default(),
             packer: Packer::default(),
             is_hermit: !config.has_seeds,
             is_sweeping: false,
@@ -254,6 +265,20 @@ impl Spread {
         self.end();
     }
 
+    /// Takes reports on batches that the replica did not apply at once.
+    pub fn handle_applied(
+        &mut self,
+        now: Now,
+        applied: &[AppliedBatch],
+        ring: &Ring,
+        replica: &mut dyn Replica,
+    ) {
+        self.begin(now, ring);
+        let mut intake = self.intake(now, ring, replica);
+        applied.iter().for_each(|applied| intake.take_applied(*applied));
+        self.end();
+    }
+
     /// Handles an event of a stream of [`Purpose::Bodies`].
     pub fn handle_stream(
         &mut self,
@@ -319,7 +344,7 @@ impl Spread {
             match timer {
                 Timer::Try(part) => self.custody.handle_silence(env, &mut self.replication, part, at_us),
                 Timer::Receipt { link } | Timer::Pace { link } => env.base.links.mark_ready(link),
-                Timer::Gap { line } => self.gaps.ask(env, &self.bodies, line, at_us),
+                Timer::Gap { line } => self.gaps.ask(env, (&self.bodies, &self.pending), line, at_us),
                 Timer::Count { batch, polls } => self.replication.poll_tallies(env.base, batch, polls),
                 Timer::Await => self.replication.handle_timeout(env),
                 Timer::Sweep => self.sweep(),
@@ -384,6 +409,7 @@ impl Spread {
     /// Notes that the map was dropped: no record of another node counts as held any more.
     pub fn forget_held(&mut self) {
         self.base.lines.forget_held();
+        self.pending.forget();
     }
 
     /// Heads to travel with a probe, as (hash of the line, head), in about `bytes_max` bytes; this
@@ -407,6 +433,7 @@ impl Spread {
         self.base.lines.visit_gauges(visit);
         self.base.links.visit_gauges(visit);
         self.custody.visit_gauges(visit);
+        self.pending.visit_gauges(visit);
     }
 
     /// Counts since the start.
@@ -423,6 +450,7 @@ impl Spread {
             gaps: &mut self.gaps,
             replication: &mut self.replication,
             bodies: &mut self.bodies,
+            pending: &mut self.pending,
             replica,
         }
     }
@@ -444,7 +472,7 @@ impl Spread {
         {
             self.base.timers.pop();
         }
-        let is_in_use = !self.base.links.is_empty() || !self.bodies.is_empty();
+        let is_in_use = !self.base.links.is_empty() || !self.bodies.is_empty() || !self.pending.is_empty();
         if is_in_use && !self.is_sweeping {
             self.is_sweeping = true;
             self.base.timers.push(self.base.now_us + SWEEP_US, Timer::Sweep);
@@ -473,6 +501,7 @@ impl Spread {
         self.is_sweeping = false;
         self.base.links.sweep(self.base.now_us);
         self.bodies.sweep(self.base.now_us);
+        self.pending.sweep(self.base.now_us);
         self.replication.sweep(self.base.now_us);
     }
 }

@@ -10,17 +10,19 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::assembly::Fragment;
 use super::batch::{Announced, Batch, BatchId};
 use super::bodies::{Bodies, BodyWaiter, PulledBody};
-use super::codec::unpack;
+use super::codec::open;
 use super::custody::Custody;
 use super::duty::RangeTask;
 use super::env::Env;
 use super::gaps::Gaps;
-use super::link::{PartId, PeerLife};
+use super::link::{Link, PartId, PeerLife};
+use super::pending::{CustodyRequest, PendingBatch, PendingBatches, PendingPart};
+use super::received::{AppliedBatch, BatchOutcome, ReceivedBatch};
 use super::replication::Replication;
 use super::span::{Rest, Span};
 use super::wire::{Content, Inquiry, Opened, OpenedPart, PartHeader};
 use crate::cluster::{Arrival, Replica};
-use crate::record::{Now, SharedRecord};
+use crate::record::Now;
 
 /// The outcome for a part that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,16 +35,8 @@ pub(super) enum Taken {
     Wanted,
     /// The body of the batch is being pulled from a peer.
     Pulling,
-}
-
-/// The request in the header of a part.
-struct CustodyRequest {
-    /// The range that this node is to serve, and how.
-    task: RangeTask,
-    /// In a part of two members, the place of the member other than this node.
-    other: Option<u64>,
-    /// Number under which the tally of the range is to be reported; `None`: it is not to be reported.
-    counted: Option<u64>,
+    /// The batch is being applied. The part is answered when that is done.
+    Applying,
 }
 
 /// Everything that handles messages of peers, borrowed for the time of one call.
@@ -59,6 +53,8 @@ pub(super) struct Intake<'a> {
     pub replication: &'a mut Replication,
     /// Pulls bodies that parts announce.
     pub bodies: &'a mut Bodies,
+    /// Batches that are being applied by another thread.
+    pub pending: &'a mut PendingBatches,
     /// The records that this node holds.
     pub replica: &'a mut dyn Replica,
 }
@@ -125,7 +121,7 @@ impl Intake<'_> {
             }
             (Some(header), Content::Announced(announced)) => self.take_announced(id, announced, header),
             (Some(header), Content::Question(batch)) => self.take_question(id, batch, header),
-            (Some(header), Content::Whole(encoded)) => self.take_whole(id, header, encoded),
+            (Some(header), Content::Whole(encoded)) => self.take_whole(id, header, encoded, None),
         };
         self.answer(id, taken);
     }
@@ -134,9 +130,9 @@ impl Intake<'_> {
     fn take_repeat(&mut self, id: PartId, content: Content) {
         self.replication.count_again(self.env.base, id);
         if let Content::Whole(encoded) = content
-            && let Some((_, records)) = unpack(encoded)
+            && let Some(batch) = open(encoded)
         {
-            self.env.base.stats.data_copies_received += records.len() as u64;
+            self.env.base.stats.data_copies_received += u64::from(batch.records.count);
         }
     }
 
@@ -147,7 +143,7 @@ impl Intake<'_> {
             Taken::Yes => link.answers.take(number),
             Taken::Wanted => link.answers.want(number),
             Taken::Pulling => link.answers.pull(number),
-            Taken::No => return,
+            Taken::No | Taken::Applying => return,
         }
         self.env.base.schedule_receipt(id);
     }
@@ -159,64 +155,173 @@ impl Intake<'_> {
             return Taken::No;
         };
         let Some((header, encoded)) = links.assembled(key) else { return Taken::Yes };
-        let taken = self.take_whole(id, header, encoded);
+        let taken = self.take_whole(id, header, encoded, Some(key));
         if taken == Taken::Yes {
             self.env.base.links.drop_fragments(key);
         }
         taken
     }
 
-    /// Takes a complete batch: delivers its records, and takes custody unless it fills a gap.
-    fn take_whole(&mut self, id: PartId, header: PartHeader, encoded: Bytes) -> Taken {
-        let Some((batch, records)) = unpack(encoded) else {
+    /// Takes a complete batch: its records go to the map, and this node takes custody unless the batch fills a
+    /// gap. `fragments` names the first fragment, if the batch came in fragments.
+    fn take_whole(
+        &mut self,
+        id: PartId,
+        header: PartHeader,
+        encoded: Bytes,
+        fragments: Option<PartId>,
+    ) -> Taken {
+        let Some(batch) = open(encoded) else {
             self.env.base.stats.corrupt += 1;
             return Taken::No;
         };
-        self.env.base.stats.data_copies_received += records.len() as u64;
-        let batch = Arc::new(batch);
-        let is_repair = header.is_repair;
+        self.env.base.stats.data_copies_received += u64::from(batch.records.count);
         let request = self.request(id.link, header);
-        if !self.env.base.lines.has(&batch) {
-            // The tree goes on, but does not report that this node holds what it refuses.
-            if records.iter().any(|record| record.is_far_ahead(self.now.wall_us)) {
-                self.replication.withhold(batch.id);
-            }
-            self.deliver(records, is_repair, &request.task);
+        if let Some(pending) = self.pending.batch(batch.id) {
+            // Of two different batches of one name, one is damaged. The peer sends this one again.
+            let is_same = pending.encoded == batch.encoded;
+            return if is_same { self.await_applied(id, batch.id, request, fragments) } else { Taken::No };
         }
-        self.env.base.lines.hold(self.env.base.now_us, &batch);
-        self.gaps.watch(self.env.base, batch.id.line, is_repair);
-        if is_repair { Taken::Yes } else { self.take_custody(id, &batch, request) }
+        let batch = Arc::new(batch);
+        let is_held = self.env.base.lines.has(&batch);
+        // A batch that is kept was verified when it came first.
+        if is_held && let Some(kept) = self.env.base.lines.batch(batch.id).cloned() {
+            return self.finish_part(id, &kept, BatchOutcome::Held, request);
+        }
+        let ticket = self.pending.ticket(batch.id);
+        let received = ReceivedBatch::new(batch.clone(), ticket, self.arrival(is_held, &request));
+        let outcome = match self.pending.has_room(batch.cost_bytes()) {
+            true => self.replica.take_batch(self.now, received),
+            false => Some(received.apply_to(self.now, self.replica)),
+        };
+        match outcome {
+            Some(outcome) => self.finish_part(id, &batch, outcome, request),
+            None => {
+                self.pending.begin(self.env.base.now_us, &batch, ticket);
+                self.await_applied(id, batch.id, request, fragments)
+            }
+        }
     }
 
-    /// Hands records that were not held to the map.
-    fn deliver(&mut self, records: Vec<SharedRecord>, is_repair: bool, task: &RangeTask) {
-        let arrival = match is_repair {
-            true => Arrival::Repair,
-            false => Arrival::Tree { hops: task.hops },
-        };
-        for record in records {
-            self.replica.apply(self.now, record, arrival);
+    /// The way on which the records of a part came; `None`: they are held already. `request` is that of the
+    /// part, or `None` if the part fills a gap.
+    fn arrival(&mut self, is_held: bool, request: &Option<CustodyRequest>) -> Option<Arrival> {
+        if is_held {
+            return None;
         }
-        if !is_repair {
-            self.gaps.sample_latency(task.age_us);
+        let Some(CustodyRequest { task, .. }) = request else { return Some(Arrival::Repair) };
+        self.gaps.sample_latency(task.age_us);
+        Some(Arrival::Tree { hops: task.hops })
+    }
+
+    /// Finishes a part whose batch was applied at once: takes custody as it requests.
+    fn finish_part(
+        &mut self,
+        id: PartId,
+        batch: &Arc<Batch>,
+        outcome: BatchOutcome,
+        request: Option<CustodyRequest>,
+    ) -> Taken {
+        if !self.settle(batch, outcome, request.is_none()) {
+            return Taken::No;
+        }
+        request.map_or(Taken::Yes, |request| self.take_custody(id, batch, &request))
+    }
+
+    /// Counts the records of a batch as held, now that it was applied; `false`: it is damaged.
+    fn settle(&mut self, batch: &Arc<Batch>, outcome: BatchOutcome, is_repair: bool) -> bool {
+        match outcome {
+            BatchOutcome::Damaged => {
+                self.env.base.stats.corrupt += 1;
+                return false;
+            }
+            // The tree goes on, but does not report that this node holds what it refuses.
+            BatchOutcome::HeldInPart => self.replication.withhold(batch.id),
+            BatchOutcome::Held => {}
+        }
+        self.env.base.lines.hold(self.env.base.now_us, batch);
+        self.gaps.watch(self.env.base, batch.id.line, is_repair);
+        true
+    }
+
+    /// Takes a part whose batch is being applied: the batch is passed on at once, and the part is answered when
+    /// the batch was applied.
+    fn await_applied(
+        &mut self,
+        id: PartId,
+        batch_id: BatchId,
+        request: Option<CustodyRequest>,
+        fragments: Option<PartId>,
+    ) -> Taken {
+        let Some(from) = self.env.base.links.get(id.link).map(Link::peer) else { return Taken::No };
+        if self.pending.has_part(batch_id, from, id.number) {
+            return Taken::Applying;
+        }
+        let Some(batch) = self.pending.batch(batch_id).cloned() else { return Taken::No };
+        if !self.pending.has_room_for_part(batch_id) {
+            return Taken::No;
+        }
+        if let Some(CustodyRequest { task, counted, .. }) = &request {
+            if self.must_refuse(task) {
+                return Taken::No;
+            }
+            let rest = match task.zone == self.env.base.me.zone {
+                true => self.pending.take_custody(batch_id, task.span, task.hops),
+                false => Rest::whole(task.span),
+            };
+            self.serve(&batch, task, rest, counted.is_some());
+        }
+        self.pending.add_part(batch_id, PendingPart { from, number: id.number, fragments, request });
+        Taken::Applying
+    }
+
+    /// Takes the report on a batch that another thread has applied: the parts that brought it are answered, if
+    /// it is not damaged. A report on a batch that was forgotten meanwhile is ignored.
+    pub fn take_applied(&mut self, applied: AppliedBatch) {
+        let Some(PendingBatch { batch, parts, .. }) = self.pending.end(applied.ticket) else { return };
+        let is_repair = parts.iter().any(|part| part.request.is_none());
+        if !self.settle(&batch, applied.outcome, is_repair) {
+            // The peers get no receipts. They send the batch again, and it is passed on anew.
+            return self.custody.recall(self.env.base, self.replication, &batch);
+        }
+        for task in parts.iter().filter_map(|part| part.request.as_ref()).map(|request| &request.task) {
+            if task.zone == self.env.base.me.zone {
+                self.env.base.lines.take_custody(batch.id, task.span, task.hops);
+            }
+        }
+        for PendingPart { from, number, fragments, request } in parts {
+            let links = &mut self.env.base.links;
+            let Some(link) = links.open(from.address, self.env.base.now_us) else { continue };
+            // If the peer restarted meanwhile, the number means another part.
+            if links.get(link).is_none_or(|link| link.peer() != from) {
+                continue;
+            }
+            if let Some(key) = fragments {
+                links.drop_fragments(key);
+            }
+            let id = PartId { link, number };
+            if let Some(request) = request {
+                self.promise(id, batch.id, &request);
+            }
+            self.answer(id, Taken::Yes);
         }
     }
 
     /// Handles the question whether a batch is here. If it is, this node takes custody as if the batch had
     /// come.
     fn take_question(&mut self, id: PartId, batch_id: BatchId, header: PartHeader) -> Taken {
-        let is_repair = header.is_repair;
         let request = self.request(id.link, header);
+        if self.pending.batch(batch_id).is_some() {
+            return self.await_applied(id, batch_id, request, None);
+        }
         let lines = &self.env.base.lines;
         if let Some(batch) = lines.batch(batch_id).cloned() {
-            return match is_repair {
-                true => Taken::Yes,
-                false => self.take_custody(id, &batch, request),
-            };
+            return request.map_or(Taken::Yes, |request| self.take_custody(id, &batch, &request));
         }
         let is_held =
             lines.get(batch_id.line).is_some_and(|line| line.covers(batch_id.first_seq, batch_id.first_seq));
-        if is_held && (is_repair || self.members_below(&request.task) == 0) {
+        let Some(request) = request else { return if is_held { Taken::Yes } else { Taken::Wanted } };
+        if is_held && self.members_below(&request.task) == 0 {
             if let Some(number) = request.counted {
                 let id = PartId { number, ..id };
                 self.replication.count_for(self.env.base, id, batch_id, request.task.span);
@@ -229,40 +334,62 @@ impl Intake<'_> {
 
     /// Takes custody of a range for a batch that is kept, and serves the parts of the range that were not in
     /// custody.
-    fn take_custody(&mut self, id: PartId, batch: &Arc<Batch>, request: CustodyRequest) -> Taken {
-        let CustodyRequest { task, other, counted } = request;
+    fn take_custody(&mut self, id: PartId, batch: &Arc<Batch>, request: &CustodyRequest) -> Taken {
+        let task = &request.task;
         debug_assert!(self.env.base.lines.batch(batch.id).is_some(), "custody of a batch that is not kept");
-        let is_relay = self.members_below(&task) > 0;
-        if is_relay && self.custody.is_full() {
+        if self.must_refuse(task) {
             return Taken::No;
         }
-        let span = task.span;
         // Custody is only remembered for this node's zone: only a peer whose view is old asks for another.
         let rest = match task.zone == self.env.base.me.zone {
-            true => self.env.base.lines.take_custody(batch.id, span, task.hops),
-            false => Rest::whole(span),
+            true => self.env.base.lines.take_custody(batch.id, task.span, task.hops),
+            false => Rest::whole(task.span),
         };
-        if is_relay && let Some(link) = self.env.base.links.get_mut(id.link) {
-            link.answers.repeat();
-        }
-        if let Some(number) = counted {
-            self.replication.count_for(self.env.base, PartId { number, ..id }, batch.id, span);
+        self.serve(batch, task, rest, request.counted.is_some());
+        self.promise(id, batch.id, request);
+        Taken::Yes
+    }
+
+    /// Returns whether a batch must not be passed on, because too many are on duty.
+    fn must_refuse(&self, task: &RangeTask) -> bool {
+        self.custody.is_full() && self.members_below(task) > 0
+    }
+
+    /// Passes a batch on to the ranges `rest` of the range of `task`. `is_counted`: the tally of the range is to
+    /// be reported later.
+    fn serve(&mut self, batch: &Arc<Batch>, task: &RangeTask, rest: Rest, is_counted: bool) {
+        if is_counted {
+            self.replication.expect_count(self.env.base, batch.id);
         }
         // Most members are leaves of the tree: there is nothing to serve.
-        if is_relay || task.instead_of.is_some() {
-            for span in rest {
-                debug_assert!(task.span.includes(span), "what is left lies outside of what was asked");
-                let task = RangeTask { span, ..task.clone() };
-                self.custody.serve(&mut self.env, self.replication, batch, &task);
-            }
+        if task.instead_of.is_none() && self.members_below(task) == 0 {
+            return;
         }
-        if let Some(other) = other {
-            self.check_other(id, &task, other);
+        for span in rest {
+            debug_assert!(task.span.includes(span), "what is left lies outside of what was asked");
+            let task = RangeTask { span, ..task.clone() };
+            self.custody.serve(&mut self.env, self.replication, batch, &task);
+        }
+    }
+
+    /// Prepares the answer to a part that asked for custody, now that this node holds its batch: the answer says
+    /// so, and that the range is served.
+    fn promise(&mut self, id: PartId, batch_id: BatchId, request: &CustodyRequest) {
+        let CustodyRequest { task, other, counted } = request;
+        if self.members_below(task) > 0
+            && let Some(link) = self.env.base.links.get_mut(id.link)
+        {
+            link.answers.repeat();
+        }
+        if let Some(number) = *counted {
+            self.replication.count_for(self.env.base, PartId { number, ..id }, batch_id, task.span);
+        }
+        if let Some(other) = *other {
+            self.check_other(id, task, other);
         }
         if counted.is_some() {
-            self.replication.count_changed(self.env.base, batch.id);
+            self.replication.count_changed(self.env.base, batch_id);
         }
-        Taken::Yes
     }
 
     /// Checks whether the other member of a part of two is known here. If it is not, the peer is told so, and
@@ -283,8 +410,11 @@ impl Intake<'_> {
         self.env.members(&task.zone, task.span, without).len()
     }
 
-    /// The request in a header that came over a link.
-    fn request(&self, link: usize, header: PartHeader) -> CustodyRequest {
+    /// The request in a header that came over a link; `None`: the batch fills a gap.
+    fn request(&self, link: usize, header: PartHeader) -> Option<CustodyRequest> {
+        if header.is_repair {
+            return None;
+        }
         let base = &self.env.base;
         let zone = match header.zone == *base.me.zone {
             true => base.me.zone.clone(),
@@ -301,7 +431,7 @@ impl Intake<'_> {
             is_hurried: header.is_hurried,
             is_own: false,
         };
-        CustodyRequest { task, other: header.other, counted: header.counted }
+        Some(CustodyRequest { task, other: header.other, counted: header.counted })
     }
 
     /// Handles a part whose batch is to be pulled from the peer.
@@ -329,9 +459,11 @@ impl Intake<'_> {
             let id = PartId { link, number };
             let waited_us = now_us.saturating_sub(since_us);
             header.age_us = header.age_us.saturating_add(u32::try_from(waited_us).unwrap_or(u32::MAX));
-            let taken = match self.env.base.lines.batch(announced.batch).is_some() {
+            let is_known = self.env.base.lines.batch(announced.batch).is_some()
+                || self.pending.batch(announced.batch).is_some();
+            let taken = match is_known {
                 true => self.take_question(id, announced.batch, header),
-                false => self.take_whole(id, header, body.clone()),
+                false => self.take_whole(id, header, body.clone(), None),
             };
             // If the peer restarted meanwhile, the number means another part.
             if self.env.base.links.get(link).is_some_and(|link| link.peer() == from) {

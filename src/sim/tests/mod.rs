@@ -34,6 +34,7 @@ fn digest_of(seed: u64, hands: Option<Box<dyn Hands>>) -> (u64, u64) {
     let conditions = Conditions {
         is_bursty: true,
         cpu_us: 6,
+        merge_us: 3_000,
         egress_bytes_per_s: 4_000_000,
         between_zones: Some(Delay { min_us: 9_000, max_us: 11_000 }),
         ..Conditions::lossy(50_000)

@@ -1,5 +1,7 @@
 //! The parts that this node handed to members and answers for, and the bytes that they cost.
 
+use std::sync::Arc;
+
 use slab::Slab;
 
 use super::offers::Offers;
@@ -38,6 +40,12 @@ impl Duties {
     /// The part of this number, to be changed. Its batch must stay.
     pub fn get_mut(&mut self, id: usize) -> Option<&mut Duty> {
         self.slab.get_mut(id)
+    }
+
+    /// Numbers of all parts with this very batch.
+    pub fn with_batch(&self, batch: &Arc<Batch>) -> Vec<usize> {
+        let of_batch = self.slab.iter().filter(|(_, duty)| Arc::ptr_eq(&duty.batch, batch));
+        of_batch.map(|(id, _)| id).collect()
     }
 
     /// Removes a part, which is settled or withdrawn, and returns it.

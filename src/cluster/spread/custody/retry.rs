@@ -10,10 +10,12 @@
 //! enough.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::Custody;
 use crate::cluster::members::State;
 use crate::cluster::ring::{Ring, RingEntry};
+use crate::cluster::spread::batch::Batch;
 use crate::cluster::spread::duty::Duty;
 use crate::cluster::spread::env::{Base, Env};
 use crate::cluster::spread::link::PartId;
@@ -52,6 +54,15 @@ impl Custody {
         // Parts that waited behind it for room in the window may be sent now.
         base.links.mark_ready(duty.link);
         Some(duty)
+    }
+
+    /// Withdraws all parts with a batch that was passed on before it was found to be damaged.
+    pub fn recall(&mut self, base: &mut Base, replication: &mut Replication, batch: &Arc<Batch>) {
+        for id in self.duties.with_batch(batch) {
+            if let Some(duty) = self.withdraw(base, id) {
+                replication.close_part(base, &duty);
+            }
+        }
     }
 
     /// Gives up a part that is no longer among the duties.

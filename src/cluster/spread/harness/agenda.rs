@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::cluster::{StreamEvent, StreamId};
+use crate::cluster::{ReceivedBatch, StreamEvent, StreamId};
 use crate::proto::gossip as proto;
 
 /// An event of the world.
@@ -12,6 +12,7 @@ pub(super) enum Event {
     Wake { node: usize, at_us: u64 },
     Stream { node: usize, stream: StreamId, event: StreamEvent },
     Connect { node: usize, stream: StreamId, to: SocketAddr },
+    Apply { node: usize, boot: u64, batch: Box<ReceivedBatch> },
 }
 
 /// The events that have not happened yet, by the time at which each is due and by the order in which they

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::cluster::{Arrival, Replica};
+use crate::cluster::{Arrival, BatchOutcome, ReceivedBatch, Replica};
 use crate::limits::SHARDS;
 use crate::record::merge::judge;
 use crate::record::{NodeName, Now, SharedRecord, Source};
 
-/// When and how each record arrived at a node, by origin and number; and the newest record of each source.
+/// When and how each record arrived at a node, by origin and number; the newest record of each source; and, if
+/// the node lets another thread apply batches, those that are to be applied.
 #[derive(Default)]
 pub(in crate::cluster::spread) struct Arrivals(
     pub BTreeMap<(NodeName, u64), (u64, Arrival)>,
     pub BTreeMap<Source, SharedRecord>,
+    pub Option<Vec<ReceivedBatch>>,
 );
 
 impl Replica for Arrivals {
@@ -24,6 +26,13 @@ impl Replica for Arrivals {
             *held = record;
         }
         is_new
+    }
+    fn take_batch(&mut self, now: Now, batch: ReceivedBatch) -> Option<BatchOutcome> {
+        match &mut self.2 {
+            Some(later) => later.push(batch),
+            None => return Some(batch.apply_to(now, self)),
+        }
+        None
     }
     fn discard(&mut self, _now: Now, _record: &SharedRecord) {}
     fn get(&self, source: &str) -> Option<SharedRecord> {

@@ -15,7 +15,7 @@ impl World {
             Event::Arrive { to, .. } => (*to, 0),
             Event::Stream { node, .. } => (*node, 0),
             Event::Wake { node, .. } => (*node, 1),
-            Event::Connect { .. } => return None,
+            Event::Connect { .. } | Event::Apply { .. } => return None,
         };
         if self.stalls.0 > 0 && self.nodes[node].stalled_until_us + 1 < self.now_us {
             let stalls = self.random() % 1_000 < self.stalls.0;

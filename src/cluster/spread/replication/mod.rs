@@ -204,6 +204,15 @@ impl Replication {
         }
     }
 
+    /// Counts the parts of a batch that are handed on from now on, because a peer wants the tally of a range of it.
+    /// The peer is told the tally only after [`Replication::count_for`], which is called when this node holds
+    /// the batch. To be called before the range is served.
+    pub fn expect_count(&mut self, base: &mut Base, batch: BatchId) {
+        if !self.withheld.contains(&batch) {
+            self.start_counting(base, batch);
+        }
+    }
+
     /// Notes that this node refused a record of a batch. The batch is not counted here, so its origin asks the members of
     /// the range what they hold.
     pub fn withhold(&mut self, batch: BatchId) {
@@ -213,8 +222,7 @@ impl Replication {
         self.withheld.push_back(batch);
     }
 
-    /// Counts a part of a batch for the peer that handed it over and wants its tally. To be called before the
-    /// part is served.
+    /// Counts a part of a batch, which this node holds, for the peer that handed it over and wants its tally.
     pub fn count_for(&mut self, base: &mut Base, part: PartId, batch: BatchId, span: Span) {
         if self.withheld.contains(&batch) {
             return;
