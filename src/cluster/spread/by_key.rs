@@ -64,6 +64,14 @@ impl<K: Key, T> ByKey<K, T> {
         self.by_hash.find(key.hash(), is_it).map(|place| *place as usize)
     }
 
+    /// Place of the entry with this key, which is perhaps at `guess`.
+    pub fn place_near(&self, guess: usize, key: K) -> Option<usize> {
+        match self.places.get(guess) {
+            Some(held) if held.0 == key => Some(guess),
+            _ => self.place(key),
+        }
+    }
+
     /// The entry at this place.
     pub fn at(&self, place: usize) -> Option<&T> {
         self.places.get(place).map(|held| &held.1)
@@ -77,11 +85,6 @@ impl<K: Key, T> ByKey<K, T> {
     /// The entry with this key.
     pub fn get(&self, key: K) -> Option<&T> {
         self.place(key).and_then(|place| self.at(place))
-    }
-
-    /// The entry with this key, to be changed.
-    pub fn get_mut(&mut self, key: K) -> Option<&mut T> {
-        self.place(key).and_then(|place| self.at_mut(place))
     }
 
     /// The entry with this key, to be changed; it is made if there is none.

@@ -19,15 +19,15 @@
 //! They share, in [`env`]:
 //!
 //! - [`lines`]: which records of each life of an origin are held, and which ranges are in custody;
-//! - [`links`]: the peers. A [`link`] numbers parts and keeps those that are [`unsettled`]; it has a round
-//!   trip ([`rtt`]), a congestion [`window`], the [`answers`] that the peer is to be given, and knows about
+//! - [`links`]: the peers. A [`link`] numbers parts and keeps those that are [`unsettled`], with the times at
+//!   which they are due ([`dues`]); it has a round trip ([`rtt`]), a congestion [`window`], the [`answers`] that the peer is to be given, and knows about
 //!   the peer's [`silence`] and [`lateness`]; [`assembly`] joins fragments that come over it;
 //! - [`timers`] and [`stats`].
 //!
 //! Records travel in a [`batch`], which is encoded by the origin, copied by relays and never changed:
 //! [`codec`] encodes and decodes it, [`packet`] and [`wire`] everything around it. [`tree`] cuts a range of
 //! the ring (a [`span`]) and chooses the member that serves each part; a [`duty`] is one part with one
-//! member.
+//! member, and leaves out some [`places`].
 //!
 //! Words used here:
 //!
@@ -57,6 +57,7 @@ mod bodies;
 mod by_key;
 mod codec;
 mod custody;
+mod dues;
 mod duty;
 mod env;
 mod gaps;
@@ -68,6 +69,7 @@ mod link;
 mod links;
 mod pack;
 mod packet;
+mod places;
 mod receive;
 mod replication;
 mod rtt;
@@ -86,6 +88,8 @@ mod wire;
 mod garbage_tests;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod receipt_tests;
 #[cfg(test)]
 mod starved_tests;
 #[cfg(test)]
@@ -281,6 +285,9 @@ impl Spread {
 
     /// Takes the heads of a peer, as [`Spread::heads_digest`] made them.
     pub fn handle_heads(&mut self, now: Now, from: SocketAddr, heads: &[(u64, u64)]) {
+        if heads.is_empty() {
+            return;
+        }
         self.base.now_us = self.base.now_us.max(now.mono_us);
         for &(line, seq) in heads {
             self.gaps.note(&mut self.base, from, line, seq);
@@ -309,7 +316,7 @@ impl Spread {
         while let Some((at_us, timer)) = self.base.timers.pop_due(now.mono_us) {
             let env = &mut Env { base: &mut self.base, ring };
             match timer {
-                Timer::Try(part) => self.custody.handle_silence(env, &mut self.replication, part, at_us),
+                Timer::Parts { link } => self.custody.handle_due(env, &mut self.replication, link, at_us),
                 Timer::Receipt { link } | Timer::Pace { link } => env.base.links.mark_ready(link),
                 Timer::Gap { line } => self.gaps.ask(env, &self.bodies, line, at_us),
                 Timer::Count { batch, polls } => self.replication.poll_tallies(env.base, batch, polls),
@@ -435,6 +442,9 @@ impl Spread {
             && self.is_stale(at_us, timer)
         {
             self.base.timers.pop();
+            if let Timer::Parts { link } = timer {
+                self.base.disarm_parts(link, at_us);
+            }
         }
         let is_in_use = !self.base.links.is_empty() || !self.bodies.is_empty();
         if is_in_use && !self.is_sweeping {
@@ -444,19 +454,18 @@ impl Spread {
     }
 
     /// Returns whether a timer has become obsolete.
-    fn is_stale(&self, at_us: u64, timer: Timer) -> bool {
+    fn is_stale(&mut self, at_us: u64, timer: Timer) -> bool {
+        if let Timer::Parts { link } = timer {
+            return self.base.links.get_mut(link).is_none_or(|link| !link.is_armed(at_us));
+        }
         let link = |id| self.base.links.get(id);
         match timer {
-            Timer::Try(part) => {
-                let sent = link(part.link).and_then(|link| link.sent(part.number));
-                sent.is_none_or(|sent| sent.due_us != at_us)
-            }
             Timer::Receipt { link: id } => link(id).is_none_or(|link| link.answers.due_us() != Some(at_us)),
             Timer::Pace { link: id } => link(id).is_none_or(|link| link.next_queued().is_none()),
             Timer::Gap { line } => self.base.lines.get(line).is_none_or(|line| line.search.due_us != at_us),
             Timer::Count { batch, .. } => !self.replication.is_counting(batch),
             Timer::Await => !self.replication.is_armed(at_us),
-            Timer::Sweep => false,
+            Timer::Parts { .. } | Timer::Sweep => false,
         }
     }
 

@@ -167,10 +167,16 @@ impl Packet {
     /// Length of the encoded message, in bytes.
     pub(in crate::cluster) fn encoded_len(&self) -> usize {
         let floor_bytes = if self.floor == 0 { 0 } else { 1 + encoded_len_varint(self.floor) };
-        // Answers and questions of this kind are rare: without any, nothing is allocated.
-        let mut asides = Vec::new();
-        self.write_asides(&mut asides);
-        floor_bytes + self.parts.len() + self.rest.len() + asides.len()
+        // Answers and questions of this kind are rare.
+        let asides_bytes = match self.holding.is_none() && self.uncounted.is_empty() {
+            true => 0,
+            false => {
+                let mut asides = Vec::new();
+                self.write_asides(&mut asides);
+                asides.len()
+            }
+        };
+        floor_bytes + self.parts.len() + self.rest.len() + asides_bytes
     }
 
     /// Appends the packet as an encoded `Spread` message.
