@@ -128,7 +128,7 @@ impl<S: Seal> Machine<S> {
                         }
                         // The heads that ride on it are not believed either.
                         Err(_) => {
-                            self.count(SealRefusal::Corrupt);
+                            self.stats.count(SealRefusal::Corrupt);
                             return self.collect(now, replica);
                         }
                     },
@@ -139,7 +139,7 @@ impl<S: Seal> Machine<S> {
                     self.spread.handle_heads(now, from, &heads);
                 }
             }
-            Err(refusal) => self.count(refusal),
+            Err(refusal) => self.stats.count(refusal),
         }
         self.collect(now, replica);
     }
@@ -173,7 +173,7 @@ impl<S: Seal> Machine<S> {
                 Ok(None) => {}
                 Ok(Some(step)) => self.follow(now, stream, step, replica),
                 Err(refusal) => {
-                    self.count(refusal);
+                    self.stats.count(refusal);
                     self.end_stream(now, stream, replica);
                 }
             },
@@ -394,16 +394,9 @@ impl<S: Seal> Machine<S> {
         self.streams.visit_gauges(visit);
     }
 
-    /// Counts of spreading since the start.
+    /// Counts of spreading.
     pub fn spread_stats(&self) -> &SpreadStats {
         self.spread.stats()
-    }
-
-    fn count(&mut self, refusal: SealRefusal) {
-        match refusal {
-            SealRefusal::Foreign => self.stats.foreign += 1,
-            SealRefusal::Corrupt => self.stats.corrupt += 1,
-        }
     }
 
     /// Turns the outputs of the parts of the machine into effects, membership first.
@@ -441,7 +434,6 @@ impl<S: Seal> Machine<S> {
         if self.swim.take_changed() {
             self.effects.push_back(Effect::MembersChanged);
         }
-        self.stats.health_score = self.swim.health_score();
     }
 
     fn collect_reconcile(&mut self, now: Now, replica: &mut dyn Replica) {

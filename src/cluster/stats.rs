@@ -1,5 +1,7 @@
 //! Counts of a machine, and how full its queues are.
 
+use super::seal::SealRefusal;
+
 /// How full a bounded queue or table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueGauge {
@@ -48,6 +50,14 @@ pub struct MachineStats {
     pub data_copies_received: u64,
     /// Number of shards that differed in the last two comparisons of maps.
     pub shards_differing: u64,
-    /// Lifeguard's local health: 0 is healthy; with a greater score this node waits longer for others.
-    pub health_score: u32,
+}
+
+impl MachineStats {
+    /// Counts a datagram or a stream that was refused.
+    pub(super) fn count(&mut self, refusal: SealRefusal) {
+        match refusal {
+            SealRefusal::Foreign => self.foreign += 1,
+            SealRefusal::Corrupt => self.corrupt += 1,
+        }
+    }
 }

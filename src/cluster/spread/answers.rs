@@ -12,7 +12,7 @@ use super::wire::{Receipt, Unserved, life_tag};
 
 /// A receipt is sent at once if the last one is older than this, in microseconds; else it waits that long for
 /// others to be sent together.
-const DELAY_US: u64 = 1_000;
+pub(super) const RECEIPT_DELAY_US: u64 = 1_000;
 /// The receipt for a part that was passed on is sent twice, this long apart, in microseconds: if it were
 /// lost, a whole subtree might get its data again. Few parts are passed on, so this costs little.
 const REPEAT_US: u64 = 500;
@@ -151,7 +151,7 @@ impl Answers {
         if self.due_us != 0 {
             return None;
         }
-        self.due_us = (self.sent_us + DELAY_US).max(now_us).max(1);
+        self.due_us = (self.sent_us + RECEIPT_DELAY_US).max(now_us).max(1);
         Some(self.due_us)
     }
 
@@ -228,7 +228,7 @@ mod tests {
         let second = answers.receipt(1).expect("a receipt");
         assert_eq!(second.pulling, [17, 18, 19, 20]);
         assert_eq!(answers.handle_sent(5_100), None);
-        assert_eq!(answers.schedule(5_200), Some(5_100 + DELAY_US), "receipts are a while apart");
+        assert_eq!(answers.schedule(5_200), Some(5_100 + RECEIPT_DELAY_US), "receipts are a while apart");
     }
 
     #[test]

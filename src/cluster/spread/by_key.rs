@@ -64,6 +64,14 @@ impl<K: Key, T> ByKey<K, T> {
         self.by_hash.find(key.hash(), is_it).map(|place| *place as usize)
     }
 
+    /// Place of the entry with this key, which is perhaps at `guess`.
+    pub fn place_near(&self, guess: usize, key: K) -> Option<usize> {
+        match self.places.get(guess) {
+            Some(held) if held.0 == key => Some(guess),
+            _ => self.place(key),
+        }
+    }
+
     /// The entry at this place.
     pub fn at(&self, place: usize) -> Option<&T> {
         self.places.get(place).map(|held| &held.1)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::batch::{Announced, Batch};
+use super::places::Places;
 use super::span::Span;
 
 /// The request to serve a range with a batch, which makes a node the holder of that range.
@@ -13,7 +14,7 @@ pub(super) struct RangeTask {
     /// Only members of this zone are served.
     pub zone: Arc<str>,
     /// Places of members in the range that are served already.
-    pub without: Vec<u64>,
+    pub without: Places,
     /// Place of the member that this holder stands in for, after that one did not answer.
     pub instead_of: Option<u64>,
     /// Number of hand-overs from the origin to this holder.
@@ -32,7 +33,7 @@ impl RangeTask {
         RangeTask {
             span,
             zone,
-            without: Vec::new(),
+            without: Places::None,
             instead_of: None,
             hops: 0,
             age_us: 0,

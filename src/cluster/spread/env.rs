@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use super::batch::line_hash;
+use super::duty::RangeTask;
 use super::lines::Lines;
+use super::link::Link;
 use super::links::Links;
 use super::span::Span;
 use super::stats::SpreadStats;
@@ -77,17 +79,31 @@ impl Base {
     /// Begins a call at `now`, with the ring as it is now.
     pub fn begin(&mut self, now: Now, ring: &Ring) {
         self.now_us = self.now_us.max(now.mono_us);
-        self.zones.refresh(ring);
+        self.zones.refresh(ring, &self.me.zone, self.me.place);
     }
 
-    /// Schedules a receipt to the peer of a link.
+    /// Schedules a receipt to the peer of a link. One that is due at once goes with the timers that follow
+    /// the datagrams of a turn, so that it acknowledges all that came in the turn.
     pub fn schedule_receipt(&mut self, id: usize) {
         let Some(link) = self.links.get_mut(id) else { return };
-        match link.answers.schedule(self.now_us) {
-            Some(at_us) if at_us > self.now_us => self.timers.push(at_us, Timer::Receipt { link: id }),
-            Some(_) => self.links.mark_ready(id),
-            None => {}
+        if let Some(at_us) = link.answers.schedule(self.now_us) {
+            self.timers.push(at_us, Timer::Receipt { link: id });
         }
+    }
+
+    /// Sets the timer of a link's parts, unless it is set for early enough.
+    pub fn arm_parts(&mut self, id: usize) {
+        if let Some(at_us) = self.links.get_mut(id).and_then(Link::arm) {
+            self.timers.push(at_us, Timer::Parts { link: id });
+        }
+    }
+
+    /// Notes that the timer of a link's parts that was set for `at_us` is gone, and sets it for the next time.
+    pub fn disarm_parts(&mut self, id: usize, at_us: u64) {
+        if let Some(link) = self.links.get_mut(id) {
+            link.disarm(at_us);
+        }
+        self.arm_parts(id);
     }
 }
 
@@ -104,5 +120,15 @@ impl Env<'_> {
     /// The members of `zone` in `span`, except those at the places `without`.
     pub fn members(&self, zone: &str, span: Span, without: impl IntoIterator<Item = u64>) -> SpanMembers<'_> {
         SpanMembers::new(self.ring, &self.base.zones, zone, span, without)
+    }
+
+    /// Number of members in a range besides this node, without those that are served already.
+    pub fn members_below(&self, task: &RangeTask) -> usize {
+        // Most ranges are those of leaves, which the neighbours of this node on the ring tell at once.
+        if self.base.zones.is_alone(&task.zone, task.span) {
+            return 0;
+        }
+        let without = task.without.iter().copied().chain([self.base.me.place]);
+        self.members(&task.zone, task.span, without).len()
     }
 }

@@ -20,6 +20,9 @@ const TELLINGS: u8 = 3;
 /// A kept batch, and the places of the ring that this node answers for with it.
 #[derive(Debug)]
 struct KeptBatch {
+    /// The batch's first number. It stands here as well, so that a search reads no batch, which lie all over
+    /// the memory.
+    first_seq: u64,
     batch: Arc<Batch>,
     custody: Spans,
 }
@@ -168,6 +171,9 @@ impl OriginLine {
 
     /// The first ranges of missing records that are worth asking for, at most `count`.
     pub fn gaps(&self, count: usize) -> Vec<SeqRange> {
+        if self.head() >= self.seen {
+            return Vec::new();
+        }
         let mut holes = self.have.holes(self.seen, count);
         holes.retain(|hole| hole.last > self.search.abandoned);
         holes
@@ -175,7 +181,7 @@ impl OriginLine {
 
     /// Kept batches that overlap `first..=last`, ascending.
     pub fn kept(&self, first: u64, last: u64) -> impl Iterator<Item = &Arc<Batch>> {
-        let from = self.kept.partition_point(|kept| kept.batch.id.first_seq <= first).saturating_sub(1);
+        let from = self.kept.partition_point(|kept| kept.first_seq <= first).saturating_sub(1);
         let batches = self.kept.range(from..).map(|kept| &kept.batch);
         batches
             .take_while(move |batch| batch.id.first_seq <= last)
@@ -184,44 +190,42 @@ impl OriginLine {
 
     /// Index of the kept batch with this first number; as an error, the index at which it would be.
     fn find_kept(&self, first_seq: u64) -> Result<usize, usize> {
-        // A batch that is added is nearly always the newest, and one that is dropped the oldest. A binary
-        // search among thousands of batches all over the memory costs as much as all else that is done with
-        // one.
-        let seq_at = |kept: Option<&KeptBatch>| kept.map(|kept| kept.batch.id.first_seq);
-        match (seq_at(self.kept.front()), seq_at(self.kept.back())) {
-            (_, newest) if newest < Some(first_seq) => return Err(self.kept.len()),
-            (_, newest) if newest == Some(first_seq) => return Ok(self.kept.len() - 1),
-            (oldest, _) if oldest == Some(first_seq) => return Ok(0),
-            _ => {}
-        }
-        // Batches that were sent together come in another order, but not in a very different one.
+        // A batch that is added is nearly always the newest, and batches that were sent together come in
+        // another order, but not in a very different one.
         let newest = self.kept.iter().enumerate().rev().take(NEWEST_LOOKED_AT);
         for (at, kept) in newest {
-            match kept.batch.id.first_seq.cmp(&first_seq) {
+            match kept.first_seq.cmp(&first_seq) {
                 Ordering::Equal => return Ok(at),
                 Ordering::Less => return Err(at + 1),
                 Ordering::Greater => {}
             }
         }
-        self.kept.binary_search_by_key(&first_seq, |kept| kept.batch.id.first_seq)
+        self.kept.binary_search_by_key(&first_seq, |kept| kept.first_seq)
     }
 
     /// Keeps a batch; `false`: it was kept already.
     fn keep(&mut self, batch: &Arc<Batch>) -> bool {
-        let Err(at) = self.find_kept(batch.id.first_seq) else { return false };
+        let first_seq = batch.id.first_seq;
+        let Err(at) = self.find_kept(first_seq) else { return false };
         if self.kept.is_empty() {
             // Many lines have only one batch for a long time.
             self.kept.reserve_exact(1);
         }
-        self.kept.insert(at, KeptBatch { batch: batch.clone(), custody: Spans::default() });
+        let kept = KeptBatch { first_seq, batch: batch.clone(), custody: Spans::default() };
+        match at == self.kept.len() {
+            true => self.kept.push_back(kept),
+            false => self.kept.insert(at, kept),
+        }
         let around = self.kept.range(at.saturating_sub(1)..self.kept.len().min(at + 2));
-        debug_assert!(around.is_sorted_by_key(|kept| kept.batch.id.first_seq), "not ascending");
+        debug_assert!(around.is_sorted_by_key(|kept| kept.first_seq), "not ascending");
         true
     }
 
     /// Drops a batch, and with it the record of its custody.
     pub fn drop_kept(&mut self, first_seq: u64) {
-        if let Ok(at) = self.find_kept(first_seq) {
+        if self.kept.front().is_some_and(|oldest| oldest.first_seq == first_seq) {
+            self.kept.pop_front();
+        } else if let Ok(at) = self.find_kept(first_seq) {
             self.kept.remove(at);
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct Lines {
     own: u64,
     /// The lines by their hashes.
     lines: ByKey<u64, OriginLine>,
+    /// Place of the line that was changed last: everything that is done with a batch is about the same line.
+    latest: usize,
     /// Number of times that a head changed or was forgotten.
     version: u64,
     /// Kept batches in the order in which they came, with their bytes.
@@ -58,6 +60,7 @@ impl Lines {
         Lines {
             own,
             lines,
+            latest: 0,
             version: 0,
             order: VecDeque::new(),
             kept_bytes: 0,
@@ -86,27 +89,33 @@ impl Lines {
 
     /// Number of the last record that this node published.
     pub fn own_head(&self) -> u64 {
-        self.lines.get(self.own).map_or(0, OriginLine::head)
+        self.get(self.own).map_or(0, OriginLine::head)
     }
 
     /// The line with this hash.
     pub fn get(&self, line: u64) -> Option<&OriginLine> {
-        self.lines.get(line)
+        self.lines.at(self.place(line)?)
     }
 
     /// The line with this hash, to be changed.
     pub fn get_mut(&mut self, line: u64) -> Option<&mut OriginLine> {
-        self.lines.get_mut(line)
+        self.latest = self.place(line)?;
+        self.lines.at_mut(self.latest)
+    }
+
+    /// Place of the line with this hash.
+    fn place(&self, line: u64) -> Option<usize> {
+        self.lines.place_near(self.latest, line)
     }
 
     /// The batch of this name, if it is kept.
     pub fn batch(&self, id: BatchId) -> Option<&Arc<Batch>> {
-        self.lines.get(id.line)?.batch(id.first_seq)
+        self.get(id.line)?.batch(id.first_seq)
     }
 
     /// Returns whether all records that the batch covers are held.
     pub fn has(&self, batch: &Batch) -> bool {
-        self.lines.get(batch.id.line).is_some_and(|line| line.covers(batch.id.first_seq, batch.last_seq))
+        self.get(batch.id.line).is_some_and(|line| line.covers(batch.id.first_seq, batch.last_seq))
     }
 
     /// Keeps a batch, and counts the records that it covers as held.
@@ -114,8 +123,9 @@ impl Lines {
         let at = self.name(now_us, batch.id.line, &batch.origin, batch.boot);
         let Some(line) = self.lines.at_mut(at) else { return };
         if line.hold(now_us, batch) {
-            self.order.push_back((batch.id, batch.cost_bytes()));
-            self.kept_bytes += batch.cost_bytes();
+            let bytes = batch.cost_bytes();
+            self.order.push_back((batch.id, bytes));
+            self.kept_bytes += bytes;
         }
         self.head_changed(at, batch.id.line);
         while self.kept_bytes > KEPT_BYTES_MAX
@@ -123,7 +133,7 @@ impl Lines {
         {
             debug_assert!(bytes <= self.kept_bytes, "{bytes} of {} bytes are kept", self.kept_bytes);
             self.kept_bytes -= bytes;
-            if let Some(line) = self.lines.get_mut(id.line) {
+            if let Some(line) = self.place(id.line).and_then(|place| self.lines.at_mut(place)) {
                 line.drop_kept(id.first_seq);
             }
         }
@@ -142,7 +152,7 @@ impl Lines {
     /// Takes custody of a span for a batch, as asked for after `hops` hand-overs. Returns the parts of the
     /// span that were not in custody.
     pub fn take_custody(&mut self, id: BatchId, span: Span, hops: u32) -> Rest {
-        let line = self.lines.get_mut(id.line);
+        let line = self.get_mut(id.line);
         let rest = line.and_then(|line| line.take_custody(id.first_seq, span, hops));
         rest.unwrap_or_else(|| Rest::whole(span))
     }
@@ -229,16 +239,20 @@ impl Lines {
 
     /// Sets the origin of a line, which is added if it is new. Returns the place of the line.
     fn name(&mut self, now_us: u64, line: u64, origin: &NodeName, boot: u64) -> usize {
-        self.make_room(line);
-        let at = self.lines.place(line).unwrap_or_else(|| self.lines.insert(line, OriginLine::new(now_us)));
+        let at = self.place(line).unwrap_or_else(|| {
+            self.make_room();
+            self.lines.insert(line, OriginLine::new(now_us))
+        });
+        self.latest = at;
         if let Some(line) = self.lines.at_mut(at) {
             line.set_birth(origin, boot);
         }
         at
     }
 
-    fn make_room(&mut self, line: u64) {
-        if self.lines.len() < LINES_MAX || self.lines.place(line).is_some() {
+    /// Forgets a line, if there are too many for one more.
+    fn make_room(&mut self) {
+        if self.lines.len() < LINES_MAX {
             return;
         }
         let own = self.lines.place(self.own);

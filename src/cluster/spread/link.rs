@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::answers::Answers;
+use super::answers::{Answers, RECEIPT_DELAY_US};
+use super::dues::Dues;
 use super::lateness::Lateness;
 use super::rtt::Rtt;
 use super::seqs::SeqRange;
@@ -77,6 +78,12 @@ pub(super) struct Link {
     next_number: u64,
     /// Parts that were handed to the peer and are not settled.
     unsettled: Unsettled,
+    /// Times at which unsettled parts count as not acknowledged.
+    dues: Dues,
+    /// Time at which the peer's last receipt came, in microseconds.
+    receipt_us: u64,
+    /// Time at which a part was last sent, in microseconds.
+    flown_us: u64,
     /// Numbers of the parts that wait to be sent: those unsettled ones whose `due_us` is 0.
     queue: VecDeque<u64>,
     /// Bytes of the parts that wait to be sent.
@@ -110,6 +117,9 @@ impl Link {
             is_ready: false,
             next_number: first_number,
             unsettled: Unsettled::default(),
+            dues: Dues::default(),
+            receipt_us: 0,
+            flown_us: 0,
             queue: VecDeque::new(),
             queued_bytes: 0,
             notes: VecDeque::new(),
@@ -152,7 +162,7 @@ impl Link {
         let number = self.next_number;
         self.next_number += 1;
         self.queue.push_back(number);
-        self.queued_bytes += sent.bytes;
+        self.queued_bytes += sent.bytes as usize;
         self.unsettled.push(number, sent);
         number
     }
@@ -165,7 +175,7 @@ impl Link {
         debug_assert!(sent.due_us != 0, "number {number} is queued already");
         sent.ask = ask;
         sent.due_us = 0;
-        self.queued_bytes += sent.bytes;
+        self.queued_bytes += sent.bytes as usize;
         self.queue.push_front(number);
     }
 
@@ -174,6 +184,7 @@ impl Link {
         self.land(number);
         if let Some(sent) = self.unsettled.get_mut(number) {
             sent.due_us = due_us;
+            self.dues.push(&self.unsettled, due_us, number);
         }
     }
 
@@ -182,18 +193,19 @@ impl Link {
         self.land(number);
         if let Some(sent) = self.unsettled.get_mut(number) {
             (sent.tries, sent.first_us, sent.due_us) = (1, now_us, due_us);
+            self.dues.push(&self.unsettled, due_us, number);
         }
     }
 
     /// Settles a part, which is then not sent again, and returns it.
     pub fn settle(&mut self, number: u64) -> Option<UnsettledPart> {
-        self.land(number);
         let sent = self.unsettled.remove(number)?;
+        self.window.land(sent.flying as usize);
         if sent.due_us == 0
             && let Some(at) = self.queue.iter().position(|queued| *queued == number)
         {
             self.queue.remove(at);
-            self.unqueue(sent.bytes);
+            self.unqueue(sent.bytes as usize);
         }
         Some(sent)
     }
@@ -208,11 +220,39 @@ impl Link {
         self.queue.front().copied()
     }
 
+    /// Returns for when the timer of the link's parts must be set, in microseconds; it counts as set from now
+    /// on. `None`: it need not be set.
+    pub fn arm(&mut self) -> Option<u64> {
+        self.dues.arm(&self.unsettled)
+    }
+
+    /// Notes that the timer of the link's parts that was set for `at_us` has passed, or was dropped.
+    pub fn disarm(&mut self, at_us: u64) {
+        self.dues.disarm(at_us);
+    }
+
+    /// Returns whether the timer of the link's parts is set for `at_us`, and a part is due then.
+    pub fn is_armed(&mut self, at_us: u64) -> bool {
+        self.dues.is_armed(&self.unsettled, at_us)
+    }
+
+    /// Takes the first part that was not acknowledged by `at_us`, in microseconds; returns its number, and the
+    /// time at which it was due.
+    pub fn pop_due(&mut self, at_us: u64) -> Option<(u64, u64)> {
+        self.dues.pop_due(&self.unsettled, at_us)
+    }
+
+    /// Gives memory back that is not in use.
+    pub fn tidy(&mut self) {
+        self.dues.tidy(&self.unsettled);
+        self.unsettled.tidy();
+    }
+
     /// Takes the first part off the queue; returns its number.
     pub fn pop(&mut self) -> Option<u64> {
         let number = self.queue.pop_front()?;
         let bytes = self.unsettled.get(number).map_or(0, |sent| sent.bytes);
-        self.unqueue(bytes);
+        self.unqueue(bytes as usize);
         Some(number)
     }
 
@@ -223,8 +263,10 @@ impl Link {
         debug_assert!(!self.queue.is_empty() || self.queued_bytes == 0, "{} bytes", self.queued_bytes);
     }
 
-    /// Notes that a part was sent just now in `bytes` bytes, and is to be checked at `due_us`.
-    pub fn fly(&mut self, now_us: u64, number: u64, bytes: usize, due_us: u64) {
+    /// Takes the first part off the queue: it was sent just now in `bytes` bytes, and is to be checked at
+    /// `due_us`.
+    pub fn fly(&mut self, now_us: u64, bytes: usize, due_us: u64) {
+        let Some(number) = self.queue.pop_front() else { return };
         let Some(sent) = self.unsettled.get_mut(number) else { return };
         debug_assert!(sent.flying == 0 && due_us != 0, "number {number} is in flight already");
         sent.tries += 1;
@@ -237,15 +279,32 @@ impl Link {
         if sent.first_us == 0 {
             sent.first_us = now_us;
         }
-        sent.flying = bytes;
+        sent.flying = bytes as u32;
+        let queued_bytes = sent.bytes as usize;
+        self.dues.push(&self.unsettled, due_us, number);
+        self.unqueue(queued_bytes);
         self.used_us = now_us;
+        self.flown_us = now_us;
         self.window.fly(now_us, bytes, self.rtt);
+    }
+
+    /// Notes that a receipt of the peer came.
+    pub fn note_receipt(&mut self, now_us: u64) {
+        self.receipt_us = now_us;
+    }
+
+    /// Longest time for which the peer may keep back the receipt for a part that is sent now, in microseconds,
+    /// at a round trip of `rtt_us`. A peer that has sent no receipt lately answers at once; else it waits for
+    /// more to acknowledge.
+    pub fn receipt_delay_us(&self, now_us: u64, rtt_us: u64) -> u64 {
+        let flown_us = if self.window.is_in_use() { self.flown_us + rtt_us } else { 0 };
+        (self.receipt_us.max(flown_us) + RECEIPT_DELAY_US).saturating_sub(now_us + rtt_us)
     }
 
     /// No longer counts a part as in flight.
     fn land(&mut self, number: u64) {
         if let Some(sent) = self.unsettled.get_mut(number) {
-            self.window.land(std::mem::take(&mut sent.flying));
+            self.window.land(std::mem::take(&mut sent.flying) as usize);
         }
     }
 

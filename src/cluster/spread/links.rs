@@ -87,6 +87,11 @@ impl Links {
         self.links.at_mut(id).map(Box::as_mut)
     }
 
+    /// Number of the link to this address, if there is one.
+    pub fn place(&self, to: SocketAddr) -> Option<usize> {
+        self.links.place(to)
+    }
+
     /// The link to this address, if there is one.
     pub fn find(&self, to: SocketAddr) -> Option<&Link> {
         self.links.get(to).map(Box::as_ref)
@@ -108,6 +113,7 @@ impl Links {
         let is_over = |link: &Link| link.is_idle() && now_us.saturating_sub(link.used_us) > LINK_IDLE_US_MAX;
         let over: Vec<usize> = self.links.iter().filter(|link| is_over(link.1)).map(|link| link.0).collect();
         over.into_iter().for_each(|id| self.close(id));
+        self.links.iter_mut().for_each(|(_, link)| link.tidy());
         self.assemblies.forget_old(now_us);
     }
 
@@ -231,7 +237,9 @@ impl Links {
 
     /// Sets the zone of a link's peer; `None`: the zone of this node.
     pub fn set_zone(&mut self, id: usize, zone: Option<&Arc<str>>) {
-        if let Some(link) = self.links.at_mut(id) {
+        if let Some(link) = self.links.at_mut(id)
+            && (link.zone.is_some() || zone.is_some())
+        {
             link.zone = zone.cloned();
         }
     }

@@ -20,15 +20,16 @@
 //! They share, in [`env`]:
 //!
 //! - [`lines`]: which records of each life of an origin are held, and which ranges are in custody;
-//! - [`links`]: the peers. A [`link`] numbers parts and keeps those that are [`unsettled`]; it has a round
-//!   trip ([`rtt`]), a congestion [`window`], the [`answers`] that the peer is to be given, and knows about
-//!   the peer's [`silence`] and [`lateness`]; [`assembly`] joins fragments that come over it;
-//! - [`timers`] and [`stats`].
+//! - [`links`]: the peers. A [`link`] numbers parts and keeps those that are [`unsettled`], with the times at
+//!   which they are due ([`dues`]); it has a round trip ([`rtt`]), a congestion [`window`], the [`answers`]
+//!   that the peer is to be given, and knows about the peer's [`silence`] and [`lateness`]; [`assembly`] joins
+//!   fragments that come over it;
+//! - [`timers`], of which obsolete ones are dropped by [`stale`], and [`stats`].
 //!
 //! Records travel in a [`batch`], which is encoded by the origin, copied by relays and never changed:
 //! [`codec`] encodes and decodes it, [`packet`] and [`wire`] everything around it. [`tree`] cuts a range of
 //! the ring (a [`span`]) and chooses the member that serves each part; a [`duty`] is one part with one
-//! member.
+//! member, and leaves out some [`places`].
 //!
 //! Words used here:
 //!
@@ -59,6 +60,7 @@ mod bodies;
 mod by_key;
 mod codec;
 mod custody;
+mod dues;
 mod duty;
 mod env;
 mod gaps;
@@ -71,6 +73,7 @@ mod links;
 mod pack;
 mod packet;
 mod pending;
+mod places;
 mod receive;
 mod received;
 mod replication;
@@ -78,6 +81,7 @@ mod rtt;
 mod seqs;
 mod silence;
 mod span;
+mod stale;
 mod stats;
 mod tally;
 mod timers;
@@ -92,6 +96,8 @@ mod garbage_tests;
 mod harness;
 #[cfg(test)]
 mod pending_tests;
+#[cfg(test)]
+mod receipt_tests;
 #[cfg(test)]
 mod size_tests;
 #[cfg(test)]
@@ -116,6 +122,7 @@ use self::pending::PendingBatches;
 use self::receive::Intake;
 use self::replication::{Carried, Replication};
 use self::span::Span;
+use self::stale::drop_stale;
 use self::timers::{Timer, Timers};
 use self::tree::Zones;
 use super::outbox::Awaited;
@@ -308,6 +315,9 @@ impl Spread {
 
     /// Takes the heads of a peer, as [`Spread::heads_digest`] made them.
     pub fn handle_heads(&mut self, now: Now, from: SocketAddr, heads: &[(u64, u64)]) {
+        if heads.is_empty() {
+            return;
+        }
         self.base.now_us = self.base.now_us.max(now.mono_us);
         for &(line, seq) in heads {
             self.gaps.note(&mut self.base, from, line, seq);
@@ -342,7 +352,7 @@ impl Spread {
         while let Some((at_us, timer)) = self.base.timers.pop_due(now.mono_us) {
             let env = &mut Env { base: &mut self.base, ring };
             match timer {
-                Timer::Try(part) => self.custody.handle_silence(env, &mut self.replication, part, at_us),
+                Timer::Parts { link } => self.custody.handle_due(env, &mut self.replication, link, at_us),
                 Timer::Receipt { link } | Timer::Pace { link } => env.base.links.mark_ready(link),
                 Timer::Gap { line } => self.gaps.ask(env, (&self.bodies, &self.pending), line, at_us),
                 Timer::Count { batch, polls } => self.replication.poll_tallies(env.base, batch, polls),
@@ -467,32 +477,11 @@ impl Spread {
         if let Some(due_us) = self.replication.arm() {
             self.base.timers.push(due_us, Timer::Await);
         }
-        while let Some((at_us, timer)) = self.base.timers.first()
-            && self.is_stale(at_us, timer)
-        {
-            self.base.timers.pop();
-        }
+        drop_stale(&mut self.base, &self.replication);
         let is_in_use = !self.base.links.is_empty() || !self.bodies.is_empty() || !self.pending.is_empty();
         if is_in_use && !self.is_sweeping {
             self.is_sweeping = true;
             self.base.timers.push(self.base.now_us + SWEEP_US, Timer::Sweep);
-        }
-    }
-
-    /// Returns whether a timer has become obsolete.
-    fn is_stale(&self, at_us: u64, timer: Timer) -> bool {
-        let link = |id| self.base.links.get(id);
-        match timer {
-            Timer::Try(part) => {
-                let sent = link(part.link).and_then(|link| link.sent(part.number));
-                sent.is_none_or(|sent| sent.due_us != at_us)
-            }
-            Timer::Receipt { link: id } => link(id).is_none_or(|link| link.answers.due_us() != Some(at_us)),
-            Timer::Pace { link: id } => link(id).is_none_or(|link| link.next_queued().is_none()),
-            Timer::Gap { line } => self.base.lines.get(line).is_none_or(|line| line.search.due_us != at_us),
-            Timer::Count { batch, .. } => !self.replication.is_counting(batch),
-            Timer::Await => !self.replication.is_armed(at_us),
-            Timer::Sweep => false,
         }
     }
 

@@ -143,7 +143,7 @@ impl Packet {
     ) -> Option<usize> {
         let before = self.parts.len();
         let write = |out: &mut Vec<u8>| write_part(out, number, sent, duty, now_us);
-        let bytes = write_counted(&mut self.parts, 2, sent.bytes, write) + PART_FRAME_BYTES;
+        let bytes = write_counted(&mut self.parts, 2, sent.bytes as usize, write) + PART_FRAME_BYTES;
         if self.bytes + bytes > self.bytes_max {
             self.parts.truncate(before);
             return None;
@@ -188,10 +188,16 @@ impl Packet {
     /// Length of the encoded message, in bytes.
     pub(in crate::cluster) fn encoded_len(&self) -> usize {
         let floor_bytes = if self.floor == 0 { 0 } else { 1 + encoded_len_varint(self.floor) };
-        // Answers and questions of this kind are rare: without any, nothing is allocated.
-        let mut asides = Vec::new();
-        self.write_asides(&mut asides);
-        floor_bytes + self.parts.len() + self.rest.len() + asides.len()
+        // Answers and questions of this kind are rare.
+        let asides_bytes = match self.holding.is_none() && self.uncounted.is_empty() {
+            true => 0,
+            false => {
+                let mut asides = Vec::new();
+                self.write_asides(&mut asides);
+                asides.len()
+            }
+        };
+        floor_bytes + self.parts.len() + self.rest.len() + asides_bytes
     }
 
     /// Appends the packet as an encoded `Spread` message.

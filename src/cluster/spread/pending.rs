@@ -60,7 +60,7 @@ pub(super) struct PendingPart {
 /// A batch that waits to be applied.
 #[derive(Debug)]
 pub(super) struct PendingBatch {
-    /// The batch.
+    /// The batch, whose header is verified and whose records are not.
     pub batch: Arc<Batch>,
     /// The parts that brought it.
     pub parts: Vec<PendingPart>,

@@ -406,8 +406,7 @@ impl Intake<'_> {
 
     /// Number of members in a range, without those that are served already.
     fn members_below(&self, task: &RangeTask) -> usize {
-        let without = task.without.iter().copied().chain([self.env.base.me.place]);
-        self.env.members(&task.zone, task.span, without).len()
+        self.env.members_below(task)
     }
 
     /// The request in a header that came over a link; `None`: the batch fills a gap.
@@ -424,7 +423,7 @@ impl Intake<'_> {
         let task = RangeTask {
             span: header.span,
             zone,
-            without: header.without,
+            without: header.without.into(),
             instead_of: header.instead_of,
             hops: header.hops,
             age_us: u64::from(header.age_us) + way_us,

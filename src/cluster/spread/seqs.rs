@@ -71,6 +71,9 @@ impl SeqSet {
     /// Adds all numbers up to `head`.
     pub fn raise(&mut self, head: u64) {
         self.head = self.head.max(head);
+        if self.islands.is_empty() {
+            return;
+        }
         let swallowed = self.islands.partition_point(|island| island.first <= self.head.saturating_add(1));
         for island in self.islands.drain(..swallowed) {
             self.head = self.head.max(island.last);

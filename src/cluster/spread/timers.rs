@@ -5,13 +5,13 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::batch::BatchId;
-use super::link::PartId;
 
 /// A timer, by the action that is taken when it is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// A part was not acknowledged in time, or has waited long enough for budget to be sent again.
-    Try(PartId),
+    /// A part of a link was not acknowledged in time, or has waited long enough for budget to be sent again.
+    /// A link has one such timer, for the first of its parts.
+    Parts { link: usize },
     /// A receipt must be sent to the peer of a link.
     Receipt { link: usize },
     /// The pace of a link allows the next packet.

@@ -45,17 +45,36 @@ pub(super) struct Zones {
     version: Option<u64>,
     /// Zones in the order of their names, with the indices of their members in the ring.
     groups: Vec<(Arc<str>, Vec<u32>)>,
+    /// The zone of this node, if it is on the ring.
+    own: Option<OwnZone>,
+}
+
+/// The facts about this node's zone that most parts need.
+#[derive(Debug)]
+struct OwnZone {
+    zone: Arc<str>,
+    /// Index of the zone in [`Zones::groups`]; `None`: all members are in this zone.
+    group: Option<usize>,
+    /// Place of this node.
+    place: u64,
+    /// Places of the members before and after this node in its zone, as if the ring were round.
+    neighbours: [u64; 2],
 }
 
 impl Zones {
-    /// Brings the groups up to date with the ring.
-    pub fn refresh(&mut self, ring: &Ring) {
+    /// Brings the groups up to date with the ring. This node is in `zone`, at `place`.
+    pub fn refresh(&mut self, ring: &Ring, zone: &Arc<str>, place: u64) {
         if self.version == Some(ring.version()) {
             return;
         }
         self.version = Some(ring.version());
+        self.group(ring.entries());
+        self.own = self.find_own(ring, zone, place);
+    }
+
+    /// Makes the groups of these members.
+    fn group(&mut self, entries: &[RingEntry]) {
         self.groups.clear();
-        let entries = ring.entries();
         if entries.windows(2).all(|pair| pair[0].zone() == pair[1].zone()) {
             return;
         }
@@ -69,6 +88,36 @@ impl Zones {
         }
     }
 
+    /// The facts about this node's zone. `None`: this node is not on the ring.
+    fn find_own(&self, ring: &Ring, zone: &Arc<str>, place: u64) -> Option<OwnZone> {
+        let entries = ring.entries();
+        let group = self.groups.binary_search_by(|group| (*group.0).cmp(zone)).ok();
+        if group.is_none() && (!self.groups.is_empty() || entries.first()?.zone() != &**zone) {
+            return None;
+        }
+        let order = group.and_then(|group| self.groups.get(group)).map(|group| group.1.as_slice());
+        let members = SpanMembers { order, ..SpanMembers::none(entries) };
+        let (at, total) = (members.lower_bound(place), members.total());
+        if at >= total || members.at(at).hash != place {
+            return None;
+        }
+        let neighbours = [at + total - 1, at + 1].map(|index| members.at(index % total).hash);
+        Some(OwnZone { zone: zone.clone(), group, place, neighbours })
+    }
+
+    /// This node's zone, if `zone` is that one. Of an equal name elsewhere in memory it is not known.
+    fn own_zone(&self, zone: &str) -> Option<&OwnZone> {
+        self.own.as_ref().filter(|own| std::ptr::eq(&*own.zone, zone))
+    }
+
+    /// Returns whether this node is known to be the only member of `zone` in `span`. It may be so too if this
+    /// is not known.
+    pub fn is_alone(&self, zone: &str, span: Span) -> bool {
+        let is_outside = |place: &u64| !span.contains(*place);
+        let own = self.own_zone(zone);
+        own.is_some_and(|own| span.contains(own.place) && own.neighbours.iter().all(is_outside))
+    }
+
     /// Names of the zones, if there is more than one.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.groups.iter().map(|group| &group.0)
@@ -79,8 +128,11 @@ impl Zones {
         if self.groups.is_empty() {
             return None;
         }
-        let found = self.groups.binary_search_by(|group| (*group.0).cmp(zone));
-        Some(found.ok().and_then(|at| self.groups.get(at)).map_or(&[], |group| group.1.as_slice()))
+        let found = match self.own_zone(zone) {
+            Some(own) => own.group,
+            None => self.groups.binary_search_by(|group| (*group.0).cmp(zone)).ok(),
+        };
+        Some(found.and_then(|at| self.groups.get(at)).map_or(&[], |group| group.1.as_slice()))
     }
 }
 
@@ -111,16 +163,10 @@ impl<'a> SpanMembers<'a> {
         span: Span,
         without: impl IntoIterator<Item = u64>,
     ) -> SpanMembers<'a> {
-        let mut members = SpanMembers {
-            entries: ring.entries(),
-            order: zones.order(zone),
-            start: 0,
-            count: 0,
-            left_out: [0; LEFT_OUT_MAX],
-            left_out_count: 0,
-        };
+        let mut members = SpanMembers { order: zones.order(zone), ..SpanMembers::none(ring.entries()) };
         let total = members.total();
-        if zones.groups.is_empty() && ring.entries().first().is_none_or(|entry| entry.zone() != zone) {
+        let is_other = || ring.entries().first().is_none_or(|entry| entry.zone() != zone);
+        if zones.groups.is_empty() && zones.own_zone(zone).is_none() && is_other() {
             return members;
         }
         members.start = members.lower_bound(span.from);
@@ -133,10 +179,28 @@ impl<'a> SpanMembers<'a> {
         for place in without.into_iter().filter(|place| span.contains(*place)) {
             let at = members.lower_bound(place);
             if at < total && members.at(at).hash == place {
-                members.leave_out(((at + total - members.start) % total) as u32);
+                members.leave_out(members.around(at + total - members.start) as u32);
             }
         }
         members
+    }
+
+    /// No members, among these of one zone.
+    fn none(entries: &'a [RingEntry]) -> SpanMembers<'a> {
+        SpanMembers {
+            entries,
+            order: None,
+            start: 0,
+            count: 0,
+            left_out: [0; LEFT_OUT_MAX],
+            left_out_count: 0,
+        }
+    }
+
+    /// The index that this one, which is at most one round too great, stands for on the round ring.
+    fn around(&self, index: usize) -> usize {
+        let total = self.total();
+        if index < total { index } else { index - total }
     }
 
     /// Leaves out the member at this offset from `start`.
@@ -168,7 +232,7 @@ impl<'a> SpanMembers<'a> {
                 offset += 1;
             }
         }
-        (offset < self.count).then(|| self.at((self.start + offset) % self.total()))
+        (offset < self.count).then(|| self.at(self.around(self.start + offset)))
     }
 
     /// Number of members of the zone.
@@ -194,13 +258,29 @@ impl<'a> SpanMembers<'a> {
 }
 
 /// A part that was cut out of a range, and is handed to one member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cut {
     /// The places of the part. They reach up to the next part, so that its holder also serves members in
     /// between that only it knows.
     pub span: Span,
+    /// Index of the part's first member among those of the range.
+    pub first: usize,
     /// Number of members in the part, at least one.
     pub count: usize,
+}
+
+/// The parts that a range is cut into.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cuts {
+    parts: [Cut; FANOUT],
+    count: usize,
+}
+
+impl Cuts {
+    /// The parts, in the order of the ring from the start of the range on.
+    pub fn as_slice(&self) -> &[Cut] {
+        self.parts.get(..self.count).unwrap_or_default()
+    }
 }
 
 /// The facts that decide which member serves a part: the batch's origin and epoch, and the depth in the tree.
@@ -238,30 +318,28 @@ impl DelegateTurn {
 }
 
 /// Cuts `span`, which holds `members`, into at most [`FANOUT`] parts.
-pub(super) fn cut(span: Span, members: &SpanMembers, turn: DelegateTurn) -> Vec<Cut> {
+pub(super) fn cut(span: Span, members: &SpanMembers, turn: DelegateTurn) -> Cuts {
     let counts = counts(members.len(), turn);
-    let mut cuts: Vec<Cut> = Vec::with_capacity(counts.len());
-    let mut first = 0;
-    for count in counts {
-        let from = match cuts.last_mut() {
-            None => span.from,
-            Some(last) => {
-                last.span.to = members.get(first).map_or(span.to, |entry| entry.hash);
-                last.span.to
-            }
-        };
-        cuts.push(Cut { span: Span { from, to: span.to }, count });
-        first += count;
+    let (mut cuts, mut first, mut from) = (Cuts::default(), 0, span.from);
+    for (part, count) in cuts.parts.iter_mut().zip(counts).take_while(|(_, count)| *count > 0) {
+        let next = first + count;
+        let to = if next < members.len() { members.get(next).map(|entry| entry.hash) } else { None };
+        let to = to.unwrap_or(span.to);
+        *part = Cut { span: Span { from, to }, first, count };
+        (first, from) = (next, to);
+        cuts.count += 1;
     }
     debug_assert_eq!(first, members.len(), "every member is in one part");
-    debug_assert!(cuts.last().is_none_or(|last| last.span.to == span.to), "the parts are not the range");
+    debug_assert!(cuts.as_slice().last().is_none_or(|last| last.span.to == span.to), "not the whole range");
     cuts
 }
 
-/// Numbers of members in the parts that `count` members are cut into.
-fn counts(count: usize, turn: DelegateTurn) -> Vec<usize> {
+/// Numbers of members in the parts that `count` members are cut into; those of no members come last.
+fn counts(count: usize, turn: DelegateTurn) -> [usize; FANOUT] {
+    let mut counts = [0; FANOUT];
     if count <= FANOUT {
-        return vec![1; count];
+        counts.iter_mut().take(count).for_each(|count| *count = 1);
+        return counts;
     }
     // The sizes of a full tree, and of one that is a layer deeper: every part has at least the one, and as
     // few parts as possible have up to the other.
@@ -269,7 +347,7 @@ fn counts(count: usize, turn: DelegateTurn) -> Vec<usize> {
     while FANOUT * most < count {
         (least, most) = (most, 1 + FANOUT * most);
     }
-    let mut counts = vec![least; FANOUT];
+    counts = [least; FANOUT];
     let mut rest = count - FANOUT * least;
     let first = turn.part(FANOUT);
     for step in 0..FANOUT {
@@ -302,7 +380,7 @@ mod tests {
         without.push(holder);
         let members = SpanMembers::new(ring, &zones, "", span, without.iter().copied());
         let (mut count, mut deepest) = (0, turn.hops);
-        for part in cut(span, &members, turn) {
+        for part in cut(span, &members, turn).as_slice() {
             let inside = SpanMembers::new(ring, &zones, "", part.span, without.iter().copied());
             assert_eq!(inside.len(), part.count);
             let member = inside.get(turn.member(part.count)).expect("in the part");

@@ -58,6 +58,11 @@ impl Window {
         self.flying_bytes = self.flying_bytes.saturating_sub(bytes);
     }
 
+    /// Returns whether something is in flight.
+    pub fn is_in_use(&self) -> bool {
+        self.flying_bytes > 0
+    }
+
     /// Returns whether the window takes something more.
     pub fn has_room(&self) -> bool {
         self.flying_bytes == 0 || self.flying_bytes < self.window_bytes

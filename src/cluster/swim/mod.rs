@@ -358,11 +358,6 @@ impl Swim {
         dead.min().map(|mono_us| self.clocks.wall_us(mono_us))
     }
 
-    /// Lifeguard's local health: 0 if this node has no reason to doubt itself.
-    pub fn health_score(&self) -> u32 {
-        self.health.score()
-    }
-
     /// Postpones all timeouts if this node stood still (a paused machine, a debugger): it must not take its
     /// own silence for that of others.
     fn forgive_own_pause(&mut self, now: Now) {

@@ -141,11 +141,6 @@ impl LocalHealth {
     pub fn scaled_us(self, us: u64) -> u64 {
         us * u64::from(self.0 + 1)
     }
-
-    /// The score; 0 is healthy.
-    pub fn score(self) -> u32 {
-        self.0
-    }
 }
 
 #[cfg(test)]

@@ -82,8 +82,9 @@ impl Duties {
     /// that had never been sent counts.
     pub fn note_unqueued(&mut self, is_own: bool, sent: &UnsettledPart) {
         if is_own && sent.tries == 0 {
-            debug_assert!(sent.bytes <= self.own_unsent_bytes, "{} bytes", self.own_unsent_bytes);
-            self.own_unsent_bytes = self.own_unsent_bytes.saturating_sub(sent.bytes);
+            let bytes = sent.bytes as usize;
+            debug_assert!(bytes <= self.own_unsent_bytes, "{} bytes", self.own_unsent_bytes);
+            self.own_unsent_bytes = self.own_unsent_bytes.saturating_sub(bytes);
         }
     }
 

@@ -12,9 +12,10 @@ use crate::cluster::spread::duty::{Duty, RangeTask};
 use crate::cluster::spread::env::{Base, Env};
 use crate::cluster::spread::link::Link;
 use crate::cluster::spread::packet::batch_room;
+use crate::cluster::spread::places::Places;
 use crate::cluster::spread::replication::Replication;
 use crate::cluster::spread::span::Span;
-use crate::cluster::spread::tree::{DelegateTurn, SpanMembers, WITHOUT_MAX, cut};
+use crate::cluster::spread::tree::{Cut, DelegateTurn, FANOUT, SpanMembers, WITHOUT_MAX, cut};
 use crate::cluster::spread::unsettled::UnsettledPart;
 use crate::cluster::spread::wire::PART_HEADER_BYTES;
 
@@ -31,6 +32,19 @@ const FEELERS: usize = 6;
 const HEARD_US: u64 = 50_000;
 /// Most members that are looked at for one that is not silent.
 const HANDOVER_CANDIDATES_MAX: usize = 64;
+
+/// The member that a part is handed to.
+#[derive(Clone, Copy, Debug)]
+struct Delegate {
+    /// Place of the member.
+    place: u64,
+    /// Address of the member.
+    to: SocketAddr,
+    /// Number of the link to the member, if there was one when the member was chosen.
+    link: Option<usize>,
+    /// In a part of two members, the place of the other one.
+    other: Option<u64>,
+}
 
 impl Custody {
     /// Serves a range with a batch: cuts it into parts, and hands each to a member.
@@ -50,31 +64,40 @@ impl Custody {
         let parts = cut(task.span, &members, turn);
         // The links are in no processor cache: they are all read before the first is used, so that the misses
         // overlap.
-        let mut first = 0;
-        for part in &parts {
-            let entry = members.get(first + turn.member(part.count));
-            let link = entry.and_then(|entry| env.base.links.find(entry.gossip()));
-            black_box(link.map_or(0, Link::warm));
-            first += part.count;
+        let mut delegates = [None; FANOUT];
+        for (delegate, part) in delegates.iter_mut().zip(parts.as_slice()) {
+            *delegate = first_choice(env.base, &members, part, turn);
         }
-        for part in parts {
+        for (delegate, part) in delegates.iter().zip(parts.as_slice()) {
             debug_assert!(task.span.includes(part.span), "a part lies outside of its range");
-            let mut inside = task.clone();
-            inside.without = without.clone().filter(|place| part.span.contains(*place)).collect();
-            inside.without.truncate(WITHOUT_MAX);
-            inside.span = part.span;
-            inside.instead_of = None;
-            inside.hops += 1;
+            let inside = RangeTask {
+                span: part.span,
+                without: without
+                    .clone()
+                    .filter(|place| part.span.contains(*place))
+                    .take(WITHOUT_MAX)
+                    .collect(),
+                instead_of: None,
+                hops: task.hops + 1,
+                zone: task.zone.clone(),
+                ..*task
+            };
             let mut duty = Duty::new(batch.clone(), inside, env.base.now_us);
             // The member that this node stands in for may only be late, and have served these members
             // already.
             duty.ask_first = stands_in.is_some() && env.base.links.are_late();
-            self.take_on(env, replication, duty);
+            let Some(delegate) = delegate else {
+                self.take_on(env, replication, duty);
+                continue;
+            };
+            duty.members = part.count;
+            replication.open_part(&mut duty);
+            self.hand(env, replication, duty, *delegate);
         }
         if let Some(place) = stands_in {
             let part = RangeTask {
                 span: Span::of_place(place),
-                without: Vec::new(),
+                without: Places::None,
                 instead_of: None,
                 hops: task.hops + 1,
                 ..task.clone()
@@ -108,7 +131,8 @@ impl Custody {
         parent: RangeTask,
         place: u64,
     ) {
-        let part = RangeTask { span: Span::of_place(place), without: Vec::new(), instead_of: None, ..parent };
+        let part =
+            RangeTask { span: Span::of_place(place), without: Places::None, instead_of: None, ..parent };
         let duty = Duty::new(batch.clone(), part, env.base.now_us);
         self.take_on(env, replication, duty);
     }
@@ -149,21 +173,27 @@ impl Custody {
             self.serve(env, replication, &duty.batch, &duty.part);
             return replication.close_part(env.base, &duty);
         }
-        let to = entry.gossip();
-        duty.delegate = entry.hash;
-        duty.other = match (members.get(0), members.get(1)) {
-            (Some(first), Some(second)) if duty.members == 2 => {
-                Some(if first.hash == entry.hash { second.hash } else { first.hash })
-            }
-            _ => None,
-        };
-        let Some(link) = env.base.links.open(to, env.base.now_us) else {
+        let other = other_of_two(&members, 0, duty.members, entry.hash);
+        let delegate = Delegate { place: entry.hash, to: entry.gossip(), link: None, other };
+        self.hand(env, replication, duty, delegate);
+    }
+
+    /// Hands a part to this member.
+    fn hand(&mut self, env: &mut Env, replication: &mut Replication, mut duty: Duty, delegate: Delegate) {
+        let Delegate { place, to, link, other } = delegate;
+        (duty.delegate, duty.other) = (place, other);
+        let links = &mut env.base.links;
+        // The link may have been closed since, and its number be that of another.
+        let known = link.filter(|id| links.get(*id).is_some_and(|link| link.to == to));
+        let Some(link) = known.or_else(|| links.open(to, env.base.now_us)) else {
             return self.give_up(env.base, replication, &duty);
         };
-        let zone = &duty.part.zone;
-        env.base.links.set_zone(link, (*zone != env.base.me.zone).then_some(zone));
+        let (zone, own_zone) = (&duty.part.zone, &env.base.me.zone);
+        let is_far = !Arc::ptr_eq(zone, own_zone) && zone != own_zone;
+        env.base.links.set_zone(link, is_far.then_some(zone));
         if let Some(id) = self.queue(env, duty, link)
             && let Some(duty) = self.duties.get(id)
+            && duty.counted.is_some()
         {
             replication.hand(duty, to);
         }
@@ -214,6 +244,33 @@ impl Custody {
         }
         Some(id)
     }
+}
+
+/// The member whose turn it is to serve a part that no member has so far. `None`: it is this node, or there is
+/// a reason to look for another one.
+fn first_choice(base: &Base, members: &SpanMembers, part: &Cut, turn: DelegateTurn) -> Option<Delegate> {
+    let entry = members.get(part.first + turn.member(part.count))?;
+    let to = entry.gossip();
+    let link = base.links.place(to);
+    if let Some(link) = link.and_then(|link| base.links.get(link)) {
+        black_box(link.warm());
+        if link.queued_bytes() > LINK_QUEUE_BYTES_MAX || link.silence.is_silent(base.now_us) {
+            return None;
+        }
+    }
+    let other = other_of_two(members, part.first, part.count, entry.hash);
+    let is_fit = entry.hash != base.me.place && entry.state == State::Alive;
+    is_fit.then_some(Delegate { place: entry.hash, to, link, other })
+}
+
+/// In a part of two members, of which `first` is the index of the first one, the place of the member other than
+/// the one at `place`.
+fn other_of_two(members: &SpanMembers, first: usize, count: usize, place: u64) -> Option<u64> {
+    if count != 2 {
+        return None;
+    }
+    let (one, two) = (members.get(first)?.hash, members.get(first + 1)?.hash);
+    Some(if one == place { two } else { one })
 }
 
 /// The member to hand a part to: the one whose turn it is, or the next one that was neither tried nor silent,

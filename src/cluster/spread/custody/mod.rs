@@ -41,8 +41,6 @@ pub(super) struct Custody {
     duties: Duties,
     /// Bytes that may be sent again.
     budget: RetryBudget,
-    /// Reused as the list of the numbers that a receipt settles. Empty between calls.
-    settled: Vec<u64>,
 }
 
 impl Custody {

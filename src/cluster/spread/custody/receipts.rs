@@ -6,8 +6,8 @@ use crate::cluster::spread::duty::Duty;
 use crate::cluster::spread::env::{Base, Env};
 use crate::cluster::spread::link::PartId;
 use crate::cluster::spread::replication::Replication;
+use crate::cluster::spread::rtt::Rtt;
 use crate::cluster::spread::seqs::SeqRange;
-use crate::cluster::spread::timers::Timer;
 use crate::cluster::spread::unsettled::UnsettledPart;
 use crate::cluster::spread::wire::{Receipt, life_tag};
 
@@ -70,40 +70,39 @@ impl Custody {
 
     /// Settles all parts that a receipt acknowledges.
     fn settle_all(&mut self, base: &mut Base, id: usize, receipt: &Receipt) {
-        let mut numbers = std::mem::take(&mut self.settled);
-        if let Some(link) = base.links.get(id) {
-            let below = receipt.below.checked_sub(1).map(|last| SeqRange { first: 0, last });
-            for SeqRange { first, last } in receipt.ranges.iter().copied().chain(below) {
-                let sent = link.unsettled().range(first, last).filter(|sent| sent.1.tries > 0);
-                numbers.extend(sent.map(|sent| sent.0));
-            }
+        let rtt = base.links.rtt(id);
+        if let Some(link) = base.links.get_mut(id) {
+            link.note_receipt(base.now_us);
         }
         let mut newest = None;
-        for number in numbers.drain(..) {
-            let Some(link) = base.links.get_mut(id) else { break };
-            let Some(sent) = link.settle(number) else { continue };
-            link.window_mut().handle_receipt(sent.bytes);
-            newest = newest.max(self.learn(base, id, &sent));
-            self.duties.settle_fragment(sent.duty);
+        let below = receipt.below.checked_sub(1).map(|last| SeqRange { first: 0, last });
+        for SeqRange { mut first, last } in receipt.ranges.iter().copied().chain(below) {
+            while let Some(link) = base.links.get_mut(id)
+                && let Some(number) = link.unsettled().next_sent(first, last)
+                && let Some(sent) = link.settle(number)
+            {
+                link.window_mut().handle_receipt(sent.bytes as usize);
+                newest = newest.max(self.learn(base, id, rtt, &sent));
+                self.duties.settle_fragment(sent.duty);
+                first = number + 1;
+            }
         }
-        self.settled = numbers;
         if let Some(sent_us) = newest {
             base.links.sample_rtt(id, base.now_us.saturating_sub(sent_us).max(1));
         }
     }
 
-    /// Learns from a settled part whether the link's receipts are late; returns when the part's round trip
+    /// Learns from a settled part of a link with this round trip whether its receipts are late; returns when the part's round trip
     /// began, in microseconds, if that is known. After a second copy it is not known which of them is
     /// acknowledged (Karn's algorithm), unless the receipt came sooner than the second could be answered.
     /// After questions only one copy was sent: if such late receipts were left out, a busy peer would never
     /// be known to be slow.
-    fn learn(&self, base: &mut Base, id: usize, sent: &UnsettledPart) -> Option<u64> {
+    fn learn(&self, base: &mut Base, id: usize, rtt: Rtt, sent: &UnsettledPart) -> Option<u64> {
         // The time in which a body is pulled says nothing of the round trip.
         let duty = self.duties.get(sent.duty);
         if duty.is_some_and(|duty| Announced::of(&duty.batch).is_some()) {
             return None;
         }
-        let rtt = base.links.rtt(id);
         // The answer to a question that was asked too soon says nothing about lateness.
         let is_answer = sent.ask
             && sent.copies <= 1
@@ -144,7 +143,7 @@ impl Custody {
         let answered_us = (sent.tries == 1).then(|| now_us.saturating_sub(sent.first_us).max(1));
         let due_us = now_us + ANNOUNCE_US;
         link.postpone_pulled(part.number, now_us, due_us);
-        base.timers.push(due_us, Timer::Try(part));
+        base.arm_parts(part.link);
         if let Some(us) = answered_us {
             base.links.sample_rtt(part.link, us);
         }

@@ -21,7 +21,6 @@ use crate::cluster::spread::env::{Base, Env};
 use crate::cluster::spread::link::PartId;
 use crate::cluster::spread::replication::Replication;
 use crate::cluster::spread::silence::SILENT_TRIES_MAX;
-use crate::cluster::spread::timers::Timer;
 use crate::cluster::spread::unsettled::UnsettledPart;
 
 /// Most tries of a part on one member, if it is heard or the part has other members.
@@ -88,9 +87,19 @@ impl Custody {
         self.assign(env, replication, duty);
     }
 
+    /// Handles the timer of a link's parts, which was set for `at_us`: one part that is due is handled, and the
+    /// timer is set for the next.
+    pub fn handle_due(&mut self, env: &mut Env, replication: &mut Replication, link: usize, at_us: u64) {
+        let due = env.base.links.get_mut(link).and_then(|link| link.pop_due(at_us));
+        if let Some((number, due_us)) = due {
+            self.handle_silence(env, replication, PartId { link, number }, due_us);
+        }
+        env.base.disarm_parts(link, at_us);
+    }
+
     /// Handles a part that was not acknowledged by `at_us`, or has waited until then for budget to be sent
     /// again.
-    pub fn handle_silence(&mut self, env: &mut Env, replication: &mut Replication, part: PartId, at_us: u64) {
+    fn handle_silence(&mut self, env: &mut Env, replication: &mut Replication, part: PartId, at_us: u64) {
         let PartId { link: link_id, number } = part;
         let link = env.base.links.get(link_id);
         let sent = link.and_then(|link| link.sent(number)).filter(|sent| sent.due_us == at_us);
@@ -179,12 +188,12 @@ impl Custody {
             false => sent.tries == 1 && duty.asks_second(),
         };
         let timeout_us = base.links.rtt(part.link).timeout_us(sent.tries);
-        let must_wait = is_single && !ask && !self.budget.take(base.now_us, sent.bytes);
+        let must_wait = is_single && !ask && !self.budget.take(base.now_us, sent.bytes as usize);
         let Some(link) = base.links.get_mut(part.link) else { return };
         if must_wait {
             let due_us = base.now_us + timeout_us;
             link.wait(part.number, due_us);
-            base.timers.push(due_us, Timer::Try(part));
+            base.arm_parts(part.link);
         } else {
             link.push_again(part.number, ask);
             base.links.mark_ready(part.link);

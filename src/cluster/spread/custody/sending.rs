@@ -2,9 +2,7 @@
 
 use super::Custody;
 use crate::cluster::spread::env::Base;
-use crate::cluster::spread::link::PartId;
 use crate::cluster::spread::packet::Packet;
-use crate::cluster::spread::timers::Timer;
 
 impl Custody {
     /// Puts parts that wait for the peer of a link into a packet, as many as fit and as the link's window
@@ -12,41 +10,39 @@ impl Custody {
     pub fn fill(&mut self, base: &mut Base, id: usize, packet: &mut Packet) -> usize {
         let (rtt, is_late) = (base.links.rtt(id), base.links.is_late(id));
         let mut data_bytes = 0;
-        while let Some(link) = base.links.get_mut(id)
-            && link.window().has_room()
+        let Some(link) = base.links.get_mut(id) else { return 0 };
+        while link.window().has_room()
             && let Some(number) = link.next_queued()
         {
-            let found = link.sent(number).cloned();
+            let found = link.sent(number);
             let found = found.and_then(|sent| self.duties.get(sent.duty).map(|duty| (sent, duty)));
             let Some((sent, duty)) = found else {
                 debug_assert!(false, "number {number} waits for no part on duty");
                 link.pop();
                 continue;
             };
-            let pushed = packet.push_part(number, &sent, duty, base.now_us);
-            let Some(len) = pushed else { break };
-            link.pop();
-            let wait_us = match sent.tries {
-                0 if duty.asks_second() => rtt.ask_us(),
+            let Some(len) = packet.push_part(number, sent, duty, base.now_us) else { break };
+            let (tries, ask) = (sent.tries, sent.ask);
+            let wait_us = match tries {
+                0 if duty.asks_second() => rtt.ask_us() + link.receipt_delay_us(base.now_us, rtt.smooth_us()),
                 tries if is_late => rtt.timeout_us(tries + 1).max(rtt.patient_us()),
                 tries => rtt.timeout_us(tries + 1),
             };
-            let due_us = base.now_us + wait_us;
-            link.fly(base.now_us, number, len, due_us);
-            base.timers.push(due_us, Timer::Try(PartId { link: id, number }));
-            let is_own = duty.part.is_own;
-            if sent.tries == 0 {
+            if tries == 0 {
                 self.budget.earn(len);
-                self.duties.note_unqueued(is_own, &sent);
+                let is_own = duty.part.is_own;
+                self.duties.note_unqueued(is_own, sent);
             }
-            if !sent.ask {
+            link.fly(base.now_us, len, base.now_us + wait_us);
+            if !ask {
                 data_bytes += len;
-                match sent.tries {
+                match tries {
                     0 => base.stats.data_bytes_sent += len as u64,
                     _ => base.stats.resent_bytes += len as u64,
                 }
             }
         }
+        base.arm_parts(id);
         data_bytes
     }
 }
