@@ -84,7 +84,9 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
     let _busy = Busy::start(arguments.busy)?;
     if !arguments.steady.is_empty() {
         let nats = nats.as_ref().ok().map(|(program, _)| program.as_path());
-        return run_steady(&arguments, &folder, &anode, nats);
+        // memberlist is not measured at constant rates.
+        let about = format!("{machine}\n{}", versions[0]);
+        return run_steady(&arguments, &folder, &anode, nats, &about);
     }
     let mut all: Vec<Seen> = Vec::new();
     for run in 1..=arguments.subject.runs() {
@@ -115,8 +117,15 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
     }
 }
 
-/// Measures constant rates, prints the medians, and writes all results.
-fn run_steady(arguments: &Arguments, folder: &Folder, anode: &Path, nats: Option<&Path>) -> Outcome<()> {
+/// Measures constant rates, prints the medians, and writes all results. `about` describes the machine and the
+/// programs that are measured.
+fn run_steady(
+    arguments: &Arguments,
+    folder: &Folder,
+    anode: &Path,
+    nats: Option<&Path>,
+    about: &str,
+) -> Outcome<()> {
     let mut all: Vec<Steady> = Vec::new();
     for run in 1..=arguments.subject.runs() {
         for &nodes in &arguments.nodes {
@@ -137,7 +146,10 @@ fn run_steady(arguments: &Arguments, folder: &Folder, anode: &Path, nats: Option
     }
     println!("\n{}", steady::table(&all, NATS));
     std::fs::write(&arguments.json, serde_json::to_string_pretty(&all)?)?;
-    Ok(())
+    match &arguments.subject.docs {
+        Some(docs) => write_steady(docs, arguments, about, &all),
+        None => Ok(()),
+    }
 }
 
 /// Adds the result of a measurement. If it fails, that is printed and the result is left out.
@@ -250,15 +262,42 @@ fn write(
     let title = "Records a second that every node delivers to a subscriber, none lost";
     let svg = chart::bars(title, &groups.collect::<Vec<_>>(), |it| format!("{it:.0}"));
     std::fs::write(charts.join("cluster.svg"), svg)?;
-    let Arguments { seconds, .. } = arguments;
+    let Arguments { seconds, busy, .. } = arguments;
     let text = format!(
         "`anode-bench cluster`, medians of {} runs in turns, {seconds} s at each rate that was tried; a publisher and a subscriber \
-        of everything at every node, {SOURCES} sources, {PAYLOAD_BYTES} bytes. A rate holds if every record came to every \
+        of everything at every node, {SOURCES} sources, {PAYLOAD_BYTES} bytes.{} A rate holds if every record came to every \
         subscriber and 99 % within {P99_MS_MAX} ms. memberlist's nodes share a process, and a delivery counts when its callback has it.\n\n\
         ```\n{machine}\n{}\n```\n\n{}\n![Records a second by nodes](benchmarks/cluster.svg)",
         arguments.subject.runs(),
+        beside(*busy),
         versions.join("\n"),
         table(medians)
     );
     document::replace(&docs.join("benchmarks.md"), "cluster", &text)
+}
+
+/// Writes the table of constant rates. Runs beside other programs have a part of the page of their own, so
+/// that neither replaces the other.
+fn write_steady(docs: &Path, arguments: &Arguments, about: &str, all: &[Steady]) -> Outcome<()> {
+    let Arguments { seconds, busy, .. } = arguments;
+    let text = format!(
+        "`anode-bench cluster --steady`, medians of {} runs in turns, {seconds} s at each rate; a publisher and a subscriber \
+        of everything at every node, {SOURCES} sources, {PAYLOAD_BYTES} bytes.{}\n\n\
+        ```\n{about}\n```\n\n{}",
+        arguments.subject.runs(),
+        beside(*busy),
+        steady::table(all, NATS)
+    );
+    let name = if *busy == 0 { "steady" } else { "steady-busy" };
+    document::replace(&docs.join("benchmarks.md"), name, &text)
+}
+
+/// Returns the sentence about `count` other programs that were busy during the measurement; empty if there was
+/// none.
+fn beside(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => " One other program kept a core busy.".to_owned(),
+        _ => format!(" {count} other programs kept a core busy each."),
+    }
 }
