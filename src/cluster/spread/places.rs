@@ -6,12 +6,12 @@ use std::ops::Deref;
 /// out only the members that lie inside of it, and few holders do.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Places {
-    /// No place.
+    /// No place is in the list.
     #[default]
     None,
-    /// One place.
+    /// The list has one place.
     One(u64),
-    /// Two places.
+    /// The list has two places.
     Two([u64; 2]),
     /// Any number of places.
     Many(Vec<u64>),
