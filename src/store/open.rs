@@ -14,9 +14,10 @@ use crate::record::{NodeName, Now};
 /// Reads the time. The store only measures with it and never waits by it.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 
-/// Default memory for the pages of the file of records, in bytes.
-const DATABASE_CACHE_BYTES: usize = 128 * 1024 * 1024;
-/// Default number of bytes of records that wait in the journal.
+/// Default memory for the pages of the file of records, in bytes. Pages that are not there are read from the page
+/// cache of the system, which costs a microsecond; so this memory only has to hold the pages of a commit.
+const DATABASE_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Default number of bytes of records that wait in the journal, as the file holds them.
 pub(super) const JOURNAL_BYTES: usize = 16 * 1024 * 1024;
 
 /// Kind of a store: where it keeps the records.
@@ -47,11 +48,12 @@ pub struct StoreOptions {
     /// Clock that the store reads.
     pub clock: Clock,
     /// Memory for pages of the file, in bytes. More: fewer reads when writing to a large file.
-    /// Default 128 MiB.
+    /// Default 16 MiB.
     pub cache_bytes: usize,
-    /// Bytes of records that are durable and wait in memory for others of their source before they take their
-    /// places in the file; at most twice as many do. More: shorter commits under load, a longer start after a
-    /// kill. Default 16 MiB.
+    /// Bytes of records that are durable and wait in the journal's part of the file for others of their source
+    /// before they take their places; at most twice as many do. An eighth of it bounds in the same way the memory
+    /// that remembers them. More: shorter commits under load, a larger file, a longer start after a kill.
+    /// Default 16 MiB.
     pub journal_bytes: usize,
     /// Bytes of records that may wait or be in writing. From a quarter on, what waits is merged to
     /// the newest of each source. Default [`STORE_QUEUE_BYTES_MAX`], which it must not exceed.

@@ -1,7 +1,9 @@
 //! Compares the embedded store, through a whole node, with a bare loop into the same kind of file on the
 //! same disk: records per second that are answered as `stored`, and how long that takes at half of the rate.
+//! Then it measures how much memory the node holds after many writes of few sources.
 
 mod bare;
+mod memory;
 
 use std::path::Path;
 use std::time::Duration;
@@ -36,6 +38,9 @@ pub struct Arguments {
     /// Unanswered records of each
     #[arg(long, default_value_t = 4_096)]
     window: usize,
+    /// Only the row of resident memory
+    #[arg(long)]
+    memory: bool,
 }
 
 /// Size of each record's data, in bytes.
@@ -59,6 +64,11 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     let machine = Machine::look(&anode)?;
     println!("{machine}");
     let folder = Folder::new()?;
+    let memory_row = memory_row(arguments, &anode, &folder)?;
+    if arguments.memory {
+        println!("{memory_row}");
+        return Ok(());
+    }
     let mut all = Vec::new();
     for run in 1..=arguments.subject.runs() {
         let seen = once(arguments, &anode, &folder.join(format!("store-{run}")))?;
@@ -72,7 +82,7 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
         | bare loop, records/s | | {:.0} |\n\
         | answered as `stored`, records/s | ≥ 50,000 where the bare loop does that | {:.0} |\n\
         | by the bare loop's | ≥ 0.7 | {ratio:.2} |\n\
-        | at half of it, p50 and p99, ms | p99 < 25 | {:.1}, {:.1} |\n",
+        | at half of it, p50 and p99, ms | p99 < 25 | {:.1}, {:.1} |\n{memory_row}",
         of(|it| it.bare_per_s),
         of(|it| it.stored_per_s),
         of(|it| it.p50_ms),
@@ -88,6 +98,25 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
         bare::GROUPS
     );
     document::replace(&docs.join("benchmarks.md"), "store", &text)
+}
+
+/// Measures the resident memory, and returns the row of the table that tells it.
+fn memory_row(arguments: &Arguments, anode: &Path, folder: &Folder) -> Outcome<String> {
+    let mut all = Vec::new();
+    for run in 1..=arguments.subject.runs() {
+        let folder = folder.join(format!("memory-{run}"));
+        let resident_mib = memory::run(anode, &folder)? as f64 / f64::from(1 << 20);
+        println!("run {run}: {resident_mib:.1} MiB resident");
+        leave_nothing(&folder)?;
+        all.push(resident_mib);
+    }
+    Ok(format!(
+        "| resident memory after {} sources × {} writes of {} bytes, MiB | ≤ 64 | {:.0} |\n",
+        memory::SOURCES,
+        memory::WRITES,
+        memory::DATA_BYTES,
+        median(&all)
+    ))
 }
 
 fn once(arguments: &Arguments, anode: &Path, folder: &Path) -> Outcome<Seen> {

@@ -84,7 +84,7 @@ impl CassandraLink {
         let mut writes = Vec::with_capacity(group.records() * 2);
         let shown: Result<(), std::convert::Infallible> = group.each_source(|source, removed, records| {
             if let Some(stamp) = removed {
-                writes.push(RowWrite::Remove(source, stamp));
+                writes.push(RowWrite::Remove(source.as_str(), stamp));
             }
             let run = ascending(records);
             for &record in &run {

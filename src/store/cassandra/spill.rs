@@ -130,7 +130,7 @@ impl Spill {
             let mut tables = tables(&transaction)?;
             group.each_source(|source, removed, run| {
                 if let Some(stamp) = removed {
-                    let (fewer, freed) = remove_upto(&mut tables, source, stamp)?;
+                    let (fewer, freed) = remove_upto(&mut tables, source.as_str(), stamp)?;
                     records -= fewer;
                     bytes -= freed;
                 }

@@ -38,10 +38,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use self::birth::count_life;
-use self::journal::{Journal, JournalBounds, JournalStep, MoveShare};
+use self::journal::{Journal, JournalBounds, JournalStep, MoveRule};
 use self::medium::{FileMedium, Medium};
 use self::rows::LatestRow;
 use self::schema::{AGREED_US, BOOT, HEADS, JOURNAL, LATEST, NUMBERS, begin};
@@ -100,7 +100,7 @@ fn open_file(
     options: &StoreOptions,
 ) -> Result<(Embedded, NodeIdentity, Arc<WritePath>), OpenError> {
     let life = NewLife::begin(options);
-    let journal = JournalBounds { waiting_bytes: options.journal_bytes, ..JournalBounds::default() };
+    let journal = JournalBounds::of(options.journal_bytes);
     let settings = Settings { history: options.history, cache_bytes: options.cache_bytes, journal };
     let (embedded, identity) = Embedded::open(medium, settings, life)?;
     let kept = Marks { agreed_us: identity.agreed_us.unwrap_or(0), boot: 0 };
@@ -144,7 +144,8 @@ impl Embedded {
             .map_err(StoreError::from)
             .map_err(|reason| OpenError::Database { path: medium.path(), reason })?;
         let identity = count_life(&database, life)?;
-        let journal = read_journal(&database).map_err(|error| OpenError::Write(error.into()))?;
+        let journal =
+            read_journal(&database, settings.history).map_err(|error| OpenError::Write(error.into()))?;
         let (database, journal) = (RwLock::new(Some(database)), RwLock::new(journal));
         Ok((Embedded { medium, settings, database, journal, writing: Mutex::new(()) }, identity))
     }
@@ -179,17 +180,17 @@ impl Embedded {
     /// Moves everything that the journal holds into the tables.
     fn settle(&self) -> Result<(), StoreError> {
         while self.has_deferred_work() {
-            self.write(&WriteGroup::default(), None, MoveShare::ALL)?;
+            self.write(&WriteGroup::default(), None, MoveRule::All)?;
         }
         Ok(())
     }
 
     /// Writes in one transaction the group, the marks, and a share of the journal into the tables.
-    fn write(&self, group: &WriteGroup, marks: Option<Marks>, share: MoveShare) -> Result<(), StoreError> {
+    fn write(&self, group: &WriteGroup, marks: Option<Marks>, rule: MoveRule) -> Result<(), StoreError> {
         let _alone = self.writing.lock();
         let step = self.with_database(|database| {
             let transaction = begin(database)?;
-            let step = self.write_group(&transaction, group, share)?;
+            let step = self.write_group(&transaction, group, rule)?;
             if let Some(marks) = marks {
                 let mut numbers = transaction.open_table(NUMBERS)?;
                 numbers.insert(AGREED_US, marks.agreed_us)?;
@@ -201,9 +202,21 @@ impl Embedded {
             Ok(step)
         })?;
         if let Some(step) = step {
-            self.journal.write().handle_committed(step, group);
+            self.journal.write().handle_committed(step);
         }
         Ok(())
+    }
+
+    /// Looks at the journal and at the file at once. A record that is moved meanwhile is then seen twice and not
+    /// missed: the file is as the journal says, or one commit further.
+    fn look<T>(
+        &self,
+        database: &Database,
+        at: impl FnOnce(&Journal) -> T,
+    ) -> Result<(T, ReadTransaction), redb::Error> {
+        let journal = self.journal.read();
+        let transaction = database.begin_read()?;
+        Ok((at(&journal), transaction))
     }
 
     /// Writes a group straight into the tables if it is small and the journal is empty, else into the
@@ -212,41 +225,40 @@ impl Embedded {
         &self,
         transaction: &WriteTransaction,
         group: &WriteGroup,
-        share: MoveShare,
+        rule: MoveRule,
     ) -> Result<Option<JournalStep>, redb::Error> {
         let mut tables = RecordTables::open(transaction, self.settings.history)?;
         let mut write =
             |source: &str, removed, records: &[&SharedRecord]| tables.write_source(source, removed, records);
         let journal = self.journal.read();
         if journal.is_empty() && group.records() < self.settings.journal.group_records_min {
-            group.each_source(write)?;
+            group.each_source(|source, removed, records| write(source.as_str(), removed, records))?;
             return Ok(None);
         }
         let mut table = transaction.open_table(JOURNAL)?;
-        journal.write(&mut table, group, share, &mut write).map(Some)
+        journal.write(&mut table, group, rule, &mut write).map(Some)
     }
 }
 
 impl Backend for Embedded {
     /// Shows the records in order of name.
     fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, StoreError> {
-        // The journal is read first: a record that is moved meanwhile is then seen twice and not missed.
-        let mut waiting = self.journal.read().newest().into_iter().peekable();
         self.with_database(|database| {
+            let (mut waiting, transaction) = self.look(database, Journal::newest)?;
+            let (latest, journal) = (transaction.open_table(LATEST)?, transaction.open_table(JOURNAL)?);
             let mut report = LoadReport::default();
             let mut show = |record| {
                 report.records += 1;
                 each(record);
             };
-            let latest = database.begin_read()?.open_table(LATEST)?;
             for row in latest.iter()? {
                 let (source, row) = row?;
                 let source = source.value();
-                while let Some((_, (_, newest))) = waiting.next_if(|(waits, _)| waits.as_str() < source) {
-                    newest.iter().for_each(|newest| show(Record::clone(newest)));
+                while let Some(newer) = waiting.next_if(&journal, |waits| waits < source)? {
+                    newer.record.iter().for_each(|newest| show(Record::clone(newest)));
                 }
-                let same = waiting.next_if(|(waits, _)| waits.as_str() == source);
-                let (removed, newest) = same.map(|(_, sum)| sum).unwrap_or_default();
+                let same = waiting.next_if(&journal, |waits| waits == source)?;
+                let (removed, newest) = same.map(|same| (same.removed, same.record)).unwrap_or_default();
                 let found = decode_latest(source, row.value());
                 if found.is_none() {
                     report.damaged += 1;
@@ -260,7 +272,9 @@ impl Backend for Embedded {
                     (None, None) => {}
                 }
             }
-            waiting.filter_map(|(_, (_, newest))| newest).for_each(|newest| show(Record::clone(&newest)));
+            while let Some(newer) = waiting.next_if(&journal, |_| true)? {
+                newer.record.iter().for_each(|newest| show(Record::clone(newest)));
+            }
             Ok(report)
         })
     }
@@ -270,10 +284,9 @@ impl Backend for Embedded {
         if history == 0 {
             return Ok(Vec::new());
         }
-        // The journal is read first: a record that is moved meanwhile is then seen twice and not missed.
-        let (removed, waiting) = self.journal.read().of_source(&query.source);
         self.with_database(|database| {
-            let transaction = database.begin_read()?;
+            let (places, transaction) = self.look(database, |journal| journal.of_source(&query.source))?;
+            let (removed, waiting) = (places.removed, places.read(&transaction.open_table(JOURNAL)?)?);
             let latest = transaction.open_table(LATEST)?.get(query.source.as_str())?;
             let row = latest.as_ref().and_then(|row| LatestRow::parse(row.value()));
             let row = row.filter(|row| removed.is_none_or(|stamp| row.stamp > stamp));
@@ -305,8 +318,7 @@ impl Backend for Embedded {
 
 impl StoreEngine for Embedded {
     fn commit(&self, group: &WriteGroup, marks: Marks) -> Result<(), StoreError> {
-        let share = self.journal.read().share(group, self.settings.journal);
-        self.write(group, Some(marks), share)
+        self.write(group, Some(marks), MoveRule::ByLoad(self.settings.journal))
     }
 
     fn has_deferred_work(&self) -> bool {
@@ -376,6 +388,6 @@ fn builder(cache_bytes: usize) -> Builder {
     builder
 }
 
-fn read_journal(database: &Database) -> Result<Journal, redb::Error> {
-    Journal::read(&database.begin_read()?.open_table(JOURNAL)?)
+fn read_journal(database: &Database, history: u32) -> Result<Journal, redb::Error> {
+    Journal::read(&database.begin_read()?.open_table(JOURNAL)?, history)
 }

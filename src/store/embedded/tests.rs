@@ -195,8 +195,13 @@ fn open_with(disk: &SimDisk, history: u32, journal: JournalBounds) -> Embedded {
 }
 
 /// Bounds with which every group goes into the journal, and one source is moved at a time.
-const ALL_BY_JOURNAL: JournalBounds =
-    JournalBounds { group_records_min: 0, waiting_bytes: 4_000, idle_bytes: 1, sources_max: 1 };
+const ALL_BY_JOURNAL: JournalBounds = JournalBounds {
+    group_records_min: 0,
+    waiting_bytes: 4_000,
+    index_bytes: 4_000,
+    idle_bytes: 1,
+    sources_max: 1,
+};
 /// Bounds with which no group is written by the journal.
 const NONE_BY_JOURNAL: JournalBounds = JournalBounds { group_records_min: usize::MAX, ..ALL_BY_JOURNAL };
 

@@ -42,6 +42,7 @@ impl WriteGroup {
     }
 
     /// Memory that the group takes, in bytes.
+    #[cfg(test)]
     pub(in crate::store) fn bytes(&self) -> usize {
         self.logs.iter().map(|log| log.size().bytes).sum()
     }
@@ -51,21 +52,16 @@ impl WriteGroup {
         self.logs.iter().all(|log| log.is_empty())
     }
 
-    /// Iterates over the logs, in which the changes of a source are in order and the sources are not.
-    pub(in crate::store) fn logs(&self) -> impl Iterator<Item = &ChangeLog> {
-        self.logs.iter().map(|log| &**log)
-    }
-
     /// Shows the changes source by source, in order of name, which is the order that a B-tree
     /// takes best. If there is a stamp, everything of the source up to it is to be removed first; then
     /// the records are the latest, one after the other. Stops at the first error.
     pub(in crate::store) fn each_source<'a, E>(
         &'a self,
-        mut each: impl FnMut(&'a str, Option<Stamp>, &[&'a SharedRecord]) -> Result<(), E>,
+        mut each: impl FnMut(&'a Source, Option<Stamp>, &[&'a SharedRecord]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut chains = Vec::new();
         for log in &self.logs {
-            chains.extend(log.newest_of_each().map(|(source, at)| (source.as_str(), log, at)));
+            chains.extend(log.newest_of_each().map(|(source, at)| (source, log, at)));
         }
         chains.sort_unstable_by_key(|&(source, _, _)| source);
         debug_assert!(chains.is_sorted_by(|a, b| a.0 < b.0), "a source is in one log only");

@@ -257,7 +257,8 @@ mod tests {
         let group = WriteGroup::of_logs(vec![Arc::new(log)]);
         assert_eq!(group.records(), records);
         let read: Result<(), ()> = group.each_source(|source, removed, records| {
-            let known = model.insert(source.into(), (removed, records.iter().map(|&r| r.clone()).collect()));
+            let known =
+                model.insert(source.as_str().into(), (removed, records.iter().map(|&r| r.clone()).collect()));
             assert!(known.is_none());
             Ok(())
         });
