@@ -55,6 +55,8 @@ pub(super) struct PendingPart {
     pub fragments: Option<PartId>,
     /// The request that came with the part; `None`: the part fills a gap, and asks for nothing.
     pub request: Option<CustodyRequest>,
+    /// Whether the range that was asked for has other members.
+    pub is_relay: bool,
 }
 
 /// A batch that waits to be applied.

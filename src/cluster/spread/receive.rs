@@ -261,6 +261,7 @@ impl Intake<'_> {
         if !self.pending.has_room_for_part(batch_id) {
             return Taken::No;
         }
+        let mut is_relay = false;
         if let Some(CustodyRequest { task, counted, .. }) = &request {
             if self.must_refuse(task) {
                 return Taken::No;
@@ -269,9 +270,10 @@ impl Intake<'_> {
                 true => self.pending.take_custody(batch_id, task.span, task.hops),
                 false => Rest::whole(task.span),
             };
-            self.serve(&batch, task, rest, counted.is_some());
+            is_relay = self.serve(&batch, task, rest, counted.is_some());
         }
-        self.pending.add_part(batch_id, PendingPart { from, number: id.number, fragments, request });
+        let part = PendingPart { from, number: id.number, fragments, request, is_relay };
+        self.pending.add_part(batch_id, part);
         Taken::Applying
     }
 
@@ -289,7 +291,7 @@ impl Intake<'_> {
                 self.env.base.lines.take_custody(batch.id, task.span, task.hops);
             }
         }
-        for PendingPart { from, number, fragments, request } in parts {
+        for PendingPart { from, number, fragments, request, is_relay } in parts {
             let links = &mut self.env.base.links;
             let Some(link) = links.open(from.address, self.env.base.now_us) else { continue };
             // If the peer restarted meanwhile, the number means another part.
@@ -301,7 +303,7 @@ impl Intake<'_> {
             }
             let id = PartId { link, number };
             if let Some(request) = request {
-                self.promise(id, batch.id, &request);
+                self.promise(id, batch.id, &request, is_relay);
             }
             self.answer(id, Taken::Yes);
         }
@@ -345,8 +347,8 @@ impl Intake<'_> {
             true => self.env.base.lines.take_custody(batch.id, task.span, task.hops),
             false => Rest::whole(task.span),
         };
-        self.serve(batch, task, rest, request.counted.is_some());
-        self.promise(id, batch.id, request);
+        let is_relay = self.serve(batch, task, rest, request.counted.is_some());
+        self.promise(id, batch.id, request, is_relay);
         Taken::Yes
     }
 
@@ -356,29 +358,29 @@ impl Intake<'_> {
     }
 
     /// Passes a batch on to the ranges `rest` of the range of `task`. `is_counted`: the tally of the range is to
-    /// be reported later.
-    fn serve(&mut self, batch: &Arc<Batch>, task: &RangeTask, rest: Rest, is_counted: bool) {
+    /// be reported later. Returns whether the range has other members, so that this node is a relay.
+    fn serve(&mut self, batch: &Arc<Batch>, task: &RangeTask, rest: Rest, is_counted: bool) -> bool {
         if is_counted {
             self.replication.expect_count(self.env.base, batch.id);
         }
         // Most members are leaves of the tree: there is nothing to serve.
-        if task.instead_of.is_none() && self.members_below(task) == 0 {
-            return;
+        let is_relay = self.members_below(task) > 0;
+        if !is_relay && task.instead_of.is_none() {
+            return false;
         }
         for span in rest {
             debug_assert!(task.span.includes(span), "what is left lies outside of what was asked");
             let task = RangeTask { span, ..task.clone() };
             self.custody.serve(&mut self.env, self.replication, batch, &task);
         }
+        is_relay
     }
 
     /// Prepares the answer to a part that asked for custody, now that this node holds its batch: the answer says
-    /// so, and that the range is served.
-    fn promise(&mut self, id: PartId, batch_id: BatchId, request: &CustodyRequest) {
+    /// so, and that the range is served. `is_relay`: the range has other members.
+    fn promise(&mut self, id: PartId, batch_id: BatchId, request: &CustodyRequest, is_relay: bool) {
         let CustodyRequest { task, other, counted } = request;
-        if self.members_below(task) > 0
-            && let Some(link) = self.env.base.links.get_mut(id.link)
-        {
+        if is_relay && let Some(link) = self.env.base.links.get_mut(id.link) {
             link.answers.repeat();
         }
         if let Some(number) = *counted {
