@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use crate::cluster::spread::unsettled::UnsettledPart;
 
-    /// Sends the next part, which is due at `due_us`; returns its number.
+    /// Sends the next part, which is due at `due_us`.
     fn send(held: &mut Unsettled, dues: &mut Dues, number: u64, due_us: u64) {
         held.push(number, UnsettledPart { due_us, ..UnsettledPart::new(0, 0, 1, false) });
         dues.push(held, due_us, number);

@@ -125,7 +125,7 @@ impl Env<'_> {
     /// Number of members in a range besides this node, without those that are served already.
     pub fn members_below(&self, task: &RangeTask) -> usize {
         // Most ranges are those of leaves, which the neighbours of this node on the ring tell at once.
-        if self.base.zones.is_alone(&task.zone, task.span) {
+        if self.base.zones.is_alone(self.ring, &task.zone, task.span, &task.without) {
             return 0;
         }
         let without = task.without.iter().copied().chain([self.base.me.place]);

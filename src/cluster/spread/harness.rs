@@ -189,6 +189,10 @@ impl World {
         let ring = node.ring.clone();
         let from = PeerLife { address: address(from), boot };
         node.spread.handle_spread(now, from, Opened::of(&message), &ring, &mut node.arrivals);
+        // A turn ends with the timers that it set for itself.
+        if node.spread.poll_timeout() == Some(now.mono_us) {
+            node.spread.handle_timeout(now, &ring);
+        }
         self.pump(to);
     }
 

@@ -6,12 +6,12 @@ use std::ops::Deref;
 /// out only the members that lie inside of it, and few holders do.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Places {
-    /// No place is in the list.
+    /// The list is empty.
     #[default]
     None,
-    /// The list has one place.
+    /// A single place, as where this node hands on its own batch.
     One(u64),
-    /// The list has two places.
+    /// A pair of places, the first in the list first.
     Two([u64; 2]),
     /// Any number of places.
     Many(Vec<u64>),

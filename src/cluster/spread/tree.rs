@@ -57,8 +57,8 @@ struct OwnZone {
     group: Option<usize>,
     /// Place of this node.
     place: u64,
-    /// Places of the members before and after this node in its zone, as if the ring were round.
-    neighbours: [u64; 2],
+    /// Index of this node among the members of its zone.
+    at: usize,
 }
 
 impl Zones {
@@ -101,8 +101,7 @@ impl Zones {
         if at >= total || members.at(at).hash != place {
             return None;
         }
-        let neighbours = [at + total - 1, at + 1].map(|index| members.at(index % total).hash);
-        Some(OwnZone { zone: zone.clone(), group, place, neighbours })
+        Some(OwnZone { zone: zone.clone(), group, place, at })
     }
 
     /// This node's zone, if `zone` is that one. Of an equal name elsewhere in memory it is not known.
@@ -110,12 +109,30 @@ impl Zones {
         self.own.as_ref().filter(|own| std::ptr::eq(&*own.zone, zone))
     }
 
-    /// Returns whether this node is known to be the only member of `zone` in `span`. It may be so too if this
-    /// is not known.
-    pub fn is_alone(&self, zone: &str, span: Span) -> bool {
-        let is_outside = |place: &u64| !span.contains(*place);
-        let own = self.own_zone(zone);
-        own.is_some_and(|own| span.contains(own.place) && own.neighbours.iter().all(is_outside))
+    /// Returns whether this node is known to be the only member of `zone` in `span` except those at the places
+    /// `without`. It may be so too if this is not known.
+    pub fn is_alone(&self, ring: &Ring, zone: &str, span: Span, without: &[u64]) -> bool {
+        let Some(own) = self.own_zone(zone).filter(|own| span.contains(own.place)) else { return false };
+        let (entries, order) = (ring.entries(), self.order(zone));
+        let total = order.map_or(entries.len(), <[u32]>::len);
+        let hash_at = |index: usize| match order {
+            Some(order) => order.get(index).and_then(|index| entries.get(*index as usize)),
+            None => entries.get(index),
+        };
+        let hash_at = |index: usize| hash_at(index).map_or(own.place, |entry| entry.hash);
+        let mut steps = 0..=without.len();
+        // The members after this node, and those before it, up to the first that is not left out.
+        let mut next = own.at;
+        let is_end_after = steps.clone().find_map(|_| {
+            next = if next + 1 < total { next + 1 } else { 0 };
+            is_end(own, span, without, hash_at(next))
+        });
+        let mut next = own.at;
+        let is_end_before = steps.find_map(|_| {
+            next = if next > 0 { next - 1 } else { total.saturating_sub(1) };
+            is_end(own, span, without, hash_at(next))
+        });
+        is_end_after == Some(true) && is_end_before == Some(true)
     }
 
     /// Names of the zones, if there is more than one.
@@ -133,6 +150,16 @@ impl Zones {
             None => self.groups.binary_search_by(|group| (*group.0).cmp(zone)).ok(),
         };
         Some(found.and_then(|at| self.groups.get(at)).map_or(&[], |group| group.1.as_slice()))
+    }
+}
+
+/// Returns whether the member at `place`, next to members that are left out, shows that there are no others on
+/// its side of this node: the member is outside of the span, or is this node again. `None`: the member is left
+/// out too, and the one after it decides.
+fn is_end(own: &OwnZone, span: Span, without: &[u64], place: u64) -> Option<bool> {
+    match place == own.place || !span.contains(place) {
+        true => Some(true),
+        false => (!without.contains(&place)).then_some(false),
     }
 }
 
@@ -392,6 +419,34 @@ mod tests {
             deepest = deepest.max(below.1);
         }
         (count, deepest)
+    }
+
+    /// The neighbours of a node on the ring tell whether it has a range for itself; they say so of no range in
+    /// which there are others.
+    #[test]
+    fn a_node_is_alone_in_a_range_if_nobody_else_is_counted_there() {
+        let zone: Arc<str> = "".into();
+        for n in 1..=7 {
+            let ring = ring_of(n);
+            let places: Vec<u64> = ring.entries().iter().map(|entry| entry.hash).collect();
+            let ends = places.iter().flat_map(|place| [*place, place.wrapping_add(1)]);
+            let ends: Vec<u64> = ends.collect();
+            let mut zones = Zones::default();
+            zones.refresh(&ring, &zone, places[n / 2]);
+            let mut alone = 0;
+            for (from, to) in ends.iter().flat_map(|from| ends.iter().map(|to| (*from, *to))) {
+                for left_out in [&[][..], &places[..1], &places[n - 1..], &places[..n / 2]] {
+                    let span = Span { from, to };
+                    let without = left_out.iter().copied().chain([places[n / 2]]);
+                    let count = SpanMembers::new(&ring, &zones, &zone, span, without).len();
+                    let is_alone = zones.is_alone(&ring, &zone, span, left_out);
+                    assert_eq!(is_alone, count == 0 && span.contains(places[n / 2]), "{n} {span:?}");
+                    alone += usize::from(is_alone);
+                }
+            }
+            assert!(alone > 0);
+            assert!(!zones.is_alone(&ring, "", Span::whole_after(0), &[]), "another text than this node's");
+        }
     }
 
     #[test]

@@ -276,6 +276,7 @@ fn a_body_of_another_checksum_is_not_taken() {
     let part = OpenedPart { number: 1, header: Some(waiter(from, 1).header), content };
     let packet = Opened { parts: vec![part], ..Opened::default() };
     spread.handle_spread(now, PeerLife { address: from, boot: 1 }, packet, &ring, &mut node.arrivals);
+    spread.handle_timeout(now, &ring);
     let told: Vec<Packet> = std::iter::from_fn(|| spread.poll_send()).map(|sent| sent.1).collect();
     assert_eq!(told[0].to_proto().receipt.expect("a receipt").pulling, [1]);
     let Some(StreamOutput::Connect { stream, .. }) = spread.poll_stream() else { panic!("no stream") };
