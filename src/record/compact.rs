@@ -427,21 +427,6 @@ mod tests {
             prop_assert_eq!(back, records);
         }
 
-        #[test]
-        fn every_flipped_bit_is_seen(records in prop::collection::vec(record(), 1..5)) {
-            let records = numbered(0, records);
-            let mut writer = CompactWriter::new(0, 0);
-            records.iter().for_each(|record| assert!(writer.push(record, usize::MAX)));
-            for bit in 0..writer.bytes().len() * 8 {
-                let mut flipped = writer.bytes().to_vec();
-                flipped[bit / 8] ^= 1 << (bit % 8);
-                prop_assert_eq!(read_all(&flipped, 0, writer.sum()), None, "bit {}", bit);
-            }
-            for len in 0..writer.bytes().len() {
-                prop_assert_eq!(read_all(&writer.bytes()[..len], 0, writer.sum()), None, "cut to {}", len);
-            }
-        }
-
         /// Random bytes are refused, or are valid records that take no fewer bytes when they are written.
         #[test]
         fn garbage_is_refused_or_valid(bytes in prop::collection::vec(prop_oneof![0u8..16, any::<u8>()], 0..60), seq in number()) {
@@ -455,6 +440,26 @@ mod tests {
             let mut writer = CompactWriter::new(seq, 0);
             records.iter().for_each(|record| assert!(writer.push(record, usize::MAX)));
             prop_assert!(writer.bytes().len() <= bytes.len());
+        }
+    }
+
+    proptest! {
+        // Every case decodes its records some thousands of times.
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn every_flipped_bit_is_seen(records in prop::collection::vec(record(), 1..5)) {
+            let records = numbered(0, records);
+            let mut writer = CompactWriter::new(0, 0);
+            records.iter().for_each(|record| assert!(writer.push(record, usize::MAX)));
+            for bit in 0..writer.bytes().len() * 8 {
+                let mut flipped = writer.bytes().to_vec();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                prop_assert_eq!(read_all(&flipped, 0, writer.sum()), None, "bit {}", bit);
+            }
+            for len in 0..writer.bytes().len() {
+                prop_assert_eq!(read_all(&writer.bytes()[..len], 0, writer.sum()), None, "cut to {}", len);
+            }
         }
     }
 
