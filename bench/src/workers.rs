@@ -49,6 +49,9 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// How long the receiving node may take for what was published, after publishing has ended.
 const RECEIVE_MAX: Duration = Duration::from_secs(120);
 
+/// How long callgrind may take to write what it has counted.
+const DUMP: Duration = Duration::from_secs(4);
+
 /// What a received record costs, by thread.
 struct Spent {
     /// Cost of a record on each thread that has any, by the name of the thread.
@@ -112,8 +115,9 @@ fn measure(arguments: &Arguments, anode: &Path, workers: usize) -> Outcome<Spent
     let received = publish(arguments, &origin, &node)?;
     let mut threads = match arguments.instructions {
         true => {
-            control(&["--instr=off", &node.pid().to_string()])?;
             control(&["--dump=counted", &node.pid().to_string()])?;
+            // The files are written a little later, and nothing says when.
+            std::thread::sleep(DUMP);
             instructions(&folder, &counts)?
         }
         false => {
@@ -211,7 +215,7 @@ fn instructions(folder: &Folder, counts: &Path) -> Outcome<BTreeMap<String, f64>
             let line = text.lines().find_map(|line| line.strip_prefix(field));
             line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok())
         };
-        let (Some(thread), Some(count)) = (number("thread: "), number("totals: ")) else { continue };
+        let (Some(thread), Some(count)) = (number("thread: "), number("summary: ")) else { continue };
         let name = if text.contains("server::gossip::Gossip") {
             GOSSIP.to_owned()
         } else if text.contains("server::worker::Worker") {

@@ -65,11 +65,16 @@ impl RelayNode {
         outcome
     }
 
-    /// What the node sends now: whether a receipt acknowledges the part, and the number of batches that are
-    /// handed on.
+    /// What the node sends at the end of its turn: whether a receipt acknowledges the part, and the number of batches
+    /// that are handed on.
     fn sent(&mut self) -> (bool, usize) {
         let (mut is_acknowledged, mut batches) = (false, 0);
-        let spread = &mut self.0.nodes[1].spread;
+        let now = self.0.now();
+        let node = &mut self.0.nodes[1];
+        let (spread, ring) = (&mut node.spread, &node.ring);
+        if spread.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {
+            spread.handle_timeout(now, ring);
+        }
         while let Some((to, packet)) = spread.poll_send() {
             let packet = packet.to_proto();
             let receipt = packet.receipt.as_ref().filter(|_| to == ORIGIN.address);
