@@ -1,8 +1,9 @@
 //! Histories in memory: of each source the records that were the latest, up to a number.
 //!
-//! The newest record of a source is the one that the map holds, too. Older ones are kept in their encoded form,
-//! each in one block of memory. The record that was passed round in the node takes twice as much, in three blocks,
-//! each of which would have to be fetched into the processor's caches once more when it is dropped.
+//! The only record of a source is the one that the map holds, too. From the second on, records are kept in their
+//! encoded form, each in one block of memory. The record that is passed round in the node takes twice as much, in
+//! three blocks, each of which would have to be fetched into the processor's caches once more when it is dropped;
+//! so a record is encoded while it is new.
 //!
 //! Histories are bounded in bytes over all sources: the oldest entry is dropped first, of whichever
 //! source it is.
@@ -10,12 +11,11 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use parking_lot::Mutex;
 
 use crate::record::cost::allocated;
 use crate::record::hash::name_hash;
-use crate::record::{Record, SharedRecord, Source, Stamp, wire};
+use crate::record::{SharedRecord, Source, Stamp, wire};
 
 /// Memory of the histories of all sources, in bytes.
 const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -26,50 +26,66 @@ const ENTRY_BYTES_MIN: usize = 64;
 
 /// History of one source.
 struct SourceRing {
-    newest: SharedRecord,
-    /// Place of the newest record among those of all sources.
-    newest_number: u64,
-    /// All other records in ascending order of their stamps, the oldest first.
-    older: VecDeque<HistoryEntry>,
+    source: Source,
+    /// Stamp of the newest record.
+    newest: Stamp,
+    /// Records in ascending order of their stamps, the oldest first. There is at least one.
+    records: VecDeque<HistoryEntry>,
 }
 
 impl SourceRing {
+    fn is_of(&self, source: &str) -> bool {
+        self.source.as_str() == source
+    }
+
     /// Place of the oldest record among those of all sources.
     fn oldest_number(&self) -> u64 {
-        self.older.front().map_or(self.newest_number, |oldest| oldest.number)
-    }
-
-    fn is_of(&self, source: &str) -> bool {
-        self.newest.source.as_str() == source
-    }
-
-    /// Memory of the records, in bytes.
-    fn cost_bytes(&self) -> usize {
-        self.newest.cost_bytes() + self.older.iter().map(HistoryEntry::cost_bytes).sum::<usize>()
+        self.records.front().map_or(0, |oldest| oldest.number)
     }
 }
 
 struct HistoryEntry {
     /// Place of the entry among those of all sources.
     number: u64,
-    /// The record in its encoded form.
-    encoded: Box<[u8]>,
+    kept: KeptRecord,
 }
 
-impl HistoryEntry {
-    fn of(number: u64, record: &Record) -> HistoryEntry {
-        HistoryEntry { number, encoded: wire::encode(record).into_boxed_slice() }
+/// A record of a history.
+enum KeptRecord {
+    /// The record is shared with the map.
+    Shared(SharedRecord),
+    /// The record is kept in its encoded form.
+    Encoded(Box<[u8]>),
+}
+
+impl KeptRecord {
+    /// Keeps a record in its encoded form, if there are others of the source.
+    fn of(record: &SharedRecord, is_only: bool) -> KeptRecord {
+        match is_only {
+            true => KeptRecord::Shared(record.clone()),
+            false => KeptRecord::Encoded(wire::encode(record).into_boxed_slice()),
+        }
     }
 
-    /// Memory of the encoded record, in bytes.
+    /// Memory of the record, in bytes. One that is shared with the map counts here, too.
     fn cost_bytes(&self) -> usize {
-        allocated(self.encoded.len())
+        match self {
+            KeptRecord::Shared(record) => record.cost_bytes(),
+            KeptRecord::Encoded(encoded) => allocated(encoded.len()),
+        }
+    }
+
+    fn record(&self) -> Option<SharedRecord> {
+        match self {
+            KeptRecord::Shared(record) => Some(record.clone()),
+            KeptRecord::Encoded(encoded) => wire::decode(encoded).ok().map(SharedRecord::from),
+        }
     }
 }
 
 /// Returns how much memory the entries of a ring take, in bytes, those that are not in use included.
-fn entry_bytes(older: &VecDeque<HistoryEntry>) -> usize {
-    match older.capacity() {
+fn entry_bytes(records: &VecDeque<HistoryEntry>) -> usize {
+    match records.capacity() {
         0 => 0,
         capacity => allocated(capacity * size_of::<HistoryEntry>()),
     }
@@ -123,9 +139,9 @@ impl HistoryRings {
         let mut table = self.table.lock();
         let found = table.rings.find_entry(name_hash(source.as_str()), |ring| ring.is_of(source.as_str()));
         let Ok(entry) = found else { return };
-        if entry.get().newest.stamp <= stamp {
+        if entry.get().newest <= stamp {
             let (ring, _) = entry.remove();
-            table.bytes -= ring.cost_bytes();
+            table.bytes -= ring.records.iter().map(|entry| entry.kept.cost_bytes()).sum::<usize>();
             table.handle_removed(&ring);
         }
     }
@@ -133,11 +149,9 @@ impl HistoryRings {
     /// The records of a source, the oldest first.
     pub(super) fn of_source(&self, source: &str) -> Vec<SharedRecord> {
         let table = self.table.lock();
-        let Some(ring) = table.rings.find(name_hash(source), |ring| ring.is_of(source)) else {
-            return Vec::new();
-        };
-        let older = ring.older.iter().filter_map(|entry| wire::decode(&entry.encoded).ok());
-        older.map(SharedRecord::from).chain([ring.newest.clone()]).collect()
+        let ring = table.rings.find(name_hash(source), |ring| ring.is_of(source));
+        let entries = ring.into_iter().flat_map(|ring| &ring.records);
+        entries.filter_map(|entry| entry.kept.record()).collect()
     }
 }
 
@@ -151,9 +165,9 @@ impl RingTable {
     /// Takes the entries of a ring that was removed out of the sum. A table or an order of which little is in use
     /// is made smaller, since it would count against the histories for ever.
     fn handle_removed(&mut self, ring: &SourceRing) {
-        self.entry_bytes -= entry_bytes(&ring.older);
+        self.entry_bytes -= entry_bytes(&ring.records);
         if self.rings.capacity() > 4 * self.rings.len() + ENTRIES_KEPT {
-            self.rings.shrink_to(2 * self.rings.len(), |ring| name_hash(ring.newest.source.as_str()));
+            self.rings.shrink_to(2 * self.rings.len(), |ring| name_hash(ring.source.as_str()));
         }
         if self.order.capacity() > 4 * self.order.len() + ENTRIES_KEPT {
             self.order.shrink_to(2 * self.order.len());
@@ -165,55 +179,52 @@ impl RingTable {
         let entry = self.rings.entry(
             hash,
             |ring| ring.is_of(record.source.as_str()),
-            |ring| name_hash(ring.newest.source.as_str()),
+            |ring| name_hash(ring.source.as_str()),
         );
-        let number = self.numbered + 1;
-        let mut known = match entry {
-            Entry::Occupied(known) => known,
-            Entry::Vacant(place) => {
-                place.insert(SourceRing {
-                    newest: record.clone(),
-                    newest_number: number,
-                    older: VecDeque::new(),
-                });
-                return self.count_added(hash, record);
+        let mut entry = entry.or_insert_with(|| SourceRing {
+            source: record.source.clone(),
+            newest: record.stamp,
+            records: VecDeque::new(),
+        });
+        let SourceRing { newest, records, .. } = entry.get_mut();
+        let is_replaced = *newest == record.stamp && !records.is_empty();
+        if *newest > record.stamp {
+            return;
+        }
+        *newest = record.stamp;
+        let is_only = len_max == 1 || records.len() <= usize::from(is_replaced);
+        let kept = KeptRecord::of(record, is_only);
+        self.bytes += kept.cost_bytes();
+        if is_replaced && let Some(last) = records.back_mut() {
+            self.bytes -= std::mem::replace(&mut last.kept, kept).cost_bytes();
+            return;
+        }
+        // The map has let go of the record that was the only one so far.
+        if let Some(HistoryEntry { kept: KeptRecord::Shared(only), .. }) = records.back()
+            && !is_only
+        {
+            let encoded = KeptRecord::of(only, false);
+            self.bytes = self.bytes + encoded.cost_bytes() - only.cost_bytes();
+            if let Some(last) = records.back_mut() {
+                last.kept = encoded;
             }
-        };
-        let ring = known.get_mut();
-        if ring.newest.stamp > record.stamp {
-            return;
         }
-        let is_other = ring.newest.stamp < record.stamp;
-        let before = std::mem::replace(&mut ring.newest, record.clone());
-        self.bytes -= before.cost_bytes();
-        if !is_other {
-            self.bytes += record.cost_bytes();
-            return;
-        }
-        let before_number = std::mem::replace(&mut ring.newest_number, number);
-        let mut dropped = Some(before_number);
-        if len_max > 1 {
-            let entries_before = entry_bytes(&ring.older);
-            let entry = HistoryEntry::of(before_number, &before);
-            self.bytes += entry.cost_bytes();
-            ring.older.push_back(entry);
-            self.entry_bytes += entry_bytes(&ring.older) - entries_before;
-            let oldest = if ring.older.len() >= len_max { ring.older.pop_front() } else { None };
-            self.bytes -= oldest.as_ref().map_or(0, HistoryEntry::cost_bytes);
-            dropped = oldest.map(|oldest| oldest.number);
-        }
-        // If sources publish in turns, this record is the oldest of all and its place is the first.
-        if let Some(dropped) = dropped {
-            self.order.pop_front_if(|first| *first == (hash, dropped));
-        }
-        self.count_added(hash, record);
-    }
-
-    /// Counts a record that was added as the newest of its source.
-    fn count_added(&mut self, hash: u64, record: &Record) {
         self.numbered += 1;
         self.order.push_back((hash, self.numbered));
-        self.bytes += record.cost_bytes();
+        let entries_before = entry_bytes(records);
+        if records.capacity() == 0 {
+            // Many sources have only one record for a long time.
+            records.reserve_exact(1);
+        }
+        records.push_back(HistoryEntry { number: self.numbered, kept });
+        self.entry_bytes += entry_bytes(records) - entries_before;
+        if records.len() > len_max
+            && let Some(oldest) = records.pop_front()
+        {
+            self.bytes -= oldest.kept.cost_bytes();
+            // If sources publish in turns, this record is the oldest of all and its place is the first.
+            self.order.pop_front_if(|first| *first == (hash, oldest.number));
+        }
         self.shorten_order();
     }
 
@@ -233,13 +244,13 @@ impl RingTable {
         let Some((hash, number)) = self.order.pop_front() else { return false };
         let found = self.rings.find_entry(hash, |ring| ring.oldest_number() == number);
         let Ok(mut entry) = found else { return true };
-        if let Some(oldest) = entry.get_mut().older.pop_front() {
-            self.bytes -= oldest.cost_bytes();
-            return true;
+        let records = &mut entry.get_mut().records;
+        let oldest = records.pop_front();
+        if records.is_empty() {
+            let (ring, _) = entry.remove();
+            self.handle_removed(&ring);
         }
-        let (ring, _) = entry.remove();
-        self.bytes -= ring.cost_bytes();
-        self.handle_removed(&ring);
+        self.bytes -= oldest.map_or(0, |oldest| oldest.kept.cost_bytes());
         true
     }
 }
@@ -259,9 +270,12 @@ mod tests {
             assert!(rings.table.lock().held_bytes() <= 100_000);
         }
         let table = rings.table.lock();
-        let kept: usize = table.rings.iter().map(|ring| 1 + ring.older.len()).sum();
+        let kept: usize = table.rings.iter().map(|ring| ring.records.len()).sum();
         assert!(table.held_bytes() > 50_000 && kept > 100, "{} bytes, {kept} records", table.held_bytes());
-        assert_eq!(table.entry_bytes, table.rings.iter().map(|ring| entry_bytes(&ring.older)).sum::<usize>());
+        assert_eq!(
+            table.entry_bytes,
+            table.rings.iter().map(|ring| entry_bytes(&ring.records)).sum::<usize>()
+        );
     }
 
     #[test]

@@ -20,6 +20,12 @@ use crate::record::NodeName;
 
 /// Most bytes of batches that are kept, all lines together.
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of batches that are kept however old they are.
+const KEPT_BYTES_MIN: usize = 2 * 1024 * 1024;
+/// Beyond [`KEPT_BYTES_MIN`], a batch is kept for this long, in microseconds: several times as long as others wait
+/// until they ask for a record that they lack. To keep more would only push other things out of the
+/// processor's caches.
+const KEPT_US: u64 = 400_000;
 /// Most lines that are known. For one more, the one that changed least recently is forgotten.
 const LINES_MAX: usize = 32 * 1024;
 /// A line that did not change for this long is quiet, in microseconds: if its last records were lost, they
@@ -29,6 +35,15 @@ const QUIET_US: u64 = 30_000_000;
 const QUIET_MAX: usize = 3;
 /// Most bytes of one entry of a digest: tag and length, tag and line, tag and number.
 const DIGEST_ENTRY_BYTES: usize = 3 + 9 + 1 + 10;
+
+/// One of the kept batches.
+#[derive(Debug)]
+struct KeptOrder {
+    batch: BatchId,
+    bytes: usize,
+    /// Time at which the batch came, in microseconds.
+    since_us: u64,
+}
 
 /// All lines that are known, this node's own included.
 #[derive(Debug)]
@@ -41,8 +56,8 @@ pub(super) struct Lines {
     latest: usize,
     /// Number of times that a head changed or was forgotten.
     version: u64,
-    /// Kept batches in the order in which they came, with their bytes.
-    order: VecDeque<(BatchId, usize)>,
+    /// Kept batches in the order in which they came.
+    order: VecDeque<KeptOrder>,
     /// Bytes of the batches in `order`.
     kept_bytes: usize,
     /// Hashes of the lines whose heads changed and are to be told, in turn.
@@ -124,12 +139,16 @@ impl Lines {
         let Some(line) = self.lines.at_mut(at) else { return };
         if line.hold(now_us, batch) {
             let bytes = batch.cost_bytes();
-            self.order.push_back((batch.id, bytes));
+            self.order.push_back(KeptOrder { batch: batch.id, bytes, since_us: now_us });
             self.kept_bytes += bytes;
         }
         self.head_changed(at, batch.id.line);
-        while self.kept_bytes > KEPT_BYTES_MAX
-            && let Some((id, bytes)) = self.order.pop_front()
+        let is_over = |kept_bytes: usize, oldest: &KeptOrder| {
+            let is_old = now_us.saturating_sub(oldest.since_us) > KEPT_US;
+            kept_bytes > KEPT_BYTES_MAX || kept_bytes > KEPT_BYTES_MIN && is_old
+        };
+        while let Some(KeptOrder { batch: id, bytes, .. }) =
+            self.order.pop_front_if(|oldest| is_over(self.kept_bytes, oldest))
         {
             debug_assert!(bytes <= self.kept_bytes, "{bytes} of {} bytes are kept", self.kept_bytes);
             self.kept_bytes -= bytes;
