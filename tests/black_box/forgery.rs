@@ -163,7 +163,7 @@ fn a_running_node_does_not_end_because_its_name_is_said_to_be_taken() {
     let by = forger.stranger.local_addr().map(|address| address.to_string()).unwrap_or_default();
     let boot = boot_of(&forger.cluster[1], "b");
     for sequence in [0, 1, u32::MAX] {
-        let taken = proto::NameTaken { name: "b".into(), boot, by: by.clone().into(), sequence };
+        let taken = proto::NameTaken { name: "b".into(), boot, by: by.clone(), sequence };
         forger.send(1, &Body::NameTaken(taken), &[]);
     }
     throughout("it runs", AFTERWARDS, || {
@@ -179,7 +179,7 @@ fn a_life_that_nobody_lives_takes_no_place() {
     let at = forger.stranger.local_addr().map(|address| address.to_string()).unwrap_or_default();
     let alive = news(&forger.cluster, "b", 0, MemberState::Alive);
     let boot = alive.boot;
-    let next = MemberUpdate { boot: boot + 1, gossip: at.into(), ..alive };
+    let next = MemberUpdate { boot: boot + 1, gossip: at, ..alive };
     let ping = proto::Ping {
         sequence: 7,
         sender: "b".into(),
@@ -208,16 +208,16 @@ fn invented_members_take_no_part_and_are_few() {
     for number in 0..1_000u16 {
         let name = format!("fake-{number}");
         let introduction = MemberUpdate {
-            name: name.clone().into(),
+            name: name.clone(),
             boot: 1,
-            gossip: format!("127.0.0.2:{}", 20_000 + number).into(),
+            gossip: format!("127.0.0.2:{}", 20_000 + number),
             http: "127.0.0.2:1".into(),
             version: "0.1.0".into(),
             ..Default::default()
         };
         let ping = proto::Ping {
             sequence: u32::from(number),
-            sender: name.into(),
+            sender: name,
             introduction: Some(introduction.clone()),
             ..Default::default()
         };
@@ -249,12 +249,12 @@ fn nothing_is_sent_to_an_address_that_a_stranger_names() {
     let named = MemberUpdate {
         name: "victim".into(),
         boot: 1,
-        gossip: address.clone().into(),
+        gossip: address.clone(),
         version: "0.1.0".into(),
         ..Default::default()
     };
     let moved = MemberUpdate { boot: u64::MAX, ..news(&cluster, "b", 0, MemberState::Alive) };
-    let moved = MemberUpdate { gossip: address.clone().into(), ..moved };
+    let moved = MemberUpdate { gossip: address.clone(), ..moved };
     let mut bodies = Vec::new();
     for introduction in [named.clone(), moved.clone()] {
         let (sender, introduction) = (introduction.name.clone(), Some(introduction));
@@ -275,7 +275,7 @@ fn nothing_is_sent_to_an_address_that_a_stranger_names() {
             Body::Refusal(proto::Refusal { sequence: 5, target: 9, introduction }),
             Body::PingRequest(proto::PingRequest {
                 sequence: 5,
-                address: address.clone().into(),
+                address: address.clone(),
                 sender,
                 ..Default::default()
             }),
@@ -284,7 +284,7 @@ fn nothing_is_sent_to_an_address_that_a_stranger_names() {
     bodies.push(Body::NameTaken(proto::NameTaken {
         name: "a".into(),
         boot: boot_of(&cluster[0], "a"),
-        by: address.clone().into(),
+        by: address.clone(),
         sequence: 5,
     }));
     bodies.push(Body::Gossip(proto::Gossip {}));
