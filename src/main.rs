@@ -9,14 +9,19 @@ use libmimalloc_sys::{mi_option_set, mi_option_t};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Number of mimalloc's option `mi_option_purge_delay`, for which the bindings have no name.
+/// Number of mimalloc's option `mi_option_purge_delay`, for which the bindings have no name: the time after which free
+/// memory goes back to the operating system, in milliseconds.
 const PURGE_DELAY: mi_option_t = 15;
-/// Time after which free memory goes back to the operating system, in milliseconds. By default it is ten times as long,
-/// and the memory of clients that were closed because there was too little of it would count for as long.
-const PURGE_DELAY_MS: std::ffi::c_long = 1;
+/// Number of mimalloc's option `mi_option_arena_purge_mult`: how many times as long that takes for large pieces.
+const ARENA_PURGE_FACTOR: mi_option_t = 24;
 
 fn main() -> ExitCode {
-    // SAFETY: this sets one of the numbers that mimalloc reads as its options, before there is another thread.
-    unsafe { mi_option_set(PURGE_DELAY, PURGE_DELAY_MS) };
+    // By default free memory is kept for up to 100 ms, and looked at only when memory is asked for: what clients held
+    // that were closed for want of memory could stay for long.
+    // SAFETY: these are two of the numbers that mimalloc reads as its options, and there is no other thread yet.
+    unsafe {
+        mi_option_set(PURGE_DELAY, 1);
+        mi_option_set(ARENA_PURGE_FACTOR, 1);
+    }
     anode::cli::run(std::env::args_os())
 }

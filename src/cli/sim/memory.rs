@@ -1,12 +1,14 @@
 //! Measures how much memory a member costs, by how much this process grows.
 
 use std::fs;
+use std::hint::black_box;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cluster::members::{Common, Identity};
 use crate::cluster::{Known, Machine, MachineConfig, Profile};
 use crate::record::{NodeName, Now};
+use crate::server::clock;
 use crate::sim::table::Judgement;
 use crate::sim::{Conditions, NodeId, Start, World};
 
@@ -24,6 +26,13 @@ const WORLD_NODES: usize = 2_000;
 const MEMBER_BYTES_MAX: f64 = 128.0;
 /// Most memory that a world of ten thousand nodes may hold, in GiB.
 const WORLD_GIB_MAX: f64 = 20.0;
+
+/// How often the allocator is asked to give back what is free before the process is weighed.
+const SETTLE_ROUNDS: usize = 5;
+/// Time between two of these requests, in microseconds: longer than the allocator keeps what is free.
+const SETTLE_US: u64 = 20_000;
+/// Size of these requests, in bytes.
+const SETTLE_BYTES: usize = 1 << 20;
 
 /// A row of the table of figures that is measured here.
 pub struct Row {
@@ -61,9 +70,19 @@ pub fn rows() -> Vec<Row> {
 /// Calls `make` and returns its result and by how many bytes the process grew. `None` means that the system
 /// does not tell.
 fn weighed<T>(make: impl FnOnce() -> T) -> Option<(T, u64)> {
-    let before = resident_bytes()?;
+    let before = settled_bytes()?;
     let made = make();
-    Some((made, resident_bytes()?.saturating_sub(before)))
+    Some((made, settled_bytes()?.saturating_sub(before)))
+}
+
+/// Returns the resident size of this process after its allocator has given back what is free, in bytes.
+fn settled_bytes() -> Option<u64> {
+    for _ in 0..SETTLE_ROUNDS {
+        clock::sleep(SETTLE_US);
+        // The allocator looks for memory to give back when it is asked for some.
+        drop(black_box(vec![1u8; SETTLE_BYTES]));
+    }
+    resident_bytes()
 }
 
 fn member_row(what: &str, bytes: u64, members: usize, nodes: usize) -> Row {
