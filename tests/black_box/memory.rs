@@ -199,7 +199,9 @@ fn answers_that_nobody_reads_share_one_budget() {
         .collect();
     crowded.bystander_is_untouched();
     let (held, grown) = (crowded.held(), crowded.grown());
-    assert!((8 * MIB..=36 * MIB).contains(&held), "{held} bytes are counted");
+    // The connection that asks for the metric counts, too, and is never refused for want of memory.
+    const HTTP_CONNECTION_BYTES: u64 = 76 * 1024;
+    assert!((8 * MIB..=36 * MIB + HTTP_CONNECTION_BYTES).contains(&held), "{held} bytes are counted");
     assert!(grown < 80 * MIB, "grew by {} MiB", grown >> 20);
     assert!(crowded.refusals("unsent") > 0);
     drop(deaf);
