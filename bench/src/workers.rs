@@ -52,7 +52,7 @@ const RECEIVE_MAX: Duration = Duration::from_secs(120);
 /// How long callgrind may take to write what it has counted.
 const DUMP: Duration = Duration::from_secs(4);
 
-/// What a received record costs, by thread.
+/// Measures the processor time that each thread of a node spends on a record that a peer sent.
 struct Spent {
     /// Cost of a record on each thread that has any, by the name of the thread.
     threads: BTreeMap<String, f64>,

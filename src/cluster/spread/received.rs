@@ -39,7 +39,7 @@ pub enum BatchOutcome {
 pub struct AppliedBatch {
     /// The ticket of the batch.
     pub ticket: BatchTicket,
-    /// What became of its records.
+    /// The outcome for the records of the batch.
     pub outcome: BatchOutcome,
 }
 

@@ -353,7 +353,7 @@ impl<'a> MoveBatch<'a> {
     }
 }
 
-/// What waits of one source.
+/// The records and the removal of one source that wait in the journal to be moved to their places.
 pub(super) struct WaitingPlaces {
     /// Stamp up to which records in the tables do not count any more, if there is one.
     pub(super) removed: Option<Stamp>,
