@@ -167,6 +167,9 @@ pub enum ConnectionStage {
         head: HeadBuffer,
         /// Monotonic time by which the head must have come, in microseconds.
         deadline_us: u64,
+        /// Monotonic time until which the connection, whose head has come, waits for a place in the control plane,
+        /// in microseconds; `None` if it does not wait for one.
+        place_until_us: Option<u64>,
     },
     /// A session exchanges messages with the client.
     Open(Box<Open>),
@@ -220,6 +223,7 @@ impl Connection {
             stage: ConnectionStage::Head {
                 head: HeadBuffer::default(),
                 deadline_us: now_us + HANDSHAKE_US_MAX,
+                place_until_us: None,
             },
             out: Outbound::default(),
             admission,
@@ -235,6 +239,8 @@ impl Connection {
     /// Monotonic time at which the next timeout of the connection is due, in microseconds.
     pub fn next_us(&self) -> Option<u64> {
         match &self.stage {
+            // A place is tried for again as soon as a timer may be due.
+            ConnectionStage::Head { place_until_us: Some(_), .. } => Some(0),
             ConnectionStage::Head { deadline_us, .. } => Some(*deadline_us),
             ConnectionStage::Open(open) => match (open.liveness.next_us(), open.session.next_timeout_us()) {
                 (Some(one), Some(other)) => Some(one.min(other)),

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::http::{connect, read_all};
 use crate::harness::wait::throughout;
-use crate::harness::{Deadline, Http, Node, NodeConfig, eventually};
+use crate::harness::{Cluster, Deadline, Http, Node, NodeConfig, eventually};
 
 /// Number of connections that the control plane serves at a time.
 const PLACES: usize = 1_024;
@@ -174,4 +174,26 @@ fn a_reader_slower_than_the_least_rate_is_cut() {
     });
     let mut rest = Vec::new();
     assert!(slow.read_to_end(&mut rest).is_ok() || rest.len() + read > 8_000_000, "{}", rest.len() + read);
+}
+
+/// A burst of requests used all places, and the next request was refused although a place was free a moment later.
+#[test]
+fn a_request_waits_a_moment_for_a_place() {
+    // So little memory for clients leaves 32 places.
+    let flags = ["--max-client-memory", "8MiB"];
+    let cluster = Cluster::configured(2, |config| config.in_memory().with(&flags));
+    let (node, other) = (&cluster.nodes[0], &cluster.nodes[1]);
+    other.signal("STOP");
+    let record = r#"{"source":"busy","data":1}"#;
+    let request = "POST /v1/publish?ack=replicated HTTP/1.1\r\nHost: n\r\nContent-Length: 26\r\n\r\n";
+    let mut busy = many(node, 32, &format!("{request}{record}"));
+    let is_busy = || (node.metric("anode_connections", &[("endpoint", "http")]) >= 32.0).then_some(());
+    eventually("all places are used", Duration::from_secs(5), is_busy);
+    let mut late = many(node, 1, "GET /v1/sources/none HTTP/1.1\r\nHost: n\r\n\r\n");
+    tenth_of_a_second();
+    other.signal("CONT");
+    for stream in late.iter_mut().chain(&mut busy) {
+        let answer = Http::read(stream).expect("an answer");
+        assert!(matches!(answer.status, 200 | 404), "{answer:?}");
+    }
 }

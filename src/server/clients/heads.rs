@@ -23,6 +23,9 @@ const SCRAPES_PER_SECOND_MAX: u32 = 20;
 /// Bytes of answers about health that may wait for a client that sends many requests at once. Behind them the
 /// connection is closed.
 const HEALTH_UNSENT_BYTES_MAX: usize = 16 * 1024;
+/// Time for which a connection waits for a place in the control plane while all places are used by requests that are
+/// being worked on, in microseconds. So a burst of requests is answered late rather than refused.
+const PLACE_WAIT_US_MAX: u64 = 2_000_000;
 
 /// The number of answers to `/metrics` in the current second.
 #[derive(Debug, Default)]
@@ -82,7 +85,7 @@ impl Clients {
     fn hand_over(&mut self, now: Now, key: usize) {
         let is_going = self.shared().lifecycle.phase() >= Phase::Closing;
         let Some(connection) = self.table.get_mut(key) else { return };
-        let ConnectionStage::Head { head, .. } = &mut connection.stage else { return };
+        let ConnectionStage::Head { head, place_until_us, .. } = &mut connection.stage else { return };
         let is_flushed =
             connection.out.is_empty() || matches!(connection.out.flush(&mut connection.transport), Ok(true));
         if !is_flushed {
@@ -92,16 +95,14 @@ impl Clients {
         if is_going {
             return self.env.refuse(now, key, connection, 503, &stopping());
         }
-        let place = match connection.admission {
-            Admission::Admitted => self.hand_over.reserve(),
-            Admission::Excess => None,
-        };
-        match place {
-            Some(place) => {
-                let read = head.take();
-                self.env.hand_over(key, connection, place, read);
-            }
-            None => self.env.refuse(now, key, connection, 503, &over_capacity()),
+        let is_admitted = connection.admission == Admission::Admitted;
+        if let Some(place) = is_admitted.then(|| self.hand_over.reserve()).flatten() {
+            let read = head.take();
+            return self.env.hand_over(key, connection, place, read);
+        }
+        let until_us = *place_until_us.get_or_insert(now.mono_us + PLACE_WAIT_US_MAX);
+        if !is_admitted || now.mono_us >= until_us {
+            self.env.refuse(now, key, connection, 503, &over_capacity());
         }
     }
 
@@ -129,7 +130,7 @@ impl Clients {
         if closes {
             return self.env.finish(now, key, connection, AwaitedEnd::Disconnect);
         }
-        if let ConnectionStage::Head { head, deadline_us } = &mut connection.stage {
+        if let ConnectionStage::Head { head, deadline_us, .. } = &mut connection.stage {
             head.handle_answered(health.head_bytes);
             let wait_us = if head.is_empty() { IDLE.as_micros() as u64 } else { HANDSHAKE_US_MAX };
             *deadline_us = now.mono_us + wait_us;

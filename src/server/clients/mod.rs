@@ -303,6 +303,7 @@ impl Clients {
         let Some(connection) = self.table.get_mut(key) else { return };
         let is_due = connection.next_us().is_some_and(|due_us| due_us <= now.mono_us);
         match &mut connection.stage {
+            ConnectionStage::Head { place_until_us: Some(_), .. } => self.handle_head(now, key),
             // Between two requests, or before the answer was read, there is nobody to be told.
             ConnectionStage::Head { head, .. }
                 if is_due && (head.is_between_requests() || !connection.out.is_empty()) =>

@@ -91,8 +91,11 @@ impl Clients {
                 open.liveness.set_paused(now.mono_us, is_blocked);
                 is_blocked
             }
-            // A client that asks for health paths reads each answer before the next one is made.
-            ConnectionStage::Head { .. } => !connection.out.is_empty(),
+            // A client that asks for health paths reads each answer before the next one is made. What comes behind a
+            // head waits in the socket until somebody can handle it.
+            ConnectionStage::Head { place_until_us, .. } => {
+                place_until_us.is_some() || !connection.out.is_empty()
+            }
             _ => return false,
         };
         if is_blocked && connection.intake.enter_paused() {
@@ -125,7 +128,7 @@ impl Clients {
                 open.liveness.handle_received(now.mono_us);
                 Self::handle_frames(&mut self.env, now, key, connection, input);
             }
-            ConnectionStage::Head { head, deadline_us } => {
+            ConnectionStage::Head { head, deadline_us, .. } => {
                 if head.is_between_requests() {
                     *deadline_us = now.mono_us + HANDSHAKE_US_MAX;
                 }
