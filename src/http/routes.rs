@@ -14,14 +14,14 @@ use axum::routing::{get, post};
 use super::app::{App, typed};
 use super::authority::check_host;
 use super::health::HealthPath;
-use super::leased::{lease, leased_body, leased_json};
+use super::leased::{lease, leased_body, leased_json, resize};
 use super::page::{MemberList, RecordPage};
 use super::params::{Query, Target};
 use super::problem::{Problem, retry_after};
 use super::publish::publish;
 use super::{HttpOptions, NodeService};
 use crate::limits::TS_MAX;
-use crate::memory::MemoryUse;
+use crate::memory::{Lease, MemoryUse};
 use crate::protocol::json::write_record;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::{HistoryCursor, HistoryQuery, Record};
@@ -146,13 +146,14 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
     let mut chunk = HistoryQuery { source, from_us, to_us, limit, after };
     // Each chunk is a turn of its own on the threads for blocking work, so that long histories make room for others.
     while limit > 0 && !page.is_full() {
-        chunk.limit = limit.min(most);
         let app = app.clone();
         let shown;
         let is_last;
         (page, chunk, shown, is_last) = apart(move || {
+            let leased;
+            (chunk.limit, leased) = lease_chunk(&app, limit.min(most))?;
             let found = app.node.history(&chunk)?;
-            let shown = push_chunk(&app, &mut page, &found.records, limit)?;
+            let shown = push_chunk(&app, &mut page, &found.records, limit, leased)?;
             chunk.after = found.after;
             let is_last = chunk.after.is_none() || found.records.is_empty();
             Ok::<_, Problem>((page, chunk, shown, is_last))
@@ -167,10 +168,31 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
     page.finish(&app, after.as_deref())
 }
 
-/// Adds those of a chunk of a history to the page that are shown, at most `limit`. Returns their number.
-fn push_chunk(app: &App, page: &mut RecordPage, chunk: &[Record], limit: usize) -> Result<usize, Problem> {
-    // The chunk is in memory until it is written, beside the page.
-    let _lease = lease(app, MemoryUse::Pages, chunk.iter().map(Record::cost_bytes).sum())?;
+/// Leases the memory of up to `most` records of a history before they are read: fewer where memory is short, and at
+/// least one. Returns their number and the lease.
+fn lease_chunk(app: &App, most: usize) -> Result<(usize, Lease), Problem> {
+    let mut records = most.max(1);
+    loop {
+        let mut leased = app.node.memory().lease();
+        let bytes = records * app.record_bytes_max;
+        match leased.set(bytes) {
+            Ok(()) => return Ok((records, leased)),
+            Err(_) if records > 1 => records /= 2,
+            Err(_) => return Ok((1, lease(app, MemoryUse::Pages, bytes)?)),
+        }
+    }
+}
+
+/// Adds those of a chunk of a history to the page that are shown, at most `limit`. The chunk is in memory until all of
+/// it is written, beside the page: `leased` is what was leased for it. Returns the number of records that were added.
+fn push_chunk(
+    app: &App,
+    page: &mut RecordPage,
+    chunk: &[Record],
+    limit: usize,
+    mut leased: Lease,
+) -> Result<usize, Problem> {
+    resize(app, MemoryUse::Pages, &mut leased, chunk.iter().map(Record::cost_bytes).sum())?;
     let wall_us = app.node.now().wall_us;
     // A value whose time to live has ended is not shown in a history either; deletions are.
     let is_shown = |record: &&Record| record.stamp.deleted || record.is_visible(wall_us);

@@ -32,8 +32,7 @@ use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 const BODIES_BYTES: usize = 64 * 1024 * 1024;
 /// Number of the largest bodies that may be held at a time.
 const LARGEST_BODIES: usize = 8;
-/// Number of threads for work that may take long. As many parts of histories are read at a time, which are counted only
-/// once they are there.
+/// Number of threads for work that may take long.
 const BLOCKING_THREADS: usize = 2;
 /// Time for the head of a request to come, from the end of the exchange before it.
 pub const IDLE: Duration = Duration::from_secs(30);

@@ -254,6 +254,7 @@ impl ClientsEnv {
         status: u16,
         refusal: &Refusal,
     ) {
+        self.host.shared.metrics.refused(refusal.code);
         connection.out.append(&handshake::refuse(status, refusal, now.wall_us));
         self.finish(now, key, connection, AwaitedEnd::Disconnect);
     }
