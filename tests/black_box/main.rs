@@ -7,6 +7,7 @@ mod harness;
 mod addresses;
 mod cassandra;
 mod cli;
+mod clocks;
 mod closing;
 mod cluster;
 mod config;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::clock::ShiftedClock;
 use super::command::{Background, binary};
 use super::http::{Http, metric};
 use super::ports;
@@ -38,6 +39,8 @@ pub struct NodeConfig {
     pub data_dir: Option<PathBuf>,
     /// Further flags of the command line.
     pub flags: Vec<String>,
+    /// The wall clock of the node, if it is not the machine's.
+    pub clock: Option<ShiftedClock>,
 }
 
 static CLUSTERS: AtomicU32 = AtomicU32::new(0);
@@ -57,6 +60,7 @@ impl NodeConfig {
             store: "embedded",
             data_dir: None,
             flags: Vec::new(),
+            clock: None,
         }
     }
 
@@ -81,6 +85,12 @@ impl NodeConfig {
         self
     }
 
+    /// Gives the node a wall clock of its own.
+    pub fn with_clock(mut self, clock: &ShiftedClock) -> NodeConfig {
+        self.clock = Some(clock.clone());
+        self
+    }
+
     fn command(&self, data_dir: &std::path::Path) -> std::process::Command {
         let mut command = binary();
         command.args(["serve", "--profile", self.profile, "--log-level", "info"]);
@@ -94,6 +104,9 @@ impl NodeConfig {
             command.args(["--join", &self.join.join(",")]);
         }
         command.args(&self.flags);
+        if let Some(clock) = &self.clock {
+            clock.give_to(&mut command);
+        }
         command
     }
 }
