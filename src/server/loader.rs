@@ -1,6 +1,6 @@
 //! The thread that loads the store into the map. Afterwards it works at intervals: it reports expired records
-//! to subscribers, removes deletions that are old enough, and stores the records of nodes that died, where
-//! the store is shared.
+//! to subscribers, removes deletions that are old enough, stores the records of nodes that died, where the
+//! store is shared, and reads files of the operator again that have changed.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::lifecycle::{Fatal, Phase};
+use super::reload::Reloader;
 use super::shared::Shared;
 use super::{clock, takeover};
 use crate::cluster::Heads;
@@ -23,7 +24,7 @@ const SWEEP_US_MAX: u64 = 50_000;
 
 /// Loads the store into the map; then sweeps the map until the node leaves or `ended` is disconnected.
 /// `heads` are those that the node kept when it last stopped.
-pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
+pub fn run(shared: &Arc<Shared>, heads: Heads, mut reloader: Reloader, ended: &Receiver<()>) {
     if let Err(fatal) = load(shared, heads) {
         return shared.lifecycle.fail(fatal);
     }
@@ -35,6 +36,7 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
         let may_collect = shared.cluster.may_collect();
         let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);
         shared.wake_wanted();
+        reloader.handle_turn(now);
         if let Some(takeover) = &mut takeover {
             takeover.look(now, shared);
         }

@@ -48,6 +48,7 @@ mod outbound;
 mod outlets;
 mod pressure;
 mod reach;
+mod reload;
 mod resolver;
 mod rest;
 mod run;

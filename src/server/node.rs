@@ -22,6 +22,7 @@ use super::lifecycle::{Fatal, Phase};
 use super::loader;
 use super::mailbox::Mailbox;
 use super::outlets::Outlets;
+use super::reload::{ReloadFlag, Reloader};
 use super::resolver;
 use super::shared::Shared;
 use super::tokens;
@@ -133,13 +134,14 @@ impl Node {
     /// Starts a node. It serves its control plane when this returns, and its clients as soon as the
     /// store is loaded ([`NodeHandle::wait_loaded`]).
     pub fn start(config: Config) -> Result<NodeHandle, ServerError> {
-        Node::start_with(config, Box::new(|| {}))
+        Node::start_with(config, ReloadFlag::default(), Box::new(|| {}))
     }
 
-    /// Starts a node as [`Node::start`] does. `on_fatal` is called, from any thread, when the node can run no
-    /// longer.
+    /// Starts a node as [`Node::start`] does. When `reload` is set, the node reads its files again. `on_fatal` is
+    /// called, from any thread, when the node can run no longer.
     pub fn start_with(
         config: Config,
+        reload: ReloadFlag,
         on_fatal: Box<dyn Fn() + Send + Sync>,
     ) -> Result<NodeHandle, ServerError> {
         // A second node in this process has the seed of the first.
@@ -191,7 +193,8 @@ impl Node {
                 Worker::new(id, poll, Acceptor::new(listener), clients, start_gossip.take(), busy_poll_us)?;
             handle.spawn(format!("worker-{id}"), move || worker.run())?;
         }
-        handle.spawn("loader".into(), move || loader::run(&shared, heads, &ended))?;
+        let reloader = Reloader::new(reload);
+        handle.spawn("loader".into(), move || loader::run(&shared, heads, reloader, &ended))?;
         Ok(handle)
     }
 }

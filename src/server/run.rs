@@ -12,6 +12,7 @@ use signal_hook::{flag, low_level};
 use super::acceptor;
 use super::clock;
 use super::node::{Node, ServerError};
+use super::reload::ReloadFlag;
 use crate::config::Config;
 
 /// The exit code after a second signal, which ends the process at once while the node is still being stopped
@@ -21,19 +22,21 @@ const SECOND_SIGNAL: i32 = 1;
 /// and then its group, and wrappers pass on what the process has got already.
 const SAME_SIGNAL_US: u64 = 1_000_000;
 
-/// Runs a node until SIGTERM or SIGINT, then stops it in order. Prints the line `ready …` once clients are
-/// served.
+/// Runs a node until SIGTERM or SIGINT, then stops it in order. SIGHUP makes it read its files again. Prints the
+/// line `ready …` once clients are served.
 pub fn run(config: Config) -> Result<(), ServerError> {
     acceptor::raise_file_limit();
     let is_signalled = Arc::new(AtomicBool::new(false));
     // Whatever ends the node comes through this channel: a signal, or a failure of the node.
     let (ended, endings) = bounded(1);
     watch_signals(&is_signalled, ended.clone())?;
+    let reload = ReloadFlag::default();
+    reload.watch_signal()?;
     let on_fatal = move || {
         // An error means that an ending waits already.
         let _ = ended.try_send(());
     };
-    let node = Node::start_with(config, Box::new(on_fatal))?;
+    let node = Node::start_with(config, reload, Box::new(on_fatal))?;
     // Loading a large store takes a while, and a signal must not wait for it.
     if node.wait_loaded_unless(&|| is_signalled.load(SeqCst))? {
         println!("ready node={} http={} gossip={}", node.name, node.http, node.gossip);
