@@ -44,6 +44,9 @@ pub struct Arguments {
     /// aNode alone
     #[arg(long)]
     no_peers: bool,
+    /// aNode and NATS alone
+    #[arg(long)]
+    no_memberlist: bool,
     /// Where the results go, as JSON
     #[arg(long, default_value = "target/cluster.json")]
     json: PathBuf,
@@ -70,7 +73,11 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
         true => (Err("not asked for".to_owned()), Err("not asked for".to_owned())),
         false => {
             let folder = std::env::current_dir()?.join("target/peers");
-            (peers::Programs::find(&folder)?.nats, Memberlist::build())
+            let memberlist = match arguments.no_memberlist {
+                true => Err("not asked for".to_owned()),
+                false => Memberlist::build(),
+            };
+            (peers::Programs::find(&folder)?.nats, memberlist)
         }
     };
     let version = |name: &str, found: Result<&String, &String>| match found {
@@ -299,5 +306,56 @@ fn beside(count: usize) -> String {
         0 => String::new(),
         1 => " One other program kept a core busy.".to_owned(),
         _ => format!(" {count} other programs kept a core busy each."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn steady(system: &str, cpu_us_per_record: f64) -> Steady {
+        Steady {
+            system: system.to_owned(),
+            nodes: 3,
+            rate: 30_000.0,
+            cpu_us_per_record,
+            p50_ms: 1.0,
+            p99_ms: 8.0,
+            missing_percent: 0.0,
+            bytes_per_record: 300.0,
+        }
+    }
+
+    #[test]
+    fn tables_with_and_without_busy_programs_stand_beside_each_other_on_the_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let docs = folder.path().join("docs");
+        std::fs::create_dir_all(&docs).unwrap();
+        let page = docs.join("benchmarks.md");
+        std::fs::write(&page, "<!-- steady -->\n<!-- /steady -->\nbetween\n").unwrap();
+        for (busy, cpu_us) in [("0", 20.0), ("2", 25.0)] {
+            let line = ["bench", "--steady", "30000", "--busy", busy];
+            let arguments = Line::try_parse_from(line).unwrap().arguments;
+            let all = [steady(ANODE, cpu_us), steady(NATS, 40.0)];
+            write_steady(&docs, &arguments, "machine: of the test", &all).unwrap();
+        }
+        let text = std::fs::read_to_string(&page).unwrap();
+        let (quiet, beside_others) = text.split_once("between").unwrap();
+        assert!(quiet.starts_with("<!-- steady -->") && quiet.contains("machine: of the test"), "{quiet}");
+        assert!(
+            quiet.contains("| 3 | 30000 | aNode | 20.0 |") && quiet.contains("| 0.50 · 1.00 |"),
+            "{quiet}"
+        );
+        assert!(!quiet.contains("other programs"), "{quiet}");
+        assert!(beside_others.contains("<!-- steady-busy -->") && beside_others.contains("| aNode | 25.0 |"));
+        assert!(beside_others.contains(" 2 other programs kept a core busy each."), "{beside_others}");
     }
 }
