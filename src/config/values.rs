@@ -112,7 +112,8 @@ pub(super) fn tls([cert, key, client_ca]: [Option<&str>; 3]) -> Result<Option<Tl
     let (cert, key) = match (cert, key) {
         (Some(cert), Some(key)) => (file("tls-cert", cert)?, file("tls-key", key)?),
         (Some(cert), None) => {
-            let allowed = format!("the file of the private key of the certificate, since --tls-cert is {cert}");
+            let allowed =
+                format!("the file of the private key of the certificate, since --tls-cert is {cert}");
             return Err(ConfigError::new("tls-key", "", allowed));
         }
         (None, Some(key)) => {

@@ -25,8 +25,8 @@ use super::outlets::Outlets;
 use super::reload::{ReloadFlag, Reloader};
 use super::resolver;
 use super::shared::Shared;
-use super::tokens;
 use super::tls::{self, LAYER_BYTES_MAX};
+use super::tokens;
 use super::transport::Layer;
 use super::worker::{StartGossip, Worker};
 use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
@@ -213,7 +213,9 @@ impl Node {
             let mut worker =
                 Worker::new(id, poll, Acceptor::new(listener), clients, start_gossip.take(), busy_poll_us)?;
             // The first worker has the cluster to serve, too.
-            if id == last && let Some(acceptor) = watchers.take() {
+            if id == last
+                && let Some(acceptor) = watchers.take()
+            {
                 worker.serve_watchers(acceptor)?;
             }
             handle.spawn(format!("worker-{id}"), move || worker.run())?;

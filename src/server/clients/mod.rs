@@ -29,8 +29,8 @@ use super::connection::{Admission, AwaitedEnd, Connection, ConnectionStage};
 use super::host::WorkerHost;
 use super::liveness::Silence;
 use super::shared::Shared;
-use super::tokens;
 use super::tls::TlsAcceptor;
+use super::tokens;
 use super::transport::{Layer, Transport};
 use crate::http::{HEAD_LATE, HandOver};
 use crate::limits::{PATTERNS_REMOVED_PER_TURN, RECORDS_FREED_PER_TURN};
@@ -88,11 +88,7 @@ pub struct Clients {
 impl Clients {
     /// No clients yet. Connections that are not for a session leave through `hand_over`. Clients speak TLS if `tls` is
     /// there.
-    pub fn new(
-        host: WorkerHost,
-        hand_over: HandOver<Layer>,
-        tls: Option<Arc<TlsAcceptor>>,
-    ) -> Clients {
+    pub fn new(host: WorkerHost, hand_over: HandOver<Layer>, tls: Option<Arc<TlsAcceptor>>) -> Clients {
         Clients {
             table: Slab::new(),
             env: ClientsEnv::new(host),
@@ -187,12 +183,7 @@ impl Clients {
 
     /// Takes in connections that were just accepted on the port for those who watch the node. They are never
     /// encrypted.
-    pub fn admit_watchers(
-        &mut self,
-        registry: &Registry,
-        accepted: Vec<(TcpStream, SocketAddr)>,
-        now: Now,
-    ) {
+    pub fn admit_watchers(&mut self, registry: &Registry, accepted: Vec<(TcpStream, SocketAddr)>, now: Now) {
         for (socket, _) in accepted {
             if self.env.watchers.len() >= WATCHERS_MAX
                 && let Some((_, oldest)) = self.env.watchers.pop_first()

@@ -126,11 +126,13 @@ impl Identity {
     fn pair(&self, certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, ConfigError> {
         let chain = certificates(certificate).map_err(|reason| self.no_certificate(&reason))?;
         let no_key = |reason: &str| {
-            let allowed = format!("a file of PEM with the private key of --tls-cert, without a password ({reason})");
+            let allowed =
+                format!("a file of PEM with the private key of --tls-cert, without a password ({reason})");
             ConfigError::new("tls-key", path(&self.files.key), allowed)
         };
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| no_key(&error.to_string()))?;
-        let key = self.provider.key_provider.load_private_key(key).map_err(|error| no_key(&error.to_string()))?;
+        let key =
+            self.provider.key_provider.load_private_key(key).map_err(|error| no_key(&error.to_string()))?;
         let pair = CertifiedKey::new(chain, key);
         match pair.keys_match() {
             Ok(()) => Ok(pair),
@@ -155,7 +157,11 @@ impl Identity {
         });
         built.map_err(|reason| {
             let allowed = format!("a file of PEM with the certificates of the authorities ({reason})");
-            ConfigError::new("tls-client-ca", self.files.client_ca.as_deref().map_or(String::new(), path), allowed)
+            ConfigError::new(
+                "tls-client-ca",
+                self.files.client_ca.as_deref().map_or(String::new(), path),
+                allowed,
+            )
         })
     }
 

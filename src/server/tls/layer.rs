@@ -45,6 +45,8 @@ pub struct TlsLayer {
     unsent_bytes: usize,
     /// Whether the last read of the socket got as much as it had room for.
     was_full: bool,
+    /// Whether the client has ended its side. Reads return this behind all plain bytes.
+    has_ended: bool,
     /// The name in the certificate that the client has shown.
     peer_name: Option<Box<str>>,
     metrics: Arc<Metrics>,
@@ -89,6 +91,7 @@ impl TlsLayer {
             plain_bytes: 0,
             unsent_bytes: 0,
             was_full: false,
+            has_ended: false,
             peer_name: None,
             metrics,
         }
@@ -116,7 +119,7 @@ impl TlsLayer {
 
     /// Returns whether there may be more to read although the poll will not say so again.
     pub fn may_hold_more(&self) -> bool {
-        self.was_full || self.plain_bytes > 0
+        self.was_full || self.plain_bytes > 0 || self.has_ended
     }
 
     /// Number of bytes that have come from the client and were not taken yet: those of a record that is not whole,
@@ -177,12 +180,7 @@ impl TlsLayer {
 
     /// Takes bytes that were read from the socket; none if the client has ended its side. Returns the number of plain
     /// bytes that came of them, up to as many as `buffer` has room for. rustls holds the others, and the end.
-    fn take(
-        &mut self,
-        socket: &mut impl Write,
-        mut bytes: &[u8],
-        buffer: &mut [u8],
-    ) -> io::Result<usize> {
+    fn take(&mut self, socket: &mut impl Write, mut bytes: &[u8], buffer: &mut [u8]) -> io::Result<usize> {
         self.begin(bytes)?;
         let (TlsState::Handshake(connection) | TlsState::Established(connection)) = &mut self.state else {
             // What comes after a failure is read to its end, and dropped.
@@ -211,6 +209,7 @@ impl TlsLayer {
                 self.plain_bytes = self.plain_bytes.saturating_sub(count);
             }
             // What stands behind the end of the client's side is ignored.
+            self.has_ended |= has_closed;
             if bytes.is_empty() || has_closed {
                 break;
             }
@@ -235,8 +234,7 @@ impl TlsLayer {
 
     /// Notes that a handshake may be done.
     fn handle_progress(&mut self) {
-        let is_done =
-            matches!(&self.state, TlsState::Handshake(connection) if !connection.is_handshaking());
+        let is_done = matches!(&self.state, TlsState::Handshake(connection) if !connection.is_handshaking());
         if !is_done {
             return;
         }
