@@ -133,11 +133,27 @@ impl LogLevel {
     }
 }
 
+/// The files that make a node speak TLS with clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM of the node's certificate, and of its issuers behind it.
+    pub cert: PathBuf,
+    /// PEM of the private key of the certificate.
+    pub key: PathBuf,
+    /// PEM of the authorities of which one must have signed the certificate of every client; `None` if clients need
+    /// none.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// A valid configuration of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Address on which HTTP and WebSocket clients are served; port 0 means any free port.
     pub http: SocketAddr,
+    /// How TLS is spoken on that address; `None` if it is not.
+    pub tls: Option<TlsFiles>,
+    /// Address on which the health paths and the metrics are served too, and nothing else; `None` if there is none.
+    pub metrics: Option<SocketAddr>,
     /// Address of UDP and TCP between nodes; port 0 means any port that is free for both.
     pub gossip: SocketAddr,
     /// Address that other nodes are told instead of `gossip`. It is always set if `gossip` is unspecified
@@ -239,6 +255,8 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
     )?;
     Ok(Config {
         http: values::address("http", &text(&raw.http, "127.0.0.1:7070"))?,
+        tls: values::tls([&raw.tls_cert, &raw.tls_key, &raw.tls_client_ca].map(raw::Text::of))?,
+        metrics: raw.metrics.as_ref().map(|given| values::address("metrics", &given.0)).transpose()?,
         gossip,
         advertise,
         join,

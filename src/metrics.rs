@@ -191,6 +191,8 @@ pub struct Metrics {
     pub connections: ConnectionGauges,
     /// Requests and connections over HTTP that were cut.
     pub http_cuts: HttpCuts,
+    /// Handshakes of TLS with clients, and certificates that were read again.
+    pub tls: TlsCounters,
     /// Connections accepted since the start.
     pub connections_accepted: Counter,
     /// Failures to accept a connection, of a client or a peer, since the start.
@@ -208,6 +210,21 @@ pub struct Metrics {
     memory_refusals: [Counter; MEMORY_USES.len()],
     /// Sources whose values have expired, of which only a guard against older values is left.
     pub guards: Gauge,
+}
+
+/// The handshakes of TLS with clients since the start, by outcome, and the certificates that were read again.
+#[derive(Debug, Default)]
+pub struct TlsCounters {
+    /// Handshakes with a certificate and a signature.
+    pub full: Counter,
+    /// Handshakes by the ticket of an earlier connection, which cost little.
+    pub resumed: Counter,
+    /// Handshakes that failed, and connections that did not speak TLS.
+    pub failed: Counter,
+    /// Certificates that were read again and are used.
+    pub reloaded: Counter,
+    /// Certificates that were read again and refused.
+    pub reload_refused: Counter,
 }
 
 /// The codes that a publish may be refused with.
@@ -275,6 +292,7 @@ impl Metrics {
         for (reason, cuts) in [("slow_body", slow_body), ("slow_reader", slow_reader), ("place", place)] {
             text.line(format_args!("http_cuts_total{{reason=\"{reason}\"}} {}", cuts.get()));
         }
+        self.write_tls(&mut text);
         text.counter("connections_accepted_total", "Connections accepted.", &self.connections_accepted);
         text.counter("accept_failures_total", "Failures to accept a connection.", &self.accept_failures);
         text.gauge("sources", "Sources in the map.", &self.sources);
@@ -283,6 +301,18 @@ impl Metrics {
         text.gauge("map_guards", "Sources of which only a guard against older values is left.", &self.guards);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
+    }
+
+    fn write_tls(&self, text: &mut Exposition<'_>) {
+        let TlsCounters { full, resumed, failed, reloaded, reload_refused } = &self.tls;
+        text.head("tls_handshakes_total", "counter", "Handshakes of TLS with clients, by outcome.");
+        for (outcome, count) in [("full", full), ("resumed", resumed), ("failed", failed)] {
+            text.line(format_args!("tls_handshakes_total{{outcome=\"{outcome}\"}} {}", count.get()));
+        }
+        text.head("tls_reloads_total", "counter", "Certificates that were read again, by outcome.");
+        for (outcome, count) in [("used", reloaded), ("refused", reload_refused)] {
+            text.line(format_args!("tls_reloads_total{{outcome=\"{outcome}\"}} {}", count.get()));
+        }
     }
 
     fn write_client_memory(&self, text: &mut Exposition<'_>) {

@@ -13,6 +13,13 @@ use super::ConfigError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(pub String);
 
+impl Text {
+    /// Returns the text of a value that may be missing.
+    pub fn of(given: &Option<Text>) -> Option<&str> {
+        given.as_ref().map(|given| given.0.as_str())
+    }
+}
+
 impl From<&str> for Text {
     fn from(text: &str) -> Text {
         Text(text.into())
@@ -63,6 +70,19 @@ pub struct Raw {
     /// [default: 127.0.0.1:7070]
     #[arg(long, env = "ANODE_HTTP", value_name = "IP:PORT")]
     pub http: Option<Text>,
+    /// PEM file of the certificate that clients are shown, with its issuers behind it; with it, the HTTP port speaks TLS
+    /// and nothing else. Read again when it changes, and on SIGHUP
+    #[arg(long, env = "ANODE_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<Text>,
+    /// PEM file of the private key of --tls-cert, without a password
+    #[arg(long, env = "ANODE_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<Text>,
+    /// PEM file of authorities: each client must show a certificate that one of them has signed
+    #[arg(long, env = "ANODE_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<Text>,
+    /// Address of a second, plain port that serves /healthz, /readyz and /metrics, and nothing else [default: none]
+    #[arg(long, env = "ANODE_METRICS", value_name = "IP:PORT")]
+    pub metrics: Option<Text>,
     /// Address for traffic between nodes, on UDP and TCP with the same port; port 0 means any free port; IPv6
     /// in brackets [default: 127.0.0.1:7946]
     #[arg(long, env = "ANODE_GOSSIP", value_name = "IP:PORT")]
@@ -188,6 +208,10 @@ impl Raw {
     pub fn or(self, file: Raw) -> Raw {
         Raw {
             http: self.http.or(file.http),
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
+            metrics: self.metrics.or(file.metrics),
             gossip: self.gossip.or(file.gossip),
             advertise: self.advertise.or(file.advertise),
             join: self.join.or(file.join),

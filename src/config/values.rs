@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use super::{ConfigError, FRAME_BYTES_CEILING, HostPort, WORKERS_MAX, canonical};
+use super::{ConfigError, FRAME_BYTES_CEILING, HostPort, TlsFiles, WORKERS_MAX, canonical};
 use crate::limits::RECORD_BYTES_CEILING;
 use crate::record::NodeName;
 
@@ -102,6 +102,41 @@ pub(super) fn directory(flag: &str, text: &str) -> Result<PathBuf, ConfigError> 
         true => {
             Err(ConfigError::new(flag, text, "the path of a directory, which is made if it is not there"))
         }
+        false => Ok(text.into()),
+    }
+}
+
+/// Checks which files of TLS are given: certificate, key, and authority of clients. The first two belong together, and
+/// the third needs both.
+pub(super) fn tls([cert, key, client_ca]: [Option<&str>; 3]) -> Result<Option<TlsFiles>, ConfigError> {
+    let (cert, key) = match (cert, key) {
+        (Some(cert), Some(key)) => (file("tls-cert", cert)?, file("tls-key", key)?),
+        (Some(cert), None) => {
+            let allowed =
+                format!("the file of the private key of the certificate, since --tls-cert is {cert}");
+            return Err(ConfigError::new("tls-key", "", allowed));
+        }
+        (None, Some(key)) => {
+            let allowed = format!("the file of the certificate of the private key, since --tls-key is {key}");
+            return Err(ConfigError::new("tls-cert", "", allowed));
+        }
+        (None, None) => {
+            return match client_ca {
+                None => Ok(None),
+                Some(given) => {
+                    let allowed = "nothing, unless --tls-cert and --tls-key are given too";
+                    Err(ConfigError::new("tls-client-ca", given, allowed))
+                }
+            };
+        }
+    };
+    let client_ca = client_ca.map(|given| file("tls-client-ca", given)).transpose()?;
+    Ok(Some(TlsFiles { cert, key, client_ca }))
+}
+
+pub(super) fn file(flag: &str, text: &str) -> Result<PathBuf, ConfigError> {
+    match text.is_empty() || text.contains('\0') {
+        true => Err(ConfigError::new(flag, text, "the path of a file")),
         false => Ok(text.into()),
     }
 }

@@ -17,6 +17,8 @@ pub struct HttpOptions {
     pub body_bytes_max: usize,
     /// Largest data of a record, in bytes.
     pub record_bytes_max: usize,
+    /// Most memory that the layer below a connection needs, in bytes; 0 if there is none.
+    pub layer_bytes_max: usize,
 }
 
 /// The state that every handler is given.
@@ -35,7 +37,7 @@ pub(super) struct App {
 impl App {
     /// Makes the state for the handlers of one control plane.
     pub(super) fn new(node: Arc<dyn NodeService>, options: HttpOptions) -> App {
-        let HttpOptions { body_bytes_max, record_bytes_max } = options;
+        let HttpOptions { body_bytes_max, record_bytes_max, .. } = options;
         App { node, body_bytes_max, record_bytes_max, searches: Arc::new(Semaphore::new(1)) }
     }
 

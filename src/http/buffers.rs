@@ -27,9 +27,10 @@ const LONG_HEAD_BYTES: usize = 2 * REQUEST_HEAD_BYTES_MAX;
 /// Most memory of one connection, in bytes, with the head that came with it.
 const CONNECTION_BYTES_MAX: usize = CONNECTION_BYTES + LONG_HEAD_BYTES + REQUEST_HEAD_BYTES_MAX;
 
-/// Returns how many connections may be served at a time: as many as find room in a quarter of the memory for clients.
-pub(super) fn connections_max(memory: &Budget) -> u32 {
-    let room = memory.limit() / 4 / CONNECTION_BYTES_MAX;
+/// Returns how many connections may be served at a time: as many as find room in a quarter of the memory for clients,
+/// with layers of at most `layer_bytes_max` bytes each.
+pub(super) fn connections_max(memory: &Budget, layer_bytes_max: usize) -> u32 {
+    let room = memory.limit() / 4 / (CONNECTION_BYTES_MAX + layer_bytes_max);
     u32::try_from(room).unwrap_or(u32::MAX).clamp(CONNECTIONS_FLOOR, CONNECTIONS_CEILING)
 }
 
@@ -41,12 +42,15 @@ pub(super) struct ConnectionMemory {
     handed: usize,
     /// Bytes that were read of the head of the present request.
     head: usize,
+    /// Most bytes of the layer below.
+    layer: usize,
 }
 
 impl ConnectionMemory {
-    /// Begins to count a connection that comes with `handed` bytes of memory in which its first request stands.
-    pub(super) fn new(lease: Lease, handed: usize) -> ConnectionMemory {
-        let mut memory = ConnectionMemory { lease, handed, head: 0 };
+    /// Begins to count a connection that comes with `handed` bytes of memory in which its first request stands, and
+    /// whose layer needs at most `layer` bytes.
+    pub(super) fn new(lease: Lease, handed: usize, layer: usize) -> ConnectionMemory {
+        let mut memory = ConnectionMemory { lease, handed, head: 0, layer };
         memory.count();
         memory
     }
@@ -82,7 +86,7 @@ impl ConnectionMemory {
     fn count(&mut self) {
         let long = if self.is_long() { LONG_HEAD_BYTES } else { 0 };
         // A holder of nothing is never refused: the memory is held already.
-        let _ = self.lease.resize(CONNECTION_BYTES + self.handed + long, 0);
+        let _ = self.lease.resize(CONNECTION_BYTES + self.layer + self.handed + long, 0);
     }
 }
 
@@ -96,14 +100,15 @@ mod tests {
 
     #[test]
     fn connections_get_a_quarter_of_the_memory() {
-        let most = |mib: usize| connections_max(&Budget::new(mib * MIB, MIB));
+        let most = |mib: usize| connections_max(&Budget::new(mib * MIB, MIB), 0);
         assert_eq!([0, 8, 64, 256, 512, 4096].map(most), [32, 32, 215, 862, 1_024, 1_024]);
+        assert_eq!(connections_max(&Budget::new(256 * MIB, MIB), CONNECTION_BYTES_MAX), 431);
     }
 
     #[test]
     fn a_long_head_counts_until_its_request_is_answered() {
         let budget = Arc::new(Budget::new(MIB, MIB));
-        let mut memory = ConnectionMemory::new(budget.lease(), 1_000);
+        let mut memory = ConnectionMemory::new(budget.lease(), 1_000, 0);
         assert_eq!(budget.taken(), 29_672);
         memory.handle_handed_taken();
         memory.handle_head(8_191);
@@ -114,5 +119,6 @@ mod tests {
         assert_eq!(budget.taken(), 28_672);
         drop(memory);
         assert_eq!(budget.taken(), 0);
+        assert_eq!(ConnectionMemory::new(budget.lease(), 0, 7).lease.bytes(), 28_679);
     }
 }

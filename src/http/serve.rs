@@ -109,7 +109,7 @@ impl<L: SocketLayer> Http<L> {
     /// Starts the thread.
     pub fn start(node: Arc<dyn NodeService>, options: HttpOptions) -> io::Result<Http<L>> {
         // The channel has room for as many connections as there are places.
-        let connections_max = connections_max(node.memory());
+        let connections_max = connections_max(node.memory(), options.layer_bytes_max);
         let (sender, receiver) = mpsc::channel(connections_max as usize);
         let body_bytes_max = BODIES_BYTES.max(LARGEST_BODIES * options.body_bytes_max);
         let places = Arc::new(Places::new(connections_max, body_bytes_max, node.memory().clone()));

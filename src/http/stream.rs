@@ -49,6 +49,8 @@ pub trait SocketLayer: Send + Unpin + 'static {
     /// Notes that nothing more will be written, and sends the layer's own end, if it has one. The caller ends
     /// the socket's writing side afterwards.
     fn end(&mut self, socket: &mut (impl Read + Write)) -> io::Result<()>;
+    /// Most memory that the layer needs of a connection that was handed over, in bytes.
+    fn bytes_max(&self) -> usize;
 }
 
 /// A connection that is handed over: a nonblocking socket that no poll knows of, and its layer.
@@ -98,6 +100,10 @@ impl Write for Nonblocking<'_> {
         self.0.try_write(bytes)
     }
 
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(pieces)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -124,7 +130,7 @@ impl<L: SocketLayer> ClientStream<L> {
             tracing::trace!(%error, "no TCP_NOTSENT_LOWAT");
         }
         let socket = tokio::net::TcpStream::from_std(from.socket)?;
-        let memory = ConnectionMemory::new(node.memory().lease(), read.capacity());
+        let memory = ConnectionMemory::new(node.memory().lease(), read.capacity(), from.layer.bytes_max());
         Ok(ClientStream {
             read: read.into(),
             socket,
@@ -151,7 +157,11 @@ impl<L: SocketLayer> ClientStream<L> {
         loop {
             match work(&mut self.layer, &mut Nonblocking(&self.socket)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // A layer gives up after some vain work, so that others have their turn.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 done => return Poll::Ready(done),
             }
             let ready = match direction {

@@ -18,7 +18,8 @@ use crate::protocol::reply::ItemReply;
 use crate::record::{Birth, HistoryCursor, NodeName, Payload, Record, Source, Stamp};
 
 const WALL_US: u64 = 1_000_000;
-const OPTIONS: HttpOptions = HttpOptions { body_bytes_max: 1024, record_bytes_max: 64 << 10 };
+const OPTIONS: HttpOptions =
+    HttpOptions { body_bytes_max: 1024, record_bytes_max: 64 << 10, layer_bytes_max: 0 };
 
 /// A layer that changes nothing, but holds what it is said to have read of the socket before.
 #[derive(Default)]
@@ -45,6 +46,10 @@ impl SocketLayer for Held {
 
     fn end(&mut self, _: &mut (impl Read + Write)) -> std::io::Result<()> {
         Ok(())
+    }
+
+    fn bytes_max(&self) -> usize {
+        0
     }
 }
 

@@ -64,6 +64,9 @@ pub enum Admission {
     Admitted,
     /// The connection is beyond the bound, and is turned away as soon as its request has been read.
     Excess,
+    /// The connection came through the port for those who watch the node. It is not counted among the connections
+    /// of clients, and is served the health paths alone.
+    Watcher,
 }
 
 /// Whether a connection stands in a list of its worker, so that it enters the list once.
@@ -278,7 +281,8 @@ impl Connection {
             }
             ConnectionStage::HandedOver { .. } | ConnectionStage::Over => Holdings::default(),
         };
-        holdings.unsent += self.out.held_bytes();
+        holdings.frames += self.transport.received_bytes();
+        holdings.unsent += self.out.held_bytes() + self.transport.unsent_bytes();
         holdings
     }
 

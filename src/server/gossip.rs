@@ -145,7 +145,10 @@ impl Gossip {
                 let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
                 self.streams.handle_ready(stream, is_readable, event.is_writable() || event.is_error());
             }
-            EventSource::Waker | EventSource::Clients | EventSource::Connection(_) => {}
+            EventSource::Waker
+            | EventSource::Clients
+            | EventSource::Watchers
+            | EventSource::Connection(_) => {}
         }
     }
 

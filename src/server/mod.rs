@@ -1,7 +1,7 @@
 //! The event loops: everything that has a socket, a thread or a clock.
 //!
 //! A node ([`node`]) has a number of workers ([`worker`]), each a thread with a poll and a listener of its
-//! own on the same port. A worker accepts connections ([`acceptor`]), reads through their [`transport`] the
+//! own on the same port. A worker accepts connections ([`acceptor`]), reads through their [`transport`] (with [`tls`]) the
 //! head of a request ([`head`], and [`handshake`] of a WebSocket), finds messages in what follows ([`framing`]) and lets a [`session`] work
 //! on them; its connections are in [`clients`]. Changes come to it through its [`mailbox`]. Worker 0 also
 //! drives the cluster machine ([`gossip`]), over UDP ([`datagram`]) and TCP ([`stream`]), and shares the merging of
@@ -57,6 +57,7 @@ mod shared;
 mod stream;
 mod takeover;
 mod timer;
+mod tls;
 mod tokens;
 mod transport;
 mod worker;

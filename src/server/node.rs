@@ -25,6 +25,7 @@ use super::outlets::Outlets;
 use super::reload::{ReloadFlag, Reloader};
 use super::resolver;
 use super::shared::Shared;
+use super::tls::{self, LAYER_BYTES_MAX};
 use super::tokens;
 use super::transport::Layer;
 use super::worker::{StartGossip, Worker};
@@ -32,7 +33,7 @@ use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::reconcile::is_too_old;
 use crate::cluster::{self, Heads};
-use crate::config::{Config, StoreKind};
+use crate::config::{Config, ConfigError, StoreKind};
 use crate::http::{GRACE_US, Http, HttpOptions};
 use crate::ingest::{Bounds, Ingest};
 use crate::limits::SHUTDOWN_US_MAX;
@@ -79,6 +80,17 @@ pub enum ServerError {
         /// Why it cannot be bound.
         source: io::Error,
     },
+    /// A file of the configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The port for those who watch the node cannot be bound.
+    #[error("--metrics {address}: {source}")]
+    Metrics {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// Why it cannot be bound.
+        source: io::Error,
+    },
     /// The gossip port cannot be bound.
     #[error("--gossip {address}: {source}")]
     Gossip {
@@ -105,7 +117,7 @@ impl ServerError {
     /// The process's exit code: 2 for arguments that cannot be used, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            ServerError::Advertise(_) => 2,
+            ServerError::Advertise(_) | ServerError::Config(_) => 2,
             _ => 1,
         }
     }
@@ -121,6 +133,8 @@ pub struct NodeHandle {
     pub name: NodeName,
     /// The address that clients connect to.
     pub http: SocketAddr,
+    /// The address of the port for those who watch the node, if there is one.
+    pub metrics: Option<SocketAddr>,
     /// The address that the cluster's datagrams and streams come to.
     pub gossip: SocketAddr,
     shared: Arc<Shared>,
@@ -148,10 +162,14 @@ impl Node {
         hash::set_seed(clock::chance());
         let bind_http = |source| ServerError::Http { address: config.http, source };
         let bind_gossip = |source| ServerError::Gossip { address: config.gossip, source };
+        let tls = config.tls.clone().map(|files| tls::open(files, clock::now())).transpose()?;
+        let (tls, tls_reload) = tls.unzip();
         // Ports first: a node that cannot have them must not use up a boot number of the data directory.
         let listeners = acceptor::bind(config.http, config.workers.get()).map_err(bind_http)?;
         let http = listeners.first().map(|first| first.local_addr()).transpose().map_err(bind_http)?;
         let http = http.unwrap_or(config.http);
+        let watchers = config.metrics.map(bind_watchers).transpose()?;
+        let (mut watchers, metrics) = watchers.unzip();
         let (sockets, gossip) = address::bind_gossip(config.gossip).map_err(bind_gossip)?;
         let advertised = address::advertised(&config, gossip)?;
         let (store, identity) = open_store(&config)?;
@@ -172,12 +190,14 @@ impl Node {
         let options = HttpOptions {
             body_bytes_max: shared.config.max_frame_bytes,
             record_bytes_max: shared.config.max_record_bytes,
+            layer_bytes_max: if tls.is_some() { LAYER_BYTES_MAX } else { 0 },
         };
         let control = Http::start(Arc::new(Control(shared.clone())), options)?;
         let (alive, ended) = bounded(0);
         let mut handle = NodeHandle {
             name: told.name.clone(),
             http,
+            metrics,
             gossip,
             shared: shared.clone(),
             threads: Vec::new(),
@@ -186,14 +206,24 @@ impl Node {
         };
         let seeds = resolver::start(&shared, ended.clone(), &mut handle.threads)?;
         let mut start_gossip = Some(gossip_starter(gossip_config, sockets, seeds, polls.len()));
+        let last = polls.len().saturating_sub(1);
         for (id, (listener, poll)) in listeners.into_iter().zip(polls).enumerate() {
             let Some(control) = &handle.control else { break };
-            let clients = Clients::new(WorkerHost::new(shared.clone(), id), control.hand_over());
-            let worker =
+            let clients = Clients::new(WorkerHost::new(shared.clone(), id), control.hand_over(), tls.clone());
+            let mut worker =
                 Worker::new(id, poll, Acceptor::new(listener), clients, start_gossip.take(), busy_poll_us)?;
+            // The first worker has the cluster to serve, too.
+            if id == last
+                && let Some(acceptor) = watchers.take()
+            {
+                worker.serve_watchers(acceptor)?;
+            }
             handle.spawn(format!("worker-{id}"), move || worker.run())?;
         }
-        let reloader = Reloader::new(reload);
+        let mut reloader = Reloader::new(reload);
+        if let Some(files) = tls_reload {
+            reloader.add(files.counted(shared.metrics.clone()));
+        }
         handle.spawn("loader".into(), move || loader::run(&shared, heads, reloader, &ended))?;
         Ok(handle)
     }
@@ -318,6 +348,15 @@ struct Told {
 const JOURNAL_BYTES_MIN: usize = 16 * 1024 * 1024;
 /// Largest number of bytes that may wait in the store's journal.
 const JOURNAL_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Binds the port for those who watch the node.
+fn bind_watchers(address: SocketAddr) -> Result<(Acceptor, SocketAddr), ServerError> {
+    let failed = |source| ServerError::Metrics { address, source };
+    let listener = acceptor::bind(address, 1).map_err(failed)?.pop();
+    let listener = listener.ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((Acceptor::new(listener), bound))
+}
 
 fn open_store(config: &Config) -> Result<(StoreHandle, NodeIdentity), OpenError> {
     let kind = match (config.store, &config.cassandra) {

@@ -39,7 +39,8 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let node = Node::start_with(config, reload, Box::new(on_fatal))?;
     // Loading a large store takes a while, and a signal must not wait for it.
     if node.wait_loaded_unless(&|| is_signalled.load(SeqCst))? {
-        println!("ready node={} http={} gossip={}", node.name, node.http, node.gossip);
+        let metrics = node.metrics.map_or(String::new(), |address| format!(" metrics={address}"));
+        println!("ready node={} http={} gossip={}{metrics}", node.name, node.http, node.gossip);
         io::stdout().flush()?;
     }
     // The senders live as long as the node and the thread of the signals do, so this is no error.

@@ -14,6 +14,8 @@ pub const DATAGRAMS: Token = Token(1);
 pub const PEERS: Token = Token(2);
 /// Token of the listener for clients.
 pub const CLIENTS: Token = Token(3);
+/// Token of the listener for those who watch the node.
+pub const WATCHERS: Token = Token(4);
 /// Connections of clients have tokens from here on, by their place in the worker's table.
 const FIRST_CONNECTION: usize = 16;
 /// Tokens of streams are their numbers with this bit.
@@ -32,6 +34,8 @@ pub enum EventSource {
     Stream(StreamId),
     /// The listener for clients.
     Clients,
+    /// The listener for those who watch the node.
+    Watchers,
     /// The connection at this place of the worker's table.
     Connection(usize),
 }
@@ -54,6 +58,7 @@ pub fn source_of(token: Token) -> EventSource {
         DATAGRAMS => EventSource::Datagrams,
         PEERS => EventSource::Peers,
         CLIENTS => EventSource::Clients,
+        WATCHERS => EventSource::Watchers,
         Token(number) if number & STREAM_BIT != 0 => {
             EventSource::Stream(StreamId((number & !STREAM_BIT) as u64))
         }
@@ -73,6 +78,7 @@ mod tests {
             (DATAGRAMS, EventSource::Datagrams),
             (PEERS, EventSource::Peers),
             (CLIENTS, EventSource::Clients),
+            (WATCHERS, EventSource::Watchers),
         ] {
             assert_eq!(source_of(token), source);
         }

@@ -11,6 +11,8 @@
 //!   fails with [`WouldBlock`](io::ErrorKind::WouldBlock) while some of it has not. It is called at every
 //!   flush of a connection, also where nothing was written: what a layer has to say by itself goes out
 //!   then, and when the socket can be written to again.
+//! - A layer may have to agree with the client on its terms first ([`Transport::is_handshaking`]). Reads fail with
+//!   `WouldBlock` meanwhile.
 //! - The layer is handed to the control plane with its socket, so its state goes along
 //!   ([`Transport::into_client`]).
 
@@ -20,6 +22,7 @@ use std::net::Shutdown;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use super::tls::{LAYER_BYTES_MAX, TlsFault, TlsLayer};
 use crate::http::{ClientSocket, SocketLayer};
 
 /// A connection to a client. Nonblocking.
@@ -34,6 +37,8 @@ pub struct Transport {
 pub enum Layer {
     /// No layer: the plain bytes are those on the wire.
     Plain,
+    /// The plain bytes are encrypted.
+    Tls(Box<TlsLayer>),
 }
 
 /// The result of a read.
@@ -68,11 +73,73 @@ impl Transport {
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         debug_assert!(!buffer.is_empty(), "an empty read looks like the end of the connection");
         let bytes = self.layer.read(&mut self.socket, buffer)?;
-        let may_hold_more = match self.layer {
+        let may_hold_more = match &self.layer {
             // A short read has emptied the socket; another event comes with the next byte.
             Layer::Plain => bytes == buffer.len(),
+            Layer::Tls(tls) => tls.may_hold_more(),
         };
         Ok(Received { bytes, may_hold_more })
+    }
+
+    /// Returns whether nothing can be read or written yet, because the layer has not agreed with the client on its
+    /// terms. Reading goes on with that, which may take much more time than to read plain bytes does.
+    pub fn is_handshaking(&self) -> bool {
+        match &self.layer {
+            Layer::Plain => false,
+            Layer::Tls(tls) => tls.is_handshaking(),
+        }
+    }
+
+    /// Returns whether there is a layer that may have something to say, or hold more, after any read.
+    pub fn has_layer(&self) -> bool {
+        !matches!(self.layer, Layer::Plain)
+    }
+
+    /// The name of the client, if it has shown a certificate that was verified: the first DNS name in it, else the
+    /// common name.
+    pub fn peer_name(&self) -> Option<&str> {
+        match &self.layer {
+            Layer::Plain => None,
+            Layer::Tls(tls) => tls.peer_name(),
+        }
+    }
+
+    /// Number of bytes that the layer holds of what has come from the client.
+    pub fn received_bytes(&self) -> usize {
+        match &self.layer {
+            Layer::Plain => 0,
+            Layer::Tls(tls) => tls.received_bytes(),
+        }
+    }
+
+    /// Number of bytes that the layer holds of what was written.
+    pub fn unsent_bytes(&self) -> usize {
+        match &self.layer {
+            Layer::Plain => 0,
+            Layer::Tls(tls) => tls.unsent_bytes(),
+        }
+    }
+
+    /// The reason why the layer has failed a read, if it was the layer.
+    pub fn fault(&self) -> Option<TlsFault> {
+        match &self.layer {
+            Layer::Plain => None,
+            Layer::Tls(tls) => tls.fault(),
+        }
+    }
+
+    /// Goes on without a layer, after [`TlsFault::PlainText`]: nothing was sent or received yet.
+    pub fn drop_layer(&mut self) {
+        debug_assert_eq!(self.fault(), Some(TlsFault::PlainText));
+        self.layer = Layer::Plain;
+    }
+
+    /// Tells the client the end of the layer before the connection is dropped, where there is a layer.
+    pub fn say_end(&mut self) {
+        if let Layer::Tls(tls) = &mut self.layer {
+            // The connection ends in any case, and its client may be gone.
+            let _ = tls.end(&mut self.socket);
+        }
     }
 
     /// Tells the client that nothing more is sent to it. It may still send.
@@ -82,7 +149,10 @@ impl Transport {
     }
 
     /// Returns the connection as it is handed to the control plane. It must have been taken out of the poll.
-    pub fn into_client(self) -> ClientSocket<Layer> {
+    pub fn into_client(mut self) -> ClientSocket<Layer> {
+        if let Layer::Tls(tls) = &mut self.layer {
+            tls.limit_memory();
+        }
         ClientSocket { socket: self.socket.into(), layer: self.layer }
     }
 }
@@ -101,24 +171,35 @@ impl SocketLayer for Layer {
     fn read(&mut self, socket: &mut (impl Read + Write), buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Layer::Plain => socket.read(buffer),
+            Layer::Tls(tls) => tls.read(socket, buffer),
         }
     }
 
     fn write(&mut self, socket: &mut (impl Read + Write), bytes: &[u8]) -> io::Result<usize> {
         match self {
             Layer::Plain => socket.write(bytes),
+            Layer::Tls(tls) => tls.write(socket, bytes),
         }
     }
 
-    fn flush(&mut self, _: &mut (impl Read + Write)) -> io::Result<()> {
+    fn flush(&mut self, socket: &mut (impl Read + Write)) -> io::Result<()> {
         match self {
             Layer::Plain => Ok(()),
+            Layer::Tls(tls) => tls.flush(socket),
         }
     }
 
-    fn end(&mut self, _: &mut (impl Read + Write)) -> io::Result<()> {
+    fn end(&mut self, socket: &mut (impl Read + Write)) -> io::Result<()> {
         match self {
             Layer::Plain => Ok(()),
+            Layer::Tls(tls) => tls.end(socket),
+        }
+    }
+
+    fn bytes_max(&self) -> usize {
+        match self {
+            Layer::Plain => 0,
+            Layer::Tls(_) => LAYER_BYTES_MAX,
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Worker {
     shared: Arc<Shared>,
     poll: Poll,
     acceptor: Acceptor,
+    /// The listener for those who watch the node, on the worker that has it.
+    watchers: Option<Acceptor>,
     clients: Clients,
     start_gossip: Option<StartGossip>,
     gossip: Option<Gossip>,
@@ -78,6 +80,7 @@ impl Worker {
             shared,
             poll,
             acceptor,
+            watchers: None,
             clients,
             start_gossip,
             gossip: None,
@@ -86,6 +89,14 @@ impl Worker {
             busy_poll: BusyPoll::new(busy_poll_us),
             rest: Rest::default(),
         })
+    }
+
+    /// Lets the worker serve those who watch the node, too.
+    pub fn serve_watchers(&mut self, mut acceptor: Acceptor) -> io::Result<()> {
+        let registry = self.poll.registry();
+        registry.register(acceptor.listener(), tokens::WATCHERS, mio::Interest::READABLE)?;
+        self.watchers = Some(acceptor);
+        Ok(())
     }
 
     /// Takes turns until the node ends.
@@ -150,6 +161,7 @@ impl Worker {
         [
             self.clients.next_us(),
             self.acceptor.resumes_us(now_us),
+            self.watchers.as_ref().and_then(|acceptor| acceptor.resumes_us(now_us)),
             self.gossip.as_ref().map(|gossip| gossip.next_us(now_us)),
             pending_us,
         ]
@@ -165,6 +177,7 @@ impl Worker {
             match tokens::source_of(event.token()) {
                 EventSource::Waker => {}
                 EventSource::Clients => self.acceptor.set_ready(),
+                EventSource::Watchers => self.watchers.iter_mut().for_each(Acceptor::set_ready),
                 EventSource::Connection(key) => self.clients.handle_event(key, event),
                 source => {
                     if let Some(gossip) = &mut self.gossip {
@@ -176,6 +189,7 @@ impl Worker {
         let shared = self.shared.clone();
         let mut is_busy = self.gossip.as_mut().is_some_and(|gossip| gossip.turn(now, &shared));
         is_busy |= self.accept(now);
+        is_busy |= self.accept_watchers(now);
         is_busy |= shared.merge_waiting(self.id);
         is_busy |= self.clients.turn(now);
         if self.id == 0 {
@@ -209,6 +223,20 @@ impl Worker {
         }
         self.clients.admit(self.poll.registry(), accepted, now);
         self.acceptor.is_ready(now.mono_us)
+    }
+
+    /// Accepts connections of those who watch the node. Returns whether more may wait.
+    fn accept_watchers(&mut self, now: Now) -> bool {
+        let Some(acceptor) = self.watchers.as_mut().filter(|acceptor| acceptor.is_ready(now.mono_us)) else {
+            return false;
+        };
+        let mut accepted = Vec::new();
+        if let Err(error) = acceptor.accept(now.mono_us, &mut accepted) {
+            self.shared.handle_accept_failure(now.mono_us, &error);
+        }
+        let is_ready = acceptor.is_ready(now.mono_us);
+        self.clients.admit_watchers(self.poll.registry(), accepted, now);
+        is_ready
     }
 
     /// Answers the clients that have connected at the last moment: their connections would be reset.

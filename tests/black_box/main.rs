@@ -29,5 +29,6 @@ mod slow_http;
 mod strangers;
 mod strict;
 mod subscribe;
+mod tls;
 mod trouble;
 mod volume;

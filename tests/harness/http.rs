@@ -63,7 +63,7 @@ impl Http {
     }
 
     /// Reads one answer up to the end of the connection.
-    pub fn read(stream: &mut TcpStream) -> std::io::Result<Http> {
+    pub fn read(stream: &mut impl Read) -> std::io::Result<Http> {
         let mut bytes = Vec::new();
         if let Err(error) = stream.read_to_end(&mut bytes)
             && bytes.is_empty()

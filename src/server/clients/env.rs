@@ -46,6 +46,8 @@ pub struct ClientsEnv {
     /// The connections of this worker that are beyond the node's bound and being turned away: their keys by
     /// their generations, the oldest first.
     pub excess: BTreeMap<u64, usize>,
+    /// The connections of those who watch the node: their keys by their generations, the oldest first.
+    pub watchers: BTreeMap<u64, usize>,
     /// Bytes of the records that waited for connections that are gone, when they were counted last.
     counted_remains: usize,
 }
@@ -65,6 +67,7 @@ impl ClientsEnv {
             dead: Vec::new(),
             inbox: Inbox::default(),
             excess: BTreeMap::new(),
+            watchers: BTreeMap::new(),
             counted_remains: 0,
         }
     }

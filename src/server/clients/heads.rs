@@ -51,6 +51,7 @@ impl Clients {
     pub(super) fn handle_head(&mut self, now: Now, key: usize) {
         loop {
             let Some(connection) = self.table.get_mut(key) else { return };
+            let is_watcher = connection.admission == Admission::Watcher;
             let ConnectionStage::Head { head, .. } = &mut connection.stage else { return };
             match head.read() {
                 RequestHead::Partial => return,
@@ -65,10 +66,20 @@ impl Clients {
                     let refusal = Refusal::new(Code::BadRequest, message);
                     return self.env.refuse(now, key, connection, 400, &refusal);
                 }
+                RequestHead::Http | RequestHead::Upgrade(_) if is_watcher => {
+                    let message = "this port serves GET and HEAD of /healthz, /readyz and /metrics";
+                    let refusal = Refusal::new(Code::NotFound, message);
+                    return self.env.refuse(now, key, connection, 404, &refusal);
+                }
                 RequestHead::Http => return self.hand_over(now, key),
                 RequestHead::Health(health) => {
                     if health.path == HealthPath::Metrics && !self.scrapes.count(now) {
-                        return self.hand_over(now, key);
+                        if !is_watcher {
+                            return self.hand_over(now, key);
+                        }
+                        let message = "the metrics were asked for too often in this second";
+                        let refusal = Refusal::new(Code::Overloaded, message);
+                        return self.env.refuse(now, key, connection, 503, &refusal);
                     }
                     self.answer_health(now, key, health);
                 }
@@ -146,6 +157,7 @@ impl Clients {
             // A socket that is closed with unread bytes resets the connection, and the answer is lost.
             if let Some(connection) = self.table.get_mut(key)
                 && matches!(connection.stage, ConnectionStage::Head { .. })
+                && !connection.transport.is_handshaking()
             {
                 connection.intake.handle_event(false);
                 let _ = connection.intake.leave_paused() || connection.intake.enter_ready();
@@ -168,6 +180,9 @@ impl Clients {
             Ok(opened) => opened,
             Err(refusal) => return self.env.refuse(now, key, connection, 400, &refusal),
         };
+        if let Some(peer) = connection.transport.peer_name() {
+            tracing::debug!(peer, "a client with a certificate has a session");
+        }
         connection.out.lend(&mut self.env.pool);
         connection.out.append(&handshake.response());
         connection.out.start_frames(upgrade.framing);
@@ -183,7 +198,7 @@ impl Clients {
         let close = match connection.admission {
             _ if is_going => Some(CloseReason::new(CloseCode::Draining, "draining")),
             Admission::Excess => Some(CloseReason::new(CloseCode::OverCapacity, "over capacity")),
-            Admission::Admitted => None,
+            Admission::Admitted | Admission::Watcher => None,
         };
         if let Some(close) = close {
             return self.env.close(now, key, connection, &close);

@@ -25,10 +25,11 @@ use self::heads::Scrapes;
 use self::run::ChangeRun;
 use super::clock;
 use super::close::{CloseCode, CloseReason};
-use super::connection::{Admission, Connection, ConnectionStage};
+use super::connection::{Admission, AwaitedEnd, Connection, ConnectionStage};
 use super::host::WorkerHost;
 use super::liveness::Silence;
 use super::shared::Shared;
+use super::tls::TlsAcceptor;
 use super::tokens;
 use super::transport::{Layer, Transport};
 use crate::http::{HEAD_LATE, HandOver};
@@ -45,6 +46,9 @@ const PATTERNS_REMOVED_AT_ONCE: usize = 32;
 /// Number of connections over `--max-connections` that a worker turns away with an answer at a time. For
 /// each one beyond, the oldest whose request has not come is dropped without an answer.
 const EXCESS_MAX: usize = 128;
+/// Number of connections of a worker through the port for those who watch the node. For each one beyond, the oldest is
+/// dropped.
+const WATCHERS_MAX: usize = 64;
 
 /// All clients of one worker.
 pub struct Clients {
@@ -55,6 +59,8 @@ pub struct Clients {
     buffer: Vec<u8>,
     /// Connections that are to be read.
     ready: VecDeque<usize>,
+    /// Connections that are to be read, and go on with the handshake of their layer.
+    handshaking: VecDeque<usize>,
     /// Connections whose sessions want a turn.
     turning: VecDeque<usize>,
     /// Connections whose sessions want a turn that may scan the map.
@@ -65,6 +71,8 @@ pub struct Clients {
     run: ChangeRun,
     /// The way into the control plane.
     hand_over: HandOver<Layer>,
+    /// Makes the layers of accepted connections; `None` if clients speak plainly.
+    tls: Option<Arc<TlsAcceptor>>,
     /// Number of connections that were accepted so far.
     next_generation: u64,
     /// The store's mark, and whether the store takes records, when sessions last handled a change of them.
@@ -78,18 +86,21 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// No clients yet. Connections that are not for a session leave through `hand_over`.
-    pub fn new(host: WorkerHost, hand_over: HandOver<Layer>) -> Clients {
+    /// No clients yet. Connections that are not for a session leave through `hand_over`. Clients speak TLS if `tls` is
+    /// there.
+    pub fn new(host: WorkerHost, hand_over: HandOver<Layer>, tls: Option<Arc<TlsAcceptor>>) -> Clients {
         Clients {
             table: Slab::new(),
             env: ClientsEnv::new(host),
             buffer: vec![0; CLIENT_READ_BYTES],
             ready: VecDeque::new(),
+            handshaking: VecDeque::new(),
             turning: VecDeque::new(),
             scanning: VecDeque::new(),
             paused: Vec::new(),
             run: ChangeRun::default(),
             hand_over,
+            tls,
             next_generation: 0,
             durable: (0, true),
             is_wanted: false,
@@ -111,6 +122,7 @@ impl Clients {
     /// Returns whether the next turn has something to do at once.
     pub fn has_work(&self) -> bool {
         !self.ready.is_empty()
+            || !self.handshaking.is_empty()
             || !self.turning.is_empty()
             || !self.scanning.is_empty()
             || !self.env.touched.is_empty()
@@ -147,7 +159,11 @@ impl Clients {
             }
             let entry = self.table.vacant_entry();
             let key = entry.key();
-            let mut transport = Transport::new(socket, Layer::Plain);
+            let layer = match &self.tls {
+                None => Layer::Plain,
+                Some(tls) => Layer::Tls(Box::new(tls.layer(&shared.metrics))),
+            };
+            let mut transport = Transport::new(socket, layer);
             if (is_excess && self.env.excess.len() >= EXCESS_MAX)
                 || transport.register(registry, tokens::of_connection(key)).is_err()
             {
@@ -161,6 +177,33 @@ impl Clients {
             if is_excess {
                 self.env.excess.insert(self.next_generation, key);
             }
+            self.env.arm(now.mono_us, key, connection);
+        }
+    }
+
+    /// Takes in connections that were just accepted on the port for those who watch the node. They are never
+    /// encrypted.
+    pub fn admit_watchers(&mut self, registry: &Registry, accepted: Vec<(TcpStream, SocketAddr)>, now: Now) {
+        for (socket, _) in accepted {
+            if self.env.watchers.len() >= WATCHERS_MAX
+                && let Some((_, oldest)) = self.env.watchers.pop_first()
+                && let Some(connection) = self.table.get_mut(oldest)
+            {
+                let session = connection.finish(AwaitedEnd::Nothing, now.mono_us);
+                debug_assert!(session.is_none(), "nobody who watches has a session");
+                self.env.kill(oldest, connection);
+            }
+            let entry = self.table.vacant_entry();
+            let key = entry.key();
+            let mut transport = Transport::new(socket, Layer::Plain);
+            if transport.register(registry, tokens::of_connection(key)).is_err() {
+                continue;
+            }
+            self.next_generation += 1;
+            self.env.watchers.insert(self.next_generation, key);
+            let connection =
+                Connection::new(transport, self.next_generation, Admission::Watcher, now.mono_us);
+            let connection = entry.insert(connection);
             self.env.arm(now.mono_us, key, connection);
         }
     }
@@ -196,7 +239,9 @@ impl Clients {
     fn queue_reading(&mut self, key: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
         if !connection.is_over() && connection.intake.enter_ready() {
-            self.ready.push_back(key);
+            let is_handshaking = connection.transport.is_handshaking();
+            let list = if is_handshaking { &mut self.handshaking } else { &mut self.ready };
+            list.push_back(key);
         }
     }
 
@@ -213,6 +258,7 @@ impl Clients {
     pub fn turn(&mut self, now: Now) -> bool {
         self.resume_paused(now);
         let has_mail = self.read_ready() || self.drain_mailbox();
+        self.read_handshakes();
         self.handle_durable(now);
         self.handle_replicated(now);
         self.turn_sessions();
@@ -304,6 +350,10 @@ impl Clients {
         let is_due = connection.next_us().is_some_and(|due_us| due_us <= now.mono_us);
         match &mut connection.stage {
             ConnectionStage::Head { place_until_us: Some(_), .. } => self.handle_head(now, key),
+            ConnectionStage::Head { .. } if is_due && connection.transport.is_handshaking() => {
+                self.env.host.shared.metrics.tls.failed.increment();
+                self.env.kill(key, connection);
+            }
             // Between two requests, or before the answer was read, there is nobody to be told.
             ConnectionStage::Head { head, .. }
                 if is_due && (head.is_between_requests() || !connection.out.is_empty()) =>
@@ -425,12 +475,19 @@ impl Clients {
                 tracing::trace!(%error, "a closed connection was not registered");
             }
             self.env.uncount(&mut connection);
-            if connection.admission == Admission::Excess {
-                self.env.excess.remove(&connection.generation);
+            match connection.admission {
+                Admission::Watcher => drop(self.env.watchers.remove(&connection.generation)),
+                Admission::Excess => drop(self.env.excess.remove(&connection.generation)),
+                Admission::Admitted => {}
             }
-            self.shared().places.give_back();
-            if let ConnectionStage::HandedOver { place, read } = connection.stage {
-                place.take_over(connection.transport.into_client(), read);
+            if connection.admission != Admission::Watcher {
+                self.shared().places.give_back();
+            }
+            match connection.stage {
+                ConnectionStage::HandedOver { place, read } => {
+                    place.take_over(connection.transport.into_client(), read);
+                }
+                _ => connection.transport.say_end(),
             }
         }
         self.set_wanted();

@@ -7,15 +7,20 @@ use super::super::connection::{AwaitedEnd, Connection, ConnectionStage, Open};
 use super::super::framing::message::Unwrapped;
 use super::super::lifecycle::Phase;
 use super::super::session::Endpoint;
+use super::super::tls::TlsFault;
 use super::super::transport::Received;
 use super::Clients;
 use super::env::{ClientsEnv, PART_US_MAX};
+use crate::http::RawAnswer;
 use crate::limits::HANDSHAKE_US_MAX;
 use crate::record::Now;
 
 /// Number of bytes after which reading stops to hand out the changes that came of them, while these are still
 /// in the core's caches.
 const HAND_OUT_BYTES: usize = 64 * 1024;
+/// Time that a turn spends on handshakes of TLS, in microseconds. One takes some hundred microseconds, most of them for a
+/// signature, so a turn does a few: however many clients begin one, nobody else waits for longer than this.
+const HANDSHAKES_US_MAX: u64 = 1_000;
 
 impl Clients {
     /// Reads the connections that have something, and hands out changes in between. Returns whether changes
@@ -40,6 +45,23 @@ impl Clients {
         false
     }
 
+    /// Reads the connections that have something and are in the handshake of their layer, in the order in which they
+    /// came, as many as there is time for.
+    pub(super) fn read_handshakes(&mut self) {
+        if self.handshaking.is_empty() {
+            return;
+        }
+        let end_us = clock::now().mono_us + HANDSHAKES_US_MAX;
+        for _ in 0..self.handshaking.len() {
+            let now = clock::now();
+            if now.mono_us > end_us {
+                return;
+            }
+            let Some(key) = self.handshaking.pop_front() else { return };
+            self.read(now, key);
+        }
+    }
+
     /// Reads one piece of a connection, unless reading is paused. Returns the number of bytes.
     pub(super) fn read(&mut self, now: Now, key: usize) -> usize {
         let Some(connection) = self.table.get_mut(key) else { return 0 };
@@ -51,7 +73,11 @@ impl Clients {
         let Some(connection) = self.table.get_mut(key) else { return 0 };
         let mut bytes = 0;
         let most = connection.read_bytes_max().min(self.buffer.len());
-        match connection.transport.receive(self.buffer.get_mut(..most).unwrap_or_default()) {
+        let received = connection.transport.receive(self.buffer.get_mut(..most).unwrap_or_default());
+        if connection.transport.has_layer() {
+            self.env.touch(key, connection);
+        }
+        match received {
             Ok(Received { bytes: 0, .. }) => {
                 self.env.lose(now, key, connection);
                 return 0;
@@ -64,8 +90,7 @@ impl Clients {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => connection.intake.handle_empty(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
-                tracing::trace!(%error, "a client is gone");
-                self.env.lose(now, key, connection);
+                self.handle_failure(now, key, &error);
                 return 0;
             }
         }
@@ -75,6 +100,30 @@ impl Clients {
             self.env.arm(now.mono_us, key, connection);
         }
         bytes
+    }
+
+    /// Ends a connection that cannot be read.
+    fn handle_failure(&mut self, now: Now, key: usize, error: &io::Error) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let fault = connection.transport.fault().filter(|_| error.kind() == io::ErrorKind::InvalidData);
+        match fault {
+            None => {
+                tracing::trace!(%error, "a client is gone");
+                self.env.lose(now, key, connection);
+            }
+            Some(TlsFault::PlainText) => {
+                connection.transport.drop_layer();
+                connection.out.append(&tls_needed(now));
+                self.env.finish(now, key, connection, AwaitedEnd::Disconnect);
+            }
+            Some(TlsFault::Broken) => {
+                tracing::debug!(%error, "a client broke the rules of TLS");
+                self.env.finish(now, key, connection, AwaitedEnd::Disconnect);
+            }
+        }
+        if let Some(connection) = self.table.get_mut(key) {
+            self.env.arm(now.mono_us, key, connection);
+        }
     }
 
     /// Back-pressure: returns whether the connection is not to be read for now. If so, it is looked at again
@@ -180,4 +229,12 @@ impl Clients {
         };
         env.close(now, key, connection, &close);
     }
+}
+
+/// The answer to a client that does not speak TLS, which it can read.
+fn tls_needed(now: Now) -> Vec<u8> {
+    let body = b"This port speaks TLS, and this request came without it: use https:// or wss://.\n";
+    let media_type = "text/plain; charset=utf-8";
+    let answer = RawAnswer { status: 400, media_type, body, further: "", closes: true, is_head: false };
+    answer.bytes(now.wall_us)
 }
