@@ -28,6 +28,8 @@ mod connection;
 mod control;
 mod datagram;
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gossip;
 mod handshake;
 mod head;
