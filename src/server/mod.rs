@@ -27,6 +27,8 @@ mod cluster_view;
 mod connection;
 mod control;
 mod datagram;
+#[cfg(test)]
+mod echo_tests;
 mod framing;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
