@@ -10,6 +10,8 @@
 //! would judge the same value.
 
 pub mod cassandra;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod raw;
 mod values;
 

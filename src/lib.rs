@@ -4,6 +4,8 @@
 pub mod cli;
 pub mod cluster;
 pub(crate) mod config;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub(crate) mod http;
 pub mod ingest;
 pub mod latest;

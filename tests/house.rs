@@ -19,6 +19,7 @@ use source::{File, closing, line_of, test_module};
 const ROOMS: &[(&str, &[&str])] = &[
     ("lib", &[]),
     ("main", &["cli"]),
+    ("fuzzing", &[]),
     ("cli", &["server", "sim", "cluster", "protocol", "record", "config", "limits"]),
     (
         "server",

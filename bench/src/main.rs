@@ -9,6 +9,7 @@ mod cluster;
 mod document;
 mod figures;
 mod folder;
+mod hostile;
 mod instructions;
 mod load;
 mod machine;
@@ -88,6 +89,11 @@ enum Command {
     Store(store::Arguments),
     /// What a record received from a peer costs on each thread of a node, for several numbers of workers
     Workers(workers::Arguments),
+    /// A healthy publisher and subscriber while thousands of connections attack their node: latencies and verdicts
+    Hostile(hostile::Arguments),
+    /// The attackers of `hostile`
+    #[command(hide = true)]
+    Attack(hostile::AttackArguments),
     /// The store in a real Cassandra (`scripts/cassandra start`): throughput, kills, a pause, a load
     StoreCassandra(cassandra::Arguments),
 }
@@ -116,6 +122,8 @@ fn run(command: Command) -> Outcome<()> {
         Command::Propagation(arguments) => propagation::run(arguments),
         Command::Store(arguments) => store::run(&arguments),
         Command::Workers(arguments) => workers::run(&arguments),
+        Command::Hostile(arguments) => hostile::run(&arguments),
+        Command::Attack(arguments) => hostile::attack(&arguments),
         Command::StoreCassandra(arguments) => cassandra::run(arguments),
     }
 }

@@ -11,6 +11,8 @@
 //! the node at the other end of an exchange.
 
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod machine;
 pub(crate) mod members;
 pub mod outbox;

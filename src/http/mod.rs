@@ -23,6 +23,8 @@ mod authority;
 mod body;
 mod buffers;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod leased;
 

@@ -9,6 +9,8 @@
 mod ack;
 pub mod answer;
 pub mod draft;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod json;
 pub mod protobuf;
 pub mod query;

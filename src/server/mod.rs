@@ -27,7 +27,11 @@ mod cluster_view;
 mod connection;
 mod control;
 mod datagram;
+#[cfg(test)]
+mod echo_tests;
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gossip;
 mod handshake;
 mod head;

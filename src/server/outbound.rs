@@ -237,7 +237,7 @@ impl Outbound {
     }
 
     /// Everything that was appended and not yet sent as a whole, for tests that look at it.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn tail(&mut self) -> &mut Vec<u8> {
         self.close_batch();
         &mut self.bytes

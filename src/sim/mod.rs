@@ -59,6 +59,6 @@ pub use distribution::Distribution;
 pub use network::Network;
 pub use nodes::{Keeps, Start, Submission};
 pub use place::NodeId;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub use replica::SimReplica;
 pub use world::World;

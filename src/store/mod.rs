@@ -24,6 +24,8 @@ mod data_dir;
 mod embedded;
 mod engine;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handle;
 mod history;
 mod life;
@@ -33,7 +35,7 @@ mod placement;
 mod private_file;
 mod queue;
 mod rings;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,5 @@
 //! Records for the tests of the store.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use crate::record::{Birth, NodeName, Payload, Record, SharedRecord, Source, Stamp};
@@ -17,8 +15,9 @@ pub(super) fn deletion(source: &str, ts: u64) -> Record {
 }
 
 /// A shared record whose data is its `ts`.
+#[cfg(test)]
 pub(super) fn shared(source: &str, ts: u64) -> SharedRecord {
-    Arc::new(record(source, ts, ts.to_string().as_bytes()))
+    std::sync::Arc::new(record(source, ts, ts.to_string().as_bytes()))
 }
 
 /// A record that was accepted by n1, in its life 1 and as its `ts`-th, at the time `ts`.

@@ -35,6 +35,8 @@
 
 mod admission;
 mod audience;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod leaving;
 mod role;
 mod trie;

@@ -32,11 +32,11 @@ impl File {
         paths.into_iter().map(read).collect()
     }
 
-    /// Returns whether the whole file is a test's: `tests.rs`, `…_tests.rs`, `testing.rs`, `harness.rs`, or it lies
-    /// in a folder `tests` or `harness`.
+    /// Returns whether the whole file is a test's: `tests.rs`, `…_tests.rs`, `testing.rs`, `harness.rs`,
+    /// `fuzzing.rs`, or it lies in a folder `tests` or `harness`.
     pub fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
-        matches!(name, "tests" | "testing" | "harness")
+        matches!(name, "tests" | "testing" | "harness" | "fuzzing")
             || name.ends_with("_tests")
             || self.path.contains("/tests/")
             || self.path.contains("/harness/")

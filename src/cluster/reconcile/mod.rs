@@ -42,6 +42,8 @@
 //! a thousand scattered differences touch all of it).
 
 mod compare;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod initiator;
 mod items;
 mod lane;

@@ -63,6 +63,8 @@ mod custody;
 mod dues;
 mod duty;
 mod env;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gaps;
 mod latency;
 mod lateness;

@@ -218,7 +218,7 @@ fn address_from_text(text: &str) -> Option<SocketAddr> {
 }
 
 /// Returns the protobuf form of a frame.
-pub(super) fn frame_to_proto(frame: &MembershipFrame) -> proto::MembersFrame {
+pub(in crate::cluster) fn frame_to_proto(frame: &MembershipFrame) -> proto::MembersFrame {
     use proto::members_frame::Body;
     let body = match frame {
         MembershipFrame::Ping(ping) => Body::Ping(ping_to_proto(ping)),
@@ -233,7 +233,7 @@ pub(super) fn frame_to_proto(frame: &MembershipFrame) -> proto::MembersFrame {
 }
 
 /// Reads a frame; `None` if it is malformed.
-pub(super) fn frame_from_bytes(bytes: Bytes) -> Option<MembershipFrame> {
+pub(in crate::cluster) fn frame_from_bytes(bytes: Bytes) -> Option<MembershipFrame> {
     use proto::members_frame::Body;
     // Common fields are shared at once: what one update frees is used for the next, so memory is not
     // fragmented.

@@ -20,6 +20,15 @@ pub(super) fn count_life(database: &Database, life: NewLife) -> Result<NodeIdent
     Ok(identity)
 }
 
+/// Returns the least boot number of the next start. The greatest number has no successor, and no node has written
+/// it: it is damaged, and then the clock alone decides.
+fn after(boot: u64) -> u64 {
+    boot.checked_add(1).unwrap_or_else(|| {
+        tracing::error!("the boot number in the store is damaged; the clock gives the next one");
+        0
+    })
+}
+
 /// Reads the heads and removes them: they are true of this state of the file and of no later one.
 fn take_heads(table: &mut Table<'_, (&'static str, u64), u64>) -> Result<Heads, redb::Error> {
     let mut heads = Heads::new();
@@ -52,7 +61,7 @@ fn write_life(transaction: &WriteTransaction, life: NewLife) -> Result<NodeIdent
         let kept_name = texts.get(NODE_NAME)?.and_then(|name| NodeName::parse(name.value()).ok());
         let identity = NodeIdentity {
             node_name: life.node_name.or(kept_name).unwrap_or(life.made_up),
-            boot: life.boot_min.max(number(&numbers, BOOT)? + 1),
+            boot: life.boot_min.max(after(number(&numbers, BOOT)?)),
             agreed_us: Some(number(&numbers, AGREED_US)?).filter(|&us| us > 0),
             heads: take_heads(&mut transaction.open_table(HEADS)?)?,
         };

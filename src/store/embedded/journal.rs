@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 use redb::{ReadableTable, Table};
 
 use self::index::{JournalIndex, WaitingSource};
-use self::row::{ChangePlace, RowWriter, WrittenChange, decode_row, read_records};
+use self::row::{ChangePlace, ROW_NUMBERS, RowWriter, WrittenChange, decode_row, read_records};
 use crate::record::{SharedRecord, Source, Stamp};
 use crate::store::open::JOURNAL_BYTES;
 use crate::store::queue::WriteGroup;
@@ -143,6 +143,14 @@ impl Journal {
         let (mut waiting, mut row_bytes, mut next_row) = (JournalIndex::new(history as usize), 0, 0);
         for row in table.iter()? {
             let (number, row) = row?;
+            // The last number has no successor, which the next row needs.
+            if number.value() >= ROW_NUMBERS - 1 {
+                tracing::error!(
+                    number = number.value(),
+                    "a row of the journal has no possible number; skipped"
+                );
+                continue;
+            }
             decode_row(number.value(), row.value(), |change| waiting.add(change));
             row_bytes += row.value().len();
             next_row = number.value() + 1;

@@ -25,6 +25,8 @@
 //! ring of numbered slots, which hides the order in time and needs a search for `from` and `to`.
 
 mod birth;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod journal;
 pub(super) mod medium;
 mod rows;

@@ -29,6 +29,9 @@ const CLASS_BYTES: usize = 256;
 const _: () = assert!(JOURNAL_ROW_BYTES_MAX < 1 << OFFSET_BITS);
 const _: () = assert!(crate::limits::STREAM_FRAME_BYTES_MAX <= CLASS_BYTES << ((1 << CLASS_BITS) - 1));
 
+/// Numbers of rows are below this. It is so large that no store has so many rows in its life.
+pub(super) const ROW_NUMBERS: u64 = 1 << (u64::BITS - OFFSET_BITS - CLASS_BITS);
+
 /// Place of a change in the journal's table: the number of the row, the offset in the row, and roughly the size.
 /// The order of places is that in which the changes were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +40,7 @@ pub(super) struct ChangePlace(u64);
 impl ChangePlace {
     /// The place of a change of this many bytes.
     fn new(row: u64, offset: usize, bytes: usize) -> ChangePlace {
-        debug_assert!(row < 1 << (u64::BITS - OFFSET_BITS - CLASS_BITS), "rows are fewer than their numbers");
+        debug_assert!(row < ROW_NUMBERS, "rows are fewer than their numbers");
         debug_assert!(offset < 1 << OFFSET_BITS, "a row is too long");
         let class =
             bytes.div_ceil(CLASS_BYTES).next_power_of_two().trailing_zeros().min((1 << CLASS_BITS) - 1);

@@ -1,0 +1,65 @@
+//! The healthy clients: a publisher, and a subscriber of what it publishes.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anode_loadgen::{Outcome, client};
+use tungstenite::{Message, WebSocket};
+
+/// Time between two records.
+pub const PACE: Duration = Duration::from_millis(4);
+
+/// The latencies of one measurement: from the publish of a record until the subscriber has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Noticed {
+    /// Median, in microseconds.
+    pub p50_us: f64,
+    /// 99th percentile, in microseconds.
+    pub p99_us: f64,
+}
+
+/// The two clients, on connections of their own.
+pub struct Healthy {
+    publisher: WebSocket<TcpStream>,
+    subscriber: WebSocket<TcpStream>,
+    /// Number of the last record.
+    number: u64,
+}
+
+impl Healthy {
+    /// Connects both to the node.
+    pub fn at(http: &str) -> Outcome<Healthy> {
+        let publisher = client::connect(http, "/publish")?;
+        let mut subscriber = client::connect(http, "/subscribe?source=healthy")?;
+        while !subscriber.read()?.into_text()?.contains("\"eos\"") {}
+        Ok(Healthy { publisher, subscriber, number: 0 })
+    }
+
+    /// Publishes records for this time, and measures how long each takes. An error means that a client was closed or
+    /// refused.
+    pub fn measure(&mut self, length: Duration) -> Outcome<Noticed> {
+        let end = Instant::now() + length;
+        let mut latencies_us = Vec::new();
+        while Instant::now() < end {
+            let due = Instant::now();
+            self.number += 1;
+            let record = format!(r#"{{"source":"healthy","data":{}}}"#, self.number);
+            self.publisher.send(Message::text(record))?;
+            let wanted = format!("\"data\":{}}}", self.number);
+            loop {
+                let text = self.subscriber.read()?.into_text()?;
+                if text.ends_with(&wanted) {
+                    break;
+                }
+            }
+            latencies_us.push(due.elapsed().as_secs_f64() * 1e6);
+            std::thread::sleep(PACE.saturating_sub(due.elapsed()));
+        }
+        latencies_us.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let place = (latencies_us.len() as f64 * share).ceil() as usize;
+            latencies_us.get(place.saturating_sub(1)).copied().ok_or("no record was measured")
+        };
+        Ok(Noticed { p50_us: at(0.5)?, p99_us: at(0.99)? })
+    }
+}
