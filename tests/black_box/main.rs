@@ -29,5 +29,6 @@ mod strangers;
 mod strict;
 mod subscribe;
 mod tls;
+mod tls_clients;
 mod trouble;
 mod volume;
