@@ -108,7 +108,7 @@ fn openssl_speaks_what_is_safe_and_nothing_else() {
     for version in ["-tls1_2", "-tls1_3"] {
         let output = openssl(&node, &authority, &[version, "-quiet", "-ign_eof"], request);
         assert!(output.stdout.starts_with("HTTP/1.1 200"), "{version}: {output:?}");
-        for group in ["X25519", "P-256"] {
+        for group in ["X25519:P-256", "P-256", "P-384:P-256"] {
             let output = openssl(&node, &authority, &[version, "-groups", group, "-brief"], "");
             assert_eq!(output.code, Some(0), "{version} {group}: {output:?}");
         }

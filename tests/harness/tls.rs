@@ -32,7 +32,7 @@ pub struct Authority {
 /// A certificate and its key, in PEM.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    /// The certificate.
+    /// The certificate, followed by nothing.
     pub cert: String,
     /// The private key.
     pub key: String,
@@ -127,7 +127,7 @@ impl Authority {
 pub struct TlsStream {
     /// The state of TLS.
     pub tls: ClientConnection,
-    /// The socket.
+    /// The socket that the encrypted bytes go through.
     pub socket: TcpStream,
     /// Bytes that are written to the socket at a time.
     pub piece_bytes: usize,
@@ -202,7 +202,7 @@ impl Write for TlsStream {
 
 /// A node that speaks TLS, with a plain port to watch it by.
 pub struct TlsNode {
-    /// The node.
+    /// The node's process, with its addresses and its log.
     pub node: Node,
     /// Address of the port with the health paths.
     pub watch: String,

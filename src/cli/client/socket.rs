@@ -7,7 +7,7 @@ use super::NodeUrl;
 use super::stream::NodeStream;
 use crate::cli::CliError;
 
-/// A WebSocket.
+/// A WebSocket over a plain connection or one with TLS.
 pub type Socket = WebSocket<NodeStream>;
 
 /// Opens the WebSocket at `path` of a node for two threads, of which one writes and one reads.
