@@ -21,6 +21,7 @@ mod propagation;
 mod relay;
 mod store;
 mod subject;
+mod tls;
 mod workers;
 
 use std::path::{Path, PathBuf};
@@ -87,6 +88,8 @@ enum Command {
     Propagation(propagation::Arguments),
     /// The embedded store through a node against a bare loop into the same kind of file on the same disk
     Store(store::Arguments),
+    /// What TLS costs: deliveries a second from one publisher to many subscribers, plain and with TLS, and memory
+    Tls(tls::Arguments),
     /// What a record received from a peer costs on each thread of a node, for several numbers of workers
     Workers(workers::Arguments),
     /// A healthy publisher and subscriber while thousands of connections attack their node: latencies and verdicts
@@ -121,6 +124,7 @@ fn run(command: Command) -> Outcome<()> {
         Command::Relay { listen, singly } => relay::run(listen, singly),
         Command::Propagation(arguments) => propagation::run(arguments),
         Command::Store(arguments) => store::run(&arguments),
+        Command::Tls(arguments) => tls::run(&arguments),
         Command::Workers(arguments) => workers::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Attack(arguments) => hostile::attack(&arguments),

@@ -14,6 +14,8 @@ pub struct Node {
     pub http: String,
     /// Address of the gossip port, `host:port`.
     pub gossip: String,
+    /// Address at which the node is watched, `host:port`: the HTTP port, or the one of `--metrics`.
+    watch: String,
     /// Time from starting the process to its ready line.
     pub start: Duration,
 }
@@ -36,7 +38,9 @@ impl Node {
             let found = line.split_whitespace().find_map(|word| word.strip_prefix(name));
             found.map(str::to_owned).ok_or_else(|| format!("no {name} in the ready line {line:?}"))
         };
-        Ok(Node { http: field("http=")?, gossip: field("gossip=")?, start: begun.elapsed(), process })
+        let (http, gossip) = (field("http=")?, field("gossip=")?);
+        let watch = field("metrics=").unwrap_or_else(|_| http.clone());
+        Ok(Node { http, gossip, watch, start: begun.elapsed(), process })
     }
 
     /// Returns the process id.
@@ -48,7 +52,7 @@ impl Node {
     pub fn wait_ready(&self, deadline: Duration) -> Outcome<()> {
         let begun = Instant::now();
         while begun.elapsed() < deadline {
-            if self.get("/readyz").is_ok_and(|head| head.starts_with("HTTP/1.1 200")) {
+            if get(&self.watch, "/readyz", "1.1").is_ok_and(|head| head.starts_with("HTTP/1.1 200")) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -13,6 +13,7 @@ use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Payloads, Sizes};
 use crate::plan::{Format, Patterns, Plan, Target, Transport, separator};
 use crate::replay::Recording;
 use crate::schedule::Shape;
+use crate::tls::TlsSettings;
 use crate::wire::{Ack, Common};
 
 /// How the rate is spread over time.
@@ -62,7 +63,8 @@ pub struct RunArgs {
     /// What is in aNode's frames
     #[arg(long, value_enum, default_value = "json", help_heading = "Target")]
     pub format: Format,
-    /// host:port of the servers, several split by commas; connections take turns [default: the target's port on 127.0.0.1]
+    /// host:port of the servers, several split by commas, with TLS wss://host:port; connections take turns [default: the
+    /// target's port on 127.0.0.1]
     #[arg(long, value_delimiter = ',', help_heading = "Target")]
     pub to: Vec<String>,
     /// Servers that are published to, if not --to
@@ -71,6 +73,9 @@ pub struct RunArgs {
     /// Servers that are subscribed to, if not --to
     #[arg(long, value_delimiter = ',', help_heading = "Target")]
     pub subscribe_to: Vec<String>,
+    /// PEM file of the authorities that sign the servers' certificates [default: those of this system]
+    #[arg(long, value_name = "FILE", help_heading = "Target")]
+    pub ca: Option<PathBuf>,
     /// Connections that publish
     #[arg(long, short, default_value_t = 1, help_heading = "Load")]
     pub publishers: u32,
@@ -243,6 +248,7 @@ impl RunArgs {
             format: self.format,
             publish_to: or_to(&self.publish_to),
             subscribe_to: or_to(&self.subscribe_to),
+            tls: self.tls()?,
             publishers: if recording.is_some() { self.publishers.min(sources) } else { self.publishers },
             subscribers: self.subscribers,
             sources,
@@ -270,6 +276,19 @@ impl RunArgs {
             local_addresses: self.local_address.clone(),
             server_pids: self.server_pid.clone(),
         })
+    }
+
+    /// Returns the settings of TLS, if the addresses of the servers ask for it: all of them, or none.
+    fn tls(&self) -> Result<Option<TlsSettings>, String> {
+        let all = [&self.to, &self.publish_to, &self.subscribe_to].into_iter().flatten();
+        let is_tls = |address: &String| address.starts_with("wss://") || address.starts_with("https://");
+        let (with, without): (Vec<_>, Vec<_>) = all.partition(|address| is_tls(address));
+        match (with.first(), without.first()) {
+            (Some(_), Some(plain)) => wrong("--to", plain, "wss:// as the others are, or none of them"),
+            (None, _) if self.ca.is_some() => wrong("--to", "", "wss://host:port with --ca"),
+            (None, _) => Ok(None),
+            (Some(_), None) => TlsSettings::new(self.ca.as_deref()).map(Some),
+        }
     }
 
     fn common(&self, names: Names) -> Common {

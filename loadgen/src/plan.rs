@@ -7,6 +7,7 @@ use crate::payload::{Payloads, Sizes};
 use crate::random::Random;
 use crate::replay::Recording;
 use crate::schedule::{Schedule, Shape};
+use crate::tls::TlsSettings;
 use crate::wire::anode_json::AnodeJson;
 use crate::wire::anode_proto::AnodeProto;
 use crate::wire::mqtt::Mqtt;
@@ -71,6 +72,8 @@ pub struct Plan {
     pub publish_to: Vec<String>,
     /// `host:port` of each server that is subscribed to; subscribers take turns.
     pub subscribe_to: Vec<String>,
+    /// The settings of TLS; `None` if connections are plain.
+    pub tls: Option<TlsSettings>,
     /// Number of connections that publish.
     pub publishers: u32,
     /// Number of connections that subscribe.

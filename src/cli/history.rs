@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::{DEFAULT_URL, NodeUrl, fetch, percent_encoded};
+use super::client::{DEFAULT_URL, NodeUrl, TrustArguments, fetch, percent_encoded};
 use super::{CliError, whole_number};
 use crate::limits::TS_MAX;
 use crate::record::Source;
@@ -19,9 +19,11 @@ pub struct Arguments {
     /// Name of the source, for example sensors/7/temp
     source: String,
     /// A number is the least ts, in microseconds since 1970; anything else is the URL of a node,
-    /// ws://HOST:PORT or http://HOST:PORT [default: ws://127.0.0.1:7070]; may be given once for each
+    /// ws://HOST:PORT or http://HOST:PORT, with TLS wss:// or https:// [default: ws://127.0.0.1:7070]; may be given once for each
     #[arg(long, value_name = "MICROS|URL")]
     from: Vec<String>,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// The greatest ts, in microseconds since 1970
     #[arg(long, value_name = "MICROS", allow_negative_numbers = true, value_parser = whole_number(0..=TS_MAX))]
     to: Option<u64>,
@@ -40,7 +42,7 @@ struct Page<'a> {
 /// Prints the records, the newest first. They are requested page by page.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let (from_us, url) = told_apart(&arguments.from)?;
-    let endpoint = NodeUrl::parse(url, "from")?;
+    let endpoint = NodeUrl::parse(url, "from", &arguments.trust)?;
     Source::check(&arguments.source).map_err(|error| CliError::Usage(error.to_string()))?;
     let mut path = format!("/v1/sources/{}/history?from={from_us}", percent_encoded(&arguments.source));
     if let Some(to_us) = arguments.to {

@@ -5,14 +5,16 @@ use std::io::Write;
 use serde::Deserialize;
 
 use super::CliError;
-use super::client::{DEFAULT_URL, NodeUrl, fetch};
+use super::client::{DEFAULT_URL, NodeUrl, TrustArguments, fetch};
 
 /// The arguments of `anode members`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// URL of a node: ws://HOST:PORT or http://HOST:PORT
+    /// URL of a node: ws://HOST:PORT or http://HOST:PORT; with TLS wss:// or https://
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     from: String,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// Print the JSON as the node sent it
     #[arg(long)]
     json: bool,
@@ -58,7 +60,7 @@ fn read(body: &str) -> Result<Vec<Member>, CliError> {
 
 /// Prints the members as a table, or as the JSON that the node sent.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = NodeUrl::parse(&arguments.from, "from")?;
+    let endpoint = NodeUrl::parse(&arguments.from, "from", &arguments.trust)?;
     let body = fetch(&endpoint, "/v1/members")?.ok()?;
     let text = if arguments.json { format!("{body}\n") } else { table(&read(&body)?) };
     Ok(std::io::stdout().write_all(text.as_bytes())?)

@@ -13,10 +13,11 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tungstenite::protocol::WebSocket;
 use tungstenite::{Error, Message};
 
-use super::client::{DEFAULT_URL, Half, NodeUrl, Refused, Sender, connect_in_halves, items};
+use super::client::{
+    DEFAULT_URL, NodeUrl, Refused, Sender, Socket, TrustArguments, connect_in_halves, items,
+};
 use super::{CliError, whole_number};
 use crate::limits::TS_MAX;
 use crate::protocol::AckLevel;
@@ -43,9 +44,11 @@ pub struct Arguments {
     /// Publish objects from stdin, one per line: {"source":…,"data":…}; exit code 1 if any is refused
     #[arg(long)]
     stdin: bool,
-    /// URL of a node: ws://HOST:PORT or http://HOST:PORT
+    /// URL of a node: ws://HOST:PORT or http://HOST:PORT; with TLS wss:// or https://
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     to: String,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// When a publish is answered: accepted (the node has it), stored (it survives a power cut), replicated
     /// (every live node has it)
     #[arg(long, value_name = "LEVEL", default_value = "accepted", value_parser = AckLevel::ALL.map(AckLevel::as_str))]
@@ -57,7 +60,7 @@ pub struct Arguments {
 
 /// Publishes the records, waits for all answers, and returns an error if any of them is a refusal.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = NodeUrl::parse(&arguments.to, "to")?;
+    let endpoint = NodeUrl::parse(&arguments.to, "to", &arguments.trust)?;
     // The node checks the name of the source, because its refusal tells more than one made here could.
     let mut pipeline = Pipeline::open(&endpoint, &arguments.ack)?;
     match (&arguments.source, &arguments.data) {
@@ -240,7 +243,7 @@ impl Pipeline {
 }
 
 /// Reads answers until the connection ends, and returns the reason why it did.
-fn read_answers(mut reader: WebSocket<Half>, shared: &Shared, results: &Mutex<Option<String>>) -> String {
+fn read_answers(mut reader: Socket, shared: &Shared, results: &Mutex<Option<String>>) -> String {
     // A read times out after half of the allowed silence at the latest, since the socket has a timeout of its
     // own.
     let mut silent = Duration::ZERO;

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::client::{DEFAULT_URL, Event, Interrupt, NodeUrl, Subscription, Wanted};
+use super::client::{DEFAULT_URL, Event, Interrupt, NodeUrl, Subscription, TrustArguments, Wanted};
 use super::{CliError, whole_number};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
 use crate::record::Pattern;
@@ -13,9 +13,11 @@ pub struct Arguments {
     /// Names of sources, in which * stands for any one segment and a last ** for one or more
     #[arg(required = true, value_name = "PATTERN", num_args = 1..=PATTERNS_PER_SUBSCRIPTION_MAX)]
     patterns: Vec<String>,
-    /// URL of a node: ws://HOST:PORT or http://HOST:PORT
+    /// URL of a node: ws://HOST:PORT or http://HOST:PORT; with TLS wss:// or https://
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     from: String,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// Only print records that are published from now on, not those that exist already
     #[arg(long)]
     no_snapshot: bool,
@@ -30,7 +32,7 @@ pub struct Arguments {
 
 /// Prints records until there are as many as wanted, until Ctrl-C, or until the reader of stdout is gone.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = NodeUrl::parse(&arguments.from, "from")?;
+    let endpoint = NodeUrl::parse(&arguments.from, "from", &arguments.trust)?;
     for pattern in &arguments.patterns {
         Pattern::parse(pattern).map_err(|error| CliError::Usage(error.to_string()))?;
     }

@@ -174,12 +174,7 @@ impl Node {
         let advertised = address::advertised(&config, gossip)?;
         let (store, identity) = open_store(&config)?;
         let told = Told { name: identity.node_name.clone(), http, gossip: advertised };
-        let (mut polls, mut mailboxes) = (Vec::new(), Vec::new());
-        for _ in 0..listeners.len() {
-            let poll = mio::Poll::new()?;
-            mailboxes.push(Mailbox::new(mio::Waker::new(poll.registry(), tokens::WAKER)?));
-            polls.push(poll);
-        }
+        let (polls, mailboxes) = polls(listeners.len())?;
         let busy_poll_us = config.busy_poll_us;
         let shared = share(config, &identity, store, mailboxes, on_fatal);
         let gossip_config = gossip_config(&shared, &identity, &told);
@@ -187,12 +182,7 @@ impl Node {
         shared.cluster.set_members(vec![myself(&gossip_config)]);
         shared.metrics.members.alive.set(1);
         let heads = if is_too_old(&gossip_config, clock::now()) { Heads::new() } else { identity.heads };
-        let options = HttpOptions {
-            body_bytes_max: shared.config.max_frame_bytes,
-            record_bytes_max: shared.config.max_record_bytes,
-            layer_bytes_max: if tls.is_some() { LAYER_BYTES_MAX } else { 0 },
-        };
-        let control = Http::start(Arc::new(Control(shared.clone())), options)?;
+        let control = Http::start(Arc::new(Control(shared.clone())), http_options(&shared.config))?;
         let (alive, ended) = bounded(0);
         let mut handle = NodeHandle {
             name: told.name.clone(),
@@ -348,6 +338,25 @@ struct Told {
 const JOURNAL_BYTES_MIN: usize = 16 * 1024 * 1024;
 /// Largest number of bytes that may wait in the store's journal.
 const JOURNAL_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+fn http_options(config: &Config) -> HttpOptions {
+    HttpOptions {
+        body_bytes_max: config.max_frame_bytes,
+        record_bytes_max: config.max_record_bytes,
+        layer_bytes_max: if config.tls.is_some() { LAYER_BYTES_MAX } else { 0 },
+    }
+}
+
+/// Makes a poll, and a mailbox that wakes it, for each of `workers` workers.
+fn polls(workers: usize) -> io::Result<(Vec<mio::Poll>, Vec<Mailbox>)> {
+    let (mut polls, mut mailboxes) = (Vec::new(), Vec::new());
+    for _ in 0..workers {
+        let poll = mio::Poll::new()?;
+        mailboxes.push(Mailbox::new(mio::Waker::new(poll.registry(), tokens::WAKER)?));
+        polls.push(poll);
+    }
+    Ok((polls, mailboxes))
+}
 
 /// Binds the port for those who watch the node.
 fn bind_watchers(address: SocketAddr) -> Result<(Acceptor, SocketAddr), ServerError> {

@@ -10,12 +10,12 @@ use serde_json::json;
 use crate::harness::command::{Background, run};
 use crate::harness::{Cluster, Node};
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Returns the path of something that `scripts/interop` has installed.
-fn installed(path: &str) -> PathBuf {
+pub fn installed(path: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let full = target.join("interop").join(path);
     assert!(

@@ -30,5 +30,6 @@ mod strangers;
 mod strict;
 mod subscribe;
 mod tls;
+mod tls_clients;
 mod trouble;
 mod volume;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair,
+    KeyPair, KeyUsagePurpose,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -32,7 +32,7 @@ pub struct Authority {
 /// A certificate and its key, in PEM.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    /// The certificate.
+    /// The certificate, followed by nothing.
     pub cert: String,
     /// The private key.
     pub key: String,
@@ -52,6 +52,7 @@ impl Authority {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = must("key", KeyPair::generate());
         let pem = must("authority", params.self_signed(&key)).pem();
         let dir = must("directory", tempfile::tempdir());
@@ -65,6 +66,8 @@ impl Authority {
         let mut params = must("names", CertificateParams::new(names));
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, common_name);
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = must("key", KeyPair::generate());
@@ -124,7 +127,7 @@ impl Authority {
 pub struct TlsStream {
     /// The state of TLS.
     pub tls: ClientConnection,
-    /// The socket.
+    /// The socket that the encrypted bytes go through.
     pub socket: TcpStream,
     /// Bytes that are written to the socket at a time.
     pub piece_bytes: usize,
@@ -199,7 +202,7 @@ impl Write for TlsStream {
 
 /// A node that speaks TLS, with a plain port to watch it by.
 pub struct TlsNode {
-    /// The node.
+    /// The node's process, with its addresses and its log.
     pub node: Node,
     /// Address of the port with the health paths.
     pub watch: String,

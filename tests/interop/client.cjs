@@ -2,6 +2,8 @@
 'use strict';
 const assert = require('node:assert/strict');
 const path = require('node:path');
+// `wss` over TLS; the authority is then the one of the variable NODE_EXTRA_CA_CERTS.
+const scheme = process.env.INTEROP_SCHEME ?? 'ws';
 const WebSocket = require(path.join(process.env.INTEROP_MODULES, 'ws'));
 
 // A WebSocket with a queue of messages. `next()` returns the next one, and fails after 20 s.
@@ -26,8 +28,8 @@ function open(url, protocols) {
 }
 
 async function main(first, second) {
-  const publisher = await open(`ws://${first}/publish?ack=stored`);
-  const subscriber = await open(`ws://${second}/subscribe`);
+  const publisher = await open(`${scheme}://${first}/publish?ack=stored`);
+  const subscriber = await open(`${scheme}://${second}/subscribe`);
   assert.ok((await publisher.json()).connected.session);
   assert.ok((await subscriber.json()).connected.node);
 
@@ -51,7 +53,7 @@ async function main(first, second) {
   subscriber.close(1000);
   assert.equal(await closed, 1000);
 
-  await assert.rejects(open(`ws://${first}/publish`, ['mqtt']), /400/);
+  await assert.rejects(open(`${scheme}://${first}/publish`, ['mqtt']), /400/);
   publisher.terminate();
 }
 

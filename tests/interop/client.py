@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import os
 import sys
 
 import websockets
+
+# `wss` over TLS; the authority is then the one of the variable SSL_CERT_FILE.
+SCHEME = os.environ.get("INTEROP_SCHEME", "ws")
 
 
 async def receive(socket):
@@ -15,8 +19,8 @@ async def receive(socket):
 
 async def main(first, second):
     async with (
-        websockets.connect(f"ws://{first}/publish", subprotocols=["anode.v1.json"]) as publisher,
-        websockets.connect(f"ws://{second}/subscribe?source=py/**") as subscriber,
+        websockets.connect(f"{SCHEME}://{first}/publish", subprotocols=["anode.v1.json"]) as publisher,
+        websockets.connect(f"{SCHEME}://{second}/subscribe?source=py/**") as subscriber,
     ):
         assert publisher.subprotocol == "anode.v1.json", publisher.subprotocol
         greeting = await receive(publisher)
@@ -54,7 +58,7 @@ async def main(first, second):
             assert closed.rcvd.code == 1003, closed
 
     try:
-        await websockets.connect(f"ws://{first}/subscribe?source=a**")
+        await websockets.connect(f"{SCHEME}://{first}/subscribe?source=a**")
         raise AssertionError("a bad pattern was accepted")
     except websockets.InvalidStatus as refused:
         assert refused.response.status_code == 400, refused

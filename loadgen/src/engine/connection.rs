@@ -10,6 +10,7 @@ use super::publisher::Publisher;
 use super::subscriber::{Subscriber, Times};
 use crate::measure::{Tally, note};
 use crate::payload::Payloads;
+use crate::tls::TlsClient;
 use crate::wire::{Broken, Sink, Wire};
 
 /// The part of a connection in the run, with its state.
@@ -23,6 +24,8 @@ pub enum Part {
 /// A connection to a server.
 pub struct Connection {
     socket: TcpStream,
+    /// The state of TLS, if the connection has it.
+    tls: Option<TlsClient>,
     /// The protocol that is spoken on the connection.
     pub wire: Box<dyn Wire>,
     /// The part that the connection plays in the run.
@@ -77,11 +80,12 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl Connection {
     /// Makes a connection of a socket that is connecting; the client's first message waits in `out`.
-    pub fn new(socket: TcpStream, mut wire: Box<dyn Wire>, part: Part) -> Connection {
+    pub fn new(socket: TcpStream, tls: Option<TlsClient>, mut wire: Box<dyn Wire>, part: Part) -> Connection {
         let mut out = Vec::new();
         wire.hello(&mut out);
         Connection {
             socket,
+            tls,
             wire,
             part,
             out,
@@ -106,9 +110,17 @@ impl Connection {
 
     /// Writes as much as the socket takes.
     pub fn flush(&mut self) -> Result<(), Broken> {
-        while self.has_unwritten() && !self.is_choked {
-            match self.socket.write(&self.out[self.written..]) {
-                Ok(0) => return Broken::because("closed by the peer"),
+        while !self.is_choked
+            && (self.has_unwritten() || self.tls.as_ref().is_some_and(TlsClient::wants_write))
+        {
+            let rest = &self.out[self.written..];
+            let written = match &mut self.tls {
+                None => self.socket.write(rest),
+                Some(tls) if tls.is_waiting() => break,
+                Some(tls) => tls.write(&mut self.socket, rest),
+            };
+            match written {
+                Ok(0) if self.tls.is_none() => return Broken::because("closed by the peer"),
                 Ok(bytes) => self.written += bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_choked = true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -134,7 +146,12 @@ impl Connection {
             }
             reading.buffer[..kept].copy_from_slice(&self.rest);
             let room = reading.buffer.len() - kept;
-            let bytes = match self.socket.read(&mut reading.buffer[kept..]) {
+            let buffer = &mut reading.buffer[kept..];
+            let read = match &mut self.tls {
+                None => self.socket.read(buffer),
+                Some(tls) => tls.read(&mut self.socket, buffer),
+            };
+            let bytes = match read {
                 Ok(0) => return Broken::because("closed by the peer"),
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
@@ -144,8 +161,9 @@ impl Connection {
             reading.times.now_ns = now_ns();
             reading.tally.received_bytes += bytes as u64;
             self.handle(kept + bytes, reading)?;
-            // Fewer bytes than there was room for: the socket is empty, and an event tells when it is not.
-            if bytes < room {
+            // Fewer bytes than there was room for: the socket is empty, and an event tells when it is not. Not so
+            // with TLS, which gives the bytes of some of its records.
+            if bytes < room && self.tls.is_none() {
                 return Ok(());
             }
         }

@@ -210,7 +210,9 @@ impl Worker {
             let token = Token(self.connections.len());
             self.poll.registry().register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
             let wire = self.plan.wire(role, &task.host, number as u64);
-            self.connections.push(Connection::new(socket, wire, part));
+            let tls = self.plan.tls.as_ref().map(|settings| settings.begin(&task.host)).transpose();
+            let tls = tls.map_err(|error| format!("connecting to {}: {error}", task.host))?;
+            self.connections.push(Connection::new(socket, tls, wire, part));
             self.opening += 1;
         }
         Ok(())

@@ -1,10 +1,12 @@
-//! The address of a node: `ws://host:port`, `http://host:port` or just `host:port`.
+//! The address of a node: `ws://host:port`, `http://host:port` or just `host:port`; with TLS `wss://` and `https://`.
 
 use std::fmt;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use super::stream::NodeStream;
+use super::trust::{Trust, TrustArguments};
 use crate::cli::CliError;
 
 /// Port of the node if its URL names none.
@@ -19,19 +21,23 @@ pub struct NodeUrl {
     port: u16,
     /// The beginning of all paths, for a node behind a proxy, without a slash at its end; usually empty.
     prefix: String,
+    /// The settings of TLS; `None` if the connection is plain.
+    trust: Option<Trust>,
 }
 
 impl NodeUrl {
-    /// Parses a URL. `flag` is the name of the argument, for the error.
-    pub fn parse(url: &str, flag: &str) -> Result<NodeUrl, CliError> {
+    /// Parses a URL. `flag` is the name of the argument, for the error. For a URL with TLS, reads the authorities that
+    /// are trusted.
+    pub fn parse(url: &str, flag: &str, trust: &TrustArguments) -> Result<NodeUrl, CliError> {
         let error = || {
-            let allowed = "ws://HOST:PORT or http://HOST:PORT, IPv6 in brackets";
+            let allowed = "ws://HOST:PORT or http://HOST:PORT, with TLS wss:// or https://, IPv6 in brackets";
             CliError::Usage(format!("--{flag}: {url:?} cannot be used; allowed: {allowed}"))
         };
-        let rest = match url.split_once("://") {
-            Some(("ws" | "http", rest)) => rest,
+        let (is_tls, rest) = match url.split_once("://") {
+            Some(("ws" | "http", rest)) => (false, rest),
+            Some(("wss" | "https", rest)) => (true, rest),
             Some(_) => return Err(error()),
-            None => url,
+            None => (false, url),
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (host, port) = match authority.rsplit_once(':') {
@@ -49,7 +55,14 @@ impl NodeUrl {
         }
         let path = path.trim_end_matches('/');
         let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
-        Ok(NodeUrl { host: host.into(), port, prefix })
+        Ok(NodeUrl { host: host.into(), port, prefix, trust: trust.trust(is_tls)? })
+    }
+
+    /// Returns the address of another member of the cluster, which is spoken to in the same way; `None` if it is no
+    /// `host:port`.
+    pub fn member(&self, address: &str) -> Option<NodeUrl> {
+        let parsed = NodeUrl::parse(address, "from", &TrustArguments::default()).ok()?;
+        Some(NodeUrl { trust: self.trust.clone(), ..parsed })
     }
 
     /// Returns `path` with the prefix of this endpoint in front.
@@ -57,8 +70,13 @@ impl NodeUrl {
         format!("{}{path}", self.prefix)
     }
 
-    /// Connects to the first address of the host that answers.
-    pub fn connect(&self) -> io::Result<TcpStream> {
+    /// Connects to the first address of the host that answers, and does the handshake of TLS, if the URL asks for it.
+    pub fn connect(&self) -> io::Result<NodeStream> {
+        let tls = self.trust.as_ref().map(|trust| trust.begin(&self.host)).transpose()?;
+        NodeStream::open(self.connect_socket()?, tls)
+    }
+
+    fn connect_socket(&self) -> io::Result<TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in (self.host.as_str(), self.port).to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, CONNECT_MAX) {
@@ -108,11 +126,14 @@ mod tests {
             ("ws://[::1]:5/", "[::1]:5", "/x"),
             ("http://[::1]/p/q/", "[::1]:7070", "/p/q/x"),
         ] {
-            let endpoint = NodeUrl::parse(url, "to").expect(url);
+            let endpoint = NodeUrl::parse(url, "to", &TrustArguments::default()).expect(url);
             assert_eq!((endpoint.to_string().as_str(), endpoint.path("/x").as_str()), (shown, path), "{url}");
         }
-        for bad in ["", "wss://a:1", "ws://", "ws://a:x", "ws://a b", "::1", "ws://u@a:1", "ws://a:1/?x"] {
-            assert!(matches!(NodeUrl::parse(bad, "to"), Err(CliError::Usage(_))), "{bad:?}");
+        for bad in
+            ["", "wsss://a:1", "wss://", "ws://", "ws://a:x", "ws://a b", "::1", "ws://u@a:1", "ws://a:1/?x"]
+        {
+            let parsed = NodeUrl::parse(bad, "to", &TrustArguments::default());
+            assert!(matches!(parsed, Err(CliError::Usage(_))), "{bad:?}");
         }
     }
 

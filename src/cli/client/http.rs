@@ -1,13 +1,10 @@
 //! Sends a GET request and reads the answer.
 
 use std::io::{self, Read, Write};
-use std::time::Duration;
 
 use super::{NodeUrl, Refused};
 use crate::cli::CliError;
 
-/// Silence after which reading or writing is given up.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Largest answer that is read, in bytes. Nodes send much smaller pages.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -43,8 +40,6 @@ pub fn fetch(endpoint: &NodeUrl, path: &str) -> Result<Answer, CliError> {
 
 fn exchange(endpoint: &NodeUrl, path: &str) -> io::Result<Answer> {
     let mut stream = endpoint.connect()?;
-    stream.set_read_timeout(Some(SILENCE_MAX))?;
-    stream.set_write_timeout(Some(SILENCE_MAX))?;
     let path = endpoint.path(path);
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {endpoint}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"

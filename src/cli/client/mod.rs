@@ -4,13 +4,16 @@ mod endpoint;
 mod http;
 mod signal;
 mod socket;
+mod stream;
 mod subscription;
+mod trust;
 
 pub use endpoint::{NodeUrl, percent_encoded};
 pub use http::{Answer, fetch};
 pub use signal::Interrupt;
-pub use socket::{Half, Sender, Socket, connect, connect_in_halves};
+pub use socket::{Sender, Socket, connect, connect_in_halves};
 pub use subscription::{Event, Subscription, Wanted};
+pub use trust::TrustArguments;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -1,41 +1,24 @@
 //! WebSocket clients on blocking sockets.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::time::Duration;
-
-use parking_lot::Mutex;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use tungstenite::{Error, HandshakeError};
 
 use super::NodeUrl;
+use super::stream::NodeStream;
 use crate::cli::CliError;
 
-/// How long a handshake or the sending of a frame may make no progress.
-const STALL_MAX: Duration = Duration::from_secs(30);
-
-/// A WebSocket that one thread reads and writes.
-pub type Socket = WebSocket<TcpStream>;
-
-/// Opens the WebSocket at `path` of a node.
-pub fn connect(endpoint: &NodeUrl, path: &str) -> Result<Socket, CliError> {
-    open(endpoint, path, Ok)
-}
+/// A WebSocket over a plain connection or one with TLS.
+pub type Socket = WebSocket<NodeStream>;
 
 /// Opens the WebSocket at `path` of a node for two threads, of which one writes and one reads.
-pub fn connect_in_halves(endpoint: &NodeUrl, path: &str) -> Result<(Sender, WebSocket<Half>), CliError> {
-    let reader = open(endpoint, path, |stream| {
-        let outgoing = Arc::new(Mutex::new(stream.try_clone()?));
-        Ok(Half { incoming: stream, outgoing })
-    })?;
-    let half = reader.get_ref();
-    let half = half.try_clone().map_err(|error| lost(endpoint, error))?;
+pub fn connect_in_halves(endpoint: &NodeUrl, path: &str) -> Result<(Sender, Socket), CliError> {
+    let reader = connect(endpoint, path)?;
+    let half = reader.get_ref().try_clone().map_err(|error| lost(endpoint, error))?;
     Ok((Sender(WebSocket::from_raw_socket(half, Role::Client, None)), reader))
 }
 
 /// The writing half of a WebSocket.
-pub struct Sender(WebSocket<Half>);
+pub struct Sender(Socket);
 
 impl Sender {
     /// Sends a text frame.
@@ -50,44 +33,10 @@ impl Sender {
     }
 }
 
-/// One half of a connection. Every write is a whole number of frames and happens under a lock, so that the
-/// pongs that the reader sends never get between the bytes of a frame that the writer sends.
-pub struct Half {
-    incoming: TcpStream,
-    outgoing: Arc<Mutex<TcpStream>>,
-}
-
-impl Half {
-    fn try_clone(&self) -> io::Result<Half> {
-        Ok(Half { incoming: self.incoming.try_clone()?, outgoing: self.outgoing.clone() })
-    }
-}
-
-impl Read for Half {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.incoming.read(buffer)
-    }
-}
-
-impl Write for Half {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.outgoing.lock().write_all(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn open<S: Read + Write>(
-    endpoint: &NodeUrl,
-    path: &str,
-    wrap: impl FnOnce(TcpStream) -> io::Result<S>,
-) -> Result<WebSocket<S>, CliError> {
+/// Opens the WebSocket at `path` of a node.
+pub fn connect(endpoint: &NodeUrl, path: &str) -> Result<Socket, CliError> {
     let stream = endpoint.connect().map_err(|error| lost(endpoint, error))?;
-    let timed = stream.set_read_timeout(Some(STALL_MAX)).and(stream.set_write_timeout(Some(STALL_MAX)));
-    let stream = timed.and_then(|()| wrap(stream)).map_err(|error| lost(endpoint, error))?;
+    // The stream has its TLS below, so the URL of the handshake is a plain one in any case.
     let url = format!("ws://{endpoint}{}", endpoint.path(path));
     // The write buffer needs no limit, because frames are written at once. What is received is limited by the
     // node.

@@ -302,8 +302,7 @@ impl Subscription {
     fn take_control(&mut self, control: ControlMessage) -> Result<(), CliError> {
         if let Some(connected) = control.connected {
             self.node = connected.node;
-            let endpoints =
-                connected.members.iter().filter_map(|member| NodeUrl::parse(&member.http, "from").ok());
+            let endpoints = connected.members.iter().filter_map(|member| self.home.member(&member.http));
             self.members = endpoints.filter(|endpoint| *endpoint != self.home).collect();
         }
         if let Some(token) = control.eos.and_then(|eos| eos.resume) {
@@ -357,6 +356,11 @@ mod tests {
         (socket, serde_json::from_str(&asked).expect("JSON"))
     }
 
+    fn url_of(listener: &TcpListener) -> NodeUrl {
+        let address = listener.local_addr().expect("address").to_string();
+        NodeUrl::parse(&address, "from", &Default::default()).expect("url")
+    }
+
     fn until(subscription: &mut Subscription, wanted: impl Fn(&Event) -> bool) -> Event {
         loop {
             let event = subscription.next().expect("goes on");
@@ -374,7 +378,7 @@ mod tests {
     #[test]
     fn goes_on_with_its_token_after_a_lost_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-        let home = NodeUrl::parse(&listener.local_addr().expect("address").to_string(), "from").expect("url");
+        let home = url_of(&listener);
         let node = thread::spawn(move || {
             let (mut socket, asked) = accept(&listener);
             assert_eq!(asked["subscribe"]["snapshot"], false);
@@ -436,7 +440,7 @@ mod tests {
     #[test]
     fn a_node_that_is_not_there_at_first_is_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-        let home = NodeUrl::parse(&listener.local_addr().expect("address").to_string(), "from").expect("url");
+        let home = url_of(&listener);
         drop(listener);
         assert!(matches!(Subscription::open(home, wanted()), Err(CliError::Failed(_))));
     }

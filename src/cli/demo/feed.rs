@@ -1,6 +1,7 @@
 //! Publishes live figures of this machine at one node, over a WebSocket like any other client.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -11,6 +12,9 @@ use crate::server::clock;
 
 /// Interval at which figures are read and published, in microseconds.
 const EVERY_US: u64 = 200_000;
+
+/// How long a look for something from the node may take.
+const LOOK_MAX: Duration = Duration::from_millis(1);
 
 /// Publishes until `ending` is set. If the connection is lost, a new one is made.
 pub fn run(endpoint: &NodeUrl, ending: &AtomicBool) {
@@ -26,8 +30,8 @@ pub fn run(endpoint: &NodeUrl, ending: &AtomicBool) {
 fn publish(endpoint: &NodeUrl, figures: &mut Figures, ending: &AtomicBool) -> Result<(), CliError> {
     let lost = |error: tungstenite::Error| CliError::Failed(error.to_string());
     let mut socket: Socket = connect(endpoint, "/publish")?;
-    // The node answers only refused publishes and sends pings, so it suffices to read after every publish.
-    socket.get_ref().set_nonblocking(true)?;
+    // The node answers only refused publishes and sends pings, so it suffices to look for something after every publish.
+    socket.get_ref().set_read_timeout(Some(LOOK_MAX))?;
     let mut last_us = clock::now().mono_us;
     while !ending.load(Relaxed) {
         let now = clock::now();

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use super::client::{Interrupt, NodeUrl};
+use super::client::{Interrupt, NodeUrl, TrustArguments};
 use super::machine::this_machine;
 use super::members;
 use super::serve::start_log;
@@ -45,13 +45,21 @@ pub struct Arguments {
     /// End after this number of seconds [default: run until Ctrl-C]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = whole_number(1..=u64::MAX))]
     seconds: Option<u64>,
+    /// PEM file of a certificate of 127.0.0.1, with which the nodes speak TLS [default: the nodes speak plainly]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<String>,
+    /// PEM file of the private key of --tls-cert
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<String>,
+    #[command(flatten)]
+    trust: TrustArguments,
 }
 
 /// Runs the demo until Ctrl-C, or for as long as asked.
 pub fn run(arguments: Arguments) -> Result<(), CliError> {
     let interrupt = Interrupt::watch()?;
     let folder = Folder::make()?;
-    let mut cluster = Cluster::start(arguments.nodes, folder.path())?;
+    let mut cluster = Cluster::start(&arguments, folder.path())?;
     let ending = Arc::new(AtomicBool::new(false));
     let (first, last) = (cluster.endpoint(0)?, cluster.endpoint(cluster.configs.len() - 1)?);
     let seen = Arc::new(watch::Seen::default());
@@ -111,17 +119,25 @@ fn show(
 struct Cluster {
     configs: Vec<Config>,
     nodes: Vec<Option<NodeHandle>>,
+    trust: TrustArguments,
     story: &'static str,
 }
 
 impl Cluster {
-    fn start(count: u64, folder: &Path) -> Result<Cluster, CliError> {
-        let mut cluster = Cluster { configs: Vec::new(), nodes: Vec::new(), story: "all nodes run" };
-        for number in 1..=count {
+    fn start(arguments: &Arguments, folder: &Path) -> Result<Cluster, CliError> {
+        let mut cluster = Cluster {
+            configs: Vec::new(),
+            nodes: Vec::new(),
+            trust: arguments.trust.clone(),
+            story: "all nodes run",
+        };
+        for number in 1..=arguments.nodes {
             let join = cluster.nodes.iter().flatten().next().map(|node| node.gossip.to_string());
             let configured = |http: &str| -> Result<Config, CliError> {
                 let raw = Raw {
                     http: Some(http.into()),
+                    tls_cert: arguments.tls_cert.as_deref().map(Into::into),
+                    tls_key: arguments.tls_key.as_deref().map(Into::into),
                     gossip: Some("127.0.0.1:0".into()),
                     join: join.as_deref().map(Into::into),
                     cluster_name: Some("anode-demo".into()),
@@ -153,7 +169,8 @@ impl Cluster {
 
     fn endpoint(&self, index: usize) -> Result<NodeUrl, CliError> {
         let config = self.configs.get(index).ok_or_else(|| CliError::Failed("no such node".into()))?;
-        NodeUrl::parse(&config.http.to_string(), "from")
+        let scheme = if config.tls.is_some() { "wss" } else { "ws" };
+        NodeUrl::parse(&format!("{scheme}://{}", config.http), "from", &self.trust)
     }
 
     /// Returns the addresses for clients, `host:port`, of all nodes from the first.

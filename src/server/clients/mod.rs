@@ -1,10 +1,11 @@
 //! The connections of one worker, from the first byte of their heads to the last of their frames.
 //!
-//! The table of connections and the lists of the turn stand here, with accepting, timers, flushing and
-//! closing. [`reading`] has the way in (frames, messages), [`heads`] what requests ask for, [`delivery`] the way out (changes of the
+//! The table of connections and the lists of the turn stand here, with timers, flushing and
+//! closing. [`arrival`] takes connections in, [`reading`] has the way in (frames, messages), [`heads`] what requests ask for, [`delivery`] the way out (changes of the
 //! mailbox, answers that waited), with the [`run`] in which changes are handed out. [`env`] has what the
 //! work on one connection needs beside the connection.
 
+mod arrival;
 mod delivery;
 mod env;
 mod heads;
@@ -12,12 +13,10 @@ mod reading;
 mod run;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mio::Registry;
 use mio::event::Event;
-use mio::net::TcpStream;
 use slab::Slab;
 
 use self::env::{ClientsEnv, PART_US_MAX};
@@ -25,13 +24,12 @@ use self::heads::Scrapes;
 use self::run::ChangeRun;
 use super::clock;
 use super::close::{CloseCode, CloseReason};
-use super::connection::{Admission, AwaitedEnd, Connection, ConnectionStage};
+use super::connection::{Admission, Connection, ConnectionStage};
 use super::host::WorkerHost;
 use super::liveness::Silence;
 use super::shared::Shared;
 use super::tls::TlsAcceptor;
-use super::tokens;
-use super::transport::{Layer, Transport};
+use super::transport::Layer;
 use crate::http::{HEAD_LATE, HandOver};
 use crate::limits::{PATTERNS_REMOVED_PER_TURN, RECORDS_FREED_PER_TURN};
 use crate::protocol::refusal::{Code, Refusal};
@@ -43,13 +41,6 @@ const CLIENT_READ_BYTES: usize = 64 * 1024;
 const SCAN_US_MAX: u64 = 1_000;
 /// Number of patterns of closed connections that are removed from the index before the worker looks at the clock.
 const PATTERNS_REMOVED_AT_ONCE: usize = 32;
-/// Number of connections over `--max-connections` that a worker turns away with an answer at a time. For
-/// each one beyond, the oldest whose request has not come is dropped without an answer.
-const EXCESS_MAX: usize = 128;
-/// Number of connections of a worker through the port for those who watch the node. For each one beyond, the oldest is
-/// dropped.
-const WATCHERS_MAX: usize = 64;
-
 /// All clients of one worker.
 pub struct Clients {
     /// All connections. A place here is a connection's key.
@@ -146,81 +137,6 @@ impl Clients {
             ConnectionStage::Open(open) => open.session.has_unanswered(),
             _ => false,
         })
-    }
-
-    /// Takes in connections that were just accepted.
-    pub fn admit(&mut self, registry: &Registry, accepted: Vec<(TcpStream, SocketAddr)>, now: Now) {
-        let shared = self.shared().clone();
-        for (socket, _) in accepted {
-            let admission = if shared.places.take() { Admission::Admitted } else { Admission::Excess };
-            let is_excess = admission == Admission::Excess;
-            if is_excess && self.env.excess.len() >= EXCESS_MAX {
-                self.drop_oldest_excess();
-            }
-            let entry = self.table.vacant_entry();
-            let key = entry.key();
-            let layer = match &self.tls {
-                None => Layer::Plain,
-                Some(tls) => Layer::Tls(Box::new(tls.layer(&shared.metrics))),
-            };
-            let mut transport = Transport::new(socket, layer);
-            if (is_excess && self.env.excess.len() >= EXCESS_MAX)
-                || transport.register(registry, tokens::of_connection(key)).is_err()
-            {
-                shared.places.give_back();
-                continue;
-            }
-            shared.metrics.connections_accepted.increment();
-            self.next_generation += 1;
-            let connection = Connection::new(transport, self.next_generation, admission, now.mono_us);
-            let connection = entry.insert(connection);
-            if is_excess {
-                self.env.excess.insert(self.next_generation, key);
-            }
-            self.env.arm(now.mono_us, key, connection);
-        }
-    }
-
-    /// Takes in connections that were just accepted on the port for those who watch the node. They are never
-    /// encrypted.
-    pub fn admit_watchers(&mut self, registry: &Registry, accepted: Vec<(TcpStream, SocketAddr)>, now: Now) {
-        for (socket, _) in accepted {
-            if self.env.watchers.len() >= WATCHERS_MAX
-                && let Some((_, oldest)) = self.env.watchers.pop_first()
-                && let Some(connection) = self.table.get_mut(oldest)
-            {
-                let session = connection.finish(AwaitedEnd::Nothing, now.mono_us);
-                debug_assert!(session.is_none(), "nobody who watches has a session");
-                self.env.kill(oldest, connection);
-            }
-            let entry = self.table.vacant_entry();
-            let key = entry.key();
-            let mut transport = Transport::new(socket, Layer::Plain);
-            if transport.register(registry, tokens::of_connection(key)).is_err() {
-                continue;
-            }
-            self.next_generation += 1;
-            self.env.watchers.insert(self.next_generation, key);
-            let connection =
-                Connection::new(transport, self.next_generation, Admission::Watcher, now.mono_us);
-            let connection = entry.insert(connection);
-            self.env.arm(now.mono_us, key, connection);
-        }
-    }
-
-    /// Drops the oldest connection beyond the node's bound whose request has not come, so that those that
-    /// say nothing do not keep out one that asks for a health path.
-    fn drop_oldest_excess(&mut self) {
-        let is_silent = |key: usize| {
-            let connection = self.table.get(key);
-            connection.is_some_and(|one| matches!(one.stage, ConnectionStage::Head { .. }))
-        };
-        let oldest = self.env.excess.iter().find(|(_, key)| is_silent(**key));
-        let Some((generation, key)) = oldest.map(|(generation, key)| (*generation, *key)) else { return };
-        self.env.excess.remove(&generation);
-        if let Some(connection) = self.table.get_mut(key) {
-            self.env.kill(key, connection);
-        }
     }
 
     /// Handles an event of the poll for the connection at `key`.
