@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::CliError;
-use super::client::{DEFAULT_URL, NodeUrl, fetch, percent_encoded};
+use super::client::{DEFAULT_URL, NodeUrl, TokenArguments, fetch, percent_encoded};
 use crate::record::Source;
 
 /// The arguments of `anode get`.
@@ -14,11 +14,14 @@ pub struct Arguments {
     /// URL of a node: ws://HOST:PORT or http://HOST:PORT
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     from: String,
+    #[command(flatten)]
+    token: TokenArguments,
 }
 
 /// Prints the record. Returns the node's error if there is none.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let endpoint = NodeUrl::parse(&arguments.from, "from")?;
+    let endpoint = endpoint.with_token(arguments.token.read()?);
     Source::check(&arguments.source).map_err(|error| CliError::Usage(error.to_string()))?;
     let record = fetch(&endpoint, &format!("/v1/sources/{}", percent_encoded(&arguments.source)))?.ok()?;
     Ok(writeln!(std::io::stdout(), "{record}")?)

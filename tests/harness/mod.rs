@@ -12,6 +12,7 @@ pub mod http;
 pub mod node;
 pub mod ports;
 pub mod raw;
+pub mod rights;
 pub mod wait;
 pub mod ws;
 

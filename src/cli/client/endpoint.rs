@@ -5,6 +5,7 @@ use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use super::token::Token;
 use crate::cli::CliError;
 
 /// Port of the node if its URL names none.
@@ -19,6 +20,8 @@ pub struct NodeUrl {
     port: u16,
     /// The beginning of all paths, for a node behind a proxy, without a slash at its end; usually empty.
     prefix: String,
+    /// The token to bring, if there is one.
+    token: Option<Token>,
 }
 
 impl NodeUrl {
@@ -49,7 +52,17 @@ impl NodeUrl {
         }
         let path = path.trim_end_matches('/');
         let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
-        Ok(NodeUrl { host: host.into(), port, prefix })
+        Ok(NodeUrl { host: host.into(), port, prefix, token: None })
+    }
+
+    /// Returns the same node, to which this token is to be brought.
+    pub fn with_token(self, token: Option<Token>) -> NodeUrl {
+        NodeUrl { token, ..self }
+    }
+
+    /// The token to bring, if there is one.
+    pub fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
     }
 
     /// Returns `path` with the prefix of this endpoint in front.

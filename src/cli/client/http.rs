@@ -46,8 +46,11 @@ fn exchange(endpoint: &NodeUrl, path: &str) -> io::Result<Answer> {
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;
     let path = endpoint.path(path);
+    let token = endpoint
+        .token()
+        .map_or_else(String::new, |token| format!("Authorization: Bearer {}\r\n", token.as_str()));
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {endpoint}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {endpoint}\r\nAccept: application/json\r\n{token}Connection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();

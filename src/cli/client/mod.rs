@@ -5,12 +5,14 @@ mod http;
 mod signal;
 mod socket;
 mod subscription;
+mod token;
 
 pub use endpoint::{NodeUrl, percent_encoded};
 pub use http::{Answer, fetch};
 pub use signal::Interrupt;
 pub use socket::{Half, Sender, Socket, connect, connect_in_halves};
 pub use subscription::{Event, Subscription, Wanted};
+pub use token::TokenArguments;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tungstenite::client::IntoClientRequest;
+use tungstenite::http::HeaderValue;
+use tungstenite::http::header::AUTHORIZATION;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use tungstenite::{Error, HandshakeError};
 
@@ -89,10 +92,16 @@ fn open<S: Read + Write>(
     let timed = stream.set_read_timeout(Some(STALL_MAX)).and(stream.set_write_timeout(Some(STALL_MAX)));
     let stream = timed.and_then(|()| wrap(stream)).map_err(|error| lost(endpoint, error))?;
     let url = format!("ws://{endpoint}{}", endpoint.path(path));
+    let mut request = url.into_client_request().map_err(|error| lost(endpoint, error))?;
+    if let Some(token) = endpoint.token() {
+        let value = format!("Bearer {}", token.as_str());
+        let value = HeaderValue::from_str(&value).map_err(|_| lost(endpoint, "the token cannot be sent"))?;
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
     // The write buffer needs no limit, because frames are written at once. What is received is limited by the
     // node.
     let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
-    match tungstenite::client::client_with_config(url, stream, Some(config)) {
+    match tungstenite::client::client_with_config(request, stream, Some(config)) {
         Ok((socket, _)) => Ok(socket),
         Err(HandshakeError::Failure(Error::Http(response))) => {
             let body = response.body().as_deref().unwrap_or_default();

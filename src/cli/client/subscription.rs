@@ -302,8 +302,10 @@ impl Subscription {
     fn take_control(&mut self, control: ControlMessage) -> Result<(), CliError> {
         if let Some(connected) = control.connected {
             self.node = connected.node;
-            let endpoints =
-                connected.members.iter().filter_map(|member| NodeUrl::parse(&member.http, "from").ok());
+            let token = self.home.token();
+            let parsed = |member: &ReadMember| NodeUrl::parse(&member.http, "from").ok();
+            let endpoints = connected.members.iter().filter_map(parsed);
+            let endpoints = endpoints.map(|endpoint| endpoint.with_token(token.cloned()));
             self.members = endpoints.filter(|endpoint| *endpoint != self.home).collect();
         }
         if let Some(token) = control.eos.and_then(|eos| eos.resume) {

@@ -1,7 +1,7 @@
 //! The connections of one worker, from the first byte of their heads to the last of their frames.
 //!
 //! The table of connections and the lists of the turn stand here, with accepting, timers, flushing and
-//! closing. [`reading`] has the way in (frames, messages), [`heads`] what requests ask for, [`delivery`] the way out (changes of the
+//! closing. [`reading`] has the way in (frames, messages), [`heads`] what requests ask for, [`rights`] who may go on, [`delivery`] the way out (changes of the
 //! mailbox, answers that waited), with the [`run`] in which changes are handed out. [`env`] has what the
 //! work on one connection needs beside the connection.
 
@@ -9,6 +9,7 @@ mod delivery;
 mod env;
 mod heads;
 mod reading;
+mod rights;
 mod run;
 
 use std::collections::VecDeque;
@@ -22,6 +23,7 @@ use slab::Slab;
 
 use self::env::{ClientsEnv, PART_US_MAX};
 use self::heads::Scrapes;
+use self::rights::Judgement;
 use self::run::ChangeRun;
 use super::clock;
 use super::close::{CloseCode, CloseReason};
@@ -75,6 +77,8 @@ pub struct Clients {
     flush_us: u64,
     /// How often `/metrics` was answered lately.
     scrapes: Scrapes,
+    /// How far the sessions were judged by the file of rights.
+    judgement: Judgement,
 }
 
 impl Clients {
@@ -95,6 +99,7 @@ impl Clients {
             is_wanted: false,
             flush_us: 0,
             scrapes: Scrapes::default(),
+            judgement: Judgement::default(),
         }
     }
 
@@ -116,6 +121,7 @@ impl Clients {
             || !self.env.touched.is_empty()
             || self.env.work.index.has_leaving()
             || !self.env.work.remains.is_empty()
+            || self.judgement.is_under_way()
     }
 
     /// Returns whether anything was published since the last call.
@@ -139,8 +145,9 @@ impl Clients {
     /// Takes in connections that were just accepted.
     pub fn admit(&mut self, registry: &Registry, accepted: Vec<(TcpStream, SocketAddr)>, now: Now) {
         let shared = self.shared().clone();
-        for (socket, _) in accepted {
+        for (socket, address) in accepted {
             let admission = if shared.places.take() { Admission::Admitted } else { Admission::Excess };
+            let place = shared.address_places.take(address.ip());
             let is_excess = admission == Admission::Excess;
             if is_excess && self.env.excess.len() >= EXCESS_MAX {
                 self.drop_oldest_excess();
@@ -156,7 +163,8 @@ impl Clients {
             }
             shared.metrics.connections_accepted.increment();
             self.next_generation += 1;
-            let connection = Connection::new(transport, self.next_generation, admission, now.mono_us);
+            let numbers = (self.next_generation, now.mono_us);
+            let connection = Connection::new(transport, numbers, admission, (address.ip(), place));
             let connection = entry.insert(connection);
             if is_excess {
                 self.env.excess.insert(self.next_generation, key);
@@ -211,6 +219,7 @@ impl Clients {
 
     /// Reads, delivers, lets sessions work, and handles what is due. Returns whether something is left over.
     pub fn turn(&mut self, now: Now) -> bool {
+        self.judge_again(now);
         self.resume_paused(now);
         let has_mail = self.read_ready() || self.drain_mailbox();
         self.handle_durable(now);
@@ -329,6 +338,9 @@ impl Clients {
             },
             _ => {}
         }
+        if self.check_rights(now, key) {
+            return;
+        }
         let Some(connection) = self.table.get_mut(key) else { return };
         if let Some(open) = connection.open()
             && open.session.next_timeout_us().is_some_and(|due_us| due_us <= now.mono_us)
@@ -429,8 +441,9 @@ impl Clients {
                 self.env.excess.remove(&connection.generation);
             }
             self.shared().places.give_back();
+            let client = (rights::peer_of(&connection), connection.address_place.take());
             if let ConnectionStage::HandedOver { place, read } = connection.stage {
-                place.take_over(connection.transport.into_client(), read);
+                place.take_over(connection.transport.into_client(), read, client);
             }
         }
         self.set_wanted();
