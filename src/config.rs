@@ -9,6 +9,7 @@
 //! Rejected: typed fields in clap. Its error messages would not cover values from the file, and two parsers
 //! would judge the same value.
 
+pub mod access;
 pub mod cassandra;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -193,6 +194,8 @@ pub struct Config {
     pub max_memory_bytes: usize,
     /// Most memory that clients may make the node hold, in bytes. Beyond it, whoever asks for more is refused.
     pub max_client_memory_bytes: usize,
+    /// Who may connect, and from which pages and to which names.
+    pub access: access::AccessConfig,
     /// The intervals of the membership protocol.
     pub profile: Profile,
     /// The form of the log.
@@ -286,6 +289,7 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
             1024..=usize::MAX >> 8,
         )?,
         max_client_memory_bytes,
+        access: access::check(raw)?,
         profile: values::choice("profile", &text(&raw.profile, "lan"), &PROFILES)?,
         log: values::choice("log", &text(&raw.log, "text"), &LOGS)?,
         log_level: values::choice("log-level", &text(&raw.log_level, "info"), &LEVELS)?,

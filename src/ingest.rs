@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use self::far_ahead::FarAheadLog;
 use self::gate::{Entrant, Gate};
+use crate::auth::PublishRights;
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Arrival, Replica};
 use crate::latest::{Due, Guard, Latest, Slot, Swept};
@@ -93,7 +94,17 @@ impl<D: Downstream> Ingest<D> {
     /// Publishes a client's draft: it is stamped, judged, numbered, delivered, stored and queued for the
     /// cluster. Refusals are counted by whoever answers them.
     pub fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
-        self.publish_or_await(now, draft, None)
+        self.publish_or_await(now, draft, None, None)
+    }
+
+    /// Publishes a client's draft as [`Ingest::publish`] does, if these rights allow it.
+    pub(crate) fn publish_by(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        rights: Option<&PublishRights>,
+    ) -> Result<Accepted, Refusal> {
+        self.publish_or_await(now, draft, rights, None)
     }
 
     /// Publishes a client's draft whose answer waits until every live member holds the record or a newer one.
@@ -102,14 +113,21 @@ impl<D: Downstream> Ingest<D> {
         &self,
         now: Now,
         draft: &Draft<'_>,
+        rights: Option<&PublishRights>,
         token: u64,
     ) -> Result<Accepted, Refusal> {
-        self.publish_or_await(now, draft, Some(token))
+        self.publish_or_await(now, draft, rights, Some(token))
     }
 
-    fn publish_or_await(&self, now: Now, draft: &Draft<'_>, token: Option<u64>) -> Result<Accepted, Refusal> {
+    fn publish_or_await(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        rights: Option<&PublishRights>,
+        token: Option<u64>,
+    ) -> Result<Accepted, Refusal> {
         let applied = Some(&self.metrics.publishes_applied);
-        let entrant = Entrant { now, draft, downstream: &self.downstream };
+        let entrant = Entrant { now, draft, rights, downstream: &self.downstream };
         let admitted = self.gate.admit(&entrant);
         let published = admitted.and_then(|draft| self.merge_draft(now, draft, token, applied));
         let in_vain = match published.as_ref().map(|accepted| accepted.outcome) {

@@ -1,6 +1,7 @@
 //! aNode: a decentralized real-time data-sharing server.
 #![forbid(unsafe_code)]
 
+pub(crate) mod auth;
 pub mod cli;
 pub mod cluster;
 pub(crate) mod config;

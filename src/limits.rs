@@ -155,9 +155,38 @@ pub const REPLICATED_US_MAX: u64 = 5_000_000;
 /// Most publishes that may wait for the level `replicated` on one node. Further ones are refused
 /// (`overloaded`). Each costs up to half a kilobyte of memory, and at worst one answer from every member.
 pub const REPLICATED_WAITING_MAX: usize = 16_384;
+/// Most tokens in the file of rights. All of them are compared with a token that comes, which takes some hundred
+/// microseconds for so many.
+pub const TOKENS_MAX: usize = 10_000;
+/// Most patterns of one kind in the rights of one token. Each pattern of a subscription is compared with all of
+/// them.
+pub const PATTERNS_PER_RIGHT_MAX: usize = 256;
+/// Largest file of rights, and largest file of keys that it names, in bytes.
+pub const AUTH_FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most keys that may have signed JWTs. A JWT that names no key is tried with each of its kind.
+pub const JWT_KEYS_MAX: usize = 32;
+/// Most JWTs whose signatures are remembered as valid, so that they are verified once.
+pub const JWT_REMEMBERED_MAX: usize = 4_096;
+/// Most names in JWTs whose rates are counted. Names beyond it have a rate for each connection.
+pub const JWT_RATES_MAX: usize = 65_536;
+/// How far the clock of an issuer of JWTs may be ahead (`nbf`), in microseconds.
+pub const JWT_LEEWAY_US: u64 = 10_000_000;
+/// Longest token, in bytes. It must fit into the head of a request, as base64 if it comes from a browser.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// How long a connection may be open without a token where one is needed, in microseconds.
+pub const AUTH_FRAME_US_MAX: u64 = 5_000_000;
+/// Most addresses whose wrong tokens are remembered. Beyond it the half that owes least is forgotten.
+pub const GUESSERS_MAX: usize = 16_384;
+/// How long a client may go on at [`FLOOD_TIMES`] times its rate before it is closed with code 4101, in seconds.
+pub const FLOOD_SECONDS: u32 = 10;
+/// Multiple of its rate at which a client is taken for one that does not listen to refusals. A tenth less counts,
+/// too, because seconds do not begin at the same time everywhere.
+pub const FLOOD_TIMES: u64 = 10;
 /// Longest duration of an orderly shutdown, in microseconds.
 pub const SHUTDOWN_US_MAX: u64 = 10_000_000;
 
+// A token in base64 and the other fields of a request fit into its head.
+const _: () = assert!(TOKEN_BYTES_MAX / 3 * 4 + 4 * 1024 < REQUEST_HEAD_BYTES_MAX);
 const _: () = assert!(SHARDS.is_power_of_two() && SHARDS <= u16::MAX as usize + 1);
 const _: () = assert!(MAILBOX_BYTES_SOFT < MAILBOX_BYTES_HARD);
 const _: () = assert!(OUTBOX_BYTES_SOFT < OUTBOX_BYTES_MERGED && OUTBOX_BYTES_MERGED < OUTBOX_BYTES_HARD);

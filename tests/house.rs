@@ -24,6 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "auth",
             "http",
             "store",
             "ingest",
@@ -38,10 +39,11 @@ const ROOMS: &[(&str, &[&str])] = &[
             "limits",
         ],
     ),
-    ("http", &["cluster", "protocol", "record", "metrics", "memory", "limits"]),
+    ("http", &["auth", "cluster", "protocol", "record", "metrics", "memory", "limits"]),
     ("store", &["cluster", "record", "config", "limits"]),
     ("sim", &["cluster", "record", "limits"]),
-    ("ingest", &["latest", "cluster", "protocol", "record", "metrics", "limits"]),
+    ("ingest", &["auth", "latest", "cluster", "protocol", "record", "metrics", "limits"]),
+    ("auth", &["protocol", "record", "config", "limits"]),
     ("latest", &["record", "limits"]),
     ("subscriptions", &["record", "limits"]),
     ("cluster", &["record", "config", "limits"]),

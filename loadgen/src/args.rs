@@ -14,7 +14,7 @@ use crate::plan::{Format, Patterns, Plan, Target, Transport, separator};
 use crate::replay::Recording;
 use crate::schedule::Shape;
 use crate::tls::TlsSettings;
-use crate::wire::{Ack, Common};
+use crate::wire::{Ack, Bearer, Common};
 
 /// How the rate is spread over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -76,6 +76,12 @@ pub struct RunArgs {
     /// PEM file of the authorities that sign the servers' certificates [default: those of this system]
     #[arg(long, value_name = "FILE", help_heading = "Target")]
     pub ca: Option<PathBuf>,
+    /// aNode: token that every connection brings [env: ANODE_TOKEN]
+    #[arg(long, conflicts_with = "token_file", help_heading = "Target")]
+    pub token: Option<String>,
+    /// aNode: file with that token
+    #[arg(long, help_heading = "Target")]
+    pub token_file: Option<PathBuf>,
     /// Connections that publish
     #[arg(long, short, default_value_t = 1, help_heading = "Load")]
     pub publishers: u32,
@@ -260,7 +266,7 @@ impl RunArgs {
             shape,
             window: self.window,
             in_flight: self.in_flight,
-            common: self.common(names),
+            common: self.common(names)?,
             payloads,
             sizes,
             verify: self.verify,
@@ -291,8 +297,8 @@ impl RunArgs {
         }
     }
 
-    fn common(&self, names: Names) -> Common {
-        Common {
+    fn common(&self, names: Names) -> Result<Common, String> {
+        Ok(Common {
             names,
             ack: match self.ack {
                 AckName::None => Ack::None,
@@ -304,7 +310,28 @@ impl RunArgs {
             snapshot: self.snapshot,
             publish_batch: self.publish_batch,
             subscribe_batch: self.subscribe_batch,
+            token: self.token()?,
+        })
+    }
+
+    /// Returns the token that connections bring, if there is one. Errors do not repeat it.
+    fn token(&self) -> Result<Option<Bearer>, String> {
+        let given = match (&self.token, &self.token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(path)) => match std::fs::read_to_string(path) {
+                Ok(text) => Some(text),
+                Err(error) => {
+                    return wrong("--token-file", path.display(), &format!("a readable file ({error})"));
+                }
+            },
+            (None, None) => std::env::var("ANODE_TOKEN").ok().filter(|text| !text.is_empty()),
+        };
+        let Some(text) = given else { return Ok(None) };
+        let text = text.trim();
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return wrong("--token", "the token", "printable ASCII without spaces");
         }
+        Ok(Some(Bearer(text.into())))
     }
 
     fn check(&self) -> Result<(), String> {

@@ -186,7 +186,7 @@ fn long_run(node: &Node) -> Child {
         .expect("the program");
     let deliveries = || {
         let mut get = std::net::TcpStream::connect(&node.http).expect("the node");
-        write!(get, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("asked");
+        write!(get, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("asked");
         let text = std::io::read_to_string(get).expect("an answer");
         let line = text.lines().find_map(|line| line.strip_prefix("anode_deliveries_total "));
         line.and_then(|count| count.trim().parse::<f64>().ok()).unwrap_or_default()

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::{DEFAULT_URL, NodeUrl, TrustArguments, fetch, percent_encoded};
+use super::client::{DEFAULT_URL, NodeUrl, TokenArguments, TrustArguments, fetch, percent_encoded};
 use super::{CliError, whole_number};
 use crate::limits::TS_MAX;
 use crate::record::Source;
@@ -30,6 +30,8 @@ pub struct Arguments {
     /// Most records to print
     #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true, value_parser = whole_number(1..=u64::MAX))]
     limit: u64,
+    #[command(flatten)]
+    token: TokenArguments,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +45,7 @@ struct Page<'a> {
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let (from_us, url) = told_apart(&arguments.from)?;
     let endpoint = NodeUrl::parse(url, "from", &arguments.trust)?;
+    let endpoint = endpoint.with_token(arguments.token.read()?);
     Source::check(&arguments.source).map_err(|error| CliError::Usage(error.to_string()))?;
     let mut path = format!("/v1/sources/{}/history?from={from_us}", percent_encoded(&arguments.source));
     if let Some(to_us) = arguments.to {

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Deserialize;
 
 use super::CliError;
-use super::client::{DEFAULT_URL, NodeUrl, TrustArguments, fetch};
+use super::client::{DEFAULT_URL, NodeUrl, TokenArguments, TrustArguments, fetch};
 
 /// The arguments of `anode members`.
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,8 @@ pub struct Arguments {
     /// Print the JSON as the node sent it
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    token: TokenArguments,
 }
 
 /// A member in the answer of a node.
@@ -61,6 +63,7 @@ fn read(body: &str) -> Result<Vec<Member>, CliError> {
 /// Prints the members as a table, or as the JSON that the node sent.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let endpoint = NodeUrl::parse(&arguments.from, "from", &arguments.trust)?;
+    let endpoint = endpoint.with_token(arguments.token.read()?);
     let body = fetch(&endpoint, "/v1/members")?.ok()?;
     let text = if arguments.json { format!("{body}\n") } else { table(&read(&body)?) };
     Ok(std::io::stdout().write_all(text.as_bytes())?)

@@ -15,6 +15,7 @@ mod publish;
 mod serve;
 mod sim;
 mod subscribe;
+mod token;
 
 use std::ffi::OsString;
 use std::io;
@@ -92,6 +93,8 @@ enum Command {
     Health(health::Arguments),
     /// Print the members of the cluster as a node sees them
     Members(members::Arguments),
+    /// Make a token, and print it with its SHA-256 for the file of --auth
+    Token(token::Arguments),
     /// Simulate whole clusters: what they cost, how fast they are, and which faults they survive
     Sim(Box<sim::Arguments>),
 }
@@ -116,6 +119,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::History(arguments) => history::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Members(arguments) => members::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
     };
     match outcome {
@@ -170,7 +174,9 @@ mod tests {
             "anode history a/b --from 5 --to 9 --limit 3",
             "anode history a/b --from 5 --from ws://x:1",
             "anode health --from http://x:1 --ready",
-            "anode members --from ws://x:1 --json",
+            "anode members --from ws://x:1 --json --token-file f",
+            "anode token",
+            "anode sub a --token x",
             "anode sim lossy --loss 5% --burst --seeds 1..5 --nodes 10,100 --json",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line).err());

@@ -2,7 +2,9 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::client::{DEFAULT_URL, Event, Interrupt, NodeUrl, Subscription, TrustArguments, Wanted};
+use super::client::{
+    DEFAULT_URL, Event, Interrupt, NodeUrl, Subscription, TokenArguments, TrustArguments, Wanted,
+};
 use super::{CliError, whole_number};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
 use crate::record::Pattern;
@@ -28,11 +30,14 @@ pub struct Arguments {
     /// End after this number of records
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole_number(1..=u64::MAX))]
     count: Option<u64>,
+    #[command(flatten)]
+    token: TokenArguments,
 }
 
 /// Prints records until there are as many as wanted, until Ctrl-C, or until the reader of stdout is gone.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let endpoint = NodeUrl::parse(&arguments.from, "from", &arguments.trust)?;
+    let endpoint = endpoint.with_token(arguments.token.read()?);
     for pattern in &arguments.patterns {
         Pattern::parse(pattern).map_err(|error| CliError::Usage(error.to_string()))?;
     }

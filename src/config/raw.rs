@@ -144,6 +144,24 @@ pub struct Raw {
     /// machine's memory]
     #[arg(long, env = "ANODE_MAX_CLIENT_MEMORY", value_name = "SIZE", allow_hyphen_values = true)]
     pub max_client_memory: Option<Text>,
+    /// File of TOML that says who may do what: tokens, JWT and the rights of those without a token; read again
+    /// when it changes [default: everybody may publish, subscribe and observe]
+    #[arg(long, env = "ANODE_AUTH", value_name = "FILE")]
+    pub auth: Option<Text>,
+    /// Origins of web pages that may connect, separated by commas; * for any [default: pages of the host that
+    /// they connect to]
+    #[arg(long, env = "ANODE_ALLOW_ORIGIN", value_name = "ORIGIN[,…]")]
+    pub allow_origin: Option<Text>,
+    /// Names under which clients may address this node while it has no --auth, separated by commas; addresses
+    /// and localhost are always allowed
+    #[arg(long, env = "ANODE_ALLOW_HOST", value_name = "NAME[,…]")]
+    pub allow_host: Option<Text>,
+    /// Most client connections of one address at a time; 0 for no bound [default: 0]
+    #[arg(long, env = "ANODE_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N", allow_hyphen_values = true)]
+    pub max_connections_per_address: Option<Text>,
+    /// Most patterns of one connection [default: 10000]
+    #[arg(long, env = "ANODE_MAX_SUBSCRIPTIONS", value_name = "N", allow_hyphen_values = true)]
+    pub max_subscriptions: Option<Text>,
     /// Timing of the membership protocol: lan (one data centre), wan (between regions), local (one machine)
     /// [default: lan]
     #[arg(long, env = "ANODE_PROFILE", value_name = "lan|wan|local")]
@@ -229,6 +247,13 @@ impl Raw {
             max_connections: self.max_connections.or(file.max_connections),
             max_memory: self.max_memory.or(file.max_memory),
             max_client_memory: self.max_client_memory.or(file.max_client_memory),
+            auth: self.auth.or(file.auth),
+            allow_origin: self.allow_origin.or(file.allow_origin),
+            allow_host: self.allow_host.or(file.allow_host),
+            max_connections_per_address: self
+                .max_connections_per_address
+                .or(file.max_connections_per_address),
+            max_subscriptions: self.max_subscriptions.or(file.max_subscriptions),
             profile: self.profile.or(file.profile),
             log: self.log.or(file.log),
             log_level: self.log_level.or(file.log_level),

@@ -78,7 +78,7 @@ fn host_port(text: &str) -> Option<HostPort> {
 
 /// Returns whether the text has the form of a DNS name or an IPv4 address. Whether the name exists is found
 /// out when it is resolved.
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     (1..=253).contains(&text.len()) && text.bytes().all(allowed)
 }

@@ -53,6 +53,9 @@ impl HealthPath {
             HealthPath::Metrics => {
                 let mut body = String::with_capacity(8 * 1024);
                 node.metrics().write(&mut body);
+                if let Some(auth) = node.door().auth() {
+                    auth.write_metrics(&mut body);
+                }
                 let media_type = "text/plain; version=0.0.4; charset=utf-8";
                 HealthAnswer { status: 200, media_type, body: body.into() }
             }

@@ -11,9 +11,8 @@
 //!
 //! The paths by which a node is watched are answered by the event loops themselves ([`health`]).
 //!
-//! Any web page may read (`Access-Control-Allow-Origin: *` on answers to GET), so that a browser's
-//! console is a client like any other. A node with records that not everyone on its network may read
-//! belongs behind a proxy.
+//! Every request passes the door of the node first ([`entry`]), which says who sends it and whether the page that it
+//! comes from may see the answer.
 //!
 //! Rejected: all of HTTP inside the event loops (a second, hand-written HTTP server with chunked bodies), and
 //! a port of its own (two ports to open, forward and document).
@@ -22,6 +21,7 @@ mod app;
 mod authority;
 mod body;
 mod buffers;
+mod entry;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -43,6 +43,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use crate::auth::{Access, Door, PublishRights};
 use crate::cluster::members::MemberInfo;
 use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
@@ -83,13 +84,27 @@ pub trait NodeService: Send + Sync + 'static {
     /// The latest record of a source, even if it is a deletion or has expired.
     fn get(&self, source: &str) -> Option<SharedRecord>;
     /// Begins to look for the visible records whose names match `pattern` and come after `after`, in the order of
-    /// names; at most `limit` of them.
-    fn list(&self, pattern: Pattern, after: Option<&str>, limit: usize) -> Box<dyn PageSearch>;
+    /// names; at most `limit` of them. With a `reader`, only those that it may read.
+    fn list(
+        &self,
+        pattern: Pattern,
+        after: Option<&str>,
+        limit: usize,
+        reader: Option<Access>,
+    ) -> Box<dyn PageSearch>;
     /// One page of the history of a source.
     fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal>;
-    /// Publishes the items of a frame, those that name no ack level with `level`, and sends the reply
+    /// Publishes the items of a frame with these rights, those that name no ack level with `level`, and sends the reply
     /// when all of them are answered: now or later, from any thread. The node counts what it refuses.
-    fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply);
+    fn publish(
+        &self,
+        frame: &PublishFrame<'_>,
+        level: AckLevel,
+        reply: Reply,
+        rights: Option<&PublishRights>,
+    );
+    /// The door that every request passes.
+    fn door(&self) -> &Door;
     /// The counters of the node. Gauges that are computed on demand are brought up to date before.
     fn metrics(&self) -> &Metrics;
     /// The memory that clients may make the node hold.

@@ -5,7 +5,7 @@
 //! read `code`, and `temporary` where they do not know the code.
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -15,12 +15,16 @@ use crate::record::Record;
 
 /// The media type of problems.
 pub(super) const PROBLEM_TYPE: &str = "application/problem+json";
-/// Seconds after which a client should try again, in the header `Retry-After`.
-const RETRY_AFTER_SECONDS: &str = "1";
+/// Seconds after which a client should try again if nothing more is known, in the header `Retry-After`.
+const RETRY_AFTER_SECONDS: u64 = 1;
+/// The value of the header `WWW-Authenticate` of answers with the status 401 (RFC 6750, 3).
+pub(super) const CHALLENGE: &str = "Bearer";
 
-/// Returns the value of the header `Retry-After` of an answer with this status, if it has that header.
-pub(super) fn retry_after(status: u16) -> Option<&'static str> {
-    matches!(status, 429 | 503).then_some(RETRY_AFTER_SECONDS)
+/// Returns the value of the header `Retry-After` of an answer with this status, if it has that header. `known_ms` is
+/// the time after which the request may succeed, in milliseconds.
+pub(super) fn retry_after(status: u16, known_ms: Option<u64>) -> Option<u64> {
+    let seconds = known_ms.map_or(RETRY_AFTER_SECONDS, |ms| ms.div_ceil(1_000).max(1));
+    matches!(status, 429 | 503).then_some(seconds)
 }
 
 /// An error on its way to the client.
@@ -29,6 +33,8 @@ pub struct Problem {
     status: StatusCode,
     code: Code,
     detail: String,
+    /// Time after which the request may succeed, in milliseconds, if it is known.
+    retry_after_ms: Option<u64>,
     /// Members of the JSON object beyond those of the standard, as text that begins with a comma.
     extra: Vec<u8>,
 }
@@ -43,7 +49,16 @@ impl Problem {
     /// A problem whose HTTP status is not the one of its code.
     pub fn with_status(status: u16, code: Code, detail: impl Into<String>) -> Problem {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Problem { status, code, detail: detail.into(), extra: Vec::new() }
+        Problem { status, code, detail: detail.into(), retry_after_ms: None, extra: Vec::new() }
+    }
+
+    /// The problem of a refusal, under an HTTP status that may not be the one of its code.
+    pub fn of_refusal(status: u16, refusal: &Refusal) -> Problem {
+        let mut extra = Vec::new();
+        write_refusal_facts(&mut extra, refusal);
+        let retry_after_ms = refusal.retry_after_ms;
+        let problem = Problem::with_status(status, refusal.code, refusal.message.clone());
+        Problem { extra, retry_after_ms, ..problem }
     }
 
     /// 404 for a source that is deleted, with the fields of the deletion beside the problem. So a client can
@@ -80,9 +95,7 @@ impl Problem {
 /// say so; `nodes` says how many members hold it.
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
-        let mut extra = Vec::new();
-        write_refusal_facts(&mut extra, &refusal);
-        Problem { extra, ..Problem::new(refusal.code, refusal.message) }
+        Problem::of_refusal(refusal.code.http_status(), &refusal)
     }
 }
 
@@ -92,8 +105,11 @@ impl IntoResponse for Problem {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_TYPE));
-        if let Some(seconds) = retry_after(self.status.as_u16()) {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        if let Some(seconds) = retry_after(self.status.as_u16(), self.retry_after_ms) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }
         response
     }

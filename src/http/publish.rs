@@ -10,10 +10,12 @@ use tokio::sync::oneshot;
 use super::Reply;
 use super::app::App;
 use super::body;
+use super::entry::Sender;
 use super::leased::{lease, leased_json};
 use super::params::Query;
 use super::places::Seat;
 use super::problem::Problem;
+use crate::auth::PublishRights;
 use crate::memory::{Lease, MemoryUse};
 use crate::protocol::json::{publish_frame, write_publish_answers, write_published};
 use crate::protocol::refusal::{Code, Refusal};
@@ -29,11 +31,12 @@ pub(super) async fn publish(
     State(app): State<App>,
     RawQuery(query): RawQuery,
     Extension(seat): Extension<Arc<Seat>>,
+    Extension(sender): Extension<Sender>,
     request: Request,
 ) -> Result<Response, Problem> {
     let body = body::read(&app, &seat, request.into_body()).await?;
     // What the answers need is leased until they are sent.
-    let (receiver, _lease) = hand_in(&app, query.as_deref(), body.bytes())?;
+    let (receiver, _lease) = hand_in(&app, query.as_deref(), body.bytes(), sender)?;
     // The answer may take seconds, and the node has what it needs of the body.
     drop(body);
     let Ok(reply) = receiver.await else {
@@ -56,6 +59,7 @@ fn hand_in(
     app: &App,
     query: Option<&str>,
     body: &[u8],
+    Sender(access): Sender,
 ) -> Result<(oneshot::Receiver<FrameReply>, Lease), Problem> {
     let level = Query::parse(query, &["ack"])?.ack()?;
     let bad_json = |message: String| refuse(app, Code::BadJson, &message);
@@ -64,7 +68,8 @@ fn hand_in(
     // It is leased before anything is published: afterwards it could not be refused.
     let lease = lease(app, MemoryUse::Answers, frame.items.len() * ANSWER_BYTES)?;
     let (reply, receiver) = Reply::channel();
-    app.node.publish(&frame, level, reply);
+    let rights = access.map(PublishRights::new);
+    app.node.publish(&frame, level, reply, rights.as_ref());
     Ok((receiver, lease))
 }
 

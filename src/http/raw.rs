@@ -5,9 +5,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 
-use super::problem::{PROBLEM_TYPE, Problem, retry_after};
+use super::problem::{CHALLENGE, PROBLEM_TYPE, Problem, retry_after};
 use crate::limits::HANDSHAKE_US_MAX;
-use crate::protocol::refusal::Code;
+use crate::protocol::refusal::Refusal;
 
 /// The detail of the problem that a head did not come in time.
 pub const HEAD_LATE: &str = "the head of the request did not come within 5 s";
@@ -24,6 +24,8 @@ pub struct RawAnswer<'a> {
     pub body: &'a [u8],
     /// Further lines of the head, each with its end; empty if there are none.
     pub further: &'a str,
+    /// Time after which the request may succeed, in milliseconds, if it is known.
+    pub retry_after_ms: Option<u64>,
     /// Whether the connection is closed behind the answer.
     pub closes: bool,
     /// Whether the answer is one to `HEAD`, which leaves the body out.
@@ -42,10 +44,11 @@ impl RawAnswer<'_> {
             "HTTP/1.1 {status} {title}\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\n\
              date: {date}\r\n{further}"
         );
-        if let Some(seconds) = retry_after(status) {
-            out.push_str("retry-after: ");
-            out.push_str(seconds);
-            out.push_str("\r\n");
+        if let Some(seconds) = retry_after(status, self.retry_after_ms) {
+            out.push_str(&format!("retry-after: {seconds}\r\n"));
+        }
+        if status == 401 {
+            out.push_str(&format!("www-authenticate: {CHALLENGE}\r\n"));
         }
         out.push_str(if self.closes { "connection: close\r\n\r\n" } else { "\r\n" });
         let mut out = out.into_bytes();
@@ -57,9 +60,15 @@ impl RawAnswer<'_> {
 }
 
 /// The bytes of an answer that is a problem and closes the connection.
-pub fn raw_problem(status: u16, code: Code, detail: &str, further: &str, wall_us: u64) -> Vec<u8> {
-    let body = Problem::with_status(status, code, detail).body();
-    let answer =
-        RawAnswer { status, media_type: PROBLEM_TYPE, body: &body, further, closes: true, is_head: false };
+pub fn raw_problem(status: u16, refusal: &Refusal, further: &str, wall_us: u64) -> Vec<u8> {
+    let answer = RawAnswer {
+        status,
+        media_type: PROBLEM_TYPE,
+        body: &Problem::of_refusal(status, refusal).body(),
+        further,
+        retry_after_ms: refusal.retry_after_ms,
+        closes: true,
+        is_head: false,
+    };
     answer.bytes(wall_us)
 }

@@ -3,16 +3,16 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{RawQuery, Request, State};
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION, HOST, HeaderValue, RETRY_AFTER, UPGRADE};
-use axum::http::{Method, StatusCode, Uri, Version};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::{RawQuery, State};
+use axum::http::header::{HeaderValue, RETRY_AFTER, UPGRADE};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Extension, Router};
 
 use super::app::{App, typed};
-use super::authority::check_host;
+use super::entry::{Sender, around};
 use super::health::HealthPath;
 use super::leased::{lease, leased_body, leased_json, resize};
 use super::page::{MemberList, RecordPage};
@@ -20,6 +20,7 @@ use super::params::{Query, Target};
 use super::problem::{Problem, retry_after};
 use super::publish::publish;
 use super::{HttpOptions, NodeService};
+use crate::auth::Resource;
 use crate::limits::TS_MAX;
 use crate::memory::{Lease, MemoryUse};
 use crate::protocol::json::write_record;
@@ -41,21 +42,33 @@ const FOUND_BYTES: usize = 2 * size_of::<usize>();
 /// The router of all paths.
 pub(super) fn router(node: Arc<dyn NodeService>, options: HttpOptions) -> Router {
     let app = App::new(node, options);
-    Router::new()
-        .route("/healthz", get(|State(app): State<App>| health(app, HealthPath::Live)))
-        .route("/readyz", get(|State(app): State<App>| health(app, HealthPath::Ready)))
-        .route("/metrics", get(|State(app): State<App>| health(app, HealthPath::Metrics)))
-        .route("/v1/members", get(members))
-        .route("/v1/sources", get(list))
-        .route("/v1/sources/", get(source))
-        .route("/v1/sources/{*source}", get(source))
-        .route("/v1/publish", post(publish))
-        .route("/publish", get(not_upgraded))
-        .route("/subscribe", get(not_upgraded))
+    let mut router = Router::new();
+    for resource in Resource::ALL {
+        let path = resource.path();
+        router = router.route(path, handler_of(resource));
+        if path.ends_with('/') {
+            router = router.route(&format!("{path}{{*beneath}}"), handler_of(resource));
+        }
+    }
+    router
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown)
         .layer(from_fn_with_state(app.clone(), around))
         .with_state(app)
+}
+
+/// The function that answers requests for a resource.
+fn handler_of(resource: Resource) -> MethodRouter<App> {
+    match resource {
+        Resource::Live => get(|State(app): State<App>| health(app, HealthPath::Live)),
+        Resource::Ready => get(|State(app): State<App>| health(app, HealthPath::Ready)),
+        Resource::Metrics => get(|State(app): State<App>| health(app, HealthPath::Metrics)),
+        Resource::Members => get(members),
+        Resource::Sources => get(list),
+        Resource::Source => get(source),
+        Resource::Publish => post(publish),
+        Resource::PublishSocket | Resource::SubscribeSocket => get(not_upgraded),
+    }
 }
 
 /// The result of a handler. The operator `?` turns a refusal into a problem.
@@ -68,8 +81,8 @@ async fn health(app: App, path: HealthPath) -> Response {
     let _ = lease.resize(answer.body.capacity(), 0);
     let mut response = typed(answer.media_type, leased_body(answer.body, lease));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if let Some(seconds) = retry_after(answer.status) {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+    if let Some(seconds) = retry_after(answer.status, None) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
@@ -79,11 +92,20 @@ async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerRe
     leased_json(&app, MemberList::new(&app.node.members()).to_json())
 }
 
-async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> HandlerResult {
+async fn source(
+    State(app): State<App>,
+    Extension(sender): Extension<Sender>,
+    uri: Uri,
+    RawQuery(query): RawQuery,
+) -> HandlerResult {
     // The path is not decoded yet, since `%2Fhistory` must be distinguished from `/history`.
-    match Target::parse(uri.path().strip_prefix("/v1/sources/").unwrap_or_default())? {
-        Target::History(source) => history(app, source, query).await,
+    match Target::parse(uri.path().strip_prefix(Resource::Source.path()).unwrap_or_default())? {
+        Target::History(source) => {
+            sender.check_readable(&source)?;
+            history(app, source, query).await
+        }
         Target::Latest(source) => {
+            sender.check_readable(&source)?;
             Query::parse(query.as_deref(), &[])?;
             let Some(record) = app.node.get(&source) else {
                 return Err(Refusal::new(Code::NotFound, format!("no record of source {source:?}")).into());
@@ -98,13 +120,20 @@ async fn source(State(app): State<App>, uri: Uri, RawQuery(query): RawQuery) -> 
     }
 }
 
-async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResult {
+async fn list(
+    State(app): State<App>,
+    Extension(Sender(reader)): Extension<Sender>,
+    RawQuery(query): RawQuery,
+) -> HandlerResult {
     let query = Query::parse(query.as_deref(), &["pattern", "limit", "after"])?;
-    let (pattern, limit) = (query.pattern()?, query.limit()?);
+    let (mut pattern, limit) = (query.pattern()?, query.limit()?);
+    if let Some(reader) = &reader {
+        pattern = reader.rights().narrowed(pattern);
+    }
     // The search needs this memory until its page is put together.
     let _search_lease = lease(&app, MemoryUse::Pages, SEARCH_BYTES + limit * FOUND_BYTES)?;
     // One more than asked for tells whether there is a next page.
-    let mut search = app.node.list(pattern, query.get("after"), limit + 1);
+    let mut search = app.node.list(pattern, query.get("after"), limit + 1, reader);
     loop {
         let _turn = app.search_permit().await;
         let is_complete;
@@ -234,29 +263,9 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
     Problem::new(Code::MethodNotAllowed, detail)
 }
 
-async fn unknown(uri: Uri) -> Problem {
+pub(super) async fn unknown(uri: Uri) -> Problem {
     let mut detail = String::new();
     // Writing to a `String` cannot fail.
     let _ = write!(detail, "there is nothing at {:.100}", uri.path());
     Problem::new(Code::NotFound, detail)
-}
-
-/// What holds for all paths. A request whose header `Host` is missing, repeated or malformed is refused. Web
-/// pages of any origin may read the answers to GET and HEAD. The clients of a node that is stopping are told
-/// that their connections end, so that they send the next request to another node. One layer does all of
-/// this, because each costs every request some memory and time.
-async fn around(State(app): State<App>, request: Request, next: Next) -> Response {
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
-    let mut response = match check_host(request.version() >= Version::HTTP_11, hosts) {
-        Ok(()) => next.run(request).await,
-        Err(detail) => Problem::new(Code::BadRequest, detail).into_response(),
-    };
-    if is_read {
-        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    }
-    if app.node.is_stopping() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }

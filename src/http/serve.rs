@@ -26,6 +26,7 @@ use super::exchange::{AnswerBody, Exchanges};
 use super::places::{Places, Seat};
 use super::routes::router;
 use super::stream::{ClientSocket, ClientStream, SocketLayer};
+use crate::auth::{AddressPlace, Peer};
 use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 
 /// Bytes of memory that the bodies of publishes may take together, however small they may be each.
@@ -46,8 +47,13 @@ pub const GRACE_US: u64 = 2_000_000;
 struct Handed<L> {
     socket: ClientSocket<L>,
     read: Vec<u8>,
+    client: HandedClient,
     place: OwnedSemaphorePermit,
 }
+
+/// The client of a connection that is handed over: what is known of it, and its place among the connections of its
+/// address.
+pub type HandedClient = (Peer, Option<AddressPlace>);
 
 /// The phase of the control plane: it serves, finishes the requests under way, or ends at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +97,8 @@ impl<L> Clone for HandOver<L> {
 impl<L: SocketLayer> Reservation<L> {
     /// Hands over a connection from which `read` was read already. Its socket must not be registered with the
     /// poll of an event loop any longer.
-    pub fn take_over(self, socket: ClientSocket<L>, read: Vec<u8>) {
-        self.sender.send(Handed { socket, read, place: self.place });
+    pub fn take_over(self, socket: ClientSocket<L>, read: Vec<u8>, client: HandedClient) {
+        self.sender.send(Handed { socket, read, client, place: self.place });
     }
 }
 
@@ -223,7 +229,7 @@ impl Drop for Leaving {
 /// Serves one connection, from the bytes that were read elsewhere to its end.
 async fn serve_one<L: SocketLayer>(served: Served, handed: Handed<L>) {
     let Served { node, router, mut watched, places } = served;
-    let Handed { socket, read, place } = handed;
+    let Handed { socket, read, client: (peer, _address_place), place } = handed;
     let seat = Arc::new(Seat::new(places, place));
     node.metrics().connections.http.add(1);
     let _leaving = Leaving { node: node.clone(), seat: seat.clone() };
@@ -232,7 +238,7 @@ async fn serve_one<L: SocketLayer>(served: Served, handed: Handed<L>) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a connection was lost when it was handed over"),
     };
-    let service = answering(router, seat.clone(), exchanges);
+    let service = answering(router, seat.clone(), Arc::new(peer), exchanges);
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -278,6 +284,7 @@ async fn serve_one<L: SocketLayer>(served: Served, handed: Handed<L>) {
 fn answering(
     router: Router,
     seat: Arc<Seat>,
+    peer: Arc<Peer>,
     exchanges: Arc<Exchanges>,
 ) -> impl Service<
     hyper::Request<Incoming>,
@@ -294,6 +301,7 @@ fn answering(
             false => seat.begin_waiting(),
         }
         request.extensions_mut().insert(seat.clone());
+        request.extensions_mut().insert(peer.clone());
         let (answer, seat, exchanges) = (router.call(request), seat.clone(), exchanges.clone());
         async move {
             let response = answer.await?;

@@ -24,7 +24,7 @@ use super::pace::Pace;
 use super::places::Seat;
 use super::raw::{HEAD_LATE, raw_problem};
 use crate::limits::{HANDSHAKE_US_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
-use crate::protocol::refusal::Code;
+use crate::protocol::refusal::{Code, Refusal};
 
 /// Bytes that the kernel takes of an answer before the client has room for them. With more, a client that
 /// reads slowly would seem to stand still for long times.
@@ -238,7 +238,7 @@ impl<L: SocketLayer> ClientStream<L> {
             }
             _ => (Code::BadRequest, "the head of the request is not one of HTTP/1.1".to_owned()),
         };
-        raw_problem(status, code, &detail, "", self.node.now().wall_us)
+        raw_problem(status, &Refusal::new(code, detail), "", self.node.now().wall_us)
     }
 }
 
@@ -270,7 +270,7 @@ impl<L: SocketLayer> AsyncRead for ClientStream<L> {
             }
             Poll::Pending if self.poll_head_late(cx).is_ready() => {
                 let wall_us = self.node.now().wall_us;
-                self.problem = raw_problem(408, Code::Timeout, HEAD_LATE, "", wall_us).into();
+                self.problem = raw_problem(408, &Refusal::new(Code::Timeout, HEAD_LATE), "", wall_us).into();
                 // What the socket does not take at once is not worth waiting for.
                 let _ = self.poll_problem(cx)?;
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::auth::{Peer, Resource, Right};
 use crate::cluster::members::{Identity, State};
+use crate::config::{Hardware, Raw, check};
 use crate::memory::{Budget, MemoryUse};
 use crate::protocol::answer::{Outcome, Published};
 use crate::protocol::draft::{DraftPayload, Item, RequestId};
@@ -53,6 +55,11 @@ impl SocketLayer for Held {
     }
 }
 
+/// A client that nothing is known of but its address.
+fn stranger() -> serve::HandedClient {
+    (Peer { address: [127, 0, 0, 1].into(), certificate: None }, None)
+}
+
 /// A connection as an event loop hands it over.
 fn handed(socket: TcpStream, layer: Held) -> ClientSocket<Held> {
     socket.set_nonblocking(true).expect("nonblocking");
@@ -68,12 +75,24 @@ impl Default for Memory {
     }
 }
 
+/// A door without a file of rights.
+struct TestDoor(Door);
+
+impl Default for TestDoor {
+    fn default() -> TestDoor {
+        let machine = Hardware { cores: 1, memory_bytes: 1 << 30 };
+        let raw = Raw { allow_host: Some("x".into()), ..Raw::default() };
+        TestDoor(Door::new(check(&raw, machine).expect("a configuration").access, None))
+    }
+}
+
 /// A node of a few records.
 #[derive(Default)]
 struct Few {
     records: Mutex<BTreeMap<String, SharedRecord>>,
     metrics: Metrics,
     memory: Memory,
+    door: TestDoor,
     not_ready: Mutex<Option<String>>,
     /// Bytes that were leased whenever a part of a history was read.
     leased_at_reads: Mutex<Vec<usize>>,
@@ -168,9 +187,18 @@ impl NodeService for Few {
         self.records.lock().get(source).cloned()
     }
 
-    fn list(&self, pattern: Pattern, after: Option<&str>, limit: usize) -> Box<dyn PageSearch> {
+    fn list(
+        &self,
+        pattern: Pattern,
+        after: Option<&str>,
+        limit: usize,
+        reader: Option<Access>,
+    ) -> Box<dyn PageSearch> {
         let records = self.records.lock();
-        let is_after = |name: &str| after.is_none_or(|after| name > after);
+        let is_after = |name: &str| {
+            after.is_none_or(|after| name > after)
+                && reader.as_ref().is_none_or(|reader| reader.rights().may_read(name))
+        };
         let found = records
             .iter()
             .filter(|(name, record)| is_after(name) && pattern.matches(name) && record.is_visible(WALL_US))
@@ -193,7 +221,11 @@ impl NodeService for Few {
         Ok(HistoryPage { after: last.map(|record| HistoryCursor(record.stamp)), records: shown })
     }
 
-    fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply) {
+    fn door(&self) -> &Door {
+        &self.door.0
+    }
+
+    fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply, _: Option<&PublishRights>) {
         let mut items = Vec::new();
         for (index, item) in frame.items.iter().enumerate() {
             let Some(answer) = self.publish_item(item, level) else { return };
@@ -252,7 +284,7 @@ impl Served {
                 let count = stream.read(&mut head).expect("reads");
                 head.truncate(count);
                 let place = hand_over.reserve().expect("a place");
-                place.take_over(handed(stream, Held::default()), head);
+                place.take_over(handed(stream, Held::default()), head, stranger());
             }
         });
         Served { http: Some(http), node, address }
@@ -264,6 +296,13 @@ impl Served {
         let text = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
         stream.write_all(text.as_bytes()).expect("writes");
         answer(&mut stream, method == "HEAD")
+    }
+
+    /// Sends a request without a body, with these lines of header fields.
+    fn ask_with(&self, method: &str, path: &str, fields: &str) -> Answered {
+        let mut stream = TcpStream::connect(self.address).expect("connects");
+        stream.write_all(format!("{method} {path} HTTP/1.1\r\n{fields}\r\n").as_bytes()).expect("writes");
+        answer(&mut stream, false)
     }
 
     fn get(&self, path: &str) -> Answered {
@@ -330,7 +369,11 @@ fn members_and_metrics() {
         )
     );
     assert!(members.field("/members/0/rtt_us").is_null());
-    assert!(members.head.contains("access-control-allow-origin: *"), "{members:?}");
+    assert!(!members.head.contains("access-control"), "{members:?}");
+    let asked =
+        |origin: &str| served.ask_with("GET", "/v1/members", &format!("Host: x\r\nOrigin: {origin}\r\n"));
+    assert!(asked("http://x").head.contains("access-control-allow-origin: http://x\r\n"));
+    assert!(!asked("http://y").head.contains("access-control"), "another page sees nothing");
     let metrics = served.get("/metrics");
     assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"), "{metrics:?}");
     assert!(metrics.body.contains("\nanode_connections{endpoint=\"http\"} "), "{}", metrics.body);
@@ -505,7 +548,7 @@ fn what_lies_above_the_socket_is_read_without_waiting_for_it() {
     let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connects");
     let (socket, _) = listener.accept().expect("accepts");
     let (read, held) = (b"GET /healthz HT".to_vec(), b"TP/1.1\r\nHost: x\r\n\r\n".to_vec());
-    http.hand_over().reserve().expect("a place").take_over(handed(socket, Held(held)), read);
+    http.hand_over().reserve().expect("a place").take_over(handed(socket, Held(held)), read, stranger());
     assert_eq!(answer(&mut client, false).status, 200);
     http.stop();
 }
@@ -570,4 +613,23 @@ fn an_answer_beyond_the_memory_for_clients_is_refused() {
         crate::server::clock::sleep(10_000);
     }
     panic!("{} bytes are still leased", served.node.memory.0.taken());
+}
+
+/// The router is made of the table of all paths, and nothing else is answered.
+#[test]
+fn every_path_of_the_table_is_answered_and_no_other_is() {
+    let served = Served::start();
+    for resource in Resource::ALL {
+        let method = if resource == Resource::Publish { "POST" } else { "GET" };
+        let answer = served.ask(method, resource.path(), "");
+        assert_ne!(answer.status, 403, "{resource:?}");
+        let is_unknown = answer.status == 404 && answer.body.contains("there is nothing at");
+        assert!(!is_unknown, "{resource:?}: {answer:?}");
+        assert!(
+            resource == Resource::Live || resource == Resource::Ready || resource.right() != Right::Public
+        );
+    }
+    for path in ["/", "/v1", "/v1/", "/admin", "/healthz/", "/v1/publish/"] {
+        served.get(path).is_problem(404, "not_found");
+    }
 }

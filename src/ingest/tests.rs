@@ -244,7 +244,7 @@ fn a_guard_answers_publishes_as_the_value_did() {
     assert_eq!((node.latest.len(), node.downstream.changes.lock().len()), (0, 0));
     // That every member holds it can be asked only of a record, so one is published: the end of the value.
     let old = draft("s", Some(NOW.wall_us - 1), json("9"));
-    let accepted = node.publish_awaited(now, &old, 7).expect("answered");
+    let accepted = node.publish_awaited(now, &old, None, 7).expect("answered");
     assert_eq!(accepted.outcome, Outcome::Stale { current_ts: NOW.wall_us });
     assert_eq!(node.outbox.lock().take_awaited().len(), 1);
     assert_eq!(node.latest.get("s").map(|record| record.stamp), Some(Stamp::of_deletion(NOW.wall_us)));

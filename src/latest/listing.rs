@@ -12,10 +12,15 @@ use super::{Cursor, Latest};
 use crate::limits::SHARDS;
 use crate::record::{Pattern, SharedRecord};
 
+/// Tells whether a source may be shown to whoever asks.
+pub type ShownSources = Box<dyn Fn(&str) -> bool + Send>;
+
 /// A page that is being put together.
 pub struct Listing {
     pattern: Pattern,
     limit: usize,
+    /// Returns whether a source may be shown; `None` if all may.
+    is_shown: Option<ShownSources>,
     /// For each shard, how far it was looked through.
     cursors: Vec<Cursor>,
     /// The next record of each shard that has one.
@@ -33,11 +38,17 @@ impl Listing {
         Listing {
             pattern,
             limit,
+            is_shown: None,
             cursors: vec![cursor; SHARDS],
             heads: BinaryHeap::new(),
             unknown: (0..SHARDS).collect(),
             found: Vec::new(),
         }
+    }
+
+    /// Leaves out the records of all sources that may not be shown.
+    pub fn only(self, is_shown: ShownSources) -> Listing {
+        Listing { is_shown: Some(is_shown), ..self }
     }
 
     /// Goes on until the page is complete or `steps` are used up, which are counted as in [`Latest::scan`].
@@ -62,13 +73,19 @@ impl Listing {
     /// Looks for the next record of the shard that is last in the list of those to look into.
     fn look_into(&mut self, latest: &Latest, shard: usize, wall_us: u64, steps: &mut usize) {
         let Some(cursor) = self.cursors.get_mut(shard) else { return };
-        let mut head = None;
+        let mut head: Option<SharedRecord> = None;
         latest.scan(shard, &self.pattern, cursor, steps, &mut |record, _| {
             if record.is_visible(wall_us) {
                 head = Some(record.clone());
             }
             head.is_none()
         });
+        // Rights may be many patterns, so they are asked without the lock of the shard.
+        if let (Some(record), Some(is_shown)) = (&head, &self.is_shown)
+            && !is_shown(record.source.as_str())
+        {
+            head = None;
+        }
         if head.is_some() || cursor.is_over() {
             self.unknown.pop();
             self.heads.extend(head.map(|record| Reverse(ByName { record, shard })));

@@ -18,7 +18,7 @@ use super::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
 use super::json::scan::single_value;
 use super::refusal::{Code, Refusal};
 use super::reply::PublishAnswer;
-use super::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
+use super::request::{AuthFrame, Mode, Notice, Request, Subscribe, SubscribeFrame};
 use super::token::Token;
 use crate::limits::{
     BATCH_ITEMS_MAX, PATTERNS_PER_SUBSCRIPTION_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX,
@@ -97,8 +97,18 @@ impl ClientMessage<'_> {
             }
             Some(Asked::Subscribe(subscribe)) => refused(request_id(&subscribe.id).unwrap_or(None)),
             Some(Asked::Unsubscribe(unsubscribe)) => refused(request_id(&unsubscribe.id).unwrap_or(None)),
+            Some(Asked::Auth(auth)) => refused(request_id(&auth.id).unwrap_or(None)),
             None => refused(None),
         }
+    }
+
+    /// Returns the token that a frame brings; `None` for any other message.
+    pub fn auth_frame(&self) -> Option<AuthFrame<'_>> {
+        let Form::Any(Some(Asked::Auth(auth))) = &self.0 else { return None };
+        Some(match request_id(&auth.id) {
+            Ok(id) => AuthFrame { id, token: Ok(Cow::Borrowed(&auth.token)) },
+            Err(refusal) => AuthFrame { id: None, token: Err(refusal) },
+        })
     }
 
     /// Returns the request of a frame that came on `/subscribe`. Any other message becomes a refusal.
@@ -115,6 +125,7 @@ impl ClientMessage<'_> {
                 (request_id(&message.id), Ok(Request::Unsubscribe(message.subscription)))
             }
             Form::Any(Some(Asked::Publish(publish))) => (request_id(&publish.id), refused()),
+            Form::Any(Some(Asked::Auth(auth))) => (request_id(&auth.id), refused()),
             Form::Any(Some(Asked::Batch(_)) | None) | Form::LongBatch(_) => (Ok(None), refused()),
         };
         match id {
@@ -277,6 +288,7 @@ fn told_refusal(refusal: &Refusal) -> proto::answer::Answer {
         applied: refusal.applied_ts.is_some(),
         ts: refusal.applied_ts,
         nodes: refusal.nodes,
+        retry_after_ms: refusal.retry_after_ms,
     })
 }
 
@@ -345,6 +357,10 @@ pub fn write_notice(out: &mut Vec<u8>, notice: &Notice<'_>) {
         Notice::Subscribed { id, subscription, recovered } => {
             let result = proto::SubscribeResult { subscription: *subscription, recovered: *recovered };
             answer(id, proto::answer::Answer::Subscribed(result))
+        }
+        Notice::Authenticated { id, name, expires_s } => {
+            let result = proto::AuthResult { name: (*name).into(), expires: *expires_s };
+            answer(id, proto::answer::Answer::Authenticated(result))
         }
         Notice::Refused { id, refusal } => answer(id, told_refusal(refusal)),
         Notice::Eos { subscription, resume } => {

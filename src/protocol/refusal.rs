@@ -19,8 +19,10 @@ pub enum Code {
     FutureTimestamp,
     /// The data has more bytes than a record may have.
     TooLarge,
-    /// The name begins with `$`; clients cannot publish to such sources.
+    /// The client may not do that: its rights do not allow it, or the name is the system's.
     Forbidden,
+    /// The client must bring a token that is in force.
+    Unauthorized,
     /// The thing that the URL names does not exist (HTTP only).
     NotFound,
     /// A queue or the map is full.
@@ -49,7 +51,7 @@ pub enum Code {
 
 /// Every code that a node can send, for the check that the reference names it.
 #[cfg(test)]
-pub const ALL_CODES: [Code; 20] = [
+pub const ALL_CODES: [Code; 21] = [
     Code::BadJson,
     Code::BadRequest,
     Code::BadSource,
@@ -58,6 +60,7 @@ pub const ALL_CODES: [Code; 20] = [
     Code::FutureTimestamp,
     Code::TooLarge,
     Code::Forbidden,
+    Code::Unauthorized,
     Code::NotFound,
     Code::Overloaded,
     Code::RateLimited,
@@ -84,6 +87,7 @@ impl Code {
             Code::FutureTimestamp => "future_timestamp",
             Code::TooLarge => "too_large",
             Code::Forbidden => "forbidden",
+            Code::Unauthorized => "unauthorized",
             Code::NotFound => "not_found",
             Code::Overloaded => "overloaded",
             Code::RateLimited => "rate_limited",
@@ -113,6 +117,7 @@ impl Code {
         use Code::*;
         match self {
             BadJson | BadRequest | BadSource | BadPattern | BadTimestamp | FutureTimestamp => 400,
+            Unauthorized => 401,
             Forbidden => 403,
             NotFound => 404,
             MethodNotAllowed => 405,
@@ -140,12 +145,19 @@ pub struct Refusal {
     pub applied_ts: Option<u64>,
     /// Number of members that hold the record. Present with the code `timeout` of the level `replicated`.
     pub nodes: Option<u32>,
+    /// Time after which the same request may succeed, in milliseconds. Present with the code `rate_limited`.
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Refusal {
     /// Makes the refusal of a request that changed nothing.
     pub fn new(code: Code, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into(), applied_ts: None, nodes: None }
+        Refusal { code, message: message.into(), applied_ts: None, nodes: None, retry_after_ms: None }
+    }
+
+    /// Makes this a refusal that says after how many milliseconds the request may succeed.
+    pub fn retry_after_ms(self, retry_after_ms: u64) -> Refusal {
+        Refusal { retry_after_ms: Some(retry_after_ms), ..self }
     }
 
     /// Makes this the refusal of a publish whose record was applied with the timestamp `ts`, in microseconds.

@@ -1,5 +1,7 @@
 //! The requests of subscribers and the messages to them except records, in the form that both codecs share.
 
+use std::borrow::Cow;
+
 use super::AckLevel;
 use super::draft::RequestId;
 use super::refusal::Refusal;
@@ -66,6 +68,23 @@ pub struct SubscribeFrame<'a> {
     pub request: Result<Request, Refusal>,
 }
 
+/// A frame that brings a token, on any path.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthFrame<'a> {
+    /// The id of the request, if there is a readable one.
+    pub id: Option<RequestId<'a>>,
+    /// The token, or the refusal of a frame that is malformed.
+    pub token: Result<Cow<'a, str>, Refusal>,
+}
+
+/// Written to logs without the secret.
+impl std::fmt::Debug for AuthFrame<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let token = self.token.as_ref().map(|_| "…");
+        f.debug_struct("AuthFrame").field("id", &self.id).field("token", &token).finish()
+    }
+}
+
 /// The first message on every connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connected<'a> {
@@ -97,6 +116,15 @@ pub enum Notice<'a> {
         /// Whether the subscription continues where the token of the request ended; `None` if the request had
         /// no token.
         recovered: Option<bool>,
+    },
+    /// The answer to a request that brought a token.
+    Authenticated {
+        /// The id of the request.
+        id: Option<RequestId<'a>>,
+        /// The name that the token stands for.
+        name: &'a str,
+        /// Time at which the token ends, in seconds since the Unix epoch; `None` for never.
+        expires_s: Option<u64>,
     },
     /// The answer to a request that is refused.
     Refused {

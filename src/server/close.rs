@@ -18,10 +18,16 @@ pub enum CloseCode {
     InvalidText = 1007,
     /// A message over the limit.
     TooLarge = 1009,
+    /// The client has brought no token that is in force.
+    Unauthorized = 4001,
     /// Protobuf that cannot be decoded.
     BadMessage = 4002,
+    /// The client may no longer do what it does.
+    Forbidden = 4003,
     /// The node has as many connections as it may have, or its clients hold as much memory as they may.
     OverCapacity = 4100,
+    /// The client sends far more than its rate, and does not stop.
+    OverRate = 4101,
     /// The node is shutting down.
     Draining = 4200,
     /// Nothing has come from the client for too long, not even a pong.
@@ -43,12 +49,16 @@ impl CloseCode {
     }
 
     /// Returns whether the client's answer to the close is waited for. After a breach of the framing nothing
-    /// that still arrives can be understood. And a node without room for a client does not collect the frames
-    /// of that client until the answer comes.
+    /// that still arrives can be understood. And the frames of a client for which there is no room, or
+    /// which sends too much, are not collected until the answer comes.
     pub const fn awaits_answer(self) -> bool {
         !matches!(
             self,
-            CloseCode::ProtocolError | CloseCode::InvalidText | CloseCode::TooLarge | CloseCode::OverCapacity
+            CloseCode::ProtocolError
+                | CloseCode::InvalidText
+                | CloseCode::TooLarge
+                | CloseCode::OverCapacity
+                | CloseCode::OverRate
         )
     }
 }

@@ -9,6 +9,7 @@
 //! connection stands is kept in [`Intake`], for reading, and in [`Listed`], for everything else.
 
 use std::io;
+use std::net::IpAddr;
 
 use super::account::Holdings;
 use super::close::CloseReason;
@@ -18,6 +19,7 @@ use super::liveness::Liveness;
 use super::outbound::Outbound;
 use super::session::{Endpoint, Session};
 use super::transport::{Layer, Transport};
+use crate::auth::AddressPlace;
 use crate::http::Reservation;
 use crate::limits::HANDSHAKE_US_MAX;
 
@@ -43,6 +45,10 @@ pub struct Connection {
     pub out: Outbound,
     /// Whether the connection is within the node's bound.
     pub admission: Admission,
+    /// Address that the connection comes from.
+    pub address: IpAddr,
+    /// The place of the connection among those of its address; `None` if these are not counted.
+    pub address_place: Option<AddressPlace>,
     /// Bytes that the connection held when they were counted last.
     pub held: usize,
     /// Whether the connection is to be read.
@@ -218,8 +224,13 @@ pub enum AwaitedEnd {
 }
 
 impl Connection {
-    /// A connection that was just accepted.
-    pub fn new(transport: Transport, generation: u64, admission: Admission, now_us: u64) -> Connection {
+    /// A connection that was just accepted: the `generation`-th of its worker, from this address.
+    pub fn new(
+        transport: Transport,
+        (generation, now_us): (u64, u64),
+        admission: Admission,
+        (address, address_place): (IpAddr, Option<AddressPlace>),
+    ) -> Connection {
         Connection {
             transport,
             generation,
@@ -230,6 +241,8 @@ impl Connection {
             },
             out: Outbound::default(),
             admission,
+            address,
+            address_place,
             held: 0,
             intake: Intake::default(),
             is_writable: true,

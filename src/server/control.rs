@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::acks::{AnswerState, PublishHost, Waiter};
+use super::acks::{AnswerState, ByWhom, PublishHost, Waiter};
 use super::clock;
 use super::lifecycle::Phase;
 use super::shared::Shared;
+use crate::auth::{Access, Door, PublishRights};
 use crate::cluster::members::MemberInfo;
 use crate::http::{NodeService, PageSearch, Reply};
 use crate::ingest::Accepted;
@@ -47,8 +48,18 @@ impl NodeService for Control {
         self.0.ingest.latest().get(source)
     }
 
-    fn list(&self, pattern: Pattern, after: Option<&str>, limit: usize) -> Box<dyn PageSearch> {
-        Box::new(MapSearch { shared: self.0.clone(), listing: Listing::new(pattern, after, limit) })
+    fn list(
+        &self,
+        pattern: Pattern,
+        after: Option<&str>,
+        limit: usize,
+        reader: Option<Access>,
+    ) -> Box<dyn PageSearch> {
+        let mut listing = Listing::new(pattern, after, limit);
+        if let Some(reader) = reader {
+            listing = listing.only(Box::new(move |source| reader.rights().may_read(source)));
+        }
+        Box::new(MapSearch { shared: self.0.clone(), listing })
     }
 
     fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal> {
@@ -56,8 +67,19 @@ impl NodeService for Control {
         found.map_err(|error| Refusal::new(Code::StoreUnavailable, error.to_string()))
     }
 
-    fn publish(&self, frame: &PublishFrame<'_>, level: AckLevel, reply: Reply) {
-        self.0.acks.publish_http(&HttpPublisher(&self.0), clock::now(), frame, level, reply);
+    fn door(&self) -> &Door {
+        &self.0.door
+    }
+
+    fn publish(
+        &self,
+        frame: &PublishFrame<'_>,
+        level: AckLevel,
+        reply: Reply,
+        rights: Option<&PublishRights>,
+    ) {
+        let host = HttpPublisher(&self.0);
+        self.0.acks.publish_http(&host, clock::now(), frame, level, (reply, rights));
         self.0.wake_wanted();
         self.0.wake_gossip();
     }
@@ -129,19 +151,20 @@ impl HttpPublisher<'_> {
 }
 
 impl PublishHost for HttpPublisher<'_> {
-    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+    fn publish(&self, now: Now, draft: &Draft<'_>, by: ByWhom<'_>) -> Result<Accepted, Refusal> {
         self.check_loaded()?;
-        self.0.ingest.publish(now, draft)
+        self.0.ingest.publish_by(now, draft, by.rights)
     }
 
     fn publish_awaited(
         &self,
         now: Now,
         draft: &Draft<'_>,
-        _connection: usize,
+        by: ByWhom<'_>,
     ) -> Result<(Accepted, u64), Refusal> {
         self.check_loaded()?;
-        self.0.acks.publish_awaited(Waiter::Http, |token| self.0.ingest.publish_awaited(now, draft, token))
+        let publish = |token| self.0.ingest.publish_awaited(now, draft, by.rights, token);
+        self.0.acks.publish_awaited(Waiter::Http, publish)
     }
 
     fn state(&self) -> &dyn AnswerState {

@@ -11,6 +11,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::framing::message::{CODECS, Codec};
 use super::headers::{has_body, has_token, values_of};
+use crate::auth::is_token_subprotocol;
 use crate::http::{check_host, raw_problem};
 use crate::protocol::refusal::Refusal;
 
@@ -78,12 +79,12 @@ fn only<'a>(headers: &'a [Header<'a>], name: &'static str, shown: &str) -> Resul
     }
 }
 
-/// The codec that the client named, if it named any.
+/// The codec that the client named, if it named any. A subprotocol that brings a token is none.
 fn negotiate(headers: &[Header<'_>]) -> Result<Option<Codec>, String> {
     let mut offered = values_of(headers, "sec-websocket-protocol")
         .flat_map(|value| value.split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
-        .filter(|name| !name.is_empty())
+        .filter(|name| !name.is_empty() && !is_token_subprotocol(name))
         .peekable();
     if offered.peek().is_none() {
         return Ok(None);
@@ -99,7 +100,7 @@ fn negotiate(headers: &[Header<'_>]) -> Result<Option<Codec>, String> {
 pub fn refuse(status: u16, refusal: &Refusal, wall_us: u64) -> Vec<u8> {
     // Tells a client of another version of WebSocket which one it should use (RFC 6455, 4.2.2).
     let further = if status == 400 { "sec-websocket-version: 13\r\n" } else { "" };
-    raw_problem(status, refusal.code, &refusal.message, further, wall_us)
+    raw_problem(status, refusal, further, wall_us)
 }
 
 #[cfg(test)]

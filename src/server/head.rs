@@ -15,6 +15,7 @@ use super::framing::wrap::Framing;
 use super::handshake::Handshake;
 use super::headers::{has_body, has_token, values_of};
 use super::session::Endpoint;
+use crate::auth::{Caller, Resource, Right};
 use crate::http::{HealthPath, check_host};
 use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 
@@ -32,12 +33,14 @@ pub struct Upgrade {
     pub query: String,
     /// Length of the head in bytes; what follows are the client's first frames.
     pub head_bytes: usize,
+    /// Who asks.
+    pub caller: Caller,
     /// The terms of the change. An error says why there can be no session.
     pub handshake: Result<Handshake, String>,
 }
 
 /// A request for a health path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthRequest {
     /// The path that was asked for.
     pub path: HealthPath,
@@ -45,6 +48,8 @@ pub struct HealthRequest {
     pub is_head: bool,
     /// Whether the client wants the connection to be closed behind the answer.
     pub closes: bool,
+    /// Who asks; only read where the answer is not for everybody.
+    pub caller: Caller,
     /// Length of the head in bytes; what follows is the next request.
     pub head_bytes: usize,
 }
@@ -182,7 +187,14 @@ fn kind_of(request: &httparse::Request<'_, '_>, head_bytes: usize) -> RequestHea
         if is_plain && check_host(is_http_11, values_of(headers, "host")).is_ok() {
             let closes = !is_http_11 || has_token(headers, "connection", "close");
             let is_head = method == "HEAD";
-            return RequestHead::Health(HealthRequest { path: health, is_head, closes, head_bytes });
+            let is_public = Resource::of(path).is_some_and(|resource| resource.right() == Right::Public);
+            let has_origin = values_of(headers, "origin").next().is_some();
+            let caller = match is_public && !has_origin {
+                true => Caller::default(),
+                false => Caller::read(|name| values_of(headers, name)),
+            };
+            let request = HealthRequest { path: health, is_head, closes, caller, head_bytes };
+            return RequestHead::Health(request);
         }
         return RequestHead::Http;
     }
@@ -195,8 +207,8 @@ fn kind_of(request: &httparse::Request<'_, '_>, head_bytes: usize) -> RequestHea
         return RequestHead::Http;
     }
     let (framing, query) = (Framing::WebSocket, query.to_owned());
-    let handshake = Handshake::read(headers);
-    RequestHead::Upgrade(Box::new(Upgrade { framing, endpoint, query, head_bytes, handshake }))
+    let (caller, handshake) = (Caller::read(|name| values_of(headers, name)), Handshake::read(headers));
+    RequestHead::Upgrade(Box::new(Upgrade { framing, endpoint, query, head_bytes, caller, handshake }))
 }
 
 /// The path and the query of the target of a request, which may begin with a scheme and a host.

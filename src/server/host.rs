@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::acks::{AnswerState, PublishHost, Waiter};
+use super::acks::{AnswerState, ByWhom, PublishHost, Waiter};
 use super::lifecycle::Phase;
 use super::mailbox::Mailbox;
 use super::session::{Facts, Host};
 use super::shared::Shared;
+use crate::auth::Auth;
 use crate::cluster::Heads;
 use crate::cluster::members::MemberInfo;
 use crate::ingest::Accepted;
@@ -37,6 +38,7 @@ impl WorkerHost {
             cluster: cluster_key(&config.cluster_name),
             max_record_bytes: config.max_record_bytes,
             max_frame_bytes: config.max_frame_bytes,
+            max_subscriptions: config.access.subscriptions_max,
             tombstones_us: config.tombstones_us,
         };
         WorkerHost { shared, worker, facts, has_published: Cell::new(false) }
@@ -54,22 +56,21 @@ impl WorkerHost {
 }
 
 impl PublishHost for WorkerHost {
-    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+    fn publish(&self, now: Now, draft: &Draft<'_>, by: ByWhom<'_>) -> Result<Accepted, Refusal> {
         self.has_published.set(true);
-        self.shared.ingest.publish(now, draft)
+        self.shared.ingest.publish_by(now, draft, by.rights)
     }
 
     fn publish_awaited(
         &self,
         now: Now,
         draft: &Draft<'_>,
-        connection: usize,
+        by: ByWhom<'_>,
     ) -> Result<(Accepted, u64), Refusal> {
         self.has_published.set(true);
-        let waiter = Waiter::Session { worker: self.worker, connection };
-        self.shared
-            .acks
-            .publish_awaited(waiter, |token| self.shared.ingest.publish_awaited(now, draft, token))
+        let waiter = Waiter::Session { worker: self.worker, connection: by.connection };
+        let publish = |token| self.shared.ingest.publish_awaited(now, draft, by.rights, token);
+        self.shared.acks.publish_awaited(waiter, publish)
     }
 
     fn state(&self) -> &dyn AnswerState {
@@ -96,6 +97,10 @@ impl Host for WorkerHost {
 
     fn members(&self) -> Arc<[MemberInfo]> {
         self.shared.cluster.members()
+    }
+
+    fn auth(&self) -> Option<&Auth> {
+        self.shared.door.auth()
     }
 
     fn mailbox_end(&self) -> u64 {

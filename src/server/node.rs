@@ -29,6 +29,7 @@ use super::tls::{self, LAYER_BYTES_MAX};
 use super::tokens;
 use super::transport::Layer;
 use super::worker::{StartGossip, Worker};
+use crate::auth::{Auth, AuthFileError, Door};
 use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::reconcile::is_too_old;
@@ -102,6 +103,9 @@ pub enum ServerError {
     /// The address that other members are to be told cannot be determined.
     #[error(transparent)]
     Advertise(#[from] AddressError),
+    /// The file of rights cannot be used.
+    #[error("--auth: {0}")]
+    Auth(#[from] AuthFileError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -117,7 +121,7 @@ impl ServerError {
     /// The process's exit code: 2 for arguments that cannot be used, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            ServerError::Advertise(_) | ServerError::Config(_) => 2,
+            ServerError::Advertise(_) | ServerError::Auth(_) | ServerError::Config(_) => 2,
             _ => 1,
         }
     }
@@ -160,6 +164,7 @@ impl Node {
     ) -> Result<NodeHandle, ServerError> {
         // A second node in this process has the seed of the first.
         hash::set_seed(clock::chance());
+        let auth = config.access.auth.as_deref().map(|path| Auth::open(path, clock::now())).transpose()?;
         let bind_http = |source| ServerError::Http { address: config.http, source };
         let bind_gossip = |source| ServerError::Gossip { address: config.gossip, source };
         let tls = config.tls.clone().map(|files| tls::open(files, clock::now())).transpose()?;
@@ -176,7 +181,8 @@ impl Node {
         let told = Told { name: identity.node_name.clone(), http, gossip: advertised };
         let (polls, mailboxes) = polls(listeners.len())?;
         let busy_poll_us = config.busy_poll_us;
-        let shared = share(config, &identity, store, mailboxes, on_fatal);
+        let shared = share(config, (&identity, auth), store, mailboxes, on_fatal);
+        warn_of_strangers(&shared.door, http);
         let gossip_config = gossip_config(&shared, &identity, &told);
         // A client that connects at once is told of this node already.
         shared.cluster.set_members(vec![myself(&gossip_config)]);
@@ -382,9 +388,19 @@ fn open_store(config: &Config) -> Result<(StoreHandle, NodeIdentity), OpenError>
     StoreHandle::open(kind, &config.data_dir, options)
 }
 
+/// Warns if others than this machine can reach a node that asks nobody who they are.
+fn warn_of_strangers(door: &Door, http: SocketAddr) {
+    if door.auth().is_none() && !http.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            %http,
+            "everybody who reaches this address may publish, subscribe and observe: there is no --auth"
+        );
+    }
+}
+
 fn share(
     config: Config,
-    identity: &NodeIdentity,
+    (identity, auth): (&NodeIdentity, Option<Auth>),
     store: StoreHandle,
     mailboxes: Vec<Mailbox>,
     on_fatal: Box<dyn Fn() + Send + Sync>,
@@ -399,7 +415,7 @@ fn share(
     let outlets = Outlets { mailboxes, store: store.clone(), tombstones_us: config.tombstones_us };
     let ingest = Ingest::new(bounds, outbox, metrics.clone(), outlets, clock::chance());
     let who = (identity.node_name.clone(), identity.boot);
-    let shared = Arc::new(Shared::new(config, who, ingest, metrics, on_fatal));
+    let shared = Arc::new(Shared::new(config, who, auth, ingest, metrics, on_fatal));
     // The reference is weak, since the node's shared state owns the store, which keeps this callback.
     let woken = Arc::downgrade(&shared);
     store.subscribe(Box::new(move || {

@@ -15,13 +15,14 @@ use super::mailbox::Mailbox;
 use super::merge_queue::MergeQueues;
 use super::outlets::Outlets;
 use super::pressure::{Places, Pressure, Queues};
+use crate::auth::{AddressPlaces, Auth, Door};
 use crate::cluster::{Heads, Replicated};
 use crate::config::Config;
 use crate::ingest::{Downstream, Ingest};
 use crate::limits::OUTBOX_BYTES_SOFT;
 use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
-use crate::record::NodeName;
+use crate::record::{NodeName, Now};
 use crate::store::StoreHandle;
 
 /// Shared by all threads of a node.
@@ -48,6 +49,10 @@ pub struct Shared {
     pub pressure: Pressure,
     /// The number of connections of all workers.
     pub places: Places,
+    /// The numbers of connections of each address.
+    pub address_places: Arc<AddressPlaces>,
+    /// The door that every request of a client passes.
+    pub door: Door,
     /// The batches of peers that workers are to merge.
     pub merging: MergeQueues,
     /// The memory that clients may make the node hold.
@@ -62,6 +67,7 @@ impl Shared {
     pub fn new(
         config: Config,
         (name, boot): (NodeName, u64),
+        auth: Option<Auth>,
         ingest: Ingest<Outlets>,
         metrics: Arc<Metrics>,
         on_fatal: Box<dyn Fn() + Send + Sync>,
@@ -80,6 +86,8 @@ impl Shared {
             memory_refusals: LogLimit::default(),
             pressure: Pressure::default(),
             places: Places::new(config.max_connections),
+            address_places: AddressPlaces::new(config.access.connections_per_address_max),
+            door: Door::new(config.access.clone(), auth),
             merging: MergeQueues::new(workers),
             memory: Arc::new(Budget::new(config.max_client_memory_bytes, config.client_memory_share_bytes())),
             acks: Acks::new(workers),
@@ -116,6 +124,14 @@ impl Shared {
     pub fn wake_gossip(&self) {
         if let Some(mailbox) = self.mailboxes().first() {
             mailbox.wake();
+        }
+    }
+
+    /// Reads the file of rights again if it has changed, and has every worker judge its sessions by it. To be called
+    /// from time to time.
+    pub fn poll_auth(&self, now: Now) {
+        if self.door.auth().is_some_and(|auth| auth.poll(now)) {
+            self.wake_all();
         }
     }
 

@@ -157,7 +157,7 @@ fn until_it_is_gone_a_stopping_node_answers_503_with_retry_after() {
                 answer.assert_problem(503, "overloaded");
                 assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
                 if refused == 0 {
-                    let sent = early.write_all(b"GET /v1/members HTTP/1.1\r\nHost: n\r\n\r\n");
+                    let sent = early.write_all(b"GET /v1/members HTTP/1.1\r\nHost: localhost\r\n\r\n");
                     assert!(sent.is_ok());
                 }
                 refused += 1;
@@ -214,8 +214,8 @@ fn neither_hung_requests_nor_slow_consumers_hold_up_the_end() {
     let mut node = Node::single();
     let mut held: Vec<_> = [
         "GET /v1/me",
-        "POST /v1/publish HTTP/1.1\r\nHost: n\r\nContent-Length: 100\r\n\r\n{",
-        "GET /healthz HTTP/1.1\r\nHost: n\r\n\r\n",
+        "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ]
     .iter()
     .map(|said| {

@@ -45,9 +45,9 @@ fn malformed_http_gets_an_answer_or_a_closed_door() {
         b"GET\r\n\r\n",
         b"GET /healthz HTTP/9.9\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nbad header\r\n\r\n",
-        b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /v1/publish HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        b"POST /v1/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ];
@@ -79,7 +79,7 @@ fn malformed_http_gets_an_answer_or_a_closed_door() {
 fn a_head_without_end_is_refused() {
     let node = Node::single();
     let mut stream = connect(&node.http);
-    let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n");
+    let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n");
     let line = format!("X-Filler: {}\r\n", "x".repeat(1000));
     for _ in 0..100 {
         if stream.write_all(line.as_bytes()).is_err() {
@@ -140,7 +140,7 @@ fn a_slow_handshake_is_cut_after_five_seconds() {
             }
         }
     };
-    let mut bytes = b"GET /publish HTTP/1.1\r\nHost: slow\r\nUpgrade: websocket\r\n".iter().copied();
+    let mut bytes = b"GET /publish HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n".iter().copied();
     let window = Duration::from_millis(4_000)..Duration::from_millis(8_000);
     let slowly = cut_after(Box::new(move || bytes.next()));
     assert!(window.contains(&slowly), "a byte a second: cut after {slowly:?}");

@@ -36,7 +36,7 @@ fn connections_are_kept_for_the_next_request() {
     let node = Node::single();
     let mut stream = crate::harness::http::connect(&node.http);
     for _ in 0..3 {
-        let sent = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+        let sent = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let mut answer = vec![0; 12];
         assert!(sent.is_ok() && stream.read_exact(&mut answer).is_ok());
         assert_eq!(answer, b"HTTP/1.1 200");

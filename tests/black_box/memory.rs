@@ -114,7 +114,7 @@ fn half_read_frames_share_one_budget() {
 #[test]
 fn heads_and_what_comes_after_a_close_are_counted() {
     let mut crowded = Crowded::start("8MiB");
-    let head = format!("GET /publish HTTP/1.1\r\nHost: x\r\nX-Filler: {}", "x".repeat(15_000));
+    let head = format!("GET /publish HTTP/1.1\r\nHost: localhost\r\nX-Filler: {}", "x".repeat(15_000));
     let heads: Vec<TcpStream> = (0..40)
         .map(|_| {
             let mut stream = connect(&crowded.node.http);
@@ -221,7 +221,7 @@ fn pages_that_nobody_reads_share_one_budget() {
     let requests: Vec<TcpStream> = (0..100)
         .map(|_| {
             let mut stream = connect(&crowded.node.http);
-            let request = "GET /v1/sources?pattern=p/*&limit=10000 HTTP/1.1\r\nHost: x\r\n\r\n";
+            let request = "GET /v1/sources?pattern=p/*&limit=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
             assert!(stream.write_all(request.as_bytes()).is_ok());
             stream
         })
@@ -257,7 +257,7 @@ fn pages_that_nobody_reads_share_one_budget() {
 #[test]
 fn half_read_bodies_share_one_budget() {
     let mut crowded = Crowded::start("16MiB");
-    let head = "POST /v1/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n";
+    let head = "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
     let half = vec![b' '; 900_000];
     let requests: Vec<TcpStream> = (0..60)
         .map(|_| {
@@ -420,7 +420,7 @@ fn connections_over_http_share_one_budget() {
     /// Bytes that are counted for a connection that waits for its next request.
     const KEPT: u64 = 28 << 10;
     let mut crowded = Crowded::start("8MiB");
-    let request = "GET /v1/members HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = "GET /v1/members HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let idle: Vec<TcpStream> = (0..80)
         .map(|_| {
             let mut stream = connect(&crowded.node.http);

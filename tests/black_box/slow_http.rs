@@ -46,7 +46,7 @@ fn tenth_of_a_second() {
 
 /// The beginning of a publish whose body has `length` bytes.
 fn publish_head(length: usize) -> String {
-    format!("POST /v1/publish HTTP/1.1\r\nHost: n\r\nContent-Length: {length}\r\n\r\n")
+    format!("POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n")
 }
 
 /// With 1,024 connections on which nothing was asked any more, `/healthz` answered 503, and a supervisor would
@@ -54,7 +54,7 @@ fn publish_head(length: usize) -> String {
 #[test]
 fn idle_connections_keep_nobody_out() {
     let node = Node::single();
-    let mut idle = many(&node, PLACES, "GET /v1/members HTTP/1.1\r\nHost: n\r\n\r\n");
+    let mut idle = many(&node, PLACES, "GET /v1/members HTTP/1.1\r\nHost: localhost\r\n\r\n");
     for stream in &mut idle {
         assert!(stream.read_exact(&mut [0; 64]).is_ok());
     }
@@ -83,7 +83,7 @@ fn clients_that_do_not_read_keep_nobody_out() {
     for step in 0..5 {
         node.put(&format!("page/{step}"), json!("x".repeat(60_000)));
     }
-    let _unread = many(&node, PLACES, "GET /v1/sources HTTP/1.1\r\nHost: n\r\n\r\n");
+    let _unread = many(&node, PLACES, "GET /v1/sources HTTP/1.1\r\nHost: localhost\r\n\r\n");
     others_are_served(&node, "unread answers");
 }
 
@@ -158,7 +158,7 @@ fn a_reader_slower_than_the_least_rate_is_cut() {
     for step in 0..140 {
         node.put(&format!("page/{step}"), json!("x".repeat(60_000)));
     }
-    let ask = "GET /v1/sources?limit=1000 HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n";
+    let ask = "GET /v1/sources?limit=1000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let [_unread, mut slow] = [(); 2].map(|()| {
         let mut stream = connect(&node.http);
         assert!(stream.write_all(ask.as_bytes()).is_ok());
@@ -185,11 +185,11 @@ fn a_request_waits_a_moment_for_a_place() {
     let (node, other) = (&cluster.nodes[0], &cluster.nodes[1]);
     other.signal("STOP");
     let record = r#"{"source":"busy","data":1}"#;
-    let request = "POST /v1/publish?ack=replicated HTTP/1.1\r\nHost: n\r\nContent-Length: 26\r\n\r\n";
+    let request = "POST /v1/publish?ack=replicated HTTP/1.1\r\nHost: localhost\r\nContent-Length: 26\r\n\r\n";
     let mut busy = many(node, 32, &format!("{request}{record}"));
     let is_busy = || (node.metric("anode_connections", &[("endpoint", "http")]) >= 32.0).then_some(());
     eventually("all places are used", Duration::from_secs(5), is_busy);
-    let mut late = many(node, 1, "GET /v1/sources/none HTTP/1.1\r\nHost: n\r\n\r\n");
+    let mut late = many(node, 1, "GET /v1/sources/none HTTP/1.1\r\nHost: localhost\r\n\r\n");
     tenth_of_a_second();
     other.signal("CONT");
     for stream in late.iter_mut().chain(&mut busy) {

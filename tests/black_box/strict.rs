@@ -27,7 +27,7 @@ fn first(node: &Node, text: &str) -> Http {
 /// by the part of the node that answers `path`.
 fn second(node: &Node, path: &str, text: &str) -> Http {
     let mut stream = connect(&node.http);
-    assert!(stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: n\r\n\r\n").as_bytes()).is_ok());
+    assert!(stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).is_ok());
     assert_eq!(one_answer(&mut stream), "HTTP/1.1 200");
     assert!(stream.write_all(text.as_bytes()).is_ok());
     Http::read(&mut stream).unwrap_or_else(|error| panic!("{text:?} behind {path}: {error}"))
@@ -84,7 +84,7 @@ fn an_upgrade_may_name_other_protocols_beside_websocket() {
     let node = Node::single();
     for upgrade in ["h2c, websocket", "websocket, h2c", "h2c\r\nUpgrade: WebSocket"] {
         let text = format!(
-            "GET /publish HTTP/1.1\r\nHost: n\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n{KEY}{VERSION}\r\n"
+            "GET /publish HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n{KEY}{VERSION}\r\n"
         );
         let mut stream = connect(&node.http);
         assert!(stream.write_all(text.as_bytes()).is_ok());
@@ -105,7 +105,8 @@ fn a_handshake_says_everything_once_and_has_no_body() {
         ("a body", "Transfer-Encoding: chunked\r\n"),
     ] {
         for path in ["/publish", "/subscribe"] {
-            let text = format!("GET {path} HTTP/1.1\r\nHost: n\r\n{UPGRADE}{KEY}{VERSION}{more}\r\nhello");
+            let text =
+                format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}{KEY}{VERSION}{more}\r\nhello");
             let answer = first(&node, &text);
             answer.assert_problem(400, "bad_request");
             assert_eq!(answer.header("connection"), Some("close"), "{name}: {answer:?}");
@@ -120,10 +121,10 @@ fn a_bare_lf_ends_a_line_on_every_way() {
     let node = Node::single();
     let body = json!({"source": "lf", "data": 1}).to_string();
     for text in [
-        "GET /healthz HTTP/1.1\nHost: n\nConnection: close\n\n".to_owned(),
-        "GET /v1/members HTTP/1.1\nHost: n\nConnection: close\r\n\n".to_owned(),
+        "GET /healthz HTTP/1.1\nHost: localhost\nConnection: close\n\n".to_owned(),
+        "GET /v1/members HTTP/1.1\nHost: localhost\nConnection: close\r\n\n".to_owned(),
         format!(
-            "POST /v1/publish HTTP/1.1\nHost: n\nConnection: close\nContent-Length: {}\n\n{body}",
+            "POST /v1/publish HTTP/1.1\nHost: localhost\nConnection: close\nContent-Length: {}\n\n{body}",
             body.len()
         ),
     ] {
@@ -131,8 +132,8 @@ fn a_bare_lf_ends_a_line_on_every_way() {
             assert_eq!(answer.status, 200, "{text:?}: {answer:?}");
         }
     }
-    let head =
-        format!("GET /publish HTTP/1.1\r\nHost: n\r\n{UPGRADE}{KEY}{VERSION}\r\n").replace("\r\n", "\n");
+    let head = format!("GET /publish HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}{KEY}{VERSION}\r\n")
+        .replace("\r\n", "\n");
     let message = "{\"id\":1,\"source\":\"lf\",\r\n\r\n\"data\":2}";
     let mut stream = connect(&node.http);
     let sent = [head.as_bytes(), &frame(true, 1, message.as_bytes()), &frame(true, 8, b"")].concat();
@@ -148,7 +149,7 @@ fn every_problem_has_a_code_and_says_whether_it_is_temporary() {
     let node = Node::single();
     let long = "x".repeat(17_000);
     let many = "X: y\r\n".repeat(120);
-    let end = "Host: n\r\nConnection: close\r\n\r\n";
+    let end = "Host: localhost\r\nConnection: close\r\n\r\n";
     let cases = [
         (400, "bad_request", format!("NONSENSE\x01 HTTP/1.1\r\n{end}")),
         (400, "bad_request", format!("GET /v1/members HTTP/9.9\r\n{end}")),
@@ -249,8 +250,10 @@ fn a_client_that_has_ended_its_side_gets_its_answer() {
     for level in ["accepted", "stored", "replicated"] {
         let body = json!({"source": "half", "data": level}).to_string();
         let mut stream = connect(&cluster[0].http);
-        let head =
-            format!("POST /v1/publish?ack={level} HTTP/1.1\r\nHost: n\r\nContent-Length: {}", body.len());
+        let head = format!(
+            "POST /v1/publish?ack={level} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}",
+            body.len()
+        );
         assert!(stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).is_ok());
         assert!(stream.shutdown(Shutdown::Write).is_ok());
         let answer = Http::read(&mut stream).unwrap_or_else(|error| panic!("{level}: {error}"));
@@ -258,7 +261,9 @@ fn a_client_that_has_ended_its_side_gets_its_answer() {
     }
     for path in ["/healthz", "/metrics", "/v1/members"] {
         let mut stream = connect(&cluster[0].http);
-        assert!(stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: n\r\n\r\n").as_bytes()).is_ok());
+        assert!(
+            stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).is_ok()
+        );
         assert!(stream.shutdown(Shutdown::Write).is_ok());
         assert!(Http::read(&mut stream).is_ok_and(|answer| answer.status == 200), "{path}");
     }

@@ -30,6 +30,11 @@ impl Http {
         Http::request(addr, "POST", path, &[("Content-Type", "application/json")], body.as_bytes())
     }
 
+    /// Sends a request without a body that brings a token.
+    pub fn with_token(addr: &str, method: &str, path: &str, token: &str) -> Http {
+        Http::request(addr, method, path, &[("Authorization", &format!("Bearer {token}"))], b"")
+    }
+
     /// Sends any request. Fails if there is no answer.
     pub fn request(addr: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Http {
         match Http::attempt(addr, method, path, headers, body) {
@@ -48,7 +53,10 @@ impl Http {
     ) -> std::io::Result<Http> {
         let mut stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            head.push_str(&format!("Host: {addr}\r\n"));
+        }
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

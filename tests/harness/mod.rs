@@ -13,6 +13,7 @@ pub mod http;
 pub mod node;
 pub mod ports;
 pub mod raw;
+pub mod rights;
 pub mod tls;
 pub mod wait;
 pub mod ws;

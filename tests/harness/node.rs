@@ -93,7 +93,10 @@ impl NodeConfig {
 
     fn command(&self, data_dir: &std::path::Path) -> std::process::Command {
         let mut command = binary();
-        command.args(["serve", "--profile", self.profile, "--log-level", "info"]);
+        command.args(["serve", "--profile", self.profile]);
+        if !self.flags.iter().any(|flag| flag == "--log-level") {
+            command.args(["--log-level", "info"]);
+        }
         command.args(["--http", &self.http, "--gossip", &self.gossip, "--node-name", &self.name]);
         command.args(["--cluster-name", &self.cluster_name, "--store", self.store]);
         command.arg("--data-dir").arg(data_dir);

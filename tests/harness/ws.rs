@@ -42,11 +42,20 @@ pub enum Handshake {
 
 /// Makes a handshake at `path` that offers these subprotocols.
 pub fn shake(addr: &str, path: &str, protocols: &[&str]) -> Handshake {
+    shake_with(addr, path, protocols, &[("Host", addr)])
+}
+
+/// Makes a handshake that offers these subprotocols, with these header fields besides those of every handshake. `Host`
+/// must be among them.
+pub fn shake_with(addr: &str, path: &str, protocols: &[&str], fields: &[(&str, &str)]) -> Handshake {
     let mut stream = connect(addr);
     let mut request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET {path} HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
     );
+    for (name, value) in fields {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
     if !protocols.is_empty() {
         request.push_str(&format!("Sec-WebSocket-Protocol: {}\r\n", protocols.join(", ")));
     }
@@ -137,7 +146,19 @@ impl Client {
 
     /// Opens `path` with an offer of subprotocols, and reads the first message unless it is protobuf.
     pub fn offering(addr: &str, path: &str, protocols: &[&str]) -> Client {
-        let (socket, protocol) = match shake(addr, path, protocols) {
+        Client::with_fields(addr, path, protocols, &[])
+    }
+
+    /// Opens `path` with a token in the header.
+    pub fn with_token(addr: &str, path: &str, token: &str) -> Client {
+        Client::with_fields(addr, path, &[], &[("Authorization", &format!("Bearer {token}"))])
+    }
+
+    /// Opens `path` with an offer of subprotocols and further header fields, and reads the first message unless it is
+    /// protobuf.
+    pub fn with_fields(addr: &str, path: &str, protocols: &[&str], fields: &[(&str, &str)]) -> Client {
+        let fields: Vec<(&str, &str)> = [("Host", addr)].iter().chain(fields).copied().collect();
+        let (socket, protocol) = match shake_with(addr, path, protocols, &fields) {
             Handshake::Open(socket, protocol) => (socket, protocol),
             Handshake::Refused(answer) => panic!("{path} was refused: {answer:?}"),
         };
@@ -396,7 +417,12 @@ pub struct ProtoClient {
 impl ProtoClient {
     /// Opens `path` with the protobuf subprotocol and reads the first message.
     pub fn open(addr: &str, path: &str) -> ProtoClient {
-        let client = Client::offering(addr, path, &["anode.v1.protobuf"]);
+        ProtoClient::with_fields(addr, path, &[])
+    }
+
+    /// Opens `path` with the protobuf subprotocol and further header fields, and reads the first message.
+    pub fn with_fields(addr: &str, path: &str, fields: &[(&str, &str)]) -> ProtoClient {
+        let client = Client::with_fields(addr, path, &["anode.v1.protobuf"], fields);
         assert_eq!(client.protocol.as_deref(), Some("anode.v1.protobuf"));
         let mut client = ProtoClient { client, connected: proto::Connected::default() };
         match client.next() {

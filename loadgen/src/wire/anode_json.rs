@@ -60,7 +60,8 @@ impl AnodeJson {
 impl Wire for AnodeJson {
     fn hello(&mut self, out: &mut Vec<u8>) {
         let path = path(&self.common, &self.role);
-        websocket::write_request(&self.host, &path, Some("anode.v1.json"), &mut self.random, out);
+        let target = (self.host.as_str(), path.as_str(), self.common.token.as_ref().map(|token| &*token.0));
+        websocket::write_request(target, Some("anode.v1.json"), &mut self.random, out);
     }
 
     fn publish(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {

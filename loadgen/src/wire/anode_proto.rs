@@ -92,7 +92,8 @@ impl AnodeProto {
 impl Wire for AnodeProto {
     fn hello(&mut self, out: &mut Vec<u8>) {
         let path = path(&self.common, &self.role);
-        websocket::write_request(&self.host, &path, Some("anode.v1.protobuf"), &mut self.random, out);
+        let target = (self.host.as_str(), path.as_str(), self.common.token.as_ref().map(|token| &*token.0));
+        websocket::write_request(target, Some("anode.v1.protobuf"), &mut self.random, out);
     }
 
     fn publish(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {

@@ -14,6 +14,8 @@ pub mod websocket;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use crate::names::{Names, Pattern};
 
 /// An observer that is told what happens on a connection.
@@ -97,6 +99,16 @@ impl Ack {
     }
 }
 
+/// A token that connections bring. Its text is shown nowhere.
+#[derive(Clone)]
+pub struct Bearer(pub Arc<str>);
+
+impl std::fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bearer(…)")
+    }
+}
+
 /// The settings that all wires of a run have in common.
 #[derive(Clone, Debug)]
 pub struct Common {
@@ -112,4 +124,6 @@ pub struct Common {
     pub publish_batch: usize,
     /// For aNode: whether subscribers ask for frames of several records.
     pub subscribe_batch: bool,
+    /// For aNode: the token that every connection brings, if the nodes want one.
+    pub token: Option<Bearer>,
 }

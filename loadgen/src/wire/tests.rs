@@ -45,6 +45,7 @@ fn common(separator: Separator, ack: Ack) -> Common {
         snapshot: false,
         publish_batch: 1,
         subscribe_batch: false,
+        token: None,
     }
 }
 

@@ -51,7 +51,7 @@ impl<W: Wire> Tunnel<W> {
 
 impl<W: Wire> Wire for Tunnel<W> {
     fn hello(&mut self, out: &mut Vec<u8>) {
-        websocket::write_request(&self.host, self.path, self.protocol, &mut self.random, out);
+        websocket::write_request((&self.host, self.path, None), self.protocol, &mut self.random, out);
         self.inner.hello(&mut self.outgoing);
     }
 

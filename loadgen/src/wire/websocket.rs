@@ -24,8 +24,13 @@ const SHORT_HEAD: usize = 8;
 /// Most bytes of a server's answer to the handshake.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// Appends the request that opens a connection.
-pub fn write_request(host: &str, path: &str, protocol: Option<&str>, random: &mut Random, out: &mut Vec<u8>) {
+/// Appends the request that opens a connection to the `path` of a `host`, with a token if the host wants one.
+pub fn write_request(
+    (host, path, token): (&str, &str, Option<&str>),
+    protocol: Option<&str>,
+    random: &mut Random,
+    out: &mut Vec<u8>,
+) {
     let mut nonce = [0; 16];
     nonce[..8].copy_from_slice(&random.next_u64().to_be_bytes());
     nonce[8..].copy_from_slice(&random.next_u64().to_be_bytes());
@@ -37,6 +42,9 @@ pub fn write_request(host: &str, path: &str, protocol: Option<&str>, random: &mu
     if let Some(protocol) = protocol {
         // Writing into a string cannot fail.
         let _ = write!(text, "Sec-WebSocket-Protocol: {protocol}\r\n");
+    }
+    if let Some(token) = token {
+        let _ = write!(text, "Authorization: Bearer {token}\r\n");
     }
     text.push_str("\r\n");
     out.extend_from_slice(text.as_bytes());

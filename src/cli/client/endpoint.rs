@@ -6,6 +6,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use super::stream::NodeStream;
+use super::token::Token;
 use super::trust::{Trust, TrustArguments};
 use crate::cli::CliError;
 
@@ -23,6 +24,8 @@ pub struct NodeUrl {
     prefix: String,
     /// The settings of TLS; `None` if the connection is plain.
     trust: Option<Trust>,
+    /// The token to bring, if there is one.
+    token: Option<Token>,
 }
 
 impl NodeUrl {
@@ -55,14 +58,24 @@ impl NodeUrl {
         }
         let path = path.trim_end_matches('/');
         let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
-        Ok(NodeUrl { host: host.into(), port, prefix, trust: trust.trust(is_tls)? })
+        Ok(NodeUrl { host: host.into(), port, prefix, trust: trust.trust(is_tls)?, token: None })
     }
 
     /// Returns the address of another member of the cluster, which is spoken to in the same way; `None` if it is no
     /// `host:port`.
     pub fn member(&self, address: &str) -> Option<NodeUrl> {
         let parsed = NodeUrl::parse(address, "from", &TrustArguments::default()).ok()?;
-        Some(NodeUrl { trust: self.trust.clone(), ..parsed })
+        Some(NodeUrl { trust: self.trust.clone(), token: self.token.clone(), ..parsed })
+    }
+
+    /// Returns the same node, to which this token is to be brought.
+    pub fn with_token(self, token: Option<Token>) -> NodeUrl {
+        NodeUrl { token, ..self }
+    }
+
+    /// The token to bring, if there is one.
+    pub fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
     }
 
     /// Returns `path` with the prefix of this endpoint in front.

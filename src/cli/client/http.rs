@@ -41,8 +41,11 @@ pub fn fetch(endpoint: &NodeUrl, path: &str) -> Result<Answer, CliError> {
 fn exchange(endpoint: &NodeUrl, path: &str) -> io::Result<Answer> {
     let mut stream = endpoint.connect()?;
     let path = endpoint.path(path);
+    let token = endpoint
+        .token()
+        .map_or_else(String::new, |token| format!("Authorization: Bearer {}\r\n", token.as_str()));
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {endpoint}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {endpoint}\r\nAccept: application/json\r\n{token}Connection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();

@@ -6,6 +6,7 @@ mod signal;
 mod socket;
 mod stream;
 mod subscription;
+mod token;
 mod trust;
 
 pub use endpoint::{NodeUrl, percent_encoded};
@@ -13,6 +14,7 @@ pub use http::{Answer, fetch};
 pub use signal::Interrupt;
 pub use socket::{Sender, Socket, connect, connect_in_halves};
 pub use subscription::{Event, Subscription, Wanted};
+pub use token::TokenArguments;
 pub use trust::TrustArguments;
 
 use serde::Deserialize;

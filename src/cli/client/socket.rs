@@ -1,5 +1,8 @@
 //! WebSocket clients on blocking sockets.
 
+use tungstenite::client::IntoClientRequest;
+use tungstenite::http::HeaderValue;
+use tungstenite::http::header::AUTHORIZATION;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use tungstenite::{Error, HandshakeError};
 
@@ -38,10 +41,16 @@ pub fn connect(endpoint: &NodeUrl, path: &str) -> Result<Socket, CliError> {
     let stream = endpoint.connect().map_err(|error| lost(endpoint, error))?;
     // The stream has its TLS below, so the URL of the handshake is a plain one in any case.
     let url = format!("ws://{endpoint}{}", endpoint.path(path));
+    let mut request = url.into_client_request().map_err(|error| lost(endpoint, error))?;
+    if let Some(token) = endpoint.token() {
+        let value = format!("Bearer {}", token.as_str());
+        let value = HeaderValue::from_str(&value).map_err(|_| lost(endpoint, "the token cannot be sent"))?;
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
     // The write buffer needs no limit, because frames are written at once. What is received is limited by the
     // node.
     let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
-    match tungstenite::client::client_with_config(url, stream, Some(config)) {
+    match tungstenite::client::client_with_config(request, stream, Some(config)) {
         Ok((socket, _)) => Ok(socket),
         Err(HandshakeError::Failure(Error::Http(response))) => {
             let body = response.body().as_deref().unwrap_or_default();

@@ -1,12 +1,14 @@
 //! The guard that checks the draft itself: the size of its data, its name, and its stamp.
 
 use super::guard::{Entrant, Guard};
+use crate::auth::PublishRights;
 use crate::ingest::downstream::Downstream;
 use crate::limits::FUTURE_US_MAX;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Source;
 
-/// Refuses data that is too large, names that are the system's, and stamps that are too far ahead.
+/// Refuses data that is too large, names that are the system's unless an admin uses them, and stamps that are too
+/// far ahead.
 pub(super) struct FormGuard {
     /// Largest data of a record, in bytes.
     record_bytes_max: usize,
@@ -26,7 +28,8 @@ impl Guard for FormGuard {
             let message = format!("data has {bytes} bytes; at most {allowed}");
             return Err(Refusal::new(Code::TooLarge, message));
         }
-        if Source::is_system(&draft.source) {
+        let is_admin = || entrant.rights.is_some_and(PublishRights::may_change_system);
+        if Source::is_system(&draft.source) && !is_admin() {
             let message = format!("source {:?} is the system's", draft.source);
             return Err(Refusal::new(Code::Forbidden, message));
         }

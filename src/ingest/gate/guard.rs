@@ -1,5 +1,6 @@
 //! The trait of all guards, and the draft with its circumstances that they check.
 
+use crate::auth::PublishRights;
 use crate::ingest::downstream::Downstream;
 use crate::protocol::draft::Draft;
 use crate::protocol::refusal::Refusal;
@@ -11,6 +12,8 @@ pub(in crate::ingest) struct Entrant<'a, D> {
     pub(in crate::ingest) now: Now,
     /// The publish that the client asks for.
     pub(in crate::ingest) draft: &'a Draft<'a>,
+    /// The rights of the client; `None` if the node has no file of rights.
+    pub(in crate::ingest) rights: Option<&'a PublishRights>,
     /// The places where the record will go.
     pub(in crate::ingest) downstream: &'a D,
 }

@@ -18,6 +18,7 @@ mod backlog;
 mod form;
 mod guard;
 mod node;
+mod rights;
 mod store;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use self::backlog::BacklogGuard;
 use self::form::FormGuard;
 use self::guard::Guard;
 use self::node::NodeGuard;
+use self::rights::RightsGuard;
 use self::store::StoreGuard;
 use super::downstream::Downstream;
 use crate::protocol::draft::Draft;
@@ -58,6 +60,7 @@ impl Gate {
         entrant: &Entrant<'a, D>,
     ) -> Result<&'a Draft<'a>, Refusal> {
         self.form.check(entrant)?;
+        RightsGuard.check(entrant)?;
         self.node.check(entrant)?;
         StoreGuard.check(entrant)?;
         self.backlog.check(entrant)?;

@@ -1,11 +1,13 @@
 //! The JSON form of the messages between clients and nodes.
 
+mod auth;
 mod problem;
 mod publish;
 pub mod scan;
 mod subscribe;
 mod write;
 
+pub use auth::auth_frame;
 pub use problem::{ProblemFields, write_problem};
 pub use publish::publish_frame;
 pub use subscribe::{subscribe_frame, write_notice};

@@ -18,25 +18,25 @@ pub fn subscribe_frame(text: &str) -> Result<SubscribeFrame<'_>, SyntaxError> {
         let refusal = bad_request(format!("a request is an object, not {}", shortened(value.text)));
         return Ok(SubscribeFrame { id: None, request: refusal });
     }
-    let known = ["id", "subscribe", "unsubscribe"];
-    let ([id, subscribe, unsubscribe], wrong) = known_fields(&mut scanner, "known", known)?;
+    let known = ["id", "subscribe", "unsubscribe", "auth"];
+    let ([id, subscribe, unsubscribe, auth], wrong) = known_fields(&mut scanner, "known", known)?;
     scanner.end()?;
     let id = match request_id(id.as_ref()) {
         Ok(id) => id,
         Err(refusal) => return Ok(SubscribeFrame { id: None, request: Err(refusal) }),
     };
-    let request = match (wrong, subscribe, unsubscribe) {
+    let request = match (wrong, subscribe, unsubscribe, auth) {
         (Some(message), ..) => bad_request(message),
-        (None, Some(value), None) => subscribe_value(&value).map(Request::Subscribe),
-        (None, None, Some(value)) => unsubscribe_value(&value).map(Request::Unsubscribe),
-        _ => bad_request("exactly one of \"subscribe\" and \"unsubscribe\" is allowed"),
+        (None, Some(value), None, None) => subscribe_value(&value).map(Request::Subscribe),
+        (None, None, Some(value), None) => unsubscribe_value(&value).map(Request::Unsubscribe),
+        _ => bad_request("exactly one of \"subscribe\", \"unsubscribe\" and \"auth\" is allowed"),
     };
     Ok(SubscribeFrame { id, request })
 }
 
 /// Reads an object whose fields may be those named in `known`. Returns the values in the order of `known`, and
 /// the message about the first field that is unknown (it says what is `allowed`) or repeated.
-fn known_fields<'a, const N: usize>(
+pub(super) fn known_fields<'a, const N: usize>(
     scanner: &mut Scanner<'a>,
     allowed: &str,
     known: [&str; N],
@@ -158,6 +158,15 @@ pub fn write_notice(out: &mut Vec<u8>, notice: &Notice<'_>) {
                 number(out, format_args!(",\"recovered\":{recovered}"));
             }
             out.extend_from_slice(b"}}");
+        }
+        Notice::Authenticated { id, name, expires_s } => {
+            open_answer(out, id.as_ref());
+            out.extend_from_slice(b"\"result\":{\"name\":");
+            write_string(out, name);
+            match expires_s {
+                Some(expires_s) => number(out, format_args!(",\"expires\":{expires_s}}}}}")),
+                None => out.extend_from_slice(b",\"expires\":null}}"),
+            }
         }
         Notice::Refused { id, refusal } => {
             open_answer(out, id.as_ref());

@@ -159,13 +159,16 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
 }
 
 /// Appends the facts of a refusal that not every one has, as members of an object that follow others: `ts` if
-/// the record was applied all the same, and how many members hold it.
+/// the record was applied all the same, how many members hold it, and after which time to try again.
 pub fn write_refusal_facts(out: &mut Vec<u8>, refusal: &Refusal) {
     if let Some(ts) = refusal.applied_ts {
         number(out, format_args!(",\"applied\":true,\"ts\":{ts}"));
     }
     if let Some(nodes) = refusal.nodes {
         number(out, format_args!(",\"nodes\":{nodes}"));
+    }
+    if let Some(retry_after_ms) = refusal.retry_after_ms {
+        number(out, format_args!(",\"retry_after_ms\":{retry_after_ms}"));
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! This file is the only one that distinguishes the levels.
 
+use crate::auth::PublishRights;
 use crate::ingest::Accepted;
 use crate::limits::{REPLICATED_US_MAX, STORED_US_MAX};
 use crate::memory::MemoryUse;
@@ -31,18 +32,26 @@ pub(crate) trait AnswerState {
     }
 }
 
+/// Whose publishes are judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ByWhom<'a> {
+    /// Number of the connection, if the host has connections.
+    pub(crate) connection: usize,
+    /// The rights of the client; `None` if the node has no file of rights.
+    pub(crate) rights: Option<&'a PublishRights>,
+}
+
 /// The node as a publisher reaches it: a way to apply records, and the state by which they are answered.
 pub(crate) trait PublishHost {
     /// Applies a publish.
-    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal>;
+    fn publish(&self, now: Now, draft: &Draft<'_>, by: ByWhom<'_>) -> Result<Accepted, Refusal>;
     /// Applies a publish whose record every live member is to hold. The cluster machine answers later for the
-    /// token that is returned. `connection` is the number of the connection that waits, if the host has
-    /// connections.
+    /// token that is returned.
     fn publish_awaited(
         &self,
         now: Now,
         draft: &Draft<'_>,
-        connection: usize,
+        by: ByWhom<'_>,
     ) -> Result<(Accepted, u64), Refusal>;
     /// The state of the node.
     fn state(&self) -> &dyn AnswerState;
@@ -77,14 +86,14 @@ pub(super) fn publish<H: PublishHost + ?Sized>(
     now: Now,
     draft: &Draft<'_>,
     level: AckLevel,
-    connection: usize,
+    by: ByWhom<'_>,
 ) -> Result<(Published, Option<Condition>), Refusal> {
     let published =
         |accepted: &Accepted| Published { ts: accepted.ts, outcome: accepted.outcome, level, nodes: None };
     match level {
-        AckLevel::Accepted => Ok((published(&host.publish(now, draft)?), None)),
+        AckLevel::Accepted => Ok((published(&host.publish(now, draft, by)?), None)),
         AckLevel::Stored => {
-            let accepted = host.publish(now, draft)?;
+            let accepted = host.publish(now, draft, by)?;
             let published = published(&accepted);
             if accepted.ticket <= host.state().durable() {
                 return Ok((published, None));
@@ -95,7 +104,7 @@ pub(super) fn publish<H: PublishHost + ?Sized>(
             }
         }
         AckLevel::Replicated => {
-            let (accepted, token) = host.publish_awaited(now, draft, connection)?;
+            let (accepted, token) = host.publish_awaited(now, draft, by)?;
             Ok((published(&accepted), Some(Condition::Replicated(token))))
         }
     }

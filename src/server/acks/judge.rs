@@ -3,7 +3,7 @@
 //! Every refusal is counted once: here for items that are refused at once, and when their condition is
 //! settled for items that are refused later.
 
-use super::condition::{self, Condition, PublishHost};
+use super::condition::{self, ByWhom, Condition, PublishHost};
 use super::frame::PendingFrame;
 use crate::protocol::AckLevel;
 use crate::protocol::answer::Published;
@@ -33,21 +33,20 @@ impl Judged<'_> {
     }
 }
 
-/// Publishes the items of a frame in their order. `default` is the ack level of items that name none;
-/// `connection` is the number of the connection, for [`PublishHost::publish_awaited`].
+/// Publishes the items of a frame in their order. `default` is the ack level of items that name none.
 pub(crate) fn judge_frame<'f, H: PublishHost + ?Sized>(
     host: &H,
     now: Now,
     frame: &'f PublishFrame<'_>,
     default: AckLevel,
-    connection: usize,
+    by: ByWhom<'_>,
 ) -> Judged<'f> {
     if frame.items.is_empty() {
         return Judged::refused(host, Refusal::new(Code::BadRequest, "a batch has at least one item"));
     }
     let mut pending = PendingFrame::new(frame.is_batch);
     for (index, item) in frame.items.iter().enumerate() {
-        let (answer, condition) = judge_item(host, now, item, default, connection);
+        let (answer, condition) = judge_item(host, now, item, default, by);
         if condition.is_none() && !frame.is_batch {
             return Judged::Whole { id: item.id.clone(), answer };
         }
@@ -63,10 +62,10 @@ fn judge_item<H: PublishHost + ?Sized>(
     now: Now,
     item: &Item<'_>,
     default: AckLevel,
-    connection: usize,
+    by: ByWhom<'_>,
 ) -> (Result<Published, Refusal>, Option<Condition>) {
     let judged = match &item.draft {
-        Ok(draft) => condition::publish(host, now, draft, draft.ack.unwrap_or(default), connection),
+        Ok(draft) => condition::publish(host, now, draft, draft.ack.unwrap_or(default), by),
         Err(refusal) => Err(refusal.clone()),
     };
     match judged {

@@ -23,6 +23,7 @@ mod tokens;
 
 use self::http::HttpRoom;
 use self::tokens::TokenTable;
+use crate::auth::PublishRights;
 use crate::cluster::Replicated;
 use crate::http::Reply;
 use crate::metrics::Metrics;
@@ -32,7 +33,7 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::reply::FrameReply;
 use crate::record::Now;
 
-pub(super) use self::condition::{AnswerState, PublishHost, Reached};
+pub(super) use self::condition::{AnswerState, ByWhom, PublishHost, Reached};
 pub(super) use self::frame::PendingFrame;
 pub(super) use self::judge::{Judged, judge_frame};
 pub(super) use self::room::WaitingRoom;
@@ -71,7 +72,8 @@ impl Acks {
         })
     }
 
-    /// Publishes the frame of a request over HTTP, and answers it now or when its conditions are settled.
+    /// Publishes the frame of a request over HTTP with the rights of its sender, and answers it now or when its
+    /// conditions are settled.
     /// Worker 0 must be woken afterwards, since it settles the frames that wait.
     pub(super) fn publish_http(
         &self,
@@ -79,9 +81,9 @@ impl Acks {
         now: Now,
         frame: &PublishFrame<'_>,
         level: AckLevel,
-        reply: Reply,
+        (reply, rights): (Reply, Option<&PublishRights>),
     ) {
-        match judge_frame(host, now, frame, level, 0) {
+        match judge_frame(host, now, frame, level, ByWhom { connection: 0, rights }) {
             Judged::Whole { answer, .. } => reply.send(FrameReply::One(answer)),
             Judged::Frame(frame) if frame.is_open() => {
                 self.http.insert(now.mono_us, frame, reply, host.state().metrics());

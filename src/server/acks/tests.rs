@@ -68,7 +68,7 @@ fn a_refused_record_waits_for_nothing() {
 struct Hasty<'a>(&'a Acks, &'a Metrics);
 
 impl PublishHost for Hasty<'_> {
-    fn publish(&self, _: Now, _: &Draft<'_>) -> Result<Accepted, Refusal> {
+    fn publish(&self, _: Now, _: &Draft<'_>, _: ByWhom<'_>) -> Result<Accepted, Refusal> {
         Ok(Accepted { ts: 5, outcome: Outcome::Applied, ticket: u64::MAX })
     }
 
@@ -76,13 +76,13 @@ impl PublishHost for Hasty<'_> {
         &self,
         now: Now,
         draft: &Draft<'_>,
-        _connection: usize,
+        by: ByWhom<'_>,
     ) -> Result<(Accepted, u64), Refusal> {
         self.0.publish_awaited(Waiter::Http, |token| {
             if token == 1 {
                 self.0.handle_replicated(replicated(1, 3, true), self.1);
             }
-            self.publish(now, draft)
+            self.publish(now, draft, by)
         })
     }
 
@@ -113,7 +113,7 @@ impl AnswerState for Hasty<'_> {
 fn publish_http(acks: &Acks, host: &Hasty<'_>, text: &str) -> impl FnMut() -> Option<FrameReply> + use<> {
     let (reply, mut receiver) = Reply::channel();
     let frame = json::publish_frame(text).expect("json");
-    acks.publish_http(host, Now::default(), &frame, AckLevel::Replicated, reply);
+    acks.publish_http(host, Now::default(), &frame, AckLevel::Replicated, (reply, None));
     move || receiver.try_recv().ok()
 }
 

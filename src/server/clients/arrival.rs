@@ -22,8 +22,9 @@ impl Clients {
     /// Takes in connections that were just accepted.
     pub fn admit(&mut self, registry: &Registry, accepted: Vec<(TcpStream, SocketAddr)>, now: Now) {
         let shared = self.shared().clone();
-        for (socket, _) in accepted {
+        for (socket, address) in accepted {
             let admission = if shared.places.take() { Admission::Admitted } else { Admission::Excess };
+            let place = shared.address_places.take(address.ip());
             let is_excess = admission == Admission::Excess;
             if is_excess && self.env.excess.len() >= EXCESS_MAX {
                 self.drop_oldest_excess();
@@ -43,7 +44,8 @@ impl Clients {
             }
             shared.metrics.connections_accepted.increment();
             self.next_generation += 1;
-            let connection = Connection::new(transport, self.next_generation, admission, now.mono_us);
+            let numbers = (self.next_generation, now.mono_us);
+            let connection = Connection::new(transport, numbers, admission, (address.ip(), place));
             let connection = entry.insert(connection);
             if is_excess {
                 self.env.excess.insert(self.next_generation, key);
@@ -55,7 +57,7 @@ impl Clients {
     /// Takes in connections that were just accepted on the port for those who watch the node. They are never
     /// encrypted.
     pub fn admit_watchers(&mut self, registry: &Registry, accepted: Vec<(TcpStream, SocketAddr)>, now: Now) {
-        for (socket, _) in accepted {
+        for (socket, address) in accepted {
             if self.env.watchers.len() >= WATCHERS_MAX
                 && let Some((_, oldest)) = self.env.watchers.pop_first()
                 && let Some(connection) = self.table.get_mut(oldest)
@@ -72,8 +74,10 @@ impl Clients {
             }
             self.next_generation += 1;
             self.env.watchers.insert(self.next_generation, key);
-            let connection =
-                Connection::new(transport, self.next_generation, Admission::Watcher, now.mono_us);
+            let numbers = (self.next_generation, now.mono_us);
+            // The bound on the connections of an address is for clients.
+            let from = (address.ip(), None);
+            let connection = Connection::new(transport, numbers, Admission::Watcher, from);
             let connection = entry.insert(connection);
             self.env.arm(now.mono_us, key, connection);
         }

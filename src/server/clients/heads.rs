@@ -2,7 +2,7 @@
 //! something of the control plane.
 
 use super::super::close::{CloseCode, CloseReason};
-use super::super::connection::{Admission, AwaitedEnd, ConnectionStage, Open};
+use super::super::connection::{Admission, AwaitedEnd, Connection, ConnectionStage, Open};
 use super::super::control::Control;
 use super::super::framing::read::FrameReader;
 use super::super::handshake::Handshake;
@@ -11,6 +11,8 @@ use super::super::lifecycle::Phase;
 use super::super::liveness::Liveness;
 use super::super::session::{Endpoint, Session};
 use super::Clients;
+use super::rights::peer_of;
+use crate::auth::{Door, PageOrigin, Peer, Resource, Right};
 use crate::http::{HealthPath, IDLE, RawAnswer};
 use crate::limits::{HANDSHAKE_US_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::protocol::refusal::{Code, Refusal};
@@ -26,6 +28,9 @@ const HEALTH_UNSENT_BYTES_MAX: usize = 16 * 1024;
 /// Time for which a connection waits for a place in the control plane while all places are used by requests that are
 /// being worked on, in microseconds. So a burst of requests is answered late rather than refused.
 const PLACE_WAIT_US_MAX: u64 = 2_000_000;
+
+/// Time after which a client is to try again whose address has too many connections, in milliseconds.
+const ADDRESS_RETRY_MS: u64 = 5_000;
 
 /// The number of answers to `/metrics` in the current second.
 #[derive(Debug, Default)]
@@ -96,6 +101,9 @@ impl Clients {
     fn hand_over(&mut self, now: Now, key: usize) {
         let is_going = self.shared().lifecycle.phase() >= Phase::Closing;
         let Some(connection) = self.table.get_mut(key) else { return };
+        if let Err(refusal) = check_address(connection) {
+            return self.env.refuse(now, key, connection, 429, &refusal);
+        }
         let ConnectionStage::Head { head, place_until_us, .. } = &mut connection.stage else { return };
         let is_flushed =
             connection.out.is_empty() || matches!(connection.out.flush(&mut connection.transport), Ok(true));
@@ -127,12 +135,25 @@ impl Clients {
             || is_stopping
             || connection.admission == Admission::Excess
             || connection.out.len() > HEALTH_UNSENT_BYTES_MAX;
+        // Whoever can reach the port for those who watch may watch.
+        let is_watcher = connection.admission == Admission::Watcher;
+        let peer = peer_of(connection);
+        if !is_watcher && let Err(refusal) = check_health(&shared.door, &peer, &health, now) {
+            return self.env.refuse(now, key, connection, refusal.code.http_status(), &refusal);
+        }
+        let further = match (shared.door.page_of(&health.caller), &health.caller.origin) {
+            (PageOrigin::Allowed, Some(origin)) => {
+                format!("access-control-allow-origin: {origin}\r\nvary: origin\r\n")
+            }
+            _ => String::new(),
+        };
         let answer = health.path.answer(&Control(shared));
         let raw = RawAnswer {
             status: answer.status,
             media_type: answer.media_type,
             body: &answer.body,
-            further: "access-control-allow-origin: *\r\n",
+            further: &further,
+            retry_after_ms: None,
             closes,
             is_head: health.is_head,
         };
@@ -176,9 +197,15 @@ impl Clients {
     fn upgrade(&mut self, now: Now, key: usize, upgrade: &Upgrade, rest: &mut [u8]) {
         let Some(connection) = self.table.get_mut(key) else { return };
         let id = format!("{}-{}-{}", self.env.host.shared.boot, self.env.host.worker, connection.generation);
-        let (session, handshake) = match open_session(upgrade, id) {
+        let door = &self.env.host.shared.door;
+        let opened = check_address(connection)
+            .and_then(|()| open_session(upgrade, id, (door, &peer_of(connection)), now));
+        let (session, handshake) = match opened {
             Ok(opened) => opened,
-            Err(refusal) => return self.env.refuse(now, key, connection, 400, &refusal),
+            Err(refusal) => {
+                let status = refusal.code.http_status();
+                return self.env.refuse(now, key, connection, status, &refusal);
+            }
         };
         if let Some(peer) = connection.transport.peer_name() {
             tracing::debug!(peer, "a client with a certificate has a session");
@@ -208,11 +235,48 @@ impl Clients {
     }
 }
 
-fn open_session(upgrade: &Upgrade, id: String) -> Result<(Session, &Handshake), Refusal> {
+/// Makes the session that a request asks for, if the door lets its client in.
+fn open_session<'a>(
+    upgrade: &'a Upgrade,
+    id: String,
+    (door, peer): (&Door, &Peer),
+    now: Now,
+) -> Result<(Session, &'a Handshake), Refusal> {
     let refused = |message: &String| Refusal::new(Code::BadRequest, message.clone());
     let handshake = upgrade.handshake.as_ref().map_err(refused)?;
-    let session = Session::open(upgrade.endpoint, handshake.codec(), &upgrade.query, id)?;
+    let resource = match upgrade.endpoint {
+        Endpoint::Publish => Resource::PublishSocket,
+        Endpoint::Subscribe => Resource::SubscribeSocket,
+    };
+    let entry = door.admit_session(&upgrade.caller, peer, resource.right(), now)?;
+    let mut session = Session::open(upgrade.endpoint, handshake.codec(), &upgrade.query, id)?;
+    session.guard(entry, peer.address, now)?;
     Ok((session, handshake))
+}
+
+/// Lets a request for a health path in, or refuses it.
+fn check_health(door: &Door, peer: &Peer, health: &HealthRequest, now: Now) -> Result<(), Refusal> {
+    let resource = match health.path {
+        HealthPath::Live => Resource::Live,
+        HealthPath::Ready => Resource::Ready,
+        HealthPath::Metrics => Resource::Metrics,
+    };
+    let right = resource.right();
+    if right != Right::Public {
+        door.check_host(&health.caller)?;
+    }
+    door.admit(&health.caller, peer, right, now).map(|_| ())
+}
+
+/// Refuses a connection that is beyond the bound of its address.
+fn check_address(connection: &Connection) -> Result<(), Refusal> {
+    match &connection.address_place {
+        Some(place) if !place.is_within() => {
+            let message = "this address has as many connections as it may (--max-connections-per-address)";
+            Err(Refusal::new(Code::RateLimited, message).retry_after_ms(ADDRESS_RETRY_MS))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn over_capacity() -> Refusal {

@@ -1,7 +1,8 @@
 //! The connections of one worker, from the first byte of their heads to the last of their frames.
 //!
-//! The table of connections and the lists of the turn stand here, with timers, flushing and
-//! closing. [`arrival`] takes connections in, [`reading`] has the way in (frames, messages), [`heads`] what requests ask for, [`delivery`] the way out (changes of the
+//! The table of connections and the lists of the turn stand here, with timers, flushing and closing. [`arrival`] takes
+//! connections in, [`reading`] has the way in (frames, messages), [`heads`] what requests ask for, [`rights`] who may
+//! go on, [`delivery`] the way out (changes of the
 //! mailbox, answers that waited), with the [`run`] in which changes are handed out. [`env`] has what the
 //! work on one connection needs beside the connection.
 
@@ -10,6 +11,7 @@ mod delivery;
 mod env;
 mod heads;
 mod reading;
+mod rights;
 mod run;
 
 use std::collections::VecDeque;
@@ -21,6 +23,7 @@ use slab::Slab;
 
 use self::env::{ClientsEnv, PART_US_MAX};
 use self::heads::Scrapes;
+use self::rights::Judgement;
 use self::run::ChangeRun;
 use super::clock;
 use super::close::{CloseCode, CloseReason};
@@ -74,6 +77,8 @@ pub struct Clients {
     flush_us: u64,
     /// How often `/metrics` was answered lately.
     scrapes: Scrapes,
+    /// How far the sessions were judged by the file of rights.
+    judgement: Judgement,
 }
 
 impl Clients {
@@ -97,6 +102,7 @@ impl Clients {
             is_wanted: false,
             flush_us: 0,
             scrapes: Scrapes::default(),
+            judgement: Judgement::default(),
         }
     }
 
@@ -119,6 +125,7 @@ impl Clients {
             || !self.env.touched.is_empty()
             || self.env.work.index.has_leaving()
             || !self.env.work.remains.is_empty()
+            || self.judgement.is_under_way()
     }
 
     /// Returns whether anything was published since the last call.
@@ -172,6 +179,7 @@ impl Clients {
 
     /// Reads, delivers, lets sessions work, and handles what is due. Returns whether something is left over.
     pub fn turn(&mut self, now: Now) -> bool {
+        self.judge_again(now);
         self.resume_paused(now);
         let has_mail = self.read_ready() || self.drain_mailbox();
         self.read_handshakes();
@@ -295,6 +303,9 @@ impl Clients {
             },
             _ => {}
         }
+        if self.check_rights(now, key) {
+            return;
+        }
         let Some(connection) = self.table.get_mut(key) else { return };
         if let Some(open) = connection.open()
             && open.session.next_timeout_us().is_some_and(|due_us| due_us <= now.mono_us)
@@ -399,9 +410,10 @@ impl Clients {
             if connection.admission != Admission::Watcher {
                 self.shared().places.give_back();
             }
+            let client = (rights::peer_of(&connection), connection.address_place.take());
             match connection.stage {
                 ConnectionStage::HandedOver { place, read } => {
-                    place.take_over(connection.transport.into_client(), read);
+                    place.take_over(connection.transport.into_client(), read, client);
                 }
                 _ => connection.transport.say_end(),
             }

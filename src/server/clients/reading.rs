@@ -235,6 +235,14 @@ impl Clients {
 fn tls_needed(now: Now) -> Vec<u8> {
     let body = b"This port speaks TLS, and this request came without it: use https:// or wss://.\n";
     let media_type = "text/plain; charset=utf-8";
-    let answer = RawAnswer { status: 400, media_type, body, further: "", closes: true, is_head: false };
+    let answer = RawAnswer {
+        status: 400,
+        media_type,
+        body,
+        further: "",
+        retry_after_ms: None,
+        closes: true,
+        is_head: false,
+    };
     answer.bytes(now.wall_us)
 }

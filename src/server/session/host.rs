@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::Auth;
 use crate::cluster::Heads;
 use crate::cluster::members::MemberInfo;
 use crate::latest::Latest;
@@ -19,6 +20,8 @@ pub struct Facts {
     pub max_record_bytes: usize,
     /// Largest frame, in bytes.
     pub max_frame_bytes: usize,
+    /// Most patterns of one connection.
+    pub max_subscriptions: usize,
     /// How long deletions are kept, in microseconds.
     pub tombstones_us: u64,
 }
@@ -36,6 +39,8 @@ pub trait Host: PublishHost {
     fn heads(&self) -> Arc<Heads>;
     /// The members of the cluster as this node sees them.
     fn members(&self) -> Arc<[MemberInfo]>;
+    /// The file of rights; `None` if the node has none.
+    fn auth(&self) -> Option<&Auth>;
     /// Number of changes that were pushed into this worker's mailbox so far.
     fn mailbox_end(&self) -> u64;
 }

@@ -9,7 +9,8 @@
 //! A session opens no socket, reads no clock and starts no thread: each call is given a [`Turn`],
 //! through which all its effects go, so a test can play any interleaving of publishes, mailbox and
 //! scans. The worker calls, in this order:
-//! 1. [`Session::open`] before the upgrade (an error is HTTP 400), [`Session::handle_open`] after it;
+//! 1. [`Session::open`] (an error is HTTP 400) and [`Session::guard`] (an error is HTTP 403) before the upgrade,
+//!    [`Session::handle_open`] after it;
 //! 2. [`Session::handle_message`] for each message; after it, and before 4, the worker sees to it
 //!    that its mailbox takes changes if its index has any pattern;
 //! 3. [`Session::handle_change`] for each change of the mailbox, to the connections that the index
@@ -18,7 +19,9 @@
 //!    its buffer has [`crate::limits::ALL_QUEUE_BYTES_MAX`];
 //! 4. [`Session::handle_turn`] when [`Session::next_timeout_us`] has passed, and while
 //!    [`Session::wants_turn`], to be asked after any of these calls and whenever something was flushed;
-//! 5. [`Session::handle_durable`] when the store's mark or health has changed, and
+//! 5. [`Session::check_rights`] when [`Session::next_timeout_us`] has passed, before 4, and
+//!    [`Session::judge_again`] when the file of rights has changed;
+//! 6. [`Session::handle_durable`] when the store's mark or health has changed, and
 //!    [`Session::handle_replicated`] when the cluster answers for one of its records.
 //!
 //! At the end: [`Session::handle_closed`]. Rejected: a task per connection, whose stack and wakeups
@@ -33,22 +36,31 @@ mod publish;
 mod queue;
 mod remains;
 mod resume;
+mod rights;
 mod scans;
 mod snapshot;
 mod subscribe;
 mod turn;
 
+use std::net::IpAddr;
+
 use self::publish::Publisher;
+use self::rights::{SessionRights, close_of};
 use self::subscribe::Subscriber;
 use super::account::Holdings;
 use super::acks::Reached;
 use super::close::{CloseCode, CloseReason};
 use super::framing::message::{Codec, IncomingMessage};
+use crate::auth::{ANONYMOUS, SessionEntry};
 use crate::ingest::Change;
 use crate::limits::{LATEST_BUFFER_BYTES_MAX, PING_US};
-use crate::protocol::refusal::Refusal;
-use crate::protocol::request::{Connected, Notice, UrlRequest};
+use crate::protocol::draft::RequestId;
+use crate::protocol::json;
+use crate::protocol::protobuf::ClientMessage;
+use crate::protocol::refusal::{Code, Refusal};
+use crate::protocol::request::{AuthFrame, Connected, Notice, UrlRequest};
 use crate::protocol::url::{publish_url, subscribe_url};
+use crate::record::Now;
 
 pub use self::encode::EncodedChange;
 pub use self::host::{Facts, Host};
@@ -72,6 +84,9 @@ pub struct Session {
     codec: Codec,
     /// Names the connection to its client and in the log.
     id: String,
+    /// Who the client is; `None` if the node has no file of rights.
+    // Boxed, so that a session without it is not larger.
+    rights: Option<Box<SessionRights>>,
     side: SessionSide,
 }
 
@@ -97,7 +112,23 @@ impl Session {
                 SessionSide::Subscribe(Box::new(Subscriber::new(codec, first, mode, batch)))
             }
         };
-        Ok(Session { codec, id, side })
+        Ok(Session { codec, id, rights: None, side })
+    }
+
+    /// Gives the session the rights of its client, who comes from `address`. To be called before the upgrade. A
+    /// refusal says that the client may not read what the URL asks for, and is to be answered instead of the upgrade.
+    pub fn guard(&mut self, entry: SessionEntry, address: IpAddr, now: Now) -> Result<(), Refusal> {
+        let wanted = match &self.side {
+            SessionSide::Publish(_) => &[],
+            SessionSide::Subscribe(subscriber) => subscriber.first_patterns(),
+        };
+        self.rights = SessionRights::begin(entry, address, wanted, now)?.map(Box::new);
+        Ok(())
+    }
+
+    /// Returns whether a token is waited for before anything else is done.
+    fn awaits_token(&self) -> bool {
+        self.rights.as_ref().is_some_and(|rights| rights.known().is_none())
     }
 
     /// The path on which the connection was opened.
@@ -112,15 +143,25 @@ impl Session {
     /// upgrade.
     pub fn handle_open(&mut self, turn: &mut Turn<'_>) {
         self.greet(turn);
+        if !self.awaits_token() {
+            self.start_first(turn);
+        }
+    }
+
+    /// Starts the subscription that the URL asks for, if it asks for one and it has not been started.
+    fn start_first(&mut self, turn: &mut Turn<'_>) {
+        let rights = self.rights.as_deref().and_then(SessionRights::known);
         if let SessionSide::Subscribe(subscriber) = &mut self.side {
-            subscriber.handle_open(turn);
+            subscriber.handle_open(turn, rights);
         }
     }
 
     fn greet(&self, turn: &mut Turn<'_>) {
         let host = turn.host;
         let (facts, members) = (host.facts(), host.members());
-        let live: Vec<_> = members.iter().filter(|member| member.state.is_live()).collect();
+        // Strangers are not told where the members of the cluster are.
+        let is_told = !self.awaits_token();
+        let live: Vec<_> = members.iter().filter(|member| is_told && member.state.is_live()).collect();
         // Each connection starts at another member, so that clients of a node that fails spread out.
         let start = match live.len() {
             0 => 0,
@@ -147,35 +188,130 @@ impl Session {
         turn: &mut Turn<'_>,
         message: IncomingMessage<'_>,
     ) -> Result<(), CloseReason> {
+        if self.awaits_token() {
+            return self.handle_first(turn, message);
+        }
+        let rights = self.rights.as_deref().and_then(SessionRights::known);
         match (self.codec, message) {
-            (Codec::Json, IncomingMessage::Text(text)) => match &mut self.side {
-                SessionSide::Publish(publisher) => publisher.handle_text(turn, text),
-                SessionSide::Subscribe(subscriber) => subscriber.handle_text(turn, text),
-            },
+            (Codec::Json, IncomingMessage::Text(text)) => {
+                let auth = match &mut self.side {
+                    SessionSide::Publish(publisher) => publisher.handle_text(turn, text, rights),
+                    SessionSide::Subscribe(subscriber) => subscriber.handle_text(turn, text, rights),
+                };
+                if let Some(auth) = auth {
+                    return self.authenticate(turn, auth);
+                }
+            }
             (Codec::Protobuf, IncomingMessage::Binary(bytes)) => {
-                let message = crate::protocol::protobuf::ClientMessage::decode(bytes)
-                    .map_err(|error| CloseReason::new(CloseCode::BadMessage, error.to_string()))?;
+                let message = decode(bytes)?;
+                if let Some(auth) = message.auth_frame() {
+                    return self.authenticate(turn, auth);
+                }
                 match &mut self.side {
-                    SessionSide::Publish(publisher) => publisher.handle_frame(turn, &message.publish_frame()),
+                    SessionSide::Publish(publisher) => {
+                        publisher.handle_frame(turn, &message.publish_frame(), rights);
+                    }
                     SessionSide::Subscribe(subscriber) => {
-                        subscriber.handle_frame(turn, message.subscribe_frame())
+                        subscriber.handle_frame(turn, message.subscribe_frame(), rights);
                     }
                 }
             }
-            (Codec::Json, IncomingMessage::Binary(_)) => {
-                return Err(CloseReason::new(
-                    CloseCode::UnsupportedKind,
-                    "this connection speaks JSON in text frames",
-                ));
+            (codec, _) => return Err(wrong_kind(codec)),
+        }
+        match rights {
+            Some(rights) if rights.is_flooding() => {
+                let reason = "ten times the rate of the token for ten seconds";
+                Err(CloseReason::new(CloseCode::OverRate, reason))
             }
-            (Codec::Protobuf, IncomingMessage::Text(_)) => {
-                return Err(CloseReason::new(
-                    CloseCode::UnsupportedKind,
-                    "this connection speaks protobuf in binary frames",
-                ));
+            _ => Ok(()),
+        }
+    }
+
+    /// Handles the first message of a client that has brought no token: it must be one that does.
+    fn handle_first(&mut self, turn: &mut Turn<'_>, message: IncomingMessage<'_>) -> Result<(), CloseReason> {
+        let decoded;
+        let auth = match (self.codec, message) {
+            (Codec::Json, IncomingMessage::Text(text)) => json::auth_frame(text),
+            (Codec::Protobuf, IncomingMessage::Binary(bytes)) => {
+                decoded = decode(bytes)?;
+                decoded.auth_frame()
+            }
+            (codec, _) => return Err(wrong_kind(codec)),
+        };
+        match auth {
+            Some(auth) => self.authenticate(turn, auth),
+            None => {
+                let message = "this needs a token, in the first frame or at the upgrade";
+                Err(self.refuse_client(turn, None, &Refusal::new(Code::Unauthorized, message)))
             }
         }
-        Ok(())
+    }
+
+    /// Takes the token that a frame brings. An error closes the connection.
+    fn authenticate(&mut self, turn: &mut Turn<'_>, frame: AuthFrame<'_>) -> Result<(), CloseReason> {
+        let token = match frame.token {
+            Ok(token) => token,
+            Err(refusal) => {
+                self.refuse(turn, frame.id, &refusal);
+                return Ok(());
+            }
+        };
+        let (Some(auth), Some(rights)) = (turn.host.auth(), &mut self.rights) else {
+            let notice = Notice::Authenticated { id: frame.id, name: ANONYMOUS, expires_s: None };
+            turn.notice(self.codec, &notice);
+            return Ok(());
+        };
+        match auth.authenticate(&token, rights.address(), turn.now) {
+            Ok(access) => {
+                rights.set(access.clone(), turn.now);
+                let expires_s = access.expires_us().map(|expires_us| expires_us / 1_000_000);
+                let notice = Notice::Authenticated { id: frame.id, name: access.name(), expires_s };
+                turn.notice(self.codec, &notice);
+                self.check_subscriptions(turn)?;
+                self.start_first(turn);
+                Ok(())
+            }
+            Err(refusal) => Err(self.refuse_client(turn, frame.id, &refusal)),
+        }
+    }
+
+    /// Closes the connection if the token has not come in time or has ended. To be called when
+    /// [`Session::next_timeout_us`] has passed.
+    pub fn check_rights(&mut self, turn: &mut Turn<'_>) -> Result<(), CloseReason> {
+        let Some(rights) = &mut self.rights else { return Ok(()) };
+        rights.check(turn.now).map_err(|refusal| self.refuse_client(turn, None, &refusal))
+    }
+
+    /// Judges the client again, because the file of rights has changed. An error closes the connection.
+    pub fn judge_again(&mut self, turn: &mut Turn<'_>) -> Result<(), CloseReason> {
+        let (Some(auth), Some(rights)) = (turn.host.auth(), &mut self.rights) else { return Ok(()) };
+        match rights.judge_again(auth, turn.now) {
+            Ok(()) => self.check_subscriptions(turn),
+            Err(refusal) => Err(self.refuse_client(turn, None, &refusal)),
+        }
+    }
+
+    /// Closes the connection if it has subscribed to something that the client may not read any longer.
+    fn check_subscriptions(&mut self, turn: &mut Turn<'_>) -> Result<(), CloseReason> {
+        let Some(known) = self.rights.as_deref().and_then(SessionRights::known) else { return Ok(()) };
+        let SessionSide::Subscribe(subscriber) = &self.side else { return Ok(()) };
+        subscriber.check_readable(known.access()).map_err(|refusal| self.refuse_client(turn, None, &refusal))
+    }
+
+    fn refuse(&self, turn: &mut Turn<'_>, id: Option<RequestId<'_>>, refusal: &Refusal) {
+        turn.host.state().metrics().refused(refusal.code);
+        turn.notice(self.codec, &Notice::Refused { id, refusal });
+    }
+
+    /// Tells the client why its connection is closed, and returns the close.
+    fn refuse_client(
+        &self,
+        turn: &mut Turn<'_>,
+        id: Option<RequestId<'_>>,
+        refusal: &Refusal,
+    ) -> CloseReason {
+        self.refuse(turn, id, refusal);
+        close_of(refusal)
     }
 
     /// Sends a change that some pattern of this connection matches. `frames` is the same change, which is
@@ -235,9 +371,13 @@ impl Session {
 
     /// Monotonic time at which [`Session::handle_turn`] is to be called at the latest, in microseconds.
     pub fn next_timeout_us(&self) -> Option<u64> {
-        match &self.side {
+        let side_us = match &self.side {
             SessionSide::Publish(publisher) => publisher.next_timeout_us(),
             SessionSide::Subscribe(subscriber) => subscriber.next_timeout_us(),
+        };
+        match &self.rights {
+            None => side_us,
+            Some(rights) => [side_us, rights.next_timeout_us()].into_iter().flatten().min(),
         }
     }
 
@@ -273,12 +413,14 @@ impl Session {
     /// Returns what the session makes its node hold. Nothing is counted twice but what several connections
     /// share.
     pub fn holdings(&self) -> Holdings {
-        match &self.side {
+        let mut holdings = match &self.side {
             SessionSide::Publish(publisher) => {
                 Holdings { answers: publisher.held_bytes(), ..Holdings::default() }
             }
             SessionSide::Subscribe(subscriber) => subscriber.holdings(),
-        }
+        };
+        holdings.answers += self.rights.as_ref().map_or(0, |rights| rights.held_bytes());
+        holdings
     }
 
     /// Returns whether any publish of this connection waits for its answer.
@@ -288,6 +430,19 @@ impl Session {
             SessionSide::Subscribe(_) => false,
         }
     }
+}
+
+fn decode(bytes: &[u8]) -> Result<ClientMessage<'_>, CloseReason> {
+    ClientMessage::decode(bytes).map_err(|error| CloseReason::new(CloseCode::BadMessage, error.to_string()))
+}
+
+/// The close after a message of the kind that the connection does not speak.
+fn wrong_kind(codec: Codec) -> CloseReason {
+    let reason = match codec {
+        Codec::Json => "this connection speaks JSON in text frames",
+        Codec::Protobuf => "this connection speaks protobuf in binary frames",
+    };
+    CloseReason::new(CloseCode::UnsupportedKind, reason)
 }
 
 #[cfg(test)]

@@ -4,14 +4,16 @@
 //! worker drives through the session.
 
 use super::turn::Turn;
+use crate::auth::PublishRights;
 use crate::limits::UNANSWERED_BYTES_MAX;
 use crate::protocol::AckLevel;
-use crate::protocol::draft::PublishFrame;
+use crate::protocol::draft::{Items, PublishFrame};
 use crate::protocol::json;
 use crate::protocol::protobuf;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::reply::PublishAnswer;
-use crate::server::acks::{Judged, PendingFrame, Reached, WaitingRoom, judge_frame};
+use crate::protocol::request::AuthFrame;
+use crate::server::acks::{ByWhom, Judged, PendingFrame, Reached, WaitingRoom, judge_frame};
 use crate::server::framing::message::Codec;
 
 /// One connection on `/publish`.
@@ -30,21 +32,40 @@ impl Publisher {
         Publisher { codec, level, waiting: WaitingRoom::default() }
     }
 
-    /// Handles a frame of JSON.
-    pub(super) fn handle_text(&mut self, turn: &mut Turn<'_>, text: &str) {
+    /// Handles a frame of JSON with these rights. Returns the token if the frame brings one instead of records.
+    pub(super) fn handle_text<'t>(
+        &mut self,
+        turn: &mut Turn<'_>,
+        text: &'t str,
+        rights: Option<&PublishRights>,
+    ) -> Option<AuthFrame<'t>> {
         match json::publish_frame(text) {
-            Ok(frame) => self.handle_frame(turn, &frame),
+            Ok(frame) => {
+                if is_malformed(&frame)
+                    && let Some(auth) = json::auth_frame(text)
+                {
+                    return Some(auth);
+                }
+                self.handle_frame(turn, &frame, rights);
+            }
             Err(error) => {
                 let refusal = Refusal::new(Code::BadJson, error.to_string());
                 let judged = Judged::refused(turn.host, refusal);
                 self.handle_judged(turn, judged);
             }
         }
+        None
     }
 
-    /// Publishes the items of a frame, and answers those that need not wait.
-    pub(super) fn handle_frame(&mut self, turn: &mut Turn<'_>, frame: &PublishFrame<'_>) {
-        let judged = judge_frame(turn.host, turn.now, frame, self.level, turn.connection);
+    /// Publishes the items of a frame with these rights, and answers those that need not wait.
+    pub(super) fn handle_frame(
+        &mut self,
+        turn: &mut Turn<'_>,
+        frame: &PublishFrame<'_>,
+        rights: Option<&PublishRights>,
+    ) {
+        let by = ByWhom { connection: turn.connection, rights };
+        let judged = judge_frame(turn.host, turn.now, frame, self.level, by);
         self.handle_judged(turn, judged);
     }
 
@@ -98,6 +119,11 @@ impl Publisher {
     pub(super) fn has_unanswered(&self) -> bool {
         !self.waiting.is_empty()
     }
+}
+
+/// Returns whether a frame has one item, which is no publish.
+fn is_malformed(frame: &PublishFrame<'_>) -> bool {
+    matches!(&frame.items, Items::One(item) if item.draft.is_err())
 }
 
 fn answer(turn: &mut Turn<'_>, codec: Codec, frame: &PendingFrame) {

@@ -12,15 +12,17 @@ use super::names::Names;
 use super::order::ChangeOrder;
 use super::queue::QueuedRecord;
 use super::resume::{self, TokenSchedule, is_proved};
+use super::rights::check_readable;
 use super::snapshot::{FoundRecord, JobStep, Unanswered};
 use super::turn::Turn;
+use crate::auth::{Access, PublishRights};
 use crate::latest::Change;
 use crate::limits::{LATEST_BUFFER_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
 use crate::memory::{MemoryUse, OverBudget};
 use crate::protocol::draft::{OwnedRequestId, RequestId};
 use crate::protocol::json;
 use crate::protocol::refusal::{Code, Refusal};
-use crate::protocol::request::{Mode, Notice, Request, Subscribe, SubscribeFrame};
+use crate::protocol::request::{AuthFrame, Mode, Notice, Request, Subscribe, SubscribeFrame};
 use crate::record::Pattern;
 use crate::server::account::Holdings;
 use crate::server::close::{CloseCode, CloseReason};
@@ -82,24 +84,57 @@ impl Subscriber {
     }
 
     /// Starts the subscription that the URL asks for, if it asks for one.
-    pub(super) fn handle_open(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn handle_open(&mut self, turn: &mut Turn<'_>, rights: Option<&PublishRights>) {
         if let Some(first) = self.first.take() {
-            self.handle_frame(turn, SubscribeFrame { id: None, request: Ok(Request::Subscribe(first)) });
+            let request = Ok(Request::Subscribe(first));
+            self.handle_frame(turn, SubscribeFrame { id: None, request }, rights);
         }
     }
 
-    /// Handles a request in JSON.
-    pub(super) fn handle_text(&mut self, turn: &mut Turn<'_>, text: &str) {
+    /// The patterns of the subscription that the URL asks for, until that is started.
+    pub(super) fn first_patterns(&self) -> &[Pattern] {
+        self.first.as_ref().map_or(&[], |first| &first.patterns)
+    }
+
+    /// Refuses if any subscription can match a source that may not be read.
+    pub(super) fn check_readable(&self, access: &Access) -> Result<(), Refusal> {
+        self.interests.patterns().try_for_each(|patterns| check_readable(access, patterns))
+    }
+
+    /// Handles a request in JSON with these rights. Returns the token if the frame brings one instead.
+    pub(super) fn handle_text<'t>(
+        &mut self,
+        turn: &mut Turn<'_>,
+        text: &'t str,
+        rights: Option<&PublishRights>,
+    ) -> Option<AuthFrame<'t>> {
         match json::subscribe_frame(text) {
-            Ok(frame) => self.handle_frame(turn, frame),
+            Ok(frame) => {
+                if frame.request.is_err()
+                    && let Some(auth) = json::auth_frame(text)
+                {
+                    return Some(auth);
+                }
+                self.handle_frame(turn, frame, rights);
+            }
             Err(error) => self.refuse(turn, None, &Refusal::new(Code::BadJson, error.to_string())),
         }
+        None
     }
 
-    /// Handles a request: subscribes, unsubscribes, or tells the client why not.
-    pub(super) fn handle_frame(&mut self, turn: &mut Turn<'_>, frame: SubscribeFrame<'_>) {
+    /// Handles a request with these rights: subscribes, unsubscribes, or tells the client why not.
+    pub(super) fn handle_frame(
+        &mut self,
+        turn: &mut Turn<'_>,
+        frame: SubscribeFrame<'_>,
+        rights: Option<&PublishRights>,
+    ) {
         let done = match frame.request {
-            Ok(Request::Subscribe(subscribe)) => self.subscribe(turn, frame.id.as_ref(), subscribe),
+            Ok(Request::Subscribe(subscribe)) => {
+                let is_allowed =
+                    rights.map_or(Ok(()), |rights| check_readable(rights.access(), &subscribe.patterns));
+                is_allowed.and_then(|()| self.subscribe(turn, frame.id.as_ref(), subscribe))
+            }
             Ok(Request::Unsubscribe(number)) => self.unsubscribe(turn, frame.id.as_ref(), number),
             Err(refusal) => Err(refusal),
         };
@@ -136,6 +171,13 @@ impl Subscriber {
         let mut patterns = asked.patterns;
         patterns.sort_unstable();
         patterns.dedup();
+        let (wanted, allowed) =
+            (self.interests.pattern_count() + patterns.len(), turn.host.facts().max_subscriptions);
+        if wanted > allowed {
+            let message =
+                format!("{wanted} patterns; a connection has at most {allowed} (--max-subscriptions)");
+            return Err(Refusal::new(Code::BadRequest, message));
+        }
         self.check_memory(turn, &patterns)?;
         let unanswered =
             Unanswered { id: id.map(RequestId::to_owned), token: asked.resume, snapshot: asked.snapshot };

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::*;
+use crate::auth::Auth;
 use crate::cluster::Heads;
 use crate::cluster::members::MemberInfo;
 use crate::cluster::outbox::Outbox;
@@ -28,7 +29,7 @@ use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::token::cluster_key;
 use crate::record::{NodeName, Now, SharedRecord};
 use crate::server::account::WorkerAccount;
-use crate::server::acks::{AnswerState, PublishHost};
+use crate::server::acks::{AnswerState, ByWhom, PublishHost};
 use crate::server::inbox::{Inbox, Mail};
 use crate::server::mailbox::{Mailbox, deliver};
 use crate::server::outbound::Outbound;
@@ -112,25 +113,29 @@ impl Host for Node {
         self.members.borrow().clone()
     }
 
+    fn auth(&self) -> Option<&Auth> {
+        None
+    }
+
     fn mailbox_end(&self) -> u64 {
         self.ingest.downstream().mailbox.position()
     }
 }
 
 impl PublishHost for Node {
-    fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
-        self.ingest.publish(now, draft)
+    fn publish(&self, now: Now, draft: &Draft<'_>, by: ByWhom<'_>) -> Result<Accepted, Refusal> {
+        self.ingest.publish_by(now, draft, by.rights)
     }
 
     fn publish_awaited(
         &self,
         now: Now,
         draft: &Draft<'_>,
-        _connection: usize,
+        by: ByWhom<'_>,
     ) -> Result<(Accepted, u64), Refusal> {
         let token = self.tokens.get() + 1;
         self.tokens.set(token);
-        self.ingest.publish_awaited(now, draft, token).map(|accepted| (accepted, token))
+        self.ingest.publish_awaited(now, draft, by.rights, token).map(|accepted| (accepted, token))
     }
 
     fn state(&self) -> &dyn AnswerState {
@@ -199,6 +204,7 @@ impl World {
                     cluster: cluster_key("anode"),
                     max_record_bytes: 65_536,
                     max_frame_bytes: 1 << 20,
+                    max_subscriptions: 10_000,
                     tombstones_us: DAY_US,
                 },
                 boot,

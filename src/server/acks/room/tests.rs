@@ -10,7 +10,7 @@ use crate::protocol::draft::Draft;
 use crate::protocol::json;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
-use crate::server::acks::AnswerState;
+use crate::server::acks::{AnswerState, ByWhom};
 
 /// A node whose store is moved by hand. Tickets and tokens count from 1; the source `stale` is stale.
 #[derive(Default)]
@@ -35,7 +35,7 @@ impl Fake {
     /// The open frame that `text` becomes.
     fn open(&self, text: &str) -> PendingFrame {
         let frame = json::publish_frame(text).expect("json");
-        match judge_frame(self, Now::default(), &frame, AckLevel::Stored, 0) {
+        match judge_frame(self, Now::default(), &frame, AckLevel::Stored, ANYBODY) {
             Judged::Frame(frame) if frame.is_open() => frame,
             _ => panic!("{text} does not wait"),
         }
@@ -48,17 +48,14 @@ impl Fake {
     }
 }
 
+const ANYBODY: ByWhom<'static> = ByWhom { connection: 0, rights: None };
+
 impl PublishHost for Fake {
-    fn publish(&self, _: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+    fn publish(&self, _: Now, draft: &Draft<'_>, _: ByWhom<'_>) -> Result<Accepted, Refusal> {
         self.accept(draft)
     }
 
-    fn publish_awaited(
-        &self,
-        _: Now,
-        draft: &Draft<'_>,
-        _connection: usize,
-    ) -> Result<(Accepted, u64), Refusal> {
+    fn publish_awaited(&self, _: Now, draft: &Draft<'_>, _: ByWhom<'_>) -> Result<(Accepted, u64), Refusal> {
         self.accept(draft).map(|accepted| (accepted, accepted.ticket))
     }
 
@@ -102,11 +99,11 @@ fn what_holds_at_once_touches_no_room() {
     for level in levels {
         let text = format!(r#"{{"source":"a","data":1{level}}}"#);
         let frame = json::publish_frame(&text).expect("json");
-        let judged = judge_frame(&host, Now::default(), &frame, AckLevel::Stored, 0);
+        let judged = judge_frame(&host, Now::default(), &frame, AckLevel::Stored, ANYBODY);
         assert!(matches!(judged, Judged::Whole { answer: Ok(_), .. }), "{text}");
     }
     let frame = json::publish_frame(r#"{"source":"bad","data":1}"#).expect("json");
-    let judged = judge_frame(&host, Now::default(), &frame, AckLevel::Stored, 0);
+    let judged = judge_frame(&host, Now::default(), &frame, AckLevel::Stored, ANYBODY);
     assert!(matches!(judged, Judged::Whole { answer: Err(_), .. }));
     assert!(host.refusals("overloaded"), "counted once");
 }

@@ -371,6 +371,16 @@ impl Interests {
         self.job_bytes + snapped + sent + kept * size_of::<Interest>()
     }
 
+    /// The patterns of each subscription, whether it is live or not.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = &[Pattern]> {
+        self.subscriptions.values().map(|interest| interest.patterns.as_slice())
+    }
+
+    /// Number of the patterns of all subscriptions.
+    pub(super) fn pattern_count(&self) -> usize {
+        self.patterns().map(<[Pattern]>::len).sum()
+    }
+
     /// Number of subscriptions.
     pub(super) fn len(&self) -> usize {
         self.subscriptions.len()

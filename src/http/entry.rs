@@ -1,0 +1,130 @@
+//! What every request passes before its handler: the door of the node, and the rules for answers to web pages (CORS).
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HOST,
+    HeaderValue, ORIGIN, VARY,
+};
+use axum::http::{HeaderMap, Method, StatusCode, Version};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::app::App;
+use super::authority::check_host;
+use super::problem::Problem;
+use super::routes::unknown;
+use crate::auth::{Access, Caller, PageOrigin, Peer, Resource, Right};
+use crate::protocol::refusal::{Code, Refusal};
+
+/// Methods that pages which may connect may use.
+const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
+/// Header fields that pages may send.
+const ALLOWED_FIELDS: &str = "authorization, content-type";
+/// Header fields that pages may read besides those that every page may.
+const EXPOSED_FIELDS: &str = "retry-after, www-authenticate, allow";
+/// Seconds for which a browser may remember the answer to a preflight.
+const PREFLIGHT_SECONDS: &str = "600";
+
+/// Who sends a request, for its handler; `None` if the node has no file of rights.
+#[derive(Clone)]
+pub(super) struct Sender(pub(super) Option<Access>);
+
+impl Sender {
+    /// Refuses to read a source that the sender may not read.
+    pub(super) fn check_readable(&self, source: &str) -> Result<(), Refusal> {
+        let Some(access) = self.0.as_ref().filter(|access| !access.rights().may_read(source)) else {
+            return Ok(());
+        };
+        if access.is_anonymous() {
+            return Err(Refusal::new(Code::Unauthorized, format!("source {source:?} needs a token")));
+        }
+        Err(Refusal::new(Code::Forbidden, format!("{} may not read source {source:?}", access.name())))
+    }
+}
+
+/// Lets a request in, or answers why not. A request whose header `Host` is missing, repeated or malformed is refused. Web
+/// pages may read answers, and send requests that change something, if their origin is allowed. The clients of a node
+/// that is stopping are told that their connections end, so that they send the next request to another node. One layer
+/// does all of this, because each costs every request some memory and time.
+pub(super) async fn around(State(app): State<App>, request: Request, next: Next) -> Response {
+    let caller = caller_of(request.headers());
+    let is_page_allowed = app.node.door().page_of(&caller) == PageOrigin::Allowed;
+    let origin = request.headers().get(ORIGIN).filter(|_| is_page_allowed).cloned();
+    let mut response = match check(&app, &caller, &request) {
+        Ok(_) if is_preflight(&request) => preflight(),
+        Ok((resource, sender)) => answer(request, resource, sender, next).await,
+        Err(problem) => problem.into_response(),
+    };
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_FIELDS));
+        headers.append(VARY, HeaderValue::from_static("origin"));
+    }
+    if app.node.is_stopping() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn caller_of(headers: &HeaderMap) -> Caller {
+    Caller::read(|name| headers.get_all(name).iter().map(HeaderValue::as_bytes))
+}
+
+/// A request by which a browser asks whether a page may send another one.
+fn is_preflight(request: &Request) -> bool {
+    let headers = request.headers();
+    *request.method() == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Returns what a request asks for, and who sends it, or why it is refused.
+fn check(app: &App, caller: &Caller, request: &Request) -> Result<(Option<Resource>, Sender), Problem> {
+    let hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
+    check_host(request.version() >= Version::HTTP_11, hosts)
+        .map_err(|detail| Problem::new(Code::BadRequest, detail))?;
+    let resource = Resource::of(request.uri().path());
+    let right = resource.map_or(Right::Known, Resource::right);
+    let door = app.node.door();
+    if right != Right::Public {
+        door.check_host(caller)?;
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        door.check_page(caller)?;
+    }
+    // A preflight carries no token.
+    if is_preflight(request) {
+        return Ok((resource, Sender(None)));
+    }
+    let Some(peer) = request.extensions().get::<Arc<Peer>>() else {
+        return Err(Problem::new(Code::Internal, "the address of the client is not known"));
+    };
+    let access = door.admit(caller, peer, right, app.node.now())?;
+    Ok((resource, Sender(access)))
+}
+
+/// Answers a request that was let in. What is not in the table of all paths reaches no handler.
+async fn answer(mut request: Request, resource: Option<Resource>, sender: Sender, next: Next) -> Response {
+    match resource {
+        None => unknown(request.uri().clone()).await.into_response(),
+        Some(_) => {
+            request.extensions_mut().insert(sender);
+            next.run(request).await
+        }
+    }
+}
+
+fn preflight() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(ALLOWED_METHODS));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_FIELDS));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECONDS));
+    response
+}
