@@ -35,6 +35,9 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
         let may_collect = shared.cluster.may_collect();
         let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);
         shared.wake_wanted();
+        if let Some(key_file) = &shared.key_file {
+            key_file.look(now.mono_us);
+        }
         if let Some(takeover) = &mut takeover {
             takeover.look(now, shared);
         }

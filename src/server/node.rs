@@ -18,6 +18,7 @@ use super::clock;
 use super::control::Control;
 use super::gossip::{Gossip, Sockets};
 use super::host::WorkerHost;
+use super::key_file::KeyFile;
 use super::lifecycle::{Fatal, Phase};
 use super::loader;
 use super::mailbox::Mailbox;
@@ -152,6 +153,7 @@ impl Node {
         let http = http.unwrap_or(config.http);
         let (sockets, gossip) = address::bind_gossip(config.gossip).map_err(bind_gossip)?;
         let advertised = address::advertised(&config, gossip)?;
+        warn_of_open_gossip(&config);
         let (store, identity) = open_store(&config)?;
         let told = Told { name: identity.node_name.clone(), http, gossip: advertised };
         let (mut polls, mut mailboxes) = (Vec::new(), Vec::new());
@@ -359,6 +361,17 @@ fn share(
     shared
 }
 
+/// Says that anybody who reaches the gossip port takes part, if that may be others than this machine.
+fn warn_of_open_gossip(config: &Config) {
+    if config.cluster_key.is_none() && !config.gossip.ip().is_loopback() {
+        tracing::warn!(
+            gossip = %config.gossip,
+            "there is no --cluster-key: whoever reaches the gossip address can take part in the cluster, and read and \
+             change all records"
+        );
+    }
+}
+
 fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> cluster::MachineConfig {
     cluster::MachineConfig {
         name: told.name.clone(),
@@ -373,6 +386,7 @@ fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> clust
         agreed_us: identity.agreed_us,
         has_seeds: !shared.config.join.is_empty(),
         seed: clock::chance(),
+        keys: shared.key_file.as_ref().map(KeyFile::of_new_life),
     }
 }
 
@@ -386,6 +400,7 @@ fn myself(config: &cluster::MachineConfig) -> MemberInfo {
         incarnation: 0,
         rtt_us: None,
         cannot_reach_us: false,
+        keys: None,
     }
 }
 

@@ -260,6 +260,7 @@ impl World {
             agreed_us: start.agreed_us,
             has_seeds: !start.seeds.is_empty(),
             seed: self.random.next_u64(),
+            keys: None,
         };
         let config_seed = config.seed;
         let mut replica = SimReplica::default();

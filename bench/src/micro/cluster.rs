@@ -72,6 +72,7 @@ impl Node {
             agreed_us: Some(now.wall_us),
             has_seeds: false,
             seed: number as u64,
+            keys: None,
         };
         let bounds =
             Bounds { record_bytes_max: 1 << 20, map_bytes_max: 1 << 30, tombstones_us: config.tombstones_us };

@@ -54,7 +54,7 @@ impl WideSeal {
         self.opened.clear();
         self.opened.extend_from_slice(body);
         scramble(counter, &mut self.opened);
-        Ok((counter, Unsealed { sender, body: &self.opened }))
+        Ok((counter, Unsealed { sender, body: &self.opened, is_fresh: true }))
     }
 }
 
@@ -213,6 +213,7 @@ fn config(index: usize) -> MachineConfig {
         agreed_us: None,
         has_seeds: true,
         seed: index as u64,
+        keys: None,
     }
 }
 
