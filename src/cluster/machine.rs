@@ -328,13 +328,6 @@ impl<S: Seal> Machine<S> {
         self.spread.warm_link(peer)
     }
 
-    /// All members, this node included, by name.
-    pub fn members(&self) -> Vec<MemberInfo> {
-        let mut members = self.swim.members();
-        self.told_keys.show(&mut members, &self.swim.identity().name, self.wire.seal().key_status());
-        members
-    }
-
     /// Returns the member of this name, as this node sees it.
     pub fn member(&self, name: &str) -> Option<MemberInfo> {
         self.swim.member(name)
@@ -395,7 +388,8 @@ impl<S: Seal> Machine<S> {
         self.spread.visit_gauges(visit);
         self.reconcile.visit_gauges(visit);
         self.streams.visit_gauges(visit);
-        self.wire.seal().visit_gauges(visit);
+        let (lives, lives_max) = self.wire.seal().lives_kept();
+        visit(QueueGauge::new("lives with a seal", lives, lives_max));
     }
 
     /// Counts of spreading.

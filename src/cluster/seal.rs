@@ -41,7 +41,6 @@ pub(in crate::cluster) use self::header::is_sealed;
 pub use self::keyed::{KeyedSeal, SealKeys};
 pub use self::stream::SealedStream;
 use super::members::KeyStatus;
-use super::stats::QueueGauge;
 pub(in crate::cluster) use crate::config::cluster_key::CLUSTER_KEYS_MAX;
 pub use crate::config::cluster_key::{ClusterKey, KeyId, KeyPhase, Keyring};
 use crate::limits::DATAGRAM_BYTES_MAX;
@@ -151,8 +150,10 @@ pub trait Seal: Debug + Sized {
     /// have changed.
     fn note_members(&mut self, _members: &mut dyn Iterator<Item = (&NodeName, u64, bool)>) {}
 
-    /// Calls `visit` with the sizes of the seal's tables, and their bounds.
-    fn visit_gauges(&self, _visit: &mut dyn FnMut(QueueGauge)) {}
+    /// Number of other nodes' lives that are kept, and its bound.
+    fn lives_kept(&self) -> (usize, usize) {
+        (0, 0)
+    }
 
     /// Seals a message to `to`: it has all of its parts but for the seal's field, which is zero, and for
     /// what the seal appends.

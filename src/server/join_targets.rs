@@ -209,9 +209,11 @@ fn ask(address: SocketAddr, greeting: &Greeting) -> String {
         |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
     let foreign = match greeting.is_sealed {
         true => {
-            "a node of another cluster (--cluster-name), with other keys (--cluster-key), or another program"
+            "a node of another cluster (--cluster-name), one with no key in common (--cluster-key), or another program"
         }
-        false => "a node of another cluster (--cluster-name), or another program",
+        false => {
+            "a node of another cluster (--cluster-name), one that requires a --cluster-key, or another program"
+        }
     };
     match answer {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => "refused".into(),

@@ -24,6 +24,7 @@ mod publish;
 mod quorum;
 mod resume;
 mod scans;
+mod sealed;
 mod slow_http;
 mod strangers;
 mod strict;

@@ -2,7 +2,8 @@
 
 use super::Machine;
 use crate::cluster::MachineConfig;
-use crate::cluster::seal::{ClusterSeal, KeyMismatch, Keyring};
+use crate::cluster::members::MemberInfo;
+use crate::cluster::seal::{ClusterSeal, KeyMismatch, Keyring, Seal};
 use crate::record::Now;
 
 impl Machine {
@@ -20,5 +21,14 @@ impl Machine {
     /// Takes the last message that was refused since its sender and this node have no key in common.
     pub fn take_key_mismatch(&mut self) -> Option<KeyMismatch> {
         self.wire.seal_mut().take_mismatch()
+    }
+}
+
+impl<S: Seal> Machine<S> {
+    /// All members, this node included, by name, with what they tell of their keys.
+    pub fn members(&self) -> Vec<MemberInfo> {
+        let mut members = self.swim.members();
+        self.told_keys.show(&mut members, &self.swim.identity().name, self.wire.seal().key_status());
+        members
     }
 }

@@ -12,7 +12,6 @@ use super::{
     SealRefusal, StreamSeal, Unsealed,
 };
 use crate::cluster::members::KeyStatus;
-use crate::cluster::stats::QueueGauge;
 use crate::record::NodeName;
 
 /// The seal of one life of a node.
@@ -119,9 +118,10 @@ impl Seal for ClusterSeal {
         }
     }
 
-    fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
-        if let ClusterSeal::Keyed(seal) = self {
-            seal.visit_gauges(visit);
+    fn lives_kept(&self) -> (usize, usize) {
+        match self {
+            ClusterSeal::Plain(_) => (0, 0),
+            ClusterSeal::Keyed(seal) => seal.lives_kept(),
         }
     }
 

@@ -119,10 +119,10 @@ impl AeadKey {
 }
 
 impl LifeSecret {
-    /// Random bits of the life that may be shown to others, by which they tell it from other lives. The low half is
-    /// never 0.
-    pub fn nonce(&self) -> u64 {
-        let bits = self.derive(&[b"nonce"]);
+    /// Random bits that may be shown to others, by which they tell a life from others. A node that begins several lives
+    /// while it runs numbers them. The low half is never 0.
+    pub fn nonce(&self, number: u64) -> u64 {
+        let bits = self.derive(&[b"nonce", &number.to_le_bytes()]);
         let nonce = bits.first_chunk().map_or(1, |bits| u64::from_le_bytes(*bits));
         if nonce as u32 == 0 { nonce | 1 } else { nonce }
     }
@@ -180,7 +180,8 @@ mod tests {
     #[test]
     fn secrets_give_numbers_that_differ() {
         let (one, other) = (LifeSecret([1; 32]), LifeSecret([2; 32]));
-        assert_ne!(one.nonce(), other.nonce());
+        assert_ne!(one.nonce(0), other.nonce(0));
+        assert_ne!(one.nonce(0) as u32, one.nonce(1) as u32);
         assert_ne!(one.share(1), one.share(2));
         assert_ne!(one.share(1), other.share(1));
         assert_eq!(format!("{one:?}"), "LifeSecret");

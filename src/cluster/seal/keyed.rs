@@ -17,12 +17,11 @@ use super::header::{
     LONG_HEADER_BYTES, LifeName, NUMBER_MAX, SEALED_FIELD_BYTES, SaidLife, SealedHeader, is_sealed,
     short_name_hash,
 };
-use super::lives::KnownLives;
+use super::lives::{KnownLives, LIVES_MAX};
 use super::peers::HeardPeers;
 use super::stream::SealedStream;
 use super::{CHECKED_HEADER_BYTES, CHECKSUM_BYTES, Checksum, KeyMismatch, OVERHEAD_BYTES_MAX, SENDER_BYTES};
 use super::{SealRefusal, Unsealed, cluster_hash};
-use crate::cluster::stats::QueueGauge;
 use crate::config::cluster_key::{KeyId, KeyPhase, Keyring};
 use crate::record::NodeName;
 
@@ -54,6 +53,10 @@ pub struct KeyedSeal {
     roots: Vec<Arc<RootKey>>,
     secret: LifeSecret,
     own: LifeName,
+    /// Number of lives that were begun since the start.
+    begun: u64,
+    /// Tag of the life before this one, under which messages may be on their way.
+    tag_before: Option<u32>,
     /// The key that seals the messages of this life.
     sealing: AeadKey,
     /// Number of the last message that was sealed in this life.
@@ -79,7 +82,7 @@ impl KeyedSeal {
     /// The seal of the life `boot` of the node of this name.
     pub fn new(cluster_name: &str, name: &NodeName, boot: u64, keys: SealKeys) -> KeyedSeal {
         let SealKeys { keyring, phase, secret } = keys;
-        let own = LifeName { nonce: secret.nonce(), name: short_name_hash(name), boot };
+        let own = LifeName { nonce: secret.nonce(0), name: short_name_hash(name), boot };
         KeyedSeal {
             cluster_name: cluster_name.into(),
             cluster: cluster_hash(cluster_name).to_le_bytes(),
@@ -87,6 +90,8 @@ impl KeyedSeal {
             roots: keyring.keys().map(|key| Arc::new(RootKey::new(key, cluster_name))).collect(),
             secret,
             own,
+            begun: 0,
+            tag_before: None,
             sealing: RootKey::new(keyring.first(), cluster_name).of_life(&own),
             sealed: 0,
             streams: 0,
@@ -106,9 +111,11 @@ impl KeyedSeal {
         self.lives.keep_keys(|id| roots.iter().any(|root| root.id == id));
     }
 
-    /// Begins a new life, with the boot number `boot`. Its tag stays, so that what is on its way still arrives.
+    /// Begins a new life, with the boot number `boot`. What is on its way to the life before still arrives.
     pub fn begin_life(&mut self, boot: u64) {
-        let nonce = self.own.nonce.wrapping_add(1 << 32);
+        self.begun += 1;
+        self.tag_before = Some(self.own.tag());
+        let nonce = self.secret.nonce(self.begun);
         self.own = LifeName { nonce, boot, ..self.own };
         if let Some(root) = self.roots.first() {
             self.sealing = root.of_life(&self.own);
@@ -137,9 +144,9 @@ impl KeyedSeal {
         self.lives.note_members(members);
     }
 
-    /// Calls `visit` with the sizes of the tables and their bounds.
-    pub fn visit_gauges(&self, visit: &mut dyn FnMut(QueueGauge)) {
-        visit(QueueGauge::new("sealed lives", self.lives.len(), super::lives::LIVES_MAX));
+    /// Number of other nodes' lives that are kept, and its bound.
+    pub fn lives_kept(&self) -> (usize, usize) {
+        (self.lives.len(), LIVES_MAX)
     }
 
     pub(super) fn overhead_bytes(&self) -> usize {
@@ -170,6 +177,12 @@ impl KeyedSeal {
         self.sealed
     }
 
+    /// Lets the next message be the last of this life that has a number.
+    #[cfg(test)]
+    pub(super) fn use_up_numbers(&mut self) {
+        self.sealed = NUMBER_MAX - 1;
+    }
+
     fn seal_to(&mut self, receiver: u32, is_known: bool, message: &mut Vec<u8>) {
         let number = self.next_number();
         let Some(root) = self.roots.first() else { return message.clear() };
@@ -196,7 +209,8 @@ impl KeyedSeal {
             self.mismatch = Some(KeyMismatch { from, key: Some(header.key) });
             return Err(SealRefusal::Key);
         };
-        if header.receiver != 0 && header.receiver != self.own.tag() {
+        let is_for_us = header.receiver == self.own.tag() || Some(header.receiver) == self.tag_before;
+        if header.receiver != 0 && !is_for_us {
             return Err(SealRefusal::Replay);
         }
         let life = match header.life {
@@ -262,7 +276,7 @@ impl KeyedSeal {
         if let Some(evicted) = self.lives.note(*life, header.number, derived) {
             self.peers.forget(evicted);
         }
-        self.peers.note(from, *life, header.receiver != 0);
+        self.peers.note(from, *life, header.receiver == self.own.tag());
         Ok(self.unsealed(&examined, opened_bytes))
     }
 

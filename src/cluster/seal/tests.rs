@@ -4,6 +4,7 @@
 //! datagram, a body that cannot be read as it lies, a tag at the end, refusal of what came before, and
 //! streams to whose key both sides contribute.
 
+mod keyed;
 mod odd_peers;
 mod strangers;
 
