@@ -90,7 +90,7 @@ pub(super) struct OpenedDatagram<'a> {
     pub boot: u64,
     /// Whether the sender knows this life of this node. If not, the datagram does no more than a stranger may do.
     pub is_fresh: bool,
-    /// The content.
+    /// The message in it.
     pub body: Body<'a>,
     /// The heads that ride on it.
     pub heads: Digest,
@@ -130,7 +130,7 @@ impl<S: Seal> Wire<S> {
         self.seal.set_boot(boot);
     }
 
-    /// The seal.
+    /// The seal of all messages of this node.
     pub fn seal(&self) -> &S {
         &self.seal
     }

@@ -12,6 +12,8 @@ use crate::config::cluster_key::{ClusterKeys, KeyFileError, KeyId, KeyPhase, Key
 
 /// Interval at which the file is read, in microseconds. To read it takes some ten microseconds.
 const LOOK_US: u64 = 1_000_000;
+/// Time after which a file that cannot be used is read once more, in microseconds: somebody may be writing it.
+const AGAIN_US: u64 = 50_000;
 /// Least time between two warnings of the same kind, in microseconds.
 const MISMATCH_REPORT_US: u64 = 60_000_000;
 
@@ -50,9 +52,12 @@ impl KeyFile {
         }
     }
 
-    /// Reads the file again. If it is bad, that is logged once, and the keys stay as they are.
+    /// Reads the file again. If it is bad, that is logged once, and the keys stay as they are. May wait for a moment.
     pub fn reload(&self) {
-        let read = Keyring::read(&self.file);
+        let read = Keyring::read(&self.file).or_else(|_| {
+            clock::sleep(AGAIN_US);
+            Keyring::read(&self.file)
+        });
         let mut known = self.read.lock();
         match read {
             Ok(keyring) => {

@@ -32,6 +32,7 @@ use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::reconcile::is_too_old;
 use crate::cluster::{self, Heads};
+use crate::config::cluster_key::KeyPhase;
 use crate::config::{Config, StoreKind};
 use crate::http::{GRACE_US, Http, HttpOptions};
 use crate::ingest::{Bounds, Ingest};
@@ -363,6 +364,14 @@ fn share(
 
 /// Says that anybody who reaches the gossip port takes part, if that may be others than this machine.
 fn warn_of_open_gossip(config: &Config) {
+    if let Some(keys) = &config.cluster_key
+        && keys.phase != KeyPhase::Require
+    {
+        tracing::info!(
+            phase = keys.phase.as_str(),
+            "messages without a seal are taken until --cluster-key-phase is require"
+        );
+    }
     if config.cluster_key.is_none() && !config.gossip.ip().is_loopback() {
         tracing::warn!(
             gossip = %config.gossip,

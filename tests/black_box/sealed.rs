@@ -182,7 +182,7 @@ fn recordings_are_refused() {
         assert!(!datagram.windows(8).any(|part| part == b"recorded"), "{datagram:?}");
     }
     let again = |cluster: &Cluster| {
-        let (before, copies) = (refused_in_all(cluster, "replay"), copies(cluster));
+        let (before, copies) = (refused_in_all(cluster, "replay"), settled_copies(cluster));
         for datagram in &seen {
             for to in 0..3 {
                 fabric.inject((to + 1) % 3, to, datagram);
@@ -194,7 +194,7 @@ fn recordings_are_refused() {
         });
         assert_eq!(refused_in_all(cluster, "forged"), 0.0);
         cluster.wait_whole();
-        assert_eq!(self::copies(cluster), copies, "records came out of a recording");
+        assert_eq!(settled_copies(cluster), copies, "records came out of a recording");
     };
     again(&cluster);
     assert_nobody_was_suspected(&cluster);
@@ -216,6 +216,20 @@ fn recordings_are_refused() {
 
 fn copies(cluster: &Cluster) -> f64 {
     cluster.nodes.iter().map(|node| node.metric("anode_data_copies_received_total", &[])).sum()
+}
+
+/// The number of copies of records that came from peers, once it has stayed the same for longer than the interval at
+/// which nodes update their metrics.
+fn settled_copies(cluster: &Cluster) -> f64 {
+    loop {
+        let (before, deadline) = (copies(cluster), Deadline::after(Duration::from_millis(2_500)));
+        while deadline.left().is_some() {
+            pause();
+        }
+        if copies(cluster) == before {
+            return before;
+        }
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::header::LifeName;
 use crate::cluster::by_key::ByKey;
 
 /// Most addresses that are kept. One more takes the place of the one that was heard of least lately.
-const PEERS_MAX: usize = 16_384;
+const HEARD_ADDRESSES_MAX: usize = 16_384;
 
 /// The life that was heard at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl HeardPeers {
     }
 
     fn make_room(&mut self) {
-        if self.by_address.len() > PEERS_MAX {
+        if self.by_address.len() > HEARD_ADDRESSES_MAX {
             let oldest = self.by_address.iter().min_by_key(|(_, it)| it.last).map(|(place, _)| place);
             oldest.and_then(|place| self.by_address.remove(place));
         }
@@ -119,10 +119,10 @@ mod tests {
     #[test]
     fn addresses_are_bounded() {
         let mut peers = HeardPeers::default();
-        for number in 0..PEERS_MAX as u32 + 10 {
+        for number in 0..HEARD_ADDRESSES_MAX as u32 + 10 {
             let address = SocketAddr::from((std::net::Ipv4Addr::from(number), 1));
             peers.note(address, LifeName { nonce: number.into(), ..A }, true);
         }
-        assert_eq!(peers.by_address.len(), PEERS_MAX);
+        assert_eq!(peers.by_address.len(), HEARD_ADDRESSES_MAX);
     }
 }
