@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod cassandra;
+pub mod cluster_key;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod raw;
@@ -166,6 +167,8 @@ pub struct Config {
     pub join: Vec<HostPort>,
     /// Name of the cluster. Datagrams of other clusters are ignored.
     pub cluster_name: String,
+    /// The keys that seal what nodes send each other; `None`: messages are sent and taken without a seal.
+    pub cluster_key: Option<cluster_key::ClusterKeys>,
     /// Name of the node; `None` means the name kept in the data directory, or a new one.
     pub node_name: Option<NodeName>,
     /// Name of the zone, within which links are fast; empty if zones are not used.
@@ -266,6 +269,7 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
         advertise,
         join,
         cluster_name: values::name("cluster-name", &text(&raw.cluster_name, "anode"), 1)?,
+        cluster_key: cluster_key::check(raw)?,
         node_name: raw.node_name.as_ref().map(|given| values::node_name(&given.0)).transpose()?,
         zone: values::name("zone", &text(&raw.zone, ""), 0)?,
         data_dir: values::directory("data-dir", &text(&raw.data_dir, "./anode-data"))?,

@@ -125,6 +125,19 @@ pub struct HttpCuts {
     pub place: Counter,
 }
 
+/// Number of messages of peers (datagrams and streams) that the seal refused, by reason.
+#[derive(Debug, Default)]
+pub struct GossipRefusals {
+    /// Plain ones, at a node that takes nothing plain.
+    pub plain: Counter,
+    /// Those sealed with a key that this node does not have.
+    pub key: Counter,
+    /// Those that have come before, are for another life or node, or of a life that is over.
+    pub replay: Counter,
+    /// Those that do not open with the key that they name.
+    pub forged: Counter,
+}
+
 /// All metrics of a node. A field has the name of its metric without `anode_` and `_total`, except the first
 /// three, from which two metrics are computed.
 #[derive(Debug, Default)]
@@ -162,6 +175,8 @@ pub struct Metrics {
     /// Datagrams that were ignored because they belong to another cluster or protocol version, are damaged, or
     /// may be sent by members only and came from another address.
     pub gossip_datagrams_ignored: Counter,
+    /// Datagrams and streams of peers that the seal refused.
+    pub gossip_refused: GossipRefusals,
     /// Boot numbers that the node has taken while it runs, because of an incarnation that cannot be refuted.
     pub boots_taken: Counter,
     /// Copies of records received from peers, including those that were not needed.
@@ -396,6 +411,15 @@ impl Metrics {
             ),
         ] {
             text.counter(name, help, counter);
+        }
+        text.head(
+            "gossip_refused_total",
+            "counter",
+            "Datagrams and streams that the seal refused, by reason.",
+        );
+        let GossipRefusals { plain, key, replay, forged } = &self.gossip_refused;
+        for (reason, count) in [("plain", plain), ("key", key), ("replay", replay), ("forged", forged)] {
+            text.line(format_args!("gossip_refused_total{{reason=\"{reason}\"}} {}", count.get()));
         }
         text.head("peer_batches_total", "counter", "Batches of records from peers, by who merged them.");
         let by = [("worker_0", &self.peer_batches_kept), ("other_worker", &self.peer_batches_handed)];

@@ -9,6 +9,7 @@ mod demo;
 mod get;
 mod health;
 mod history;
+mod keys;
 mod machine;
 mod members;
 mod publish;
@@ -93,6 +94,8 @@ enum Command {
     Health(health::Arguments),
     /// Print the members of the cluster as a node sees them
     Members(members::Arguments),
+    /// Make a key for a cluster, or show which keys the members of a cluster have
+    Keys(keys::Arguments),
     /// Make a token, and print it with its SHA-256 for the file of --auth
     Token(token::Arguments),
     /// Simulate whole clusters: what they cost, how fast they are, and which faults they survive
@@ -119,6 +122,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::History(arguments) => history::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Members(arguments) => members::run(&arguments),
+        Command::Keys(arguments) => keys::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
     };
@@ -174,6 +178,10 @@ mod tests {
             "anode history a/b --from 5 --to 9 --limit 3",
             "anode history a/b --from 5 --from ws://x:1",
             "anode health --from http://x:1 --ready",
+            "anode members --from ws://x:1 --json",
+            "anode keys",
+            "anode keys new",
+            "anode keys --from ws://x:1",
             "anode members --from ws://x:1 --json --token-file f",
             "anode token",
             "anode sub a --token x",
@@ -181,7 +189,15 @@ mod tests {
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line).err());
         }
-        for line in ["anode", "anode serve --htpt x", "anode sub", "anode pub a", "anode pub", "anode get"] {
+        for line in [
+            "anode",
+            "anode serve --htpt x",
+            "anode sub",
+            "anode pub a",
+            "anode pub",
+            "anode get",
+            "anode keys old",
+        ] {
             let error = parsed(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
         }

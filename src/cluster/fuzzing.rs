@@ -17,7 +17,7 @@ use super::purpose::Purpose;
 use super::seal::Checksum;
 use super::swim::message::{Introduction, Ping, SwimMessage, Update};
 use super::swim::wire as members;
-use super::wire::{Body, Said, VERSION, Wire};
+use super::wire::{Body, OpenedDatagram, Riders, Said, VERSION, Wire};
 use super::{Effect, Known, Machine, MachineConfig, StreamEvent, StreamId, StreamOutput};
 use crate::config::Profile;
 use crate::fuzzing::{Pieces, join};
@@ -72,6 +72,7 @@ impl Node {
             agreed_us: None,
             has_seeds: false,
             seed: 7,
+            keys: None,
         };
         let mut machine = Machine::new(config, now);
         machine.handle_known(now, &Known::new([identity(1), identity(2), identity(3)]));
@@ -177,7 +178,7 @@ pub(crate) fn datagram(input: &[u8]) {
 /// What a datagram says can be said again.
 fn comes_back(from: SocketAddr, datagram: &[u8]) {
     let (mut ours, mut theirs) = (Wire::new(CLUSTER, BOOT, Checksum), Wire::new(CLUSTER, 9, Checksum));
-    let Ok((_, body, heads)) = theirs.open(from, datagram) else { return };
+    let Ok(OpenedDatagram { body, heads, .. }) = theirs.open(from, datagram) else { return };
     assert!(heads.len() * 2 <= datagram.len(), "{} heads", heads.len());
     let said = match body {
         Body::Members(message, updates) => Said::Members(message, updates),
@@ -192,10 +193,10 @@ fn comes_back(from: SocketAddr, datagram: &[u8]) {
         }
         Said::Compare(compare) => (Said::Compare(compare.clone()), Body::Compare(compare)),
     };
-    let written = ours.datagram(from, written, &[]);
+    let written = ours.datagram(from, written, Riders::default());
     if written.len() <= DATAGRAM_BYTES_MAX {
-        let again =
-            Wire::new(CLUSTER, 9, Checksum).open(from, &written).map(|(_, body, _)| format!("{body:?}"));
+        let mut theirs = Wire::new(CLUSTER, 9, Checksum);
+        let again = theirs.open(from, &written).map(|opened| format!("{:?}", opened.body));
         assert_eq!(again, Ok(format!("{said:?}")), "said again, understood differently");
     }
 }

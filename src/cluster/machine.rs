@@ -4,6 +4,8 @@
 //! outputs of the parts come out in one queue of effects. The machine itself only seals and opens messages,
 //! counts, and puts membership first, so that load never makes a healthy node look dead.
 
+mod keys;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,13 +19,14 @@ use super::purpose::Purpose;
 use super::reconcile::{Reconcile, ReconcileOutput};
 use super::ring::Ring;
 use super::routing::{StreamRouting, StreamStep};
-use super::seal::{Checksum, OVERHEAD_BYTES_MAX, Seal, SealRefusal};
+use super::seal::{ClusterSeal, OVERHEAD_BYTES_MAX, Seal, SealRefusal};
 use super::spread::{AppliedBatch, Opened, PeerLife, Spread, SpreadStats};
 use super::stats::{MachineStats, QueueGauge};
 use super::streams::{StreamEvent, StreamId, StreamOutput};
 use super::swim::message::SwimMessage;
 use super::swim::{ClockVerdict, Known, SeedInfo, Swim, SwimOutput};
-use super::wire::{Body, Said, Wire};
+use super::told_keys::ToldKeys;
+use super::wire::{Body, OpenedDatagram, Riders, Said, Wire};
 use super::{Effect, Heads, MachineConfig, Replica};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, HEADS_BYTES_MAX};
 use crate::record::{Now, SharedRecord};
@@ -34,21 +37,16 @@ use crate::record::{Now, SharedRecord};
 /// time at which `handle_timeout` must be called. Datagrams that arrived are to be handed over before a
 /// timeout is: what was received must not count as missing.
 #[derive(Debug)]
-pub struct Machine<S: Seal = Checksum> {
+pub struct Machine<S: Seal = ClusterSeal> {
     wire: Wire<S>,
     swim: Swim,
     spread: Spread,
     reconcile: Reconcile,
     streams: StreamRouting<S>,
+    /// What other members tell of their keys.
+    told_keys: ToldKeys,
     effects: VecDeque<Effect>,
     stats: MachineStats,
-}
-
-impl Machine {
-    /// A node that knows no other member, and whose messages have a checksum.
-    pub fn new(config: MachineConfig, now: Now) -> Machine {
-        Machine::with_seal(config, now, Checksum)
-    }
 }
 
 impl<S: Seal> Machine<S> {
@@ -57,12 +55,14 @@ impl<S: Seal> Machine<S> {
         debug_assert!(seal.overhead_bytes() <= OVERHEAD_BYTES_MAX, "{seal:?}");
         let wire = Wire::new(&config.cluster_name, config.boot, seal);
         let body_bytes_max = wire.body_bytes_max();
+        let swim = Swim::new(&config, now, body_bytes_max, wire.seal().answer_excess_bytes());
         Machine {
             wire,
-            swim: Swim::new(&config, now, body_bytes_max),
+            swim,
             spread: Spread::new(&config, now, body_bytes_max),
             reconcile: Reconcile::new(&config, now),
             streams: StreamRouting::new(),
+            told_keys: ToldKeys::default(),
             effects: VecDeque::new(),
             stats: MachineStats::default(),
         }
@@ -106,8 +106,8 @@ impl<S: Seal> Machine<S> {
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += (datagram.len() + DATAGRAM_HEADER_BYTES) as u64;
         match self.wire.open(from, datagram) {
-            Ok((boot, body, heads)) => {
-                let is_member = self.swim.has_answered_at(from);
+            Ok(OpenedDatagram { boot, is_fresh, body, heads, keys }) => {
+                let is_member = is_fresh && self.swim.has_answered_at(from);
                 match body {
                     Body::Members(message, updates) if is_member => {
                         self.swim.handle_message(now, from, boot, message, updates);
@@ -137,6 +137,7 @@ impl<S: Seal> Machine<S> {
                 }
                 if is_member {
                     self.spread.handle_heads(now, from, &heads);
+                    self.told_keys.note(from, keys);
                 }
             }
             Err(refusal) => self.stats.count(refusal),
@@ -327,11 +328,6 @@ impl<S: Seal> Machine<S> {
         self.spread.warm_link(peer)
     }
 
-    /// All members, this node included, by name.
-    pub fn members(&self) -> Vec<MemberInfo> {
-        self.swim.members()
-    }
-
     /// Returns the member of this name, as this node sees it.
     pub fn member(&self, name: &str) -> Option<MemberInfo> {
         self.swim.member(name)
@@ -392,6 +388,8 @@ impl<S: Seal> Machine<S> {
         self.spread.visit_gauges(visit);
         self.reconcile.visit_gauges(visit);
         self.streams.visit_gauges(visit);
+        let (lives, lives_max) = self.wire.seal().lives_kept();
+        visit(QueueGauge::new("lives with a seal", lives, lives_max));
     }
 
     /// Counts of spreading.
@@ -412,11 +410,10 @@ impl<S: Seal> Machine<S> {
             match output {
                 SwimOutput::Datagram { to, message, updates } => {
                     let is_probe = matches!(message, SwimMessage::Ping(_) | SwimMessage::Ack(_));
-                    let heads = match is_probe && self.swim.has_answered_at(to) {
-                        true => self.spread.heads_digest(HEADS_BYTES_MAX),
-                        false => Vec::new(),
-                    };
-                    let bytes = self.wire.datagram(to, Said::Members(message, updates), &heads);
+                    let is_told = is_probe && self.swim.has_answered_at(to);
+                    let heads = if is_told { self.spread.heads_digest(HEADS_BYTES_MAX) } else { Vec::new() };
+                    let riders = Riders { heads: &heads, with_keys: is_told };
+                    let bytes = self.wire.datagram(to, Said::Members(message, updates), riders);
                     self.send(to, bytes);
                 }
                 SwimOutput::Stream(output) => self.perform(output),
@@ -432,6 +429,8 @@ impl<S: Seal> Machine<S> {
             }
         }
         if self.swim.take_changed() {
+            self.wire.seal_mut().note_members(&mut self.swim.boots());
+            self.told_keys.retain(|address| self.swim.has_answered_at(address));
             self.effects.push_back(Effect::MembersChanged);
         }
     }
@@ -440,7 +439,7 @@ impl<S: Seal> Machine<S> {
         while let Some(output) = self.reconcile.poll_output() {
             match output {
                 ReconcileOutput::Datagram { to, message } => {
-                    let bytes = self.wire.datagram(to, Said::Compare(message), &[]);
+                    let bytes = self.wire.datagram(to, Said::Compare(message), Riders::default());
                     self.send(to, bytes);
                 }
                 ReconcileOutput::Stream(output) => self.perform(output),

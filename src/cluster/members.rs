@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::config::cluster_key::{KeyId, KeyPhase};
 use crate::record::NodeName;
 
 /// Most different sets of zone and version that a node shares between members: more than a cluster has in the
@@ -226,6 +227,17 @@ fn port_at(ip: Ipv4Addr, http: &str) -> Option<u16> {
     (*address.ip() == ip && address.to_string() == http).then(|| address.port())
 }
 
+/// What a member tells of its keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyStatus {
+    /// Id of the key that the member seals with; `None`: it sends plain messages.
+    pub seals: Option<KeyId>,
+    /// Ids of all keys that the member opens, in its order.
+    pub opens: Vec<KeyId>,
+    /// How far the member has gone over to sealed messages.
+    pub phase: KeyPhase,
+}
+
 /// A member as one node sees it at one time. `GET /v1/members` shows this.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberInfo {
@@ -240,6 +252,8 @@ pub struct MemberInfo {
     /// Whether the member said in its last answer that this node does not answer at the address which this node
     /// advertises.
     pub cannot_reach_us: bool,
+    /// What the member tells of its keys; `None`: nothing so far, or it has none.
+    pub keys: Option<Arc<KeyStatus>>,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! from 1. The *head* of such a life is the number up to which a node holds all of its records. A *peer* is
 //! the node at the other end of an exchange.
 
+mod by_key;
 mod frames;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -28,6 +29,7 @@ pub(crate) mod stats;
 mod strangers;
 mod streams;
 mod swim;
+mod told_keys;
 mod wire;
 
 use std::net::SocketAddr;
@@ -156,12 +158,22 @@ pub struct MachineConfig {
     pub has_seeds: bool,
     /// Seed of all random numbers in the machine.
     pub seed: u64,
+    /// The keys with which messages are sealed; `None`: they have a checksum alone.
+    pub keys: Option<seal::SealKeys>,
 }
 
 /// First bytes of a stream on which the life `boot` of a node of this cluster would exchange member lists. Nodes
 /// of the cluster leave such a stream open for a while; nodes of other clusters close it.
-pub(crate) fn membership_preamble(cluster_name: &str, boot: u64) -> Bytes {
-    wire::Wire::new(cluster_name, boot, seal::Checksum).connect(purpose::Purpose::Members).0
+///
+/// With keys, the random bits among them must be those of no other life. A node of the cluster answers then, but the
+/// stream cannot be used.
+pub(crate) fn membership_preamble(
+    cluster_name: &str,
+    (name, boot): (&NodeName, u64),
+    keys: Option<seal::SealKeys>,
+) -> Bytes {
+    let seal = seal::ClusterSeal::new(cluster_name, name, boot, keys);
+    wire::Wire::new(cluster_name, boot, seal).connect(purpose::Purpose::Members).0
 }
 
 /// The head of every known life of an origin, by its name and boot number: the greatest sequence number up to

@@ -16,7 +16,18 @@
 //! All budgets of bytes for datagrams are computed from [`Seal::overhead_bytes`] (see [`body_bytes_max`]), so
 //! a seal that adds more bytes leaves smaller bodies and nothing else needs to change.
 //!
-//! Today there is one seal, [`Checksum`]. It keeps accidents out, not attackers.
+//! A node without keys seals by a [`Checksum`], which keeps accidents out, not attackers. With keys of its cluster it
+//! is a [`KeyedSeal`] that protects all messages, by a cipher that authenticates them. [`ClusterSeal`] is the one of
+//! the two that a node was configured for.
+
+mod cluster_seal;
+mod derived;
+mod header;
+mod keyed;
+mod lives;
+mod peers;
+mod stream;
+mod window;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -24,7 +35,16 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use self::cluster_seal::{ClusterSeal, ClusterStream};
+pub use self::derived::LifeSecret;
+pub(in crate::cluster) use self::header::is_sealed;
+pub use self::keyed::{KeyedSeal, SealKeys};
+pub use self::stream::SealedStream;
+use super::members::KeyStatus;
+pub(in crate::cluster) use crate::config::cluster_key::CLUSTER_KEYS_MAX;
+pub use crate::config::cluster_key::{ClusterKey, KeyId, KeyPhase, Keyring};
 use crate::limits::DATAGRAM_BYTES_MAX;
+use crate::record::NodeName;
 
 /// Bytes before the seal's field: two of the program's mark, one of version, one of kind.
 pub(super) const PREFIX_BYTES: usize = 4;
@@ -43,6 +63,11 @@ pub(super) const CHECKSUM_BYTES: usize = 8;
 /// Bytes of the whole header of a message that is sealed by [`Checksum`].
 const CHECKED_HEADER_BYTES: usize = PREFIX_BYTES + CHECKSUM_BYTES + SENDER_BYTES;
 
+/// Hash of the name of a cluster, as it stands in plain messages.
+pub(super) fn cluster_hash(name: &str) -> u32 {
+    xxh3_64(name.as_bytes()) as u32
+}
+
 /// Most bytes of the body of a datagram whose seal adds `overhead_bytes`.
 pub(super) const fn body_bytes_max(overhead_bytes: usize) -> usize {
     DATAGRAM_BYTES_MAX - PREFIX_BYTES - SENDER_BYTES - overhead_bytes
@@ -57,6 +82,28 @@ pub enum SealRefusal {
     /// The message was truncated or changed on its way, or has no known form.
     #[error("truncated or corrupt")]
     Corrupt,
+    /// The message is plain, and this node takes nothing plain.
+    #[error("without a seal")]
+    Plain,
+    /// The message is sealed with a key that this node does not have.
+    #[error("sealed with an unknown key")]
+    Key,
+    /// The message has come before, or is too old to tell; or it is for another life of this node or for another node;
+    /// or its sender has begun a newer life.
+    #[error("sent before, or for another life")]
+    Replay,
+    /// The message does not open with the key that it names: it was damaged or made up.
+    #[error("damaged or forged")]
+    Forged,
+}
+
+/// A message that was refused since its sender and this node have no key in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyMismatch {
+    /// The address that it came from.
+    pub from: SocketAddr,
+    /// The key that it is sealed with; `None`: it is plain.
+    pub key: Option<KeyId>,
 }
 
 /// A message whose seal was verified and taken off.
@@ -66,6 +113,9 @@ pub struct Unsealed<'a> {
     pub sender: [u8; SENDER_BYTES],
     /// The body of the message, as its sender wrote it.
     pub body: &'a [u8],
+    /// Whether the sender knows this life of this node, as far as the seal can tell. If not, the message may have been
+    /// recorded earlier or elsewhere, and does no more than what a stranger may do.
+    pub is_fresh: bool,
 }
 
 /// Protection of all messages of one life of a node. A machine has one seal, which keeps whatever state it
@@ -81,6 +131,29 @@ pub trait Seal: Debug + Sized {
 
     /// Bytes of the seal's field in the messages that it seals now.
     fn field_bytes(&self) -> usize;
+
+    /// By how many bytes the seal of an answer may be larger than the seal of the question, because the one who
+    /// answers has gone over to another seal already.
+    fn answer_excess_bytes(&self) -> usize {
+        0
+    }
+
+    /// Takes another boot number of this node, which stands in its messages from now on.
+    fn set_boot(&mut self, _boot: u64) {}
+
+    /// The keys of this node, as it tells other members; `None`: it has none.
+    fn key_status(&self) -> Option<KeyStatus> {
+        None
+    }
+
+    /// Takes all members with their boot numbers, and whether each has answered at its own address. Called when they
+    /// have changed.
+    fn note_members(&mut self, _members: &mut dyn Iterator<Item = (&NodeName, u64, bool)>) {}
+
+    /// Number of other nodes' lives that are kept, and its bound.
+    fn lives_kept(&self) -> (usize, usize) {
+        (0, 0)
+    }
 
     /// Seals a message to `to`: it has all of its parts but for the seal's field, which is zero, and for
     /// what the seal appends.
@@ -145,7 +218,7 @@ impl Checksum {
         if u64::from_le_bytes(*checksum) != checksum_of(message) {
             return Err(SealRefusal::Corrupt);
         }
-        Ok(Unsealed { sender: *sender, body })
+        Ok(Unsealed { sender: *sender, body, is_fresh: true })
     }
 }
 

@@ -46,10 +46,32 @@ pub struct MachineStats {
     /// Number of datagrams that were ignored because only members may send them, and no member has answered at
     /// the address that they came from.
     pub strangers: u64,
+    /// Datagrams and streams that the seal refused.
+    pub refused: RefusedMessages,
     /// Number of copies of records that came from peers, needless copies included.
     pub data_copies_received: u64,
     /// Number of shards that differed in the last two comparisons of maps.
     pub shards_differing: u64,
+}
+
+/// Number of messages (datagrams and streams) that were refused by the seal, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefusedMessages {
+    /// Plain ones, of a node that takes nothing plain.
+    pub plain: u64,
+    /// Those sealed with a key that this node does not have.
+    pub key: u64,
+    /// Those that have come before, are for another life, or of a life that is over.
+    pub replay: u64,
+    /// Those that do not open.
+    pub forged: u64,
+}
+
+impl RefusedMessages {
+    /// All of them.
+    pub fn sum(&self) -> u64 {
+        self.plain + self.key + self.replay + self.forged
+    }
 }
 
 impl MachineStats {
@@ -58,6 +80,10 @@ impl MachineStats {
         match refusal {
             SealRefusal::Foreign => self.foreign += 1,
             SealRefusal::Corrupt => self.corrupt += 1,
+            SealRefusal::Plain => self.refused.plain += 1,
+            SealRefusal::Key => self.refused.key += 1,
+            SealRefusal::Replay => self.refused.replay += 1,
+            SealRefusal::Forged => self.refused.forged += 1,
         }
     }
 }

@@ -14,6 +14,9 @@
 //! | 12–15 | hash of the cluster's name |
 //! | 16–23 | boot number of the sender |
 //!
+//! That is a plain message. One that is sealed with a key of the cluster has another mark and another header after the
+//! kind, which `seal/header.rs` describes.
+//!
 //! The header of a datagram is followed by one protobuf `Datagram`, that of a stream by the frames of the
 //! part of the machine that it is for. Neighbouring versions understand each other: the header stays as it
 //! is, and a body that the older version does not know is skipped. So a cluster is upgraded one version at a
@@ -25,11 +28,14 @@ use std::net::SocketAddr;
 use bytes::{BufMut, Bytes};
 use prost::Message as _;
 use prost::encoding::encoded_len_varint;
-use xxhash_rust::xxh3::xxh3_64;
 
+use super::members::KeyStatus;
 use super::purpose::Purpose;
 use super::reconcile::Compare;
-use super::seal::{PREFIX_BYTES, SENDER_BYTES, Seal, SealRefusal, Unsealed, body_bytes_max};
+use super::seal::{
+    CLUSTER_KEYS_MAX, KeyId, KeyPhase, PREFIX_BYTES, SENDER_BYTES, Seal, SealRefusal, Unsealed,
+    body_bytes_max, cluster_hash, is_sealed,
+};
 use super::spread::Packet;
 use super::swim::message::{SwimMessage, Update};
 use super::swim::wire as members;
@@ -77,6 +83,30 @@ pub(super) enum Said {
     Compare(Compare),
 }
 
+/// A datagram that came, whose seal was verified and taken off.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct OpenedDatagram<'a> {
+    /// Boot number of the sender.
+    pub boot: u64,
+    /// Whether the sender knows this life of this node. If not, the datagram does no more than a stranger may do.
+    pub is_fresh: bool,
+    /// The message in it.
+    pub body: Body<'a>,
+    /// The heads that ride on it.
+    pub heads: Digest,
+    /// The keys of the sender, if it tells them.
+    pub keys: Option<KeyStatus>,
+}
+
+/// What rides on a datagram of membership or reconciliation, as far as it fits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Riders<'a> {
+    /// Heads of this node.
+    pub heads: &'a [(u64, u64)],
+    /// Whether the keys of this node are told, if it has any.
+    pub with_keys: bool,
+}
+
 /// Heads that ride on a datagram: pairs of the hash of a line (an origin's life) and its head.
 pub(super) type Digest = Vec<(u64, u64)>;
 
@@ -91,12 +121,23 @@ pub(super) struct Wire<S> {
 impl<S: Seal> Wire<S> {
     /// The wire of the life `boot` of a node of the cluster of this name.
     pub fn new(cluster_name: &str, boot: u64, seal: S) -> Wire<S> {
-        Wire { cluster: xxh3_64(cluster_name.as_bytes()) as u32, boot, seal }
+        Wire { cluster: cluster_hash(cluster_name), boot, seal }
     }
 
     /// Sets the boot number that stands in the messages from now on.
     pub fn set_boot(&mut self, boot: u64) {
         self.boot = boot;
+        self.seal.set_boot(boot);
+    }
+
+    /// The seal of all messages of this node.
+    pub fn seal(&self) -> &S {
+        &self.seal
+    }
+
+    /// The seal, to be changed.
+    pub fn seal_mut(&mut self) -> &mut S {
+        &mut self.seal
     }
 
     /// Most bytes of protobuf in a datagram.
@@ -104,14 +145,22 @@ impl<S: Seal> Wire<S> {
         body_bytes_max(self.seal.overhead_bytes())
     }
 
-    /// Builds a whole datagram of membership or of reconciliation, with as many of the heads as fit.
-    pub fn datagram(&mut self, to: SocketAddr, body: Said, heads: &[(u64, u64)]) -> Bytes {
-        let message = match body {
+    /// Builds a whole datagram of membership or of reconciliation, with as many of the riders as fit.
+    pub fn datagram(&mut self, to: SocketAddr, body: Said, riders: Riders<'_>) -> Bytes {
+        let mut message = match body {
             Said::Members(message, updates) => members::to_proto(&message, &updates),
             Said::Compare(compare) => wrap(proto::datagram::Body::Compare(compare.into_proto())),
         };
+        if riders.with_keys
+            && let Some(keys) = self.seal.key_status()
+        {
+            message.keys = Some(keys_to_proto(&keys));
+            if message.encoded_len() > self.body_bytes_max() {
+                message.keys = None;
+            }
+        }
         let len = message.encoded_len();
-        let heads = heads_of(heads, self.body_bytes_max().saturating_sub(len));
+        let heads = heads_of(riders.heads, self.body_bytes_max().saturating_sub(len));
         let mut bytes = self.begin(KIND_DATAGRAM, len + heads.len());
         // A vector grows: encoding into it cannot fail.
         let _ = message.encode(&mut bytes);
@@ -133,24 +182,25 @@ impl<S: Seal> Wire<S> {
         bytes.into()
     }
 
-    /// Verifies a datagram and reads the boot number of its sender, its content, and the heads that ride on
-    /// it.
+    /// Verifies a datagram and reads it. Nothing of it is read before its seal is verified.
     pub fn open<'a>(
         &'a mut self,
         from: SocketAddr,
         datagram: &'a [u8],
-    ) -> Result<(u64, Body<'a>, Digest), SealRefusal> {
+    ) -> Result<OpenedDatagram<'a>, SealRefusal> {
         let prefix = open_prefix(datagram)?;
-        let Unsealed { sender, body } = self.seal.open(from, datagram)?;
+        let Unsealed { sender, body, is_fresh } = self.seal.open(from, datagram)?;
         let (kind, boot) = check_header(self.cluster, prefix, sender)?;
         if kind != KIND_DATAGRAM || datagram.len() > DATAGRAM_BYTES_MAX {
             return Err(SealRefusal::Corrupt);
         }
         if body.starts_with(&SPREAD_TAG) {
             let (message, heads) = open_spread(body).map_err(|_| SealRefusal::Corrupt)?;
-            return Ok((boot, Body::Spread(message.into()), heads));
+            let body = Body::Spread(message.into());
+            return Ok(OpenedDatagram { boot, is_fresh, body, heads, keys: None });
         }
         let message = proto::Datagram::decode(body).map_err(|_| SealRefusal::Corrupt)?;
+        let keys = message.keys.map(keys_from_proto);
         let heads = message.heads.iter().map(|head| (head.line, head.seq)).collect();
         let body = match message.body {
             None => Body::Unknown,
@@ -163,7 +213,7 @@ impl<S: Seal> Wire<S> {
                 Body::Members(members::message_from_proto(body).ok_or(SealRefusal::Corrupt)?, updates)
             }
         };
-        Ok((boot, body, heads))
+        Ok(OpenedDatagram { boot, is_fresh, body, heads, keys })
     }
 
     /// Builds the preamble of a stream that this node opened, and begins the stream's seal.
@@ -213,7 +263,7 @@ impl<S: Seal> Wire<S> {
 /// Version and kind of a message, which stand before its seal. It is not believed yet.
 fn open_prefix(message: &[u8]) -> Result<(u8, u8), SealRefusal> {
     let (magic, rest) = message.split_first_chunk::<2>().ok_or(SealRefusal::Corrupt)?;
-    if *magic != MAGIC {
+    if *magic != MAGIC && !is_sealed(message) {
         return Err(SealRefusal::Foreign);
     }
     let &[version, kind] = rest.first_chunk::<2>().ok_or(SealRefusal::Corrupt)?;
@@ -277,6 +327,32 @@ fn heads_of(heads: &[(u64, u64)], bytes_max: usize) -> Vec<u8> {
     out
 }
 
+fn keys_to_proto(keys: &KeyStatus) -> proto::Keys {
+    let number = |id: &KeyId| u32::from_be_bytes(id.0);
+    let phase = match keys.phase {
+        KeyPhase::Accept => proto::KeyPhase::Accept,
+        KeyPhase::Send => proto::KeyPhase::Send,
+        KeyPhase::Require => proto::KeyPhase::Require,
+    };
+    proto::Keys {
+        seals: keys.seals.as_ref().map(number),
+        opens: keys.opens.iter().map(number).collect(),
+        phase: phase.into(),
+    }
+}
+
+/// Reads what a member tells of its keys. No more ids are kept than a node may have keys.
+fn keys_from_proto(keys: proto::Keys) -> KeyStatus {
+    let id = |number: u32| KeyId(number.to_be_bytes());
+    let phase = match keys.phase() {
+        proto::KeyPhase::Accept => KeyPhase::Accept,
+        proto::KeyPhase::Send => KeyPhase::Send,
+        proto::KeyPhase::Require => KeyPhase::Require,
+    };
+    let opens = keys.opens.iter().take(CLUSTER_KEYS_MAX).map(|&number| id(number)).collect();
+    KeyStatus { seals: keys.seals.map(id), opens, phase }
+}
+
 fn wrap(body: proto::datagram::Body) -> proto::Datagram {
     proto::Datagram { body: Some(body), ..Default::default() }
 }
@@ -299,13 +375,16 @@ mod tests {
     }
 
     fn datagram(wire: &mut Wire<Checksum>) -> Bytes {
-        wire.datagram(PEER, Said::Members(SwimMessage::Nack { sequence: 7 }, Vec::new()), &[(3, 4)])
+        let riders = Riders { heads: &[(3, 4)], with_keys: true };
+        wire.datagram(PEER, Said::Members(SwimMessage::Nack { sequence: 7 }, Vec::new()), riders)
     }
 
     #[test]
     fn comes_back_as_it_went() {
         let (mut ours, mut theirs) = (wire("c", 5), wire("c", 9));
-        assert_eq!(theirs.open(PEER, &datagram(&mut ours)), Ok((5, body(), vec![(3, 4)])));
+        let opened =
+            OpenedDatagram { boot: 5, is_fresh: true, body: body(), heads: vec![(3, 4)], keys: None };
+        assert_eq!(theirs.open(PEER, &datagram(&mut ours)), Ok(opened));
         for purpose in [Purpose::Members, Purpose::Reconcile, Purpose::Bodies] {
             let (preamble, _) = ours.connect(purpose);
             assert_eq!(theirs.preamble_bytes(&preamble), preamble.len());
@@ -345,9 +424,9 @@ mod tests {
         assert!(encoded.len() <= 200 && encoded.len() + ENCODED_HEAD_BYTES_MAX > 200);
         let mut wire = wire("c", 5);
         let said = Said::Members(SwimMessage::Gossip, Vec::new());
-        let bytes = wire.datagram(PEER, said, &heads);
+        let bytes = wire.datagram(PEER, said, Riders { heads: &heads, with_keys: false });
         assert!(bytes.len() <= DATAGRAM_BYTES_MAX);
-        let (_, _, told) = wire.open(PEER, &bytes).expect("our own datagram");
+        let told = wire.open(PEER, &bytes).expect("our own datagram").heads;
         assert_eq!(told, heads[..told.len()]);
     }
 

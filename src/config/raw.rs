@@ -97,6 +97,14 @@ pub struct Raw {
     /// Name of the cluster, 1 to 63 bytes; nodes of other clusters are ignored [default: anode]
     #[arg(long, env = "ANODE_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<Text>,
+    /// File with the keys of the cluster, one a line: the first seals what this node sends to others, and all open;
+    /// it is read again when it changes [default: none, and anybody who reaches --gossip takes part]
+    #[arg(long, env = "ANODE_CLUSTER_KEY", value_name = "FILE")]
+    pub cluster_key: Option<Text>,
+    /// How far the cluster has gone over to its keys. accept: send plain, take both; send: seal, take both; require:
+    /// seal, take nothing plain [default: require]
+    #[arg(long, env = "ANODE_CLUSTER_KEY_PHASE", value_name = "accept|send|require")]
+    pub cluster_key_phase: Option<Text>,
     /// Name of this node, 1 to 63 of A-Z a-z 0-9 . _ - [default: the name kept in the data directory, or a
     /// new one]
     #[arg(long, env = "ANODE_NODE_NAME", value_name = "NAME")]
@@ -234,6 +242,8 @@ impl Raw {
             advertise: self.advertise.or(file.advertise),
             join: self.join.or(file.join),
             cluster_name: self.cluster_name.or(file.cluster_name),
+            cluster_key: self.cluster_key.or(file.cluster_key),
+            cluster_key_phase: self.cluster_key_phase.or(file.cluster_key_phase),
             node_name: self.node_name.or(file.node_name),
             zone: self.zone.or(file.zone),
             data_dir: self.data_dir.or(file.data_dir),

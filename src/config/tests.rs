@@ -27,6 +27,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((config.workers.get(), config.max_memory_bytes), (4, 4 << 30));
     assert_eq!((config.max_record_bytes, config.max_frame_bytes), (65_536, 1 << 20));
     assert_eq!((config.max_connections, config.profile), (100_000, Profile::Lan));
+    assert_eq!(config.cluster_key, None);
     assert_eq!((config.log, config.log_level), (LogFormat::Text, LogLevel::Info));
 }
 
@@ -134,6 +135,38 @@ fn an_unspecified_gossip_address_must_be_advertised_or_join() {
     for bad in ["0.0.0.0:1", "[::]:1", "", "a:0", "a b", "[x]:1"] {
         assert!(advertised(bad).is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn keys_of_the_cluster_are_read_and_have_phases() {
+    use cluster_key::KeyPhase;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("keys");
+    let path = file.display().to_string();
+    let with = |phase: Option<&str>| {
+        checked(|raw| {
+            raw.cluster_key = Some(path.as_str().into());
+            raw.cluster_key_phase = phase.map(Into::into);
+        })
+    };
+    let error = with(None).expect_err("there is no file");
+    assert_eq!((error.field.as_str(), error.value.as_str()), ("--cluster-key", path.as_str()));
+    std::fs::write(&file, "1".repeat(64)).expect("written");
+    for (given, phase) in [
+        (None, KeyPhase::Require),
+        (Some("accept"), KeyPhase::Accept),
+        (Some("send"), KeyPhase::Send),
+        (Some("require"), KeyPhase::Require),
+    ] {
+        let keys = with(given).map(|config| config.cluster_key.map(|keys| keys.phase));
+        assert_eq!(keys, Ok(Some(phase)), "{given:?}");
+    }
+    assert_eq!(with(Some("sealed")).expect_err("no phase").field, "--cluster-key-phase");
+    std::fs::write(&file, "secret").expect("written");
+    let error = with(None).expect_err("no key");
+    assert!(error.allowed.contains("line 1") && !error.to_string().contains("secret"), "{error}");
+    let error = refused(|raw| raw.cluster_key_phase = Some("send".into()));
+    assert_eq!(error.field, "--cluster-key-phase");
 }
 
 #[test]

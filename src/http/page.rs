@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::app::{App, typed};
 use super::leased::{leased_body, resize};
 use super::problem::Problem;
-use crate::cluster::members::MemberInfo;
+use crate::cluster::members::{KeyStatus, MemberInfo};
 use crate::memory::{Lease, MemoryUse};
 use crate::protocol::json::write_record;
 use crate::record::{Payload, Record};
@@ -40,6 +40,26 @@ struct MemberEntry<'a> {
     boot: u64,
     version: &'a str,
     rtt_us: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<MemberKeys>,
+}
+
+/// What a member tells of its keys, each named by the beginning of its hash.
+#[derive(Serialize)]
+struct MemberKeys {
+    seals: Option<String>,
+    opens: Vec<String>,
+    phase: &'static str,
+}
+
+impl MemberKeys {
+    fn new(keys: &KeyStatus) -> MemberKeys {
+        MemberKeys {
+            seals: keys.seals.map(|id| id.to_string()),
+            opens: keys.opens.iter().map(ToString::to_string).collect(),
+            phase: keys.phase.as_str(),
+        }
+    }
 }
 
 impl<'a> MemberList<'a> {
@@ -55,6 +75,7 @@ impl<'a> MemberList<'a> {
             boot: member.identity.boot,
             version: member.identity.version(),
             rtt_us: member.rtt_us,
+            keys: member.keys.as_deref().map(MemberKeys::new),
         };
         MemberList { members: members.iter().map(entry).collect() }
     }

@@ -177,6 +177,7 @@ impl NodeService for Few {
             identity: Arc::new(identity),
             state,
             cannot_reach_us: false,
+            keys: None,
             incarnation: 3,
             rtt_us,
         };

@@ -5,6 +5,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::cluster::seal::LifeSecret;
 use crate::record::Now;
 
 /// Both clocks of this machine, in microseconds. `mono_us` counts from the first call in this process.
@@ -29,6 +30,19 @@ pub fn chance() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     // The keys of a new hasher come from the operating system.
     RandomState::new().hash_one((now().wall_us, std::process::id()))
+}
+
+/// Random bytes from the operating system that nobody else can know. Another life of a node never has the same.
+#[allow(clippy::disallowed_methods)]
+pub fn secret() -> LifeSecret {
+    use ring::rand::{SecureRandom, SystemRandom};
+    let mut bytes = [0; 32];
+    if SystemRandom::new().fill(&mut bytes).is_err() {
+        // No system is known on which this fails. The bytes differ between lives all the same.
+        let random = std::iter::repeat_with(|| chance().to_le_bytes()).flatten();
+        bytes.iter_mut().zip(random).for_each(|(byte, random)| *byte = random);
+    }
+    LifeSecret(bytes)
 }
 
 fn micros(duration: Duration) -> u64 {

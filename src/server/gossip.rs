@@ -15,6 +15,7 @@ use mio::{Interest, Registry};
 
 use super::clock;
 use super::datagram::DatagramSocket;
+use super::key_file::KeyReports;
 use super::lifecycle::Fatal;
 use super::merging::MergeSharing;
 use super::reach::ReachReports;
@@ -86,6 +87,10 @@ pub struct Gossip {
     members_free_us: u64,
     /// Warnings about members that cannot be reached.
     reach: ReachReports,
+    /// Version of the keys that the machine has.
+    keys_version: u64,
+    /// Warnings about nodes that have no key in common with this one.
+    key_reports: KeyReports,
     /// The machine's counters when they were added to the metrics last.
     counted: MachineStats,
     /// Number of dropped datagrams that were reported last.
@@ -123,6 +128,8 @@ impl Gossip {
             have_members_changed: false,
             members_free_us: 0,
             reach: ReachReports::default(),
+            keys_version: 0,
+            key_reports: KeyReports::default(),
             counted: MachineStats::default(),
             dropped: 0,
             moved: 0,
@@ -357,8 +364,22 @@ impl Gossip {
             let members = shared.cluster.members();
             self.reach.look(now.mono_us, &members, shared.name.as_str(), shared.config.gossip.ip());
         }
+        self.take_keys(now, shared);
         self.publish_health(now, shared);
         self.publish_stats(shared);
+    }
+
+    /// Gives the machine the keys of the file if they have changed, and reports nodes that have none in common.
+    fn take_keys(&mut self, now: Now, shared: &Shared) {
+        let key_file = shared.key_file.as_ref();
+        if let Some(file) = key_file.filter(|file| file.version() != self.keys_version) {
+            self.keys_version = file.version();
+            self.machine.handle_keys(&file.keyring());
+            self.have_members_changed = true;
+        }
+        if let Some(mismatch) = self.machine.take_key_mismatch() {
+            self.key_reports.report(now.mono_us, mismatch, key_file);
+        }
     }
 
     fn publish_health(&self, now: Now, shared: &Shared) {
@@ -408,8 +429,14 @@ impl Gossip {
         metrics.gossip_datagrams_received.add(stats.datagrams_received - last.datagrams_received);
         metrics.gossip_bytes_sent.add(stats.bytes_sent - last.bytes_sent);
         metrics.gossip_bytes_received.add(stats.bytes_received - last.bytes_received);
-        let ignored = |stats: &MachineStats| stats.foreign + stats.corrupt + stats.strangers;
+        let ignored =
+            |stats: &MachineStats| stats.foreign + stats.corrupt + stats.strangers + stats.refused.sum();
         metrics.gossip_datagrams_ignored.add(ignored(stats) - ignored(last));
+        let (refused, before) = (&stats.refused, &last.refused);
+        metrics.gossip_refused.plain.add(refused.plain - before.plain);
+        metrics.gossip_refused.key.add(refused.key - before.key);
+        metrics.gossip_refused.replay.add(refused.replay - before.replay);
+        metrics.gossip_refused.forged.add(refused.forged - before.forged);
         metrics.data_copies_received.add(stats.data_copies_received - last.data_copies_received);
         metrics.shards_differing.set(stats.shards_differing as i64);
         self.counted = *stats;

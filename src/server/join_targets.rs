@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::clock;
+use super::key_file::KeyFile;
 use super::shared::Shared;
 use crate::cluster::{SeedInfo, membership_preamble};
 use crate::config::HostPort;
@@ -124,8 +125,10 @@ impl SilenceReports {
         if silent.is_empty() || !self.is_due(clock::now().mono_us, known.is_alone()) {
             return;
         }
-        let preamble = membership_preamble(&shared.config.cluster_name, shared.boot);
-        let tried = describe(&silent, &preamble);
+        let keys = shared.key_file.as_ref().map(KeyFile::of_new_life);
+        let is_sealed = keys.is_some();
+        let preamble = membership_preamble(&shared.config.cluster_name, (&shared.name, shared.boot), keys);
+        let tried = describe(&silent, &Greeting { preamble, is_sealed });
         // Somebody may have answered while that took its time.
         let known = JoinView::of(shared);
         let is_alone = known.is_alone();
@@ -148,14 +151,23 @@ impl SilenceReports {
     }
 }
 
+/// What a join target is told to find out whether it is a node of this cluster.
+#[derive(Clone, Debug)]
+struct Greeting {
+    /// The first bytes of a stream between nodes.
+    preamble: Bytes,
+    /// Whether they are sealed: then a node with the same keys answers at once. A node that takes a plain one waits.
+    is_sealed: bool,
+}
+
 /// Returns the targets, the addresses that were tried for each, and what came back.
-fn describe(silent: &[&Resolved], preamble: &Bytes) -> String {
+fn describe(silent: &[&Resolved], greeting: &Greeting) -> String {
     // The addresses are tried at the same time, so that a stopping node waits for one of them at most.
     let asked: Vec<_> = silent
         .iter()
         .take(TARGETS_MAX)
         .map(|target| target.addresses.iter().flatten().take(ADDRESSES_MAX))
-        .map(|addresses| addresses.map(|&address| (address, ask_aside(address, preamble.clone()))).collect())
+        .map(|addresses| addresses.map(|&address| (address, ask_aside(address, greeting.clone()))).collect())
         .collect::<Vec<Vec<_>>>();
     let mut text = String::new();
     for (target, asked) in silent.iter().zip(asked) {
@@ -181,35 +193,48 @@ fn describe(silent: &[&Resolved], preamble: &Bytes) -> String {
     text
 }
 
-fn ask_aside(address: SocketAddr, preamble: Bytes) -> std::io::Result<std::thread::JoinHandle<String>> {
-    std::thread::Builder::new().name("join target".into()).spawn(move || ask(address, &preamble))
+fn ask_aside(address: SocketAddr, greeting: Greeting) -> std::io::Result<std::thread::JoinHandle<String>> {
+    std::thread::Builder::new().name("join target".into()).spawn(move || ask(address, &greeting))
 }
 
 /// Connects to an address whose node does not answer datagrams, and tells in words what comes back.
-fn ask(address: SocketAddr, preamble: &[u8]) -> String {
+fn ask(address: SocketAddr, greeting: &Greeting) -> String {
     let answer = TcpStream::connect_timeout(&address, ANSWER_MAX).and_then(|mut stream| {
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         stream.set_write_timeout(Some(ANSWER_MAX))?;
-        stream.write_all(preamble)?;
+        stream.write_all(&greeting.preamble)?;
         Ok(stream.read(&mut [0]))
     });
     let is_timeout =
         |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+    let foreign = match greeting.is_sealed {
+        true => {
+            "a node of another cluster (--cluster-name), one with no key in common (--cluster-key), or another program"
+        }
+        false => {
+            "a node of another cluster (--cluster-name), one that requires a --cluster-key, or another program"
+        }
+    };
     match answer {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => "refused".into(),
         Err(error) if is_timeout(&error) => "no answer".into(),
         Err(error) => error.to_string(),
-        Ok(Ok(0)) => "a node of another cluster (--cluster-name), or another program".into(),
+        Ok(Ok(0)) => foreign.into(),
+        Ok(Ok(1..)) if greeting.is_sealed => "open for TCP, but no datagram (UDP) comes back".into(),
         Ok(Ok(_)) => "another program".into(),
         Ok(Err(error)) if is_timeout(&error) => "open for TCP, but no datagram (UDP) comes back".into(),
         // A side that closes while bytes wait for it resets the connection.
-        Ok(Err(_)) => "a node of another cluster (--cluster-name), or another program".into(),
+        Ok(Err(_)) => foreign.into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn greeting() -> Greeting {
+        Greeting { preamble: Bytes::from_static(b"hello"), is_sealed: false }
+    }
 
     fn at(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
@@ -258,10 +283,10 @@ mod tests {
         let address = listener.local_addr().expect("address");
         let open = target("open", Ok(vec![address]));
         let gone = target("gone", Err("no such name".into()));
-        let text = describe(&[&open, &gone], &Bytes::from_static(b"hello"));
+        let text = describe(&[&open, &gone], &greeting());
         let expected = format!("open:1 ({address}: open for TCP, but no datagram (UDP) comes back), ");
         assert_eq!(text, expected + "gone:1 (no address: no such name)");
         drop(listener);
-        assert_eq!(ask(address, b"hello"), "refused");
+        assert_eq!(ask(address, &greeting()), "refused");
     }
 }

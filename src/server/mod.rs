@@ -40,6 +40,7 @@ mod host;
 mod idle;
 mod inbox;
 mod join_targets;
+mod key_file;
 mod lifecycle;
 mod liveness;
 mod loader;

@@ -18,6 +18,7 @@ use super::clock;
 use super::control::Control;
 use super::gossip::{Gossip, Sockets};
 use super::host::WorkerHost;
+use super::key_file::KeyFile;
 use super::lifecycle::{Fatal, Phase};
 use super::loader;
 use super::mailbox::Mailbox;
@@ -34,6 +35,7 @@ use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::reconcile::is_too_old;
 use crate::cluster::{self, Heads};
+use crate::config::cluster_key::KeyPhase;
 use crate::config::{Config, ConfigError, StoreKind};
 use crate::http::{GRACE_US, Http, HttpOptions};
 use crate::ingest::{Bounds, Ingest};
@@ -177,6 +179,7 @@ impl Node {
         let (mut watchers, metrics) = watchers.unzip();
         let (sockets, gossip) = address::bind_gossip(config.gossip).map_err(bind_gossip)?;
         let advertised = address::advertised(&config, gossip)?;
+        warn_of_open_gossip(&config);
         let (store, identity) = open_store(&config)?;
         let told = Told { name: identity.node_name.clone(), http, gossip: advertised };
         let (polls, mailboxes) = polls(listeners.len())?;
@@ -426,6 +429,25 @@ fn share(
     shared
 }
 
+/// Says that anybody who reaches the gossip port takes part, if that may be others than this machine.
+fn warn_of_open_gossip(config: &Config) {
+    if let Some(keys) = &config.cluster_key
+        && keys.phase != KeyPhase::Require
+    {
+        tracing::info!(
+            phase = keys.phase.as_str(),
+            "messages without a seal are taken until --cluster-key-phase is require"
+        );
+    }
+    if config.cluster_key.is_none() && !config.gossip.ip().is_loopback() {
+        tracing::warn!(
+            gossip = %config.gossip,
+            "there is no --cluster-key: whoever reaches the gossip address can take part in the cluster, and read and \
+             change all records"
+        );
+    }
+}
+
 fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> cluster::MachineConfig {
     cluster::MachineConfig {
         name: told.name.clone(),
@@ -440,6 +462,7 @@ fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> clust
         agreed_us: identity.agreed_us,
         has_seeds: !shared.config.join.is_empty(),
         seed: clock::chance(),
+        keys: shared.key_file.as_ref().map(KeyFile::of_new_life),
     }
 }
 
@@ -453,6 +476,7 @@ fn myself(config: &cluster::MachineConfig) -> MemberInfo {
         incarnation: 0,
         rtt_us: None,
         cannot_reach_us: false,
+        keys: None,
     }
 }
 

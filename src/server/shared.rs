@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::acks::{Acks, AnswerState};
 use super::clock;
 use super::cluster_view::ClusterView;
+use super::key_file::KeyFile;
 use super::lifecycle::{Lifecycle, Phase};
 use super::log_limit::LogLimit;
 use super::mailbox::Mailbox;
@@ -39,6 +40,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The phase of the node.
     pub lifecycle: Lifecycle,
+    /// The file with the keys of the cluster; `None`: the node has no key.
+    pub key_file: Option<KeyFile>,
     /// The view of the cluster that this node has.
     pub cluster: ClusterView,
     /// The log of failures to accept connections.
@@ -81,6 +84,7 @@ impl Shared {
             metrics,
             ingest,
             lifecycle: Lifecycle::new(clock::now(), workers, on_fatal),
+            key_file: config.cluster_key.clone().map(KeyFile::new),
             cluster,
             accept_failures: LogLimit::default(),
             memory_refusals: LogLimit::default(),

@@ -13,6 +13,7 @@ use super::replica::SimReplica;
 use super::time::now_of;
 use super::world::World;
 use crate::cluster::outbox::Outbox;
+use crate::cluster::seal::{KeyPhase, Keyring, LifeSecret, SealKeys};
 use crate::cluster::{Known, Machine, MachineConfig, Profile};
 use crate::record::{NodeName, Payload, Record, SharedRecord, Source, Stamp, next_ts};
 
@@ -37,6 +38,8 @@ pub struct Start {
     pub agreed_us: Option<u64>,
     /// Records that the node held when its last life ended.
     pub records: Vec<SharedRecord>,
+    /// The keys of the cluster that the node has, and how far it has gone over to them; `None`: it has no key.
+    pub keys: Option<(Keyring, KeyPhase)>,
 }
 
 impl Start {
@@ -52,6 +55,7 @@ impl Start {
             wall_offset_us: 0,
             agreed_us: None,
             records: Vec::new(),
+            keys: None,
         }
     }
 }
@@ -122,7 +126,12 @@ impl World {
         }
         self.kill(id);
         let seed = self.random.next_u64();
+        // A world without keys draws as many random numbers as before there were any.
+        let secret = self.nodes[id].config.keys.is_some().then(|| self.life_secret());
         let node = &mut self.nodes[id];
+        if let (Some(keys), Some(secret)) = (&mut node.config.keys, secret) {
+            keys.secret = secret;
+        }
         let now = now_of(self.now_us, node.wall_offset_us);
         let mut past = Account::of(&node.machine);
         past += node.past;
@@ -260,6 +269,11 @@ impl World {
             agreed_us: start.agreed_us,
             has_seeds: !start.seeds.is_empty(),
             seed: self.random.next_u64(),
+            keys: start.keys.clone().map(|(keyring, phase)| SealKeys {
+                keyring,
+                phase,
+                secret: self.life_secret(),
+            }),
         };
         let config_seed = config.seed;
         let mut replica = SimReplica::default();
@@ -295,6 +309,13 @@ impl World {
         self.network.place(id, &start.zone);
         Arc::make_mut(&mut self.hosts).set(place, Some(id));
         id
+    }
+
+    /// Draws the random bits of a life of a node with keys.
+    fn life_secret(&mut self) -> LifeSecret {
+        let mut bytes = [0; 32];
+        bytes.chunks_mut(8).for_each(|part| part.copy_from_slice(&self.random.next_u64().to_le_bytes()));
+        LifeSecret(bytes)
     }
 
     fn join(&mut self, id: NodeId, seeds: &[SocketAddr]) {

@@ -50,6 +50,9 @@ pub struct World {
     pub(super) random: Random,
     crossings: u64,
     digest: u64,
+    /// The datagrams that were sent, if somebody records them: sender, receiver and content.
+    #[cfg(test)]
+    pub(super) recorded: Option<Vec<(SocketAddr, SocketAddr, Bytes)>>,
     /// The threads that work on the world; `None`: the calling thread alone.
     hands: Option<Box<dyn Hands>>,
     /// Memory for the acts of one call, kept for the next call.
@@ -77,6 +80,8 @@ impl World {
             random,
             crossings: 0,
             digest: 0,
+            #[cfg(test)]
+            recorded: None,
             hands,
             acts: VecDeque::new(),
         }
@@ -366,6 +371,10 @@ impl World {
     }
 
     fn send(&mut self, id: NodeId, ready_us: u64, to: SocketAddr, bytes: Bytes) {
+        #[cfg(test)]
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push((self.nodes[id].address, to, bytes.clone()));
+        }
         let from = self.nodes[id].place;
         let to = self.place(to);
         let Some(target) = self.hosts.node_at(to) else { return };

@@ -29,6 +29,7 @@ mod rates;
 mod resume;
 mod rights;
 mod scans;
+mod sealed;
 mod slow_http;
 mod strangers;
 mod strict;

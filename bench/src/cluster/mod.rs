@@ -41,6 +41,9 @@ pub struct Arguments {
     /// Other programs that keep a core busy each while the clusters are measured
     #[arg(long, default_value_t = 0)]
     busy: usize,
+    /// Measure aNode also with a key, by which everything between its nodes is sealed
+    #[arg(long)]
+    sealed: bool,
     /// aNode alone
     #[arg(long)]
     no_peers: bool,
@@ -60,6 +63,7 @@ const MEMBERLIST_FROM_PER_S: u32 = 10;
 const MEMBERLIST_SECONDS: u32 = 6;
 
 const ANODE: &str = "aNode";
+const SEALED: &str = "aNode, sealed";
 const NATS: &str = "NATS";
 const MEMBERLIST: &str = "memberlist";
 
@@ -103,6 +107,12 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
                 let group = Group::Anode(Cluster::start(&anode, &folder, nodes)?);
                 load::measure(ANODE, &group, FROM_PER_S, arguments.seconds)
             });
+            if arguments.sealed && nodes > 1 {
+                note(&mut all, SEALED, || {
+                    let group = Group::Anode(Cluster::start_sealed(&anode, &folder.join("sealed"), nodes)?);
+                    load::measure(SEALED, &group, FROM_PER_S, arguments.seconds)
+                });
+            }
             if let Ok((program, _)) = &nats {
                 note(&mut all, NATS, || {
                     let group = Group::Nats(Nats::start(program, &folder.join("nats"), nodes)?);
@@ -142,6 +152,13 @@ fn run_steady(
                     let group = Group::Anode(Cluster::start(anode, &folder, nodes)?);
                     steady::measure(ANODE, &group, rate, arguments.seconds)
                 });
+                if arguments.sealed && nodes > 1 {
+                    note(&mut all, SEALED, || {
+                        let group =
+                            Group::Anode(Cluster::start_sealed(anode, &folder.join("sealed"), nodes)?);
+                        steady::measure(SEALED, &group, rate, arguments.seconds)
+                    });
+                }
                 if let Some(program) = nats {
                     note(&mut all, NATS, || {
                         let group = Group::Nats(Nats::start(program, &folder.join("nats"), nodes)?);

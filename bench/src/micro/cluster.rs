@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anode::cluster::outbox::Outbox;
+use anode::cluster::seal::{ClusterKey, KeyPhase, Keyring, LifeSecret, SealKeys};
 use anode::cluster::{Effect, Known, Machine, MachineConfig, Profile};
 use anode::ingest::{Bounds, Change, Downstream, Ingest};
 use anode::metrics::Metrics;
@@ -56,7 +57,7 @@ struct Node {
 }
 
 impl Node {
-    fn new(number: usize, now: Now) -> Node {
+    fn new(number: usize, now: Now, is_sealed: bool) -> Node {
         let Ok(node_name) = NodeName::parse(&format!("bench-{number}")) else { unreachable!("a good name") };
         let address = SocketAddr::from(([10, 0, 0, number as u8 + 1], 7946));
         let config = MachineConfig {
@@ -72,6 +73,7 @@ impl Node {
             agreed_us: Some(now.wall_us),
             has_seeds: false,
             seed: number as u64,
+            keys: is_sealed.then(|| keys(number)),
         };
         let bounds =
             Bounds { record_bytes_max: 1 << 20, map_bytes_max: 1 << 30, tombstones_us: config.tombstones_us };
@@ -131,6 +133,14 @@ fn other_peer(node: &mut Node, now: Now) {
     node.turn(now);
 }
 
+/// The keys of a node. The phase is the one before the last, in which nodes that were never introduced to each other
+/// understand each other at once. What is sealed and opened is the same as in the last.
+fn keys(number: usize) -> SealKeys {
+    let key = ClusterKey::new([1; 32]).to_text();
+    let Ok(keyring) = Keyring::parse(&key) else { unreachable!("a good key") };
+    SealKeys { keyring, phase: KeyPhase::Send, secret: LifeSecret([number as u8 + 1; 32]) }
+}
+
 struct Group {
     nodes: Vec<Node>,
     now: Now,
@@ -138,9 +148,9 @@ struct Group {
 }
 
 impl Group {
-    fn of(count: usize) -> Group {
+    fn of(count: usize, is_sealed: bool) -> Group {
         let now = Now { mono_us: 1_000_000, wall_us: START_US };
-        let mut nodes: Vec<Node> = (0..count).map(|number| Node::new(number, now)).collect();
+        let mut nodes: Vec<Node> = (0..count).map(|number| Node::new(number, now, is_sealed)).collect();
         let known = Known::new(nodes.iter().map(|node| node.machine.identity().clone()));
         nodes.iter_mut().for_each(|node| node.machine.handle_known(now, &known));
         let mut group = Group { nodes, now, published: 0 };
@@ -193,7 +203,13 @@ impl Group {
 
 /// Makes a group of `count` nodes, in which each call publishes [`RECORDS`] records, `per_tick` in each tick.
 pub(super) fn make(count: usize, per_tick: usize) -> Box<dyn FnMut()> {
-    let mut group = Group::of(count);
+    let mut group = Group::of(count, false);
+    Box::new(move || group.publish(per_tick))
+}
+
+/// Makes such a group of three nodes whose messages are sealed with a key.
+pub(super) fn make_sealed(per_tick: usize) -> Box<dyn FnMut()> {
+    let mut group = Group::of(3, true);
     Box::new(move || group.publish(per_tick))
 }
 
@@ -206,7 +222,7 @@ mod tests {
     #[test]
     fn all_nodes_hold_what_one_publishes() {
         for count in [3, 8] {
-            let mut group = Group::of(count);
+            let mut group = Group::of(count, false);
             group.publish(1);
             group.publish(RECORDS);
             let fingerprints = |node: &Node| Replica::fingerprints(&&node.ingest);

@@ -47,7 +47,7 @@ pub const DATA_BYTES: usize = 128;
 const SOURCES: usize = 10_000;
 
 /// All pieces of work.
-pub const WORKS: [Work; 20] = [
+pub const WORKS: [Work; 26] = [
     piece("decode/json", wires::decode_json),
     piece("decode/protobuf", wires::decode_protobuf),
     piece("record/checksum", || {
@@ -69,12 +69,20 @@ pub const WORKS: [Work; 20] = [
         })
     }),
     piece("seal", wires::seal),
+    // Datagrams of 1,200 bytes, sealed with a key; and sealed at one node and opened at another.
+    piece("sealed/seal", wires::sealed),
+    piece("sealed/seal_and_open", wires::sealed_and_opened),
     piece("fan_out/100_subscribers", fan_out::make),
     // Of three nodes one publishes 64 records in a turn, or one in each turn.
     part("cluster/origin/batch", PUBLISHER, || cluster::make(3, RECORDS)),
     part("cluster/origin/single", PUBLISHER, || cluster::make(3, 1)),
     part("cluster/peer/batch", OBSERVED_PEER, || cluster::make(3, RECORDS)),
     part("cluster/peer/single", OBSERVED_PEER, || cluster::make(3, 1)),
+    // The same with keys.
+    part("cluster/origin/batch_sealed", PUBLISHER, || cluster::make_sealed(RECORDS)),
+    part("cluster/origin/single_sealed", PUBLISHER, || cluster::make_sealed(1)),
+    part("cluster/peer/batch_sealed", OBSERVED_PEER, || cluster::make_sealed(RECORDS)),
+    part("cluster/peer/single_sealed", OBSERVED_PEER, || cluster::make_sealed(1)),
     // A peer of seven passes on some of the batches, and is the last on the way of others.
     part("cluster/peer_of_8/batch", OBSERVED_PEER, || cluster::make(8, RECORDS)),
     part("cluster/peer_of_8/single", OBSERVED_PEER, || cluster::make(8, 1)),

@@ -30,7 +30,21 @@ pub struct Traffic {
 impl Cluster {
     /// Starts `count` nodes, each with one worker and a store in memory, and waits until each sees all others.
     pub fn start(anode: &Path, folder: &Path, count: usize) -> Outcome<Cluster> {
+        Cluster::start_with(anode, folder, count, &[])
+    }
+
+    /// Starts such nodes that seal what they send each other with a new key.
+    pub fn start_sealed(anode: &Path, folder: &Path, count: usize) -> Outcome<Cluster> {
+        let key = std::process::Command::new(anode).args(["keys", "new"]).output()?;
+        std::fs::create_dir_all(folder)?;
+        let file = folder.join("keys");
+        std::fs::write(&file, &key.stdout)?;
+        Cluster::start_with(anode, folder, count, &["--cluster-key", &file.display().to_string()])
+    }
+
+    fn start_with(anode: &Path, folder: &Path, count: usize, more: &[&str]) -> Outcome<Cluster> {
         let options = ["--store", "memory", "--workers", "1", "--log-level", "warn"];
+        let options = [&options[..], more].concat();
         let mut nodes = vec![Node::start(anode, &folder.join("0"), &options)?];
         let seed = nodes[0].gossip.clone();
         for number in 1..count {

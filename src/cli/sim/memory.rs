@@ -136,6 +136,7 @@ fn machine() -> Option<Machine> {
         agreed_us: None,
         has_seeds: false,
         seed: 1,
+        keys: None,
     };
     Some(Machine::new(config, NOW))
 }

@@ -4,6 +4,7 @@
 //! datagram, a body that cannot be read as it lies, a tag at the end, refusal of what came before, and
 //! streams to whose key both sides contribute.
 
+mod keyed;
 mod odd_peers;
 mod strangers;
 
@@ -54,7 +55,7 @@ impl WideSeal {
         self.opened.clear();
         self.opened.extend_from_slice(body);
         scramble(counter, &mut self.opened);
-        Ok((counter, Unsealed { sender, body: &self.opened }))
+        Ok((counter, Unsealed { sender, body: &self.opened, is_fresh: true }))
     }
 }
 
@@ -213,6 +214,7 @@ fn config(index: usize) -> MachineConfig {
         agreed_us: None,
         has_seeds: true,
         seed: index as u64,
+        keys: None,
     }
 }
 

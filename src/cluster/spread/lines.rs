@@ -11,10 +11,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::batch::{Batch, BatchId, line_hash};
-use super::by_key::ByKey;
 use super::line::OriginLine;
 use super::span::{Rest, Span};
 use crate::cluster::Heads;
+use crate::cluster::by_key::ByKey;
 use crate::cluster::stats::QueueGauge;
 use crate::record::NodeName;
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::assembly::{Assemblies, Fragment};
-use super::by_key::ByKey;
 use super::lateness::Lateness;
 use super::link::{Link, NO_LINE, Note, PartId};
 use super::rtt::Rtt;
 use super::wire::PartHeader;
+use crate::cluster::by_key::ByKey;
 use crate::cluster::stats::QueueGauge;
 
 /// Most links. For one more, the idle one that was not used for longest is closed.

@@ -57,7 +57,6 @@ mod answers;
 mod assembly;
 mod batch;
 mod bodies;
-mod by_key;
 mod codec;
 mod custody;
 mod dues;

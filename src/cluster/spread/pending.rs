@@ -10,13 +10,13 @@
 use std::sync::Arc;
 
 use super::batch::{Batch, BatchId};
-use super::by_key::{ByKey, Key};
 use super::duty::RangeTask;
 use super::link::{PartId, PeerLife};
 use super::received::BatchTicket;
 use super::seqs::SeqRange;
 use super::span::{Rest, Span, Spans};
 use super::tree::mix;
+use crate::cluster::by_key::{ByKey, Key};
 use crate::cluster::stats::QueueGauge;
 
 /// Most bytes of batches that wait to be applied. Beyond that, a batch is applied before anything else is done.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::message::{Ack, Claim, Introduction, Ping, SwimMessage, Update, life_key};
 use crate::cluster::members::{Identity, State};
 use crate::cluster::seal::Checksum;
-use crate::cluster::wire::{Body, Said, Wire};
+use crate::cluster::wire::{Body, OpenedDatagram, Riders, Said, Wire};
 use crate::cluster::{Effect, Known, Machine, MachineConfig, Profile};
 use crate::record::{NodeName, Now};
 use crate::sim::SimReplica;
@@ -42,7 +42,11 @@ pub(crate) fn forged_news(
     let alive = Update::alive(&Introduction { identity: member.clone(), incarnation });
     let accused = Update { claim: Claim::Suspect(vec![name("b")]), ..alive.clone() };
     let updates = if is_accused { vec![alive, accused] } else { vec![alive] };
-    Wire::new(cluster, boot, Checksum).datagram(to, Said::Members(SwimMessage::Gossip, updates), &[])
+    Wire::new(cluster, boot, Checksum).datagram(
+        to,
+        Said::Members(SwimMessage::Gossip, updates),
+        Riders::default(),
+    )
 }
 
 /// Machines that reach each other at once, and a stranger among them.
@@ -93,6 +97,7 @@ impl Net {
             agreed_us: None,
             has_seeds: last > 3,
             seed: u64::from(last),
+            keys: None,
         };
         let mut machine = Machine::new(config, self.now);
         if last > 3 {
@@ -152,7 +157,7 @@ impl Net {
     /// Sends a node a datagram that claims to come from the life `boot` of a node at `from`.
     fn forge(&mut self, to: u8, (from, boot): (u8, u64), message: SwimMessage, updates: Vec<Update>) {
         let mut wire = Wire::new("c", boot, Checksum);
-        let datagram = wire.datagram(address(to), Said::Members(message, updates), &[]);
+        let datagram = wire.datagram(address(to), Said::Members(message, updates), Riders::default());
         let machine = self.machines.get_mut(&address(to)).expect("a node");
         machine.handle_datagram(self.now, address(from), &datagram, &mut self.replica);
         self.deliver();
@@ -424,14 +429,17 @@ fn a_member_takes_part_with_its_first_answer() {
     let ping =
         Ping { sequence: 1, target: 0, sender: me.clone(), view: 0, introduction: Some(said), padding: 700 };
     let mut wire = Wire::new("c", 7, Checksum);
-    let bytes = wire.datagram(address(1), Said::Members(SwimMessage::Ping(ping), Vec::new()), &[]);
+    let bytes =
+        wire.datagram(address(1), Said::Members(SwimMessage::Ping(ping), Vec::new()), Riders::default());
     let machine = net.machines.get_mut(&address(1)).expect("a");
     machine.handle_datagram(net.now, address(4), &bytes, &mut net.replica);
     machine.handle_timeout(net.now, &mut net.replica);
     let mut asked = None;
     while let Some(effect) = machine.poll_effect() {
         let Effect::Datagram { to, bytes } = effect else { continue };
-        if let Ok((_, Body::Members(SwimMessage::Ping(ping), _), _)) = wire.open(address(1), &bytes) {
+        if let Ok(OpenedDatagram { body: Body::Members(SwimMessage::Ping(ping), _), .. }) =
+            wire.open(address(1), &bytes)
+        {
             asked = (to == address(4)).then_some(ping.sequence).or(asked);
         }
     }

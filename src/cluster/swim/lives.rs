@@ -30,7 +30,7 @@ use super::news::Way;
 use super::slot::ME;
 use super::{Swim, SwimOutput};
 use crate::cluster::members::State;
-use crate::record::Now;
+use crate::record::{NodeName, Now};
 
 /// Least time between two boot numbers that a node takes while it runs, in microseconds: at most one in a minute.
 /// Each of them makes every member ping this node once more. Numbers that grow by one in a minute stay far below
@@ -56,6 +56,12 @@ impl Lives {
 }
 
 impl Swim {
+    /// All members, this node included, with their boot numbers, and whether each has answered at its own address.
+    pub fn boots(&self) -> impl Iterator<Item = (&NodeName, u64, bool)> {
+        let members = self.table.slots().filter_map(|slot| self.table.get(slot));
+        members.map(|member| (&member.identity.name, member.identity.boot, member.state != State::Joining))
+    }
+
     /// Returns whether news is about this node under one of the boot numbers that it has had since its start.
     pub(super) fn is_of_this_run(&self, update: &Update) -> bool {
         let me = &self.table.me().identity;
@@ -136,8 +142,9 @@ mod tests {
             agreed_us: None,
             has_seeds: false,
             seed: 1,
+            keys: None,
         };
-        let mut swim = Swim::new(&config, at(0), 1_100);
+        let mut swim = Swim::new(&config, at(0), 1_100, 0);
         let a = Identity::new(name("a"), 1, address(1), "10.0.0.1:7070", "", "0.1.0");
         swim.handle_known(at(0), &Known::new([swim.identity().clone(), Arc::new(a)]));
         let said = Introduction { incarnation, ..swim.table.me().clone() };

@@ -123,6 +123,8 @@ pub(super) struct Swim {
     timing: Timing,
     /// Most bytes of a message with the updates and heads that ride on it.
     body_bytes_max: usize,
+    /// By how many bytes the seal of an answer may be larger than that of the question.
+    answer_excess_bytes: usize,
     random: Random,
     table: MemberTable,
     news: Broadcasts,
@@ -151,7 +153,7 @@ pub(super) struct Swim {
 impl Swim {
     /// The membership of a node that knows no other member, and whose datagrams have bodies of at most
     /// `body_bytes_max` bytes.
-    pub fn new(config: &MachineConfig, now: Now, body_bytes_max: usize) -> Swim {
+    pub fn new(config: &MachineConfig, now: Now, body_bytes_max: usize, answer_excess_bytes: usize) -> Swim {
         let mut random = Random::new(config.seed);
         let timing = Timing::of(config.profile);
         let identity = Arc::new(Identity::new(
@@ -185,6 +187,7 @@ impl Swim {
             is_changed: false,
             timing,
             body_bytes_max,
+            answer_excess_bytes,
             random,
         }
     }
@@ -439,7 +442,9 @@ impl Swim {
         let receiver = receiver.and_then(|slot| self.table.get(slot));
         let receiver_bytes =
             receiver.map_or(NODE_NAME_BYTES_MAX, |member| member.identity.name.as_str().len());
-        let least = credit::ping_bytes_min(&ping, receiver_bytes, self.overhead_bytes());
+        // The receiver may answer, and ping this node as well.
+        let excess_bytes = 2 * self.answer_excess_bytes;
+        let least = credit::ping_bytes_min(&ping, receiver_bytes, self.overhead_bytes()) + excess_bytes;
         let plain = SwimMessage::Ping(Ping { padding: 0, ..ping.clone() });
         let missing = least.saturating_sub(wire::message_bytes(&plain));
         // The field that is added has two bytes before its content, which must not be empty.

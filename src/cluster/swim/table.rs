@@ -83,6 +83,7 @@ impl MemberEntry {
             incarnation: self.incarnation,
             rtt_us: (self.rtt_us > 0).then_some(self.rtt_us),
             cannot_reach_us: false,
+            keys: None,
         }
     }
 }

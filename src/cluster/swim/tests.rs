@@ -10,7 +10,7 @@ use super::message::{Ack, Claim, Introduction, MembershipFrame, Ping, SwimMessag
 use super::{Known, wire};
 use crate::cluster::members::Identity;
 use crate::cluster::seal::{BODY_BYTES_MIN, Checksum};
-use crate::cluster::wire::{Body, Said, Wire};
+use crate::cluster::wire::{Body, Riders, Said, Wire};
 use crate::cluster::{Effect, Machine, MachineConfig, Profile, Replica, StreamEvent, StreamId};
 use crate::limits::{DATAGRAM_BYTES_MAX, HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::proto::gossip as proto;
@@ -48,6 +48,7 @@ fn machine(seed: u64) -> Machine {
         agreed_us: None,
         has_seeds: false,
         seed,
+        keys: None,
     };
     Machine::new(config, Now::default())
 }
@@ -173,13 +174,13 @@ fn who_tells_an_old_suspicion_is_told_the_refutation() {
     let doubted = |wire: &mut Wire<Checksum>, incarnation| {
         let claim = Claim::Suspect(vec![name("n1")]);
         let update = Update { name: me.name.clone(), boot: me.boot, incarnation, claim };
-        wire.datagram(address(3), Said::Members(SwimMessage::Gossip, vec![update]), &[])
+        wire.datagram(address(3), Said::Members(SwimMessage::Gossip, vec![update]), Riders::default())
     };
     let told = |machine: &mut Machine, wire: &mut Wire<Checksum>| {
         let mut told = None;
         while let Some(effect) = machine.poll_effect() {
             let Effect::Datagram { to, bytes } = effect else { continue };
-            let (_, Body::Members(_, updates), _) = wire.open(address(1), &bytes).expect("ours") else {
+            let Body::Members(_, updates) = wire.open(address(1), &bytes).expect("ours").body else {
                 continue;
             };
             let alive = updates.into_iter().find(|update| update.name == me.name);
@@ -287,7 +288,7 @@ proptest! {
         let mut now = Now { mono_us: 1, wall_us: 1 };
         for (message, updates, later_us) in said {
             now = now.plus_us(later_us);
-            let datagram = wire.datagram(address(3), Said::Members(message, updates), &[]);
+            let datagram = wire.datagram(address(3), Said::Members(message, updates), Riders::default());
             machine.handle_datagram(now, address(3), &datagram, replica);
             prop_assert!(drain(&mut machine) < 50);
             if machine.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {

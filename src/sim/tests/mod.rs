@@ -8,6 +8,7 @@ mod reach;
 mod records;
 mod replicated;
 mod scale;
+mod sealed;
 mod world;
 
 use bytes::Bytes;

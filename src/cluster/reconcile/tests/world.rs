@@ -175,6 +175,7 @@ pub fn config(name: &str, index: usize, has_seeds: bool, seed: u64) -> MachineCo
         agreed_us: None,
         has_seeds,
         seed: seed ^ (index as u64 * 7919),
+        keys: None,
     }
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::cluster::members::Identity;
 use crate::cluster::spread::line_hash;
 use crate::cluster::swim::message::{Ack, Claim, Introduction, Ping, SwimMessage, Update};
-use crate::cluster::wire::{Said, Wire};
+use crate::cluster::wire::{Riders, Said, Wire};
 use crate::proto::gossip as proto;
 
 const STRANGER: SocketAddr =
@@ -138,7 +138,12 @@ fn datagrams(line: u64) -> Vec<Vec<u8>> {
     for message in messages() {
         for updates in [Vec::new(), updates()] {
             all.push(
-                wire.datagram(STRANGER, Said::Members(message.clone(), updates), &[(line + 1, 50)]).to_vec(),
+                wire.datagram(
+                    STRANGER,
+                    Said::Members(message.clone(), updates),
+                    Riders { heads: &[(line + 1, 50)], with_keys: false },
+                )
+                .to_vec(),
             );
         }
     }

@@ -65,6 +65,7 @@ fn config(identity: &Identity, boot: u64, seed: u64) -> MachineConfig {
         agreed_us: None,
         has_seeds: false,
         seed: mix(seed),
+        keys: None,
     }
 }
 

@@ -131,6 +131,7 @@ fn tokens_on_another_node() {
             incarnation: 0,
             rtt_us: None,
             cannot_reach_us: false,
+            keys: None,
         }])
     };
     let member = |boot, state| shown(identity(boot), state);

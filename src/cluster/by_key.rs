@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::tree::mix;
+use super::random::mix;
 
 /// A key by which entries are found.
 pub(super) trait Key: Copy + Eq {
