@@ -16,6 +16,7 @@ pub mod cluster_key;
 pub(crate) mod fuzzing;
 pub mod raw;
 mod values;
+pub mod watched;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

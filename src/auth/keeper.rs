@@ -17,13 +17,11 @@ use super::jwt::{ProvenClaims, ProvenTokens};
 use super::policy::{Holder, Policy};
 use super::provider;
 use super::rate::RateTable;
-use super::watch::FileWatch;
+use crate::config::watched::WatchedFiles;
 use crate::limits::TOKEN_BYTES_MAX;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
-/// Time between two looks at the files, in microseconds.
-const LOOK_US: u64 = 1_000_000;
 /// Least time between two lines in the log about wrong tokens, in microseconds.
 const FAILURE_LINE_US: u64 = 60_000_000;
 
@@ -48,9 +46,7 @@ pub struct Auth {
 /// The files that are watched.
 #[derive(Default)]
 struct Files {
-    watch: FileWatch,
-    /// Monotonic time of the next look, in microseconds.
-    look_us: u64,
+    watched: WatchedFiles,
     /// What was wrong with the file when it was read last, if anything.
     flaw: Option<AuthFileError>,
 }
@@ -86,17 +82,13 @@ impl Auth {
         self.generation.load(Relaxed)
     }
 
-    /// Reads the file again if it, or a file of keys that it names, has changed. May be called often: it looks at the
-    /// files about once a second. Returns whether the rights have changed.
-    pub fn poll(&self, now: Now) -> bool {
+    /// Reads the file again if it, or a file of keys that it names, has changed, or in any case if `is_asked`. To be
+    /// called about once a second. Returns whether the rights have changed.
+    pub fn look(&self, now: Now, is_asked: bool) -> bool {
         let wants_reading = {
             let mut files = self.files.lock();
-            if now.mono_us < files.look_us {
-                return false;
-            }
-            files.look_us = now.mono_us + LOOK_US;
             // A file that was bad may be mended in a file that it names and that is not watched so far.
-            files.watch.take_changed(now.wall_us) || files.flaw.is_some()
+            files.watched.read_changed(now, is_asked).is_some() || files.flaw.is_some()
         };
         wants_reading && self.reload(now)
     }
@@ -130,8 +122,10 @@ impl Auth {
 
     fn watch(&self, now: Now) {
         let policy = self.policy();
-        let paths = std::iter::once(self.path.as_path()).chain(policy.files.iter().map(PathBuf::as_path));
-        self.files.lock().watch.set(paths, now.wall_us);
+        let mut watched = WatchedFiles::new(std::iter::once(&self.path).chain(&policy.files).cloned());
+        // A file that cannot be read is a file that changes when it can.
+        let _ = watched.read(now);
+        self.files.lock().watched = watched;
     }
 
     /// Judges a token that a client at this address brings. A token that is not in force is refused with

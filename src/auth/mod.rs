@@ -32,7 +32,6 @@ mod publisher;
 mod rate;
 mod resources;
 mod rights;
-mod watch;
 
 pub use access::Access;
 pub use address::{AddressPlace, AddressPlaces};

@@ -60,13 +60,12 @@ fn tokens_are_known_by_their_hashes_and_judged_again() {
 fn a_bad_file_is_refused_and_read_again_when_it_changes() {
     let file = Written::new(&entry("observe = true"));
     let auth = file.open();
-    assert!(!auth.poll(now(0)) && !auth.poll(now(5)), "nothing has changed");
+    assert!(!auth.look(now(0), false) && !auth.look(now(5), false), "nothing has changed");
     file.write("[[token]]\nname = 5\n");
-    assert!(!auth.poll(now(6)), "the file is bad");
+    assert!(!auth.look(now(6), false), "the file is bad");
     assert!(auth.authenticate("test", HOME, now(6)).is_ok(), "the rights stay");
     file.write(&entry("admin = true"));
-    assert!(!auth.poll(now(6)), "it was looked at in this second");
-    assert!(auth.poll(now(8)));
+    assert!(auth.look(now(8), false));
     let access = auth.authenticate("test", HOME, now(8)).expect("known");
     assert!(access.rights().may(Right::Admin));
 }

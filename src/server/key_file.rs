@@ -10,8 +10,6 @@ use super::clock;
 use crate::cluster::seal::{KeyMismatch, SealKeys};
 use crate::config::cluster_key::{ClusterKeys, KeyFileError, KeyId, KeyPhase, Keyring};
 
-/// Interval at which the file is read, in microseconds. To read it takes some ten microseconds.
-const LOOK_US: u64 = 1_000_000;
 /// Time after which a file that cannot be used is read once more, in microseconds: somebody may be writing it.
 const AGAIN_US: u64 = 50_000;
 /// Least time between two warnings of the same kind, in microseconds.
@@ -22,8 +20,6 @@ const MISMATCH_REPORT_US: u64 = 60_000_000;
 pub struct KeyFile {
     file: PathBuf,
     phase: KeyPhase,
-    /// When the file is to be read next, on the monotonic clock in microseconds.
-    due_us: AtomicU64,
     /// Number of times that the keys have changed.
     version: AtomicU64,
     read: Mutex<ReadKeys>,
@@ -41,18 +37,10 @@ impl KeyFile {
     pub fn new(keys: ClusterKeys) -> KeyFile {
         let ClusterKeys { file, keyring, phase } = keys;
         let read = Mutex::new(ReadKeys { keyring, failure: None });
-        KeyFile { file, phase, due_us: AtomicU64::new(0), version: AtomicU64::new(0), read }
+        KeyFile { file, phase, version: AtomicU64::new(0), read }
     }
 
-    /// Reads the file again if that is due. To be called about once a second by a thread that may wait for a disk.
-    pub fn look(&self, now_us: u64) {
-        if now_us >= self.due_us.load(SeqCst) {
-            self.due_us.store(now_us + LOOK_US, SeqCst);
-            self.reload();
-        }
-    }
-
-    /// Reads the file again. If it is bad, that is logged once, and the keys stay as they are. May wait for a moment.
+    /// Reads the file again, whether or not it has changed: it is small. If it is bad, that is logged once, and the keys stay as they are. May wait for a moment.
     pub fn reload(&self) {
         let read = Keyring::read(&self.file).or_else(|_| {
             clock::sleep(AGAIN_US);
@@ -155,12 +143,10 @@ mod tests {
         std::fs::write(&file, text(1)).expect("written");
         let keyring = Keyring::read(&file).expect("a key");
         let keys = KeyFile::new(ClusterKeys { file: file.clone(), keyring, phase: KeyPhase::Require });
-        keys.look(0);
+        keys.reload();
         assert_eq!(keys.version(), 0, "nothing has changed");
         std::fs::write(&file, text(1) + &text(2)).expect("written");
-        keys.look(LOOK_US - 1);
-        assert_eq!(keys.version(), 0, "it is not due");
-        keys.look(LOOK_US);
+        keys.reload();
         assert_eq!((keys.version(), keys.keyring().keys().count()), (1, 2));
         std::fs::write(&file, "none").expect("written");
         keys.reload();

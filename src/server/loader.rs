@@ -37,10 +37,6 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, mut reloader: Reloader, ended: &R
         let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);
         shared.wake_wanted();
         reloader.handle_turn(now);
-        shared.poll_auth(now);
-        if let Some(key_file) = &shared.key_file {
-            key_file.look(now.mono_us);
-        }
         if let Some(takeover) = &mut takeover {
             takeover.look(now, shared);
         }

@@ -25,7 +25,7 @@ use super::mailbox::Mailbox;
 use super::outlets::Outlets;
 use super::reload::{ReloadFlag, Reloader};
 use super::resolver;
-use super::shared::Shared;
+use super::shared::{Shared, SharedFiles};
 use super::tls::{self, LAYER_BYTES_MAX};
 use super::tokens;
 use super::transport::Layer;
@@ -220,6 +220,7 @@ impl Node {
             handle.spawn(format!("worker-{id}"), move || worker.run())?;
         }
         let mut reloader = Reloader::new(reload);
+        reloader.add(SharedFiles(shared.clone()));
         if let Some(files) = tls_reload {
             reloader.add(files.counted(shared.metrics.clone()));
         }

@@ -16,6 +16,7 @@ use super::mailbox::Mailbox;
 use super::merge_queue::MergeQueues;
 use super::outlets::Outlets;
 use super::pressure::{Places, Pressure, Queues};
+use super::reload::Reloadable;
 use crate::auth::{AddressPlaces, Auth, Door};
 use crate::cluster::{Heads, Replicated};
 use crate::config::Config;
@@ -128,14 +129,6 @@ impl Shared {
     pub fn wake_gossip(&self) {
         if let Some(mailbox) = self.mailboxes().first() {
             mailbox.wake();
-        }
-    }
-
-    /// Reads the file of rights again if it has changed, and has every worker judge its sessions by it. To be called
-    /// from time to time.
-    pub fn poll_auth(&self, now: Now) {
-        if self.door.auth().is_some_and(|auth| auth.poll(now)) {
-            self.wake_all();
         }
     }
 
@@ -277,5 +270,20 @@ impl Queues for Ingest<Outlets> {
         store.is_lagging()
             || mailboxes.iter().any(Mailbox::is_over_soft)
             || self.outbox_bytes() > OUTBOX_BYTES_SOFT
+    }
+}
+
+/// The files on which the state that all threads share depends: the keys of the cluster, and the rights of clients.
+pub struct SharedFiles(pub Arc<Shared>);
+
+impl Reloadable for SharedFiles {
+    fn look(&mut self, now: Now, is_asked: bool) {
+        if let Some(key_file) = &self.0.key_file {
+            key_file.reload();
+        }
+        // Every worker judges its sessions by the new rights.
+        if self.0.door.auth().is_some_and(|auth| auth.look(now, is_asked)) {
+            self.0.wake_all();
+        }
     }
 }

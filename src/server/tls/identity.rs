@@ -16,8 +16,9 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{Error, RootCertStore, ServerConfig};
 
-use super::super::reload::{Reloadable, UnreadableFile, WatchedFiles};
+use super::super::reload::Reloadable;
 use super::layer::TlsLayer;
+use crate::config::watched::{UnreadableFile, WatchedFiles};
 use crate::config::{ConfigError, TlsFiles};
 use crate::metrics::Metrics;
 use crate::record::Now;
