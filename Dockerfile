@@ -2,6 +2,9 @@
 # All settings of `anode serve` can be given as environment variables (ANODE_JOIN for --join).
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
+# The names and versions of all dependencies are put into the binary, where scanners find them (`cargo audit bin`,
+# trivy, grype).
+RUN cargo install cargo-auditable --locked --version 0.7.7
 # The dependencies are built first, together with empty programs in the place of aNode's own. This layer is
 # built again only if a manifest, the lock file or a schema changes.
 COPY Cargo.toml Cargo.lock build.rs ./
@@ -12,11 +15,11 @@ RUN for package in . loadgen bench; do \
         mkdir -p "$package/src" && touch "$package/src/lib.rs" && echo 'fn main() {}' >"$package/src/main.rs" || exit 1; \
     done \
     && mkdir bench/benches && touch bench/benches/micro.rs \
-    && cargo build --release --locked --package anode
+    && cargo auditable build --release --locked --package anode
 # The copied files are older than what was just built from the empty ones. Without `touch`, cargo would take
 # them for unchanged.
 COPY src src
-RUN touch src/lib.rs src/main.rs && cargo build --release --locked --package anode
+RUN touch src/lib.rs src/main.rs && cargo auditable build --release --locked --package anode
 # The content of the image: the binary, the C library that it is linked to, the configuration of name
 # resolution, and the data directory. The names of functions are kept for stack traces.
 RUN mkdir -p /image/usr/local/bin /image/etc /data/anode \

@@ -24,11 +24,11 @@ fn the_images_empty_programs_are_all_that_the_manifests_name() {
     assert!(targets.contains("\"name\":\"anode\""), "{targets}");
 }
 
-/// Returns the commands of the first `RUN` that come before the build.
+/// Returns the commands that make the empty programs, which come before the build.
 fn empty_programs(dockerfile: &str) -> String {
-    let (_, script) = dockerfile.split_once("RUN ").expect("a step");
-    let (script, _) = script.split_once("&& cargo build").expect("that builds");
-    script.replace("\\\n", "")
+    let (_, script) = dockerfile.split_once("RUN for ").expect("a step");
+    let (script, _) = script.split_once("&& cargo auditable build").expect("that builds");
+    format!("for {script}").replace("\\\n", "")
 }
 
 fn run(command: &mut Command) -> String {
