@@ -60,6 +60,7 @@ fn three_nodes(plan: &Plan, data_dir: &Path, run: usize) -> Outcome<()> {
         node.wait_ready(DEADLINE)?;
     }
     let latency = latency::Plan {
+        ca: None,
         publish: first.http.clone(),
         subscribe: nodes.iter().map(|node| node.http.clone()).collect(),
         rate_per_s: 1_000,
@@ -89,7 +90,7 @@ fn three_nodes(plan: &Plan, data_dir: &Path, run: usize) -> Outcome<()> {
 fn start_with_records(plan: &Plan, data_dir: &Path) -> Outcome<()> {
     let node = Node::start(&plan.anode, data_dir, &[])?;
     node.wait_ready(DEADLINE)?;
-    fill::run(&node.http, "fill", plan.stored, 1_000, 100)?;
+    fill::run(&node.http, None, "fill", plan.stored, 1_000, 100)?;
     node.kill()?;
     for run in 1..=plan.runs {
         let begun = std::time::Instant::now();

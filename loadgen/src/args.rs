@@ -13,7 +13,7 @@ use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Payloads, Sizes};
 use crate::plan::{Format, Patterns, Plan, Target, Transport, separator};
 use crate::replay::Recording;
 use crate::schedule::Shape;
-use crate::tls::TlsSettings;
+use crate::tls::{self, TlsSettings};
 use crate::wire::{Ack, Bearer, Common};
 
 /// How the rate is spread over time.
@@ -287,8 +287,7 @@ impl RunArgs {
     /// Returns the settings of TLS, if the addresses of the servers ask for it: all of them, or none.
     fn tls(&self) -> Result<Option<TlsSettings>, String> {
         let all = [&self.to, &self.publish_to, &self.subscribe_to].into_iter().flatten();
-        let is_tls = |address: &String| address.starts_with("wss://") || address.starts_with("https://");
-        let (with, without): (Vec<_>, Vec<_>) = all.partition(|address| is_tls(address));
+        let (with, without): (Vec<_>, Vec<_>) = all.partition(|address| tls::is_tls(address));
         match (with.first(), without.first()) {
             (Some(_), Some(plain)) => wrong("--to", plain, "wss:// as the others are, or none of them"),
             (None, _) if self.ca.is_some() => wrong("--to", "", "wss://host:port with --ca"),
@@ -493,13 +492,9 @@ impl RunArgs {
     }
 }
 
-/// Removes the scheme that an address may have, and slashes at its end.
+/// Removes the scheme that addresses may have.
 fn plain(addresses: &[String]) -> Vec<String> {
-    let strip = |address: &String| {
-        let (_, rest) = address.split_once("://").unwrap_or(("", address));
-        rest.trim_end_matches('/').to_owned()
-    };
-    addresses.iter().map(strip).collect()
+    addresses.iter().map(|address| tls::plain(address).to_owned()).collect()
 }
 
 /// Most pairs of a subscriber and a source whose sequences are followed. So many pairs take 3 GiB.

@@ -1,22 +1,92 @@
 //! A blocking WebSocket client of a node.
 
+use std::io::{Read, Result as IoResult, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 
+use rustls::{ClientConnection, StreamOwned};
 use tungstenite::WebSocket;
 use tungstenite::client::client_with_config;
 use tungstenite::protocol::WebSocketConfig;
 
 use crate::Outcome;
+use crate::tls::{TlsSettings, is_tls, plain};
 
 /// How long a read may take before it fails.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// A connection to a node, with TLS or without.
+pub enum ServerStream {
+    /// The bytes go over the wire as they are.
+    Plain(TcpStream),
+    /// The bytes are encrypted.
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl ServerStream {
+    /// Sets how long a read may take.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> IoResult<()> {
+        match self {
+            ServerStream::Plain(socket) => socket.set_read_timeout(timeout),
+            ServerStream::Tls(stream) => stream.sock.set_read_timeout(timeout),
+        }
+    }
+}
+
+impl Read for ServerStream {
+    fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
+        match self {
+            ServerStream::Plain(socket) => socket.read(buffer),
+            ServerStream::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for ServerStream {
+    fn write(&mut self, bytes: &[u8]) -> IoResult<usize> {
+        match self {
+            ServerStream::Plain(socket) => socket.write(bytes),
+            ServerStream::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> IoResult<()> {
+        match self {
+            ServerStream::Plain(socket) => socket.flush(),
+            ServerStream::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 /// Connects to `http` (`host:port`) at `path_and_query`, and reads the node's first frame, `connected`.
 pub fn connect(http: &str, path_and_query: &str) -> Outcome<WebSocket<TcpStream>> {
-    let stream = TcpStream::connect(http).map_err(|error| format!("connecting to {http}: {error}"))?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
+    open(http, socket(http)?, path_and_query)
+}
+
+/// Connects as [`connect`] does; with TLS if `url` begins with `wss://`. Then the authorities in the file `ca` are
+/// trusted, or those of this system.
+pub fn connect_to(url: &str, ca: Option<&Path>, path_and_query: &str) -> Outcome<WebSocket<ServerStream>> {
+    let http = plain(url);
+    let socket = socket(http)?;
+    let stream = match is_tls(url) {
+        false => ServerStream::Plain(socket),
+        true => {
+            let connection = TlsSettings::new(ca)?.connection(http)?;
+            ServerStream::Tls(Box::new(StreamOwned::new(connection, socket)))
+        }
+    };
+    open(http, stream, path_and_query)
+}
+
+fn socket(http: &str) -> Outcome<TcpStream> {
+    let socket = TcpStream::connect(http).map_err(|error| format!("connecting to {http}: {error}"))?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(DEADLINE))?;
+    Ok(socket)
+}
+
+fn open<S: Read + Write>(http: &str, stream: S, path_and_query: &str) -> Outcome<WebSocket<S>> {
     let config = WebSocketConfig::default().read_buffer_size(16 * 1024).write_buffer_size(0);
     let url = format!("ws://{http}{path_and_query}");
     let (mut socket, _) = client_with_config(url, stream, Some(config))

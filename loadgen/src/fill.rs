@@ -1,16 +1,27 @@
 //! Publishes many sources once, in batches of which only a few are unanswered at a time.
 
-use indicatif::{ProgressBar, ProgressStyle};
-use tungstenite::Message;
+use std::path::Path;
 
+use indicatif::{ProgressBar, ProgressStyle};
+use tungstenite::{Message, WebSocket};
+
+use crate::client::ServerStream;
 use crate::{Outcome, client};
 
 /// Most batches that may be unanswered.
 const WINDOW: u64 = 8;
 
-/// Publishes `count` sources beneath `prefix` with `ack=stored`, `batch` records per frame.
-pub fn run(http: &str, prefix: &str, count: u64, batch: u64, padding_bytes: usize) -> Outcome<()> {
-    let mut socket = client::connect(http, "/publish?ack=stored")?;
+/// Publishes `count` sources beneath `prefix` with `ack=stored`, `batch` records per frame, at `to`: `host:port`, with TLS
+/// `wss://host:port`. Then the authorities in the file `ca` are trusted, or those of this system.
+pub fn run(
+    to: &str,
+    ca: Option<&Path>,
+    prefix: &str,
+    count: u64,
+    batch: u64,
+    padding_bytes: usize,
+) -> Outcome<()> {
+    let mut socket = client::connect_to(to, ca, "/publish?ack=stored")?;
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} records, {per_sec}, {eta} left")?;
     let progress = ProgressBar::new(count).with_style(style);
     let padding = "x".repeat(padding_bytes);
@@ -39,7 +50,7 @@ pub fn run(http: &str, prefix: &str, count: u64, batch: u64, padding_bytes: usiz
 }
 
 /// Reads one frame, and returns the number of batches that it answers, 0 or 1. Fails if a record was refused.
-fn read_answer(socket: &mut tungstenite::WebSocket<std::net::TcpStream>) -> Outcome<u64> {
+fn read_answer(socket: &mut WebSocket<ServerStream>) -> Outcome<u64> {
     match socket.read()? {
         Message::Text(text) if text.contains("\"error\"") => Err(format!("the node refused: {text}").into()),
         Message::Text(_) => Ok(1),

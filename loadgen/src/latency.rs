@@ -1,12 +1,13 @@
 //! Publishes at a constant rate at one node and receives at others, to measure how long each record takes.
 
-use std::net::TcpStream;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tungstenite::{Message, WebSocket};
 
+use crate::client::ServerStream;
 use crate::{Outcome, client};
 
 /// Time without a record after which all records that have not arrived count as missing.
@@ -15,9 +16,11 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// The parameters of a measurement.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// `host:port` that is published to.
+    /// Authorities that are trusted with TLS: a file of PEM, or those of this system.
+    pub ca: Option<PathBuf>,
+    /// `host:port` that is published to, with TLS `wss://host:port`.
     pub publish: String,
-    /// `host:port` of every node that is subscribed to.
+    /// Every node that is subscribed to, likewise.
     pub subscribe: Vec<String>,
     /// Number of records published per second.
     pub rate_per_s: u32,
@@ -57,11 +60,11 @@ pub fn run(plan: &Plan) -> Outcome<Vec<Seen>> {
     let path = format!("/subscribe?source={prefix}/**&mode=all&snapshot=false");
     let mut sockets = Vec::new();
     for http in &plan.subscribe {
-        let mut socket = client::connect(http, &path)?;
+        let mut socket = client::connect_to(http, plan.ca.as_deref(), &path)?;
         while !socket.read()?.into_text()?.contains("\"eos\"") {}
         sockets.push((http.clone(), socket));
     }
-    let publisher = client::connect(&plan.publish, "/publish")?;
+    let publisher = client::connect_to(&plan.publish, plan.ca.as_deref(), "/publish")?;
     let start = Instant::now() + Duration::from_millis(200);
     thread::scope(|scope| {
         let receivers: Vec<_> = sockets
@@ -74,7 +77,7 @@ pub fn run(plan: &Plan) -> Outcome<Vec<Seen>> {
 }
 
 fn publish(
-    mut socket: WebSocket<TcpStream>,
+    mut socket: WebSocket<ServerStream>,
     plan: &Plan,
     prefix: &str,
     start: Instant,
@@ -100,7 +103,7 @@ fn publish(
 
 fn receive(
     http: String,
-    mut socket: WebSocket<TcpStream>,
+    mut socket: WebSocket<ServerStream>,
     start: Instant,
     total: u64,
     warmup: u32,

@@ -91,12 +91,15 @@ enum Command {
     },
     /// Publish at a constant rate at one node, receive at others, print each one's percentiles
     Latency {
-        /// host:port to publish to
+        /// host:port to publish to, with TLS wss://host:port
         #[arg(long, default_value = "127.0.0.1:7070")]
         publish: String,
-        /// host:port to subscribe to, several split by commas
+        /// host:port to subscribe to, with TLS wss://host:port, several split by commas
         #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:7070")]
         subscribe: Vec<String>,
+        /// PEM file of the authorities that sign the servers' certificates [default: those of this system]
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
         /// Records a second
         #[arg(long, default_value_t = 1_000)]
         rate: u32,
@@ -112,9 +115,12 @@ enum Command {
     },
     /// Publish many sources once, acknowledged as stored
     Fill {
-        /// host:port
+        /// host:port, with TLS wss://host:port
         #[arg(long, default_value = "127.0.0.1:7070")]
         to: String,
+        /// PEM file of the authorities that sign the servers' certificates [default: those of this system]
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
         /// How many sources
         #[arg(long, default_value_t = 1_000_000)]
         count: u64,
@@ -136,9 +142,12 @@ enum Command {
         /// tcp or ws [default: ws for aNode, tcp for the others]
         #[arg(long, value_enum)]
         transport: Option<Transport>,
-        /// host:port [default: the target's port on 127.0.0.1]
+        /// host:port, with TLS wss://host:port [default: the target's port on 127.0.0.1]
         #[arg(long)]
         to: Option<String>,
+        /// PEM file of the authorities that sign the servers' certificates [default: those of this system]
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
         /// How many
         #[arg(long, default_value_t = 10_000)]
         connections: usize,
@@ -180,10 +189,10 @@ fn run(command: Command) -> Outcome<ExitCode> {
             find_max(&run, p99_ms, attempts, Search::new(from, most, precision))
         }
         Command::Compare { before, after, worse_max } => compare_files(&before, &after, worse_max),
-        Command::Latency { publish, subscribe, rate, seconds, sources, padding_bytes } => {
+        Command::Latency { publish, subscribe, ca, rate, seconds, sources, padding_bytes } => {
             let warmup = rate;
-            let (publish, subscribe) = (publish, subscribe);
             let plan = latency::Plan {
+                ca,
                 publish,
                 subscribe,
                 rate_per_s: rate,
@@ -194,14 +203,14 @@ fn run(command: Command) -> Outcome<ExitCode> {
             };
             print_latencies(&plan)
         }
-        Command::Fill { to, count, batch, prefix, padding_bytes } => {
-            fill::run(&to, &prefix, count, batch.max(1), padding_bytes)?;
+        Command::Fill { to, ca, count, batch, prefix, padding_bytes } => {
+            fill::run(&to, ca.as_deref(), &prefix, count, batch.max(1), padding_bytes)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Idle { target, transport, to, connections, pid, seconds, local_address } => {
+        Command::Idle { target, transport, to, ca, connections, pid, seconds, local_address } => {
             let mut args = RunArgs::parse(&[])?;
             (args.target, args.transport, args.local_address) = (target, transport, local_address);
-            args.to = to.into_iter().collect();
+            (args.to, args.ca) = (to.into_iter().collect(), ca);
             hold_idle(args, connections, pid, seconds)
         }
     }

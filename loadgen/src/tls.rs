@@ -1,4 +1,4 @@
-//! TLS of one connection to a server, on a socket that does not block.
+//! TLS with servers: whom it trusts, and its state on a socket that does not block.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::path::Path;
@@ -9,6 +9,16 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+/// Returns whether the address of a server asks for TLS.
+pub fn is_tls(address: &str) -> bool {
+    address.starts_with("wss://") || address.starts_with("https://")
+}
+
+/// Returns an address without the scheme that it may have, and without slashes at its end.
+pub fn plain(address: &str) -> &str {
+    address.split_once("://").map_or(address, |(_, rest)| rest).trim_end_matches('/')
+}
 
 /// The settings of TLS that all connections of a run share.
 #[derive(Clone)]
@@ -39,13 +49,17 @@ impl TlsSettings {
         Ok(TlsSettings(Arc::new(builder.with_root_certificates(roots).with_no_client_auth())))
     }
 
-    /// Begins TLS with the server at `host:port`.
+    /// Begins TLS with the server at `host:port`, on a socket that does not block.
     pub fn begin(&self, host: &str) -> Result<TlsClient> {
+        self.connection(host).map(|connection| TlsClient(Box::new(connection)))
+    }
+
+    /// The state of TLS with the server at `host:port`, before its handshake.
+    pub fn connection(&self, host: &str) -> Result<ClientConnection> {
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
         let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(name).map_err(Error::other)?;
-        let connection = ClientConnection::new(self.0.clone(), name).map_err(Error::other)?;
-        Ok(TlsClient(Box::new(connection)))
+        ClientConnection::new(self.0.clone(), name).map_err(Error::other)
     }
 }
 

@@ -32,11 +32,16 @@ struct Node {
 
 impl Node {
     fn start() -> Node {
+        Node::start_with(&[])
+    }
+
+    fn start_with(flags: &[&str]) -> Node {
         let data = tempfile::tempdir().expect("a folder");
         let mut process = Command::new(anode())
             .args(["serve", "--http", "127.0.0.1:0", "--gossip", "127.0.0.1:0", "--store", "memory"])
             .args(["--workers", "1", "--data-dir"])
             .arg(data.path())
+            .args(flags)
             .stdout(Stdio::piped())
             .spawn()
             .expect("a node");
@@ -89,6 +94,42 @@ fn is_whole(report: &Value, published: u64, expected: u64) {
         "unsent",
     ] {
         assert_eq!(it[fault], 0, "{fault}: {it}");
+    }
+}
+
+/// Every command that connects does so with TLS, too.
+#[test]
+fn loads_go_over_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (cert, key) = (file("cert.pem"), file("key.pem"));
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+    std::fs::write(&cert, made.cert.pem()).expect("written");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let mut node = Node::start_with(&["--tls-cert", &cert, "--tls-key", &key]);
+    let plain = node.http.clone();
+    node.http = format!("wss://{plain}");
+    let load = ["run", "--rate", "max", "--seconds", "30", "--records", "3000", "--in-flight", "200"];
+    let many = ["--publishers", "3", "--subscribers", "8", "--sources", "30", "--size", "40..30000"];
+    let whole = report(&node, &[&load[..], &many, &["--ca", &cert]].concat());
+    is_whole(&whole, 3_000, 24_000);
+    let to = node.http.as_str();
+    for command in [
+        &["latency", "--publish", to, "--subscribe", to, "--seconds", "1", "--rate", "200"][..],
+        &["fill", "--to", to, "--count", "2000"],
+        &["idle", "--to", to, "--connections", "20", "--seconds", "1"],
+    ] {
+        let out = loadgen(&[command, &["--ca", &cert]].concat());
+        assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+    for (unusable, words) in [
+        (&["run", "--to", &plain, "--ca", &cert][..], "--ca"),
+        (&["run", "--to", to, "--ca", "/missing.pem"], "missing.pem"),
+        (&["run", "--publish-to", to, "--subscribe-to", &plain, "--ca", &cert], "wss://"),
+    ] {
+        let out = loadgen(unusable);
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(2) && text.contains(words), "{unusable:?}: {text}");
     }
 }
 

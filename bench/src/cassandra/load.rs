@@ -13,7 +13,7 @@ const KEYSPACE: &str = "bench_load";
 pub fn measure(bench: &Bench) -> Outcome<()> {
     let node = bench.start(KEYSPACE, &bench.folder.join("fill"), None)?;
     if (node.metric("anode_sources")? as u64) < bench.arguments.sources {
-        fill::run(&node.http, "load", bench.arguments.sources, 500, 20)?;
+        fill::run(&node.http, None, "load", bench.arguments.sources, 500, 20)?;
     }
     drop(node);
     let began = Instant::now();

@@ -44,6 +44,7 @@ pub fn measure(bench: &Bench) -> Outcome<()> {
     let pid = bench.pid()?.to_string();
     let (rate_per_s, seconds) = (bench.arguments.rate, bench.arguments.pause_s);
     let plan = latency::Plan {
+        ca: None,
         publish: first.http.clone(),
         subscribe: vec![first.http.clone(), second.http.clone()],
         rate_per_s,

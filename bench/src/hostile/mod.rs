@@ -110,8 +110,8 @@ fn chosen(only: &[String]) -> Outcome<Vec<&'static Act>> {
 fn start(anode: &Path, data_dir: &Path) -> Outcome<Node> {
     let node = Node::start(anode, data_dir, &["--store", "memory", "--log-level", "error"])?;
     node.wait_ready(DEADLINE)?;
-    fill::run(&node.http, "fill", SOURCES, 1_000, 20)?;
-    fill::run(&node.http, "large", LARGE, 10, LARGE_BYTES)?;
+    fill::run(&node.http, None, "fill", SOURCES, 1_000, 20)?;
+    fill::run(&node.http, None, "large", LARGE, 10, LARGE_BYTES)?;
     Ok(node)
 }
 

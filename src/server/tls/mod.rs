@@ -16,3 +16,6 @@ mod peer;
 
 pub use identity::{TlsAcceptor, open};
 pub use layer::{LAYER_BYTES_MAX, TlsFault, TlsLayer};
+
+#[cfg(test)]
+mod tests;
