@@ -169,6 +169,12 @@ impl<S: Seal> StreamRouting<S> {
         self.strangers.remove(stream);
     }
 
+    /// Returns the streams that began with a key which this node no longer has.
+    pub fn outdated(&self, seal: &S) -> Vec<StreamId> {
+        let outdated = self.routed.iter().filter(|(_, routed)| !seal.is_current(&routed.seal));
+        outdated.map(|(&stream, _)| stream).collect()
+    }
+
     /// When the next stream of a stranger is to be closed, on the monotonic clock in microseconds.
     pub fn due_us(&self) -> u64 {
         self.strangers.due_us()

@@ -150,6 +150,11 @@ pub trait Seal: Debug + Sized {
     /// have changed.
     fn note_members(&mut self, _members: &mut dyn Iterator<Item = (&NodeName, u64, bool)>) {}
 
+    /// Returns whether a stream may go on. It may not once the node has lost the key with which the stream began.
+    fn is_current(&self, _stream: &Self::Stream) -> bool {
+        true
+    }
+
     /// Number of other nodes' lives that are kept, and its bound.
     fn lives_kept(&self) -> (usize, usize) {
         (0, 0)

@@ -374,7 +374,8 @@ impl Gossip {
         let key_file = shared.key_file.as_ref();
         if let Some(file) = key_file.filter(|file| file.version() != self.keys_version) {
             self.keys_version = file.version();
-            self.machine.handle_keys(&file.keyring());
+            self.machine.handle_keys(now, &file.keyring(), &mut &shared.ingest);
+            self.perform(now.mono_us, shared);
             self.have_members_changed = true;
         }
         if let Some(mismatch) = self.machine.take_key_mismatch() {

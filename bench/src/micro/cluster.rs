@@ -221,8 +221,8 @@ mod tests {
 
     #[test]
     fn all_nodes_hold_what_one_publishes() {
-        for count in [3, 8] {
-            let mut group = Group::of(count, false);
+        for (count, is_sealed) in [(3, false), (8, false), (3, true)] {
+            let mut group = Group::of(count, is_sealed);
             group.publish(1);
             group.publish(RECORDS);
             let fingerprints = |node: &Node| Replica::fingerprints(&&node.ingest);

@@ -1,9 +1,9 @@
 //! The keys of a machine: those that it is configured with, and those that it is given later.
 
 use super::Machine;
-use crate::cluster::MachineConfig;
 use crate::cluster::members::MemberInfo;
 use crate::cluster::seal::{ClusterSeal, KeyMismatch, Keyring, Seal};
+use crate::cluster::{MachineConfig, Replica};
 use crate::record::Now;
 
 impl Machine {
@@ -13,9 +13,14 @@ impl Machine {
         Machine::with_seal(config, now, seal)
     }
 
-    /// Takes other keys, if the node has keys. Streams that are open keep those with which they began.
-    pub fn handle_keys(&mut self, keyring: &Keyring) {
+    /// Takes other keys, if the node has keys. Streams that began with a key which is no longer among them end: who has
+    /// that key alone takes part no more.
+    pub fn handle_keys(&mut self, now: Now, keyring: &Keyring, replica: &mut dyn Replica) {
         self.wire.seal_mut().set_keys(keyring);
+        for stream in self.streams.outdated(self.wire.seal()) {
+            self.end_stream(now, stream, replica);
+        }
+        self.collect(now, replica);
     }
 
     /// Takes the last message that was refused since its sender and this node have no key in common.

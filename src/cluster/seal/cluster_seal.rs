@@ -118,6 +118,13 @@ impl Seal for ClusterSeal {
         }
     }
 
+    fn is_current(&self, stream: &ClusterStream) -> bool {
+        match (self, stream) {
+            (ClusterSeal::Keyed(seal), ClusterStream::Sealed(stream)) => seal.is_current(stream),
+            _ => true,
+        }
+    }
+
     fn lives_kept(&self) -> (usize, usize) {
         match self {
             ClusterSeal::Plain(_) => (0, 0),

@@ -102,13 +102,18 @@ impl KeyedSeal {
         }
     }
 
-    /// Takes other keys. Streams that are open keep those with which they began.
+    /// Takes other keys.
     pub fn set_keys(&mut self, keyring: &Keyring) {
         let name = &self.cluster_name;
         self.roots = keyring.keys().map(|key| Arc::new(RootKey::new(key, name))).collect();
         self.sealing = RootKey::new(keyring.first(), name).of_life(&self.own);
         let roots = &self.roots;
         self.lives.keep_keys(|id| roots.iter().any(|root| root.id == id));
+    }
+
+    /// Returns whether this node still has the key with which a stream began.
+    pub fn is_current(&self, stream: &SealedStream) -> bool {
+        self.roots.iter().any(|root| root.id == stream.key())
     }
 
     /// Begins a new life, with the boot number `boot`. What is on its way to the life before still arrives.

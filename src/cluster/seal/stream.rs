@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::derived::{AEAD_TAG_BYTES, AeadKey, RootKey, STREAM_SHARE_BYTES, StreamShare};
 use super::header::LONG_HEADER_BYTES;
-use super::{SealRefusal, StreamSeal};
+use super::{KeyId, SealRefusal, StreamSeal};
 
 /// Most bytes in one chunk. A receiver keeps a chunk until it is whole.
 const CHUNK_BYTES_MAX: usize = 16 * 1024;
@@ -24,6 +24,8 @@ const _: () = assert!(CHUNK_BYTES_MAX <= u16::MAX as usize);
 /// The seal of a stream between nodes that have a key in common.
 #[derive(Debug)]
 pub struct SealedStream {
+    /// The key of the cluster from which the keys of the stream are derived.
+    key: KeyId,
     keys: StreamKeys,
     /// This node's share, if it is still to be written.
     answer: Bytes,
@@ -40,7 +42,7 @@ enum StreamKeys {
     /// This node has connected, and waits for the share of the other one.
     Awaited { root: Arc<RootKey>, preamble: [u8; LONG_HEADER_BYTES], share: StreamShare },
     /// Both have contributed.
-    Ready { sealing: AeadKey, opening: AeadKey },
+    Ready { sealing: Box<AeadKey>, opening: Box<AeadKey> },
 }
 
 /// Names the direction from the node that connected in the derivation of a key.
@@ -55,7 +57,7 @@ impl SealedStream {
         preamble: [u8; LONG_HEADER_BYTES],
         share: StreamShare,
     ) -> Self {
-        SealedStream::new(StreamKeys::Awaited { root, preamble, share }, Bytes::new())
+        SealedStream::new(root.id, StreamKeys::Awaited { root, preamble, share }, Bytes::new())
     }
 
     /// The seal of a stream that a peer opened with the share `theirs`.
@@ -66,14 +68,19 @@ impl SealedStream {
         ours: &StreamShare,
     ) -> Self {
         let keys = StreamKeys::Ready {
-            sealing: root.of_stream(preamble, theirs, ours, FROM_ACCEPTOR),
-            opening: root.of_stream(preamble, theirs, ours, FROM_CONNECTOR),
+            sealing: Box::new(root.of_stream(preamble, theirs, ours, FROM_ACCEPTOR)),
+            opening: Box::new(root.of_stream(preamble, theirs, ours, FROM_CONNECTOR)),
         };
-        SealedStream::new(keys, Bytes::copy_from_slice(ours))
+        SealedStream::new(root.id, keys, Bytes::copy_from_slice(ours))
     }
 
-    fn new(keys: StreamKeys, answer: Bytes) -> Self {
-        SealedStream { keys, answer, sealed: 0, opened: 0, waiting: BytesMut::new() }
+    fn new(key: KeyId, keys: StreamKeys, answer: Bytes) -> Self {
+        SealedStream { key, keys, answer, sealed: 0, opened: 0, waiting: BytesMut::new() }
+    }
+
+    /// Id of the key of the cluster from which the keys of the stream are derived.
+    pub fn key(&self) -> KeyId {
+        self.key
     }
 
     /// Takes the other node's share, if it is still awaited and has come.
@@ -82,8 +89,8 @@ impl SealedStream {
             && let Some(theirs) = self.waiting.first_chunk::<STREAM_SHARE_BYTES>()
         {
             self.keys = StreamKeys::Ready {
-                sealing: root.of_stream(preamble, share, theirs, FROM_CONNECTOR),
-                opening: root.of_stream(preamble, share, theirs, FROM_ACCEPTOR),
+                sealing: Box::new(root.of_stream(preamble, share, theirs, FROM_CONNECTOR)),
+                opening: Box::new(root.of_stream(preamble, share, theirs, FROM_ACCEPTOR)),
             };
             self.waiting.advance(STREAM_SHARE_BYTES);
         }

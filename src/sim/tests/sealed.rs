@@ -86,7 +86,7 @@ fn rekey(world: &mut World, node: usize, keys: &[u8]) {
     if let Some(keys) = &mut world.nodes[NodeId(node)].config.keys {
         keys.keyring = keyring.clone();
     }
-    world.with(NodeId(node), |machine, _, _| machine.handle_keys(&keyring));
+    world.with(NodeId(node), |machine, replica, now| machine.handle_keys(now, &keyring, replica));
 }
 
 #[test]

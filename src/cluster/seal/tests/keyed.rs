@@ -273,6 +273,11 @@ fn a_stream_needs_both_shares_and_a_key_in_common() {
     ours.open(answer).expect("a share");
     let said = ours.seal(Bytes::from_static(b"hello"));
     assert_eq!(theirs.open(said.clone()), Ok(Bytes::from_static(b"hello")));
+    // A stream may go on for as long as both have the key with which it began.
+    a.set_keys(&keyring(&[2, 1]));
+    assert!(a.is_current(&ours));
+    a.set_keys(&keyring(&[2]));
+    assert!(!a.is_current(&ours) && b.is_current(&theirs));
     // The whole stream, recorded and sent again.
     let (_, again) = b.accept(address(0), &preamble).expect("opens");
     assert_eq!(again.expect("a sealed stream").open(said), Err(SealRefusal::Forged));
