@@ -8,85 +8,13 @@
 //! Rejected: a registry of boxed metrics that are looked up by name. All names are known at compile time, and
 //! a field cannot be misspelt.
 
-use std::fmt::Write;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+mod exposition;
+mod kinds;
 
+use self::exposition::{Exposition, Seconds};
+pub use self::kinds::{Counter, Gauge, Histogram};
 use crate::memory::{MEMORY_USES, MemoryUse};
 use crate::protocol::refusal::Code;
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds one to the counter.
-    pub fn increment(&self) {
-        self.add(1);
-    }
-
-    /// Adds a number to the counter.
-    pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Relaxed);
-    }
-
-    /// Adds one at a fraction of the cost. May only be called under a lock under which all updates of this
-    /// counter happen.
-    pub fn increment_alone(&self) {
-        self.0.store(self.get() + 1, Relaxed);
-    }
-
-    /// Returns the current value of the counter.
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// A number that can go up and down.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct Gauge(AtomicI64);
-
-impl Gauge {
-    /// Sets the gauge to `value`.
-    pub fn set(&self, value: i64) {
-        self.0.store(value, Relaxed);
-    }
-
-    /// Adds `difference`, which may be negative.
-    pub fn add(&self, difference: i64) {
-        self.0.fetch_add(difference, Relaxed);
-    }
-
-    /// Returns the current value of the gauge.
-    pub fn get(&self) -> i64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// Upper bounds of the buckets, in microseconds: from a hop over loopback to the healing of a partition.
-const BUCKETS_US: [u64; 17] = [
-    100, 250, 500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
-    2_500_000, 10_000_000, 60_000_000,
-];
-
-/// A distribution of durations, counted in fixed buckets.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    buckets: [Counter; BUCKETS_US.len() + 1],
-    sum_us: Counter,
-}
-
-impl Histogram {
-    /// Counts one duration of `us` microseconds.
-    pub fn record_us(&self, us: u64) {
-        let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
-        if let Some(counter) = self.buckets.get(bucket) {
-            counter.increment();
-        }
-        self.sum_us.add(us);
-    }
-}
 
 /// Number of members in each state, as this node sees them.
 #[derive(Debug, Default)]
@@ -434,69 +362,6 @@ impl Metrics {
         text.head("clock_offset_seconds", "gauge", "This clock less the median of the members'.");
         let offset_us = self.clock_offset_us.get();
         text.line(format_args!("clock_offset_seconds {}", Seconds::from_us(offset_us)));
-    }
-}
-
-/// Writes Prometheus' text format. Adds `anode_` in front of every name.
-struct Exposition<'a> {
-    out: &'a mut String,
-}
-
-impl Exposition<'_> {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        self.raw(format_args!("# HELP anode_{name} {help}\n# TYPE anode_{name} {kind}\n"));
-    }
-
-    fn line(&mut self, sample: std::fmt::Arguments<'_>) {
-        self.raw(format_args!("anode_{sample}\n"));
-    }
-
-    fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
-        self.total(name, help, counter.get());
-    }
-
-    fn total(&mut self, name: &str, help: &str, total: u64) {
-        self.head(name, "counter", help);
-        self.line(format_args!("{name} {total}"));
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, gauge: &Gauge) {
-        self.head(name, "gauge", help);
-        self.line(format_args!("{name} {}", gauge.get()));
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
-        self.head(name, "histogram", help);
-        let mut count = 0;
-        for (bound_us, bucket) in BUCKETS_US.iter().zip(&histogram.buckets) {
-            count += bucket.get();
-            let bound = Seconds::from_us(*bound_us as i64);
-            self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {count}"));
-        }
-        count += histogram.buckets.last().map_or(0, Counter::get);
-        self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
-        self.line(format_args!("{name}_sum {}", Seconds::from_us(histogram.sum_us.get() as i64)));
-        self.line(format_args!("{name}_count {count}"));
-    }
-
-    /// Appends formatted text. Writing to a `String` cannot fail, so there is no result.
-    fn raw(&mut self, text: std::fmt::Arguments<'_>) {
-        let _ = self.out.write_fmt(text);
-    }
-}
-
-/// A duration that is written in seconds.
-struct Seconds(f64);
-
-impl Seconds {
-    fn from_us(us: i64) -> Seconds {
-        Seconds(us as f64 / 1e6)
-    }
-}
-
-impl std::fmt::Display for Seconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
     }
 }
 

@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
+use crate::access::AccessArgs;
 use crate::engine::{SOURCES_MAX, WINDOW_MAX};
 use crate::names::Names;
 use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Payloads, Sizes};
 use crate::plan::{Format, Patterns, Plan, Target, Transport, separator};
 use crate::replay::Recording;
 use crate::schedule::Shape;
-use crate::tls::{self, TlsSettings};
-use crate::wire::{Ack, Bearer, Common};
+use crate::tls;
+use crate::usage::wrong;
+use crate::wire::{Ack, Common};
 
 /// How the rate is spread over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -73,15 +75,8 @@ pub struct RunArgs {
     /// Servers that are subscribed to, if not --to
     #[arg(long, value_delimiter = ',', help_heading = "Target")]
     pub subscribe_to: Vec<String>,
-    /// PEM file of the authorities that sign the servers' certificates [default: those of this system]
-    #[arg(long, value_name = "FILE", help_heading = "Target")]
-    pub ca: Option<PathBuf>,
-    /// aNode: token that every connection brings [env: ANODE_TOKEN]
-    #[arg(long, conflicts_with = "token_file", help_heading = "Target")]
-    pub token: Option<String>,
-    /// aNode: file with that token
-    #[arg(long, help_heading = "Target")]
-    pub token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// Connections that publish
     #[arg(long, short, default_value_t = 1, help_heading = "Load")]
     pub publishers: u32,
@@ -205,11 +200,6 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Makes the error of an option with a value that is not allowed.
-fn wrong<T>(option: &str, value: impl std::fmt::Display, allowed: &str) -> Result<T, String> {
-    Err(format!("{option} {value}: must be {allowed}"))
-}
-
 impl RunArgs {
     /// Reads options as they stand on a command line; those that are absent get their defaults.
     pub fn parse(options: &[&str]) -> Result<RunArgs, clap::Error> {
@@ -254,7 +244,7 @@ impl RunArgs {
             format: self.format,
             publish_to: or_to(&self.publish_to),
             subscribe_to: or_to(&self.subscribe_to),
-            tls: self.tls()?,
+            tls: self.access.tls([&self.to, &self.publish_to, &self.subscribe_to].into_iter().flatten())?,
             publishers: if recording.is_some() { self.publishers.min(sources) } else { self.publishers },
             subscribers: self.subscribers,
             sources,
@@ -284,18 +274,6 @@ impl RunArgs {
         })
     }
 
-    /// Returns the settings of TLS, if the addresses of the servers ask for it: all of them, or none.
-    fn tls(&self) -> Result<Option<TlsSettings>, String> {
-        let all = [&self.to, &self.publish_to, &self.subscribe_to].into_iter().flatten();
-        let (with, without): (Vec<_>, Vec<_>) = all.partition(|address| tls::is_tls(address));
-        match (with.first(), without.first()) {
-            (Some(_), Some(plain)) => wrong("--to", plain, "wss:// as the others are, or none of them"),
-            (None, _) if self.ca.is_some() => wrong("--to", "", "wss://host:port with --ca"),
-            (None, _) => Ok(None),
-            (Some(_), None) => TlsSettings::new(self.ca.as_deref()).map(Some),
-        }
-    }
-
     fn common(&self, names: Names) -> Result<Common, String> {
         Ok(Common {
             names,
@@ -309,28 +287,8 @@ impl RunArgs {
             snapshot: self.snapshot,
             publish_batch: self.publish_batch,
             subscribe_batch: self.subscribe_batch,
-            token: self.token()?,
+            token: self.access.token()?,
         })
-    }
-
-    /// Returns the token that connections bring, if there is one. Errors do not repeat it.
-    fn token(&self) -> Result<Option<Bearer>, String> {
-        let given = match (&self.token, &self.token_file) {
-            (Some(token), _) => Some(token.clone()),
-            (None, Some(path)) => match std::fs::read_to_string(path) {
-                Ok(text) => Some(text),
-                Err(error) => {
-                    return wrong("--token-file", path.display(), &format!("a readable file ({error})"));
-                }
-            },
-            (None, None) => std::env::var("ANODE_TOKEN").ok().filter(|text| !text.is_empty()),
-        };
-        let Some(text) = given else { return Ok(None) };
-        let text = text.trim();
-        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return wrong("--token", "the token", "printable ASCII without spaces");
-        }
-        Ok(Some(Bearer(text.into())))
     }
 
     fn check(&self) -> Result<(), String> {

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a load generator reads clocks and sleeps")]
 
+pub mod access;
 pub mod args;
 pub mod client;
 pub mod engine;
@@ -28,6 +29,7 @@ pub mod report;
 mod schedule;
 mod sequence;
 pub mod tls;
+mod usage;
 mod window;
 mod wire;
 pub mod zipf;

@@ -210,7 +210,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Idle { target, transport, to, ca, connections, pid, seconds, local_address } => {
             let mut args = RunArgs::parse(&[])?;
             (args.target, args.transport, args.local_address) = (target, transport, local_address);
-            (args.to, args.ca) = (to.into_iter().collect(), ca);
+            (args.to, args.access.ca) = (to.into_iter().collect(), ca);
             hold_idle(args, connections, pid, seconds)
         }
     }

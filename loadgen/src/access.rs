@@ -1,0 +1,59 @@
+//! Options by which connections are let in: the authorities that are trusted, and the token that is brought.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::tls::{self, TlsSettings};
+use crate::usage::wrong;
+use crate::wire::Bearer;
+
+/// The authorities and the token.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AccessArgs {
+    /// PEM file of the authorities that sign the servers' certificates [default: those of this system]
+    #[arg(long, value_name = "FILE", help_heading = "Target")]
+    pub ca: Option<PathBuf>,
+    /// aNode: token that every connection brings [env: ANODE_TOKEN]
+    #[arg(long, conflicts_with = "token_file", help_heading = "Target")]
+    pub token: Option<String>,
+    /// aNode: file with that token
+    #[arg(long, help_heading = "Target")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl AccessArgs {
+    /// Returns the settings of TLS, if the addresses of the servers ask for it: all of them, or none.
+    pub fn tls<'a>(
+        &self,
+        addresses: impl Iterator<Item = &'a String>,
+    ) -> Result<Option<TlsSettings>, String> {
+        let (with, without): (Vec<_>, Vec<_>) = addresses.partition(|address| tls::is_tls(address));
+        match (with.first(), without.first()) {
+            (Some(_), Some(plain)) => wrong("--to", plain, "wss:// as the others are, or none of them"),
+            (None, _) if self.ca.is_some() => wrong("--to", "", "wss://host:port with --ca"),
+            (None, _) => Ok(None),
+            (Some(_), None) => TlsSettings::new(self.ca.as_deref()).map(Some),
+        }
+    }
+
+    /// Returns the token that connections bring, if there is one. Errors do not repeat it.
+    pub fn token(&self) -> Result<Option<Bearer>, String> {
+        let given = match (&self.token, &self.token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(path)) => match std::fs::read_to_string(path) {
+                Ok(text) => Some(text),
+                Err(error) => {
+                    return wrong("--token-file", path.display(), &format!("a readable file ({error})"));
+                }
+            },
+            (None, None) => std::env::var("ANODE_TOKEN").ok().filter(|text| !text.is_empty()),
+        };
+        let Some(text) = given else { return Ok(None) };
+        let text = text.trim();
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return wrong("--token", "the token", "printable ASCII without spaces");
+        }
+        Ok(Some(Bearer(text.into())))
+    }
+}

@@ -1,0 +1,77 @@
+//! The kinds of metrics: counters, gauges and histograms.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one to the counter.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds a number to the counter.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+
+    /// Adds one at a fraction of the cost. May only be called under a lock under which all updates of this
+    /// counter happen.
+    pub fn increment_alone(&self) {
+        self.0.store(self.get() + 1, Relaxed);
+    }
+
+    /// Returns the current value of the counter.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that can go up and down.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Sets the gauge to `value`.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Adds `difference`, which may be negative.
+    pub fn add(&self, difference: i64) {
+        self.0.fetch_add(difference, Relaxed);
+    }
+
+    /// Returns the current value of the gauge.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Upper bounds of the buckets, in microseconds: from a hop over loopback to the healing of a partition.
+pub(super) const BUCKETS_US: [u64; 17] = [
+    100, 250, 500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
+    2_500_000, 10_000_000, 60_000_000,
+];
+
+/// A distribution of durations, counted in fixed buckets.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    pub(super) buckets: [Counter; BUCKETS_US.len() + 1],
+    pub(super) sum_us: Counter,
+}
+
+impl Histogram {
+    /// Counts one duration of `us` microseconds.
+    pub fn record_us(&self, us: u64) {
+        let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
+        if let Some(counter) = self.buckets.get(bucket) {
+            counter.increment();
+        }
+        self.sum_us.add(us);
+    }
+}
