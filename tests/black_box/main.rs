@@ -14,6 +14,7 @@ mod config;
 mod data;
 mod durability;
 mod forgery;
+mod guide;
 mod healing;
 mod hostile;
 mod http;
