@@ -13,7 +13,8 @@ use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Payloads, Sizes};
 use crate::plan::{Format, Patterns, Plan, Target, Transport, separator};
 use crate::replay::Recording;
 use crate::schedule::Shape;
-use crate::wire::{Ack, Bearer, Common};
+use crate::token;
+use crate::wire::{Ack, Common};
 
 /// How the rate is spread over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -291,28 +292,8 @@ impl RunArgs {
             snapshot: self.snapshot,
             publish_batch: self.publish_batch,
             subscribe_batch: self.subscribe_batch,
-            token: self.token()?,
+            token: token::read(self.token.as_deref(), self.token_file.as_deref())?,
         })
-    }
-
-    /// Returns the token that connections bring, if there is one. Errors do not repeat it.
-    fn token(&self) -> Result<Option<Bearer>, String> {
-        let given = match (&self.token, &self.token_file) {
-            (Some(token), _) => Some(token.clone()),
-            (None, Some(path)) => match std::fs::read_to_string(path) {
-                Ok(text) => Some(text),
-                Err(error) => {
-                    return wrong("--token-file", path.display(), &format!("a readable file ({error})"));
-                }
-            },
-            (None, None) => std::env::var("ANODE_TOKEN").ok().filter(|text| !text.is_empty()),
-        };
-        let Some(text) = given else { return Ok(None) };
-        let text = text.trim();
-        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return wrong("--token", "the token", "printable ASCII without spaces");
-        }
-        Ok(Some(Bearer(text.into())))
     }
 
     fn check(&self) -> Result<(), String> {

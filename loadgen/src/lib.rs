@@ -27,6 +27,7 @@ pub mod replay;
 pub mod report;
 mod schedule;
 mod sequence;
+pub mod token;
 mod window;
 mod wire;
 pub mod zipf;

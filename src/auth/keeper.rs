@@ -23,7 +23,7 @@ use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
 
 /// Time between two looks at the files, in microseconds.
-const LOOK_US: u64 = 1_000_000;
+const FILES_LOOK_US: u64 = 1_000_000;
 /// Least time between two lines in the log about wrong tokens, in microseconds.
 const FAILURE_LINE_US: u64 = 60_000_000;
 
@@ -94,7 +94,7 @@ impl Auth {
             if now.mono_us < files.look_us {
                 return false;
             }
-            files.look_us = now.mono_us + LOOK_US;
+            files.look_us = now.mono_us + FILES_LOOK_US;
             // A file that was bad may be mended in a file that it names and that is not watched so far.
             files.watch.take_changed(now.wall_us) || files.flaw.is_some()
         };

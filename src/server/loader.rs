@@ -35,7 +35,7 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, ended: &Receiver<()>) {
         let may_collect = shared.cluster.may_collect();
         let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);
         shared.wake_wanted();
-        shared.poll_auth(now);
+        shared.look_at_auth(now, false);
         if let Some(takeover) = &mut takeover {
             takeover.look(now, shared);
         }

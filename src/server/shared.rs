@@ -127,10 +127,11 @@ impl Shared {
         }
     }
 
-    /// Reads the file of rights again if it has changed, and has every worker judge its sessions by it. To be called
-    /// from time to time.
-    pub fn poll_auth(&self, now: Now) {
-        if self.door.auth().is_some_and(|auth| auth.poll(now)) {
+    /// Reads the file of rights again if it has changed, or in any case if `is_asked`, and has every worker judge its
+    /// sessions by it. To be called from time to time.
+    pub fn look_at_auth(&self, now: Now, is_asked: bool) {
+        let Some(auth) = self.door.auth() else { return };
+        if if is_asked { auth.reload(now) } else { auth.poll(now) } {
             self.wake_all();
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use super::token::Token;
+use super::token::NodeToken;
 use crate::cli::CliError;
 
 /// Port of the node if its URL names none.
@@ -21,7 +21,7 @@ pub struct NodeUrl {
     /// The beginning of all paths, for a node behind a proxy, without a slash at its end; usually empty.
     prefix: String,
     /// The token to bring, if there is one.
-    token: Option<Token>,
+    token: Option<NodeToken>,
 }
 
 impl NodeUrl {
@@ -56,12 +56,12 @@ impl NodeUrl {
     }
 
     /// Returns the same node, to which this token is to be brought.
-    pub fn with_token(self, token: Option<Token>) -> NodeUrl {
+    pub fn with_token(self, token: Option<NodeToken>) -> NodeUrl {
         NodeUrl { token, ..self }
     }
 
     /// The token to bring, if there is one.
-    pub fn token(&self) -> Option<&Token> {
+    pub fn token(&self) -> Option<&NodeToken> {
         self.token.as_ref()
     }
 
