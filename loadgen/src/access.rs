@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::tls::{self, TlsSettings};
+use crate::token::{self, Bearer};
 use crate::usage::wrong;
-use crate::wire::Bearer;
 
 /// The authorities and the token.
 #[derive(Clone, Debug, Default, Args)]
@@ -39,21 +39,6 @@ impl AccessArgs {
 
     /// Returns the token that connections bring, if there is one. Errors do not repeat it.
     pub fn token(&self) -> Result<Option<Bearer>, String> {
-        let given = match (&self.token, &self.token_file) {
-            (Some(token), _) => Some(token.clone()),
-            (None, Some(path)) => match std::fs::read_to_string(path) {
-                Ok(text) => Some(text),
-                Err(error) => {
-                    return wrong("--token-file", path.display(), &format!("a readable file ({error})"));
-                }
-            },
-            (None, None) => std::env::var("ANODE_TOKEN").ok().filter(|text| !text.is_empty()),
-        };
-        let Some(text) = given else { return Ok(None) };
-        let text = text.trim();
-        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return wrong("--token", "the token", "printable ASCII without spaces");
-        }
-        Ok(Some(Bearer(text.into())))
+        token::read(self.token.as_deref(), self.token_file.as_deref())
     }
 }

@@ -29,6 +29,7 @@ pub mod report;
 mod schedule;
 mod sequence;
 pub mod tls;
+pub mod token;
 mod usage;
 mod window;
 mod wire;

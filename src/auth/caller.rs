@@ -25,7 +25,7 @@ pub struct Caller {
     pub host: Option<Box<str>>,
     /// The value of the header `Origin`, which browsers send.
     pub origin: Option<Box<str>>,
-    /// The token.
+    /// The token that the request brings, if it brings one.
     pub token: BroughtToken,
 }
 

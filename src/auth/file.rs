@@ -17,7 +17,7 @@ use crate::limits::{AUTH_FILE_BYTES_MAX, JWT_KEYS_MAX, PATTERNS_PER_RIGHT_MAX, T
 use crate::record::Pattern;
 
 /// Longest name of a token, in bytes: that of a DNS name, which a certificate may have.
-const NAME_BYTES_MAX: usize = 253;
+const TOKEN_NAME_BYTES_MAX: usize = 253;
 /// Greatest rate, in records a second.
 const RATE_MAX: u32 = 1_000_000_000;
 
@@ -154,10 +154,11 @@ impl Reader<'_> {
 
     fn check_name(&self, name: &Spanned<String>, names: &mut BTreeSet<String>) -> Result<(), AuthFileError> {
         let text = name.get_ref();
-        let is_fine = (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
+        let is_fine = (1..=TOKEN_NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
         if !is_fine || text == ANONYMOUS {
-            let allowed =
-                format!("1 to {NAME_BYTES_MAX} bytes without control characters, and not {ANONYMOUS:?}");
+            let allowed = format!(
+                "1 to {TOKEN_NAME_BYTES_MAX} bytes without control characters, and not {ANONYMOUS:?}"
+            );
             return Err(self.wrong(name, "token.name", &quoted(text), allowed));
         }
         if !names.insert(text.clone()) {

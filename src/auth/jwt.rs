@@ -18,7 +18,7 @@ use crate::limits::{JWT_LEEWAY_US, JWT_REMEMBERED_MAX, PATTERNS_PER_RIGHT_MAX};
 use crate::record::Pattern;
 
 /// Longest name that a JWT may give its holder, in bytes. The rest is cut off.
-const NAME_BYTES_MAX: usize = 128;
+const SUBJECT_BYTES_MAX: usize = 128;
 /// The name of those whose JWT has no `sub`.
 const NAMELESS: &str = "jwt";
 
@@ -182,7 +182,7 @@ fn listed(claim: Option<OneOrMany>) -> Vec<String> {
 
 /// Returns the name as it may stand in a line of a log.
 fn name(subject: &str) -> Arc<str> {
-    let end = (0..=subject.len().min(NAME_BYTES_MAX)).rev().find(|&at| subject.is_char_boundary(at));
+    let end = (0..=subject.len().min(SUBJECT_BYTES_MAX)).rev().find(|&at| subject.is_char_boundary(at));
     let cut = subject.get(..end.unwrap_or(0)).unwrap_or_default();
     cut.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect::<String>().into()
 }

@@ -12,7 +12,7 @@ pub enum Resource {
     Live,
     /// Whether clients should be sent to this node.
     Ready,
-    /// The metrics.
+    /// The metrics in the text format of Prometheus.
     Metrics,
     /// The members of the cluster.
     Members,

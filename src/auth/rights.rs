@@ -99,6 +99,16 @@ mod tests {
     }
 
     #[test]
+    fn a_search_is_narrowed_to_what_may_be_read() {
+        let pattern = |text: &str| Pattern::parse(text).expect(text);
+        let one = Rights { subscribe: set("a/**"), ..Rights::default() };
+        assert_eq!(one.narrowed(pattern("**")), pattern("a/**"));
+        assert_eq!(one.narrowed(pattern("a/b/*")), pattern("a/b/*"));
+        assert_eq!(one.narrowed(pattern("*/b")), pattern("*/b"));
+        assert_eq!(Rights { admin: true, ..one }.narrowed(pattern("**")), pattern("**"));
+    }
+
+    #[test]
     fn the_systems_names_are_published_by_admins_alone() {
         let all = Rights { publish: set("**"), ..Rights::default() };
         let named = Rights { publish: set("$sys/**"), ..Rights::default() };

@@ -1,5 +1,6 @@
 //! What every request passes before its handler: the door of the node, and the rules for answers to web pages (CORS).
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -9,14 +10,13 @@ use axum::http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HOST,
     HeaderValue, ORIGIN, VARY,
 };
-use axum::http::{HeaderMap, Method, StatusCode, Version};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::app::App;
 use super::authority::check_host;
 use super::problem::Problem;
-use super::routes::unknown;
 use crate::auth::{Access, Caller, PageOrigin, Peer, Resource, Right};
 use crate::protocol::refusal::{Code, Refusal};
 
@@ -127,4 +127,12 @@ fn preflight() -> Response {
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_FIELDS));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECONDS));
     response
+}
+
+/// Answers a request for a path at which there is nothing.
+pub(super) async fn unknown(uri: Uri) -> Problem {
+    let mut detail = String::new();
+    // Writing to a `String` cannot fail.
+    let _ = write!(detail, "there is nothing at {:.100}", uri.path());
+    Problem::new(Code::NotFound, detail)
 }

@@ -1,6 +1,5 @@
 //! The paths of the control plane, and one function for each.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
@@ -12,7 +11,7 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
 
 use super::app::{App, typed};
-use super::entry::{Sender, around};
+use super::entry::{Sender, around, unknown};
 use super::health::HealthPath;
 use super::leased::{lease, leased_body, leased_json, resize};
 use super::page::{MemberList, RecordPage};
@@ -261,11 +260,4 @@ async fn not_upgraded(uri: Uri) -> Response {
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
     let detail = format!("{method} is not for {}; see the header Allow", uri.path());
     Problem::new(Code::MethodNotAllowed, detail)
-}
-
-pub(super) async fn unknown(uri: Uri) -> Problem {
-    let mut detail = String::new();
-    // Writing to a `String` cannot fail.
-    let _ = write!(detail, "there is nothing at {:.100}", uri.path());
-    Problem::new(Code::NotFound, detail)
 }

@@ -33,7 +33,7 @@ pub struct Upgrade {
     pub query: String,
     /// Length of the head in bytes; what follows are the client's first frames.
     pub head_bytes: usize,
-    /// Who asks.
+    /// What the header fields say of who sends the request.
     pub caller: Caller,
     /// The terms of the change. An error says why there can be no session.
     pub handshake: Result<Handshake, String>,

@@ -94,7 +94,7 @@ fn http(node: &NodeHandle, request: &str) -> String {
 }
 
 fn get(node: &NodeHandle, path: &str) -> String {
-    http(node, &format!("GET {path} HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n"))
+    http(node, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
 }
 
 fn post(node: &NodeHandle, path: &str, body: &str) -> String {
@@ -102,7 +102,7 @@ fn post(node: &NodeHandle, path: &str, body: &str) -> String {
     http(
         node,
         &format!(
-            "POST {path} HTTP/1.1\r\nHost: n\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
         ),
     )
 }
@@ -224,7 +224,7 @@ fn bad_handshakes_are_refused_before_the_upgrade() {
         let answer = http(
             &node,
             &format!(
-                "GET {path} HTTP/1.1\r\nHost: n\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}\r\n"
             ),
         );

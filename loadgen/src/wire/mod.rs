@@ -14,9 +14,8 @@ pub mod websocket;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use crate::names::{Names, Pattern};
+use crate::token::Bearer;
 
 /// An observer that is told what happens on a connection.
 pub trait Sink {
@@ -96,16 +95,6 @@ impl Ack {
             Ack::Stored => "stored",
             Ack::Replicated => "replicated",
         }
-    }
-}
-
-/// A token that connections bring. Its text is shown nowhere.
-#[derive(Clone)]
-pub struct Bearer(pub Arc<str>);
-
-impl std::fmt::Debug for Bearer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Bearer(…)")
     }
 }
 

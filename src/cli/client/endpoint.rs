@@ -6,7 +6,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use super::stream::NodeStream;
-use super::token::Token;
+use super::token::NodeToken;
 use super::trust::{Trust, TrustArguments};
 use crate::cli::CliError;
 
@@ -25,7 +25,7 @@ pub struct NodeUrl {
     /// The settings of TLS; `None` if the connection is plain.
     trust: Option<Trust>,
     /// The token to bring, if there is one.
-    token: Option<Token>,
+    token: Option<NodeToken>,
 }
 
 impl NodeUrl {
@@ -69,12 +69,12 @@ impl NodeUrl {
     }
 
     /// Returns the same node, to which this token is to be brought.
-    pub fn with_token(self, token: Option<Token>) -> NodeUrl {
+    pub fn with_token(self, token: Option<NodeToken>) -> NodeUrl {
         NodeUrl { token, ..self }
     }
 
     /// The token to bring, if there is one.
-    pub fn token(&self) -> Option<&Token> {
+    pub fn token(&self) -> Option<&NodeToken> {
         self.token.as_ref()
     }
 

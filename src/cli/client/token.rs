@@ -7,15 +7,15 @@ use std::sync::Arc;
 use crate::cli::CliError;
 
 /// Name of the environment variable with the token.
-const VARIABLE: &str = "ANODE_TOKEN";
+const TOKEN_VARIABLE: &str = "ANODE_TOKEN";
 
 /// The flags that say which token to bring.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct TokenArguments {
-    /// Token to bring, if the node wants one; other users of this machine may see it, unlike that of --token-file
+    /// NodeToken to bring, if the node wants one; other users of this machine may see it, unlike that of --token-file
     /// or of ANODE_TOKEN [env: ANODE_TOKEN]
     #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
-    token: Option<Token>,
+    token: Option<NodeToken>,
     /// File with the token to bring
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -23,31 +23,31 @@ pub struct TokenArguments {
 
 /// A token. Its text is shown nowhere.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(Arc<str>);
+pub struct NodeToken(Arc<str>);
 
-impl Token {
+impl NodeToken {
     /// The text of the token.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for NodeToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
+        f.write_str("NodeToken(…)")
     }
 }
 
 /// clap converts arguments with this. The check comes later, so that no error repeats a token.
-impl From<String> for Token {
-    fn from(text: String) -> Token {
-        Token(text.into())
+impl From<String> for NodeToken {
+    fn from(text: String) -> NodeToken {
+        NodeToken(text.into())
     }
 }
 
 impl TokenArguments {
     /// Returns the token, or `None` if there is none.
-    pub fn read(&self) -> Result<Option<Token>, CliError> {
+    pub fn read(&self) -> Result<Option<NodeToken>, CliError> {
         let (field, text) = match (&self.token, &self.token_file) {
             (Some(token), _) => ("--token", token.as_str().to_owned()),
             (None, Some(path)) => {
@@ -59,8 +59,8 @@ impl TokenArguments {
                 })?;
                 ("--token-file", text)
             }
-            (None, None) => match std::env::var(VARIABLE) {
-                Ok(text) if !text.is_empty() => (VARIABLE, text),
+            (None, None) => match std::env::var(TOKEN_VARIABLE) {
+                Ok(text) if !text.is_empty() => (TOKEN_VARIABLE, text),
                 _ => return Ok(None),
             },
         };
@@ -70,7 +70,7 @@ impl TokenArguments {
                 format!("{field}: the token cannot be used; allowed: printable ASCII without spaces");
             return Err(CliError::Usage(message));
         }
-        Ok(Some(Token(text.into())))
+        Ok(Some(NodeToken(text.into())))
     }
 }
 
@@ -78,8 +78,8 @@ impl TokenArguments {
 mod tests {
     use super::*;
 
-    fn read(token: Option<&str>, token_file: Option<PathBuf>) -> Result<Option<Token>, CliError> {
-        TokenArguments { token: token.map(|text| Token(text.into())), token_file }.read()
+    fn read(token: Option<&str>, token_file: Option<PathBuf>) -> Result<Option<NodeToken>, CliError> {
+        TokenArguments { token: token.map(|text| NodeToken(text.into())), token_file }.read()
     }
 
     #[test]
@@ -87,8 +87,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("token");
         std::fs::write(&path, "from-file\n").expect("written");
-        assert_eq!(read(Some("from-flag"), None).expect("fine"), Some(Token("from-flag".into())));
-        assert_eq!(read(None, Some(path.clone())).expect("fine"), Some(Token("from-file".into())));
+        assert_eq!(read(Some("from-flag"), None).expect("fine"), Some(NodeToken("from-flag".into())));
+        assert_eq!(read(None, Some(path.clone())).expect("fine"), Some(NodeToken("from-file".into())));
         std::fs::write(&path, "my secret").expect("written");
         for error in
             [read(None, Some(path)), read(Some("my\tsecret"), None), read(None, Some("/no/file".into()))]
@@ -96,6 +96,6 @@ mod tests {
             let Err(CliError::Usage(message)) = error else { panic!("taken") };
             assert!(message.contains("--token") && !message.contains("secret"), "{message}");
         }
-        assert_eq!(format!("{:?}", Token("x".into())), "Token(…)");
+        assert_eq!(format!("{:?}", NodeToken("x".into())), "NodeToken(…)");
     }
 }

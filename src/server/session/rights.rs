@@ -12,7 +12,7 @@ use crate::record::{Now, Pattern};
 use crate::server::close::{CloseCode, CloseReason};
 
 /// Longest time between two looks at the end of an access, in microseconds, because the wall clock may be set.
-const LOOK_US_MAX: u64 = 60_000_000;
+const EXPIRY_LOOK_US_MAX: u64 = 60_000_000;
 
 /// The rights of one session.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl SessionRights {
     pub(super) fn set(&mut self, access: Access, now: Now) {
         self.look_us = access
             .expires_us()
-            .map(|expires_us| now.mono_us + expires_us.saturating_sub(now.wall_us).min(LOOK_US_MAX));
+            .map(|expires_us| now.mono_us + expires_us.saturating_sub(now.wall_us).min(EXPIRY_LOOK_US_MAX));
         match &mut self.known {
             Some(known) => known.set_access(access),
             None => self.known = Some(PublishRights::new(access)),
