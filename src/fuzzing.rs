@@ -35,7 +35,7 @@ const DECODING: usize = 256 * 1024;
 /// Memory for the checks that drive a whole machine of the cluster, or open a store.
 const MACHINE: usize = 16 * 1024 * 1024;
 
-/// All doors.
+/// Every door, in the order in which `fuzz/run` takes them.
 pub const DOORS: &[Door] = &[
     door("datagram", crate::cluster::fuzzing::datagram, crate::cluster::fuzzing::datagram_seeds, MACHINE),
     door("stream", crate::cluster::fuzzing::stream, crate::cluster::fuzzing::stream_seeds, MACHINE),

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::CliError;
-use super::client::{DEFAULT_URL, NodeUrl, TokenArguments, TrustArguments, fetch, percent_encoded};
+use super::client::{AccessArguments, DEFAULT_URL, fetch, percent_encoded};
 use crate::record::Source;
 
 /// The arguments of `anode get`.
@@ -15,15 +15,12 @@ pub struct Arguments {
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     from: String,
     #[command(flatten)]
-    trust: TrustArguments,
-    #[command(flatten)]
-    token: TokenArguments,
+    access: AccessArguments,
 }
 
 /// Prints the record. Returns the node's error if there is none.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = NodeUrl::parse(&arguments.from, "from", &arguments.trust)?;
-    let endpoint = endpoint.with_token(arguments.token.read()?);
+    let endpoint = arguments.access.node(&arguments.from, "from")?;
     Source::check(&arguments.source).map_err(|error| CliError::Usage(error.to_string()))?;
     let record = fetch(&endpoint, &format!("/v1/sources/{}", percent_encoded(&arguments.source)))?.ok()?;
     Ok(writeln!(std::io::stdout(), "{record}")?)

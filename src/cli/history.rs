@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::{DEFAULT_URL, NodeUrl, TokenArguments, TrustArguments, fetch, percent_encoded};
+use super::client::{AccessArguments, DEFAULT_URL, fetch, percent_encoded};
 use super::{CliError, whole_number};
 use crate::limits::TS_MAX;
 use crate::record::Source;
@@ -23,15 +23,13 @@ pub struct Arguments {
     #[arg(long, value_name = "MICROS|URL")]
     from: Vec<String>,
     #[command(flatten)]
-    trust: TrustArguments,
+    access: AccessArguments,
     /// The greatest ts, in microseconds since 1970
     #[arg(long, value_name = "MICROS", allow_negative_numbers = true, value_parser = whole_number(0..=TS_MAX))]
     to: Option<u64>,
     /// Most records to print
     #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true, value_parser = whole_number(1..=u64::MAX))]
     limit: u64,
-    #[command(flatten)]
-    token: TokenArguments,
 }
 
 #[derive(Deserialize)]
@@ -44,8 +42,7 @@ struct Page<'a> {
 /// Prints the records, the newest first. They are requested page by page.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let (from_us, url) = told_apart(&arguments.from)?;
-    let endpoint = NodeUrl::parse(url, "from", &arguments.trust)?;
-    let endpoint = endpoint.with_token(arguments.token.read()?);
+    let endpoint = arguments.access.node(url, "from")?;
     Source::check(&arguments.source).map_err(|error| CliError::Usage(error.to_string()))?;
     let mut path = format!("/v1/sources/{}/history?from={from_us}", percent_encoded(&arguments.source));
     if let Some(to_us) = arguments.to {

@@ -6,7 +6,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
 
 use super::CliError;
-use super::client::{DEFAULT_URL, NodeUrl, TokenArguments, TrustArguments, fetch};
+use super::client::{AccessArguments, DEFAULT_URL, fetch};
 use crate::config::cluster_key::{CLUSTER_KEY_BYTES, ClusterKey};
 
 /// The arguments of `anode keys`.
@@ -24,9 +24,7 @@ pub struct Arguments {
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     from: String,
     #[command(flatten)]
-    trust: TrustArguments,
-    #[command(flatten)]
-    token: TokenArguments,
+    access: AccessArguments,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -60,8 +58,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let text = match arguments.action {
         Some(KeysAction::New) => new_key()?.to_text() + "\n",
         None => {
-            let endpoint = NodeUrl::parse(&arguments.from, "from", &arguments.trust)?;
-            let endpoint = endpoint.with_token(arguments.token.read()?);
+            let endpoint = arguments.access.node(&arguments.from, "from")?;
             table(&read(&fetch(&endpoint, "/v1/members")?.ok()?)?)
         }
     };

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Deserialize;
 
 use super::CliError;
-use super::client::{DEFAULT_URL, NodeUrl, TokenArguments, TrustArguments, fetch};
+use super::client::{AccessArguments, DEFAULT_URL, NodeUrl, fetch};
 
 /// The arguments of `anode members`.
 #[derive(Debug, clap::Args)]
@@ -14,12 +14,10 @@ pub struct Arguments {
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     from: String,
     #[command(flatten)]
-    trust: TrustArguments,
+    access: AccessArguments,
     /// Print the JSON as the node sent it
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    token: TokenArguments,
 }
 
 /// A member in the answer of a node.
@@ -62,8 +60,7 @@ fn read(body: &str) -> Result<Vec<Member>, CliError> {
 
 /// Prints the members as a table, or as the JSON that the node sent.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = NodeUrl::parse(&arguments.from, "from", &arguments.trust)?;
-    let endpoint = endpoint.with_token(arguments.token.read()?);
+    let endpoint = arguments.access.node(&arguments.from, "from")?;
     let body = fetch(&endpoint, "/v1/members")?.ok()?;
     let text = if arguments.json { format!("{body}\n") } else { table(&read(&body)?) };
     Ok(std::io::stdout().write_all(text.as_bytes())?)

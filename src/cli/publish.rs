@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use tungstenite::{Error, Message};
 
 use super::client::{
-    DEFAULT_URL, NodeUrl, Refused, Sender, Socket, TokenArguments, TrustArguments, connect_in_halves, items,
+    AccessArguments, DEFAULT_URL, NodeUrl, Refused, Sender, Socket, connect_in_halves, items,
 };
 use super::{CliError, whole_number};
 use crate::limits::TS_MAX;
@@ -48,7 +48,7 @@ pub struct Arguments {
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     to: String,
     #[command(flatten)]
-    trust: TrustArguments,
+    access: AccessArguments,
     /// When a publish is answered: accepted (the node has it), stored (it survives a power cut), replicated
     /// (every live node has it)
     #[arg(long, value_name = "LEVEL", default_value = "accepted", value_parser = AckLevel::ALL.map(AckLevel::as_str))]
@@ -56,14 +56,11 @@ pub struct Arguments {
     /// The record's ts, in microseconds since 1970 [default: the node's clock]
     #[arg(long, value_name = "MICROS", conflicts_with = "stdin", allow_negative_numbers = true, value_parser = whole_number(0..=TS_MAX))]
     ts: Option<u64>,
-    #[command(flatten)]
-    token: TokenArguments,
 }
 
 /// Publishes the records, waits for all answers, and returns an error if any of them is a refusal.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = NodeUrl::parse(&arguments.to, "to", &arguments.trust)?;
-    let endpoint = endpoint.with_token(arguments.token.read()?);
+    let endpoint = arguments.access.node(&arguments.to, "to")?;
     // The node checks the name of the source, because its refusal tells more than one made here could.
     let mut pipeline = Pipeline::open(&endpoint, &arguments.ack)?;
     match (&arguments.source, &arguments.data) {

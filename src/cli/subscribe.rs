@@ -2,9 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::client::{
-    DEFAULT_URL, Event, Interrupt, NodeUrl, Subscription, TokenArguments, TrustArguments, Wanted,
-};
+use super::client::{AccessArguments, DEFAULT_URL, Event, Interrupt, Subscription, Wanted};
 use super::{CliError, whole_number};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
 use crate::record::Pattern;
@@ -19,7 +17,7 @@ pub struct Arguments {
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     from: String,
     #[command(flatten)]
-    trust: TrustArguments,
+    access: AccessArguments,
     /// Only print records that are published from now on, not those that exist already
     #[arg(long)]
     no_snapshot: bool,
@@ -30,14 +28,11 @@ pub struct Arguments {
     /// End after this number of records
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole_number(1..=u64::MAX))]
     count: Option<u64>,
-    #[command(flatten)]
-    token: TokenArguments,
 }
 
 /// Prints records until there are as many as wanted, until Ctrl-C, or until the reader of stdout is gone.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = NodeUrl::parse(&arguments.from, "from", &arguments.trust)?;
-    let endpoint = endpoint.with_token(arguments.token.read()?);
+    let endpoint = arguments.access.node(&arguments.from, "from")?;
     for pattern in &arguments.patterns {
         Pattern::parse(pattern).map_err(|error| CliError::Usage(error.to_string()))?;
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::record::{Birth, NodeName, Payload, Record, SharedRecord, Source, Stamp};
+use crate::record::{Birth, NodeName, Payload, Record, Source, Stamp};
 
 /// A record with JSON data.
 pub(super) fn record(source: &str, ts: u64, data: &[u8]) -> Record {
@@ -16,7 +16,7 @@ pub(super) fn deletion(source: &str, ts: u64) -> Record {
 
 /// A shared record whose data is its `ts`.
 #[cfg(test)]
-pub(super) fn shared(source: &str, ts: u64) -> SharedRecord {
+pub(super) fn shared(source: &str, ts: u64) -> crate::record::SharedRecord {
     std::sync::Arc::new(record(source, ts, ts.to_string().as_bytes()))
 }
 

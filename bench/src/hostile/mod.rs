@@ -54,6 +54,9 @@ const LARGE: u64 = 100;
 const LARGE_BYTES: usize = 60_000;
 /// How long the node may take to become ready.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// How long the node may take to be done with the attackers after they have gone. It still makes the pages that they
+/// have asked for, one after the other.
+const SETTLING: Duration = Duration::from_secs(180);
 
 /// Measures all attacks, and prints a line with a verdict for each.
 pub fn run(arguments: &Arguments) -> Outcome<()> {
@@ -167,7 +170,7 @@ fn settle(node: &Node) -> Outcome<()> {
     /// The connections of the healthy, and that which asks.
     const OWN: f64 = 4.0;
     let begun = std::time::Instant::now();
-    while begun.elapsed() < DEADLINE {
+    while begun.elapsed() < SETTLING {
         let answer = get(&node.http, "/metrics", "1.1").unwrap_or_default();
         let connections = answer.lines().filter_map(|line| line.strip_prefix("anode_connections{"));
         let sum: f64 = connections
@@ -179,5 +182,6 @@ fn settle(node: &Node) -> Outcome<()> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    Err("a minute after the attackers have gone, the node still has connections of theirs".into())
+    Err(format!("{SETTLING:?} after the attackers have gone, the node still has connections of theirs")
+        .into())
 }

@@ -1,5 +1,6 @@
 //! The address of a node and the ways to talk to it, for all subcommands that are clients of a node.
 
+mod access;
 mod endpoint;
 mod http;
 mod signal;
@@ -9,12 +10,12 @@ mod subscription;
 mod token;
 mod trust;
 
+pub use access::AccessArguments;
 pub use endpoint::{NodeUrl, percent_encoded};
 pub use http::{Answer, fetch};
 pub use signal::Interrupt;
 pub use socket::{Sender, Socket, connect, connect_in_halves};
 pub use subscription::{Event, Subscription, Wanted};
-pub use token::TokenArguments;
 pub use trust::TrustArguments;
 
 use serde::Deserialize;

@@ -233,6 +233,9 @@ pub(crate) fn store_seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = entries.iter().map(|entry| join([entry.as_slice()])).collect();
     seeds.push(join(entries.iter().map(Vec::as_slice)));
     seeds.push(join([&*entry(3, FORMAT.as_bytes(), &9u64.to_le_bytes())]));
+    // Numbers without a successor.
+    seeds.push(join([&*entry(3, BOOT.as_bytes(), &u64::MAX.to_le_bytes())]));
+    seeds.push(join([&*entry(2, &u64::MAX.to_le_bytes(), &journal)]));
     seeds
 }
 

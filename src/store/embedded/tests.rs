@@ -470,3 +470,27 @@ fn garbage_is_no_store() {
     let opened = Embedded::open(Box::new(disk), settings, life(1, None));
     assert!(matches!(opened, Err(OpenError::Database { .. })));
 }
+
+/// A start panicked in a debug build, and in others wrote over rows of the journal, when a damaged number had no
+/// successor. Found by fuzzing.
+#[test]
+fn numbers_without_a_successor_are_damage() {
+    use super::schema::JOURNAL;
+    let disk = SimDisk::default();
+    {
+        let database = builder(1024 * 1024).create_with_backend(disk.clone()).expect("new");
+        let transaction = database.begin_write().expect("begun");
+        {
+            let mut journal = transaction.open_table(JOURNAL).expect("table");
+            for number in [3, (1 << 44) - 1, 1 << 44, u64::MAX] {
+                journal.insert(number, &[9u8, 0, 0, 0, 0][..]).expect("inserted");
+            }
+            transaction.open_table(NUMBERS).expect("table").insert(BOOT, u64::MAX).expect("inserted");
+        }
+        transaction.commit().expect("written");
+    }
+    let settings = Settings { history: 3, cache_bytes: 1024 * 1024, journal: JournalBounds::default() };
+    let (store, identity) = Embedded::open(Box::new(disk.clone()), settings, life(70, None)).expect("opens");
+    assert_eq!(identity.boot, 70, "the clock alone decides");
+    assert_eq!(store.journal.read().row_bytes(), 5, "one row has a possible number");
+}
