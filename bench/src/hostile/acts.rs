@@ -201,7 +201,7 @@ async fn slow_reads(attacker: &Attacker, mut stream: TcpStream) -> std::io::Resu
 
 /// Subscribes to everything from now on, and reads it: one in ten connections also what the healthy publish.
 async fn everything(attacker: &Attacker, mut stream: TcpStream) -> std::io::Result<()> {
-    let pattern = if attacker.number % 10 == 0 { "**" } else { "*/*" };
+    let pattern = if attacker.number.is_multiple_of(10) { "**" } else { "*/*" };
     upgrade(attacker, &mut stream, &format!("/subscribe?source={pattern}&snapshot=false")).await?;
     attacker.does();
     drain(&mut stream).await

@@ -4,15 +4,19 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anode_loadgen::Outcome;
 use clap::Args;
 
 use super::acts::{ACTS, Act, Attacker};
+use super::healthy::Healthy;
 
 /// How long the attackers may take to connect.
-const BEGIN: Duration = Duration::from_secs(60);
+const BEGIN: Duration = Duration::from_secs(120);
+/// Time between two records of the healthy while nothing is measured.
+const STAY: Duration = Duration::from_secs(1);
 /// Number of connections that are opened at a time.
 const OPENING_MAX: usize = 200;
 
@@ -30,12 +34,13 @@ pub struct AttackArguments {
 /// A running process of attackers, which is killed when this is dropped.
 pub struct Attackers {
     process: Child,
-    output: BufReader<std::process::ChildStdout>,
+    /// What the process prints, line by line.
+    lines: Receiver<String>,
 }
 
 impl Attackers {
-    /// Starts the process, and waits until all of its connections have begun.
-    pub fn begin(act: &Act, address: &str, connections: usize) -> Outcome<Attackers> {
+    /// Starts the process, and waits until all of its connections have begun. `healthy` stays connected meanwhile.
+    pub fn begin(act: &Act, address: &str, connections: usize, healthy: &mut Healthy) -> Outcome<Attackers> {
         let mut process = Command::new("nice")
             .args(["-n", "19"])
             .arg(std::env::current_exe()?)
@@ -45,10 +50,18 @@ impl Attackers {
             .spawn()
             .map_err(|error| format!("starting the attackers: {error}"))?;
         let output = BufReader::new(process.stdout.take().ok_or("no stdout")?);
-        let mut attackers = Attackers { process, output };
-        match attackers.line()?.as_str() {
-            "begun" => Ok(attackers),
-            other => Err(format!("the attackers have not begun: {other:?}").into()),
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let attackers = Attackers { process, lines };
+        loop {
+            match attackers.lines.recv_timeout(STAY) {
+                Ok(line) if line == "begun" => return Ok(attackers),
+                Ok(line) => return Err(format!("the attackers have not begun: {line:?}").into()),
+                Err(RecvTimeoutError::Timeout) => healthy.stay()?,
+                Err(RecvTimeoutError::Disconnected) => return Err("the attackers have not begun".into()),
+            }
         }
     }
 
@@ -56,15 +69,9 @@ impl Attackers {
     pub fn end(mut self, lasted: Duration) -> Outcome<f64> {
         // The process counts until its input ends.
         drop(self.process.stdin.take());
-        let line = self.line()?;
+        let line = self.lines.recv_timeout(BEGIN).map_err(|_| "the attackers do not end")?;
         let acts: f64 = line.parse().map_err(|_| format!("the attackers did {line:?}"))?;
         Ok(acts / lasted.as_secs_f64())
-    }
-
-    fn line(&mut self) -> Outcome<String> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        Ok(line.trim().to_owned())
     }
 }
 

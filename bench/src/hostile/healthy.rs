@@ -35,6 +35,23 @@ impl Healthy {
         Ok(Healthy { publisher, subscriber, number: 0 })
     }
 
+    /// Publishes one record, so that the node does not close the connections for their silence. To be called at least
+    /// every few seconds while nothing is measured.
+    pub fn stay(&mut self) -> Outcome<()> {
+        self.publish().map(|_| ())
+    }
+
+    /// Publishes the next record, and returns after how many microseconds the subscriber has it.
+    fn publish(&mut self) -> Outcome<f64> {
+        let due = Instant::now();
+        self.number += 1;
+        let record = format!(r#"{{"source":"healthy","data":{}}}"#, self.number);
+        self.publisher.send(Message::text(record))?;
+        let wanted = format!("\"data\":{}}}", self.number);
+        while !self.subscriber.read()?.into_text()?.ends_with(&wanted) {}
+        Ok(due.elapsed().as_secs_f64() * 1e6)
+    }
+
     /// Publishes records for this time, and measures how long each takes. An error means that a client was closed or
     /// refused.
     pub fn measure(&mut self, length: Duration) -> Outcome<Noticed> {
@@ -42,17 +59,7 @@ impl Healthy {
         let mut latencies_us = Vec::new();
         while Instant::now() < end {
             let due = Instant::now();
-            self.number += 1;
-            let record = format!(r#"{{"source":"healthy","data":{}}}"#, self.number);
-            self.publisher.send(Message::text(record))?;
-            let wanted = format!("\"data\":{}}}", self.number);
-            loop {
-                let text = self.subscriber.read()?.into_text()?;
-                if text.ends_with(&wanted) {
-                    break;
-                }
-            }
-            latencies_us.push(due.elapsed().as_secs_f64() * 1e6);
+            latencies_us.push(self.publish()?);
             std::thread::sleep(PACE.saturating_sub(due.elapsed()));
         }
         latencies_us.sort_by(f64::total_cmp);

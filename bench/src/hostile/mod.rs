@@ -71,7 +71,10 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     );
     anode_loadgen::raise_open_files();
     let folder = Folder::new()?;
-    let node = start(&anode, &folder.join("node"))?;
+    let rights =
+        if has_rights(&anode)? { "tokens are judged" } else { "the node has no rights: tokens mean nothing" };
+    println!("{rights}");
+    let node = start(&anode, &folder)?;
     let mut healthy = Healthy::at(&node.http)?;
     healthy.measure(Duration::from_secs(2))?;
     println!(
@@ -110,12 +113,27 @@ fn chosen(only: &[String]) -> Outcome<Vec<&'static Act>> {
     Ok(ACTS.iter().filter(is_chosen).collect())
 }
 
-fn start(anode: &Path, data_dir: &Path) -> Outcome<Node> {
-    let node = Node::start(anode, data_dir, &["--store", "memory", "--log-level", "error"])?;
+fn start(anode: &Path, folder: &Folder) -> Outcome<Node> {
+    let mut options = vec!["--store", "memory", "--log-level", "error"];
+    let rights = folder.join("auth.toml").display().to_string();
+    if has_rights(anode)? {
+        std::fs::write(&rights, RIGHTS)?;
+        options.extend(["--auth", &rights]);
+    }
+    let node = Node::start(anode, &folder.join("node"), &options)?;
     node.wait_ready(DEADLINE)?;
     fill::run(&node.http, None, "fill", SOURCES, 1_000, 20)?;
     fill::run(&node.http, None, "large", LARGE, 10, LARGE_BYTES)?;
     Ok(node)
+}
+
+/// Rights by which everybody may do everything, but a wrong token is refused.
+const RIGHTS: &str = "[anonymous]\npublish = [\"**\"]\nsubscribe = [\"**\"]\nobserve = true\n";
+
+/// Returns whether this version of the program can be given rights.
+fn has_rights(anode: &Path) -> Outcome<bool> {
+    let help = std::process::Command::new(anode).args(["serve", "--help"]).output()?;
+    Ok(String::from_utf8_lossy(&help.stdout).contains("--auth "))
 }
 
 /// What was noticed without and with an attack: medians of all rounds.
@@ -153,10 +171,10 @@ fn measure(arguments: &Arguments, node: &Node, healthy: &mut Healthy, act: &Act)
     let (mut without, mut with, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.rounds.max(1) {
         without.push(healthy.measure(length)?);
-        let attackers = Attackers::begin(act, &node.http, arguments.connections)?;
+        let attackers = Attackers::begin(act, &node.http, arguments.connections, healthy)?;
         with.push(healthy.measure(length)?);
         rates.push(attackers.end(length)?);
-        settle(node)?;
+        settle(node, healthy)?;
     }
     let middle = |all: &[Noticed]| Noticed {
         p50_us: median(&all.iter().map(|it| it.p50_us).collect::<Vec<f64>>()),
@@ -166,7 +184,7 @@ fn measure(arguments: &Arguments, node: &Node, healthy: &mut Healthy, act: &Act)
 }
 
 /// Waits until the node has closed what the attackers left, so that the next measurement is undisturbed.
-fn settle(node: &Node) -> Outcome<()> {
+fn settle(node: &Node, healthy: &mut Healthy) -> Outcome<()> {
     /// The connections of the healthy, and that which asks.
     const OWN: f64 = 4.0;
     let begun = std::time::Instant::now();
@@ -180,6 +198,7 @@ fn settle(node: &Node) -> Outcome<()> {
             std::thread::sleep(Duration::from_millis(500));
             return Ok(());
         }
+        healthy.stay()?;
         std::thread::sleep(Duration::from_millis(100));
     }
     Err(format!("{SETTLING:?} after the attackers have gone, the node still has connections of theirs")
