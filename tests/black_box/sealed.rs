@@ -205,8 +205,9 @@ fn recordings_are_refused() {
     }
     // Nodes that were restarted have an empty memory of what came.
     assert_eq!(cluster[2].sigterm(), Some(0));
-    cluster[2].restart();
+    cluster[2].restart_unready();
     fabric.restarted(2, &cluster[2]);
+    cluster[2].wait_ready();
     cluster.wait_whole();
     cluster.wait_equal("**", PATIENCE);
     again(&cluster);
