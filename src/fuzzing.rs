@@ -96,7 +96,7 @@ mod tests {
     use crate::cluster::random::Random;
 
     /// Number of changed inputs that each file of a corpus is tried with.
-    const CHANGES: usize = 40;
+    const CHANGES: usize = 12;
     /// Most bytes that all files of a corpus have together.
     const CORPUS_BYTES_MAX: usize = 64 * 1024;
 

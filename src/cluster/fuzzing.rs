@@ -336,7 +336,7 @@ pub(crate) fn stream_seeds() -> Vec<Vec<u8>> {
     let preamble = Wire::new(CLUSTER, BOOT, Checksum).connect(Purpose::Members).0.to_vec();
     let mut seeds = vec![
         with(0, &[framed(&list)]),
-        with(0, &[list.clone()]),
+        with(0, std::slice::from_ref(&list)),
         with(2, &[framed(&list)[..7].to_vec(), framed(&list)[7..].to_vec()]),
         with(12, &[preamble, framed(&list)]),
         with(8, &[framed(b"\x09\x01\x02\x03\x04\x05\x06\x07\x08\x10\x05")]),

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 /// A known bad thing.
 pub struct Act {
-    /// Its name, as in `--only`.
+    /// The name by which `--only` chooses the attack.
     pub name: &'static str,
     /// What one connection does, from its beginning until it is closed.
     pub step: Step,
@@ -47,7 +47,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// One connection of the attackers.
 pub struct Attacker {
-    /// Its number, from 0.
+    /// Number of the connection, from 0.
     pub number: usize,
     /// The node, `host:port`.
     pub address: String,
