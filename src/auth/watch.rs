@@ -70,6 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "the times of files are those of the machine")]
     fn changes_are_seen_once_even_right_after_each_other() {
         let wall_us = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros() as u64;
         let folder = tempfile::tempdir().expect("a folder");

@@ -117,7 +117,7 @@ fn guessing_costs_an_address_more_each_time_and_others_nothing() {
     for number in 0..200 {
         let answer = get_from("127.0.0.9", &node, &format!("guess-{number}"));
         match answer.status {
-            401 => assert!(waits.is_empty() || number < 60, "{answer:?}"),
+            401 => assert!(number < 160, "{number}: {answer:?}"),
             429 => {
                 answer.assert_problem(429, "rate_limited");
                 let wait = answer.header("retry-after").and_then(|text| text.parse::<u64>().ok());
@@ -126,7 +126,7 @@ fn guessing_costs_an_address_more_each_time_and_others_nothing() {
             _ => panic!("{answer:?}"),
         }
     }
-    assert!((100..199).contains(&waits.len()), "{} of 200 were looked at", 200 - waits.len());
+    assert!((30..150).contains(&waits.len()), "{} of 200 were looked at", 200 - waits.len());
     assert!(waits.iter().all(|wait| (1..=60).contains(wait)), "{waits:?}");
     // After the wait one more guess is looked at, and costs more.
     std::thread::sleep(Duration::from_secs(waits.last().copied().unwrap_or(0).min(20) + 1));
