@@ -7,6 +7,7 @@ use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::harness::rights::{RightsFile, bearer, token_entry};
+use crate::harness::wait::throughout;
 use crate::harness::ws::{Handshake, shake_with};
 use crate::harness::{Client, Deadline, Event, Http, Node, NodeConfig};
 
@@ -59,7 +60,7 @@ fn a_rate_is_a_seconds_worth_at_once_for_all_connections_of_a_token_together() {
         let answer = post(&node, "free-secret", &json!({"source": "b", "data": number}).to_string());
         assert_eq!(answer.status, 200, "others are not affected: {answer:?}");
     }
-    std::thread::sleep(Duration::from_millis(1_100));
+    throughout("the rate fills up", Duration::from_millis(1_100), || true);
     let again = one.publish(json!({"source": "a", "data": "later"}));
     assert_eq!(again["result"]["outcome"], "applied", "{again}");
 }
@@ -129,7 +130,8 @@ fn guessing_costs_an_address_more_each_time_and_others_nothing() {
     assert!((30..150).contains(&waits.len()), "{} of 200 were looked at", 200 - waits.len());
     assert!(waits.iter().all(|wait| (1..=60).contains(wait)), "{waits:?}");
     // After the wait one more guess is looked at, and costs more.
-    std::thread::sleep(Duration::from_secs(waits.last().copied().unwrap_or(0).min(20) + 1));
+    let wait = Duration::from_secs(waits.last().copied().unwrap_or(0).min(20) + 1);
+    throughout("the debt is forgiven", wait, || true);
     assert_eq!(get_from("127.0.0.9", &node, "one-more").status, 401);
     let next = get_from("127.0.0.9", &node, "and-another");
     let next = next.header("retry-after").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::command::{binary, run};
 use crate::harness::proto;
 use crate::harness::rights::{RightsFile, base64url, bearer, token_entry};
+use crate::harness::wait::throughout;
 use crate::harness::ws::{Handshake, shake_with};
 use crate::harness::{Client, Event, Http, Node, NodeConfig, ProtoClient, anode, eventually};
 
@@ -318,8 +319,9 @@ fn the_file_is_read_again_and_live_connections_are_judged_by_it() {
     assert!(node.log().contains("auth.toml:3:"), "{}", node.log());
     assert_eq!(status(WATCHER), 200);
     assert_eq!(revoked.publish(json!({"source": "sensors/1", "data": 1}))["result"]["outcome"], "applied");
-    std::thread::sleep(Duration::from_millis(2_500));
-    assert_eq!(node.log().matches("the file of rights is refused").count(), 1);
+    throughout("the refusal is told once", Duration::from_millis(2_500), || {
+        node.log().matches("the file of rights is refused").count() == 1
+    });
     let without_sensors = file().replace("name = \"sensors\"", "name = \"old\"").replace(
         &crate::harness::rights::sha256_hex(SENSORS),
         &crate::harness::rights::sha256_hex("another-secret"),
