@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use crate::limits::GUESSERS_MAX;
 
 /// Wrong tokens cost units. An address may owe this many before its tokens are not looked at any longer.
-const UNITS_MAX: u64 = 1_000;
+const UNITS_MAX: u64 = 5_000;
 /// Units that are forgiven each second.
-const UNITS_PER_SECOND: u64 = 4;
+const UNITS_PER_SECOND: u64 = 20;
 /// Most units that one wrong token costs: they take a minute to be forgiven.
 const COST_MAX: u64 = 60 * UNITS_PER_SECOND;
 
@@ -28,7 +28,7 @@ fn counted(address: IpAddr) -> IpAddr {
 
 /// The debts of addresses from which wrong tokens have come.
 ///
-/// The first wrong token costs one unit, the second two, and so on, until all is forgiven. So some forty mistakes
+/// The first wrong token costs one unit, the second two, and so on, until all is forgiven. So a hundred mistakes
 /// are free, and whoever goes on must wait longer each time, up to a minute for every token.
 #[derive(Debug, Default)]
 pub(super) struct Guessers(Mutex<BTreeMap<IpAddr, Debt>>);
@@ -156,9 +156,9 @@ mod tests {
             guessers.handle_failure(bad, now_us);
             free += 1;
         }
-        assert_eq!(free, 45);
+        assert_eq!(free, 100);
         let mut last_ms = 0;
-        for _ in 0..250 {
+        for _ in 0..1_200 {
             let wait_ms = guessers.check(bad, now_us).expect_err("owes");
             assert!(wait_ms >= last_ms && wait_ms <= 60_001, "{wait_ms} after {last_ms}");
             last_ms = if now_us > 1_000_000 { wait_ms } else { 0 };
@@ -169,7 +169,7 @@ mod tests {
         }
         assert!(last_ms > 59_000, "{last_ms}");
         now_us += 400_000_000;
-        for _ in 0..45 {
+        for _ in 0..100 {
             assert_eq!(guessers.check(bad, now_us), Ok(()), "all is forgiven");
             guessers.handle_failure(bad, now_us);
         }
@@ -179,7 +179,7 @@ mod tests {
     fn the_table_of_guessers_is_bounded_and_keeps_the_worst() {
         let guessers = Guessers::default();
         let worst = ip("10.9.9.9");
-        (0..50).for_each(|_| guessers.handle_failure(worst, 0));
+        (0..150).for_each(|_| guessers.handle_failure(worst, 0));
         for number in 0..2 * GUESSERS_MAX as u32 {
             guessers.handle_failure(IpAddr::V4(number.into()), 0);
         }

@@ -62,9 +62,12 @@ impl Rate {
     }
 }
 
+/// Buckets by the name in the token and the records a second.
+type RatesByName = BTreeMap<(Arc<str>, NonZeroU32), Arc<Rate>>;
+
 /// The buckets of the names in JWTs, which stand in no file.
 #[derive(Debug, Default)]
-pub(super) struct RateTable(Mutex<BTreeMap<(Arc<str>, NonZeroU32), Arc<Rate>>>);
+pub(super) struct RateTable(Mutex<RatesByName>);
 
 impl RateTable {
     /// Returns the bucket of a name. All connections and requests with that name and rate share it.

@@ -7,6 +7,7 @@ use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::harness::rights::{RightsFile, bearer, token_entry};
+use crate::harness::wait::throughout;
 use crate::harness::ws::{Handshake, shake_with};
 use crate::harness::{Client, Deadline, Event, Http, Node, NodeConfig};
 
@@ -59,7 +60,7 @@ fn a_rate_is_a_seconds_worth_at_once_for_all_connections_of_a_token_together() {
         let answer = post(&node, "free-secret", &json!({"source": "b", "data": number}).to_string());
         assert_eq!(answer.status, 200, "others are not affected: {answer:?}");
     }
-    std::thread::sleep(Duration::from_millis(1_100));
+    throughout("the rate fills up", Duration::from_millis(1_100), || true);
     let again = one.publish(json!({"source": "a", "data": "later"}));
     assert_eq!(again["result"]["outcome"], "applied", "{again}");
 }
@@ -117,7 +118,7 @@ fn guessing_costs_an_address_more_each_time_and_others_nothing() {
     for number in 0..200 {
         let answer = get_from("127.0.0.9", &node, &format!("guess-{number}"));
         match answer.status {
-            401 => assert!(waits.is_empty() || number < 60, "{answer:?}"),
+            401 => assert!(number < 160, "{number}: {answer:?}"),
             429 => {
                 answer.assert_problem(429, "rate_limited");
                 let wait = answer.header("retry-after").and_then(|text| text.parse::<u64>().ok());
@@ -126,10 +127,11 @@ fn guessing_costs_an_address_more_each_time_and_others_nothing() {
             _ => panic!("{answer:?}"),
         }
     }
-    assert!((100..199).contains(&waits.len()), "{} of 200 were looked at", 200 - waits.len());
+    assert!((30..150).contains(&waits.len()), "{} of 200 were looked at", 200 - waits.len());
     assert!(waits.iter().all(|wait| (1..=60).contains(wait)), "{waits:?}");
     // After the wait one more guess is looked at, and costs more.
-    std::thread::sleep(Duration::from_secs(waits.last().copied().unwrap_or(0).min(20) + 1));
+    let wait = Duration::from_secs(waits.last().copied().unwrap_or(0).min(20) + 1);
+    throughout("the debt is forgiven", wait, || true);
     assert_eq!(get_from("127.0.0.9", &node, "one-more").status, 401);
     let next = get_from("127.0.0.9", &node, "and-another");
     let next = next.header("retry-after").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
@@ -143,6 +145,8 @@ fn guessing_costs_an_address_more_each_time_and_others_nothing() {
 fn one_address_has_as_many_connections_as_it_may() {
     let flags = ["--max-connections-per-address", "3"];
     let node = Node::start(NodeConfig::named("a").in_memory().with(&flags));
+    // The connections by which the start was waited for may still be open.
+    throughout("they end", Duration::from_millis(500), || true);
     let held: Vec<Client> = (0..3).map(|_| Client::open(&node.http, "/publish")).collect();
     let Handshake::Refused(answer) = shake_with(&node.http, "/publish", &[], &[("Host", &node.http)]) else {
         panic!("the fourth connection was upgraded")

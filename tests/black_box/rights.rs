@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::command::{binary, run};
 use crate::harness::proto;
 use crate::harness::rights::{RightsFile, base64url, bearer, token_entry};
+use crate::harness::wait::throughout;
 use crate::harness::ws::{Handshake, shake_with};
 use crate::harness::{Client, Event, Http, Node, NodeConfig, ProtoClient, anode, eventually};
 
@@ -318,16 +319,18 @@ fn the_file_is_read_again_and_live_connections_are_judged_by_it() {
     assert!(node.log().contains("auth.toml:3:"), "{}", node.log());
     assert_eq!(status(WATCHER), 200);
     assert_eq!(revoked.publish(json!({"source": "sensors/1", "data": 1}))["result"]["outcome"], "applied");
-    std::thread::sleep(Duration::from_millis(2_500));
-    assert_eq!(node.log().matches("the file of rights is refused").count(), 1);
+    throughout("the refusal is told once", Duration::from_millis(2_500), || {
+        node.log().matches("the file of rights is refused").count() == 1
+    });
     let without_sensors = file().replace("name = \"sensors\"", "name = \"old\"").replace(
         &crate::harness::rights::sha256_hex(SENSORS),
         &crate::harness::rights::sha256_hex("another-secret"),
     );
     rights.write(&format!("{without_sensors}{}", token_entry("new", "new-secret", "observe = true")));
-    eventually("the new token is known", Duration::from_secs(10), || {
-        (status("new-secret") == 200).then_some(())
+    eventually("the file is read", Duration::from_secs(10), || {
+        node.log().contains("the file of rights was read again").then_some(())
     });
+    assert_eq!(status("new-secret"), 200);
     loop {
         match revoked.event(Duration::from_secs(5)) {
             Some(Event::Text(text)) => assert!(text.contains("unauthorized"), "{text}"),

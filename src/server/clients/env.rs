@@ -169,6 +169,7 @@ impl ClientsEnv {
     pub fn close(&mut self, now: Now, key: usize, connection: &mut Connection, close: &CloseReason) {
         tracing::debug!(code = close.code.number(), reason = %close.reason, "a client is closed");
         debug_assert!(matches!(connection.stage, ConnectionStage::Open(_)), "there is no session to close");
+        connection.address_place = None;
         connection.out.lend(&mut self.pool);
         let session = connection.close(close, now.mono_us);
         self.end_session(now, key, connection, session);
@@ -177,6 +178,8 @@ impl ClientsEnv {
 
     /// Ends the connection once what waits is sent and `awaits` has come.
     pub fn finish(&mut self, now: Now, key: usize, connection: &mut Connection, awaits: AwaitedEnd) {
+        // What only waits for its end keeps nobody else of its address out.
+        connection.address_place = None;
         let session = connection.finish(awaits, now.mono_us);
         self.end_session(now, key, connection, session);
         self.touch(key, connection);
