@@ -37,7 +37,7 @@ impl Access {
         &self.name
     }
 
-    /// What the client may do.
+    /// The rights that the client has: what it may publish, read, observe and administrate.
     pub fn rights(&self) -> &Rights {
         &self.rights
     }

@@ -22,11 +22,11 @@ const SUBJECT_BYTES_MAX: usize = 128;
 /// The name of those whose JWT has no `sub`.
 const NAMELESS: &str = "jwt";
 
-/// Who may issue JWTs.
+/// The issuers whose JWTs are taken: the keys with which they sign, and the claims that their tokens must have.
 pub(super) struct Issuers {
     /// The keys of which any may have signed.
     pub(super) keys: Vec<IssuerKey>,
-    /// What `iss` must be, if anything.
+    /// The value that the claim `iss` must have; `None`: any, or none.
     pub(super) issuer: Option<String>,
     /// What `aud` must be or hold, if anything.
     pub(super) audience: Option<String>,

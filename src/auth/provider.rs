@@ -14,7 +14,7 @@ use ring::signature::{
     VerificationAlgorithm,
 };
 
-/// What the crate for JWTs calls.
+/// The functions by which the crate for JWTs verifies signatures.
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: no_signer,
     verifier_factory: verifier,

@@ -227,7 +227,7 @@ fn port_at(ip: Ipv4Addr, http: &str) -> Option<u16> {
     (*address.ip() == ip && address.to_string() == http).then(|| address.port())
 }
 
-/// What a member tells of its keys.
+/// The keys that a member tells others it has, each named by the beginning of its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyStatus {
     /// Id of the key that the member seals with; `None`: it sends plain messages.

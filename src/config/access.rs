@@ -11,7 +11,7 @@ const PER_ADDRESS_CEILING: usize = 10_000_000;
 /// Largest value of `--max-subscriptions`. The memory of the patterns of a connection is bounded besides.
 const SUBSCRIPTIONS_CEILING: usize = 1_000_000;
 
-/// Who may connect, as it is configured.
+/// The settings that decide who may connect to a node: the file of rights, and the pages and names that are allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessConfig {
     /// File that says who may do what; `None` if everybody may publish, subscribe and observe.
