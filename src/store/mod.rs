@@ -35,6 +35,7 @@ mod placement;
 mod private_file;
 mod queue;
 mod rings;
+mod segments;
 #[cfg(any(test, fuzzing))]
 mod testing;
 #[cfg(test)]
