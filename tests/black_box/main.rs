@@ -38,4 +38,5 @@ mod subscribe;
 mod tls;
 mod tls_clients;
 mod trouble;
+mod tutorial;
 mod volume;
