@@ -212,7 +212,6 @@ pub struct Reconcile {
     handled_us: u64,
     turn: usize,
     fresh_peers: BTreeSet<NodeName>,
-    live_peers: usize,
     has_discarded: bool,
     agreed_us: Option<u64>,
     outputs: VecDeque<ReconcileOutput>,
@@ -250,7 +249,6 @@ impl Reconcile {
             handled_us: now.mono_us,
             turn: 0,
             fresh_peers: BTreeSet::new(),
-            live_peers: 0,
             has_discarded: false,
             agreed_us: config.agreed_us,
             outputs: VecDeque::new(),
@@ -318,11 +316,13 @@ impl Reconcile {
     /// Does what is due: ends sessions without progress, gives one session its turn, begins a comparison.
     pub fn handle_timeout(&mut self, now: Now, ring: &Ring, heads: HeadsNow, replica: &mut dyn Replica) {
         self.handled_us = now.mono_us;
-        self.live_peers = ring.len().saturating_sub(1);
         self.end_idle(now);
         self.take_turn(now, heads, replica);
         if now.mono_us < self.next_us {
             return;
+        }
+        if !self.me.is_reconciled && self.is_fresh_cluster(ring) {
+            self.handle_reconciled(now);
         }
         if self.me.is_reconciled {
             self.next_us = now.mono_us + self.jittered(COMPARE_US);

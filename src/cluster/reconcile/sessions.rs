@@ -9,6 +9,7 @@ use super::{
     SESSION_IDLE_US_MAX, STRANGER_SESSIONS_MAX, wire,
 };
 use crate::cluster::Replica;
+use crate::cluster::ring::{Ring, RingEntry};
 use crate::cluster::stats::QueueGauge;
 use crate::cluster::streams::{StreamEvent, StreamId, StreamOutput};
 use crate::record::{NodeName, Now};
@@ -208,18 +209,30 @@ impl Reconcile {
             // The peer may be as new as this node; the next peer may know more.
             self.fresh_peers.insert(report.peer);
         }
-        let is_fresh_cluster = self.fresh_peers.len() >= FRESH_PEERS.min(self.live_peers.max(1));
-        if is_fresh_cluster || (report.peer_is_reconciled && report.peer_has_shown) {
-            self.me.is_reconciled = true;
-            if self.must_discard() {
-                // The copy was kept: from now on it counts as equal to that of the cluster, also after a
-                // restart.
-                self.agreed_us = Some(now.wall_us);
-            }
-            self.me.withholds = false;
-            self.fresh_peers.clear();
+        if report.peer_is_reconciled && report.peer_has_shown {
+            self.handle_reconciled(now);
         }
         self.next_us = now.mono_us;
+    }
+
+    /// Returns whether this node has met members that are all as new as itself: all members that it knows, or
+    /// several. Then there is nobody who knows more.
+    pub(super) fn is_fresh_cluster(&self, ring: &Ring) -> bool {
+        let is_met =
+            |entry: &RingEntry| *entry.name() == self.me.name || self.fresh_peers.contains(entry.name());
+        let met = self.fresh_peers.len();
+        met >= FRESH_PEERS || (met > 0 && ring.entries().iter().all(is_met))
+    }
+
+    /// Notes that the first reconciliation is done.
+    pub(super) fn handle_reconciled(&mut self, now: Now) {
+        self.me.is_reconciled = true;
+        if self.must_discard() {
+            // The copy was kept: from now on it counts as equal to that of the cluster, also after a restart.
+            self.agreed_us = Some(now.wall_us);
+        }
+        self.me.withholds = false;
+        self.fresh_peers.clear();
     }
 
     /// Asks for this node's copy to be dropped, if it must be, now that there is a member to reload from. The

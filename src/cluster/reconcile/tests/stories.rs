@@ -343,6 +343,26 @@ fn a_fresh_cluster_becomes_ready() {
     assert!(world.now.mono_us - START.mono_us < 5 * SECOND_US);
 }
 
+/// Two nodes joined a third one that held records. One of them was met by the other before it had heard of it, took
+/// the two for the whole cluster, since it knew one member and had met one, and told its clients that there were no
+/// records.
+#[test]
+fn a_newcomer_that_meets_another_one_first_is_not_ready_yet() {
+    let mut world = World::new(2);
+    world.add(false, |_| {}, map_of(0..50));
+    world.add(true, |_| {}, Map::new());
+    let newcomer = &mut world.nodes[1].machine;
+    let other = NodeName::parse("n2").expect("name");
+    newcomer.fresh_peers.insert(other);
+    assert!(!newcomer.is_fresh_cluster(&world.ring), "nobody has met n0");
+    newcomer.fresh_peers.insert(NodeName::parse("n0").expect("name"));
+    assert!(newcomer.is_fresh_cluster(&world.ring), "all that are known are new");
+    newcomer.fresh_peers.clear();
+    assert!(!newcomer.is_fresh_cluster(&world.ring));
+    assert!(world.run(|world| world.nodes[1].machine.is_reconciled()));
+    assert_eq!(world.nodes[1].map.len(), 50);
+}
+
 #[test]
 fn too_many_sessions_are_refused_and_come_back() {
     let mut world = World::new(4);
