@@ -29,6 +29,7 @@ mod control;
 mod datagram;
 #[cfg(test)]
 mod echo_tests;
+mod forgetting;
 mod framing;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -65,6 +66,7 @@ mod timer;
 mod tls;
 mod tokens;
 mod transport;
+mod watches;
 mod worker;
 
 pub use node::{Node, NodeHandle, ServerError};
