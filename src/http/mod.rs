@@ -39,6 +39,8 @@ mod routes;
 mod serve;
 mod stream;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -81,6 +83,10 @@ pub trait NodeService: Send + Sync + 'static {
     fn is_turning(&self) -> bool;
     /// Every member that this node knows of, itself included, in the order of names.
     fn members(&self) -> Vec<MemberInfo>;
+    /// Whether the last connection over TCP to each gossip address succeeded; an address that was not tried is missing.
+    fn tcp_reach(&self) -> Arc<BTreeMap<SocketAddr, bool>> {
+        Arc::default()
+    }
     /// The latest record of a source, even if it is a deletion or has expired.
     fn get(&self, source: &str) -> Option<SharedRecord>;
     /// Begins to look for the visible records whose names match `pattern` and come after `after`, in the order of
