@@ -15,6 +15,7 @@ pub mod cluster_key;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod raw;
+mod suggest;
 mod values;
 pub mod watched;
 
@@ -24,13 +25,16 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 pub use raw::Raw;
+pub use suggest::nearest;
 
 use crate::record::NodeName;
 
-/// The error of a value that cannot be used: names the flag, its value, and what is allowed.
+/// The error of a value that cannot be used: names the flag, its value, what is allowed, and where the value stands.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {value:?} cannot be used; allowed: {allowed}")]
+#[error("{}{field}: {value:?} cannot be used; allowed: {allowed}", place.as_ref().map_or(String::new(), |at| format!("{at}: ")))]
 pub struct ConfigError {
+    /// Where the value stands, if it is not on the command line: a file with line and column, or a variable.
+    pub place: Option<String>,
     /// The flag as it is written on the command line, with its dashes.
     pub field: String,
     /// The value that the flag was given.
@@ -42,7 +46,13 @@ pub struct ConfigError {
 impl ConfigError {
     /// Makes an error about the flag with this name (without its dashes).
     pub fn new(flag: &str, value: impl Into<String>, allowed: impl Into<String>) -> ConfigError {
-        ConfigError { field: format!("--{flag}"), value: value.into(), allowed: allowed.into() }
+        let (field, value, allowed) = (format!("--{flag}"), value.into(), allowed.into());
+        ConfigError { place: None, field, value, allowed }
+    }
+
+    /// The same error about a value that stands at `place`.
+    pub fn at(self, place: Option<String>) -> ConfigError {
+        ConfigError { place: place.or(self.place), ..self }
     }
 }
 

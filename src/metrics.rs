@@ -10,9 +10,11 @@
 
 mod exposition;
 mod kinds;
+mod operation;
 
 use self::exposition::{Exposition, Seconds};
-pub use self::kinds::{Counter, Gauge, Histogram};
+pub use self::kinds::{Counter, DurationTally, Gauge, Histogram};
+pub use self::operation::{AckTimes, CLOSE_CODES, ClientTraffic, LimitGauges, ProcessGauges, QueueBytes};
 use crate::memory::{MEMORY_USES, MemoryUse};
 use crate::protocol::refusal::Code;
 
@@ -155,6 +157,16 @@ pub struct Metrics {
     memory_refusals: [Counter; MEMORY_USES.len()],
     /// Sources whose values have expired, of which only a guard against older values is left.
     pub guards: Gauge,
+    /// Figures of the process.
+    pub process: ProcessGauges,
+    /// Times of acknowledgements and commits.
+    pub acks: AckTimes,
+    /// What clients send and get, and how their connections end.
+    pub clients: ClientTraffic,
+    /// Bytes that wait in the queues.
+    pub queues: QueueBytes,
+    /// Bounds that were configured.
+    pub limits: LimitGauges,
 }
 
 /// The handshakes of TLS with clients since the start, by outcome, and the certificates that were read again.
@@ -245,6 +257,11 @@ impl Metrics {
         text.gauge("map_bytes", "Memory held by the map.", &self.map_bytes);
         self.write_client_memory(&mut text);
         text.gauge("map_guards", "Sources of which only a guard against older values is left.", &self.guards);
+        self.acks.write(&mut text);
+        self.clients.write(&mut text);
+        self.queues.write(&mut text);
+        self.limits.write(&mut text);
+        self.process.write(&mut text);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
     }

@@ -5,8 +5,9 @@ use std::io::Write;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::{AccessArguments, DEFAULT_URL, fetch, percent_encoded};
-use super::{CliError, whole_number};
+use super::client::{AccessArguments, fetch, percent_encoded};
+use super::format::FormatArguments;
+use super::{CliError, Given, whole_number};
 use crate::limits::TS_MAX;
 use crate::record::Source;
 
@@ -15,15 +16,20 @@ const PAGE: u64 = 1_000;
 
 /// The arguments of `anode history`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 anode history sensors/7/temp --limit 10\n\
+    \x20 anode history sensors/7/temp --from 1763800000000000 --to 1763803600000000 --url http://10.0.0.1:7070\n\n\
+    For compatibility, a --from that is no number is taken for the URL of a node.")]
 pub struct Arguments {
     /// Name of the source, for example sensors/7/temp
     source: String,
-    /// A number is the least ts, in microseconds since 1970; anything else is the URL of a node,
-    /// ws://HOST:PORT or http://HOST:PORT, with TLS wss:// or https:// [default: ws://127.0.0.1:7070]; may be given once for each
-    #[arg(long, value_name = "MICROS|URL")]
+    /// The least ts, in microseconds since 1970
+    #[arg(long, value_name = "MICROS", allow_negative_numbers = true)]
     from: Vec<String>,
     #[command(flatten)]
     access: AccessArguments,
+    #[command(flatten)]
+    _format: FormatArguments,
     /// The greatest ts, in microseconds since 1970
     #[arg(long, value_name = "MICROS", allow_negative_numbers = true, value_parser = whole_number(0..=TS_MAX))]
     to: Option<u64>,
@@ -40,9 +46,9 @@ struct Page<'a> {
 }
 
 /// Prints the records, the newest first. They are requested page by page.
-pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let (from_us, url) = told_apart(&arguments.from)?;
-    let endpoint = arguments.access.node(url, "from")?;
+pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
+    let (from_us, urls) = told_apart(&arguments.from)?;
+    let nodes = arguments.access.nodes(given, ("--from", &urls))?;
     Source::check(&arguments.source).map_err(|error| CliError::Usage(error.to_string()))?;
     let mut path = format!("/v1/sources/{}/history?from={from_us}", percent_encoded(&arguments.source));
     if let Some(to_us) = arguments.to {
@@ -56,7 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         if let Some(cursor) = &after {
             page.push_str(&format!("&after={}", percent_encoded(cursor)));
         }
-        let body = fetch(&endpoint, &page)?.ok()?;
+        let body = fetch(&nodes, &page)?.ok()?;
         let page: Page<'_> = serde_json::from_str(&body)
             .map_err(|error| CliError::Failed(format!("the node's answer cannot be read: {error}")))?;
         for record in &page.records {
@@ -71,27 +77,39 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Splits the values of `--from` into a time and the URL of a node. A value of digits is a time.
-fn told_apart(from: &[String]) -> Result<(u64, &str), CliError> {
-    let (mut from_us, mut url) = (None, None);
-    for value in from {
-        let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-        let is_second = match is_number {
-            true => {
-                let us = value.parse().ok().filter(|&us| us <= TS_MAX).ok_or_else(|| {
-                    CliError::Usage(format!("--from: {value:?} cannot be used; allowed: 0 to {TS_MAX}"))
-                })?;
-                from_us.replace(us).is_some()
-            }
-            false => url.replace(value.as_str()).is_some(),
-        };
-        if is_second {
-            return Err(CliError::Usage(format!(
-                "--from: {value:?} is the second; allowed: one time and one URL"
-            )));
-        }
+/// Splits the values of `--from` into a time and the URLs of nodes. A value that looks like a number is a time.
+fn told_apart(from: &[String]) -> Result<(u64, Vec<String>), CliError> {
+    let is_number = |value: &&String| {
+        let digits = value.strip_prefix('-').unwrap_or(value);
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let (times, others): (Vec<&String>, Vec<&String>) = from.iter().partition(is_number);
+    if let Some(second) = times.get(1) {
+        return Err(CliError::Usage(format!("--from: {second:?} is the second; allowed: one time")));
     }
-    Ok((from_us.unwrap_or(0), url.unwrap_or(DEFAULT_URL)))
+    let from_us = times.first().map_or(Ok(0), |value| {
+        value.parse().ok().filter(|&us| us <= TS_MAX).ok_or_else(|| {
+            CliError::Usage(format!(
+                "--from: {value:?} cannot be used; allowed: whole numbers from 0 to {TS_MAX}"
+            ))
+        })
+    })?;
+    let urls = others.iter().flat_map(|value| value.split(',')).map(str::to_owned).collect::<Vec<String>>();
+    match urls.iter().find(|url| !looks_like_url(url)) {
+        Some(value) => Err(CliError::Usage(format!(
+            "--from: {value:?} cannot be used; allowed: microseconds since 1970 (the URL of a node is given by --url)"
+        ))),
+        None => Ok((from_us, urls)),
+    }
+}
+
+/// Returns whether somebody may have meant this text as the URL of a node: it has a scheme or a port.
+fn looks_like_url(text: &str) -> bool {
+    let has_port = |text: &str| {
+        let port = text.rsplit_once(':').map(|(_, port)| port);
+        port.is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    text.contains("://") || text == "localhost" || has_port(text)
 }
 
 #[cfg(test)]
@@ -99,15 +117,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn from_is_a_time_or_a_node() {
+    fn from_is_a_time_and_may_be_a_node() {
         let of = |values: &[&str]| {
             let values: Vec<String> = values.iter().map(|value| (*value).into()).collect();
-            told_apart(&values).map(|(us, url)| (us, url.to_owned())).ok()
+            told_apart(&values).map(|(us, urls)| (us, urls.join(" "))).ok()
         };
-        assert_eq!(of(&[]), Some((0, DEFAULT_URL.into())));
+        assert_eq!(of(&[]), Some((0, String::new())));
+        assert_eq!(of(&["5"]), Some((5, String::new())));
         assert_eq!(of(&["ws://a:1", "5"]), Some((5, "ws://a:1".into())));
-        assert_eq!(of(&["5", "6"]), None);
-        assert_eq!(of(&["a:1", "b:1"]), None);
-        assert_eq!(of(&["9007199254740992"]), None);
+        assert_eq!(of(&["a:1,b:1", "c:1"]), Some((0, "a:1 b:1 c:1".into())));
+        for bad in [&["5", "6"][..], &["9007199254740992"], &["-5"], &["yesterday"], &["2026-11-29"]] {
+            assert_eq!(of(bad), None, "{bad:?}");
+        }
     }
 }

@@ -3,45 +3,51 @@
 use std::io::Write;
 
 use ring::rand::{SecureRandom, SystemRandom};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::CliError;
-use super::client::{AccessArguments, DEFAULT_URL, fetch};
+use super::client::{AccessArguments, fetch};
+use super::format::{self, FormatArguments};
+use super::{CliError, Given};
 use crate::config::cluster_key::{CLUSTER_KEY_BYTES, ClusterKey};
 
 /// The arguments of `anode keys`.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "A key is named by its id: the first 8 hexadecimal digits of its SHA-256. SEALS is the key with which a \
+    after_help = "Examples:\n\
+    \x20 anode keys new >>cluster.key\n\
+    \x20 anode keys --url https://node1.example:7070 --ca ca.pem --token-file observe.token\n\n\
+    A key is named by its id: the first 8 hexadecimal digits of its SHA-256. SEALS is the key with which a \
     member seals what it sends, OPENS are the keys in its file. A member that has just been heard of, or that has no \
     keys, shows none."
 )]
 pub struct Arguments {
     #[command(subcommand)]
     action: Option<KeysAction>,
-    /// URL of a node: ws://HOST:PORT or http://HOST:PORT; with TLS wss:// or https://
-    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
-    from: String,
+    #[arg(long, value_name = "URL", value_delimiter = ',', hide = true)]
+    from: Vec<String>,
     #[command(flatten)]
     access: AccessArguments,
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum KeysAction {
     /// Print a new key, for a line of the file of --cluster-key
-    New,
+    New(FormatArguments),
 }
 
 /// A member in the answer of a node, as far as keys are concerned.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct KeyMember {
     id: String,
     state: String,
     keys: Option<KeysOfMember>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct KeysOfMember {
     seals: Option<String>,
     opens: Vec<String>,
@@ -54,12 +60,19 @@ struct KeyMembers {
 }
 
 /// Prints a new key, or the keys of all members as a table.
-pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let text = match arguments.action {
-        Some(KeysAction::New) => new_key()?.to_text() + "\n",
+pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
+    let text = match &arguments.action {
+        Some(KeysAction::New(format)) => {
+            let key = new_key()?.to_text();
+            if format.is_json(given) { format!("{}\n", json!({ "key": key })) } else { key + "\n" }
+        }
         None => {
-            let endpoint = arguments.access.node(&arguments.from, "from")?;
-            table(&read(&fetch(&endpoint, "/v1/members")?.ok()?)?)
+            let nodes = arguments.access.nodes(given, ("--from", &arguments.from))?;
+            let members = read(&fetch(&nodes, "/v1/members")?.ok()?)?;
+            match arguments.format.is_json(given) {
+                true => format!("{}\n", json!({ "members": members })),
+                false => table(&members),
+            }
         }
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
@@ -89,16 +102,7 @@ fn table(members: &[KeyMember]) -> String {
         };
         [id.clone(), state.clone(), seals, opens, phase]
     });
-    let rows: Vec<[String; 5]> = std::iter::once(head).chain(lines).collect();
-    let widths: [usize; 5] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text.push_str(cells.collect::<Vec<String>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    format::table(&std::iter::once(head).chain(lines).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -3,21 +3,29 @@
 use std::io::Write;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::CliError;
-use super::client::{AccessArguments, DEFAULT_URL, NodeUrl, fetch};
+use super::client::{AccessArguments, NodeUrl, fetch, fetch_from};
+use super::format::{self, FormatArguments};
+use super::{CliError, Given};
 
 /// The arguments of `anode members`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 anode members\n\
+    \x20 anode members --all --json --url https://node1.example:7070 --ca ca.pem --token-file observe.token\n\n\
+    States: joining (has not answered at its own address), alive, suspect, dead, left. RTT is the round trip from the \
+    node that was asked.")]
 pub struct Arguments {
-    /// URL of a node: ws://HOST:PORT or http://HOST:PORT; with TLS wss:// or https://
-    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
-    from: String,
+    #[arg(long, value_name = "URL", value_delimiter = ',', hide = true)]
+    from: Vec<String>,
     #[command(flatten)]
     access: AccessArguments,
-    /// Print the JSON as the node sent it
+    #[command(flatten)]
+    format: FormatArguments,
+    /// Also print members that are dead or have left
     #[arg(long)]
-    json: bool,
+    all: bool,
 }
 
 /// A member in the answer of a node.
@@ -41,51 +49,64 @@ pub struct Member {
     pub rtt_us: Option<u64>,
 }
 
+impl Member {
+    /// Returns whether the member runs, as far as the asked node knows.
+    pub fn is_live(&self) -> bool {
+        !matches!(self.state.as_str(), "dead" | "left")
+    }
+}
+
 #[derive(Deserialize)]
-struct Members {
-    members: Vec<Member>,
+struct Members<'a> {
+    #[serde(borrow)]
+    members: Vec<&'a RawValue>,
 }
 
-/// Asks a node for the members of the cluster.
-pub fn ask(endpoint: &NodeUrl) -> Result<Vec<Member>, CliError> {
-    let body = fetch(endpoint, "/v1/members")?.ok()?;
-    read(&body)
+/// Asks a node for the members of the cluster, also those that are dead or have left.
+pub fn ask(node: &NodeUrl) -> Result<Vec<Member>, CliError> {
+    let body = fetch_from(node, "/v1/members")?.ok()?;
+    Ok(read(&body)?.into_iter().map(|(member, _)| member).collect())
 }
 
-fn read(body: &str) -> Result<Vec<Member>, CliError> {
-    serde_json::from_str(body)
-        .map(|Members { members }| members)
-        .map_err(|error| CliError::Failed(format!("the node's answer cannot be read: {error}")))
+/// Reads the members in an answer of a node, each with its text.
+fn read(body: &str) -> Result<Vec<(Member, &str)>, CliError> {
+    let unreadable =
+        |error: serde_json::Error| CliError::Failed(format!("the node's answer cannot be read: {error}"));
+    let Members { members } = serde_json::from_str(body).map_err(unreadable)?;
+    let each = members.into_iter().map(|text| Ok((serde_json::from_str(text.get())?, text.get())));
+    each.collect::<Result<Vec<(Member, &str)>, serde_json::Error>>().map_err(unreadable)
 }
 
 /// Prints the members as a table, or as the JSON that the node sent.
-pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = arguments.access.node(&arguments.from, "from")?;
-    let body = fetch(&endpoint, "/v1/members")?.ok()?;
-    let text = if arguments.json { format!("{body}\n") } else { table(&read(&body)?) };
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
+    let nodes = arguments.access.nodes(given, ("--from", &arguments.from))?;
+    let body = fetch(&nodes, "/v1/members")?.ok()?;
+    let all = read(&body)?;
+    let shown: Vec<&(Member, &str)> =
+        all.iter().filter(|(member, _)| arguments.all || member.is_live()).collect();
+    let hidden = all.len() - shown.len();
+    if arguments.format.is_json(given) {
+        let texts: Vec<&str> = shown.iter().map(|(_, text)| *text).collect();
+        return Ok(writeln!(std::io::stdout(), "{{\"members\":[{}]}}", texts.join(","))?);
+    }
+    let members: Vec<&Member> = shown.iter().map(|(member, _)| member).collect();
+    std::io::stdout().write_all(table(&members).as_bytes())?;
+    if hidden > 0 {
+        format::note(&format!("{hidden} that died or left are not shown: see --all"));
+    }
+    Ok(())
 }
 
 /// Formats one line for each member, with columns as wide as their longest cell.
-fn table(members: &[Member]) -> String {
+fn table(members: &[&Member]) -> String {
     let head = ["ID", "STATE", "HTTP", "GOSSIP", "ZONE", "RTT", "VERSION"].map(String::from);
     let lines = members.iter().map(|member| {
         let rtt = member.rtt_us.map_or("-".into(), |us| format!("{}.{:03} ms", us / 1000, us % 1000));
         let zone = if member.zone.is_empty() { "-".into() } else { member.zone.clone() };
-        let Member { id, state, http, gossip, version, .. } = member.clone();
+        let Member { id, state, http, gossip, version, .. } = (*member).clone();
         [id, state, http, gossip, zone, rtt, version]
     });
-    let rows: Vec<[String; 7]> = std::iter::once(head).chain(lines).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 7] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        let line = cells.collect::<Vec<String>>().join("  ");
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    format::table(&std::iter::once(head).chain(lines).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -97,8 +118,10 @@ mod tests {
         let body = r#"{"members":[
             {"id":"a","state":"alive","http":"h:1","gossip":"g:1","zone":"","incarnation":0,"boot":1,"version":"0.1.0","rtt_us":null},
             {"id":"long-name","state":"suspect","http":"h:22","gossip":"g:2","zone":"z","incarnation":2,"boot":1,"version":"0.1.0","rtt_us":1310}]}"#;
+        let members: Vec<Member> =
+            read(body).expect("members").into_iter().map(|(member, _)| member).collect();
         assert_eq!(
-            table(&read(body).expect("members")),
+            table(&members.iter().collect::<Vec<&Member>>()),
             "ID         STATE    HTTP  GOSSIP  ZONE  RTT       VERSION\n\
              a          alive    h:1   g:1     -     -         0.1.0\n\
              long-name  suspect  h:22  g:2     z     1.310 ms  0.1.0\n"

@@ -5,24 +5,36 @@
 //! node ([`client`]) use blocking sockets, because each has only one thing to wait for.
 
 mod client;
+mod completions;
+mod delete;
 mod demo;
+mod doctor;
+mod environment;
+mod export;
+mod exposition;
+mod format;
 mod get;
 mod health;
 mod history;
+mod import;
 mod keys;
+mod list;
 mod machine;
 mod members;
+mod pipeline;
+mod progress;
 mod publish;
 mod serve;
 mod sim;
 mod subscribe;
 mod token;
+mod top;
 
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::ConfigError;
 use crate::server::ServerError;
@@ -69,10 +81,39 @@ impl From<io::Error> for CliError {
 /// A decentralized real-time data-sharing server: publish to any node, every node pushes to its
 /// subscribers.
 #[derive(Debug, Parser)]
-#[command(name = "anode", version, arg_required_else_help = true)]
+#[command(
+    name = "anode",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:\n\
+    \x20 anode demo                                a whole cluster on this machine, to watch\n\
+    \x20 anode serve                               one node, on 127.0.0.1:7070\n\
+    \x20 anode pub sensors/7/temp 21.5\n\
+    \x20 anode sub 'sensors/**'\n\
+    \x20 anode top --url http://10.0.0.1:7070      a cluster, live\n\
+    \x20 anode help pub                            more about a command\n\n\
+    Commands that are clients of a node find it by --url or ANODE_URL, and bring the token in ANODE_TOKEN. NO_COLOR turns \
+    colours off.\n\
+    Exit codes: 0 done, 1 failed while running, 2 unusable arguments."
+)]
 struct Arguments {
+    /// URL of a node, for commands that are clients of one: the same as --url behind the command
+    #[arg(long, value_name = "URL[,…]", value_delimiter = ',')]
+    url: Vec<String>,
+    /// Print JSON, for programs: the same as --json behind the command
+    #[arg(long)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
+}
+
+/// The options that may stand before the subcommand as well as behind it.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// URLs of nodes, in the order in which they are tried.
+    pub urls: Vec<String>,
+    /// Whether JSON is to be printed.
+    pub is_json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,24 +129,55 @@ enum Command {
     Sub(subscribe::Arguments),
     /// Print the newest record of a source
     Get(get::Arguments),
+    /// Print the newest records of all sources, or of those that match a pattern
+    List(list::Arguments),
+    /// Publish a deletion: the source has no value any longer
+    Delete(delete::Arguments),
     /// Print the past records of a source, newest first, one JSON object per line
     History(history::Arguments),
+    /// Write the newest records of a node as lines that `anode import` reads
+    Export(export::Arguments),
+    /// Publish the lines of an export
+    Import(import::Arguments),
     /// Tell by the exit code whether a node runs, or is ready for clients
     Health(health::Arguments),
     /// Print the members of the cluster as a node sees them
     Members(members::Arguments),
+    /// Show members, rates, latencies and the hottest sources of a cluster, live
+    Top(top::Arguments),
+    /// Look for what may be wrong with a node, its cluster and this machine, and say what to do about it
+    Doctor(Box<doctor::Arguments>),
     /// Make a key for a cluster, or show which keys the members of a cluster have
     Keys(keys::Arguments),
     /// Make a token, and print it with its SHA-256 for the file of --auth
     Token(token::Arguments),
     /// Simulate whole clusters: what they cost, how fast they are, and which faults they survive
     Sim(Box<sim::Arguments>),
+    /// Print what a shell needs to complete the arguments of anode
+    Completions(completions::CompletionsArguments),
+    /// Print the manual page of anode or of a command, or write all pages into a directory
+    Man(completions::ManArguments),
+}
+
+impl Command {
+    /// Returns the name of a command that is no client of a node and prints no JSON by `--json`, and therefore takes
+    /// neither of the options before it.
+    fn takes_nothing(&self) -> Option<&'static str> {
+        match self {
+            Command::Serve(_) => Some("serve"),
+            Command::Demo(_) => Some("demo"),
+            Command::Sim(_) => Some("sim"),
+            Command::Completions(_) => Some("completions"),
+            Command::Man(_) => Some("man"),
+            _ => None,
+        }
+    }
 }
 
 /// Runs the command line and returns the exit code of the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let command = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => arguments.command,
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
         Err(error) => {
             // Help and version end here too, with exit code 0. If stdout is closed, nobody is left to report
             // an error to.
@@ -113,26 +185,49 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return exit_code(error.exit_code());
         }
     };
-    let outcome = match command {
-        Command::Serve(arguments) => serve::run(*arguments),
-        Command::Demo(arguments) => demo::run(arguments),
-        Command::Pub(arguments) => publish::run(&arguments),
-        Command::Sub(arguments) => subscribe::run(&arguments),
-        Command::Get(arguments) => get::run(&arguments),
-        Command::History(arguments) => history::run(&arguments),
-        Command::Health(arguments) => health::run(&arguments),
-        Command::Members(arguments) => members::run(&arguments),
-        Command::Keys(arguments) => keys::run(&arguments),
-        Command::Token(arguments) => token::run(&arguments),
-        Command::Sim(arguments) => sim::run(&arguments),
-    };
+    let outcome = run_command(arguments);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Told) => exit_code(1),
         Err(error) => {
-            eprintln!("anode: {error}");
+            format::note(&error.to_string());
             exit_code(if matches!(error, CliError::Usage(_)) { 2 } else { 1 })
         }
+    }
+}
+
+fn run_command(arguments: Arguments) -> Result<(), CliError> {
+    let Arguments { url: urls, json: is_json, command } = arguments;
+    if let Some(name) = command.takes_nothing().filter(|_| is_json || !urls.is_empty()) {
+        let option = if is_json { "--json" } else { "--url" };
+        return Err(CliError::Usage(format!("{option}: not before {name}, which has no use for it there")));
+    }
+    let given = &Given { urls, is_json };
+    let strange = environment::strange(&Arguments::command(), std::env::vars_os());
+    // A node names them in its log, whatever form that has.
+    if !matches!(command, Command::Serve(_) | Command::Doctor(_)) {
+        strange.iter().for_each(|variable| format::note(&format!("warning: {variable}")));
+    }
+    match command {
+        Command::Serve(arguments) => serve::run(*arguments, &strange),
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Pub(arguments) => publish::run(&arguments, given),
+        Command::Sub(arguments) => subscribe::run(&arguments, given),
+        Command::Get(arguments) => get::run(&arguments, given),
+        Command::List(arguments) => list::run(&arguments, given),
+        Command::Delete(arguments) => delete::run(&arguments, given),
+        Command::History(arguments) => history::run(&arguments, given),
+        Command::Export(arguments) => export::run(&arguments, given),
+        Command::Import(arguments) => import::run(&arguments, given),
+        Command::Health(arguments) => health::run(&arguments, given),
+        Command::Members(arguments) => members::run(&arguments, given),
+        Command::Top(arguments) => top::run(&arguments, given),
+        Command::Doctor(arguments) => doctor::run(&arguments, given, &strange),
+        Command::Keys(arguments) => keys::run(&arguments, given),
+        Command::Token(arguments) => token::run(&arguments, given),
+        Command::Sim(arguments) => sim::run(&arguments),
+        Command::Completions(arguments) => completions::run_completions(&arguments, Arguments::command()),
+        Command::Man(arguments) => completions::run_man(&arguments, Arguments::command()),
     }
 }
 
@@ -152,8 +247,6 @@ fn exit_code(code: i32) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parsed(line: &str) -> Result<Arguments, clap::Error> {
@@ -184,6 +277,18 @@ mod tests {
             "anode keys --from ws://x:1",
             "anode members --from ws://x:1 --json --token-file f",
             "anode token",
+            "anode --url http://a:1,http://b:1 --json members --all",
+            "anode get a/b --url http://a:1 --url http://b:1 --json",
+            "anode list",
+            "anode list a/** --names --limit 5",
+            "anode delete a/b --ack stored",
+            "anode export a/** --file f",
+            "anode import f --ack replicated",
+            "anode pub a/b --delete",
+            "anode pub a/b --file f --ttl 5s",
+            "anode pub a/b -- --delete",
+            "anode completions bash",
+            "anode man serve",
             "anode sub a --token x",
             "anode sim lossy --loss 5% --burst --seeds 1..5 --nodes 10,100 --json",
         ] {
@@ -197,6 +302,12 @@ mod tests {
             "anode pub",
             "anode get",
             "anode keys old",
+            "anode pub a --delte",
+            "anode pub a 1 --delete",
+            "anode pub a 1 --file f",
+            "anode serve --url http://a:1",
+            "anode get a --to http://a:1",
+            "anode completions cmd",
         ] {
             let error = parsed(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -1,52 +1,56 @@
 //! `anode pub`: publishes one record from the arguments, or many from stdin.
-//!
-//! Records from stdin are pipelined: up to [`WINDOW`] of them wait for their answers at a time. Each is sent
-//! with an id that this program chooses, so that answers can be matched with lines in whatever order they
-//! arrive.
 
-use std::collections::BTreeMap;
-use std::io::{self, BufRead};
-use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
 
-use parking_lot::{Condvar, Mutex};
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use tungstenite::{Error, Message};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
 
-use super::client::{
-    AccessArguments, DEFAULT_URL, NodeUrl, Refused, Sender, Socket, connect_in_halves, items,
-};
-use super::{CliError, whole_number};
-use crate::limits::TS_MAX;
+use super::client::AccessArguments;
+use super::format::{FormatArguments, note};
+use super::pipeline::{Outcomes, Pipeline};
+use super::progress::Progress;
+use super::{CliError, Given, whole_number};
+use crate::limits::{TS_MAX, TTL_MS_MAX};
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, DraftPayload, RequestId};
 use crate::protocol::json::scan::Scanner;
 use crate::protocol::json::{publish_frame, write_string};
 
-/// Most records that may wait for their answers.
-const WINDOW: usize = 1_024;
-/// Most bytes of records that may wait for their answers.
-const WINDOW_BYTES: usize = 4 * 1024 * 1024;
-/// Read timeout of the socket, which is longer than any ack level may take.
-const ANSWER_SILENCE_MAX: Duration = Duration::from_secs(30);
-
 /// The arguments of `anode pub`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 anode pub sensors/7/temp 21.5\n\
+    \x20 anode pub sensors/7/name 'kitchen window' --ack stored --ttl 10m\n\
+    \x20 anode pub sensors/7/config --file config.json\n\
+    \x20 anode pub sensors/7/temp --delete\n\
+    \x20 anode pub sensors/7/note -- --text-that-begins-with-dashes\n\
+    \x20 anode export | anode pub --stdin --url ws://10.0.0.1:7070\n\n\
+    Exit codes: 0 all records were taken, 1 any was refused or the node went away, 2 unusable arguments.")]
 pub struct Arguments {
     /// Name of the source, for example sensors/7/temp
     #[arg(required_unless_present = "stdin", conflicts_with = "stdin")]
     source: Option<String>,
-    /// The data: used as it is if it is valid JSON, else as a string
-    #[arg(required_unless_present = "stdin", conflicts_with = "stdin", allow_hyphen_values = true)]
+    /// The data: used as it is if it is valid JSON, else as a string; behind -- it may begin with a dash
+    #[arg(
+        required_unless_present_any = ["stdin", "file", "delete"],
+        conflicts_with_all = ["stdin", "file", "delete"],
+        allow_negative_numbers = true
+    )]
     data: Option<String>,
     /// Publish objects from stdin, one per line: {"source":…,"data":…}; exit code 1 if any is refused
     #[arg(long)]
     stdin: bool,
-    /// URL of a node: ws://HOST:PORT or http://HOST:PORT; with TLS wss:// or https://
-    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
-    to: String,
+    /// Take the data from a file (- for stdin): used as it is if it is valid JSON, else as a string, and as data_b64
+    /// if it is no text
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stdin", "delete"])]
+    file: Option<PathBuf>,
+    /// Publish a deletion: the source has no value any longer
+    #[arg(long, conflicts_with = "stdin")]
+    delete: bool,
+    #[arg(long, value_name = "URL", value_delimiter = ',', hide = true)]
+    to: Vec<String>,
     #[command(flatten)]
     access: AccessArguments,
     /// When a publish is answered: accepted (the node has it), stored (it survives a power cut), replicated
@@ -56,37 +60,126 @@ pub struct Arguments {
     /// The record's ts, in microseconds since 1970 [default: the node's clock]
     #[arg(long, value_name = "MICROS", conflicts_with = "stdin", allow_negative_numbers = true, value_parser = whole_number(0..=TS_MAX))]
     ts: Option<u64>,
+    /// Time after which the value expires, with a unit of ms, s, m, h or d (a plain number is milliseconds)
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["stdin", "delete"], allow_hyphen_values = true, value_parser = ttl_ms)]
+    ttl: Option<u64>,
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 /// Publishes the records, waits for all answers, and returns an error if any of them is a refusal.
-pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = arguments.access.node(&arguments.to, "to")?;
+pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
+    let nodes = arguments.access.nodes(given, ("--to", &arguments.to))?;
     // The node checks the name of the source, because its refusal tells more than one made here could.
-    let mut pipeline = Pipeline::open(&endpoint, &arguments.ack)?;
-    match (&arguments.source, &arguments.data) {
-        (Some(source), Some(data)) => {
-            pipeline.is_single = true;
-            pipeline.send(None, &single(source, data, arguments.ts))?;
+    let single = arguments.source.as_ref().map(|source| record(source, arguments)).transpose()?;
+    let mut pipeline = Pipeline::open(&nodes, &arguments.ack)?;
+    match single {
+        Some(fields) => {
+            pipeline.send(None, &fields)?;
+            end_single(pipeline)
         }
-        _ => pipeline.send_lines(io::stdin().lock())?,
+        None => {
+            let mut progress = Progress::new("published");
+            send_lines(&mut pipeline, io::stdin().lock(), &mut progress)?;
+            let (outcomes, _) = pipeline.finish()?;
+            end_many(outcomes, &progress, arguments.format.is_json(given))
+        }
     }
-    pipeline.finish()
 }
 
-/// Formats the fields of a record from the arguments as JSON, without braces.
-fn single(source: &str, data: &str, ts: Option<u64>) -> String {
+/// Waits for the answer to a single record, and prints its result.
+pub fn end_single(pipeline: Pipeline) -> Result<(), CliError> {
+    let (outcomes, result) = pipeline.finish()?;
+    if let Some(result) = result {
+        writeln!(io::stdout(), "{result}")?;
+    }
+    if outcomes.refused > 0 { Err(CliError::Told) } else { Ok(()) }
+}
+
+fn end_many(outcomes: Outcomes, progress: &Progress, is_json: bool) -> Result<(), CliError> {
+    let done = progress.finish();
+    match is_json {
+        true => writeln!(io::stdout(), "{}", json!({ "records": outcomes.sum(), "outcomes": outcomes }))?,
+        false => note(&format!("published {done}: {outcomes}")),
+    }
+    if outcomes.refused > 0 { Err(CliError::Told) } else { Ok(()) }
+}
+
+/// Formats the fields of the record that the arguments ask for as JSON, without braces.
+fn record(source: &str, arguments: &Arguments) -> Result<String, CliError> {
+    let Arguments { data, file, delete, ts, ttl, .. } = arguments;
+    let payload = match (data, file) {
+        (Some(data), _) => text_field(data),
+        (None, Some(path)) => bytes_field(&read_file(path)?),
+        (None, None) => {
+            debug_assert!(delete, "clap asks for data otherwise");
+            "\"deleted\":true".into()
+        }
+    };
+    Ok(fields_of(source, &payload, *ts, *ttl))
+}
+
+/// Formats the fields of a deletion as JSON, without braces.
+pub fn deletion(source: &str, ts: Option<u64>) -> String {
+    fields_of(source, "\"deleted\":true", ts, None)
+}
+
+fn fields_of(source: &str, payload: &str, ts: Option<u64>, ttl_ms: Option<u64>) -> String {
     let mut out = b"\"source\":".to_vec();
     write_string(&mut out, source);
-    if let Some(ts) = ts {
-        out.extend_from_slice(format!(",\"ts\":{ts}").as_bytes());
+    let mut fields = String::from_utf8_lossy(&out).into_owned();
+    for (name, value) in [("ts", ts), ("ttl_ms", ttl_ms)] {
+        if let Some(value) = value {
+            fields.push_str(&format!(",\"{name}\":{value}"));
+        }
     }
-    out.extend_from_slice(b",\"data\":");
+    fields.push(',');
+    fields.push_str(payload);
+    fields
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
+    let mut bytes = Vec::new();
+    let read = match path.as_os_str() == "-" {
+        true => io::Read::read_to_end(&mut io::stdin().lock(), &mut bytes).map(|_| bytes),
+        false => std::fs::read(path),
+    };
+    read.map_err(|error| {
+        let path = path.display();
+        CliError::Usage(format!("--file: \"{path}\" cannot be used; allowed: a readable file ({error})"))
+    })
+}
+
+/// Formats the field of data that is a text: as it is if it is JSON, else as a string.
+fn text_field(data: &str) -> String {
+    let mut out = b"\"data\":".to_vec();
     let mut scanner = Scanner::new(data);
     match scanner.value().is_ok() && scanner.end().is_ok() {
         true => out.extend_from_slice(data.trim().as_bytes()),
         false => write_string(&mut out, data),
     }
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Formats the field of data that may be no text.
+fn bytes_field(data: &[u8]) -> String {
+    match std::str::from_utf8(data) {
+        Ok(text) => text_field(text),
+        Err(_) => format!("\"data_b64\":\"{}\"", STANDARD.encode(data)),
+    }
+}
+
+/// Parses a time to live. clap names the flag and the value in front of the error.
+fn ttl_ms(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 6] =
+        [("", 1), ("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 24 * 3_600_000)];
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let scale = UNITS.iter().find(|(name, _)| *name == unit.trim_start()).map(|(_, scale)| *scale);
+    let ms = scale.and_then(|scale| number.parse::<u64>().ok()?.checked_mul(scale));
+    ms.filter(|ms| (1..=TTL_MS_MAX).contains(ms)).ok_or_else(|| {
+        format!("allowed: 1ms to {}d, with a unit of ms, s, m, h or d", TTL_MS_MAX / 86_400_000)
+    })
 }
 
 /// Formats the fields of a record from a line of stdin as JSON, without braces. The data is kept verbatim.
@@ -99,8 +192,7 @@ fn fields(draft: &Draft<'_>) -> String {
             out.extend_from_slice(text);
         }
         DraftPayload::Binary(bytes) => {
-            use base64::Engine;
-            let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+            let text = STANDARD.encode(bytes);
             out.extend_from_slice(format!(",\"data_b64\":\"{text}\"").as_bytes());
         }
         DraftPayload::Deleted => out.extend_from_slice(b",\"deleted\":true"),
@@ -117,186 +209,33 @@ fn fields(draft: &Draft<'_>) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The records that wait for their answers, and what the thread that reads answers has found out.
-#[derive(Default)]
-struct Unanswered {
-    /// For every id, how messages name the record, and how many bytes its frame has.
-    records: BTreeMap<u64, (String, usize)>,
-    bytes: usize,
-    refused: u64,
-    /// The reason why the connection ended; `None` while it is open.
-    ended: Option<String>,
-}
-
-/// The state that the sending thread and the thread that reads answers share.
-#[derive(Default)]
-struct Shared {
-    waiting: Mutex<Unanswered>,
-    changed: Condvar,
-}
-
-struct Pipeline {
-    sender: Sender,
-    shared: Arc<Shared>,
-    next: u64,
-    /// Whether a single record from the arguments is published. Its result is then printed.
-    is_single: bool,
-    results: Arc<Mutex<Option<String>>>,
-}
-
-#[derive(Deserialize)]
-struct ReadAnswer<'a> {
-    id: Option<u64>,
-    #[serde(borrow)]
-    result: Option<&'a RawValue>,
-    error: Option<Refused>,
-}
-
-impl Pipeline {
-    fn open(endpoint: &NodeUrl, ack: &str) -> Result<Pipeline, CliError> {
-        let (sender, reader) = connect_in_halves(endpoint, &format!("/publish?ack={ack}"))?;
-        let (shared, results) = (Arc::new(Shared::default()), Arc::new(Mutex::new(None)));
-        let (theirs, their_results) = (shared.clone(), results.clone());
-        thread::Builder::new().name("answers".into()).spawn(move || {
-            let ended = read_answers(reader, &theirs, &their_results);
-            theirs.waiting.lock().ended.get_or_insert(ended);
-            theirs.changed.notify_all();
-        })?;
-        Ok(Pipeline { sender, shared, next: 1, is_single: false, results })
-    }
-
-    fn send_lines(&mut self, input: impl BufRead) -> Result<(), CliError> {
-        for (at, line) in input.lines().enumerate() {
-            let line = line.map_err(|error| CliError::Failed(format!("stdin: {error}")))?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            let mut name = format!("line {}", at + 1);
-            let refusal = match publish_frame(&line) {
-                Err(error) => format!("bad_json: {error}"),
-                Ok(frame) if frame.is_batch => "bad_request: a line is one object".into(),
-                Ok(frame) => {
-                    match Vec::from(frame.items).into_iter().next().map(|item| (item.id, item.draft)) {
-                        Some((id, Ok(draft))) => {
-                            if let Some(RequestId::Json(id)) = id {
-                                name.push_str(&format!(" (id {id})"));
-                            }
-                            self.send(Some(name), &fields(&draft))?;
-                            continue;
-                        }
-                        Some((_, Err(refusal))) => refusal.to_string(),
-                        None => continue,
+/// Publishes the objects of `input`, one a line. Lines that are none are refused, and the rest goes on.
+fn send_lines(pipeline: &mut Pipeline, input: impl BufRead, progress: &mut Progress) -> Result<(), CliError> {
+    for (at, line) in input.lines().enumerate() {
+        let line = line.map_err(|error| CliError::Failed(format!("stdin: {error}")))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let mut name = format!("line {}", at + 1);
+        let refusal = match publish_frame(&line) {
+            Err(error) => format!("bad_json: {error}"),
+            Ok(frame) if frame.is_batch => "bad_request: a line is one object".into(),
+            Ok(frame) => match Vec::from(frame.items).into_iter().next().map(|item| (item.id, item.draft)) {
+                Some((id, Ok(draft))) => {
+                    if let Some(RequestId::Json(id)) = id {
+                        name.push_str(&format!(" (id {id})"));
                     }
+                    progress.add(1, line.len() as u64);
+                    pipeline.send(Some(name), &fields(&draft))?;
+                    continue;
                 }
-            };
-            eprintln!("anode: {name}: {refusal}");
-            self.shared.waiting.lock().refused += 1;
-        }
-        Ok(())
+                Some((_, Err(refusal))) => refusal.to_string(),
+                None => continue,
+            },
+        };
+        pipeline.refuse(&name, &refusal);
     }
-
-    /// Sends a record as soon as the window has room for it.
-    fn send(&mut self, name: Option<String>, fields: &str) -> Result<(), CliError> {
-        let id = self.next;
-        self.next += 1;
-        let frame = format!("{{\"id\":{id},{fields}}}");
-        self.wait_until(|waiting| waiting.records.len() < WINDOW && waiting.bytes < WINDOW_BYTES)?;
-        {
-            let mut waiting = self.shared.waiting.lock();
-            waiting.bytes += frame.len();
-            let name = name.map(|name| format!("{name}: ")).unwrap_or_default();
-            waiting.records.insert(id, (name, frame.len()));
-        }
-        self.sender.send(frame).map_err(|error| {
-            // The node's last message tells more about the reason than the failed write.
-            let ended = self.shared.waiting.lock().ended.clone();
-            CliError::Failed(ended.unwrap_or_else(|| format!("the connection was lost: {error}")))
-        })
-    }
-
-    /// Waits for the missing answers and closes the connection.
-    fn finish(mut self) -> Result<(), CliError> {
-        self.wait_until(|waiting| waiting.records.is_empty())?;
-        // All answers have arrived, so it does not matter how the connection ends.
-        let _ = self.sender.close();
-        if let Some(result) = self.results.lock().take().filter(|_| self.is_single) {
-            use io::Write;
-            writeln!(io::stdout(), "{result}")?;
-        }
-        match self.shared.waiting.lock().refused {
-            0 => Ok(()),
-            _ => Err(CliError::Told),
-        }
-    }
-
-    fn wait_until(&self, is_met: impl Fn(&Unanswered) -> bool) -> Result<(), CliError> {
-        let mut waiting = self.shared.waiting.lock();
-        while !is_met(&waiting) {
-            if let Some(reason) = &waiting.ended {
-                let missing = waiting.records.len();
-                return Err(CliError::Failed(format!("{reason}; {missing} records are unanswered")));
-            }
-            self.shared.changed.wait(&mut waiting);
-        }
-        Ok(())
-    }
-}
-
-/// Reads answers until the connection ends, and returns the reason why it did.
-fn read_answers(mut reader: Socket, shared: &Shared, results: &Mutex<Option<String>>) -> String {
-    // A read times out after half of the allowed silence at the latest, since the socket has a timeout of its
-    // own.
-    let mut silent = Duration::ZERO;
-    loop {
-        match reader.read() {
-            Ok(Message::Text(text)) => {
-                silent = Duration::ZERO;
-                for item in items(&text) {
-                    take_answer(item, shared, results);
-                }
-            }
-            Ok(Message::Close(frame)) => {
-                return match frame {
-                    Some(frame) => format!("the node closed with {} {}", u16::from(frame.code), frame.reason),
-                    None => "the node closed the connection".into(),
-                };
-            }
-            Ok(_) => {}
-            Err(Error::Io(error))
-                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
-            {
-                // Silence is normal while no record waits for an answer, for example because stdin is slow.
-                let is_waiting = !shared.waiting.lock().records.is_empty();
-                silent = if is_waiting { silent + ANSWER_SILENCE_MAX } else { Duration::ZERO };
-                if silent > ANSWER_SILENCE_MAX {
-                    return "the node has gone silent".into();
-                }
-            }
-            Err(error) => return format!("the connection was lost: {error}"),
-        }
-    }
-}
-
-fn take_answer(item: &str, shared: &Shared, results: &Mutex<Option<String>>) {
-    // Other messages, such as `connected`, have neither a result nor an error.
-    let Ok(answer) = serde_json::from_str::<ReadAnswer<'_>>(item) else { return };
-    let mut waiting = shared.waiting.lock();
-    let record = answer.id.and_then(|id| waiting.records.remove(&id));
-    let name = match record {
-        Some((name, bytes)) => {
-            waiting.bytes -= bytes;
-            name
-        }
-        None => String::new(),
-    };
-    if let Some(refused) = answer.error {
-        eprintln!("anode: {name}{refused}");
-        waiting.refused += 1;
-    }
-    if let Some(result) = answer.result {
-        *results.lock() = Some(result.get().to_owned());
-    }
-    shared.changed.notify_all();
+    Ok(())
 }
 
 #[cfg(test)]
@@ -305,10 +244,28 @@ mod tests {
 
     #[test]
     fn data_is_json_if_it_parses_else_a_string() {
-        assert_eq!(single("a", " {\"x\": 1.0} ", None), r#""source":"a","data":{"x": 1.0}"#);
-        assert_eq!(single("a", "hello", Some(5)), r#""source":"a","ts":5,"data":"hello""#);
-        assert_eq!(single("a", "1 2", None), r#""source":"a","data":"1 2""#);
-        assert_eq!(single("a", "", None), r#""source":"a","data":"""#);
+        assert_eq!(text_field(" {\"x\": 1.0} "), r#""data":{"x": 1.0}"#);
+        assert_eq!(text_field("hello"), r#""data":"hello""#);
+        assert_eq!(text_field("1 2"), r#""data":"1 2""#);
+        assert_eq!(text_field(""), r#""data":"""#);
+        assert_eq!(bytes_field(b"5"), r#""data":5"#);
+        assert_eq!(bytes_field(&[0, 1, 255]), r#""data_b64":"AAH/""#);
+        assert_eq!(deletion("a\"b", None), r#""source":"a\"b","deleted":true"#);
+        assert_eq!(
+            fields_of("a", "\"data\":1", Some(5), Some(9)),
+            r#""source":"a","ts":5,"ttl_ms":9,"data":1"#
+        );
+    }
+
+    #[test]
+    fn times_to_live() {
+        assert_eq!(
+            ["5", "5ms", "2s", "1m", "1 h", "1d"].map(ttl_ms),
+            [5, 5, 2_000, 60_000, 3_600_000, 86_400_000].map(Ok)
+        );
+        for bad in ["0", "", "-1", "1w", "s", "4000d", "99999999999999999999s"] {
+            assert!(ttl_ms(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

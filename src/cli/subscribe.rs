@@ -2,22 +2,30 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::client::{AccessArguments, DEFAULT_URL, Event, Interrupt, Subscription, Wanted};
-use super::{CliError, whole_number};
+use super::client::{AccessArguments, Event, Interrupt, Subscription, Wanted};
+use super::format::{FormatArguments, note};
+use super::{CliError, Given, whole_number};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
 use crate::record::Pattern;
 
 /// The arguments of `anode sub`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 anode sub 'sensors/**'\n\
+    \x20 anode sub 'sensors/*/temp' weather --no-snapshot --count 10\n\
+    \x20 anode sub '**' --url ws://10.0.0.1:7070,ws://10.0.0.2:7070 | jq .data\n\n\
+    A node that is not there yet, or no longer, is waited for; a lost connection goes on where it ended, on any node of \
+    the cluster. What happens to the connection is told on stderr.")]
 pub struct Arguments {
     /// Names of sources, in which * stands for any one segment and a last ** for one or more
     #[arg(required = true, value_name = "PATTERN", num_args = 1..=PATTERNS_PER_SUBSCRIPTION_MAX)]
     patterns: Vec<String>,
-    /// URL of a node: ws://HOST:PORT or http://HOST:PORT; with TLS wss:// or https://
-    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
-    from: String,
+    #[arg(long, value_name = "URL", value_delimiter = ',', hide = true)]
+    from: Vec<String>,
     #[command(flatten)]
     access: AccessArguments,
+    #[command(flatten)]
+    _format: FormatArguments,
     /// Only print records that are published from now on, not those that exist already
     #[arg(long)]
     no_snapshot: bool,
@@ -31,8 +39,8 @@ pub struct Arguments {
 }
 
 /// Prints records until there are as many as wanted, until Ctrl-C, or until the reader of stdout is gone.
-pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let endpoint = arguments.access.node(&arguments.from, "from")?;
+pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
+    let nodes = arguments.access.nodes(given, ("--from", &arguments.from))?;
     for pattern in &arguments.patterns {
         Pattern::parse(pattern).map_err(|error| CliError::Usage(error.to_string()))?;
     }
@@ -42,7 +50,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         has_snapshot: !arguments.no_snapshot,
         mode: arguments.mode.clone(),
     };
-    let mut subscription = Subscription::open(endpoint, wanted)?;
+    let mut subscription = Subscription::new(nodes, wanted);
     let printed = print(&mut subscription, arguments.count, &interrupt);
     subscription.close();
     match printed {
@@ -54,6 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
 
 fn print(subscription: &mut Subscription, count: Option<u64>, interrupt: &Interrupt) -> Result<(), CliError> {
     let mut out = BufWriter::new(io::stdout().lock());
+    let mut has_begun = false;
     let mut missing = count.unwrap_or(u64::MAX);
     while missing > 0 && !interrupt.came() {
         match subscription.next()? {
@@ -66,13 +75,15 @@ fn print(subscription: &mut Subscription, count: Option<u64>, interrupt: &Interr
             }
             Event::Lost(lost) => {
                 let wait_ms = lost.retry_us / 1000;
-                eprintln!("anode: {}; trying again in {wait_ms} ms", lost.reason);
+                let waits = if has_begun { "" } else { "waiting for the node; " };
+                note(&format!("{}; {waits}trying again in {wait_ms} ms", lost.reason));
             }
             Event::Subscribed { node, recovered: Some(recovered) } => {
                 let how = if recovered { "with what was missed" } else { "from a full snapshot" };
-                eprintln!("anode: going on at {node}, {how}");
+                note(&format!("going on at {node}, {how}"));
             }
-            Event::Subscribed { .. } | Event::Nothing => {}
+            Event::Subscribed { .. } => has_begun = true,
+            Event::Nothing => {}
         }
     }
     Ok(())

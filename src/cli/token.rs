@@ -6,23 +6,34 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::json;
 
-use super::CliError;
+use super::format::FormatArguments;
+use super::{CliError, Given};
 
 /// Number of random bytes in a token: 256 bits.
 const TOKEN_BYTES: usize = 32;
 
-/// The arguments of `anode token`: there are none.
+/// The arguments of `anode token`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
+#[command(after_help = "Example:\n\
+    \x20 anode token        the token is for its holder, the SHA-256 for a [[token]] in the file of --auth")]
+pub struct Arguments {
+    #[command(flatten)]
+    format: FormatArguments,
+}
 
 /// Prints a new token, for its holder, and its SHA-256, for the file of rights.
-pub fn run(_: &Arguments) -> Result<(), CliError> {
+pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
     let mut bytes = [0; TOKEN_BYTES];
     let random = SystemRandom::new().fill(&mut bytes);
     random.map_err(|_| CliError::Failed("the operating system gives no random bytes".into()))?;
     let token = URL_SAFE_NO_PAD.encode(bytes);
     let mut out = std::io::stdout().lock();
+    if arguments.format.is_json(given) {
+        let told = json!({ "token": token, "sha256": sha256_hex(&token) });
+        return Ok(writeln!(out, "{told}")?);
+    }
     Ok(writeln!(out, "token  {token}\nsha256 {}", sha256_hex(&token))?)
 }
 

@@ -176,6 +176,27 @@ pub(crate) fn membership_preamble(
     wire::Wire::new(cluster_name, boot, seal).connect(purpose::Purpose::Members).0
 }
 
+/// A datagram that asks any node of this cluster at `to` for an answer, as the life `boot` of a node would before it joins.
+/// It introduces nobody, so the node that answers remembers nothing.
+pub(crate) fn membership_ping(
+    cluster_name: &str,
+    (name, boot): (&NodeName, u64),
+    keys: Option<seal::SealKeys>,
+    to: SocketAddr,
+) -> Bytes {
+    use swim::message::{Ping, SwimMessage};
+    let seal = seal::ClusterSeal::new(cluster_name, name, boot, keys);
+    let sender = name.clone();
+    // An answer to a stranger is not larger than the question.
+    let padding = ASKING_PADDING_BYTES;
+    let ping = Ping { sequence: 1, target: 0, sender, view: 0, introduction: None, padding };
+    let said = wire::Said::Members(SwimMessage::Ping(ping), Vec::new());
+    wire::Wire::new(cluster_name, boot, seal).datagram(to, said, wire::Riders::default())
+}
+
+/// Bytes without a meaning in a ping of somebody who only asks: as many as the largest answer has.
+const ASKING_PADDING_BYTES: usize = 600;
+
 /// The head of every known life of an origin, by its name and boot number: the greatest sequence number up to
 /// which all records are held or known to be superseded. The map is ordered, because its order shows in
 /// resume tokens.

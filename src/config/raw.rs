@@ -3,14 +3,15 @@
 use std::fmt;
 use std::path::Path;
 
-use serde::Deserialize;
 use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
+use super::suggest::nearest;
 
 /// The text of one value. In the file it may also be a number, or a list of texts, which is equivalent to one
 /// text with commas.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Text(pub String);
 
 impl Text {
@@ -63,7 +64,7 @@ impl<'de> Visitor<'de> for TextVisitor {
 }
 
 /// All flags of `anode serve` as unchecked text. The comments of the fields are their `--help`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Raw {
     /// Address on which HTTP and WebSocket clients are served, both on one port; port 0 means any free port
@@ -222,12 +223,26 @@ impl Raw {
     pub fn from_toml(text: &str, path: &Path) -> Result<Raw, ConfigError> {
         toml::from_str(text).map_err(|error| {
             let value = path.display().to_string();
-            let reason = error.message().to_owned();
-            let line =
-                error.span().map_or(0, |span| text.get(..span.start).map_or(0, |head| head.lines().count()));
-            let allowed = format!("TOML with the names of the flags (line {}: {reason})", line.max(1));
-            ConfigError::new("config", value, allowed)
+            let (line, column) = place(text, error.span().map_or(0, |span| span.start));
+            let reason = reason(error.message());
+            let allowed =
+                format!("TOML with the names of the flags (line {line}, column {column}: {reason})");
+            ConfigError::new("config", value, allowed).at(Some(format!("{}:{line}:{column}", path.display())))
         })
+    }
+
+    /// Returns the line and the column, both from 1, of the value of `flag` in the text of a configuration file.
+    pub fn place_in(text: &str, flag: &str) -> Option<(usize, usize)> {
+        type Spans = std::collections::BTreeMap<String, toml::Spanned<toml::Value>>;
+        let spans: Spans = toml::from_str(text).ok()?;
+        spans.get(flag).map(|value| place(text, value.span().start))
+    }
+
+    /// Returns whether a value is given for `flag`.
+    pub fn has(&self, flag: &str) -> bool {
+        // None of the fields can fail to be serialized.
+        let fields = serde_json::to_value(self).unwrap_or_default();
+        fields.get(flag).is_some_and(|value| !value.is_null())
     }
 
     /// Returns these values, and those of `file` where one is missing.
@@ -276,5 +291,27 @@ impl Raw {
             history_ttl: self.history_ttl.or(file.history_ttl),
             replication: self.replication.or(file.replication),
         }
+    }
+}
+
+/// Returns the line and the column, both from 1, of the byte `at` of a text. The column counts characters.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+    let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+    (before.matches('\n').count() + 1, column)
+}
+
+/// Shortens the reason why a file cannot be read: for an unknown name, suggests what was meant instead of listing all.
+fn reason(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    match quoted.next().filter(|_| message.starts_with("unknown field")) {
+        None => message.to_owned(),
+        Some(unknown) => match nearest(unknown, quoted) {
+            Some(meant) => format!("unknown name {unknown:?}; did you mean {meant:?}?"),
+            None => {
+                format!("unknown name {unknown:?}; the names are those of the flags in `anode serve --help`")
+            }
+        },
     }
 }

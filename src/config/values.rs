@@ -5,6 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use super::suggest::nearest;
 use super::{ConfigError, FRAME_BYTES_CEILING, HostPort, TlsFiles, WORKERS_MAX, canonical};
 use crate::limits::RECORD_BYTES_CEILING;
 use crate::record::NodeName;
@@ -146,7 +147,9 @@ pub(super) fn choice<T: Copy>(flag: &str, text: &str, choices: &[(&str, T)]) -> 
         Some((_, choice)) => Ok(*choice),
         None => {
             let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-            Err(ConfigError::new(flag, text, names.join(", ")))
+            let meant = nearest(text, names.iter().copied());
+            let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));
+            Err(ConfigError::new(flag, text, names.join(", ") + &meant))
         }
     }
 }

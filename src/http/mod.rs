@@ -47,6 +47,8 @@ mod stream;
 mod tally;
 mod wait;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -125,6 +127,10 @@ pub trait NodeService: Send + Sync + 'static {
     fn is_turning(&self) -> bool;
     /// Every member that this node knows of, itself included, in the order of names.
     fn members(&self) -> Vec<MemberInfo>;
+    /// Whether the last connection over TCP to each gossip address succeeded; an address that was not tried is missing.
+    fn tcp_reach(&self) -> Arc<BTreeMap<SocketAddr, bool>> {
+        Arc::default()
+    }
     /// The latest record of a source, even if it is a deletion or has expired.
     fn get(&self, source: &str) -> Option<SharedRecord>;
     /// Begins to look for visible records, in the order of their names.

@@ -5,6 +5,8 @@
 //! raw values, which would read every record again to check that it is JSON.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use axum::response::Response;
 use serde::Serialize;
@@ -34,12 +36,18 @@ struct MemberEntry<'a> {
     id: &'a str,
     state: &'a str,
     http: Cow<'a, str>,
-    gossip: std::net::SocketAddr,
+    gossip: SocketAddr,
     zone: &'a str,
     incarnation: u32,
     boot: u64,
     version: &'a str,
     rtt_us: Option<u32>,
+    /// Whether the last connection over TCP from the asked node to this member succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp: Option<bool>,
+    /// Whether the member reaches the asked node at the address that this one advertises: shown where it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reaches: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<MemberKeys>,
 }
@@ -75,9 +83,19 @@ impl<'a> MemberList<'a> {
             boot: member.identity.boot,
             version: member.identity.version(),
             rtt_us: member.rtt_us,
+            tcp: None,
+            reaches: member.cannot_reach_us.then_some(false),
             keys: member.keys.as_deref().map(MemberKeys::new),
         };
         MemberList { members: members.iter().map(entry).collect() }
+    }
+
+    /// The same list, with what came of connections over TCP to the gossip addresses of the members.
+    pub(super) fn with_reach(mut self, reach: &BTreeMap<SocketAddr, bool>) -> MemberList<'a> {
+        for member in &mut self.members {
+            member.tcp = reach.get(&member.gossip).copied();
+        }
+        self
     }
 
     /// The list as JSON.

@@ -88,7 +88,8 @@ async fn health(app: App, path: HealthPath) -> Response {
 
 async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerResult {
     Query::parse(query.as_deref(), &[])?;
-    leased_json(&app, MemberList::new(&app.node.members()).to_json())
+    let (members, reach) = (app.node.members(), app.node.tcp_reach());
+    leased_json(&app, MemberList::new(&members).with_reach(&reach).to_json())
 }
 
 async fn list(

@@ -34,16 +34,23 @@ impl Exposition<'_> {
 
     pub(super) fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.head(name, "histogram", help);
+        self.series(name, "", histogram);
+    }
+
+    /// Appends one series of a histogram, with these labels, or none.
+    pub(super) fn series(&mut self, name: &str, labels: &str, histogram: &Histogram) {
+        let separator = if labels.is_empty() { "" } else { "," };
         let mut count = 0;
         for (bound_us, bucket) in BUCKETS_US.iter().zip(&histogram.buckets) {
             count += bucket.get();
             let bound = Seconds::from_us(*bound_us as i64);
-            self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {count}"));
+            self.line(format_args!("{name}_bucket{{{labels}{separator}le=\"{bound}\"}} {count}"));
         }
         count += histogram.buckets.last().map_or(0, Counter::get);
-        self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
-        self.line(format_args!("{name}_sum {}", Seconds::from_us(histogram.sum_us.get() as i64)));
-        self.line(format_args!("{name}_count {count}"));
+        self.line(format_args!("{name}_bucket{{{labels}{separator}le=\"+Inf\"}} {count}"));
+        let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        self.line(format_args!("{name}_sum{braced} {}", Seconds::from_us(histogram.sum_us.get() as i64)));
+        self.line(format_args!("{name}_count{braced} {count}"));
     }
 
     /// Appends formatted text. Writing to a `String` cannot fail, so there is no result.

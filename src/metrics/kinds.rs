@@ -65,7 +65,33 @@ pub struct Histogram {
     pub(super) sum_us: Counter,
 }
 
+/// Durations that were counted by one thread, to be added to a [`Histogram`] all at once.
+#[derive(Debug, Default)]
+pub struct DurationTally {
+    buckets: [u64; BUCKETS_US.len() + 1],
+    sum_us: u64,
+}
+
+impl DurationTally {
+    /// Counts one duration of `us` microseconds.
+    pub fn record_us(&mut self, us: u64) {
+        let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
+        if let Some(count) = self.buckets.get_mut(bucket) {
+            *count += 1;
+        }
+        self.sum_us += us;
+    }
+}
+
 impl Histogram {
+    /// Adds what was counted elsewhere.
+    pub fn add(&self, tally: &DurationTally) {
+        for (counter, &count) in self.buckets.iter().zip(&tally.buckets).filter(|(_, count)| **count > 0) {
+            counter.add(count);
+        }
+        self.sum_us.add(tally.sum_us);
+    }
+
     /// Counts one duration of `us` microseconds.
     pub fn record_us(&self, us: u64) {
         let bucket = BUCKETS_US.partition_point(|&bound| bound < us);

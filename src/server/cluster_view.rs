@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::RwLock;
 
+use super::stream::TcpReach;
 use crate::cluster::members::MemberInfo;
 use crate::cluster::{Heads, SeedInfo};
 
@@ -16,6 +17,8 @@ use crate::cluster::{Heads, SeedInfo};
 #[derive(Debug)]
 pub struct ClusterView {
     members: RwLock<Arc<[MemberInfo]>>,
+    /// Whether the last connection over TCP to each gossip address succeeded; addresses that were not tried are missing.
+    reached: RwLock<Arc<TcpReach>>,
     /// For every origin but this node, the sequence number up to which this node holds all records.
     heads: RwLock<Arc<Heads>>,
     /// The addresses of the join targets.
@@ -32,6 +35,7 @@ impl ClusterView {
     pub fn new(has_seeds: bool) -> ClusterView {
         ClusterView {
             members: RwLock::new(Arc::from(Vec::new())),
+            reached: RwLock::default(),
             heads: RwLock::default(),
             seeds: RwLock::default(),
             is_joined: AtomicBool::new(!has_seeds),
@@ -50,6 +54,16 @@ impl ClusterView {
     pub fn set_members(&self, members: Vec<MemberInfo>) {
         debug_assert!(members.is_sorted_by(|one, next| one.identity.name <= next.identity.name));
         *self.members.write() = members.into();
+    }
+
+    /// Whether the last connection over TCP to each gossip address succeeded.
+    pub fn reached(&self) -> Arc<TcpReach> {
+        self.reached.read().clone()
+    }
+
+    /// Replaces what is known of connections over TCP.
+    pub fn set_reached(&self, reached: TcpReach) {
+        *self.reached.write() = Arc::new(reached);
     }
 
     /// For every other origin, the sequence number up to which this node holds all records. May lag behind,

@@ -1,11 +1,14 @@
 //! The node as the control plane sees it.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::acks::{AnswerState, ByWhom, PublishHost, Waiter};
 use super::clock;
 use super::forgetting;
 use super::lifecycle::Phase;
+use super::mailbox::Mailbox;
 use super::shared::Shared;
 use crate::auth::{Access, Door, PublishRights};
 use crate::cluster::members::MemberInfo;
@@ -44,6 +47,10 @@ impl NodeService for Control {
 
     fn members(&self) -> Vec<MemberInfo> {
         self.0.cluster.members().to_vec()
+    }
+
+    fn tcp_reach(&self) -> Arc<BTreeMap<SocketAddr, bool>> {
+        self.0.cluster.reached()
     }
 
     fn get(&self, source: &str) -> Option<SharedRecord> {
@@ -132,6 +139,11 @@ impl NodeService for Control {
         let stats = store.stats();
         metrics.store_pending_records.set(stats.pending_records as i64);
         metrics.store_spilled_records.set(stats.spilled_records as i64);
+        metrics.queues.store.set(stats.pending_bytes as i64);
+        metrics.queues.outbox.set(self.0.ingest.outbox_bytes() as i64);
+        metrics.queues.merges.set(self.0.merging.waiting_bytes() as i64);
+        let mailboxes = self.0.mailboxes().iter().map(Mailbox::bytes).sum::<usize>();
+        metrics.queues.mailboxes.set(mailboxes as i64);
         let is_up = store.health() == StoreHealth::Open && store.away().is_none();
         metrics.store_up.set(i64::from(is_up));
         metrics

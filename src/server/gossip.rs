@@ -21,6 +21,7 @@ use super::lifecycle::Fatal;
 use super::merging::MergeSharing;
 use super::reach::ReachReports;
 use super::shared::Shared;
+use super::story::MemberStory;
 use super::stream::PeerStreams;
 use super::tokens::{self, EventSource};
 use crate::cluster::members::State;
@@ -86,6 +87,8 @@ pub struct Gossip {
     have_members_changed: bool,
     /// Monotonic time from which readers may be shown changed members, in microseconds.
     members_free_us: u64,
+    /// What is logged of members that come and go.
+    story: MemberStory,
     /// Warnings about members that cannot be reached.
     reach: ReachReports,
     /// Version of the keys that the machine has.
@@ -128,6 +131,7 @@ impl Gossip {
             members_due_us: 0,
             have_members_changed: false,
             members_free_us: 0,
+            story: MemberStory::default(),
             reach: ReachReports::default(),
             keys_version: 0,
             key_reports: KeyReports::default(),
@@ -309,7 +313,7 @@ impl Gossip {
                 Effect::Datagram { to, bytes } => self.datagrams.push(to, bytes),
                 Effect::Stream(output) => self.streams.perform(now_us, output),
                 Effect::MembersChanged => self.have_members_changed = true,
-                Effect::Replicated(replicated) => shared.handle_replicated(replicated),
+                Effect::Replicated(replicated) => shared.handle_replicated(now_us, replicated),
                 Effect::NewBoot { boot } => {
                     shared.store().set_boot(boot);
                     shared.metrics.boots_taken.add(1);
@@ -337,7 +341,10 @@ impl Gossip {
         gauges.suspect.set(count(State::Suspect));
         gauges.dead.set(count(State::Dead));
         gauges.left.set(count(State::Left));
+        self.story.look(now.mono_us, &members, &shared.name);
+        let reached = self.streams.reached(&members);
         shared.cluster.set_members(members);
+        shared.cluster.set_reached(reached);
     }
 
     /// Shows readers on other threads what the machine knows.
@@ -452,6 +459,7 @@ impl Gossip {
         metrics.gossip_refused.replay.add(refused.replay - before.replay);
         metrics.gossip_refused.forged.add(refused.forged - before.forged);
         metrics.data_copies_received.add(stats.data_copies_received - last.data_copies_received);
+        metrics.queues.streams.set(self.streams.waiting_bytes() as i64);
         metrics.shards_differing.set(stats.shards_differing as i64);
         self.counted = *stats;
         let merged = shared.ingest.outbox().lock().merged();

@@ -6,14 +6,11 @@
 //! connection over TCP to the same address is tried, which does.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Read, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
-
-use bytes::Bytes;
+use std::net::SocketAddr;
 
 use super::clock;
 use super::key_file::KeyFile;
+use super::peer_check::{Greeting, TcpAnswer, ask_tcp};
 use super::shared::Shared;
 use crate::cluster::{SeedInfo, membership_preamble};
 use crate::config::HostPort;
@@ -27,8 +24,6 @@ const TRIES_MIN: u32 = 3;
 const ADDRESSES_MAX: usize = 4;
 /// Most targets that one warning names.
 const TARGETS_MAX: usize = 8;
-/// Time for which a connection, and then an answer on it, is waited for.
-const ANSWER_MAX: Duration = Duration::from_millis(400);
 
 /// A join target and the addresses that its name has now.
 #[derive(Clone, Debug)]
@@ -151,15 +146,6 @@ impl SilenceReports {
     }
 }
 
-/// What a join target is told to find out whether it is a node of this cluster.
-#[derive(Clone, Debug)]
-struct Greeting {
-    /// The first bytes of a stream between nodes.
-    preamble: Bytes,
-    /// Whether they are sealed: then a node with the same keys answers at once. A node that takes a plain one waits.
-    is_sealed: bool,
-}
-
 /// Returns the targets, the addresses that were tried for each, and what came back.
 fn describe(silent: &[&Resolved], greeting: &Greeting) -> String {
     // The addresses are tried at the same time, so that a stopping node waits for one of them at most.
@@ -199,37 +185,16 @@ fn ask_aside(address: SocketAddr, greeting: Greeting) -> std::io::Result<std::th
 
 /// Connects to an address whose node does not answer datagrams, and tells in words what comes back.
 fn ask(address: SocketAddr, greeting: &Greeting) -> String {
-    let answer = TcpStream::connect_timeout(&address, ANSWER_MAX).and_then(|mut stream| {
-        stream.set_read_timeout(Some(ANSWER_MAX))?;
-        stream.set_write_timeout(Some(ANSWER_MAX))?;
-        stream.write_all(&greeting.preamble)?;
-        Ok(stream.read(&mut [0]))
-    });
-    let is_timeout =
-        |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-    let foreign = match greeting.is_sealed {
-        true => {
-            "a node of another cluster (--cluster-name), one with no key in common (--cluster-key), or another program"
-        }
-        false => {
-            "a node of another cluster (--cluster-name), one that requires a --cluster-key, or another program"
-        }
-    };
-    match answer {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => "refused".into(),
-        Err(error) if is_timeout(&error) => "no answer".into(),
-        Err(error) => error.to_string(),
-        Ok(Ok(0)) => foreign.into(),
-        Ok(Ok(1..)) if greeting.is_sealed => "open for TCP, but no datagram (UDP) comes back".into(),
-        Ok(Ok(_)) => "another program".into(),
-        Ok(Err(error)) if is_timeout(&error) => "open for TCP, but no datagram (UDP) comes back".into(),
-        // A side that closes while bytes wait for it resets the connection.
-        Ok(Err(_)) => foreign.into(),
+    match ask_tcp(address, greeting) {
+        TcpAnswer::Node => "open for TCP, but no datagram (UDP) comes back".into(),
+        other => other.describe(greeting.is_sealed),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn greeting() -> Greeting {

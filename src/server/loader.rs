@@ -8,10 +8,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::lifecycle::{Fatal, Phase};
+use super::process::ProcessSampler;
 use super::reload::Reloader;
 use super::shared::Shared;
 use super::{clock, takeover};
 use crate::cluster::Heads;
+use crate::config::StoreKind;
 use crate::record::SharedRecord;
 use crate::store::LatestRecords;
 
@@ -25,6 +27,9 @@ const SWEEP_US_MAX: u64 = 50_000;
 /// Loads the store into the map; then sweeps the map until the node leaves or `ended` is disconnected.
 /// `heads` are those that the node kept when it last stopped.
 pub fn run(shared: &Arc<Shared>, heads: Heads, mut reloader: Reloader, ended: &Receiver<()>) {
+    let has_disk = shared.config.store != StoreKind::Memory;
+    let mut process = ProcessSampler::new(has_disk.then_some(shared.config.data_dir.as_path()));
+    process.handle_turn(clock::now(), &shared.metrics.process);
     if let Err(fatal) = load(shared, heads) {
         return shared.lifecycle.fail(fatal);
     }
@@ -37,6 +42,7 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, mut reloader: Reloader, ended: &R
         let next_us = shared.ingest.sweep(now, may_collect, SWEPT_PER_SHARD);
         shared.wake_wanted();
         reloader.handle_turn(now);
+        process.handle_turn(now, &shared.metrics.process);
         if let Some(takeover) = &mut takeover {
             takeover.look(now, shared);
         }

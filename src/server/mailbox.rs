@@ -162,7 +162,12 @@ impl Mailbox {
 
     /// Returns whether this node's publishers must wait for the worker.
     pub fn is_over_soft(&self) -> bool {
-        self.bytes.load(Relaxed) > MAILBOX_BYTES_SOFT
+        self.bytes() > MAILBOX_BYTES_SOFT
+    }
+
+    /// Memory of the changes that wait, and of those that were taken last, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
     }
 
     /// Returns whether changes were dropped since the last call; from now on they are taken again. For the

@@ -84,6 +84,13 @@ impl MergeQueues {
         Some(!queue.is_empty())
     }
 
+    /// Memory of the batches that wait for all workers, in bytes. For the metrics: it looks at every batch.
+    pub fn waiting_bytes(&self) -> usize {
+        let of =
+            |queue: &MergeQueue| queue.waiting.lock().iter().map(ReceivedBatch::cost_bytes).sum::<usize>();
+        self.queues.iter().map(of).sum()
+    }
+
     /// Exchanges the outcomes that wait with `taken`, which must be empty.
     pub fn take_merged(&self, taken: &mut Vec<MergedBatch>) {
         if self.has_merged.load(SeqCst) {

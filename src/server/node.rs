@@ -23,7 +23,7 @@ use super::lifecycle::{Fatal, Phase};
 use super::loader;
 use super::mailbox::Mailbox;
 use super::outlets::Outlets;
-use super::reload::{ReloadFlag, Reloader};
+use super::reload::Reloader;
 use super::resolver;
 use super::shared::{Shared, SharedFiles};
 use super::tls::{self, LAYER_BYTES_MAX};
@@ -155,14 +155,15 @@ impl Node {
     /// Starts a node. It serves its control plane when this returns, and its clients as soon as the
     /// store is loaded ([`NodeHandle::wait_loaded`]).
     pub fn start(config: Config) -> Result<NodeHandle, ServerError> {
-        Node::start_with(config, ReloadFlag::default(), Box::new(|| {}))
+        Node::start_with(config, Reloader::default(), Box::new(|| {}))
     }
 
-    /// Starts a node as [`Node::start`] does. When `reload` is set, the node reads its files again. `on_fatal` is
-    /// called, from any thread, when the node can run no longer or is asked to stop; whoever runs it then stops it.
+    /// Starts a node as [`Node::start`] does. `reloader` has what is to be read again besides the files of the node.
+    /// `on_fatal` is called, from any thread, when the node can run no longer or is asked to stop; whoever runs it then
+    /// stops it.
     pub fn start_with(
         config: Config,
-        reload: ReloadFlag,
+        mut reloader: Reloader,
         on_fatal: Box<dyn Fn() + Send + Sync>,
     ) -> Result<NodeHandle, ServerError> {
         // A second node in this process has the seed of the first.
@@ -220,7 +221,6 @@ impl Node {
             }
             handle.spawn(format!("worker-{id}"), move || worker.run())?;
         }
-        let mut reloader = Reloader::new(reload);
         reloader.add(SharedFiles(shared.clone()));
         if let Some(files) = tls_reload {
             reloader.add(files.counted(shared.metrics.clone()));
@@ -416,6 +416,13 @@ fn share(
         tombstones_us: config.tombstones_us,
     };
     let metrics = Arc::new(Metrics::default());
+    metrics.limits.connections.set(config.max_connections as i64);
+    metrics.limits.map_bytes.set(config.max_memory_bytes as i64);
+    metrics.limits.record_bytes.set(config.max_record_bytes as i64);
+    metrics.limits.frame_bytes.set(config.max_frame_bytes as i64);
+    metrics.limits.patterns.set(config.access.subscriptions_max as i64);
+    let observed = metrics.clone();
+    store.observe_commits(Box::new(move |took_us| observed.acks.commits.record_us(took_us)));
     let outbox = Outbox::new(identity.node_name.clone(), identity.boot);
     let (store_of_map, tombstones_us) = (store.clone(), config.tombstones_us);
     let outlets = Outlets { mailboxes, watches: Watches::default(), store: store_of_map, tombstones_us };

@@ -26,6 +26,12 @@ pub trait Reloadable: Send {
 #[derive(Clone, Debug, Default)]
 pub struct ReloadFlag(Arc<AtomicBool>);
 
+impl Reloadable for Box<dyn Reloadable> {
+    fn look(&mut self, now: Now, is_asked: bool) {
+        self.as_mut().look(now, is_asked);
+    }
+}
+
 impl ReloadFlag {
     /// Makes SIGHUP set this flag. Without this, SIGHUP ends the process.
     pub fn watch_signal(&self) -> io::Result<()> {
@@ -62,7 +68,9 @@ impl Reloader {
     pub fn handle_turn(&mut self, now: Now) {
         let is_asked = self.flag.take();
         if is_asked {
-            tracing::info!("reading certificates, keys and rights again, as SIGHUP asks for");
+            tracing::info!(
+                "reading certificates, cluster keys, rights and the configuration file again, as SIGHUP asks for"
+            );
         }
         if is_asked || now.mono_us >= self.next_us {
             self.next_us = now.mono_us + LOOK_US;

@@ -12,7 +12,7 @@ use signal_hook::{flag, low_level};
 use super::acceptor;
 use super::clock;
 use super::node::{Node, ServerError};
-use super::reload::ReloadFlag;
+use super::reload::{ReloadFlag, Reloadable, Reloader};
 use crate::config::Config;
 
 /// The exit code after a second signal, which ends the process at once while the node is still being stopped
@@ -22,9 +22,10 @@ const SECOND_SIGNAL: i32 = 1;
 /// and then its group, and wrappers pass on what the process has got already.
 const SAME_SIGNAL_US: u64 = 1_000_000;
 
-/// Runs a node until SIGTERM or SIGINT, then stops it in order. SIGHUP makes it read its files again. Prints the
-/// line `ready …` once clients are served.
-pub fn run(config: Config) -> Result<(), ServerError> {
+/// Runs a node until SIGTERM or SIGINT, then stops it in order. SIGHUP makes it read its files again, and `files` with
+/// them. Prints the line `ready …` once clients are served.
+pub fn run(config: Config, files: Vec<Box<dyn Reloadable>>) -> Result<(), ServerError> {
+    tell_configuration(&config);
     acceptor::raise_file_limit();
     let is_signalled = Arc::new(AtomicBool::new(false));
     // Whatever ends the node comes through this channel: a signal, or a failure of the node.
@@ -36,12 +37,15 @@ pub fn run(config: Config) -> Result<(), ServerError> {
         // An error means that an ending waits already.
         let _ = ended.try_send(());
     };
-    let node = Node::start_with(config, reload, Box::new(on_fatal))?;
+    let mut reloader = Reloader::new(reload);
+    files.into_iter().for_each(|file| reloader.add(file));
+    let node = Node::start_with(config, reloader, Box::new(on_fatal))?;
     // Loading a large store takes a while, and a signal must not wait for it.
     if node.wait_loaded_unless(&|| is_signalled.load(SeqCst))? {
         let metrics = node.metrics.map_or(String::new(), |address| format!(" metrics={address}"));
         println!("ready node={} http={} gossip={}{metrics}", node.name, node.http, node.gossip);
         io::stdout().flush()?;
+        tracing::info!(node = %node.name, http = %node.http, gossip = %node.gossip, "ready");
     }
     // The senders live as long as the node and the thread of the signals do, so this is no error.
     let _ = endings.recv();
@@ -50,9 +54,39 @@ pub fn run(config: Config) -> Result<(), ServerError> {
         node.stop();
         return Err(fatal.into());
     }
-    tracing::info!("stopping");
+    tracing::info!("stopping, as a signal asks for");
+    let began_us = clock::now().mono_us;
     node.stop();
+    tracing::info!(ms = (clock::now().mono_us - began_us) / 1_000, "stopped");
     Ok(())
+}
+
+/// Logs the version and the settings with which a node starts. Secrets are told as whether there are any.
+fn tell_configuration(config: &Config) {
+    let join = config.join.iter().map(ToString::to_string).collect::<Vec<String>>().join(",");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        http = %config.http,
+        gossip = %config.gossip,
+        advertise = config.advertise.as_ref().map(tracing::field::display),
+        metrics = config.metrics.map(tracing::field::display),
+        join,
+        cluster = config.cluster_name,
+        zone = config.zone,
+        profile = ?config.profile,
+        data_dir = %config.data_dir.display(),
+        store = ?config.store,
+        history = config.history,
+        tombstones_s = config.tombstones_us / 1_000_000,
+        workers = config.workers,
+        max_connections = config.max_connections,
+        max_memory = config.max_memory_bytes,
+        max_client_memory = config.max_client_memory_bytes,
+        has_tls = config.tls.is_some(),
+        has_auth = config.access.auth.is_some(),
+        has_cluster_key = config.cluster_key.is_some(),
+        "a node starts"
+    );
 }
 
 /// Starts a thread that reports the first signal, and ends the process at a second one.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::acks::{Acks, AnswerState};
 use super::clock;
 use super::cluster_view::ClusterView;
+use super::complaints::ClientComplaints;
 use super::key_file::KeyFile;
 use super::lifecycle::{Lifecycle, Phase};
 use super::log_limit::LogLimit;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub door: Door,
     /// The batches of peers that workers are to merge.
     pub merging: MergeQueues,
+    /// What is logged of clients that were refused or closed.
+    pub complaints: ClientComplaints,
     /// The memory that clients may make the node hold.
     pub memory: Arc<Budget>,
     /// Answers to publishers that wait, as far as threads share them.
@@ -90,6 +93,7 @@ impl Shared {
             cluster,
             accept_failures: LogLimit::default(),
             memory_refusals: LogLimit::default(),
+            complaints: ClientComplaints::default(),
             pressure: Pressure::default(),
             places: Places::new(config.max_connections),
             address_places: AddressPlaces::new(config.access.connections_per_address_max),
@@ -161,8 +165,8 @@ impl Shared {
 
     /// Takes the cluster's answer for a record that every member is to hold, and wakes the worker that waits
     /// for it.
-    pub fn handle_replicated(&self, replicated: Replicated) {
-        let worker = self.acks.handle_replicated(replicated, &self.metrics);
+    pub fn handle_replicated(&self, now_us: u64, replicated: Replicated) {
+        let worker = self.acks.handle_replicated(now_us, replicated, &self.metrics);
         if let Some(mailbox) = worker.and_then(|worker| self.mailboxes().get(worker)) {
             mailbox.wake();
         }

@@ -15,6 +15,7 @@ use mio::{Interest, Registry};
 use super::acceptor::Acceptor;
 use super::closing_streams::ClosingStreams;
 use super::tokens;
+use crate::cluster::members::MemberInfo;
 use crate::cluster::{StreamEvent, StreamId, StreamOutput};
 
 /// Bytes read from a stream at a time.
@@ -24,6 +25,9 @@ const PEER_READ_BYTES: usize = 64 * 1024;
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Number of streams that peers may have open to this node at a time.
 const ACCEPTED_MAX: usize = 512;
+/// Most addresses of which it is remembered whether a connection succeeded, for as long as it is not known which of them
+/// are members.
+const REACHED_MAX: usize = 4_096;
 
 /// A connection to a peer.
 struct PeerStream {
@@ -40,7 +44,12 @@ struct PeerStream {
     waiting_bytes: usize,
     /// Whether something was written since the machine last got [`StreamEvent::Drained`].
     owes_drained: bool,
+    /// The address that this node connects to; `None` if the peer opened the stream.
+    to: Option<SocketAddr>,
 }
+
+/// Whether the last connection over TCP to a gossip address succeeded.
+pub(super) type TcpReach = BTreeMap<SocketAddr, bool>;
 
 /// All streams of this node.
 pub struct PeerStreams {
@@ -61,6 +70,8 @@ pub struct PeerStreams {
     closing: ClosingStreams,
     /// Buffer that pieces of streams are read into.
     buffer: Vec<u8>,
+    /// What came of connections to peers.
+    reached: TcpReach,
 }
 
 impl PeerStreams {
@@ -77,6 +88,31 @@ impl PeerStreams {
             accepted: 0,
             closing: ClosingStreams::default(),
             buffer: vec![0; PEER_READ_BYTES],
+            reached: TcpReach::new(),
+        }
+    }
+
+    /// Returns what came of the last connection to each of these members, and forgets all other addresses.
+    pub fn reached(&mut self, members: &[MemberInfo]) -> TcpReach {
+        let known = |address: &SocketAddr| members.iter().any(|member| member.identity.gossip() == *address);
+        // Only addresses of members are connected to, so there are at most a few more than members.
+        if self.reached.len() > members.len() {
+            self.reached.retain(|address, _| known(address));
+        }
+        self.reached.clone()
+    }
+
+    /// Bytes that wait on all streams.
+    pub fn waiting_bytes(&self) -> usize {
+        self.streams.values().map(|stream| stream.waiting_bytes).sum()
+    }
+
+    /// Notes what came of a connection to a peer.
+    fn note_reached(&mut self, to: Option<SocketAddr>, is_reached: bool) {
+        if let Some(to) = to
+            && (self.reached.len() < REACHED_MAX || self.reached.contains_key(&to))
+        {
+            self.reached.insert(to, is_reached);
         }
     }
 
@@ -126,7 +162,7 @@ impl PeerStreams {
             }
             let id = StreamId(self.next_accepted);
             self.next_accepted += 2;
-            if self.add(id, socket, true).is_ok() {
+            if self.add(id, socket, None).is_ok() {
                 self.accepted += 1;
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
                 self.events.push_back((id, StreamEvent::Accepted { from }));
@@ -142,7 +178,9 @@ impl PeerStreams {
             match (stream.socket.take_error(), stream.socket.peer_addr()) {
                 (Ok(None), Ok(_)) => {
                     stream.is_connected = true;
+                    let to = stream.to;
                     self.events.push_back((id, StreamEvent::Opened));
+                    self.note_reached(to, true);
                 }
                 (Ok(None), Err(error)) if error.kind() == io::ErrorKind::NotConnected => return,
                 _ => return self.end(id),
@@ -179,9 +217,10 @@ impl PeerStreams {
 
     /// Opens a connection to `to`. The machine gets [`StreamEvent::Opened`] or [`StreamEvent::Closed`].
     fn connect(&mut self, id: StreamId, to: SocketAddr) {
-        let added = TcpStream::connect(to).and_then(|socket| self.add(id, socket, false));
+        let added = TcpStream::connect(to).and_then(|socket| self.add(id, socket, Some(to)));
         if let Err(error) = added {
             tracing::debug!(%error, %to, "no stream to a peer");
+            self.note_reached(Some(to), false);
             self.events.push_back((id, StreamEvent::Closed));
         }
     }
@@ -212,7 +251,8 @@ impl PeerStreams {
         }
     }
 
-    fn add(&mut self, id: StreamId, mut socket: TcpStream, is_connected: bool) -> io::Result<()> {
+    /// Adds the stream of a socket that this node connects to `to`, or that a peer has opened.
+    fn add(&mut self, id: StreamId, mut socket: TcpStream, to: Option<SocketAddr>) -> io::Result<()> {
         self.registry.register(
             &mut socket,
             tokens::of_stream(id),
@@ -223,12 +263,13 @@ impl PeerStreams {
         }
         let stream = PeerStream {
             socket,
-            is_connected,
+            is_connected: to.is_none(),
             is_queued: false,
             is_closing: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             owes_drained: false,
+            to,
         };
         self.streams.insert(id, stream);
         Ok(())
@@ -284,9 +325,11 @@ impl PeerStreams {
 
     /// Removes a stream that has ended by itself. The machine is told, unless it has asked for the end.
     fn end(&mut self, id: StreamId) {
-        if let Some(stream) = self.remove(id)
-            && !stream.is_closing
-        {
+        let Some(stream) = self.remove(id) else { return };
+        if !stream.is_connected {
+            self.note_reached(stream.to, false);
+        }
+        if !stream.is_closing {
             self.events.push_back((id, StreamEvent::Closed));
         }
     }

@@ -201,6 +201,12 @@ impl StoreHandle {
         Ok(page(query, &waiting.records[hidden..], written))
     }
 
+    /// Sets a function that is told how long each group of records took to become durable, in microseconds. It is called
+    /// by the thread that writes.
+    pub fn observe_commits(&self, observer: Box<dyn Fn(u64) + Send + Sync>) {
+        self.inner.path.observe_commits(observer);
+    }
+
     /// Figures for the metrics.
     pub fn stats(&self) -> StoreStats {
         self.inner.path.stats()

@@ -30,6 +30,8 @@ const REST_US_MAX: u64 = 2_000;
 const RESTED_GROUP_RECORDS_MIN: usize = 64;
 /// Time without work, in microseconds, after which the engine does what it put off.
 const IDLE_US: u64 = 20_000;
+/// Least time between two lines in the log about commits that fail, in microseconds.
+const FAILURE_LOG_US: u64 = 60_000_000;
 /// Number of records written at a time when the map is read again.
 const RESYNC_RECORDS: usize = 16_384;
 
@@ -86,6 +88,9 @@ impl GroupWriter {
             let began_us = (self.path.clock)().mono_us;
             let WriteEnd::Done = self.write(&group) else { return WriteEnd::Abandoned };
             rest_us = (self.path.clock)().mono_us.saturating_sub(began_us);
+            if !group.is_empty() {
+                self.path.note_commit(rest_us);
+            }
         }
         self.path.queue.handle_written();
         debug_assert!(self.written < ticket, "groups are written in their order");
@@ -101,15 +106,27 @@ impl GroupWriter {
     fn write(&self, group: &WriteGroup) -> WriteEnd {
         let mut pause_ms = BACKOFF_MS_MIN;
         let mut has_failed = false;
+        let mut log_at_us = 0;
         while !self.path.bell.is_abandoned() {
             let marks = self.path.marks.current();
             let recovered = if has_failed { self.engine.recover() } else { Ok(()) };
             let Err(error) = recovered.and_then(|()| self.engine.commit(group, marks)) else {
                 self.path.handle_committed(marks);
+                if has_failed {
+                    tracing::info!(records = group.records(), "the store commits again");
+                }
                 return WriteEnd::Done;
             };
             has_failed = true;
-            tracing::error!(%error, records = group.records(), pause_ms, "the store failed to commit");
+            let now_us = (self.path.clock)().mono_us;
+            if now_us >= log_at_us {
+                log_at_us = now_us + FAILURE_LOG_US;
+                tracing::error!(
+                    %error,
+                    records = group.records(),
+                    "the store failed to commit; it is tried again all the time, and logged once a minute"
+                );
+            }
             self.path.set_trouble(Some(error.to_string()));
             self.path.bell.pause(Duration::from_millis(pause_ms));
             pause_ms = (pause_ms * 2).min(BACKOFF_MS_MAX);

@@ -29,12 +29,12 @@ pub struct NodeUrl {
 }
 
 impl NodeUrl {
-    /// Parses a URL. `flag` is the name of the argument, for the error. For a URL with TLS, reads the authorities that
-    /// are trusted.
-    pub fn parse(url: &str, flag: &str, trust: &TrustArguments) -> Result<NodeUrl, CliError> {
+    /// Parses a URL. `field` is where it was given, such as `--url`, for the error. For a URL with TLS, reads the
+    /// authorities that are trusted.
+    pub fn parse(url: &str, field: &str, trust: &TrustArguments) -> Result<NodeUrl, CliError> {
         let error = || {
             let allowed = "ws://HOST:PORT or http://HOST:PORT, with TLS wss:// or https://, IPv6 in brackets";
-            CliError::Usage(format!("--{flag}: {url:?} cannot be used; allowed: {allowed}"))
+            CliError::Usage(format!("{field}: {url:?} cannot be used; allowed: {allowed}"))
         };
         let (is_tls, rest) = match url.split_once("://") {
             Some(("ws" | "http", rest)) => (false, rest),
@@ -64,7 +64,7 @@ impl NodeUrl {
     /// Returns the address of another member of the cluster, which is spoken to in the same way; `None` if it is no
     /// `host:port`.
     pub fn member(&self, address: &str) -> Option<NodeUrl> {
-        let parsed = NodeUrl::parse(address, "from", &TrustArguments::default()).ok()?;
+        let parsed = NodeUrl::parse(address, "--url", &TrustArguments::default()).ok()?;
         Some(NodeUrl { trust: self.trust.clone(), token: self.token.clone(), ..parsed })
     }
 
@@ -76,6 +76,12 @@ impl NodeUrl {
     /// The token to bring, if there is one.
     pub fn token(&self) -> Option<&NodeToken> {
         self.token.as_ref()
+    }
+
+    /// Returns the URL of `path` for browsers and other programs that speak HTTP.
+    pub fn http_url(&self, path: &str) -> String {
+        let scheme = if self.trust.is_some() { "https" } else { "http" };
+        format!("{scheme}://{self}{}", self.path(path))
     }
 
     /// Returns `path` with the prefix of this endpoint in front.
@@ -139,13 +145,13 @@ mod tests {
             ("ws://[::1]:5/", "[::1]:5", "/x"),
             ("http://[::1]/p/q/", "[::1]:7070", "/p/q/x"),
         ] {
-            let endpoint = NodeUrl::parse(url, "to", &TrustArguments::default()).expect(url);
+            let endpoint = NodeUrl::parse(url, "--to", &TrustArguments::default()).expect(url);
             assert_eq!((endpoint.to_string().as_str(), endpoint.path("/x").as_str()), (shown, path), "{url}");
         }
         for bad in
             ["", "wsss://a:1", "wss://", "ws://", "ws://a:x", "ws://a b", "::1", "ws://u@a:1", "ws://a:1/?x"]
         {
-            let parsed = NodeUrl::parse(bad, "to", &TrustArguments::default());
+            let parsed = NodeUrl::parse(bad, "--to", &TrustArguments::default());
             assert!(matches!(parsed, Err(CliError::Usage(_))), "{bad:?}");
         }
     }

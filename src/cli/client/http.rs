@@ -1,14 +1,19 @@
-//! Sends a GET request and reads the answer.
+//! HTTP requests to a node: one request a connection, whose answer is read as it comes.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
-use super::{NodeUrl, Refused};
+use super::stream::NodeStream;
+use super::{NodeUrl, Nodes, Refused};
 use crate::cli::CliError;
 
-/// Largest answer that is read, in bytes. Nodes send much smaller pages.
+/// Largest answer that is read as a whole, in bytes. Nodes send much smaller pages.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Most bytes of the head of an answer.
+const HEAD_BYTES_MAX: u64 = 64 * 1024;
+/// Most bytes of the line that tells the length of a chunk.
+const CHUNK_HEAD_BYTES_MAX: u64 = 1024;
 
-/// The answer of a node to an HTTP request.
+/// The whole answer of a node to an HTTP request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status code.
@@ -30,61 +35,192 @@ impl Answer {
     }
 }
 
-/// Sends a GET request for `path` to `endpoint` and returns the answer.
-pub fn fetch(endpoint: &NodeUrl, path: &str) -> Result<Answer, CliError> {
-    exchange(endpoint, path).map_err(|error| {
-        // The error becomes a text here. As an `io::Error`, a broken pipe would be taken for a closed stdout.
-        CliError::Failed(format!("no answer from {endpoint}: {error}"))
-    })
+/// An answer whose body has not been read yet.
+pub struct Incoming<R> {
+    /// The HTTP status code.
+    pub status: u16,
+    /// The body. Reading it fails if the connection ends before the body does.
+    pub body: IncomingBody<R>,
 }
 
-fn exchange(endpoint: &NodeUrl, path: &str) -> io::Result<Answer> {
-    let mut stream = endpoint.connect()?;
-    let path = endpoint.path(path);
-    let token = endpoint
-        .token()
-        .map_or_else(String::new, |token| format!("Authorization: Bearer {}\r\n", token.as_str()));
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {endpoint}\r\nAccept: application/json\r\n{token}Connection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes())?;
-    let mut bytes = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
-    parsed(bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is no whole HTTP answer"))
+/// What is still to come of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// This number of bytes, and then the end.
+    Bytes(u64),
+    /// This number of bytes of a chunk, and then other chunks.
+    Chunk(u64),
+    /// The line with the length of the next chunk.
+    ChunkHead,
+    /// Everything until the connection ends.
+    UntilClosed,
 }
 
-/// Parses an answer to a request with `Connection: close`.
-fn parsed(bytes: Vec<u8>) -> Option<Answer> {
-    let text = String::from_utf8(bytes).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let mut lines = head.split("\r\n");
-    let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+/// The body of an answer, as it comes.
+pub struct IncomingBody<R> {
+    input: R,
+    rest: Rest,
+}
+
+impl<R: BufRead> Incoming<R> {
+    /// Reads the head of an answer to a request with `Connection: close`.
+    fn read(mut input: R) -> io::Result<Incoming<R>> {
+        let mut head = Vec::new();
+        loop {
+            let from = head.len();
+            let read = (&mut input).take(HEAD_BYTES_MAX).read_until(b'\n', &mut head)?;
+            if matches!(&head[from..], b"\r\n" | b"\n") && from > 0 {
+                break;
+            }
+            if read == 0 || head.len() as u64 > HEAD_BYTES_MAX {
+                return Err(no_answer());
+            }
+        }
+        let (status, rest) = parse_head(&head).ok_or_else(no_answer)?;
+        Ok(Incoming { status, body: IncomingBody { input, rest } })
+    }
+
+    /// Reads the whole body.
+    pub fn whole(self) -> io::Result<Answer> {
+        let mut bytes = Vec::new();
+        self.body.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
+        let body = String::from_utf8(bytes).map_err(|_| no_answer())?;
+        Ok(Answer { status: self.status, body })
+    }
+}
+
+/// Returns the status in the head of an answer, and how its body ends.
+fn parse_head(head: &[u8]) -> Option<(u16, Rest)> {
+    let head = std::str::from_utf8(head).ok()?;
+    let status = head.lines().next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.trim().parse().ok()?;
     let header = |name: &str| {
-        let mut fields = head.split("\r\n").filter_map(|line| line.split_once(':'));
+        let mut fields = head.lines().filter_map(|line| line.split_once(':'));
         fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     };
-    let body = match header("transfer-encoding") {
-        Some(coding) if coding.eq_ignore_ascii_case("chunked") => unchunked(body)?,
+    let rest = match header("transfer-encoding") {
+        Some(coding) if coding.eq_ignore_ascii_case("chunked") => Rest::ChunkHead,
         _ => match header("content-length") {
-            Some(length) => body.get(..length.parse().ok()?)?.to_owned(),
-            None => body.to_owned(),
+            Some(length) => Rest::Bytes(length.parse().ok()?),
+            None => Rest::UntilClosed,
         },
     };
-    Some(Answer { status, body })
+    Some((status, rest))
 }
 
-/// Decodes a chunked body. Nodes send the length of a body, but a proxy between may not.
-fn unchunked(mut body: &str) -> Option<String> {
-    let mut whole = String::new();
-    loop {
-        let (head, rest) = body.split_once("\r\n")?;
-        let size = usize::from_str_radix(head.split(';').next()?.trim(), 16).ok()?;
-        if size == 0 {
-            return Some(whole);
+fn no_answer() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is no whole HTTP answer")
+}
+
+impl<R: BufRead> IncomingBody<R> {
+    /// Reads the line with the length of the next chunk, and the end of the line before it.
+    fn next_chunk(&mut self) -> io::Result<()> {
+        let mut line = Vec::new();
+        while line.iter().all(u8::is_ascii_whitespace) {
+            line.clear();
+            if (&mut self.input).take(CHUNK_HEAD_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
-        whole.push_str(rest.get(..size)?);
-        body = rest.get(size..)?.strip_prefix("\r\n")?;
+        let text = std::str::from_utf8(&line).map_err(|_| no_answer())?;
+        let digits = text.split(';').next().unwrap_or_default().trim();
+        let length = u64::from_str_radix(digits, 16).map_err(|_| no_answer())?;
+        self.rest = if length == 0 { Rest::Bytes(0) } else { Rest::Chunk(length) };
+        Ok(())
     }
+}
+
+impl<R: BufRead> Read for IncomingBody<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.rest == Rest::ChunkHead {
+            self.next_chunk()?;
+        }
+        let most = match self.rest {
+            Rest::Bytes(left) | Rest::Chunk(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            Rest::ChunkHead => 0,
+            Rest::UntilClosed => usize::MAX,
+        };
+        let room = buffer.len().min(most);
+        let read = self.input.read(buffer.get_mut(..room).unwrap_or_default())?;
+        let is_early = read == 0 && room > 0 && self.rest != Rest::UntilClosed;
+        if is_early {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.rest = match self.rest {
+            Rest::Bytes(left) => Rest::Bytes(left - read as u64),
+            Rest::Chunk(left) if left == read as u64 => Rest::ChunkHead,
+            Rest::Chunk(left) => Rest::Chunk(left - read as u64),
+            rest => rest,
+        };
+        Ok(read)
+    }
+}
+
+/// The reason why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer from {node}: {source}")]
+pub struct NoAnswer {
+    node: String,
+    source: io::Error,
+}
+
+impl From<NoAnswer> for CliError {
+    // The error becomes a text here. As an `io::Error`, a broken pipe would be taken for a closed stdout.
+    fn from(error: NoAnswer) -> CliError {
+        CliError::Failed(error.to_string())
+    }
+}
+
+/// Sends a GET request for `path` to the first of the nodes that answers, and returns the answer.
+pub fn fetch(nodes: &Nodes, path: &str) -> Result<Answer, CliError> {
+    nodes.try_each(
+        |node| fetch_from(node, path).map_err(CliError::from),
+        |_| false,
+        |one, next| CliError::Failed(format!("{one}; {next}")),
+    )
+}
+
+/// Sends a GET request for `path` to one node, and returns the answer.
+pub fn fetch_from(node: &NodeUrl, path: &str) -> Result<Answer, NoAnswer> {
+    let failed = |source| NoAnswer { node: node.to_string(), source };
+    open(node, "GET", path)?.whole().map_err(failed)
+}
+
+/// Sends a request without a body to one node, and returns the answer before its body has come.
+pub fn open(node: &NodeUrl, method: &str, path: &str) -> Result<Incoming<BufReader<NodeStream>>, NoAnswer> {
+    send(node, method, path, None)
+}
+
+/// Sends a request with a body of lines of JSON to one node, and returns the whole answer.
+pub fn post_lines(node: &NodeUrl, path: &str, body: &[u8]) -> Result<Answer, NoAnswer> {
+    let failed = |source| NoAnswer { node: node.to_string(), source };
+    send(node, "POST", path, Some(body))?.whole().map_err(failed)
+}
+
+fn send(
+    node: &NodeUrl,
+    method: &str,
+    path: &str,
+    body: Option<&[u8]>,
+) -> Result<Incoming<BufReader<NodeStream>>, NoAnswer> {
+    let exchange = || {
+        let mut stream = node.connect()?;
+        let token = node
+            .token()
+            .map_or_else(String::new, |token| format!("Authorization: Bearer {}\r\n", token.as_str()));
+        let length = body.map_or_else(String::new, |body| {
+            format!("Content-Type: application/x-ndjson\r\nContent-Length: {}\r\n", body.len())
+        });
+        let path = node.path(path);
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {node}\r\nAccept: application/json, application/x-ndjson\r\n\
+             {token}{length}Connection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes())?;
+        // A node may refuse a request before it has read all of it, and its answer tells why.
+        let sent = stream.write_all(body.unwrap_or_default());
+        Incoming::read(BufReader::new(stream)).map_err(|error| sent.err().unwrap_or(error))
+    };
+    exchange().map_err(|source| NoAnswer { node: node.to_string(), source })
 }
 
 #[cfg(test)]
@@ -92,7 +228,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Option<(u16, String)> {
-        parsed(text.into()).map(|answer| (answer.status, answer.body))
+        let answer = Incoming::read(text.as_bytes()).and_then(Incoming::whole).ok()?;
+        Some((answer.status, answer.body))
     }
 
     #[test]
@@ -102,8 +239,15 @@ mod tests {
         assert_eq!(read("HTTP/1.0 404\r\n\r\nall"), of(404, "all"));
         let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x\r\nc\r\n0\r\n\r\n";
         assert_eq!(read(chunks), of(200, "abc"));
-        for bad in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", "x\r\n\r\n"]
-        {
+        for bad in [
+            "",
+            "HTTP/1.1 200 OK\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}",
+            "x\r\n\r\n",
+            // A connection that ends between two chunks has not brought the whole body.
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        ] {
             assert_eq!(read(bad), None, "{bad:?}");
         }
     }

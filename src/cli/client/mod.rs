@@ -3,6 +3,7 @@
 mod access;
 mod endpoint;
 mod http;
+mod nodes;
 mod signal;
 mod socket;
 mod stream;
@@ -10,12 +11,14 @@ mod subscription;
 mod token;
 mod trust;
 
-pub use access::AccessArguments;
+pub use access::{AccessArguments, URL_VARIABLE};
 pub use endpoint::{NodeUrl, percent_encoded};
-pub use http::{Answer, fetch};
+pub use http::{Answer, fetch, fetch_from, open, post_lines};
+pub use nodes::Nodes;
 pub use signal::Interrupt;
-pub use socket::{Sender, Socket, connect, connect_in_halves};
+pub use socket::{ConnectError, Sender, Socket, connect, connect_in_halves};
 pub use subscription::{Event, Subscription, Wanted};
+pub use token::TOKEN_VARIABLE;
 pub use trust::TrustArguments;
 
 use serde::Deserialize;

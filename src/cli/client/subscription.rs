@@ -7,6 +7,9 @@
 //!
 //! A token is up to ten seconds old when it is used, and records that came after it are sent again.
 //! [`Repeats`] recognizes these records and drops them.
+//!
+//! A node that is not there yet is waited for in the same way. Only what another attempt would not mend ends a
+//! subscription: a refusal, or a certificate that is not trusted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -18,7 +21,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{NodeUrl, Refused, Socket, connect, items};
+use super::{ConnectError, NodeUrl, Nodes, Refused, Socket, connect, items};
 use crate::cli::CliError;
 use crate::server::clock;
 
@@ -137,7 +140,9 @@ impl Repeats {
 /// A running subscription. Call [`Subscription::next`] in a loop, and [`Subscription::close`] at the end.
 pub struct Subscription {
     wanted: Wanted,
-    home: NodeUrl,
+    /// The nodes that were given.
+    homes: Nodes,
+    /// Other members, as the last node named them.
     members: Vec<NodeUrl>,
     tries: u32,
     socket: Option<Socket>,
@@ -150,11 +155,11 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Connects for the first time. Returns an error if the node cannot be reached or refuses.
-    pub fn open(home: NodeUrl, wanted: Wanted) -> Result<Subscription, CliError> {
-        let mut subscription = Subscription {
+    /// Makes a subscription, which connects when [`Subscription::next`] is called.
+    pub fn new(homes: impl Into<Nodes>, wanted: Wanted) -> Subscription {
+        Subscription {
             wanted,
-            home: home.clone(),
+            homes: homes.into(),
             members: Vec::new(),
             tries: 0,
             socket: None,
@@ -164,9 +169,7 @@ impl Subscription {
             retry_at_us: 0,
             heard_at_us: 0,
             events: VecDeque::new(),
-        };
-        subscription.connect(&home)?;
-        Ok(subscription)
+        }
     }
 
     /// Returns the next event; [`Event::Nothing`] if none happened for a tenth of a second. An error means
@@ -207,9 +210,9 @@ impl Subscription {
         }
     }
 
-    fn connect(&mut self, endpoint: &NodeUrl) -> Result<(), CliError> {
+    fn connect(&mut self, endpoint: &NodeUrl) -> Result<(), ConnectError> {
         let failed = |error: &dyn std::fmt::Display| {
-            CliError::Failed(format!("the connection to {endpoint} was lost: {error}"))
+            ConnectError::Away(format!("the connection to {endpoint} was lost: {error}"))
         };
         let mut socket = connect(endpoint, "/subscribe?batch=true")?;
         let mut subscribe = json!({
@@ -237,16 +240,29 @@ impl Subscription {
             clock::sleep((self.retry_at_us - now_us).min(turn_us));
             return Ok(Event::Nothing);
         }
-        // Every second attempt is made at the node that was given first, the others at the other members in
-        // turn.
-        let other = usize::try_from(self.tries / 2).unwrap_or(0) % self.members.len().max(1);
-        let endpoint = match self.members.get(other) {
-            Some(member) if !self.tries.is_multiple_of(2) => member.clone(),
-            _ => self.home.clone(),
-        };
+        let (endpoint, is_home) = self.candidate();
         match self.connect(&endpoint) {
             Ok(()) => Ok(Event::Nothing),
+            // A member may be named by an address that its certificate does not have.
+            Err(error) if error.is_final() && is_home => Err(error.into()),
             Err(error) => Ok(self.lose(error.to_string(), false)),
+        }
+    }
+
+    /// Returns the node to try next, and whether it is one that was given: these in turn at every second attempt, and
+    /// the other members in turn at the attempts between. Without other members, all attempts are made at the former.
+    fn candidate(&self) -> (NodeUrl, bool) {
+        let tries = usize::try_from(self.tries).unwrap_or(usize::MAX);
+        let (turn, is_for_member) = match self.members.is_empty() {
+            true => (tries, false),
+            false => (tries / 2, !tries.is_multiple_of(2)),
+        };
+        match self.members.get(turn % self.members.len().max(1)) {
+            Some(member) if is_for_member => (member.clone(), false),
+            _ => {
+                let home = self.homes.iter().nth(turn % self.homes.len());
+                (home.unwrap_or_else(|| self.homes.first()).clone(), true)
+            }
         }
     }
 
@@ -302,8 +318,9 @@ impl Subscription {
     fn take_control(&mut self, control: ControlMessage) -> Result<(), CliError> {
         if let Some(connected) = control.connected {
             self.node = connected.node;
-            let endpoints = connected.members.iter().filter_map(|member| self.home.member(&member.http));
-            self.members = endpoints.filter(|endpoint| *endpoint != self.home).collect();
+            let first = self.homes.first();
+            let endpoints = connected.members.iter().filter_map(|member| first.member(&member.http));
+            self.members = endpoints.filter(|node| self.homes.iter().all(|home| home != node)).collect();
         }
         if let Some(token) = control.eos.and_then(|eos| eos.resume) {
             // The token is from the beginning of the snapshot. Records that were received since may be sent
@@ -358,7 +375,7 @@ mod tests {
 
     fn url_of(listener: &TcpListener) -> NodeUrl {
         let address = listener.local_addr().expect("address").to_string();
-        NodeUrl::parse(&address, "from", &Default::default()).expect("url")
+        NodeUrl::parse(&address, "--url", &Default::default()).expect("url")
     }
 
     fn until(subscription: &mut Subscription, wanted: impl Fn(&Event) -> bool) -> Event {
@@ -403,7 +420,7 @@ mod tests {
             socket.close(Some(frame)).expect("closes");
             while socket.read().is_ok() {}
         });
-        let mut subscription = Subscription::open(home, wanted()).expect("opens");
+        let mut subscription = Subscription::new(home, wanted());
         let event = until(&mut subscription, |event| matches!(event, Event::Subscribed { .. }));
         assert_eq!(event, Event::Subscribed { node: "n1".into(), recovered: None });
         let event = until(&mut subscription, |event| matches!(event, Event::Records(_)));
@@ -438,10 +455,42 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_not_there_at_first_is_an_error() {
+    fn a_node_that_is_not_there_at_first_is_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let home = url_of(&listener);
+        let address = listener.local_addr().expect("address");
         drop(listener);
-        assert!(matches!(Subscription::open(home, wanted()), Err(CliError::Failed(_))));
+        let mut subscription = Subscription::new(home, wanted());
+        let lost = until(&mut subscription, |event| matches!(event, Event::Lost(_)));
+        assert!(matches!(lost, Event::Lost(lost) if lost.reason.contains("refused")));
+        let listener = TcpListener::bind(address).expect("binds again");
+        let node = thread::spawn(move || {
+            let (mut socket, _) = accept(&listener);
+            socket.send(r#"{"id":1,"result":{"subscription":1,"recovered":false}}"#.into()).expect("sends");
+            while socket.read().is_ok() {}
+        });
+        let event = until(&mut subscription, |event| matches!(event, Event::Subscribed { .. }));
+        assert_eq!(event, Event::Subscribed { node: "n1".into(), recovered: None });
+        subscription.close();
+        node.join().expect("node");
+    }
+
+    #[test]
+    fn given_nodes_and_members_are_tried_in_turn() {
+        let node = |at: &str| NodeUrl::parse(at, "--url", &Default::default()).expect("a URL");
+        let homes = Nodes::new(vec![node("a:1"), node("b:2")]).expect("two");
+        let mut subscription = Subscription::new(homes, wanted());
+        let mut tried = |members: &[&str]| {
+            subscription.members = members.iter().map(|at| node(at)).collect();
+            let tries = 0..4;
+            tries
+                .map(|tries| {
+                    subscription.tries = tries;
+                    subscription.candidate().0.to_string()
+                })
+                .collect::<Vec<String>>()
+        };
+        assert_eq!(tried(&[]), ["a:1", "b:2", "a:1", "b:2"]);
+        assert_eq!(tried(&["c:3"]), ["a:1", "c:3", "b:2", "c:3"]);
     }
 }

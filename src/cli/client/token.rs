@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::cli::CliError;
 
 /// Name of the environment variable with the token.
-const TOKEN_VARIABLE: &str = "ANODE_TOKEN";
+pub const TOKEN_VARIABLE: &str = "ANODE_TOKEN";
 
 /// The flags that say which token to bring.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct TokenArguments {
-    /// NodeToken to bring, if the node wants one; other users of this machine may see it, unlike that of --token-file
+    /// Token to bring, if the node wants one; other users of this machine may see it, unlike that of --token-file
     /// or of ANODE_TOKEN [env: ANODE_TOKEN]
     #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
     token: Option<NodeToken>,

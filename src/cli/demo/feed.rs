@@ -16,18 +16,30 @@ const EVERY_US: u64 = 200_000;
 /// How long a look for something from the node may take.
 const LOOK_MAX: Duration = Duration::from_millis(1);
 
+/// Number of sources that count: each has the number of its record as data, so that a subscriber can tell whether any is
+/// missing or came twice.
+const COUNTERS: u64 = 20;
+/// Beginning of the names of the sources that count.
+pub const COUNTER_PREFIX: &str = "demo/count/";
+
 /// Publishes until `ending` is set. If the connection is lost, a new one is made.
 pub fn run(endpoint: &NodeUrl, ending: &AtomicBool) {
     let mut figures = Figures::default();
+    let mut number = 0;
     while !ending.load(Relaxed) {
-        if let Err(error) = publish(endpoint, &mut figures, ending) {
+        if let Err(error) = publish(endpoint, &mut figures, &mut number, ending) {
             tracing::warn!(%error, "the feed was interrupted");
             clock::sleep(EVERY_US);
         }
     }
 }
 
-fn publish(endpoint: &NodeUrl, figures: &mut Figures, ending: &AtomicBool) -> Result<(), CliError> {
+fn publish(
+    endpoint: &NodeUrl,
+    figures: &mut Figures,
+    number: &mut u64,
+    ending: &AtomicBool,
+) -> Result<(), CliError> {
     let lost = |error: tungstenite::Error| CliError::Failed(error.to_string());
     let mut socket: Socket = connect(endpoint, "/publish")?;
     // The node answers only refused publishes and sends pings, so it suffices to look for something after every publish.
@@ -35,9 +47,13 @@ fn publish(endpoint: &NodeUrl, figures: &mut Figures, ending: &AtomicBool) -> Re
     let mut last_us = clock::now().mono_us;
     while !ending.load(Relaxed) {
         let now = clock::now();
+        *number += 1;
+        let counters =
+            (1..=COUNTERS).map(|counter| (format!("{COUNTER_PREFIX}{counter:02}"), json!(*number)));
         let batch: Vec<serde_json::Value> = figures
             .read(now.wall_us, now.mono_us - last_us)
             .into_iter()
+            .chain(counters)
             .map(|(source, data)| json!({ "source": source, "data": data }))
             .collect();
         last_us = now.mono_us;

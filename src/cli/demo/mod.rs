@@ -2,10 +2,12 @@
 //!
 //! It starts N real nodes on loopback, each with its own sockets and a store in a temporary folder. One
 //! thread ([`feed`]) publishes figures of this machine at the first node. Another ([`watch`]) subscribes at
-//! the last node and measures how long the records took. After ten seconds the second node is killed, and a
-//! little later it is started again: the list of members shows it, and the feed goes on. The main thread
-//! draws the screen ([`screen`]).
+//! the last node, measures how long the records took, and counts those that are missing or came twice. After ten seconds
+//! the second node is killed, and a little later it is started again: the list of members shows it, the feed goes on, and
+//! the demo tells when the second node holds what the first one does ([`catch_up`]). The main thread draws the screen
+//! ([`screen`]).
 
+mod catch_up;
 mod feed;
 mod figures;
 mod screen;
@@ -19,7 +21,7 @@ use std::thread;
 
 use super::client::{Interrupt, NodeUrl, TrustArguments};
 use super::machine::this_machine;
-use super::members;
+use super::members::{self, Member};
 use super::serve::start_log;
 use super::{CliError, whole_number};
 use crate::config::{Config, Raw, check};
@@ -38,6 +40,10 @@ const LINE_US: u64 = 1_000_000;
 
 /// The arguments of `anode demo`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 anode demo\n\
+    \x20 anode demo --nodes 5 --seconds 30 | cat\n\n\
+    The first node serves its page and all commands at 127.0.0.1:7070, unless that port is taken.")]
 pub struct Arguments {
     /// Number of nodes, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, value_parser = whole_number(1..=NODES_MAX))]
@@ -104,7 +110,8 @@ fn show(
             draw_at_us = up_us - up_us % every_us + every_us;
             // If the member list cannot be read this time, it is read again for the next drawing.
             let members = members::ask(first).unwrap_or_default();
-            let told = screen::Told { up_us, urls: cluster.urls(), story: cluster.story, members };
+            cluster.look_at_second(up_us, first);
+            let told = cluster.told(up_us, first, members)?;
             match screen.draw(&told, seen) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
                 other => other?,
@@ -120,7 +127,11 @@ struct Cluster {
     configs: Vec<Config>,
     nodes: Vec<Option<NodeHandle>>,
     trust: TrustArguments,
-    story: &'static str,
+    story: String,
+    /// Tells that a port was taken, if one was.
+    notice: Option<String>,
+    /// Whether the second node was started again and may not hold everything yet.
+    is_catching_up: bool,
 }
 
 impl Cluster {
@@ -129,7 +140,12 @@ impl Cluster {
             configs: Vec::new(),
             nodes: Vec::new(),
             trust: arguments.trust.clone(),
-            story: "all nodes run",
+            story: match arguments.nodes {
+                0..3 => "all nodes run".into(),
+                _ => "all nodes run; node-2 will be killed after 10 s".into(),
+            },
+            notice: None,
+            is_catching_up: false,
         };
         for number in 1..=arguments.nodes {
             let join = cluster.nodes.iter().flatten().next().map(|node| node.gossip.to_string());
@@ -154,10 +170,18 @@ impl Cluster {
             };
             let any = configured("127.0.0.1:0")?;
             if number == 1 {
-                start_log(&any);
+                let _ = start_log(&any);
             }
-            let preferred = if number == 1 { configured(FIRST_ADDRESS)? } else { any.clone() };
-            let node = Node::start(preferred).or_else(|_| Node::start(any.clone()))?;
+            let node = match number {
+                1 => Node::start(configured(FIRST_ADDRESS)?).or_else(|error| {
+                    let node = Node::start(any.clone())?;
+                    tracing::debug!(%error, "the usual address cannot be had");
+                    cluster.notice =
+                        Some(format!("{FIRST_ADDRESS} is taken: node-1 is at {} instead", node.http));
+                    Ok::<_, CliError>(node)
+                })?,
+                _ => Node::start(any.clone())?,
+            };
             node.wait_loaded()?;
             // The node has ports of its own now. With them, a restarted node is reachable at the same
             // addresses.
@@ -173,9 +197,34 @@ impl Cluster {
         NodeUrl::parse(&format!("{scheme}://{}", config.http), "from", &self.trust)
     }
 
-    /// Returns the addresses for clients, `host:port`, of all nodes from the first.
-    fn urls(&self) -> Vec<String> {
-        self.configs.iter().map(|config| config.http.to_string()).collect()
+    /// Returns what is drawn.
+    fn told(&self, up_us: u64, first: &NodeUrl, members: Vec<Member>) -> Result<screen::Told, CliError> {
+        let last = self.endpoint(self.configs.len() - 1)?;
+        Ok(screen::Told {
+            up_us,
+            nodes: self.configs.len(),
+            page: first.http_url("/"),
+            urls: [first.http_url(""), last.http_url("")],
+            story: self.story.clone(),
+            notice: self.notice.clone(),
+            members,
+        })
+    }
+
+    /// Tells when the second node, after it was started again, holds everything that the first one does.
+    fn look_at_second(&mut self, up_us: u64, first: &NodeUrl) {
+        if !self.is_catching_up {
+            return;
+        }
+        // A node that cannot be asked now is asked again when the screen is drawn next.
+        let Ok(held) = self.endpoint(1).and_then(|second| catch_up::compare(first, &second)) else { return };
+        let after_s = (up_us - OUTAGE_US.1) as f64 / 1e6;
+        if held.is_all() {
+            self.is_catching_up = false;
+            self.story = format!("node-2 has caught up: {held} of node-1, {after_s:.1} s after its start");
+        } else {
+            self.story = format!("node-2 is back and catches up: {held} of node-1");
+        }
     }
 
     /// Kills the second node and starts it again, each when it is due after `up_us` microseconds. With fewer
@@ -188,7 +237,7 @@ impl Cluster {
         let is_down = (OUTAGE_US.0..OUTAGE_US.1).contains(&up_us);
         if is_down && let Some(running) = node.take() {
             running.kill();
-            self.story = "node-2 was killed: watch its state; the feed goes on";
+            self.story = "node-2 was killed: watch its state; the feed goes on".into();
         } else if up_us >= OUTAGE_US.1 && node.is_none() {
             match Node::start(config.clone()) {
                 Ok(running) => *node = Some(running),
@@ -198,7 +247,8 @@ impl Cluster {
                     return Ok(());
                 }
             }
-            self.story = "node-2 is back: what it missed comes by itself";
+            self.story = "node-2 is back: what it missed comes by itself".into();
+            self.is_catching_up = true;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::watch::{Seen, Summary};
+use crate::cli::format::may_colour;
 use crate::cli::members::Member;
 
 /// Size of the picture: every terminal has this number of lines and columns.
@@ -16,10 +17,16 @@ const MEMBERS_MAX: usize = 6;
 pub struct Told {
     /// How long the demo has run, in microseconds.
     pub up_us: u64,
-    /// Addresses for clients, `host:port`, of all nodes from the first.
-    pub urls: Vec<String>,
+    /// Number of nodes.
+    pub nodes: usize,
+    /// URL of the page that the first node serves.
+    pub page: String,
+    /// URLs of the first and of the last node, for commands.
+    pub urls: [String; 2],
     /// A line that tells what is happening in the demo.
-    pub story: &'static str,
+    pub story: String,
+    /// A line that tells that a port was taken, if one was.
+    pub notice: Option<String>,
     /// The members as the first node sees them.
     pub members: Vec<Member>,
 }
@@ -27,13 +34,15 @@ pub struct Told {
 /// Draws on stdout. It remembers whether that is a terminal, and whether something has been drawn.
 pub struct Screen {
     is_terminal: bool,
+    has_colour: bool,
     is_first: bool,
 }
 
 impl Screen {
     /// Makes a screen that draws on stdout.
     pub fn new() -> Screen {
-        Screen { is_terminal: io::stdout().is_terminal(), is_first: true }
+        let stdout = io::stdout();
+        Screen { is_terminal: stdout.is_terminal(), has_colour: may_colour(&stdout), is_first: true }
     }
 
     /// Returns whether stdout is a terminal.
@@ -49,7 +58,7 @@ impl Screen {
             // The picture is drawn over the last one from the top left, and the rest of every line is
             // cleared. Clearing the whole screen would make it flicker.
             out.push_str(if self.is_first { "\x1b[2J\x1b[H" } else { "\x1b[H" });
-            for line in picture(told, &summary) {
+            for line in picture(told, &summary, self.has_colour) {
                 out.push_str(&line);
                 out.push_str("\x1b[K\n");
             }
@@ -78,9 +87,11 @@ fn line(told: &Told, summary: &Summary) -> String {
     });
     let members = counts.into_iter().flatten().collect::<Vec<String>>().join(", ");
     format!(
-        "{:>4} s  members: {members}  records: {}  travel: {}  {}",
+        "{:>4} s  members: {members}  records: {}  missing: {}  repeated: {}  travel: {}  {}",
         told.up_us / 1_000_000,
         summary.count,
+        summary.missing,
+        summary.repeated,
         travel(summary),
         told.story
     )
@@ -94,30 +105,32 @@ fn travel(summary: &Summary) -> String {
     }
 }
 
-/// Returns commands that the user can try while the demo runs.
-fn advice(told: &Told) -> [String; 5] {
-    let first = told.urls.first().map_or("", String::as_str);
-    let last = told.urls.last().map_or("", String::as_str);
-    [
-        "Try in another terminal:".into(),
-        format!("  curl http://{first}/v1/members"),
-        format!("  anode sub 'host/**' --from ws://{last}"),
-        format!("  anode pub hello '\"world\"' --to ws://{first}"),
-        format!(
-            "  browser console: new WebSocket(\"ws://{last}/subscribe?source=host/**\").onmessage=m=>console.log(m.data)"
-        ),
-    ]
+/// Returns what the user can open and try while the demo runs.
+fn advice(told: &Told) -> Vec<String> {
+    let [first, last] = &told.urls;
+    let mut lines: Vec<String> = told.notice.iter().cloned().collect();
+    lines.extend([
+        format!("Open {}", told.page),
+        format!("Try  anode sub 'host/**' --url {last}"),
+        format!("     anode pub hello world --url {first}"),
+        format!("     anode top --url {first}"),
+    ]);
+    lines
 }
 
 /// Returns the lines of the picture. There are at most as many as every terminal has.
-fn picture(told: &Told, summary: &Summary) -> Vec<String> {
+fn picture(told: &Told, summary: &Summary, has_colour: bool) -> Vec<String> {
+    let coloured = |code: &str, text: &str| match has_colour {
+        true => format!("\x1b[{code}m{text}\x1b[0m"),
+        false => text.to_owned(),
+    };
     let mut lines = vec![
         format!(
             "aNode demo: {} nodes in one process, {} s   Ctrl-C ends it",
-            told.urls.len(),
+            told.nodes,
             told.up_us / 1_000_000
         ),
-        format!("\x1b[1m{}\x1b[0m", told.story),
+        coloured("1", &cut(&told.story)),
         String::new(),
     ];
     let mut members: Vec<&Member> = told.members.iter().collect();
@@ -131,7 +144,8 @@ fn picture(told: &Told, summary: &Summary) -> Vec<String> {
         };
         let rtt = member.rtt_us.map_or(String::new(), |us| format!("rtt {us} us"));
         let Member { id, state, http, .. } = member;
-        lines.push(format!("  {id:<10} \x1b[{colour}m{state:<8}\x1b[0m http://{http:<22} {rtt}"));
+        let state = coloured(colour, &format!("{state:<8}"));
+        lines.push(format!("  {id:<10} {state} {http:<22} {rtt}"));
     }
     if members.len() > MEMBERS_MAX {
         lines.push(format!("  … and {} more", members.len() - MEMBERS_MAX));
@@ -140,6 +154,7 @@ fn picture(told: &Told, summary: &Summary) -> Vec<String> {
     lines.extend([
         String::new(),
         format!("Received at the last node: {} records{connected}", summary.count),
+        format!("Missing: {}   repeated: {}", summary.missing, summary.repeated),
         format!("Travel time, accepted at the first node → received: {}", travel(summary)),
         String::new(),
     ]);
@@ -152,11 +167,11 @@ fn picture(told: &Told, summary: &Summary) -> Vec<String> {
         lines.push(format!("  … and {} more sources", summary.latest.len() - room));
     }
     lines.push(String::new());
-    lines.extend(advice);
+    lines.extend(advice.iter().map(|line| cut(line)));
     lines
 }
 
-/// Cuts a line to the width of the terminal. The commands to try are not cut, so that they can be copied.
+/// Cuts a line to the width of the terminal.
 fn cut(line: &str) -> String {
     match line.char_indices().nth(COLUMNS - 1) {
         Some((at, _)) => format!("{}…", line.get(..at).unwrap_or_default()),
@@ -180,27 +195,36 @@ mod tests {
             rtt_us: Some(310),
         };
         let members: Vec<Member> = states.iter().enumerate().map(member).collect();
-        let urls = members.iter().map(|member| member.http.clone()).collect();
-        Told { up_us: 12_345_678, urls, story: "all nodes run", members }
+        let urls = ["ws://127.0.0.1:7070", "ws://127.0.0.1:65535"].map(str::to_owned);
+        let notice = Some("127.0.0.1:7070 is taken: node-1 is at 127.0.0.1:12345 instead".into());
+        let page = "http://127.0.0.1:12345/".into();
+        let (nodes, story) = (members.len(), "all nodes run".into());
+        Told { up_us: 12_345_678, nodes, page, urls, story, notice, members }
     }
 
     fn summary(sources: usize) -> Summary {
         let latest = (0..sources).map(|at| (format!("host/{at:03}"), "x".repeat(200))).collect();
-        Summary { latest, count: 7, p50_p99_us: Some((1_234, 20_500)), is_connected: true }
+        let p50_p99_us = Some((1_234, 20_500));
+        Summary { latest, count: 7, missing: 0, repeated: 0, p50_p99_us, is_connected: true }
     }
 
     #[test]
     fn one_line() {
         assert_eq!(
             line(&told(&["alive", "dead", "alive"]), &summary(0)),
-            "  12 s  members: 2 alive, 1 dead  records: 7  travel: p50 1.23 ms p99 20.50 ms  all nodes run"
+            "  12 s  members: 2 alive, 1 dead  records: 7  missing: 0  repeated: 0  travel: p50 1.23 ms p99 20.50 ms  all nodes run"
         );
     }
 
     #[test]
     fn the_picture_fits_and_shows_who_is_not_well() {
-        let lines = picture(&told(&[&["alive"; 63][..], &["dead"]].concat()), &summary(200));
+        let lines = picture(&told(&[&["alive"; 63][..], &["dead"]].concat()), &summary(200), false);
         assert!(lines.len() <= LINES, "{} lines", lines.len());
+        for line in &lines {
+            assert!(line.chars().count() <= COLUMNS && !line.contains('\x1b'), "{line}");
+        }
+        assert!(lines.iter().any(|line| line == "Open http://127.0.0.1:12345/"), "{lines:?}");
+        assert!(lines.iter().any(|line| line == "Missing: 0   repeated: 0"), "{lines:?}");
         assert!(lines[3].contains("node-64") && lines[3].contains("dead"), "{}", lines[3]);
         assert!(lines.iter().any(|line| line.contains("… and 58 more")), "{lines:?}");
         assert!(lines.iter().any(|line| line.ends_with("more sources")), "{lines:?}");

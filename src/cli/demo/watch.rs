@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::feed::COUNTER_PREFIX;
 use crate::cli::client::{Event, NodeUrl, Subscription, Wanted};
 use crate::server::clock;
 
@@ -22,6 +23,10 @@ pub struct Seen(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     latest: BTreeMap<String, String>,
+    /// The last number of each source that counts.
+    numbers: BTreeMap<String, u64>,
+    missing: u64,
+    repeated: u64,
     times_us: VecDeque<u64>,
     count: u64,
     is_connected: bool,
@@ -34,6 +39,10 @@ pub struct Summary {
     pub latest: Vec<(String, String)>,
     /// Number of records received so far.
     pub count: u64,
+    /// Number of records that were published and not received.
+    pub missing: u64,
+    /// Number of records that were received more than once, or after a newer one.
+    pub repeated: u64,
     /// Median and 99th percentile of the travel time, in microseconds; `None` before the first record.
     pub p50_p99_us: Option<(u64, u64)>,
     /// Whether the subscription is connected.
@@ -58,6 +67,10 @@ impl Seen {
         };
         let mut inner = self.0.lock();
         inner.count += 1;
+        if source.starts_with(COUNTER_PREFIX) {
+            inner.take_number(source, data.get());
+            return;
+        }
         if is_live {
             if inner.times_us.len() == TIMES_MAX {
                 inner.times_us.pop_front();
@@ -78,23 +91,38 @@ impl Seen {
         Summary {
             latest: inner.latest.iter().map(|(source, data)| (source.clone(), data.clone())).collect(),
             count: inner.count,
+            missing: inner.missing,
+            repeated: inner.repeated,
             p50_p99_us: at(50).zip(at(99)),
             is_connected: inner.is_connected,
         }
     }
 }
 
+impl Inner {
+    /// Compares the number of a record with the last one of its source.
+    fn take_number(&mut self, source: String, data: &str) {
+        let Ok(number) = data.trim().parse::<u64>() else { return };
+        match self.numbers.insert(source.clone(), number) {
+            Some(last) if number <= last => {
+                self.repeated += 1;
+                self.numbers.insert(source, last);
+            }
+            Some(last) => self.missing += number - last - 1,
+            None => {}
+        }
+    }
+}
+
 /// Receives records until `ending` is set. If the subscription fails, a new one is opened.
 pub fn run(endpoint: NodeUrl, seen: &Seen, ending: &AtomicBool) {
-    let wanted = Wanted { sources: vec!["host/**".into()], has_snapshot: true, mode: "latest".into() };
+    let wanted = Wanted {
+        sources: vec!["host/**".into(), format!("{COUNTER_PREFIX}*")],
+        has_snapshot: true,
+        mode: "all".into(),
+    };
     while !ending.load(Relaxed) {
-        match Subscription::open(endpoint.clone(), wanted.clone()) {
-            Ok(subscription) => watch(subscription, seen, ending),
-            Err(error) => {
-                tracing::warn!(%error, "the subscriber does not reach its node");
-                clock::sleep(200_000);
-            }
-        }
+        watch(Subscription::new(endpoint.clone(), wanted.clone()), seen, ending);
     }
 }
 
@@ -125,6 +153,22 @@ fn watch(mut subscription: Subscription, seen: &Seen, ending: &AtomicBool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn missing_and_repeated_records_are_counted() {
+        let seen = Seen::default();
+        let take = |source: &str, number: u64| {
+            let record = format!(r#"{{"source":"demo/count/{source}","ts":1,"origin":"n","data":{number}}}"#);
+            seen.take(&record, 1, true);
+            let Summary { missing, repeated, .. } = seen.summary();
+            (missing, repeated)
+        };
+        assert_eq!([take("01", 5), take("02", 9), take("01", 6)], [(0, 0); 3]);
+        assert_eq!(take("01", 9), (2, 0));
+        assert_eq!([take("01", 9), take("01", 8)], [(2, 1), (2, 2)]);
+        assert_eq!(take("01", 10), (2, 2), "an old number is not counted from");
+        assert!(seen.summary().latest.is_empty(), "they are not shown");
+    }
 
     #[test]
     fn newest_data_and_percentiles() {

@@ -80,6 +80,12 @@ impl Condition {
     }
 }
 
+/// Time since a publish began to wait, if its deadline is `deadline_us`, in microseconds.
+pub(super) fn waited_us(condition: Condition, deadline_us: u64, now_us: u64) -> u64 {
+    let begun_us = deadline_us.saturating_sub(condition.deadline_us(0));
+    now_us.saturating_sub(begun_us)
+}
+
 /// Publishes a draft. Returns the result, and the condition that it waits for, if that does not hold yet.
 pub(super) fn publish<H: PublishHost + ?Sized>(
     host: &H,

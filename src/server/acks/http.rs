@@ -45,24 +45,24 @@ impl HttpRoom {
         frames.insert(now_us, frame, reply);
         for token in tokens {
             if let Some(Some(reached)) = early.remove(&token) {
-                frames.handle_replicated(token, reached, metrics, &mut tell);
+                frames.handle_replicated(now_us, (token, reached), metrics, &mut tell);
             }
         }
     }
 
     /// Takes the cluster machine's answer for the token of a request over HTTP.
-    pub(super) fn handle_replicated(&self, token: u64, reached: Reached, metrics: &Metrics) {
+    pub(super) fn handle_replicated(&self, now_us: u64, (token, reached): (u64, Reached), metrics: &Metrics) {
         let HttpFrames { frames, early } = &mut *self.frames.lock();
         match early.get_mut(&token) {
             Some(answer) => *answer = Some(reached),
-            None => frames.handle_replicated(token, reached, metrics, &mut tell),
+            None => frames.handle_replicated(now_us, (token, reached), metrics, &mut tell),
         }
     }
 
     /// Answers the requests that are settled, and those whose time has run out.
     pub(super) fn settle(&self, now_us: u64, host: &impl PublishHost) {
         let frames = &mut self.frames.lock().frames;
-        frames.handle_durable(host, &mut tell);
+        frames.handle_durable(now_us, host, &mut tell);
         frames.handle_timeout(now_us, host, &mut tell);
     }
 

@@ -94,7 +94,12 @@ impl Acks {
 
     /// Takes the cluster machine's answer for a token. Returns the worker that is to be woken for it, if
     /// any.
-    pub(super) fn handle_replicated(&self, replicated: Replicated, metrics: &Metrics) -> Option<usize> {
+    pub(super) fn handle_replicated(
+        &self,
+        now_us: u64,
+        replicated: Replicated,
+        metrics: &Metrics,
+    ) -> Option<usize> {
         let Replicated { token, nodes, is_whole } = replicated;
         let reached = if is_whole { Ok(nodes) } else { Err(nodes) };
         match self.tokens.take(token)? {
@@ -102,7 +107,7 @@ impl Acks {
                 self.tokens.leave(worker, Settled { connection, token, reached })
             }
             Waiter::Http => {
-                self.http.handle_replicated(token, reached, metrics);
+                self.http.handle_replicated(now_us, (token, reached), metrics);
                 None
             }
         }

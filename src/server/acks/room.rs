@@ -12,7 +12,7 @@ use slab::Slab;
 
 use super::condition::{self, Condition, PublishHost, Reached};
 use super::frame::PendingFrame;
-use crate::metrics::Metrics;
+use crate::metrics::{DurationTally, Metrics};
 
 /// The frames of one session (`W` is `()`), or of the requests over HTTP (`W` is the way back to the client).
 /// Its owner calls [`WaitingRoom::handle_durable`] when the store's mark or health has changed,
@@ -94,13 +94,20 @@ impl<W> WaitingRoom<W> {
     /// it.
     pub(crate) fn handle_durable<H: PublishHost + ?Sized>(
         &mut self,
+        now_us: u64,
         host: &H,
         tell: &mut impl FnMut(PendingFrame, W),
     ) {
+        if self.stored.is_empty() {
+            return;
+        }
         let durable = host.state().durable();
+        let mut waited = DurationTally::default();
         while let Some(place) = self.stored.pop_front_if(|place| place.ticket <= durable) {
+            waited.record_us(condition::waited_us(Condition::Stored(0), place.deadline_us, now_us));
             self.leave_line(place.key, |frame| frame.settle_stored(durable), tell);
         }
+        host.state().metrics().acks.stored.add(&waited);
         if self.stored.is_empty() {
             return;
         }
@@ -125,7 +132,7 @@ impl<W> WaitingRoom<W> {
             return;
         }
         // The mark may have moved since the owner called last.
-        self.handle_durable(host, tell);
+        self.handle_durable(now_us, host, tell);
         let (durable, refusal) =
             (host.state().durable(), condition::store_too_late(host.state().store_away()));
         while let Some(place) = self.stored.pop_front_if(|place| place.deadline_us <= now_us) {
@@ -138,7 +145,7 @@ impl<W> WaitingRoom<W> {
         {
             // This node at least holds the record.
             let token = *first.key();
-            self.handle_replicated(token, Err(1), host.state().metrics(), tell);
+            self.handle_replicated(now_us, (token, Err(1)), host.state().metrics(), tell);
         }
     }
 
@@ -146,12 +153,16 @@ impl<W> WaitingRoom<W> {
     /// was refused meanwhile, or was of another connection.
     pub(crate) fn handle_replicated(
         &mut self,
-        token: u64,
-        reached: Reached,
+        now_us: u64,
+        (token, reached): (u64, Reached),
         metrics: &Metrics,
         tell: &mut impl FnMut(PendingFrame, W),
     ) {
         if let Some(place) = self.replicated.remove(&token) {
+            if reached.is_ok() {
+                let waited = condition::waited_us(Condition::Replicated(0), place.deadline_us, now_us);
+                metrics.acks.replicated.record_us(waited);
+            }
             self.leave_line(place.key, |frame| frame.settle_replicated(token, reached, metrics), tell);
         }
     }

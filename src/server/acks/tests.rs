@@ -24,9 +24,9 @@ fn a_session_is_told_on_its_worker() {
     let (acks, metrics) = acks(2);
     let first = register(&acks, 1, 7).expect("room");
     let second = register(&acks, 1, 8).expect("room");
-    assert_eq!(acks.handle_replicated(replicated(first, 3, true), &metrics), Some(1));
-    assert_eq!(acks.handle_replicated(replicated(second, 2, false), &metrics), None, "woken already");
-    assert_eq!(acks.handle_replicated(replicated(first, 3, true), &metrics), None, "unknown by now");
+    assert_eq!(acks.handle_replicated(0, replicated(first, 3, true), &metrics), Some(1));
+    assert_eq!(acks.handle_replicated(0, replicated(second, 2, false), &metrics), None, "woken already");
+    assert_eq!(acks.handle_replicated(0, replicated(first, 3, true), &metrics), None, "unknown by now");
     assert!(acks.take_settled(0).is_empty());
     assert_eq!(
         acks.take_settled(1),
@@ -46,7 +46,7 @@ fn so_many_may_wait_and_no_more() {
         (0..REPLICATED_WAITING_MAX).map(|connection| register(&acks, 0, connection).expect("room")).collect();
     let refusal = register(&acks, 0, 0).expect_err("full");
     assert_eq!((refusal.code, refusal.applied_ts), (Code::Overloaded, None));
-    acks.handle_replicated(replicated(tokens[5], 1, true), &metrics);
+    acks.handle_replicated(0, replicated(tokens[5], 1, true), &metrics);
     assert!(register(&acks, 0, 0).is_ok());
 }
 
@@ -59,7 +59,7 @@ fn a_refused_record_waits_for_nothing() {
         assert_eq!(refused, Err(refusal));
     }
     assert!(acks.is_empty());
-    assert_eq!(acks.handle_replicated(replicated(1, 3, true), &metrics), None);
+    assert_eq!(acks.handle_replicated(0, replicated(1, 3, true), &metrics), None);
     assert!(acks.take_settled(0).is_empty());
 }
 
@@ -80,7 +80,7 @@ impl PublishHost for Hasty<'_> {
     ) -> Result<(Accepted, u64), Refusal> {
         self.0.publish_awaited(Waiter::Http, |token| {
             if token == 1 {
-                self.0.handle_replicated(replicated(1, 3, true), self.1);
+                self.0.handle_replicated(0, replicated(1, 3, true), self.1);
             }
             self.publish(now, draft, by)
         })
@@ -124,9 +124,9 @@ fn an_answer_that_comes_before_the_publish_returns_is_not_lost() {
     let batch = r#"[{"id":1,"source":"a","data":1},{"source":"b","data":1},{"source":"c","data":1}]"#;
     let mut reply = publish_http(&acks, &host, batch);
     assert_eq!(reply(), None);
-    acks.handle_replicated(replicated(2, 3, true), &metrics);
+    acks.handle_replicated(0, replicated(2, 3, true), &metrics);
     assert_eq!(reply(), None);
-    acks.handle_replicated(replicated(3, 2, false), &metrics);
+    acks.handle_replicated(0, replicated(3, 2, false), &metrics);
     let Some(FrameReply::Batch(items)) = reply() else { panic!("no reply") };
     let told: Vec<_> = items.iter().map(|item| (item.index, item.answer.is_ok())).collect();
     assert_eq!(told, [(0, true), (2, false)], "what has no id is told when it is refused");

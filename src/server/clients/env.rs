@@ -169,7 +169,8 @@ impl ClientsEnv {
 
     /// Closes a connection that has a session, for this reason.
     pub fn close(&mut self, now: Now, key: usize, connection: &mut Connection, close: &CloseReason) {
-        tracing::debug!(code = close.code.number(), reason = %close.reason, "a client is closed");
+        self.host.shared.metrics.clients.closed(close.code.number());
+        self.host.shared.complaints.closed(now.mono_us, close, connection.address);
         debug_assert!(matches!(connection.stage, ConnectionStage::Open(_)), "there is no session to close");
         connection.address_place = None;
         connection.out.lend(&mut self.pool);
@@ -274,7 +275,10 @@ impl ClientsEnv {
         status: u16,
         (refusal, further): (&Refusal, &str),
     ) {
-        self.host.shared.metrics.refused(refusal.code);
+        let shared = &self.host.shared;
+        shared.metrics.refused(refusal.code);
+        shared.metrics.clients.refused(status);
+        shared.complaints.refused(now.mono_us, status, refusal, connection.address);
         connection.out.append(&handshake::refuse(status, refusal, further, now.wall_us));
         self.finish(now, key, connection, AwaitedEnd::Disconnect);
     }

@@ -80,6 +80,17 @@ pub struct Clients {
     scrapes: Scrapes,
     /// How far the sessions were judged by the file of rights.
     judgement: Judgement,
+    /// Bytes read from and written to connections since they were last added to the metrics.
+    traffic: Traffic,
+}
+
+/// What was read and written, and how many patterns there were, when the metrics were last told.
+#[derive(Debug, Default)]
+struct Traffic {
+    received_bytes: u64,
+    sent_bytes: u64,
+    /// Number of patterns that the gauge counts.
+    patterns: usize,
 }
 
 impl Clients {
@@ -104,6 +115,7 @@ impl Clients {
             flush_us: 0,
             scrapes: Scrapes::default(),
             judgement: Judgement::default(),
+            traffic: Traffic::default(),
         }
     }
 
@@ -336,6 +348,13 @@ impl Clients {
         metrics.deliveries.add(std::mem::take(&mut self.env.work.deliveries));
         metrics.conflated.add(std::mem::take(&mut self.env.work.conflated));
         metrics.scan_steps.add(self.env.work.scans.take_count());
+        metrics.clients.received_bytes.add(std::mem::take(&mut self.traffic.received_bytes));
+        metrics.clients.sent_bytes.add(std::mem::take(&mut self.traffic.sent_bytes));
+        let patterns = self.env.work.index.len();
+        let before = std::mem::replace(&mut self.traffic.patterns, patterns);
+        if before != patterns {
+            metrics.clients.patterns.add(patterns as i64 - before as i64);
+        }
     }
 
     /// Counts what the connection at `key` makes this node hold, and closes it if that is too much.
@@ -350,7 +369,10 @@ impl Clients {
         if connection.is_over() || !connection.is_writable {
             return;
         }
-        match connection.out.flush(&mut connection.transport) {
+        let waiting = connection.out.len();
+        let flushed = connection.out.flush(&mut connection.transport);
+        self.traffic.sent_bytes += waiting.saturating_sub(connection.out.len()) as u64;
+        match flushed {
             Ok(true) => {
                 connection.out.give_back(&mut self.env.pool);
                 if connection.handle_flushed(now.mono_us) {

@@ -85,6 +85,7 @@ impl Clients {
             Ok(received) => {
                 connection.intake.handle_read(received.may_hold_more);
                 bytes = received.bytes;
+                self.traffic.received_bytes += bytes as u64;
                 self.handle_bytes(now, key, bytes);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => connection.intake.handle_empty(),

@@ -83,8 +83,8 @@ impl Publisher {
 
     /// Answers what waited for the store. To be called when the store's mark or its health has changed.
     pub(super) fn handle_durable(&mut self, turn: &mut Turn<'_>) {
-        let (codec, host) = (self.codec, turn.host);
-        self.waiting.handle_durable(host, &mut |frame, ()| answer(turn, codec, &frame));
+        let (codec, host, now_us) = (self.codec, turn.host, turn.now.mono_us);
+        self.waiting.handle_durable(now_us, host, &mut |frame, ()| answer(turn, codec, &frame));
     }
 
     /// Refuses the items whose time has run out.
@@ -96,8 +96,9 @@ impl Publisher {
     /// Takes the cluster machine's answer for one of this connection's records.
     pub(super) fn handle_replicated(&mut self, turn: &mut Turn<'_>, token: u64, reached: Reached) {
         let (codec, metrics) = (self.codec, turn.host.state().metrics());
+        let now_us = turn.now.mono_us;
         let mut tell = |frame: PendingFrame, ()| answer(turn, codec, &frame);
-        self.waiting.handle_replicated(token, reached, metrics, &mut tell);
+        self.waiting.handle_replicated(now_us, (token, reached), metrics, &mut tell);
     }
 
     /// Monotonic time at which [`Publisher::handle_timeout`] is to be called, in microseconds.

@@ -158,8 +158,9 @@ impl CassandraWriter {
         let is_direct = link.is_some() && self.spill.is_empty();
         if !group.is_empty() {
             let is_written = is_direct && self.write(link.as_deref(), &group).await;
-            if !is_written {
-                self.keep(&group, ticket);
+            match is_written {
+                true => path.note_commit(self.now_us() - began_us),
+                false => self.keep(&group, ticket),
             }
         }
         path.queue.handle_written();

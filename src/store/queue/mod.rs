@@ -260,15 +260,14 @@ impl WriteQueue {
         self.waiting_bytes.load(Ordering::Relaxed) >= self.bounds.full_bytes
     }
 
-    /// Number of bytes that wait.
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> usize {
-        self.waiting_bytes.load(Ordering::Relaxed)
-    }
-
     /// Number of records that wait or are being written.
     pub(super) fn records(&self) -> usize {
         self.waiting_records.load(Ordering::Relaxed) + self.flying_records.load(Ordering::Relaxed)
+    }
+
+    /// Memory of the records that wait, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting_bytes.load(Ordering::Relaxed)
     }
 
     fn lane(&self, hash: u64) -> &Mutex<QueueLane> {

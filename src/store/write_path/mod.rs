@@ -9,8 +9,8 @@ mod durable;
 mod health;
 mod marks;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -31,11 +31,16 @@ pub trait LatestRecords: Send + Sync {
     fn holds(&self, source: &str) -> bool;
 }
 
+/// A function that is told how long a group of records took to become durable, in microseconds.
+pub(super) type CommitObserver = Box<dyn Fn(u64) + Send + Sync>;
+
 /// Figures for the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
     /// Number of records that wait or are being written.
     pub pending_records: usize,
+    /// Memory of the records that wait, in bytes, without those that are being written.
+    pub pending_bytes: usize,
     /// Number of records that wait on the disk because Cassandra is away.
     pub spilled_records: usize,
 }
@@ -59,6 +64,8 @@ pub(super) struct WritePath {
     was_open: AtomicBool,
     /// Number of records that wait on the disk.
     spilled: AtomicUsize,
+    /// Called with the time that a group took to become durable, in microseconds.
+    commit_observer: OnceLock<CommitObserver>,
 }
 
 impl WritePath {
@@ -75,6 +82,7 @@ impl WritePath {
             latest: Mutex::default(),
             was_open: AtomicBool::new(true),
             spilled: AtomicUsize::new(0),
+            commit_observer: OnceLock::new(),
         }
     }
 
@@ -112,10 +120,23 @@ impl WritePath {
         self.spilled.store(records, Ordering::Relaxed);
     }
 
+    /// Sets the function that is told how long each group took to become durable. The first one stays.
+    pub(super) fn observe_commits(&self, observer: CommitObserver) {
+        let _ = self.commit_observer.set(observer);
+    }
+
+    /// Tells how long a group took to become durable, in microseconds.
+    pub(super) fn note_commit(&self, took_us: u64) {
+        if let Some(observer) = self.commit_observer.get() {
+            observer(took_us);
+        }
+    }
+
     /// Figures for the metrics.
     pub(super) fn stats(&self) -> StoreStats {
         let spilled_records = self.spilled.load(Ordering::Relaxed);
-        StoreStats { pending_records: self.queue.records() + spilled_records, spilled_records }
+        let pending_bytes = self.queue.bytes();
+        StoreStats { pending_records: self.queue.records() + spilled_records, pending_bytes, spilled_records }
     }
 
     /// Returns whether pushed records get written, and the reason if not.

@@ -117,9 +117,9 @@ fn frames_are_handed_out_when_their_last_item_is_settled() {
     assert!(room.bytes() > 0);
     let mut tell = |frame: PendingFrame, waiter| out.push((waiter, told(&frame)));
     host.durable.set(3);
-    room.handle_durable(&host, &mut tell);
-    room.handle_replicated(1, Ok(7), &host.metrics, &mut tell);
-    room.handle_replicated(2, Ok(7), &host.metrics, &mut tell);
+    room.handle_durable(0, &host, &mut tell);
+    room.handle_replicated(0, (1, Ok(7)), &host.metrics, &mut tell);
+    room.handle_replicated(0, (2, Ok(7)), &host.metrics, &mut tell);
     assert_eq!(out, [('s', vec![Ok(None)]), ('b', vec![Ok(None), Ok(Some(7))])]);
     assert!(room.is_empty() && room.bytes() == 0 && room.next_timeout_us().is_none());
 }
@@ -133,7 +133,7 @@ fn a_failing_store_refuses_what_it_has_not_made_durable() {
     room.insert(0, host.open(batch), ());
     host.durable.set(1);
     *host.sick.borrow_mut() = Some("disk full".into());
-    room.handle_durable(&host, &mut |frame, ()| out.extend(told(&frame)));
+    room.handle_durable(0, &host, &mut |frame, ()| out.extend(told(&frame)));
     let failed = |is_applied| Err((Code::StoreUnavailable, is_applied));
     assert_eq!(out, [Ok(None), failed(true), failed(false)]);
 }

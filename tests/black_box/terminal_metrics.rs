@@ -1,0 +1,115 @@
+//! Metrics for operators: the process, acknowledgements, clients and queues.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Client, Cluster, Http, Node, NodeConfig, eventually};
+
+#[test]
+fn the_process_is_measured() {
+    let node = Node::single();
+    let value = |name: &str| node.metric(name, &[]);
+    eventually("it was sampled", Duration::from_secs(10), || {
+        (value("process_resident_memory_bytes") > 1e6).then_some(())
+    });
+    let resident = value("process_resident_memory_bytes");
+    assert!((resident / node.rss_bytes() as f64 - 1.0).abs() < 0.5, "{resident}");
+    assert!(value("process_open_fds") > 5.0 && value("process_max_fds") >= value("process_open_fds"));
+    let now_s = crate::harness::wall_us() as f64 / 1e6;
+    let started_s = value("process_start_time_seconds");
+    assert!((now_s - 120.0..now_s + 5.0).contains(&started_s), "{started_s} at {now_s}");
+    assert!(
+        value("anode_disk_free_bytes") > 0.0 && value("anode_disk_bytes") >= value("anode_disk_free_bytes")
+    );
+    let before = value("process_cpu_seconds_total");
+    eventually("it takes processor time", Duration::from_secs(30), || {
+        (0..200).for_each(|at| drop(node.put("cpu", json!(at))));
+        (value("process_cpu_seconds_total") > before).then_some(())
+    });
+}
+
+#[test]
+fn acknowledgements_and_commits_are_timed() {
+    let cluster = Cluster::start(2);
+    let node = &cluster[0];
+    let count = |name: &str, labels: &[(&str, &str)]| node.metric(&format!("anode_{name}_count"), labels);
+    let mut publisher = node.publisher();
+    for step in 0..5 {
+        publisher.publish(json!({"source": "s", "data": step, "ack": "stored"}));
+        publisher.publish(json!({"source": "r", "data": step, "ack": "replicated"}));
+    }
+    Http::post(&node.http, "/v1/publish?ack=replicated", "{\"source\":\"h\",\"data\":1}");
+    assert!(count("ack_seconds", &[("level", "stored")]) >= 1.0);
+    assert_eq!(count("ack_seconds", &[("level", "replicated")]), 6.0);
+    assert!(count("store_commit_seconds", &[]) >= 1.0);
+    let sum = node.metric("anode_ack_seconds_sum", &[("level", "replicated")]);
+    assert!(sum > 0.0 && sum < 60.0, "{sum}");
+}
+
+#[test]
+fn clients_are_counted_by_bytes_patterns_and_ends() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let value = |name: &str, labels: &[(&str, &str)]| node.metric(&format!("anode_{name}"), labels);
+    let mut client = Client::open(&node.http, "/subscribe?source=a/*&source=b/*");
+    client.snapshot();
+    assert_eq!(value("subscription_patterns", &[]), 2.0);
+    let (received, sent) = (value("client_bytes_received_total", &[]), value("client_bytes_sent_total", &[]));
+    let mut publisher = node.publisher();
+    let data = "x".repeat(10_000);
+    publisher.publish(json!({"source": "a/b", "data": data}));
+    client.record();
+    assert!(value("client_bytes_received_total", &[]) >= received + 10_000.0);
+    eventually("what was sent is counted", Duration::from_secs(10), || {
+        (value("client_bytes_sent_total", &[]) >= sent + 10_000.0).then_some(())
+    });
+    // A binary frame on a connection of JSON is a mistake that ends it.
+    publisher.send_bytes(b"x");
+    eventually("the close is counted", Duration::from_secs(10), || {
+        (value("client_closes_total", &[("code", "1003")]) == 1.0).then_some(())
+    });
+    assert_eq!(value("slow_consumers_total", &[]), 0.0);
+    drop(client);
+    eventually("its patterns are gone", Duration::from_secs(10), || {
+        (value("subscription_patterns", &[]) == 0.0).then_some(())
+    });
+}
+
+#[test]
+fn a_slow_consumer_is_counted() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let slow = Client::open(&node.http, "/subscribe?source=**&mode=all&snapshot=false");
+    let mut publisher = node.publisher();
+    let data = "x".repeat(50_000);
+    eventually("it is closed", Duration::from_secs(60), || {
+        for _ in 0..50 {
+            publisher.send_json(json!({"source": "a", "data": data}));
+        }
+        (node.metric("anode_slow_consumers_total", &[]) == 1.0).then_some(())
+    });
+    assert_eq!(node.metric("anode_client_closes_total", &[("code", "4202")]), 1.0);
+    drop(slow);
+}
+
+#[test]
+fn queues_and_bounds_have_figures() {
+    let node =
+        Node::start(NodeConfig::named("a").with(&["--max-connections", "1234", "--max-memory", "64MiB"]));
+    let text = node.get("/metrics").body;
+    for queue in ["outbox", "store", "mailboxes", "merges", "streams"] {
+        assert!(text.contains(&format!("anode_queue_bytes{{queue=\"{queue}\"}} ")), "{queue} in\n{text}");
+    }
+    assert_eq!(node.metric("anode_limit", &[("name", "connections")]), 1234.0);
+    assert_eq!(node.metric("anode_limit", &[("name", "map_bytes")]), 64.0 * 1024.0 * 1024.0);
+    // Every metric has its head, and none stands twice.
+    let mut series: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(series, _)| series)
+        .collect();
+    let all = series.len();
+    series.sort_unstable();
+    series.dedup();
+    assert_eq!(series.len(), all);
+}

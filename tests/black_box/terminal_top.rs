@@ -1,0 +1,121 @@
+//! `anode top` and `anode demo`, as scripts and as people at a terminal see them.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::command::{Background, binary};
+use crate::harness::{Cluster, Output, anode, eventually, json as parse, ports};
+
+/// Runs a command line of the shell on a terminal of 80 columns and 24 lines for some seconds, and returns all that it
+/// wrote there.
+fn on_a_terminal(line: &str, seconds: u32) -> Output {
+    let line = format!("stty cols 80 rows 24; timeout --foreground -s INT {seconds} {line}");
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ANODE_") {
+            command.env_remove(name);
+        }
+    }
+    let mut running = Background::start(&mut command);
+    let code = running.wait(Duration::from_secs(60));
+    Output { code, stdout: running.stdout(), stderr: running.stderr() }
+}
+
+#[test]
+fn top_shows_members_rates_and_the_hottest_sources() {
+    let cluster = Cluster::start(2);
+    let url = format!("http://{}", cluster[0].http);
+    let mut load = cluster[0].publisher();
+    let running = Background::start(binary().args(["top", "--json", "--interval", "3", "--url", &url]));
+    let mut running = running;
+    let mut step = 0;
+    eventually("it ends by itself", Duration::from_secs(40), || {
+        for _ in 0..10 {
+            step += 1;
+            load.send_json(json!({"source": "hot/one", "data": step}));
+        }
+        load.send_json(json!({"source": "hot/two", "data": step}));
+        (!running.is_running()).then_some(())
+    });
+    assert_eq!(running.wait(Duration::from_secs(5)), Some(0), "{}", running.stderr());
+    let told = parse(running.stdout().trim());
+    let members = told["members"].as_array().expect("members");
+    assert_eq!(members.len(), 2, "{told}");
+    assert!(members.iter().all(|member| member["state"] == "alive"), "{told}");
+    assert!(members.iter().all(|member| member["figures"]["resident_bytes"].as_f64() > Some(1e6)), "{told}");
+    assert!(told["total"]["published"].as_f64() > Some(10.0), "{told}");
+    assert_eq!(told["hottest"][0]["source"], "hot/one", "{told}");
+    let once = anode(&["top", "--once", "--url", &url]);
+    assert_eq!(once.code, Some(0), "{once:?}");
+    for word in ["2 members, 2 alive", "pub/s", "prop p99", &cluster[1].id] {
+        assert!(once.stdout.contains(word), "{word} in {}", once.stdout);
+    }
+    let nowhere = format!("http://127.0.0.1:{}", ports::free());
+    assert_eq!(anode(&["top", "--once", "--url", &nowhere]).code, Some(1));
+}
+
+#[test]
+fn top_draws_on_a_terminal() {
+    let cluster = Cluster::start(2);
+    let url = format!("http://{}", cluster[0].http);
+    let top = format!("{} top --url {url}", env!("CARGO_BIN_EXE_anode"));
+    let output = on_a_terminal(&top, 4);
+    for word in ["anode top", "2 alive", "hottest sources", "q: quit"] {
+        assert!(output.stdout.contains(word), "{word} in {output:?}");
+    }
+    assert!(
+        output.stdout.contains("\x1b[38;5;2m") || output.stdout.contains("\x1b[32m"),
+        "green: {output:?}"
+    );
+    assert!(output.stdout.contains("\x1b[?1049l"), "the terminal is left as it was: {output:?}");
+    let plain = on_a_terminal(&format!("env NO_COLOR=1 {top}"), 4);
+    assert!(!plain.stdout.contains("\x1b[38;5;2m") && !plain.stdout.contains("\x1b[32m"), "{plain:?}");
+}
+
+#[test]
+fn the_demo_tells_its_page_and_that_nothing_is_lost() {
+    let mut demo = Background::start(binary().args(["demo", "--seconds", "40"]));
+    let page = eventually("it names its page", Duration::from_secs(40), || {
+        let said = demo.stdout();
+        let line = said.lines().find_map(|line| line.strip_prefix("Open "))?.to_owned();
+        Some(line)
+    });
+    assert!(page.starts_with("http://127.0.0.1:") && page.ends_with('/'), "{page}");
+    eventually("node-2 has caught up", Duration::from_secs(60), || {
+        demo.stdout().contains("node-2 has caught up").then_some(())
+    });
+    let said = demo.stdout();
+    assert!(said.contains("node-2 was killed"), "{said}");
+    demo.signal("INT");
+    assert_eq!(demo.wait(Duration::from_secs(30)), Some(0), "{}", demo.stderr());
+    let last = said.lines().rfind(|line| line.contains("records: ")).unwrap_or_default().to_owned();
+    assert!(last.contains("missing: 0") && last.contains("repeated: 0"), "{last}");
+    let records = last.split("records: ").nth(1).and_then(|rest| rest.split(' ').next());
+    assert!(records.and_then(|count| count.parse::<u64>().ok()) > Some(500), "{last}");
+    assert!(
+        said.lines().filter(|line| !line.contains("records: ")).all(|line| line.chars().count() <= 80),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_demo_fits_a_terminal_and_says_that_a_port_is_taken() {
+    // If another test has the port, it is taken, too.
+    let held = std::net::TcpListener::bind("127.0.0.1:7070");
+    let output = on_a_terminal(&format!("env NO_COLOR=1 {} demo", env!("CARGO_BIN_EXE_anode")), 8);
+    drop(held);
+    let picture = output.stdout.rsplit("\x1b[H").next().unwrap_or_default().replace("\x1b[K", "");
+    let lines: Vec<&str> = picture.split("\r\n").map(|line| line.trim_end_matches(['\r', '\n'])).collect();
+    assert!(lines.len() <= 25, "{} lines: {picture}", lines.len());
+    for line in &lines {
+        let line = line.replace("\x1b[J", "");
+        assert!(line.chars().count() <= 80, "{line:?}");
+        assert!(!line.contains('\x1b') || line.contains("^C"), "NO_COLOR: {line:?}");
+    }
+    for word in ["Open http://127.0.0.1:", "Missing: 0", "127.0.0.1:7070 is taken"] {
+        assert!(picture.contains(word), "{word} in {picture}");
+    }
+}
