@@ -26,11 +26,15 @@ pub enum Resource {
     PublishSocket,
     /// The WebSocket of subscribers.
     SubscribeSocket,
+    /// GraphQL: requests and the WebSocket. What a request may do is decided for each of its fields.
+    Graphql,
+    /// The files of the page by which people explore GraphQL.
+    GraphqlPage,
 }
 
 impl Resource {
     /// All there are.
-    pub const ALL: [Resource; 9] = [
+    pub const ALL: [Resource; 11] = [
         Resource::Live,
         Resource::Ready,
         Resource::Metrics,
@@ -40,6 +44,8 @@ impl Resource {
         Resource::Publish,
         Resource::PublishSocket,
         Resource::SubscribeSocket,
+        Resource::Graphql,
+        Resource::GraphqlPage,
     ];
 
     /// The path; one that ends with a slash stands for everything beneath it, too.
@@ -54,13 +60,16 @@ impl Resource {
             Resource::Publish => "/v1/publish",
             Resource::PublishSocket => "/publish",
             Resource::SubscribeSocket => "/subscribe",
+            Resource::Graphql => "/graphql",
+            Resource::GraphqlPage => "/graphql/",
         }
     }
 
     /// The right that a request needs, by whatever method.
     pub fn right(self) -> Right {
         match self {
-            Resource::Live | Resource::Ready => Right::Public,
+            Resource::Live | Resource::Ready | Resource::GraphqlPage => Right::Public,
+            Resource::Graphql => Right::Known,
             Resource::Metrics | Resource::Members => Right::Observe,
             Resource::Sources | Resource::Source | Resource::SubscribeSocket => Right::Subscribe,
             Resource::Publish | Resource::PublishSocket => Right::Publish,

@@ -25,6 +25,7 @@ mod entry;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod graphql;
 mod health;
 mod leased;
 
@@ -38,7 +39,10 @@ mod raw;
 mod routes;
 mod serve;
 mod stream;
+mod upgrade;
 
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -79,6 +83,8 @@ pub trait NodeService: Send + Sync + 'static {
     fn is_stopping(&self) -> bool;
     /// Returns whether every event loop has turned lately; if one has not, it hangs.
     fn is_turning(&self) -> bool;
+    /// The name of this node, which is its id among the members.
+    fn name(&self) -> &str;
     /// Every member that this node knows of, itself included, in the order of names.
     fn members(&self) -> Vec<MemberInfo>;
     /// The latest record of a source, even if it is a deletion or has expired.
@@ -103,6 +109,10 @@ pub trait NodeService: Send + Sync + 'static {
         reply: Reply,
         rights: Option<&PublishRights>,
     );
+    /// Opens a subscription for a client at `address` with these rights. `query` is the part of the URL after the `?`
+    /// as a WebSocket on `/subscribe` has it. Returns the socket from which the frames are read that such a WebSocket
+    /// would be sent; the subscription ends when the socket is closed.
+    fn subscribe(&self, query: &str, access: Option<Access>, address: IpAddr) -> Result<UnixStream, Refusal>;
     /// The door that every request passes.
     fn door(&self) -> &Door;
     /// The counters of the node. Gauges that are computed on demand are brought up to date before.

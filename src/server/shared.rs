@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::acks::{Acks, AnswerState};
 use super::clock;
 use super::cluster_view::ClusterView;
+use super::guests::Guests;
 use super::key_file::KeyFile;
 use super::lifecycle::{Lifecycle, Phase};
 use super::log_limit::LogLimit;
@@ -59,6 +60,8 @@ pub struct Shared {
     pub door: Door,
     /// The batches of peers that workers are to merge.
     pub merging: MergeQueues,
+    /// The subscribers of the control plane that wait for an event loop.
+    pub guests: Guests,
     /// The memory that clients may make the node hold.
     pub memory: Arc<Budget>,
     /// Answers to publishers that wait, as far as threads share them.
@@ -94,6 +97,7 @@ impl Shared {
             address_places: AddressPlaces::new(config.access.connections_per_address_max),
             door: Door::new(config.access.clone(), auth),
             merging: MergeQueues::new(workers),
+            guests: Guests::new(workers),
             memory: Arc::new(Budget::new(config.max_client_memory_bytes, config.client_memory_share_bytes())),
             acks: Acks::new(workers),
             config,

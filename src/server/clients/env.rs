@@ -7,7 +7,7 @@ use super::super::account::{Holdings, WorkerAccount};
 use super::super::acks::AnswerState;
 use super::super::clock;
 use super::super::close::{CloseCode, CloseReason};
-use super::super::connection::{AwaitedEnd, Connection, ConnectionStage};
+use super::super::connection::{Admission, AwaitedEnd, Connection, ConnectionStage};
 use super::super::handshake;
 use super::super::host::WorkerHost;
 use super::super::inbox::Inbox;
@@ -158,10 +158,16 @@ impl ClientsEnv {
     ) {
         let Some(mut session) = session else { return };
         session.handle_closed(&mut self.turn(now, key, &mut connection.out));
-        let gauges = &self.host.shared.metrics.connections;
-        match session.endpoint() {
-            Endpoint::Publish => gauges.publish.add(-1),
-            Endpoint::Subscribe => gauges.subscribe.add(-1),
+        self.count_session(connection.admission, session.endpoint(), -1);
+    }
+
+    /// Counts a session that begins (1) or ends (-1). Those of the control plane are no connections of clients.
+    pub fn count_session(&self, admission: Admission, endpoint: Endpoint, change: i64) {
+        let metrics = &self.host.shared.metrics;
+        match endpoint {
+            _ if admission == Admission::Guest => metrics.graphql_subscriptions.add(change),
+            Endpoint::Publish => metrics.connections.publish.add(change),
+            Endpoint::Subscribe => metrics.connections.subscribe.add(change),
         }
     }
 
