@@ -1,4 +1,4 @@
-//! The control plane: everything on the HTTP port that is no WebSocket.
+//! The control plane: everything on the HTTP port that is no WebSocket of publishers or subscribers.
 //!
 //! An event loop reads the head of every connection. A connection that does not ask for a WebSocket is
 //! handed over, with the bytes read so far, to one thread with a tokio runtime of its own ([`serve`]).
@@ -10,6 +10,8 @@
 //! or slow take nothing from others ([`places`], [`pace`], [`body`]).
 //!
 //! The paths by which a node is watched are answered by the event loops themselves ([`health`]).
+//!
+//! GraphQL is a room of its own ([`graphql`]), whose connections may change to WebSocket here ([`upgrade`]).
 //!
 //! Every request passes the door of the node first ([`entry`]), which says who sends it and whether the page that it
 //! comes from may see the answer.
@@ -25,7 +27,7 @@ mod entry;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod graphql;
+pub(crate) mod graphql;
 mod health;
 mod leased;
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::rights::{RightsFile, bearer, token_entry};
 use crate::harness::ws::{Handshake, shake_with};
-use crate::harness::{Cluster, Http, Node, NodeConfig, encode, wall_us};
+use crate::harness::{Client, Cluster, Http, Node, NodeConfig, encode, wall_us};
 
 /// Sends a request by POST, and returns the answer.
 fn post(addr: &str, fields: &[(&str, &str)], request: &Value) -> Http {
@@ -496,4 +496,46 @@ fn browsers_get_the_page_if_it_is_there() {
     }
     assert_eq!(node.get("/graphql/graphiql.js").header("content-encoding"), Some("gzip"));
     node.get("/graphql/none.js").assert_problem(404, "not_found");
+}
+
+/// The examples of the reference, in their order: the operation, and the data that the reference shows for it.
+fn examples() -> Vec<(String, Option<Value>)> {
+    let reference = include_str!("../../docs/protocol.md");
+    let section = reference.split("\n## GraphQL\n").nth(1).expect("the section");
+    let section = section.split("\n## ").next().expect("its text");
+    let mut examples: Vec<(String, Option<Value>)> = Vec::new();
+    for block in section.split("```").skip(1).step_by(2) {
+        if let Some(query) = block.strip_prefix("graphql\n") {
+            examples.push((query.to_owned(), None));
+        } else if let (Some(shown), Some(last)) = (block.strip_prefix("json\n"), examples.last_mut()) {
+            last.1 = Some(crate::harness::json(shown));
+        }
+    }
+    examples
+}
+
+#[test]
+fn the_examples_of_the_reference_do_what_they_show() {
+    let node = Node::single();
+    let examples = examples();
+    assert_eq!(examples.len(), 4, "{examples:#?}");
+    for (query, shown) in examples {
+        if query.starts_with("subscription") {
+            let fields = [("Host", node.http.as_str())];
+            let Handshake::Open(socket, _) =
+                shake_with(&node.http, "/graphql", &["graphql-transport-ws"], &fields)
+            else {
+                panic!("refused");
+            };
+            let mut client = Client::over(socket);
+            client.send_json(json!({"type": "connection_init"}));
+            assert_eq!(client.json()["type"], "connection_ack");
+            client.send_json(json!({"id": "1", "type": "subscribe", "payload": {"query": query}}));
+            assert_eq!(client.json()["payload"]["data"]["records"]["source"], "sensors/7/temp");
+            assert!(client.json()["payload"]["data"]["records"]["resume"].is_string());
+        } else {
+            let found = data(&node, &query, Value::Null);
+            assert!(shown.is_none_or(|shown| shown == found), "{query}: {found}");
+        }
+    }
 }

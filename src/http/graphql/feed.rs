@@ -27,7 +27,7 @@ use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Pattern;
 
 /// Bytes that are read from the event loop at a time.
-const READ_BYTES: usize = 4 * 1024;
+const FEED_READ_BYTES: usize = 4 * 1024;
 /// Memory of a subscription in the control plane, in bytes: what was read, the task, and its operation. The message that
 /// is being sent comes to it.
 const FEED_BYTES: usize = 16 * 1024;
@@ -73,7 +73,7 @@ pub(super) async fn open(
     let socket = app.node.subscribe(&query, requester.access().cloned(), requester.address())?;
     let lost = |error: std::io::Error| Refusal::new(Code::Internal, error.to_string());
     let socket = UnixStream::from_std(socket).map_err(lost)?;
-    let mut config = WebSocketConfig::default().read_buffer_size(READ_BYTES).write_buffer_size(0);
+    let mut config = WebSocketConfig::default().read_buffer_size(FEED_READ_BYTES).write_buffer_size(0);
     // The other end is this program.
     (config.max_message_size, config.max_frame_size) = (None, None);
     let socket = WebSocketStream::from_raw_socket(socket, Role::Client, Some(config)).await;

@@ -17,6 +17,8 @@
 mod document;
 mod errors;
 mod feed;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod graphiql;
 mod handler;
 mod handshake;

@@ -1,6 +1,7 @@
 //! Pages of latest records and of histories, as `/v1/sources` has them.
 
-use super::record::{GraphqlRecord, RECORD_BYTES, RecordConnection, RecordEdge};
+use std::sync::Arc;
+
 use super::requester::Requester;
 use super::types::Micros;
 use crate::http::params::LIMIT_MAX;
@@ -18,10 +19,22 @@ const PLACES_BYTES: usize = 14 * 1024;
 /// Most records that are looked for at a time.
 const FOUND_MAX: usize = 1_000;
 /// Most records of a history that are read from the store at a time.
-const READ_MAX: usize = 64;
+const HISTORY_READ_MAX: usize = 64;
 /// Most bytes of records of a history that are read at a time, if each is as large as it may be. At least one record is
 /// read.
-const READ_BYTES: usize = 2 * 1024 * 1024;
+const HISTORY_READ_BYTES: usize = 2 * 1024 * 1024;
+
+/// Memory of a record in an answer besides its data, in bytes: its names, its other fields and their keys.
+const RECORD_BYTES: usize = 512;
+
+/// A page that was found.
+#[derive(Debug, Default)]
+pub(super) struct FoundPage {
+    /// The records, each with the cursor behind which the next page would begin.
+    pub(super) records: Vec<(String, SharedRecord)>,
+    /// Whether there are more behind them.
+    pub(super) has_next_page: bool,
+}
 
 /// The complexity of a page: that of its records, as often as there may be records, and its own.
 pub(super) fn page_cost(first: Option<i32>, of_record: usize) -> usize {
@@ -51,7 +64,7 @@ pub(super) struct LatestAsked {
 }
 
 /// Looks for a page of latest records.
-pub(super) async fn latest(requester: &Requester, asked: LatestAsked) -> Result<RecordConnection, Refusal> {
+pub(super) async fn latest(requester: &Requester, asked: LatestAsked) -> Result<FoundPage, Refusal> {
     let limit = limit_of(asked.first)?;
     let mut pattern =
         Pattern::parse(&asked.pattern).map_err(|error| Refusal::new(Code::BadPattern, error.to_string()))?;
@@ -59,27 +72,26 @@ pub(super) async fn latest(requester: &Requester, asked: LatestAsked) -> Result<
         pattern = access.rights().narrowed(pattern);
     }
     requester.charge(PLACES_BYTES)?;
-    let (mut after, mut edges, mut bytes) = (asked.after, Vec::new(), 0);
+    let (mut after, mut records, mut bytes) = (asked.after, Vec::new(), 0);
     loop {
         // One more than needed tells whether there is a next page.
-        let wanted = (limit + 1 - edges.len()).min(FOUND_MAX);
+        let wanted = (limit + 1 - records.len()).min(FOUND_MAX);
         let found = find(requester, pattern.clone(), after.as_deref(), wanted).await?;
         let is_last = found.len() < wanted;
-        for record in &found {
+        for record in found {
             after = Some(record.source.as_str().to_owned());
             if asked.updated_since.is_some_and(|since| record.stamp.ts <= since.0) {
                 continue;
             }
-            if edges.len() == limit || bytes >= PAGE_DATA_BYTES {
-                return Ok(RecordConnection::new(edges, true));
+            if records.len() == limit || bytes >= PAGE_DATA_BYTES {
+                return Ok(FoundPage { records, has_next_page: true });
             }
             requester.charge(RECORD_BYTES)?;
             bytes += RECORD_BYTES + record.payload.bytes().len();
-            let cursor = record.source.as_str().to_owned();
-            edges.push(RecordEdge { cursor, node: GraphqlRecord::from(&**record) });
+            records.push((record.source.as_str().to_owned(), record));
         }
         if is_last {
-            return Ok(RecordConnection::new(edges, false));
+            return Ok(FoundPage { records, has_next_page: false });
         }
     }
 }
@@ -117,11 +129,11 @@ pub(super) struct HistoryAsked {
 }
 
 /// Reads a page of the history of a source.
-pub(super) async fn history(requester: &Requester, asked: HistoryAsked) -> Result<RecordConnection, Refusal> {
+pub(super) async fn history(requester: &Requester, asked: HistoryAsked) -> Result<FoundPage, Refusal> {
     let limit = limit_of(asked.first)?;
     requester.check_readable(&asked.source)?;
     let app = requester.app();
-    let chunk_max = (READ_BYTES / app.record_bytes_max.max(1)).clamp(1, READ_MAX);
+    let chunk_max = (HISTORY_READ_BYTES / app.record_bytes_max.max(1)).clamp(1, HISTORY_READ_MAX);
     let mut query = HistoryQuery {
         source: asked.source,
         from_us: asked.from.map_or(0, |from| from.0),
@@ -129,9 +141,9 @@ pub(super) async fn history(requester: &Requester, asked: HistoryAsked) -> Resul
         limit: 0,
         after: asked.after.as_deref().map(cursor_of).transpose()?,
     };
-    let mut edges = Vec::new();
+    let mut records = Vec::new();
     loop {
-        query.limit = (limit - edges.len()).min(chunk_max);
+        query.limit = (limit - records.len()).min(chunk_max);
         let node = app.node.clone();
         let page: Result<HistoryPage, Refusal>;
         (query, page) = on_another_thread(move || {
@@ -140,19 +152,18 @@ pub(super) async fn history(requester: &Requester, asked: HistoryAsked) -> Resul
         })
         .await?;
         let page = page?;
+        let is_last = page.after.is_none() || page.records.is_empty();
+        query.after = page.after;
         let wall_us = app.node.now().wall_us;
         // A value whose time to live has ended is not shown in a history either; deletions are.
-        let is_shown = |record: &&Record| record.stamp.deleted || record.is_visible(wall_us);
-        for record in page.records.iter().filter(is_shown) {
+        let is_shown = |record: &Record| record.stamp.deleted || record.is_visible(wall_us);
+        for record in page.records.into_iter().filter(is_shown) {
             // Records of a history are no part of the map, so all of them is counted.
             requester.charge(RECORD_BYTES + record.payload.bytes().len())?;
-            let cursor = HistoryCursor(record.stamp).to_string();
-            edges.push(RecordEdge { cursor, node: record.into() });
+            records.push((HistoryCursor(record.stamp).to_string(), Arc::new(record)));
         }
-        query.after = page.after;
-        let is_last = page.after.is_none() || page.records.is_empty();
-        if is_last || edges.len() >= limit {
-            return Ok(RecordConnection::new(edges, !is_last));
+        if is_last || records.len() >= limit {
+            return Ok(FoundPage { records, has_next_page: !is_last });
         }
     }
 }

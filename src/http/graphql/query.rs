@@ -53,7 +53,7 @@ impl QueryRoot {
             Ok(()) => pages::latest(requester, asked).await,
             Err(refusal) => Err(refusal),
         };
-        found.map_err(|refusal| refused(requester.app(), refusal))
+        found.map(RecordConnection::from).map_err(|refusal| refused(requester.app(), refusal))
     }
 
     /// Every member of the cluster that this node knows of, itself included.

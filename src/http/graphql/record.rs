@@ -6,14 +6,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::errors::refused;
-use super::pages::{self, HistoryAsked, page_cost};
+use super::pages::{self, FoundPage, HistoryAsked, page_cost};
 use super::requester::Requester;
 use super::types::{JsonText, Micros};
 use crate::protocol::refusal::{Code, Refusal};
-use crate::record::{Payload, Record};
-
-/// Memory of a record in an answer besides its data, in bytes: its names, its other fields and their keys.
-pub(super) const RECORD_BYTES: usize = 512;
+use crate::record::{Payload, Record, SharedRecord};
 
 /// One value of one source, or the deletion of the source.
 #[derive(SimpleObject, Clone, Debug)]
@@ -34,7 +31,7 @@ pub(super) struct GraphqlRecord {
 pub(super) enum RecordData {
     /// The text of one JSON value.
     Json(Bytes),
-    /// Bytes.
+    /// Bytes that were published as such.
     Binary(Bytes),
     /// Bytes, written as base64 already.
     Base64(String),
@@ -85,7 +82,8 @@ impl GraphqlRecord {
     ) -> Result<RecordConnection> {
         let requester = Requester::of(context)?;
         let asked = HistoryAsked { source: self.source.clone(), first, after, from, to };
-        pages::history(requester, asked).await.map_err(|refusal| refused(requester.app(), refusal))
+        let found = pages::history(requester, asked).await;
+        found.map(RecordConnection::from).map_err(|refusal| refused(requester.app(), refusal))
     }
 }
 
@@ -114,21 +112,24 @@ impl From<&Record> for GraphqlRecord {
     }
 }
 
-/// A page of records.
+/// A page of records, in the style of Relay.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RecordConnection {
     edges: Vec<RecordEdge>,
     has_next_page: bool,
 }
 
-impl RecordConnection {
-    /// A page of these records; `has_next_page` tells whether there are more behind it.
-    pub(super) fn new(edges: Vec<RecordEdge>, has_next_page: bool) -> RecordConnection {
-        RecordConnection { edges, has_next_page }
+impl From<FoundPage> for RecordConnection {
+    fn from(FoundPage { records, has_next_page }: FoundPage) -> RecordConnection {
+        let edge = |(cursor, record): (String, SharedRecord)| RecordEdge {
+            cursor,
+            node: GraphqlRecord::from(&*record),
+        };
+        RecordConnection { edges: records.into_iter().map(edge).collect(), has_next_page }
     }
 }
 
-/// A page of records.
+/// A page of records, in the style of Relay.
 #[Object]
 impl RecordConnection {
     /// The records with their cursors.
@@ -136,7 +137,7 @@ impl RecordConnection {
         &self.edges
     }
 
-    /// The records.
+    /// The records without their cursors.
     async fn nodes(&self) -> Vec<&GraphqlRecord> {
         self.edges.iter().map(|edge| &edge.node).collect()
     }
@@ -152,9 +153,9 @@ impl RecordConnection {
 #[derive(SimpleObject, Clone, Debug)]
 pub(super) struct RecordEdge {
     /// The place behind which the next page begins.
-    pub(super) cursor: String,
-    /// The record.
-    pub(super) node: GraphqlRecord,
+    cursor: String,
+    /// The record at this place.
+    node: GraphqlRecord,
 }
 
 /// Where a page ends.

@@ -67,12 +67,6 @@ impl Engine {
         document::check(&mut request)?;
         Ok(self.schema().execute_stream(request.data(requester)))
     }
-
-    /// The schema in its own language.
-    #[cfg(test)]
-    pub(super) fn sdl(&self) -> String {
-        self.schema().sdl()
-    }
 }
 
 /// Refuses mutations, which would be sent again by whoever repeats a GET, and subscriptions, of which a request over HTTP

@@ -4,6 +4,7 @@
 //! answer waits for the client, nothing is read from it and no operation goes on; a client that takes less than the least
 //! rate is cut ([`crate::http::pace`]).
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use async_graphql::Value;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tokio_tungstenite::WebSocketStream;
@@ -34,7 +36,7 @@ use crate::protocol::refusal::{Code, Refusal};
 /// Largest message of a client, in bytes. Larger requests come by POST.
 const MESSAGE_BYTES_MAX: usize = 128 * 1024;
 /// Bytes that are read from a client at a time.
-const READ_BYTES: usize = 4 * 1024;
+const SOCKET_READ_BYTES: usize = 4 * 1024;
 /// Memory of a WebSocket, in bytes: a message that is being read, and the buffers. Answers come to it.
 pub(super) const SOCKET_BYTES: usize = MESSAGE_BYTES_MAX + 32 * 1024;
 /// Time for which the client's answer to a close is waited for.
@@ -122,7 +124,7 @@ impl Drop for CountedSocket {
 /// Speaks GraphQL on a connection that has changed to WebSocket, to its end. `ending` becomes ready when the node stops.
 pub(super) async fn speak(upgraded: Upgraded, start: SocketStart, mut ending: Ending) {
     let _counted = CountedSocket::new(start.app.clone());
-    let mut config = WebSocketConfig::default().read_buffer_size(READ_BYTES).write_buffer_size(0);
+    let mut config = WebSocketConfig::default().read_buffer_size(SOCKET_READ_BYTES).write_buffer_size(0);
     config.max_message_size = Some(MESSAGE_BYTES_MAX);
     config.max_frame_size = Some(MESSAGE_BYTES_MAX);
     let io = TokioIo::new(upgraded);
@@ -150,10 +152,8 @@ pub(super) async fn speak(upgraded: Upgraded, start: SocketStart, mut ending: En
     };
     // The subscriptions end first, so that the event loops do not write to them any longer.
     socket.operations = Operations::default();
-    if let SocketEnd::Close(close) = end {
-        tracing::debug!(code = close.number, reason = %close.reason, "a client of GraphQL is closed");
-        socket.close(close).await;
-    }
+    // A client that is gone, or does not answer, is cut.
+    let _ = tokio::time::timeout(CLOSE_WAIT, socket.end(end)).await;
 }
 
 /// Becomes ready at a time, if there is one.
@@ -366,19 +366,28 @@ impl GraphqlSocket {
         Ok(())
     }
 
-    /// Tells the client why the connection is closed, and waits a moment for its answer.
-    async fn close(&mut self, close: SocketClose) {
-        let mut reason = close.reason.into_owned();
-        while reason.len() > REASON_BYTES_MAX {
-            reason.pop();
-        }
-        let frame = CloseFrame { code: close.number.into(), reason: reason.into() };
-        let answered = async {
+    /// Tells the client why the connection is closed, or answers its own close, and waits for its end. What it still
+    /// sends is read, because a socket that is closed with unread bytes resets the connection, and the close is lost.
+    async fn end(&mut self, end: SocketEnd) -> Option<()> {
+        if let SocketEnd::Close(close) = end {
+            tracing::debug!(code = close.number, reason = %close.reason, "a client of GraphQL is closed");
+            let mut reason = close.reason.into_owned();
+            while reason.len() > REASON_BYTES_MAX {
+                reason.pop();
+            }
+            let frame = CloseFrame { code: close.number.into(), reason: reason.into() };
             self.socket.send(Message::Close(Some(frame))).await.ok()?;
-            while self.socket.next().await?.is_ok() {}
-            Some(())
-        };
-        // A client that is gone, or does not answer, is cut.
-        let _ = tokio::time::timeout(CLOSE_WAIT, answered).await;
+        }
+        while let Some(Ok(_)) = self.socket.next().await {}
+        let io = self.socket.get_mut();
+        poll_fn(|cx| Pin::new(&mut *io).poll_shutdown(cx)).await.ok()?;
+        let mut rest = [0; 1024];
+        loop {
+            let mut buffer = ReadBuf::new(&mut rest);
+            poll_fn(|cx| Pin::new(&mut *io).poll_read(cx, &mut buffer)).await.ok()?;
+            if buffer.filled().is_empty() {
+                return Some(());
+            }
+        }
     }
 }
