@@ -15,11 +15,11 @@ RUN for package in . loadgen bench; do \
         mkdir -p "$package/src" && touch "$package/src/lib.rs" && echo 'fn main() {}' >"$package/src/main.rs" || exit 1; \
     done \
     && mkdir bench/benches && touch bench/benches/micro.rs \
-    && cargo auditable build --release --locked --package anode
+    && cargo auditable build --release --locked --package anode --features graphiql
 # The copied files are older than what was just built from the empty ones. Without `touch`, cargo would take
 # them for unchanged.
 COPY src src
-RUN touch src/lib.rs src/main.rs && cargo auditable build --release --locked --package anode
+RUN touch src/lib.rs src/main.rs && cargo auditable build --release --locked --package anode --features graphiql
 # The content of the image: the binary, the C library that it is linked to, the configuration of name
 # resolution, and the data directory. The names of functions are kept for stack traces.
 RUN mkdir -p /image/usr/local/bin /image/etc /data/anode \

@@ -50,6 +50,7 @@ pub const DOORS: &[Door] = &[
     door("journal", crate::store::fuzzing::journal, crate::store::fuzzing::journal_seeds, MACHINE),
     door("token", crate::protocol::fuzzing::token, crate::protocol::fuzzing::token_seeds, DECODING),
     door("url", crate::http::fuzzing::url, crate::http::fuzzing::seeds, DECODING),
+    door("graphql", crate::http::graphql::fuzzing::graphql, crate::http::graphql::fuzzing::seeds, MACHINE),
 ];
 
 const fn door(

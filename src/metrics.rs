@@ -44,6 +44,8 @@ pub struct ConnectionGauges {
     pub stream: Gauge,
     /// Connections with plain HTTP requests.
     pub http: Gauge,
+    /// WebSockets on `/graphql`.
+    pub graphql: Gauge,
 }
 
 /// Number of requests over HTTP that were cut because their clients were waited for too long, by reason.
@@ -136,6 +138,8 @@ pub struct Metrics {
     pub store_up: Gauge,
     /// Open connections of clients.
     pub connections: ConnectionGauges,
+    /// Subscriptions over GraphQL.
+    pub graphql_subscriptions: Gauge,
     /// Requests and connections over HTTP that were cut.
     pub http_cuts: HttpCuts,
     /// Handshakes of TLS with clients, and certificates that were read again.
@@ -240,11 +244,19 @@ impl Metrics {
         text.gauge("store_spilled_records", help, &self.store_spilled_records);
         text.gauge("store_up", "1 while records become durable, else 0.", &self.store_up);
         text.head("connections", "gauge", "Open connections.");
-        let ConnectionGauges { publish, subscribe, stream, http } = &self.connections;
-        let gauges = [("publish", publish), ("subscribe", subscribe), ("stream", stream), ("http", http)];
-        for (endpoint, gauge) in gauges {
+        let ConnectionGauges { publish, subscribe, stream, http, graphql } = &self.connections;
+        let named = [
+            ("publish", publish),
+            ("subscribe", subscribe),
+            ("stream", stream),
+            ("http", http),
+            ("graphql", graphql),
+        ];
+        for (endpoint, gauge) in named {
             text.line(format_args!("connections{{endpoint=\"{endpoint}\"}} {}", gauge.get()));
         }
+        let help = "Subscriptions over GraphQL.";
+        text.gauge("graphql_subscriptions", help, &self.graphql_subscriptions);
         text.head("http_cuts_total", "counter", "HTTP connections that were cut, by reason.");
         let HttpCuts { slow_body, slow_reader, place } = &self.http_cuts;
         for (reason, cuts) in [("slow_body", slow_body), ("slow_reader", slow_reader), ("place", place)] {

@@ -40,11 +40,15 @@ pub enum Resource {
     PublishSocket,
     /// The WebSocket of subscribers.
     SubscribeSocket,
+    /// GraphQL: requests and the WebSocket. What a request may do is decided for each of its fields.
+    Graphql,
+    /// The files of the page by which people explore GraphQL.
+    GraphqlPage,
 }
 
 impl Resource {
     /// All there are.
-    pub const ALL: [Resource; 16] = [
+    pub const ALL: [Resource; 18] = [
         Resource::Live,
         Resource::Ready,
         Resource::Metrics,
@@ -61,6 +65,8 @@ impl Resource {
         Resource::Publish,
         Resource::PublishSocket,
         Resource::SubscribeSocket,
+        Resource::Graphql,
+        Resource::GraphqlPage,
     ];
 
     /// The path; one that ends with a slash stands for everything beneath it, too.
@@ -82,14 +88,18 @@ impl Resource {
             Resource::Publish => "/v1/publish",
             Resource::PublishSocket => "/publish",
             Resource::SubscribeSocket => "/subscribe",
+            Resource::Graphql => "/graphql",
+            Resource::GraphqlPage => "/graphql/",
         }
     }
 
-    /// The methods that the path knows, which the descriptions of all requests must name. `HEAD` is known wherever `GET` is, and is not named.
+    /// The methods that the path knows, which the descriptions of all requests must name. `HEAD` is known wherever
+    /// `GET` is, and is not named.
     #[cfg(test)]
     pub fn methods(self) -> &'static [&'static str] {
         match self {
             Resource::Source => &["GET", "PUT", "DELETE"],
+            Resource::Graphql => &["GET", "POST"],
             Resource::Publish | Resource::Import | Resource::Drain | Resource::Forget => &["POST"],
             _ => &["GET"],
         }
@@ -98,8 +108,8 @@ impl Resource {
     /// The right that a request needs that reads, or that has the only method of the path.
     pub fn right(self) -> Right {
         match self {
-            Resource::Live | Resource::Ready => Right::Public,
-            Resource::OpenApi | Resource::AsyncApi => Right::Known,
+            Resource::Live | Resource::Ready | Resource::GraphqlPage => Right::Public,
+            Resource::OpenApi | Resource::AsyncApi | Resource::Graphql => Right::Known,
             Resource::Metrics | Resource::Members => Right::Observe,
             Resource::Sources | Resource::Source | Resource::SubscribeSocket => Right::Subscribe,
             Resource::Stream | Resource::Export => Right::Subscribe,

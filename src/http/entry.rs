@@ -16,8 +16,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::app::App;
 use super::authority::check_host;
+use super::graphql::{asks_for_socket, wants_page};
 use super::problem::Problem;
-use crate::auth::{Access, Caller, PageOrigin, Peer, Resource, Right};
+use crate::auth::{Access, Caller, PageOrigin, Peer, Resource, Right, SessionEntry};
 use crate::protocol::refusal::{Code, Refusal};
 
 /// Methods that pages which may connect may use.
@@ -56,7 +57,7 @@ pub(super) async fn around(State(app): State<App>, request: Request, next: Next)
     let origin = request.headers().get(ORIGIN).filter(|_| is_page_allowed).cloned();
     let mut response = match check(&app, &caller, &request) {
         Ok(_) if is_preflight(&request) => preflight(),
-        Ok((resource, sender)) => answer(request, resource, sender, next).await,
+        Ok(admitted) => answer(request, admitted, next).await,
         Err(problem) => problem.into_response(),
     };
     if let Some(origin) = origin {
@@ -83,14 +84,30 @@ fn is_preflight(request: &Request) -> bool {
         && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
+/// A request that was let in.
+struct Admitted {
+    /// What the request asks for; `None` if there is nothing at its path.
+    resource: Option<Resource>,
+    sender: Sender,
+    /// How a session begins, if the request asks for one.
+    session: Option<SessionEntry>,
+}
+
 /// Returns what a request asks for, and who sends it, or why it is refused.
-fn check(app: &App, caller: &Caller, request: &Request) -> Result<(Option<Resource>, Sender), Problem> {
+fn check(app: &App, caller: &Caller, request: &Request) -> Result<Admitted, Problem> {
     let hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
     check_host(request.version() >= Version::HTTP_11, hosts)
         .map_err(|detail| Problem::new(Code::BadRequest, detail))?;
     let resource = Resource::of(request.uri().path());
     let method = request.method().as_str();
-    let right = resource.map_or(Right::Known, |resource| resource.right_for(method));
+    let right = match resource {
+        // The page itself tells nothing of the node.
+        Some(Resource::Graphql) if wants_page(request.method(), request.uri(), request.headers()) => {
+            Right::Public
+        }
+        Some(resource) => resource.right_for(method),
+        None => Right::Known,
+    };
     let door = app.node.door();
     if right != Right::Public {
         door.check_host(caller)?;
@@ -100,21 +117,32 @@ fn check(app: &App, caller: &Caller, request: &Request) -> Result<(Option<Resour
     }
     // A preflight carries no token.
     if is_preflight(request) {
-        return Ok((resource, Sender(None)));
+        return Ok(Admitted { resource, sender: Sender(None), session: None });
     }
     let Some(peer) = request.extensions().get::<Arc<Peer>>() else {
         return Err(Problem::new(Code::Internal, "the address of the client is not known"));
     };
-    let access = door.admit(caller, peer, right, app.node.now())?;
-    Ok((resource, Sender(access)))
+    let now = app.node.now();
+    let is_socket = resource == Some(Resource::Graphql)
+        && asks_for_socket(request.method(), request.version(), request.headers());
+    if is_socket {
+        let session = Some(door.admit_session(caller, peer, right, now)?);
+        return Ok(Admitted { resource, sender: Sender(None), session });
+    }
+    let access = door.admit(caller, peer, right, now)?;
+    Ok(Admitted { resource, sender: Sender(access), session: None })
 }
 
 /// Answers a request that was let in. What is not in the table of all paths reaches no handler.
-async fn answer(mut request: Request, resource: Option<Resource>, sender: Sender, next: Next) -> Response {
+async fn answer(mut request: Request, admitted: Admitted, next: Next) -> Response {
+    let Admitted { resource, sender, session } = admitted;
     match resource {
         None => unknown(request.uri().clone()).await.into_response(),
         Some(_) => {
             request.extensions_mut().insert(sender);
+            if let Some(session) = session {
+                request.extensions_mut().insert(session);
+            }
             next.run(request).await
         }
     }

@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -22,6 +22,8 @@ pub(super) struct Exchanges {
     ended: AtomicU64,
     /// Number of requests whose answers have left.
     settled: AtomicU64,
+    /// Whether the connection speaks another protocol than HTTP by now.
+    is_changed: AtomicBool,
 }
 
 impl Exchanges {
@@ -30,16 +32,21 @@ impl Exchanges {
         self.asked.fetch_add(1, Relaxed);
     }
 
+    /// Notes that the connection has changed to another protocol, which is no exchange that ends.
+    pub(super) fn handle_changed(&self) {
+        self.is_changed.store(true, Relaxed);
+    }
+
     /// Notes that everything that hyper has written was sent. Returns whether an answer has left by that.
     pub(super) fn handle_flushed(&self) -> bool {
         let (asked, ended) = (self.asked.load(Relaxed), self.ended.load(Relaxed));
-        asked == ended && self.settled.swap(asked, Relaxed) != asked
+        !self.is_changed.load(Relaxed) && asked == ended && self.settled.swap(asked, Relaxed) != asked
     }
 
     /// Returns whether the answers to all requests have left: if hyper writes something now, it is an
     /// answer of its own.
     pub(super) fn are_settled(&self) -> bool {
-        self.asked.load(Relaxed) == self.settled.load(Relaxed)
+        !self.is_changed.load(Relaxed) && self.asked.load(Relaxed) == self.settled.load(Relaxed)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The control plane: everything on the HTTP port that is no WebSocket.
+//! The control plane: everything on the HTTP port that is no WebSocket of publishers or subscribers.
 //!
 //! An event loop reads the head of every connection. A connection that does not ask for a WebSocket is
 //! handed over, with the bytes read so far, to one thread with a tokio runtime of its own ([`serve`]).
@@ -10,6 +10,8 @@
 //! or slow take nothing from others ([`places`], [`pace`], [`body`]).
 //!
 //! The paths by which a node is watched are answered by the event loops themselves ([`health`]).
+//!
+//! GraphQL is a room of its own ([`graphql`]), whose connections may change to WebSocket here ([`upgrade`]).
 //!
 //! Every request passes the door of the node first ([`entry`]), which says who sends it and whether the page that it
 //! comes from may see the answer.
@@ -28,6 +30,7 @@ mod exchange;
 mod export;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+pub(crate) mod graphql;
 mod health;
 mod history;
 mod import;
@@ -45,10 +48,12 @@ mod serve;
 mod source;
 mod stream;
 mod tally;
+mod upgrade;
 mod wait;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -125,6 +130,8 @@ pub trait NodeService: Send + Sync + 'static {
     fn is_stopping(&self) -> bool;
     /// Returns whether every event loop has turned lately; if one has not, it hangs.
     fn is_turning(&self) -> bool;
+    /// The name of this node, which is its id among the members.
+    fn name(&self) -> &str;
     /// Every member that this node knows of, itself included, in the order of names.
     fn members(&self) -> Vec<MemberInfo>;
     /// Whether the last connection over TCP to each gossip address succeeded; an address that was not tried is missing.
@@ -169,6 +176,10 @@ pub trait NodeService: Send + Sync + 'static {
     /// Tells all nodes to forget a member that will not come back. Returns the boot number of the life that is
     /// forgotten.
     fn forget(&self, member: &str) -> Result<u64, ForgetError>;
+    /// Opens a subscription for a client at `address` with these rights. `query` is the part of the URL after the `?`
+    /// as a WebSocket on `/subscribe` has it. Returns the socket from which the frames are read that such a WebSocket
+    /// would be sent; the subscription ends when the socket is closed.
+    fn subscribe(&self, query: &str, access: Option<Access>, address: IpAddr) -> Result<UnixStream, Refusal>;
     /// The door that every request passes.
     fn door(&self) -> &Door;
     /// The counters of the node. Gauges that are computed on demand are brought up to date before.

@@ -16,6 +16,7 @@ use super::api::{asyncapi, openapi};
 use super::app::{App, HandlerResult, apart, typed};
 use super::entry::{Sender, around, unknown};
 use super::export::export;
+use super::graphql::{self, Engine};
 use super::health::HealthPath;
 use super::import::import;
 use super::leased::{lease, leased_body, leased_json};
@@ -34,15 +35,16 @@ const SEARCH_BYTES: usize = 14 * 1024;
 /// Memory that a search needs for each record that it finds, besides the record, in bytes.
 const FOUND_BYTES: usize = 2 * size_of::<usize>();
 
-/// The router of all paths.
-pub(super) fn router(node: Arc<dyn NodeService>, options: HttpOptions) -> Router {
+/// The router of all paths. At most `sockets_max` connections may become WebSockets of GraphQL at a time.
+pub(super) fn router(node: Arc<dyn NodeService>, options: HttpOptions, sockets_max: usize) -> Router {
     let app = App::new(node, options);
+    let engine = Arc::new(Engine::new(sockets_max));
     let mut router = Router::new();
     for resource in Resource::ALL {
         let path = resource.path();
-        router = router.route(path, handler_of(resource));
+        router = router.route(path, handler_of(resource, &engine));
         if path.ends_with('/') {
-            router = router.route(&format!("{path}{{*beneath}}"), handler_of(resource));
+            router = router.route(&format!("{path}{{*beneath}}"), handler_of(resource, &engine));
         }
     }
     router
@@ -53,7 +55,7 @@ pub(super) fn router(node: Arc<dyn NodeService>, options: HttpOptions) -> Router
 }
 
 /// The function that answers requests for a resource.
-fn handler_of(resource: Resource) -> MethodRouter<App> {
+fn handler_of(resource: Resource, engine: &Arc<Engine>) -> MethodRouter<App> {
     match resource {
         Resource::Live => get(|State(app): State<App>| health(app, HealthPath::Live)),
         Resource::Ready => get(|State(app): State<App>| health(app, HealthPath::Ready)),
@@ -70,6 +72,8 @@ fn handler_of(resource: Resource) -> MethodRouter<App> {
         Resource::AsyncApi => get(asyncapi),
         Resource::Publish => post(publish),
         Resource::PublishSocket | Resource::SubscribeSocket => get(not_upgraded),
+        Resource::Graphql => get(graphql::get).post(graphql::post).layer(Extension(engine.clone())),
+        Resource::GraphqlPage => get(graphql::page_file),
     }
 }
 

@@ -26,6 +26,7 @@ use super::exchange::{AnswerBody, Exchanges};
 use super::places::{Places, Seat};
 use super::routes::router;
 use super::stream::{ClientSocket, ClientStream, SocketLayer};
+use super::upgrade::ProtocolChange;
 use crate::auth::{AddressPlace, Peer};
 use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 
@@ -33,6 +34,8 @@ use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 const BODIES_BYTES: usize = 64 * 1024 * 1024;
 /// Number of the largest bodies that may be held at a time.
 const LARGEST_BODIES: usize = 8;
+/// The part of all places that WebSockets of GraphQL may have, which keep theirs: a quarter.
+const SOCKETS_PART: usize = 4;
 /// Number of threads for work that may take long.
 const BLOCKING_THREADS: usize = 2;
 /// Time for the head of a request to come, from the end of the exchange before it.
@@ -126,7 +129,8 @@ impl<L: SocketLayer> Http<L> {
             .max_blocking_threads(BLOCKING_THREADS)
             .thread_keep_alive(IDLE)
             .build()?;
-        let router = router(node.clone(), options);
+        let sockets_max = connections_max as usize / SOCKETS_PART;
+        let router = router(node.clone(), options, sockets_max);
         let served = Served { node, router, watched, places: places.clone() };
         let thread = std::thread::Builder::new().name("http".into()).spawn(move || {
             runtime.block_on(serve_all(served, receiver));
@@ -226,9 +230,15 @@ impl Drop for Leaving {
     }
 }
 
+/// Becomes ready when the control plane is to end.
+async fn ending_of(mut watched: watch::Receiver<ServePhase>) {
+    // An error means that the node was killed.
+    let _ = watched.wait_for(|phase| *phase != ServePhase::Serving).await;
+}
+
 /// Serves one connection, from the bytes that were read elsewhere to its end.
 async fn serve_one<L: SocketLayer>(served: Served, handed: Handed<L>) {
-    let Served { node, router, mut watched, places } = served;
+    let Served { node, router, watched, places } = served;
     let Handed { socket, read, client: (peer, _address_place), place } = handed;
     let seat = Arc::new(Seat::new(places, place));
     node.metrics().connections.http.add(1);
@@ -238,7 +248,9 @@ async fn serve_one<L: SocketLayer>(served: Served, handed: Handed<L>) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a connection was lost when it was handed over"),
     };
-    let service = answering(router, seat.clone(), Arc::new(peer), exchanges);
+    let change = Arc::new(ProtocolChange::default());
+    let of_connection = (seat.clone(), Arc::new(peer), change.clone());
+    let service = answering(router, of_connection, exchanges.clone());
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -249,8 +261,9 @@ async fn serve_one<L: SocketLayer>(served: Served, handed: Handed<L>) {
             .max_header_size(REQUEST_HEAD_BYTES_MAX)
             .max_buf_size(BUFFER_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
     );
-    let mut ending = pin!(watched.wait_for(|phase| *phase != ServePhase::Serving));
+    let mut ending = pin!(ending_of(watched.clone()));
     let mut cut = pin!(seat.wait_cut());
     let (mut is_ending, mut is_cut) = (false, false);
     let ended = poll_fn(|cx| {
@@ -276,15 +289,23 @@ async fn serve_one<L: SocketLayer>(served: Served, handed: Handed<L>) {
     });
     if let Err(error) = ended.await {
         // The client is the cause: a malformed request (answered 400), a timeout, a reset.
-        tracing::debug!(%error, "an HTTP connection ended early");
+        return tracing::debug!(%error, "an HTTP connection ended early");
+    }
+    if let Some((upgrade, speak)) = change.take() {
+        exchanges.handle_changed();
+        // Nobody waits for the client of a connection that both sides write to.
+        seat.end_waiting();
+        match upgrade.await {
+            Ok(upgraded) => speak(upgraded, Box::pin(ending_of(watched))).await,
+            Err(error) => tracing::debug!(%error, "a connection was lost while it changed protocols"),
+        }
     }
 }
 
 /// The service of one connection: passes requests on to the paths, and keeps account of the exchanges.
 fn answering(
     router: Router,
-    seat: Arc<Seat>,
-    peer: Arc<Peer>,
+    (seat, peer, change): (Arc<Seat>, Arc<Peer>, Arc<ProtocolChange>),
     exchanges: Arc<Exchanges>,
 ) -> impl Service<
     hyper::Request<Incoming>,
@@ -302,6 +323,7 @@ fn answering(
         }
         request.extensions_mut().insert(seat.clone());
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(change.clone());
         let (answer, seat, exchanges) = (router.call(request), seat.clone(), exchanges.clone());
         async move {
             let response = answer.await?;

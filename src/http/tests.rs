@@ -188,6 +188,14 @@ impl NodeService for Few {
         true
     }
 
+    fn name(&self) -> &str {
+        "n1"
+    }
+
+    fn subscribe(&self, _: &str, _: Option<Access>, _: IpAddr) -> Result<UnixStream, Refusal> {
+        Err(Refusal::new(Code::Overloaded, "no subscriptions here"))
+    }
+
     fn members(&self) -> Vec<MemberInfo> {
         let (name, gossip) =
             (NodeName::parse("n1").expect("name"), "10.0.0.1:7946".parse().expect("address"));

@@ -73,6 +73,9 @@ pub enum Admission {
     /// The connection came through the port for those who watch the node. It is not counted among the connections
     /// of clients, and is served the health paths alone.
     Watcher,
+    /// The connection is one end of a pair of local sockets, and the control plane has the other end. It is not counted
+    /// among the connections of clients.
+    Guest,
 }
 
 /// Whether a connection stands in a list of its worker, so that it enters the list once.

@@ -1,16 +1,20 @@
 //! The node as the control plane sees it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use super::acks::{AnswerState, ByWhom, PublishHost, Waiter};
 use super::clock;
 use super::forgetting;
+use super::framing::message::Codec;
+use super::guests::{self, Guest};
 use super::lifecycle::Phase;
 use super::mailbox::Mailbox;
+use super::session::{Endpoint, Session};
 use super::shared::Shared;
-use crate::auth::{Access, Door, PublishRights};
+use crate::auth::{Access, Door, PublishRights, SessionEntry};
 use crate::cluster::members::MemberInfo;
 use crate::http::{ForgetError, NodeService, Nudge, PageSearch, RecordWalk, Reply, SourceWatch, Wanted};
 use crate::ingest::Accepted;
@@ -43,6 +47,10 @@ impl NodeService for Control {
 
     fn is_turning(&self) -> bool {
         self.0.lifecycle.is_turning(clock::now())
+    }
+
+    fn name(&self) -> &str {
+        self.0.name.as_str()
     }
 
     fn members(&self) -> Vec<MemberInfo> {
@@ -85,6 +93,22 @@ impl NodeService for Control {
 
     fn door(&self) -> &Door {
         &self.0.door
+    }
+
+    fn subscribe(&self, query: &str, access: Option<Access>, address: IpAddr) -> Result<UnixStream, Refusal> {
+        let shared = &self.0;
+        let number = shared.guests.number();
+        let id = format!("{}-graphql-{number}", shared.boot);
+        let mut session = Session::open(Endpoint::Subscribe, Codec::Json, query, id)?;
+        session.guard(access.map_or(SessionEntry::Open, SessionEntry::Known), address, clock::now())?;
+        let (socket, outer) = guests::socket_pair().map_err(|error| {
+            Refusal::new(Code::Overloaded, format!("no further subscription can be opened: {error}"))
+        })?;
+        let worker = shared.guests.push(number, Guest { socket, session, address });
+        if let Some(mailbox) = shared.mailboxes().get(worker) {
+            mailbox.wake();
+        }
+        Ok(outer)
     }
 
     fn publish(

@@ -35,6 +35,7 @@ mod framing;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod gossip;
+mod guests;
 mod handshake;
 mod head;
 mod headers;

@@ -10,6 +10,7 @@ use super::acks::{Acks, AnswerState};
 use super::clock;
 use super::cluster_view::ClusterView;
 use super::complaints::ClientComplaints;
+use super::guests::Guests;
 use super::key_file::KeyFile;
 use super::lifecycle::{Lifecycle, Phase};
 use super::log_limit::LogLimit;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub merging: MergeQueues,
     /// What is logged of clients that were refused or closed.
     pub complaints: ClientComplaints,
+    /// The subscribers of the control plane that wait for an event loop.
+    pub guests: Guests,
     /// The memory that clients may make the node hold.
     pub memory: Arc<Budget>,
     /// Answers to publishers that wait, as far as threads share them.
@@ -99,6 +102,7 @@ impl Shared {
             address_places: AddressPlaces::new(config.access.connections_per_address_max),
             door: Door::new(config.access.clone(), auth),
             merging: MergeQueues::new(workers),
+            guests: Guests::new(workers),
             memory: Arc::new(Budget::new(config.max_client_memory_bytes, config.client_memory_share_bytes())),
             acks: Acks::new(workers),
             config,

@@ -190,6 +190,7 @@ impl Worker {
         let mut is_busy = self.gossip.as_mut().is_some_and(|gossip| gossip.turn(now, &shared));
         is_busy |= self.accept(now);
         is_busy |= self.accept_watchers(now);
+        self.clients.admit_guests(self.poll.registry(), now);
         is_busy |= shared.merge_waiting(self.id);
         is_busy |= self.clients.turn(now);
         if self.id == 0 {

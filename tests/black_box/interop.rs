@@ -1,4 +1,4 @@
-//! Clients by other authors: Python's `websockets`, Node's `ws`, and curl. `scripts/test` installs them.
+//! Clients by other authors: Python's `websockets`, Node's `ws`, `graphql` and `graphql-ws`, and curl. `scripts/test` installs them.
 //! Without them these tests fail with an error that tells so.
 
 use std::path::{Path, PathBuf};
@@ -46,6 +46,15 @@ fn node_ws() {
     let mut command = Command::new("node");
     command.env("INTEROP_MODULES", modules);
     check(command, "client.cjs");
+}
+
+/// The schema is one by the rules of the reference implementation, and its WebSocket client gets what it should.
+#[test]
+fn node_graphql() {
+    let mut command = Command::new("node");
+    command.env("INTEROP_MODULES", installed("node/node_modules"));
+    installed("node/node_modules/graphql-ws");
+    check(command, "graphql.cjs");
 }
 
 #[test]

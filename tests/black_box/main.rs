@@ -15,6 +15,8 @@ mod config;
 mod data;
 mod durability;
 mod forgery;
+mod graphql;
+mod graphql_ws;
 mod guide;
 mod healing;
 mod hostile;

@@ -6,6 +6,8 @@ use mio::Registry;
 use mio::net::TcpStream;
 
 use super::super::connection::{Admission, AwaitedEnd, Connection, ConnectionStage};
+use super::super::framing::wrap::Framing;
+use super::super::guests::Guest;
 use super::super::tokens;
 use super::super::transport::{Layer, Transport};
 use super::Clients;
@@ -80,6 +82,28 @@ impl Clients {
             let connection = Connection::new(transport, numbers, Admission::Watcher, from);
             let connection = entry.insert(connection);
             self.env.arm(now.mono_us, key, connection);
+        }
+    }
+
+    /// Lets the subscribers begin that the control plane has brought to this worker.
+    pub fn admit_guests(&mut self, registry: &Registry, now: Now) {
+        for Guest { socket, session, address } in self.shared().guests.take(self.env.host.worker) {
+            let entry = self.table.vacant_entry();
+            let key = entry.key();
+            let mut transport = Transport::new(TcpStream::from_std(socket), Layer::Plain);
+            if let Err(error) = transport.register(registry, tokens::of_connection(key)) {
+                // The control plane sees that its end of the pair is closed.
+                tracing::warn!(%error, "a subscription over GraphQL cannot be served");
+                continue;
+            }
+            self.next_generation += 1;
+            let numbers = (self.next_generation, now.mono_us);
+            entry.insert(Connection::new(transport, numbers, Admission::Guest, (address, None)));
+            self.open(now, key, session, Framing::WebSocket);
+            if let Some(connection) = self.table.get_mut(key) {
+                self.env.arm(now.mono_us, key, connection);
+            }
+            self.queue_turn(key);
         }
     }
 

@@ -7,7 +7,7 @@ use super::super::account::{Holdings, WorkerAccount};
 use super::super::acks::AnswerState;
 use super::super::clock;
 use super::super::close::{CloseCode, CloseReason};
-use super::super::connection::{AwaitedEnd, Connection, ConnectionStage};
+use super::super::connection::{Admission, AwaitedEnd, Connection, ConnectionStage};
 use super::super::framing::wrap::Framing;
 use super::super::handshake;
 use super::super::host::WorkerHost;
@@ -159,11 +159,17 @@ impl ClientsEnv {
     ) {
         let Some(mut session) = session else { return };
         session.handle_closed(&mut self.turn(now, key, &mut connection.out));
-        let gauges = &self.host.shared.metrics.connections;
-        match (session.endpoint(), connection.out.framing()) {
-            (Endpoint::Publish, _) => gauges.publish.add(-1),
-            (Endpoint::Subscribe, Framing::WebSocket) => gauges.subscribe.add(-1),
-            (Endpoint::Subscribe, Framing::EventStream) => gauges.stream.add(-1),
+        self.count_session(connection.admission, session.endpoint(), connection.out.framing(), -1);
+    }
+
+    /// Counts a session that begins (1) or ends (-1). Those of the control plane are no connections of clients.
+    pub fn count_session(&self, admission: Admission, endpoint: Endpoint, framing: Framing, change: i64) {
+        let metrics = &self.host.shared.metrics;
+        match (endpoint, framing) {
+            _ if admission == Admission::Guest => metrics.graphql_subscriptions.add(change),
+            (Endpoint::Publish, _) => metrics.connections.publish.add(change),
+            (Endpoint::Subscribe, Framing::WebSocket) => metrics.connections.subscribe.add(change),
+            (Endpoint::Subscribe, Framing::EventStream) => metrics.connections.stream.add(change),
         }
     }
 

@@ -5,6 +5,7 @@ use super::super::close::{CloseCode, CloseReason};
 use super::super::connection::{Admission, AwaitedEnd, Connection, ConnectionStage, Open};
 use super::super::control::Control;
 use super::super::framing::read::FrameReader;
+use super::super::framing::wrap::Framing;
 use super::super::handshake::Handshake;
 use super::super::head::{HealthRequest, RequestHead, Upgrade};
 use super::super::lifecycle::Phase;
@@ -211,26 +212,35 @@ impl Clients {
         }
         connection.out.lend(&mut self.env.pool);
         connection.out.append(&handshake.response());
-        connection.out.start_frames(upgrade.framing);
-        let shared = &self.env.host.shared;
-        match session.endpoint() {
-            Endpoint::Publish => shared.metrics.connections.publish.add(1),
-            Endpoint::Subscribe => shared.metrics.connections.subscribe.add(1),
+        self.open(now, key, session, upgrade.framing);
+        if let Some(connection) = self.table.get_mut(key)
+            && matches!(connection.stage, ConnectionStage::Open(_))
+        {
+            Self::handle_frames(&mut self.env, now, key, connection, rest);
         }
-        let reader = FrameReader::new(upgrade.framing, shared.config.max_frame_bytes);
-        let liveness = Liveness::new(now.mono_us);
+    }
+
+    /// Lets a session begin on a connection, or closes it at once where the node has no room or is stopping.
+    pub(super) fn open(&mut self, now: Now, key: usize, session: Session, framing: Framing) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        connection.out.start_frames(framing);
+        self.env.count_session(connection.admission, session.endpoint(), framing, 1);
+        let shared = &self.env.host.shared;
+        let reader = FrameReader::new(framing, shared.config.max_frame_bytes);
+        let mut liveness = Liveness::new(now.mono_us);
+        // The control plane cannot go without a trace: the socket would be closed.
+        liveness.set_paused(now.mono_us, connection.admission == Admission::Guest);
         let is_going = shared.lifecycle.phase() >= Phase::Closing;
         connection.stage = ConnectionStage::Open(Box::new(Open { reader, session, liveness }));
         let close = match connection.admission {
             _ if is_going => Some(CloseReason::new(CloseCode::Draining, "draining")),
             Admission::Excess => Some(CloseReason::new(CloseCode::OverCapacity, "over capacity")),
-            Admission::Admitted | Admission::Watcher => None,
+            Admission::Admitted | Admission::Watcher | Admission::Guest => None,
         };
         if let Some(close) = close {
             return self.env.close(now, key, connection, &close);
         }
         self.env.with(now, key, connection, |session, turn| session.handle_open(turn));
-        Self::handle_frames(&mut self.env, now, key, connection, rest);
     }
 }
 

@@ -428,9 +428,9 @@ impl Clients {
             match connection.admission {
                 Admission::Watcher => drop(self.env.watchers.remove(&connection.generation)),
                 Admission::Excess => drop(self.env.excess.remove(&connection.generation)),
-                Admission::Admitted => {}
+                Admission::Admitted | Admission::Guest => {}
             }
-            if connection.admission != Admission::Watcher {
+            if matches!(connection.admission, Admission::Admitted | Admission::Excess) {
                 self.shared().places.give_back();
             }
             let client = (rights::peer_of(&connection), connection.address_place.take());

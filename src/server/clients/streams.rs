@@ -67,7 +67,7 @@ fn check_room(connection: &Connection, phase: Phase) -> Result<(), Refusal> {
     match connection.admission {
         _ if phase >= Phase::Closing => Err(stopping()),
         Admission::Excess => Err(over_capacity()),
-        Admission::Admitted | Admission::Watcher => Ok(()),
+        Admission::Admitted | Admission::Watcher | Admission::Guest => Ok(()),
     }
 }
 
