@@ -26,11 +26,15 @@ pub enum Resource {
     PublishSocket,
     /// The WebSocket of subscribers.
     SubscribeSocket,
+    /// The page for browsers.
+    WebPage,
+    /// The files that the page for browsers consists of.
+    WebAsset,
 }
 
 impl Resource {
     /// All there are.
-    pub const ALL: [Resource; 9] = [
+    pub const ALL: [Resource; 11] = [
         Resource::Live,
         Resource::Ready,
         Resource::Metrics,
@@ -40,9 +44,11 @@ impl Resource {
         Resource::Publish,
         Resource::PublishSocket,
         Resource::SubscribeSocket,
+        Resource::WebPage,
+        Resource::WebAsset,
     ];
 
-    /// The path; one that ends with a slash stands for everything beneath it, too.
+    /// The path; see [`Resource::has_beneath`] for one that ends with a slash.
     pub fn path(self) -> &'static str {
         match self {
             Resource::Live => "/healthz",
@@ -54,13 +60,27 @@ impl Resource {
             Resource::Publish => "/v1/publish",
             Resource::PublishSocket => "/publish",
             Resource::SubscribeSocket => "/subscribe",
+            Resource::WebPage => "/",
+            Resource::WebAsset => "/assets/",
         }
+    }
+
+    /// Whether the path also stands for every path beneath it.
+    pub fn has_beneath(self) -> bool {
+        matches!(self, Resource::Source | Resource::WebAsset)
+    }
+
+    /// Whether requests are answered under whatever name they are addressed to. Supervisors may use any name, and what
+    /// they are told is of no use to a page.
+    pub fn is_for_any_host(self) -> bool {
+        matches!(self, Resource::Live | Resource::Ready)
     }
 
     /// The right that a request needs, by whatever method.
     pub fn right(self) -> Right {
         match self {
-            Resource::Live | Resource::Ready => Right::Public,
+            // The page holds nothing of the node. It asks for a token by itself where one is needed.
+            Resource::Live | Resource::Ready | Resource::WebPage | Resource::WebAsset => Right::Public,
             Resource::Metrics | Resource::Members => Right::Observe,
             Resource::Sources | Resource::Source | Resource::SubscribeSocket => Right::Subscribe,
             Resource::Publish | Resource::PublishSocket => Right::Publish,
@@ -69,9 +89,9 @@ impl Resource {
 
     /// Returns what a path, as it stands in the request, asks for; `None` if there is nothing.
     pub fn of(path: &str) -> Option<Resource> {
-        let is_it = |resource: &Resource| match resource.path() {
-            beneath if beneath.ends_with('/') => path.starts_with(beneath),
-            exact => path == exact,
+        let is_it = |resource: &Resource| match resource.has_beneath() {
+            true => path.starts_with(resource.path()),
+            false => path == resource.path(),
         };
         Resource::ALL.into_iter().find(is_it)
     }
@@ -87,7 +107,10 @@ mod tests {
             assert_eq!(Resource::of(resource.path()), Some(resource));
         }
         assert_eq!(Resource::of("/v1/sources/a/b"), Some(Resource::Source));
-        for nothing in ["", "/", "/healthz/", "/v1", "/v1/sourcesx", "/V1/members", "/v1/members/a"] {
+        assert_eq!(Resource::of("/assets/a-1.js"), Some(Resource::WebAsset));
+        for nothing in
+            ["", "/assets", "//", "/healthz/", "/v1", "/v1/sourcesx", "/V1/members", "/v1/members/a"]
+        {
             assert_eq!(Resource::of(nothing), None, "{nothing:?}");
         }
     }

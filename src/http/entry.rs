@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use super::app::App;
 use super::authority::check_host;
 use super::problem::Problem;
+use super::web::accepts_html;
 use crate::auth::{Access, Caller, PageOrigin, Peer, Resource, Right};
 use crate::protocol::refusal::{Code, Refusal};
 
@@ -88,10 +89,12 @@ fn check(app: &App, caller: &Caller, request: &Request) -> Result<(Option<Resour
     let hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
     check_host(request.version() >= Version::HTTP_11, hosts)
         .map_err(|detail| Problem::new(Code::BadRequest, detail))?;
-    let resource = Resource::of(request.uri().path());
+    // For programs there is nothing at the path of the page.
+    let is_there = |resource: &Resource| *resource != Resource::WebPage || accepts_html(request.headers());
+    let resource = Resource::of(request.uri().path()).filter(is_there);
     let right = resource.map_or(Right::Known, Resource::right);
     let door = app.node.door();
-    if right != Right::Public {
+    if !resource.is_some_and(Resource::is_for_any_host) {
         door.check_host(caller)?;
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {

@@ -9,6 +9,9 @@
 //! replace it by a few records in a map. Errors are RFC 9457 problems ([`problem`]). Clients that are idle
 //! or slow take nothing from others ([`places`], [`pace`], [`body`]).
 //!
+//! The page for browsers is in the binary, and only handed out here ([`web`]); it asks for everything that it shows by
+//! the same paths as any other client.
+//!
 //! The paths by which a node is watched are answered by the event loops themselves ([`health`]).
 //!
 //! Every request passes the door of the node first ([`entry`]), which says who sends it and whether the page that it
@@ -38,6 +41,7 @@ mod raw;
 mod routes;
 mod serve;
 mod stream;
+mod web;
 
 use std::sync::Arc;
 

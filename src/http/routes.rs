@@ -18,7 +18,7 @@ use super::page::{MemberList, RecordPage};
 use super::params::{Query, Target};
 use super::problem::{Problem, retry_after};
 use super::publish::publish;
-use super::{HttpOptions, NodeService};
+use super::{HttpOptions, NodeService, web};
 use crate::auth::Resource;
 use crate::limits::TS_MAX;
 use crate::memory::{Lease, MemoryUse};
@@ -45,7 +45,7 @@ pub(super) fn router(node: Arc<dyn NodeService>, options: HttpOptions) -> Router
     for resource in Resource::ALL {
         let path = resource.path();
         router = router.route(path, handler_of(resource));
-        if path.ends_with('/') {
+        if resource.has_beneath() {
             router = router.route(&format!("{path}{{*beneath}}"), handler_of(resource));
         }
     }
@@ -67,6 +67,8 @@ fn handler_of(resource: Resource) -> MethodRouter<App> {
         Resource::Source => get(source),
         Resource::Publish => post(publish),
         Resource::PublishSocket | Resource::SubscribeSocket => get(not_upgraded),
+        Resource::WebPage => get(web::page),
+        Resource::WebAsset => get(web::asset),
     }
 }
 
