@@ -11,6 +11,8 @@ COPY Cargo.toml Cargo.lock build.rs ./
 COPY loadgen/Cargo.toml loadgen/
 COPY bench/Cargo.toml bench/
 COPY proto proto
+# The page for browsers, as it was built: no Node is needed here.
+COPY web/dist web/dist
 RUN for package in . loadgen bench; do \
         mkdir -p "$package/src" && touch "$package/src/lib.rs" && echo 'fn main() {}' >"$package/src/main.rs" || exit 1; \
     done \

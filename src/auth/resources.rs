@@ -44,11 +44,15 @@ pub enum Resource {
     Graphql,
     /// The files of the page by which people explore GraphQL.
     GraphqlPage,
+    /// The page for browsers.
+    WebPage,
+    /// The files that the page for browsers consists of.
+    WebAsset,
 }
 
 impl Resource {
     /// All there are.
-    pub const ALL: [Resource; 18] = [
+    pub const ALL: [Resource; 20] = [
         Resource::Live,
         Resource::Ready,
         Resource::Metrics,
@@ -67,9 +71,11 @@ impl Resource {
         Resource::SubscribeSocket,
         Resource::Graphql,
         Resource::GraphqlPage,
+        Resource::WebPage,
+        Resource::WebAsset,
     ];
 
-    /// The path; one that ends with a slash stands for everything beneath it, too.
+    /// The path; see [`Resource::has_beneath`] for one that ends with a slash.
     pub fn path(self) -> &'static str {
         match self {
             Resource::Live => "/healthz",
@@ -90,7 +96,20 @@ impl Resource {
             Resource::SubscribeSocket => "/subscribe",
             Resource::Graphql => "/graphql",
             Resource::GraphqlPage => "/graphql/",
+            Resource::WebPage => "/",
+            Resource::WebAsset => "/assets/",
         }
+    }
+
+    /// Whether the path also stands for every path beneath it.
+    pub fn has_beneath(self) -> bool {
+        self != Resource::WebPage && self.path().ends_with('/')
+    }
+
+    /// Whether requests are answered under whatever name they are addressed to. Supervisors may use any name, and what
+    /// they are told is of no use to a page.
+    pub fn is_for_any_host(self) -> bool {
+        matches!(self, Resource::Live | Resource::Ready)
     }
 
     /// The methods that the path knows, which the descriptions of all requests must name. `HEAD` is known wherever
@@ -108,7 +127,9 @@ impl Resource {
     /// The right that a request needs that reads, or that has the only method of the path.
     pub fn right(self) -> Right {
         match self {
-            Resource::Live | Resource::Ready | Resource::GraphqlPage => Right::Public,
+            Resource::Live | Resource::Ready => Right::Public,
+            // The pages hold nothing of the node. They ask for a token by themselves where one is needed.
+            Resource::GraphqlPage | Resource::WebPage | Resource::WebAsset => Right::Public,
             Resource::OpenApi | Resource::AsyncApi | Resource::Graphql => Right::Known,
             Resource::Metrics | Resource::Members => Right::Observe,
             Resource::Sources | Resource::Source | Resource::SubscribeSocket => Right::Subscribe,
@@ -128,9 +149,9 @@ impl Resource {
 
     /// Returns what a path, as it stands in the request, asks for; `None` if there is nothing.
     pub fn of(path: &str) -> Option<Resource> {
-        let is_it = |resource: &Resource| match resource.path() {
-            beneath if beneath.ends_with('/') => path.starts_with(beneath),
-            exact => path == exact,
+        let is_it = |resource: &Resource| match resource.has_beneath() {
+            true => path.starts_with(resource.path()),
+            false => path == resource.path(),
         };
         Resource::ALL.into_iter().find(is_it)
     }
@@ -146,9 +167,19 @@ mod tests {
             assert_eq!(Resource::of(resource.path()), Some(resource));
         }
         assert_eq!(Resource::of("/v1/sources/a/b"), Some(Resource::Source));
-        for nothing in
-            ["", "/", "/healthz/", "/v1", "/v1/sourcesx", "/V1/members", "/v1/members/a", "/v1/admin/"]
-        {
+        assert_eq!(Resource::of("/assets/a-1.js"), Some(Resource::WebAsset));
+        assert_eq!(Resource::of("/v1/admin/forget/a"), Some(Resource::Forget));
+        for nothing in [
+            "",
+            "/assets",
+            "//",
+            "/healthz/",
+            "/v1",
+            "/v1/sourcesx",
+            "/V1/members",
+            "/v1/members/a",
+            "/v1/admin/",
+        ] {
             assert_eq!(Resource::of(nothing), None, "{nothing:?}");
         }
     }

@@ -18,6 +18,7 @@ use super::app::App;
 use super::authority::check_host;
 use super::graphql::{asks_for_socket, wants_page};
 use super::problem::Problem;
+use super::web::accepts_html;
 use crate::auth::{Access, Caller, PageOrigin, Peer, Resource, Right, SessionEntry};
 use crate::protocol::refusal::{Code, Refusal};
 
@@ -98,18 +99,19 @@ fn check(app: &App, caller: &Caller, request: &Request) -> Result<Admitted, Prob
     let hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
     check_host(request.version() >= Version::HTTP_11, hosts)
         .map_err(|detail| Problem::new(Code::BadRequest, detail))?;
-    let resource = Resource::of(request.uri().path());
-    let method = request.method().as_str();
+    // For programs there is nothing at the path of the page.
+    let is_there = |resource: &Resource| *resource != Resource::WebPage || accepts_html(request.headers());
+    let resource = Resource::of(request.uri().path()).filter(is_there);
     let right = match resource {
         // The page itself tells nothing of the node.
         Some(Resource::Graphql) if wants_page(request.method(), request.uri(), request.headers()) => {
             Right::Public
         }
-        Some(resource) => resource.right_for(method),
+        Some(resource) => resource.right_for(request.method().as_str()),
         None => Right::Known,
     };
     let door = app.node.door();
-    if right != Right::Public {
+    if !resource.is_some_and(Resource::is_for_any_host) {
         door.check_host(caller)?;
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {

@@ -9,6 +9,9 @@
 //! replace it by a few records in a map. Errors are RFC 9457 problems ([`problem`]). Clients that are idle
 //! or slow take nothing from others ([`places`], [`pace`], [`body`]).
 //!
+//! The page for browsers is in the binary, and only handed out here ([`web`]); it asks for everything that it shows by
+//! the same paths as any other client.
+//!
 //! The paths by which a node is watched are answered by the event loops themselves ([`health`]).
 //!
 //! GraphQL is a room of its own ([`graphql`]), whose connections may change to WebSocket here ([`upgrade`]).
@@ -50,6 +53,7 @@ mod stream;
 mod tally;
 mod upgrade;
 mod wait;
+mod web;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -25,7 +25,7 @@ use super::params::Query;
 use super::problem::{Problem, retry_after};
 use super::publish::publish;
 use super::source::{delete_source, put_source, source};
-use super::{HttpOptions, NodeService, Wanted};
+use super::{HttpOptions, NodeService, Wanted, web};
 use crate::auth::Resource;
 use crate::memory::MemoryUse;
 use crate::protocol::refusal::Code;
@@ -43,7 +43,7 @@ pub(super) fn router(node: Arc<dyn NodeService>, options: HttpOptions, sockets_m
     for resource in Resource::ALL {
         let path = resource.path();
         router = router.route(path, handler_of(resource, &engine));
-        if path.ends_with('/') {
+        if resource.has_beneath() {
             router = router.route(&format!("{path}{{*beneath}}"), handler_of(resource, &engine));
         }
     }
@@ -74,6 +74,8 @@ fn handler_of(resource: Resource, engine: &Arc<Engine>) -> MethodRouter<App> {
         Resource::PublishSocket | Resource::SubscribeSocket => get(not_upgraded),
         Resource::Graphql => get(graphql::get).post(graphql::post).layer(Extension(engine.clone())),
         Resource::GraphqlPage => get(graphql::page_file),
+        Resource::WebPage => get(web::page),
+        Resource::WebAsset => get(web::asset),
     }
 }
 

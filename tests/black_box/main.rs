@@ -28,6 +28,7 @@ mod jwt;
 mod members;
 mod memory;
 mod order;
+mod page;
 mod pages;
 mod publish;
 mod quorum;

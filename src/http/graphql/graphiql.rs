@@ -12,10 +12,9 @@ use crate::http::problem::Problem;
 
 /// Returns whether a GET of `/graphql` asks for the page: it has no query, and its sender takes HTML.
 pub(in crate::http) fn wants_page(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
-    let is_html = |value: &str| value.contains("text/html");
     matches!(*method, Method::GET | Method::HEAD)
         && uri.query().unwrap_or_default().is_empty()
-        && headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(is_html)
+        && accepts_html(headers)
 }
 
 /// A file of the page, by its name beneath `/graphql/`.
