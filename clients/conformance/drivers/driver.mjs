@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 
-import { AnodeError, connect } from "../typescript/dist/index.js";
+import { AnodeError, connect } from "../../typescript/dist/index.js";
 
 const clients = new Map();
 const errors = new Map();

@@ -132,7 +132,8 @@ async def perform(step: dict[str, Any]) -> Any:
         return feed.log if what == "log" else feed.told()
     client = clients[name]
     if what == "publish":
-        data = base64.b64decode(step["bytes"]) if "bytes" in step else step["data"] * step.get("times", 1)
+        data = base64.b64decode(step["bytes"]) if "bytes" in step else step["data"]
+        data = data * step["times"] if "times" in step else data
         options = chosen(step, "ack", "ts", "ttl_ms")
         if "timeout_ms" in step:
             options["timeout"] = step["timeout_ms"] / 1000
