@@ -13,7 +13,7 @@ from pathlib import Path
 
 _JWT_SECRET = b"a secret of the tests, of more than 32 bytes"
 #: How long a JWT of the tests lives, in seconds.
-_JWT_LIFE_S = 6
+_JWT_LIFE_S = 10
 
 
 def _base64url(raw: bytes) -> str:

@@ -20,6 +20,9 @@ use crate::options::{OPEN_MAX, Options};
 use crate::roster::{Attempts, Roster};
 use crate::transport::Opener;
 
+/// After so many refused tokens in a row the client gives up.
+const REFUSED_TOKENS_MAX: u32 = 3;
+
 /// What all connections of a client share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
@@ -36,8 +39,10 @@ pub(crate) struct Dialer {
     shared: Shared,
     attempts: Attempts,
     wait: Duration,
-    /// Whether a token was refused, and a fresh one has been fetched since.
-    has_renewed: bool,
+    /// The token of the last attempt.
+    token: Option<String>,
+    /// How many tokens were refused in a row.
+    refused_tokens: u32,
     /// The failure of the last attempt, for whoever gives up waiting.
     failure: tokio::sync::watch::Sender<Option<AnodeError>>,
 }
@@ -47,7 +52,7 @@ impl Dialer {
     pub(crate) fn new(path: &'static str, shared: Shared) -> Dialer {
         let failure = tokio::sync::watch::Sender::new(None);
         let (attempts, wait) = (Attempts::default(), Duration::ZERO);
-        Dialer { path, shared, attempts, wait, has_renewed: false, failure }
+        Dialer { path, shared, attempts, wait, token: None, refused_tokens: 0, failure }
     }
 
     /// Returns the failure of the last attempt, which changes as the dialer goes on.
@@ -70,25 +75,26 @@ impl Dialer {
             };
             match self.open(node).await {
                 Ok(opened) => return Ok(opened),
-                Err(lost) => self.handle_loss(lost, false).await?,
+                Err(lost) => self.handle_loss(lost, None).await?,
             }
         }
     }
 
-    /// Notes why a connection was lost, and whether it had served. Returns an error if it makes no sense to connect
-    /// again.
-    pub(crate) async fn handle_loss(&mut self, lost: Lost, has_served: bool) -> Result<(), AnodeError> {
-        if has_served {
+    /// Notes why a connection was lost. Returns an error if it makes no sense to connect again.
+    pub(crate) async fn handle_loss(&mut self, lost: Lost, link: Option<Link>) -> Result<(), AnodeError> {
+        if link.as_ref().is_some_and(Link::has_served) {
             self.attempts.succeed();
-            self.has_renewed = false;
+            self.refused_tokens = 0;
         }
+        let used = link.map_or_else(|| self.token.clone(), |link| link.token().map(str::to_owned));
         let Lost { error, mut retry } = lost;
         self.failure.send_replace(Some(error.clone()));
         if retry == Retry::Never {
-            if error.code != "unauthorized" || !self.has_fresh_token().await {
+            let may_renew = self.shared.access.renews() && self.refused_tokens < REFUSED_TOKENS_MAX;
+            if error.code != "unauthorized" || !may_renew {
                 return Err(error);
             }
-            retry = Retry::Soon;
+            retry = self.renew(used).await;
         }
         self.wait = self.attempts.wait(retry);
         if let Some(after_ms) = error.retry_after_ms {
@@ -98,28 +104,23 @@ impl Dialer {
         Ok(())
     }
 
-    /// Fetches another token after one was refused; false if that one was fetched for the same reason.
-    async fn has_fresh_token(&mut self) -> bool {
-        let access = &self.shared.access;
-        if !access.renews() || self.has_renewed {
-            return false;
-        }
-        self.has_renewed = true;
-        let renewed = async {
-            let used = access.token().await?;
-            Ok::<bool, AnodeError>(access.renew(used.as_deref()).await? != used)
-        };
-        match renewed.await {
-            Ok(is_fresh) => is_fresh,
+    /// Fetches another token after one was refused. A fresh one may be known to some nodes before others.
+    async fn renew(&mut self, used: Option<String>) -> Retry {
+        match self.shared.access.renew(used.as_deref()).await {
+            Ok(fresh) => {
+                self.refused_tokens += 1;
+                if fresh == used { Retry::BackOff } else { Retry::Soon }
+            }
             Err(error) => {
                 self.shared.options.report(&error);
-                false
+                Retry::BackOff
             }
         }
     }
 
-    async fn open(&self, node: NodeAddress) -> Result<(Link, Greeting), Lost> {
+    async fn open(&mut self, node: NodeAddress) -> Result<(Link, Greeting), Lost> {
         let token = self.shared.access.token().await.map_err(|error| Lost::new(error, Retry::BackOff))?;
+        self.token.clone_from(&token);
         let late = || {
             let message = format!("{node}: no greeting within {} s", OPEN_MAX.as_secs());
             Lost::new(AnodeError::unavailable(message), Retry::Soon)

@@ -145,6 +145,11 @@ impl Link {
         self.opened.elapsed() >= SERVED
     }
 
+    /// The token that the node knows.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// The way to send frames, with room for a bounded number of them.
     pub(crate) fn writer(&self) -> &mpsc::Sender<Message> {
         &self.writer

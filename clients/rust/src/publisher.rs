@@ -105,9 +105,7 @@ impl Publisher {
                 }
                 Err(lost) => {
                     self.handle_lost_answers();
-                    let has_served = link.has_served();
-                    drop(link);
-                    self.dialer.handle_loss(lost, has_served).await?;
+                    self.dialer.handle_loss(lost, Some(link)).await?;
                 }
             }
         }

@@ -174,14 +174,10 @@ impl Feed {
                         link.close().await;
                         error
                     }
-                    FeedEnd::Lost(lost) => {
-                        let has_served = link.has_served();
-                        drop(link);
-                        match self.dialer.handle_loss(lost, has_served).await {
-                            Ok(()) => continue,
-                            Err(error) => error,
-                        }
-                    }
+                    FeedEnd::Lost(lost) => match self.dialer.handle_loss(lost, Some(link)).await {
+                        Ok(()) => continue,
+                        Err(error) => error,
+                    },
                 },
             };
             // If nobody reads any more, nobody needs to know.

@@ -2,12 +2,15 @@
 
 import type { Access } from "./access.js";
 import type { NodeUrl } from "./address.js";
-import { AnodeError, Lost, type Refusal, refusal, unavailable } from "./errors.js";
+import { AnodeError, Lost, type Refusal, type Retry, refusal, unavailable } from "./errors.js";
 import { type Bring, Link } from "./link.js";
 import type { Options } from "./options.js";
 import { type Platform, Refused } from "./platform.js";
 import { Attempts, type Roster } from "./roster.js";
 import { sleep } from "./sleep.js";
+
+/** After so many refused tokens in a row the client gives up. */
+const REFUSED_TOKENS_MAX = 3;
 
 /** What all connections of a client share. */
 export interface Shared {
@@ -25,7 +28,9 @@ export class Dialer {
   failure: AnodeError | undefined;
   private readonly attempts: Attempts;
   private wait = 0;
-  private hasRenewed = false;
+  /** The token of the last attempt, and how many were refused in a row. */
+  private token: string | undefined;
+  private refusedTokens = 0;
   private bring: Bring;
 
   constructor(
@@ -49,7 +54,8 @@ export class Dialer {
       const node = this.attempts.next();
       try {
         const { platform, access, options, roster } = this.shared;
-        const link = await Link.open(platform, this.path, node, this.bring, access, options);
+        this.token = await access.token();
+        const link = await Link.open(platform, this.path, node, this.bring, this.token, access, options);
         if (this.closing.aborted) {
           link.close();
           throw new AnodeError("closed", "the client was closed");
@@ -66,33 +72,31 @@ export class Dialer {
   async handleLoss(lost: Lost, link: Link | undefined): Promise<void> {
     if (link?.hasServed) {
       this.attempts.succeed();
-      this.hasRenewed = false;
+      this.refusedTokens = 0;
     }
     this.failure = lost.error;
     let { retry } = lost;
     if (retry === "never") {
-      if (lost.error.code !== "unauthorized" || !(await this.hasFreshToken())) {
+      const { renews } = this.shared.access;
+      if (lost.error.code !== "unauthorized" || !renews || this.refusedTokens >= REFUSED_TOKENS_MAX) {
         throw lost.error;
       }
-      retry = "soon";
+      retry = await this.renew(link === undefined ? this.token : link.token);
     }
     this.wait = Math.max(this.attempts.waitMs(retry), lost.error.retry_after_ms ?? 0);
     this.shared.options.report(lost.error);
   }
 
-  /** Fetches another token after one was refused; false if that one was fetched for the same reason. */
-  private async hasFreshToken(): Promise<boolean> {
+  /** Fetches another token after one was refused. A fresh one may be known to some nodes before others. */
+  private async renew(used: string | undefined): Promise<Retry> {
     const { access, options } = this.shared;
-    if (!access.renews || this.hasRenewed) {
-      return false;
-    }
-    this.hasRenewed = true;
     try {
-      const used = await access.token();
-      return (await access.renew(used)) !== used;
+      const fresh = await access.renew(used);
+      this.refusedTokens += 1;
+      return fresh === used ? "back off" : "soon";
     } catch (error) {
       options.report(error as AnodeError);
-      return false;
+      return "back off";
     }
   }
 

@@ -5,6 +5,7 @@ import type { NodeUrl } from "./address.js";
 import { AnodeError, type Refusal, closed, Lost, refusal, unavailable } from "./errors.js";
 import { OPEN_MAX_MS, type Options, PING_MS_DEFAULT, SERVED_MS } from "./options.js";
 import type { Platform, Socket } from "./platform.js";
+import { base64url } from "./records.js";
 
 /** The id of frames that bring a token. Publishes have numbers as ids. */
 const AUTH_ID = "auth";
@@ -56,7 +57,8 @@ export class Link {
 
   private constructor(
     private readonly node: NodeUrl,
-    private token: string | undefined,
+    /** The token that the node knows. */
+    public token: string | undefined,
     private readonly access: Access,
     private readonly options: Options,
   ) {
@@ -76,15 +78,14 @@ export class Link {
     path: string,
     node: NodeUrl,
     bring: Bring,
+    token: string | undefined,
     access: Access,
     options: Options,
   ): Promise<Link> {
-    const token = await access.token();
     const link = new Link(node, token, access, options);
     const headers = token !== undefined && bring === "header" ? { Authorization: `Bearer ${token}` } : {};
     const protocols = ["anode.v1.json"];
     if (token !== undefined && bring === "subprotocol") {
-      const { base64url } = await import("./records.js");
       protocols.push(`anode.token.${base64url(token)}`);
     }
     let isLate = false;

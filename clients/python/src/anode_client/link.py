@@ -22,6 +22,8 @@ from .roster import Attempts, Roster
 _AUTH_ID = "auth"
 #: Parts of the life of a token: it is renewed when a fifth is left, or a minute if that is less.
 _RENEW_PART, _RENEW_BEFORE_S = 0.2, 60.0
+#: After so many refused tokens in a row the client gives up.
+REFUSED_TOKENS_MAX = 3
 #: The shortest time between two attempts to renew a token, in seconds.
 _RENEW_WAIT_MIN_S = 1.0
 
@@ -33,7 +35,7 @@ class Link:
         self._ws = ws
         self._access = access
         self._options = options
-        self._token = token
+        self.token = token
         self._refused: Optional[AnodeError] = None
         self._heard = self._opened = time.monotonic()
         self._reads = False
@@ -139,7 +141,7 @@ class Link:
             self._heard = time.monotonic()
 
     async def _bring(self) -> None:
-        await self.send(json.dumps({"id": _AUTH_ID, "auth": {"token": self._token}}))
+        await self.send(json.dumps({"id": _AUTH_ID, "auth": {"token": self.token}}))
 
     def _handle_auth(self, message: dict[str, Any]) -> None:
         if "error" in message:
@@ -156,7 +158,7 @@ class Link:
         await asyncio.sleep(max(left - min(_RENEW_BEFORE_S, left * _RENEW_PART), _RENEW_WAIT_MIN_S))
         while True:
             try:
-                self._token = await self._access.renew(self._token)
+                self.token = await self._access.renew(self.token)
                 await self._bring()
                 return
             except AnodeError as error:
@@ -176,7 +178,9 @@ class Dialer:
         self._options = options
         self._attempts = Attempts(roster)
         self._wait_s = 0.0
-        self._refused_token: Optional[str] = None
+        # The token of the last attempt, and how many were refused in a row.
+        self._token: Optional[str] = None
+        self._refused_tokens = 0
         #: The failure of the last attempt.
         self.failure: Optional[AnodeError] = None
 
@@ -198,34 +202,32 @@ class Dialer:
         """Notes why a connection was lost. Raises `AnodeError` if it makes no sense to connect again."""
         if link is not None and link.served:
             self._attempts.succeed()
-            self._refused_token = None
+            self._refused_tokens = 0
         self.failure = lost.error
         retry = lost.retry
         if retry is Retry.NEVER:
-            if lost.error.code != "unauthorized" or not await self._has_fresh_token():
+            if lost.error.code != "unauthorized" or not self._access.renews or self._refused_tokens >= REFUSED_TOKENS_MAX:
                 raise lost.error
-            retry = Retry.SOON
+            retry = await self._renew(link.token if link is not None else self._token)
         self._wait_s = self._attempts.wait_s(retry)
         if lost.error.retry_after_ms is not None:
             self._wait_s = max(self._wait_s, lost.error.retry_after_ms / 1000)
         self._options.report(lost.error)
 
-    async def _has_fresh_token(self) -> bool:
-        """Fetches another token after one was refused; false if that one was fetched for the same reason."""
-        if not self._access.renews or self._refused_token is not None:
-            return False
+    async def _renew(self, used: Optional[str]) -> Retry:
+        """Fetches another token after one was refused. A fresh one may be known to some nodes before others."""
         try:
-            used = await self._access.token()
-            self._refused_token = used or ""
-            return await self._access.renew(used) != used
+            fresh = await self._access.renew(used)
         except AnodeError as error:
             self._options.report(error)
-            return False
+            return Retry.BACK_OFF
+        self._refused_tokens += 1
+        return Retry.SOON if fresh != used else Retry.BACK_OFF
 
     async def _open(self, node: NodeUrl) -> Link:
         ws: Optional[ClientConnection] = None
         try:
-            token = await self._access.token()
+            token = self._token = await self._access.token()
             ws = await asyncio.wait_for(self._handshake(node, token), OPEN_MAX_S)
             link = Link(ws, node, token, self._access, self._options)
             await asyncio.wait_for(link.begin(), OPEN_MAX_S)
