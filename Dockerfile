@@ -10,10 +10,11 @@ RUN cargo install cargo-auditable --locked --version 0.7.7
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY loadgen/Cargo.toml loadgen/
 COPY bench/Cargo.toml bench/
+COPY clients/rust/Cargo.toml clients/rust/
 COPY proto proto
 # The page for browsers, as it was built: no Node is needed here.
 COPY web/dist web/dist
-RUN for package in . loadgen bench; do \
+RUN for package in . loadgen bench clients/rust; do \
         mkdir -p "$package/src" && touch "$package/src/lib.rs" && echo 'fn main() {}' >"$package/src/main.rs" || exit 1; \
     done \
     && mkdir bench/benches && touch bench/benches/micro.rs \

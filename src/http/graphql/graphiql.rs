@@ -4,11 +4,12 @@
 //! the packages of npm. They are compressed already, and sent so: every browser takes gzip.
 
 use axum::extract::Path;
-use axum::http::header::{ACCEPT, HeaderMap};
+use axum::http::header::HeaderMap;
 use axum::http::{Method, Uri};
 use axum::response::Response;
 
 use crate::http::problem::Problem;
+use crate::http::web::accepts_html;
 
 /// Returns whether a GET of `/graphql` asks for the page: it has no query, and its sender takes HTML.
 pub(in crate::http) fn wants_page(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
