@@ -1,0 +1,1 @@
+//! Decides from what clients saw whether a cluster kept its promises.

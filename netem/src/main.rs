@@ -1,0 +1,3 @@
+//! The program behind `netem/run`.
+
+fn main() {}
