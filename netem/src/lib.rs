@@ -7,3 +7,5 @@
 
 pub mod checker;
 pub mod disk;
+pub mod link;
+pub mod profile;
