@@ -158,10 +158,10 @@ mod tests {
     #[test]
     fn a_rolling_fault_happens_to_one_node_after_the_other() {
         let text = "about = \"A test.\"\n[[fault]]\nkind = \"restart\"\nnode = \"2-*\"\nat = 0.1\nlasts-s = 1\n\
-                    stagger = 0.2\ntimes = 2\nevery = 0.5";
+                    stagger = 0.25\ntimes = 2\nevery = 0.5";
         let profile = Profile::parse(text).expect("a profile");
         let events = profile.faults[0].events(3, 100.0);
         let times: Vec<_> = events.iter().map(|event| (event.node, event.begin_s, event.end_s)).collect();
-        assert_eq!(times, [(1, 10.0, 11.0), (2, 30.0, 31.0), (1, 60.0, 61.0), (2, 80.0, 81.0)]);
+        assert_eq!(times, [(1, 10.0, 11.0), (2, 35.0, 36.0), (1, 60.0, 61.0), (2, 85.0, 86.0)]);
     }
 }
