@@ -10,6 +10,7 @@ pub mod clock;
 pub mod disk;
 pub mod http;
 pub mod link;
+pub mod load;
 pub mod node;
 pub mod profile;
 pub mod world;
