@@ -6,4 +6,11 @@
 #![allow(clippy::disallowed_methods, reason = "a runner of real programs reads clocks and sleeps")]
 
 pub mod checker;
+pub mod clock;
 pub mod disk;
+pub mod http;
+pub mod link;
+pub mod load;
+pub mod node;
+pub mod profile;
+pub mod world;
