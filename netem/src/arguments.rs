@@ -66,9 +66,6 @@ pub struct Arguments {
     /// Directory for reports, plots and logs
     #[arg(long, value_name = "DIR", default_value = "target/netem")]
     pub out: PathBuf,
-    /// Drive the services of this compose file in place of namespaces
-    #[arg(long, value_name = "FILE")]
-    pub compose: Option<PathBuf>,
 }
 
 const AFTER: &str = "\

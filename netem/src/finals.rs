@@ -57,7 +57,9 @@ pub fn read(address: SocketAddr) -> Outcome<Holdings> {
 
 fn encode(text: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 /// What the nodes hold, and how they differ.
@@ -71,7 +73,11 @@ pub struct Comparison {
 }
 
 /// Reads all nodes again and again until they hold the same, or until the deadline. `go_on` is asked between.
-pub fn wait_equal(nodes: &[(Name, SocketAddr)], most: Duration, go_on: impl Fn() -> bool) -> Outcome<Comparison> {
+pub fn wait_equal(
+    nodes: &[(Name, SocketAddr)],
+    most: Duration,
+    go_on: impl Fn() -> bool,
+) -> Outcome<Comparison> {
     let begin = Instant::now();
     loop {
         let read: Vec<Outcome<Holdings>> = nodes.iter().map(|(_, address)| read(*address)).collect();
@@ -92,7 +98,8 @@ fn difference(nodes: &[(Name, SocketAddr)], holdings: &[Holdings]) -> Option<Str
         let names = first.keys().chain(other.keys());
         let mut differing = names.filter(|name| first.get(*name) != other.get(*name)).peekable();
         if let Some(source) = differing.peek().copied() {
-            let ts = |of: &Holdings| of.get(source).map_or("nothing".to_owned(), |version| version.ts.to_string());
+            let ts =
+                |of: &Holdings| of.get(source).map_or("nothing".to_owned(), |version| version.ts.to_string());
             return Some(format!(
                 "{} has {} of {source}, {} has {}; {} sources differ",
                 nodes[0].0,

@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 use anode_loadgen::Outcome;
 use anode_netem::arguments::Arguments;
 use anode_netem::profile::{NAMES, Profile};
+use anode_netem::suite;
 use anode_netem::world::leftovers;
-use anode_netem::{compose, suite};
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -36,10 +36,6 @@ fn start(arguments: &Arguments) -> Outcome<ExitCode> {
     let is_interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, is_interrupted.clone())?;
-    }
-    if let Some(file) = &arguments.compose {
-        let name = arguments.profile.as_deref().unwrap_or("lan");
-        return Ok(code(compose::run(file, name, arguments, &is_interrupted)?));
     }
     if let Some(reason) = suite::refusal() {
         println!("skipped: {reason}");

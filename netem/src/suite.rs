@@ -39,7 +39,12 @@ impl Ended {
 }
 
 /// Makes one run and tells about it.
-pub fn one(name: &str, arguments: &Arguments, binary: &Path, is_interrupted: &Arc<AtomicBool>) -> Outcome<Ended> {
+pub fn one(
+    name: &str,
+    arguments: &Arguments,
+    binary: &Path,
+    is_interrupted: &Arc<AtomicBool>,
+) -> Outcome<Ended> {
     let spec = Spec::new(name, arguments, binary.to_owned())?;
     println!("{name}: {}", spec.profile.about);
     if let Some(reason) = spec.reason_to_skip() {

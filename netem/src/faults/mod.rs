@@ -97,7 +97,9 @@ impl Injector {
     pub fn may_end(&self, node: usize) -> bool {
         let kinds = [Kind::DiskFails, Kind::DiskFull, Kind::DiskLies, Kind::Memory, Kind::Files];
         self.machines.iter().any(|fault| {
-            fault.state == State::Active && fault.event.node == node && kinds.contains(&fault.event.fault.kind)
+            fault.state == State::Active
+                && fault.event.node == node
+                && kinds.contains(&fault.event.fault.kind)
         })
     }
 
@@ -174,10 +176,7 @@ impl Injector {
 
 /// Returns whether other nodes are right to take a node for dead that a fault of this kind hits.
 fn is_deadly(kind: Kind) -> bool {
-    !matches!(
-        kind,
-        Kind::Join | Kind::DiskFull | Kind::DiskSlow | Kind::Clock | Kind::Files | Kind::Keys
-    )
+    !matches!(kind, Kind::Join | Kind::DiskFull | Kind::DiskSlow | Kind::Clock | Kind::Files | Kind::Keys)
 }
 
 fn link_fault(rule: &Rule, id: u32, names: &[Name], run_s: f64) -> LinkFault {

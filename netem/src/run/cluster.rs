@@ -121,7 +121,12 @@ impl Cluster {
                     let why = crate::http::get(node.watched_at(), "/readyz", ANSWER);
                     let why = why.map(|(_, body)| String::from_utf8_lossy(&body).into_owned());
                     let why = why.unwrap_or_else(|error| error.to_string());
-                    return Err(format!("{} is not ready after {} s: {why}", node.name(), most.as_secs_f64()).into());
+                    return Err(format!(
+                        "{} is not ready after {} s: {why}",
+                        node.name(),
+                        most.as_secs_f64()
+                    )
+                    .into());
                 }
                 std::thread::sleep(LOOK);
             }

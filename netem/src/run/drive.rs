@@ -110,7 +110,10 @@ fn mourn(
         let said = crate::machine::last_line(node.log());
         recorder.see(Seen::NodeEnded { node: name.clone() });
         if !injector.may_end(index) {
-            broken.push(Broken { promise: "nodes-run", detail: format!("{how} at {at_s:.1} s, saying: {said}") });
+            broken.push(Broken {
+                promise: "nodes-run",
+                detail: format!("{how} at {at_s:.1} s, saying: {said}"),
+            });
         }
         node.start()?;
         recorder.see(Seen::NodeStarted { node: name });

@@ -44,7 +44,9 @@ impl Spec {
         let profile = Profile::read(name)?;
         let nodes = arguments.nodes.map_or(profile.nodes, usize::from);
         if nodes < profile.nodes_min {
-            return Err(format!("--nodes: {nodes} is less than {}, which {name} needs", profile.nodes_min).into());
+            return Err(
+                format!("--nodes: {nodes} is less than {}, which {name} needs", profile.nodes_min).into()
+            );
         }
         let seconds = match (arguments.seconds, arguments.short) {
             (Some(seconds), _) => u64::from(seconds),
@@ -71,7 +73,8 @@ impl Spec {
 
     /// Returns the directory in which the run leaves its report.
     pub fn out(&self) -> PathBuf {
-        let name = std::path::Path::new(&self.name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name =
+            std::path::Path::new(&self.name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
         self.arguments.out.join(format!("{name}-{}", self.arguments.seed))
     }
 

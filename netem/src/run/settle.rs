@@ -74,7 +74,9 @@ pub fn settle(
 fn judge_equal(spec: &Spec, difference: &Option<String>, measured: &mut Measured, broken: &mut Vec<Broken>) {
     let most_s = spec.profile.equal_within_s;
     let detail = match (difference, measured.equal_s) {
-        (Some(difference), _) => format!("nodes differ {} s after the end: {difference}", EQUAL_MAX.as_secs()),
+        (Some(difference), _) => {
+            format!("nodes differ {} s after the end: {difference}", EQUAL_MAX.as_secs())
+        }
         (None, Some(took_s)) if took_s > most_s => {
             format!("nodes were equal after {took_s:.1} s, and {most_s} s are allowed")
         }

@@ -69,7 +69,9 @@ impl Summary {
             && before > 0
             && f64::from(during) > most * f64::from(before)
         {
-            let detail = format!("p99 of deliveries was {during} µs under faults and {before} µs before; {most} times as much is allowed");
+            let detail = format!(
+                "p99 of deliveries was {during} µs under faults and {before} µs before; {most} times as much is allowed"
+            );
             broken.push(Broken { promise: "p99", detail });
         }
         Summary {
@@ -145,7 +147,8 @@ impl Summary {
     }
 
     fn broken_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.report.broken().iter().map(|name| format!("BROKEN {name}")).collect();
+        let mut names: Vec<String> =
+            self.report.broken().iter().map(|name| format!("BROKEN {name}")).collect();
         names.extend(self.broken.iter().map(|broken| format!("BROKEN {}", broken.promise)));
         names.dedup();
         names
