@@ -5,12 +5,19 @@
 //! that sees only what clients see decides at the end whether every promise of the protocol was kept.
 #![allow(clippy::disallowed_methods, reason = "a runner of real programs reads clocks and sleeps")]
 
+pub mod arguments;
 pub mod checker;
 pub mod clock;
 pub mod disk;
+pub mod faults;
+pub mod finals;
 pub mod http;
 pub mod link;
 pub mod load;
+pub mod machine;
 pub mod node;
 pub mod profile;
+pub mod run;
+pub mod suite;
+pub mod watch;
 pub mod world;

@@ -126,7 +126,9 @@ mod tests {
         let done = frame(r#"{"id":7,"result":{"ts":5,"outcome":"stale","current_ts":9,"level":"stored"}}"#);
         let stale = Outcome::Stale { current_ts: 9 };
         assert_eq!(done.answer(), Some(Answer::Done { ts: 5, outcome: stale, nodes: None }));
-        let late = frame(r#"{"id":7,"error":{"code":"timeout","message":"x","temporary":true,"applied":true,"ts":3}}"#);
+        let late = frame(
+            r#"{"id":7,"error":{"code":"timeout","message":"x","temporary":true,"applied":true,"ts":3}}"#,
+        );
         assert_eq!(late.answer(), Some(Answer::Failed { code: "timeout".into(), applied: Some(3) }));
         let strange = frame(r#"{"id":7,"result":{"ts":5,"outcome":"lost"}}"#);
         assert_eq!(strange.answer(), None);

@@ -137,9 +137,14 @@ impl Load {
         self.shared.surprises.lock().map_or_else(|_| Vec::new(), |surprises| surprises.clone())
     }
 
+    /// Lets the publishers send nothing more. They still wait for answers.
+    pub fn stop_publishing(&self) {
+        self.shared.is_publishing.store(false, Relaxed);
+    }
+
     /// Publishes nothing more, and waits for the answers that come in time.
     pub fn end_publishing(&mut self) {
-        self.shared.is_publishing.store(false, Relaxed);
+        self.stop_publishing();
         self.publishers.drain(..).for_each(join);
     }
 

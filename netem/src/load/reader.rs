@@ -23,13 +23,15 @@ pub fn run(shared: &Shared, sources: &Receiver<Name>) {
             let answer = http::get(*address, &format!("/v1/sources/{source}"), ANSWER);
             // A node that does not answer says nothing, and neither does the end of a source, which has no version.
             let found = match answer {
-                Ok((200, body)) => match serde_json::from_slice::<Frame>(&body).ok().and_then(|frame| frame.version()) {
-                    Some(version) => Some(version),
-                    None => {
-                        shared.surprise(format!("{node} shows {}", String::from_utf8_lossy(&body)));
-                        continue;
+                Ok((200, body)) => {
+                    match serde_json::from_slice::<Frame>(&body).ok().and_then(|frame| frame.version()) {
+                        Some(version) => Some(version),
+                        None => {
+                            shared.surprise(format!("{node} shows {}", String::from_utf8_lossy(&body)));
+                            continue;
+                        }
                     }
-                },
+                }
                 Ok((404, body)) if !String::from_utf8_lossy(&body).contains("\"deleted\":true") => None,
                 _ => continue,
             };

@@ -63,7 +63,9 @@ impl Socket {
                 self.flush()?;
                 Ok(None)
             }
-            Err(Error::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
+            Err(Error::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Ok(None)
+            }
             Err(error) => Err(error.to_string().into()),
         }
     }
@@ -77,7 +79,9 @@ impl Socket {
 fn later(result: Result<(), Error>) -> Outcome<bool> {
     match result {
         Ok(()) => Ok(true),
-        Err(Error::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
+        Err(Error::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Ok(false)
+        }
         Err(error) => Err(error.to_string().into()),
     }
 }

@@ -91,7 +91,8 @@ impl Subscriber<'_> {
         let recorder = &self.shared.recorder;
         if let (Some(source), Some(version)) = (&frame.source, frame.version()) {
             self.shared.counts.delivered.fetch_add(1, Relaxed);
-            let delivery = Delivery { source: source.as_ref().into(), version, is_snapshot: self.is_snapshot };
+            let delivery =
+                Delivery { source: source.as_ref().into(), version, is_snapshot: self.is_snapshot };
             recorder.see(Seen::Delivered { subscriber, delivery });
         } else if let Some(eos) = frame.eos {
             self.is_snapshot = false;

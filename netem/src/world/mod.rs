@@ -89,6 +89,11 @@ impl World {
         &self.how
     }
 
+    /// Returns the number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.wanted.nodes
+    }
+
     /// Returns the directory of the run. It is removed with the world.
     pub fn dir(&self) -> &Path {
         self.dir.path()
