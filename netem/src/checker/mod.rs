@@ -196,25 +196,22 @@ impl Checker {
         let version = delivery.version;
         let Some(subscriber) = self.evidence.subscribers.get_mut(id) else { return };
         let (node, connected_us, mode) = (subscriber.node, subscriber.connected_us, subscriber.mode);
-        let verdict = subscriber.deliver(source, version);
+        let (verdict, is_twice) = subscriber.deliver(source, version);
         let is_wanted = subscriber.wants(&delivery.source);
         self.evidence.convergence.handle_delivery(at_us, id, source, version);
         let witness = |evidence: &Evidence, detail: String| {
             evidence.witness(at_us, source, version.ts, node, format!("subscriber {id} {detail}"))
         };
-        let twice = match mode {
-            Mode::All => (verdict == DeliveryVerdict::Twice)
-                .then(|| witness(&self.evidence, format!("gets {} twice", say(Some(version))))),
-            Mode::Latest => None,
-        };
         if mode == Mode::All {
+            let twice =
+                is_twice.then(|| witness(&self.evidence, format!("gets {} twice", say(Some(version)))));
             self.ledger.check(Promise::AllOnce, twice);
         }
         let falls = match verdict {
             DeliveryVerdict::Falls(last) => {
                 Some(format!("gets {} after {}", say(Some(version)), say(Some(last))))
             }
-            DeliveryVerdict::Twice if mode == Mode::Latest => {
+            DeliveryVerdict::Repeats if mode == Mode::Latest => {
                 Some(format!("gets {} twice", say(Some(version))))
             }
             _ => None,

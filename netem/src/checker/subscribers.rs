@@ -42,8 +42,8 @@ pub(super) enum DeliveryVerdict {
     Overlap,
     /// It does not rise above this version.
     Falls(Version),
-    /// The same version came before, and a resume does not explain it.
-    Twice,
+    /// It is what came last of its source on this connection.
+    Repeats,
 }
 
 /// One subscriber.
@@ -138,14 +138,15 @@ impl Subscriber {
         }
     }
 
-    /// Judges a delivery and takes it in.
-    pub(super) fn deliver(&mut self, source: u32, version: Version) -> DeliveryVerdict {
+    /// Judges a delivery and takes it in. Returns also whether an `all` subscriber got the same version before, and a
+    /// resume does not explain it.
+    pub(super) fn deliver(&mut self, source: u32, version: Version) -> (DeliveryVerdict, bool) {
         let number = self.number;
         let verdict = match self.sources.get(&source) {
             None => DeliveryVerdict::Rises,
             Some(view) if view.last.1 == number => match version > view.last.0 {
                 true => DeliveryVerdict::Rises,
-                false if version == view.last.0 => DeliveryVerdict::Twice,
+                false if version == view.last.0 => DeliveryVerdict::Repeats,
                 false => DeliveryVerdict::Falls(view.last.0),
             },
             Some(view) => match view.covered {
@@ -161,15 +162,15 @@ impl Subscriber {
         });
         view.last = (version, number);
         view.newest = view.newest.max(version);
-        if self.mode == Mode::All {
-            let earlier = self.seen.insert((source, version), (number, false));
-            self.since_token.push((source, version));
-            if earlier.is_some_and(|(connection, is_covered)| connection == number || is_covered) {
-                return DeliveryVerdict::Twice;
-            }
-        }
         self.overlap += u64::from(verdict == DeliveryVerdict::Overlap);
-        verdict
+        (verdict, self.mode == Mode::All && self.came_before(source, version))
+    }
+
+    /// Notes what an `all` subscriber got. Returns whether it came before on this connection, or before the last token.
+    fn came_before(&mut self, source: u32, version: Version) -> bool {
+        let earlier = self.seen.insert((source, version), (self.number, false));
+        self.since_token.push((source, version));
+        earlier.is_some_and(|(connection, is_covered)| connection == self.number || is_covered)
     }
 
     /// The newest version of a source that the subscriber got.

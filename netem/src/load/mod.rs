@@ -1,11 +1,11 @@
 //! The clients of a run: publishers and subscribers that speak WebSocket, lose their connections and come back. They
 //! tell a recorder everything that they offer and see.
 
-mod frames;
+pub(crate) mod frames;
 mod publisher;
 mod reader;
 pub mod recorder;
-mod socket;
+pub(crate) mod socket;
 mod subscriber;
 
 use std::net::SocketAddr;
