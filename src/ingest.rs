@@ -204,6 +204,10 @@ impl<D: Downstream> Ingest<D> {
                 Some(source) => source,
                 None => self.new_source(&draft.source)?,
             };
+            #[cfg(feature = "planted-bugs")]
+            if crate::planted::loses_record() {
+                return Ok(Accepted { ts, outcome: Outcome::Applied, ticket: 0 });
+            }
             let payload = draft.payload.to_payload();
             let build = |birth| Record::new(source, stamp, payload, birth, now.wall_us, draft.ttl_ms);
             let record = {
@@ -279,6 +283,10 @@ impl<D: Downstream> Ingest<D> {
     /// Judges a record that no client of this node brought; if it wins, it is delivered and stored. Returns
     /// whether it won.
     fn merge(&self, now: Now, record: SharedRecord, arrival: Arrival) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::ignores(record.stamp.deleted) {
+            return false;
+        }
         let collect_us = record.collect_us(self.bounds.tombstones_us);
         if collect_us.is_some_and(|at| at <= now.wall_us) {
             return false;

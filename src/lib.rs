@@ -13,6 +13,8 @@ pub mod latest;
 pub mod limits;
 pub(crate) mod memory;
 pub mod metrics;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 pub mod protocol;
 pub mod record;
 pub(crate) mod server;

@@ -172,6 +172,10 @@ impl SessionLink {
             if record.collect_us(env.me.tombstones_us).is_some_and(|at| at <= env.now.wall_us) {
                 continue;
             }
+            #[cfg(feature = "planted-bugs")]
+            if crate::planted::drops_reconciled(record.source.as_str()) {
+                continue;
+            }
             let record = SharedRecord::new(record);
             if env.replica.apply(env.now, record.clone(), Arrival::Reconcile) {
                 env.stats.records_applied += 1;

@@ -1,0 +1,109 @@
+//! Which members the nodes named, and whether they were right.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::names::Names;
+use super::observation::{MemberSeen, MemberState};
+use super::processes::Processes;
+use super::promise::{Ledger, Promise, Witness};
+
+/// Time after a deadly fault or a start for which members may still be taken for dead, in microseconds.
+const GRACE_US: u64 = 20_000_000;
+
+/// The list of a node at one time, by the number of the member.
+type Sample = BTreeMap<u32, MemberSeen>;
+
+/// The lists of members, as nodes named them over time.
+#[derive(Debug, Default)]
+pub(super) struct Views {
+    samples: BTreeMap<u32, Vec<(u64, Sample)>>,
+}
+
+/// Times that a member was suspected or declared dead although nothing had hit it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct FalseSuspicions {
+    /// Number of times that a healthy member became suspect.
+    pub suspected: u64,
+    /// Number of times that a healthy member was declared dead.
+    pub declared_dead: u64,
+}
+
+impl Views {
+    /// Notes the list of a node.
+    pub(super) fn handle_list(&mut self, at_us: u64, seen_by: u32, list: Vec<(u32, MemberSeen)>) {
+        self.samples.entry(seen_by).or_default().push((at_us, list.into_iter().collect()));
+    }
+
+    /// For each node the number of members that it took for alive, with the time in microseconds.
+    pub(super) fn alive_counts(&self, nodes: &Names) -> BTreeMap<String, Vec<(u64, usize)>> {
+        let alive = |sample: &Sample| sample.values().filter(|seen| seen.state == MemberState::Alive).count();
+        let of = |samples: &Vec<(u64, Sample)>| {
+            samples.iter().map(|(at_us, sample)| (*at_us, alive(sample))).collect()
+        };
+        self.samples.iter().map(|(node, samples)| (nodes.name(*node).to_owned(), of(samples))).collect()
+    }
+
+    /// Returns whether a node was asked at all for its members.
+    pub(super) fn knows(&self, node: u32) -> bool {
+        self.samples.contains_key(&node)
+    }
+
+    /// Returns whether a node certainly took a member for alive from one time to another: the samples before and
+    /// after show it in the same incarnation.
+    pub(super) fn is_sure(&self, seen_by: u32, member: u32, from_us: u64, to_us: u64) -> bool {
+        if seen_by == member {
+            return true;
+        }
+        let Some(samples) = self.samples.get(&seen_by) else { return false };
+        let before = samples.partition_point(|(at_us, _)| *at_us <= from_us).checked_sub(1);
+        let before = before.and_then(|index| samples.get(index));
+        let after = samples.get(samples.partition_point(|(at_us, _)| *at_us < to_us));
+        let of = |sample: Option<&(u64, Sample)>| {
+            let seen = sample?.1.get(&member)?;
+            let takes_part = matches!(seen.state, MemberState::Alive | MemberState::Suspect);
+            takes_part.then_some((seen.boot, seen.incarnation))
+        };
+        let before = of(before);
+        before.is_some() && before == of(after)
+    }
+
+    /// Counts members that were suspected or declared dead although they ran and no deadly fault hit them or the node
+    /// that says so.
+    pub(super) fn judge(&self, processes: &Processes, nodes: &Names, ledger: &mut Ledger) -> FalseSuspicions {
+        let mut found = FalseSuspicions::default();
+        for (seen_by, samples) in &self.samples {
+            let mut down: BTreeSet<(u32, bool)> = BTreeSet::new();
+            for (at_us, sample) in samples {
+                let from_us = at_us.saturating_sub(GRACE_US);
+                let is_healthy = |node: u32| !processes.was_hit(node, from_us, *at_us);
+                if !is_healthy(*seen_by) {
+                    down.clear();
+                    continue;
+                }
+                for (member, seen) in sample.iter().filter(|(member, _)| is_healthy(**member)) {
+                    let is_dead = matches!(seen.state, MemberState::Dead | MemberState::Left);
+                    let is_suspect = seen.state == MemberState::Suspect;
+                    found.suspected += u64::from(is_suspect && down.insert((*member, false)));
+                    found.declared_dead += u64::from(is_dead && down.insert((*member, true)));
+                    if seen.state == MemberState::Alive {
+                        down.remove(&(*member, false));
+                        down.remove(&(*member, true));
+                    }
+                    let witness = is_dead.then(|| Witness {
+                        at_us: *at_us,
+                        source: String::new(),
+                        ts: 0,
+                        node: nodes.name(*seen_by).to_owned(),
+                        detail: format!(
+                            "{} is {:?} there, although it runs",
+                            nodes.name(*member),
+                            seen.state
+                        ),
+                    });
+                    ledger.check(Promise::HealthyNotDead, witness);
+                }
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,68 @@
+//! The program behind `netem/run`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anode_loadgen::Outcome;
+use anode_netem::arguments::Arguments;
+use anode_netem::profile::{NAMES, Profile};
+use anode_netem::suite;
+use anode_netem::world::leftovers;
+use clap::{CommandFactory, Parser};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// Exit code where the system does not permit what runs need.
+const NOT_PERMITTED: u8 = 3;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match start(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("netem/run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> Outcome<ExitCode> {
+    if arguments.list {
+        for name in NAMES {
+            println!("{name:16} {}", Profile::read(name)?.about);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let is_interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, is_interrupted.clone())?;
+    }
+    if let Some(reason) = suite::refusal() {
+        println!("skipped: {reason}");
+        // A test that cannot be made here is no failure; a run that was asked for is.
+        return Ok(if arguments.ci { ExitCode::SUCCESS } else { ExitCode::from(NOT_PERMITTED) });
+    }
+    let cleaned = leftovers::clean();
+    if arguments.clean {
+        println!("removed: {}", if cleaned.is_empty() { "nothing".to_owned() } else { cleaned.join(" ") });
+        return Ok(ExitCode::SUCCESS);
+    }
+    let binary = suite::binary(arguments.binary.as_ref())?;
+    std::fs::create_dir_all(&arguments.out)?;
+    if arguments.all {
+        return Ok(code(suite::all(arguments, &binary, &is_interrupted)?));
+    }
+    if arguments.ci {
+        let names = suite::CI.map(|(name, seconds)| (name, Some(seconds)));
+        return Ok(code(suite::many(&names, arguments, &binary, &is_interrupted)?));
+    }
+    let Some(name) = &arguments.profile else {
+        eprint!("{}", Arguments::command().render_help());
+        return Ok(ExitCode::from(2));
+    };
+    Ok(code(suite::one(name, arguments, &binary, &is_interrupted)?.is_good()))
+}
+
+fn code(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,103 @@
+//! Watches the nodes of a run: the members that each knows, their memory, and the bytes that they send each other. A
+//! thread for each node, because one that stands still does not answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anode_loadgen::Outcome;
+use serde::Deserialize;
+
+use crate::checker::{MemberSeen, MemberState, Name, Seen};
+use crate::http;
+use crate::load::recorder::Recorder;
+
+/// Time between two looks at a node.
+const BETWEEN: Duration = Duration::from_millis(500);
+/// How long a node may take to answer.
+const ANSWER: Duration = Duration::from_millis(400);
+/// How often it is checked whether the run has ended.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The threads that watch.
+pub struct Watch {
+    is_over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Begins to watch nodes.
+    pub fn start(nodes: Vec<(Name, SocketAddr)>, recorder: &Recorder) -> Outcome<Watch> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let mut watch = Watch { is_over: is_over.clone(), threads: Vec::new() };
+        for (node, address) in nodes {
+            let (is_over, recorder) = (is_over.clone(), recorder.clone());
+            let name = format!("watch-{node}");
+            watch.threads.push(std::thread::Builder::new().name(name).spawn(move || {
+                while !is_over.load(Relaxed) {
+                    let begin = Instant::now();
+                    if let Ok(members) = members(address) {
+                        recorder.see(Seen::Members { seen_by: node.clone(), members });
+                    }
+                    while begin.elapsed() < BETWEEN && !is_over.load(Relaxed) {
+                        std::thread::sleep(LOOK);
+                    }
+                }
+            })?);
+        }
+        Ok(watch)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.is_over.store(true, Relaxed);
+        for thread in self.threads.drain(..) {
+            // A watcher that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct List {
+    members: Vec<Member>,
+}
+
+#[derive(Deserialize)]
+struct Member {
+    id: String,
+    state: String,
+    incarnation: u64,
+    boot: u64,
+}
+
+/// Asks a node for the members that take part or have taken part.
+pub fn members(address: SocketAddr) -> Outcome<Vec<MemberSeen>> {
+    let list: List = serde_json::from_str(&http::get_text(address, "/v1/members", ANSWER)?)?;
+    let members = list.members.into_iter().filter_map(|member| {
+        let state = match member.state.as_str() {
+            "alive" => MemberState::Alive,
+            "suspect" => MemberState::Suspect,
+            "dead" => MemberState::Dead,
+            "left" => MemberState::Left,
+            // A node that is joining takes no part so far.
+            _ => return None,
+        };
+        let (incarnation, boot) = (member.incarnation, member.boot);
+        Some(MemberSeen { node: member.id.into(), state, incarnation, boot })
+    });
+    Ok(members.collect())
+}
+
+/// Returns the sum of a metric at a node.
+pub fn metric(address: SocketAddr, name: &str) -> Outcome<f64> {
+    let text = http::get_text(address, "/metrics", ANSWER)?;
+    let lines = text.lines().filter(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{'))
+    });
+    Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}
