@@ -100,6 +100,10 @@ pub const PING_US: u64 = 25_000_000;
 pub const PONG_US_MAX: u64 = 35_000_000;
 /// Interval at which a subscriber is sent a resume token, in microseconds.
 pub const RESUME_US: u64 = 10_000_000;
+/// How long a subscription with a resume token waits until the node has everything that the token says was seen, in
+/// microseconds. Afterwards the token is refused, and the subscriber gets a full snapshot. It is longer than records
+/// take to the farthest node, and short for a client that waits.
+pub const RESUME_WAIT_US: u64 = 3_000_000;
 /// Most bytes that may wait for one connection with `mode=all`. Beyond it the connection is closed with code
 /// 4202.
 pub const ALL_QUEUE_BYTES_MAX: usize = 1024 * 1024;

@@ -27,14 +27,14 @@ pub fn run(shared: &Shared, number: usize, mode: Mode) {
         node: number % nodes,
         connections: 0,
         token: None,
-        is_subscribed: false,
         is_snapshot: false,
     };
     while shared.is_running.load(Relaxed) {
         let had_begun = subscriber.connections;
         // Every end of a connection is the same to a subscriber: it goes to the next node.
         let _ = subscriber.connect();
-        if subscriber.connections > had_begun {
+        // A subscriber that the run ends was connected to the end.
+        if subscriber.connections > had_begun && shared.is_running.load(Relaxed) {
             shared.recorder.see(Seen::Disconnected { subscriber: subscriber.number });
         }
         subscriber.node = (subscriber.node + 1) % nodes;
@@ -50,7 +50,6 @@ struct Subscriber<'a> {
     /// Connections whose subscription was answered.
     connections: u32,
     token: Option<String>,
-    is_subscribed: bool,
     is_snapshot: bool,
 }
 
@@ -65,7 +64,7 @@ impl Subscriber<'_> {
         }
         let mut socket = Socket::open(self.shared.plan.nodes[self.node].1, &path)?;
         self.shared.counts.connections.fetch_add(1, Relaxed);
-        (self.is_subscribed, self.is_snapshot) = (false, true);
+        self.is_snapshot = true;
         while self.shared.is_running.load(Relaxed) {
             if let Some(text) = socket.read(READ)? {
                 self.handle(&text, had_token)?;
@@ -109,7 +108,6 @@ impl Subscriber<'_> {
     }
 
     fn subscribed(&mut self, recovered: Option<bool>) {
-        self.is_subscribed = true;
         self.connections += 1;
         let connection = Connection {
             number: self.connections,

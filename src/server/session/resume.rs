@@ -102,13 +102,23 @@ pub(super) fn is_proved(token: &Token, patterns: &[Pattern], turn: &mut Turn<'_>
         && now_us.saturating_sub(token.issued_us) <= age_us_max
         && token.issued_us >= forgotten_us
         && patterns.iter().all(|pattern| token.covers_pattern(pattern))
-        && heads_are_reached(token, turn)
+        && reach(token, turn) == Reach::Now
 }
 
-/// Returns whether this node has, or is sure to get, all records that the token says were seen: those that
-/// this node lacks must be of an origin that is alive. Records that a node had sent to nobody when it died
-/// may never arrive here, and the subscriber would keep values that nobody else has.
-fn heads_are_reached(token: &Token, turn: &mut Turn<'_>) -> bool {
+/// Says when a node has all records that a token says were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The node has them.
+    Now,
+    /// The node lacks some, and all of these are of origins that are alive, so they will come.
+    Soon,
+    /// The node lacks some that may never come: records that their origin had sent to nobody when it died.
+    Perhaps,
+}
+
+/// Returns when this node has all records that the token says were seen. A subscriber that went on before that would
+/// get records again that it has seen, and of some sources values that are older than those it holds.
+pub(super) fn reach(token: &Token, turn: &mut Turn<'_>) -> Reach {
     let own = turn.work.checkpoint.heads(turn.host);
     let is_reached = |(key, seq): &&(u64, u64)| {
         let place = own.binary_search_by_key(key, |head| head.0);
@@ -116,7 +126,7 @@ fn heads_are_reached(token: &Token, turn: &mut Turn<'_>) -> bool {
     };
     let mut lacking = token.heads.iter().filter(|head| !is_reached(head)).peekable();
     if lacking.peek().is_none() {
-        return true;
+        return Reach::Now;
     }
     let members = turn.host.members();
     let live: HashSet<u64, NameState> = members
@@ -124,5 +134,5 @@ fn heads_are_reached(token: &Token, turn: &mut Turn<'_>) -> bool {
         .filter(|member| !member.state.is_gone())
         .map(|member| head_key(&member.identity.name, member.identity.start_boot()))
         .collect();
-    lacking.all(|(key, _)| live.contains(key))
+    if lacking.all(|(key, _)| live.contains(key)) { Reach::Soon } else { Reach::Perhaps }
 }

@@ -11,13 +11,13 @@ use super::encode::EncodedChange;
 use super::names::Names;
 use super::order::ChangeOrder;
 use super::queue::QueuedRecord;
-use super::resume::{self, TokenSchedule, is_proved};
+use super::resume::{self, Reach, TokenSchedule, is_proved};
 use super::rights::check_readable;
 use super::snapshot::{FoundRecord, JobStep, Unanswered};
 use super::turn::Turn;
 use crate::auth::{Access, PublishRights};
 use crate::latest::Change;
-use crate::limits::{LATEST_BUFFER_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
+use crate::limits::{LATEST_BUFFER_BYTES_MAX, RESUME_WAIT_US, SUBSCRIPTIONS_PER_CONNECTION_MAX};
 use crate::memory::{MemoryUse, OverBudget};
 use crate::protocol::draft::{OwnedRequestId, RequestId};
 use crate::protocol::json;
@@ -31,6 +31,8 @@ use crate::subscriptions::{Excess, bytes_of};
 
 /// Interval at which a subscription checks whether the store is loaded, in microseconds.
 const LOAD_POLL_US: u64 = 20_000;
+/// Interval at which a subscription checks whether the node has what its token says was seen, in microseconds.
+const REACH_POLL_US: u64 = 50_000;
 
 /// One connection on `/subscribe`.
 #[derive(Debug)]
@@ -49,8 +51,10 @@ pub(super) struct Subscriber {
     told_expired: Names,
     tokens: TokenSchedule,
     order: ChangeOrder,
-    /// Monotonic time at which to look again whether the store is loaded.
+    /// Monotonic time at which to look again whether the store is loaded, or has what tokens speak of.
     poll_us: Option<u64>,
+    /// Monotonic time until which tokens are waited for; `None` while none is.
+    reach_due_us: Option<u64>,
 }
 
 /// The refusal of patterns that exceed a bound. What one connection has too much of is `bad_request`, as for
@@ -80,6 +84,7 @@ impl Subscriber {
             tokens: TokenSchedule::default(),
             order: ChangeOrder::default(),
             poll_us: None,
+            reach_due_us: None,
         }
     }
 
@@ -213,7 +218,7 @@ impl Subscriber {
     }
 
     /// Answers the subscriptions that waited for the store, once it is loaded: only then can tokens
-    /// be judged.
+    /// be judged. Those with a token also wait for a short time until the node has what the token says was seen.
     fn answer_subscriptions(&mut self, turn: &mut Turn<'_>) {
         self.poll_us = None;
         if !self.interests.has_unanswered() {
@@ -223,6 +228,14 @@ impl Subscriber {
             self.poll_us = Some(turn.now.mono_us + LOAD_POLL_US);
             return;
         }
+        let now_us = turn.now.mono_us;
+        let is_late = self.reach_due_us.is_some_and(|due_us| now_us >= due_us);
+        if !is_late && self.interests.any_asked_token(|token| resume::reach(token, turn) == Reach::Soon) {
+            self.reach_due_us.get_or_insert(now_us + RESUME_WAIT_US);
+            self.poll_us = Some(now_us + REACH_POLL_US);
+            return;
+        }
+        self.reach_due_us = None;
         for at in 0..self.interests.jobs() {
             self.answer_job(turn, at, true);
         }
@@ -366,6 +379,6 @@ impl Subscriber {
 
     /// Returns whether a subscription is starting, so that a turn may scan the map.
     pub(super) fn has_job(&self) -> bool {
-        self.interests.is_starting() && self.poll_us.is_none()
+        self.interests.is_starting() && (self.poll_us.is_none() || self.interests.has_answered_job())
     }
 }

@@ -358,6 +358,17 @@ impl Interests {
         self.jobs.back().is_some_and(|job| job.unanswered.is_some())
     }
 
+    /// Returns whether any request that waits for its answer brings a token of this kind.
+    pub(super) fn any_asked_token(&self, mut is_such: impl FnMut(&Token) -> bool) -> bool {
+        let asked = self.jobs.iter().filter_map(|job| job.unanswered.as_ref()?.token.as_ref());
+        asked.into_iter().any(&mut is_such)
+    }
+
+    /// Returns whether the running job is answered, so that it can go on.
+    pub(super) fn has_answered_job(&self) -> bool {
+        self.jobs.front().is_some_and(|job| job.unanswered.is_none())
+    }
+
     /// Number of jobs: those of subscriptions that are not live yet, and cancelled ones that still run.
     pub(super) fn jobs(&self) -> usize {
         self.jobs.len()

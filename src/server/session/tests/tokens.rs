@@ -6,7 +6,7 @@ use super::*;
 use crate::cluster::Arrival;
 use crate::cluster::members::{Identity, State};
 use crate::latest::Due;
-use crate::limits::RESUME_US;
+use crate::limits::{RESUME_US, RESUME_WAIT_US};
 
 fn resume(world: &mut World, token: &str) -> (Option<bool>, Vec<Value>) {
     let client = world.open(&format!("/subscribe?source=a/*&resume={token}"));
@@ -136,17 +136,62 @@ fn tokens_on_another_node() {
     };
     let member = |boot, state| shown(identity(boot), state);
     *there.node.members.borrow_mut() = member(1, State::Alive);
-    assert_eq!(resume(&mut there, &token), (Some(true), vec![]), "its origin lives: it will come");
+    assert_eq!(resume(&mut there, &token).0, None, "its origin lives: it will come, and is waited for");
     *there.node.members.borrow_mut() = member(2, State::Alive);
     assert_eq!(resume(&mut there, &token).0, Some(false), "that life is over");
     *there.node.members.borrow_mut() = shown(identity(1).renewed().expect("a next one"), State::Alive);
-    assert_eq!(resume(&mut there, &token), (Some(true), vec![]), "it took a boot number while it ran");
+    assert_eq!(resume(&mut there, &token).0, None, "it took a boot number while it ran");
     *there.node.members.borrow_mut() = member(2, State::Alive);
     copy(&there, 9);
     there.node.others.borrow_mut().insert((origin.clone(), 1), 10);
     there.publish("a/mine", "1");
     let (recovered, told) = resume(&mut there, &token);
     assert_eq!((recovered, told.len()), (Some(true), 1));
+}
+
+/// Half of a cluster was killed, and subscribers resumed at a node that had just come back and lacked what they had
+/// seen. They went on at once, got records again as the node caught up, and of some sources values older than those
+/// they held. Now the node waits until it has what the token says was seen.
+#[test]
+fn a_node_that_lacks_what_was_seen_waits_for_it() {
+    let (here, token) = seen();
+    let origin = here.node.facts.node.clone();
+    let lagging = || {
+        let there = World::named("n2", 9);
+        let gossip = ([127, 0, 0, 1], 1).into();
+        *there.node.members.borrow_mut() = Arc::from([MemberInfo {
+            identity: Arc::new(Identity::new(origin.clone(), 1, gossip, "127.0.0.1:1", "", "")),
+            state: State::Alive,
+            incarnation: 0,
+            rtt_us: None,
+            cannot_reach_us: false,
+            keys: None,
+        }]);
+        there
+    };
+    let recovered =
+        |told: &[Value]| told.iter().find_map(|value| value.get("result")?["recovered"].as_bool());
+    let mut there = lagging();
+    let client = there.open(&format!("/subscribe?source=a/*&resume={token}"));
+    there.pass(RESUME_WAIT_US / 2);
+    assert_eq!(recovered(&there.read_all(client)), None);
+    for n in 0..10 {
+        let record = here.node.ingest.latest().get(&format!("a/{n}")).expect("a record");
+        there.node.ingest.apply(there.now, record, Arrival::Tree { hops: 1 });
+    }
+    there.node.others.borrow_mut().insert((origin.clone(), 1), 10);
+    there.pass(RESUME_WAIT_US / 10);
+    let told = there.read_all(client);
+    assert_eq!((recovered(&told), records(&told)), (Some(true), vec![]), "nothing comes twice");
+
+    let mut there = lagging();
+    there.publish("a/0", "2");
+    let client = there.open(&format!("/subscribe?source=a/*&resume={token}"));
+    there.pass(RESUME_WAIT_US - 1);
+    assert_eq!(recovered(&there.read_all(client)), None);
+    there.pass(RESUME_WAIT_US / 10);
+    let told = there.read_all(client);
+    assert_eq!((recovered(&told), records(&told).len()), (Some(false), 1), "it has waited for long enough");
 }
 
 /// nats.go#1777: a subscription died silently after reconnecting. Here every token that is sent, the
