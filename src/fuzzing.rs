@@ -51,6 +51,27 @@ pub const DOORS: &[Door] = &[
     door("token", crate::protocol::fuzzing::token, crate::protocol::fuzzing::token_seeds, DECODING),
     door("url", crate::http::fuzzing::url, crate::http::fuzzing::seeds, DECODING),
     door("graphql", crate::http::graphql::fuzzing::graphql, crate::http::graphql::fuzzing::seeds, MACHINE),
+    door(
+        "sealed_datagram",
+        crate::cluster::fuzzing::sealed_datagram,
+        crate::cluster::fuzzing::sealed_datagram_seeds,
+        MACHINE,
+    ),
+    door(
+        "sealed_stream",
+        crate::cluster::fuzzing::sealed_stream,
+        crate::cluster::fuzzing::sealed_stream_seeds,
+        MACHINE,
+    ),
+    door("auth_file", crate::auth::fuzzing::auth_file, crate::auth::fuzzing::auth_file_seeds, MACHINE),
+    door("jwt", crate::auth::fuzzing::jwt, crate::auth::fuzzing::jwt_seeds, MACHINE),
+    door("jwks", crate::auth::fuzzing::issuer_keys, crate::auth::fuzzing::issuer_keys_seeds, MACHINE),
+    door(
+        "cluster_key",
+        crate::config::fuzzing::cluster_key,
+        crate::config::fuzzing::cluster_key_seeds,
+        DECODING,
+    ),
 ];
 
 const fn door(

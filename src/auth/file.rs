@@ -1,6 +1,8 @@
 //! Reads the file of rights: TOML, with an error for the first mistake that names its place.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
 use std::num::NonZeroU32;
 use std::path::Path;
 
@@ -69,7 +71,11 @@ struct RawJwt {
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
+    files: &'a ReadFile,
 }
+
+/// Returns the content of a file, or the reason why there is none.
+pub(super) type ReadFile = dyn Fn(&Path) -> Result<Vec<u8>, String>;
 
 /// Reads the file at `path` and the files that it names, relative to its folder.
 pub(super) fn read(path: &Path) -> Result<Policy, AuthFileError> {
@@ -79,20 +85,24 @@ pub(super) fn read(path: &Path) -> Result<Policy, AuthFileError> {
     };
     let bytes = content_of(path).map_err(|reason| unread(&reason))?;
     let text = String::from_utf8(bytes).map_err(|_| unread("it is no UTF-8"))?;
-    parse(path, &text)
+    parse(path, &text, &content_of)
 }
 
 fn content_of(path: &Path) -> Result<Vec<u8>, String> {
-    let length = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if length > AUTH_FILE_BYTES_MAX as u64 {
-        return Err(format!("it has {length} bytes; at most {AUTH_FILE_BYTES_MAX}"));
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    // One byte more than allowed shows that the file is too large. Its length is not asked for, since a device or a
+    // pipe has none and may never end.
+    file.take(AUTH_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    match bytes.len() > AUTH_FILE_BYTES_MAX {
+        true => Err(format!("it has more than {AUTH_FILE_BYTES_MAX} bytes")),
+        false => Ok(bytes),
     }
-    std::fs::read(path).map_err(|error| error.to_string())
 }
 
-/// Reads the text of a file of rights.
-fn parse(path: &Path, text: &str) -> Result<Policy, AuthFileError> {
-    let reader = Reader { path, text };
+/// Reads the text of a file of rights. The files that it names are read by `files`.
+pub(super) fn parse(path: &Path, text: &str, files: &ReadFile) -> Result<Policy, AuthFileError> {
+    let reader = Reader { path, text, files };
     let raw: RawFile = toml::from_str(text).map_err(|error| reader.syntax(&error))?;
     let mut policy = Policy::default();
     if let Some(raw) = raw.anonymous {
@@ -261,7 +271,7 @@ impl Reader<'_> {
     ) -> Result<Vec<IssuerKey>, AuthFileError> {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let path = folder.join(file.get_ref());
-        let keys = content_of(&path).and_then(|content| read(&content));
+        let keys = (self.files)(&path).and_then(|content| read(&content));
         policy.files.push(path);
         keys.map_err(|reason| {
             let allowed = format!("a readable file of keys ({reason})");
@@ -277,7 +287,7 @@ mod tests {
     const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
     fn error(text: &str) -> AuthFileError {
-        parse(Path::new("auth.toml"), text).err().unwrap_or_else(|| panic!("taken: {text}"))
+        parse(Path::new("auth.toml"), text, &content_of).err().unwrap_or_else(|| panic!("taken: {text}"))
     }
 
     #[test]
@@ -287,7 +297,8 @@ mod tests {
              publish = [\"sensors/**\"]\nrate = 1000\n[[token]]\nname = \"ops\"\nadmin = true\n\
              [[token]]\nname = \"prometheus\"\nobserve = true\n"
         );
-        let policy = parse(Path::new("auth.toml"), &text).unwrap_or_else(|error| panic!("{error}"));
+        let policy =
+            parse(Path::new("auth.toml"), &text, &content_of).unwrap_or_else(|error| panic!("{error}"));
         let mut digest = [0; 32];
         digest[..2].copy_from_slice(&[0x9f, 0x86]);
         assert!(policy.holder_of(&digest).is_none());
@@ -295,7 +306,9 @@ mod tests {
         assert_eq!(policy.holder_of(&digest).map(|holder| &*holder.name), Some("sensors"));
         assert!(policy.holder_named("ops").is_some_and(|holder| holder.rights.admin));
         assert!(policy.anonymous.is_some_and(|holder| holder.rights.may_read("public/x")));
-        assert!(parse(Path::new("auth.toml"), "").is_ok_and(|policy| policy.anonymous.is_none()));
+        assert!(
+            parse(Path::new("auth.toml"), "", &content_of).is_ok_and(|policy| policy.anonymous.is_none())
+        );
     }
 
     #[test]
@@ -336,5 +349,12 @@ mod tests {
             "[[token]]\nname = \"a\"\nsha256 = \"{HASH}\"\n[[token]]\nname = \"b\"\nsha256 = \"{HASH}\"\n"
         );
         assert_eq!(error(&twice).line, 6);
+    }
+
+    /// A device such as /dev/zero tells no length and never ends: a node that read it to its end would use up its memory.
+    #[test]
+    fn a_file_without_an_end_is_refused() {
+        let error = read(Path::new("/dev/zero")).err().expect("refused");
+        assert!(error.allowed.contains("more than"), "{error}");
     }
 }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use parking_lot::Mutex;
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error};
+use serde_json::{Map, Value};
 
 use super::keys::IssuerKey;
 use super::patterns::PatternSet;
@@ -46,6 +48,10 @@ pub(super) struct ProvenClaims {
     key: [u8; 32],
 }
 
+/// The content of a token, which is an object.
+#[derive(Deserialize)]
+struct RawContent(#[serde(deserialize_with = "object")] RawClaims);
+
 /// The claims as they stand in a token.
 #[derive(Deserialize)]
 struct RawClaims {
@@ -54,8 +60,15 @@ struct RawClaims {
     sub: Option<String>,
     iss: Option<OneOrMany>,
     aud: Option<OneOrMany>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     anode: RawGrants,
+}
+
+/// Reads a struct from an object of JSON. The derived reader also takes a list of the fields' values, but the claims
+/// of a token are an object (RFC 7519, 7.2).
+fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+    let fields = Map::deserialize(deserializer)?;
+    T::deserialize(Value::Object(fields)).map_err(Error::custom)
 }
 
 /// A claim that is a text or a list of texts.
@@ -89,8 +102,8 @@ impl Issuers {
         // A key is used with its own algorithm alone, whatever the token says.
         let fitting = self.keys.iter().filter(|key| key.algorithm == header.alg).filter(is_named);
         for key in fitting {
-            if let Ok(decoded) = decode::<RawClaims>(token, &key.key, &signature_only(key.algorithm)) {
-                let claims = proven(decoded.claims, key.fingerprint)?;
+            if let Ok(decoded) = decode::<RawContent>(token, &key.key, &signature_only(key.algorithm)) {
+                let claims = proven(decoded.claims.0, key.fingerprint)?;
                 self.check(&claims, wall_us)?;
                 return Ok(claims);
             }

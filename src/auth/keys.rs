@@ -84,7 +84,8 @@ impl IssuerKey {
 pub(super) fn from_pem(content: &[u8]) -> Result<Vec<IssuerKey>, String> {
     let mut keys = Vec::new();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(content) {
-        let (kind, der) = section.map_err(|error| format!("PEM that cannot be read ({error})"))?;
+        // The error of the reader repeats what it has read, which may be a part of a private key.
+        let (kind, der) = section.map_err(|_| "PEM that cannot be read")?;
         match kind {
             SectionKind::PublicKey => keys.push(from_spki(&der)?),
             SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey => {
@@ -102,7 +103,10 @@ pub(super) fn from_pem(content: &[u8]) -> Result<Vec<IssuerKey>, String> {
 /// Reads the keys of a set of JWKs. Keys for other purposes and of other kinds are skipped, but at least one must be
 /// left.
 pub(super) fn from_jwks(content: &[u8]) -> Result<Vec<IssuerKey>, String> {
-    let set: JwkSet = serde_json::from_slice(content).map_err(|error| format!("no set of JWKs ({error})"))?;
+    // The text of the error may repeat a value, and with it a secret.
+    let set: JwkSet = serde_json::from_slice(content).map_err(|error| {
+        format!("no set of JWKs, as line {} and column {} show", error.line(), error.column())
+    })?;
     let mut keys = Vec::new();
     for jwk in set.keys.iter().filter(|jwk| is_for_signatures(jwk)) {
         let Some(key) = from_jwk(jwk) else { continue };
@@ -235,6 +239,22 @@ mod tests {
         assert!(refused(from_pem(broken)).contains("cannot be read"));
         assert!(refused(from_jwks(b"{}")).contains("JWK"));
         assert!(refused(from_jwks(br#"{"keys":[]}"#)).contains("no key"));
+        // A private key that was damaged or misplaced must not get into the log by an error about it.
+        for secret in [
+            &b"-----BEGIN PRIVATE KEY\nmy-secret\n"[..],
+            b"-----BEGIN my-secret",
+            b"\"my-secret\"",
+            b"my-secret",
+        ] {
+            for said in [from_pem(secret), from_jwks(secret)].map(refused) {
+                let numbers = format!("{:?}", b"my-secret");
+                assert!(
+                    !said.contains("secret") && !said.contains(numbers.trim_matches(['[', ']'])),
+                    "{said}"
+                );
+                assert!(said.len() < 100, "{said}");
+            }
+        }
         let small = br#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#;
         assert!(refused(from_jwks(small)).contains("RSA key of 24 bits"));
         assert!(IssuerKey::from_secret_file(b"short\n").is_err());

@@ -22,6 +22,8 @@ mod caller;
 mod door;
 mod error;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod jwt;
 mod keeper;
 mod keys;

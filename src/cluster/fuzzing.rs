@@ -26,6 +26,9 @@ use crate::proto::gossip as proto;
 use crate::record::{NodeName, Now, wire as record_wire};
 use crate::sim::SimReplica;
 
+pub(crate) use super::seal::fuzzing::{
+    sealed_datagram, sealed_datagram_seeds, sealed_stream, sealed_stream_seeds,
+};
 pub(crate) use super::spread::fuzzing::{batch, batch_seeds};
 
 const CLUSTER: &str = "c";

@@ -22,6 +22,8 @@
 
 mod cluster_seal;
 mod derived;
+#[cfg(any(test, fuzzing))]
+pub(in crate::cluster) mod fuzzing;
 mod header;
 mod keyed;
 mod lives;

@@ -193,7 +193,12 @@ impl Keyring {
         if bytes.len() as u64 > KEY_FILE_BYTES_MAX {
             return Err(KeyFileError::TooLarge);
         }
-        let text = std::str::from_utf8(&bytes).map_err(|error| KeyFileError::NoKey {
+        Keyring::from_bytes(&bytes)
+    }
+
+    /// Reads the content of a key file, which may be no text.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Keyring, KeyFileError> {
+        let text = std::str::from_utf8(bytes).map_err(|error| KeyFileError::NoKey {
             line: bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count() + 1,
         })?;
         Keyring::parse(text)

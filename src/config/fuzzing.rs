@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::cluster_key::{CLUSTER_KEY_BYTES, CLUSTER_KEYS_MAX, ClusterKey, KeyFileError, Keyring};
 use super::{Config, ConfigError, Hardware, HostPort, Raw, check, values};
 
 const MACHINE: Hardware = Hardware { cores: 4, memory_bytes: 8 << 30 };
@@ -58,4 +59,54 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         "htpp = 1\n[x]\ny = [1, {z = 'a'}]\n",
     ];
     seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect()
+}
+
+/// The input is the content of a file with the keys of a cluster.
+pub(crate) fn cluster_key(input: &[u8]) {
+    let keyring = match Keyring::from_bytes(input) {
+        Ok(keyring) => keyring,
+        Err(error) => return says_no_key(input, &error),
+    };
+    let text = std::str::from_utf8(input).expect("keys stand in a text");
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let texts: Vec<String> = keyring.keys().map(ClusterKey::to_text).collect();
+    // Digits may be of either case.
+    assert_eq!(texts, lines.iter().map(|line| line.to_ascii_lowercase()).collect::<Vec<_>>());
+    assert!((1..=CLUSTER_KEYS_MAX).contains(&texts.len()), "{texts:?}");
+    let ids: std::collections::BTreeSet<_> = keyring.keys().map(ClusterKey::id).collect();
+    assert_eq!(ids.len(), texts.len(), "two keys have one id");
+    assert_eq!(keyring.keys().next(), Some(keyring.first()));
+    assert_eq!(Keyring::parse(&texts.join("\n")).as_ref(), Ok(&keyring), "written and read again");
+    let shown = format!("{keyring:?}");
+    assert!(texts.iter().all(|key| !shown.contains(key.as_str())), "a key is shown: {shown}");
+}
+
+/// An error names a line of the file, and repeats nothing that may be a part of a key.
+fn says_no_key(input: &[u8], error: &KeyFileError) {
+    let said = error.to_string();
+    assert!(!said.is_empty() && said.len() < 100, "{said:?}");
+    let lines = input.iter().filter(|byte| **byte == b'\n').count() + 1;
+    if let KeyFileError::NoKey { line } | KeyFileError::Twice { line, .. } = error {
+        assert!((1..=lines).contains(line), "line {line} of {lines}");
+    }
+}
+
+pub(crate) fn cluster_key_seeds() -> Vec<Vec<u8>> {
+    let key = |byte: u8| ClusterKey::new([byte; CLUSTER_KEY_BYTES]).to_text();
+    let (one, two) = (key(0x1a), key(0xb2));
+    let many: String = (0..9).map(|byte| key(byte) + "\n").collect();
+    let seeds = [
+        format!("{one}\n"),
+        format!("# new since spring\r\n{one}\r\n\r\n\t{} \n", two.to_uppercase()),
+        format!("{one}\n{one}\n"),
+        format!("{one}{two}\n"),
+        format!("{one}\n{}", &two[1..]),
+        format!("{one}\u{2003}\n\u{b}{two}"),
+        "# nothing\n\n".to_owned(),
+        many,
+    ];
+    let mut inputs: Vec<Vec<u8>> = seeds.into_iter().map(String::into_bytes).collect();
+    inputs.push([one.as_bytes(), b"\n\xff\n"].concat());
+    inputs
 }
