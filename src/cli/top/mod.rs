@@ -171,7 +171,7 @@ fn draw_until_end(
         }
         let refusal = hot.refusal();
         terminal.draw(|frame| {
-            let screen = view::Screen {
+            let screen = view::TopScreen {
                 shown: &shown,
                 has_colour: !is_without_colour(),
                 is_paused,
